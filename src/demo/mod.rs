@@ -1,0 +1,1 @@
+//! `pregon demo`.

@@ -1,0 +1,1 @@
+//! The life of one message: lease, pace, claim, send, settle.

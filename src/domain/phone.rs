@@ -1,0 +1,96 @@
+//! Phone numbers in E.164.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A number in E.164: `+`, a first digit that is not 0, 7 to 15 digits in all. Kept as its digits.
+///
+/// `Display` writes it whole, for Meta and for reports; `Debug` only its last four digits, for logs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Phone(u64);
+
+impl Phone {
+    /// The digits as a number, below 10^15.
+    pub fn digits(self) -> u64 {
+        self.0
+    }
+
+    /// From digits that [`Phone::digits`] gave; `None` if they are no number in E.164.
+    pub fn from_digits(digits: u64) -> Option<Self> {
+        (1_000_000..1_000_000_000_000_000).contains(&digits).then_some(Self(digits))
+    }
+}
+
+impl FromStr for Phone {
+    type Err = NotE164;
+
+    fn from_str(text: &str) -> Result<Self, NotE164> {
+        let digits = text.strip_prefix('+').ok_or(NotE164)?;
+        let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        if !plain || !(7..=15).contains(&digits.len()) {
+            return Err(NotE164);
+        }
+        digits.parse().map(Self).map_err(|_| NotE164)
+    }
+}
+
+impl fmt::Display for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{}", self.0)
+    }
+}
+
+impl fmt::Debug for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "…{:04}", self.0 % 10_000)
+    }
+}
+
+impl Serialize for Phone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Phone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The text is not a phone number in E.164.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a phone number in E.164, such as +5491155550001")]
+pub struct NotE164;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_e164_is_a_phone_number() {
+        for good in ["+5491155550001", "+1234567", "+447700900123", "+123456789012345"] {
+            assert_eq!(good.parse::<Phone>().expect("a number in E.164").to_string(), good);
+        }
+        for bad in [
+            "",
+            "+",
+            "5491155550001",
+            "+0123456789",
+            "+123456",
+            "+1234567890123456",
+            "+54 911",
+            "+54a1155550001",
+            "++5491155550001",
+        ] {
+            assert_eq!(bad.parse::<Phone>(), Err(NotE164), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_log_shows_only_the_last_four_digits() {
+        assert_eq!(format!("{:?}", Phone(5_491_155_550_001)), "…0001");
+    }
+}

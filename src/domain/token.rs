@@ -1,0 +1,98 @@
+//! The token that Meta echoes with every status (`biz_opaque_callback_data`).
+//!
+//! It names the recipient and the send, so that a status finds its state byte with no look-up table. Every app on the
+//! WABA sees it: it holds no personal data, and a keyed check, so that a stranger's token moves nothing.
+
+use std::fmt::Write as _;
+
+use siphasher::sip::SipHasher24;
+
+use super::{CampaignId, PartId};
+
+/// The secret behind the check, shared by all workers of an installation.
+#[derive(Clone, Copy)]
+pub struct TokenKey([u8; 16]);
+
+impl TokenKey {
+    /// From 16 random bytes.
+    pub fn new(secret: [u8; 16]) -> Self {
+        Self(secret)
+    }
+
+    fn check(&self, body: &[u8]) -> u64 {
+        SipHasher24::new_with_key(&self.0).hash(body)
+    }
+}
+
+/// One send of one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The part that holds the recipient.
+    pub part: PartId,
+    /// The recipient's row in it.
+    pub row: u16,
+    /// The number of the send, 1 to 15.
+    pub send: u8,
+}
+
+impl Token {
+    /// Appends the token as text: `p1.<campaign>.<part>.<row>.<send>.<check>`, at most 64 characters.
+    pub fn write(&self, key: &TokenKey, out: &mut String) {
+        let start = out.len();
+        let _ = write!(out, "p1.{}.{}.{}", self.part, self.row, self.send);
+        let check = key.check(&out.as_bytes()[start..]);
+        let _ = write!(out, ".{check:016x}");
+    }
+
+    /// The token in `text`; `None` if it is not ours.
+    pub fn read(key: &TokenKey, text: &str) -> Option<Token> {
+        let (body, check) = text.rsplit_once('.')?;
+        if check.len() != 16 || u64::from_str_radix(check, 16).ok()? != key.check(body.as_bytes()) {
+            return None;
+        }
+        let mut fields = body.split('.');
+        if fields.next()? != "p1" {
+            return None;
+        }
+        let campaign: CampaignId = fields.next()?.parse().ok()?;
+        let token = Token {
+            part: PartId { campaign, number: fields.next()?.parse().ok()? },
+            row: fields.next()?.parse().ok()?,
+            send: fields.next()?.parse().ok()?,
+        };
+        (fields.next().is_none() && (1..=15).contains(&token.send)).then_some(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        let campaign = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
+        Token { part: PartId { campaign, number: 12 }, row: 65_535, send: 15 }
+    }
+
+    #[test]
+    fn a_token_comes_back_as_it_was() {
+        let key = TokenKey::new([7; 16]);
+        let mut text = String::new();
+        token().write(&key, &mut text);
+        assert!(text.len() <= 64, "{text}");
+        assert_eq!(Token::read(&key, &text), Some(token()));
+    }
+
+    #[test]
+    fn a_strangers_token_is_none() {
+        let key = TokenKey::new([7; 16]);
+        let mut text = String::new();
+        token().write(&TokenKey::new([8; 16]), &mut text);
+        assert_eq!(Token::read(&key, &text), None, "another key");
+        text.clear();
+        token().write(&key, &mut text);
+        assert_eq!(Token::read(&key, &text.replace(".12.", ".13.")), None, "another part");
+        for bad in ["", ".", "p1", "c42:r981", "p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.1.1.1.0000000000000000", "ñ.ñ"] {
+            assert_eq!(Token::read(&key, bad), None, "{bad}");
+        }
+    }
+}

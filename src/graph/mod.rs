@@ -1,0 +1,1 @@
+//! The HTTP call to Meta: the only module that knows the wire format of sending.

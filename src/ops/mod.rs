@@ -1,0 +1,1 @@
+//! Configuration, metrics, health, tracing, shutdown.

@@ -1,0 +1,1 @@
+//! Redis: the only module that names a key.

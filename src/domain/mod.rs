@@ -1,14 +1,21 @@
 //! Types and rules. Pure: no I/O, no clock, no randomness; time is an argument.
 
+pub mod campaign;
+pub mod hold;
 pub mod ids;
 pub mod outcome;
 pub mod phone;
+pub mod recipient;
 pub mod state;
+pub mod template;
 pub mod time;
 pub mod token;
 
+pub use campaign::{Campaign, CampaignState, OnDoubt};
+pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
 pub use outcome::{Cause, Outcome, Scope};
 pub use phone::Phone;
 pub use state::State;
 pub use time::UnixMs;
+pub use token::{Token, TokenKey};

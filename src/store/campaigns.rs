@@ -1,0 +1,266 @@
+//! Campaigns in Redis, and how their parts follow them.
+//!
+//! A change of state is committed in the hash of the campaign first; its parts and the work of its lines follow
+//! ([`Store::follow`]). If the process dies between the two, the housekeeping of any worker finds `applied` behind
+//! `version` and does it again: following is idempotent and fenced by the version.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::{Pipeline, cmd};
+
+use super::{Call, Result, Store, StoreError, script};
+use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason};
+
+/// Rows that one call of `sweep.lua` ends at most: about a millisecond of Redis.
+const SWEEP_ROWS: usize = 1_000;
+
+/// A campaign as it stands.
+#[derive(Clone, Debug)]
+pub struct CampaignRecord {
+    /// What was submitted.
+    pub campaign: Campaign,
+    /// Where it stands.
+    pub state: CampaignState,
+    /// Rises with every change of state.
+    pub version: u64,
+    /// The version that its parts follow.
+    pub applied: u64,
+    /// Why the worker paused it.
+    pub reason: Option<PauseReason>,
+    /// When it first ran.
+    pub started_at: Option<UnixMs>,
+    /// When it was completed or cancelled.
+    pub ended_at: Option<UnixMs>,
+    /// Its parts with their lines, by number.
+    pub parts: Vec<(PartId, LineId)>,
+    /// Recipients admitted.
+    pub numbers: u64,
+    /// Buckets of its index of numbers.
+    pub buckets: u32,
+}
+
+/// What came of a wish to change the state of a campaign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Changed.
+    Done,
+    /// It is in a state from which that can't be.
+    Not(CampaignState),
+    /// It has no recipient.
+    Empty,
+    /// There is no such campaign.
+    Missing,
+}
+
+impl Store {
+    /// Stores a campaign, or finds the one that has its `external_id` already.
+    ///
+    /// Gives the id that counts, and whether this call created it.
+    pub async fn create_campaign(&self, campaign: &Campaign) -> Result<(CampaignId, bool)> {
+        let mut id = campaign.id;
+        if let Some(external_id) = &campaign.external_id {
+            let key = self.keys.external(external_id);
+            // The name first: a crash after it leaves a name without a campaign, which the caller's next try fills.
+            let before: Option<String> =
+                self.query("SET external", cmd("SET").arg(&key).arg(id.to_string()).arg("NX").arg("GET")).await?;
+            if let Some(before) = before {
+                id = before
+                    .parse()
+                    .map_err(|_| StoreError::Corrupt { key, reason: format!("{before} is not a campaign") })?;
+            }
+        }
+        let definition = Campaign { id, ..campaign.clone() };
+        let json = serde_json::to_string(&definition).expect("a campaign has only strings, numbers and lists");
+        let mut listed = Pipeline::new();
+        for key in [self.keys.active(), self.keys.campaigns()] {
+            listed.cmd("ZADD").arg(key).arg("NX").arg(campaign.created_at.0).arg(id.to_string());
+        }
+        self.query_all::<u8>("ZADD campaigns", &listed).await?;
+        let call = Call::new(&script::CREATE, &[self.keys.campaign(id)]).arg(json).arg(campaign.created_at.0);
+        let created: u8 = self.call(call).await?;
+        Ok((id, created == 1))
+    }
+
+    /// The campaign that was submitted with `external_id`.
+    pub async fn campaign_by_external_id(&self, external_id: &str) -> Result<Option<CampaignId>> {
+        let id: Option<String> = self.query("GET external", cmd("GET").arg(self.keys.external(external_id))).await?;
+        Ok(id.and_then(|id| id.parse().ok()))
+    }
+
+    /// A campaign; `None` if there is no such one.
+    pub async fn campaign(&self, id: CampaignId) -> Result<Option<CampaignRecord>> {
+        Ok(self.campaigns(&[id]).await?.pop().flatten())
+    }
+
+    /// Campaigns by id, in one round trip.
+    pub async fn campaigns(&self, ids: &[CampaignId]) -> Result<Vec<Option<CampaignRecord>>> {
+        let mut pipeline = Pipeline::new();
+        for &id in ids {
+            pipeline.hgetall(self.keys.campaign(id));
+        }
+        let hashes: Vec<HashMap<String, String>> = self.query_all("HGETALL campaign", &pipeline).await?;
+        ids.iter().zip(hashes).map(|(&id, hash)| self.read_campaign(id, &hash)).collect()
+    }
+
+    fn read_campaign(&self, id: CampaignId, hash: &HashMap<String, String>) -> Result<Option<CampaignRecord>> {
+        let Some(definition) = hash.get("definition") else { return Ok(None) };
+        let corrupt = |reason: String| StoreError::Corrupt { key: self.keys.campaign(id), reason };
+        let campaign: Campaign = serde_json::from_str(definition).map_err(|error| corrupt(error.to_string()))?;
+        let number = |field: &str| hash.get(field).and_then(|text| text.parse::<u64>().ok());
+        let mut parts = Vec::new();
+        for part in 0..number("parts").unwrap_or(0) {
+            let line = hash.get(&format!("line:{part}")).ok_or_else(|| corrupt(format!("part {part} has no line")))?;
+            let part = u16::try_from(part).map_err(|_| corrupt(format!("part {part} is out of range")))?;
+            parts.push((PartId { campaign: id, number: part }, LineId::from(line.as_str())));
+        }
+        let state = hash.get("state").and_then(|state| state.parse().ok());
+        Ok(Some(CampaignRecord {
+            campaign,
+            state: state.ok_or_else(|| corrupt("no state".into()))?,
+            version: number("version").unwrap_or(0),
+            applied: number("applied").unwrap_or(0),
+            reason: hash.get("reason").and_then(|json| serde_json::from_str(json).ok()),
+            started_at: number("started").map(UnixMs),
+            ended_at: number("ended").map(UnixMs),
+            parts,
+            numbers: number("numbers").unwrap_or(0),
+            buckets: number("buckets").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
+        }))
+    }
+
+    /// Ids of campaigns, newest first, from behind `before`.
+    pub async fn newest_campaigns(&self, before: Option<CampaignId>, limit: usize) -> Result<Vec<CampaignId>> {
+        let key = self.keys.campaigns();
+        let from: usize = match before {
+            None => 0,
+            Some(id) => {
+                let rank: Option<usize> =
+                    self.query("ZREVRANK campaigns", cmd("ZREVRANK").arg(&key).arg(id.to_string())).await?;
+                rank.map_or(0, |rank| rank + 1)
+            }
+        };
+        let ids: Vec<String> =
+            self.query("ZREVRANGE campaigns", cmd("ZREVRANGE").arg(key).arg(from).arg(from + limit - 1)).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// Ids of the campaigns that still need care.
+    pub async fn active_campaigns(&self) -> Result<Vec<CampaignId>> {
+        let ids: Vec<String> =
+            self.query("ZRANGE active", cmd("ZRANGE").arg(self.keys.active()).arg(0).arg(-1)).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// A campaign that needs no care any more.
+    pub async fn retire_campaign(&self, id: CampaignId) -> Result<()> {
+        self.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(id.to_string())).await
+    }
+
+    /// Changes the state of a campaign, and makes its parts follow before it answers: when a pause has answered,
+    /// nothing more is claimed.
+    ///
+    /// Errors: `Unavailable` may leave the state changed and the parts behind; the housekeeping finishes that.
+    pub async fn change_campaign(
+        &self,
+        id: CampaignId,
+        from: &[CampaignState],
+        to: CampaignState,
+        now: UnixMs,
+        reason: Option<&PauseReason>,
+    ) -> Result<Change> {
+        let from: Vec<&str> = from.iter().map(|state| state.name()).collect();
+        let reason = reason.map_or(String::new(), |reason| {
+            serde_json::to_string(reason).expect("a reason has only a number and a string")
+        });
+        loop {
+            let call = Call::new(&script::CHANGE, &[self.keys.campaign(id), self.keys.outbox(id)])
+                .arg(from.join(" "))
+                .arg(to.name())
+                .arg(now.0)
+                .arg(&reason);
+            let (answer, detail): (u8, String) = self.call(call).await?;
+            match answer {
+                1 => break,
+                2 => self.drain_outbox(id).await?,
+                3 => return Ok(Change::Empty),
+                _ => return Ok(detail.parse().map_or(Change::Missing, Change::Not)),
+            }
+        }
+        self.follow(id, now).await?;
+        Ok(Change::Done)
+    }
+
+    /// Makes the parts of a campaign, and the work of its lines, follow its state. Idempotent.
+    pub async fn follow(&self, id: CampaignId, now: UnixMs) -> Result<()> {
+        let Some(record) = self.campaign(id).await? else { return Ok(()) };
+        let gate = match record.state {
+            CampaignState::Running => "open",
+            CampaignState::Cancelled => "cancelled",
+            CampaignState::Draft | CampaignState::Scheduled | CampaignState::Paused | CampaignState::Completed => {
+                "held"
+            }
+        };
+        let expires = record.campaign.expires_at.map_or(String::new(), |at| at.0.to_string());
+        let gates = record.parts.iter().map(|&(part, _)| {
+            Call::new(&script::GATE, &[self.keys.part(part)]).arg(record.version).arg(gate).arg(&expires)
+        });
+        for result in self.call_all::<u64>(gates.collect()).await? {
+            result?;
+        }
+        if record.state == CampaignState::Running {
+            let mut work = Pipeline::new();
+            for (part, line) in &record.parts {
+                work.sadd(self.keys.work(line), part.to_string());
+            }
+            self.query_all::<u64>("SADD work", &work).await?;
+        }
+        self.wake().await?;
+        if record.state == CampaignState::Cancelled {
+            for &(part, _) in &record.parts {
+                self.sweep(part, State::Cancelled, now).await?;
+            }
+        }
+        let call = Call::new(&script::APPLIED, &[self.keys.campaign(id)]).arg(record.version);
+        self.call::<u8>(call).await.map(drop)
+    }
+
+    /// Ends what was not sent in a part: as cancelled, or as expired. Gives how many recipients are open after it.
+    pub async fn sweep(&self, part: PartId, to: State, now: UnixMs) -> Result<u64> {
+        let keys = [
+            self.keys.part(part),
+            self.keys.states(part),
+            self.keys.history(part),
+            self.keys.retry(part),
+            self.keys.why(part),
+        ];
+        loop {
+            let call = Call::new(&script::SWEEP, &keys).arg(now.0).arg(SWEEP_ROWS).arg(to.code());
+            let (more, open): (u8, u64) = self.call(call).await?;
+            if more == 0 {
+                return Ok(open);
+            }
+        }
+    }
+
+    /// Recipients of a campaign that are open: pending, retrying, in flight or in doubt.
+    pub async fn open_recipients(&self, record: &CampaignRecord) -> Result<u64> {
+        let mut pipeline = Pipeline::new();
+        for &(part, _) in &record.parts {
+            let open: Vec<&str> = State::ALL.into_iter().filter(|state| state.is_open()).map(script::counter).collect();
+            pipeline.cmd("HMGET").arg(self.keys.part(part)).arg(open);
+        }
+        let counts: Vec<Vec<Option<i64>>> = self.query_all("HMGET part", &pipeline).await?;
+        let open: i64 = counts.into_iter().flatten().flatten().sum();
+        Ok(open.max(0).unsigned_abs())
+    }
+
+    /// Completes a campaign if nothing in it is open any more. Gives whether it did.
+    pub async fn complete_if_done(&self, id: CampaignId, now: UnixMs) -> Result<bool> {
+        let Some(record) = self.campaign(id).await? else { return Ok(false) };
+        let from = [CampaignState::Running, CampaignState::Paused];
+        if !from.contains(&record.state) || self.open_recipients(&record).await? > 0 {
+            return Ok(false);
+        }
+        Ok(self.change_campaign(id, &from, CampaignState::Completed, now, None).await? == Change::Done)
+    }
+}

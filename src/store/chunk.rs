@@ -1,0 +1,92 @@
+//! A chunk: up to some hundred recipients of a part, by columns and compressed.
+//!
+//! Layout before compression: u16 recipients, u8 values each, then all numbers (u64), then column by column the values,
+//! each with its length (u16) before it. Columns compress better than rows: a column's values are alike.
+
+use crate::domain::{Phone, recipient::Recipient};
+
+/// Recipients in one chunk at most: what one claim takes, and what one script call can unpack.
+pub const CHUNK_ROWS_MAX: usize = 256;
+
+/// The best trade of speed for size on chunks of names and order numbers.
+const ZSTD_LEVEL: i32 = 3;
+
+/// The bytes are not a chunk.
+#[derive(Debug, thiserror::Error)]
+#[error("not a chunk of recipients")]
+pub struct BadChunk;
+
+/// The chunk of `recipients`, at most [`CHUNK_ROWS_MAX`], all with the same number of values of at most 65,535 bytes.
+pub fn encode(recipients: &[Recipient]) -> Vec<u8> {
+    let columns = recipients.first().map_or(0, |recipient| recipient.values.len());
+    assert!(recipients.len() <= CHUNK_ROWS_MAX && columns < 256, "{} rows, {columns} values", recipients.len());
+    let mut plain = Vec::with_capacity(recipients.len() * 32);
+    plain.extend((recipients.len() as u16).to_le_bytes());
+    plain.push(columns as u8);
+    for recipient in recipients {
+        plain.extend(recipient.to.digits().to_le_bytes());
+    }
+    for column in 0..columns {
+        for recipient in recipients {
+            let value = recipient.values[column].as_bytes();
+            let length =
+                u16::try_from(value.len()).expect("values are limited to less than 64 KiB by the template's form");
+            plain.extend(length.to_le_bytes());
+            plain.extend(value);
+        }
+    }
+    zstd::bulk::compress(&plain, ZSTD_LEVEL).expect("compressing into memory has no error but lack of memory")
+}
+
+/// The recipients of a chunk.
+pub fn decode(chunk: &[u8]) -> Result<Vec<Recipient>, BadChunk> {
+    let plain = zstd::stream::decode_all(chunk).map_err(|_| BadChunk)?;
+    let mut rest = plain.as_slice();
+    let rows = usize::from(u16::from_le_bytes(take(&mut rest)?));
+    let [columns] = take(&mut rest)?;
+    let mut recipients = Vec::with_capacity(rows);
+    for _ in 0..rows {
+        let to = Phone::from_digits(u64::from_le_bytes(take(&mut rest)?)).ok_or(BadChunk)?;
+        recipients.push(Recipient { to, values: Vec::with_capacity(usize::from(columns)) });
+    }
+    for _ in 0..columns {
+        for recipient in &mut recipients {
+            let length = usize::from(u16::from_le_bytes(take(&mut rest)?));
+            let (value, after) = rest.split_at_checked(length).ok_or(BadChunk)?;
+            rest = after;
+            recipient.values.push(std::str::from_utf8(value).map_err(|_| BadChunk)?.to_owned());
+        }
+    }
+    Ok(recipients)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadChunk> {
+    let (bytes, after) = rest.split_first_chunk::<N>().ok_or(BadChunk)?;
+    *rest = after;
+    Ok(*bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_chunk_comes_back_as_it_was(numbers in prop::collection::vec(1_000_000u64..999_999_999_999_999, 1..=CHUNK_ROWS_MAX), values in 0usize..4, text in ".{0,20}") {
+            let recipients: Vec<Recipient> = numbers.iter().map(|&digits| Recipient {
+                to: Phone::from_digits(digits).expect("in range"),
+                values: (0..values).map(|value| format!("{text}{value}{}", digits % 97)).collect(),
+            }).collect();
+            prop_assert_eq!(decode(&encode(&recipients)).expect("a chunk"), recipients);
+        }
+
+        #[test]
+        fn bytes_that_are_no_chunk_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+            let cut = encode(&[Recipient { to: Phone::from_digits(5_491_155_550_001).expect("in range"), values: vec!["María".into()] }]);
+            prop_assert!(decode(&cut[..cut.len() - 1]).is_err());
+        }
+    }
+}

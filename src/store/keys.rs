@@ -1,0 +1,124 @@
+//! Every key in Redis. Keys of one part share the hash tag `{campaign.part}`, keys of one campaign `{campaign}`, keys of
+//! one line `{l:line}`: each script touches keys of one tag only, so that the layout holds on a Redis Cluster too.
+
+use std::sync::Arc;
+
+use crate::domain::{CampaignId, LineId, PartId, WabaId};
+
+/// Builds keys under a namespace (`pregon` unless configured otherwise).
+#[derive(Clone, Debug)]
+pub struct Keys {
+    namespace: Arc<str>,
+}
+
+macro_rules! keys {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) => $format:literal;)*) => {
+        impl Keys {
+            $($(#[$doc])*
+            pub fn $name(&self $(, $arg: $type)*) -> String {
+                format!("{}:{}", self.namespace, format_args!($format))
+            })*
+        }
+    };
+}
+
+keys! {
+    /// STREAM of jobs, field `job`: the contract with backends.
+    jobs() => "jobs";
+    /// STREAM of jobs that could not be taken, with `reason`.
+    dead_jobs() => "jobs:dead";
+    /// ZSET of all campaigns, score = time of creation in ms.
+    campaigns() => "campaigns";
+    /// ZSET of the campaigns that still need a worker's care, score = time of creation in ms.
+    active() => "active";
+    /// STRING: the campaign that was created with this `external_id`.
+    external(external_id: &str) => "external:{external_id}";
+    /// COUNTER: rises whenever a line may have something new to do. Workers watch it instead of polling every line.
+    pulse() => "pulse";
+    /// ZSET of living workers, score = time in ms at which one that does not renew counts as dead.
+    workers() => "workers";
+    /// HASH of what is held back: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.
+    holds() => "holds";
+    /// STRING of 16 random bytes: the key of the check in tokens.
+    token_key() => "token_key";
+    /// HASH of the templates of a WABA as Meta gave them: `name/language` → JSON; field `synced_at`.
+    templates(waba: &WabaId) => "templates:{waba}";
+    /// STRING with an expiry: who reads the jobs, who does the housekeeping.
+    duty_lease(duty: &str) => "{{d:{duty}}}:lease";
+    /// COUNTER of a duty's leases.
+    duty_epoch(duty: &str) => "{{d:{duty}}}:epoch";
+
+    /// HASH: definition, state, version, lines of its parts, size of its index of numbers.
+    campaign(campaign: CampaignId) => "{{{campaign}}}";
+    /// HASH, one bucket of the index of numbers: 7 bytes of a phone number, mixed → part × 65,536 + row.
+    numbers(campaign: CampaignId, bucket: u32) => "{{{campaign}}}:n:{bucket}";
+    /// HASH: how far an upload came, and its result.
+    upload(campaign: CampaignId, upload: &str) => "{{{campaign}}}:upload:{upload}";
+    /// LIST of the first rejections of an upload, JSON.
+    rejections(campaign: CampaignId, upload: &str) => "{{{campaign}}}:rejections:{upload}";
+    /// HASH of admitted rows that are to become recipients: `part:first row` → a byte for each row.
+    outbox(campaign: CampaignId) => "{{{campaign}}}:outbox";
+
+    /// HASH: counters by state and by code, gate, epoch, frontier.
+    part(part: PartId) => "{{{part}}}";
+    /// STRING: one state byte for each row.
+    states(part: PartId) => "{{{part}}}:s";
+    /// HASH: first row → chunk of recipients, compressed.
+    chunks(part: PartId) => "{{{part}}}:c";
+    /// ZSET of rows that wait for their next attempt, score = time in ms.
+    retry(part: PartId) => "{{{part}}}:r";
+    /// ZSET of rows in doubt, score = deadline in ms.
+    doubt(part: PartId) => "{{{part}}}:d";
+    /// HASH: row → code of the error that brought it where it is.
+    why(part: PartId) => "{{{part}}}:w";
+    /// LIST of changes, each entry a batch of 7-byte records: row, state byte, time in s.
+    history(part: PartId) => "{{{part}}}:h";
+    /// LIST of message ids, each entry a batch of 11-byte records: row, send, fingerprint. Expires.
+    ids(part: PartId) => "{{{part}}}:i";
+    /// BITMAP of rows that answered.
+    replied(part: PartId) => "{{{part}}}:a";
+
+    /// STRING with an expiry: the worker that may send on the line, and its epoch.
+    lease(line: &LineId) => "{{l:{line}}}:lease";
+    /// COUNTER of the line's leases.
+    epoch(line: &LineId) => "{{l:{line}}}:epoch";
+    /// HASH of the parts that have work on the line: part → JSON with priority and policy.
+    work(line: &LineId) => "{{l:{line}}}:work";
+    /// HASH: what an operator set: rate, paused.
+    control(line: &LineId) => "{{l:{line}}}:control";
+    /// STRING with an expiry: what the owner says of the line, JSON.
+    report(line: &LineId) => "{{l:{line}}}:report";
+}
+
+impl Keys {
+    /// Keys under `namespace`.
+    pub fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_a_part_share_one_slot() {
+        let keys = Keys::new("pregon");
+        let part = PartId { campaign: "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id"), number: 7 };
+        let all = [
+            keys.part(part),
+            keys.states(part),
+            keys.chunks(part),
+            keys.retry(part),
+            keys.doubt(part),
+            keys.why(part),
+            keys.history(part),
+            keys.ids(part),
+            keys.replied(part),
+        ];
+        for key in all {
+            assert!(key.contains("{01J9ZK3V5T8R7Q6P5N4M3K2J1H.7}"), "{key}");
+        }
+        assert_eq!(keys.jobs(), "pregon:jobs", "a contract with backends");
+    }
+}

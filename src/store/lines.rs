@@ -1,0 +1,182 @@
+//! Lines in Redis: leases, the work that waits on them, what operators set, what is held back, what owners report.
+//!
+//! If a worker dies: its leases end by themselves, and the next owner finds the same work.
+
+use std::{collections::HashMap, time::Duration};
+
+use deadpool_redis::redis::{Cmd, Pipeline, cmd};
+
+use super::{Call, Result, Store, StoreError, script};
+use crate::domain::{Hold, HoldScope, LineId, PartId, UnixMs};
+
+/// A right that one worker at a time can have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Right {
+    /// To send on a line.
+    Line(LineId),
+    /// To do a job of which there is one in an installation, such as reading the stream of jobs.
+    Duty(&'static str),
+}
+
+/// What an operator set on a line.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LineControl {
+    /// Messages per second instead of the configured ones.
+    pub rate: Option<f64>,
+    /// Nothing is sent.
+    pub paused: bool,
+}
+
+impl Store {
+    /// Takes or renews leases, in one round trip. `held` is the epoch of the caller's lease, 0 without one.
+    ///
+    /// Gives the epoch for each, `None` where another worker has it.
+    pub async fn acquire(&self, rights: &[(Right, u64)], worker: &str, length: Duration) -> Result<Vec<Option<u64>>> {
+        let calls = rights.iter().map(|(right, held)| {
+            let keys = self.lease_keys(right);
+            Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(*held)
+        });
+        let results: Vec<Result<(u8, u64)>> = self.call_all(calls.collect()).await?;
+        results.into_iter().map(|result| result.map(|(got, epoch)| (got == 1).then_some(epoch))).collect()
+    }
+
+    /// Gives a lease back.
+    pub async fn release(&self, right: &Right, worker: &str, epoch: u64) -> Result<()> {
+        let [lease, _] = self.lease_keys(right);
+        self.call::<u8>(Call::new(&script::RELEASE, &[lease]).arg(worker).arg(epoch)).await.map(drop)
+    }
+
+    /// The workers that have the leases of `lines` now.
+    pub async fn owners(&self, lines: &[LineId]) -> Result<Vec<Option<String>>> {
+        let mut pipeline = Pipeline::new();
+        for line in lines {
+            pipeline.get(self.keys.lease(line));
+        }
+        let leases: Vec<Option<String>> = self.query_all("GET lease", &pipeline).await?;
+        Ok(leases.into_iter().map(|lease| lease?.split(' ').next().map(str::to_owned)).collect())
+    }
+
+    fn lease_keys(&self, right: &Right) -> [String; 2] {
+        match right {
+            Right::Line(line) => [self.keys.lease(line), self.keys.epoch(line)],
+            Right::Duty(duty) => [self.keys.duty_lease(duty), self.keys.duty_epoch(duty)],
+        }
+    }
+
+    /// Says that `worker` lives until `until`, and gives how many workers live at `now`.
+    pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<usize> {
+        let key = self.keys.workers();
+        let mut pipeline = Pipeline::new();
+        pipeline.zadd(&key, worker, until.0).zrembyscore(&key, 0, now.0).zcard(&key);
+        let answers: Vec<usize> = self.query_all("ZADD workers", &pipeline).await?;
+        Ok(answers.last().copied().unwrap_or(1))
+    }
+
+    /// Forgets a worker that stops.
+    pub async fn worker_leaves(&self, worker: &str) -> Result<()> {
+        self.query("ZREM workers", cmd("ZREM").arg(self.keys.workers()).arg(worker)).await
+    }
+
+    /// The parts with work on `line`.
+    pub async fn work(&self, line: &LineId) -> Result<Vec<PartId>> {
+        let key = self.keys.work(line);
+        let parts: Vec<String> = self.query("SMEMBERS work", cmd("SMEMBERS").arg(&key)).await?;
+        let read = |text: String| {
+            text.parse().map_err(|_| StoreError::Corrupt { key: key.clone(), reason: format!("{text} is not a part") })
+        };
+        parts.into_iter().map(read).collect()
+    }
+
+    /// Takes parts off the work of `line`: nothing in them is open any more.
+    pub async fn work_done(&self, line: &LineId, part: PartId) -> Result<()> {
+        self.query("SREM work", cmd("SREM").arg(self.keys.work(line)).arg(part.to_string())).await
+    }
+
+    /// A number that rises whenever a line may have something new to do.
+    pub async fn pulse(&self) -> Result<u64> {
+        let pulse: Option<u64> = self.query("GET pulse", cmd("GET").arg(self.keys.pulse())).await?;
+        Ok(pulse.unwrap_or(0))
+    }
+
+    /// Wakes every worker.
+    pub async fn wake(&self) -> Result<()> {
+        self.query("INCR pulse", cmd("INCR").arg(self.keys.pulse())).await
+    }
+
+    /// What operators set on `lines`.
+    pub async fn controls(&self, lines: &[LineId]) -> Result<Vec<LineControl>> {
+        let mut pipeline = Pipeline::new();
+        for line in lines {
+            pipeline.cmd("HMGET").arg(self.keys.control(line)).arg(&["rate", "paused"]);
+        }
+        let fields: Vec<(Option<f64>, Option<u8>)> = self.query_all("HMGET control", &pipeline).await?;
+        Ok(fields.into_iter().map(|(rate, paused)| LineControl { rate, paused: paused == Some(1) }).collect())
+    }
+
+    /// Sets what a line may send each second; `None`: what is configured.
+    pub async fn set_rate(&self, line: &LineId, rate: Option<f64>) -> Result<()> {
+        let key = self.keys.control(line);
+        match rate {
+            Some(rate) => self.change_and_wake(cmd("HSET").arg(key).arg("rate").arg(rate)).await,
+            None => self.change_and_wake(cmd("HDEL").arg(key).arg("rate")).await,
+        }
+    }
+
+    /// Pauses a line, or lets it go on.
+    pub async fn set_paused(&self, line: &LineId, paused: bool) -> Result<()> {
+        self.change_and_wake(cmd("HSET").arg(self.keys.control(line)).arg("paused").arg(u8::from(paused))).await
+    }
+
+    /// What is held back. Holds that ended are left out.
+    pub async fn holds(&self, now: UnixMs) -> Result<HashMap<HoldScope, Hold>> {
+        let key = self.keys.holds();
+        let fields: HashMap<String, String> = self.query("HGETALL holds", cmd("HGETALL").arg(&key)).await?;
+        let corrupt = |reason: String| StoreError::Corrupt { key: key.clone(), reason };
+        let mut holds = HashMap::with_capacity(fields.len());
+        for (scope, hold) in fields {
+            let hold: Hold = serde_json::from_str(&hold).map_err(|error| corrupt(error.to_string()))?;
+            if hold.holds(now) {
+                holds.insert(scope.parse().map_err(|_| corrupt(format!("{scope} is not a scope")))?, hold);
+            }
+        }
+        Ok(holds)
+    }
+
+    /// Holds a scope back, everywhere.
+    pub async fn hold(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
+        let json = serde_json::to_string(hold).expect("a hold has only strings and numbers");
+        self.change_and_wake(cmd("HSET").arg(self.keys.holds()).arg(scope.to_string()).arg(json)).await
+    }
+
+    /// Lets a scope go.
+    pub async fn unhold(&self, scope: &HoldScope) -> Result<()> {
+        self.change_and_wake(cmd("HDEL").arg(self.keys.holds()).arg(scope.to_string())).await
+    }
+
+    /// The change first, the wake-up second: a worker that wakes finds the change.
+    async fn change_and_wake(&self, change: &Cmd) -> Result<()> {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(change.clone()).incr(self.keys.pulse(), 1);
+        self.query_all::<i64>("control", &pipeline).await.map(drop)
+    }
+
+    /// Leaves a report on a line for those who ask; it expires if it is not renewed.
+    pub async fn put_report(&self, line: &LineId, report: &str, lifetime: Duration) -> Result<()> {
+        let key = self.keys.report(line);
+        self.query("SET report", cmd("SET").arg(key).arg(report).arg("PX").arg(ms(lifetime))).await
+    }
+
+    /// The newest reports on `lines`.
+    pub async fn reports(&self, lines: &[LineId]) -> Result<Vec<Option<String>>> {
+        let mut pipeline = Pipeline::new();
+        for line in lines {
+            pipeline.get(self.keys.report(line));
+        }
+        self.query_all("GET report", &pipeline).await
+    }
+}
+
+/// Whole milliseconds, as Redis takes them.
+pub fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,433 @@
+//! Parts in Redis: claim, settle, apply; and reading them for people.
+//!
+//! If a worker dies with rows claimed, they stay in flight; the first claim of the next epoch puts them in doubt.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::{Pipeline, Value, cmd};
+use siphasher::sip::SipHasher24;
+
+use super::{Call, Result, Store, StoreError, chunk, lines::ms, numbers, script};
+use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid, recipient::Recipient};
+
+/// Rows in a part: a row fits 16 bits.
+pub const PART_ROWS: usize = 65_536;
+
+/// Facts in one call of `status.lua` at most: Lua can not return more values than its stack holds.
+const FACTS_MAX: usize = 1_000;
+
+/// A row that is now in flight, and the number of this send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimedRow {
+    /// The row in its part.
+    pub row: u16,
+    /// 1 for the first send.
+    pub send: u8,
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub enum Claim {
+    /// Rows to send, perhaps none, and what else the part has.
+    Rows {
+        /// Those that were due again first, then fresh ones in their order.
+        rows: Vec<ClaimedRow>,
+        /// When the next retry is due.
+        next_due: Option<UnixMs>,
+        /// When the next doubt ends.
+        next_doubt: Option<UnixMs>,
+        /// Rows never claimed, some of which may hold no recipient.
+        fresh: u64,
+        /// Recipients pending, retrying, in flight or in doubt.
+        open: u64,
+    },
+    /// The campaign is not running.
+    Held,
+    /// Its `expires_at` has passed.
+    Expired,
+    /// A newer epoch owns the line.
+    Fenced {
+        /// That epoch.
+        epoch: u64,
+    },
+}
+
+/// What an attempt ended in, as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Settled {
+    /// Meta took it.
+    Accepted(Wamid),
+    /// Certainly not sent; the attempt counts.
+    Retry {
+        /// When it is due again.
+        at: UnixMs,
+        /// Why.
+        code: u32,
+    },
+    /// Certainly not sent; as if it had not been claimed.
+    Back {
+        /// When it may be claimed again.
+        at: UnixMs,
+    },
+    /// Perhaps sent.
+    InDoubt {
+        /// When the doubt ends.
+        until: UnixMs,
+    },
+    /// Meta refused it for good.
+    Refused {
+        /// Why.
+        code: u32,
+    },
+}
+
+/// What Meta said later of a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// The row in its part.
+    pub row: u16,
+    /// The send it is about.
+    pub send: u8,
+    /// What it says.
+    pub news: News,
+    /// Meta's time of it.
+    pub at: UnixMs,
+}
+
+/// What a fact says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// On its way.
+    Sent,
+    /// On the phone.
+    Delivered,
+    /// Read.
+    Read,
+    /// It failed, with Meta's code.
+    Failed(u32),
+    /// The recipient answered.
+    Replied,
+}
+
+/// What became of a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Applied {
+    /// It moved the recipient.
+    Moved,
+    /// It was known, or less than what is known.
+    Known,
+    /// It is about an earlier send, or about nobody.
+    Stale,
+}
+
+/// The counters of a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartCounts {
+    /// Recipients by state.
+    pub by_state: HashMap<State, u64>,
+    /// Recipients in all.
+    pub recipients: u64,
+    /// Failed recipients by Meta's code.
+    pub failures: HashMap<u32, u64>,
+    /// The newest words of Meta for a code.
+    pub details: HashMap<u32, String>,
+    /// Recipients that answered.
+    pub replied: u64,
+    /// Acceptances by second, for the last ten seconds in which there was one.
+    pub accepted_by_second: HashMap<u64, u64>,
+}
+
+/// Everything there is about the rows of a part but who they are.
+#[derive(Debug, Default)]
+pub struct PartRows {
+    /// A state byte for each row.
+    pub states: Vec<u8>,
+    /// Codes of those that are retrying or failed.
+    pub why: HashMap<u16, u32>,
+    /// For each row the time in seconds at which it came into a state, by the state's code; 0 for never.
+    pub times: Vec<[u32; 16]>,
+    /// The first rows of its chunks, in order.
+    pub chunks: Vec<u16>,
+}
+
+impl Store {
+    /// Claims up to `limit` rows. `doubt_until`: the deadline for what an older epoch left in flight.
+    ///
+    /// Errors: after `Unavailable` rows may be in flight that nobody sends; the next epoch puts them in doubt.
+    pub async fn claim(
+        &self,
+        part: PartId,
+        epoch: u64,
+        now: UnixMs,
+        limit: usize,
+        doubt_until: UnixMs,
+    ) -> Result<Claim> {
+        let keys = [
+            self.keys.part(part),
+            self.keys.states(part),
+            self.keys.history(part),
+            self.keys.retry(part),
+            self.keys.doubt(part),
+        ];
+        let call = Call::new(&script::CLAIM, &keys).arg(epoch).arg(now.0).arg(limit).arg(doubt_until.0);
+        let answer: Vec<Value> = self.call(call).await?;
+        read_claim(answer)
+            .ok_or_else(|| StoreError::Refused { operation: "claim", message: "unexpected answer".into() })
+    }
+
+    /// Stores what attempts ended in, from whichever epoch. Gives how many recipients of the part are open.
+    ///
+    /// `ids_kept`: how long message ids are found again.
+    pub async fn settle(
+        &self,
+        part: PartId,
+        outcomes: &[(ClaimedRow, Settled)],
+        now: UnixMs,
+        ids_kept: std::time::Duration,
+    ) -> Result<u64> {
+        let keys = [
+            self.keys.part(part),
+            self.keys.states(part),
+            self.keys.history(part),
+            self.keys.retry(part),
+            self.keys.doubt(part),
+            self.keys.why(part),
+            self.keys.ids(part),
+        ];
+        let mut packed = Vec::with_capacity(outcomes.len() * 16);
+        for (claimed, settled) in outcomes {
+            let time = |at: &UnixMs| (at.0 as f64).to_le_bytes();
+            let (kind, code, tail) = match settled {
+                Settled::Accepted(wamid) => (b'A', 0, fingerprint(wamid)),
+                Settled::Retry { at, code } => (b'R', *code, time(at)),
+                Settled::Back { at } => (b'B', 0, time(at)),
+                Settled::InDoubt { until } => (b'D', 0, time(until)),
+                Settled::Refused { code } => (b'F', *code, [0; 8]),
+            };
+            packed.extend(claimed.row.to_le_bytes());
+            packed.extend([claimed.send, kind]);
+            packed.extend(code.to_le_bytes());
+            packed.extend(tail);
+        }
+        self.call(Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(packed)).await
+    }
+
+    /// Keeps the newest words of Meta for an error code of a part.
+    pub async fn note_details(&self, part: PartId, code: u32, details: &str) -> Result<()> {
+        self.query("HSET details", cmd("HSET").arg(self.keys.part(part)).arg(format!("e{code}")).arg(details)).await
+    }
+
+    /// Applies facts to parts, in one round trip. Gives for each part what became of each fact, and how many recipients are open.
+    pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)]) -> Result<Vec<(Vec<Applied>, u64)>> {
+        let mut calls = Vec::new();
+        for (part, facts) in batches {
+            let keys = [
+                self.keys.part(*part),
+                self.keys.states(*part),
+                self.keys.history(*part),
+                self.keys.retry(*part),
+                self.keys.doubt(*part),
+                self.keys.why(*part),
+                self.keys.replied(*part),
+            ];
+            for facts in facts.chunks(FACTS_MAX) {
+                calls.push(Call::new(&script::STATUS, &keys).arg(pack_facts(facts)));
+            }
+        }
+        let mut answers = self.call_all::<Vec<u64>>(calls).await?.into_iter();
+        let mut results = Vec::with_capacity(batches.len());
+        for (_, facts) in batches {
+            let (mut applied, mut open) = (Vec::with_capacity(facts.len()), 0);
+            for _ in facts.chunks(FACTS_MAX) {
+                let answer =
+                    answers.next().unwrap_or_else(|| Err(StoreError::Unavailable("no answer to status".into())))?;
+                open = answer.get(1).copied().unwrap_or(0);
+                applied.extend(answer.iter().skip(2).map(|&code| match code {
+                    1 => Applied::Moved,
+                    2 => Applied::Stale,
+                    _ => Applied::Known,
+                }));
+            }
+            results.push((applied, open));
+        }
+        Ok(results)
+    }
+
+    /// Ends the doubts of a part whose deadline has passed: by sending again while a row had fewer than `sends_max` sends,
+    /// else as unknown. Gives the next deadline and how many recipients are open.
+    pub async fn end_doubts(&self, part: PartId, now: UnixMs, sends_max: u8) -> Result<(Option<UnixMs>, u64)> {
+        let keys = [
+            self.keys.part(part),
+            self.keys.states(part),
+            self.keys.history(part),
+            self.keys.retry(part),
+            self.keys.doubt(part),
+            self.keys.why(part),
+        ];
+        let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(sends_max);
+        let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
+        Ok((time(next), open))
+    }
+
+    /// Looks in `parts` for message ids that Meta named without our token. Gives part, row and send for each that was found.
+    pub async fn find_ids(&self, parts: &[PartId], wamids: &[Wamid]) -> Result<Vec<Option<(PartId, ClaimedRow)>>> {
+        let prints: Vec<[u8; 8]> = wamids.iter().map(fingerprint).collect();
+        let calls = parts.iter().map(|&part| {
+            let call = Call::new(&script::FIND, &[self.keys.ids(part)]);
+            prints.iter().fold(call, |call, print| call.arg(print.as_slice()))
+        });
+        let mut found = vec![None; wamids.len()];
+        for (&part, answer) in parts.iter().zip(self.call_all::<Vec<Vec<u16>>>(calls.collect()).await?) {
+            for (slot, place) in found.iter_mut().zip(answer?) {
+                if let ([row, send], None) = (place.as_slice(), &slot) {
+                    let send = u8::try_from(*send).unwrap_or(0);
+                    *slot = Some((part, ClaimedRow { row: *row, send }));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The counters of parts, in one round trip.
+    pub async fn part_counts(&self, parts: &[PartId]) -> Result<Vec<PartCounts>> {
+        let mut pipeline = Pipeline::new();
+        for &part in parts {
+            pipeline.hgetall(self.keys.part(part));
+        }
+        let hashes: Vec<HashMap<String, String>> = self.query_all("HGETALL part", &pipeline).await?;
+        Ok(hashes.iter().map(read_counts).collect())
+    }
+
+    /// The state bytes of a part.
+    pub async fn state_bytes(&self, part: PartId) -> Result<Vec<u8>> {
+        self.query("GET states", cmd("GET").arg(self.keys.states(part))).await
+    }
+
+    /// The first rows of the chunks of a part, in order.
+    pub async fn chunk_starts(&self, part: PartId) -> Result<Vec<u16>> {
+        let mut starts: Vec<u16> = self.query("HKEYS chunks", cmd("HKEYS").arg(self.keys.chunks(part))).await?;
+        starts.sort_unstable();
+        Ok(starts)
+    }
+
+    /// The recipients of the chunk that begins at `start`.
+    pub async fn chunk(&self, part: PartId, start: u16) -> Result<Vec<Recipient>> {
+        let key = self.keys.chunks(part);
+        let bytes: Vec<u8> = self.query("HGET chunk", cmd("HGET").arg(&key).arg(start)).await?;
+        chunk::decode(&bytes).map_err(|error| StoreError::Corrupt { key, reason: format!("chunk {start}: {error}") })
+    }
+
+    /// All about the rows of a part, for reports.
+    pub async fn part_rows(&self, part: PartId) -> Result<PartRows> {
+        let states = self.state_bytes(part).await?;
+        let why = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.why(part))).await?;
+        let history: Vec<Vec<u8>> =
+            self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
+        let mut times = vec![[0; 16]; states.len()];
+        for record in history.iter().flat_map(|entry| entry.as_chunks::<7>().0) {
+            let [row_low, row_high, byte, time @ ..] = *record;
+            if let Some(row) = times.get_mut(usize::from(u16::from_le_bytes([row_low, row_high]))) {
+                row[usize::from(byte & 0x0f)] = u32::from_le_bytes(time);
+            }
+        }
+        Ok(PartRows { states, why, times, chunks: self.chunk_starts(part).await? })
+    }
+
+    /// Where a campaign has `phone`.
+    pub async fn find_phone(&self, campaign: CampaignId, buckets: u32, phone: Phone) -> Result<Option<(PartId, u16)>> {
+        let field = numbers::field(phone);
+        let key = self.keys.numbers(campaign, numbers::bucket(field, buckets));
+        let place: Option<u64> = self.query("HGET number", cmd("HGET").arg(key).arg(field.as_slice())).await?;
+        Ok(place.map(|place| {
+            let part = PartId { campaign, number: (place >> 16) as u16 };
+            (part, (place & 0xffff) as u16)
+        }))
+    }
+}
+
+/// What is kept of a message id: enough to find it again among all of a line.
+fn fingerprint(wamid: &Wamid) -> [u8; 8] {
+    SipHasher24::new().hash(wamid.as_str().as_bytes()).to_le_bytes()
+}
+
+fn pack_facts(facts: &[Fact]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(facts.len() * 12);
+    for fact in facts {
+        let (state, code) = match fact.news {
+            News::Sent => (State::Sent.code(), 0),
+            News::Delivered => (State::Delivered.code(), 0),
+            News::Read => (State::Read.code(), 0),
+            News::Failed(code) => (State::Failed.code(), code),
+            News::Replied => (15, 0),
+        };
+        packed.extend(fact.row.to_le_bytes());
+        packed.extend([fact.send, state]);
+        packed.extend(code.to_le_bytes());
+        packed.extend(u32::try_from(fact.at.seconds()).unwrap_or(u32::MAX).to_le_bytes());
+    }
+    packed
+}
+
+/// A time in a script's answer; -1 is none.
+fn time(ms: i64) -> Option<UnixMs> {
+    u64::try_from(ms).ok().map(UnixMs)
+}
+
+fn read_claim(answer: Vec<Value>) -> Option<Claim> {
+    let mut fields = answer.into_iter();
+    let Value::BulkString(kind) = fields.next()? else { return None };
+    let mut number = || match fields.next() {
+        Some(Value::Int(n)) => Some(n),
+        _ => None,
+    };
+    match kind.as_slice() {
+        b"held" => Some(Claim::Held),
+        b"expired" => Some(Claim::Expired),
+        b"fenced" => Some(Claim::Fenced { epoch: number()?.unsigned_abs() }),
+        b"claimed" => {
+            let (start, count) = (number()?, number()?);
+            let Value::BulkString(packed) = fields.next()? else { return None };
+            let mut number = || match fields.next() {
+                Some(Value::Int(n)) => Some(n),
+                _ => None,
+            };
+            let others = packed.as_chunks::<3>().0.iter();
+            let mut rows: Vec<ClaimedRow> =
+                others.map(|&[low, high, send]| ClaimedRow { row: u16::from_le_bytes([low, high]), send }).collect();
+            rows.extend((start..start + count).map(|row| ClaimedRow { row: row as u16, send: 1 }));
+            Some(Claim::Rows {
+                rows,
+                next_due: time(number()?),
+                next_doubt: time(number()?),
+                fresh: number()?.unsigned_abs(),
+                open: number()?.unsigned_abs(),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn read_counts(hash: &HashMap<String, String>) -> PartCounts {
+    let mut counts = PartCounts::default();
+    let number =
+        |name: &str| hash.get(name).and_then(|text| text.parse::<i64>().ok()).map_or(0, |n| n.max(0).unsigned_abs());
+    for state in State::ALL {
+        counts.by_state.insert(state, number(script::counter(state)));
+    }
+    counts.recipients = number("recipients");
+    counts.replied = number("replied");
+    for (field, text) in hash {
+        let (kind, rest) = field.split_at(1);
+        let Ok(code) = rest.parse::<u32>() else { continue };
+        match kind {
+            "f" if number(field) > 0 => drop(counts.failures.insert(code, number(field))),
+            "e" => drop(counts.details.insert(code, text.clone())),
+            "r" => {
+                let slot = text.split_once(':').and_then(|(second, n)| Some((second.parse().ok()?, n.parse().ok()?)));
+                counts.accepted_by_second.extend::<Option<(u64, u64)>>(slot);
+            }
+            _ => {}
+        }
+    }
+    counts
+}

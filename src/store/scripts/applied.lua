@@ -1,0 +1,7 @@
+-- Records that the parts of a campaign follow a version of its state.
+--
+-- KEYS  campaign
+-- ARGV  version
+-- Gives 1 if that is still the newest version. Again: changes nothing.
+if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 'applied') or 0) then redis.call('HSET', KEYS[1], 'applied', ARGV[1]) end
+return redis.call('HGET', KEYS[1], 'version') == ARGV[1] and 1 or 0

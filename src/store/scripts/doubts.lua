@@ -1,0 +1,28 @@
+-- Ends the doubts whose deadline has passed: as unknown, or by sending again where the campaign asked for that.
+--
+-- KEYS  meta, state, history, retry, doubt, why
+-- ARGV  now (ms), limit, sends at most (0: never send again)
+-- Gives {next deadline or -1, open recipients of the part, rows ended}.
+-- Again: a row that is no longer in doubt is left alone.
+local meta, state, history, retry, doubt, why = unpack(KEYS)
+local now, sends = tonumber(ARGV[1]), tonumber(ARGV[3])
+local m, ended = moves(meta, state, history), 0
+
+for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  row = tonumber(row)
+  local byte = m.byte(row)
+  local send = math.floor(byte / 16)
+  if byte % 16 == STATE.in_doubt then
+    if send < sends then
+      m.move(row, byte, STATE.retrying, send, math.floor(now / 1000))
+      redis.call('ZADD', retry, now, row)
+    else
+      m.move(row, byte, STATE.unknown, send, math.floor(now / 1000))
+    end
+    ended = ended + 1
+  end
+  redis.call('ZREM', doubt, row)
+end
+local open = m.commit()
+local nearest = redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')
+return { tonumber(nearest[2]) or -1, open, ended }

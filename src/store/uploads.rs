@@ -1,0 +1,316 @@
+//! Uploads: how recipients get into a campaign, once each, through any cut.
+//!
+//! For each batch of rows: (1) room is reserved, (2) the chunks are written into it, which counts nowhere yet, (3) the
+//! campaign admits the numbers it does not have, records how far the upload came, and puts into its outbox which rows are
+//! to become recipients: this is the commit point; (4) the parts make those rows pending, and the outbox entry goes.
+//!
+//! If the process dies before (3) nothing has happened. After (3) the next upload, the launch, or the housekeeping of
+//! any worker drains the outbox. A caller that repeats an upload with its id continues where it was cut.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{Pipeline, Value, cmd};
+
+use super::{
+    Call, Result, Store, StoreError,
+    chunk::{self, CHUNK_ROWS_MAX},
+    lines::ms,
+    numbers, script,
+};
+use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipient};
+
+/// Rejections that are kept and reported for one upload.
+pub const REJECTIONS_MAX: usize = 1_000;
+
+/// How far an upload came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadProgress {
+    /// Rows taken, in the order of the upload.
+    pub taken: u64,
+    /// A digest of those rows, to notice another content under the same id.
+    pub digest: String,
+    /// It was taken whole.
+    pub done: bool,
+    /// Recipients accepted.
+    pub accepted: u64,
+    /// Rows rejected.
+    pub rejected: u64,
+}
+
+/// Rows of an upload that are committed together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Valid rows with their numbers in the upload.
+    pub recipients: Vec<(u32, Recipient)>,
+    /// The others, as JSON for the caller.
+    pub rejections: Vec<String>,
+    /// Rows of the upload after this batch.
+    pub taken: u64,
+    /// Digest of the rows after this batch.
+    pub digest: String,
+    /// It is the last one.
+    pub done: bool,
+}
+
+/// What came of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is committed, and its recipients count.
+    Done {
+        /// Recipients that this batch added.
+        accepted: u64,
+    },
+    /// The campaign takes no recipients in this state.
+    Closed(CampaignState),
+    /// Another connection carries the same upload.
+    Overtaken,
+}
+
+/// An upload into one campaign.
+pub struct Upload<'a> {
+    store: &'a Store,
+    campaign: CampaignId,
+    id: String,
+    /// Lines with the share of rows that each is to get.
+    lines: Vec<(LineId, f64)>,
+    /// Rows given to each line by this upload.
+    given: Vec<f64>,
+    /// The json of a duplicate's rejection, `%d` for its row.
+    duplicate: String,
+    kept: Duration,
+    buckets: u32,
+    numbers: u64,
+    /// How far it came.
+    pub progress: UploadProgress,
+}
+
+impl Store {
+    /// Opens an upload, or continues one that was cut. `lines` with their weights; `duplicate` is what is said of a number
+    /// that the campaign has, as JSON with `%d` for the row; `kept` is how long the record of the upload stays.
+    ///
+    /// Gives the upload, or the state of the campaign where it takes no recipients; `None` without such a campaign.
+    pub async fn begin_upload(
+        &self,
+        campaign: CampaignId,
+        id: &str,
+        lines: Vec<(LineId, f64)>,
+        duplicate: String,
+        kept: Duration,
+    ) -> Result<Option<(Upload<'_>, CampaignState)>> {
+        let keys = [self.keys.campaign(campaign), self.keys.upload(campaign, id)];
+        let answer: Vec<Value> = self.call(Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(kept))).await?;
+        let unexpected = || StoreError::Refused { operation: "begin_upload", message: "unexpected answer".into() };
+        let [Value::BulkString(state), rest @ ..] = answer.as_slice() else { return Err(unexpected()) };
+        let Ok(state) = String::from_utf8_lossy(state).parse::<CampaignState>() else { return Ok(None) };
+        let [
+            Value::Int(taken),
+            Value::BulkString(digest),
+            Value::Int(done),
+            Value::Int(accepted),
+            Value::Int(rejected),
+        ] = rest
+        else {
+            return Err(unexpected());
+        };
+        let progress = UploadProgress {
+            taken: taken.unsigned_abs(),
+            digest: String::from_utf8_lossy(digest).into_owned(),
+            done: *done == 1,
+            accepted: accepted.unsigned_abs(),
+            rejected: rejected.unsigned_abs(),
+        };
+        self.drain_outbox(campaign).await?;
+        let (buckets, numbers): (u32, u64) = self
+            .query("HMGET campaign", cmd("HMGET").arg(self.keys.campaign(campaign)).arg(&["buckets", "numbers"]))
+            .await?;
+        let upload = Upload {
+            store: self,
+            campaign,
+            id: id.to_owned(),
+            given: vec![0.0; lines.len()],
+            lines,
+            duplicate,
+            kept,
+            buckets,
+            numbers,
+            progress,
+        };
+        Ok(Some((upload, state)))
+    }
+
+    /// The first rejections of an upload, JSON.
+    pub async fn rejections(&self, campaign: CampaignId, upload: &str) -> Result<Vec<String>> {
+        let key = self.keys.rejections(campaign, upload);
+        self.query("LRANGE rejections", cmd("LRANGE").arg(key).arg(0).arg(-1)).await
+    }
+
+    /// Makes recipients of the rows that a campaign admitted.
+    pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<()> {
+        let key = self.keys.outbox(campaign);
+        let entries: Vec<(String, Vec<u8>)> = self.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut calls = Vec::with_capacity(entries.len());
+        for (place, mask) in &entries {
+            let (part, start) = place
+                .split_once(':')
+                .and_then(|(part, start)| Some((part.parse().ok()?, start.parse::<u16>().ok()?)))
+                .ok_or_else(|| StoreError::Corrupt { key: key.clone(), reason: format!("{place} is not a place") })?;
+            let part = PartId { campaign, number: part };
+            calls.push(self.activation(part, start, mask));
+        }
+        for result in self.call_all::<u64>(calls).await? {
+            result?;
+        }
+        let mut done = cmd("HDEL");
+        done.arg(&key);
+        for (place, _) in &entries {
+            done.arg(place);
+        }
+        self.query::<u64>("HDEL outbox", &done).await.map(drop)
+    }
+
+    fn activation(&self, part: PartId, start: u16, mask: &[u8]) -> Call {
+        Call::new(&script::ACTIVATE, &[self.keys.part(part), self.keys.states(part)]).arg(start).arg(mask)
+    }
+}
+
+impl Upload<'_> {
+    /// Commits a batch.
+    ///
+    /// Errors: after `Unavailable` the batch may be committed; a repeated upload with the same id finds out.
+    pub async fn admit(&mut self, batch: Batch) -> Result<Admitted> {
+        let places = self.place(&batch.recipients).await?;
+        let mut buckets_expected = self.grow(batch.recipients.len() as u64).await?;
+        loop {
+            let call = self.admission(&batch, &places, buckets_expected);
+            let answer: Vec<Value> = self.store.call(call).await?;
+            match answer.as_slice() {
+                [Value::BulkString(kind), Value::Int(accepted), Value::Int(rejected)] if kind == b"ok" => {
+                    let accepted = accepted.unsigned_abs();
+                    self.numbers += accepted;
+                    self.progress = UploadProgress {
+                        taken: batch.taken,
+                        digest: batch.digest,
+                        done: batch.done,
+                        accepted: self.progress.accepted + accepted,
+                        rejected: rejected.unsigned_abs(),
+                    };
+                    self.store.drain_outbox(self.campaign).await?;
+                    return Ok(Admitted::Done { accepted });
+                }
+                [Value::BulkString(kind), Value::Int(buckets)] if kind == b"buckets" => {
+                    buckets_expected = u32::try_from(*buckets).unwrap_or(1);
+                    self.buckets = buckets_expected;
+                }
+                [Value::BulkString(kind), Value::BulkString(state)] if kind == b"state" => {
+                    let state = String::from_utf8_lossy(state).parse().unwrap_or(CampaignState::Cancelled);
+                    return Ok(Admitted::Closed(state));
+                }
+                [Value::BulkString(kind), ..] if kind == b"moved" => return Ok(Admitted::Overtaken),
+                _ => return Err(StoreError::Refused { operation: "admit", message: "unexpected answer".into() }),
+            }
+        }
+    }
+
+    /// Reserves room for the recipients and writes their chunks there. Gives part, first row and length of each chunk.
+    async fn place(&mut self, recipients: &[(u32, Recipient)]) -> Result<Vec<(u32, u16, usize)>> {
+        if recipients.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Small batches are spread over the lines too, but not so thin that chunks stop compressing.
+        let rows = (recipients.len().div_ceil(self.lines.len())).clamp(16, CHUNK_ROWS_MAX);
+        let chunks: Vec<&[(u32, Recipient)]> = recipients.chunks(rows).collect();
+        let mut reserve = Call::new(&script::RESERVE, &[self.store.keys.campaign(self.campaign)]);
+        for chunk in &chunks {
+            let line = self.next_line(chunk.len());
+            reserve = reserve.arg(self.lines[line].0.as_str()).arg(chunk.len());
+        }
+        let given: Vec<u32> = self.store.call(reserve).await?;
+        let mut writes = Pipeline::new();
+        let mut places = Vec::with_capacity(chunks.len());
+        for (chunk, place) in chunks.iter().zip(given.as_chunks::<2>().0) {
+            let [part, start] = *place;
+            let number = u16::try_from(part).map_err(|_| {
+                StoreError::Unusable(format!("campaign {} is full: it has {part} parts", self.campaign))
+            })?;
+            let recipients: Vec<Recipient> = chunk.iter().map(|(_, recipient)| recipient.clone()).collect();
+            let part_id = PartId { campaign: self.campaign, number };
+            writes.hset(self.store.keys.chunks(part_id), start, chunk::encode(&recipients));
+            places.push((part, start as u16, chunk.len()));
+        }
+        self.store.query_all::<u64>("HSET chunks", &writes).await?;
+        Ok(places)
+    }
+
+    /// The line that is furthest behind its share.
+    fn next_line(&mut self, rows: usize) -> usize {
+        let behind = |line: &usize| (self.given[*line] + rows as f64) / self.lines[*line].1;
+        let line = (0..self.lines.len()).min_by(|a, b| behind(a).total_cmp(&behind(b))).unwrap_or(0);
+        self.given[line] += rows as f64;
+        line
+    }
+
+    /// Splits buckets of the index ahead of what is to come. Gives the number of buckets.
+    async fn grow(&mut self, coming: u64) -> Result<u32> {
+        while (self.numbers + coming) > u64::from(self.buckets) * numbers::ENTRIES_MEAN_MAX {
+            let wanted = u32::try_from((self.numbers + coming).div_ceil(numbers::ENTRIES_MEAN_MAX)).unwrap_or(u32::MAX);
+            let mut calls = Vec::new();
+            for buckets in self.buckets..wanted.min(self.buckets + 256) {
+                let (from, bit) = numbers::split(buckets);
+                let keys = [
+                    self.store.keys.campaign(self.campaign),
+                    self.store.keys.numbers(self.campaign, from),
+                    self.store.keys.numbers(self.campaign, buckets),
+                ];
+                calls.push(Call::new(&script::SPLIT, &keys).arg(buckets).arg(bit));
+            }
+            for result in self.store.call_all::<u32>(calls).await? {
+                self.buckets = result?;
+            }
+        }
+        Ok(self.buckets)
+    }
+
+    fn admission(&self, batch: &Batch, places: &[(u32, u16, usize)], buckets: u32) -> Call {
+        let keys = &self.store.keys;
+        let mut all = vec![
+            keys.campaign(self.campaign),
+            keys.upload(self.campaign, &self.id),
+            keys.rejections(self.campaign, &self.id),
+            keys.outbox(self.campaign),
+        ];
+        let mut known = std::collections::HashMap::new();
+        let mut packed = Vec::with_capacity(batch.recipients.len() * 13);
+        for (row, recipient) in &batch.recipients {
+            let field = numbers::field(recipient.to);
+            let bucket = numbers::bucket(field, buckets);
+            let position = *known.entry(bucket).or_insert_with(|| {
+                all.push(keys.numbers(self.campaign, bucket));
+                (all.len() - 5) as u16
+            });
+            packed.extend(position.to_le_bytes());
+            packed.extend(field);
+            packed.extend(row.to_le_bytes());
+        }
+        let mut chunks = Vec::with_capacity(places.len() * 8);
+        for &(part, start, rows) in places {
+            chunks.extend(part.to_le_bytes());
+            chunks.extend(start.to_le_bytes());
+            chunks.extend(((rows - 1) as u16).to_le_bytes());
+        }
+        let call = Call::new(&script::ADMIT, &all)
+            .arg(buckets)
+            .arg(self.progress.taken)
+            .arg(batch.taken)
+            .arg(&batch.digest)
+            .arg(u8::from(batch.done))
+            .arg(&self.duplicate)
+            .arg(REJECTIONS_MAX)
+            .arg(ms(self.kept))
+            .arg(chunks)
+            .arg(packed);
+        batch.rejections.iter().fold(call, |call, rejection| call.arg(rejection))
+    }
+}

@@ -128,6 +128,16 @@ impl Store {
         }))
     }
 
+    /// Where campaigns stand, in one round trip; `None` for one that is gone.
+    pub async fn campaign_states(&self, ids: &[CampaignId]) -> Result<Vec<Option<CampaignState>>> {
+        let mut pipeline = Pipeline::new();
+        for &id in ids {
+            pipeline.hget(self.keys.campaign(id), "state");
+        }
+        let states: Vec<Option<String>> = self.query_all("HGET state", &pipeline).await?;
+        Ok(states.into_iter().map(|state| state?.parse().ok()).collect())
+    }
+
     /// Ids of campaigns, newest first, from behind `before`.
     pub async fn newest_campaigns(&self, before: Option<CampaignId>, limit: usize) -> Result<Vec<CampaignId>> {
         let key = self.keys.campaigns();

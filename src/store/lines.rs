@@ -5,6 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Cmd, Pipeline, cmd};
+use serde::{Deserialize, Serialize};
 
 use super::{Call, Result, Store, StoreError, script};
 use crate::domain::{Hold, HoldScope, LineId, PartId, UnixMs};
@@ -25,6 +26,25 @@ pub struct LineControl {
     pub rate: Option<f64>,
     /// Nothing is sent.
     pub paused: bool,
+}
+
+/// What a worker says of a line that it owns, for whoever asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LineReport {
+    /// The worker.
+    pub worker: String,
+    /// Messages per second that may go now.
+    pub rate: f64,
+    /// The rate is cut because Meta throttled.
+    pub throttled: bool,
+    /// Meta can not be reached.
+    pub unreachable: bool,
+    /// Attempts in flight.
+    pub in_flight: usize,
+    /// Messages that Meta accepted in the last second or so, per second.
+    pub accepted_per_second: f64,
+    /// When it was said.
+    pub at: UnixMs,
 }
 
 impl Store {
@@ -160,19 +180,25 @@ impl Store {
         self.query_all::<i64>("control", &pipeline).await.map(drop)
     }
 
-    /// Leaves a report on a line for those who ask; it expires if it is not renewed.
-    pub async fn put_report(&self, line: &LineId, report: &str, lifetime: Duration) -> Result<()> {
-        let key = self.keys.report(line);
-        self.query("SET report", cmd("SET").arg(key).arg(report).arg("PX").arg(ms(lifetime))).await
+    /// Leaves reports on lines for those who ask; they expire if they are not renewed.
+    pub async fn put_reports(&self, reports: &[(LineId, LineReport)], lifetime: Duration) -> Result<()> {
+        let mut pipeline = Pipeline::new();
+        for (line, report) in reports {
+            let json = serde_json::to_string(report).expect("a report has only strings and numbers");
+            pipeline.cmd("SET").arg(self.keys.report(line)).arg(json).arg("PX").arg(ms(lifetime));
+        }
+        self.query_all::<()>("SET report", &pipeline).await.map(drop)
     }
 
     /// The newest reports on `lines`.
-    pub async fn reports(&self, lines: &[LineId]) -> Result<Vec<Option<String>>> {
+    pub async fn reports(&self, lines: &[LineId]) -> Result<Vec<Option<LineReport>>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
             pipeline.get(self.keys.report(line));
         }
-        self.query_all("GET report", &pipeline).await
+        let reports: Vec<Option<String>> = self.query_all("GET report", &pipeline).await?;
+        // A report is a courtesy: one that an older worker wrote in another form is as good as none.
+        Ok(reports.into_iter().map(|json| serde_json::from_str(&json?).ok()).collect())
     }
 }
 

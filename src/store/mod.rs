@@ -5,6 +5,7 @@
 
 pub mod campaigns;
 pub mod chunk;
+pub mod clock;
 pub mod keys;
 pub mod lines;
 pub mod numbers;
@@ -88,6 +89,19 @@ impl Call {
     }
 }
 
+/// Where Redis is, and how it is used.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// `redis://…`, `redis+unix://…`.
+    pub url: String,
+    /// What every key begins with.
+    pub namespace: String,
+    /// How long to wait for a connection or an answer.
+    pub timeout: Duration,
+    /// Connections at most.
+    pub connections: usize,
+}
+
 /// Redis, as the rest of the crate sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -100,25 +114,31 @@ impl Store {
     /// Connects, checks the version and loads the scripts.
     ///
     /// Errors: `Unusable` for a URL that can't be read or a Redis that is too old; `Unavailable` if it does not answer.
-    pub async fn connect(url: &str, namespace: &str, timeout: Duration, connections: usize) -> Result<Self> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timeout))
-            // Without this redis-rs gives up after 500 ms, and a worker would take a slow moment for an outage.
-            .set_response_timeout(Some(timeout));
-        let manager = Manager::new_with_config(url, config)
-            .map_err(|error| StoreError::Unusable(format!("redis.url can't be used: {error}")))?;
-        let pool = Pool::builder(manager)
-            .max_size(connections)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(timeout))
-            .create_timeout(Some(timeout))
-            .recycle_timeout(Some(timeout))
-            .build()
-            .map_err(|error| StoreError::Unusable(format!("redis pool: {error}")))?;
-        let store = Self { pool, keys: Keys::new(namespace) };
+    pub async fn connect(address: &Address) -> Result<Self> {
+        let store = Self::lazy(address)?;
         store.check_version().await?;
         store.load_scripts().await?;
         Ok(store)
+    }
+
+    /// A store that connects when it is first used.
+    pub fn lazy(address: &Address) -> Result<Self> {
+        let timeout = Some(address.timeout);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(timeout)
+            // Without this redis-rs gives up after 500 ms, and a worker would take a slow moment for an outage.
+            .set_response_timeout(timeout);
+        let manager = Manager::new_with_config(address.url.as_str(), config)
+            .map_err(|error| StoreError::Unusable(format!("redis.url can't be used: {error}")))?;
+        let pool = Pool::builder(manager)
+            .max_size(address.connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(timeout)
+            .create_timeout(timeout)
+            .recycle_timeout(timeout)
+            .build()
+            .map_err(|error| StoreError::Unusable(format!("redis pool: {error}")))?;
+        Ok(Self { pool, keys: Keys::new(&address.namespace) })
     }
 
     async fn check_version(&self) -> Result<()> {

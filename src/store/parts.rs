@@ -2,7 +2,7 @@
 //!
 //! If a worker dies with rows claimed, they stay in flight; the first claim of the next epoch puts them in doubt.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use siphasher::sip::SipHasher24;
@@ -175,41 +175,29 @@ impl Store {
             .ok_or_else(|| StoreError::Refused { operation: "claim", message: "unexpected answer".into() })
     }
 
-    /// Stores what attempts ended in, from whichever epoch. Gives how many recipients of the part are open.
+    /// Stores what attempts ended in, from whichever epoch, in one round trip. Gives how many recipients of each part are open.
     ///
     /// `ids_kept`: how long message ids are found again.
     pub async fn settle(
         &self,
-        part: PartId,
-        outcomes: &[(ClaimedRow, Settled)],
+        outcomes: &HashMap<PartId, Vec<(ClaimedRow, Settled)>>,
         now: UnixMs,
-        ids_kept: std::time::Duration,
-    ) -> Result<u64> {
-        let keys = [
-            self.keys.part(part),
-            self.keys.states(part),
-            self.keys.history(part),
-            self.keys.retry(part),
-            self.keys.doubt(part),
-            self.keys.why(part),
-            self.keys.ids(part),
-        ];
-        let mut packed = Vec::with_capacity(outcomes.len() * 16);
-        for (claimed, settled) in outcomes {
-            let time = |at: &UnixMs| (at.0 as f64).to_le_bytes();
-            let (kind, code, tail) = match settled {
-                Settled::Accepted(wamid) => (b'A', 0, fingerprint(wamid)),
-                Settled::Retry { at, code } => (b'R', *code, time(at)),
-                Settled::Back { at } => (b'B', 0, time(at)),
-                Settled::InDoubt { until } => (b'D', 0, time(until)),
-                Settled::Refused { code } => (b'F', *code, [0; 8]),
-            };
-            packed.extend(claimed.row.to_le_bytes());
-            packed.extend([claimed.send, kind]);
-            packed.extend(code.to_le_bytes());
-            packed.extend(tail);
-        }
-        self.call(Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(packed)).await
+        ids_kept: Duration,
+    ) -> Result<Vec<(PartId, u64)>> {
+        let calls = outcomes.iter().map(|(&part, outcomes)| {
+            let keys = [
+                self.keys.part(part),
+                self.keys.states(part),
+                self.keys.history(part),
+                self.keys.retry(part),
+                self.keys.doubt(part),
+                self.keys.why(part),
+                self.keys.ids(part),
+            ];
+            Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(pack_outcomes(outcomes))
+        });
+        let open = self.call_all::<u64>(calls.collect()).await?;
+        outcomes.keys().zip(open).map(|(&part, open)| Ok((part, open?))).collect()
     }
 
     /// Keeps the newest words of Meta for an error code of a part.
@@ -348,6 +336,25 @@ impl Store {
 /// What is kept of a message id: enough to find it again among all of a line.
 fn fingerprint(wamid: &Wamid) -> [u8; 8] {
     SipHasher24::new().hash(wamid.as_str().as_bytes()).to_le_bytes()
+}
+
+fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)]) -> Vec<u8> {
+    let time = |at: &UnixMs| (at.0 as f64).to_le_bytes();
+    let mut packed = Vec::with_capacity(outcomes.len() * 16);
+    for (claimed, settled) in outcomes {
+        let (kind, code, tail) = match settled {
+            Settled::Accepted(wamid) => (b'A', 0, fingerprint(wamid)),
+            Settled::Retry { at, code } => (b'R', *code, time(at)),
+            Settled::Back { at } => (b'B', 0, time(at)),
+            Settled::InDoubt { until } => (b'D', 0, time(until)),
+            Settled::Refused { code } => (b'F', *code, [0; 8]),
+        };
+        packed.extend(claimed.row.to_le_bytes());
+        packed.extend([claimed.send, kind]);
+        packed.extend(code.to_le_bytes());
+        packed.extend(tail);
+    }
+    packed
 }
 
 fn pack_facts(facts: &[Fact]) -> Vec<u8> {

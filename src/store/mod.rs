@@ -11,6 +11,7 @@ pub mod lines;
 pub mod numbers;
 pub mod parts;
 pub mod script;
+pub mod settings;
 pub mod uploads;
 
 use std::time::Duration;

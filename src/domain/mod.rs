@@ -3,12 +3,18 @@
 pub mod ids;
 pub mod outcome;
 pub mod phone;
+pub mod recipient;
+pub mod reject;
 pub mod state;
+pub mod template;
 pub mod time;
 pub mod token;
 
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
 pub use outcome::{Cause, Outcome, Scope};
 pub use phone::Phone;
+pub use recipient::{RawRecipient, Recipient};
+pub use reject::Reject;
 pub use state::State;
+pub use template::{Form, Language, Template};
 pub use time::UnixMs;

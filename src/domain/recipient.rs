@@ -1,10 +1,346 @@
-//! stub
-use super::Phone;
-/// stub
+//! A recipient as a caller writes it, and as it is once it fits its template.
+//!
+//! The JSON form, the only one there is:
+//!
+//! ```json
+//! {"to": "+5491155550001",
+//!  "params": {"1": "Maria", "2": "A-10"},
+//!  "header": "Spring",
+//!  "buttons": {"0": "u/abc", "1": "SAVE20"}}
+//! ```
+//!
+//! `header` is a text for a text header, `{"link"}` or `{"id"}` (and `"filename"` for a document) for a medium, and
+//! `{"latitude", "longitude", "name", "address"}` for a location. `buttons` are named by their place among all buttons
+//! of the template, from 0. Wherever a text is expected a number may stand, and means its text.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::{Phone, Reject};
+
+/// Above this a JSON number without its own text has lost digits: 2^53.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// One recipient as the caller wrote it: not yet checked against a template.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a recipient object")]
+pub struct RawRecipient {
+    /// The number, hoped to be E.164.
+    #[serde(deserialize_with = "text")]
+    pub to: String,
+    /// Values of the body's parameters by name, in the caller's order; a name may stand twice.
+    #[serde(default, deserialize_with = "pairs")]
+    pub params: Vec<(String, String)>,
+    /// The value of the header.
+    #[serde(default)]
+    pub header: Option<RawHeader>,
+    /// Values of buttons by index, in the caller's order; an index may stand twice.
+    #[serde(default, deserialize_with = "pairs")]
+    pub buttons: Vec<(String, String)>,
+}
+
+impl RawRecipient {
+    /// From one line of NDJSON.
+    ///
+    /// Errors: [`Reject::Malformed`] with what is wrong and its column.
+    pub fn from_json(line: &[u8]) -> Result<Self, Reject> {
+        serde_json::from_slice(line).map_err(|error| Reject::malformed_json(&error))
+    }
+}
+
+/// The value of a header as the caller wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RawHeader {
+    /// A JSON string, or the column `header` of a CSV. For a medium it is a link or an id.
+    Text(String),
+    /// A JSON object, or the columns `header.link`, `header.latitude` and so on.
+    Fields(Box<HeaderFields>),
+}
+
+/// The fields of a media or location header.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeaderFields {
+    /// Where Meta fetches the medium.
+    #[serde(deserialize_with = "optional_text")]
+    pub link: Option<String>,
+    /// The id of a medium uploaded to Meta.
+    #[serde(deserialize_with = "optional_text")]
+    pub id: Option<String>,
+    /// What a document is called on the phone.
+    #[serde(deserialize_with = "optional_text")]
+    pub filename: Option<String>,
+    /// Degrees, north is positive.
+    #[serde(deserialize_with = "optional_text")]
+    pub latitude: Option<String>,
+    /// Degrees, east is positive.
+    #[serde(deserialize_with = "optional_text")]
+    pub longitude: Option<String>,
+    /// What the place is called.
+    #[serde(deserialize_with = "optional_text")]
+    pub name: Option<String>,
+    /// Its address.
+    #[serde(deserialize_with = "optional_text")]
+    pub address: Option<String>,
+}
+
+impl HeaderFields {
+    /// A medium written as one text: what begins with `https://` is a link, anything else an id.
+    pub fn medium(text: String) -> Self {
+        if text.starts_with("https://") {
+            Self { link: Some(text), ..Self::default() }
+        } else {
+            Self { id: Some(text), ..Self::default() }
+        }
+    }
+}
+
+/// One recipient that fits its template.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Recipient {
-    /// stub
+    /// The number.
     pub to: Phone,
-    /// stub
+    /// One value for each slot of the template's form, in the order of the slots.
     pub values: Vec<String>,
+}
+
+// Both hold personal data: a log shows the last digits of the number and how many values there are.
+
+impl fmt::Debug for RawRecipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = self.to.char_indices().rev().nth(3).map_or("", |(at, _)| &self.to[at..]);
+        f.debug_struct("RawRecipient")
+            .field("to", &format_args!("…{last}"))
+            .field("params", &self.params.len())
+            .field("header", &self.header.is_some())
+            .field("buttons", &self.buttons.len())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recipient").field("to", &self.to).field("values", &self.values.len()).finish()
+    }
+}
+
+/// A JSON string, or a number as its text. It knows its name, so that an error names the parameter.
+struct Text<'a> {
+    name: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for Text<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Text<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a string or a number for `{}`", self.name)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<String, E> {
+        Ok(text)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    /// A fraction comes as its shortest text (`12.50` as `12.5`, as most JSON writers do already).
+    fn visit_f64<E: Error>(self, number: f64) -> Result<String, E> {
+        match serde_json::Number::from_f64(number).filter(|_| number.abs() < WHOLE_MAX) {
+            Some(number) => Ok(number.to_string()),
+            None => Err(E::custom(format_args!("the number for `{}` loses digits: write it as a string", self.name))),
+        }
+    }
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    deserializer.deserialize_any(Text { name: "to" })
+}
+
+/// A text of the header's object; `null` is as good as absent.
+fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Field(String);
+
+    impl<'de> Deserialize<'de> for Field {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(Text { name: "header" }).map(Field)
+        }
+    }
+
+    Ok(Option::<Field>::deserialize(deserializer)?.map(|field| field.0))
+}
+
+/// An object of texts as pairs: a handful per row, for which a map would cost more than it finds. `null` is empty.
+fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    struct Pairs;
+
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts by name")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut pairs = Vec::new();
+            while let Some(name) = map.next_key::<String>()? {
+                let value = map.next_value_seed(Text { name: &name })?;
+                pairs.push((name, value));
+            }
+            Ok(pairs)
+        }
+    }
+
+    deserializer.deserialize_any(Pairs)
+}
+
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Header;
+
+        impl<'de> Visitor<'de> for Header {
+            type Value = RawHeader;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an object for `header`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<RawHeader, E> {
+                Ok(RawHeader::Text(text.to_owned()))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<RawHeader, E> {
+                Ok(RawHeader::Text(number.to_string()))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<RawHeader, E> {
+                Ok(RawHeader::Text(number.to_string()))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<RawHeader, E> {
+                Text { name: "header" }.visit_f64(number).map(RawHeader::Text)
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<RawHeader, M::Error> {
+                HeaderFields::deserialize(MapAccessDeserializer::new(map))
+                    .map(|fields| RawHeader::Fields(Box::new(fields)))
+            }
+        }
+
+        deserializer.deserialize_any(Header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn a_number_means_its_text() {
+        let line = br#"{"to":"+5491155550001","params":{"1":7,"2":-3,"3":12.5,"b":"x"},"buttons":{"0":482913}}"#;
+        let raw = RawRecipient::from_json(line).expect("a recipient");
+        assert!(raw.params == [pair("1", "7"), pair("2", "-3"), pair("3", "12.5"), pair("b", "x")]);
+        assert!(raw.buttons == [pair("0", "482913")]);
+        assert_eq!(raw.header, None);
+    }
+
+    #[test]
+    fn a_header_is_a_text_or_an_object() {
+        let header = |json: &str| {
+            let line = format!(r#"{{"to":"+5491155550001","header":{json}}}"#);
+            RawRecipient::from_json(line.as_bytes()).map(|raw| raw.header)
+        };
+        assert_eq!(header(r#""Spring""#), Ok(Some(RawHeader::Text("Spring".into()))));
+        assert_eq!(header("2026"), Ok(Some(RawHeader::Text("2026".into()))));
+        assert_eq!(header("null"), Ok(None));
+        assert_eq!(header(r#"{"link":null}"#), Ok(Some(RawHeader::Fields(Box::default()))));
+        let fields = HeaderFields {
+            latitude: Some("-34.6".into()),
+            longitude: Some("-58".into()),
+            name: Some("Obelisco".into()),
+            ..HeaderFields::default()
+        };
+        assert_eq!(
+            header(r#"{"latitude":-34.6,"longitude":"-58","name":"Obelisco"}"#),
+            Ok(Some(RawHeader::Fields(Box::new(fields))))
+        );
+        assert!(header("[]").is_err());
+        assert!(header(r#"{"lat":1}"#).is_err());
+    }
+
+    #[test]
+    fn a_recipient_is_the_same_inside_of_a_job() {
+        // A tagged job is buffered by serde before it is read, which some ways of reading numbers do not survive.
+        #[derive(Deserialize)]
+        #[serde(tag = "type", rename_all = "lowercase")]
+        enum Job {
+            Recipients { recipients: Vec<RawRecipient> },
+        }
+        let row = r#"{"to":"+5491155550001","params":{"1":12.5,"2":-3},"header":{"id":17},"buttons":{"0":"x"}}"#;
+        let Job::Recipients { recipients } =
+            serde_json::from_str(&format!(r#"{{"recipients":[{row}],"type":"recipients"}}"#)).expect("a job");
+        assert_eq!(recipients, [RawRecipient::from_json(row.as_bytes()).expect("a row")]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_recipient_says_what_and_where() {
+        let cases: [(&str, &str); 9] = [
+            ("{", "EOF while parsing an object"),
+            ("\"x\"", "expected a recipient object"),
+            (r#"{"params":{}}"#, "missing field `to`"),
+            (r#"{"to":"+1","parms":{}}"#, "unknown field `parms`"),
+            (r#"{"to":"+1","params":{"name":null}}"#, "expected a string or a number for `name`"),
+            (r#"{"to":"+1","params":{"2":[1]}}"#, "expected a string or a number for `2`"),
+            (r#"{"to":"+1","params":{"2":12345678901234567890123}}"#, "the number for `2` loses digits"),
+            (r#"{"to":"+1"} x"#, "trailing characters, at column 13"),
+            (r#"{"to":"+1","to":"+2"}"#, "duplicate field `to`"),
+        ];
+        for (line, why) in cases {
+            let reject = RawRecipient::from_json(line.as_bytes()).expect_err(line);
+            assert!(reject.to_string().contains(why), "{line}: {reject}");
+            assert_eq!(reject.code(), "malformed");
+        }
+    }
+
+    #[test]
+    fn a_reason_stays_small_whatever_the_row_holds() {
+        let line = format!(r#"{{"to":"+1","{}":1}}"#, "ñ".repeat(30_000));
+        let reject = RawRecipient::from_json(line.as_bytes()).expect_err("an unknown field");
+        assert!(reject.to_string().len() < 250, "{}", reject.to_string().len());
+    }
+
+    #[test]
+    fn a_log_shows_no_personal_data() {
+        let raw = RawRecipient::from_json(br#"{"to":"+5491155550001","params":{"1":"Maria"}}"#).expect("a recipient");
+        let shown = format!("{raw:?}");
+        assert!(shown.contains("…0001") && !shown.contains("549") && !shown.contains("Maria"), "{shown}");
+    }
 }

@@ -1,1 +1,3 @@
 //! The HTTP call to Meta: the only module that knows the wire format of sending.
+
+pub mod body;

@@ -1,1 +1,3 @@
 //! Jobs and uploads become parts.
+
+pub mod rows;

@@ -1,0 +1,180 @@
+//! Does a recipient fit the form? Every rule of Meta's that can be checked before sending is checked here, so that a
+//! bad row is refused when it comes in and not when it is its turn.
+//!
+//! Sources: template components (lengths) and error 132018 (white space), read 2026-11-22.
+
+use super::{Form, Media, Slot, header};
+use crate::domain::{
+    RawRecipient, Recipient, Reject,
+    reject::{HeaderNeeds, Place},
+};
+
+/// The longest body, rendered.
+const BODY_CHARS_MAX: usize = 1024;
+/// The longest text header, rendered.
+const HEADER_CHARS_MAX: usize = 60;
+/// The longest coupon and the longest one-time code.
+const CODE_CHARS_MAX: usize = 15;
+/// The longest address, of a button or a medium, rendered.
+pub(super) const URL_CHARS_MAX: usize = 2000;
+/// The longest payload of a quick reply; Meta's pages say 128 and 256.
+const PAYLOAD_CHARS_MAX: usize = 128;
+
+impl Form {
+    /// The recipient with one value for each slot.
+    ///
+    /// Errors: the first [`Reject`] that applies; it names the parameter, the header or the button.
+    pub fn fit(&self, raw: RawRecipient) -> Result<Recipient, Reject> {
+        let to = raw.to.parse().map_err(|_| Reject::NotE164)?;
+        let mut values: Vec<Option<String>> = vec![None; self.slots.len()];
+        for (name, value) in raw.params {
+            let at = self.slots.iter().position(|slot| slot.parameter() == Some(&name));
+            let at = at.ok_or_else(|| Reject::parameter_unknown(&name))?;
+            if values[at].replace(value).is_some() {
+                return Err(Reject::GivenTwice(Place::Parameter(name)));
+            }
+        }
+        for (index, value) in raw.buttons {
+            let at =
+                index.parse().ok().and_then(|index| self.slots.iter().position(|slot| slot.button() == Some(index)));
+            let at = at.ok_or_else(|| Reject::button_unknown(&index))?;
+            if values[at].replace(value).is_some() {
+                return Err(Reject::GivenTwice(self.slots[at].place()));
+            }
+        }
+        if let Some(header) = raw.header {
+            let slot = self.slots.first().filter(|slot| slot.header().is_some()).ok_or(Reject::HeaderUnexpected)?;
+            values[0] = Some(header::value(slot, header)?);
+        }
+        let filled = self.slots.iter().zip(values);
+        let values = filled.map(|(slot, value)| check(slot, value)).collect::<Result<Vec<_>, _>>()?;
+        self.check_body(&values)?;
+        Ok(Recipient { to, values })
+    }
+
+    fn check_body(&self, values: &[String]) -> Result<(), Reject> {
+        let parameters = || {
+            self.slots.iter().zip(values).filter_map(|(slot, value)| match slot {
+                Slot::Parameter { name, times } => Some((name, *times, value)),
+                _ => None,
+            })
+        };
+        // A text has at most as many characters as bytes, and nearly every body is far from the limit.
+        let bytes: usize = parameters().map(|(_, times, value)| times * value.len()).sum();
+        if self.body_chars + bytes <= BODY_CHARS_MAX {
+            return Ok(());
+        }
+        let chars = |(_, times, value): (&String, usize, &String)| times * value.chars().count();
+        let length = self.body_chars + parameters().map(chars).sum::<usize>();
+        match parameters().max_by_key(|parameter| chars(*parameter)) {
+            Some((longest, ..)) if length > BODY_CHARS_MAX => {
+                Err(too_long(Place::Body { longest: longest.clone() }, length, BODY_CHARS_MAX))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Slot {
+    /// The name under `params` that fills it.
+    fn parameter(&self) -> Option<&str> {
+        match self {
+            Slot::Parameter { name, .. } => Some(name),
+            Slot::OneTimeCode { .. } => Some("1"),
+            _ => None,
+        }
+    }
+
+    /// The index under `buttons` that fills it.
+    fn button(&self) -> Option<u8> {
+        match self {
+            Slot::UrlSuffix { button, .. } | Slot::Payload { button } | Slot::CopyCode { button } => Some(*button),
+            _ => None,
+        }
+    }
+
+    /// What `header` must be to fill it.
+    fn header(&self) -> Option<HeaderNeeds> {
+        match self {
+            Slot::HeaderText { .. } => Some(HeaderNeeds::Text),
+            Slot::HeaderMedia(Media::Document) => Some(HeaderNeeds::Document),
+            Slot::HeaderMedia(_) => Some(HeaderNeeds::Media),
+            Slot::HeaderLocation => Some(HeaderNeeds::Location),
+            _ => None,
+        }
+    }
+
+    /// The reason if it has no value; `None` if it needs none.
+    fn missing(&self) -> Option<Reject> {
+        match self {
+            Slot::HeaderText { .. } | Slot::HeaderMedia(_) | Slot::HeaderLocation => {
+                self.header().map(Reject::HeaderMissing)
+            }
+            Slot::Parameter { name, .. } => Some(Reject::ParameterMissing(name.clone())),
+            Slot::OneTimeCode { .. } => Some(Reject::ParameterMissing("1".to_owned())),
+            Slot::UrlSuffix { button, .. } | Slot::CopyCode { button } => Some(Reject::ButtonMissing(*button)),
+            Slot::Payload { .. } => None,
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self {
+            Slot::HeaderText { .. } | Slot::HeaderMedia(_) | Slot::HeaderLocation => Place::Header,
+            Slot::Parameter { name, .. } => Place::Parameter(name.clone()),
+            Slot::OneTimeCode { .. } => Place::Parameter("1".to_owned()),
+            Slot::UrlSuffix { button, .. } | Slot::Payload { button } | Slot::CopyCode { button } => {
+                Place::Button(*button)
+            }
+        }
+    }
+}
+
+/// The value as it is stored. Media and locations were checked when they were put into their stored form.
+fn check(slot: &Slot, value: Option<String>) -> Result<String, Reject> {
+    let Some(value) = value else { return slot.missing().map_or(Ok(String::new()), Err) };
+    match slot {
+        Slot::HeaderMedia(_) | Slot::HeaderLocation => {}
+        Slot::Parameter { .. } => check_text(&value, || slot.place())?,
+        Slot::HeaderText { around, .. } => {
+            check_text(&value, || slot.place())?;
+            check_length(&value, *around, HEADER_CHARS_MAX, || Place::Header)?;
+        }
+        Slot::UrlSuffix { button, around } => {
+            check_text(&value, || slot.place())?;
+            check_length(&value, *around, URL_CHARS_MAX, || Place::Url(*button))?;
+        }
+        // Never shown, so white space is the caller's own affair.
+        Slot::Payload { .. } if value.is_empty() => return Err(Reject::Empty(slot.place())),
+        Slot::Payload { .. } => check_length(&value, 0, PAYLOAD_CHARS_MAX, || slot.place())?,
+        Slot::CopyCode { .. } | Slot::OneTimeCode { .. } => {
+            check_text(&value, || slot.place())?;
+            check_length(&value, 0, CODE_CHARS_MAX, || slot.place())?;
+        }
+    }
+    Ok(value)
+}
+
+/// What Meta refuses in any text: emptiness, line breaks, tabs, more than four spaces in a row.
+pub(super) fn check_text(value: &str, place: impl Fn() -> Place) -> Result<(), Reject> {
+    if value.is_empty() {
+        return Err(Reject::Empty(place()));
+    }
+    let mut spaces = 0;
+    for byte in value.bytes() {
+        spaces = if byte == b' ' { spaces + 1 } else { 0 };
+        if spaces > 4 || matches!(byte, b'\n' | b'\r' | b'\t') {
+            return Err(Reject::Whitespace(place()));
+        }
+    }
+    Ok(())
+}
+
+/// `around` characters of the template and those of `value` are at most `limit`.
+pub(super) fn check_length(value: &str, around: usize, limit: usize, place: impl Fn() -> Place) -> Result<(), Reject> {
+    let length = around + value.chars().count();
+    if length > limit { Err(too_long(place(), length, limit)) } else { Ok(()) }
+}
+
+fn too_long(place: Place, length: usize, limit: usize) -> Reject {
+    Reject::TooLong { place, length, limit }
+}

@@ -1,0 +1,108 @@
+//! The value of a header: media and locations become the compact JSON object that Meta takes, and are stored as such.
+
+use serde::Serialize;
+
+use super::{
+    Media, Slot,
+    fit::{URL_CHARS_MAX, check_length, check_text},
+};
+use crate::domain::{
+    Reject,
+    recipient::{HeaderFields, RawHeader},
+    reject::{HeaderNeeds, Place},
+};
+
+/// The value to store for a header slot.
+///
+/// Errors: [`Reject::HeaderForm`] if it is not what the slot takes; the texts of the object are checked like any text.
+pub(super) fn value(slot: &Slot, raw: RawHeader) -> Result<String, Reject> {
+    match (slot, raw) {
+        (Slot::HeaderMedia(media), RawHeader::Fields(fields)) => medium(*media, *fields),
+        (Slot::HeaderMedia(media), RawHeader::Text(text)) => medium(*media, HeaderFields::medium(text)),
+        (Slot::HeaderLocation, RawHeader::Fields(fields)) => location(*fields),
+        (Slot::HeaderLocation, RawHeader::Text(_)) => Err(Reject::HeaderForm(HeaderNeeds::Location)),
+        (_, RawHeader::Text(text)) => Ok(text),
+        (_, RawHeader::Fields(_)) => Err(Reject::HeaderForm(HeaderNeeds::Text)),
+    }
+}
+
+/// A link that Meta fetches, or the id of a medium that it has.
+#[derive(Serialize)]
+struct Medium<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filename: Option<&'a str>,
+}
+
+fn medium(media: Media, fields: HeaderFields) -> Result<String, Reject> {
+    let needs = if media == Media::Document { HeaderNeeds::Document } else { HeaderNeeds::Media };
+    let HeaderFields { link, id, filename, latitude: None, longitude: None, name: None, address: None } = &fields
+    else {
+        return Err(Reject::HeaderForm(needs));
+    };
+    let fits = match (link, id) {
+        (Some(link), None) => link.len() > "https://".len() && link.starts_with("https://") && !link.contains(' '),
+        (None, Some(id)) => !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()),
+        _ => false,
+    };
+    if !fits || (filename.is_some() && media != Media::Document) {
+        return Err(Reject::HeaderForm(needs));
+    }
+    if let Some(link) = link {
+        check_text(link, || Place::HeaderField("link"))?;
+        check_length(link, 0, URL_CHARS_MAX, || Place::HeaderField("link"))?;
+    }
+    if let Some(filename) = filename {
+        check_text(filename, || Place::HeaderField("filename"))?;
+    }
+    Ok(json(&Medium { link: link.as_deref(), id: id.as_deref(), filename: filename.as_deref() }))
+}
+
+/// Degrees as text, as in Meta's own examples.
+#[derive(Serialize)]
+struct Location<'a> {
+    latitude: String,
+    longitude: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+}
+
+fn location(fields: HeaderFields) -> Result<String, Reject> {
+    let misfit = Reject::HeaderForm(HeaderNeeds::Location);
+    let HeaderFields {
+        link: None,
+        id: None,
+        filename: None,
+        latitude: Some(latitude),
+        longitude: Some(longitude),
+        name,
+        address,
+    } = &fields
+    else {
+        return Err(misfit);
+    };
+    let (Some(latitude), Some(longitude)) = (degrees(latitude, 90.0), degrees(longitude, 180.0)) else {
+        return Err(misfit);
+    };
+    for (text, place) in [(name, Place::HeaderField("name")), (address, Place::HeaderField("address"))] {
+        if let Some(text) = text {
+            check_text(text, || place.clone())?;
+        }
+    }
+    Ok(json(&Location { latitude, longitude, name: name.as_deref(), address: address.as_deref() }))
+}
+
+/// The angle as plain decimal text; `None` if it is no number from `-limit` to `limit`.
+fn degrees(text: &str, limit: f64) -> Option<String> {
+    let angle: f64 = text.trim().parse().ok()?;
+    (-limit..=limit).contains(&angle).then(|| angle.to_string())
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a struct of texts always serialises")
+}

@@ -1,0 +1,363 @@
+use super::*;
+use crate::domain::{
+    RawRecipient, Reject,
+    reject::{HeaderNeeds, Place},
+};
+
+/// A template as Meta answers it, from `tests/fixtures/templates`.
+pub(crate) fn fixture(name: &str) -> Template {
+    let path = format!("{}/tests/fixtures/templates/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn form(name: &str) -> Form {
+    Form::of(&fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The values that a recipient's fields give; the number is added.
+fn fit(template: &str, fields: &str) -> Result<Vec<String>, Reject> {
+    let separator = if fields.is_empty() { "" } else { "," };
+    let line = format!(r#"{{"to":"+5491155550001"{separator}{fields}}}"#);
+    let raw = RawRecipient::from_json(line.as_bytes()).unwrap_or_else(|reject| panic!("{line}: {reject}"));
+    form(template).fit(raw).map(|recipient| recipient.values)
+}
+
+fn parameter(name: &str, times: usize) -> Slot {
+    Slot::Parameter { name: name.to_owned(), times }
+}
+
+#[test]
+fn a_template_is_stored_without_what_sending_does_not_need() {
+    let template = fixture("buttons");
+    let stored = serde_json::to_string(&template).expect("JSON");
+    assert_eq!(serde_json::from_str::<Template>(&stored).expect("a template"), template);
+    assert!(!stored.contains("example\"") && !stored.contains("quality_score"), "{stored}");
+}
+
+#[test]
+fn only_an_approved_template_is_sendable() {
+    assert!(fixture("positional").is_sendable());
+    let paused = fixture("paused");
+    assert_eq!(paused.status, TemplateStatus::Paused);
+    assert!(!paused.is_sendable());
+    let strange: TemplateStatus = serde_json::from_str(r#""UNDER_A_SPELL""#).expect("any status");
+    assert_eq!(strange, TemplateStatus::Other("UNDER_A_SPELL".into()));
+    assert_eq!(serde_json::to_string(&strange).expect("JSON"), r#""UNDER_A_SPELL""#);
+}
+
+#[test]
+fn a_language_is_written_as_the_api_takes_it() {
+    assert_eq!(fixture("paused").language.as_str(), "pt_BR");
+    assert_eq!(Language::from("en-GB"), Language::from("en_GB"));
+    assert_eq!(Language::from("es").to_string(), "es");
+}
+
+#[test]
+fn a_template_asks_for_its_slots_in_the_order_of_the_request() {
+    let cases: [(&str, Vec<Slot>); 13] = [
+        ("static", vec![]),
+        ("positional", vec![parameter("1", 2), parameter("2", 1)]),
+        (
+            "named",
+            vec![
+                Slot::HeaderText { name: "shop".into(), around: 4 },
+                parameter("first_name", 2),
+                parameter("order_number", 1),
+            ],
+        ),
+        ("header_text", vec![Slot::HeaderText { name: "1".into(), around: 11 }, parameter("1", 1)]),
+        ("header_image", vec![Slot::HeaderMedia(Media::Image), parameter("1", 1)]),
+        ("header_video", vec![Slot::HeaderMedia(Media::Video)]),
+        ("header_document", vec![Slot::HeaderMedia(Media::Document), parameter("1", 1)]),
+        ("header_location", vec![Slot::HeaderLocation, parameter("1", 1)]),
+        ("quick_reply", vec![parameter("1", 1), Slot::Payload { button: 0 }, Slot::Payload { button: 1 }]),
+        (
+            "buttons",
+            vec![
+                parameter("1", 1),
+                Slot::UrlSuffix { button: 0, around: 21 },
+                Slot::CopyCode { button: 3 },
+                Slot::Payload { button: 4 },
+            ],
+        ),
+        ("copy_code", vec![Slot::CopyCode { button: 0 }]),
+        ("authentication", vec![Slot::OneTimeCode { button: 0 }]),
+        ("authentication_one_tap", vec![Slot::OneTimeCode { button: 0 }]),
+    ];
+    for (name, slots) in cases {
+        assert_eq!(form(name).slots(), slots, "{name}");
+    }
+}
+
+#[test]
+fn positional_parameters_are_ordered_by_number() {
+    let mut template = fixture("positional");
+    template.components[0].text = "{{10}} {{2}} {{1}} {{2}} {{{3}} {{ }} {{a b}} {{".into();
+    let form = Form::of(&template).expect("a form");
+    assert_eq!(form.slots(), [parameter("1", 1), parameter("2", 2), parameter("3", 1), parameter("10", 1)]);
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused_by_name() {
+    let cases = [
+        ("carousel", "template spring_cards (es_AR) has a carousel, which is not supported"),
+        ("limited_time_offer", "template last_day (es_AR) has a limited-time offer, which is not supported"),
+        ("product_header", "template one_product (es_AR) has a product header, which is not supported"),
+        ("flow", "template flow_button (es_AR) has a flow button, which is not supported"),
+        ("catalog", "template catalog_button (es_AR) has a catalog button, which is not supported"),
+        ("mpm", "template mpm_button (es_AR) has a multi-product button, which is not supported"),
+    ];
+    for (name, sentence) in cases {
+        assert_eq!(Form::of(&fixture(name)).expect_err(name).to_string(), sentence);
+    }
+}
+
+#[test]
+fn a_word_in_a_positional_template_is_refused() {
+    let mut template = fixture("named");
+    template.parameter_format = ParameterFormat::Positional;
+    let error = Form::of(&template).expect_err("a placeholder that is no number");
+    assert!(error.to_string().contains("placeholder first_name"), "{error}");
+}
+
+#[test]
+fn a_recipient_that_fits_has_a_value_for_each_slot() {
+    let cases: [(&str, &str, &[&str]); 17] = [
+        ("static", "", &[]),
+        ("positional", r#""params":{"2":10,"1":"Maria"}"#, &["Maria", "10"]),
+        (
+            "named",
+            r#""header":"Acme","params":{"order_number":"A-10","first_name":"Ñandú 🦤"}"#,
+            &["Acme", "Ñandú 🦤", "A-10"],
+        ),
+        ("header_text", r#""header":2026,"params":{"1":"Maria"}"#, &["2026", "Maria"]),
+        (
+            "header_image",
+            r#""header":{"link":"https://cdn.example/a.jpg"},"params":{"1":"M"}"#,
+            &[r#"{"link":"https://cdn.example/a.jpg"}"#, "M"],
+        ),
+        ("header_image", r#""header":{"id":17},"params":{"1":"M"}"#, &[r#"{"id":"17"}"#, "M"]),
+        ("header_video", r#""header":"https://cdn.example/a.mp4""#, &[r#"{"link":"https://cdn.example/a.mp4"}"#]),
+        ("header_video", r#""header":"1234567890""#, &[r#"{"id":"1234567890"}"#]),
+        (
+            "header_document",
+            r#""header":{"filename":"A \"10\".pdf","id":"17"},"params":{"1":"A-10"}"#,
+            &[r#"{"id":"17","filename":"A \"10\".pdf"}"#, "A-10"],
+        ),
+        (
+            "header_location",
+            concat!(
+                r#""header":{"latitude":-34.6037,"longitude":"-58.3816","name":"Obelisco","address":"Av. 9 de Julio"},"#,
+                r#""params":{"1":"lunes"}"#
+            ),
+            &[
+                r#"{"latitude":"-34.6037","longitude":"-58.3816","name":"Obelisco","address":"Av. 9 de Julio"}"#,
+                "lunes",
+            ],
+        ),
+        (
+            "header_location",
+            r#""header":{"latitude":1e1,"longitude":180},"params":{"1":"lunes"}"#,
+            &[r#"{"latitude":"10","longitude":"180"}"#, "lunes"],
+        ),
+        ("quick_reply", r#""params":{"1":"Maria"}"#, &["Maria", "", ""]),
+        ("quick_reply", r#""params":{"1":"Maria"},"buttons":{"1":"no\tthanks"}"#, &["Maria", "", "no\tthanks"]),
+        (
+            "buttons",
+            r#""params":{"1":"Maria"},"buttons":{"4":"bye","3":"SAVE20","0":"u/abc"}"#,
+            &["Maria", "u/abc", "SAVE20", "bye"],
+        ),
+        ("copy_code", r#""buttons":{"0":"SAVE20"}"#, &["SAVE20"]),
+        ("authentication", r#""params":{"1":482913}"#, &["482913"]),
+        ("authentication_one_tap", r#""params":{"1":"048291"}"#, &["048291"]),
+    ];
+    for (template, fields, values) in cases {
+        assert_eq!(fit(template, fields).unwrap_or_else(|reject| panic!("{template} {fields}: {reject}")), values);
+    }
+}
+
+#[test]
+fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
+    let long = |n: usize| "x".repeat(n);
+    let header = |value: &str| format!(r#""header":{value},"params":{{"1":"M"}}"#);
+    let one = |value: &str| format!(r#""params":{{"1":"{value}","2":"A"}}"#);
+    let button = |value: &str| format!(r#""buttons":{{"0":"{value}"}}"#);
+    let cases: Vec<(&str, String, &str, &str)> = vec![
+        ("positional", r#""params":{"2":"A"}"#.into(), "parameter_missing", "parameter 1 is missing"),
+        ("positional", String::new(), "parameter_missing", "parameter 1 is missing"),
+        (
+            "named",
+            r#""header":"A","params":{"first_name":"M"}"#.into(),
+            "parameter_missing",
+            "parameter order_number is missing",
+        ),
+        (
+            "positional",
+            r#""params":{"1":"M","2":"A","3":"B"}"#.into(),
+            "parameter_unknown",
+            "the template has no parameter 3",
+        ),
+        ("static", r#""params":{"1":"M"}"#.into(), "parameter_unknown", "the template has no parameter 1"),
+        ("positional", r#""params":{"1":"M","2":"A","1":"N"}"#.into(), "given_twice", "parameter 1 is given twice"),
+        ("url", r#""buttons":{"0":"a","0":"b"}"#.into(), "given_twice", "button 0 is given twice"),
+        ("positional", one(""), "empty", "parameter 1 is empty"),
+        ("header_text", header(r#""""#), "empty", "the header is empty"),
+        ("url", button(""), "empty", "button 0 is empty"),
+        ("quick_reply", r#""params":{"1":"M"},"buttons":{"1":""}"#.into(), "empty", "button 1 is empty"),
+        (
+            "positional",
+            one(r"a\nb"),
+            "whitespace",
+            "parameter 1 has a newline, a tab or more than four spaces in a row",
+        ),
+        (
+            "positional",
+            one(r"a\tb"),
+            "whitespace",
+            "parameter 1 has a newline, a tab or more than four spaces in a row",
+        ),
+        ("positional", one(r"a\r"), "whitespace", "parameter 1 has a newline, a tab or more than four spaces in a row"),
+        (
+            "positional",
+            one("a     b"),
+            "whitespace",
+            "parameter 1 has a newline, a tab or more than four spaces in a row",
+        ),
+        ("url", button(r"a\nb"), "whitespace", "button 0 has a newline, a tab or more than four spaces in a row"),
+        (
+            "header_document",
+            header(r#"{"id":1,"filename":"a\nb"}"#),
+            "whitespace",
+            "the header's filename has a newline, a tab or more than four spaces in a row",
+        ),
+        (
+            "positional",
+            one(&long(493)),
+            "too_long",
+            "the body with parameter 1 (its longest) is too long: 1025 characters, at most 1024",
+        ),
+        (
+            "header_text",
+            header(&format!("\"{}\"", long(50))),
+            "too_long",
+            "the header is too long: 61 characters, at most 60",
+        ),
+        ("url", button(&long(1979)), "too_long", "the URL of button 0 is too long: 2002 characters, at most 2000"),
+        ("copy_code", button(&long(16)), "too_long", "button 0 is too long: 16 characters, at most 15"),
+        (
+            "authentication",
+            format!(r#""params":{{"1":"{}"}}"#, long(16)),
+            "too_long",
+            "parameter 1 is too long: 16 characters, at most 15",
+        ),
+        (
+            "quick_reply",
+            format!(r#""params":{{"1":"M"}},"buttons":{{"0":"{}"}}"#, long(129)),
+            "too_long",
+            "button 0 is too long: 129 characters, at most 128",
+        ),
+        (
+            "header_image",
+            header(&format!(r#"{{"link":"https://{}"}}"#, long(1993))),
+            "too_long",
+            "the header's link is too long: 2001 characters, at most 2000",
+        ),
+        ("header_text", r#""params":{"1":"M"}"#.into(), "header_missing", "the header is missing: it takes a text"),
+        (
+            "header_image",
+            r#""params":{"1":"M"}"#.into(),
+            "header_missing",
+            "the header is missing: it takes either an https link or a numeric media id",
+        ),
+        (
+            "positional",
+            r#""header":"M","params":{"1":"M","2":"A"}"#.into(),
+            "header_unexpected",
+            "the template has no header to fill",
+        ),
+        ("static", r#""header":"M""#.into(), "header_unexpected", "the template has no header to fill"),
+        ("url", "".into(), "button_missing", "button 0 is missing"),
+        (
+            "url",
+            r#""buttons":{"0":"a","1":"b"}"#.into(),
+            "button_unknown",
+            "the template has no button 1 to fill (buttons are counted from 0)",
+        ),
+        (
+            "buttons",
+            r#""params":{"1":"M"},"buttons":{"1":"b"}"#.into(),
+            "button_unknown",
+            "the template has no button 1 to fill (buttons are counted from 0)",
+        ),
+        (
+            "url",
+            r#""buttons":{"first":"b"}"#.into(),
+            "button_unknown",
+            "the template has no button first to fill (buttons are counted from 0)",
+        ),
+        (
+            "authentication",
+            r#""params":{"1":"1"},"buttons":{"0":"1"}"#.into(),
+            "button_unknown",
+            "the template has no button 0 to fill (buttons are counted from 0)",
+        ),
+    ];
+    for (template, fields, code, sentence) in cases {
+        let reject = fit(template, &fields).expect_err(&fields);
+        assert_eq!((reject.code(), reject.to_string().as_str()), (code, sentence), "{template}: {fields}");
+    }
+}
+
+#[test]
+fn a_header_of_the_wrong_form_is_refused_with_what_it_takes() {
+    let link = r#"{"link":"https://cdn.example/a"}"#;
+    let cases = [
+        ("header_text", link, HeaderNeeds::Text),
+        ("header_location", link, HeaderNeeds::Location),
+        ("header_location", r#""Obelisco""#, HeaderNeeds::Location),
+        ("header_location", r#"{"latitude":1}"#, HeaderNeeds::Location),
+        ("header_location", r#"{"latitude":91,"longitude":1}"#, HeaderNeeds::Location),
+        ("header_location", r#"{"latitude":1,"longitude":-180.5}"#, HeaderNeeds::Location),
+        ("header_location", r#"{"latitude":"NaN","longitude":1}"#, HeaderNeeds::Location),
+        ("header_location", r#"{"latitude":"south","longitude":1}"#, HeaderNeeds::Location),
+        ("header_image", "{}", HeaderNeeds::Media),
+        ("header_image", r#"{"latitude":1,"longitude":1}"#, HeaderNeeds::Media),
+        ("header_image", r#"{"link":"https://cdn.example/a","id":"1"}"#, HeaderNeeds::Media),
+        ("header_image", r#"{"link":"http://cdn.example/a"}"#, HeaderNeeds::Media),
+        ("header_image", r#"{"link":"https://"}"#, HeaderNeeds::Media),
+        ("header_image", r#"{"link":"https://cdn.example/a b"}"#, HeaderNeeds::Media),
+        ("header_image", r#"{"id":"1","filename":"a.jpg"}"#, HeaderNeeds::Media),
+        ("header_image", r#""Maria""#, HeaderNeeds::Media),
+        ("header_document", r#"{"id":""}"#, HeaderNeeds::Document),
+        ("header_document", r#"{"filename":"a.pdf"}"#, HeaderNeeds::Document),
+    ];
+    for (template, header, needs) in cases {
+        let fields = format!(r#""header":{header},"params":{{"1":"M"}}"#);
+        assert_eq!(fit(template, &fields), Err(Reject::HeaderForm(needs)), "{template}: {header}");
+    }
+}
+
+#[test]
+fn the_longest_that_fits_is_taken() {
+    let x = |n: usize| "ñ".repeat(n);
+    assert!(fit("positional", &format!(r#""params":{{"1":"{}","2":"AB"}}"#, x(492))).is_ok());
+    assert!(fit("header_text", &format!(r#""header":"{}","params":{{"1":"M"}}"#, x(49))).is_ok());
+    assert!(fit("copy_code", &format!(r#""buttons":{{"0":"{}"}}"#, x(15))).is_ok());
+    assert!(fit("url", &format!(r#""buttons":{{"0":"{}"}}"#, x(1977))).is_ok());
+    assert!(fit("positional", r#""params":{"1":"a    b","2":" "}"#).is_ok(), "four spaces are fine");
+}
+
+#[test]
+fn a_number_that_is_not_e164_is_refused_first() {
+    let raw = RawRecipient::from_json(br#"{"to":5491155550001,"params":{"9":"x"}}"#).expect("a row");
+    let reject = form("positional").fit(raw).expect_err("no plus sign");
+    assert_eq!(reject, Reject::NotE164);
+    assert_eq!(reject.to_string(), "`to` is not a phone number in E.164, such as +5491155550001");
+}
+
+#[test]
+fn a_place_reads_as_a_person_says_it() {
+    assert_eq!(Reject::Empty(Place::HeaderField("address")).to_string(), "the header's address is empty");
+    assert_eq!(Reject::Duplicate.to_string(), "this number is already in the campaign");
+}

@@ -1,0 +1,272 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::recipient::{HeaderFields, RawHeader};
+
+/// Reads an upload that arrives in chunks of `chunk_len` bytes.
+fn read(mut reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<Vec<Row>, UploadError> {
+    let mut rows = Vec::new();
+    for chunk in upload.chunks(chunk_len) {
+        reader.push(chunk, &mut rows)?;
+    }
+    reader.finish(&mut rows)?;
+    Ok(rows)
+}
+
+fn ndjson(upload: &str) -> Vec<Row> {
+    read(RowReader::ndjson(), upload.as_bytes(), usize::MAX).expect("NDJSON is never refused as a whole")
+}
+
+fn csv(upload: &str) -> Result<Vec<Row>, UploadError> {
+    read(RowReader::csv(), upload.as_bytes(), usize::MAX)
+}
+
+fn csv_rows(upload: &str) -> Vec<Row> {
+    csv(upload).unwrap_or_else(|error| panic!("{upload:?}: {error}"))
+}
+
+fn raw(to: &str, params: &[(&str, &str)]) -> RawRecipient {
+    let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    RawRecipient { to: to.to_owned(), params, ..RawRecipient::default() }
+}
+
+fn row(number: u64, recipient: RawRecipient) -> Row {
+    Row { number, recipient: Ok(recipient) }
+}
+
+/// Why the row is refused.
+fn reason(row: &Row) -> String {
+    match &row.recipient {
+        Ok(raw) => panic!("row {} is taken: {raw:?}", row.number),
+        Err(reject) => reject.to_string(),
+    }
+}
+
+#[test]
+fn a_line_is_a_row_and_a_blank_line_is_none() {
+    let upload = "\u{feff}{\"to\":\"+1\",\"params\":{\"1\":\"a\"}}\r\n\n  \t\r\n{\"to\":\"+2\"}\n{\"to\":\"+3\"}";
+    assert!(ndjson(upload) == [row(1, raw("+1", &[("1", "a")])), row(2, raw("+2", &[])), row(3, raw("+3", &[]))]);
+    assert_eq!(ndjson(""), []);
+    assert_eq!(ndjson("\n\r\n \n"), []);
+}
+
+#[test]
+fn a_bad_line_is_refused_with_its_number_and_the_next_is_read() {
+    let rows = ndjson("{\"to\":\"+1\"}\n\nnonsense\n{\"to\":\"+2\",\"params\":{\"name\":null}}\n{\"to\":\"+3\"}\n");
+    assert_eq!(
+        rows.iter().map(|row| (row.number, row.recipient.is_ok())).collect::<Vec<_>>(),
+        [(1, true), (2, false), (3, false), (4, true)]
+    );
+    assert_eq!(reason(&rows[1]), "the row cannot be read: expected ident, at column 2 of the JSON");
+    assert!(reason(&rows[2]).contains("expected a string or a number for `name`"), "{}", reason(&rows[2]));
+}
+
+#[test]
+fn an_endless_line_is_one_refused_row_and_takes_no_memory() {
+    let mut reader = RowReader::ndjson();
+    let mut rows = Vec::new();
+    for _ in 0..1000 {
+        reader.push(&[b'x'; 10_000], &mut rows).expect("no refusal of the whole");
+    }
+    let RowReader(Format::Ndjson(inner)) = &reader else { panic!("an NDJSON reader") };
+    assert!(inner.buffer_capacity() <= 2 * ROW_BYTES_MAX, "{}", inner.buffer_capacity());
+    reader.push(b"\n{\"to\":\"+2\"}", &mut rows).expect("no refusal of the whole");
+    reader.finish(&mut rows).expect("no refusal of the whole");
+    assert_eq!(rows[0], Row { number: 1, recipient: Err(Reject::LineTooLong { limit: ROW_BYTES_MAX }) });
+    assert!(rows[1..] == [row(2, raw("+2", &[]))]);
+}
+
+#[test]
+fn the_longest_row_is_read_and_one_byte_more_is_not() {
+    for (extra, taken) in [(0, true), (1, false)] {
+        let frame = "{\"to\":\"+1\",\"params\":{\"1\":\"\"}}".len();
+        let value = "x".repeat(ROW_BYTES_MAX - frame + extra);
+        let upload = format!("{{\"to\":\"+1\",\"params\":{{\"1\":\"{value}\"}}}}\n");
+        for chunk_len in [usize::MAX, 1000] {
+            let rows = read(RowReader::ndjson(), upload.as_bytes(), chunk_len).expect("rows");
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0].recipient.is_ok(), taken, "{extra} {chunk_len}");
+        }
+    }
+}
+
+#[test]
+fn a_csv_names_its_columns_in_the_first_row() {
+    let upload = "to,1,2,button.0\n+1,Maria,A-10,u/abc\n+2,\"Ana, la \"\"Ñata\"\"\",,\n\n+3,\"two\nlines\",B,x\n";
+    let with_button =
+        |raw: RawRecipient, value: &str| RawRecipient { buttons: vec![("0".to_owned(), value.to_owned())], ..raw };
+    assert!(
+        csv_rows(upload)
+            == [
+                row(1, with_button(raw("+1", &[("1", "Maria"), ("2", "A-10")]), "u/abc")),
+                row(2, raw("+2", &[("1", "Ana, la \"Ñata\""), ("2", "")])),
+                row(3, with_button(raw("+3", &[("1", "two\nlines"), ("2", "B")]), "x")),
+            ]
+    );
+}
+
+#[test]
+fn a_spreadsheet_may_separate_by_semicolons_and_begin_with_a_byte_order_mark() {
+    let expected = [row(1, raw("+1", &[("first_name", "a,b"), ("x", "c")]))];
+    for upload in [
+        "\u{feff}to;first_name;x\r\n+1;a,b;c\r\n",
+        "\u{feff}\r\n\r\n\"to\";\"first_name\";\"x\"\r\n\"+1\";\"a,b\";\"c\"",
+        "to,first_name,x\r+1,\"a,b\",c\r",
+        " to ,first_name,x\n+1,\"a,b\",c",
+    ] {
+        assert!(csv_rows(upload) == expected, "{upload:?}: {:?}", csv_rows(upload));
+    }
+    assert_eq!(csv_rows("to,1"), [], "a header row alone is no row");
+}
+
+#[test]
+fn a_header_in_a_csv_is_a_text_or_has_columns_of_its_own() {
+    let headers = |upload: &str| -> Vec<Option<RawHeader>> {
+        csv_rows(upload).into_iter().map(|row| row.recipient.expect("a row").header).collect()
+    };
+    let text = |text: &str| Some(RawHeader::Text(text.to_owned()));
+    let fields = |fields: HeaderFields| Some(RawHeader::Fields(Box::new(fields)));
+    assert_eq!(
+        headers("to,header\n+1,Spring\n+2,\n+3,https://a.example/b"),
+        [text("Spring"), None, text("https://a.example/b")]
+    );
+    let filename = Some("a.pdf".to_owned());
+    assert_eq!(
+        headers("to,header,header.filename\n+1,https://a.example/b,a.pdf\n+2,17,a.pdf\n+3,17,"),
+        [
+            fields(HeaderFields {
+                link: Some("https://a.example/b".into()),
+                filename: filename.clone(),
+                ..HeaderFields::default()
+            }),
+            fields(HeaderFields { id: Some("17".into()), filename, ..HeaderFields::default() }),
+            text("17"),
+        ]
+    );
+    assert_eq!(
+        headers("to,header.latitude,header.longitude,header.name,header.address\n+1,-34.6,-58.4,Obelisco,"),
+        [fields(HeaderFields {
+            latitude: Some("-34.6".into()),
+            longitude: Some("-58.4".into()),
+            name: Some("Obelisco".into()),
+            ..HeaderFields::default()
+        })]
+    );
+}
+
+#[test]
+fn a_csv_whose_header_row_makes_no_sense_is_refused_as_a_whole() {
+    let cases = [
+        ("", "the csv has no header row"),
+        ("\u{feff}\n\r\n", "the csv has no header row"),
+        ("phone,1\n+1,a\n", "the csv has no column `to`; its columns are: phone, 1"),
+        ("to,1,1\n", "the csv has the column `1` twice"),
+        ("to,1,,2\n", "column 3 of the csv has no name"),
+        ("to,button.first\n", "the csv has the unknown column `button.first`"),
+        ("to,header.colour\n", "the csv has the unknown column `header.colour`"),
+    ];
+    for (upload, sentence) in cases {
+        let error = csv(upload).expect_err(upload);
+        assert!(error.to_string().starts_with(sentence), "{upload:?}: {error}");
+    }
+    let wide = vec!["x"; COLUMNS_MAX + 1].join(",");
+    assert_eq!(csv(&wide), Err(UploadError::TooManyColumns));
+    assert_eq!(csv(&"x".repeat(ROW_BYTES_MAX + 1)), Err(UploadError::HeaderTooLong));
+    assert_eq!(read(RowReader::csv(), b"to,\xff\n", 3), Err(UploadError::NotUtf8));
+}
+
+#[test]
+fn a_bad_csv_row_is_refused_with_its_number_and_the_next_is_read() {
+    let wide = vec!["x"; 2 * COLUMNS_MAX].join(",");
+    let long = "x".repeat(ROW_BYTES_MAX + 1);
+    let upload = format!("to,1\n+1\n+2,a,b\n{wide}\n+4,{long}\n+5,b\n");
+    for chunk_len in [usize::MAX, 100] {
+        let rows = read(RowReader::csv(), upload.as_bytes(), chunk_len).expect("rows");
+        assert_eq!(
+            reason(&rows[0]),
+            "the row cannot be read: it has another number of cells (1) than the header row (2)"
+        );
+        assert_eq!(
+            reason(&rows[1]),
+            "the row cannot be read: it has another number of cells (3) than the header row (2)"
+        );
+        assert_eq!(
+            reason(&rows[2]),
+            "the row cannot be read: it has another number of cells (512) than the header row (2)"
+        );
+        assert_eq!(reason(&rows[3]), "the row is longer than 65536 bytes (is a closing quote missing?)");
+        assert!(rows[4..] == [row(5, raw("+5", &[("1", "b")]))]);
+    }
+}
+
+#[test]
+fn a_character_cut_in_two_by_a_separator_is_not_utf8() {
+    let rows = read(RowReader::csv(), b"to,1\n+1\xc3,\xb1\n+2,\xc3\xb1\n", usize::MAX).expect("rows");
+    assert_eq!(reason(&rows[0]), "the row cannot be read: it is not UTF-8");
+    assert!(rows[1..] == [row(2, raw("+2", &[("1", "ñ")]))]);
+}
+
+/// Bytes that make trouble more often than random ones do.
+fn troublesome() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        6 => any::<u8>().prop_map(|byte| vec![byte]),
+        12 => proptest::sample::select(vec![
+            "\n",
+            "\r",
+            "\r\n",
+            "\"",
+            "\"\"",
+            ",",
+            ";",
+            "\u{feff}",
+            "ñ",
+            "to",
+            "to,1\n",
+            "to;header;button.0\r\n",
+            "+1,a\n",
+            "{\"to\":\"+1\"}",
+            "{\"to\":\"+1\",\"params\":{\"1\":\"",
+            "\"}}\n",
+            "\\u00f1",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+        1 => Just(vec![b'y'; 40_000]),
+    ];
+    proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn the_rows_are_the_same_however_the_upload_is_cut(
+        start in proptest::sample::select(vec!["", "to,1\n", "\u{feff}to;1\r\n"]),
+        bytes in troublesome(),
+        chunk_len in 1_usize..40,
+    ) {
+        let upload = [start.as_bytes(), &bytes].concat();
+        for reader in [RowReader::ndjson, RowReader::csv] {
+            let whole = read(reader(), &upload, usize::MAX);
+            prop_assert!(read(reader(), &upload, chunk_len) == whole);
+            prop_assert!(read(reader(), &upload, 1) == whole);
+        }
+    }
+
+    #[test]
+    fn what_is_written_as_csv_is_read_as_it_was(
+        rows in proptest::collection::vec((any::<String>(), any::<String>()), 0..20),
+        separator in proptest::sample::select(vec![",", ";"]),
+    ) {
+        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+        let mut upload = ["to", "first_name", "2"].join(separator) + "\n";
+        for (first, second) in &rows {
+            upload += &[quoted("+1"), quoted(first), quoted(second)].join(separator);
+            upload += "\r\n";
+        }
+        let read = csv_rows(&upload);
+        let expected: Vec<Row> = rows
+            .iter()
+            .zip(1..)
+            .map(|((first, second), number)| row(number, raw("+1", &[("first_name", first), ("2", second)])))
+            .collect();
+        prop_assert!(read == expected);
+    }
+}

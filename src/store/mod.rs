@@ -1,1 +1,3 @@
 //! Redis: the only module that names a key.
+
+pub mod spawn;

@@ -4,6 +4,7 @@ mod support;
 
 use std::{
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
 };
@@ -65,6 +66,8 @@ async fn a_directory_with_blanks_and_signs_in_its_name_is_as_good_as_any() {
     let dir = dir.path().join("a %41 b?c#d ñ");
     let redis = PrivateRedis::start(&dir).await.expect("a server");
     let () = connect(redis.url()).await.set("key", 1).await.expect("SET");
+    let mode = std::fs::metadata(&dir).expect("the directory").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "the data are for this user alone");
     redis.stop().await.expect("its end");
 }
 

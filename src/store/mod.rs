@@ -12,6 +12,7 @@ pub mod numbers;
 pub mod parts;
 pub mod script;
 pub mod settings;
+pub mod spawn;
 pub mod uploads;
 
 use std::time::Duration;

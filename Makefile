@@ -1,0 +1,49 @@
+# `make demo` shows the whole, `make test` checks it. Both need a Rust toolchain alone, and install what is missing.
+
+CARGO ?= cargo
+
+.PHONY: help build test demo redis fmt lint
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the program: target/release/pregon
+	$(CARGO) build --release --locked
+
+test: redis ## Check format and lints, and run every test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked
+
+demo: redis ## Send a campaign to a stand-in for Meta, and check the result
+	$(CARGO) run --release --locked -- demo
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+lint: ## Check format and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# The tests and the demo start servers of their own: nothing has to run, the program only has to be there.
+redis: ## Install redis-server where it is missing (apt-get, dnf, apk or brew)
+	@set -eu; \
+	if command -v redis-server >/dev/null; then exit 0; fi; \
+	as_root() { \
+		if [ "$$(id -u)" -eq 0 ]; then "$$@"; \
+		elif command -v sudo >/dev/null; then sudo "$$@"; \
+		else echo "redis-server is missing, and installing it needs root: run as root: $$*" >&2; exit 1; fi; \
+	}; \
+	if command -v brew >/dev/null; then \
+		echo "installing redis by brew"; brew install redis; \
+	elif command -v apt-get >/dev/null; then \
+		echo "installing redis-server by apt-get"; as_root apt-get update -q; \
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends redis-server; \
+	elif command -v dnf >/dev/null; then \
+		echo "installing redis by dnf"; as_root dnf install -y redis; \
+	elif command -v apk >/dev/null; then \
+		echo "installing redis by apk"; as_root apk add redis; \
+	else \
+		echo "redis-server is missing, and there is no apt-get, dnf, apk or brew: install Redis 6.2 or newer" >&2; exit 1; \
+	fi; \
+	redis-server --version

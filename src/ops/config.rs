@@ -1,0 +1,289 @@
+//! Configuration: `config/pregon.toml` compiled in, then the operator's file, then the environment.
+//!
+//! Every key, with its meaning, unit, range and default, is described in that file and nowhere else. Here is what is
+//! made of it: one small struct a section, so that code is given what it needs and never the whole. All problems are
+//! found in one pass and told together; a configuration with a problem starts nothing.
+//!
+//! Never: writes a secret into a log, an error or `Debug`; reads anything after start.
+
+mod read;
+mod reader;
+mod redis_url;
+
+use std::{collections::HashMap, env, fmt, fs, net::SocketAddr, path::Path, time::Duration};
+
+pub use redis_url::{BadRedisUrl, RedisUrl};
+
+use crate::domain::{BusinessId, LineId, Secret, WabaId};
+
+/// The defaults: every key, commented.
+pub const DEFAULTS: &str = include_str!("../../config/pregon.toml");
+
+/// Everything that can be configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long recipients' numbers and values are kept after the end of their campaign.
+    pub retention: Duration,
+    /// How long Meta's message ids are kept.
+    pub id_retention: Duration,
+    /// `[redis]`
+    pub redis: RedisConfig,
+    /// `[graph]`
+    pub graph: GraphConfig,
+    /// `[http]`
+    pub http: HttpConfig,
+    /// `[ops]`
+    pub ops: OpsConfig,
+    /// `[webhook]`
+    pub webhook: WebhookConfig,
+    /// `[[business]]`, with different ids.
+    pub businesses: Vec<BusinessConfig>,
+    /// `[[waba]]`, with different ids; the business of each is configured.
+    pub wabas: Vec<WabaConfig>,
+    /// `[[line]]`, with different ids; the WABA of each is configured.
+    pub lines: Vec<LineConfig>,
+    /// `[dispatch]`
+    pub dispatch: DispatchConfig,
+    /// `[intake]`
+    pub intake: IntakeConfig,
+    /// `[shutdown]`
+    pub shutdown: ShutdownConfig,
+    /// `[log]`
+    pub log: LogConfig,
+}
+
+/// `[redis]`
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// Where the work is kept.
+    pub url: RedisUrl,
+    /// First word of every key: 1 to 32 of `a-z0-9-_`.
+    pub namespace: String,
+    /// How long a command may take.
+    pub timeout: Duration,
+    /// Connections kept open, at least 1.
+    pub pool: usize,
+}
+
+/// `[graph]`
+#[derive(Clone, Debug)]
+pub struct GraphConfig {
+    /// `http` or `https`, without a slash at its end.
+    pub base_url: String,
+    /// `v25.0`
+    pub version: String,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How long a connection may take; at most `timeout`.
+    pub connect_timeout: Duration,
+}
+
+/// `[http]`
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Address of the API and of the webhooks.
+    pub listen: SocketAddr,
+    /// Who may call the API; the names differ.
+    pub api_keys: Vec<ApiKey>,
+    /// The largest body of a call that is not an upload.
+    pub body_bytes_max: usize,
+}
+
+/// Who may call the API.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// For the logs.
+    pub name: String,
+    /// What stands behind `Bearer`.
+    pub secret: Secret,
+}
+
+/// `[ops]`
+#[derive(Clone, Debug)]
+pub struct OpsConfig {
+    /// Address of `/metrics`, `/healthz` and `/readyz`.
+    pub listen: SocketAddr,
+}
+
+/// `[webhook]`
+#[derive(Clone, Debug)]
+pub struct WebhookConfig {
+    /// What the handshake must bring; there where the role `webhook` runs.
+    pub verify_token: Option<Secret>,
+    /// What signs every webhook; there where the role `webhook` runs.
+    pub app_secret: Option<Secret>,
+    /// The largest webhook.
+    pub body_bytes_max: usize,
+}
+
+/// `[[business]]`
+#[derive(Clone, Debug)]
+pub struct BusinessConfig {
+    /// Meta's id of the portfolio.
+    pub id: BusinessId,
+}
+
+/// `[[waba]]`
+#[derive(Clone, Debug)]
+pub struct WabaConfig {
+    /// Meta's id of the account.
+    pub id: WabaId,
+    /// The portfolio that owns it.
+    pub business: BusinessId,
+    /// What sends for its lines.
+    pub access_token: Secret,
+}
+
+/// `[[line]]`
+#[derive(Clone, Debug)]
+pub struct LineConfig {
+    /// Meta's `phone_number_id`.
+    pub id: LineId,
+    /// The account it belongs to.
+    pub waba: WabaId,
+    /// The number as people read it.
+    pub display: String,
+    /// What the operator calls it.
+    pub name: String,
+    /// What Meta allows on it, inbound and outbound together; above 0.
+    pub messages_per_second: f64,
+}
+
+/// `[dispatch]`
+#[derive(Clone, Debug)]
+pub struct DispatchConfig {
+    /// Share of each line's rate that campaigns leave, 0 to 0.9.
+    pub headroom: f64,
+    /// How long a message stays in doubt.
+    pub doubt_deadline: Duration,
+    /// How long a line belongs to a worker without renewal.
+    pub lease: Duration,
+    /// Attempts open at once on one line.
+    pub in_flight_max: usize,
+    /// Threads that send.
+    pub threads: usize,
+    /// How often templates are read again.
+    pub templates_every: Duration,
+    /// `[dispatch.retry]`
+    pub retry: RetryConfig,
+}
+
+/// `[dispatch.retry]`
+#[derive(Clone, Debug)]
+pub struct RetryConfig {
+    /// The longest wait before the second attempt.
+    pub initial: Duration,
+    /// The longest wait before any attempt; at least `initial`.
+    pub max: Duration,
+    /// Attempts in all, 1 to 15.
+    pub attempts: u8,
+}
+
+/// `[intake]`
+#[derive(Clone, Debug)]
+pub struct IntakeConfig {
+    /// The longest row of an upload.
+    pub row_bytes_max: usize,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug)]
+pub struct ShutdownConfig {
+    /// How long a stop waits for attempts in flight.
+    pub grace: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// What is logged: directives of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What a process does; `serve --roles` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// The API and the job queue.
+    Api,
+    /// Meta's webhooks.
+    Webhook,
+    /// Sending.
+    Dispatch,
+}
+
+/// Everything that is wrong with a configuration, a sentence each. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// At least one; each begins with the key or the file that it is about.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.problems.len();
+        write!(f, "config: {n} problem{}", if n == 1 { "" } else { "s" })?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// The defaults, with the file at `path` if one is given, and the environment above both.
+    ///
+    /// Errors: everything wrong with them, together.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let name = path.unwrap_or(Path::new("defaults")).display().to_string();
+        let file = match path {
+            Some(path) => {
+                fs::read_to_string(path).map_err(|error| ConfigError { problems: vec![format!("{name}: {error}")] })?
+            }
+            None => String::new(),
+        };
+        let environment = process_environment();
+        read::config(&name, &file, &environment, &environment)
+    }
+
+    /// The defaults with `text` above them. `PREGON__…` variables change nothing; a secret that `text` names is read.
+    ///
+    /// Errors: everything wrong with it, together.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        read::config("text", text, &HashMap::new(), &process_environment())
+    }
+
+    /// Whether everything is there that `roles` need.
+    ///
+    /// Errors: everything that is missing, together.
+    pub fn check_roles(&self, roles: &[Role]) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let mut need = |role, there: bool, text: &str| {
+            if roles.contains(&role) && !there {
+                problems.push(text.to_owned());
+            }
+        };
+        need(Role::Api, !self.http.api_keys.is_empty(), "http.api_keys needs at least one key for the role api");
+        need(Role::Webhook, self.webhook.verify_token.is_some(), "webhook.verify_token is needed for the role webhook");
+        need(Role::Webhook, self.webhook.app_secret.is_some(), "webhook.app_secret is needed for the role webhook");
+        need(Role::Dispatch, !self.lines.is_empty(), "line: the role dispatch needs at least one [[line]]");
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+}
+
+/// Variables whose name or value is not Unicode are left out: none of ours can be.
+fn process_environment() -> HashMap<String, String> {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! From text and environment to a [`Config`]: which keys there are, and which values and relations are good.
+
+use std::{collections::HashSet, path::PathBuf};
+
+use config::{File, FileFormat, Map, Value};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
+    LineConfig, LogConfig, LogFormat, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, WabaConfig,
+    WebhookConfig,
+    reader::{Environment, Problems, Section},
+};
+
+/// Prefix of the variables that set a key.
+const PREFIX: &str = "PREGON__";
+
+/// Reads the defaults, the text of `file` above them, and above both those of `overrides` that begin with `PREGON__`.
+/// Secrets named by a variable are looked up in `environment`. `name` is what an error calls the file.
+pub(super) fn config(
+    name: &str,
+    file: &str,
+    overrides: &Environment,
+    environment: &Environment,
+) -> Result<Config, ConfigError> {
+    let problems = Problems::default();
+    let values = merge(name, file, overrides)?;
+    let config = whole(Section::root(values, &problems, environment));
+    relations(&config, &problems);
+    match problems.into_lines() {
+        problems if problems.is_empty() => Ok(config),
+        problems => Err(ConfigError { problems }),
+    }
+}
+
+fn merge(name: &str, file: &str, overrides: &Environment) -> Result<Map<String, Value>, ConfigError> {
+    let refuse = |problem: String| ConfigError { problems: vec![problem] };
+    let mut builder = config::Config::builder()
+        .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+        .add_source(File::from_str(file, FileFormat::Toml));
+    for (variable, text) in overrides {
+        let Some(key) = variable.strip_prefix(PREFIX) else { continue };
+        let value = Value::new(Some(variable), text.as_str());
+        builder = builder.set_override(key_of(key), value).map_err(|_| refuse(format!("{variable} names no key")))?;
+    }
+    builder.build().and_then(|merged| merged.cache.into_table()).map_err(|error| refuse(format!("{name}: {error}")))
+}
+
+/// `LINE__0__MESSAGES_PER_SECOND` is the key `line[0].messages_per_second`.
+fn key_of(variable: &str) -> String {
+    variable.split("__").fold(String::new(), |key, word| match word.parse::<u16>() {
+        Ok(number) => format!("{key}[{number}]"),
+        Err(_) if key.is_empty() => word.to_lowercase(),
+        Err(_) => format!("{key}.{}", word.to_lowercase()),
+    })
+}
+
+fn whole(mut root: Section<'_>) -> Config {
+    let config = Config {
+        retention: root.duration("retention", "1h..3650d"),
+        id_retention: root.duration("id_retention", "1h..90d"),
+        redis: redis(root.section("redis")),
+        graph: graph(root.section("graph")),
+        http: http(root.section("http")),
+        ops: ops(root.section("ops")),
+        webhook: webhook(root.section("webhook")),
+        businesses: root.list("business").into_iter().map(business).collect(),
+        wabas: root.list("waba").into_iter().map(waba).collect(),
+        lines: root.list("line").into_iter().map(line).collect(),
+        dispatch: dispatch(root.section("dispatch")),
+        intake: intake(root.section("intake")),
+        shutdown: shutdown(root.section("shutdown")),
+        log: log(root.section("log")),
+    };
+    root.finish();
+    config
+}
+
+fn redis(mut section: Section<'_>) -> RedisConfig {
+    let config = RedisConfig {
+        url: redis_url(&mut section),
+        namespace: section
+            .parsed("namespace", "1 to 32 of a-z, 0-9, - and _", |text| {
+                let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+                ((1..=32).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
+            })
+            .unwrap_or_default(),
+        timeout: section.duration("timeout", "100ms..30s"),
+        pool: section.integer("pool", 1..=256),
+    };
+    section.finish();
+    config
+}
+
+/// A URL with a password is a secret, and held to the same rule: not written in the file.
+fn redis_url(section: &mut Section<'_>) -> RedisUrl {
+    let (is_table, by_environment) = section.kind_of("url");
+    let text = match is_table {
+        true => section.secret("url").map(|secret| secret.expose().to_owned()),
+        false => Some(section.required("url")).filter(|text| !text.is_empty()),
+    };
+    match text.map(|text| text.parse::<RedisUrl>()) {
+        Some(Ok(url)) => {
+            if url.has_password() && !is_table && !by_environment {
+                section.problem(
+                    "url",
+                    "holds a password, and this file is no place for it: \
+                     give { env = \"NAME\" }, { file = \"PATH\" } or PREGON__REDIS__URL",
+                );
+            }
+            url
+        }
+        Some(Err(error)) => {
+            section.problem("url", error.to_string());
+            RedisUrl::Spawn(PathBuf::new())
+        }
+        None => RedisUrl::Spawn(PathBuf::new()),
+    }
+}
+
+fn graph(mut section: Section<'_>) -> GraphConfig {
+    let config = GraphConfig {
+        base_url: section.parsed("base_url", "an http or https URL without a query", base_url).unwrap_or_default(),
+        version: section.parsed("version", "of the form v25.0", version).unwrap_or_default(),
+        timeout: section.duration("timeout", "100ms..120s"),
+        connect_timeout: section.duration("connect_timeout", "100ms..30s"),
+    };
+    section.finish();
+    config
+}
+
+fn base_url(text: &str) -> Option<String> {
+    let url = reqwest::Url::parse(text).ok()?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.has_host();
+    (plain && matches!(url.scheme(), "http" | "https")).then(|| text.trim_end_matches('/').to_owned())
+}
+
+fn version(text: &str) -> Option<String> {
+    let (major, minor) = text.strip_prefix('v')?.split_once('.')?;
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (number(major) && number(minor)).then(|| text.to_owned())
+}
+
+fn http(mut section: Section<'_>) -> HttpConfig {
+    let config = HttpConfig {
+        listen: section.address("listen"),
+        api_keys: section.list("api_keys").into_iter().map(api_key).collect(),
+        body_bytes_max: section.integer("body_bytes_max", 1024..=64 << 20),
+    };
+    section.finish();
+    config
+}
+
+fn api_key(mut section: Section<'_>) -> ApiKey {
+    let config = ApiKey { name: section.required("name"), secret: section.required_secret("secret") };
+    section.finish();
+    config
+}
+
+fn ops(mut section: Section<'_>) -> OpsConfig {
+    let config = OpsConfig { listen: section.address("listen") };
+    section.finish();
+    config
+}
+
+fn webhook(mut section: Section<'_>) -> WebhookConfig {
+    let config = WebhookConfig {
+        verify_token: section.secret("verify_token"),
+        app_secret: section.secret("app_secret"),
+        body_bytes_max: section.integer("body_bytes_max", 1024..=64 << 20),
+    };
+    section.finish();
+    config
+}
+
+fn business(mut section: Section<'_>) -> BusinessConfig {
+    let config = BusinessConfig { id: section.id("id").as_str().into() };
+    section.finish();
+    config
+}
+
+fn waba(mut section: Section<'_>) -> WabaConfig {
+    let config = WabaConfig {
+        id: section.id("id").as_str().into(),
+        business: section.id("business").as_str().into(),
+        access_token: section.required_secret("access_token"),
+    };
+    section.finish();
+    config
+}
+
+fn line(mut section: Section<'_>) -> LineConfig {
+    let id = section.id("id");
+    let rate = |rate: f64| rate > 0.0 && rate <= 1_000_000.0;
+    let config = LineConfig {
+        waba: section.id("waba").as_str().into(),
+        display: section.text("display").unwrap_or_else(|| id.clone()),
+        name: section.text("name").unwrap_or_else(|| id.clone()),
+        messages_per_second: section
+            .number("messages_per_second", "above 0 and at most 1000000", rate)
+            .unwrap_or(LINE_RATE_DEFAULT),
+        id: id.as_str().into(),
+    };
+    section.finish();
+    config
+}
+
+/// What Meta allows on a line that was never upgraded. Source: Meta's throughput page, read 2026-11-22.
+const LINE_RATE_DEFAULT: f64 = 80.0;
+
+fn dispatch(mut section: Section<'_>) -> DispatchConfig {
+    let config = DispatchConfig {
+        headroom: section.number("headroom", "0..0.9", |share| (0.0..=0.9).contains(&share)).unwrap_or_default(),
+        doubt_deadline: section.duration("doubt_deadline", "1s..24h"),
+        lease: section.duration("lease", "3s..60s"),
+        in_flight_max: section.integer("in_flight_max", 1..=10_000),
+        threads: section.integer("threads", 1..=64),
+        templates_every: section.duration("templates_every", "10s..24h"),
+        retry: retry(section.section("retry")),
+    };
+    section.finish();
+    config
+}
+
+fn retry(mut section: Section<'_>) -> RetryConfig {
+    let config = RetryConfig {
+        initial: section.duration("initial", "10ms..1h"),
+        max: section.duration("max", "10ms..24h"),
+        attempts: section.integer("attempts", 1..=15),
+    };
+    section.finish();
+    config
+}
+
+fn intake(mut section: Section<'_>) -> IntakeConfig {
+    let config = IntakeConfig { row_bytes_max: section.integer("row_bytes_max", 256..=1 << 20) };
+    section.finish();
+    config
+}
+
+fn shutdown(mut section: Section<'_>) -> ShutdownConfig {
+    let config = ShutdownConfig { grace: section.duration("grace", "1s..10m") };
+    section.finish();
+    config
+}
+
+fn log(mut section: Section<'_>) -> LogConfig {
+    let config = LogConfig {
+        format: section
+            .parsed("format", "auto, text or json", |text| match text {
+                "auto" => Some(LogFormat::Auto),
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            })
+            .unwrap_or(LogFormat::Auto),
+        level: section
+            .parsed("level", "error, warn, info, debug, trace or a list such as info,pregon::dispatch=debug", |text| {
+                EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
+            })
+            .unwrap_or_default(),
+    };
+    section.finish();
+    config
+}
+
+/// What must hold between keys. A key that was read with a problem takes no part.
+fn relations(config: &Config, problems: &Problems) {
+    let Config { redis, graph, dispatch, .. } = config;
+    problems.relation(
+        &["redis.timeout", "dispatch.lease"],
+        redis.timeout * 3 <= dispatch.lease,
+        "must be at most a third of dispatch.lease, so that a renewal that fails can be tried again in time",
+    );
+    problems.relation(
+        &["graph.connect_timeout", "graph.timeout"],
+        graph.connect_timeout <= graph.timeout,
+        "must be at most graph.timeout",
+    );
+    problems.relation(
+        &["dispatch.doubt_deadline", "graph.timeout"],
+        dispatch.doubt_deadline > graph.timeout,
+        "must be more than graph.timeout, or a message could end as unknown while its answer is still awaited",
+    );
+    problems.relation(
+        &["dispatch.retry.max", "dispatch.retry.initial"],
+        dispatch.retry.max >= dispatch.retry.initial,
+        "must be at least dispatch.retry.initial",
+    );
+    problems.relation(
+        &["shutdown.grace", "graph.timeout"],
+        config.shutdown.grace >= graph.timeout,
+        "must be at least graph.timeout, or a clean stop could leave attempts in doubt",
+    );
+    problems.relation(
+        &["id_retention", "retention"],
+        config.id_retention <= config.retention,
+        "must be at most retention",
+    );
+
+    different(problems, "http.api_keys", "name", config.http.api_keys.iter().map(|key| key.name.as_str()));
+    different(problems, "business", "id", config.businesses.iter().map(|business| business.id.as_str()));
+    different(problems, "waba", "id", config.wabas.iter().map(|waba| waba.id.as_str()));
+    different(problems, "line", "id", config.lines.iter().map(|line| line.id.as_str()));
+
+    for (number, waba) in config.wabas.iter().enumerate() {
+        let known = config.businesses.iter().any(|business| business.id == waba.business);
+        problems.relation(
+            &[&format!("waba[{number}].business")],
+            known,
+            format_args!("({}) is the id of no [[business]]", waba.business),
+        );
+    }
+    for (number, line) in config.lines.iter().enumerate() {
+        let known = config.wabas.iter().any(|waba| waba.id == line.waba);
+        problems.relation(
+            &[&format!("line[{number}].waba")],
+            known,
+            format_args!("({}) is the id of no [[waba]]", line.waba),
+        );
+    }
+}
+
+/// Notes the entries of a list that have the same `key` as an earlier one.
+fn different<'a>(problems: &Problems, list: &str, key: &str, values: impl Iterator<Item = &'a str>) {
+    let mut seen = HashSet::new();
+    for (number, value) in values.enumerate() {
+        let name = format!("{list}[{number}].{key}");
+        problems.relation(&[&name], seen.insert(value), format_args!("({value}) is there twice"));
+    }
+}

@@ -1,0 +1,328 @@
+use super::*;
+
+/// A whole installation; its secrets are `A`, `B`, `C` and `K` of the environment.
+const INSTALLATION: &str = r#"
+http.api_keys = [{ name = "backend", secret = { env = "K" } }]
+webhook = { verify_token = { env = "A" }, app_secret = { env = "B" } }
+[[business]]
+id = "1001"
+[[waba]]
+id = "2001"
+business = "1001"
+access_token = { env = "C" }
+[[line]]
+id = "3001"
+waba = "2001"
+display = "+54 9 11 5555 0001"
+name = "sales"
+messages_per_second = 80
+[[line]]
+id = 3002
+waba = 2001
+"#;
+
+fn environment(of: &[(&str, &str)]) -> HashMap<String, String> {
+    of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn secrets() -> HashMap<String, String> {
+    environment(&[("A", "verify"), ("B", "app"), ("C", "EAAG"), ("K", "key")])
+}
+
+fn overridden(text: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    read::config("pregon.toml", text, &environment(overrides), &secrets())
+}
+
+fn problems(text: &str) -> Vec<String> {
+    overridden(text, &[]).expect_err("a configuration with a problem").problems
+}
+
+/// The one problem of `text`.
+fn problem(text: &str) -> String {
+    let mut problems = problems(text);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems.remove(0)
+}
+
+#[test]
+fn the_defaults_are_good_and_serve_nobody() {
+    let config = Config::from_toml("").expect("the compiled defaults");
+    assert_eq!(config.redis.url, RedisUrl::Server("redis://127.0.0.1:6379".into()));
+    assert_eq!(config.redis.namespace, "pregon");
+    assert_eq!(config.graph.base_url, "https://graph.facebook.com");
+    assert_eq!(config.graph.version, "v25.0");
+    assert_eq!(config.http.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.ops.listen.to_string(), "0.0.0.0:9464");
+    assert_eq!(config.dispatch.headroom, 0.1);
+    assert_eq!(config.dispatch.doubt_deadline, Duration::from_secs(600));
+    assert_eq!(config.dispatch.lease, Duration::from_secs(10));
+    assert_eq!(config.retention, Duration::from_secs(30 * 86_400));
+    assert_eq!(config.id_retention, Duration::from_secs(8 * 86_400));
+    assert_eq!(config.shutdown.grace, Duration::from_secs(30));
+    assert_eq!(config.log.format, LogFormat::Auto);
+    assert!(config.businesses.is_empty() && config.wabas.is_empty() && config.lines.is_empty());
+    assert!(config.http.api_keys.is_empty() && config.webhook.verify_token.is_none());
+}
+
+#[test]
+fn the_examples_in_the_defaults_are_good() {
+    let secrets = ["PREGON_API_KEY", "PREGON_VERIFY_TOKEN", "PREGON_APP_SECRET", "PREGON_TOKEN_2001"];
+    let environment = secrets.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+    let example: String = DEFAULTS
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with("[[") || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
+        .map(|line| match line.split_once(" = ") {
+            Some((key @ ("verify_token" | "app_secret"), value)) => format!("webhook.{key} = {value}\n"),
+            Some(("api_keys", value)) => format!("http.api_keys = {value}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let config = read::config("example", &example, &HashMap::new(), &environment).expect("the commented examples");
+    assert_eq!(config.lines[0].name, "sales");
+    assert_eq!(config.check_roles(&[Role::Api, Role::Webhook, Role::Dispatch]), Ok(()));
+}
+
+#[test]
+fn every_key_of_the_defaults_has_a_comment() {
+    let mut previous = "";
+    for line in DEFAULTS.lines() {
+        if line.contains(" = ") && !line.starts_with('#') {
+            assert!(previous.starts_with("# "), "{line} has no comment above it");
+        }
+        previous = line;
+    }
+}
+
+#[test]
+fn an_installation_is_read_whole() {
+    let config = overridden(INSTALLATION, &[]).expect("a good configuration");
+    assert_eq!(config.http.api_keys[0].secret, Secret::new("key"));
+    assert_eq!(config.webhook.app_secret, Some(Secret::new("app")));
+    assert_eq!(config.wabas[0].business, "1001".into());
+    assert_eq!(config.wabas[0].access_token.expose(), "EAAG");
+    let [sales, plain] = &config.lines[..] else { panic!("{:?}", config.lines) };
+    assert_eq!((sales.name.as_str(), sales.display.as_str()), ("sales", "+54 9 11 5555 0001"));
+    assert_eq!((plain.id.as_str(), plain.waba.as_str(), plain.name.as_str()), ("3002", "2001", "3002"));
+    assert_eq!(plain.messages_per_second, 80.0);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+    let text = format!("[redis]\nurl = \"redis://file:1\"\nnamespace = \"file\"\n{INSTALLATION}");
+    let text = text.replace("http.api_keys", "[http]\napi_keys").replace("webhook = {", "[webhook]\n#");
+    let config = overridden(
+        &text,
+        &[
+            ("PREGON__REDIS__URL", "redis://environment:1"),
+            ("PREGON__DISPATCH__RETRY__ATTEMPTS", "3"),
+            ("PREGON__DISPATCH__HEADROOM", "0.25"),
+            ("PREGON__RETENTION", "60d"),
+            ("PREGON__LINE__1__MESSAGES_PER_SECOND", "0.5"),
+            ("PREGON__WEBHOOK__APP_SECRET__ENV", "B"),
+            ("PREGON_API_KEY", "not ours to read"),
+        ],
+    )
+    .expect("a good configuration");
+    assert_eq!(config.redis.url, RedisUrl::Server("redis://environment:1".into()));
+    assert_eq!(config.redis.namespace, "file");
+    assert_eq!(config.redis.pool, 8);
+    assert_eq!(config.dispatch.retry.attempts, 3);
+    assert_eq!(config.dispatch.headroom, 0.25);
+    assert_eq!(config.retention, Duration::from_secs(60 * 86_400));
+    assert_eq!(config.lines[0].messages_per_second, 80.0);
+    assert_eq!(config.lines[1].messages_per_second, 0.5);
+    assert_eq!(config.webhook.app_secret, Some(Secret::new("app")));
+}
+
+#[test]
+fn all_problems_are_told_together_in_the_order_of_the_file() {
+    let text = r#"
+        colour = "red"
+        [redis]
+        namespace = "Two words"
+        [dispatch]
+        lease = "1s"
+        leese = "10s"
+        threads = 1.5
+        [[line]]
+        id = "3001"
+        waba = "2009"
+        messages_per_second = 0
+    "#;
+    let error = overridden(text, &[("PREGON__DISPATCH__HEADROOM", "1.5")]).expect_err("eight problems");
+    assert_eq!(
+        error.to_string(),
+        "config: 8 problems\n  \
+         redis.namespace (Two words) must be 1 to 32 of a-z, 0-9, - and _\n  \
+         line[0].messages_per_second (0) must be above 0 and at most 1000000\n  \
+         dispatch.headroom (1.5, from PREGON__DISPATCH__HEADROOM) must be 0..0.9\n  \
+         dispatch.lease (1s) must be a duration, 3s..60s\n  \
+         dispatch.threads (1.5) must be a whole number, 1..64\n  \
+         dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
+         templates_every, retry\n  \
+         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, business, \
+         waba, line, dispatch, intake, shutdown, log\n  \
+         line[0].waba (2009) is the id of no [[waba]]"
+    );
+}
+
+#[test]
+fn a_duration_needs_a_unit() {
+    for (bare, unit) in [("10", "10s"), ("\"10\"", "10s"), ("1.5", "1.5s"), ("\" 10 \"", "10s")] {
+        let told = problem(&format!("[dispatch]\nlease = {bare}"));
+        assert!(told.starts_with("dispatch.lease ("), "{told}");
+        assert!(told.ends_with(&format!(" must have a unit, such as \"{unit}\"")), "{told}");
+    }
+    for bad in ["soon", "-10s", "1 month", "", "61s"] {
+        assert_eq!(
+            problem(&format!("[dispatch]\nlease = {bad:?}")),
+            format!("dispatch.lease ({bad}) must be a duration, 3s..60s")
+        );
+    }
+    let config = Config::from_toml("[dispatch]\nlease = \"7500ms\"\ndoubt_deadline = \"1h 30m\"").expect("good");
+    assert_eq!(config.dispatch.lease, Duration::from_millis(7500));
+    assert_eq!(config.dispatch.doubt_deadline, Duration::from_secs(5400));
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_repeated() {
+    let told = problem("[webhook]\napp_secret = \"hunter2\"");
+    assert!(told.starts_with("webhook.app_secret is a secret and must not be written here"), "{told}");
+    assert!(told.contains("{ env = \"NAME\" } or { file = \"PATH\" }"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+
+    let told = problem("[redis]\nurl = \"redis://:hunter2@redis:6379\"");
+    assert!(told.starts_with("redis.url holds a password"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn a_redis_password_comes_by_environment_or_file_and_is_not_printed() {
+    let url = "redis://user:hunter2@redis:6379/3";
+    let by_override = overridden("", &[("PREGON__REDIS__URL", url)]).expect("a URL by environment");
+    let by_name =
+        read::config("name", "[redis]\nurl = { env = \"URL\" }", &HashMap::new(), &environment(&[("URL", url)]))
+            .expect("a URL by name");
+    for config in [by_override, by_name] {
+        assert_eq!(config.redis.url, RedisUrl::Server(url.into()));
+        let printed = format!("{:?} {}", config.redis, config.redis.url);
+        assert!(printed.contains("redis:6379") && !printed.contains("hunter2"), "{printed}");
+    }
+}
+
+#[test]
+fn a_secret_is_read_from_a_file_without_its_line_break() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), "s3cret\r\n").expect("written");
+    let text = format!("[webhook]\napp_secret = {{ file = {:?} }}", file.path());
+    let config = Config::from_toml(&text).expect("a secret in a file");
+    assert_eq!(config.webhook.app_secret, Some(Secret::new("s3cret")));
+    assert!(!format!("{config:?}").contains("s3cret"));
+
+    fs::write(file.path(), "two\nlines\n").expect("written");
+    assert!(problem(&text).starts_with("webhook.app_secret is empty or holds a line break"), "{}", problem(&text));
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_a_problem() {
+    assert_eq!(
+        problem("[webhook]\napp_secret = { env = \"NOT_SET\" }"),
+        "webhook.app_secret needs the environment variable NOT_SET, which is not set"
+    );
+    let told = problem("[webhook]\napp_secret = { file = \"/nowhere/secret\" }");
+    assert!(told.starts_with("webhook.app_secret needs the file /nowhere/secret: "), "{told}");
+    assert_eq!(
+        problem("[webhook]\napp_secret = { env = \"A\", file = \"b\" }"),
+        "webhook.app_secret must be one of { env = \"NAME\" } and { file = \"PATH\" }"
+    );
+    assert_eq!(
+        problems("[[business]]\nid = \"1\"\n[[waba]]\nid = \"2\"\nbusiness = \"1\""),
+        ["waba[0].access_token must be given, as { env = \"NAME\" } or { file = \"PATH\" }"]
+    );
+}
+
+#[test]
+fn the_kinds_of_redis_that_are_not_built_in_are_refused_by_name() {
+    let of = |url: &str| format!("[redis]\nurl = {url:?}");
+    for (url, name) in [
+        ("rediss://redis:6379", "Redis over TLS (rediss://)"),
+        ("redis+cluster://h1,h2", "Redis Cluster (redis+cluster://)"),
+        ("redis+sentinel://h1,h2/service", "Redis Sentinel (redis+sentinel://)"),
+    ] {
+        assert_eq!(
+            problem(&of(url)),
+            format!("redis.url names {name}, which this version cannot use: give redis:// or spawn:DIR")
+        );
+    }
+    for url in ["http://redis", "redis:6379", "spawn:", "redis://"] {
+        let told = problems(&of(url));
+        assert!(told[0].starts_with("redis.url is not of the form"), "{url}: {told:?}");
+    }
+    let config = Config::from_toml(&of("spawn:./data")).expect("a private server");
+    assert_eq!(config.redis.url, RedisUrl::Spawn("./data".into()));
+}
+
+#[test]
+fn relations_between_keys_are_checked() {
+    for (text, told) in [
+        ("[redis]\ntimeout = \"4s\"", "redis.timeout must be at most a third of dispatch.lease"),
+        ("[graph]\nconnect_timeout = \"25s\"", "graph.connect_timeout must be at most graph.timeout"),
+        ("[dispatch]\ndoubt_deadline = \"20s\"", "dispatch.doubt_deadline must be more than graph.timeout"),
+        ("[dispatch.retry]\nmax = \"1s\"", "dispatch.retry.max must be at least dispatch.retry.initial"),
+        ("[shutdown]\ngrace = \"5s\"", "shutdown.grace must be at least graph.timeout"),
+        ("retention = \"1d\"", "id_retention must be at most retention"),
+    ] {
+        assert!(problem(text).starts_with(told), "{}", problem(text));
+    }
+}
+
+#[test]
+fn a_key_with_a_problem_takes_no_part_in_relations() {
+    assert_eq!(problems("[dispatch]\nlease = \"1s\"").len(), 1);
+    assert_eq!(problem("dispatch = 3"), "dispatch must be a table");
+    assert_eq!(problem("line = 3"), "line must be a list of tables");
+}
+
+#[test]
+fn ids_are_not_there_twice_and_belong_to_something() {
+    let text = r#"
+        business = [{ id = "1" }, { id = "1" }]
+        waba = [{ id = "2", business = "9", access_token = { env = "C" } }]
+        line = [{ id = "3", waba = "2" }, { id = "3", waba = "8" }, { waba = "2" }, { id = "4 {x}", waba = "2" }]
+    "#;
+    assert_eq!(
+        problems(text),
+        [
+            "line[2].id must be given",
+            "line[3].id (4 {x}) must be of digits, letters, - and _",
+            "business[1].id (1) is there twice",
+            "line[1].id (3) is there twice",
+            "waba[0].business (9) is the id of no [[business]]",
+            "line[1].waba (8) is the id of no [[waba]]",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let error = Config::load(Some(Path::new("/nowhere/pregon.toml"))).expect_err("no file");
+    assert!(error.to_string().starts_with("config: 1 problem\n  /nowhere/pregon.toml: "), "{error}");
+    let told = problem("[redis\nurl = 3");
+    assert!(told.starts_with("pregon.toml: TOML parse error at line 1"), "{told}");
+    let error = overridden("", &[("PREGON__", "x")]).expect_err("no key");
+    assert_eq!(error.problems, ["PREGON__ names no key"]);
+}
+
+#[test]
+fn a_role_is_told_everything_it_lacks() {
+    let config = Config::from_toml("").expect("the defaults");
+    let error = config.check_roles(&[Role::Api, Role::Webhook, Role::Dispatch]).expect_err("nothing is configured");
+    assert_eq!(error.problems.len(), 4, "{error}");
+    let error = config.check_roles(&[Role::Webhook]).expect_err("no secrets");
+    assert_eq!(
+        error.problems,
+        ["webhook.verify_token is needed for the role webhook", "webhook.app_secret is needed for the role webhook"]
+    );
+    assert_eq!(overridden(INSTALLATION, &[]).expect("good").check_roles(&[Role::Api, Role::Dispatch]), Ok(()));
+}

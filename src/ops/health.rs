@@ -1,0 +1,179 @@
+//! What the outside asks a process: is it alive, may it get work, what are its numbers.
+//!
+//! A listener of its own (`ops.listen`), so that probes and scrapes are answered while the API is busy or stopping:
+//! `/healthz` is 200 while every core task runs, `/readyz` is 200 while the process can do its work, and otherwise 503
+//! with the reasons; `/metrics` is the page for Prometheus.
+//!
+//! Never: asks Redis or anybody else for an answer; the tasks that know set it here.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Why a process is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Reason {
+    /// Redis does not answer.
+    Redis = 1,
+    /// The leases on lines could not be taken or renewed.
+    Leases = 2,
+    /// The process is stopping.
+    Stopping = 4,
+    /// A core task ended: the process stops, and is to be started anew.
+    Failed = 8,
+}
+
+impl Reason {
+    const ALL: [Reason; 4] = [Reason::Redis, Reason::Leases, Reason::Stopping, Reason::Failed];
+}
+
+/// The shared state of health; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Health(Arc<AtomicU8>);
+
+impl Health {
+    /// A process that is not ready yet: each of `reasons` waits for its first [`Health::clear`].
+    pub fn starting(reasons: &[Reason]) -> Self {
+        let health = Self(Arc::new(AtomicU8::new(0)));
+        reasons.iter().for_each(|reason| health.set(*reason));
+        health
+    }
+
+    /// Not ready, for `reason`.
+    pub fn set(&self, reason: Reason) {
+        self.0.fetch_or(reason as u8, Ordering::Relaxed);
+    }
+
+    /// Not for `reason` any more.
+    pub fn clear(&self, reason: Reason) {
+        self.0.fetch_and(!(reason as u8), Ordering::Relaxed);
+    }
+
+    /// Why the process is not ready; empty if it is.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let bits = self.0.load(Ordering::Relaxed);
+        Reason::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
+    }
+}
+
+/// Answers `/healthz`, `/readyz` and `/metrics` on `listener` until `end`, which is to come last of all.
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    metrics: PrometheusHandle,
+    end: CancellationToken,
+) -> io::Result<()> {
+    axum::serve(listener, router(health, metrics)).with_graceful_shutdown(end.cancelled_owned()).await
+}
+
+fn router(health: Health, metrics: PrometheusHandle) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(health)
+        .route("/metrics", get(page).with_state(metrics))
+}
+
+#[derive(Serialize)]
+struct Answer {
+    ready: bool,
+    reasons: Vec<Reason>,
+}
+
+async fn healthz(State(health): State<Health>) -> Response {
+    match health.reasons().contains(&Reason::Failed) {
+        false => (StatusCode::OK, "ok\n").into_response(),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "a core task ended\n").into_response(),
+    }
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    let reasons = health.reasons();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Answer { ready: reasons.is_empty(), reasons })).into_response()
+}
+
+async fn page(State(metrics): State<PrometheusHandle>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    struct Ops {
+        health: Health,
+        url: String,
+        end: CancellationToken,
+        server: tokio::task::JoinHandle<io::Result<()>>,
+    }
+
+    impl Ops {
+        async fn start(reasons: &[Reason]) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let url = format!("http://{}", listener.local_addr().expect("an address"));
+            let recorder = PrometheusBuilder::new().build_recorder();
+            metrics::with_local_recorder(&recorder, || metrics::counter!("pregon_test_total").increment(3));
+            let (health, end) = (Health::starting(reasons), CancellationToken::new());
+            let server = tokio::spawn(serve(listener, health.clone(), recorder.handle(), end.clone()));
+            Self { health, url, end, server }
+        }
+
+        async fn get(&self, path: &str) -> (u16, String) {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let answer = reqwest::get(format!("{}{path}", self.url)).await.expect("an answer");
+            (answer.status().as_u16(), answer.text().await.expect("a body"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ready_when_nothing_is_missing() {
+        let ops = Ops::start(&[Reason::Redis, Reason::Leases]).await;
+        assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["redis","leases"]}"#.into()));
+        ops.health.clear(Reason::Redis);
+        assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["leases"]}"#.into()));
+        ops.health.clear(Reason::Leases);
+        assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
+        ops.health.set(Reason::Stopping);
+        assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["stopping"]}"#.into()));
+    }
+
+    #[tokio::test]
+    async fn a_process_is_alive_until_a_core_task_ends() {
+        let ops = Ops::start(&[Reason::Redis]).await;
+        ops.health.set(Reason::Stopping);
+        assert_eq!(ops.get("/healthz").await.0, 200, "not ready is not dead");
+        ops.health.set(Reason::Failed);
+        assert_eq!(ops.get("/healthz").await.0, 503);
+    }
+
+    #[tokio::test]
+    async fn the_metrics_are_a_page_and_the_listener_ends_last() {
+        let ops = Ops::start(&[]).await;
+        let (status, page) = ops.get("/metrics").await;
+        assert_eq!(status, 200);
+        assert!(page.contains("pregon_test_total 3"), "{page}");
+        ops.end.cancel();
+        ops.server.await.expect("no panic").expect("a clean end");
+    }
+}

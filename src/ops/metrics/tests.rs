@@ -1,0 +1,101 @@
+use super::*;
+use crate::domain::{Cause, Scope};
+
+/// The page after `work`, on a recorder of its own.
+fn page(work: impl FnOnce()) -> String {
+    let recorder = recorder().expect("buckets");
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        describe();
+        work();
+    });
+    handle.render()
+}
+
+fn assert_shows(page: &str, line: &str) {
+    assert!(page.lines().any(|shown| shown == line), "{line} is not in:\n{page}");
+}
+
+#[test]
+fn known_series_start_at_zero() {
+    let page = page(|| start_at_zero(&["3001".into()]));
+    for line in [
+        "pregon_attempts_total{line=\"3001\",outcome=\"accepted\"} 0",
+        "pregon_attempts_total{line=\"3001\",outcome=\"in_doubt\"} 0",
+        "pregon_attempt_duration_seconds_count{line=\"3001\"} 0",
+        "pregon_in_flight_attempts{line=\"3001\"} 0",
+        "pregon_line_rate{line=\"3001\"} 0",
+        "pregon_held_seconds{line=\"3001\"} 0",
+        "pregon_lines_owned 0",
+        "pregon_queue_messages{state=\"pending\"} 0",
+        "pregon_queue_messages{state=\"in_doubt\"} 0",
+        "pregon_queue_oldest_age_seconds 0",
+        "pregon_webhooks_total{kind=\"statuses\",result=\"taken\"} 0",
+        "pregon_statuses_total{status=\"read\",result=\"repeated\"} 0",
+        "pregon_jobs_total{result=\"dead\"} 0",
+        "pregon_recipients_total{result=\"rejected\"} 0",
+        "pregon_redis_errors_total 0",
+    ] {
+        assert_shows(&page, line);
+    }
+    assert_shows(&page, &format!("pregon_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    assert!(!page.contains("state=\"read\"") && !page.contains("state=\"accepted\""), "{page}");
+}
+
+#[test]
+fn an_attempt_is_counted_by_its_outcome_and_timed() {
+    let cause = || Cause::Unanswered("time-out".into());
+    let outcomes = [
+        ("accepted", Outcome::Accepted { wamid: "wamid.1".into(), held: false }),
+        ("held", Outcome::Accepted { wamid: "wamid.2".into(), held: true }),
+        ("throttled", Outcome::Throttled { scope: Scope::Line, wait: UPKEEP, cause: cause() }),
+        ("retry", Outcome::Retry { wait: None, cause: cause() }),
+        ("in_doubt", Outcome::InDoubt(cause())),
+        ("failed", Outcome::Failed { breaker: false, cause: cause() }),
+        ("blocked", Outcome::Blocked { scope: Scope::Token, wait: None, cause: cause() }),
+    ];
+    for (label, outcome) in outcomes {
+        let page = page(|| LineMetrics::new(&"3001".into()).attempt(&outcome, Duration::from_millis(250)));
+        assert_shows(&page, &format!("pregon_attempts_total{{line=\"3001\",outcome=\"{label}\"}} 1"));
+        let counted = page.lines().filter(|line| line.contains("outcome=") && !line.ends_with(" 0"));
+        assert_eq!(counted.count(), 1, "{label}:\n{page}");
+        assert_shows(&page, "pregon_attempt_duration_seconds_bucket{line=\"3001\",le=\"0.2\"} 0");
+        assert_shows(&page, "pregon_attempt_duration_seconds_bucket{line=\"3001\",le=\"0.3\"} 1");
+        assert_shows(&page, "pregon_attempt_duration_seconds_sum{line=\"3001\"} 0.25");
+    }
+}
+
+#[test]
+fn every_series_tells_what_it_means() {
+    let page = page(|| {
+        start_at_zero(&["3001".into()]);
+        meta_error(131_026, true);
+        redis_operation("claim").record(0.0004);
+    });
+    let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    assert_eq!(named.len(), 17, "{named:?}");
+    for (name, _) in named {
+        assert!(name.starts_with("pregon_"), "{name}");
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");
+    }
+}
+
+#[test]
+fn a_code_outside_the_table_adds_no_series() {
+    let page = page(|| {
+        meta_error(131_026, true);
+        meta_error(424_242, false);
+        meta_error(424_243, false);
+    });
+    assert_shows(&page, "pregon_meta_errors_total{code=\"131026\"} 1");
+    assert_shows(&page, "pregon_meta_errors_total{code=\"other\"} 2");
+    assert!(!page.contains("42424"), "{page}");
+}
+
+#[test]
+fn the_queue_shows_each_open_state() {
+    let page = page(|| QueueMetrics::new().set(|state| u64::from(state.code()) * 10));
+    for (state, n) in [("pending", 10), ("retrying", 20), ("in_flight", 30), ("in_doubt", 40)] {
+        assert_shows(&page, &format!("pregon_queue_messages{{state=\"{state}\"}} {n}"));
+    }
+}

@@ -1,0 +1,52 @@
+//! A real Redis for each test: its own server, its own data, its own end.
+
+use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
+use pregon::store::spawn::PrivateRedis;
+use tempfile::TempDir;
+
+/// A redis-server of this test alone. It ends with the test.
+pub struct TestRedis {
+    url: String,
+    server: Option<PrivateRedis>,
+    dir: TempDir,
+}
+
+impl TestRedis {
+    /// Starts it on an empty directory.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let server = PrivateRedis::start(dir.path()).await.unwrap_or_else(|error| panic!("{error}"));
+        Self { url: server.url().to_owned(), server: Some(server), dir }
+    }
+
+    /// Where it is reached; the same after a restart.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A connection of the test's own, to look inside.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        let client = Client::open(self.url()).expect("a URL of the redis crate");
+        client.get_multiplexed_async_connection().await.expect("a connection")
+    }
+
+    /// Ends it with SIGKILL, as a crash would.
+    pub async fn kill_hard(&mut self) {
+        let server = self.server.take().expect("it runs");
+        server.kill().await.expect("its end");
+    }
+
+    /// Ends it cleanly.
+    pub async fn stop(&mut self) {
+        let server = self.server.take().expect("it runs");
+        server.stop().await.expect("its end");
+    }
+
+    /// Starts it again on the data it left, after [`TestRedis::stop`] or [`TestRedis::kill_hard`].
+    pub async fn restart(&mut self) {
+        assert!(self.server.is_none(), "it runs already");
+        let server = PrivateRedis::start(self.dir.path()).await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(server.url(), self.url, "a socket stays where it was");
+        self.server = Some(server);
+    }
+}

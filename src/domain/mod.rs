@@ -3,6 +3,7 @@
 pub mod campaign;
 pub mod hold;
 pub mod ids;
+pub mod line;
 pub mod outcome;
 pub mod phone;
 pub mod recipient;
@@ -16,6 +17,7 @@ pub mod token;
 pub use campaign::{Campaign, CampaignState, OnDoubt};
 pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
+pub use line::Line;
 pub use outcome::{Cause, Outcome, Scope};
 pub use phone::Phone;
 pub use recipient::{RawRecipient, Recipient};

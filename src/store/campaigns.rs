@@ -4,11 +4,11 @@
 //! ([`Store::follow`]). If the process dies between the two, the housekeeping of any worker finds `applied` behind
 //! `version` and does it again: following is idempotent and fenced by the version.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{Call, Result, Store, StoreError, script};
+use super::{Call, Result, Store, StoreError, lines::ms, script};
 use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason};
 
 /// Rows that one call of `sweep.lua` ends at most: about a millisecond of Redis.
@@ -37,6 +37,8 @@ pub struct CampaignRecord {
     pub numbers: u64,
     /// Buckets of its index of numbers.
     pub buckets: u32,
+    /// Numbers and values of its recipients were dropped: their retention had ended.
+    pub forgotten: bool,
 }
 
 /// What came of a wish to change the state of a campaign.
@@ -125,6 +127,7 @@ impl Store {
             parts,
             numbers: number("numbers").unwrap_or(0),
             buckets: number("buckets").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
+            forgotten: hash.contains_key("forgotten"),
         }))
     }
 
@@ -161,9 +164,41 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// A campaign that needs no care any more.
-    pub async fn retire_campaign(&self, id: CampaignId) -> Result<()> {
-        self.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(id.to_string())).await
+    /// A campaign that needs no care any more until the retention of its recipients ends.
+    pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
+        // First into the one list, then out of the other: a crash between leaves it in both, which is harmless.
+        let mut pipeline = Pipeline::new();
+        pipeline.zadd(self.keys.ended(), id.to_string(), ended_at.0).zrem(self.keys.active(), id.to_string());
+        self.query_all::<u8>("ZADD ended", &pipeline).await.map(drop)
+    }
+
+    /// Campaigns whose recipients are to be forgotten: they ended longer than `retention` before `now`. At most ten.
+    pub async fn ended_campaigns(&self, now: UnixMs, retention: Duration) -> Result<Vec<CampaignId>> {
+        let before = now.0.saturating_sub(ms(retention));
+        let mut range = cmd("ZRANGEBYSCORE");
+        range.arg(self.keys.ended()).arg("-inf").arg(before).arg("LIMIT").arg(0).arg(10);
+        let ids: Vec<String> = self.query("ZRANGEBYSCORE ended", &range).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// Drops numbers, values and message ids of the recipients of a campaign. Its statistics stay, with a byte for each
+    /// recipient to recount them from.
+    pub async fn forget_recipients(&self, id: CampaignId) -> Result<()> {
+        if let Some(record) = self.campaign(id).await? {
+            let mut pipeline = Pipeline::new();
+            // The mark first: whoever reads on finds that there is nothing to be found.
+            pipeline.hset(self.keys.campaign(id), "forgotten", 1);
+            for &(part, _) in &record.parts {
+                for key in [self.keys.chunks(part), self.keys.ids(part), self.keys.history(part), self.keys.why(part)] {
+                    pipeline.unlink(key);
+                }
+            }
+            for bucket in 0..record.buckets {
+                pipeline.unlink(self.keys.numbers(id, bucket));
+            }
+            self.query_all::<u8>("UNLINK recipients", &pipeline).await?;
+        }
+        self.query("ZREM ended", cmd("ZREM").arg(self.keys.ended()).arg(id.to_string())).await
     }
 
     /// Changes the state of a campaign, and makes its parts follow before it answers: when a pause has answered,

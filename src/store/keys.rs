@@ -31,6 +31,8 @@ keys! {
     campaigns() => "campaigns";
     /// ZSET of the campaigns that still need a worker's care, score = time of creation in ms.
     active() => "active";
+    /// ZSET of the campaigns that ended and still have their recipients, score = when they ended in ms.
+    ended() => "ended";
     /// STRING: the campaign that was created with this `external_id`.
     external(external_id: &str) => "external:{external_id}";
     /// COUNTER: rises whenever a line may have something new to do. Workers watch it instead of polling every line.

@@ -3,6 +3,9 @@
 pub mod ids;
 pub mod outcome;
 pub mod phone;
+pub mod policy;
+pub mod retry;
+pub mod secret;
 pub mod state;
 pub mod time;
 pub mod token;
@@ -10,5 +13,7 @@ pub mod token;
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
 pub use outcome::{Cause, Outcome, Scope};
 pub use phone::Phone;
+pub use retry::RetryPolicy;
+pub use secret::Secret;
 pub use state::State;
 pub use time::UnixMs;

@@ -23,4 +23,5 @@ pub mod ops;
 pub mod sim;
 pub mod stats;
 pub mod store;
+pub mod templates;
 pub mod webhook;

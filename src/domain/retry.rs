@@ -40,6 +40,11 @@ impl RetryPolicy {
         Ok(Self { initial, multiplier, max, attempts_max })
     }
 
+    /// Attempts in all.
+    pub fn attempts_max(&self) -> u8 {
+        self.attempts_max
+    }
+
     /// How long to wait after attempt number `attempt` failed, counted from 1; `None` when the attempts are used up.
     ///
     /// Full jitter: anything from nothing to the longest wait, by `jitter`, a random number from 0 to 1 that the caller

@@ -3,3 +3,4 @@
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
 pub mod redis;
+pub mod world;

@@ -7,7 +7,7 @@
 //! If the process dies: its leases end after `dispatch.lease`, and others take the lines.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -57,6 +57,9 @@ pub enum WorkerError {
     NoThread(String),
 }
 
+/// Attempts in flight on each line, for the voice of the stop.
+pub type OpenAttempts = Arc<Mutex<BTreeMap<LineId, usize>>>;
+
 /// What a worker needs.
 pub struct Worker {
     /// The name under which it holds leases; unique.
@@ -79,6 +82,8 @@ pub struct Worker {
     pub threads: usize,
     /// Tells whether it is ready.
     pub health: Health,
+    /// Tells which attempts are open.
+    pub open: OpenAttempts,
 }
 
 struct Owned {
@@ -87,6 +92,12 @@ struct Owned {
     done: oneshot::Receiver<()>,
     status: Arc<Mutex<LineStatus>>,
     accepted: (u64, Instant),
+}
+
+impl Owned {
+    fn status(&self) -> LineStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// An order to a thread of runners.
@@ -153,7 +164,8 @@ impl Worker {
         stopping: bool,
     ) -> Result<(), TickError> {
         self.collect_finished(owned).await?;
-        self.clock.adjust(&self.store).await?;
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) =
+            owned.iter().map(|(id, line)| (id.clone(), line.status().in_flight)).collect();
         let now = self.clock.now();
         self.renew(owned).await?;
         if stopping {
@@ -251,7 +263,7 @@ impl Worker {
     async fn report(&self, owned: &mut HashMap<LineId, Owned>, at: UnixMs) -> Result<(), StoreError> {
         let mut reports = Vec::with_capacity(owned.len());
         for (id, line) in owned {
-            let status = line.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let status = line.status();
             let (before, since) = line.accepted;
             line.accepted = (status.accepted, Instant::now());
             let report = LineReport {

@@ -146,9 +146,13 @@ impl Reject {
         }
     }
 
-    /// A row whose JSON has an error. The line that serde names is always 1 here, so only the column is kept.
+    /// A row whose JSON has an error. The line that serde names is always 1 here, so only the column is kept; inside of a
+    /// larger JSON there is neither.
     pub fn malformed_json(error: &serde_json::Error) -> Self {
         let text = error.to_string();
+        if error.line() == 0 {
+            return Self::Malformed(repeated(&text));
+        }
         let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
         Self::Malformed(format!("{}, at column {} of the JSON", repeated(why), error.column()))
     }

@@ -3,10 +3,15 @@
 //! Everything is checked here before anything is stored: the template is approved and fits, the lines are ours, each
 //! recipient can work. A refusal changes nothing.
 
+mod error;
+pub mod jobs;
 pub mod rows;
+mod submit;
+mod upload;
 
 use std::{collections::HashMap, sync::Arc};
 
+pub use error::{IntakeError, TemplateProblem};
 use serde::{Deserialize, Serialize};
 
 use crate::{

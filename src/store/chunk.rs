@@ -17,17 +17,18 @@ const ZSTD_LEVEL: i32 = 3;
 pub struct BadChunk;
 
 /// The chunk of `recipients`, at most [`CHUNK_ROWS_MAX`], all with the same number of values of at most 65,535 bytes.
-pub fn encode(recipients: &[Recipient]) -> Vec<u8> {
-    let columns = recipients.first().map_or(0, |recipient| recipient.values.len());
-    assert!(recipients.len() <= CHUNK_ROWS_MAX && columns < 256, "{} rows, {columns} values", recipients.len());
-    let mut plain = Vec::with_capacity(recipients.len() * 32);
-    plain.extend((recipients.len() as u16).to_le_bytes());
+pub fn encode<'a>(recipients: impl ExactSizeIterator<Item = &'a Recipient> + Clone) -> Vec<u8> {
+    let rows = recipients.len();
+    let columns = recipients.clone().next().map_or(0, |recipient| recipient.values.len());
+    assert!(rows <= CHUNK_ROWS_MAX && columns < 256, "{rows} rows, {columns} values");
+    let mut plain = Vec::with_capacity(rows * 32);
+    plain.extend((rows as u16).to_le_bytes());
     plain.push(columns as u8);
-    for recipient in recipients {
+    for recipient in recipients.clone() {
         plain.extend(recipient.to.digits().to_le_bytes());
     }
     for column in 0..columns {
-        for recipient in recipients {
+        for recipient in recipients.clone() {
             let value = recipient.values[column].as_bytes();
             let length =
                 u16::try_from(value.len()).expect("values are limited to less than 64 KiB by the template's form");
@@ -79,13 +80,14 @@ mod tests {
                 to: Phone::from_digits(digits).expect("in range"),
                 values: (0..values).map(|value| format!("{text}{value}{}", digits % 97)).collect(),
             }).collect();
-            prop_assert_eq!(decode(&encode(&recipients)).expect("a chunk"), recipients);
+            prop_assert_eq!(decode(&encode(recipients.iter())).expect("a chunk"), recipients);
         }
 
         #[test]
         fn bytes_that_are_no_chunk_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
-            let cut = encode(&[Recipient { to: Phone::from_digits(5_491_155_550_001).expect("in range"), values: vec!["María".into()] }]);
+            let maria = Recipient { to: Phone::from_digits(5_491_155_550_001).expect("in range"), values: vec!["María".into()] };
+            let cut = encode(std::iter::once(&maria));
             prop_assert!(decode(&cut[..cut.len() - 1]).is_err());
         }
     }

@@ -6,10 +6,13 @@
 pub mod campaigns;
 pub mod chunk;
 pub mod clock;
+pub mod duty;
+pub mod jobs;
 pub mod keys;
 pub mod lines;
 pub mod numbers;
 pub mod parts;
+pub mod reading;
 pub mod script;
 pub mod settings;
 pub mod spawn;
@@ -18,10 +21,10 @@ pub mod uploads;
 use std::time::Duration;
 
 use deadpool_redis::{
-    Manager, Pool, Runtime,
+    Connection, Manager, Pool, Runtime,
     redis::{
         AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value,
-        aio::ConnectionLike,
+        aio::{ConnectionLike as _, MultiplexedConnection},
     },
 };
 
@@ -107,9 +110,15 @@ pub struct Address {
 /// Redis, as the rest of the crate sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    pool: Pool,
+    connections: Connections,
     /// The keys of this installation.
     pub keys: Keys,
+}
+
+#[derive(Clone)]
+enum Connections {
+    Pool(Pool),
+    One(MultiplexedConnection),
 }
 
 impl Store {
@@ -140,7 +149,17 @@ impl Store {
             .recycle_timeout(timeout)
             .build()
             .map_err(|error| StoreError::Unusable(format!("redis pool: {error}")))?;
-        Ok(Self { pool, keys: Keys::new(&address.namespace) })
+        Ok(Self { connections: Connections::Pool(pool), keys: Keys::new(&address.namespace) })
+    }
+
+    /// The same store over one connection, which it shares with others. When Redis restarts, that connection ends and is
+    /// not made anew: what is done over it one after the other is done within one life of Redis, or fails.
+    pub async fn over_one_connection(&self) -> Result<Self> {
+        let connections = match &self.connections {
+            Connections::Pool(pool) => Connections::One(MultiplexedConnection::clone(&*pooled(pool).await?)),
+            one @ Connections::One(_) => one.clone(),
+        };
+        Ok(Self { connections, keys: self.keys.clone() })
     }
 
     async fn check_version(&self) -> Result<()> {
@@ -181,7 +200,7 @@ impl Store {
         read(operation, values.pop().unwrap_or_default())
     }
 
-    /// Plain commands in one round trip; the answers in their order.
+    /// Plain commands in one round trip; the answers in their order, or the one answer of a transaction.
     pub async fn query_all<T: FromRedisValue>(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<T>> {
         if pipeline.is_empty() {
             return Ok(Vec::new());
@@ -232,14 +251,21 @@ impl Store {
     }
 
     async fn send(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        let mut connection = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let values =
-            connection.req_packed_commands(pipeline, 0, pipeline.len()).await.map_err(|error| match error.kind() {
-                ErrorKind::Server(_) if !is_passing(&error) => refused(operation, &error),
-                _ => StoreError::Unavailable(format!("{operation}: {error}")),
-            })?;
-        Ok(values)
+        // Before the answer to EXEC come those to MULTI and to each command that is queued.
+        let (skipped, answers) = if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
+        let values = match &self.connections {
+            Connections::Pool(pool) => pooled(pool).await?.req_packed_commands(pipeline, skipped, answers).await,
+            Connections::One(connection) => connection.clone().req_packed_commands(pipeline, skipped, answers).await,
+        };
+        values.map_err(|error| match error.kind() {
+            ErrorKind::Server(_) if !is_passing(&error) => refused(operation, &error),
+            _ => StoreError::Unavailable(format!("{operation}: {error}")),
+        })
     }
+}
+
+async fn pooled(pool: &Pool) -> Result<Connection> {
+    pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 fn read<T: FromRedisValue>(operation: &'static str, value: Value) -> Result<T> {

@@ -4,10 +4,12 @@
 //! campaign admits the numbers it does not have, records how far the upload came, and puts into its outbox which rows are
 //! to become recipients: this is the commit point; (4) the parts make those rows pending, and the outbox entry goes.
 //!
-//! If the process dies before (3) nothing has happened. After (3) the next upload, the launch, or the housekeeping of
-//! any worker drains the outbox. A caller that repeats an upload with its id continues where it was cut.
+//! If the process dies before (3) nothing has happened. After (3) the next upload or the launch drains the outbox. A
+//! caller that repeats an upload with its id continues where it was cut.
+//! If Redis dies: it may come back without its last second, and so without the room that it gave. An upload therefore
+//! stays on one connection, which ends with Redis: it never writes into room that another one was given since.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
@@ -21,6 +23,9 @@ use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipi
 
 /// Rejections that are kept and reported for one upload.
 pub const REJECTIONS_MAX: usize = 1_000;
+
+/// Splits of the index in one round trip: some milliseconds of Redis.
+const SPLITS_MAX: u32 = 256;
 
 /// How far an upload came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +45,10 @@ pub struct UploadProgress {
 /// Rows of an upload that are committed together.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Valid rows with their numbers in the upload.
+    /// Valid rows with their numbers in the upload, rising.
     pub recipients: Vec<(u32, Recipient)>,
-    /// The others, as JSON for the caller.
-    pub rejections: Vec<String>,
+    /// The others with their numbers, rising, as JSON for the caller.
+    pub rejections: Vec<(u32, String)>,
     /// Rows of the upload after this batch.
     pub taken: u64,
     /// Digest of the rows after this batch.
@@ -56,26 +61,34 @@ pub struct Batch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// It is committed, and its recipients count.
-    Done {
-        /// Recipients that this batch added.
-        accepted: u64,
-    },
+    Done,
     /// The campaign takes no recipients in this state.
     Closed(CampaignState),
     /// Another connection carries the same upload.
     Overtaken,
+    /// The campaign has as many parts as it may have.
+    Full,
+}
+
+/// Where a chunk lies.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    part: PartId,
+    start: u16,
+    rows: usize,
 }
 
 /// An upload into one campaign.
-pub struct Upload<'a> {
-    store: &'a Store,
+pub struct Upload {
+    /// Over one connection.
+    store: Store,
     campaign: CampaignId,
     id: String,
     /// Lines with the share of rows that each is to get.
     lines: Vec<(LineId, f64)>,
-    /// Rows given to each line by this upload.
-    given: Vec<f64>,
-    /// The json of a duplicate's rejection, `%d` for its row.
+    /// Rows given to each line of the campaign.
+    given: Vec<u64>,
+    /// The JSON of a duplicate's rejection, `%d` for its row.
     duplicate: String,
     kept: Duration,
     buckets: u32,
@@ -84,11 +97,15 @@ pub struct Upload<'a> {
     pub progress: UploadProgress,
 }
 
+/// What `begin_upload.lua` gives.
+type Begun = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>);
+
 impl Store {
-    /// Opens an upload, or continues one that was cut. `lines` with their weights; `duplicate` is what is said of a number
-    /// that the campaign has, as JSON with `%d` for the row; `kept` is how long the record of the upload stays.
+    /// Opens an upload, or continues one that was cut. `lines` with their weights, at least one; `duplicate` is what is
+    /// said of a number that the campaign has, as JSON with `%d` for the row; `kept` is how long the record of the upload
+    /// stays. Stores nothing.
     ///
-    /// Gives the upload, or the state of the campaign where it takes no recipients; `None` without such a campaign.
+    /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such a campaign.
     pub async fn begin_upload(
         &self,
         campaign: CampaignId,
@@ -96,46 +113,20 @@ impl Store {
         lines: Vec<(LineId, f64)>,
         duplicate: String,
         kept: Duration,
-    ) -> Result<Option<(Upload<'_>, CampaignState)>> {
-        let keys = [self.keys.campaign(campaign), self.keys.upload(campaign, id)];
-        let answer: Vec<Value> = self.call(Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(kept))).await?;
-        let unexpected = || StoreError::Refused { operation: "begin_upload", message: "unexpected answer".into() };
-        let [Value::BulkString(state), rest @ ..] = answer.as_slice() else { return Err(unexpected()) };
-        let Ok(state) = String::from_utf8_lossy(state).parse::<CampaignState>() else { return Ok(None) };
-        let [
-            Value::Int(taken),
-            Value::BulkString(digest),
-            Value::Int(done),
-            Value::Int(accepted),
-            Value::Int(rejected),
-        ] = rest
-        else {
-            return Err(unexpected());
-        };
-        let progress = UploadProgress {
-            taken: taken.unsigned_abs(),
-            digest: String::from_utf8_lossy(digest).into_owned(),
-            done: *done == 1,
-            accepted: accepted.unsigned_abs(),
-            rejected: rejected.unsigned_abs(),
-        };
-        self.drain_outbox(campaign).await?;
-        let (buckets, numbers): (u32, u64) = self
-            .query("HMGET campaign", cmd("HMGET").arg(self.keys.campaign(campaign)).arg(&["buckets", "numbers"]))
-            .await?;
-        let upload = Upload {
-            store: self,
-            campaign,
-            id: id.to_owned(),
-            given: vec![0.0; lines.len()],
-            lines,
-            duplicate,
-            kept,
-            buckets,
-            numbers,
-            progress,
-        };
-        Ok(Some((upload, state)))
+    ) -> Result<Option<(Upload, CampaignState)>> {
+        let store = self.over_one_connection().await?;
+        let key = self.keys.campaign(campaign);
+        let keys = [key.clone(), self.keys.upload(campaign, id), self.keys.rejections(campaign, id)];
+        let call = Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(kept));
+        let call = lines.iter().fold(call, |call, (line, _)| call.arg(line.as_str()));
+        let Some(begun) = store.call::<Option<Begun>>(call).await? else { return Ok(None) };
+        let (state, buckets, numbers, taken, digest, done, accepted, rejected, given) = begun;
+        let state =
+            state.parse().map_err(|_| StoreError::Corrupt { key, reason: format!("{state} is not a state") })?;
+        let progress = UploadProgress { taken, digest, done: done == 1, accepted, rejected };
+        store.drain_outbox(campaign).await?;
+        let id = id.to_owned();
+        Ok(Some((Upload { store, campaign, id, lines, given, duplicate, kept, buckets, numbers, progress }, state)))
     }
 
     /// The first rejections of an upload, JSON.
@@ -176,48 +167,53 @@ impl Store {
     }
 }
 
-impl Upload<'_> {
+impl Upload {
     /// Commits a batch.
     ///
     /// Errors: after `Unavailable` the batch may be committed; a repeated upload with the same id finds out.
     pub async fn admit(&mut self, batch: Batch) -> Result<Admitted> {
-        let places = self.place(&batch.recipients).await?;
-        let mut buckets_expected = self.grow(batch.recipients.len() as u64).await?;
+        let Some(places) = self.place(&batch.recipients).await? else { return Ok(Admitted::Full) };
         loop {
-            let call = self.admission(&batch, &places, buckets_expected);
-            let answer: Vec<Value> = self.store.call(call).await?;
+            self.grow(batch.recipients.len() as u64).await?;
+            let answer: Vec<Value> = self.store.call(self.admission(&batch, &places)).await?;
             match answer.as_slice() {
-                [Value::BulkString(kind), Value::Int(accepted), Value::Int(rejected)] if kind == b"ok" => {
-                    let accepted = accepted.unsigned_abs();
-                    self.numbers += accepted;
+                [
+                    Value::BulkString(kind),
+                    Value::Int(accepted),
+                    Value::Int(rejected),
+                    Value::Int(numbers),
+                    Value::Array(unused),
+                ] if kind == b"ok" => {
+                    self.numbers = numbers.unsigned_abs();
                     self.progress = UploadProgress {
                         taken: batch.taken,
                         digest: batch.digest,
                         done: batch.done,
-                        accepted: self.progress.accepted + accepted,
+                        accepted: self.progress.accepted + accepted.unsigned_abs(),
                         rejected: rejected.unsigned_abs(),
                     };
                     self.store.drain_outbox(self.campaign).await?;
-                    return Ok(Admitted::Done { accepted });
+                    self.drop_chunks(&places, unused).await?;
+                    return Ok(Admitted::Done);
                 }
-                [Value::BulkString(kind), Value::Int(buckets)] if kind == b"buckets" => {
-                    buckets_expected = u32::try_from(*buckets).unwrap_or(1);
-                    self.buckets = buckets_expected;
+                [Value::BulkString(kind), Value::Int(buckets), Value::Int(numbers)] if kind == b"grow" => {
+                    self.buckets = u32::try_from(*buckets).unwrap_or(1);
+                    self.numbers = numbers.unsigned_abs();
                 }
                 [Value::BulkString(kind), Value::BulkString(state)] if kind == b"state" => {
                     let state = String::from_utf8_lossy(state).parse().unwrap_or(CampaignState::Cancelled);
                     return Ok(Admitted::Closed(state));
                 }
-                [Value::BulkString(kind), ..] if kind == b"moved" => return Ok(Admitted::Overtaken),
+                [Value::BulkString(kind)] if kind == b"moved" => return Ok(Admitted::Overtaken),
                 _ => return Err(StoreError::Refused { operation: "admit", message: "unexpected answer".into() }),
             }
         }
     }
 
-    /// Reserves room for the recipients and writes their chunks there. Gives part, first row and length of each chunk.
-    async fn place(&mut self, recipients: &[(u32, Recipient)]) -> Result<Vec<(u32, u16, usize)>> {
+    /// Reserves room for the recipients and writes their chunks there; `None` where there is no more room.
+    async fn place(&mut self, recipients: &[(u32, Recipient)]) -> Result<Option<Vec<Place>>> {
         if recipients.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         // Small batches are spread over the lines too, but not so thin that chunks stop compressing.
         let rows = (recipients.len().div_ceil(self.lines.len())).clamp(16, CHUNK_ROWS_MAX);
@@ -227,37 +223,51 @@ impl Upload<'_> {
             let line = self.next_line(chunk.len());
             reserve = reserve.arg(self.lines[line].0.as_str()).arg(chunk.len());
         }
-        let given: Vec<u32> = self.store.call(reserve).await?;
+        let given: Vec<u16> = self.store.call(reserve).await?;
+        if given.is_empty() {
+            return Ok(None);
+        }
         let mut writes = Pipeline::new();
         let mut places = Vec::with_capacity(chunks.len());
-        for (chunk, place) in chunks.iter().zip(given.as_chunks::<2>().0) {
-            let [part, start] = *place;
-            let number = u16::try_from(part).map_err(|_| {
-                StoreError::Unusable(format!("campaign {} is full: it has {part} parts", self.campaign))
-            })?;
-            let recipients: Vec<Recipient> = chunk.iter().map(|(_, recipient)| recipient.clone()).collect();
-            let part_id = PartId { campaign: self.campaign, number };
-            writes.hset(self.store.keys.chunks(part_id), start, chunk::encode(&recipients));
-            places.push((part, start as u16, chunk.len()));
+        for (chunk, &[number, start]) in chunks.iter().zip(given.as_chunks::<2>().0) {
+            let part = PartId { campaign: self.campaign, number };
+            writes.hset(
+                self.store.keys.chunks(part),
+                start,
+                chunk::encode(chunk.iter().map(|(_, recipient)| recipient)),
+            );
+            places.push(Place { part, start, rows: chunk.len() });
         }
         self.store.query_all::<u64>("HSET chunks", &writes).await?;
-        Ok(places)
+        Ok(Some(places))
     }
 
-    /// The line that is furthest behind its share.
+    /// Drops the chunks (counted from 1) in which nobody became a recipient: an upload that only repeats another leaves nothing behind.
+    async fn drop_chunks(&self, places: &[Place], unused: &[Value]) -> Result<()> {
+        let mut drops = Pipeline::new();
+        for index in unused {
+            let &Value::Int(index) = index else { continue };
+            if let Some(place) = usize::try_from(index - 1).ok().and_then(|index| places.get(index)) {
+                drops.hdel(self.store.keys.chunks(place.part), place.start);
+            }
+        }
+        self.store.query_all::<u64>("HDEL chunks", &drops).await.map(drop)
+    }
+
+    /// The line that is furthest behind its share of the campaign.
     fn next_line(&mut self, rows: usize) -> usize {
-        let behind = |line: &usize| (self.given[*line] + rows as f64) / self.lines[*line].1;
+        let behind = |line: &usize| (self.given[*line] + rows as u64) as f64 / self.lines[*line].1;
         let line = (0..self.lines.len()).min_by(|a, b| behind(a).total_cmp(&behind(b))).unwrap_or(0);
-        self.given[line] += rows as f64;
+        self.given[line] += rows as u64;
         line
     }
 
-    /// Splits buckets of the index ahead of what is to come. Gives the number of buckets.
-    async fn grow(&mut self, coming: u64) -> Result<u32> {
+    /// Splits buckets of the index ahead of what is to come.
+    async fn grow(&mut self, coming: u64) -> Result<()> {
         while (self.numbers + coming) > u64::from(self.buckets) * numbers::ENTRIES_MEAN_MAX {
             let wanted = u32::try_from((self.numbers + coming).div_ceil(numbers::ENTRIES_MEAN_MAX)).unwrap_or(u32::MAX);
             let mut calls = Vec::new();
-            for buckets in self.buckets..wanted.min(self.buckets + 256) {
+            for buckets in self.buckets..wanted.min(self.buckets + SPLITS_MAX) {
                 let (from, bit) = numbers::split(buckets);
                 let keys = [
                     self.store.keys.campaign(self.campaign),
@@ -270,10 +280,10 @@ impl Upload<'_> {
                 self.buckets = result?;
             }
         }
-        Ok(self.buckets)
+        Ok(())
     }
 
-    fn admission(&self, batch: &Batch, places: &[(u32, u16, usize)], buckets: u32) -> Call {
+    fn admission(&self, batch: &Batch, places: &[Place]) -> Call {
         let keys = &self.store.keys;
         let mut all = vec![
             keys.campaign(self.campaign),
@@ -281,11 +291,11 @@ impl Upload<'_> {
             keys.rejections(self.campaign, &self.id),
             keys.outbox(self.campaign),
         ];
-        let mut known = std::collections::HashMap::new();
+        let mut known = HashMap::new();
         let mut packed = Vec::with_capacity(batch.recipients.len() * 13);
         for (row, recipient) in &batch.recipients {
             let field = numbers::field(recipient.to);
-            let bucket = numbers::bucket(field, buckets);
+            let bucket = numbers::bucket(field, self.buckets);
             let position = *known.entry(bucket).or_insert_with(|| {
                 all.push(keys.numbers(self.campaign, bucket));
                 (all.len() - 5) as u16
@@ -295,13 +305,14 @@ impl Upload<'_> {
             packed.extend(row.to_le_bytes());
         }
         let mut chunks = Vec::with_capacity(places.len() * 8);
-        for &(part, start, rows) in places {
-            chunks.extend(part.to_le_bytes());
-            chunks.extend(start.to_le_bytes());
-            chunks.extend(((rows - 1) as u16).to_le_bytes());
+        for place in places {
+            chunks.extend(u32::from(place.part.number).to_le_bytes());
+            chunks.extend(place.start.to_le_bytes());
+            chunks.extend(((place.rows - 1) as u16).to_le_bytes());
         }
         let call = Call::new(&script::ADMIT, &all)
-            .arg(buckets)
+            .arg(self.buckets)
+            .arg(numbers::ENTRIES_MEAN_MAX)
             .arg(self.progress.taken)
             .arg(batch.taken)
             .arg(&batch.digest)
@@ -311,6 +322,6 @@ impl Upload<'_> {
             .arg(ms(self.kept))
             .arg(chunks)
             .arg(packed);
-        batch.rejections.iter().fold(call, |call, rejection| call.arg(rejection))
+        batch.rejections.iter().fold(call, |call, (row, rejection)| call.arg(*row).arg(rejection))
     }
 }

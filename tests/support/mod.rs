@@ -2,5 +2,29 @@
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
+pub mod cutter;
+pub mod intake;
 pub mod redis;
 pub mod world;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The seed of a test's randomness, printed: `PREGON_TEST_SEED=7` runs it again with the same.
+pub fn seed() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "any number will do")]
+    let any = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seed = std::env::var("PREGON_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(any);
+    println!("PREGON_TEST_SEED={seed}");
+    seed
+}
+
+/// Waits until `holds` gives true. Panics with `what` if that takes far longer than it may.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let patience = Duration::from_secs(60);
+    let waited = tokio::time::timeout(patience, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited {patience:?} until {what}");
+}

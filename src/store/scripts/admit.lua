@@ -2,23 +2,25 @@
 -- the upload came, and leaves in the outbox which rows are to become recipients. All or nothing.
 --
 -- KEYS  campaign, upload, rejections, outbox, buckets of the index that the numbers fall into
--- ARGV  1 buckets of the index as the caller knows them · 2 rows taken before · 3 rows taken after · 4 digest after · 5 done: 1 or 0
---       6 what is said of a duplicate · 7 rejections kept at most · 8 lifetime of the rejections (ms)
---       9 chunks, 8 bytes each: u32 part, u16 first row, u16 rows - 1
---       10 numbers in the order of the chunks, 13 bytes each: u16 bucket (position in KEYS after the fourth, from 0), 7 bytes field, u32 row of the upload
---       11… rejections found by the caller (JSON)
--- Gives {'ok', accepted, rejected in all}; {'state', state} where the campaign takes no recipients any more; {'moved', rows taken} where another
---       connection carries the same upload; {'buckets', n} where the index grew meanwhile.
+-- ARGV  1 buckets of the index as the caller knows them · 2 numbers that a bucket may hold on average
+--       3 rows taken before · 4 rows taken after · 5 digest after · 6 done: 1 or 0
+--       7 what is said of a duplicate, %d for its row · 8 rejections kept at most · 9 lifetime of the upload's record (ms)
+--       10 chunks, 8 bytes each: u32 part, u16 first row, u16 rows - 1
+--       11 numbers in the order of the chunks, 13 bytes each: u16 bucket (position in KEYS after the fourth, from 0), 7 bytes field,
+--          u32 row of the upload, rising
+--       12… rejections found by the caller: row, rising, and JSON of each
+-- Gives {'ok', accepted, rejected in all, numbers in the index, {chunks of which no row was accepted, from 1}};
+--       {'state', state} where the campaign takes no recipients any more; {'moved'} where another connection carries the same upload;
+--       {'grow', buckets, numbers} where the index has grown meanwhile, or is too small.
 -- Again: the second call says {'moved'}: what the first did is in the upload's record and in the outbox.
 local campaign, upload, rejections, outbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local at = redis.call('HMGET', campaign, 'state', 'buckets')
+local at = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers')
 if at[1] ~= 'draft' and at[1] ~= 'scheduled' then return { 'state', at[1] or '' } end
-local taken = redis.call('HGET', upload, 'taken')
-if taken ~= ARGV[2] then return { 'moved', tonumber(taken) or -1 } end
-if at[2] ~= ARGV[1] then return { 'buckets', tonumber(at[2]) } end
+if (redis.call('HGET', upload, 'taken') or '0') ~= ARGV[3] then return { 'moved' } end
+local buckets, in_index = tonumber(at[2]), tonumber(at[3])
+if at[2] ~= ARGV[1] or in_index + #ARGV[11] / 13 > buckets * ARGV[2] then return { 'grow', buckets, in_index } end
 
-local kept = redis.call('LLEN', rejections)
-local kept_max, rejected, accepted = tonumber(ARGV[7]), 0, 0
+local kept, kept_max, rejected, accepted = redis.call('LLEN', rejections), tonumber(ARGV[8]), 0, 0
 local function reject(json)
   if kept < kept_max then
     redis.call('RPUSH', rejections, json)
@@ -26,27 +28,43 @@ local function reject(json)
   end
   rejected = rejected + 1
 end
-for i = 11, #ARGV do reject(ARGV[i]) end
+-- The caller's rejections and the duplicates, in the order of the rows.
+local told = 12
+local function reject_before(row)
+  while ARGV[told] and tonumber(ARGV[told]) < row do
+    reject(ARGV[told + 1])
+    told = told + 2
+  end
+end
 
-local numbers, pos = ARGV[10], 1
-for chunk = 1, #ARGV[9], 8 do
-  local part, start, rows = struct.unpack('<I4I2I2', ARGV[9], chunk)
-  local mask = {}
-  for i = 0, rows do
+local numbers, pos, unused = ARGV[11], 1, {}
+for chunk = 1, #ARGV[10], 8 do
+  local part, start, rows = struct.unpack('<I4I2I2', ARGV[10], chunk)
+  local mask, accepted_before = {}, accepted
+  for i = 1, rows + 1 do
     local bucket, field, row, after = struct.unpack('<I2c7I4', numbers, pos)
     pos = after
-    if redis.call('HSETNX', KEYS[5 + bucket], field, part * 65536 + start + i) == 1 then
-      mask[i + 1] = '\1'
+    reject_before(row)
+    if redis.call('HSETNX', KEYS[5 + bucket], field, part * 65536 + start + i - 1) == 1 then
+      mask[i] = '\1'
       accepted = accepted + 1
     else
-      mask[i + 1] = '\0'
-      reject(string.format(ARGV[6], row))
+      mask[i] = '\0'
+      reject(string.format(ARGV[7], row))
     end
   end
-  redis.call('HSET', outbox, part .. ':' .. start, table.concat(mask))
+  if accepted > accepted_before then
+    redis.call('HSET', outbox, part .. ':' .. start, table.concat(mask))
+  else
+    unused[#unused + 1] = (chunk + 7) / 8
+  end
 end
-if accepted > 0 then redis.call('HINCRBY', campaign, 'numbers', accepted) end
-redis.call('HSET', upload, 'taken', ARGV[3], 'digest', ARGV[4], 'done', ARGV[5])
+reject_before(math.huge)
+
+redis.call('HSET', campaign, 'numbers', in_index + accepted)
+redis.call('HSET', upload, 'taken', ARGV[4], 'digest', ARGV[5], 'done', ARGV[6])
 redis.call('HINCRBY', upload, 'accepted', accepted)
-if kept > 0 then redis.call('PEXPIRE', rejections, ARGV[8]) end
-return { 'ok', accepted, redis.call('HINCRBY', upload, 'rejected', rejected) }
+rejected = redis.call('HINCRBY', upload, 'rejected', rejected)
+redis.call('PEXPIRE', upload, ARGV[9])
+redis.call('PEXPIRE', rejections, ARGV[9])
+return { 'ok', accepted, rejected, in_index + accepted, unused }

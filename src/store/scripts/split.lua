@@ -1,5 +1,5 @@
 -- Grows the index of numbers by one bucket (linear hashing): half of what is in the first bucket moves to the second.
--- Both are written anew, so that they stay packed (a Redis hash of more than 128 entries would not be, and never packs again).
+-- Both are written anew, so that they are packed again even if the first had outgrown that.
 --
 -- KEYS  campaign, bucket that is split, new bucket
 -- ARGV  buckets before, bit of the hash that decides (a power of two)

@@ -1,0 +1,131 @@
+//! Why intake did not do what was asked, by what the caller does next.
+
+use crate::{
+    domain::{
+        CampaignId, CampaignState, Language, UnixMs, WabaId,
+        template::{TemplateError, TemplateStatus},
+    },
+    intake::rows::UploadError,
+    store::StoreError,
+};
+
+/// Why a campaign, an upload or an action was not taken. Each text is a sentence for the caller; [`IntakeError::kind`] is
+/// for programs.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// There is no such campaign.
+    #[error("there is no campaign {0}")]
+    NotFound(String),
+    /// The request has problems, all of them told; nothing was changed.
+    #[error("{}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// The template can't be sent; nothing was changed.
+    #[error(transparent)]
+    Template(#[from] TemplateProblem),
+    /// The state of the campaign does not allow it.
+    #[error("campaign {id} is {state}: it can't {action}")]
+    State {
+        /// The campaign.
+        id: CampaignId,
+        /// Where it stands.
+        state: CampaignState,
+        /// What was wanted of it: `be launched`, `take recipients`.
+        action: &'static str,
+    },
+    /// Nothing of it would be sent any more.
+    #[error("campaign {id} expired at {at}")]
+    Expired {
+        /// The campaign.
+        id: CampaignId,
+        /// Its `expires_at`.
+        at: UnixMs,
+    },
+    /// A campaign without recipients can't be launched: upload some first.
+    #[error("campaign {0} has no recipients: upload some before it is launched")]
+    Empty(CampaignId),
+    /// The upload id belongs to other rows: choose another one.
+    #[error(
+        "an upload with this id brought other rows before: repeat it with the same rows, or give new rows a new id"
+    )]
+    UploadConflict,
+    /// The same upload comes in over another connection: repeat it when that has ended.
+    #[error("the same upload is coming in over another connection: repeat it later")]
+    UploadInProgress,
+    /// The upload can't be read at all.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    /// The body broke off: repeat the upload with the same id.
+    #[error("the upload broke off ({0}): repeat it with the same Upload-Id, and what came before is skipped")]
+    Interrupted(String),
+    /// No campaign holds so many: use another one.
+    #[error("campaign {0} is full: put the other recipients into another one")]
+    TooManyRecipients(CampaignId),
+    /// Redis failed. After `Unavailable` the change may have happened: repeat the call.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a template can't be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateProblem {
+    /// Meta does not have it.
+    #[error("WABA {waba} has no template {name} in {language}{}", elsewhere(.others))]
+    Missing {
+        /// Where it was looked for.
+        waba: WabaId,
+        /// Its name.
+        name: String,
+        /// The language that was asked for.
+        language: Language,
+        /// The languages in which there is one of this name.
+        others: Vec<Language>,
+    },
+    /// The templates of this WABA were never read from Meta: sync them, then repeat the call.
+    #[error("the templates of WABA {0} have not been read from Meta yet: sync them, then try again")]
+    NotSynced(WabaId),
+    /// Meta does not send it now.
+    #[error("template {template} is {}: Meta sends only templates that are APPROVED", name(.status))]
+    NotApproved {
+        /// Name and language.
+        template: String,
+        /// Where it stands.
+        status: TemplateStatus,
+    },
+    /// It has a part that this version can't send.
+    #[error(transparent)]
+    Unsupported(#[from] TemplateError),
+}
+
+impl IntakeError {
+    /// A name for programs that never changes.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            IntakeError::NotFound(_) => "campaign-not-found",
+            IntakeError::Invalid(_) => "invalid",
+            IntakeError::Template(TemplateProblem::Missing { .. }) => "template-missing",
+            IntakeError::Template(TemplateProblem::NotSynced(_)) => "templates-not-synced",
+            IntakeError::Template(TemplateProblem::NotApproved { .. }) => "template-not-approved",
+            IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
+            IntakeError::State { .. } => "campaign-state",
+            IntakeError::Expired { .. } => "campaign-expired",
+            IntakeError::Empty(_) => "campaign-empty",
+            IntakeError::UploadConflict => "upload-conflict",
+            IntakeError::UploadInProgress => "upload-in-progress",
+            IntakeError::Upload(_) => "upload-unreadable",
+            IntakeError::Interrupted(_) => "upload-interrupted",
+            IntakeError::TooManyRecipients(_) => "too-many-recipients",
+            IntakeError::Store(StoreError::Unavailable(_)) => "unavailable",
+            IntakeError::Store(_) => "internal",
+        }
+    }
+}
+
+fn elsewhere(languages: &[Language]) -> String {
+    let codes: Vec<&str> = languages.iter().map(Language::as_str).collect();
+    if codes.is_empty() { String::new() } else { format!("; there is one in {}", codes.join(", ")) }
+}
+
+/// The status as Meta writes it.
+fn name(status: &TemplateStatus) -> String {
+    serde_json::to_value(status).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+}

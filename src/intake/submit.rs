@@ -1,0 +1,239 @@
+//! Campaigns as callers submit them, and what callers then do with them.
+//!
+//! If the process dies in the middle of a submission: the campaign is there as a draft, with a part of the recipients
+//! that came along. Submitted again under its `external_id`, it is continued where it was cut.
+//! Never: changes anything before everything was checked.
+
+use std::collections::HashSet;
+
+use futures_util::stream;
+use serde::Deserialize as _;
+use ulid::Ulid;
+
+use super::{
+    Action, Intake, IntakeError, NewCampaign, Submitted, TemplateName, TemplateProblem, UploadResult, rows::Row,
+    upload::UploadId,
+};
+use crate::{
+    domain::{
+        Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Reject, Template, UnixMs, WabaId,
+        campaign::PRIORITY_DEFAULT,
+    },
+    store::campaigns::{CampaignRecord, Change},
+};
+
+/// The longest name of a campaign.
+const NAME_CHARS_MAX: usize = 200;
+/// The longest `external_id`.
+const EXTERNAL_ID_CHARS_MAX: usize = 200;
+
+impl Intake {
+    /// Stores a campaign with the recipients that came along, and launches it if that was asked for.
+    ///
+    /// An `external_id` that is known finds its campaign, whatever else is in `new`; what an earlier submission of it was
+    /// cut off from is made up for. A campaign whose recipients were all rejected stays a draft.
+    ///
+    /// Errors: `Invalid` with everything that is wrong, or `Template`: nothing was changed. `Store`: submit it again.
+    pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
+        let known = match &new.external_id {
+            Some(external_id) if is_external_id(external_id) => self.find(external_id).await?,
+            _ => None,
+        };
+        let (id, created) = match known {
+            Some(record) => (record.campaign.id, false),
+            None => self.store.create_campaign(&self.check(&new).await?).await?,
+        };
+        let upload = if new.recipients.is_empty() {
+            UploadResult::default()
+        } else {
+            self.take_values(id, UploadId::Submission, &new.recipients).await?.0
+        };
+        let mut record = self.campaign(id).await?;
+        let all_rejected = record.numbers == 0 && !new.recipients.is_empty();
+        if new.launch && record.state == CampaignState::Draft && !all_rejected {
+            record = self.act(id, Action::Launch).await?;
+        }
+        Ok(Submitted { id, created, state: record.state, upload })
+    }
+
+    /// Does `action` with a campaign. One that holds already, as when a call is repeated because its answer was lost,
+    /// changes nothing. When a pause has answered, nothing more of the campaign is claimed.
+    ///
+    /// Errors: `State`, `Expired` or `Empty` where that can't be: nothing was changed. `Store`: do it again.
+    pub async fn act(&self, id: CampaignId, action: Action) -> Result<CampaignRecord, IntakeError> {
+        self.change(id, action).await.map(|(record, _)| record)
+    }
+
+    /// As [`Intake::act`]; tells too whether it changed something.
+    pub(super) async fn change(&self, id: CampaignId, action: Action) -> Result<(CampaignRecord, bool), IntakeError> {
+        use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
+        let CampaignRecord { campaign, state, .. } = self.campaign(id).await?;
+        let now = self.clock.now();
+        let launched = if campaign.start_at.is_some_and(|at| at > now) { Scheduled } else { Running };
+        // From these states to that one; in these others it holds already. A campaign of a few recipients may be completed
+        // before its launch is repeated.
+        let (from, to, held, wish): (&[_], _, &[_], _) = match action {
+            Action::Launch => (&[Draft], launched, &[Scheduled, Running, Completed], "be launched"),
+            Action::Pause => (&[Running], Paused, &[Paused], "be paused"),
+            Action::Resume => (&[Paused], Running, &[Running, Completed], "be resumed"),
+            Action::Cancel => (&[Draft, Scheduled, Running, Paused], Cancelled, &[Cancelled], "be cancelled"),
+        };
+        if let (Running | Scheduled, Some(at)) = (to, campaign.expires_at)
+            && at <= now
+            && from.contains(&state)
+        {
+            return Err(IntakeError::Expired { id, at });
+        }
+        match self.store.change_campaign(id, from, to, now, None).await? {
+            Change::Done => Ok((self.campaign(id).await?, true)),
+            Change::Not(state) if held.contains(&state) => {
+                let record = self.campaign(id).await?;
+                // The call that this one repeats may have been cut between the campaign and its parts.
+                if record.applied < record.version {
+                    self.store.follow(id, now).await?;
+                }
+                Ok((record, false))
+            }
+            Change::Not(state) => Err(IntakeError::State { id, state, action: wish }),
+            Change::Empty => Err(IntakeError::Empty(id)),
+            Change::Missing => Err(IntakeError::NotFound(id.to_string())),
+        }
+    }
+
+    /// A campaign that is there.
+    pub(super) async fn campaign(&self, id: CampaignId) -> Result<CampaignRecord, IntakeError> {
+        self.store.campaign(id).await?.ok_or_else(|| IntakeError::NotFound(id.to_string()))
+    }
+
+    /// The campaign with this `external_id`. A submission that was cut may have left an id without a campaign.
+    pub(super) async fn find(&self, external_id: &str) -> Result<Option<CampaignRecord>, IntakeError> {
+        match self.store.campaign_by_external_id(external_id).await? {
+            Some(id) => Ok(self.store.campaign(id).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Recipients that came along in JSON, as an upload. Tells too whether they were there already.
+    pub(super) async fn take_values(
+        &self,
+        id: CampaignId,
+        upload_id: UploadId,
+        values: &[serde_json::Value],
+    ) -> Result<(UploadResult, bool), IntakeError> {
+        let row = |(value, number)| Row {
+            number,
+            recipient: RawRecipient::deserialize(value).map_err(|error| Reject::malformed_json(&error)),
+        };
+        let rows = stream::iter(values.iter().zip(1..).map(|value| Ok(vec![row(value)])));
+        self.take_rows(id, upload_id, rows).await
+    }
+
+    /// The campaign that `new` describes, if nothing is wrong with it.
+    async fn check(&self, new: &NewCampaign) -> Result<Campaign, IntakeError> {
+        let now = self.clock.now();
+        let mut problems = Vec::new();
+        if new.name.trim().is_empty() || new.name.chars().count() > NAME_CHARS_MAX {
+            problems.push(format!("name must have 1 to {NAME_CHARS_MAX} characters"));
+        }
+        if new.external_id.as_ref().is_some_and(|external_id| !is_external_id(external_id)) {
+            problems.push(format!(
+                "external_id must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control character"
+            ));
+        }
+        if new.priority.is_some_and(|priority| !(1..=10).contains(&priority)) {
+            problems.push("priority must be 1 to 10".to_owned());
+        }
+        check_times(new, now, &mut problems);
+        if new.launch && new.recipients.is_empty() {
+            problems.push("launch needs recipients: send them along, or launch when they are uploaded".to_owned());
+        }
+        let template = match self.check_lines(&new.lines, &mut problems) {
+            Some(waba) => self.check_template(&waba, &new.template).await,
+            None => return Err(IntakeError::Invalid(problems)),
+        };
+        match template {
+            Ok(template) if problems.is_empty() => Ok(Campaign {
+                id: CampaignId(Ulid::from_parts(now.0, rand::random())),
+                external_id: new.external_id.clone(),
+                name: new.name.clone(),
+                template,
+                lines: new.lines.clone(),
+                start_at: new.start_at,
+                expires_at: new.expires_at,
+                priority: new.priority.unwrap_or(PRIORITY_DEFAULT),
+                on_doubt: new.on_doubt,
+                created_at: now,
+            }),
+            Ok(_) => Err(IntakeError::Invalid(problems)),
+            // On its own it has a type of its own.
+            Err(IntakeError::Template(problem)) if !problems.is_empty() => {
+                problems.push(problem.to_string());
+                Err(IntakeError::Invalid(problems))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The WABA of `lines`, if there is one to look for the template in.
+    fn check_lines(&self, lines: &[LineId], problems: &mut Vec<String>) -> Option<WabaId> {
+        if lines.is_empty() {
+            problems.push("lines must name at least one line".to_owned());
+        }
+        let mut seen = HashSet::new();
+        let mut wabas = Vec::new();
+        for line in lines {
+            if !seen.insert(line) {
+                problems.push(format!("line {line} is named twice"));
+                continue;
+            }
+            match self.lines.get(line) {
+                None => problems.push(format!("line {line} is not configured")),
+                Some((waba, _)) if !wabas.contains(&waba) => wabas.push(waba),
+                Some(_) => {}
+            }
+        }
+        match wabas.as_slice() {
+            [] => None,
+            [waba] => Some(WabaId::clone(waba)),
+            [waba, other, ..] => {
+                problems.push(format!("lines must be of one WABA: they are of {waba} and {other}"));
+                None
+            }
+        }
+    }
+
+    /// The template, if Meta sends it and so can we.
+    async fn check_template(&self, waba: &WabaId, wanted: &TemplateName) -> Result<Template, IntakeError> {
+        let language = Language::from(wanted.language.as_str());
+        let Some(template) = self.store.template(waba, &wanted.name, language.as_str()).await? else {
+            let Some((all, _)) = self.store.templates(waba).await? else {
+                return Err(TemplateProblem::NotSynced(waba.clone()).into());
+            };
+            let same_name = all.into_iter().filter(|template| template.name == wanted.name);
+            let mut others: Vec<Language> = same_name.map(|template| template.language).collect();
+            others.sort_unstable();
+            let name = wanted.name.clone();
+            return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, others }.into());
+        };
+        if !template.is_sendable() {
+            let (template, status) = (template.to_string(), template.status);
+            return Err(TemplateProblem::NotApproved { template, status }.into());
+        }
+        Form::of(&template).map_err(TemplateProblem::Unsupported)?;
+        Ok(template)
+    }
+}
+
+fn is_external_id(text: &str) -> bool {
+    (1..=EXTERNAL_ID_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+fn check_times(new: &NewCampaign, now: UnixMs, problems: &mut Vec<String>) {
+    let Some(expires_at) = new.expires_at else { return };
+    if expires_at <= now {
+        problems.push(format!("expires_at is over: {expires_at}"));
+    }
+    if new.start_at.is_some_and(|start_at| expires_at <= start_at) {
+        problems.push("expires_at must be after start_at".to_owned());
+    }
+}

@@ -1,0 +1,385 @@
+//! Campaigns as they are submitted, what is refused of them, and what callers then do with them.
+
+mod support;
+
+use pregon::{
+    domain::{CampaignState, State, WabaId},
+    intake::{Action, Format, IntakeError, TemplateProblem},
+};
+use serde_json::{Value, json};
+use support::intake::{World, body, intake, minutes_from, new_campaign, row, rows};
+
+#[tokio::test]
+async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
+    let world = World::start().await;
+    let before = keys(&world).await;
+    let now = world.intake.clock.now();
+    let new = new_campaign(
+        "nobody/es_AR",
+        json!({
+            "name": " ", "external_id": "a\nb", "lines": ["3001", "9999", "3001"], "priority": 11, "launch": true,
+            "start_at": minutes_from(now, -5), "expires_at": minutes_from(now, -10),
+        }),
+    );
+    let Err(IntakeError::Invalid(problems)) = world.intake.submit(new).await else { panic!("not refused") };
+    let expected = [
+        "name must",
+        "external_id must",
+        "priority must",
+        "expires_at is over",
+        "expires_at must be after start_at",
+        "launch needs recipients",
+        "line 9999 is not configured",
+        "line 3001 is named twice",
+        "no template nobody",
+    ];
+    for text in expected {
+        assert_eq!(problems.iter().filter(|problem| problem.contains(text)).count(), 1, "{text} in {problems:?}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn lines_of_two_wabas_and_no_lines_at_all_are_refused() {
+    let world = World::start().await;
+    for (lines, text) in
+        [(json!([]), "at least one line"), (json!(["3001", "4001"]), "of one WABA: they are of 2001 and 2002")]
+    {
+        let new = new_campaign("order_update/es_AR", json!({ "lines": lines }));
+        let error = world.intake.submit(new).await.expect_err("refused");
+        assert!(matches!(error, IntakeError::Invalid(_)) && error.to_string().contains(text), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_template_that_can_be_sent_makes_a_campaign() {
+    let world = World::start().await;
+    let before = keys(&world).await;
+    let refuse = async |template: &str, more: Value| {
+        let error = world.intake.submit(new_campaign(template, more)).await.expect_err(template);
+        (error.kind(), error.to_string())
+    };
+    let (kind, text) = refuse("order_update/pt_BR", json!({})).await;
+    assert_eq!(
+        (kind, text.contains("no template order_update in pt_BR; there is one in es_AR")),
+        ("template-missing", true),
+        "{text}"
+    );
+    let (kind, text) = refuse("slow_week/pt-BR", json!({})).await;
+    assert_eq!((kind, text.contains("slow_week (pt_BR) is PAUSED")), ("template-not-approved", true), "{text}");
+    let (kind, text) = refuse("spring_cards/es_AR", json!({})).await;
+    assert_eq!((kind, text.contains("a carousel")), ("template-unsupported", true), "{text}");
+    let (kind, text) = refuse("order_update/es_AR", json!({ "lines": ["4001"] })).await;
+    assert_eq!((kind, text.contains("WABA 2002")), ("templates-not-synced", true), "{text}");
+    assert_eq!(keys(&world).await, before);
+
+    let submitted = world
+        .intake
+        .submit(new_campaign("order_update/es-AR", json!({})))
+        .await
+        .expect("a language as people write it");
+    assert_eq!(submitted.state, CampaignState::Draft);
+}
+
+#[tokio::test]
+async fn a_submission_with_recipients_is_launched_at_once_or_at_its_time() {
+    let world = World::start().await;
+    let recipients = json!([row(5_491_155_550_001), row(5_491_155_550_002), row(5_491_155_550_001), { "to": 7 }]);
+    let launched = json!({ "recipients": recipients, "launch": true });
+    let submitted = world.intake.submit(new_campaign("order_update/es_AR", launched.clone())).await.expect("taken");
+    assert!(submitted.created);
+    assert_eq!(submitted.state, CampaignState::Running);
+    assert_eq!((submitted.upload.accepted, submitted.upload.rejected_count), (2, 2));
+    let codes: Vec<_> =
+        submitted.upload.rejected.iter().map(|rejection| (rejection.row, rejection.code.as_str())).collect();
+    assert_eq!(codes, [(3, "duplicate"), (4, "not_e164")]);
+    assert_eq!(world.numbers(submitted.id).await, [5_491_155_550_001, 5_491_155_550_002]);
+    assert_eq!(world.count(submitted.id, State::Pending).await, 2);
+
+    let mut later = launched;
+    later["start_at"] = json!(minutes_from(world.intake.clock.now(), 10));
+    let submitted = world.intake.submit(new_campaign("order_update/es_AR", later)).await.expect("taken");
+    assert_eq!(submitted.state, CampaignState::Scheduled);
+    let more = world.upload(submitted.id, None, &rows([5_491_155_550_003])).await.expect("still takes recipients");
+    assert_eq!(more.accepted, 1);
+}
+
+#[tokio::test]
+async fn a_submission_whose_recipients_are_all_rejected_stays_a_draft_and_says_why() {
+    let world = World::start().await;
+    let new = new_campaign("order_update/es_AR", json!({ "recipients": [{ "to": "12" }, 5, null], "launch": true }));
+    let submitted = world.intake.submit(new).await.expect("taken");
+    assert_eq!((submitted.state, submitted.upload.accepted), (CampaignState::Draft, 0));
+    let reasons: Vec<&str> = submitted.upload.rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
+    assert!(reasons[0].contains("E.164") && reasons[1].contains("expected a recipient object"), "{reasons:?}");
+    let error = world.intake.act(submitted.id, Action::Launch).await.expect_err("nobody to send to");
+    assert!(matches!(error, IntakeError::Empty(id) if id == submitted.id), "{error}");
+}
+
+#[tokio::test]
+async fn the_same_external_id_is_the_same_campaign() {
+    let world = World::start().await;
+    let new = |numbers: std::ops::Range<u64>| {
+        let recipients: Vec<Value> = numbers.map(row).collect();
+        new_campaign("order_update/es_AR", json!({ "external_id": "spring", "recipients": recipients, "launch": true }))
+    };
+    let first = world.intake.submit(new(5_491_100_000_000..5_491_100_000_300)).await.expect("taken");
+    let again = world.intake.submit(new(5_491_100_000_000..5_491_100_000_300)).await.expect("known");
+    assert_eq!((first.created, again.created), (true, false));
+    assert_eq!((first.id, first.state, first.upload), (again.id, again.state, again.upload));
+    assert_eq!(world.numbers(first.id).await.len(), 300);
+
+    // Known before anything else is looked at: its template may be gone by now, its time over.
+    let (now, waba) = (world.intake.clock.now(), WabaId::from("2001"));
+    world.store().put_templates(&waba, &[], now).await.expect("no templates");
+    let bare =
+        new_campaign("order_update/es_AR", json!({ "external_id": "spring", "expires_at": minutes_from(now, -1) }));
+    assert_eq!(world.intake.submit(bare).await.expect("known").id, first.id);
+
+    let error = world.intake.submit(new(0..0)).await;
+    assert!(error.is_ok_and(|known| known.id == first.id));
+    let error = world
+        .intake
+        .submit(new(5_491_100_000_300..5_491_100_000_400))
+        .await
+        .expect_err("other rows are not dropped unseen");
+    assert!(matches!(error, IntakeError::UploadConflict), "{error}");
+}
+
+#[tokio::test]
+async fn submissions_of_one_external_id_at_once_make_one_campaign() {
+    let world = World::start().await;
+    let submissions = (0..8).map(|_| async {
+        let other = intake(world.redis.url()).await;
+        let recipients: Vec<Value> = (5_491_100_000_000..5_491_100_000_050).map(row).collect();
+        let new = || {
+            new_campaign("order_update/es_AR", json!({ "external_id": "x", "recipients": recipients, "launch": true }))
+        };
+        loop {
+            match other.submit(new()).await {
+                Ok(submitted) => return submitted,
+                Err(IntakeError::UploadInProgress) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    let submitted = futures_util::future::join_all(submissions).await;
+    assert_eq!(submitted.iter().filter(|submitted| submitted.created).count(), 1);
+    assert!(submitted.iter().all(|one| one.id == submitted[0].id && one.upload.accepted == 50));
+    assert_eq!(world.store().newest_campaigns(None, 10).await.expect("campaigns"), [submitted[0].id]);
+    assert_eq!(world.numbers(submitted[0].id).await.len(), 50);
+}
+
+#[tokio::test]
+async fn a_submission_that_was_cut_is_made_up_for() {
+    let world = World::start().await;
+    let recipients: Vec<Value> = (5_491_100_000_000..5_491_100_000_010).map(row).collect();
+    // Cut after the campaign was stored, before its recipients.
+    let cut =
+        world.intake.submit(new_campaign("order_update/es_AR", json!({ "external_id": "x" }))).await.expect("stored");
+    let whole = json!({ "external_id": "x", "recipients": recipients, "launch": true });
+    let again = world.intake.submit(new_campaign("order_update/es_AR", whole.clone())).await.expect("continued");
+    assert_eq!(
+        (again.id, again.created, again.state, again.upload.accepted),
+        (cut.id, false, CampaignState::Running, 10)
+    );
+    // Afterwards nothing that an operator did is undone.
+    world.intake.act(cut.id, Action::Pause).await.expect("paused");
+    let again = world.intake.submit(new_campaign("order_update/es_AR", whole)).await.expect("known");
+    assert_eq!((again.state, again.upload.accepted), (CampaignState::Paused, 10));
+}
+
+#[tokio::test]
+async fn a_row_that_can_not_work_is_rejected_with_its_number_and_its_reason() {
+    let world = World::start().await;
+    let cases: &[(&str, &str, &str)] = &[
+        ("order_update/es_AR", r#"{"to":"5491155550001","params":{"1":"a","2":"b"}}"#, "not_e164"),
+        ("order_update/es_AR", r#"{"to":"+5491155550000","params":{"1":"a","2":"b"}}"#, "duplicate"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"a"}}"#, "parameter_missing"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"a","2":"b","3":"c"}}"#, "parameter_unknown"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"a","1":"b","2":"c"}}"#, "given_twice"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"","2":"b"}}"#, "empty"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"a\nb","2":"b"}}"#, "whitespace"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"a\tb","2":"b"}}"#, "whitespace"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"a     b","2":"b"}}"#, "whitespace"),
+        (
+            "order_update/es_AR",
+            r#"{"to":"+5491155550001","params":{"1":"a","2":"b"},"header":"x"}"#,
+            "header_unexpected",
+        ),
+        (
+            "order_update/es_AR",
+            r#"{"to":"+5491155550001","params":{"1":"a","2":"b"},"buttons":{"0":"x"}}"#,
+            "button_unknown",
+        ),
+        ("order_update/es_AR", "not json", "malformed"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"TOO LONG","2":"b"}}"#, "too_long"),
+        ("order_update/es_AR", r#"{"to":"+5491155550001","params":{"1":"OVERLONG","2":"b"}}"#, "line_too_long"),
+        ("spring_title/es_AR", r#"{"to":"+5491155550001","params":{"1":"a"}}"#, "header_missing"),
+        ("store_opening/es_AR", r#"{"to":"+5491155550001","params":{"1":"a"},"header":"here"}"#, "header_form"),
+        ("coupon/es_AR", r#"{"to":"+5491155550001"}"#, "button_missing"),
+    ];
+    for &(template, row, code) in cases {
+        let id = world.draft(template).await;
+        if template.starts_with("order") {
+            world.upload(id, None, &rows([5_491_155_550_000])).await.expect("the first");
+        }
+        let row = row.replace("TOO LONG", &"x".repeat(1_000)).replace("OVERLONG", &"x".repeat(70_000));
+        let result = world.upload(id, None, &format!("\n{row}\n")).await.expect("answered");
+        assert_eq!((result.accepted, result.rejected_count), (0, 1), "{code}");
+        let rejection = &result.rejected[0];
+        assert_eq!((rejection.row, rejection.code.as_str()), (1, code), "{}", rejection.reason);
+        assert!(rejection.reason.len() > 10, "{}", rejection.reason);
+    }
+}
+
+#[tokio::test]
+async fn csv_and_ndjson_make_the_same_recipients() {
+    let world = World::start().await;
+    let (csv, ndjson) = (world.draft("welcome/en_GB").await, world.draft("welcome/en_GB").await);
+    let table = "header;first_name;to;order_number\nAcme;\"Ana; María\";+5491155550001;A-1\n;Bo;+5491155550002;A-2\nAcme;Bo;+5491155550002;A-2\n";
+    let result = world.intake.upload(csv, None, Format::Csv, body(table)).await.expect("taken");
+    let codes: Vec<_> = result.rejected.iter().map(|rejection| (rejection.row, rejection.code.as_str())).collect();
+    assert_eq!((result.accepted, codes), (2, vec![(2, "header_missing")]));
+    let lines = [
+        json!({ "to": "+5491155550001", "header": "Acme", "params": { "first_name": "Ana; María", "order_number": "A-1" } }),
+        json!({ "to": "+5491155550002", "header": "Acme", "params": { "first_name": "Bo", "order_number": "A-2" } }),
+    ];
+    world.upload(ndjson, None, &format!("{}\n{}", lines[0], lines[1])).await.expect("taken");
+    assert_eq!(world.recipients(csv).await, world.recipients(ndjson).await);
+
+    let before = keys(&world).await;
+    let error = world
+        .intake
+        .upload(csv, None, Format::Csv, body("phone,name\n+5491155550003,x\n"))
+        .await
+        .expect_err("no column to");
+    assert_eq!(error.kind(), "upload-unreadable");
+    assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn every_action_is_taken_answered_as_done_or_refused_by_the_state() {
+    use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
+    let world = World::start().await;
+    let now = world.intake.clock.now();
+    let actions = [Action::Launch, Action::Pause, Action::Resume, Action::Cancel];
+    // What each action leads to; `None`: refused.
+    let table = [
+        (Draft, [Some(Running), None, None, Some(Cancelled)]),
+        (Scheduled, [Some(Scheduled), None, None, Some(Cancelled)]),
+        (Running, [Some(Running), Some(Paused), Some(Running), Some(Cancelled)]),
+        (Paused, [None, Some(Paused), Some(Running), Some(Cancelled)]),
+        (Completed, [Some(Completed), None, Some(Completed), None]),
+        (Cancelled, [None, None, None, Some(Cancelled)]),
+    ];
+    for (state, ends) in table {
+        for (action, end) in actions.into_iter().zip(ends) {
+            let id = world.draft("order_update/es_AR").await;
+            world.upload(id, None, &rows([5_491_155_550_001])).await.expect("a recipient");
+            if state != Draft {
+                world.store().change_campaign(id, &[Draft], state, now, None).await.expect("changed");
+            }
+            // Twice: the answer of the first may have been lost.
+            for _ in 0..2 {
+                match (world.intake.act(id, action).await, end) {
+                    (Ok(record), Some(end)) => {
+                        assert_eq!((record.state, record.applied), (end, record.version), "{action:?} of {state}")
+                    }
+                    (Err(IntakeError::State { id: named, state: at, .. }), None) => {
+                        assert_eq!((named, at), (id, state))
+                    }
+                    (result, _) => panic!("{action:?} of a campaign that is {state}: {result:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_expired_campaign_is_not_launched_or_resumed_but_can_be_cancelled() {
+    let world = World::start().await;
+    let now = world.intake.clock.now();
+    let soon = json!({ "expires_at": pregon::domain::UnixMs(now.0 + 400), "recipients": [row(5_491_155_550_001)] });
+    let id = world.intake.submit(new_campaign("order_update/es_AR", soon)).await.expect("taken").id;
+    support::until("it expired", async || world.intake.clock.now().0 > now.0 + 400).await;
+    let error = world.intake.act(id, Action::Launch).await.expect_err("over");
+    assert!(matches!(error, IntakeError::Expired { .. }), "{error}");
+    let record = world.intake.act(id, Action::Cancel).await.expect("cancelled");
+    assert_eq!((record.state, world.count(id, State::Cancelled).await), (CampaignState::Cancelled, 1));
+}
+
+#[tokio::test]
+async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_repetition() {
+    let world = World::start().await;
+    let id = world.draft("order_update/es_AR").await;
+    world.upload(id, None, &rows([5_491_155_550_001])).await.expect("a recipient");
+    world.intake.act(id, Action::Launch).await.expect("launched");
+    // As a pause leaves it whose process died between the campaign and its parts.
+    let mut redis = world.redis.connection().await;
+    let key = world.store().keys.campaign(id);
+    let () = deadpool_redis::redis::pipe()
+        .hset(&key, "state", "paused")
+        .ignore()
+        .hincr(&key, "version", 1)
+        .ignore()
+        .query_async(&mut redis)
+        .await
+        .expect("a cut pause");
+    let record = world.intake.act(id, Action::Pause).await.expect("paused");
+    let part = record.parts[0].0;
+    let claim =
+        world.store().claim(part, 1, world.intake.clock.now(), 10, world.intake.clock.now()).await.expect("a claim");
+    assert!(matches!(claim, pregon::store::parts::Claim::Held), "{claim:?}");
+}
+
+#[tokio::test]
+async fn a_campaign_that_is_not_there_is_not_found() {
+    let world = World::start().await;
+    let id = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
+    assert_eq!(world.intake.act(id, Action::Launch).await.expect_err("unknown").kind(), "campaign-not-found");
+    assert_eq!(world.upload(id, None, "").await.expect_err("unknown").kind(), "campaign-not-found");
+}
+
+#[tokio::test]
+async fn a_template_problem_says_what_the_caller_can_do() {
+    let world = World::start().await;
+    let error = world.intake.submit(new_campaign("order_update/en_US", json!({}))).await.expect_err("missing");
+    let IntakeError::Template(TemplateProblem::Missing { others, .. }) = error else { panic!("{error}") };
+    assert_eq!(others.iter().map(|language| language.as_str()).collect::<Vec<_>>(), ["es_AR"]);
+}
+
+#[tokio::test]
+async fn answers_of_a_transaction_never_reach_another_command() {
+    let world = World::start().await;
+    let one = world.store().over_one_connection().await.expect("a connection");
+    let waba = WabaId::from("2003");
+    let (put, found) = tokio::join!(
+        async {
+            for n in 0..50 {
+                one.put_templates(&waba, &[], pregon::domain::UnixMs(n)).await.expect("put");
+            }
+        },
+        async {
+            for n in 0..200u64 {
+                let key = format!("key:{n}");
+                let cmd = |name: &str| deadpool_redis::redis::cmd(name);
+                one.query::<String>("SET", cmd("SET").arg(&key).arg(n)).await.expect("SET");
+                assert_eq!(one.query::<u64>("GET", cmd("GET").arg(&key)).await.expect("GET"), n);
+            }
+            one.templates(&waba).await.expect("read")
+        }
+    );
+    let ((), found) = (put, found);
+    assert!(found.is_some_and(|(templates, _)| templates.is_empty()));
+}
+
+/// Every key, to see that nothing changed.
+async fn keys(world: &World) -> Vec<String> {
+    let mut redis = world.redis.connection().await;
+    let mut keys: Vec<String> =
+        deadpool_redis::redis::cmd("KEYS").arg("*").query_async(&mut redis).await.expect("KEYS");
+    keys.sort_unstable();
+    keys
+}

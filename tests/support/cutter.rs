@@ -1,0 +1,93 @@
+//! A network that can be cut at any byte: between a store and its Redis.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    task::JoinHandle,
+};
+
+/// Passes on what a store says to Redis until it has passed on as many bytes as it may; then every connection ends, with
+/// the answers that were on their way.
+pub struct Cutter {
+    dir: TempDir,
+    left: Arc<AtomicI64>,
+    task: JoinHandle<()>,
+}
+
+impl Cutter {
+    /// Before the Redis that listens on `url`. Passes on everything until it is told otherwise.
+    pub fn before(url: &str) -> Self {
+        let redis = PathBuf::from(url.strip_prefix("redis+unix://").expect("a URL of a socket"));
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(dir.path().join("cut.sock")).expect("a socket");
+        let left = Arc::new(AtomicI64::new(i64::MAX));
+        let (counter, accepted) = (Arc::clone(&left), redis);
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass_on(client, accepted.clone(), Arc::clone(&counter)));
+            }
+        });
+        Self { dir, left, task }
+    }
+
+    /// Where a store connects.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.dir.path().join("cut.sock").display())
+    }
+
+    /// Passes on `bytes` more, and then nothing.
+    pub fn cut_after(&self, bytes: i64) {
+        self.left.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Passes on everything again.
+    pub fn mend(&self) {
+        self.left.store(i64::MAX, Ordering::SeqCst);
+    }
+
+    /// Bytes passed on since `cut_after(bytes)`.
+    pub fn used_of(&self, bytes: i64) -> i64 {
+        bytes - self.left.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass_on(mut client: UnixStream, redis: impl AsRef<Path>, left: Arc<AtomicI64>) {
+    if left.load(Ordering::SeqCst) <= 0 {
+        return;
+    }
+    let Ok(mut server) = UnixStream::connect(redis).await else { return };
+    let (mut question, mut answer) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut question) => {
+                let Ok(n @ 1..) = read else { return };
+                let may = left.fetch_sub(n as i64, Ordering::SeqCst).clamp(0, n as i64) as usize;
+                // What was passed on is carried out, perhaps, and its answer is lost.
+                if server.write_all(&question[..may]).await.is_err() || may < n {
+                    return;
+                }
+            }
+            read = server.read(&mut answer) => {
+                let Ok(n @ 1..) = read else { return };
+                if left.load(Ordering::SeqCst) <= 0 || client.write_all(&answer[..n]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -137,6 +137,7 @@ async fn dispatch(url: &str, n: u64) -> (f64, f64) {
         graph: GraphConfig { base_url: url.to_owned(), ..GraphConfig::default() },
         threads: 1,
         health: Health::starting(&[]),
+        open: Arc::default(),
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(worker.run(stop.clone()));

@@ -20,6 +20,7 @@ pub mod domain;
 pub mod graph;
 pub mod intake;
 pub mod ops;
+pub mod serve;
 pub mod sim;
 pub mod stats;
 pub mod store;

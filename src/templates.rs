@@ -19,17 +19,22 @@ pub enum SyncError {
     Store(#[from] StoreError),
 }
 
-/// Reads the templates of every WABA that has a line. A WABA that fails is logged, and keeps what was known.
-pub async fn sync_all(store: &Store, graph: &GraphClient, lines: &[Line], now: UnixMs) {
+/// Reads the templates of every WABA that has a line, and tells for each how many there are, or why it failed: then what was
+/// known stays.
+pub async fn sync_all(store: &Store, graph: &GraphClient, lines: &[Line], now: UnixMs) -> Vec<(WabaId, Result<usize, String>)> {
     let mut wabas: Vec<(&WabaId, &Secret)> = lines.iter().map(|line| (&line.waba, &line.token)).collect();
     wabas.sort_by_key(|(waba, _)| *waba);
     wabas.dedup_by_key(|(waba, _)| *waba);
+    let mut results = Vec::with_capacity(wabas.len());
     for (waba, token) in wabas {
-        match sync(store, graph, waba, token, now).await {
+        let result = sync(store, graph, waba, token, now).await;
+        match &result {
             Ok(n) => info!(waba.id = %waba, n, "templates read"),
             Err(error) => warn!(waba.id = %waba, %error, "templates could not be read"),
         }
+        results.push((waba.clone(), result.map_err(|error| format!("waba {waba}: {error}"))));
     }
+    results
 }
 
 /// Reads the templates of a WABA, and holds back or lets go what follows from them. Gives how many there are.

@@ -6,6 +6,7 @@
 //! If the process dies: another worker takes the duty when its lease ends.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +21,6 @@ use crate::{
         Store, StoreError,
         campaigns::{CampaignRecord, Change},
         clock::Clock,
-        lines::Right,
     },
     templates,
 };
@@ -52,44 +52,30 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Keeps house until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        let right = Right::Duty("housekeeping");
-        let mut epoch = 0;
+    /// Keeps house until `stop`, whenever this worker has the duty.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+        self.store.on_duty("housekeeping", &self.name, self.lease, &stop, || self.keep_house(&stop)).await;
+        Ok(())
+    }
+
+    async fn keep_house(&self, stop: &CancellationToken) {
         let mut probed = Instant::now();
         let mut synced: Option<Instant> = None;
         while !stop.is_cancelled() {
-            match self.store.acquire(&[(right.clone(), epoch)], &self.name, self.lease).await {
-                Ok(epochs) => {
-                    // A lease that was lost is asked for anew in the next round.
-                    epoch = epochs.first().copied().flatten().unwrap_or(0);
-                    if epoch != 0 {
-                        if let Err(error) = self.campaigns().await {
-                            warn!(%error, "campaigns could not be looked after");
-                        }
-                        if synced.is_none_or(|at| at.elapsed() >= self.templates_every) {
-                            synced = Some(Instant::now());
-                            templates::sync_all(&self.store, &self.graph, &self.lines, self.clock.now()).await;
-                        }
-                        if probed.elapsed() >= PROBE_EVERY {
-                            probed = Instant::now();
-                            if let Err(error) = self.probe().await {
-                                warn!(%error, "what is held back could not be tried");
-                            }
-                        }
-                    }
+            if synced.is_none_or(|at| at.elapsed() >= self.templates_every) {
+                synced = Some(Instant::now());
+                templates::sync_all(&self.store, &self.graph, &self.lines, self.clock.now()).await;
+            }
+            if let Err(error) = self.campaigns().await {
+                warn!(%error, "campaigns could not be looked after");
+            }
+            if probed.elapsed() >= PROBE_EVERY {
+                probed = Instant::now();
+                if let Err(error) = self.probe().await {
+                    warn!(%error, "what is held back could not be tried");
                 }
-                Err(error) => warn!(%error, "no housekeeping"),
             }
-            tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-        if epoch != 0
-            && let Err(error) = self.store.release(&right, &self.name, epoch).await
-        {
-            warn!(%error, "another worker will keep house a little later");
+            stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
         }
     }
 

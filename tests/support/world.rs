@@ -140,6 +140,7 @@ impl TestWorker {
             },
             threads: 1,
             health: Health::starting(&[]),
+            open: Arc::default(),
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();

@@ -24,14 +24,29 @@ use crate::domain::State;
 /// Something to tell the owner of a WABA.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Update {
-    /// Of a message, by its number on the line. Times are milliseconds since the start.
-    Status { line: u16, message: u32, at_ms: u32, status: State, token: bool, again: bool },
+    /// Of a message.
+    Status(StatusUpdate),
     /// Somebody taps a button of a message: becomes `Inbound` when it travels.
     Tap { line: u16, message: u32 },
     /// From a person, by its number on the line.
     Inbound { line: u16, inbound: u32 },
     /// The status of a template has changed.
     Template { template: usize },
+}
+
+/// A status of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StatusUpdate {
+    pub(super) line: u16,
+    /// Its number on the line.
+    pub(super) message: u32,
+    /// Its timestamp, in milliseconds since the start.
+    pub(super) at_ms: u32,
+    pub(super) status: State,
+    /// It carries the token of its send.
+    pub(super) token: bool,
+    /// It has travelled before.
+    pub(super) again: bool,
 }
 
 /// The updates of one WABA.
@@ -63,7 +78,7 @@ struct Post {
     updates: Vec<Update>,
     first_try: Instant,
     failures: u32,
-    /// Told when the first try is over, however it ended.
+    /// Dropped when the first try is over, however it ended.
     tried: Option<oneshot::Sender<()>>,
 }
 
@@ -111,10 +126,20 @@ impl Courier {
         (fresh + retries) as u64
     }
 
+    /// Whether this is the run that is on.
+    fn is_of(&self, run: u64) -> bool {
+        lock(&self.calendar).run == run
+    }
+
     fn sign(&self, body: &[u8]) -> String {
         let mut mac = self.key.clone();
         mac.update(body);
         format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+    }
+
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed, so that there is always a permit.
+        self.slots.clone().acquire_owned().await.ok()
     }
 
     /// One try. True if it was answered 200.
@@ -213,15 +238,8 @@ pub(super) async fn deliver_now(world: &SharedWorld, waba: usize, run: u64, upda
     let (tried, over) = oneshot::channel();
     let post = Post { tried: Some(tried), ..post_of(world, waba, run, vec![update]) };
     launch(world, waba, post, None);
-    // An error means that the stand-in stops.
+    // Nothing is ever sent: it ends when the sender is dropped.
     let _ = over.await;
-}
-
-impl Courier {
-    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed, so that there is always a permit.
-        self.slots.clone().acquire_owned().await.ok()
-    }
 }
 
 fn post_of(world: &SharedWorld, waba: usize, run: u64, mut updates: Vec<Update>) -> Post {
@@ -248,8 +266,8 @@ async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
     let counts = &world.counts;
     let updates = post.updates.len() as u64;
     loop {
-        let is_200 = courier.post(&post).await;
-        if post.run != lock(&courier.calendar).run {
+        let is_200 = courier.is_of(post.run) && courier.post(&post).await;
+        if !courier.is_of(post.run) {
             // A reset came in between: this is no longer anybody's update.
             counts.pending.settle(updates);
             return;
@@ -263,7 +281,6 @@ async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
         }
         counts.posts_failed.fetch_add(1, Ordering::Relaxed);
         post.failures += 1;
-        // Dropping it tells whoever waits for the first try.
         post.tried = None;
         let wait = wait_after(post.failures);
         if post.first_try.elapsed() + wait > courier.settings.retry_for {
@@ -274,6 +291,10 @@ async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
         }
         if !wait.is_zero() {
             let mut calendar = lock(&courier.calendar);
+            if calendar.run != post.run {
+                counts.pending.settle(updates);
+                return;
+            }
             calendar.retries.entry(millis(world.now() + wait)).or_default().push(post);
             calendar.retries_len += 1;
             courier.changed.notify_one();
@@ -293,7 +314,7 @@ fn wait_after(failures: u32) -> Duration {
 /// Books what a webhook that was answered 200 has told.
 fn tell(world: &SharedWorld, post: &Post) {
     for update in &post.updates {
-        if let Update::Status { line, message, status, again, .. } = *update {
+        if let Update::Status(StatusUpdate { line, message, status, again, .. }) = *update {
             world.counts.duplicated.fetch_add(u64::from(again), Ordering::Relaxed);
             let mut state = world.lines[usize::from(line)].state();
             if state.run == post.run {

@@ -68,7 +68,7 @@ pub struct Tally {
     pub rates: Option<Rates>,
 }
 
-/// How fast a line was used. Times are taken when a request's head has arrived, to the microsecond.
+/// How fast a line was used, to the microsecond: of a request when its head has arrived, of a message when it was accepted.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Rates {
     /// What the line may be used for, in messages a second.

@@ -98,7 +98,7 @@ pub struct MessageRecord {
     pub state: State,
     /// Where it ends.
     pub planned: State,
-    /// With which code, if it fails.
+    /// The code of its `failed` status, if it has one, even if it is delivered after that.
     pub code: Option<u32>,
     /// When it was accepted.
     pub accepted_at: UnixMs,

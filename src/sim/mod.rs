@@ -2,7 +2,7 @@
 //! every way a scenario asks for, and keeps a ledger of the truth.
 //!
 //! A product of its own for load tests, demonstrations and tests of any sender. It shares nothing with the sender but
-//! the types of ids: what Meta's wire format is, it knows for itself, so that a mistake there is not made twice.
+//! plain types of [`crate::domain`]: what Meta's wire format is, it knows for itself, so that a mistake there is not made twice.
 //!
 //! ```text
 //!             ┌─ server ─▶ send ─▶ wanted (what Meta checks) ─▶ line (limits, messages, counts) ─┐
@@ -29,7 +29,10 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 mod behaviour;
@@ -113,7 +116,7 @@ impl Sim {
         lines.flat_map(|line| self.world.messages(line, 0, u32::MAX)).collect()
     }
 
-    /// Resolves when no update waits for its time, is under way, or waits for a retry.
+    /// Resolves when no update waits for its time, is under way, or waits for a retry. Never after a stop that left some.
     pub async fn idle(&self) {
         self.world.counts.pending.none().await;
     }
@@ -143,12 +146,11 @@ pub async fn run(scenario: &str, listen: &str) -> Result<(), SimError> {
         named => named,
     }?;
     let seed = played.seed;
+    let mut terminate = signal(SignalKind::terminate()).map_err(SimError::Signal)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| SimError::Listen(listen.into(), error))?;
     let shutdown = CancellationToken::new();
     let sim = Sim::start(played, listener, shutdown.clone()).await?;
     println!("the stand-in for Meta listens on http://{} (scenario {scenario}, seed {seed})", sim.addr());
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(SimError::Signal)?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(SimError::Signal)?,
         _ = terminate.recv() => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    courier::Update,
+    courier::{StatusUpdate, Update},
     line::{Content, Line},
     message::{inbound_wamid, wamid},
     template::TemplateStatus,
@@ -28,21 +28,20 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
     for update in updates {
         if let Update::Tap { line, message } = *update {
             let mut state = world.lines[usize::from(line)].state();
-            let inbound = state.tapped(message, world.now()).filter(|_| state.run == run);
-            // Without an inbound message a reset came in between, and the number below finds nothing.
+            let inbound = if state.run == run { state.tapped(message, world.now()) } else { None };
+            // Without one a reset came in between, and this number finds nothing.
             *update = Update::Inbound { line, inbound: inbound.unwrap_or(u32::MAX) };
         }
         match *update {
-            Update::Status { line, message, at_ms, status, token, .. } => {
-                let line = &world.lines[usize::from(line)];
-                let at = world.unix(Duration::from_millis(at_ms.into())).seconds();
-                if let Some(told) = StatusBody::of(world, line, message, status, at, token) {
-                    value_for(&mut messages.changes, line, status == State::Failed).push_status(told);
+            Update::Status(update) => {
+                let line = &world.lines[usize::from(update.line)];
+                if let Some(told) = StatusBody::of(world, line, run, update) {
+                    value_for(&mut messages.changes, line, update.status == State::Failed).push_status(told);
                 }
             }
             Update::Inbound { line, inbound } => {
                 let line = &world.lines[usize::from(line)];
-                if let Some(told) = InboundBody::of(world, line, inbound) {
+                if let Some(told) = InboundBody::of(world, line, run, inbound) {
                     value_for(&mut messages.changes, line, false).push_message(told);
                 }
             }
@@ -244,10 +243,11 @@ impl<'a> MessagesValue<'a> {
 
 impl StatusBody {
     /// `None` if a reset has taken the message away.
-    fn of(world: &SharedWorld, line: &Line, number: u32, status: State, at: u64, token: bool) -> Option<Self> {
+    fn of(world: &SharedWorld, line: &Line, run: u64, update: StatusUpdate) -> Option<Self> {
+        let StatusUpdate { message: number, at_ms, status, token, .. } = update;
         let state = line.state();
-        let message = state.messages.get(number)?;
-        let (run, to, code, template) = (state.run, message.to, message.code, message.template);
+        let message = state.messages.get(number).filter(|_| state.run == run)?;
+        let (to, code, template) = (message.to, message.code, message.template);
         let callback = Some(message.callback.clone()).filter(|callback| token && !callback.is_empty());
         drop(state);
         let category = || match template {
@@ -259,7 +259,7 @@ impl StatusBody {
         Some(Self {
             id: wamid(run, line.index, number),
             status: status.name(),
-            timestamp: at.to_string(),
+            timestamp: world.unix(Duration::from_millis(at_ms.into())).seconds().to_string(),
             recipient_id: to.digits().to_string(),
             biz_opaque_callback_data: callback,
             pricing: pricing.then(|| Pricing {
@@ -281,10 +281,9 @@ impl StatusBody {
 
 impl InboundBody {
     /// `None` if a reset has taken it away.
-    fn of(world: &SharedWorld, line: &Line, number: u32) -> Option<Self> {
+    fn of(world: &SharedWorld, line: &Line, run: u64, number: u32) -> Option<Self> {
         let state = line.state();
-        let inbound = state.inbound.get(usize::try_from(number).ok()?)?.clone();
-        let run = state.run;
+        let inbound = state.inbound.get(usize::try_from(number).ok()?).filter(|_| state.run == run)?.clone();
         drop(state);
         let mut body = Self {
             from: inbound.from.digits().to_string(),

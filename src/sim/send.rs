@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     behaviour::{Behaviour, Plan},
-    courier::{self, Update},
+    courier::{self, StatusUpdate, Update},
     delay::Draws,
     ledger::Answer,
     line::{Accepting, Line},
@@ -164,15 +164,14 @@ impl Attempt<'_> {
         let courier = self.world.wabas[self.line.waba].courier.as_ref()?;
         let line = self.line.index;
         let mut updates = plan.updates.iter().map(|planned| {
-            let at_ms = u32::try_from(millis(planned.at)).unwrap_or(u32::MAX);
-            let update = Update::Status {
+            let update = Update::Status(StatusUpdate {
                 line,
                 message,
-                at_ms,
+                at_ms: u32::try_from(millis(planned.at)).unwrap_or(u32::MAX),
                 status: planned.status,
                 token: planned.token,
                 again: planned.again,
-            };
+            });
             (planned.due, update)
         });
         let early = if plan.first_before_answer { updates.next() } else { None };

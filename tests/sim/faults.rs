@@ -67,8 +67,7 @@ async fn no_answer_comes_before_the_client_gives_up_and_the_ledger_knows_the_tru
         (Faults { no_answer_after_accept: 1.0, ..Faults::default() }, "no_answer_after_accept", 1),
     ] {
         let mut stand = with(faults).await;
-        stand.http =
-            reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(500)).build().expect("a client");
+        stand.http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build().expect("a client");
         let error = stand.try_send("3001", &order(1, "")).await.expect_err("no answer");
         assert!(error.is_timeout(), "{error:?}");
         let total = stand.ledger().total;

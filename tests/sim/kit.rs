@@ -41,6 +41,8 @@ pub(crate) fn telling(webhook: &Webhook, statuses: Statuses) -> Scenario {
         ..statuses
     };
     scenario.webhooks.batch_window = Duration::from_millis(2);
+    // One POST after the other: only the scenario changes the order.
+    scenario.webhooks.posts_at_once = 1;
     scenario.wabas[0].webhook = Some(Target { url: webhook.url.clone(), app_secret: SECRET.into() });
     scenario
 }

@@ -200,8 +200,8 @@ async fn the_ledger_tells_who_got_more_than_one_message() {
     assert_eq!(total.recipients_reached_twice, 3);
     assert_eq!((first.unique_recipients, first.duplicated_recipients, first.duplicate_messages), (3, 1, 1));
     assert_eq!((second.unique_recipients, second.duplicated_recipients, second.duplicate_messages), (2, 2, 3));
-    let (_, over_http) = stand.get("/sim/ledger").await;
-    assert_eq!(over_http, serde_json::to_value(&ledger).expect("JSON"));
+    let over_http = stand.http.get(format!("{}/sim/ledger", stand.base)).send().await.expect("an answer");
+    assert_eq!(over_http.text().await.expect("text"), serde_json::to_string(&ledger).expect("JSON"));
 }
 
 #[tokio::test]

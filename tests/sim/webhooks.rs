@@ -93,8 +93,7 @@ async fn duplicates_are_told_word_for_word_and_counted_once() {
 async fn disorder_shows_in_the_arrival_and_not_in_the_timestamps() {
     let webhook = Webhook::start().await;
     let mut scenario = telling(&webhook, Statuses { disordered: 1.0, ..Statuses::default() });
-    // A single POST at a time, and seconds between the timestamps: nothing else can change the order.
-    scenario.webhooks.posts_at_once = 1;
+    // Timestamps have whole seconds.
     scenario.statuses.delivered_after = "1500ms".parse().expect("a delay");
     let stand = Stand::start(scenario).await;
     stand.send(&order(1, "")).await;

@@ -84,6 +84,7 @@ pub struct Output {
 
 /// Which server is asked.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Server")]
 pub struct Server {
     /// The server's address
     #[arg(long, global = true, value_name = "URL", env = "PREGON_SERVER", default_value = "http://127.0.0.1:8080")]

@@ -84,7 +84,7 @@ fn configuration(config: &Config, options: &ConfigOptions) -> Check {
         Some(path) => path.display().to_string(),
         None => "defaults and environment".into(),
     }];
-    found.push(format!("{} lines, {} WABAs", config.lines.len(), config.wabas.len()));
+    found.push(format!("lines: {}, WABAs: {}", config.lines.len(), config.wabas.len()));
     if options.roles.contains(&Role::Api) {
         let names: Vec<_> = config.http.api_keys.iter().map(|key| key.name.as_str()).collect();
         found.push(format!("API keys: {}", names.join(", ")));

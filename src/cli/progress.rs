@@ -53,9 +53,16 @@ impl CampaignProgress {
     }
 
     /// Leaves the last view where it is; what is printed next stands below it.
-    pub fn finish(self) {
-        if let View::Live(live) = self.0 {
-            live.finish();
+    ///
+    /// Errors: standard output is closed.
+    pub fn finish(self) -> io::Result<()> {
+        match self.0 {
+            View::Live(live) => {
+                live.finish();
+                // The cursor was left at the end of the last line.
+                out::line("")
+            }
+            View::Lines(_) => Ok(()),
         }
     }
 }
@@ -93,8 +100,9 @@ impl Live {
     }
 }
 
+/// Breaks a line that the terminal is too narrow for: a number that is cut off reads as another one.
 fn text_style() -> ProgressStyle {
-    ProgressStyle::with_template("{wide_msg}").expect("a good template")
+    ProgressStyle::with_template("{msg}").expect("a good template")
 }
 
 /// `45,210 of 100,000 · 45.2 % · 79.6/s · 12m 5s left`

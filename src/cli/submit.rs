@@ -39,15 +39,10 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failu
     let campaign = new_campaign(&options)?;
     let mut source = Source::open(&options.file, options.external_id.as_deref()).await?;
     let created = client.create(&campaign).await?;
-    let uploaded = upload(client, created.id, &mut source)
+    let (uploaded, state) = fill_and_launch(client, &created, &mut source, options.no_launch)
         .await
         .map_err(|failure| unfinished(&created, options.external_id.is_some(), &failure))?;
-
-    let mut submitted = Submitted { id: created.id, state: created.state, uploaded: &uploaded };
-    // A campaign that was known by its external id may have been launched before.
-    if uploaded.accepted > 0 && !options.no_launch && created.state == CampaignState::Draft {
-        submitted.state = client.change_campaign(created.id, Action::Launch).await?.state;
-    }
+    let submitted = Submitted { id: created.id, state, uploaded: &uploaded };
     match options.output.json {
         true => out::json(&submitted)?,
         false => out::line(&text(&submitted, &campaign.name, &options))?,
@@ -94,6 +89,22 @@ fn template(text: &str, language: Option<&str>) -> Result<TemplateName, Failure>
     }
 }
 
+/// Gives what came of the upload, and the state in which the campaign is then.
+async fn fill_and_launch(
+    client: &Client,
+    created: &Created,
+    source: &mut Source,
+    no_launch: bool,
+) -> Result<(Uploaded, CampaignState), Failure> {
+    let uploaded = upload(client, created.id, source).await?;
+    // A campaign that was known by its external id may have been launched before.
+    if uploaded.accepted == 0 || no_launch || created.state != CampaignState::Draft {
+        return Ok((uploaded, created.state));
+    }
+    let launched = client.change_campaign(created.id, Action::Launch).await?;
+    Ok((uploaded, launched.state))
+}
+
 /// Streams the recipients in. A connection that breaks is made anew, once; the server goes on where the first was cut.
 async fn upload(client: &Client, id: CampaignId, source: &mut Source) -> Result<Uploaded, Failure> {
     let bar = upload_bar(source.bytes);
@@ -114,7 +125,7 @@ async fn upload(client: &Client, id: CampaignId, source: &mut Source) -> Result<
         }
     }
     bar.finish_and_clear();
-    Err(broken.map_or_else(|| Failure::Failed("standard input was read before".into()), Failure::Client))
+    Err(broken.expect("every source can be streamed once, and only a broken connection leads here").into())
 }
 
 /// On a terminal, by bytes. Standard output is left to the result.

@@ -36,7 +36,7 @@ pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), Fa
     })
     .await;
     if let Some(view) = view {
-        view.finish();
+        view.finish()?;
     }
     Ok(out::line(&format!("\n{}", table::campaign(&ended?, clock::now())))?)
 }

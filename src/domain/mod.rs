@@ -6,6 +6,7 @@ pub mod ids;
 pub mod line;
 pub mod outcome;
 pub mod phone;
+pub mod policy;
 pub mod recipient;
 pub mod reject;
 pub mod secret;

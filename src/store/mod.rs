@@ -9,6 +9,7 @@ pub mod clock;
 pub mod keys;
 pub mod lines;
 pub mod numbers;
+pub mod parked;
 pub mod parts;
 pub mod script;
 pub mod settings;

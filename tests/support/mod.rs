@@ -4,6 +4,7 @@
 
 pub mod cutter;
 pub mod intake;
+pub mod hooks;
 pub mod redis;
 pub mod world;
 

@@ -1,0 +1,292 @@
+//! A webhook receiver on a real port and a real Redis, and what Meta would tell it.
+
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use pregon::{
+    domain::{
+        Campaign, CampaignId, CampaignState, LineId, OnDoubt, PartId, Phone, Recipient, Secret, State, Template, Token,
+        TokenKey, UnixMs,
+    },
+    store::{
+        Address, Store,
+        campaigns::{CampaignRecord, Change},
+        clock::Clock,
+        parts::{Claim, ClaimedRow, PartCounts, Settled},
+        uploads::{Admitted, Batch},
+    },
+    webhook::{self, Settings, WebhookState},
+};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::redis::TestRedis;
+
+pub const APP_SECRET: &str = "app-secret-for-tests";
+pub const VERIFY_TOKEN: &str = "verify-me";
+/// The lines of the receiver, all of WABA 2001.
+pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// How long message ids are found again.
+pub const IDS_KEPT: Duration = Duration::from_secs(3_600);
+
+/// A message that was claimed for sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Message {
+    pub part: PartId,
+    pub row: u16,
+    pub send: u8,
+}
+
+impl Message {
+    /// The id that Meta gives it in these tests.
+    pub fn wamid(&self) -> String {
+        format!("wamid.{}.{}.{}", self.part, self.row, self.send)
+    }
+}
+
+/// A receiver that runs.
+pub struct Hooks {
+    pub redis: TestRedis,
+    pub store: Store,
+    pub clock: Arc<Clock>,
+    pub key: TokenKey,
+    pub url: String,
+    pub client: reqwest::Client,
+    end: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<Result<(), Infallible>>,
+}
+
+impl Hooks {
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let redis = TestRedis::start().await;
+        let address = Address {
+            url: redis.url().to_owned(),
+            namespace: "pregon".to_owned(),
+            timeout: Duration::from_secs(2),
+            connections: 8,
+        };
+        let store = Store::connect(&address).await.expect("a store");
+        let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
+        let key = store.token_key().await.expect("a key");
+        let settings = Settings {
+            verify_token: Secret::new(VERIFY_TOKEN),
+            app_secret: Secret::new(APP_SECRET),
+            body_bytes_max: BODY_BYTES_MAX,
+            ids_kept: IDS_KEPT,
+            lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
+        };
+        let (state, task) = WebhookState::new(store.clone(), clock.clone(), key, settings);
+        let task = tokio::spawn(task);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/webhooks/meta", listener.local_addr().expect("an address"));
+        let end = CancellationToken::new();
+        let router = webhook::router(state);
+        let serving = axum::serve(listener, router).with_graceful_shutdown(end.clone().cancelled_owned());
+        let server = tokio::spawn(async { serving.await });
+        Self { redis, store, clock, key, url, client: reqwest::Client::new(), end, server, task }
+    }
+
+    /// Stops the listener; the task behind it ends by itself.
+    pub async fn stop(self) {
+        self.end.cancel();
+        drop(self.client);
+        self.server.await.expect("no panic").expect("a clean end");
+        self.task.await.expect("no panic").expect("a clean end");
+    }
+
+    /// Delivers a webhook as Meta does. Gives the status of the answer.
+    pub async fn deliver(&self, body: &Value) -> u16 {
+        self.deliver_bytes(&serde_json::to_vec(body).expect("JSON")).await
+    }
+
+    pub async fn deliver_bytes(&self, body: &[u8]) -> u16 {
+        self.deliver_with(&signature(body), body).await
+    }
+
+    pub async fn deliver_with(&self, signature: &str, body: &[u8]) -> u16 {
+        let request = self.client.post(&self.url).header("x-hub-signature-256", signature).body(body.to_vec());
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
+    /// A campaign with `n` recipients, launched, and all of them claimed: their messages, by line.
+    pub async fn campaign(&self, lines: &[&str], n: u64) -> (CampaignId, HashMap<LineId, Vec<Message>>) {
+        let id = self.draft(lines, n).await;
+        let launched = self
+            .store
+            .change_campaign(id, &[CampaignState::Draft], CampaignState::Running, self.clock.now(), None)
+            .await;
+        assert_eq!(launched.expect("a launch"), Change::Done);
+        let mut messages: HashMap<LineId, Vec<Message>> = HashMap::new();
+        for (part, line) in self.record(id).await.parts {
+            let claimed = self.claim(part).await;
+            messages.entry(line).or_default().extend(claimed);
+        }
+        assert_eq!(messages.values().map(Vec::len).sum::<usize>() as u64, n);
+        (id, messages)
+    }
+
+    async fn draft(&self, lines: &[&str], n: u64) -> CampaignId {
+        let template: Template =
+            serde_json::from_str(include_str!("../fixtures/templates/static.json")).expect("a template");
+        let now = self.clock.now();
+        let campaign = Campaign {
+            id: CampaignId(ulid::Ulid::from_parts(now.0, rand::random())),
+            external_id: None,
+            name: "test".to_owned(),
+            template,
+            lines: lines.iter().map(|line| LineId::from(*line)).collect(),
+            start_at: None,
+            expires_at: None,
+            priority: 5,
+            on_doubt: OnDoubt::Hold,
+            created_at: now,
+        };
+        let (id, created) = self.store.create_campaign(&campaign).await.expect("a campaign");
+        assert!(created);
+        let weights = campaign.lines.iter().map(|line| (line.clone(), 1.0)).collect();
+        let kept = Duration::from_secs(60);
+        let opened = self.store.begin_upload(id, "u", weights, r#"{"row":%d}"#.to_owned(), kept).await;
+        let (mut upload, _) = opened.expect("an upload").expect("a campaign");
+        let recipient =
+            |n| Recipient { to: Phone::from_digits(5_491_100_000_000 + n).expect("a number"), values: Vec::new() };
+        let recipients = (0..n).map(|n| (n as u32, recipient(n))).collect();
+        let batch = Batch { recipients, rejections: Vec::new(), taken: n, digest: String::new(), done: true };
+        assert_eq!(upload.admit(batch).await.expect("a batch"), Admitted::Done { accepted: n });
+        id
+    }
+
+    /// Claims everything of a part that is due.
+    pub async fn claim(&self, part: PartId) -> Vec<Message> {
+        let now = self.clock.now();
+        let mut messages = Vec::new();
+        loop {
+            let claim = self.store.claim(part, 1, now, 1_000, now.after(IDS_KEPT)).await.expect("a claim");
+            let Claim::Rows { rows, .. } = claim else { panic!("{claim:?}") };
+            if rows.is_empty() {
+                return messages;
+            }
+            messages.extend(rows.into_iter().map(|ClaimedRow { row, send }| Message { part, row, send }));
+        }
+    }
+
+    pub async fn settle(&self, outcomes: impl IntoIterator<Item = (Message, Settled)>) {
+        let mut by_part: HashMap<PartId, Vec<_>> = HashMap::new();
+        for (message, settled) in outcomes {
+            let claimed = ClaimedRow { row: message.row, send: message.send };
+            by_part.entry(message.part).or_default().push((claimed, settled));
+        }
+        self.store.settle(&by_part, self.clock.now(), IDS_KEPT).await.expect("settled");
+    }
+
+    /// Meta takes them all.
+    pub async fn accept(&self, messages: impl IntoIterator<Item = &Message>) {
+        self.settle(messages.into_iter().map(|message| (*message, accepted(message)))).await;
+    }
+
+    pub async fn record(&self, id: CampaignId) -> CampaignRecord {
+        self.store.campaign(id).await.expect("a store").expect("a campaign")
+    }
+
+    /// The counters of a campaign; they agree with its state bytes.
+    pub async fn counts(&self, id: CampaignId) -> PartCounts {
+        let parts: Vec<PartId> = self.record(id).await.parts.into_iter().map(|(part, _)| part).collect();
+        let (mut sum, mut recounted) = (PartCounts::default(), HashMap::new());
+        for (part, counts) in parts.iter().zip(self.store.part_counts(&parts).await.expect("counts")) {
+            counts.by_state.iter().for_each(|(state, n)| *sum.by_state.entry(*state).or_default() += n);
+            counts.failures.iter().for_each(|(code, n)| *sum.failures.entry(*code).or_default() += n);
+            sum.details.extend(counts.details);
+            sum.recipients += counts.recipients;
+            sum.replied += counts.replied;
+            for byte in self.store.state_bytes(*part).await.expect("bytes") {
+                State::of(byte).into_iter().for_each(|state| *recounted.entry(state).or_default() += 1);
+            }
+        }
+        sum.by_state.retain(|_, n| *n > 0);
+        assert_eq!(sum.by_state, recounted, "counters and state bytes");
+        assert_eq!(sum.by_state.values().sum::<u64>(), sum.recipients);
+        sum
+    }
+
+    /// How many recipients are in each state that has any.
+    pub async fn by_state(&self, id: CampaignId) -> HashMap<State, u64> {
+        self.counts(id).await.by_state
+    }
+
+    /// Waits until the campaign is as `wanted` says.
+    pub async fn until(&self, id: CampaignId, wanted: impl Fn(&CampaignRecord, &PartCounts) -> bool) {
+        let waiting = async {
+            while !wanted(&self.record(id).await, &self.counts(id).await) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        assert!(came.is_ok(), "{:?} {:?}", self.record(id).await.state, self.counts(id).await);
+    }
+
+    /// Our token for the message.
+    pub fn token(&self, message: &Message) -> String {
+        token(&self.key, message)
+    }
+
+    /// A status as Meta tells it, with our token.
+    pub fn status(&self, message: &Message, word: &str) -> Value {
+        let mut status = nameless(&message.wamid(), word);
+        status["biz_opaque_callback_data"] = self.token(message).into();
+        status
+    }
+}
+
+pub fn accepted(message: &Message) -> Settled {
+    Settled::Accepted(message.wamid().as_str().into())
+}
+
+pub fn token(key: &TokenKey, message: &Message) -> String {
+    let mut text = String::new();
+    Token { part: message.part, row: message.row, send: message.send }.write(key, &mut text);
+    text
+}
+
+/// A status without a token. `failed` with its code: `failed 131026`.
+pub fn nameless(wamid: &str, word: &str) -> Value {
+    let (word, code) = word.split_once(' ').unwrap_or((word, ""));
+    let mut status = json!({
+        "id": wamid,
+        "status": word,
+        "timestamp": now().seconds().to_string(),
+        "recipient_id": "5491155550101",
+    });
+    if let Ok(code) = code.parse::<u32>() {
+        let details = format!("details of {code}");
+        status["errors"] = json!([{"code": code, "title": "t", "message": "m", "error_data": {"details": details}}]);
+    }
+    status
+}
+
+/// A webhook with one change.
+pub fn statuses(line: &str, statuses: &[Value]) -> Value {
+    payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "statuses": statuses}})])
+}
+
+/// The same with messages that people sent.
+pub fn inbound(line: &str, messages: &[Value]) -> Value {
+    payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "messages": messages}})])
+}
+
+pub fn payload(changes: &[Value]) -> Value {
+    json!({"object": "whatsapp_business_account", "entry": [{"id": "2001", "changes": changes}]})
+}
+
+/// `X-Hub-Signature-256` of a body.
+pub fn signature(body: &[u8]) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(APP_SECRET.as_bytes()).expect("a key").chain_update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+pub fn now() -> UnixMs {
+    pregon::ops::clock::now()
+}

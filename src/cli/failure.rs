@@ -29,9 +29,6 @@ pub enum Failure {
     /// The result could not be written.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
-    /// The command is known, and this build cannot do it.
-    #[error("this build has no `{0}`")]
-    NotBuiltIn(&'static str),
 }
 
 impl Failure {
@@ -39,9 +36,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Usage(_) | Failure::Config(_) => ExitCode::from(USAGE),
-            Failure::Client(_) | Failure::Failed(_) | Failure::Told | Failure::Output(_) | Failure::NotBuiltIn(_) => {
-                ExitCode::FAILURE
-            }
+            Failure::Client(_) | Failure::Failed(_) | Failure::Told | Failure::Output(_) => ExitCode::FAILURE,
         }
     }
 

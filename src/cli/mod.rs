@@ -30,7 +30,11 @@ use self::{
     arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},
     client::{Action, Client},
 };
-use crate::ops::{config::Config, logging};
+use crate::{
+    demo,
+    ops::{config::Config, logging},
+    serve::{self as service, ServeError},
+};
 
 /// Does what was asked for.
 ///
@@ -38,8 +42,8 @@ use crate::ops::{config::Config, logging};
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(options) => serve(&options).await,
-        Command::Sim { .. } => Err(Failure::NotBuiltIn("sim")),
-        Command::Demo { .. } => Err(Failure::NotBuiltIn("demo")),
+        Command::Sim { .. } => Err(Failure::Failed(String::new())),
+        Command::Demo { output } => demo::run(output.json).await,
         Command::Campaign { server, command } => campaign(&server.client()?, command).await,
         Command::Line { server, command } => line(&server.client()?, command).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
@@ -75,5 +79,8 @@ async fn serve(options: &ConfigOptions) -> Result<(), Failure> {
     let config = Config::load(options.config.as_deref())?;
     config.check_roles(&options.roles)?;
     logging::init(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
-    Err(Failure::NotBuiltIn("serve"))
+    service::run(config, &options.roles).await.map_err(|error| match error {
+        ServeError::Config(error) => Failure::Config(error),
+        error => Failure::Failed(error.to_string()),
+    })
 }

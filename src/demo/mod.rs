@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{
-        self, Failure, out,
+        Failure, out,
         client::{Action, Client, NewCampaign, Statistics, TemplateName},
         progress::CampaignProgress,
         watch,
@@ -85,7 +85,7 @@ async fn play(dir: &std::path::Path, json: bool) -> Result<bool, Failure> {
     for waba in &mut scenario.wabas {
         waba.webhook.as_mut().ok_or_else(|| Failure::Failed("scenario rough has no webhook".into()))?.url.clone_from(&webhook_url);
     }
-    let rates: Vec<(LineId, u32)> = scenario.lines.iter().map(|line| (line.id.clone(), line.messages_per_second)).collect();
+    let rates: Vec<(LineId, u32)> = scenario.lines.iter().map(|line| (line.id.as_str().into(), line.messages_per_second)).collect();
     let lines: Vec<LineId> = rates.iter().map(|(line, _)| line.clone()).collect();
     let stop_sim = CancellationToken::new();
     let sim = Sim::start(scenario, meta, stop_sim.clone()).await.map_err(|error| failed("the stand-in for Meta", &error))?;
@@ -195,15 +195,15 @@ fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secr
     for waba in &scenario.wabas {
         config.webhook.app_secret = waba.webhook.as_ref().map(|webhook| Secret::new(webhook.app_secret.clone()));
         config.wabas.push(WabaConfig {
-            id: waba.id.clone(),
+            id: waba.id.as_str().into(),
             business: config.businesses[0].id.clone(),
             access_token: Secret::new(waba.token.clone()),
         });
     }
     for line in &scenario.lines {
         config.lines.push(crate::ops::config::LineConfig {
-            id: line.id.clone(),
-            waba: line.waba.clone(),
+            id: line.id.as_str().into(),
+            waba: line.waba.as_str().into(),
             display: line.display_phone_number.clone(),
             name: line.verified_name.clone(),
             messages_per_second: f64::from(line.messages_per_second),

@@ -6,11 +6,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 
 use crate::{
-    cli::{Failure, client::Statistics},
+    cli::{Failure, client::Statistics, table::table},
     domain::{LineId, Phone, State},
     sim::{Ledger, MessageRecord},
 };
@@ -36,7 +35,7 @@ pub(super) struct Verdict {
 struct LineRate {
     line: LineId,
     messages_per_second: u32,
-    worst_second: u32,
+    worst_second: usize,
     mean_per_second: f64,
 }
 
@@ -89,7 +88,7 @@ impl Verdict {
             Some(LineRate {
                 line: line.clone(),
                 messages_per_second: *messages_per_second,
-                worst_second: rates.requests_per_second_max,
+                worst_second: rates.requests_in_1s_max,
                 mean_per_second: rates.requests_per_second_mean.unwrap_or(0.0),
             })
         });
@@ -98,32 +97,25 @@ impl Verdict {
 
     /// Nothing lost, nothing twice, every rate kept, every count equal.
     pub(super) fn is_good(&self) -> bool {
-        let kept = |line: &LineRate| f64::from(line.worst_second) <= f64::from(line.messages_per_second) * RATE_TOLERANCE;
+        let kept = |line: &LineRate| line.worst_second as f64 <= f64::from(line.messages_per_second) * RATE_TOLERANCE;
         let equal = self.states.values().all(|(ours, theirs)| ours == theirs);
         self.lost == 0 && self.twice == 0 && self.differing == 0 && equal && self.lines.iter().all(kept)
     }
 
     pub(super) fn table(&self) -> String {
-        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        let mut states = Table::new();
-        states.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["state", "statistics", "ledger", ""]);
-        for (name, (ours, theirs)) in &self.states {
+        let states = self.states.iter().map(|(name, (ours, theirs))| {
             let verdict = if ours == theirs { "equal" } else { "DIFFERS" };
-            states.add_row([Cell::new(name), right(ours.to_string()), right(theirs.to_string()), Cell::new(verdict)]);
-        }
-        let mut lines = Table::new();
-        lines.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["line", "allowed/s", "mean/s", "worst second"]);
-        for line in &self.lines {
-            lines.add_row([
-                Cell::new(&line.line),
-                right(line.messages_per_second.to_string()),
-                right(format!("{:.1}", line.mean_per_second)),
-                right(line.worst_second.to_string()),
-            ]);
-        }
+            [(*name).to_owned(), ours.to_string(), theirs.to_string(), verdict.to_owned()]
+        });
+        let states = table(["state", "statistics", "ledger", ""], states);
+        let lines = self.lines.iter().map(|line| {
+            let mean = format!("{:.1}", line.mean_per_second);
+            [line.line.to_string(), line.messages_per_second.to_string(), mean, line.worst_second.to_string()]
+        });
+        let lines = table(["line", "allowed/s", "mean/s", "worst second"], lines);
         let equal = if self.differing == 0 { "statistics equal the ledger" } else { "STATISTICS DIFFER FROM THE LEDGER" };
         let verdict = if self.is_good() { "good" } else { "NOT GOOD" };
-        format!("{states}\n{lines}\nlost {} · twice {} · {equal} · verdict: {verdict}", self.lost, self.twice)
+        format!("{states}\n\n{lines}\n\nlost {} · twice {} · {equal} · verdict: {verdict}", self.lost, self.twice)
     }
 }
 

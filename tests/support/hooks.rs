@@ -156,7 +156,7 @@ impl Hooks {
             |n| Recipient { to: Phone::from_digits(5_491_100_000_000 + n).expect("a number"), values: Vec::new() };
         let recipients = (0..n).map(|n| (n as u32, recipient(n))).collect();
         let batch = Batch { recipients, rejections: Vec::new(), taken: n, digest: String::new(), done: true };
-        assert_eq!(upload.admit(batch).await.expect("a batch"), Admitted::Done { accepted: n });
+        assert_eq!(upload.admit(batch).await.expect("a batch"), Admitted::Done);
         id
     }
 

@@ -210,21 +210,24 @@ impl Shared {
         let (mut rows, mut left, mut looked_through) = (Rows::new(), limit, 0);
         while let Some(&(part, _)) = record.parts.get(at.part) {
             let bytes = self.state.store.states_from(part, at.row, at_once).await?;
-            let mut here = Vec::new();
+            let (mut here, mut full_at) = (Vec::new(), None);
             for (row, &byte) in (at.row..=u16::MAX).zip(&bytes) {
                 let Some(state) = RecipientState::of(byte) else { continue };
                 if wanted.is_some_and(|wanted| wanted != state.name()) {
                     continue;
                 }
                 if left == 0 || rows.len() == PARTS_MAX {
-                    rows.push((part, here));
-                    return Ok((rows, Some(Cursor { row, ..at })));
+                    full_at = Some(row);
+                    break;
                 }
                 here.push((row, byte));
                 left -= 1;
             }
             if !here.is_empty() {
                 rows.push((part, here));
+            }
+            if let Some(row) = full_at {
+                return Ok((rows, Some(Cursor { row, ..at })));
             }
             looked_through += bytes.len();
             let next_row = u16::try_from(usize::from(at.row) + bytes.len()).ok().filter(|_| bytes.len() == at_once);

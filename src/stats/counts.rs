@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     domain::{State, UnixMs, policy},
@@ -55,7 +55,7 @@ impl Tally {
 }
 
 /// Recipients by state, each in one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the states, as `domain::State` describes them")]
 pub struct ByState {
     pub pending: u64,
@@ -95,7 +95,7 @@ impl From<&Tally> for ByState {
 
 /// How far recipients came. Each step holds all that are further: a read message counts as delivered, even if Meta never
 /// said so.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Funnel {
     /// Sending was begun: all but those pending, and those that ended as skipped, expired or cancelled.
     pub attempted: u64,
@@ -124,7 +124,7 @@ impl Funnel {
 }
 
 /// Recipients that failed for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// Meta's code; 0 where Meta gave none.
     pub code: u32,
@@ -133,7 +133,7 @@ pub struct Failure {
     /// How many.
     pub count: u64,
     /// What Meta said with it, the last time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
 }
 

@@ -13,7 +13,7 @@ pub mod line;
 pub mod reader;
 pub mod waiting;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     domain::UnixMs,
@@ -25,7 +25,7 @@ pub use reader::Reader;
 pub use waiting::{Reason, Waiting};
 
 /// What became of a campaign so far.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Statistics {
     /// Recipients in all.
     pub recipients: u64,

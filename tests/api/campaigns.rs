@@ -87,9 +87,7 @@ async fn a_campaign_lives_from_draft_to_completed() {
     let campaign = id.parse().expect("an id");
     for (part, _) in api.parts(campaign).await {
         let rows = api.claim(part, 100).await;
-        let accepted = |row: &pregon::store::parts::ClaimedRow| {
-            pregon::store::parts::Settled::Accepted(crate::harness::wamid(row.row.into()))
-        };
+        let accepted = |row: &ClaimedRow| Settled::Accepted(wamid(row.row.into()));
         api.settle(part, rows.iter().map(|row| (*row, accepted(row))).collect()).await;
     }
     assert!(api.store.complete_if_done(campaign, api.now()).await.expect("redis"));

@@ -140,6 +140,19 @@ async fn pages_hold_everybody_once_whatever_their_size() {
 }
 
 #[tokio::test]
+async fn a_page_takes_from_a_few_parts_and_the_next_one_goes_on() {
+    let api = Api::start().await;
+    let id = api.draft("spring", &["3001", "3002", "3004", "3005", "3006"], 500).await;
+    assert_eq!(api.parts(id).await.len(), 5);
+    for query in ["limit=1000", "limit=1000&state=pending"] {
+        let first = api.read(&format!("/v1/campaigns/{id}/recipients?{query}")).await;
+        let n = first["recipients"].as_array().map_or(0, Vec::len);
+        assert!(n < 500 && first["next"] == "4.0", "{n} of four parts, then {}", first["next"]);
+        assert_eq!(states(&all(&api, id, query).await).len(), 500);
+    }
+}
+
+#[tokio::test]
 async fn a_recipient_is_found_by_its_phone_with_its_whole_story() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001", "3002"], 300).await;

@@ -2,9 +2,11 @@
 
 mod support;
 
+use deadpool_redis::redis::{cmd, pipe};
 use pregon::{
-    domain::{CampaignState, State, WabaId},
+    domain::{CampaignState, State, UnixMs, WabaId},
     intake::{Action, Format, IntakeError, TemplateProblem},
+    store::parts::Claim,
 };
 use serde_json::{Value, json};
 use support::intake::{World, body, intake, minutes_from, new_campaign, row, rows};
@@ -301,7 +303,7 @@ async fn every_action_is_taken_answered_as_done_or_refused_by_the_state() {
 async fn an_expired_campaign_is_not_launched_or_resumed_but_can_be_cancelled() {
     let world = World::start().await;
     let now = world.intake.clock.now();
-    let soon = json!({ "expires_at": pregon::domain::UnixMs(now.0 + 400), "recipients": [row(5_491_155_550_001)] });
+    let soon = json!({ "expires_at": UnixMs(now.0 + 400), "recipients": [row(5_491_155_550_001)] });
     let id = world.intake.submit(new_campaign("order_update/es_AR", soon)).await.expect("taken").id;
     support::until("it expired", async || world.intake.clock.now().0 > now.0 + 400).await;
     let error = world.intake.act(id, Action::Launch).await.expect_err("over");
@@ -319,7 +321,7 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
     // As a pause leaves it whose process died between the campaign and its parts.
     let mut redis = world.redis.connection().await;
     let key = world.store().keys.campaign(id);
-    let () = deadpool_redis::redis::pipe()
+    let () = pipe()
         .hset(&key, "state", "paused")
         .ignore()
         .hincr(&key, "version", 1)
@@ -331,7 +333,7 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
     let part = record.parts[0].0;
     let claim =
         world.store().claim(part, 1, world.intake.clock.now(), 10, world.intake.clock.now()).await.expect("a claim");
-    assert!(matches!(claim, pregon::store::parts::Claim::Held), "{claim:?}");
+    assert!(matches!(claim, Claim::Held), "{claim:?}");
 }
 
 #[tokio::test]
@@ -353,33 +355,29 @@ async fn a_template_problem_says_what_the_caller_can_do() {
 #[tokio::test]
 async fn answers_of_a_transaction_never_reach_another_command() {
     let world = World::start().await;
-    let one = world.store().over_one_connection().await.expect("a connection");
+    let one = &world.store().over_one_connection().await.expect("a connection");
     let waba = WabaId::from("2003");
-    let (put, found) = tokio::join!(
-        async {
-            for n in 0..50 {
-                one.put_templates(&waba, &[], pregon::domain::UnixMs(n)).await.expect("put");
-            }
-        },
-        async {
-            for n in 0..200u64 {
-                let key = format!("key:{n}");
-                let cmd = |name: &str| deadpool_redis::redis::cmd(name);
-                one.query::<String>("SET", cmd("SET").arg(&key).arg(n)).await.expect("SET");
-                assert_eq!(one.query::<u64>("GET", cmd("GET").arg(&key)).await.expect("GET"), n);
-            }
-            one.templates(&waba).await.expect("read")
+    let key = |n: u64| format!("key:{n}");
+    let reading = (0..8).map(|n| async move {
+        let set = cmd("SET").arg(key(n)).arg(n).take();
+        one.query::<String>("SET", &set).await.expect("SET");
+        for _ in 0..100 {
+            assert_eq!(one.query::<u64>("GET", cmd("GET").arg(key(n))).await.expect("GET"), n);
         }
-    );
-    let ((), found) = (put, found);
-    assert!(found.is_some_and(|(templates, _)| templates.is_empty()));
+    });
+    let putting = async {
+        for n in 0..100 {
+            one.put_templates(&waba, &[], UnixMs(n)).await.expect("put");
+        }
+    };
+    tokio::join!(putting, futures_util::future::join_all(reading));
+    assert_eq!(one.templates(&waba).await.expect("read"), Some((Vec::new(), UnixMs(99))));
 }
 
 /// Every key, to see that nothing changed.
 async fn keys(world: &World) -> Vec<String> {
     let mut redis = world.redis.connection().await;
-    let mut keys: Vec<String> =
-        deadpool_redis::redis::cmd("KEYS").arg("*").query_async(&mut redis).await.expect("KEYS");
+    let mut keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut redis).await.expect("KEYS");
     keys.sort_unstable();
     keys
 }

@@ -341,6 +341,30 @@ async fn a_hundred_thousand_recipients_take_little_of_redis() {
     world.intake.act(id, Action::Launch).await.expect("launched");
     assert_eq!(world.recipients(id).await.len() as u64, n);
 
+    let (index, all) = memory(&world, id).await;
+    println!("bytes a recipient: index of numbers {:.1}, in all {:.1}", index as f64 / n as f64, all as f64 / n as f64);
+    assert!(index <= 20 * n, "{index} bytes for the index of {n} numbers");
+    assert!(all <= 100 * n, "{all} bytes for {n} recipients");
+}
+
+#[tokio::test]
+async fn uploads_at_once_keep_the_index_of_numbers_small() {
+    let world = World::start().await;
+    let id = world.draft("order_update/es_AR").await;
+    let uploads = (0..12).map(|upload| {
+        let world = &world;
+        async move {
+            let numbers = (0..2_000).map(|n| 5_491_100_000_000 + upload * 2_000 + n);
+            world.upload(id, None, &rows(numbers)).await.expect("taken")
+        }
+    });
+    futures_util::future::join_all(uploads).await;
+    let (index, _) = memory(&world, id).await;
+    assert!(index <= 20 * 24_000, "{index} bytes for the index of 24000 numbers");
+}
+
+/// Bytes of Redis for the index of numbers of a campaign, and in all.
+async fn memory(world: &World, id: CampaignId) -> (u64, u64) {
     let (mut index, mut all) = (0, 0);
     let mut redis = world.redis.connection().await;
     let keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut redis).await.expect("KEYS");
@@ -356,7 +380,5 @@ async fn a_hundred_thousand_recipients_take_little_of_redis() {
         all += bytes;
         index += if key.contains(":n:") { bytes } else { 0 };
     }
-    println!("bytes a recipient: index of numbers {:.1}, in all {:.1}", index as f64 / n as f64, all as f64 / n as f64);
-    assert!(index <= 20 * n, "{index} bytes for the index of {n} numbers");
-    assert!(all <= 100 * n, "{all} bytes for {n} recipients");
+    (index, all)
 }

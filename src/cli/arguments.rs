@@ -29,10 +29,10 @@ pub enum Command {
     /// Run a stand-in for Meta's Graph API, for tests and demonstrations
     Sim {
         /// A scenario: calm, rough, outage, or a TOML file
-        #[arg(long, value_name = "FILE|NAME")]
-        config: Option<String>,
+        #[arg(long, value_name = "FILE|NAME", default_value = "calm")]
+        config: String,
         /// Where to listen
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
         listen: SocketAddr,
     },
     /// Send a campaign to the stand-in for Meta, and check the result
@@ -114,8 +114,8 @@ pub enum CampaignCommand {
         #[arg(long)]
         state: Option<CampaignState>,
         /// How many at most
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        limit: usize,
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+        limit: u16,
         #[command(flatten)]
         output: Output,
     },

@@ -37,7 +37,7 @@ pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, j
     }
     out::line(&table::campaigns(&campaigns))?;
     if cut {
-        out::line(&format!("\nThese are the newest {limit}; --limit {} shows more.", limit.saturating_mul(10)))?;
+        out::line(&format!("\nThese are the newest {limit}; a larger --limit shows more."))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Never: writes to Redis (loading the scripts, which any start does, changes no data) or sends a message.
 
+mod meta;
 mod ports;
 mod redis;
 
@@ -57,9 +58,12 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), Failure> {
         }
     };
     let mut checks = vec![configuration(&config, options)];
-    let (redis, ports) = tokio::join!(redis::check(&config.redis), ports::check(&config, &options.roles));
-    checks.extend(redis);
-    checks.extend(ports);
+    let lines = async {
+        // A worker that does not send has nothing to ask Meta.
+        if options.roles.contains(&Role::Dispatch) { meta::check(&config).await } else { Vec::new() }
+    };
+    let found = tokio::join!(redis::check(&config.redis), lines, ports::check(&config, &options.roles));
+    checks.extend([found.0, found.1, found.2].concat());
 
     let failed = checks.iter().filter(|check| !check.ok).count();
     match json {

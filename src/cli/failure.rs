@@ -38,7 +38,7 @@ impl Failure {
     /// 2 for usage and configuration, else 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Usage(_) | Failure::Config(_) => ExitCode::from(USAGE),
+            Failure::Usage(_) | Failure::Config(_) | Failure::Client(ClientError::Unusable(_)) => ExitCode::from(USAGE),
             Failure::Client(_) | Failure::Failed(_) | Failure::Told | Failure::Output(_) | Failure::NotBuiltIn(_) => {
                 ExitCode::FAILURE
             }

@@ -23,6 +23,8 @@ pub mod table;
 pub mod watch;
 pub mod words;
 
+use std::{error::Error as _, net::SocketAddr};
+
 pub use arguments::Arguments;
 pub use failure::Failure;
 
@@ -30,7 +32,13 @@ use self::{
     arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},
     client::{Action, Client},
 };
-use crate::ops::{config::Config, logging};
+use crate::{
+    ops::{
+        config::{Config, LogConfig, LogFormat},
+        logging,
+    },
+    sim::{self, SimError},
+};
 
 /// Does what was asked for.
 ///
@@ -38,7 +46,7 @@ use crate::ops::{config::Config, logging};
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(options) => serve(&options).await,
-        Command::Sim { .. } => Err(Failure::NotBuiltIn("sim")),
+        Command::Sim { config, listen } => simulate(&config, listen).await,
         Command::Demo { .. } => Err(Failure::NotBuiltIn("demo")),
         Command::Campaign { server, command } => campaign(&server.client()?, command).await,
         Command::Line { server, command } => line(&server.client()?, command).await,
@@ -49,7 +57,9 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 async fn campaign(client: &Client, command: CampaignCommand) -> Result<(), Failure> {
     match command {
         CampaignCommand::Submit(options) => submit::submit(client, options).await,
-        CampaignCommand::List { state, limit, output } => campaign::list(client, state, limit, output.json).await,
+        CampaignCommand::List { state, limit, output } => {
+            campaign::list(client, state, limit.into(), output.json).await
+        }
         CampaignCommand::Show { id, output } => campaign::show(client, id, output.json).await,
         CampaignCommand::Watch { id, output } => watch::watch(client, id, output.json).await,
         CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, Action::Pause).await,
@@ -69,6 +79,21 @@ async fn line(client: &Client, command: LineCommand) -> Result<(), Failure> {
         LineCommand::Pause(lines) => line::change(client, &lines, Action::Pause).await,
         LineCommand::Resume(lines) => line::change(client, &lines, Action::Resume).await,
     }
+}
+
+async fn simulate(scenario: &str, listen: SocketAddr) -> Result<(), Failure> {
+    let log = LogConfig { format: LogFormat::Auto, level: "info".into() };
+    logging::init(&log).map_err(|error| Failure::Failed(error.to_string()))?;
+    sim::run(scenario, &listen.to_string()).await.map_err(|error| {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        match &error {
+            SimError::Scenario(error) => Failure::Usage(error.to_string()),
+            SimError::Read(..) => Failure::Usage(format!("{error}{cause}")),
+            SimError::Listen(..) | SimError::Http(_) | SimError::Signal(_) => {
+                Failure::Failed(format!("{error}{cause}"))
+            }
+        }
+    })
 }
 
 async fn serve(options: &ConfigOptions) -> Result<(), Failure> {

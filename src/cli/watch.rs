@@ -94,6 +94,7 @@ impl<Show: FnMut(&Statistics) -> Result<(), Failure>> Follower<'_, Show> {
 
     async fn look(&mut self) -> Result<Campaign, Failure> {
         let campaign = self.client.campaign(self.id).await?;
+        self.answered = Some(Instant::now());
         if let Some(statistics) = &campaign.statistics {
             self.tell(statistics)?;
         }

@@ -1,7 +1,7 @@
 //! The HTTP call to Meta: the only module that knows the wire format of sending.
 
-pub mod body;
 pub mod answer;
+pub mod body;
 pub mod client;
 pub mod management;
 

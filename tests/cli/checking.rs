@@ -1,5 +1,8 @@
 //! `check`, and what it shares with `serve`: the configuration.
 
+use pregon::sim::{Scenario, Sim};
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 
 fn configuration(text: &str) -> (TempDir, String) {
@@ -76,4 +79,49 @@ async fn a_redis_that_would_be_spawned_needs_only_its_program() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(report["checks"][1]["found"].as_str().expect("found").contains("is installed"), "{ran:?}");
     assert!(!std::path::Path::new("never-made").exists());
+}
+
+/// The stand-in for Meta with its scenario `calm`: lines 3001 and on of WABA 2001.
+async fn meta() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let sim = Sim::start(scenario, listener, CancellationToken::new()).await.expect("the stand-in");
+    format!("http://{}", sim.addr())
+}
+
+#[tokio::test]
+async fn each_line_is_looked_up_at_meta_with_its_token() {
+    let text = format!(
+        "[redis]\nurl = \"spawn:./never-made\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[graph]\nbase_url = \"{}\"\n\
+         [[business]]\nid = \"1001\"\n[[waba]]\nid = \"2001\"\nbusiness = \"1001\"\naccess_token = {{ env = \"TOKEN\" }}\n\
+         [[line]]\nid = \"3001\"\nwaba = \"2001\"\n[[line]]\nid = \"9999\"\nwaba = \"2001\"\n",
+        meta().await
+    );
+    let (_dir, file) = configuration(&text);
+    let arguments = ["check", "--roles", "dispatch", "--json", "--config", &file];
+    let checked = async |token| {
+        let ran = run(&arguments, &[("TOKEN", token)], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let of = |name: &str| {
+            let checks = report["checks"].as_array().expect("checks");
+            checks.iter().find(|check| check["check"] == name).expect("the check").clone()
+        };
+        (ran.code, of("line 3001"), of("line 9999"))
+    };
+
+    let (code, known, unknown) = checked("sim-token-2001").await;
+    assert_eq!((code, &known["ok"], &unknown["ok"]), (1, &json!(true), &json!(false)), "{known} {unknown}");
+    assert!(
+        known["found"].as_str().expect("found").contains("+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED"),
+        "{known}"
+    );
+    assert!(
+        unknown["remedy"].as_str().expect("a remedy").contains("check that 9999 is a phone_number_id"),
+        "{unknown}"
+    );
+
+    let (code, refused, _) = checked("another-token").await;
+    assert_eq!((code, &refused["ok"]), (1, &json!(false)));
+    assert!(refused["found"].as_str().expect("found").contains("code 190"), "{refused}");
+    assert!(!refused.to_string().contains("another-token"), "{refused}");
 }

@@ -77,6 +77,7 @@ async fn a_command_line_that_makes_no_sense_is_exit_code_2_before_anything_is_as
         &["campaign", "list", "--state", "melting"],
         &["line", "rate", "3001"],
         &["line", "rate", "3001", "0"],
+        &["line", "list", "--server", "localhost:8080"],
         &["serve", "--roles", "api,cook"],
     ];
     for arguments in bad {
@@ -85,4 +86,17 @@ async fn a_command_line_that_makes_no_sense_is_exit_code_2_before_anything_is_as
         assert!(!ran.err.is_empty(), "{arguments:?}");
     }
     assert_eq!(server.whats(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_stand_in_for_meta_that_cannot_start_says_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let ran = run(&["sim", "--listen", &address], &[], "").await;
+    assert!(
+        ran.code == 1 && ran.err.contains(&format!("cannot listen on {address}: Address already in use")),
+        "{ran:?}"
+    );
+    let ran = run(&["sim", "--config", "storm", "--listen", "127.0.0.1:0"], &[], "").await;
+    assert!(ran.code == 2 && ran.err.contains("there is no scenario `storm`"), "{ran:?}");
 }

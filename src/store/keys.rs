@@ -87,7 +87,7 @@ keys! {
     lease(line: &LineId) => "{{l:{line}}}:lease";
     /// COUNTER of the line's leases.
     epoch(line: &LineId) => "{{l:{line}}}:epoch";
-    /// HASH of the parts that have work on the line: part → JSON with priority and policy.
+    /// SET of the parts that have work on the line.
     work(line: &LineId) => "{{l:{line}}}:work";
     /// HASH: what an operator set: rate, paused.
     control(line: &LineId) => "{{l:{line}}}:control";

@@ -28,6 +28,8 @@ pub struct CampaignWork {
 /// What is known of a part.
 struct PartWork {
     id: PartId,
+    /// It was not looked at since it was learned of: an older epoch may have left rows in flight, whether its campaign runs or not.
+    unseen: bool,
     /// Rows that were never claimed may be left.
     fresh: bool,
     next_due: Option<UnixMs>,
@@ -43,6 +45,8 @@ impl PartWork {
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
+    /// Look at this part, and take it over.
+    Look(PartId),
     /// Claim from this part.
     Claim(PartId),
     /// End doubts of this part.
@@ -101,9 +105,9 @@ impl Backlog {
         for &id in parts {
             let Some(work) = self.campaigns.get_mut(&id.campaign) else { continue };
             match work.parts.iter_mut().find(|part| part.id == id) {
-                // It may have been held when it was last claimed from.
-                Some(part) => part.fresh = true,
-                None => work.parts.push(PartWork { id, fresh: true, next_due: None, next_doubt: None }),
+                // It may have been held when it was last claimed from; and where it is, it may have been emptied meanwhile.
+                Some(part) => (part.fresh, part.unseen) = (true, !work.running),
+                None => work.parts.push(PartWork { id, unseen: true, fresh: true, next_due: None, next_doubt: None }),
             }
         }
         self.campaigns.retain(|_, work| {
@@ -122,6 +126,9 @@ impl Backlog {
     /// What to do next. `held` says whether a template is held back; `may_claim` whether anything may be claimed at all.
     pub fn next(&mut self, now: UnixMs, may_claim: bool, held: impl Fn(&HoldScope) -> bool) -> Next {
         let all = || self.campaigns.values().flat_map(|work| &work.parts);
+        if let Some(part) = all().find(|part| part.unseen) {
+            return Next::Look(part.id);
+        }
         if let Some(part) = all().find(|part| part.next_doubt.is_some_and(|at| at <= now)) {
             return Next::Doubts(part.id);
         }
@@ -156,7 +163,7 @@ impl Backlog {
     ) {
         let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
         if let Some(part) = work.parts.iter_mut().find(|part| part.id == id) {
-            (part.fresh, part.next_due, part.next_doubt) = (fresh, next_due, next_doubt);
+            (part.unseen, part.fresh, part.next_due, part.next_doubt) = (false, fresh, next_due, next_doubt);
         }
         self.shares.took(id.campaign, work.campaign.priority, n);
         if !work.parts.iter().any(|part| part.claimable(now)) {
@@ -167,7 +174,7 @@ impl Backlog {
     /// A part is not to be claimed from until the next refresh.
     pub fn shut(&mut self, id: PartId) {
         if let Some(part) = self.part(id) {
-            (part.fresh, part.next_due) = (false, None);
+            (part.unseen, part.fresh, part.next_due) = (false, false, None);
         }
     }
 

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{CampaignId, CampaignState, HoldScope, Line, UnixMs},
+    domain::{CampaignId, CampaignState, HoldScope, Line, PartId, State, UnixMs},
     graph::client::GraphClient,
+    ops::metrics::QueueMetrics,
     store::{
         Store, StoreError,
         campaigns::{CampaignRecord, Change},
@@ -81,13 +82,30 @@ impl Housekeeping {
 
     async fn campaigns(&self) -> Result<(), StoreError> {
         let ids = self.store.active_campaigns().await?;
-        for record in self.store.campaigns(&ids).await?.into_iter().flatten() {
-            self.campaign(&record).await?;
+        let records: Vec<CampaignRecord> = self.store.campaigns(&ids).await?.into_iter().flatten().collect();
+        for record in &records {
+            // One that can not be looked after keeps no other from it.
+            if let Err(error) = self.campaign(record).await {
+                warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
+            }
         }
+        self.show(&records).await?;
         for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
             self.store.forget_recipients(id).await?;
             info!(campaign.id = %id, "recipients forgotten: their retention has ended");
         }
+        Ok(())
+    }
+
+    /// Shows how much work is left in the campaigns that run.
+    async fn show(&self, records: &[CampaignRecord]) -> Result<(), StoreError> {
+        let running = records.iter().filter(|record| record.state == CampaignState::Running);
+        let oldest = running.clone().filter_map(|record| record.started_at).min();
+        let parts: Vec<PartId> = running.flat_map(|record| record.parts.iter().map(|(part, _)| *part)).collect();
+        let counts = self.store.part_counts(&parts).await?;
+        let queue = QueueMetrics::new();
+        queue.set(|state| counts.iter().filter_map(|counts| counts.by_state.get(&state)).sum());
+        queue.oldest_age.set(oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64()));
         Ok(())
     }
 
@@ -103,6 +121,12 @@ impl Housekeeping {
             }
             CampaignState::Scheduled => Ok(()),
             CampaignState::Running | CampaignState::Paused => {
+                if record.campaign.expires_at.is_some_and(|at| at <= now) {
+                    // Owners do this when they claim; a line that is held back, or has no owner, claims nothing.
+                    for (part, _) in &record.parts {
+                        self.store.sweep(*part, State::Expired, now).await?;
+                    }
+                }
                 if self.store.complete_if_done(id, now).await? {
                     info!(campaign.id = %id, "campaign completed");
                 }

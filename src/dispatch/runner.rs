@@ -33,11 +33,11 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, CampaignState, Hold, HoldScope, Line, OnDoubt, Outcome, PartId, Scope, State, Token, TokenKey,
-        UnixMs, campaign::PauseReason, template::Form,
+        CampaignId, CampaignState, Cause, Hold, HoldScope, Line, OnDoubt, Outcome, PartId, Scope, State, Token, TokenKey,
+        UnixMs, campaign::PauseReason, policy, template::Form,
     },
     graph::{body::BodyPlan, client::LineSender},
-    ops::metrics::LineMetrics,
+    ops::metrics::{self, LineMetrics},
     store::{
         Store, StoreError,
         clock::Clock,
@@ -296,6 +296,9 @@ impl Runner {
         self.slots.done(instant);
         let Attempt { part, claimed, outcome } = attempt;
         let (settled, consequence) = settle::settle(&outcome, claimed.send, now, rand::random(), &self.setup.settings);
+        if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
+            metrics::meta_error(*code, policy::rule(*code).is_some());
+        }
         if let Some(cause) = settle::cause(&outcome)
             && self.noted.insert((part, cause.code()))
         {
@@ -520,7 +523,8 @@ impl Runner {
         let may_claim = !held && self.reachable_at.is_none_or(|at| now >= at) && self.setup.lease.holds(now);
         let holds = self.holds(clock);
         match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
-            Next::Claim(part) => Some(self.claim(part)),
+            Next::Look(part) => Some(self.claim(part, 0)),
+            Next::Claim(part) => Some(self.claim(part, self.claim_rows())),
             Next::Doubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
                 let sends_max = match campaign.campaign.on_doubt {
@@ -585,9 +589,9 @@ impl Runner {
         self.redis_again_at = Some(Instant::now() + REDIS_PAUSE);
     }
 
-    fn claim(&self, part: PartId) -> LocalBoxFuture<'static, Done> {
+    fn claim(&self, part: PartId, limit: usize) -> LocalBoxFuture<'static, Done> {
         let (store, now, epoch) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.lease.epoch);
-        let (key, recipients, limit) = (self.setup.token_key, self.recipients.clone(), self.claim_rows());
+        let (key, recipients) = (self.setup.token_key, self.recipients.clone());
         let doubt_until = now.after(self.setup.settings.doubt_deadline);
         let plan = self.backlog.plan(part.campaign);
         Box::pin(async move {
@@ -634,7 +638,14 @@ impl Runner {
                     self.give_back_held();
                 }
             }
-            Claim::Held | Claim::Expired => self.backlog.shut(part),
+            Claim::Held { next_doubt, open } => {
+                self.backlog.shut(part);
+                self.backlog.set_doubt(part, next_doubt);
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+            }
+            Claim::Expired => self.backlog.shut(part),
             Claim::Fenced { epoch } => {
                 warn!(line.id = %self.setup.line.id, epoch, "another worker has the line");
                 self.setup.lease.lost();

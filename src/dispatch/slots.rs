@@ -16,7 +16,7 @@ const WINDOW: Duration = Duration::from_millis(250);
 const GAIN: f64 = 1.1;
 
 /// After a try that brought nothing, the next one is that many windows later.
-const PATIENCE: u32 = 20;
+const PATIENCE: u32 = 8;
 
 /// The number of attempts that may be in flight, and how well it does.
 pub struct Slots {
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_busy_machine_does_not() {
-        assert_eq!(settle(19, |_| 20_000.0), SLOTS_MIN);
+        assert_eq!(settle(9, |_| 20_000.0), SLOTS_MIN);
     }
 
     #[test]

@@ -41,9 +41,9 @@ series! {
     describe_gauge LINES_OWNED = "pregon_lines_owned" ""
         "Lines that this worker holds the lease on. The sum over all workers is below the lines with work: one is held by nobody";
     describe_gauge QUEUE_MESSAGES = "pregon_queue_messages" "state"
-        "Recipients with work left, on the lines this worker owns. pending rising for long: more comes in than the lines may send";
+        "Recipients with work left, in the campaigns that run; shown by the one worker that keeps house. pending rising for long: more comes in than the lines may send";
     describe_gauge QUEUE_OLDEST_AGE = "pregon_queue_oldest_age_seconds" ""
-        "How long the oldest recipient that may be sent now has waited. Rising: work does not move";
+        "How long ago the oldest campaign that still runs has started; shown by the one worker that keeps house. Rising past its plan: work does not move";
     describe_counter META_ERRORS = "pregon_meta_errors_total" "code"
         "Errors of Meta by code, of answers and of failed statuses. other: a code that is not in the table";
     describe_counter WEBHOOKS = "pregon_webhooks_total" "kind, result"

@@ -272,6 +272,8 @@ impl Store {
             for &(part, _) in &record.parts {
                 self.sweep(part, State::Cancelled, now).await?;
             }
+            // Owners find their parts empty, and drop them.
+            self.wake().await?;
         }
         let call = Call::new(&script::APPLIED, &[self.keys.campaign(id)]).arg(record.version);
         self.call::<u8>(call).await.map(drop)

@@ -19,7 +19,7 @@ pub mod settings;
 pub mod spawn;
 pub mod uploads;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_redis::{
     Connection, Manager, Pool, Runtime,
@@ -30,7 +30,10 @@ use deadpool_redis::{
 };
 
 pub use self::{keys::Keys, script::Script};
-use crate::domain::{LineId, UnixMs};
+use crate::{
+    domain::{LineId, UnixMs},
+    ops::metrics,
+};
 
 /// The oldest Redis that has what the scripts use.
 const REDIS_VERSION_MIN: (u32, u32) = (6, 2);
@@ -230,7 +233,7 @@ impl Store {
             for &index in &left {
                 pipeline.add_command(calls[index].cmd.clone());
             }
-            let values = self.send("EVALSHA", &pipeline).await?;
+            let values = self.send(calls[left[0]].script.name, &pipeline).await?;
             let mut missing = Vec::new();
             for (index, value) in left.into_iter().zip(values) {
                 // A script that Redis does not know has certainly not run: load it and call it again, once.
@@ -254,13 +257,18 @@ impl Store {
     async fn send(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {
         // Before the answer to EXEC come those to MULTI and to each command that is queued.
         let (skipped, answers) = if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
+        let began = Instant::now();
         let values = match &self.connections {
             Connections::Pool(pool) => pooled(pool).await?.req_packed_commands(pipeline, skipped, answers).await,
             Connections::One(connection) => connection.clone().req_packed_commands(pipeline, skipped, answers).await,
         };
-        values.map_err(|error| match error.kind() {
-            ErrorKind::Server(_) if !is_passing(&error) => refused(operation, &error),
-            _ => StoreError::Unavailable(format!("{operation}: {error}")),
+        metrics::redis_operation(operation).record(began.elapsed());
+        values.map_err(|error| {
+            metrics::redis_errors().increment(1);
+            match error.kind() {
+                ErrorKind::Server(_) if !is_passing(&error) => refused(operation, &error),
+                _ => StoreError::Unavailable(format!("{operation}: {error}")),
+            }
         })
     }
 }

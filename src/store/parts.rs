@@ -42,7 +42,12 @@ pub enum Claim {
         open: u64,
     },
     /// The campaign is not running.
-    Held,
+    Held {
+        /// When the next doubt ends.
+        next_doubt: Option<UnixMs>,
+        /// Recipients pending, retrying, in flight or in doubt.
+        open: u64,
+    },
     /// Its `expires_at` has passed.
     Expired,
     /// A newer epoch owns the line.
@@ -164,7 +169,7 @@ pub struct PartRows {
 }
 
 impl Store {
-    /// Claims up to `limit` rows. `doubt_until`: the deadline for what an older epoch left in flight.
+    /// Claims up to `limit` rows; with 0 it only looks, and takes the part over. `doubt_until`: the deadline for what an older epoch left in flight.
     ///
     /// Errors: after `Unavailable` rows may be in flight that nobody sends; the next epoch puts them in doubt.
     pub async fn claim(
@@ -400,7 +405,7 @@ fn read_claim(answer: Vec<Value>) -> Option<Claim> {
         _ => None,
     };
     match kind.as_slice() {
-        b"held" => Some(Claim::Held),
+        b"held" => Some(Claim::Held { next_doubt: time(number()?), open: number()?.unsigned_abs() }),
         b"expired" => Some(Claim::Expired),
         b"fenced" => Some(Claim::Fenced { epoch: number()?.unsigned_abs() }),
         b"claimed" => {

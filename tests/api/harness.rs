@@ -179,8 +179,8 @@ impl Api {
 
     pub async fn apply(&self, part: PartId, facts: &[(ClaimedRow, News)]) {
         let at = self.now();
-        let facts = facts.iter().map(|&(ClaimedRow { row, send }, news)| Fact { row, send, news, at }).collect();
-        self.store.apply(&[(part, facts)]).await.expect("redis");
+        let facts = facts.iter().map(|&(ClaimedRow { row, send }, news)| Fact { row, send, news, at, message: None }).collect();
+        self.store.apply(&[(part, facts)], Duration::from_secs(3600)).await.expect("redis");
     }
 }
 

@@ -3,7 +3,8 @@
 -- KEYS  meta, state, history, retry, doubt
 -- ARGV  epoch of the caller's lease, now (ms), limit, deadline (ms) for what an older epoch left in flight
 -- Gives {'claimed', start, count, packed, next due, next doubt, fresh left, open}: `count` fresh rows from `start` (send 1), and
---       packed rows (u16 row, u8 send) for the others; -1 where nothing is due; or {'held'}, {'expired'}, {'fenced', epoch}.
+--       packed rows (u16 row, u8 send) for the others; -1 where nothing is due; or {'held', next doubt, open}, {'expired'},
+--       {'fenced', epoch}. With a limit of 0 it only looks, and takes the part over.
 -- Again: a lost answer leaves the rows in flight; the next epoch puts them in doubt.
 local meta, state, history, retry, doubt = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -28,7 +29,8 @@ if epoch > owner then
     m = moves(meta, state, history)
   end
 end
-if at[2] ~= 'open' then return { 'held' } end
+local doubtful = tonumber(redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')[2]) or -1
+if at[2] ~= 'open' then return { 'held', doubtful, m.commit() } end
 if at[3] and now >= tonumber(at[3]) then return { 'expired' } end
 
 local packed, claimed = {}, 0
@@ -75,5 +77,4 @@ end
 
 local open = m.commit()
 local due = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')
-local doubtful = redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')
-return { 'claimed', start, count, table.concat(packed), tonumber(due[2]) or -1, tonumber(doubtful[2]) or -1, rows - next, open }
+return { 'claimed', start, count, table.concat(packed), tonumber(due[2]) or -1, doubtful, rows - next, open }

@@ -1,12 +1,13 @@
 -- Ends the doubts whose deadline has passed: as unknown, or by sending again where the campaign asked for that.
 --
 -- KEYS  meta, state, history, retry, doubt, why
--- ARGV  now (ms), limit, sends at most (0: never send again)
+-- ARGV  now (ms), limit, sends at most (0: never send again; nor is a cancelled campaign sent again)
 -- Gives {next deadline or -1, open recipients of the part, rows ended}.
 -- Again: a row that is no longer in doubt is left alone.
 local meta, state, history, retry, doubt, why = unpack(KEYS)
 local now, sends = tonumber(ARGV[1]), tonumber(ARGV[3])
 local m, ended = moves(meta, state, history), 0
+if redis.call('HGET', meta, 'gate') == 'cancelled' then sends = 0 end
 
 for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0, ARGV[2])) do
   row = tonumber(row)

@@ -1,0 +1,55 @@
+//! What the documents point to is there: every file, every heading, and every test that a promise names.
+
+use std::{fs, path::Path};
+
+const DOCUMENTS: [&str; 6] =
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/api.md", "docs/jobs.md", "loadtest/README.md"];
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Prose alone: what stands in fences is not for readers to follow.
+fn prose(text: &str) -> String {
+    text.split("```").step_by(2).collect()
+}
+
+/// The name by which a link reaches a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in DOCUMENTS {
+        let path = root.join(document);
+        let text = prose(&read(&path));
+        let links = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+        for link in links.filter(|link| !link.starts_with("https://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
+            assert!(target.exists(), "{document}: {link}");
+            if !heading.is_empty() {
+                let text = prose(&read(&target));
+                let mut headings = text.lines().filter_map(|line| line.split_once("# ")).map(|(_, text)| anchor(text));
+                assert!(headings.any(|found| found == heading), "{document}: {link}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_test_that_a_promise_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = read(&root.join("README.md"));
+    let mut named = 0;
+    let code = readme.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    for (file, test) in code.filter_map(|code| code.split_once(".rs::")) {
+        let source = read(&root.join(file).with_extension("rs"));
+        assert!(source.contains(&format!("fn {test}(")), "{file}.rs has no test {test}");
+        named += 1;
+    }
+    assert!(named >= 8, "a test for each promise");
+}

@@ -65,7 +65,9 @@ impl Verdict {
         ledger: &Ledger,
         rates: &[(LineId, u32)],
     ) -> Self {
-        let told: HashMap<Phone, State> = messages.iter().map(|message| (message.to, message.state)).collect();
+        // A message whose answer was lost, and of which no status brought the token, is nobody's as far as anyone here can know.
+        let state = |message: &MessageRecord| if message.named { message.state } else { State::Accepted };
+        let told: HashMap<Phone, State> = messages.iter().map(|message| (message.to, state(message))).collect();
         let (mut lost, mut differing) = (0, 0);
         let mut states: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         for (phone, state) in ours {

@@ -181,6 +181,14 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
+    /// Campaigns that need no care any more and ended at `since` or later, the last to end first.
+    pub async fn campaigns_ended_since(&self, since: UnixMs, limit: usize) -> Result<Vec<CampaignId>> {
+        let mut range = cmd("ZREVRANGEBYSCORE");
+        range.arg(self.keys.ended()).arg("+inf").arg(since.0).arg("LIMIT").arg(0).arg(limit);
+        let ids: Vec<String> = self.query("ZREVRANGEBYSCORE ended", &range).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
     /// Drops numbers, values and message ids of the recipients of a campaign. Its statistics stay, with a byte for each
     /// recipient to recount them from.
     pub async fn forget_recipients(&self, id: CampaignId) -> Result<()> {

@@ -41,6 +41,9 @@ keys! {
     workers() => "workers";
     /// HASH of what is held back: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.
     holds() => "holds";
+    /// ZSET of failed statuses that came without our token and whose message is not known yet, JSON, score = time in ms at
+    /// which it is looked for again.
+    parked() => "parked";
     /// STRING of 16 random bytes: the key of the check in tokens.
     token_key() => "token_key";
     /// HASH of the templates of a WABA as Meta gave them: `name/language` → JSON; field `synced_at`.

@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod keys;
 pub mod lines;
 pub mod numbers;
+pub mod parked;
 pub mod parts;
 pub mod reading;
 pub mod script;

@@ -92,6 +92,19 @@ pub struct Fact {
     pub news: News,
     /// Meta's time of it.
     pub at: UnixMs,
+    /// The message it is about, if it says that too: found again by this where Meta leaves out our token.
+    pub message: Option<Fingerprint>,
+}
+
+/// What is kept of a message id: enough to find it again among all of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint([u8; 8]);
+
+impl Fingerprint {
+    /// The fingerprint of Meta's message id.
+    pub fn of(wamid: &str) -> Self {
+        Self(SipHasher24::new().hash(wamid.as_bytes()).to_le_bytes())
+    }
 }
 
 /// What a fact says.
@@ -206,7 +219,9 @@ impl Store {
     }
 
     /// Applies facts to parts, in one round trip. Gives for each part what became of each fact, and how many recipients are open.
-    pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)]) -> Result<Vec<(Vec<Applied>, u64)>> {
+    ///
+    /// `ids_kept`: how long message ids are found again, of those that only a fact told.
+    pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)], ids_kept: Duration) -> Result<Vec<(Vec<Applied>, u64)>> {
         let mut calls = Vec::new();
         for (part, facts) in batches {
             let keys = [
@@ -217,9 +232,10 @@ impl Store {
                 self.keys.doubt(*part),
                 self.keys.why(*part),
                 self.keys.replied(*part),
+                self.keys.ids(*part),
             ];
             for facts in facts.chunks(FACTS_MAX) {
-                calls.push(Call::new(&script::STATUS, &keys).arg(pack_facts(facts)));
+                calls.push(Call::new(&script::STATUS, &keys).arg(ms(ids_kept)).arg(pack_facts(facts)));
             }
         }
         let mut answers = self.call_all::<Vec<u64>>(calls).await?.into_iter();
@@ -259,10 +275,10 @@ impl Store {
 
     /// Looks in `parts` for message ids that Meta named without our token. Gives part, row and send for each that was found.
     pub async fn find_ids(&self, parts: &[PartId], wamids: &[Wamid]) -> Result<Vec<Option<(PartId, ClaimedRow)>>> {
-        let prints: Vec<[u8; 8]> = wamids.iter().map(fingerprint).collect();
+        let prints: Vec<Fingerprint> = wamids.iter().map(|wamid| Fingerprint::of(wamid.as_str())).collect();
         let calls = parts.iter().map(|&part| {
             let call = Call::new(&script::FIND, &[self.keys.ids(part)]);
-            prints.iter().fold(call, |call, print| call.arg(print.as_slice()))
+            prints.iter().fold(call, |call, print| call.arg(print.0.as_slice()))
         });
         let mut found = vec![None; wamids.len()];
         for (&part, answer) in parts.iter().zip(self.call_all::<Vec<Vec<u16>>>(calls.collect()).await?) {
@@ -333,17 +349,12 @@ impl Store {
     }
 }
 
-/// What is kept of a message id: enough to find it again among all of a line.
-fn fingerprint(wamid: &Wamid) -> [u8; 8] {
-    SipHasher24::new().hash(wamid.as_str().as_bytes()).to_le_bytes()
-}
-
 fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)]) -> Vec<u8> {
     let time = |at: &UnixMs| (at.0 as f64).to_le_bytes();
     let mut packed = Vec::with_capacity(outcomes.len() * 16);
     for (claimed, settled) in outcomes {
         let (kind, code, tail) = match settled {
-            Settled::Accepted(wamid) => (b'A', 0, fingerprint(wamid)),
+            Settled::Accepted(wamid) => (b'A', 0, Fingerprint::of(wamid.as_str()).0),
             Settled::Retry { at, code } => (b'R', *code, time(at)),
             Settled::Back { at } => (b'B', 0, time(at)),
             Settled::InDoubt { until } => (b'D', 0, time(until)),
@@ -358,7 +369,7 @@ fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)]) -> Vec<u8> {
 }
 
 fn pack_facts(facts: &[Fact]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(facts.len() * 12);
+    let mut packed = Vec::with_capacity(facts.len() * 20);
     for fact in facts {
         let (state, code) = match fact.news {
             News::Sent => (State::Sent.code(), 0),
@@ -371,6 +382,7 @@ fn pack_facts(facts: &[Fact]) -> Vec<u8> {
         packed.extend([fact.send, state]);
         packed.extend(code.to_le_bytes());
         packed.extend(u32::try_from(fact.at.seconds()).unwrap_or(u32::MAX).to_le_bytes());
+        packed.extend(fact.message.map_or([0; 8], |message| message.0));
     }
     packed
 }

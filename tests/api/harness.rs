@@ -171,8 +171,9 @@ impl Api {
 
     pub async fn apply(&self, part: PartId, facts: &[(ClaimedRow, News)]) {
         let at = self.now();
-        let facts = facts.iter().map(|&(ClaimedRow { row, send }, news)| Fact { row, send, news, at }).collect();
-        self.store.apply(&[(part, facts)]).await.expect("redis");
+        let fact = |&(ClaimedRow { row, send }, news): &_| Fact { row, send, news, at, message: None };
+        let facts = facts.iter().map(fact).collect();
+        self.store.apply(&[(part, facts)], DAY).await.expect("redis");
     }
 }
 

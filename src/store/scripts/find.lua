@@ -3,11 +3,14 @@
 -- KEYS  ids
 -- ARGV  fingerprints of 8 bytes
 -- Gives per fingerprint {row, send}, or {} where this part never got that message id. Reads only.
+-- From the newest id to the oldest: what Meta tells without our token is mostly about what was just sent.
 local found, left = {}, #ARGV
 for i = 1, left do found[i] = {} end
-local length, from = redis.call('LLEN', KEYS[1]), 0
-while from < length and left > 0 do
-  for _, blob in ipairs(redis.call('LRANGE', KEYS[1], from, from + 63)) do
+local upto = redis.call('LLEN', KEYS[1]) - 1
+while upto >= 0 and left > 0 do
+  local blobs = redis.call('LRANGE', KEYS[1], math.max(upto - 63, 0), upto)
+  for at = #blobs, 1, -1 do
+    local blob = blobs[at]
     for i = 1, #ARGV do
       local pos = #found[i] == 0 and string.find(blob, ARGV[i], 1, true)
       while pos and pos % 11 ~= 4 do pos = string.find(blob, ARGV[i], pos + 1, true) end
@@ -18,6 +21,6 @@ while from < length and left > 0 do
       end
     end
   end
-  from = from + 64
+  upto = upto - 64
 end
 return found

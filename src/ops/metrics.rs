@@ -151,8 +151,14 @@ label! {
         Applied = "applied",
         /// Its recipient was as far already, or this is not its last send.
         Repeated = "repeated",
+        /// It came without our token and its message is not known yet; it is looked for again, and counted again.
+        Parked = "parked",
         /// It belongs to no recipient of ours.
         Unknown = "unknown",
+        /// It is of a line that is not ours.
+        Foreign = "foreign",
+        /// Its word says nothing of use.
+        Ignored = "ignored",
     }
 }
 

@@ -1,1 +1,212 @@
-//! Handshake, signature, statuses.
+//! Meta's webhooks: what became of messages, who answered them, how templates stand.
+//!
+//! ```text
+//! bytes ─▶ signature ─▶ payload ─▶ receive ─┬─▶ apply: group commit ─▶ Redis ─▶ 200
+//!                                           └─▶ find: by message id ─▶ apply, or parked
+//! ```
+//!
+//! A webhook is answered 200 only when its effect is in Redis. Without that it is answered 503, and Meta delivers it again,
+//! for up to seven days. Twice is as good as once, and the order does not matter: see `store/scripts/status.lua`.
+//!
+//! If the process dies: what was not answered is delivered again; there is nothing here that Redis does not have.
+//! Never: answers before the commit; trusts a body before its signature; moves anything for a line that is not ours.
+//!
+//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>, read 2026-11-22.
+
+pub mod aftercare;
+pub mod apply;
+pub mod directory;
+pub mod find;
+pub mod payload;
+pub mod receive;
+pub mod signature;
+pub mod tally;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest as _, Query, Request, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Deserialize;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use self::{
+    aftercare::Aftercare,
+    apply::Committer,
+    find::Finder,
+    payload::Payload,
+    receive::Receiver,
+    signature::{Signature, Verifier},
+};
+use crate::{
+    domain::{LineId, Secret, TokenKey, WabaId},
+    ops::metrics::{self, WebhookKind, WebhookResult},
+    store::{Store, StoreError, clock::Clock},
+};
+
+/// How long a body may take to arrive. Meta sends it at once.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Redis did not do its part. What was asked for may have happened, or not: do it again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(Arc<str>);
+
+impl Unavailable {
+    /// Because of `cause`. One that does not pass by itself is logged here, for it needs somebody.
+    fn because(cause: &StoreError) -> Self {
+        if !matches!(cause, StoreError::Unavailable(_)) {
+            error!(%cause, "a webhook can not be taken");
+        }
+        Self(cause.to_string().into())
+    }
+
+    /// Because as much waits as may.
+    fn busy() -> Self {
+        Self("too many webhooks wait for redis".into())
+    }
+
+    /// Because the task that does it is gone.
+    fn stopped() -> Self {
+        Self("the process stops".into())
+    }
+}
+
+/// What the webhooks need to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What Meta's handshake must bring.
+    pub verify_token: Secret,
+    /// What signs every webhook.
+    pub app_secret: Secret,
+    /// The largest webhook.
+    pub body_bytes_max: usize,
+    /// How long message ids are found again.
+    pub ids_kept: Duration,
+    /// Our lines, each with its WABA.
+    pub lines: Vec<(LineId, WabaId)>,
+}
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct WebhookState(Arc<Shared>);
+
+struct Shared {
+    verify_token: Secret,
+    verifier: Verifier,
+    body_bytes_max: usize,
+    receiver: Receiver,
+    /// The last one was not taken: said once, not for each.
+    refusing: AtomicBool,
+}
+
+impl WebhookState {
+    /// The state, and the task that commits. The task ends by itself when the last clone of the state is gone and what that
+    /// handed in is committed: so the listener is stopped first.
+    pub fn new(
+        store: Store,
+        clock: Arc<Clock>,
+        token_key: TokenKey,
+        settings: Settings,
+    ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
+        let Settings { verify_token, app_secret, body_bytes_max, ids_kept, lines } = settings;
+        let (aftercare, care) = Aftercare::new(store.clone(), clock.clone());
+        let (committer, commits) = Committer::new(store.clone(), clock.clone(), ids_kept, aftercare);
+        let (finder, search) = Finder::new(store.clone(), clock.clone(), ids_kept, committer.clone());
+        let receiver = Receiver::new(store, clock, token_key, &lines, committer, finder);
+        let verifier = Verifier::new(&app_secret);
+        let task = async {
+            tokio::join!(commits, search, care);
+            Ok(())
+        };
+        let refusing = AtomicBool::new(false);
+        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, receiver, refusing })), task)
+    }
+}
+
+/// `GET` and `POST /webhooks/meta`.
+pub fn router(state: WebhookState) -> Router {
+    let limit = DefaultBodyLimit::max(state.0.body_bytes_max);
+    Router::new().route("/webhooks/meta", get(handshake).post(receive)).layer(limit).with_state(state)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Handshake {
+    #[serde(rename = "hub.mode")]
+    mode: String,
+    #[serde(rename = "hub.challenge")]
+    challenge: String,
+    #[serde(rename = "hub.verify_token")]
+    verify_token: String,
+}
+
+/// Meta asks whether this address is ours: the bare challenge says yes.
+async fn handshake(
+    State(WebhookState(shared)): State<WebhookState>,
+    query: Result<Query<Handshake>, QueryRejection>,
+) -> Response {
+    let asked = query.map_or_else(|_| Handshake::default(), |Query(asked)| asked);
+    if asked.mode == "subscribe" && Secret::new(asked.verify_token) == shared.verify_token {
+        metrics::webhook(WebhookKind::Handshake, WebhookResult::Taken, 1);
+        return asked.challenge.into_response();
+    }
+    metrics::webhook(WebhookKind::Handshake, WebhookResult::Refused, 1);
+    warn!("a handshake with another verify token was refused");
+    StatusCode::FORBIDDEN.into_response()
+}
+
+async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Request) -> StatusCode {
+    let unread = |result, status| {
+        metrics::webhook(WebhookKind::Unread, result, 1);
+        status
+    };
+    // Who can't have a good signature is not listened to any further.
+    let header = request.headers().get(signature::HEADER).map(|value| value.as_bytes());
+    let Some(signature) = header.and_then(Signature::read) else {
+        return unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED);
+    };
+    let body = match timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return unread(WebhookResult::Refused, rejection.status()),
+        Err(_) => return unread(WebhookResult::Refused, StatusCode::REQUEST_TIMEOUT),
+    };
+    if !shared.verifier.accepts(&signature, &body) {
+        return unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED);
+    }
+    let payload = match Payload::read(&body) {
+        Ok(payload) => payload,
+        Err(error) => {
+            // 200, for it would be the same the next time, and Meta would deliver it for days.
+            warn!(%error, bytes = body.len(), "a webhook can not be read");
+            return unread(WebhookResult::Malformed, StatusCode::OK);
+        }
+    };
+    match shared.receiver.take(&payload).await {
+        Ok(()) => {
+            if shared.refusing.load(Ordering::Relaxed) && shared.refusing.swap(false, Ordering::Relaxed) {
+                info!("webhooks are taken again");
+            }
+            StatusCode::OK
+        }
+        Err(cause) => {
+            if !shared.refusing.swap(true, Ordering::Relaxed) {
+                warn!(%cause, "webhooks can not be taken: meta is told to deliver them again");
+            }
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    }
+}

@@ -101,7 +101,7 @@ pub async fn campaign(store: &Store, lines: &[&str], n: u64, on_doubt: OnDoubt) 
         let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
         let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: until == n };
         let admitted = upload.admit(batch).await.expect("a batch");
-        assert_eq!(admitted, Admitted::Done { accepted: until - done });
+        assert_eq!(admitted, Admitted::Done);
         done = until;
     }
     id
@@ -140,6 +140,7 @@ impl TestWorker {
             },
             threads: 1,
             health: Health::starting(&[]),
+            open: Arc::default(),
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -165,6 +166,7 @@ pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
         for (code, n) in counts.failures {
             *sum.failures.entry(code).or_default() += n;
         }
+        sum.details.extend(counts.details);
         sum.recipients += counts.recipients;
         sum.replied += counts.replied;
     }

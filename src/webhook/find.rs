@@ -1,0 +1,222 @@
+//! Finds the recipient of a message by Meta's message id, where our token did not come along.
+//!
+//! Meta does not promise the token on every failed status, and an answer names only the message that it answers. The ids
+//! are kept by the parts that sent them, so the parts that worked on the line lately are asked: those of the campaigns
+//! that run first, then by the end of their campaign, until it is found.
+//!
+//! A failed status that is not found may be ahead of Meta's answer to our own request. It is parked in Redis and looked
+//! for again: after one second, two, four, and so on until it is [`LOOK_FOR`] old.
+//!
+//! If the process dies: what was not answered is delivered again by Meta; what is parked, any process looks for.
+//! Never: looks for two groups of ids at once, or for more than half of the time: ids that nobody knows are dear, and must not
+//! keep Redis from its work.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::debug;
+
+use super::{
+    Unavailable,
+    apply::{Committer, Placed},
+    directory::{Directory, Place},
+    tally::Tally,
+};
+use crate::{
+    domain::{LineId, UnixMs, Wamid},
+    ops::metrics::StatusResult,
+    store::{
+        Result, Store,
+        clock::Clock,
+        parked::Parked,
+        parts::{Fact, Fingerprint, News},
+    },
+};
+
+/// Requests that wait for a look at most. Further ones are refused, and Meta delivers them again.
+const REQUESTS_MAX: usize = 256;
+/// Message ids that are looked for at once, of all requests that wait.
+const IDS_MAX: usize = 256;
+/// How old a failed status gets before it belongs to nobody: longer than any of our own requests takes to be settled.
+pub const LOOK_FOR: Duration = Duration::from_secs(10 * 60);
+/// From parking a status to the first look for it.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at what is parked.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Parked statuses that are looked for at once.
+const PARKED_AT_ONCE: usize = 64;
+/// A look that took longer is followed by a rest as long.
+const REST_FROM: Duration = Duration::from_millis(5);
+
+struct Request {
+    line: LineId,
+    wamids: Vec<Wamid>,
+    answer: oneshot::Sender<std::result::Result<Vec<Option<Place>>, Unavailable>>,
+}
+
+/// Takes message ids to look for. Cheap to clone; the task ends when every clone is gone.
+#[derive(Clone)]
+pub struct Finder {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Finder {
+    /// A handle, and the task behind it. `ids_kept`: how long message ids are found again.
+    pub fn new(
+        store: Store,
+        clock: Arc<Clock>,
+        ids_kept: Duration,
+        committer: Committer,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+        let directory = Directory::new(store.clone(), ids_kept);
+        (Self { requests }, Search { store, clock, directory, committer }.run(waiting))
+    }
+
+    /// Where the messages `wamids` of `line` are; `None` for those that nobody knows.
+    pub async fn find(&self, line: LineId, wamids: Vec<Wamid>) -> std::result::Result<Vec<Option<Place>>, Unavailable> {
+        let (answer, found) = oneshot::channel();
+        self.requests.try_send(Request { line, wamids, answer }).map_err(|_| Unavailable::busy())?;
+        found.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
+    }
+}
+
+/// When a parked status is looked for again; `None` if it is too old. Each wait is as long as the status is old.
+pub fn next_look(at: UnixMs, now: UnixMs) -> Option<UnixMs> {
+    let age = now.since(at);
+    (age < LOOK_FOR).then(|| now.after(age.max(FIRST_LOOK)))
+}
+
+struct Search {
+    store: Store,
+    clock: Arc<Clock>,
+    directory: Directory,
+    committer: Committer,
+}
+
+impl Search {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
+        let mut look_at = Instant::now();
+        loop {
+            let request = tokio::select! {
+                request = waiting.recv() => match request {
+                    Some(request) => Some(request),
+                    None => break,
+                },
+                () = sleep_until(look_at) => None,
+            };
+            let begun = Instant::now();
+            match request {
+                Some(request) => self.answer(request, &mut waiting).await,
+                None => {
+                    if let Err(error) = self.look_for_parked().await {
+                        debug!(%error, "parked statuses are looked for later");
+                    }
+                    look_at = Instant::now() + LOOK_EVERY;
+                }
+            }
+            let took = begun.elapsed();
+            if took > REST_FROM {
+                sleep(took).await;
+            }
+        }
+    }
+
+    /// Answers `first`, together with others that wait.
+    async fn answer(&mut self, first: Request, waiting: &mut mpsc::Receiver<Request>) {
+        let mut n_ids = first.wamids.len();
+        let mut requests = vec![first];
+        while n_ids < IDS_MAX
+            && let Ok(request) = waiting.try_recv()
+        {
+            n_ids += request.wamids.len();
+            requests.push(request);
+        }
+        let mut by_line: HashMap<LineId, Vec<Wamid>> = HashMap::new();
+        for request in &requests {
+            by_line.entry(request.line.clone()).or_default().extend(request.wamids.iter().cloned());
+        }
+        let mut found = HashMap::with_capacity(by_line.len());
+        for (line, wamids) in by_line {
+            let places = self.directory.find(&line, &wamids, self.clock.now()).await;
+            let places = places.map_err(|cause| Unavailable::because(&cause));
+            found.insert(line, places.map(|places| wamids.into_iter().zip(places).collect::<HashMap<_, _>>()));
+        }
+        for Request { line, wamids, answer } in requests {
+            let places = found
+                .get(&line)
+                .map_or_else(|| Err(Unavailable::stopped()), |places| places.as_ref().map_err(Clone::clone));
+            let of_request = |places: &HashMap<Wamid, Option<Place>>| {
+                wamids.iter().map(|wamid| places.get(wamid).copied().flatten()).collect()
+            };
+            let _ = answer.send(places.map(of_request));
+        }
+    }
+
+    async fn look_for_parked(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        let parked = self.store.parked(now, PARKED_AT_ONCE).await?;
+        let mut by_line: HashMap<LineId, Vec<Parked>> = HashMap::new();
+        for status in parked {
+            by_line.entry(status.line.clone()).or_default().push(status);
+        }
+        for (line, parked) in by_line {
+            let wamids: Vec<Wamid> = parked.iter().map(|status| status.wamid.clone()).collect();
+            let places = self.directory.find(&line, &wamids, now).await?;
+            let (mut facts, mut forget, mut again, mut tally) = (Vec::new(), Vec::new(), Vec::new(), Tally::default());
+            for (status, place) in parked.into_iter().zip(places) {
+                match (place, next_look(status.at, now)) {
+                    (Some(place), _) => {
+                        facts.push(placed(place, &status));
+                        forget.push(status);
+                    }
+                    (None, Some(due)) => again.push((status, due)),
+                    (None, None) => {
+                        tally.add(News::Failed(status.code), StatusResult::Unknown);
+                        forget.push(status);
+                    }
+                }
+            }
+            // First the effect, then the end of the wait for it: a crash between them only applies it twice.
+            if self.committer.commit(facts).await.is_ok() {
+                self.store.repark(&forget, &again).await?;
+                tally.record();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn placed((part, claimed): Place, status: &Parked) -> Placed {
+    let fact = Fact {
+        row: claimed.row,
+        send: claimed.send,
+        news: News::Failed(status.code),
+        at: status.at,
+        message: Some(Fingerprint::of(status.wamid.as_str())),
+    };
+    Placed { part, fact, details: status.details.as_str().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parked_status_is_looked_for_ever_more_rarely_and_then_given_up() {
+        let at = UnixMs(1_000_000);
+        let mut now = at.after(Duration::from_millis(200));
+        let mut ages = Vec::new();
+        while let Some(due) = next_look(at, now) {
+            now = due;
+            ages.push(now.since(at).as_millis());
+        }
+        let doubling = [1_200, 2_400, 4_800, 9_600, 19_200, 38_400, 76_800, 153_600, 307_200, 614_400];
+        assert_eq!(ages, doubling);
+        assert_eq!(next_look(at, at.after(LOOK_FOR)), None);
+        assert_eq!(next_look(at.after(LOOK_FOR), at), Some(at.after(FIRST_LOOK)), "Meta's clock may be ahead");
+    }
+}

@@ -1,0 +1,270 @@
+//! What a webhook says: every entry, every change, every status and message, read without copying.
+//!
+//! Meta adds fields, changes the kinds of others and has words that its documentation does not know. All of that is
+//! passed over, and what stands beside it is used: only a body that is no JSON object is an error.
+//!
+//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference>, read
+//! 2026-11-22.
+
+mod lenient;
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use self::lenient::{List, Number, Object, Text};
+use crate::domain::{Language, UnixMs};
+
+/// Timestamps are seconds; some of Meta's webhooks have had milliseconds. The seconds of this one are in the year 33658.
+const MILLISECONDS_FROM: u64 = 1_000_000_000_000;
+
+/// What one webhook holds, in its order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Payload<'a> {
+    /// One for each change of each entry.
+    pub changes: Vec<Change<'a>>,
+}
+
+/// One change.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// News of messages.
+    Messages(Messages<'a>),
+    /// A template stands otherwise with Meta.
+    Template(TemplateChange<'a>),
+    /// Anything else that Meta tells.
+    Other,
+    /// One of the above, and not of the form that Meta documents.
+    Malformed,
+}
+
+/// News of the messages of one line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Messages<'a> {
+    /// The line's `phone_number_id`.
+    pub line: Cow<'a, str>,
+    /// What became of messages that were sent.
+    pub statuses: Vec<Status<'a>>,
+    /// Messages that people sent.
+    pub inbound: Vec<Inbound<'a>>,
+}
+
+/// What became of a message that was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Status<'a> {
+    /// Meta's id of the message; empty if it is missing.
+    pub wamid: Cow<'a, str>,
+    /// What it says.
+    pub word: Word,
+    /// When.
+    pub at: Option<UnixMs>,
+    /// `biz_opaque_callback_data`, whoever wrote it.
+    pub token: Option<Cow<'a, str>>,
+    /// Meta's code of the first error; 0 without one.
+    pub code: u32,
+    /// Meta's words on it; may be empty.
+    pub details: Cow<'a, str>,
+}
+
+/// The word of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// On its way.
+    Sent,
+    /// On the phone.
+    Delivered,
+    /// Read; or played, which only a voice message can be.
+    Read,
+    /// Failed.
+    Failed,
+    /// Another one: `deleted`, `warning`, and what is to come. Moves nothing.
+    Other,
+}
+
+/// A message that somebody sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Inbound<'a> {
+    /// What the button that was tapped carries: our token, unless the caller set a payload of its own.
+    pub payload: Option<Cow<'a, str>>,
+    /// Meta's id of the message that it answers.
+    pub answers: Option<Cow<'a, str>>,
+    /// When.
+    pub at: Option<UnixMs>,
+}
+
+/// A template stands otherwise with Meta.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TemplateChange<'a> {
+    /// The WABA that owns it.
+    pub waba: Cow<'a, str>,
+    /// Its name; not empty, and without a slash.
+    pub name: Cow<'a, str>,
+    /// Its language.
+    pub language: Language,
+    /// Meta's word: `PAUSED`, `APPROVED`, …
+    pub event: Cow<'a, str>,
+    /// Why, in Meta's words; may be empty.
+    pub reason: Cow<'a, str>,
+}
+
+/// The body is no JSON object.
+#[derive(Debug, thiserror::Error)]
+#[error("not a webhook of meta: {0}")]
+pub struct NotAPayload(String);
+
+impl<'a> Payload<'a> {
+    /// Reads a body.
+    pub fn read(body: &'a [u8]) -> Result<Self, NotAPayload> {
+        let envelope: Object<wire::Envelope<'a>> =
+            serde_json::from_slice(body).map_err(|error| NotAPayload(error.to_string()))?;
+        let Object(Some(envelope)) = envelope else { return Err(NotAPayload("it is no object".into())) };
+        let mut changes = Vec::with_capacity(envelope.entry.0.len());
+        for entry in envelope.entry.0 {
+            let waba = entry.id.0.unwrap_or_default();
+            changes.extend(entry.changes.0.into_iter().map(|change| read_change(&waba, change)));
+        }
+        Ok(Self { changes })
+    }
+}
+
+fn read_change<'a>(waba: &Cow<'a, str>, change: wire::Change<'a>) -> Change<'a> {
+    let field = change.field.0.unwrap_or_default();
+    let Object(Some(value)) = change.value else { return Change::Malformed };
+    match &*field {
+        "messages" => read_messages(value),
+        "message_template_status_update" => read_template(waba.clone(), value),
+        _ => Change::Other,
+    }
+}
+
+fn read_messages(value: wire::Value<'_>) -> Change<'_> {
+    let statuses: Vec<_> = value.statuses.0.into_iter().map(read_status).collect();
+    let inbound: Vec<_> = value.messages.0.into_iter().map(read_inbound).collect();
+    if statuses.is_empty() && inbound.is_empty() {
+        // `errors` alone: a fault of the account, which the answers to our sends tell as well.
+        return Change::Other;
+    }
+    match value.metadata.0.and_then(|metadata| metadata.phone_number_id.0) {
+        Some(line) => Change::Messages(Messages { line, statuses, inbound }),
+        None => Change::Malformed,
+    }
+}
+
+fn read_status(status: wire::Status<'_>) -> Status<'_> {
+    let word = match status.status.0.as_deref() {
+        Some("sent") => Word::Sent,
+        Some("delivered") => Word::Delivered,
+        Some("read" | "played") => Word::Read,
+        Some("failed") => Word::Failed,
+        _ => Word::Other,
+    };
+    let error = status.errors.0.into_iter().next().unwrap_or_default();
+    let words = [error.error_data.0.and_then(|data| data.details.0), error.message.0, error.title.0];
+    Status {
+        wamid: status.id.0.unwrap_or_default(),
+        word,
+        at: read_time(status.timestamp),
+        token: status.biz_opaque_callback_data.0,
+        code: error.code.0.and_then(|code| u32::try_from(code).ok()).unwrap_or(0),
+        details: words.into_iter().flatten().find(|words| !words.is_empty()).unwrap_or_default(),
+    }
+}
+
+fn read_inbound(message: wire::Message<'_>) -> Inbound<'_> {
+    let tapped = message.button.0.and_then(|button| button.payload.0);
+    let chosen = || {
+        let interactive = message.interactive.0?;
+        interactive.button_reply.0.or(interactive.list_reply.0)?.id.0
+    };
+    Inbound {
+        payload: tapped.or_else(chosen),
+        answers: message.context.0.and_then(|context| context.id.0),
+        at: read_time(message.timestamp),
+    }
+}
+
+fn read_template<'a>(waba: Cow<'a, str>, value: wire::Value<'a>) -> Change<'a> {
+    let named = |text: &Cow<'a, str>| !text.is_empty() && !text.contains('/');
+    let (Some(name), Some(language)) = (
+        value.message_template_name.0.filter(named),
+        value.message_template_language.0.filter(named).map(|code| Language::from(&*code)),
+    ) else {
+        return Change::Malformed;
+    };
+    let other = value.other_info.0.unwrap_or_default();
+    let rejection = value.rejection_info.0.and_then(|info| info.reason.0);
+    let words = [value.reason.0, rejection, other.description.0, other.title.0];
+    let tells = |words: &Cow<'_, str>| !words.is_empty() && words != "NONE";
+    Change::Template(TemplateChange {
+        waba,
+        name,
+        language,
+        event: value.event.0.unwrap_or_default(),
+        reason: words.into_iter().flatten().find(tells).unwrap_or_default(),
+    })
+}
+
+fn read_time(Number(timestamp): Number) -> Option<UnixMs> {
+    let timestamp = timestamp.filter(|timestamp| *timestamp > 0)?;
+    Some(UnixMs(if timestamp < MILLISECONDS_FROM { timestamp * 1000 } else { timestamp }))
+}
+
+/// The fields that are used, as Meta names them.
+mod wire {
+    use super::{Deserialize, List, Number, Object, Text};
+
+    /// Fields that borrow from the body, then those that do not.
+    macro_rules! objects {
+        ($($name:ident { $($field:ident: $kind:ty,)* $(; $number:ident)? })*) => {
+            $(#[derive(Debug, Default, Deserialize)]
+            #[serde(default)]
+            pub(super) struct $name<'a> {
+                $(#[serde(borrow)] pub(super) $field: $kind,)*
+                $(pub(super) $number: Number,)?
+            })*
+        };
+    }
+
+    objects! {
+        Envelope { entry: List<Entry<'a>>, }
+        Entry { id: Text<'a>, changes: List<Change<'a>>, }
+        Change { field: Text<'a>, value: Object<Value<'a>>, }
+        // Of all fields together: `field` may stand behind `value`.
+        Value {
+            metadata: Object<Metadata<'a>>,
+            statuses: List<Status<'a>>,
+            messages: List<Message<'a>>,
+            event: Text<'a>,
+            message_template_name: Text<'a>,
+            message_template_language: Text<'a>,
+            reason: Text<'a>,
+            other_info: Object<OtherInfo<'a>>,
+            rejection_info: Object<RejectionInfo<'a>>,
+        }
+        Metadata { phone_number_id: Text<'a>, }
+        Status {
+            id: Text<'a>,
+            status: Text<'a>,
+            biz_opaque_callback_data: Text<'a>,
+            errors: List<Error<'a>>,
+            ; timestamp
+        }
+        Error { title: Text<'a>, message: Text<'a>, error_data: Object<ErrorData<'a>>, ; code }
+        ErrorData { details: Text<'a>, }
+        Message {
+            button: Object<Button<'a>>,
+            interactive: Object<Interactive<'a>>,
+            context: Object<Context<'a>>,
+            ; timestamp
+        }
+        Button { payload: Text<'a>, }
+        Interactive { button_reply: Object<Choice<'a>>, list_reply: Object<Choice<'a>>, }
+        Choice { id: Text<'a>, }
+        Context { id: Text<'a>, }
+        OtherInfo { title: Text<'a>, description: Text<'a>, }
+        RejectionInfo { reason: Text<'a>, }
+    }
+}
+
+#[cfg(test)]
+mod tests;

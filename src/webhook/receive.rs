@@ -1,0 +1,338 @@
+//! From what a webhook says to its effect: whom each status and each answer is about, and what is committed for them.
+//!
+//! A status is taken only from one of our own lines. Our token names its recipient; it counts only if its check is ours
+//! and if the line is one of its campaign's: a part may move between those, and no other line sends for it. Without our
+//! token the message id is looked up.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tracing::{info, warn};
+
+use super::{
+    Unavailable,
+    apply::{Committer, Placed},
+    directory::Place,
+    find::{self, Finder},
+    payload::{Change, Inbound, Messages, Payload, Status, TemplateChange, Word},
+    tally::Tally,
+};
+use crate::{
+    domain::{CampaignId, Hold, HoldScope, LineId, PartId, Token, TokenKey, UnixMs, WabaId, Wamid},
+    ops::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
+    store::{
+        Store, StoreError,
+        clock::Clock,
+        parked::Parked,
+        parts::{Fact, Fingerprint, News},
+    },
+};
+
+/// Campaigns whose lines are remembered: far more than send at a time.
+const CAMPAIGNS_MAX: usize = 10_000;
+/// How often in a second an id is looked up though it hardly can be ours: Meta promises our token on every status but
+/// `failed`, so what comes without it is mostly of another app that sends on the same line, as often as that sends.
+const UNLIKELY_LOOKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
+
+/// Turns webhooks into facts.
+pub struct Receiver {
+    store: Store,
+    clock: Arc<Clock>,
+    token_key: TokenKey,
+    lines: HashMap<String, LineId>,
+    wabas: HashMap<String, WabaId>,
+    /// The lines of campaigns. They never change, and a campaign that is gone never comes back.
+    campaigns: RwLock<HashMap<CampaignId, Arc<[LineId]>>>,
+    committer: Committer,
+    finder: Finder,
+    unlikely: DefaultDirectRateLimiter,
+}
+
+/// News of one message of ours, or of another app's.
+struct Heard<'a> {
+    /// Its place among the changes.
+    change: usize,
+    line: &'a LineId,
+    token: Option<Token>,
+    /// Empty where it was not told.
+    wamid: &'a str,
+    news: News,
+    at: UnixMs,
+    details: &'a str,
+}
+
+impl Receiver {
+    /// For our own lines and WABAs.
+    pub fn new(
+        store: Store,
+        clock: Arc<Clock>,
+        token_key: TokenKey,
+        ours: &[(LineId, WabaId)],
+        committer: Committer,
+        finder: Finder,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            token_key,
+            lines: ours.iter().map(|(line, _)| (line.to_string(), line.clone())).collect(),
+            wabas: ours.iter().map(|(_, waba)| (waba.to_string(), waba.clone())).collect(),
+            campaigns: RwLock::default(),
+            committer,
+            finder,
+            unlikely: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKS_PER_SECOND)),
+        }
+    }
+
+    /// Returns when everything that the webhook says is in Redis.
+    ///
+    /// Errors: some of it may not be; let Meta deliver it again.
+    pub async fn take(&self, payload: &Payload<'_>) -> Result<(), Unavailable> {
+        let mut taking = Taking::new(payload);
+        let result = self.take_all(payload, &mut taking).await;
+        taking.record(payload, result.is_ok());
+        result
+    }
+
+    async fn take_all(&self, payload: &Payload<'_>, taking: &mut Taking) -> Result<(), Unavailable> {
+        let now = self.clock.now();
+        let mut heard = Vec::new();
+        for (at, change) in payload.changes.iter().enumerate() {
+            match change {
+                Change::Messages(messages) => self.hear(at, messages, now, &mut heard, taking),
+                Change::Template(change) => {
+                    taking.used[at] =
+                        self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
+                }
+                Change::Other | Change::Malformed => {}
+            }
+        }
+        let (mut facts, mut unnamed) = (Vec::with_capacity(heard.len()), Vec::new());
+        for heard in heard {
+            match heard.token {
+                Some(token)
+                    if self
+                        .lines_of(token.part.campaign)
+                        .await
+                        .map_err(|cause| Unavailable::because(&cause))?
+                        .contains(heard.line) =>
+                {
+                    taking.used[heard.change] = true;
+                    facts.push(heard.placed(token));
+                }
+                Some(_) => taking.tally.add(heard.news, StatusResult::Unknown),
+                None => unnamed.push(heard),
+            }
+        }
+        self.look_up(unnamed, now, &mut facts, taking).await?;
+        self.committer.commit(facts).await
+    }
+
+    fn hear<'a>(
+        &'a self,
+        change: usize,
+        messages: &'a Messages<'_>,
+        now: UnixMs,
+        heard: &mut Vec<Heard<'a>>,
+        taking: &mut Taking,
+    ) {
+        let Some(line) = self.lines.get(&*messages.line) else {
+            for status in &messages.statuses {
+                taking.tally.add_named(name(status.word), StatusResult::Foreign);
+            }
+            return;
+        };
+        for status in &messages.statuses {
+            match news(status) {
+                Some(news) => heard.push(Heard {
+                    change,
+                    line,
+                    token: status.token.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+                    wamid: &status.wamid,
+                    news,
+                    at: status.at.unwrap_or(now),
+                    details: &status.details,
+                }),
+                None => taking.tally.add_named(StatusName::Other, StatusResult::Ignored),
+            }
+        }
+        let answer = |inbound: &'a Inbound<'_>| Heard {
+            change,
+            line,
+            token: inbound.payload.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+            wamid: inbound.answers.as_deref().unwrap_or_default(),
+            news: News::Replied,
+            at: inbound.at.unwrap_or(now),
+            details: "",
+        };
+        heard.extend(messages.inbound.iter().map(answer));
+    }
+
+    /// The lines of a campaign; none if it is gone.
+    async fn lines_of(&self, campaign: CampaignId) -> Result<Arc<[LineId]>, StoreError> {
+        if let Some(lines) = self.campaigns.read().unwrap_or_else(PoisonError::into_inner).get(&campaign) {
+            return Ok(lines.clone());
+        }
+        let record = self.store.campaign(campaign).await?;
+        let lines: Arc<[LineId]> = record.map(|record| record.campaign.lines.into()).unwrap_or_default();
+        let mut campaigns = self.campaigns.write().unwrap_or_else(PoisonError::into_inner);
+        if campaigns.len() >= CAMPAIGNS_MAX {
+            campaigns.clear();
+        }
+        campaigns.insert(campaign, lines.clone());
+        Ok(lines)
+    }
+
+    /// Looks for the recipients of what came without our token. Failures that are not found are parked.
+    async fn look_up(
+        &self,
+        unnamed: Vec<Heard<'_>>,
+        now: UnixMs,
+        facts: &mut Vec<Placed>,
+        taking: &mut Taking,
+    ) -> Result<(), Unavailable> {
+        let mut by_line: HashMap<&LineId, Vec<Heard<'_>>> = HashMap::new();
+        for heard in unnamed {
+            let likely = matches!(heard.news, News::Failed(_) | News::Replied);
+            if !heard.wamid.is_empty() && (likely || self.unlikely.check().is_ok()) {
+                by_line.entry(heard.line).or_default().push(heard);
+            } else {
+                taking.tally.add(heard.news, StatusResult::Unknown);
+            }
+        }
+        let mut parked = Vec::new();
+        for (line, unnamed) in by_line {
+            let wamids = unnamed.iter().map(|heard| heard.wamid.into()).collect();
+            for (heard, place) in unnamed.iter().zip(self.finder.find(line.clone(), wamids).await?) {
+                match (place, heard.news) {
+                    (Some(place), _) => facts.push(heard.found(place)),
+                    (None, News::Failed(code)) if find::next_look(heard.at, now).is_some() => {
+                        parked.push(heard.parked(code, now));
+                    }
+                    (None, news) => {
+                        taking.tally.add(news, StatusResult::Unknown);
+                        continue;
+                    }
+                }
+                taking.used[heard.change] = true;
+            }
+        }
+        if !parked.is_empty() {
+            self.store
+                .park(&parked, find::next_look(now, now).unwrap_or(now))
+                .await
+                .map_err(|cause| Unavailable::because(&cause))?;
+            parked.iter().for_each(|status| taking.tally.add(News::Failed(status.code), StatusResult::Parked));
+        }
+        Ok(())
+    }
+
+    /// Holds a template back, or lets it go. Gives whether the change is of use.
+    ///
+    /// Updates may come late and in any order; the next reading of Meta's list of templates mends what that spoils.
+    async fn take_template(&self, change: &TemplateChange<'_>, now: UnixMs) -> Result<bool, StoreError> {
+        let Some(waba) = self.wabas.get(&*change.waba) else { return Ok(false) };
+        let (name, language) = (change.name.to_string(), change.language.to_string());
+        let scope = HoldScope::Template { waba: waba.clone(), name, language };
+        match &*change.event {
+            "APPROVED" | "REINSTATED" | "UNARCHIVED" => {
+                info!(scope = %scope, event = %change.event, "meta lets the template go");
+                self.store.unhold(&scope).await?;
+            }
+            "PAUSED" | "DISABLED" | "REJECTED" | "PENDING" | "IN_APPEAL" | "LOCKED" | "LIMIT_EXCEEDED" | "DELETED"
+            | "PENDING_DELETION" | "ARCHIVED" => {
+                let because = if change.reason.is_empty() { "" } else { ": " };
+                let reason = format!("meta says {}{because}{}", change.event, change.reason);
+                warn!(scope = %scope, reason, "meta holds the template back");
+                self.store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
+            }
+            // FLAGGED warns of a pause and changes nothing yet; of an unknown word, Meta's answers to sends tell.
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Heard<'_> {
+    fn placed(&self, token: Token) -> Placed {
+        self.fact(token.part, token.row, token.send)
+    }
+
+    fn found(&self, (part, claimed): Place) -> Placed {
+        self.fact(part, claimed.row, claimed.send)
+    }
+
+    fn fact(&self, part: PartId, row: u16, send: u8) -> Placed {
+        let message = (!self.wamid.is_empty()).then(|| Fingerprint::of(self.wamid));
+        let fact = Fact { row, send, news: self.news, at: self.at, message };
+        Placed { part, fact, details: self.details.into() }
+    }
+
+    fn parked(&self, code: u32, now: UnixMs) -> Parked {
+        Parked {
+            line: self.line.clone(),
+            wamid: Wamid::from(self.wamid),
+            code,
+            details: self.details.to_owned(),
+            // A time to come would have it looked for until then.
+            at: self.at.min(now),
+        }
+    }
+}
+
+/// What is counted of one webhook.
+struct Taking {
+    /// For each change, whether anything of it was of use.
+    used: Vec<bool>,
+    tally: Tally,
+}
+
+impl Taking {
+    fn new(payload: &Payload<'_>) -> Self {
+        Self { used: vec![false; payload.changes.len()], tally: Tally::default() }
+    }
+
+    fn record(&self, payload: &Payload<'_>, committed: bool) {
+        if committed {
+            self.tally.record();
+        }
+        for (change, &used) in payload.changes.iter().zip(&self.used) {
+            let result = match change {
+                Change::Malformed => WebhookResult::Malformed,
+                _ if !committed => WebhookResult::Unavailable,
+                _ if used => WebhookResult::Taken,
+                _ => WebhookResult::Ignored,
+            };
+            let kind = match change {
+                Change::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
+                Change::Messages(_) => WebhookKind::Statuses,
+                Change::Template(_) | Change::Other | Change::Malformed => WebhookKind::Other,
+            };
+            metrics::webhook(kind, result, 1);
+        }
+    }
+}
+
+fn name(word: Word) -> StatusName {
+    match word {
+        Word::Sent => StatusName::Sent,
+        Word::Delivered => StatusName::Delivered,
+        Word::Read => StatusName::Read,
+        Word::Failed => StatusName::Failed,
+        Word::Other => StatusName::Other,
+    }
+}
+
+fn news(status: &Status<'_>) -> Option<News> {
+    match status.word {
+        Word::Sent => Some(News::Sent),
+        Word::Delivered => Some(News::Delivered),
+        Word::Read => Some(News::Read),
+        Word::Failed => Some(News::Failed(status.code)),
+        Word::Other => None,
+    }
+}

@@ -1,0 +1,227 @@
+//! A webhook receiver on a real port and a real Redis, and what Meta would tell it.
+
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use pregon::{
+    domain::{CampaignId, LineId, OnDoubt, PartId, Secret, State, Token, TokenKey, UnixMs},
+    store::{
+        Store,
+        campaigns::CampaignRecord,
+        clock::Clock,
+        parts::{Claim, ClaimedRow, PartCounts, Settled},
+    },
+    webhook::{self, Settings, WebhookState},
+};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{redis::TestRedis, world};
+
+pub const APP_SECRET: &str = "app-secret-for-tests";
+pub const VERIFY_TOKEN: &str = "verify-me";
+/// The lines of the receiver, all of WABA 2001.
+pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// How long message ids are found again.
+pub const IDS_KEPT: Duration = Duration::from_secs(3_600);
+
+/// A message that was claimed for sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Message {
+    pub part: PartId,
+    pub row: u16,
+    pub send: u8,
+}
+
+impl Message {
+    /// The id that Meta gives it in these tests.
+    pub fn wamid(&self) -> String {
+        format!("wamid.{}.{}.{}", self.part, self.row, self.send)
+    }
+}
+
+/// A receiver that runs.
+pub struct Hooks {
+    pub redis: TestRedis,
+    pub store: Store,
+    pub clock: Arc<Clock>,
+    pub key: TokenKey,
+    pub url: String,
+    pub client: reqwest::Client,
+    end: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<Result<(), Infallible>>,
+}
+
+impl Hooks {
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let redis = TestRedis::start().await;
+        let store = Store::connect(&world::address(&redis)).await.expect("a store");
+        let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
+        let key = store.token_key().await.expect("a key");
+        let settings = Settings {
+            verify_token: Secret::new(VERIFY_TOKEN),
+            app_secret: Secret::new(APP_SECRET),
+            body_bytes_max: BODY_BYTES_MAX,
+            ids_kept: IDS_KEPT,
+            lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
+        };
+        let (state, task) = WebhookState::new(store.clone(), clock.clone(), key, settings);
+        let task = tokio::spawn(task);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/webhooks/meta", listener.local_addr().expect("an address"));
+        let end = CancellationToken::new();
+        let router = webhook::router(state);
+        let serving = axum::serve(listener, router).with_graceful_shutdown(end.clone().cancelled_owned());
+        let server = tokio::spawn(async { serving.await });
+        Self { redis, store, clock, key, url, client: reqwest::Client::new(), end, server, task }
+    }
+
+    /// Stops the listener; the task behind it ends by itself.
+    pub async fn stop(self) {
+        self.end.cancel();
+        drop(self.client);
+        self.server.await.expect("no panic").expect("a clean end");
+        self.task.await.expect("no panic").expect("a clean end");
+    }
+
+    /// Delivers a webhook as Meta does. Gives the status of the answer.
+    pub async fn deliver(&self, body: &Value) -> u16 {
+        self.deliver_bytes(&serde_json::to_vec(body).expect("JSON")).await
+    }
+
+    pub async fn deliver_bytes(&self, body: &[u8]) -> u16 {
+        self.deliver_with(&signature(body), body).await
+    }
+
+    pub async fn deliver_with(&self, signature: &str, body: &[u8]) -> u16 {
+        let request = self.client.post(&self.url).header("x-hub-signature-256", signature).body(body.to_vec());
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
+    /// A campaign with `n` recipients, launched, and all of them claimed: their messages, by line.
+    pub async fn campaign(&self, lines: &[&str], n: u64) -> (CampaignId, HashMap<LineId, Vec<Message>>) {
+        let id = world::campaign(&self.store, lines, n, OnDoubt::Hold).await;
+        world::launch(&self.store, id).await;
+        let mut messages: HashMap<LineId, Vec<Message>> = HashMap::new();
+        for (part, line) in self.record(id).await.parts {
+            let claimed = self.claim(part).await;
+            messages.entry(line).or_default().extend(claimed);
+        }
+        assert_eq!(messages.values().map(Vec::len).sum::<usize>() as u64, n);
+        (id, messages)
+    }
+
+    /// Claims everything of a part that is due.
+    pub async fn claim(&self, part: PartId) -> Vec<Message> {
+        let now = self.clock.now();
+        let mut messages = Vec::new();
+        loop {
+            let claim = self.store.claim(part, 1, now, 1_000, now.after(IDS_KEPT)).await.expect("a claim");
+            let Claim::Rows { rows, .. } = claim else { panic!("{claim:?}") };
+            if rows.is_empty() {
+                return messages;
+            }
+            messages.extend(rows.into_iter().map(|ClaimedRow { row, send }| Message { part, row, send }));
+        }
+    }
+
+    pub async fn settle(&self, outcomes: impl IntoIterator<Item = (Message, Settled)>) {
+        let mut by_part: HashMap<PartId, Vec<_>> = HashMap::new();
+        for (message, settled) in outcomes {
+            let claimed = ClaimedRow { row: message.row, send: message.send };
+            by_part.entry(message.part).or_default().push((claimed, settled));
+        }
+        self.store.settle(&by_part, self.clock.now(), IDS_KEPT).await.expect("settled");
+    }
+
+    /// Meta takes them all.
+    pub async fn accept(&self, messages: impl IntoIterator<Item = &Message>) {
+        self.settle(messages.into_iter().map(|message| (*message, accepted(message)))).await;
+    }
+
+    pub async fn record(&self, id: CampaignId) -> CampaignRecord {
+        self.store.campaign(id).await.expect("a store").expect("a campaign")
+    }
+
+    /// The counters of a campaign, without states that nobody is in; they agree with its state bytes.
+    pub async fn counts(&self, id: CampaignId) -> PartCounts {
+        let record = self.record(id).await;
+        let mut counts = world::counts(&self.store, &record).await;
+        assert_eq!(counts.by_state, world::recount(&self.store, &record).await, "counters and state bytes");
+        assert_eq!(counts.by_state.values().sum::<u64>(), counts.recipients);
+        counts.by_state.retain(|_, n| *n > 0);
+        counts
+    }
+
+    /// How many recipients are in each state that has any.
+    pub async fn by_state(&self, id: CampaignId) -> HashMap<State, u64> {
+        self.counts(id).await.by_state
+    }
+
+    /// Our token for the message.
+    pub fn token(&self, message: &Message) -> String {
+        token(&self.key, message)
+    }
+
+    /// A status as Meta tells it, with our token.
+    pub fn status(&self, message: &Message, word: &str) -> Value {
+        let mut status = nameless(&message.wamid(), word);
+        status["biz_opaque_callback_data"] = self.token(message).into();
+        status
+    }
+}
+
+pub fn accepted(message: &Message) -> Settled {
+    Settled::Accepted(message.wamid().as_str().into())
+}
+
+pub fn token(key: &TokenKey, message: &Message) -> String {
+    let mut text = String::new();
+    Token { part: message.part, row: message.row, send: message.send }.write(key, &mut text);
+    text
+}
+
+/// A status without a token. `failed` with its code: `failed 131026`.
+pub fn nameless(wamid: &str, word: &str) -> Value {
+    let (word, code) = word.split_once(' ').unwrap_or((word, ""));
+    let mut status = json!({
+        "id": wamid,
+        "status": word,
+        "timestamp": now().seconds().to_string(),
+        "recipient_id": "5491155550101",
+    });
+    if let Ok(code) = code.parse::<u32>() {
+        let details = format!("details of {code}");
+        status["errors"] = json!([{"code": code, "title": "t", "message": "m", "error_data": {"details": details}}]);
+    }
+    status
+}
+
+/// A webhook with one change.
+pub fn statuses(line: &str, statuses: &[Value]) -> Value {
+    payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "statuses": statuses}})])
+}
+
+/// The same with messages that people sent.
+pub fn inbound(line: &str, messages: &[Value]) -> Value {
+    payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "messages": messages}})])
+}
+
+pub fn payload(changes: &[Value]) -> Value {
+    json!({"object": "whatsapp_business_account", "entry": [{"id": "2001", "changes": changes}]})
+}
+
+/// `X-Hub-Signature-256` of a body.
+pub fn signature(body: &[u8]) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(APP_SECRET.as_bytes()).expect("a key").chain_update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+pub fn now() -> UnixMs {
+    pregon::ops::clock::now()
+}

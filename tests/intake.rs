@@ -333,7 +333,7 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
     let part = record.parts[0].0;
     let claim =
         world.store().claim(part, 1, world.intake.clock.now(), 10, world.intake.clock.now()).await.expect("a claim");
-    assert!(matches!(claim, Claim::Held), "{claim:?}");
+    assert!(matches!(claim, Claim::Held { .. }), "{claim:?}");
 }
 
 #[tokio::test]

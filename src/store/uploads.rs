@@ -105,7 +105,8 @@ impl Store {
     /// said of a number that the campaign has, as JSON with `%d` for the row; `kept` is how long the record of the upload
     /// stays. Stores nothing.
     ///
-    /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such a campaign.
+    /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such
+    /// a campaign.
     pub async fn begin_upload(
         &self,
         campaign: CampaignId,
@@ -242,7 +243,8 @@ impl Upload {
         Ok(Some(places))
     }
 
-    /// Drops the chunks (counted from 1) in which nobody became a recipient: an upload that only repeats another leaves nothing behind.
+    /// Drops the chunks (counted from 1) in which nobody became a recipient: an upload that only repeats another one
+    /// leaves nothing behind.
     async fn drop_chunks(&self, places: &[Place], unused: &[Value]) -> Result<()> {
         let mut drops = Pipeline::new();
         for index in unused {

@@ -160,11 +160,11 @@ impl Intake {
     }
 
     async fn admit(&self, id: CampaignId, upload: &mut Upload, batch: Batch) -> Result<(), IntakeError> {
-        let before = upload.progress.clone();
+        let rejected_before = upload.progress.rejected;
         match upload.admit(batch).await? {
-            Admitted::Done => {
-                metrics::recipients(RecipientResult::Accepted, upload.progress.accepted - before.accepted);
-                metrics::recipients(RecipientResult::Rejected, upload.progress.rejected - before.rejected);
+            Admitted::Done { accepted } => {
+                metrics::recipients(RecipientResult::Accepted, accepted);
+                metrics::recipients(RecipientResult::Rejected, upload.progress.rejected - rejected_before);
                 Ok(())
             }
             Admitted::Closed(state) => Err(closed(id, state)),

@@ -1,3 +1,30 @@
 //! The command line: parse, call the library, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use pregon::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    // A usage error ends here, with exit code 2.
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("pregon: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(cli::run(arguments.command));
+    // What is left is a read of standard input that nobody waits for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_silent() {
+                eprintln!("pregon: {failure}");
+            }
+            failure.exit_code()
+        }
+    }
+}

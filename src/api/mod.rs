@@ -1,1 +1,164 @@
-//! The HTTP API.
+//! The HTTP API: campaigns, recipients, lines and templates for backends and operators. `docs/api.md` describes it.
+//!
+//! Every call needs a key. What is wrong with a call is an `application/problem+json` ([`problem`]); whatever can be long
+//! is streamed in or out at constant memory, and how many such streams run at once is bounded.
+//!
+//! If the process dies: a call that was not answered may have been done. Creating with an `external_id`, uploading with an
+//! `Upload-Id`, and every change of state can be repeated.
+//! Never: decides what may be done with a campaign ([`crate::intake`] does), or counts ([`crate::stats`] does).
+
+mod campaigns;
+mod events;
+mod extract;
+mod guard;
+mod keys;
+mod lines;
+mod page;
+mod problem;
+mod recipients;
+mod report;
+mod templates;
+mod uploads;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, StatusCode},
+    middleware,
+    routing::{get, post},
+};
+use futures_util::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
+
+use self::{
+    extract::campaign_not_found,
+    keys::Keys,
+    problem::{Problem, Result},
+};
+use crate::{
+    domain::{CampaignId, Line, UnixMs, WabaId},
+    intake::Intake,
+    ops::config::ApiKey,
+    stats::Reader,
+    store::{Store, campaigns::CampaignRecord, clock::Clock},
+};
+
+/// Streams of events at once. Each asks Redis for a campaign's counters twice a second.
+const EVENT_STREAMS_MAX: usize = 64;
+
+/// Reports that are written at once. Each holds the states and times of one part: some 6 MB.
+const REPORTS_MAX: usize = 4;
+
+/// How long a client that uploads may be silent before its connection is given up. It can repeat the upload.
+const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Reads the templates of every WABA from Meta and stores them. Gives for each WABA how many it has, or why that is not
+/// known.
+pub type SyncTemplates =
+    Arc<dyn Fn() -> BoxFuture<'static, Vec<(WabaId, std::result::Result<usize, String>)>> + Send + Sync>;
+
+/// What the API needs. Built by `serve`.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Redis.
+    pub store: Store,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
+    /// Takes campaigns in.
+    pub intake: Intake,
+    /// Our lines, in the order of the configuration.
+    pub lines: Arc<[Line]>,
+    /// Who may call.
+    pub keys: Arc<[ApiKey]>,
+    /// Reads the templates from Meta now.
+    pub sync_templates: SyncTemplates,
+    /// The largest body of a call that is not an upload: `http.body_bytes_max`.
+    pub body_bytes_max: usize,
+    /// Ends the streams of events: they would hold up the stop of the server.
+    pub stopping: CancellationToken,
+}
+
+/// What the handlers share.
+struct Shared {
+    state: ApiState,
+    keys: Keys,
+    reader: Reader,
+    event_streams: Arc<Semaphore>,
+    reports: Arc<Semaphore>,
+}
+
+type SharedState = axum::extract::State<Arc<Shared>>;
+
+/// The API. Other routes may be merged into it; paths that nobody has are answered here, and need a key like the rest.
+pub fn router(state: ApiState) -> Router {
+    let lines = state.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect::<HashMap<_, _>>();
+    let shared = Arc::new(Shared {
+        keys: Keys::new(&state.keys),
+        reader: Reader::new(state.store.clone(), lines),
+        event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
+        reports: Arc::new(Semaphore::new(REPORTS_MAX)),
+        state,
+    });
+    let calls = Router::new()
+        .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
+        .route("/v1/campaigns/{campaign}", get(campaigns::one))
+        .route("/v1/campaigns/{campaign}/launch", post(campaigns::launch))
+        .route("/v1/campaigns/{campaign}/pause", post(campaigns::pause))
+        .route("/v1/campaigns/{campaign}/resume", post(campaigns::resume))
+        .route("/v1/campaigns/{campaign}/cancel", post(campaigns::cancel))
+        .route("/v1/campaigns/{campaign}/recipients/{phone}", get(recipients::one))
+        .route("/v1/lines", get(lines::list))
+        .route("/v1/lines/{line}", get(lines::one).patch(lines::change))
+        .route("/v1/lines/{line}/pause", post(lines::pause))
+        .route("/v1/lines/{line}/resume", post(lines::resume))
+        .route("/v1/templates", get(templates::list))
+        .route("/v1/templates/sync", post(templates::sync))
+        .layer(DefaultBodyLimit::max(shared.state.body_bytes_max))
+        .layer(middleware::from_fn(guard::in_time));
+    let streams = Router::new()
+        .route("/v1/campaigns/{campaign}/recipients", get(recipients::list).post(uploads::upload))
+        .route("/v1/campaigns/{campaign}/report.csv", get(report::report))
+        .route("/v1/campaigns/{campaign}/events", get(events::events))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyTimeoutLayer::new(UPLOAD_SILENCE_MAX));
+    calls
+        .merge(streams)
+        .fallback(nowhere)
+        .method_not_allowed_fallback(not_so)
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::admit))
+        .with_state(shared)
+}
+
+async fn nowhere() -> Problem {
+    Problem::not_found("not-found", "there is nothing at this path; docs/api.md lists every call")
+}
+
+async fn not_so(method: Method) -> Problem {
+    let detail = format!("this path does not take {method}; the header Allow says what it takes");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+}
+
+impl Shared {
+    fn now(&self) -> UnixMs {
+        self.state.clock.now()
+    }
+
+    async fn campaign(&self, id: CampaignId) -> Result<CampaignRecord> {
+        self.state.store.campaign(id).await?.ok_or_else(|| campaign_not_found(id))
+    }
+}
+
+/// A place among the streams of one kind.
+///
+/// Errors: 429 if they are all taken.
+fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit> {
+    places.clone().try_acquire_owned().map_err(|_| {
+        let detail = format!("too many {what} are open at once on this server; try again when one has ended");
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", detail)
+    })
+}

@@ -1,1 +1,79 @@
-//! The command line for people.
+//! The command line for people, and with `--json` for programs.
+//!
+//! `campaign` and `line` talk to a running server by its HTTP API alone; `check`, `serve`, `sim` and `demo` run here.
+//! What was asked for goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage
+//! or configuration.
+//!
+//! If the process dies: a campaign goes on without it; an upload that was cut is continued by the same command again
+//! where the campaign has an external id.
+//! Never: touches Redis or Meta on behalf of a campaign; prints a secret.
+
+pub mod arguments;
+pub mod campaign;
+pub mod check;
+pub mod client;
+pub mod failure;
+pub mod line;
+pub mod out;
+pub mod progress;
+pub mod source;
+pub mod sse;
+pub mod submit;
+pub mod table;
+pub mod watch;
+pub mod words;
+
+pub use arguments::Arguments;
+pub use failure::Failure;
+
+use self::{
+    arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},
+    client::{Action, Client},
+};
+use crate::ops::{config::Config, logging};
+
+/// Does what was asked for.
+///
+/// Errors: [`Failure`], which knows its exit code.
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(options) => serve(&options).await,
+        Command::Sim { .. } => Err(Failure::NotBuiltIn("sim")),
+        Command::Demo { .. } => Err(Failure::NotBuiltIn("demo")),
+        Command::Campaign { server, command } => campaign(&server.client()?, command).await,
+        Command::Line { server, command } => line(&server.client()?, command).await,
+        Command::Check { config, output } => check::check(&config, output.json).await,
+    }
+}
+
+async fn campaign(client: &Client, command: CampaignCommand) -> Result<(), Failure> {
+    match command {
+        CampaignCommand::Submit(options) => submit::submit(client, options).await,
+        CampaignCommand::List { state, limit, output } => campaign::list(client, state, limit, output.json).await,
+        CampaignCommand::Show { id, output } => campaign::show(client, id, output.json).await,
+        CampaignCommand::Watch { id, output } => watch::watch(client, id, output.json).await,
+        CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, Action::Pause).await,
+        CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, Action::Resume).await,
+        CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, Action::Cancel).await,
+        CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
+    }
+}
+
+async fn line(client: &Client, command: LineCommand) -> Result<(), Failure> {
+    match command {
+        LineCommand::List { output } => line::list(client, output.json).await,
+        LineCommand::Show { id, output } => line::show(client, &id, output.json).await,
+        LineCommand::Rate { id, messages_per_second, output, .. } => {
+            line::rate(client, &id, messages_per_second, output.json).await
+        }
+        LineCommand::Pause(lines) => line::change(client, &lines, Action::Pause).await,
+        LineCommand::Resume(lines) => line::change(client, &lines, Action::Resume).await,
+    }
+}
+
+async fn serve(options: &ConfigOptions) -> Result<(), Failure> {
+    let config = Config::load(options.config.as_deref())?;
+    config.check_roles(&options.roles)?;
+    logging::init(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
+    Err(Failure::NotBuiltIn("serve"))
+}

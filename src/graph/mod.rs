@@ -1,3 +1,9 @@
 //! The HTTP call to Meta: the only module that knows the wire format of sending.
 
+pub mod answer;
 pub mod body;
+pub mod client;
+pub mod management;
+
+pub use client::{BadGraphConfig, BadToken, GraphClient, GraphConfig, LineSender};
+pub use management::{GraphError, LineInfo};

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod lines;
 pub mod numbers;
 pub mod parts;
+pub mod reading;
 pub mod script;
 pub mod settings;
 pub mod spawn;

@@ -5,6 +5,7 @@
 pub mod cutter;
 pub mod intake;
 pub mod redis;
+pub mod world;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,0 +1,204 @@
+//! Campaigns: create, look, launch, pause, resume, cancel.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Shared, SharedState,
+    extract::{CampaignPath, Object, Params, bad_query},
+    page,
+    problem::Result,
+};
+use crate::{
+    domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, campaign::PauseReason},
+    intake::{Action, NewCampaign, Rejection, TemplateName},
+    stats::Statistics,
+    store::campaigns::CampaignRecord,
+};
+
+/// Campaigns that one call looks through at most for those in a state.
+const LOOKED_THROUGH_MAX: usize = 10_000;
+
+/// Campaigns whose states are read in one round trip.
+const STATES_AT_ONCE: usize = 1_000;
+
+/// A campaign as callers see it.
+#[derive(Serialize)]
+struct CampaignView {
+    id: CampaignId,
+    external_id: Option<String>,
+    name: String,
+    state: CampaignState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<PauseReason>,
+    template: TemplateName,
+    lines: Vec<LineId>,
+    priority: u8,
+    on_doubt: OnDoubt,
+    start_at: Option<UnixMs>,
+    expires_at: Option<UnixMs>,
+    created_at: UnixMs,
+    started_at: Option<UnixMs>,
+    ended_at: Option<UnixMs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statistics: Option<Statistics>,
+}
+
+impl CampaignView {
+    fn new(record: CampaignRecord, statistics: Option<Statistics>) -> Self {
+        let CampaignRecord { campaign, state, reason, started_at, ended_at, .. } = record;
+        Self {
+            id: campaign.id,
+            external_id: campaign.external_id,
+            name: campaign.name,
+            state,
+            reason,
+            template: TemplateName {
+                name: campaign.template.name,
+                language: campaign.template.language.as_str().to_owned(),
+            },
+            lines: campaign.lines,
+            priority: campaign.priority,
+            on_doubt: campaign.on_doubt,
+            start_at: campaign.start_at,
+            expires_at: campaign.expires_at,
+            created_at: campaign.created_at,
+            started_at,
+            ended_at,
+            statistics,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Created {
+    id: CampaignId,
+    state: CampaignState,
+    accepted: u64,
+    rejected_count: u64,
+    rejected: Vec<Rejection>,
+}
+
+/// `POST /v1/campaigns`
+pub(super) async fn create(State(shared): SharedState, Object(new): Object<NewCampaign>) -> Result<Response> {
+    let submitted = shared.state.intake.submit(new).await?;
+    let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
+    let upload = submitted.upload;
+    let created = Created {
+        id: submitted.id,
+        state: submitted.state,
+        accepted: upload.accepted,
+        rejected_count: upload.rejected_count,
+        rejected: upload.rejected,
+    };
+    let location = [(header::LOCATION, format!("/v1/campaigns/{}", submitted.id))];
+    Ok((status, location, Json(created)).into_response())
+}
+
+/// `POST /v1/campaigns/{id}/launch`
+pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+    act(&shared, path, Action::Launch).await
+}
+
+/// `POST /v1/campaigns/{id}/pause`
+pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+    act(&shared, path, Action::Pause).await
+}
+
+/// `POST /v1/campaigns/{id}/resume`
+pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+    act(&shared, path, Action::Resume).await
+}
+
+/// `POST /v1/campaigns/{id}/cancel`
+pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+    act(&shared, path, Action::Cancel).await
+}
+
+async fn act(shared: &Arc<Shared>, CampaignPath(id): CampaignPath, action: Action) -> Result<Response> {
+    let record = shared.state.intake.act(id, action).await?;
+    with_statistics(shared, record).await
+}
+
+/// `GET /v1/campaigns/{id}`
+pub(super) async fn one(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Response> {
+    let record = shared.campaign(id).await?;
+    with_statistics(&shared, record).await
+}
+
+async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Response> {
+    let statistics = shared.reader.statistics(&record, shared.now()).await?;
+    Ok(Json(CampaignView::new(record, Some(statistics))).into_response())
+}
+
+/// What stands behind the `?` of a list of campaigns.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    state: Option<String>,
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CampaignList {
+    campaigns: Vec<CampaignView>,
+    next: Option<CampaignId>,
+}
+
+/// `GET /v1/campaigns`: newest first. `next` is the last campaign that was looked at.
+pub(super) async fn list(State(shared): SharedState, Params(params): Params<ListParams>) -> Result<Response> {
+    let limit = page::limit(params.limit.as_deref())?;
+    let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
+    let wanted = page::given(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();
+    let wanted = wanted.map_err(|error| bad_query(error.to_string()))?;
+    let (ids, next) = shared.find(wanted, cursor, limit).await?;
+    let records = shared.state.store.campaigns(&ids).await?;
+    let campaigns = records.into_iter().flatten().map(|record| CampaignView::new(record, None)).collect();
+    Ok(Json(CampaignList { campaigns, next }).into_response())
+}
+
+impl Shared {
+    /// Up to `limit` campaigns behind `cursor`, those in state `wanted` if it is given, and the cursor of the next page.
+    async fn find(
+        &self,
+        wanted: Option<CampaignState>,
+        cursor: Option<CampaignId>,
+        limit: usize,
+    ) -> Result<(Vec<CampaignId>, Option<CampaignId>)> {
+        let store = &self.state.store;
+        // One more than the page: it tells whether there is a next one.
+        let at_once = if wanted.is_some() { STATES_AT_ONCE } else { limit + 1 };
+        let (mut found, mut behind, mut looked_through) = (Vec::new(), cursor, 0);
+        loop {
+            let ids = store.newest_campaigns(behind, at_once).await?;
+            let states = store.campaign_states(&ids).await?;
+            for (&id, state) in ids.iter().zip(states) {
+                // A campaign that has no state was being created when its caller was cut off.
+                if state.is_none() || wanted.is_some() && state != wanted {
+                    continue;
+                }
+                if found.len() == limit {
+                    let next = found.last().copied();
+                    return Ok((found, next));
+                }
+                found.push(id);
+            }
+            looked_through += ids.len();
+            if ids.len() < at_once {
+                return Ok((found, None));
+            }
+            behind = ids.last().copied();
+            if looked_through >= LOOKED_THROUGH_MAX {
+                return Ok((found, behind));
+            }
+        }
+    }
+}

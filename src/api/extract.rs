@@ -1,0 +1,137 @@
+//! What a call brings, read so that whatever is wrong with it is a [`Problem`].
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use super::problem::{Problem, Result};
+use crate::domain::{CampaignId, LineId};
+
+/// The id in the path of a campaign.
+pub(super) struct CampaignPath(pub(super) CampaignId);
+
+/// The id in the path of a line.
+pub(super) struct LinePath(pub(super) LineId);
+
+/// The campaign and the phone in the path of a recipient.
+pub(super) struct RecipientPath(pub(super) CampaignId, pub(super) String);
+
+/// A JSON object as the body.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<S: Send + Sync> FromRequestParts<S> for CampaignPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
+        campaign_id(&id).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LinePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
+        Ok(Self(id.as_str().into()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RecipientPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((id, phone)) = path.map_err(|error| no_route(&error))?;
+        Ok(Self(campaign_id(&id)?, phone))
+    }
+}
+
+/// An id that is none is as good as an unknown one.
+fn campaign_id(text: &str) -> Result<CampaignId> {
+    text.parse().map_err(|_| campaign_not_found(text))
+}
+
+/// 404 for the campaign that was asked for as `id`.
+pub(super) fn campaign_not_found(id: impl std::fmt::Display) -> Problem {
+    Problem::not_found("campaign-not-found", format!("there is no campaign {id}"))
+}
+
+fn no_route(error: &impl std::fmt::Display) -> Problem {
+    Problem::not_found("not-found", error.to_string())
+}
+
+/// What stands behind the `?`: every parameter is one that the call has.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let query = Query::from_request_parts(parts, state).await;
+        query.map(|Query(params)| Self(params)).map_err(|error| bad_query(error.body_text()))
+    }
+}
+
+/// 400 for a parameter that can't be.
+pub(super) fn bad_query(detail: impl Into<String>) -> Problem {
+    Problem::bad_request("invalid-query", detail)
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Object<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        expect_media_type(request.headers(), &["application/json"])?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "the body is longer than http.body_bytes_max; recipients can be uploaded in any number",
+            ),
+            _ => Problem::bad_request("body-cut", format!("the body could not be read: {}", rejection.body_text())),
+        })?;
+        let malformed = |why: String| Problem::bad_request("malformed-body", format!("the body can't be read: {why}"));
+        // serde would take a list for an object whose fields have lost their names.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(malformed("it is not a JSON object".into()));
+        }
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| malformed(error.to_string()))
+    }
+}
+
+/// Which of `types` the body is said to be.
+///
+/// Errors: 415 if it is none of them.
+pub(super) fn expect_media_type(headers: &HeaderMap, types: &[&'static str]) -> Result<&'static str> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("missing");
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    types.iter().find(|known| essence.eq_ignore_ascii_case(known)).copied().ok_or_else(|| {
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            format!("the header Content-Type is {given}; this call takes {}", types.join(" or ")),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_is_known_with_its_parameters_and_in_any_case() {
+        let types = ["application/x-ndjson", "text/csv"];
+        let with = |value: &str| HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().expect("a value"))]);
+        for good in ["text/csv", "TEXT/CSV", "text/csv; charset=utf-8", "text/csv;header=present"] {
+            assert_eq!(expect_media_type(&with(good), &types).expect("known"), "text/csv", "{good}");
+        }
+        for bad in ["text/csvx", "application/json", "application/x-www-form-urlencoded", ""] {
+            assert!(expect_media_type(&with(bad), &types).is_err(), "{bad}");
+        }
+        assert!(expect_media_type(&HeaderMap::new(), &types).is_err());
+    }
+}

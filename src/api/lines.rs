@@ -1,0 +1,244 @@
+//! Lines: health, rate, backlog, owner; set the rate, hold the line, let it go.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Shared, SharedState,
+    extract::{LinePath, Object, Params, bad_query},
+    page,
+    problem::{Problem, Result},
+};
+use crate::{
+    domain::{Hold, HoldScope, Line, LineId, UnixMs, WabaId},
+    stats::line::{LineNow, Stop, scopes},
+};
+
+/// The highest rate that can be set: that of the configuration.
+const RATE_MAX: f64 = 1_000_000.0;
+
+/// A line as callers see it.
+#[derive(Serialize)]
+struct LineView {
+    id: LineId,
+    waba: WabaId,
+    name: String,
+    display: String,
+    state: &'static str,
+    messages_per_second: f64,
+    configured: f64,
+    allowed_now: Option<f64>,
+    owner: Option<String>,
+    in_flight: usize,
+    accepted_per_second: f64,
+    throttled: bool,
+    paused: bool,
+    holds: Vec<HoldView>,
+    backlog: u64,
+}
+
+#[derive(Serialize)]
+struct HoldView {
+    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u32>,
+    reason: String,
+    since: UnixMs,
+    until: Option<UnixMs>,
+}
+
+impl LineView {
+    fn new(line: &Line, now: LineNow, backlog: u64) -> Self {
+        let report = now.report.as_ref();
+        Self {
+            state: state(&now, backlog),
+            allowed_now: now.rate(),
+            in_flight: report.map_or(0, |report| report.in_flight),
+            accepted_per_second: report.map_or(0.0, |report| report.accepted_per_second),
+            throttled: report.is_some_and(|report| report.throttled),
+            id: line.id.clone(),
+            waba: line.waba.clone(),
+            name: line.name.clone(),
+            display: line.display.clone(),
+            messages_per_second: now.control.rate.unwrap_or(line.messages_per_second),
+            configured: line.messages_per_second,
+            owner: now.owner,
+            paused: now.control.paused,
+            holds: now.holds.into_iter().map(|(scope, hold)| HoldView::new(&scope, hold)).collect(),
+            backlog,
+        }
+    }
+}
+
+impl HoldView {
+    fn new(scope: &HoldScope, hold: Hold) -> Self {
+        let code = Some(hold.code).filter(|&code| code != 0);
+        Self { scope: scope.to_string(), code, reason: hold.reason, since: hold.since, until: hold.until }
+    }
+}
+
+/// The state of a line in one word: what an operator has to look at comes first.
+fn state(now: &LineNow, backlog: u64) -> &'static str {
+    match now.stop() {
+        Some(Stop::Paused) => "paused",
+        Some(Stop::Held(..)) => "held",
+        Some(Stop::NoWorker) if backlog > 0 => "no_worker",
+        Some(Stop::Unreachable) => "unreachable",
+        None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",
+        _ if backlog > 0 => "sending",
+        _ => "idle",
+    }
+}
+
+/// What stands behind the `?` of the list of lines.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LineList {
+    lines: Vec<LineView>,
+    next: Option<LineId>,
+}
+
+/// `GET /v1/lines`: in the order of the configuration. `next` is the last line of the page.
+pub(super) async fn list(State(shared): SharedState, Params(params): Params<ListParams>) -> Result<Response> {
+    let limit = page::limit(params.limit.as_deref())?;
+    let lines = &shared.state.lines;
+    let from = match page::given(params.cursor.as_deref()) {
+        None => 0,
+        Some(id) => match lines.iter().position(|line| line.id.as_str() == id) {
+            Some(last) => last + 1,
+            None => return Err(bad_query("cursor is not a `next` of this list")),
+        },
+    };
+    let page = &lines[from..lines.len().min(from + limit)];
+    let next = page.last().filter(|_| from + page.len() < lines.len()).map(|line| line.id.clone());
+    Ok(Json(LineList { lines: shared.line_views(page).await?, next }).into_response())
+}
+
+/// `GET /v1/lines/{id}`
+pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
+    shared.answer(shared.line(&id)?).await
+}
+
+/// What can be changed of a line.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LineChange {
+    /// `null` for what is configured. A field that is not there is an error, not null.
+    #[serde(deserialize_with = "Option::deserialize")]
+    messages_per_second: Option<f64>,
+}
+
+/// `PATCH /v1/lines/{id}`
+pub(super) async fn change(
+    State(shared): SharedState,
+    LinePath(id): LinePath,
+    Object(change): Object<LineChange>,
+) -> Result<Response> {
+    let line = shared.line(&id)?;
+    let rate = change.messages_per_second;
+    if rate.is_some_and(|rate| !(rate > 0.0 && rate <= RATE_MAX)) {
+        let detail = format!(
+            "messages_per_second is above 0 and at most {RATE_MAX}, or null for what is configured; to stop a line, pause it"
+        );
+        return Err(Problem::bad_request("invalid-rate", detail));
+    }
+    shared.state.store.set_rate(&id, rate).await?;
+    shared.answer(line).await
+}
+
+/// `POST /v1/lines/{id}/pause`
+pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
+    let line = shared.line(&id)?;
+    shared.state.store.set_paused(&id, true).await?;
+    shared.answer(line).await
+}
+
+/// `POST /v1/lines/{id}/resume`: ends the pause and everything that holds the line. A hold whose cause is still there comes
+/// back with the next message.
+pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
+    let line = shared.line(&id)?;
+    for scope in scopes(&line.id, &line.waba) {
+        shared.state.store.unhold(&scope).await?;
+    }
+    shared.state.store.set_paused(&id, false).await?;
+    shared.answer(line).await
+}
+
+impl Shared {
+    fn line(&self, id: &LineId) -> Result<&Line> {
+        let line = self.state.lines.iter().find(|line| line.id == *id);
+        line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
+    }
+
+    async fn answer(&self, line: &Line) -> Result<Response> {
+        let view = self.line_views(std::slice::from_ref(line)).await?.pop();
+        Ok(Json(view).into_response())
+    }
+
+    async fn line_views(&self, lines: &[Line]) -> Result<Vec<LineView>> {
+        let now = self.now();
+        let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
+        let holds = self.state.store.holds(now).await?;
+        let (lines_now, loads) = tokio::try_join!(self.reader.lines_now(&ids, &holds), self.reader.loads(now))?;
+        let backlog = |line: &Line| loads.get(&line.id).map_or(0, |loads| loads.iter().map(|load| load.open).sum());
+        Ok(lines.iter().zip(lines_now).map(|(line, now)| LineView::new(line, now, backlog(line))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_or_null_and_never_left_out() {
+        let read = |json| serde_json::from_str::<LineChange>(json).map(|change| change.messages_per_second).ok();
+        assert_eq!(read(r#"{"messages_per_second":20}"#), Some(Some(20.0)));
+        assert_eq!(read(r#"{"messages_per_second":null}"#), Some(None));
+        for bad in ["{}", r#"{"messages_per_second":"20"}"#, r#"{"messages_per_second":20,"paused":true}"#] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_line_is_one_word() {
+        use crate::{domain::HoldScope, stats::line::LineNow, store::lines::LineReport};
+        let report = |throttled, unreachable| LineReport {
+            worker: "w1".into(),
+            rate: 72.0,
+            throttled,
+            unreachable,
+            in_flight: 0,
+            accepted_per_second: 0.0,
+            at: UnixMs(0),
+        };
+        let with = |report| LineNow { owner: Some("w1".into()), report, ..LineNow::default() };
+        let mut paused = with(None);
+        paused.control.paused = true;
+        let hold = Hold { code: 131_031, reason: "locked".into(), since: UnixMs(0), until: None };
+        let held = LineNow { holds: vec![(HoldScope::Line("3001".into()), hold)], ..with(None) };
+        let table = [
+            (paused, 1, "paused"),
+            (held, 1, "held"),
+            (LineNow::default(), 1, "no_worker"),
+            (LineNow::default(), 0, "idle"),
+            (with(Some(report(false, true))), 1, "unreachable"),
+            (with(Some(report(true, false))), 1, "throttled"),
+            (with(Some(report(false, false))), 1, "sending"),
+            (with(Some(report(false, false))), 0, "idle"),
+            (with(None), 1, "sending"),
+        ];
+        for (now, backlog, expected) in table {
+            assert_eq!(state(&now, backlog), expected, "{now:?}, backlog {backlog}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Recipients of a campaign: page by page, and one by phone.
+//!
+//! A cursor is a part and a row. A page reads the state bytes from there on until it is full, then the chunks and details
+//! of the rows that it found: a filter looks at a byte a recipient, and at nothing else of those that it leaves out.
+
+use std::{fmt, str::FromStr};
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Shared, SharedState,
+    extract::{CampaignPath, Params, RecipientPath, bad_query},
+    page,
+    problem::{Problem, Result},
+};
+use crate::{
+    domain::{LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, policy},
+    store::{campaigns::CampaignRecord, parts::PART_ROWS, reading::RowDetails},
+};
+
+/// State bytes that one page looks through at most: 16 parts of them.
+const LOOKED_THROUGH_MAX: usize = 16 * PART_ROWS;
+
+/// Parts that one page takes recipients from at most: each costs a look through its history, up to some megabytes.
+const PARTS_MAX: usize = 4;
+
+/// A recipient as callers see it.
+#[derive(Serialize)]
+pub(super) struct RecipientView {
+    /// The number.
+    pub(super) to: Phone,
+    /// Where it stands.
+    pub(super) state: &'static str,
+    /// Meta's code behind that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) code: Option<u32>,
+    /// What the code means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'static str>,
+    /// Requests to Meta.
+    pub(super) attempts: u8,
+    /// The line it goes out on.
+    pub(super) line: LineId,
+    /// When it came into its states.
+    #[serde(flatten)]
+    pub(super) times: Times,
+}
+
+/// When a recipient came into each state; in whole seconds.
+#[derive(Serialize)]
+pub(super) struct Times {
+    /// Meta took the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) accepted_at: Option<UnixMs>,
+    /// By Meta's status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sent_at: Option<UnixMs>,
+    /// By Meta's status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) delivered_at: Option<UnixMs>,
+    /// By Meta's status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) read_at: Option<UnixMs>,
+    /// By Meta's answer or status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) failed_at: Option<UnixMs>,
+    /// The last of these and all other changes, such as into retrying.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) updated_at: Option<UnixMs>,
+}
+
+impl RecipientView {
+    /// `to` on `line`, with its state byte; `code` 0 or more where there is one; `times` in seconds by the state's code.
+    ///
+    /// `None` for a byte without a state: the row holds no recipient.
+    pub(super) fn new(to: Phone, line: &LineId, byte: u8, code: Option<u32>, times: &[u32; 16]) -> Option<Self> {
+        let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
+        let came = |state: RecipientState| times[usize::from(state.code())];
+        Some(Self {
+            to,
+            state: RecipientState::of(byte)?.name(),
+            code: code.filter(|&code| code != policy::NO_ANSWER),
+            reason: code.map(policy::title),
+            attempts: RecipientState::send_of(byte),
+            line: line.clone(),
+            times: Times {
+                accepted_at: at(came(RecipientState::Accepted)),
+                sent_at: at(came(RecipientState::Sent)),
+                delivered_at: at(came(RecipientState::Delivered)),
+                read_at: at(came(RecipientState::Read)),
+                failed_at: at(came(RecipientState::Failed).max(came(RecipientState::Refused))),
+                updated_at: at(times.iter().copied().max().unwrap_or(0)),
+            },
+        })
+    }
+}
+
+/// What stands behind the `?` of a list of recipients.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    state: Option<String>,
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RecipientList {
+    recipients: Vec<RecipientView>,
+    next: Option<String>,
+}
+
+/// The row where a page begins: `part.row`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cursor {
+    part: usize,
+    row: u16,
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let (part, row) = text.split_once('.').ok_or(())?;
+        Ok(Self { part: part.parse().map_err(drop)?, row: row.parse().map_err(drop)? })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.part, self.row)
+    }
+}
+
+/// `GET /v1/campaigns/{id}/recipients`
+pub(super) async fn list(
+    State(shared): SharedState,
+    CampaignPath(id): CampaignPath,
+    Params(params): Params<ListParams>,
+) -> Result<Response> {
+    let limit = page::limit(params.limit.as_deref())?;
+    let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?.unwrap_or_default();
+    let wanted = page::given(params.state.as_deref()).map(state_name).transpose()?;
+    let record = shared.campaign(id).await?;
+    remembered(&record)?;
+    let (found, next) = shared.rows(&record, wanted, cursor, limit).await?;
+    let mut recipients = Vec::new();
+    for (part, rows) in found {
+        recipients.extend(shared.views(&record, part, &rows).await?);
+    }
+    Ok(Json(RecipientList { recipients, next: next.map(|next| next.to_string()) }).into_response())
+}
+
+/// `GET /v1/campaigns/{id}/recipients/{phone}`: the number with or without its plus.
+pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): RecipientPath) -> Result<Response> {
+    let number = if phone.starts_with('+') { phone } else { format!("+{phone}") };
+    let to: Phone = number
+        .parse()
+        .map_err(|_| Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164"))?;
+    let record = shared.campaign(id).await?;
+    remembered(&record)?;
+    let unknown =
+        || Problem::not_found("recipient-not-found", format!("campaign {id} has no recipient with this number"));
+    let (part, row) = shared.place_of(&record, to).await?.ok_or_else(unknown)?;
+    let bytes = shared.state.store.states_from(part, row, 1).await?;
+    let rows: Vec<(u16, u8)> = bytes.into_iter().map(|byte| (row, byte)).collect();
+    let view = shared.views(&record, part, &rows).await?.pop().ok_or_else(unknown)?;
+    Ok(Json(view).into_response())
+}
+
+/// Errors: 410 once the retention of a campaign's recipients has ended.
+pub(super) fn remembered(record: &CampaignRecord) -> Result<()> {
+    if record.forgotten {
+        let detail =
+            format!("the recipients of campaign {} were dropped at the end of their retention", record.campaign.id);
+        return Err(Problem::new(StatusCode::GONE, "recipients-dropped", detail));
+    }
+    Ok(())
+}
+
+fn state_name(text: &str) -> Result<&'static str> {
+    // A refused recipient is shown as failed, and has no name of its own.
+    let names = RecipientState::ALL.map(RecipientState::name);
+    let names = || names.into_iter().take(RecipientState::ALL.len() - 1);
+    names()
+        .find(|&name| name == text)
+        .ok_or_else(|| bad_query(format!("state is {text}; it is one of {}", names().collect::<Vec<_>>().join(", "))))
+}
+
+/// Rows with their state bytes, by part.
+type Rows = Vec<(PartId, Vec<(u16, u8)>)>;
+
+impl Shared {
+    /// Up to `limit` rows from `at` on that hold a recipient, in the state `wanted` if it is given, and the cursor of the
+    /// next page.
+    async fn rows(
+        &self,
+        record: &CampaignRecord,
+        wanted: Option<&str>,
+        mut at: Cursor,
+        limit: usize,
+    ) -> Result<(Rows, Option<Cursor>)> {
+        let at_once = if wanted.is_some() { PART_ROWS } else { 2 * limit };
+        let (mut rows, mut left, mut looked_through) = (Rows::new(), limit, 0);
+        while let Some(&(part, _)) = record.parts.get(at.part) {
+            let bytes = self.state.store.states_from(part, at.row, at_once).await?;
+            let mut here = Vec::new();
+            for (row, &byte) in (at.row..=u16::MAX).zip(&bytes) {
+                let Some(state) = RecipientState::of(byte) else { continue };
+                if wanted.is_some_and(|wanted| wanted != state.name()) {
+                    continue;
+                }
+                if left == 0 || rows.len() == PARTS_MAX {
+                    rows.push((part, here));
+                    return Ok((rows, Some(Cursor { row, ..at })));
+                }
+                here.push((row, byte));
+                left -= 1;
+            }
+            if !here.is_empty() {
+                rows.push((part, here));
+            }
+            looked_through += bytes.len();
+            let next_row = u16::try_from(usize::from(at.row) + bytes.len()).ok().filter(|_| bytes.len() == at_once);
+            at = next_row.map_or(Cursor { part: at.part + 1, row: 0 }, |row| Cursor { row, ..at });
+            if looked_through >= LOOKED_THROUGH_MAX && at.part < record.parts.len() {
+                return Ok((rows, Some(at)));
+            }
+        }
+        Ok((rows, None))
+    }
+
+    async fn views(&self, record: &CampaignRecord, part: PartId, rows: &[(u16, u8)]) -> Result<Vec<RecipientView>> {
+        let line = record.parts.get(usize::from(part.number)).map(|(_, line)| line);
+        let Some(line) = line else { return Ok(Vec::new()) };
+        let numbers: Vec<u16> = rows.iter().map(|&(row, _)| row).collect();
+        let store = &self.state.store;
+        let (recipients, details) =
+            tokio::try_join!(store.recipients(part, &numbers), store.row_details(part, &numbers))?;
+        let known = rows.iter().zip(recipients).zip(details);
+        let view = |((&(_, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
+            RecipientView::new(recipient.to, line, byte, details.code, &details.times)
+        };
+        Ok(known.filter_map(view).collect())
+    }
+
+    /// Where a campaign has `phone`. The index of numbers may grow while recipients are uploaded: then it is asked again.
+    async fn place_of(&self, record: &CampaignRecord, phone: Phone) -> Result<Option<(PartId, u16)>> {
+        let (id, mut buckets) = (record.campaign.id, record.buckets);
+        loop {
+            let place = self.state.store.find_phone(id, buckets, phone).await?;
+            let buckets_now = self.campaign(id).await?.buckets;
+            if place.is_some() || buckets_now == buckets {
+                return Ok(place);
+            }
+            buckets = buckets_now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_as_it_was_and_nothing_else_is_one() {
+        for cursor in [Cursor::default(), Cursor { part: 152, row: 65_535 }] {
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        for bad in ["", "1", "1.", ".1", "1.65536", "-1.0", "1.2.3", "a.b"] {
+            assert_eq!(bad.parse::<Cursor>(), Err(()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_recipient_shows_its_code_only_where_meta_gave_one() {
+        let view = |byte, code| {
+            let to = Phone::from_digits(5_491_155_550_001).expect("a number");
+            let view = RecipientView::new(to, &"3001".into(), byte, code, &[0; 16]);
+            serde_json::to_value(view).expect("an object")
+        };
+        let refused = RecipientState::Refused.code() | 0x20;
+        let expected = serde_json::json!({
+            "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": policy::title(131_026), "attempts": 2, "line": "3001"
+        });
+        assert_eq!(view(refused, Some(131_026)), expected);
+        let doubtful = RecipientState::InDoubt.code() | 0x10;
+        let expected = serde_json::json!({
+            "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 1, "line": "3001"
+        });
+        assert_eq!(view(doubtful, Some(policy::NO_ANSWER)), expected);
+        assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");
+    }
+}

@@ -1,0 +1,131 @@
+//! Redis: is it there, new and quick enough, and does it keep what it is given.
+
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis::cmd;
+use tokio::process::Command;
+
+use super::Check;
+use crate::{
+    ops::config::{RedisConfig, RedisUrl},
+    store::{Address, Result, Store, StoreError, spawn::SpawnError},
+};
+
+/// Round trips that are timed; the middle one counts.
+const ROUND_TRIPS: usize = 9;
+
+/// What runs where `redis.url` says `spawn:`.
+const SERVER: &str = "redis-server";
+
+/// Looks at the Redis of `config`. One that would be spawned is not: only whether there is a program to run.
+pub(super) async fn check(config: &RedisConfig) -> Vec<Check> {
+    match &config.url {
+        RedisUrl::Spawn(_) => vec![program(config).await],
+        RedisUrl::Server(url) => server(config, url).await,
+    }
+}
+
+async fn program(config: &RedisConfig) -> Check {
+    match Command::new(SERVER).arg("--version").output().await {
+        Ok(output) if output.status.success() => {
+            let told = String::from_utf8_lossy(&output.stdout);
+            let version = told.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown");
+            Check::ok("redis", format!("{}: {SERVER} {version} is installed", config.url))
+        }
+        _ => {
+            let found = format!("{}: {SERVER} does not run", config.url);
+            Check::failed("redis", found, SpawnError::Missing { program: SERVER.into() }.to_string())
+        }
+    }
+}
+
+async fn server(config: &RedisConfig, url: &str) -> Vec<Check> {
+    let address =
+        Address { url: url.to_owned(), namespace: config.namespace.clone(), timeout: config.timeout, connections: 1 };
+    let found = async {
+        // This checks the version, and that scripts may be loaded.
+        let store = Store::connect(&address).await?;
+        let info: String = store.query("INFO", &cmd("INFO")).await?;
+        Ok((info, latency(&store).await?))
+    };
+    match found.await {
+        Ok((info, latency)) => {
+            let version = field(&info, "redis_version").unwrap_or("unknown");
+            let ms = latency.as_secs_f64() * 1000.0;
+            vec![
+                Check::ok("redis", format!("{}: version {version}, answers in {ms:.1} ms", config.url)),
+                durability(&info),
+            ]
+        }
+        Err(error) => vec![unusable(config, &error)],
+    }
+}
+
+fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
+    let remedy = match error {
+        StoreError::Unavailable(_) => {
+            "start Redis there, or set redis.url to where it is; redis.timeout may be too short"
+        }
+        StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",
+        StoreError::Unusable(_) | StoreError::Corrupt { .. } | StoreError::Fenced { .. } => {
+            "set redis.url to another Redis"
+        }
+    };
+    Check::failed("redis", format!("{}: {error}", config.url), remedy)
+}
+
+async fn latency(store: &Store) -> Result<Duration> {
+    let mut times = Vec::with_capacity(ROUND_TRIPS);
+    for _ in 0..ROUND_TRIPS {
+        let began = Instant::now();
+        store.time().await?;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[ROUND_TRIPS / 2])
+}
+
+/// Redis has to write down what it is given, and must never make room by throwing keys away.
+fn durability(info: &str) -> Check {
+    let (appends, policy) =
+        (field(info, "aof_enabled") == Some("1"), field(info, "maxmemory_policy").unwrap_or("unknown"));
+    let evicts = policy != "noeviction" && field(info, "maxmemory").is_some_and(|bytes| bytes != "0");
+    match (appends, evicts) {
+        (true, false) => Check::ok("redis keeps data", "the append-only file is on, nothing is evicted"),
+        (false, _) => Check::failed(
+            "redis keeps data",
+            "the append-only file is off: a restart would forget campaigns",
+            "CONFIG SET appendonly yes, and the same in redis.conf",
+        ),
+        (true, true) => Check::failed(
+            "redis keeps data",
+            format!("maxmemory-policy is {policy}: a full Redis would throw campaigns away"),
+            "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
+        ),
+    }
+}
+
+/// The value of `name` in the answer to INFO.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_could_lose_work_is_told() {
+        let info = |aof, maxmemory, policy| {
+            format!(
+                "# Memory\r\nmaxmemory:{maxmemory}\r\nmaxmemory_human:1G\r\nmaxmemory_policy:{policy}\r\naof_enabled:{aof}\r\n"
+            )
+        };
+        assert!(durability(&info(1, 0, "noeviction")).ok);
+        assert!(durability(&info(1, 0, "allkeys-lru")).ok, "without a limit nothing is ever evicted");
+        assert!(durability(&info(1, 100, "noeviction")).ok);
+        assert!(!durability(&info(1, 100, "volatile-lru")).ok);
+        let off = durability(&info(0, 0, "noeviction"));
+        assert!(!off.ok && off.remedy.expect("a remedy").contains("appendonly yes"));
+    }
+}

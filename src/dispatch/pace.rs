@@ -1,0 +1,158 @@
+//! Pacing: when the next message of a line may go.
+//!
+//! The owner of a line paces it alone, in memory, with `governor`. A new pacer starts empty, so that a take-over, a
+//! restart or a change of the rate never adds a burst to what Meta has already had in this second.
+//! When Meta throttles, the rate is cut by half at once and rises again in steps.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, QuantaClock},
+    state::{InMemoryState, NotKeyed},
+};
+
+/// Messages that may go at once, at least. With one, the timer's tick of a millisecond costs 1 % of the rate at 80/s
+/// and 9 % at 1,000/s; with two nothing, and the worst second is the rate and one message.
+const BURST_MIN: f64 = 2.0;
+
+/// What the burst covers at high rates: the tick of the timer, and a little of being late for it.
+const BURST_SECONDS: f64 = 0.002;
+
+/// A cut leaves this share of the rate.
+const CUT: f64 = 0.5;
+
+/// Share of the full rate that comes back each second.
+const RISE_PER_SECOND: f64 = 0.05;
+
+/// Cuts come from many answers at once: one is enough for what was sent before it.
+const CUT_EVERY: Duration = Duration::from_secs(1);
+
+/// The least that a cut leaves, messages per second.
+const RATE_MIN: f64 = 0.2;
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, QuantaClock>;
+
+/// The pace of one line.
+pub struct Pacer {
+    full: f64,
+    share: f64,
+    limiter: Limiter,
+    clock: QuantaClock,
+    cut_at: Option<Instant>,
+    risen_at: Instant,
+}
+
+impl Pacer {
+    /// A pace of `rate` messages per second, above zero. Starts empty.
+    pub fn new(rate: f64, now: Instant) -> Self {
+        let clock = QuantaClock::default();
+        Self { full: rate, share: 1.0, limiter: limiter(rate, &clock), clock, cut_at: None, risen_at: now }
+    }
+
+    /// Changes the full rate. What a throttle cut stays cut.
+    pub fn set_rate(&mut self, rate: f64) {
+        if rate != self.full {
+            self.full = rate;
+            self.renew();
+        }
+    }
+
+    /// What may go each second now.
+    pub fn rate(&self) -> f64 {
+        (self.full * self.share).max(RATE_MIN.min(self.full))
+    }
+
+    /// The full rate is cut for now.
+    pub fn is_cut(&self) -> bool {
+        self.share < 1.0
+    }
+
+    /// Takes the right to send one message; or says how long to wait for it.
+    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.rise(now);
+        self.limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    /// Meta said that this line is too fast.
+    pub fn throttled(&mut self, now: Instant) {
+        if self.cut_at.is_some_and(|at| now.duration_since(at) < CUT_EVERY) {
+            return;
+        }
+        self.cut_at = Some(now);
+        self.risen_at = now;
+        self.share *= CUT;
+        self.renew();
+    }
+
+    fn rise(&mut self, now: Instant) {
+        if self.share >= 1.0 {
+            return;
+        }
+        let waited = now.duration_since(self.risen_at).as_secs_f64();
+        if waited >= 1.0 {
+            self.risen_at = now;
+            self.share = (self.share + RISE_PER_SECOND * waited).min(1.0);
+            self.renew();
+        }
+    }
+
+    fn renew(&mut self) {
+        self.limiter = limiter(self.rate(), &self.clock);
+    }
+}
+
+/// Messages that may go at once at `rate`.
+fn burst(rate: f64) -> NonZeroU32 {
+    let burst = BURST_MIN.max((rate * BURST_SECONDS).floor()).min(f64::from(u32::MAX));
+    NonZeroU32::new(burst as u32).unwrap_or(NonZeroU32::MIN)
+}
+
+fn limiter(rate: f64, clock: &QuantaClock) -> Limiter {
+    let burst = burst(rate);
+    let period = Duration::from_secs_f64(1.0 / rate).max(Duration::from_nanos(1));
+    let quota = Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(burst);
+    let limiter = RateLimiter::direct_with_clock(quota, clock.clone());
+    // Empty it: a full burst right after an older limiter's would break the promise for this second.
+    let _ = limiter.check_n(burst);
+    limiter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_pace_starts_empty() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(80.0, now);
+        let wait = pacer.take(now).expect_err("nothing may go at once");
+        assert!(wait <= Duration::from_micros(12_500), "{wait:?}");
+    }
+
+    #[test]
+    fn a_throttle_halves_the_rate_once_for_all_answers_of_a_second_and_it_rises_again() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(100.0, start);
+        pacer.throttled(start);
+        pacer.throttled(start + Duration::from_millis(500));
+        assert_eq!(pacer.rate(), 50.0);
+        pacer.throttled(start + Duration::from_millis(1_000));
+        assert_eq!(pacer.rate(), 25.0);
+        let _ = pacer.take(start + Duration::from_secs(3));
+        assert_eq!(pacer.rate(), 35.0);
+        let _ = pacer.take(start + Duration::from_secs(60));
+        assert_eq!(pacer.rate(), 100.0);
+        assert!(!pacer.is_cut());
+    }
+
+    #[test]
+    fn the_burst_is_two_messages_up_to_a_thousand_a_second() {
+        for (rate, expected) in [(0.5, 2), (80.0, 2), (1_000.0, 2), (1_000_000.0, 2_000)] {
+            assert_eq!(burst(rate).get(), expected, "{rate}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The recipients of claimed rows, read from Redis chunk by chunk.
+//!
+//! A line claims in order, so that the newest chunks are enough; only retries look further back.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
+
+use crate::{
+    domain::{PartId, recipient::Recipient},
+    store::{Store, StoreError},
+};
+
+/// Chunks kept for each line.
+const CHUNKS_KEPT: usize = 4;
+
+/// Directories of chunks kept for each line.
+const DIRECTORIES_KEPT: usize = 64;
+
+type Chunk = Rc<Vec<Recipient>>;
+
+/// The chunks that a line read last.
+#[derive(Default)]
+pub struct Recipients {
+    directories: RefCell<HashMap<PartId, Rc<Vec<u16>>>>,
+    chunks: RefCell<VecDeque<((PartId, u16), Chunk)>>,
+}
+
+impl Recipients {
+    /// The recipients of `rows` of a part, in their order.
+    pub async fn of(
+        &self,
+        store: &Store,
+        part: PartId,
+        rows: impl Iterator<Item = u16>,
+    ) -> Result<Vec<(Chunk, usize)>, StoreError> {
+        let mut found: Vec<(Chunk, usize)> = Vec::new();
+        let mut last: Option<(u16, Chunk)> = None;
+        for row in rows {
+            let chunk = match &last {
+                Some((start, chunk)) if row >= *start && usize::from(row - start) < chunk.len() => chunk.clone(),
+                _ => {
+                    let start = self.start(store, part, row).await?;
+                    let chunk = self.chunk(store, part, start).await?;
+                    last = Some((start, chunk.clone()));
+                    chunk
+                }
+            };
+            let start = last.as_ref().map_or(0, |(start, _)| *start);
+            let index = usize::from(row - start);
+            if index >= chunk.len() {
+                return Err(StoreError::Corrupt { key: part.to_string(), reason: format!("row {row} is in no chunk") });
+            }
+            found.push((chunk, index));
+        }
+        Ok(found)
+    }
+
+    /// The first row of the chunk that holds `row`.
+    async fn start(&self, store: &Store, part: PartId, row: u16) -> Result<u16, StoreError> {
+        let known = self.directories.borrow().get(&part).cloned();
+        let directory = match known {
+            Some(directory) => directory,
+            None => {
+                let directory = Rc::new(store.chunk_starts(part).await?);
+                let mut directories = self.directories.borrow_mut();
+                if directories.len() >= DIRECTORIES_KEPT {
+                    directories.clear();
+                }
+                directories.insert(part, directory.clone());
+                directory
+            }
+        };
+        let behind = directory.partition_point(|start| *start <= row);
+        behind
+            .checked_sub(1)
+            .map(|index| directory[index])
+            .ok_or_else(|| StoreError::Corrupt { key: part.to_string(), reason: format!("row {row} is in no chunk") })
+    }
+
+    async fn chunk(&self, store: &Store, part: PartId, start: u16) -> Result<Chunk, StoreError> {
+        let kept = self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone());
+        if let Some(chunk) = kept {
+            return Ok(chunk);
+        }
+        let chunk = Rc::new(store.chunk(part, start).await?);
+        let mut chunks = self.chunks.borrow_mut();
+        if chunks.len() >= CHUNKS_KEPT {
+            chunks.pop_front();
+        }
+        chunks.push_back(((part, start), chunk.clone()));
+        Ok(chunk)
+    }
+}

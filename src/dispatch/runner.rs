@@ -1,0 +1,768 @@
+//! A line runner: claims, paces, sends and settles for one line, while its worker has the lease.
+//!
+//! One task that owns all its state. It waits for whatever comes first: an answer of Meta, an answer of Redis, its pace,
+//! a signal, a time. Nothing in it waits for one of these while another could go on.
+//!
+//! If the process dies: rows that it had claimed are in flight in Redis, and the next owner puts them in doubt. If it loses its lease
+//! or stops: what it has not sent goes back, what it has sent is settled, and nothing is left in doubt that need not be.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    future::{LocalBoxFuture, OptionFuture},
+    stream::{FuturesUnordered, StreamExt},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Settings, Signals,
+    backlog::{Backlog, Next},
+    lease::Lease,
+    pace::Pacer,
+    recipients::Recipients,
+    settle::{self, Consequence},
+    slots::Slots,
+};
+use crate::{
+    domain::{
+        CampaignId, CampaignState, Hold, HoldScope, Line, OnDoubt, Outcome, PartId, Scope, State, Token, TokenKey,
+        UnixMs, campaign::PauseReason, template::Form,
+    },
+    graph::{body::BodyPlan, client::LineSender},
+    ops::metrics::LineMetrics,
+    store::{
+        Store, StoreError,
+        clock::Clock,
+        parts::{Claim, ClaimedRow, Settled},
+    },
+};
+
+/// A claim takes what the line sends in this time.
+const CLAIM_SECONDS: f64 = 0.05;
+
+/// Rows in one claim at most: a script call of this size takes Redis well below a millisecond.
+const CLAIM_ROWS_MAX: usize = 256;
+
+/// Outcomes wait this long for others, unless there are [`CLAIM_ROWS_MAX`] of them.
+const SETTLE_AFTER: Duration = Duration::from_millis(5);
+
+/// After Redis failed, the next try is that much later.
+const REDIS_PAUSE: Duration = Duration::from_millis(250);
+
+/// Meta out of reach: first and longest wait of the line.
+const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// That many failures in a row, all with one code that blames the message, pause the campaign.
+const BREAKER: u32 = 20;
+
+/// A line with nothing to do looks again after this time, whatever happens: holds end by the clock.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// A hold that this runner asked for counts here at once, until the signals carry it.
+const HOLD_HERE: Duration = Duration::from_secs(5);
+
+/// Everything a runner needs.
+pub struct Setup {
+    /// Redis.
+    pub store: Store,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
+    /// The line.
+    pub line: Line,
+    /// How messages of the line are sent.
+    pub sender: LineSender,
+    /// Policy.
+    pub settings: Settings,
+    /// Signs tokens.
+    pub token_key: TokenKey,
+    /// The right to send.
+    pub lease: Arc<Lease>,
+    /// What operators and other workers say.
+    pub signals: watch::Receiver<Arc<Signals>>,
+    /// Stop claiming, finish, and return.
+    pub stop: CancellationToken,
+    /// What others may know of this line.
+    pub status: Arc<Mutex<LineStatus>>,
+}
+
+/// What a runner says of its line.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LineStatus {
+    /// Messages per second that may go now.
+    pub rate: f64,
+    /// The rate is cut because Meta throttled.
+    pub throttled: bool,
+    /// Attempts in flight.
+    pub in_flight: usize,
+    /// Messages claimed and not yet sent.
+    pub ready: usize,
+    /// Messages that Meta accepted, since the runner began.
+    pub accepted: u64,
+    /// Meta can not be reached.
+    pub unreachable: bool,
+}
+
+/// A message that waits for its turn.
+struct Ready {
+    part: PartId,
+    claimed: ClaimedRow,
+    body: Bytes,
+}
+
+/// An attempt that ended.
+struct Attempt {
+    part: PartId,
+    claimed: ClaimedRow,
+    outcome: Outcome,
+}
+
+/// What a call to Redis brought back.
+enum Done {
+    Refreshed(Result<Refresh, StoreError>),
+    Claimed(PartId, Result<Claimed, StoreError>),
+    Doubts(PartId, Result<(Option<UnixMs>, u64), StoreError>),
+    Expired(PartId, Result<u64, StoreError>),
+    Finished(PartId, Result<(), StoreError>),
+}
+
+enum Claimed {
+    Claim(Claim, Vec<(ClaimedRow, Bytes)>),
+    /// Rows were claimed, and who they are could not be read.
+    Unreadable(Vec<ClaimedRow>, StoreError),
+}
+
+struct Refresh {
+    parts: Vec<PartId>,
+    running: HashMap<CampaignId, bool>,
+    new: Vec<(crate::domain::Campaign, BodyPlan)>,
+}
+
+type Outcomes = HashMap<PartId, Vec<(ClaimedRow, Settled)>>;
+
+/// The runner of one line.
+pub struct Runner {
+    setup: Setup,
+    metrics: LineMetrics,
+    pacer: Pacer,
+    slots: Slots,
+    backlog: Backlog,
+    recipients: Rc<Recipients>,
+    ready: VecDeque<Ready>,
+    outcomes: Outcomes,
+    outcomes_since: Option<Instant>,
+    finished: HashSet<PartId>,
+    noted: HashSet<(PartId, u32)>,
+    holds_here: HashMap<HoldScope, (Hold, Instant)>,
+    refresh_wanted: bool,
+    stopping: bool,
+    redis_again_at: Option<Instant>,
+    redis_failing: bool,
+    /// The backlog has nothing to do before this time, unless something happens.
+    idle_until: Option<Instant>,
+    unreachable: u32,
+    reachable_at: Option<Instant>,
+    send_at: Option<Instant>,
+    held_since: Option<Instant>,
+    accepted: u64,
+}
+
+impl Runner {
+    /// A runner for the line of `setup`.
+    pub fn new(setup: Setup) -> Self {
+        let now = Instant::now();
+        let rate = setup.line.messages_per_second * (1.0 - setup.settings.headroom);
+        Self {
+            metrics: LineMetrics::new(&setup.line.id),
+            pacer: Pacer::new(rate, now),
+            slots: Slots::new(setup.settings.in_flight_max, now),
+            setup,
+            backlog: Backlog::default(),
+            recipients: Rc::default(),
+            ready: VecDeque::new(),
+            outcomes: HashMap::new(),
+            outcomes_since: None,
+            finished: HashSet::new(),
+            noted: HashSet::new(),
+            holds_here: HashMap::new(),
+            refresh_wanted: true,
+            stopping: false,
+            redis_again_at: None,
+            redis_failing: false,
+            idle_until: None,
+            unreachable: 0,
+            reachable_at: None,
+            send_at: None,
+            held_since: None,
+            accepted: 0,
+        }
+    }
+
+    /// Runs until it is told to stop or its lease ends; then gives back what it has not sent and settles what it has.
+    pub async fn run(mut self) {
+        let mut attempts: FuturesUnordered<LocalBoxFuture<'static, Attempt>> = FuturesUnordered::new();
+        let mut redis: OptionFuture<LocalBoxFuture<'static, Done>> = None.into();
+        let mut redis_busy = false;
+        let mut settling: OptionFuture<LocalBoxFuture<'static, (Outcomes, Result<Vec<(PartId, u64)>, StoreError>)>> =
+            None.into();
+        let mut settling_busy = false;
+        let mut chores: FuturesUnordered<LocalBoxFuture<'static, ()>> = FuturesUnordered::new();
+        let stop = self.setup.stop.clone();
+        self.read_signals();
+        loop {
+            let now = Instant::now();
+            if !self.stopping && (stop.is_cancelled() || !self.setup.lease.holds(now)) {
+                self.stopping = true;
+                self.give_back(|_| true);
+            }
+            while let Some(ready) = self.next_to_send(now, attempts.len()) {
+                attempts.push(self.attempt(ready));
+            }
+            if !redis_busy && let Some(call) = self.next_call(now) {
+                (redis, redis_busy) = (Some(call).into(), true);
+            }
+            if !settling_busy && let Some(outcomes) = self.outcomes_to_settle(now) {
+                (settling, settling_busy) = (Some(self.settlement(outcomes)).into(), true);
+            }
+            if self.stopping
+                && attempts.is_empty()
+                && !redis_busy
+                && !settling_busy
+                && self.outcomes.is_empty()
+                && chores.is_empty()
+            {
+                break;
+            }
+            self.publish(attempts.len());
+            let wake_at = self.wake_at(now, attempts.len());
+            tokio::select! {
+                biased;
+                Some(attempt) = attempts.next() => self.attempt_ended(attempt, &mut chores),
+                Some(done) = &mut redis, if redis_busy => {
+                    (redis, redis_busy) = (None.into(), false);
+                    self.redis_answered(done);
+                }
+                Some((outcomes, result)) = &mut settling, if settling_busy => {
+                    (settling, settling_busy) = (None.into(), false);
+                    self.settled(outcomes, result);
+                }
+                Some(()) = chores.next() => {}
+                Ok(()) = self.setup.signals.changed() => self.read_signals(),
+                () = stop.cancelled(), if !self.stopping => {}
+                () = tokio::time::sleep_until(wake_at.into()) => {}
+            }
+        }
+        *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = LineStatus::default();
+    }
+
+    /// The message that may go now, if any; else remembers when to look again.
+    fn next_to_send(&mut self, now: Instant, in_flight: usize) -> Option<Ready> {
+        self.send_at = None;
+        if self.stopping || self.ready.is_empty() || !self.setup.lease.holds(now) {
+            return None;
+        }
+        if in_flight >= self.slots.limit() {
+            self.slots.was_full();
+            return None;
+        }
+        match self.pacer.take(now) {
+            Ok(()) => self.ready.pop_front(),
+            Err(wait) => {
+                self.send_at = Some(now + wait);
+                None
+            }
+        }
+    }
+
+    fn attempt(&self, ready: Ready) -> LocalBoxFuture<'static, Attempt> {
+        let (sender, metrics) = (self.setup.sender.clone(), self.metrics.clone());
+        Box::pin(async move {
+            let began = Instant::now();
+            let outcome = sender.send(ready.body).await;
+            metrics.attempt(&outcome, began.elapsed());
+            Attempt { part: ready.part, claimed: ready.claimed, outcome }
+        })
+    }
+
+    fn attempt_ended(&mut self, attempt: Attempt, chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>) {
+        let (instant, now) = (Instant::now(), self.setup.clock.now());
+        self.slots.done(instant);
+        let Attempt { part, claimed, outcome } = attempt;
+        let (settled, consequence) = settle::settle(&outcome, claimed.send, now, rand::random(), &self.setup.settings);
+        if let Some(cause) = settle::cause(&outcome)
+            && self.noted.insert((part, cause.code()))
+        {
+            let (store, code, details) = (self.setup.store.clone(), cause.code(), cause.details().to_owned());
+            chores.push(Box::pin(async move {
+                if let Err(error) = store.note_details(part, code, &details).await {
+                    warn!(part = %part, code, %error, "what Meta said could not be kept");
+                }
+            }));
+        }
+        if consequence != Consequence::Unreachable {
+            (self.unreachable, self.reachable_at) = (0, None);
+        }
+        match &consequence {
+            Consequence::None => {}
+            Consequence::Slower => self.pacer.throttled(instant),
+            Consequence::Unreachable => self.unreachable_now(instant, &outcome),
+            Consequence::Hold { scope, wait } => self.hold(*scope, *wait, part.campaign, &outcome, chores),
+            Consequence::Breaker => self.count_failure(part.campaign, &outcome, chores),
+        }
+        if matches!(settled, Settled::Accepted(_)) {
+            self.accepted += 1;
+            if let Some(work) = self.backlog.campaign(part.campaign) {
+                work.failing = (0, 0);
+            }
+        }
+        self.put(part, claimed, settled);
+    }
+
+    /// Keeps an outcome until it is settled.
+    fn put(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled) {
+        match settled {
+            Settled::Retry { at, .. } | Settled::Back { at } => {
+                self.backlog.due(part, at);
+                self.idle_until = None;
+            }
+            Settled::InDoubt { until } => {
+                self.backlog.doubt(part, until);
+                self.idle_until = None;
+            }
+            Settled::Accepted(_) | Settled::Refused { .. } => {}
+        }
+        self.outcomes.entry(part).or_default().push((claimed, settled));
+        self.outcomes_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Messages that were claimed and will not be sent now go back, as if they had not been claimed.
+    fn give_back(&mut self, which: impl Fn(&Ready) -> bool) {
+        let at = self.setup.clock.now();
+        for ready in std::mem::take(&mut self.ready) {
+            if which(&ready) {
+                self.put(ready.part, ready.claimed, Settled::Back { at });
+            } else {
+                self.ready.push_back(ready);
+            }
+        }
+    }
+
+    fn unreachable_now(&mut self, now: Instant, outcome: &Outcome) {
+        if self.reachable_at.is_some_and(|at| now < at) {
+            return; // one of those that were on their way together
+        }
+        let (first, longest) = UNREACHABLE_PAUSE;
+        let pause = (first * 2u32.saturating_pow(self.unreachable.min(16))).min(longest);
+        self.unreachable = self.unreachable.saturating_add(1);
+        self.reachable_at = Some(now + pause);
+        let cause = settle::cause(outcome).map_or("", |cause| cause.details());
+        warn!(line.id = %self.setup.line.id, pause_ms = pause.as_millis() as u64, cause, "meta can not be reached");
+        self.give_back(|_| true);
+    }
+
+    fn hold(
+        &mut self,
+        scope: Scope,
+        wait: Option<Duration>,
+        campaign: CampaignId,
+        outcome: &Outcome,
+        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    ) {
+        let line = &self.setup.line;
+        let held = match scope {
+            Scope::Line | Scope::Platform => HoldScope::Line(line.id.clone()),
+            Scope::Waba => HoldScope::Waba(line.waba.clone()),
+            Scope::Token | Scope::App => HoldScope::Token(line.waba.clone()),
+            Scope::Template => match self.backlog.campaign(campaign) {
+                Some(work) => work.template.clone(),
+                None => return,
+            },
+            Scope::Campaign | Scope::Message | Scope::Recipient | Scope::Pair | Scope::None => {
+                return self.pause_campaign(campaign, outcome, chores);
+            }
+        };
+        let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let since = self.setup.clock.now();
+        let hold = Hold { code, reason: details.to_owned(), since, until: wait.map(|wait| since.after(wait)) };
+        let known = self.holds_here.insert(held.clone(), (hold.clone(), Instant::now() + HOLD_HERE));
+        if known.is_none_or(|(_, until)| until < Instant::now()) {
+            warn!(line.id = %line.id, scope = %held, code, reason = details, "held back");
+            let store = self.setup.store.clone();
+            chores.push(Box::pin(async move {
+                // If Redis is away now, the next attempt meets the same answer and tries again.
+                if let Err(error) = store.hold(&held, &hold).await {
+                    warn!(scope = %held, %error, "the hold could not be stored");
+                }
+            }));
+        }
+        self.give_back_held();
+    }
+
+    /// Counts failures in a row that blame the message.
+    fn count_failure(
+        &mut self,
+        campaign: CampaignId,
+        outcome: &Outcome,
+        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    ) {
+        let code = settle::cause(outcome).map_or(0, crate::domain::Cause::code);
+        let Some(work) = self.backlog.campaign(campaign) else { return };
+        let before = if work.failing.0 == code { work.failing.1 } else { 0 };
+        work.failing = (code, before + 1);
+        if before + 1 >= BREAKER {
+            self.pause_campaign(campaign, outcome, chores);
+        }
+    }
+
+    fn pause_campaign(
+        &mut self,
+        id: CampaignId,
+        outcome: &Outcome,
+        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    ) {
+        let Some(work) = self.backlog.campaign(id) else { return };
+        if !std::mem::take(&mut work.running) {
+            return;
+        }
+        let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let reason = PauseReason { code, details: details.to_owned() };
+        warn!(campaign.id = %id, code, reason = details, "campaign paused: its message can not be sent");
+        let (store, now) = (self.setup.store.clone(), self.setup.clock.now());
+        chores.push(Box::pin(async move {
+            let from = [CampaignState::Running];
+            if let Err(error) = store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await {
+                warn!(campaign.id = %id, %error, "the pause could not be stored");
+            }
+        }));
+        self.give_back(|ready| ready.part.campaign == id);
+    }
+
+    /// Outcomes to be settled now, if it is time.
+    fn outcomes_to_settle(&mut self, now: Instant) -> Option<Outcomes> {
+        let since = self.outcomes_since?;
+        if self.redis_again_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        let many = self.outcomes.values().map(Vec::len).sum::<usize>() >= CLAIM_ROWS_MAX;
+        if !many && !self.stopping && now < since + SETTLE_AFTER {
+            return None;
+        }
+        self.outcomes_since = None;
+        Some(std::mem::take(&mut self.outcomes))
+    }
+
+    fn settlement(
+        &self,
+        outcomes: Outcomes,
+    ) -> LocalBoxFuture<'static, (Outcomes, Result<Vec<(PartId, u64)>, StoreError>)> {
+        let (store, now, kept) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.settings.ids_kept);
+        Box::pin(async move {
+            let result = store.settle(&outcomes, now, kept).await;
+            (outcomes, result)
+        })
+    }
+
+    fn settled(&mut self, outcomes: Outcomes, result: Result<Vec<(PartId, u64)>, StoreError>) {
+        match result {
+            Ok(open) => {
+                (self.redis_again_at, self.redis_failing) = (None, false);
+                self.finished.extend(open.into_iter().filter(|(_, open)| *open == 0).map(|(part, _)| part));
+            }
+            Err(error) => {
+                // Settling twice changes nothing, so that what may have been settled is settled again.
+                self.redis_failed("outcomes could not be settled", &error);
+                for (part, settled) in outcomes {
+                    self.outcomes.entry(part).or_default().extend(settled);
+                }
+                self.outcomes_since.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// The next thing to ask of Redis, if any.
+    fn next_call(&mut self, now: Instant) -> Option<LocalBoxFuture<'static, Done>> {
+        if self.redis_again_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        let (store, clock) = (self.setup.store.clone(), self.setup.clock.now());
+        if let Some(&part) = self.finished.iter().next() {
+            let line = self.setup.line.id.clone();
+            return Some(Box::pin(async move {
+                let done = async {
+                    store.work_done(&line, part).await?;
+                    if store.complete_if_done(part.campaign, clock).await? {
+                        info!(campaign.id = %part.campaign, "campaign completed");
+                    }
+                    Ok(())
+                };
+                Done::Finished(part, done.await)
+            }));
+        }
+        if self.stopping || self.ready.len() >= self.claim_rows() {
+            return None;
+        }
+        if std::mem::take(&mut self.refresh_wanted) {
+            return Some(self.refresh());
+        }
+        if self.idle_until.is_some_and(|at| now < at) {
+            return None;
+        }
+        let held = self.line_is_held(clock);
+        self.held_since = held.then(|| self.held_since.unwrap_or(now));
+        self.metrics.held_seconds.set(self.held_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
+        let may_claim = !held && self.reachable_at.is_none_or(|at| now >= at) && self.setup.lease.holds(now);
+        let holds = self.holds(clock);
+        match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
+            Next::Claim(part) => Some(self.claim(part)),
+            Next::Doubts(part) => {
+                let campaign = self.backlog.campaign(part.campaign)?;
+                let sends_max = match campaign.campaign.on_doubt {
+                    OnDoubt::Hold => 0,
+                    OnDoubt::Resend => self.setup.settings.retry.attempts_max(),
+                };
+                Some(Box::pin(async move { Done::Doubts(part, store.end_doubts(part, clock, sends_max).await) }))
+            }
+            Next::Wait(due) => {
+                let wait = due.map_or(IDLE_MAX, |due| due.since(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
+                let reachable = self.reachable_at.filter(|at| *at > now);
+                self.idle_until = Some(reachable.map_or(now + wait, |at| at.min(now + wait)));
+                None
+            }
+        }
+    }
+
+    fn redis_answered(&mut self, done: Done) {
+        let now = self.setup.clock.now();
+        (self.idle_until, self.redis_again_at) = (None, None);
+        match done {
+            Done::Refreshed(Ok(refresh)) => self.refreshed(refresh),
+            Done::Refreshed(Err(error)) => {
+                self.refresh_wanted = true;
+                self.redis_failed("the work of the line could not be read", &error);
+            }
+            Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
+            Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
+                self.redis_failed("recipients could not be read", &error);
+                for claimed in rows {
+                    self.put(part, claimed, Settled::Back { at: now });
+                }
+            }
+            Done::Claimed(_, Err(error)) => self.redis_failed("nothing could be claimed", &error),
+            Done::Doubts(part, Ok((next, open))) => {
+                self.backlog.set_doubt(part, next);
+                self.backlog.due(part, now);
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+            }
+            Done::Doubts(_, Err(error)) => self.redis_failed("doubts could not be ended", &error),
+            Done::Expired(part, Ok(open)) => {
+                self.backlog.shut(part);
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+            }
+            Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
+            Done::Finished(part, Ok(())) => {
+                self.finished.remove(&part);
+                self.backlog.remove(part);
+            }
+            Done::Finished(_, Err(error)) => self.redis_failed("a part could not be finished", &error),
+        }
+    }
+
+    fn redis_failed(&mut self, what: &'static str, error: &StoreError) {
+        if !std::mem::replace(&mut self.redis_failing, true) {
+            warn!(line.id = %self.setup.line.id, %error, "{what}");
+        }
+        self.redis_again_at = Some(Instant::now() + REDIS_PAUSE);
+    }
+
+    fn claim(&self, part: PartId) -> LocalBoxFuture<'static, Done> {
+        let (store, now, epoch) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.lease.epoch);
+        let (key, recipients, limit) = (self.setup.token_key, self.recipients.clone(), self.claim_rows());
+        let doubt_until = now.after(self.setup.settings.doubt_deadline);
+        let plan = self.backlog.plan(part.campaign);
+        Box::pin(async move {
+            let claim = match store.claim(part, epoch, now, limit, doubt_until).await {
+                Ok(Claim::Expired) => return Done::Expired(part, store.sweep(part, State::Expired, now).await),
+                Ok(claim) => claim,
+                Err(error) => return Done::Claimed(part, Err(error)),
+            };
+            let (Claim::Rows { rows, .. }, Some(plan)) = (&claim, plan) else {
+                return Done::Claimed(part, Ok(Claimed::Claim(claim, Vec::new())));
+            };
+            let who = match recipients.of(&store, part, rows.iter().map(|claimed| claimed.row)).await {
+                Ok(who) => who,
+                Err(error) => return Done::Claimed(part, Ok(Claimed::Unreadable(rows.clone(), error))),
+            };
+            let mut token = String::with_capacity(64);
+            let mut body = Vec::with_capacity(512);
+            let messages = rows.iter().zip(&who).map(|(&claimed, (chunk, index))| {
+                token.clear();
+                Token { part, row: claimed.row, send: claimed.send }.write(&key, &mut token);
+                body.clear();
+                let recipient = &chunk[*index];
+                plan.render(recipient.to, &recipient.values, &token, &mut body);
+                (claimed, Bytes::copy_from_slice(&body))
+            });
+            let messages = messages.collect();
+            Done::Claimed(part, Ok(Claimed::Claim(claim, messages)))
+        })
+    }
+
+    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<(ClaimedRow, Bytes)>) {
+        match claim {
+            Claim::Rows { next_due, next_doubt, fresh, open, .. } => {
+                self.redis_failing = false;
+                let now = self.setup.clock.now();
+                self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt, now);
+                self.ready.extend(messages.into_iter().map(|(claimed, body)| Ready { part, claimed, body }));
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+                if self.stopping {
+                    self.give_back(|_| true);
+                } else {
+                    self.give_back_held();
+                }
+            }
+            Claim::Held | Claim::Expired => self.backlog.shut(part),
+            Claim::Fenced { epoch } => {
+                warn!(line.id = %self.setup.line.id, epoch, "another worker has the line");
+                self.setup.lease.lost();
+            }
+        }
+    }
+
+    fn refresh(&self) -> LocalBoxFuture<'static, Done> {
+        let (store, line) = (self.setup.store.clone(), self.setup.line.id.clone());
+        let known: HashSet<CampaignId> = self.backlog.campaigns().collect();
+        Box::pin(async move {
+            let refresh = async {
+                let parts = store.work(&line).await?;
+                let campaigns: HashSet<CampaignId> = parts.iter().map(|part| part.campaign).collect();
+                let ids: Vec<CampaignId> = campaigns.into_iter().collect();
+                let states = store.campaign_states(&ids).await?;
+                let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
+                let running = running.collect();
+                let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
+                let mut new = Vec::with_capacity(unknown.len());
+                for record in store.campaigns(&unknown).await?.into_iter().flatten() {
+                    match Form::of(&record.campaign.template) {
+                        Ok(form) => {
+                            let plan = BodyPlan::new(&record.campaign.template, &form);
+                            new.push((record.campaign, plan));
+                        }
+                        // It was checked at submission; a newer version of this program may know more than this one.
+                        Err(error) => warn!(campaign.id = %record.campaign.id, %error, "this version can not send it"),
+                    }
+                }
+                Ok(Refresh { parts, running, new })
+            };
+            Done::Refreshed(refresh.await)
+        })
+    }
+
+    fn refreshed(&mut self, refresh: Refresh) {
+        for (campaign, plan) in refresh.new {
+            self.backlog.add(&self.setup.line.waba, campaign, plan);
+        }
+        self.backlog.set_parts(&refresh.parts);
+        for (id, running) in &refresh.running {
+            if let Some(work) = self.backlog.campaign(*id) {
+                work.running = *running;
+            }
+        }
+        self.give_back(|ready| refresh.running.get(&ready.part.campaign) != Some(&true));
+    }
+
+    fn read_signals(&mut self) {
+        let signals = self.setup.signals.borrow_and_update().clone();
+        let rate = signals.controls.get(&self.setup.line.id).and_then(|control| control.rate);
+        let rate = rate.unwrap_or(self.setup.line.messages_per_second);
+        self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom));
+        (self.refresh_wanted, self.idle_until) = (true, None);
+        self.give_back_held();
+    }
+
+    /// What holds this line or its templates back at `now`.
+    fn holds(&self, now: UnixMs) -> HashSet<HoldScope> {
+        let signals = self.setup.signals.borrow();
+        let told = signals.holds.iter().filter(|(_, hold)| hold.holds(now)).map(|(scope, _)| scope.clone());
+        let instant = Instant::now();
+        let here = self.holds_here.iter().filter(|(_, (hold, until))| instant < *until && hold.holds(now));
+        told.chain(here.map(|(scope, _)| scope.clone())).collect()
+    }
+
+    /// The whole line is held back or paused.
+    fn line_is_held(&self, now: UnixMs) -> bool {
+        let line = &self.setup.line;
+        let paused = self.setup.signals.borrow().controls.get(&line.id).is_some_and(|control| control.paused);
+        let scopes =
+            [HoldScope::Line(line.id.clone()), HoldScope::Waba(line.waba.clone()), HoldScope::Token(line.waba.clone())];
+        let holds = self.holds(now);
+        paused || scopes.iter().any(|scope| holds.contains(scope))
+    }
+
+    fn give_back_held(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let now = self.setup.clock.now();
+        if self.line_is_held(now) {
+            return self.give_back(|_| true);
+        }
+        let holds = self.holds(now);
+        let backlog = &mut self.backlog;
+        let held: HashSet<CampaignId> = self
+            .ready
+            .iter()
+            .map(|ready| ready.part.campaign)
+            .collect::<HashSet<_>>()
+            .into_iter()
+            .filter(|id| backlog.campaign(*id).is_some_and(|work| !work.running || holds.contains(&work.template)))
+            .collect();
+        self.give_back(|ready| held.contains(&ready.part.campaign));
+    }
+
+    /// Rows in one claim: what the line sends in [`CLAIM_SECONDS`].
+    fn claim_rows(&self) -> usize {
+        ((self.pacer.rate() * CLAIM_SECONDS).ceil() as usize).clamp(1, CLAIM_ROWS_MAX)
+    }
+
+    /// When to look again if nothing happens before.
+    fn wake_at(&self, now: Instant, in_flight: usize) -> Instant {
+        let mut at = now + IDLE_MAX;
+        let mut sooner = |candidate: Option<Instant>| at = candidate.map_or(at, |candidate| at.min(candidate));
+        sooner(self.redis_again_at.filter(|at| *at > now));
+        sooner((!self.stopping).then(|| self.setup.lease.ends()));
+        sooner(self.outcomes_since.map(|since| since + SETTLE_AFTER).filter(|at| *at > now));
+        if in_flight < self.slots.limit() {
+            sooner(self.send_at);
+        }
+        sooner(self.idle_until.filter(|at| *at > now));
+        at
+    }
+
+    fn publish(&self, in_flight: usize) {
+        self.metrics.rate.set(self.pacer.rate());
+        self.metrics.in_flight.set(in_flight as f64);
+        let status = LineStatus {
+            rate: self.pacer.rate(),
+            throttled: self.pacer.is_cut(),
+            in_flight,
+            ready: self.ready.len(),
+            accepted: self.accepted,
+            unreachable: self.reachable_at.is_some(),
+        };
+        *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = status;
+    }
+}

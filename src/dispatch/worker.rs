@@ -1,0 +1,405 @@
+//! A worker: holds the leases of its share of the lines, and runs a runner for each.
+//!
+//! Work spreads line by line: each worker takes at most the lines divided by the living workers, gives back what is too
+//! much, and takes what is free. Runners live on threads of their own, each with one single-threaded runtime, its own
+//! connections and no locks between lines.
+//!
+//! If the process dies: its leases end after `dispatch.lease`, and others take the lines.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rand::seq::SliceRandom;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Settings, Signals,
+    lease::Lease,
+    runner::{LineStatus, Runner, Setup},
+};
+use crate::{
+    domain::{Line, LineId, TokenKey, UnixMs},
+    graph::client::{GraphClient, GraphConfig},
+    ops::{
+        health::{Health, Reason},
+        metrics,
+    },
+    store::{
+        Address, Store, StoreError,
+        clock::Clock,
+        lines::{LineReport, Right},
+    },
+};
+
+/// How often a worker looks whether anything was changed anywhere: the delay of a launch, a pause, a new rate.
+const PULSE_EVERY: Duration = Duration::from_millis(25);
+
+/// Signals are read again after this time even if nothing was changed.
+const SIGNALS_EVERY: Duration = Duration::from_secs(5);
+
+/// Free leases are looked for, and leases renewed, at least this often.
+const TICK_MAX: Duration = Duration::from_millis(500);
+
+/// Why a worker could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A runner ended on its own: a bug. The service stops rather than run on half alive.
+    #[error("the runner of line {0} ended unexpectedly")]
+    RunnerDied(LineId),
+    /// A thread of runners could not be started.
+    #[error("a dispatch thread could not be started: {0}")]
+    NoThread(String),
+}
+
+/// Attempts in flight on each line, for the voice of the stop.
+pub type OpenAttempts = Arc<Mutex<BTreeMap<LineId, usize>>>;
+
+/// What a worker needs.
+pub struct Worker {
+    /// The name under which it holds leases; unique.
+    pub name: String,
+    /// Redis.
+    pub store: Store,
+    /// Opens further connections to the same Redis, for the threads of runners.
+    pub redis: Address,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
+    /// Every configured line.
+    pub lines: Vec<Line>,
+    /// Policy.
+    pub settings: Settings,
+    /// How Meta is reached.
+    pub graph: GraphConfig,
+    /// Signs tokens.
+    pub token_key: TokenKey,
+    /// Threads of runners.
+    pub threads: usize,
+    /// Tells whether it is ready.
+    pub health: Health,
+    /// Tells which attempts are open.
+    pub open: OpenAttempts,
+}
+
+struct Owned {
+    lease: Arc<Lease>,
+    stop: CancellationToken,
+    done: oneshot::Receiver<()>,
+    status: Arc<Mutex<LineStatus>>,
+    accepted: (u64, Instant),
+}
+
+impl Owned {
+    fn status(&self) -> LineStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// An order to a thread of runners.
+struct Order {
+    line: Line,
+    lease: Arc<Lease>,
+    stop: CancellationToken,
+    done: oneshot::Sender<()>,
+    status: Arc<Mutex<LineStatus>>,
+}
+
+impl Worker {
+    /// Works until `stop`; then lets every runner finish, and gives its leases back.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let (signals, signals_rx) = watch::channel(Arc::new(Signals::default()));
+        let mut threads = Vec::new();
+        for number in 0..self.threads.max(1) {
+            threads.push(self.start_thread(number, signals_rx.clone())?);
+        }
+        let watching = tokio::spawn(watch_signals(self.store.clone(), self.clock.clone(), self.ids(), signals));
+        let result = self.hold_leases(&threads, stop).await;
+        watching.abort();
+        result
+    }
+
+    fn ids(&self) -> Vec<LineId> {
+        self.lines.iter().map(|line| line.id.clone()).collect()
+    }
+
+    async fn hold_leases(
+        &self,
+        threads: &[mpsc::UnboundedSender<Order>],
+        stop: CancellationToken,
+    ) -> Result<(), WorkerError> {
+        let tick = TICK_MAX.min(self.settings.lease / 5);
+        let mut owned: HashMap<LineId, Owned> = HashMap::new();
+        loop {
+            let stopping = stop.is_cancelled();
+            match self.tick(&mut owned, threads, stopping).await {
+                Ok(()) => self.health.clear(Reason::Leases),
+                Err(TickError::Store(error)) => {
+                    self.health.set(Reason::Leases);
+                    warn!(%error, "leases could not be renewed");
+                }
+                Err(TickError::Worker(error)) => return Err(error),
+            }
+            if stopping && owned.is_empty() {
+                if let Err(error) = self.store.worker_leaves(&self.name).await {
+                    warn!(%error, "the other workers will notice later that this one has stopped");
+                }
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(if stopping { tick / 10 } else { tick }) => {}
+                () = stop.cancelled(), if !stopping => {}
+            }
+        }
+    }
+
+    async fn tick(
+        &self,
+        owned: &mut HashMap<LineId, Owned>,
+        threads: &[mpsc::UnboundedSender<Order>],
+        stopping: bool,
+    ) -> Result<(), TickError> {
+        self.collect_finished(owned).await?;
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) =
+            owned.iter().map(|(id, line)| (id.clone(), line.status().in_flight)).collect();
+        let now = self.clock.now();
+        self.renew(owned).await?;
+        if stopping {
+            owned.values().for_each(|line| line.stop.cancel());
+            return Ok(());
+        }
+        let workers = self.store.worker_lives(&self.name, now, now.after(self.settings.lease)).await?;
+        let share = self.lines.len().div_ceil(workers.max(1));
+        let staying = owned.values().filter(|line| !line.stop.is_cancelled()).count();
+        if staying > share {
+            for (id, line) in owned.iter().filter(|(_, line)| !line.stop.is_cancelled()).take(staying - share) {
+                info!(line.id = %id, "line given up to another worker");
+                line.stop.cancel();
+            }
+        } else {
+            self.take(owned, threads, share - staying).await?;
+        }
+        metrics::lines_owned().set(owned.len() as f64);
+        self.report(owned, now).await?;
+        Ok(())
+    }
+
+    /// Gives back the leases of runners that have ended.
+    async fn collect_finished(&self, owned: &mut HashMap<LineId, Owned>) -> Result<(), TickError> {
+        let mut ended = Vec::new();
+        for (id, line) in owned.iter_mut() {
+            match line.done.try_recv() {
+                Ok(()) => ended.push(id.clone()),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    return Err(TickError::Worker(WorkerError::RunnerDied(id.clone())));
+                }
+            }
+        }
+        for id in ended {
+            if let Some(line) = owned.remove(&id) {
+                self.store.release(&Right::Line(id), &self.name, line.lease.epoch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, owned: &HashMap<LineId, Owned>) -> Result<(), TickError> {
+        let held: Vec<(&LineId, &Owned)> = owned.iter().collect();
+        let rights: Vec<(Right, u64)> =
+            held.iter().map(|(id, line)| (Right::Line((*id).clone()), line.lease.epoch)).collect();
+        let asked = Instant::now();
+        let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
+        for ((id, line), epoch) in held.into_iter().zip(epochs) {
+            if epoch.is_some() {
+                line.lease.renewed(asked, self.settings.lease);
+            } else {
+                warn!(line.id = %id, "the lease was lost");
+                line.lease.lost();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up to `n` free lines.
+    async fn take(
+        &self,
+        owned: &mut HashMap<LineId, Owned>,
+        threads: &[mpsc::UnboundedSender<Order>],
+        n: usize,
+    ) -> Result<(), TickError> {
+        if n == 0 {
+            return Ok(());
+        }
+        let mut free: Vec<&Line> = self.lines.iter().filter(|line| !owned.contains_key(&line.id)).collect();
+        // Workers that start together do not all ask for the same lines first.
+        free.shuffle(&mut rand::rng());
+        let ids: Vec<LineId> = free.iter().map(|line| line.id.clone()).collect();
+        let owners = self.store.owners(&ids).await?;
+        let free: Vec<&Line> =
+            free.into_iter().zip(owners).filter(|(_, owner)| owner.is_none()).map(|(line, _)| line).take(n).collect();
+        let rights: Vec<(Right, u64)> = free.iter().map(|line| (Right::Line(line.id.clone()), 0)).collect();
+        let asked = Instant::now();
+        let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
+        for (line, epoch) in free.into_iter().zip(epochs) {
+            let Some(epoch) = epoch else { continue };
+            let lease = Arc::new(Lease::new(epoch, asked, self.settings.lease));
+            let (done, done_rx) = oneshot::channel();
+            let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
+            let thread = &threads[owned.len() % threads.len()];
+            let order =
+                Order { line: line.clone(), lease: lease.clone(), stop: stop.clone(), done, status: status.clone() };
+            thread.send(order).map_err(|_| WorkerError::RunnerDied(line.id.clone()))?;
+            info!(line.id = %line.id, epoch, "line taken");
+            owned.insert(line.id.clone(), Owned { lease, stop, done: done_rx, status, accepted: (0, asked) });
+        }
+        Ok(())
+    }
+
+    async fn report(&self, owned: &mut HashMap<LineId, Owned>, at: UnixMs) -> Result<(), StoreError> {
+        let mut reports = Vec::with_capacity(owned.len());
+        for (id, line) in owned {
+            let status = line.status();
+            let (before, since) = line.accepted;
+            line.accepted = (status.accepted, Instant::now());
+            let report = LineReport {
+                worker: self.name.clone(),
+                rate: status.rate,
+                throttled: status.throttled,
+                unreachable: status.unreachable,
+                in_flight: status.in_flight,
+                accepted_per_second: status.accepted.saturating_sub(before) as f64
+                    / since.elapsed().as_secs_f64().max(0.001),
+                at,
+            };
+            reports.push((id.clone(), report));
+        }
+        self.store.put_reports(&reports, self.settings.lease).await
+    }
+
+    fn start_thread(
+        &self,
+        number: usize,
+        signals: watch::Receiver<Arc<Signals>>,
+    ) -> Result<mpsc::UnboundedSender<Order>, WorkerError> {
+        let (orders, orders_rx) = mpsc::unbounded_channel();
+        let failed = |error: String| WorkerError::NoThread(error);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let graph = GraphClient::new(self.graph.clone()).map_err(|error| failed(error.to_string()))?;
+        let shard = Shard {
+            store: Store::lazy(&self.redis).map_err(|error| failed(error.to_string()))?,
+            clock: self.clock.clone(),
+            settings: self.settings.clone(),
+            token_key: self.token_key,
+            graph,
+            signals,
+        };
+        thread::Builder::new()
+            .name(format!("dispatch-{number}"))
+            .spawn(move || {
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, shard.run(orders_rx));
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(orders)
+    }
+}
+
+/// One thread of runners.
+struct Shard {
+    store: Store,
+    clock: Arc<Clock>,
+    settings: Settings,
+    token_key: TokenKey,
+    graph: GraphClient,
+    signals: watch::Receiver<Arc<Signals>>,
+}
+
+impl Shard {
+    async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            let sender = match self.graph.sender(&order.line.id, &order.line.token) {
+                Ok(sender) => sender,
+                // The worker sees `done` dropped, and stops the service.
+                Err(error) => {
+                    warn!(line.id = %order.line.id, %error, "the line can not send");
+                    continue;
+                }
+            };
+            let runner = Runner::new(Setup {
+                store: self.store.clone(),
+                clock: self.clock.clone(),
+                line: order.line,
+                sender,
+                settings: self.settings.clone(),
+                token_key: self.token_key,
+                lease: order.lease,
+                signals: self.signals.clone(),
+                stop: order.stop,
+                status: order.status,
+            });
+            tokio::task::spawn_local(async move {
+                runner.run().await;
+                let _ = order.done.send(());
+            });
+        }
+    }
+}
+
+/// Tells the runners what operators and other workers changed.
+async fn watch_signals(store: Store, clock: Arc<Clock>, lines: Vec<LineId>, signals: watch::Sender<Arc<Signals>>) {
+    let mut read_at: Option<Instant> = None;
+    loop {
+        match store.pulse().await {
+            Ok(pulse) => {
+                let known = signals.borrow().pulse == pulse;
+                if !known || read_at.is_none_or(|at| at.elapsed() > SIGNALS_EVERY) {
+                    match read_signals(&store, &clock, &lines, pulse).await {
+                        Ok(new) => {
+                            signals.send_replace(Arc::new(new));
+                            read_at = Some(Instant::now());
+                        }
+                        Err(error) => warn!(%error, "what is held back could not be read"),
+                    }
+                }
+            }
+            Err(error) => {
+                if read_at.take().is_some() {
+                    warn!(%error, "redis does not answer");
+                }
+            }
+        }
+        tokio::time::sleep(PULSE_EVERY).await;
+    }
+}
+
+async fn read_signals(store: &Store, clock: &Clock, lines: &[LineId], pulse: u64) -> Result<Signals, StoreError> {
+    let controls = store.controls(lines).await?;
+    let holds = store.holds(clock.now()).await?;
+    Ok(Signals { pulse, controls: lines.iter().cloned().zip(controls).collect(), holds })
+}
+
+#[derive(Debug)]
+enum TickError {
+    Store(StoreError),
+    Worker(WorkerError),
+}
+
+impl From<StoreError> for TickError {
+    fn from(error: StoreError) -> Self {
+        TickError::Store(error)
+    }
+}
+
+impl From<WorkerError> for TickError {
+    fn from(error: WorkerError) -> Self {
+        TickError::Worker(error)
+    }
+}

@@ -1,0 +1,314 @@
+//! Meta's error codes, and what each makes of an attempt.
+//!
+//! Owns: the table of [`Rule`]s and the one way from a code to an [`Outcome`]. The code decides; the HTTP status only
+//! where the code is unknown, because Meta documents codes and no longer statuses.
+//! If the process dies: nothing is lost, there is no state here.
+//! Never: logs, counts or waits; a caller matches the outcome in full.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::{Cause, Outcome, Scope};
+
+mod table;
+
+/// What is done about an error. One for each action in `tests/fixtures/error_codes.csv`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The same send again, with growing, jittered, capped waits; it uses up attempts.
+    RetryBackoff,
+    /// The same send again a day later: Meta protects this person from too much marketing and punishes haste.
+    Defer24h,
+    /// This line waits with this recipient; everybody else goes on.
+    RetryPair,
+    /// The line sends slower; the message keeps its attempts.
+    ThrottleLine,
+    /// All lines of the WABA send slower; the message keeps its attempts.
+    ThrottleWaba,
+    /// All lines of the app send slower; the message keeps its attempts.
+    ThrottleApp,
+    /// Everything that sends with this token stops until a person gives it its rights back.
+    PauseToken,
+    /// Everything that sends with this token stops until there is a new one.
+    RefreshToken,
+    /// The line stops until its wait is over, a probe succeeds, or a person clears it.
+    PauseLine,
+    /// All lines of the WABA stop until the wait is over, a probe succeeds, or a person clears it.
+    PauseWaba,
+    /// The template rests until Meta approves it again.
+    PauseTemplate,
+    /// Template and parameters do not fit together for anybody: the campaign stops for a person to look at.
+    StopCampaign,
+    /// This send is dead and the recipient is not to blame; many in a row stop the campaign.
+    FailMessage,
+    /// This send is dead because of the recipient.
+    FailRecipient,
+    /// The recipient wants no more marketing from this business.
+    SuppressMarketing,
+    /// This WABA may not write to the recipient's country.
+    BlockCountry,
+    /// Outside sending, for a person to look at; should a send meet it, that send is dead.
+    Alert,
+    /// Outside sending, of no interest; should a send meet it, that send is dead.
+    Ignore,
+}
+
+/// What is known of one code, or of one range of codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The code; the range holds more than one only for Meta's 200 to 299.
+    pub codes: RangeInclusive<u32>,
+    /// What the error is about.
+    pub scope: Scope,
+    /// What is done.
+    pub action: Action,
+    /// How long, at least; `None`: no automatic end, or the action needs none.
+    pub wait: Option<Duration>,
+    /// A few words for statistics and reports.
+    pub title: &'static str,
+}
+
+/// The code in statistics of a recipient that failed with no code of Meta's: see [`Cause::code`].
+pub const NO_ANSWER: u32 = 0;
+
+/// How long a throttled scope waits at least, where the table gives no time.
+const THROTTLE_WAIT: Duration = Duration::from_secs(1);
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The rule for `code`; `None` if it is not in the table.
+pub fn rule(code: u32) -> Option<&'static Rule> {
+    let next = table::TABLE.partition_point(|rule| *rule.codes.end() < code);
+    table::TABLE.get(next).filter(|rule| rule.codes.contains(&code))
+}
+
+/// The words beside a code in the statistics of failures.
+///
+/// Here 0 is [`NO_ANSWER`], never Meta's own code 0: that one is about the token and ends no recipient. A code that is
+/// not in the table is `unknown error`.
+pub fn title(code: u32) -> &'static str {
+    if code == NO_ANSWER { "no answer" } else { rule(code).map_or("unknown error", |rule| rule.title) }
+}
+
+/// What Meta's error makes of an attempt. Pure.
+///
+/// `code` decides if it is in the table, whatever `http_status` says. A code that is not: 429 throttles the line, 5xx
+/// retries, any other 4xx fails the message, and a status that reports no error contradicts the answer, so that the
+/// attempt is in doubt. `details` is kept as the cause.
+pub fn outcome(http_status: u16, code: u32, details: String) -> Outcome {
+    let cause = Cause::Meta { code, details };
+    match rule(code) {
+        Some(rule) => known(rule, cause),
+        None => unknown(http_status, cause),
+    }
+}
+
+fn known(rule: &Rule, cause: Cause) -> Outcome {
+    let wait = rule.wait;
+    let throttled = |scope, cause| Outcome::Throttled { scope, wait: wait.unwrap_or(THROTTLE_WAIT), cause };
+    let blocked = |scope, cause| Outcome::Blocked { scope, wait, cause };
+    match rule.action {
+        Action::RetryBackoff => Outcome::Retry { wait, cause },
+        Action::Defer24h => Outcome::Retry { wait: Some(DAY), cause },
+        Action::RetryPair => throttled(Scope::Pair, cause),
+        Action::ThrottleLine => throttled(Scope::Line, cause),
+        Action::ThrottleWaba => throttled(Scope::Waba, cause),
+        Action::ThrottleApp => throttled(Scope::App, cause),
+        Action::PauseToken | Action::RefreshToken => blocked(Scope::Token, cause),
+        Action::PauseLine => blocked(Scope::Line, cause),
+        Action::PauseWaba => blocked(Scope::Waba, cause),
+        Action::PauseTemplate => blocked(Scope::Template, cause),
+        Action::StopCampaign => blocked(Scope::Campaign, cause),
+        Action::FailMessage => Outcome::Failed { breaker: true, cause },
+        Action::FailRecipient | Action::SuppressMarketing | Action::BlockCountry | Action::Alert | Action::Ignore => {
+            Outcome::Failed { breaker: false, cause }
+        }
+    }
+}
+
+fn unknown(http_status: u16, cause: Cause) -> Outcome {
+    match http_status {
+        429 => Outcome::Throttled { scope: Scope::Line, wait: THROTTLE_WAIT, cause },
+        500..=599 => Outcome::Retry { wait: None, cause },
+        400..=499 => Outcome::Failed { breaker: true, cause },
+        0..=399 | 600..=u16::MAX => Outcome::InDoubt(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(code: u32) -> Cause {
+        Cause::Meta { code, details: "why".to_owned() }
+    }
+
+    fn of(http_status: u16, code: u32) -> Outcome {
+        outcome(http_status, code, "why".to_owned())
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn action_named(name: &str) -> Action {
+        match name {
+            "retry_backoff" => Action::RetryBackoff,
+            "defer_24h" => Action::Defer24h,
+            "retry_pair" => Action::RetryPair,
+            "throttle_line" => Action::ThrottleLine,
+            "throttle_waba" => Action::ThrottleWaba,
+            "throttle_app" => Action::ThrottleApp,
+            "pause_token" => Action::PauseToken,
+            "refresh_token" => Action::RefreshToken,
+            "pause_line" => Action::PauseLine,
+            "pause_waba" => Action::PauseWaba,
+            "pause_template" => Action::PauseTemplate,
+            "stop_campaign" => Action::StopCampaign,
+            "fail_message" => Action::FailMessage,
+            "fail_recipient" => Action::FailRecipient,
+            "suppress_marketing" => Action::SuppressMarketing,
+            "block_country" => Action::BlockCountry,
+            "alert" => Action::Alert,
+            "ignore" => Action::Ignore,
+            _ => panic!("no action is called {name}"),
+        }
+    }
+
+    /// The fixture's rows as rules: `code,http_status,scope,action,retry_after_hint_s,title`, quotes only in the title.
+    fn fixture() -> Vec<Rule> {
+        let row = |line: &'static str| {
+            let fields: Vec<&str> = line.splitn(6, ',').collect();
+            let &[codes, _http_status, scope, action, wait, title] = fields.as_slice() else { panic!("{line}") };
+            let (first, last) = codes.split_once('-').unwrap_or((codes, codes));
+            let number = |text: &str| text.parse::<u32>().unwrap_or_else(|_| panic!("{line}"));
+            Rule {
+                codes: number(first)..=number(last),
+                scope: serde_json::from_value(scope.into()).expect("a scope"),
+                action: action_named(action),
+                wait: (!wait.is_empty()).then(|| seconds(number(wait).into())),
+                title: title.trim_matches('"'),
+            }
+        };
+        include_str!("../../tests/fixtures/error_codes.csv").lines().skip(1).map(row).collect()
+    }
+
+    #[test]
+    fn the_table_and_the_fixture_hold_the_same_facts() {
+        let fixture = fixture();
+        assert_eq!(fixture.len(), 89);
+        for row in &fixture {
+            for code in [*row.codes.start(), *row.codes.end()] {
+                assert_eq!(rule(code), Some(row), "row {code} of the fixture");
+            }
+        }
+        for rule in table::TABLE {
+            assert!(fixture.contains(rule), "{rule:?} of the table");
+        }
+    }
+
+    #[test]
+    fn every_code_is_found_and_none_is_in_two_rules() {
+        for pair in table::TABLE.windows(2) {
+            assert!(pair[0].codes.end() < pair[1].codes.start(), "{:?} and {:?}", pair[0], pair[1]);
+        }
+        for rule_of_table in table::TABLE {
+            for code in rule_of_table.codes.clone() {
+                assert_eq!(rule(code), Some(rule_of_table));
+            }
+        }
+        assert_eq!(rule(250).expect("in the range").title, "Permission missing or withdrawn");
+        for unknown in [5, 199, 300, 131_999, 2_494_101, u32::MAX] {
+            assert_eq!(rule(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn an_error_stops_only_what_it_is_about() {
+        let throttled =
+            |code, scope, wait| (code, Outcome::Throttled { scope, wait: seconds(wait), cause: cause(code) });
+        let blocked = |code, scope, wait: Option<u64>| {
+            (code, Outcome::Blocked { scope, wait: wait.map(seconds), cause: cause(code) })
+        };
+        let retry = |code, wait| (code, Outcome::Retry { wait: Some(seconds(wait)), cause: cause(code) });
+        let failed = |code, breaker| (code, Outcome::Failed { breaker, cause: cause(code) });
+        let cases = [
+            retry(1, 5),
+            retry(131_000, 10),
+            retry(131_049, 86_400),
+            throttled(131_056, Scope::Pair, 6),
+            throttled(130_429, Scope::Line, 1),
+            throttled(80_007, Scope::Waba, 300),
+            throttled(4, Scope::App, 300),
+            throttled(613, Scope::App, 60),
+            blocked(0, Scope::Token, None),
+            blocked(190, Scope::Token, None),
+            blocked(200, Scope::Token, None),
+            blocked(299, Scope::Token, None),
+            blocked(131_057, Scope::Line, Some(60)),
+            blocked(133_010, Scope::Line, None),
+            blocked(368, Scope::Waba, Some(3600)),
+            blocked(132_015, Scope::Template, Some(10_800)),
+            blocked(132_000, Scope::Campaign, None),
+            failed(100, true),
+            failed(137_000, true),
+            failed(131_026, false),
+            failed(131_050, false),
+            failed(130_497, false),
+            failed(133_005, false),
+            failed(131_052, false),
+        ];
+        for (code, expected) in cases {
+            for http_status in [200, 400, 429, 500] {
+                assert_eq!(of(http_status, code), expected, "code {code} beats HTTP {http_status}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_action_that_may_end_by_itself_has_a_wait() {
+        for rule in table::TABLE {
+            match rule.action {
+                Action::RetryBackoff
+                | Action::Defer24h
+                | Action::RetryPair
+                | Action::ThrottleLine
+                | Action::ThrottleWaba
+                | Action::ThrottleApp => assert!(rule.wait.is_some(), "{rule:?}"),
+                Action::PauseLine | Action::PauseWaba | Action::PauseTemplate | Action::Alert => {}
+                Action::PauseToken
+                | Action::RefreshToken
+                | Action::StopCampaign
+                | Action::FailMessage
+                | Action::FailRecipient
+                | Action::SuppressMarketing
+                | Action::BlockCountry
+                | Action::Ignore => assert_eq!(rule.wait, None, "{rule:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_http_status_decides_on_an_unknown_code() {
+        let code = 999_999;
+        let line = Outcome::Throttled { scope: Scope::Line, wait: seconds(1), cause: cause(code) };
+        assert_eq!(of(429, code), line);
+        for status in [500, 503, 599] {
+            assert_eq!(of(status, code), Outcome::Retry { wait: None, cause: cause(code) }, "{status}");
+        }
+        for status in [400, 403, 428, 430, 499] {
+            assert_eq!(of(status, code), Outcome::Failed { breaker: true, cause: cause(code) }, "{status}");
+        }
+        for status in [0, 200, 302, 399, 600, u16::MAX] {
+            assert_eq!(of(status, code), Outcome::InDoubt(cause(code)), "{status}");
+        }
+    }
+
+    #[test]
+    fn no_answer_is_not_mistaken_for_metas_code_0() {
+        assert_eq!(title(Cause::Unreachable(String::new()).code()), "no answer");
+        assert_eq!(title(Cause::Unanswered(String::new()).code()), "no answer");
+        assert_eq!(rule(0).expect("Meta has a code 0").title, "App user could not be authenticated");
+        assert_eq!(title(131_026), "Message undeliverable");
+        assert_eq!(title(999_999), "unknown error");
+    }
+}

@@ -1,0 +1,226 @@
+//! What Meta's answer to a send says.
+//!
+//! Owns: the shape of an answer, `{"messages":[{"id",…}]}` or `{"error":{"code",…}}`, and the rule that only these two
+//! are definite. Anything else (HTML of a proxy, half a body, JSON of somebody else) leaves the attempt in doubt.
+//! If the process dies: an answer that was not yet settled is forgotten, and the next owner puts its row in doubt.
+//! Never: guesses. An answer that contradicts itself is in doubt too.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::domain::{Cause, Outcome, Wamid, policy};
+
+/// How much of Meta's words is kept, in characters: they end up beside every failed recipient.
+const DETAILS_CHARS_MAX: usize = 500;
+
+/// Meta's `message_status` of a message that it keeps back for a quality check.
+const HELD: &str = "held_for_quality_assessment";
+
+/// What a send ended in, by the status and the whole body of the answer. Pure.
+///
+/// Accepted: a 2xx with the id of a message. Meta's error: as [`policy::outcome`] has it. Anything else: in doubt.
+pub fn read(http_status: u16, body: &[u8]) -> Outcome {
+    let answer = Answer::parse(body);
+    let success = (200..300).contains(&http_status);
+    match (answer.message(), answer.refusal()) {
+        (Some(message), _) if success => Outcome::Accepted {
+            wamid: Wamid::from(&*message.id),
+            held: message.message_status.as_deref() == Some(HELD),
+        },
+        (None, Some(Refusal { code, details })) => policy::outcome(http_status, code, details),
+        (Some(_), _) | (None, None) => Outcome::InDoubt(Cause::Unanswered(not_meta(http_status, body))),
+    }
+}
+
+/// An error envelope of Meta's.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: u32,
+    pub(super) details: String,
+}
+
+/// Meta's error in `body`, if it is one.
+pub(super) fn refusal(body: &[u8]) -> Option<Refusal> {
+    Answer::parse(body).refusal()
+}
+
+/// Says that an answer is not Meta's, without its content.
+pub(super) fn not_meta(http_status: u16, body: &[u8]) -> String {
+    format!("HTTP {http_status} with {} bytes that are not Meta's JSON", body.len())
+}
+
+/// Borrows its text from the body where it can; every accepted message is parsed into this.
+#[derive(Default, Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    messages: Vec<Message<'a>>,
+    #[serde(borrow)]
+    error: Option<Envelope<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    message_status: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    code: Code<'a>,
+    #[serde(borrow)]
+    message: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    error_data: Option<ErrorData<'a>>,
+}
+
+/// Meta writes codes as numbers; integrators have met them as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Code<'a> {
+    Number(u32),
+    Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+/// An object with the details as a rule, and sometimes the details alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ErrorData<'a> {
+    Object {
+        #[serde(borrow)]
+        details: Cow<'a, str>,
+    },
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Other(serde::de::IgnoredAny),
+}
+
+impl<'a> Answer<'a> {
+    /// What is not JSON of this shape is an answer that says nothing.
+    fn parse(body: &'a [u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
+
+    fn message(&self) -> Option<&Message<'a>> {
+        self.messages.first().filter(|message| !message.id.is_empty())
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        let error = self.error.as_ref()?;
+        let code = match &error.code {
+            Code::Number(code) => *code,
+            Code::Text(code) => code.parse().ok()?,
+        };
+        let details = match &error.error_data {
+            Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
+            Some(ErrorData::Object { .. } | ErrorData::Text(_) | ErrorData::Other(_)) | None => {
+                error.message.as_ref().unwrap_or(&Cow::Borrowed(""))
+            }
+        };
+        Some(Refusal { code, details: details.chars().take(DETAILS_CHARS_MAX).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::Scope;
+
+    macro_rules! fixture {
+        ($name:literal) => {
+            include_bytes!(concat!("../../tests/fixtures/answers/", $name)).as_slice()
+        };
+    }
+
+    fn meta(code: u32, details: &str) -> Cause {
+        Cause::Meta { code, details: details.to_owned() }
+    }
+
+    #[test]
+    fn a_message_id_is_an_acceptance() {
+        let accepted = |wamid: &str, held| Outcome::Accepted { wamid: wamid.into(), held };
+        let wamid = "wamid.HBgMNDQ3NzAwOTAwMTIzFQIAERgSQ0U5RjA2QjE4RkM0RUUyRkI0AA==";
+        assert_eq!(read(200, fixture!("accepted.json")), accepted(wamid, false));
+        assert_eq!(read(200, fixture!("accepted_held.json")), accepted(wamid, true));
+        assert_eq!(read(200, fixture!("accepted_without_status.json")), accepted(wamid, false));
+        assert_eq!(read(201, fixture!("accepted.json")), accepted(wamid, false));
+        let escaped = br#"{"messages":[{"id":"wamid.\u0041\/B","message_status":"paused"}],"unknown":[{}]}"#;
+        assert_eq!(read(200, escaped), accepted("wamid.A/B", false));
+    }
+
+    #[test]
+    fn an_error_of_metas_is_definite_however_it_is_written() {
+        let line = |cause| Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause };
+        let failed = |breaker, cause| Outcome::Failed { breaker, cause };
+        let throughput = "Message failed to send because there were too many messages sent from this phone number";
+        assert_eq!(read(400, fixture!("error_130429.json")), line(meta(130_429, throughput)));
+        assert_eq!(read(429, fixture!("error_130429.json")), line(meta(130_429, throughput)));
+        let text = fixture!("error_code_as_text.json");
+        assert_eq!(read(400, text), failed(false, meta(131_021, "Recipient is the sender")), "code as text");
+        let bare = fixture!("error_data_as_text.json");
+        assert_eq!(read(400, bare), failed(true, meta(100, "Invalid parameter")), "error_data as text");
+        let token =
+            Outcome::Blocked { scope: Scope::Token, wait: None, cause: meta(190, "Error validating access token") };
+        assert_eq!(read(401, fixture!("error_without_data.json")), token);
+        let empty = br#"{"error":{"code":100,"message":"m","error_data":{"details":""}}}"#;
+        assert_eq!(read(400, empty), failed(true, meta(100, "m")), "no details");
+        for odd in ["{}", "[]", "7", "null"] {
+            let body = format!(r#"{{"error":{{"code":100,"message":"m","error_data":{odd}}}}}"#);
+            assert_eq!(read(400, body.as_bytes()), failed(true, meta(100, "m")), "{odd}");
+        }
+        assert_eq!(read(400, br#"{"error":{"code":100}}"#), failed(true, meta(100, "")), "nothing but a code");
+    }
+
+    #[test]
+    fn an_unknown_code_goes_by_the_http_status() {
+        let body = fixture!("error_unknown_code.json");
+        let cause = || meta(999_999, "Something new");
+        assert_eq!(read(500, body), Outcome::Retry { wait: None, cause: cause() });
+        let line = Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause: cause() };
+        assert_eq!(read(429, body), line);
+        assert_eq!(read(400, body), Outcome::Failed { breaker: true, cause: cause() });
+        assert_eq!(read(200, body), Outcome::InDoubt(cause()));
+    }
+
+    #[test]
+    fn whatever_is_not_metas_json_leaves_the_attempt_in_doubt() {
+        let bodies: [&[u8]; 17] = [
+            b"",
+            b"<html><body>502 Bad Gateway</body></html>",
+            b"null",
+            b"[]",
+            b"7",
+            b"{}",
+            b"{\"messages\":[]}",
+            b"{\"messages\":[{\"id\":\"\"}]}",
+            b"{\"messages\":[{\"id\":7}]}",
+            b"{\"messages\":[{\"id\":\"wamid.A\"}]",
+            b"{\"messages\":[{\"id\":\"wamid.A\"}]}x",
+            b"{\"messages\":[{\"id\":\"wamid.\xff\"}]}",
+            b"{\"error\":\"overloaded\"}",
+            b"{\"error\":{\"message\":\"no code\"}}",
+            b"{\"error\":{\"code\":\"E42\"}}",
+            b"{\"error\":{\"code\":-1}}",
+            b"{\"error\":{\"code\":4294967296}}",
+        ];
+        for body in bodies {
+            for http_status in [200, 302, 400, 429, 500, 502] {
+                let expected = Outcome::InDoubt(Cause::Unanswered(not_meta(http_status, body)));
+                assert_eq!(read(http_status, body), expected, "{}", String::from_utf8_lossy(body));
+            }
+        }
+        for http_status in [302, 400, 500] {
+            let outcome = read(http_status, fixture!("accepted.json"));
+            assert!(matches!(outcome, Outcome::InDoubt(Cause::Unanswered(_))), "an id with HTTP {http_status}");
+        }
+    }
+
+    #[test]
+    fn metas_words_are_kept_up_to_a_bound() {
+        let body = format!(r#"{{"error":{{"code":100,"message":"{}"}}}}"#, "ñ".repeat(10_000));
+        assert_eq!(refusal(body.as_bytes()).expect("an error").details, "ñ".repeat(DETAILS_CHARS_MAX));
+    }
+}

@@ -1,0 +1,179 @@
+//! What is read from Meta besides sending: the templates of a WABA, and how a line stands.
+//!
+//! Owns: the shape of those answers. Values that Meta may add to (states, ratings) stay text.
+//! If the process dies: nothing is lost, reading changes nothing.
+//! Never: follows the address of a next page that an answer names; the token would go wherever it points.
+
+use std::fmt;
+
+use reqwest::Url;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{BadToken, GraphClient, answer, client::authorized};
+use crate::domain::{LineId, Secret, WabaId, policy};
+
+/// The longest page that is read: 100 templates, each with all its text.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The most that Meta gives on one page (its OpenAPI file v23.0, read 2026-11-22).
+const PAGE_TEMPLATES: &str = "100";
+
+/// Pages after which a list is taken to have no end: more templates than any WABA may have (6,000).
+const PAGES_MAX: usize = 100;
+
+const TEMPLATE_FIELDS: &str = "id,name,language,status,category,parameter_format,components,quality_score";
+
+const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
+                           whatsapp_business_manager_messaging_limit";
+
+/// How Meta sees a line. The values are Meta's words; `None` where it gave none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineInfo {
+    /// The number as people read it. Every line has one: what comes without is not a line.
+    pub display_phone_number: String,
+    /// The name that recipients see.
+    pub verified_name: Option<String>,
+    /// `CONNECTED` sends, and so does `FLAGGED`.
+    pub status: Option<String>,
+    /// `GREEN`, `YELLOW`, `RED` or `NA`.
+    pub quality_rating: Option<String>,
+    /// `STANDARD` or `HIGH`.
+    #[serde(default, rename(deserialize = "throughput"), deserialize_with = "level")]
+    pub throughput_level: Option<String>,
+    /// How many people the portfolio may write to first in 24 hours, such as `TIER_10K`.
+    #[serde(rename(deserialize = "whatsapp_business_manager_messaging_limit"))]
+    pub messaging_limit: Option<String>,
+}
+
+impl GraphClient {
+    /// All templates of `waba`, approved or not, as Meta writes them.
+    ///
+    /// # Errors
+    /// [`GraphError`]; a list is whole or an error.
+    pub async fn templates(&self, waba: &WabaId, token: &Secret) -> Result<Vec<Value>, GraphError> {
+        let what = Subject::Templates(waba.clone());
+        let mut templates = Vec::new();
+        let mut after: Option<String> = None;
+        for _ in 0..PAGES_MAX {
+            let mut url = self.endpoint([waba.as_str(), "message_templates"]);
+            url.query_pairs_mut().append_pair("fields", TEMPLATE_FIELDS).append_pair("limit", PAGE_TEMPLATES);
+            if let Some(after) = &after {
+                url.query_pairs_mut().append_pair("after", after);
+            }
+            let page: Page = self.read(&what, url, token).await?;
+            templates.extend(page.data);
+            after = match page.paging {
+                Some(Paging { next: Some(_), cursors: Some(Cursors { after: Some(after) }) }) => Some(after),
+                Some(Paging { next: Some(_), .. }) => {
+                    return Err(GraphError::NotMeta { what, reason: "a page has a next one but no cursor".to_owned() });
+                }
+                Some(Paging { next: None, .. }) | None => return Ok(templates),
+            };
+        }
+        Err(GraphError::NotMeta { what, reason: format!("the list has no end after {PAGES_MAX} pages") })
+    }
+
+    /// How Meta sees `line`: also the probe whether Meta is there, and whether the token may use the line.
+    ///
+    /// # Errors
+    /// [`GraphError`] says which of the two it is.
+    pub async fn line(&self, line: &LineId, token: &Secret) -> Result<LineInfo, GraphError> {
+        let mut url = self.endpoint([line.as_str()]);
+        url.query_pairs_mut().append_pair("fields", LINE_FIELDS);
+        self.read(&Subject::Line(line.clone()), url, token).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, what: &Subject, url: Url, token: &Secret) -> Result<T, GraphError> {
+        let (http_status, body) = self
+            .get(url, authorized(token)?, PAGE_BYTES_MAX)
+            .await
+            .map_err(|reason| GraphError::Unreachable { what: what.clone(), reason })?;
+        if let Some(answer::Refusal { code, details }) = answer::refusal(&body) {
+            return Err(GraphError::Refused { what: what.clone(), code, details });
+        }
+        let not_meta = |reason| GraphError::NotMeta { what: what.clone(), reason };
+        if !(200..300).contains(&http_status) {
+            return Err(not_meta(answer::not_meta(http_status, &body)));
+        }
+        serde_json::from_slice(&body).map_err(|error| not_meta(error.to_string()))
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// One line.
+    Line(LineId),
+    /// The templates of a WABA.
+    Templates(WabaId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Line(line) => write!(f, "line {line}"),
+            Subject::Templates(waba) => write!(f, "templates of waba {waba}"),
+        }
+    }
+}
+
+/// Why Meta did not tell.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// No answer, or half of one: worth another try.
+    #[error("{what}: meta is not reachable: {reason}; check graph.base_url, DNS and the way out of this network")]
+    Unreachable {
+        /// What was asked for.
+        what: Subject,
+        /// The failure and its causes.
+        reason: String,
+    },
+    /// Meta's own error: the token, the id or the limit on calls.
+    #[error("{what}: meta refused: code {code} ({}): {details}", policy::rule(*code).map_or("unknown", |rule| rule.title))]
+    Refused {
+        /// What was asked for.
+        what: Subject,
+        /// Meta's code.
+        code: u32,
+        /// What Meta said of it.
+        details: String,
+    },
+    /// Somebody answered, but not Meta.
+    #[error("{what}: the answer is not meta's: {reason}; check graph.base_url and graph.version")]
+    NotMeta {
+        /// What was asked for.
+        what: Subject,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The token was not sent.
+    #[error(transparent)]
+    BadToken(#[from] BadToken),
+}
+
+#[derive(Deserialize)]
+struct Page {
+    data: Vec<Value>,
+    paging: Option<Paging>,
+}
+
+#[derive(Deserialize)]
+struct Paging {
+    cursors: Option<Cursors>,
+    next: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Cursors {
+    after: Option<String>,
+}
+
+/// The `level` of `{"level":"STANDARD"}`.
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Throughput {
+        level: Option<String>,
+    }
+    Ok(Option::<Throughput>::deserialize(deserializer)?.and_then(|throughput| throughput.level))
+}

@@ -1,0 +1,358 @@
+//! `pregon serve`: puts the roles of a process together, and takes them apart again in order.
+//!
+//! Start: Redis, its clock, the key of tokens; then each role as core tasks. If a core task ends on its own, the service stops
+//! with an error; it does not run on half alive. Stop: not ready; no new calls, jobs or claims; attempts in flight end and
+//! are settled; leases go back; last the ops listener, so that `/readyz` answers to the end, and the private Redis.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    api::{self, ApiState, SyncTemplates},
+    dispatch::{
+        self,
+        housekeeping::Housekeeping,
+        worker::{OpenAttempts, Worker},
+    },
+    domain::{Line, LineId, RetryPolicy},
+    graph::{BadGraphConfig, GraphClient, GraphConfig},
+    intake::{Intake, jobs},
+    ops::{
+        config::{Config, ConfigError, RedisUrl, Role},
+        health::{self, Health, Reason},
+        metrics,
+        shutdown::{Shutdown, Signals, StopError},
+    },
+    store::{
+        Address, Store, StoreError,
+        clock::Clock,
+        spawn::{PrivateRedis, SpawnError},
+    },
+    templates,
+    webhook::{self, WebhookState},
+};
+
+/// How often a process looks whether Redis is there.
+const REDIS_WATCH: Duration = Duration::from_millis(500);
+
+/// Each further retry waits this much longer at most.
+const RETRY_MULTIPLIER: f64 = 3.0;
+
+/// Idle connections to Meta that one thread keeps at most.
+const IDLE_CONNECTIONS_MAX: usize = 4_096;
+
+/// Why a service could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Something is missing for the roles.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Redis is not there, or can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The private Redis did not start or end.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The Graph API can't be reached with this configuration.
+    #[error(transparent)]
+    Graph(#[from] BadGraphConfig),
+    /// A value that the configuration let through and its user does not.
+    #[error("dispatch.retry can't be used: {0}")]
+    Retry(#[from] crate::domain::retry::BadRetryPolicy),
+    /// An address can't be listened on.
+    #[error("{key} = {address} can't be listened on: {source}")]
+    Listen {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The private Redis did not end well.
+    #[error("the private redis-server did not end: {0}")]
+    Redis(io::Error),
+    /// The system gives no signal handler.
+    #[error("signals can't be handled: {0}")]
+    Signals(io::Error),
+    /// A core task failed, or the stop took too long.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+/// A service that runs.
+pub struct Service {
+    /// Where the API and the webhooks listen, if a role needs them.
+    pub http: Option<SocketAddr>,
+    /// Where `/metrics`, `/healthz` and `/readyz` listen.
+    pub ops: SocketAddr,
+    shutdown: Shutdown,
+    ops_end: CancellationToken,
+    ops_task: tokio::task::JoinHandle<()>,
+    redis: Option<PrivateRedis>,
+    grace: Duration,
+    open: OpenAttempts,
+}
+
+/// Runs the roles of a process until a signal ends it.
+pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
+    let service = Service::start(config, roles).await?;
+    let signals = Signals::of_process().map_err(ServeError::Signals)?;
+    service.wait(signals).await
+}
+
+impl Service {
+    /// Starts the roles. Port 0 takes a free port.
+    pub async fn start(config: Config, roles: &[Role]) -> Result<Self, ServeError> {
+        Self::start_on(config, roles, None).await
+    }
+
+    /// The same on a listener for the API and the webhooks that is there already: for whoever has to know its address
+    /// before.
+    pub async fn start_on(config: Config, roles: &[Role], http: Option<TcpListener>) -> Result<Self, ServeError> {
+        config.check_roles(roles)?;
+        let lines = lines(&config);
+        let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
+        let handle = metrics::install(&ids);
+        let (url, redis) = match &config.redis.url {
+            RedisUrl::Server(url) => (url.clone(), None),
+            RedisUrl::Spawn(dir) => {
+                let redis = PrivateRedis::start(dir).await?;
+                (redis.url().to_owned(), Some(redis))
+            }
+        };
+        let address = Address {
+            url,
+            namespace: config.redis.namespace.clone(),
+            timeout: config.redis.timeout,
+            connections: config.redis.pool,
+        };
+        let store = Store::connect(&address).await?;
+        let clock = Arc::new(Clock::start(&store).await?);
+        let name = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let dispatching = roles.contains(&Role::Dispatch);
+        let health = Health::starting(if dispatching { &[Reason::Leases] } else { &[] });
+        let shutdown = Shutdown::new(health.clone());
+        let parts = Parts { config: &config, lines, name, store, clock, address, health: health.clone(), shutdown: &shutdown };
+
+        let ops_listener = listen("ops.listen", config.ops.listen).await?;
+        let bound = ops_listener.local_addr();
+        let ops = bound.map_err(|source| ServeError::Listen { key: "ops.listen", address: config.ops.listen, source })?;
+        let http = parts.start_http(roles, http).await?;
+        if roles.contains(&Role::Api) {
+            shutdown.core("jobs", jobs::read_jobs(parts.intake(), parts.name.clone(), shutdown.stopping(), config.dispatch.lease));
+        }
+        let open = OpenAttempts::default();
+        if dispatching {
+            parts.start_dispatch(open.clone()).await?;
+        }
+        shutdown.core("redis watch", watch_redis(parts.store.clone(), parts.clock.clone(), health.clone(), shutdown.stopping()));
+        let ops_end = CancellationToken::new();
+        tokio::spawn(metrics::keep_up(handle.clone()));
+        let ops_task = tokio::spawn({
+            let ended = ops_end.clone();
+            async move {
+                if let Err(error) = health::serve(ops_listener, health, handle, ended).await {
+                    tracing::error!(%error, "the ops listener ended");
+                }
+            }
+        });
+        info!(worker = parts.name, http = ?http, %ops, lines = parts.lines.len(), "serving");
+        let grace = config.shutdown.grace;
+        Ok(Self { http, ops, shutdown, ops_end, ops_task, redis, grace, open })
+    }
+
+    /// Begins the stop, as a signal would.
+    pub fn stop(&self) {
+        self.shutdown.stop();
+    }
+
+    /// Waits for the end: a signal, [`Service::stop`], or the failure of a core task.
+    pub async fn wait(self, signals: Signals) -> Result<(), ServeError> {
+        let open = self.open.clone();
+        let ended = self.shutdown.run(signals, self.grace, move || open_text(&open)).await;
+        self.ops_end.cancel();
+        let _ = self.ops_task.await;
+        if let Some(redis) = self.redis {
+            redis.stop().await.map_err(ServeError::Redis)?;
+        }
+        Ok(ended?)
+    }
+}
+
+/// What every role is built from.
+struct Parts<'a> {
+    config: &'a Config,
+    lines: Vec<Line>,
+    name: String,
+    store: Store,
+    clock: Arc<Clock>,
+    address: Address,
+    health: Health,
+    shutdown: &'a Shutdown,
+}
+
+impl Parts<'_> {
+    fn intake(&self) -> Intake {
+        let lines = self.lines.iter().map(|line| (line.id.clone(), (line.waba.clone(), line.messages_per_second)));
+        Intake { store: self.store.clone(), clock: self.clock.clone(), lines: Arc::new(lines.collect()) }
+    }
+
+    fn graph_config(&self) -> GraphConfig {
+        let graph = &self.config.graph;
+        let attempts = self.config.dispatch.in_flight_max.saturating_mul(self.lines.len());
+        GraphConfig {
+            base_url: graph.base_url.clone(),
+            version: graph.version.clone(),
+            timeout: graph.timeout,
+            connect_timeout: graph.connect_timeout,
+            idle_connections_max: attempts.min(IDLE_CONNECTIONS_MAX),
+            proxy: None,
+        }
+    }
+
+    fn sync_templates(&self) -> Result<SyncTemplates, ServeError> {
+        let (store, clock, lines) = (self.store.clone(), self.clock.clone(), self.lines.clone());
+        let graph = GraphClient::new(self.graph_config())?;
+        Ok(Arc::new(move || {
+            let (store, graph, lines, now) = (store.clone(), graph.clone(), lines.clone(), clock.now());
+            Box::pin(async move { templates::sync_all(&store, &graph, &lines, now).await })
+        }))
+    }
+
+    async fn start_http(&self, roles: &[Role], listener: Option<TcpListener>) -> Result<Option<SocketAddr>, ServeError> {
+        let mut router = Router::new();
+        if roles.contains(&Role::Api) {
+            router = router.merge(api::router(ApiState {
+                store: self.store.clone(),
+                clock: self.clock.clone(),
+                intake: self.intake(),
+                lines: self.lines.clone().into(),
+                keys: self.config.http.api_keys.clone().into(),
+                sync_templates: self.sync_templates()?,
+                body_bytes_max: self.config.http.body_bytes_max,
+                stopping: self.shutdown.stopping(),
+            }));
+        }
+        if roles.contains(&Role::Webhook)
+            && let (Some(verify_token), Some(app_secret)) =
+                (self.config.webhook.verify_token.clone(), self.config.webhook.app_secret.clone())
+        {
+            let settings = webhook::Settings {
+                verify_token,
+                app_secret,
+                body_bytes_max: self.config.webhook.body_bytes_max,
+                ids_kept: self.config.id_retention,
+                lines: self.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect(),
+            };
+            let key = self.store.token_key().await?;
+            let (state, commits) = WebhookState::new(self.store.clone(), self.clock.clone(), key, settings);
+            self.shutdown.core("webhook commits", commits);
+            router = router.merge(webhook::router(state));
+        }
+        if !roles.iter().any(|role| matches!(role, Role::Api | Role::Webhook)) {
+            return Ok(None);
+        }
+        let key = "http.listen";
+        let listener = match listener {
+            Some(listener) => listener,
+            None => listen(key, self.config.http.listen).await?,
+        };
+        let bound = listener.local_addr();
+        let address = bound.map_err(|source| ServeError::Listen { key, address: self.config.http.listen, source })?;
+        let stopping = self.shutdown.stopping();
+        self.shutdown.core("http", async move {
+            axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await
+        });
+        Ok(Some(address))
+    }
+
+    async fn start_dispatch(&self, open: OpenAttempts) -> Result<(), ServeError> {
+        let dispatch = &self.config.dispatch;
+        let retry = RetryPolicy::new(dispatch.retry.initial, RETRY_MULTIPLIER, dispatch.retry.max, dispatch.retry.attempts)?;
+        let worker = Worker {
+            name: self.name.clone(),
+            store: self.store.clone(),
+            redis: self.address.clone(),
+            clock: self.clock.clone(),
+            lines: self.lines.clone(),
+            settings: dispatch::Settings {
+                headroom: dispatch.headroom,
+                doubt_deadline: dispatch.doubt_deadline,
+                lease: dispatch.lease,
+                retry,
+                in_flight_max: dispatch.in_flight_max,
+                ids_kept: self.config.id_retention,
+            },
+            graph: self.graph_config(),
+            token_key: self.store.token_key().await?,
+            threads: dispatch.threads,
+            health: self.health.clone(),
+            open,
+        };
+        self.shutdown.core("dispatch", worker.run(self.shutdown.stopping()));
+        let housekeeping = Housekeeping {
+            name: self.name.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            lines: self.lines.clone(),
+            graph: GraphClient::new(self.graph_config())?,
+            lease: dispatch.lease,
+            templates_every: dispatch.templates_every,
+            retention: self.config.retention,
+        };
+        self.shutdown.core("housekeeping", housekeeping.run(self.shutdown.stopping()));
+        Ok(())
+    }
+}
+
+/// The configured lines, each with the token of its WABA.
+pub fn lines(config: &Config) -> Vec<Line> {
+    let line = |line: &crate::ops::config::LineConfig| {
+        let waba = config.wabas.iter().find(|waba| waba.id == line.waba)?;
+        Some(Line {
+            id: line.id.clone(),
+            waba: line.waba.clone(),
+            token: waba.access_token.clone(),
+            display: line.display.clone(),
+            name: line.name.clone(),
+            messages_per_second: line.messages_per_second,
+        })
+    };
+    config.lines.iter().filter_map(line).collect()
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+}
+
+/// Not ready while Redis is away; and keeps the clock.
+async fn watch_redis(store: Store, clock: Arc<Clock>, health: Health, stopping: CancellationToken) -> Result<(), StoreError> {
+    while !stopping.is_cancelled() {
+        match clock.adjust(&store).await {
+            Ok(()) => health.clear(Reason::Redis),
+            Err(_) => health.set(Reason::Redis),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REDIS_WATCH) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+    Ok(())
+}
+
+/// `4 attempts: 3001 x3, 3002 x1`
+fn open_text(open: &OpenAttempts) -> String {
+    let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines: Vec<String> = open.iter().filter(|(_, n)| **n > 0).map(|(line, n)| format!("{line} x{n}")).collect();
+    format!("{} attempts: {}", open.values().sum::<usize>(), lines.join(", "))
+}

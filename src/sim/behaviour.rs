@@ -1,0 +1,264 @@
+//! How a line behaves now, what a request meets, and what becomes of an accepted message.
+//!
+//! A behaviour never changes; [`Change`] makes a new one that takes the place of the old.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::{
+    delay::{Delay, Draws},
+    scenario::{Fault, Faults, Outage, Replies, Scenario, Statuses},
+};
+use crate::domain::State;
+
+/// How a line behaves.
+#[derive(Clone)]
+pub(super) struct Behaviour {
+    pub(super) latency: Delay,
+    pub(super) faults: Faults,
+    outages: Vec<Outage>,
+    outages_since: Instant,
+    statuses: Statuses,
+    replies: Replies,
+}
+
+/// What `POST /sim/scenario` takes: each part that is given replaces the one in force, whole.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Change {
+    /// The id of the only line concerned; all of them without it.
+    pub line: Option<String>,
+    /// As in [`Scenario::latency`].
+    pub latency: Option<Delay>,
+    /// As in [`Scenario::faults`].
+    pub faults: Option<Faults>,
+    /// As in [`Scenario::statuses`].
+    pub statuses: Option<Statuses>,
+    /// As in [`Scenario::replies`].
+    pub replies: Option<Replies>,
+    /// As in [`Scenario::outages`], counted from the change.
+    #[serde(rename = "outage")]
+    pub outages: Option<Vec<Outage>>,
+}
+
+impl Change {
+    /// Everything that is wrong with it; empty if it can be made.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let faults = self.faults.as_ref().map(Faults::problems);
+        let statuses = self.statuses.as_ref().map(Statuses::problems);
+        let replies = self.replies.as_ref().map(Replies::problems);
+        [faults, statuses, replies].into_iter().flatten().flatten().collect()
+    }
+}
+
+impl Behaviour {
+    pub(super) fn of(scenario: &Scenario, since: Instant) -> Self {
+        Self {
+            latency: scenario.latency,
+            faults: scenario.faults.clone(),
+            outages: scenario.outages.clone(),
+            outages_since: since,
+            statuses: scenario.statuses.clone(),
+            replies: scenario.replies.clone(),
+        }
+    }
+
+    pub(super) fn changed(&self, change: &Change, now: Instant) -> Self {
+        let mut next = self.clone();
+        next.latency = change.latency.unwrap_or(next.latency);
+        if let Some(faults) = &change.faults {
+            next.faults = faults.clone();
+        }
+        if let Some(statuses) = &change.statuses {
+            next.statuses = statuses.clone();
+        }
+        if let Some(replies) = &change.replies {
+            next.replies = replies.clone();
+        }
+        if let Some(outages) = &change.outages {
+            next.outages = outages.clone();
+            next.outages_since = now;
+        }
+        next
+    }
+
+    /// The same, with outages that count from `now`.
+    pub(super) fn begun(&self, now: Instant) -> Self {
+        Self { outages_since: now, ..self.clone() }
+    }
+
+    /// The fault of the outage that is on, if any.
+    pub(super) fn outage(&self, now: Instant) -> Option<Fault> {
+        let since = now.saturating_duration_since(self.outages_since);
+        self.outages
+            .iter()
+            .find(|outage| (outage.at..outage.at.saturating_add(outage.lasts)).contains(&since))
+            .map(|outage| outage.fault)
+    }
+
+    /// What a send meets.
+    pub(super) fn fault(&self, now: Instant, draws: &mut Draws) -> Option<Fault> {
+        self.outage(now).or_else(|| draws.pick(self.faults.odds()))
+    }
+
+    /// What becomes of a message that is answered at `answered`.
+    ///
+    /// `forced`: the message fails with this code, whatever the odds say. `held`: it met [`Fault::Held`].
+    pub(super) fn plan(&self, answered: Duration, held: bool, forced: Option<u32>, draws: &mut Draws) -> Plan {
+        let odds = &self.statuses;
+        let mut plan =
+            Plan { state: State::Accepted, code: 0, first_before_answer: false, updates: Vec::new(), tap: None };
+        if !draws.chance(odds.sent) {
+            return plan;
+        }
+        let dropped = (held && draws.chance(self.faults.held_dropped)).then_some(132_015);
+        let failed = forced.or(dropped).or_else(|| draws.pick(odds.failed.0.iter().map(|(code, p)| (*code, *p))));
+        let mut at = answered + odds.sent_after.draw(draws);
+        if held {
+            at += self.faults.held_for.draw(draws);
+        }
+        if failed.is_none() || draws.chance(odds.sent_before_failed) {
+            plan.add(State::Sent, at);
+            at += if failed.is_some() { odds.failed_after } else { odds.delivered_after }.draw(draws);
+        }
+        if let Some(code) = failed {
+            plan.code = code;
+            plan.add(State::Failed, at);
+            if let Some(failed) = plan.updates.last_mut() {
+                failed.token = !draws.chance(odds.failed_without_token);
+            }
+            at += odds.delivered_after.draw(draws);
+        }
+        if draws.chance(if failed.is_some() { odds.delivered_after_failed } else { odds.delivered }) {
+            let read = draws.chance(odds.read);
+            if !(read && draws.chance(odds.read_without_delivered)) {
+                plan.add(State::Delivered, at);
+            }
+            if read {
+                at += odds.read_after.draw(draws);
+                plan.add(State::Read, at);
+            }
+            plan.tap = draws.chance(self.replies.tap).then(|| at + self.replies.after.draw(draws));
+        }
+        self.disturb(&mut plan, draws);
+        plan.first_before_answer = !held && draws.chance(odds.before_answer);
+        plan
+    }
+
+    /// Swaps neighbours and repeats statuses. Timestamps stay true; only when they travel changes.
+    fn disturb(&self, plan: &mut Plan, draws: &mut Draws) {
+        let odds = &self.statuses;
+        let updates = &mut plan.updates;
+        if updates.len() > 1 && draws.chance(odds.disordered) {
+            let first = draws.below(updates.len() - 1);
+            (updates[first].due, updates[first + 1].due) = (updates[first + 1].due, updates[first].due);
+            updates.swap(first, first + 1);
+        }
+        for index in 0..updates.len() {
+            if draws.chance(odds.duplicated) {
+                let due = updates[index].due + odds.duplicated_after.draw(draws);
+                updates.push(Planned { due, again: true, ..updates[index] });
+            }
+        }
+    }
+}
+
+/// What becomes of one accepted message. Times count from the start of the stand-in.
+pub(super) struct Plan {
+    /// Where it ends.
+    pub(super) state: State,
+    /// With which code, if it fails; 0 else.
+    pub(super) code: u32,
+    /// The first update is delivered before the send is answered.
+    pub(super) first_before_answer: bool,
+    pub(super) updates: Vec<Planned>,
+    /// Somebody taps a button.
+    pub(super) tap: Option<Duration>,
+}
+
+/// One status of a message.
+#[derive(Clone, Copy)]
+pub(super) struct Planned {
+    pub(super) status: State,
+    /// Its timestamp.
+    pub(super) at: Duration,
+    /// When it travels.
+    pub(super) due: Duration,
+    /// It carries the token of its send.
+    pub(super) token: bool,
+    /// It has travelled before.
+    pub(super) again: bool,
+}
+
+impl Plan {
+    fn add(&mut self, status: State, at: Duration) {
+        if status.rank() > self.state.rank() {
+            self.state = status;
+        }
+        self.updates.push(Planned { status, at, due: at, token: true, again: false });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plans(statuses: Statuses) -> Vec<Plan> {
+        let mut scenario = Scenario::named("calm").expect("it comes with the program");
+        scenario.statuses = statuses;
+        let behaviour = Behaviour::of(&scenario, Instant::now());
+        (0..1_000)
+            .map(|request| behaviour.plan(Duration::from_secs(1), false, None, &mut Draws::new(1, 0, request)))
+            .collect()
+    }
+
+    fn statuses(plan: &Plan) -> Vec<State> {
+        plan.updates.iter().map(|update| update.status).collect()
+    }
+
+    #[test]
+    fn a_plan_follows_the_odds_from_sent_to_read() {
+        let all = plans(Statuses { delivered: 0.8, read: 0.5, ..Statuses::default() });
+        let ended = |state| all.iter().filter(|plan| plan.state == state).count();
+        assert!((150..250).contains(&ended(State::Sent)), "{}", ended(State::Sent));
+        assert!((350..450).contains(&ended(State::Delivered)), "{}", ended(State::Delivered));
+        assert!((350..450).contains(&ended(State::Read)), "{}", ended(State::Read));
+        for plan in &all {
+            assert!(plan.updates.windows(2).all(|pair| pair[0].due < pair[1].due && pair[0].at < pair[1].at));
+        }
+    }
+
+    #[test]
+    fn disorder_changes_when_statuses_travel_and_not_what_they_say() {
+        for plan in plans(Statuses { disordered: 1.0, ..Statuses::default() }) {
+            assert_eq!(statuses(&plan), [State::Delivered, State::Sent]);
+            assert!(plan.updates[0].due < plan.updates[1].due);
+            assert!(plan.updates[0].at > plan.updates[1].at);
+        }
+    }
+
+    #[test]
+    fn a_failed_message_may_be_delivered_after_all() {
+        let failed = super::super::scenario::Odds([(131_026, 1.0)].into());
+        for plan in plans(Statuses { failed: failed.clone(), ..Statuses::default() }) {
+            assert_eq!(
+                (plan.state, plan.code, statuses(&plan)),
+                (State::Failed, 131_026, vec![State::Sent, State::Failed])
+            );
+        }
+        let statuses_of_late = Statuses { failed, delivered_after_failed: 1.0, ..Statuses::default() };
+        assert!(plans(statuses_of_late).iter().all(|plan| plan.state == State::Delivered));
+    }
+
+    #[test]
+    fn a_duplicate_is_the_same_status_later() {
+        for plan in plans(Statuses { duplicated: 1.0, ..Statuses::default() }) {
+            let (first, again) = plan.updates.split_at(2);
+            for (first, again) in first.iter().zip(again) {
+                assert_eq!((first.status, first.at, again.again), (again.status, again.at, true));
+                assert!(again.due > first.due);
+            }
+        }
+    }
+}

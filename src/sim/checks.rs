@@ -1,0 +1,100 @@
+//! Whether a scenario can be played: all that is wrong with it, found before it starts.
+
+use std::collections::HashSet;
+
+use super::{
+    scenario::{Faults, Replies, Scenario, Statuses},
+    template::Template,
+    wording::Wording,
+};
+
+impl Scenario {
+    /// Everything that is wrong with it, each with its place; empty if it can be played.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |holds: bool, problem: &dyn Fn() -> String| {
+            if !holds {
+                problems.push(problem());
+            }
+        };
+        let limits = &self.limits;
+        check([400, 429].contains(&limits.refusal_status), &|| "limits.refusal_status: is neither 400 nor 429".into());
+        check((0.0..=1.0).contains(&limits.rate_tolerance), &|| "limits.rate_tolerance: is not within 0 and 1".into());
+        check((1..=1000).contains(&self.webhooks.batch_updates_max), &|| {
+            "webhooks.batch_updates_max: not 1..=1000".into()
+        });
+        check(self.webhooks.posts_at_once > 0, &|| "webhooks.posts_at_once: is 0".into());
+        check(!self.wabas.is_empty() && !self.lines.is_empty(), &|| "there is no [[waba]] or no [[line]]".into());
+        check(self.lines.len() <= usize::from(u16::MAX), &|| "more than 65,535 lines".into());
+        check(self.templates.len() < usize::from(u16::MAX), &|| "more than 65,534 templates".into());
+        let known = |id: &str| self.wabas.iter().any(|waba| waba.id == id);
+        let mut ids = HashSet::new();
+        for waba in &self.wabas {
+            check(ids.insert(&waba.id), &|| format!("waba {}: its id is taken", waba.id));
+        }
+        for line in &self.lines {
+            check(ids.insert(&line.id), &|| format!("line {}: its id is taken", line.id));
+            check(known(&line.waba), &|| format!("line {}: there is no waba {}", line.id, line.waba));
+            check(line.messages_per_second > 0, &|| format!("line {}: messages_per_second is 0", line.id));
+        }
+        let mut names = HashSet::new();
+        for template in &self.templates {
+            let Template { waba, name, language, .. } = template;
+            check(known(waba), &|| format!("template {name}: there is no waba {waba}"));
+            check(names.insert((waba, name, language)), &|| format!("template {name}: twice in {language}"));
+            if let Err(problem) = Wording::of(template) {
+                check(false, &|| format!("template {name}: {problem}"));
+            }
+        }
+        problems.extend(self.faults.problems());
+        problems.extend(self.lines.iter().filter_map(|line| line.faults.as_ref()).flat_map(Faults::problems));
+        problems.extend(self.statuses.problems());
+        problems.extend(self.replies.problems());
+        problems
+    }
+}
+
+impl Faults {
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self
+            .odds()
+            .filter_map(|(fault, probability)| share(&format!("faults.{}", fault.name()), probability))
+            .collect();
+        problems.extend(share("faults, all together", self.odds().map(|(_, probability)| probability).sum()));
+        problems.extend(share("faults.held_dropped", self.held_dropped));
+        problems
+    }
+}
+
+impl Replies {
+    pub(super) fn problems(&self) -> Vec<String> {
+        share("replies.tap", self.tap).into_iter().collect()
+    }
+}
+
+impl Statuses {
+    pub(super) fn problems(&self) -> Vec<String> {
+        let failed = self.failed.0.values().sum();
+        [
+            ("sent", self.sent),
+            ("failed", failed),
+            ("sent_before_failed", self.sent_before_failed),
+            ("delivered", self.delivered),
+            ("read", self.read),
+            ("duplicated", self.duplicated),
+            ("disordered", self.disordered),
+            ("failed_without_token", self.failed_without_token),
+            ("read_without_delivered", self.read_without_delivered),
+            ("delivered_after_failed", self.delivered_after_failed),
+            ("before_answer", self.before_answer),
+        ]
+        .into_iter()
+        .filter_map(|(name, probability)| share(&format!("statuses.{name}"), probability))
+        .collect()
+    }
+}
+
+fn share(name: &str, value: f64) -> Option<String> {
+    // A sum of decimal shares may miss 1 by a rounding.
+    (!(0.0..=1.0 + 1e-9).contains(&value)).then(|| format!("{name}: {value} is not within 0 and 1"))
+}

@@ -1,0 +1,330 @@
+//! A line of a running stand-in: its limits, its messages and its counts, behind one lock that is held for well below
+//! a microsecond at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use super::{
+    behaviour::{Behaviour, Change, Plan},
+    ledger::{Answer, Rates, Tally},
+    lock,
+    message::{Message, Messages, TemplateIndex, told_index},
+    recipient::{RecipientKey, Recipients},
+    scenario::{self, Limits, Scenario},
+    window::{Pairs, Window},
+    world::millis,
+};
+use crate::domain::{Phone, State};
+
+/// A line.
+pub(super) struct Line {
+    pub(super) index: u16,
+    pub(super) waba: usize,
+    pub(super) spec: scenario::Line,
+    /// How many messages it admits in any second.
+    admits_in_1s: usize,
+    pairs_limited: bool,
+    begins_with: Behaviour,
+    behaviour: RwLock<Arc<Behaviour>>,
+    state: Mutex<LineState>,
+}
+
+impl Line {
+    pub(super) fn new(index: u16, waba: usize, spec: scenario::Line, scenario: &Scenario, run: u64) -> Self {
+        let mut behaviour = Behaviour::of(scenario, Instant::now());
+        if let Some(faults) = &spec.faults {
+            behaviour.faults = faults.clone();
+        }
+        behaviour.latency = spec.latency.unwrap_or(behaviour.latency);
+        Self {
+            index,
+            waba,
+            admits_in_1s: admits_in_1s(spec.messages_per_second, &scenario.limits),
+            pairs_limited: scenario.limits.pair,
+            spec,
+            begins_with: behaviour.clone(),
+            behaviour: RwLock::new(Arc::new(behaviour)),
+            state: Mutex::new(LineState::new(run)),
+        }
+    }
+
+    /// Its number as webhooks write it.
+    pub(super) fn digits(&self) -> String {
+        self.spec.display_phone_number.chars().filter(char::is_ascii_digit).collect()
+    }
+
+    pub(super) fn behaviour(&self) -> Arc<Behaviour> {
+        self.behaviour.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn change(&self, change: &Change) {
+        let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
+        *behaviour = Arc::new(behaviour.changed(change, Instant::now()));
+    }
+
+    /// Forgets everything and behaves as at the start; its outages begin anew.
+    pub(super) fn reset(&self, run: u64) {
+        let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
+        *behaviour = Arc::new(self.begins_with.begun(Instant::now()));
+        *self.state() = LineState::new(run);
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, LineState> {
+        lock(&self.state)
+    }
+
+    /// Whether the line's rate admits a message now; if it does, it counts.
+    pub(super) fn admits(&self, state: &mut LineState, now: Duration) -> bool {
+        let admits = state.admitted.count(micros(now)) < self.admits_in_1s;
+        if admits {
+            state.admitted.record(micros(now));
+        }
+        admits
+    }
+
+    /// Whether the limit on what one person gets admits a message now; if it does, it counts.
+    pub(super) fn admits_pair(&self, state: &mut LineState, to: Phone, now: Duration) -> bool {
+        !self.pairs_limited || state.pairs.admit(to.digits(), millis(now))
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        let state = self.state();
+        let mut tally = state.tally.clone();
+        tally.told.failed.retain(|_, count| *count > 0);
+        tally.answers = state.answers.iter().map(|(answer, count)| (answer.name(), *count)).collect();
+        let span = state.last_us.saturating_sub(state.first_us.unwrap_or(state.last_us));
+        let seconds = Duration::from_micros(span).as_secs_f64();
+        tally.rates = Some(Rates {
+            messages_per_second: self.spec.messages_per_second,
+            requests_in_1s_max: state.requests.most(),
+            accepted_in_1s_max: state.accepted.most(),
+            requests_per_second_mean: (seconds > 0.0).then(|| (tally.requests - 1) as f64 / seconds),
+            seconds,
+        });
+        tally
+    }
+}
+
+/// Rate, tolerance and burst together.
+fn admits_in_1s(messages_per_second: u32, limits: &Limits) -> usize {
+    // A rate is below 2^32 and the tolerance at most 1: the product fits, and is meant to be cut to whole messages.
+    let tolerated = (f64::from(messages_per_second) * limits.rate_tolerance).floor() as u64;
+    usize::try_from(u64::from(messages_per_second) + tolerated + u64::from(limits.rate_burst)).unwrap_or(usize::MAX)
+}
+
+/// What changes on a line. All times count from the start of the stand-in.
+pub(super) struct LineState {
+    /// Which run its messages belong to: the Unix time in ms of its beginning.
+    pub(super) run: u64,
+    requests: Window,
+    admitted: Window,
+    accepted: Window,
+    first_us: Option<u64>,
+    last_us: u64,
+    pairs: Pairs,
+    tally: Tally,
+    answers: BTreeMap<Answer, u64>,
+    pub(super) messages: Messages,
+    pub(super) inbound: Vec<Inbound>,
+    /// What will be tapped, by the number of the message.
+    taps: HashMap<u32, Tap>,
+    /// When each person last wrote, in ms.
+    wrote: HashMap<Phone, u64>,
+}
+
+/// A message from a person.
+#[derive(Clone)]
+pub(super) struct Inbound {
+    pub(super) from: Phone,
+    pub(super) at: Duration,
+    pub(super) content: Content,
+}
+
+/// What a person wrote.
+#[derive(Clone)]
+pub(super) enum Content {
+    /// Words.
+    Text(Box<str>),
+    /// A tap on a button of the message with this number on the line.
+    Tap { message: u32, tap: Tap },
+}
+
+/// A quick-reply button, as it is tapped.
+#[derive(Clone)]
+pub(super) struct Tap {
+    pub(super) payload: Box<str>,
+    pub(super) label: Box<str>,
+}
+
+/// A message that is about to be accepted.
+pub(super) struct Accepting<'a> {
+    pub(super) to: Phone,
+    pub(super) callback: &'a str,
+    pub(super) template: Option<usize>,
+    pub(super) recipient: RecipientKey,
+}
+
+/// How long after a person's last message a line may write freely.
+const SERVICE_WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
+
+impl LineState {
+    fn new(run: u64) -> Self {
+        Self {
+            run,
+            requests: Window::default(),
+            admitted: Window::default(),
+            accepted: Window::default(),
+            first_us: None,
+            last_us: 0,
+            pairs: Pairs::new(),
+            tally: Tally::default(),
+            answers: BTreeMap::new(),
+            messages: Messages::default(),
+            inbound: Vec::new(),
+            taps: HashMap::new(),
+            wrote: HashMap::new(),
+        }
+    }
+
+    /// A send has arrived. Returns its number on the line, from 1.
+    pub(super) fn arrived(&mut self, now: Duration) -> u64 {
+        let now_us = micros(now);
+        self.requests.record(now_us);
+        self.first_us.get_or_insert(now_us);
+        self.last_us = now_us;
+        self.tally.requests += 1;
+        self.tally.requests
+    }
+
+    pub(super) fn answered(&mut self, answer: Answer) {
+        *self.answers.entry(answer).or_default() += 1;
+    }
+
+    /// Takes a message and returns its number on the line.
+    pub(super) fn accept(
+        &mut self,
+        message: &Accepting<'_>,
+        plan: &Plan,
+        recipients: &Recipients,
+        now: Duration,
+    ) -> u32 {
+        self.accepted.record(micros(now));
+        self.tally.accepted += 1;
+        *self.tally.planned.of(plan.state, plan.code) += 1;
+        self.tally.told.accepted += 1;
+        let sighting = recipients.record(message.recipient, plan.state != State::Failed);
+        self.tally.unique_recipients += u64::from(sighting.first);
+        self.tally.duplicate_messages += u64::from(!sighting.first);
+        self.tally.duplicated_recipients += u64::from(sighting.second);
+        self.tally.recipients_reached_twice += u64::from(sighting.second_reaching);
+        self.messages.push(Message {
+            to: message.to,
+            callback: message.callback.into(),
+            accepted_ms: short_millis(now).get(),
+            told_ms: [None; 4],
+            code: plan.code,
+            template: message.template.and_then(TemplateIndex::new),
+            planned: plan.state,
+            told: State::Accepted,
+        })
+    }
+
+    /// A webhook with this status was answered 200.
+    pub(super) fn told(&mut self, message: u32, status: State, now: Duration) {
+        let Some(message) = self.messages.get_mut(message) else { return };
+        message.told_ms[told_index(status)].get_or_insert(short_millis(now));
+        if status.rank() > message.told.rank() {
+            *self.tally.told.of(message.told, message.code) -= 1;
+            *self.tally.told.of(status, message.code) += 1;
+            message.told = status;
+        }
+    }
+
+    /// A person will tap this button of the message.
+    pub(super) fn will_tap(&mut self, message: u32, tap: Tap) {
+        self.taps.insert(message, tap);
+    }
+
+    /// The person taps now. Returns the number of the inbound message; none if nobody was to tap.
+    pub(super) fn tapped(&mut self, message: u32, now: Duration) -> Option<u32> {
+        let tap = self.taps.remove(&message)?;
+        let from = self.messages.get(message)?.to;
+        Some(self.receive(from, Content::Tap { message, tap }, now))
+    }
+
+    /// A person writes. Inbound messages count towards the rate of the line, as Meta counts them. Returns its number.
+    pub(super) fn receive(&mut self, from: Phone, content: Content, now: Duration) -> u32 {
+        self.admitted.record(micros(now));
+        self.tally.inbound += 1;
+        self.wrote.insert(from, millis(now));
+        self.inbound.push(Inbound { from, at: now, content });
+        u32::try_from(self.inbound.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the line may write to this person without a template.
+    pub(super) fn in_conversation(&self, person: Phone, now: Duration) -> bool {
+        self.wrote.get(&person).is_some_and(|at| millis(now) < at + SERVICE_WINDOW_MS)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Good for 49 days, then it stands still. Never 0, which stands for "not yet".
+fn short_millis(time: Duration) -> NonZeroU32 {
+    NonZeroU32::new(u32::try_from(time.as_millis()).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(messages_per_second: u32, limits: Limits) -> Line {
+        let mut scenario = Scenario::named("calm").expect("it comes with the program");
+        scenario.limits = limits;
+        let spec = scenario::Line { messages_per_second, ..scenario.lines[0].clone() };
+        Line::new(0, 0, spec, &scenario, 0)
+    }
+
+    fn refused(line: &Line, times: impl Iterator<Item = Duration>) -> usize {
+        times.filter(|now| !line.admits(&mut line.state(), *now)).count()
+    }
+
+    proptest! {
+        #[test]
+        fn a_client_that_paces_at_the_rate_is_never_refused(rate in 1u32..2_000) {
+            let exact = Limits { rate_tolerance: 0.0, rate_burst: 0, ..Limits::default() };
+            let paced = (0..rate * 3).map(|i| Duration::from_secs(u64::from(i)) / rate);
+            prop_assert_eq!(refused(&line(rate, exact), paced), 0);
+        }
+
+        #[test]
+        fn the_tolerance_covers_a_burst_of_two_and_a_jitter_of_some_milliseconds(
+            rate in 1u32..2_000,
+            jitter_us in prop::collection::vec(0u64..20_000, 6_000),
+        ) {
+            let mut times: Vec<Duration> = (0..rate * 3)
+                .zip(jitter_us)
+                .map(|(i, us)| Duration::from_secs(i.saturating_sub(1).into()) / rate + Duration::from_micros(us))
+                .collect();
+            times.sort();
+            prop_assert_eq!(refused(&line(rate, Limits::default()), times.into_iter()), 0);
+        }
+    }
+
+    #[test]
+    fn a_line_admits_no_more_than_its_rate_in_any_second() {
+        let exact = Limits { rate_tolerance: 0.0, rate_burst: 0, ..Limits::default() };
+        let eager = |ms: u64| (0..ms).map(Duration::from_millis);
+        assert_eq!(refused(&line(100, exact.clone()), eager(1_000)), 900);
+        assert_eq!(refused(&line(100, exact), eager(3_000)), 2_700);
+        assert_eq!(refused(&line(100, Limits::default()), eager(1_000)), 1_000 - 107);
+    }
+}

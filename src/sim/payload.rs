@@ -1,0 +1,322 @@
+//! The bodies of webhooks, as Meta writes them.
+//! Source: developers.facebook.com/docs/whatsapp/cloud-api/webhooks, status webhook, read in a copy of 21 May 2026.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{
+    courier::{StatusUpdate, Update},
+    line::{Content, Line},
+    message::{inbound_wamid, wamid},
+    template::TemplateStatus,
+    wire,
+    world::SharedWorld,
+};
+use crate::domain::State;
+
+/// What people are called; not in ASCII, so that a signature over anything but the raw bytes fails.
+const PROFILE_NAME: &str = "José Muñoz 🙂";
+
+/// One body for all `updates` of a WABA, in their order. A tap becomes an inbound message here.
+///
+/// Neighbours on the same line share a change; failed statuses have one of their own, without `contacts`, as Meta has it.
+pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Update]) -> Vec<u8> {
+    let id = world.wabas[waba].spec.id.as_str();
+    let mut messages = Entry { id, time: None, changes: Vec::new() };
+    let mut management = Vec::new();
+    for update in updates {
+        if let Update::Tap { line, message } = *update {
+            let mut state = world.lines[usize::from(line)].state();
+            let inbound = if state.run == run { state.tapped(message, world.now()) } else { None };
+            // Without one a reset came in between, and this number finds nothing.
+            *update = Update::Inbound { line, inbound: inbound.unwrap_or(u32::MAX) };
+        }
+        match *update {
+            Update::Status(update) => {
+                let line = &world.lines[usize::from(update.line)];
+                if let Some(told) = StatusBody::of(world, line, run, update) {
+                    value_for(&mut messages.changes, line, update.status == State::Failed).push_status(told);
+                }
+            }
+            Update::Inbound { line, inbound } => {
+                let line = &world.lines[usize::from(line)];
+                if let Some(told) = InboundBody::of(world, line, run, inbound) {
+                    value_for(&mut messages.changes, line, false).push_message(told);
+                }
+            }
+            Update::Template { template } => management.push(Entry {
+                id,
+                time: Some(world.unix(world.now()).seconds()),
+                changes: vec![TemplateValue::change(world, template)],
+            }),
+            Update::Tap { .. } => {}
+        }
+    }
+    let mut entry = management;
+    if !messages.changes.is_empty() {
+        entry.insert(0, messages);
+    }
+    wire::to_json(&Envelope { object: "whatsapp_business_account", entry })
+}
+
+/// The value that takes the next update: the last one if it is of the same line and kind, else a new one.
+fn value_for<'a, 'w>(changes: &'a mut Vec<Change<'w>>, line: &'w Line, failed: bool) -> &'a mut MessagesValue<'w> {
+    let fits = |change: &Change<'_>| {
+        matches!(&change.value, Value::Messages(value)
+            if value.metadata.phone_number_id == line.spec.id && value.failed == failed)
+    };
+    if !changes.last().is_some_and(fits) {
+        changes.push(Change { field: "messages", value: Value::Messages(MessagesValue::new(line, failed)) });
+    }
+    match changes.last_mut().map(|change| &mut change.value) {
+        Some(Value::Messages(value)) => value,
+        _ => unreachable!("the last change was just found or made to be one of messages"),
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    object: &'a str,
+    entry: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<u64>,
+    changes: Vec<Change<'a>>,
+}
+
+#[derive(Serialize)]
+struct Change<'a> {
+    field: &'a str,
+    value: Value<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    Messages(MessagesValue<'a>),
+    Template(TemplateValue<'a>),
+}
+
+#[derive(Serialize)]
+struct MessagesValue<'a> {
+    messaging_product: &'a str,
+    metadata: Metadata<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    contacts: Vec<Contact<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    statuses: Vec<StatusBody>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<InboundBody>,
+    #[serde(skip)]
+    failed: bool,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    display_phone_number: String,
+    phone_number_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Contact<'a> {
+    profile: Profile<'a>,
+    wa_id: String,
+}
+
+#[derive(Serialize)]
+struct Profile<'a> {
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct StatusBody {
+    id: String,
+    status: &'static str,
+    timestamp: String,
+    recipient_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    biz_opaque_callback_data: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pricing: Option<Pricing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<[StatusError; 1]>,
+}
+
+#[derive(Serialize)]
+struct Pricing {
+    billable: bool,
+    pricing_model: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    category: String,
+}
+
+#[derive(Serialize)]
+struct StatusError {
+    code: u32,
+    title: &'static str,
+    message: &'static str,
+    error_data: StatusErrorData,
+    href: &'static str,
+}
+
+#[derive(Serialize)]
+struct StatusErrorData {
+    details: &'static str,
+}
+
+#[derive(Serialize)]
+struct InboundBody {
+    from: String,
+    id: String,
+    timestamp: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<TextBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    button: Option<ButtonBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<Context>,
+}
+
+#[derive(Serialize)]
+struct TextBody {
+    body: Box<str>,
+}
+
+#[derive(Serialize)]
+struct ButtonBody {
+    payload: Box<str>,
+    text: Box<str>,
+}
+
+#[derive(Serialize)]
+struct Context {
+    from: String,
+    id: String,
+}
+
+#[derive(Serialize)]
+struct TemplateValue<'a> {
+    event: TemplateStatus,
+    message_template_id: u64,
+    message_template_name: &'a str,
+    message_template_language: String,
+    reason: &'a str,
+}
+
+impl<'a> MessagesValue<'a> {
+    fn new(line: &'a Line, failed: bool) -> Self {
+        let metadata = Metadata { display_phone_number: line.digits(), phone_number_id: &line.spec.id };
+        Self {
+            messaging_product: "whatsapp",
+            metadata,
+            contacts: Vec::new(),
+            statuses: Vec::new(),
+            messages: Vec::new(),
+            failed,
+        }
+    }
+
+    fn push_status(&mut self, status: StatusBody) {
+        if !self.failed {
+            self.push_contact(status.recipient_id.clone());
+        }
+        self.statuses.push(status);
+    }
+
+    fn push_message(&mut self, message: InboundBody) {
+        self.push_contact(message.from.clone());
+        self.messages.push(message);
+    }
+
+    fn push_contact(&mut self, wa_id: String) {
+        self.contacts.push(Contact { profile: Profile { name: PROFILE_NAME }, wa_id });
+    }
+}
+
+impl StatusBody {
+    /// `None` if a reset has taken the message away.
+    fn of(world: &SharedWorld, line: &Line, run: u64, update: StatusUpdate) -> Option<Self> {
+        let StatusUpdate { message: number, at_ms, status, token, .. } = update;
+        let state = line.state();
+        let message = state.messages.get(number).filter(|_| state.run == run)?;
+        let (to, code, template) = (message.to, message.code, message.template);
+        let callback = Some(message.callback.clone()).filter(|callback| token && !callback.is_empty());
+        drop(state);
+        let category = || match template {
+            Some(template) => world.templates[template.get()].spec.category.to_lowercase(),
+            None => "service".into(),
+        };
+        let pricing = matches!(status, State::Sent | State::Delivered);
+        let title = wire::title(code);
+        Some(Self {
+            id: wamid(run, line.index, number),
+            status: status.name(),
+            timestamp: world.unix(Duration::from_millis(at_ms.into())).seconds().to_string(),
+            recipient_id: to.digits().to_string(),
+            biz_opaque_callback_data: callback,
+            pricing: pricing.then(|| Pricing {
+                billable: true,
+                pricing_model: "PMP",
+                kind: "regular",
+                category: category(),
+            }),
+            errors: (status == State::Failed).then_some([StatusError {
+                code,
+                title,
+                message: title,
+                error_data: StatusErrorData { details: title },
+                href: "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/",
+            }]),
+        })
+    }
+}
+
+impl InboundBody {
+    /// `None` if a reset has taken it away.
+    fn of(world: &SharedWorld, line: &Line, run: u64, number: u32) -> Option<Self> {
+        let state = line.state();
+        let inbound = state.inbound.get(usize::try_from(number).ok()?).filter(|_| state.run == run)?.clone();
+        drop(state);
+        let mut body = Self {
+            from: inbound.from.digits().to_string(),
+            id: inbound_wamid(run, line.index, number),
+            timestamp: world.unix(inbound.at).seconds().to_string(),
+            kind: "text",
+            text: None,
+            button: None,
+            context: None,
+        };
+        match inbound.content {
+            Content::Text(text) => body.text = Some(TextBody { body: text }),
+            Content::Tap { message, tap } => {
+                body.kind = "button";
+                body.button = Some(ButtonBody { payload: tap.payload, text: tap.label });
+                body.context = Some(Context { from: line.digits(), id: wamid(run, line.index, message) });
+            }
+        }
+        Some(body)
+    }
+}
+
+impl<'a> TemplateValue<'a> {
+    fn change(world: &'a SharedWorld, template: usize) -> Change<'a> {
+        let template = &world.templates[template];
+        let value = Self {
+            event: template.status(),
+            message_template_id: template.id,
+            message_template_name: &template.spec.name,
+            // Meta writes languages with a hyphen here and with an underscore everywhere else.
+            message_template_language: template.spec.language.replace('_', "-"),
+            reason: "NONE",
+        };
+        Change { field: "message_template_status_update", value: Value::Template(value) }
+    }
+}

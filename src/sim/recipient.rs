@@ -1,0 +1,113 @@
+//! Who got how many messages, over all lines.
+
+use std::{
+    collections::HashMap,
+    hash::{Hash as _, Hasher as _},
+    sync::Mutex,
+};
+
+use siphasher::sip::SipHasher13;
+
+use super::lock;
+use crate::domain::Phone;
+
+/// A recipient of a campaign, as the ledger tells them apart; see [`super::Tally`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RecipientKey(u64);
+
+impl RecipientKey {
+    pub(super) fn of(callback: &str, to: Phone, template: Option<usize>) -> Self {
+        let mut hasher = SipHasher13::new();
+        match recipient_in(callback) {
+            Some(recipient) => recipient.hash(&mut hasher),
+            None => (to, template).hash(&mut hasher),
+        }
+        Self(hasher.finish())
+    }
+}
+
+/// What comes before the last two fields of `p1.<campaign>.<part>.<row>.<send>.<check>`.
+fn recipient_in(callback: &str) -> Option<&str> {
+    let ours = callback.starts_with("p1.") && memchr::memchr_iter(b'.', callback.as_bytes()).count() == 5;
+    ours.then(|| callback.rsplitn(3, '.').last()).flatten()
+}
+
+/// The recipients of all lines. In shards, so that one that grows holds up few.
+pub(super) struct Recipients(Vec<Mutex<HashMap<RecipientKey, Seen>>>);
+
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    messages: u16,
+    reaching: u16,
+}
+
+/// What a message means for the counts of recipients.
+pub(super) struct Sighting {
+    /// It is its recipient's first.
+    pub(super) first: bool,
+    /// It is its recipient's second.
+    pub(super) second: bool,
+    /// It is the second that does not fail.
+    pub(super) second_reaching: bool,
+}
+
+const SHARDS: u64 = 64;
+
+impl Recipients {
+    pub(super) fn new() -> Self {
+        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+
+    /// `reaches`: the message will not fail.
+    pub(super) fn record(&self, key: RecipientKey, reaches: bool) -> Sighting {
+        let mut shard = lock(&self.0[usize::try_from(key.0 % SHARDS).unwrap_or(0)]);
+        let seen = shard.entry(key).or_default();
+        seen.messages = seen.messages.saturating_add(1);
+        seen.reaching = seen.reaching.saturating_add(u16::from(reaches));
+        Sighting {
+            first: seen.messages == 1,
+            second: seen.messages == 2,
+            second_reaching: reaches && seen.reaching == 2,
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        for shard in &self.0 {
+            *lock(shard) = HashMap::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_its_recipient_whatever_the_send() {
+        assert_eq!(recipient_in("p1.01J9.12.7.1.00ff"), Some("p1.01J9.12.7"));
+        assert_eq!(recipient_in("p1.01J9.12.7.2.aaaa"), Some("p1.01J9.12.7"));
+        for other in ["", "p1", "c42:r981", "p2.a.b.c.d.e", "p1.a.b.c.d", "p1.a.b.c.d.e.f"] {
+            assert_eq!(recipient_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_number_and_template_tell_recipients_apart() {
+        let [ana, eva] = ["+5491155550001", "+5491155550002"].map(|to| to.parse::<Phone>().expect("a number"));
+        let key = |to, template| RecipientKey::of("c42", to, template);
+        assert!(key(ana, Some(1)) == key(ana, Some(1)));
+        assert!(key(ana, Some(1)) != key(eva, Some(1)));
+        assert!(key(ana, Some(1)) != key(ana, Some(2)));
+    }
+
+    #[test]
+    fn a_failed_message_sent_again_reaches_once() {
+        let recipients = Recipients::new();
+        let key = RecipientKey(7);
+        assert!(recipients.record(key, false).first);
+        let again = recipients.record(key, true);
+        assert!(again.second && !again.second_reaching);
+        let third = recipients.record(key, true);
+        assert!(!third.second && third.second_reaching);
+    }
+}

@@ -1,0 +1,159 @@
+//! The body of a send, as much of it as Meta checks. Borrows from the bytes of the request.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, Unexpected, Visitor},
+};
+
+/// The body of `POST {line}/messages`. Unknown fields are ignored, as Meta does.
+#[derive(Deserialize)]
+pub(super) struct SendRequest<'a> {
+    #[serde(borrow)]
+    pub(super) messaging_product: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) to: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) recipient: Option<Text<'a>>,
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) template: Option<TemplateRequest<'a>>,
+    #[serde(borrow)]
+    pub(super) text: Option<TextBody<'a>>,
+    /// `read`: not a message, but a receipt for one.
+    #[serde(borrow)]
+    pub(super) status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) biz_opaque_callback_data: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct TemplateRequest<'a> {
+    #[serde(borrow)]
+    pub(super) name: Text<'a>,
+    #[serde(borrow)]
+    pub(super) language: Language<'a>,
+    #[serde(borrow, default)]
+    pub(super) components: Vec<Component<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Language<'a> {
+    #[serde(borrow)]
+    pub(super) code: Text<'a>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Component<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    #[serde(borrow)]
+    pub(super) sub_type: Option<Text<'a>>,
+    #[serde(default, deserialize_with = "number_or_text")]
+    pub(super) index: Option<usize>,
+    #[serde(borrow, default)]
+    pub(super) parameters: Vec<Parameter<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Parameter<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    #[serde(borrow)]
+    pub(super) parameter_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) text: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) payload: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) coupon_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    currency: Option<Fallback<'a>>,
+    #[serde(borrow)]
+    date_time: Option<Fallback<'a>>,
+    #[serde(borrow)]
+    pub(super) image: Option<Media<'a>>,
+    #[serde(borrow)]
+    pub(super) video: Option<Media<'a>>,
+    #[serde(borrow)]
+    pub(super) document: Option<Media<'a>>,
+    pub(super) location: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Media<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    link: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct TextBody<'a> {
+    #[serde(borrow)]
+    pub(super) body: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct Fallback<'a> {
+    #[serde(borrow)]
+    fallback_value: Text<'a>,
+}
+
+/// Text, borrowed unless it holds escapes. A type of its own, because serde does not borrow in `Option<Cow<str>>`.
+#[derive(PartialEq, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Text<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Component<'_> {
+    /// Meta takes the type in either case.
+    pub(super) fn is(&self, kind: &str) -> bool {
+        self.kind.0.eq_ignore_ascii_case(kind)
+    }
+}
+
+impl Parameter<'_> {
+    /// What a currency or a date shows.
+    pub(super) fn fallback(&self) -> Option<&str> {
+        let fallback = self.currency.as_ref().or(self.date_time.as_ref())?;
+        Some(fallback.fallback_value.as_str())
+    }
+}
+
+impl Media<'_> {
+    /// An uploaded file or a link.
+    pub(super) fn has_source(&self) -> bool {
+        self.id.is_some() || self.link.is_some()
+    }
+}
+
+/// Meta takes the index of a button as a number or as text.
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    struct Index;
+
+    impl Visitor<'_> for Index {
+        type Value = usize;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the index of a button")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, index: u64) -> Result<usize, E> {
+            usize::try_from(index).map_err(|_| E::invalid_value(Unexpected::Unsigned(index), &self))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, index: &str) -> Result<usize, E> {
+            index.parse().map_err(|_| E::invalid_value(Unexpected::Str(index), &self))
+        }
+    }
+
+    deserializer.deserialize_any(Index).map(Some)
+}

@@ -1,0 +1,177 @@
+//! Connections and routes.
+//!
+//! On hyper itself: a fault that resets a connection needs the connection, which no framework hands out.
+
+use std::{convert::Infallible, future::poll_fn, pin::Pin, sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Either, Full, Limited, combinators::BoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, warn};
+
+use super::{
+    control, management,
+    scenario::Fault,
+    send::{Arrival, send},
+    wire::Refusal,
+    world::SharedWorld,
+};
+
+/// The largest body that is read. Meta's own limit is not published; no message comes near.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long open requests may take after a stop.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What goes back to the client.
+pub(super) enum Reply {
+    /// An HTTP status and a body.
+    Json(u16, Vec<u8>),
+    /// The page of a proxy whose backend is away.
+    Html502,
+    /// A body of many rows, one JSON object a line.
+    Rows(BoxBody<Bytes, Infallible>),
+    /// The connection ends without an answer.
+    Reset,
+    /// The same, but only after a long silence, which whoever made the reply sees to.
+    Silence,
+}
+
+/// The connection is to be reset: hyper stops when a service fails, and answers nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("the scenario resets this connection")]
+struct ResetConnection;
+
+type Body = Either<Full<Bytes>, BoxBody<Bytes, Infallible>>;
+
+/// Accepts connections until the stand-in stops.
+pub(super) async fn accept_all(world: SharedWorld, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            () = world.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => drop(world.tasks.spawn(serve(world.clone(), stream))),
+            Err(error) => {
+                // Out of file descriptors, most likely: those that are open will end.
+                warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(world: SharedWorld, stream: TcpStream) {
+    let stop = world.stop.clone();
+    let _ = stream.set_nodelay(true);
+    // Boxed, because a connection that can be taken apart needs a service whose futures may move.
+    let service = service_fn(move |request| Box::pin(answer(world.clone(), request)));
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut ended = tokio::select! {
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
+        () = stop.cancelled() => None,
+    };
+    if ended.is_none() {
+        Pin::new(&mut connection).graceful_shutdown();
+        let rest = poll_fn(|cx| connection.poll_without_shutdown(cx));
+        ended = tokio::time::timeout(GRACE, rest).await.ok();
+    }
+    let stream = connection.into_parts().io.into_inner();
+    if let Some(Err(error)) = ended {
+        debug!(%error, "connection ended");
+        // Closing now sends a reset, instead of the orderly end that a client takes for a finished answer.
+        let _ = stream.set_zero_linger();
+    }
+}
+
+async fn answer(world: SharedWorld, request: Request<Incoming>) -> Result<Response<Body>, ResetConnection> {
+    Ok(match route(&world, request).await {
+        Reply::Json(status, body) => response(status, "application/json; charset=UTF-8", Either::Left(body.into())),
+        Reply::Html502 => response(502, "text/html", Either::Left(Full::from(HTML_502))),
+        Reply::Rows(rows) => response(200, "application/x-ndjson", Either::Right(rows)),
+        Reply::Reset | Reply::Silence => return Err(ResetConnection),
+    })
+}
+
+const HTML_502: &str =
+    "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n";
+
+fn response(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let mut segments = head.uri.path().split('/').skip(1);
+    let (first, node, edge, rest) = (segments.next().unwrap_or(""), segments.next(), segments.next(), segments.next());
+    if first == "sim" {
+        let body = read(body).await.unwrap_or_default();
+        return control::answer(world, &head.method, node.unwrap_or(""), &body).await;
+    }
+    let token = text(&head.headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    match (is_version(first), node, edge, rest) {
+        (true, Some(id), Some("messages"), None) if head.method == Method::POST => {
+            let Some(line) = world.line(id) else {
+                world.counts.requests_elsewhere.fetch_add(1, Ordering::Relaxed);
+                let refusal = world.authorize(token, None, id).err().unwrap_or_else(|| Refusal::no_such_object(id));
+                return Reply::refusal(world, &refusal);
+            };
+            let arrival = Arrival::on(world, line);
+            match read(body).await {
+                Some(body) => send(world, line, arrival, token, &body).await,
+                // Broken off by the client, or larger than anything that is a message.
+                None => Reply::Reset,
+            }
+        }
+        (true, Some(id), edge, None) if head.method == Method::GET => {
+            let host = text(&head.headers, HOST).unwrap_or("localhost");
+            let query = management::Query::new(host, head.uri.path(), head.uri.query().unwrap_or(""));
+            management::answer(world, token, id, edge, &query).await
+        }
+        _ => Reply::refusal(world, &Refusal::new(2500, format!("Unknown path components: {}", head.uri.path()))),
+    }
+}
+
+/// `v25.0` and the like.
+fn is_version(segment: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    segment.strip_prefix('v').and_then(|version| version.split_once('.')).is_some_and(|(a, b)| digits(a) && digits(b))
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+async fn read(body: Incoming) -> Option<Bytes> {
+    Some(Limited::new(body, BODY_BYTES_MAX).collect().await.ok()?.to_bytes())
+}
+
+impl Reply {
+    pub(super) fn refusal(world: &SharedWorld, refusal: &Refusal) -> Self {
+        let (status, body) = refusal.answer(world.limits.refusal_status, world.trace());
+        Self::Json(status, body)
+    }
+
+    /// What a client sees of a fault.
+    pub(super) fn of_fault(world: &SharedWorld, fault: Fault) -> Self {
+        match fault {
+            Fault::Html502 | Fault::Html502AfterAccept => Self::Html502,
+            Fault::ResetBefore | Fault::ResetAfterAccept => Self::Reset,
+            Fault::NoAnswerLost | Fault::NoAnswerAfterAccept => Self::Silence,
+            Fault::Unavailable | Fault::ServerError | Fault::Throttle | Fault::Held | Fault::Refuse(_) => {
+                Self::refusal(world, &Refusal::bare(fault.code().unwrap_or(2)))
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A message as a client wants it: everything Meta checks that is no limit.
+
+use super::{
+    line::Tap,
+    request::{SendRequest, TemplateRequest, Text},
+    template::TemplateStatus,
+    wire::Refusal,
+    world::World,
+};
+use crate::domain::Phone;
+
+/// Meta's limit on `biz_opaque_callback_data`, in characters.
+const CALLBACK_CHARS_MAX: usize = 512;
+/// Meta's limit on the text of a message that is no template, in characters.
+const TEXT_CHARS_MAX: usize = 4096;
+/// What may be sent besides templates.
+const OTHER_KINDS: [&str; 10] =
+    ["text", "image", "audio", "video", "document", "sticker", "interactive", "location", "contacts", "reaction"];
+
+/// The body of a send, checked.
+pub(super) enum Wanted<'a> {
+    Message(WantedMessage<'a>),
+    /// Not a message: marks one as read.
+    Receipt,
+}
+
+/// A message that Meta would take if no limit forbids it.
+pub(super) struct WantedMessage<'a> {
+    pub(super) to: Phone,
+    /// `to` as the client wrote it: digits, spaces and `+-()`.
+    pub(super) input: Text<'a>,
+    callback: Option<Text<'a>>,
+    template: Option<(usize, TemplateRequest<'a>)>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Errors: the refusal that Meta would give.
+    pub(super) fn read(world: &World, waba: usize, body: &'a [u8]) -> Result<Self, Refusal> {
+        let request: SendRequest<'a> =
+            serde_json::from_slice(body).map_err(|error| Refusal::new(100, format!("Invalid JSON: {error}")))?;
+        if request.messaging_product.is_none_or(|product| product.as_str() != "whatsapp") {
+            return Err(Refusal::new(100, "Param messaging_product must be one of {WHATSAPP}"));
+        }
+        if request.status.is_some_and(|status| status.as_str() == "read") {
+            return Ok(Self::Receipt);
+        }
+        if request
+            .biz_opaque_callback_data
+            .as_ref()
+            .is_some_and(|data| data.as_str().chars().count() > CALLBACK_CHARS_MAX)
+        {
+            return Err(Refusal::new(100, "Param biz_opaque_callback_data must be at most 512 characters long"));
+        }
+        let (to, input) = match (request.to, request.recipient) {
+            (Some(input), _) => (phone(input.as_str()), input),
+            (None, Some(_)) => return Err(Refusal::bare(131_062)),
+            (None, None) => return Err(Refusal::new(100, "The parameter to is required.")),
+        };
+        let to = to.ok_or_else(|| Refusal::new(131_009, "Param to is not a valid phone number"))?;
+        let template = match (request.kind.as_ref().map_or("text", |kind| kind.as_str()), request.template) {
+            ("template", Some(template)) => Some((sendable(world, waba, &template)?, template)),
+            ("template", None) => return Err(Refusal::new(131_008, "The parameter template is required.")),
+            ("text", _) => {
+                let chars = request.text.map_or(0, |text| text.body.as_str().chars().count());
+                if !(1..=TEXT_CHARS_MAX).contains(&chars) {
+                    return Err(Refusal::new(100, "Param text['body'] must be 1 to 4096 characters long"));
+                }
+                None
+            }
+            (kind, _) if OTHER_KINDS.contains(&kind) => None,
+            (kind, _) => return Err(Refusal::new(131_051, format!("Message type {kind} is not supported"))),
+        };
+        Ok(Self::Message(WantedMessage { to, input, callback: request.biz_opaque_callback_data, template }))
+    }
+}
+
+impl WantedMessage<'_> {
+    /// `biz_opaque_callback_data`, or nothing.
+    pub(super) fn callback(&self) -> &str {
+        self.callback.as_ref().map_or("", |data| data.as_str())
+    }
+
+    /// The place of the template in the stand-in's list; none for what is no template.
+    pub(super) fn template(&self) -> Option<usize> {
+        self.template.as_ref().map(|(index, _)| *index)
+    }
+
+    /// The quick-reply buttons, as a tap on each would come back.
+    pub(super) fn taps(&self, world: &World) -> Vec<Tap> {
+        let Some((index, request)) = &self.template else { return Vec::new() };
+        let payload = |button: usize| {
+            let sent = request.components.iter().find(|c| c.is("button") && c.index == Some(button))?;
+            sent.parameters.first()?.payload.as_ref()
+        };
+        world.templates[*index]
+            .wording
+            .quick_replies()
+            .map(|(button, label)| Tap {
+                payload: payload(button).map_or(label, |payload| payload.as_str()).into(),
+                label: label.into(),
+            })
+            .collect()
+    }
+}
+
+/// The place of the template, if it may be sent and the components fit it.
+fn sendable(world: &World, waba: usize, request: &TemplateRequest<'_>) -> Result<usize, Refusal> {
+    let (name, language) = (request.name.as_str(), request.language.code.as_str());
+    let missing = || Refusal::new(132_001, format!("template name ({name}) does not exist in {language}"));
+    let index = world.template(waba, name, language).ok_or_else(missing)?;
+    let template = &world.templates[index];
+    match template.status() {
+        TemplateStatus::Approved => {}
+        TemplateStatus::Paused => return Err(Refusal::new(132_015, format!("template ({name}) is paused"))),
+        TemplateStatus::Disabled => return Err(Refusal::new(132_016, format!("template ({name}) is disabled"))),
+        TemplateStatus::Pending | TemplateStatus::Rejected | TemplateStatus::InAppeal | TemplateStatus::Archived => {
+            return Err(missing());
+        }
+    }
+    template.wording.check(&request.components)?;
+    Ok(index)
+}
+
+/// A number as Meta takes it: `+`, spaces, hyphens and parentheses do not matter.
+pub(super) fn phone(text: &str) -> Option<Phone> {
+    let mut digits: u64 = 0;
+    let mut len = 0;
+    for b in text.bytes() {
+        match b {
+            b'0'..=b'9' if len < 15 => {
+                digits = digits * 10 + u64::from(b - b'0');
+                len += 1;
+            }
+            b'+' | b' ' | b'-' | b'(' | b')' => {}
+            _ => return None,
+        }
+    }
+    Phone::from_digits(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_read_as_loosely_as_meta_reads_it() {
+        for same in ["+5491155550001", "5491155550001", "+54 9 11 5555-0001", "+54 (9) 11 5555 0001"] {
+            assert_eq!(phone(same).map(|phone| phone.to_string()).as_deref(), Some("+5491155550001"), "{same}");
+        }
+        for bad in ["", "+", "12345", "+54a1155550001", "+1234567890123456"] {
+            assert_eq!(phone(bad), None, "{bad}");
+        }
+    }
+}

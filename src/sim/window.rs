@@ -1,0 +1,123 @@
+//! What happened in the last second of a line, and what it may still do to one person. Pure: callers give the time.
+
+use std::collections::{HashMap, VecDeque};
+
+/// Counts events in the second that ends now, exactly, and keeps the largest count ever seen.
+///
+/// Memory: 8 bytes for each event of the last second.
+#[derive(Default)]
+pub(super) struct Window {
+    times_us: VecDeque<u64>,
+    most: usize,
+}
+
+const SECOND_US: u64 = 1_000_000;
+
+impl Window {
+    /// Events after `now_us` less a second, up to `now_us`, which never goes back.
+    pub(super) fn count(&mut self, now_us: u64) -> usize {
+        while self.times_us.front().is_some_and(|at| at + SECOND_US <= now_us) {
+            self.times_us.pop_front();
+        }
+        self.times_us.len()
+    }
+
+    pub(super) fn record(&mut self, now_us: u64) {
+        self.most = self.most.max(self.count(now_us) + 1);
+        self.times_us.push_back(now_us);
+    }
+
+    /// The largest count in any second so far.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+}
+
+/// Meta's limit on what one line sends to one person: one message in 6 s; within 6 s up to 45 on credit, and after
+/// such a burst nothing until the time they would have taken has passed (20 at once: 2 minutes).
+/// Source: developers.facebook.com/docs/whatsapp/messaging-limits, pair rate limits, read in a copy of 11 Sep 2026.
+pub(super) struct Pairs {
+    pairs: HashMap<u64, Pair>,
+    /// Forget those who owe nothing when there are so many.
+    forget_at: usize,
+}
+
+struct Pair {
+    since_ms: u64,
+    sent: u64,
+}
+
+const SPACING_MS: u64 = 6_000;
+const BURST_MAX: u64 = 45;
+
+impl Pairs {
+    pub(super) fn new() -> Self {
+        Self { pairs: HashMap::new(), forget_at: 1024 }
+    }
+
+    /// Whether a message to `person` is admitted now; if it is, it counts.
+    pub(super) fn admit(&mut self, person: u64, now_ms: u64) -> bool {
+        if self.pairs.len() >= self.forget_at {
+            self.pairs.retain(|_, pair| !pair.is_free(now_ms));
+            self.forget_at = (2 * self.pairs.len()).max(1024);
+        }
+        let pair = self.pairs.entry(person).or_insert(Pair { since_ms: now_ms, sent: 0 });
+        if pair.is_free(now_ms) {
+            *pair = Pair { since_ms: now_ms, sent: 1 };
+            return true;
+        }
+        let in_burst = now_ms < pair.since_ms + SPACING_MS && pair.sent < BURST_MAX;
+        pair.sent += u64::from(in_burst);
+        in_burst
+    }
+}
+
+impl Pair {
+    fn is_free(&self, now_ms: u64) -> bool {
+        now_ms >= self.since_ms + self.sent * SPACING_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_largest_second_is_the_one_that_brute_force_finds(gaps in prop::collection::vec(0u64..400_000, 1..200)) {
+            let times: Vec<u64> = gaps.iter().scan(0, |now, gap| { *now += gap; Some(*now) }).collect();
+            let mut window = Window::default();
+            times.iter().for_each(|at| window.record(*at));
+            let within = |end: u64| times.iter().filter(|at| **at <= end && **at + SECOND_US > end).count();
+            prop_assert_eq!(window.most(), times.iter().map(|end| within(*end)).max().unwrap_or(0));
+        }
+    }
+
+    #[test]
+    fn a_burst_to_one_person_is_paid_back() {
+        let mut pairs = Pairs::new();
+        let admitted = (0..60).filter(|i| pairs.admit(7, i * 10)).count();
+        assert_eq!(admitted, 45);
+        assert!(pairs.admit(8, 600), "somebody else is not concerned");
+        assert!(!pairs.admit(7, 45 * 6_000 - 1));
+        assert!(pairs.admit(7, 45 * 6_000));
+
+        let mut pairs = Pairs::new();
+        assert!((0..20).all(|i| pairs.admit(7, i * 100)));
+        assert!(!pairs.admit(7, 6_000), "the burst is over");
+        assert!(!pairs.admit(7, 119_999));
+        assert!(pairs.admit(7, 120_000));
+    }
+
+    #[test]
+    fn a_spaced_sender_is_never_refused_and_is_forgotten() {
+        let mut pairs = Pairs::new();
+        assert!((0..1_000).all(|i| pairs.admit(7, i * 6_000)));
+        for person in 0..100_000 {
+            assert!(pairs.admit(person, 10_000_000 + person * 6));
+        }
+        assert!(pairs.pairs.len() < 5_000, "{} are remembered", pairs.pairs.len());
+    }
+}

@@ -1,0 +1,338 @@
+//! A running stand-in: everything that requests and webhooks share.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    behaviour::{Behaviour, Change},
+    courier::Courier,
+    ledger::{Ledger, Tally},
+    line::{Line, LineState},
+    lock,
+    message::{Message, MessageRecord, told_index, wamid},
+    recipient::Recipients,
+    scenario::{Limits, Scenario, ScenarioError, Waba},
+    template::{Template, TemplateStatus},
+    wire::Refusal,
+    wording::Wording,
+};
+use crate::domain::{LineId, State, UnixMs};
+
+/// The world, as tasks hold it.
+pub(super) type SharedWorld = Arc<World>;
+
+/// Everything that requests and webhooks share.
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) limits: Limits,
+    pub(super) lines: Vec<Line>,
+    line_by_id: HashMap<String, usize>,
+    pub(super) wabas: Vec<Account>,
+    pub(super) templates: Vec<LiveTemplate>,
+    /// By WABA, then name: the templates of that name in all their languages.
+    template_by_name: Vec<HashMap<String, Vec<usize>>>,
+    pub(super) recipients: Recipients,
+    pub(super) counts: Counts,
+    /// How requests that are no sends are met: only outages matter.
+    pub(super) reading: RwLock<Behaviour>,
+    started: Instant,
+    started_at: UnixMs,
+    /// The Unix time in ms at which the run began: tells the messages of one run from those before a reset.
+    run: Mutex<u64>,
+    traces: AtomicU64,
+    /// Everything that runs, so that a stop waits for it.
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+/// A WABA and the delivery of its updates, if it has a webhook.
+pub(super) struct Account {
+    pub(super) spec: Waba,
+    pub(super) courier: Option<Courier>,
+}
+
+/// A template whose status may change.
+pub(super) struct LiveTemplate {
+    pub(super) id: u64,
+    pub(super) waba: usize,
+    pub(super) spec: Template,
+    pub(super) wording: Wording,
+    status: RwLock<TemplateStatus>,
+}
+
+/// Counts of no line.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) requests_elsewhere: AtomicU64,
+    pub(super) delivered: AtomicU64,
+    pub(super) duplicated: AtomicU64,
+    pub(super) given_up: AtomicU64,
+    pub(super) posts: AtomicU64,
+    pub(super) posts_failed: AtomicU64,
+    pub(super) pending: Pending,
+}
+
+/// Updates that are not settled yet.
+#[derive(Default)]
+pub(super) struct Pending {
+    updates: AtomicU64,
+    none: Notify,
+}
+
+/// Templates are numbered from here, in the order of the scenario.
+const FIRST_TEMPLATE_ID: u64 = 900_000_000_000_001;
+
+impl World {
+    /// Errors: [`ScenarioError::Problems`] with everything that is wrong.
+    pub(super) fn new(
+        scenario: Scenario,
+        http: &reqwest::Client,
+        stop: CancellationToken,
+    ) -> Result<Self, ScenarioError> {
+        let problems = scenario.problems();
+        if !problems.is_empty() {
+            return Err(ScenarioError::Problems(problems));
+        }
+        let started_at = unix_now();
+        let run = started_at.0;
+        let waba_by_id: HashMap<&str, usize> = scenario.wabas.iter().map(|waba| waba.id.as_str()).zip(0..).collect();
+        let lines: Vec<Line> = (0u16..)
+            .zip(&scenario.lines)
+            .map(|(index, spec)| Line::new(index, waba_by_id[spec.waba.as_str()], spec.clone(), &scenario, run))
+            .collect();
+        let mut template_by_name = vec![HashMap::<String, Vec<usize>>::new(); scenario.wabas.len()];
+        let mut templates = Vec::with_capacity(scenario.templates.len());
+        for (index, spec) in scenario.templates.iter().enumerate() {
+            let waba = waba_by_id[spec.waba.as_str()];
+            template_by_name[waba].entry(spec.name.clone()).or_default().push(index);
+            templates.push(LiveTemplate {
+                id: FIRST_TEMPLATE_ID + index as u64,
+                waba,
+                wording: Wording::of(spec).map_err(|problem| ScenarioError::Problems(vec![problem]))?,
+                status: RwLock::new(spec.status),
+                spec: spec.clone(),
+            });
+        }
+        let account = |spec: &Waba| Account {
+            courier: spec.webhook.as_ref().map(|target| Courier::new(target, &scenario.webhooks, run, http.clone())),
+            spec: spec.clone(),
+        };
+        let started = Instant::now();
+        Ok(Self {
+            seed: scenario.seed,
+            wabas: scenario.wabas.iter().map(account).collect(),
+            line_by_id: scenario.lines.iter().map(|line| line.id.clone()).zip(0..).collect(),
+            lines,
+            templates,
+            template_by_name,
+            recipients: Recipients::new(),
+            counts: Counts::default(),
+            reading: RwLock::new(Behaviour::of(&scenario, started)),
+            limits: scenario.limits,
+            started,
+            started_at,
+            run: Mutex::new(run),
+            traces: AtomicU64::new(run << 16),
+            tasks: TaskTracker::new(),
+            stop,
+        })
+    }
+
+    /// Since the start. Monotonic.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn instant(&self, since_start: Duration) -> Instant {
+        self.started + since_start
+    }
+
+    pub(super) fn unix(&self, since_start: Duration) -> UnixMs {
+        self.started_at.after(since_start)
+    }
+
+    /// A new `fbtrace_id`, as a number.
+    pub(super) fn trace(&self) -> u64 {
+        self.traces.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn line(&self, id: &str) -> Option<&Line> {
+        self.line_by_id.get(id).map(|index| &self.lines[*index])
+    }
+
+    pub(super) fn waba(&self, id: &str) -> Option<usize> {
+        self.wabas.iter().position(|waba| waba.spec.id == id)
+    }
+
+    /// Whether the token may see what belongs to this WABA. `id`: of what is asked for.
+    ///
+    /// Errors: 190 for a token that is none; Meta's "does not exist" for what belongs to no WABA, or to another.
+    pub(super) fn authorize(&self, token: Option<&str>, waba: Option<usize>, id: &str) -> Result<usize, Refusal> {
+        let opens = |waba: usize| token == Some(self.wabas[waba].spec.token.as_str());
+        match waba.filter(|waba| opens(*waba)) {
+            Some(waba) => Ok(waba),
+            None if (0..self.wabas.len()).any(opens) => Err(Refusal::no_such_object(id)),
+            None => Err(Refusal::new(190, "Invalid OAuth access token - Cannot parse access token")),
+        }
+    }
+
+    /// The template of this WABA, name and language.
+    pub(super) fn template(&self, waba: usize, name: &str, language: &str) -> Option<usize> {
+        let of_name = self.template_by_name[waba].get(name)?;
+        of_name.iter().copied().find(|index| self.templates[*index].spec.language == language)
+    }
+
+    pub(super) fn change(&self, change: &Change) -> Result<(), Vec<String>> {
+        let mut problems = change.problems();
+        let only = change.line.as_deref();
+        if let Some(id) = only.filter(|id| self.line(id).is_none()) {
+            problems.push(format!("there is no line {id}"));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        self.lines.iter().filter(|line| only.is_none_or(|id| line.spec.id == id)).for_each(|line| line.change(change));
+        if only.is_none() {
+            let mut reading = self.reading.write().unwrap_or_else(PoisonError::into_inner);
+            *reading = reading.changed(change, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// As if just started with the same scenario: nothing counted, no messages, no updates on their way, and faults and
+    /// templates as they were.
+    pub(super) fn reset(&self) {
+        let mut run = lock(&self.run);
+        // Two runs never share an id of a message, even if they begin in the same millisecond.
+        *run = unix_now().0.max(*run + 1);
+        // Couriers first: from then on they refuse updates of the old run, and no line makes one of the new run yet.
+        for courier in self.wabas.iter().filter_map(|waba| waba.courier.as_ref()) {
+            self.counts.pending.settle(courier.reset(*run));
+        }
+        self.lines.iter().for_each(|line| line.reset(*run));
+        self.recipients.clear();
+        self.templates.iter().for_each(|template| template.set_status(template.spec.status));
+        let counts = &self.counts;
+        for count in [
+            &counts.requests_elsewhere,
+            &counts.delivered,
+            &counts.duplicated,
+            &counts.given_up,
+            &counts.posts,
+            &counts.posts_failed,
+        ] {
+            count.store(0, Ordering::Relaxed);
+        }
+        let mut reading = self.reading.write().unwrap_or_else(PoisonError::into_inner);
+        *reading = reading.begun(Instant::now());
+    }
+
+    pub(super) fn run(&self) -> u64 {
+        *lock(&self.run)
+    }
+
+    pub(super) fn ledger(&self) -> Ledger {
+        let lines: Vec<(String, Tally)> = self.lines.iter().map(|line| (line.spec.id.clone(), line.tally())).collect();
+        let mut total = Tally::default();
+        lines.iter().for_each(|(_, tally)| total.add(tally));
+        let counts = &self.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Ledger {
+            seed: self.seed,
+            since: UnixMs(self.run()),
+            total,
+            lines: lines.into_iter().collect(),
+            requests_elsewhere: read(&counts.requests_elsewhere),
+            webhooks_pending: read(&counts.pending.updates),
+            webhooks_delivered: read(&counts.delivered),
+            webhooks_duplicated: read(&counts.duplicated),
+            webhooks_given_up: read(&counts.given_up),
+            webhook_posts: read(&counts.posts),
+            webhook_posts_failed: read(&counts.posts_failed),
+        }
+    }
+
+    /// At most `limit` messages of a line, from number `from`.
+    pub(super) fn messages(&self, line: usize, from: u32, limit: u32) -> Vec<MessageRecord> {
+        let Some(line) = self.lines.get(line) else { return Vec::new() };
+        let id = LineId::from(line.spec.id.as_str());
+        let state = line.state();
+        (from..from.saturating_add(limit))
+            .map_while(|number| Some(self.record(line, &id, &state, number, state.messages.get(number)?)))
+            .collect()
+    }
+
+    fn record(&self, line: &Line, id: &LineId, state: &LineState, number: u32, message: &Message) -> MessageRecord {
+        let at = |ms: u32| self.unix(Duration::from_millis(ms.into()));
+        let told = |status: State| message.told_ms[told_index(status)].map(|ms| at(ms.get()));
+        MessageRecord {
+            wamid: wamid(state.run, line.index, number),
+            line: id.clone(),
+            to: message.to,
+            template: message.template.map(|template| self.templates[template.get()].spec.name.clone()),
+            callback_data: message.callback.to_string(),
+            state: message.told,
+            planned: message.planned,
+            code: (message.code != 0).then_some(message.code),
+            accepted_at: at(message.accepted_ms),
+            sent_at: told(State::Sent),
+            delivered_at: told(State::Delivered),
+            read_at: told(State::Read),
+            failed_at: told(State::Failed),
+        }
+    }
+}
+
+impl LiveTemplate {
+    pub(super) fn status(&self) -> TemplateStatus {
+        *self.status.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_status(&self, status: TemplateStatus) {
+        *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+impl Pending {
+    pub(super) fn add(&self, updates: u64) {
+        self.updates.fetch_add(updates, Ordering::AcqRel);
+    }
+
+    pub(super) fn settle(&self, updates: u64) {
+        if self.updates.fetch_sub(updates, Ordering::AcqRel) == updates {
+            self.none.notify_waiters();
+        }
+    }
+
+    /// Resolves when there are none.
+    pub(super) async fn none(&self) {
+        loop {
+            let mut none = std::pin::pin!(self.none.notified());
+            // Registered before the look at the count: a settlement between the two is not missed.
+            none.as_mut().enable();
+            if self.updates.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}
+
+fn unix_now() -> UnixMs {
+    let ms = jiff::Timestamp::now().as_millisecond();
+    UnixMs(u64::try_from(ms).unwrap_or_default())
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,295 @@
+//! Counters of parts, added up: by state, as a funnel, by failure, per second.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{State, UnixMs, policy},
+    store::parts::PartCounts,
+};
+
+/// Full seconds that the rate is taken over. Fewer than a part remembers, so that a slow answer of Redis loses none.
+const RATE_SECONDS: u64 = 5;
+
+/// Recipients by state, `refused` and `failed` apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally([u64; 16]);
+
+impl Tally {
+    /// The counters of `parts` together.
+    pub fn of(parts: &[PartCounts]) -> Self {
+        let mut tally = Self::default();
+        for (&state, &n) in parts.iter().flat_map(|part| &part.by_state) {
+            tally.0[usize::from(state.code())] += n;
+        }
+        tally
+    }
+
+    /// Counts state bytes. A byte without a state is a row that holds no recipient.
+    pub fn add_bytes(&mut self, bytes: &[u8]) {
+        for state in bytes.iter().filter_map(|&byte| State::of(byte)) {
+            self.0[usize::from(state.code())] += 1;
+        }
+    }
+
+    /// How many are in `state`.
+    pub fn get(&self, state: State) -> u64 {
+        self.0[usize::from(state.code())]
+    }
+
+    /// How many are in any of `states`.
+    pub fn sum(&self, states: &[State]) -> u64 {
+        states.iter().map(|&state| self.get(state)).sum()
+    }
+
+    /// How many are not at their end: pending, retrying, in flight or in doubt.
+    pub fn open(&self) -> u64 {
+        State::ALL.into_iter().filter(|state| state.is_open()).map(|state| self.get(state)).sum()
+    }
+
+    /// How many are still to be sent: pending or retrying.
+    pub fn to_send(&self) -> u64 {
+        self.sum(&[State::Pending, State::Retrying])
+    }
+}
+
+/// Recipients by state, each in one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the states, as `domain::State` describes them")]
+pub struct ByState {
+    pub pending: u64,
+    pub in_flight: u64,
+    pub retrying: u64,
+    pub in_doubt: u64,
+    pub accepted: u64,
+    pub sent: u64,
+    pub delivered: u64,
+    pub read: u64,
+    pub failed: u64,
+    pub skipped: u64,
+    pub expired: u64,
+    pub cancelled: u64,
+    pub unknown: u64,
+}
+
+impl From<&Tally> for ByState {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            pending: tally.get(State::Pending),
+            in_flight: tally.get(State::InFlight),
+            retrying: tally.get(State::Retrying),
+            in_doubt: tally.get(State::InDoubt),
+            accepted: tally.get(State::Accepted),
+            sent: tally.get(State::Sent),
+            delivered: tally.get(State::Delivered),
+            read: tally.get(State::Read),
+            failed: tally.sum(&[State::Failed, State::Refused]),
+            skipped: tally.get(State::Skipped),
+            expired: tally.get(State::Expired),
+            cancelled: tally.get(State::Cancelled),
+            unknown: tally.get(State::Unknown),
+        }
+    }
+}
+
+/// How far recipients came. Each step holds all that are further: a read message counts as delivered, even if Meta never
+/// said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Funnel {
+    /// Sending was begun: all but those pending, and those that ended as skipped, expired or cancelled.
+    pub attempted: u64,
+    /// Meta took the message, whatever became of it then.
+    pub accepted: u64,
+    /// It is on its way, or further. One that failed on its way is not counted any more.
+    pub sent: u64,
+    /// It is on the phone, or read.
+    pub delivered: u64,
+    /// It was read, as far as people let that be known.
+    pub read: u64,
+    /// The recipient answered.
+    pub replied: u64,
+}
+
+impl Funnel {
+    /// The funnel of `recipients`, of whom `replied` answered.
+    pub fn of(tally: &Tally, recipients: u64, replied: u64) -> Self {
+        let never = tally.sum(&[State::Pending, State::Skipped, State::Expired, State::Cancelled]);
+        let read = tally.get(State::Read);
+        let delivered = read + tally.get(State::Delivered);
+        let sent = delivered + tally.get(State::Sent);
+        let accepted = sent + tally.sum(&[State::Accepted, State::Failed]);
+        Self { attempted: recipients.saturating_sub(never), accepted, sent, delivered, read, replied }
+    }
+}
+
+/// Recipients that failed for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Meta's code; 0 where Meta gave none.
+    pub code: u32,
+    /// What the code means.
+    pub title: String,
+    /// How many.
+    pub count: u64,
+    /// What Meta said with it, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
+}
+
+/// Failures of all `parts`, the most frequent first.
+pub fn failures(parts: &[PartCounts]) -> Vec<Failure> {
+    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+    for (&code, &n) in parts.iter().flat_map(|part| &part.failures) {
+        *counts.entry(code).or_default() += n;
+    }
+    let details = |code| parts.iter().find_map(|part| part.details.get(&code)).cloned();
+    let mut failures: Vec<Failure> = counts
+        .into_iter()
+        .map(|(code, count)| Failure { code, title: policy::title(code).into(), count, details: details(code) })
+        .collect();
+    // Stable: codes of one count stay in their order.
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
+    failures
+}
+
+/// Messages accepted per second over the last full seconds, or since the campaign started; to a tenth.
+pub fn rate_per_second(parts: &[PartCounts], started_at: Option<UnixMs>, now: UnixMs) -> f64 {
+    let until = now.seconds();
+    let from = until.saturating_sub(RATE_SECONDS).max(started_at.map_or(0, UnixMs::seconds));
+    let accepted: u64 = parts
+        .iter()
+        .flat_map(|part| &part.accepted_by_second)
+        .filter(|(second, _)| (from..until).contains(second))
+        .map(|(_, n)| n)
+        .sum();
+    match until.saturating_sub(from) {
+        0 => 0.0,
+        seconds => (accepted as f64 / seconds as f64 * 10.0).round() / 10.0,
+    }
+}
+
+/// Recipients of `parts` in all, and how many of them answered.
+pub fn totals(parts: &[PartCounts]) -> (u64, u64) {
+    parts.iter().fold((0, 0), |(recipients, replied), part| (recipients + part.recipients, replied + part.replied))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(states: &[(State, u64)]) -> PartCounts {
+        let by_state: HashMap<State, u64> = states.iter().copied().collect();
+        PartCounts { recipients: by_state.values().sum(), by_state, ..PartCounts::default() }
+    }
+
+    /// The example of the contract.
+    fn example() -> [PartCounts; 2] {
+        let mut first =
+            part(&[(State::Accepted, 12), (State::Sent, 100), (State::Delivered, 40_000), (State::Refused, 590)]);
+        first.failures = [(131_026, 590)].into();
+        let mut second = part(&[
+            (State::Sent, 200),
+            (State::Read, 59_000),
+            (State::Skipped, 80),
+            (State::Unknown, 8),
+            (State::Refused, 10),
+        ]);
+        second.failures = [(131_026, 10)].into();
+        second.details = [(131_026, "not on WhatsApp".into())].into();
+        [first, second]
+    }
+
+    #[test]
+    fn parts_add_up_to_the_example_of_the_contract() {
+        let parts = example();
+        let (tally, (recipients, replied)) = (Tally::of(&parts), totals(&parts));
+        assert_eq!(recipients, 100_000);
+        let expected = ByState {
+            accepted: 12,
+            sent: 300,
+            delivered: 40_000,
+            read: 59_000,
+            failed: 600,
+            skipped: 80,
+            unknown: 8,
+            ..ByState::default()
+        };
+        assert_eq!(ByState::from(&tally), expected);
+        let expected =
+            Funnel { attempted: 99_920, accepted: 99_312, sent: 99_300, delivered: 99_000, read: 59_000, replied: 0 };
+        assert_eq!(Funnel::of(&tally, recipients, replied), expected);
+        let details = Some("not on WhatsApp".to_owned());
+        assert_eq!(
+            failures(&parts),
+            [Failure { code: 131_026, title: policy::title(131_026).into(), count: 600, details }]
+        );
+    }
+
+    #[test]
+    fn the_funnel_counts_what_meta_took_and_then_failed_and_not_what_it_refused() {
+        let tally =
+            Tally::of(&[part(&[(State::Failed, 3), (State::Refused, 5), (State::Pending, 1), (State::InDoubt, 2)])]);
+        let expected = Funnel { attempted: 10, accepted: 3, ..Funnel::default() };
+        assert_eq!(Funnel::of(&tally, 11, 0), expected);
+        assert_eq!(ByState::from(&tally).failed, 8, "shown as one");
+        assert_eq!((tally.open(), tally.to_send()), (3, 1));
+    }
+
+    #[test]
+    fn the_most_frequent_failure_comes_first_then_the_smaller_code() {
+        let with = |failures: &[(u32, u64)]| PartCounts {
+            failures: failures.iter().copied().collect(),
+            ..PartCounts::default()
+        };
+        let found = failures(&[with(&[(131_049, 2), (131_026, 1), (0, 2)]), with(&[(131_026, 4)])]);
+        let found: Vec<(u32, u64)> = found.iter().map(|failure| (failure.code, failure.count)).collect();
+        assert_eq!(found, [(131_026, 5), (0, 2), (131_049, 2)]);
+    }
+
+    #[test]
+    fn the_rate_is_over_full_seconds_since_the_start() {
+        let with = |seconds: &[(u64, u64)]| PartCounts {
+            accepted_by_second: seconds.iter().copied().collect(),
+            ..PartCounts::default()
+        };
+        let parts = [with(&[(94, 1000), (95, 80), (96, 80), (99, 77)]), with(&[(97, 80), (98, 81), (100, 5)])];
+        let rate = |started: u64, now: u64| rate_per_second(&parts, Some(UnixMs(started)), UnixMs(now));
+        assert_eq!(rate(0, 100_900), 79.6, "the current second is not full, the sixth is too old");
+        assert_eq!(rate(98_200, 100_900), 79.0, "two seconds since the start");
+        assert_eq!(rate(100_200, 100_900), 0.0, "no full second yet");
+        assert_eq!(rate(0, 200_000), 0.0, "long over");
+        assert_eq!(rate_per_second(&parts, None, UnixMs(100_900)), 79.6);
+    }
+
+    proptest! {
+        #[test]
+        fn states_add_up_and_the_funnel_narrows(counts in prop::collection::vec(0u64..1_000_000, State::ALL.len()), replied in 0u64..10) {
+            let states: Vec<(State, u64)> = State::ALL.into_iter().zip(counts).collect();
+            let parts = [part(&states)];
+            let (tally, (recipients, _)) = (Tally::of(&parts), totals(&parts));
+            let by_state = serde_json::to_value(ByState::from(&tally)).expect("an object");
+            let by_state = by_state.as_object().expect("an object");
+            prop_assert_eq!(by_state.len(), 13);
+            prop_assert_eq!(by_state.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), recipients);
+            let funnel = Funnel::of(&tally, recipients, replied);
+            let steps = [recipients, funnel.attempted, funnel.accepted, funnel.sent, funnel.delivered, funnel.read];
+            prop_assert!(steps.is_sorted_by(|wide, narrow| wide >= narrow), "{steps:?}");
+        }
+
+        #[test]
+        fn a_recount_of_the_bytes_gives_what_the_counters_say(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+            let mut counted: HashMap<State, u64> = HashMap::new();
+            for state in bytes.iter().filter_map(|&byte| State::of(byte)) {
+                *counted.entry(state).or_default() += 1;
+            }
+            let mut tally = Tally::default();
+            tally.add_bytes(&bytes);
+            prop_assert_eq!(tally, Tally::of(&[part(&counted.into_iter().collect::<Vec<_>>())]));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! When a campaign will have been sent.
+//!
+//! Campaigns that share a line are served in proportion to their priority. So when one of `work` messages and weight `w`
+//! is done, each other has got `work / w` turns of its own weight, or all that it had: the sum over the line's rate is
+//! the time, exactly, as long as the rate stays and nothing is added.
+
+use std::time::Duration;
+
+use crate::domain::UnixMs;
+
+/// A campaign's part in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Messages it still has to send there.
+    pub work: u64,
+    /// Its priority.
+    pub weight: u8,
+}
+
+/// Seconds until `ours` is done on a line that sends `rate` a second and serves `others` too.
+pub fn seconds(ours: Share, others: &[Share], rate: f64) -> f64 {
+    let turns = ours.work as f64 / f64::from(ours.weight);
+    let before: f64 = others.iter().map(|other| (other.work as f64).min(turns * f64::from(other.weight))).sum();
+    (ours.work as f64 + before) / rate
+}
+
+/// The end of the longest of `seconds`, in whole seconds, so that it stands still while work goes on as planned; `None`
+/// if there are none, or it is too far for a date.
+pub fn end(seconds: impl IntoIterator<Item = f64>, now: UnixMs) -> Option<UnixMs> {
+    let longest = seconds.into_iter().max_by(f64::total_cmp)?;
+    let end = now.after(Duration::try_from_secs_f64(longest).ok()?);
+    Some(UnixMs(end.0.div_ceil(1000).checked_mul(1000)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn share(work: u64, weight: u8) -> Share {
+        Share { work, weight }
+    }
+
+    #[test]
+    fn campaigns_on_one_line_are_done_by_their_share() {
+        let table = [
+            (share(800, 5), vec![], 80.0, 10.0),
+            (share(800, 5), vec![share(800, 5)], 80.0, 20.0),
+            (share(10, 5), vec![share(10_000_000, 5)], 80.0, 0.25),
+            (share(10_000, 5), vec![share(10, 5)], 10.0, 1001.0),
+            (share(100, 10), vec![share(1000, 5), share(20, 5)], 10.0, 17.0),
+            (share(0, 5), vec![share(1000, 5)], 10.0, 0.0),
+        ];
+        for (ours, others, rate, expected) in table {
+            assert_eq!(seconds(ours, &others, rate), expected, "{ours:?} beside {others:?}");
+        }
+    }
+
+    proptest! {
+        /// The formula against a line that serves campaigns turn by turn, a message for each unit of weight.
+        #[test]
+        fn the_end_is_that_of_a_line_that_serves_in_turns(ours in (1u64..300, 1u8..=10), others in prop::collection::vec((0u64..300, 1u8..=10), 0..5)) {
+            let ours = share(ours.0, ours.1);
+            let others: Vec<Share> = others.into_iter().map(|(work, weight)| share(work, weight)).collect();
+            let (mut left, mut rest, mut sent) = (ours.work, others.iter().map(|other| other.work).collect::<Vec<_>>(), 0u64);
+            while left > 0 {
+                let turn = left.min(u64::from(ours.weight));
+                left -= turn;
+                sent += turn;
+                for (rest, other) in rest.iter_mut().zip(&others) {
+                    let turn = (*rest).min(u64::from(other.weight));
+                    *rest -= turn;
+                    sent += turn;
+                }
+            }
+            let round: u64 = others.iter().map(|other| u64::from(other.weight)).sum();
+            let predicted = seconds(ours, &others, 1.0);
+            prop_assert!((predicted - sent as f64).abs() <= (round + u64::from(ours.weight)) as f64, "{predicted} for {sent}");
+        }
+    }
+
+    #[test]
+    fn the_end_is_that_of_the_slowest_line_in_whole_seconds() {
+        assert_eq!(end([1.0, 2.5], UnixMs(10_100)), Some(UnixMs(13_000)));
+        assert_eq!(end([0.9], UnixMs(10_100)), Some(UnixMs(11_000)));
+        assert_eq!(end([], UnixMs(10_100)), None);
+        assert_eq!(end([f64::INFINITY], UnixMs(10_100)), None);
+    }
+}

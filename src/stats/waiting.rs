@@ -1,0 +1,164 @@
+//! Why work is not moving, in words that an operator knows.
+//!
+//! What stops the whole campaign comes first and alone: while a template is paused, it does not matter what a line waits
+//! for. Then each line with work left says the one thing that it waits for.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::line::{LineWork, Stop};
+use crate::{
+    domain::{Campaign, CampaignState, Hold, HoldScope, LineId, UnixMs, WabaId},
+    store::campaigns::CampaignRecord,
+};
+
+/// What work waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The campaign's `start_at`.
+    Schedule,
+    /// Somebody, or the worker itself, paused the campaign or the line.
+    Paused,
+    /// The line sends as fast as it may.
+    LineRate,
+    /// Meta wants more time between messages to the same person.
+    PairSpacing,
+    /// Messages that could not be sent wait for their next attempt, or Meta can't be reached.
+    BackingOff,
+    /// Meta paused the template.
+    TemplatePaused,
+    /// Meta blocked the line, or its whole WABA.
+    LineBlocked,
+    /// The access token is not accepted any more.
+    Token,
+    /// No worker serves the line.
+    NoWorker,
+    /// Redis does not answer: the numbers are the last that it gave.
+    Redis,
+}
+
+/// One thing that work waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What it is.
+    pub reason: Reason,
+    /// The line it is about; none where it is about all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<LineId>,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixMs>,
+    /// Meta's code behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+    /// A sentence.
+    pub text: String,
+}
+
+impl Waiting {
+    /// `reason`, about the whole campaign, with no end of its own.
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, line: None, until: None, code: None, text: text.into() }
+    }
+
+    fn held(reason: Reason, what: &str, hold: &Hold) -> Self {
+        let code = Some(hold.code).filter(|&code| code != 0);
+        let text = format!("{what}: {}", hold.reason);
+        Self { until: hold.until, code, ..Self::new(reason, text) }
+    }
+}
+
+/// What a campaign waits for at `now`. `waba`: the one its lines belong to. `lines`: those with work of its.
+pub fn waiting_for(
+    record: &CampaignRecord,
+    waba: Option<&WabaId>,
+    holds: &HashMap<HoldScope, Hold>,
+    lines: &[LineWork],
+    now: UnixMs,
+) -> Vec<Waiting> {
+    match record.state {
+        CampaignState::Draft | CampaignState::Completed | CampaignState::Cancelled => Vec::new(),
+        CampaignState::Scheduled => scheduled(&record.campaign),
+        CampaignState::Paused => vec![paused(record)],
+        CampaignState::Running => {
+            let whole = waba.map_or(Vec::new(), |waba| held_whole(&record.campaign, waba, holds));
+            if !whole.is_empty() {
+                return whole;
+            }
+            lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(work, now)).collect()
+        }
+    }
+}
+
+fn scheduled(campaign: &Campaign) -> Vec<Waiting> {
+    let start_at = campaign.start_at;
+    let text = start_at.map_or("it is about to start".to_owned(), |at| format!("it starts at {at}"));
+    vec![Waiting { until: start_at, ..Waiting::new(Reason::Schedule, text) }]
+}
+
+fn paused(record: &CampaignRecord) -> Waiting {
+    match &record.reason {
+        Some(reason) => Waiting {
+            code: Some(reason.code),
+            ..Waiting::new(Reason::Paused, format!("it was stopped by an error: {}", reason.details))
+        },
+        None => Waiting::new(Reason::Paused, "the campaign is paused"),
+    }
+}
+
+/// What holds every line of the campaign.
+fn held_whole(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) -> Vec<Waiting> {
+    let (name, language) = (&campaign.template.name, campaign.template.language.as_str());
+    let template = HoldScope::Template { waba: waba.clone(), name: name.clone(), language: language.to_owned() };
+    let scopes = [
+        (template, Reason::TemplatePaused, format!("template {name} ({language}) is held")),
+        (HoldScope::Token(waba.clone()), Reason::Token, format!("the access token of waba {waba} is held")),
+        (HoldScope::Waba(waba.clone()), Reason::LineBlocked, format!("waba {waba} is held")),
+    ];
+    let held = scopes.iter().filter_map(|(scope, reason, what)| Some(Waiting::held(*reason, what, holds.get(scope)?)));
+    held.collect()
+}
+
+/// The one thing that the work on a line waits for.
+fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
+    let line = &work.line;
+    let waiting = match work.now.stop() {
+        Some(Stop::Paused) => Waiting::new(Reason::Paused, format!("line {line} is paused")),
+        Some(Stop::Held(_, hold)) => Waiting::held(Reason::LineBlocked, &format!("line {line} is held"), hold),
+        Some(Stop::NoWorker) => Waiting::new(Reason::NoWorker, format!("no worker serves line {line}")),
+        Some(Stop::Unreachable) => Waiting::new(Reason::BackingOff, format!("meta can't be reached from line {line}")),
+        None if work.is_due(now) || is_throttled(work) => Waiting::new(Reason::LineRate, rate_text(work)),
+        None => {
+            let (reason, text) = match work.pending {
+                0 => (Reason::BackingOff, "messages that could not be sent wait for their next attempt"),
+                _ => (Reason::PairSpacing, "meta wants more time between messages to the same people"),
+            };
+            Waiting { until: work.schedule.next_due, ..Waiting::new(reason, text) }
+        }
+    };
+    Waiting { line: Some(line.clone()), ..waiting }
+}
+
+fn is_throttled(work: &LineWork) -> bool {
+    work.now.report.as_ref().is_some_and(|report| report.throttled)
+}
+
+fn rate_text(work: &LineWork) -> String {
+    let line = &work.line;
+    match work.now.rate() {
+        Some(rate) if is_throttled(work) => {
+            format!("meta told line {line} to slow down: it may send {} a second now", tenth(rate))
+        }
+        Some(rate) => format!("line {line} may send {} a second", tenth(rate)),
+        None => format!("a worker has just taken line {line}"),
+    }
+}
+
+fn tenth(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+use super::*;
+use crate::{
+    domain::{OnDoubt, Template, campaign::PauseReason},
+    stats::line::{
+        LineNow,
+        tests::{hold, sending},
+    },
+    store::reading::Schedule,
+};
+
+const NOW: UnixMs = UnixMs(1_000_000);
+const LATER: UnixMs = UnixMs(1_060_000);
+
+fn record(state: CampaignState) -> CampaignRecord {
+    let template: Template = serde_json::from_value(serde_json::json!({
+        "name": "spring", "language": "es_AR", "status": "APPROVED", "category": "MARKETING", "components": []
+    }))
+    .expect("a template");
+    let campaign = Campaign {
+        id: "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id"),
+        external_id: None,
+        name: "spring".into(),
+        template,
+        lines: vec!["3001".into(), "3002".into()],
+        start_at: Some(LATER),
+        expires_at: None,
+        priority: 5,
+        on_doubt: OnDoubt::Hold,
+        created_at: UnixMs(0),
+    };
+    CampaignRecord {
+        campaign,
+        state,
+        version: 1,
+        applied: 1,
+        reason: None,
+        started_at: None,
+        ended_at: None,
+        parts: Vec::new(),
+        numbers: 1,
+        buckets: 1,
+        forgotten: false,
+    }
+}
+
+fn work(line: &str, pending: u64, retrying: u64, now: LineNow) -> LineWork {
+    LineWork { line: line.into(), pending, retrying, schedule: Schedule::default(), now, others: Vec::new() }
+}
+
+/// Reason, line, end and code of what a campaign waits for.
+type Found = Vec<(Reason, Option<String>, Option<UnixMs>, Option<u32>)>;
+
+fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork]) -> Found {
+    let holds = holds.iter().cloned().collect();
+    let waiting = waiting_for(record, Some(&"2001".into()), &holds, lines, NOW);
+    assert!(waiting.iter().all(|waiting| !waiting.text.is_empty()), "{waiting:?}");
+    let short =
+        |waiting: Waiting| (waiting.reason, waiting.line.map(|line| line.to_string()), waiting.until, waiting.code);
+    waiting.into_iter().map(short).collect()
+}
+
+fn on_line(work: LineWork) -> (Reason, Option<UnixMs>, Option<u32>) {
+    let found = found(&record(CampaignState::Running), &[], &[work]);
+    let [(reason, Some(line), until, code)] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(line, "3001");
+    (*reason, *until, *code)
+}
+
+#[test]
+fn a_campaign_that_does_not_run_waits_for_one_thing_or_for_nothing() {
+    let lines = [work("3001", 5, 0, sending(72.0))];
+    for state in [CampaignState::Draft, CampaignState::Completed, CampaignState::Cancelled] {
+        assert_eq!(found(&record(state), &[], &lines), [], "{state}");
+    }
+    let scheduled = found(&record(CampaignState::Scheduled), &[], &lines);
+    assert_eq!(scheduled, [(Reason::Schedule, None, Some(LATER), None)]);
+    let mut paused = record(CampaignState::Paused);
+    assert_eq!(found(&paused, &[], &lines), [(Reason::Paused, None, None, None)]);
+    paused.reason = Some(PauseReason { code: 132_000, details: "parameters do not match".into() });
+    assert_eq!(found(&paused, &[], &lines), [(Reason::Paused, None, None, Some(132_000))]);
+}
+
+#[test]
+fn what_holds_the_whole_campaign_hides_what_its_lines_wait_for() {
+    let template = HoldScope::Template { waba: "2001".into(), name: "spring".into(), language: "es_AR".into() };
+    let other = HoldScope::Template { waba: "2001".into(), name: "autumn".into(), language: "es_AR".into() };
+    let lines = [work("3001", 5, 0, sending(72.0))];
+    let running = record(CampaignState::Running);
+    let holds = [
+        (template, hold(132_015, Some(LATER))),
+        (HoldScope::Token("2001".into()), hold(190, None)),
+        (HoldScope::Waba("2001".into()), hold(0, None)),
+        (other.clone(), hold(132_015, None)),
+        (HoldScope::Token("2002".into()), hold(190, None)),
+    ];
+    let expected = [
+        (Reason::TemplatePaused, None, Some(LATER), Some(132_015)),
+        (Reason::Token, None, None, Some(190)),
+        (Reason::LineBlocked, None, None, None),
+    ];
+    assert_eq!(found(&running, &holds, &lines), expected);
+    let line_rate = (Reason::LineRate, Some("3001".to_owned()), None, None);
+    assert_eq!(found(&running, &[(other, hold(132_015, None))], &lines), [line_rate], "another template");
+}
+
+#[test]
+fn each_line_with_work_says_the_one_thing_it_waits_for() {
+    assert_eq!(on_line(work("3001", 5, 0, sending(72.0))), (Reason::LineRate, None, None));
+    let mut paused = sending(72.0);
+    paused.control.paused = true;
+    assert_eq!(on_line(work("3001", 5, 0, paused)), (Reason::Paused, None, None));
+    let held = LineNow { holds: vec![(HoldScope::Line("3001".into()), hold(131_031, Some(LATER)))], ..sending(72.0) };
+    assert_eq!(on_line(work("3001", 5, 0, held)), (Reason::LineBlocked, Some(LATER), Some(131_031)));
+    assert_eq!(on_line(work("3001", 5, 0, LineNow::default())), (Reason::NoWorker, None, None));
+    let mut unreachable = sending(72.0);
+    unreachable.report.as_mut().expect("a report").unreachable = true;
+    assert_eq!(on_line(work("3001", 0, 5, unreachable)), (Reason::BackingOff, None, None));
+
+    let lines = [
+        work("3001", 5, 0, sending(72.0)),
+        work("3002", 0, 0, LineNow::default()),
+        work("3003", 1, 0, LineNow::default()),
+    ];
+    let waits: Vec<_> = found(&record(CampaignState::Running), &[], &lines).into_iter().map(|found| found.1).collect();
+    assert_eq!(waits, [Some("3001".to_owned()), Some("3003".to_owned())], "a line without work waits for nothing");
+}
+
+#[test]
+fn work_that_is_not_due_waits_for_its_time() {
+    let later = |rows| Schedule { rows, next_due: Some(LATER) };
+    let backing_off = LineWork { schedule: later(5), ..work("3001", 0, 5, sending(72.0)) };
+    assert_eq!(on_line(backing_off.clone()), (Reason::BackingOff, Some(LATER), None));
+    let spaced = LineWork { schedule: later(5), ..work("3001", 5, 0, sending(72.0)) };
+    assert_eq!(on_line(spaced.clone()), (Reason::PairSpacing, Some(LATER), None));
+    let fresh = LineWork { schedule: later(5), ..work("3001", 1, 5, sending(72.0)) };
+    assert_eq!(on_line(fresh).0, Reason::LineRate, "one is fresh");
+    let due = LineWork { schedule: Schedule { rows: 5, next_due: Some(NOW) }, ..backing_off };
+    assert_eq!(on_line(due).0, Reason::LineRate, "one is due");
+    let mut throttled = spaced;
+    throttled.now.report.as_mut().expect("a report").throttled = true;
+    assert_eq!(on_line(throttled).0, Reason::LineRate, "the line as a whole was told to slow down");
+}
+
+#[test]
+fn reasons_have_the_names_of_the_contract() {
+    let waiting = Waiting { line: Some("3001".into()), ..Waiting::new(Reason::LineRate, "as fast as it may") };
+    let json = serde_json::to_value(waiting).expect("an object");
+    assert_eq!(json, serde_json::json!({ "reason": "line_rate", "line": "3001", "text": "as fast as it may" }));
+    let names = [
+        (Reason::Schedule, "schedule"),
+        (Reason::Paused, "paused"),
+        (Reason::PairSpacing, "pair_spacing"),
+        (Reason::BackingOff, "backing_off"),
+        (Reason::TemplatePaused, "template_paused"),
+        (Reason::LineBlocked, "line_blocked"),
+        (Reason::Token, "token"),
+        (Reason::NoWorker, "no_worker"),
+        (Reason::Redis, "redis"),
+    ];
+    for (reason, name) in names {
+        assert_eq!(serde_json::to_value(reason).expect("a string"), name);
+    }
+}

@@ -1,0 +1,141 @@
+//! Reading for people: pages of recipients, and what waits on lines.
+//!
+//! Reads only, and only what is asked for: a page of a campaign of ten million costs about as much as one of a thousand.
+
+use std::collections::{BTreeMap, HashMap};
+
+use deadpool_redis::redis::{Pipeline, cmd};
+
+use super::{Result, Store, StoreError, chunk};
+use crate::domain::{LineId, PartId, UnixMs, recipient::Recipient};
+
+/// Entries of a part's history that are read at once, each a batch of changes.
+const HISTORY_ENTRIES: isize = 256;
+
+/// What is known of a row besides its state and its recipient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowDetails {
+    /// The code that brought it where it is; 0 where Meta gave none.
+    pub code: Option<u32>,
+    /// The time in seconds at which it came into a state, by the state's code; 0 for never.
+    pub times: [u32; 16],
+}
+
+/// The rows of a part that wait for a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// How many.
+    pub rows: u64,
+    /// When the first of them is due.
+    pub next_due: Option<UnixMs>,
+}
+
+impl Store {
+    /// Up to `len` state bytes of a part from row `from`; fewer where the part ends.
+    pub async fn states_from(&self, part: PartId, from: u16, len: usize) -> Result<Vec<u8>> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let (from, key) = (usize::from(from), self.keys.states(part));
+        self.query("GETRANGE states", cmd("GETRANGE").arg(key).arg(from).arg(from + len - 1)).await
+    }
+
+    /// The recipients of the chunks that begin at `starts`, in one round trip.
+    pub async fn chunks(&self, part: PartId, starts: &[u16]) -> Result<Vec<Vec<Recipient>>> {
+        let key = self.keys.chunks(part);
+        let mut pipeline = Pipeline::new();
+        for &start in starts {
+            pipeline.hget(&key, start);
+        }
+        let chunks: Vec<Vec<u8>> = self.query_all("HGET chunk", &pipeline).await?;
+        let corrupt =
+            |start, error| StoreError::Corrupt { key: key.clone(), reason: format!("chunk {start}: {error}") };
+        let decode =
+            |(start, bytes): (&u16, Vec<u8>)| chunk::decode(&bytes).map_err(|error| corrupt(*start, error.to_string()));
+        starts.iter().zip(chunks).map(decode).collect()
+    }
+
+    /// The recipients of `rows` of a part, in their order.
+    ///
+    /// Errors: `Corrupt` where a row is in no chunk.
+    pub async fn recipients(&self, part: PartId, rows: &[u16]) -> Result<Vec<Recipient>> {
+        let starts = self.chunk_starts(part).await?;
+        let nowhere = |row: u16| StoreError::Corrupt {
+            key: self.keys.chunks(part),
+            reason: format!("row {row} of the part is in no chunk"),
+        };
+        let mut wanted: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for (place, &row) in rows.iter().enumerate() {
+            let behind = starts.partition_point(|&start| start <= row);
+            let start = *starts[..behind].last().ok_or_else(|| nowhere(row))?;
+            wanted.entry(start).or_default().push(place);
+        }
+        let wanted_starts: Vec<u16> = wanted.keys().copied().collect();
+        let mut found: Vec<Option<Recipient>> = vec![None; rows.len()];
+        for ((start, places), chunk) in wanted.into_iter().zip(self.chunks(part, &wanted_starts).await?) {
+            for place in places {
+                found[place] = chunk.get(usize::from(rows[place] - start)).cloned();
+            }
+        }
+        rows.iter().zip(found).map(|(&row, recipient)| recipient.ok_or_else(|| nowhere(row))).collect()
+    }
+
+    /// What is known of `rows` of a part, in their order.
+    ///
+    /// Reads the part's history, up to some megabytes, piece by piece, and keeps what is about those rows.
+    pub async fn row_details(&self, part: PartId, rows: &[u16]) -> Result<Vec<RowDetails>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let codes: Vec<Option<u32>> = self.query("HMGET why", cmd("HMGET").arg(self.keys.why(part)).arg(rows)).await?;
+        let mut details: Vec<RowDetails> =
+            codes.into_iter().map(|code| RowDetails { code, ..RowDetails::default() }).collect();
+        let places: HashMap<u16, usize> = rows.iter().enumerate().map(|(place, &row)| (row, place)).collect();
+        let (key, mut from) = (self.keys.history(part), 0);
+        loop {
+            let range = cmd("LRANGE").arg(&key).arg(from).arg(from + HISTORY_ENTRIES - 1).clone();
+            let entries: Vec<Vec<u8>> = self.query("LRANGE history", &range).await?;
+            if entries.is_empty() {
+                return Ok(details);
+            }
+            for &[low, high, byte, ref time @ ..] in entries.iter().flat_map(|entry| entry.as_chunks::<7>().0) {
+                if let Some(&place) = places.get(&u16::from_le_bytes([low, high])) {
+                    details[place].times[usize::from(byte & 0x0f)] = u32::from_le_bytes(*time);
+                }
+            }
+            from += HISTORY_ENTRIES;
+        }
+    }
+
+    /// The parts with work on each of `lines`, in one round trip.
+    pub async fn work_of(&self, lines: &[LineId]) -> Result<Vec<Vec<PartId>>> {
+        let mut pipeline = Pipeline::new();
+        for line in lines {
+            pipeline.smembers(self.keys.work(line));
+        }
+        let sets: Vec<Vec<String>> = self.query_all("SMEMBERS work", &pipeline).await?;
+        let read = |key: &str, text: &String| {
+            let reason = || format!("{text} is not a part");
+            text.parse().map_err(|_| StoreError::Corrupt { key: key.to_owned(), reason: reason() })
+        };
+        let parts = lines.iter().zip(sets).map(|(line, set)| {
+            let key = self.keys.work(line);
+            set.iter().map(|text| read(&key, text)).collect()
+        });
+        parts.collect()
+    }
+
+    /// Which rows of `parts` wait for a time, in two round trips at once.
+    pub async fn schedules(&self, parts: &[PartId]) -> Result<Vec<Schedule>> {
+        let (mut counts, mut firsts) = (Pipeline::new(), Pipeline::new());
+        for &part in parts {
+            let key = self.keys.retry(part);
+            counts.zcard(&key);
+            firsts.zrange_withscores(key, 0, 0);
+        }
+        let (counts, firsts): (Vec<u64>, Vec<Vec<(u16, f64)>>) =
+            tokio::try_join!(self.query_all("ZCARD retry", &counts), self.query_all("ZRANGE retry", &firsts))?;
+        let due = |first: &Vec<(u16, f64)>| first.first().map(|&(_, due)| UnixMs(due as u64));
+        Ok(counts.into_iter().zip(firsts).map(|(rows, first)| Schedule { rows, next_due: due(&first) }).collect())
+    }
+}

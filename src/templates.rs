@@ -1,0 +1,74 @@
+//! Templates: what Meta says is approved, kept in Redis; and what follows for campaigns that send one.
+
+use tracing::{info, warn};
+
+use crate::{
+    domain::{Hold, HoldScope, Line, Secret, Template, UnixMs, WabaId},
+    graph::{client::GraphClient, management::GraphError},
+    store::{Store, StoreError},
+};
+
+/// Why the templates of a WABA could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// Meta did not tell.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// They could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads the templates of every WABA that has a line, and tells for each how many there are, or why it failed: then what was
+/// known stays.
+pub async fn sync_all(store: &Store, graph: &GraphClient, lines: &[Line], now: UnixMs) -> Vec<(WabaId, Result<usize, String>)> {
+    let mut wabas: Vec<(&WabaId, &Secret)> = lines.iter().map(|line| (&line.waba, &line.token)).collect();
+    wabas.sort_by_key(|(waba, _)| *waba);
+    wabas.dedup_by_key(|(waba, _)| *waba);
+    let mut results = Vec::with_capacity(wabas.len());
+    for (waba, token) in wabas {
+        let result = sync(store, graph, waba, token, now).await;
+        match &result {
+            Ok(n) => info!(waba.id = %waba, n, "templates read"),
+            Err(error) => warn!(waba.id = %waba, %error, "templates could not be read"),
+        }
+        results.push((waba.clone(), result.map_err(|error| format!("waba {waba}: {error}"))));
+    }
+    results
+}
+
+/// Reads the templates of a WABA, and holds back or lets go what follows from them. Gives how many there are.
+pub async fn sync(
+    store: &Store,
+    graph: &GraphClient,
+    waba: &WabaId,
+    token: &Secret,
+    now: UnixMs,
+) -> Result<usize, SyncError> {
+    let mut templates: Vec<Template> = Vec::new();
+    for value in graph.templates(waba, token).await? {
+        match serde_json::from_value(value) {
+            Ok(template) => templates.push(template),
+            Err(error) => warn!(waba.id = %waba, %error, "a template of meta's could not be understood"),
+        }
+    }
+    store.put_templates(waba, &templates, now).await?;
+    let held = store.holds(now).await?;
+    for template in &templates {
+        let scope = HoldScope::Template {
+            waba: waba.clone(),
+            name: template.name.clone(),
+            language: template.language.to_string(),
+        };
+        match (template.is_sendable(), held.get(&scope)) {
+            // A hold with an end was set by an answer of Meta to a send, and is believed more than the list.
+            (true, Some(hold)) if hold.until.is_none() => store.unhold(&scope).await?,
+            (false, None) => {
+                let reason = format!("meta lists it as {:?}", template.status);
+                store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(templates.len())
+}

@@ -1,0 +1,219 @@
+//! A server of its own for each test, and a worker that does what the test says.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use pregon::{
+    api::{self, ApiState},
+    domain::{CampaignId, Line, LineId, PartId, Secret, Template, UnixMs, WabaId},
+    intake::Intake,
+    ops::config::ApiKey,
+    store::{
+        Address, Store,
+        clock::Clock,
+        parts::{Claim, ClaimedRow, Fact, News, Settled},
+    },
+};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::redis::TestRedis;
+
+pub const KEY: &str = "k-test";
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+const EPOCH: u64 = 1;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What Meta says when the templates are read; `None`: the test is about a fault of ours, and it panics.
+pub type Synced = Option<Vec<(WabaId, Result<usize, String>)>>;
+
+pub struct Api {
+    pub redis: TestRedis,
+    pub store: Store,
+    pub clock: Arc<Clock>,
+    pub base: String,
+    pub http: reqwest::Client,
+    pub stopping: CancellationToken,
+    pub synced: Arc<Mutex<Synced>>,
+}
+
+/// An answer with its body read as JSON; null where it has none.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Api {
+    /// Lines 3001 and 3002 of WABA 2001, line 3003 of WABA 2002, all at 80 a second; the templates of the fixtures.
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let redis = TestRedis::start().await;
+        let address = Address {
+            url: redis.url().to_owned(),
+            namespace: "test".into(),
+            timeout: Duration::from_secs(5),
+            connections: 8,
+        };
+        let store = Store::connect(&address).await.expect("a store");
+        let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
+        let line = |id: &str, waba: &str| Line {
+            id: id.into(),
+            waba: waba.into(),
+            token: Secret::new("EAAG"),
+            display: format!("+54 9 11 5555 {id}"),
+            name: format!("line {id}"),
+            messages_per_second: 80.0,
+        };
+        let lines = [line("3001", "2001"), line("3002", "2001"), line("3003", "2002")];
+        let templates: Vec<Template> = ["positional", "static", "paused", "carousel"].map(template).into();
+        store.put_templates(&"2001".into(), &templates, clock.now()).await.expect("templates");
+
+        let synced = Arc::new(Mutex::new(Some(Vec::new())));
+        let (answers, stopping) = (synced.clone(), CancellationToken::new());
+        let by_id = lines.iter().map(|line| (line.id.clone(), (line.waba.clone(), line.messages_per_second)));
+        let intake = Intake { store: store.clone(), clock: clock.clone(), lines: Arc::new(by_id.collect()) };
+        let router = api::router(ApiState {
+            store: store.clone(),
+            clock: clock.clone(),
+            intake,
+            lines: lines.into(),
+            keys: [ApiKey { name: "test".into(), secret: Secret::new(KEY) }].into(),
+            sync_templates: Arc::new(move || {
+                let synced = answers.lock().expect("no panic under the lock").clone();
+                async move { synced.expect("the test wants a fault") }.boxed()
+            }),
+            body_bytes_max: BODY_BYTES_MAX,
+            stopping: stopping.clone(),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
+        Self { redis, store, clock, base, http, stopping, synced }
+    }
+
+    pub fn now(&self) -> UnixMs {
+        self.clock.now()
+    }
+
+    /// A call with the key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(KEY)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str) -> Answer {
+        answer(self.request(Method::POST, path)).await
+    }
+
+    pub async fn post_json(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// 200 with this body.
+    pub async fn read(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+        answer.body
+    }
+
+    /// A launched campaign on `lines` with recipients whose numbers end in 0..n.
+    pub async fn launched(&self, name: &str, lines: &[&str], n: u64) -> CampaignId {
+        let campaign = self.draft(name, lines, n).await;
+        let answer = self.post(&format!("/v1/campaigns/{campaign}/launch")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        campaign
+    }
+
+    pub async fn draft(&self, name: &str, lines: &[&str], n: u64) -> CampaignId {
+        let answer = self.post_json("/v1/campaigns", &campaign(name, lines)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+        let id: CampaignId = answer.body["id"].as_str().expect("an id").parse().expect("an id");
+        if n > 0 {
+            let answer = self.upload(id, "text/csv", csv(n)).await;
+            assert_eq!((answer.status, &answer.body["accepted"]), (StatusCode::OK, &json!(n)), "{}", answer.body);
+        }
+        id
+    }
+
+    pub async fn upload(&self, campaign: CampaignId, media_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let path = format!("/v1/campaigns/{campaign}/recipients");
+        answer(self.request(Method::POST, &path).header("content-type", media_type).body(body)).await
+    }
+
+    pub async fn parts(&self, campaign: CampaignId) -> Vec<(PartId, LineId)> {
+        self.store.campaign(campaign).await.expect("redis").expect("the campaign").parts
+    }
+
+    /// Claims up to `n` rows of a part, as the owner of its line would.
+    pub async fn claim(&self, part: PartId, n: usize) -> Vec<ClaimedRow> {
+        let now = self.now();
+        match self.store.claim(part, EPOCH, now, n, now.after(DAY)).await.expect("redis") {
+            Claim::Rows { rows, .. } => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn settle(&self, part: PartId, outcomes: Vec<(ClaimedRow, Settled)>) {
+        self.store.settle(&HashMap::from([(part, outcomes)]), self.now(), DAY).await.expect("redis");
+    }
+
+    pub async fn apply(&self, part: PartId, facts: &[(ClaimedRow, News)]) {
+        let at = self.now();
+        let facts = facts.iter().map(|&(ClaimedRow { row, send }, news)| Fact { row, send, news, at }).collect();
+        self.store.apply(&[(part, facts)]).await.expect("redis");
+    }
+}
+
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = response.bytes().await.expect("a body");
+    Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+}
+
+pub fn campaign(name: &str, lines: &[&str]) -> Value {
+    json!({ "name": name, "template": { "name": "order_update", "language": "es_AR" }, "lines": lines })
+}
+
+pub fn phone(n: u64) -> String {
+    format!("+{}", 5_491_100_000_000 + n)
+}
+
+pub fn csv(n: u64) -> String {
+    let rows = (0..n).map(|n| format!("{},Maria,A-{n}\n", phone(n)));
+    std::iter::once("to,1,2\n".to_owned()).chain(rows).collect()
+}
+
+pub fn wamid(n: u64) -> pregon::domain::Wamid {
+    format!("wamid.{n}").as_str().into()
+}
+
+pub fn template(name: &str) -> Template {
+    let path = format!("{}/tests/fixtures/templates/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).expect("the fixture")).expect("a template")
+}
+
+impl Answer {
+    /// Checks that it is a problem of this status and kind, in the form of RFC 9457. Gives its detail.
+    #[track_caller]
+    pub fn problem(&self, status: u16, kind: &str) -> &str {
+        let Self { status: given, headers, body } = self;
+        assert_eq!(given.as_u16(), status, "{body}");
+        assert_eq!(headers["content-type"], "application/problem+json", "{body}");
+        assert_eq!(body["type"], format!("urn:pregon:problem:{kind}"), "{body}");
+        assert_eq!((&body["status"], &body["title"]), (&json!(status), &json!(kind.replace('-', " "))), "{body}");
+        body["detail"].as_str().filter(|detail| !detail.is_empty()).expect("a detail")
+    }
+}

@@ -1,0 +1,113 @@
+//! The other calls: one for each campaign, line or report.
+
+use super::*;
+
+#[tokio::test]
+async fn campaigns_are_listed_over_all_pages() {
+    let page = |state, next: Option<&str>| {
+        let mut campaign = campaign(state, Value::Null);
+        campaign.as_object_mut().expect("an object").remove("statistics");
+        Answer::Json(200, json!({ "campaigns": [campaign], "next": next }))
+    };
+    let server = Server::start([
+        ("GET /v1/campaigns", page("running", Some("c1"))),
+        ("GET /v1/campaigns?cursor=c1", page("paused", None)),
+        ("GET /v1/campaigns?state=draft", page("draft", Some("c2"))),
+    ])
+    .await;
+    let ran = server.run(&["campaign", "list"]).await;
+    assert!(ran.code == 0 && ran.out.contains("running") && ran.out.contains("paused"), "{ran:?}");
+    let ran = server.run(&["campaign", "list", "--state", "draft", "--limit", "1"]).await;
+    assert!(ran.code == 0 && ran.out.contains("draft") && ran.out.contains("--limit 10 shows more"), "{ran:?}");
+    let ran = server.run(&["campaign", "list", "--json"]).await;
+    assert_eq!(ran.json()[0]["campaigns"][1]["state"], "paused");
+}
+
+#[tokio::test]
+async fn a_campaign_is_shown_to_people_and_whole_to_programs() {
+    let mut newer = campaign("running", statistics(1));
+    newer["mood"] = "good".into();
+    let server = Server::start([(&format!("GET /v1/campaigns/{ID}"), Answer::Json(200, newer.clone()))]).await;
+    let ran = server.run(&["campaign", "show", ID]).await;
+    assert!(ran.code == 0 && ran.out.contains("Line 3001 may send 0.5 a second."), "{ran:?}");
+    let ran = server.run(&["campaign", "show", ID, "--json"]).await;
+    assert_eq!(ran.json(), [newer], "with what a newer server adds");
+}
+
+#[tokio::test]
+async fn one_campaign_that_cannot_be_paused_does_not_keep_the_others() {
+    let other = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
+    let server = Server::start([
+        (&format!("POST /v1/campaigns/{other}/pause"), problem(409, "it is completed")),
+        (&format!("POST /v1/campaigns/{ID}/pause"), Answer::Json(200, campaign("paused", statistics(1)))),
+    ])
+    .await;
+    let ran = server.run(&["campaign", "pause", other, ID]).await;
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.out, format!("campaign {ID} “spring sale” is paused\n"));
+    assert_eq!(ran.err, format!("pregon: campaign {other}: it is completed (HTTP 409)\n"));
+    for (verb, state) in [("resume", "running"), ("cancel", "cancelled")] {
+        let call = format!("POST /v1/campaigns/{ID}/{verb}");
+        let server = Server::start([(&call, Answer::Json(200, campaign(state, statistics(1))))]).await;
+        let ran = server.run(&["campaign", verb, ID, "--json"]).await;
+        assert_eq!((ran.code, &ran.json()[0]["state"]), (0, &json!(state)));
+    }
+}
+
+#[tokio::test]
+async fn a_report_is_a_file_only_when_it_is_whole() {
+    let call = format!("GET /v1/campaigns/{ID}/report.csv");
+    let rows = "to,state\n+5491155550001,read\n".repeat(5_000);
+    let server = Server::start([
+        (&call, Answer::Text("text/csv", rows.clone(), false)),
+        (&call, Answer::Text("text/csv", rows.clone(), true)),
+        (&call, Answer::Text("text/csv", rows.clone(), false)),
+    ])
+    .await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("report.csv");
+    let to_file = ["campaign", "report", ID, "-o", path.to_str().expect("text")];
+
+    let ran = server.run(&to_file).await;
+    assert_eq!((ran.code, std::fs::read_to_string(&path).expect("the report")), (0, rows.clone()), "{ran:?}");
+    std::fs::remove_file(&path).expect("removed");
+    let ran = server.run(&to_file).await;
+    assert!(ran.code == 1 && ran.err.contains("broke"), "{ran:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("the directory").count(), 0, "nothing is left of half a report");
+    let ran = server.run(&["campaign", "report", ID]).await;
+    assert_eq!((ran.code, ran.out), (0, rows));
+}
+
+#[tokio::test]
+async fn lines_are_listed_and_set() {
+    let line = |rate: f64, state: &str| {
+        json!({
+            "id": "3001", "waba": "2001", "name": "sales", "display": "+54 9 11 5555 0001", "state": state,
+            "messages_per_second": rate, "configured": 80.0, "allowed_now": 72.0, "owner": "w1", "in_flight": 3,
+            "accepted_per_second": 71.9, "throttled": false, "paused": false, "holds": [], "backlog": 1200,
+        })
+    };
+    let server = Server::start([
+        ("GET /v1/lines", Answer::Json(200, json!({ "lines": [line(80.0, "sending")], "next": null }))),
+        ("GET /v1/lines/3001", Answer::Json(200, line(80.0, "sending"))),
+        ("PATCH /v1/lines/3001", Answer::Json(200, line(20.0, "sending"))),
+        ("PATCH /v1/lines/3001", Answer::Json(200, line(80.0, "sending"))),
+        ("POST /v1/lines/3001/pause", Answer::Json(200, line(80.0, "paused"))),
+        ("POST /v1/lines/3001/resume", Answer::Json(200, line(80.0, "sending"))),
+    ])
+    .await;
+    let ran = server.run(&["line", "list"]).await;
+    let row = ran.out.lines().last().expect("a row");
+    assert_eq!(row.trim(), "3001  sales  +54 9 11 5555 0001  sending  80/s  71.9/s    1,200");
+    assert_eq!(server.run(&["line", "show", "3001", "--json"]).await.json(), [line(80.0, "sending")]);
+    let ran = server.run(&["line", "rate", "3001", "20"]).await;
+    assert!(ran.code == 0 && ran.out.contains("20/s (configured: 80/s)"), "{ran:?}");
+    assert_eq!(server.run(&["line", "rate", "3001", "--default"]).await.code, 0);
+    assert_eq!(server.run(&["line", "pause", "3001"]).await.out, "line 3001 sales is paused\n");
+    assert_eq!(server.run(&["line", "resume", "3001"]).await.out, "line 3001 sales is sending\n");
+    let rates = server.calls().into_iter().filter(|call| call.what.starts_with("PATCH")).map(|call| call.json());
+    assert_eq!(
+        rates.collect::<Vec<_>>(),
+        [json!({ "messages_per_second": 20.0 }), json!({ "messages_per_second": null })]
+    );
+}

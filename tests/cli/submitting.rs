@@ -1,0 +1,130 @@
+//! `campaign submit`: a file becomes a campaign that is launched, once, whatever breaks on the way.
+
+use super::*;
+
+#[tokio::test]
+async fn a_file_becomes_a_campaign_that_is_launched() {
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    let (_dir, file) = recipients();
+    let options = [
+        "--external-id",
+        "crm-77",
+        "--start-at",
+        "2026-11-22T09:00:00-03:00",
+        "--priority",
+        "7",
+        "--on-doubt",
+        "resend",
+        "--line",
+        "3002",
+    ];
+    let ran = server.run(&submit(&file, &options)).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.out.starts_with(&format!("campaign {ID} “spring sale” is running: 2 accepted, 1 rejected\n")),
+        "{ran:?}"
+    );
+    let rejected = ran.out.lines().find(|line| line.contains("not_e164")).expect("the rejected row");
+    assert_eq!(rejected.trim(), "3  not_e164  `to` is not a phone number in E.164");
+    assert_eq!(ran.err, "", "no bar where there is no terminal");
+
+    assert_eq!(server.whats(), ["POST /v1/campaigns".to_owned(), upload_call(), launch_call()]);
+    let [create, upload, _] = server.calls().try_into().expect("three calls");
+    let wanted = json!({
+        "name": "spring sale", "external_id": "crm-77", "template": { "name": "spring_sale", "language": "es_AR" },
+        "lines": ["3001", "3002"], "start_at": "2026-11-22T12:00:00Z", "priority": 7, "on_doubt": "resend",
+    });
+    assert_eq!(create.json(), wanted);
+    assert_eq!((upload.content_type.as_str(), upload.body.as_str()), ("text/csv", CSV));
+    assert!((1..=128).contains(&upload.upload_id.len()), "{upload:?}");
+}
+
+#[tokio::test]
+async fn a_program_gets_one_object() {
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--json"])).await;
+    let Answer::Json(_, mut wanted) = uploaded() else { unreachable!("it is JSON") };
+    wanted["id"] = ID.into();
+    wanted["state"] = "running".into();
+    assert_eq!((ran.code, ran.json()), (0, vec![wanted]));
+}
+
+#[tokio::test]
+async fn an_upload_that_was_cut_is_sent_again_under_its_name() {
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let cut = Answer::Text("application/json", r#"{"accep"#.into(), true);
+    let server =
+        Server::start([created(), (&upload_call(), cut), (&upload_call(), uploaded()), (&launch_call(), running)])
+            .await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &[])).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let [_, first, second, _] = server.calls().try_into().expect("four calls");
+    assert_eq!((&first.upload_id, &first.body), (&second.upload_id, &second.body));
+}
+
+#[tokio::test]
+async fn what_can_be_read_once_is_not_sent_twice_and_the_remedy_is_told() {
+    let cut = Answer::Text("application/json", r#"{"accep"#.into(), true);
+    let server = Server::start([created(), (&upload_call(), cut)]).await;
+    let line = "{\"to\":\"+5491155550001\"}\n";
+    let ran = server.run_with(&submit("-", &["--external-id", "crm-77"]), line).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("broke") && ran.err.contains("the same command again goes on"), "{ran:?}");
+    let [_, upload] = server.calls().try_into().expect("two calls");
+    assert_eq!((upload.content_type.as_str(), upload.body.as_str()), ("application/x-ndjson", line));
+}
+
+#[tokio::test]
+async fn a_launch_that_is_refused_leaves_a_draft_and_says_so() {
+    let refused = problem(409, "template spring_sale is paused by Meta");
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), refused)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &[])).await;
+    let told = format!(
+        "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is draft, with the recipients that were \
+         accepted until then: `pregon campaign cancel {ID}` puts it away\n"
+    );
+    assert_eq!((ran.code, ran.err), (1, told));
+}
+
+#[tokio::test]
+async fn nothing_accepted_is_a_failure_and_nothing_is_launched() {
+    let nothing = Answer::Json(200, json!({ "accepted": 0, "rejected_count": 0, "rejected": [] }));
+    let server = Server::start([created(), (&upload_call(), nothing)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &[])).await;
+    assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: no recipient was accepted, so nothing will be sent\n"));
+    assert!(!server.whats().contains(&launch_call()));
+}
+
+#[tokio::test]
+async fn a_draft_stays_one_if_that_is_asked_for_and_a_known_campaign_is_not_launched_twice() {
+    let known =
+        Answer::Json(200, json!({ "id": ID, "state": "paused", "accepted": 0, "rejected_count": 0, "rejected": [] }));
+    let (_dir, file) = recipients();
+    let server = Server::start([created(), (&upload_call(), uploaded())]).await;
+    let ran = server.run(&submit(&file, &["--no-launch"])).await;
+    assert!(ran.code == 0 && ran.out.contains("is draft: 2 accepted"), "{ran:?}");
+    let server = Server::start([("POST /v1/campaigns", known), (&upload_call(), uploaded())]).await;
+    let ran = server.run(&submit(&file, &["--external-id", "crm-77"])).await;
+    assert!(ran.code == 0 && ran.out.contains("is paused: 2 accepted"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_campaign_can_be_followed_from_its_submission_on() {
+    let server = Server::start([
+        created(),
+        (&upload_call(), uploaded()),
+        (&launch_call(), Answer::Json(200, campaign("running", statistics(0)))),
+        (&format!("GET /v1/campaigns/{ID}"), Answer::Json(200, campaign("completed", statistics(2)))),
+    ])
+    .await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--watch", "--json"])).await;
+    let [submitted, watched] = ran.json().try_into().expect("two lines");
+    assert_eq!((ran.code, &submitted["state"], &watched["by_state"]["read"]), (0, &json!("running"), &json!(2)));
+}

@@ -1,0 +1,94 @@
+//! The life of a message, on a real Redis and a scripted Meta.
+
+mod support;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{Router, body::Bytes, extract::State as Shared, http::StatusCode, routing::post};
+use pregon::{
+    domain::{CampaignState, OnDoubt, State},
+    store::Store,
+};
+use support::{
+    redis::TestRedis,
+    world::{self, TestWorker},
+};
+
+/// A Meta that counts messages by number, and answers what the script says.
+#[derive(Clone, Default)]
+struct Meta {
+    bodies: Arc<Mutex<HashMap<String, u64>>>,
+    requests: Arc<AtomicU64>,
+}
+
+impl Meta {
+    async fn start(&self, answer: fn(u64) -> Option<(u16, &'static str)>) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let meta = self.clone();
+        let send = move |Shared(meta): Shared<Meta>, body: Bytes| async move {
+            let n = meta.requests.fetch_add(1, Ordering::Relaxed);
+            if let Some((status, text)) = answer(n) {
+                return (StatusCode::from_u16(status).expect("a status"), text.to_owned());
+            }
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            let to = body["to"].as_str().expect("a number").to_owned();
+            *meta.bodies.lock().expect("no panic").entry(to).or_default() += 1;
+            (
+                StatusCode::OK,
+                format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#),
+            )
+        };
+        let router = Router::new().route("/{version}/{line}/messages", post(send)).with_state(meta);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    fn sent(&self) -> (usize, u64) {
+        let bodies = self.bodies.lock().expect("no panic");
+        (bodies.len(), bodies.values().copied().max().unwrap_or(0))
+    }
+}
+
+#[tokio::test]
+async fn every_recipient_gets_one_message_and_is_counted() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::default();
+    let url = meta.start(|_| None).await;
+    let id = world::campaign(&store, &["3001", "3002"], 5_000, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let lines = [world::line("3001", 1e6), world::line("3002", 1e6)];
+    let worker = TestWorker::start("w1", &redis, &url, &lines, world::settings()).await;
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (5_000, 1), "recipients, and messages to one of them at most");
+    let counts = world::counts(&store, &record).await;
+    assert_eq!(counts.by_state[&State::Accepted], 5_000);
+    assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}
+
+#[tokio::test]
+async fn a_throttled_message_keeps_its_attempts() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::default();
+    let url = meta.start(|n| (n < 3).then_some((429, r#"{"error":{"code":130429,"message":"Rate limit hit"}}"#))).await;
+    let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 100.0)], world::settings()).await;
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    let byte = store.state_bytes(record.parts[0].0).await.expect("bytes")[0];
+    assert_eq!(
+        (State::of(byte), State::send_of(byte)),
+        (Some(State::Accepted), 1),
+        "three throttles, and still the first send"
+    );
+}

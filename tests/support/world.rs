@@ -1,0 +1,204 @@
+//! A small world to send in: a store on a Redis of its own, lines, a template, campaigns with recipients.
+
+use std::{sync::Arc, time::Duration};
+
+use pregon::{
+    dispatch::{Settings, worker::Worker},
+    domain::{
+        Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
+        Template, UnixMs,
+    },
+    graph::GraphConfig,
+    ops::health::Health,
+    store::{
+        Address, Store,
+        campaigns::{CampaignRecord, Change},
+        clock::Clock,
+        parts::PartCounts,
+        uploads::{Admitted, Batch},
+    },
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::redis::TestRedis;
+
+/// Where a test's store is.
+pub fn address(redis: &TestRedis) -> Address {
+    Address {
+        url: redis.url().to_owned(),
+        namespace: "pregon".to_owned(),
+        timeout: Duration::from_secs(2),
+        connections: 8,
+    }
+}
+
+/// A line of WABA 2001.
+pub fn line(id: &str, messages_per_second: f64) -> Line {
+    Line {
+        id: id.into(),
+        waba: "2001".into(),
+        token: Secret::new("token-2001"),
+        display: format!("+54 9 11 5555 {id}"),
+        name: format!("line {id}"),
+        messages_per_second,
+    }
+}
+
+/// Policy with short times.
+pub fn settings() -> Settings {
+    Settings {
+        headroom: 0.0,
+        doubt_deadline: Duration::from_secs(2),
+        lease: Duration::from_secs(3),
+        retry: RetryPolicy::new(Duration::from_millis(20), 2.0, Duration::from_millis(200), 6).expect("a policy"),
+        in_flight_max: 64,
+        ids_kept: Duration::from_secs(3600),
+    }
+}
+
+/// A template with two positional parameters.
+pub fn template() -> Template {
+    let json = include_str!("../fixtures/templates/positional.json");
+    serde_json::from_str(json).expect("a template of Meta's")
+}
+
+/// The `n`th recipient, with as many values as [`template`] wants.
+pub fn recipient(n: u64) -> Recipient {
+    let slots = pregon::domain::Form::of(&template()).expect("a form").slots().len();
+    let to = Phone::from_digits(5_491_100_000_000 + n).expect("a number");
+    Recipient { to, values: (0..slots).map(|slot| format!("v{slot}-{n}")).collect() }
+}
+
+/// A campaign with `n` recipients, not yet launched.
+pub async fn campaign(store: &Store, lines: &[&str], n: u64, on_doubt: OnDoubt) -> CampaignId {
+    let now = store.time().await.expect("the time");
+    let campaign = Campaign {
+        id: CampaignId(ulid(now)),
+        external_id: None,
+        name: "test".to_owned(),
+        template: template(),
+        lines: lines.iter().map(|id| LineId::from(*id)).collect(),
+        start_at: None,
+        expires_at: None,
+        priority: 5,
+        on_doubt,
+        created_at: now,
+    };
+    let (id, created) = store.create_campaign(&campaign).await.expect("a campaign");
+    assert!(created);
+    let weights = campaign.lines.iter().map(|line| (line.clone(), 1.0)).collect();
+    let kept = Duration::from_secs(60);
+    let (mut upload, state) = store
+        .begin_upload(id, "u", weights, "{\"row\":%d}".to_owned(), kept)
+        .await
+        .expect("an upload")
+        .expect("a campaign");
+    assert_eq!(state, CampaignState::Draft);
+    let mut done = 0;
+    while done < n {
+        let until = n.min(done + 2_048);
+        let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
+        let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: until == n };
+        let admitted = upload.admit(batch).await.expect("a batch");
+        assert_eq!(admitted, Admitted::Done { accepted: until - done });
+        done = until;
+    }
+    id
+}
+
+/// Launches it.
+pub async fn launch(store: &Store, id: CampaignId) {
+    let now = store.time().await.expect("the time");
+    let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Running, now, None).await;
+    assert_eq!(change.expect("a launch"), Change::Done);
+}
+
+/// A worker of its own on the lines.
+pub struct TestWorker {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl TestWorker {
+    /// Starts it.
+    pub async fn start(name: &str, redis: &TestRedis, base_url: &str, lines: &[Line], settings: Settings) -> Self {
+        let store = Store::connect(&address(redis)).await.expect("a store");
+        let worker = Worker {
+            name: name.to_owned(),
+            clock: Arc::new(Clock::start(&store).await.expect("a clock")),
+            token_key: store.token_key().await.expect("a key"),
+            store,
+            redis: address(redis),
+            lines: lines.to_vec(),
+            settings,
+            graph: GraphConfig {
+                base_url: base_url.to_owned(),
+                timeout: Duration::from_secs(2),
+                connect_timeout: Duration::from_secs(1),
+                ..GraphConfig::default()
+            },
+            threads: 1,
+            health: Health::starting(&[]),
+            open: Arc::default(),
+        };
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { worker.run(stopped).await.expect("a worker that ends well") });
+        Self { stop, task }
+    }
+
+    /// Stops it cleanly.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("no panic");
+    }
+}
+
+/// The counters of a campaign, summed over its parts.
+pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
+    let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
+    let mut sum = PartCounts::default();
+    for counts in store.part_counts(&parts).await.expect("counts") {
+        for (state, n) in counts.by_state {
+            *sum.by_state.entry(state).or_default() += n;
+        }
+        for (code, n) in counts.failures {
+            *sum.failures.entry(code).or_default() += n;
+        }
+        sum.recipients += counts.recipients;
+        sum.replied += counts.replied;
+    }
+    sum
+}
+
+/// The same from the state bytes: what invariant 4 compares.
+pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections::HashMap<State, u64> {
+    let mut sum: std::collections::HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
+    for (part, _) in &record.parts {
+        for state in store.state_bytes(*part).await.expect("bytes").into_iter().filter_map(State::of) {
+            *sum.entry(state).or_default() += 1;
+        }
+    }
+    sum
+}
+
+/// Waits until the campaign is in `state`.
+pub async fn reaches(store: &Store, id: CampaignId, state: CampaignState) -> CampaignRecord {
+    let waiting = async {
+        loop {
+            let record = store.campaign(id).await.expect("a store").expect("a campaign");
+            if record.state == state {
+                return record;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("the campaign never was {state}"))
+}
+
+fn ulid(now: UnixMs) -> ulid::Ulid {
+    ulid::Ulid::from_parts(now.0, rand::random())
+}

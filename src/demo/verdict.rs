@@ -115,7 +115,8 @@ impl Verdict {
             [line.line.to_string(), line.messages_per_second.to_string(), mean, line.worst_second.to_string()]
         });
         let lines = table(["line", "allowed/s", "mean/s", "worst second"], lines);
-        let equal = if self.differing == 0 { "statistics equal the ledger" } else { "STATISTICS DIFFER FROM THE LEDGER" };
+        let equal =
+            if self.differing == 0 { "statistics equal the ledger" } else { "STATISTICS DIFFER FROM THE LEDGER" };
         let verdict = if self.is_good() { "good" } else { "NOT GOOD" };
         format!("{states}\n\n{lines}\n\nlost {} · twice {} · {equal} · verdict: {verdict}", self.lost, self.twice)
     }

@@ -142,20 +142,28 @@ impl Service {
         let dispatching = roles.contains(&Role::Dispatch);
         let health = Health::starting(if dispatching { &[Reason::Leases] } else { &[] });
         let shutdown = Shutdown::new(health.clone());
-        let parts = Parts { config: &config, lines, name, store, clock, address, health: health.clone(), shutdown: &shutdown };
+        let parts =
+            Parts { config: &config, lines, name, store, clock, address, health: health.clone(), shutdown: &shutdown };
 
         let ops_listener = listen("ops.listen", config.ops.listen).await?;
         let bound = ops_listener.local_addr();
-        let ops = bound.map_err(|source| ServeError::Listen { key: "ops.listen", address: config.ops.listen, source })?;
+        let ops =
+            bound.map_err(|source| ServeError::Listen { key: "ops.listen", address: config.ops.listen, source })?;
         let http = parts.start_http(roles, http).await?;
         if roles.contains(&Role::Api) {
-            shutdown.core("jobs", jobs::read_jobs(parts.intake(), parts.name.clone(), shutdown.stopping(), config.dispatch.lease));
+            shutdown.core(
+                "jobs",
+                jobs::read_jobs(parts.intake(), parts.name.clone(), shutdown.stopping(), config.dispatch.lease),
+            );
         }
         let open = OpenAttempts::default();
         if dispatching {
             parts.start_dispatch(open.clone()).await?;
         }
-        shutdown.core("redis watch", watch_redis(parts.store.clone(), parts.clock.clone(), health.clone(), shutdown.stopping()));
+        shutdown.core(
+            "redis watch",
+            watch_redis(parts.store.clone(), parts.clock.clone(), health.clone(), shutdown.stopping()),
+        );
         let ops_end = CancellationToken::new();
         tokio::spawn(metrics::keep_up(handle.clone()));
         let ops_task = tokio::spawn({
@@ -229,7 +237,11 @@ impl Parts<'_> {
         }))
     }
 
-    async fn start_http(&self, roles: &[Role], listener: Option<TcpListener>) -> Result<Option<SocketAddr>, ServeError> {
+    async fn start_http(
+        &self,
+        roles: &[Role],
+        listener: Option<TcpListener>,
+    ) -> Result<Option<SocketAddr>, ServeError> {
         let mut router = Router::new();
         if roles.contains(&Role::Api) {
             router = router.merge(api::router(ApiState {
@@ -278,7 +290,8 @@ impl Parts<'_> {
 
     async fn start_dispatch(&self, open: OpenAttempts) -> Result<(), ServeError> {
         let dispatch = &self.config.dispatch;
-        let retry = RetryPolicy::new(dispatch.retry.initial, RETRY_MULTIPLIER, dispatch.retry.max, dispatch.retry.attempts)?;
+        let retry =
+            RetryPolicy::new(dispatch.retry.initial, RETRY_MULTIPLIER, dispatch.retry.max, dispatch.retry.attempts)?;
         let worker = Worker {
             name: self.name.clone(),
             store: self.store.clone(),
@@ -336,7 +349,12 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
 }
 
 /// Not ready while Redis is away; and keeps the clock.
-async fn watch_redis(store: Store, clock: Arc<Clock>, health: Health, stopping: CancellationToken) -> Result<(), StoreError> {
+async fn watch_redis(
+    store: Store,
+    clock: Arc<Clock>,
+    health: Health,
+    stopping: CancellationToken,
+) -> Result<(), StoreError> {
     while !stopping.is_cancelled() {
         match clock.adjust(&store).await {
             Ok(()) => health.clear(Reason::Redis),

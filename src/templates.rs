@@ -21,7 +21,12 @@ pub enum SyncError {
 
 /// Reads the templates of every WABA that has a line, and tells for each how many there are, or why it failed: then what was
 /// known stays.
-pub async fn sync_all(store: &Store, graph: &GraphClient, lines: &[Line], now: UnixMs) -> Vec<(WabaId, Result<usize, String>)> {
+pub async fn sync_all(
+    store: &Store,
+    graph: &GraphClient,
+    lines: &[Line],
+    now: UnixMs,
+) -> Vec<(WabaId, Result<usize, String>)> {
     let mut wabas: Vec<(&WabaId, &Secret)> = lines.iter().map(|line| (&line.waba, &line.token)).collect();
     wabas.sort_by_key(|(waba, _)| *waba);
     wabas.dedup_by_key(|(waba, _)| *waba);

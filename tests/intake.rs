@@ -155,16 +155,8 @@ async fn submissions_of_one_external_id_at_once_make_one_campaign() {
     let submissions = (0..8).map(|_| async {
         let other = intake(world.redis.url()).await;
         let recipients: Vec<Value> = (5_491_100_000_000..5_491_100_000_050).map(row).collect();
-        let new = || {
-            new_campaign("order_update/es_AR", json!({ "external_id": "x", "recipients": recipients, "launch": true }))
-        };
-        loop {
-            match other.submit(new()).await {
-                Ok(submitted) => return submitted,
-                Err(IntakeError::UploadInProgress) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
+        let more = json!({ "external_id": "x", "recipients": recipients, "launch": true });
+        other.submit(new_campaign("order_update/es_AR", more)).await.expect("taken")
     });
     let submitted = futures_util::future::join_all(submissions).await;
     assert_eq!(submitted.iter().filter(|submitted| submitted.created).count(), 1);
@@ -333,7 +325,7 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
     let part = record.parts[0].0;
     let claim =
         world.store().claim(part, 1, world.intake.clock.now(), 10, world.intake.clock.now()).await.expect("a claim");
-    assert!(matches!(claim, Claim::Held), "{claim:?}");
+    assert!(matches!(claim, Claim::Held { .. }), "{claim:?}");
 }
 
 #[tokio::test]

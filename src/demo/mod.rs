@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{
-        Failure, out,
+        Failure,
         client::{Action, Client, NewCampaign, Statistics, TemplateName},
+        out,
         progress::CampaignProgress,
         watch,
     },
@@ -83,16 +84,25 @@ async fn play(dir: &std::path::Path, json: bool) -> Result<bool, Failure> {
     let listener = TcpListener::bind(config.http.listen).await?;
     let webhook_url = format!("http://{}/webhooks/meta", listener.local_addr()?);
     for waba in &mut scenario.wabas {
-        waba.webhook.as_mut().ok_or_else(|| Failure::Failed("scenario rough has no webhook".into()))?.url.clone_from(&webhook_url);
+        waba.webhook
+            .as_mut()
+            .ok_or_else(|| Failure::Failed("scenario rough has no webhook".into()))?
+            .url
+            .clone_from(&webhook_url);
     }
-    let rates: Vec<(LineId, u32)> = scenario.lines.iter().map(|line| (line.id.as_str().into(), line.messages_per_second)).collect();
+    let rates: Vec<(LineId, u32)> =
+        scenario.lines.iter().map(|line| (line.id.as_str().into(), line.messages_per_second)).collect();
     let lines: Vec<LineId> = rates.iter().map(|(line, _)| line.clone()).collect();
     let stop_sim = CancellationToken::new();
-    let sim = Sim::start(scenario, meta, stop_sim.clone()).await.map_err(|error| failed("the stand-in for Meta", &error))?;
+    let sim =
+        Sim::start(scenario, meta, stop_sim.clone()).await.map_err(|error| failed("the stand-in for Meta", &error))?;
     let roles = [Role::Api, Role::Webhook, Role::Dispatch];
-    let service = Service::start_on(config, &roles, Some(listener)).await.map_err(|error: ServeError| failed("serve", &error))?;
+    let service =
+        Service::start_on(config, &roles, Some(listener)).await.map_err(|error: ServeError| failed("serve", &error))?;
     let server = service.http.map(|address| format!("http://{address}")).unwrap_or_default();
-    say(&format!("a private Redis, the stand-in for Meta ({base_url}, scenario rough) and a server ({server}) are up"))?;
+    say(&format!(
+        "a private Redis, the stand-in for Meta ({base_url}, scenario rough) and a server ({server}) are up"
+    ))?;
 
     let client = Client::new(server.parse().map_err(|error| failed("server", &error))?, Some(key))?;
     let shown = campaign(&client, &lines, json, &say).await;
@@ -136,7 +146,10 @@ async fn campaign(
     };
     let created = submit(client, &new).await?;
     let uploaded = client.upload(created, "demo", Format::Csv, rows().into()).await?;
-    say(&format!("campaign {created}: {} recipients accepted, {} rejected", uploaded.accepted, uploaded.rejected_count))?;
+    say(&format!(
+        "campaign {created}: {} recipients accepted, {} rejected",
+        uploaded.accepted, uploaded.rejected_count
+    ))?;
     client.change_campaign(created, Action::Launch).await?;
     let mut view = (!json).then(|| CampaignProgress::new(RECIPIENTS));
     let ended = watch::follow(client, created, |statistics| match &mut view {

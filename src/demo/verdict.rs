@@ -65,7 +65,9 @@ impl Verdict {
         ledger: &Ledger,
         rates: &[(LineId, u32)],
     ) -> Self {
-        let told: HashMap<Phone, State> = messages.iter().map(|message| (message.to, message.state)).collect();
+        // A message whose answer was lost, and of which no status brought the token, is nobody's as far as anyone here can know.
+        let state = |message: &MessageRecord| if message.named { message.state } else { State::Accepted };
+        let told: HashMap<Phone, State> = messages.iter().map(|message| (message.to, state(message))).collect();
         let (mut lost, mut differing) = (0, 0);
         let mut states: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         for (phone, state) in ours {
@@ -113,7 +115,8 @@ impl Verdict {
             [line.line.to_string(), line.messages_per_second.to_string(), mean, line.worst_second.to_string()]
         });
         let lines = table(["line", "allowed/s", "mean/s", "worst second"], lines);
-        let equal = if self.differing == 0 { "statistics equal the ledger" } else { "STATISTICS DIFFER FROM THE LEDGER" };
+        let equal =
+            if self.differing == 0 { "statistics equal the ledger" } else { "STATISTICS DIFFER FROM THE LEDGER" };
         let verdict = if self.is_good() { "good" } else { "NOT GOOD" };
         format!("{states}\n\n{lines}\n\nlost {} · twice {} · {equal} · verdict: {verdict}", self.lost, self.twice)
     }

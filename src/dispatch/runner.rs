@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, CampaignState, Cause, Hold, HoldScope, Line, OnDoubt, Outcome, PartId, Scope, State, Token, TokenKey,
-        UnixMs, campaign::PauseReason, policy, template::Form,
+        CampaignId, CampaignState, Cause, Hold, HoldScope, Line, OnDoubt, Outcome, PartId, Scope, State, Token,
+        TokenKey, UnixMs, campaign::PauseReason, policy, template::Form,
     },
     graph::{body::BodyPlan, client::LineSender},
     ops::metrics::{self, LineMetrics},

@@ -138,7 +138,8 @@ impl Reader<'_> {
             Err(error) if self.passes(&error) => return Err(error),
             Err(error) => {
                 let (code, reason) = (error.kind(), error.to_string());
-                warn!(entry.id, code, reason, "job can't be taken: it is now with the dead letters");
+                // The reason may repeat a number of the job, and stands in the dead letter.
+                warn!(entry.id, code, "job can't be taken: it is now with the dead letters");
                 (JobResult::Dead, DeadLetter { entry, code, reason, rejected: None, at })
             }
             Ok((upload, result)) if upload.rejected_count == 0 => return Ok(result),
@@ -167,7 +168,7 @@ impl Reader<'_> {
                 let upload_id =
                     upload_id.as_deref().map_or(Ok(UploadId::Entry(entry.id.clone())), UploadId::of_caller)?;
                 let id = self.find(&external_id).await?;
-                let (upload, repeated) = self.intake.take_values(id, upload_id, &recipients).await?;
+                let (upload, repeated) = self.intake.take_values(id, &upload_id, &recipients).await?;
                 (upload, !repeated)
             }
             Job::Launch(Named { external_id }) => self.change(&external_id, Action::Launch).await?,

@@ -46,7 +46,7 @@ impl Intake {
         let upload = if new.recipients.is_empty() {
             UploadResult::default()
         } else {
-            self.take_values(id, UploadId::Submission, &new.recipients).await?.0
+            self.take_values(id, &UploadId::Submission, &new.recipients).await?.0
         };
         let mut record = self.campaign(id).await?;
         let all_rejected = record.numbers == 0 && !new.recipients.is_empty();
@@ -117,15 +117,21 @@ impl Intake {
     pub(super) async fn take_values(
         &self,
         id: CampaignId,
-        upload_id: UploadId,
+        upload_id: &UploadId,
         values: &[serde_json::Value],
     ) -> Result<(UploadResult, bool), IntakeError> {
         let row = |(value, number)| Row {
             number,
             recipient: RawRecipient::deserialize(value).map_err(|error| Reject::malformed_json(&error)),
         };
-        let rows = stream::iter(values.iter().zip(1..).map(|value| Ok(vec![row(value)])));
-        self.take_rows(id, upload_id, rows).await
+        loop {
+            let rows = stream::iter(values.iter().zip(1..).map(|value| Ok(vec![row(value)])));
+            match self.take_rows(id, upload_id, rows).await {
+                // The same rows at the same time: each time that happens the other one got further, and we go on from there.
+                Err(IntakeError::UploadInProgress) => {}
+                taken => return taken,
+            }
+        }
     }
 
     /// The campaign that `new` describes, if nothing is wrong with it.

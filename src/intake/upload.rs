@@ -65,7 +65,7 @@ impl UploadId {
     }
 
     /// Its name in Redis, and how long its record is kept.
-    fn record(self) -> (String, Duration) {
+    fn record(&self) -> (String, Duration) {
         match self {
             UploadId::Caller(id) => (format!("id:{id}"), KEPT),
             UploadId::Submission => ("create".to_owned(), KEPT),
@@ -92,14 +92,14 @@ impl Intake {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<UploadResult, IntakeError> {
         let upload_id = upload_id.map_or(Ok(UploadId::Unnamed), UploadId::of_caller)?;
-        Ok(self.take_rows(id, upload_id, pin!(rows_of(format, body))).await?.0)
+        Ok(self.take_rows(id, &upload_id, pin!(rows_of(format, body))).await?.0)
     }
 
     /// Takes rows into a campaign. Tells too whether all of them had been taken before.
     pub(super) async fn take_rows(
         &self,
         id: CampaignId,
-        upload_id: UploadId,
+        upload_id: &UploadId,
         rows: impl Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin,
     ) -> Result<(UploadResult, bool), IntakeError> {
         let record = self.campaign(id).await?;
@@ -122,25 +122,29 @@ impl Intake {
             number: 0,
         };
         let mut batch = batches.next().await?;
-        while !repeated {
-            if batch.done {
-                self.admit(id, &mut upload, batch).await?;
-                break;
-            }
+        while !batch.done {
             let (admitted, next) = tokio::join!(self.admit(id, &mut upload, batch), batches.next());
             admitted?;
             batch = next?;
         }
-        let rejected = self.store.rejections(id, &upload_id).await?;
-        let read = |json: &String| {
-            serde_json::from_str(json).map_err(|error| StoreError::Corrupt {
-                key: self.store.keys.rejections(id, &upload_id),
+        // One that was done before has brought the same rows again, and its last batch is empty.
+        if !repeated {
+            self.admit(id, &mut upload, batch).await?;
+        }
+        let UploadProgress { accepted, rejected: rejected_count, .. } = upload.progress;
+        let rejected = if rejected_count == 0 { Vec::new() } else { self.rejections(id, &upload_id).await? };
+        Ok((UploadResult { accepted, rejected_count, rejected }, repeated))
+    }
+
+    /// The first rejections of an upload.
+    async fn rejections(&self, id: CampaignId, upload_id: &str) -> Result<Vec<Rejection>, StoreError> {
+        let read = |json: String| {
+            serde_json::from_str(&json).map_err(|error| StoreError::Corrupt {
+                key: self.store.keys.rejections(id, upload_id),
                 reason: error.to_string(),
             })
         };
-        let rejected: Vec<Rejection> = rejected.iter().map(read).collect::<Result<_, _>>()?;
-        let UploadProgress { accepted, rejected: rejected_count, .. } = upload.progress;
-        Ok((UploadResult { accepted, rejected_count, rejected }, repeated))
+        self.store.rejections(id, upload_id).await?.into_iter().map(read).collect()
     }
 
     /// The lines of a campaign, each with its rate as its share.
@@ -156,11 +160,11 @@ impl Intake {
     }
 
     async fn admit(&self, id: CampaignId, upload: &mut Upload, batch: Batch) -> Result<(), IntakeError> {
-        let before = upload.progress.clone();
+        let rejected_before = upload.progress.rejected;
         match upload.admit(batch).await? {
-            Admitted::Done => {
-                metrics::recipients(RecipientResult::Accepted, upload.progress.accepted - before.accepted);
-                metrics::recipients(RecipientResult::Rejected, upload.progress.rejected - before.rejected);
+            Admitted::Done { accepted } => {
+                metrics::recipients(RecipientResult::Accepted, accepted);
+                metrics::recipients(RecipientResult::Rejected, upload.progress.rejected - rejected_before);
                 Ok(())
             }
             Admitted::Closed(state) => Err(closed(id, state)),

@@ -314,11 +314,11 @@ fn wait_after(failures: u32) -> Duration {
 /// Books what a webhook that was answered 200 has told.
 fn tell(world: &SharedWorld, post: &Post) {
     for update in &post.updates {
-        if let Update::Status(StatusUpdate { line, message, status, again, .. }) = *update {
+        if let Update::Status(StatusUpdate { line, message, status, token, again, .. }) = *update {
             world.counts.duplicated.fetch_add(u64::from(again), Ordering::Relaxed);
             let mut state = world.lines[usize::from(line)].state();
             if state.run == post.run {
-                state.told(message, status, world.now());
+                state.told(message, status, token, world.now());
             }
         }
     }

@@ -166,6 +166,8 @@ pub(super) struct Accepting<'a> {
     pub(super) callback: &'a str,
     pub(super) template: Option<usize>,
     pub(super) recipient: RecipientKey,
+    /// The sender gets the answer.
+    pub(super) answered: bool,
 }
 
 /// How long after a person's last message a line may write freely.
@@ -230,12 +232,14 @@ impl LineState {
             template: message.template.and_then(TemplateIndex::new),
             planned: plan.state,
             told: State::Accepted,
+            named: message.answered,
         })
     }
 
-    /// A webhook with this status was answered 200.
-    pub(super) fn told(&mut self, message: u32, status: State, now: Duration) {
+    /// A webhook with this status, and perhaps with the message's token, was answered 200.
+    pub(super) fn told(&mut self, message: u32, status: State, token: bool, now: Duration) {
         let Some(message) = self.messages.get_mut(message) else { return };
+        message.named |= token;
         message.told_ms[told_index(status)].get_or_insert(short_millis(now));
         if status.rank() > message.told.rank() {
             *self.tally.told.of(message.told, message.code) -= 1;

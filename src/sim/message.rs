@@ -19,6 +19,8 @@ pub(super) struct Message {
     pub(super) template: Option<TemplateIndex>,
     pub(super) planned: State,
     pub(super) told: State,
+    /// Its sender can know which message it is: it got the answer, or a status with its token.
+    pub(super) named: bool,
 }
 
 /// The place of a template in the stand-in's list, plus 1.
@@ -98,6 +100,9 @@ pub struct MessageRecord {
     pub state: State,
     /// Where it ends.
     pub planned: State,
+    /// Its sender can know which message it is: it got the answer, or a status with its token that was answered 200. While
+    /// it is not named, statuses by its id alone can be matched with nothing.
+    pub named: bool,
     /// The code of its `failed` status, if it has one, even if it is delivered after that.
     pub code: Option<u32>,
     /// When it was accepted.

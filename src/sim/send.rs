@@ -139,6 +139,7 @@ impl Attempt<'_> {
             callback: message.callback(),
             template: message.template(),
             recipient: RecipientKey::of(message.callback(), message.to, message.template()),
+            answered: matches!(self.fault, None | Some(Fault::Held)),
         };
 
         let mut state = line.state();

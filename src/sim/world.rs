@@ -282,6 +282,7 @@ impl World {
             callback_data: message.callback.to_string(),
             state: message.told,
             planned: message.planned,
+            named: message.named,
             code: (message.code != 0).then_some(message.code),
             accepted_at: at(message.accepted_ms),
             sent_at: told(State::Sent),

@@ -38,23 +38,20 @@ impl Store {
         let mut failures = 0;
         while !stop.is_cancelled() {
             let asked = Instant::now();
-            let wait = match self.acquire(&[(right.clone(), 0)], worker, lease).await.as_deref() {
-                Ok([Some(epoch)]) => {
+            let wait = match self.acquire(&[(right.clone(), 0)], worker, lease).await {
+                Ok(epochs) => {
                     failures = 0;
-                    info!(duty, "duty taken up");
-                    tokio::select! {
-                        // First, so that a worker which slept past the end of its lease does not go on.
-                        biased;
-                        () = self.keep_lease(&right, worker, *epoch, lease, asked) => warn!(duty, "duty lost: its lease was not renewed in time"),
-                        () = work() => {
-                            if let Err(error) = self.release(&right, worker, *epoch).await {
-                                debug!(duty, %error, "duty not given back: its lease ends by itself");
-                            }
+                    if let [Some(epoch)] = epochs.as_slice() {
+                        info!(duty, "duty taken up");
+                        tokio::select! {
+                            // First, so that a worker which slept past the end of its lease does not go on.
+                            biased;
+                            () = self.keep_lease(&right, worker, *epoch, lease, asked) => warn!(duty, "duty lost"),
+                            () = work() => self.lay_down(&right, worker, *epoch).await,
                         }
                     }
-                    continue;
+                    lease / 4
                 }
-                Ok(_) => lease / 4,
                 Err(error) => {
                     failures += 1;
                     if failures == 1 {
@@ -67,6 +64,12 @@ impl Store {
         }
     }
 
+    async fn lay_down(&self, right: &Right, worker: &str, epoch: u64) {
+        if let Err(error) = self.release(right, worker, epoch).await {
+            debug!(?right, %error, "lease not given back: it ends by itself");
+        }
+    }
+
     /// Renews a lease that was asked for at `asked`. Returns when it is lost, or about to end.
     async fn keep_lease(&self, right: &Right, worker: &str, epoch: u64, lease: Duration, asked: Instant) {
         let mut end = asked + lease;
@@ -74,12 +77,9 @@ impl Store {
         loop {
             sleep_until(next.min(end)).await;
             let asked = Instant::now();
-            match timeout_at(end, self.acquire(&[(right.clone(), epoch)], worker, lease))
-                .await
-                .as_ref()
-                .map(Result::as_deref)
-            {
-                Ok(Ok([Some(_)])) => end = asked + lease,
+            let rights = [(right.clone(), epoch)];
+            match timeout_at(end, self.acquire(&rights, worker, lease)).await {
+                Ok(Ok(epochs)) if epochs == [Some(epoch)] => end = asked + lease,
                 // Redis is away: perhaps it is back before the lease ends.
                 Ok(Err(_)) if asked < end => {}
                 Ok(_) | Err(_) => return,

@@ -21,6 +21,8 @@ const FIELD: &str = "job";
 
 /// An entry as Redis gives it.
 type RawEntry = (String, Vec<Vec<u8>>);
+/// Streams with their entries; nothing instead of no entries.
+type RawStreams = Option<Vec<(String, Vec<RawEntry>)>>;
 
 /// An entry of the stream.
 #[derive(Clone, Debug)]
@@ -76,7 +78,7 @@ impl Store {
     pub async fn new_job(&self) -> Result<Option<JobEntry>> {
         let mut read = cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg(CONSUMER).arg("COUNT").arg(1).arg("STREAMS").arg(self.keys.jobs()).arg(">");
-        let streams: Option<Option<Vec<(String, Vec<RawEntry>)>>> = self.of_group("XREADGROUP jobs", &read).await?;
+        let streams: Option<RawStreams> = self.of_group("XREADGROUP jobs", &read).await?;
         let mut entries = streams.flatten().into_iter().flatten().flat_map(|(_, entries)| entries);
         Ok(entries.next().map(|(id, content)| JobEntry { id, content }))
     }

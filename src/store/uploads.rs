@@ -61,7 +61,10 @@ pub struct Batch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// It is committed, and its recipients count.
-    Done,
+    Done {
+        /// Recipients that this batch added.
+        accepted: u64,
+    },
     /// The campaign takes no recipients in this state.
     Closed(CampaignState),
     /// Another connection carries the same upload.
@@ -105,7 +108,8 @@ impl Store {
     /// said of a number that the campaign has, as JSON with `%d` for the row; `kept` is how long the record of the upload
     /// stays. Stores nothing.
     ///
-    /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such a campaign.
+    /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such
+    /// a campaign.
     pub async fn begin_upload(
         &self,
         campaign: CampaignId,
@@ -184,17 +188,18 @@ impl Upload {
                     Value::Int(numbers),
                     Value::Array(unused),
                 ] if kind == b"ok" => {
+                    let accepted = accepted.unsigned_abs();
                     self.numbers = numbers.unsigned_abs();
                     self.progress = UploadProgress {
                         taken: batch.taken,
                         digest: batch.digest,
                         done: batch.done,
-                        accepted: self.progress.accepted + accepted.unsigned_abs(),
+                        accepted: self.progress.accepted + accepted,
                         rejected: rejected.unsigned_abs(),
                     };
                     self.store.drain_outbox(self.campaign).await?;
                     self.drop_chunks(&places, unused).await?;
-                    return Ok(Admitted::Done);
+                    return Ok(Admitted::Done { accepted });
                 }
                 [Value::BulkString(kind), Value::Int(buckets), Value::Int(numbers)] if kind == b"grow" => {
                     self.buckets = u32::try_from(*buckets).unwrap_or(1);
@@ -242,7 +247,8 @@ impl Upload {
         Ok(Some(places))
     }
 
-    /// Drops the chunks (counted from 1) in which nobody became a recipient: an upload that only repeats another leaves nothing behind.
+    /// Drops the chunks (counted from 1) in which nobody became a recipient: an upload that only repeats another one
+    /// leaves nothing behind.
     async fn drop_chunks(&self, places: &[Place], unused: &[Value]) -> Result<()> {
         let mut drops = Pipeline::new();
         for index in unused {

@@ -7,7 +7,7 @@
 //! If the process dies: what was not answered is delivered again by Meta, and a fact applied twice changes nothing.
 //! Never: answers before the commit; keeps more than [`REQUESTS_MAX`] requests waiting.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, slice, sync::Arc, time::Duration};
 
 use ::metrics::Histogram;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -15,7 +15,6 @@ use tokio::sync::{
     mpsc::{self, error::TryRecvError},
     oneshot,
 };
-use tracing::{error, info, warn};
 
 use super::{Unavailable, aftercare::Aftercare, tally::Tally};
 use crate::{
@@ -80,8 +79,8 @@ impl Committer {
             return Ok(());
         }
         let (done, committed) = oneshot::channel();
-        self.requests.try_send(Request { facts, done }).map_err(|_| Unavailable)?;
-        committed.await.unwrap_or(Err(Unavailable))
+        self.requests.try_send(Request { facts, done }).map_err(|_| Unavailable::busy())?;
+        committed.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
     }
 }
 
@@ -120,8 +119,8 @@ impl Batch {
     }
 }
 
-/// What became of the facts of one part, and how many of its recipients are open; `None` where they were not committed.
-type Committed = Option<(Vec<Applied>, u64)>;
+/// What became of the facts of one part, and how many of its recipients are open.
+type Committed = Result<(Vec<Applied>, u64), Unavailable>;
 
 struct Commits {
     store: Store,
@@ -134,7 +133,6 @@ struct Commits {
 impl Commits {
     async fn run(self, mut waiting: mpsc::Receiver<Request>) {
         let mut on_their_way = FuturesUnordered::new();
-        let mut available = true;
         loop {
             tokio::select! {
                 request = waiting.recv(), if on_their_way.len() < COMMITS_MAX => {
@@ -144,10 +142,7 @@ impl Commits {
                     gather(&mut batch, &mut waiting);
                     on_their_way.push(self.commit(batch));
                 }
-                Some((batch, result)) = on_their_way.next() => {
-                    tell(&mut available, &result);
-                    self.finish(batch, result);
-                }
+                Some((batch, result)) = on_their_way.next() => self.finish(batch, result),
             }
         }
         while let Some((batch, result)) = on_their_way.next().await {
@@ -155,46 +150,38 @@ impl Commits {
         }
     }
 
-    async fn commit(&self, batch: Batch) -> (Batch, Result<Vec<Committed>, StoreError>) {
-        let result = match self.store.apply(&batch.parts, self.ids_kept).await {
-            Ok(committed) => Ok(committed.into_iter().map(Some).collect()),
-            Err(error @ StoreError::Unavailable(_)) => Err(error),
-            Err(_) => Ok(self.commit_one_by_one(&batch.parts).await),
+    async fn commit(&self, batch: Batch) -> (Batch, Vec<Committed>) {
+        let committed = match self.store.apply(&batch.parts, self.ids_kept).await {
+            Ok(committed) => committed.into_iter().map(Ok).collect(),
+            Err(cause @ StoreError::Unavailable(_)) => {
+                vec![Err(Unavailable::because(&cause)); batch.parts.len()]
+            }
+            Err(_) => self.commit_one_by_one(&batch.parts).await,
         };
-        (batch, result)
+        (batch, committed)
     }
 
     /// Something in Redis is not as it should be: then only those wait who need just that.
     async fn commit_one_by_one(&self, parts: &[(PartId, Vec<Fact>)]) -> Vec<Committed> {
         let mut results = Vec::with_capacity(parts.len());
         for part in parts {
-            match self.store.apply(std::slice::from_ref(part), self.ids_kept).await {
-                Ok(mut committed) => results.push(committed.pop()),
-                Err(error) => {
-                    error!(part.id = %part.0, %error, "statuses of a part can not be applied: meta delivers them again");
-                    results.push(None);
-                }
-            }
+            let committed = self.store.apply(slice::from_ref(part), self.ids_kept).await;
+            let committed = committed.map_err(|cause| Unavailable::because(&cause));
+            results.push(committed.and_then(|mut committed| committed.pop().ok_or_else(Unavailable::stopped)));
         }
         results
     }
 
-    fn finish(&self, batch: Batch, result: Result<Vec<Committed>, StoreError>) {
-        let Ok(committed) = result else {
-            for (_, done) in batch.requests {
-                let _ = done.send(Err(Unavailable));
-            }
-            return;
-        };
+    fn finish(&self, batch: Batch, committed: Vec<Committed>) {
         for (needs, done) in batch.requests {
-            let all = needs.iter().all(|&place| committed.get(place).is_some_and(Option::is_some));
+            let failed = needs.iter().find_map(|&place| committed[place].as_ref().err());
             // Who has gone away is delivered to again, and changes nothing by that.
-            let _ = done.send(if all { Ok(()) } else { Err(Unavailable) });
+            let _ = done.send(failed.map_or(Ok(()), |cause| Err(cause.clone())));
         }
         let now = self.clock.now();
         let mut tally = Tally::default();
         for ((part, facts), committed) in batch.parts.iter().zip(&committed) {
-            let Some((applied, open)) = committed else { continue };
+            let Ok((applied, open)) = committed else { continue };
             for (fact, applied) in facts.iter().zip(applied) {
                 self.count(fact, *applied, now, &mut tally);
             }
@@ -205,7 +192,7 @@ impl Commits {
         tally.record();
         for (place, at, words) in batch.words {
             let (part, facts) = &batch.parts[place];
-            let applied = committed.get(place).and_then(|committed| committed.as_ref()?.0.get(at));
+            let applied = committed[place].as_ref().ok().and_then(|(applied, _)| applied.get(at));
             // Of a part that is gone nothing may be written any more.
             if let (News::Failed(code), Some(Applied::Moved | Applied::Known)) = (facts[at].news, applied) {
                 self.aftercare.words(*part, code, words);
@@ -232,14 +219,4 @@ fn gather(batch: &mut Batch, waiting: &mut mpsc::Receiver<Request>) {
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
         }
     }
-}
-
-/// Says once that Redis went away, and once that it is back.
-fn tell(available: &mut bool, result: &Result<Vec<Committed>, StoreError>) {
-    match result {
-        Ok(_) if !*available => info!("webhooks are committed again"),
-        Err(error) if *available => warn!(%error, "webhooks can not be committed: meta is told to deliver them again"),
-        Ok(_) | Err(_) => {}
-    }
-    *available = result.is_ok();
 }

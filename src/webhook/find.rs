@@ -8,30 +8,31 @@
 //! for again: after one second, two, four, and so on until it is [`LOOK_FOR`] old.
 //!
 //! If the process dies: what was not answered is delivered again by Meta; what is parked, any process looks for.
-//! Never: looks for two groups of ids at once, so that ids which nobody knows cost Redis no more than that.
+//! Never: looks for two groups of ids at once, or for more than half of the time: ids that nobody knows are dear, and must not
+//! keep Redis from its work.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
-use tracing::warn;
+use tracing::debug;
 
 use super::{
     Unavailable,
     apply::{Committer, Placed},
-    directory::Directory,
+    directory::{Directory, Place},
     tally::Tally,
 };
 use crate::{
-    domain::{LineId, PartId, UnixMs, Wamid},
+    domain::{LineId, UnixMs, Wamid},
     ops::metrics::StatusResult,
     store::{
         Result, Store,
         clock::Clock,
         parked::Parked,
-        parts::{ClaimedRow, Fact, Fingerprint, News},
+        parts::{Fact, Fingerprint, News},
     },
 };
 
@@ -47,9 +48,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Parked statuses that are looked for at once.
 const PARKED_AT_ONCE: usize = 64;
-
-/// The part, the row and the send of a message.
-pub type Place = (PartId, ClaimedRow);
+/// A look that took longer is followed by a rest as long.
+const REST_FROM: Duration = Duration::from_millis(5);
 
 struct Request {
     line: LineId,
@@ -79,8 +79,8 @@ impl Finder {
     /// Where the messages `wamids` of `line` are; `None` for those that nobody knows.
     pub async fn find(&self, line: LineId, wamids: Vec<Wamid>) -> std::result::Result<Vec<Option<Place>>, Unavailable> {
         let (answer, found) = oneshot::channel();
-        self.requests.try_send(Request { line, wamids, answer }).map_err(|_| Unavailable)?;
-        found.await.unwrap_or(Err(Unavailable))
+        self.requests.try_send(Request { line, wamids, answer }).map_err(|_| Unavailable::busy())?;
+        found.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
     }
 }
 
@@ -101,17 +101,26 @@ impl Search {
     async fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
         let mut look_at = Instant::now();
         loop {
-            tokio::select! {
-                request = waiting.recv() => {
-                    let Some(request) = request else { break };
-                    self.answer(request, &mut waiting).await;
-                }
-                () = sleep_until(look_at) => {
+            let request = tokio::select! {
+                request = waiting.recv() => match request {
+                    Some(request) => Some(request),
+                    None => break,
+                },
+                () = sleep_until(look_at) => None,
+            };
+            let begun = Instant::now();
+            match request {
+                Some(request) => self.answer(request, &mut waiting).await,
+                None => {
                     if let Err(error) = self.look_for_parked().await {
-                        warn!(%error, "parked statuses are looked for later");
+                        debug!(%error, "parked statuses are looked for later");
                     }
                     look_at = Instant::now() + LOOK_EVERY;
                 }
+            }
+            let took = begun.elapsed();
+            if took > REST_FROM {
+                sleep(took).await;
             }
         }
     }
@@ -130,18 +139,20 @@ impl Search {
         for request in &requests {
             by_line.entry(request.line.clone()).or_default().extend(request.wamids.iter().cloned());
         }
-        let mut found = HashMap::new();
+        let mut found = HashMap::with_capacity(by_line.len());
         for (line, wamids) in by_line {
             let places = self.directory.find(&line, &wamids, self.clock.now()).await;
-            match places {
-                Ok(places) => found.extend([(line, wamids.into_iter().zip(places).collect::<HashMap<_, _>>())]),
-                Err(error) => warn!(line.id = %line, %error, "statuses without a token can not be looked up"),
-            }
+            let places = places.map_err(|cause| Unavailable::because(&cause));
+            found.insert(line, places.map(|places| wamids.into_iter().zip(places).collect::<HashMap<_, _>>()));
         }
         for Request { line, wamids, answer } in requests {
-            let places = found.get(&line).ok_or(Unavailable);
-            let places = places.map(|places| wamids.iter().map(|wamid| places.get(wamid).copied().flatten()).collect());
-            let _ = answer.send(places);
+            let places = found
+                .get(&line)
+                .map_or_else(|| Err(Unavailable::stopped()), |places| places.as_ref().map_err(Clone::clone));
+            let of_request = |places: &HashMap<Wamid, Option<Place>>| {
+                wamids.iter().map(|wamid| places.get(wamid).copied().flatten()).collect()
+            };
+            let _ = answer.send(places.map(of_request));
         }
     }
 

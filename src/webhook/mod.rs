@@ -22,7 +22,14 @@ pub mod receive;
 pub mod signature;
 pub mod tally;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -34,7 +41,7 @@ use axum::{
 };
 use serde::Deserialize;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use self::{
     aftercare::Aftercare,
@@ -47,16 +54,36 @@ use self::{
 use crate::{
     domain::{LineId, Secret, TokenKey, WabaId},
     ops::metrics::{self, WebhookKind, WebhookResult},
-    store::{Store, clock::Clock},
+    store::{Store, StoreError, clock::Clock},
 };
 
 /// How long a body may take to arrive. Meta sends it at once.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Redis did not do its part. What was asked for may have happened, or not: do it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("redis is not available, or too much waits for it")]
-pub struct Unavailable;
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(Arc<str>);
+
+impl Unavailable {
+    /// Because of `cause`. One that does not pass by itself is logged here, for it needs somebody.
+    fn because(cause: &StoreError) -> Self {
+        if !matches!(cause, StoreError::Unavailable(_)) {
+            error!(%cause, "a webhook can not be taken");
+        }
+        Self(cause.to_string().into())
+    }
+
+    /// Because as much waits as may.
+    fn busy() -> Self {
+        Self("too many webhooks wait for redis".into())
+    }
+
+    /// Because the task that does it is gone.
+    fn stopped() -> Self {
+        Self("the process stops".into())
+    }
+}
 
 /// What the webhooks need to know.
 #[derive(Clone, Debug)]
@@ -82,6 +109,8 @@ struct Shared {
     verifier: Verifier,
     body_bytes_max: usize,
     receiver: Receiver,
+    /// The last one was not taken: said once, not for each.
+    refusing: AtomicBool,
 }
 
 impl WebhookState {
@@ -103,7 +132,8 @@ impl WebhookState {
             tokio::join!(commits, search, care);
             Ok(())
         };
-        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, receiver })), task)
+        let refusing = AtomicBool::new(false);
+        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, receiver, refusing })), task)
     }
 }
 
@@ -166,7 +196,17 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         }
     };
     match shared.receiver.take(&payload).await {
-        Ok(()) => StatusCode::OK,
-        Err(Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+        Ok(()) => {
+            if shared.refusing.load(Ordering::Relaxed) && shared.refusing.swap(false, Ordering::Relaxed) {
+                info!("webhooks are taken again");
+            }
+            StatusCode::OK
+        }
+        Err(cause) => {
+            if !shared.refusing.swap(true, Ordering::Relaxed) {
+                warn!(%cause, "webhooks can not be taken: meta is told to deliver them again");
+            }
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }

@@ -11,12 +11,13 @@ use std::{
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     Unavailable,
     apply::{Committer, Placed},
-    find::{self, Finder, Place},
+    directory::Place,
+    find::{self, Finder},
     payload::{Change, Inbound, Messages, Payload, Status, TemplateChange, Word},
     tally::Tally,
 };
@@ -103,14 +104,23 @@ impl Receiver {
         for (at, change) in payload.changes.iter().enumerate() {
             match change {
                 Change::Messages(messages) => self.hear(at, messages, now, &mut heard, taking),
-                Change::Template(change) => taking.used[at] = self.take_template(change, now).await.map_err(gone)?,
+                Change::Template(change) => {
+                    taking.used[at] =
+                        self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
+                }
                 Change::Other | Change::Malformed => {}
             }
         }
         let (mut facts, mut unnamed) = (Vec::with_capacity(heard.len()), Vec::new());
         for heard in heard {
             match heard.token {
-                Some(token) if self.lines_of(token.part.campaign).await.map_err(gone)?.contains(heard.line) => {
+                Some(token)
+                    if self
+                        .lines_of(token.part.campaign)
+                        .await
+                        .map_err(|cause| Unavailable::because(&cause))?
+                        .contains(heard.line) =>
+                {
                     taking.used[heard.change] = true;
                     facts.push(heard.placed(token));
                 }
@@ -212,7 +222,10 @@ impl Receiver {
             }
         }
         if !parked.is_empty() {
-            self.store.park(&parked, find::next_look(now, now).unwrap_or(now)).await.map_err(gone)?;
+            self.store
+                .park(&parked, find::next_look(now, now).unwrap_or(now))
+                .await
+                .map_err(|cause| Unavailable::because(&cause))?;
             parked.iter().for_each(|status| taking.tally.add(News::Failed(status.code), StatusResult::Parked));
         }
         Ok(())
@@ -322,13 +335,4 @@ fn news(status: &Status<'_>) -> Option<News> {
         Word::Failed => Some(News::Failed(status.code)),
         Word::Other => None,
     }
-}
-
-/// The end of a request for which Redis did not do its part.
-fn gone(cause: StoreError) -> Unavailable {
-    match cause {
-        StoreError::Unavailable(_) => warn!(%cause, "a webhook can not be taken: meta is told to deliver it again"),
-        cause => error!(%cause, "a webhook can not be taken: meta is told to deliver it again"),
-    }
-    Unavailable
 }

@@ -4,16 +4,12 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
-    domain::{
-        Campaign, CampaignId, CampaignState, LineId, OnDoubt, PartId, Phone, Recipient, Secret, State, Template, Token,
-        TokenKey, UnixMs,
-    },
+    domain::{CampaignId, LineId, OnDoubt, PartId, Secret, State, Token, TokenKey, UnixMs},
     store::{
-        Address, Store,
-        campaigns::{CampaignRecord, Change},
+        Store,
+        campaigns::CampaignRecord,
         clock::Clock,
         parts::{Claim, ClaimedRow, PartCounts, Settled},
-        uploads::{Admitted, Batch},
     },
     webhook::{self, Settings, WebhookState},
 };
@@ -22,7 +18,7 @@ use sha2::Sha256;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::redis::TestRedis;
+use super::{redis::TestRedis, world};
 
 pub const APP_SECRET: &str = "app-secret-for-tests";
 pub const VERIFY_TOKEN: &str = "verify-me";
@@ -64,13 +60,7 @@ impl Hooks {
     pub async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
-        let address = Address {
-            url: redis.url().to_owned(),
-            namespace: "pregon".to_owned(),
-            timeout: Duration::from_secs(2),
-            connections: 8,
-        };
-        let store = Store::connect(&address).await.expect("a store");
+        let store = Store::connect(&world::address(&redis)).await.expect("a store");
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
         let key = store.token_key().await.expect("a key");
         let settings = Settings {
@@ -115,12 +105,8 @@ impl Hooks {
 
     /// A campaign with `n` recipients, launched, and all of them claimed: their messages, by line.
     pub async fn campaign(&self, lines: &[&str], n: u64) -> (CampaignId, HashMap<LineId, Vec<Message>>) {
-        let id = self.draft(lines, n).await;
-        let launched = self
-            .store
-            .change_campaign(id, &[CampaignState::Draft], CampaignState::Running, self.clock.now(), None)
-            .await;
-        assert_eq!(launched.expect("a launch"), Change::Done);
+        let id = world::campaign(&self.store, lines, n, OnDoubt::Hold).await;
+        world::launch(&self.store, id).await;
         let mut messages: HashMap<LineId, Vec<Message>> = HashMap::new();
         for (part, line) in self.record(id).await.parts {
             let claimed = self.claim(part).await;
@@ -128,36 +114,6 @@ impl Hooks {
         }
         assert_eq!(messages.values().map(Vec::len).sum::<usize>() as u64, n);
         (id, messages)
-    }
-
-    async fn draft(&self, lines: &[&str], n: u64) -> CampaignId {
-        let template: Template =
-            serde_json::from_str(include_str!("../fixtures/templates/static.json")).expect("a template");
-        let now = self.clock.now();
-        let campaign = Campaign {
-            id: CampaignId(ulid::Ulid::from_parts(now.0, rand::random())),
-            external_id: None,
-            name: "test".to_owned(),
-            template,
-            lines: lines.iter().map(|line| LineId::from(*line)).collect(),
-            start_at: None,
-            expires_at: None,
-            priority: 5,
-            on_doubt: OnDoubt::Hold,
-            created_at: now,
-        };
-        let (id, created) = self.store.create_campaign(&campaign).await.expect("a campaign");
-        assert!(created);
-        let weights = campaign.lines.iter().map(|line| (line.clone(), 1.0)).collect();
-        let kept = Duration::from_secs(60);
-        let opened = self.store.begin_upload(id, "u", weights, r#"{"row":%d}"#.to_owned(), kept).await;
-        let (mut upload, _) = opened.expect("an upload").expect("a campaign");
-        let recipient =
-            |n| Recipient { to: Phone::from_digits(5_491_100_000_000 + n).expect("a number"), values: Vec::new() };
-        let recipients = (0..n).map(|n| (n as u32, recipient(n))).collect();
-        let batch = Batch { recipients, rejections: Vec::new(), taken: n, digest: String::new(), done: true };
-        assert_eq!(upload.admit(batch).await.expect("a batch"), Admitted::Done);
-        id
     }
 
     /// Claims everything of a part that is due.
@@ -192,40 +148,19 @@ impl Hooks {
         self.store.campaign(id).await.expect("a store").expect("a campaign")
     }
 
-    /// The counters of a campaign; they agree with its state bytes.
+    /// The counters of a campaign, without states that nobody is in; they agree with its state bytes.
     pub async fn counts(&self, id: CampaignId) -> PartCounts {
-        let parts: Vec<PartId> = self.record(id).await.parts.into_iter().map(|(part, _)| part).collect();
-        let (mut sum, mut recounted) = (PartCounts::default(), HashMap::new());
-        for (part, counts) in parts.iter().zip(self.store.part_counts(&parts).await.expect("counts")) {
-            counts.by_state.iter().for_each(|(state, n)| *sum.by_state.entry(*state).or_default() += n);
-            counts.failures.iter().for_each(|(code, n)| *sum.failures.entry(*code).or_default() += n);
-            sum.details.extend(counts.details);
-            sum.recipients += counts.recipients;
-            sum.replied += counts.replied;
-            for byte in self.store.state_bytes(*part).await.expect("bytes") {
-                State::of(byte).into_iter().for_each(|state| *recounted.entry(state).or_default() += 1);
-            }
-        }
-        sum.by_state.retain(|_, n| *n > 0);
-        assert_eq!(sum.by_state, recounted, "counters and state bytes");
-        assert_eq!(sum.by_state.values().sum::<u64>(), sum.recipients);
-        sum
+        let record = self.record(id).await;
+        let mut counts = world::counts(&self.store, &record).await;
+        assert_eq!(counts.by_state, world::recount(&self.store, &record).await, "counters and state bytes");
+        assert_eq!(counts.by_state.values().sum::<u64>(), counts.recipients);
+        counts.by_state.retain(|_, n| *n > 0);
+        counts
     }
 
     /// How many recipients are in each state that has any.
     pub async fn by_state(&self, id: CampaignId) -> HashMap<State, u64> {
         self.counts(id).await.by_state
-    }
-
-    /// Waits until the campaign is as `wanted` says.
-    pub async fn until(&self, id: CampaignId, wanted: impl Fn(&CampaignRecord, &PartCounts) -> bool) {
-        let waiting = async {
-            while !wanted(&self.record(id).await, &self.counts(id).await) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let came = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-        assert!(came.is_ok(), "{:?} {:?}", self.record(id).await.state, self.counts(id).await);
     }
 
     /// Our token for the message.

@@ -3,8 +3,8 @@
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
 pub mod cutter;
-pub mod intake;
 pub mod hooks;
+pub mod intake;
 pub mod redis;
 pub mod world;
 

@@ -166,6 +166,7 @@ pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
         for (code, n) in counts.failures {
             *sum.failures.entry(code).or_default() += n;
         }
+        sum.details.extend(counts.details);
         sum.recipients += counts.recipients;
         sum.replied += counts.replied;
     }

@@ -15,8 +15,9 @@
 -- Again: the second call says {'moved'}: what the first did is in the upload's record and in the outbox.
 local campaign, upload, rejections, outbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local at = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers')
-if at[1] ~= 'draft' and at[1] ~= 'scheduled' then return { 'state', at[1] or '' } end
+-- Before the state: the other connection may have brought the whole upload, and the campaign was launched since.
 if (redis.call('HGET', upload, 'taken') or '0') ~= ARGV[3] then return { 'moved' } end
+if at[1] ~= 'draft' and at[1] ~= 'scheduled' then return { 'state', at[1] or '' } end
 local buckets, in_index = tonumber(at[2]), tonumber(at[3])
 if at[2] ~= ARGV[1] or in_index + #ARGV[11] / 13 > buckets * ARGV[2] then return { 'grow', buckets, in_index } end
 

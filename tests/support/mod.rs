@@ -4,11 +4,20 @@
 
 pub mod cutter;
 pub mod hooks;
+pub mod hostile;
 pub mod intake;
 pub mod redis;
+pub mod server;
 pub mod world;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// An HTTP client, without the environment's proxy.
+pub fn http_client() -> reqwest::Client {
+    // reqwest asks for a provider even where no TLS is spoken. An error means that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
 
 /// The seed of a test's randomness, printed: `PREGON_TEST_SEED=7` runs it again with the same.
 pub fn seed() -> u64 {

@@ -1,0 +1,266 @@
+//! `pregon serve` as a process, and its public API as a backend calls it.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, header::CONTENT_TYPE};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    hooks::{APP_SECRET, VERIFY_TOKEN},
+    redis::TestRedis,
+};
+
+const KEY: &str = "key-for-tests";
+
+/// What every process of an installation is told.
+pub struct Installation {
+    dir: TempDir,
+    text: String,
+}
+
+impl Installation {
+    /// Lines of WABA 2001 with their rates, on `redis`, sending to `meta`. `dispatch`: further keys of `[dispatch]`.
+    pub fn new(redis: &TestRedis, meta: &str, lines: &[(&str, f64)], dispatch: &str) -> Self {
+        let mut text = format!(
+            r#"
+id_retention = "1d"
+[redis]
+url = "{}"
+timeout = "1s"
+[graph]
+base_url = "{meta}"
+timeout = "5s"
+connect_timeout = "2s"
+[http]
+listen = "127.0.0.1:0"
+api_keys = [{{ name = "test", secret = {{ env = "PREGON_TEST_KEY" }} }}]
+[ops]
+listen = "127.0.0.1:0"
+[webhook]
+verify_token = {{ env = "PREGON_TEST_VERIFY_TOKEN" }}
+app_secret = {{ env = "PREGON_TEST_APP_SECRET" }}
+[dispatch]
+headroom = 0.0
+lease = "3s"
+{dispatch}
+[dispatch.retry]
+initial = "50ms"
+max = "500ms"
+attempts = 15
+[shutdown]
+grace = "20s"
+[log]
+format = "json"
+[[business]]
+id = "1001"
+[[waba]]
+id = "2001"
+business = "1001"
+access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
+"#,
+            redis.url()
+        );
+        for (line, rate) in lines {
+            text.push_str(&format!("[[line]]\nid = \"{line}\"\nwaba = \"2001\"\nmessages_per_second = {rate}\n"));
+        }
+        Self { dir: tempfile::tempdir().expect("a directory"), text }
+    }
+
+    /// Starts a process with these roles, and waits until it serves.
+    pub async fn serve(&self, name: &str, roles: &str) -> Server {
+        let config = self.dir.path().join("pregon.toml");
+        std::fs::write(&config, &self.text).expect("the configuration");
+        let log = self.dir.path().join(format!("{name}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_pregon"))
+            .args(["serve", "--roles", roles, "--config"])
+            .arg(&config)
+            .env("PREGON_TEST_KEY", KEY)
+            .env("PREGON_TEST_VERIFY_TOKEN", VERIFY_TOKEN)
+            .env("PREGON_TEST_APP_SECRET", APP_SECRET)
+            .env("PREGON_TEST_ACCESS_TOKEN", "token-2001")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log"))
+            .spawn()
+            .expect("the process");
+        let mut server = Server { child, log, url: String::new(), worker: String::new() };
+        let serving = server.said("serving").await;
+        let http = serving["http"].as_str().unwrap_or_default();
+        server.url = format!("http://{}", http.trim_start_matches("Some(").trim_end_matches(')'));
+        server.worker = serving["worker"].as_str().expect("the name of the worker").to_owned();
+        server
+    }
+}
+
+/// A process that runs. Dropped, it is killed.
+pub struct Server {
+    child: Child,
+    log: PathBuf,
+    url: String,
+    /// The name under which it holds leases.
+    pub worker: String,
+}
+
+impl Server {
+    /// The calls of its API.
+    pub fn api(&self) -> Api {
+        Api { http: super::http_client(), url: self.url.clone() }
+    }
+
+    /// Where Meta tells it statuses.
+    pub fn webhook(&self) -> String {
+        format!("{}/webhooks/meta", self.url)
+    }
+
+    /// Sends it a signal: `TERM`, `STOP`, `CONT`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid]).status();
+        assert!(sent.expect("a shell").success(), "SIG{name} to {pid}");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut ended = None;
+        super::until("the process ends", async || {
+            ended = self.child.try_wait().expect("a process of ours");
+            ended.is_some()
+        })
+        .await;
+        ended.expect("it ended")
+    }
+
+    /// The first line of its log with this message.
+    async fn said(&mut self, message: &str) -> Value {
+        let mut found = None;
+        super::until(message, async || {
+            if let Some(status) = self.child.try_wait().expect("a process of ours") {
+                panic!("it ended with {status}:\n{}", self.log());
+            }
+            let log = self.log();
+            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            found = lines.find(|line| line["message"] == message);
+            found.is_some()
+        })
+        .await;
+        found.expect("it was said")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of {}:\n{}", self.worker, self.log());
+        }
+    }
+}
+
+/// The public API.
+#[derive(Clone)]
+pub struct Api {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Api {
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let mut request = self.http.request(method, format!("{}/v1/{path}", self.url)).bearer_auth(KEY);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call(Method::GET, path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    pub async fn post(&self, path: &str) -> Value {
+        let (status, body) = self.call(Method::POST, path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// A draft of `order_update` on `lines` for the numbers `to`. `more`: further keys of the campaign.
+    pub async fn draft(&self, lines: &[&str], to: impl Iterator<Item = u64>, more: Value) -> String {
+        let mut new =
+            json!({"name": "test", "template": {"name": "order_update", "language": "es_AR"}, "lines": lines});
+        new.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        // The templates are read from Meta just after the start.
+        let mut id = String::new();
+        super::until("a campaign is taken", async || {
+            let (status, body) = self.call(Method::POST, "campaigns", Some(new.clone())).await;
+            id = body["id"].as_str().unwrap_or_default().to_owned();
+            assert!(status == 201 || body["type"].as_str().is_some(), "{status} {body}");
+            status == 201
+        })
+        .await;
+        let mut csv = String::from("to,1,2\n");
+        let mut n = 0;
+        for to in to {
+            csv.push_str(&format!("+{to},Maria,A-{to}\n"));
+            n += 1;
+        }
+        let request = self.http.post(format!("{}/v1/campaigns/{id}/recipients", self.url)).bearer_auth(KEY);
+        let answer = request.header(CONTENT_TYPE, "text/csv").body(csv).send().await.expect("an answer");
+        let uploaded: Value = answer.json().await.expect("JSON");
+        assert_eq!(uploaded["accepted"], n, "{uploaded}");
+        id
+    }
+
+    /// The same, launched.
+    pub async fn campaign(&self, lines: &[&str], to: impl Iterator<Item = u64>, more: Value) -> String {
+        let id = self.draft(lines, to, more).await;
+        self.post(&format!("campaigns/{id}/launch")).await;
+        id
+    }
+
+    /// Waits until the campaign is in `state`; gives it.
+    pub async fn reaches(&self, id: &str, state: &str, patience: Duration) -> Value {
+        let began = Instant::now();
+        loop {
+            let campaign = self.get(&format!("campaigns/{id}")).await;
+            if campaign["state"] == state {
+                return campaign;
+            }
+            assert!(began.elapsed() < patience, "not {state} after {patience:?}: {campaign}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Every recipient of a campaign, page by page.
+    pub async fn recipients(&self, id: &str) -> Vec<Value> {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("campaigns/{id}/recipients?limit=500&cursor={cursor}")).await;
+            all.extend(page["recipients"].as_array().expect("a list").iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => return all,
+            }
+        }
+    }
+
+    /// Who owns each line, by the line's id.
+    pub async fn owners(&self) -> Vec<(String, Option<String>)> {
+        let lines = self.get("lines").await;
+        let owner =
+            |line: &Value| (line["id"].as_str().expect("an id").to_owned(), line["owner"].as_str().map(str::to_owned));
+        lines["lines"].as_array().expect("a list").iter().map(owner).collect()
+    }
+}

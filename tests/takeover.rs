@@ -1,0 +1,235 @@
+//! Invariants 1, 2 and 3 while workers and Redis come and go: two processes, three lines of 80 messages a second.
+//!
+//! One test at a time: they measure rates.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use pregon::{
+    stats::{self, Tally},
+    store::Store,
+};
+use serde_json::{Value, json};
+use support::{
+    hostile::{self, Arrival, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
+    redis::TestRedis,
+    server::{Api, Installation, Server},
+    world,
+};
+use tokio::sync::Mutex;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+const RECIPIENTS: u64 = 3_000;
+const FIRST: u64 = 5_491_150_000_000;
+const LINES: [&str; 3] = ["3001", "3002", "3003"];
+/// 5 % above the 80 that a line allows.
+const WORST_SECOND_MAX: usize = 84;
+/// What a line has claimed and not sent: two claims of what goes in 50 ms.
+const CLAIMED_MAX: usize = 8;
+
+/// Takes every message, and tells of those to even numbers that they were sent.
+struct EvenSent;
+
+impl Conduct for EvenSent {
+    fn send(&mut self, sent: Sent, courier: &Courier) -> Reply {
+        let wamid = hostile::wamid(&sent.to, 1);
+        let answer = hostile::accepted(&sent.to, &wamid);
+        if is_even(&sent.to) {
+            let Sent { line, to, token } = sent;
+            let status = Status { line, to, wamid, token: Some(token), word: "sent".into() };
+            courier.tell(Duration::from_millis(100), status);
+        }
+        Reply::of(answer, Duration::from_millis(20))
+    }
+}
+
+fn is_even(to: &str) -> bool {
+    to.parse::<u64>().expect("a number").is_multiple_of(2)
+}
+
+/// Two processes: `first` sends and nothing else, `second` does everything.
+struct Pair {
+    redis: TestRedis,
+    meta: Meta,
+    first: Server,
+    second: Server,
+    api: Api,
+    id: String,
+    /// Lines of `first` when the campaign began.
+    lines_of_first: usize,
+}
+
+impl Pair {
+    /// Starts both, waits until each has a line, and launches the campaign.
+    async fn start() -> Self {
+        let seed = support::seed();
+        let redis = TestRedis::start().await;
+        let meta = Meta::start(EvenSent, seed);
+        let lines = LINES.map(|line| (line, 80.0));
+        let installation = Installation::new(&redis, &meta.url(), &lines, "doubt_deadline = \"6s\"");
+        let first = installation.serve("first", "dispatch").await;
+        let second = installation.serve("second", "api,webhook,dispatch").await;
+        meta.tells(second.webhook());
+        let api = second.api();
+        let mut lines_of_first = 0;
+        support::until("both have lines", async || {
+            let owners = api.owners().await;
+            let of = |worker: &str| owners.iter().filter(|(_, owner)| owner.as_deref() == Some(worker)).count();
+            lines_of_first = of(&first.worker);
+            lines_of_first > 0 && of(&second.worker) > 0 && owners.iter().all(|(_, owner)| owner.is_some())
+        })
+        .await;
+        let id = api.campaign(&LINES, FIRST..FIRST + RECIPIENTS, json!({})).await;
+        Self { redis, meta, first, second, api, id, lines_of_first }
+    }
+
+    async fn sent(&self, requests: usize) {
+        support::until("messages are sent", async || self.meta.requests() >= requests).await;
+    }
+
+    /// Waits until all lines are the worker's.
+    async fn all_lines_are_of(&self, worker: &str) {
+        support::until("the other has all lines", async || {
+            self.api.owners().await.iter().all(|(_, owner)| owner.as_deref() == Some(worker))
+        })
+        .await;
+    }
+
+    /// Waits for the end of the campaign and of its statuses, and checks what holds whatever happened. Gives the arrivals, and
+    /// the recipients by their number.
+    async fn end(&self) -> (Vec<Arrival>, BTreeMap<String, String>) {
+        let completed = self.api.reaches(&self.id, "completed", Duration::from_secs(120)).await;
+        support::until("every status is told", async || self.meta.is_idle()).await;
+        let arrivals = self.meta.arrivals();
+        let mut messages: HashMap<&str, u64> = HashMap::new();
+        arrivals.iter().for_each(|arrival| *messages.entry(&arrival.to).or_default() += 1);
+        let twice: Vec<_> = messages.iter().filter(|(_, n)| **n > 1).collect();
+        assert!(twice.is_empty(), "two messages: {twice:?}");
+        for line in LINES {
+            let worst = worst_second(&arrivals, line);
+            println!("line {line}: {worst} in its worst second");
+            assert!(worst <= WORST_SECOND_MAX, "line {line} got {worst} messages within a second");
+        }
+
+        let campaign = self.api.get(&format!("campaigns/{}", self.id)).await;
+        let shown: BTreeMap<String, String> = self.api.recipients(&self.id).await.iter().map(standing).collect();
+        assert_eq!(shown.len() as u64, RECIPIENTS, "{completed}");
+        for (to, state) in &shown {
+            let arrived = messages.contains_key(to.as_str());
+            let fits = match state.as_str() {
+                "sent" => arrived && is_even(to),
+                "accepted" => arrived && !is_even(to),
+                // Only where Meta told nothing: it never had the message, or its answer was lost with the process.
+                "unknown" => !arrived || !is_even(to),
+                _ => false,
+            };
+            assert!(fits, "{to} is {state}, and its message arrived: {arrived}");
+        }
+        let mut by_state: BTreeMap<&str, u64> = BTreeMap::new();
+        shown.values().for_each(|state| *by_state.entry(state).or_default() += 1);
+        println!("{by_state:?}");
+        let counted = campaign["statistics"]["by_state"].as_object().expect("an object").iter();
+        let counted = counted.map(|(state, n)| (state.as_str(), n.as_u64().expect("a count"))).filter(|(_, n)| *n > 0);
+        assert_eq!(counted.collect::<BTreeMap<_, _>>(), by_state);
+
+        let store = Store::connect(&world::address(&self.redis)).await.expect("a store");
+        let record = store.campaign(self.id.parse().expect("an id")).await.expect("redis").expect("a campaign");
+        let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
+        let counters = Tally::of(&store.part_counts(&parts).await.expect("counters"));
+        assert_eq!(stats::recount(&store, &record).await.expect("state bytes"), counters);
+        (arrivals, shown)
+    }
+}
+
+fn standing(recipient: &Value) -> (String, String) {
+    let text = |key: &str| recipient[key].as_str().expect("text").to_owned();
+    (text("to").trim_start_matches('+').to_owned(), text("state"))
+}
+
+fn unknown(shown: &BTreeMap<String, String>) -> HashSet<&str> {
+    shown.iter().filter(|(_, state)| *state == "unknown").map(|(to, _)| to.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_worker_s_lines_are_finished_by_the_other_at_their_rate_and_nobody_gets_two_messages() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut pair = Pair::start().await;
+    pair.sent(RECIPIENTS as usize / 2).await;
+    pair.first.signal("KILL");
+    pair.first.ended().await;
+    let dead = Instant::now();
+    let (arrivals, shown) = pair.end().await;
+    pair.all_lines_are_of(&pair.second.worker).await;
+    let unknown = unknown(&shown);
+    let arrived: HashMap<&str, &Arrival> = arrivals.iter().map(|arrival| (arrival.to.as_str(), arrival)).collect();
+    for to in &unknown {
+        assert!(arrived.get(to).is_none_or(|arrival| arrival.earliest < dead), "{to} was sent by the one that lives");
+    }
+    let never_sent = unknown.iter().filter(|to| !arrived.contains_key(*to)).count();
+    // Besides what was claimed, two may have been under way to the socket.
+    assert!(never_sent <= (CLAIMED_MAX + 2) * pair.lines_of_first, "{never_sent} claimed and never sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_told_to_stop_leaves_nothing_in_doubt() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut pair = Pair::start().await;
+    pair.sent(RECIPIENTS as usize / 2).await;
+    pair.first.signal("TERM");
+    let ended = pair.first.ended().await;
+    assert_eq!(ended.code(), Some(0), "{}", pair.first.log());
+    let (arrivals, shown) = pair.end().await;
+    assert_eq!(arrivals.len() as u64, RECIPIENTS);
+    assert_eq!(unknown(&shown), HashSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_wakes_after_its_lease_sends_nothing_that_the_next_owner_sends() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let pair = Pair::start().await;
+    pair.sent(RECIPIENTS as usize / 3).await;
+    let stopped = Instant::now();
+    pair.first.signal("STOP");
+    pair.all_lines_are_of(&pair.second.worker).await;
+    pair.sent(RECIPIENTS as usize / 2).await;
+    pair.first.signal("CONT");
+    let woken = Instant::now();
+    let (arrivals, shown) = pair.end().await;
+    println!("asleep for {:?}", woken - stopped);
+    let arrived: HashMap<&str, &Arrival> = arrivals.iter().map(|arrival| (arrival.to.as_str(), arrival)).collect();
+    for to in unknown(&shown) {
+        // It was under way when the worker fell asleep, so that its answer may have come too late.
+        assert!(arrived.get(to).is_none_or(|arrival| arrival.earliest < woken), "{to}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_away_nothing_is_sent_but_what_was_claimed_and_then_it_goes_on() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut pair = Pair::start().await;
+    // Shorter and longer than a lease.
+    for (share, outage) in [(3, Duration::from_secs(1)), (2, Duration::from_secs(4))] {
+        pair.sent(RECIPIENTS as usize / share).await;
+        pair.redis.kill_hard().await;
+        let away = Instant::now();
+        tokio::time::sleep(outage).await;
+        let back = Instant::now();
+        pair.redis.restart().await;
+        let meanwhile =
+            pair.meta.arrivals().iter().filter(|arrival| arrival.earliest > away && arrival.latest < back).count();
+        println!("{meanwhile} sent while redis was away for {outage:?}");
+        assert!(meanwhile <= CLAIMED_MAX * LINES.len(), "{meanwhile} messages while redis was away");
+    }
+    let (arrivals, shown) = pair.end().await;
+    // No process ended: whatever Meta answered is known.
+    let arrived: HashSet<&str> = arrivals.iter().map(|arrival| arrival.to.as_str()).collect();
+    let unknown = unknown(&shown);
+    assert!(unknown.is_disjoint(&arrived), "answered and unknown");
+    // A claim whose answer was lost with Redis.
+    assert!(unknown.len() <= 2 * CLAIMED_MAX * LINES.len(), "{} claimed and never sent", unknown.len());
+}

@@ -8,10 +8,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{Router, body::Bytes, extract::State as Shared, http::StatusCode, routing::post};
+use deadpool_redis::redis::cmd;
 use pregon::{
+    dispatch::Settings,
     domain::{CampaignState, OnDoubt, State},
     store::Store,
 };
@@ -91,4 +94,34 @@ async fn a_throttled_message_keeps_its_attempts() {
         (Some(State::Accepted), 1),
         "three throttles, and still the first send"
     );
+}
+
+#[tokio::test]
+async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::default();
+    let url = meta.start(|_| None).await;
+    let id = world::campaign(&store, &["3001"], 1_000, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    // The lease outlives the pause: no newer epoch comes to put in doubt what was claimed.
+    let settings = Settings { lease: Duration::from_secs(30), ..world::settings() };
+    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 400.0)], settings).await;
+    support::until("messages are sent", async || meta.sent().0 > 100).await;
+    let mut connection = redis.connection().await;
+    // Longer than the time-out: calls that are under way, claims among them, go without an answer and take effect later.
+    let pause = world::address(&redis).timeout + Duration::from_millis(500);
+    let () = cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(pause.as_millis() as u64)
+        .arg("ALL")
+        .query_async(&mut connection)
+        .await
+        .expect("a pause");
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (1_000, 1), "recipients, and messages to one of them at most");
+    let counts = world::counts(&store, &record).await;
+    assert_eq!(counts.by_state[&State::Accepted], 1_000);
+    assert_eq!(counts.by_state, world::recount(&store, &record).await);
 }

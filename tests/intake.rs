@@ -323,8 +323,8 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
         .expect("a cut pause");
     let record = world.intake.act(id, Action::Pause).await.expect("paused");
     let part = record.parts[0].0;
-    let claim =
-        world.store().claim(part, 1, world.intake.clock.now(), 10, world.intake.clock.now()).await.expect("a claim");
+    let now = world.intake.clock.now();
+    let claim = world.store().claim(part, &support::claim_wish(1, now, 10, now)).await.expect("a claim");
     assert!(matches!(claim, Claim::Held { .. }), "{claim:?}");
 }
 

@@ -41,7 +41,7 @@ use crate::{
     store::{
         Store, StoreError,
         clock::Clock,
-        parts::{Claim, ClaimedRow, Settled},
+        parts::{Claim, ClaimWish, ClaimedRow, Settled},
     },
 };
 
@@ -129,7 +129,7 @@ enum Done {
     Refreshed(Result<Refresh, StoreError>),
     Claimed(PartId, Result<Claimed, StoreError>),
     Doubts(PartId, Result<(Option<UnixMs>, u64), StoreError>),
-    Expired(PartId, Result<u64, StoreError>),
+    Expired(PartId, Vec<ClaimedRow>, Result<u64, StoreError>),
     Finished(PartId, Result<(), StoreError>),
 }
 
@@ -159,6 +159,11 @@ pub struct Runner {
     outcomes: Outcomes,
     outcomes_since: Option<Instant>,
     finished: HashSet<PartId>,
+    /// Parts of which a claim was not answered: they may have rows in flight that nobody here knows of.
+    unsure: HashSet<PartId>,
+    /// Rows whose attempt is on its way.
+    sending: HashSet<(PartId, u16)>,
+    claims: u64,
     noted: HashSet<(PartId, u32)>,
     holds_here: HashMap<HoldScope, (Hold, Instant)>,
     refresh_wanted: bool,
@@ -190,6 +195,9 @@ impl Runner {
             outcomes: HashMap::new(),
             outcomes_since: None,
             finished: HashSet::new(),
+            unsure: HashSet::new(),
+            sending: HashSet::new(),
+            claims: 0,
             noted: HashSet::new(),
             holds_here: HashMap::new(),
             refresh_wanted: true,
@@ -223,9 +231,10 @@ impl Runner {
                 self.give_back(|_| true);
             }
             while let Some(ready) = self.next_to_send(now, attempts.len()) {
+                self.sending.insert((ready.part, ready.claimed.row));
                 attempts.push(self.attempt(ready));
             }
-            if !redis_busy && let Some(call) = self.next_call(now) {
+            if !redis_busy && let Some(call) = self.next_call(now, settling_busy) {
                 (redis, redis_busy) = (Some(call).into(), true);
             }
             if !settling_busy && let Some(outcomes) = self.outcomes_to_settle(now) {
@@ -295,6 +304,7 @@ impl Runner {
         let (instant, now) = (Instant::now(), self.setup.clock.now());
         self.slots.done(instant);
         let Attempt { part, claimed, outcome } = attempt;
+        self.sending.remove(&(part, claimed.row));
         let (settled, consequence) = settle::settle(&outcome, claimed.send, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
@@ -490,7 +500,7 @@ impl Runner {
     }
 
     /// The next thing to ask of Redis, if any.
-    fn next_call(&mut self, now: Instant) -> Option<LocalBoxFuture<'static, Done>> {
+    fn next_call(&mut self, now: Instant, settling: bool) -> Option<LocalBoxFuture<'static, Done>> {
         if self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
@@ -519,6 +529,10 @@ impl Runner {
         }
         let held = self.line_is_held(clock);
         self.held_since = held.then(|| self.held_since.unwrap_or(now));
+        // What is in flight can be compared with what this runner knows of only while nothing is being settled.
+        if let Some(&part) = self.unsure.iter().next() {
+            return (!settling).then(|| self.claim(part, 0));
+        }
         self.metrics.held_seconds.set(self.held_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
         let may_claim = !held && self.reachable_at.is_none_or(|at| now >= at) && self.setup.lease.holds(now);
         let holds = self.holds(clock);
@@ -558,7 +572,11 @@ impl Runner {
                     self.put(part, claimed, Settled::Back { at: now });
                 }
             }
-            Done::Claimed(_, Err(error)) => self.redis_failed("nothing could be claimed", &error),
+            Done::Claimed(part, Err(error)) => {
+                // It may have been claimed all the same.
+                self.unsure.insert(part);
+                self.redis_failed("nothing could be claimed", &error);
+            }
             Done::Doubts(part, Ok((next, open))) => {
                 self.backlog.set_doubt(part, next);
                 self.backlog.due(part, now);
@@ -567,13 +585,14 @@ impl Runner {
                 }
             }
             Done::Doubts(_, Err(error)) => self.redis_failed("doubts could not be ended", &error),
-            Done::Expired(part, Ok(open)) => {
+            Done::Expired(part, in_flight, Ok(open)) => {
+                self.recover(part, in_flight);
                 self.backlog.shut(part);
                 if open == 0 {
                     self.finished.insert(part);
                 }
             }
-            Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
+            Done::Expired(_, _, Err(error)) => self.redis_failed("recipients could not be expired", &error),
             Done::Finished(part, Ok(())) => {
                 self.finished.remove(&part);
                 self.backlog.remove(part);
@@ -589,14 +608,19 @@ impl Runner {
         self.redis_again_at = Some(Instant::now() + REDIS_PAUSE);
     }
 
-    fn claim(&self, part: PartId, limit: usize) -> LocalBoxFuture<'static, Done> {
+    fn claim(&mut self, part: PartId, limit: usize) -> LocalBoxFuture<'static, Done> {
+        self.claims += 1;
         let (store, now, epoch) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.lease.epoch);
         let (key, recipients) = (self.setup.token_key, self.recipients.clone());
         let doubt_until = now.after(self.setup.settings.doubt_deadline);
+        let list = self.unsure.contains(&part);
+        let wish = ClaimWish { epoch, number: self.claims, now, limit, doubt_until, list };
         let plan = self.backlog.plan(part.campaign);
         Box::pin(async move {
-            let claim = match store.claim(part, epoch, now, limit, doubt_until).await {
-                Ok(Claim::Expired) => return Done::Expired(part, store.sweep(part, State::Expired, now).await),
+            let claim = match store.claim(part, &wish).await {
+                Ok(Claim::Expired { in_flight }) => {
+                    return Done::Expired(part, in_flight, store.sweep(part, State::Expired, now).await);
+                }
                 Ok(claim) => claim,
                 Err(error) => return Done::Claimed(part, Err(error)),
             };
@@ -624,8 +648,9 @@ impl Runner {
 
     fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<(ClaimedRow, Bytes)>) {
         match claim {
-            Claim::Rows { next_due, next_doubt, fresh, open, .. } => {
+            Claim::Rows { next_due, next_doubt, fresh, open, in_flight, .. } => {
                 self.redis_failing = false;
+                self.recover(part, in_flight);
                 let now = self.setup.clock.now();
                 self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt, now);
                 self.ready.extend(messages.into_iter().map(|(claimed, body)| Ready { part, claimed, body }));
@@ -638,18 +663,41 @@ impl Runner {
                     self.give_back_held();
                 }
             }
-            Claim::Held { next_doubt, open } => {
+            Claim::Held { next_doubt, open, in_flight } => {
+                self.recover(part, in_flight);
                 self.backlog.shut(part);
                 self.backlog.set_doubt(part, next_doubt);
                 if open == 0 {
                     self.finished.insert(part);
                 }
             }
-            Claim::Expired => self.backlog.shut(part),
+            // Nobody else claims in this epoch: an older claim of this runner was still on its way, and a newer one is asked for.
+            Claim::Late => {}
+            Claim::Expired { in_flight } => self.recover(part, in_flight),
             Claim::Fenced { epoch } => {
                 warn!(line.id = %self.setup.line.id, epoch, "another worker has the line");
                 self.setup.lease.lost();
             }
+        }
+    }
+
+    /// Gives back what is in flight and unknown here: a claim brought it whose answer was lost, so it was certainly not sent.
+    fn recover(&mut self, part: PartId, in_flight: Vec<ClaimedRow>) {
+        if !self.unsure.remove(&part) || in_flight.is_empty() {
+            return;
+        }
+        let ready: HashSet<u16> =
+            self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed.row).collect();
+        let ended: HashSet<u16> =
+            self.outcomes.get(&part).into_iter().flatten().map(|(claimed, _)| claimed.row).collect();
+        let at = self.setup.clock.now();
+        let known = |row: u16| ready.contains(&row) || ended.contains(&row) || self.sending.contains(&(part, row));
+        let unknown: Vec<ClaimedRow> = in_flight.into_iter().filter(|claimed| !known(claimed.row)).collect();
+        if !unknown.is_empty() {
+            info!(line.id = %self.setup.line.id, part = %part, n = unknown.len(), "rows of a claim without an answer were given back");
+        }
+        for claimed in unknown {
+            self.put(part, claimed, Settled::Back { at });
         }
     }
 

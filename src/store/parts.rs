@@ -25,6 +25,23 @@ pub struct ClaimedRow {
     pub send: u8,
 }
 
+/// What a claim asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimWish {
+    /// The epoch of the caller's lease on the line.
+    pub epoch: u64,
+    /// Rises with each claim of the epoch: one that was overtaken on its way claims nothing.
+    pub number: u64,
+    /// The time.
+    pub now: UnixMs,
+    /// Rows at most; with 0 it only looks, and takes the part over.
+    pub limit: usize,
+    /// The deadline for what an older epoch left in flight.
+    pub doubt_until: UnixMs,
+    /// Tell what is in flight.
+    pub list: bool,
+}
+
 /// What a claim brought.
 #[derive(Debug)]
 pub enum Claim {
@@ -40,6 +57,8 @@ pub enum Claim {
         fresh: u64,
         /// Recipients pending, retrying, in flight or in doubt.
         open: u64,
+        /// What was in flight before, if that was asked for.
+        in_flight: Vec<ClaimedRow>,
     },
     /// The campaign is not running.
     Held {
@@ -47,9 +66,16 @@ pub enum Claim {
         next_doubt: Option<UnixMs>,
         /// Recipients pending, retrying, in flight or in doubt.
         open: u64,
+        /// What was in flight before, if that was asked for.
+        in_flight: Vec<ClaimedRow>,
     },
     /// Its `expires_at` has passed.
-    Expired,
+    Expired {
+        /// What was in flight before, if that was asked for.
+        in_flight: Vec<ClaimedRow>,
+    },
+    /// A later claim overtook this one on its way: it claimed nothing.
+    Late,
     /// A newer epoch owns the line.
     Fenced {
         /// That epoch.
@@ -169,17 +195,11 @@ pub struct PartRows {
 }
 
 impl Store {
-    /// Claims up to `limit` rows; with 0 it only looks, and takes the part over. `doubt_until`: the deadline for what an older epoch left in flight.
+    /// Claims rows of a part for sending.
     ///
-    /// Errors: after `Unavailable` rows may be in flight that nobody sends; the next epoch puts them in doubt.
-    pub async fn claim(
-        &self,
-        part: PartId,
-        epoch: u64,
-        now: UnixMs,
-        limit: usize,
-        doubt_until: UnixMs,
-    ) -> Result<Claim> {
+    /// Errors: after `Unavailable` rows may be in flight that nobody sends: the next claim asks for the list, and who it does
+    /// not know is given back.
+    pub async fn claim(&self, part: PartId, wish: &ClaimWish) -> Result<Claim> {
         let keys = [
             self.keys.part(part),
             self.keys.states(part),
@@ -187,7 +207,13 @@ impl Store {
             self.keys.retry(part),
             self.keys.doubt(part),
         ];
-        let call = Call::new(&script::CLAIM, &keys).arg(epoch).arg(now.0).arg(limit).arg(doubt_until.0);
+        let call = Call::new(&script::CLAIM, &keys)
+            .arg(wish.epoch)
+            .arg(wish.now.0)
+            .arg(wish.limit)
+            .arg(wish.doubt_until.0)
+            .arg(wish.number)
+            .arg(u8::from(wish.list));
         let answer: Vec<Value> = self.call(call).await?;
         read_claim(answer)
             .ok_or_else(|| StoreError::Refused { operation: "claim", message: "unexpected answer".into() })
@@ -400,35 +426,42 @@ fn time(ms: i64) -> Option<UnixMs> {
 fn read_claim(answer: Vec<Value>) -> Option<Claim> {
     let mut fields = answer.into_iter();
     let Value::BulkString(kind) = fields.next()? else { return None };
-    let mut number = || match fields.next() {
-        Some(Value::Int(n)) => Some(n),
-        _ => None,
-    };
     match kind.as_slice() {
-        b"held" => Some(Claim::Held { next_doubt: time(number()?), open: number()?.unsigned_abs() }),
-        b"expired" => Some(Claim::Expired),
-        b"fenced" => Some(Claim::Fenced { epoch: number()?.unsigned_abs() }),
+        b"held" => {
+            let (next_doubt, open) = (time(int(fields.next())?), int(fields.next())?.unsigned_abs());
+            Some(Claim::Held { next_doubt, open, in_flight: packed_rows(fields.next())? })
+        }
+        b"expired" => Some(Claim::Expired { in_flight: packed_rows(fields.next())? }),
+        b"late" => Some(Claim::Late),
+        b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs() }),
         b"claimed" => {
-            let (start, count) = (number()?, number()?);
-            let Value::BulkString(packed) = fields.next()? else { return None };
-            let mut number = || match fields.next() {
-                Some(Value::Int(n)) => Some(n),
-                _ => None,
-            };
-            let others = packed.as_chunks::<3>().0.iter();
-            let mut rows: Vec<ClaimedRow> =
-                others.map(|&[low, high, send]| ClaimedRow { row: u16::from_le_bytes([low, high]), send }).collect();
+            let (start, count) = (int(fields.next())?, int(fields.next())?);
+            let mut rows = packed_rows(fields.next())?;
             rows.extend((start..start + count).map(|row| ClaimedRow { row: row as u16, send: 1 }));
             Some(Claim::Rows {
                 rows,
-                next_due: time(number()?),
-                next_doubt: time(number()?),
-                fresh: number()?.unsigned_abs(),
-                open: number()?.unsigned_abs(),
+                next_due: time(int(fields.next())?),
+                next_doubt: time(int(fields.next())?),
+                fresh: int(fields.next())?.unsigned_abs(),
+                open: int(fields.next())?.unsigned_abs(),
+                in_flight: packed_rows(fields.next())?,
             })
         }
         _ => None,
     }
+}
+
+fn int(field: Option<Value>) -> Option<i64> {
+    match field {
+        Some(Value::Int(n)) => Some(n),
+        _ => None,
+    }
+}
+
+fn packed_rows(field: Option<Value>) -> Option<Vec<ClaimedRow>> {
+    let Some(Value::BulkString(packed)) = field else { return None };
+    let row = |&[low, high, send]: &[u8; 3]| ClaimedRow { row: u16::from_le_bytes([low, high]), send };
+    Some(packed.as_chunks::<3>().0.iter().map(row).collect())
 }
 
 fn read_counts(hash: &HashMap<String, String>) -> PartCounts {

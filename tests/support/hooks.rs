@@ -121,7 +121,8 @@ impl Hooks {
         let now = self.clock.now();
         let mut messages = Vec::new();
         loop {
-            let claim = self.store.claim(part, 1, now, 1_000, now.after(IDS_KEPT)).await.expect("a claim");
+            let claim =
+                self.store.claim(part, &super::claim_wish(1, now, 1_000, now.after(IDS_KEPT))).await.expect("a claim");
             let Claim::Rows { rows, .. } = claim else { panic!("{claim:?}") };
             if rows.is_empty() {
                 return messages;

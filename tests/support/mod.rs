@@ -10,7 +10,12 @@ pub mod redis;
 pub mod server;
 pub mod world;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use pregon::{domain::UnixMs, store::parts::ClaimWish};
 
 /// An HTTP client, without the environment's proxy.
 pub fn http_client() -> reqwest::Client {
@@ -26,6 +31,13 @@ pub fn seed() -> u64 {
     let seed = std::env::var("PREGON_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(any);
     println!("PREGON_TEST_SEED={seed}");
     seed
+}
+
+/// A claim as the owner in `epoch` would make it: each with a higher number than the one before.
+pub fn claim_wish(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimWish {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
+    ClaimWish { epoch, number, now, limit, doubt_until, list: false }
 }
 
 /// Waits until `holds` gives true. Panics with `what` if that takes far longer than it may.

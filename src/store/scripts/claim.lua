@@ -1,37 +1,53 @@
 -- Claims rows of a part for sending: first those that are due again, then fresh ones in their order.
 --
 -- KEYS  meta, state, history, retry, doubt
--- ARGV  epoch of the caller's lease, now (ms), limit, deadline (ms) for what an older epoch left in flight
+-- ARGV  epoch of the caller's lease, now (ms), limit, deadline (ms) for what an older epoch left in flight,
+--       number of the claim: rises with each claim of an epoch; list: 1 to be told what is in flight
 -- Gives {'claimed', start, count, packed, next due, next doubt, fresh left, open}: `count` fresh rows from `start` (send 1), and
 --       packed rows (u16 row, u8 send) for the others; -1 where nothing is due; or {'held', next doubt, open}, {'expired'},
 --       {'fenced', epoch}. With a limit of 0 it only looks, and takes the part over.
--- Again: a lost answer leaves the rows in flight; the next epoch puts them in doubt.
+--       With a list the first three end with the rows in flight, packed the same way.
+-- Again: a claim whose number is not above the last one is {'late'}: it was overtaken on its way, and claims nothing. A lost
+--       answer leaves rows in flight that the caller does not know of: it asks for the list and gives them back.
 local meta, state, history, retry, doubt = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local at = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight')
-local owner = tonumber(at[1]) or 0
+local at = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
+local owner, number = tonumber(at[1]) or 0, tonumber(ARGV[5])
 if epoch < owner then return { 'fenced', owner } end
+if epoch == owner and number <= (tonumber(at[7]) or 0) then return { 'late' } end
+redis.call('HSET', meta, 'epoch', epoch, 'claim', number)
+
+-- The rows in flight, as {row, byte}.
+local function in_flight()
+  local rows, bytes = {}, redis.call('GET', state) or ''
+  local found = string.find(bytes, IN_FLIGHT)
+  while found do
+    rows[#rows + 1] = { found - 1, string.byte(bytes, found) }
+    found = string.find(bytes, IN_FLIGHT, found + 1)
+  end
+  return rows
+end
 
 local m = moves(meta, state, history)
-if epoch > owner then
-  redis.call('HSET', meta, 'epoch', epoch)
-  if (tonumber(at[6]) or 0) > 0 then
-    local bytes = redis.call('GET', state)
-    local found = string.find(bytes, IN_FLIGHT)
-    while found do
-      local row, byte = found - 1, string.byte(bytes, found)
-      m.move(row, byte, STATE.in_doubt, math.floor(byte / 16), math.floor(now / 1000))
-      redis.call('ZADD', doubt, deadline, row)
-      found = string.find(bytes, IN_FLIGHT, found + 1)
-    end
-    m.commit()
-    m = moves(meta, state, history)
+if epoch > owner and (tonumber(at[6]) or 0) > 0 then
+  for _, left in ipairs(in_flight()) do
+    local row, byte = left[1], left[2]
+    m.move(row, byte, STATE.in_doubt, math.floor(byte / 16), math.floor(now / 1000))
+    redis.call('ZADD', doubt, deadline, row)
   end
+  m.commit()
+  m = moves(meta, state, history)
+end
+local listed = ''
+if ARGV[6] == '1' then
+  local rows = in_flight()
+  for i, left in ipairs(rows) do rows[i] = struct.pack('<I2B', left[1], math.floor(left[2] / 16)) end
+  listed = table.concat(rows)
 end
 local doubtful = tonumber(redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')[2]) or -1
-if at[2] ~= 'open' then return { 'held', doubtful, m.commit() } end
-if at[3] and now >= tonumber(at[3]) then return { 'expired' } end
+if at[2] ~= 'open' then return { 'held', doubtful, m.commit(), listed } end
+if at[3] and now >= tonumber(at[3]) then return { 'expired', listed } end
 
 local packed, claimed = {}, 0
 for _, row in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit)) do
@@ -77,4 +93,4 @@ end
 
 local open = m.commit()
 local due = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')
-return { 'claimed', start, count, table.concat(packed), tonumber(due[2]) or -1, doubtful, rows - next, open }
+return { 'claimed', start, count, table.concat(packed), tonumber(due[2]) or -1, doubtful, rows - next, open, listed }

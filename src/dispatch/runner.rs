@@ -147,6 +147,9 @@ struct Refresh {
 
 type Outcomes = HashMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
+/// Outcomes that were to be settled, and the open recipients of their parts if they were.
+type Settlement = (Outcomes, Result<Vec<(PartId, u64)>, StoreError>);
+
 /// The runner of one line.
 pub struct Runner {
     setup: Setup,
@@ -218,8 +221,7 @@ impl Runner {
         let mut attempts: FuturesUnordered<LocalBoxFuture<'static, Attempt>> = FuturesUnordered::new();
         let mut redis: OptionFuture<LocalBoxFuture<'static, Done>> = None.into();
         let mut redis_busy = false;
-        let mut settling: OptionFuture<LocalBoxFuture<'static, (Outcomes, Result<Vec<(PartId, u64)>, StoreError>)>> =
-            None.into();
+        let mut settling: OptionFuture<LocalBoxFuture<'static, Settlement>> = None.into();
         let mut settling_busy = false;
         let mut chores: FuturesUnordered<LocalBoxFuture<'static, ()>> = FuturesUnordered::new();
         let stop = self.setup.stop.clone();
@@ -471,10 +473,7 @@ impl Runner {
         Some(std::mem::take(&mut self.outcomes))
     }
 
-    fn settlement(
-        &self,
-        outcomes: Outcomes,
-    ) -> LocalBoxFuture<'static, (Outcomes, Result<Vec<(PartId, u64)>, StoreError>)> {
+    fn settlement(&self, outcomes: Outcomes) -> LocalBoxFuture<'static, Settlement> {
         let (store, now, kept) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.settings.ids_kept);
         Box::pin(async move {
             let result = store.settle(&outcomes, now, kept).await;

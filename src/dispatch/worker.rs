@@ -294,7 +294,7 @@ impl Worker {
             .map_err(|error| failed(error.to_string()))?;
         let graph = GraphClient::new(self.graph.clone()).map_err(|error| failed(error.to_string()))?;
         let shard = Shard {
-            store: Store::lazy(&self.redis).map_err(|error| failed(error.to_string()))?,
+            store: Store::lazy(&self.redis).map_err(|error| failed(error.to_string()))?.keeping_a_connection(),
             clock: self.clock.clone(),
             settings: self.settings.clone(),
             token_key: self.token_key,

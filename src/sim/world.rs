@@ -25,7 +25,10 @@ use super::{
     wire::Refusal,
     wording::Wording,
 };
-use crate::domain::{LineId, State, UnixMs};
+use crate::{
+    domain::{LineId, State, UnixMs},
+    ops::clock,
+};
 
 /// The world, as tasks hold it.
 pub(super) type SharedWorld = Arc<World>;
@@ -102,7 +105,7 @@ impl World {
         if !problems.is_empty() {
             return Err(ScenarioError::Problems(problems));
         }
-        let started_at = unix_now();
+        let started_at = clock::now();
         let run = started_at.0;
         let waba_by_id: HashMap<&str, usize> = scenario.wabas.iter().map(|waba| waba.id.as_str()).zip(0..).collect();
         let lines: Vec<Line> = (0u16..)
@@ -213,7 +216,7 @@ impl World {
     pub(super) fn reset(&self) {
         let mut run = lock(&self.run);
         // Two runs never share an id of a message, even if they begin in the same millisecond.
-        *run = unix_now().0.max(*run + 1);
+        *run = clock::now().0.max(*run + 1);
         // Couriers first: from then on they refuse updates of the old run, and no line makes one of the new run yet.
         for courier in self.wabas.iter().filter_map(|waba| waba.courier.as_ref()) {
             self.counts.pending.settle(courier.reset(*run));
@@ -326,11 +329,6 @@ impl Pending {
             none.await;
         }
     }
-}
-
-fn unix_now() -> UnixMs {
-    let ms = jiff::Timestamp::now().as_millisecond();
-    UnixMs(u64::try_from(ms).unwrap_or_default())
 }
 
 /// Whole milliseconds.

@@ -19,7 +19,10 @@ pub mod settings;
 pub mod spawn;
 pub mod uploads;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use deadpool_redis::{
     Connection, Manager, Pool, Runtime,
@@ -122,6 +125,9 @@ pub struct Store {
 #[derive(Clone)]
 enum Connections {
     Pool(Pool),
+    /// One connection of the pool until it fails: the pool asks a connection whether it lives each time it is taken, which
+    /// costs as much as a small batch.
+    Kept(Pool, Arc<Mutex<Option<MultiplexedConnection>>>),
     One(MultiplexedConnection),
 }
 
@@ -156,11 +162,22 @@ impl Store {
         Ok(Self { connections: Connections::Pool(pool), keys: Keys::new(&address.namespace) })
     }
 
+    /// The same store over one connection, which is made anew when it fails: for loops that ask all the time.
+    pub fn keeping_a_connection(&self) -> Self {
+        let connections = match &self.connections {
+            Connections::Pool(pool) => Connections::Kept(pool.clone(), Arc::default()),
+            kept_or_one => kept_or_one.clone(),
+        };
+        Self { connections, keys: self.keys.clone() }
+    }
+
     /// The same store over one connection, which it shares with others. When Redis restarts, that connection ends and is
     /// not made anew: what is done over it one after the other is done within one life of Redis, or fails.
     pub async fn over_one_connection(&self) -> Result<Self> {
         let connections = match &self.connections {
-            Connections::Pool(pool) => Connections::One(MultiplexedConnection::clone(&*pooled(pool).await?)),
+            Connections::Pool(pool) | Connections::Kept(pool, _) => {
+                Connections::One(MultiplexedConnection::clone(&*pooled(pool).await?))
+            }
             one @ Connections::One(_) => one.clone(),
         };
         Ok(Self { connections, keys: self.keys.clone() })
@@ -260,6 +277,17 @@ impl Store {
         let began = Instant::now();
         let values = match &self.connections {
             Connections::Pool(pool) => pooled(pool).await?.req_packed_commands(pipeline, skipped, answers).await,
+            Connections::Kept(pool, kept) => {
+                let known = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let mut connection = match known {
+                    Some(connection) => connection,
+                    None => MultiplexedConnection::clone(&*pooled(pool).await?),
+                };
+                let values = connection.req_packed_commands(pipeline, skipped, answers).await;
+                let good = !values.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_)));
+                *kept.lock().unwrap_or_else(PoisonError::into_inner) = good.then_some(connection);
+                values
+            }
             Connections::One(connection) => connection.clone().req_packed_commands(pipeline, skipped, answers).await,
         };
         metrics::redis_operation(operation).record(began.elapsed());

@@ -52,7 +52,7 @@ pub struct Answer {
 }
 
 impl Api {
-    /// Lines 3001 and 3002 of WABA 2001, line 3003 of WABA 2002, all at 80 a second; the templates of the fixtures.
+    /// Lines 3001 to 3006 at 80 a second, 3003 of WABA 2002 and the others of WABA 2001, which has templates.
     pub async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
@@ -72,7 +72,15 @@ impl Api {
             name: format!("line {id}"),
             messages_per_second: 80.0,
         };
-        let lines = [line("3001", "2001"), line("3002", "2001"), line("3003", "2002")];
+        let lines = [
+            ("3001", "2001"),
+            ("3002", "2001"),
+            ("3003", "2002"),
+            ("3004", "2001"),
+            ("3005", "2001"),
+            ("3006", "2001"),
+        ];
+        let lines = lines.map(|(id, waba)| line(id, waba));
         let templates: Vec<Template> = ["positional", "static", "paused", "carousel"].map(template).into();
         store.put_templates(&"2001".into(), &templates, clock.now()).await.expect("templates");
 
@@ -171,8 +179,8 @@ impl Api {
 
     pub async fn apply(&self, part: PartId, facts: &[(ClaimedRow, News)]) {
         let at = self.now();
-        let fact = |&(ClaimedRow { row, send }, news): &_| Fact { row, send, news, at, message: None };
-        let facts = facts.iter().map(fact).collect();
+        let facts =
+            facts.iter().map(|&(ClaimedRow { row, send }, news)| Fact { row, send, news, at, message: None }).collect();
         self.store.apply(&[(part, facts)], DAY).await.expect("redis");
     }
 }

@@ -4,7 +4,8 @@
 //! a signal, a time. Nothing in it waits for one of these while another could go on.
 //!
 //! If the process dies: rows that it had claimed are in flight in Redis, and the next owner puts them in doubt. If it loses its lease
-//! or stops: what it has not sent goes back, what it has sent is settled, and nothing is left in doubt that need not be.
+//! or stops: what it has not sent goes back, what it has sent is settled, and nothing is left in doubt that need not be. If
+//! the answer to a claim is lost, it stops by itself.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -205,7 +206,8 @@ impl Runner {
         }
     }
 
-    /// Runs until it is told to stop or its lease ends; then gives back what it has not sent and settles what it has.
+    /// Runs until it is told to stop, its lease ends or a claim is lost; then gives back what it has not sent and settles
+    /// what it has.
     pub async fn run(mut self) {
         let mut attempts: FuturesUnordered<LocalBoxFuture<'static, Attempt>> = FuturesUnordered::new();
         let mut redis: OptionFuture<LocalBoxFuture<'static, Done>> = None.into();
@@ -554,7 +556,15 @@ impl Runner {
                     self.put(part, claimed, Settled::Back { at: now });
                 }
             }
-            Done::Claimed(_, Err(error)) => self.redis_failed("nothing could be claimed", &error),
+            Done::Claimed(_, Err(error)) => {
+                self.redis_failed("nothing could be claimed", &error);
+                // Redis may have claimed rows all the same, and only a new epoch finds those: the line is let go, to be taken
+                // anew.
+                if matches!(error, StoreError::Unavailable(_)) {
+                    self.stopping = true;
+                    self.give_back(|_| true);
+                }
+            }
             Done::Doubts(part, Ok((next, open))) => {
                 self.backlog.set_doubt(part, next);
                 self.backlog.due(part, now);

@@ -5,11 +5,13 @@
 --       u16 row, u8 send, u8 kind, u32 code, 8 bytes: fingerprint of the message id (accepted) or a time in ms as a double
 -- Kinds A accepted · R certainly not sent, again at the time, the attempt counts · B certainly not sent, again at the time,
 --       the attempt does not count · D in doubt until the time · F refused by Meta
+--       Of a campaign that was cancelled meanwhile, R and B end as cancelled: its sweep has passed them by.
 -- Gives open recipients of the part.
 -- Again: the same outcome twice changes nothing: the state no longer matches the send.
 local meta, state, history, retry, doubt, why, ids = unpack(KEYS)
 local now, outcomes = tonumber(ARGV[1]), ARGV[3]
 local second = math.floor(now / 1000)
+local cancelled = redis.call('HGET', meta, 'gate') == 'cancelled'
 local m, kept, accepted = moves(meta, state, history), {}, 0
 
 for pos = 1, #outcomes, 16 do
@@ -30,6 +32,8 @@ for pos = 1, #outcomes, 16 do
       m.move(row, byte, STATE.refused, send, second)
       redis.call('HSET', why, row, code)
       m.count('f' .. code, 1)
+    elseif cancelled and (kind == 'R' or kind == 'B') then
+      m.move(row, byte, STATE.cancelled, kind == 'R' and send or send - 1, second)
     elseif kind == 'R' then
       m.move(row, byte, STATE.retrying, send, second)
       redis.call('HSET', why, row, code)

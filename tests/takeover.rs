@@ -6,21 +6,33 @@ mod support;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use pregon::{
+    domain::{CampaignState, OnDoubt, State},
     stats::{self, Tally},
-    store::Store,
+    store::{Address, Store},
 };
 use serde_json::{Value, json};
 use support::{
-    hostile::{self, Arrival, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
+    hostile::{self, Arrival, Calm, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
     redis::TestRedis,
     server::{Api, Installation, Server},
-    world,
+    world::{self, TestWorker},
 };
-use tokio::sync::Mutex;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    sync::Mutex,
+    task::JoinHandle,
+};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -232,4 +244,93 @@ async fn while_redis_is_away_nothing_is_sent_but_what_was_claimed_and_then_it_go
     assert!(unknown.is_disjoint(&arrived), "answered and unknown");
     // A claim whose answer was lost with Redis.
     assert!(unknown.len() <= 2 * CLAIMED_MAX * LINES.len(), "{} claimed and never sent", unknown.len());
+}
+
+/// Stands between a worker and its Redis; after every 40th claim was carried out, the connection ends before the answer.
+struct LosesClaims {
+    dir: TempDir,
+    lost: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl LosesClaims {
+    fn before(redis: &TestRedis) -> Self {
+        let path = PathBuf::from(redis.url().strip_prefix("redis+unix://").expect("a URL of a socket"));
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(dir.path().join("s")).expect("a socket");
+        let (claims, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let counter = lost.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = UnixStream::connect(&path).await.expect("redis");
+                tokio::spawn(Self::pass_on(client, server, claims.clone(), counter.clone()));
+            }
+        });
+        Self { dir, lost, task }
+    }
+
+    fn url(&self) -> String {
+        format!("redis+unix://{}", self.dir.path().join("s").display())
+    }
+
+    async fn pass_on(mut client: UnixStream, mut server: UnixStream, claims: Arc<AtomicU64>, lost: Arc<AtomicU64>) {
+        let (mut question, mut answer) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+        loop {
+            tokio::select! {
+                read = client.read(&mut question) => {
+                    let Ok(n @ 1..) = read else { return };
+                    if server.write_all(&question[..n]).await.is_err() {
+                        return;
+                    }
+                    // Of the scripts, only a claim names the doubts of a part and not its reasons.
+                    let text = String::from_utf8_lossy(&question[..n]);
+                    let is_claim = text.contains(":d\r\n") && !text.contains(":w\r\n");
+                    if is_claim && claims.fetch_add(1, Ordering::SeqCst) % 40 == 39 {
+                        let _ = server.read(&mut answer).await;
+                        lost.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                }
+                read = server.read(&mut answer) => {
+                    let Ok(n @ 1..) = read else { return };
+                    if client.write_all(&answer[..n]).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for LosesClaims {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_answer_was_lost_keeps_no_recipient_in_flight() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let redis = TestRedis::start().await;
+    let between = LosesClaims::before(&redis);
+    let meta = Meta::start(Calm { latency: Duration::from_millis(5) }, support::seed());
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let id = world::campaign(&store, &["3001"], RECIPIENTS, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let address = Address { url: between.url(), ..world::address(&redis) };
+    let lines = [world::line("3001", 500.0)];
+    let worker = TestWorker::start_on("w1", address, &meta.url(), &lines, world::settings()).await;
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    let lost = between.lost.load(Ordering::SeqCst);
+    assert!(lost > 0, "no answer to a claim was lost");
+
+    let arrivals = meta.arrivals();
+    let arrived: HashSet<&str> = arrivals.iter().map(|arrival| arrival.to.as_str()).collect();
+    assert_eq!(arrived.len(), arrivals.len(), "somebody got two messages");
+    let by_state = world::recount(&store, &record).await;
+    let (accepted, unknown) = (by_state[&State::Accepted], by_state[&State::Unknown]);
+    println!("{lost} answers lost: {accepted} accepted, {unknown} claimed and never sent");
+    assert_eq!((accepted, accepted + unknown), (arrived.len() as u64, RECIPIENTS), "{by_state:?}");
+    assert_eq!(world::counts(&store, &record).await.by_state, by_state);
 }

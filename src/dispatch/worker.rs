@@ -200,9 +200,12 @@ impl Worker {
                 }
             }
         }
+        let mut redis_answers = true;
         for id in ended {
-            if let Some(line) = owned.remove(&id) {
-                self.store.release(&Right::Line(id), &self.name, line.lease.epoch).await?;
+            let Some(line) = owned.remove(&id).filter(|_| redis_answers) else { continue };
+            if let Err(error) = self.store.release(&Right::Line(id.clone()), &self.name, line.lease.epoch).await {
+                warn!(line.id = %id, %error, "leases could not be given back: they end by their time");
+                redis_answers = false;
             }
         }
         Ok(())

@@ -123,13 +123,18 @@ pub struct TestWorker {
 impl TestWorker {
     /// Starts it.
     pub async fn start(name: &str, redis: &TestRedis, base_url: &str, lines: &[Line], settings: Settings) -> Self {
-        let store = Store::connect(&address(redis)).await.expect("a store");
+        Self::start_on(name, address(redis), base_url, lines, settings).await
+    }
+
+    /// The same where the way to Redis is not the straight one.
+    pub async fn start_on(name: &str, redis: Address, base_url: &str, lines: &[Line], settings: Settings) -> Self {
+        let store = Store::connect(&redis).await.expect("a store");
         let worker = Worker {
             name: name.to_owned(),
             clock: Arc::new(Clock::start(&store).await.expect("a clock")),
             token_key: store.token_key().await.expect("a key"),
             store,
-            redis: address(redis),
+            redis,
             lines: lines.to_vec(),
             settings,
             graph: GraphConfig {

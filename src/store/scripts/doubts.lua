@@ -6,8 +6,9 @@
 -- Again: a row that is no longer in doubt is left alone.
 local meta, state, history, retry, doubt, why = unpack(KEYS)
 local now, sends = tonumber(ARGV[1]), tonumber(ARGV[3])
-local m, ended = moves(meta, state, history), 0
+-- Nothing of a cancelled campaign is sent again.
 if redis.call('HGET', meta, 'gate') == 'cancelled' then sends = 0 end
+local m, ended = moves(meta, state, history), 0
 
 for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0, ARGV[2])) do
   row = tonumber(row)

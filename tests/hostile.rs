@@ -1,0 +1,311 @@
+//! Invariants 1, 2 and 4 against a Meta that does everything that a network and a far system can do.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use pregon::{
+    stats::{self, Tally},
+    store::Store,
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+use support::{
+    hostile::{self, Answer, Conduct, Courier, Meta, Reply, Sent, Status},
+    redis::TestRedis,
+    server::Installation,
+    world,
+};
+
+const RECIPIENTS: u64 = 2_000;
+const FIRST: u64 = 5_491_140_000_000;
+
+/// What Meta knows of a recipient.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Messages that it took.
+    messages: u64,
+    /// Its last answer that reached the sender whole: taken, or the code of a refusal for good.
+    answered: Option<Result<(), u32>>,
+    /// Requests that were answered with an error that is worth another attempt, and one for the answer above.
+    attempts: u64,
+}
+
+type Ledger = Arc<Mutex<HashMap<String, Known>>>;
+
+/// How a send ends once it gets through.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Answered,
+    /// Taken, and the connection closes.
+    Lost,
+    /// Taken, and a proxy says 502.
+    LostToProxy,
+    /// Taken, and nothing ever comes.
+    LostToSilence,
+    Closed,
+    Proxy,
+    Silence,
+    Refused,
+}
+
+/// Everything that happens to one recipient, drawn from the seed and its number alone.
+struct Fate {
+    /// Errors before it gets through.
+    hurdles: Vec<(u16, u32)>,
+    end: End,
+    rng: StdRng,
+}
+
+struct Hostile {
+    seed: u64,
+    rng: StdRng,
+    fates: HashMap<String, Fate>,
+    ledger: Ledger,
+}
+
+impl Fate {
+    fn draw(seed: u64, to: &str) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ to.parse::<u64>().expect("a number"));
+        let hurdles = match rng.random_range(0..100) {
+            0..2 => vec![(429, 130_429)],
+            2..4 => vec![(400, 130_429), (429, 130_429)],
+            4..6 => vec![(400, 131_056)],
+            6..9 => vec![(500, 131_000), (500, 131_000)],
+            9 => vec![(429, 130_429), (500, 131_000), (400, 130_429), (500, 131_000)],
+            _ => Vec::new(),
+        };
+        let end = match rng.random_range(0..1_000) {
+            0..50 => End::Lost,
+            50..80 => End::LostToProxy,
+            80..90 => End::LostToSilence,
+            90..120 => End::Closed,
+            120..150 => End::Proxy,
+            150..155 => End::Silence,
+            155..200 => End::Refused,
+            _ => End::Answered,
+        };
+        Self { hurdles, end, rng }
+    }
+
+    /// What is told of the message: the word, and whether our token stands beside it.
+    fn story(&mut self) -> Vec<(&'static str, bool)> {
+        let answered = self.end == End::Answered;
+        match self.rng.random_range(0..100) {
+            0..15 => vec![],
+            15..30 => vec![("sent", true)],
+            30..55 => vec![("sent", true), ("delivered", true)],
+            55..80 => vec![("sent", true), ("delivered", true), ("read", true)],
+            80..85 => vec![("failed 131026", true)],
+            85..88 => vec![("sent", true), ("failed 131049", true)],
+            // Only whoever was told the message id can know it again.
+            88..93 if answered => vec![("failed 131053", false)],
+            88..97 => vec![("sent", true), ("failed 131053", false)],
+            97..99 => vec![("failed 131026", true), ("delivered", true)],
+            _ => vec![("read", true)],
+        }
+    }
+}
+
+impl Conduct for Hostile {
+    fn send(&mut self, sent: Sent, courier: &Courier) -> Reply {
+        let fate = self.fates.entry(sent.to.clone()).or_insert_with(|| Fate::draw(self.seed, &sent.to));
+        let mut ledger = self.ledger.lock().expect("no panic");
+        let known = ledger.entry(sent.to.clone()).or_default();
+        let delay = Duration::from_millis(self.rng.random_range(0..60));
+        if !fate.hurdles.is_empty() {
+            let (http_status, code) = fate.hurdles.remove(0);
+            known.attempts += u64::from(code == 131_000);
+            return Reply::of(hostile::refused(http_status, code), delay);
+        }
+        let taken = !matches!(fate.end, End::Closed | End::Proxy | End::Silence | End::Refused);
+        known.messages += u64::from(taken);
+        let wamid = hostile::wamid(&sent.to, known.messages);
+        let mut first = Vec::new();
+        for (word, with_token) in if taken { fate.story() } else { Vec::new() } {
+            let token = with_token.then(|| sent.token.clone());
+            let status =
+                Status { line: sent.line.clone(), to: sent.to.clone(), wamid: wamid.clone(), token, word: word.into() };
+            let times = if fate.rng.random_bool(0.3) { 2 } else { 1 };
+            for _ in 0..times {
+                courier.tell(Duration::from_millis(fate.rng.random_range(0..1_500)), status.clone());
+            }
+            if with_token && fate.rng.random_bool(0.05) {
+                first.push(status);
+            }
+        }
+        if fate.rng.random_bool(0.02) {
+            // Somebody's else: a token that was tampered with, of a message that nobody sent.
+            let mut token = sent.token.clone();
+            let last = token.pop().expect("a token");
+            token.push(if last == '0' { '1' } else { '0' });
+            let (line, wamid) = (sent.line.clone(), format!("wamid.nobody.{}", sent.to));
+            let nobody = Status { line, to: String::new(), wamid, token: Some(token), word: "read".into() };
+            courier.tell(delay, nobody);
+        }
+        let answer = match fate.end {
+            End::Answered => {
+                (known.answered, known.attempts) = (Some(Ok(())), known.attempts + 1);
+                hostile::accepted(&sent.to, &wamid)
+            }
+            End::Refused => {
+                (known.answered, known.attempts) = (Some(Err(131_026)), known.attempts + 1);
+                hostile::refused(400, 131_026)
+            }
+            End::Lost | End::Closed => Answer::Nothing,
+            End::LostToProxy | End::Proxy => Answer::Html(502),
+            End::LostToSilence | End::Silence => Answer::Silence,
+        };
+        Reply { answer, delay, first, hang_up: self.rng.random_bool(0.05) }
+    }
+
+    fn drops(&mut self) -> bool {
+        !self.fates.is_empty() && self.rng.random_bool(0.03)
+    }
+}
+
+/// How a recipient has to stand: the name of its state, and its code where it failed.
+fn expected(known: Option<&Known>, told: &[&str]) -> (&'static str, Option<u32>) {
+    let answered = known.and_then(|known| known.answered);
+    if let Some(Err(code)) = answered {
+        assert!(told.is_empty(), "a message that was not taken is not told of");
+        return ("failed", Some(code));
+    }
+    let said = |word: &str| told.iter().find(|told| told.starts_with(word));
+    if said("read").is_some() {
+        ("read", None)
+    } else if said("delivered").is_some() {
+        ("delivered", None)
+    } else if let Some(failed) = said("failed") {
+        ("failed", failed.split_once(' ').map(|(_, code)| code.parse().expect("a code")))
+    } else if said("sent").is_some() {
+        ("sent", None)
+    } else if answered.is_some() {
+        ("accepted", None)
+    } else {
+        ("unknown", None)
+    }
+}
+
+/// The statistics of the truth: by state, failures by code, and how many messages Meta took as far as it let that be known.
+#[derive(Debug, Default, PartialEq)]
+struct Truth {
+    by_state: BTreeMap<String, u64>,
+    failures: BTreeMap<u64, u64>,
+    accepted: u64,
+}
+
+impl Truth {
+    fn claimed_by(campaign: &Value) -> Self {
+        let statistics = &campaign["statistics"];
+        let n = |value: &Value| value.as_u64().expect("a count");
+        let states = statistics["by_state"].as_object().expect("an object").iter();
+        let failures = statistics["failures"].as_array().expect("a list").iter();
+        Self {
+            by_state: states.map(|(state, count)| (state.clone(), n(count))).filter(|(_, count)| *count > 0).collect(),
+            failures: failures.map(|failure| (n(&failure["code"]), n(&failure["count"]))).collect(),
+            accepted: n(&statistics["funnel"]["accepted"]),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_equal_the_truth_of_a_hostile_meta_and_nobody_gets_two_messages() {
+    let seed = support::seed();
+    let redis = TestRedis::start().await;
+    let ledger = Ledger::default();
+    let rng = StdRng::seed_from_u64(seed);
+    let meta = Meta::start(Hostile { seed, rng, fates: HashMap::new(), ledger: ledger.clone() }, seed);
+    let lines = [("3001", 500.0), ("3002", 500.0)];
+    let installation = Installation::new(&redis, &meta.url(), &lines, "doubt_deadline = \"6s\"");
+    let server = installation.serve("all", "api,webhook,dispatch").await;
+    meta.tells(server.webhook());
+    let api = server.api();
+
+    let numbers = || (FIRST..FIRST + RECIPIENTS).map(|to| to.to_string());
+    let id = api.campaign(&["3001", "3002"], FIRST..FIRST + RECIPIENTS, json!({})).await;
+    api.reaches(&id, "completed", Duration::from_secs(240)).await;
+    support::until("every status is told", async || meta.is_idle()).await;
+
+    let ledger = ledger.lock().expect("no panic").clone();
+    let told = meta.told();
+    let mut words: HashMap<&str, Vec<&str>> = HashMap::new();
+    for status in told.iter().filter(|status| !status.to.is_empty()) {
+        words.entry(&status.to).or_default().push(&status.word);
+    }
+    let words = |to: &str| words.get(to).map_or(&[][..], Vec::as_slice);
+    let mut truth = Truth::default();
+    let mut standing: BTreeMap<String, (&str, Option<u32>)> = BTreeMap::new();
+    for to in numbers() {
+        let known = ledger.get(&to);
+        assert!(known.is_none_or(|known| known.messages <= 1), "{to} got two messages: {known:?}");
+        let (state, code) = expected(known, words(&to));
+        *truth.by_state.entry(state.to_owned()).or_default() += 1;
+        if let Some(code) = code {
+            *truth.failures.entry(u64::from(code)).or_default() += 1;
+        }
+        let answered = known.and_then(|known| known.answered);
+        truth.accepted += u64::from(answered == Some(Ok(())) || !words(&to).is_empty());
+        standing.insert(format!("+{to}"), (state, code));
+    }
+    // Every kind of mischief was at work.
+    for state in ["accepted", "sent", "delivered", "read", "failed", "unknown"] {
+        assert!(truth.by_state.get(state).is_some_and(|n| *n >= 10), "{state} in {truth:?}");
+    }
+
+    // A failure without our token may still be looked for.
+    let mut claimed = Truth::default();
+    for _ in 0..300 {
+        claimed = Truth::claimed_by(&api.get(&format!("campaigns/{id}")).await);
+        if claimed == truth {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let recipients = api.recipients(&id).await;
+    let view = |recipient: &Value| {
+        let text = |key: &str| recipient[key].as_str().unwrap_or_default().to_owned();
+        (text("to"), text("state"), recipient["code"].as_u64())
+    };
+    let shown: BTreeMap<String, (String, Option<u64>)> =
+        recipients.iter().map(view).map(|(to, state, code)| (to, (state, code))).collect();
+    assert_eq!((recipients.len(), shown.len()), (standing.len(), standing.len()));
+    for (to, &(state, code)) in &standing {
+        let number = &to[1..];
+        let (shown_state, shown_code) = &shown[to];
+        assert_eq!(shown_state, state, "{to}: {:?}, told {:?}", ledger.get(number), words(number));
+        if state == "failed" {
+            assert_eq!(*shown_code, code.map(u64::from), "{to}");
+        }
+    }
+    for recipient in &recipients {
+        let to = recipient["to"].as_str().expect("a number").trim_start_matches('+');
+        if let Some(known) = ledger.get(to).filter(|known| known.answered.is_some()) {
+            assert_eq!(
+                recipient["attempts"].as_u64(),
+                Some(known.attempts),
+                "being throttled costs nothing: {recipient}"
+            );
+        }
+    }
+    assert_eq!(claimed, truth);
+
+    // Everything that was told is told once more, as Meta may for a week.
+    for status in told {
+        meta.courier().tell(Duration::ZERO, status);
+    }
+    support::until("every status is told again", async || meta.is_idle()).await;
+    let campaign = api.get(&format!("campaigns/{id}")).await;
+    assert_eq!(Truth::claimed_by(&campaign), truth, "after every status was told again");
+    assert_eq!(campaign["statistics"]["recipients"], RECIPIENTS);
+
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let record = store.campaign(id.parse().expect("an id")).await.expect("redis").expect("a campaign");
+    let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
+    let counted = Tally::of(&store.part_counts(&parts).await.expect("counters"));
+    assert_eq!(stats::recount(&store, &record).await.expect("state bytes"), counted);
+}

@@ -195,19 +195,21 @@ pub struct PartRows {
 }
 
 impl Store {
+    /// The keys that every script which moves recipients begins with, and `more`.
+    fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
+        let keys = &self.keys;
+        let mut all =
+            vec![keys.part(part), keys.states(part), keys.history(part), keys.retry(part), keys.doubt(part)];
+        all.extend(more);
+        all
+    }
+
     /// Claims rows of a part for sending.
     ///
     /// Errors: after `Unavailable` rows may be in flight that nobody sends: the next claim asks for the list, and who it does
     /// not know is given back.
     pub async fn claim(&self, part: PartId, wish: &ClaimWish) -> Result<Claim> {
-        let keys = [
-            self.keys.part(part),
-            self.keys.states(part),
-            self.keys.history(part),
-            self.keys.retry(part),
-            self.keys.doubt(part),
-        ];
-        let call = Call::new(&script::CLAIM, &keys)
+        let call = Call::new(&script::CLAIM, &self.part_keys(part, []))
             .arg(wish.epoch)
             .arg(wish.now.0)
             .arg(wish.limit)
@@ -229,15 +231,7 @@ impl Store {
         ids_kept: Duration,
     ) -> Result<Vec<(PartId, u64)>> {
         let calls = outcomes.iter().map(|(&part, outcomes)| {
-            let keys = [
-                self.keys.part(part),
-                self.keys.states(part),
-                self.keys.history(part),
-                self.keys.retry(part),
-                self.keys.doubt(part),
-                self.keys.why(part),
-                self.keys.ids(part),
-            ];
+            let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part)]);
             Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(pack_outcomes(outcomes))
         });
         let open = self.call_all::<u64>(calls.collect()).await?;
@@ -255,16 +249,7 @@ impl Store {
     pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)], ids_kept: Duration) -> Result<Vec<(Vec<Applied>, u64)>> {
         let mut calls = Vec::new();
         for (part, facts) in batches {
-            let keys = [
-                self.keys.part(*part),
-                self.keys.states(*part),
-                self.keys.history(*part),
-                self.keys.retry(*part),
-                self.keys.doubt(*part),
-                self.keys.why(*part),
-                self.keys.replied(*part),
-                self.keys.ids(*part),
-            ];
+            let keys = self.part_keys(*part, [self.keys.why(*part), self.keys.replied(*part), self.keys.ids(*part)]);
             for facts in facts.chunks(FACTS_MAX) {
                 calls.push(Call::new(&script::STATUS, &keys).arg(ms(ids_kept)).arg(pack_facts(facts)));
             }
@@ -291,15 +276,7 @@ impl Store {
     /// Ends the doubts of a part whose deadline has passed: by sending again while a row had fewer than `sends_max` sends,
     /// else as unknown. Gives the next deadline and how many recipients are open.
     pub async fn end_doubts(&self, part: PartId, now: UnixMs, sends_max: u8) -> Result<(Option<UnixMs>, u64)> {
-        let keys = [
-            self.keys.part(part),
-            self.keys.states(part),
-            self.keys.history(part),
-            self.keys.retry(part),
-            self.keys.doubt(part),
-            self.keys.why(part),
-        ];
-        let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(sends_max);
+        let call = Call::new(&script::DOUBTS, &self.part_keys(part, [self.keys.why(part)])).arg(now.0).arg(FACTS_MAX).arg(sends_max);
         let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
         Ok((time(next), open))
     }

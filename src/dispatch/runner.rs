@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{
-    future::{LocalBoxFuture, OptionFuture},
+    future::{FutureExt, LocalBoxFuture, OptionFuture},
     stream::{FuturesUnordered, StreamExt},
 };
 use tokio::sync::watch;
@@ -65,6 +65,9 @@ const BREAKER: u32 = 20;
 
 /// A line with nothing to do looks again after this time, whatever happens: holds end by the clock.
 const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// How often others are told how the line does.
+const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
 /// A hold that this runner asked for counts here at once, until the signals carry it.
 const HOLD_HERE: Duration = Duration::from_secs(5);
@@ -179,6 +182,7 @@ pub struct Runner {
     reachable_at: Option<Instant>,
     send_at: Option<Instant>,
     held_since: Option<Instant>,
+    publish_at: Instant,
     accepted: u64,
 }
 
@@ -212,6 +216,7 @@ impl Runner {
             reachable_at: None,
             send_at: None,
             held_since: None,
+            publish_at: now,
             accepted: 0,
         }
     }
@@ -251,11 +256,17 @@ impl Runner {
             {
                 break;
             }
-            self.publish(attempts.len());
+            self.publish(now, attempts.len());
             let wake_at = self.wake_at(now, attempts.len());
             tokio::select! {
                 biased;
-                Some(attempt) = attempts.next() => self.attempt_ended(attempt, &mut chores),
+                Some(attempt) = attempts.next() => {
+                    self.attempt_ended(attempt, &mut chores);
+                    // What ended meanwhile costs no further round of the loop.
+                    while let Some(Some(attempt)) = attempts.next().now_or_never() {
+                        self.attempt_ended(attempt, &mut chores);
+                    }
+                }
                 Some(done) = &mut redis, if redis_busy => {
                     (redis, redis_busy) = (None.into(), false);
                     self.redis_answered(done);
@@ -810,7 +821,11 @@ impl Runner {
         at
     }
 
-    fn publish(&self, in_flight: usize) {
+    fn publish(&mut self, now: Instant, in_flight: usize) {
+        if now < self.publish_at {
+            return;
+        }
+        self.publish_at = now + PUBLISH_EVERY;
         self.metrics.rate.set(self.pacer.rate());
         self.metrics.in_flight.set(in_flight as f64);
         let status = LineStatus {

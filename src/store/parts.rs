@@ -198,8 +198,7 @@ impl Store {
     /// The keys that every script which moves recipients begins with, and `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
         let keys = &self.keys;
-        let mut all =
-            vec![keys.part(part), keys.states(part), keys.history(part), keys.retry(part), keys.doubt(part)];
+        let mut all = vec![keys.part(part), keys.states(part), keys.history(part), keys.retry(part), keys.doubt(part)];
         all.extend(more);
         all
     }
@@ -276,7 +275,10 @@ impl Store {
     /// Ends the doubts of a part whose deadline has passed: by sending again while a row had fewer than `sends_max` sends,
     /// else as unknown. Gives the next deadline and how many recipients are open.
     pub async fn end_doubts(&self, part: PartId, now: UnixMs, sends_max: u8) -> Result<(Option<UnixMs>, u64)> {
-        let call = Call::new(&script::DOUBTS, &self.part_keys(part, [self.keys.why(part)])).arg(now.0).arg(FACTS_MAX).arg(sends_max);
+        let call = Call::new(&script::DOUBTS, &self.part_keys(part, [self.keys.why(part)]))
+            .arg(now.0)
+            .arg(FACTS_MAX)
+            .arg(sends_max);
         let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
         Ok((time(next), open))
     }

@@ -33,6 +33,10 @@ use pregon::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
+/// As in the program; the bare loop has it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const LINES: usize = 8;
 const STREAMS: u64 = 64;
 
@@ -135,7 +139,7 @@ async fn dispatch(url: &str, n: u64) -> (f64, f64) {
             ids_kept: Duration::from_secs(3600),
         },
         graph: GraphConfig { base_url: url.to_owned(), ..GraphConfig::default() },
-        threads: 1,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
         health: Health::starting(&[]),
         open: Arc::default(),
     };

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pregon::cli::{self, Arguments};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // A usage error ends here, with exit code 2.
     let arguments = Arguments::parse();

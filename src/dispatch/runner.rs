@@ -52,7 +52,7 @@ const CLAIM_SECONDS: f64 = 0.05;
 const CLAIM_ROWS_MAX: usize = 256;
 
 /// Outcomes wait this long for others, unless there are [`CLAIM_ROWS_MAX`] of them.
-const SETTLE_AFTER: Duration = Duration::from_millis(5);
+const SETTLE_AFTER: Duration = Duration::from_millis(10);
 
 /// After Redis failed, the next try is that much later.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
@@ -156,7 +156,8 @@ type Settlement = (Outcomes, Result<Vec<(PartId, u64)>, StoreError>);
 /// The runner of one line.
 pub struct Runner {
     setup: Setup,
-    metrics: LineMetrics,
+    metrics: Rc<LineMetrics>,
+    sender: Rc<LineSender>,
     pacer: Pacer,
     slots: Slots,
     backlog: Backlog,
@@ -192,7 +193,9 @@ impl Runner {
         let now = Instant::now();
         let rate = setup.line.messages_per_second * (1.0 - setup.settings.headroom);
         Self {
-            metrics: LineMetrics::new(&setup.line.id),
+            metrics: Rc::new(LineMetrics::new(&setup.line.id)),
+            // Shared, for a copy of URL and headers for each attempt would be one too many.
+            sender: Rc::new(setup.sender.clone()),
             pacer: Pacer::new(rate, now),
             slots: Slots::new(setup.settings.in_flight_max, now),
             setup,
@@ -304,7 +307,7 @@ impl Runner {
     }
 
     fn attempt(&self, ready: Ready) -> LocalBoxFuture<'static, Attempt> {
-        let (sender, metrics) = (self.setup.sender.clone(), self.metrics.clone());
+        let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
         Box::pin(async move {
             let began = Instant::now();
             let outcome = sender.send(ready.body).await;

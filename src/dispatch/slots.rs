@@ -7,16 +7,17 @@
 use std::time::{Duration, Instant};
 
 /// Slots that every line may have.
-const SLOTS_MIN: usize = 32;
+const SLOTS_MIN: usize = 16;
 
 /// How long one number of slots is watched.
 const WINDOW: Duration = Duration::from_millis(250);
 
-/// More slots have to bring this much more throughput.
-const GAIN: f64 = 1.1;
+/// Twice the slots have to bring this much more throughput, unless the pace is the limit then. Slow answers give twice as
+/// much; a busy machine gives nothing, and its noise less than this.
+const GAIN: f64 = 1.5;
 
 /// After a try that brought nothing, the next one is that many windows later.
-const PATIENCE: u32 = 8;
+const PATIENCE: u32 = 40;
 
 /// The number of attempts that may be in flight, and how well it does.
 pub struct Slots {
@@ -66,6 +67,7 @@ impl Slots {
         let full = self.full;
         (self.window_began, self.done, self.full) = (now, 0, false);
         if let Some((before, limit)) = self.before.take()
+            && full
             && throughput < before * GAIN
         {
             self.limit = limit;
@@ -106,7 +108,26 @@ mod tests {
 
     #[test]
     fn a_busy_machine_does_not() {
-        assert_eq!(settle(9, |_| 20_000.0), SLOTS_MIN);
+        assert_eq!(settle(39, |_| 20_000.0), SLOTS_MIN);
+    }
+
+    #[test]
+    fn slots_that_let_the_pace_be_the_limit_stay() {
+        let mut now = Instant::now();
+        let mut slots = Slots::new(1_024, now);
+        // 16 slots of 100 ms give 160 a second where 200 are allowed.
+        for _ in 0..40 {
+            let (capacity, paced) = (slots.limit() as f64 / 0.1, 200.0);
+            let n = (capacity.min(paced) * WINDOW.as_secs_f64()) as u32;
+            if capacity < paced {
+                slots.was_full();
+            }
+            for i in 1..=n {
+                slots.done(now + WINDOW * i / n);
+            }
+            now += WINDOW;
+        }
+        assert_eq!(slots.limit(), 2 * SLOTS_MIN);
     }
 
     #[test]

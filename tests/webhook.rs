@@ -97,6 +97,20 @@ async fn while_redis_is_away_meta_is_told_to_deliver_again_and_then_it_counts_on
     hooks.stop().await;
 }
 
+#[tokio::test]
+async fn a_restart_of_redis_between_two_webhooks_is_not_seen() {
+    let mut hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = &messages[&"3001".into()][0];
+    for word in ["sent", "delivered", "read"] {
+        assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(message, word)])).await, 200, "{word}");
+        hooks.redis.stop().await;
+        hooks.redis.restart().await;
+    }
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Read, 1)]));
+    hooks.stop().await;
+}
+
 /// A committer of its own whose task has not run yet, so that the test says what is there when it does.
 fn committer(hooks: &Hooks) -> (Committer, impl Future<Output = ()> + use<>) {
     let (aftercare, _) = Aftercare::new(hooks.store.clone(), hooks.clock.clone());

@@ -151,7 +151,12 @@ impl Commits {
     }
 
     async fn commit(&self, batch: Batch) -> (Batch, Vec<Committed>) {
-        let committed = match self.store.apply(&batch.parts, self.ids_kept).await {
+        let mut committed = self.store.apply(&batch.parts, self.ids_kept).await;
+        if matches!(committed, Err(StoreError::Unavailable(_))) {
+            // Once more: the connection that is kept may have ended unnoticed, and a fact applied twice changes nothing.
+            committed = self.store.apply(&batch.parts, self.ids_kept).await;
+        }
+        let committed = match committed {
             Ok(committed) => committed.into_iter().map(Ok).collect(),
             Err(cause @ StoreError::Unavailable(_)) => {
                 vec![Err(Unavailable::because(&cause)); batch.parts.len()]

@@ -124,7 +124,7 @@ impl WebhookState {
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
         let Settings { verify_token, app_secret, body_bytes_max, ids_kept, lines } = settings;
         let (aftercare, care) = Aftercare::new(store.clone(), clock.clone());
-        let (committer, commits) = Committer::new(store.clone(), clock.clone(), ids_kept, aftercare);
+        let (committer, commits) = Committer::new(store.keeping_a_connection(), clock.clone(), ids_kept, aftercare);
         let (finder, search) = Finder::new(store.clone(), clock.clone(), ids_kept, committer.clone());
         let receiver = Receiver::new(store, clock, token_key, &lines, committer, finder);
         let verifier = Verifier::new(&app_secret);

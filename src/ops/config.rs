@@ -44,8 +44,6 @@ pub struct Config {
     pub lines: Vec<LineConfig>,
     /// `[dispatch]`
     pub dispatch: DispatchConfig,
-    /// `[intake]`
-    pub intake: IntakeConfig,
     /// `[shutdown]`
     pub shutdown: ShutdownConfig,
     /// `[log]`
@@ -177,13 +175,6 @@ pub struct RetryConfig {
     pub max: Duration,
     /// Attempts in all, 1 to 15.
     pub attempts: u8,
-}
-
-/// `[intake]`
-#[derive(Clone, Debug)]
-pub struct IntakeConfig {
-    /// The longest row of an upload.
-    pub row_bytes_max: usize,
 }
 
 /// `[shutdown]`

@@ -6,9 +6,8 @@ use config::{File, FileFormat, Map, Value};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
-    LineConfig, LogConfig, LogFormat, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, WabaConfig,
-    WebhookConfig,
+    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, LineConfig,
+    LogConfig, LogFormat, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, WabaConfig, WebhookConfig,
     reader::{Environment, Problems, Section},
 };
 
@@ -68,7 +67,6 @@ fn whole(mut root: Section<'_>) -> Config {
         wabas: root.list("waba").into_iter().map(waba).collect(),
         lines: root.list("line").into_iter().map(line).collect(),
         dispatch: dispatch(root.section("dispatch")),
-        intake: intake(root.section("intake")),
         shutdown: shutdown(root.section("shutdown")),
         log: log(root.section("log")),
     };
@@ -228,12 +226,6 @@ fn retry(mut section: Section<'_>) -> RetryConfig {
         max: section.duration("max", "10ms..24h"),
         attempts: section.integer("attempts", 1..=15),
     };
-    section.finish();
-    config
-}
-
-fn intake(mut section: Section<'_>) -> IntakeConfig {
-    let config = IntakeConfig { row_bytes_max: section.integer("row_bytes_max", 256..=1 << 20) };
     section.finish();
     config
 }

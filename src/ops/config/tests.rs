@@ -162,7 +162,7 @@ fn all_problems_are_told_together_in_the_order_of_the_file() {
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          templates_every, retry\n  \
          colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, business, \
-         waba, line, dispatch, intake, shutdown, log\n  \
+         waba, line, dispatch, shutdown, log\n  \
          line[0].waba (2009) is the id of no [[waba]]"
     );
 }

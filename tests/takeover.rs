@@ -52,7 +52,7 @@ impl Conduct for EvenSent {
         let wamid = hostile::wamid(&sent.to, 1);
         let answer = hostile::accepted(&sent.to, &wamid);
         if is_even(&sent.to) {
-            let Sent { line, to, token } = sent;
+            let Sent { line, to, token, .. } = sent;
             let status = Status { line, to, wamid, token: Some(token), word: "sent".into() };
             courier.tell(Duration::from_millis(100), status);
         }

@@ -31,6 +31,8 @@ const HEARTBEAT: Duration = Duration::from_millis(1);
 
 /// A send that was read whole.
 pub struct Sent {
+    /// Of the API, as it stands in the URL: tells processes apart that are configured with different ones.
+    pub version: String,
     pub line: String,
     /// The number without its plus.
     pub to: String,
@@ -79,6 +81,8 @@ pub struct Status {
 /// When a send arrived.
 #[derive(Clone, Debug)]
 pub struct Arrival {
+    /// Of the API, as it stands in the URL.
+    pub version: String,
     pub line: String,
     pub to: String,
     /// Not before.
@@ -313,16 +317,19 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             }
             continue;
         }
-        let line = path.split('/').nth(2).unwrap_or_default().to_owned();
+        let mut words = path.split('/').skip(1).map(str::to_owned);
+        let (version, line) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let body: Value = serde_json::from_slice(&body).expect("a send is JSON");
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
         let (to, token) = (text("to").trim_start_matches('+').to_owned(), text("biz_opaque_callback_data"));
         assert!(!to.is_empty() && !token.is_empty(), "{body}");
         let earliest = lock(&shared.heartbeats)[0];
         let at = clock::now();
-        let arrival = Arrival { line: line.clone(), to: to.clone(), earliest, latest, at };
+        let sent = Sent { version, line, to, token };
+        let (version, line, to) = (sent.version.clone(), sent.line.clone(), sent.to.clone());
+        let arrival = Arrival { version, line, to, earliest, latest, at };
         lock(&shared.courier.books.arrivals).push(arrival);
-        let reply = lock(&shared.conduct).send(Sent { line, to, token }, &shared.courier);
+        let reply = lock(&shared.conduct).send(sent, &shared.courier);
         for status in reply.first {
             let (books, told) = (&shared.courier.books, status.clone());
             shared.courier.tell(Duration::ZERO, status);

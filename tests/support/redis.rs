@@ -1,5 +1,7 @@
 //! A real Redis for each test: its own server, its own data, its own end.
 
+use std::path::Path;
+
 use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
 use pregon::store::spawn::PrivateRedis;
 use tempfile::TempDir;
@@ -22,6 +24,16 @@ impl TestRedis {
     /// Where it is reached; the same after a restart.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The process id of the server that runs.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("it runs").pid()
     }
 
     /// A connection of the test's own, to look inside.

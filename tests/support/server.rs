@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -72,8 +72,27 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
         Self { dir: tempfile::tempdir().expect("a directory"), text }
     }
 
+    /// Where configuration and logs are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Starts a process with these roles, and waits until it serves.
     pub async fn serve(&self, name: &str, roles: &str) -> Server {
+        let mut server = self.start(name, roles, &[]);
+        super::until("it serves", async || {
+            if let Some(status) = server.has_ended() {
+                panic!("it ended with {status}:\n{}", server.log());
+            }
+            server.serves()
+        })
+        .await;
+        server
+    }
+
+    /// Starts a process with these roles, and with `environment` over the configuration. It does not serve yet, and may
+    /// never do so: [`Server::serves`], [`Server::has_ended`].
+    pub fn start(&self, name: &str, roles: &str, environment: &[(&str, &str)]) -> Server {
         let config = self.dir.path().join("pregon.toml");
         std::fs::write(&config, &self.text).expect("the configuration");
         let log = self.dir.path().join(format!("{name}.log"));
@@ -84,17 +103,13 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
             .env("PREGON_TEST_VERIFY_TOKEN", VERIFY_TOKEN)
             .env("PREGON_TEST_APP_SECRET", APP_SECRET)
             .env("PREGON_TEST_ACCESS_TOKEN", "token-2001")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a log"))
             .spawn()
             .expect("the process");
-        let mut server = Server { child, log, url: String::new(), worker: String::new() };
-        let serving = server.said("serving").await;
-        let http = serving["http"].as_str().unwrap_or_default();
-        server.url = format!("http://{}", http.trim_start_matches("Some(").trim_end_matches(')'));
-        server.worker = serving["worker"].as_str().expect("the name of the worker").to_owned();
-        server
+        Server { child, log, url: String::new(), worker: String::new() }
     }
 }
 
@@ -110,7 +125,12 @@ pub struct Server {
 impl Server {
     /// The calls of its API.
     pub fn api(&self) -> Api {
-        Api { http: super::http_client(), url: self.url.clone() }
+        Api::at(&self.url)
+    }
+
+    /// Where its API is: `http://ADDRESS:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Where Meta tells it statuses.
@@ -129,27 +149,27 @@ impl Server {
     pub async fn ended(&mut self) -> ExitStatus {
         let mut ended = None;
         super::until("the process ends", async || {
-            ended = self.child.try_wait().expect("a process of ours");
+            ended = self.has_ended();
             ended.is_some()
         })
         .await;
         ended.expect("it ended")
     }
 
-    /// The first line of its log with this message.
-    async fn said(&mut self, message: &str) -> Value {
-        let mut found = None;
-        super::until(message, async || {
-            if let Some(status) = self.child.try_wait().expect("a process of ours") {
-                panic!("it ended with {status}:\n{}", self.log());
-            }
-            let log = self.log();
-            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            found = lines.find(|line| line["message"] == message);
-            found.is_some()
-        })
-        .await;
-        found.expect("it was said")
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a process of ours")
+    }
+
+    /// Whether it says that it serves; from then on its address and its name are known.
+    pub fn serves(&mut self) -> bool {
+        let log = self.log();
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let Some(serving) = lines.find(|line| line["message"] == "serving") else { return false };
+        let http = serving["http"].as_str().unwrap_or_default();
+        self.url = format!("http://{}", http.trim_start_matches("Some(").trim_end_matches(')'));
+        serving["worker"].as_str().expect("the name of the worker").clone_into(&mut self.worker);
+        true
     }
 
     pub fn log(&self) -> String {
@@ -175,6 +195,11 @@ pub struct Api {
 }
 
 impl Api {
+    /// That of whoever serves at `url`.
+    pub fn at(url: &str) -> Self {
+        Self { http: super::http_client(), url: url.to_owned() }
+    }
+
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut request = self.http.request(method, format!("{}/v1/{path}", self.url)).bearer_auth(KEY);
         if let Some(body) = body {
@@ -188,6 +213,13 @@ impl Api {
         let (status, body) = self.call(Method::GET, path, None).await;
         assert_eq!(status, 200, "{path}: {body}");
         body
+    }
+
+    /// What is there, if anybody answers so.
+    pub async fn ask(&self, path: &str) -> Option<Value> {
+        let request = self.http.get(format!("{}/v1/{path}", self.url)).bearer_auth(KEY);
+        let answer = request.send().await.ok().filter(|answer| answer.status() == 200)?;
+        answer.json().await.ok()
     }
 
     pub async fn post(&self, path: &str) -> Value {

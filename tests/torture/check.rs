@@ -1,0 +1,302 @@
+//! What is wrong after a round: every recipient against what Meta knows of it, every count against a recount.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use pregon::{
+    stats::{self, Tally},
+    store::Store,
+};
+use serde_json::Value;
+
+use crate::{
+    meta::{Known, Ledger, REFUSED},
+    round::{Event, FIRST},
+    schedule::{Fault, LEASE, LINES, Schedule, Wire},
+    stage::{Post, Stage},
+    support::{
+        hostile::{Arrival, worst_second},
+        server::Api,
+        world,
+    },
+};
+
+/// How long after the last status was acknowledged the statistics may still differ.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// A worker had a line when it was killed if it had sent on it so recently.
+const OWNED: Duration = Duration::from_millis(300);
+/// A take-over is measured where nothing else was wrong since so long before.
+const QUIET: Duration = Duration::from_secs(1);
+/// Take-over takes at most a lease and this.
+const TAKE_OVER: Duration = Duration::from_secs(1);
+/// What was held back by the network arrives within this time after it is let go.
+const LATE: Duration = Duration::from_millis(300);
+/// So many examples of what is wrong are told.
+const EXAMPLES: usize = 5;
+
+/// What a round came to.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// Recipients that are nowhere, or in no final state.
+    pub lost: u64,
+    /// Recipients with more than one message.
+    pub twice: u64,
+    pub unknown: Unknown,
+    /// Per line: sends in its worst second, and its rate.
+    pub worst: Vec<(usize, u64)>,
+    /// From a SIGKILL until another worker sent on the line; where nothing else was wrong.
+    pub take_overs: Vec<Duration>,
+    /// What must not be, in words.
+    pub problems: Vec<String>,
+}
+
+/// Recipients that ended as unknown, by what Meta had of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unknown {
+    /// No request: it was claimed by a worker that died, or lost on its way.
+    pub never_seen: u64,
+    /// A request that Meta did not take, and the answer was lost or never given.
+    pub not_taken: u64,
+    /// A message: Meta told of it, so this is wrong.
+    pub taken: u64,
+}
+
+impl Verdict {
+    pub fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// The worst second of any line, in percent of its rate.
+    pub fn worst_percent(&self) -> f64 {
+        self.worst.iter().map(|(worst, rate)| 100.0 * *worst as f64 / *rate as f64).fold(0.0, f64::max)
+    }
+
+    fn wrong(&mut self, what: &str, n: u64, examples: &[String]) {
+        if n > 0 {
+            self.problems.push(format!("{what}: {n}, such as {}", examples.join("; ")));
+        }
+    }
+}
+
+/// Looks at everything. `problems`: what was wrong before.
+pub async fn judge(
+    stage: &Stage,
+    schedule: &Schedule,
+    ledger: &Ledger,
+    events: &[Event],
+    id: &str,
+    problems: Vec<String>,
+) -> Verdict {
+    let mut verdict = Verdict { problems, ..Verdict::default() };
+    let api = Api::at(&stage.front.url());
+    let truth = Truth::of(ledger, stage);
+    let began = Instant::now();
+    let mut shown = api.recipients(id).await;
+    while !truth.is_shown_by(&shown, schedule) && began.elapsed() < SETTLED_AFTER {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        shown = api.recipients(id).await;
+    }
+    recipients(&mut verdict, schedule, &truth, &shown);
+    counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
+    rates(&mut verdict, stage, schedule, events);
+    take_overs(&mut verdict, &stage.meta.arrivals(), events);
+    if verdict.unknown.never_seen > 0 && !events.iter().any(may_leave_unknown) {
+        let n = verdict.unknown.never_seen;
+        verdict.problems.push(format!("{n} unknown that Meta never saw, and nothing happened that explains it"));
+    }
+    verdict
+}
+
+/// Whether it can leave somebody unknown whom Meta never saw: a worker died with what it had claimed, a claim was carried
+/// out and its answer was lost with the lease, a request was lost on its way.
+fn may_leave_unknown(event: &Event) -> bool {
+    match event.fault {
+        Fault::WorkerKilled { .. } | Fault::WorkerAsleep { .. } => true,
+        Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } | Fault::RedisPaused { .. } => {
+            true
+        }
+        Fault::Cut { wire } | Fault::Held { wire, .. } => wire != Wire::Webhooks,
+        Fault::RollingRestart | Fault::RedisFull { .. } | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
+    }
+}
+
+/// What Meta knows, and told.
+struct Truth {
+    ledger: HashMap<String, Known>,
+    told: HashMap<String, Vec<String>>,
+}
+
+impl Truth {
+    fn of(ledger: &Ledger, stage: &Stage) -> Self {
+        let mut told: HashMap<String, Vec<String>> = HashMap::new();
+        for status in stage.meta.told() {
+            told.entry(status.to).or_default().push(status.word);
+        }
+        Self { ledger: ledger.lock().expect("no panic").clone(), told }
+    }
+
+    /// Whether a recipient may stand so.
+    fn allows(&self, to: &str, state: &str, code: Option<u64>) -> bool {
+        let known = self.ledger.get(to);
+        if known.is_none_or(|known| known.messages == 0) {
+            let refused = known.is_some_and(|known| known.refused);
+            return state == "unknown" || (refused && state == "failed" && code == Some(u64::from(REFUSED)));
+        }
+        let told = self.told.get(to).map_or(&[][..], Vec::as_slice);
+        let said = |word: &str| told.iter().find(|told| told.starts_with(word));
+        let code_told = said("failed").and_then(|word| word.split_once(' ')?.1.parse().ok());
+        for word in ["read", "delivered", "failed", "sent"] {
+            if said(word).is_some() {
+                return state == word && (word != "failed" || code == code_told);
+            }
+        }
+        false
+    }
+
+    fn is_shown_by(&self, shown: &[Value], schedule: &Schedule) -> bool {
+        let allowed = |recipient: &Value| {
+            let (to, state, code) = standing(recipient);
+            self.allows(to, state, code)
+        };
+        shown.len() as u64 == schedule.recipients && shown.iter().all(allowed)
+    }
+}
+
+fn standing(recipient: &Value) -> (&str, &str, Option<u64>) {
+    let text = |key: &str| recipient[key].as_str().unwrap_or_default();
+    (text("to").trim_start_matches('+'), text("state"), recipient["code"].as_u64())
+}
+
+fn recipients(verdict: &mut Verdict, schedule: &Schedule, truth: &Truth, shown: &[Value]) {
+    let by_number: HashMap<&str, &Value> = shown.iter().map(|recipient| (standing(recipient).0, recipient)).collect();
+    let (mut lost, mut twice, mut other) = (Vec::new(), Vec::new(), Vec::new());
+    for to in (FIRST..FIRST + schedule.recipients).map(|to| to.to_string()) {
+        let known = truth.ledger.get(&to);
+        if known.is_some_and(|known| known.messages > 1) {
+            twice.push(format!("{to} ({known:?}, {})", by_number.get(to.as_str()).copied().unwrap_or(&Value::Null)));
+        }
+        let Some(recipient) = by_number.get(to.as_str()) else {
+            lost.push(format!("{to} is nowhere"));
+            continue;
+        };
+        let (_, state, code) = standing(recipient);
+        if ["pending", "retrying", "in_flight", "in_doubt"].contains(&state) {
+            lost.push(format!("{to} is {state}"));
+        } else if !truth.allows(&to, state, code) {
+            other.push(format!("{recipient}, and Meta has {known:?} and told {:?}", truth.told.get(&to)));
+        }
+        if state == "unknown" {
+            let count = match known {
+                None => &mut verdict.unknown.never_seen,
+                Some(known) if known.messages == 0 => &mut verdict.unknown.not_taken,
+                Some(_) => &mut verdict.unknown.taken,
+            };
+            *count += 1;
+        }
+    }
+    (verdict.lost, verdict.twice) = (lost.len() as u64, twice.len() as u64);
+    for (what, examples) in [("lost", lost), ("twice", twice), ("not as Meta has it", other)] {
+        verdict.wrong(what, examples.len() as u64, &examples[..examples.len().min(EXAMPLES)]);
+    }
+    if shown.len() as u64 != schedule.recipients {
+        verdict.problems.push(format!("{} recipients are shown, of {}", shown.len(), schedule.recipients));
+    }
+}
+
+/// The statistics against the recipients one by one, and the counters against the state bytes.
+async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &[Value], id: &str) {
+    let count = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
+    let (mut by_state, mut failures): (BTreeMap<String, u64>, BTreeMap<u64, u64>) = Default::default();
+    for recipient in shown {
+        let (_, state, code) = standing(recipient);
+        *by_state.entry(state.to_owned()).or_default() += 1;
+        if state == "failed" {
+            *failures.entry(code.unwrap_or(0)).or_default() += 1;
+        }
+    }
+    let statistics = &campaign["statistics"];
+    let told: BTreeMap<String, u64> = statistics["by_state"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(state, n)| (state.clone(), count(n)))
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    if told != by_state {
+        verdict.problems.push(format!("statistics say {told:?}, the recipients are {by_state:?}"));
+    }
+    let told = statistics["failures"].as_array().into_iter().flatten();
+    let told: BTreeMap<u64, u64> = told.map(|failure| (count(&failure["code"]), count(&failure["count"]))).collect();
+    if told != failures {
+        verdict.problems.push(format!("statistics say failures {told:?}, the recipients have {failures:?}"));
+    }
+    let disk = stage.redis.lock().await;
+    let store = Store::connect(&world::address(&disk.server)).await.expect("a store");
+    let record = store.campaign(id.parse().expect("an id")).await.expect("redis").expect("a campaign");
+    let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
+    let counters = Tally::of(&store.part_counts(&parts).await.expect("counters"));
+    let bytes = stats::recount(&store, &record).await.expect("state bytes");
+    if counters != bytes {
+        verdict.problems.push(format!("counters {counters:?}, state bytes {bytes:?}"));
+    }
+}
+
+fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule, events: &[Event]) {
+    let stalls = stage.network.stalls();
+    // What the network held back comes at once: that is not the pace of the worker.
+    let held = |arrival: &Arrival| {
+        events.iter().any(|event| match event.fault {
+            Fault::Held { wire: Wire::Meta(worker), .. } | Fault::Slow { wire: Wire::Meta(worker), .. } => {
+                let during = arrival.latest >= event.began && arrival.earliest <= event.ended + LATE;
+                during && arrival.version.starts_with(&Post::version(worker))
+            }
+            _ => false,
+        })
+    };
+    let mut arrivals: Vec<Arrival> = stage.meta.arrivals().into_iter().filter(|arrival| !held(arrival)).collect();
+    for arrival in &mut arrivals {
+        let stalled = stalls.iter().filter(|(from, until)| *from < arrival.latest && arrival.earliest <= *until);
+        if let Some((from, _)) = stalled.min() {
+            arrival.earliest = arrival.earliest.min(*from);
+        }
+    }
+    for (line, rate) in LINES.into_iter().zip(schedule.rates) {
+        let worst = worst_second(&arrivals, line);
+        if worst as u64 > rate * 105 / 100 {
+            verdict.problems.push(format!("line {line} of {rate} a second got {worst} within one"));
+        }
+        verdict.worst.push((worst, rate));
+    }
+}
+
+fn take_overs(verdict: &mut Verdict, arrivals: &[Arrival], events: &[Event]) {
+    let killed = events.iter().filter_map(|event| match event.fault {
+        Fault::WorkerKilled { worker, .. } => Some((worker, event)),
+        _ => None,
+    });
+    for (worker, kill) in killed {
+        for line in LINES {
+            let ours: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.line == line).collect();
+            let next = ours.partition_point(|arrival| arrival.latest <= kill.began);
+            let Some(last) = next.checked_sub(1).map(|last| ours[last]) else { continue };
+            if !last.version.starts_with(&Post::version(worker)) || kill.began - last.latest > OWNED {
+                continue;
+            }
+            let Some(first) = ours[next..].iter().find(|arrival| arrival.version != last.version) else { continue };
+            let disturbs = |event: &Event| {
+                let other = !std::ptr::eq(event, kill);
+                other && event.began < first.latest && event.ended + QUIET > kill.began
+            };
+            if events.iter().any(disturbs) {
+                continue;
+            }
+            let took = first.latest - kill.began;
+            if took > LEASE + TAKE_OVER {
+                verdict.problems.push(format!("line {line} was taken over {took:?} after its worker was killed"));
+            }
+            verdict.take_overs.push(took);
+        }
+    }
+}

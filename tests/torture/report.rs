@@ -1,0 +1,177 @@
+//! What many rounds came to, in words and in tables.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{round::Outcome, schedule::Fault};
+
+/// Where the report goes into a document: between these lines.
+const BEGIN: &str = "<!-- torture: the report begins -->";
+const END: &str = "<!-- torture: the report ends -->";
+
+/// Where reports, and the logs of rounds in which something was wrong, are kept.
+pub fn dir() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target directory");
+    target.join("torture")
+}
+
+/// One line about a round; more where something was wrong.
+pub fn tell(outcome: &Outcome) {
+    let Outcome { schedule, verdict, .. } = outcome;
+    let unknown = &verdict.unknown;
+    println!(
+        "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s: lost {}, twice {}, unknown {} ({} never seen, {} \
+         not taken), worst second {:.1} %, {}",
+        schedule.seed,
+        schedule.recipients,
+        schedule.workers,
+        schedule.fsync,
+        outcome.events.len(),
+        outcome.took.as_secs_f64(),
+        verdict.lost,
+        verdict.twice,
+        unknown.never_seen + unknown.not_taken + unknown.taken,
+        unknown.never_seen,
+        unknown.not_taken,
+        verdict.worst_percent(),
+        if verdict.is_good() { "good" } else { "WRONG" }
+    );
+    let Some(kept) = &outcome.kept else { return };
+    for event in &outcome.events {
+        let (from, until) = (event.began - outcome.launched, event.ended - outcome.launched);
+        let forgotten =
+            if event.forgotten > 0 { format!(", {} bytes forgotten", event.forgotten) } else { String::new() };
+        println!("  {:6.3} to {:6.3} s  {}{forgotten}", from.as_secs_f64(), until.as_secs_f64(), event.fault);
+    }
+    verdict.problems.iter().for_each(|problem| println!("  {problem}"));
+    println!("  again: {}", command(schedule.seed));
+    println!("  logs: {}", kept.display());
+}
+
+/// What repeats a round.
+pub fn command(seed: u64) -> String {
+    format!("make torture ROUNDS=1 SEED={seed}")
+}
+
+/// Sums over rounds.
+#[derive(Default)]
+struct Sum {
+    rounds: usize,
+    times: usize,
+    recipients: u64,
+    lost: u64,
+    twice: u64,
+    never_seen: u64,
+    not_taken: u64,
+    taken: u64,
+    wrong: usize,
+    worst_percent: f64,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome, times: usize) {
+        let verdict = &outcome.verdict;
+        self.rounds += 1;
+        self.times += times;
+        self.recipients += outcome.schedule.recipients;
+        self.lost += verdict.lost;
+        self.twice += verdict.twice;
+        self.never_seen += verdict.unknown.never_seen;
+        self.not_taken += verdict.unknown.not_taken;
+        self.taken += verdict.unknown.taken;
+        self.wrong += usize::from(!verdict.is_good());
+        self.worst_percent = self.worst_percent.max(verdict.worst_percent());
+    }
+
+    fn row(&self, name: &str) -> String {
+        let Self { rounds, times, recipients, lost, twice, never_seen, not_taken, taken, wrong, worst_percent } = self;
+        format!(
+            "| {name} | {rounds} | {times} | {recipients} | {lost} | {twice} | {never_seen} | {not_taken} | {taken} | \
+             {worst_percent:.1} | {wrong} |\n"
+        )
+    }
+}
+
+/// The tables, as Markdown.
+pub fn markdown(outcomes: &[Outcome], seed: u64, took: Duration) -> String {
+    let (mut all, mut by_fault): (Sum, BTreeMap<&str, Sum>) = Default::default();
+    for outcome in outcomes {
+        all.add(outcome, outcome.events.len());
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        outcome.events.iter().for_each(|event| *times.entry(event.fault.name()).or_default() += 1);
+        for (name, times) in times {
+            by_fault.entry(name).or_default().add(outcome, times);
+        }
+    }
+    let mut text = format!(
+        "`make torture ROUNDS={} SEED={seed}`, {} minutes, on {} cores, {}, commit {}, on {}.\n\n",
+        outcomes.len(),
+        took.as_secs().div_ceil(60),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        said("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
+        said("git", &["rev-parse", "--short", "HEAD"]),
+        said("date", &["-u", "+%Y-%m-%d"]),
+    );
+    text.push_str(
+        "| fault | rounds with it | times | recipients | lost | twice | unknown: never seen by Meta | not taken | taken | \
+         worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    by_fault.iter().for_each(|(name, sum)| text.push_str(&sum.row(name)));
+    text.push_str(&all.row("**all rounds**"));
+
+    let mut take_overs: Vec<Duration> =
+        outcomes.iter().flat_map(|outcome| outcome.verdict.take_overs.iter().copied()).collect();
+    take_overs.sort_unstable();
+    if let (Some(median), Some(longest)) = (take_overs.get(take_overs.len() / 2), take_overs.last()) {
+        let _ = write!(
+            text,
+            "\nTake-over after a SIGKILL, where nothing else was wrong at that time: {} lines, median {:.2} s, longest \
+             {:.2} s.",
+            take_overs.len(),
+            median.as_secs_f64(),
+            longest.as_secs_f64()
+        );
+    }
+    let forgotten: Vec<u64> = outcomes
+        .iter()
+        .flat_map(|outcome| &outcome.events)
+        .filter(|event| matches!(event.fault, Fault::PowerLoss { .. }))
+        .map(|event| event.forgotten)
+        .collect();
+    if !forgotten.is_empty() {
+        let _ = write!(
+            text,
+            "\nAt {} power losses Redis forgot {} kB of its file, at most {} kB at once.",
+            forgotten.len(),
+            forgotten.iter().sum::<u64>() / 1_000,
+            forgotten.iter().max().unwrap_or(&0) / 1_000
+        );
+    }
+    let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
+    let _ = writeln!(text, "\nWorkers were started again {restarts} times.");
+    text
+}
+
+/// Writes the report, and puts it into `document` if one is named.
+pub fn write(text: &str, document: Option<&Path>) {
+    let path = dir().join("report.md");
+    std::fs::create_dir_all(dir()).expect("a directory");
+    std::fs::write(&path, text).expect("the report is written");
+    println!("{}", path.display());
+    let Some(document) = document else { return };
+    let old = std::fs::read_to_string(document).unwrap_or_else(|error| panic!("{}: {error}", document.display()));
+    let (before, rest) = old.split_once(BEGIN).unwrap_or_else(|| panic!("{} has no {BEGIN}", document.display()));
+    let (_, after) = rest.split_once(END).unwrap_or_else(|| panic!("{} has no {END}", document.display()));
+    std::fs::write(document, format!("{before}{BEGIN}\n{text}{END}{after}")).expect("the document is written");
+    println!("{}", document.display());
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
+    let said = Command::new(program).args(arguments).output();
+    said.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,273 @@
+//! What happens in a round, and when: drawn from a seed alone, so that the same seed gives the same schedule.
+
+use std::{fmt, time::Duration};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
+/// The lease of a round, and the time-out of its workers for Redis.
+pub const LEASE: Duration = Duration::from_secs(3);
+pub const DOUBT_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Faults begin in this span after the launch; the campaign lasts a little longer.
+const FIRST_MS: u64 = 300;
+const LAST_MS: u64 = 6_500;
+/// What a worker knows is in a forgetful Redis after this time, and after this time it is on its disk.
+pub const APART: Duration = Duration::from_secs(2);
+/// Before the first power loss: the upload and the launch are on the disk.
+const LAUNCH_KEPT: Duration = Duration::from_millis(1_300);
+/// What a restart of a worker takes, about.
+const RESTART: Duration = Duration::from_millis(700);
+
+/// When Redis makes sure that its append-only file is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    Everysec,
+    Always,
+}
+
+/// A connection that can be harmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Between a worker and Redis.
+    Redis(usize),
+    /// Between a worker and Meta.
+    Meta(usize),
+    /// From Meta to the workers that take webhooks.
+    Webhooks,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    /// SIGKILL to a worker; another takes its place after `down`.
+    WorkerKilled { worker: usize, down: Duration },
+    /// SIGSTOP to a worker, and SIGCONT after `asleep`.
+    WorkerAsleep { worker: usize, asleep: Duration },
+    /// SIGTERM to each worker in turn; the next one's turn comes when it is back.
+    RollingRestart,
+    /// SIGKILL to Redis, and a start after `down`.
+    RedisKilled { down: Duration },
+    /// The same, and what came to its file in the last `forgets` is gone.
+    PowerLoss { forgets: Duration, down: Duration },
+    /// SIGSTOP to Redis, and SIGCONT after `asleep`.
+    RedisAsleep { asleep: Duration },
+    /// CLIENT PAUSE.
+    RedisPaused { paused: Duration },
+    /// `maxmemory` is below what is used, nothing is evicted: no script may write.
+    RedisFull { full: Duration },
+    /// SCRIPT FLUSH.
+    ScriptsFlushed,
+    /// Every connection ends, with what is on its way.
+    Cut { wire: Wire },
+    /// Nothing passes, and then everything that was held back.
+    Held { wire: Wire, held: Duration },
+    /// Everything comes later.
+    Slow { wire: Wire, by: Duration, slow: Duration },
+}
+
+impl Fault {
+    /// The name of its kind.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::WorkerKilled { .. } => "worker: SIGKILL",
+            Fault::WorkerAsleep { asleep, .. } if *asleep > LEASE => "worker: SIGSTOP, longer than its lease",
+            Fault::WorkerAsleep { .. } => "worker: SIGSTOP, shorter than its lease",
+            Fault::RollingRestart => "workers: SIGTERM, one after the other",
+            Fault::RedisKilled { down } if *down > LEASE => "Redis: SIGKILL, away longer than a lease",
+            Fault::RedisKilled { .. } => "Redis: SIGKILL, away shorter than a lease",
+            Fault::PowerLoss { .. } => "Redis: power loss, up to 1 s forgotten",
+            Fault::RedisAsleep { .. } => "Redis: SIGSTOP",
+            Fault::RedisPaused { .. } => "Redis: CLIENT PAUSE",
+            Fault::RedisFull { .. } => "Redis: full",
+            Fault::ScriptsFlushed => "Redis: SCRIPT FLUSH",
+            Fault::Cut { wire } => match wire {
+                Wire::Redis(_) => "worker to Redis: cut",
+                Wire::Meta(_) => "worker to Meta: cut",
+                Wire::Webhooks => "Meta to webhooks: cut",
+            },
+            Fault::Held { wire, .. } => match wire {
+                Wire::Redis(_) => "worker to Redis: held back, then late",
+                Wire::Meta(_) => "worker to Meta: held back, then late",
+                Wire::Webhooks => "Meta to webhooks: held back, then late",
+            },
+            Fault::Slow { wire, .. } => match wire {
+                Wire::Redis(_) => "worker to Redis: slow",
+                Wire::Meta(_) => "worker to Meta: slow",
+                Wire::Webhooks => "Meta to webhooks: slow",
+            },
+        }
+    }
+
+    /// How long it lasts, about.
+    pub fn length(&self, workers: usize) -> Duration {
+        match *self {
+            Fault::WorkerKilled { down, .. } => down + RESTART,
+            Fault::RollingRestart => 2 * RESTART * workers as u32,
+            Fault::RedisKilled { down } | Fault::PowerLoss { down, .. } => down + RESTART,
+            Fault::WorkerAsleep { asleep, .. } | Fault::RedisAsleep { asleep } => asleep,
+            Fault::RedisPaused { paused } => paused,
+            Fault::RedisFull { full } => full,
+            Fault::Held { held, .. } => held,
+            Fault::Slow { slow, .. } => slow,
+            Fault::ScriptsFlushed | Fault::Cut { .. } => Duration::ZERO,
+        }
+    }
+
+    /// It ends or stops a worker.
+    pub fn is_of_a_worker(&self) -> bool {
+        matches!(self, Fault::WorkerKilled { .. } | Fault::WorkerAsleep { .. } | Fault::RollingRestart)
+    }
+
+    fn is_of_redis(&self) -> bool {
+        matches!(
+            self,
+            Fault::RedisKilled { .. }
+                | Fault::PowerLoss { .. }
+                | Fault::RedisAsleep { .. }
+                | Fault::RedisPaused { .. }
+                | Fault::RedisFull { .. }
+                | Fault::ScriptsFlushed
+        )
+    }
+
+    fn wire(&self) -> Option<Wire> {
+        match self {
+            Fault::Cut { wire } | Fault::Held { wire, .. } | Fault::Slow { wire, .. } => Some(*wire),
+            _ => None,
+        }
+    }
+
+    fn worker(&self) -> Option<usize> {
+        match self {
+            Fault::WorkerKilled { worker, .. } | Fault::WorkerAsleep { worker, .. } => Some(*worker),
+            _ => None,
+        }
+    }
+
+    /// Both are about the same thing, and have to happen one after the other.
+    fn shares(&self, other: &Fault) -> bool {
+        let workers = self.is_of_a_worker() && other.is_of_a_worker();
+        let one_worker = self.worker().is_none() || other.worker().is_none() || self.worker() == other.worker();
+        (workers && one_worker)
+            || (self.is_of_redis() && other.is_of_redis())
+            || (self.wire().is_some() && self.wire() == other.wire())
+    }
+
+    /// What only a worker that died and a second that Redis forgot knew is lost, and nobody promises otherwise.
+    fn would_be_blamed(&self, other: &Fault) -> bool {
+        let forgets = |fault: &Fault| matches!(fault, Fault::PowerLoss { .. });
+        (forgets(self) && other.is_of_a_worker()) || (forgets(other) && self.is_of_a_worker())
+    }
+
+    fn draw(rng: &mut StdRng, workers: usize, may_forget: bool) -> Self {
+        let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
+        let (short, long, outage) = (ms(300..2_500), ms(3_200..5_000), ms(100..4_500));
+        let (paused, slow, by, forgets) = (ms(300..3_000), ms(1_000..2_500), ms(5..60), ms(0..1_000));
+        let worker = rng.random_range(0..workers);
+        let wire = match rng.random_range(0..5) {
+            0..2 => Wire::Redis(worker),
+            2..4 => Wire::Meta(worker),
+            _ => Wire::Webhooks,
+        };
+        match rng.random_range(0..100) {
+            0..18 => Fault::WorkerKilled { worker, down: outage },
+            18..24 => Fault::WorkerAsleep { worker, asleep: short },
+            24..32 => Fault::WorkerAsleep { worker, asleep: long },
+            32..40 => Fault::RollingRestart,
+            40..48 => Fault::RedisKilled { down: outage },
+            48..60 if may_forget => Fault::PowerLoss { forgets, down: outage },
+            48..60 => Fault::RedisKilled { down: short },
+            60..65 => Fault::RedisAsleep { asleep: paused },
+            65..68 => Fault::RedisPaused { paused },
+            68..72 => Fault::RedisFull { full: paused },
+            72..76 => Fault::ScriptsFlushed,
+            76..84 => Fault::Cut { wire },
+            84..94 => Fault::Held { wire, held: outage },
+            _ => Fault::Slow { wire, by, slow },
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A fault and when it begins, counted from the launch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    pub at: Duration,
+    pub fault: Fault,
+}
+
+/// A round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    pub seed: u64,
+    pub fsync: Fsync,
+    pub workers: usize,
+    pub recipients: u64,
+    /// Messages per second of each of [`LINES`].
+    pub rates: [u64; 3],
+    /// Meta throttles now and then.
+    pub throttles: bool,
+    pub steps: Vec<Step>,
+}
+
+impl Schedule {
+    /// The round of `seed`. `forgetful`: Redis with `everysec` may lose power.
+    pub fn draw(seed: u64, forgetful: bool) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let fsync = if rng.random_bool(0.6) { Fsync::Everysec } else { Fsync::Always };
+        let workers = rng.random_range(2..=3);
+        let recipients = rng.random_range(1_000..=2_000);
+        let seconds = rng.random_range(5..=8);
+        // 45 to 130 a second: what the lines take together in that time.
+        let mean = recipients / (3 * seconds);
+        let rates = LINES.map(|_| (mean * rng.random_range(80..=120) / 100).max(45));
+        let throttles = rng.random_bool(0.4);
+        let n_faults = rng.random_range(3..=6);
+        let mut steps: Vec<Step> = Vec::new();
+        // A fault that would coincide with another of the same thing is drawn again, a few times.
+        for _ in 0..10 * n_faults {
+            if steps.len() == n_faults {
+                break;
+            }
+            let mut at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS));
+            let fault = Fault::draw(&mut rng, workers, forgetful && fsync == Fsync::Everysec);
+            if matches!(fault, Fault::PowerLoss { .. }) {
+                // The launch was acknowledged, and is on the disk within a second.
+                at = at.max(LAUNCH_KEPT);
+            }
+            let step = Step { at, fault };
+            if !steps.iter().any(|other| step.coincides(other, workers)) {
+                steps.push(step);
+            }
+        }
+        steps.sort_by_key(|step| step.at);
+        Self { seed, fsync, workers, recipients, rates, throttles, steps }
+    }
+}
+
+impl Step {
+    fn coincides(&self, other: &Step, workers: usize) -> bool {
+        let apart = if self.fault.would_be_blamed(&other.fault) { APART } else { Duration::ZERO };
+        let overlaps = self.at < other.at + other.fault.length(workers) + apart
+            && other.at < self.at + self.fault.length(workers) + apart;
+        overlaps && (self.fault.shares(&other.fault) || apart > Duration::ZERO)
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_schedule_every_time() {
+    for seed in 0..200 {
+        let schedule = Schedule::draw(seed, true);
+        assert_eq!(schedule, Schedule::draw(seed, true));
+        assert!(!schedule.steps.is_empty(), "{schedule:?}");
+        assert!(schedule.rates.iter().all(|rate| (45..=160).contains(rate)), "{schedule:?}");
+        let blamed = |a: &Step, b: &Step| a.fault.would_be_blamed(&b.fault) && a.coincides(b, schedule.workers);
+        assert!(!schedule.steps.iter().any(|a| schedule.steps.iter().any(|b| blamed(a, b))), "{schedule:?}");
+    }
+}

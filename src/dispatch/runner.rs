@@ -41,7 +41,7 @@ use crate::{
     store::{
         Store, StoreError,
         clock::Clock,
-        parts::{Claim, ClaimWish, ClaimedRow, Settled},
+        parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},
     },
 };
 
@@ -56,6 +56,9 @@ const SETTLE_AFTER: Duration = Duration::from_millis(10);
 
 /// After Redis failed, the next try is that much later.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
+
+/// A part that can't be taken over yet is looked at again after this time.
+const YOUNG_PAUSE: Duration = Duration::from_millis(250);
 
 /// Meta out of reach: first and longest wait of the line.
 const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
@@ -117,6 +120,8 @@ pub struct LineStatus {
 struct Ready {
     part: PartId,
     claimed: ClaimedRow,
+    /// Which attempt this is, from 1.
+    attempt: u8,
     body: Bytes,
 }
 
@@ -124,6 +129,7 @@ struct Ready {
 struct Attempt {
     part: PartId,
     claimed: ClaimedRow,
+    number: u8,
     outcome: Outcome,
 }
 
@@ -137,9 +143,9 @@ enum Done {
 }
 
 enum Claimed {
-    Claim(Claim, Vec<(ClaimedRow, Bytes)>),
+    Claim(Claim, Vec<(ToSend, Bytes)>),
     /// Rows were claimed, and who they are could not be read.
-    Unreadable(Vec<ClaimedRow>, StoreError),
+    Unreadable(Vec<ToSend>, StoreError),
 }
 
 struct Refresh {
@@ -312,16 +318,16 @@ impl Runner {
             let began = Instant::now();
             let outcome = sender.send(ready.body).await;
             metrics.attempt(&outcome, began.elapsed());
-            Attempt { part: ready.part, claimed: ready.claimed, outcome }
+            Attempt { part: ready.part, claimed: ready.claimed, number: ready.attempt, outcome }
         })
     }
 
     fn attempt_ended(&mut self, attempt: Attempt, chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>) {
         let (instant, now) = (Instant::now(), self.setup.clock.now());
         self.slots.done(instant);
-        let Attempt { part, claimed, outcome } = attempt;
+        let Attempt { part, claimed, number, outcome } = attempt;
         self.sending.remove(&(part, claimed.row));
-        let (settled, consequence) = settle::settle(&outcome, claimed.send, now, rand::random(), &self.setup.settings);
+        let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
         }
@@ -489,8 +495,9 @@ impl Runner {
 
     fn settlement(&self, outcomes: Outcomes) -> LocalBoxFuture<'static, Settlement> {
         let (store, now, kept) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.settings.ids_kept);
+        let epoch = self.setup.lease.epoch;
         Box::pin(async move {
-            let result = store.settle(&outcomes, now, kept).await;
+            let result = store.settle(&outcomes, epoch, now, kept).await;
             (outcomes, result)
         })
     }
@@ -554,11 +561,11 @@ impl Runner {
             Next::Claim(part) => Some(self.claim(part, self.claim_rows())),
             Next::Doubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
-                let sends_max = match campaign.campaign.on_doubt {
+                let attempts_max = match campaign.campaign.on_doubt {
                     OnDoubt::Hold => 0,
                     OnDoubt::Resend => self.setup.settings.retry.attempts_max(),
                 };
-                Some(Box::pin(async move { Done::Doubts(part, store.end_doubts(part, clock, sends_max).await) }))
+                Some(Box::pin(async move { Done::Doubts(part, store.end_doubts(part, clock, attempts_max).await) }))
             }
             Next::Wait(due) => {
                 let wait = due.map_or(IDLE_MAX, |due| due.since(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
@@ -581,7 +588,7 @@ impl Runner {
             Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
             Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
                 self.redis_failed("recipients could not be read", &error);
-                for claimed in rows {
+                for ToSend { claimed, .. } in rows {
                     self.put(part, claimed, Settled::Back { at: now });
                 }
             }
@@ -627,7 +634,9 @@ impl Runner {
         let (key, recipients) = (self.setup.token_key, self.recipients.clone());
         let doubt_until = now.after(self.setup.settings.doubt_deadline);
         let list = self.unsure.contains(&part);
-        let wish = ClaimWish { epoch, number: self.claims, now, limit, doubt_until, list };
+        // Another worker that had the line notices within a lease that Redis restarted, or stops.
+        let young = store.is_young(self.setup.settings.lease);
+        let wish = ClaimWish { epoch, number: self.claims, now, limit, doubt_until, list, young };
         let plan = self.backlog.plan(part.campaign);
         Box::pin(async move {
             let claim = match store.claim(part, &wish).await {
@@ -640,33 +649,35 @@ impl Runner {
             let (Claim::Rows { rows, .. }, Some(plan)) = (&claim, plan) else {
                 return Done::Claimed(part, Ok(Claimed::Claim(claim, Vec::new())));
             };
-            let who = match recipients.of(&store, part, rows.iter().map(|claimed| claimed.row)).await {
+            let who = match recipients.of(&store, part, rows.iter().map(|row| row.claimed.row)).await {
                 Ok(who) => who,
                 Err(error) => return Done::Claimed(part, Ok(Claimed::Unreadable(rows.clone(), error))),
             };
             let mut token = String::with_capacity(64);
             let mut body = Vec::with_capacity(512);
-            let messages = rows.iter().zip(&who).map(|(&claimed, (chunk, index))| {
+            let messages = rows.iter().zip(&who).map(|(&row, (chunk, index))| {
                 token.clear();
-                Token { part, row: claimed.row, send: claimed.send }.write(&key, &mut token);
+                Token { part, row: row.claimed.row, send: row.claimed.send }.write(&key, &mut token);
                 body.clear();
                 let recipient = &chunk[*index];
                 plan.render(recipient.to, &recipient.values, &token, &mut body);
-                (claimed, Bytes::copy_from_slice(&body))
+                (row, Bytes::copy_from_slice(&body))
             });
             let messages = messages.collect();
             Done::Claimed(part, Ok(Claimed::Claim(claim, messages)))
         })
     }
 
-    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<(ClaimedRow, Bytes)>) {
+    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<(ToSend, Bytes)>) {
         match claim {
             Claim::Rows { next_due, next_doubt, fresh, open, in_flight, .. } => {
                 self.redis_failing = false;
                 self.recover(part, in_flight);
                 let now = self.setup.clock.now();
                 self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt, now);
-                self.ready.extend(messages.into_iter().map(|(claimed, body)| Ready { part, claimed, body }));
+                let ready =
+                    |(row, body): (ToSend, Bytes)| Ready { part, claimed: row.claimed, attempt: row.attempt, body };
+                self.ready.extend(messages.into_iter().map(ready));
                 if open == 0 {
                     self.finished.insert(part);
                 }
@@ -686,6 +697,11 @@ impl Runner {
             }
             // Nobody else claims in this epoch: an older claim of this runner was still on its way, and a newer one is asked for.
             Claim::Late => {}
+            Claim::Young => {
+                // Redis knows of no claim of this epoch in the part: one without an answer left nothing in flight.
+                self.unsure.remove(&part);
+                self.backlog.look_again(part, self.setup.clock.now().after(YOUNG_PAUSE));
+            }
             Claim::Expired { in_flight } => self.recover(part, in_flight),
             Claim::Fenced { epoch } => {
                 warn!(line.id = %self.setup.line.id, epoch, "another worker has the line");

@@ -265,10 +265,26 @@ fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule, events: &[Ev
     for (line, rate) in LINES.into_iter().zip(schedule.rates) {
         let worst = worst_second(&arrivals, line);
         if worst as u64 > rate * 105 / 100 {
-            verdict.problems.push(format!("line {line} of {rate} a second got {worst} within one"));
+            let by = worst_senders(&arrivals, line);
+            verdict.problems.push(format!("line {line} of {rate} a second got {worst} within one: {by}"));
         }
         verdict.worst.push((worst, rate));
     }
+}
+
+/// Who sent in the worst second of a line, and from when on in seconds after the first send of all.
+fn worst_senders(arrivals: &[Arrival], line: &str) -> String {
+    let Some(first) = arrivals.first() else { return String::new() };
+    let ours: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.line == line).collect();
+    let window = |from: usize| {
+        let until = ours[from].earliest + Duration::from_secs(1);
+        ours[from..].iter().take_while(|arrival| arrival.latest < until).count()
+    };
+    let Some(from) = (0..ours.len()).max_by_key(|from| window(*from)) else { return String::new() };
+    let mut senders: BTreeMap<&str, usize> = BTreeMap::new();
+    ours[from..from + window(from)].iter().for_each(|arrival| *senders.entry(&arrival.version).or_default() += 1);
+    let at = ours[from].latest.saturating_duration_since(first.latest).as_secs_f64();
+    format!("{senders:?} in the second from {at:.3} s on")
 }
 
 fn take_overs(verdict: &mut Verdict, arrivals: &[Arrival], events: &[Event]) {

@@ -14,6 +14,7 @@ mod report;
 mod round;
 mod schedule;
 mod stage;
+mod turns;
 
 use std::{collections::VecDeque, path::PathBuf, str::FromStr, sync::Mutex, thread, time::Instant};
 
@@ -29,7 +30,6 @@ fn set<T: FromStr>(name: &str) -> Option<T> {
 /// Plays rounds, `jobs` of them side by side. The first has the seed itself, so that a single round can be repeated.
 /// Gives what they came to, and the seeds of those that broke off.
 fn play(seed: u64, rounds: usize, jobs: usize) -> (Vec<Outcome>, Vec<u64>) {
-    let forgetful = set::<u8>("PREGON_TORTURE_POWER_LOSS") == Some(1);
     let mut rng = StdRng::seed_from_u64(seed);
     let others = std::iter::repeat_with(|| rng.random::<u32>().into());
     let seeds = Mutex::new(std::iter::once(seed).chain(others).take(rounds).collect::<VecDeque<u64>>());
@@ -39,7 +39,7 @@ fn play(seed: u64, rounds: usize, jobs: usize) -> (Vec<Outcome>, Vec<u64>) {
         let round = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
             let keep = report::dir().join("wrong");
-            runtime.expect("a runtime").block_on(round::play(Schedule::draw(seed, forgetful), &keep))
+            runtime.expect("a runtime").block_on(round::play(Schedule::draw(seed), &keep))
         });
         match round.join() {
             Ok(outcome) => {

@@ -217,8 +217,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The round of `seed`. `forgetful`: Redis with `everysec` may lose power.
-    pub fn draw(seed: u64, forgetful: bool) -> Self {
+    /// The round of `seed`.
+    pub fn draw(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let fsync = if rng.random_bool(0.6) { Fsync::Everysec } else { Fsync::Always };
         let workers = rng.random_range(2..=3);
@@ -236,7 +236,7 @@ impl Schedule {
                 break;
             }
             let mut at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS));
-            let fault = Fault::draw(&mut rng, workers, forgetful && fsync == Fsync::Everysec);
+            let fault = Fault::draw(&mut rng, workers, fsync == Fsync::Everysec);
             if matches!(fault, Fault::PowerLoss { .. }) {
                 // The launch was acknowledged, and is on the disk within a second.
                 at = at.max(LAUNCH_KEPT);
@@ -248,6 +248,12 @@ impl Schedule {
         }
         steps.sort_by_key(|step| step.at);
         Self { seed, fsync, workers, recipients, rates, throttles, steps }
+    }
+
+    /// What each worker does. The second one sends and nothing else.
+    pub fn roles(&self) -> Vec<&'static str> {
+        let roles = |worker| if worker == 1 { "dispatch" } else { "api,webhook,dispatch" };
+        (0..self.workers).map(roles).collect()
     }
 }
 
@@ -263,8 +269,8 @@ impl Step {
 #[test]
 fn a_seed_gives_the_same_schedule_every_time() {
     for seed in 0..200 {
-        let schedule = Schedule::draw(seed, true);
-        assert_eq!(schedule, Schedule::draw(seed, true));
+        let schedule = Schedule::draw(seed);
+        assert_eq!(schedule, Schedule::draw(seed));
         assert!(!schedule.steps.is_empty(), "{schedule:?}");
         assert!(schedule.rates.iter().all(|rate| (45..=160).contains(rate)), "{schedule:?}");
         let blamed = |a: &Step, b: &Step| a.fault.would_be_blamed(&b.fault) && a.coincides(b, schedule.workers);

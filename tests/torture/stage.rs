@@ -16,7 +16,7 @@ use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
     proxy::{Network, Place, Proxy},
-    schedule::{DOUBT_DEADLINE, Fsync, LINES, Schedule, Wire},
+    schedule::{DOUBT_DEADLINE, Fsync, LINES, Wire},
     support::{
         hostile::Meta,
         redis::TestRedis,
@@ -65,19 +65,18 @@ pub struct Post {
 }
 
 impl Stage {
-    /// Starts everything.
-    pub async fn set(schedule: &Schedule, meta: Meta) -> Self {
+    /// Starts everything. A worker in each place, with the roles of that place; those with `api` take webhooks too.
+    pub async fn set(fsync: Fsync, rates: [u64; 3], roles: &[&'static str], meta: Meta) -> Self {
         let server = TestRedis::start().await;
         let network = Network::start();
-        let lines: Vec<(&str, f64)> = LINES.into_iter().zip(schedule.rates.map(|rate| rate as f64)).collect();
+        let lines: Vec<(&str, f64)> = LINES.into_iter().zip(rates.map(|rate| rate as f64)).collect();
         let dispatch = format!("doubt_deadline = \"{}s\"", DOUBT_DEADLINE.as_secs());
         let installation = Installation::new(&server, &meta.url(), &lines, &dispatch);
         let meta_at = Place::Tcp(meta.url().trim_start_matches("http://").parse().expect("an address"));
         let redis_at = Place::Unix(server.url().strip_prefix("redis+unix://").expect("a socket").into());
-        let posts = (0..schedule.workers).map(|number| Post {
+        let posts = roles.iter().enumerate().map(|(number, roles)| Post {
             number,
-            // The second one sends and nothing else.
-            roles: if number == 1 { "dispatch" } else { "api,webhook,dispatch" },
+            roles,
             redis: network.unix(installation.dir().join(format!("{number}.sock")), redis_at.clone()),
             meta: network.tcp(vec![meta_at.clone()]),
             process: Mutex::new(None),
@@ -98,7 +97,7 @@ impl Stage {
             network,
             front,
             installation,
-            fsync: schedule.fsync,
+            fsync,
             sizes,
             watching,
         };

@@ -10,7 +10,7 @@ use pregon::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    rules::{LineNo, Leases},
+    rules::{Leases, LineNo},
     support::{self, redis::TestRedis, world},
 };
 

@@ -1,6 +1,7 @@
-//! The rules of `acquire.lua` and `release.lua`, in plain Rust. `real.rs` shows that Redis gives the same answers.
+//! The rules of `acquire.lua`, `release.lua` and of the beginning of `claim.lua`, in plain Rust. `real.rs` shows for the
+//! leases that Redis gives the same answers, `tests/model` for the claims.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 /// A line, by its number.
 pub type LineNo = u32;
@@ -15,6 +16,8 @@ pub struct Entry {
     pub epoch: u64,
     /// The lease, which may have ended.
     pub lease: Option<Held>,
+    /// The epoch that claimed last: the line has one part.
+    pub claimed_in: u64,
 }
 
 /// A lease in Redis.
@@ -26,6 +29,14 @@ pub struct Held {
     pub epoch: u64,
     /// The last millisecond in which it is there.
     pub until_ms: u64,
+}
+
+/// What a claim brought.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Claim {
+    Rows,
+    Young,
+    Fenced,
 }
 
 /// The leases of every line.
@@ -58,14 +69,7 @@ impl Leases {
     }
 
     /// Takes a lease, or renews the caller's own; `mine` is the epoch of it, 0 without one. Gives the epoch.
-    pub fn acquire(
-        &mut self,
-        line: LineNo,
-        worker: WorkerNo,
-        length_ms: u64,
-        mine: u64,
-        now_ms: u64,
-    ) -> Option<u64> {
+    pub fn acquire(&mut self, line: LineNo, worker: WorkerNo, length_ms: u64, mine: u64, now_ms: u64) -> Option<u64> {
         let until_ms = now_ms + length_ms;
         let held = self.held(line, now_ms).cloned();
         let entry = self.lines.entry(line).or_default();
@@ -80,6 +84,19 @@ impl Leases {
                 Some(entry.epoch)
             }
             _ => None,
+        }
+    }
+
+    /// Claims in `epoch`; where Redis is `young`, nothing is taken over.
+    pub fn claim(&mut self, line: LineNo, epoch: u64, young: bool) -> Claim {
+        let entry = self.lines.entry(line).or_default();
+        match epoch.cmp(&entry.claimed_in) {
+            Ordering::Less => Claim::Fenced,
+            Ordering::Greater if young => Claim::Young,
+            _ => {
+                entry.claimed_in = epoch;
+                Claim::Rows
+            }
         }
     }
 

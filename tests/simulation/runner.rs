@@ -1,12 +1,12 @@
-//! The loop of a runner, told over from `dispatch::runner` as far as it decides when a message may go. It always has a
-//! claimed message at hand, which is the worst that can be asked of lease and pace.
+//! The loop of a runner, told over from `dispatch::runner` as far as it decides when a message may go: it claims what it
+//! sends in the next moments, and lets it go by lease and pace.
 
 use std::time::{Duration, Instant};
 
 use pregon::dispatch::{lease::Lease, pace::Pacer};
 
 use super::{
-    rules::{LineNo, WorkerNo},
+    rules::{Claim, LineNo, WorkerNo},
     watch::Write,
     world::{At, Event, World},
 };
@@ -16,6 +16,12 @@ const SLOTS: usize = 64;
 
 /// A machine that is not stopped gets from reading the clock to writing the message within this time.
 pub const LOOK_TO_WRITE: Duration = Duration::from_micros(200);
+
+/// A claim takes what the line sends in this time.
+const CLAIM_SECONDS: f64 = 0.05;
+
+/// After a claim that brought nothing, the next one is that much later.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A line with nothing to do looks again after this time.
 const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -40,13 +46,30 @@ pub struct Runner {
     pub stopping: bool,
     /// It has ended.
     pub done: bool,
+    /// Messages claimed and not yet sent.
+    pub ready: usize,
     in_flight: usize,
     wake: u64,
+    /// The claim that is on its way, and before which time there is no other.
+    claim: (u64, bool),
+    claim_again_at: At,
 }
 
 impl Runner {
     pub fn new(lease: Lease, pacer: Pacer, began: At) -> Self {
-        Self { lease, pacer, began, told_to_stop: false, stopping: false, done: false, in_flight: 0, wake: 0 }
+        Self {
+            lease,
+            pacer,
+            began,
+            told_to_stop: false,
+            stopping: false,
+            done: false,
+            ready: 0,
+            in_flight: 0,
+            wake: 0,
+            claim: (0, false),
+            claim_again_at: 0,
+        }
     }
 }
 
@@ -86,13 +109,15 @@ impl World {
         let Some(runner) = self.runner(run) else { return };
         if !runner.stopping && (runner.told_to_stop || !runner.lease.holds(now)) {
             runner.stopping = true;
+            runner.ready = 0;
         }
         let (mut writes, mut send_at) = (0, None);
         let rate = runner.pacer.rate();
-        while has_work && !runner.stopping && runner.lease.holds(now) && runner.in_flight < SLOTS {
+        while !runner.stopping && runner.ready > 0 && runner.lease.holds(now) && runner.in_flight < SLOTS {
             match runner.pacer.take(now) {
                 Ok(()) => {
                     writes += 1;
+                    runner.ready -= 1;
                     runner.in_flight += 1;
                 }
                 Err(wait) => {
@@ -102,8 +127,13 @@ impl World {
             }
         }
         let rate = rate.max(runner.pacer.rate());
+        let few = runner.ready < (runner.pacer.rate() * CLAIM_SECONDS).ceil() as usize;
+        let claims = few && has_work && !runner.stopping && runner.lease.holds(now);
+        let claims = claims && !runner.claim.1 && at >= runner.claim_again_at;
+        let claim_again_at = runner.claim_again_at;
         let idle = now + IDLE_MAX;
-        let wake_at = send_at.into_iter().chain((!runner.stopping).then(|| runner.lease.ends())).fold(idle, Instant::min);
+        let wake_at =
+            send_at.into_iter().chain((!runner.stopping).then(|| runner.lease.ends())).fold(idle, Instant::min);
         let is_idle = runner.stopping && runner.in_flight == 0;
         for _ in 0..writes {
             self.write(run, Write { at, looked, rate });
@@ -112,24 +142,58 @@ impl World {
             let settles = self.between(Duration::ZERO, Duration::from_millis(50));
             return self.soon(settles, Event::Settled(run));
         }
+        if claims {
+            self.claim(run);
+        }
         let mut wake_at = self.when(run.worker, wake_at);
         if !has_work {
             wake_at = wake_at.min(self.no_work_until[run.line as usize]);
         }
+        if claim_again_at > self.now {
+            wake_at = wake_at.min(claim_again_at);
+        }
         self.wake(run, wake_at.max(self.now + 1));
+    }
+
+    fn claim(&mut self, run: Run) {
+        let young = self.takes_redis_for_young(run.worker);
+        let (comes, takes) = self.passage(run.worker);
+        let Some(runner) = self.runner(run) else { return };
+        runner.claim = (runner.claim.0 + 1, true);
+        let number = runner.claim.0;
+        if comes {
+            self.soon(takes, Event::ClaimAsked(run, number, young));
+        }
+        self.soon(self.workers[run.worker].patience, Event::ClaimAnswered(run, number, None));
+    }
+
+    /// A claim was answered, or is given up.
+    pub fn claimed(&mut self, run: Run, number: u64, answer: Option<Claim>) {
+        let at = self.now;
+        let Some(runner) = self.runner(run).filter(|runner| runner.claim == (number, true)) else { return };
+        runner.claim.1 = false;
+        match answer {
+            Some(Claim::Rows) if runner.stopping => {}
+            Some(Claim::Rows) => runner.ready += ((runner.pacer.rate() * CLAIM_SECONDS).ceil() as usize).max(1),
+            Some(Claim::Fenced) => runner.lease.lost(),
+            Some(Claim::Young) | None => runner.claim_again_at = at + PAUSE.as_nanos() as u64,
+        }
+        self.wake(run, at);
     }
 
     fn write(&mut self, run: Run, write: Write) {
         self.watch.tell(write.at, || format!("{run:?} writes"));
         let mut others = Vec::new();
+        let began = self.workers[run.worker].owned[&run.line].began;
         for (number, worker) in self.workers.iter().enumerate() {
             let Some(other) = worker.owned.get(&run.line) else { continue };
             let same = number == run.worker && other.lease.epoch == run.epoch;
-            if !same && !other.stopping && !other.done && other.lease.holds(self.clock(number, self.now)) {
+            let may = self.watch.who_may_is_enough || other.ready > 0;
+            if !same && may && !other.stopping && !other.done && other.lease.holds(self.clock(number, self.now)) {
                 others.push((other.lease.epoch, other.began));
             }
         }
-        self.watch.written(run, write, &others);
+        self.watch.written(run, write, began, &others);
         let takes = self.between(Duration::from_millis(5), Duration::from_millis(50));
         self.soon(takes, Event::AttemptEnded(run));
     }

@@ -46,6 +46,8 @@ pub struct Watch {
     pub owners: Vec<Vec<(Run, At)>>,
     /// Messages written while another owner could write too, and how long after that one had the lease at most.
     pub overlaps: (u64, Duration),
+    /// Already that another runner has a lease which holds breaks the promise, and not only that it has messages too.
+    pub who_may_is_enough: bool,
     /// Overlaps are measured, and break no promise.
     pub overlaps_are_measured: bool,
     /// What happened last.
@@ -63,6 +65,7 @@ impl Watch {
             stop: None,
             owners: vec![Vec::new(); lines],
             overlaps: (0, Duration::ZERO),
+            who_may_is_enough: true,
             overlaps_are_measured: false,
             trace: VecDeque::new(),
             traced,
@@ -80,13 +83,14 @@ impl Watch {
         }
     }
 
-    /// `run` wrote. `others` may write to the same line now: their epochs, and when they had the lease.
-    pub fn written(&mut self, run: Run, write: Write, others: &[(u64, At)]) {
+    /// `run`, which had its lease at `began`, wrote. `others` may write to the same line now: their epochs, and when they had
+    /// the lease.
+    pub fn written(&mut self, run: Run, write: Write, began: At, others: &[(u64, At)]) {
         self.messages += 1;
         if write.is_held_up() {
             self.one_burst_a_stop(run, write);
         } else {
-            self.one_owner(run, write, others);
+            self.one_owner(run, write, began, others);
         }
         self.within_the_rate(run, write);
     }
@@ -95,14 +99,15 @@ impl Watch {
     /// writes is what it might have written at once.
     fn one_burst_a_stop(&mut self, run: Run, write: Write) {
         self.held_up += 1;
-        let before = self.stop.filter(|(whose, looked, _)| *whose == run && *looked == write.looked).map_or(0, |stop| stop.2);
+        let before =
+            self.stop.filter(|(whose, looked, _)| *whose == run && *looked == write.looked).map_or(0, |stop| stop.2);
         self.stop = Some((run, write.looked, before + 1));
         if (before + 1) as f64 > 2.0 + write.rate / 100.0 {
             self.broken = Some(format!("{run:?} wrote {} messages after a stop", before + 1));
         }
     }
 
-    fn one_owner(&mut self, run: Run, write: Write, others: &[(u64, At)]) {
+    fn one_owner(&mut self, run: Run, write: Write, began: At, others: &[(u64, At)]) {
         let owners = &mut self.owners[run.line as usize];
         let is_new = owners.last().is_none_or(|(last, _)| *last != run);
         let came_back = is_new && owners.iter().any(|(owner, _)| *owner == run);
@@ -113,7 +118,7 @@ impl Watch {
             return;
         }
         if self.overlaps_are_measured {
-            let began = others.iter().map(|(_, began)| *began).max().unwrap_or(write.at);
+            let began = others.iter().map(|(_, began)| *began).fold(began, At::max);
             self.overlaps.0 += 1;
             self.overlaps.1 = self.overlaps.1.max(Duration::from_nanos(write.at.saturating_sub(began)));
         } else {
@@ -131,7 +136,7 @@ impl Watch {
             window.pop_front();
         }
         let rate = window.iter().map(|write| write.rate).fold(0.0, f64::max);
-        if window.len() as f64 > rate.ceil() + 1.0 + rate / 100.0 {
+        if !self.overlaps_are_measured && window.len() as f64 > rate.ceil() + 1.0 + rate / 100.0 {
             self.broken = Some(format!("line {} got {} messages in a second at {rate}/s", run.line, window.len()));
         }
     }

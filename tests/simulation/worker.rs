@@ -74,7 +74,10 @@ pub struct Worker {
     ended: Vec<(LineNo, u64)>,
     step: Step,
     asked: u64,
-    patience: Duration,
+    /// How long it waits for an answer.
+    pub patience: Duration,
+    /// The life of Redis that it met last, and when that began, by its clock.
+    life: (u64, Option<Instant>),
     ticking: bool,
 }
 
@@ -105,6 +108,7 @@ impl World {
             asked: 0,
             // Configuration allows a third of the lease; the promise does not depend on it.
             patience: self.between(self.plan.lease / 10, self.plan.lease * 2),
+            life: (0, None),
             ticking: false,
         };
         self.workers.push(worker);
@@ -130,7 +134,8 @@ impl World {
             return;
         }
         worker.ticking = true;
-        worker.ended = worker.owned.iter().filter(|(_, run)| run.done).map(|(line, run)| (*line, run.lease.epoch)).collect();
+        worker.ended =
+            worker.owned.iter().filter(|(_, run)| run.done).map(|(line, run)| (*line, run.lease.epoch)).collect();
         for (line, _) in &worker.ended {
             worker.owned.remove(line);
         }
@@ -225,9 +230,8 @@ impl World {
         if staying.len() > share {
             staying[share..].iter().for_each(|line| self.stop_run(number, *line));
         } else if staying.len() < share {
-            let mut free: Vec<LineNo> = (0..self.rates.len() as LineNo)
-                .filter(|line| !self.workers[number].owned.contains_key(line))
-                .collect();
+            let mut free: Vec<LineNo> =
+                (0..self.rates.len() as LineNo).filter(|line| !self.workers[number].owned.contains_key(line)).collect();
             free.shuffle(&mut self.rng);
             let n = share - staying.len();
             return self.ask(number, Step::Looking { n, free: free.clone() }, Question::Owned(free));
@@ -247,6 +251,22 @@ impl World {
             let delay = self.between(Duration::ZERO, Duration::from_millis(2));
             self.wake(Run { worker: number, line, epoch }, self.now + delay.as_nanos() as u64);
         }
+    }
+
+    /// A connection is made: Redis says how long it has lived, in whole seconds.
+    pub fn meets_redis(&mut self, number: WorkerNo) {
+        let (life, began_ms) = self.redis.life;
+        if self.workers[number].life.0 != life {
+            let uptime = Duration::from_secs(self.redis_ms().saturating_sub(began_ms) / 1_000);
+            let began = self.clock(number, self.now).checked_sub(uptime);
+            self.workers[number].life = (life, began);
+        }
+    }
+
+    /// Whether others may not yet have repeated what Redis forgot, as far as the worker knows.
+    pub fn takes_redis_for_young(&self, number: WorkerNo) -> bool {
+        let now = self.clock(number, self.now);
+        self.workers[number].life.1.is_some_and(|began| now.saturating_duration_since(began) < self.plan.lease)
     }
 
     /// A worker hears of a rate.

@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     plan::{Fault, Plan},
-    rules::{Entry, Leases, LineNo, WorkerNo},
+    rules::{Claim, Entry, Leases, LineNo, WorkerNo},
     runner::Run,
     watch::Watch,
     worker::{Answer, Question, Worker},
@@ -39,6 +39,10 @@ pub enum Event {
     Answered(WorkerNo, u64, Answer),
     /// The worker does not wait for it any longer.
     GivenUp(WorkerNo, u64),
+    /// A claim comes to Redis.
+    ClaimAsked(Run, u64, bool),
+    /// Its answer comes back, or is not waited for any longer.
+    ClaimAnswered(Run, u64, Option<Claim>),
     /// A runner wakes and reads the clock, unless it was woken again since.
     Looks(Run, u64),
     /// It does what it may at the time that it read.
@@ -59,6 +63,8 @@ pub enum Event {
 pub struct Redis {
     /// What it knows of lines.
     pub leases: Leases,
+    /// Rises with each restart; and Redis' time when it came back, in ms. The first has no past.
+    pub life: (u64, u64),
     /// Workers, and until when they count as living.
     pub living: BTreeMap<WorkerNo, u64>,
     /// What was there before each change of a line of the last seconds.
@@ -103,6 +109,7 @@ impl World {
             now: 0,
             redis: Redis {
                 leases: Leases::default(),
+                life: (0, 0),
                 living: BTreeMap::new(),
                 changes: VecDeque::new(),
                 drift,
@@ -197,10 +204,12 @@ impl World {
                 // An answer that came while the process was stopped may be seen before the time-out is.
                 if until > self.now { until + u64::from(self.rng.random_bool(0.5)) } else { until }
             }
-            Event::Looks(run, _) | Event::Acts(run, _) | Event::AttemptEnded(run) | Event::Settled(run) => {
-                self.workers[run.worker].runners_stopped_until
-            }
-            Event::Asked(..) => self.redis.stopped_until,
+            Event::Looks(run, _)
+            | Event::Acts(run, _)
+            | Event::AttemptEnded(run)
+            | Event::ClaimAnswered(run, ..)
+            | Event::Settled(run) => self.workers[run.worker].runners_stopped_until,
+            Event::Asked(..) | Event::ClaimAsked(..) => self.redis.stopped_until,
             Event::Killed(_) | Event::Faulty => 0,
         };
         (until > self.now).then_some(until)
@@ -212,6 +221,8 @@ impl World {
             Event::Asked(worker, number, question) => self.redis_is_asked(worker, number, question),
             Event::Answered(worker, number, answer) => self.answered(worker, number, answer),
             Event::GivenUp(worker, number) => self.given_up(worker, number),
+            Event::ClaimAsked(run, number, young) => self.redis_claims(run, number, young),
+            Event::ClaimAnswered(run, number, answer) => self.claimed(run, number, answer),
             Event::Looks(run, wake) => self.looks(run, wake),
             Event::Acts(run, looked) => self.acts(run, looked),
             Event::AttemptEnded(run) => self.attempt_ended(run),
@@ -230,10 +241,27 @@ impl World {
             comes_back = true;
             Answer::Error
         } else {
+            self.meets_redis(worker);
             self.redis_answers(worker, question)
         };
         if comes_back {
             self.soon(takes, Event::Answered(worker, number, answer));
+        }
+    }
+
+    fn redis_claims(&mut self, run: Run, number: u64, young: bool) {
+        let (mut comes_back, mut takes) = self.passage(run.worker);
+        let mut answer = None;
+        if self.now < self.redis.down_until {
+            (comes_back, takes) = (true, Duration::ZERO);
+        } else {
+            self.meets_redis(run.worker);
+            self.line_changes(run.line);
+            answer = Some(self.redis.leases.claim(run.line, run.epoch, young));
+        }
+        self.watch.tell(self.now, || format!("redis: {run:?} claims, young {young}: {answer:?}"));
+        if comes_back {
+            self.soon(takes, Event::ClaimAnswered(run, number, answer));
         }
     }
 
@@ -315,6 +343,7 @@ impl World {
             Fault::RedisRestarts { forgets } => {
                 let down = self.between(Duration::from_millis(1), self.plan.lease);
                 self.redis.down_until = self.now + down.as_nanos() as u64;
+                self.redis.life = (self.redis.life.0 + 1, self.redis_ms() + down.as_millis() as u64);
                 let forgets = self.between(Duration::ZERO, forgets);
                 self.forgets(self.now.saturating_sub(forgets.as_nanos() as u64));
             }

@@ -702,7 +702,7 @@ impl Runner {
         let signals = self.setup.signals.borrow_and_update().clone();
         let rate = signals.controls.get(&self.setup.line.id).and_then(|control| control.rate);
         let rate = rate.unwrap_or(self.setup.line.messages_per_second);
-        self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom));
+        self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom), Instant::now());
         (self.refresh_wanted, self.idle_until) = (true, None);
         self.give_back_held();
     }

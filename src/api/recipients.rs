@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(view(refused, Some(131_026)), expected);
         let doubtful = RecipientState::InDoubt.code() | 0x10;
         let expected = serde_json::json!({
-            "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 1, "line": "3001"
+            "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 2, "line": "3001"
         });
         assert_eq!(view(doubtful, Some(policy::NO_ANSWER)), expected);
         assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");

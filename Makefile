@@ -2,10 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help build test demo redis fmt lint
+# Of `make torture`: rounds in all, and how many of them side by side.
+ROUNDS ?= 20
+JOBS ?= 3
+
+.PHONY: help build test torture demo redis fmt lint
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the program: target/release/pregon
 	$(CARGO) build --release --locked
@@ -14,6 +18,12 @@ test: redis ## Check format and lints, and run every test
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
+
+# SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. DOCUMENT=… puts the report there.
+torture: redis ## Break things around running campaigns, at random: make torture ROUNDS=20
+	PREGON_TORTURE_ROUNDS=$(ROUNDS) PREGON_TORTURE_JOBS=$(JOBS) $(if $(SEED),PREGON_TEST_SEED=$(SEED)) \
+	$(if $(DOCUMENT),PREGON_TORTURE_DOCUMENT=$(DOCUMENT)) $(CARGO) test --locked --test torture -- \
+	--ignored --nocapture --test-threads 1 $(if $(filter 1,$(ROUNDS)),many_rounds)
 
 demo: redis ## Send a campaign to a stand-in for Meta, and check the result
 	$(CARGO) run --release --locked -- demo

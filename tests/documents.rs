@@ -2,8 +2,15 @@
 
 use std::{fs, path::Path};
 
-const DOCUMENTS: [&str; 6] =
-    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/api.md", "docs/jobs.md", "loadtest/README.md"];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/api.md",
+    "docs/jobs.md",
+    "docs/reliability.md",
+    "loadtest/README.md",
+];
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

@@ -302,7 +302,7 @@ fn take_overs(verdict: &mut Verdict, arrivals: &[Arrival], events: &[Event]) {
             }
             let Some(first) = ours[next..].iter().find(|arrival| arrival.version != last.version) else { continue };
             let disturbs = |event: &Event| {
-                let other = !std::ptr::eq(event, kill);
+                let other = !std::ptr::eq(event, kill) && event.fault.delays_a_take_over();
                 other && event.began < first.latest && event.ended + QUIET > kill.began
             };
             if events.iter().any(disturbs) {

@@ -119,6 +119,15 @@ impl Fault {
         matches!(self, Fault::WorkerKilled { .. } | Fault::WorkerAsleep { .. } | Fault::RollingRestart)
     }
 
+    /// It keeps others from taking a line over at once.
+    pub fn delays_a_take_over(&self) -> bool {
+        match self {
+            Fault::ScriptsFlushed | Fault::Cut { .. } => false,
+            Fault::Held { wire, .. } | Fault::Slow { wire, .. } => *wire != Wire::Webhooks,
+            _ => true,
+        }
+    }
+
     fn is_of_redis(&self) -> bool {
         matches!(
             self,
@@ -230,6 +239,12 @@ impl Schedule {
         let throttles = rng.random_bool(0.4);
         let n_faults = rng.random_range(3..=6);
         let mut steps: Vec<Step> = Vec::new();
+        if rng.random_bool(0.15) {
+            // Nothing but this, so that the take-over can be measured.
+            let at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS / 2));
+            let fault = Fault::WorkerKilled { worker: rng.random_range(0..workers), down: LEASE };
+            return Self { seed, fsync, workers, recipients, rates, throttles: false, steps: vec![Step { at, fault }] };
+        }
         // A fault that would coincide with another of the same thing is drawn again, a few times.
         for _ in 0..10 * n_faults {
             if steps.len() == n_faults {

@@ -85,7 +85,8 @@ impl Campaign {
             by_state.entry(text("state")).or_default().insert(text("to").trim_start_matches('+'));
         }
         let numbers: Vec<String> = (FIRST..FIRST + self.recipients).map(|to| to.to_string()).collect();
-        let unseen: BTreeSet<&str> = numbers.iter().map(String::as_str).filter(|to| !messages.contains_key(to)).collect();
+        let unseen: BTreeSet<&str> =
+            numbers.iter().map(String::as_str).filter(|to| !messages.contains_key(to)).collect();
         let unknown = by_state.remove("unknown").unwrap_or_default();
         println!("{} sent, {} never seen by Meta, {} unknown", messages.len(), unseen.len(), unknown.len());
         assert_eq!(unknown, unseen, "unknown, and never seen by Meta");

@@ -12,7 +12,10 @@ use std::{
 };
 
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -29,8 +32,10 @@ use crate::{
     ops::{
         config::{Config, ConfigError, RedisUrl, Role},
         health::{self, Health, Reason},
+        listener::{self, Limits},
         metrics,
         shutdown::{Shutdown, Signals, StopError},
+        tls::{Tls, TlsError},
     },
     store::{
         Address, Store, StoreError,
@@ -78,6 +83,9 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no certificate, or none that can be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The private Redis did not end well.
     #[error("the private redis-server did not end: {0}")]
     Redis(io::Error),
@@ -168,9 +176,7 @@ impl Service {
         let ops_task = tokio::spawn({
             let ended = ops_end.clone();
             async move {
-                if let Err(error) = health::serve(ops_listener, health, handle, ended).await {
-                    tracing::error!(%error, "the ops listener ended");
-                }
+                let Ok(()) = health::serve(ops_listener, health, handle, ended).await;
             }
         });
         info!(worker = parts.name, http = ?http, %ops, lines = parts.lines.len(), "serving");
@@ -210,7 +216,12 @@ struct Parts<'a> {
 impl Parts<'_> {
     fn intake(&self) -> Intake {
         let lines = self.lines.iter().map(|line| (line.id.clone(), (line.waba.clone(), line.messages_per_second)));
-        Intake { store: self.store.clone(), clock: self.clock.clone(), lines: Arc::new(lines.collect()) }
+        Intake {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            lines: Arc::new(lines.collect()),
+            recipients_max: self.config.intake.recipients_max,
+        }
     }
 
     fn graph_config(&self) -> GraphConfig {
@@ -248,8 +259,10 @@ impl Parts<'_> {
                 intake: self.intake(),
                 lines: self.lines.clone().into(),
                 keys: self.config.http.api_keys.clone().into(),
+                key_failures_per_minute: self.config.http.key_failures_per_minute,
                 sync_templates: self.sync_templates()?,
                 body_bytes_max: self.config.http.body_bytes_max,
+                stall_timeout: self.config.http.stall_timeout,
                 stopping: self.shutdown.stopping(),
             }));
         }
@@ -259,7 +272,10 @@ impl Parts<'_> {
         {
             let settings = webhook::Settings {
                 verify_token,
-                app_secret,
+                app_secrets: [Some(app_secret), self.config.webhook.app_secret_previous.clone()]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
                 body_bytes_max: self.config.webhook.body_bytes_max,
                 ids_kept: self.config.id_retention,
                 lines: self.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect(),
@@ -279,11 +295,25 @@ impl Parts<'_> {
         };
         let bound = listener.local_addr();
         let address = bound.map_err(|source| ServeError::Listen { key, address: self.config.http.listen, source })?;
-        let stopping = self.shutdown.stopping();
-        self.shutdown.core("http", async move {
-            axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await
-        });
+        let tls = self.config.http.tls.clone().map(Tls::load).transpose()?;
+        if let Some(tls) = tls.clone() {
+            // From here on SIGHUP does not end the process.
+            let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+            self.shutdown.core("certificate", tls.keep_up(hangups, self.shutdown.stopping()));
+        }
+        let (limits, open) = (self.http_limits(), metrics::http_connections());
+        self.shutdown.core("http", listener::serve(listener, router, limits, tls, open, self.shutdown.stopping()));
         Ok(Some(address))
+    }
+
+    fn http_limits(&self) -> Limits {
+        let http = &self.config.http;
+        Limits {
+            connections_max: http.connections_max,
+            header_bytes_max: http.header_bytes_max,
+            header_timeout: http.header_timeout,
+            stall_timeout: http.stall_timeout,
+        }
     }
 
     async fn start_dispatch(&self, open: OpenAttempts) -> Result<(), ServeError> {

@@ -265,6 +265,35 @@ async fn a_line_that_is_not_ours_or_not_of_the_campaign_moves_nothing() {
 }
 
 #[tokio::test]
+async fn a_waba_that_is_not_ours_or_not_of_the_line_moves_nothing() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let before = hooks.by_state(id).await;
+    let told = |waba: &Value| {
+        let tapped = json!({"button": {"payload": hooks.token(&ours[0])}});
+        let mut told = payload(&[
+            statuses("3001", &[hooks.status(&ours[0], "read"), nameless(&ours[1].wamid(), "failed 131026")])["entry"]
+                [0]["changes"][0]
+                .clone(),
+            inbound("3001", &[tapped])["entry"][0]["changes"][0].clone(),
+        ]);
+        told["entry"][0]["id"] = waba.clone();
+        told
+    };
+    for waba in [json!("2002"), json!("20011"), json!(""), json!(null), json!(["2001"])] {
+        assert_eq!(hooks.deliver(&told(&waba)).await, 200, "{waba}: it would be the same the next time");
+        assert_eq!(hooks.by_state(id).await, before, "{waba}");
+        assert_eq!(hooks.counts(id).await.replied, 0, "{waba}");
+    }
+    assert_eq!(hooks.deliver(&told(&json!("2001"))).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Read, 1), (State::Failed, 1)]));
+    assert_eq!(hooks.counts(id).await.replied, 1);
+    hooks.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_counts_once_by_its_button_or_by_the_message_it_answers() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 5).await;

@@ -1,13 +1,19 @@
 //! What a call brings, read so that whatever is wrong with it is a [`Problem`].
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
-use super::problem::{Problem, Result};
+use super::{
+    Shared,
+    problem::{Problem, Result},
+};
 use crate::domain::{CampaignId, LineId};
 
 /// The id in the path of a campaign.
@@ -81,12 +87,14 @@ pub(super) fn bad_query(detail: impl Into<String>) -> Problem {
     Problem::bad_request("invalid-query", detail)
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Object<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Object<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self> {
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
         expect_media_type(request.headers(), &["application/json"])?;
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        let time = shared.state.stall_timeout;
+        let arrived = timeout(time, Bytes::from_request(request, shared)).await.map_err(|_| too_slow(time))?;
+        let bytes = arrived.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
@@ -101,6 +109,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Object<T> {
         }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| malformed(error.to_string()))
     }
+}
+
+/// 408 for a body that did not arrive in time.
+pub(super) fn too_slow(time: Duration) -> Problem {
+    let detail = format!("nothing of the body, or not all of it, came for {time:?} (http.stall_timeout)");
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", detail)
 }
 
 /// Which of `types` the body is said to be.

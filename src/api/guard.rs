@@ -2,41 +2,59 @@
 
 use std::{
     any::Any,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
-    extract::{MatchedPath, Request, State},
-    http::{Method, StatusCode},
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tracing::{debug, info};
 
-use super::{Shared, problem::Problem};
+use super::{Shared, keys::Refusal, problem::Problem};
+use crate::ops::{
+    config::KeyScope,
+    metrics::{self, ApiResult},
+};
 
-/// How long a call may take that neither uploads nor streams. Cancelling ten million recipients takes some ten seconds.
+/// How long a call may take, once its body is there, that neither uploads nor streams. Cancelling ten million recipients takes some ten seconds.
 const CALL_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Lets a call with a key pass, and logs what came of it.
+/// Lets a call pass whose key may do what it asks for, and logs what came of it.
 pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let caller = shared.keys.caller(request.headers()).map(str::to_owned);
     let method = request.method().clone();
     let reads = [Method::GET, Method::HEAD].contains(&method);
-    let path = match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let scope = matched.map(|matched| scope(&method, matched));
+    let path = match matched {
         // The path of a recipient holds a whole phone number.
         Some(matched) if reads || matched.contains("{phone}") => matched.to_owned(),
         Some(_) => request.uri().path().to_owned(),
         None => "none of ours".to_owned(),
     };
-    let response = match &caller {
-        Some(_) => next.run(request).await,
-        None => no_key().into_response(),
+    let client = client(&request);
+    let caller = match shared.keys.admit(request.headers(), client, scope) {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            metrics::api_call(result(&refusal));
+            match &refusal {
+                // As many as somebody likes to make.
+                Refusal::NoKey | Refusal::TooOften { .. } => debug!(%client, %method, path, ?refusal, "call refused"),
+                Refusal::UnknownKey | Refusal::NoScope { .. } => {
+                    info!(%client, %method, path, ?refusal, "call refused");
+                }
+            }
+            return Problem::from(refusal).into_response();
+        }
     };
-    let (caller, status) = (caller.as_deref().unwrap_or("nobody"), response.status().as_u16());
-    let duration_ms = began.elapsed().as_millis() as u64;
+    metrics::api_call(ApiResult::Admitted);
+    let response = next.run(request).await;
+    let (status, duration_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     if reads {
         debug!(caller, %method, path, status, duration_ms, "call");
     } else {
@@ -45,22 +63,65 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     response
 }
 
-fn no_key() -> Problem {
-    Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "send `Authorization: Bearer KEY` with a key of http.api_keys",
-    )
-    .with_header("www-authenticate", "Bearer")
+/// What a call needs. Whatever is new here, and changes something, is at first for those who operate.
+fn scope(method: &Method, matched: &str) -> KeyScope {
+    match (method, matched) {
+        (&Method::GET | &Method::HEAD, _) => KeyScope::Read,
+        (
+            &Method::POST,
+            "/v1/campaigns" | "/v1/campaigns/{campaign}/recipients" | "/v1/campaigns/{campaign}/launch",
+        ) => KeyScope::Submit,
+        _ => KeyScope::Operate,
+    }
+}
+
+/// Who is connected. What a header says of that anybody can write.
+fn client(request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip())
+}
+
+fn result(refusal: &Refusal) -> ApiResult {
+    match refusal {
+        Refusal::NoKey => ApiResult::NoKey,
+        Refusal::UnknownKey => ApiResult::UnknownKey,
+        Refusal::TooOften { .. } => ApiResult::TooOften,
+        Refusal::NoScope { .. } => ApiResult::NoScope,
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoKey | Refusal::UnknownKey => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "send `Authorization: Bearer KEY` with a key of http.api_keys",
+            )
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Refusal::TooOften { wait } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-unknown-keys",
+                "too many calls from your address brought a key that is not known; look at your key, and wait",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)),
+            Refusal::NoScope { name, scope } => {
+                let scope = scope.name();
+                let detail =
+                    format!("this call needs the scope `{scope}`, which the key `{name}` of http.api_keys lacks");
+                Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+            }
+        }
+    }
 }
 
 /// Ends a call that takes too long.
-pub(super) async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(CALL_TIME_MAX, next.run(request)).await {
+pub(super) async fn in_time(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let time = shared.state.stall_timeout + CALL_TIME_MAX;
+    match tokio::time::timeout(time, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail =
-                format!("not done in {CALL_TIME_MAX:?}; a change may have been made, so look before you repeat it");
+            let detail = format!("not done in {time:?}; a change may have been made, so look before you repeat it");
             Problem::unavailable("timeout", detail).into_response()
         }
     }

@@ -1,67 +1,121 @@
-//! Who may call: `Authorization: Bearer KEY`.
+//! Who may call, and do what: `Authorization: Bearer KEY`.
 //!
 //! Keys are compared by their digests and all of them each time, so that the time of an answer tells nothing about them.
+//! Never: knows a key itself.
+
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, header};
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use governor::clock::DefaultClock;
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::ops::config::ApiKey;
+use super::attempts::Attempts;
+use crate::{
+    domain::SecretDigest,
+    ops::config::{ApiKey, KeyScope},
+};
 
 /// The keys that are taken.
-pub(super) struct Keys(Vec<(String, [u8; 32])>);
+pub(super) struct Keys {
+    keys: Arc<[ApiKey]>,
+    attempts: Attempts,
+}
+
+/// Why a call is not let in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It brings no key.
+    NoKey,
+    /// It brings one that is not taken.
+    UnknownKey,
+    /// Too many calls from there brought one that is not taken; whether this one is good was not told.
+    TooOften {
+        /// Until it is listened to again.
+        wait: Duration,
+    },
+    /// Its key may not do that.
+    NoScope {
+        /// The name of the key.
+        name: String,
+        /// What it lacks.
+        scope: KeyScope,
+    },
+}
 
 impl Keys {
-    /// Keeps names and digests.
-    pub(super) fn new(keys: &[ApiKey]) -> Self {
-        Self(keys.iter().map(|key| (key.name.clone(), digest(key.secret.expose()))).collect())
+    /// `failures_per_minute`: calls with an unknown key that are listened to, of each network.
+    pub(super) fn new(keys: Arc<[ApiKey]>, failures_per_minute: NonZeroU32) -> Self {
+        Self { keys, attempts: Attempts::new(failures_per_minute, DefaultClock::default()) }
     }
 
-    /// The name of the key that a call brings; `None` if it brings none that is taken.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Option<&str> {
-        let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        let (scheme, key) = value.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
+    /// The name of the key that a call from `client` brings. `scope`: what it has to allow.
+    pub(super) fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<&str, Refusal> {
+        let found = self.find(bearer(headers).ok_or(Refusal::NoKey)?);
+        self.attempts.count(client, found).map_err(|wait| Refusal::TooOften { wait })?;
+        let ApiKey { name, scopes, .. } = found.and_then(|at| self.keys.get(at)).ok_or(Refusal::UnknownKey)?;
+        match scope {
+            Some(scope) if !scopes.contains(&scope) => Err(Refusal::NoScope { name: name.clone(), scope }),
+            _ => Ok(name),
         }
-        let given = digest(key.trim());
+    }
+
+    /// The number of the key that this one is.
+    fn find(&self, key: &str) -> Option<usize> {
+        let given = SecretDigest::of(key);
         let mut found = u64::MAX;
-        for (index, (_, known)) in (0u64..).zip(&self.0) {
-            let same: Choice = known.ct_eq(&given);
-            found.conditional_assign(&index, same);
+        for (number, known) in (0u64..).zip(self.keys.iter()) {
+            let same: Choice = known.digest.ct_eq(&given);
+            found.conditional_assign(&number, same);
         }
-        let (name, _) = self.0.get(usize::try_from(found).ok()?)?;
-        Some(name)
+        usize::try_from(found).ok().filter(|&number| number < self.keys.len())
     }
 }
 
-fn digest(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim()).filter(|key| !key.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::domain::Secret;
 
+    fn keys(of: &[(&str, &str)]) -> Keys {
+        let key = |(name, secret): &(&str, &str)| ApiKey::new(*name, &Secret::new(*secret));
+        Keys::new(of.iter().map(key).collect(), NonZeroU32::MAX)
+    }
+
+    fn admit<'a>(keys: &'a Keys, authorization: &str, scope: KeyScope) -> Result<&'a str, Refusal> {
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, authorization.parse().expect("a value"))]);
+        keys.admit(&headers, Ipv4Addr::LOCALHOST.into(), Some(scope))
+    }
+
     #[test]
     fn only_a_key_that_is_taken_names_its_caller() {
-        let key = |name: &str, secret: &str| ApiKey { name: name.into(), secret: Secret::new(secret) };
-        let keys = Keys::new(&[key("backend", "k-1"), key("office", "k-2")]);
-        let caller = |value: &str| {
-            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().expect("a value"))]);
-            keys.caller(&headers).map(str::to_owned)
-        };
-        assert_eq!(caller("Bearer k-1").as_deref(), Some("backend"));
-        assert_eq!(caller("bearer k-2").as_deref(), Some("office"));
-        for wrong in ["", "Bearer", "Bearer ", "Bearer k-", "Bearer k-11", "Basic k-1", "k-1"] {
-            assert_eq!(caller(wrong), None, "{wrong}");
+        let keys = keys(&[("backend", "k-1"), ("office", "k-2")]);
+        let admit = |authorization: &str| admit(&keys, authorization, KeyScope::Read);
+        assert_eq!(admit("Bearer k-1"), Ok("backend"));
+        assert_eq!(admit("bearer k-2"), Ok("office"));
+        for none in ["", "Bearer", "Bearer ", "Basic k-1", "k-1"] {
+            assert_eq!(admit(none), Err(Refusal::NoKey), "{none}");
         }
-        assert_eq!(keys.caller(&HeaderMap::new()), None);
-        assert_eq!(
-            Keys::new(&[])
-                .caller(&HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer k".parse().expect("a value"))])),
-            None
-        );
+        for wrong in ["Bearer k-", "Bearer k-11", "Bearer K-1", "Bearer k-1 k-1"] {
+            assert_eq!(admit(wrong), Err(Refusal::UnknownKey), "{wrong}");
+        }
+        assert_eq!(keys.admit(&HeaderMap::new(), Ipv4Addr::LOCALHOST.into(), None), Err(Refusal::NoKey));
+    }
+
+    #[test]
+    fn without_keys_nobody_is_let_in() {
+        assert_eq!(admit(&keys(&[]), "Bearer k", KeyScope::Read), Err(Refusal::UnknownKey));
+    }
+
+    #[test]
+    fn a_key_is_nowhere_in_memory_that_can_be_shown() {
+        let keys = keys(&[("backend", "k-secret")]);
+        assert!(!format!("{:?}", keys.keys).contains("secret"), "{:?}", keys.keys);
     }
 }

@@ -7,6 +7,7 @@
 //! `Upload-Id`, and every change of state can be repeated.
 //! Never: decides what may be done with a campaign ([`crate::intake`] does), or counts ([`crate::stats`] does).
 
+mod attempts;
 mod campaigns;
 mod events;
 mod extract;
@@ -20,7 +21,7 @@ mod report;
 mod templates;
 mod uploads;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -53,9 +54,6 @@ const EVENT_STREAMS_MAX: usize = 64;
 /// Reports that are written at once. Each holds the states and times of one part: some 6 MB.
 const REPORTS_MAX: usize = 4;
 
-/// How long a client that uploads may be silent before its connection is given up. It can repeat the upload.
-const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(60);
-
 /// Reads the templates of every WABA from Meta and stores them. Gives for each WABA how many it has, or why that is not
 /// known.
 pub type SyncTemplates =
@@ -74,10 +72,14 @@ pub struct ApiState {
     pub lines: Arc<[Line]>,
     /// Who may call.
     pub keys: Arc<[ApiKey]>,
+    /// Calls with an unknown key that are listened to, of each network: `http.key_failures_per_minute`.
+    pub key_failures_per_minute: NonZeroU32,
     /// Reads the templates from Meta now.
     pub sync_templates: SyncTemplates,
     /// The largest body of a call that is not an upload: `http.body_bytes_max`.
     pub body_bytes_max: usize,
+    /// How long an upload may be silent, and until when any other body has to be there: `http.stall_timeout`.
+    pub stall_timeout: Duration,
     /// Ends the streams of events: they would hold up the stop of the server.
     pub stopping: CancellationToken,
 }
@@ -97,7 +99,7 @@ type SharedState = axum::extract::State<Arc<Shared>>;
 pub fn router(state: ApiState) -> Router {
     let lines = state.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect::<HashMap<_, _>>();
     let shared = Arc::new(Shared {
-        keys: Keys::new(&state.keys),
+        keys: Keys::new(state.keys.clone(), state.key_failures_per_minute),
         reader: Reader::new(state.store.clone(), lines),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
@@ -118,13 +120,13 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/sync", post(templates::sync))
         .layer(DefaultBodyLimit::max(shared.state.body_bytes_max))
-        .layer(middleware::from_fn(guard::in_time));
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::in_time));
     let streams = Router::new()
         .route("/v1/campaigns/{campaign}/recipients", get(recipients::list).post(uploads::upload))
         .route("/v1/campaigns/{campaign}/report.csv", get(report::report))
         .route("/v1/campaigns/{campaign}/events", get(events::events))
         .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyTimeoutLayer::new(UPLOAD_SILENCE_MAX));
+        .layer(RequestBodyTimeoutLayer::new(shared.state.stall_timeout));
     calls
         .merge(streams)
         .fallback(nowhere)

@@ -17,7 +17,7 @@ use tracing::{error, warn};
 use crate::{intake::IntakeError, store::StoreError};
 
 /// Seconds after which it is worth trying again when Redis is away: it is back, or its replica has taken over.
-const RETRY_AFTER_S: &str = "2";
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -28,7 +28,7 @@ pub(super) struct Problem {
     kind: &'static str,
     detail: String,
     problems: Vec<String>,
-    header: Option<(&'static str, &'static str)>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// The result of a call.
@@ -55,8 +55,8 @@ impl Problem {
         Self { problems, ..self }
     }
 
-    /// With a header that the answer must have, its name in lower case.
-    pub(super) fn with_header(self, name: &'static str, value: &'static str) -> Self {
+    /// With a header that the answer must have.
+    pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some((name, value)), ..self }
     }
 
@@ -72,7 +72,7 @@ impl Problem {
 
     /// 503, and worth trying again.
     pub(super) fn unavailable(kind: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail).with_header("retry-after", RETRY_AFTER_S)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail).with_header(header::RETRY_AFTER, RETRY_AFTER_S)
     }
 
     /// 500. The cause is for the log alone.
@@ -94,7 +94,7 @@ impl IntoResponse for Problem {
         };
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(body)).into_response();
         if let Some((name, value)) = header {
-            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            response.headers_mut().insert(name, value);
         }
         response
     }
@@ -133,7 +133,8 @@ impl From<IntakeError> for Problem {
             | E::Empty(_)
             | E::UploadConflict
             | E::UploadInProgress
-            | E::TooManyRecipients(_) => StatusCode::CONFLICT,
+            | E::TooManyRecipients(_)
+            | E::OverLimit { .. } => StatusCode::CONFLICT,
             E::Interrupted(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, kind, detail)

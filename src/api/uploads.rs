@@ -1,5 +1,7 @@
 //! Recipients stream in: NDJSON or CSV of any size.
 
+use std::error::Error;
+
 use axum::{
     Json,
     body::Body,
@@ -7,13 +9,15 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
+use futures_util::TryStreamExt as _;
+use tower_http::timeout::TimeoutError;
 
 use super::{
     SharedState,
-    extract::{CampaignPath, expect_media_type},
+    extract::{CampaignPath, expect_media_type, too_slow},
     problem::{Problem, Result},
 };
-use crate::intake::Format;
+use crate::intake::{Format, IntakeError};
 
 /// The caller's name for an upload: the same one again continues it, or changes nothing.
 const UPLOAD_ID: &str = "upload-id";
@@ -30,8 +34,23 @@ pub(super) async fn upload(
         _ => Format::Ndjson,
     };
     let upload_id = upload_id(&headers)?;
-    let result = shared.state.intake.upload(id, upload_id, format, body.into_data_stream()).await?;
-    Ok(Json(result).into_response())
+    let mut stalled = false;
+    let rows = body.into_data_stream().inspect_err(|error| stalled |= is_time_out(error));
+    match shared.state.intake.upload(id, upload_id, format, rows).await {
+        Err(IntakeError::Interrupted(_)) if stalled => Err(too_slow(shared.state.stall_timeout)),
+        result => Ok(Json(result?).into_response()),
+    }
+}
+
+fn is_time_out(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TimeoutError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn upload_id(headers: &HeaderMap) -> Result<Option<&str>> {

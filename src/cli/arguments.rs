@@ -92,6 +92,9 @@ pub struct Server {
     /// The key for its API (PREGON_API_KEY keeps it out of the list of processes)
     #[arg(long, global = true, value_name = "KEY", env = "PREGON_API_KEY", hide_env_values = true, value_parser = secret)]
     api_key: Option<Secret>,
+    /// Trust the certificates of this PEM file and no others: for a server with a CA of your own
+    #[arg(long, global = true, value_name = "FILE", env = "PREGON_CA")]
+    ca: Option<PathBuf>,
 }
 
 impl Server {
@@ -99,7 +102,7 @@ impl Server {
     ///
     /// Errors: [`ClientError::Unusable`].
     pub fn client(self) -> Result<Client, ClientError> {
-        Client::new(self.server, self.api_key.filter(|key| !key.expose().is_empty()))
+        Client::new(self.server, self.api_key.filter(|key| !key.expose().is_empty()), self.ca.as_deref())
     }
 }
 

@@ -7,9 +7,9 @@ mod answers;
 mod error;
 mod events;
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
-use reqwest::{Body, Method, RequestBuilder, Response, Url, header::HeaderValue, redirect::Policy};
+use reqwest::{Body, Certificate, Method, RequestBuilder, Response, Url, header::HeaderValue, redirect::Policy};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -92,6 +92,13 @@ pub fn http() -> reqwest::ClientBuilder {
         .connect_timeout(CONNECT_WAIT)
 }
 
+fn certificates(file: &Path) -> Result<Vec<Certificate>> {
+    let unusable = |why: String| ClientError::Unusable(format!("--ca {}: {why}", file.display()));
+    let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() { Err(unusable("it holds no certificate".into())) } else { Ok(certificates) }
+}
+
 /// A client of one server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -104,17 +111,23 @@ pub struct Client {
 pub type Result<T> = std::result::Result<T, ClientError>;
 
 impl Client {
-    /// A client that has not connected yet. `server` may have a path before that of the API.
+    /// A client that has not connected yet. `server` may have a path before that of the API. `ca`: a PEM file of the only
+    /// certificates to trust; without it, those that the system trusts.
     ///
-    /// Errors: [`ClientError::Unusable`] if the address is not one of HTTP, or the key fits into no header.
-    pub fn new(server: Url, key: Option<Secret>) -> Result<Self> {
+    /// Errors: [`ClientError::Unusable`] if the address is not one of HTTP, the key fits into no header, or the file is
+    /// none of certificates.
+    pub fn new(server: Url, key: Option<Secret>, ca: Option<&Path>) -> Result<Self> {
         if !matches!(server.scheme(), "http" | "https") || server.cannot_be_a_base() {
             return Err(ClientError::Unusable(format!("--server {server} is not an address of http:// or https://")));
         }
         if key.as_ref().is_some_and(|key| HeaderValue::from_str(key.expose()).is_err()) {
             return Err(ClientError::Unusable("the API key has a character that no header can hold".into()));
         }
-        let http = http().build().map_err(|error| ClientError::Unusable(format!("no HTTP client: {error}")))?;
+        let http = match ca {
+            Some(file) => http().tls_certs_only(certificates(file)?),
+            None => http(),
+        };
+        let http = http.build().map_err(|error| ClientError::Unusable(format!("no HTTP client: {error}")))?;
         Ok(Self { http, server, key })
     }
 

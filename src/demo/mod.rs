@@ -104,7 +104,7 @@ async fn play(dir: &std::path::Path, json: bool) -> Result<bool, Failure> {
         "a private Redis, the stand-in for Meta ({base_url}, scenario rough) and a server ({server}) are up"
     ))?;
 
-    let client = Client::new(server.parse().map_err(|error| failed("server", &error))?, Some(key))?;
+    let client = Client::new(server.parse().map_err(|error| failed("server", &error))?, Some(key), None)?;
     let shown = campaign(&client, &lines, json, &say).await;
     let verdict = match shown {
         Ok((id, statistics)) => Some(settle(&client, &sim, id, statistics, &rates, &say).await?),
@@ -203,7 +203,7 @@ fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secr
     let text = format!("redis.url = \"spawn:{}\"\n{CONFIG}", dir.join("redis").display());
     let mut config = Config::from_toml(&text).map_err(|error| Failure::Failed(error.to_string()))?;
     config.graph.base_url = base_url.to_owned();
-    config.http.api_keys = vec![ApiKey { name: "demo".into(), secret: key.clone() }];
+    config.http.api_keys = vec![ApiKey::new("demo", key)];
     config.webhook.verify_token = Some(Secret::new("demo"));
     for waba in &scenario.wabas {
         config.webhook.app_secret = waba.webhook.as_ref().map(|webhook| Secret::new(webhook.app_secret.clone()));

@@ -25,7 +25,7 @@ pub use phone::Phone;
 pub use recipient::{RawRecipient, Recipient};
 pub use reject::Reject;
 pub use retry::RetryPolicy;
-pub use secret::Secret;
+pub use secret::{Secret, SecretDigest};
 pub use state::State;
 pub use template::{Form, Language, Template};
 pub use time::UnixMs;

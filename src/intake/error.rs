@@ -57,6 +57,16 @@ pub enum IntakeError {
     /// The body broke off: repeat the upload with the same id.
     #[error("the upload broke off ({0}): repeat it with the same Upload-Id, and what came before is skipped")]
     Interrupted(String),
+    /// A campaign may not have so many: use another one.
+    #[error(
+        "campaign {id} would have more than {max} recipients (intake.recipients_max): put the others into another one"
+    )]
+    OverLimit {
+        /// The campaign.
+        id: CampaignId,
+        /// How many it may have.
+        max: u64,
+    },
     /// No campaign holds so many: use another one.
     #[error("campaign {0} is full: put the other recipients into another one")]
     TooManyRecipients(CampaignId),
@@ -113,7 +123,7 @@ impl IntakeError {
             IntakeError::UploadInProgress => "upload-in-progress",
             IntakeError::Upload(_) => "upload-unreadable",
             IntakeError::Interrupted(_) => "upload-interrupted",
-            IntakeError::TooManyRecipients(_) => "too-many-recipients",
+            IntakeError::TooManyRecipients(_) | IntakeError::OverLimit { .. } => "too-many-recipients",
             IntakeError::Store(StoreError::Unavailable(_)) => "unavailable",
             IntakeError::Store(_) => "internal",
         }

@@ -207,6 +207,7 @@ impl Reader<'_> {
                 | IntakeError::Upload(_)
                 | IntakeError::Interrupted(_)
                 | IntakeError::TooManyRecipients(_)
+                | IntakeError::OverLimit { .. }
                 | IntakeError::Store(_) => false,
             },
         }

@@ -125,4 +125,6 @@ pub struct Intake {
     pub clock: Arc<Clock>,
     /// Our lines, with their WABA and their rate.
     pub lines: Arc<HashMap<LineId, (WabaId, f64)>>,
+    /// Recipients of one campaign at most: `intake.recipients_max`.
+    pub recipients_max: u64,
 }

@@ -153,6 +153,10 @@ impl Intake {
         if new.launch && new.recipients.is_empty() {
             problems.push("launch needs recipients: send them along, or launch when they are uploaded".to_owned());
         }
+        if new.recipients.len() as u64 > self.recipients_max {
+            let (n, max) = (new.recipients.len(), self.recipients_max);
+            problems.push(format!("a campaign has at most {max} recipients (intake.recipients_max): {n} came along"));
+        }
         let template = match self.check_lines(&new.lines, &mut problems) {
             Some(waba) => self.check_template(&waba, &new.template).await,
             None => return Err(IntakeError::Invalid(problems)),

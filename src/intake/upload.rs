@@ -159,7 +159,18 @@ impl Intake {
         Ok(lines)
     }
 
+    /// Whether `n` more may come into a campaign. Those of them that it has already are not told apart here. What other
+    /// uploads are just bringing is not seen: then it may have more by a batch of each.
+    async fn check_size(&self, id: CampaignId, n: usize) -> Result<(), IntakeError> {
+        let max = self.recipients_max;
+        if n > 0 && self.campaign(id).await?.numbers + n as u64 > max {
+            return Err(IntakeError::OverLimit { id, max });
+        }
+        Ok(())
+    }
+
     async fn admit(&self, id: CampaignId, upload: &mut Upload, batch: Batch) -> Result<(), IntakeError> {
+        self.check_size(id, batch.recipients.len()).await?;
         let rejected_before = upload.progress.rejected;
         match upload.admit(batch).await? {
             Admitted::Done { accepted } => {

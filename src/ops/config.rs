@@ -10,11 +10,18 @@ mod read;
 mod reader;
 mod redis_url;
 
-use std::{collections::HashMap, env, fmt, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    env, fmt, fs,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use redis_url::{BadRedisUrl, RedisUrl};
 
-use crate::domain::{BusinessId, LineId, Secret, WabaId};
+use crate::domain::{BusinessId, LineId, Secret, SecretDigest, WabaId};
 
 /// The defaults: every key, commented.
 pub const DEFAULTS: &str = include_str!("../../config/pregon.toml");
@@ -36,6 +43,8 @@ pub struct Config {
     pub ops: OpsConfig,
     /// `[webhook]`
     pub webhook: WebhookConfig,
+    /// `[intake]`
+    pub intake: IntakeConfig,
     /// `[[business]]`, with different ids.
     pub businesses: Vec<BusinessConfig>,
     /// `[[waba]]`, with different ids; the business of each is configured.
@@ -81,10 +90,22 @@ pub struct GraphConfig {
 pub struct HttpConfig {
     /// Address of the API and of the webhooks.
     pub listen: SocketAddr,
-    /// Who may call the API; the names differ.
+    /// Who may call the API; the names differ, and so do the keys.
     pub api_keys: Vec<ApiKey>,
+    /// Calls with a key that is not known, from one address in a minute.
+    pub key_failures_per_minute: NonZeroU32,
     /// The largest body of a call that is not an upload.
     pub body_bytes_max: usize,
+    /// How long a caller may make a stream stand still.
+    pub stall_timeout: Duration,
+    /// The longest head of a request.
+    pub header_bytes_max: usize,
+    /// How long that may take to come, and how long a connection may be idle.
+    pub header_timeout: Duration,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// What makes it HTTPS; `None` for plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 /// Who may call the API.
@@ -92,8 +113,51 @@ pub struct HttpConfig {
 pub struct ApiKey {
     /// For the logs.
     pub name: String,
-    /// What stands behind `Bearer`.
-    pub secret: Secret,
+    /// Of what stands behind `Bearer`. The key itself is not kept.
+    pub digest: SecretDigest,
+    /// What it may do; at least one.
+    pub scopes: Vec<KeyScope>,
+}
+
+impl ApiKey {
+    /// One that may do everything.
+    pub fn new(name: impl Into<String>, key: &Secret) -> Self {
+        Self { name: name.into(), digest: SecretDigest::of(key.expose()), scopes: KeyScope::ALL.to_vec() }
+    }
+}
+
+/// What a key of the API may do. None holds another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyScope {
+    /// Look.
+    Read,
+    /// Create campaigns, upload recipients, launch.
+    Submit,
+    /// Pause, resume and cancel campaigns; set and hold lines; read the templates from Meta.
+    Operate,
+}
+
+impl KeyScope {
+    /// Every one.
+    pub const ALL: [KeyScope; 3] = [KeyScope::Read, KeyScope::Submit, KeyScope::Operate];
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyScope::Read => "read",
+            KeyScope::Submit => "submit",
+            KeyScope::Operate => "operate",
+        }
+    }
+}
+
+/// `http.tls`
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    /// A PEM file: the certificate of this server, then those between it and its root.
+    pub certificate: PathBuf,
+    /// A PEM file: its private key.
+    pub key: PathBuf,
 }
 
 /// `[ops]`
@@ -110,8 +174,17 @@ pub struct WebhookConfig {
     pub verify_token: Option<Secret>,
     /// What signs every webhook; there where the role `webhook` runs.
     pub app_secret: Option<Secret>,
+    /// What signed them until it was reset at Meta.
+    pub app_secret_previous: Option<Secret>,
     /// The largest webhook.
     pub body_bytes_max: usize,
+}
+
+/// `[intake]`
+#[derive(Clone, Debug)]
+pub struct IntakeConfig {
+    /// Recipients of one campaign at most.
+    pub recipients_max: u64,
 }
 
 /// `[[business]]`

@@ -7,13 +7,15 @@
 //! Never: asks Redis or anybody else for an answer; the tasks that know set it here.
 
 use std::{
-    io,
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
+use ::metrics::Gauge;
 use axum::{
     Json, Router,
     extract::State,
@@ -25,6 +27,16 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::listener::{self, Limits};
+
+/// A few probes and scrapers ask, and what they are told is short.
+const LIMITS: Limits = Limits {
+    connections_max: 64,
+    header_bytes_max: 16 * 1024,
+    header_timeout: Duration::from_secs(75),
+    stall_timeout: Duration::from_secs(10),
+};
 
 /// Why a process is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,8 +92,8 @@ pub async fn serve(
     health: Health,
     metrics: PrometheusHandle,
     end: CancellationToken,
-) -> io::Result<()> {
-    axum::serve(listener, router(health, metrics)).with_graceful_shutdown(end.cancelled_owned()).await
+) -> Result<(), Infallible> {
+    listener::serve(listener, router(health, metrics), LIMITS, None, Gauge::noop(), end).await
 }
 
 fn router(health: Health, metrics: PrometheusHandle) -> Router {
@@ -125,7 +137,7 @@ mod tests {
         health: Health,
         url: String,
         end: CancellationToken,
-        server: tokio::task::JoinHandle<io::Result<()>>,
+        server: tokio::task::JoinHandle<Result<(), Infallible>>,
     }
 
     impl Ops {

@@ -52,6 +52,10 @@ series! {
         "Statuses by what they changed. repeated is usual, for Meta delivers twice; unknown rising: another app sends on the WABA";
     describe_histogram WEBHOOK_LAG = "pregon_webhook_lag_seconds" ""
         "From the time Meta gives a status to its commit. Rising with few webhooks: Meta is late; with many: this process is";
+    describe_counter API_CALLS = "pregon_api_calls_total" "result"
+        "Calls of the API by what became of their key. unknown_key and too_often rising: somebody has a wrong key, or guesses";
+    describe_gauge HTTP_CONNECTIONS = "pregon_http_connections" ""
+        "Open connections of the API and the webhooks. At http.connections_max: further ones wait until one ends";
     describe_counter JOBS = "pregon_jobs_total" "result"
         "Entries of the job stream. dead rising: a backend sends jobs that cannot be taken, see the stream of dead letters";
     describe_counter RECIPIENTS = "pregon_recipients_total" "result"
@@ -155,10 +159,26 @@ label! {
         Parked = "parked",
         /// It belongs to no recipient of ours.
         Unknown = "unknown",
-        /// It is of a line that is not ours.
+        /// It is of a line that is not ours, or of a WABA that is not that line's.
         Foreign = "foreign",
         /// Its word says nothing of use.
         Ignored = "ignored",
+    }
+}
+
+label! {
+    /// What became of a call's key.
+    ApiResult {
+        /// It may do what was asked for.
+        Admitted = "admitted",
+        /// There was none.
+        NoKey = "no_key",
+        /// It is none of ours.
+        UnknownKey = "unknown_key",
+        /// It was not looked at: too many from there were unknown.
+        TooOften = "too_often",
+        /// It lacks the scope.
+        NoScope = "no_scope",
     }
 }
 
@@ -240,6 +260,8 @@ fn start_at_zero(lines: &[LineId]) {
             self::status(status, result, 0);
         }
     }
+    ApiResult::ALL.iter().for_each(|&result| counter!(API_CALLS, "result" => result.label()).increment(0));
+    http_connections().increment(0.0);
     JobResult::ALL.iter().for_each(|&result| job(result, 0));
     RecipientResult::ALL.iter().for_each(|&result| recipients(result, 0));
     redis_errors().increment(0);
@@ -352,6 +374,16 @@ pub fn status(status: StatusName, result: StatusResult, n: u64) {
 /// From the time in a status to its commit.
 pub fn webhook_lag() -> Histogram {
     histogram!(WEBHOOK_LAG)
+}
+
+/// Counts a call of the API.
+pub fn api_call(result: ApiResult) {
+    counter!(API_CALLS, "result" => result.label()).increment(1);
+}
+
+/// Open connections of the API and the webhooks.
+pub fn http_connections() -> Gauge {
+    gauge!(HTTP_CONNECTIONS)
 }
 
 /// Counts `n` entries of the job stream.

@@ -1,8 +1,10 @@
-//! What surrounds the work: configuration, metrics, health, logs, the clock and the clean stop.
+//! What surrounds the work: configuration, listeners, metrics, health, logs, the clock and the clean stop.
 
 pub mod clock;
 pub mod config;
 pub mod health;
+pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod tls;

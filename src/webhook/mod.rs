@@ -9,7 +9,7 @@
 //! for up to seven days. Twice is as good as once, and the order does not matter: see `store/scripts/status.lua`.
 //!
 //! If the process dies: what was not answered is delivered again; there is nothing here that Redis does not have.
-//! Never: answers before the commit; trusts a body before its signature; moves anything for a line that is not ours.
+//! Never: answers before the commit; trusts a body before its signature; moves anything for a line or a WABA that is not ours.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>, read 2026-11-22.
 
@@ -52,7 +52,7 @@ use self::{
     signature::{Signature, Verifier},
 };
 use crate::{
-    domain::{LineId, Secret, TokenKey, WabaId},
+    domain::{LineId, Secret, SecretDigest, TokenKey, WabaId},
     ops::metrics::{self, WebhookKind, WebhookResult},
     store::{Store, StoreError, clock::Clock},
 };
@@ -90,8 +90,8 @@ impl Unavailable {
 pub struct Settings {
     /// What Meta's handshake must bring.
     pub verify_token: Secret,
-    /// What signs every webhook.
-    pub app_secret: Secret,
+    /// What signs every webhook: more than one while it is being changed.
+    pub app_secrets: Vec<Secret>,
     /// The largest webhook.
     pub body_bytes_max: usize,
     /// How long message ids are found again.
@@ -105,7 +105,7 @@ pub struct Settings {
 pub struct WebhookState(Arc<Shared>);
 
 struct Shared {
-    verify_token: Secret,
+    verify_token: SecretDigest,
     verifier: Verifier,
     body_bytes_max: usize,
     receiver: Receiver,
@@ -122,17 +122,17 @@ impl WebhookState {
         token_key: TokenKey,
         settings: Settings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let Settings { verify_token, app_secret, body_bytes_max, ids_kept, lines } = settings;
+        let Settings { verify_token, app_secrets, body_bytes_max, ids_kept, lines } = settings;
         let (aftercare, care) = Aftercare::new(store.clone(), clock.clone());
         let (committer, commits) = Committer::new(store.keeping_a_connection(), clock.clone(), ids_kept, aftercare);
         let (finder, search) = Finder::new(store.clone(), clock.clone(), ids_kept, committer.clone());
         let receiver = Receiver::new(store, clock, token_key, &lines, committer, finder);
-        let verifier = Verifier::new(&app_secret);
+        let verifier = Verifier::new(&app_secrets);
         let task = async {
             tokio::join!(commits, search, care);
             Ok(())
         };
-        let refusing = AtomicBool::new(false);
+        let (verify_token, refusing) = (SecretDigest::of(verify_token.expose()), AtomicBool::new(false));
         (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, receiver, refusing })), task)
     }
 }
@@ -160,7 +160,7 @@ async fn handshake(
     query: Result<Query<Handshake>, QueryRejection>,
 ) -> Response {
     let asked = query.map_or_else(|_| Handshake::default(), |Query(asked)| asked);
-    if asked.mode == "subscribe" && Secret::new(asked.verify_token) == shared.verify_token {
+    if asked.mode == "subscribe" && SecretDigest::of(&asked.verify_token) == shared.verify_token {
         metrics::webhook(WebhookKind::Handshake, WebhookResult::Taken, 1);
         return asked.challenge.into_response();
     }

@@ -41,6 +41,8 @@ pub enum Change<'a> {
 /// News of the messages of one line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Messages<'a> {
+    /// The WABA that tells it: `entry.id`.
+    pub waba: Cow<'a, str>,
     /// The line's `phone_number_id`.
     pub line: Cow<'a, str>,
     /// What became of messages that were sent.
@@ -131,13 +133,13 @@ fn read_change<'a>(waba: &Cow<'a, str>, change: wire::Change<'a>) -> Change<'a> 
     let field = change.field.0.unwrap_or_default();
     let Object(Some(value)) = change.value else { return Change::Malformed };
     match &*field {
-        "messages" => read_messages(value),
+        "messages" => read_messages(waba.clone(), value),
         "message_template_status_update" => read_template(waba.clone(), value),
         _ => Change::Other,
     }
 }
 
-fn read_messages(value: wire::Value<'_>) -> Change<'_> {
+fn read_messages<'a>(waba: Cow<'a, str>, value: wire::Value<'a>) -> Change<'a> {
     let statuses: Vec<_> = value.statuses.0.into_iter().map(read_status).collect();
     let inbound: Vec<_> = value.messages.0.into_iter().map(read_inbound).collect();
     if statuses.is_empty() && inbound.is_empty() {
@@ -145,7 +147,7 @@ fn read_messages(value: wire::Value<'_>) -> Change<'_> {
         return Change::Other;
     }
     match value.metadata.0.and_then(|metadata| metadata.phone_number_id.0) {
-        Some(line) => Change::Messages(Messages { line, statuses, inbound }),
+        Some(line) => Change::Messages(Messages { waba, line, statuses, inbound }),
         None => Change::Malformed,
     }
 }

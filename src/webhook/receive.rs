@@ -1,6 +1,6 @@
 //! From what a webhook says to its effect: whom each status and each answer is about, and what is committed for them.
 //!
-//! A status is taken only from one of our own lines. Our token names its recipient; it counts only if its check is ours
+//! A status is taken only for one of our own lines, from the WABA that owns it. Our token names its recipient; it counts only if its check is ours
 //! and if the line is one of its campaign's: a part may move between those, and no other line sends for it. Without our
 //! token the message id is looked up.
 
@@ -43,7 +43,8 @@ pub struct Receiver {
     store: Store,
     clock: Arc<Clock>,
     token_key: TokenKey,
-    lines: HashMap<String, LineId>,
+    /// Our lines, each with its WABA.
+    lines: HashMap<String, (LineId, WabaId)>,
     wabas: HashMap<String, WabaId>,
     /// The lines of campaigns. They never change, and a campaign that is gone never comes back.
     campaigns: RwLock<HashMap<CampaignId, Arc<[LineId]>>>,
@@ -79,7 +80,7 @@ impl Receiver {
             store,
             clock,
             token_key,
-            lines: ours.iter().map(|(line, _)| (line.to_string(), line.clone())).collect(),
+            lines: ours.iter().map(|(line, waba)| (line.to_string(), (line.clone(), waba.clone()))).collect(),
             wabas: ours.iter().map(|(_, waba)| (waba.to_string(), waba.clone())).collect(),
             campaigns: RwLock::default(),
             committer,
@@ -140,7 +141,8 @@ impl Receiver {
         heard: &mut Vec<Heard<'a>>,
         taking: &mut Taking,
     ) {
-        let Some(line) = self.lines.get(&*messages.line) else {
+        let ours = self.lines.get(&*messages.line).filter(|(_, waba)| waba.as_str() == messages.waba);
+        let Some((line, _)) = ours else {
             for status in &messages.statuses {
                 taking.tally.add_named(name(status.word), StatusResult::Foreign);
             }

@@ -27,24 +27,29 @@ impl Signature {
     }
 }
 
-/// Checks signatures with the secret of our app. Cheap to clone.
+/// Checks signatures with the secret of our app, or while it is being changed with the old and the new one.
 #[derive(Clone)]
-pub struct Verifier(Hmac<Sha256>);
+pub struct Verifier(Vec<Hmac<Sha256>>);
 
 impl Verifier {
-    /// With Meta's app secret.
-    pub fn new(app_secret: &Secret) -> Self {
-        Self(Hmac::new_from_slice(app_secret.expose().as_bytes()).expect("an HMAC takes a key of any length"))
+    /// With Meta's app secrets.
+    pub fn new(app_secrets: &[Secret]) -> Self {
+        let mac = |secret: &Secret| {
+            Hmac::new_from_slice(secret.expose().as_bytes()).expect("an HMAC takes a key of any length")
+        };
+        Self(app_secrets.iter().map(mac).collect())
     }
 
     /// Whether `signature` is Meta's for exactly these bytes. Takes the same time wherever the two differ.
     pub fn accepts(&self, signature: &Signature, body: &[u8]) -> bool {
-        self.0.clone().chain_update(body).verify_slice(&signature.0).is_ok()
+        self.0.iter().any(|mac| mac.clone().chain_update(body).verify_slice(&signature.0).is_ok())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     const EMPTY: &[u8] = include_bytes!("../../tests/fixtures/webhooks/signed_empty.json");
@@ -55,7 +60,7 @@ mod tests {
 
     fn accepts(digits: &str, body: &[u8]) -> bool {
         let signature = Signature::read(format!("sha256={digits}").as_bytes()).expect("a signature");
-        Verifier::new(&Secret::new("app-secret-for-tests")).accepts(&signature, body)
+        Verifier::new(&[Secret::new("app-secret-for-tests")]).accepts(&signature, body)
     }
 
     /// The same JSON, decoded and written again as UTF-8.
@@ -93,7 +98,17 @@ mod tests {
     #[test]
     fn another_secret_is_refused() {
         let signature = Signature::read(format!("sha256={EMPTY_SIGNATURE}").as_bytes()).expect("a signature");
-        assert!(!Verifier::new(&Secret::new("app-secret-for-test")).accepts(&signature, EMPTY));
+        let other = Secret::new("app-secret-for-test");
+        assert!(!Verifier::new(slice::from_ref(&other)).accepts(&signature, EMPTY));
+        assert!(!Verifier::new(&[]).accepts(&signature, EMPTY));
+    }
+
+    #[test]
+    fn while_the_secret_changes_both_are_taken() {
+        let signature = Signature::read(format!("sha256={EMPTY_SIGNATURE}").as_bytes()).expect("a signature");
+        let (old, new) = (Secret::new("app-secret-for-tests"), Secret::new("another"));
+        assert!(Verifier::new(&[new.clone(), old.clone()]).accepts(&signature, EMPTY));
+        assert!(Verifier::new(&[old, new]).accepts(&signature, EMPTY));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Keys, errors, limits: what every call has around it.
 
+use metrics_exporter_prometheus::PrometheusBuilder;
+use pregon::ops::config::KeyScope;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Api, BODY_BYTES_MAX, KEY, answer, campaign};
+use crate::harness::{Answer, Api, BODY_BYTES_MAX, KEY, KEY_FAILURES_PER_MINUTE, answer, campaign, key_for};
 
 #[tokio::test]
 async fn a_call_without_a_key_is_refused_whatever_it_asks_for() {
@@ -21,6 +23,115 @@ async fn a_call_without_a_key_is_refused_whatever_it_asks_for() {
         }
     }
     assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK);
+}
+
+/// A call that brings this key.
+async fn call(api: &Api, method: &Method, path: &str, key: &str) -> Answer {
+    answer(api.http.request(method.clone(), format!("{}{path}", api.base)).bearer_auth(key)).await
+}
+
+#[tokio::test]
+async fn a_key_may_do_what_its_scopes_allow_and_nothing_else() {
+    use KeyScope::{Operate, Read, Submit};
+    let api = Api::start().await;
+    let campaign = format!("/v1/campaigns/{}", api.draft("spring", &["3001"], 1).await);
+    let of_campaign = |rest: &str| format!("{campaign}{rest}");
+    for (method, path, scope) in [
+        (Method::GET, "/v1/campaigns".to_owned(), Read),
+        (Method::HEAD, "/v1/campaigns".to_owned(), Read),
+        (Method::GET, of_campaign(""), Read),
+        (Method::GET, of_campaign("/recipients"), Read),
+        (Method::GET, of_campaign("/recipients/+5491100000000"), Read),
+        (Method::GET, of_campaign("/report.csv"), Read),
+        (Method::GET, "/v1/lines".to_owned(), Read),
+        (Method::GET, "/v1/lines/3001".to_owned(), Read),
+        (Method::GET, "/v1/templates".to_owned(), Read),
+        (Method::POST, "/v1/campaigns".to_owned(), Submit),
+        (Method::POST, of_campaign("/recipients"), Submit),
+        (Method::POST, of_campaign("/launch"), Submit),
+        (Method::POST, of_campaign("/pause"), Operate),
+        (Method::POST, of_campaign("/resume"), Operate),
+        (Method::POST, of_campaign("/cancel"), Operate),
+        (Method::PATCH, "/v1/lines/3001".to_owned(), Operate),
+        (Method::POST, "/v1/lines/3001/pause".to_owned(), Operate),
+        (Method::POST, "/v1/lines/3001/resume".to_owned(), Operate),
+        (Method::POST, "/v1/templates/sync".to_owned(), Operate),
+    ] {
+        for held in KeyScope::ALL {
+            let answer = call(&api, &method, &path, &key_for(held)).await;
+            if held == scope {
+                assert!(![401, 403].contains(&answer.status.as_u16()), "{method} {path}: {answer:?}");
+            } else if method == Method::HEAD {
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+            } else {
+                let lacks = format!("needs the scope `{}`, which the key `{}`", scope.name(), held.name());
+                assert!(answer.problem(403, "forbidden").contains(&lacks), "{method} {path}: {answer:?}");
+            }
+        }
+        let whole = call(&api, &method, &path, KEY).await;
+        assert!(![401, 403].contains(&whole.status.as_u16()), "{method} {path}: {whole:?}");
+    }
+    call(&api, &Method::GET, "/nowhere", &key_for(Submit)).await.problem(404, "not-found");
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_changes_nothing() {
+    let api = Api::start().await;
+    let campaign = format!("/v1/campaigns/{}", api.launched("spring", &["3001"], 1).await);
+    for key in [key_for(KeyScope::Read), key_for(KeyScope::Submit), "wrong".into()] {
+        let refused = call(&api, &Method::POST, &format!("{campaign}/cancel"), &key).await;
+        assert!([401, 403].contains(&refused.status.as_u16()), "{refused:?}");
+        assert_eq!(api.read(&campaign).await["state"], "running");
+    }
+    call(&api, &Method::POST, &format!("{campaign}/cancel"), &key_for(KeyScope::Operate)).await;
+    assert_eq!(api.read(&campaign).await["state"], "cancelled");
+}
+
+#[tokio::test]
+async fn who_guesses_keys_is_not_listened_to_and_a_caller_beside_it_is() {
+    let api = Api::start().await;
+    assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK);
+    let mut refused = None;
+    for guess in 0..10 * KEY_FAILURES_PER_MINUTE {
+        let answer = call(&api, &Method::GET, "/v1/lines", &format!("guess-{guess}")).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some((guess, answer));
+            break;
+        }
+        answer.problem(401, "unauthorized");
+    }
+    let (guesses, refused) = refused.expect("a limit");
+    assert!(guesses >= KEY_FAILURES_PER_MINUTE - 1, "{guesses}: each of them may be a mistake");
+    refused.problem(429, "too-many-unknown-keys");
+    let wait: u64 = refused.headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((1..=60).contains(&wait), "{wait}");
+    // The address has one guess in some seconds from now on.
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.push(call(&api, &Method::GET, "/v1/lines", &key_for(KeyScope::Submit)).await.status);
+        assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK, "a key that was good here before");
+    }
+    assert!(told.contains(&StatusCode::TOO_MANY_REQUESTS), "a good guess is told from a bad one: {told:?}");
+}
+
+/// Everything of this test runs on its own thread, and so does its recorder.
+#[tokio::test]
+async fn calls_are_counted_by_what_became_of_their_key() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let page = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let api = Api::start().await;
+    assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK);
+    answer(api.http.get(format!("{}/v1/lines", api.base))).await.problem(401, "unauthorized");
+    call(&api, &Method::POST, "/v1/lines/3001/pause", &key_for(KeyScope::Read)).await.problem(403, "forbidden");
+    while call(&api, &Method::GET, "/v1/lines", "guess").await.status != StatusCode::TOO_MANY_REQUESTS {}
+    let page = page.render();
+    let counted = |result: &str| {
+        let series = format!("pregon_api_calls_total{{result=\"{result}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    assert_eq!(["admitted", "no_key", "no_scope", "too_often"].map(counted), [1, 1, 1, 1], "{page}");
+    assert!(counted("unknown_key") >= u64::from(KEY_FAILURES_PER_MINUTE) - 2, "{page}");
 }
 
 #[tokio::test]

@@ -2,16 +2,21 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
+use metrics::Gauge;
 use pregon::{
     api::{self, ApiState},
     domain::{CampaignId, Line, LineId, PartId, Secret, Template, UnixMs, WabaId},
     intake::Intake,
-    ops::config::ApiKey,
+    ops::{
+        config::{ApiKey, KeyScope},
+        listener::{self, Limits},
+    },
     store::{
         Address, Store,
         clock::Clock,
@@ -26,12 +31,19 @@ use crate::support::{claim_wish, redis::TestRedis};
 
 pub const KEY: &str = "k-test";
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+pub const RECIPIENTS_MAX: u64 = 100_000;
+pub const KEY_FAILURES_PER_MINUTE: u32 = 15;
 
 const EPOCH: u64 = 1;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What Meta says when the templates are read; `None`: the test is about a fault of ours, and it panics.
 pub type Synced = Option<Vec<(WabaId, Result<usize, String>)>>;
+
+/// A key that may do one thing alone.
+pub fn key_for(scope: KeyScope) -> String {
+    format!("k-{}", scope.name())
+}
 
 pub struct Api {
     pub redis: TestRedis,
@@ -87,23 +99,34 @@ impl Api {
         let synced = Arc::new(Mutex::new(Some(Vec::new())));
         let (answers, stopping) = (synced.clone(), CancellationToken::new());
         let by_id = lines.iter().map(|line| (line.id.clone(), (line.waba.clone(), line.messages_per_second)));
-        let intake = Intake { store: store.clone(), clock: clock.clone(), lines: Arc::new(by_id.collect()) };
+        let lines_by_id = Arc::new(by_id.collect());
+        let intake =
+            Intake { store: store.clone(), clock: clock.clone(), lines: lines_by_id, recipients_max: RECIPIENTS_MAX };
+        let mut keys = vec![ApiKey::new("test", &Secret::new(KEY))];
+        keys.extend(
+            KeyScope::ALL
+                .map(|scope| ApiKey { scopes: vec![scope], ..ApiKey::new(scope.name(), &Secret::new(key_for(scope))) }),
+        );
         let router = api::router(ApiState {
             store: store.clone(),
             clock: clock.clone(),
             intake,
             lines: lines.into(),
-            keys: [ApiKey { name: "test".into(), secret: Secret::new(KEY) }].into(),
+            keys: keys.into(),
+            key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sync_templates: Arc::new(move || {
                 let synced = answers.lock().expect("no panic under the lock").clone();
                 async move { synced.expect("the test wants a fault") }.boxed()
             }),
             body_bytes_max: BODY_BYTES_MAX,
+            stall_timeout: Duration::from_secs(60),
             stopping: stopping.clone(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let limits =
+            Limits { connections_max: 256, header_bytes_max: 16 * 1024, header_timeout: DAY, stall_timeout: DAY };
+        tokio::spawn(listener::serve(listener, router, limits, None, Gauge::noop(), stopping.clone()));
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
         Self { redis, store, clock, base, http, stopping, synced }
     }

@@ -65,7 +65,7 @@ impl Hooks {
         let key = store.token_key().await.expect("a key");
         let settings = Settings {
             verify_token: Secret::new(VERIFY_TOKEN),
-            app_secret: Secret::new(APP_SECRET),
+            app_secrets: vec![Secret::new(APP_SECRET)],
             body_bytes_max: BODY_BYTES_MAX,
             ids_kept: IDS_KEPT,
             lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),

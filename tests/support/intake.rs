@@ -101,7 +101,7 @@ pub async fn intake(url: &str) -> Intake {
     let clock = Arc::new(Clock::start(&store).await.expect("Redis' time"));
     let line = |id: &str, waba: &str, rate| (LineId::from(id), (WabaId::from(waba), rate));
     let lines = HashMap::from([line("3001", "2001", 80.0), line("3002", "2001", 240.0), line("4001", "2002", 80.0)]);
-    Intake { store, clock, lines: Arc::new(lines) }
+    Intake { store, clock, lines: Arc::new(lines), recipients_max: u64::from(u32::MAX) }
 }
 
 /// Every template of the fixtures.

@@ -1,6 +1,6 @@
 //! Why a call did not give what was asked for, as a sentence with its remedy.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io};
 
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
@@ -22,6 +22,14 @@ pub enum ClientError {
         /// Where.
         server: Url,
         /// What the system said.
+        reason: String,
+    },
+    /// Somebody listens there, with a certificate that proves nothing here.
+    #[error("the certificate of {server} is not trusted ({reason}): name the CA that it is of by --ca or PREGON_CA")]
+    Untrusted {
+        /// Where.
+        server: Url,
+        /// What is wrong with it.
         reason: String,
     },
     /// The connection ended, or nothing came for too long: what was asked for may have happened.
@@ -80,7 +88,11 @@ impl ClientError {
     }
 
     pub(super) fn of_request(server: &Url, error: &reqwest::Error) -> Self {
-        let (server, reason) = (server.clone(), innermost(error));
+        let server = server.clone();
+        if let Some(reason) = bad_certificate(error) {
+            return Self::Untrusted { server, reason };
+        }
+        let reason = innermost(error);
         if error.is_connect() { Self::Unreachable { server, reason } } else { Self::Broken { server, reason } }
     }
 
@@ -117,6 +129,19 @@ fn innermost(error: &dyn Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // An error of the system's kind hands on the causes of what it wraps, and not that itself.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+        if let Some(error @ rustls::Error::InvalidCertificate(_)) = wrapped.or_else(|| error.downcast_ref()) {
+            return Some(error.to_string());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// An RFC 9457 problem.

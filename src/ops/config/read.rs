@@ -1,13 +1,14 @@
 //! From text and environment to a [`Config`]: which keys there are, and which values and relations are good.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{collections::HashSet, num::NonZeroU32, path::PathBuf};
 
 use config::{File, FileFormat, Map, Value};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, LineConfig,
-    LogConfig, LogFormat, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, WabaConfig, WebhookConfig,
+    ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
+    KeyScope, LineConfig, LogConfig, LogFormat, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig,
+    TlsConfig, WabaConfig, WebhookConfig,
     reader::{Environment, Problems, Section},
 };
 
@@ -63,6 +64,7 @@ fn whole(mut root: Section<'_>) -> Config {
         http: http(root.section("http")),
         ops: ops(root.section("ops")),
         webhook: webhook(root.section("webhook")),
+        intake: intake(root.section("intake")),
         businesses: root.list("business").into_iter().map(business).collect(),
         wabas: root.list("waba").into_iter().map(waba).collect(),
         lines: root.list("line").into_iter().map(line).collect(),
@@ -143,14 +145,30 @@ fn http(mut section: Section<'_>) -> HttpConfig {
     let config = HttpConfig {
         listen: section.address("listen"),
         api_keys: section.list("api_keys").into_iter().map(api_key).collect(),
+        key_failures_per_minute: section.integer("key_failures_per_minute", NonZeroU32::MIN..=KEY_FAILURES_MAX),
         body_bytes_max: section.integer("body_bytes_max", 1024..=64 << 20),
+        stall_timeout: section.duration("stall_timeout", "1s..10m"),
+        header_bytes_max: section.integer("header_bytes_max", 1024..=64 << 10),
+        header_timeout: section.duration("header_timeout", "1s..10m"),
+        connections_max: section.integer("connections_max", 1..=65_536),
+        tls: section.optional("tls").map(tls),
     };
     section.finish();
     config
 }
 
+/// As good as no limit.
+const KEY_FAILURES_MAX: NonZeroU32 = NonZeroU32::new(1_000_000).expect("a million is not 0");
+
 fn api_key(mut section: Section<'_>) -> ApiKey {
-    let config = ApiKey { name: section.required("name"), secret: section.required_secret("secret") };
+    let scopes = section.words("scopes", &KeyScope::ALL.map(|scope| (scope.name(), scope)));
+    let key = ApiKey::new(section.required("name"), &section.required_secret("secret"));
+    section.finish();
+    ApiKey { scopes: scopes.unwrap_or(key.scopes), ..key }
+}
+
+fn tls(mut section: Section<'_>) -> TlsConfig {
+    let config = TlsConfig { certificate: section.required("certificate").into(), key: section.required("key").into() };
     section.finish();
     config
 }
@@ -165,8 +183,15 @@ fn webhook(mut section: Section<'_>) -> WebhookConfig {
     let config = WebhookConfig {
         verify_token: section.secret("verify_token"),
         app_secret: section.secret("app_secret"),
+        app_secret_previous: section.secret("app_secret_previous"),
         body_bytes_max: section.integer("body_bytes_max", 1024..=64 << 20),
     };
+    section.finish();
+    config
+}
+
+fn intake(mut section: Section<'_>) -> IntakeConfig {
+    let config = IntakeConfig { recipients_max: section.integer("recipients_max", 1..=u64::from(u32::MAX)) };
     section.finish();
     config
 }
@@ -291,6 +316,15 @@ fn relations(config: &Config, problems: &Problems) {
     );
 
     different(problems, "http.api_keys", "name", config.http.api_keys.iter().map(|key| key.name.as_str()));
+    for (number, key) in config.http.api_keys.iter().enumerate() {
+        let known = config.http.api_keys[..number].iter().find(|known| known.digest == key.digest);
+        let names = known.map(|known| known.name.as_str()).unwrap_or_default();
+        problems.relation(
+            &[&format!("http.api_keys[{number}].secret")],
+            known.is_none(),
+            format_args!("is the same as that of {names}: give each caller a key of its own"),
+        );
+    }
     different(problems, "business", "id", config.businesses.iter().map(|business| business.id.as_str()));
     different(problems, "waba", "id", config.wabas.iter().map(|waba| waba.id.as_str()));
     different(problems, "line", "id", config.lines.iter().map(|line| line.id.as_str()));

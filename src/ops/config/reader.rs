@@ -112,6 +112,25 @@ impl<'a> Section<'a> {
         value
     }
 
+    /// Words of a list, each of which means something; in the environment they are separated by commas. `None` if it was
+    /// not given, or with a problem noted.
+    pub(super) fn words<T: Copy>(&mut self, key: &'static str, known: &[(&str, T)]) -> Option<Vec<T>> {
+        let kind = self.take(key)?.kind;
+        let given: Vec<String> = match &kind {
+            ValueKind::Array(words) => words.iter().map(|word| word.kind.to_string()).collect(),
+            ValueKind::String(words) => words.split(',').map(|word| word.trim().to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        let mean = |word: &String| known.iter().find(|(name, _)| name == word).map(|(_, meaning)| *meaning);
+        let meant: Option<Vec<T>> = given.iter().map(mean).collect();
+        if meant.as_ref().is_none_or(Vec::is_empty) {
+            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            self.problem(key, format!("({}) must be a list of {}", given.join(", "), names.join(", ")));
+            return None;
+        }
+        meant
+    }
+
     /// A whole number within `range`.
     pub(super) fn integer<T: FromStr + PartialOrd + Display + Copy>(
         &mut self,
@@ -211,6 +230,13 @@ impl<'a> Section<'a> {
         let path = self.name(key);
         let values = self.take(key);
         self.table(path, values)
+    }
+
+    /// A table within this one that may be left out.
+    pub(super) fn optional(&mut self, key: &'static str) -> Option<Section<'a>> {
+        let path = self.name(key);
+        let values = self.take(key)?;
+        Some(self.table(path, Some(values)))
     }
 
     /// The tables of a list, `[[key]]` in the file; none if it was not given.

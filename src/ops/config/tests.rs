@@ -66,20 +66,30 @@ fn the_defaults_are_good_and_serve_nobody() {
 
 #[test]
 fn the_examples_in_the_defaults_are_good() {
-    let secrets = ["PREGON_API_KEY", "PREGON_VERIFY_TOKEN", "PREGON_APP_SECRET", "PREGON_TOKEN_2001"];
+    let secrets = [
+        "PREGON_API_KEY",
+        "PREGON_VERIFY_TOKEN",
+        "PREGON_APP_SECRET",
+        "PREGON_APP_SECRET_PREVIOUS",
+        "PREGON_TOKEN_2001",
+    ];
     let environment = secrets.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
     let example: String = DEFAULTS
         .lines()
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| line.starts_with("[[") || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
         .map(|line| match line.split_once(" = ") {
-            Some((key @ ("verify_token" | "app_secret"), value)) => format!("webhook.{key} = {value}\n"),
-            Some(("api_keys", value)) => format!("http.api_keys = {value}\n"),
+            Some((key @ ("verify_token" | "app_secret" | "app_secret_previous"), value)) => {
+                format!("webhook.{key} = {value}\n")
+            }
+            Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
             _ => format!("{line}\n"),
         })
         .collect();
     let config = read::config("example", &example, &HashMap::new(), &environment).expect("the commented examples");
     assert_eq!(config.lines[0].name, "sales");
+    assert!(config.http.tls.is_some());
+    assert_eq!(config.http.api_keys[0].scopes, [KeyScope::Read, KeyScope::Submit]);
     assert_eq!(config.check_roles(&[Role::Api, Role::Webhook, Role::Dispatch]), Ok(()));
 }
 
@@ -97,7 +107,8 @@ fn every_key_of_the_defaults_has_a_comment() {
 #[test]
 fn an_installation_is_read_whole() {
     let config = overridden(INSTALLATION, &[]).expect("a good configuration");
-    assert_eq!(config.http.api_keys[0].secret, Secret::new("key"));
+    assert_eq!(config.http.api_keys[0].digest, SecretDigest::of("key"));
+    assert_eq!(config.http.api_keys[0].scopes, KeyScope::ALL, "a key without scopes may do everything");
     assert_eq!(config.webhook.app_secret, Some(Secret::new("app")));
     assert_eq!(config.wabas[0].business, "1001".into());
     assert_eq!(config.wabas[0].access_token.expose(), "EAAG");
@@ -161,8 +172,8 @@ fn all_problems_are_told_together_in_the_order_of_the_file() {
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          templates_every, retry\n  \
-         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, business, \
-         waba, line, dispatch, shutdown, log\n  \
+         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, intake, \
+         business, waba, line, dispatch, shutdown, log\n  \
          line[0].waba (2009) is the id of no [[waba]]"
     );
 }
@@ -240,6 +251,31 @@ fn a_secret_that_is_not_there_is_a_problem() {
         problems("[[business]]\nid = \"1\"\n[[waba]]\nid = \"2\"\nbusiness = \"1\""),
         ["waba[0].access_token must be given, as { env = \"NAME\" } or { file = \"PATH\" }"]
     );
+}
+
+#[test]
+fn a_key_may_do_what_its_scopes_say() {
+    let scopes = |text: &str| {
+        let key = format!("http.api_keys = [{{ name = \"k\", secret = {{ env = \"K\" }}, scopes = {text} }}]");
+        overridden(&key, &[]).map(|config| config.http.api_keys[0].scopes.clone())
+    };
+    assert_eq!(scopes("[\"read\"]"), Ok(vec![KeyScope::Read]));
+    assert_eq!(scopes("[\"operate\", \"submit\"]"), Ok(vec![KeyScope::Operate, KeyScope::Submit]));
+    assert_eq!(scopes("\"read, submit\""), Ok(vec![KeyScope::Read, KeyScope::Submit]));
+    for (bad, shown) in [("[]", ""), ("[\"read\", \"admin\"]", "read, admin"), ("3", ""), ("\"\"", "")] {
+        assert_eq!(
+            scopes(bad).expect_err("a problem").problems,
+            [format!("http.api_keys[0].scopes ({shown}) must be a list of read, submit, operate")]
+        );
+    }
+}
+
+#[test]
+fn two_callers_never_share_a_key() {
+    let text = r#"http.api_keys = [
+        { name = "a", secret = { env = "K" } }, { name = "b", secret = { env = "K" }, scopes = ["read"] }
+    ]"#;
+    assert_eq!(problem(text), "http.api_keys[1].secret is the same as that of a: give each caller a key of its own");
 }
 
 #[test]

@@ -32,6 +32,8 @@ fn known_series_start_at_zero() {
         "pregon_queue_oldest_age_seconds 0",
         "pregon_webhooks_total{kind=\"statuses\",result=\"taken\"} 0",
         "pregon_statuses_total{status=\"read\",result=\"repeated\"} 0",
+        "pregon_api_calls_total{result=\"too_often\"} 0",
+        "pregon_http_connections 0",
         "pregon_jobs_total{result=\"dead\"} 0",
         "pregon_recipients_total{result=\"rejected\"} 0",
         "pregon_redis_errors_total 0",
@@ -73,7 +75,7 @@ fn every_series_tells_what_it_means() {
         redis_operation("claim").record(0.0004);
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 17, "{named:?}");
+    assert_eq!(named.len(), 19, "{named:?}");
     for (name, _) in named {
         assert!(name.starts_with("pregon_"), "{name}");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");

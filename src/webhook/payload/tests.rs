@@ -107,7 +107,7 @@ fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
         Change::Malformed,
         Change::Malformed,
         Change::Malformed,
-        Change::Messages(Messages { line: "3001".into(), statuses, inbound: Vec::new() }),
+        Change::Messages(Messages { waba: "2001".into(), line: "3001".into(), statuses, inbound: Vec::new() }),
         Change::Other,
         Change::Malformed,
         Change::Malformed,

@@ -1,0 +1,1 @@
+//! Secrets: changed without a gap, and written nowhere.

@@ -128,7 +128,6 @@ async fn dispatch(url: &str, n: u64) -> (f64, f64) {
         clock: Arc::new(Clock::start(&store).await.expect("a clock")),
         token_key: store.token_key().await.expect("a key"),
         store: store.clone(),
-        redis: address,
         lines,
         settings: Settings {
             headroom: 0.0,

@@ -142,8 +142,7 @@ impl Service {
         let dispatching = roles.contains(&Role::Dispatch);
         let health = Health::starting(if dispatching { &[Reason::Leases] } else { &[] });
         let shutdown = Shutdown::new(health.clone());
-        let parts =
-            Parts { config: &config, lines, name, store, clock, address, health: health.clone(), shutdown: &shutdown };
+        let parts = Parts { config: &config, lines, name, store, clock, health: health.clone(), shutdown: &shutdown };
 
         let ops_listener = listen("ops.listen", config.ops.listen).await?;
         let bound = ops_listener.local_addr();
@@ -204,7 +203,6 @@ struct Parts<'a> {
     name: String,
     store: Store,
     clock: Arc<Clock>,
-    address: Address,
     health: Health,
     shutdown: &'a Shutdown,
 }
@@ -295,7 +293,6 @@ impl Parts<'_> {
         let worker = Worker {
             name: self.name.clone(),
             store: self.store.clone(),
-            redis: self.address.clone(),
             clock: self.clock.clone(),
             lines: self.lines.clone(),
             settings: dispatch::Settings {

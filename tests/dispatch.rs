@@ -88,12 +88,9 @@ async fn a_throttled_message_keeps_its_attempts() {
     let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 100.0)], world::settings()).await;
     let record = world::reaches(&store, id, CampaignState::Completed).await;
     worker.stop().await;
-    let byte = store.state_bytes(record.parts[0].0).await.expect("bytes")[0];
-    assert_eq!(
-        (State::of(byte), State::send_of(byte)),
-        (Some(State::Accepted), 1),
-        "three throttles, and still the first send"
-    );
+    let rows = store.part_rows(record.parts[0].0).await.expect("rows");
+    assert_eq!((State::of(rows.states[0]), State::send_of(rows.states[0])), (Some(State::Accepted), 4), "claimed anew");
+    assert!(rows.tries.is_empty(), "three throttles, and still the first attempt: {:?}", rows.tries);
 }
 
 #[tokio::test]

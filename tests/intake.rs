@@ -347,7 +347,7 @@ async fn a_template_problem_says_what_the_caller_can_do() {
 #[tokio::test]
 async fn answers_of_a_transaction_never_reach_another_command() {
     let world = World::start().await;
-    let one = &world.store().over_one_connection().await.expect("a connection");
+    let one = &world.store().keeping_a_connection();
     let waba = WabaId::from("2003");
     let key = |n: u64| format!("key:{n}");
     let reading = (0..8).map(|n| async move {

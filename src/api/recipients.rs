@@ -76,18 +76,19 @@ pub(super) struct Times {
 }
 
 impl RecipientView {
-    /// `to` on `line`, with its state byte; `code` 0 or more where there is one; `times` in seconds by the state's code.
+    /// `to` on `line`, with its state byte and what else is known of its row.
     ///
     /// `None` for a byte without a state: the row holds no recipient.
-    pub(super) fn new(to: Phone, line: &LineId, byte: u8, code: Option<u32>, times: &[u32; 16]) -> Option<Self> {
+    pub(super) fn new(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<Self> {
+        let (state, code, times) = (RecipientState::of(byte)?, details.code, &details.times);
         let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
         let came = |state: RecipientState| times[usize::from(state.code())];
         Some(Self {
             to,
-            state: RecipientState::of(byte)?.name(),
+            state: state.name(),
             code: code.filter(|&code| code != policy::NO_ANSWER),
             reason: code.map(policy::title),
-            attempts: RecipientState::send_of(byte),
+            attempts: details.tries + u8::from(state.is_attempt()),
             line: line.clone(),
             times: Times {
                 accepted_at: at(came(RecipientState::Accepted)),
@@ -248,7 +249,7 @@ impl Shared {
             tokio::try_join!(store.recipients(part, &numbers), store.row_details(part, &numbers))?;
         let known = rows.iter().zip(recipients).zip(details);
         let view = |((&(_, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
-            RecipientView::new(recipient.to, line, byte, details.code, &details.times)
+            RecipientView::new(recipient.to, line, byte, &details)
         };
         Ok(known.filter_map(view).collect())
     }
@@ -285,7 +286,8 @@ mod tests {
     fn a_recipient_shows_its_code_only_where_meta_gave_one() {
         let view = |byte, code| {
             let to = Phone::from_digits(5_491_155_550_001).expect("a number");
-            let view = RecipientView::new(to, &"3001".into(), byte, code, &[0; 16]);
+            let details = RowDetails { code, tries: 1, times: [0; 16] };
+            let view = RecipientView::new(to, &"3001".into(), byte, &details);
             serde_json::to_value(view).expect("an object")
         };
         let refused = RecipientState::Refused.code() | 0x20;
@@ -295,7 +297,7 @@ mod tests {
         assert_eq!(view(refused, Some(131_026)), expected);
         let doubtful = RecipientState::InDoubt.code() | 0x10;
         let expected = serde_json::json!({
-            "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 1, "line": "3001"
+            "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 2, "line": "3001"
         });
         assert_eq!(view(doubtful, Some(policy::NO_ANSWER)), expected);
         assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     domain::{LineId, PartId, UnixMs},
-    store::{self, Store, StoreError, parts::PartRows},
+    store::{self, Store, StoreError, parts::PartRows, reading::RowDetails},
 };
 
 const COLUMNS: [&str; 12] = [
@@ -107,11 +107,12 @@ impl Report {
             for (&start, chunk) in starts.iter().zip(self.store.chunks(open.part, starts).await?) {
                 for (row, recipient) in (start..=u16::MAX).zip(chunk) {
                     let place = usize::from(row);
-                    let (Some(&byte), Some(times)) = (open.rows.states.get(place), open.rows.times.get(place)) else {
+                    let (Some(&byte), Some(&times)) = (open.rows.states.get(place), open.rows.times.get(place)) else {
                         continue;
                     };
-                    let code = open.rows.why.get(&row).copied();
-                    if let Some(view) = RecipientView::new(recipient.to, &open.line, byte, code, times) {
+                    let tries = open.rows.tries.get(&row).copied().unwrap_or(0);
+                    let details = RowDetails { code: open.rows.why.get(&row).copied(), tries, times };
+                    if let Some(view) = RecipientView::new(recipient.to, &open.line, byte, &details) {
                         write_recipient(&mut piece, &view);
                     }
                 }

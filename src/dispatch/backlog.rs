@@ -28,8 +28,9 @@ pub struct CampaignWork {
 /// What is known of a part.
 struct PartWork {
     id: PartId,
-    /// It was not looked at since it was learned of: an older epoch may have left rows in flight, whether its campaign runs or not.
-    unseen: bool,
+    /// When to look at it, since it was not looked at after it was learned of: an older epoch may have left rows in flight,
+    /// whether its campaign runs or not.
+    unseen: Option<UnixMs>,
     /// Rows that were never claimed may be left.
     fresh: bool,
     next_due: Option<UnixMs>,
@@ -38,7 +39,7 @@ struct PartWork {
 
 impl PartWork {
     fn claimable(&self, now: UnixMs) -> bool {
-        self.fresh || self.next_due.is_some_and(|due| due <= now)
+        self.unseen.is_none() && (self.fresh || self.next_due.is_some_and(|due| due <= now))
     }
 }
 
@@ -106,8 +107,14 @@ impl Backlog {
             let Some(work) = self.campaigns.get_mut(&id.campaign) else { continue };
             match work.parts.iter_mut().find(|part| part.id == id) {
                 // It may have been held when it was last claimed from; and where it is, it may have been emptied meanwhile.
-                Some(part) => (part.fresh, part.unseen) = (true, !work.running),
-                None => work.parts.push(PartWork { id, unseen: true, fresh: true, next_due: None, next_doubt: None }),
+                Some(part) => (part.fresh, part.unseen) = (true, (!work.running).then_some(UnixMs(0))),
+                None => work.parts.push(PartWork {
+                    id,
+                    unseen: Some(UnixMs(0)),
+                    fresh: true,
+                    next_due: None,
+                    next_doubt: None,
+                }),
             }
         }
         self.campaigns.retain(|_, work| {
@@ -126,15 +133,16 @@ impl Backlog {
     /// What to do next. `held` says whether a template is held back; `may_claim` whether anything may be claimed at all.
     pub fn next(&mut self, now: UnixMs, may_claim: bool, held: impl Fn(&HoldScope) -> bool) -> Next {
         let all = || self.campaigns.values().flat_map(|work| &work.parts);
-        if let Some(part) = all().find(|part| part.unseen) {
+        if let Some(part) = all().find(|part| part.unseen.is_some_and(|at| at <= now)) {
             return Next::Look(part.id);
         }
         if let Some(part) = all().find(|part| part.next_doubt.is_some_and(|at| at <= now)) {
             return Next::Doubts(part.id);
         }
-        let doubts = all().filter_map(|part| part.next_doubt).min();
+        // Neither waits for the right to claim.
+        let looks = all().filter_map(|part| part.unseen.into_iter().chain(part.next_doubt).min()).min();
         if !may_claim {
-            return Next::Wait(doubts);
+            return Next::Wait(looks);
         }
         let open = |work: &&CampaignWork| work.running && !held(&work.template);
         let able = self
@@ -148,7 +156,7 @@ impl Backlog {
             return Next::Claim(part.expect("a campaign that is able has a claimable part").id);
         }
         let due = self.campaigns.values().filter(open).flat_map(|work| &work.parts).filter_map(|part| part.next_due);
-        Next::Wait(due.chain(doubts).min())
+        Next::Wait(due.chain(looks).min())
     }
 
     /// A claim brought `n` rows of a part, and told what else it has.
@@ -163,7 +171,7 @@ impl Backlog {
     ) {
         let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
         if let Some(part) = work.parts.iter_mut().find(|part| part.id == id) {
-            (part.unseen, part.fresh, part.next_due, part.next_doubt) = (false, fresh, next_due, next_doubt);
+            (part.unseen, part.fresh, part.next_due, part.next_doubt) = (None, fresh, next_due, next_doubt);
         }
         self.shares.took(id.campaign, work.campaign.priority, n);
         if !work.parts.iter().any(|part| part.claimable(now)) {
@@ -174,7 +182,14 @@ impl Backlog {
     /// A part is not to be claimed from until the next refresh.
     pub fn shut(&mut self, id: PartId) {
         if let Some(part) = self.part(id) {
-            (part.unseen, part.fresh, part.next_due) = (false, false, None);
+            (part.unseen, part.fresh, part.next_due) = (None, false, None);
+        }
+    }
+
+    /// A part is not to be claimed from before it was looked at again.
+    pub fn look_again(&mut self, id: PartId, at: UnixMs) {
+        if let Some(part) = self.part(id) {
+            part.unseen = Some(at);
         }
     }
 

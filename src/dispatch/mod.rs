@@ -7,6 +7,8 @@
 //! If the process dies: its leases end, the next owners put what was in flight in doubt, and go on.
 
 pub mod backlog;
+pub mod calls;
+pub mod holds;
 pub mod housekeeping;
 pub mod lease;
 pub mod pace;

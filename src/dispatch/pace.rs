@@ -3,15 +3,18 @@
 //! The owner of a line paces it alone, in memory, with `governor`. A new pacer starts empty, so that a take-over, a
 //! restart or a change of the rate never adds a burst to what Meta has already had in this second.
 //! When Meta throttles, the rate is cut by half at once and rises again in steps.
+//!
+//! Never: reads a clock. Callers pass `now`, which does not go back.
 
 use std::{
+    cell::Cell,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
 
 use governor::{
     Quota, RateLimiter,
-    clock::{Clock, QuantaClock},
+    clock::Clock,
     state::{InMemoryState, NotKeyed},
 };
 
@@ -35,14 +38,24 @@ const CUT_EVERY: Duration = Duration::from_secs(1);
 /// The least that a cut leaves, messages per second.
 const RATE_MIN: f64 = 0.2;
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, QuantaClock>;
+/// `governor` asks a clock for the time: this one says what it was told.
+struct Told(Cell<Instant>);
+
+impl Clock for Told {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        self.0.get()
+    }
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, Told>;
 
 /// The pace of one line.
 pub struct Pacer {
     full: f64,
     share: f64,
     limiter: Limiter,
-    clock: QuantaClock,
     cut_at: Option<Instant>,
     risen_at: Instant,
 }
@@ -50,15 +63,14 @@ pub struct Pacer {
 impl Pacer {
     /// A pace of `rate` messages per second, above zero. Starts empty.
     pub fn new(rate: f64, now: Instant) -> Self {
-        let clock = QuantaClock::default();
-        Self { full: rate, share: 1.0, limiter: limiter(rate, &clock), clock, cut_at: None, risen_at: now }
+        Self { full: rate, share: 1.0, limiter: limiter(rate, now), cut_at: None, risen_at: now }
     }
 
     /// Changes the full rate. What a throttle cut stays cut.
-    pub fn set_rate(&mut self, rate: f64) {
+    pub fn set_rate(&mut self, rate: f64, now: Instant) {
         if rate != self.full {
             self.full = rate;
-            self.renew();
+            self.renew(now);
         }
     }
 
@@ -75,7 +87,8 @@ impl Pacer {
     /// Takes the right to send one message; or says how long to wait for it.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
         self.rise(now);
-        self.limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+        self.limiter.clock().0.set(now);
+        self.limiter.check().map_err(|not_until| not_until.wait_time_from(now))
     }
 
     /// Meta said that this line is too fast.
@@ -86,7 +99,7 @@ impl Pacer {
         self.cut_at = Some(now);
         self.risen_at = now;
         self.share *= CUT;
-        self.renew();
+        self.renew(now);
     }
 
     fn rise(&mut self, now: Instant) {
@@ -97,12 +110,12 @@ impl Pacer {
         if waited >= 1.0 {
             self.risen_at = now;
             self.share = (self.share + RISE_PER_SECOND * waited).min(1.0);
-            self.renew();
+            self.renew(now);
         }
     }
 
-    fn renew(&mut self) {
-        self.limiter = limiter(self.rate(), &self.clock);
+    fn renew(&mut self, now: Instant) {
+        self.limiter = limiter(self.rate(), now);
     }
 }
 
@@ -112,11 +125,11 @@ fn burst(rate: f64) -> NonZeroU32 {
     NonZeroU32::new(burst as u32).unwrap_or(NonZeroU32::MIN)
 }
 
-fn limiter(rate: f64, clock: &QuantaClock) -> Limiter {
+fn limiter(rate: f64, now: Instant) -> Limiter {
     let burst = burst(rate);
     let period = Duration::from_secs_f64(1.0 / rate).max(Duration::from_nanos(1));
     let quota = Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(burst);
-    let limiter = RateLimiter::direct_with_clock(quota, clock.clone());
+    let limiter = RateLimiter::direct_with_clock(quota, Told(Cell::new(now)));
     // Empty it: a full burst right after an older limiter's would break the promise for this second.
     let _ = limiter.check_n(burst);
     limiter

@@ -25,23 +25,24 @@ use tracing::{info, warn};
 use super::{
     Settings, Signals,
     backlog::{Backlog, Next},
+    calls::{Calls, Claimed, Done, Outcomes, Refresh, Settlement},
+    holds::Holds,
     lease::Lease,
     pace::Pacer,
-    recipients::Recipients,
     settle::{self, Consequence},
     slots::Slots,
 };
 use crate::{
     domain::{
-        CampaignId, CampaignState, Cause, Hold, HoldScope, Line, OnDoubt, Outcome, PartId, Scope, State, Token,
-        TokenKey, UnixMs, campaign::PauseReason, policy, template::Form,
+        CampaignId, CampaignState, Cause, Hold, HoldScope, Line, OnDoubt, Outcome, PartId, Scope, TokenKey, UnixMs,
+        campaign::PauseReason, policy,
     },
-    graph::{body::BodyPlan, client::LineSender},
+    graph::client::LineSender,
     ops::metrics::{self, LineMetrics},
     store::{
         Store, StoreError,
         clock::Clock,
-        parts::{Claim, ClaimWish, ClaimedRow, Settled},
+        parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},
     },
 };
 
@@ -57,6 +58,9 @@ const SETTLE_AFTER: Duration = Duration::from_millis(10);
 /// After Redis failed, the next try is that much later.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
 
+/// A part that can't be taken over yet is looked at again after this time.
+const YOUNG_PAUSE: Duration = Duration::from_millis(250);
+
 /// Meta out of reach: first and longest wait of the line.
 const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
@@ -68,9 +72,6 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// How often others are told how the line does.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
-
-/// A hold that this runner asked for counts here at once, until the signals carry it.
-const HOLD_HERE: Duration = Duration::from_secs(5);
 
 /// Everything a runner needs.
 pub struct Setup {
@@ -117,6 +118,8 @@ pub struct LineStatus {
 struct Ready {
     part: PartId,
     claimed: ClaimedRow,
+    /// Which attempt this is, from 1.
+    attempt: u8,
     body: Bytes,
 }
 
@@ -124,34 +127,9 @@ struct Ready {
 struct Attempt {
     part: PartId,
     claimed: ClaimedRow,
+    number: u8,
     outcome: Outcome,
 }
-
-/// What a call to Redis brought back.
-enum Done {
-    Refreshed(Result<Refresh, StoreError>),
-    Claimed(PartId, Result<Claimed, StoreError>),
-    Doubts(PartId, Result<(Option<UnixMs>, u64), StoreError>),
-    Expired(PartId, Vec<ClaimedRow>, Result<u64, StoreError>),
-    Finished(PartId, Result<(), StoreError>),
-}
-
-enum Claimed {
-    Claim(Claim, Vec<(ClaimedRow, Bytes)>),
-    /// Rows were claimed, and who they are could not be read.
-    Unreadable(Vec<ClaimedRow>, StoreError),
-}
-
-struct Refresh {
-    parts: Vec<PartId>,
-    running: HashMap<CampaignId, bool>,
-    new: Vec<(crate::domain::Campaign, BodyPlan)>,
-}
-
-type Outcomes = HashMap<PartId, Vec<(ClaimedRow, Settled)>>;
-
-/// Outcomes that were to be settled, and the open recipients of their parts if they were.
-type Settlement = (Outcomes, Result<Vec<(PartId, u64)>, StoreError>);
 
 /// The runner of one line.
 pub struct Runner {
@@ -161,18 +139,23 @@ pub struct Runner {
     pacer: Pacer,
     slots: Slots,
     backlog: Backlog,
-    recipients: Rc<Recipients>,
+    calls: Calls,
     ready: VecDeque<Ready>,
     outcomes: Outcomes,
     outcomes_since: Option<Instant>,
+    /// Parts in which nothing is open.
     finished: HashSet<PartId>,
+    /// Parts whose time is over.
+    expired: HashSet<PartId>,
     /// Parts of which a claim was not answered: they may have rows in flight that nobody here knows of.
     unsure: HashSet<PartId>,
+    /// Redis was asked what is in flight, to be compared with what is known here.
+    listing: bool,
     /// Rows whose attempt is on its way.
     sending: HashSet<(PartId, u16)>,
     claims: u64,
     noted: HashSet<(PartId, u32)>,
-    holds_here: HashMap<HoldScope, (Hold, Instant)>,
+    holds: Holds,
     refresh_wanted: bool,
     stopping: bool,
     redis_again_at: Option<Instant>,
@@ -192,24 +175,34 @@ impl Runner {
     pub fn new(setup: Setup) -> Self {
         let now = Instant::now();
         let rate = setup.line.messages_per_second * (1.0 - setup.settings.headroom);
+        let calls = Calls {
+            store: setup.store.clone(),
+            clock: setup.clock.clone(),
+            line: setup.line.id.clone(),
+            token_key: setup.token_key,
+            ids_kept: setup.settings.ids_kept,
+            recipients: Rc::default(),
+        };
         Self {
             metrics: Rc::new(LineMetrics::new(&setup.line.id)),
             // Shared, for a copy of URL and headers for each attempt would be one too many.
             sender: Rc::new(setup.sender.clone()),
             pacer: Pacer::new(rate, now),
             slots: Slots::new(setup.settings.in_flight_max, now),
+            holds: Holds::new(&setup.line),
             setup,
             backlog: Backlog::default(),
-            recipients: Rc::default(),
+            calls,
             ready: VecDeque::new(),
             outcomes: HashMap::new(),
             outcomes_since: None,
             finished: HashSet::new(),
+            expired: HashSet::new(),
             unsure: HashSet::new(),
+            listing: false,
             sending: HashSet::new(),
             claims: 0,
             noted: HashSet::new(),
-            holds_here: HashMap::new(),
             refresh_wanted: true,
             stopping: false,
             redis_again_at: None,
@@ -247,8 +240,12 @@ impl Runner {
             if !redis_busy && let Some(call) = self.next_call(now, settling_busy) {
                 (redis, redis_busy) = (Some(call).into(), true);
             }
-            if !settling_busy && let Some(outcomes) = self.outcomes_to_settle(now) {
-                (settling, settling_busy) = (Some(self.settlement(outcomes)).into(), true);
+            // Nor is anything settled until that comparison is done: what is settled is known here no more.
+            if !settling_busy
+                && !self.listing
+                && let Some(outcomes) = self.outcomes_to_settle(now)
+            {
+                (settling, settling_busy) = (Some(self.calls.settle(outcomes, self.setup.lease.epoch)).into(), true);
             }
             if self.stopping
                 && attempts.is_empty()
@@ -312,16 +309,16 @@ impl Runner {
             let began = Instant::now();
             let outcome = sender.send(ready.body).await;
             metrics.attempt(&outcome, began.elapsed());
-            Attempt { part: ready.part, claimed: ready.claimed, outcome }
+            Attempt { part: ready.part, claimed: ready.claimed, number: ready.attempt, outcome }
         })
     }
 
     fn attempt_ended(&mut self, attempt: Attempt, chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>) {
         let (instant, now) = (Instant::now(), self.setup.clock.now());
         self.slots.done(instant);
-        let Attempt { part, claimed, outcome } = attempt;
+        let Attempt { part, claimed, number, outcome } = attempt;
         self.sending.remove(&(part, claimed.row));
-        let (settled, consequence) = settle::settle(&outcome, claimed.send, now, rand::random(), &self.setup.settings);
+        let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
         }
@@ -420,8 +417,7 @@ impl Runner {
         let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
         let since = self.setup.clock.now();
         let hold = Hold { code, reason: details.to_owned(), since, until: wait.map(|wait| since.after(wait)) };
-        let known = self.holds_here.insert(held.clone(), (hold.clone(), Instant::now() + HOLD_HERE));
-        if known.is_none_or(|(_, until)| until < Instant::now()) {
+        if self.holds.find(held.clone(), hold.clone(), Instant::now()) {
             warn!(line.id = %line.id, scope = %held, code, reason = details, "held back");
             let store = self.setup.store.clone();
             chores.push(Box::pin(async move {
@@ -487,14 +483,6 @@ impl Runner {
         Some(std::mem::take(&mut self.outcomes))
     }
 
-    fn settlement(&self, outcomes: Outcomes) -> LocalBoxFuture<'static, Settlement> {
-        let (store, now, kept) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.settings.ids_kept);
-        Box::pin(async move {
-            let result = store.settle(&outcomes, now, kept).await;
-            (outcomes, result)
-        })
-    }
-
     fn settled(&mut self, outcomes: Outcomes, result: Result<Vec<(PartId, u64)>, StoreError>) {
         match result {
             Ok(open) => {
@@ -517,29 +505,22 @@ impl Runner {
         if self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
-        let (store, clock) = (self.setup.store.clone(), self.setup.clock.now());
         if let Some(&part) = self.finished.iter().next() {
-            let line = self.setup.line.id.clone();
-            return Some(Box::pin(async move {
-                let done = async {
-                    store.work_done(&line, part).await?;
-                    if store.complete_if_done(part.campaign, clock).await? {
-                        info!(campaign.id = %part.campaign, "campaign completed");
-                    }
-                    Ok(())
-                };
-                Done::Finished(part, done.await)
-            }));
+            return Some(self.calls.finish(part));
+        }
+        if let Some(&part) = self.expired.iter().next() {
+            return Some(self.calls.expire(part));
         }
         if self.stopping || self.ready.len() >= self.claim_rows() {
             return None;
         }
         if std::mem::take(&mut self.refresh_wanted) {
-            return Some(self.refresh());
+            return Some(self.calls.refresh(self.backlog.campaigns().collect()));
         }
         if self.idle_until.is_some_and(|at| now < at) {
             return None;
         }
+        let clock = self.setup.clock.now();
         let held = self.line_is_held(clock);
         self.held_since = held.then(|| self.held_since.unwrap_or(now));
         // What is in flight can be compared with what this runner knows of only while nothing is being settled.
@@ -548,17 +529,17 @@ impl Runner {
         }
         self.metrics.held_seconds.set(self.held_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
         let may_claim = !held && self.reachable_at.is_none_or(|at| now >= at) && self.setup.lease.holds(now);
-        let holds = self.holds(clock);
+        let holds = self.held_scopes(clock);
         match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
             Next::Look(part) => Some(self.claim(part, 0)),
             Next::Claim(part) => Some(self.claim(part, self.claim_rows())),
             Next::Doubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
-                let sends_max = match campaign.campaign.on_doubt {
+                let attempts_max = match campaign.campaign.on_doubt {
                     OnDoubt::Hold => 0,
                     OnDoubt::Resend => self.setup.settings.retry.attempts_max(),
                 };
-                Some(Box::pin(async move { Done::Doubts(part, store.end_doubts(part, clock, sends_max).await) }))
+                Some(self.calls.end_doubts(part, attempts_max))
             }
             Next::Wait(due) => {
                 let wait = due.map_or(IDLE_MAX, |due| due.since(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
@@ -571,6 +552,7 @@ impl Runner {
 
     fn redis_answered(&mut self, done: Done) {
         let now = self.setup.clock.now();
+        self.listing = false;
         (self.idle_until, self.redis_again_at) = (None, None);
         match done {
             Done::Refreshed(Ok(refresh)) => self.refreshed(refresh),
@@ -581,7 +563,7 @@ impl Runner {
             Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
             Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
                 self.redis_failed("recipients could not be read", &error);
-                for claimed in rows {
+                for ToSend { claimed, .. } in rows {
                     self.put(part, claimed, Settled::Back { at: now });
                 }
             }
@@ -598,14 +580,14 @@ impl Runner {
                 }
             }
             Done::Doubts(_, Err(error)) => self.redis_failed("doubts could not be ended", &error),
-            Done::Expired(part, in_flight, Ok(open)) => {
-                self.recover(part, in_flight);
+            Done::Expired(part, Ok(open)) => {
+                self.expired.remove(&part);
                 self.backlog.shut(part);
                 if open == 0 {
                     self.finished.insert(part);
                 }
             }
-            Done::Expired(_, _, Err(error)) => self.redis_failed("recipients could not be expired", &error),
+            Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
             Done::Finished(part, Ok(())) => {
                 self.finished.remove(&part);
                 self.backlog.remove(part);
@@ -623,50 +605,31 @@ impl Runner {
 
     fn claim(&mut self, part: PartId, limit: usize) -> LocalBoxFuture<'static, Done> {
         self.claims += 1;
-        let (store, now, epoch) = (self.setup.store.clone(), self.setup.clock.now(), self.setup.lease.epoch);
-        let (key, recipients) = (self.setup.token_key, self.recipients.clone());
-        let doubt_until = now.after(self.setup.settings.doubt_deadline);
-        let list = self.unsure.contains(&part);
-        let wish = ClaimWish { epoch, number: self.claims, now, limit, doubt_until, list };
-        let plan = self.backlog.plan(part.campaign);
-        Box::pin(async move {
-            let claim = match store.claim(part, &wish).await {
-                Ok(Claim::Expired { in_flight }) => {
-                    return Done::Expired(part, in_flight, store.sweep(part, State::Expired, now).await);
-                }
-                Ok(claim) => claim,
-                Err(error) => return Done::Claimed(part, Err(error)),
-            };
-            let (Claim::Rows { rows, .. }, Some(plan)) = (&claim, plan) else {
-                return Done::Claimed(part, Ok(Claimed::Claim(claim, Vec::new())));
-            };
-            let who = match recipients.of(&store, part, rows.iter().map(|claimed| claimed.row)).await {
-                Ok(who) => who,
-                Err(error) => return Done::Claimed(part, Ok(Claimed::Unreadable(rows.clone(), error))),
-            };
-            let mut token = String::with_capacity(64);
-            let mut body = Vec::with_capacity(512);
-            let messages = rows.iter().zip(&who).map(|(&claimed, (chunk, index))| {
-                token.clear();
-                Token { part, row: claimed.row, send: claimed.send }.write(&key, &mut token);
-                body.clear();
-                let recipient = &chunk[*index];
-                plan.render(recipient.to, &recipient.values, &token, &mut body);
-                (claimed, Bytes::copy_from_slice(&body))
-            });
-            let messages = messages.collect();
-            Done::Claimed(part, Ok(Claimed::Claim(claim, messages)))
-        })
+        let now = self.setup.clock.now();
+        let wish = ClaimWish {
+            epoch: self.setup.lease.epoch,
+            number: self.claims,
+            now,
+            limit,
+            doubt_until: now.after(self.setup.settings.doubt_deadline),
+            list: self.unsure.contains(&part),
+            // Another worker that had the line notices within a lease that Redis restarted, or stops.
+            young: self.setup.store.is_young(self.setup.settings.lease),
+        };
+        self.listing = wish.list;
+        self.calls.claim(part, wish, self.backlog.plan(part.campaign))
     }
 
-    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<(ClaimedRow, Bytes)>) {
+    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<(ToSend, Bytes)>) {
         match claim {
             Claim::Rows { next_due, next_doubt, fresh, open, in_flight, .. } => {
                 self.redis_failing = false;
                 self.recover(part, in_flight);
                 let now = self.setup.clock.now();
                 self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt, now);
-                self.ready.extend(messages.into_iter().map(|(claimed, body)| Ready { part, claimed, body }));
+                let ready =
+                    |(row, body): (ToSend, Bytes)| Ready { part, claimed: row.claimed, attempt: row.attempt, body };
+                self.ready.extend(messages.into_iter().map(ready));
                 if open == 0 {
                     self.finished.insert(part);
                 }
@@ -686,7 +649,15 @@ impl Runner {
             }
             // Nobody else claims in this epoch: an older claim of this runner was still on its way, and a newer one is asked for.
             Claim::Late => {}
-            Claim::Expired { in_flight } => self.recover(part, in_flight),
+            Claim::Young => {
+                // Redis knows of no claim of this epoch in the part: one without an answer left nothing in flight.
+                self.unsure.remove(&part);
+                self.backlog.look_again(part, self.setup.clock.now().after(YOUNG_PAUSE));
+            }
+            Claim::Expired { in_flight } => {
+                self.recover(part, in_flight);
+                self.expired.insert(part);
+            }
             Claim::Fenced { epoch } => {
                 warn!(line.id = %self.setup.line.id, epoch, "another worker has the line");
                 self.setup.lease.lost();
@@ -714,35 +685,6 @@ impl Runner {
         }
     }
 
-    fn refresh(&self) -> LocalBoxFuture<'static, Done> {
-        let (store, line) = (self.setup.store.clone(), self.setup.line.id.clone());
-        let known: HashSet<CampaignId> = self.backlog.campaigns().collect();
-        Box::pin(async move {
-            let refresh = async {
-                let parts = store.work(&line).await?;
-                let campaigns: HashSet<CampaignId> = parts.iter().map(|part| part.campaign).collect();
-                let ids: Vec<CampaignId> = campaigns.into_iter().collect();
-                let states = store.campaign_states(&ids).await?;
-                let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
-                let running = running.collect();
-                let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
-                let mut new = Vec::with_capacity(unknown.len());
-                for record in store.campaigns(&unknown).await?.into_iter().flatten() {
-                    match Form::of(&record.campaign.template) {
-                        Ok(form) => {
-                            let plan = BodyPlan::new(&record.campaign.template, &form);
-                            new.push((record.campaign, plan));
-                        }
-                        // It was checked at submission; a newer version of this program may know more than this one.
-                        Err(error) => warn!(campaign.id = %record.campaign.id, %error, "this version can not send it"),
-                    }
-                }
-                Ok(Refresh { parts, running, new })
-            };
-            Done::Refreshed(refresh.await)
-        })
-    }
-
     fn refreshed(&mut self, refresh: Refresh) {
         for (campaign, plan) in refresh.new {
             self.backlog.add(&self.setup.line.waba, campaign, plan);
@@ -760,28 +702,19 @@ impl Runner {
         let signals = self.setup.signals.borrow_and_update().clone();
         let rate = signals.controls.get(&self.setup.line.id).and_then(|control| control.rate);
         let rate = rate.unwrap_or(self.setup.line.messages_per_second);
-        self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom));
+        self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom), Instant::now());
         (self.refresh_wanted, self.idle_until) = (true, None);
         self.give_back_held();
     }
 
-    /// What holds this line or its templates back at `now`.
-    fn holds(&self, now: UnixMs) -> HashSet<HoldScope> {
-        let signals = self.setup.signals.borrow();
-        let told = signals.holds.iter().filter(|(_, hold)| hold.holds(now)).map(|(scope, _)| scope.clone());
-        let instant = Instant::now();
-        let here = self.holds_here.iter().filter(|(_, (hold, until))| instant < *until && hold.holds(now));
-        told.chain(here.map(|(scope, _)| scope.clone())).collect()
+    /// What is held back at `now`.
+    fn held_scopes(&self, now: UnixMs) -> HashSet<HoldScope> {
+        self.holds.scopes(&self.setup.signals.borrow(), now)
     }
 
     /// The whole line is held back or paused.
     fn line_is_held(&self, now: UnixMs) -> bool {
-        let line = &self.setup.line;
-        let paused = self.setup.signals.borrow().controls.get(&line.id).is_some_and(|control| control.paused);
-        let scopes =
-            [HoldScope::Line(line.id.clone()), HoldScope::Waba(line.waba.clone()), HoldScope::Token(line.waba.clone())];
-        let holds = self.holds(now);
-        paused || scopes.iter().any(|scope| holds.contains(scope))
+        self.holds.stop_the_line(&self.setup.signals.borrow(), now)
     }
 
     fn give_back_held(&mut self) {
@@ -792,7 +725,7 @@ impl Runner {
         if self.line_is_held(now) {
             return self.give_back(|_| true);
         }
-        let holds = self.holds(now);
+        let holds = self.held_scopes(now);
         let backlog = &mut self.backlog;
         let held: HashSet<CampaignId> = self
             .ready

@@ -31,10 +31,10 @@ pub enum Consequence {
 /// A wait that is longer than this holds its scope back; a shorter one only slows it.
 const SLOW_AT_MOST: Duration = Duration::from_secs(10);
 
-/// What to store for a recipient whose attempt number `send` ended in `outcome`, and what else follows.
+/// What to store for a recipient whose `attempt` (from 1) ended in `outcome`, and what else follows.
 ///
 /// `jitter` is random, 0 to 1.
-pub fn settle(outcome: &Outcome, send: u8, now: UnixMs, jitter: f64, settings: &Settings) -> (Settled, Consequence) {
+pub fn settle(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, settings: &Settings) -> (Settled, Consequence) {
     // Those that come back together are spread over as long again.
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
@@ -49,7 +49,7 @@ pub fn settle(outcome: &Outcome, send: u8, now: UnixMs, jitter: f64, settings: &
         }
         Outcome::Retry { cause: Cause::Unreachable(_), .. } => (Settled::Back { at: now }, Consequence::Unreachable),
         Outcome::Retry { wait, cause } => {
-            let settled = match settings.retry.delay(send, jitter) {
+            let settled = match settings.retry.delay(attempt, jitter) {
                 Some(delay) => {
                     let at = now.after(delay).max(wait.map_or(now, spread));
                     Settled::Retry { at, code: cause.code() }

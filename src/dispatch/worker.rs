@@ -31,7 +31,7 @@ use crate::{
         metrics,
     },
     store::{
-        Address, Store, StoreError,
+        Store, StoreError,
         clock::Clock,
         lines::{LineReport, Right},
     },
@@ -66,8 +66,6 @@ pub struct Worker {
     pub name: String,
     /// Redis.
     pub store: Store,
-    /// Opens further connections to the same Redis, for the threads of runners.
-    pub redis: Address,
     /// Redis' time.
     pub clock: Arc<Clock>,
     /// Every configured line.
@@ -297,7 +295,7 @@ impl Worker {
             .map_err(|error| failed(error.to_string()))?;
         let graph = GraphClient::new(self.graph.clone()).map_err(|error| failed(error.to_string()))?;
         let shard = Shard {
-            store: Store::lazy(&self.redis).map_err(|error| failed(error.to_string()))?.keeping_a_connection(),
+            store: self.store.reopened().map_err(|error| failed(error.to_string()))?.keeping_a_connection(),
             clock: self.clock.clone(),
             settings: self.settings.clone(),
             token_key: self.token_key,

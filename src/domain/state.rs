@@ -1,7 +1,7 @@
 //! The state of a recipient: one byte, and the order in which facts win.
 //!
-//! The low four bits of the byte are the [`State`]; the high four are the number of the last send, 0 before the first,
-//! so that a status of an earlier send is not counted for a later one.
+//! The low four bits of the byte are the [`State`]; the high four are the number of the row's last claim, 0 before the
+//! first, so that what is told of an earlier claim is not taken for the present one.
 
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +64,7 @@ impl State {
         State::ALL.get(usize::from(byte & 0x0f).checked_sub(1)?).copied()
     }
 
-    /// The number of the last send in `byte`, 0 before the first.
+    /// The number of the last claim in `byte`: 0 before the first, then 1 to 15 and from 1 again.
     pub fn send_of(byte: u8) -> u8 {
         byte >> 4
     }
@@ -89,6 +89,12 @@ impl State {
             State::Delivered => 10,
             State::Read => 11,
         }
+    }
+
+    /// The last claim of a row in this state was an attempt that counts.
+    pub fn is_attempt(self) -> bool {
+        use State::{Cancelled, Expired, Pending, Retrying, Skipped};
+        !matches!(self, Pending | Retrying | Skipped | Expired | Cancelled)
     }
 
     /// Work is left: the campaign is not completed while any recipient is in such a state.

@@ -197,7 +197,8 @@ impl Store {
             // The mark first: whoever reads on finds that there is nothing to be found.
             pipeline.hset(self.keys.campaign(id), "forgotten", 1);
             for &(part, _) in &record.parts {
-                for key in [self.keys.chunks(part), self.keys.ids(part), self.keys.history(part), self.keys.why(part)] {
+                let keys = &self.keys;
+                for key in [keys.chunks(part), keys.ids(part), keys.history(part), keys.why(part), keys.tries(part)] {
                     pipeline.unlink(key);
                 }
             }
@@ -257,7 +258,7 @@ impl Store {
         let gates = record.parts.iter().map(|&(part, _)| {
             Call::new(&script::GATE, &[self.keys.part(part)]).arg(record.version).arg(gate).arg(&expires)
         });
-        for result in self.call_all::<u64>(gates.collect()).await? {
+        for result in self.call_all::<u64>(&gates.collect::<Vec<_>>()).await? {
             result?;
         }
         if record.state == CampaignState::Running {

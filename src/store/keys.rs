@@ -44,6 +44,8 @@ keys! {
     /// ZSET of failed statuses that came without our token and whose message is not known yet, JSON, score = time in ms at
     /// which it is looked for again.
     parked() => "parked";
+    /// STRING: the life of Redis in which the installation was first used.
+    born() => "born";
     /// STRING of 16 random bytes: the key of the check in tokens.
     token_key() => "token_key";
     /// HASH of the templates of a WABA as Meta gave them: `name/language` → JSON; field `synced_at`.
@@ -80,6 +82,8 @@ keys! {
     history(part: PartId) => "{{{part}}}:h";
     /// LIST of message ids, each entry a batch of 11-byte records: row, send, fingerprint. Expires.
     ids(part: PartId) => "{{{part}}}:i";
+    /// HASH: row → attempts that counted before the last claim, of those that were tried again.
+    tries(part: PartId) => "{{{part}}}:t";
     /// BITMAP of rows that answered.
     replied(part: PartId) => "{{{part}}}:a";
 
@@ -119,6 +123,7 @@ mod tests {
             keys.why(part),
             keys.history(part),
             keys.ids(part),
+            keys.tries(part),
             keys.replied(part),
         ];
         for key in all {

@@ -56,7 +56,7 @@ impl Store {
             let keys = self.lease_keys(right);
             Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(*held)
         });
-        let results: Vec<Result<(u8, u64)>> = self.call_all(calls.collect()).await?;
+        let results: Vec<Result<(u8, u64)>> = self.call_all(&calls.collect::<Vec<_>>()).await?;
         results.into_iter().map(|result| result.map(|(got, epoch)| (got == 1).then_some(epoch))).collect()
     }
 

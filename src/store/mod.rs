@@ -6,10 +6,12 @@
 pub mod campaigns;
 pub mod chunk;
 pub mod clock;
+mod connection;
 pub mod duty;
 pub mod jobs;
 pub mod keys;
 pub mod lines;
+mod lives;
 pub mod numbers;
 pub mod parked;
 pub mod parts;
@@ -20,19 +22,18 @@ pub mod spawn;
 pub mod uploads;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use deadpool_redis::{
-    Connection, Manager, Pool, Runtime,
-    redis::{
-        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value,
-        aio::{ConnectionLike as _, MultiplexedConnection},
-    },
-};
+use deadpool_redis::redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value, cmd};
+use tracing::{info, warn};
 
-pub use self::{keys::Keys, script::Script};
+pub use self::{connection::Address, keys::Keys, script::Script};
+use self::{
+    connection::{SendError, Servers},
+    lives::Lives,
+};
 use crate::{
     domain::{LineId, UnixMs},
     ops::metrics,
@@ -40,6 +41,9 @@ use crate::{
 
 /// The oldest Redis that has what the scripts use.
 const REDIS_VERSION_MIN: (u32, u32) = (6, 2);
+
+/// Calls in one round trip of a repetition: some milliseconds of Redis.
+const REPEATED_AT_ONCE: usize = 256;
 
 /// Why Redis did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -80,17 +84,20 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// One invocation of a script.
+#[derive(Clone, Debug)]
 pub struct Call {
     script: &'static Script,
+    /// The first of its keys; the others share its hash tag.
+    key: String,
     cmd: Cmd,
 }
 
 impl Call {
-    /// `script` over `keys`; arguments are appended with [`Call::arg`].
+    /// `script` over `keys`, at least one; arguments are appended with [`Call::arg`].
     pub fn new(script: &'static Script, keys: &[String]) -> Self {
         let mut cmd = Cmd::new();
         cmd.arg("EVALSHA").arg(&script.digest).arg(keys.len()).arg(keys);
-        Self { script, cmd }
+        Self { script, key: keys.first().cloned().unwrap_or_default(), cmd }
     }
 
     /// Appends an argument.
@@ -101,34 +108,15 @@ impl Call {
     }
 }
 
-/// Where Redis is, and how it is used.
-#[derive(Clone, Debug)]
-pub struct Address {
-    /// `redis://…`, `redis+unix://…`.
-    pub url: String,
-    /// What every key begins with.
-    pub namespace: String,
-    /// How long to wait for a connection or an answer.
-    pub timeout: Duration,
-    /// Connections at most.
-    pub connections: usize,
-}
-
 /// Redis, as the rest of the crate sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    connections: Connections,
+    servers: Servers,
+    lives: Arc<Lives>,
+    /// The only life in which it works.
+    only_in: Option<u64>,
     /// The keys of this installation.
     pub keys: Keys,
-}
-
-#[derive(Clone)]
-enum Connections {
-    Pool(Pool),
-    /// One connection of the pool until it fails: the pool asks a connection whether it lives each time it is taken, which
-    /// costs as much as a small batch.
-    Kept(Pool, Arc<Mutex<Option<MultiplexedConnection>>>),
-    One(MultiplexedConnection),
 }
 
 impl Store {
@@ -136,64 +124,48 @@ impl Store {
     ///
     /// Errors: `Unusable` for a URL that can't be read or a Redis that is too old; `Unavailable` if it does not answer.
     pub async fn connect(address: &Address) -> Result<Self> {
-        let store = Self::lazy(address)?;
-        store.check_version().await?;
+        let lives = Arc::<Lives>::default();
+        let servers = Servers::new(Arc::new(address.clone()), lives.clone())?;
+        let store = Self { servers, lives, only_in: None, keys: Keys::new(&address.namespace) };
+        let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;
+        check_version(connection::field(&info, "redis_version"))?;
         store.load_scripts().await?;
+        // Whoever comes first writes it before anything else: where it is missing, everything is.
+        let life = connection::field(&info, "run_id");
+        let born = cmd("SET").arg(store.keys.born()).arg(life).arg("NX").arg("GET").clone();
+        if store.query::<Option<String>>("SET born", &born).await?.is_none_or(|born_in| born_in == life) {
+            store.lives.has_no_past();
+        }
         Ok(store)
     }
 
-    /// A store that connects when it is first used.
-    pub fn lazy(address: &Address) -> Result<Self> {
-        let timeout = Some(address.timeout);
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(timeout)
-            // Without this redis-rs gives up after 500 ms, and a worker would take a slow moment for an outage.
-            .set_response_timeout(timeout);
-        let manager = Manager::new_with_config(address.url.as_str(), config)
-            .map_err(|error| StoreError::Unusable(format!("redis.url can't be used: {error}")))?;
-        let pool = Pool::builder(manager)
-            .max_size(address.connections)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(timeout)
-            .create_timeout(timeout)
-            .recycle_timeout(timeout)
-            .build()
-            .map_err(|error| StoreError::Unusable(format!("redis pool: {error}")))?;
-        Ok(Self { connections: Connections::Pool(pool), keys: Keys::new(&address.namespace) })
+    /// The same store over connections of its own: those of one runtime do not serve another.
+    pub fn reopened(&self) -> Result<Self> {
+        Ok(Self { servers: self.servers.reopened()?, ..self.clone() })
     }
 
     /// The same store over one connection, which is made anew when it fails: for loops that ask all the time.
     pub fn keeping_a_connection(&self) -> Self {
-        let connections = match &self.connections {
-            Connections::Pool(pool) => Connections::Kept(pool.clone(), Arc::default()),
-            kept_or_one => kept_or_one.clone(),
-        };
-        Self { connections, keys: self.keys.clone() }
+        Self { servers: self.servers.keeping_a_connection(), ..self.clone() }
     }
 
-    /// The same store over one connection, which it shares with others. When Redis restarts, that connection ends and is
-    /// not made anew: what is done over it one after the other is done within one life of Redis, or fails.
-    pub async fn over_one_connection(&self) -> Result<Self> {
-        let connections = match &self.connections {
-            Connections::Pool(pool) | Connections::Kept(pool, _) => {
-                Connections::One(MultiplexedConnection::clone(&*pooled(pool).await?))
-            }
-            one @ Connections::One(_) => one.clone(),
-        };
-        Ok(Self { connections, keys: self.keys.clone() })
+    /// The same store in the present life of Redis alone: what is done with it one after the other is done on what the
+    /// things before it left, or fails.
+    pub fn in_this_life(&self) -> Self {
+        Self { only_in: Some(self.lives.newest()), ..self.clone() }
     }
 
-    async fn check_version(&self) -> Result<()> {
-        let info: String = self.query("INFO", Cmd::new().arg("INFO").arg("server")).await?;
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
-        let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
-        if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < REDIS_VERSION_MIN {
-            let (major, minor) = REDIS_VERSION_MIN;
-            return Err(StoreError::Unusable(format!(
-                "redis is version {version}; pregon needs {major}.{minor} or newer"
-            )));
-        }
-        Ok(())
+    /// Redis began a life less than `within` ago: other processes may not yet have repeated what it forgot.
+    pub fn is_young(&self, within: Duration) -> bool {
+        self.lives.is_young(within)
+    }
+
+    /// The same for calls that change nothing where they are known: they are repeated if Redis forgets them.
+    async fn call_lasting<T: FromRedisValue>(&self, calls: Vec<Call>) -> Result<Vec<Result<T>>> {
+        let life = self.lives.newest();
+        let results = self.call_all(&calls).await?;
+        self.lives.record(life, calls.into_iter().map(|call| (call.key, call.cmd)))?;
+        Ok(results)
     }
 
     async fn load_scripts(&self) -> Result<()> {
@@ -232,14 +204,14 @@ impl Store {
     /// One script.
     pub async fn call<T: FromRedisValue>(&self, call: Call) -> Result<T> {
         let name = call.script.name;
-        let mut results = self.call_all(vec![call]).await?;
+        let mut results = self.call_all(&[call]).await?;
         results.pop().unwrap_or_else(|| Err(StoreError::Unavailable(format!("no answer to {name}"))))
     }
 
     /// Scripts in one round trip, in their order, each with a result of its own.
     ///
     /// Errors: `Unavailable` if the round trip failed: then any of them may have run.
-    pub async fn call_all<T: FromRedisValue>(&self, calls: Vec<Call>) -> Result<Vec<Result<T>>> {
+    pub async fn call_all<T: FromRedisValue>(&self, calls: &[Call]) -> Result<Vec<Result<T>>> {
         let mut results: Vec<Option<Result<T>>> = calls.iter().map(|_| None).collect();
         let mut left: Vec<usize> = (0..calls.len()).collect();
         for last in [false, true] {
@@ -271,38 +243,81 @@ impl Store {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(unanswered)).collect())
     }
 
+    /// Everything that is asked of Redis: in its newest life, after what an older one may have forgotten was repeated.
     async fn send(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        // Before the answer to EXEC come those to MULTI and to each command that is queued.
-        let (skipped, answers) = if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
         let began = Instant::now();
-        let values = match &self.connections {
-            Connections::Pool(pool) => pooled(pool).await?.req_packed_commands(pipeline, skipped, answers).await,
-            Connections::Kept(pool, kept) => {
-                let known = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let mut connection = match known {
-                    Some(connection) => connection,
-                    None => MultiplexedConnection::clone(&*pooled(pool).await?),
-                };
-                let values = connection.req_packed_commands(pipeline, skipped, answers).await;
-                let good = !values.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_)));
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = good.then_some(connection);
-                values
+        let values = loop {
+            let life = self.lives.newest();
+            if self.only_in.is_some_and(|only| only != life) {
+                return Err(lives::ended());
             }
-            Connections::One(connection) => connection.clone().req_packed_commands(pipeline, skipped, answers).await,
+            if !self.lives.is_repeated(life) {
+                self.repeat().await?;
+                continue;
+            }
+            match self.servers.send(life, pipeline).await {
+                Err(SendError::NewLife) => {}
+                sent => break sent,
+            }
         };
         metrics::redis_operation(operation).record(began.elapsed());
-        values.map_err(|error| {
-            metrics::redis_errors().increment(1);
-            match error.kind() {
-                ErrorKind::Server(_) if !is_passing(&error) => refused(operation, &error),
-                _ => StoreError::Unavailable(format!("{operation}: {error}")),
+        values.map_err(|error| sending_failed(operation, error))
+    }
+
+    /// Repeats in a new life of Redis what this process wrote at the end of the one before.
+    async fn repeat(&self) -> Result<()> {
+        let _alone = self.lives.repetition.lock().await;
+        let (life, known) = self.lives.to_repeat();
+        if self.lives.is_repeated(life) {
+            return Ok(());
+        }
+        let mut failed = None;
+        let loading = script::all().map(|script| cmd("SCRIPT").arg("LOAD").arg(&script.source).clone());
+        for commands in [loading.collect(), known.clone()] {
+            for commands in commands.chunks(REPEATED_AT_ONCE) {
+                let mut pipeline = Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(command.clone());
+                }
+                match self.servers.send(life, &pipeline).await {
+                    Ok(answers) => {
+                        failed = answers.into_iter().find_map(|answer| answer.extract_error().err()).or(failed)
+                    }
+                    // A still newer life: from the beginning.
+                    Err(SendError::NewLife) => return Ok(()),
+                    Err(error) => return Err(sending_failed("repetition", error)),
+                }
             }
-        })
+        }
+        match failed {
+            Some(error) if is_passing(&error) => return Err(refused("repetition", &error)),
+            Some(error) => warn!(%error, "redis refused to learn again what it forgot"),
+            None => info!(commands = known.len(), "redis began a new life, and knows again what was written last"),
+        }
+        self.lives.repeated(life);
+        Ok(())
     }
 }
 
-async fn pooled(pool: &Pool) -> Result<Connection> {
-    pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+fn check_version(version: &str) -> Result<()> {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < REDIS_VERSION_MIN {
+        let (major, minor) = REDIS_VERSION_MIN;
+        return Err(StoreError::Unusable(format!("redis is version {version}; pregon needs {major}.{minor} or newer")));
+    }
+    Ok(())
+}
+
+fn sending_failed(operation: &'static str, error: SendError) -> StoreError {
+    metrics::redis_errors().increment(1);
+    match error {
+        SendError::NewLife => lives::ended(),
+        SendError::Store(error) => error,
+        SendError::Redis(error) => match error.kind() {
+            ErrorKind::Server(_) => refused(operation, &error),
+            _ => StoreError::Unavailable(format!("{operation}: {error}")),
+        },
+    }
 }
 
 fn read<T: FromRedisValue>(operation: &'static str, value: Value) -> Result<T> {

@@ -43,8 +43,10 @@ impl Store {
             add.arg(due.0).arg(member(status));
         }
         let mut pipeline = Pipeline::new();
-        pipeline.add_command(add).zremrangebyrank(&key, PARKED_MAX, -1);
-        self.query_all::<u64>("ZADD parked", &pipeline).await.map(drop)
+        pipeline.add_command(add.clone()).zremrangebyrank(&key, PARKED_MAX, -1);
+        let life = self.lives.newest();
+        self.query_all::<u64>("ZADD parked", &pipeline).await?;
+        self.lives.record(life, [(key, add)])
     }
 
     /// Statuses that are to be looked for at `now`, the longest due first.

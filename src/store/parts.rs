@@ -16,12 +16,16 @@ pub const PART_ROWS: usize = 65_536;
 /// Facts in one call of `status.lua` at most: Lua can not return more values than its stack holds.
 const FACTS_MAX: usize = 1_000;
 
-/// A row that is now in flight, and the number of this send.
+/// Bytes of an outcome as `settle.lua` reads it.
+const OUTCOME_BYTES: usize = 16;
+
+/// A row that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimedRow {
     /// The row in its part.
     pub row: u16,
-    /// 1 for the first send.
+    /// The number of this claim among those of the row, 1 to 15 and from 1 again. An outcome or a status names it, so that
+    /// none is ever taken for one of another claim.
     pub send: u8,
 }
 
@@ -40,6 +44,17 @@ pub struct ClaimWish {
     pub doubt_until: UnixMs,
     /// Tell what is in flight.
     pub list: bool,
+    /// Another worker may not yet have repeated what Redis forgot: nothing is taken over.
+    pub young: bool,
+}
+
+/// A row to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToSend {
+    /// The row, in flight from now on.
+    pub claimed: ClaimedRow,
+    /// Which attempt this is, from 1: those that did not count left out.
+    pub attempt: u8,
 }
 
 /// What a claim brought.
@@ -48,7 +63,7 @@ pub enum Claim {
     /// Rows to send, perhaps none, and what else the part has.
     Rows {
         /// Those that were due again first, then fresh ones in their order.
-        rows: Vec<ClaimedRow>,
+        rows: Vec<ToSend>,
         /// When the next retry is due.
         next_due: Option<UnixMs>,
         /// When the next doubt ends.
@@ -76,6 +91,8 @@ pub enum Claim {
     },
     /// A later claim overtook this one on its way: it claimed nothing.
     Late,
+    /// It would take the part over, and it is too early for that.
+    Young,
     /// A newer epoch owns the line.
     Fenced {
         /// That epoch.
@@ -95,7 +112,7 @@ pub enum Settled {
         /// Why.
         code: u32,
     },
-    /// Certainly not sent; as if it had not been claimed.
+    /// Certainly not sent; the attempt does not count.
     Back {
         /// When it may be claimed again.
         at: UnixMs,
@@ -188,6 +205,8 @@ pub struct PartRows {
     pub states: Vec<u8>,
     /// Codes of those that are retrying or failed.
     pub why: HashMap<u16, u32>,
+    /// Attempts that counted before the last claim, of those that were tried again.
+    pub tries: HashMap<u16, u8>,
     /// For each row the time in seconds at which it came into a state, by the state's code; 0 for never.
     pub times: Vec<[u32; 16]>,
     /// The first rows of its chunks, in order.
@@ -208,32 +227,48 @@ impl Store {
     /// Errors: after `Unavailable` rows may be in flight that nobody sends: the next claim asks for the list, and who it does
     /// not know is given back.
     pub async fn claim(&self, part: PartId, wish: &ClaimWish) -> Result<Claim> {
-        let call = Call::new(&script::CLAIM, &self.part_keys(part, []))
+        let life = self.lives.newest();
+        let call = Call::new(&script::CLAIM, &self.part_keys(part, [self.keys.tries(part)]))
             .arg(wish.epoch)
             .arg(wish.now.0)
             .arg(wish.limit)
             .arg(wish.doubt_until.0)
             .arg(wish.number)
-            .arg(u8::from(wish.list));
+            .arg(u8::from(wish.list))
+            .arg(u8::from(wish.young));
         let answer: Vec<Value> = self.call(call).await?;
-        read_claim(answer)
-            .ok_or_else(|| StoreError::Refused { operation: "claim", message: "unexpected answer".into() })
+        let claim = read_claim(answer)
+            .ok_or_else(|| StoreError::Refused { operation: "claim", message: "unexpected answer".into() })?;
+        if let Claim::Rows { rows, .. } = &claim
+            && !rows.is_empty()
+        {
+            let packed = pack_claims(rows, wish.doubt_until);
+            // Ids are not told by a claim: their lifetime is without meaning.
+            let call = self.settle_call(part, wish.epoch, wish.now, Duration::ZERO, packed);
+            self.lives.record(life, [(call.key, call.cmd)])?;
+        }
+        Ok(claim)
+    }
+
+    fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: Vec<u8>) -> Call {
+        let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part), self.keys.tries(part)]);
+        Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(epoch).arg(packed)
     }
 
     /// Stores what attempts ended in, from whichever epoch, in one round trip. Gives how many recipients of each part are open.
     ///
-    /// `ids_kept`: how long message ids are found again.
+    /// `epoch`: under which they were claimed; `ids_kept`: how long message ids are found again.
     pub async fn settle(
         &self,
         outcomes: &HashMap<PartId, Vec<(ClaimedRow, Settled)>>,
+        epoch: u64,
         now: UnixMs,
         ids_kept: Duration,
     ) -> Result<Vec<(PartId, u64)>> {
-        let calls = outcomes.iter().map(|(&part, outcomes)| {
-            let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part)]);
-            Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(pack_outcomes(outcomes))
-        });
-        let open = self.call_all::<u64>(calls.collect()).await?;
+        let calls = outcomes
+            .iter()
+            .map(|(&part, outcomes)| self.settle_call(part, epoch, now, ids_kept, pack_outcomes(outcomes)));
+        let open = self.call_lasting::<u64>(calls.collect()).await?;
         outcomes.keys().zip(open).map(|(&part, open)| Ok((part, open?))).collect()
     }
 
@@ -253,7 +288,7 @@ impl Store {
                 calls.push(Call::new(&script::STATUS, &keys).arg(ms(ids_kept)).arg(pack_facts(facts)));
             }
         }
-        let mut answers = self.call_all::<Vec<u64>>(calls).await?.into_iter();
+        let mut answers = self.call_lasting::<Vec<u64>>(calls).await?.into_iter();
         let mut results = Vec::with_capacity(batches.len());
         for (_, facts) in batches {
             let (mut applied, mut open) = (Vec::with_capacity(facts.len()), 0);
@@ -272,13 +307,11 @@ impl Store {
         Ok(results)
     }
 
-    /// Ends the doubts of a part whose deadline has passed: by sending again while a row had fewer than `sends_max` sends,
-    /// else as unknown. Gives the next deadline and how many recipients are open.
-    pub async fn end_doubts(&self, part: PartId, now: UnixMs, sends_max: u8) -> Result<(Option<UnixMs>, u64)> {
-        let call = Call::new(&script::DOUBTS, &self.part_keys(part, [self.keys.why(part)]))
-            .arg(now.0)
-            .arg(FACTS_MAX)
-            .arg(sends_max);
+    /// Ends the doubts of a part whose deadline has passed: by sending again while a row had fewer than `attempts_max`
+    /// attempts, else as unknown. Gives the next deadline and how many recipients are open.
+    pub async fn end_doubts(&self, part: PartId, now: UnixMs, attempts_max: u8) -> Result<(Option<UnixMs>, u64)> {
+        let keys = self.part_keys(part, [self.keys.why(part), self.keys.tries(part)]);
+        let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(attempts_max);
         let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
         Ok((time(next), open))
     }
@@ -291,7 +324,7 @@ impl Store {
             prints.iter().fold(call, |call, print| call.arg(print.0.as_slice()))
         });
         let mut found = vec![None; wamids.len()];
-        for (&part, answer) in parts.iter().zip(self.call_all::<Vec<Vec<u16>>>(calls.collect()).await?) {
+        for (&part, answer) in parts.iter().zip(self.call_all::<Vec<Vec<u16>>>(&calls.collect::<Vec<_>>()).await?) {
             for (slot, place) in found.iter_mut().zip(answer?) {
                 if let ([row, send], None) = (place.as_slice(), &slot) {
                     let send = u8::try_from(*send).unwrap_or(0);
@@ -335,6 +368,7 @@ impl Store {
     pub async fn part_rows(&self, part: PartId) -> Result<PartRows> {
         let states = self.state_bytes(part).await?;
         let why = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.why(part))).await?;
+        let tries = self.query("HGETALL tries", cmd("HGETALL").arg(self.keys.tries(part))).await?;
         let history: Vec<Vec<u8>> =
             self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
         let mut times = vec![[0; 16]; states.len()];
@@ -344,7 +378,7 @@ impl Store {
                 row[usize::from(byte & 0x0f)] = u32::from_le_bytes(time);
             }
         }
-        Ok(PartRows { states, why, times, chunks: self.chunk_starts(part).await? })
+        Ok(PartRows { states, why, tries, times, chunks: self.chunk_starts(part).await? })
     }
 
     /// Where a campaign has `phone`.
@@ -359,23 +393,38 @@ impl Store {
     }
 }
 
+fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(rows.len() * OUTCOME_BYTES);
+    for ToSend { claimed, .. } in rows {
+        pack_outcome(&mut packed, *claimed, b'C', 0, packed_time(doubt_until));
+    }
+    packed
+}
+
 fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)]) -> Vec<u8> {
-    let time = |at: &UnixMs| (at.0 as f64).to_le_bytes();
-    let mut packed = Vec::with_capacity(outcomes.len() * 16);
+    let mut packed = Vec::with_capacity(outcomes.len() * OUTCOME_BYTES);
     for (claimed, settled) in outcomes {
         let (kind, code, tail) = match settled {
             Settled::Accepted(wamid) => (b'A', 0, Fingerprint::of(wamid.as_str()).0),
-            Settled::Retry { at, code } => (b'R', *code, time(at)),
-            Settled::Back { at } => (b'B', 0, time(at)),
-            Settled::InDoubt { until } => (b'D', 0, time(until)),
+            Settled::Retry { at, code } => (b'R', *code, packed_time(*at)),
+            Settled::Back { at } => (b'B', 0, packed_time(*at)),
+            Settled::InDoubt { until } => (b'D', 0, packed_time(*until)),
             Settled::Refused { code } => (b'F', *code, [0; 8]),
         };
-        packed.extend(claimed.row.to_le_bytes());
-        packed.extend([claimed.send, kind]);
-        packed.extend(code.to_le_bytes());
-        packed.extend(tail);
+        pack_outcome(&mut packed, *claimed, kind, code, tail);
     }
     packed
+}
+
+fn pack_outcome(packed: &mut Vec<u8>, claimed: ClaimedRow, kind: u8, code: u32, tail: [u8; 8]) {
+    packed.extend(claimed.row.to_le_bytes());
+    packed.extend([claimed.send, kind]);
+    packed.extend(code.to_le_bytes());
+    packed.extend(tail);
+}
+
+fn packed_time(at: UnixMs) -> [u8; 8] {
+    (at.0 as f64).to_le_bytes()
 }
 
 fn pack_facts(facts: &[Fact]) -> Vec<u8> {
@@ -412,11 +461,13 @@ fn read_claim(answer: Vec<Value>) -> Option<Claim> {
         }
         b"expired" => Some(Claim::Expired { in_flight: packed_rows(fields.next())? }),
         b"late" => Some(Claim::Late),
+        b"young" => Some(Claim::Young),
         b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs() }),
         b"claimed" => {
             let (start, count) = (int(fields.next())?, int(fields.next())?);
-            let mut rows = packed_rows(fields.next())?;
-            rows.extend((start..start + count).map(|row| ClaimedRow { row: row as u16, send: 1 }));
+            let mut rows = rows_to_send(fields.next())?;
+            let fresh = |row| ToSend { claimed: ClaimedRow { row: row as u16, send: 1 }, attempt: 1 };
+            rows.extend((start..start + count).map(fresh));
             Some(Claim::Rows {
                 rows,
                 next_due: time(int(fields.next())?),
@@ -435,6 +486,15 @@ fn int(field: Option<Value>) -> Option<i64> {
         Some(Value::Int(n)) => Some(n),
         _ => None,
     }
+}
+
+fn rows_to_send(field: Option<Value>) -> Option<Vec<ToSend>> {
+    let Some(Value::BulkString(packed)) = field else { return None };
+    let row = |&[low, high, send, attempt]: &[u8; 4]| ToSend {
+        claimed: ClaimedRow { row: u16::from_le_bytes([low, high]), send },
+        attempt,
+    };
+    Some(packed.as_chunks::<4>().0.iter().map(row).collect())
 }
 
 fn packed_rows(field: Option<Value>) -> Option<Vec<ClaimedRow>> {

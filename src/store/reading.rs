@@ -17,6 +17,8 @@ const HISTORY_ENTRIES: isize = 256;
 pub struct RowDetails {
     /// The code that brought it where it is; 0 where Meta gave none.
     pub code: Option<u32>,
+    /// Attempts that counted before the last claim.
+    pub tries: u8,
     /// The time in seconds at which it came into a state, by the state's code; 0 for never.
     pub times: [u32; 16],
 }
@@ -88,8 +90,11 @@ impl Store {
             return Ok(Vec::new());
         }
         let codes: Vec<Option<u32>> = self.query("HMGET why", cmd("HMGET").arg(self.keys.why(part)).arg(rows)).await?;
+        let tries: Vec<Option<u8>> =
+            self.query("HMGET tries", cmd("HMGET").arg(self.keys.tries(part)).arg(rows)).await?;
+        let known = codes.into_iter().zip(tries);
         let mut details: Vec<RowDetails> =
-            codes.into_iter().map(|code| RowDetails { code, ..RowDetails::default() }).collect();
+            known.map(|(code, tries)| RowDetails { code, tries: tries.unwrap_or(0), times: [0; 16] }).collect();
         let places: HashMap<u16, usize> = rows.iter().enumerate().map(|(place, &row)| (row, place)).collect();
         let (key, mut from) = (self.keys.history(part), 0);
         loop {

@@ -7,7 +7,7 @@
 //! If the process dies before (3) nothing has happened. After (3) the next upload or the launch drains the outbox. A
 //! caller that repeats an upload with its id continues where it was cut.
 //! If Redis dies: it may come back without its last second, and so without the room that it gave. An upload therefore
-//! stays on one connection, which ends with Redis: it never writes into room that another one was given since.
+//! ends with the life of Redis that it began in: it never writes into room that another one was given since.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -83,7 +83,7 @@ struct Place {
 
 /// An upload into one campaign.
 pub struct Upload {
-    /// Over one connection.
+    /// In one life of Redis.
     store: Store,
     campaign: CampaignId,
     id: String,
@@ -118,7 +118,7 @@ impl Store {
         duplicate: String,
         kept: Duration,
     ) -> Result<Option<(Upload, CampaignState)>> {
-        let store = self.over_one_connection().await?;
+        let store = self.in_this_life().keeping_a_connection();
         let key = self.keys.campaign(campaign);
         let keys = [key.clone(), self.keys.upload(campaign, id), self.keys.rejections(campaign, id)];
         let call = Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(kept));
@@ -155,7 +155,7 @@ impl Store {
             let part = PartId { campaign, number: part };
             calls.push(self.activation(part, start, mask));
         }
-        for result in self.call_all::<u64>(calls).await? {
+        for result in self.call_all::<u64>(&calls).await? {
             result?;
         }
         let mut done = cmd("HDEL");
@@ -282,7 +282,7 @@ impl Upload {
                 ];
                 calls.push(Call::new(&script::SPLIT, &keys).arg(buckets).arg(bit));
             }
-            for result in self.store.call_all::<u32>(calls).await? {
+            for result in self.store.call_all::<u32>(&calls).await? {
                 self.buckets = result?;
             }
         }

@@ -168,13 +168,13 @@ impl Api {
     pub async fn claim(&self, part: PartId, n: usize) -> Vec<ClaimedRow> {
         let now = self.now();
         match self.store.claim(part, &claim_wish(EPOCH, now, n, now.after(DAY))).await.expect("redis") {
-            Claim::Rows { rows, .. } => rows,
+            Claim::Rows { rows, .. } => rows.into_iter().map(|row| row.claimed).collect(),
             other => panic!("{other:?}"),
         }
     }
 
     pub async fn settle(&self, part: PartId, outcomes: Vec<(ClaimedRow, Settled)>) {
-        self.store.settle(&HashMap::from([(part, outcomes)]), self.now(), DAY).await.expect("redis");
+        self.store.settle(&HashMap::from([(part, outcomes)]), EPOCH, self.now(), DAY).await.expect("redis");
     }
 
     pub async fn apply(&self, part: PartId, facts: &[(ClaimedRow, News)]) {

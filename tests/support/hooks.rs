@@ -127,7 +127,7 @@ impl Hooks {
             if rows.is_empty() {
                 return messages;
             }
-            messages.extend(rows.into_iter().map(|ClaimedRow { row, send }| Message { part, row, send }));
+            messages.extend(rows.into_iter().map(|row| Message { part, row: row.claimed.row, send: row.claimed.send }));
         }
     }
 
@@ -137,7 +137,7 @@ impl Hooks {
             let claimed = ClaimedRow { row: message.row, send: message.send };
             by_part.entry(message.part).or_default().push((claimed, settled));
         }
-        self.store.settle(&by_part, self.clock.now(), IDS_KEPT).await.expect("settled");
+        self.store.settle(&by_part, 1, self.clock.now(), IDS_KEPT).await.expect("settled");
     }
 
     /// Meta takes them all.

@@ -42,6 +42,24 @@ impl TestRedis {
         server.stop().await.expect("its end");
     }
 
+    /// How much it has written to its append-only file.
+    pub fn written(&self) -> u64 {
+        self.append_only_file().metadata().expect("its size").len()
+    }
+
+    /// Ends it as a failure of power would, which leaves of its append-only file only the first `kept` bytes.
+    pub async fn lose_power(&mut self, kept: u64) {
+        self.kill_hard().await;
+        self.append_only_file().set_len(kept).expect("cut");
+    }
+
+    fn append_only_file(&self) -> std::fs::File {
+        let files = std::fs::read_dir(self.dir.path().join("appendonlydir")).expect("its directory");
+        let mut paths = files.map(|file| file.expect("a file").path());
+        let path = paths.find(|path| path.to_string_lossy().ends_with(".incr.aof")).expect("a file that grows");
+        std::fs::OpenOptions::new().write(true).open(path).expect("the file")
+    }
+
     /// Starts it again on the data it left, after [`TestRedis::stop`] or [`TestRedis::kill_hard`].
     pub async fn restart(&mut self) {
         assert!(self.server.is_none(), "it runs already");

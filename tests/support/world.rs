@@ -134,7 +134,6 @@ impl TestWorker {
             clock: Arc::new(Clock::start(&store).await.expect("a clock")),
             token_key: store.token_key().await.expect("a key"),
             store,
-            redis,
             lines: lines.to_vec(),
             settings,
             graph: GraphConfig {

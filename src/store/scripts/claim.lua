@@ -1,21 +1,24 @@
 -- Claims rows of a part for sending: first those that are due again, then fresh ones in their order.
 --
--- KEYS  meta, state, history, retry, doubt
+-- KEYS  meta, state, history, retry, doubt, tries
 -- ARGV  epoch of the caller's lease, now (ms), limit, deadline (ms) for what an older epoch left in flight,
---       number of the claim: rises with each claim of an epoch; list: 1 to be told what is in flight
--- Gives {'claimed', start, count, packed, next due, next doubt, fresh left, open}: `count` fresh rows from `start` (send 1), and
---       packed rows (u16 row, u8 send) for the others; -1 where nothing is due; or {'held', next doubt, open}, {'expired'},
---       {'fenced', epoch}. With a limit of 0 it only looks, and takes the part over.
---       With a list the first three end with the rows in flight, packed the same way.
+--       number of the claim: rises with each claim of an epoch; list: 1 to be told what is in flight;
+--       young: 1 while another worker may not yet have repeated what Redis forgot
+-- Gives {'claimed', start, count, packed, next due, next doubt, fresh left, open}: `count` fresh rows from `start` (send 1, attempt 1),
+--       and packed rows (u16 row, u8 send, u8 attempt) for the others; -1 where nothing is due; or {'held', next doubt, open},
+--       {'expired'}, {'fenced', epoch}. With a limit of 0 it only looks, and takes the part over.
+--       With a list the first three end with the rows in flight, packed as u16 row, u8 send.
+--       {'young'} where an older epoch had the part, or none as far as Redis knows, and it is too early to take it over.
 -- Again: a claim whose number is not above the last one is {'late'}: it was overtaken on its way, and claims nothing. A lost
 --       answer leaves rows in flight that the caller does not know of: it asks for the list and gives them back.
-local meta, state, history, retry, doubt = unpack(KEYS)
+local meta, state, history, retry, doubt, tries = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local at = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
 local owner, number = tonumber(at[1]) or 0, tonumber(ARGV[5])
 if epoch < owner then return { 'fenced', owner } end
 if epoch == owner and number <= (tonumber(at[7]) or 0) then return { 'late' } end
+if epoch > owner and ARGV[7] == '1' then return { 'young' } end
 redis.call('HSET', meta, 'epoch', epoch, 'claim', number)
 
 -- The rows in flight, as {row, byte}.
@@ -53,11 +56,10 @@ local packed, claimed = {}, 0
 for _, row in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit)) do
   row = tonumber(row)
   local byte = m.byte(row)
-  local was, send = byte % 16, math.floor(byte / 16)
-  if was == STATE.pending or was == STATE.retrying then
-    send = send % 15 + 1
+  if claimable(byte % 16) then
+    local send = math.floor(byte / 16) % 15 + 1
     m.move(row, byte, STATE.in_flight, send)
-    packed[#packed + 1] = struct.pack('<I2B', row, send)
+    packed[#packed + 1] = struct.pack('<I2BB', row, send, (redis.call('HGET', tries, row) or 0) + 1)
     claimed = claimed + 1
   end
   redis.call('ZREM', retry, row)
@@ -78,9 +80,10 @@ if count > 0 then
     count = 0
     while next < stop and left > 0 do
       local byte = m.byte(next)
+      -- One that was claimed before waits in the schedule, even if Redis forgot how far claims had come.
       if byte == STATE.pending then
         m.move(next, byte, STATE.in_flight, 1)
-        packed[#packed + 1] = struct.pack('<I2B', next, 1)
+        packed[#packed + 1] = struct.pack('<I2BB', next, 1, 1)
         left = left - 1
       end
       next = next + 1

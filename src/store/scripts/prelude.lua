@@ -1,5 +1,14 @@
 -- Shared by the scripts of a part. STATE, NAME, RANK and OPEN are written before this text from `domain::State`.
 --
+-- Whether send `a` is of a later claim of a row than `b`. Claims of a row are numbered 1 to 15 and from 1 again; 0 is before the first.
+local function newer(a, b)
+  local ahead = (a - b) % 15
+  return a ~= 0 and (b == 0 or ahead >= 1 and ahead <= 7)
+end
+
+-- A row in such a state can be claimed. A fact about a claim that is newer than the row's proves that Redis forgot that claim.
+local function claimable(state) return state == STATE.pending or state == STATE.retrying end
+
 -- Moves collects the changes of one script call and writes them at its end: the state bytes page by page, each
 -- counter once, one entry of history. Every change of a state byte goes through `move`, so that counters and bytes
 -- can not part.

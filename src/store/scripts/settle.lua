@@ -1,19 +1,22 @@
 -- Merges what attempts ended in. Facts are taken from any epoch: they are knowledge about the world.
 --
--- KEYS  meta, state, history, retry, doubt, why, ids
--- ARGV  now (ms), lifetime of message ids (ms), packed outcomes of 16 bytes:
+-- KEYS  meta, state, history, retry, doubt, why, ids, tries
+-- ARGV  now (ms), lifetime of message ids (ms), epoch of the claims, packed outcomes of 16 bytes:
 --       u16 row, u8 send, u8 kind, u32 code, 8 bytes: fingerprint of the message id (accepted) or a time in ms as a double
 -- Kinds A accepted · R certainly not sent, again at the time, the attempt counts · B certainly not sent, again at the time,
 --       the attempt does not count · D in doubt until the time · F refused by Meta
+--       C claimed, and no more is known: where a newer epoch has the part meanwhile, in doubt until the time
 --       What would be sent again of a cancelled campaign is cancelled.
 -- Gives open recipients of the part.
--- Again: the same outcome twice changes nothing: the state no longer matches the send.
-local meta, state, history, retry, doubt, why, ids = unpack(KEYS)
-local now, outcomes = tonumber(ARGV[1]), ARGV[3]
+-- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
+--       Of a claim that Redis forgot it changes what it would have changed.
+local meta, state, history, retry, doubt, why, ids, tries = unpack(KEYS)
+local now, outcomes = tonumber(ARGV[1]), ARGV[4]
 local second = math.floor(now / 1000)
 local m, kept, accepted = moves(meta, state, history), {}, 0
 
-local cancelled = redis.call('HGET', meta, 'gate') == 'cancelled'
+local at = redis.call('HMGET', meta, 'gate', 'epoch')
+local cancelled, taken_over = at[1] == 'cancelled', tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 
 for pos = 1, #outcomes, 16 do
   local row, send, kind, code, tail = struct.unpack("<I2BBI4c8", outcomes, pos)
@@ -21,8 +24,15 @@ for pos = 1, #outcomes, 16 do
   local was, current = byte % 16, math.floor(byte / 16)
   kind = string.char(kind)
   if kind == 'A' then kept[#kept + 1] = struct.pack('<I2Bc8', row, send, tail) end
+  if claimable(was) and newer(send, current) then
+    redis.call('ZREM', retry, row)
+    local to = kind == 'C' and taken_over and STATE.in_doubt or STATE.in_flight
+    if to == STATE.in_doubt then redis.call('ZADD', doubt, struct.unpack('<d', tail), row) end
+    m.move(row, byte, to, send, second)
+    byte, was, current = send * 16 + to, to, send
+  end
   -- The way back is open only to the attempt that made the claim, also when it was put in doubt meanwhile.
-  local mine = current == send and (was == STATE.in_flight or was == STATE.in_doubt or was == STATE.unknown)
+  local mine = kind ~= 'C' and current == send and (was == STATE.in_flight or was == STATE.in_doubt or was == STATE.unknown)
   if mine then
     if was ~= STATE.in_flight then redis.call('ZREM', doubt, row) end
     if send > 1 or was ~= STATE.in_flight then forget_why(m, why, row, was) end
@@ -34,13 +44,15 @@ for pos = 1, #outcomes, 16 do
       redis.call('HSET', why, row, code)
       m.count('f' .. code, 1)
     elseif cancelled and (kind == 'R' or kind == 'B') then
-      m.move(row, byte, STATE.cancelled, kind == 'R' and send or send - 1, second)
+      m.move(row, byte, STATE.cancelled, send, second)
     elseif kind == 'R' then
       m.move(row, byte, STATE.retrying, send, second)
       redis.call('HSET', why, row, code)
+      redis.call('HINCRBY', tries, row, 1)
       redis.call('ZADD', retry, struct.unpack('<d', tail), row)
     elseif kind == 'B' then
-      m.move(row, byte, send == 1 and STATE.pending or STATE.retrying, send - 1)
+      local tried = send > 1 and redis.call('HEXISTS', tries, row) == 1
+      m.move(row, byte, tried and STATE.retrying or STATE.pending, send)
       redis.call('ZADD', retry, struct.unpack('<d', tail), row)
     elseif kind == 'D' and was == STATE.in_flight then
       m.move(row, byte, STATE.in_doubt, send, second)
@@ -49,7 +61,7 @@ for pos = 1, #outcomes, 16 do
     elseif kind == 'D' then
       redis.call('ZADD', doubt, struct.unpack('<d', tail), row)
     end
-  elseif kind == 'A' and current == send and RANK[was] < RANK[STATE.accepted] then
+  elseif kind == 'A' and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted] then
     -- Expired or cancelled meanwhile, and yet Meta has it.
     redis.call('ZREM', retry, row)
     m.move(row, byte, STATE.accepted, send, second)

@@ -14,6 +14,8 @@ for pos = 1, #facts, 20 do
   local byte = m.byte(row)
   local was, current = byte % 16, math.floor(byte / 16)
   local result = 0
+  -- Of a claim that Redis forgot: Meta has the message, and it is not to be sent again.
+  if claimable(was) and to ~= 15 and newer(send, current) then current = send end
   if was == 0 or current == 0 or (send ~= 0 and send ~= current) then
     result = 2
   elseif to == 15 then
@@ -25,7 +27,7 @@ for pos = 1, #facts, 20 do
     -- Meta names the message before our own answer came, or instead of it: a later status may come by the message id alone.
     if RANK[was] < RANK[STATE.accepted] and id ~= untold then kept[#kept + 1] = struct.pack('<I2Bc8', row, current, id) end
     if was == STATE.in_doubt then redis.call('ZREM', doubt, row) end
-    if was == STATE.retrying then redis.call('ZREM', retry, row) end
+    if claimable(was) then redis.call('ZREM', retry, row) end
     if current > 1 or was ~= STATE.accepted and was ~= STATE.sent then forget_why(m, why, row, was) end
     m.move(row, byte, to, current, at)
     if to == STATE.failed then

@@ -1,0 +1,176 @@
+//! What a runner asks of Redis: each call as a future, and what it brings back.
+//!
+//! Holds nothing but what is read again and again ([`Recipients`]). What follows from an answer is the runner's.
+
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use tracing::{info, warn};
+
+use super::recipients::Recipients;
+use crate::{
+    domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, Token, TokenKey, UnixMs, template::Form},
+    graph::body::BodyPlan,
+    store::{
+        Store, StoreError,
+        clock::Clock,
+        parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},
+    },
+};
+
+/// What a call brought back.
+pub enum Done {
+    /// The work of the line was read.
+    Refreshed(Result<Refresh, StoreError>),
+    /// Rows of a part were claimed, or it was looked at.
+    Claimed(PartId, Result<Claimed, StoreError>),
+    /// Doubts of a part were ended: when the next one ends, and how many recipients are open.
+    Doubts(PartId, Result<(Option<UnixMs>, u64), StoreError>),
+    /// What was not sent of a part was expired: how many recipients are open.
+    Expired(PartId, Result<u64, StoreError>),
+    /// A part was taken off the work.
+    Finished(PartId, Result<(), StoreError>),
+}
+
+/// A claim, and the messages of its rows.
+pub enum Claimed {
+    /// What was claimed, with the body of each message.
+    Claim(Claim, Vec<(ToSend, Bytes)>),
+    /// Rows were claimed, and who they are could not be read.
+    Unreadable(Vec<ToSend>, StoreError),
+}
+
+/// The work of a line.
+pub struct Refresh {
+    /// The parts with work on it.
+    pub parts: Vec<PartId>,
+    /// Whether their campaigns run.
+    pub running: HashMap<CampaignId, bool>,
+    /// The campaigns among them that were not known.
+    pub new: Vec<(Campaign, BodyPlan)>,
+}
+
+/// Outcomes by part.
+pub type Outcomes = HashMap<PartId, Vec<(ClaimedRow, Settled)>>;
+
+/// Outcomes that were to be settled, and the open recipients of their parts if they were.
+pub type Settlement = (Outcomes, Result<Vec<(PartId, u64)>, StoreError>);
+
+/// Asks Redis on behalf of one line.
+pub struct Calls {
+    /// Redis.
+    pub store: Store,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
+    /// The line.
+    pub line: LineId,
+    /// Signs tokens.
+    pub token_key: TokenKey,
+    /// How long message ids are found again.
+    pub ids_kept: Duration,
+    /// The recipients that were read last.
+    pub recipients: Rc<Recipients>,
+}
+
+impl Calls {
+    /// Claims rows of a part and builds their messages by `plan`; without one it only looks.
+    pub fn claim(&self, part: PartId, wish: ClaimWish, plan: Option<Rc<BodyPlan>>) -> LocalBoxFuture<'static, Done> {
+        let (store, key, recipients) = (self.store.clone(), self.token_key, self.recipients.clone());
+        Box::pin(async move {
+            let claim = match store.claim(part, &wish).await {
+                Ok(claim) => claim,
+                Err(error) => return Done::Claimed(part, Err(error)),
+            };
+            let (Claim::Rows { rows, .. }, Some(plan)) = (&claim, plan) else {
+                return Done::Claimed(part, Ok(Claimed::Claim(claim, Vec::new())));
+            };
+            let who = match recipients.of(&store, part, rows.iter().map(|row| row.claimed.row)).await {
+                Ok(who) => who,
+                Err(error) => return Done::Claimed(part, Ok(Claimed::Unreadable(rows.clone(), error))),
+            };
+            let mut token = String::with_capacity(64);
+            let mut body = Vec::with_capacity(512);
+            let messages = rows.iter().zip(&who).map(|(&row, (chunk, index))| {
+                token.clear();
+                Token { part, row: row.claimed.row, send: row.claimed.send }.write(&key, &mut token);
+                body.clear();
+                let recipient = &chunk[*index];
+                plan.render(recipient.to, &recipient.values, &token, &mut body);
+                (row, Bytes::copy_from_slice(&body))
+            });
+            let messages = messages.collect();
+            Done::Claimed(part, Ok(Claimed::Claim(claim, messages)))
+        })
+    }
+
+    /// Settles outcomes of claims that were made under `epoch`.
+    pub fn settle(&self, outcomes: Outcomes, epoch: u64) -> LocalBoxFuture<'static, Settlement> {
+        let (store, now, kept) = (self.store.clone(), self.clock.now(), self.ids_kept);
+        Box::pin(async move {
+            let result = store.settle(&outcomes, epoch, now, kept).await;
+            (outcomes, result)
+        })
+    }
+
+    /// Ends the doubts of a part whose deadline has passed; sends again what had fewer than `attempts_max` attempts.
+    pub fn end_doubts(&self, part: PartId, attempts_max: u8) -> LocalBoxFuture<'static, Done> {
+        let (store, now) = (self.store.clone(), self.clock.now());
+        Box::pin(async move { Done::Doubts(part, store.end_doubts(part, now, attempts_max).await) })
+    }
+
+    /// Ends what was not sent of a part whose time is over.
+    pub fn expire(&self, part: PartId) -> LocalBoxFuture<'static, Done> {
+        let (store, now) = (self.store.clone(), self.clock.now());
+        Box::pin(async move { Done::Expired(part, store.sweep(part, State::Expired, now).await) })
+    }
+
+    /// Takes a part in which nothing is open off the work, and completes its campaign if it was the last.
+    pub fn finish(&self, part: PartId) -> LocalBoxFuture<'static, Done> {
+        let (store, line, now) = (self.store.clone(), self.line.clone(), self.clock.now());
+        Box::pin(async move {
+            let done = async {
+                store.work_done(&line, part).await?;
+                if store.complete_if_done(part.campaign, now).await? {
+                    info!(campaign.id = %part.campaign, "campaign completed");
+                }
+                Ok(())
+            };
+            Done::Finished(part, done.await)
+        })
+    }
+
+    /// Reads the work of the line, and the campaigns in it that are not `known`.
+    pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Done> {
+        let (store, line) = (self.store.clone(), self.line.clone());
+        Box::pin(async move {
+            let refresh = async {
+                let parts = store.work(&line).await?;
+                let campaigns: HashSet<CampaignId> = parts.iter().map(|part| part.campaign).collect();
+                let ids: Vec<CampaignId> = campaigns.into_iter().collect();
+                let states = store.campaign_states(&ids).await?;
+                let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
+                let running = running.collect();
+                let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
+                let mut new = Vec::with_capacity(unknown.len());
+                for record in store.campaigns(&unknown).await?.into_iter().flatten() {
+                    match Form::of(&record.campaign.template) {
+                        Ok(form) => {
+                            let plan = BodyPlan::new(&record.campaign.template, &form);
+                            new.push((record.campaign, plan));
+                        }
+                        // It was checked at submission; a newer version of this program may know more than this one.
+                        Err(error) => warn!(campaign.id = %record.campaign.id, %error, "this version can not send it"),
+                    }
+                }
+                Ok(Refresh { parts, running, new })
+            };
+            Done::Refreshed(refresh.await)
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! Lives of Redis, and what it may forget between two of them.
+//!
+//! A server that restarts comes back without what it had not written to its disk, up to a second or two with
+//! `appendfsync everysec`; one that takes another's place lacks what had not reached it. Both come back as they were at
+//! some earlier moment: what is missing is the end. So this process keeps the end of what it has written and may not be
+//! forgotten: claims, outcomes, statuses. Each is a command that changes nothing where it is known already, and all are
+//! given again in their order before anything else is asked of a server in its new life.
+//!
+//! A life is noticed by the first connection that is made in it, and no command goes out over a connection before that.
+//! An answer of an older life counts as none, so that nothing can be written behind the back of the repetition.
+//!
+//! If this process dies too, within the same seconds: what only it knew is gone.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use deadpool_redis::redis::Cmd;
+
+use super::{Result, StoreError};
+
+/// How far back a server may forget: `everysec` syncs each second, and may be late by another.
+const FORGETS: Duration = Duration::from_secs(3);
+
+/// What was written to one key is kept that long after the last of it: a server may be away for a while before another takes
+/// its place.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Nothing is kept of more keys than this; the longest silent go first.
+const KEYS_MAX: usize = 1_024;
+
+/// The lives of the servers, as this process has met them.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    /// Rises with each new life of any server.
+    newest: AtomicU64,
+    /// The life for which everything was repeated.
+    repeated: AtomicU64,
+    /// One repetition at a time.
+    pub(super) repetition: tokio::sync::Mutex<()>,
+    known: Mutex<Known>,
+    journal: Mutex<Journal>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The run id of each server that was met, by its address.
+    servers: HashMap<String, String>,
+    /// When the newest life of any of them began, as far as is known.
+    began: Option<Instant>,
+}
+
+/// Commands by their key: what is of one key is on one server.
+#[derive(Debug, Default)]
+struct Journal {
+    commands: HashMap<String, VecDeque<(Instant, Cmd)>>,
+    swept: Option<Instant>,
+}
+
+impl Lives {
+    /// The newest life of any server: what was asked in an older one has no answer.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.load(Ordering::SeqCst)
+    }
+
+    /// A connection was made to the server at `address`, which has run as `run_id` for `uptime`.
+    pub(super) fn met(&self, address: &str, run_id: &str, uptime: Duration) {
+        let mut known = self.known();
+        let before = known.servers.insert(address.to_owned(), run_id.to_owned());
+        if before.as_deref() == Some(run_id) {
+            return;
+        }
+        let began = Instant::now().checked_sub(uptime);
+        known.began = known.began.max(began);
+        if before.is_some() {
+            // Under the lock of the journal: what was recorded before is repeated, what comes later is refused.
+            let _journal = self.journal();
+            self.newest.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The installation has nothing from before: no life of its servers can have forgotten anything.
+    pub(super) fn has_no_past(&self) {
+        self.known().began = None;
+    }
+
+    /// A server's life began less than `within` ago: others may not yet have repeated what it forgot.
+    pub(super) fn is_young(&self, within: Duration) -> bool {
+        self.known().began.is_some_and(|began| began.elapsed() < within)
+    }
+
+    /// Everything was repeated in this life.
+    pub(super) fn is_repeated(&self, life: u64) -> bool {
+        self.repeated.load(Ordering::SeqCst) == life
+    }
+
+    /// What to repeat in the newest life, and that life.
+    pub(super) fn to_repeat(&self) -> (u64, Vec<Cmd>) {
+        let journal = self.journal();
+        let mut commands: Vec<&(Instant, Cmd)> = journal.commands.values().flatten().collect();
+        commands.sort_by_key(|(at, _)| *at);
+        (self.newest(), commands.into_iter().map(|(_, command)| command.clone()).collect())
+    }
+
+    /// [`Lives::to_repeat`] was repeated in `life`.
+    pub(super) fn repeated(&self, life: u64) {
+        self.repeated.store(life, Ordering::SeqCst);
+    }
+
+    /// Keeps commands that were answered in `life`, each with its key, to be repeated in the next. Each must change nothing
+    /// where it is known.
+    ///
+    /// Errors: `Unavailable` if that life has ended: whether they are known is not known.
+    pub(super) fn record(&self, life: u64, commands: impl IntoIterator<Item = (String, Cmd)>) -> Result<()> {
+        let mut journal = self.journal();
+        if self.newest() != life {
+            return Err(ended());
+        }
+        let now = Instant::now();
+        for (key, command) in commands {
+            let of_key = journal.commands.entry(key).or_default();
+            while of_key.front().is_some_and(|(at, _)| now.duration_since(*at) > FORGETS) {
+                of_key.pop_front();
+            }
+            of_key.push_back((now, command));
+        }
+        if journal.swept.is_none_or(|at| now.duration_since(at) > FORGETS) {
+            journal.swept = Some(now);
+            journal.sweep(now);
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal {
+    fn sweep(&mut self, now: Instant) {
+        let last = |commands: &VecDeque<(Instant, Cmd)>| commands.back().map(|(at, _)| *at);
+        self.commands.retain(|_, commands| last(commands).is_some_and(|at| now.duration_since(at) <= KEPT));
+        if self.commands.len() > KEYS_MAX {
+            let mut ends: Vec<Option<Instant>> = self.commands.values().map(last).collect();
+            ends.sort_unstable();
+            let oldest = ends[ends.len() - KEYS_MAX];
+            self.commands.retain(|_, commands| last(commands) >= oldest);
+        }
+    }
+}
+
+/// The answer to what was asked in a life that has ended.
+pub(super) fn ended() -> StoreError {
+    StoreError::Unavailable("redis restarted, or another server took its place, while it was asked".into())
+}

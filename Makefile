@@ -1,12 +1,14 @@
 # `make demo` shows the whole, `make test` checks it. Both need a Rust toolchain alone, and install what is missing.
 
 CARGO ?= cargo
+# How long `make fuzz` thinks up inputs for each target.
+SECONDS ?= 60
 
 # Of `make torture`: rounds in all, and how many of them side by side.
 ROUNDS ?= 20
 JOBS ?= 3
 
-.PHONY: help build test torture demo redis fmt lint
+.PHONY: help build test torture demo fuzz redis fmt lint
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +36,17 @@ fmt: ## Format the code
 lint: ## Check format and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# On the stable toolchain, so without a sanitizer: there is no `unsafe` here. What is found is kept in fuzz/target; what
+# falls is printed, and belongs into fuzz/corpus.
+fuzz: ## Think up bad input for everything that parses: SECONDS=60 each
+	$(CARGO) fuzz --version || $(CARGO) install --locked cargo-fuzz
+	@set -eu; for target in $$($(CARGO) fuzz list); do \
+		mkdir -p fuzz/target/corpus/$$target; \
+		echo "fuzzing $$target for $(SECONDS) s"; \
+		$(CARGO) fuzz run --sanitizer none $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1; \
+	done
 
 # The tests and the demo start servers of their own: nothing has to run, the program only has to be there.
 redis: ## Install redis-server where it is missing (apt-get, dnf, apk or brew)

@@ -146,15 +146,12 @@ impl Reject {
         }
     }
 
-    /// A row whose JSON has an error. The line that serde names is always 1 here, so only the column is kept; inside of a
-    /// larger JSON there is neither.
+    /// A row whose JSON has an error. Rows of an upload are one line each; only those inside of a larger JSON have more.
     pub fn malformed_json(error: &serde_json::Error) -> Self {
         let text = error.to_string();
-        if error.line() == 0 {
-            return Self::Malformed(repeated(&text));
-        }
-        let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
-        Self::Malformed(format!("{}, at column {} of the JSON", repeated(why), error.column()))
+        let why = repeated(text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why));
+        let line = if error.line() > 1 { format!("line {}, ", error.line()) } else { String::new() };
+        Self::Malformed(format!("{why}, at {line}column {} of the JSON", error.column()))
     }
 
     /// A parameter with a name of the caller's.

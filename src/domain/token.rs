@@ -47,7 +47,9 @@ impl Token {
     /// The token in `text`; `None` if it is not ours.
     pub fn read(key: &TokenKey, text: &str) -> Option<Token> {
         let (body, check) = text.rsplit_once('.')?;
-        if check.len() != 16 || u64::from_str_radix(check, 16).ok()? != key.check(body.as_bytes()) {
+        // One way to write it: `from_str_radix` alone would take a sign and capitals too.
+        let digits = check.len() == 16 && check.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !digits || u64::from_str_radix(check, 16).ok()? != key.check(body.as_bytes()) {
             return None;
         }
         let mut fields = body.split('.');
@@ -91,6 +93,10 @@ mod tests {
         text.clear();
         token().write(&key, &mut text);
         assert_eq!(Token::read(&key, &text.replace(".12.", ".13.")), None, "another part");
+        let (body, check) = text.rsplit_once('.').expect("a check");
+        let capitals = format!("{body}.{}", check.to_uppercase());
+        assert_ne!(capitals, text);
+        assert_eq!(Token::read(&key, &capitals), None, "another spelling");
         for bad in ["", ".", "p1", "c42:r981", "p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.1.1.1.0000000000000000", "ñ.ñ"] {
             assert_eq!(Token::read(&key, bad), None, "{bad}");
         }

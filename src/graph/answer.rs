@@ -23,13 +23,13 @@ const HELD: &str = "held_for_quality_assessment";
 pub fn read(http_status: u16, body: &[u8]) -> Outcome {
     let answer = Answer::parse(body);
     let success = (200..300).contains(&http_status);
-    match (answer.message(), answer.refusal()) {
-        (Some(message), _) if success => Outcome::Accepted {
+    match (answer.message(), &answer.error, answer.refusal()) {
+        (Some(message), None, _) if success => Outcome::Accepted {
             wamid: Wamid::from(&*message.id),
             held: message.message_status.as_deref() == Some(HELD),
         },
-        (None, Some(Refusal { code, details })) => policy::outcome(http_status, code, details),
-        (Some(_), _) | (None, None) => Outcome::InDoubt(Cause::Unanswered(not_meta(http_status, body))),
+        (None, _, Some(Refusal { code, details })) => policy::outcome(http_status, code, details),
+        (Some(_), ..) | (None, _, None) => Outcome::InDoubt(Cause::Unanswered(not_meta(http_status, body))),
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn whatever_is_not_metas_json_leaves_the_attempt_in_doubt() {
-        let bodies: [&[u8]; 17] = [
+        let bodies: [&[u8]; 19] = [
             b"",
             b"<html><body>502 Bad Gateway</body></html>",
             b"null",
@@ -200,6 +200,8 @@ mod tests {
             b"{\"messages\":[{\"id\":\"wamid.A\"}]",
             b"{\"messages\":[{\"id\":\"wamid.A\"}]}x",
             b"{\"messages\":[{\"id\":\"wamid.\xff\"}]}",
+            b"{\"messages\":[{\"id\":\"wamid.A\"}],\"error\":{\"code\":100}}",
+            b"{\"messages\":[{\"id\":\"wamid.A\"}],\"error\":{\"code\":\"E42\"}}",
             b"{\"error\":\"overloaded\"}",
             b"{\"error\":{\"message\":\"no code\"}}",
             b"{\"error\":{\"code\":\"E42\"}}",

@@ -8,12 +8,15 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Action, Intake, IntakeError, NewCampaign, TemplateProblem, UploadResult, upload::UploadId};
+use super::{
+    Action, Intake, IntakeError, TemplateProblem, UploadResult,
+    job::{Job, Named, Recipients},
+    upload::UploadId,
+};
 use crate::{
     domain::CampaignId,
     ops::metrics::{self, JobResult},
@@ -29,32 +32,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a new reader lets campaigns wait for the first look at the templates of their WABA: in a new installation
 /// they are read while it starts.
 const TEMPLATES_WAIT: Duration = Duration::from_secs(60);
-
-/// An entry's field `job`.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Job {
-    Campaign(Box<NewCampaign>),
-    Recipients(Recipients),
-    Launch(Named),
-    Pause(Named),
-    Resume(Named),
-    Cancel(Named),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Recipients {
-    external_id: String,
-    upload_id: Option<String>,
-    recipients: Vec<serde_json::Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    external_id: String,
-}
 
 /// Why an entry was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +134,7 @@ impl Reader<'_> {
 
     /// Does what an entry asks for. Tells what came of the recipients in it, and whether it changed anything.
     async fn effect(&self, entry: &JobEntry) -> Result<(UploadResult, JobResult), JobError> {
-        let (upload, changed) = match serde_json::from_slice(entry.job().ok_or(JobError::NoJob)?)? {
+        let (upload, changed) = match Job::read(entry.job().ok_or(JobError::NoJob)?)? {
             Job::Campaign(mut new) => {
                 // Without a name of its own a second reading of the entry would make a second campaign.
                 new.external_id.get_or_insert_with(|| format!("job:{}", entry.id));
@@ -171,10 +148,7 @@ impl Reader<'_> {
                 let (upload, repeated) = self.intake.take_values(id, &upload_id, &recipients).await?;
                 (upload, !repeated)
             }
-            Job::Launch(Named { external_id }) => self.change(&external_id, Action::Launch).await?,
-            Job::Pause(Named { external_id }) => self.change(&external_id, Action::Pause).await?,
-            Job::Resume(Named { external_id }) => self.change(&external_id, Action::Resume).await?,
-            Job::Cancel(Named { external_id }) => self.change(&external_id, Action::Cancel).await?,
+            Job::Change(action, Named { external_id }) => self.change(&external_id, action).await?,
         };
         Ok((upload, if changed { JobResult::Taken } else { JobResult::Repeated }))
     }

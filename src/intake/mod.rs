@@ -4,6 +4,7 @@
 //! recipient can work. A refusal changes nothing.
 
 mod error;
+pub mod job;
 pub mod jobs;
 pub mod rows;
 mod submit;
@@ -13,6 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use error::{IntakeError, TemplateProblem};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, WabaId},
@@ -40,9 +42,9 @@ pub struct NewCampaign {
     /// What becomes of a message that stays in doubt.
     #[serde(default)]
     pub on_doubt: OnDoubt,
-    /// Recipients, if they come along.
+    /// Recipients, if they come along; each one yet to be read.
     #[serde(default)]
-    pub recipients: Vec<serde_json::Value>,
+    pub recipients: Vec<Box<RawValue>>,
     /// Launch it at once.
     #[serde(default)]
     pub launch: bool,

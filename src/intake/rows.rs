@@ -15,6 +15,9 @@ pub const ROW_BYTES_MAX: usize = 64 * 1024;
 /// The most columns of a CSV.
 pub const COLUMNS_MAX: usize = 256;
 
+/// The longest name of a column, in bytes. Every row repeats it.
+pub const COLUMN_NAME_BYTES_MAX: usize = 128;
+
 /// Some programs begin a UTF-8 file with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -54,6 +57,9 @@ pub enum UploadError {
     /// A column without a name.
     #[error("column {0} of the csv has no name")]
     UnnamedColumn(usize),
+    /// Longer than [`COLUMN_NAME_BYTES_MAX`]. Holds the column's place, from 1.
+    #[error("the name of column {0} of the csv is longer than {COLUMN_NAME_BYTES_MAX} bytes")]
+    NameTooLong(usize),
     /// A `header.…` or `button.…` column that means nothing.
     #[error(
         "the csv has the unknown column `{0}`: a header has link, id, filename, latitude, longitude, name and address, \

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use futures_util::stream;
-use serde::Deserialize as _;
+use serde_json::value::RawValue;
 use ulid::Ulid;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Reject, Template, UnixMs, WabaId,
+        Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
         campaign::PRIORITY_DEFAULT,
     },
     store::campaigns::{CampaignRecord, Change},
@@ -118,11 +118,11 @@ impl Intake {
         &self,
         id: CampaignId,
         upload_id: &UploadId,
-        values: &[serde_json::Value],
+        values: &[Box<RawValue>],
     ) -> Result<(UploadResult, bool), IntakeError> {
-        let row = |(value, number)| Row {
+        let row = |(value, number): (&Box<RawValue>, u64)| Row {
             number,
-            recipient: RawRecipient::deserialize(value).map_err(|error| Reject::malformed_json(&error)),
+            recipient: RawRecipient::from_json(value.get().as_bytes()),
         };
         loop {
             let rows = stream::iter(values.iter().zip(1..).map(|value| Ok(vec![row(value)])));

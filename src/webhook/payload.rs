@@ -10,9 +10,7 @@ mod lenient;
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-
-use self::lenient::{List, Number, Object, Text};
+use self::lenient::{Number, Object};
 use crate::domain::{Language, UnixMs};
 
 /// Timestamps are seconds; some of Meta's webhooks have had milliseconds. The seconds of this one are in the year 33658.
@@ -133,8 +131,8 @@ fn read_change<'a>(waba: &Cow<'a, str>, change: wire::Change<'a>) -> Change<'a> 
     let field = change.field.0.unwrap_or_default();
     let Object(Some(value)) = change.value else { return Change::Malformed };
     match &*field {
-        "messages" => read_messages(waba.clone(), value),
-        "message_template_status_update" => read_template(waba.clone(), value),
+        "messages" => read_messages(waba.clone(), *value),
+        "message_template_status_update" => read_template(waba.clone(), *value),
         _ => Change::Other,
     }
 }
@@ -213,16 +211,49 @@ fn read_time(Number(timestamp): Number) -> Option<UnixMs> {
 
 /// The fields that are used, as Meta names them.
 mod wire {
-    use super::{Deserialize, List, Number, Object, Text};
+    use std::fmt;
 
-    /// Fields that borrow from the body, then those that do not.
+    use serde::{
+        Deserialize, Deserializer,
+        de::{IgnoredAny, MapAccess, Visitor},
+    };
+
+    use super::lenient::{List, Number, Object, Text};
+
+    /// Objects of which each field may be missing. Of one that stands twice the last counts, as with most readers of
+    /// JSON; serde's own would refuse the whole webhook.
     macro_rules! objects {
-        ($($name:ident { $($field:ident: $kind:ty,)* $(; $number:ident)? })*) => {
-            $(#[derive(Debug, Default, Deserialize)]
-            #[serde(default)]
+        ($($name:ident { $($field:ident: $kind:ty,)* })*) => {
+            $(#[derive(Debug, Default, PartialEq)]
             pub(super) struct $name<'a> {
-                $(#[serde(borrow)] pub(super) $field: $kind,)*
-                $(pub(super) $number: Number,)?
+                $(pub(super) $field: $kind,)*
+            }
+
+            impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    struct Fields;
+
+                    impl<'de> Visitor<'de> for Fields {
+                        type Value = $name<'de>;
+
+                        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                            f.write_str("an object")
+                        }
+
+                        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                            let mut value = Self::Value::default();
+                            while let Some(Text(name)) = map.next_key()? {
+                                match name.as_deref() {
+                                    $(Some(stringify!($field)) => value.$field = map.next_value()?,)*
+                                    _ => drop(map.next_value::<IgnoredAny>()?),
+                                }
+                            }
+                            Ok(value)
+                        }
+                    }
+
+                    deserializer.deserialize_map(Fields)
+                }
             })*
         };
     }
@@ -230,7 +261,7 @@ mod wire {
     objects! {
         Envelope { entry: List<Entry<'a>>, }
         Entry { id: Text<'a>, changes: List<Change<'a>>, }
-        Change { field: Text<'a>, value: Object<Value<'a>>, }
+        Change { field: Text<'a>, value: Object<Box<Value<'a>>>, }
         // Of all fields together: `field` may stand behind `value`.
         Value {
             metadata: Object<Metadata<'a>>,
@@ -249,15 +280,15 @@ mod wire {
             status: Text<'a>,
             biz_opaque_callback_data: Text<'a>,
             errors: List<Error<'a>>,
-            ; timestamp
+            timestamp: Number,
         }
-        Error { title: Text<'a>, message: Text<'a>, error_data: Object<ErrorData<'a>>, ; code }
+        Error { title: Text<'a>, message: Text<'a>, error_data: Object<ErrorData<'a>>, code: Number, }
         ErrorData { details: Text<'a>, }
         Message {
             button: Object<Button<'a>>,
             interactive: Object<Interactive<'a>>,
             context: Object<Context<'a>>,
-            ; timestamp
+            timestamp: Number,
         }
         Button { payload: Text<'a>, }
         Interactive { button_reply: Object<Choice<'a>>, list_reply: Object<Choice<'a>>, }

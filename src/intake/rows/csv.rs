@@ -4,7 +4,7 @@ use std::str;
 
 use csv_core::ReadRecordResult;
 
-use super::{BYTE_ORDER_MARK, COLUMNS_MAX, ROW_BYTES_MAX, Row, UploadError};
+use super::{BYTE_ORDER_MARK, COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, ROW_BYTES_MAX, Row, UploadError};
 use crate::domain::{
     RawRecipient, Reject,
     recipient::{HeaderFields, RawHeader},
@@ -191,6 +191,8 @@ fn columns(head: &Records) -> Result<Vec<Column>, UploadError> {
         let unknown = || UploadError::UnknownColumn(name.to_owned());
         columns.push(if name.is_empty() {
             return Err(UploadError::UnnamedColumn(at + 1));
+        } else if name.len() > COLUMN_NAME_BYTES_MAX {
+            return Err(UploadError::NameTooLong(at + 1));
         } else if name == "to" {
             Column::To
         } else if name == "header" {

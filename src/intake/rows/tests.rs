@@ -171,6 +171,9 @@ fn a_csv_whose_header_row_makes_no_sense_is_refused_as_a_whole() {
     }
     let wide = vec!["x"; COLUMNS_MAX + 1].join(",");
     assert_eq!(csv(&wide), Err(UploadError::TooManyColumns));
+    let name = "x".repeat(COLUMN_NAME_BYTES_MAX);
+    assert_eq!(csv(&format!("to,{name}\n")), Ok(vec![]));
+    assert_eq!(csv(&format!("to,{name}x\n")), Err(UploadError::NameTooLong(2)));
     assert_eq!(csv(&"x".repeat(ROW_BYTES_MAX + 1)), Err(UploadError::HeaderTooLong));
     assert_eq!(read(RowReader::csv(), b"to,\xff\n", 3), Err(UploadError::NotUtf8));
 }

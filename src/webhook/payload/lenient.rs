@@ -8,19 +8,20 @@ use std::{borrow::Cow, fmt, marker::PhantomData};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 
 /// A string; or a number, as its digits.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Text<'a>(pub(super) Option<Cow<'a, str>>);
 
 /// A number that is whole and not negative; or a string of its digits.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Number(pub(super) Option<u64>);
 
 /// An object.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Object<T>(pub(super) Option<T>);
 
-/// An array; elements that are no objects are left out.
-#[derive(Debug)]
+/// An array. Elements that are no objects are left out, and so are those in which nothing is of use: a body full of them
+/// would take a hundred times its size.
+#[derive(Debug, PartialEq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
 impl<T> Default for Object<T> {
@@ -140,11 +141,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+impl<'de, T: Deserialize<'de> + Default + PartialEq> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ListVisitor<T>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+        impl<'de, T: Deserialize<'de> + Default + PartialEq> Visitor<'de> for ListVisitor<T> {
             type Value = List<T>;
 
             missing!(bool i64 u64 f64 str null object);
@@ -156,7 +157,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut items = Vec::new();
                 while let Some(Object(item)) = seq.next_element()? {
-                    items.extend::<Option<T>>(item);
+                    items.extend(item.filter(|item| *item != T::default()));
                 }
                 Ok(List(items))
             }

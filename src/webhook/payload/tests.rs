@@ -101,7 +101,6 @@ fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
         failed("wamid.5", 0, ""),
         Status { token: Some("42".into()), ..status("wamid.6", Word::Read, Some(1_795_300_006_000)) },
         status("wamid.7", Word::Other, Some(1_795_300_007_000)),
-        status("", Word::Other, None),
     ];
     let expected = [
         Change::Malformed,
@@ -115,6 +114,13 @@ fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
         Change::Other,
     ];
     assert_eq!(changes, expected);
+}
+
+#[test]
+fn of_a_field_that_stands_twice_the_last_counts() {
+    let body = br#"{"entry":[],"entry":[{"id":1,"changes":[{"field":"x","field":"messages","value":{
+        "metadata":{"phone_number_id":"3001"},"statuses":[{"id":"a","id":"wamid.A","status":"sent","status":"read"}]}}]}]}"#;
+    assert_eq!(messages(body).statuses, [status("wamid.A", Word::Read, None)]);
 }
 
 #[test]

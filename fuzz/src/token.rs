@@ -1,0 +1,46 @@
+//! The token that comes back with each status.
+
+use pregon::domain::{CampaignId, PartId, Token, TokenKey};
+use siphasher::sip::SipHasher24;
+
+const SECRET: [u8; 16] = [7; 16];
+
+/// What is no token of ours is none; what is ours comes back as it was, and with one bit changed it is not ours.
+pub fn token(input: &[u8]) {
+    let key = TokenKey::new(SECRET);
+    let text = String::from_utf8_lossy(input);
+    if let Some(token) = Token::read(&key, &text) {
+        assert_eq!(written(&token, &key), text, "there is one way to write a token");
+    }
+    // A stranger can't sign; here the fields behind the check have to hold by themselves.
+    let check = SipHasher24::new_with_key(&SECRET).hash(text.as_bytes());
+    if let Some(token) = Token::read(&key, &format!("{text}.{check:016x}")) {
+        round_trip(&token, &key, input);
+    }
+    let mut bytes = [0; 24];
+    let n = input.len().min(bytes.len());
+    bytes[..n].copy_from_slice(&input[..n]);
+    let [campaign @ .., p1, p0, r1, r0, send, _, _, _] = bytes;
+    let number = u16::from_be_bytes([p1, p0]);
+    let part = PartId { campaign: CampaignId(u128::from_be_bytes(campaign).into()), number };
+    round_trip(&Token { part, row: u16::from_be_bytes([r1, r0]), send: send % 15 + 1 }, &key, input);
+}
+
+fn round_trip(token: &Token, key: &TokenKey, input: &[u8]) {
+    assert!((1..=15).contains(&token.send), "{token:?}");
+    let text = written(token, key);
+    assert!(text.len() <= 64, "{text}");
+    assert_eq!(Token::read(key, &text), Some(*token));
+    let drawn = SipHasher24::new().hash(input) as usize;
+    let mut changed = text.into_bytes();
+    let at = drawn / 7 % changed.len();
+    changed[at] ^= 1 << (drawn % 7);
+    let changed = String::from_utf8(changed).expect("ASCII stays ASCII");
+    assert_eq!(Token::read(key, &changed), None, "{changed}");
+}
+
+fn written(token: &Token, key: &TokenKey) -> String {
+    let mut text = String::new();
+    token.write(key, &mut text);
+    text
+}

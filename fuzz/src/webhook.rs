@@ -1,0 +1,49 @@
+//! The body of a webhook.
+
+use pregon::webhook::payload::{Change, Payload, Word};
+use serde_json::Value;
+
+use super::takes_at_most;
+
+/// A status that has to be read, whatever stands around it.
+const GOOD: &str = r#"{"id":"wamid.good","status":"read","timestamp":"1795300000"}"#;
+
+/// A JSON object is read, and whatever is in it spoils nothing that stands beside it.
+pub fn webhook(input: &[u8]) {
+    if let Ok(payload) = takes_at_most(64, 8192, input, Payload::read) {
+        payload.changes.iter().for_each(check);
+        assert_eq!(Ok(payload), Payload::read(input).map_err(|error| error.to_string()), "the same each time");
+    }
+    let (Ok(text), Ok(json)) = (str::from_utf8(input), serde_json::from_slice::<Value>(input)) else { return };
+    if json.is_object() {
+        assert!(Payload::read(input).is_ok(), "{:?}", Payload::read(input));
+    }
+    let status = |field: &str| format!(r#"{{"id":"wamid.bad","status":"sent","{field}":{text}}}"#);
+    let bad = ["id", "timestamp", "errors", "biz_opaque_callback_data", "unknown"].map(status).join(",");
+    let value = format!(
+        r#"{{"metadata":{{"phone_number_id":"3001","display_phone_number":{text}}},"contacts":{text},
+            "errors":{text},"statuses":[{text},{bad},{GOOD},{text}],"messages":{text},"event":{text}}}"#
+    );
+    let change = format!(r#"{{"value":{value},"field":"messages","unknown":{text}}}"#);
+    let entry = format!(r#"{{"id":{text},"time":{text},"changes":[{text},{change}]}}"#);
+    let body = format!(r#"{{"object":{text},"entry":[{text},{entry}]}}"#);
+    let payload = Payload::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let Some(Change::Messages(messages)) = payload.changes.last() else { panic!("{:?}", payload.changes) };
+    assert_eq!(messages.line, "3001");
+    let good = messages.statuses.iter().filter(|status| status.wamid == "wamid.good" && status.word == Word::Read);
+    assert!(good.count() >= 1, "{messages:?}");
+    let bad = messages.statuses.iter().filter(|status| status.wamid == "wamid.bad" && status.word == Word::Sent);
+    // Where the junk is the id, a second `id` counts.
+    assert!(bad.count() >= 4, "{messages:?}");
+}
+
+fn check(change: &Change<'_>) {
+    match change {
+        Change::Messages(messages) => assert!(!messages.statuses.is_empty() || !messages.inbound.is_empty()),
+        Change::Template(change) => {
+            let named = |text: &str| !text.is_empty() && !text.contains('/');
+            assert!(named(&change.name) && named(change.language.as_str()));
+        }
+        Change::Other | Change::Malformed => {}
+    }
+}

@@ -31,8 +31,6 @@ const OWNED: Duration = Duration::from_millis(300);
 const QUIET: Duration = Duration::from_secs(1);
 /// Take-over takes at most a lease and this.
 const TAKE_OVER: Duration = Duration::from_secs(1);
-/// What was held back by the network arrives within this time after it is let go.
-const LATE: Duration = Duration::from_millis(300);
 /// So many examples of what is wrong are told.
 const EXAMPLES: usize = 5;
 
@@ -100,7 +98,7 @@ pub async fn judge(
     }
     recipients(&mut verdict, schedule, &truth, &shown);
     counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
-    rates(&mut verdict, stage, schedule, events);
+    rates(&mut verdict, stage, schedule);
     take_overs(&mut verdict, &stage.meta.arrivals(), events);
     if verdict.unknown.never_seen > 0 && !events.iter().any(may_leave_unknown) {
         let n = verdict.unknown.never_seen;
@@ -243,25 +241,12 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     }
 }
 
-fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule, events: &[Event]) {
-    let stalls = stage.network.stalls();
-    // What the network held back comes at once: that is not the pace of the worker.
-    let held = |arrival: &Arrival| {
-        events.iter().any(|event| match event.fault {
-            Fault::Held { wire: Wire::Meta(worker), .. } | Fault::Slow { wire: Wire::Meta(worker), .. } => {
-                let during = arrival.latest >= event.began && arrival.earliest <= event.ended + LATE;
-                during && arrival.version.starts_with(&Post::version(worker))
-            }
-            _ => false,
-        })
-    };
-    let mut arrivals: Vec<Arrival> = stage.meta.arrivals().into_iter().filter(|arrival| !held(arrival)).collect();
-    for arrival in &mut arrivals {
-        let stalled = stalls.iter().filter(|(from, until)| *from < arrival.latest && arrival.earliest <= *until);
-        if let Some((from, _)) = stalled.min() {
-            arrival.earliest = arrival.earliest.min(*from);
-        }
-    }
+/// Only where the way to Meta is straight: what a harmed network delivers at once is not the pace of a worker.
+fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule) {
+    let crooked: Vec<String> =
+        (0..schedule.workers).filter(|worker| schedule.harms_the_way_to_meta_of(*worker)).map(Post::version).collect();
+    let straight = |arrival: &Arrival| !crooked.iter().any(|version| arrival.version.starts_with(version));
+    let arrivals: Vec<Arrival> = stage.meta.arrivals().into_iter().filter(straight).collect();
     for (line, rate) in LINES.into_iter().zip(schedule.rates) {
         let worst = worst_second(&arrivals, line);
         if worst as u64 > rate * 105 / 100 {

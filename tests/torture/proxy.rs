@@ -3,15 +3,14 @@
 //! What is held back arrives later, also when whoever wrote it has long given up: a command that was thought lost is
 //! carried out, a request that timed out reaches Meta.
 //!
-//! All proxies of a round run on one thread that does nothing else, so that they add no time of their own. Where the
-//! machine stalls that thread, the stall is kept: what passed in it may have been written at any moment of it.
+//! All proxies of a round run on one thread that does nothing else, so that they add little time of their own.
 
 use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -22,16 +21,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-const HEARTBEAT: Duration = Duration::from_millis(1);
-/// A heartbeat that comes later than this is a stall.
-const STALL: Duration = Duration::from_millis(4);
 /// Read and passed on at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The thread on which proxies run. Dropped, it ends with all of them.
 pub struct Network {
     runtime: Handle,
-    stalls: Arc<Mutex<Vec<(Instant, Instant)>>>,
     end: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,16 +59,16 @@ pub struct Proxy {
 
 impl Network {
     pub fn start() -> Self {
-        let (stalls, end) = (Arc::new(Mutex::new(Vec::new())), CancellationToken::new());
+        let end = CancellationToken::new();
         let (told, runtime) = std::sync::mpsc::channel();
-        let (kept, ended) = (stalls.clone(), end.clone());
+        let ended = end.clone();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             told.send(runtime.handle().clone()).expect("the round waits");
-            runtime.block_on(ended.run_until_cancelled(beat(&kept)));
+            runtime.block_on(ended.cancelled());
         };
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn(run).expect("a thread");
-        Self { runtime: runtime.recv().expect("a runtime"), stalls, end, thread: Some(thread) }
+        Self { runtime: runtime.recv().expect("a runtime"), end, thread: Some(thread) }
     }
 
     /// A proxy on a free port of the loopback.
@@ -106,11 +101,6 @@ impl Network {
         });
         proxy
     }
-
-    /// When this thread was kept from running: from, until.
-    pub fn stalls(&self) -> Vec<(Instant, Instant)> {
-        self.stalls.lock().expect("no panic under the lock").clone()
-    }
 }
 
 impl Drop for Network {
@@ -118,16 +108,6 @@ impl Drop for Network {
         self.end.cancel();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-async fn beat(stalls: &Mutex<Vec<(Instant, Instant)>>) {
-    loop {
-        let before = Instant::now();
-        tokio::time::sleep(HEARTBEAT).await;
-        if before.elapsed() > STALL {
-            stalls.lock().expect("no panic under the lock").push((before, Instant::now()));
         }
     }
 }

@@ -67,7 +67,10 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
     let ledger = Ledger::default();
     let meta = Meta::start(Torturer::new(schedule.seed, schedule.throttles, ledger.clone()), schedule.seed);
     let play = Arc::new(Play {
-        stage: Stage::set(schedule.fsync, schedule.rates, &schedule.roles(), meta).await,
+        stage: Stage::set(schedule.fsync, schedule.rates, &schedule.roles(), meta, |worker| {
+            schedule.harms_the_way_to_meta_of(worker)
+        })
+        .await,
         events: Mutex::default(),
         redis: Mutex::default(),
         workers: (0..schedule.workers).map(|_| Mutex::default()).collect(),

@@ -265,6 +265,11 @@ impl Schedule {
         Self { seed, fsync, workers, recipients, rates, throttles, steps }
     }
 
+    /// The way of a worker to Meta is harmed in this round.
+    pub fn harms_the_way_to_meta_of(&self, worker: usize) -> bool {
+        self.steps.iter().any(|step| step.fault.wire() == Some(Wire::Meta(worker)))
+    }
+
     /// What each worker does. The second one sends and nothing else.
     pub fn roles(&self) -> Vec<&'static str> {
         let roles = |worker| if worker == 1 { "dispatch" } else { "api,webhook,dispatch" };

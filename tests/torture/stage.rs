@@ -36,7 +36,8 @@ pub struct Stage {
     pub redis: Mutex<Disk>,
     pub meta: Meta,
     pub posts: Vec<Post>,
-    pub network: Network,
+    /// Held for the proxies that run on it.
+    _network: Network,
     /// What backends and Meta call: leads to the workers that take calls.
     pub front: Proxy,
     pub installation: Installation,
@@ -57,6 +58,9 @@ pub struct Post {
     roles: &'static str,
     redis: Proxy,
     meta: Proxy,
+    meta_url: String,
+    /// It reaches Meta through the proxy.
+    crooked: bool,
     process: Mutex<Option<Server>>,
     serves_at: Lock<Option<SocketAddr>>,
     starts: AtomicUsize,
@@ -65,8 +69,15 @@ pub struct Post {
 }
 
 impl Stage {
-    /// Starts everything. A worker in each place, with the roles of that place; those with `api` take webhooks too.
-    pub async fn set(fsync: Fsync, rates: [u64; 3], roles: &[&'static str], meta: Meta) -> Self {
+    /// Starts everything. A worker in each place, with the roles of that place; those with `api` take webhooks too. Only
+    /// workers for which `crooked` holds reach Meta through a proxy: it would blur the measured rate of the others.
+    pub async fn set(
+        fsync: Fsync,
+        rates: [u64; 3],
+        roles: &[&'static str],
+        meta: Meta,
+        crooked: impl Fn(usize) -> bool,
+    ) -> Self {
         let server = TestRedis::start().await;
         let network = Network::start();
         let lines: Vec<(&str, f64)> = LINES.into_iter().zip(rates.map(|rate| rate as f64)).collect();
@@ -79,6 +90,8 @@ impl Stage {
             roles,
             redis: network.unix(installation.dir().join(format!("{number}.sock")), redis_at.clone()),
             meta: network.tcp(vec![meta_at.clone()]),
+            meta_url: meta.url(),
+            crooked: crooked(number),
             process: Mutex::new(None),
             serves_at: Lock::new(None),
             starts: AtomicUsize::new(0),
@@ -262,7 +275,8 @@ impl Post {
     async fn start(&self, installation: &Installation) -> Server {
         let started = self.starts.fetch_add(1, Ordering::SeqCst);
         let version = format!("{}{started}", Self::version(self.number));
-        let (redis, meta) = (self.redis.url(), self.meta.url());
+        let redis = self.redis.url();
+        let meta = if self.crooked { self.meta.url() } else { self.meta_url.clone() };
         let environment = [
             ("PREGON__REDIS__URL", redis.as_str()),
             ("PREGON__GRAPH__BASE_URL", &meta),

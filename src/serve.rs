@@ -313,6 +313,8 @@ impl Parts<'_> {
             header_bytes_max: http.header_bytes_max,
             header_timeout: http.header_timeout,
             stall_timeout: http.stall_timeout,
+            // Within the grace, so that no caller makes of a clean stop one that came too late.
+            stop_timeout: self.config.shutdown.grace * 3 / 4,
         }
     }
 

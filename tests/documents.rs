@@ -2,8 +2,9 @@
 
 use std::{fs, path::Path};
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
+    "SECURITY.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/api.md",
@@ -50,13 +51,28 @@ fn every_link_leads_somewhere() {
 #[test]
 fn every_test_that_a_promise_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = read(&root.join("README.md"));
-    let mut named = 0;
-    let code = readme.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
-    for (file, test) in code.filter_map(|code| code.split_once(".rs::")) {
-        let source = read(&root.join(file).with_extension("rs"));
-        assert!(source.contains(&format!("fn {test}(")), "{file}.rs has no test {test}");
-        named += 1;
+    for (document, promises) in [("README.md", 8), ("SECURITY.md", 20)] {
+        let text = read(&root.join(document));
+        let mut named = 0;
+        let code = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+        for (file, test) in code.filter_map(|code| code.split_once(".rs::")) {
+            let source = read(&root.join(file).with_extension("rs"));
+            assert!(source.contains(&format!("fn {test}(")), "{document}: {file}.rs has no test {test}");
+            named += 1;
+        }
+        assert!(named >= promises, "{document}: a test for each promise");
     }
-    assert!(named >= 8, "a test for each promise");
+}
+
+#[test]
+fn every_claim_of_what_is_defended_names_a_test() {
+    let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md"));
+    let (_, rest) = text.split_once("## What is defended\n").expect("the claims");
+    let (claims, _) = rest.split_once("\n## ").expect("their end");
+    let claims: Vec<&str> = claims.split("\n* **").skip(1).collect();
+    assert!(claims.len() >= 20, "{} claims", claims.len());
+    for claim in claims {
+        let claim = claim.split("\n#").next().unwrap_or_default();
+        assert!(claim.contains(".rs::"), "nothing shows that {claim}");
+    }
 }

@@ -9,7 +9,10 @@ mod redis;
 use serde::Serialize;
 
 use super::{Failure, arguments::ConfigOptions, out, table};
-use crate::ops::config::{Config, ConfigError, Role};
+use crate::ops::{
+    config::{Config, ConfigError, Role},
+    tls::Tls,
+};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,6 +65,7 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), Failure> {
         // A worker that does not send has nothing to ask Meta.
         if options.roles.contains(&Role::Dispatch) { meta::check(&config).await } else { Vec::new() }
     };
+    checks.extend(certificate(&config, &options.roles));
     let found = tokio::join!(redis::check(&config.redis), lines, ports::check(&config, &options.roles));
     checks.extend([found.0, found.1, found.2].concat());
 
@@ -97,6 +101,20 @@ fn configuration(config: &Config, options: &ConfigOptions) -> Check {
         found.push("webhook secrets are set".into());
     }
     Check::ok("configuration", found.join("; "))
+}
+
+/// Whether the listener can speak HTTPS, where it is to.
+fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
+    let files = config.http.tls.clone().filter(|_| roles.contains(&Role::Api) || roles.contains(&Role::Webhook))?;
+    let found = files.certificate.display().to_string();
+    Some(match Tls::load(files) {
+        Ok(_) => Check::ok("http.tls", found),
+        Err(error) => Check::failed(
+            "http.tls",
+            error.to_string(),
+            "give the PEM files of a certificate and of its key, readable here",
+        ),
+    })
 }
 
 fn text(checks: &[Check]) -> String {

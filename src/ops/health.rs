@@ -36,6 +36,7 @@ const LIMITS: Limits = Limits {
     header_bytes_max: 16 * 1024,
     header_timeout: Duration::from_secs(75),
     stall_timeout: Duration::from_secs(10),
+    stop_timeout: Duration::from_secs(1),
 };
 
 /// Why a process is not ready.

@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::tls::Tls;
 
@@ -53,9 +53,11 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a client may take nothing of what it is sent. Then it is closed.
     pub stall_timeout: Duration,
+    /// How long a stop waits for requests that have begun. Then their connections are cut.
+    pub stop_timeout: Duration,
 }
 
-/// Answers requests on `listener` until `stop`, and ends when those are answered that had begun. Requests have the address
+/// Answers requests on `listener` until `stop`, and ends when those are answered that had begun, or dropped. Requests have the address
 /// of their client as a [`ConnectInfo`]. `open` shows how many connections there are.
 ///
 /// Errors: none. A connection that fails ends alone.
@@ -74,13 +76,15 @@ pub async fn serve(
         .max_buf_size(BUFFER_BYTES_MAX);
     let server = Arc::new(Server { http, router: TowerToHyperService::new(router), limits, tls });
     let (places, graceful) = (Arc::new(Semaphore::new(limits.connections_max)), GracefulShutdown::new());
+    let cut = CancellationToken::new();
+    let _cut_at_the_end = cut.clone().drop_guard();
     let accepting = async {
         while let Ok(place) = places.clone().acquire_owned().await {
             let (stream, client) = accept(&listener).await;
-            let (server, watcher, open) = (server.clone(), graceful.watcher(), open.clone());
+            let (server, watcher, open, cut) = (server.clone(), graceful.watcher(), open.clone(), cut.clone());
             tokio::spawn(async move {
                 open.increment(1.0);
-                server.connection(stream, client, watcher).await;
+                cut.run_until_cancelled(server.connection(stream, client, watcher)).await;
                 open.decrement(1.0);
                 drop(place);
             });
@@ -88,7 +92,9 @@ pub async fn serve(
     };
     stop.run_until_cancelled(accepting).await;
     drop(listener);
-    graceful.shutdown().await;
+    if timeout(limits.stop_timeout, graceful.shutdown()).await.is_err() {
+        info!("connections that were still open at the end of the stop are cut");
+    }
     Ok(())
 }
 

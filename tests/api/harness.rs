@@ -124,8 +124,13 @@ impl Api {
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let limits =
-            Limits { connections_max: 256, header_bytes_max: 16 * 1024, header_timeout: DAY, stall_timeout: DAY };
+        let limits = Limits {
+            connections_max: 256,
+            header_bytes_max: 16 * 1024,
+            header_timeout: DAY,
+            stall_timeout: DAY,
+            stop_timeout: DAY,
+        };
         tokio::spawn(listener::serve(listener, router, limits, None, Gauge::noop(), stopping.clone()));
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
         Self { redis, store, clock, base, http, stopping, synced }

@@ -56,6 +56,20 @@ async fn a_worker_that_could_start_passes_every_check() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_can_not_be_used_fails_before_a_worker_starts() {
+    let redis = TestRedis::start().await;
+    for (key, ok) in [("first", true), ("second", false), ("nowhere", false)] {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+        let tls = format!("[http]\ntls = {{ certificate = \"{dir}/first.pem\", key = \"{dir}/{key}.key\" }}\n");
+        let (_dir, file) = configuration(&worker(redis.url()).replace("[http]\n", &tls));
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "secret-word")], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let check = report["checks"].as_array().expect("checks").iter().find(|check| check["check"] == "http.tls");
+        assert_eq!((ran.code, check.map(|check| &check["ok"])), (i32::from(!ok), Some(&json!(ok))), "{key}: {ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_is_not_there_and_a_port_that_is_taken_fail_with_what_helps() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = taken.local_addr().expect("an address");

@@ -1,6 +1,6 @@
 //! Connections that are too many, too slow, or say too much before they ask.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
@@ -13,7 +13,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::kit::{Caller, Worker, head};
+use crate::{
+    kit::{Caller, Worker, head},
+    support::until,
+};
 
 #[tokio::test]
 async fn headers_that_are_too_long_or_too_many_are_answered_431() {
@@ -96,10 +99,20 @@ async fn connections_beyond_the_limit_wait_and_those_that_are_there_go_on() {
     worker.stop().await;
 }
 
-/// A listener with limits of a second, and what it serves.
-async fn listen(router: Router) -> (Caller, CancellationToken, tokio::task::JoinHandle<Result<(), Infallible>>) {
-    let second = Duration::from_secs(1);
-    let limits = Limits { connections_max: 8, header_bytes_max: 4_096, header_timeout: second, stall_timeout: second };
+/// Limits of a second.
+const LIMITS: Limits = Limits {
+    connections_max: 8,
+    header_bytes_max: 4_096,
+    header_timeout: Duration::from_secs(1),
+    stall_timeout: Duration::from_secs(1),
+    stop_timeout: Duration::from_secs(60),
+};
+
+/// A listener, and what it serves.
+async fn listen(
+    router: Router,
+    limits: Limits,
+) -> (Caller, CancellationToken, tokio::task::JoinHandle<Result<(), Infallible>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
@@ -109,20 +122,24 @@ async fn listen(router: Router) -> (Caller, CancellationToken, tokio::task::Join
 
 #[tokio::test]
 async fn who_takes_nothing_of_an_answer_is_cut_off() {
-    let (alive, mut ended) = mpsc::channel::<()>(1);
+    let held = Arc::new(());
+    let by_the_router = held.clone();
     let endless = get(move || {
-        let alive = alive.clone();
+        let held = by_the_router.clone();
         let pieces = stream::repeat_with(move || {
-            let _held_while_it_is_written = &alive;
+            let _while_it_is_written = &held;
             Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 64 * 1024]))
         });
         async { Body::from_stream(pieces) }
     });
-    let (mut caller, stop, server) = listen(Router::new().route("/", endless)).await;
+    let (mut caller, stop, server) = listen(Router::new().route("/", endless), LIMITS).await;
+    let idle = Arc::strong_count(&held);
     caller.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    caller.0.readable().await.expect("it begins");
+    assert!(Arc::strong_count(&held) > idle);
+    until("nothing is written any more", async || Arc::strong_count(&held) == idle).await;
     stop.cancel();
-    assert_eq!(server.await.expect("no panic"), Ok(()), "the stop does not wait for it either");
-    assert_eq!(ended.recv().await, None, "nothing of it is held any more");
+    assert_eq!(server.await.expect("no panic"), Ok(()));
 }
 
 #[tokio::test]
@@ -137,7 +154,7 @@ async fn a_stop_answers_what_has_begun_and_closes_what_is_idle() {
             "done"
         }
     });
-    let (mut caller, stop, server) = listen(Router::new().route("/", slow)).await;
+    let (mut caller, stop, server) = listen(Router::new().route("/", slow), LIMITS).await;
     caller.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     is_begun.recv().await.expect("a request");
     stop.cancel();
@@ -145,4 +162,24 @@ async fn a_stop_answers_what_has_begun_and_closes_what_is_idle() {
     assert_eq!(caller.answer().await.map(|answer| answer.status), Some(200));
     caller.ended().await;
     assert_eq!(server.await.expect("no panic"), Ok(()));
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_nobody_for_ever() {
+    let (begun, mut is_begun) = mpsc::channel(1);
+    let never = get(move || {
+        let begun = begun.clone();
+        async move {
+            begun.send(()).await.expect("the test waits");
+            std::future::pending::<()>().await;
+        }
+    });
+    let limits = Limits { stop_timeout: Duration::from_millis(100), ..LIMITS };
+    let (mut caller, stop, server) = listen(Router::new().route("/", never), limits).await;
+    caller.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    is_begun.recv().await.expect("a request");
+    stop.cancel();
+    assert_eq!(server.await.expect("no panic"), Ok(()));
+    caller.ended().await;
+    assert_eq!(is_begun.recv().await, None, "what it asked for is dropped");
 }

@@ -226,7 +226,12 @@ pub fn payload(changes: &[Value]) -> Value {
 
 /// `X-Hub-Signature-256` of a body.
 pub fn signature(body: &[u8]) -> String {
-    let mac = Hmac::<Sha256>::new_from_slice(APP_SECRET.as_bytes()).expect("a key").chain_update(body);
+    signature_with(APP_SECRET, body)
+}
+
+/// The same with another secret.
+pub fn signature_with(app_secret: &str, body: &[u8]) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(app_secret.as_bytes()).expect("a key").chain_update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 

@@ -12,9 +12,12 @@ mod redis_url;
 
 use std::{collections::HashMap, env, fmt, fs, net::SocketAddr, path::Path, time::Duration};
 
-pub use redis_url::{BadRedisUrl, RedisUrl};
+pub use redis_url::RedisUrl;
 
-use crate::domain::{BusinessId, LineId, Secret, WabaId};
+use crate::{
+    domain::{BusinessId, LineId, Secret, WabaId},
+    store::deployment::Certificates,
+};
 
 /// The defaults: every key, commented.
 pub const DEFAULTS: &str = include_str!("../../config/pregon.toml");
@@ -55,6 +58,8 @@ pub struct Config {
 pub struct RedisConfig {
     /// Where the work is kept.
     pub url: RedisUrl,
+    /// For TLS.
+    pub certificates: Certificates,
     /// First word of every key: 1 to 32 of `a-z0-9-_`.
     pub namespace: String,
     /// How long a command may take.

@@ -57,8 +57,8 @@ pub struct Limits {
     pub stop_timeout: Duration,
 }
 
-/// Answers requests on `listener` until `stop`, and ends when those are answered that had begun, or dropped. Requests have the address
-/// of their client as a [`ConnectInfo`]. `open` shows how many connections there are.
+/// Answers requests on `listener` until `stop`, and ends when those are answered that had begun, or dropped. Requests
+/// have the address of their client as a [`ConnectInfo`]. `open` shows how many connections there are.
 ///
 /// Errors: none. A connection that fails ends alone.
 pub async fn serve(

@@ -33,14 +33,18 @@ use std::{
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest as _, Query, Request, State, rejection::QueryRejection},
+    body::Body,
+    extract::{Query, Request, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tracing::{error, info, warn};
 
 use self::{
@@ -59,6 +63,9 @@ use crate::{
 
 /// How long a body may take to arrive. Meta sends it at once.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of all bodies that are read or wait for Redis at once. Anybody can send one that is only then found to be not
+/// signed. Further ones are answered 503, and Meta delivers them again. It has room for the largest that may be configured.
+const BODIES_BYTES_MAX: usize = 64 << 20;
 
 /// Redis did not do its part. What was asked for may have happened, or not: do it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +115,8 @@ struct Shared {
     verify_token: SecretDigest,
     verifier: Verifier,
     body_bytes_max: usize,
+    /// A permit for each byte.
+    room: Semaphore,
     receiver: Receiver,
     /// The last one was not taken: said once, not for each.
     refusing: AtomicBool,
@@ -133,14 +142,14 @@ impl WebhookState {
             Ok(())
         };
         let (verify_token, refusing) = (SecretDigest::of(verify_token.expose()), AtomicBool::new(false));
-        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, receiver, refusing })), task)
+        let room = Semaphore::new(BODIES_BYTES_MAX);
+        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, room, receiver, refusing })), task)
     }
 }
 
 /// `GET` and `POST /webhooks/meta`.
 pub fn router(state: WebhookState) -> Router {
-    let limit = DefaultBodyLimit::max(state.0.body_bytes_max);
-    Router::new().route("/webhooks/meta", get(handshake).post(receive)).layer(limit).with_state(state)
+    Router::new().route("/webhooks/meta", get(handshake).post(receive)).with_state(state)
 }
 
 #[derive(Default, Deserialize)]
@@ -179,9 +188,12 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
     let Some(signature) = header.and_then(Signature::read) else {
         return unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED);
     };
-    let body = match timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(rejection)) => return unread(WebhookResult::Refused, rejection.status()),
+    let (body, _room) = match timeout(BODY_TIMEOUT, shared.read(request.into_body())).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(StatusCode::SERVICE_UNAVAILABLE)) => {
+            return unread(WebhookResult::Unavailable, StatusCode::SERVICE_UNAVAILABLE);
+        }
+        Ok(Err(status)) => return unread(WebhookResult::Refused, status),
         Err(_) => return unread(WebhookResult::Refused, StatusCode::REQUEST_TIMEOUT),
     };
     if !shared.verifier.accepts(&signature, &body) {
@@ -208,5 +220,25 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
             }
             StatusCode::SERVICE_UNAVAILABLE
         }
+    }
+}
+
+impl Shared {
+    /// A body, and the room that it takes for as long as it is there.
+    ///
+    /// Errors: the status to answer with.
+    async fn read(&self, mut body: Body) -> Result<(Vec<u8>, SemaphorePermit<'_>), StatusCode> {
+        let full = |_| StatusCode::SERVICE_UNAVAILABLE;
+        let (mut bytes, mut room) = (Vec::new(), self.room.try_acquire_many(0).map_err(full)?);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
+            if bytes.len() + data.len() > self.body_bytes_max {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            let n = u32::try_from(data.len()).map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+            room.merge(self.room.try_acquire_many(n).map_err(full)?);
+            bytes.extend_from_slice(&data);
+        }
+        Ok((bytes, room))
     }
 }

@@ -3,11 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::cmd;
+use futures_util::future::select_all;
 use serde_json::{Value, json};
 
 use crate::{
     kit::{Worker, csv, draft, head},
-    support::until,
+    support::{hooks::signature, until},
 };
 
 /// Deeper than any stack.
@@ -86,6 +87,27 @@ async fn a_job_that_is_nested_without_end_is_a_dead_letter_and_the_next_one_is_t
     for (_, letter) in dead {
         assert_eq!(letter["code"], "job-unreadable", "{}", letter["reason"]);
     }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_of_strangers_take_a_bounded_amount_of_memory() {
+    let worker = Worker::start(|_| ()).await;
+    // Signed, as it seems until their last byte.
+    let signed = format!("x-hub-signature-256: {}", signature(b"another body"));
+    let head = format!("POST /webhooks/meta HTTP/1.1\r\nhost: a\r\n{signed}\r\ncontent-length: 4000000\r\n\r\n");
+    let almost = [head.as_bytes(), &[b' '; 3_999_999]].concat();
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(worker.connect().await);
+        strangers.last_mut().expect("the new one").send(&almost).await;
+    }
+    let answers = strangers.iter_mut().map(|stranger| Box::pin(stranger.answer()));
+    let (refused, ..) = select_all(answers).await;
+    assert_eq!(refused.map(|answer| answer.status), Some(503), "so Meta delivers again what is its");
+    worker.is_well().await;
+    drop(strangers);
+    until("there is room again", async || worker.webhook(&[b' '; 1_000_000]).await == 200).await;
     worker.stop().await;
 }
 

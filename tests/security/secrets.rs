@@ -57,7 +57,7 @@ async fn a_key_is_changed_without_a_gap() {
     worker.stop().await;
 }
 
-/// Everything that was logged on this thread.
+/// Everything that is logged in this process.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -71,13 +71,14 @@ impl Write for Log {
     }
 }
 
-/// Everything of this test runs on its own thread, and so does its log.
+/// Its log is that of the whole process: what the tests beside it do is looked at too.
 #[tokio::test]
 async fn no_secret_and_no_phone_number_is_in_the_log_or_in_an_answer() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(move || writer.clone());
-    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false);
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).expect("the only one of this process");
     let mut worker = Worker::start(|_| ()).await;
     let http = http_client();
     let mut answers = String::new();
@@ -90,8 +91,9 @@ async fn no_secret_and_no_phone_number_is_in_the_log_or_in_an_answer() {
     let base = worker.url("");
     let call = |method: Method, path: &str| http.request(method, format!("{base}{path}")).bearer_auth(KEY);
 
-    assert_eq!(ask(call(Method::GET, "/v1/lines").bearer_auth("k-guessed")).await.0, 401);
-    assert_eq!(ask(call(Method::POST, "/v1/nowhere").bearer_auth("k-guessed")).await.0, 401);
+    for path in ["/v1/lines", "/v1/nowhere"] {
+        assert_eq!(ask(http.post(worker.url(path)).bearer_auth("k-guessed")).await.0, 401);
+    }
     let created = ask(call(Method::POST, "/v1/campaigns").json(&draft(json!([])))).await.1;
     let created: serde_json::Value = serde_json::from_str(&created).expect("JSON");
     let campaign = format!("/v1/campaigns/{}", created["id"].as_str().expect("an id"));
@@ -119,7 +121,13 @@ async fn no_secret_and_no_phone_number_is_in_the_log_or_in_an_answer() {
     worker.stop().await;
 
     let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
-    for line in ["call refused", "caller=\"whole\"", "handshake", "redis is not available"] {
+    for line in [
+        "call refused",
+        "caller=\"whole\" method=GET",
+        "caller=\"whole\" method=POST",
+        "handshake",
+        "redis is not available",
+    ] {
         assert!(log.contains(line), "it is a log of what happened: {line} is not in\n{log}");
     }
     for secret in [KEY, "k-guessed", APP_SECRET, VERIFY_TOKEN, "verify-guessed", "token-2001", "token-of-a-stranger"] {

@@ -134,12 +134,12 @@ fn innermost(error: &dyn Error) -> String {
 fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // An error of the system's kind hands on the causes of what it wraps, and not that itself.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
-        if let Some(error @ rustls::Error::InvalidCertificate(_)) = wrapped.or_else(|| error.downcast_ref()) {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
             return Some(error.to_string());
         }
-        cause = error.source();
+        // An error of the system's kind hands on the cause of what it wraps, and not that itself.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
     }
     None
 }

@@ -103,7 +103,17 @@ impl Stage {
         let sizes = Arc::new(Lock::new(Vec::new()));
         let disk = Disk { file: append_only_file(&server), server };
         let watching = tokio::spawn(watch(disk.file.clone(), sizes.clone()));
-        let stage = Self { redis: Mutex::new(disk), meta, posts, network, front, installation, fsync, sizes, watching };
+        let stage = Self {
+            redis: Mutex::new(disk),
+            meta,
+            posts,
+            _network: network,
+            front,
+            installation,
+            fsync,
+            sizes,
+            watching,
+        };
         stage.configure(&*stage.redis.lock().await).await;
         for number in 0..stage.posts.len() {
             stage.start_worker(number).await;

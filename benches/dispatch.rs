@@ -114,6 +114,7 @@ async fn dispatch(url: &str, n: u64) -> (f64, f64) {
     let redis = PrivateRedis::start(dir.path()).await.expect("a redis-server");
     let address = Address {
         url: redis.url().to_owned(),
+        certificates: Default::default(),
         namespace: "pregon".to_owned(),
         timeout: Duration::from_secs(5),
         connections: 16,

@@ -140,6 +140,7 @@ impl Service {
         };
         let address = Address {
             url,
+            certificates: config.redis.certificates.clone(),
             namespace: config.redis.namespace.clone(),
             timeout: config.redis.timeout,
             connections: config.redis.pool,

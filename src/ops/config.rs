@@ -19,9 +19,12 @@ use std::{
     time::Duration,
 };
 
-pub use redis_url::{BadRedisUrl, RedisUrl};
+pub use redis_url::RedisUrl;
 
-use crate::domain::{BusinessId, LineId, Secret, SecretDigest, WabaId};
+use crate::{
+    domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
+    store::deployment::Certificates,
+};
 
 /// The defaults: every key, commented.
 pub const DEFAULTS: &str = include_str!("../../config/pregon.toml");
@@ -64,6 +67,8 @@ pub struct Config {
 pub struct RedisConfig {
     /// Where the work is kept.
     pub url: RedisUrl,
+    /// For TLS.
+    pub certificates: Certificates,
     /// First word of every key: 1 to 32 of `a-z0-9-_`.
     pub namespace: String,
     /// How long a command may take.

@@ -7,6 +7,7 @@ pub mod campaigns;
 pub mod chunk;
 pub mod clock;
 mod connection;
+pub mod deployment;
 pub mod duty;
 pub mod jobs;
 pub mod keys;

@@ -70,6 +70,7 @@ impl Api {
         let redis = TestRedis::start().await;
         let address = Address {
             url: redis.url().to_owned(),
+            certificates: Default::default(),
             namespace: "test".into(),
             timeout: Duration::from_secs(5),
             connections: 8,

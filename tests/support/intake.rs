@@ -93,6 +93,7 @@ impl World {
 pub async fn intake(url: &str) -> Intake {
     let address = Address {
         url: url.to_owned(),
+        certificates: Default::default(),
         namespace: "pregon".to_owned(),
         timeout: Duration::from_secs(20),
         connections: 8,

@@ -27,6 +27,7 @@ use super::redis::TestRedis;
 pub fn address(redis: &TestRedis) -> Address {
     Address {
         url: redis.url().to_owned(),
+        certificates: Default::default(),
         namespace: "pregon".to_owned(),
         timeout: Duration::from_secs(2),
         connections: 8,

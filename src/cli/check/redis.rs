@@ -40,8 +40,13 @@ async fn program(config: &RedisConfig) -> Check {
 }
 
 async fn server(config: &RedisConfig, url: &str) -> Vec<Check> {
-    let address =
-        Address { url: url.to_owned(), namespace: config.namespace.clone(), timeout: config.timeout, connections: 1 };
+    let address = Address {
+        url: url.to_owned(),
+        certificates: config.certificates.clone(),
+        namespace: config.namespace.clone(),
+        timeout: config.timeout,
+        connections: 1,
+    };
     let found = async {
         // This checks the version, and that scripts may be loaded.
         let store = Store::connect(&address).await?;

@@ -11,6 +11,7 @@ use super::{
     TlsConfig, WabaConfig, WebhookConfig,
     reader::{Environment, Problems, Section},
 };
+use crate::store::deployment::Certificates;
 
 /// Prefix of the variables that set a key.
 const PREFIX: &str = "PREGON__";
@@ -79,6 +80,7 @@ fn whole(mut root: Section<'_>) -> Config {
 fn redis(mut section: Section<'_>) -> RedisConfig {
     let config = RedisConfig {
         url: redis_url(&mut section),
+        certificates: certificates(&mut section),
         namespace: section
             .parsed("namespace", "1 to 32 of a-z, 0-9, - and _", |text| {
                 let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
@@ -90,6 +92,15 @@ fn redis(mut section: Section<'_>) -> RedisConfig {
     };
     section.finish();
     config
+}
+
+fn certificates(section: &mut Section<'_>) -> Certificates {
+    let mut file = |key| section.text(key).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let (ca, certificate, key) = (file("ca"), file("client_certificate"), file("client_key"));
+    if certificate.is_some() != key.is_some() {
+        section.problem("client_certificate", "must be given together with redis.client_key");
+    }
+    Certificates { ca, client: certificate.zip(key) }
 }
 
 /// A URL with a password is a secret, and held to the same rule: not written in the file.
@@ -288,6 +299,11 @@ fn relations(config: &Config, problems: &Problems) {
         &["redis.timeout", "dispatch.lease"],
         redis.timeout * 3 <= dispatch.lease,
         "must be at most a third of dispatch.lease, so that a renewal that fails can be tried again in time",
+    );
+    problems.relation(
+        &["redis.url", "redis.ca", "redis.client_certificate"],
+        redis.certificates.is_empty() || redis.url.uses_tls(),
+        "must be a rediss URL where redis.ca or redis.client_certificate is given, or they would be without effect",
     );
     problems.relation(
         &["graph.connect_timeout", "graph.timeout"],

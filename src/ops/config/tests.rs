@@ -83,9 +83,11 @@ fn the_examples_in_the_defaults_are_good() {
                 format!("webhook.{key} = {value}\n")
             }
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
+            Some((key @ ("ca" | "client_certificate" | "client_key"), value)) => format!("redis.{key} = {value}\n"),
             _ => format!("{line}\n"),
         })
         .collect();
+    let example = format!("redis.url = \"rediss://redis\"\n{example}");
     let config = read::config("example", &example, &HashMap::new(), &environment).expect("the commented examples");
     assert_eq!(config.lines[0].name, "sales");
     assert!(config.http.tls.is_some());
@@ -279,24 +281,32 @@ fn two_callers_never_share_a_key() {
 }
 
 #[test]
-fn the_kinds_of_redis_that_are_not_built_in_are_refused_by_name() {
+fn every_kind_of_redis_can_be_named() {
     let of = |url: &str| format!("[redis]\nurl = {url:?}");
-    for (url, name) in [
-        ("rediss://redis:6379", "Redis over TLS (rediss://)"),
-        ("redis+cluster://h1,h2", "Redis Cluster (redis+cluster://)"),
-        ("redis+sentinel://h1,h2/service", "Redis Sentinel (redis+sentinel://)"),
+    for (url, shown) in [
+        ("rediss://redis", "redis at redis:6379"),
+        ("redis+cluster://h1,h2:7000", "redis cluster at h1:6379, h2:7000"),
+        ("rediss+sentinel://h1,h2/main", "redis service main of the sentinels at h1:26379, h2:26379"),
     ] {
-        assert_eq!(
-            problem(&of(url)),
-            format!("redis.url names {name}, which this version cannot use: give redis:// or spawn:DIR")
-        );
+        let config = Config::from_toml(&of(url)).expect("a kind of Redis");
+        assert_eq!((&config.redis.url, config.redis.url.to_string().as_str()), (&RedisUrl::Server(url.into()), shown));
     }
     for url in ["http://redis", "redis:6379", "spawn:", "redis://"] {
         let told = problems(&of(url));
         assert!(told[0].starts_with("redis.url is not of the form"), "{url}: {told:?}");
     }
+    assert!(problem(&of("redis+sentinel://h1,h2")).starts_with("redis.url names no service"));
     let config = Config::from_toml(&of("spawn:./data")).expect("a private server");
     assert_eq!(config.redis.url, RedisUrl::Spawn("./data".into()));
+}
+
+#[test]
+fn certificates_are_for_a_redis_over_tls() {
+    let config = Config::from_toml("[redis]\nurl = \"rediss://h\"\nca = \"/etc/ca.pem\"").expect("an authority");
+    assert_eq!(config.redis.certificates, Certificates { ca: Some("/etc/ca.pem".into()), client: None });
+    assert!(problem("[redis]\nca = \"/etc/ca.pem\"").starts_with("redis.url must be a rediss URL"));
+    let told = problem("[redis]\nurl = \"rediss://h\"\nclient_certificate = \"/c.pem\"");
+    assert_eq!(told, "redis.client_certificate must be given together with redis.client_key");
 }
 
 #[test]

@@ -1,0 +1,298 @@
+//! The kinds of Redis that `redis.url` can name, and how their servers are reached.
+//!
+//! Never: connects, or shows a password.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use deadpool_redis::redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, TlsCertificates,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
+/// Where servers and sentinels listen if a URL does not say it.
+const SERVER_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26_379;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// A Redis to connect to: its servers, and how each of them is talked to.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// How its servers are found.
+    pub kind: Kind,
+    /// User, password, database, TLS; and the address of the one server, where there is one.
+    server: ConnectionInfo,
+}
+
+/// How the servers of a deployment are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// There is one, and its place is known.
+    One,
+    /// By asking any node of a cluster; at first these.
+    Cluster(Vec<Place>),
+    /// By asking sentinels for the master of a service.
+    Sentinel {
+        /// The sentinels.
+        sentinels: Vec<Place>,
+        /// What they call the service.
+        service: String,
+    },
+}
+
+/// Certificates for a Redis over TLS: files in PEM form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// Of the authorities that its servers must have theirs of, instead of those that this system trusts.
+    pub ca: Option<PathBuf>,
+    /// Our own, with its private key, where the servers ask for one.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Certificates {
+    /// None are given.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Errors: a sentence about the file that is at fault.
+    fn read(&self) -> Result<TlsCertificates, String> {
+        let file = |path: &Path| fs::read(path).map_err(|error| format!("{} can't be read: {error}", path.display()));
+        let certificates = |path: &PathBuf| {
+            let pem = file(path)?;
+            match CertificateDer::pem_slice_iter(&pem).next() {
+                Some(Ok(_)) => Ok(pem),
+                _ => Err(format!("{} holds no certificate in PEM form", path.display())),
+            }
+        };
+        let client = self.client.as_ref().map(|(certificate, key)| {
+            Ok::<_, String>(ClientTlsConfig { client_cert: certificates(certificate)?, client_key: file(key)? })
+        });
+        Ok(TlsCertificates {
+            client_tls: client.transpose()?,
+            root_cert: self.ca.as_ref().map(certificates).transpose()?,
+        })
+    }
+}
+
+/// The text is no URL of a Redis. It is not shown: it may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadUrl {
+    /// Of no known form.
+    #[error(
+        "is not of the form redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, \
+         redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB (each with rediss for TLS), redis+unix:///PATH or spawn:DIR"
+    )]
+    Unreadable,
+    /// A cluster with a path.
+    #[error("names a database, and a cluster has none: end it after the last HOST:PORT")]
+    Database,
+    /// Sentinels without a service.
+    #[error("names no service: redis+sentinel://HOST:PORT,HOST:PORT/SERVICE, as sentinel.conf calls it")]
+    Service,
+}
+
+impl Deployment {
+    /// User and password, or a password alone, are in the URL.
+    pub fn has_password(&self) -> bool {
+        self.server.redis_settings().password().is_some()
+    }
+
+    /// Whether its servers are reached over TLS.
+    pub fn uses_tls(&self) -> bool {
+        matches!(self.server.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// The same deployment with `certificates`.
+    ///
+    /// Errors: a sentence about the file that is at fault.
+    pub(super) fn with(self, certificates: &Certificates) -> Result<Self, String> {
+        if certificates.is_empty() {
+            return Ok(self);
+        }
+        let client = Client::build_with_tls(self.server, certificates.read()?);
+        let server = client.map_err(|error| format!("the certificates can't be used: {error}"))?;
+        Ok(Self { server: server.get_connection_info().clone(), ..self })
+    }
+
+    /// How the one server of [`Kind::One`] is reached.
+    pub(super) fn server(&self) -> ConnectionInfo {
+        self.server.clone()
+    }
+
+    /// How the server at `place` is reached.
+    pub(super) fn server_at(&self, place: &Place) -> ConnectionInfo {
+        let mut address = self.server.addr().clone();
+        match &mut address {
+            ConnectionAddr::TcpTls { host, port, .. } | ConnectionAddr::Tcp(host, port) => {
+                host.clone_from(&place.host);
+                *port = place.port;
+            }
+            _ => {}
+        }
+        self.server.clone().set_addr(address)
+    }
+}
+
+impl FromStr for Deployment {
+    type Err = BadUrl;
+
+    fn from_str(url: &str) -> Result<Self, BadUrl> {
+        let (scheme, rest) = url.split_once("://").ok_or(BadUrl::Unreadable)?;
+        let tls = scheme.starts_with("rediss");
+        match scheme {
+            // `#insecure` would trust any certificate: the crate knows it, we do not.
+            "redis" | "rediss" | "redis+unix" if !rest.contains('#') => {
+                let server = url.into_connection_info().map_err(|_| BadUrl::Unreadable)?;
+                Ok(Self { kind: Kind::One, server })
+            }
+            "redis+cluster" | "rediss+cluster" => {
+                let (login, nodes, path) = parts(rest, SERVER_PORT).ok_or(BadUrl::Unreadable)?;
+                if !path.is_empty() {
+                    return Err(BadUrl::Database);
+                }
+                Ok(Self { server: server(tls, login, &nodes, "")?, kind: Kind::Cluster(nodes) })
+            }
+            "redis+sentinel" | "rediss+sentinel" => {
+                let (login, sentinels, path) = parts(rest, SENTINEL_PORT).ok_or(BadUrl::Unreadable)?;
+                let (service, database) = path.split_once('/').unwrap_or((path, ""));
+                if service.is_empty() {
+                    return Err(BadUrl::Service);
+                }
+                let server = server(tls, login, &sentinels, database)?;
+                Ok(Self { server, kind: Kind::Sentinel { sentinels, service: service.to_owned() } })
+            }
+            _ => Err(BadUrl::Unreadable),
+        }
+    }
+}
+
+/// User and password, places and path of a URL that may name several hosts.
+fn parts(rest: &str, port: u16) -> Option<(&str, Vec<Place>, &str)> {
+    let (login, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let places = hosts.split(',').map(|host| place(host, port)).collect::<Option<Vec<_>>>()?;
+    Some((login, places, path.trim_end_matches('/')))
+}
+
+fn place(text: &str, port: u16) -> Option<Place> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, port),
+        Some((host, rest)) => (host, rest.strip_prefix(':')?.parse().ok()?),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (text, port),
+        },
+    };
+    let good = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+    (!host.is_empty() && host.chars().all(good)).then(|| Place { host: host.to_owned(), port })
+}
+
+/// What is common to the servers, as the redis crate reads it from the URL of one.
+fn server(tls: bool, login: &str, places: &[Place], database: &str) -> Result<ConnectionInfo, BadUrl> {
+    let (scheme, at) = (if tls { "rediss" } else { "redis" }, if login.is_empty() { "" } else { "@" });
+    let first = places.first().ok_or(BadUrl::Unreadable)?;
+    let url = format!("{scheme}://{login}{at}{first}/{database}");
+    url.into_connection_info().map_err(|_| BadUrl::Unreadable)
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// The places without user, password and database: what an operator needs to know, and nothing secret.
+impl fmt::Display for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |places: &[Place]| places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ");
+        match &self.kind {
+            Kind::One => write!(f, "redis at {}", self.server.addr()),
+            Kind::Cluster(nodes) => write!(f, "redis cluster at {}", list(nodes)),
+            Kind::Sentinel { sentinels, service } => {
+                write!(f, "redis service {service} of the sentinels at {}", list(sentinels))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> Deployment {
+        url.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    fn place(host: &str, port: u16) -> Place {
+        Place { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn each_kind_of_url_names_its_servers_and_hides_its_password() {
+        for (url, kind, shown, tls) in [
+            ("redis://h:1/3", Kind::One, "redis at h:1", false),
+            ("rediss://u:p@h", Kind::One, "redis at h:6379", true),
+            ("redis+unix:///tmp/r.sock", Kind::One, "redis at /tmp/r.sock", false),
+            (
+                "redis+cluster://u:p@h1:1,h2",
+                Kind::Cluster(vec![place("h1", 1), place("h2", 6379)]),
+                "redis cluster at h1:1, h2:6379",
+                false,
+            ),
+            ("rediss+cluster://[::1]:7/", Kind::Cluster(vec![place("::1", 7)]), "redis cluster at [::1]:7", true),
+            (
+                "redis+sentinel://:p@s1,s2:2/main/3",
+                Kind::Sentinel { sentinels: vec![place("s1", 26_379), place("s2", 2)], service: "main".into() },
+                "redis service main of the sentinels at s1:26379, s2:2",
+                false,
+            ),
+        ] {
+            let read = read(url);
+            assert_eq!((&read.kind, read.to_string().as_str(), read.uses_tls()), (&kind, shown, tls), "{url}");
+            assert_eq!(read.has_password(), url.contains('@'), "{url}");
+            assert!(!format!("{read:?}").contains("\"p\""), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn user_password_database_and_tls_hold_for_every_server() {
+        let read = read("rediss+sentinel://u%40x:p%3A1@s1,s2/main/3");
+        let server = read.server_at(&place("10.0.0.7", 6380));
+        assert_eq!(server.addr().to_string(), "10.0.0.7:6380");
+        let settings = server.redis_settings();
+        assert_eq!((settings.username(), settings.password(), settings.db()), (Some("u@x"), Some("p:1"), 3));
+        assert!(matches!(server.addr(), ConnectionAddr::TcpTls { insecure: false, .. }));
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_redis_is_told() {
+        for (url, error) in [
+            ("redis:6379", BadUrl::Unreadable),
+            ("http://redis", BadUrl::Unreadable),
+            ("redis://", BadUrl::Unreadable),
+            ("rediss://h#insecure", BadUrl::Unreadable),
+            ("redis+cluster://", BadUrl::Unreadable),
+            ("redis+cluster://h1:x,h2", BadUrl::Unreadable),
+            ("redis+cluster://h1,,h2", BadUrl::Unreadable),
+            ("redis+cluster://h1/2", BadUrl::Database),
+            ("redis+sentinel://h1,h2", BadUrl::Service),
+            ("redis+sentinel://h1/main/x", BadUrl::Unreadable),
+            ("redis+sentinel+tls://h1/main", BadUrl::Unreadable),
+        ] {
+            assert_eq!(url.parse::<Deployment>().expect_err(url), error, "{url}");
+        }
+    }
+}

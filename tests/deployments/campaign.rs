@@ -1,0 +1,86 @@
+//! A campaign that runs while its servers come and go, and what must hold at its end.
+
+use std::{collections::HashMap, time::Duration};
+
+use pregon::{
+    dispatch::Settings,
+    domain::{CampaignId, CampaignState, Line, OnDoubt, State},
+    store::{Address, Store, campaigns::CampaignRecord, deployment::Certificates},
+};
+
+use crate::support::{
+    hostile::{Calm, Meta},
+    world::{self, TestWorker},
+};
+
+/// A store's address of `url`.
+pub fn address(url: String) -> Address {
+    Address {
+        url,
+        certificates: Certificates::default(),
+        namespace: "pregon".to_owned(),
+        timeout: Duration::from_secs(1),
+        connections: 8,
+    }
+}
+
+/// A campaign under way, with two workers.
+pub struct Running {
+    pub store: Store,
+    pub meta: Meta,
+    pub id: CampaignId,
+    workers: Vec<TestWorker>,
+    recipients: u64,
+}
+
+impl Running {
+    /// Launches a campaign with `recipients` on `lines`, each with its rate.
+    pub async fn start(address: &Address, lines: &[(&str, f64)], recipients: u64) -> Self {
+        let meta = Meta::start(Calm { latency: Duration::from_millis(5) }, crate::support::seed());
+        let store = Store::connect(address).await.expect("a store");
+        let ids: Vec<&str> = lines.iter().map(|(id, _)| *id).collect();
+        let id = world::campaign(&store, &ids, recipients, OnDoubt::Hold).await;
+        let lines: Vec<Line> = lines.iter().map(|&(id, rate)| world::line(id, rate)).collect();
+        let mut workers = Vec::new();
+        for name in ["w1", "w2"] {
+            workers.push(TestWorker::start_on(name, address.clone(), &meta.url(), &lines, settings()).await);
+        }
+        world::launch(&store, id).await;
+        Self { store, meta, id, workers, recipients }
+    }
+
+    /// Waits until Meta has had so many requests.
+    pub async fn sent(&self, requests: usize) {
+        crate::support::until("messages are sent", async || self.meta.requests() >= requests).await;
+    }
+
+    /// Waits for the end of the campaign: nobody was lost, nobody got two messages, and the counts fit a recount and what Meta
+    /// saw.
+    pub async fn ends_well(self) -> CampaignRecord {
+        crate::support::until("the campaign is completed", async || {
+            matches!(self.store.campaign(self.id).await, Ok(Some(record)) if record.state == CampaignState::Completed)
+        })
+        .await;
+        for worker in self.workers {
+            worker.stop().await;
+        }
+        let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
+        let mut messages: HashMap<String, u64> = HashMap::new();
+        for arrival in self.meta.arrivals() {
+            *messages.entry(arrival.to).or_default() += 1;
+        }
+        let twice: Vec<_> = messages.iter().filter(|(_, n)| **n > 1).collect();
+        assert!(twice.is_empty(), "sent twice: {twice:?}");
+        let counts = world::counts(&self.store, &record).await;
+        assert_eq!(counts.by_state, world::recount(&self.store, &record).await);
+        assert_eq!((record.numbers, counts.recipients), (self.recipients, self.recipients), "lost");
+        let (accepted, unknown) = (counts.by_state[&State::Accepted], counts.by_state[&State::Unknown]);
+        assert_eq!(accepted + unknown, self.recipients, "{:?}", counts.by_state);
+        assert!(messages.len() as u64 >= accepted, "{} got a message, {accepted} were accepted", messages.len());
+        record
+    }
+}
+
+fn settings() -> Settings {
+    Settings { in_flight_max: 256, ..world::settings() }
+}

@@ -1,0 +1,176 @@
+//! Servers of Redis as a test wants them. They end with the test, also where it is killed.
+//!
+//! `PREGON_TEST_REDIS_SERVER` names the program, `redis-server` without it: `valkey-server`, or the path of another version.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, cmd};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, ChildStdin, Command},
+};
+
+use crate::support;
+
+/// Ports of nodes; those of their bus are 10,000 above. Below what the system gives out by itself.
+const PORTS: std::ops::Range<u16> = 11_000..22_000;
+
+/// Runs the server until it ends, or the pipe of standard input closes.
+const SUPERVISOR: &str = r#"
+"$@" </dev/null >/dev/null 2>&1 & server=$!
+echo "$server"
+exec >&-
+read -r _
+kill -9 "$server"
+"#;
+
+/// A server that runs.
+pub struct RedisServer {
+    pub port: u16,
+    arguments: Vec<String>,
+    dir: TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    pid: u32,
+    /// Closed, it ends the server.
+    _pipe: ChildStdin,
+    _supervisor: Child,
+}
+
+impl RedisServer {
+    /// Starts one with an append-only file on a port of its own, which stands for `PORT` in `arguments` as its directory does
+    /// for `DIR`.
+    pub async fn start(arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let fill = |text: &&str| {
+            text.replace("PORT", &port.to_string()).replace("DIR", dir.path().to_str().expect("a plain path"))
+        };
+        let arguments = arguments.iter().map(fill).collect();
+        let mut server = Self { port, arguments, dir, running: None };
+        server.run().await;
+        server
+    }
+
+    /// A plain one, with further arguments.
+    pub async fn plain(arguments: &[&str]) -> Self {
+        let base = ["--port", "PORT", "--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0"];
+        Self::start(&[base.as_slice(), arguments].concat()).await
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it again, on the data that it left.
+    pub async fn run(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let mut supervisor = Command::new("sh")
+            .args(["-c", SUPERVISOR, "sh"])
+            .arg(program())
+            .args(&self.arguments)
+            .arg("--dir")
+            .arg(self.dir.path())
+            .arg("--logfile")
+            .arg(self.log())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        let (pipe, output) = (supervisor.stdin.take().expect("piped"), supervisor.stdout.take().expect("piped"));
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).await.expect("its process id");
+        let pid = line.trim().parse().expect("its process id");
+        self.running = Some(Running { pid, _pipe: pipe, _supervisor: supervisor });
+        support::until("the server listens", async || {
+            tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok()
+        })
+        .await;
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// Ends it as a crash would.
+    pub async fn kill(&mut self) {
+        self.signal("KILL").await;
+        self.running = None;
+        support::until("the server is gone", async || {
+            tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err()
+        })
+        .await;
+    }
+
+    /// `STOP`: it stands still; `CONT`: it goes on.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.running.as_ref().expect("it runs").pid;
+        let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().await.expect("kill");
+        assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    /// Asks it, over a connection of its own.
+    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        let patience = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(Duration::from_secs(5)));
+        let client = Client::open(format!("redis://{}", self.address()))?;
+        command.query_async(&mut client.get_multiplexed_async_connection_with_config(&patience).await?).await
+    }
+
+    /// Asks it words that it answers well.
+    pub async fn tell<T: FromRedisValue>(&self, words: &str) -> T {
+        self.ask(&words_of(words)).await.unwrap_or_else(|error| panic!("{words} at {}: {error}", self.port))
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the log of the server at {}:", self.port);
+            lines[lines.len().saturating_sub(12)..].iter().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+/// A command, by its words.
+pub fn words_of(words: &str) -> Cmd {
+    let mut words = words.split(' ');
+    let mut command = cmd(words.next().expect("a word"));
+    words.for_each(|word| {
+        command.arg(word);
+    });
+    command
+}
+
+fn program() -> String {
+    std::env::var("PREGON_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
+}
+
+fn free_port() -> u16 {
+    let is_free = |port: u16| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 10_000)).is_ok()
+    };
+    loop {
+        let port = rand::random_range(PORTS);
+        if is_free(port) {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! TLS with an authority of our own, and a user who may do what Pregón needs and nothing else.
+
+use std::{fs, path::PathBuf};
+
+use pregon::store::{Store, StoreError, deployment::Certificates};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+use crate::{
+    campaign::{Running, address},
+    servers::RedisServer,
+};
+
+/// What docs/architecture.md tells to give to the user of Pregón.
+const RIGHTS: &str = "~pregon:* resetchannels -@all +@read +@write +@connection +@transaction -@dangerous \
+                      +evalsha +script|load +time +info";
+
+/// An authority, with certificates of a server and of a client.
+struct Authority {
+    dir: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        // A certificate whose subject is its issuer counts as one that nobody else signed.
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(dir.path().join("ca.pem"), certificate.pem()).expect("written");
+        let issuer = Issuer::new(params, key);
+        for name in ["server", "client"] {
+            let key = KeyPair::generate().expect("a key");
+            let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+            let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+            fs::write(dir.path().join(format!("{name}.pem")), certificate.pem()).expect("written");
+            fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).expect("written");
+        }
+        Self { dir }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A server that shows its certificate, and lets in whom `auth_clients` says.
+    async fn server(&self, auth_clients: &str) -> RedisServer {
+        let users = format!("user default off\nuser pregon on >s3cret {RIGHTS}\n");
+        fs::write(self.file("users.acl"), users).expect("written");
+        let path = |name: &str| self.file(name).to_str().expect("a plain path").to_owned();
+        let (certificate, key, ca, users) = (path("server.pem"), path("server.key"), path("ca.pem"), path("users.acl"));
+        #[rustfmt::skip]
+        let arguments = [
+            "--port", "0", "--tls-port", "PORT", "--appendonly", "yes", "--save", "", "--aclfile", &users,
+            "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca,
+            "--tls-auth-clients", auth_clients,
+        ];
+        RedisServer::start(&arguments).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_runs_over_tls_as_a_user_with_few_rights() {
+    let authority = Authority::new();
+    let server = authority.server("yes").await;
+    let mut address = address(format!("rediss://pregon:s3cret@{}", server.address()));
+    address.certificates = Certificates {
+        ca: Some(authority.file("ca.pem")),
+        client: Some((authority.file("client.pem"), authority.file("client.key"))),
+    };
+    let campaign = Running::start(&address, &[("3001", 2_000.0), ("3002", 2_000.0)], 3_000).await;
+    campaign.ends_well().await;
+}
+
+#[tokio::test]
+async fn a_server_that_can_not_be_trusted_gets_no_password() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = authority.server("no").await;
+    let url = format!("rediss://pregon:s3cret@{}", server.address());
+    let connect = async |ca: Option<PathBuf>| {
+        let mut address = address(url.clone());
+        address.certificates.ca = ca;
+        Store::connect(&address).await.map(drop)
+    };
+    connect(Some(authority.file("ca.pem"))).await.expect("our own authority");
+    for ca in [None, Some(other.file("ca.pem"))] {
+        let error = connect(ca.clone()).await.expect_err("a certificate of nobody we know");
+        assert!(matches!(error, StoreError::Unavailable(_)), "{ca:?}: {error:?}");
+        assert!(error.to_string().contains("certificate") && !error.to_string().contains("s3cret"), "{error}");
+    }
+    for (ca, told) in [("nowhere.pem", "can't be read"), ("server.key", "holds no certificate in PEM form")] {
+        let error = connect(Some(authority.file(ca))).await.expect_err("no certificates");
+        assert!(matches!(&error, StoreError::Unusable(text) if text.contains(told)), "{error}");
+    }
+}

@@ -142,6 +142,6 @@ impl Conduct for Torturer {
             End::LostToProxy | End::Proxy => Answer::Html(502),
             End::LostToSilence | End::Silence => Answer::Silence,
         };
-        Reply { answer, delay, first: Vec::new(), hang_up: self.rng.random_bool(0.05) }
+        Reply::of(answer, delay)
     }
 }

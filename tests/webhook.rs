@@ -243,7 +243,10 @@ async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
     ];
     assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200);
     assert_eq!(hooks.deliver(&statuses("9999", &told[..1])).await, 200);
-    assert_eq!(hooks.deliver(&inbound("3001", &[json!({"text": {"body": "hola"}})])).await, 200);
+    assert_eq!(
+        hooks.deliver(&inbound("3001", &[json!({"text": {"body": "hola"}, "timestamp": "1795339600"})])).await,
+        200
+    );
     assert_eq!(hooks.deliver_bytes(b"{").await, 200);
     assert_eq!(hooks.deliver_with("sha256=", b"{}").await, 401);
     let odd = payload(&[json!({"field": "messages"}), json!({"field": "security", "value": {}})]);

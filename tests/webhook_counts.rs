@@ -57,8 +57,8 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
             }
         }
         if rng.random_bool(0.1) {
-            // Of a send that never was: it moves nothing.
-            news.push(hooks.status(&Message { send: 2, ..message }, word));
+            // Of a claim long before this one: it moves nothing.
+            news.push(hooks.status(&Message { send: 15, ..message }, word));
         }
     }
     let replied = rng.random_bool(0.1);

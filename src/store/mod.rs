@@ -163,10 +163,15 @@ impl Store {
 
     /// The same for calls that change nothing where they are known: they are repeated if Redis forgets them.
     async fn call_lasting<T: FromRedisValue>(&self, calls: Vec<Call>) -> Result<Vec<Result<T>>> {
-        let life = self.lives.newest();
-        let results = self.call_all(&calls).await?;
-        self.lives.record(life, calls.into_iter().map(|call| (call.key, call.cmd)))?;
-        Ok(results)
+        loop {
+            let life = self.lives.newest();
+            let results = self.call_all(&calls).await?;
+            // Where the connection was the first of a new life, they are called again: it is not known in which one they were.
+            if self.lives.newest() == life {
+                self.lives.record(life, calls.into_iter().map(|call| (call.key, call.cmd)))?;
+                return Ok(results);
+            }
+        }
     }
 
     async fn load_scripts(&self) -> Result<()> {

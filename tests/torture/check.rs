@@ -249,7 +249,7 @@ fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule) {
     let arrivals: Vec<Arrival> = stage.meta.arrivals().into_iter().filter(straight).collect();
     for (line, rate) in LINES.into_iter().zip(schedule.rates) {
         let worst = worst_second(&arrivals, line);
-        if worst as u64 > rate * 105 / 100 {
+        if worst as u64 > (rate * 105).div_ceil(100) {
             let by = worst_senders(&arrivals, line);
             verdict.problems.push(format!("line {line} of {rate} a second got {worst} within one: {by}"));
         }

@@ -28,7 +28,8 @@ pub(super) struct Problem {
     kind: &'static str,
     detail: String,
     problems: Vec<String>,
-    header: Option<(HeaderName, HeaderValue)>,
+    /// Boxed, for few have one, and every result carries the room for it.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// The result of a call.
@@ -57,7 +58,7 @@ impl Problem {
 
     /// With a header that the answer must have.
     pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 
     /// 400: the call itself is malformed.
@@ -93,7 +94,8 @@ impl IntoResponse for Problem {
             problems: &problems,
         };
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(body)).into_response();
-        if let Some((name, value)) = header {
+        if let Some(header) = header {
+            let (name, value) = *header;
             response.headers_mut().insert(name, value);
         }
         response

@@ -126,3 +126,10 @@ pub struct Intake {
     /// Our lines, with their WABA and their rate.
     pub lines: Arc<HashMap<LineId, (WabaId, f64)>>,
 }
+
+impl Intake {
+    /// The same in the present life of Redis alone: what one call does is done on what was there when it began, or fails.
+    fn in_this_life(&self) -> Self {
+        Self { store: self.store.in_this_life(), ..self.clone() }
+    }
+}

@@ -386,6 +386,7 @@ async fn watch_redis(
     stopping: CancellationToken,
 ) -> Result<(), StoreError> {
     while !stopping.is_cancelled() {
+        store.look_around().await;
         match clock.adjust(&store).await {
             Ok(()) => health.clear(Reason::Redis),
             Err(_) => health.set(Reason::Redis),

@@ -1,7 +1,8 @@
 //! The stream of jobs: what backends that speak Redis add to it becomes campaigns, recipients and changes.
 //!
 //! One worker at a time reads, entry by entry in the order of the stream. The effect of an entry comes first, and then it
-//! is taken off; so if the reader dies it is done again, and every effect is such that doing it again changes nothing.
+//! is taken off; so if the reader dies it is done again, and every effect is such that doing it again changes nothing. If
+//! Redis dies and forgets its end, the entry is never gone where its effect is.
 //! An entry that can't be taken goes to the dead letters and never stops those behind it; one that Redis was away for
 //! stays where it is.
 //! Never: drops an entry, or reads ahead of one that is not finished.
@@ -73,7 +74,9 @@ impl Reader<'_> {
         let mut pending = true;
         let mut failures = 0;
         while !stop.is_cancelled() {
-            match self.next(pending).await {
+            // In one life of Redis, so that no entry goes after its effect was forgotten.
+            let intake = self.intake.in_this_life();
+            match (Reader { intake: &intake, ..*self }).next(pending).await {
                 Ok(taken) => {
                     failures = 0;
                     if !taken && !pending {
@@ -103,6 +106,10 @@ impl Reader<'_> {
         // A reader may have died between the dead letter and the end of the entry.
         if !(pending && store.is_dead_job(&entry.id).await.map_err(IntakeError::Store)?) {
             metrics::job(self.take(&entry).await?, 1);
+        }
+        // One server writes down the effect before the end of the entry. Of several each can forget for itself.
+        if store.is_spread() {
+            store.make_durable().await.map_err(IntakeError::Store)?;
         }
         store.finish_job(&entry.id).await.map_err(IntakeError::Store)?;
         Ok(true)
@@ -138,7 +145,7 @@ impl Reader<'_> {
             Job::Campaign(mut new) => {
                 // Without a name of its own a second reading of the entry would make a second campaign.
                 new.external_id.get_or_insert_with(|| format!("job:{}", entry.id));
-                let submitted = self.intake.submit(*new).await?;
+                let submitted = self.intake.take_campaign(*new).await?;
                 (submitted.upload, submitted.created)
             }
             Job::Recipients(Recipients { external_id, upload_id, recipients }) => {

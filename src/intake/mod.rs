@@ -130,3 +130,10 @@ pub struct Intake {
     /// Recipients of one campaign at most: `intake.recipients_max`.
     pub recipients_max: u64,
 }
+
+impl Intake {
+    /// The same in the present life of Redis alone: what one call does is done on what was there when it began, or fails.
+    fn in_this_life(&self) -> Self {
+        Self { store: self.store.in_this_life(), ..self.clone() }
+    }
+}

@@ -33,8 +33,18 @@ impl Intake {
     /// An `external_id` that is known finds its campaign, whatever else is in `new`; what an earlier submission of it was
     /// cut off from is made up for. A campaign whose recipients were all rejected stays a draft.
     ///
+    /// When it has answered, what came of it outlives Redis as far as that can promise it.
+    ///
     /// Errors: `Invalid` with everything that is wrong, or `Template`: nothing was changed. `Store`: submit it again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
+        let intake = self.in_this_life();
+        let submitted = intake.take_campaign(new).await?;
+        intake.store.make_durable().await?;
+        Ok(submitted)
+    }
+
+    /// As [`Intake::submit`], without waiting until it is safe.
+    pub(super) async fn take_campaign(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let known = match &new.external_id {
             Some(external_id) if is_external_id(external_id) => self.find(external_id).await?,
             _ => None,
@@ -51,20 +61,24 @@ impl Intake {
         let mut record = self.campaign(id).await?;
         let all_rejected = record.numbers == 0 && !new.recipients.is_empty();
         if new.launch && record.state == CampaignState::Draft && !all_rejected {
-            record = self.act(id, Action::Launch).await?;
+            record = self.change(id, Action::Launch).await?.0;
         }
         Ok(Submitted { id, created, state: record.state, upload })
     }
 
     /// Does `action` with a campaign. One that holds already, as when a call is repeated because its answer was lost,
-    /// changes nothing. When a pause has answered, nothing more of the campaign is claimed.
+    /// changes nothing. When a pause has answered, nothing more of the campaign is claimed, and the pause outlives Redis as
+    /// far as that can promise it; so does any change.
     ///
     /// Errors: `State`, `Expired` or `Empty` where that can't be: nothing was changed. `Store`: do it again.
     pub async fn act(&self, id: CampaignId, action: Action) -> Result<CampaignRecord, IntakeError> {
-        self.change(id, action).await.map(|(record, _)| record)
+        let intake = self.in_this_life();
+        let (record, _) = intake.change(id, action).await?;
+        intake.store.make_durable().await?;
+        Ok(record)
     }
 
-    /// As [`Intake::act`]; tells too whether it changed something.
+    /// As [`Intake::act`], without waiting until it is safe; tells too whether it changed something.
     pub(super) async fn change(&self, id: CampaignId, action: Action) -> Result<(CampaignRecord, bool), IntakeError> {
         use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
         let CampaignRecord { campaign, state, .. } = self.campaign(id).await?;

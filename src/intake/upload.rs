@@ -80,7 +80,7 @@ impl Intake {
     ///
     /// With an `upload_id` (1 to 128 visible ASCII characters) an upload that was cut can be repeated for seven days: what
     /// was taken is skipped, and the answer is that of one whole upload. Without one, rows that were taken before are
-    /// rejected as duplicates.
+    /// rejected as duplicates. When it has answered, the recipients outlive Redis as far as that can promise it.
     ///
     /// Errors: `Interrupted` if the body breaks off, and `Store`: repeat the upload under the same id. `UploadConflict` if
     /// the id belongs to other rows. `Upload` for a CSV that makes no sense: nothing was changed.
@@ -92,7 +92,10 @@ impl Intake {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<UploadResult, IntakeError> {
         let upload_id = upload_id.map_or(Ok(UploadId::Unnamed), UploadId::of_caller)?;
-        Ok(self.take_rows(id, &upload_id, pin!(rows_of(format, body))).await?.0)
+        let intake = self.in_this_life();
+        let (result, _) = intake.take_rows(id, &upload_id, pin!(rows_of(format, body))).await?;
+        intake.store.make_durable().await?;
+        Ok(result)
     }
 
     /// Takes rows into a campaign. Tells too whether all of them had been taken before.

@@ -167,9 +167,11 @@ impl Store {
     /// A campaign that needs no care any more until the retention of its recipients ends.
     pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
         // First into the one list, then out of the other: a crash between leaves it in both, which is harmless.
-        let mut pipeline = Pipeline::new();
-        pipeline.zadd(self.keys.ended(), id.to_string(), ended_at.0).zrem(self.keys.active(), id.to_string());
-        self.query_all::<u8>("ZADD ended", &pipeline).await.map(drop)
+        let store = self.in_this_life();
+        let (id, ended) = (id.to_string(), self.keys.ended());
+        store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&id)).await?;
+        store.make_safe_first(&[ended]).await?;
+        store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(id)).await
     }
 
     /// Campaigns whose recipients are to be forgotten: they ended longer than `retention` before `now`. At most ten.
@@ -193,9 +195,10 @@ impl Store {
     /// recipient to recount them from.
     pub async fn forget_recipients(&self, id: CampaignId) -> Result<()> {
         if let Some(record) = self.campaign(id).await? {
-            let mut pipeline = Pipeline::new();
             // The mark first: whoever reads on finds that there is nothing to be found.
-            pipeline.hset(self.keys.campaign(id), "forgotten", 1);
+            let mark = cmd("HSET").arg(self.keys.campaign(id)).arg("forgotten").arg(1).clone();
+            self.query::<u8>("HSET forgotten", &mark).await?;
+            let mut pipeline = Pipeline::new();
             for &(part, _) in &record.parts {
                 let keys = &self.keys;
                 for key in [keys.chunks(part), keys.ids(part), keys.history(part), keys.why(part), keys.tries(part)] {
@@ -246,7 +249,14 @@ impl Store {
 
     /// Makes the parts of a campaign, and the work of its lines, follow its state. Idempotent.
     pub async fn follow(&self, id: CampaignId, now: UnixMs) -> Result<()> {
+        // In one life, so that nothing counts as followed that was forgotten meanwhile.
+        self.in_this_life().follow_now(id, now).await
+    }
+
+    async fn follow_now(&self, id: CampaignId, now: UnixMs) -> Result<()> {
         let Some(record) = self.campaign(id).await? else { return Ok(()) };
+        // Parts never follow a version that could be forgotten, and be given again to another change.
+        self.make_safe_first(&[self.keys.campaign(id)]).await?;
         let gate = match record.state {
             CampaignState::Running => "open",
             CampaignState::Cancelled => "cancelled",
@@ -276,6 +286,8 @@ impl Store {
             // Owners find their parts empty, and drop them.
             self.wake().await?;
         }
+        let followed = record.parts.iter().flat_map(|(part, line)| [self.keys.part(*part), self.keys.work(line)]);
+        self.make_safe_first(&followed.collect::<Vec<_>>()).await?;
         let call = Call::new(&script::APPLIED, &[self.keys.campaign(id)]).arg(record.version);
         self.call::<u8>(call).await.map(drop)
     }

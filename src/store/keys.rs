@@ -44,6 +44,8 @@ keys! {
     /// ZSET of failed statuses that came without our token and whose message is not known yet, JSON, score = time in ms at
     /// which it is looked for again.
     parked() => "parked";
+    /// STRING that ends by itself: written so that Redis can be asked to wait for it, and so for what was written before it.
+    fence(number: u32) => "fence:{number}";
     /// STRING: the life of Redis in which the installation was first used.
     born() => "born";
     /// STRING of 16 random bytes: the key of the check in tokens.

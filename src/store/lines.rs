@@ -57,6 +57,8 @@ impl Store {
             Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(*held)
         });
         let results: Vec<Result<(u8, u64)>> = self.call_all(&calls.collect::<Vec<_>>()).await?;
+        let keys: Vec<String> = rights.iter().map(|(right, _)| self.lease_keys(right)[0].clone()).collect();
+        self.make_known(&keys, length / 3).await?;
         results.into_iter().map(|result| result.map(|(got, epoch)| (got == 1).then_some(epoch))).collect()
     }
 

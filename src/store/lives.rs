@@ -25,7 +25,11 @@ use deadpool_redis::redis::Cmd;
 use super::{Result, StoreError};
 
 /// How far back a server may forget: `everysec` syncs each second, and may be late by another.
-const FORGETS: Duration = Duration::from_secs(3);
+pub(super) const FORGETS: Duration = Duration::from_secs(3);
+
+/// The same where another server may take its place: one that was cut off from the others goes on for a while before it notices,
+/// 15 s in a cluster unless it is told otherwise.
+pub(super) const FORGETS_CUT_OFF: Duration = Duration::from_secs(20);
 
 /// What was written to one key is kept that long after the last of it: a server may be away for a while before another takes
 /// its place.
@@ -35,8 +39,10 @@ const KEPT: Duration = Duration::from_secs(60);
 const KEYS_MAX: usize = 1_024;
 
 /// The lives of the servers, as this process has met them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lives {
+    /// How far back a server may forget.
+    forgets: Duration,
     /// Rises with each new life of any server.
     newest: AtomicU64,
     /// The life for which everything was repeated.
@@ -63,6 +69,12 @@ struct Journal {
 }
 
 impl Lives {
+    /// Of servers that may forget what is not older than `forgets`.
+    pub(super) fn new(forgets: Duration) -> Self {
+        let (newest, repeated, repetition, known, journal) = Default::default();
+        Self { forgets, newest, repeated, repetition, known, journal }
+    }
+
     /// The newest life of any server: what was asked in an older one has no answer.
     pub(super) fn newest(&self) -> u64 {
         self.newest.load(Ordering::SeqCst)
@@ -82,6 +94,13 @@ impl Lives {
             let _journal = self.journal();
             self.newest.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Another server has taken the place of one: what had not reached it is forgotten. Before any command goes to it.
+    pub(super) fn changed(&self) {
+        self.known().began = Some(Instant::now());
+        let _journal = self.journal();
+        self.newest.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The installation has nothing from before: no life of its servers can have forgotten anything.
@@ -124,12 +143,12 @@ impl Lives {
         let now = Instant::now();
         for (key, command) in commands {
             let of_key = journal.commands.entry(key).or_default();
-            while of_key.front().is_some_and(|(at, _)| now.duration_since(*at) > FORGETS) {
+            while of_key.front().is_some_and(|(at, _)| now.duration_since(*at) > self.forgets) {
                 of_key.pop_front();
             }
             of_key.push_back((now, command));
         }
-        if journal.swept.is_none_or(|at| now.duration_since(at) > FORGETS) {
+        if journal.swept.is_none_or(|at| now.duration_since(at) > self.forgets) {
             journal.swept = Some(now);
             journal.sweep(now);
         }

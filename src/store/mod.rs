@@ -32,7 +32,8 @@ use tracing::{info, warn};
 
 pub use self::{connection::Address, keys::Keys, script::Script};
 use self::{
-    connection::{SendError, Servers},
+    connection::{Safety, SendError, Servers},
+    deployment::{Deployment, Kind},
     lives::Lives,
 };
 use crate::{
@@ -42,6 +43,9 @@ use crate::{
 
 /// The oldest Redis that has what the scripts use.
 const REDIS_VERSION_MIN: (u32, u32) = (6, 2);
+
+/// How long a caller waits at most until what was written is safe: `everysec` takes a second, or two on a busy disk.
+const SAFE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Calls in one round trip of a repetition: some milliseconds of Redis.
 const REPEATED_AT_ONCE: usize = 256;
@@ -109,6 +113,15 @@ impl Call {
     }
 }
 
+/// Which servers something is for.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// Those that have the keys.
+    Keys,
+    /// All that hold data.
+    All,
+}
+
 /// Redis, as the rest of the crate sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -123,18 +136,26 @@ pub struct Store {
 impl Store {
     /// Connects, checks the version and loads the scripts.
     ///
-    /// Errors: `Unusable` for a URL that can't be read or a Redis that is too old; `Unavailable` if it does not answer.
+    /// Errors: `Unusable` for a URL or certificates that can't be used, or a Redis that is too old; `Unavailable` if it does
+    /// not answer.
     pub async fn connect(address: &Address) -> Result<Self> {
-        let lives = Arc::<Lives>::default();
-        let servers = Servers::new(Arc::new(address.clone()), lives.clone())?;
+        let deployment: Deployment =
+            address.url.parse().map_err(|error| StoreError::Unusable(format!("redis.url {error}")))?;
+        let deployment = deployment.with(&address.certificates).map_err(StoreError::Unusable)?;
+        let is_one = deployment.kind == Kind::One;
+        let lives = Arc::new(Lives::new(if is_one { lives::FORGETS } else { lives::FORGETS_CUT_OFF }));
+        let servers = Servers::new(deployment, Arc::new(address.clone()), lives.clone())?;
         let store = Self { servers, lives, only_in: None, keys: Keys::new(&address.namespace) };
         let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;
         check_version(connection::field(&info, "redis_version"))?;
+        // This also meets every server, so that the lives of all are known.
         store.load_scripts().await?;
         // Whoever comes first writes it before anything else: where it is missing, everything is.
         let life = connection::field(&info, "run_id");
         let born = cmd("SET").arg(store.keys.born()).arg(life).arg("NX").arg("GET").clone();
-        if store.query::<Option<String>>("SET born", &born).await?.is_none_or(|born_in| born_in == life) {
+        let born_in = store.query::<Option<String>>("SET born", &born).await?;
+        // Of many servers it tells of one alone.
+        if born_in.is_none_or(|born_in| is_one && born_in == life) {
             store.lives.has_no_past();
         }
         Ok(store)
@@ -153,7 +174,7 @@ impl Store {
     /// The same store in the present life of Redis alone: what is done with it one after the other is done on what the
     /// things before it left, or fails.
     pub fn in_this_life(&self) -> Self {
-        Self { only_in: Some(self.lives.newest()), ..self.clone() }
+        Self { only_in: self.only_in.or_else(|| Some(self.lives.newest())), ..self.clone() }
     }
 
     /// Redis began a life less than `within` ago: other processes may not yet have repeated what it forgot.
@@ -179,7 +200,7 @@ impl Store {
         for script in script::all() {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(&script.source);
         }
-        for value in self.send("SCRIPT LOAD", &pipeline).await? {
+        for value in self.send_to("SCRIPT LOAD", &pipeline, Reach::All).await? {
             value.extract_error().map_err(|error| refused("SCRIPT LOAD", &error))?;
         }
         Ok(())
@@ -249,25 +270,92 @@ impl Store {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(unanswered)).collect())
     }
 
-    /// Everything that is asked of Redis: in its newest life, after what an older one may have forgotten was repeated.
     async fn send(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        self.send_to(operation, pipeline, Reach::Keys).await
+    }
+
+    /// Everything that is asked of Redis: in its newest life, after what an older one may have forgotten was repeated.
+    async fn send_to(&self, operation: &'static str, pipeline: &Pipeline, reach: Reach) -> Result<Vec<Value>> {
         let began = Instant::now();
         let values = loop {
-            let life = self.lives.newest();
-            if self.only_in.is_some_and(|only| only != life) {
-                return Err(lives::ended());
-            }
-            if !self.lives.is_repeated(life) {
-                self.repeat().await?;
-                continue;
-            }
-            match self.servers.send(life, pipeline).await {
+            let life = self.repeated_life().await?;
+            let sent = match reach {
+                Reach::Keys => self.servers.send(life, pipeline).await,
+                Reach::All => self.servers.send_to_all(life, pipeline).await,
+            };
+            match sent {
                 Err(SendError::NewLife) => {}
                 sent => break sent,
             }
         };
         metrics::redis_operation(operation).record(began.elapsed());
         values.map_err(|error| sending_failed(operation, error))
+    }
+
+    /// The newest life, in which everything was repeated.
+    async fn repeated_life(&self) -> Result<u64> {
+        loop {
+            let life = self.lives.newest();
+            if self.only_in.is_some_and(|only| only != life) {
+                return Err(lives::ended());
+            }
+            if self.lives.is_repeated(life) {
+                return Ok(life);
+            }
+            // On the heap: it is rare, and would make every future of a call larger.
+            Box::pin(self.repeat()).await?;
+        }
+    }
+
+    /// Waits until everything that was written before, by whomever, outlives the servers, as far as they can promise it: it is in
+    /// their append-only files where they have WAITAOF (Redis 7.2, Valkey), and with a replica where they have one. In a store
+    /// of [`Store::in_this_life`] that means what was written in this life.
+    ///
+    /// Errors: `Unavailable` if they do not say so in time. Nothing is undone: what was written may last or not.
+    pub async fn make_durable(&self) -> Result<()> {
+        self.fence(None, Safety::ReplicaAndDisk, SAFE_WITHIN).await
+    }
+
+    /// What was written before to the servers of `keys` is safe before something that counts on it is written to another. Where
+    /// all is on one server, the order in which it writes things down is enough.
+    async fn make_safe_first(&self, keys: &[String]) -> Result<()> {
+        if self.is_spread() {
+            self.fence(Some(keys), Safety::ReplicaElseDisk, SAFE_WITHIN).await?;
+        }
+        Ok(())
+    }
+
+    /// A replica of the servers of `keys` knows what was written before, where servers can take each other's place: one that
+    /// was cut off does not go unnoticed.
+    async fn make_known(&self, keys: &[String], within: Duration) -> Result<()> {
+        if *self.servers.kind() != Kind::One {
+            self.fence(Some(keys), Safety::Replica, within).await?;
+        }
+        Ok(())
+    }
+
+    /// The keys are on many servers, of which each can forget for itself.
+    pub fn is_spread(&self) -> bool {
+        matches!(self.servers.kind(), Kind::Cluster(_))
+    }
+
+    async fn fence(&self, keys: Option<&[String]>, safety: Safety, within: Duration) -> Result<()> {
+        let began = Instant::now();
+        let waited = loop {
+            let life = self.repeated_life().await?;
+            match self.servers.fence(life, keys, |number| self.keys.fence(number), safety, within).await {
+                Err(SendError::NewLife) => {}
+                waited => break waited,
+            }
+        };
+        metrics::redis_operation("fence").record(began.elapsed());
+        waited.map_err(|error| sending_failed("fence", error))
+    }
+
+    /// Asks whether another server has taken the place of one; failures tell that too, but not of a server that was cut off from
+    /// the others and does not know it.
+    pub async fn look_around(&self) {
+        self.servers.look().await;
     }
 
     /// Repeats in a new life of Redis what this process wrote at the end of the one before.
@@ -277,29 +365,35 @@ impl Store {
         if self.lives.is_repeated(life) {
             return Ok(());
         }
-        let loading = script::all().map(|script| cmd("SCRIPT").arg("LOAD").arg(&script.source).clone());
-        let commands: Vec<Cmd> = loading.chain(known).collect();
-        for commands in commands.chunks(REPEATED_AT_ONCE) {
-            let mut pipeline = Pipeline::with_capacity(commands.len());
-            for command in commands {
-                pipeline.add_command(command.clone());
-            }
-            let answers = match self.servers.send(life, &pipeline).await {
-                Ok(answers) => answers,
-                // A still newer life: from the beginning.
-                Err(SendError::NewLife) => return Ok(()),
-                Err(error) => return Err(sending_failed("repetition", error)),
-            };
-            for error in answers.into_iter().filter_map(|answer| answer.extract_error().err()) {
-                // Scripts that were loaded a moment ago are missing where that was still refused.
-                if is_passing(&error) || error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
-                    return Err(StoreError::Unavailable(format!("repetition: {error}")));
+        let loading: Vec<Cmd> =
+            script::all().map(|script| cmd("SCRIPT").arg("LOAD").arg(&script.source).clone()).collect();
+        for (reach, commands) in [(Reach::All, &loading), (Reach::Keys, &known)] {
+            for commands in commands.chunks(REPEATED_AT_ONCE) {
+                let mut pipeline = Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(command.clone());
                 }
-                // Whatever is wrong with its keys, a claim meets it too.
-                warn!(%error, "redis refused to learn again what it forgot");
+                let sent = match reach {
+                    Reach::Keys => self.servers.send(life, &pipeline).await,
+                    Reach::All => self.servers.send_to_all(life, &pipeline).await,
+                };
+                let answers = match sent {
+                    Ok(answers) => answers,
+                    // A still newer life: from the beginning.
+                    Err(SendError::NewLife) => return Ok(()),
+                    Err(error) => return Err(sending_failed("repetition", error)),
+                };
+                for error in answers.into_iter().filter_map(|answer| answer.extract_error().err()) {
+                    // Scripts that were loaded a moment ago are missing where that was still refused.
+                    if is_passing(&error) || error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
+                        return Err(StoreError::Unavailable(format!("repetition: {error}")));
+                    }
+                    // Whatever is wrong with its keys, a claim meets it too.
+                    warn!(%error, "redis refused to learn again what it forgot");
+                }
             }
         }
-        info!(commands = commands.len(), "redis began a new life, and knows again what was written last");
+        info!(commands = known.len(), "redis began a new life, and knows again what was written last");
         self.lives.repeated(life);
         Ok(())
     }
@@ -318,7 +412,7 @@ fn sending_failed(operation: &'static str, error: SendError) -> StoreError {
     metrics::redis_errors().increment(1);
     match error {
         SendError::NewLife => lives::ended(),
-        SendError::Store(error) => error,
+        SendError::Unreached(error) | SendError::Store(error) => error,
         SendError::Redis(error) => match error.kind() {
             ErrorKind::Server(_) => refused(operation, &error),
             _ => StoreError::Unavailable(format!("{operation}: {error}")),
@@ -346,6 +440,9 @@ fn is_passing(error: &RedisError) -> bool {
                 | "OOM"
                 | "MISCONF"
                 | "NOREPLICAS"
+                | "UNBLOCKED"
+                | "MOVED"
+                | "ASK"
         )
     )
 }

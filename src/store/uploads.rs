@@ -8,6 +8,8 @@
 //! caller that repeats an upload with its id continues where it was cut.
 //! If Redis dies: it may come back without its last second, and so without the room that it gave. An upload therefore
 //! ends with the life of Redis that it began in: it never writes into room that another one was given since.
+//! In a cluster campaign and parts are on different servers, and each can forget for itself. So what a step counts on is made
+//! safe before it: the chunks before (3), what was admitted before (4), the rows before their entry goes.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -141,12 +143,16 @@ impl Store {
 
     /// Makes recipients of the rows that a campaign admitted.
     pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<()> {
+        // In one life, so that an entry never goes after its rows were forgotten.
+        let store = self.in_this_life();
         let key = self.keys.outbox(campaign);
-        let entries: Vec<(String, Vec<u8>)> = self.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
+        let entries: Vec<(String, Vec<u8>)> = store.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
         if entries.is_empty() {
             return Ok(());
         }
-        let mut calls = Vec::with_capacity(entries.len());
+        // The rows are promised before they can be sent: if the promise were forgotten, they could be admitted twice.
+        store.make_safe_first(std::slice::from_ref(&key)).await?;
+        let (mut calls, mut parts) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         for (place, mask) in &entries {
             let (part, start) = place
                 .split_once(':')
@@ -154,16 +160,18 @@ impl Store {
                 .ok_or_else(|| StoreError::Corrupt { key: key.clone(), reason: format!("{place} is not a place") })?;
             let part = PartId { campaign, number: part };
             calls.push(self.activation(part, start, mask));
+            parts.push(self.keys.part(part));
         }
-        for result in self.call_all::<u64>(&calls).await? {
+        for result in store.call_all::<u64>(&calls).await? {
             result?;
         }
+        store.make_safe_first(&parts).await?;
         let mut done = cmd("HDEL");
         done.arg(&key);
         for (place, _) in &entries {
             done.arg(place);
         }
-        self.query::<u64>("HDEL outbox", &done).await.map(drop)
+        store.query::<u64>("HDEL outbox", &done).await.map(drop)
     }
 
     fn activation(&self, part: PartId, start: u16, mask: &[u8]) -> Call {
@@ -244,6 +252,8 @@ impl Upload {
             places.push(Place { part, start, rows: chunk.len() });
         }
         self.store.query_all::<u64>("HSET chunks", &writes).await?;
+        let parts: Vec<String> = places.iter().map(|place| self.store.keys.part(place.part)).collect();
+        self.store.make_safe_first(&parts).await?;
         Ok(Some(places))
     }
 

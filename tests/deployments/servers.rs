@@ -4,7 +4,7 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -66,10 +66,6 @@ impl RedisServer {
         Self::start(&[base.as_slice(), arguments].concat()).await
     }
 
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -129,6 +125,16 @@ impl RedisServer {
             .set_response_timeout(Some(Duration::from_secs(5)));
         let client = Client::open(format!("redis://{}", self.address()))?;
         command.query_async(&mut client.get_multiplexed_async_connection_with_config(&patience).await?).await
+    }
+
+    /// Whether its answer to INFO or CLUSTER INFO holds `line`. It may be on its way up.
+    pub async fn says(&self, words: &str, line: &str) -> bool {
+        self.ask::<String>(&words_of(words)).await.is_ok_and(|told| told.contains(line))
+    }
+
+    /// Waits until it does.
+    pub async fn comes_to_say(&self, words: &str, line: &str) {
+        support::until(&format!("{line} at {}", self.port), async || self.says(words, line).await).await;
     }
 
     /// Asks it words that it answers well.

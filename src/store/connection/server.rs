@@ -1,10 +1,12 @@
 //! Connections to one server.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use deadpool_redis::{
-    Hook, HookError, Manager, Pool, Runtime,
+    Connection, Hook, HookError, Manager, Pool, PoolError, Runtime,
     redis::{
         AsyncConnectionConfig, ConnectionInfo, ErrorKind, Pipeline, Value,
         aio::{ConnectionLike as _, MultiplexedConnection},
@@ -17,13 +19,18 @@ use super::{
         Result, StoreError,
         lives::{self, Lives},
     },
-    Address, SendError,
+    Address, Safety, SendError,
 };
+
+/// How long the key of a fence lives.
+const FENCE_LIFE_MS: u64 = 1_000;
 
 /// One server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Server {
+    place: Arc<str>,
     lives: Arc<Lives>,
+    timeout: Duration,
     pool: Pool,
     /// One connection of the pool until it fails, with the life that it was made in: the pool asks a connection whether it
     /// lives each time it is taken, which costs as much as a small batch.
@@ -33,15 +40,20 @@ pub(super) struct Server {
 type Kept = Option<(u64, MultiplexedConnection)>;
 
 impl Server {
-    /// Connects when it is first used.
+    /// Connects when it is first used. `only_as_master`: it is of no use as a replica, because there are others to ask.
     ///
     /// Errors: `Unusable` where `info` makes no sense.
-    pub(super) fn new(info: ConnectionInfo, address: &Address, lives: Arc<Lives>) -> Result<Self> {
-        let place = info.addr().to_string();
+    pub(super) fn new(
+        info: ConnectionInfo,
+        address: &Address,
+        lives: Arc<Lives>,
+        only_as_master: bool,
+    ) -> Result<Self> {
+        let place: Arc<str> = info.addr().to_string().into();
         let timeout = Some(address.timeout);
         let manager = Manager::new_with_config(info, patience(address.timeout))
             .map_err(|error| StoreError::Unusable(format!("redis.url can't be used: {error}")))?;
-        let met = lives.clone();
+        let (met, at) = (lives.clone(), place.clone());
         let pool = Pool::builder(manager)
             .max_size(address.connections)
             .runtime(Runtime::Tokio1)
@@ -49,17 +61,22 @@ impl Server {
             .create_timeout(timeout)
             .recycle_timeout(timeout)
             .post_create(Hook::async_fn(move |connection, _| {
-                let (place, met) = (place.clone(), met.clone());
+                let (met, at) = (met.clone(), at.clone());
                 Box::pin(async move {
-                    let info: String =
-                        cmd("INFO").arg("server").query_async(connection).await.map_err(HookError::Backend)?;
-                    met.met(&place, field(&info, "run_id"), uptime(&info));
+                    let mut who = Pipeline::with_capacity(2);
+                    who.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+                    let (server, replication): (String, String) =
+                        who.query_async(connection).await.map_err(HookError::Backend)?;
+                    if only_as_master && field(&replication, "role") != "master" {
+                        return Err(HookError::message(format!("{at} is no master")));
+                    }
+                    met.met(&at, field(&server, "run_id"), uptime(&server));
                     Ok(())
                 })
             }))
             .build()
             .map_err(|error| StoreError::Unusable(format!("redis pool: {error}")))?;
-        Ok(Self { lives, pool, kept: None })
+        Ok(Self { place, lives, timeout: address.timeout, pool, kept: None })
     }
 
     /// The same server over one connection, which is made anew when it fails.
@@ -76,8 +93,7 @@ impl Server {
         let mut connection = match known {
             Some((_, connection)) => connection,
             None => {
-                let taken = self.pool.get().await;
-                let taken = taken.map_err(|error| SendError::Store(StoreError::Unavailable(error.to_string())))?;
+                let taken = self.taken().await?;
                 let connection = MultiplexedConnection::clone(&taken);
                 // Back to the pool only after the answer.
                 pooled = Some(taken);
@@ -100,13 +116,80 @@ impl Server {
         Ok(values)
     }
 
+    /// Waits until what was written before, over whatever connection, is as safe as `safety` says, as far as this server can
+    /// promise it. `key` is one that it has, and may be written: Redis waits for what a connection itself wrote.
+    ///
+    /// Errors: `Unavailable` if that takes longer than `within`: it may be safe or not.
+    pub(super) async fn fence(
+        &self,
+        life: u64,
+        key: &str,
+        safety: Safety,
+        within: Duration,
+    ) -> std::result::Result<(), SendError> {
+        let deadline = Instant::now() + within;
+        // A connection that nobody else waits for.
+        let mut connection = self.taken().await?;
+        if self.lives.newest() != life {
+            return Err(SendError::NewLife);
+        }
+        let mut write = Pipeline::with_capacity(3);
+        write.cmd("SET").arg(key).arg("").arg("PX").arg(FENCE_LIFE_MS);
+        write.cmd("INFO").arg("persistence").cmd("INFO").arg("replication");
+        let ((), persistence, replication): ((), String, String) =
+            write.query_async(&mut connection).await.map_err(SendError::Redis)?;
+        let has_replica = field(&replication, "connected_slaves").parse::<u32>().is_ok_and(|n| n > 0);
+        let appends = field(&persistence, "aof_enabled") == "1";
+        let (replica, disk) = match safety {
+            Safety::Replica => (has_replica, false),
+            Safety::ReplicaElseDisk => (has_replica, appends && !has_replica),
+            Safety::ReplicaAndDisk => (has_replica, appends),
+        };
+        // Shorter than what the connection waits for an answer.
+        let patience_ms = u64::try_from((self.timeout * 3 / 4).as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut left = Vec::new();
+        if replica {
+            left.push(("a replica", cmd("WAIT").arg(1).arg(patience_ms).clone()));
+        }
+        if disk {
+            left.push(("the disk", cmd("WAITAOF").arg(1).arg(0).arg(patience_ms).clone()));
+        }
+        while let Some((waited_for, wait)) = left.last() {
+            match wait.query_async::<Value>(&mut connection).await {
+                Ok(Value::Int(1..)) => left.pop(),
+                Ok(Value::Array(done)) if matches!(done.first(), Some(Value::Int(1..))) => left.pop(),
+                Ok(_) if Instant::now() < deadline => None,
+                Ok(_) => {
+                    let late = format!(
+                        "{waited_for} of redis at {} did not get within {within:?} what was written",
+                        self.place
+                    );
+                    return Err(SendError::Store(StoreError::Unavailable(late)));
+                }
+                // Before Redis 7.2: what its file lacks is lost if it dies.
+                Err(error) if error.to_string().contains("unknown command") => left.pop(),
+                Err(error) => return Err(SendError::Redis(error)),
+            };
+        }
+        if self.lives.newest() != life {
+            return Err(SendError::Store(lives::ended()));
+        }
+        Ok(())
+    }
+
+    async fn taken(&self) -> std::result::Result<Connection, SendError> {
+        let unreached =
+            |error: PoolError| SendError::Unreached(StoreError::Unavailable(error.to_string().trim_end().into()));
+        self.pool.get().await.map_err(unreached)
+    }
+
     fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
         Some(self.kept.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// How long a connection and an answer may take.
-fn patience(timeout: Duration) -> AsyncConnectionConfig {
+pub(super) fn patience(timeout: Duration) -> AsyncConnectionConfig {
     // Without the second redis-rs gives up after 500 ms, and a worker would take a slow moment for an outage.
     AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout))
 }

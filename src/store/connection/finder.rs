@@ -1,0 +1,252 @@
+//! Who has what, where servers change places: asks the nodes of a cluster, or the sentinels of a service.
+//!
+//! What they say is taken by its epoch, which rises with each failover: the word of one that was cut off from the others
+//! never replaces that of one that was not. When a server has taken the place of another, a new life begins
+//! ([`super::super::lives`]) before the first command goes to it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use deadpool_redis::redis::{
+    Client, ConnectionInfo, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value,
+    aio::MultiplexedConnection,
+};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tracing::{info, warn};
+
+use super::{
+    super::{
+        Result, StoreError,
+        deployment::{Deployment, Kind, Place},
+        lives::Lives,
+    },
+    layout::Layout,
+    server::{field, patience},
+};
+
+/// Between two questions of the same kind: a server that is away is away for longer.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long others may take to answer after the first one did.
+const OTHERS_WAIT: Duration = Duration::from_millis(100);
+
+/// Why servers are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It is time to look.
+    Look,
+    /// A server was not there, or was not the one: things have changed, or will.
+    Doubt,
+}
+
+/// Finds the servers of a deployment. One for all stores of a process, so that all see a change at the same moment.
+pub(super) struct Finder {
+    deployment: Arc<Deployment>,
+    timeout: Duration,
+    lives: Arc<Lives>,
+    layout: RwLock<Arc<Layout>>,
+    doubted: AtomicBool,
+    asking: tokio::sync::Mutex<Asked>,
+}
+
+/// What questions leave behind.
+#[derive(Default)]
+struct Asked {
+    last: Option<Instant>,
+    connections: HashMap<Place, MultiplexedConnection>,
+}
+
+impl Finder {
+    pub(super) fn new(deployment: Arc<Deployment>, timeout: Duration, lives: Arc<Lives>) -> Self {
+        let (layout, doubted, asking) = Default::default();
+        Self { deployment, timeout, lives, layout, doubted, asking }
+    }
+
+    /// What is known, after asking where that is doubted.
+    ///
+    /// Errors: `Unavailable` if nothing is known, and nobody answers.
+    pub(super) async fn layout(&self) -> Result<Arc<Layout>> {
+        let known = self.known();
+        if known.is_unknown() || self.doubted.load(Ordering::SeqCst) {
+            let asked = self.ask(&known, Why::Doubt, None).await;
+            // Where others are away, what was known may still be good.
+            return if known.is_unknown() { asked.map(|()| self.known()) } else { Ok(self.known()) };
+        }
+        Ok(known)
+    }
+
+    /// A server failed: before the next command the others are asked.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::SeqCst);
+    }
+
+    /// Asks whether `known` still holds; `told` is who should know.
+    ///
+    /// Errors: `Unavailable` if nobody answers.
+    pub(super) async fn ask(&self, known: &Arc<Layout>, why: Why, told: Option<Place>) -> Result<()> {
+        let mut asked = self.asking.lock().await;
+        if !Arc::ptr_eq(&self.known(), known) {
+            return Ok(());
+        }
+        let lately = asked.last.is_some_and(|last| last.elapsed() < ASK_AGAIN);
+        if lately && told.is_none() && !known.is_unknown() {
+            return Ok(());
+        }
+        self.doubted.store(false, Ordering::SeqCst);
+        let found = match told {
+            Some(told) => match self.find(&mut asked, vec![told], known, why).await {
+                Ok(Some(found)) => Ok(Some(found)),
+                Ok(None) | Err(_) => self.find(&mut asked, self.witnesses(known), known, why).await,
+            },
+            None => self.find(&mut asked, self.witnesses(known), known, why).await,
+        };
+        asked.last = Some(Instant::now());
+        if let Some(found) = found? {
+            self.adopt(known, found);
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> Arc<Layout> {
+        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who can be asked.
+    fn witnesses(&self, known: &Layout) -> Vec<Place> {
+        match &self.deployment.kind {
+            Kind::Sentinel { sentinels, .. } => sentinels.clone(),
+            Kind::One | Kind::Cluster(_) => {
+                let first = if let Kind::Cluster(nodes) = &self.deployment.kind { nodes.as_slice() } else { &[] };
+                let mut all: Vec<Place> = Vec::new();
+                for place in known.masters.iter().chain(&known.replicas).chain(first) {
+                    if !all.contains(place) {
+                        all.push(place.clone());
+                    }
+                }
+                all
+            }
+        }
+    }
+
+    /// Asks all `witnesses` at once, and takes the first that brings news.
+    async fn find(&self, asked: &mut Asked, witnesses: Vec<Place>, known: &Layout, why: Why) -> Result<Option<Layout>> {
+        let mut answers: FuturesUnordered<_> = witnesses
+            .into_iter()
+            .map(|place| {
+                let connection = asked.connections.remove(&place);
+                async move {
+                    let answer = tokio::time::timeout(self.timeout, self.answer(&place, connection)).await;
+                    let late = || RedisError::from((ErrorKind::Io, "no answer in time"));
+                    (place, answer.unwrap_or_else(|_| Err(late())))
+                }
+            })
+            .collect();
+        let (mut heard, mut failed) = (false, None);
+        let mut until = tokio::time::Instant::now() + 2 * self.timeout;
+        while let Ok(Some((place, answer))) = tokio::time::timeout_at(until, answers.next()).await {
+            match answer {
+                Ok((connection, layout)) => {
+                    asked.connections.insert(place, connection);
+                    if self.is_news(&layout, known, why) {
+                        return Ok(Some(layout));
+                    }
+                    if !heard {
+                        (heard, until) = (true, tokio::time::Instant::now() + OTHERS_WAIT);
+                    }
+                }
+                Err(error) => failed = Some(format!("{place}: {error}")),
+            }
+        }
+        match failed {
+            Some(failed) if !heard => Err(StoreError::Unavailable(format!("{}: {failed}", self.deployment))),
+            _ => Ok(None),
+        }
+    }
+
+    /// What one witness says, and the connection over which it did.
+    async fn answer(
+        &self,
+        place: &Place,
+        connection: Option<MultiplexedConnection>,
+    ) -> RedisResult<(MultiplexedConnection, Layout)> {
+        if let Some(mut connection) = connection
+            && let Ok(layout) = self.question(place, &mut connection).await
+        {
+            return Ok((connection, layout));
+        }
+        let info = self.deployment.server_at(place);
+        if matches!(self.deployment.kind, Kind::Sentinel { .. }) {
+            // Most sentinels want no password; those that do are asked with that of the servers.
+            let bare = info.clone().set_redis_settings(RedisConnectionInfo::default());
+            if let Ok(answer) = self.first_answer(place, bare).await {
+                return Ok(answer);
+            }
+            let settings = info.redis_settings().clone().set_db(0);
+            return self.first_answer(place, info.set_redis_settings(settings)).await;
+        }
+        self.first_answer(place, info).await
+    }
+
+    async fn first_answer(&self, place: &Place, info: ConnectionInfo) -> RedisResult<(MultiplexedConnection, Layout)> {
+        let mut connection =
+            Client::open(info)?.get_multiplexed_async_connection_with_config(&patience(self.timeout)).await?;
+        let layout = self.question(place, &mut connection).await?;
+        Ok((connection, layout))
+    }
+
+    async fn question(&self, place: &Place, connection: &mut MultiplexedConnection) -> RedisResult<Layout> {
+        let unexpected = || RedisError::from((ErrorKind::UnexpectedReturnType, "an answer that makes no sense"));
+        let mut pipeline = Pipeline::with_capacity(2);
+        if let Kind::Sentinel { service, .. } = &self.deployment.kind {
+            pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+            pipeline.cmd("SENTINEL").arg("MASTER").arg(service);
+            let (master, details): (Option<(String, u16)>, HashMap<String, String>) =
+                pipeline.query_async(connection).await?;
+            let (host, port) = master.ok_or_else(unexpected)?;
+            let epoch = details.get("config-epoch").and_then(|epoch| epoch.parse().ok()).ok_or_else(unexpected)?;
+            return Ok(Layout::of_one(Place { host, port }, epoch));
+        }
+        pipeline.cmd("CLUSTER").arg("INFO");
+        pipeline.cmd("CLUSTER").arg("SLOTS");
+        let (info, slots): (String, Value) = pipeline.query_async(connection).await?;
+        if field(&info, "cluster_state") != "ok" {
+            return Err((ErrorKind::Client, "it says that the cluster is down").into());
+        }
+        let epoch = field(&info, "cluster_current_epoch").parse().unwrap_or(0);
+        Layout::of_slots(slots, place, epoch).filter(|layout| !layout.is_unknown()).ok_or_else(unexpected)
+    }
+
+    fn is_news(&self, layout: &Layout, known: &Layout, why: Why) -> bool {
+        if known.is_unknown() || layout.epoch > known.epoch {
+            return true;
+        }
+        // In one epoch slots wander from master to master, and servers may change their address: only who was sent away, or
+        // found nobody, believes that.
+        let same_epoch = layout.epoch == known.epoch;
+        // Sentinels that were set up anew count from the beginning.
+        let anew = matches!(self.deployment.kind, Kind::Sentinel { .. });
+        why == Why::Doubt && (same_epoch || anew) && !layout.is_like(known)
+    }
+
+    fn adopt(&self, known: &Layout, found: Layout) {
+        let gone = known.masters.iter().any(|master| !found.masters.contains(master));
+        let mut layout = self.layout.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_unknown() && (gone || found.epoch > known.epoch) {
+            // Before anybody can see where to find the other server.
+            self.lives.changed();
+            let masters: Vec<String> = found.masters.iter().map(Place::to_string).collect();
+            if gone {
+                warn!(masters = masters.join(", "), "another redis server took the place of one");
+            } else {
+                info!(masters = masters.join(", "), epoch = found.epoch, "redis servers changed their parts");
+            }
+        }
+        *layout = Arc::new(found);
+    }
+}

@@ -1,0 +1,212 @@
+//! Which server has which key.
+//!
+//! A layout is what the servers said at some moment. It is never trusted blindly: a server that does not have a key says so.
+
+use deadpool_redis::redis::{Arg, Cmd, FromRedisValue as _, Pipeline, Value};
+
+use super::super::deployment::Place;
+
+/// Slots of a Redis Cluster.
+const SLOTS: usize = 16_384;
+/// A slot that nobody has.
+const NOBODY: u16 = u16::MAX;
+
+/// The masters, and what each of them has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Rises in Redis whenever one server takes the place of another.
+    pub(super) epoch: u64,
+    /// The masters that have something; none as long as nothing is known.
+    pub(super) masters: Vec<Place>,
+    /// Replicas of theirs.
+    pub(super) replicas: Vec<Place>,
+    /// The number of the master of each slot; empty where one master has everything.
+    slots: Vec<u16>,
+}
+
+impl Layout {
+    /// One master, which has everything.
+    pub(super) fn of_one(master: Place, epoch: u64) -> Self {
+        Self { epoch, masters: vec![master], ..Self::default() }
+    }
+
+    /// What `asked`, a node of a cluster, answered to CLUSTER SLOTS; `None` if it makes no sense.
+    pub(super) fn of_slots(answer: Value, asked: &Place, epoch: u64) -> Option<Self> {
+        let mut layout = Self { epoch, slots: vec![NOBODY; SLOTS], ..Self::default() };
+        let ranges = Vec::<Vec<Value>>::from_redis_value(answer).ok()?;
+        for range in ranges {
+            let mut fields = range.into_iter();
+            let (Value::Int(first), Value::Int(last)) = (fields.next()?, fields.next()?) else { return None };
+            let (first, last) = (usize::try_from(first).ok()?, usize::try_from(last).ok()?);
+            let mut nodes = fields.filter_map(|node| place(node, asked));
+            let number = number_of(&mut layout.masters, nodes.next()?);
+            for replica in nodes {
+                number_of(&mut layout.replicas, replica);
+            }
+            layout.slots.get_mut(first..=last)?.fill(u16::try_from(number).ok()?);
+        }
+        Some(layout)
+    }
+
+    /// Nothing is known yet.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.masters.is_empty()
+    }
+
+    /// The number of the master that has `key`; `None` if nobody has it.
+    pub(super) fn master_of(&self, key: &[u8]) -> Option<usize> {
+        self.master_of_slot(slot(key))
+    }
+
+    /// The number of the master for a command. What has no key goes to the master of the first slot: always the same one, so
+    /// that there is one clock.
+    pub(super) fn master_for(&self, command: &Cmd) -> Option<usize> {
+        self.master_of_slot(key(command).map_or(0, slot))
+    }
+
+    /// The one master that all of a pipeline goes to; `None` if there are several, or if nobody has a key.
+    pub(super) fn master_for_all(&self, pipeline: &Pipeline) -> Option<usize> {
+        let mut commands = pipeline.cmd_iter();
+        let first = self.master_for(commands.next()?)?;
+        // A transaction is of one slot, or its server refuses it.
+        let together = pipeline.is_transaction() || commands.all(|command| self.master_for(command) == Some(first));
+        together.then_some(first)
+    }
+
+    /// What is the same but for its epoch.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.masters == other.masters && self.slots == other.slots
+    }
+
+    fn master_of_slot(&self, slot: usize) -> Option<usize> {
+        if self.slots.is_empty() {
+            return (!self.masters.is_empty()).then_some(0);
+        }
+        self.slots.get(slot).filter(|number| **number != NOBODY).map(|number| usize::from(*number))
+    }
+}
+
+/// The place of `place` in `all`, where it is put if it is not there.
+fn number_of(all: &mut Vec<Place>, place: Place) -> usize {
+    all.iter().position(|known| *known == place).unwrap_or_else(|| {
+        all.push(place);
+        all.len() - 1
+    })
+}
+
+/// Host and port of a node in the answer to CLUSTER SLOTS. One that does not know its own address is where it was asked.
+fn place(node: Value, asked: &Place) -> Option<Place> {
+    let Value::Array(fields) = node else { return None };
+    let mut fields = fields.into_iter();
+    let host = match fields.next()? {
+        Value::BulkString(host) => String::from_utf8(host).ok()?,
+        Value::SimpleString(host) => host,
+        _ => String::new(),
+    };
+    let Value::Int(port) = fields.next()? else { return None };
+    let host = if host.is_empty() || host == "?" { asked.host.clone() } else { host };
+    Some(Place { host, port: u16::try_from(port).ok()? })
+}
+
+/// The hash slot of a key: of what stands between its first braces, if anything does.
+fn slot(key: &[u8]) -> usize {
+    let tag = key.iter().position(|byte| *byte == b'{').map(|open| &key[open + 1..]).and_then(|rest| {
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    });
+    usize::from(crc16::State::<crc16::XMODEM>::calculate(tag.unwrap_or(key))) % SLOTS
+}
+
+/// The first key of a command of ours; `None` where it has none.
+fn key(command: &Cmd) -> Option<&[u8]> {
+    let mut words = command.args_iter().filter_map(|arg| match arg {
+        Arg::Simple(word) => Some(word),
+        _ => None,
+    });
+    match words.next()? {
+        b"SCRIPT" | b"INFO" | b"TIME" => None,
+        // The digest and the number of keys come before.
+        b"EVALSHA" => words.nth(2),
+        b"XGROUP" => words.nth(1),
+        b"XREADGROUP" => words.find(|word| *word == b"STREAMS").and_then(|_| words.next()),
+        _ => words.next(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deadpool_redis::redis::cmd;
+
+    use super::*;
+
+    fn at(port: u16) -> Place {
+        Place { host: "10.0.0.1".into(), port }
+    }
+
+    fn node(host: Value, port: i64) -> Value {
+        Value::Array(vec![host, Value::Int(port), Value::BulkString(b"an id".into()), Value::Array(Vec::new())])
+    }
+
+    fn range(first: i64, last: i64, master: i64, replica: i64) -> Value {
+        let host = || Value::BulkString(b"10.0.0.1".into());
+        Value::Array(vec![Value::Int(first), Value::Int(last), node(host(), master), node(host(), replica)])
+    }
+
+    #[test]
+    fn a_slot_leads_to_its_master() {
+        let slots = Value::Array(vec![range(0, 5_460, 1, 4), range(5_461, 10_922, 2, 5), range(12_000, 16_383, 1, 4)]);
+        let layout = Layout::of_slots(slots, &at(9), 7).expect("a layout");
+        assert_eq!((layout.masters.clone(), layout.replicas.clone()), (vec![at(1), at(2)], vec![at(4), at(5)]));
+        // Slots as `CLUSTER KEYSLOT` gives them.
+        for (key, slot_of_key, master) in [
+            ("foo", 12_182, Some(0)),
+            ("bar", 5_061, Some(0)),
+            ("hello", 866, Some(0)),
+            ("a{foo}b{bar}", 12_182, Some(0)),
+        ] {
+            assert_eq!((slot(key.as_bytes()), layout.master_of(key.as_bytes())), (slot_of_key, master), "{key}");
+        }
+        assert_eq!(slot(b"{}x"), usize::from(crc16::State::<crc16::XMODEM>::calculate(b"{}x")) % SLOTS);
+        assert_eq!(layout.master_of_slot(5_461), Some(1));
+        assert_eq!(layout.master_of_slot(11_000), None, "nobody has it");
+    }
+
+    #[test]
+    fn a_node_that_does_not_know_its_address_is_where_it_was_asked() {
+        for host in [Value::Nil, Value::BulkString(Vec::new()), Value::BulkString(b"?".into())] {
+            let slots = Value::Array(vec![Value::Array(vec![Value::Int(0), Value::Int(1), node(host, 7)])]);
+            assert_eq!(Layout::of_slots(slots, &at(1), 1).expect("a layout").masters, [at(7)]);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_none() {
+        for slots in [Value::Nil, Value::Int(3), Value::Array(vec![range(0, 20_000, 1, 2)])] {
+            assert_eq!(Layout::of_slots(slots, &at(1), 1), None);
+        }
+    }
+
+    #[test]
+    fn the_key_of_each_kind_of_command_is_found() {
+        let words = |text: &str| {
+            let mut words = text.split(' ');
+            let mut command = cmd(words.next().expect("a word"));
+            words.for_each(|word| {
+                command.arg(word);
+            });
+            command
+        };
+        for (text, expected) in [
+            ("GET k", Some("k")),
+            ("EVALSHA digest 2 k other x", Some("k")),
+            ("XREADGROUP GROUP g c COUNT 1 STREAMS k >", Some("k")),
+            ("XGROUP CREATE k g 0 MKSTREAM", Some("k")),
+            ("XPENDING k g - + 1", Some("k")),
+            ("SCRIPT LOAD return", None),
+            ("INFO server", None),
+            ("TIME", None),
+        ] {
+            assert_eq!(key(&words(text)), expected.map(str::as_bytes), "{text}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A cluster of three masters, each with a replica.
+
+use deadpool_redis::redis::{Value, cmd};
+use pregon::{
+    domain::OnDoubt,
+    store::{Address, Store},
+};
+
+use crate::{
+    campaign::{Running, address},
+    servers::{RedisServer, words_of},
+    support::{self, world},
+};
+
+const SLOTS: u16 = 16_384;
+const MASTERS: usize = 3;
+
+/// The nodes: the masters, then the replica of each in the same order.
+struct Cluster {
+    nodes: Vec<RedisServer>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        #[rustfmt::skip]
+        let arguments = [
+            "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0",
+        ];
+        let mut nodes = Vec::new();
+        for _ in 0..2 * MASTERS {
+            nodes.push(RedisServer::plain(&arguments).await);
+        }
+        for (epoch, node) in nodes.iter().enumerate() {
+            let () = node.tell(&format!("CLUSTER SET-CONFIG-EPOCH {}", epoch + 1)).await;
+            let () = node.tell(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[0].port)).await;
+        }
+        for (number, node) in nodes[..MASTERS].iter().enumerate() {
+            let mut add = words_of("CLUSTER ADDSLOTS");
+            for slot in (0..SLOTS).filter(|slot| usize::from(*slot) * MASTERS / usize::from(SLOTS) == number) {
+                add.arg(slot);
+            }
+            let () = node.ask(&add).await.expect("slots");
+        }
+        let cluster = Self { nodes };
+        cluster.agrees(&format!("cluster_known_nodes:{}", 2 * MASTERS)).await;
+        for number in 0..MASTERS {
+            let master = cluster.id(number).await;
+            let replica = &cluster.nodes[number + MASTERS];
+            support::until("the replica knows its master", async || {
+                replica.ask::<()>(&words_of(&format!("CLUSTER REPLICATE {master}"))).await.is_ok()
+            })
+            .await;
+        }
+        cluster.agrees("cluster_state:ok").await;
+        for number in 0..MASTERS {
+            support::until("the replica follows", async || cluster.is_followed(number).await).await;
+        }
+        cluster
+    }
+
+    async fn id(&self, number: usize) -> String {
+        self.nodes[number].tell("CLUSTER MYID").await
+    }
+
+    /// Waits until every node says so in CLUSTER INFO.
+    async fn agrees(&self, line: &str) {
+        for node in &self.nodes {
+            node.comes_to_say("CLUSTER INFO", line).await;
+        }
+    }
+
+    /// Whether a replica has all that the master has, and the others know it.
+    async fn is_followed(&self, number: usize) -> bool {
+        let info: String = self.nodes[number].tell("INFO replication").await;
+        let (id, witness) = (self.id(number).await, &self.nodes[(number + 1) % MASTERS]);
+        let known: Vec<String> = witness.tell(&format!("CLUSTER REPLICAS {id}")).await;
+        info.contains("state=online") && !known.is_empty()
+    }
+
+    fn address(&self) -> Address {
+        let [first, second, ..] = self.nodes.as_slice() else { unreachable!("there are six") };
+        Address {
+            namespace: "pregon".into(),
+            ..address(format!("redis+cluster://{},{}", first.address(), second.address()))
+        }
+    }
+
+    async fn slot(&self, key: &str) -> u16 {
+        self.nodes[1].tell(&format!("CLUSTER KEYSLOT {key}")).await
+    }
+
+    /// Which of the first masters has a slot, as long as nothing was moved.
+    fn home(slot: u16) -> usize {
+        usize::from(slot) * MASTERS / usize::from(SLOTS)
+    }
+
+    /// Moves a slot with its keys to another master, key by key.
+    async fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let (source_id, target_id) = (self.id(from).await, self.id(to).await);
+        let () = target.tell(&format!("CLUSTER SETSLOT {slot} IMPORTING {source_id}")).await;
+        let () = source.tell(&format!("CLUSTER SETSLOT {slot} MIGRATING {target_id}")).await;
+        loop {
+            let keys: Vec<String> = source.tell(&format!("CLUSTER GETKEYSINSLOT {slot} 10")).await;
+            if keys.is_empty() {
+                break;
+            }
+            let mut migrate = cmd("MIGRATE");
+            migrate.arg("127.0.0.1").arg(target.port).arg("").arg(0).arg(5_000).arg("KEYS").arg(keys);
+            let _: Value = source.ask(&migrate).await.expect("moved");
+        }
+        for node in [target, source] {
+            let () = node.tell(&format!("CLUSTER SETSLOT {slot} NODE {target_id}")).await;
+        }
+    }
+}
+
+const LINES: usize = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_outlives_the_move_of_its_slots_and_the_death_of_a_master() {
+    let mut cluster = Cluster::start().await;
+    let names: Vec<String> = (0..LINES).map(|n| format!("30{n:02}")).collect();
+    let lines: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 60.0)).collect();
+    let campaign = Running::start(&cluster.address(), &lines, 5_000).await;
+
+    let record = campaign.store.campaign(campaign.id).await.expect("redis").expect("a campaign");
+    assert_eq!(record.parts.len(), LINES);
+    let mut slots = Vec::new();
+    for (part, _) in &record.parts {
+        slots.push(cluster.slot(&campaign.store.keys.part(*part)).await);
+    }
+    for master in 0..MASTERS {
+        assert!(slots.iter().any(|slot| Cluster::home(*slot) == master), "parts lie on all masters: {slots:?}");
+    }
+
+    campaign.sent(300).await;
+    for slot in slots.iter().filter(|slot| Cluster::home(**slot) == 0) {
+        cluster.move_slot(*slot, 0, 1).await;
+    }
+    campaign.sent(1_200).await;
+    cluster.nodes[1].kill().await;
+    // Its replica has its slots; and later it comes back, as a replica.
+    let heir = &cluster.nodes[1 + MASTERS];
+    support::until("the replica takes over", async || {
+        heir.tell::<String>("INFO replication").await.contains("role:master")
+    })
+    .await;
+    cluster.nodes[1].run().await;
+    campaign.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upload_was_told_is_kept_outlives_any_master() {
+    let mut cluster = Cluster::start().await;
+    let store = Store::connect(&cluster.address()).await.expect("a store");
+    let id = world::campaign(&store, &["3001", "3002", "3003", "3004"], 2_000, OnDoubt::Hold).await;
+    store.make_durable().await.expect("a replica has it");
+    for master in 0..MASTERS {
+        cluster.nodes[master].kill().await;
+        cluster.nodes[master + MASTERS].comes_to_say("INFO replication", "role:master").await;
+        cluster.nodes[master].run().await;
+        // The others vote for the next one only when they know of this one.
+        cluster.agrees("cluster_state:ok").await;
+    }
+    support::until("the store finds the new masters", async || store.time().await.is_ok()).await;
+    let record = store.campaign(id).await.expect("redis").expect("the campaign");
+    let mut rows = 0;
+    for (part, _) in &record.parts {
+        for start in store.chunk_starts(*part).await.expect("chunks") {
+            rows += store.chunk(*part, start).await.expect("a chunk").len();
+        }
+    }
+    assert_eq!((record.numbers, rows), (2_000, 2_000));
+    let counts = world::counts(&store, &record).await;
+    assert_eq!(counts.recipients, 2_000);
+    assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}

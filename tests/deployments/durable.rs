@@ -1,0 +1,49 @@
+//! What was acknowledged outlives the server that took it.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::cmd;
+use pregon::store::{Store, StoreError};
+
+use crate::{campaign::address, servers::RedisServer};
+
+/// How often the server was asked to wait.
+async fn calls(server: &RedisServer, command: &str) -> u64 {
+    let info: String = server.tell("INFO commandstats").await;
+    let prefix = format!("cmdstat_{command}:calls=");
+    let line = info.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.and_then(|line| line.split(',').next()).map_or(0, |n| n.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn an_acknowledgement_waits_for_a_replica() {
+    let master = RedisServer::plain(&[]).await;
+    let replica = RedisServer::plain(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+    master.comes_to_say("INFO replication", "state=online").await;
+    let mut address = address(format!("redis://{}", master.address()));
+    address.timeout = Duration::from_millis(500);
+    let store = Store::connect(&address).await.expect("a store");
+    store.make_durable().await.expect("the replica has it");
+    assert_eq!(calls(&master, "wait").await, 1);
+
+    replica.signal("STOP").await;
+    let error = store.make_durable().await.expect_err("the replica stands still");
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("a replica of redis")), "{error}");
+    replica.signal("CONT").await;
+    store.make_durable().await.expect("the replica has it");
+}
+
+#[tokio::test]
+async fn an_acknowledgement_waits_for_the_disk_where_redis_can_tell() {
+    let server = RedisServer::plain(&[]).await;
+    let store = Store::connect(&address(format!("redis://{}", server.address()))).await.expect("a store");
+    let waits = server.ask::<Vec<u64>>(cmd("WAITAOF").arg(0).arg(0).arg(1)).await.is_ok();
+    let before = calls(&server, "waitaof").await;
+    store.make_durable().await.expect("as safe as it can be");
+    assert_eq!(calls(&server, "waitaof").await > before, waits, "asked where it knows the command");
+    // Without an append-only file nothing could be waited for.
+    let () = server.tell("CONFIG SET appendonly no").await;
+    let before = calls(&server, "waitaof").await;
+    store.make_durable().await.expect("as safe as it can be");
+    assert_eq!(calls(&server, "waitaof").await, before);
+}

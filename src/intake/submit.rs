@@ -134,12 +134,12 @@ impl Intake {
         upload_id: &UploadId,
         values: &[Box<RawValue>],
     ) -> Result<(UploadResult, bool), IntakeError> {
-        let row = |(value, number): (&Box<RawValue>, u64)| Row {
+        let row = |(value, number): (&RawValue, u64)| Row {
             number,
             recipient: RawRecipient::from_json(value.get().as_bytes()),
         };
         loop {
-            let rows = stream::iter(values.iter().zip(1..).map(|value| Ok(vec![row(value)])));
+            let rows = stream::iter(values.iter().map(AsRef::as_ref).zip(1..).map(|value| Ok(vec![row(value)])));
             match self.take_rows(id, upload_id, rows).await {
                 // The same rows at the same time: each time that happens the other one got further, and we go on from there.
                 Err(IntakeError::UploadInProgress) => {}

@@ -2,7 +2,7 @@
 //!
 //! A layout is what the servers said at some moment. It is never trusted blindly: a server that does not have a key says so.
 
-use deadpool_redis::redis::{Arg, Cmd, FromRedisValue as _, Pipeline, Value};
+use deadpool_redis::redis::{Arg, Cmd, Pipeline, Value};
 
 use super::super::deployment::Place;
 
@@ -33,9 +33,10 @@ impl Layout {
     /// What `asked`, a node of a cluster, answered to CLUSTER SLOTS; `None` if it makes no sense.
     pub(super) fn of_slots(answer: Value, asked: &Place, epoch: u64) -> Option<Self> {
         let mut layout = Self { epoch, slots: vec![NOBODY; SLOTS], ..Self::default() };
-        let ranges = Vec::<Vec<Value>>::from_redis_value(answer).ok()?;
+        let Value::Array(ranges) = answer else { return None };
         for range in ranges {
-            let mut fields = range.into_iter();
+            let Value::Array(fields) = range else { return None };
+            let mut fields = fields.into_iter();
             let (Value::Int(first), Value::Int(last)) = (fields.next()?, fields.next()?) else { return None };
             let (first, last) = (usize::try_from(first).ok()?, usize::try_from(last).ok()?);
             let mut nodes = fields.filter_map(|node| place(node, asked));

@@ -6,7 +6,7 @@
 -- Kinds A accepted · R certainly not sent, again at the time, the attempt counts · B certainly not sent, again at the time,
 --       the attempt does not count · D in doubt until the time · F refused by Meta
 --       C claimed, and no more is known: where a newer epoch has the part meanwhile, in doubt until the time
---       What would be sent again of a cancelled campaign is cancelled.
+--       What would be sent again of a cancelled campaign is cancelled; of a completed one it stays unknown.
 -- Gives open recipients of the part.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
@@ -16,7 +16,8 @@ local second = math.floor(now / 1000)
 local m, kept, accepted = moves(meta, state, history), {}, 0
 
 local at = redis.call('HMGET', meta, 'gate', 'epoch')
-local cancelled, taken_over = at[1] == 'cancelled', tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
+local cancelled, completed = at[1] == 'cancelled', at[1] == 'completed'
+local taken_over = tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 
 for pos = 1, #outcomes, 16 do
   local row, send, kind, code, tail = struct.unpack("<I2BBI4c8", outcomes, pos)
@@ -33,6 +34,8 @@ for pos = 1, #outcomes, 16 do
   end
   -- The way back is open only to the attempt that made the claim, also when it was put in doubt meanwhile.
   local mine = kind ~= 'C' and current == send and (was == STATE.in_flight or was == STATE.in_doubt or was == STATE.unknown)
+  -- What is completed does not begin again.
+  if was == STATE.unknown and completed and (kind == 'R' or kind == 'B') then mine = false end
   if mine then
     if was ~= STATE.in_flight then redis.call('ZREM', doubt, row) end
     if send > 1 or was ~= STATE.in_flight then forget_why(m, why, row, was) end

@@ -84,3 +84,15 @@ async fn a_worker_that_wakes_while_its_campaign_runs_has_them_sent_after_all() {
     let again: Vec<u16> = world.claim(2, 1).await.iter().map(|row| row.claimed.row).collect();
     assert_eq!(again, [rows[0].claimed.row]);
 }
+#[tokio::test]
+async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_settled() {
+    let world = World::start(1).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    let nobody = ClaimedRow { row: 7, send: 1 };
+    let accepted = |wamid: &str| Settled::Accepted(Wamid::from(wamid));
+    let outcomes = vec![(nobody, accepted("wamid.7")), (claimed, accepted("wamid.0"))];
+    let settled = world.store.settle(&HashMap::from([(world.part, outcomes)]), 1, world.now().await, KEPT).await;
+    assert_eq!(settled.expect("settled")[0].1, 0);
+    let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
+    assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
+}

@@ -64,7 +64,7 @@ for pos = 1, #outcomes, 16 do
     elseif kind == 'D' then
       redis.call('ZADD', doubt, struct.unpack('<d', tail), row)
     end
-  elseif kind == 'A' and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted] then
+  elseif kind == 'A' and was ~= 0 and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted] then
     -- Expired or cancelled meanwhile, and yet Meta has it.
     redis.call('ZREM', retry, row)
     m.move(row, byte, STATE.accepted, send, second)

@@ -96,3 +96,19 @@ async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_sett
     let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
     assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
 }
+
+#[tokio::test]
+async fn the_sixteenth_claim_of_a_row_is_not_taken_for_its_first() {
+    let world = World::start(1).await;
+    let first = world.claim(1, 1).await[0];
+    let retry = Settled::Retry { at: UnixMs(0), code: 131_000 };
+    world.settle(first.claimed, retry).await;
+    // Throttled again and again, as in a long outage: the numbers of its claims begin anew.
+    for _ in 0..20 {
+        let again = world.claim(1, 1).await[0];
+        assert_eq!(again.attempt, 2);
+        assert_ne!(again.claimed.send, first.claimed.send);
+        world.settle(again.claimed, Settled::Back { at: UnixMs(0) }).await;
+        assert_eq!(world.state(0).await, Some(State::Retrying), "claim {}", again.claimed.send);
+    }
+}

@@ -13,6 +13,9 @@ end
 -- A row in such a state can be claimed. A fact about a claim that is newer than the row's proves that Redis forgot that claim.
 local function claimable(state) return state == STATE.pending or state == STATE.retrying end
 
+-- Of a row in such a state it is not known what became of its last claim.
+local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
+
 -- Moves collects the changes of one script call and writes them at its end: the state bytes page by page, each
 -- counter once, one entry of history. Every change of a state byte goes through `move`, so that counters and bytes
 -- can not part.

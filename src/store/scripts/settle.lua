@@ -25,15 +25,17 @@ for pos = 1, #outcomes, 16 do
   local was, current = byte % 16, math.floor(byte / 16)
   kind = string.char(kind)
   if kind == 'A' then kept[#kept + 1] = struct.pack('<I2Bc8', row, send, tail) end
-  if claimable(was) and newer(send, current) then
+  -- A claim that Redis forgot. Where it forgot with it how the claim before ended, the claim itself is told before anything else of it.
+  if newer(send, current) and (claimable(was) or kind == 'C' and unanswered(was)) then
     redis.call('ZREM', retry, row)
+    redis.call('ZREM', doubt, row)
     local to = kind == 'C' and taken_over and STATE.in_doubt or STATE.in_flight
     if to == STATE.in_doubt then redis.call('ZADD', doubt, struct.unpack('<d', tail), row) end
     m.move(row, byte, to, send, second)
     byte, was, current = send * 16 + to, to, send
   end
   -- The way back is open only to the attempt that made the claim, also when it was put in doubt meanwhile.
-  local mine = kind ~= 'C' and current == send and (was == STATE.in_flight or was == STATE.in_doubt or was == STATE.unknown)
+  local mine = kind ~= 'C' and current == send and unanswered(was)
   -- What is completed does not begin again.
   if was == STATE.unknown and completed and (kind == 'R' or kind == 'B') then mine = false end
   if mine then

@@ -4,6 +4,7 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
+use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     store::{
@@ -111,4 +112,30 @@ async fn the_sixteenth_claim_of_a_row_is_not_taken_for_its_first() {
         world.settle(again.claimed, Settled::Back { at: UnixMs(0) }).await;
         assert_eq!(world.state(0).await, Some(State::Retrying), "claim {}", again.claimed.send);
     }
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_told_again_after_its_doubt_has_ended_begins_no_other() {
+    let world = World::start(2).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    let in_doubt = Settled::InDoubt { until: world.now().await };
+    world.settle(claimed, in_doubt.clone()).await;
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
+    world.settle(claimed, in_doubt).await;
+    assert_eq!(world.store.end_doubts(world.part, UnixMs(0), 0).await.expect("redis"), (None, 1));
+}
+
+#[tokio::test]
+async fn who_was_accepted_after_all_has_no_error_code() {
+    let world = World::start(1).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    world.settle(claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await;
+    world.settle(claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    let rows = world.store.part_rows(world.part).await.expect("rows");
+    assert_eq!((State::of(rows.states[0]), rows.why.get(&0)), (Some(State::Accepted), None));
+    let mut left = cmd("ZCARD");
+    assert_eq!(
+        world.store.query::<u64>("ZCARD", left.arg(world.store.keys.retry(world.part))).await.expect("redis"),
+        0
+    );
 }

@@ -36,8 +36,8 @@ for pos = 1, #outcomes, 16 do
   end
   -- The way back is open only to the attempt that made the claim, also when it was put in doubt meanwhile.
   local mine = kind ~= 'C' and current == send and unanswered(was)
-  -- What is completed does not begin again.
-  if was == STATE.unknown and completed and (kind == 'R' or kind == 'B') then mine = false end
+  -- A doubt that has ended does not begin again; nor does what is completed.
+  if was == STATE.unknown and (kind == 'D' or completed and (kind == 'R' or kind == 'B')) then mine = false end
   if mine then
     if was ~= STATE.in_flight then redis.call('ZREM', doubt, row) end
     if send > 1 or was ~= STATE.in_flight then forget_why(m, why, row, was) end
@@ -67,8 +67,10 @@ for pos = 1, #outcomes, 16 do
       redis.call('ZADD', doubt, struct.unpack('<d', tail), row)
     end
   elseif kind == 'A' and was ~= 0 and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted] then
-    -- Expired or cancelled meanwhile, and yet Meta has it.
+    -- Expired or cancelled meanwhile, or taken for an earlier claim, and yet Meta has it.
     redis.call('ZREM', retry, row)
+    redis.call('ZREM', doubt, row)
+    forget_why(m, why, row, was)
     m.move(row, byte, STATE.accepted, send, second)
     accepted = accepted + 1
   end

@@ -4,11 +4,13 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
+use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignId, OnDoubt, PartId, State, Wamid},
+    domain::{CampaignId, CampaignState, OnDoubt, PartId, State, Wamid},
     store::{
         Store,
-        parts::{Claim, ClaimedRow, Fact, News, Settled, ToSend},
+        campaigns::Change,
+        parts::{Applied, Claim, ClaimedRow, Fact, News, Settled, ToSend},
     },
 };
 use support::{claim_wish, redis::TestRedis, world};
@@ -52,6 +54,16 @@ impl World {
         self.store.settle(&HashMap::from([(self.part, outcomes)]), epoch, now, KEPT).await.expect("settled");
     }
 
+    /// How much Redis has written to its file: all that it was told. While the disk is busy it writes after it has answered.
+    async fn written(&self) -> u64 {
+        support::until("all is written", async || {
+            let info: String = self.store.query("INFO", cmd("INFO").arg("persistence")).await.expect("redis");
+            info.contains("aof_buffer_length:0\r\n")
+        })
+        .await;
+        self.redis.written()
+    }
+
     /// Redis forgets everything from `kept` bytes on, and comes back.
     async fn forget(&mut self, kept: u64) {
         self.redis.lose_power(kept).await;
@@ -79,7 +91,7 @@ fn accepted(claimed: &ClaimedRow) -> (ClaimedRow, Settled) {
 #[tokio::test]
 async fn what_a_redis_forgot_of_claims_outcomes_and_statuses_it_is_told_again() {
     let mut world = World::start().await;
-    let before = world.redis.written();
+    let before = world.written().await;
     let rows = world.claim_rows(1, 5).await;
     let now = world.store.time().await.expect("the time");
     let again = (rows[2], Settled::Retry { at: now, code: 131_000 });
@@ -108,7 +120,7 @@ async fn what_a_redis_forgot_of_claims_outcomes_and_statuses_it_is_told_again() 
 #[tokio::test]
 async fn nothing_is_taken_over_in_a_young_life_of_redis() {
     let mut world = World::start().await;
-    let before = world.redis.written();
+    let before = world.written().await;
     world.claim_rows(1, 3).await;
     world.forget(before).await;
     let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
@@ -125,7 +137,7 @@ async fn nothing_is_taken_over_in_a_young_life_of_redis() {
 #[tokio::test]
 async fn a_claim_that_is_told_again_after_a_take_over_is_in_doubt() {
     let mut world = World::start().await;
-    let before = world.redis.written();
+    let before = world.written().await;
     let rows = world.claim_rows(1, 3).await;
     world.settle(1, vec![accepted(&rows[0])]).await;
     world.forget(before).await;
@@ -140,7 +152,7 @@ async fn a_claim_that_is_told_again_after_a_take_over_is_in_doubt() {
 #[tokio::test]
 async fn a_status_of_a_claim_that_redis_forgot_keeps_its_recipient_from_a_second_message() {
     let mut world = World::start().await;
-    let before = world.redis.written();
+    let before = world.written().await;
     let rows = world.claim_rows(1, 1).await;
     world.forget(before).await;
     // Meta tells another process, which knows of no claim.
@@ -151,6 +163,69 @@ async fn a_status_of_a_claim_that_redis_forgot_keeps_its_recipient_from_a_second
     assert_eq!(world.states(&stranger).await[0], (State::Sent, 1));
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     assert_eq!(world.states(&world.store).await[0], (State::Sent, 1));
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_told_again_counts_before_a_late_outcome_of_the_one_before_it() {
+    let mut world = World::start().await;
+    let second = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let [first] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
+    // Another worker takes over; the first one still learns that Meta was busy; so the other one sends.
+    assert!(matches!(world.claim(&second, 2, 0, false).await, Claim::Rows { .. }));
+    let before = world.written().await;
+    let now = world.store.time().await.expect("the time");
+    world.settle(1, vec![(first, Settled::Retry { at: now, code: 131_000 })]).await;
+    let Claim::Rows { rows, .. } = world.claim(&second, 2, 1, false).await else { panic!("rows") };
+    assert_eq!((rows[0].claimed.row, rows[0].claimed.send), (first.row, 2));
+    world.forget(before).await;
+    // The other one tells its claim while Redis takes the one before it to be in doubt, and only then the first its outcome.
+    support::until("redis answers", async || second.time().await.is_ok()).await;
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&second).await[usize::from(first.row)], (State::InFlight, 2));
+    let Claim::Rows { rows, .. } = world.claim(&second, 2, 100, false).await else { panic!("rows") };
+    assert!(rows.iter().all(|row| row.claimed.row != first.row), "it would be sent twice: {rows:?}");
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_while_the_claim_before_it_is_open() {
+    let mut world = World::start().await;
+    let webhooks = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let [first] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
+    let before = world.written().await;
+    let now = world.store.time().await.expect("the time");
+    world.settle(1, vec![(first, Settled::Back { at: now })]).await;
+    let [again] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
+    assert_eq!((again.row, again.send), (first.row, 2));
+    world.settle(1, vec![accepted(&again)]).await;
+    world.forget(before).await;
+    // Meta tells another process before the worker has told its part.
+    support::until("redis answers", async || webhooks.time().await.is_ok()).await;
+    let fact = |news| Fact { row: again.row, send: again.send, news, at: now, message: None };
+    let told = webhooks.apply(&[(world.part, vec![fact(News::Replied), fact(News::Delivered)])], KEPT).await;
+    assert_eq!(told.expect("applied")[0].0, [Applied::Moved, Applied::Moved]);
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&webhooks).await[usize::from(first.row)], (State::Delivered, 2));
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_where_the_campaign_was_cancelled_meanwhile() {
+    let mut world = World::start().await;
+    let before = world.written().await;
+    let rows = world.claim_rows(1, 1).await;
+    world.forget(before).await;
+    let webhooks = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let at = webhooks.time().await.expect("the time");
+    let running = [CampaignState::Running];
+    let cancelled = webhooks.change_campaign(world.id, &running, CampaignState::Cancelled, at, None).await;
+    assert_eq!(cancelled.expect("redis"), Change::Done);
+    assert_eq!(world.states(&webhooks).await[usize::from(rows[0].row)], (State::Cancelled, 0));
+    let sent = Fact { row: rows[0].row, send: rows[0].send, news: News::Sent, at, message: None };
+    webhooks.apply(&[(world.part, vec![sent])], KEPT).await.expect("applied");
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&webhooks).await[usize::from(rows[0].row)], (State::Sent, 1));
     world.is_consistent().await;
 }
 

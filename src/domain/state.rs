@@ -64,7 +64,7 @@ impl State {
         State::ALL.get(usize::from(byte & 0x0f).checked_sub(1)?).copied()
     }
 
-    /// The number of the last claim in `byte`: 0 before the first, then 1 to 15 and from 1 again.
+    /// The number of the last claim in `byte`: 0 before the first, then 1 to 15 and from 2 again.
     pub fn send_of(byte: u8) -> u8 {
         byte >> 4
     }

@@ -259,10 +259,9 @@ impl Store {
         self.make_safe_first(&[self.keys.campaign(id)]).await?;
         let gate = match record.state {
             CampaignState::Running => "open",
+            CampaignState::Completed => "completed",
             CampaignState::Cancelled => "cancelled",
-            CampaignState::Draft | CampaignState::Scheduled | CampaignState::Paused | CampaignState::Completed => {
-                "held"
-            }
+            CampaignState::Draft | CampaignState::Scheduled | CampaignState::Paused => "held",
         };
         let expires = record.campaign.expires_at.map_or(String::new(), |at| at.0.to_string());
         let gates = record.parts.iter().map(|&(part, _)| {

@@ -24,7 +24,7 @@ const OUTCOME_BYTES: usize = 16;
 pub struct ClaimedRow {
     /// The row in its part.
     pub row: u16,
-    /// The number of this claim among those of the row, 1 to 15 and from 1 again. An outcome or a status names it, so that
+    /// The number of this claim among those of the row, 1 to 15 and from 2 again. An outcome or a status names it, so that
     /// none is ever taken for one of another claim.
     pub send: u8,
 }

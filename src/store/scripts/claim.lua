@@ -57,7 +57,7 @@ for _, row in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0,
   row = tonumber(row)
   local byte = m.byte(row)
   if claimable(byte % 16) then
-    local send = math.floor(byte / 16) % 15 + 1
+    local send = following(math.floor(byte / 16))
     m.move(row, byte, STATE.in_flight, send)
     packed[#packed + 1] = struct.pack('<I2BB', row, send, (redis.call('HGET', tries, row) or 0) + 1)
     claimed = claimed + 1

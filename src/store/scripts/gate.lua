@@ -1,7 +1,7 @@
 -- Opens or shuts a part for claims, as its campaign's state says. Takes effect with the next claim.
 --
 -- KEYS  meta
--- ARGV  version of the campaign's state, gate (open, held, cancelled), expires_at (ms, or empty)
+-- ARGV  version of the campaign's state, gate (open, held, completed, cancelled), expires_at (ms, or empty)
 -- Gives open recipients of the part.
 -- Again: an older version than the one applied changes nothing.
 local meta = KEYS[1]

@@ -1,13 +1,20 @@
 -- Shared by the scripts of a part. STATE, NAME, RANK and OPEN are written before this text from `domain::State`.
 --
--- Whether send `a` is of a later claim of a row than `b`. Claims of a row are numbered 1 to 15 and from 1 again; 0 is before the first.
+-- Claims of a row are numbered 1 to 15 and from 2 again: 0 is before the first, and 1 is the first and no other.
+local function following(send) return send == 15 and 2 or send + 1 end
+
+-- Whether send `a` is of a later claim of a row than `b`: of one of the next six, or any if `b` is 0.
 local function newer(a, b)
-  local ahead = (a - b) % 15
-  return a ~= 0 and (b == 0 or ahead >= 1 and ahead <= 7)
+  if a < 2 or b == 0 then return a > b end
+  local ahead = b == 1 and a - 1 or (a - b) % 14
+  return ahead >= 1 and ahead <= 6
 end
 
 -- A row in such a state can be claimed. A fact about a claim that is newer than the row's proves that Redis forgot that claim.
 local function claimable(state) return state == STATE.pending or state == STATE.retrying end
+
+-- Of a row in such a state it is not known what became of its last claim.
+local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
 
 -- Moves collects the changes of one script call and writes them at its end: the state bytes page by page, each
 -- counter once, one entry of history. Every change of a state byte goes through `move`, so that counters and bytes

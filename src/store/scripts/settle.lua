@@ -6,7 +6,7 @@
 -- Kinds A accepted · R certainly not sent, again at the time, the attempt counts · B certainly not sent, again at the time,
 --       the attempt does not count · D in doubt until the time · F refused by Meta
 --       C claimed, and no more is known: where a newer epoch has the part meanwhile, in doubt until the time
---       What would be sent again of a cancelled campaign is cancelled.
+--       What would be sent again of a cancelled campaign is cancelled; of a completed one it stays unknown.
 -- Gives open recipients of the part.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
@@ -16,7 +16,8 @@ local second = math.floor(now / 1000)
 local m, kept, accepted = moves(meta, state, history), {}, 0
 
 local at = redis.call('HMGET', meta, 'gate', 'epoch')
-local cancelled, taken_over = at[1] == 'cancelled', tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
+local cancelled, completed = at[1] == 'cancelled', at[1] == 'completed'
+local taken_over = tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 
 for pos = 1, #outcomes, 16 do
   local row, send, kind, code, tail = struct.unpack("<I2BBI4c8", outcomes, pos)
@@ -24,15 +25,19 @@ for pos = 1, #outcomes, 16 do
   local was, current = byte % 16, math.floor(byte / 16)
   kind = string.char(kind)
   if kind == 'A' then kept[#kept + 1] = struct.pack('<I2Bc8', row, send, tail) end
-  if claimable(was) and newer(send, current) then
+  -- A claim that Redis forgot. Where it forgot with it how the claim before ended, the claim itself is told before anything else of it.
+  if newer(send, current) and (claimable(was) or kind == 'C' and unanswered(was)) then
     redis.call('ZREM', retry, row)
+    redis.call('ZREM', doubt, row)
     local to = kind == 'C' and taken_over and STATE.in_doubt or STATE.in_flight
     if to == STATE.in_doubt then redis.call('ZADD', doubt, struct.unpack('<d', tail), row) end
     m.move(row, byte, to, send, second)
     byte, was, current = send * 16 + to, to, send
   end
   -- The way back is open only to the attempt that made the claim, also when it was put in doubt meanwhile.
-  local mine = kind ~= 'C' and current == send and (was == STATE.in_flight or was == STATE.in_doubt or was == STATE.unknown)
+  local mine = kind ~= 'C' and current == send and unanswered(was)
+  -- A doubt that has ended does not begin again; nor does what is completed.
+  if was == STATE.unknown and (kind == 'D' or completed and (kind == 'R' or kind == 'B')) then mine = false end
   if mine then
     if was ~= STATE.in_flight then redis.call('ZREM', doubt, row) end
     if send > 1 or was ~= STATE.in_flight then forget_why(m, why, row, was) end
@@ -61,9 +66,11 @@ for pos = 1, #outcomes, 16 do
     elseif kind == 'D' then
       redis.call('ZADD', doubt, struct.unpack('<d', tail), row)
     end
-  elseif kind == 'A' and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted] then
-    -- Expired or cancelled meanwhile, and yet Meta has it.
+  elseif kind == 'A' and was ~= 0 and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted] then
+    -- Expired or cancelled meanwhile, or taken for an earlier claim, and yet Meta has it.
     redis.call('ZREM', retry, row)
+    redis.call('ZREM', doubt, row)
+    forget_why(m, why, row, was)
     m.move(row, byte, STATE.accepted, send, second)
     accepted = accepted + 1
   end

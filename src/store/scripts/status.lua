@@ -15,7 +15,7 @@ for pos = 1, #facts, 20 do
   local was, current = byte % 16, math.floor(byte / 16)
   local result = 0
   -- Of a claim that Redis forgot: Meta has the message, and it is not to be sent again.
-  if claimable(was) and to ~= 15 and newer(send, current) then current = send end
+  if RANK[was] < RANK[STATE.accepted] and newer(send, current) then current = send end
   if was == 0 or current == 0 or (send ~= 0 and send ~= current) then
     result = 2
   elseif to == 15 then

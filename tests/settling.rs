@@ -1,0 +1,141 @@
+//! Invariants 1 and 4 at the edges of what is settled: outcomes that come late, often, or of somebody who is not there.
+
+mod support;
+
+use std::{collections::HashMap, time::Duration};
+
+use deadpool_redis::redis::cmd;
+use pregon::{
+    domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
+    store::{
+        Store,
+        parts::{Claim, ClaimedRow, Settled, ToSend},
+    },
+};
+use support::{claim_wish, redis::TestRedis, world};
+
+const KEPT: Duration = Duration::from_secs(60);
+
+/// A running campaign on one line, of which nothing is claimed yet.
+struct World {
+    _redis: TestRedis,
+    store: Store,
+    id: CampaignId,
+    part: PartId,
+}
+
+impl World {
+    async fn start(n: u64) -> Self {
+        let redis = TestRedis::start().await;
+        let store = Store::connect(&world::address(&redis)).await.expect("a store");
+        let id = world::campaign(&store, &["3001"], n, OnDoubt::Hold).await;
+        world::launch(&store, id).await;
+        let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
+        Self { _redis: redis, store, id, part }
+    }
+
+    async fn now(&self) -> UnixMs {
+        self.store.time().await.expect("the time")
+    }
+
+    /// Claims, in an epoch. What an older one left is in doubt, and that ends at once.
+    async fn claim(&self, epoch: u64, limit: usize) -> Vec<ToSend> {
+        let now = self.now().await;
+        match self.store.claim(self.part, &claim_wish(epoch, now, limit, now)).await.expect("a claim") {
+            Claim::Rows { rows, .. } => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Settles, and gives how many recipients are open.
+    async fn settle(&self, claimed: ClaimedRow, settled: Settled) -> u64 {
+        let outcomes = HashMap::from([(self.part, vec![(claimed, settled)])]);
+        self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].1
+    }
+
+    async fn state(&self, row: u16) -> Option<State> {
+        State::of(self.store.state_bytes(self.part).await.expect("bytes")[usize::from(row)])
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_wakes_after_the_end_of_its_campaign_leaves_nobody_pending() {
+    let world = World::start(2).await;
+    let rows = world.claim(1, 2).await;
+    // Its lease ends, another worker takes over, and nothing is heard of them until their doubts end.
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 0);
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 0);
+    let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
+    assert_eq!(record.state, CampaignState::Completed);
+    assert_eq!((world.state(0).await, world.state(1).await), (Some(State::Unknown), Some(State::Unknown)));
+    assert_eq!(world.settle(rows[1].claimed, Settled::Accepted(Wamid::from("wamid.1"))).await, 0);
+    assert_eq!(world.state(1).await, Some(State::Accepted), "but what Meta has still counts");
+}
+
+#[tokio::test]
+async fn a_worker_that_wakes_while_its_campaign_runs_has_them_sent_after_all() {
+    let world = World::start(2).await;
+    let rows = world.claim(1, 1).await;
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 2);
+    let again: Vec<u16> = world.claim(2, 1).await.iter().map(|row| row.claimed.row).collect();
+    assert_eq!(again, [rows[0].claimed.row]);
+}
+#[tokio::test]
+async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_settled() {
+    let world = World::start(1).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    let nobody = ClaimedRow { row: 7, send: 1 };
+    let accepted = |wamid: &str| Settled::Accepted(Wamid::from(wamid));
+    let outcomes = vec![(nobody, accepted("wamid.7")), (claimed, accepted("wamid.0"))];
+    let settled = world.store.settle(&HashMap::from([(world.part, outcomes)]), 1, world.now().await, KEPT).await;
+    assert_eq!(settled.expect("settled")[0].1, 0);
+    let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
+    assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
+}
+
+#[tokio::test]
+async fn the_sixteenth_claim_of_a_row_is_not_taken_for_its_first() {
+    let world = World::start(1).await;
+    let first = world.claim(1, 1).await[0];
+    let retry = Settled::Retry { at: UnixMs(0), code: 131_000 };
+    world.settle(first.claimed, retry).await;
+    // Throttled again and again, as in a long outage: the numbers of its claims begin anew.
+    for _ in 0..20 {
+        let again = world.claim(1, 1).await[0];
+        assert_eq!(again.attempt, 2);
+        assert_ne!(again.claimed.send, first.claimed.send);
+        world.settle(again.claimed, Settled::Back { at: UnixMs(0) }).await;
+        assert_eq!(world.state(0).await, Some(State::Retrying), "claim {}", again.claimed.send);
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_told_again_after_its_doubt_has_ended_begins_no_other() {
+    let world = World::start(2).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    let in_doubt = Settled::InDoubt { until: world.now().await };
+    world.settle(claimed, in_doubt.clone()).await;
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
+    world.settle(claimed, in_doubt).await;
+    assert_eq!(world.store.end_doubts(world.part, UnixMs(0), 0).await.expect("redis"), (None, 1));
+}
+
+#[tokio::test]
+async fn who_was_accepted_after_all_has_no_error_code() {
+    let world = World::start(1).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    world.settle(claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await;
+    world.settle(claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    let rows = world.store.part_rows(world.part).await.expect("rows");
+    assert_eq!((State::of(rows.states[0]), rows.why.get(&0)), (Some(State::Accepted), None));
+    let mut left = cmd("ZCARD");
+    assert_eq!(
+        world.store.query::<u64>("ZCARD", left.arg(world.store.keys.retry(world.part))).await.expect("redis"),
+        0
+    );
+}

@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    pin::Pin,
     thread,
     time::{Duration, Instant},
 };
@@ -184,16 +183,18 @@ async fn redis_killed_three_times(recipients: u64) -> Figures {
 
 /// All of them, one after the other, with so many recipients each. Gives what became of them, and how many broke off.
 pub fn play(recipients: u64) -> (Vec<Figures>, usize) {
-    let campaigns: [fn(u64) -> Pin<Box<dyn Future<Output = Figures>>>; 3] = [
-        |recipients| Box::pin(killed_in_turn(recipients)),
-        |recipients| Box::pin(stopped_in_turn(recipients)),
-        |recipients| Box::pin(redis_killed_three_times(recipients)),
-    ];
     // On a thread of its own, so that it may break off alone.
-    let played = campaigns.map(|campaign| {
+    let played = [0, 1, 2].map(|number| {
+        let campaign = async move {
+            match number {
+                0 => killed_in_turn(recipients).await,
+                1 => stopped_in_turn(recipients).await,
+                _ => redis_killed_three_times(recipients).await,
+            }
+        };
         let run = move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.expect("a runtime").block_on(campaign(recipients))
+            runtime.expect("a runtime").block_on(campaign)
         };
         thread::spawn(run).join()
     });

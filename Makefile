@@ -4,14 +4,15 @@ CARGO ?= cargo
 # How long `make fuzz` thinks up inputs for each target.
 SECONDS ?= 60
 
-# Of `make torture`: rounds in all, and how many of them side by side.
+# Of `make torture`: rounds in all, how many of them side by side, and how long each target is fuzzed after them.
 ROUNDS ?= 20
 JOBS ?= 3
+FUZZED ?= 5
 
-.PHONY: help build test torture demo fuzz redis deny fmt lint
+.PHONY: help build test test-valkey torture demo fuzz redis valkey deny fmt lint
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the program: target/release/pregon
 	$(CARGO) build --release --locked
@@ -24,8 +25,9 @@ test: redis deny ## Check licences, format and lints, and run every test
 # SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. DOCUMENT=… puts the report there.
 torture: redis ## Break things around running campaigns, at random: make torture ROUNDS=20
 	PREGON_TORTURE_ROUNDS=$(ROUNDS) PREGON_TORTURE_JOBS=$(JOBS) $(if $(SEED),PREGON_TEST_SEED=$(SEED)) \
-	$(if $(DOCUMENT),PREGON_TORTURE_DOCUMENT=$(DOCUMENT)) $(CARGO) test --locked --test torture -- \
-	--ignored --nocapture --test-threads 1 $(if $(filter 1,$(ROUNDS)),many_rounds)
+	$(if $(DOCUMENT),PREGON_TORTURE_DOCUMENT=$(abspath $(DOCUMENT))) $(CARGO) test --locked --test torture -- \
+	--ignored --nocapture
+	$(if $(filter 1,$(ROUNDS)),,$(MAKE) fuzz SECONDS=$(FUZZED))
 
 demo: redis ## Send a campaign to a stand-in for Meta, and check the result
 	$(CARGO) run --release --locked -- demo
@@ -54,6 +56,14 @@ fuzz: ## Think up bad input for everything that parses: SECONDS=60 each
 deny: ## Check what it is built of; installs cargo-deny where it is missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-deny@0.20.2
 	$(CARGO) deny --locked check licenses bans sources
+
+# The tests of what differs between servers, on Valkey: it stands first in PATH under the name of redis-server.
+test-valkey: valkey ## Run the tests of Redis' deployments, restarts and take-overs on Valkey
+	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
+		--test deployments --test spawn --test forgetting --test takeover --test torture
+
+valkey: ## Make Valkey available in target/valkey; the system stays as it is
+	@sh tests/valkey.sh target/valkey
 
 # The tests and the demo start servers of their own: nothing has to run, the program only has to be there.
 redis: ## Install redis-server where it is missing (apt-get, dnf, apk or brew)

@@ -370,10 +370,9 @@ impl Runner {
 
     /// Messages that were claimed and will not be sent now go back, as if they had not been claimed.
     fn give_back(&mut self, which: impl Fn(&Ready) -> bool) {
-        let at = self.setup.clock.now();
         for ready in std::mem::take(&mut self.ready) {
             if which(&ready) {
-                self.put(ready.part, ready.claimed, Settled::Back { at });
+                self.put(ready.part, ready.claimed, Settled::Back { at: settle::AT_ONCE });
             } else {
                 self.ready.push_back(ready);
             }
@@ -564,7 +563,7 @@ impl Runner {
             Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
                 self.redis_failed("recipients could not be read", &error);
                 for ToSend { claimed, .. } in rows {
-                    self.put(part, claimed, Settled::Back { at: now });
+                    self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
                 }
             }
             Done::Claimed(part, Err(error)) => {
@@ -674,14 +673,13 @@ impl Runner {
             self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed.row).collect();
         let ended: HashSet<u16> =
             self.outcomes.get(&part).into_iter().flatten().map(|(claimed, _)| claimed.row).collect();
-        let at = self.setup.clock.now();
         let known = |row: u16| ready.contains(&row) || ended.contains(&row) || self.sending.contains(&(part, row));
         let unknown: Vec<ClaimedRow> = in_flight.into_iter().filter(|claimed| !known(claimed.row)).collect();
         if !unknown.is_empty() {
             info!(line.id = %self.setup.line.id, part = %part, n = unknown.len(), "rows of a claim without an answer were given back");
         }
         for claimed in unknown {
-            self.put(part, claimed, Settled::Back { at });
+            self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
         }
     }
 

@@ -28,6 +28,9 @@ pub enum Consequence {
     Breaker,
 }
 
+/// Of what was not sent and need not wait: due whatever the clock says, and also where it is set back.
+pub const AT_ONCE: UnixMs = UnixMs(0);
+
 /// A wait that is longer than this holds its scope back; a shorter one only slows it.
 const SLOW_AT_MOST: Duration = Duration::from_secs(10);
 
@@ -47,7 +50,9 @@ pub fn settle(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, settings
             };
             (Settled::Back { at: spread(*wait) }, consequence)
         }
-        Outcome::Retry { cause: Cause::Unreachable(_), .. } => (Settled::Back { at: now }, Consequence::Unreachable),
+        Outcome::Retry { cause: Cause::Unreachable(_), .. } => {
+            (Settled::Back { at: AT_ONCE }, Consequence::Unreachable)
+        }
         Outcome::Retry { wait, cause } => {
             let settled = match settings.retry.delay(attempt, jitter) {
                 Some(delay) => {
@@ -64,7 +69,7 @@ pub fn settle(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, settings
             (Settled::Refused { code: cause.code() }, consequence)
         }
         Outcome::Blocked { scope, wait, .. } => {
-            (Settled::Back { at: now }, Consequence::Hold { scope: *scope, wait: *wait })
+            (Settled::Back { at: AT_ONCE }, Consequence::Hold { scope: *scope, wait: *wait })
         }
     }
 }

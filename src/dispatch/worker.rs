@@ -236,17 +236,19 @@ impl Worker {
         if n == 0 {
             return Ok(());
         }
-        let mut free: Vec<&Line> = self.lines.iter().filter(|line| !owned.contains_key(&line.id)).collect();
+        let mut others: Vec<&Line> = self.lines.iter().filter(|line| !owned.contains_key(&line.id)).collect();
         // Workers that start together do not all ask for the same lines first.
-        free.shuffle(&mut rand::rng());
-        let ids: Vec<LineId> = free.iter().map(|line| line.id.clone()).collect();
-        let owners = self.store.owners(&ids).await?;
-        let free: Vec<&Line> =
-            free.into_iter().zip(owners).filter(|(_, owner)| owner.is_none()).map(|(line, _)| line).take(n).collect();
-        let rights: Vec<(Right, u64)> = free.iter().map(|line| (Right::Line(line.id.clone()), 0)).collect();
+        others.shuffle(&mut rand::rng());
+        let ids: Vec<LineId> = others.iter().map(|line| line.id.clone()).collect();
+        let left = self.store.leases_left(&ids).await?;
+        let (free, held): (Vec<_>, Vec<_>) = others.into_iter().zip(left).partition(|(_, left)| left.is_none());
+        // Asking for a lease that lasts longer than any can lets it end in time: Redis' clock was set back.
+        let overlong = held.into_iter().filter(|(_, left)| *left > Some(self.settings.lease));
+        let wanted: Vec<&Line> = free.into_iter().take(n).chain(overlong).map(|(line, _)| line).collect();
+        let rights: Vec<(Right, u64)> = wanted.iter().map(|line| (Right::Line(line.id.clone()), 0)).collect();
         let asked = Instant::now();
         let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
-        for (line, epoch) in free.into_iter().zip(epochs) {
+        for (line, epoch) in wanted.into_iter().zip(epochs) {
             let Some(epoch) = epoch else { continue };
             let lease = Arc::new(Lease::new(epoch, asked, self.settings.lease));
             let (done, done_rx) = oneshot::channel();

@@ -99,7 +99,8 @@ enum ErrorData<'a> {
 impl<'a> Answer<'a> {
     /// What is not JSON of this shape is an answer that says nothing.
     fn parse(body: &'a [u8]) -> Self {
-        serde_json::from_slice(body).unwrap_or_default()
+        // As text: from bytes serde_json does not look at what it skips, and what is not UTF-8 is not JSON.
+        std::str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
     fn message(&self) -> Option<&Message<'a>> {

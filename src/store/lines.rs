@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::{Call, Result, Store, StoreError, script};
 use crate::domain::{Hold, HoldScope, LineId, PartId, UnixMs};
 
+/// How far an epoch that is ahead of the clock rises at most.
+const EPOCH_RISE_MAX: u64 = 1_000;
+
 /// A right that one worker at a time can have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Right {
@@ -54,7 +57,8 @@ impl Store {
     pub async fn acquire(&self, rights: &[(Right, u64)], worker: &str, length: Duration) -> Result<Vec<Option<u64>>> {
         let calls = rights.iter().map(|(right, held)| {
             let keys = self.lease_keys(right);
-            Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(*held)
+            let rise = rand::random_range(1..=EPOCH_RISE_MAX);
+            Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(*held).arg(rise)
         });
         let results: Vec<Result<(u8, u64)>> = self.call_all(&calls.collect::<Vec<_>>()).await?;
         let keys: Vec<String> = rights.iter().map(|(right, _)| self.lease_keys(right)[0].clone()).collect();
@@ -78,6 +82,16 @@ impl Store {
         Ok(leases.into_iter().map(|lease| lease?.split(' ').next().map(str::to_owned)).collect())
     }
 
+    /// How long each of the leases of `lines` lasts if nobody renews it; `None` where nobody has it.
+    pub async fn leases_left(&self, lines: &[LineId]) -> Result<Vec<Option<Duration>>> {
+        let mut pipeline = Pipeline::new();
+        for line in lines {
+            pipeline.pttl(self.keys.lease(line));
+        }
+        let left: Vec<i64> = self.query_all("PTTL lease", &pipeline).await?;
+        Ok(left.into_iter().map(|ms| u64::try_from(ms).ok().map(Duration::from_millis)).collect())
+    }
+
     fn lease_keys(&self, right: &Right) -> [String; 2] {
         match right {
             Right::Line(line) => [self.keys.lease(line), self.keys.epoch(line)],
@@ -85,11 +99,17 @@ impl Store {
         }
     }
 
-    /// Says that `worker` lives until `until`, and gives how many workers live at `now`.
+    /// Says that `worker` lives until `until`, and gives how many workers live at `now`. One that lives much longer said so
+    /// before Redis' clock was set back: if it lives, it says so again.
     pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<usize> {
         let key = self.keys.workers();
+        let much_longer = format!("({}", until.after(until.since(now)).0);
         let mut pipeline = Pipeline::new();
-        pipeline.zadd(&key, worker, until.0).zrembyscore(&key, 0, now.0).zcard(&key);
+        pipeline
+            .zadd(&key, worker, until.0)
+            .zrembyscore(&key, 0, now.0)
+            .zrembyscore(&key, much_longer, "+inf")
+            .zcard(&key);
         let answers: Vec<usize> = self.query_all("ZADD workers", &pipeline).await?;
         Ok(answers.last().copied().unwrap_or(1))
     }

@@ -87,7 +87,8 @@ impl Lives {
         if before.as_deref() == Some(run_id) {
             return;
         }
-        let began = Instant::now().checked_sub(uptime);
+        // It tells by a clock that may have been set since; of a server that was met before, the life began lately in any case.
+        let began = if before.is_some() { Some(Instant::now()) } else { Instant::now().checked_sub(uptime) };
         known.began = known.began.max(began);
         if before.is_some() {
             // Under the lock of the journal: what was recorded before is repeated, what comes later is refused.
@@ -180,4 +181,29 @@ impl Journal {
 /// The answer to what was asked in a life that has ended.
 pub(super) fn ended() -> StoreError {
     StoreError::Unavailable("redis restarted, or another server took its place, while it was asked".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_life_is_young_whatever_its_clock_says() {
+        let (lives, lease, long) = (Lives::new(FORGETS), Duration::from_secs(10), Duration::from_secs(3_600));
+        lives.met("a", "first", long);
+        assert!(!lives.is_young(lease), "it has run for an hour");
+        lives.met("a", "second", long);
+        assert!(
+            lives.is_young(lease) && lives.newest() == 1,
+            "it can't have run for an hour: it was another one before"
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_new_here_is_as_old_as_it_says() {
+        let lives = Lives::new(FORGETS);
+        lives.met("a", "first", Duration::from_secs(3));
+        assert!(lives.is_young(Duration::from_secs(10)) && !lives.is_young(Duration::from_secs(2)));
+        assert_eq!(lives.newest(), 0, "nothing is to be repeated");
+    }
 }

@@ -119,7 +119,10 @@ impl PrivateRedis {
         Self::start_program("redis-server", dir).await
     }
 
-    async fn start_program(program: &str, dir: &Path) -> Result<Self, SpawnError> {
+    /// The same with `program`: another version, or one that stands before it.
+    ///
+    /// Errors: as [`PrivateRedis::start`].
+    pub async fn start_program(program: &str, dir: &Path) -> Result<Self, SpawnError> {
         let io = |cause| SpawnError::Io { dir: dir.to_owned(), cause };
         // For this user alone: the data are people's numbers.
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;

@@ -58,6 +58,8 @@ impl Running {
     /// saw.
     pub async fn ends_well(self) -> CampaignRecord {
         crate::support::until("the campaign is completed", async || {
+            // As `pregon serve` does: the old master may be back, and take itself for one.
+            self.store.look_around().await;
             matches!(self.store.campaign(self.id).await, Ok(Some(record)) if record.state == CampaignState::Completed)
         })
         .await;

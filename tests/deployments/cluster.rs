@@ -81,7 +81,7 @@ impl Cluster {
         let [first, second, ..] = self.nodes.as_slice() else { unreachable!("there are six") };
         Address {
             namespace: "pregon".into(),
-            ..address(format!("redis+cluster://{},{}", first.address(), second.address()))
+            ..address(format!("redis+cluster://pregon:s3cret@{},{}", first.address(), second.address()))
         }
     }
 

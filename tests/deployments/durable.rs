@@ -24,7 +24,7 @@ async fn an_acknowledgement_waits_for_a_replica() {
     address.timeout = Duration::from_millis(500);
     let store = Store::connect(&address).await.expect("a store");
     store.make_durable().await.expect("the replica has it");
-    assert_eq!(calls(&master, "wait").await, 1);
+    assert!(calls(&master, "wait").await > 0);
 
     replica.signal("STOP").await;
     let error = store.make_durable().await.expect_err("the replica stands still");

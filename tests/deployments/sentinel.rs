@@ -18,8 +18,11 @@ struct Service {
 
 impl Service {
     async fn start() -> Self {
-        let master = RedisServer::plain(&[]).await;
-        let replica = RedisServer::plain(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+        // As docs/architecture.md tells to: a master that was left alone takes nothing.
+        let wary = ["--min-replicas-to-write", "1"];
+        let master = RedisServer::plain(&wary).await;
+        let of_master = ["--replicaof", "127.0.0.1", &master.port.to_string()];
+        let replica = RedisServer::plain(&[wary.as_slice(), &of_master].concat()).await;
         let files = tempfile::tempdir().expect("a directory");
         let mut sentinels = Vec::new();
         for number in 0..3 {
@@ -42,7 +45,7 @@ impl Service {
 
     fn url(&self) -> String {
         let sentinels: Vec<String> = self.sentinels.iter().map(RedisServer::address).collect();
-        format!("redis+sentinel://{}/main", sentinels.join(","))
+        format!("redis+sentinel://pregon:s3cret@{}/main", sentinels.join(","))
     }
 }
 

@@ -1,6 +1,4 @@
 //! Servers of Redis as a test wants them. They end with the test, also where it is killed.
-//!
-//! `PREGON_TEST_REDIS_SERVER` names the program, `redis-server` without it: `valkey-server`, or the path of another version.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -20,6 +18,12 @@ use crate::support;
 
 /// Ports of nodes; those of their bus are 10,000 above. Below what the system gives out by itself.
 const PORTS: std::ops::Range<u16> = 11_000..22_000;
+
+/// The user of Pregón with the rights that docs/architecture.md tells to give to it, as a line of a file of users.
+pub const USER: &str = "user pregon on >s3cret ~pregon:* resetchannels -@all +@read +@write +@connection +@transaction \
+                        -@dangerous +evalsha +script|load +time +info";
+/// What it needs in a cluster besides.
+pub const IN_A_CLUSTER: &str = "+cluster|slots +cluster|info";
 
 /// Runs the server until it ends, or the pipe of standard input closes.
 const SUPERVISOR: &str = r#"
@@ -60,10 +64,12 @@ impl RedisServer {
         server
     }
 
-    /// A plain one, with further arguments.
+    /// A plain one that lets in [`USER`], with further arguments.
     pub async fn plain(arguments: &[&str]) -> Self {
         let base = ["--port", "PORT", "--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0"];
-        Self::start(&[base.as_slice(), arguments].concat()).await
+        let user = format!("--{USER} {IN_A_CLUSTER}");
+        let user: Vec<&str> = user.split(' ').collect();
+        Self::start(&[&base, user.as_slice(), arguments].concat()).await
     }
 
     pub fn address(&self) -> String {
@@ -75,7 +81,7 @@ impl RedisServer {
         assert!(self.running.is_none(), "it runs already");
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh"])
-            .arg(program())
+            .arg("redis-server")
             .args(&self.arguments)
             .arg("--dir")
             .arg(self.dir.path())
@@ -162,10 +168,6 @@ pub fn words_of(words: &str) -> Cmd {
         command.arg(word);
     });
     command
-}
-
-fn program() -> String {
-    std::env::var("PREGON_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 
 fn free_port() -> u16 {

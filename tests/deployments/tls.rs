@@ -8,12 +8,8 @@ use tempfile::TempDir;
 
 use crate::{
     campaign::{Running, address},
-    servers::RedisServer,
+    servers::{RedisServer, USER},
 };
-
-/// What docs/architecture.md tells to give to the user of Pregón.
-const RIGHTS: &str = "~pregon:* resetchannels -@all +@read +@write +@connection +@transaction -@dangerous \
-                      +evalsha +script|load +time +info";
 
 /// An authority, with certificates of a server and of a client.
 struct Authority {
@@ -47,7 +43,7 @@ impl Authority {
 
     /// A server that shows its certificate, and lets in whom `auth_clients` says.
     async fn server(&self, auth_clients: &str) -> RedisServer {
-        let users = format!("user default off\nuser pregon on >s3cret {RIGHTS}\n");
+        let users = format!("user default off\n{USER}\n");
         fs::write(self.file("users.acl"), users).expect("written");
         let path = |name: &str| self.file(name).to_str().expect("a plain path").to_owned();
         let (certificate, key, ca, users) = (path("server.pem"), path("server.key"), path("ca.pem"), path("users.acl"));

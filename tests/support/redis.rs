@@ -9,6 +9,7 @@ use tempfile::TempDir;
 /// A redis-server of this test alone. It ends with the test.
 pub struct TestRedis {
     url: String,
+    program: String,
     server: Option<PrivateRedis>,
     dir: TempDir,
 }
@@ -16,9 +17,14 @@ pub struct TestRedis {
 impl TestRedis {
     /// Starts it on an empty directory.
     pub async fn start() -> Self {
+        Self::start_by("redis-server").await
+    }
+
+    /// The same by another program.
+    pub async fn start_by(program: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the test");
-        let server = PrivateRedis::start(dir.path()).await.unwrap_or_else(|error| panic!("{error}"));
-        Self { url: server.url().to_owned(), server: Some(server), dir }
+        let server = start(program, dir.path()).await;
+        Self { url: server.url().to_owned(), program: program.to_owned(), server: Some(server), dir }
     }
 
     /// Where it is reached; the same after a restart.
@@ -75,8 +81,12 @@ impl TestRedis {
     /// Starts it again on the data it left, after [`TestRedis::stop`] or [`TestRedis::kill_hard`].
     pub async fn restart(&mut self) {
         assert!(self.server.is_none(), "it runs already");
-        let server = PrivateRedis::start(self.dir.path()).await.unwrap_or_else(|error| panic!("{error}"));
+        let server = start(&self.program, self.dir.path()).await;
         assert_eq!(server.url(), self.url, "a socket stays where it was");
         self.server = Some(server);
     }
+}
+
+async fn start(program: &str, dir: &Path) -> PrivateRedis {
+    PrivateRedis::start_program(program, dir).await.unwrap_or_else(|error| panic!("{error}"))
 }

@@ -248,10 +248,17 @@ impl Api {
             csv.push_str(&format!("+{to},Maria,A-{to}\n"));
             n += 1;
         }
-        let request = self.http.post(format!("{}/v1/campaigns/{id}/recipients", self.url)).bearer_auth(KEY);
-        let answer = request.header(CONTENT_TYPE, "text/csv").body(csv).send().await.expect("an answer");
-        let uploaded: Value = answer.json().await.expect("JSON");
-        assert_eq!(uploaded["accepted"], n, "{uploaded}");
+        super::until("the recipients are taken", async || {
+            let request = self.http.post(format!("{}/v1/campaigns/{id}/recipients", self.url)).bearer_auth(KEY);
+            // With an id, so that an upload whose answer was 503 can be repeated.
+            let request = request.header(CONTENT_TYPE, "text/csv").header("Upload-Id", "all").body(csv.clone());
+            let answer = request.send().await.expect("an answer");
+            let status = answer.status().as_u16();
+            let uploaded: Value = answer.json().await.expect("JSON");
+            assert!(status == 503 || uploaded["accepted"] == n, "{status} {uploaded}");
+            status == 200
+        })
+        .await;
         id
     }
 

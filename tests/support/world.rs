@@ -149,7 +149,21 @@ impl TestWorker {
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let task = tokio::spawn(async move { worker.run(stopped).await.expect("a worker that ends well") });
+        let (store, clock) = (worker.store.clone(), worker.clock.clone());
+        // As `pregon serve` does.
+        let watch = async move {
+            loop {
+                store.look_around().await;
+                let _ = clock.adjust(&store).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                ended = worker.run(stopped) => ended.expect("a worker that ends well"),
+                () = watch => {}
+            }
+        });
         Self { stop, task }
     }
 

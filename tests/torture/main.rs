@@ -8,6 +8,7 @@
 mod support;
 
 mod check;
+mod clock;
 mod meta;
 mod proxy;
 mod report;
@@ -21,6 +22,9 @@ use std::{collections::VecDeque, path::PathBuf, str::FromStr, sync::Mutex, threa
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use round::Outcome;
 use schedule::Schedule;
+
+/// Recipients of a campaign that has one fault again and again.
+const IN_TURN: u64 = 12_000;
 
 /// A number from the environment.
 fn set<T: FromStr>(name: &str) -> Option<T> {
@@ -84,7 +88,9 @@ fn nothing_is_lost_and_nothing_goes_twice_in_many_rounds_of_faults() {
     let (rounds, jobs) = (set("PREGON_TORTURE_ROUNDS").unwrap_or(20), set("PREGON_TORTURE_JOBS").unwrap_or(3));
     let (seed, began) = (support::seed(), Instant::now());
     let (outcomes, broken) = play(seed, rounds, jobs);
-    let text = report::markdown(&outcomes, seed, began.elapsed());
+    // One round alone is one that is repeated.
+    let (campaigns, broken_campaigns) = if rounds > 1 { turns::play(IN_TURN) } else { Default::default() };
+    let text = report::markdown(seed, &outcomes, &campaigns, jobs, began.elapsed());
     println!("\n{text}");
     let wrong = wrong(&outcomes, &broken);
     for seed in &wrong {
@@ -93,4 +99,13 @@ fn nothing_is_lost_and_nothing_goes_twice_in_many_rounds_of_faults() {
     // A document shows what a whole run came to, as it came.
     report::write(&text, set::<PathBuf>("PREGON_TORTURE_DOCUMENT").as_deref());
     assert!(wrong.is_empty(), "{} of {rounds} rounds went wrong: see above", wrong.len());
+    for outcome in &outcomes {
+        let late = outcome.verdict.take_overs.iter().find(|took| **took > check::TAKE_OVER_MAX);
+        assert!(
+            late.is_none(),
+            "a line was taken over {late:?} after a SIGKILL: {}",
+            report::command(outcome.schedule.seed)
+        );
+    }
+    assert_eq!(broken_campaigns, 0, "campaigns with one fault again and again broke off: see above");
 }

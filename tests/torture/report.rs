@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{round::Outcome, schedule::Fault};
+use crate::{
+    check::Verdict,
+    round::Outcome,
+    schedule::{Fault, Fsync},
+    turns,
+};
 
 /// Where the report goes into a document: between these lines.
 const BEGIN: &str = "<!-- torture: the report begins -->";
@@ -24,9 +29,10 @@ pub fn dir() -> PathBuf {
 pub fn tell(outcome: &Outcome) {
     let Outcome { schedule, verdict, .. } = outcome;
     let unknown = &verdict.unknown;
+    let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
         "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s: lost {}, twice {}, unknown {} ({} never seen, {} \
-         not taken), worst second {:.1} %, {}",
+         not taken), worst seconds {}, {}",
         schedule.seed,
         schedule.recipients,
         schedule.workers,
@@ -38,7 +44,7 @@ pub fn tell(outcome: &Outcome) {
         unknown.never_seen + unknown.not_taken + unknown.taken,
         unknown.never_seen,
         unknown.not_taken,
-        verdict.worst_percent(),
+        worst.join(" "),
         if verdict.is_good() { "good" } else { "WRONG" }
     );
     let Some(kept) = &outcome.kept else { return };
@@ -70,11 +76,12 @@ struct Sum {
     not_taken: u64,
     taken: u64,
     wrong: usize,
-    worst_percent: f64,
+    /// Of the rounds whose rates count.
+    worst_percent: Option<f64>,
 }
 
 impl Sum {
-    fn add(&mut self, outcome: &Outcome, times: usize) {
+    fn add(&mut self, outcome: &Outcome, times: usize, rates_count: bool) {
         let verdict = &outcome.verdict;
         self.rounds += 1;
         self.times += times;
@@ -85,45 +92,93 @@ impl Sum {
         self.not_taken += verdict.unknown.not_taken;
         self.taken += verdict.unknown.taken;
         self.wrong += usize::from(!verdict.is_good());
-        self.worst_percent = self.worst_percent.max(verdict.worst_percent());
+        if rates_count {
+            self.worst_percent = Some(self.worst_percent.unwrap_or_default().max(verdict.worst_percent()));
+        }
     }
 
     fn row(&self, name: &str) -> String {
         let Self { rounds, times, recipients, lost, twice, never_seen, not_taken, taken, wrong, worst_percent } = self;
+        let worst_percent = worst_percent.map_or("–".to_owned(), |percent| format!("{percent:.1}"));
         format!(
             "| {name} | {rounds} | {times} | {recipients} | {lost} | {twice} | {never_seen} | {not_taken} | {taken} | \
-             {worst_percent:.1} | {wrong} |\n"
+             {worst_percent} | {wrong} |\n"
         )
     }
 }
 
-/// The tables, as Markdown.
-pub fn markdown(outcomes: &[Outcome], seed: u64, took: Duration) -> String {
-    let (mut all, mut by_fault): (Sum, BTreeMap<&str, Sum>) = Default::default();
-    for outcome in outcomes {
-        all.add(outcome, outcome.events.len());
-        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
-        outcome.events.iter().for_each(|event| *times.entry(event.fault.name()).or_default() += 1);
-        for (name, times) in times {
-            by_fault.entry(name).or_default().add(outcome, times);
-        }
-    }
+/// What was played, as Markdown.
+pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], jobs: usize, took: Duration) -> String {
     let mut text = format!(
-        "`make torture ROUNDS={} SEED={seed}`, {} minutes, on {} cores, {}, commit {}, on {}.\n\n",
+        "`make torture ROUNDS={} SEED={seed} JOBS={jobs}` at commit {} on {}: {} minutes on {} cores with {} of memory, {}, \
+         {}.\n\n",
         outcomes.len(),
+        said("git", &["describe", "--always", "--dirty"]),
+        said("date", &["-u", "+%Y-%m-%d"]),
         took.as_secs().div_ceil(60),
         std::thread::available_parallelism().map_or(0, usize::from),
+        memory(),
+        said("uname", &["-srm"]),
         said("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
-        said("git", &["rev-parse", "--short", "HEAD"]),
-        said("date", &["-u", "+%Y-%m-%d"]),
     );
+    rounds(&mut text, outcomes);
+    overlaps(&mut text, outcomes);
+    take_overs(&mut text, outcomes);
+    forgotten(&mut text, outcomes);
+    let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
+    let _ = writeln!(text, "\nWorkers were started again {restarts} times.");
+    in_turn(&mut text, campaigns);
+    text
+}
+
+fn rounds(text: &mut String, outcomes: &[Outcome]) {
+    let (mut all, mut by_fault): (Sum, BTreeMap<&str, Sum>) = Default::default();
+    for outcome in outcomes {
+        let one_owner = !outcome.verdict.owners_overlap;
+        all.add(outcome, outcome.events.len(), one_owner);
+        let disk = match outcome.schedule.fsync {
+            Fsync::Everysec => "(every fault, with `appendfsync everysec`)",
+            Fsync::Always => "(every fault, with `appendfsync always`)",
+        };
+        by_fault.entry(disk).or_default().add(outcome, outcome.events.len(), one_owner);
+        let mut times: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
+        for event in &outcome.events {
+            let of_kind = times.entry(event.fault.name()).or_default();
+            *of_kind = (of_kind.0 + 1, event.fault.ends_leases());
+        }
+        for (name, (times, ends_leases)) in times {
+            by_fault.entry(name).or_default().add(outcome, times, one_owner || ends_leases);
+        }
+    }
     text.push_str(
         "| fault | rounds with it | times | recipients | lost | twice | unknown: never seen by Meta | not taken | taken | \
          worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     by_fault.iter().for_each(|(name, sum)| text.push_str(&sum.row(name)));
     text.push_str(&all.row("**all rounds**"));
+}
 
+/// In how many of the rounds in which two workers could own a line they sent too much together.
+fn overlaps(text: &mut String, outcomes: &[Outcome]) {
+    let percents: Vec<f64> = outcomes
+        .iter()
+        .map(|outcome| &outcome.verdict)
+        .filter(|verdict| verdict.owners_overlap)
+        .map(Verdict::worst_percent)
+        .collect();
+    if !percents.is_empty() {
+        let _ = write!(
+            text,
+            "\nIn {} rounds Redis' clock jumped ahead by more than the margin of a lease: a second above 105 % in {} of them, \
+             the worst of {:.1} %. They count for no other row's worst second.",
+            percents.len(),
+            percents.iter().filter(|percent| **percent > 105.0).count(),
+            percents.iter().copied().fold(0.0, f64::max)
+        );
+    }
+}
+
+fn take_overs(text: &mut String, outcomes: &[Outcome]) {
     let mut take_overs: Vec<Duration> =
         outcomes.iter().flat_map(|outcome| outcome.verdict.take_overs.iter().copied()).collect();
     take_overs.sort_unstable();
@@ -137,6 +192,9 @@ pub fn markdown(outcomes: &[Outcome], seed: u64, took: Duration) -> String {
             longest.as_secs_f64()
         );
     }
+}
+
+fn forgotten(text: &mut String, outcomes: &[Outcome]) {
     let forgotten: Vec<u64> = outcomes
         .iter()
         .flat_map(|outcome| &outcome.events)
@@ -152,9 +210,26 @@ pub fn markdown(outcomes: &[Outcome], seed: u64, took: Duration) -> String {
             forgotten.iter().max().unwrap_or(&0) / 1_000
         );
     }
-    let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
-    let _ = writeln!(text, "\nWorkers were started again {restarts} times.");
-    text
+}
+
+/// The campaigns that have one fault again and again.
+fn in_turn(text: &mut String, campaigns: &[turns::Figures]) {
+    if campaigns.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n| one fault again and again | times | recipients | sent | twice | unknown | of these never seen by Meta | worst second, % of the \
+         rate | seconds |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for figures in campaigns {
+        let turns::Figures { fault, times, recipients, sent, twice, unknown, never_seen, worst_percent, took } =
+            figures;
+        let seconds = took.as_secs();
+        let _ = writeln!(
+            text,
+            "| {fault} | {times} | {recipients} | {sent} | {twice} | {unknown} | {never_seen} | {worst_percent:.1} | {seconds} |"
+        );
+    }
 }
 
 /// Writes the report, and puts it into `document` if one is named.
@@ -174,4 +249,12 @@ pub fn write(text: &str, document: Option<&Path>) {
 fn said(program: &str, arguments: &[&str]) -> String {
     let said = Command::new(program).args(arguments).output();
     said.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Of this machine, where it says so as Linux does.
+fn memory() -> String {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib =
+        told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map_or("an unknown amount".to_owned(), |kib| format!("{} GiB", (kib + (1 << 19)) >> 20))
 }

@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     check::{self, Verdict},
+    clock,
     meta::{Ledger, Torturer},
     schedule::{APART, Fault, LINES, Schedule},
     stage::Stage,
@@ -22,8 +23,11 @@ use crate::{
 
 pub const FIRST: u64 = 5_491_180_000_000;
 /// How long a campaign may take after everything is well again: a pair that Meta throttled waits up to 12 seconds, a
-/// line that found Meta out of reach up to 15.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// line that found Meta out of reach up to 15; and the machine may be busy with something else.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A Redis that is slow does something for so long at a time.
+const BETWEEN_STOPS: Duration = Duration::from_millis(5);
 
 /// A fault that was carried out.
 #[derive(Clone, Debug)]
@@ -54,6 +58,8 @@ struct Play {
     events: Mutex<Vec<Event>>,
     /// Faults of Redis happen one after the other.
     redis: Mutex<()>,
+    /// Those of its clock happen one after the other.
+    clock: Mutex<()>,
     /// Those of a worker happen one after the other.
     workers: Vec<Mutex<()>>,
     /// Held by a worker that ends, shared, and by a Redis that forgets, alone: see [`Fault::would_be_blamed`].
@@ -73,6 +79,7 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
         .await,
         events: Mutex::default(),
         redis: Mutex::default(),
+        clock: Mutex::default(),
         workers: (0..schedule.workers).map(|_| Mutex::default()).collect(),
         blame: RwLock::default(),
         forgetful: schedule.steps.iter().any(|step| matches!(step.fault, Fault::PowerLoss { .. })),
@@ -99,15 +106,16 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
     stage.heal().await;
     let healed = Instant::now();
     let mut last = Value::Null;
-    while healed.elapsed() < PATIENCE && !(last["state"] == "completed" && stage.meta.is_idle()) {
+    let patience = PATIENCE + schedule.delay();
+    while healed.elapsed() < patience && !(last["state"] == "completed" && stage.meta.is_idle()) {
         tokio::time::sleep(Duration::from_millis(50)).await;
         last = look(&stage.front.url(), &id).await.unwrap_or(last);
     }
     let took = launched.elapsed();
     if last["state"] != "completed" {
-        problems.push(format!("not completed {PATIENCE:?} after everything was well again: {last}"));
+        problems.push(format!("not completed {patience:?} after everything was well again: {last}"));
     } else if !stage.meta.is_idle() {
-        problems.push(format!("statuses were not taken within {PATIENCE:?} after everything was well again"));
+        problems.push(format!("statuses were not taken within {patience:?} after everything was well again"));
     }
     problems.extend(stage.problems());
     let events = play.events.lock().await.clone();
@@ -126,6 +134,9 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
 impl Play {
     async fn carry_out(&self, fault: Fault) {
         let stage = &self.stage;
+        if fault.is_of_the_clock() && !clock::CAN_BE_SET {
+            return;
+        }
         // First of all: whoever waits for a turn may not keep the one from going on who has it.
         let shared = if fault.is_of_a_worker() { Some(self.blame.read().await) } else { None };
         let in_turn = match fault {
@@ -133,6 +144,7 @@ impl Play {
                 Some(self.workers[worker].lock().await)
             }
             Fault::RollingRestart | Fault::Cut { .. } | Fault::Held { .. } | Fault::Slow { .. } => None,
+            Fault::ClockSet { .. } | Fault::ClockWrong { .. } => Some(self.clock.lock().await),
             _ => Some(self.redis.lock().await),
         };
         let alone = match fault {
@@ -162,6 +174,21 @@ impl Play {
                 disk.signal("STOP");
                 tokio::time::sleep(asleep).await;
                 disk.signal("CONT");
+            }
+            Fault::RedisSlow { by, slow } => {
+                let disk = stage.redis.lock().await;
+                while began.elapsed() < slow {
+                    disk.signal("STOP");
+                    tokio::time::sleep(by).await;
+                    disk.signal("CONT");
+                    tokio::time::sleep(BETWEEN_STOPS).await;
+                }
+            }
+            Fault::ClockSet { by_ms } => stage.step_clock(by_ms).await,
+            Fault::ClockWrong { by_ms, wrong } => {
+                stage.step_clock(by_ms).await;
+                tokio::time::sleep(wrong).await;
+                stage.step_clock(-by_ms).await;
             }
             Fault::RedisPaused { paused } => {
                 let ms = paused.as_millis().to_string();

@@ -8,6 +8,8 @@ pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
 /// The lease of a round, and the time-out of its workers for Redis.
 pub const LEASE: Duration = Duration::from_secs(3);
 pub const DOUBT_DEADLINE: Duration = Duration::from_secs(4);
+/// An owner stops that much before the end of its lease: a clock that jumps ahead by no more makes no second owner.
+const LEASE_MARGIN_MS: i64 = LEASE.as_millis() as i64 / 5;
 
 /// Faults begin in this span after the launch; the campaign lasts a little longer.
 const FIRST_MS: u64 = 300;
@@ -52,12 +54,18 @@ pub enum Fault {
     PowerLoss { forgets: Duration, down: Duration },
     /// SIGSTOP to Redis, and SIGCONT after `asleep`.
     RedisAsleep { asleep: Duration },
+    /// The same again and again for moments of `by`: it answers all, and late.
+    RedisSlow { by: Duration, slow: Duration },
     /// CLIENT PAUSE.
     RedisPaused { paused: Duration },
     /// `maxmemory` is below what is used, nothing is evicted: no script may write.
     RedisFull { full: Duration },
     /// SCRIPT FLUSH.
     ScriptsFlushed,
+    /// Redis' clock is set by so much, ahead or back, and stays so.
+    ClockSet { by_ms: i64 },
+    /// The same, and it is set right again after `wrong`.
+    ClockWrong { by_ms: i64, wrong: Duration },
     /// Every connection ends, with what is on its way.
     Cut { wire: Wire },
     /// Nothing passes, and then everything that was held back.
@@ -78,9 +86,15 @@ impl Fault {
             Fault::RedisKilled { .. } => "Redis: SIGKILL, away shorter than a lease",
             Fault::PowerLoss { .. } => "Redis: power loss, up to 1 s forgotten",
             Fault::RedisAsleep { .. } => "Redis: SIGSTOP",
+            Fault::RedisSlow { .. } => "Redis: slow",
             Fault::RedisPaused { .. } => "Redis: CLIENT PAUSE",
             Fault::RedisFull { .. } => "Redis: full",
             Fault::ScriptsFlushed => "Redis: SCRIPT FLUSH",
+            Fault::ClockSet { by_ms: ..0 } => "Redis' clock: set back by seconds",
+            Fault::ClockSet { by_ms: 0..=LEASE_MARGIN_MS } => "Redis' clock: set ahead by a fifth of a lease at most",
+            Fault::ClockSet { .. } => "Redis' clock: set ahead by seconds or minutes",
+            Fault::ClockWrong { by_ms: ..0, .. } => "Redis' clock: set back by minutes, and right again",
+            Fault::ClockWrong { .. } => "Redis' clock: set ahead by seconds, and right again",
             Fault::Cut { wire } => match wire {
                 Wire::Redis(_) => "worker to Redis: cut",
                 Wire::Meta(_) => "worker to Meta: cut",
@@ -107,10 +121,11 @@ impl Fault {
             Fault::RedisKilled { down } | Fault::PowerLoss { down, .. } => down + RESTART,
             Fault::WorkerAsleep { asleep, .. } | Fault::RedisAsleep { asleep } => asleep,
             Fault::RedisPaused { paused } => paused,
+            Fault::ClockWrong { wrong, .. } => wrong,
             Fault::RedisFull { full } => full,
             Fault::Held { held, .. } => held,
-            Fault::Slow { slow, .. } => slow,
-            Fault::ScriptsFlushed | Fault::Cut { .. } => Duration::ZERO,
+            Fault::Slow { slow, .. } | Fault::RedisSlow { slow, .. } => slow,
+            Fault::ScriptsFlushed | Fault::ClockSet { .. } | Fault::Cut { .. } => Duration::ZERO,
         }
     }
 
@@ -128,16 +143,40 @@ impl Fault {
         }
     }
 
+    /// How far Redis' clock jumps ahead at once, in ms; back, if below zero.
+    fn jumps_ms(&self) -> [i64; 2] {
+        match *self {
+            Fault::ClockSet { by_ms } => [by_ms, 0],
+            Fault::ClockWrong { by_ms, .. } => [by_ms, -by_ms],
+            _ => [0, 0],
+        }
+    }
+
+    /// It ends leases in Redis that their owners still count on.
+    pub fn ends_leases(&self) -> bool {
+        self.jumps_ms().into_iter().any(|jump| jump > LEASE_MARGIN_MS)
+    }
+
     fn is_of_redis(&self) -> bool {
         matches!(
             self,
             Fault::RedisKilled { .. }
                 | Fault::PowerLoss { .. }
                 | Fault::RedisAsleep { .. }
+                | Fault::RedisSlow { .. }
                 | Fault::RedisPaused { .. }
                 | Fault::RedisFull { .. }
                 | Fault::ScriptsFlushed
         )
+    }
+
+    pub fn is_of_the_clock(&self) -> bool {
+        matches!(self, Fault::ClockSet { .. } | Fault::ClockWrong { .. })
+    }
+
+    /// A pause ends by the clock: one that is set back would make it minutes long.
+    fn hangs_on_the_clock(&self) -> bool {
+        self.is_of_the_clock() || matches!(self, Fault::RedisPaused { .. })
     }
 
     fn wire(&self) -> Option<Wire> {
@@ -160,6 +199,7 @@ impl Fault {
         let one_worker = self.worker().is_none() || other.worker().is_none() || self.worker() == other.worker();
         (workers && one_worker)
             || (self.is_of_redis() && other.is_of_redis())
+            || (self.hangs_on_the_clock() && other.hangs_on_the_clock())
             || (self.wire().is_some() && self.wire() == other.wire())
     }
 
@@ -173,13 +213,22 @@ impl Fault {
         let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
         let (short, long, outage) = (ms(300..2_500), ms(3_200..5_000), ms(100..4_500));
         let (paused, slow, by, forgets) = (ms(300..3_000), ms(1_000..2_500), ms(5..60), ms(0..1_000));
+        let mut ms = |range: std::ops::Range<i64>| rng.random_range(range);
+        let (margin, seconds, minutes) = (ms(50..LEASE_MARGIN_MS), ms(1_000..8_000), ms(10_000..180_000));
+        let ahead = if rng.random_bool(0.5) { seconds } else { minutes };
         let worker = rng.random_range(0..workers);
         let wire = match rng.random_range(0..5) {
             0..2 => Wire::Redis(worker),
             2..4 => Wire::Meta(worker),
             _ => Wire::Webhooks,
         };
-        match rng.random_range(0..100) {
+        match rng.random_range(0..116) {
+            100..102 => Fault::ClockSet { by_ms: margin },
+            102..105 => Fault::ClockSet { by_ms: ahead },
+            105..108 => Fault::ClockSet { by_ms: -seconds },
+            108..110 => Fault::ClockWrong { by_ms: seconds, wrong: paused },
+            110..113 => Fault::ClockWrong { by_ms: -minutes, wrong: paused },
+            113..116 => Fault::RedisSlow { by, slow },
             0..18 => Fault::WorkerKilled { worker, down: outage },
             18..24 => Fault::WorkerAsleep { worker, asleep: short },
             24..32 => Fault::WorkerAsleep { worker, asleep: long },
@@ -274,6 +323,22 @@ impl Schedule {
     /// The way of a worker to Meta is harmed in this round.
     pub fn harms_the_way_to_meta_of(&self, worker: usize) -> bool {
         self.steps.iter().any(|step| step.fault.wire() == Some(Wire::Meta(worker)))
+    }
+
+    /// Two workers may own a line for a moment: Redis' clock jumps ahead by more than the margin of a lease.
+    pub fn lets_owners_overlap(&self) -> bool {
+        let ahead = self.steps.iter().flat_map(|step| step.fault.jumps_ms()).filter(|jump| *jump > 0);
+        ahead.sum::<i64>() > LEASE_MARGIN_MS
+    }
+
+    /// So much later than by a clock that nobody sets things may become due.
+    pub fn delay(&self) -> Duration {
+        let back = self.steps.iter().map(|step| match step.fault {
+            Fault::ClockSet { by_ms } => (-by_ms).max(0),
+            Fault::ClockWrong { by_ms, .. } => by_ms.max(0),
+            _ => 0,
+        });
+        Duration::from_millis(back.sum::<i64>().unsigned_abs())
     }
 
     /// What each worker does. The second one sends and nothing else.

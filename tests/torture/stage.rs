@@ -15,6 +15,7 @@ use deadpool_redis::redis::Cmd;
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
+    clock::{self, Clock},
     proxy::{Network, Place, Proxy},
     schedule::{DOUBT_DEADLINE, Fsync, LINES, Wire},
     support::{
@@ -34,6 +35,7 @@ const STOP_MAX: Duration = Duration::from_secs(25);
 /// Everything that takes part in a round.
 pub struct Stage {
     pub redis: Mutex<Disk>,
+    clock: Option<Clock>,
     pub meta: Meta,
     pub posts: Vec<Post>,
     /// Held for the proxies that run on it.
@@ -78,7 +80,7 @@ impl Stage {
         meta: Meta,
         crooked: impl Fn(usize) -> bool,
     ) -> Self {
-        let server = TestRedis::start().await;
+        let (server, clock) = clock::redis().await;
         let network = Network::start();
         let lines: Vec<(&str, f64)> = LINES.into_iter().zip(rates.map(|rate| rate as f64)).collect();
         let dispatch = format!("doubt_deadline = \"{}s\"", DOUBT_DEADLINE.as_secs());
@@ -105,6 +107,7 @@ impl Stage {
         let watching = tokio::spawn(watch(disk.file.clone(), sizes.clone()));
         let stage = Self {
             redis: Mutex::new(disk),
+            clock,
             meta,
             posts,
             _network: network,
@@ -209,6 +212,13 @@ impl Stage {
         disk.server.restart().await;
         self.configure(&disk).await;
         forgotten
+    }
+
+    /// Sets Redis' clock ahead or back, where clocks can be set.
+    pub async fn step_clock(&self, by_ms: i64) {
+        if let Some(clock) = &self.clock {
+            clock.step(by_ms).await;
+        }
     }
 
     /// A connection that can be harmed.

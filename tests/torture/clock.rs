@@ -1,0 +1,174 @@
+//! The clock under a Redis, which can be set while it runs: `clock.c` stands between the server and the system.
+//!
+//! On Linux alone. Elsewhere the same schedules are played, and clocks stay right.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use deadpool_redis::redis::{Client, cmd};
+
+use crate::{report, support::redis::TestRedis};
+
+/// Whether clocks can be set here.
+pub const CAN_BE_SET: bool = cfg!(target_os = "linux");
+
+/// What starts the server: its arguments begin with `--dir DIR`.
+const START: &str = r#"#!/bin/sh
+# A redis-server whose clock is that of the system and what the file `clock` in its directory says.
+[ -e "$2/clock" ] || head -c 8 /dev/zero >"$2/clock"
+export LD_PRELOAD="${0%/*}/clock.so" PREGON_TORTURE_CLOCK="$2/clock"
+exec redis-server "$@"
+"#;
+
+/// Redis may keep the time for so long before it reads it again.
+const KEPT_US: i64 = 50_000;
+
+/// The clock of one Redis.
+pub struct Clock {
+    file: File,
+    url: String,
+    /// Its time less the true one.
+    offset_us: AtomicI64,
+}
+
+/// Starts a Redis, whose clock can be set where clocks can be set.
+pub async fn redis() -> (TestRedis, Option<Clock>) {
+    if !CAN_BE_SET {
+        return (TestRedis::start().await, None);
+    }
+    let redis = TestRedis::start_by(program()).await;
+    let clock = Clock::of(&redis);
+    (redis, Some(clock))
+}
+
+impl Clock {
+    fn of(redis: &TestRedis) -> Self {
+        let file = OpenOptions::new().write(true).open(redis.dir().join("clock")).expect("the file of the clock");
+        Self { file, url: redis.url().to_owned(), offset_us: AtomicI64::new(0) }
+    }
+
+    /// Sets it by so many ms, ahead or back; one at a time. Redis has to follow, if it answers.
+    pub async fn step(&self, by_ms: i64) {
+        let offset_us = self.offset_us.load(Ordering::SeqCst) + 1_000 * by_ms;
+        self.file.write_all_at(&offset_us.to_ne_bytes(), 0).expect("written");
+        self.offset_us.store(offset_us, Ordering::SeqCst);
+        let before = micros();
+        if let Ok(Some(told)) = tokio::time::timeout(Duration::from_millis(500), self.told()).await {
+            let true_time = told - offset_us;
+            assert!(
+                (before - KEPT_US..=micros()).contains(&true_time),
+                "redis says {told}, {offset_us} us off, at {before}"
+            );
+        }
+    }
+
+    /// What Redis says.
+    async fn told(&self) -> Option<i64> {
+        let client = Client::open(self.url.as_str()).expect("a URL of the redis crate");
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let (seconds, micros): (i64, i64) = cmd("TIME").query_async(&mut connection).await.ok()?;
+        Some(seconds * 1_000_000 + micros)
+    }
+}
+
+fn micros() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "it is compared with that of Redis")]
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    since_1970.as_micros() as i64
+}
+
+/// The program that starts such a server, made once.
+fn program() -> &'static str {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let dir = report::dir().join("clock");
+        std::fs::create_dir_all(&dir).expect("a directory");
+        // Another run may be using those that are there: they are replaced, not written.
+        let new = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
+        let (library, start) = (new("clock.so"), new("redis-server"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/clock.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-o"]).arg(&library).arg(&source);
+        assert!(compiler.status().expect("a C compiler").success(), "{}", source.display());
+        std::fs::write(&start, START).expect("written");
+        std::fs::set_permissions(&start, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        let (at, program) = (dir.join("clock.so"), dir.join("redis-server"));
+        std::fs::rename(library, at).and_then(|()| std::fs::rename(start, &program)).expect("in their place");
+        program
+    };
+    PROGRAM.get_or_init(make).to_str().expect("a plain path")
+}
+
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use pregon::{
+        domain::{LineId, UnixMs},
+        store::{Store, lines::Right},
+    };
+
+    use super::*;
+    use crate::support::world;
+
+    const LEASE: Duration = Duration::from_secs(3);
+    const AN_HOUR_BACK: i64 = -3_600_000;
+
+    async fn store() -> (Store, TestRedis, Clock) {
+        let (redis, clock) = redis().await;
+        (Store::connect(&world::address(&redis)).await.expect("a store"), redis, clock.expect("it can be set"))
+    }
+
+    #[tokio::test]
+    async fn a_lease_from_before_the_clock_was_set_back_ends_in_time_once_another_asks() {
+        let (store, _redis, clock) = store().await;
+        let line = LineId::from("3001");
+        let right = Right::Line(line.clone());
+        let held = store.acquire(&[(right.clone(), 0)], "dead", LEASE).await.expect("redis");
+        assert!(held[0].is_some());
+        clock.step(AN_HOUR_BACK).await;
+        let left = async || store.leases_left(std::slice::from_ref(&line)).await.expect("redis")[0];
+        assert!(left().await > Some(60 * LEASE), "{:?}", left().await);
+        assert_eq!(store.acquire(&[(right.clone(), 0)], "next", LEASE).await.expect("redis"), [None]);
+        assert!(left().await <= Some(LEASE), "{:?}", left().await);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_died_before_the_clock_was_set_back_does_not_count() {
+        let (store, _redis, clock) = store().await;
+        let lives = async |worker| {
+            let now = store.time().await.expect("redis");
+            store.worker_lives(worker, now, now.after(LEASE)).await.expect("redis")
+        };
+        assert_eq!((lives("dead").await, lives("living").await), (1, 2));
+        clock.step(AN_HOUR_BACK).await;
+        assert_eq!(lives("living").await, 1);
+        assert_eq!((lives("other").await, lives("living").await), (2, 2), "who says again that it lives counts");
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_was_forgotten_is_not_given_again_where_the_clock_is_behind() {
+        let (store, redis, clock) = store().await;
+        let (line, mut epochs) = (LineId::from("3001"), BTreeSet::new());
+        let right = Right::Line(line.clone());
+        let first = store.acquire(&[(right.clone(), 0)], "w", LEASE).await.expect("redis")[0].expect("free");
+        clock.step(AN_HOUR_BACK).await;
+        assert!(store.time().await.expect("redis") < UnixMs(first), "epochs are ahead of the clock");
+        for _ in 0..10 {
+            let mut redis = redis.connection().await;
+            let () = cmd("DEL").arg(store.keys.lease(&line)).query_async(&mut redis).await.expect("redis");
+            let () = cmd("SET").arg(store.keys.epoch(&line)).arg(first).query_async(&mut redis).await.expect("redis");
+            epochs.extend(store.acquire(&[(right.clone(), 0)], "w", LEASE).await.expect("redis"));
+        }
+        assert!(epochs.len() > 5 && epochs.iter().all(|epoch| *epoch > Some(first)), "{epochs:?} after {first}");
+    }
+}

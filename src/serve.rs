@@ -226,16 +226,8 @@ impl Parts<'_> {
     }
 
     fn graph_config(&self) -> GraphConfig {
-        let graph = &self.config.graph;
         let attempts = self.config.dispatch.in_flight_max.saturating_mul(self.lines.len());
-        GraphConfig {
-            base_url: graph.base_url.clone(),
-            version: graph.version.clone(),
-            timeout: graph.timeout,
-            connect_timeout: graph.connect_timeout,
-            idle_connections_max: attempts.min(IDLE_CONNECTIONS_MAX),
-            proxy: None,
-        }
+        self.config.graph.client(attempts.min(IDLE_CONNECTIONS_MAX))
     }
 
     fn sync_templates(&self) -> Result<SyncTemplates, ServeError> {

@@ -22,23 +22,30 @@
 //! closed every connection at once; most likely the race of <https://github.com/hyperium/hyper/issues/4122>): it
 //! neither writes nor answers, and only the time-out ends the attempt.
 //!
-//! **Why HTTP/1.1 only.** Over HTTP/2 the pool would keep a single connection to Meta: one reset would put every message
-//! on it in doubt at once, one lost packet would hold up every line, and Meta's limit of concurrent streams would
-//! bound the whole worker. With HTTP/1.1 a connection carries one message at a time.
+//! - `REFUSED_STREAM` of HTTP/2: the server says that it has not begun to process the request (RFC 9113, 8.7).
+//!
+//! **HTTP/2** where TLS is spoken, which is what Meta's servers do best; [`connections`](super::connections) bounds what
+//! shares a connection. It is asked for outright and not left to be negotiated: as long as nobody knows what the other
+//! side speaks, each of the first messages would make a connection of its own.
 //!
 //! **Why the proxy of the environment is ignored.** `HTTPS_PROXY` is often set for other programs of a machine; here it
 //! would silently move the access tokens' way out. A proxy is used if the configuration names one.
 
-use std::{error::Error, iter, time::Duration};
+use std::{
+    error::Error,
+    fs, io, iter,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
 use reqwest::{
-    Body, Method, Proxy, Request, Response, Url,
+    Certificate, Method, Proxy, Request, Response, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 
-use super::answer;
+use super::{answer, connections::Connections};
 use crate::domain::{Cause, LineId, Outcome, Secret};
 
 /// The longest answer to a send that is read. Meta's are below 1 KiB; what is longer is not Meta's.
@@ -47,6 +54,10 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Idle connections are closed after this long, before the usual server or load balancer does it (60 s and more):
 /// a request that meets the server's closing on the wire is in doubt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection of HTTP/2 that is silent this long is asked whether it lives, and given up after as long again: what it
+/// carries is in doubt either way, and nothing more is put on it.
+const PING_AFTER: Duration = Duration::from_secs(5);
 
 /// How the Graph API is reached.
 #[derive(Clone)]
@@ -63,6 +74,12 @@ pub struct GraphConfig {
     /// Connections kept open between messages: about as many as attempts run at once. More attempts still run, each
     /// paying for a connection of its own.
     pub idle_connections_max: usize,
+    /// HTTP/2 where the base URL is one of https; HTTP/1.1 else.
+    pub http2: bool,
+    /// Messages that share a connection of HTTP/2 at most, at least 1: so many are in doubt when it breaks.
+    pub streams_max: usize,
+    /// A PEM file of authorities that are trusted besides those of the system: for a stand-in, or a proxy that opens TLS.
+    pub ca: Option<PathBuf>,
     /// An HTTP proxy for every call, such as `http://10.0.0.1:3128`; the variables of the environment are ignored.
     pub proxy: Option<String>,
 }
@@ -75,6 +92,9 @@ impl Default for GraphConfig {
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             idle_connections_max: 256,
+            http2: true,
+            streams_max: 64,
+            ca: None,
             proxy: None,
         }
     }
@@ -83,7 +103,7 @@ impl Default for GraphConfig {
 /// A client of the Graph API. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct GraphClient {
-    http: reqwest::Client,
+    connections: Arc<Connections>,
     root: Url,
 }
 
@@ -93,33 +113,51 @@ impl GraphClient {
     /// # Errors
     /// [`BadGraphConfig`] names the value that cannot be used.
     pub fn new(config: GraphConfig) -> Result<Self, BadGraphConfig> {
-        let GraphConfig { base_url, version, timeout, connect_timeout, idle_connections_max, proxy } = config;
+        let GraphConfig { timeout, connect_timeout, idle_connections_max, .. } = config;
         if connect_timeout.is_zero() || connect_timeout >= timeout {
             return Err(BadGraphConfig::Timeouts { connect_timeout, timeout });
         }
-        if version.is_empty() {
+        if config.version.is_empty() {
             return Err(BadGraphConfig::Version);
         }
-        let root = root(&base_url, &version).ok_or(BadGraphConfig::BaseUrl(base_url))?;
+        let root = root(&config.base_url, &config.version).ok_or(BadGraphConfig::BaseUrl(config.base_url))?;
+        let authorities = config.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
+        let proxy = config.proxy.map(Proxy::all).transpose().map_err(BadGraphConfig::Proxy)?;
+        let http2 = config.http2 && root.scheme() == "https";
 
         // reqwest takes the provider of the process. Another part of it may have installed the same one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("pregon/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            .timeout(timeout)
-            .connect_timeout(connect_timeout)
-            .pool_max_idle_per_host(idle_connections_max)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .tcp_nodelay(true);
-        if let Some(proxy) = proxy {
-            builder = builder.proxy(Proxy::all(proxy).map_err(BadGraphConfig::Proxy)?);
-        }
-        Ok(Self { http: builder.build().map_err(BadGraphConfig::Tls)?, root })
+        let make = move || {
+            let mut builder = reqwest::Client::builder()
+                .user_agent(concat!("pregon/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .no_proxy()
+                .timeout(timeout)
+                .connect_timeout(connect_timeout)
+                .pool_max_idle_per_host(idle_connections_max)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .tcp_nodelay(true);
+            builder = if http2 {
+                builder
+                    .http2_prior_knowledge()
+                    .http2_keep_alive_interval(PING_AFTER)
+                    .http2_keep_alive_timeout(PING_AFTER)
+            } else {
+                builder.http1_only()
+            };
+            if !authorities.is_empty() {
+                builder = builder.tls_certs_merge(authorities.clone());
+            }
+            if let Some(proxy) = &proxy {
+                builder = builder.proxy(proxy.clone());
+            }
+            builder.build()
+        };
+        let streams_max = if http2 { config.streams_max.max(1) } else { usize::MAX };
+        let connections = Connections::new(streams_max, Box::new(make)).map_err(BadGraphConfig::Tls)?;
+        Ok(Self { connections: Arc::new(connections), root })
     }
 
     /// What sends on `line` with `token`. Built once for a line: the address and the headers are the same every time.
@@ -129,7 +167,11 @@ impl GraphClient {
     pub fn sender(&self, line: &LineId, token: &Secret) -> Result<LineSender, BadToken> {
         let mut headers = authorized(token)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(LineSender { http: self.http.clone(), url: self.endpoint([line.as_str(), "messages"]), headers })
+        Ok(LineSender {
+            connections: self.connections.clone(),
+            url: self.endpoint([line.as_str(), "messages"]),
+            headers,
+        })
     }
 
     /// The address of a node or of an edge below it; what an id must not hold is escaped.
@@ -143,7 +185,8 @@ impl GraphClient {
     pub(super) async fn get(&self, url: Url, headers: HeaderMap, bytes_max: usize) -> Result<(u16, Bytes), String> {
         let mut request = Request::new(Method::GET, url);
         *request.headers_mut() = headers;
-        let response = self.http.execute(request).await.map_err(sentence)?;
+        let connection = self.connections.take();
+        let response = connection.execute(request).await.map_err(sentence)?;
         let http_status = response.status().as_u16();
         Ok((http_status, whole_body(response, bytes_max).await?))
     }
@@ -152,7 +195,7 @@ impl GraphClient {
 /// Sends on one line. Cheap to clone, and used by many tasks at once.
 #[derive(Clone, Debug)]
 pub struct LineSender {
-    http: reqwest::Client,
+    connections: Arc<Connections>,
     url: Url,
     headers: HeaderMap,
 }
@@ -167,17 +210,22 @@ impl LineSender {
         let mut request = Request::new(Method::POST, self.url.clone());
         *request.headers_mut() = self.headers.clone();
         *request.body_mut() = Some(body.into());
-        let response = match self.http.execute(request).await {
+        let connection = self.connections.take();
+        let unanswered = |reason: String| {
+            self.connections.retire(&connection);
+            Outcome::InDoubt(Cause::Unanswered(reason))
+        };
+        let response = match connection.execute(request).await {
             Ok(response) => response,
             Err(error) if never_written(&error) => {
                 return Outcome::Retry { wait: None, cause: Cause::Unreachable(sentence(error)) };
             }
-            Err(error) => return Outcome::InDoubt(Cause::Unanswered(sentence(error))),
+            Err(error) => return unanswered(sentence(error)),
         };
         let http_status = response.status().as_u16();
         match whole_body(response, ANSWER_BYTES_MAX).await {
             Ok(body) => answer::read(http_status, &body),
-            Err(reason) => Outcome::InDoubt(Cause::Unanswered(format!("HTTP {http_status}, then {reason}"))),
+            Err(reason) => unanswered(format!("HTTP {http_status}, then {reason}")),
         }
     }
 }
@@ -198,15 +246,41 @@ fn root(base_url: &str, version: &str) -> Option<Url> {
     Some(url)
 }
 
-/// Certainly not a byte of the request was written; the module doc has the reasons.
-fn never_written(error: &reqwest::Error) -> bool {
-    let by_hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
-    error.is_connect() || by_hyper.is_some_and(hyper::Error::is_canceled)
+/// The certificates in the PEM file at `path`.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, BadGraphConfig> {
+    let bad = |source| BadGraphConfig::Authorities { path: path.to_owned(), source };
+    let pem = fs::read(path).map_err(bad)?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(authorities) if !authorities.is_empty() => Ok(authorities),
+        Ok(_) => Err(bad(io::Error::other("there is no certificate in it"))),
+        Err(error) => Err(bad(io::Error::other(error))),
+    }
 }
 
-async fn whole_body(response: Response, bytes_max: usize) -> Result<Bytes, String> {
-    let body = Limited::new(Body::from(response), bytes_max).collect().await;
-    Ok(body.map_err(|error| chain(&*error))?.to_bytes())
+/// Certainly Meta did not begin to process the request; the module doc has the reasons.
+fn never_written(error: &reqwest::Error) -> bool {
+    let canceled = |cause: &(dyn Error + 'static)| cause.downcast_ref().is_some_and(hyper::Error::is_canceled);
+    let refused = |cause: &(dyn Error + 'static)| {
+        let by_peer = cause.downcast_ref::<h2::Error>().filter(|error| error.is_remote());
+        by_peer.is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    };
+    error.is_connect() || causes(error).any(|cause| canceled(cause) || refused(cause))
+}
+
+/// The body of an answer, if it is not longer than `bytes_max`. As a rule it comes in one piece, which is not copied.
+async fn whole_body(mut response: Response, bytes_max: usize) -> Result<Bytes, String> {
+    let length = response.content_length();
+    let mut body = Bytes::new();
+    while let Some(piece) = response.chunk().await.map_err(sentence)? {
+        if body.len() + piece.len() > bytes_max {
+            return Err(format!("more than {bytes_max} bytes"));
+        }
+        body = if body.is_empty() { piece } else { [body, piece].concat().into() };
+        if length == Some(body.len() as u64) {
+            break;
+        }
+    }
+    Ok(body)
 }
 
 /// The error and its causes in one line, without the address.
@@ -232,6 +306,14 @@ pub enum BadGraphConfig {
     /// `version`.
     #[error("the version of the Graph API is empty: it is written such as v25.0")]
     Version,
+    /// `ca`.
+    #[error("the authorities of the Graph API can't be read from {}: {source}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// `connect_timeout`.
     #[error("the connect time-out {connect_timeout:?} must be above zero and shorter than the time-out {timeout:?}")]
     Timeouts {

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod body;
 pub mod client;
+mod connections;
 pub mod management;
 
 pub use client::{BadGraphConfig, BadToken, GraphClient, GraphConfig, LineSender};

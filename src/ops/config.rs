@@ -23,6 +23,7 @@ pub use redis_url::RedisUrl;
 
 use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
+    graph,
     store::deployment::Certificates,
 };
 
@@ -88,6 +89,29 @@ pub struct GraphConfig {
     pub timeout: Duration,
     /// How long a connection may take; at most `timeout`.
     pub connect_timeout: Duration,
+    /// HTTP/2 for https; HTTP/1.1 else.
+    pub http2: bool,
+    /// Messages that share a connection of HTTP/2 at most.
+    pub streams_max: usize,
+    /// Authorities that are trusted besides those of the system, in PEM form.
+    pub ca: Option<PathBuf>,
+}
+
+impl GraphConfig {
+    /// For a client that keeps up to `idle_connections_max` connections open.
+    pub fn client(&self, idle_connections_max: usize) -> graph::GraphConfig {
+        graph::GraphConfig {
+            base_url: self.base_url.clone(),
+            version: self.version.clone(),
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            idle_connections_max,
+            http2: self.http2,
+            streams_max: self.streams_max,
+            ca: self.ca.clone(),
+            proxy: None,
+        }
+    }
 }
 
 /// `[http]`

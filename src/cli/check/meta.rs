@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use super::Check;
 use crate::{
     domain::{Secret, WabaId},
-    graph::{GraphClient, GraphConfig, GraphError, LineInfo},
+    graph::{GraphClient, GraphError, LineInfo},
     ops::config::{Config, LineConfig},
 };
 
@@ -16,14 +16,7 @@ const LINES_AT_ONCE: usize = 8;
 
 /// Asks the Graph API of `config` for each of its lines.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    let graph = match GraphClient::new(GraphConfig {
-        base_url: config.graph.base_url.clone(),
-        version: config.graph.version.clone(),
-        timeout: config.graph.timeout,
-        connect_timeout: config.graph.connect_timeout,
-        idle_connections_max: LINES_AT_ONCE,
-        proxy: None,
-    }) {
+    let graph = match GraphClient::new(config.graph.client(LINES_AT_ONCE)) {
         Ok(graph) => graph,
         Err(error) => {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -135,9 +135,21 @@ fn graph(mut section: Section<'_>) -> GraphConfig {
         version: section.parsed("version", "of the form v25.0", version).unwrap_or_default(),
         timeout: section.duration("timeout", "100ms..120s"),
         connect_timeout: section.duration("connect_timeout", "100ms..30s"),
+        http2: section.parsed("http_version", "\"2\" or \"1.1\"", http_version).unwrap_or_default(),
+        streams_max: section.integer("streams_max", 1..=256),
+        ca: section.text("ca").filter(|path| !path.is_empty()).map(PathBuf::from),
     };
     section.finish();
     config
+}
+
+/// Whether it is HTTP/2.
+fn http_version(text: &str) -> Option<bool> {
+    match text {
+        "2" => Some(true),
+        "1.1" => Some(false),
+        _ => None,
+    }
 }
 
 fn base_url(text: &str) -> Option<String> {

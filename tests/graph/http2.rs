@@ -1,0 +1,228 @@
+//! HTTP/2 over TLS: what shares a connection, and what a broken one puts in doubt.
+
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use h2::{Reason, server::SendResponse};
+use pregon::{
+    domain::{Cause, Outcome},
+    graph::{GraphClient, GraphConfig},
+};
+use rustls::pki_types::PrivateKeyDer;
+use tempfile::NamedTempFile;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::server::{accepted, client, fixture, patient, sender};
+
+/// A message whose request was read whole, and which waits for what the test answers.
+struct Arrived {
+    connection: usize,
+    body: String,
+    answer: SendResponse<Bytes>,
+    /// Ends its connection without a word.
+    end: UnboundedSender<()>,
+}
+
+impl Arrived {
+    fn accept(mut self) {
+        let mut body = self.answer.send_response(http::Response::new(()), false).expect("a connection");
+        body.send_data(fixture!("accepted.json").into(), true).expect("a connection");
+    }
+}
+
+/// A stand-in for Meta that speaks HTTP/2 alone, with a certificate of its own.
+struct Meta {
+    base_url: String,
+    ca: NamedTempFile,
+    connections: Arc<AtomicUsize>,
+    arrived: UnboundedReceiver<Arrived>,
+}
+
+impl Meta {
+    async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        let mut ca = NamedTempFile::new().expect("a file");
+        ca.write_all(certified.cert.pem().as_bytes()).expect("written");
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");
+        let mut tls = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .expect("a certificate and its key");
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let base_url = format!("https://{}", listener.local_addr().expect("bound"));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (arrivals, arrived) = unbounded_channel();
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(acceptor.clone(), stream, number, arrivals.clone()));
+            }
+        });
+        Self { base_url, ca, connections, arrived }
+    }
+
+    fn client(&self, streams_max: usize) -> GraphClient {
+        let ca = Some(self.ca.path().to_owned());
+        client(GraphConfig { base_url: self.base_url.clone(), ca, streams_max, ..patient() })
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// The next `n` messages.
+    async fn arrived(&mut self, n: usize) -> Vec<Arrived> {
+        let mut arrived = Vec::with_capacity(n);
+        for _ in 0..n {
+            arrived.push(self.arrived.recv().await.expect("the server lives"));
+        }
+        arrived
+    }
+}
+
+async fn serve(
+    acceptor: TlsAcceptor,
+    stream: tokio::net::TcpStream,
+    connection: usize,
+    arrivals: UnboundedSender<Arrived>,
+) {
+    let Ok(tls) = acceptor.accept(stream).await else { return };
+    let Ok(mut http2) = h2::server::handshake(tls).await else { return };
+    let (end, mut ended) = unbounded_channel();
+    loop {
+        let request = tokio::select! {
+            request = http2.accept() => request,
+            _ = ended.recv() => return,
+        };
+        let Some(Ok((request, answer))) = request else { return };
+        let (arrivals, end) = (arrivals.clone(), end.clone());
+        tokio::spawn(async move {
+            let (head, mut body) = request.into_parts();
+            assert_eq!((head.method.as_str(), head.uri.path()), ("POST", "/v25.0/3001/messages"));
+            let mut text = String::new();
+            while let Some(Ok(data)) = body.data().await {
+                text.push_str(std::str::from_utf8(&data).expect("ascii"));
+            }
+            let _ = arrivals.send(Arrived { connection, body: text, answer, end });
+        });
+    }
+}
+
+/// Sends `n` messages at once.
+fn send(client: &GraphClient, n: usize) -> JoinSet<Outcome> {
+    (0..n)
+        .map(|n| {
+            let sender = sender(client);
+            async move { sender.send(format!(r#"{{"n":{n}}}"#).into()).await }
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn messages_share_connections_up_to_the_limit_and_use_them_again() {
+    let mut meta = Meta::start().await;
+    let client = meta.client(4);
+    for _ in 0..2 {
+        let sending = send(&client, 10);
+        let arrived = meta.arrived(10).await;
+        let mut of_each = [0; 3];
+        arrived.iter().for_each(|message| of_each[message.connection] += 1);
+        of_each.sort_unstable();
+        assert_eq!(of_each, [2, 4, 4]);
+        let mut bodies: Vec<_> = arrived.iter().map(|message| message.body.clone()).collect();
+        bodies.sort_unstable();
+        bodies.dedup();
+        assert_eq!(bodies.len(), 10);
+        arrived.into_iter().for_each(Arrived::accept);
+        assert_eq!(sending.join_all().await, vec![accepted(false); 10]);
+    }
+    assert_eq!(meta.connections(), 3);
+}
+
+#[tokio::test]
+async fn what_a_broken_connection_carried_is_in_doubt_and_nothing_else() {
+    let mut meta = Meta::start().await;
+    let client = meta.client(2);
+    let sending = send(&client, 4);
+    let arrived = meta.arrived(4).await;
+    let broken = arrived[0].connection;
+    for message in arrived {
+        if message.connection != broken {
+            message.accept();
+        } else {
+            let _ = message.end.send(());
+        }
+    }
+    let outcomes = sending.join_all().await;
+    let in_doubt = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::InDoubt(_))).count();
+    let taken = outcomes.iter().filter(|outcome| **outcome == accepted(false)).count();
+    assert_eq!((in_doubt, taken), (2, 2), "{outcomes:?}");
+    // Those that follow go over a connection that lives.
+    let sending = send(&client, 4);
+    meta.arrived(4).await.into_iter().for_each(Arrived::accept);
+    assert_eq!(sending.join_all().await, vec![accepted(false); 4]);
+}
+
+#[tokio::test]
+async fn a_message_that_the_server_certainly_did_not_look_at_is_a_retry_and_any_other_end_is_in_doubt() {
+    let mut meta = Meta::start().await;
+    let client = meta.client(64);
+    for (reason, certain) in [
+        (Reason::REFUSED_STREAM, true),
+        (Reason::INTERNAL_ERROR, false),
+        (Reason::CANCEL, false),
+        (Reason::NO_ERROR, false),
+    ] {
+        let sending = send(&client, 1);
+        let [mut message] = <[_; 1]>::try_from(meta.arrived(1).await).ok().expect("one");
+        message.answer.send_reset(reason);
+        let outcome = sending.join_all().await.remove(0);
+        let as_expected = match &outcome {
+            Outcome::Retry { wait: None, cause: Cause::Unreachable(_) } => certain,
+            Outcome::InDoubt(Cause::Unanswered(_)) => !certain,
+            _ => false,
+        };
+        assert!(as_expected, "{reason:?}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_left_a_message_without_an_answer_gets_no_more() {
+    let mut meta = Meta::start().await;
+    let hasty = std::time::Duration::from_millis(500);
+    let ca = Some(meta.ca.path().to_owned());
+    let config = GraphConfig { timeout: hasty, connect_timeout: hasty * 9 / 10, ca, ..patient() };
+    let client = client(GraphConfig { base_url: meta.base_url.clone(), ..config });
+    let sending = send(&client, 1);
+    let silent = meta.arrived(1).await.remove(0);
+    assert!(matches!(sending.join_all().await[..], [Outcome::InDoubt(_)]));
+    let sending = send(&client, 1);
+    let next = meta.arrived(1).await.remove(0);
+    assert_ne!(next.connection, silent.connection);
+    next.accept();
+    assert_eq!(sending.join_all().await, [accepted(false)]);
+}
+
+#[tokio::test]
+async fn an_authority_that_is_not_configured_is_not_trusted() {
+    let meta = Meta::start().await;
+    let stranger = client(GraphConfig { base_url: meta.base_url.clone(), ..patient() });
+    let outcome = sender(&stranger).send("{}".into()).await;
+    assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+}

@@ -3,6 +3,13 @@
 //! Layout before compression: u16 recipients, u8 values each, then all numbers (u64), then column by column the values,
 //! each with its length (u16) before it. Columns compress better than rows: a column's values are alike.
 
+use std::cell::RefCell;
+
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    zstd_safe::get_frame_content_size,
+};
+
 use crate::domain::{Phone, recipient::Recipient};
 
 /// Recipients in one chunk at most: what one claim takes, and what one script call can unpack.
@@ -10,6 +17,17 @@ pub const CHUNK_ROWS_MAX: usize = 256;
 
 /// The best trade of speed for size on chunks of names and order numbers.
 const ZSTD_LEVEL: i32 = 3;
+
+/// What a chunk may hold uncompressed, in bytes: more than the batches of an upload bring.
+const PLAIN_BYTES_MAX: usize = 64 << 20;
+
+thread_local! {
+    /// To make either costs as much as the work on one chunk.
+    static ZSTD: RefCell<(Compressor<'static>, Decompressor<'static>)> = RefCell::new((
+        Compressor::new(ZSTD_LEVEL).expect("making one has no error but lack of memory"),
+        Decompressor::new().expect("making one has no error but lack of memory"),
+    ));
+}
 
 /// The bytes are not a chunk.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +54,15 @@ pub fn encode<'a>(recipients: impl ExactSizeIterator<Item = &'a Recipient> + Clo
             plain.extend(value);
         }
     }
-    zstd::bulk::compress(&plain, ZSTD_LEVEL).expect("compressing into memory has no error but lack of memory")
+    ZSTD.with_borrow_mut(|(zstd, _)| zstd.compress(&plain))
+        .expect("compressing into memory has no error but lack of memory")
 }
 
 /// The recipients of a chunk.
 pub fn decode(chunk: &[u8]) -> Result<Vec<Recipient>, BadChunk> {
-    let plain = zstd::stream::decode_all(chunk).map_err(|_| BadChunk)?;
+    let size = get_frame_content_size(chunk).ok().flatten().and_then(|size| usize::try_from(size).ok());
+    let size = size.filter(|size| *size <= PLAIN_BYTES_MAX).ok_or(BadChunk)?;
+    let plain = ZSTD.with_borrow_mut(|(_, zstd)| zstd.decompress(chunk, size)).map_err(|_| BadChunk)?;
     let mut rest = plain.as_slice();
     let rows = usize::from(u16::from_le_bytes(take(&mut rest)?));
     let [columns] = take(&mut rest)?;

@@ -242,7 +242,7 @@ impl Store {
         if let Claim::Rows { rows, .. } = &claim
             && !rows.is_empty()
         {
-            let packed = pack_claims(rows, wish.doubt_until);
+            let packed = Outcomes { others: pack_claims(rows, wish.doubt_until), ..Outcomes::default() };
             // Ids are not told by a claim: their lifetime is without meaning.
             let call = self.settle_call(part, wish.epoch, wish.now, Duration::ZERO, packed);
             self.lives.record(life, [(call.key, call.cmd)])?;
@@ -250,9 +250,10 @@ impl Store {
         Ok(claim)
     }
 
-    fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: Vec<u8>) -> Call {
+    fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: Outcomes) -> Call {
         let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part), self.keys.tries(part)]);
-        Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(epoch).arg(packed)
+        let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(epoch);
+        call.arg(packed.accepted).arg(packed.entries).arg(packed.others)
     }
 
     /// Stores what attempts ended in, from whichever epoch, in one round trip. Gives how many recipients of each part are open.
@@ -267,7 +268,7 @@ impl Store {
     ) -> Result<Vec<(PartId, u64)>> {
         let calls = outcomes
             .iter()
-            .map(|(&part, outcomes)| self.settle_call(part, epoch, now, ids_kept, pack_outcomes(outcomes)));
+            .map(|(&part, outcomes)| self.settle_call(part, epoch, now, ids_kept, pack_outcomes(outcomes, now)));
         let open = self.call_lasting::<u64>(calls.collect()).await?;
         outcomes.keys().zip(open).map(|(&part, open)| Ok((part, open?))).collect()
     }
@@ -393,6 +394,16 @@ impl Store {
     }
 }
 
+/// Outcomes as `settle.lua` reads them.
+#[derive(Default)]
+struct Outcomes {
+    /// Accepted ones, as they are kept to be found by message id.
+    accepted: Vec<u8>,
+    /// Their entries in the history.
+    entries: Vec<u8>,
+    others: Vec<u8>,
+}
+
 fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Vec<u8> {
     let mut packed = Vec::with_capacity(rows.len() * OUTCOME_BYTES);
     for ToSend { claimed, .. } in rows {
@@ -401,17 +412,29 @@ fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Vec<u8> {
     packed
 }
 
-fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(outcomes.len() * OUTCOME_BYTES);
-    for (claimed, settled) in outcomes {
+fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> Outcomes {
+    let second = u32::try_from(now.seconds()).unwrap_or(u32::MAX).to_le_bytes();
+    let mut packed = Outcomes::default();
+    // In the order of their rows, in which they are written.
+    let mut sorted: Vec<&(ClaimedRow, Settled)> = outcomes.iter().collect();
+    sorted.sort_by_key(|(claimed, _)| claimed.row);
+    for (claimed, settled) in sorted {
         let (kind, code, tail) = match settled {
-            Settled::Accepted(wamid) => (b'A', 0, Fingerprint::of(wamid.as_str()).0),
+            Settled::Accepted(wamid) => {
+                packed.accepted.extend(claimed.row.to_le_bytes());
+                packed.accepted.push(claimed.send);
+                packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
+                packed.entries.extend(claimed.row.to_le_bytes());
+                packed.entries.push(claimed.send << 4 | State::Accepted.code());
+                packed.entries.extend(second);
+                continue;
+            }
             Settled::Retry { at, code } => (b'R', *code, packed_time(*at)),
             Settled::Back { at } => (b'B', 0, packed_time(*at)),
             Settled::InDoubt { until } => (b'D', 0, packed_time(*until)),
             Settled::Refused { code } => (b'F', *code, [0; 8]),
         };
-        pack_outcome(&mut packed, *claimed, kind, code, tail);
+        pack_outcome(&mut packed.others, *claimed, kind, code, tail);
     }
     packed
 }

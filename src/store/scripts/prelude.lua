@@ -17,62 +17,78 @@ local function claimable(state) return state == STATE.pending or state == STATE.
 local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
 
 -- Moves collects the changes of one script call and writes them at its end: the state bytes page by page, each
--- counter once, one entry of history. Every change of a state byte goes through `move`, so that counters and bytes
+-- counter once, one entry of history. Every change of a state byte goes through `put`, so that counters and bytes
 -- can not part.
 local PAGE = 256
 
 local function moves(meta, state, history)
-  local self = { pages = {}, changed = {}, delta = {}, log = {} }
+  local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
+  local moved, delta, log = {}, {}, {}
+
+  -- The page at `start`, as it was before this call.
+  local function page(start)
+    local text = pages[start]
+    if not text then
+      text = redis.call('GETRANGE', state, start, start + PAGE - 1)
+      pages[start] = text
+    end
+    return text
+  end
 
   -- The state byte of `row`, as this call has left it.
   function self.byte(row)
-    local page = math.floor(row / PAGE)
-    local text = self.pages[page]
-    if not text then
-      text = redis.call('GETRANGE', state, page * PAGE, page * PAGE + PAGE - 1)
-      self.pages[page], self.changed[page] = text, {}
-    end
-    return self.changed[page][row] or string.byte(text, row - page * PAGE + 1) or 0
+    return changed[row] or string.byte(page(row - row % PAGE), row % PAGE + 1) or 0
   end
 
   function self.count(field, n)
-    self.delta[field] = (self.delta[field] or 0) + n
+    delta[field] = (delta[field] or 0) + n
+  end
+
+  -- Puts `row`, whose byte is `from`, to byte `to`.
+  function self.put(row, from, to)
+    if not changed[row] then
+      local n = #rows
+      rows[n + 1] = row
+      if n > 0 and rows[n] > row then sorted = false end
+    end
+    changed[row] = to
+    from, to = from % 16, to % 16
+    moved[from] = (moved[from] or 0) - 1
+    moved[to] = (moved[to] or 0) + 1
+  end
+
+  -- Appends entries to the history.
+  function self.log(entries)
+    log[#log + 1] = entries
   end
 
   -- Puts `row`, whose byte is `from`, into state `to` with send number `send`; `at` in seconds goes to the history.
   function self.move(row, from, to, send, at)
-    self.byte(row)
-    self.changed[math.floor(row / PAGE)][row] = send * 16 + to
-    self.count(NAME[from % 16], -1)
-    self.count(NAME[to], 1)
-    if at then
-      self.log[#self.log + 1] = struct.pack('<I2BI4', row, send * 16 + to, at)
-    end
+    self.put(row, from, send * 16 + to)
+    if at then self.log(struct.pack('<I2BI4', row, send * 16 + to, at)) end
+  end
+
+  -- Writes the changed bytes of the page of `rows[i]`. Gives the index of the first one behind it.
+  local function write_page(i)
+    local first, last = rows[i], i
+    local start = first - first % PAGE
+    while rows[last + 1] and rows[last + 1] < start + PAGE do last = last + 1 end
+    local bytes = { string.byte(page(start), first - start + 1, rows[last] - start + 1) }
+    for k = i, last do bytes[rows[k] - first + 1] = changed[rows[k]] end
+    redis.call('SETRANGE', state, first, string.char(unpack(bytes)))
+    return last + 1
   end
 
   -- Writes everything and answers how many recipients of the part are still open.
   function self.commit()
-    for page, changed in pairs(self.changed) do
-      local rows = {}
-      for row in pairs(changed) do rows[#rows + 1] = row end
-      if #rows == 1 then
-        redis.call('SETRANGE', state, rows[1], string.char(changed[rows[1]]))
-      elseif #rows > 1 then
-        table.sort(rows)
-        local text, out, done = self.pages[page], {}, 0
-        for i = 1, #rows do
-          local offset = rows[i] - page * PAGE
-          if offset > done then out[#out + 1] = string.sub(text, done + 1, offset) end
-          out[#out + 1] = string.char(changed[rows[i]])
-          done = offset + 1
-        end
-        redis.call('SETRANGE', state, page * PAGE, table.concat(out))
-      end
-    end
-    for field, n in pairs(self.delta) do
+    if not sorted then table.sort(rows) end
+    local i = 1
+    while rows[i] do i = write_page(i) end
+    for code, n in pairs(moved) do self.count(NAME[code], n) end
+    for field, n in pairs(delta) do
       if n ~= 0 then redis.call('HINCRBY', meta, field, n) end
     end
-    if #self.log > 0 then redis.call('RPUSH', history, table.concat(self.log)) end
+    if #log > 0 then redis.call('RPUSH', history, table.concat(log)) end
     local open = 0
     for _, n in ipairs(redis.call('HMGET', meta, unpack(OPEN))) do open = open + (tonumber(n) or 0) end
     return open

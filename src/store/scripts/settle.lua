@@ -1,30 +1,29 @@
 -- Merges what attempts ended in. Facts are taken from any epoch: they are knowledge about the world.
 --
 -- KEYS  meta, state, history, retry, doubt, why, ids, tries
--- ARGV  now (ms), lifetime of message ids (ms), epoch of the claims, packed outcomes of 16 bytes:
---       u16 row, u8 send, u8 kind, u32 code, 8 bytes: fingerprint of the message id (accepted) or a time in ms as a double
--- Kinds A accepted · R certainly not sent, again at the time, the attempt counts · B certainly not sent, again at the time,
---       the attempt does not count · D in doubt until the time · F refused by Meta
+-- ARGV  now (ms), lifetime of message ids (ms), epoch of the claims,
+--       accepted ones of 11 bytes, as they are kept: u16 row, u8 send, 8 bytes: fingerprint of the message id,
+--       their entries of 7 bytes in the history, should they move: u16 row, u8 byte, u32 time in s,
+--       other outcomes of 16 bytes: u16 row, u8 send, u8 kind, u32 code, 8 bytes: a time in ms as a double
+-- Kinds A accepted (these stand apart) · R certainly not sent, again at the time, the attempt counts · B certainly not sent,
+--       again at the time, the attempt does not count · D in doubt until the time · F refused by Meta
 --       C claimed, and no more is known: where a newer epoch has the part meanwhile, in doubt until the time
 --       What would be sent again of a cancelled campaign is cancelled; of a completed one it stays unknown.
 -- Gives open recipients of the part.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
 local meta, state, history, retry, doubt, why, ids, tries = unpack(KEYS)
-local now, outcomes = tonumber(ARGV[1]), ARGV[4]
+local now, kept, entries, others = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6]
 local second = math.floor(now / 1000)
-local m, kept, accepted = moves(meta, state, history), {}, 0
+local m, accepted = moves(meta, state, history), 0
 
 local at = redis.call('HMGET', meta, 'gate', 'epoch')
 local cancelled, completed = at[1] == 'cancelled', at[1] == 'completed'
 local taken_over = tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 
-for pos = 1, #outcomes, 16 do
-  local row, send, kind, code, tail = struct.unpack("<I2BBI4c8", outcomes, pos)
+local function settle(row, send, kind, code, tail)
   local byte = m.byte(row)
   local was, current = byte % 16, math.floor(byte / 16)
-  kind = string.char(kind)
-  if kind == 'A' then kept[#kept + 1] = struct.pack('<I2Bc8', row, send, tail) end
   -- A claim that Redis forgot. Where it forgot with it how the claim before ended, the claim itself is told before anything else of it.
   if newer(send, current) and (claimable(was) or kind == 'C' and unanswered(was)) then
     redis.call('ZREM', retry, row)
@@ -76,7 +75,30 @@ for pos = 1, #outcomes, 16 do
   end
 end
 
-if #kept > 0 and redis.call('RPUSH', ids, table.concat(kept)) == 1 then redis.call('PEXPIRE', ids, ARGV[2]) end
+-- Nearly all of them are first attempts that went well: what is appended for a run of these is appended as it came.
+local FIRST, DONE = 16 + STATE.in_flight, 16 + STATE.accepted
+local run = 1
+for pos = 1, #kept, 11 do
+  local low, high, send = string.byte(kept, pos, pos + 2)
+  local row = low + 256 * high
+  if send == 1 and m.byte(row) == FIRST then
+    m.put(row, FIRST, DONE)
+    accepted = accepted + 1
+  else
+    local entry = (pos - 1) / 11 * 7 + 1
+    if entry > run then m.log(string.sub(entries, run, entry - 1)) end
+    run = entry + 7
+    settle(row, send, 'A')
+  end
+end
+if run <= #entries then m.log(string.sub(entries, run)) end
+
+for pos = 1, #others, 16 do
+  local row, send, kind, code, tail = struct.unpack('<I2Bc1I4c8', others, pos)
+  settle(row, send, kind, code, tail)
+end
+
+if #kept > 0 and redis.call('RPUSH', ids, kept) == 1 then redis.call('PEXPIRE', ids, ARGV[2]) end
 if accepted > 0 then
   -- Ten slots of one second each: the rate of the campaign over the last seconds.
   local slot = 'r' .. (second % 10)

@@ -3,7 +3,8 @@
 //! `cargo bench --bench dispatch [-- RECIPIENTS ROUNDS]`. Three processes share the machine, as they would in a small
 //! installation: an instant HTTP server (this program again), a private redis-server, and this one. Each round sends the same
 //! number of messages first by the bare loop (64 request streams on a multi-threaded runtime, URL and headers built each
-//! time), then by dispatch with everything on: leases, pacing, claims, message ids, settling, statistics. Rounds are medians.
+//! time), then by dispatch with everything on: leases, pacing, claims, message ids, settling, statistics. The last line has
+//! medians. CPU is that of the process that sends, and of Redis; where other programs share the cores it is surer than rates.
 
 use std::{
     io::{BufRead, BufReader},
@@ -64,22 +65,48 @@ fn main() {
 async fn compare(url: &str, recipients: u64, rounds: u64) {
     println!("{recipients} messages a round, {LINES} lines, {rounds} rounds");
     println!(
-        "{:>8} {:>12} {:>12} {:>8} {:>16} {:>16}",
-        "round", "bare/s", "dispatch/s", "ratio", "redis B/pending", "memory MiB"
+        "{:>8} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>15} {:>10}",
+        "round", "bare/s", "dispatch/s", "ratio", "bare us", "worker us", "redis us", "redis B/pending", "memory MiB"
     );
-    let mut ratios = Vec::new();
+    let mut columns: [Vec<f64>; 8] = Default::default();
     for round in 1..=rounds {
+        let before = cpu_us("self");
         let bare = bare(url, recipients).await;
-        let (dispatch, bytes) = dispatch(url, recipients).await;
-        println!(
-            "{round:>8} {bare:>12.0} {dispatch:>12.0} {:>8.2} {bytes:>16.1} {:>16.0}",
-            dispatch / bare,
-            memory_mib()
-        );
-        ratios.push(dispatch / bare);
+        let bare_us = (cpu_us("self") - before) / recipients as f64;
+        let Dispatched { rate, worker_us, redis_us, bytes } = dispatch(url, recipients).await;
+        let row = [bare, rate, rate / bare, bare_us, worker_us, redis_us, bytes, memory_mib()];
+        print_row(&round.to_string(), row);
+        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.2}", ratios[ratios.len() / 2]);
+    let median = |column: &mut Vec<f64>| {
+        column.sort_by(f64::total_cmp);
+        column[column.len() / 2]
+    };
+    print_row("median", columns.each_mut().map(median));
+}
+
+fn print_row(name: &str, row: [f64; 8]) {
+    let [bare, dispatch, ratio, bare_us, worker_us, redis_us, bytes, memory] = row;
+    println!(
+        "{name:>8} {bare:>10.0} {dispatch:>10.0} {ratio:>10.2} {bare_us:>10.1} {worker_us:>10.1} {redis_us:>10.1} \
+         {bytes:>15.1} {memory:>10.0}"
+    );
+}
+
+/// CPU that a process has used, in microseconds: 0 where there is no `/proc`.
+fn cpu_us(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything, user and system time are the twelfth and thirteenth field, in ticks of 10 ms.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10_000.0
+}
+
+/// What dispatch did: messages per second, CPU a message in microseconds, and the bytes that Redis held for each pending recipient.
+struct Dispatched {
+    rate: f64,
+    worker_us: f64,
+    redis_us: f64,
+    bytes: f64,
 }
 
 /// Messages per second of a loop that does nothing but send.
@@ -108,8 +135,7 @@ async fn bare(url: &str, n: u64) -> f64 {
     n as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Messages per second of dispatch, and the bytes that Redis held for each pending recipient.
-async fn dispatch(url: &str, n: u64) -> (f64, f64) {
+async fn dispatch(url: &str, n: u64) -> Dispatched {
     let dir = tempfile::tempdir().expect("a directory");
     let redis = PrivateRedis::start(dir.path()).await.expect("a redis-server");
     let address = Address {
@@ -139,11 +165,13 @@ async fn dispatch(url: &str, n: u64) -> (f64, f64) {
             ids_kept: Duration::from_secs(3600),
         },
         graph: GraphConfig { base_url: url.to_owned(), ..GraphConfig::default() },
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: std::env::var("THREADS").map_or(1, |n| n.parse().expect("a number")),
         health: Health::starting(&[]),
         open: Arc::default(),
     };
     let stop = CancellationToken::new();
+    let redis_pid = redis.pid().to_string();
+    let before = [cpu_us("self"), cpu_us(&redis_pid)];
     let running = tokio::spawn(worker.run(stop.clone()));
     let began = Instant::now();
     let now = store.time().await.expect("the time");
@@ -153,9 +181,10 @@ async fn dispatch(url: &str, n: u64) -> (f64, f64) {
         if record.state == CampaignState::Completed {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let rate = n as f64 / began.elapsed().as_secs_f64();
+    let [worker_us, redis_us] = [cpu_us("self") - before[0], cpu_us(&redis_pid) - before[1]].map(|us| us / n as f64);
     let record = store.campaign(id).await.expect("a store").expect("a campaign");
     let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
     let accepted: u64 =
@@ -164,7 +193,7 @@ async fn dispatch(url: &str, n: u64) -> (f64, f64) {
     stop.cancel();
     running.await.expect("no panic").expect("a worker that ends well");
     redis.stop().await.expect("its end");
-    (rate, bytes)
+    Dispatched { rate, worker_us, redis_us, bytes }
 }
 
 async fn upload(store: &Store, lines: &[Line], n: u64) -> CampaignId {

@@ -47,13 +47,19 @@ use crate::{
 };
 
 /// A claim takes what the line sends in this time.
-const CLAIM_SECONDS: f64 = 0.05;
+const CLAIM_WINDOW: Duration = Duration::from_millis(50);
 
 /// Rows in one claim at most: a script call of this size takes Redis well below a millisecond.
 const CLAIM_ROWS_MAX: usize = 256;
 
 /// Outcomes wait this long for others, unless there are [`CLAIM_ROWS_MAX`] of them.
-const SETTLE_AFTER: Duration = Duration::from_millis(10);
+const SETTLE_WINDOW: Duration = Duration::from_millis(10);
+
+/// A call of Redis costs much the same for one row as for some: a slow line claims and settles so many together, ...
+const ROWS_TOGETHER: f64 = 4.0;
+
+/// ... unless that takes longer than this: what was claimed and not sent when a worker is killed ends as unknown.
+const WINDOW_MAX: Duration = Duration::from_millis(200);
 
 /// After Redis failed, the next try is that much later.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
@@ -243,7 +249,7 @@ impl Runner {
             // Nor is anything settled until that comparison is done: what is settled is known here no more.
             if !settling_busy
                 && !self.listing
-                && let Some(outcomes) = self.outcomes_to_settle(now)
+                && let Some(outcomes) = self.outcomes_to_settle(now, attempts.len())
             {
                 (settling, settling_busy) = (Some(self.calls.settle(outcomes, self.setup.lease.epoch)).into(), true);
             }
@@ -469,13 +475,14 @@ impl Runner {
     }
 
     /// Outcomes to be settled now, if it is time.
-    fn outcomes_to_settle(&mut self, now: Instant) -> Option<Outcomes> {
+    fn outcomes_to_settle(&mut self, now: Instant, in_flight: usize) -> Option<Outcomes> {
         let since = self.outcomes_since?;
         if self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
         let many = self.outcomes.values().map(Vec::len).sum::<usize>() >= CLAIM_ROWS_MAX;
-        if !many && !self.stopping && now < since + SETTLE_AFTER {
+        let last = self.ready.is_empty() && in_flight == 0;
+        if !many && !last && !self.stopping && now < since + self.window(SETTLE_WINDOW) {
             return None;
         }
         self.outcomes_since = None;
@@ -736,9 +743,16 @@ impl Runner {
         self.give_back(|ready| held.contains(&ready.part.campaign));
     }
 
-    /// Rows in one claim: what the line sends in [`CLAIM_SECONDS`].
+    /// Rows in one claim: what the line sends in a window.
     fn claim_rows(&self) -> usize {
-        ((self.pacer.rate() * CLAIM_SECONDS).ceil() as usize).clamp(1, CLAIM_ROWS_MAX)
+        let rows = self.pacer.rate() * self.window(CLAIM_WINDOW).as_secs_f64();
+        (rows.ceil() as usize).clamp(1, CLAIM_ROWS_MAX)
+    }
+
+    /// How long rows gather for one call of Redis: `least`, or on a slow line until there are [`ROWS_TOGETHER`].
+    fn window(&self, least: Duration) -> Duration {
+        let together = ROWS_TOGETHER / self.pacer.rate();
+        Duration::from_secs_f64(together.min(WINDOW_MAX.as_secs_f64())).max(least)
     }
 
     /// When to look again if nothing happens before.
@@ -747,7 +761,7 @@ impl Runner {
         let mut sooner = |candidate: Option<Instant>| at = candidate.map_or(at, |candidate| at.min(candidate));
         sooner(self.redis_again_at.filter(|at| *at > now));
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
-        sooner(self.outcomes_since.map(|since| since + SETTLE_AFTER).filter(|at| *at > now));
+        sooner(self.outcomes_since.map(|since| since + self.window(SETTLE_WINDOW)).filter(|at| *at > now));
         if in_flight < self.slots.limit() {
             sooner(self.send_at);
         }

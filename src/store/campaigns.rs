@@ -265,7 +265,8 @@ impl Store {
         };
         let expires = record.campaign.expires_at.map_or(String::new(), |at| at.0.to_string());
         let gates = record.parts.iter().map(|&(part, _)| {
-            Call::new(&script::GATE, &[self.keys.part(part)]).arg(record.version).arg(gate).arg(&expires)
+            let keys = [self.keys.part(part), self.keys.states(part)];
+            Call::new(&script::GATE, &keys).arg(record.version).arg(gate).arg(&expires)
         });
         for result in self.call_all::<u64>(&gates.collect::<Vec<_>>()).await? {
             result?;

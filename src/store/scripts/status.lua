@@ -28,7 +28,8 @@ for pos = 1, #facts, 20 do
     if RANK[was] < RANK[STATE.accepted] and id ~= untold then kept[#kept + 1] = struct.pack('<I2Bc8', row, current, id) end
     if was == STATE.in_doubt then redis.call('ZREM', doubt, row) end
     if claimable(was) then redis.call('ZREM', retry, row) end
-    if current > 1 or was ~= STATE.accepted and was ~= STATE.sent then forget_why(m, why, row, was) end
+    local may_have_why = was ~= STATE.accepted and was ~= STATE.sent and was ~= STATE.delivered
+    if current > 1 or may_have_why then forget_why(m, why, row, was) end
     m.move(row, byte, to, current, at)
     if to == STATE.failed then
       redis.call('HSET', why, row, code)

@@ -1,0 +1,86 @@
+//! A campaign of these recipients in Redis.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
+use pregon::{
+    domain::{Campaign, CampaignId, CampaignState, LineId, OnDoubt, PartId},
+    store::{
+        Address, Store,
+        campaigns::Change,
+        uploads::{Admitted, Batch, Upload},
+    },
+};
+
+use super::{recipient, template};
+
+/// Rows that an upload commits at once, as the intake does.
+pub const BATCH_ROWS: u64 = 2_048;
+
+/// A private Redis at `url`.
+pub fn address(url: &str) -> Address {
+    Address {
+        url: url.to_owned(),
+        certificates: Default::default(),
+        namespace: "pregon".to_owned(),
+        timeout: Duration::from_secs(10),
+        connections: 4,
+    }
+}
+
+/// A connection beside that of the store, to look inside.
+pub async fn connection(url: &str) -> MultiplexedConnection {
+    let client = Client::open(url).expect("a URL of the redis crate");
+    client.get_multiplexed_async_connection().await.expect("a connection")
+}
+
+/// A draft without recipients.
+pub async fn draft(store: &Store, lines: &[&str]) -> CampaignId {
+    let now = store.time().await.expect("the time");
+    let campaign = Campaign {
+        id: CampaignId(ulid::Ulid::from_parts(now.0, rand::random())),
+        external_id: None,
+        name: "measured".to_owned(),
+        template: template(),
+        lines: lines.iter().map(|line| LineId::from(*line)).collect(),
+        start_at: None,
+        expires_at: None,
+        priority: 5,
+        on_doubt: OnDoubt::Hold,
+        created_at: now,
+    };
+    store.create_campaign(&campaign).await.expect("a campaign").0
+}
+
+/// Opens its one upload.
+pub async fn begin_upload(store: &Store, id: CampaignId, lines: &[&str]) -> Upload {
+    let weights = lines.iter().map(|line| (LineId::from(*line), 1.0)).collect();
+    let opened = store.begin_upload(id, "u", weights, "%d".to_owned(), Duration::from_secs(60)).await;
+    opened.expect("an upload").expect("a campaign").0
+}
+
+/// Commits the recipients `from..until`.
+pub async fn admit(upload: &mut Upload, from: u64, until: u64) {
+    let recipients = (from..until).map(|n| (n as u32, recipient(n))).collect();
+    let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: false };
+    assert_eq!(upload.admit(batch).await.expect("a batch"), Admitted::Done { accepted: until - from });
+}
+
+/// A campaign of `n` recipients that runs, and its parts.
+pub async fn running(store: &Store, lines: &[&str], n: u64) -> (CampaignId, Vec<PartId>) {
+    let id = draft(store, lines).await;
+    let mut upload = begin_upload(store, id, lines).await;
+    for from in (0..n).step_by(BATCH_ROWS as usize) {
+        admit(&mut upload, from, n.min(from + BATCH_ROWS)).await;
+    }
+    (id, launch(store, id).await)
+}
+
+/// Launches it, and gives its parts.
+pub async fn launch(store: &Store, id: CampaignId) -> Vec<PartId> {
+    let now = store.time().await.expect("the time");
+    let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Running, now, None).await;
+    assert_eq!(change.expect("a launch"), Change::Done);
+    let record = store.campaign(id).await.expect("redis").expect("a campaign");
+    record.parts.into_iter().map(|(part, _)| part).collect()
+}

@@ -1,0 +1,25 @@
+//! The time of each hot path: `cargo bench --bench paths`, or `cargo bench --bench paths -- webhook` for some.
+//!
+//! Items are messages, answers, statuses, webhooks or rows, as `inputs/paths.rs` says.
+
+mod inputs;
+
+use divan::{
+    Bencher,
+    counter::{BytesCount, ItemsCount},
+};
+use inputs::paths::{PATHS, named};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = PATHS.map(|(name, _)| name), sample_count = 200, sample_size = 16)]
+fn path(bencher: Bencher, name: &str) {
+    let mut path = named(name);
+    bencher.counter(ItemsCount::new(path.n)).counter(BytesCount::new(path.bytes)).bench_local(move || (path.run)());
+}

@@ -1,0 +1,191 @@
+//! What each step of a message costs Redis, on a private redis-server: `cargo bench --bench scripts`.
+//!
+//! A Redis runs one script at a time, so the time that it works for a message bounds what all workers on it can send. One part
+//! of 65,536 recipients is uploaded, claimed, settled and told its statuses, in batches as they are in life, once for each size.
+//! Steps run one after the other from one connection: nothing waits for anything but Redis.
+//!
+//! | column | |
+//! | --- | --- |
+//! | `round trip` | µs from asking to the answer, packing and reading it included: the median |
+//! | `script` | µs in the script, by Redis' own count (`INFO commandstats`): the median |
+//! | `redis` | µs of processor time that redis-server took for a batch in all (`INFO cpu`): reading, the script, its file, answering |
+//! | `for one` | the same for one recipient |
+//! | `a second` | recipients a second at which one Redis would be busy with this step alone |
+
+mod inputs;
+
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
+use inputs::{
+    stored::{self, BATCH_ROWS},
+    wamid,
+};
+use pregon::{
+    domain::{PartId, UnixMs, Wamid},
+    store::{
+        Call, Store,
+        parts::{Claim, ClaimWish, ClaimedRow, Fact, Fingerprint, News, PART_ROWS, Settled},
+        script,
+        spawn::PrivateRedis,
+    },
+};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const LINES: &[&str] = &["3001"];
+const KEPT: Duration = Duration::from_secs(3_600);
+/// Under which everything is claimed and settled.
+const EPOCH: u64 = 1;
+/// Medians are over that many groups of batches.
+const GROUPS: usize = 16;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    println!(
+        "{:<24} {:>6} {:>11} {:>9} {:>9} {:>8} {:>9}",
+        "step", "batch", "round trip", "script", "redis", "for one", "a second"
+    );
+    for (rows, statuses) in [(64, 50), (256, 256)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let redis = PrivateRedis::start(dir.path()).await.expect("a redis-server");
+        Bench::start(redis.url()).await.steps(rows, statuses).await;
+        redis.stop().await.expect("its end");
+    }
+}
+
+struct Bench {
+    store: Store,
+    /// Beside the store's, to ask Redis what it did.
+    redis: MultiplexedConnection,
+}
+
+/// What Redis spent since its start, in µs.
+#[derive(Clone, Copy)]
+struct Spent {
+    scripts: f64,
+    processor: f64,
+}
+
+impl Bench {
+    async fn start(url: &str) -> Self {
+        let store = Store::connect(&stored::address(url)).await.expect("a store").keeping_a_connection();
+        Self { store, redis: stored::connection(url).await }
+    }
+
+    /// Every step of 65,536 messages, in batches of `rows`, and their statuses in batches of `statuses`.
+    async fn steps(&mut self, rows: usize, statuses: usize) {
+        let id = stored::draft(&self.store, LINES).await;
+        let mut upload = stored::begin_upload(&self.store, id, LINES).await;
+        let batches: Vec<u64> = (0..PART_ROWS as u64).step_by(BATCH_ROWS as usize).collect();
+        self.step("upload", BATCH_ROWS as usize, &batches, async |_, from| {
+            stored::admit(&mut upload, *from, from + BATCH_ROWS).await;
+        })
+        .await;
+        self.activate(PartId { campaign: id, number: u16::MAX }, rows).await;
+        let part = stored::launch(&self.store, id).await[0];
+        let now = self.store.time().await.expect("the time");
+        let claimed = self.claim(part, now, rows).await;
+        self.settle(part, now, &claimed, rows).await;
+        self.apply("status: sent", part, &facts(&claimed, News::Sent, now), statuses).await;
+        self.apply("status: delivered", part, &facts(&claimed, News::Delivered, now), statuses).await;
+        // People read when they read.
+        let scattered: Vec<ClaimedRow> = (0..PART_ROWS).map(|n| claimed[n * 40_503 % PART_ROWS]).collect();
+        self.apply("status: read, scattered", part, &facts(&scattered, News::Read, now), statuses).await;
+    }
+
+    /// What follows an admission, in a part that nobody else uses.
+    async fn activate(&mut self, part: PartId, rows: usize) {
+        let keys = [self.store.keys.part(part), self.store.keys.states(part)];
+        let starts: Vec<usize> = (0..PART_ROWS).step_by(rows).collect();
+        self.step("activate", rows, &starts, async |store, start| {
+            let call = Call::new(&script::ACTIVATE, &keys).arg(*start).arg(vec![1u8; rows]);
+            assert_eq!(store.call::<usize>(call).await.expect("activated"), rows);
+        })
+        .await;
+    }
+
+    async fn claim(&mut self, part: PartId, now: UnixMs, limit: usize) -> Vec<ClaimedRow> {
+        let numbers: Vec<u64> = (1..=(PART_ROWS / limit) as u64).collect();
+        let mut all = Vec::with_capacity(PART_ROWS);
+        self.step("claim", limit, &numbers, async |store, number| {
+            let doubt_until = now.after(KEPT);
+            let wish = ClaimWish { epoch: EPOCH, number: *number, now, limit, doubt_until, list: false, young: false };
+            let Claim::Rows { rows, .. } = store.claim(part, &wish).await.expect("a claim") else { panic!("no rows") };
+            assert_eq!(rows.len(), limit);
+            all.extend(rows.iter().map(|row| row.claimed));
+        })
+        .await;
+        all
+    }
+
+    async fn settle(&mut self, part: PartId, now: UnixMs, claimed: &[ClaimedRow], rows: usize) {
+        let accepted = |row: &ClaimedRow| (*row, Settled::Accepted(Wamid::from(wamid(row.row).as_str())));
+        let outcomes: Vec<_> = claimed.iter().map(accepted).collect();
+        let batches: Vec<_> = outcomes.chunks(rows).map(|batch| [(part, batch.to_vec())].into()).collect();
+        self.step("settle", rows, &batches, async |store, batch| {
+            store.settle(batch, EPOCH, now, KEPT).await.expect("settled");
+        })
+        .await;
+    }
+
+    async fn apply(&mut self, name: &str, part: PartId, facts: &[Fact], statuses: usize) {
+        let batches: Vec<_> = facts.chunks_exact(statuses).map(|facts| [(part, facts.to_vec())]).collect();
+        self.step(name, statuses, &batches, async |store, batch| {
+            store.apply(batch, KEPT).await.expect("applied");
+        })
+        .await;
+    }
+
+    /// Asks for each of `batches`, of `len` recipients, and prints what that took.
+    async fn step<T>(&mut self, name: &str, len: usize, batches: &[T], mut ask: impl AsyncFnMut(&Store, &T)) {
+        let (mut trips, mut scripts, mut processor) = (Vec::new(), Vec::new(), Vec::new());
+        for group in batches.chunks(batches.len().div_ceil(GROUPS)) {
+            let asking = self.spent().await;
+            let before = self.spent().await;
+            for batch in group {
+                let began = Instant::now();
+                ask(&self.store, batch).await;
+                trips.push(began.elapsed().as_secs_f64() * 1e6);
+            }
+            let after = self.spent().await;
+            scripts.push((after.scripts - before.scripts) / group.len() as f64);
+            // Without what the question for it took.
+            let asking = before.processor - asking.processor;
+            processor.push((after.processor - before.processor - asking) / group.len() as f64);
+        }
+        let (trip, script, processor) = (median(trips), median(scripts), median(processor));
+        let one = processor / len as f64;
+        println!("{name:<24} {len:>6} {trip:>11.0} {script:>9.0} {processor:>9.0} {one:>8.2} {:>9.0}", 1e6 / one);
+    }
+
+    async fn spent(&mut self) -> Spent {
+        let info: String = cmd("INFO").arg("all").query_async(&mut self.redis).await.expect("INFO");
+        let field =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
+        let seconds = |name: &str| field(name).trim().parse::<f64>().expect("a number");
+        let scripts = field("cmdstat_evalsha:").split(',').find_map(|field| field.strip_prefix("usec="));
+        Spent {
+            scripts: scripts.expect("a time").parse().expect("a number"),
+            processor: (seconds("used_cpu_sys_main_thread:") + seconds("used_cpu_user_main_thread:")) * 1e6,
+        }
+    }
+}
+
+fn facts(claimed: &[ClaimedRow], news: News, at: UnixMs) -> Vec<Fact> {
+    let fact = |&ClaimedRow { row, send }: &ClaimedRow| Fact {
+        row,
+        send,
+        news,
+        at,
+        message: Some(Fingerprint::of(&wamid(row))),
+    };
+    claimed.iter().map(fact).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,299 @@
+//! A guard of speed that no machine can deceive: it counts what things cost, and measures no time.
+//!
+//! Allocations, round trips, commands and bytes of Redis are the same in every run. Each has a bound a little above what it
+//! was when the bound was set. A test that fails here says that something costs more than it did. If it has to, raise the bound
+//! and say why in the commit; if it has not, `cargo bench --bench paths` and `make instructions` help to find it.
+
+mod support;
+
+#[path = "../benches/inputs/mod.rs"]
+mod inputs;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use allocation_counter::measure;
+use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
+use inputs::{
+    meta::InstantMeta,
+    paths::PATHS,
+    stored::{self, BATCH_ROWS},
+    wamid,
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use pregon::{
+    dispatch::{
+        Settings, Signals,
+        lease::Lease,
+        runner::{LineStatus, Runner, Setup},
+    },
+    domain::{PartId, State, UnixMs, Wamid},
+    graph::{GraphClient, GraphConfig},
+    store::{
+        Store,
+        clock::Clock,
+        parts::{Claim, ClaimedRow, Fact, Fingerprint, News, Settled},
+    },
+};
+use support::{claim_wish, redis::TestRedis, world};
+use tokio::{sync::watch, task::LocalSet};
+use tokio_util::sync::CancellationToken;
+
+const KEPT: Duration = Duration::from_secs(3_600);
+
+/// What was counted, beside what it may be.
+#[derive(Default)]
+struct Counted(Vec<(String, f64, f64)>);
+
+impl Counted {
+    fn add(&mut self, what: impl fmt::Display, count: f64, max: f64) {
+        self.0.push((what.to_string(), count, max));
+    }
+
+    /// Prints everything, and fails if anything is above its bound.
+    #[track_caller]
+    fn check(self) {
+        let line = |(what, count, max): &(String, f64, f64)| format!("{what:<50} {count:>9.3} of at most {max:>9.3}\n");
+        println!("{}", self.0.iter().map(line).collect::<String>());
+        let above: String = self.0.iter().filter(|(_, count, max)| count > max).map(line).collect();
+        assert!(above.is_empty(), "costs more than it did; the head of tests/guard.rs says what to do:\n{above}");
+    }
+}
+
+#[test]
+fn a_hot_path_allocates_no_more_than_it_did() {
+    // For one message, answer, status, webhook or row: allocations and their bytes.
+    let bounds = [
+        ("body", 0.0, 0.0),
+        ("send", 58.0, 22_000.0),
+        ("answer", 4.0, 320.0),
+        ("answer of an error", 5.0, 480.0),
+        ("answer of a proxy", 2.0, 140.0),
+        ("token", 0.0, 0.0),
+        ("signature", 0.0, 0.0),
+        ("signature of many", 0.0, 0.0),
+        ("webhook", 7.0, 1_600.0),
+        ("webhook of many", 0.15, 480.0),
+        ("encode", 0.02, 150.0),
+        ("decode", 4.05, 740.0),
+        ("ndjson", 10.1, 670.0),
+        ("csv", 10.1, 690.0),
+    ];
+    assert_eq!(bounds.map(|(name, ..)| name), PATHS.map(|(name, _)| name));
+    let mut counted = Counted::default();
+    for ((name, allocations_max, bytes_max), (_, make)) in bounds.into_iter().zip(PATHS) {
+        let mut path = make();
+        (path.run)();
+        let taken = measure(|| (path.run)());
+        let one = |n: u64| n as f64 / path.n as f64;
+        counted.add(format_args!("{name}: allocations for one {}", path.of), one(taken.count_total), allocations_max);
+        counted.add(format_args!("{name}: allocated bytes for one {}", path.of), one(taken.bytes_total), bytes_max);
+    }
+    counted.check();
+}
+
+/// How often Redis carried out a command since it was last asked, those inside of scripts too.
+async fn commands(redis: &mut MultiplexedConnection) -> u64 {
+    let info: String = cmd("INFO").arg("commandstats").query_async(redis).await.expect("INFO");
+    let () = cmd("CONFIG").arg("RESETSTAT").query_async(redis).await.expect("CONFIG RESETSTAT");
+    let of_ours = info.lines().filter_map(|line| line.strip_prefix("cmdstat_"));
+    let of_ours = of_ours.filter(|line| !line.starts_with("info:") && !line.starts_with("config"));
+    let calls = of_ours.filter_map(|line| line.split_once(":calls=")?.1.split(',').next());
+    calls.map(|calls| calls.parse::<u64>().expect("a number")).sum()
+}
+
+async fn claim(store: &Store, part: PartId, now: UnixMs, limit: usize) -> Vec<ClaimedRow> {
+    let claim = store.claim(part, &claim_wish(1, now, limit, now.after(KEPT))).await;
+    let Claim::Rows { rows, .. } = claim.expect("a claim") else { panic!("no rows") };
+    rows.iter().map(|row| row.claimed).collect()
+}
+
+async fn settle(store: &Store, part: PartId, now: UnixMs, rows: &[ClaimedRow]) {
+    let accepted = |row: &ClaimedRow| (*row, Settled::Accepted(Wamid::from(wamid(row.row).as_str())));
+    let outcomes = HashMap::from([(part, rows.iter().map(accepted).collect())]);
+    store.settle(&outcomes, 1, now, KEPT).await.expect("settled");
+}
+
+async fn apply(store: &Store, part: PartId, now: UnixMs, rows: &[ClaimedRow], news: News) {
+    let fact = |&ClaimedRow { row, send }: &ClaimedRow| Fact {
+        row,
+        send,
+        news,
+        at: now,
+        message: Some(Fingerprint::of(&wamid(row))),
+    };
+    store.apply(&[(part, rows.iter().map(fact).collect())], KEPT).await.expect("applied");
+}
+
+#[tokio::test]
+async fn a_batch_costs_redis_no_more_commands_than_it_did() {
+    const ROWS: usize = 256;
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let mut inside = redis.connection().await;
+    let id = stored::draft(&store, &["3001"]).await;
+    let mut upload = stored::begin_upload(&store, id, &["3001"]).await;
+    // The first brings the index to its size.
+    stored::admit(&mut upload, 0, BATCH_ROWS).await;
+    commands(&mut inside).await;
+    let mut counted = Counted::default();
+    stored::admit(&mut upload, BATCH_ROWS, 2 * BATCH_ROWS).await;
+    counted.add("upload of 2,048: commands for one", commands(&mut inside).await as f64 / BATCH_ROWS as f64, 1.2);
+    let part = stored::launch(&store, id).await[0];
+    let now = store.time().await.expect("the time");
+    claim(&store, part, now, 1).await;
+    commands(&mut inside).await;
+    let rows = claim(&store, part, now, ROWS).await;
+    assert_eq!(rows.len(), ROWS);
+    counted.add("claim of 256: commands", commands(&mut inside).await as f64, 14.0);
+    settle(&store, part, now, &rows).await;
+    counted.add("settlement of 256: commands", commands(&mut inside).await as f64, 16.0);
+    for news in [News::Sent, News::Delivered, News::Read] {
+        apply(&store, part, now, &rows, news).await;
+        counted.add(format_args!("256 times {news:?}: commands"), commands(&mut inside).await as f64, 11.0);
+    }
+    counted.check();
+}
+
+/// Bytes of all keys.
+async fn bytes(redis: &mut MultiplexedConnection) -> u64 {
+    let keys: Vec<String> = cmd("KEYS").arg("*").query_async(redis).await.expect("KEYS");
+    let mut bytes = 0;
+    for key in keys {
+        let usage = cmd("MEMORY").arg("USAGE").arg(&key).arg("SAMPLES").arg(0).query_async::<u64>(redis).await;
+        bytes += usage.unwrap_or_else(|error| panic!("{key}: {error}"));
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_recipient_takes_no_more_of_redis_than_it_did() {
+    const LINES: &[&str] = &["3001", "3002"];
+    const N: u64 = 16_384;
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let mut inside = redis.connection().await;
+    let empty = bytes(&mut inside).await;
+    let (id, parts) = stored::running(&store, LINES, N).await;
+    let mut counted = Counted::default();
+    let pending = bytes(&mut inside).await - empty;
+    let each = |bytes: u64| bytes as f64 / N as f64;
+    counted.add("pending: bytes of a recipient", each(pending), 32.0);
+    let now = store.time().await.expect("the time");
+    let mut sent = Vec::new();
+    for part in parts {
+        loop {
+            let rows = claim(&store, part, now, 256).await;
+            if rows.is_empty() {
+                break;
+            }
+            settle(&store, part, now, &rows).await;
+            sent.push((part, rows));
+        }
+    }
+    assert_eq!(sent.iter().map(|(_, rows)| rows.len() as u64).sum::<u64>(), N);
+    let accepted = bytes(&mut inside).await - empty;
+    counted.add("accepted: further bytes of a recipient", each(accepted - pending), 22.0);
+    for news in [News::Sent, News::Delivered, News::Read] {
+        for (part, rows) in &sent {
+            apply(&store, *part, now, rows, news).await;
+        }
+    }
+    let read = bytes(&mut inside).await - empty;
+    counted.add("sent, delivered, read: further bytes of a recipient", each(read - accepted), 26.0);
+    store.forget_recipients(id).await.expect("forgotten");
+    // One for its state, and little for its campaign.
+    counted.add("after its retention: bytes of a recipient", each(bytes(&mut inside).await - empty), 1.6);
+    counted.check();
+}
+
+/// The round trips to Redis by what was asked, of what was done under `handle`'s recorder.
+fn round_trips(handle: &PrometheusHandle) -> BTreeMap<String, u64> {
+    let text = handle.render();
+    let series = text.lines().filter_map(|line| line.strip_prefix("pregon_redis_operation_duration_seconds_count{"));
+    let trips = series.filter_map(|line| {
+        let (labels, n) = line.split_once("} ")?;
+        Some((labels.strip_prefix("operation=\"")?.strip_suffix('"')?.to_owned(), n.parse().ok()?))
+    });
+    trips.collect()
+}
+
+/// A runner as a worker starts it, on a lease that outlives the test.
+fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop: &CancellationToken) -> Runner {
+    let line = world::line(id, 1e6);
+    Runner::new(Setup {
+        store: store.clone(),
+        clock: clock.clone(),
+        sender: meta.sender(&line.id, &line.token).expect("a sender"),
+        line,
+        settings: Settings { lease: KEPT, ..world::settings() },
+        token_key: inputs::token_key(),
+        lease: Arc::new(Lease::new(1, Instant::now(), KEPT)),
+        // Nobody has anything to say.
+        signals: watch::channel(Arc::new(Signals::default())).1,
+        stop: stop.clone(),
+        status: Arc::new(Mutex::new(LineStatus::default())),
+    })
+}
+
+#[test]
+fn a_message_costs_no_more_than_it_did() {
+    const LINES: [&str; 2] = ["3001", "3002"];
+    const N: u64 = 2_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let meta = InstantMeta::start(N);
+    let redis = runtime.block_on(TestRedis::start());
+    let (store, clock, id) = runtime.block_on(async {
+        let store = Store::connect(&world::address(&redis)).await.expect("a store").keeping_a_connection();
+        let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
+        let (id, _) = stored::running(&store, &LINES, N).await;
+        (store, clock, id)
+    });
+    let graph = GraphConfig { base_url: meta.url, ..GraphConfig::default() };
+    let graph = GraphClient::new(graph).expect("a client");
+    let stop = CancellationToken::new();
+
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let began = Instant::now();
+    let taken = metrics::with_local_recorder(&recorder, || {
+        measure(|| {
+            let all = LocalSet::new();
+            let runners = LINES.map(|line| all.spawn_local(runner(&store, &clock, &graph, line, &stop).run()));
+            all.block_on(&runtime, async {
+                meta.answered.await.expect("all are answered");
+                stop.cancel();
+                for runner in runners {
+                    runner.await.expect("no panic");
+                }
+            });
+        })
+    });
+    let took = began.elapsed();
+
+    let counts = runtime.block_on(async {
+        let record = store.campaign(id).await.expect("redis").expect("a campaign");
+        world::counts(&store, &record).await
+    });
+    assert_eq!(counts.by_state[&State::Accepted], N);
+    let mut trips = round_trips(&recorder.handle());
+    let mut trips_of = |what: &str| trips.remove(what).unwrap_or_else(|| panic!("no round trip for {what}")) as f64;
+    let (claims, chunks, settlements) = (trips_of("claim"), trips_of("HGET chunk"), trips_of("settle"));
+    let others: u64 = trips.values().sum();
+
+    let (lines, messages) = (LINES.len() as f64, N as f64);
+    let mut counted = Counted::default();
+    // Of which a settlement takes some, and how many of them there are is up to the machine.
+    counted.add("allocations of a message", taken.count_total as f64 / messages, 68.0 + 100.0 * settlements / messages);
+    let bytes_max = 25_000.0 + 60_000.0 * settlements / messages;
+    counted.add("allocated bytes of a message", taken.bytes_total as f64 / messages, bytes_max);
+    counted.add("round trips for claims of a line", claims / lines, 6.0);
+    counted.add("round trips for chunks of a line", chunks / lines, 4.0);
+    // What ends within ten milliseconds is settled together.
+    counted.add("round trips for settlements of a line", settlements / lines, took.as_secs_f64() / 0.01 + 6.0);
+    counted.add("round trips for all else of a line", others as f64 / lines, 14.0);
+    counted.check();
+}

@@ -22,6 +22,7 @@ pub mod intake;
 pub mod ops;
 pub mod serve;
 pub mod sim;
+pub mod size;
 pub mod stats;
 pub mod store;
 pub mod templates;

@@ -61,6 +61,42 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Tell what a load needs: lines, workers, Redis, network
+    Size(SizeOptions),
+}
+
+/// `pregon size …`
+#[derive(Args, Debug)]
+pub struct SizeOptions {
+    /// Recipients a day
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub recipients: u64,
+    /// Lines there are
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub lines: u32,
+    /// What each line may send in a second
+    #[arg(long, value_name = "N", default_value_t = 80.0, value_parser = rate)]
+    pub rate: f64,
+    /// Share of that which campaigns leave for answers and inbound, 0 to 0.9
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
+    pub headroom: f64,
+    /// Hours of the day in which is sent, up to 24
+    #[arg(long, value_name = "HOURS", default_value_t = 10.0, value_parser = hours)]
+    pub hours: f64,
+    /// Bytes of a recipient's values
+    #[arg(long, value_name = "BYTES", default_value_t = 30)]
+    pub value_bytes: u32,
+    /// Statuses that come for a message
+    #[arg(long, value_name = "N", default_value_t = 3.0, value_parser = rate)]
+    pub statuses: f64,
+    /// Days that recipients are kept
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub retention_days: u32,
+    /// Milliseconds until Meta answers
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    pub answer_ms: u32,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Which configuration, and for what.
@@ -268,6 +304,16 @@ fn time(text: &str) -> Result<UnixMs, String> {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
     rate.ok_or_else(|| "not a number above 0; `pregon line pause` stops a line".into())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=0.9).contains(share));
+    share.ok_or_else(|| "not a number from 0 to 0.9".into())
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    let hours = text.parse().ok().filter(|hours| *hours > 0.0 && *hours <= 24.0);
+    hours.ok_or_else(|| "not a number above 0 and up to 24".into())
 }
 
 #[cfg(test)]

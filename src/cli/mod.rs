@@ -16,6 +16,7 @@ pub mod failure;
 pub mod line;
 pub mod out;
 pub mod progress;
+pub mod size;
 pub mod source;
 pub mod sse;
 pub mod submit;
@@ -53,6 +54,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Campaign { server, command } => campaign(&server.client()?, command).await,
         Command::Line { server, command } => line(&server.client()?, command).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
+        Command::Size(options) => size::size(&options).map_err(|error| Failure::Failed(error.to_string())),
     }
 }
 

@@ -1,0 +1,38 @@
+//! `pregon size`: what a load needs, for people and for programs.
+
+use std::io;
+
+use super::{arguments::SizeOptions, out, table};
+use crate::size::{self, Load};
+
+/// Prints what the load of `options` needs.
+///
+/// Errors: the reader has gone.
+pub fn size(options: &SizeOptions) -> io::Result<()> {
+    let load = Load {
+        recipients: options.recipients,
+        lines: options.lines,
+        messages_per_second: options.rate,
+        headroom: options.headroom,
+        hours: options.hours,
+        value_bytes: f64::from(options.value_bytes),
+        statuses: options.statuses,
+        retention_days: f64::from(options.retention_days),
+        answer_seconds: f64::from(options.answer_ms) / 1000.0,
+    };
+    let needs = size::needs(&load);
+    if options.output.json {
+        return out::json(&needs);
+    }
+    out::line(&table::fields([
+        ("messages a second", format!("{:.0}, spread over {} hours", needs.messages_per_second, load.hours)),
+        ("lines", format!("at least {}; the {} there are take {:.1} hours", needs.lines_min, load.lines, needs.hours)),
+        ("workers", format!("{} of 2 cores, busy {:.2} cores in all; one may die", needs.workers, needs.worker_cores)),
+        ("lines a worker", needs.lines_per_worker.to_string()),
+        ("redis", format!("{} masters, busy {:.2} cores in all", needs.redis_masters, needs.redis_cores)),
+        ("slots a master", needs.slots_per_master.to_string()),
+        ("redis memory", format!("{:.1} GiB, for {} days and a year's counts", needs.redis_gib, load.retention_days)),
+        ("attempts open", needs.in_flight.to_string()),
+        ("network", format!("{:.1} Mbit/s to and from Meta", needs.megabits_per_second)),
+    ]))
+}

@@ -1,0 +1,189 @@
+//! `pregon size`: what a load needs, from what was measured. Pure.
+//!
+//! The costs are medians of `pregon load` and of the benches on two shared cores of an x86-64 virtual machine; where
+//! they come from stands in docs/scaling.md. Faster cores need less.
+
+use serde::Serialize;
+
+/// CPU of a worker, in microseconds: to send a message, to take a status, to take a recipient of an upload.
+const WORKER_US: Cpu = Cpu { message: 21.0, status: 24.0, recipient: 5.0 };
+
+/// The same of Redis.
+const REDIS_US: Cpu = Cpu { message: 3.5, status: 3.0, recipient: 3.5 };
+
+/// Bytes of Redis for a recipient besides its values: number, state, index of numbers.
+const RECIPIENT_BYTES: f64 = 25.0;
+
+/// Bytes of Redis for a message besides: its id for a while, and four changes of state.
+const MESSAGE_BYTES: f64 = 11.0 + 4.0 * 7.0;
+
+/// What is left of a value of a recipient when it is compressed beside others of its kind.
+const VALUES_COMPRESSED: f64 = 0.4;
+
+/// Bytes of Redis for a recipient after its retention: the state byte.
+const FORGOTTEN_BYTES: f64 = 2.0;
+
+/// How busy a core may be, so that a moment that is worse than the mean does not queue.
+const BUSY_MAX: f64 = 0.6;
+
+/// Memory of one master, in GiB: it is copied page by page while it writes its file anew, and read at each start.
+const MASTER_GIB_MAX: f64 = 16.0;
+
+/// Bytes on the wire: a message with its answer, a webhook with its answer.
+const MESSAGE_WIRE_BYTES: f64 = 1_700.0;
+const STATUS_WIRE_BYTES: f64 = 1_100.0;
+
+struct Cpu {
+    message: f64,
+    status: f64,
+    recipient: f64,
+}
+
+impl Cpu {
+    /// Busy cores at so many messages a second, each of them uploaded in the same hours.
+    fn cores(&self, messages: f64, statuses: f64) -> f64 {
+        (messages * (self.message + self.recipient) + statuses * self.status) / 1e6
+    }
+}
+
+/// What is to be carried.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Recipients a day.
+    pub recipients: u64,
+    /// Lines.
+    pub lines: u32,
+    /// What each of them may send in a second, inbound included.
+    pub messages_per_second: f64,
+    /// Share of that which campaigns leave, 0 to below 1.
+    pub headroom: f64,
+    /// Hours of the day in which is sent, above 0.
+    pub hours: f64,
+    /// Bytes of the values of a recipient.
+    pub value_bytes: f64,
+    /// Statuses that come for a message.
+    pub statuses: f64,
+    /// Days that recipients are kept.
+    pub retention_days: f64,
+    /// Seconds until Meta answers.
+    pub answer_seconds: f64,
+}
+
+/// What that needs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Needs {
+    /// Messages a second, spread over the hours.
+    pub messages_per_second: f64,
+    /// What the lines can send in a second.
+    pub lines_per_second: f64,
+    /// Lines that would do.
+    pub lines_min: u32,
+    /// Hours that the lines there are need.
+    pub hours: f64,
+    /// Cores of workers.
+    pub worker_cores: f64,
+    /// Workers of two cores, one more than needed so that one may die.
+    pub workers: u32,
+    /// Lines for each of them.
+    pub lines_per_worker: u32,
+    /// How busy one core of Redis would be.
+    pub redis_cores: f64,
+    /// Masters that share that, and the memory.
+    pub redis_masters: u32,
+    /// Slots of a cluster that each of them has.
+    pub slots_per_master: u32,
+    /// Memory of all masters, for all that is kept.
+    pub redis_gib: f64,
+    /// Attempts open at once.
+    pub in_flight: u32,
+    /// Megabits a second between workers and Meta.
+    pub megabits_per_second: f64,
+}
+
+/// What `load` needs.
+pub fn needs(load: &Load) -> Needs {
+    let per_line = load.messages_per_second * (1.0 - load.headroom);
+    let lines_per_second = per_line * f64::from(load.lines);
+    let wanted = load.recipients as f64 / (load.hours * 3600.0);
+    // What the lines can't send is not to be carried: it takes longer.
+    let sent = wanted.min(lines_per_second);
+    let told = sent * load.statuses;
+    let worker_cores = WORKER_US.cores(sent, told);
+    let workers = whole(worker_cores / (2.0 * BUSY_MAX)) + 1;
+    let redis_cores = REDIS_US.cores(sent, told);
+    let kept = RECIPIENT_BYTES + load.value_bytes * VALUES_COMPRESSED + MESSAGE_BYTES;
+    // A year of what is left after retention.
+    let redis_bytes = load.recipients as f64 * (kept * load.retention_days + FORGOTTEN_BYTES * 365.0);
+    let redis_gib = redis_bytes / f64::from(1 << 30);
+    let redis_masters = whole((redis_cores / BUSY_MAX).max(redis_gib / MASTER_GIB_MAX));
+    Needs {
+        messages_per_second: wanted,
+        lines_per_second,
+        lines_min: whole(wanted / per_line),
+        hours: load.recipients as f64 / lines_per_second / 3600.0,
+        worker_cores,
+        workers,
+        lines_per_worker: load.lines.div_ceil(workers),
+        redis_cores,
+        redis_masters,
+        slots_per_master: 16_384 / redis_masters,
+        redis_gib,
+        in_flight: whole(sent * load.answer_seconds),
+        megabits_per_second: (sent * MESSAGE_WIRE_BYTES + told * STATUS_WIRE_BYTES) * 8.0 / 1e6,
+    }
+}
+
+/// Rounded up, at least one.
+fn whole(n: f64) -> u32 {
+    n.ceil().max(1.0) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(recipients: u64, lines: u32) -> Load {
+        Load {
+            recipients,
+            lines,
+            messages_per_second: 80.0,
+            headroom: 0.1,
+            hours: 10.0,
+            value_bytes: 30.0,
+            statuses: 3.0,
+            retention_days: 30.0,
+            answer_seconds: 0.2,
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_by_what_campaigns_may_use_of_them() {
+        let needs = needs(&load(2_592_000, 1));
+        assert_eq!((needs.messages_per_second, needs.lines_per_second, needs.hours), (72.0, 72.0, 10.0));
+        assert_eq!((needs.lines_min, needs.in_flight), (1, 15));
+    }
+
+    #[test]
+    fn too_few_lines_take_longer_and_need_no_more_of_anything_else() {
+        let (enough, few) = (needs(&load(100_000_000, 100)), needs(&load(200_000_000, 100)));
+        assert_eq!(few.lines_min, 78);
+        assert!(few.hours > enough.hours && enough.hours < 10.0, "{enough:?} {few:?}");
+        assert!(few.worker_cores > enough.worker_cores, "as long as the lines carry it");
+        let (short, shorter) = (needs(&load(100_000_000, 10)), needs(&load(200_000_000, 10)));
+        assert_eq!((short.worker_cores, short.redis_cores), (shorter.worker_cores, shorter.redis_cores));
+    }
+
+    #[test]
+    fn ten_times_the_load_needs_ten_times_of_what_carries_it() {
+        let (one, ten) = (needs(&load(10_000_000, 100)), needs(&load(100_000_000, 1_000)));
+        for (one, ten) in [
+            (one.worker_cores, ten.worker_cores),
+            (one.redis_cores, ten.redis_cores),
+            (one.redis_gib, ten.redis_gib),
+            (one.megabits_per_second, ten.megabits_per_second),
+        ] {
+            assert!((ten / one - 10.0).abs() < 1e-9, "{one} {ten}");
+        }
+        assert!(ten.redis_masters > one.redis_masters && ten.slots_per_master < one.slots_per_master);
+    }
+}

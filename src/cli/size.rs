@@ -27,11 +27,15 @@ pub fn size(options: &SizeOptions) -> io::Result<()> {
     out::line(&table::fields([
         ("messages a second", format!("{:.0}, spread over {} hours", needs.messages_per_second, load.hours)),
         ("lines", format!("at least {}; the {} there are take {:.1} hours", needs.lines_min, load.lines, needs.hours)),
-        ("workers", format!("{} of 2 cores, busy {:.2} cores in all; one may die", needs.workers, needs.worker_cores)),
+        ("workers", format!("{} of 2 cores, of which one may die", needs.workers)),
+        ("cores", format!("{:.2} busy while all lines send", needs.worker_cores)),
         ("lines a worker", needs.lines_per_worker.to_string()),
-        ("redis", format!("{} masters, busy {:.2} cores in all", needs.redis_masters, needs.redis_cores)),
-        ("slots a master", needs.slots_per_master.to_string()),
-        ("redis memory", format!("{:.1} GiB, for {} days and a year's counts", needs.redis_gib, load.retention_days)),
+        ("masters of redis", format!("{}, with {} slots each", needs.redis_masters, needs.slots_per_master)),
+        ("cores of redis", format!("{:.2} busy while all lines send", needs.redis_cores)),
+        (
+            "memory of redis",
+            format!("{:.1} GiB: recipients of {} days, counts of a year", needs.redis_gib, load.retention_days),
+        ),
         ("attempts open", needs.in_flight.to_string()),
         ("network", format!("{:.1} Mbit/s to and from Meta", needs.megabits_per_second)),
     ]))

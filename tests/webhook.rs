@@ -18,7 +18,7 @@ use pregon::{
 use serde_json::json;
 use support::{
     hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, nameless, now, payload, statuses},
-    until,
+    until, world,
 };
 
 #[tokio::test]
@@ -190,6 +190,42 @@ async fn what_waits_for_a_commit_is_bounded() {
     assert!(refused.is_err());
     assert!(waiting.len() >= 1_000, "{} is no use", waiting.len());
     drop(waiting);
+    let refused = committer.commit(vec![sent(message)]).now_or_never();
+    assert!(matches!(refused, Some(Err(_))), "what nobody waits for any more is still there, and takes its room");
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn when_redis_is_away_all_that_waits_is_told_together() {
+    const EACH: usize = 4_096;
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = &messages[&"3001".into()][0];
+    hooks.accept([message]).await;
+    let mut connection = hooks.redis.connection().await;
+    let () = cmd("CLIENT").arg("PAUSE").arg(600_000).arg("WRITE").query_async(&mut connection).await.expect("a pause");
+    // Time jumps to where nothing else is left to happen: to where Redis is given up.
+    tokio::time::pause();
+    let (began, (committer, task)) = (tokio::time::Instant::now(), committer(&hooks));
+    let commits = async {
+        let requests = (0..8).map(|_| committer.commit(vec![sent(message); EACH]));
+        let answers = join_all(requests).await;
+        drop(committer);
+        answers
+    };
+    let (answers, ()) = tokio::join!(commits, task);
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    let (waited, timeout) = (began.elapsed(), world::address(&hooks.redis).timeout);
+    // Each of two commits that run side by side is tried twice, and asks a connection first whether it lives. One pair after
+    // the other would take four times as long.
+    assert!(waited < 5 * timeout, "one after the other: {waited:?}, and a command is given up after {timeout:?}");
+    tokio::time::resume();
+    let () = cmd("CLIENT").arg("UNPAUSE").query_async(&mut connection).await.expect("its end");
+    until("it is taken again", async || {
+        hooks.deliver(&statuses("3001", &[hooks.status(message, "sent")])).await == 200
+    })
+    .await;
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1)]));
     hooks.stop().await;
 }
 

@@ -54,6 +54,10 @@ const EVENT_STREAMS_MAX: usize = 64;
 /// Reports that are written at once. Each holds the states and times of one part: some 6 MB.
 const REPORTS_MAX: usize = 4;
 
+/// Uploads at once. Each holds two batches, the one that is committed and the one that is read: some 2 MB, however slow
+/// Redis is.
+const UPLOADS_MAX: usize = 64;
+
 /// Reads the templates of every WABA from Meta and stores them. Gives for each WABA how many it has, or why that is not
 /// known.
 pub type SyncTemplates =
@@ -91,6 +95,7 @@ struct Shared {
     reader: Reader,
     event_streams: Arc<Semaphore>,
     reports: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
 }
 
 type SharedState = axum::extract::State<Arc<Shared>>;
@@ -103,6 +108,7 @@ pub fn router(state: ApiState) -> Router {
         reader: Reader::new(state.store.clone(), lines),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
+        uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         state,
     });
     let calls = Router::new()

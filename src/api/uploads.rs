@@ -15,6 +15,7 @@ use tower_http::timeout::TimeoutError;
 use super::{
     SharedState,
     extract::{CampaignPath, expect_media_type, too_slow},
+    place,
     problem::{Problem, Result},
 };
 use crate::intake::{Format, IntakeError};
@@ -34,6 +35,7 @@ pub(super) async fn upload(
         _ => Format::Ndjson,
     };
     let upload_id = upload_id(&headers)?;
+    let _place = place(&shared.uploads, "uploads")?;
     let mut stalled = false;
     let rows = body.into_data_stream().inspect_err(|error| stalled |= is_time_out(error));
     match shared.state.intake.upload(id, upload_id, format, rows).await {

@@ -158,14 +158,14 @@ impl Calls {
                 let running = running.collect();
                 let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
                 let mut new = Vec::with_capacity(unknown.len());
-                for record in store.campaigns(&unknown).await?.into_iter().flatten() {
-                    match Form::of(&record.campaign.template) {
+                for campaign in store.definitions(&unknown).await?.into_iter().flatten() {
+                    match Form::of(&campaign.template) {
                         Ok(form) => {
-                            let plan = BodyPlan::new(&record.campaign.template, &form);
-                            new.push((record.campaign, plan));
+                            let plan = BodyPlan::new(&campaign.template, &form);
+                            new.push((campaign, plan));
                         }
                         // It was checked at submission; a newer version of this program may know more than this one.
-                        Err(error) => warn!(campaign.id = %record.campaign.id, %error, "this version can not send it"),
+                        Err(error) => warn!(campaign.id = %campaign.id, %error, "this version can not send it"),
                     }
                 }
                 Ok(Refresh { parts, running, new })

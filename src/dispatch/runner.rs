@@ -517,11 +517,15 @@ impl Runner {
         if let Some(&part) = self.expired.iter().next() {
             return Some(self.calls.expire(part));
         }
-        if self.stopping || self.ready.len() >= self.claim_rows() {
+        if self.stopping {
             return None;
         }
+        // However many wait to be sent: their campaign may have been paused, and then they go back.
         if std::mem::take(&mut self.refresh_wanted) {
             return Some(self.calls.refresh(self.backlog.campaigns().collect()));
+        }
+        if self.ready.len() >= self.claim_rows() {
+            return None;
         }
         if self.idle_until.is_some_and(|at| now < at) {
             return None;

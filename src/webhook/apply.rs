@@ -4,14 +4,18 @@
 //! While commits are on their way, what arrives gathers for the next one. So a single request waits for nobody, and under
 //! load a commit is large and cheap; there is no timer.
 //!
+//! When Redis is away for one commit, all that waits is told so with it: each on its own would only find the same, one
+//! time-out after the other, and Meta gives up on an answer long before the last.
+//!
 //! If the process dies: what was not answered is delivered again by Meta, and a fact applied twice changes nothing.
-//! Never: answers before the commit; keeps more than [`REQUESTS_MAX`] requests waiting.
+//! Never: answers before the commit; has more than [`FACTS_WAITING_MAX`] facts, whether somebody still waits for them or not.
 
-use std::{collections::HashMap, slice, sync::Arc, time::Duration};
+use std::{collections::HashMap, iter, slice, sync::Arc, time::Duration};
 
 use ::metrics::Histogram;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{
+    OwnedSemaphorePermit, Semaphore,
     mpsc::{self, error::TryRecvError},
     oneshot,
 };
@@ -27,8 +31,9 @@ use crate::{
     },
 };
 
-/// Requests that wait for a commit at most. Further ones are refused, and Meta delivers them again.
-const REQUESTS_MAX: usize = 4_096;
+/// Facts that wait for a commit or are in one at most, some 100 ms of Redis and 5 MB; a larger request is taken when it is
+/// alone. Further requests are refused, and Meta delivers them again.
+const FACTS_WAITING_MAX: u32 = 32_768;
 /// Facts in one commit at most, unless one request has more: some 10 ms of Redis.
 const FACTS_MAX: usize = 4_096;
 /// Commits on their way at most: while Redis works on one, the next is packed.
@@ -48,6 +53,8 @@ pub struct Placed {
 struct Request {
     facts: Vec<Placed>,
     done: Done,
+    /// For its facts. It goes with them and not with whoever waits, who may have gone away.
+    room: OwnedSemaphorePermit,
 }
 
 type Done = oneshot::Sender<Result<(), Unavailable>>;
@@ -55,7 +62,10 @@ type Done = oneshot::Sender<Result<(), Unavailable>>;
 /// Takes facts to be committed. Cheap to clone; the task ends when every clone is gone.
 #[derive(Clone)]
 pub struct Committer {
-    requests: mpsc::Sender<Request>,
+    /// Bounded by `room`, for every request has a fact.
+    requests: mpsc::UnboundedSender<Request>,
+    /// A permit for each fact.
+    room: Arc<Semaphore>,
 }
 
 impl Committer {
@@ -66,9 +76,9 @@ impl Committer {
         ids_kept: Duration,
         aftercare: Aftercare,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+        let (requests, waiting) = mpsc::unbounded_channel();
         let commits = Commits { store, clock, ids_kept, aftercare, lag: metrics::webhook_lag() };
-        (Self { requests }, commits.run(waiting))
+        (Self { requests, room: Arc::new(Semaphore::new(FACTS_WAITING_MAX as usize)) }, commits.run(waiting))
     }
 
     /// Returns when `facts` are in Redis.
@@ -78,8 +88,10 @@ impl Committer {
         if facts.is_empty() {
             return Ok(());
         }
+        let n_facts = u32::try_from(facts.len()).unwrap_or(u32::MAX).min(FACTS_WAITING_MAX);
+        let room = self.room.clone().try_acquire_many_owned(n_facts).map_err(|_| Unavailable::busy())?;
         let (done, committed) = oneshot::channel();
-        self.requests.try_send(Request { facts, done }).map_err(|_| Unavailable::busy())?;
+        self.requests.send(Request { facts, done, room }).map_err(|_| Unavailable::stopped())?;
         committed.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
     }
 }
@@ -93,8 +105,8 @@ struct Batch {
     n_facts: usize,
     /// Meta's words on a fact: place of its part, its place there.
     words: Vec<(usize, usize, Box<str>)>,
-    /// Who waits, and for which parts.
-    requests: Vec<(Vec<usize>, Done)>,
+    /// Who waits, for which parts, and the room of its facts.
+    requests: Vec<(Vec<usize>, Done, OwnedSemaphorePermit)>,
 }
 
 impl Batch {
@@ -115,12 +127,15 @@ impl Batch {
                 needs.push(place);
             }
         }
-        self.requests.push((needs, request.done));
+        self.requests.push((needs, request.done, request.room));
     }
 }
 
 /// What became of the facts of one part, and how many of its recipients are open.
 type Committed = Result<(Vec<Applied>, u64), Unavailable>;
+
+/// What became of a batch: of each part; or Redis is away.
+type Answer = Result<Vec<Committed>, Unavailable>;
 
 struct Commits {
     store: Store,
@@ -131,7 +146,7 @@ struct Commits {
 }
 
 impl Commits {
-    async fn run(self, mut waiting: mpsc::Receiver<Request>) {
+    async fn run(self, mut waiting: mpsc::UnboundedReceiver<Request>) {
         let mut on_their_way = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -142,43 +157,55 @@ impl Commits {
                     gather(&mut batch, &mut waiting);
                     on_their_way.push(self.commit(batch));
                 }
-                Some((batch, result)) = on_their_way.next() => self.finish(batch, result),
+                Some((batch, answer)) = on_their_way.next() => self.answered(batch, answer, &mut waiting),
             }
         }
-        while let Some((batch, result)) = on_their_way.next().await {
-            self.finish(batch, result);
+        while let Some((batch, answer)) = on_their_way.next().await {
+            self.answered(batch, answer, &mut waiting);
         }
     }
 
-    async fn commit(&self, batch: Batch) -> (Batch, Vec<Committed>) {
+    async fn commit(&self, batch: Batch) -> (Batch, Answer) {
         let mut committed = self.store.apply(&batch.parts, self.ids_kept).await;
         if matches!(committed, Err(StoreError::Unavailable(_))) {
             // Once more: the connection that is kept may have ended unnoticed, and a fact applied twice changes nothing.
             committed = self.store.apply(&batch.parts, self.ids_kept).await;
         }
-        let committed = match committed {
-            Ok(committed) => committed.into_iter().map(Ok).collect(),
-            Err(cause @ StoreError::Unavailable(_)) => {
-                vec![Err(Unavailable::because(&cause)); batch.parts.len()]
-            }
+        let answer = match committed {
+            Ok(committed) => Ok(committed.into_iter().map(Ok).collect()),
+            Err(cause @ StoreError::Unavailable(_)) => Err(Unavailable::because(&cause)),
             Err(_) => self.commit_one_by_one(&batch.parts).await,
         };
-        (batch, committed)
+        (batch, answer)
     }
 
     /// Something in Redis is not as it should be: then only those wait who need just that.
-    async fn commit_one_by_one(&self, parts: &[(PartId, Vec<Fact>)]) -> Vec<Committed> {
+    async fn commit_one_by_one(&self, parts: &[(PartId, Vec<Fact>)]) -> Answer {
         let mut results = Vec::with_capacity(parts.len());
         for part in parts {
-            let committed = self.store.apply(slice::from_ref(part), self.ids_kept).await;
-            let committed = committed.map_err(|cause| Unavailable::because(&cause));
-            results.push(committed.and_then(|mut committed| committed.pop().ok_or_else(Unavailable::stopped)));
+            results.push(match self.store.apply(slice::from_ref(part), self.ids_kept).await {
+                Ok(mut committed) => committed.pop().ok_or_else(Unavailable::stopped),
+                Err(cause @ StoreError::Unavailable(_)) => return Err(Unavailable::because(&cause)),
+                Err(cause) => Err(Unavailable::because(&cause)),
+            });
         }
-        results
+        Ok(results)
+    }
+
+    fn answered(&self, batch: Batch, answer: Answer, waiting: &mut mpsc::UnboundedReceiver<Request>) {
+        match answer {
+            Ok(committed) => self.finish(batch, committed),
+            Err(away) => {
+                let waiting = iter::from_fn(|| waiting.try_recv().ok()).map(|request| request.done);
+                for done in batch.requests.into_iter().map(|(_, done, _)| done).chain(waiting) {
+                    let _ = done.send(Err(away.clone()));
+                }
+            }
+        }
     }
 
     fn finish(&self, batch: Batch, committed: Vec<Committed>) {
-        for (needs, done) in batch.requests {
+        for (needs, done, _room) in batch.requests {
             let failed = needs.iter().find_map(|&place| committed[place].as_ref().err());
             // Who has gone away is delivered to again, and changes nothing by that.
             let _ = done.send(failed.map_or(Ok(()), |cause| Err(cause.clone())));
@@ -217,7 +244,7 @@ impl Commits {
     }
 }
 
-fn gather(batch: &mut Batch, waiting: &mut mpsc::Receiver<Request>) {
+fn gather(batch: &mut Batch, waiting: &mut mpsc::UnboundedReceiver<Request>) {
     while batch.n_facts < FACTS_MAX {
         match waiting.try_recv() {
             Ok(request) => batch.take(request),

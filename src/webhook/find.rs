@@ -11,7 +11,7 @@
 //! Never: looks for two groups of ids at once, or for more than half of the time: ids that nobody knows are dear, and must not
 //! keep Redis from its work.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, iter, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -29,7 +29,7 @@ use crate::{
     domain::{LineId, UnixMs, Wamid},
     ops::metrics::StatusResult,
     store::{
-        Result, Store,
+        Result, Store, StoreError,
         clock::Clock,
         parked::Parked,
         parts::{Fact, Fingerprint, News},
@@ -141,9 +141,21 @@ impl Search {
         }
         let mut found = HashMap::with_capacity(by_line.len());
         for (line, wamids) in by_line {
-            let places = self.directory.find(&line, &wamids, self.clock.now()).await;
-            let places = places.map_err(|cause| Unavailable::because(&cause));
-            found.insert(line, places.map(|places| wamids.into_iter().zip(places).collect::<HashMap<_, _>>()));
+            let places = match self.directory.find(&line, &wamids, self.clock.now()).await {
+                Ok(places) => Ok(wamids.into_iter().zip(places).collect::<HashMap<_, _>>()),
+                Err(cause) => {
+                    let unavailable = Unavailable::because(&cause);
+                    if matches!(cause, StoreError::Unavailable(_)) {
+                        // For the other lines, and for all that waits, it would only be found again, one time-out after the
+                        // other.
+                        requests.extend(iter::from_fn(|| waiting.try_recv().ok()));
+                        requests.into_iter().for_each(|request| drop(request.answer.send(Err(unavailable.clone()))));
+                        return;
+                    }
+                    Err(unavailable)
+                }
+            };
+            found.insert(line, places);
         }
         for Request { line, wamids, answer } in requests {
             let places = found

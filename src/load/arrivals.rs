@@ -1,0 +1,153 @@
+//! When messages arrived at Meta, by line, and what that says of a line's rate.
+//!
+//! Every arrival is kept, as eight bytes, so that what is asked of them afterwards is exact: the worst second is the most
+//! that arrived in any second whatever, not in one of the clock's.
+//!
+//! Never: reads a clock. Times are microseconds since 1970.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
+
+use serde::{Deserialize, Serialize};
+
+const SECOND_US: u64 = 1_000_000;
+
+/// How long each step of [`Seen::per_tenth`] is.
+const TENTH_US: u64 = 100_000;
+
+/// Every arrival of some lines.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals(HashMap<Box<str>, Vec<u64>>);
+
+/// What arrived.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// In all.
+    pub total: u64,
+    /// The first one; 0 where there is none.
+    pub first_us: u64,
+    /// The last one; 0 where there is none.
+    pub last_us: u64,
+    /// In each tenth of a second from the first one on.
+    pub per_tenth: Vec<u64>,
+    /// By line.
+    pub lines: BTreeMap<String, SeenLine>,
+}
+
+/// What arrived on one line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenLine {
+    /// In the time that was asked for.
+    pub within: u64,
+    /// The most in any second, at any time.
+    pub worst_second: u64,
+}
+
+impl Arrivals {
+    /// Keeps one.
+    pub fn note(&mut self, line: &str, at_us: u64) {
+        match self.0.get_mut(line) {
+            Some(times) => times.push(at_us),
+            None => drop(self.0.insert(line.into(), vec![at_us])),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keeps those of `other` too.
+    pub fn absorb(&mut self, other: &Self) {
+        for (line, times) in &other.0 {
+            self.0.entry(line.clone()).or_default().extend(times);
+        }
+    }
+
+    /// What arrived; `within` is the time that [`SeenLine::within`] counts.
+    pub fn seen(mut self, within: Range<u64>) -> Seen {
+        self.0.values_mut().for_each(|times| times.sort_unstable());
+        let times = self.0.values();
+        let mut seen = Seen {
+            total: self.len() as u64,
+            first_us: times.clone().filter_map(|times| times.first()).min().copied().unwrap_or(0),
+            last_us: times.filter_map(|times| times.last()).max().copied().unwrap_or(0),
+            ..Seen::default()
+        };
+        let tenths = if seen.total == 0 { 0 } else { (seen.last_us - seen.first_us) / TENTH_US + 1 };
+        seen.per_tenth = vec![0; tenths as usize];
+        for (line, times) in &self.0 {
+            times.iter().for_each(|at| seen.per_tenth[((at - seen.first_us) / TENTH_US) as usize] += 1);
+            let of_line = SeenLine {
+                within: (times
+                    .partition_point(|at| *at < within.end)
+                    .saturating_sub(times.partition_point(|at| *at < within.start))) as u64,
+                worst_second: worst_second(times),
+            };
+            seen.lines.insert(line.to_string(), of_line);
+        }
+        seen
+    }
+}
+
+/// The most of `times`, which rise, in any second.
+fn worst_second(times: &[u64]) -> u64 {
+    let mut from = 0;
+    let within = times.iter().enumerate().map(|(at, time)| {
+        while times[from] + SECOND_US <= *time {
+            from += 1;
+        }
+        at + 1 - from
+    });
+    within.max().unwrap_or(0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn arrivals(times: &[(&str, u64)]) -> Arrivals {
+        let mut arrivals = Arrivals::default();
+        times.iter().for_each(|(line, at)| arrivals.note(line, *at));
+        arrivals
+    }
+
+    proptest! {
+        #[test]
+        fn the_worst_second_is_the_one_that_brute_force_finds(gaps in prop::collection::vec(0u64..400_000, 0..200)) {
+            let times: Vec<u64> = gaps.iter().scan(0, |now, gap| { *now += gap; Some(*now) }).collect();
+            let within = |end: u64| times.iter().filter(|at| **at <= end && **at + SECOND_US > end).count() as u64;
+            prop_assert_eq!(worst_second(&times), times.iter().map(|end| within(*end)).max().unwrap_or(0));
+        }
+    }
+
+    #[test]
+    fn a_second_has_no_place_on_the_clock() {
+        assert_eq!(worst_second(&[900_000, 999_999, 1_000_001, 1_899_999, 1_900_000]), 4);
+    }
+
+    #[test]
+    fn each_line_is_counted_in_the_time_asked_for_and_all_of_them_over_time() {
+        let mut one = arrivals(&[("3001", 1_000_000), ("3001", 1_099_999), ("3002", 1_350_000)]);
+        one.absorb(&arrivals(&[("3001", 1_050_000)]));
+        let seen = one.seen(1_050_000..1_350_000);
+        assert_eq!((seen.total, seen.first_us, seen.last_us), (4, 1_000_000, 1_350_000));
+        assert_eq!(seen.per_tenth, [3, 0, 0, 1]);
+        assert_eq!(seen.lines["3001"], SeenLine { within: 2, worst_second: 3 });
+        assert_eq!(seen.lines["3002"], SeenLine { within: 0, worst_second: 1 });
+    }
+
+    #[test]
+    fn nothing_arrived() {
+        assert_eq!(Arrivals::default().seen(0..1), Seen::default());
+    }
+}

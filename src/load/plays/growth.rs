@@ -1,0 +1,97 @@
+//! Cost of a message and memory of a worker by the size of what is sent: both are to stay as they are.
+//!
+//! Each size is played on a stage of its own. Campaigns are uploaded and launched while the lines are paused; counted is
+//! from their resuming until every campaign is completed. The memory is the most that the worker has had in that.
+
+use super::{equal, mb, say, us_each};
+use crate::{
+    cli::{client::Action, words},
+    domain::CampaignState,
+    load::{
+        error::LoadError,
+        plot::{Plot, Series},
+        recipients::Rows,
+        report::Findings,
+        scenario::{GrowthCase, Setup},
+        stage::{Stage, Usage},
+    },
+};
+
+/// Messages before each size is measured: they make the connections, and load what is loaded once.
+const WARM_UP: u64 = 10_000;
+
+/// Plays it.
+pub async fn play(setup: &Setup, cases: &[GrowthCase]) -> Result<Findings, LoadError> {
+    let mut findings = Findings::default();
+    let mut throughput = Vec::new();
+    for case in cases {
+        let GrowthCase { recipients, campaigns, times } = *case;
+        let mut stage = Stage::start(setup, false).await?;
+        send(&mut stage, WARM_UP, 1).await?;
+        stage.forget_worker_peak()?;
+        let all = recipients * campaigns as u64 * times as u64;
+        let (mut took, mut cpu) = (0.0, std::time::Duration::ZERO);
+        let mut peak = 0;
+        for _ in 0..times {
+            let usage = send(&mut stage, recipients, campaigns).await?;
+            took += usage.took.as_secs_f64();
+            cpu += usage.workers + usage.redis;
+            peak = peak.max(stage.worker_peak_bytes()?);
+        }
+        let mut name = format!("{} recipients", words::count(recipients));
+        if campaigns > 1 {
+            name = format!("{} campaigns of {name}", words::count(campaigns as u64));
+        }
+        throughput.push(Series::throughput(&name, &stage.seen(0, 0).await?));
+        stage.stop().await?;
+        let each = us_each(cpu, all);
+        findings.one("cpu_us_per_message", &name, each);
+        findings.one("messages_per_second", &name, all as f64 / took);
+        findings.one("worker_memory_mb", &name, mb(peak));
+        say(&format!("{name}: {each:.2} us of worker and Redis a message, {:.1} MB", mb(peak)));
+    }
+    let (least, most) = spread(findings.values("cpu_us_per_message"));
+    let (memory_least, memory_most) = spread(findings.values("worker_memory_mb"));
+    findings.one("cpu_spread_percent", "", 100.0 * (most - least) / (most + least));
+    findings.one("memory_growth_mb", "", memory_most - memory_least);
+    findings.plots.push(Plot::throughput(throughput));
+    Ok(findings)
+}
+
+fn spread(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)))
+}
+
+/// Sends campaigns at once, and gives what that used.
+async fn send(stage: &mut Stage, recipients: u64, campaigns: usize) -> Result<Usage, LoadError> {
+    let lines = stage.lines.clone();
+    let mut ids = Vec::with_capacity(campaigns);
+    for _ in 0..campaigns {
+        let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
+        equal("recipients accepted", uploaded.accepted, recipients)?;
+        ids.push(id);
+    }
+    stage.forget().await?;
+    for line in &lines {
+        stage.client.change_line(line, Action::Pause).await?;
+    }
+    for id in &ids {
+        stage.launch(*id).await?;
+    }
+    let all = recipients * campaigns as u64;
+    let before = stage.usage()?;
+    for line in &lines {
+        stage.client.change_line(line, Action::Resume).await?;
+    }
+    stage.arrived(all).await?;
+    if let [id] = ids.as_slice() {
+        stage.completed(*id).await?;
+    } else {
+        while !stage.client.campaigns(Some(CampaignState::Running), None).await?.campaigns.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    let usage = stage.usage()?.since(before);
+    equal("messages that arrived", stage.seen(0, 0).await?.total, all)?;
+    Ok(usage)
+}

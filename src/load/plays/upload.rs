@@ -1,0 +1,44 @@
+//! Recipients in, as NDJSON over one connection, with duplicates among them.
+//!
+//! Counted: from the request to its answer, which tells that all of it is in Redis. The rows are made while they are sent,
+//! by this process, which shares the cores. Memory: the most that the worker has had in a small upload, and in large ones.
+
+use std::time::Instant;
+
+use super::{equal, mb, say, us_each};
+use crate::load::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
+
+/// Rows of the upload that comes first: it loads what is loaded once, and shows what a worker has to have.
+const WARM_UP: u64 = 20_000;
+
+/// Plays it.
+pub async fn play(setup: &Setup, recipients: u64, duplicate_every: u64, rounds: usize) -> Result<Findings, LoadError> {
+    let stage = Stage::start(setup, false).await?;
+    stage.draft(&stage.lines, Rows::unique(WARM_UP)).await?;
+    let small = stage.worker_peak_bytes()?;
+    stage.forget_worker_peak()?;
+    let (mut rates, mut workers, mut redis) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let rows = Rows { n: recipients, duplicate_every };
+        let id = stage.create(&stage.lines).await?;
+        let (before, began) = (stage.usage()?, Instant::now());
+        let body = reqwest::Body::wrap_stream(rows.ndjson());
+        let uploaded = stage.client.upload(id, "load", crate::intake::Format::Ndjson, body).await?;
+        let (took, usage) = (began.elapsed(), stage.usage()?.since(before));
+        equal("duplicates found", uploaded.rejected_count, rows.duplicates())?;
+        equal("recipients accepted", uploaded.accepted, recipients - rows.duplicates())?;
+        rates.push(recipients as f64 / took.as_secs_f64());
+        workers.push(us_each(usage.workers, recipients));
+        redis.push(us_each(usage.redis, recipients));
+        say(&format!("round {round} of {rounds}: {:.0} recipients/s", rates[round - 1]));
+    }
+    let peak = stage.worker_peak_bytes()?;
+    stage.stop().await?;
+    let mut findings = Findings::default();
+    findings.rounds("recipients_per_second", rates);
+    findings.rounds("worker_cpu_us_per_recipient", workers);
+    findings.rounds("redis_cpu_us_per_recipient", redis);
+    findings.one("worker_memory_mb", "", mb(peak));
+    findings.one("memory_growth_mb", "", mb(peak.max(small)) - mb(small));
+    Ok(findings)
+}

@@ -1,0 +1,270 @@
+//! Statuses of messages that were really sent, signed as Meta signs them: how many are taken, and how soon.
+//!
+//! First a campaign is sent, and Meta keeps token and id of each message. Then its statuses come in waves, all `sent`, all
+//! `delivered`, all `read`, so that each is news; at the end the statistics must have every one of them. Bodies are built
+//! and signed before the clock runs. Counted: from a request to its answer, which comes when its effect is in Redis.
+//!
+//! As fast as they are taken, each round is one wave, against the handler that only checks the signature, in turns, with
+//! the same bytes. By a clock, another campaign goes out meanwhile, for statuses come while messages go out.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::{equal, say, us_each};
+use crate::{
+    cli::client::{Action, Statistics},
+    domain::CampaignId,
+    load::{
+        error::LoadError,
+        generator::{self, Answered},
+        meta::Message,
+        plot::{Plot, Series},
+        recipients::Rows,
+        report::Findings,
+        scenario::{Arrival, Setup},
+        stage::{APP_SECRET, Helper, Stage, WABA},
+    },
+    ops::clock,
+};
+
+/// The statuses of a message, in the order in which Meta tells them.
+const WAVES: [&str; 3] = ["sent", "delivered", "read"];
+
+/// Messages that go out meanwhile, beyond what can until the end.
+const SPARE: f64 = 1.2;
+
+/// Plays it.
+pub async fn play(
+    setup: &Setup,
+    recipients: u64,
+    batch: usize,
+    connections: usize,
+    arrival: Arrival,
+) -> Result<Findings, LoadError> {
+    let mut stage = Stage::start(setup, true).await?;
+    let lines = stage.lines.clone();
+    let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
+    equal("recipients accepted", uploaded.accepted, recipients)?;
+    stage.launch(id).await?;
+    stage.arrived(recipients).await?;
+    stage.completed(id).await?;
+    let messages = stage.messages().await?;
+    equal("messages kept", messages.len() as u64, recipients)?;
+    let mut findings = Findings::default();
+    match arrival {
+        Arrival::Closed { rounds } => closed(&stage, id, &messages, batch, connections, rounds, &mut findings).await?,
+        Arrival::Open { per_second, duration, sending } => {
+            let interval = Duration::from_secs_f64(batch as f64 / per_second);
+            let statuses = (per_second * duration.as_secs_f64()) as u64;
+            open(&mut stage, id, &messages, batch, connections, interval, statuses, sending, &mut findings).await?;
+        }
+    }
+    stage.stop().await?;
+    Ok(findings)
+}
+
+/// As fast as they are taken.
+async fn closed(
+    stage: &Stage,
+    id: CampaignId,
+    messages: &[Message],
+    batch: usize,
+    connections: usize,
+    rounds: usize,
+    findings: &mut Findings,
+) -> Result<(), LoadError> {
+    let n = messages.len() as u64;
+    let mut baseline = Helper::start(vec!["load".into(), "baseline".into()])?;
+    let baseline_at: SocketAddr = baseline.line().await?.parse().map_err(LoadError::of)?;
+    let (mut rates, mut baselines, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut p50, mut p99, mut workers, mut redis) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (round, wave) in WAVES.into_iter().enumerate().take(rounds) {
+        let requests = requests(messages, wave, batch);
+        let answered = generator::run(baseline_at, requests.clone(), connections, None).await?;
+        baselines.push(n as f64 / answered.took.as_secs_f64());
+        let before = stage.usage()?;
+        let answered = generator::run(stage.webhooks, requests, connections, None).await?;
+        let usage = stage.usage()?.since(before);
+        told(stage, id, wave, n).await?;
+        rates.push(n as f64 / answered.took.as_secs_f64());
+        ratios.push(rates[round] / baselines[round]);
+        p50.push(quantile_ms(&answered, 0.5));
+        p99.push(quantile_ms(&answered, 0.99));
+        workers.push(us_each(usage.workers, n));
+        redis.push(us_each(usage.redis, n));
+        say(&format!(
+            "round {} of {rounds}: only checked {:.0} statuses/s, taken {:.0}/s, ratio {:.3}",
+            round + 1,
+            baselines[round],
+            rates[round],
+            ratios[round]
+        ));
+        if round + 1 == rounds {
+            findings.plots.push(Plot::latency(vec![Series::quantiles("as fast as they are taken", &answered.latency)]));
+        }
+    }
+    baseline.end().await?;
+    findings.rounds("statuses_per_second", rates);
+    findings.rounds("baseline_per_second", baselines);
+    findings.rounds("ratio", ratios);
+    findings.rounds("p50_ms", p50);
+    findings.rounds("p99_ms", p99);
+    findings.rounds("worker_cpu_us_per_status", workers);
+    findings.rounds("redis_cpu_us_per_status", redis);
+    Ok(())
+}
+
+/// By a clock, while messages go out.
+#[expect(clippy::too_many_arguments, reason = "called once, with what the scenario says")]
+async fn open(
+    stage: &mut Stage,
+    id: CampaignId,
+    messages: &[Message],
+    batch: usize,
+    connections: usize,
+    interval: Duration,
+    statuses: u64,
+    sending: f64,
+    findings: &mut Findings,
+) -> Result<(), LoadError> {
+    let waves = WAVES.into_iter().flat_map(|wave| requests(messages, wave, batch));
+    let requests: Vec<Bytes> = waves.take(usize::try_from(statuses).unwrap_or(usize::MAX).div_ceil(batch)).collect();
+    let duration = interval.mul_f64(requests.len() as f64);
+    let line = stage.lines[..1].to_vec();
+    stage.client.set_rate(&line[0], Some(sending)).await?;
+    let rows = Rows::unique((sending * SPARE * (duration.as_secs_f64() + 2.0)) as u64);
+    let (other, _) = stage.draft(&line, rows).await?;
+    stage.forget().await?;
+    stage.launch(other).await?;
+    stage.arrived(1).await?;
+
+    let (before, from_us) = (stage.usage()?, super::now_us());
+    let n = (requests.len() * batch) as f64;
+    let answered = generator::run(stage.webhooks, requests, connections, Some(interval)).await?;
+    let usage = stage.usage()?.since(before);
+    let seen = stage.seen(from_us, super::now_us()).await?;
+    stage.client.change_campaign(other, Action::Cancel).await?;
+    // Whole waves only are counted on: the one that is cut leaves those that it did not reach one step behind.
+    let whole = (statuses / messages.len() as u64).min(WAVES.len() as u64) as usize;
+    if whole > 0 {
+        told(stage, id, WAVES[whole - 1], messages.len() as u64).await?;
+    }
+    let sent: u64 = seen.lines.values().map(|line| line.within).sum();
+    findings.one("offered_per_second", "", batch as f64 / interval.as_secs_f64());
+    findings.one("answered_per_second", "", n / answered.took.as_secs_f64());
+    findings.one("sent_per_second", "", sent as f64 / usage.took.as_secs_f64());
+    for (name, quantile) in [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("p999_ms", 0.999), ("max_ms", 1.0)] {
+        findings.one(name, "", quantile_ms(&answered, quantile));
+    }
+    findings.one("late_p99_ms", "", answered.late.value_at_quantile(0.99) as f64 / 1e3);
+    findings.one("worker_cores", "", usage.workers.as_secs_f64() / usage.took.as_secs_f64());
+    findings.one("redis_cores", "", usage.redis.as_secs_f64() / usage.took.as_secs_f64());
+    let latency = Series::quantiles("from when it was due to its answer", &answered.latency);
+    findings.plots.push(Plot::latency(vec![latency, Series::quantiles("of that, the generator's", &answered.late)]));
+    findings.plots.push(Plot::throughput(vec![Series::throughput("messages that go out meanwhile", &seen)]));
+    Ok(())
+}
+
+/// Every recipient must be counted at least as far as `wave`.
+async fn told(stage: &Stage, id: CampaignId, wave: &str, n: u64) -> Result<(), LoadError> {
+    let Statistics { funnel, .. } = stage.client.campaign(id).await?.statistics.unwrap_or_default();
+    let counted = match wave {
+        "sent" => funnel.sent,
+        "delivered" => funnel.delivered,
+        _ => funnel.read,
+    };
+    equal(&format!("recipients counted as {wave}"), counted, n)
+}
+
+/// The requests that tell `wave` of all messages, whole HTTP requests, signed.
+fn requests(messages: &[Message], wave: &str, batch: usize) -> Vec<Bytes> {
+    let now = clock::now().seconds();
+    // Statuses of one request are of one line, as Meta sends them.
+    let mut by_line: Vec<&Message> = messages.iter().collect();
+    if batch > 1 {
+        by_line.sort_by(|a, b| a.line.cmp(&b.line));
+    }
+    let mac = Hmac::<Sha256>::new_from_slice(APP_SECRET.as_bytes()).expect("an HMAC takes a key of any length");
+    by_line
+        .chunk_by(|a, b| batch == 1 || a.line == b.line)
+        .flat_map(|of_line| of_line.chunks(batch))
+        .map(|messages| {
+            let body = body(messages, wave, now);
+            let signature = hex::encode(mac.clone().chain_update(&body).finalize().into_bytes());
+            let length = body.len();
+            Bytes::from(format!(
+                "POST /webhooks/meta HTTP/1.1\r\nhost: pregon\r\ncontent-type: application/json\r\n\
+                 x-hub-signature-256: sha256={signature}\r\ncontent-length: {length}\r\n\r\n{body}"
+            ))
+        })
+        .collect()
+}
+
+/// As Meta writes it.
+fn body(messages: &[&Message], wave: &str, now: u64) -> String {
+    let status = |message: &&Message| {
+        let Message { to, token, wamid, .. } = message;
+        format!(
+            r#"{{"id":"{wamid}","status":"{wave}","timestamp":"{now}","recipient_id":"{to}","biz_opaque_callback_data":"{token}","conversation":{{"id":"1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d","expiration_timestamp":"{now}","origin":{{"type":"utility"}}}},"pricing":{{"billable":true,"pricing_model":"PMP","type":"regular","category":"utility"}}}}"#
+        )
+    };
+    let statuses = messages.iter().map(status).collect::<Vec<_>>().join(",");
+    let line = &messages[0].line;
+    format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{WABA}","changes":[{{"value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"5491155550001","phone_number_id":"{line}"}},"statuses":[{statuses}]}},"field":"messages"}}]}}]}}"#
+    )
+}
+
+fn quantile_ms(answered: &Answered, quantile: f64) -> f64 {
+    answered.latency.value_at_quantile(quantile) as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::Secret,
+        webhook::{
+            payload::{Change, Payload, Word},
+            signature::{Signature, Verifier},
+        },
+    };
+
+    fn message(n: u32, line: &str) -> Message {
+        let (to, token) = (format!("54911000{n:05}"), format!("p1.x.0.{n}.1.ff"));
+        Message { line: line.into(), to, token, wamid: format!("wamid.{n}") }
+    }
+
+    #[test]
+    fn every_status_comes_once_in_requests_that_are_signed_and_of_one_line() {
+        let messages: Vec<Message> = (0..10).map(|n| message(n, if n % 2 == 0 { "3001" } else { "3002" })).collect();
+        for batch in [1, 3] {
+            let requests = requests(&messages, "delivered", batch);
+            assert_eq!(requests.len(), if batch == 1 { 10 } else { 4 });
+            let mut told = Vec::new();
+            for request in &requests {
+                let text = std::str::from_utf8(request).expect("text");
+                let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+                let signature =
+                    head.split("sha256=").nth(1).and_then(|rest| rest.split("\r\n").next()).expect("signed");
+                let signature = Signature::read(format!("sha256={signature}").as_bytes()).expect("a signature");
+                assert!(Verifier::new(&[Secret::new(APP_SECRET)]).accepts(&signature, body.as_bytes()));
+                assert!(head.ends_with(&format!("content-length: {}", body.len())));
+                let payload = Payload::read(body.as_bytes()).expect("a payload");
+                let [Change::Messages(of_line)] = payload.changes.as_slice() else { panic!("{payload:?}") };
+                for status in &of_line.statuses {
+                    assert_eq!((status.word, of_line.waba.as_ref()), (Word::Delivered, WABA));
+                    let of = messages.iter().find(|message| message.wamid == status.wamid).expect("one of them");
+                    assert_eq!((of.line.as_str(), Some(of.token.as_str())), (&*of_line.line, status.token.as_deref()));
+                    told.push(of.wamid.clone());
+                }
+            }
+            told.sort();
+            told.dedup();
+            assert_eq!(told.len(), 10);
+        }
+    }
+}

@@ -42,7 +42,7 @@ use std::{
 use bytes::Bytes;
 use reqwest::{
     Certificate, Method, Proxy, Request, Response, Url,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT},
 };
 
 use super::{answer, connections::Connections};
@@ -58,6 +58,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection of HTTP/2 that is silent this long is asked whether it lives, and given up after as long again: what it
 /// carries is in doubt either way, and nothing more is put on it.
 const PING_AFTER: Duration = Duration::from_secs(5);
+
+/// What we tell Meta that we are.
+const OURSELVES: &str = concat!("pregon/", env!("CARGO_PKG_VERSION"));
 
 /// How the Graph API is reached.
 #[derive(Clone)]
@@ -129,7 +132,7 @@ impl GraphClient {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let make = move || {
             let mut builder = reqwest::Client::builder()
-                .user_agent(concat!("pregon/", env!("CARGO_PKG_VERSION")))
+                .user_agent(OURSELVES)
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
                 .referer(false)
@@ -167,6 +170,9 @@ impl GraphClient {
     pub fn sender(&self, line: &LineId, token: &Secret) -> Result<LineSender, BadToken> {
         let mut headers = authorized(token)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // reqwest would put these into each copy, which grows for them.
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(OURSELVES));
         Ok(LineSender {
             connections: self.connections.clone(),
             url: self.endpoint([line.as_str(), "messages"]),

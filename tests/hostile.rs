@@ -160,7 +160,7 @@ impl Conduct for Hostile {
             End::LostToProxy | End::Proxy => Answer::Html(502),
             End::LostToSilence | End::Silence => Answer::Silence,
         };
-        Reply { answer, delay, first, hang_up: self.rng.random_bool(0.05) }
+        Reply { first, hang_up: self.rng.random_bool(0.05), ..Reply::of(answer, delay) }
     }
 
     fn drops(&mut self) -> bool {

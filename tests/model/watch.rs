@@ -105,7 +105,7 @@ impl Watch {
     pub fn hand_out(&mut self, row: u16, new: HandOut, only_truth: bool) -> Result<(), String> {
         let negative = self.negative.get(&row).copied().unwrap_or(0);
         let before = self.hand_outs.entry(row).or_default();
-        let ended = |old: &HandOut| old.lost || old.claim <= negative && !(only_truth && !old.fate.is_negative());
+        let ended = |old: &HandOut| old.lost || old.claim <= negative && (!only_truth || old.fate.is_negative());
         if let Some(old) = before.iter().find(|old| !ended(old))
             && !self.resent.contains(&row)
         {

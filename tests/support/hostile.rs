@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,13 +57,15 @@ pub struct Reply {
     pub delay: Duration,
     /// Statuses that are told, and answered 200, before the answer.
     pub first: Vec<Status>,
+    /// The answer waits for it, or for the end of who would send it.
+    pub gate: Option<oneshot::Receiver<()>>,
     /// Closes the connection after the answer, without having said so.
     pub hang_up: bool,
 }
 
 impl Reply {
     pub fn of(answer: Answer, delay: Duration) -> Self {
-        Self { answer, delay, first: Vec::new(), hang_up: false }
+        Self { answer, delay, first: Vec::new(), gate: None, hang_up: false }
     }
 }
 
@@ -338,6 +340,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             }
         }
         tokio::time::sleep(reply.delay).await;
+        if let Some(gate) = reply.gate {
+            let _ = gate.await;
+        }
         match &reply.answer {
             Answer::Nothing => return,
             Answer::Silence => {

@@ -1,7 +1,10 @@
 //! Connections to one server.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,6 +16,7 @@ use deadpool_redis::{
         cmd,
     },
 };
+use tokio::time::timeout;
 
 use super::{
     super::{
@@ -32,12 +36,29 @@ pub(super) struct Server {
     lives: Arc<Lives>,
     timeout: Duration,
     pool: Pool,
-    /// One connection of the pool until it fails, with the life that it was made in: the pool asks a connection whether it
-    /// lives each time it is taken, which costs as much as a small batch.
-    kept: Option<Arc<Mutex<Kept>>>,
+    /// One connection of the pool until it fails: the pool asks a connection whether it lives each time it is taken, which
+    /// costs as much as a small batch.
+    kept: Option<Arc<Kept>>,
 }
 
-type Kept = Option<(u64, MultiplexedConnection)>;
+#[derive(Default)]
+struct Kept {
+    now: Mutex<Option<Link>>,
+    /// Held by whoever takes one from the pool. The others wait for that one: when the runners of a thousand lines begin
+    /// together, each would else wait for its turn at the pool.
+    taking: tokio::sync::Mutex<()>,
+    /// How many have been kept.
+    n_links: AtomicU64,
+}
+
+/// A connection, and the life in which it was made.
+#[derive(Clone)]
+struct Link {
+    life: u64,
+    /// Which of those that were kept it is.
+    number: u64,
+    connection: MultiplexedConnection,
+}
 
 impl Server {
     /// Connects when it is first used. `only_as_master`: it is of no use as a replica, because there are others to ask.
@@ -88,26 +109,27 @@ impl Server {
     pub(super) async fn send(&self, life: u64, pipeline: &Pipeline) -> std::result::Result<Vec<Value>, SendError> {
         // Before the answer to EXEC come those to MULTI and to each command that is queued.
         let (skipped, answers) = if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
-        let known = self.kept().and_then(|kept| kept.clone()).filter(|(made_in, _)| *made_in == life);
-        let mut pooled = None;
-        let mut connection = match known {
-            Some((_, connection)) => connection,
+        let (mut connection, taken, number) = match &self.kept {
+            Some(kept) => {
+                let link = self.link(kept, life).await?;
+                (link.connection, None, link.number)
+            }
             None => {
                 let taken = self.taken().await?;
-                let connection = MultiplexedConnection::clone(&taken);
-                // Back to the pool only after the answer.
-                pooled = Some(taken);
-                connection
+                (MultiplexedConnection::clone(&taken), Some(taken), 0)
             }
         };
         if self.lives.newest() != life {
             return Err(SendError::NewLife);
         }
         let values = connection.req_packed_commands(pipeline, skipped, answers).await;
-        drop(pooled);
-        if let Some(mut kept) = self.kept() {
-            let good = !values.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_)));
-            *kept = good.then_some((life, connection));
+        // Back to the pool only after the answer.
+        drop(taken);
+        if let Some(kept) = &self.kept
+            && values.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
+        {
+            // Another may have been taken since.
+            kept.now().take_if(|link| link.number == number);
         }
         let values = values.map_err(SendError::Redis)?;
         if self.lives.newest() != life {
@@ -183,8 +205,29 @@ impl Server {
         self.pool.get().await.map_err(unreached)
     }
 
-    fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
-        Some(self.kept.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The connection that is kept, of `life`.
+    async fn link(&self, kept: &Kept, life: u64) -> std::result::Result<Link, SendError> {
+        if let Some(link) = kept.of(life) {
+            return Ok(link);
+        }
+        let late = |_| SendError::Unreached(StoreError::Unavailable("no connection in time".into()));
+        let _taking = timeout(self.timeout, kept.taking.lock()).await.map_err(late)?;
+        if let Some(link) = kept.of(life) {
+            return Ok(link);
+        }
+        let connection = MultiplexedConnection::clone(&*self.taken().await?);
+        let link = Link { life, number: kept.n_links.fetch_add(1, Ordering::Relaxed), connection };
+        Ok(kept.now().insert(link).clone())
+    }
+}
+
+impl Kept {
+    fn of(&self, life: u64) -> Option<Link> {
+        self.now().clone().filter(|link| link.life == life)
+    }
+
+    fn now(&self) -> MutexGuard<'_, Option<Link>> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

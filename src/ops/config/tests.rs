@@ -83,6 +83,7 @@ fn the_examples_in_the_defaults_are_good() {
                 format!("webhook.{key} = {value}\n")
             }
             Some((key @ ("api_keys" | "tls"), value)) => format!("http.{key} = {value}\n"),
+            Some(("ca", value)) if value.contains("graph") => format!("graph.ca = {value}\n"),
             Some((key @ ("ca" | "client_certificate" | "client_key"), value)) => format!("redis.{key} = {value}\n"),
             _ => format!("{line}\n"),
         })

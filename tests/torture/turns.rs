@@ -185,16 +185,15 @@ async fn redis_killed_three_times(recipients: u64) -> Figures {
 pub fn play(recipients: u64) -> (Vec<Figures>, usize) {
     // On a thread of its own, so that it may break off alone.
     let played = [0, 1, 2].map(|number| {
-        let campaign = async move {
-            match number {
-                0 => killed_in_turn(recipients).await,
-                1 => stopped_in_turn(recipients).await,
-                _ => redis_killed_three_times(recipients).await,
-            }
-        };
         let run = move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.expect("a runtime").block_on(campaign)
+            runtime.expect("a runtime").block_on(async {
+                match number {
+                    0 => killed_in_turn(recipients).await,
+                    1 => stopped_in_turn(recipients).await,
+                    _ => redis_killed_three_times(recipients).await,
+                }
+            })
         };
         thread::spawn(run).join()
     });

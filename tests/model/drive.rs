@@ -13,7 +13,7 @@ use pregon::{
 use crate::{
     history::{Claimer, Ended, Fate, History, PROCESSES, Pick, Step, WORKERS, Which},
     real::{Dump, Real, View, refused},
-    spec::{FAR, Fact, Gate, Part},
+    spec::{FAR, Fact, Gate, Part, Row},
     watch::{HandOut, Lowering, Watch},
 };
 
@@ -100,7 +100,7 @@ pub async fn drive(
     for n in 0..history.chunks.len() {
         let (start, mask) = chunk(history, n);
         let (said, should) = (real.activate(start, mask).await, model.activate(start, mask));
-        same(&said, &should)?;
+        same(&said, &words(&should))?;
     }
     let watch = Watch::new(model.rows.len() as u64, real.view().await.map_err(failed)?);
     let disk = Disk { dump: real.dump().await.map_err(failed)?, model: model.clone(), told: 0 };
@@ -141,9 +141,13 @@ fn chunk(history: &History, n: usize) -> (u16, &[bool]) {
     (history.room + before as u16, &history.chunks[n])
 }
 
-fn same(said: &str, should: &impl Debug) -> Checked {
-    let should = format!("{should:?}");
+fn same(said: &str, should: &str) -> Checked {
     if said == should { Ok(()) } else { Err(format!("Redis says    {said}\nand the model {should}")) }
+}
+
+/// An answer of the model in words.
+fn words(answer: &impl Debug) -> String {
+    format!("{answer:?}")
 }
 
 fn failed(error: StoreError) -> String {
@@ -186,7 +190,7 @@ impl Drive<'_> {
             Step::Activate(n) => {
                 let (start, mask) = chunk(self.history, n % self.history.chunks.len());
                 let (said, should) = (self.real.activate(start, mask).await, self.model.activate(start, mask));
-                self.compare("activate", &said, &should, Lowering::default()).await
+                self.compare("activate", &said, &words(&should), Lowering::default()).await
             }
             Step::Wait(ms) => {
                 self.now.0 += ms;
@@ -244,18 +248,14 @@ impl Drive<'_> {
         let doubt_until = UnixMs(self.now.0 + DOUBT_MS);
         let wish = ClaimWish { epoch, number, now: self.now, limit, doubt_until, list, young };
         let (said, should) = (self.real.claim(&wish).await, self.model.claim(&wish));
-        self.compare(&format!("{wish:?}"), &said, &should, Lowering::default()).await?;
+        self.compare(&words(&wish), &said, &words(&should), Lowering::default()).await?;
         let Claim::Rows { rows, .. } = should else { return Ok(()) };
+        if epoch < self.epoch && !rows.is_empty() {
+            return Err(format!("epoch {epoch} claimed, and the lease is that of {}", self.epoch));
+        }
         let rows: Vec<(u16, u32)> = rows.iter().map(|ToSend { claimed, .. }| self.last_claim(claimed.row)).collect();
         for &(row, claim) in &rows {
-            let fates = &self.history.fates;
-            let drawn = fates[self.handed_out % fates.len()];
-            self.handed_out += 1;
-            let fate = match () {
-                () if lost => Fate::Back,
-                () if self.ending => Fate::Accepted,
-                () => drawn,
-            };
+            let fate = if lost { Fate::Back } else { self.next_fate() };
             self.watch.hand_out(row, HandOut { claim, epoch, fate, lost }, self.facts == Facts::True)?;
             self.figures.hand_outs += 1;
         }
@@ -263,6 +263,15 @@ impl Drive<'_> {
             self.told.push((worker, Entry::Claimed { epoch, now: self.now, until: doubt_until, rows }));
         }
         Ok(())
+    }
+
+    fn next_fate(&mut self) -> Fate {
+        if self.ending {
+            return Fate::Accepted;
+        }
+        let fates = &self.history.fates;
+        self.handed_out += 1;
+        fates[(self.handed_out - 1) % fates.len()]
     }
 
     fn last_claim(&self, row: u16) -> (u16, u32) {
@@ -417,7 +426,7 @@ impl Drive<'_> {
                 let should = self.model.claimed_before(*epoch, *until, &rows);
                 let what = format!("claimed in epoch {epoch}: {rows:?}");
                 lowering.claimed = rows;
-                self.compare(&what, &said, &should, lowering).await
+                self.compare(&what, &said, &words(&should), lowering).await
             }
             Entry::Settled { epoch, now, outcomes } => {
                 let mut near = self.near();
@@ -429,7 +438,7 @@ impl Drive<'_> {
                 self.figures.facts += outcomes.len() as u64;
                 let said = self.real.settle(*epoch, *now, &outcomes).await;
                 let should = self.model.settle(*now, &outcomes);
-                self.compare(&format!("settle in epoch {epoch}: {outcomes:?}"), &said, &should, lowering).await
+                self.compare(&format!("settle in epoch {epoch}: {outcomes:?}"), &said, &words(&should), lowering).await
             }
             Entry::Told(facts) => {
                 let mut near = self.near();
@@ -440,7 +449,7 @@ impl Drive<'_> {
                 }
                 self.figures.facts += facts.len() as u64;
                 let (said, should) = (self.real.apply(&facts).await, self.model.apply(&facts));
-                self.compare(&format!("apply {facts:?}"), &said, &should, lowering).await
+                self.compare(&format!("apply {facts:?}"), &said, &words(&should), lowering).await
             }
         }
     }
@@ -466,7 +475,7 @@ impl Drive<'_> {
         let said = self.real.end_doubts(self.now, attempts_max).await;
         let should = self.model.end_doubts(self.now, attempts_max);
         let lowering = Lowering { resends: attempts_max > 0, ..Lowering::default() };
-        self.compare("end doubts", &said, &should, lowering).await
+        self.compare("end doubts", &said, &words(&should), lowering).await
     }
 
     async fn follow(&mut self, gate: Gate, newer: bool) -> Checked {
@@ -477,14 +486,13 @@ impl Drive<'_> {
         let expires = self.history.expires.map(|ms| UnixMs(BEGINNING.0 + ms));
         let said = self.real.follow(version, gate, expires).await;
         let should = self.model.follow(version, gate, expires);
-        self.compare(&format!("gate {gate:?} of version {version}"), &said, &should, Lowering::default()).await
+        self.compare(&format!("gate {gate:?} of version {version}"), &said, &words(&should), Lowering::default()).await
     }
 
     async fn sweep(&mut self, to: State) -> Checked {
         let said = self.real.sweep(to, self.now).await;
-        let should = self.model.sweep(to, self.now).map_or(refused(), |open| format!("{open}"));
-        // It is a refusal in words, or a number, and not to be quoted.
-        self.compare(&format!("sweep {to:?}"), &said, &format_args!("{should}"), Lowering::default()).await
+        let should = self.model.sweep(to, self.now).map_or(refused(), |open| words(&open));
+        self.compare(&format!("sweep {to:?}"), &said, &should, Lowering::default()).await
     }
 
     async fn synced(&mut self) -> Checked {
@@ -496,7 +504,7 @@ impl Drive<'_> {
     }
 
     async fn forget(&mut self, before: usize) -> Checked {
-        let far = |(row, known): (&u16, &crate::spec::Row)| known.claims > self.disk.model.rows[row].claims + FAR;
+        let far = |(row, known): (&u16, &Row)| known.claims > self.disk.model.rows[row].claims + FAR;
         if self.model.rows.iter().any(far) {
             return Ok(());
         }
@@ -554,11 +562,11 @@ impl Drive<'_> {
         let wamids: Vec<Wamid> = self.model.ids.iter().map(|(wamid, _)| wamid.clone()).collect();
         let found = self.real.find(&wamids).await.map_err(failed)?;
         let should: Vec<_> = wamids.iter().map(|wamid| self.model.find(wamid)).collect();
-        same(&format!("{found:?}"), &should)
+        same(&words(&found), &words(&should))
     }
 
     /// Compares an answer, and what is left behind it.
-    async fn compare(&mut self, what: &str, said: &str, should: &impl Debug, lowering: Lowering) -> Checked {
+    async fn compare(&mut self, what: &str, said: &str, should: &str, lowering: Lowering) -> Checked {
         self.trace.push(format!("   {what}\n   = {said}"));
         same(said, should)?;
         let view = self.real.view().await.map_err(failed)?;
@@ -574,7 +582,7 @@ impl Drive<'_> {
     }
 }
 
-/// What `Meta` calls the message of a claim.
+/// Meta's id for the message of a claim.
 fn wamid(row: u16, claim: u32) -> Wamid {
     Wamid::from(format!("wamid.{row}.{claim}").as_str())
 }

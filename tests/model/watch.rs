@@ -105,8 +105,8 @@ impl Watch {
     pub fn hand_out(&mut self, row: u16, new: HandOut, only_truth: bool) -> Result<(), String> {
         let negative = self.negative.get(&row).copied().unwrap_or(0);
         let before = self.hand_outs.entry(row).or_default();
-        let ended = |old: &HandOut| old.lost || old.claim <= negative && (!only_truth || old.fate.is_negative());
-        if let Some(old) = before.iter().find(|old| !ended(old))
+        let unsent = |old: &HandOut| old.claim <= negative && (old.fate.is_negative() || !only_truth);
+        if let Some(old) = before.iter().find(|old| !old.lost && !unsent(old))
             && !self.resent.contains(&row)
         {
             return Err(format!("row {row} is handed out as {new:?}, and may have been sent as {old:?}"));
@@ -137,8 +137,8 @@ impl Watch {
     }
 }
 
-/// Whatever is open has something that leads on: the next claim, the schedule, a deadline. (What is in flight is found by
-/// its byte.)
+/// Whatever is open has something that leads on: the next claim, the schedule, a deadline. What is in flight is found by
+/// its byte.
 fn nobody_is_lost(view: &View) -> Result<(), String> {
     let [next, ..] = view.marks;
     for (row, state, send) in view.states() {

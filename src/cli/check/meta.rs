@@ -80,7 +80,9 @@ fn remedy(line: &LineConfig, error: &GraphError) -> String {
     let LineConfig { id, waba, .. } = line;
     match error {
         GraphError::Unreachable { .. } => {
-            "let this machine reach graph.base_url, or set it to where Meta is reached".into()
+            "let this machine reach graph.base_url, or set it to where Meta is reached; where something between speaks \
+             no HTTP/2, set graph.http_version = \"1.1\""
+                .into()
         }
         GraphError::NotMeta { .. } => "set graph.base_url and graph.version to those of Meta's Graph API".into(),
         GraphError::BadToken(_) => {

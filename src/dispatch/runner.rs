@@ -158,7 +158,7 @@ pub struct Runner {
     /// Redis was asked what is in flight, to be compared with what is known here.
     listing: bool,
     /// Rows whose attempt is on its way.
-    sending: HashSet<(PartId, u16)>,
+    sending: HashSet<(PartId, ClaimedRow)>,
     claims: u64,
     noted: HashSet<(PartId, u32)>,
     holds: Holds,
@@ -240,7 +240,7 @@ impl Runner {
                 self.give_back(|_| true);
             }
             while let Some(ready) = self.next_to_send(now, attempts.len()) {
-                self.sending.insert((ready.part, ready.claimed.row));
+                self.sending.insert((ready.part, ready.claimed));
                 attempts.push(self.attempt(ready));
             }
             if !redis_busy && let Some(call) = self.next_call(now, settling_busy) {
@@ -323,7 +323,7 @@ impl Runner {
         let (instant, now) = (Instant::now(), self.setup.clock.now());
         self.slots.done(instant);
         let Attempt { part, claimed, number, outcome } = attempt;
-        self.sending.remove(&(part, claimed.row));
+        self.sending.remove(&(part, claimed));
         let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
@@ -680,12 +680,10 @@ impl Runner {
         if !self.unsure.remove(&part) || in_flight.is_empty() {
             return;
         }
-        let ready: HashSet<u16> =
-            self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed.row).collect();
-        let ended: HashSet<u16> =
-            self.outcomes.get(&part).into_iter().flatten().map(|(claimed, _)| claimed.row).collect();
-        let known = |row: u16| ready.contains(&row) || ended.contains(&row) || self.sending.contains(&(part, row));
-        let unknown: Vec<ClaimedRow> = in_flight.into_iter().filter(|claimed| !known(claimed.row)).collect();
+        let ready = self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed);
+        let ended = self.outcomes.get(&part).into_iter().flatten().map(|(claimed, _)| *claimed);
+        let sending = self.sending.iter().filter(|(of, _)| *of == part).map(|(_, claimed)| *claimed);
+        let unknown = unknown(in_flight, &ready.chain(ended).chain(sending).collect());
         if !unknown.is_empty() {
             info!(line.id = %self.setup.line.id, part = %part, n = unknown.len(), "rows of a claim without an answer were given back");
         }
@@ -789,5 +787,23 @@ impl Runner {
             unreachable: self.reachable_at.is_some(),
         };
         *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = status;
+    }
+}
+
+/// Which claims of `in_flight` are none of `known`. The same row may be known by an earlier claim alone: what came of that one
+/// still has to be settled once more, and the later one brought no answer.
+fn unknown(in_flight: Vec<ClaimedRow>, known: &HashSet<ClaimedRow>) -> Vec<ClaimedRow> {
+    in_flight.into_iter().filter(|claimed| !known.contains(claimed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_known_by_an_earlier_claim_alone_is_given_back() {
+        let claimed = |row, send| ClaimedRow { row, send };
+        let known = HashSet::from([claimed(1, 1), claimed(2, 3)]);
+        assert_eq!(unknown(vec![claimed(1, 2), claimed(2, 3), claimed(3, 1)], &known), [claimed(1, 2), claimed(3, 1)]);
     }
 }

@@ -20,7 +20,7 @@ const FACTS_MAX: usize = 1_000;
 const OUTCOME_BYTES: usize = 16;
 
 /// A row that was claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimedRow {
     /// The row in its part.
     pub row: u16,

@@ -29,8 +29,10 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 const OWNED: Duration = Duration::from_millis(300);
 /// A take-over is measured where nothing else was wrong since so long before.
 const QUIET: Duration = Duration::from_secs(1);
-/// Take-over takes at most a lease and a second, on a machine that is not busy with something else.
-pub const TAKE_OVER_MAX: Duration = LEASE.saturating_add(Duration::from_secs(1));
+/// Take-over takes at most a lease and this.
+const TAKE_OVER: Duration = Duration::from_secs(1);
+/// It is not measured on a machine that is later than this.
+const LATE: Duration = Duration::from_millis(200);
 /// So many examples of what is wrong are told.
 const EXAMPLES: usize = 5;
 
@@ -46,7 +48,9 @@ pub struct Verdict {
     pub worst: Vec<(usize, u64)>,
     /// Two workers could own a line for a moment: [`Schedule::lets_owners_overlap`].
     pub owners_overlap: bool,
-    /// From a SIGKILL until another worker sent on the line; where nothing else was wrong.
+    /// How long the machine let the harness wait at most.
+    pub machine_was_late: Duration,
+    /// From a SIGKILL until another worker sent on the line; where nothing else was wrong, and the machine not late.
     pub take_overs: Vec<Duration>,
     /// What must not be, in words.
     pub problems: Vec<String>,
@@ -89,7 +93,7 @@ pub async fn judge(
     id: &str,
     problems: Vec<String>,
 ) -> Verdict {
-    let mut verdict = Verdict { problems, ..Verdict::default() };
+    let mut verdict = Verdict { problems, machine_was_late: stage.machine_was_late(), ..Verdict::default() };
     let api = Api::at(&stage.front.url());
     let truth = Truth::of(ledger, stage);
     let began = Instant::now();
@@ -101,7 +105,9 @@ pub async fn judge(
     recipients(&mut verdict, schedule, &truth, &shown);
     counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
     rates(&mut verdict, stage, schedule);
-    take_overs(&mut verdict, &stage.meta.arrivals(), events);
+    if verdict.machine_was_late < LATE {
+        take_overs(&mut verdict, &stage.meta.arrivals(), events);
+    }
     if verdict.unknown.never_seen > 0 && !events.iter().any(may_leave_unknown) {
         let n = verdict.unknown.never_seen;
         verdict.problems.push(format!("{n} unknown that Meta never saw, and nothing happened that explains it"));
@@ -257,7 +263,9 @@ fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule) {
     let arrivals: Vec<Arrival> = stage.meta.arrivals().into_iter().filter(straight).collect();
     for (line, rate) in LINES.into_iter().zip(schedule.rates) {
         let worst = worst_second(&arrivals, line);
-        if worst as u64 > owners * (rate * 105).div_ceil(100) {
+        // What a late machine held back comes at once.
+        let late = (rate as f64 * verdict.machine_was_late.as_secs_f64()).ceil() as u64;
+        if worst as u64 > owners * (rate * 105).div_ceil(100) + late {
             let by = worst_senders(&arrivals, line);
             verdict.problems.push(format!("line {line} of {rate} a second got {worst} within one: {by}"));
         }
@@ -301,7 +309,11 @@ fn take_overs(verdict: &mut Verdict, arrivals: &[Arrival], events: &[Event]) {
             if events.iter().any(disturbs) {
                 continue;
             }
-            verdict.take_overs.push(first.latest - kill.began);
+            let took = first.latest - kill.began;
+            if took > LEASE + TAKE_OVER {
+                verdict.problems.push(format!("line {line} was taken over {took:?} after its worker was killed"));
+            }
+            verdict.take_overs.push(took);
         }
     }
 }

@@ -99,13 +99,5 @@ fn nothing_is_lost_and_nothing_goes_twice_in_many_rounds_of_faults() {
     // A document shows what a whole run came to, as it came.
     report::write(&text, set::<PathBuf>("PREGON_TORTURE_DOCUMENT").as_deref());
     assert!(wrong.is_empty(), "{} of {rounds} rounds went wrong: see above", wrong.len());
-    for outcome in &outcomes {
-        let late = outcome.verdict.take_overs.iter().find(|took| **took > check::TAKE_OVER_MAX);
-        assert!(
-            late.is_none(),
-            "a line was taken over {late:?} after a SIGKILL: {}",
-            report::command(outcome.schedule.seed)
-        );
-    }
     assert_eq!(broken_campaigns, 0, "campaigns with one fault again and again broke off: see above");
 }

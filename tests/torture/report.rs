@@ -31,14 +31,15 @@ pub fn tell(outcome: &Outcome) {
     let unknown = &verdict.unknown;
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
-        "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s: lost {}, twice {}, unknown {} ({} never seen, {} \
-         not taken), worst seconds {}, {}",
+        "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, unknown \
+         {} ({} never seen, {} not taken), worst seconds {}, {}",
         schedule.seed,
         schedule.recipients,
         schedule.workers,
         schedule.fsync,
         outcome.events.len(),
         outcome.took.as_secs_f64(),
+        verdict.machine_was_late.as_millis(),
         verdict.lost,
         verdict.twice,
         unknown.never_seen + unknown.not_taken + unknown.taken,
@@ -185,8 +186,8 @@ fn take_overs(text: &mut String, outcomes: &[Outcome]) {
     if let (Some(median), Some(longest)) = (take_overs.get(take_overs.len() / 2), take_overs.last()) {
         let _ = write!(
             text,
-            "\nTake-over after a SIGKILL, where nothing else was wrong at that time: {} lines, median {:.2} s, longest \
-             {:.2} s.",
+            "\nTake-over after a SIGKILL, where nothing else was wrong at that time and the machine not late: {} lines, \
+             median {:.2} s, longest {:.2} s.",
             take_overs.len(),
             median.as_secs_f64(),
             longest.as_secs_f64()

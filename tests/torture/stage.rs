@@ -44,8 +44,17 @@ pub struct Stage {
     pub front: Proxy,
     pub installation: Installation,
     fsync: Fsync,
-    sizes: Arc<Lock<Vec<(Instant, u64)>>>,
+    watched: Arc<Lock<Watched>>,
     watching: JoinHandle<()>,
+}
+
+/// What is seen meanwhile.
+#[derive(Default)]
+struct Watched {
+    /// The size of the append-only file, and when.
+    sizes: Vec<(Instant, u64)>,
+    /// How late this task was at most when it wanted to go on.
+    late: Duration,
 }
 
 /// A Redis, and the file in which it keeps what it is told.
@@ -102,9 +111,9 @@ impl Stage {
         let posts: Vec<Post> = posts.collect();
         let front = network.tcp(Vec::new());
         meta.tells(format!("{}/webhooks/meta", front.url()));
-        let sizes = Arc::new(Lock::new(Vec::new()));
+        let watched = Arc::default();
         let disk = Disk { file: append_only_file(&server), server };
-        let watching = tokio::spawn(watch(disk.file.clone(), sizes.clone()));
+        let watching = tokio::spawn(watch(disk.file.clone(), Arc::clone(&watched)));
         let stage = Self {
             redis: Mutex::new(disk),
             clock,
@@ -114,7 +123,7 @@ impl Stage {
             front,
             installation,
             fsync,
-            sizes,
+            watched,
             watching,
         };
         stage.configure(&*stage.redis.lock().await).await;
@@ -198,7 +207,7 @@ impl Stage {
         let died = Instant::now();
         let mut forgotten = 0;
         if let Some(forgets) = forgets {
-            let mut sizes = self.sizes.lock().expect("no panic under the lock");
+            let sizes = &mut self.watched.lock().expect("no panic under the lock").sizes;
             let kept =
                 sizes.iter().rev().find(|(at, _)| died - *at >= forgets).or(sizes.first()).map(|(_, size)| *size);
             let file = OpenOptions::new().write(true).open(&disk.file).expect("the append-only file");
@@ -248,6 +257,11 @@ impl Stage {
             drop(process);
             self.start_worker(number).await;
         }
+    }
+
+    /// How long the machine let this process wait at most: as long it may have kept a worker from its work.
+    pub fn machine_was_late(&self) -> Duration {
+        self.watched.lock().expect("no panic under the lock").late
     }
 
     /// Starts of workers beyond the first of each.
@@ -352,11 +366,13 @@ fn append_only_file(server: &TestRedis) -> PathBuf {
     files.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max().expect("an append-only file")
 }
 
-async fn watch(file: PathBuf, sizes: Arc<Lock<Vec<(Instant, u64)>>>) {
+async fn watch(file: PathBuf, watched: Arc<Lock<Watched>>) {
     loop {
-        if let Ok(metadata) = std::fs::metadata(&file) {
-            sizes.lock().expect("no panic under the lock").push((Instant::now(), metadata.len()));
-        }
+        let began = Instant::now();
         tokio::time::sleep(LOOK_EVERY).await;
+        let (slept, size) = (began.elapsed(), std::fs::metadata(&file).map(|metadata| metadata.len()));
+        let mut watched = watched.lock().expect("no panic under the lock");
+        watched.late = watched.late.max(slept.saturating_sub(LOOK_EVERY));
+        watched.sizes.extend(size.ok().map(|size| (Instant::now(), size)));
     }
 }

@@ -9,7 +9,7 @@ ROUNDS ?= 20
 JOBS ?= 3
 FUZZED ?= 5
 
-.PHONY: help build test test-valkey torture demo fuzz instructions redis valkey deny fmt lint
+.PHONY: help build test test-valkey torture pressure demo fuzz instructions redis valkey deny fmt lint
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ torture: redis ## Break things around running campaigns, at random: make torture
 	$(if $(DOCUMENT),PREGON_TORTURE_DOCUMENT=$(abspath $(DOCUMENT))) $(CARGO) test --locked --test torture -- \
 	--ignored --nocapture
 	$(if $(filter 1,$(ROUNDS)),,$(MAKE) fuzz SECONDS=$(FUZZED))
+
+pressure: redis ## Let more come than can be taken, and print how much was pushed back and how memory grew
+	$(CARGO) test --locked --test pressure -- --ignored --nocapture
 
 demo: redis ## Send a campaign to a stand-in for Meta, and check the result
 	$(CARGO) run --release --locked -- demo

@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    PATIENT,
+    PATIENT, keeps_no_file,
     memory::{Memory, mib},
     support::{
         self,
@@ -156,6 +156,7 @@ async fn stands(api: &Api, id: &str, holds: impl Fn(&HashMap<&str, usize>) -> bo
 
 pub async fn play(size: Size) -> Figures {
     let redis = TestRedis::start().await;
+    keeps_no_file(&redis).await;
     let conduct = Deadly::default();
     let meta = Meta::start(conduct.clone(), support::seed());
     let lines: Vec<String> = (1..=WELL).map(|n| n.to_string()).chain([SILENT, CUT].map(str::to_owned)).collect();

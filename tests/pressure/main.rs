@@ -20,12 +20,21 @@ mod webhooks;
 
 use std::path::PathBuf;
 
+use deadpool_redis::redis::cmd;
 use proxy::{Network, Place, Proxy};
 use support::{redis::TestRedis, server::Installation};
 
 /// A Redis that is slow, or does not answer at all, is waited for: the machine may be busy, and silence is not what these
 /// tests are about.
 const PATIENT: [(&str, &str); 2] = [("PREGON__REDIS__TIMEOUT", "10s"), ("PREGON__DISPATCH__LEASE", "30s")];
+
+/// The disk is not what these tests are about, and a busy one makes Redis stand still.
+async fn keeps_no_file(redis: &TestRedis) {
+    let mut connection = redis.connection().await;
+    for (key, value) in [("appendonly", "no"), ("save", "")] {
+        let () = cmd("CONFIG").arg("SET").arg(key).arg(value).query_async(&mut connection).await.expect("CONFIG SET");
+    }
+}
 
 /// A way to Redis that can be held up, for the processes of an installation.
 fn wire(network: &Network, installation: &Installation, redis: &TestRedis) -> Proxy {

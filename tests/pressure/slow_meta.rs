@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
-    PATIENT,
+    PATIENT, keeps_no_file,
     memory::{Memory, mib},
     support::{
         self,
@@ -112,6 +112,7 @@ fn by_state(campaign: &Value, state: &str) -> usize {
 
 pub async fn play(size: Size) -> Figures {
     let redis = TestRedis::start().await;
+    keeps_no_file(&redis).await;
     let conduct = Unhurried { latency: size.latency, ..Unhurried::default() };
     let meta = Meta::start(conduct.clone(), support::seed());
     let rates = [(SLOW, 1_000.0), (QUICK[0], RATE as f64), (QUICK[1], RATE as f64)];

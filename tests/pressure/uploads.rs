@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    keeps_no_file,
     memory::{Memory, mib},
     proxy::{Network, Proxy},
     support::{
@@ -73,8 +74,10 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start() -> Self {
+    /// Redis is waited for so long.
+    async fn start(patience: &str) -> Self {
         let (redis, network) = (TestRedis::start().await, Network::start());
+        keeps_no_file(&redis).await;
         let store = Store::connect(&world::address(&redis)).await.expect("a store");
         let now = Clock::start(&store).await.expect("a clock").now();
         store.put_templates(&"2001".into(), &[world::template()], now).await.expect("templates");
@@ -83,8 +86,8 @@ impl Worker {
         let url = wire.url();
         let environment = [
             ("PREGON__REDIS__URL", url.as_str()),
-            ("PREGON__REDIS__TIMEOUT", "3s"),
-            ("PREGON__DISPATCH__LEASE", "10s"),
+            ("PREGON__REDIS__TIMEOUT", patience),
+            ("PREGON__DISPATCH__LEASE", "30s"),
         ];
         let server = installation.serve_with("api", "api", &environment).await;
         Self { api: server.api(), server, wire, _network: network, _redis: redis, _installation: installation }
@@ -153,7 +156,7 @@ fn row(number: u64, bytes: usize) -> String {
 
 /// One upload: Redis stops answering in the middle of it, and when the upload is repeated Redis is slow.
 pub async fn play(size: Size) -> Figures {
-    let worker = Worker::start().await;
+    let worker = Worker::start("4s").await;
     let (api, id) = (&worker.api, worker.draft().await);
     let before = worker.memory();
     let rows = Rows::new(FIRST, size.row_bytes, TAKEN);
@@ -190,7 +193,7 @@ pub async fn play(size: Size) -> Figures {
 
 /// Many uploads at once, while Redis is slow.
 pub async fn play_many(size: Size, uploads: u64) -> Figures {
-    let worker = Worker::start().await;
+    let worker = Worker::start("10s").await;
     let (api, id) = (&worker.api, worker.draft().await);
     let before = worker.memory();
     let rows = Rows::new(FIRST, size.row_bytes, size.rows);
@@ -247,7 +250,7 @@ async fn an_upload_faster_than_redis_waits_for_it_and_memory_does_not_grow() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_many_uploads_are_taken_at_once_and_who_comes_then_is_told() {
     const EACH: u64 = 2 * PIECE_ROWS;
-    let worker = Worker::start().await;
+    let worker = Worker::start("10s").await;
     let (api, id) = (&worker.api, worker.draft().await);
     // Half of each has come.
     let rows = Rows::new(FIRST, 100, PIECE_ROWS);

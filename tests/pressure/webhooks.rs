@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use pregon::domain::State;
 
 use crate::{
-    PATIENT,
+    PATIENT, keeps_no_file,
     memory::{Memory, mib},
     proxy::Network,
     support::{
@@ -90,6 +90,7 @@ impl Meta {
 /// All webhooks come at once: first while Redis does not answer, then while it is slow.
 pub async fn play(size: Size) -> Figures {
     let (hooks, network) = (Hooks::start().await, Network::start());
+    keeps_no_file(&hooks.redis).await;
     let (id, messages) = hooks.campaign(&["3001"], size.messages).await;
     let messages = &messages[&"3001".into()];
     for messages in messages.chunks(1_000) {

@@ -1,7 +1,7 @@
-//! `pregon size`: what a load needs, from what was measured. Pure.
+//! `pregon size`: what a load needs, from what its parts cost. Pure.
 //!
-//! The costs are medians of `pregon load` and of the benches on two shared cores of an x86-64 virtual machine; where
-//! they come from stands in docs/scaling.md. Faster cores need less.
+//! The costs are those of two shared cores of an x86-64 virtual machine. Which of them were measured, and which reckoned,
+//! stands in docs/scaling.md. Faster cores need less.
 
 use serde::Serialize;
 

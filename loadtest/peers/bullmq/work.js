@@ -1,0 +1,80 @@
+// node work.js SOCKET N URL SETTINGS: works until N jobs are completed, then prints seconds and microseconds of CPU.
+//
+// Settings: PROCESSESxCONCURRENCY, then `,remove` for jobs that are removed when they are completed, and `,pipeline` for
+// ioredis with commands of one turn of the event loop in one write.
+
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { Worker } from 'bullmq';
+import { Pool } from 'undici';
+import { message } from './message.js';
+
+const [socket, n, url, settings] = process.argv.slice(2);
+const [size, ...switches] = settings.split(',');
+const [processes, concurrency] = size.split('x').map(Number);
+
+if (process.send) work();
+else await lead();
+
+/** Starts the processes together, and stops the clock at the last completion of all of them. */
+async function lead() {
+  const children = Array.from({ length: processes }, () => fork(process.argv[1], process.argv.slice(2)));
+  await Promise.all(children.map((child) => once(child, 'message')));
+  const told = new Map();
+  const began = Date.now();
+  await new Promise((resolve, reject) => {
+    for (const child of children) {
+      child.on('exit', () => reject(new Error('a worker ended before its work')));
+      child.on('message', (progress) => {
+        told.set(child, progress);
+        if (sum(told, ({ completed }) => completed) === Number(n)) resolve();
+      });
+      child.send('go');
+    }
+  });
+  const ended = Math.max(...[...told.values()].map(({ at }) => at));
+  console.log(((ended - began) / 1000).toFixed(6), sum(told, ({ cpu }) => cpu));
+  for (const child of children) child.removeAllListeners('exit').kill();
+}
+
+function sum(told, part) {
+  return [...told.values()].map(part).reduce((a, b) => a + b, 0);
+}
+
+function work() {
+  process.on('message', () => {
+    const cpu = process.cpuUsage();
+    const pool = new Pool(url, { connections: concurrency, pipelining: 1 });
+    const headers = { authorization: 'Bearer token', 'content-type': 'application/json' };
+    const send = async ({ data }) => {
+      const answer = await pool.request({ method: 'POST', path: '/v25.0/3001/messages', headers, body: message(data) });
+      if (answer.statusCode !== 200) throw new Error(`answered ${answer.statusCode}`);
+      return (await answer.body.json()).messages[0].id;
+    };
+    const worker = new Worker('messages', send, {
+      connection: { path: socket, enableAutoPipelining: switches.includes('pipeline') },
+      concurrency,
+      ...(switches.includes('remove') && { removeOnComplete: { count: 0 } }),
+    });
+    let completed = 0;
+    let told = 0;
+    let at = 0;
+    worker.on('completed', () => {
+      completed += 1;
+      at = Date.now();
+    });
+    worker.on('failed', (_, error) => {
+      throw error;
+    });
+    worker.on('error', (error) => {
+      throw error;
+    });
+    setInterval(() => {
+      if (completed === told) return;
+      told = completed;
+      const { user, system } = process.cpuUsage(cpu);
+      process.send({ completed, at, cpu: user + system });
+    }, 20);
+  });
+  process.send('ready');
+}

@@ -1,0 +1,97 @@
+//! The job on apalis-redis.
+//!
+//! `apalis enqueue SOCKET`, then `apalis work SOCKET N URL SETTINGS`. Settings: `WORKERSxCONCURRENCY`, and what is
+//! switched off of what is on by default: `,no-locks`, `,no-results`, `,no-events`; `,batch=N` for the jobs of one fetch.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use apalis::prelude::*;
+use apalis_redis::{Client, Config, RedisStorage};
+use pregon_peers::{Recipient, Sender, Stopwatch, batches};
+use redis::aio::ConnectionManagerConfig;
+use tokio::{sync::watch, task::JoinSet};
+
+#[tokio::main]
+async fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["enqueue", socket] => enqueue(socket).await,
+        ["work", socket, n, url, settings] => work(socket, n.parse().expect("a number"), url, settings).await,
+        _ => panic!("usage: apalis enqueue SOCKET | work SOCKET N URL SETTINGS"),
+    }
+}
+
+async fn storage(socket: &str, config: Config) -> RedisStorage<Recipient> {
+    // As `apalis_redis::connect`, but for half a second being too little for a batch on a busy machine.
+    let patient = ConnectionManagerConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+    let client = Client::open(format!("unix://{socket}")).expect("a path");
+    let connection = client.get_connection_manager_with_config(patient).await.expect("a connection");
+    RedisStorage::new(connection).with_config(config)
+}
+
+async fn enqueue(socket: &str) {
+    let mut storage = storage(socket, Config::default()).await;
+    for batch in batches() {
+        storage.push_bulk(batch).await.expect("jobs on the queue");
+    }
+}
+
+/// What each job needs besides its recipient.
+#[derive(Clone)]
+struct Shared {
+    sender: Sender,
+    left: Arc<AtomicU64>,
+    done: watch::Sender<bool>,
+}
+
+async fn send(recipient: Recipient, shared: Data<Shared>) -> Result<String, BoxDynError> {
+    let id = shared.sender.send(&recipient).await?;
+    if shared.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        shared.done.send_replace(true);
+    }
+    Ok(id)
+}
+
+async fn work(socket: &str, n: u64, url: &str, settings: &str) {
+    let mut settings = settings.split(',');
+    let (workers, concurrency) = settings.next().and_then(|size| size.split_once('x')).expect("WORKERSxCONCURRENCY");
+    let (workers, concurrency): (usize, usize) =
+        (workers.parse().expect("a number"), concurrency.parse().expect("a number"));
+    let config = settings.fold(Config::default(), |config, setting| match setting.split_once('=') {
+        Some(("batch", size)) => config.batch_size(size.parse().expect("a number")),
+        None if setting == "no-locks" => config.lock_tasks(false),
+        None if setting == "no-results" => config.persist_results(false),
+        None if setting == "no-events" => config.emit_events(false),
+        _ => panic!("there is no setting {setting}"),
+    });
+
+    let stopwatch = Stopwatch::start();
+    let shared =
+        Shared { sender: Sender::new(url), left: Arc::new(AtomicU64::new(n)), done: watch::Sender::new(false) };
+    let mut running = JoinSet::new();
+    for number in 0..workers {
+        let worker = WorkerBuilder::new(format!("worker-{number}"))
+            .backend(storage(socket, config.clone()).await)
+            .data(shared.clone())
+            .concurrency(concurrency)
+            .parallelize(tokio::spawn)
+            .build(send);
+        let mut done = shared.done.subscribe();
+        running.spawn(worker.run_until(async move {
+            done.wait_for(|done| *done).await.expect("this process has the sender, too");
+            Ok::<_, WorkerError>(())
+        }));
+    }
+    // A worker that is told to stop writes its last results first.
+    while let Some(ended) = running.join_next().await {
+        ended.expect("no panic").expect("a worker that ends well");
+    }
+    stopwatch.print();
+}

@@ -1,0 +1,147 @@
+//! What the peers in Rust share: the recipients, the message to each, the client that sends it, and the stopwatch.
+
+use std::{
+    fs, io, iter,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// As in Pregón and the bare loop.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How many jobs go onto the queue in one call.
+const BATCH: usize = 1_000;
+
+/// What a job carries: all that differs from one message to the next.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Recipient {
+    to: String,
+    values: [String; 3],
+}
+
+/// Those of a CSV on standard input, a batch at a time.
+pub fn batches() -> impl Iterator<Item = Vec<Recipient>> {
+    let mut rows = io::stdin().lines().skip(1).map(|row| {
+        let row = row.expect("a row of text");
+        let mut cells = row.split(',').map(str::to_owned);
+        let mut cell = || cells.next().expect("four columns");
+        Recipient { to: cell(), values: [cell(), cell(), cell()] }
+    });
+    iter::from_fn(move || Some(rows.by_ref().take(BATCH).collect::<Vec<_>>()).filter(|batch| !batch.is_empty()))
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    messaging_product: &'a str,
+    recipient_type: &'a str,
+    to: &'a str,
+    r#type: &'a str,
+    template: Template<'a>,
+    biz_opaque_callback_data: &'a str,
+}
+
+#[derive(Serialize)]
+struct Template<'a> {
+    name: &'a str,
+    language: Language<'a>,
+    components: [Component<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Language<'a> {
+    code: &'a str,
+}
+
+#[derive(Serialize)]
+struct Component<'a> {
+    r#type: &'a str,
+    parameters: [Parameter<'a>; 3],
+}
+
+#[derive(Serialize)]
+struct Parameter<'a> {
+    r#type: &'a str,
+    text: &'a str,
+}
+
+impl Recipient {
+    fn message<'a>(&'a self, token: &'a str) -> Message<'a> {
+        Message {
+            messaging_product: "whatsapp",
+            recipient_type: "individual",
+            to: &self.to,
+            r#type: "template",
+            template: Template {
+                name: "order_update",
+                language: Language { code: "es_AR" },
+                components: [Component {
+                    r#type: "body",
+                    parameters: self.values.each_ref().map(|text| Parameter { r#type: "text", text }),
+                }],
+            },
+            biz_opaque_callback_data: token,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    messages: [Accepted; 1],
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    id: String,
+}
+
+/// Sends messages to Meta's stand-in.
+#[derive(Clone)]
+pub struct Sender {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl Sender {
+    /// One for all workers of a process: it keeps its connections.
+    pub fn new(base: &str) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { client, url: format!("{base}/v25.0/3001/messages") }
+    }
+
+    /// Sends one message: the id that it was accepted with.
+    pub async fn send(&self, recipient: &Recipient) -> reqwest::Result<String> {
+        let token = format!("p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.0.{}.1.0123456789abcdef", &recipient.to[6..]);
+        let request = self.client.post(&self.url).bearer_auth("token").json(&recipient.message(&token));
+        let answer: Answer = request.send().await?.error_for_status()?.json().await?;
+        let [Accepted { id }] = answer.messages;
+        Ok(id)
+    }
+}
+
+/// Runs from the start of the workers.
+pub struct Stopwatch {
+    began: Instant,
+    cpu: Duration,
+}
+
+impl Stopwatch {
+    /// Starts it.
+    pub fn start() -> Self {
+        Self { began: Instant::now(), cpu: cpu() }
+    }
+
+    /// Prints what `compare.sh` reads: seconds, and microseconds of CPU of this process.
+    pub fn print(self) {
+        println!("{:.6} {}", self.began.elapsed().as_secs_f64(), (cpu() - self.cpu).as_micros());
+    }
+}
+
+/// What this process used of the CPU, in user and system mode, in ticks of 10 ms.
+fn cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
+    let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+    Duration::from_millis(10 * ticks)
+}

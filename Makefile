@@ -64,6 +64,8 @@ instructions: ## Count the instructions of the hot paths, and compare them with 
 deny: ## Check what it is built of; installs cargo-deny where it is missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-deny@0.20.2
 	$(CARGO) deny --locked check licenses bans sources
+	@$(CARGO) metadata --locked --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || \
+		{ echo "fuzz/Cargo.lock is behind Cargo.toml: run cargo update --workspace --manifest-path fuzz/Cargo.toml" >&2; exit 1; }
 
 # The tests of what differs between servers, on Valkey: it stands first in PATH under the name of redis-server.
 test-valkey: valkey ## Run the tests of Redis' deployments, restarts and take-overs on Valkey

@@ -111,7 +111,7 @@ impl Sum {
 /// What was played, as Markdown.
 pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], jobs: usize, took: Duration) -> String {
     let mut text = format!(
-        "`make torture ROUNDS={} SEED={seed} JOBS={jobs}` at commit {} on {}: {} minutes on {} cores with {} of memory, {}, \
+        "`make torture ROUNDS={} SEED={seed} JOBS={jobs}` at commit {} on {}: {} minutes on {} cores with {} of memory, {} {}, \
          {}.\n\n",
         outcomes.len(),
         said("git", &["describe", "--always", "--dirty"]),
@@ -119,7 +119,9 @@ pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], j
         took.as_secs().div_ceil(60),
         std::thread::available_parallelism().map_or(0, usize::from),
         memory(),
-        said("uname", &["-srm"]),
+        // Without what a distribution or a host appends to the version of its kernel.
+        said("uname", &["-sr"]).split('-').next().unwrap_or_default(),
+        std::env::consts::ARCH,
         said("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
     );
     rounds(&mut text, outcomes);

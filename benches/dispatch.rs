@@ -221,7 +221,10 @@ async fn upload(store: &Store, lines: &[Line], n: u64) -> CampaignId {
         let until = n.min(done + 2_048);
         let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
         let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: until == n };
-        assert_eq!(upload.admit(batch).await.expect("a batch"), Admitted::Done { accepted: until - done });
+        assert_eq!(
+            upload.admit(batch.pack(lines.len())).await.expect("a batch"),
+            Admitted::Done { accepted: until - done }
+        );
         done = until;
     }
     id

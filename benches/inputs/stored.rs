@@ -63,7 +63,10 @@ pub async fn begin_upload(store: &Store, id: CampaignId, lines: &[&str]) -> Uplo
 pub async fn admit(upload: &mut Upload, from: u64, until: u64) {
     let recipients = (from..until).map(|n| (n as u32, recipient(n))).collect();
     let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: false };
-    assert_eq!(upload.admit(batch).await.expect("a batch"), Admitted::Done { accepted: until - from });
+    assert_eq!(
+        upload.admit(batch.pack(upload.lines())).await.expect("a batch"),
+        Admitted::Done { accepted: until - from }
+    );
 }
 
 /// A campaign of `n` recipients that runs, and its parts.

@@ -11,6 +11,7 @@ use std::{collections::VecDeque, fmt::Display, hash::Hasher as _, pin::pin, time
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use siphasher::sip::SipHasher24;
+use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use super::{
@@ -23,7 +24,7 @@ use crate::{
     store::{
         StoreError,
         campaigns::CampaignRecord,
-        uploads::{Admitted, Batch, Upload, UploadProgress},
+        uploads::{Admitted, Batch, Packed, Upload, UploadProgress},
     },
 };
 
@@ -110,7 +111,7 @@ impl Intake {
         let lines = self.weights(&record)?;
         let (upload_id, kept) = upload_id.record();
         let begun = self.store.begin_upload(id, &upload_id, lines, duplicate(), kept).await?;
-        let Some((mut upload, state)) = begun else { return Err(IntakeError::NotFound(id.to_string())) };
+        let Some((upload, state)) = begun else { return Err(IntakeError::NotFound(id.to_string())) };
         let repeated = upload.progress.done;
         if !repeated && !matches!(state, CampaignState::Draft | CampaignState::Scheduled) {
             return Err(closed(id, state));
@@ -124,17 +125,33 @@ impl Intake {
             digest: SipHasher24::new(),
             number: 0,
         };
-        let mut batch = batches.next().await?;
-        while !batch.done {
-            let (admitted, next) = tokio::join!(self.admit(id, &mut upload, batch), batches.next());
-            admitted?;
-            batch = next?;
-        }
-        // One that was done before has brought the same rows again, and its last batch is empty.
-        if !repeated {
-            self.admit(id, &mut upload, batch).await?;
-        }
-        let UploadProgress { accepted, rejected: rejected_count, .. } = upload.progress;
+        let (lines, (ready, to_commit)) = (upload.lines(), mpsc::channel(1));
+        // A task of its own: what is read is parsed and packed on one core while another waits for Redis and serves it.
+        let committing = tokio::spawn(self.clone().commit(id, upload, to_commit));
+        let read = async {
+            // Room first, so that there are never more than the one that is read and the one that is committed. There is none
+            // where a batch could not be committed.
+            while let Ok(room) = ready.reserve().await {
+                let batch = batches.next().await?;
+                let done = batch.done;
+                // One that was done before has brought the same rows again, and its last batch is empty.
+                if !repeated {
+                    room.send(batch.pack(lines));
+                }
+                if done {
+                    break;
+                }
+            }
+            Ok::<_, IntakeError>(())
+        };
+        let read = read.await;
+        drop(ready);
+        let committed = committing.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(IntakeError::Interrupted("the process stops".into())),
+        });
+        let UploadProgress { accepted, rejected: rejected_count, .. } = committed?;
+        read?;
         let rejected = if rejected_count == 0 { Vec::new() } else { self.rejections(id, &upload_id).await? };
         Ok((UploadResult { accepted, rejected_count, rejected }, repeated))
     }
@@ -162,18 +179,26 @@ impl Intake {
         Ok(lines)
     }
 
-    /// Whether `n` more may come into a campaign. Those of them that it has already are not told apart here. What other
-    /// uploads are just bringing is not seen: then it may have more by a batch of each.
-    async fn check_size(&self, id: CampaignId, n: usize) -> Result<(), IntakeError> {
-        let max = self.recipients_max;
-        if n > 0 && self.campaign(id).await?.numbers + n as u64 > max {
-            return Err(IntakeError::OverLimit { id, max });
+    /// Commits batches one after the other until there are no more, or one can't be.
+    async fn commit(
+        self,
+        id: CampaignId,
+        mut upload: Upload,
+        mut batches: mpsc::Receiver<Packed>,
+    ) -> Result<UploadProgress, IntakeError> {
+        while let Some(batch) = batches.recv().await {
+            self.admit(id, &mut upload, batch).await?;
         }
-        Ok(())
+        Ok(upload.progress)
     }
 
-    async fn admit(&self, id: CampaignId, upload: &mut Upload, batch: Batch) -> Result<(), IntakeError> {
-        self.check_size(id, batch.recipients.len()).await?;
+    async fn admit(&self, id: CampaignId, upload: &mut Upload, batch: Packed) -> Result<(), IntakeError> {
+        // Those of them that the campaign has already are not told apart here. What other uploads are just bringing is not
+        // seen: then it may have more by a batch of each.
+        let max = self.recipients_max;
+        if batch.recipients() > 0 && upload.numbers() + batch.recipients() > max {
+            return Err(IntakeError::OverLimit { id, max });
+        }
         let rejected_before = upload.progress.rejected;
         match upload.admit(batch).await? {
             Admitted::Done { accepted } => {

@@ -19,7 +19,8 @@ use super::{
     Call, Result, Store, StoreError,
     chunk::{self, CHUNK_ROWS_MAX},
     lines::ms,
-    numbers, script,
+    numbers::{self, Split},
+    script,
 };
 use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipient};
 
@@ -27,7 +28,7 @@ use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipi
 pub const REJECTIONS_MAX: usize = 1_000;
 
 /// Splits of the index in one round trip: some milliseconds of Redis.
-const SPLITS_MAX: u32 = 256;
+const SPLITS_MAX: usize = 128;
 
 /// How far an upload came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,45 @@ pub struct Batch {
     pub digest: String,
     /// It is the last one.
     pub done: bool,
+}
+
+/// A batch that is ready for Redis: what takes the processor's time is done, so that it can be done elsewhere and before.
+pub struct Packed {
+    /// For each recipient its row in the upload, and its number as a field of the index.
+    numbers: Vec<(u32, [u8; 7])>,
+    /// Each with its recipients.
+    chunks: Vec<(usize, Vec<u8>)>,
+    rejections: Vec<(u32, String)>,
+    taken: u64,
+    digest: String,
+    done: bool,
+}
+
+impl Batch {
+    /// Packs it for a campaign on so many lines.
+    pub fn pack(self, lines: usize) -> Packed {
+        // Small batches are spread over the lines too, but not so thin that chunks stop compressing.
+        let rows = (self.recipients.len().div_ceil(lines)).clamp(16, CHUNK_ROWS_MAX);
+        let chunks = self.recipients.chunks(rows).map(|rows| {
+            let chunk = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
+            (rows.len(), chunk)
+        });
+        Packed {
+            chunks: chunks.collect(),
+            numbers: self.recipients.iter().map(|(row, recipient)| (*row, numbers::field(recipient.to))).collect(),
+            rejections: self.rejections,
+            taken: self.taken,
+            digest: self.digest,
+            done: self.done,
+        }
+    }
+}
+
+impl Packed {
+    /// How many recipients it has.
+    pub fn recipients(&self) -> u64 {
+        self.numbers.len() as u64
+    }
 }
 
 /// What came of a batch.
@@ -180,13 +220,23 @@ impl Store {
 }
 
 impl Upload {
+    /// The lines that it is for.
+    pub fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// How many numbers the campaign had, when this upload was last told.
+    pub fn numbers(&self) -> u64 {
+        self.numbers
+    }
+
     /// Commits a batch.
     ///
     /// Errors: after `Unavailable` the batch may be committed; a repeated upload with the same id finds out.
-    pub async fn admit(&mut self, batch: Batch) -> Result<Admitted> {
-        let Some(places) = self.place(&batch.recipients).await? else { return Ok(Admitted::Full) };
+    pub async fn admit(&mut self, batch: Packed) -> Result<Admitted> {
+        let Some(places) = self.place(&batch.chunks).await? else { return Ok(Admitted::Full) };
         loop {
-            self.grow(batch.recipients.len() as u64).await?;
+            self.grow(batch.recipients()).await?;
             let answer: Vec<Value> = self.store.call(self.admission(&batch, &places)).await?;
             match answer.as_slice() {
                 [
@@ -223,18 +273,15 @@ impl Upload {
         }
     }
 
-    /// Reserves room for the recipients and writes their chunks there; `None` where there is no more room.
-    async fn place(&mut self, recipients: &[(u32, Recipient)]) -> Result<Option<Vec<Place>>> {
-        if recipients.is_empty() {
+    /// Reserves room for chunks and writes them there; `None` where there is no more room.
+    async fn place(&mut self, chunks: &[(usize, Vec<u8>)]) -> Result<Option<Vec<Place>>> {
+        if chunks.is_empty() {
             return Ok(Some(Vec::new()));
         }
-        // Small batches are spread over the lines too, but not so thin that chunks stop compressing.
-        let rows = (recipients.len().div_ceil(self.lines.len())).clamp(16, CHUNK_ROWS_MAX);
-        let chunks: Vec<&[(u32, Recipient)]> = recipients.chunks(rows).collect();
         let mut reserve = Call::new(&script::RESERVE, &[self.store.keys.campaign(self.campaign)]);
-        for chunk in &chunks {
-            let line = self.next_line(chunk.len());
-            reserve = reserve.arg(self.lines[line].0.as_str()).arg(chunk.len());
+        for (rows, _) in chunks {
+            let line = self.next_line(*rows);
+            reserve = reserve.arg(self.lines[line].0.as_str()).arg(rows);
         }
         let given: Vec<u16> = self.store.call(reserve).await?;
         if given.is_empty() {
@@ -242,14 +289,10 @@ impl Upload {
         }
         let mut writes = Pipeline::new();
         let mut places = Vec::with_capacity(chunks.len());
-        for (chunk, &[number, start]) in chunks.iter().zip(given.as_chunks::<2>().0) {
+        for ((rows, chunk), &[number, start]) in chunks.iter().zip(given.as_chunks::<2>().0) {
             let part = PartId { campaign: self.campaign, number };
-            writes.hset(
-                self.store.keys.chunks(part),
-                start,
-                chunk::encode(chunk.iter().map(|(_, recipient)| recipient)),
-            );
-            places.push(Place { part, start, rows: chunk.len() });
+            writes.hset(self.store.keys.chunks(part), start, chunk);
+            places.push(Place { part, start, rows: *rows });
         }
         self.store.query_all::<u64>("HSET chunks", &writes).await?;
         let parts: Vec<String> = places.iter().map(|place| self.store.keys.part(place.part)).collect();
@@ -280,17 +323,15 @@ impl Upload {
 
     /// Splits buckets of the index ahead of what is to come.
     async fn grow(&mut self, coming: u64) -> Result<()> {
-        while (self.numbers + coming) > u64::from(self.buckets) * numbers::ENTRIES_MEAN_MAX {
-            let wanted = u32::try_from((self.numbers + coming).div_ceil(numbers::ENTRIES_MEAN_MAX)).unwrap_or(u32::MAX);
-            let mut calls = Vec::new();
-            for buckets in self.buckets..wanted.min(self.buckets + SPLITS_MAX) {
-                let (from, bit) = numbers::split(buckets);
-                let keys = [
-                    self.store.keys.campaign(self.campaign),
-                    self.store.keys.numbers(self.campaign, from),
-                    self.store.keys.numbers(self.campaign, buckets),
-                ];
-                calls.push(Call::new(&script::SPLIT, &keys).arg(buckets).arg(bit));
+        let room = |buckets: u32| u64::from(buckets) * numbers::ENTRIES_MEAN_MAX;
+        while self.numbers + coming > room(self.buckets) {
+            let (mut buckets, mut calls) = (self.buckets, Vec::new());
+            while self.numbers + coming > room(buckets) && calls.len() < SPLITS_MAX {
+                let Split { from, to, by } = Split::next(buckets);
+                let mut keys = vec![self.store.keys.campaign(self.campaign)];
+                keys.extend([from].into_iter().chain(to).map(|bucket| self.store.keys.numbers(self.campaign, bucket)));
+                calls.push(Call::new(&script::SPLIT, &keys).arg(buckets).arg(by));
+                buckets += Split::ADDS;
             }
             for result in self.store.call_all::<u32>(&calls).await? {
                 self.buckets = result?;
@@ -299,7 +340,7 @@ impl Upload {
         Ok(())
     }
 
-    fn admission(&self, batch: &Batch, places: &[Place]) -> Call {
+    fn admission(&self, batch: &Packed, places: &[Place]) -> Call {
         let keys = &self.store.keys;
         let mut all = vec![
             keys.campaign(self.campaign),
@@ -308,10 +349,13 @@ impl Upload {
             keys.outbox(self.campaign),
         ];
         let mut known = HashMap::new();
-        let mut packed = Vec::with_capacity(batch.recipients.len() * 13);
-        for (row, recipient) in &batch.recipients {
-            let field = numbers::field(recipient.to);
-            let bucket = numbers::bucket(field, self.buckets);
+        let mut packed = Vec::with_capacity(batch.numbers.len() * 24);
+        let rows = places.iter().flat_map(|place| {
+            let first = u32::from(place.part.number) << 16 | u32::from(place.start);
+            first..first + place.rows as u32
+        });
+        for ((row, field), place) in batch.numbers.iter().zip(rows) {
+            let bucket = numbers::bucket(*field, self.buckets);
             let position = *known.entry(bucket).or_insert_with(|| {
                 all.push(keys.numbers(self.campaign, bucket));
                 (all.len() - 5) as u16
@@ -319,6 +363,10 @@ impl Upload {
             packed.extend(position.to_le_bytes());
             packed.extend(field);
             packed.extend(row.to_le_bytes());
+            // As text: a script would make it of a number at the cost of a tenth of the whole.
+            let place = place.to_string();
+            packed.push(place.len() as u8);
+            packed.extend(place.as_bytes());
         }
         let mut chunks = Vec::with_capacity(places.len() * 8);
         for place in places {

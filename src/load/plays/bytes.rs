@@ -16,11 +16,14 @@ use crate::{
 
 const WARM_UP: u64 = 10_000;
 
-/// Redis frees what was unlinked, and its buffers, after a moment: its memory counts when it has stood still so long.
-const STILL: Duration = Duration::from_millis(500);
+/// Redis frees what was unlinked, and its buffers, after a moment: between two looks at its memory.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What still changes then are the buffers of the worker's own questions.
-const STILL_BYTES: u64 = 64 * 1024;
+/// Looks at most: buffers of the worker's own questions come and go all the time.
+const LOOKS_MAX: usize = 20;
+
+/// Its memory stands still where it differs by no more than this share from the look before.
+const STILL: f64 = 0.005;
 
 /// How long it may take until housekeeping has retired a campaign.
 const RETIRE_WAIT: Duration = Duration::from_secs(30);
@@ -87,17 +90,20 @@ async fn send(
     Ok(())
 }
 
+/// What Redis uses, once that stands still.
 async fn used_memory(store: &Store) -> Result<u64, LoadError> {
-    let mut before = 0;
-    loop {
+    let mut used = u64::MAX;
+    for _ in 0..LOOKS_MAX {
         let info: String = store.query("INFO", cmd("INFO").arg("memory")).await?;
-        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
-        let used = used.ok_or_else(|| LoadError::Failed("Redis does not tell its memory".into()))?;
-        if used.abs_diff(before) < STILL_BYTES {
-            say(&format!("Redis uses {used} bytes"));
-            return Ok(used);
+        let now = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
+        let now = now.ok_or_else(|| LoadError::Failed("Redis does not tell its memory".into()))?;
+        let still = (now.abs_diff(used) as f64) < STILL * now as f64;
+        used = now;
+        if still {
+            break;
         }
-        before = used;
-        tokio::time::sleep(STILL).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
+    say(&format!("Redis uses {used} bytes"));
+    Ok(used)
 }

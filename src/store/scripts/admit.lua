@@ -6,8 +6,8 @@
 --       3 rows taken before · 4 rows taken after · 5 digest after · 6 done: 1 or 0
 --       7 what is said of a duplicate, %d for its row · 8 rejections kept at most · 9 lifetime of the upload's record (ms)
 --       10 chunks, 8 bytes each: u32 part, u16 first row, u16 rows - 1
---       11 numbers in the order of the chunks, 13 bytes each: u16 bucket (position in KEYS after the fourth, from 0), 7 bytes field,
---          u32 row of the upload, rising
+--       11 numbers in the order of the chunks: u16 bucket (position in KEYS after the fourth, from 0), 7 bytes field, u32 row of the
+--          upload, rising, and with its length (u8) before it the place as text: part * 65536 + row in the part
 --       12… rejections found by the caller: row, rising, and JSON of each
 -- Gives {'ok', accepted, rejected in all, numbers in the index, {chunks of which no row was accepted, from 1}};
 --       {'state', state} where the campaign takes no recipients any more; {'moved'} where another connection carries the same upload;
@@ -19,7 +19,9 @@ local at = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers')
 if (redis.call('HGET', upload, 'taken') or '0') ~= ARGV[3] then return { 'moved' } end
 if at[1] ~= 'draft' and at[1] ~= 'scheduled' then return { 'state', at[1] or '' } end
 local buckets, in_index = tonumber(at[2]), tonumber(at[3])
-if at[2] ~= ARGV[1] or in_index + #ARGV[11] / 13 > buckets * ARGV[2] then return { 'grow', buckets, in_index } end
+local coming = 0
+for chunk = 1, #ARGV[10], 8 do coming = coming + struct.unpack('<I2', ARGV[10], chunk + 6) + 1 end
+if at[2] ~= ARGV[1] or in_index + coming > buckets * ARGV[2] then return { 'grow', buckets, in_index } end
 
 local kept, kept_max, rejected, accepted = redis.call('LLEN', rejections), tonumber(ARGV[8]), 0, 0
 local function reject(json)
@@ -30,23 +32,24 @@ local function reject(json)
   rejected = rejected + 1
 end
 -- The caller's rejections and the duplicates, in the order of the rows.
-local told = 12
+local told, told_row = 12, tonumber(ARGV[12]) or math.huge
 local function reject_before(row)
-  while ARGV[told] and tonumber(ARGV[told]) < row do
+  while told_row < row do
     reject(ARGV[told + 1])
     told = told + 2
+    told_row = tonumber(ARGV[told]) or math.huge
   end
 end
 
-local numbers, pos, unused = ARGV[11], 1, {}
+local call, read, keys, numbers, pos, unused = redis.call, struct.unpack, KEYS, ARGV[11], 1, {}
 for chunk = 1, #ARGV[10], 8 do
   local part, start, rows = struct.unpack('<I4I2I2', ARGV[10], chunk)
   local mask, accepted_before = {}, accepted
   for i = 1, rows + 1 do
-    local bucket, field, row, after = struct.unpack('<I2c7I4', numbers, pos)
+    local bucket, field, row, place, after = read('<I2c7I4I1c0', numbers, pos)
     pos = after
-    reject_before(row)
-    if redis.call('HSETNX', KEYS[5 + bucket], field, part * 65536 + start + i - 1) == 1 then
+    if told_row < row then reject_before(row) end
+    if call('HSETNX', keys[5 + bucket], field, place) == 1 then
       mask[i] = '\1'
       accepted = accepted + 1
     else

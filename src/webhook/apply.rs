@@ -1,8 +1,8 @@
 //! Group commit: the facts of many requests in one round trip to Redis, and every request answered when its own are
 //! committed.
 //!
-//! While commits are on their way, what arrives gathers for the next one. So a single request waits for nobody, and under
-//! load a commit is large and cheap; there is no timer.
+//! While a commit is on its way, what arrives gathers for the next one. So a single request waits for nobody, and under
+//! load a commit is large and cheap; there is no timer. Two on their way would be half as large each, and cost Redis more.
 //!
 //! When Redis is away for one commit, all that waits is told so with it: each on its own would only find the same, one
 //! time-out after the other, and Meta gives up on an answer long before the last.
@@ -13,7 +13,6 @@
 use std::{collections::HashMap, iter, slice, sync::Arc, time::Duration};
 
 use ::metrics::Histogram;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
     mpsc::{self, error::TryRecvError},
@@ -36,8 +35,6 @@ use crate::{
 const FACTS_WAITING_MAX: u32 = 32_768;
 /// Facts in one commit at most, unless one request has more: some 10 ms of Redis.
 const FACTS_MAX: usize = 4_096;
-/// Commits on their way at most: while Redis works on one, the next is packed.
-const COMMITS_MAX: usize = 2;
 
 /// A fact, and whom it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,20 +144,11 @@ struct Commits {
 
 impl Commits {
     async fn run(self, mut waiting: mpsc::UnboundedReceiver<Request>) {
-        let mut on_their_way = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                request = waiting.recv(), if on_their_way.len() < COMMITS_MAX => {
-                    let Some(request) = request else { break };
-                    let mut batch = Batch::default();
-                    batch.take(request);
-                    gather(&mut batch, &mut waiting);
-                    on_their_way.push(self.commit(batch));
-                }
-                Some((batch, answer)) = on_their_way.next() => self.answered(batch, answer, &mut waiting),
-            }
-        }
-        while let Some((batch, answer)) = on_their_way.next().await {
+        while let Some(request) = waiting.recv().await {
+            let mut batch = Batch::default();
+            batch.take(request);
+            gather(&mut batch, &mut waiting);
+            let (batch, answer) = self.commit(batch).await;
             self.answered(batch, answer, &mut waiting);
         }
     }

@@ -12,6 +12,7 @@ mod inputs;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    rc::Rc,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -237,6 +238,7 @@ fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop:
         signals: watch::channel(Arc::new(Signals::default())).1,
         stop: stop.clone(),
         status: Arc::new(Mutex::new(LineStatus::default())),
+        busy: Rc::default(),
     })
 }
 

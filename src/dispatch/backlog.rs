@@ -2,7 +2,10 @@
 //!
 //! In memory only; rebuilt from Redis by every refresh. Never calls Redis itself.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 use super::share::Shares;
 use crate::{
@@ -72,6 +75,12 @@ impl Backlog {
     /// One campaign.
     pub fn campaign(&mut self, id: CampaignId) -> Option<&mut CampaignWork> {
         self.campaigns.get_mut(&id)
+    }
+
+    /// The campaigns of which nothing may go now: they do not run, or their template is `held`.
+    pub fn stopped(&self, held: impl Fn(&HoldScope) -> bool) -> HashSet<CampaignId> {
+        let stopped = self.campaigns.iter().filter(|(_, work)| !work.running || held(&work.template));
+        stopped.map(|(id, _)| *id).collect()
     }
 
     /// How the messages of a campaign are built.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Chunks kept for each line.
-const CHUNKS_KEPT: usize = 4;
+const CHUNKS_KEPT: usize = 2;
 
 /// Directories of chunks kept for each line.
 const DIRECTORIES_KEPT: usize = 64;

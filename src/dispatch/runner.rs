@@ -7,7 +7,9 @@
 //! or stops: what it has not sent goes back, what it has sent is settled, and nothing is left in doubt that need not be.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet, VecDeque},
+    pin::pin,
     rc::Rc,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -53,7 +55,7 @@ const CLAIM_WINDOW: Duration = Duration::from_millis(50);
 const CLAIM_ROWS_MAX: usize = 256;
 
 /// Outcomes wait this long for others, unless there are [`CLAIM_ROWS_MAX`] of them.
-const SETTLE_WINDOW: Duration = Duration::from_millis(10);
+const SETTLE_WINDOW: Duration = Duration::from_millis(25);
 
 /// A call of Redis costs much the same for one row as for some: a slow line claims and settles so many together, ...
 const ROWS_TOGETHER: f64 = 4.0;
@@ -75,6 +77,9 @@ const BREAKER: u32 = 20;
 
 /// A line with nothing to do looks again after this time, whatever happens: holds end by the clock.
 const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// All lines are told of a change at once, and read what it is within so long for each line that there is.
+const REFRESH_SPREAD: Duration = Duration::from_millis(1);
 
 /// How often others are told how the line does.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
@@ -101,6 +106,8 @@ pub struct Setup {
     pub stop: CancellationToken,
     /// What others may know of this line.
     pub status: Arc<Mutex<LineStatus>>,
+    /// The thread that it shares with others has hardly a moment without work.
+    pub busy: Rc<Cell<bool>>,
 }
 
 /// What a runner says of its line.
@@ -134,6 +141,7 @@ struct Attempt {
     part: PartId,
     claimed: ClaimedRow,
     number: u8,
+    began: Instant,
     outcome: Outcome,
 }
 
@@ -162,7 +170,8 @@ pub struct Runner {
     claims: u64,
     noted: HashSet<(PartId, u32)>,
     holds: Holds,
-    refresh_wanted: bool,
+    /// When to read the work of the line again.
+    refresh_at: Option<Instant>,
     stopping: bool,
     redis_again_at: Option<Instant>,
     redis_failing: bool,
@@ -171,6 +180,8 @@ pub struct Runner {
     unreachable: u32,
     reachable_at: Option<Instant>,
     send_at: Option<Instant>,
+    /// Where the slots are what it waits for: when to look for more.
+    full_at: Option<Instant>,
     held_since: Option<Instant>,
     publish_at: Instant,
     accepted: u64,
@@ -209,7 +220,7 @@ impl Runner {
             sending: HashSet::new(),
             claims: 0,
             noted: HashSet::new(),
-            refresh_wanted: true,
+            refresh_at: None,
             stopping: false,
             redis_again_at: None,
             redis_failing: false,
@@ -217,6 +228,7 @@ impl Runner {
             unreachable: 0,
             reachable_at: None,
             send_at: None,
+            full_at: None,
             held_since: None,
             publish_at: now,
             accepted: 0,
@@ -231,6 +243,7 @@ impl Runner {
         let mut settling: OptionFuture<LocalBoxFuture<'static, Settlement>> = None.into();
         let mut settling_busy = false;
         let mut chores: FuturesUnordered<LocalBoxFuture<'static, ()>> = FuturesUnordered::new();
+        let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
         let stop = self.setup.stop.clone();
         self.read_signals();
         loop {
@@ -263,7 +276,12 @@ impl Runner {
                 break;
             }
             self.publish(now, attempts.len());
-            let wake_at = self.wake_at(now, attempts.len());
+            // Set again only where it would come too late: that it comes too early costs a round of the loop now and then, and a
+            // timer in each of them more.
+            let wake_at = self.wake_at(now, attempts.len()).into();
+            if alarm.is_elapsed() || wake_at < alarm.deadline() {
+                alarm.as_mut().reset(wake_at);
+            }
             tokio::select! {
                 biased;
                 Some(attempt) = attempts.next() => {
@@ -284,7 +302,7 @@ impl Runner {
                 Some(()) = chores.next() => {}
                 Ok(()) = self.setup.signals.changed() => self.read_signals(),
                 () = stop.cancelled(), if !self.stopping => {}
-                () = tokio::time::sleep_until(wake_at.into()) => {}
+                () = &mut alarm => {}
             }
         }
         *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = LineStatus::default();
@@ -292,16 +310,21 @@ impl Runner {
 
     /// The message that may go now, if any; else remembers when to look again.
     fn next_to_send(&mut self, now: Instant, in_flight: usize) -> Option<Ready> {
-        self.send_at = None;
+        (self.send_at, self.full_at) = (None, None);
         if self.stopping || self.ready.is_empty() || !self.setup.lease.holds(now) {
             return None;
         }
         if in_flight >= self.slots.limit() {
-            self.slots.was_full();
+            self.full_at = Some(self.slots.full(now, self.pacer.rate()));
+        }
+        if in_flight >= self.slots.limit() {
             return None;
         }
         match self.pacer.take(now) {
-            Ok(()) => self.ready.pop_front(),
+            Ok(()) => {
+                self.slots.began(now);
+                self.ready.pop_front()
+            }
             Err(wait) => {
                 self.send_at = Some(now + wait);
                 None
@@ -315,14 +338,17 @@ impl Runner {
             let began = Instant::now();
             let outcome = sender.send(ready.body).await;
             metrics.attempt(&outcome, began.elapsed());
-            Attempt { part: ready.part, claimed: ready.claimed, number: ready.attempt, outcome }
+            Attempt { part: ready.part, claimed: ready.claimed, number: ready.attempt, began, outcome }
         })
     }
 
     fn attempt_ended(&mut self, attempt: Attempt, chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>) {
         let (instant, now) = (Instant::now(), self.setup.clock.now());
-        self.slots.done(instant);
-        let Attempt { part, claimed, number, outcome } = attempt;
+        let Attempt { part, claimed, number, began, outcome } = attempt;
+        if self.slots.ended(began, instant, self.pacer.rate(), self.setup.busy.get()) {
+            // It may have waited for its connection: what follows at once would come to Meta with it.
+            self.pacer.restart(instant);
+        }
         self.sending.remove(&(part, claimed));
         let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
@@ -521,7 +547,7 @@ impl Runner {
             return None;
         }
         // However many wait to be sent: their campaign may have been paused, and then they go back.
-        if std::mem::take(&mut self.refresh_wanted) {
+        if self.refresh_at.take_if(|at| now >= *at).is_some() {
             return Some(self.calls.refresh(self.backlog.campaigns().collect()));
         }
         if self.ready.len() >= self.claim_rows() {
@@ -567,7 +593,7 @@ impl Runner {
         match done {
             Done::Refreshed(Ok(refresh)) => self.refreshed(refresh),
             Done::Refreshed(Err(error)) => {
-                self.refresh_wanted = true;
+                self.refresh_at = Some(Instant::now());
                 self.redis_failed("the work of the line could not be read", &error);
             }
             Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
@@ -709,8 +735,12 @@ impl Runner {
         let signals = self.setup.signals.borrow_and_update().clone();
         let rate = signals.controls.get(&self.setup.line.id).and_then(|control| control.rate);
         let rate = rate.unwrap_or(self.setup.line.messages_per_second);
-        self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom), Instant::now());
-        (self.refresh_wanted, self.idle_until) = (true, None);
+        let now = Instant::now();
+        self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom), now);
+        // A thousand lines that read at once keep Redis and this thread from all else for half a second.
+        let spread = REFRESH_SPREAD.mul_f64(signals.controls.len() as f64 * rand::random::<f64>());
+        self.refresh_at = Some(self.refresh_at.map_or(now + spread, |at| at.min(now + spread)));
+        self.idle_until = None;
         self.give_back_held();
     }
 
@@ -733,16 +763,10 @@ impl Runner {
             return self.give_back(|_| true);
         }
         let holds = self.held_scopes(now);
-        let backlog = &mut self.backlog;
-        let held: HashSet<CampaignId> = self
-            .ready
-            .iter()
-            .map(|ready| ready.part.campaign)
-            .collect::<HashSet<_>>()
-            .into_iter()
-            .filter(|id| backlog.campaign(*id).is_some_and(|work| !work.running || holds.contains(&work.template)))
-            .collect();
-        self.give_back(|ready| held.contains(&ready.part.campaign));
+        let stopped = self.backlog.stopped(|template| holds.contains(template));
+        if !stopped.is_empty() {
+            self.give_back(|ready| stopped.contains(&ready.part.campaign));
+        }
     }
 
     /// Rows in one claim: what the line sends in a window.
@@ -767,6 +791,8 @@ impl Runner {
         if in_flight < self.slots.limit() {
             sooner(self.send_at);
         }
+        sooner(self.full_at);
+        sooner(self.refresh_at.filter(|at| *at > now));
         sooner(self.idle_until.filter(|at| *at > now));
         at
     }

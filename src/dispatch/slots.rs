@@ -1,48 +1,72 @@
 //! How many attempts of a line are in flight at once.
 //!
-//! Enough to keep the line's rate at Meta's present latency, and no more: each one is a connection. More slots are
-//! tried only while every slot is taken and the pace would allow more; they are kept only if they brought throughput,
-//! which they do when answers are slow, and do not when this machine is the limit.
+//! Enough to keep the line's rate at Meta's present latency, and no more: over HTTP/1.1 each one is a connection. The
+//! first message of a line goes alone, for it makes the connection: what would go out behind it would come to Meta with it.
+//! Then, whenever each slot was used once, the latency says how many the rate needs. They are raised in steps, but not while
+//! the thread that sends is busy: more would only wait for it, and many lines that each take more take it from one another.
+//! A step is kept only if answers did not come as much later by it: then Meta is the limit.
+//!
+//! Never: reads a clock. Callers pass `now`, which does not go back.
 
 use std::time::{Duration, Instant};
 
-/// Slots that every line may have.
-const SLOTS_MIN: usize = 16;
+/// Slots that a line may have once its first message was answered.
+const SLOTS_MIN: usize = 4;
 
-/// How long one number of slots is watched.
-const WINDOW: Duration = Duration::from_millis(250);
+/// Slots for each message that is in flight on average when the line keeps its rate: some answers take longer.
+const SPARE: f64 = 2.0;
 
-/// Twice the slots have to bring this much more throughput, unless the pace is the limit then. Slow answers give twice as
-/// much; a busy machine gives nothing, and its noise less than this.
-const GAIN: f64 = 1.5;
+/// And these besides, for a few in flight vary more.
+const SPARE_MIN: usize = 4;
 
-/// After a try that brought nothing, the next one is that many windows later.
-const PATIENCE: u32 = 40;
+/// A step is to so many times the slots.
+const STEP: usize = 4;
 
-/// The number of attempts that may be in flight, and how well it does.
+/// Answers that take so many times as long as the quickest wait here: too many lines send for this machine, and each of them
+/// alone would see no difference by more slots.
+const WAITED_FOR_US: u32 = 4;
+
+/// But not answers that take this long: then it is Meta who takes her time.
+const NOT_FOR_US: Duration = Duration::from_millis(50);
+
+/// After a step that brought nothing, the next one is that much later.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where no answer comes for so long, the next step does not wait for one: no machine of ours is that slow.
+const SILENCE: Duration = Duration::from_millis(250);
+
+/// The number of attempts that may be in flight.
 pub struct Slots {
     limit: usize,
     limit_max: usize,
-    window_began: Instant,
-    done: u32,
-    full: bool,
-    /// Throughput before the last raise, and the limit to return to.
-    before: Option<(f64, usize)>,
-    patience: u32,
+    /// Attempts that began earlier tell of another limit.
+    since: Instant,
+    answers: u32,
+    took: Duration,
+    /// Limit and latency before the last step, until it is judged.
+    before: Option<(usize, Duration)>,
+    patience_ends: Instant,
+    /// An attempt has ended.
+    heard: bool,
+    quickest: Duration,
+    /// When the first attempt began after the last that ended.
+    silent_since: Option<Instant>,
 }
 
 impl Slots {
     /// At most `limit_max`, at least one.
     pub fn new(limit_max: usize, now: Instant) -> Self {
-        let limit_max = limit_max.max(1);
         Self {
-            limit: SLOTS_MIN.min(limit_max),
-            limit_max,
-            window_began: now,
-            done: 0,
-            full: false,
+            limit: 1,
+            limit_max: limit_max.max(1),
+            since: now,
+            answers: 0,
+            took: Duration::ZERO,
             before: None,
-            patience: 0,
+            patience_ends: now,
+            heard: false,
+            quickest: Duration::MAX,
+            silent_since: None,
         }
     }
 
@@ -51,93 +75,160 @@ impl Slots {
         self.limit
     }
 
-    /// A message could have gone but for the limit.
-    pub fn was_full(&mut self) {
-        self.full = true;
+    /// An attempt begins.
+    pub fn began(&mut self, now: Instant) {
+        self.silent_since.get_or_insert(now);
     }
 
-    /// An attempt ended.
-    pub fn done(&mut self, now: Instant) {
-        self.done += 1;
-        let window = now.duration_since(self.window_began);
-        if window < WINDOW {
-            return;
+    /// An attempt that began at `began` has ended; the line may send `rate` messages a second, and its thread is `busy` or
+    /// has time. Gives whether the attempt was the first, and alone.
+    pub fn ended(&mut self, began: Instant, now: Instant, rate: f64, busy: bool) -> bool {
+        self.silent_since = None;
+        self.quickest = self.quickest.min(now - began);
+        if !std::mem::replace(&mut self.heard, true) {
+            let alone = self.limit == 1;
+            self.set(self.limit.max(SLOTS_MIN), now);
+            return alone;
         }
-        let throughput = f64::from(self.done) / window.as_secs_f64();
-        let full = self.full;
-        (self.window_began, self.done, self.full) = (now, 0, false);
-        if let Some((before, limit)) = self.before.take()
-            && full
-            && throughput < before * GAIN
+        if began >= self.since {
+            self.answers += 1;
+            self.took += now - began;
+            if self.answers as usize >= self.limit {
+                self.judge(self.took / self.answers, now, rate, busy);
+            }
+        }
+        false
+    }
+
+    /// A message could go but for the limit. Gives when to ask again if it is still so.
+    pub fn full(&mut self, now: Instant, rate: f64) -> Instant {
+        let silent = self.silent_since.map_or(Duration::ZERO, |since| now - since);
+        if silent >= SILENCE && now >= self.since + SILENCE {
+            self.before = None;
+            self.set(self.limit.max(needed(rate, silent).min(self.limit.saturating_mul(STEP))), now);
+        }
+        now + SILENCE
+    }
+
+    /// Every slot was used, and answers take `latency`.
+    fn judge(&mut self, latency: Duration, now: Instant, rate: f64, busy: bool) {
+        let needed = needed(rate, latency);
+        if let Some((limit, earlier)) = self.before.take()
+            && self.limit < needed
         {
-            self.limit = limit;
-            self.patience = PATIENCE;
-            return;
+            let slots = self.limit as f64 / limit as f64;
+            let throughput = slots * earlier.as_secs_f64() / latency.as_secs_f64();
+            if throughput < slots.sqrt() {
+                self.patience_ends = now + PATIENCE;
+                return self.set(limit, now);
+            }
         }
-        self.patience = self.patience.saturating_sub(1);
-        if full && self.patience == 0 && self.limit < self.limit_max {
-            self.before = Some((throughput, self.limit));
-            self.limit = (self.limit * 2).min(self.limit_max);
+        (self.answers, self.took) = (0, Duration::ZERO);
+        let busy = busy || (latency > self.quickest * WAITED_FOR_US && latency < NOT_FOR_US);
+        if self.limit < needed && now >= self.patience_ends && !busy {
+            self.before = Some((self.limit, latency));
+            self.set(needed.min(self.limit.saturating_mul(STEP)), now);
         }
     }
+
+    fn set(&mut self, limit: usize, now: Instant) {
+        self.limit = limit.min(self.limit_max);
+        (self.since, self.answers, self.took) = (now, 0, Duration::ZERO);
+    }
+}
+
+/// Slots for `rate` messages a second that are answered after `latency`.
+fn needed(rate: f64, latency: Duration) -> usize {
+    (rate * latency.as_secs_f64() * SPARE) as usize + SPARE_MIN
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{cmp::Reverse, collections::BinaryHeap};
+
     use super::*;
 
-    /// Runs a server that answers `capacity(slots)` a second, and gives the slots after a while.
-    fn settle(windows: u32, capacity: impl Fn(usize) -> f64) -> usize {
-        let mut now = Instant::now();
-        let mut slots = Slots::new(1_024, now);
-        for _ in 0..windows {
-            let n = (capacity(slots.limit()) * WINDOW.as_secs_f64()) as u32;
-            slots.was_full();
-            for i in 1..=n {
-                slots.done(now + WINDOW * i / n);
+    /// Sends as fast as slots and `rate` allow for `seconds`; `latency` says when an attempt is answered that is one of
+    /// `n` in flight. Gives the slots in the end, and messages in the last second.
+    fn play(seconds: f64, rate: f64, busy: bool, latency: impl Fn(usize) -> f64) -> (usize, usize) {
+        let start = Instant::now();
+        let mut slots = Slots::new(1_000, start);
+        let mut open: BinaryHeap<(Reverse<Instant>, Instant)> = BinaryHeap::new();
+        let (mut at, mut next, mut last) = (start, start, 0);
+        let end = start + Duration::from_secs_f64(seconds);
+        while at < end {
+            while open.peek().is_some_and(|(Reverse(ends), _)| *ends <= at) {
+                let (Reverse(ends), began) = open.pop().expect("one");
+                slots.ended(began, ends, rate, busy);
             }
-            now += WINDOW;
-        }
-        slots.limit()
-    }
-
-    #[test]
-    fn slow_answers_get_more_slots() {
-        assert_eq!(settle(40, |slots| slots as f64 / 0.5), 1_024);
-    }
-
-    #[test]
-    fn a_busy_machine_does_not() {
-        assert_eq!(settle(39, |_| 20_000.0), SLOTS_MIN);
-    }
-
-    #[test]
-    fn slots_that_let_the_pace_be_the_limit_stay() {
-        let mut now = Instant::now();
-        let mut slots = Slots::new(1_024, now);
-        // 16 slots of 100 ms give 160 a second where 200 are allowed.
-        for _ in 0..40 {
-            let (capacity, paced) = (slots.limit() as f64 / 0.1, 200.0);
-            let n = (capacity.min(paced) * WINDOW.as_secs_f64()) as u32;
-            if capacity < paced {
-                slots.was_full();
+            if at >= next {
+                if open.len() < slots.limit() {
+                    let ends = at + Duration::from_secs_f64(latency(open.len() + 1));
+                    open.push((Reverse(ends), at));
+                    slots.began(at);
+                    next = at + Duration::from_secs_f64(1.0 / rate);
+                    last += usize::from(end - at <= Duration::from_secs(1));
+                } else {
+                    slots.full(at, rate);
+                }
             }
-            for i in 1..=n {
-                slots.done(now + WINDOW * i / n);
-            }
-            now += WINDOW;
+            at += Duration::from_micros(100);
         }
-        assert_eq!(slots.limit(), 2 * SLOTS_MIN);
+        (slots.limit(), last)
     }
 
     #[test]
-    fn slots_stay_as_they_are_while_the_pace_is_the_limit() {
-        let mut now = Instant::now();
-        let mut slots = Slots::new(1_024, now);
-        for _ in 0..1_000 {
-            now += Duration::from_millis(12);
-            slots.done(now);
+    fn a_line_gets_to_its_rate_however_slow_the_answers_are() {
+        for (rate, latency) in [(20.0, 0.2), (80.0, 1.0), (80.0, 5.0), (1_000.0, 0.05), (1_000.0, 0.2), (1_000.0, 0.6)]
+        {
+            let (slots, last) = play(3.0 + 3.0 * latency, rate, false, |_| latency);
+            assert!(last as f64 >= 0.97 * rate, "{last} of {rate} at {latency} s, with {slots} slots");
         }
+    }
+
+    #[test]
+    fn where_meta_is_the_limit_more_slots_are_given_up_again() {
+        // What is in flight is served one after the other.
+        let (slots, _) = play(2.0, 1_000_000.0, false, |open| open as f64 * 0.0005);
+        assert_eq!(slots, SLOTS_MIN);
+    }
+
+    #[test]
+    fn where_the_thread_is_busy_no_more_are_tried() {
+        // Other lines share it: each alone would see no difference.
+        assert_eq!(play(2.0, 1_000_000.0, true, |_| 0.005).0, SLOTS_MIN);
+    }
+
+    #[test]
+    fn where_too_many_lines_send_for_this_machine_no_more_are_tried() {
+        let quick = std::cell::Cell::new(true);
+        let answers = |_| if quick.replace(false) { 0.004 } else { 0.02 };
+        assert_eq!(play(2.0, 1_000_000.0, false, answers).0, SLOTS_MIN);
+    }
+
+    #[test]
+    fn quick_answers_need_few() {
+        assert!(play(5.0, 1_000.0, false, |_| 0.001).0 <= SLOTS_MIN + 2);
+    }
+
+    #[test]
+    fn the_first_message_goes_alone() {
+        let now = Instant::now();
+        let mut slots = Slots::new(1_000, now);
+        assert_eq!(slots.limit(), 1);
+        assert!(slots.ended(now, now + Duration::from_secs(1), 80.0, false), "it was the first");
+        assert!(!slots.ended(now, now + Duration::from_secs(1), 80.0, false));
         assert_eq!(slots.limit(), SLOTS_MIN);
+    }
+
+    #[test]
+    fn there_are_never_more_than_allowed() {
+        let now = Instant::now();
+        let mut slots = Slots::new(6, now);
+        slots.ended(now, now, 80.0, false);
+        assert_eq!(slots.limit(), SLOTS_MIN);
+        slots.began(now);
+        slots.full(now + Duration::from_secs(30), 80.0);
+        assert_eq!(slots.limit(), 6);
     }
 }

@@ -13,6 +13,7 @@ use plotters::{
 use serde::{Deserialize, Serialize};
 
 use super::{arrivals::Seen, error::LoadError};
+use crate::cli::words;
 
 const SIZE: (u32, u32) = (960, 420);
 
@@ -102,6 +103,7 @@ impl Plot {
             .y_label_area_size(72)
             .build_cartesian_2d(0.0..x_max, y_min..y_max)?;
         let label = |x: &f64| self.x.label(*x);
+        let size = |y: &f64| if *y < 10.0 { format!("{y:.1}") } else { words::count(y.round() as u64) };
         let steps = match self.x {
             Axis::Nines => (x_max.floor() as usize + 1).max(2),
             Axis::Seconds | Axis::Lines => 10,
@@ -112,6 +114,7 @@ impl Plot {
             .y_desc(&self.y)
             .x_labels(steps)
             .x_label_formatter(&label)
+            .y_label_formatter(&size)
             .label_style(("sans-serif", 13))
             .light_line_style(WHITE)
             .draw()?;

@@ -14,7 +14,7 @@ use std::{
 use apalis::prelude::*;
 use apalis_redis::{Client, Config, RedisStorage};
 use pregon_peers::{Recipient, Sender, Stopwatch, batches};
-use redis::aio::ConnectionManagerConfig;
+use redis::{Script, aio::ConnectionManagerConfig};
 use tokio::{sync::watch, task::JoinSet};
 
 #[tokio::main]
@@ -37,9 +37,18 @@ async fn storage(socket: &str, config: Config) -> RedisStorage<Recipient> {
 }
 
 async fn enqueue(socket: &str) {
-    let mut storage = storage(socket, Config::default()).await;
+    let config = Config::default();
+    let mut storage = storage(socket, config.clone()).await;
+    // Jobs without a time are put among those that wait for theirs. A worker takes all that are due from there in one call
+    // of Lua, which fails where these are some 8,000 (version 1.0.0): so here that step is done batch by batch, ahead of it.
+    let due = Script::new(
+        "redis.call('rpush', KEYS[2], unpack(redis.call('zrange', KEYS[1], 0, -1))) redis.call('del', KEYS[1])",
+    );
     for batch in batches() {
         storage.push_bulk(batch).await.expect("jobs on the queue");
+        let mut due = due.key(config.scheduled_jobs_set());
+        let due = due.key(config.active_jobs_list());
+        due.invoke_async::<()>(storage.get_connection()).await.expect("jobs that are due");
     }
 }
 

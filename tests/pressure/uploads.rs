@@ -39,7 +39,7 @@ const ENDLESS: u64 = 1 << 30;
 /// Rows that a client hands over at once.
 const PIECE_ROWS: u64 = 32;
 /// What one upload may add to the worker's memory: two batches, the buffers of a connection, and what an allocator keeps.
-const GROWTH_MAX: u64 = 32 << 20;
+const GROWTH_MAX: u64 = 24 << 20;
 /// What each of many may add.
 const UPLOAD_BYTES_MAX: u64 = 4 << 20;
 /// What a client may get rid of while nothing is taken: it lies in the buffers of the system.

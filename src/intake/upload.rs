@@ -143,8 +143,8 @@ impl Intake {
                 }
             }
             Ok::<_, IntakeError>(())
-        };
-        let read = read.await;
+        }
+        .await;
         drop(ready);
         let committed = committing.await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

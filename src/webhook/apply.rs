@@ -148,23 +148,22 @@ impl Commits {
             let mut batch = Batch::default();
             batch.take(request);
             gather(&mut batch, &mut waiting);
-            let (batch, answer) = self.commit(batch).await;
+            let answer = self.commit(&batch.parts).await;
             self.answered(batch, answer, &mut waiting);
         }
     }
 
-    async fn commit(&self, batch: Batch) -> (Batch, Answer) {
-        let mut committed = self.store.apply(&batch.parts, self.ids_kept).await;
+    async fn commit(&self, parts: &[(PartId, Vec<Fact>)]) -> Answer {
+        let mut committed = self.store.apply(parts, self.ids_kept).await;
         if matches!(committed, Err(StoreError::Unavailable(_))) {
             // Once more: the connection that is kept may have ended unnoticed, and a fact applied twice changes nothing.
-            committed = self.store.apply(&batch.parts, self.ids_kept).await;
+            committed = self.store.apply(parts, self.ids_kept).await;
         }
-        let answer = match committed {
+        match committed {
             Ok(committed) => Ok(committed.into_iter().map(Ok).collect()),
             Err(cause @ StoreError::Unavailable(_)) => Err(Unavailable::because(&cause)),
-            Err(_) => self.commit_one_by_one(&batch.parts).await,
-        };
-        (batch, answer)
+            Err(_) => self.commit_one_by_one(parts).await,
+        }
     }
 
     /// Something in Redis is not as it should be: then only those wait who need just that.

@@ -1,7 +1,7 @@
 //! What the peers in Rust share: the recipients, the message to each, the client that sends it, and the stopwatch.
 
 use std::{
-    fs, io, iter,
+    env, fs, io, iter,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,30 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How many jobs go onto the queue in one call.
 const BATCH: usize = 1_000;
+
+/// What a peer is called for.
+pub enum Call {
+    /// Put a job for each recipient on the queue.
+    Enqueue { socket: String },
+    /// Work until `n` jobs are done.
+    Work { socket: String, n: u64, url: String, settings: String },
+}
+
+impl Call {
+    /// From the arguments of the program named `peer`.
+    pub fn read(peer: &str) -> Self {
+        let args: Vec<String> = env::args().skip(1).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        match args[..] {
+            ["enqueue", socket] => Self::Enqueue { socket: socket.into() },
+            ["work", socket, n, url, settings] => {
+                let n = n.parse().expect("a number");
+                Self::Work { socket: socket.into(), n, url: url.into(), settings: settings.into() }
+            }
+            _ => panic!("usage: {peer} enqueue SOCKET | work SOCKET N URL SETTINGS"),
+        }
+    }
+}
 
 /// What a job carries: all that differs from one message to the next.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -13,18 +13,15 @@ use std::{
 
 use apalis::prelude::*;
 use apalis_redis::{Client, Config, RedisStorage};
-use pregon_peers::{Recipient, Sender, Stopwatch, batches};
+use pregon_peers::{Call, Recipient, Sender, Stopwatch, batches};
 use redis::{Script, aio::ConnectionManagerConfig};
 use tokio::{sync::watch, task::JoinSet};
 
 #[tokio::main]
 async fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args[..] {
-        ["enqueue", socket] => enqueue(socket).await,
-        ["work", socket, n, url, settings] => work(socket, n.parse().expect("a number"), url, settings).await,
-        _ => panic!("usage: apalis enqueue SOCKET | work SOCKET N URL SETTINGS"),
+    match Call::read("apalis") {
+        Call::Enqueue { socket } => enqueue(&socket).await,
+        Call::Work { socket, n, url, settings } => work(&socket, n, &url, &settings).await,
     }
 }
 

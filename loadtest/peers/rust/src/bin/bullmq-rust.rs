@@ -10,19 +10,16 @@ use bullmq::{
     types::RemoveOnFinish,
     worker::{CancellationToken, WorkerEvent},
 };
-use pregon_peers::{Recipient, Sender, Stopwatch, batches};
+use pregon_peers::{Call, Recipient, Sender, Stopwatch, batches};
 use tokio::sync::mpsc;
 
 const QUEUE: &str = "messages";
 
 #[tokio::main]
 async fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args[..] {
-        ["enqueue", socket] => enqueue(socket).await,
-        ["work", socket, n, url, settings] => work(socket, n.parse().expect("a number"), url, settings).await,
-        _ => panic!("usage: bullmq-rust enqueue SOCKET | work SOCKET N URL SETTINGS"),
+    match Call::read("bullmq-rust") {
+        Call::Enqueue { socket } => enqueue(&socket).await,
+        Call::Work { socket, n, url, settings } => work(&socket, n, &url, &settings).await,
     }
 }
 

@@ -345,7 +345,7 @@ impl Runner {
     fn attempt_ended(&mut self, attempt: Attempt, chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>) {
         let (instant, now) = (Instant::now(), self.setup.clock.now());
         let Attempt { part, claimed, number, began, outcome } = attempt;
-        if self.slots.ended(began, instant, self.pacer.rate(), self.setup.busy.get()) {
+        if self.slots.ended(instant) {
             // It may have waited for its connection: what follows at once would come to Meta with it.
             self.pacer.restart(instant);
         }
@@ -376,6 +376,7 @@ impl Runner {
         }
         if matches!(settled, Settled::Accepted(_)) {
             self.accepted += 1;
+            self.slots.accepted(began, instant, self.pacer.rate(), self.setup.busy.get());
             if let Some(work) = self.backlog.campaign(part.campaign) {
                 work.failing = (0, 0);
             }

@@ -80,16 +80,21 @@ impl Slots {
         self.silent_since.get_or_insert(now);
     }
 
-    /// An attempt that began at `began` has ended; the line may send `rate` messages a second, and its thread is `busy` or
-    /// has time. Gives whether the attempt was the first, and alone.
-    pub fn ended(&mut self, began: Instant, now: Instant, rate: f64, busy: bool) -> bool {
+    /// An attempt has ended. Gives whether it was the first, and alone.
+    pub fn ended(&mut self, now: Instant) -> bool {
         self.silent_since = None;
-        self.quickest = self.quickest.min(now - began);
-        if !std::mem::replace(&mut self.heard, true) {
-            let alone = self.limit == 1;
-            self.set(self.limit.max(SLOTS_MIN), now);
-            return alone;
+        if std::mem::replace(&mut self.heard, true) {
+            return false;
         }
+        let alone = self.limit == 1;
+        self.set(self.limit.max(SLOTS_MIN), now);
+        alone
+    }
+
+    /// Meta accepted the message of an attempt that began at `began`; the line may send `rate` messages a second, and its
+    /// thread is `busy` or has time. What failed tells nothing here: a refused connection is quicker than any answer.
+    pub fn accepted(&mut self, began: Instant, now: Instant, rate: f64, busy: bool) {
+        self.quickest = self.quickest.min(now - began);
         if began >= self.since {
             self.answers += 1;
             self.took += now - began;
@@ -97,7 +102,6 @@ impl Slots {
                 self.judge(self.took / self.answers, now, rate, busy);
             }
         }
-        false
     }
 
     /// A message could go but for the limit. Gives when to ask again if it is still so.
@@ -159,7 +163,8 @@ mod tests {
         while at < end {
             while open.peek().is_some_and(|(Reverse(ends), _)| *ends <= at) {
                 let (Reverse(ends), began) = open.pop().expect("one");
-                slots.ended(began, ends, rate, busy);
+                slots.ended(ends);
+                slots.accepted(began, ends, rate, busy);
             }
             if at >= next {
                 if open.len() < slots.limit() {
@@ -207,6 +212,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_connection_is_not_taken_for_a_quick_answer() {
+        let (mut now, answer) = (Instant::now(), Duration::from_millis(30));
+        let mut slots = Slots::new(1_000, now);
+        slots.ended(now);
+        slots.ended(now + Duration::from_micros(100));
+        for _ in 0..100 {
+            slots.ended(now + answer);
+            slots.accepted(now, now + answer, 1_000.0, false);
+            now += answer;
+        }
+        assert!(slots.limit() >= 30, "1,000 a second after 30 ms are thirty at once, and not {}", slots.limit());
+    }
+
+    #[test]
     fn quick_answers_need_few() {
         assert!(play(5.0, 1_000.0, false, |_| 0.001).0 <= SLOTS_MIN + 2);
     }
@@ -216,8 +235,8 @@ mod tests {
         let now = Instant::now();
         let mut slots = Slots::new(1_000, now);
         assert_eq!(slots.limit(), 1);
-        assert!(slots.ended(now, now + Duration::from_secs(1), 80.0, false), "it was the first");
-        assert!(!slots.ended(now, now + Duration::from_secs(1), 80.0, false));
+        assert!(slots.ended(now + Duration::from_secs(1)), "it was the first");
+        assert!(!slots.ended(now + Duration::from_secs(1)));
         assert_eq!(slots.limit(), SLOTS_MIN);
     }
 
@@ -225,7 +244,7 @@ mod tests {
     fn there_are_never_more_than_allowed() {
         let now = Instant::now();
         let mut slots = Slots::new(6, now);
-        slots.ended(now, now, 80.0, false);
+        slots.ended(now);
         assert_eq!(slots.limit(), SLOTS_MIN);
         slots.began(now);
         slots.full(now + Duration::from_secs(30), 80.0);

@@ -48,7 +48,7 @@ async fn main() {
         "{:<24} {:>6} {:>11} {:>9} {:>9} {:>8} {:>9}",
         "step", "batch", "round trip", "script", "redis", "for one", "a second"
     );
-    for (rows, statuses) in [(64, 50), (256, 256)] {
+    for (rows, statuses) in [(4, 8), (64, 50), (256, 256)] {
         let dir = tempfile::tempdir().expect("a directory");
         let redis = PrivateRedis::start(dir.path()).await.expect("a redis-server");
         Bench::start(redis.url()).await.steps(rows, statuses).await;

@@ -59,19 +59,26 @@ pub fn counter(state: State) -> &'static str {
 }
 
 /// Puts the states, their ranks and the shared prelude before a script, so that Lua and Rust can not differ.
+///
+/// All of it runs with each call: a table that is written whole costs a fraction of one that grows.
 fn with_states(script: &str) -> String {
-    let mut head = String::from("local STATE, NAME, RANK, OPEN = {}, {}, { [0] = 0 }, {}\n");
-    let mut in_flight = String::new();
-    for state in State::ALL {
-        let (name, code) = (counter(state), state.code());
-        let _ = writeln!(head, "STATE.{name}, NAME[{code}], RANK[{code}] = {code}, '{name}', {}", state.rank());
-        if state.is_open() {
-            let _ = writeln!(head, "OPEN[#OPEN + 1] = '{name}'");
+    let [mut state, mut name, mut rank, mut open, mut is_open, mut in_flight] = [const { String::new() }; 6];
+    for each in State::ALL {
+        let (counter, code) = (counter(each), each.code());
+        let _ = write!(state, "{counter} = {code}, ");
+        let _ = write!(name, "[{code}] = '{counter}', ");
+        let _ = write!(rank, "[{code}] = {}, ", each.rank());
+        if each.is_open() {
+            let _ = write!(open, "'{counter}', ");
+            let _ = write!(is_open, "{counter} = true, ");
         }
     }
     for send in 0..16u8 {
         let _ = write!(in_flight, "\\{:03}", send * 16 + State::InFlight.code());
     }
-    let _ = writeln!(head, "local IN_FLIGHT = '[{in_flight}]'");
+    let head = format!(
+        "local STATE, NAME = {{ {state} }}, {{ {name} }}\nlocal RANK = {{ [0] = 0, {rank} }}\n\
+         local OPEN, IS_OPEN = {{ {open} }}, {{ {is_open} }}\nlocal IN_FLIGHT = '[{in_flight}]'\n"
+    );
     head + include_str!("scripts/prelude.lua") + script
 }

@@ -19,7 +19,6 @@ local owner, number = tonumber(at[1]) or 0, tonumber(ARGV[5])
 if epoch < owner then return { 'fenced', owner } end
 if epoch == owner and number <= (tonumber(at[7]) or 0) then return { 'late' } end
 if epoch > owner and ARGV[7] == '1' then return { 'young' } end
-redis.call('HSET', meta, 'epoch', epoch, 'claim', number)
 
 -- The rows in flight, as {row, byte}.
 local function in_flight()
@@ -33,6 +32,8 @@ local function in_flight()
 end
 
 local m = moves(meta, state, history)
+m.set('epoch', epoch)
+m.set('claim', number)
 if epoch > owner and (tonumber(at[6]) or 0) > 0 then
   for _, left in ipairs(in_flight()) do
     local row, byte = left[1], left[2]
@@ -50,7 +51,10 @@ if ARGV[6] == '1' then
 end
 local doubtful = tonumber(redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')[2]) or -1
 if at[2] ~= 'open' then return { 'held', doubtful, m.commit(), listed } end
-if at[3] and now >= tonumber(at[3]) then return { 'expired', listed } end
+if at[3] and now >= tonumber(at[3]) then
+  m.commit()
+  return { 'expired', listed }
+end
 
 local packed, claimed = {}, 0
 for _, row in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit)) do
@@ -89,7 +93,7 @@ if count > 0 then
       next = next + 1
     end
   end
-  redis.call('HSET', meta, 'next', next)
+  m.set('next', next)
 else
   count = 0
 end

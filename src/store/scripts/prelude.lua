@@ -1,4 +1,4 @@
--- Shared by the scripts of a part. STATE, NAME, RANK and OPEN are written before this text from `domain::State`.
+-- Shared by the scripts of a part. STATE, NAME, RANK, OPEN and IS_OPEN are written before this text from `domain::State`.
 --
 -- Claims of a row are numbered 1 to 15 and from 2 again: 0 is before the first, and 1 is the first and no other.
 local function following(send) return send == 15 and 2 or send + 1 end
@@ -16,14 +16,14 @@ local function claimable(state) return state == STATE.pending or state == STATE.
 -- Of a row in such a state it is not known what became of its last claim.
 local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
 
--- Moves collects the changes of one script call and writes them at its end: the state bytes page by page, each
--- counter once, one entry of history. Every change of a state byte goes through `put`, so that counters and bytes
+-- Moves collects the changes of one script call and writes them at its end: the state bytes page by page, the fields
+-- of the part's hash together, one entry of history. Every change of a state byte goes through `put`, so that counters and bytes
 -- can not part.
 local PAGE = 256
 
 local function moves(meta, state, history)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
-  local moved, delta, log = {}, {}, {}
+  local moved, delta, fields, log = {}, {}, {}, {}
 
   -- The page at `start`, as it was before this call.
   local function page(start)
@@ -42,6 +42,12 @@ local function moves(meta, state, history)
 
   function self.count(field, n)
     delta[field] = (delta[field] or 0) + n
+  end
+
+  -- Sets a field that is no counter.
+  function self.set(field, value)
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
   end
 
   -- Puts `row`, whose byte is `from`, to byte `to`.
@@ -85,12 +91,19 @@ local function moves(meta, state, history)
     local i = 1
     while rows[i] do i = write_page(i) end
     for code, n in pairs(moved) do self.count(NAME[code], n) end
-    for field, n in pairs(delta) do
-      if n ~= 0 then redis.call('HINCRBY', meta, field, n) end
-    end
     if #log > 0 then redis.call('RPUSH', history, table.concat(log)) end
-    local open = 0
-    for _, n in ipairs(redis.call('HMGET', meta, unpack(OPEN))) do open = open + (tonumber(n) or 0) end
+    local names, open = {}, 0
+    for i, field in ipairs(OPEN) do names[i], delta[field] = field, delta[field] or 0 end
+    for field, n in pairs(delta) do
+      if n ~= 0 and not IS_OPEN[field] then names[#names + 1] = field end
+    end
+    for i, value in ipairs(redis.call('HMGET', meta, unpack(names))) do
+      local field = names[i]
+      local n = (tonumber(value) or 0) + delta[field]
+      if IS_OPEN[field] then open = open + n end
+      if delta[field] ~= 0 then self.set(field, n) end
+    end
+    if #fields > 0 then redis.call('HSET', meta, unpack(fields)) end
     return open
   end
 

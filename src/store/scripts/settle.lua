@@ -17,7 +17,9 @@ local now, kept, entries, others = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6]
 local second = math.floor(now / 1000)
 local m, accepted = moves(meta, state, history), 0
 
-local at = redis.call('HMGET', meta, 'gate', 'epoch')
+-- Ten slots of one second each: the rate of the campaign over the last seconds.
+local slot = 'r' .. (second % 10)
+local at = redis.call('HMGET', meta, 'gate', 'epoch', slot)
 local cancelled, completed = at[1] == 'cancelled', at[1] == 'completed'
 local taken_over = tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 
@@ -100,10 +102,8 @@ end
 
 if #kept > 0 and redis.call('RPUSH', ids, kept) == 1 then redis.call('PEXPIRE', ids, ARGV[2]) end
 if accepted > 0 then
-  -- Ten slots of one second each: the rate of the campaign over the last seconds.
-  local slot = 'r' .. (second % 10)
-  local stamp, n = string.match(redis.call('HGET', meta, slot) or '', '^(%d+):(%d+)$')
+  local stamp, n = string.match(at[3] or '', '^(%d+):(%d+)$')
   if tonumber(stamp) ~= second then n = 0 end
-  redis.call('HSET', meta, slot, second .. ':' .. (tonumber(n) + accepted))
+  m.set(slot, second .. ':' .. (tonumber(n) + accepted))
 end
 return m.commit()

@@ -31,6 +31,6 @@ while next < rows and ended < limit do
   finish(next)
   next = next + 1
 end
-redis.call('HSET', meta, 'next', next)
+m.set('next', next)
 local open = m.commit()
 return { (next < rows or redis.call('EXISTS', retry) == 1) and 1 or 0, open }

@@ -29,6 +29,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -76,18 +77,19 @@ pub async fn serve(
         .max_buf_size(BUFFER_BYTES_MAX);
     let server = Arc::new(Server { http, router: TowerToHyperService::new(router), limits, tls });
     let (places, graceful) = (Arc::new(Semaphore::new(limits.connections_max)), GracefulShutdown::new());
-    let cut = CancellationToken::new();
-    let _cut_at_the_end = cut.clone().drop_guard();
+    // Those that are left are cut when it is dropped.
+    let mut connections = JoinSet::new();
     let accepting = async {
         while let Ok(place) = places.clone().acquire_owned().await {
             let (stream, client) = accept(&listener).await;
-            let (server, watcher, open, cut) = (server.clone(), graceful.watcher(), open.clone(), cut.clone());
-            tokio::spawn(async move {
+            let (server, watcher, open) = (server.clone(), graceful.watcher(), open.clone());
+            connections.spawn(async move {
                 open.increment(1.0);
-                cut.run_until_cancelled(server.connection(stream, client, watcher)).await;
+                server.connection(stream, client, watcher).await;
                 open.decrement(1.0);
                 drop(place);
             });
+            while connections.try_join_next().is_some() {}
         }
     };
     stop.run_until_cancelled(accepting).await;

@@ -13,11 +13,7 @@
 use std::{collections::HashMap, iter, slice, sync::Arc, time::Duration};
 
 use ::metrics::Histogram;
-use tokio::sync::{
-    OwnedSemaphorePermit, Semaphore,
-    mpsc::{self, error::TryRecvError},
-    oneshot,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Unavailable, aftercare::Aftercare, tally::Tally};
 use crate::{
@@ -147,7 +143,7 @@ impl Commits {
         while let Some(request) = waiting.recv().await {
             let mut batch = Batch::default();
             batch.take(request);
-            gather(&mut batch, &mut waiting);
+            gather(&mut batch, &mut waiting).await;
             let answer = self.commit(&batch.parts).await;
             self.answered(batch, answer, &mut waiting);
         }
@@ -231,11 +227,17 @@ impl Commits {
     }
 }
 
-fn gather(batch: &mut Batch, waiting: &mut mpsc::UnboundedReceiver<Request>) {
-    while batch.n_facts < FACTS_MAX {
-        match waiting.try_recv() {
-            Ok(request) => batch.take(request),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+/// Takes what waits, and what comes while others have their turn: who was answered just now is about to ask again, and the
+/// first of them would be committed alone while the others wait for it.
+async fn gather(batch: &mut Batch, waiting: &mut mpsc::UnboundedReceiver<Request>) {
+    let mut had = 0;
+    while had < batch.requests.len() && batch.n_facts < FACTS_MAX {
+        had = batch.requests.len();
+        tokio::task::yield_now().await;
+        while batch.n_facts < FACTS_MAX
+            && let Ok(request) = waiting.try_recv()
+        {
+            batch.take(request);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
@@ -51,7 +51,7 @@ impl World {
 
     async fn settle(&self, epoch: u64, outcomes: Vec<(ClaimedRow, Settled)>) {
         let now = self.store.time().await.expect("the time");
-        self.store.settle(&HashMap::from([(self.part, outcomes)]), epoch, now, KEPT).await.expect("settled");
+        self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, KEPT).await.expect("settled");
     }
 
     /// How much Redis has written to its file: all that it was told. While the disk is busy it writes after it has answered.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
@@ -49,7 +49,7 @@ impl World {
 
     /// Settles, and gives how many recipients are open.
     async fn settle(&self, claimed: ClaimedRow, settled: Settled) -> u64 {
-        let outcomes = HashMap::from([(self.part, vec![(claimed, settled)])]);
+        let outcomes = BTreeMap::from([(self.part, vec![(claimed, settled)])]);
         self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].1
     }
 
@@ -92,7 +92,7 @@ async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_sett
     let nobody = ClaimedRow { row: 7, send: 1 };
     let accepted = |wamid: &str| Settled::Accepted(Wamid::from(wamid));
     let outcomes = vec![(nobody, accepted("wamid.7")), (claimed, accepted("wamid.0"))];
-    let settled = world.store.settle(&HashMap::from([(world.part, outcomes)]), 1, world.now().await, KEPT).await;
+    let settled = world.store.settle(&BTreeMap::from([(world.part, outcomes)]), 1, world.now().await, KEPT).await;
     assert_eq!(settled.expect("settled")[0].1, 0);
     let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
     assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));

@@ -105,14 +105,14 @@ impl Report {
             }
             let mut piece = Vec::new();
             for (&start, chunk) in starts.iter().zip(self.store.chunks(open.part, starts).await?) {
-                for (row, recipient) in (start..=u16::MAX).zip(chunk) {
+                for (row, &to) in (start..=u16::MAX).zip(chunk.numbers()) {
                     let place = usize::from(row);
                     let (Some(&byte), Some(&times)) = (open.rows.states.get(place), open.rows.times.get(place)) else {
                         continue;
                     };
                     let tries = open.rows.tries.get(&row).copied().unwrap_or(0);
                     let details = RowDetails { code: open.rows.why.get(&row).copied(), tries, times };
-                    if let Some(view) = RecipientView::new(recipient.to, &open.line, byte, &details) {
+                    if let Some(view) = RecipientView::new(to, &open.line, byte, &details) {
                         write_recipient(&mut piece, &view);
                     }
                 }

@@ -3,22 +3,17 @@
 //! In memory only; rebuilt from Redis by every refresh. Never calls Redis itself.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     rc::Rc,
 };
 
-use super::share::Shares;
-use crate::{
-    domain::{Campaign, CampaignId, HoldScope, PartId, UnixMs, WabaId},
-    graph::body::BodyPlan,
-};
+use super::{plans::Plan, share::Shares};
+use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
 
 /// A campaign that a line works on.
 pub struct CampaignWork {
-    /// What was submitted.
-    pub campaign: Rc<Campaign>,
-    /// How its request bodies are built.
-    pub plan: Rc<BodyPlan>,
+    /// What is sent, and how.
+    pub plan: Rc<Plan>,
     /// It runs: not paused, not cancelled.
     pub running: bool,
     /// The hold that would stop its template.
@@ -62,7 +57,7 @@ pub enum Next {
 /// The backlog of a line.
 #[derive(Default)]
 pub struct Backlog {
-    campaigns: HashMap<CampaignId, CampaignWork>,
+    campaigns: BTreeMap<CampaignId, CampaignWork>,
     shares: Shares,
 }
 
@@ -83,27 +78,21 @@ impl Backlog {
         stopped.map(|(id, _)| *id).collect()
     }
 
-    /// How the messages of a campaign are built.
-    pub fn plan(&self, id: CampaignId) -> Option<Rc<BodyPlan>> {
+    /// What a campaign sends, and how.
+    pub fn plan(&self, id: CampaignId) -> Option<Rc<Plan>> {
         self.campaigns.get(&id).map(|work| work.plan.clone())
     }
 
     /// Adds a campaign that was not known, without parts.
-    pub fn add(&mut self, waba: &WabaId, campaign: Campaign, plan: BodyPlan) {
+    pub fn add(&mut self, waba: &WabaId, plan: Rc<Plan>) {
+        let campaign = &plan.campaign;
         let template = HoldScope::Template {
             waba: waba.clone(),
             name: campaign.template.name.clone(),
             language: campaign.template.language.to_string(),
         };
         let id = campaign.id;
-        let work = CampaignWork {
-            campaign: Rc::new(campaign),
-            plan: Rc::new(plan),
-            running: true,
-            template,
-            failing: (0, 0),
-            parts: Vec::new(),
-        };
+        let work = CampaignWork { plan, running: true, template, failing: (0, 0), parts: Vec::new() };
         self.campaigns.insert(id, work);
     }
 
@@ -159,7 +148,7 @@ impl Backlog {
             .values()
             .filter(open)
             .filter(|work| work.parts.iter().any(|part| part.claimable(now)))
-            .map(|work| (work.campaign.id, work.campaign.priority));
+            .map(|work| (work.plan.campaign.id, work.plan.campaign.priority));
         if let Some(campaign) = self.shares.next(able) {
             let part = self.campaigns[&campaign].parts.iter().find(|part| part.claimable(now));
             return Next::Claim(part.expect("a campaign that is able has a claimable part").id);
@@ -182,7 +171,7 @@ impl Backlog {
         if let Some(part) = work.parts.iter_mut().find(|part| part.id == id) {
             (part.unseen, part.fresh, part.next_due, part.next_doubt) = (None, fresh, next_due, next_doubt);
         }
-        self.shares.took(id.campaign, work.campaign.priority, n);
+        self.shares.took(id.campaign, work.plan.campaign.priority, n);
         if !work.parts.iter().any(|part| part.claimable(now)) {
             self.shares.idle(id.campaign);
         }

@@ -3,20 +3,18 @@
 //! Holds nothing but what is read again and again ([`Recipients`]). What follows from an answer is the runner's.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::recipients::Recipients;
+use super::{message::Message, plans::Plan, recipients::Recipients, thread::Thread};
 use crate::{
-    domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, Token, TokenKey, UnixMs, template::Form},
-    graph::body::BodyPlan,
+    domain::{CampaignId, CampaignState, LineId, PartId, State, UnixMs},
     store::{
         Store, StoreError,
         clock::Clock,
@@ -40,8 +38,8 @@ pub enum Done {
 
 /// A claim, and the messages of its rows.
 pub enum Claimed {
-    /// What was claimed, with the body of each message.
-    Claim(Claim, Vec<(ToSend, Bytes)>),
+    /// What was claimed, and its messages.
+    Claim(Claim, Vec<Message>),
     /// Rows were claimed, and who they are could not be read.
     Unreadable(Vec<ToSend>, StoreError),
 }
@@ -53,11 +51,11 @@ pub struct Refresh {
     /// Whether their campaigns run.
     pub running: HashMap<CampaignId, bool>,
     /// The campaigns among them that were not known.
-    pub new: Vec<(Campaign, BodyPlan)>,
+    pub new: Vec<Rc<Plan>>,
 }
 
 /// Outcomes by part.
-pub type Outcomes = HashMap<PartId, Vec<(ClaimedRow, Settled)>>;
+pub type Outcomes = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
 /// Outcomes that were to be settled, and the open recipients of their parts if they were.
 pub type Settlement = (Outcomes, Result<Vec<(PartId, u64)>, StoreError>);
@@ -70,18 +68,18 @@ pub struct Calls {
     pub clock: Arc<Clock>,
     /// The line.
     pub line: LineId,
-    /// Signs tokens.
-    pub token_key: TokenKey,
     /// How long message ids are found again.
     pub ids_kept: Duration,
     /// The recipients that were read last.
     pub recipients: Rc<Recipients>,
+    /// Knows the campaigns of all its lines.
+    pub thread: Rc<Thread>,
 }
 
 impl Calls {
-    /// Claims rows of a part and builds their messages by `plan`; without one it only looks.
-    pub fn claim(&self, part: PartId, wish: ClaimWish, plan: Option<Rc<BodyPlan>>) -> LocalBoxFuture<'static, Done> {
-        let (store, key, recipients) = (self.store.clone(), self.token_key, self.recipients.clone());
+    /// Claims rows of a part, for messages by `plan`; without one it only looks.
+    pub fn claim(&self, part: PartId, wish: ClaimWish, plan: Option<Rc<Plan>>) -> LocalBoxFuture<'static, Done> {
+        let (store, recipients) = (self.store.clone(), self.recipients.clone());
         Box::pin(async move {
             let claim = match store.claim(part, &wish).await {
                 Ok(claim) => claim,
@@ -94,17 +92,15 @@ impl Calls {
                 Ok(who) => who,
                 Err(error) => return Done::Claimed(part, Ok(Claimed::Unreadable(rows.clone(), error))),
             };
-            let mut token = String::with_capacity(64);
-            let mut body = Vec::with_capacity(512);
-            let messages = rows.iter().zip(&who).map(|(&row, (chunk, index))| {
-                token.clear();
-                Token { part, row: row.claimed.row, send: row.claimed.send }.write(&key, &mut token);
-                body.clear();
-                let recipient = &chunk[*index];
-                plan.render(recipient.to, &recipient.values, &token, &mut body);
-                (row, Bytes::copy_from_slice(&body))
-            });
-            let messages = messages.collect();
+            let message = |(&ToSend { claimed, attempt }, (chunk, place))| Message {
+                part,
+                claimed,
+                attempt,
+                plan: plan.clone(),
+                chunk,
+                place,
+            };
+            let messages = rows.iter().zip(who).map(message).collect();
             Done::Claimed(part, Ok(Claimed::Claim(claim, messages)))
         })
     }
@@ -147,7 +143,7 @@ impl Calls {
 
     /// Reads the work of the line, and the campaigns in it that are not `known`.
     pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Done> {
-        let (store, line) = (self.store.clone(), self.line.clone());
+        let (store, line, thread) = (self.store.clone(), self.line.clone(), self.thread.clone());
         Box::pin(async move {
             let refresh = async {
                 let parts = store.work(&line).await?;
@@ -157,17 +153,7 @@ impl Calls {
                 let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
                 let running = running.collect();
                 let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
-                let mut new = Vec::with_capacity(unknown.len());
-                for campaign in store.definitions(&unknown).await?.into_iter().flatten() {
-                    match Form::of(&campaign.template) {
-                        Ok(form) => {
-                            let plan = BodyPlan::new(&campaign.template, &form);
-                            new.push((campaign, plan));
-                        }
-                        // It was checked at submission; a newer version of this program may know more than this one.
-                        Err(error) => warn!(campaign.id = %campaign.id, %error, "this version can not send it"),
-                    }
-                }
+                let new = thread.plans.of(&store, &unknown).await?;
                 Ok(Refresh { parts, running, new })
             };
             Done::Refreshed(refresh.await)

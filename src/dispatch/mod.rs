@@ -11,12 +11,15 @@ pub mod calls;
 pub mod holds;
 pub mod housekeeping;
 pub mod lease;
+pub mod message;
 pub mod pace;
+pub mod plans;
 pub mod recipients;
 pub mod runner;
 pub mod settle;
 pub mod share;
 pub mod slots;
+pub mod thread;
 pub mod worker;
 
 use std::{collections::HashMap, time::Duration};

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    domain::{PartId, recipient::Recipient},
-    store::{Store, StoreError},
+    domain::PartId,
+    store::{Store, StoreError, chunk::Chunk},
 };
 
 /// Chunks kept for each line.
@@ -19,28 +19,29 @@ const CHUNKS_KEPT: usize = 2;
 /// Directories of chunks kept for each line.
 const DIRECTORIES_KEPT: usize = 64;
 
-type Chunk = Rc<Vec<Recipient>>;
+/// A chunk, by its part and first row.
+type Kept = ((PartId, u16), Rc<Chunk>);
 
 /// The chunks that a line read last.
 #[derive(Default)]
 pub struct Recipients {
     directories: RefCell<HashMap<PartId, Rc<Vec<u16>>>>,
-    chunks: RefCell<VecDeque<((PartId, u16), Chunk)>>,
+    chunks: RefCell<VecDeque<Kept>>,
 }
 
 impl Recipients {
-    /// The recipients of `rows` of a part, in their order.
+    /// Where the recipients of `rows` of a part are, in their order: a chunk, and the place in it.
     pub async fn of(
         &self,
         store: &Store,
         part: PartId,
         rows: impl Iterator<Item = u16>,
-    ) -> Result<Vec<(Chunk, usize)>, StoreError> {
-        let mut found: Vec<(Chunk, usize)> = Vec::new();
-        let mut last: Option<(u16, Chunk)> = None;
+    ) -> Result<Vec<(Rc<Chunk>, usize)>, StoreError> {
+        let mut found: Vec<(Rc<Chunk>, usize)> = Vec::new();
+        let mut last: Option<(u16, Rc<Chunk>)> = None;
         for row in rows {
             let chunk = match &last {
-                Some((start, chunk)) if row >= *start && usize::from(row - start) < chunk.len() => chunk.clone(),
+                Some((start, chunk)) if row >= *start && usize::from(row - start) < chunk.rows() => chunk.clone(),
                 _ => {
                     let start = self.start(store, part, row).await?;
                     let chunk = self.chunk(store, part, start).await?;
@@ -50,7 +51,7 @@ impl Recipients {
             };
             let start = last.as_ref().map_or(0, |(start, _)| *start);
             let index = usize::from(row - start);
-            if index >= chunk.len() {
+            if index >= chunk.rows() {
                 return Err(StoreError::Corrupt { key: part.to_string(), reason: format!("row {row} is in no chunk") });
             }
             found.push((chunk, index));
@@ -80,7 +81,7 @@ impl Recipients {
             .ok_or_else(|| StoreError::Corrupt { key: part.to_string(), reason: format!("row {row} is in no chunk") })
     }
 
-    async fn chunk(&self, store: &Store, part: PartId, start: u16) -> Result<Chunk, StoreError> {
+    async fn chunk(&self, store: &Store, part: PartId, start: u16) -> Result<Rc<Chunk>, StoreError> {
         let kept = self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone());
         if let Some(chunk) = kept {
             return Ok(chunk);

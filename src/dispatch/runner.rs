@@ -7,15 +7,14 @@
 //! or stops: what it has not sent goes back, what it has sent is settled, and nothing is left in doubt that need not be.
 
 use std::{
-    cell::Cell,
-    collections::{HashMap, HashSet, VecDeque},
-    pin::pin,
+    collections::{HashSet, VecDeque},
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures_util::{
     future::{FutureExt, LocalBoxFuture, OptionFuture},
     stream::{FuturesUnordered, StreamExt},
@@ -30,9 +29,11 @@ use super::{
     calls::{Calls, Claimed, Done, Outcomes, Refresh, Settlement},
     holds::Holds,
     lease::Lease,
+    message::Message,
     pace::Pacer,
     settle::{self, Consequence},
     slots::Slots,
+    thread::{Sending, Thread},
 };
 use crate::{
     domain::{
@@ -106,8 +107,8 @@ pub struct Setup {
     pub stop: CancellationToken,
     /// What others may know of this line.
     pub status: Arc<Mutex<LineStatus>>,
-    /// The thread that it shares with others has hardly a moment without work.
-    pub busy: Rc<Cell<bool>>,
+    /// What it shares with the other lines of its thread.
+    pub thread: Rc<Thread>,
 }
 
 /// What a runner says of its line.
@@ -127,17 +128,17 @@ pub struct LineStatus {
     pub unreachable: bool,
 }
 
-/// A message that waits for its turn.
-struct Ready {
+/// An attempt on its way.
+struct Attempt {
     part: PartId,
     claimed: ClaimedRow,
-    /// Which attempt this is, from 1.
-    attempt: u8,
-    body: Bytes,
+    number: u8,
+    began: Instant,
+    outcome: LocalBoxFuture<'static, Outcome>,
 }
 
 /// An attempt that ended.
-struct Attempt {
+struct Ended {
     part: PartId,
     claimed: ClaimedRow,
     number: u8,
@@ -145,16 +146,28 @@ struct Attempt {
     outcome: Outcome,
 }
 
+impl Future for Attempt {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let outcome = ready!(self.outcome.poll_unpin(cx));
+        let Self { part, claimed, number, began, .. } = *self;
+        Poll::Ready(Ended { part, claimed, number, began, outcome })
+    }
+}
+
+type Attempts = FuturesUnordered<Attempt>;
+
 /// The runner of one line.
 pub struct Runner {
     setup: Setup,
-    metrics: Rc<LineMetrics>,
+    metrics: LineMetrics,
     sender: Rc<LineSender>,
     pacer: Pacer,
     slots: Slots,
     backlog: Backlog,
     calls: Calls,
-    ready: VecDeque<Ready>,
+    ready: VecDeque<Message>,
     outcomes: Outcomes,
     outcomes_since: Option<Instant>,
     /// Parts in which nothing is open.
@@ -165,8 +178,8 @@ pub struct Runner {
     unsure: HashSet<PartId>,
     /// Redis was asked what is in flight, to be compared with what is known here.
     listing: bool,
-    /// Rows whose attempt is on its way.
-    sending: HashSet<(PartId, ClaimedRow)>,
+    /// For the other lines of the thread, while there is something to send.
+    among: Option<Sending>,
     claims: u64,
     noted: HashSet<(PartId, u32)>,
     holds: Holds,
@@ -196,12 +209,12 @@ impl Runner {
             store: setup.store.clone(),
             clock: setup.clock.clone(),
             line: setup.line.id.clone(),
-            token_key: setup.token_key,
             ids_kept: setup.settings.ids_kept,
             recipients: Rc::default(),
+            thread: setup.thread.clone(),
         };
         Self {
-            metrics: Rc::new(LineMetrics::new(&setup.line.id)),
+            metrics: LineMetrics::new(&setup.line.id),
             // Shared, for a copy of URL and headers for each attempt would be one too many.
             sender: Rc::new(setup.sender.clone()),
             pacer: Pacer::new(rate, now),
@@ -211,13 +224,13 @@ impl Runner {
             backlog: Backlog::default(),
             calls,
             ready: VecDeque::new(),
-            outcomes: HashMap::new(),
+            outcomes: Outcomes::new(),
             outcomes_since: None,
             finished: HashSet::new(),
             expired: HashSet::new(),
             unsure: HashSet::new(),
             listing: false,
-            sending: HashSet::new(),
+            among: None,
             claims: 0,
             noted: HashSet::new(),
             refresh_at: None,
@@ -237,7 +250,7 @@ impl Runner {
 
     /// Runs until it is told to stop or its lease ends; then gives back what it has not sent and settles what it has.
     pub async fn run(mut self) {
-        let mut attempts: FuturesUnordered<LocalBoxFuture<'static, Attempt>> = FuturesUnordered::new();
+        let mut attempts = Attempts::new();
         let mut redis: OptionFuture<LocalBoxFuture<'static, Done>> = None.into();
         let mut redis_busy = false;
         let mut settling: OptionFuture<LocalBoxFuture<'static, Settlement>> = None.into();
@@ -245,6 +258,7 @@ impl Runner {
         let mut chores: FuturesUnordered<LocalBoxFuture<'static, ()>> = FuturesUnordered::new();
         let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
         let stop = self.setup.stop.clone();
+        let mut stopped = pin!(stop.cancelled());
         self.read_signals();
         loop {
             let now = Instant::now();
@@ -253,8 +267,7 @@ impl Runner {
                 self.give_back(|_| true);
             }
             while let Some(ready) = self.next_to_send(now, attempts.len()) {
-                self.sending.insert((ready.part, ready.claimed));
-                attempts.push(self.attempt(ready));
+                attempts.push(self.attempt(&ready, now));
             }
             if !redis_busy && let Some(call) = self.next_call(now, settling_busy) {
                 (redis, redis_busy) = (Some(call).into(), true);
@@ -284,16 +297,17 @@ impl Runner {
             }
             tokio::select! {
                 biased;
-                Some(attempt) = attempts.next() => {
-                    self.attempt_ended(attempt, &mut chores);
+                Some(ended) = attempts.next() => {
+                    let (instant, now) = (Instant::now(), self.setup.clock.now());
+                    self.attempt_ended(ended, instant, now, &mut chores);
                     // What ended meanwhile costs no further round of the loop.
-                    while let Some(Some(attempt)) = attempts.next().now_or_never() {
-                        self.attempt_ended(attempt, &mut chores);
+                    while let Some(Some(ended)) = attempts.next().now_or_never() {
+                        self.attempt_ended(ended, instant, now, &mut chores);
                     }
                 }
                 Some(done) = &mut redis, if redis_busy => {
                     (redis, redis_busy) = (None.into(), false);
-                    self.redis_answered(done);
+                    self.redis_answered(done, &attempts);
                 }
                 Some((outcomes, result)) = &mut settling, if settling_busy => {
                     (settling, settling_busy) = (None.into(), false);
@@ -301,7 +315,7 @@ impl Runner {
                 }
                 Some(()) = chores.next() => {}
                 Ok(()) = self.setup.signals.changed() => self.read_signals(),
-                () = stop.cancelled(), if !self.stopping => {}
+                () = &mut stopped, if !self.stopping => {}
                 () = &mut alarm => {}
             }
         }
@@ -309,7 +323,7 @@ impl Runner {
     }
 
     /// The message that may go now, if any; else remembers when to look again.
-    fn next_to_send(&mut self, now: Instant, in_flight: usize) -> Option<Ready> {
+    fn next_to_send(&mut self, now: Instant, in_flight: usize) -> Option<Message> {
         (self.send_at, self.full_at) = (None, None);
         if self.stopping || self.ready.is_empty() || !self.setup.lease.holds(now) {
             return None;
@@ -323,6 +337,7 @@ impl Runner {
         match self.pacer.take(now) {
             Ok(()) => {
                 self.slots.began(now);
+                self.among.get_or_insert_with(|| self.setup.thread.line_sends());
                 self.ready.pop_front()
             }
             Err(wait) => {
@@ -332,24 +347,26 @@ impl Runner {
         }
     }
 
-    fn attempt(&self, ready: Ready) -> LocalBoxFuture<'static, Attempt> {
-        let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
-        Box::pin(async move {
-            let began = Instant::now();
-            let outcome = sender.send(ready.body).await;
-            metrics.attempt(&outcome, began.elapsed());
-            Attempt { part: ready.part, claimed: ready.claimed, number: ready.attempt, began, outcome }
-        })
+    fn attempt(&self, message: &Message, began: Instant) -> Attempt {
+        let Message { part, claimed, attempt: number, .. } = *message;
+        let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key));
+        Attempt { part, claimed, number, began, outcome: Box::pin(async move { sender.send(body).await }) }
     }
 
-    fn attempt_ended(&mut self, attempt: Attempt, chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>) {
-        let (instant, now) = (Instant::now(), self.setup.clock.now());
-        let Attempt { part, claimed, number, began, outcome } = attempt;
-        if self.slots.ended(instant) {
+    fn attempt_ended(
+        &mut self,
+        ended: Ended,
+        instant: Instant,
+        now: UnixMs,
+        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    ) {
+        let Ended { part, claimed, number, began, outcome } = ended;
+        self.metrics.attempt(&outcome, instant - began);
+        let room = self.setup.thread.room();
+        if self.slots.ended(instant, room) {
             // It may have waited for its connection: what follows at once would come to Meta with it.
             self.pacer.restart(instant);
         }
-        self.sending.remove(&(part, claimed));
         let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
@@ -376,7 +393,7 @@ impl Runner {
         }
         if matches!(settled, Settled::Accepted(_)) {
             self.accepted += 1;
-            self.slots.accepted(began, instant, self.pacer.rate(), self.setup.busy.get());
+            self.slots.accepted(began, instant, self.pacer.rate(), room);
             if let Some(work) = self.backlog.campaign(part.campaign) {
                 work.failing = (0, 0);
             }
@@ -402,7 +419,7 @@ impl Runner {
     }
 
     /// Messages that were claimed and will not be sent now go back, as if they had not been claimed.
-    fn give_back(&mut self, which: impl Fn(&Ready) -> bool) {
+    fn give_back(&mut self, which: impl Fn(&Message) -> bool) {
         for ready in std::mem::take(&mut self.ready) {
             if which(&ready) {
                 self.put(ready.part, ready.claimed, Settled::Back { at: settle::AT_ONCE });
@@ -572,7 +589,7 @@ impl Runner {
             Next::Claim(part) => Some(self.claim(part, self.claim_rows())),
             Next::Doubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
-                let attempts_max = match campaign.campaign.on_doubt {
+                let attempts_max = match campaign.plan.campaign.on_doubt {
                     OnDoubt::Hold => 0,
                     OnDoubt::Resend => self.setup.settings.retry.attempts_max(),
                 };
@@ -587,7 +604,7 @@ impl Runner {
         }
     }
 
-    fn redis_answered(&mut self, done: Done) {
+    fn redis_answered(&mut self, done: Done, attempts: &Attempts) {
         let now = self.setup.clock.now();
         self.listing = false;
         (self.idle_until, self.redis_again_at) = (None, None);
@@ -597,7 +614,7 @@ impl Runner {
                 self.refresh_at = Some(Instant::now());
                 self.redis_failed("the work of the line could not be read", &error);
             }
-            Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
+            Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages, attempts),
             Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
                 self.redis_failed("recipients could not be read", &error);
                 for ToSend { claimed, .. } in rows {
@@ -657,16 +674,14 @@ impl Runner {
         self.calls.claim(part, wish, self.backlog.plan(part.campaign))
     }
 
-    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<(ToSend, Bytes)>) {
+    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<Message>, attempts: &Attempts) {
         match claim {
             Claim::Rows { next_due, next_doubt, fresh, open, in_flight, .. } => {
                 self.redis_failing = false;
-                self.recover(part, in_flight);
+                self.recover(part, in_flight, attempts);
                 let now = self.setup.clock.now();
                 self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt, now);
-                let ready =
-                    |(row, body): (ToSend, Bytes)| Ready { part, claimed: row.claimed, attempt: row.attempt, body };
-                self.ready.extend(messages.into_iter().map(ready));
+                self.ready.extend(messages);
                 if open == 0 {
                     self.finished.insert(part);
                 }
@@ -677,7 +692,7 @@ impl Runner {
                 }
             }
             Claim::Held { next_doubt, open, in_flight } => {
-                self.recover(part, in_flight);
+                self.recover(part, in_flight, attempts);
                 self.backlog.shut(part);
                 self.backlog.set_doubt(part, next_doubt);
                 if open == 0 {
@@ -692,7 +707,7 @@ impl Runner {
                 self.backlog.look_again(part, self.setup.clock.now().after(YOUNG_PAUSE));
             }
             Claim::Expired { in_flight } => {
-                self.recover(part, in_flight);
+                self.recover(part, in_flight, attempts);
                 self.expired.insert(part);
             }
             Claim::Fenced { epoch } => {
@@ -703,13 +718,13 @@ impl Runner {
     }
 
     /// Gives back what is in flight and unknown here: a claim brought it whose answer was lost, so it was certainly not sent.
-    fn recover(&mut self, part: PartId, in_flight: Vec<ClaimedRow>) {
+    fn recover(&mut self, part: PartId, in_flight: Vec<ClaimedRow>, attempts: &Attempts) {
         if !self.unsure.remove(&part) || in_flight.is_empty() {
             return;
         }
         let ready = self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed);
         let ended = self.outcomes.get(&part).into_iter().flatten().map(|(claimed, _)| *claimed);
-        let sending = self.sending.iter().filter(|(of, _)| *of == part).map(|(_, claimed)| *claimed);
+        let sending = attempts.iter().filter(|attempt| attempt.part == part).map(|attempt| attempt.claimed);
         let unknown = unknown(in_flight, &ready.chain(ended).chain(sending).collect());
         if !unknown.is_empty() {
             info!(line.id = %self.setup.line.id, part = %part, n = unknown.len(), "rows of a claim without an answer were given back");
@@ -720,8 +735,8 @@ impl Runner {
     }
 
     fn refreshed(&mut self, refresh: Refresh) {
-        for (campaign, plan) in refresh.new {
-            self.backlog.add(&self.setup.line.waba, campaign, plan);
+        for plan in refresh.new {
+            self.backlog.add(&self.setup.line.waba, plan);
         }
         self.backlog.set_parts(&refresh.parts);
         for (id, running) in &refresh.running {
@@ -803,6 +818,7 @@ impl Runner {
             return;
         }
         self.publish_at = now + PUBLISH_EVERY;
+        self.among.take_if(|_| in_flight == 0 && self.ready.is_empty());
         self.metrics.rate.set(self.pacer.rate());
         self.metrics.in_flight.set(in_flight as f64);
         let status = LineStatus {

@@ -3,15 +3,14 @@
 //! Enough to keep the line's rate at Meta's present latency, and no more: over HTTP/1.1 each one is a connection. The
 //! first message of a line goes alone, for it makes the connection: what would go out behind it would come to Meta with it.
 //! Then, whenever each slot was used once, the latency says how many the rate needs. They are raised in steps, but not while
-//! the thread that sends is busy: more would only wait for it, and many lines that each take more take it from one another.
-//! A step is kept only if answers did not come as much later by it: then Meta is the limit.
+//! the thread that sends is busy: more would only wait for it, and many lines that each take more take it from one another;
+//! what they have too much they give back. A step is kept only if answers did not come as much later by it: then Meta is the limit.
 //!
 //! Never: reads a clock. Callers pass `now`, which does not go back.
 
 use std::time::{Duration, Instant};
 
-/// Slots that a line may have once its first message was answered.
-const SLOTS_MIN: usize = 4;
+use super::thread::Room;
 
 /// Slots for each message that is in flight on average when the line keeps its rate: some answers take longer.
 const SPARE: f64 = 2.0;
@@ -21,6 +20,9 @@ const SPARE_MIN: usize = 4;
 
 /// A step is to so many times the slots.
 const STEP: usize = 4;
+
+/// From one step to the next: so that it is known what the one before has made of the thread.
+const STEP_EVERY: Duration = Duration::from_millis(100);
 
 /// Answers that take so many times as long as the quickest wait here: too many lines send for this machine, and each of them
 /// alone would see no difference by more slots.
@@ -80,26 +82,26 @@ impl Slots {
         self.silent_since.get_or_insert(now);
     }
 
-    /// An attempt has ended. Gives whether it was the first, and alone.
-    pub fn ended(&mut self, now: Instant) -> bool {
+    /// An attempt has ended; `room` is the thread's. Gives whether it was the first, and alone.
+    pub fn ended(&mut self, now: Instant, room: Room) -> bool {
         self.silent_since = None;
         if std::mem::replace(&mut self.heard, true) {
             return false;
         }
         let alone = self.limit == 1;
-        self.set(self.limit.max(SLOTS_MIN), now);
+        self.set(self.limit.max(room.each), now);
         alone
     }
 
-    /// Meta accepted the message of an attempt that began at `began`; the line may send `rate` messages a second, and its
-    /// thread is `busy` or has time. What failed tells nothing here: a refused connection is quicker than any answer.
-    pub fn accepted(&mut self, began: Instant, now: Instant, rate: f64, busy: bool) {
+    /// Meta accepted the message of an attempt that began at `began`; the line may send `rate` messages a second, and
+    /// `room` is its thread's. What failed tells nothing here: a refused connection is quicker than any answer.
+    pub fn accepted(&mut self, began: Instant, now: Instant, rate: f64, room: Room) {
         self.quickest = self.quickest.min(now - began);
         if began >= self.since {
             self.answers += 1;
             self.took += now - began;
             if self.answers as usize >= self.limit {
-                self.judge(self.took / self.answers, now, rate, busy);
+                self.judge(self.took / self.answers, now, rate, room);
             }
         }
     }
@@ -115,7 +117,7 @@ impl Slots {
     }
 
     /// Every slot was used, and answers take `latency`.
-    fn judge(&mut self, latency: Duration, now: Instant, rate: f64, busy: bool) {
+    fn judge(&mut self, latency: Duration, now: Instant, rate: f64, room: Room) {
         let needed = needed(rate, latency);
         if let Some((limit, earlier)) = self.before.take()
             && self.limit < needed
@@ -128,8 +130,12 @@ impl Slots {
             }
         }
         (self.answers, self.took) = (0, Duration::ZERO);
-        let busy = busy || (latency > self.quickest * WAITED_FOR_US && latency < NOT_FOR_US);
-        if self.limit < needed && now >= self.patience_ends && !busy {
+        let waited = latency > self.quickest * WAITED_FOR_US && latency < NOT_FOR_US;
+        if room.busy && waited && self.limit > room.each {
+            return self.set((self.limit / 2).max(room.each), now);
+        }
+        let settled = now >= self.patience_ends.max(self.since + STEP_EVERY);
+        if self.limit < needed && settled && !room.busy && !waited {
             self.before = Some((self.limit, latency));
             self.set(needed.min(self.limit.saturating_mul(STEP)), now);
         }
@@ -152,19 +158,22 @@ mod tests {
 
     use super::*;
 
+    const EACH: usize = 4;
+    const IDLE: Room = Room { each: EACH, busy: false };
+
     /// Sends as fast as slots and `rate` allow for `seconds`; `latency` says when an attempt is answered that is one of
     /// `n` in flight. Gives the slots in the end, and messages in the last second.
     fn play(seconds: f64, rate: f64, busy: bool, latency: impl Fn(usize) -> f64) -> (usize, usize) {
         let start = Instant::now();
-        let mut slots = Slots::new(1_000, start);
+        let (mut slots, room) = (Slots::new(1_000, start), Room { each: EACH, busy });
         let mut open: BinaryHeap<(Reverse<Instant>, Instant)> = BinaryHeap::new();
         let (mut at, mut next, mut last) = (start, start, 0);
         let end = start + Duration::from_secs_f64(seconds);
         while at < end {
             while open.peek().is_some_and(|(Reverse(ends), _)| *ends <= at) {
                 let (Reverse(ends), began) = open.pop().expect("one");
-                slots.ended(ends);
-                slots.accepted(began, ends, rate, busy);
+                slots.ended(ends, room);
+                slots.accepted(began, ends, rate, room);
             }
             if at >= next {
                 if open.len() < slots.limit() {
@@ -195,31 +204,55 @@ mod tests {
     fn where_meta_is_the_limit_more_slots_are_given_up_again() {
         // What is in flight is served one after the other.
         let (slots, _) = play(2.0, 1_000_000.0, false, |open| open as f64 * 0.0005);
-        assert_eq!(slots, SLOTS_MIN);
+        assert_eq!(slots, EACH);
     }
 
     #[test]
     fn where_the_thread_is_busy_no_more_are_tried() {
         // Other lines share it: each alone would see no difference.
-        assert_eq!(play(2.0, 1_000_000.0, true, |_| 0.005).0, SLOTS_MIN);
+        assert_eq!(play(2.0, 1_000_000.0, true, |_| 0.005).0, EACH);
     }
 
     #[test]
     fn where_too_many_lines_send_for_this_machine_no_more_are_tried() {
         let quick = std::cell::Cell::new(true);
         let answers = |_| if quick.replace(false) { 0.004 } else { 0.02 };
-        assert_eq!(play(2.0, 1_000_000.0, false, answers).0, SLOTS_MIN);
+        assert_eq!(play(2.0, 1_000_000.0, false, answers).0, EACH);
+    }
+
+    #[test]
+    fn what_lines_have_too_much_they_give_back() {
+        let (mut now, quick) = (Instant::now(), Duration::from_millis(1));
+        let mut slots = Slots::new(1_000, now);
+        let mut answered = |after: Duration, room: Room| {
+            let began = now;
+            now += after;
+            for _ in 0..slots.limit() {
+                slots.ended(now, room);
+                slots.accepted(began, now, 1_000_000.0, room);
+            }
+            slots.limit()
+        };
+        while answered(quick, IDLE) < 64 {}
+        answered(quick, IDLE);
+        // Now its thread can't keep up.
+        let busy = Room { each: 2, busy: true };
+        assert_eq!([(); 6].map(|()| answered(quick * 8, busy)), [32, 16, 8, 4, 2, 2]);
+        // But what comes late because Meta takes her time would not come earlier.
+        while answered(quick, IDLE) < 16 {}
+        let kept = answered(quick, IDLE);
+        assert_eq!(answered(NOT_FOR_US, busy), kept);
     }
 
     #[test]
     fn a_refused_connection_is_not_taken_for_a_quick_answer() {
         let (mut now, answer) = (Instant::now(), Duration::from_millis(30));
         let mut slots = Slots::new(1_000, now);
-        slots.ended(now);
-        slots.ended(now + Duration::from_micros(100));
+        slots.ended(now, IDLE);
+        slots.ended(now + Duration::from_micros(100), IDLE);
         for _ in 0..100 {
-            slots.ended(now + answer);
-            slots.accepted(now, now + answer, 1_000.0, false);
+            slots.ended(now + answer, IDLE);
+            slots.accepted(now, now + answer, 1_000.0, IDLE);
             now += answer;
         }
         assert!(slots.limit() >= 30, "1,000 a second after 30 ms are thirty at once, and not {}", slots.limit());
@@ -227,7 +260,7 @@ mod tests {
 
     #[test]
     fn quick_answers_need_few() {
-        assert!(play(5.0, 1_000.0, false, |_| 0.001).0 <= SLOTS_MIN + 2);
+        assert!(play(5.0, 1_000.0, false, |_| 0.001).0 <= EACH + 2);
     }
 
     #[test]
@@ -235,17 +268,17 @@ mod tests {
         let now = Instant::now();
         let mut slots = Slots::new(1_000, now);
         assert_eq!(slots.limit(), 1);
-        assert!(slots.ended(now + Duration::from_secs(1)), "it was the first");
-        assert!(!slots.ended(now + Duration::from_secs(1)));
-        assert_eq!(slots.limit(), SLOTS_MIN);
+        assert!(slots.ended(now + Duration::from_secs(1), IDLE), "it was the first");
+        assert!(!slots.ended(now + Duration::from_secs(1), IDLE));
+        assert_eq!(slots.limit(), EACH);
     }
 
     #[test]
     fn there_are_never_more_than_allowed() {
         let now = Instant::now();
         let mut slots = Slots::new(6, now);
-        slots.ended(now);
-        assert_eq!(slots.limit(), SLOTS_MIN);
+        slots.ended(now, IDLE);
+        assert_eq!(slots.limit(), EACH);
         slots.began(now);
         slots.full(now + Duration::from_secs(30), 80.0);
         assert_eq!(slots.limit(), 6);

@@ -7,7 +7,6 @@
 //! If the process dies: its leases end after `dispatch.lease`, and others take the lines.
 
 use std::{
-    cell::Cell,
     collections::{BTreeMap, HashMap},
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
@@ -24,6 +23,7 @@ use super::{
     Settings, Signals,
     lease::Lease,
     runner::{LineStatus, Runner, Setup},
+    thread::Thread,
 };
 use crate::{
     domain::{Line, LineId, TokenKey, UnixMs},
@@ -47,12 +47,6 @@ const SIGNALS_EVERY: Duration = Duration::from_secs(5);
 
 /// Free leases are looked for, and leases renewed, at least this often.
 const TICK_MAX: Duration = Duration::from_millis(500);
-
-/// A thread is busy that works for this share of the time, ...
-const BUSY: f64 = 0.85;
-
-/// ... which is looked at this often.
-const THREAD_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a worker could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -335,8 +329,8 @@ struct Shard {
 
 impl Shard {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let busy = Rc::new(Cell::new(false));
-        tokio::task::spawn_local(watch_thread(busy.clone()));
+        let thread = Rc::new(Thread::default());
+        tokio::task::spawn_local(thread.clone().watch());
         while let Some(order) = orders.recv().await {
             let sender = match self.graph.sender(&order.line.id, &order.line.token) {
                 Ok(sender) => sender,
@@ -357,26 +351,13 @@ impl Shard {
                 signals: self.signals.clone(),
                 stop: order.stop,
                 status: order.status,
-                busy: busy.clone(),
+                thread: thread.clone(),
             });
             tokio::task::spawn_local(async move {
                 runner.run().await;
                 let _ = order.done.send(());
             });
         }
-    }
-}
-
-/// Tells whether the thread that this runs on is busy; the time in which others had its processor counts too.
-async fn watch_thread(busy: Rc<Cell<bool>>) {
-    let metrics = tokio::runtime::Handle::current().metrics();
-    let mut before = (Instant::now(), metrics.worker_total_busy_duration(0));
-    loop {
-        tokio::time::sleep(THREAD_EVERY).await;
-        let now = (Instant::now(), metrics.worker_total_busy_duration(0));
-        let (passed, worked) = (now.0 - before.0, now.1.saturating_sub(before.1));
-        busy.set(worked.as_secs_f64() > BUSY * passed.as_secs_f64());
-        before = now;
     }
 }
 

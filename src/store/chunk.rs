@@ -58,28 +58,75 @@ pub fn encode<'a>(recipients: impl ExactSizeIterator<Item = &'a Recipient> + Clo
         .expect("compressing into memory has no error but lack of memory")
 }
 
-/// The recipients of a chunk.
-pub fn decode(chunk: &[u8]) -> Result<Vec<Recipient>, BadChunk> {
-    let size = get_frame_content_size(chunk).ok().flatten().and_then(|size| usize::try_from(size).ok());
-    let size = size.filter(|size| *size <= PLAIN_BYTES_MAX).ok_or(BadChunk)?;
-    let plain = ZSTD.with_borrow_mut(|(_, zstd)| zstd.decompress(chunk, size)).map_err(|_| BadChunk)?;
-    let mut rest = plain.as_slice();
-    let rows = usize::from(u16::from_le_bytes(take(&mut rest)?));
-    let [columns] = take(&mut rest)?;
-    let mut recipients = Vec::with_capacity(rows);
-    for _ in 0..rows {
-        let to = Phone::from_digits(u64::from_le_bytes(take(&mut rest)?)).ok_or(BadChunk)?;
-        recipients.push(Recipient { to, values: Vec::with_capacity(usize::from(columns)) });
-    }
-    for _ in 0..columns {
-        for recipient in &mut recipients {
+/// The recipients of a chunk, by columns as they are stored: a [`Recipient`] for each would take three times the memory, and an
+/// allocation for each value.
+pub struct Chunk {
+    numbers: Vec<Phone>,
+    /// The values, column by column.
+    text: String,
+    /// Where each value ends in `text`.
+    ends: Vec<u32>,
+}
+
+impl Chunk {
+    /// The recipients that [`encode`] was given.
+    pub fn decode(chunk: &[u8]) -> Result<Self, BadChunk> {
+        let size = get_frame_content_size(chunk).ok().flatten().and_then(|size| usize::try_from(size).ok());
+        let size = size.filter(|size| *size <= PLAIN_BYTES_MAX).ok_or(BadChunk)?;
+        let plain = ZSTD.with_borrow_mut(|(_, zstd)| zstd.decompress(chunk, size)).map_err(|_| BadChunk)?;
+        let mut rest = plain.as_slice();
+        let rows = usize::from(u16::from_le_bytes(take(&mut rest)?));
+        let [columns] = take(&mut rest)?;
+        let values = rows * usize::from(columns);
+        let mut numbers = Vec::with_capacity(rows);
+        for _ in 0..rows {
+            numbers.push(Phone::from_digits(u64::from_le_bytes(take(&mut rest)?)).ok_or(BadChunk)?);
+        }
+        let mut text = String::with_capacity(rest.len().saturating_sub(2 * values));
+        let mut ends = Vec::with_capacity(values.min(rest.len() / 2));
+        for _ in 0..values {
             let length = usize::from(u16::from_le_bytes(take(&mut rest)?));
             let (value, after) = rest.split_at_checked(length).ok_or(BadChunk)?;
             rest = after;
-            recipient.values.push(std::str::from_utf8(value).map_err(|_| BadChunk)?.to_owned());
+            text.push_str(std::str::from_utf8(value).map_err(|_| BadChunk)?);
+            ends.push(text.len() as u32);
         }
+        Ok(Self { numbers, text, ends })
     }
-    Ok(recipients)
+
+    /// How many recipients there are.
+    pub fn rows(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// The numbers of all, in their order.
+    pub fn numbers(&self) -> &[Phone] {
+        &self.numbers
+    }
+
+    /// The values of the recipient in `row`, counted from 0 in this chunk.
+    ///
+    /// Panics if there are fewer rows.
+    pub fn values(&self, row: usize) -> impl ExactSizeIterator<Item = &str> {
+        let rows = self.rows();
+        assert!(row < rows, "row {row} of {rows}");
+        (0..self.ends.len() / rows).map(move |column| {
+            let value = column * rows + row;
+            let start = value.checked_sub(1).map_or(0, |before| self.ends[before]);
+            &self.text[start as usize..self.ends[value] as usize]
+        })
+    }
+
+    /// The recipient in `row`, if there are so many.
+    pub fn recipient(&self, row: usize) -> Option<Recipient> {
+        let to = *self.numbers.get(row)?;
+        Some(Recipient { to, values: self.values(row).map(str::to_owned).collect() })
+    }
+
+    /// Every recipient, in their order.
+    pub fn recipients(&self) -> impl Iterator<Item = Recipient> {
+        (0..self.rows()).filter_map(|row| self.recipient(row))
+    }
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadChunk> {
@@ -101,15 +148,16 @@ mod tests {
                 to: Phone::from_digits(digits).expect("in range"),
                 values: (0..values).map(|value| format!("{text}{value}{}", digits % 97)).collect(),
             }).collect();
-            prop_assert_eq!(decode(&encode(recipients.iter())).expect("a chunk"), recipients);
+            let chunk = Chunk::decode(&encode(recipients.iter())).expect("a chunk");
+            prop_assert_eq!(chunk.recipients().collect::<Vec<_>>(), recipients);
         }
 
         #[test]
         fn bytes_that_are_no_chunk_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&bytes);
+            let _ = Chunk::decode(&bytes);
             let maria = Recipient { to: Phone::from_digits(5_491_155_550_001).expect("in range"), values: vec!["María".into()] };
             let cut = encode(std::iter::once(&maria));
-            prop_assert!(decode(&cut[..cut.len() - 1]).is_err());
+            prop_assert!(Chunk::decode(&cut[..cut.len() - 1]).is_err());
         }
     }
 }

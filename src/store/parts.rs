@@ -2,13 +2,16 @@
 //!
 //! If a worker dies with rows claimed, they stay in flight; the first claim of the next epoch puts them in doubt.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use siphasher::sip::SipHasher24;
 
-use super::{Call, Result, Store, StoreError, chunk, lines::ms, numbers, script};
-use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid, recipient::Recipient};
+use super::{Call, Result, Store, StoreError, chunk::Chunk, lines::ms, numbers, script};
+use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid};
 
 /// Rows in a part: a row fits 16 bits.
 pub const PART_ROWS: usize = 65_536;
@@ -261,7 +264,7 @@ impl Store {
     /// `epoch`: under which they were claimed; `ids_kept`: how long message ids are found again.
     pub async fn settle(
         &self,
-        outcomes: &HashMap<PartId, Vec<(ClaimedRow, Settled)>>,
+        outcomes: &BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>,
         epoch: u64,
         now: UnixMs,
         ids_kept: Duration,
@@ -359,10 +362,10 @@ impl Store {
     }
 
     /// The recipients of the chunk that begins at `start`.
-    pub async fn chunk(&self, part: PartId, start: u16) -> Result<Vec<Recipient>> {
+    pub async fn chunk(&self, part: PartId, start: u16) -> Result<Chunk> {
         let key = self.keys.chunks(part);
         let bytes: Vec<u8> = self.query("HGET chunk", cmd("HGET").arg(&key).arg(start)).await?;
-        chunk::decode(&bytes).map_err(|error| StoreError::Corrupt { key, reason: format!("chunk {start}: {error}") })
+        Chunk::decode(&bytes).map_err(|error| StoreError::Corrupt { key, reason: format!("chunk {start}: {error}") })
     }
 
     /// All about the rows of a part, for reports.

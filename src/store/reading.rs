@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{Result, Store, StoreError, chunk};
+use super::{Result, Store, StoreError, chunk::Chunk};
 use crate::domain::{LineId, PartId, UnixMs, recipient::Recipient};
 
 /// Entries of a part's history that are read at once, each a batch of changes.
@@ -43,7 +43,7 @@ impl Store {
     }
 
     /// The recipients of the chunks that begin at `starts`, in one round trip.
-    pub async fn chunks(&self, part: PartId, starts: &[u16]) -> Result<Vec<Vec<Recipient>>> {
+    pub async fn chunks(&self, part: PartId, starts: &[u16]) -> Result<Vec<Chunk>> {
         let key = self.keys.chunks(part);
         let mut pipeline = Pipeline::new();
         for &start in starts {
@@ -53,7 +53,7 @@ impl Store {
         let corrupt =
             |start, error| StoreError::Corrupt { key: key.clone(), reason: format!("chunk {start}: {error}") };
         let decode =
-            |(start, bytes): (&u16, Vec<u8>)| chunk::decode(&bytes).map_err(|error| corrupt(*start, error.to_string()));
+            |(start, bytes): (&u16, Vec<u8>)| Chunk::decode(&bytes).map_err(|error| corrupt(*start, error.to_string()));
         starts.iter().zip(chunks).map(decode).collect()
     }
 
@@ -76,7 +76,7 @@ impl Store {
         let mut found: Vec<Option<Recipient>> = vec![None; rows.len()];
         for ((start, places), chunk) in wanted.into_iter().zip(self.chunks(part, &wanted_starts).await?) {
             for place in places {
-                found[place] = chunk.get(usize::from(rows[place] - start)).cloned();
+                found[place] = chunk.recipient(usize::from(rows[place] - start));
             }
         }
         rows.iter().zip(found).map(|(&row, recipient)| recipient.ok_or_else(|| nowhere(row))).collect()

@@ -1,7 +1,7 @@
 //! A server of its own for each test, and a worker that does what the test says.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
@@ -203,7 +203,7 @@ impl Api {
     }
 
     pub async fn settle(&self, part: PartId, outcomes: Vec<(ClaimedRow, Settled)>) {
-        self.store.settle(&HashMap::from([(part, outcomes)]), EPOCH, self.now(), DAY).await.expect("redis");
+        self.store.settle(&BTreeMap::from([(part, outcomes)]), EPOCH, self.now(), DAY).await.expect("redis");
     }
 
     pub async fn apply(&self, part: PartId, facts: &[(ClaimedRow, News)]) {

@@ -169,7 +169,7 @@ impl<'a> Real<'a> {
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {
         let claimed = |row: u16, claim: u32| ClaimedRow { row, send: send(claim) };
         let outcomes = outcomes.iter().map(|(row, claim, settled)| (claimed(*row, *claim), settled.clone())).collect();
-        let settled = self.store.settle(&HashMap::from([(self.part, outcomes)]), epoch, now, IDS_KEPT).await;
+        let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, IDS_KEPT).await;
         said(settled.map(|open| open[0].1))
     }
 

@@ -1,6 +1,11 @@
 //! A webhook receiver on a real port and a real Redis, and what Meta would tell it.
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
@@ -132,7 +137,7 @@ impl Hooks {
     }
 
     pub async fn settle(&self, outcomes: impl IntoIterator<Item = (Message, Settled)>) {
-        let mut by_part: HashMap<PartId, Vec<_>> = HashMap::new();
+        let mut by_part: BTreeMap<PartId, Vec<_>> = BTreeMap::new();
         for (message, settled) in outcomes {
             let claimed = ClaimedRow { row: message.row, send: message.send };
             by_part.entry(message.part).or_default().push((claimed, settled));

@@ -98,8 +98,9 @@ impl Backlog {
 
     /// Brings the parts up to what Redis says: new ones are claimed from, those that are gone are forgotten.
     pub fn set_parts(&mut self, parts: &[PartId]) {
+        let there: HashSet<&PartId> = parts.iter().collect();
         for work in self.campaigns.values_mut() {
-            work.parts.retain(|part| parts.contains(&part.id));
+            work.parts.retain(|part| there.contains(&part.id));
         }
         for &id in parts {
             let Some(work) = self.campaigns.get_mut(&id.campaign) else { continue };

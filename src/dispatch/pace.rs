@@ -24,7 +24,7 @@ const BURST_MIN: f64 = 1.25;
 
 /// Seconds of the rate that may go at once where that is more: what a busy machine is late it makes up for, and the worst second is
 /// the rate, one message and one percent.
-const BURST_SECONDS: f64 = 0.01;
+const BURST_SECONDS: f64 = 0.0075;
 
 /// The limiter counts in parts of a message.
 const PARTS: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");

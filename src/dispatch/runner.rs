@@ -82,6 +82,10 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// All lines are told of a change at once, and read what it is within so long for each line that there is.
 const REFRESH_SPREAD: Duration = Duration::from_millis(1);
 
+/// A reading asks for each campaign of the line, and each that ends asks for one: from one to the next there is so long for each
+/// that is known, or a thousand campaigns would keep Redis busy with nothing else.
+const REFRESH_PAUSE: Duration = Duration::from_micros(250);
+
 /// How often others are told how the line does.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
@@ -185,6 +189,8 @@ pub struct Runner {
     holds: Holds,
     /// When to read the work of the line again.
     refresh_at: Option<Instant>,
+    /// Not before this.
+    refresh_from: Instant,
     stopping: bool,
     redis_again_at: Option<Instant>,
     redis_failing: bool,
@@ -234,6 +240,7 @@ impl Runner {
             claims: 0,
             noted: HashSet::new(),
             refresh_at: None,
+            refresh_from: now,
             stopping: false,
             redis_again_at: None,
             redis_failing: false,
@@ -739,6 +746,7 @@ impl Runner {
             self.backlog.add(&self.setup.line.waba, plan);
         }
         self.backlog.set_parts(&refresh.parts);
+        self.refresh_from = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
         for (id, running) in &refresh.running {
             if let Some(work) = self.backlog.campaign(*id) {
                 work.running = *running;
@@ -755,7 +763,8 @@ impl Runner {
         self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom), now);
         // A thousand lines that read at once keep Redis and this thread from all else for half a second.
         let spread = REFRESH_SPREAD.mul_f64(signals.controls.len() as f64 * rand::random::<f64>());
-        self.refresh_at = Some(self.refresh_at.map_or(now + spread, |at| at.min(now + spread)));
+        let at = self.refresh_from.max(now + spread);
+        self.refresh_at = Some(self.refresh_at.map_or(at, |earlier| earlier.min(at)));
         self.idle_until = None;
         self.give_back_held();
     }

@@ -16,14 +16,15 @@ pub struct Shares {
 
 impl Shares {
     /// The campaign among `able` (those that have something to send now, with their priorities) that goes next.
-    pub fn next(&mut self, able: impl Iterator<Item = (CampaignId, u8)> + Clone) -> Option<CampaignId> {
+    pub fn next(&mut self, able: impl Iterator<Item = (CampaignId, u8)>) -> Option<CampaignId> {
+        let passes: Vec<(CampaignId, Option<f64>)> = able.map(|(id, _)| (id, self.passes.get(&id).copied())).collect();
         // A newcomer, or one that had nothing for a while, starts where the others are: it owes nothing, and is owed nothing.
-        let floor = able.clone().filter_map(|(id, _)| self.passes.get(&id).copied()).fold(f64::INFINITY, f64::min);
+        let floor = passes.iter().filter_map(|(_, pass)| *pass).fold(f64::INFINITY, f64::min);
         let floor = if floor.is_finite() { floor } else { 0.0 };
-        let newcomers: Vec<CampaignId> =
-            able.clone().map(|(id, _)| id).filter(|id| !self.passes.contains_key(id)).collect();
-        self.passes.extend(newcomers.into_iter().map(|id| (id, floor)));
-        able.map(|(id, _)| id).min_by(|a, b| self.passes[a].total_cmp(&self.passes[b]).then(a.cmp(b)))
+        let newcomers = passes.iter().filter(|(_, pass)| pass.is_none());
+        self.passes.extend(newcomers.map(|(id, _)| (*id, floor)));
+        let passes = passes.into_iter().map(|(id, pass)| (pass.unwrap_or(floor), id));
+        passes.min_by(|(a, first), (b, second)| a.total_cmp(b).then(first.cmp(second))).map(|(_, id)| id)
     }
 
     /// `campaign` took `messages` of the line.

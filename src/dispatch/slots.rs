@@ -21,7 +21,7 @@ const SPARE_MIN: usize = 4;
 /// A step is to so many times the slots.
 const STEP: usize = 4;
 
-/// From one step to the next: so that it is known what the one before has made of the thread.
+/// From one step to the next, and from the first message after a rest to a step: so that it is known how busy the thread is by it.
 const STEP_EVERY: Duration = Duration::from_millis(100);
 
 /// Answers that take so many times as long as the quickest wait here: too many lines send for this machine, and each of them
@@ -48,8 +48,8 @@ pub struct Slots {
     /// Limit and latency before the last step, until it is judged.
     before: Option<(usize, Duration)>,
     patience_ends: Instant,
-    /// An attempt has ended.
-    heard: bool,
+    /// When the last attempt ended.
+    ended: Option<Instant>,
     quickest: Duration,
     /// When the first attempt began after the last that ended.
     silent_since: Option<Instant>,
@@ -66,7 +66,7 @@ impl Slots {
             took: Duration::ZERO,
             before: None,
             patience_ends: now,
-            heard: false,
+            ended: None,
             quickest: Duration::MAX,
             silent_since: None,
         }
@@ -79,13 +79,16 @@ impl Slots {
 
     /// An attempt begins.
     pub fn began(&mut self, now: Instant) {
+        if self.ended.is_some_and(|ended| now - ended > STEP_EVERY) {
+            self.patience_ends = self.patience_ends.max(now + STEP_EVERY);
+        }
         self.silent_since.get_or_insert(now);
     }
 
     /// An attempt has ended; `room` is the thread's. Gives whether it was the first, and alone.
     pub fn ended(&mut self, now: Instant, room: Room) -> bool {
         self.silent_since = None;
-        if std::mem::replace(&mut self.heard, true) {
+        if self.ended.replace(now).is_some() {
             return false;
         }
         let alone = self.limit == 1;
@@ -134,8 +137,7 @@ impl Slots {
         if room.busy && waited && self.limit > room.each {
             return self.set((self.limit / 2).max(room.each), now);
         }
-        let settled = now >= self.patience_ends.max(self.since + STEP_EVERY);
-        if self.limit < needed && settled && !room.busy && !waited {
+        if self.limit < needed && now >= self.patience_ends && !room.busy && !waited {
             self.before = Some((self.limit, latency));
             self.set(needed.min(self.limit.saturating_mul(STEP)), now);
         }
@@ -144,6 +146,7 @@ impl Slots {
     fn set(&mut self, limit: usize, now: Instant) {
         self.limit = limit.min(self.limit_max);
         (self.since, self.answers, self.took) = (now, 0, Duration::ZERO);
+        self.patience_ends = self.patience_ends.max(now + STEP_EVERY);
     }
 }
 
@@ -242,6 +245,23 @@ mod tests {
         while answered(quick, IDLE) < 16 {}
         let kept = answered(quick, IDLE);
         assert_eq!(answered(NOT_FOR_US, busy), kept);
+    }
+
+    #[test]
+    fn after_a_rest_the_first_step_waits_until_the_thread_was_looked_at() {
+        let start = Instant::now();
+        let mut slots = Slots::new(1_000, start);
+        slots.ended(start, IDLE);
+        let mut grows_by = |at: Instant| {
+            slots.began(at);
+            for _ in 0..slots.limit() {
+                slots.ended(at, IDLE);
+                slots.accepted(at, at + Duration::from_millis(1), 1_000_000.0, IDLE);
+            }
+            slots.limit() > EACH
+        };
+        let again = start + Duration::from_secs(60);
+        assert!(!grows_by(again) && grows_by(again + STEP_EVERY));
     }
 
     #[test]

@@ -343,8 +343,8 @@ impl Runner {
         }
         match self.pacer.take(now) {
             Ok(()) => {
-                self.slots.began(now);
                 self.among.get_or_insert_with(|| self.setup.thread.line_sends());
+                self.slots.began(now, self.setup.thread.room());
                 self.ready.pop_front()
             }
             Err(wait) => {

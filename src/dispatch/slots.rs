@@ -21,8 +21,11 @@ const SPARE_MIN: usize = 4;
 /// A step is to so many times the slots.
 const STEP: usize = 4;
 
-/// From one step to the next, and from the first message after a rest to a step: so that it is known how busy the thread is by it.
+/// From one step to the next: so that it is known what the one before has made of the thread.
 const STEP_EVERY: Duration = Duration::from_millis(100);
+
+/// A line that had nothing in flight for so long has rested.
+const REST: Duration = Duration::from_millis(500);
 
 /// Answers that take so many times as long as the quickest wait here: too many lines send for this machine, and each of them
 /// alone would see no difference by more slots.
@@ -48,7 +51,8 @@ pub struct Slots {
     /// Limit and latency before the last step, until it is judged.
     before: Option<(usize, Duration)>,
     patience_ends: Instant,
-    /// When the last attempt ended.
+    /// Attempts in flight, and when the last one ended.
+    open: usize,
     ended: Option<Instant>,
     quickest: Duration,
     /// When the first attempt began after the last that ended.
@@ -66,6 +70,7 @@ impl Slots {
             took: Duration::ZERO,
             before: None,
             patience_ends: now,
+            open: 0,
             ended: None,
             quickest: Duration::MAX,
             silent_since: None,
@@ -77,17 +82,21 @@ impl Slots {
         self.limit
     }
 
-    /// An attempt begins.
-    pub fn began(&mut self, now: Instant) {
-        if self.ended.is_some_and(|ended| now - ended > STEP_EVERY) {
-            self.patience_ends = self.patience_ends.max(now + STEP_EVERY);
+    /// An attempt begins; `room` is the thread's. After a rest the line starts as low as any: what it had in the end, when others
+    /// had ended, all lines together may not have at once.
+    pub fn began(&mut self, now: Instant, room: Room) {
+        if self.open == 0 && self.ended.is_some_and(|ended| now - ended > REST) {
+            self.before = None;
+            self.set(self.limit.min(room.each), now);
         }
+        self.open += 1;
         self.silent_since.get_or_insert(now);
     }
 
     /// An attempt has ended; `room` is the thread's. Gives whether it was the first, and alone.
     pub fn ended(&mut self, now: Instant, room: Room) -> bool {
         self.silent_since = None;
+        self.open = self.open.saturating_sub(1);
         if self.ended.replace(now).is_some() {
             return false;
         }
@@ -182,7 +191,7 @@ mod tests {
                 if open.len() < slots.limit() {
                     let ends = at + Duration::from_secs_f64(latency(open.len() + 1));
                     open.push((Reverse(ends), at));
-                    slots.began(at);
+                    slots.began(at, room);
                     next = at + Duration::from_secs_f64(1.0 / rate);
                     last += usize::from(end - at <= Duration::from_secs(1));
                 } else {
@@ -248,20 +257,22 @@ mod tests {
     }
 
     #[test]
-    fn after_a_rest_the_first_step_waits_until_the_thread_was_looked_at() {
+    fn after_a_rest_a_line_starts_low_and_waits_with_its_steps() {
         let start = Instant::now();
         let mut slots = Slots::new(1_000, start);
         slots.ended(start, IDLE);
-        let mut grows_by = |at: Instant| {
-            slots.began(at);
+        let mut grown_to = |at: Instant| {
+            slots.began(at, IDLE);
             for _ in 0..slots.limit() {
                 slots.ended(at, IDLE);
                 slots.accepted(at, at + Duration::from_millis(1), 1_000_000.0, IDLE);
             }
-            slots.limit() > EACH
+            slots.limit()
         };
+        let steps = |from: Instant, at: [u32; 3]| at.map(|step| from + STEP_EVERY * step);
+        assert_eq!(steps(start, [1, 2, 3]).map(&mut grown_to), [4 * EACH, 16 * EACH, 64 * EACH]);
         let again = start + Duration::from_secs(60);
-        assert!(!grows_by(again) && grows_by(again + STEP_EVERY));
+        assert_eq!(steps(again, [0, 1, 2]).map(&mut grown_to), [EACH, 4 * EACH, 16 * EACH]);
     }
 
     #[test]
@@ -299,7 +310,7 @@ mod tests {
         let mut slots = Slots::new(6, now);
         slots.ended(now, IDLE);
         assert_eq!(slots.limit(), EACH);
-        slots.began(now);
+        slots.began(now, IDLE);
         slots.full(now + Duration::from_secs(30), 80.0);
         assert_eq!(slots.limit(), 6);
     }

@@ -82,12 +82,10 @@ pub async fn serve(
     let accepting = async {
         while let Ok(place) = places.clone().acquire_owned().await {
             let (stream, client) = accept(&listener).await;
-            let (server, watcher, open) = (server.clone(), graceful.watcher(), open.clone());
+            let (server, watcher, counted) = (server.clone(), graceful.watcher(), Counted::new(open.clone()));
             connections.spawn(async move {
-                open.increment(1.0);
                 server.connection(stream, client, watcher).await;
-                open.decrement(1.0);
-                drop(place);
+                drop((counted, place));
             });
             while connections.try_join_next().is_some() {}
         }
@@ -98,6 +96,22 @@ pub async fn serve(
         info!("connections that were still open at the end of the stop are cut");
     }
     Ok(())
+}
+
+/// A connection is open as long as this is kept, also where it is cut.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(open: Gauge) -> Self {
+        open.increment(1.0);
+        Self(open)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {

@@ -23,7 +23,7 @@ use governor::{
 const BURST_MIN: f64 = 1.25;
 
 /// Seconds of the rate that may go at once where that is more: what a busy machine is late it makes up for, and the worst second is
-/// the rate, one message and one percent.
+/// the rate, one message and one percent. A quarter of that percent is left for what is late on its way.
 const BURST_SECONDS: f64 = 0.0075;
 
 /// The limiter counts in parts of a message.

@@ -36,9 +36,13 @@ impl Plans {
     /// Who comes while another reads waits for what that one brings.
     pub async fn of(&self, store: &Store, ids: &[CampaignId]) -> Result<Vec<Rc<Plan>>, StoreError> {
         let mut known = self.0.lock().await;
-        let mut plans: Vec<Rc<Plan>> = ids.iter().filter_map(|id| known.get(id)?.upgrade()).collect();
-        let unknown: Vec<CampaignId> =
-            ids.iter().filter(|id| plans.iter().all(|plan| plan.campaign.id != **id)).copied().collect();
+        let (mut plans, mut unknown) = (Vec::with_capacity(ids.len()), Vec::new());
+        for id in ids {
+            match known.get(id).and_then(Weak::upgrade) {
+                Some(plan) => plans.push(plan),
+                None => unknown.push(*id),
+            }
+        }
         if unknown.is_empty() {
             return Ok(plans);
         }

@@ -132,35 +132,28 @@ pub struct LineStatus {
     pub unreachable: bool,
 }
 
-/// An attempt on its way.
-struct Attempt {
+/// An attempt, with what it ended in, or the future of that while it is on its way.
+struct Attempt<T> {
     part: PartId,
     claimed: ClaimedRow,
     number: u8,
     began: Instant,
-    outcome: LocalBoxFuture<'static, Outcome>,
+    outcome: T,
 }
 
-/// An attempt that ended.
-struct Ended {
-    part: PartId,
-    claimed: ClaimedRow,
-    number: u8,
-    began: Instant,
-    outcome: Outcome,
-}
+type OnItsWay = Attempt<LocalBoxFuture<'static, Outcome>>;
 
-impl Future for Attempt {
-    type Output = Ended;
+impl Future for OnItsWay {
+    type Output = Attempt<Outcome>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(self.outcome.poll_unpin(cx));
         let Self { part, claimed, number, began, .. } = *self;
-        Poll::Ready(Ended { part, claimed, number, began, outcome })
+        Poll::Ready(Attempt { part, claimed, number, began, outcome })
     }
 }
 
-type Attempts = FuturesUnordered<Attempt>;
+type Attempts = FuturesUnordered<OnItsWay>;
 
 /// The runner of one line.
 pub struct Runner {
@@ -344,7 +337,7 @@ impl Runner {
         match self.pacer.take(now) {
             Ok(()) => {
                 self.among.get_or_insert_with(|| self.setup.thread.line_sends());
-                self.slots.began(now, self.setup.thread.room());
+                self.slots.began(now, in_flight, self.setup.thread.room());
                 self.ready.pop_front()
             }
             Err(wait) => {
@@ -354,7 +347,7 @@ impl Runner {
         }
     }
 
-    fn attempt(&self, message: &Message, began: Instant) -> Attempt {
+    fn attempt(&self, message: &Message, began: Instant) -> OnItsWay {
         let Message { part, claimed, attempt: number, .. } = *message;
         let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key));
         Attempt { part, claimed, number, began, outcome: Box::pin(async move { sender.send(body).await }) }
@@ -362,12 +355,12 @@ impl Runner {
 
     fn attempt_ended(
         &mut self,
-        ended: Ended,
+        ended: Attempt<Outcome>,
         instant: Instant,
         now: UnixMs,
         chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
     ) {
-        let Ended { part, claimed, number, began, outcome } = ended;
+        let Attempt { part, claimed, number, began, outcome } = ended;
         self.metrics.attempt(&outcome, instant - began);
         let room = self.setup.thread.room();
         if self.slots.ended(instant, room) {

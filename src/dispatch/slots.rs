@@ -51,8 +51,7 @@ pub struct Slots {
     /// Limit and latency before the last step, until it is judged.
     before: Option<(usize, Duration)>,
     patience_ends: Instant,
-    /// Attempts in flight, and when the last one ended.
-    open: usize,
+    /// When the last attempt ended.
     ended: Option<Instant>,
     quickest: Duration,
     /// When the first attempt began after the last that ended.
@@ -70,7 +69,6 @@ impl Slots {
             took: Duration::ZERO,
             before: None,
             patience_ends: now,
-            open: 0,
             ended: None,
             quickest: Duration::MAX,
             silent_since: None,
@@ -82,21 +80,19 @@ impl Slots {
         self.limit
     }
 
-    /// An attempt begins; `room` is the thread's. After a rest the line starts as low as any: what it had in the end, when others
+    /// An attempt begins beside the `in_flight` others; `room` is the thread's. After a rest the line starts as low as any: what it had in the end, when others
     /// had ended, all lines together may not have at once.
-    pub fn began(&mut self, now: Instant, room: Room) {
-        if self.open == 0 && self.ended.is_some_and(|ended| now - ended > REST) {
+    pub fn began(&mut self, now: Instant, in_flight: usize, room: Room) {
+        if in_flight == 0 && self.ended.is_some_and(|ended| now - ended > REST) {
             self.before = None;
             self.set(self.limit.min(room.each), now);
         }
-        self.open += 1;
         self.silent_since.get_or_insert(now);
     }
 
     /// An attempt has ended; `room` is the thread's. Gives whether it was the first, and alone.
     pub fn ended(&mut self, now: Instant, room: Room) -> bool {
         self.silent_since = None;
-        self.open = self.open.saturating_sub(1);
         if self.ended.replace(now).is_some() {
             return false;
         }
@@ -190,8 +186,8 @@ mod tests {
             if at >= next {
                 if open.len() < slots.limit() {
                     let ends = at + Duration::from_secs_f64(latency(open.len() + 1));
+                    slots.began(at, open.len(), room);
                     open.push((Reverse(ends), at));
-                    slots.began(at, room);
                     next = at + Duration::from_secs_f64(1.0 / rate);
                     last += usize::from(end - at <= Duration::from_secs(1));
                 } else {
@@ -262,7 +258,7 @@ mod tests {
         let mut slots = Slots::new(1_000, start);
         slots.ended(start, IDLE);
         let mut grown_to = |at: Instant| {
-            slots.began(at, IDLE);
+            slots.began(at, 0, IDLE);
             for _ in 0..slots.limit() {
                 slots.ended(at, IDLE);
                 slots.accepted(at, at + Duration::from_millis(1), 1_000_000.0, IDLE);
@@ -310,7 +306,7 @@ mod tests {
         let mut slots = Slots::new(6, now);
         slots.ended(now, IDLE);
         assert_eq!(slots.limit(), EACH);
-        slots.began(now, IDLE);
+        slots.began(now, 0, IDLE);
         slots.full(now + Duration::from_secs(30), 80.0);
         assert_eq!(slots.limit(), 6);
     }

@@ -14,6 +14,4 @@ if tonumber(ARGV[1]) > tonumber(redis.call('HGET', meta, 'version') or -1) then
     if bytes then redis.call('SET', state, bytes) end
   end
 end
-local open = 0
-for _, n in ipairs(redis.call('HMGET', meta, unpack(OPEN))) do open = open + (tonumber(n) or 0) end
-return open
+return moves(meta, state).commit()

@@ -18,13 +18,13 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-/// Messages that may go at once, at any rate. With one, the timer's tick of a millisecond costs 1 % of the rate at 80/s; what
-/// is more than one a line that is late makes up for, and no second gets two more than its rate by it.
-const BURST_MIN: f64 = 1.25;
+/// What may go at once beyond one message, at any rate. Without it the timer's tick of a millisecond costs 1 % of the rate at 80/s;
+/// a line that is late makes up for it, and no second gets two more than its rate by it.
+const SPARE: f64 = 0.25;
 
-/// Seconds of the rate that may go at once where that is more: what a busy machine is late it makes up for, and the worst second is
-/// the rate, one message and one percent. A quarter of that percent is left for what is late on its way.
-const BURST_SECONDS: f64 = 0.0075;
+/// Seconds of the rate that may go at once beyond one message where that is more: what a busy machine is late it makes up for, and
+/// the worst second is the rate, one message and one percent. Half of that percent is left for what is late on its way.
+const SPARE_SECONDS: f64 = 0.005;
 
 /// The limiter counts in parts of a message.
 const PARTS: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
@@ -126,7 +126,7 @@ impl Pacer {
 
 /// Parts of messages that may go at once at `rate`.
 fn burst(rate: f64) -> NonZeroU32 {
-    let burst = (rate * BURST_SECONDS).max(BURST_MIN) * f64::from(PARTS.get());
+    let burst = (1.0 + (rate * SPARE_SECONDS).max(SPARE)) * f64::from(PARTS.get());
     NonZeroU32::new(burst as u32).unwrap_or(PARTS)
 }
 

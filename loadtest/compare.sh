@@ -73,12 +73,13 @@ cpu() {
   awk '{ sub(/.*\) /, ""); print ($12 + $13 + $14 + $15) * 10000 }' "/proc/$1/stat"
 }
 
-# A new one for each contender, with the settings of Pregón's `spawn:`: the append-only file on and written each second.
+# A new one for each contender, with the settings of Pregón's `spawn:`: the append-only file on, written each second, and written
+# anew only from 512 MB on.
 start_redis() {
   mkdir "$folder/redis"
   socket=$folder/redis/redis.sock
-  redis-server --dir "$folder/redis" --appendonly yes --save '' --port 0 --unixsocket "$socket" \
-    --logfile "$folder/redis/log" &
+  redis-server --dir "$folder/redis" --appendonly yes --auto-aof-rewrite-min-size 512mb --save '' --port 0 \
+    --unixsocket "$socket" --logfile "$folder/redis/log" &
   redis=$!
   running+=("$redis")
   until_ok redis-cli -s "$socket" ping

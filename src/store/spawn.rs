@@ -37,6 +37,10 @@ const STOP_WAIT: Duration = Duration::from_secs(20);
 /// Between two looks at whether a lock is free or the server answers.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// The append-only file is written anew once it has grown to twice its size, but not below this: Redis' own 64 MB are written in
+/// seconds where a thousand lines send, and to write it anew keeps a processor busy.
+const AOF_REWRITE_MIN: &str = "512mb";
+
 /// What keeps the server: run as `sh -c SUPERVISOR sh PROGRAM ARGUMENT…`.
 ///
 /// Standard input is the pipe to our process: each line of it is a signal for the server, and its end is SIGTERM.
@@ -133,7 +137,8 @@ impl PrivateRedis {
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh", program, "--dir"])
             .arg(&dir)
-            .args(["--appendonly", "yes", "--save", "", "--daemonize", "no", "--logfile", ""])
+            .args(["--appendonly", "yes", "--auto-aof-rewrite-min-size", AOF_REWRITE_MIN])
+            .args(["--save", "", "--daemonize", "no", "--logfile", ""])
             .args(address.arguments())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -31,9 +31,12 @@ pub(super) const FORGETS: Duration = Duration::from_secs(3);
 /// 15 s in a cluster unless it is told otherwise.
 pub(super) const FORGETS_CUT_OFF: Duration = Duration::from_secs(20);
 
-/// What was written to one key is kept that long after the last of it: a server may be away for a while before another takes
-/// its place.
+/// Of many servers, what was written to one key is kept that long after the last of it: its server may be away for a while before
+/// another takes its place. One alone is known to have been there whenever it has answered.
 const KEPT: Duration = Duration::from_secs(60);
+
+/// How often what is kept no longer is dropped.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Nothing is kept of more keys than this; the longest silent go first.
 const KEYS_MAX: usize = 1_024;
@@ -43,6 +46,8 @@ const KEYS_MAX: usize = 1_024;
 pub(super) struct Lives {
     /// How far back a server may forget.
     forgets: Duration,
+    /// Each key is on one of several servers.
+    many: bool,
     /// Rises with each new life of any server.
     newest: AtomicU64,
     /// The life for which everything was repeated.
@@ -69,10 +74,10 @@ struct Journal {
 }
 
 impl Lives {
-    /// Of servers that may forget what is not older than `forgets`.
-    pub(super) fn new(forgets: Duration) -> Self {
+    /// Of one server or of `many`, that may forget what is not older than `forgets`.
+    pub(super) fn new(forgets: Duration, many: bool) -> Self {
         let (newest, repeated, repetition, known, journal) = Default::default();
-        Self { forgets, newest, repeated, repetition, known, journal }
+        Self { forgets, many, newest, repeated, repetition, known, journal }
     }
 
     /// The newest life of any server: what was asked in an older one has no answer.
@@ -149,9 +154,9 @@ impl Lives {
             }
             of_key.push_back((now, command));
         }
-        if journal.swept.is_none_or(|at| now.duration_since(at) > self.forgets) {
+        if journal.swept.is_none_or(|at| now.duration_since(at) > SWEEP_EVERY) {
             journal.swept = Some(now);
-            journal.sweep(now);
+            journal.sweep(now, if self.many { KEPT } else { self.forgets });
         }
         Ok(())
     }
@@ -166,9 +171,10 @@ impl Lives {
 }
 
 impl Journal {
-    fn sweep(&mut self, now: Instant) {
+    /// Drops the keys to which nothing was written for longer than `kept`.
+    fn sweep(&mut self, now: Instant, kept: Duration) {
         let last = |commands: &VecDeque<(Instant, Cmd)>| commands.back().map(|(at, _)| *at);
-        self.commands.retain(|_, commands| last(commands).is_some_and(|at| now.duration_since(at) <= KEPT));
+        self.commands.retain(|_, commands| last(commands).is_some_and(|at| now.duration_since(at) <= kept));
         if self.commands.len() > KEYS_MAX {
             let mut ends: Vec<Option<Instant>> = self.commands.values().map(last).collect();
             ends.sort_unstable();
@@ -189,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_new_life_is_young_whatever_its_clock_says() {
-        let (lives, lease, long) = (Lives::new(FORGETS), Duration::from_secs(10), Duration::from_secs(3_600));
+        let (lives, lease, long) = (Lives::new(FORGETS, false), Duration::from_secs(10), Duration::from_secs(3_600));
         lives.met("a", "first", long);
         assert!(!lives.is_young(lease), "it has run for an hour");
         lives.met("a", "second", long);
@@ -201,9 +207,21 @@ mod tests {
 
     #[test]
     fn a_server_that_is_new_here_is_as_old_as_it_says() {
-        let lives = Lives::new(FORGETS);
+        let lives = Lives::new(FORGETS, false);
         lives.met("a", "first", Duration::from_secs(3));
         assert!(lives.is_young(Duration::from_secs(10)) && !lives.is_young(Duration::from_secs(2)));
         assert_eq!(lives.newest(), 0, "nothing is to be repeated");
+    }
+
+    #[test]
+    fn one_server_that_has_answered_since_forgets_no_more_of_a_silent_key_and_of_many_nobody_knows() {
+        let written = Instant::now();
+        let left = |kept: Duration| {
+            let command = (written, Cmd::new());
+            let mut journal = Journal { commands: HashMap::from([("part".into(), [command].into())]), swept: None };
+            journal.sweep(written + FORGETS + Duration::from_secs(1), kept);
+            journal.commands.len()
+        };
+        assert_eq!((left(FORGETS), left(KEPT)), (0, 1));
     }
 }

@@ -143,7 +143,8 @@ impl Store {
             address.url.parse().map_err(|error| StoreError::Unusable(format!("redis.url {error}")))?;
         let deployment = deployment.with(&address.certificates).map_err(StoreError::Unusable)?;
         let is_one = deployment.kind == Kind::One;
-        let lives = Arc::new(Lives::new(if is_one { lives::FORGETS } else { lives::FORGETS_CUT_OFF }));
+        let forgets = if is_one { lives::FORGETS } else { lives::FORGETS_CUT_OFF };
+        let lives = Arc::new(Lives::new(forgets, matches!(deployment.kind, Kind::Cluster(_))));
         let servers = Servers::new(deployment, Arc::new(address.clone()), lives.clone())?;
         let store = Self { servers, lives, only_in: None, keys: Keys::new(&address.namespace) };
         let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;

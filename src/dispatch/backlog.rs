@@ -7,7 +7,10 @@ use std::{
     rc::Rc,
 };
 
-use super::{plans::Plan, share::Shares};
+use super::{
+    plans::Plan,
+    share::{self, Pass, Shares},
+};
 use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
 
 /// A campaign that a line works on.
@@ -20,7 +23,20 @@ pub struct CampaignWork {
     pub template: HoldScope,
     /// Failures in a row with one code: many of them mean that the message is at fault, not the recipients.
     pub failing: (u32, u32),
+    pass: Pass,
     parts: Vec<PartWork>,
+    /// From when on one of its parts is claimable, if any will be: the parts are not asked at each claim, for they may be thousands.
+    claimable_from: Option<UnixMs>,
+}
+
+impl CampaignWork {
+    fn parts_changed(&mut self) {
+        self.claimable_from = self.parts.iter().filter_map(PartWork::claimable_from).min();
+    }
+
+    fn claimable(&self, now: UnixMs) -> bool {
+        self.claimable_from.is_some_and(|at| at <= now)
+    }
 }
 
 /// What is known of a part.
@@ -36,15 +52,22 @@ struct PartWork {
 }
 
 impl PartWork {
-    fn claimable(&self, now: UnixMs) -> bool {
-        self.unseen.is_none() && (self.fresh || self.next_due.is_some_and(|due| due <= now))
+    /// From when on a claim may bring rows, if ever; it looks at the part as well.
+    fn claimable_from(&self) -> Option<UnixMs> {
+        let rows = if self.fresh { Some(UnixMs(0)) } else { self.next_due };
+        rows.max(self.unseen.filter(|_| rows.is_some()))
+    }
+
+    /// When it needs something that is no claim.
+    fn needs_care(&self) -> Option<UnixMs> {
+        self.unseen.into_iter().chain(self.next_doubt).min()
     }
 }
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Look at this part, and take it over.
+    /// Look at this part, and take it over: nothing is to be claimed from it now.
     Look(PartId),
     /// Claim from this part.
     Claim(PartId),
@@ -59,6 +82,8 @@ pub enum Next {
 pub struct Backlog {
     campaigns: BTreeMap<CampaignId, CampaignWork>,
     shares: Shares,
+    /// No part needs care before, or none at all.
+    care_from: Option<UnixMs>,
 }
 
 impl Backlog {
@@ -72,10 +97,9 @@ impl Backlog {
         self.campaigns.get_mut(&id)
     }
 
-    /// The campaigns of which nothing may go now: they do not run, or their template is `held`.
-    pub fn stopped(&self, held: impl Fn(&HoldScope) -> bool) -> HashSet<CampaignId> {
-        let stopped = self.campaigns.iter().filter(|(_, work)| !work.running || held(&work.template));
-        stopped.map(|(id, _)| *id).collect()
+    /// Nothing of a campaign may go now: it does not run, or its template is `held`.
+    pub fn is_stopped(&self, id: CampaignId, held: impl Fn(&HoldScope) -> bool) -> bool {
+        self.campaigns.get(&id).is_some_and(|work| !work.running || held(&work.template))
     }
 
     /// What a campaign sends, and how.
@@ -92,7 +116,15 @@ impl Backlog {
             language: campaign.template.language.to_string(),
         };
         let id = campaign.id;
-        let work = CampaignWork { plan, running: true, template, failing: (0, 0), parts: Vec::new() };
+        let work = CampaignWork {
+            plan,
+            running: true,
+            template,
+            failing: (0, 0),
+            pass: None,
+            parts: Vec::new(),
+            claimable_from: None,
+        };
         self.campaigns.insert(id, work);
     }
 
@@ -102,6 +134,7 @@ impl Backlog {
         for work in self.campaigns.values_mut() {
             work.parts.retain(|part| there.contains(&part.id));
         }
+        self.care_from = Some(UnixMs(0));
         for &id in parts {
             let Some(work) = self.campaigns.get_mut(&id.campaign) else { continue };
             match work.parts.iter_mut().find(|part| part.id == id) {
@@ -118,44 +151,59 @@ impl Backlog {
         }
         self.campaigns.retain(|_, work| {
             work.parts.sort_by_key(|part| part.id);
+            work.parts_changed();
             !work.parts.is_empty()
         });
     }
 
-    /// Forgets a part in which nothing is open.
+    /// Forgets a part in which nothing is open, and its campaign if it was the last.
     pub fn remove(&mut self, id: PartId) {
-        if let Some(work) = self.campaigns.get_mut(&id.campaign) {
-            work.parts.retain(|part| part.id != id);
+        let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
+        work.parts.retain(|part| part.id != id);
+        work.parts_changed();
+        if work.parts.is_empty() {
+            self.campaigns.remove(&id.campaign);
         }
     }
 
     /// What to do next. `held` says whether a template is held back; `may_claim` whether anything may be claimed at all.
     pub fn next(&mut self, now: UnixMs, may_claim: bool, held: impl Fn(&HoldScope) -> bool) -> Next {
+        let care = self.care(now);
+        if !may_claim {
+            return care.unwrap_or(Next::Wait(self.care_from));
+        }
+        let open = |work: &CampaignWork| work.running && !held(&work.template);
+        let able = self.campaigns.values_mut().filter(|work| work.claimable(now) && open(work));
+        let campaign = self.shares.next(able.map(|work| (work.plan.campaign.id, &mut work.pass)));
+        let part = campaign.and_then(|campaign| {
+            let parts = &self.campaigns[&campaign].parts;
+            parts.iter().find(|part| part.claimable_from().is_some_and(|at| at <= now))
+        });
+        match (part, care) {
+            // Nor does care wait for those that have their turn before.
+            (Some(part), care) if part.unseen.is_some() || care.is_none() => Next::Claim(part.id),
+            (_, Some(care)) => care,
+            _ => {
+                let due = self.campaigns.values().filter(|work| open(work)).filter_map(|work| work.claimable_from);
+                Next::Wait(due.chain(self.care_from).min())
+            }
+        }
+    }
+
+    /// What is to be done now that is no claim, and waits for no right to claim.
+    fn care(&mut self, now: UnixMs) -> Option<Next> {
+        if self.care_from.is_none_or(|at| now < at) {
+            return None;
+        }
         let all = || self.campaigns.values().flat_map(|work| &work.parts);
         if let Some(part) = all().find(|part| part.unseen.is_some_and(|at| at <= now)) {
-            return Next::Look(part.id);
+            return Some(Next::Look(part.id));
         }
         if let Some(part) = all().find(|part| part.next_doubt.is_some_and(|at| at <= now)) {
-            return Next::Doubts(part.id);
+            return Some(Next::Doubts(part.id));
         }
-        // Neither waits for the right to claim.
-        let looks = all().filter_map(|part| part.unseen.into_iter().chain(part.next_doubt).min()).min();
-        if !may_claim {
-            return Next::Wait(looks);
-        }
-        let open = |work: &&CampaignWork| work.running && !held(&work.template);
-        let able = self
-            .campaigns
-            .values()
-            .filter(open)
-            .filter(|work| work.parts.iter().any(|part| part.claimable(now)))
-            .map(|work| (work.plan.campaign.id, work.plan.campaign.priority));
-        if let Some(campaign) = self.shares.next(able) {
-            let part = self.campaigns[&campaign].parts.iter().find(|part| part.claimable(now));
-            return Next::Claim(part.expect("a campaign that is able has a claimable part").id);
-        }
-        let due = self.campaigns.values().filter(open).flat_map(|work| &work.parts).filter_map(|part| part.next_due);
-        Next::Wait(due.chain(looks).min())
+        self.care_from = all().filter_map(PartWork::needs_care).min();
+        None
     }
 
     /// A claim brought `n` rows of a part, and told what else it has.
@@ -168,52 +216,133 @@ impl Backlog {
         next_doubt: Option<UnixMs>,
         now: UnixMs,
     ) {
-        let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
-        if let Some(part) = work.parts.iter_mut().find(|part| part.id == id) {
+        self.change(id, |part| {
             (part.unseen, part.fresh, part.next_due, part.next_doubt) = (None, fresh, next_due, next_doubt);
-        }
-        self.shares.took(id.campaign, work.plan.campaign.priority, n);
-        if !work.parts.iter().any(|part| part.claimable(now)) {
-            self.shares.idle(id.campaign);
+        });
+        let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
+        share::took(&mut work.pass, work.plan.campaign.priority, n);
+        if !work.claimable(now) {
+            work.pass = None;
         }
     }
 
     /// A part is not to be claimed from until the next refresh.
     pub fn shut(&mut self, id: PartId) {
-        if let Some(part) = self.part(id) {
-            (part.unseen, part.fresh, part.next_due) = (None, false, None);
-        }
+        self.change(id, |part| (part.unseen, part.fresh, part.next_due) = (None, false, None));
     }
 
     /// A part is not to be claimed from before it was looked at again.
     pub fn look_again(&mut self, id: PartId, at: UnixMs) {
-        if let Some(part) = self.part(id) {
-            part.unseen = Some(at);
-        }
+        self.change(id, |part| part.unseen = Some(at));
     }
 
     /// A row of a part waits for its next attempt.
     pub fn due(&mut self, id: PartId, at: UnixMs) {
-        if let Some(part) = self.part(id) {
-            part.next_due = Some(part.next_due.map_or(at, |due| due.min(at)));
-        }
+        self.change(id, |part| part.next_due = Some(part.next_due.map_or(at, |due| due.min(at))));
     }
 
     /// When the next doubt of a part ends, as far as is known.
     pub fn doubt(&mut self, id: PartId, at: UnixMs) {
-        if let Some(part) = self.part(id) {
-            part.next_doubt = Some(part.next_doubt.map_or(at, |doubt| doubt.min(at)));
-        }
+        self.change(id, |part| part.next_doubt = Some(part.next_doubt.map_or(at, |doubt| doubt.min(at))));
     }
 
     /// When the next doubt of a part ends, from Redis.
     pub fn set_doubt(&mut self, id: PartId, at: Option<UnixMs>) {
-        if let Some(part) = self.part(id) {
-            part.next_doubt = at;
-        }
+        self.change(id, |part| part.next_doubt = at);
     }
 
-    fn part(&mut self, id: PartId) -> Option<&mut PartWork> {
-        self.campaigns.get_mut(&id.campaign)?.parts.iter_mut().find(|part| part.id == id)
+    fn change(&mut self, id: PartId, change: impl FnOnce(&mut PartWork)) {
+        let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
+        let Some(part) = work.parts.iter_mut().find(|part| part.id == id) else { return };
+        change(part);
+        self.care_from = self.care_from.into_iter().chain(part.needs_care()).min();
+        work.parts_changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{domain::template::Form, graph::body::BodyPlan};
+
+    const NOW: UnixMs = UnixMs(1_000_000);
+    const LATER: UnixMs = UnixMs(1_060_000);
+
+    /// A backlog with a part of each of two campaigns, that nobody has looked at. The first one's turn comes first.
+    fn backlog() -> (Backlog, [PartId; 2]) {
+        let mut backlog = Backlog::default();
+        let parts = ["01J9ZK3V5T8R7Q6P5N4M3K2J1H", "01J9ZK3V5T8R7Q6P5N4M3K2J1J"].map(|id| {
+            let campaign = serde_json::from_value(json!({
+                "id": id, "name": "spring", "lines": ["3001"], "priority": 5, "on_doubt": "hold",
+                "created_at": "2026-03-01T12:00:00Z",
+                "template": {
+                    "name": "spring", "language": "es_AR", "status": "APPROVED", "category": "MARKETING",
+                    "components": [{"type": "BODY", "text": "Hola"}],
+                },
+            }));
+            let campaign: crate::domain::Campaign = campaign.expect("a campaign");
+            let part = PartId { campaign: campaign.id, number: 0 };
+            let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
+            backlog.add(&"2001".into(), Rc::new(Plan { campaign, body }));
+            part
+        });
+        backlog.set_parts(&parts);
+        (backlog, parts)
+    }
+
+    fn next(backlog: &mut Backlog, now: UnixMs) -> Next {
+        backlog.next(now, true, |_| false)
+    }
+
+    #[test]
+    fn the_first_claim_of_a_part_is_its_look() {
+        let (mut backlog, [first, second]) = backlog();
+        assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
+        backlog.claimed(first, 10, false, None, None, NOW);
+        assert_eq!(next(&mut backlog, NOW), Next::Claim(second));
+        backlog.claimed(second, 10, false, None, None, NOW);
+        assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
+    }
+
+    #[test]
+    fn every_part_is_looked_at_before_one_has_a_second_turn() {
+        let (mut backlog, [first, second]) = backlog();
+        backlog.campaign(second.campaign).expect("it is there").running = false;
+        assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
+        backlog.claimed(first, 10, true, None, None, NOW);
+        assert_eq!(next(&mut backlog, NOW), Next::Look(second), "an older owner may have left rows in flight");
+        backlog.shut(second);
+        assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
+    }
+
+    #[test]
+    fn parts_are_looked_at_and_doubts_end_while_nothing_may_be_claimed() {
+        let (mut backlog, [first, second]) = backlog();
+        let next = |backlog: &mut Backlog, now| backlog.next(now, false, |_| false);
+        assert_eq!(next(&mut backlog, NOW), Next::Look(first));
+        backlog.claimed(first, 0, true, None, Some(LATER), NOW);
+        assert_eq!(next(&mut backlog, NOW), Next::Look(second));
+        backlog.claimed(second, 0, true, None, None, NOW);
+        assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(LATER)));
+        assert_eq!(next(&mut backlog, LATER), Next::Doubts(first));
+        backlog.set_doubt(first, None);
+        assert_eq!(next(&mut backlog, LATER), Next::Wait(None));
+    }
+
+    #[test]
+    fn what_needs_care_sooner_than_was_known_gets_it() {
+        let (mut backlog, [first, second]) = backlog();
+        for part in [first, second] {
+            backlog.claimed(part, 10, false, None, None, NOW);
+        }
+        assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
+        backlog.doubt(second, LATER);
+        backlog.look_again(first, UnixMs(LATER.0 - 1));
+        assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(UnixMs(LATER.0 - 1))));
+        assert_eq!(next(&mut backlog, UnixMs(LATER.0 - 1)), Next::Look(first));
+        backlog.claimed(first, 0, false, None, None, NOW);
+        assert_eq!(next(&mut backlog, LATER), Next::Doubts(second));
     }
 }

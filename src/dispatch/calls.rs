@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, try_join_all};
 use tracing::info;
 
 use super::{message::Message, plans::Plan, recipients::Recipients, thread::Thread};
@@ -32,8 +32,8 @@ pub enum Done {
     Doubts(PartId, Result<(Option<UnixMs>, u64), StoreError>),
     /// What was not sent of a part was expired: how many recipients are open.
     Expired(PartId, Result<u64, StoreError>),
-    /// A part was taken off the work.
-    Finished(PartId, Result<(), StoreError>),
+    /// Parts were taken off the work.
+    Finished(Vec<PartId>, Result<(), StoreError>),
 }
 
 /// A claim, and the messages of its rows.
@@ -81,7 +81,12 @@ impl Calls {
     pub fn claim(&self, part: PartId, wish: ClaimWish, plan: Option<Rc<Plan>>) -> LocalBoxFuture<'static, Done> {
         let (store, recipients) = (self.store.clone(), self.recipients.clone());
         Box::pin(async move {
-            let claim = match store.claim(part, &wish).await {
+            let prepared = async {
+                if wish.limit > 0 {
+                    recipients.prepare(&store, part).await;
+                }
+            };
+            let claim = match tokio::join!(store.claim(part, &wish), prepared).0 {
                 Ok(claim) => claim,
                 Err(error) => return Done::Claimed(part, Err(error)),
             };
@@ -126,18 +131,20 @@ impl Calls {
         Box::pin(async move { Done::Expired(part, store.sweep(part, State::Expired, now).await) })
     }
 
-    /// Takes a part in which nothing is open off the work, and completes its campaign if it was the last.
-    pub fn finish(&self, part: PartId) -> LocalBoxFuture<'static, Done> {
+    /// Takes parts in which nothing is open off the work, and completes their campaigns where they were the last.
+    pub fn finish(&self, parts: Vec<PartId>) -> LocalBoxFuture<'static, Done> {
         let (store, line, now) = (self.store.clone(), self.line.clone(), self.clock.now());
         Box::pin(async move {
-            let done = async {
-                store.work_done(&line, part).await?;
-                if store.complete_if_done(part.campaign, now).await? {
+            let finish = async |part: &PartId| {
+                // In either order: what has nothing open and is still on the work is taken off it whenever it is looked at.
+                let (work, campaign) = (store.work_done(&line, *part), store.complete_if_done(part.campaign, now));
+                if tokio::try_join!(work, campaign)?.1 {
                     info!(campaign.id = %part.campaign, "campaign completed");
                 }
                 Ok(())
             };
-            Done::Finished(part, done.await)
+            let finished = try_join_all(parts.iter().map(finish)).await;
+            Done::Finished(parts, finished.map(drop))
         })
     }
 

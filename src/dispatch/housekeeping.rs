@@ -6,6 +6,7 @@
 //! If the process dies: another worker takes the duty when its lease ends.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{CampaignId, CampaignState, HoldScope, Line, PartId, State, UnixMs},
+    domain::{CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs},
     graph::client::GraphClient,
     ops::metrics::QueueMetrics,
     store::{
@@ -26,8 +27,14 @@ use crate::{
     templates,
 };
 
-/// How often campaigns are looked through: the precision of `start_at`.
+/// How often campaigns are looked through.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// But thousands of campaigns keep nobody else from Redis: what took long is done again after so many times as long, ...
+const REST: u32 = 50;
+
+/// ... or after this.
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// How often a hold that has no end is tried.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
@@ -67,49 +74,62 @@ impl Housekeeping {
                 synced = Some(Instant::now());
                 templates::sync_all(&self.store, &self.graph, &self.lines, self.clock.now()).await;
             }
-            if let Err(error) = self.campaigns().await {
+            let began = Instant::now();
+            let next_start = self.campaigns().await.unwrap_or_else(|error| {
                 warn!(%error, "campaigns could not be looked after");
-            }
+                None
+            });
+            let rest = (began.elapsed() * REST).clamp(EVERY, REST_MAX);
             if probed.elapsed() >= PROBE_EVERY {
                 probed = Instant::now();
                 if let Err(error) = self.probe().await {
                     warn!(%error, "what is held back could not be tried");
                 }
             }
-            stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
+            let rest = next_start.map_or(rest, |at| rest.min(at.since(self.clock.now())));
+            stop.run_until_cancelled(tokio::time::sleep(rest)).await;
         }
     }
 
-    async fn campaigns(&self) -> Result<(), StoreError> {
+    /// Looks after every campaign. Gives when the next one is to start.
+    async fn campaigns(&self) -> Result<Option<UnixMs>, StoreError> {
         let ids = self.store.active_campaigns().await?;
         let records: Vec<CampaignRecord> = self.store.campaigns(&ids).await?.into_iter().flatten().collect();
+        let parts: Vec<PartId> = records.iter().flat_map(launched_parts).map(|(part, _)| *part).collect();
+        let mut counts = self.store.open_counts(&parts).await?.into_iter();
+        let mut queue: HashMap<State, u64> = HashMap::new();
         for record in &records {
+            let mut open = 0;
+            for (state, n) in counts.by_ref().take(launched_parts(record).len()).flatten() {
+                open += n;
+                *queue.entry(state).or_default() += if record.state == CampaignState::Running { n } else { 0 };
+            }
             // One that can not be looked after keeps no other from it.
-            if let Err(error) = self.campaign(record).await {
+            if let Err(error) = self.campaign(record, open).await {
                 warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
             }
         }
-        self.show(&records).await?;
+        let running = records.iter().filter(|record| record.state == CampaignState::Running);
+        self.show(&queue, running.filter_map(|record| record.started_at).min());
         for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
             self.store.forget_recipients(id).await?;
             info!(campaign.id = %id, "recipients forgotten: their retention has ended");
         }
-        Ok(())
+        let scheduled = records.iter().filter(|record| record.state == CampaignState::Scheduled);
+        // One that could not be started at its time is tried again in the next round, and not all the time.
+        let now = self.clock.now();
+        Ok(scheduled.filter_map(|record| record.campaign.start_at).filter(|at| *at > now).min())
     }
 
-    /// Shows how much work is left in the campaigns that run.
-    async fn show(&self, records: &[CampaignRecord]) -> Result<(), StoreError> {
-        let running = records.iter().filter(|record| record.state == CampaignState::Running);
-        let oldest = running.clone().filter_map(|record| record.started_at).min();
-        let parts: Vec<PartId> = running.flat_map(|record| record.parts.iter().map(|(part, _)| *part)).collect();
-        let counts = self.store.part_counts(&parts).await?;
-        let queue = QueueMetrics::new();
-        queue.set(|state| counts.iter().filter_map(|counts| counts.by_state.get(&state)).sum());
-        queue.oldest_age.set(oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64()));
-        Ok(())
+    /// Shows how much work is left in the campaigns that run, of which the first to start did so at `oldest`.
+    fn show(&self, queue: &HashMap<State, u64>, oldest: Option<UnixMs>) {
+        let metrics = QueueMetrics::new();
+        metrics.set(|state| queue.get(&state).copied().unwrap_or(0));
+        metrics.oldest_age.set(oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64()));
     }
 
-    async fn campaign(&self, record: &CampaignRecord) -> Result<(), StoreError> {
+    /// Looks after a campaign, of which `open` recipients are.
+    async fn campaign(&self, record: &CampaignRecord, open: u64) -> Result<(), StoreError> {
         let (id, now) = (record.campaign.id, self.clock.now());
         if record.applied < record.version {
             self.store.follow(id, now).await?;
@@ -121,19 +141,20 @@ impl Housekeeping {
             }
             CampaignState::Scheduled => Ok(()),
             CampaignState::Running | CampaignState::Paused => {
-                if record.campaign.expires_at.is_some_and(|at| at <= now) {
+                let expired = record.campaign.expires_at.is_some_and(|at| at <= now);
+                if expired {
                     // Owners do this when they claim; a line that is held back, or has no owner, claims nothing.
                     for (part, _) in &record.parts {
                         self.store.sweep(*part, State::Expired, now).await?;
                     }
                 }
-                if self.store.complete_if_done(id, now).await? {
+                if (expired || open == 0) && self.store.complete_if_done(id, now).await? {
                     info!(campaign.id = %id, "campaign completed");
                 }
                 Ok(())
             }
             CampaignState::Completed | CampaignState::Cancelled => {
-                if record.applied == record.version && self.store.open_recipients(record).await? == 0 {
+                if record.applied == record.version && open == 0 {
                     self.store.retire_campaign(id, record.ended_at.unwrap_or(now)).await?;
                 }
                 Ok(())
@@ -169,5 +190,13 @@ impl Housekeeping {
             }
         }
         Ok(())
+    }
+}
+
+/// The parts of a campaign, if some of it may have been sent.
+fn launched_parts(record: &CampaignRecord) -> &[(PartId, LineId)] {
+    match record.state {
+        CampaignState::Draft | CampaignState::Scheduled => &[],
+        _ => &record.parts,
     }
 }

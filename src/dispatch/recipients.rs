@@ -16,8 +16,8 @@ use crate::{
 /// Chunks kept for each line.
 const CHUNKS_KEPT: usize = 2;
 
-/// Directories of chunks kept for each line.
-const DIRECTORIES_KEPT: usize = 64;
+/// Directories of chunks kept for each line: campaigns take turns, and each of these has two bytes for a chunk.
+const DIRECTORIES_KEPT: usize = 1_024;
 
 /// A chunk, by its part and first row.
 type Kept = ((PartId, u16), Rc<Chunk>);
@@ -30,6 +30,21 @@ pub struct Recipients {
 }
 
 impl Recipients {
+    /// Reads what the first claim of a part most often needs, while that is on its way: where its chunks are, and the first of them.
+    pub async fn prepare(&self, store: &Store, part: PartId) {
+        if self.directories.borrow().contains_key(&part) {
+            return;
+        }
+        // What can't be read now is read when it is needed, and then the error is told.
+        let (starts, first) = tokio::join!(store.chunk_starts(part), store.chunks(part, &[0]));
+        if let Ok(starts) = starts {
+            self.keep_directory(part, starts);
+        }
+        if let Some(chunk) = first.ok().and_then(|mut chunks| chunks.pop()) {
+            self.keep_chunk(part, 0, chunk);
+        }
+    }
+
     /// Where the recipients of `rows` of a part are, in their order: a chunk, and the place in it.
     pub async fn of(
         &self,
@@ -64,15 +79,7 @@ impl Recipients {
         let known = self.directories.borrow().get(&part).cloned();
         let directory = match known {
             Some(directory) => directory,
-            None => {
-                let directory = Rc::new(store.chunk_starts(part).await?);
-                let mut directories = self.directories.borrow_mut();
-                if directories.len() >= DIRECTORIES_KEPT {
-                    directories.clear();
-                }
-                directories.insert(part, directory.clone());
-                directory
-            }
+            None => self.keep_directory(part, store.chunk_starts(part).await?),
         };
         let behind = directory.partition_point(|start| *start <= row);
         behind
@@ -86,12 +93,27 @@ impl Recipients {
         if let Some(chunk) = kept {
             return Ok(chunk);
         }
-        let chunk = Rc::new(store.chunk(part, start).await?);
+        let read = store.chunks(part, &[start]).await?.pop();
+        Ok(self.keep_chunk(part, start, read.expect("a chunk for each start")))
+    }
+
+    fn keep_directory(&self, part: PartId, starts: Vec<u16>) -> Rc<Vec<u16>> {
+        let directory = Rc::new(starts);
+        let mut directories = self.directories.borrow_mut();
+        if directories.len() >= DIRECTORIES_KEPT {
+            directories.clear();
+        }
+        directories.insert(part, directory.clone());
+        directory
+    }
+
+    fn keep_chunk(&self, part: PartId, start: u16, chunk: Chunk) -> Rc<Chunk> {
+        let chunk = Rc::new(chunk);
         let mut chunks = self.chunks.borrow_mut();
         if chunks.len() >= CHUNKS_KEPT {
             chunks.pop_front();
         }
         chunks.push_back(((part, start), chunk.clone()));
-        Ok(chunk)
+        chunk
     }
 }

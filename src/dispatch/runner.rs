@@ -64,6 +64,9 @@ const ROWS_TOGETHER: f64 = 4.0;
 /// ... unless that takes longer than this: what was claimed and not sent when a worker is killed ends as unknown.
 const WINDOW_MAX: Duration = Duration::from_millis(200);
 
+/// Parts that are taken off the work together at most.
+const FINISHED_MAX: usize = 64;
+
 /// After Redis failed, the next try is that much later.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
 
@@ -555,8 +558,8 @@ impl Runner {
         if self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
-        if let Some(&part) = self.finished.iter().next() {
-            return Some(self.calls.finish(part));
+        if !self.finished.is_empty() {
+            return Some(self.calls.finish(self.finished.iter().copied().take(FINISHED_MAX).collect()));
         }
         if let Some(&part) = self.expired.iter().next() {
             return Some(self.calls.expire(part));
@@ -642,11 +645,13 @@ impl Runner {
                 }
             }
             Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
-            Done::Finished(part, Ok(())) => {
-                self.finished.remove(&part);
-                self.backlog.remove(part);
+            Done::Finished(parts, Ok(())) => {
+                for part in parts {
+                    self.finished.remove(&part);
+                    self.backlog.remove(part);
+                }
             }
-            Done::Finished(_, Err(error)) => self.redis_failed("a part could not be finished", &error),
+            Done::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error),
         }
     }
 
@@ -781,7 +786,10 @@ impl Runner {
             return self.give_back(|_| true);
         }
         let holds = self.held_scopes(now);
-        let stopped = self.backlog.stopped(|template| holds.contains(template));
+        // Of a campaign many follow one another.
+        let mut stopped: Vec<CampaignId> = self.ready.iter().map(|ready| ready.part.campaign).collect();
+        stopped.dedup();
+        stopped.retain(|id| self.backlog.is_stopped(*id, |template| holds.contains(template)));
         if !stopped.is_empty() {
             self.give_back(|ready| stopped.contains(&ready.part.campaign));
         }

@@ -4,54 +4,54 @@
 //! next. A campaign of ten recipients does not wait behind one of ten million, and one of priority 10 gets ten times
 //! as much as one of priority 1.
 
-use std::collections::HashMap;
-
 use crate::domain::CampaignId;
 
-/// The passes of the campaigns of a line.
+/// The pass of a campaign, once it had something to send.
+pub type Pass = Option<f64>;
+
+/// The shares of a line.
 #[derive(Debug, Default)]
 pub struct Shares {
-    passes: HashMap<CampaignId, f64>,
+    /// The pass of the campaign that went last: none that had something to send then is before it.
+    at: f64,
 }
 
 impl Shares {
-    /// The campaign among `able` (those that have something to send now, with their priorities) that goes next.
-    pub fn next(&mut self, able: impl Iterator<Item = (CampaignId, u8)>) -> Option<CampaignId> {
-        let passes: Vec<(CampaignId, Option<f64>)> = able.map(|(id, _)| (id, self.passes.get(&id).copied())).collect();
-        // A newcomer, or one that had nothing for a while, starts where the others are: it owes nothing, and is owed nothing.
-        let floor = passes.iter().filter_map(|(_, pass)| *pass).fold(f64::INFINITY, f64::min);
-        let floor = if floor.is_finite() { floor } else { 0.0 };
-        let newcomers = passes.iter().filter(|(_, pass)| pass.is_none());
-        self.passes.extend(newcomers.map(|(id, _)| (*id, floor)));
-        let passes = passes.into_iter().map(|(id, pass)| (pass.unwrap_or(floor), id));
-        passes.min_by(|(a, first), (b, second)| a.total_cmp(b).then(first.cmp(second))).map(|(_, id)| id)
+    /// The campaign among `able` (those that have something to send now) that goes next.
+    ///
+    /// A newcomer, or one that had nothing for a while, starts where the others are: it owes nothing, and is owed nothing.
+    pub fn next<'a>(&mut self, able: impl Iterator<Item = (CampaignId, &'a mut Pass)>) -> Option<CampaignId> {
+        let passes = able.map(|(id, pass)| (*pass.get_or_insert(self.at), id));
+        let (pass, id) = passes.min_by(|(a, first), (b, second)| a.total_cmp(b).then(first.cmp(second)))?;
+        self.at = pass;
+        Some(id)
     }
+}
 
-    /// `campaign` took `messages` of the line.
-    pub fn took(&mut self, campaign: CampaignId, priority: u8, messages: usize) {
-        *self.passes.entry(campaign).or_default() += messages as f64 / f64::from(priority.max(1));
-    }
-
-    /// `campaign` has nothing more to send for now.
-    pub fn idle(&mut self, campaign: CampaignId) {
-        self.passes.remove(&campaign);
-    }
+/// A campaign of `priority` took `messages` of the line.
+pub fn took(pass: &mut Pass, priority: u8, messages: usize) {
+    *pass.get_or_insert_default() += messages as f64 / f64::from(priority.max(1));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn id(n: u128) -> CampaignId {
         CampaignId(ulid::Ulid(n))
     }
 
-    fn run(shares: &mut Shares, able: &[(CampaignId, u8)], claims: usize) -> HashMap<CampaignId, usize> {
-        let mut taken = HashMap::new();
+    /// Campaigns by id, with their priorities and passes.
+    type Able = BTreeMap<CampaignId, (u8, Pass)>;
+
+    fn run(shares: &mut Shares, able: &mut Able, claims: usize) -> BTreeMap<CampaignId, usize> {
+        let mut taken = BTreeMap::new();
         for _ in 0..claims {
-            let next = shares.next(able.iter().copied()).expect("someone");
-            let priority = able.iter().find(|(id, _)| *id == next).expect("known").1;
-            shares.took(next, priority, 4);
+            let next = shares.next(able.iter_mut().map(|(id, (_, pass))| (*id, pass))).expect("someone");
+            let (priority, pass) = able.get_mut(&next).expect("known");
+            took(pass, *priority, 4);
             *taken.entry(next).or_default() += 4;
         }
         taken
@@ -59,15 +59,17 @@ mod tests {
 
     #[test]
     fn equals_share_equally_and_priorities_count() {
-        let taken = run(&mut Shares::default(), &[(id(1), 5), (id(2), 5), (id(3), 10)], 400);
+        let mut able = Able::from([(id(1), (5, None)), (id(2), (5, None)), (id(3), (10, None))]);
+        let taken = run(&mut Shares::default(), &mut able, 400);
         assert_eq!((taken[&id(1)], taken[&id(2)], taken[&id(3)]), (400, 400, 800));
     }
 
     #[test]
     fn a_newcomer_waits_for_nobody_and_takes_nothing_back() {
-        let mut shares = Shares::default();
-        run(&mut shares, &[(id(1), 5)], 10_000);
-        let taken = run(&mut shares, &[(id(1), 5), (id(2), 5)], 10);
+        let (mut shares, mut able) = (Shares::default(), Able::from([(id(1), (5, None))]));
+        run(&mut shares, &mut able, 10_000);
+        able.insert(id(2), (5, None));
+        let taken = run(&mut shares, &mut able, 10);
         assert_eq!((taken[&id(1)], taken[&id(2)]), (20, 20));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use siphasher::sip::SipHasher24;
 
-use super::{Call, Result, Store, StoreError, chunk::Chunk, lines::ms, numbers, script};
+use super::{Call, Result, Store, StoreError, lines::ms, numbers, script};
 use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid};
 
 /// Rows in a part: a row fits 16 bits.
@@ -349,6 +349,19 @@ impl Store {
         Ok(hashes.iter().map(read_counts).collect())
     }
 
+    /// The recipients of parts that are open, by state, in one round trip.
+    pub async fn open_counts(&self, parts: &[PartId]) -> Result<Vec<Vec<(State, u64)>>> {
+        let open = || State::ALL.into_iter().filter(|state| state.is_open());
+        let fields: Vec<&str> = open().map(script::counter).collect();
+        let mut pipeline = Pipeline::with_capacity(parts.len());
+        for &part in parts {
+            pipeline.cmd("HMGET").arg(self.keys.part(part)).arg(&fields);
+        }
+        let counts: Vec<Vec<Option<i64>>> = self.query_all("HMGET part", &pipeline).await?;
+        let count = |n: Option<i64>| n.unwrap_or(0).max(0).unsigned_abs();
+        Ok(counts.into_iter().map(|counts| open().zip(counts.into_iter().map(count)).collect()).collect())
+    }
+
     /// The state bytes of a part.
     pub async fn state_bytes(&self, part: PartId) -> Result<Vec<u8>> {
         self.query("GET states", cmd("GET").arg(self.keys.states(part))).await
@@ -359,13 +372,6 @@ impl Store {
         let mut starts: Vec<u16> = self.query("HKEYS chunks", cmd("HKEYS").arg(self.keys.chunks(part))).await?;
         starts.sort_unstable();
         Ok(starts)
-    }
-
-    /// The recipients of the chunk that begins at `start`.
-    pub async fn chunk(&self, part: PartId, start: u16) -> Result<Chunk> {
-        let key = self.keys.chunks(part);
-        let bytes: Vec<u8> = self.query("HGET chunk", cmd("HGET").arg(&key).arg(start)).await?;
-        Chunk::decode(&bytes).map_err(|error| StoreError::Corrupt { key, reason: format!("chunk {start}: {error}") })
     }
 
     /// All about the rows of a part, for reports.

@@ -61,7 +61,7 @@ impl World {
             let n = states.iter().filter(|&&byte| byte != 0).count() as u64;
             assert_eq!(counts.recipients, n, "recipients of part {part}");
             for start in self.store().chunk_starts(part).await.expect("chunks") {
-                let chunk = self.store().chunk(part, start).await.expect("a chunk");
+                let chunk = self.store().chunks(part, &[start]).await.expect("a chunk").remove(0);
                 let rows = chunk.recipients().zip(usize::from(start)..);
                 let taken = rows.filter(|(_, row)| states.get(*row).is_some_and(|&byte| byte != 0));
                 all.extend(taken.map(|(recipient, _)| (line.clone(), recipient)));

@@ -1,7 +1,8 @@
 //! Cost of a message and memory of a worker by the size of what is sent: both are to stay as they are.
 //!
-//! Each size is played on a stage of its own. Campaigns are uploaded and launched while the lines are paused; counted is
-//! from their resuming until every campaign is completed. The memory is the most that the worker has had in that.
+//! Each size is played on a stage of its own. Counted is from the launch of a campaign until it is completed. Many are launched
+//! while the lines are paused, and counted from their resuming until every one of them is completed. The memory is the most that the
+//! worker has had in that.
 
 use super::{equal, mb, say, us_each};
 use crate::{
@@ -72,21 +73,25 @@ async fn send(stage: &mut Stage, recipients: u64, campaigns: usize) -> Result<Us
         ids.push(id);
     }
     stage.forget().await?;
-    for line in &lines {
-        stage.client.change_line(line, Action::Pause).await?;
-    }
-    for id in &ids {
-        stage.launch(*id).await?;
-    }
     let all = recipients * campaigns as u64;
-    let before = stage.usage()?;
-    for line in &lines {
-        stage.client.change_line(line, Action::Resume).await?;
-    }
-    stage.arrived(all).await?;
+    let before;
     if let [id] = ids.as_slice() {
+        before = stage.usage()?;
+        stage.launch(*id).await?;
+        stage.arrived(all).await?;
         stage.completed(*id).await?;
     } else {
+        for line in &lines {
+            stage.client.change_line(line, Action::Pause).await?;
+        }
+        for id in &ids {
+            stage.launch(*id).await?;
+        }
+        before = stage.usage()?;
+        for line in &lines {
+            stage.client.change_line(line, Action::Resume).await?;
+        }
+        stage.arrived(all).await?;
         while !stage.client.campaigns(Some(CampaignState::Running), None).await?.campaigns.is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }

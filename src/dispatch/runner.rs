@@ -33,7 +33,7 @@ use super::{
     pace::Pacer,
     settle::{self, Consequence},
     slots::Slots,
-    thread::{Sending, Thread},
+    thread::{Begun, Sending, Thread, Waiter},
 };
 use crate::{
     domain::{
@@ -63,6 +63,9 @@ const ROWS_TOGETHER: f64 = 4.0;
 
 /// ... unless that takes longer than this: what was claimed and not sent when a worker is killed ends as unknown.
 const WINDOW_MAX: Duration = Duration::from_millis(200);
+
+/// Where the thread has no room for another attempt, and none ends: when to look again.
+const ROOM_WAIT: Duration = Duration::from_millis(10);
 
 /// Parts that are taken off the work together at most.
 const FINISHED_MAX: usize = 64;
@@ -195,8 +198,9 @@ pub struct Runner {
     unreachable: u32,
     reachable_at: Option<Instant>,
     send_at: Option<Instant>,
-    /// Where the slots are what it waits for: when to look for more.
+    /// Where slots or its thread are what it waits for: when to look for more.
     full_at: Option<Instant>,
+    waiter: Rc<Waiter>,
     held_since: Option<Instant>,
     publish_at: Instant,
     accepted: u64,
@@ -245,6 +249,7 @@ impl Runner {
             reachable_at: None,
             send_at: None,
             full_at: None,
+            waiter: Rc::default(),
             held_since: None,
             publish_at: now,
             accepted: 0,
@@ -269,8 +274,8 @@ impl Runner {
                 self.stopping = true;
                 self.give_back(|_| true);
             }
-            while let Some(ready) = self.next_to_send(now, attempts.len()) {
-                attempts.push(self.attempt(&ready, now));
+            while let Some((ready, begun)) = self.next_to_send(now, attempts.len()) {
+                attempts.push(self.attempt(&ready, now, begun));
             }
             if !redis_busy && let Some(call) = self.next_call(now, settling_busy) {
                 (redis, redis_busy) = (Some(call).into(), true);
@@ -317,6 +322,7 @@ impl Runner {
                     self.settled(outcomes, result);
                 }
                 Some(()) = chores.next() => {}
+                () = self.waiter.handed.notified() => {}
                 Ok(()) = self.setup.signals.changed() => self.read_signals(),
                 () = &mut stopped, if !self.stopping => {}
                 () = &mut alarm => {}
@@ -326,22 +332,22 @@ impl Runner {
     }
 
     /// The message that may go now, if any; else remembers when to look again.
-    fn next_to_send(&mut self, now: Instant, in_flight: usize) -> Option<Message> {
-        (self.send_at, self.full_at) = (None, None);
-        if self.stopping || self.ready.is_empty() || !self.setup.lease.holds(now) {
+    fn next_to_send(&mut self, now: Instant, in_flight: usize) -> Option<(Message, Begun)> {
+        self.full_at = None;
+        if !self.wants_to_send(now, in_flight) {
+            self.waiter.pass_on();
             return None;
         }
-        if in_flight >= self.slots.limit() {
-            self.full_at = Some(self.slots.full(now, self.pacer.rate()));
-        }
-        if in_flight >= self.slots.limit() {
+        let Some(begun) = self.setup.thread.begin(now, &self.waiter) else {
+            self.full_at = Some(now + ROOM_WAIT);
             return None;
-        }
+        };
+        self.send_at = None;
         match self.pacer.take(now) {
             Ok(()) => {
                 self.among.get_or_insert_with(|| self.setup.thread.line_sends());
                 self.slots.began(now, in_flight, self.setup.thread.room());
-                self.ready.pop_front()
+                self.ready.pop_front().map(|ready| (ready, begun))
             }
             Err(wait) => {
                 self.send_at = Some(now + wait);
@@ -350,10 +356,28 @@ impl Runner {
         }
     }
 
-    fn attempt(&self, message: &Message, began: Instant) -> OnItsWay {
+    fn wants_to_send(&mut self, now: Instant, in_flight: usize) -> bool {
+        if self.stopping || self.ready.is_empty() || !self.setup.lease.holds(now) {
+            return false;
+        }
+        if self.send_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        if in_flight >= self.slots.limit() {
+            self.full_at = Some(self.slots.full(now, self.pacer.rate()));
+        }
+        in_flight < self.slots.limit()
+    }
+
+    fn attempt(&self, message: &Message, began: Instant, begun: Begun) -> OnItsWay {
         let Message { part, claimed, attempt: number, .. } = *message;
         let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key));
-        Attempt { part, claimed, number, began, outcome: Box::pin(async move { sender.send(body).await }) }
+        let outcome = Box::pin(async move {
+            let outcome = sender.send(body).await;
+            drop(begun);
+            outcome
+        });
+        Attempt { part, claimed, number, began, outcome }
     }
 
     fn attempt_ended(
@@ -397,6 +421,7 @@ impl Runner {
         if matches!(settled, Settled::Accepted(_)) {
             self.accepted += 1;
             self.slots.accepted(began, instant, self.pacer.rate(), room);
+            self.setup.thread.accepted(instant - began);
             if let Some(work) = self.backlog.campaign(part.campaign) {
                 work.failing = (0, 0);
             }
@@ -759,6 +784,7 @@ impl Runner {
         let rate = rate.unwrap_or(self.setup.line.messages_per_second);
         let now = Instant::now();
         self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom), now);
+        self.send_at = None;
         // A thousand lines that read at once keep Redis and this thread from all else for half a second.
         let spread = REFRESH_SPREAD.mul_f64(signals.controls.len() as f64 * rand::random::<f64>());
         let at = self.refresh_from.max(now + spread);
@@ -815,7 +841,7 @@ impl Runner {
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
         sooner(self.outcomes_since.map(|since| since + self.window(SETTLE_WINDOW)).filter(|at| *at > now));
         if in_flight < self.slots.limit() {
-            sooner(self.send_at);
+            sooner(self.send_at.filter(|at| *at > now));
         }
         sooner(self.full_at);
         sooner(self.refresh_at.filter(|at| *at > now));

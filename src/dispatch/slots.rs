@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_millis(500);
 const WAITED_FOR_US: u32 = 4;
 
 /// But not answers that take this long: then it is Meta who takes her time.
-const NOT_FOR_US: Duration = Duration::from_millis(50);
+pub(super) const NOT_FOR_US: Duration = Duration::from_millis(50);
 
 /// After a step that brought nothing, the next one is that much later.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,12 +1,15 @@
-//! What the lines of a thread share: its time, and the plans of their campaigns.
+//! What the lines of a thread share: its time, its connections, and the plans of their campaigns.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use super::plans::Plans;
+use tokio::sync::Notify;
+
+use super::{plans::Plans, slots::NOT_FOR_US};
 
 /// A thread is busy that works for this share of the time, ...
 const BUSY: f64 = 0.85;
@@ -21,18 +24,61 @@ const ENOUGH: usize = 32;
 /// What each of few lines may have of them, and each of many.
 const EACH: (usize, usize) = (2, 8);
 
+/// The attempts in flight on a thread grow by one in this time at most. Over HTTP/1.1 each one is a connection, which costs as much
+/// as dozens of messages: were a thousand lines that are late for a moment to make one each, they would be late by that.
+const GROW_EVERY: Duration = Duration::from_millis(1);
+
+/// The same where answers come at once, so that few are enough.
+const GROW_SLOWLY_EVERY: Duration = Duration::from_millis(5);
+
+/// Connections are taken to be there for so long after they were used; they are closed when idle for longer.
+const KEPT: Duration = Duration::from_secs(15);
+
+/// Of what is in flight at Meta by the quickest answer, so many times as much are enough: others take longer.
+const SPARE: f64 = 4.0;
+
 /// A thread of runners.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Thread {
     /// The campaigns that its lines work on.
     pub plans: Plans,
     busy: Cell<bool>,
     sending: Cell<usize>,
+    in_flight: InFlight,
+}
+
+/// The attempts in flight on a thread.
+#[derive(Default)]
+struct InFlight {
+    now: Cell<usize>,
+    /// So many may be: they were before, and have their connections.
+    most: Cell<usize>,
+    grown_at: Cell<Option<Instant>>,
+    /// Answers came at once when the thread was looked at.
+    quick: Cell<bool>,
+    /// The most since then.
+    recent: Cell<usize>,
+    recent_from: Cell<Option<Instant>>,
+    /// Answers since the thread was looked at, and the quickest of them.
+    answers: Cell<(u32, Duration)>,
+    /// The lines that wait for another's attempt to end, in their order.
+    waiting: RefCell<VecDeque<Rc<Waiter>>>,
+}
+
+/// A line that may wait for room on its thread.
+#[derive(Default)]
+pub struct Waiter {
+    /// It was handed room that another line left.
+    pub handed: Notify,
+    room: Cell<Option<Begun>>,
+    waits: Cell<bool>,
 }
 
 /// A line sends, as long as this is kept.
-#[derive(Debug)]
 pub struct Sending(Rc<Thread>);
+
+/// Room for an attempt, as long as this is kept.
+pub struct Begun(Rc<Thread>);
 
 impl Thread {
     /// A line begins to send.
@@ -47,6 +93,55 @@ impl Thread {
         Room { each: (ENOUGH / self.sending.get().max(1)).clamp(least, most), busy: self.busy.get() }
     }
 
+    /// Room for one more attempt; without it the line waits its turn, and is told when it has come.
+    pub fn begin(self: &Rc<Self>, now: Instant, line: &Rc<Waiter>) -> Option<Begun> {
+        if let Some(handed) = line.room.take() {
+            return Some(handed);
+        }
+        let InFlight { now: in_flight, most, grown_at, quick, recent, recent_from, waiting, .. } = &self.in_flight;
+        // What a busy thread has more in flight only waits for it.
+        let may_grow = in_flight.get() < ENOUGH || !self.busy.get();
+        let every = if quick.get() { GROW_SLOWLY_EVERY } else { GROW_EVERY };
+        let grows = may_grow && grown_at.get().is_none_or(|at| now >= at + every);
+        let others_wait = !line.waits.get() && !waiting.borrow().is_empty();
+        if others_wait || in_flight.get() >= most.get() && !grows {
+            if !line.waits.replace(true) {
+                waiting.borrow_mut().push_back(line.clone());
+            }
+            return None;
+        }
+        in_flight.set(in_flight.get() + 1);
+        if recent_from.get().is_none_or(|from| now >= from + KEPT) {
+            most.set(recent.replace(0));
+            recent_from.set(Some(now));
+        }
+        recent.set(recent.get().max(in_flight.get()));
+        if in_flight.get() > most.get() {
+            most.set(in_flight.get());
+            grown_at.set(Some(now));
+        }
+        Some(Begun(self.clone()))
+    }
+
+    /// Meta accepted a message after this time.
+    pub fn accepted(&self, after: Duration) {
+        let (answers, quickest) = self.in_flight.answers.get();
+        self.in_flight.answers.set((answers + 1, if answers == 0 { after } else { quickest.min(after) }));
+    }
+
+    /// `passed` has gone by, in which the thread was busy or not. Where it was, and answers come at once, what is in flight beyond
+    /// those waits for the thread: it is taken back.
+    fn looked(&self, busy: bool, passed: Duration) {
+        self.busy.set(busy);
+        let (answers, quickest) = self.in_flight.answers.take();
+        self.in_flight.quick.set(answers > 0 && quickest < NOT_FOR_US);
+        if busy && self.in_flight.quick.get() {
+            let at_meta = f64::from(answers) / passed.as_secs_f64() * quickest.as_secs_f64();
+            let enough = ENOUGH + (at_meta * SPARE) as usize;
+            self.in_flight.most.set(self.in_flight.most.get().min(enough));
+        }
+    }
+
     /// Looks whether it is busy, for ever; the time in which others had its processor counts too. Runs on it.
     pub async fn watch(self: Rc<Self>) {
         let metrics = tokio::runtime::Handle::current().metrics();
@@ -55,15 +150,37 @@ impl Thread {
             tokio::time::sleep(LOOK_EVERY).await;
             let now = (Instant::now(), metrics.worker_total_busy_duration(0));
             let (passed, worked) = (now.0 - before.0, now.1.saturating_sub(before.1));
-            self.busy.set(worked.as_secs_f64() > BUSY * passed.as_secs_f64());
+            self.looked(worked.as_secs_f64() > BUSY * passed.as_secs_f64(), passed);
             before = now;
         }
+    }
+}
+
+impl Waiter {
+    /// What it was handed goes to the next one: it has nothing to send now.
+    pub fn pass_on(&self) {
+        self.room.take();
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
         self.0.sending.set(self.0.sending.get() - 1);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let InFlight { now, most, waiting, .. } = &self.0.in_flight;
+        // One that waits and is gone drops what it was handed, and so the next one gets it.
+        let next = (now.get() <= most.get()).then(|| waiting.borrow_mut().pop_front()).flatten();
+        let Some(next) = next else {
+            now.set(now.get() - 1);
+            return;
+        };
+        next.waits.set(false);
+        next.room.set(Some(Begun(self.0.clone())));
+        next.handed.notify_one();
     }
 }
 
@@ -89,5 +206,73 @@ mod tests {
         };
         assert_eq!([0, 1, 4, 8, 16, 1_000].map(each), [8, 8, 8, 4, 2, 2]);
         assert_eq!(each(0), 8, "who sends no more does not count");
+    }
+
+    const ROOM_FOR_ALL: &str = "there is room";
+
+    #[test]
+    fn connections_are_made_one_after_the_other() {
+        let (thread, line, start) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+        let begin = |now: Instant| thread.begin(now, &line);
+        let mut begun = Vec::new();
+        for ms in 0..3 {
+            let now = start + GROW_EVERY * ms;
+            begun.push(begin(now).expect(ROOM_FOR_ALL));
+            assert!(begin(now).is_none(), "{ms}");
+        }
+        let late = start + GROW_EVERY * 50;
+        begun.push(begin(late).expect(ROOM_FOR_ALL));
+        assert!(begin(late).is_none(), "what was not made in time is not made up for");
+        begun.truncate(1);
+        begun.extend((0..3).map(|_| begin(late).expect("these are there")));
+        assert!(begin(late).is_none());
+    }
+
+    #[test]
+    fn connections_that_were_not_used_for_long_do_not_count() {
+        let (thread, line, start) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+        let begin = |at: Instant, n: u32| -> Vec<Begun> {
+            (0..n).map(|ms| thread.begin(at + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL)).collect()
+        };
+        drop(begin(start, 10));
+        drop(begin(start + KEPT, 2));
+        let _three = begin(start + KEPT * 2, 3);
+        assert!(thread.begin(start + KEPT * 2 + GROW_EVERY * 2, &line).is_none(), "the third was made just now");
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_handed_the_room_of_an_attempt_that_ends_in_the_order_of_asking() {
+        let (thread, now) = (Rc::new(Thread::default()), Instant::now());
+        let [first, second, third] = [(); 3].map(|()| Rc::new(Waiter::default()));
+        let begun = thread.begin(now, &first).expect(ROOM_FOR_ALL);
+        for line in [&second, &third, &first] {
+            assert!(thread.begin(now, line).is_none());
+        }
+        drop(begun);
+        second.handed.notified().await;
+        assert!(thread.begin(now, &first).is_none() && thread.begin(now, &third).is_none(), "it is the second's turn");
+        let begun = thread.begin(now, &second).expect("it was handed to it");
+        // The third is gone when its turn comes.
+        drop(third);
+        drop(begun);
+        first.handed.notified().await;
+        assert!(thread.begin(now, &first).is_some());
+    }
+
+    #[test]
+    fn a_busy_thread_takes_back_what_only_waits_for_it() {
+        let left = |latency: Duration| {
+            let (thread, line, start) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+            let begin = |ms| thread.begin(start + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL);
+            let _begun: Vec<Begun> = (0..1_000).map(begin).collect();
+            for _ in 0..1_000 {
+                thread.accepted(latency);
+            }
+            thread.looked(true, LOOK_EVERY);
+            thread.in_flight.most.get()
+        };
+        // A thousand answers in 50 ms.
+        assert_eq!(left(Duration::from_millis(1)), ENOUGH + 80);
+        assert_eq!(left(NOT_FOR_US), 1_000, "it is Meta who takes her time");
     }
 }

@@ -56,7 +56,7 @@ struct InFlight {
     grown_at: Cell<Option<Instant>>,
     /// Answers came at once when the thread was looked at.
     quick: Cell<bool>,
-    /// The most since then.
+    /// The most since `recent_from`.
     recent: Cell<usize>,
     recent_from: Cell<Option<Instant>>,
     /// Answers since the thread was looked at, and the quickest of them.

@@ -23,8 +23,8 @@ use governor::{
 const SPARE: f64 = 0.25;
 
 /// Seconds of the rate that may go at once beyond one message where that is more: what a busy machine is late it makes up for, and
-/// the worst second is the rate, one message and one percent. Half of that percent is left for what is late on its way.
-const SPARE_SECONDS: f64 = 0.005;
+/// the worst second is the rate, one message and one percent. Most of that percent is left for what is late on its way.
+const SPARE_SECONDS: f64 = 0.003;
 
 /// The limiter counts in parts of a message.
 const PARTS: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");

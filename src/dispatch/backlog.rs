@@ -37,6 +37,11 @@ impl CampaignWork {
     fn claimable(&self, now: UnixMs) -> bool {
         self.claimable_from.is_some_and(|at| at <= now)
     }
+
+    /// It runs, and its template is not `held`.
+    fn is_open(&self, held: impl Fn(&HoldScope) -> bool) -> bool {
+        self.running && !held(&self.template)
+    }
 }
 
 /// What is known of a part.
@@ -99,7 +104,7 @@ impl Backlog {
 
     /// Nothing of a campaign may go now: it does not run, or its template is `held`.
     pub fn is_stopped(&self, id: CampaignId, held: impl Fn(&HoldScope) -> bool) -> bool {
-        self.campaigns.get(&id).is_some_and(|work| !work.running || held(&work.template))
+        self.campaigns.get(&id).is_some_and(|work| !work.is_open(held))
     }
 
     /// What a campaign sends, and how.
@@ -172,8 +177,7 @@ impl Backlog {
         if !may_claim {
             return care.unwrap_or(Next::Wait(self.care_from));
         }
-        let open = |work: &CampaignWork| work.running && !held(&work.template);
-        let able = self.campaigns.values_mut().filter(|work| work.claimable(now) && open(work));
+        let able = self.campaigns.values_mut().filter(|work| work.claimable(now) && work.is_open(&held));
         let campaign = self.shares.next(able.map(|work| (work.plan.campaign.id, &mut work.pass)));
         let part = campaign.and_then(|campaign| {
             let parts = &self.campaigns[&campaign].parts;
@@ -184,7 +188,8 @@ impl Backlog {
             (Some(part), care) if part.unseen.is_some() || care.is_none() => Next::Claim(part.id),
             (_, Some(care)) => care,
             _ => {
-                let due = self.campaigns.values().filter(|work| open(work)).filter_map(|work| work.claimable_from);
+                let due =
+                    self.campaigns.values().filter(|work| work.is_open(&held)).filter_map(|work| work.claimable_from);
                 Next::Wait(due.chain(self.care_from).min())
             }
         }

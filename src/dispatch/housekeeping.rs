@@ -102,7 +102,9 @@ impl Housekeeping {
             let mut open = 0;
             for (state, n) in counts.by_ref().take(launched_parts(record).len()).flatten() {
                 open += n;
-                *queue.entry(state).or_default() += if record.state == CampaignState::Running { n } else { 0 };
+                if record.state == CampaignState::Running {
+                    *queue.entry(state).or_default() += n;
+                }
             }
             // One that can not be looked after keeps no other from it.
             if let Err(error) = self.campaign(record, open).await {

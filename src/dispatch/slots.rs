@@ -80,8 +80,8 @@ impl Slots {
         self.limit
     }
 
-    /// An attempt begins beside the `in_flight` others; `room` is the thread's. After a rest the line starts as low as any: what it had in the end, when others
-    /// had ended, all lines together may not have at once.
+    /// An attempt begins beside the `in_flight` others; `room` is the thread's. After a rest the line starts as low as any: what it
+    /// had in the end, when others had ended, all lines together may not have at once.
     pub fn began(&mut self, now: Instant, in_flight: usize, room: Room) {
         if in_flight == 0 && self.ended.is_some_and(|ended| now - ended > REST) {
             self.before = None;

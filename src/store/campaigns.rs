@@ -350,7 +350,8 @@ impl Store {
         let numbers = (0..=u16::MAX).take(parts.unwrap_or(0));
         let parts: Vec<PartId> = numbers.map(|number| PartId { campaign: id, number }).collect();
         let (mut left, (mut at_once, most)) = (parts.as_slice(), PARTS_AT_ONCE);
-        while let Some((before, some)) = (!left.is_empty()).then(|| left.split_at(left.len().saturating_sub(at_once))) {
+        while !left.is_empty() {
+            let (before, some) = left.split_at(left.len().saturating_sub(at_once));
             if self.open_counts(some).await?.iter().flatten().any(|(_, open)| *open > 0) {
                 return Ok(false);
             }

@@ -2,6 +2,10 @@
 # One program, run as a user without rights. Build: docker build -t pregon .
 
 FROM rust:1-slim-trixie AS build
+# For the allocator, which builds as it does everywhere.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # The caches keep the dependencies, built, from one image to the next: a change of ours builds our code alone. They are

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 /// As in the program; the bare loop has it too.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const LINES: usize = 8;
 const STREAMS: u64 = 64;

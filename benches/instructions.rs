@@ -21,7 +21,7 @@ use inputs::paths::{PATHS, Path, named};
 
 /// As in the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Share of the known count by which one may grow. A change elsewhere in the binary moved some by 3 %.
 const TOLERANCE: f64 = 0.05;

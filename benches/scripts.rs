@@ -33,7 +33,7 @@ use pregon::{
 
 /// As in the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const LINES: &[&str] = &["3001"];
 const KEPT: Duration = Duration::from_secs(3_600);

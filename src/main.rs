@@ -6,7 +6,7 @@ use clap::Parser as _;
 use pregon::cli::{self, Arguments};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // A usage error ends here, with exit code 2.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// As in Pregón and the bare loop.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How many jobs go onto the queue in one call.
 const BATCH: usize = 1_000;

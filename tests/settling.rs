@@ -2,14 +2,17 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     store::{
         Store,
-        parts::{Claim, ClaimedRow, Settled, ToSend},
+        parts::{Claim, ClaimedRow, Fact, News, Settled, ToSend},
     },
 };
 use support::{claim_wish, redis::TestRedis, world};
@@ -96,6 +99,52 @@ async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_sett
     assert_eq!(settled.expect("settled")[0].1, 0);
     let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
     assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
+}
+
+/// Of those that are settled together: rows that follow one another are moved as one.
+#[tokio::test]
+async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
+    let world = World::start(300).await;
+    // Back once, so that it is claimed by another send.
+    let back = world.claim(1, 1).await[0].claimed;
+    world.settle(back, Settled::Back { at: UnixMs(0) }).await;
+    let claimed: Vec<ClaimedRow> = world.claim(1, 300).await.iter().map(|row| row.claimed).collect();
+    assert_eq!(claimed.len(), 300);
+    let now = world.now().await;
+    let read = Fact { row: 150, send: 1, news: News::Read, at: now, message: None };
+    world.store.apply(&[(world.part, vec![read])], KEPT).await.expect("redis");
+    // Not in order, and with two that ended otherwise: runs of 99, 99 and 98 rows, of which the second has the one that was read.
+    let outcome = |claimed: &ClaimedRow| match claimed.row {
+        100 => Settled::Refused { code: 131_026 },
+        200 => Settled::InDoubt { until: now },
+        row => Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str())),
+    };
+    let outcomes: Vec<_> = claimed.iter().rev().map(|claimed| (*claimed, outcome(claimed))).collect();
+    let outcomes = BTreeMap::from([(world.part, outcomes)]);
+    for again in [false, true] {
+        assert_eq!(world.store.settle(&outcomes, 1, now, KEPT).await.expect("settled")[0].1, 1, "again: {again}");
+        let rows = world.store.part_rows(world.part).await.expect("rows");
+        for (row, byte) in rows.states.iter().enumerate() {
+            let (state, send) = match row {
+                0 => (State::Accepted, 2),
+                100 => (State::Refused, 1),
+                150 => (State::Read, 1),
+                200 => (State::InDoubt, 1),
+                _ => (State::Accepted, 1),
+            };
+            assert_eq!((State::of(*byte), State::send_of(*byte)), (Some(state), send), "row {row}, again: {again}");
+            assert_eq!(u64::from(rows.times[row][usize::from(state.code())]), now.seconds(), "row {row}");
+        }
+        let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
+        let count = |state| counts.by_state[&state];
+        assert_eq!([State::Accepted, State::Read, State::Refused, State::InDoubt].map(count), [297, 1, 1, 1]);
+        assert_eq!(counts.by_state.values().sum::<u64>(), 300);
+        assert_eq!(counts.accepted_by_second, HashMap::from([(now.seconds(), 297)]), "again: {again}");
+    }
+    let wamids = [0, 99, 299].map(|row| Wamid::from(format!("wamid.{row}").as_str()));
+    let found = world.store.find_ids(&[world.part], &wamids).await.expect("redis");
+    let places = [(0, 2), (99, 1), (299, 1)].map(|(row, send)| Some((world.part, ClaimedRow { row, send })));
+    assert_eq!(found, places);
 }
 
 #[tokio::test]

@@ -22,6 +22,9 @@ const FACTS_MAX: usize = 1_000;
 /// Bytes of an outcome as `settle.lua` reads it.
 const OUTCOME_BYTES: usize = 16;
 
+/// Rows that follow one another are settled as one run from so many on: for fewer that costs more than one by one.
+const RUN_ROWS_MIN: usize = 8;
+
 /// A row that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimedRow {
@@ -256,7 +259,7 @@ impl Store {
     fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: Outcomes) -> Call {
         let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part), self.keys.tries(part)]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(epoch);
-        call.arg(packed.accepted).arg(packed.entries).arg(packed.others)
+        call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs)
     }
 
     /// Stores what attempts ended in, from whichever epoch, in one round trip. Gives how many recipients of each part are open.
@@ -406,11 +409,13 @@ impl Store {
 /// Outcomes as `settle.lua` reads them.
 #[derive(Default)]
 struct Outcomes {
-    /// Accepted ones, as they are kept to be found by message id.
+    /// Accepted ones, as they are kept to be found by message id; those of the runs first.
     accepted: Vec<u8>,
     /// Their entries in the history.
     entries: Vec<u8>,
     others: Vec<u8>,
+    /// Rows that follow one another, each accepted by its first send.
+    runs: Vec<u8>,
 }
 
 fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Vec<u8> {
@@ -424,18 +429,11 @@ fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Vec<u8> {
 fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> Outcomes {
     let second = u32::try_from(now.seconds()).unwrap_or(u32::MAX).to_le_bytes();
     let mut packed = Outcomes::default();
-    // In the order of their rows, in which they are written.
-    let mut sorted: Vec<&(ClaimedRow, Settled)> = outcomes.iter().collect();
-    sorted.sort_by_key(|(claimed, _)| claimed.row);
-    for (claimed, settled) in sorted {
+    let mut accepted: Vec<(ClaimedRow, &Wamid)> = Vec::with_capacity(outcomes.len());
+    for (claimed, settled) in outcomes {
         let (kind, code, tail) = match settled {
             Settled::Accepted(wamid) => {
-                packed.accepted.extend(claimed.row.to_le_bytes());
-                packed.accepted.push(claimed.send);
-                packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
-                packed.entries.extend(claimed.row.to_le_bytes());
-                packed.entries.push(claimed.send << 4 | State::Accepted.code());
-                packed.entries.extend(second);
+                accepted.push((*claimed, wamid));
                 continue;
             }
             Settled::Retry { at, code } => (b'R', *code, packed_time(*at)),
@@ -444,6 +442,22 @@ fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> Outcomes {
             Settled::Refused { code } => (b'F', *code, [0; 8]),
         };
         pack_outcome(&mut packed.others, *claimed, kind, code, tail);
+    }
+    accepted.sort_unstable_by_key(|(claimed, _)| claimed.row);
+    let (runs, rest): (Vec<_>, Vec<_>) = accepted
+        .chunk_by(|(a, _), (b, _)| a.send == 1 && b.send == 1 && a.row.checked_add(1) == Some(b.row))
+        .partition(|run| run.len() >= RUN_ROWS_MIN);
+    for run in &runs {
+        packed.runs.extend(run[0].0.row.to_le_bytes());
+        packed.runs.extend((run.len() as u16).to_le_bytes());
+    }
+    for (claimed, wamid) in runs.into_iter().chain(rest).flatten() {
+        packed.accepted.extend(claimed.row.to_le_bytes());
+        packed.accepted.push(claimed.send);
+        packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
+        packed.entries.extend(claimed.row.to_le_bytes());
+        packed.entries.push(claimed.send << 4 | State::Accepted.code());
+        packed.entries.extend(second);
     }
     packed
 }

@@ -43,10 +43,10 @@ scripts! {
     ACQUIRE "acquire", RELEASE "release",
     CREATE "create", CHANGE "change", APPLIED "applied",
     BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split", FIND "find",
-    FINISH_JOB "finish_job",
+    FINISH_JOB "finish_job", GATE "gate",
     }
     of_a_part {
-    ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
+    ACTIVATE "activate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
     }
 }
 
@@ -60,14 +60,14 @@ pub fn counter(state: State) -> &'static str {
 
 /// Puts the states, their ranks and the shared prelude before a script, so that Lua and Rust can not differ.
 ///
-/// All of it runs with each call: a table that is written whole costs a fraction of one that grows.
+/// All of it runs with each call: a list that is written whole costs a fraction of a table that grows, and a number nothing.
 fn with_states(script: &str) -> String {
-    let [mut state, mut name, mut rank, mut open, mut is_open, mut in_flight] = [const { String::new() }; 6];
+    let [mut name, mut rank, mut open, mut is_open, mut in_flight] = [const { String::new() }; 5];
+    // In the order of their codes, which begin with 1 as lists do.
     for each in State::ALL {
-        let (counter, code) = (counter(each), each.code());
-        let _ = write!(state, "{counter} = {code}, ");
-        let _ = write!(name, "[{code}] = '{counter}', ");
-        let _ = write!(rank, "[{code}] = {}, ", each.rank());
+        let counter = counter(each);
+        let _ = write!(name, "'{counter}', ");
+        let _ = write!(rank, "{}, ", each.rank());
         if each.is_open() {
             let _ = write!(open, "'{counter}', ");
             let _ = write!(is_open, "{counter} = true, ");
@@ -77,8 +77,11 @@ fn with_states(script: &str) -> String {
         let _ = write!(in_flight, "\\{:03}", send * 16 + State::InFlight.code());
     }
     let head = format!(
-        "local STATE, NAME = {{ {state} }}, {{ {name} }}\nlocal RANK = {{ [0] = 0, {rank} }}\n\
+        "local NAME, RANK = {{ {name} }}, {{ {rank} [0] = 0 }}\n\
          local OPEN, IS_OPEN = {{ {open} }}, {{ {is_open} }}\nlocal IN_FLIGHT = '[{in_flight}]'\n"
     );
-    head + include_str!("scripts/prelude.lua") + script
+    let text = head + include_str!("scripts/prelude.lua") + script;
+    State::ALL
+        .into_iter()
+        .fold(text, |text, state| text.replace(&format!("STATE.{}", counter(state)), &state.code().to_string()))
 }

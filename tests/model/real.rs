@@ -163,7 +163,7 @@ impl<'a> Real<'a> {
             packed.extend((until.0 as f64).to_le_bytes());
         }
         let call = Call::new(&script::SETTLE, &[meta, states, history, retry, doubt, why, ids, tries]);
-        said(self.store.call::<u64>(call.arg(now.0).arg(0).arg(epoch).arg("").arg("").arg(packed)).await)
+        said(self.store.call::<u64>(call.arg(now.0).arg(0).arg(epoch).arg("").arg("").arg(packed).arg("")).await)
     }
 
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {

@@ -133,12 +133,13 @@ impl Part {
         (self.rows.len() - before) as u64
     }
 
-    /// The gate follows the newest version of the campaign. Gives how many rows are open.
+    /// The gate follows the newest version of the campaign. Gives 1 if this is it, and 0 if it was known.
     pub fn follow(&mut self, version: u64, gate: Gate, expires: Option<UnixMs>) -> u64 {
-        if self.version.is_none_or(|known| version > known) {
+        let newer = self.version.is_none_or(|known| version > known);
+        if newer {
             (self.version, self.gate, self.expires) = (Some(version), gate, expires.or(self.expires));
         }
-        self.open()
+        u64::from(newer)
     }
 
     /// Only the newest epoch claims, and each of its claims once: what is due again first, then what never was claimed.

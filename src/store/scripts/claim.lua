@@ -49,7 +49,12 @@ if ARGV[6] == '1' then
   for i, left in ipairs(rows) do rows[i] = struct.pack('<I2B', left[1], math.floor(left[2] / 16)) end
   listed = table.concat(rows)
 end
-local doubtful = tonumber(redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')[2]) or -1
+-- Most often nothing waits for a time.
+local timed = redis.call('EXISTS', retry, doubt) > 0
+local function first(schedule)
+  return timed and tonumber(redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]) or -1
+end
+local doubtful = first(doubt)
 if at[2] ~= 'open' then return { 'held', doubtful, m.commit(), listed } end
 if at[3] and now >= tonumber(at[3]) then
   m.commit()
@@ -57,7 +62,7 @@ if at[3] and now >= tonumber(at[3]) then
 end
 
 local packed, claimed = {}, 0
-for _, row in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit)) do
+for _, row in ipairs(timed and redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit) or {}) do
   row = tonumber(row)
   local byte = m.byte(row)
   if claimable(byte % 16) then
@@ -99,5 +104,4 @@ else
 end
 
 local open = m.commit()
-local due = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')
-return { 'claimed', start, count, table.concat(packed), tonumber(due[2]) or -1, doubtful, rows - next, open, listed }
+return { 'claimed', start, count, table.concat(packed), first(retry), doubtful, rows - next, open, listed }

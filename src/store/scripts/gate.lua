@@ -2,16 +2,14 @@
 --
 -- KEYS  meta, state
 -- ARGV  version of the campaign's state, gate (open, held, completed, cancelled), expires_at (ms, or empty)
--- Gives open recipients of the part.
--- Again: an older version than the one applied changes nothing.
+-- Gives 1, or 0 where the part follows that version or a newer one already. Again: changes nothing.
 local meta, state = KEYS[1], KEYS[2]
-if tonumber(ARGV[1]) > tonumber(redis.call('HGET', meta, 'version') or -1) then
-  redis.call('HSET', meta, 'version', ARGV[1], 'gate', ARGV[2])
-  if ARGV[3] ~= '' then redis.call('HSET', meta, 'expires', ARGV[3]) end
-  -- While the state bytes grew, Redis kept up to twice the room that they take. Now that they can be claimed, they grow no more.
-  if ARGV[2] == 'open' and redis.call('HEXISTS', meta, 'next') == 0 then
-    local bytes = redis.call('GET', state)
-    if bytes then redis.call('SET', state, bytes) end
-  end
+if tonumber(ARGV[1]) <= tonumber(redis.call('HGET', meta, 'version') or -1) then return 0 end
+redis.call('HSET', meta, 'version', ARGV[1], 'gate', ARGV[2])
+if ARGV[3] ~= '' then redis.call('HSET', meta, 'expires', ARGV[3]) end
+-- While the state bytes grew, Redis kept up to twice the room that they take. Now that they can be claimed, they grow no more.
+if ARGV[2] == 'open' and redis.call('HEXISTS', meta, 'next') == 0 then
+  local bytes = redis.call('GET', state)
+  if bytes then redis.call('SET', state, bytes) end
 end
-return moves(meta, state).commit()
+return 1

@@ -1,4 +1,5 @@
--- Shared by the scripts of a part. STATE, NAME, RANK, OPEN and IS_OPEN are written before this text from `domain::State`.
+-- Shared by the scripts of a part. NAME, RANK, OPEN and IS_OPEN are written before this text from `domain::State`, and the code of each
+-- state in place of `STATE.` with its counter.
 --
 -- Claims of a row are numbered 1 to 15 and from 2 again: 0 is before the first, and 1 is the first and no other.
 local function following(send) return send == 15 and 2 or send + 1 end

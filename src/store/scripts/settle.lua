@@ -4,7 +4,8 @@
 -- ARGV  now (ms), lifetime of message ids (ms), epoch of the claims,
 --       accepted ones of 11 bytes, as they are kept: u16 row, u8 send, 8 bytes: fingerprint of the message id,
 --       their entries of 7 bytes in the history, should they move: u16 row, u8 byte, u32 time in s,
---       other outcomes of 16 bytes: u16 row, u8 send, u8 kind, u32 code, 8 bytes: a time in ms as a double
+--       other outcomes of 16 bytes: u16 row, u8 send, u8 kind, u32 code, 8 bytes: a time in ms as a double,
+--       runs of 4 bytes: u16 first row, u16 count. The accepted ones begin with these rows, each by its first send
 -- Kinds A accepted (these stand apart) · R certainly not sent, again at the time, the attempt counts · B certainly not sent,
 --       again at the time, the attempt does not count · D in doubt until the time · F refused by Meta
 --       C claimed, and no more is known: where a newer epoch has the part meanwhile, in doubt until the time
@@ -13,7 +14,7 @@
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
 local meta, state, history, retry, doubt, why, ids, tries = unpack(KEYS)
-local now, kept, entries, others = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6]
+local now, kept, entries, others, runs = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local second = math.floor(now / 1000)
 local m, accepted = moves(meta, state, history), 0
 
@@ -77,23 +78,35 @@ local function settle(row, send, kind, code, tail)
   end
 end
 
--- Nearly all of them are first attempts that went well: what is appended for a run of these is appended as it came.
-local FIRST, DONE = 16 + STATE.in_flight, 16 + STATE.accepted
-local run = 1
-for pos = 1, #kept, 11 do
-  local low, high, send = string.byte(kept, pos, pos + 2)
-  local row = low + 256 * high
-  if send == 1 and m.byte(row) == FIRST then
-    m.put(row, FIRST, DONE)
-    accepted = accepted + 1
+-- Nearly all of them are first attempts that went well, in the order of their claim: a run of these is moved as a whole. Before anything
+-- else, for `m` writes what it has read.
+local FIRST, DONE = string.char(16 + STATE.in_flight), string.char(16 + STATE.accepted)
+local at_once, later = 0, {}
+local from = 1
+for pos = 1, #runs, 4 do
+  local first, count = struct.unpack('<I2I2', runs, pos)
+  local to = from + count - 1
+  if redis.call('GETRANGE', state, first, first + count - 1) == string.rep(FIRST, count) then
+    redis.call('SETRANGE', state, first, string.rep(DONE, count))
+    m.log(string.sub(entries, from * 7 - 6, to * 7))
+    at_once = at_once + count
   else
-    local entry = (pos - 1) / 11 * 7 + 1
-    if entry > run then m.log(string.sub(entries, run, entry - 1)) end
-    run = entry + 7
-    settle(row, send, 'A')
+    later[#later + 1] = { from, to }
+  end
+  from = to + 1
+end
+later[#later + 1] = { from, #kept / 11 }
+if at_once > 0 then
+  m.count(NAME[STATE.in_flight], -at_once)
+  m.count(NAME[STATE.accepted], at_once)
+  accepted = at_once
+end
+for _, range in ipairs(later) do
+  for i = range[1], range[2] do
+    local low, high, send = string.byte(kept, i * 11 - 10, i * 11 - 8)
+    settle(low + 256 * high, send, 'A')
   end
 end
-if run <= #entries then m.log(string.sub(entries, run)) end
 
 for pos = 1, #others, 16 do
   local row, send, kind, code, tail = struct.unpack('<I2Bc1I4c8', others, pos)

@@ -28,7 +28,7 @@ const EACH: (usize, usize) = (2, 8);
 /// as dozens of messages: were a thousand lines that are late for a moment to make one each, they would be late by that.
 const GROW_EVERY: Duration = Duration::from_millis(1);
 
-/// The same where answers come at once, so that few are enough.
+/// The same beyond [`ENOUGH`] where answers come at once.
 const GROW_SLOWLY_EVERY: Duration = Duration::from_millis(5);
 
 /// Connections are taken to be there for so long after they were used; they are closed when idle for longer.
@@ -99,9 +99,10 @@ impl Thread {
             return Some(handed);
         }
         let InFlight { now: in_flight, most, grown_at, quick, recent, recent_from, waiting, .. } = &self.in_flight;
+        let enough = in_flight.get() >= ENOUGH;
         // What a busy thread has more in flight only waits for it.
-        let may_grow = in_flight.get() < ENOUGH || !self.busy.get();
-        let every = if quick.get() { GROW_SLOWLY_EVERY } else { GROW_EVERY };
+        let may_grow = !(enough && self.busy.get());
+        let every = if enough && quick.get() { GROW_SLOWLY_EVERY } else { GROW_EVERY };
         let grows = may_grow && grown_at.get().is_none_or(|at| now >= at + every);
         let others_wait = !line.waits.get() && !waiting.borrow().is_empty();
         if others_wait || in_flight.get() >= most.get() && !grows {
@@ -226,6 +227,20 @@ mod tests {
         begun.truncate(1);
         begun.extend((0..3).map(|_| begin(late).expect("these are there")));
         assert!(begin(late).is_none());
+    }
+
+    #[test]
+    fn beyond_enough_connections_are_made_slower_where_answers_come_at_once() {
+        let (thread, line, mut now) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+        thread.accepted(Duration::from_micros(100));
+        thread.looked(false, LOOK_EVERY);
+        let mut begun = Vec::new();
+        for _ in 0..ENOUGH {
+            begun.push(thread.begin(now, &line).expect(ROOM_FOR_ALL));
+            now += GROW_EVERY;
+        }
+        assert!(thread.begin(now, &line).is_none());
+        assert!(thread.begin(now - GROW_EVERY + GROW_SLOWLY_EVERY, &line).is_some());
     }
 
     #[test]

@@ -161,14 +161,17 @@ impl Backlog {
         });
     }
 
-    /// Forgets a part in which nothing is open, and its campaign if it was the last.
-    pub fn remove(&mut self, id: PartId) {
-        let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
+    /// Forgets a part in which nothing is open, and its campaign if it was the last. Gives whether no line of the thread has anything
+    /// of the campaign any more.
+    pub fn remove(&mut self, id: PartId) -> bool {
+        let Some(work) = self.campaigns.get_mut(&id.campaign) else { return true };
         work.parts.retain(|part| part.id != id);
         work.parts_changed();
-        if work.parts.is_empty() {
-            self.campaigns.remove(&id.campaign);
+        if !work.parts.is_empty() {
+            return false;
         }
+        // Each line that works on it has its plan.
+        self.campaigns.remove(&id.campaign).is_none_or(|work| Rc::strong_count(&work.plan) == 1)
     }
 
     /// What to do next. `held` says whether a template is held back; `may_claim` whether anything may be claimed at all.
@@ -177,8 +180,8 @@ impl Backlog {
         if !may_claim {
             return care.unwrap_or(Next::Wait(self.care_from));
         }
-        let able = self.campaigns.values_mut().filter(|work| work.claimable(now) && work.is_open(&held));
-        let campaign = self.shares.next(able.map(|work| (work.plan.campaign.id, &mut work.pass)));
+        let able = self.campaigns.iter_mut().filter(|(_, work)| work.claimable(now) && work.is_open(&held));
+        let campaign = self.shares.next(able.map(|(id, work)| (*id, &mut work.pass)));
         let part = campaign.and_then(|campaign| {
             let parts = &self.campaigns[&campaign].parts;
             parts.iter().find(|part| part.claimable_from().is_some_and(|at| at <= now))
@@ -334,6 +337,21 @@ mod tests {
         assert_eq!(next(&mut backlog, LATER), Next::Doubts(first));
         backlog.set_doubt(first, None);
         assert_eq!(next(&mut backlog, LATER), Next::Wait(None));
+    }
+
+    #[test]
+    fn the_last_line_of_a_thread_that_ends_with_a_campaign_is_told() {
+        let (mut one, [first, second]) = backlog();
+        let plan = one.plan(first.campaign).expect("it is there");
+        let mut other = Backlog::default();
+        other.add(&"2001".into(), plan.clone());
+        let parts = [1, 2].map(|number| PartId { number, ..first });
+        other.set_parts(&parts);
+        drop(plan);
+        assert!(!one.remove(first), "the other line has parts of it");
+        assert!(one.remove(second), "nobody else has");
+        assert_eq!(parts.map(|part| other.remove(part)), [false, true]);
+        assert!(other.remove(first), "what is not known is nobody's");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{LocalBoxFuture, try_join_all};
-use tracing::info;
+use futures_util::future::{LocalBoxFuture, join_all};
+use tracing::{info, warn};
 
 use super::{message::Message, plans::Plan, recipients::Recipients, thread::Thread};
 use crate::{
@@ -131,20 +131,25 @@ impl Calls {
         Box::pin(async move { Done::Expired(part, store.sweep(part, State::Expired, now).await) })
     }
 
-    /// Takes parts in which nothing is open off the work, and completes their campaigns where they were the last.
+    /// Takes parts in which nothing is open off the work.
     pub fn finish(&self, parts: Vec<PartId>) -> LocalBoxFuture<'static, Done> {
-        let (store, line, now) = (self.store.clone(), self.line.clone(), self.clock.now());
+        let (store, line) = (self.store.clone(), self.line.clone());
         Box::pin(async move {
-            let finish = async |part: &PartId| {
-                // In either order: what has nothing open and is still on the work is taken off it whenever it is looked at.
-                let (work, campaign) = (store.work_done(&line, *part), store.complete_if_done(part.campaign, now));
-                if tokio::try_join!(work, campaign)?.1 {
-                    info!(campaign.id = %part.campaign, "campaign completed");
-                }
-                Ok(())
+            let finished = store.work_done(&line, &parts).await;
+            Done::Finished(parts, finished)
+        })
+    }
+
+    /// Completes campaigns in which nothing is open. Where that fails, the housekeeping does it.
+    pub fn complete(&self, campaigns: Vec<CampaignId>) -> LocalBoxFuture<'static, ()> {
+        let (store, now) = (self.store.clone(), self.clock.now());
+        Box::pin(async move {
+            let complete = async |id: CampaignId| match store.complete_if_done(id, now).await {
+                Ok(true) => info!(campaign.id = %id, "campaign completed"),
+                Ok(false) => {}
+                Err(error) => warn!(campaign.id = %id, %error, "whether the campaign is done could not be seen"),
             };
-            let finished = try_join_all(parts.iter().map(finish)).await;
-            Done::Finished(parts, finished.map(drop))
+            join_all(campaigns.into_iter().map(complete)).await;
         })
     }
 

@@ -30,19 +30,13 @@ pub struct Recipients {
 }
 
 impl Recipients {
-    /// Reads what the first claim of a part most often needs, while that is on its way: where its chunks are, and the first of them.
+    /// Reads what the first claim of a part most often needs, while that is on its way: the first of its chunks.
     pub async fn prepare(&self, store: &Store, part: PartId) {
         if self.directories.borrow().contains_key(&part) {
             return;
         }
         // What can't be read now is read when it is needed, and then the error is told.
-        let (starts, first) = tokio::join!(store.chunk_starts(part), store.chunks(part, &[0]));
-        if let Ok(starts) = starts {
-            self.keep_directory(part, starts);
-        }
-        if let Some(chunk) = first.ok().and_then(|mut chunks| chunks.pop()) {
-            self.keep_chunk(part, 0, chunk);
-        }
+        let _ = self.chunk(store, part, 0).await;
     }
 
     /// Where the recipients of `rows` of a part are, in their order: a chunk, and the place in it.
@@ -77,6 +71,9 @@ impl Recipients {
     /// The first row of the chunk that holds `row`.
     async fn start(&self, store: &Store, part: PartId, row: u16) -> Result<u16, StoreError> {
         let known = self.directories.borrow().get(&part).cloned();
+        if known.is_none() && self.kept(part, 0).is_some_and(|first| usize::from(row) < first.rows()) {
+            return Ok(0);
+        }
         let directory = match known {
             Some(directory) => directory,
             None => self.keep_directory(part, store.chunk_starts(part).await?),
@@ -89,12 +86,15 @@ impl Recipients {
     }
 
     async fn chunk(&self, store: &Store, part: PartId, start: u16) -> Result<Rc<Chunk>, StoreError> {
-        let kept = self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone());
-        if let Some(chunk) = kept {
+        if let Some(chunk) = self.kept(part, start) {
             return Ok(chunk);
         }
         let read = store.chunks(part, &[start]).await?.pop();
         Ok(self.keep_chunk(part, start, read.expect("a chunk for each start")))
+    }
+
+    fn kept(&self, part: PartId, start: u16) -> Option<Rc<Chunk>> {
+        self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone())
     }
 
     fn keep_directory(&self, part: PartId, starts: Vec<u16>) -> Rc<Vec<u16>> {

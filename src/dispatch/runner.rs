@@ -7,7 +7,7 @@
 //! or stops: what it has not sent goes back, what it has sent is settled, and nothing is left in doubt that need not be.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, Mutex},
@@ -147,6 +147,13 @@ struct Attempt<T> {
     outcome: T,
 }
 
+/// Outcomes of a part that are to be settled together.
+struct Gathered {
+    /// When the first of them came.
+    since: Instant,
+    outcomes: Vec<(ClaimedRow, Settled)>,
+}
+
 type OnItsWay = Attempt<LocalBoxFuture<'static, Outcome>>;
 
 impl Future for OnItsWay {
@@ -171,8 +178,7 @@ pub struct Runner {
     backlog: Backlog,
     calls: Calls,
     ready: VecDeque<Message>,
-    outcomes: Outcomes,
-    outcomes_since: Option<Instant>,
+    outcomes: BTreeMap<PartId, Gathered>,
     /// Parts in which nothing is open.
     finished: HashSet<PartId>,
     /// Parts whose time is over.
@@ -230,8 +236,7 @@ impl Runner {
             backlog: Backlog::default(),
             calls,
             ready: VecDeque::new(),
-            outcomes: Outcomes::new(),
-            outcomes_since: None,
+            outcomes: BTreeMap::new(),
             finished: HashSet::new(),
             expired: HashSet::new(),
             unsure: HashSet::new(),
@@ -315,7 +320,7 @@ impl Runner {
                 }
                 Some(done) = &mut redis, if redis_busy => {
                     (redis, redis_busy) = (None.into(), false);
-                    self.redis_answered(done, &attempts);
+                    self.redis_answered(done, &attempts, &mut chores);
                 }
                 Some((outcomes, result)) = &mut settling, if settling_busy => {
                     (settling, settling_busy) = (None.into(), false);
@@ -442,8 +447,13 @@ impl Runner {
             }
             Settled::Accepted(_) | Settled::Refused { .. } => {}
         }
-        self.outcomes.entry(part).or_default().push((claimed, settled));
-        self.outcomes_since.get_or_insert_with(Instant::now);
+        self.gather(part).push((claimed, settled));
+    }
+
+    /// The outcomes of a part that are still to be settled.
+    fn gather(&mut self, part: PartId) -> &mut Vec<(ClaimedRow, Settled)> {
+        let begin = || Gathered { since: Instant::now(), outcomes: Vec::new() };
+        &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
     }
 
     /// Messages that were claimed and will not be sent now go back, as if they had not been claimed.
@@ -548,17 +558,16 @@ impl Runner {
 
     /// Outcomes to be settled now, if it is time.
     fn outcomes_to_settle(&mut self, now: Instant, in_flight: usize) -> Option<Outcomes> {
-        let since = self.outcomes_since?;
-        if self.redis_again_at.is_some_and(|at| now < at) {
+        if self.outcomes.is_empty() || self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
-        let many = self.outcomes.values().map(Vec::len).sum::<usize>() >= CLAIM_ROWS_MAX;
+        let many = self.outcomes.values().map(|gathered| gathered.outcomes.len()).sum::<usize>() >= CLAIM_ROWS_MAX;
         let last = self.ready.is_empty() && in_flight == 0;
-        if !many && !last && !self.stopping && now < since + self.window(SETTLE_WINDOW) {
-            return None;
-        }
-        self.outcomes_since = None;
-        Some(std::mem::take(&mut self.outcomes))
+        let (all, window) = (many || last || self.stopping, self.window(SETTLE_WINDOW));
+        // Each part for itself: what is claimed of a small one at once is settled at once, and not cut by the window of another.
+        let due = self.outcomes.extract_if(.., |_, gathered| all || now >= gathered.since + window);
+        let due: Outcomes = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();
+        (!due.is_empty()).then_some(due)
     }
 
     fn settled(&mut self, outcomes: Outcomes, result: Result<Vec<(PartId, u64)>, StoreError>) {
@@ -571,9 +580,8 @@ impl Runner {
                 // Settling twice changes nothing, so that what may have been settled is settled again.
                 self.redis_failed("outcomes could not be settled", &error);
                 for (part, settled) in outcomes {
-                    self.outcomes.entry(part).or_default().extend(settled);
+                    self.gather(part).extend(settled);
                 }
-                self.outcomes_since.get_or_insert_with(Instant::now);
             }
         }
     }
@@ -632,7 +640,12 @@ impl Runner {
         }
     }
 
-    fn redis_answered(&mut self, done: Done, attempts: &Attempts) {
+    fn redis_answered(
+        &mut self,
+        done: Done,
+        attempts: &Attempts,
+        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    ) {
         let now = self.setup.clock.now();
         self.listing = false;
         (self.idle_until, self.redis_again_at) = (None, None);
@@ -671,9 +684,16 @@ impl Runner {
             }
             Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
             Done::Finished(parts, Ok(())) => {
+                // The last line of the thread that ends with a campaign asks whether it is done: were it each, a thousand would ask.
+                let mut ended = Vec::new();
                 for part in parts {
                     self.finished.remove(&part);
-                    self.backlog.remove(part);
+                    if self.backlog.remove(part) {
+                        ended.push(part.campaign);
+                    }
+                }
+                if !ended.is_empty() {
+                    chores.push(self.calls.complete(ended));
                 }
             }
             Done::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error),
@@ -753,7 +773,8 @@ impl Runner {
             return;
         }
         let ready = self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed);
-        let ended = self.outcomes.get(&part).into_iter().flatten().map(|(claimed, _)| *claimed);
+        let ended = self.outcomes.get(&part).into_iter().flat_map(|gathered| &gathered.outcomes);
+        let ended = ended.map(|(claimed, _)| *claimed);
         let sending = attempts.iter().filter(|attempt| attempt.part == part).map(|attempt| attempt.claimed);
         let unknown = unknown(in_flight, &ready.chain(ended).chain(sending).collect());
         if !unknown.is_empty() {
@@ -839,7 +860,8 @@ impl Runner {
         let mut sooner = |candidate: Option<Instant>| at = candidate.map_or(at, |candidate| at.min(candidate));
         sooner(self.redis_again_at.filter(|at| *at > now));
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
-        sooner(self.outcomes_since.map(|since| since + self.window(SETTLE_WINDOW)).filter(|at| *at > now));
+        let gathering = self.outcomes.values().map(|gathered| gathered.since).min();
+        sooner(gathering.map(|since| since + self.window(SETTLE_WINDOW)).filter(|at| *at > now));
         if in_flight < self.slots.limit() {
             sooner(self.send_at.filter(|at| *at > now));
         }

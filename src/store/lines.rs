@@ -129,9 +129,10 @@ impl Store {
         parts.into_iter().map(read).collect()
     }
 
-    /// Takes parts off the work of `line`: nothing in them is open any more.
-    pub async fn work_done(&self, line: &LineId, part: PartId) -> Result<()> {
-        self.query("SREM work", cmd("SREM").arg(self.keys.work(line)).arg(part.to_string())).await
+    /// Takes parts, at least one, off the work of `line`: nothing in them is open any more.
+    pub async fn work_done(&self, line: &LineId, parts: &[PartId]) -> Result<()> {
+        let parts: Vec<String> = parts.iter().map(PartId::to_string).collect();
+        self.query("SREM work", cmd("SREM").arg(self.keys.work(line)).arg(parts)).await
     }
 
     /// A number that rises whenever a line may have something new to do.

@@ -95,12 +95,17 @@ pub struct Findings {
 impl Findings {
     /// Adds a figure that has several rounds, at least one.
     pub fn rounds(&mut self, name: &str, rounds: Vec<f64>) {
-        self.figures.push(Figure { name: name.into(), case: String::new(), value: median(&rounds), rounds });
+        self.case(name, "", rounds);
+    }
+
+    /// Adds a figure that has several rounds, at least one, of one case.
+    pub fn case(&mut self, name: &str, case: &str, rounds: Vec<f64>) {
+        self.figures.push(Figure { name: name.into(), case: case.into(), value: median(&rounds), rounds });
     }
 
     /// Adds a figure.
     pub fn one(&mut self, name: &str, case: &str, value: f64) {
-        self.figures.push(Figure { name: name.into(), case: case.into(), value, rounds: vec![value] });
+        self.case(name, case, vec![value]);
     }
 
     /// The values of a figure in all its cases.

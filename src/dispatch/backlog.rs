@@ -7,10 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{
-    plans::Plan,
-    share::{self, Pass, Shares},
-};
+use super::{plans::Plan, share::Shares};
 use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
 
 /// A campaign that a line works on.
@@ -23,15 +20,19 @@ pub struct CampaignWork {
     pub template: HoldScope,
     /// Failures in a row with one code: many of them mean that the message is at fault, not the recipients.
     pub failing: (u32, u32),
-    pass: Pass,
     parts: Vec<PartWork>,
     /// From when on one of its parts is claimable, if any will be: the parts are not asked at each claim, for they may be thousands.
     claimable_from: Option<UnixMs>,
 }
 
 impl CampaignWork {
-    fn parts_changed(&mut self) {
+    fn parts_changed(&mut self, shares: &mut Shares) {
         self.claimable_from = self.parts.iter().filter_map(PartWork::claimable_from).min();
+        let id = self.plan.campaign.id;
+        match self.claimable_from {
+            Some(_) => shares.join(id),
+            None => shares.leave(id),
+        }
     }
 
     fn claimable(&self, now: UnixMs) -> bool {
@@ -121,15 +122,8 @@ impl Backlog {
             language: campaign.template.language.to_string(),
         };
         let id = campaign.id;
-        let work = CampaignWork {
-            plan,
-            running: true,
-            template,
-            failing: (0, 0),
-            pass: None,
-            parts: Vec::new(),
-            claimable_from: None,
-        };
+        let work =
+            CampaignWork { plan, running: true, template, failing: (0, 0), parts: Vec::new(), claimable_from: None };
         self.campaigns.insert(id, work);
     }
 
@@ -156,7 +150,7 @@ impl Backlog {
         }
         self.campaigns.retain(|_, work| {
             work.parts.sort_by_key(|part| part.id);
-            work.parts_changed();
+            work.parts_changed(&mut self.shares);
             !work.parts.is_empty()
         });
     }
@@ -166,7 +160,7 @@ impl Backlog {
     pub fn remove(&mut self, id: PartId) -> bool {
         let Some(work) = self.campaigns.get_mut(&id.campaign) else { return true };
         work.parts.retain(|part| part.id != id);
-        work.parts_changed();
+        work.parts_changed(&mut self.shares);
         if !work.parts.is_empty() {
             return false;
         }
@@ -180,8 +174,8 @@ impl Backlog {
         if !may_claim {
             return care.unwrap_or(Next::Wait(self.care_from));
         }
-        let able = self.campaigns.iter_mut().filter(|(_, work)| work.claimable(now) && work.is_open(&held));
-        let campaign = self.shares.next(able.map(|(id, work)| (*id, &mut work.pass)));
+        let able = |work: &CampaignWork| work.claimable(now) && work.is_open(&held);
+        let campaign = self.shares.next(|id| self.campaigns.get(&id).is_some_and(able));
         let part = campaign.and_then(|campaign| {
             let parts = &self.campaigns[&campaign].parts;
             parts.iter().find(|part| part.claimable_from().is_some_and(|at| at <= now))
@@ -215,23 +209,13 @@ impl Backlog {
     }
 
     /// A claim brought `n` rows of a part, and told what else it has.
-    pub fn claimed(
-        &mut self,
-        id: PartId,
-        n: usize,
-        fresh: bool,
-        next_due: Option<UnixMs>,
-        next_doubt: Option<UnixMs>,
-        now: UnixMs,
-    ) {
+    pub fn claimed(&mut self, id: PartId, n: usize, fresh: bool, next_due: Option<UnixMs>, next_doubt: Option<UnixMs>) {
+        if let Some(work) = self.campaigns.get(&id.campaign) {
+            self.shares.took(id.campaign, work.plan.campaign.priority, n);
+        }
         self.change(id, |part| {
             (part.unseen, part.fresh, part.next_due, part.next_doubt) = (None, fresh, next_due, next_doubt);
         });
-        let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
-        share::took(&mut work.pass, work.plan.campaign.priority, n);
-        if !work.claimable(now) {
-            work.pass = None;
-        }
     }
 
     /// A part is not to be claimed from until the next refresh.
@@ -264,7 +248,7 @@ impl Backlog {
         let Some(part) = work.parts.iter_mut().find(|part| part.id == id) else { return };
         change(part);
         self.care_from = self.care_from.into_iter().chain(part.needs_care()).min();
-        work.parts_changed();
+        work.parts_changed(&mut self.shares);
     }
 }
 
@@ -308,9 +292,9 @@ mod tests {
     fn the_first_claim_of_a_part_is_its_look() {
         let (mut backlog, [first, second]) = backlog();
         assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
-        backlog.claimed(first, 10, false, None, None, NOW);
+        backlog.claimed(first, 10, false, None, None);
         assert_eq!(next(&mut backlog, NOW), Next::Claim(second));
-        backlog.claimed(second, 10, false, None, None, NOW);
+        backlog.claimed(second, 10, false, None, None);
         assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
     }
 
@@ -319,7 +303,7 @@ mod tests {
         let (mut backlog, [first, second]) = backlog();
         backlog.campaign(second.campaign).expect("it is there").running = false;
         assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
-        backlog.claimed(first, 10, true, None, None, NOW);
+        backlog.claimed(first, 10, true, None, None);
         assert_eq!(next(&mut backlog, NOW), Next::Look(second), "an older owner may have left rows in flight");
         backlog.shut(second);
         assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
@@ -330,9 +314,9 @@ mod tests {
         let (mut backlog, [first, second]) = backlog();
         let next = |backlog: &mut Backlog, now| backlog.next(now, false, |_| false);
         assert_eq!(next(&mut backlog, NOW), Next::Look(first));
-        backlog.claimed(first, 0, true, None, Some(LATER), NOW);
+        backlog.claimed(first, 0, true, None, Some(LATER));
         assert_eq!(next(&mut backlog, NOW), Next::Look(second));
-        backlog.claimed(second, 0, true, None, None, NOW);
+        backlog.claimed(second, 0, true, None, None);
         assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(LATER)));
         assert_eq!(next(&mut backlog, LATER), Next::Doubts(first));
         backlog.set_doubt(first, None);
@@ -358,14 +342,14 @@ mod tests {
     fn what_needs_care_sooner_than_was_known_gets_it() {
         let (mut backlog, [first, second]) = backlog();
         for part in [first, second] {
-            backlog.claimed(part, 10, false, None, None, NOW);
+            backlog.claimed(part, 10, false, None, None);
         }
         assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
         backlog.doubt(second, LATER);
         backlog.look_again(first, UnixMs(LATER.0 - 1));
         assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(UnixMs(LATER.0 - 1))));
         assert_eq!(next(&mut backlog, UnixMs(LATER.0 - 1)), Next::Look(first));
-        backlog.claimed(first, 0, false, None, None, NOW);
+        backlog.claimed(first, 0, false, None, None);
         assert_eq!(next(&mut backlog, LATER), Next::Doubts(second));
     }
 }

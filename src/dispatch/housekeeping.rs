@@ -31,10 +31,10 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(500);
 
 /// But thousands of campaigns keep nobody else from Redis: what took long is done again after so many times as long, ...
-const REST: u32 = 50;
+const REST: u32 = 100;
 
 /// ... or after this.
-const REST_MAX: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(10);
 
 /// How often a hold that has no end is tried.
 const PROBE_EVERY: Duration = Duration::from_secs(60);

@@ -67,8 +67,11 @@ const WINDOW_MAX: Duration = Duration::from_millis(200);
 /// Where the thread has no room for another attempt, and none ends: when to look again.
 const ROOM_WAIT: Duration = Duration::from_millis(10);
 
-/// Parts that are taken off the work together at most.
+/// Parts that are taken off the work together at most, ...
 const FINISHED_MAX: usize = 64;
+
+/// ... for which a line that still has messages to send waits so long.
+const FINISH_WINDOW: Duration = Duration::from_millis(100);
 
 /// After Redis failed, the next try is that much later.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
@@ -181,6 +184,8 @@ pub struct Runner {
     outcomes: BTreeMap<PartId, Gathered>,
     /// Parts in which nothing is open.
     finished: HashSet<PartId>,
+    /// When they are taken off the work at the latest.
+    finish_at: Option<Instant>,
     /// Parts whose time is over.
     expired: HashSet<PartId>,
     /// Parts of which a claim was not answered: they may have rows in flight that nobody here knows of.
@@ -238,6 +243,7 @@ impl Runner {
             ready: VecDeque::new(),
             outcomes: BTreeMap::new(),
             finished: HashSet::new(),
+            finish_at: None,
             expired: HashSet::new(),
             unsure: HashSet::new(),
             listing: false,
@@ -592,7 +598,10 @@ impl Runner {
             return None;
         }
         if !self.finished.is_empty() {
-            return Some(self.calls.finish(self.finished.iter().copied().take(FINISHED_MAX).collect()));
+            let at = *self.finish_at.get_or_insert(now + FINISH_WINDOW);
+            if now >= at || self.ready.is_empty() || self.finished.len() >= FINISHED_MAX {
+                return Some(self.calls.finish(self.finished.iter().copied().take(FINISHED_MAX).collect()));
+            }
         }
         if let Some(&part) = self.expired.iter().next() {
             return Some(self.calls.expire(part));
@@ -684,6 +693,7 @@ impl Runner {
             }
             Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
             Done::Finished(parts, Ok(())) => {
+                self.finish_at = None;
                 // The last line of the thread that ends with a campaign asks whether it is done: were it each, a thousand would ask.
                 let mut ended = Vec::new();
                 for part in parts {
@@ -729,8 +739,7 @@ impl Runner {
             Claim::Rows { next_due, next_doubt, fresh, open, in_flight, .. } => {
                 self.redis_failing = false;
                 self.recover(part, in_flight, attempts);
-                let now = self.setup.clock.now();
-                self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt, now);
+                self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt);
                 self.ready.extend(messages);
                 if open == 0 {
                     self.finished.insert(part);
@@ -865,6 +874,7 @@ impl Runner {
         if in_flight < self.slots.limit() {
             sooner(self.send_at.filter(|at| *at > now));
         }
+        sooner(self.finish_at.filter(|at| *at > now));
         sooner(self.full_at);
         sooner(self.refresh_at.filter(|at| *at > now));
         sooner(self.idle_until.filter(|at| *at > now));

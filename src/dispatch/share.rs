@@ -4,33 +4,53 @@
 //! next. A campaign of ten recipients does not wait behind one of ten million, and one of priority 10 gets ten times
 //! as much as one of priority 1.
 
+use std::collections::{BTreeSet, HashMap};
+
 use crate::domain::CampaignId;
 
-/// The pass of a campaign, once it had something to send.
-pub type Pass = Option<f64>;
+/// What a message adds to the pass of a campaign of priority 1.
+const STRIDE: u64 = 1 << 20;
 
 /// The shares of a line.
 #[derive(Debug, Default)]
 pub struct Shares {
-    /// The pass of the campaign that went last: none that had something to send then is before it.
-    at: f64,
+    /// The pass of the campaign that went last: who has waited since is behind it, and who could not go is owed nothing.
+    at: u64,
+    passes: HashMap<CampaignId, u64>,
+    /// The same, the lowest first.
+    turns: BTreeSet<(u64, CampaignId)>,
 }
 
 impl Shares {
-    /// The campaign among `able` (those that have something to send now) that goes next.
-    ///
-    /// A newcomer, or one that had nothing for a while, starts where the others are: it owes nothing, and is owed nothing.
-    pub fn next<'a>(&mut self, able: impl Iterator<Item = (CampaignId, &'a mut Pass)>) -> Option<CampaignId> {
-        let passes = able.map(|(id, pass)| (*pass.get_or_insert(self.at), id));
-        let (pass, id) = passes.min_by(|(a, first), (b, second)| a.total_cmp(b).then(first.cmp(second)))?;
-        self.at = pass;
+    /// A campaign has something to send, now or later. It starts where the others are: it owes nothing, and is owed nothing.
+    pub fn join(&mut self, id: CampaignId) {
+        self.passes.entry(id).or_insert_with(|| {
+            self.turns.insert((self.at, id));
+            self.at
+        });
+    }
+
+    /// A campaign has nothing more to send.
+    pub fn leave(&mut self, id: CampaignId) {
+        if let Some(pass) = self.passes.remove(&id) {
+            self.turns.remove(&(pass, id));
+        }
+    }
+
+    /// The campaign that goes next, of those that are `able` to go now.
+    pub fn next(&mut self, able: impl Fn(CampaignId) -> bool) -> Option<CampaignId> {
+        let &(pass, id) = self.turns.iter().find(|(_, id)| able(*id))?;
+        self.at = self.at.max(pass);
         Some(id)
     }
-}
 
-/// A campaign of `priority` took `messages` of the line.
-pub fn took(pass: &mut Pass, priority: u8, messages: usize) {
-    *pass.get_or_insert_default() += messages as f64 / f64::from(priority.max(1));
+    /// A campaign of `priority` took `messages` of the line.
+    pub fn took(&mut self, id: CampaignId, priority: u8, messages: usize) {
+        let Some(pass) = self.passes.get_mut(&id) else { return };
+        self.turns.remove(&(*pass, id));
+        *pass = self.at.max(*pass) + messages as u64 * STRIDE / u64::from(priority.max(1));
+        self.turns.insert((*pass, id));
+    }
 }
 
 #[cfg(test)]
@@ -43,15 +63,14 @@ mod tests {
         CampaignId(ulid::Ulid(n))
     }
 
-    /// Campaigns by id, with their priorities and passes.
-    type Able = BTreeMap<CampaignId, (u8, Pass)>;
-
-    fn run(shares: &mut Shares, able: &mut Able, claims: usize) -> BTreeMap<CampaignId, usize> {
+    /// Campaigns by id, with their priorities, that all have something to send.
+    fn run(shares: &mut Shares, priorities: &[(CampaignId, u8)], claims: usize) -> BTreeMap<CampaignId, usize> {
+        let able: BTreeMap<CampaignId, u8> = priorities.iter().copied().collect();
+        able.keys().for_each(|id| shares.join(*id));
         let mut taken = BTreeMap::new();
         for _ in 0..claims {
-            let next = shares.next(able.iter_mut().map(|(id, (_, pass))| (*id, pass))).expect("someone");
-            let (priority, pass) = able.get_mut(&next).expect("known");
-            took(pass, *priority, 4);
+            let next = shares.next(|id| able.contains_key(&id)).expect("someone");
+            shares.took(next, able[&next], 4);
             *taken.entry(next).or_default() += 4;
         }
         taken
@@ -59,17 +78,35 @@ mod tests {
 
     #[test]
     fn equals_share_equally_and_priorities_count() {
-        let mut able = Able::from([(id(1), (5, None)), (id(2), (5, None)), (id(3), (10, None))]);
-        let taken = run(&mut Shares::default(), &mut able, 400);
+        let taken = run(&mut Shares::default(), &[(id(1), 5), (id(2), 5), (id(3), 10)], 400);
         assert_eq!((taken[&id(1)], taken[&id(2)], taken[&id(3)]), (400, 400, 800));
     }
 
     #[test]
     fn a_newcomer_waits_for_nobody_and_takes_nothing_back() {
-        let (mut shares, mut able) = (Shares::default(), Able::from([(id(1), (5, None))]));
-        run(&mut shares, &mut able, 10_000);
-        able.insert(id(2), (5, None));
-        let taken = run(&mut shares, &mut able, 10);
+        let mut shares = Shares::default();
+        run(&mut shares, &[(id(1), 5)], 10_000);
+        let taken = run(&mut shares, &[(id(1), 5), (id(2), 5)], 10);
         assert_eq!((taken[&id(1)], taken[&id(2)]), (20, 20));
+    }
+
+    #[test]
+    fn one_that_was_paused_for_long_takes_nothing_back() {
+        let mut shares = Shares::default();
+        let both = [(id(1), 5), (id(2), 5)];
+        run(&mut shares, &both, 10);
+        run(&mut shares, &both[..1], 10_000);
+        let taken = run(&mut shares, &both, 10);
+        assert_eq!((taken[&id(1)], taken[&id(2)]), (20, 20));
+    }
+
+    #[test]
+    fn one_that_has_nothing_more_has_no_turn() {
+        let mut shares = Shares::default();
+        run(&mut shares, &[(id(1), 5), (id(2), 5)], 10);
+        shares.leave(id(1));
+        assert_eq!(shares.next(|_| true), Some(id(2)));
+        shares.leave(id(2));
+        assert_eq!(shares.next(|_| true), None);
     }
 }

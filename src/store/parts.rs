@@ -23,7 +23,7 @@ const FACTS_MAX: usize = 1_000;
 const OUTCOME_BYTES: usize = 16;
 
 /// Rows that follow one another are settled as one run from so many on: for fewer that costs more than one by one.
-const RUN_ROWS_MIN: usize = 8;
+const RUN_ROWS_MIN: usize = 4;
 
 /// A row that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

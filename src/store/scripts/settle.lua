@@ -80,14 +80,14 @@ end
 
 -- Nearly all of them are first attempts that went well, in the order of their claim: a run of these is moved as a whole. Before anything
 -- else, for `m` writes what it has read.
-local FIRST, DONE = string.char(16 + STATE.in_flight), string.char(16 + STATE.accepted)
+local FIRST, DONE = 16 + STATE.in_flight, 16 + STATE.accepted
 local at_once, later = 0, {}
 local from = 1
 for pos = 1, #runs, 4 do
   local first, count = struct.unpack('<I2I2', runs, pos)
   local to = from + count - 1
-  if redis.call('GETRANGE', state, first, first + count - 1) == string.rep(FIRST, count) then
-    redis.call('SETRANGE', state, first, string.rep(DONE, count))
+  if redis.call('GETRANGE', state, first, first + count - 1) == string.rep(string.char(FIRST), count) then
+    redis.call('SETRANGE', state, first, string.rep(string.char(DONE), count))
     m.log(string.sub(entries, from * 7 - 6, to * 7))
     at_once = at_once + count
   else
@@ -104,7 +104,14 @@ end
 for _, range in ipairs(later) do
   for i = range[1], range[2] do
     local low, high, send = string.byte(kept, i * 11 - 10, i * 11 - 8)
-    settle(low + 256 * high, send, 'A')
+    local row = low + 256 * high
+    if send == 1 and m.byte(row) == FIRST then
+      m.put(row, FIRST, DONE)
+      m.log(string.sub(entries, i * 7 - 6, i * 7))
+      accepted = accepted + 1
+    else
+      settle(row, send, 'A')
+    end
   end
 end
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::{LocalBoxFuture, join_all};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{message::Message, plans::Plan, recipients::Recipients, thread::Thread};
 use crate::{
@@ -144,10 +144,10 @@ impl Calls {
     pub fn complete(&self, campaigns: Vec<CampaignId>) -> LocalBoxFuture<'static, ()> {
         let (store, now) = (self.store.clone(), self.clock.now());
         Box::pin(async move {
-            let complete = async |id: CampaignId| match store.complete_if_done(id, now).await {
-                Ok(true) => info!(campaign.id = %id, "campaign completed"),
-                Ok(false) => {}
-                Err(error) => warn!(campaign.id = %id, %error, "whether the campaign is done could not be seen"),
+            let complete = async |id: CampaignId| {
+                if let Err(error) = store.complete_if_done(id, now).await {
+                    warn!(campaign.id = %id, %error, "whether the campaign is done could not be seen");
+                }
             };
             join_all(campaigns.into_iter().map(complete)).await;
         })

@@ -150,8 +150,8 @@ impl Housekeeping {
                         self.store.sweep(*part, State::Expired, now).await?;
                     }
                 }
-                if (expired || open == 0) && self.store.complete_if_done(id, now).await? {
-                    info!(campaign.id = %id, "campaign completed");
+                if expired || open == 0 {
+                    self.store.complete_if_done(id, now).await?;
                 }
                 Ok(())
             }

@@ -76,7 +76,15 @@ impl Recipients {
         }
         let directory = match known {
             Some(directory) => directory,
-            None => self.keep_directory(part, store.chunk_starts(part).await?),
+            None => {
+                let directory = Rc::new(store.chunk_starts(part).await?);
+                let mut directories = self.directories.borrow_mut();
+                if directories.len() >= DIRECTORIES_KEPT {
+                    directories.clear();
+                }
+                directories.insert(part, directory.clone());
+                directory
+            }
         };
         let behind = directory.partition_point(|start| *start <= row);
         behind
@@ -89,31 +97,16 @@ impl Recipients {
         if let Some(chunk) = self.kept(part, start) {
             return Ok(chunk);
         }
-        let read = store.chunks(part, &[start]).await?.pop();
-        Ok(self.keep_chunk(part, start, read.expect("a chunk for each start")))
-    }
-
-    fn kept(&self, part: PartId, start: u16) -> Option<Rc<Chunk>> {
-        self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone())
-    }
-
-    fn keep_directory(&self, part: PartId, starts: Vec<u16>) -> Rc<Vec<u16>> {
-        let directory = Rc::new(starts);
-        let mut directories = self.directories.borrow_mut();
-        if directories.len() >= DIRECTORIES_KEPT {
-            directories.clear();
-        }
-        directories.insert(part, directory.clone());
-        directory
-    }
-
-    fn keep_chunk(&self, part: PartId, start: u16, chunk: Chunk) -> Rc<Chunk> {
-        let chunk = Rc::new(chunk);
+        let chunk = Rc::new(store.chunks(part, &[start]).await?.pop().expect("a chunk for each start"));
         let mut chunks = self.chunks.borrow_mut();
         if chunks.len() >= CHUNKS_KEPT {
             chunks.pop_front();
         }
         chunks.push_back(((part, start), chunk.clone()));
-        chunk
+        Ok(chunk)
+    }
+
+    fn kept(&self, part: PartId, start: u16) -> Option<Rc<Chunk>> {
+        self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone())
     }
 }

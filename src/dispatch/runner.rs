@@ -171,6 +171,9 @@ impl Future for OnItsWay {
 
 type Attempts = FuturesUnordered<OnItsWay>;
 
+/// What is asked of Redis beside all else, and answers nothing.
+type Chores = FuturesUnordered<LocalBoxFuture<'static, ()>>;
+
 /// The runner of one line.
 pub struct Runner {
     setup: Setup,
@@ -274,7 +277,7 @@ impl Runner {
         let mut redis_busy = false;
         let mut settling: OptionFuture<LocalBoxFuture<'static, Settlement>> = None.into();
         let mut settling_busy = false;
-        let mut chores: FuturesUnordered<LocalBoxFuture<'static, ()>> = FuturesUnordered::new();
+        let mut chores = Chores::new();
         let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
         let stop = self.setup.stop.clone();
         let mut stopped = pin!(stop.cancelled());
@@ -391,13 +394,7 @@ impl Runner {
         Attempt { part, claimed, number, began, outcome }
     }
 
-    fn attempt_ended(
-        &mut self,
-        ended: Attempt<Outcome>,
-        instant: Instant,
-        now: UnixMs,
-        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
-    ) {
+    fn attempt_ended(&mut self, ended: Attempt<Outcome>, instant: Instant, now: UnixMs, chores: &mut Chores) {
         let Attempt { part, claimed, number, began, outcome } = ended;
         self.metrics.attempt(&outcome, instant - began);
         let room = self.setup.thread.room();
@@ -492,7 +489,7 @@ impl Runner {
         wait: Option<Duration>,
         campaign: CampaignId,
         outcome: &Outcome,
-        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
+        chores: &mut Chores,
     ) {
         let line = &self.setup.line;
         let held = match scope {
@@ -524,12 +521,7 @@ impl Runner {
     }
 
     /// Counts failures in a row that blame the message.
-    fn count_failure(
-        &mut self,
-        campaign: CampaignId,
-        outcome: &Outcome,
-        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
-    ) {
+    fn count_failure(&mut self, campaign: CampaignId, outcome: &Outcome, chores: &mut Chores) {
         let code = settle::cause(outcome).map_or(0, crate::domain::Cause::code);
         let Some(work) = self.backlog.campaign(campaign) else { return };
         let before = if work.failing.0 == code { work.failing.1 } else { 0 };
@@ -539,12 +531,7 @@ impl Runner {
         }
     }
 
-    fn pause_campaign(
-        &mut self,
-        id: CampaignId,
-        outcome: &Outcome,
-        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
-    ) {
+    fn pause_campaign(&mut self, id: CampaignId, outcome: &Outcome, chores: &mut Chores) {
         let Some(work) = self.backlog.campaign(id) else { return };
         if !std::mem::take(&mut work.running) {
             return;
@@ -649,12 +636,7 @@ impl Runner {
         }
     }
 
-    fn redis_answered(
-        &mut self,
-        done: Done,
-        attempts: &Attempts,
-        chores: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
-    ) {
+    fn redis_answered(&mut self, done: Done, attempts: &Attempts, chores: &mut Chores) {
         let now = self.setup.clock.now();
         self.listing = false;
         (self.idle_until, self.redis_again_at) = (None, None);

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
+use tracing::info;
 
 use super::{Call, Result, Store, StoreError, lines::ms, script};
 use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason};
@@ -14,8 +15,8 @@ use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, 
 /// Rows that one call of `sweep.lua` ends at most: about a millisecond of Redis.
 const SWEEP_ROWS: usize = 1_000;
 
-/// Parts that are looked at in one round trip when a part has ended: first so many, and later up to so many.
-const PARTS_AT_ONCE: (usize, usize) = (4, 64);
+/// Parts that are looked at in one round trip when a campaign may be done.
+const PARTS_AT_ONCE: usize = 64;
 
 /// A campaign as it stands.
 #[derive(Clone, Debug)]
@@ -338,8 +339,8 @@ impl Store {
 
     /// Completes a campaign if nothing in it is open any more. Gives whether it did.
     ///
-    /// Every part that ends asks, and most often one of the others is open: so a few are looked at first, then more, and none
-    /// behind one that is. A thousand lines would else look at a million parts.
+    /// Each thread that ends with its part of it asks, and often one of another's is open: so they are looked at a few at a time,
+    /// and no further than to the first that is.
     pub async fn complete_if_done(&self, id: CampaignId, now: UnixMs) -> Result<bool> {
         let fields = cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("parts").clone();
         let (state, parts): (Option<String>, Option<usize>) = self.query("HMGET campaign", &fields).await?;
@@ -349,14 +350,15 @@ impl Store {
         }
         let numbers = (0..=u16::MAX).take(parts.unwrap_or(0));
         let parts: Vec<PartId> = numbers.map(|number| PartId { campaign: id, number }).collect();
-        let (mut left, (mut at_once, most)) = (parts.as_slice(), PARTS_AT_ONCE);
-        while !left.is_empty() {
-            let (before, some) = left.split_at(left.len().saturating_sub(at_once));
+        for some in parts.rchunks(PARTS_AT_ONCE) {
             if self.open_counts(some).await?.iter().flatten().any(|(_, open)| *open > 0) {
                 return Ok(false);
             }
-            (left, at_once) = (before, (at_once * 4).min(most));
         }
-        Ok(self.change_campaign(id, &from, CampaignState::Completed, now, None).await? == Change::Done)
+        let done = self.change_campaign(id, &from, CampaignState::Completed, now, None).await? == Change::Done;
+        if done {
+            info!(campaign.id = %id, "campaign completed");
+        }
+        Ok(done)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     domain::{CampaignId, CampaignState, PartId},
@@ -107,10 +107,8 @@ impl Carer {
         // Most of them have been completed long ago: their states are asked for first, in one round trip.
         let states = self.store.campaign_states(&campaigns).await?;
         for (id, state) in campaigns.into_iter().zip(states) {
-            if matches!(state, Some(CampaignState::Running | CampaignState::Paused))
-                && self.store.complete_if_done(id, self.clock.now()).await?
-            {
-                info!(campaign.id = %id, "campaign completed");
+            if matches!(state, Some(CampaignState::Running | CampaignState::Paused)) {
+                self.store.complete_if_done(id, self.clock.now()).await?;
             }
         }
         Ok(())

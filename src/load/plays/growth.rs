@@ -1,8 +1,8 @@
 //! Cost of a message and memory of a worker by the size of what is sent: both are to stay as they are.
 //!
-//! Each size is played on a stage of its own; one that is listed again has another round. Counted is from the launch of a campaign until it is completed. Many are launched
-//! while the lines are paused, and counted from their resuming until every one of them is completed. The memory is the most that the
-//! worker has had in that.
+//! Each size is played on a stage of its own; one that is listed again has another round. Counted is from the launch of a campaign
+//! until it is completed. Many are launched while the lines are paused, and counted from their resuming until every one of them is
+//! completed. The memory is the most that the worker has had in that.
 
 use super::{equal, mb, say, us_each};
 use crate::{

@@ -12,7 +12,7 @@
 //! If this process dies too, within the same seconds: what only it knew is gone.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +22,10 @@ use std::{
 
 use deadpool_redis::redis::Cmd;
 
-use super::{Result, StoreError};
+use super::{
+    Result, StoreError,
+    journal::{Journal, Lasting},
+};
 
 /// How far back a server may forget: `everysec` syncs each second, and may be late by another.
 pub(super) const FORGETS: Duration = Duration::from_secs(3);
@@ -34,12 +37,6 @@ pub(super) const FORGETS_CUT_OFF: Duration = Duration::from_secs(20);
 /// Of many servers, what was written to one key is kept that long after the last of it: its server may be away for a while before
 /// another takes its place. One alone is known to have been there whenever it has answered.
 const KEPT: Duration = Duration::from_secs(60);
-
-/// How often what is kept no longer is dropped.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// Nothing is kept of more keys than this; the longest silent go first.
-const KEYS_MAX: usize = 1_024;
 
 /// The lives of the servers, as this process has met them.
 #[derive(Debug)]
@@ -64,13 +61,6 @@ struct Known {
     servers: HashMap<String, String>,
     /// When the newest life of any of them began, as far as is known.
     began: Option<Instant>,
-}
-
-/// Commands by their key: what is of one key is on one server.
-#[derive(Debug, Default)]
-struct Journal {
-    commands: HashMap<String, VecDeque<(Instant, Cmd)>>,
-    swept: Option<Instant>,
 }
 
 impl Lives {
@@ -127,9 +117,7 @@ impl Lives {
     /// What to repeat in the newest life, and that life.
     pub(super) fn to_repeat(&self) -> (u64, Vec<Cmd>) {
         let journal = self.journal();
-        let mut commands: Vec<&(Instant, Cmd)> = journal.commands.values().flatten().collect();
-        commands.sort_by_key(|(at, _)| *at);
-        (self.newest(), commands.into_iter().map(|(_, command)| command.clone()).collect())
+        (self.newest(), journal.commands())
     }
 
     /// [`Lives::to_repeat`] was repeated in `life`.
@@ -137,27 +125,19 @@ impl Lives {
         self.repeated.store(life, Ordering::SeqCst);
     }
 
-    /// Keeps commands that were answered in `life`, each with its key, to be repeated in the next. Each must change nothing
-    /// where it is known.
+    /// Keeps commands that were answered in `life`, to be repeated in the next.
     ///
     /// Errors: `Unavailable` if that life has ended: whether they are known is not known.
-    pub(super) fn record(&self, life: u64, commands: impl IntoIterator<Item = (String, Cmd)>) -> Result<()> {
+    pub(super) fn record(&self, life: u64, commands: impl IntoIterator<Item = Lasting>) -> Result<()> {
         let mut journal = self.journal();
         if self.newest() != life {
             return Err(ended());
         }
         let now = Instant::now();
-        for (key, command) in commands {
-            let of_key = journal.commands.entry(key).or_default();
-            while of_key.front().is_some_and(|(at, _)| now.duration_since(*at) > self.forgets) {
-                of_key.pop_front();
-            }
-            of_key.push_back((now, command));
+        for command in commands {
+            journal.add(command, now, self.forgets);
         }
-        if journal.swept.is_none_or(|at| now.duration_since(at) > SWEEP_EVERY) {
-            journal.swept = Some(now);
-            journal.sweep(now, if self.many { KEPT } else { self.forgets });
-        }
+        journal.sweep(now, if self.many { KEPT } else { self.forgets });
         Ok(())
     }
 
@@ -167,20 +147,6 @@ impl Lives {
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Journal {
-    /// Drops the keys to which nothing was written for longer than `kept`.
-    fn sweep(&mut self, now: Instant, kept: Duration) {
-        let last = |commands: &VecDeque<(Instant, Cmd)>| commands.back().map(|(at, _)| *at);
-        self.commands.retain(|_, commands| last(commands).is_some_and(|at| now.duration_since(at) <= kept));
-        if self.commands.len() > KEYS_MAX {
-            let mut ends: Vec<Option<Instant>> = self.commands.values().map(last).collect();
-            ends.sort_unstable();
-            let oldest = ends[ends.len() - KEYS_MAX];
-            self.commands.retain(|_, commands| last(commands) >= oldest);
-        }
     }
 }
 
@@ -211,17 +177,5 @@ mod tests {
         lives.met("a", "first", Duration::from_secs(3));
         assert!(lives.is_young(Duration::from_secs(10)) && !lives.is_young(Duration::from_secs(2)));
         assert_eq!(lives.newest(), 0, "nothing is to be repeated");
-    }
-
-    #[test]
-    fn one_server_that_has_answered_since_forgets_no_more_of_a_silent_key_and_of_many_nobody_knows() {
-        let written = Instant::now();
-        let left = |kept: Duration| {
-            let command = (written, Cmd::new());
-            let mut journal = Journal { commands: HashMap::from([("part".into(), [command].into())]), swept: None };
-            journal.sweep(written + FORGETS + Duration::from_secs(1), kept);
-            journal.commands.len()
-        };
-        assert_eq!((left(FORGETS), left(KEPT)), (0, 1));
     }
 }

@@ -10,6 +10,7 @@ mod connection;
 pub mod deployment;
 pub mod duty;
 pub mod jobs;
+mod journal;
 pub mod keys;
 pub mod lines;
 mod lives;
@@ -34,6 +35,7 @@ pub use self::{connection::Address, keys::Keys, script::Script};
 use self::{
     connection::{Safety, SendError, Servers},
     deployment::{Deployment, Kind},
+    journal::Lasting,
     lives::Lives,
 };
 use crate::{
@@ -94,6 +96,7 @@ pub struct Call {
     script: &'static Script,
     /// The first of its keys; the others share its hash tag.
     key: String,
+    keys: usize,
     cmd: Cmd,
 }
 
@@ -102,7 +105,7 @@ impl Call {
     pub fn new(script: &'static Script, keys: &[String]) -> Self {
         let mut cmd = Cmd::new();
         cmd.arg("EVALSHA").arg(&script.digest).arg(keys.len()).arg(keys);
-        Self { script, key: keys.first().cloned().unwrap_or_default(), cmd }
+        Self { script, key: keys.first().cloned().unwrap_or_default(), keys: keys.len(), cmd }
     }
 
     /// Appends an argument.
@@ -110,6 +113,11 @@ impl Call {
     pub fn arg(mut self, arg: impl deadpool_redis::redis::ToRedisArgs) -> Self {
         self.cmd.arg(arg);
         self
+    }
+
+    fn lasting(self) -> Lasting {
+        // Before the keys there are the command, the script, and how many keys there are.
+        Lasting { key: self.key, head: 3 + self.keys, command: self.cmd }
     }
 }
 
@@ -190,7 +198,7 @@ impl Store {
             let results = self.call_all(&calls).await?;
             // Where the connection was the first of a new life, they are called again: it is not known in which one they were.
             if self.lives.newest() == life {
-                self.lives.record(life, calls.into_iter().map(|call| (call.key, call.cmd)))?;
+                self.lives.record(life, calls.into_iter().map(Call::lasting))?;
                 return Ok(results);
             }
         }

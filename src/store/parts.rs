@@ -251,7 +251,7 @@ impl Store {
             let packed = Outcomes { others: pack_claims(rows, wish.doubt_until), ..Outcomes::default() };
             // Ids are not told by a claim: their lifetime is without meaning.
             let call = self.settle_call(part, wish.epoch, wish.now, Duration::ZERO, packed);
-            self.lives.record(life, [(call.key, call.cmd)])?;
+            self.lives.record(life, [call.lasting()])?;
         }
         Ok(claim)
     }

@@ -1,0 +1,280 @@
+//! What a runner asks of Redis next, and what follows from the answers.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::LocalBoxFuture;
+use tracing::{info, warn};
+
+use super::{Attempts, CLAIM_ROWS_MAX, Chores, IDLE_MAX, Runner};
+use crate::{
+    dispatch::{
+        backlog::Next,
+        calls::{Claimed, Done, Refresh},
+        message::Message,
+        settle,
+    },
+    domain::{OnDoubt, PartId},
+    store::{
+        StoreError,
+        parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},
+    },
+};
+
+/// A claim takes what the line sends in this time.
+const CLAIM_WINDOW: Duration = Duration::from_millis(50);
+
+/// Parts that are taken off the work together at most, ...
+const FINISHED_MAX: usize = 64;
+
+/// ... for which a line that still has messages to send waits so long.
+const FINISH_WINDOW: Duration = Duration::from_millis(100);
+
+/// After Redis failed, the next try is that much later.
+const REDIS_PAUSE: Duration = Duration::from_millis(250);
+
+/// A part that can't be taken over yet is looked at again after this time.
+const YOUNG_PAUSE: Duration = Duration::from_millis(250);
+
+/// A reading asks for each campaign of the line, and each that ends asks for one: from one to the next there is so long for each
+/// that is known, or a thousand campaigns would keep Redis busy with nothing else.
+const REFRESH_PAUSE: Duration = Duration::from_micros(250);
+
+impl Runner {
+    /// The next thing to ask of Redis, if any.
+    pub(super) fn next_call(&mut self, now: Instant, settling: bool) -> Option<LocalBoxFuture<'static, Done>> {
+        if self.redis_again_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        if !self.finished.is_empty() {
+            let at = *self.finish_at.get_or_insert(now + FINISH_WINDOW);
+            if now >= at || self.ready.is_empty() || self.finished.len() >= FINISHED_MAX {
+                return Some(self.calls.finish(self.finished.iter().copied().take(FINISHED_MAX).collect()));
+            }
+        }
+        if let Some(&part) = self.expired.iter().next() {
+            return Some(self.calls.expire(part));
+        }
+        if self.stopping {
+            return None;
+        }
+        // However many wait to be sent: their campaign may have been paused, and then they go back.
+        if self.refresh_at.take_if(|at| now >= *at).is_some() {
+            return Some(self.calls.refresh(self.backlog.campaigns().collect()));
+        }
+        if self.ready.len() >= self.claim_rows() {
+            return None;
+        }
+        if self.idle_until.is_some_and(|at| now < at) {
+            return None;
+        }
+        let clock = self.setup.clock.now();
+        let held = self.line_is_held(clock);
+        self.held_since = held.then(|| self.held_since.unwrap_or(now));
+        // What is in flight can be compared with what this runner knows of only while nothing is being settled.
+        if let Some(&part) = self.unsure.iter().next() {
+            return (!settling).then(|| self.claim(part, 0));
+        }
+        self.metrics.held_seconds.set(self.held_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
+        let may_claim = !held && self.reachable_at.is_none_or(|at| now >= at) && self.setup.lease.holds(now);
+        let holds = self.held_scopes(clock);
+        match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
+            Next::Look(part) => Some(self.claim(part, 0)),
+            Next::Claim(part) => Some(self.claim(part, self.claim_rows())),
+            Next::Doubts(part) => {
+                let campaign = self.backlog.campaign(part.campaign)?;
+                let attempts_max = match campaign.plan.campaign.on_doubt {
+                    OnDoubt::Hold => 0,
+                    OnDoubt::Resend => self.setup.settings.retry.attempts_max(),
+                };
+                Some(self.calls.end_doubts(part, attempts_max))
+            }
+            Next::Wait(due) => {
+                let wait = due.map_or(IDLE_MAX, |due| due.since(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
+                let reachable = self.reachable_at.filter(|at| *at > now);
+                self.idle_until = Some(reachable.map_or(now + wait, |at| at.min(now + wait)));
+                None
+            }
+        }
+    }
+
+    pub(super) fn redis_answered(&mut self, done: Done, attempts: &Attempts, chores: &mut Chores) {
+        let now = self.setup.clock.now();
+        self.listing = false;
+        (self.idle_until, self.redis_again_at) = (None, None);
+        match done {
+            Done::Refreshed(Ok(refresh)) => self.refreshed(refresh),
+            Done::Refreshed(Err(error)) => {
+                self.refresh_at = Some(Instant::now());
+                self.redis_failed("the work of the line could not be read", &error);
+            }
+            Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages, attempts),
+            Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
+                self.redis_failed("recipients could not be read", &error);
+                for ToSend { claimed, .. } in rows {
+                    self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
+                }
+            }
+            Done::Claimed(part, Err(error)) => {
+                // It may have been claimed all the same.
+                self.unsure.insert(part);
+                self.redis_failed("nothing could be claimed", &error);
+            }
+            Done::Doubts(part, Ok((next, open))) => {
+                self.backlog.set_doubt(part, next);
+                self.backlog.due(part, now);
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+            }
+            Done::Doubts(_, Err(error)) => self.redis_failed("doubts could not be ended", &error),
+            Done::Expired(part, Ok(open)) => {
+                self.expired.remove(&part);
+                self.backlog.shut(part);
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+            }
+            Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
+            Done::Finished(parts, Ok(())) => {
+                self.finish_at = None;
+                // The last line of the thread that ends with a campaign asks whether it is done: were it each, a thousand would ask.
+                let mut ended = Vec::new();
+                for part in parts {
+                    self.finished.remove(&part);
+                    if self.backlog.remove(part) {
+                        ended.push(part.campaign);
+                    }
+                }
+                if !ended.is_empty() {
+                    chores.push(self.calls.complete(ended));
+                }
+            }
+            Done::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error),
+        }
+    }
+
+    pub(super) fn redis_failed(&mut self, what: &'static str, error: &StoreError) {
+        if !std::mem::replace(&mut self.redis_failing, true) {
+            warn!(line.id = %self.setup.line.id, %error, "{what}");
+        }
+        self.redis_again_at = Some(Instant::now() + REDIS_PAUSE);
+    }
+
+    fn claim(&mut self, part: PartId, limit: usize) -> LocalBoxFuture<'static, Done> {
+        self.claims += 1;
+        let now = self.setup.clock.now();
+        let wish = ClaimWish {
+            epoch: self.setup.lease.epoch,
+            number: self.claims,
+            now,
+            limit,
+            doubt_until: now.after(self.setup.settings.doubt_deadline),
+            list: self.unsure.contains(&part),
+            // Another worker that had the line notices within a lease that Redis restarted, or stops.
+            young: self.setup.store.is_young(self.setup.settings.lease),
+        };
+        self.listing = wish.list;
+        self.calls.claim(part, wish, self.backlog.plan(part.campaign))
+    }
+
+    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<Message>, attempts: &Attempts) {
+        match claim {
+            Claim::Rows { next_due, next_doubt, fresh, open, in_flight, .. } => {
+                self.redis_failing = false;
+                self.recover(part, in_flight, attempts);
+                self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt);
+                self.ready.extend(messages);
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+                if self.stopping {
+                    self.give_back(|_| true);
+                } else {
+                    self.give_back_held();
+                }
+            }
+            Claim::Held { next_doubt, open, in_flight } => {
+                self.recover(part, in_flight, attempts);
+                self.backlog.shut(part);
+                self.backlog.set_doubt(part, next_doubt);
+                if open == 0 {
+                    self.finished.insert(part);
+                }
+            }
+            // Nobody else claims in this epoch: an older claim of this runner was still on its way, and a newer one is asked for.
+            Claim::Late => {}
+            Claim::Young => {
+                // Redis knows of no claim of this epoch in the part: one without an answer left nothing in flight.
+                self.unsure.remove(&part);
+                self.backlog.look_again(part, self.setup.clock.now().after(YOUNG_PAUSE));
+            }
+            Claim::Expired { in_flight } => {
+                self.recover(part, in_flight, attempts);
+                self.expired.insert(part);
+            }
+            Claim::Fenced { epoch } => {
+                warn!(line.id = %self.setup.line.id, epoch, "another worker has the line");
+                self.setup.lease.lost();
+            }
+        }
+    }
+
+    /// Gives back what is in flight and unknown here: a claim brought it whose answer was lost, so it was certainly not sent.
+    fn recover(&mut self, part: PartId, in_flight: Vec<ClaimedRow>, attempts: &Attempts) {
+        if !self.unsure.remove(&part) || in_flight.is_empty() {
+            return;
+        }
+        let ready = self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed);
+        let ended = self.outcomes.get(&part).into_iter().flat_map(|gathered| &gathered.outcomes);
+        let ended = ended.map(|(claimed, _)| *claimed);
+        let sending = attempts.iter().filter(|attempt| attempt.part == part).map(|attempt| attempt.claimed);
+        let unknown = unknown(in_flight, &ready.chain(ended).chain(sending).collect());
+        if !unknown.is_empty() {
+            info!(line.id = %self.setup.line.id, part = %part, n = unknown.len(), "rows of a claim without an answer were given back");
+        }
+        for claimed in unknown {
+            self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
+        }
+    }
+
+    fn refreshed(&mut self, refresh: Refresh) {
+        for plan in refresh.new {
+            self.backlog.add(&self.setup.line.waba, plan);
+        }
+        self.backlog.set_parts(&refresh.parts);
+        self.refresh_from = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
+        for (id, running) in &refresh.running {
+            if let Some(work) = self.backlog.campaign(*id) {
+                work.running = *running;
+            }
+        }
+        self.give_back(|ready| refresh.running.get(&ready.part.campaign) != Some(&true));
+    }
+
+    /// Rows in one claim: what the line sends in a window.
+    fn claim_rows(&self) -> usize {
+        let rows = self.pacer.rate() * self.window(CLAIM_WINDOW).as_secs_f64();
+        (rows.ceil() as usize).clamp(1, CLAIM_ROWS_MAX)
+    }
+}
+
+/// Which claims of `in_flight` are none of `known`. The same row may be known by an earlier claim alone: what came of that one
+/// still has to be settled once more, and the later one brought no answer.
+fn unknown(in_flight: Vec<ClaimedRow>, known: &HashSet<ClaimedRow>) -> Vec<ClaimedRow> {
+    in_flight.into_iter().filter(|claimed| !known.contains(claimed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_known_by_an_earlier_claim_alone_is_given_back() {
+        let claimed = |row, send| ClaimedRow { row, send };
+        let known = HashSet::from([claimed(1, 1), claimed(2, 3)]);
+        assert_eq!(unknown(vec![claimed(1, 2), claimed(2, 3), claimed(3, 1)], &known), [claimed(1, 2), claimed(3, 1)]);
+    }
+}

@@ -1,0 +1,210 @@
+//! What attempts end in: what follows from it for the line, and how it is gathered to be settled.
+
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::{Attempt, CLAIM_ROWS_MAX, Chores, Gathered, Runner, SETTLE_WINDOW};
+use crate::{
+    dispatch::{
+        calls::Outcomes,
+        settle::{self, Consequence},
+    },
+    domain::{
+        CampaignId, CampaignState, Cause, Hold, HoldScope, Outcome, PartId, Scope, UnixMs, campaign::PauseReason,
+        policy,
+    },
+    ops::metrics,
+    store::{
+        StoreError,
+        parts::{ClaimedRow, Settled},
+    },
+};
+
+/// Meta out of reach: first and longest wait of the line.
+const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// That many failures in a row, all with one code that blames the message, pause the campaign.
+const BREAKER: u32 = 20;
+
+impl Runner {
+    pub(super) fn attempt_ended(
+        &mut self,
+        ended: Attempt<Outcome>,
+        instant: Instant,
+        now: UnixMs,
+        chores: &mut Chores,
+    ) {
+        let Attempt { part, claimed, number, began, outcome } = ended;
+        self.metrics.attempt(&outcome, instant - began);
+        let room = self.setup.thread.room();
+        if self.slots.ended(instant, room) {
+            // It may have waited for its connection: what follows at once would come to Meta with it.
+            self.pacer.restart(instant);
+        }
+        let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
+        if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
+            metrics::meta_error(*code, policy::rule(*code).is_some());
+        }
+        if let Some(cause) = settle::cause(&outcome)
+            && self.noted.insert((part, cause.code()))
+        {
+            let (store, code, details) = (self.setup.store.clone(), cause.code(), cause.details().to_owned());
+            chores.push(Box::pin(async move {
+                if let Err(error) = store.note_details(part, code, &details).await {
+                    warn!(part = %part, code, %error, "what Meta said could not be kept");
+                }
+            }));
+        }
+        if consequence != Consequence::Unreachable {
+            (self.unreachable, self.reachable_at) = (0, None);
+        }
+        match &consequence {
+            Consequence::None => {}
+            Consequence::Slower => self.pacer.throttled(instant),
+            Consequence::Unreachable => self.unreachable_now(instant, &outcome),
+            Consequence::Hold { scope, wait } => self.hold(*scope, *wait, part.campaign, &outcome, chores),
+            Consequence::Breaker => self.count_failure(part.campaign, &outcome, chores),
+        }
+        if matches!(settled, Settled::Accepted(_)) {
+            self.accepted += 1;
+            self.slots.accepted(began, instant, self.pacer.rate(), room);
+            self.setup.thread.accepted(instant - began);
+            if let Some(work) = self.backlog.campaign(part.campaign) {
+                work.failing = (0, 0);
+            }
+        }
+        self.put(part, claimed, settled);
+    }
+
+    /// Keeps an outcome until it is settled.
+    pub(super) fn put(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled) {
+        match settled {
+            Settled::Retry { at, .. } | Settled::Back { at } => {
+                self.backlog.due(part, at);
+                self.idle_until = None;
+            }
+            Settled::InDoubt { until } => {
+                self.backlog.doubt(part, until);
+                self.idle_until = None;
+            }
+            Settled::Accepted(_) | Settled::Refused { .. } => {}
+        }
+        self.gather(part).push((claimed, settled));
+    }
+
+    /// The outcomes of a part that are still to be settled.
+    pub(super) fn gather(&mut self, part: PartId) -> &mut Vec<(ClaimedRow, Settled)> {
+        let begin = || Gathered { since: Instant::now(), outcomes: Vec::new() };
+        &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
+    }
+
+    fn unreachable_now(&mut self, now: Instant, outcome: &Outcome) {
+        if self.reachable_at.is_some_and(|at| now < at) {
+            return; // one of those that were on their way together
+        }
+        let (first, longest) = UNREACHABLE_PAUSE;
+        let pause = (first * 2u32.saturating_pow(self.unreachable.min(16))).min(longest);
+        self.unreachable = self.unreachable.saturating_add(1);
+        self.reachable_at = Some(now + pause);
+        let cause = settle::cause(outcome).map_or("", |cause| cause.details());
+        warn!(line.id = %self.setup.line.id, pause_ms = pause.as_millis() as u64, cause, "meta can not be reached");
+        self.give_back(|_| true);
+    }
+
+    fn hold(
+        &mut self,
+        scope: Scope,
+        wait: Option<Duration>,
+        campaign: CampaignId,
+        outcome: &Outcome,
+        chores: &mut Chores,
+    ) {
+        let line = &self.setup.line;
+        let held = match scope {
+            Scope::Line | Scope::Platform => HoldScope::Line(line.id.clone()),
+            Scope::Waba => HoldScope::Waba(line.waba.clone()),
+            Scope::Token | Scope::App => HoldScope::Token(line.waba.clone()),
+            Scope::Template => match self.backlog.campaign(campaign) {
+                Some(work) => work.template.clone(),
+                None => return,
+            },
+            Scope::Campaign | Scope::Message | Scope::Recipient | Scope::Pair | Scope::None => {
+                return self.pause_campaign(campaign, outcome, chores);
+            }
+        };
+        let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let since = self.setup.clock.now();
+        let hold = Hold { code, reason: details.to_owned(), since, until: wait.map(|wait| since.after(wait)) };
+        if self.holds.find(held.clone(), hold.clone(), Instant::now()) {
+            warn!(line.id = %line.id, scope = %held, code, reason = details, "held back");
+            let store = self.setup.store.clone();
+            chores.push(Box::pin(async move {
+                // If Redis is away now, the next attempt meets the same answer and tries again.
+                if let Err(error) = store.hold(&held, &hold).await {
+                    warn!(scope = %held, %error, "the hold could not be stored");
+                }
+            }));
+        }
+        self.give_back_held();
+    }
+
+    /// Counts failures in a row that blame the message.
+    fn count_failure(&mut self, campaign: CampaignId, outcome: &Outcome, chores: &mut Chores) {
+        let code = settle::cause(outcome).map_or(0, crate::domain::Cause::code);
+        let Some(work) = self.backlog.campaign(campaign) else { return };
+        let before = if work.failing.0 == code { work.failing.1 } else { 0 };
+        work.failing = (code, before + 1);
+        if before + 1 >= BREAKER {
+            self.pause_campaign(campaign, outcome, chores);
+        }
+    }
+
+    fn pause_campaign(&mut self, id: CampaignId, outcome: &Outcome, chores: &mut Chores) {
+        let Some(work) = self.backlog.campaign(id) else { return };
+        if !std::mem::take(&mut work.running) {
+            return;
+        }
+        let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let reason = PauseReason { code, details: details.to_owned() };
+        warn!(campaign.id = %id, code, reason = details, "campaign paused: its message can not be sent");
+        let (store, now) = (self.setup.store.clone(), self.setup.clock.now());
+        chores.push(Box::pin(async move {
+            let from = [CampaignState::Running];
+            if let Err(error) = store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await {
+                warn!(campaign.id = %id, %error, "the pause could not be stored");
+            }
+        }));
+        self.give_back(|ready| ready.part.campaign == id);
+    }
+
+    /// Outcomes to be settled now, if it is time.
+    pub(super) fn outcomes_to_settle(&mut self, now: Instant, in_flight: usize) -> Option<Outcomes> {
+        if self.outcomes.is_empty() || self.redis_again_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        let many = self.outcomes.values().map(|gathered| gathered.outcomes.len()).sum::<usize>() >= CLAIM_ROWS_MAX;
+        let last = self.ready.is_empty() && in_flight == 0;
+        let (all, window) = (many || last || self.stopping, self.window(SETTLE_WINDOW));
+        // Each part for itself: what is claimed of a small one at once is settled at once, and not cut by the window of another.
+        let due = self.outcomes.extract_if(.., |_, gathered| all || now >= gathered.since + window);
+        let due: Outcomes = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();
+        (!due.is_empty()).then_some(due)
+    }
+
+    pub(super) fn settled(&mut self, outcomes: Outcomes, result: Result<Vec<(PartId, u64)>, StoreError>) {
+        match result {
+            Ok(open) => {
+                (self.redis_again_at, self.redis_failing) = (None, false);
+                self.finished.extend(open.into_iter().filter(|(_, open)| *open == 0).map(|(part, _)| part));
+            }
+            Err(error) => {
+                // Settling twice changes nothing, so that what may have been settled is settled again.
+                self.redis_failed("outcomes could not be settled", &error);
+                for (part, settled) in outcomes {
+                    self.gather(part).extend(settled);
+                }
+            }
+        }
+    }
+}

@@ -19,9 +19,6 @@ pub const PART_ROWS: usize = 65_536;
 /// Facts in one call of `status.lua` at most: Lua can not return more values than its stack holds.
 const FACTS_MAX: usize = 1_000;
 
-/// Bytes of an outcome as `settle.lua` reads it.
-const OUTCOME_BYTES: usize = 16;
-
 /// Rows that follow one another are settled as one run from so many on: for fewer that costs more than one by one.
 const RUN_ROWS_MIN: usize = 4;
 
@@ -248,7 +245,7 @@ impl Store {
         if let Claim::Rows { rows, .. } = &claim
             && !rows.is_empty()
         {
-            let packed = Outcomes { others: pack_claims(rows, wish.doubt_until), ..Outcomes::default() };
+            let packed = pack_claims(rows, wish.doubt_until);
             // Ids are not told by a claim: their lifetime is without meaning.
             let call = self.settle_call(part, wish.epoch, wish.now, Duration::ZERO, packed);
             self.lives.record(life, [call.lasting()])?;
@@ -259,7 +256,8 @@ impl Store {
     fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: Outcomes) -> Call {
         let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part), self.keys.tries(part)]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(epoch);
-        call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs)
+        let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
+        call.arg(packed.claims).arg(packed.doubt_until.0)
     }
 
     /// Stores what attempts ended in, from whichever epoch, in one round trip. Gives how many recipients of each part are open.
@@ -416,12 +414,16 @@ struct Outcomes {
     others: Vec<u8>,
     /// Rows that follow one another, each accepted by its first send.
     runs: Vec<u8>,
+    /// Rows that were claimed, and until when that is in doubt if somebody else has the part by now.
+    claims: Vec<u8>,
+    doubt_until: UnixMs,
 }
 
-fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(rows.len() * OUTCOME_BYTES);
-    for ToSend { claimed, .. } in rows {
-        pack_outcome(&mut packed, *claimed, b'C', 0, packed_time(doubt_until));
+fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Outcomes {
+    let mut packed = Outcomes { doubt_until, ..Outcomes::default() };
+    for run in rows.chunk_by(|ToSend { claimed: a, .. }, ToSend { claimed: b, .. }| follows(*a, *b)) {
+        pack_run(&mut packed.claims, run[0].claimed, run.len());
+        packed.claims.push(run[0].claimed.send);
     }
     packed
 }
@@ -444,12 +446,10 @@ fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> Outcomes {
         pack_outcome(&mut packed.others, *claimed, kind, code, tail);
     }
     accepted.sort_unstable_by_key(|(claimed, _)| claimed.row);
-    let (runs, rest): (Vec<_>, Vec<_>) = accepted
-        .chunk_by(|(a, _), (b, _)| a.send == 1 && b.send == 1 && a.row.checked_add(1) == Some(b.row))
-        .partition(|run| run.len() >= RUN_ROWS_MIN);
+    let (runs, rest): (Vec<_>, Vec<_>) =
+        accepted.chunk_by(|(a, _), (b, _)| a.send == 1 && follows(*a, *b)).partition(|run| run.len() >= RUN_ROWS_MIN);
     for run in &runs {
-        packed.runs.extend(run[0].0.row.to_le_bytes());
-        packed.runs.extend((run.len() as u16).to_le_bytes());
+        pack_run(&mut packed.runs, run[0].0, run.len());
     }
     for (claimed, wamid) in runs.into_iter().chain(rest).flatten() {
         packed.accepted.extend(claimed.row.to_le_bytes());
@@ -460,6 +460,16 @@ fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> Outcomes {
         packed.entries.extend(second);
     }
     packed
+}
+
+/// The next row, by the same send.
+fn follows(a: ClaimedRow, b: ClaimedRow) -> bool {
+    a.send == b.send && a.row.checked_add(1) == Some(b.row)
+}
+
+fn pack_run(packed: &mut Vec<u8>, first: ClaimedRow, count: usize) {
+    packed.extend(first.row.to_le_bytes());
+    packed.extend((count as u16).to_le_bytes());
 }
 
 fn pack_outcome(packed: &mut Vec<u8>, claimed: ClaimedRow, kind: u8, code: u32, tail: [u8; 8]) {
@@ -572,4 +582,26 @@ fn read_counts(hash: &HashMap<String, String>) -> PartCounts {
         }
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claimed_rows_are_told_again_as_runs_of_one_send() {
+        let rows = [(7, 3), (8, 3), (9, 1), (10, 1), (12, 1), (11, 1), (u16::MAX, 1), (0, 1)];
+        let rows = rows.map(|(row, send)| ToSend { claimed: ClaimedRow { row, send }, attempt: 1 });
+        let packed = pack_claims(&rows, UnixMs(5));
+        let told = packed.claims.as_chunks::<5>().0.iter().flat_map(|&[low, high, count_low, count_high, send]| {
+            let (first, count) = (u16::from_le_bytes([low, high]), u16::from_le_bytes([count_low, count_high]));
+            (0..count).map(move |n| ClaimedRow { row: first + n, send })
+        });
+        assert!(told.eq(rows.iter().map(|row| row.claimed)));
+        assert_eq!(
+            (packed.claims.len(), packed.doubt_until),
+            (6 * 5, UnixMs(5)),
+            "no run goes on over a gap, or the end"
+        );
+    }
 }

@@ -157,13 +157,14 @@ impl<'a> Real<'a> {
     pub async fn claimed_before(&self, epoch: u64, now: UnixMs, until: UnixMs, rows: &[(u16, u32)]) -> String {
         let [meta, states, history, retry, doubt, why, ids, tries, _] = self.keys();
         let mut packed = Vec::new();
-        for (row, claim) in rows {
-            packed.extend(row.to_le_bytes());
-            packed.extend([send(*claim), b'C', 0, 0, 0, 0]);
-            packed.extend((until.0 as f64).to_le_bytes());
+        for run in rows.chunk_by(|(row, claim), (next, again)| row + 1 == *next && claim == again) {
+            packed.extend(run[0].0.to_le_bytes());
+            packed.extend((run.len() as u16).to_le_bytes());
+            packed.push(send(run[0].1));
         }
         let call = Call::new(&script::SETTLE, &[meta, states, history, retry, doubt, why, ids, tries]);
-        said(self.store.call::<u64>(call.arg(now.0).arg(0).arg(epoch).arg("").arg("").arg(packed).arg("")).await)
+        let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
+        said(self.store.call::<u64>(call.arg(packed).arg(until.0)).await)
     }
 
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {

@@ -5,16 +5,17 @@
 --       accepted ones of 11 bytes, as they are kept: u16 row, u8 send, 8 bytes: fingerprint of the message id,
 --       their entries of 7 bytes in the history, should they move: u16 row, u8 byte, u32 time in s,
 --       other outcomes of 16 bytes: u16 row, u8 send, u8 kind, u32 code, 8 bytes: a time in ms as a double,
---       runs of 4 bytes: u16 first row, u16 count. The accepted ones begin with these rows, each by its first send
--- Kinds A accepted (these stand apart) · R certainly not sent, again at the time, the attempt counts · B certainly not sent,
+--       runs of 4 bytes: u16 first row, u16 count. The accepted ones begin with these rows, each by its first send;
+--       claims of 5 bytes, of which no more is known: u16 first row, u16 count, u8 send; deadline (ms) until which they are in doubt
+--       where a newer epoch has the part meanwhile
+-- Kinds A accepted, C claimed (these stand apart) · R certainly not sent, again at the time, the attempt counts · B certainly not sent,
 --       again at the time, the attempt does not count · D in doubt until the time · F refused by Meta
---       C claimed, and no more is known: where a newer epoch has the part meanwhile, in doubt until the time
 --       What would be sent again of a cancelled campaign is cancelled; of a completed one it stays unknown.
 -- Gives open recipients of the part.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
 local meta, state, history, retry, doubt, why, ids, tries = unpack(KEYS)
-local now, kept, entries, others, runs = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local now, kept, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
 local m, accepted = moves(meta, state, history), 0
 
@@ -32,7 +33,7 @@ local function settle(row, send, kind, code, tail)
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)
     local to = kind == 'C' and taken_over and STATE.in_doubt or STATE.in_flight
-    if to == STATE.in_doubt then redis.call('ZADD', doubt, struct.unpack('<d', tail), row) end
+    if to == STATE.in_doubt then redis.call('ZADD', doubt, ARGV[9], row) end
     m.move(row, byte, to, send, second)
     byte, was, current = send * 16 + to, to, send
   end
@@ -113,6 +114,11 @@ for _, range in ipairs(later) do
       settle(row, send, 'A')
     end
   end
+end
+
+for pos = 1, #claims, 5 do
+  local first, count, send = struct.unpack('<I2I2B', claims, pos)
+  for row = first, first + count - 1 do settle(row, send, 'C') end
 end
 
 for pos = 1, #others, 16 do

@@ -98,7 +98,7 @@ impl Calls {
                 Err(error) => return Done::Claimed(part, Ok(Claimed::Unreadable(rows.clone(), error))),
             };
             let message = |(&ToSend { claimed, attempt }, (chunk, place))| Message {
-                part,
+                part: part.number,
                 claimed,
                 attempt,
                 plan: plan.clone(),

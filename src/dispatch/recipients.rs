@@ -45,8 +45,8 @@ impl Recipients {
         store: &Store,
         part: PartId,
         rows: impl Iterator<Item = u16>,
-    ) -> Result<Vec<(Rc<Chunk>, usize)>, StoreError> {
-        let mut found: Vec<(Rc<Chunk>, usize)> = Vec::new();
+    ) -> Result<Vec<(Rc<Chunk>, u16)>, StoreError> {
+        let mut found: Vec<(Rc<Chunk>, u16)> = Vec::new();
         let mut last: Option<(u16, Rc<Chunk>)> = None;
         for row in rows {
             let chunk = match &last {
@@ -59,11 +59,11 @@ impl Recipients {
                 }
             };
             let start = last.as_ref().map_or(0, |(start, _)| *start);
-            let index = usize::from(row - start);
-            if index >= chunk.rows() {
+            let place = row - start;
+            if usize::from(place) >= chunk.rows() {
                 return Err(StoreError::Corrupt { key: part.to_string(), reason: format!("row {row} is in no chunk") });
             }
-            found.push((chunk, index));
+            found.push((chunk, place));
         }
         Ok(found)
     }

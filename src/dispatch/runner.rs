@@ -358,7 +358,8 @@ impl Runner {
     }
 
     fn attempt(&self, message: &Message, began: Instant, begun: Begun) -> OnItsWay {
-        let Message { part, claimed, attempt: number, .. } = *message;
+        let Message { claimed, attempt: number, .. } = *message;
+        let part = message.part();
         let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key));
         let outcome = Box::pin(async move {
             let outcome = sender.send(body).await;
@@ -372,7 +373,7 @@ impl Runner {
     fn give_back(&mut self, which: impl Fn(&Message) -> bool) {
         for ready in std::mem::take(&mut self.ready) {
             if which(&ready) {
-                self.put(ready.part, ready.claimed, Settled::Back { at: settle::AT_ONCE });
+                self.put(ready.part(), ready.claimed, Settled::Back { at: settle::AT_ONCE });
             } else {
                 self.ready.push_back(ready);
             }
@@ -414,11 +415,11 @@ impl Runner {
         }
         let holds = self.held_scopes(now);
         // Of a campaign many follow one another.
-        let mut stopped: Vec<CampaignId> = self.ready.iter().map(|ready| ready.part.campaign).collect();
+        let mut stopped: Vec<CampaignId> = self.ready.iter().map(|ready| ready.part().campaign).collect();
         stopped.dedup();
         stopped.retain(|id| self.backlog.is_stopped(*id, |template| holds.contains(template)));
         if !stopped.is_empty() {
-            self.give_back(|ready| stopped.contains(&ready.part.campaign));
+            self.give_back(|ready| stopped.contains(&ready.part().campaign));
         }
     }
 

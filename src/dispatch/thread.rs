@@ -21,8 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// more, for what belongs to it is no longer in the processor's cache.
 const ENOUGH: usize = 32;
 
-/// What each of few lines may have of them, and each of many.
-const EACH: (usize, usize) = (2, 8);
+/// What each of many lines may have of them, and each of few.
+const EACH: (usize, usize) = (1, 8);
 
 /// The attempts in flight on a thread grow by one in this time at most. Over HTTP/1.1 each one is a connection, which costs as much
 /// as dozens of messages: were a thousand lines that are late for a moment to make one each, they would be late by that.
@@ -205,7 +205,7 @@ mod tests {
             let _sending: Vec<Sending> = (0..lines).map(|_| thread.line_sends()).collect();
             thread.room().each
         };
-        assert_eq!([0, 1, 4, 8, 16, 1_000].map(each), [8, 8, 8, 4, 2, 2]);
+        assert_eq!([0, 1, 4, 8, 16, 1_000].map(each), [8, 8, 8, 4, 2, 1]);
         assert_eq!(each(0), 8, "who sends no more does not count");
     }
 

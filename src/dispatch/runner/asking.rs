@@ -227,7 +227,7 @@ impl Runner {
         if !self.unsure.remove(&part) || in_flight.is_empty() {
             return;
         }
-        let ready = self.ready.iter().filter(|ready| ready.part == part).map(|ready| ready.claimed);
+        let ready = self.ready.iter().filter(|ready| ready.part() == part).map(|ready| ready.claimed);
         let ended = self.outcomes.get(&part).into_iter().flat_map(|gathered| &gathered.outcomes);
         let ended = ended.map(|(claimed, _)| *claimed);
         let sending = attempts.iter().filter(|attempt| attempt.part == part).map(|attempt| attempt.claimed);
@@ -251,7 +251,7 @@ impl Runner {
                 work.running = *running;
             }
         }
-        self.give_back(|ready| refresh.running.get(&ready.part.campaign) != Some(&true));
+        self.give_back(|ready| refresh.running.get(&ready.part().campaign) != Some(&true));
     }
 
     /// Rows in one claim: what the line sends in a window.

@@ -175,7 +175,7 @@ impl Runner {
                 warn!(campaign.id = %id, %error, "the pause could not be stored");
             }
         }));
-        self.give_back(|ready| ready.part.campaign == id);
+        self.give_back(|ready| ready.part().campaign == id);
     }
 
     /// Outcomes to be settled now, if it is time.

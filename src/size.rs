@@ -5,11 +5,14 @@
 
 use serde::Serialize;
 
-/// CPU of a worker, in microseconds: to send a message, to take a status, to take a recipient of an upload.
-const WORKER_US: Cpu = Cpu { message: 20.0, status: 17.5, recipient: 1.8 };
+use crate::dispatch::batch;
+
+/// CPU of a worker, in microseconds: to send a message that is answered after a while, to claim or settle some of a line together,
+/// to take a status, to take a recipient of an upload.
+const WORKER_US: Cpu = Cpu { message: 40.0, call: 80.0, status: 17.5, recipient: 1.8 };
 
 /// The same of Redis.
-const REDIS_US: Cpu = Cpu { message: 2.5, status: 6.0, recipient: 5.8 };
+const REDIS_US: Cpu = Cpu { message: 2.5, call: 60.0, status: 6.0, recipient: 5.8 };
 
 /// Bytes of Redis for a recipient besides its values: number, state, index of numbers.
 const RECIPIENT_BYTES: f64 = 25.0;
@@ -35,15 +38,22 @@ const STATUS_WIRE_BYTES: f64 = 1_100.0;
 
 struct Cpu {
     message: f64,
+    call: f64,
     status: f64,
     recipient: f64,
 }
 
 impl Cpu {
-    /// Busy cores at so many messages a second, each of them uploaded in the same hours.
-    fn cores(&self, messages: f64, statuses: f64) -> f64 {
-        (messages * (self.message + self.recipient) + statuses * self.status) / 1e6
+    /// Busy cores at so many messages a second, with so many calls for each, all of them uploaded in the same hours.
+    fn cores(&self, messages: f64, calls_each: f64, statuses: f64) -> f64 {
+        (messages * (self.message + calls_each * self.call + self.recipient) + statuses * self.status) / 1e6
     }
+}
+
+/// Calls of Redis for a message of a line that sends `rate` a second: its share of a claim and of a settlement.
+fn calls_each(rate: f64) -> f64 {
+    let settled = (rate * batch::settle_window(rate).as_secs_f64()).clamp(1.0, batch::ROWS_MAX as f64);
+    1.0 / batch::claim_rows(rate) as f64 + 1.0 / settled
 }
 
 /// What is to be carried.
@@ -107,9 +117,10 @@ pub fn needs(load: &Load) -> Needs {
     let wanted = load.recipients as f64 / (load.hours * 3600.0);
     // Campaigns go as fast as their lines let them, so that everything has to carry that.
     let told = lines_per_second * load.statuses;
-    let worker_cores = WORKER_US.cores(lines_per_second, told);
+    let calls_each = calls_each(per_line);
+    let worker_cores = WORKER_US.cores(lines_per_second, calls_each, told);
     let workers = whole(worker_cores / (2.0 * BUSY_MAX)) + 1;
-    let redis_cores = REDIS_US.cores(lines_per_second, told);
+    let redis_cores = REDIS_US.cores(lines_per_second, calls_each, told);
     let kept = RECIPIENT_BYTES + load.value_bytes * VALUES_COMPRESSED + MESSAGE_BYTES;
     // A year of what is left after retention.
     let redis_bytes = load.recipients as f64 * (kept * load.retention_days + FORGOTTEN_BYTES * 365.0);
@@ -160,6 +171,16 @@ mod tests {
         let needs = needs(&load(2_592_000, 1));
         assert_eq!((needs.messages_per_second, needs.lines_per_second, needs.hours), (72.0, 72.0, 10.0));
         assert_eq!((needs.lines_min, needs.in_flight), (1, 15));
+    }
+
+    #[test]
+    fn a_message_of_a_fast_line_costs_less_than_one_of_a_slow_line() {
+        let cores = |lines, messages_per_second| {
+            let needs = needs(&Load { messages_per_second, ..load(1_000_000, lines) });
+            (needs.worker_cores, needs.redis_cores)
+        };
+        let (slow, fast) = (cores(1_000, 80.0), cores(80, 1_000.0));
+        assert!(fast.0 < 0.9 * slow.0 && fast.1 < 0.7 * slow.1, "{slow:?} {fast:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! If the process dies: its leases end, the next owners put what was in flight in doubt, and go on.
 
 pub mod backlog;
+pub mod batch;
 pub mod calls;
 pub mod holds;
 pub mod housekeeping;

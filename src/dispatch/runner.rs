@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Settings, Signals,
     backlog::Backlog,
+    batch,
     calls::{Calls, Done, Settlement},
     holds::Holds,
     lease::Lease,
@@ -47,18 +48,6 @@ use crate::{
         parts::{ClaimedRow, Settled},
     },
 };
-
-/// Rows in one claim at most: a script call of this size takes Redis well below a millisecond.
-const CLAIM_ROWS_MAX: usize = 256;
-
-/// Outcomes wait this long for others, unless there are [`CLAIM_ROWS_MAX`] of them.
-const SETTLE_WINDOW: Duration = Duration::from_millis(25);
-
-/// A call of Redis costs much the same for one row as for some: a slow line claims and settles so many together, ...
-const ROWS_TOGETHER: f64 = 4.0;
-
-/// ... unless that takes longer than this: what was claimed and not sent when a worker is killed ends as unknown.
-const WINDOW_MAX: Duration = Duration::from_millis(200);
 
 /// Where the thread has no room for another attempt, and none ends: when to look again.
 const ROOM_WAIT: Duration = Duration::from_millis(10);
@@ -423,12 +412,6 @@ impl Runner {
         }
     }
 
-    /// How long rows gather for one call of Redis: `least`, or on a slow line until there are [`ROWS_TOGETHER`].
-    fn window(&self, least: Duration) -> Duration {
-        let together = ROWS_TOGETHER / self.pacer.rate();
-        Duration::from_secs_f64(together.min(WINDOW_MAX.as_secs_f64())).max(least)
-    }
-
     /// When to look again if nothing happens before.
     fn wake_at(&self, now: Instant, in_flight: usize) -> Instant {
         let mut at = now + IDLE_MAX;
@@ -436,7 +419,7 @@ impl Runner {
         sooner(self.redis_again_at.filter(|at| *at > now));
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
         let gathering = self.outcomes.values().map(|gathered| gathered.since).min();
-        sooner(gathering.map(|since| since + self.window(SETTLE_WINDOW)).filter(|at| *at > now));
+        sooner(gathering.map(|since| since + batch::settle_window(self.pacer.rate())).filter(|at| *at > now));
         if in_flight < self.slots.limit() {
             sooner(self.send_at.filter(|at| *at > now));
         }

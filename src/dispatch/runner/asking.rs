@@ -8,10 +8,11 @@ use std::{
 use futures_util::future::LocalBoxFuture;
 use tracing::{info, warn};
 
-use super::{Attempts, CLAIM_ROWS_MAX, Chores, IDLE_MAX, Runner};
+use super::{Attempts, Chores, IDLE_MAX, Runner};
 use crate::{
     dispatch::{
         backlog::Next,
+        batch,
         calls::{Claimed, Done, Refresh},
         message::Message,
         settle,
@@ -22,9 +23,6 @@ use crate::{
         parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},
     },
 };
-
-/// A claim takes what the line sends in this time.
-const CLAIM_WINDOW: Duration = Duration::from_millis(50);
 
 /// Parts that are taken off the work together at most, ...
 const FINISHED_MAX: usize = 64;
@@ -64,7 +62,7 @@ impl Runner {
         if self.refresh_at.take_if(|at| now >= *at).is_some() {
             return Some(self.calls.refresh(self.backlog.campaigns().collect()));
         }
-        if self.ready.len() >= self.claim_rows() {
+        if self.ready.len() >= batch::claim_rows(self.pacer.rate()) {
             return None;
         }
         if self.idle_until.is_some_and(|at| now < at) {
@@ -82,7 +80,7 @@ impl Runner {
         let holds = self.held_scopes(clock);
         match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
             Next::Look(part) => Some(self.claim(part, 0)),
-            Next::Claim(part) => Some(self.claim(part, self.claim_rows())),
+            Next::Claim(part) => Some(self.claim(part, batch::claim_rows(self.pacer.rate()))),
             Next::Doubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
                 let attempts_max = match campaign.plan.campaign.on_doubt {
@@ -252,12 +250,6 @@ impl Runner {
             }
         }
         self.give_back(|ready| refresh.running.get(&ready.part().campaign) != Some(&true));
-    }
-
-    /// Rows in one claim: what the line sends in a window.
-    fn claim_rows(&self) -> usize {
-        let rows = self.pacer.rate() * self.window(CLAIM_WINDOW).as_secs_f64();
-        (rows.ceil() as usize).clamp(1, CLAIM_ROWS_MAX)
     }
 }
 

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::{Attempt, CLAIM_ROWS_MAX, Chores, Gathered, Runner, SETTLE_WINDOW};
+use super::{Attempt, Chores, Gathered, Runner};
 use crate::{
     dispatch::{
+        batch,
         calls::Outcomes,
         settle::{self, Consequence},
     },
@@ -183,9 +184,9 @@ impl Runner {
         if self.outcomes.is_empty() || self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
-        let many = self.outcomes.values().map(|gathered| gathered.outcomes.len()).sum::<usize>() >= CLAIM_ROWS_MAX;
+        let many = self.outcomes.values().map(|gathered| gathered.outcomes.len()).sum::<usize>() >= batch::ROWS_MAX;
         let last = self.ready.is_empty() && in_flight == 0;
-        let (all, window) = (many || last || self.stopping, self.window(SETTLE_WINDOW));
+        let (all, window) = (many || last || self.stopping, batch::settle_window(self.pacer.rate()));
         // Each part for itself: what is claimed of a small one at once is settled at once, and not cut by the window of another.
         let due = self.outcomes.extract_if(.., |_, gathered| all || now >= gathered.since + window);
         let due: Outcomes = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();

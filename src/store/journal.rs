@@ -1,6 +1,6 @@
 //! What this process wrote last, as commands that can be given again: see [`super::lives`].
 //!
-//! A busy worker has seconds of it, which are most of its memory: so each command is kept packed, and the names that all those of
+//! A busy worker has seconds of it, as plain commands most of its memory: so each is kept packed, and the names that all those of
 //! a part begin with are kept once.
 
 use std::{

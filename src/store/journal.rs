@@ -56,11 +56,15 @@ impl Journal {
         while kept.front().is_some_and(|first| now.duration_since(first.at) > forgets) {
             kept.pop_front();
         }
-        let arguments = lasting.command.args_iter();
-        let head = Packed::new(arguments.clone().take(lasting.head));
-        let known = heads.iter().position(|known| *known == head);
+        let arguments = lasting.command.args_iter().filter_map(|argument| match argument {
+            Arg::Simple(bytes) => Some(bytes),
+            // That of a scan, which writes nothing.
+            _ => None,
+        });
+        let head = arguments.clone().take(lasting.head);
+        let known = heads.iter().position(|known| known.arguments().eq(head.clone()));
         let head = known.unwrap_or_else(|| {
-            heads.push(head);
+            heads.push(Packed::new(head));
             heads.len() - 1
         });
         kept.push_back(Kept { at: now, head, rest: Packed::new(arguments.skip(lasting.head)) });
@@ -99,23 +103,18 @@ impl Journal {
 }
 
 /// Arguments one behind the other, each behind its length.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Packed(Box<[u8]>);
 
 /// Bytes of a length: as many as hold what Redis takes, which is 512 MB.
 const LENGTH: usize = size_of::<u32>();
 
 impl Packed {
-    fn new<'a>(arguments: impl Iterator<Item = Arg<&'a [u8]>> + Clone) -> Self {
-        let bytes = arguments.filter_map(|argument| match argument {
-            Arg::Simple(bytes) => Some(bytes),
-            // That of a scan, which writes nothing.
-            _ => None,
-        });
-        let mut packed = Vec::with_capacity(bytes.clone().map(|bytes| LENGTH + bytes.len()).sum());
-        for bytes in bytes {
-            packed.extend((bytes.len() as u32).to_le_bytes());
-            packed.extend(bytes);
+    fn new<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+        let mut packed = Vec::with_capacity(arguments.clone().map(|argument| LENGTH + argument.len()).sum());
+        for argument in arguments {
+            packed.extend((argument.len() as u32).to_le_bytes());
+            packed.extend(argument);
         }
         Self(packed.into())
     }

@@ -178,4 +178,16 @@ mod tests {
         assert!(lives.is_young(Duration::from_secs(10)) && !lives.is_young(Duration::from_secs(2)));
         assert_eq!(lives.newest(), 0, "nothing is to be repeated");
     }
+
+    #[test]
+    fn one_server_that_has_answered_since_forgets_no_more_of_a_silent_key_and_of_many_nobody_knows() {
+        let written = Instant::now();
+        let left = |kept: Duration| {
+            let mut journal = Journal::default();
+            journal.add(Lasting { key: "part".into(), head: 0, command: Cmd::new() }, written, FORGETS);
+            journal.sweep(written + FORGETS + Duration::from_secs(1), kept);
+            journal.commands().len()
+        };
+        assert_eq!((left(FORGETS), left(KEPT)), (0, 1));
+    }
 }

@@ -96,7 +96,8 @@ pub struct Call {
     script: &'static Script,
     /// The first of its keys; the others share its hash tag.
     key: String,
-    keys: usize,
+    /// So many arguments name the script and its keys.
+    head: usize,
     cmd: Cmd,
 }
 
@@ -105,7 +106,8 @@ impl Call {
     pub fn new(script: &'static Script, keys: &[String]) -> Self {
         let mut cmd = Cmd::new();
         cmd.arg("EVALSHA").arg(&script.digest).arg(keys.len()).arg(keys);
-        Self { script, key: keys.first().cloned().unwrap_or_default(), keys: keys.len(), cmd }
+        let head = cmd.args_iter().len();
+        Self { script, key: keys.first().cloned().unwrap_or_default(), head, cmd }
     }
 
     /// Appends an argument.
@@ -116,8 +118,7 @@ impl Call {
     }
 
     fn lasting(self) -> Lasting {
-        // Before the keys there are the command, the script, and how many keys there are.
-        Lasting { key: self.key, head: 3 + self.keys, command: self.cmd }
+        Lasting { key: self.key, head: self.head, command: self.cmd }
     }
 }
 

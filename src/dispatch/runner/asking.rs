@@ -62,7 +62,8 @@ impl Runner {
         if self.refresh_at.take_if(|at| now >= *at).is_some() {
             return Some(self.calls.refresh(self.backlog.campaigns().collect()));
         }
-        if self.ready.len() >= batch::claim_rows(self.pacer.rate()) {
+        let rows = batch::claim_rows(self.pacer.rate());
+        if self.ready.len() >= rows {
             return None;
         }
         if self.idle_until.is_some_and(|at| now < at) {
@@ -80,7 +81,7 @@ impl Runner {
         let holds = self.held_scopes(clock);
         match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
             Next::Look(part) => Some(self.claim(part, 0)),
-            Next::Claim(part) => Some(self.claim(part, batch::claim_rows(self.pacer.rate()))),
+            Next::Claim(part) => Some(self.claim(part, rows)),
             Next::Doubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
                 let attempts_max = match campaign.plan.campaign.on_doubt {

@@ -52,8 +52,7 @@ impl Cpu {
 
 /// Calls of Redis for a message of a line that sends `rate` a second: its share of a claim and of a settlement.
 fn calls_each(rate: f64) -> f64 {
-    let settled = (rate * batch::settle_window(rate).as_secs_f64()).clamp(1.0, batch::ROWS_MAX as f64);
-    1.0 / batch::claim_rows(rate) as f64 + 1.0 / settled
+    1.0 / batch::claim_rows(rate) as f64 + 1.0 / batch::settle_rows(rate)
 }
 
 /// What is to be carried.

@@ -31,6 +31,7 @@ use pregon::{
         Settings, Signals,
         lease::Lease,
         runner::{LineStatus, Runner, Setup},
+        thread::Thread,
     },
     domain::{PartId, State, UnixMs, Wamid},
     graph::{GraphClient, GraphConfig},
@@ -238,7 +239,7 @@ fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop:
         signals: watch::channel(Arc::new(Signals::default())).1,
         stop: stop.clone(),
         status: Arc::new(Mutex::new(LineStatus::default())),
-        thread: Rc::default(),
+        thread: Rc::new(Thread::new(Instant::now())),
     })
 }
 

@@ -163,6 +163,8 @@ pub struct Runner {
     claims: u64,
     noted: HashSet<(PartId, u32)>,
     holds: Holds,
+    /// The beat at which more is claimed.
+    claim_at: Option<Instant>,
     /// When to read the work of the line again.
     refresh_at: Option<Instant>,
     /// Not before this.
@@ -216,6 +218,7 @@ impl Runner {
             among: None,
             claims: 0,
             noted: HashSet::new(),
+            claim_at: None,
             refresh_at: None,
             refresh_from: now,
             stopping: false,
@@ -419,7 +422,9 @@ impl Runner {
         sooner(self.redis_again_at.filter(|at| *at > now));
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
         let gathering = self.outcomes.values().map(|gathered| gathered.since).min();
-        sooner(gathering.map(|since| since + batch::settle_window(self.pacer.rate())).filter(|at| *at > now));
+        let window = batch::settle_window(self.pacer.rate());
+        sooner(gathering.map(|since| self.setup.thread.beat(since + window)).filter(|at| *at > now));
+        sooner(self.claim_at.filter(|at| *at > now));
         if in_flight < self.slots.limit() {
             sooner(self.send_at.filter(|at| *at > now));
         }

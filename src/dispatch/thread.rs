@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{plans::Plans, slots::NOT_FOR_US};
+use super::{batch, plans::Plans, slots::NOT_FOR_US};
 
 /// A thread is busy that works for this share of the time, ...
 const BUSY: f64 = 0.85;
@@ -38,10 +38,10 @@ const KEPT: Duration = Duration::from_secs(15);
 const SPARE: f64 = 4.0;
 
 /// A thread of runners.
-#[derive(Default)]
 pub struct Thread {
     /// The campaigns that its lines work on.
     pub plans: Plans,
+    began: Instant,
     busy: Cell<bool>,
     sending: Cell<usize>,
     in_flight: InFlight,
@@ -81,6 +81,22 @@ pub struct Sending(Rc<Thread>);
 pub struct Begun(Rc<Thread>);
 
 impl Thread {
+    /// A thread that begins at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            plans: Plans::default(),
+            began: now,
+            busy: Cell::default(),
+            sending: Cell::default(),
+            in_flight: InFlight::default(),
+        }
+    }
+
+    /// The next time from `at` on at which its lines ask Redis together.
+    pub fn beat(&self, at: Instant) -> Instant {
+        batch::beat(self.began, at)
+    }
+
     /// A line begins to send.
     pub fn line_sends(self: &Rc<Self>) -> Sending {
         self.sending.set(self.sending.get() + 1);
@@ -200,7 +216,7 @@ mod tests {
 
     #[test]
     fn few_lines_may_have_more_in_flight_each_than_many() {
-        let thread = Rc::new(Thread::default());
+        let thread = Rc::new(Thread::new(Instant::now()));
         let each = |lines: usize| {
             let _sending: Vec<Sending> = (0..lines).map(|_| thread.line_sends()).collect();
             thread.room().each
@@ -213,7 +229,7 @@ mod tests {
 
     #[test]
     fn connections_are_made_one_after_the_other() {
-        let (thread, line, start) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+        let (thread, line, start) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
         let begin = |now: Instant| thread.begin(now, &line);
         let mut begun = Vec::new();
         for ms in 0..3 {
@@ -231,7 +247,7 @@ mod tests {
 
     #[test]
     fn beyond_enough_connections_are_made_slower_where_answers_come_at_once() {
-        let (thread, line, mut now) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+        let (thread, line, mut now) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
         thread.accepted(Duration::from_micros(100));
         thread.looked(false, LOOK_EVERY);
         let mut begun = Vec::new();
@@ -245,7 +261,7 @@ mod tests {
 
     #[test]
     fn connections_that_were_not_used_for_long_do_not_count() {
-        let (thread, line, start) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+        let (thread, line, start) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
         let begin = |at: Instant, n: u32| -> Vec<Begun> {
             (0..n).map(|ms| thread.begin(at + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL)).collect()
         };
@@ -257,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_handed_the_room_of_an_attempt_that_ends_in_the_order_of_asking() {
-        let (thread, now) = (Rc::new(Thread::default()), Instant::now());
+        let (thread, now) = (Rc::new(Thread::new(Instant::now())), Instant::now());
         let [first, second, third] = [(); 3].map(|()| Rc::new(Waiter::default()));
         let begun = thread.begin(now, &first).expect(ROOM_FOR_ALL);
         for line in [&second, &third, &first] {
@@ -277,7 +293,7 @@ mod tests {
     #[test]
     fn a_busy_thread_takes_back_what_only_waits_for_it() {
         let left = |latency: Duration| {
-            let (thread, line, start) = (Rc::new(Thread::default()), Rc::default(), Instant::now());
+            let (thread, line, start) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
             let begin = |ms| thread.begin(start + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL);
             let _begun: Vec<Begun> = (0..1_000).map(begin).collect();
             for _ in 0..1_000 {

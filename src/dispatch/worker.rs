@@ -329,7 +329,7 @@ struct Shard {
 
 impl Shard {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let thread = Rc::new(Thread::default());
+        let thread = Rc::new(Thread::new(Instant::now()));
         tokio::task::spawn_local(thread.clone().watch());
         while let Some(order) = orders.recv().await {
             let sender = match self.graph.sender(&order.line.id, &order.line.token) {

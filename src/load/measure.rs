@@ -3,7 +3,7 @@
 use std::{fs, io, path::PathBuf, time::Duration};
 
 /// The unit of `/proc/PID/stat` and `/proc/stat`: the kernel gives hundredths of a second on every architecture.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// Time on the processor of a process so far: of its threads, and of its children that have ended, such as those in which
 /// Redis writes its file anew.

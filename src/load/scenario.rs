@@ -209,9 +209,12 @@ impl Play {
             ],
             Play::Growth { .. } => &[
                 "cpu_us_per_message",
+                "meta_cpu_us_per_message",
+                "cpu_by_meta",
                 "messages_per_second",
                 "worker_memory_mb",
                 "cpu_spread_percent",
+                "cpu_by_meta_spread_percent",
                 "memory_growth_mb",
             ],
             Play::Webhooks { arrival: Arrival::Closed { .. }, .. } => &[

@@ -2,6 +2,8 @@
 //!
 //! If a worker dies with rows claimed, they stay in flight; the first claim of the next epoch puts them in doubt.
 
+mod packed;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -10,6 +12,7 @@ use std::{
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use siphasher::sip::SipHasher24;
 
+use self::packed::{Outcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
 use super::{Call, Result, Store, StoreError, lines::ms, numbers, script};
 use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid};
 
@@ -18,9 +21,6 @@ pub const PART_ROWS: usize = 65_536;
 
 /// Facts in one call of `status.lua` at most: Lua can not return more values than its stack holds.
 const FACTS_MAX: usize = 1_000;
-
-/// Rows that follow one another are settled as one run from so many on: for fewer that costs more than one by one.
-const RUN_ROWS_MIN: usize = 4;
 
 /// A row that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -404,161 +404,6 @@ impl Store {
     }
 }
 
-/// Outcomes as `settle.lua` reads them.
-#[derive(Default)]
-struct Outcomes {
-    /// Accepted ones, as they are kept to be found by message id; those of the runs first.
-    accepted: Vec<u8>,
-    /// Their entries in the history.
-    entries: Vec<u8>,
-    others: Vec<u8>,
-    /// Rows that follow one another, each accepted by its first send.
-    runs: Vec<u8>,
-    /// Rows that were claimed, and until when that is in doubt if somebody else has the part by now.
-    claims: Vec<u8>,
-    doubt_until: UnixMs,
-}
-
-fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Outcomes {
-    let mut packed = Outcomes { doubt_until, ..Outcomes::default() };
-    for run in rows.chunk_by(|ToSend { claimed: a, .. }, ToSend { claimed: b, .. }| follows(*a, *b)) {
-        pack_run(&mut packed.claims, run[0].claimed, run.len());
-        packed.claims.push(run[0].claimed.send);
-    }
-    packed
-}
-
-fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> Outcomes {
-    let second = u32::try_from(now.seconds()).unwrap_or(u32::MAX).to_le_bytes();
-    let mut packed = Outcomes::default();
-    let mut accepted: Vec<(ClaimedRow, &Wamid)> = Vec::with_capacity(outcomes.len());
-    for (claimed, settled) in outcomes {
-        let (kind, code, tail) = match settled {
-            Settled::Accepted(wamid) => {
-                accepted.push((*claimed, wamid));
-                continue;
-            }
-            Settled::Retry { at, code } => (b'R', *code, packed_time(*at)),
-            Settled::Back { at } => (b'B', 0, packed_time(*at)),
-            Settled::InDoubt { until } => (b'D', 0, packed_time(*until)),
-            Settled::Refused { code } => (b'F', *code, [0; 8]),
-        };
-        pack_outcome(&mut packed.others, *claimed, kind, code, tail);
-    }
-    accepted.sort_unstable_by_key(|(claimed, _)| claimed.row);
-    let (runs, rest): (Vec<_>, Vec<_>) =
-        accepted.chunk_by(|(a, _), (b, _)| a.send == 1 && follows(*a, *b)).partition(|run| run.len() >= RUN_ROWS_MIN);
-    for run in &runs {
-        pack_run(&mut packed.runs, run[0].0, run.len());
-    }
-    for (claimed, wamid) in runs.into_iter().chain(rest).flatten() {
-        packed.accepted.extend(claimed.row.to_le_bytes());
-        packed.accepted.push(claimed.send);
-        packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
-        packed.entries.extend(claimed.row.to_le_bytes());
-        packed.entries.push(claimed.send << 4 | State::Accepted.code());
-        packed.entries.extend(second);
-    }
-    packed
-}
-
-/// The next row, by the same send.
-fn follows(a: ClaimedRow, b: ClaimedRow) -> bool {
-    a.send == b.send && a.row.checked_add(1) == Some(b.row)
-}
-
-fn pack_run(packed: &mut Vec<u8>, first: ClaimedRow, count: usize) {
-    packed.extend(first.row.to_le_bytes());
-    packed.extend((count as u16).to_le_bytes());
-}
-
-fn pack_outcome(packed: &mut Vec<u8>, claimed: ClaimedRow, kind: u8, code: u32, tail: [u8; 8]) {
-    packed.extend(claimed.row.to_le_bytes());
-    packed.extend([claimed.send, kind]);
-    packed.extend(code.to_le_bytes());
-    packed.extend(tail);
-}
-
-fn packed_time(at: UnixMs) -> [u8; 8] {
-    (at.0 as f64).to_le_bytes()
-}
-
-fn pack_facts(facts: &[Fact]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(facts.len() * 20);
-    for fact in facts {
-        let (state, code) = match fact.news {
-            News::Sent => (State::Sent.code(), 0),
-            News::Delivered => (State::Delivered.code(), 0),
-            News::Read => (State::Read.code(), 0),
-            News::Failed(code) => (State::Failed.code(), code),
-            News::Replied => (15, 0),
-        };
-        packed.extend(fact.row.to_le_bytes());
-        packed.extend([fact.send, state]);
-        packed.extend(code.to_le_bytes());
-        packed.extend(u32::try_from(fact.at.seconds()).unwrap_or(u32::MAX).to_le_bytes());
-        packed.extend(fact.message.map_or([0; 8], |message| message.0));
-    }
-    packed
-}
-
-/// A time in a script's answer; -1 is none.
-fn time(ms: i64) -> Option<UnixMs> {
-    u64::try_from(ms).ok().map(UnixMs)
-}
-
-fn read_claim(answer: Vec<Value>) -> Option<Claim> {
-    let mut fields = answer.into_iter();
-    let Value::BulkString(kind) = fields.next()? else { return None };
-    match kind.as_slice() {
-        b"held" => {
-            let (next_doubt, open) = (time(int(fields.next())?), int(fields.next())?.unsigned_abs());
-            Some(Claim::Held { next_doubt, open, in_flight: packed_rows(fields.next())? })
-        }
-        b"expired" => Some(Claim::Expired { in_flight: packed_rows(fields.next())? }),
-        b"late" => Some(Claim::Late),
-        b"young" => Some(Claim::Young),
-        b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs() }),
-        b"claimed" => {
-            let (start, count) = (int(fields.next())?, int(fields.next())?);
-            let mut rows = rows_to_send(fields.next())?;
-            let fresh = |row| ToSend { claimed: ClaimedRow { row: row as u16, send: 1 }, attempt: 1 };
-            rows.extend((start..start + count).map(fresh));
-            Some(Claim::Rows {
-                rows,
-                next_due: time(int(fields.next())?),
-                next_doubt: time(int(fields.next())?),
-                fresh: int(fields.next())?.unsigned_abs(),
-                open: int(fields.next())?.unsigned_abs(),
-                in_flight: packed_rows(fields.next())?,
-            })
-        }
-        _ => None,
-    }
-}
-
-fn int(field: Option<Value>) -> Option<i64> {
-    match field {
-        Some(Value::Int(n)) => Some(n),
-        _ => None,
-    }
-}
-
-fn rows_to_send(field: Option<Value>) -> Option<Vec<ToSend>> {
-    let Some(Value::BulkString(packed)) = field else { return None };
-    let row = |&[low, high, send, attempt]: &[u8; 4]| ToSend {
-        claimed: ClaimedRow { row: u16::from_le_bytes([low, high]), send },
-        attempt,
-    };
-    Some(packed.as_chunks::<4>().0.iter().map(row).collect())
-}
-
-fn packed_rows(field: Option<Value>) -> Option<Vec<ClaimedRow>> {
-    let Some(Value::BulkString(packed)) = field else { return None };
-    let row = |&[low, high, send]: &[u8; 3]| ClaimedRow { row: u16::from_le_bytes([low, high]), send };
-    Some(packed.as_chunks::<3>().0.iter().map(row).collect())
-}
-
 fn read_counts(hash: &HashMap<String, String>) -> PartCounts {
     let mut counts = PartCounts::default();
     let number =
@@ -582,26 +427,4 @@ fn read_counts(hash: &HashMap<String, String>) -> PartCounts {
         }
     }
     counts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn claimed_rows_are_told_again_as_runs_of_one_send() {
-        let rows = [(7, 3), (8, 3), (9, 1), (10, 1), (12, 1), (11, 1), (u16::MAX, 1), (0, 1)];
-        let rows = rows.map(|(row, send)| ToSend { claimed: ClaimedRow { row, send }, attempt: 1 });
-        let packed = pack_claims(&rows, UnixMs(5));
-        let told = packed.claims.as_chunks::<5>().0.iter().flat_map(|&[low, high, count_low, count_high, send]| {
-            let (first, count) = (u16::from_le_bytes([low, high]), u16::from_le_bytes([count_low, count_high]));
-            (0..count).map(move |n| ClaimedRow { row: first + n, send })
-        });
-        assert!(told.eq(rows.iter().map(|row| row.claimed)));
-        assert_eq!(
-            (packed.claims.len(), packed.doubt_until),
-            (6 * 5, UnixMs(5)),
-            "no run goes on over a gap, or the end"
-        );
-    }
 }

@@ -64,6 +64,11 @@ impl Runner {
         }
         let rows = batch::claim_rows(self.pacer.rate());
         if self.ready.len() >= rows {
+            self.claim_at = None;
+            return None;
+        }
+        let at = *self.claim_at.get_or_insert_with(|| self.setup.thread.beat(now));
+        if now < at && batch::can_wait(self.pacer.rate(), self.ready.len()) {
             return None;
         }
         if self.idle_until.is_some_and(|at| now < at) {

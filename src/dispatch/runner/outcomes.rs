@@ -188,7 +188,8 @@ impl Runner {
         let last = self.ready.is_empty() && in_flight == 0;
         let (all, window) = (many || last || self.stopping, batch::settle_window(self.pacer.rate()));
         // Each part for itself: what is claimed of a small one at once is settled at once, and not cut by the window of another.
-        let due = self.outcomes.extract_if(.., |_, gathered| all || now >= gathered.since + window);
+        let due =
+            self.outcomes.extract_if(.., |_, gathered| all || now >= self.setup.thread.beat(gathered.since + window));
         let due: Outcomes = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();
         (!due.is_empty()).then_some(due)
     }

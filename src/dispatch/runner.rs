@@ -28,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Settings, Signals,
     backlog::Backlog,
-    batch,
     calls::{Calls, Done, Settlement},
     holds::Holds,
     lease::Lease,
@@ -115,8 +114,8 @@ struct Attempt<T> {
 
 /// Outcomes of a part that are to be settled together.
 struct Gathered {
-    /// When the first of them came.
-    since: Instant,
+    /// The beat at which they have gathered for long enough.
+    due: Instant,
     outcomes: Vec<(ClaimedRow, Settled)>,
 }
 
@@ -421,9 +420,7 @@ impl Runner {
         let mut sooner = |candidate: Option<Instant>| at = candidate.map_or(at, |candidate| at.min(candidate));
         sooner(self.redis_again_at.filter(|at| *at > now));
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
-        let gathering = self.outcomes.values().map(|gathered| gathered.since).min();
-        let window = batch::settle_window(self.pacer.rate());
-        sooner(gathering.map(|since| self.setup.thread.beat(since + window)).filter(|at| *at > now));
+        sooner(self.outcomes.values().map(|gathered| gathered.due).min().filter(|at| *at > now));
         sooner(self.claim_at.filter(|at| *at > now));
         if in_flight < self.slots.limit() {
             sooner(self.send_at.filter(|at| *at > now));

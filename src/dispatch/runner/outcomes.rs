@@ -96,7 +96,11 @@ impl Runner {
 
     /// The outcomes of a part that are still to be settled.
     pub(super) fn gather(&mut self, part: PartId) -> &mut Vec<(ClaimedRow, Settled)> {
-        let begin = || Gathered { since: Instant::now(), outcomes: Vec::new() };
+        let (thread, pacer) = (&self.setup.thread, &self.pacer);
+        let begin = || {
+            let gathered_at = Instant::now() + batch::settle_window(pacer.rate());
+            Gathered { due: thread.beat(gathered_at), outcomes: Vec::new() }
+        };
         &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
     }
 
@@ -186,10 +190,9 @@ impl Runner {
         }
         let many = self.outcomes.values().map(|gathered| gathered.outcomes.len()).sum::<usize>() >= batch::ROWS_MAX;
         let last = self.ready.is_empty() && in_flight == 0;
-        let (all, window) = (many || last || self.stopping, batch::settle_window(self.pacer.rate()));
+        let all = many || last || self.stopping;
         // Each part for itself: what is claimed of a small one at once is settled at once, and not cut by the window of another.
-        let due =
-            self.outcomes.extract_if(.., |_, gathered| all || now >= self.setup.thread.beat(gathered.since + window));
+        let due = self.outcomes.extract_if(.., |_, gathered| all || now >= gathered.due);
         let due: Outcomes = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();
         (!due.is_empty()).then_some(due)
     }

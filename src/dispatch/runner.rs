@@ -153,10 +153,8 @@ pub struct Runner {
     finish_at: Option<Instant>,
     /// Parts whose time is over.
     expired: HashSet<PartId>,
-    /// Parts of which a claim was not answered: they may have rows in flight that nobody here knows of.
-    unsure: HashSet<PartId>,
-    /// Redis was asked what is in flight, to be compared with what is known here.
-    listing: bool,
+    /// The claim that was not answered, by its number: its part may have rows in flight that nobody here knows of.
+    unanswered: Option<(PartId, u64)>,
     /// For the other lines of the thread, while there is something to send.
     among: Option<Sending>,
     claims: u64,
@@ -212,8 +210,7 @@ impl Runner {
             finished: HashSet::new(),
             finish_at: None,
             expired: HashSet::new(),
-            unsure: HashSet::new(),
-            listing: false,
+            unanswered: None,
             among: None,
             claims: 0,
             noted: HashSet::new(),
@@ -256,14 +253,10 @@ impl Runner {
             while let Some((ready, begun)) = self.next_to_send(now, attempts.len()) {
                 attempts.push(self.attempt(&ready, now, begun));
             }
-            if !redis_busy && let Some(call) = self.next_call(now, settling_busy) {
+            if !redis_busy && let Some(call) = self.next_call(now) {
                 (redis, redis_busy) = (Some(call).into(), true);
             }
-            // Nor is anything settled until that comparison is done: what is settled is known here no more.
-            if !settling_busy
-                && !self.listing
-                && let Some(outcomes) = self.outcomes_to_settle(now, attempts.len())
-            {
+            if !settling_busy && let Some(outcomes) = self.outcomes_to_settle(now, attempts.len()) {
                 (settling, settling_busy) = (Some(self.calls.settle(outcomes, self.setup.lease.epoch)).into(), true);
             }
             if self.stopping
@@ -271,6 +264,7 @@ impl Runner {
                 && !redis_busy
                 && !settling_busy
                 && self.outcomes.is_empty()
+                && self.unanswered.is_none()
                 && chores.is_empty()
             {
                 break;
@@ -294,7 +288,7 @@ impl Runner {
                 }
                 Some(done) = &mut redis, if redis_busy => {
                     (redis, redis_busy) = (None.into(), false);
-                    self.redis_answered(done, &attempts, &mut chores);
+                    self.redis_answered(done, &mut chores);
                 }
                 Some((outcomes, result)) = &mut settling, if settling_busy => {
                     (settling, settling_busy) = (None.into(), false);

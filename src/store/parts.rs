@@ -45,8 +45,8 @@ pub struct ClaimWish {
     pub limit: usize,
     /// The deadline for what an older epoch left in flight.
     pub doubt_until: UnixMs,
-    /// Tell what is in flight.
-    pub list: bool,
+    /// An earlier claim of the epoch that went without an answer, 0 for none: to be told what it brought.
+    pub unanswered: u64,
     /// Another worker may not yet have repeated what Redis forgot: nothing is taken over.
     pub young: bool,
 }
@@ -75,8 +75,8 @@ pub enum Claim {
         fresh: u64,
         /// Recipients pending, retrying, in flight or in doubt.
         open: u64,
-        /// What was in flight before, if that was asked for.
-        in_flight: Vec<ClaimedRow>,
+        /// What the claim without an answer had brought.
+        lost: Vec<ToSend>,
     },
     /// The campaign is not running.
     Held {
@@ -84,13 +84,13 @@ pub enum Claim {
         next_doubt: Option<UnixMs>,
         /// Recipients pending, retrying, in flight or in doubt.
         open: u64,
-        /// What was in flight before, if that was asked for.
-        in_flight: Vec<ClaimedRow>,
+        /// What the claim without an answer had brought.
+        lost: Vec<ToSend>,
     },
     /// Its `expires_at` has passed.
     Expired {
-        /// What was in flight before, if that was asked for.
-        in_flight: Vec<ClaimedRow>,
+        /// What the claim without an answer had brought.
+        lost: Vec<ToSend>,
     },
     /// A later claim overtook this one on its way: it claimed nothing.
     Late,
@@ -100,6 +100,8 @@ pub enum Claim {
     Fenced {
         /// That epoch.
         epoch: u64,
+        /// What the claim without an answer had brought.
+        lost: Vec<ToSend>,
     },
 }
 
@@ -227,8 +229,8 @@ impl Store {
 
     /// Claims rows of a part for sending.
     ///
-    /// Errors: after `Unavailable` rows may be in flight that nobody sends: the next claim asks for the list, and who it does
-    /// not know is given back.
+    /// Errors: after `Unavailable` rows may be in flight that nobody sends: the next claim asks what this one brought, and that is
+    /// given back.
     pub async fn claim(&self, part: PartId, wish: &ClaimWish) -> Result<Claim> {
         let life = self.lives.newest();
         let call = Call::new(&script::CLAIM, &self.part_keys(part, [self.keys.tries(part)]))
@@ -237,7 +239,7 @@ impl Store {
             .arg(wish.limit)
             .arg(wish.doubt_until.0)
             .arg(wish.number)
-            .arg(u8::from(wish.list))
+            .arg(wish.unanswered)
             .arg(u8::from(wish.young));
         let answer: Vec<Value> = self.call(call).await?;
         let claim = read_claim(answer)
@@ -346,7 +348,7 @@ impl Store {
         for &part in parts {
             pipeline.hgetall(self.keys.part(part));
         }
-        let hashes: Vec<HashMap<String, String>> = self.query_all("HGETALL part", &pipeline).await?;
+        let hashes: Vec<HashMap<String, Vec<u8>>> = self.query_all("HGETALL part", &pipeline).await?;
         Ok(hashes.iter().map(read_counts).collect())
     }
 
@@ -404,10 +406,13 @@ impl Store {
     }
 }
 
-fn read_counts(hash: &HashMap<String, String>) -> PartCounts {
+/// Counters and words; not all that is in the hash of a part is text.
+fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
     let mut counts = PartCounts::default();
-    let number =
-        |name: &str| hash.get(name).and_then(|text| text.parse::<i64>().ok()).map_or(0, |n| n.max(0).unsigned_abs());
+    let number = |name: &str| {
+        let n = hash.get(name).and_then(|text| str::from_utf8(text).ok()?.parse::<i64>().ok());
+        n.map_or(0, |n| n.max(0).unsigned_abs())
+    };
     for state in State::ALL {
         counts.by_state.insert(state, number(script::counter(state)));
     }
@@ -415,10 +420,10 @@ fn read_counts(hash: &HashMap<String, String>) -> PartCounts {
     counts.replied = number("replied");
     for (field, text) in hash {
         let (kind, rest) = field.split_at(1);
-        let Ok(code) = rest.parse::<u32>() else { continue };
+        let (Ok(code), Ok(text)) = (rest.parse::<u32>(), str::from_utf8(text)) else { continue };
         match kind {
             "f" if number(field) > 0 => drop(counts.failures.insert(code, number(field))),
-            "e" => drop(counts.details.insert(code, text.clone())),
+            "e" => drop(counts.details.insert(code, text.to_owned())),
             "r" => {
                 let slot = text.split_once(':').and_then(|(second, n)| Some((second.parse().ok()?, n.parse().ok()?)));
                 counts.accepted_by_second.extend::<Option<(u64, u64)>>(slot);

@@ -71,6 +71,8 @@ struct Drive<'a> {
     /// The newest lease, and the last claim under it.
     epoch: u64,
     number: u64,
+    /// By epoch, the last claim without an answer.
+    unanswered: HashMap<u64, u64>,
     version: u64,
     /// What was told so far, and by which process.
     told: Vec<(usize, Entry)>,
@@ -113,6 +115,7 @@ pub async fn drive(
         now: BEGINNING,
         epoch: 1,
         number: 0,
+        unanswered: HashMap::new(),
         version: 0,
         told: Vec::new(),
         behind: [None; PROCESSES],
@@ -169,7 +172,7 @@ impl Drive<'_> {
 
     async fn step(&mut self, step: &Step) -> Checked {
         match step {
-            Step::Claim { by, limit, list, lost } => self.claim(*by, *limit, *list, *lost).await,
+            Step::Claim { by, limit, asks, lost } => self.claim(*by, *limit, *asks, *lost).await,
             Step::Settle { by, outcomes, twice } => {
                 let epoch = if *by == Claimer::Older { (self.epoch - 1).max(1) } else { self.epoch };
                 let outcomes = outcomes.iter().filter_map(|&(pick, ended)| self.outcome(epoch, pick, ended)).collect();
@@ -217,7 +220,7 @@ impl Drive<'_> {
         epoch as usize % WORKERS
     }
 
-    async fn claim(&mut self, by: Claimer, limit: usize, list: bool, lost: bool) -> Checked {
+    async fn claim(&mut self, by: Claimer, limit: usize, asks: bool, lost: bool) -> Checked {
         // Whether the part knows of the newest lease: who has lost his before that claims no more.
         let is_known = self.model.epoch == self.epoch;
         let epoch = match by {
@@ -246,7 +249,8 @@ impl Drive<'_> {
         let limit = if self.is_hasty { 0 } else { limit };
         let young = by == Claimer::Early || self.is_behind() && !self.is_hasty;
         let doubt_until = UnixMs(self.now.0 + DOUBT_MS);
-        let wish = ClaimWish { epoch, number, now: self.now, limit, doubt_until, list, young };
+        let unanswered = self.unanswered.get(&epoch).copied().filter(|_| asks).unwrap_or(0);
+        let wish = ClaimWish { epoch, number, now: self.now, limit, doubt_until, unanswered, young };
         let (said, should) = (self.real.claim(&wish).await, self.model.claim(&wish));
         self.compare(&words(&wish), &said, &words(&should), Lowering::default()).await?;
         let Claim::Rows { rows, .. } = should else { return Ok(()) };
@@ -259,7 +263,9 @@ impl Drive<'_> {
             self.watch.hand_out(row, HandOut { claim, epoch, fate, lost }, self.facts == Facts::True)?;
             self.figures.hand_outs += 1;
         }
-        if !lost && !rows.is_empty() {
+        if lost {
+            self.unanswered.insert(epoch, number);
+        } else if !rows.is_empty() {
             self.told.push((worker, Entry::Claimed { epoch, now: self.now, until: doubt_until, rows }));
         }
         Ok(())

@@ -59,11 +59,11 @@ impl Fate {
 /// One thing that happens.
 #[derive(Clone)]
 pub enum Step {
-    /// A claim of `limit` rows. `lost`: its answer never comes.
+    /// A claim of `limit` rows. `lost`: its answer never comes; `asks`: what the last such claim brought.
     Claim {
         by: Claimer,
         limit: usize,
-        list: bool,
+        asks: bool,
         lost: bool,
     },
     /// Outcomes are settled, by the owner or the one before.
@@ -191,7 +191,7 @@ fn one_in(n: u32) -> impl Strategy<Value = bool> {
 
 fn claim(by: impl Strategy<Value = Claimer>) -> impl Strategy<Value = Step> {
     let limit = prop_oneof![1 => Just(0), 4 => 1..5usize, 3 => Just(256)];
-    (by, limit, one_in(4), one_in(8)).prop_map(|(by, limit, list, lost)| Step::Claim { by, limit, list, lost })
+    (by, limit, one_in(4), one_in(8)).prop_map(|(by, limit, asks, lost)| Step::Claim { by, limit, asks, lost })
 }
 
 fn settle(by: impl Strategy<Value = Claimer>) -> impl Strategy<Value = Step> {
@@ -235,7 +235,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// What seldom happens by chance: a line changes hands while messages are on their way.
 fn take_over() -> impl Strategy<Value = Vec<Step>> {
     let owner = || Just(Claimer::Owner);
-    let looks = Step::Claim { by: Claimer::Next, limit: 0, list: false, lost: false };
+    let looks = Step::Claim { by: Claimer::Next, limit: 0, asks: false, lost: false };
     let cancel = Step::Follow { gate: Gate::Cancelled, newer: true };
     let doubts_end = vec![
         claim(owner()).boxed(),
@@ -306,9 +306,9 @@ impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let twice = |twice: &bool| if *twice { " twice" } else { "" };
         match self {
-            Step::Claim { by, limit, list, lost } => {
+            Step::Claim { by, limit, asks, lost } => {
                 write!(f, "{by:?} claims {limit}")?;
-                f.write_str(if *list { ", and asks what is in flight" } else { "" })?;
+                f.write_str(if *asks { ", and asks what the one before without an answer brought" } else { "" })?;
                 f.write_str(if *lost { ", and gets no answer" } else { "" })
             }
             Step::Settle { by, outcomes, twice: again } => write!(f, "{by:?} settles{} {outcomes:?}", twice(again)),

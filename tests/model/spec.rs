@@ -99,6 +99,9 @@ pub struct Part {
     pub epoch: u64,
     /// The number of the last claim in that epoch.
     pub number: u64,
+    /// Epoch, number and rows of the last claim that brought any, and of the last before a take-over from somebody at work.
+    claimed: Option<(u64, u64, Vec<ToSend>)>,
+    claimed_before: Option<(u64, u64, Vec<ToSend>)>,
     /// Message ids, as they came.
     pub ids: Vec<(Wamid, ClaimedRow)>,
     /// Acceptances in the last ten seconds that had any: by the last digit of the second.
@@ -107,7 +110,7 @@ pub struct Part {
 
 impl Part {
     pub fn new() -> Self {
-        let (rows, ids, accepted) = Default::default();
+        let (rows, claimed, claimed_before, ids, accepted) = Default::default();
         Self {
             rows,
             len: 0,
@@ -117,6 +120,8 @@ impl Part {
             expires: None,
             epoch: 0,
             number: 0,
+            claimed,
+            claimed_before,
             ids,
             accepted,
         }
@@ -144,8 +149,9 @@ impl Part {
 
     /// Only the newest epoch claims, and each of its claims once: what is due again first, then what never was claimed.
     pub fn claim(&mut self, wish: &ClaimWish) -> Claim {
+        let lost = self.brought(wish.epoch, wish.unanswered);
         if wish.epoch < self.epoch {
-            return Claim::Fenced { epoch: self.epoch };
+            return Claim::Fenced { epoch: self.epoch, lost };
         }
         let takes_over = wish.epoch > self.epoch;
         if !takes_over && wish.number <= self.number {
@@ -157,17 +163,18 @@ impl Part {
         (self.epoch, self.number) = (wish.epoch, wish.number);
         if takes_over {
             // Who had claimed them may have sent them or not.
-            for row in self.rows.values_mut().filter(|row| row.state == State::InFlight) {
-                row.is_in_doubt(wish.doubt_until);
+            let mut left: Vec<_> = self.rows.values_mut().filter(|row| row.state == State::InFlight).collect();
+            left.iter_mut().for_each(|row| row.is_in_doubt(wish.doubt_until));
+            if !left.is_empty() {
+                self.claimed_before = self.claimed.clone();
             }
         }
-        let in_flight = if wish.list { self.in_flight() } else { Vec::new() };
         let next_doubt = self.next_doubt();
         if self.gate != Gate::Open {
-            return Claim::Held { next_doubt, open: self.open(), in_flight };
+            return Claim::Held { next_doubt, open: self.open(), lost };
         }
         if self.expires.is_some_and(|at| at <= wish.now) {
-            return Claim::Expired { in_flight };
+            return Claim::Expired { lost };
         }
         let mut rows: Vec<ToSend> = Vec::new();
         for row in self.by(wish.now, |row| row.due).into_iter().take(wish.limit) {
@@ -184,8 +191,17 @@ impl Part {
                 wanted -= 1;
             }
         }
+        if !rows.is_empty() {
+            self.claimed = Some((wish.epoch, wish.number, rows.clone()));
+        }
         let next_due = self.rows.values().filter_map(|row| row.due).min();
-        Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), in_flight }
+        Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost }
+    }
+
+    fn brought(&self, epoch: u64, number: u64) -> Vec<ToSend> {
+        let mut kept = [&self.claimed, &self.claimed_before].into_iter().flatten();
+        let asked = kept.find(|claimed| (claimed.0, claimed.1) == (epoch, number));
+        asked.map_or_else(Vec::new, |(.., rows)| rows.clone())
     }
 
     fn hand_out(&mut self, number: u16) -> Option<ToSend> {
@@ -357,11 +373,6 @@ impl Part {
             replied: self.rows.values().filter(|row| row.replied).count() as u64,
             accepted_by_second: self.accepted.values().copied().collect(),
         }
-    }
-
-    fn in_flight(&self) -> Vec<ClaimedRow> {
-        let rows = self.rows.iter().filter(|(_, row)| row.state == State::InFlight);
-        rows.map(|(&number, row)| ClaimedRow { row: number, send: send(row.claims) }).collect()
     }
 
     fn next_doubt(&self) -> Option<UnixMs> {

@@ -115,19 +115,18 @@ pub async fn judge(
     verdict
 }
 
-/// Whether it can leave somebody unknown whom Meta never saw: a worker died with what it had claimed, a claim was carried
-/// out and its answer was lost with the lease, a request was lost on its way.
+/// Whether it can leave somebody unknown whom Meta never saw: a worker died with what it had claimed, was away from Redis for longer
+/// than the next owner waits, or a request was lost on its way.
 fn may_leave_unknown(event: &Event) -> bool {
     match event.fault {
         Fault::WorkerKilled { .. } | Fault::WorkerAsleep { .. } => true,
-        Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } | Fault::RedisPaused { .. } => {
-            true
-        }
-        Fault::Cut { wire } | Fault::Held { wire, .. } => wire != Wire::Webhooks,
+        Fault::Cut { wire: Wire::Meta(_) } | Fault::Held { wire: Wire::Meta(_) | Wire::Redis(_), .. } => true,
         // What the owner had claimed was put in doubt by another, and the doubt may have ended by the same jump.
         Fault::ClockSet { .. } | Fault::ClockWrong { .. } => event.fault.ends_leases(),
-        Fault::RollingRestart | Fault::RedisFull { .. } | Fault::ScriptsFlushed => false,
-        Fault::RedisSlow { .. } | Fault::Slow { .. } => false,
+        Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } => false,
+        Fault::RedisPaused { .. } | Fault::RedisSlow { .. } | Fault::RedisFull { .. } => false,
+        Fault::RollingRestart | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
+        Fault::Cut { .. } | Fault::Held { .. } => false,
     }
 }
 

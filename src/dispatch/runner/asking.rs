@@ -1,14 +1,11 @@
 //! What a runner asks of Redis next, and what follows from the answers.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
 use tracing::{info, warn};
 
-use super::{Attempts, Chores, IDLE_MAX, Runner};
+use super::{Chores, IDLE_MAX, Runner};
 use crate::{
     dispatch::{
         backlog::Next,
@@ -20,7 +17,7 @@ use crate::{
     domain::{OnDoubt, PartId},
     store::{
         StoreError,
-        parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},
+        parts::{Claim, ClaimWish, Settled, ToSend},
     },
 };
 
@@ -42,7 +39,7 @@ const REFRESH_PAUSE: Duration = Duration::from_micros(250);
 
 impl Runner {
     /// The next thing to ask of Redis, if any.
-    pub(super) fn next_call(&mut self, now: Instant, settling: bool) -> Option<LocalBoxFuture<'static, Done>> {
+    pub(super) fn next_call(&mut self, now: Instant) -> Option<LocalBoxFuture<'static, Done>> {
         if self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
@@ -54,6 +51,9 @@ impl Runner {
         }
         if let Some(&part) = self.expired.iter().next() {
             return Some(self.calls.expire(part));
+        }
+        if let Some((part, _)) = self.unanswered {
+            return Some(self.claim(part, 0));
         }
         if self.stopping {
             return None;
@@ -77,10 +77,6 @@ impl Runner {
         let clock = self.setup.clock.now();
         let held = self.line_is_held(clock);
         self.held_since = held.then(|| self.held_since.unwrap_or(now));
-        // What is in flight can be compared with what this runner knows of only while nothing is being settled.
-        if let Some(&part) = self.unsure.iter().next() {
-            return (!settling).then(|| self.claim(part, 0));
-        }
         self.metrics.held_seconds.set(self.held_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
         let may_claim = !held && self.reachable_at.is_none_or(|at| now >= at) && self.setup.lease.holds(now);
         let holds = self.held_scopes(clock);
@@ -104,9 +100,8 @@ impl Runner {
         }
     }
 
-    pub(super) fn redis_answered(&mut self, done: Done, attempts: &Attempts, chores: &mut Chores) {
+    pub(super) fn redis_answered(&mut self, done: Done, chores: &mut Chores) {
         let now = self.setup.clock.now();
-        self.listing = false;
         (self.idle_until, self.redis_again_at) = (None, None);
         match done {
             Done::Refreshed(Ok(refresh)) => self.refreshed(refresh),
@@ -114,7 +109,7 @@ impl Runner {
                 self.refresh_at = Some(Instant::now());
                 self.redis_failed("the work of the line could not be read", &error);
             }
-            Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages, attempts),
+            Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
             Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
                 self.redis_failed("recipients could not be read", &error);
                 for ToSend { claimed, .. } in rows {
@@ -123,7 +118,7 @@ impl Runner {
             }
             Done::Claimed(part, Err(error)) => {
                 // It may have been claimed all the same.
-                self.unsure.insert(part);
+                self.unanswered.get_or_insert((part, self.claims));
                 self.redis_failed("nothing could be claimed", &error);
             }
             Done::Doubts(part, Ok((next, open))) => {
@@ -176,19 +171,18 @@ impl Runner {
             now,
             limit,
             doubt_until: now.after(self.setup.settings.doubt_deadline),
-            list: self.unsure.contains(&part),
+            unanswered: self.unanswered.map_or(0, |(_, number)| number),
             // Another worker that had the line notices within a lease that Redis restarted, or stops.
             young: self.setup.store.is_young(self.setup.settings.lease),
         };
-        self.listing = wish.list;
         self.calls.claim(part, wish, self.backlog.plan(part.campaign))
     }
 
-    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<Message>, attempts: &Attempts) {
+    fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<Message>) {
         match claim {
-            Claim::Rows { next_due, next_doubt, fresh, open, in_flight, .. } => {
+            Claim::Rows { next_due, next_doubt, fresh, open, lost, .. } => {
                 self.redis_failing = false;
-                self.recover(part, in_flight, attempts);
+                self.give_back_lost(part, lost);
                 self.backlog.claimed(part, messages.len(), fresh > 0, next_due, next_doubt);
                 self.ready.extend(messages);
                 if open == 0 {
@@ -200,8 +194,8 @@ impl Runner {
                     self.give_back_held();
                 }
             }
-            Claim::Held { next_doubt, open, in_flight } => {
-                self.recover(part, in_flight, attempts);
+            Claim::Held { next_doubt, open, lost } => {
+                self.give_back_lost(part, lost);
                 self.backlog.shut(part);
                 self.backlog.set_doubt(part, next_doubt);
                 if open == 0 {
@@ -212,34 +206,28 @@ impl Runner {
             Claim::Late => {}
             Claim::Young => {
                 // Redis knows of no claim of this epoch in the part: one without an answer left nothing in flight.
-                self.unsure.remove(&part);
+                self.unanswered = None;
                 self.backlog.look_again(part, self.setup.clock.now().after(YOUNG_PAUSE));
             }
-            Claim::Expired { in_flight } => {
-                self.recover(part, in_flight, attempts);
+            Claim::Expired { lost } => {
+                self.give_back_lost(part, lost);
                 self.expired.insert(part);
             }
-            Claim::Fenced { epoch } => {
+            Claim::Fenced { epoch, lost } => {
                 warn!(line.id = %self.setup.line.id, epoch, "another worker has the line");
+                self.give_back_lost(part, lost);
                 self.setup.lease.lost();
             }
         }
     }
 
-    /// Gives back what is in flight and unknown here: a claim brought it whose answer was lost, so it was certainly not sent.
-    fn recover(&mut self, part: PartId, in_flight: Vec<ClaimedRow>, attempts: &Attempts) {
-        if !self.unsure.remove(&part) || in_flight.is_empty() {
-            return;
+    /// Gives back what a claim brought whose answer was lost: it was certainly not sent.
+    fn give_back_lost(&mut self, part: PartId, lost: Vec<ToSend>) {
+        self.unanswered = None;
+        if !lost.is_empty() {
+            info!(line.id = %self.setup.line.id, part = %part, n = lost.len(), "rows of a claim without an answer were given back");
         }
-        let ready = self.ready.iter().filter(|ready| ready.part() == part).map(|ready| ready.claimed);
-        let ended = self.outcomes.get(&part).into_iter().flat_map(|gathered| &gathered.outcomes);
-        let ended = ended.map(|(claimed, _)| *claimed);
-        let sending = attempts.iter().filter(|attempt| attempt.part == part).map(|attempt| attempt.claimed);
-        let unknown = unknown(in_flight, &ready.chain(ended).chain(sending).collect());
-        if !unknown.is_empty() {
-            info!(line.id = %self.setup.line.id, part = %part, n = unknown.len(), "rows of a claim without an answer were given back");
-        }
-        for claimed in unknown {
+        for ToSend { claimed, .. } in lost {
             self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
         }
     }
@@ -256,23 +244,5 @@ impl Runner {
             }
         }
         self.give_back(|ready| refresh.running.get(&ready.part().campaign) != Some(&true));
-    }
-}
-
-/// Which claims of `in_flight` are none of `known`. The same row may be known by an earlier claim alone: what came of that one
-/// still has to be settled once more, and the later one brought no answer.
-fn unknown(in_flight: Vec<ClaimedRow>, known: &HashSet<ClaimedRow>) -> Vec<ClaimedRow> {
-    in_flight.into_iter().filter(|claimed| !known.contains(claimed)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_that_is_known_by_an_earlier_claim_alone_is_given_back() {
-        let claimed = |row, send| ClaimedRow { row, send };
-        let known = HashSet::from([claimed(1, 1), claimed(2, 3)]);
-        assert_eq!(unknown(vec![claimed(1, 2), claimed(2, 3), claimed(3, 1)], &known), [claimed(1, 2), claimed(3, 1)]);
     }
 }

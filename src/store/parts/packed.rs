@@ -117,24 +117,21 @@ pub(super) fn read_claim(answer: Vec<Value>) -> Option<Claim> {
     match kind.as_slice() {
         b"held" => {
             let (next_doubt, open) = (time(int(fields.next())?), int(fields.next())?.unsigned_abs());
-            Some(Claim::Held { next_doubt, open, in_flight: packed_rows(fields.next())? })
+            Some(Claim::Held { next_doubt, open, lost: lost(fields.next())? })
         }
-        b"expired" => Some(Claim::Expired { in_flight: packed_rows(fields.next())? }),
+        b"expired" => Some(Claim::Expired { lost: lost(fields.next())? }),
         b"late" => Some(Claim::Late),
         b"young" => Some(Claim::Young),
-        b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs() }),
+        b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs(), lost: lost(fields.next())? }),
         b"claimed" => {
             let (start, count) = (int(fields.next())?, int(fields.next())?);
-            let mut rows = rows_to_send(fields.next())?;
-            let fresh = |row| ToSend { claimed: ClaimedRow { row: row as u16, send: 1 }, attempt: 1 };
-            rows.extend((start..start + count).map(fresh));
             Some(Claim::Rows {
-                rows,
+                rows: rows_to_send(start as u16, count as u16, &bytes(fields.next())?),
                 next_due: time(int(fields.next())?),
                 next_doubt: time(int(fields.next())?),
                 fresh: int(fields.next())?.unsigned_abs(),
                 open: int(fields.next())?.unsigned_abs(),
-                in_flight: packed_rows(fields.next())?,
+                lost: lost(fields.next())?,
             })
         }
         _ => None,
@@ -148,19 +145,29 @@ fn int(field: Option<Value>) -> Option<i64> {
     }
 }
 
-fn rows_to_send(field: Option<Value>) -> Option<Vec<ToSend>> {
-    let Some(Value::BulkString(packed)) = field else { return None };
+fn bytes(field: Option<Value>) -> Option<Vec<u8>> {
+    match field {
+        Some(Value::BulkString(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// The packed rows, then `count` fresh ones from `start`.
+fn rows_to_send(start: u16, count: u16, packed: &[u8]) -> Vec<ToSend> {
     let row = |&[low, high, send, attempt]: &[u8; 4]| ToSend {
         claimed: ClaimedRow { row: u16::from_le_bytes([low, high]), send },
         attempt,
     };
-    Some(packed.as_chunks::<4>().0.iter().map(row).collect())
+    let fresh = |n| ToSend { claimed: ClaimedRow { row: start + n, send: 1 }, attempt: 1 };
+    packed.as_chunks().0.iter().map(row).chain((0..count).map(fresh)).collect()
 }
 
-fn packed_rows(field: Option<Value>) -> Option<Vec<ClaimedRow>> {
-    let Some(Value::BulkString(packed)) = field else { return None };
-    let row = |&[low, high, send]: &[u8; 3]| ClaimedRow { row: u16::from_le_bytes([low, high]), send };
-    Some(packed.as_chunks::<3>().0.iter().map(row).collect())
+fn lost(field: Option<Value>) -> Option<Vec<ToSend>> {
+    let rows = bytes(field)?;
+    Some(match rows.split_first_chunk() {
+        Some((&[a, b, c, d], packed)) => rows_to_send(u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]), packed),
+        None => Vec::new(),
+    })
 }
 
 #[cfg(test)]

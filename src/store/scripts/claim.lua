@@ -2,52 +2,50 @@
 --
 -- KEYS  meta, state, history, retry, doubt, tries
 -- ARGV  epoch of the caller's lease, now (ms), limit, deadline (ms) for what an older epoch left in flight,
---       number of the claim: rises with each claim of an epoch; list: 1 to be told what is in flight;
+--       number of the claim: rises with each claim of an epoch; number of an earlier one that went without an answer, 0 for none;
 --       young: 1 while another worker may not yet have repeated what Redis forgot
 -- Gives {'claimed', start, count, packed, next due, next doubt, fresh left, open}: `count` fresh rows from `start` (send 1, attempt 1),
 --       and packed rows (u16 row, u8 send, u8 attempt) for the others; -1 where nothing is due; or {'held', next doubt, open},
 --       {'expired'}, {'fenced', epoch}. With a limit of 0 it only looks, and takes the part over.
---       With a list the first three end with the rows in flight, packed as u16 row, u8 send.
+--       These four end with what the claim without an answer had brought: u16 start, u16 count, and packed rows; or nothing.
 --       {'young'} where an older epoch had the part, or none as far as Redis knows, and it is too early to take it over.
 -- Again: a claim whose number is not above the last one is {'late'}: it was overtaken on its way, and claims nothing. A lost
---       answer leaves rows in flight that the caller does not know of: it asks for the list and gives them back.
+--       answer leaves rows in flight that the caller does not know of: it asks for them and gives them back. So what the last claim
+--       brought is kept, and that of the owner before.
 local meta, state, history, retry, doubt, tries = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local at = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
 local owner, number = tonumber(at[1]) or 0, tonumber(ARGV[5])
-if epoch < owner then return { 'fenced', owner } end
+-- Of the claim without an answer.
+local function brought()
+  local asked = ARGV[1] .. ' ' .. ARGV[6] .. ' '
+  for _, kept in ipairs(redis.call('HMGET', meta, 'claimed', 'claimed_before')) do
+    if kept and string.sub(kept, 1, #asked) == asked then return string.sub(kept, #asked + 1) end
+  end
+  return ''
+end
+local lost = ARGV[6] == '0' and '' or brought()
+
+if epoch < owner then return { 'fenced', owner, lost } end
 if epoch == owner and number <= (tonumber(at[7]) or 0) then return { 'late' } end
 if epoch > owner and ARGV[7] == '1' then return { 'young' } end
-
--- The rows in flight, as {row, byte}.
-local function in_flight()
-  local rows, bytes = {}, redis.call('GET', state) or ''
-  local found = string.find(bytes, IN_FLIGHT)
-  while found do
-    rows[#rows + 1] = { found - 1, string.byte(bytes, found) }
-    found = string.find(bytes, IN_FLIGHT, found + 1)
-  end
-  return rows
-end
 
 local m = moves(meta, state, history)
 m.set('epoch', epoch)
 m.set('claim', number)
 if epoch > owner and (tonumber(at[6]) or 0) > 0 then
-  for _, left in ipairs(in_flight()) do
-    local row, byte = left[1], left[2]
+  local bytes = redis.call('GET', state) or ''
+  local found = string.find(bytes, IN_FLIGHT)
+  while found do
+    local row, byte = found - 1, string.byte(bytes, found)
     m.move(row, byte, STATE.in_doubt, math.floor(byte / 16), math.floor(now / 1000))
     redis.call('ZADD', doubt, deadline, row)
+    found = string.find(bytes, IN_FLIGHT, found + 1)
   end
+  m.set('claimed_before', redis.call('HGET', meta, 'claimed') or '')
   m.commit()
   m = moves(meta, state, history)
-end
-local listed = ''
-if ARGV[6] == '1' then
-  local rows = in_flight()
-  for i, left in ipairs(rows) do rows[i] = struct.pack('<I2B', left[1], math.floor(left[2] / 16)) end
-  listed = table.concat(rows)
 end
 -- Most often nothing waits for a time.
 local timed = redis.call('EXISTS', retry, doubt) > 0
@@ -55,10 +53,10 @@ local function first(schedule)
   return timed and tonumber(redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]) or -1
 end
 local doubtful = first(doubt)
-if at[2] ~= 'open' then return { 'held', doubtful, m.commit(), listed } end
+if at[2] ~= 'open' then return { 'held', doubtful, m.commit(), lost } end
 if at[3] and now >= tonumber(at[3]) then
   m.commit()
-  return { 'expired', listed }
+  return { 'expired', lost }
 end
 
 local packed, claimed = {}, 0
@@ -103,5 +101,9 @@ else
   count = 0
 end
 
+packed = table.concat(packed)
+if count > 0 or #packed > 0 then
+  m.set('claimed', ARGV[1] .. ' ' .. ARGV[5] .. ' ' .. struct.pack('<I2I2', start, count) .. packed)
+end
 local open = m.commit()
-return { 'claimed', start, count, table.concat(packed), first(retry), doubtful, rows - next, open, listed }
+return { 'claimed', start, count, packed, first(retry), doubtful, rows - next, open, lost }

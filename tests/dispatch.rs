@@ -16,7 +16,7 @@ use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::Settings,
     domain::{CampaignState, OnDoubt, State},
-    store::Store,
+    store::{Address, Store, StoreError},
 };
 use support::{
     redis::TestRedis,
@@ -121,4 +121,38 @@ async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
     let counts = world::counts(&store, &record).await;
     assert_eq!(counts.by_state[&State::Accepted], 1_000);
     assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}
+
+#[tokio::test]
+async fn a_claim_that_redis_did_not_make_is_told_from_one_without_an_answer() {
+    let mut redis = TestRedis::start().await;
+    let address = Address { timeout: Duration::from_millis(300), ..world::address(&redis) };
+    let store = Store::connect(&address).await.expect("a store");
+    let id = world::campaign(&store, &["3001"], 10, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
+    // As threads of dispatch do: no connection is tried before it is used.
+    let store = store.reopened().expect("a store").keeping_a_connection();
+    let now = store.time().await.expect("the time");
+    let wish = || support::claim_wish(1, now, 2, now);
+    let mut connection = redis.connection().await;
+    let mut tell = async |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        let () = cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.expect("redis");
+    };
+
+    tell("CONFIG SET maxmemory 1").await;
+    let full = store.claim(part, &wish()).await.expect_err("it is full");
+    assert!(matches!(full, StoreError::NotDone(_)), "{full:?}");
+    tell("CONFIG SET maxmemory 0").await;
+
+    // Longer than the time-out.
+    tell("CLIENT PAUSE 1500").await;
+    let late = store.claim(part, &wish()).await.expect_err("there is no answer");
+    assert!(matches!(late, StoreError::Unavailable(_)), "{late:?}");
+
+    redis.kill_hard().await;
+    support::until("it is known to be gone", async || store.time().await.is_err()).await;
+    let gone = store.claim(part, &wish()).await.expect_err("it is gone");
+    assert!(matches!(gone, StoreError::NotDone(_)), "{gone:?}");
 }

@@ -29,7 +29,7 @@ use super::{Shared, SharedState, extract::CampaignPath, place, problem::Result};
 use crate::{
     domain::{CampaignId, CampaignState},
     stats::{Reason, Statistics, Waiting},
-    store::{self, StoreError},
+    store,
 };
 
 /// How often a stream looks.
@@ -85,7 +85,7 @@ impl Watch {
             match self.look().await {
                 Ok(Some((state, statistics))) => self.say(Some(state), statistics),
                 Ok(None) => return None,
-                Err(StoreError::Unavailable(_)) => {
+                Err(error) if error.passes() => {
                     if let Some(last) = self.statistics.clone() {
                         let waiting = Waiting::new(Reason::Redis, "redis does not answer: these are the last numbers");
                         self.say(

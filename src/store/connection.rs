@@ -40,7 +40,7 @@ pub(super) enum SendError {
     /// Nothing was sent: a server has begun a new life.
     NewLife,
     /// Nothing was sent: there is no connection to be had.
-    Unreached(StoreError),
+    Unreached(String),
     /// It is not known what came of it.
     Store(StoreError),
     /// Redis, or the way to it.

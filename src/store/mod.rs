@@ -55,9 +55,12 @@ const REPEATED_AT_ONCE: usize = 256;
 /// Why Redis did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It can't be reached, or did not answer in time: the change may have happened. Try again.
+    /// It did not answer, or not in time: the change may have happened. Try again.
     #[error("redis is not available: {0}")]
     Unavailable(String),
+    /// It can't be reached, is loading, failing over or full: nothing was changed. Try again.
+    #[error("redis is not available: {0}")]
+    NotDone(String),
     /// It answered with an error that trying again does not mend.
     #[error("redis refused {operation}: {message}")]
     Refused {
@@ -85,6 +88,13 @@ pub enum StoreError {
     /// The configuration can't work.
     #[error("{0}")]
     Unusable(String),
+}
+
+impl StoreError {
+    /// It passes by itself: try again.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::NotDone(_))
+    }
 }
 
 /// A result of the store.
@@ -145,8 +155,8 @@ pub struct Store {
 impl Store {
     /// Connects, checks the version and loads the scripts.
     ///
-    /// Errors: `Unusable` for a URL or certificates that can't be used, or a Redis that is too old; `Unavailable` if it does
-    /// not answer.
+    /// Errors: `Unusable` for a URL or certificates that can't be used, or a Redis that is too old; one that passes
+    /// if it does not answer.
     pub async fn connect(address: &Address) -> Result<Self> {
         let deployment: Deployment =
             address.url.parse().map_err(|error| StoreError::Unusable(format!("redis.url {error}")))?;
@@ -396,7 +406,7 @@ impl Store {
                 for error in answers.into_iter().filter_map(|answer| answer.extract_error().err()) {
                     // Scripts that were loaded a moment ago are missing where that was still refused.
                     if is_passing(&error) || error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
-                        return Err(StoreError::Unavailable(format!("repetition: {error}")));
+                        return Err(StoreError::NotDone(format!("repetition: {error}")));
                     }
                     // Whatever is wrong with its keys, a claim meets it too.
                     warn!(%error, "redis refused to learn again what it forgot");
@@ -422,7 +432,8 @@ fn sending_failed(operation: &'static str, error: SendError) -> StoreError {
     metrics::redis_errors().increment(1);
     match error {
         SendError::NewLife => lives::ended(),
-        SendError::Unreached(error) | SendError::Store(error) => error,
+        SendError::Unreached(reason) => StoreError::NotDone(reason),
+        SendError::Store(error) => error,
         SendError::Redis(error) => match error.kind() {
             ErrorKind::Server(_) => refused(operation, &error),
             _ => StoreError::Unavailable(format!("{operation}: {error}")),
@@ -459,7 +470,7 @@ fn is_passing(error: &RedisError) -> bool {
 
 fn refused(operation: &'static str, error: &RedisError) -> StoreError {
     if is_passing(error) {
-        return StoreError::Unavailable(format!("{operation}: {error}"));
+        return StoreError::NotDone(format!("{operation}: {error}"));
     }
     StoreError::Refused { operation, message: error.to_string() }
 }

@@ -151,13 +151,13 @@ impl Commits {
 
     async fn commit(&self, parts: &[(PartId, Vec<Fact>)]) -> Answer {
         let mut committed = self.store.apply(parts, self.ids_kept).await;
-        if matches!(committed, Err(StoreError::Unavailable(_))) {
+        if committed.as_ref().is_err_and(StoreError::passes) {
             // Once more: the connection that is kept may have ended unnoticed, and a fact applied twice changes nothing.
             committed = self.store.apply(parts, self.ids_kept).await;
         }
         match committed {
             Ok(committed) => Ok(committed.into_iter().map(Ok).collect()),
-            Err(cause @ StoreError::Unavailable(_)) => Err(Unavailable::because(&cause)),
+            Err(cause) if cause.passes() => Err(Unavailable::because(&cause)),
             Err(_) => self.commit_one_by_one(parts).await,
         }
     }
@@ -168,7 +168,7 @@ impl Commits {
         for part in parts {
             results.push(match self.store.apply(slice::from_ref(part), self.ids_kept).await {
                 Ok(mut committed) => committed.pop().ok_or_else(Unavailable::stopped),
-                Err(cause @ StoreError::Unavailable(_)) => return Err(Unavailable::because(&cause)),
+                Err(cause) if cause.passes() => return Err(Unavailable::because(&cause)),
                 Err(cause) => Err(Unavailable::because(&cause)),
             });
         }

@@ -29,7 +29,7 @@ use crate::{
     domain::{LineId, UnixMs, Wamid},
     ops::metrics::StatusResult,
     store::{
-        Result, Store, StoreError,
+        Result, Store,
         clock::Clock,
         parked::Parked,
         parts::{Fact, Fingerprint, News},
@@ -145,7 +145,7 @@ impl Search {
                 Ok(places) => Ok(wamids.into_iter().zip(places).collect::<HashMap<_, _>>()),
                 Err(cause) => {
                     let unavailable = Unavailable::because(&cause);
-                    if matches!(cause, StoreError::Unavailable(_)) {
+                    if cause.passes() {
                         // For the other lines, and for all that waits, it would only be found again, one time-out after the
                         // other.
                         requests.extend(iter::from_fn(|| waiting.try_recv().ok()));

@@ -75,7 +75,7 @@ pub struct Unavailable(Arc<str>);
 impl Unavailable {
     /// Because of `cause`. One that does not pass by itself is logged here, for it needs somebody.
     fn because(cause: &StoreError) -> Self {
-        if !matches!(cause, StoreError::Unavailable(_)) {
+        if !cause.passes() {
             error!(%cause, "a webhook can not be taken");
         }
         Self(cause.to_string().into())

@@ -68,7 +68,7 @@ async fn server(config: &RedisConfig, url: &str) -> Vec<Check> {
 
 fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
     let remedy = match error {
-        StoreError::Unavailable(_) => {
+        StoreError::Unavailable(_) | StoreError::NotDone(_) => {
             "start Redis there, or set redis.url to where it is; redis.timeout may be too short"
         }
         StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",

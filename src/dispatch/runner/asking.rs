@@ -118,7 +118,9 @@ impl Runner {
             }
             Done::Claimed(part, Err(error)) => {
                 // It may have been claimed all the same.
-                self.unanswered.get_or_insert((part, self.claims));
+                if !matches!(error, StoreError::NotDone(_)) {
+                    self.unanswered.get_or_insert((part, self.claims));
+                }
                 self.redis_failed("nothing could be claimed", &error);
             }
             Done::Doubts(part, Ok((next, open))) => {

@@ -84,7 +84,7 @@ impl Fleet {
             Some(master) => {
                 let sent = self.server(&layout, &layout.masters[master])?.send(life, pipeline).await;
                 match self.noticing(sent) {
-                    Err(SendError::Unreached(error)) => return Err(self.elsewhere(life, error).await),
+                    Err(SendError::Unreached(reason)) => return Err(self.elsewhere(life, reason).await),
                     sent => sent?,
                 }
             }
@@ -225,11 +225,11 @@ impl Fleet {
         Ok(answers)
     }
 
-    /// After `error`, with which nothing was sent: if another server has taken the place of that one, it can be sent there at once.
-    async fn elsewhere(&self, life: u64, error: StoreError) -> SendError {
+    /// Nothing was sent, for this reason: if another server has taken the place of that one, it can be sent there at once.
+    async fn elsewhere(&self, life: u64, reason: String) -> SendError {
         match self.finder.layout().await {
             Ok(_) if self.lives.newest() != life => SendError::NewLife,
-            _ => SendError::Store(error),
+            _ => SendError::Unreached(reason),
         }
     }
 
@@ -350,7 +350,7 @@ fn partly(error: SendError, n: usize) -> SendError {
 fn after_others(error: SendError) -> SendError {
     match error {
         SendError::NewLife => SendError::Store(lives::ended()),
-        SendError::Unreached(error) => SendError::Store(error),
+        SendError::Unreached(reason) => SendError::Store(StoreError::Unavailable(reason)),
         error @ (SendError::Store(_) | SendError::Redis(_)) => error,
     }
 }

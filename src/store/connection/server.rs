@@ -200,8 +200,7 @@ impl Server {
     }
 
     async fn taken(&self) -> std::result::Result<Connection, SendError> {
-        let unreached =
-            |error: PoolError| SendError::Unreached(StoreError::Unavailable(error.to_string().trim_end().into()));
+        let unreached = |error: PoolError| SendError::Unreached(error.to_string().trim_end().into());
         self.pool.get().await.map_err(unreached)
     }
 
@@ -210,7 +209,7 @@ impl Server {
         if let Some(link) = kept.of(life) {
             return Ok(link);
         }
-        let late = |_| SendError::Unreached(StoreError::Unavailable("no connection in time".into()));
+        let late = |_| SendError::Unreached("no connection in time".into());
         let _taking = timeout(self.timeout, kept.taking.lock()).await.map_err(late)?;
         if let Some(link) = kept.of(life) {
             return Ok(link);

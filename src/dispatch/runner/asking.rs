@@ -121,6 +121,10 @@ impl Runner {
                 if !matches!(error, StoreError::NotDone(_)) {
                     self.unanswered.get_or_insert((part, self.claims));
                 }
+                // Where asking again mends nothing, it keeps nobody from stopping.
+                if self.stopping && !error.passes() {
+                    self.unanswered = None;
+                }
                 self.redis_failed("nothing could be claimed", &error);
             }
             Done::Doubts(part, Ok((next, open))) => {

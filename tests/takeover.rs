@@ -356,9 +356,7 @@ async fn a_claim_whose_answer_was_lost_keeps_no_recipient_in_flight() {
 async fn a_claim_whose_answer_was_lost_together_with_the_lease_is_given_back_to_the_next_owner() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let line = Line500::start(no_doubt_ends(Duration::from_secs(1))).await;
-    let first = line.worker("w1", line.behind()).await;
-    line.sent(200).await;
-    line.between.breaks().await;
+    let first = line.loses_a_claim().await;
     let before = line.meta.requests();
     let second = line.worker("w2", world::address(&line.redis)).await;
     // More than the first had claimed: the second has the line.
@@ -372,9 +370,7 @@ async fn a_claim_whose_answer_was_lost_together_with_the_lease_is_given_back_to_
 async fn a_worker_that_is_told_to_stop_gives_back_what_a_claim_without_an_answer_brought() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let line = Line500::start(no_doubt_ends(Duration::from_secs(30))).await;
-    let first = line.worker("w1", line.behind()).await;
-    line.sent(200).await;
-    line.between.breaks().await;
+    let first = line.loses_a_claim().await;
     // It asks again a little later, and has stopped by then.
     let mend = async { line.between.is_mended() };
     tokio::join!(first.stop(), mend);
@@ -421,6 +417,14 @@ impl Line500 {
 
     async fn sent(&self, requests: usize) {
         support::until("messages are sent", async || self.meta.requests() >= requests).await;
+    }
+
+    /// A worker on the way that loses claims, which has just lost one and can't reach Redis any more.
+    async fn loses_a_claim(&self) -> TestWorker {
+        let worker = self.worker("w1", self.behind()).await;
+        self.sent(200).await;
+        self.between.breaks().await;
+        worker
     }
 
     /// Waits for the end: everybody got one message.

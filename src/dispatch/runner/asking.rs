@@ -112,9 +112,7 @@ impl Runner {
             Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
             Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
                 self.redis_failed("recipients could not be read", &error);
-                for ToSend { claimed, .. } in rows {
-                    self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
-                }
+                self.put_back(part, rows);
             }
             Done::Claimed(part, Err(error)) => {
                 // It may have been claimed all the same.
@@ -233,7 +231,11 @@ impl Runner {
         if !lost.is_empty() {
             info!(line.id = %self.setup.line.id, part = %part, n = lost.len(), "rows of a claim without an answer were given back");
         }
-        for ToSend { claimed, .. } in lost {
+        self.put_back(part, lost);
+    }
+
+    fn put_back(&mut self, part: PartId, rows: Vec<ToSend>) {
+        for ToSend { claimed, .. } in rows {
             self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
         }
     }

@@ -109,7 +109,8 @@ impl Watch {
 
     fn one_owner(&mut self, run: Run, write: Write, began: At, others: &[(u64, At)]) {
         let owners = &mut self.owners[run.line as usize];
-        let is_new = owners.last().is_none_or(|(last, _)| *last != run);
+        let last = owners.last().copied();
+        let is_new = last.is_none_or(|(last, _)| last != run);
         let came_back = is_new && owners.iter().any(|(owner, _)| *owner == run);
         if is_new {
             owners.push((run, write.at));
@@ -118,9 +119,13 @@ impl Watch {
             return;
         }
         if self.overlaps_are_measured {
-            let began = others.iter().map(|(_, began)| *began).fold(began, At::max);
             self.overlaps.0 += 1;
-            self.overlaps.1 = self.overlaps.1.max(Duration::from_nanos(write.at.saturating_sub(began)));
+            // One that came back as the newest owner, with nobody left who may write, overlaps none: those before were counted.
+            let newer = last.filter(|(last, _)| last.epoch > run.epoch).map(|(_, wrote)| wrote);
+            if let Some(other) = others.iter().map(|(_, began)| *began).max().or(newer) {
+                let both = Duration::from_nanos(write.at.saturating_sub(began.max(other)));
+                self.overlaps.1 = self.overlaps.1.max(both);
+            }
         } else {
             self.broken = Some(format!("{run:?} writes while others may, or after others did: {others:?}"));
         }

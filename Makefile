@@ -70,7 +70,7 @@ deny: ## Check what it is built of; installs cargo-deny where it is missing
 # The tests of what differs between servers, on Valkey: it stands first in PATH under the name of redis-server.
 test-valkey: valkey ## Run the tests of Redis' deployments, restarts and take-overs on Valkey
 	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
-		--test deployments --test spawn --test forgetting --test takeover --test torture
+		--test deployments --test spawn --test forgetting --test invariants --test torture
 
 valkey: ## Make Valkey available in target/valkey; the system stays as it is
 	@sh tests/valkey.sh target/valkey

@@ -2,20 +2,20 @@
 //!
 //! One test at a time: they measure rates.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use pregon::{domain::UnixMs, ops::clock};
 use serde_json::{Value, json};
-use support::{
-    hostile::{Arrival, Calm, Meta, rate, worst_second},
-    redis::TestRedis,
-    server::{Api, Installation, Server},
-};
-use tokio::sync::Mutex;
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+use crate::{
+    ONE_AT_A_TIME,
+    support::{
+        self,
+        hostile::{Arrival, Calm, Meta, rate, worst_second},
+        redis::TestRedis,
+        server::{Api, Installation, Server},
+    },
+};
 
 const RATE: f64 = 200.0;
 /// 105 % of it.

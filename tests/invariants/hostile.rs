@@ -1,7 +1,5 @@
 //! Invariants 1, 2 and 4 against a Meta that does everything that a network and a far system can do.
 
-mod support;
-
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -14,7 +12,9 @@ use pregon::{
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
+    self,
     hostile::{self, Answer, Conduct, Courier, Meta, Reply, Sent, Status},
     redis::TestRedis,
     server::Installation,

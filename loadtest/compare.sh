@@ -15,7 +15,7 @@ contenders=("${@:3}")
 if ((${#contenders[@]} == 0)); then
   contenders=(
     bare:64 pregon:8
-    'bullmq:1x100,pipeline,remove' 'bullmq:2x100,pipeline,remove' bullmq:2x100
+    'bullmq:1x100,pipeline,remove' 'bullmq:2x100,pipeline,remove' bullmq:2x100 'bullmq:1x100,fetch'
     'bullmq-rust:1x100,remove'
     apalis:1x100 'apalis:1x100,no-locks,no-results,no-events,batch=100'
   )

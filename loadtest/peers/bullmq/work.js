@@ -1,7 +1,8 @@
 // node work.js SOCKET N URL SETTINGS: works until N jobs are completed, then prints seconds and microseconds of CPU.
 //
-// Settings: PROCESSESxCONCURRENCY, then `,remove` for jobs that are removed when they are completed, and `,pipeline` for
-// ioredis with commands of one turn of the event loop in one write.
+// Settings: PROCESSESxCONCURRENCY, then `,remove` for jobs that are removed when they are completed, `,pipeline` for ioredis with
+// commands of one turn of the event loop in one write, and `,fetch` for messages sent by fetch, as most code does, where else undici
+// sends them by its fastest way.
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -12,6 +13,9 @@ import { message } from './message.js';
 const [socket, n, url, settings] = process.argv.slice(2);
 const [size, ...switches] = settings.split(',');
 const [processes, concurrency] = size.split('x').map(Number);
+
+const path = '/v25.0/3001/messages';
+const headers = { authorization: 'Bearer token', 'content-type': 'application/json' };
 
 if (process.send) work();
 else await lead();
@@ -44,13 +48,8 @@ function sum(told, part) {
 function work() {
   process.on('message', () => {
     const cpu = process.cpuUsage();
-    const pool = new Pool(url, { connections: concurrency, pipelining: 1 });
-    const headers = { authorization: 'Bearer token', 'content-type': 'application/json' };
-    const send = async ({ data }) => {
-      const answer = await pool.request({ method: 'POST', path: '/v25.0/3001/messages', headers, body: message(data) });
-      if (answer.statusCode !== 200) throw new Error(`answered ${answer.statusCode}`);
-      return (await answer.body.json()).messages[0].id;
-    };
+    const post = switches.includes('fetch') ? postByFetch : postByPool();
+    const send = async ({ data }) => (await post(message(data))).messages[0].id;
     const worker = new Worker('messages', send, {
       connection: { path: socket, enableAutoPipelining: switches.includes('pipeline') },
       concurrency,
@@ -77,4 +76,19 @@ function work() {
     }, 20);
   });
   process.send('ready');
+}
+
+async function postByFetch(body) {
+  const answer = await fetch(url + path, { method: 'POST', headers, body });
+  if (!answer.ok) throw new Error(`answered ${answer.status}`);
+  return answer.json();
+}
+
+function postByPool() {
+  const pool = new Pool(url, { connections: concurrency, pipelining: 1 });
+  return async (body) => {
+    const answer = await pool.request({ method: 'POST', path, headers, body });
+    if (answer.statusCode !== 200) throw new Error(`answered ${answer.statusCode}`);
+    return answer.body.json();
+  };
 }

@@ -1,8 +1,8 @@
 // node work.js SOCKET N URL SETTINGS: works until N jobs are completed, then prints seconds and microseconds of CPU.
 //
 // Settings: PROCESSESxCONCURRENCY, then `,remove` for jobs that are removed when they are completed, `,pipeline` for ioredis with
-// commands of one turn of the event loop in one write, and `,fetch` for messages sent by fetch, as most code does, where else undici
-// sends them by its fastest way.
+// commands of one turn of the event loop in one write, and `,fetch` for messages sent by Node.js' own fetch, where else they go
+// by undici's pool, its fastest way.
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';

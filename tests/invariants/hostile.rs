@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hostile::{self, Answer, Conduct, Courier, Meta, Reply, Sent, Status},
+    hostile::{self, Conduct, Courier, End, Meta, Reply, Sent, Status},
     redis::TestRedis,
     server::Installation,
     world,
@@ -36,22 +36,6 @@ struct Known {
 }
 
 type Ledger = Arc<Mutex<HashMap<String, Known>>>;
-
-/// How a send ends once it gets through.
-#[derive(Clone, Copy, PartialEq)]
-enum End {
-    Answered,
-    /// Taken, and the connection closes.
-    Lost,
-    /// Taken, and a proxy says 502.
-    LostToProxy,
-    /// Taken, and nothing ever comes.
-    LostToSilence,
-    Closed,
-    Proxy,
-    Silence,
-    Refused,
-}
 
 /// Everything that happens to one recipient, drawn from the seed and its number alone.
 struct Fate {
@@ -122,7 +106,7 @@ impl Conduct for Hostile {
             known.attempts += u64::from(code == 131_000);
             return Reply::of(hostile::refused(http_status, code), delay);
         }
-        let taken = !matches!(fate.end, End::Closed | End::Proxy | End::Silence | End::Refused);
+        let taken = fate.end.is_taken();
         known.messages += u64::from(taken);
         let wamid = hostile::wamid(&sent.to, known.messages);
         let mut first = Vec::new();
@@ -147,19 +131,15 @@ impl Conduct for Hostile {
             let nobody = Status { line, to: String::new(), wamid, token: Some(token), word: "read".into() };
             courier.tell(delay, nobody);
         }
-        let answer = match fate.end {
-            End::Answered => {
-                (known.answered, known.attempts) = (Some(Ok(())), known.attempts + 1);
-                hostile::accepted(&sent.to, &wamid)
-            }
-            End::Refused => {
-                (known.answered, known.attempts) = (Some(Err(131_026)), known.attempts + 1);
-                hostile::refused(400, 131_026)
-            }
-            End::Lost | End::Closed => Answer::Nothing,
-            End::LostToProxy | End::Proxy => Answer::Html(502),
-            End::LostToSilence | End::Silence => Answer::Silence,
+        let answered = match fate.end {
+            End::Answered => Some(Ok(())),
+            End::Refused => Some(Err(hostile::REFUSED)),
+            _ => None,
         };
+        if answered.is_some() {
+            (known.answered, known.attempts) = (answered, known.attempts + 1);
+        }
+        let answer = fate.end.answer(&sent.to, &wamid);
         Reply { first, hang_up: self.rng.random_bool(0.05), ..Reply::of(answer, delay) }
     }
 

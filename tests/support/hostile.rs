@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::hooks::{nameless, signature, statuses};
 
+/// The code of a refusal for good.
+pub const REFUSED: u32 = 131_026;
+
 const HEARTBEAT: Duration = Duration::from_millis(1);
 
 /// A send that was read whole.
@@ -48,6 +51,40 @@ pub enum Answer {
     Nothing,
     /// Answers never; the client gives up.
     Silence,
+}
+
+/// How a send ends once it gets through.
+#[derive(Clone, Copy, PartialEq)]
+pub enum End {
+    Answered,
+    /// Taken, and the connection closes.
+    Lost,
+    /// Taken, and a proxy says 502.
+    LostToProxy,
+    /// Taken, and nothing ever comes.
+    LostToSilence,
+    Closed,
+    Proxy,
+    Silence,
+    Refused,
+}
+
+impl End {
+    /// Meta has the message.
+    pub fn is_taken(self) -> bool {
+        !matches!(self, Self::Closed | Self::Proxy | Self::Silence | Self::Refused)
+    }
+
+    /// What the sender gets of it.
+    pub fn answer(self, to: &str, wamid: &str) -> Answer {
+        match self {
+            Self::Answered => accepted(to, wamid),
+            Self::Refused => refused(400, REFUSED),
+            Self::Lost | Self::Closed => Answer::Nothing,
+            Self::LostToProxy | Self::Proxy => Answer::Html(502),
+            Self::LostToSilence | Self::Silence => Answer::Silence,
+        }
+    }
 }
 
 /// What follows from a send.

@@ -12,12 +12,12 @@ use pregon::{
 use serde_json::Value;
 
 use crate::{
-    meta::{Known, Ledger, REFUSED},
+    meta::{Known, Ledger},
     round::{Event, FIRST},
     schedule::{Fault, LEASE, LINES, Schedule, Wire},
     stage::{Post, Stage},
     support::{
-        hostile::{Arrival, worst_second},
+        hostile::{Arrival, REFUSED, worst_second},
         server::Api,
         world,
     },

@@ -9,10 +9,8 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use crate::support::hostile::{self, Answer, Conduct, Courier, Reply, Sent, Status};
+use crate::support::hostile::{self, Conduct, Courier, End, Reply, Sent, Status};
 
-/// The code of a refusal for good.
-pub const REFUSED: u32 = 131_026;
 /// An error that says nothing: worth another attempt.
 const ERROR: (u16, u32) = (500, 999_001);
 
@@ -27,22 +25,6 @@ pub struct Known {
 
 /// By number.
 pub type Ledger = Arc<Mutex<HashMap<String, Known>>>;
-
-/// How a send ends once it gets through.
-#[derive(Clone, Copy, PartialEq)]
-enum End {
-    Answered,
-    /// Taken, and the connection closes.
-    Lost,
-    /// Taken, and a proxy says 502.
-    LostToProxy,
-    /// Taken, and nothing ever comes.
-    LostToSilence,
-    Closed,
-    Proxy,
-    Silence,
-    Refused,
-}
 
 /// Everything that happens to one recipient, drawn from the seed and its number alone.
 struct Fate {
@@ -123,7 +105,7 @@ impl Conduct for Torturer {
             let (http_status, code) = fate.hurdles.remove(0);
             return Reply::of(hostile::refused(http_status, code), delay);
         }
-        let taken = !matches!(fate.end, End::Closed | End::Proxy | End::Silence | End::Refused);
+        let taken = fate.end.is_taken();
         known.refused |= fate.end == End::Refused;
         known.messages += u64::from(taken);
         let wamid = hostile::wamid(&sent.to, known.messages);
@@ -135,13 +117,6 @@ impl Conduct for Torturer {
                 courier.tell(fate.delay(), status.clone());
             }
         }
-        let answer = match fate.end {
-            End::Answered => hostile::accepted(&sent.to, &wamid),
-            End::Refused => hostile::refused(400, REFUSED),
-            End::Lost | End::Closed => Answer::Nothing,
-            End::LostToProxy | End::Proxy => Answer::Html(502),
-            End::LostToSilence | End::Silence => Answer::Silence,
-        };
-        Reply::of(answer, delay)
+        Reply::of(fate.end.answer(&sent.to, &wamid), delay)
     }
 }

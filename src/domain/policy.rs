@@ -81,6 +81,19 @@ pub fn rule(code: u32) -> Option<&'static Rule> {
     table::TABLE.get(next).filter(|rule| rule.codes.contains(&code))
 }
 
+/// The code to go by where Meta also gives a subcode.
+///
+/// Code 100 is a fault of the message, but with subcode 33 it says what code 33 says: the line does not exist, or the token
+/// may not see it. No other subcode changes what a code means.
+pub fn meaning(code: u32, subcode: Option<u32>) -> u32 {
+    const INVALID_PARAMETER: u32 = 100;
+    const NO_SUCH_OBJECT: u32 = 33;
+    match (code, subcode) {
+        (INVALID_PARAMETER, Some(NO_SUCH_OBJECT)) => NO_SUCH_OBJECT,
+        (code, _) => code,
+    }
+}
+
 /// The words beside a code in the statistics of failures.
 ///
 /// Here 0 is [`NO_ANSWER`], never Meta's own code 0: that one is about the token and ends no recipient. A code that is
@@ -91,9 +104,9 @@ pub fn title(code: u32) -> &'static str {
 
 /// What Meta's error makes of an attempt. Pure.
 ///
-/// `code` decides if it is in the table, whatever `http_status` says. A code that is not: 429 throttles the line, 5xx
-/// retries, any other 4xx fails the message, and a status that reports no error contradicts the answer, so that the
-/// attempt is in doubt. `details` is kept as the cause.
+/// `code` decides if it is in the table, whatever `http_status` says. For any other code, 429 throttles the line and any
+/// other 4xx fails the message. A 5xx leaves the attempt in doubt, because Meta may have taken the message before it
+/// failed; so does a status that reports no error and so contradicts the answer. `details` is kept as the cause.
 pub fn outcome(http_status: u16, code: u32, details: String) -> Outcome {
     let cause = Cause::Meta { code, details };
     match rule(code) {
@@ -128,9 +141,8 @@ fn known(rule: &Rule, cause: Cause) -> Outcome {
 fn unknown(http_status: u16, cause: Cause) -> Outcome {
     match http_status {
         429 => Outcome::Throttled { scope: Scope::Line, wait: THROTTLE_WAIT, cause },
-        500..=599 => Outcome::Retry { wait: None, cause },
         400..=499 => Outcome::Failed { breaker: true, cause },
-        0..=399 | 600..=u16::MAX => Outcome::InDoubt(cause),
+        0..=399 | 500..=u16::MAX => Outcome::InDoubt(cause),
     }
 }
 
@@ -292,13 +304,10 @@ mod tests {
         let code = 999_999;
         let line = Outcome::Throttled { scope: Scope::Line, wait: seconds(1), cause: cause(code) };
         assert_eq!(of(429, code), line);
-        for status in [500, 503, 599] {
-            assert_eq!(of(status, code), Outcome::Retry { wait: None, cause: cause(code) }, "{status}");
-        }
         for status in [400, 403, 428, 430, 499] {
             assert_eq!(of(status, code), Outcome::Failed { breaker: true, cause: cause(code) }, "{status}");
         }
-        for status in [0, 200, 302, 399, 600, u16::MAX] {
+        for status in [0, 200, 302, 399, 500, 503, 599, 600, u16::MAX] {
             assert_eq!(of(status, code), Outcome::InDoubt(cause(code)), "{status}");
         }
     }

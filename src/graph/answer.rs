@@ -71,6 +71,8 @@ struct Message<'a> {
 struct Envelope<'a> {
     code: Code<'a>,
     #[serde(borrow)]
+    error_subcode: Option<Subcode<'a>>,
+    #[serde(borrow)]
     message: Option<Cow<'a, str>>,
     #[serde(borrow)]
     error_data: Option<ErrorData<'a>>,
@@ -82,6 +84,23 @@ struct Envelope<'a> {
 enum Code<'a> {
     Number(u32),
     Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+/// A subcode that cannot be read changes nothing.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Subcode<'a> {
+    Code(#[serde(borrow)] Code<'a>),
+    Other(serde::de::IgnoredAny),
+}
+
+impl Code<'_> {
+    fn number(&self) -> Option<u32> {
+        match self {
+            Code::Number(code) => Some(*code),
+            Code::Text(code) => code.parse().ok(),
+        }
+    }
 }
 
 /// An object with the details as a rule, and sometimes the details alone.
@@ -109,10 +128,11 @@ impl<'a> Answer<'a> {
 
     fn refusal(&self) -> Option<Refusal> {
         let error = self.error.as_ref()?;
-        let code = match &error.code {
-            Code::Number(code) => *code,
-            Code::Text(code) => code.parse().ok()?,
+        let subcode = match &error.error_subcode {
+            Some(Subcode::Code(code)) => code.number(),
+            Some(Subcode::Other(_)) | None => None,
         };
+        let code = policy::meaning(error.code.number()?, subcode);
         let details = match &error.error_data {
             Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
             Some(ErrorData::Object { .. } | ErrorData::Text(_) | ErrorData::Other(_)) | None => {
@@ -176,10 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_the_line_is_gone_holds_the_line() {
+        let gone = |cause| Outcome::Blocked { scope: Scope::Line, wait: None, cause };
+        for subcode in ["33", "\"33\""] {
+            let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"does not exist"}}}}"#);
+            assert_eq!(read(400, body.as_bytes()), gone(meta(33, "does not exist")), "{subcode}");
+        }
+        for subcode in ["2494055", "null", "{}", "[33]", "-1", "33.5", "\"x\""] {
+            let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"m"}}}}"#);
+            let failed = Outcome::Failed { breaker: true, cause: meta(100, "m") };
+            assert_eq!(read(400, body.as_bytes()), failed, "{subcode}");
+        }
+    }
+
+    #[test]
     fn an_unknown_code_goes_by_the_http_status() {
         let body = fixture!("error_unknown_code.json");
         let cause = || meta(999_999, "Something new");
-        assert_eq!(read(500, body), Outcome::Retry { wait: None, cause: cause() });
+        assert_eq!(read(500, body), Outcome::InDoubt(cause()));
         let line = Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause: cause() };
         assert_eq!(read(429, body), line);
         assert_eq!(read(400, body), Outcome::Failed { breaker: true, cause: cause() });

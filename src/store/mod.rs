@@ -449,23 +449,24 @@ fn read<T: FromRedisValue>(operation: &'static str, value: Value) -> Result<T> {
 
 /// Errors of the server that pass by themselves: it is loading, failing over, or full.
 fn is_passing(error: &RedisError) -> bool {
-    matches!(
-        error.code(),
-        Some(
-            "LOADING"
-                | "BUSY"
-                | "TRYAGAIN"
-                | "CLUSTERDOWN"
-                | "MASTERDOWN"
-                | "READONLY"
-                | "OOM"
-                | "MISCONF"
-                | "NOREPLICAS"
-                | "UNBLOCKED"
-                | "MOVED"
-                | "ASK"
-        )
-    )
+    const PASSING: [&str; 12] = [
+        "LOADING",
+        "BUSY",
+        "TRYAGAIN",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "READONLY",
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+        "UNBLOCKED",
+        "MOVED",
+        "ASK",
+    ];
+    let Some(code) = error.code() else { return false };
+    // Before Redis 7 the error of a command in a script is the text of an ERR: `… @user_script: 12: -OOM command not allowed …`.
+    let in_script = |code: &&str| error.detail().is_some_and(|text| text.contains(&format!(": -{code} ")));
+    PASSING.contains(&code) || (code == "ERR" && PASSING.iter().any(in_script))
 }
 
 fn refused(operation: &'static str, error: &RedisError) -> StoreError {

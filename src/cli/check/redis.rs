@@ -68,13 +68,9 @@ async fn server(config: &RedisConfig, url: &str) -> Vec<Check> {
 
 fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
     let remedy = match error {
-        StoreError::Unavailable(_) | StoreError::NotDone(_) => {
-            "start Redis there, or set redis.url to where it is; redis.timeout may be too short"
-        }
+        error if error.passes() => "start Redis there, or set redis.url to where it is; redis.timeout may be too short",
         StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",
-        StoreError::Unusable(_) | StoreError::Corrupt { .. } | StoreError::Fenced { .. } => {
-            "set redis.url to another Redis"
-        }
+        _ => "set redis.url to another Redis",
     };
     Check::failed("redis", format!("{}: {error}", config.url), remedy)
 }

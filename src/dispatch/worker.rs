@@ -26,7 +26,7 @@ use super::{
     thread::Thread,
 };
 use crate::{
-    domain::{Line, LineId, TokenKey, UnixMs},
+    domain::{Line, LineId, SharedTokenKey, UnixMs},
     graph::client::{GraphClient, GraphConfig},
     ops::{
         health::{Health, Reason},
@@ -77,7 +77,7 @@ pub struct Worker {
     /// How Meta is reached.
     pub graph: GraphConfig,
     /// Signs tokens.
-    pub token_key: TokenKey,
+    pub token_key: SharedTokenKey,
     /// Threads of runners.
     pub threads: usize,
     /// Tells whether it is ready.
@@ -302,7 +302,7 @@ impl Worker {
             store: self.store.reopened().map_err(|error| failed(error.to_string()))?.keeping_a_connection(),
             clock: self.clock.clone(),
             settings: self.settings.clone(),
-            token_key: self.token_key,
+            token_key: self.token_key.clone(),
             graph,
             signals,
         };
@@ -322,7 +322,7 @@ struct Shard {
     store: Store,
     clock: Arc<Clock>,
     settings: Settings,
-    token_key: TokenKey,
+    token_key: SharedTokenKey,
     graph: GraphClient,
     signals: watch::Receiver<Arc<Signals>>,
 }
@@ -346,7 +346,7 @@ impl Shard {
                 line: order.line,
                 sender,
                 settings: self.settings.clone(),
-                token_key: self.token_key,
+                token_key: self.token_key.clone(),
                 lease: order.lease,
                 signals: self.signals.clone(),
                 stop: order.stop,

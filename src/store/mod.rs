@@ -37,6 +37,7 @@ use self::{
     deployment::{Deployment, Kind},
     journal::Lasting,
     lives::Lives,
+    settings::Installation,
 };
 use crate::{
     domain::{LineId, UnixMs},
@@ -148,6 +149,7 @@ pub struct Store {
     lives: Arc<Lives>,
     /// The only life in which it works.
     only_in: Option<u64>,
+    installation: Arc<Installation>,
     /// The keys of this installation.
     pub keys: Keys,
 }
@@ -165,7 +167,8 @@ impl Store {
         let forgets = if is_one { lives::FORGETS } else { lives::FORGETS_CUT_OFF };
         let lives = Arc::new(Lives::new(forgets, matches!(deployment.kind, Kind::Cluster(_))));
         let servers = Servers::new(deployment, Arc::new(address.clone()), lives.clone())?;
-        let store = Self { servers, lives, only_in: None, keys: Keys::new(&address.namespace) };
+        let store =
+            Self { servers, lives, only_in: None, installation: Arc::default(), keys: Keys::new(&address.namespace) };
         let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;
         check_version(connection::field(&info, "redis_version"))?;
         // This also meets every server, so that the lives of all are known.
@@ -174,6 +177,7 @@ impl Store {
         let life = connection::field(&info, "run_id");
         let born = cmd("SET").arg(store.keys.born()).arg(life).arg("NX").arg("GET").clone();
         let born_in = store.query::<Option<String>>("SET born", &born).await?;
+        let _ = store.installation.born.set(born_in.clone().unwrap_or_else(|| life.to_owned()));
         // Of many servers it tells of one alone.
         if born_in.is_none_or(|born_in| is_one && born_in == life) {
             store.lives.has_no_past();
@@ -412,6 +416,10 @@ impl Store {
                     warn!(%error, "redis refused to learn again what it forgot");
                 }
             }
+        }
+        match self.share_again(life).await {
+            Err(error) if !error.passes() => warn!(%error, "redis refused to tell what the installation shares"),
+            shared => shared?,
         }
         info!(commands = known.len(), "redis began a new life, and knows again what was written last");
         self.lives.repeated(life);

@@ -56,7 +56,7 @@ use self::{
     signature::{Signature, Verifier},
 };
 use crate::{
-    domain::{LineId, Secret, SecretDigest, TokenKey, WabaId},
+    domain::{LineId, Secret, SecretDigest, SharedTokenKey, WabaId},
     ops::metrics::{self, WebhookKind, WebhookResult},
     store::{Store, StoreError, clock::Clock},
 };
@@ -128,7 +128,7 @@ impl WebhookState {
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
-        token_key: TokenKey,
+        token_key: SharedTokenKey,
         settings: Settings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
         let Settings { verify_token, app_secrets, body_bytes_max, ids_kept, lines } = settings;

@@ -22,7 +22,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
-    domain::{CampaignId, Hold, HoldScope, LineId, PartId, Token, TokenKey, UnixMs, WabaId, Wamid},
+    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid},
     ops::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
     store::{
         Store, StoreError,
@@ -38,11 +38,15 @@ const CAMPAIGNS_MAX: usize = 10_000;
 /// `failed`, so what comes without it is mostly of another app that sends on the same line, as often as that sends.
 const UNLIKELY_LOOKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
 
+/// How often in a second the key of tokens is read again because a token is not signed by it. Another process may have made a
+/// new key for a Redis that lost the old one; most such tokens are another installation's on the same WABA.
+const KEY_READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
+
 /// Turns webhooks into facts.
 pub struct Receiver {
     store: Store,
     clock: Arc<Clock>,
-    token_key: TokenKey,
+    token_key: SharedTokenKey,
     /// Our lines, each with its WABA.
     lines: HashMap<String, (LineId, WabaId)>,
     wabas: HashMap<String, WabaId>,
@@ -51,6 +55,7 @@ pub struct Receiver {
     committer: Committer,
     finder: Finder,
     unlikely: DefaultDirectRateLimiter,
+    key_reads: DefaultDirectRateLimiter,
 }
 
 /// News of one message of ours, or of another app's.
@@ -71,7 +76,7 @@ impl Receiver {
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
-        token_key: TokenKey,
+        token_key: SharedTokenKey,
         ours: &[(LineId, WabaId)],
         committer: Committer,
         finder: Finder,
@@ -86,6 +91,7 @@ impl Receiver {
             committer,
             finder,
             unlikely: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKS_PER_SECOND)),
+            key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
         }
     }
 
@@ -101,6 +107,7 @@ impl Receiver {
 
     async fn take_all(&self, payload: &Payload<'_>, taking: &mut Taking) -> Result<(), Unavailable> {
         let now = self.clock.now();
+        self.know_key(payload).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut heard = Vec::new();
         for (at, change) in payload.changes.iter().enumerate() {
             match change {
@@ -133,6 +140,23 @@ impl Receiver {
         self.committer.commit(facts).await
     }
 
+    /// Reads the key of tokens again if a token looks like ours and is not signed by the key that is known here.
+    async fn know_key(&self, payload: &Payload<'_>) -> Result<(), StoreError> {
+        let key = self.token_key.get();
+        let is_strange = |text: &str| Token::is_like(text) && Token::read(&key, text).is_none();
+        let is_unknown = payload.changes.iter().any(|change| match change {
+            Change::Messages(messages) => {
+                messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_strange))
+                    || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_strange))
+            }
+            _ => false,
+        });
+        if is_unknown && self.key_reads.check().is_ok() {
+            self.store.refresh_token_key().await?;
+        }
+        Ok(())
+    }
+
     fn hear<'a>(
         &'a self,
         change: usize,
@@ -148,12 +172,13 @@ impl Receiver {
             }
             return;
         };
+        let key = self.token_key.get();
         for status in &messages.statuses {
             match news(status) {
                 Some(news) => heard.push(Heard {
                     change,
                     line,
-                    token: status.token.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+                    token: status.token.as_deref().and_then(|text| Token::read(&key, text)),
                     wamid: &status.wamid,
                     news,
                     at: status.at.unwrap_or(now),
@@ -165,7 +190,7 @@ impl Receiver {
         let answer = |inbound: &'a Inbound<'_>| Heard {
             change,
             line,
-            token: inbound.payload.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+            token: inbound.payload.as_deref().and_then(|text| Token::read(&key, text)),
             wamid: inbound.answers.as_deref().unwrap_or_default(),
             news: News::Replied,
             at: inbound.at.unwrap_or(now),

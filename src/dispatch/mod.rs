@@ -16,6 +16,7 @@ pub mod message;
 pub mod pace;
 pub mod plans;
 pub mod recipients;
+pub mod roster;
 pub mod runner;
 pub mod settle;
 pub mod share;

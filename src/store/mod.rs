@@ -18,6 +18,7 @@ pub mod numbers;
 pub mod parked;
 pub mod parts;
 pub mod reading;
+pub mod registry;
 pub mod script;
 pub mod settings;
 pub mod spawn;

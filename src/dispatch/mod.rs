@@ -22,6 +22,7 @@ pub mod settle;
 pub mod share;
 pub mod slots;
 pub mod thread;
+pub mod unlisted;
 pub mod worker;
 
 use std::{collections::HashMap, time::Duration};

@@ -5,13 +5,38 @@
 //! a line's messages are taken by every process.
 //! If a worker dies: whoever keeps house removes its list; its lines stay known until their time is over.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
 
 use super::{Result, Store};
-use crate::domain::{Line, LineId, UnixMs, WabaId};
+use crate::domain::{CampaignState, Line, LineId, OnDoubt, PartId, State, UnixMs, WabaId};
+
+/// What helps where a line has work and no worker lists it.
+pub const UNLISTED_REMEDY: &str = "list the line again ([[line]]) until its campaigns have ended, or cancel them";
+
+/// A part with recipients that are open.
+#[derive(Clone, Debug)]
+pub struct OpenPart {
+    /// The part.
+    pub part: PartId,
+    /// What its campaign wants with messages that stay in doubt.
+    pub on_doubt: OnDoubt,
+    counts: Vec<(State, u64)>,
+}
+
+impl OpenPart {
+    /// How many are in an open `state`.
+    pub fn count(&self, state: State) -> u64 {
+        self.counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, n)| *n)
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> u64 {
+        self.counts.iter().map(|(_, n)| n).sum()
+    }
+}
 
 /// A line that the installation knows.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +75,36 @@ impl Store {
     pub async fn living_workers(&self, now: UnixMs) -> Result<Vec<String>> {
         let range = cmd("ZRANGEBYSCORE").arg(self.keys.workers()).arg(format!("({}", now.0)).arg("+inf").clone();
         self.query("ZRANGEBYSCORE workers", &range).await
+    }
+
+    /// For each of `lines`, whether living workers exist and none of them lists it.
+    pub async fn unlisted(&self, lines: &[LineId], now: UnixMs) -> Result<Vec<bool>> {
+        let workers = self.living_workers(now).await?;
+        let lists = self.line_lists(&workers).await?;
+        let is_listed = |line| lists.iter().any(|list| list.as_ref().is_none_or(|list| list.contains(line)));
+        Ok(lines.iter().map(|line| !lists.is_empty() && !is_listed(line)).collect())
+    }
+
+    /// The parts of launched campaigns on lines that `is_wanted` accepts, where something in them is open; by line.
+    pub async fn open_parts(&self, is_wanted: impl Fn(&LineId) -> bool) -> Result<BTreeMap<LineId, Vec<OpenPart>>> {
+        let ids = self.active_campaigns().await?;
+        let records = self.campaigns(&ids).await?.into_iter().flatten();
+        let launched = records
+            .filter(|record| !matches!(record.state, CampaignState::Draft | CampaignState::Scheduled))
+            .map(|record| (record.campaign.on_doubt, record.parts));
+        let parts: Vec<(OnDoubt, PartId, LineId)> = launched
+            .flat_map(|(on_doubt, parts)| parts.into_iter().map(move |(part, line)| (on_doubt, part, line)))
+            .filter(|(.., line)| is_wanted(line))
+            .collect();
+        let numbers: Vec<PartId> = parts.iter().map(|(_, part, _)| *part).collect();
+        let mut work: BTreeMap<LineId, Vec<OpenPart>> = BTreeMap::new();
+        for ((on_doubt, part, line), counts) in parts.into_iter().zip(self.open_counts(&numbers).await?) {
+            let open = OpenPart { part, on_doubt, counts };
+            if open.open() > 0 {
+                work.entry(line).or_default().push(open);
+            }
+        }
+        Ok(work)
     }
 
     /// The lines that the installation knows, with their WABAs.

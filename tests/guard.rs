@@ -33,7 +33,7 @@ use pregon::{
         runner::{LineStatus, Runner, Setup},
         thread::Thread,
     },
-    domain::{PartId, State, UnixMs, Wamid},
+    domain::{PartId, SharedTokenKey, State, UnixMs, Wamid},
     graph::{GraphClient, GraphConfig},
     store::{
         Store,
@@ -233,7 +233,7 @@ fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop:
         sender: meta.sender(&line.id, &line.token).expect("a sender"),
         line,
         settings: Settings { lease: KEPT, ..world::settings() },
-        token_key: inputs::token_key(),
+        token_key: SharedTokenKey::new(inputs::token_key()),
         lease: Arc::new(Lease::new(1, Instant::now(), KEPT)),
         // Nobody has anything to say.
         signals: watch::channel(Arc::new(Signals::default())).1,

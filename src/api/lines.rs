@@ -86,7 +86,7 @@ fn state(now: &LineNow, backlog: u64) -> &'static str {
     match now.stop() {
         Some(Stop::Paused) => "paused",
         Some(Stop::Held(..)) => "held",
-        Some(Stop::NoWorker) if backlog > 0 => "no_worker",
+        Some(Stop::NoWorker | Stop::Unlisted) if backlog > 0 => "no_worker",
         Some(Stop::Unreachable) => "unreachable",
         None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",
         _ if backlog > 0 => "sending",
@@ -189,7 +189,7 @@ impl Shared {
         let now = self.now();
         let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
         let holds = self.state.store.holds(now).await?;
-        let (lines_now, loads) = tokio::try_join!(self.reader.lines_now(&ids, &holds), self.reader.loads(now))?;
+        let (lines_now, loads) = tokio::try_join!(self.reader.lines_now(&ids, &holds, now), self.reader.loads(now))?;
         let backlog = |line: &Line| loads.get(&line.id).map_or(0, |loads| loads.iter().map(|load| load.open).sum());
         Ok(lines.iter().zip(lines_now).map(|(line, now)| LineView::new(line, now, backlog(line))).collect())
     }

@@ -38,7 +38,7 @@ use super::{
     thread::{Begun, Sending, Thread, Waiter},
 };
 use crate::{
-    domain::{CampaignId, HoldScope, Line, Outcome, PartId, TokenKey, UnixMs},
+    domain::{CampaignId, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
     graph::client::LineSender,
     ops::metrics::LineMetrics,
     store::{
@@ -73,7 +73,7 @@ pub struct Setup {
     /// Policy.
     pub settings: Settings,
     /// Signs tokens.
-    pub token_key: TokenKey,
+    pub token_key: SharedTokenKey,
     /// The right to send.
     pub lease: Arc<Lease>,
     /// What operators and other workers say.
@@ -345,7 +345,7 @@ impl Runner {
     fn attempt(&self, message: &Message, began: Instant, begun: Begun) -> OnItsWay {
         let Message { claimed, attempt: number, .. } = *message;
         let part = message.part();
-        let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key));
+        let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key.get()));
         let outcome = Box::pin(async move {
             let outcome = sender.send(body).await;
             drop(begun);

@@ -40,6 +40,8 @@ series! {
         "How long the line has been held: paused, blocked or without a good token. Not 0: somebody has to look";
     describe_gauge LINES_OWNED = "pregon_lines_owned" ""
         "Lines that this worker holds the lease on. The sum over all workers is below the lines with work: one is held by nobody";
+    describe_gauge LINES_UNLISTED = "pregon_lines_unlisted" ""
+        "Lines with work that no process lists; shown by the one worker that keeps house. Not 0: list the line again, or cancel its campaigns";
     describe_gauge QUEUE_MESSAGES = "pregon_queue_messages" "state"
         "Recipients with work left, in the campaigns that run; shown by the one worker that keeps house. pending rising for long: more comes in than the lines may send";
     describe_gauge QUEUE_OLDEST_AGE = "pregon_queue_oldest_age_seconds" ""
@@ -249,6 +251,7 @@ fn start_at_zero(lines: &[LineId]) {
         LineMetrics::new(line);
     }
     lines_owned().set(0.0);
+    lines_unlisted().set(0.0);
     QueueMetrics::new();
     for &kind in WebhookKind::ALL {
         for &result in WebhookResult::ALL {
@@ -350,6 +353,11 @@ impl QueueMetrics {
 /// Lines that this worker holds the lease on.
 pub fn lines_owned() -> Gauge {
     gauge!(LINES_OWNED)
+}
+
+/// Lines with work that no process lists.
+pub fn lines_unlisted() -> Gauge {
+    gauge!(LINES_UNLISTED)
 }
 
 /// Counts an error of Meta. `known`: its code is in the table; any other is shown as `other`, for a label is bounded.

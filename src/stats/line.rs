@@ -18,6 +18,8 @@ pub struct LineNow {
     pub control: LineControl,
     /// The worker that has its lease.
     pub owner: Option<String>,
+    /// Workers live, and none of them lists it.
+    pub unlisted: bool,
     /// What that worker said last; `None` if it is silent.
     pub report: Option<LineReport>,
     /// What holds it: holds on the line, on its WABA, and on the WABA's token.
@@ -33,6 +35,8 @@ pub enum Stop<'a> {
     Held(&'a HoldScope, &'a Hold),
     /// No worker has its lease.
     NoWorker,
+    /// No worker has its lease, nor will one: no process lists it.
+    Unlisted,
     /// Its worker can't reach Meta.
     Unreachable,
 }
@@ -45,7 +49,7 @@ impl LineNow {
         } else if let Some((scope, hold)) = self.holds.first() {
             Some(Stop::Held(scope, hold))
         } else if self.owner.is_none() {
-            Some(Stop::NoWorker)
+            Some(if self.unlisted { Stop::Unlisted } else { Stop::NoWorker })
         } else {
             self.report.as_ref().filter(|report| report.unreachable).map(|_| Stop::Unreachable)
         }

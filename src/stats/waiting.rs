@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::line::{LineWork, Stop};
 use crate::{
     domain::{Campaign, CampaignState, Hold, HoldScope, LineId, UnixMs, WabaId},
-    store::campaigns::CampaignRecord,
+    store::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
 /// What work waits for.
@@ -128,6 +128,10 @@ fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
         Some(Stop::Paused) => Waiting::new(Reason::Paused, format!("line {line} is paused")),
         Some(Stop::Held(_, hold)) => Waiting::held(Reason::LineBlocked, &format!("line {line} is held"), hold),
         Some(Stop::NoWorker) => Waiting::new(Reason::NoWorker, format!("no worker serves line {line}")),
+        Some(Stop::Unlisted) => {
+            let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");
+            Waiting::new(Reason::NoWorker, text)
+        }
         Some(Stop::Unreachable) => Waiting::new(Reason::BackingOff, format!("meta can't be reached from line {line}")),
         None if work.is_due(now) || is_throttled(work) => Waiting::new(Reason::LineRate, rate_text(work)),
         None => {

@@ -4,10 +4,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use deadpool_redis::redis::{Cmd, Pipeline, cmd};
+use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Result, Store, StoreError, script};
+use super::{Call, Result, Store, StoreError, read, script};
 use crate::domain::{Hold, HoldScope, LineId, PartId, UnixMs};
 
 /// How far an epoch that is ahead of the clock rises at most.
@@ -48,6 +48,15 @@ pub struct LineReport {
     pub accepted_per_second: f64,
     /// When it was said.
     pub at: UnixMs,
+}
+
+/// Who lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// The names of the living workers, in order.
+    pub workers: Vec<String>,
+    /// The list of lines of the worker that asks is in the registry.
+    pub is_registered: bool,
 }
 
 impl Store {
@@ -99,9 +108,9 @@ impl Store {
         }
     }
 
-    /// Says that `worker` lives until `until`, and gives how many workers live at `now`. One that lives much longer said so
-    /// before Redis' clock was set back: if it lives, it says so again.
-    pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<usize> {
+    /// Says that `worker` lives until `until`, and tells who lives at `now`. One that lives much longer said so before Redis'
+    /// clock was set back: if it lives, it says so again.
+    pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<Living> {
         let key = self.keys.workers();
         let much_longer = format!("({}", until.after(until.since(now)).0);
         let mut pipeline = Pipeline::new();
@@ -109,14 +118,20 @@ impl Store {
             .zadd(&key, worker, until.0)
             .zrembyscore(&key, 0, now.0)
             .zrembyscore(&key, much_longer, "+inf")
-            .zcard(&key);
-        let answers: Vec<usize> = self.query_all("ZADD workers", &pipeline).await?;
-        Ok(answers.last().copied().unwrap_or(1))
+            .zrange(&key, 0, -1)
+            .hexists(self.keys.line_lists(), worker);
+        let mut answers: Vec<Value> = self.query_all("ZADD workers", &pipeline).await?;
+        let is_registered = read("HEXISTS line_lists", answers.pop().unwrap_or_default())?;
+        let mut workers: Vec<String> = read("ZRANGE workers", answers.pop().unwrap_or_default())?;
+        workers.sort_unstable();
+        Ok(Living { workers, is_registered })
     }
 
     /// Forgets a worker that stops.
     pub async fn worker_leaves(&self, worker: &str) -> Result<()> {
-        self.query("ZREM workers", cmd("ZREM").arg(self.keys.workers()).arg(worker)).await
+        let mut pipeline = Pipeline::new();
+        pipeline.zrem(self.keys.workers(), worker).hdel(self.keys.line_lists(), worker);
+        self.query_all::<u8>("ZREM workers", &pipeline).await.map(drop)
     }
 
     /// The parts with work on `line`.

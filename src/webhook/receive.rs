@@ -1,8 +1,9 @@
 //! From what a webhook says to its effect: whom each status and each answer is about, and what is committed for them.
 //!
-//! A status is taken only for one of our own lines, from the WABA that owns it. Our token names its recipient; it counts only if its check is ours
-//! and if the line is one of its campaign's: a part may move between those, and no other line sends for it. Without our
-//! token the message id is looked up.
+//! A status is taken only for a line of ours, from the WABA that owns it ([`super::lines`]). Our token names its recipient; it
+//! counts only if its check is ours and if the line is one of its campaign's: a part may move between those, and no other line
+//! sends for it. Such a token counts for any line, whichever this process lists. Without our token the message id is looked up,
+//! for lines that the installation knows.
 
 use std::{
     collections::HashMap,
@@ -18,11 +19,12 @@ use super::{
     apply::{Committer, Placed},
     directory::Place,
     find::{self, Finder},
+    lines::{Lines, Owner},
     payload::{Change, Inbound, Messages, Payload, Status, TemplateChange, Word},
     tally::Tally,
 };
 use crate::{
-    domain::{CampaignId, Hold, HoldScope, LineId, PartId, Token, TokenKey, UnixMs, WabaId, Wamid},
+    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid},
     ops::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
     store::{
         Store, StoreError,
@@ -38,26 +40,29 @@ const CAMPAIGNS_MAX: usize = 10_000;
 /// `failed`, so what comes without it is mostly of another app that sends on the same line, as often as that sends.
 const UNLIKELY_LOOKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
 
+/// How often in a second the key of tokens is read again because a token is not signed by it. Another process may have made a
+/// new key for a Redis that lost the old one; most such tokens are another installation's on the same WABA.
+const KEY_READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
+
 /// Turns webhooks into facts.
 pub struct Receiver {
     store: Store,
     clock: Arc<Clock>,
-    token_key: TokenKey,
-    /// Our lines, each with its WABA.
-    lines: HashMap<String, (LineId, WabaId)>,
-    wabas: HashMap<String, WabaId>,
+    token_key: SharedTokenKey,
+    lines: Lines,
     /// The lines of campaigns. They never change, and a campaign that is gone never comes back.
     campaigns: RwLock<HashMap<CampaignId, Arc<[LineId]>>>,
     committer: Committer,
     finder: Finder,
     unlikely: DefaultDirectRateLimiter,
+    key_reads: DefaultDirectRateLimiter,
 }
 
 /// News of one message of ours, or of another app's.
 struct Heard<'a> {
     /// Its place among the changes.
     change: usize,
-    line: &'a LineId,
+    line: LineId,
     token: Option<Token>,
     /// Empty where it was not told.
     wamid: &'a str,
@@ -67,25 +72,25 @@ struct Heard<'a> {
 }
 
 impl Receiver {
-    /// For our own lines and WABAs.
+    /// `listed`: the lines that this process lists, with their WABAs.
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
-        token_key: TokenKey,
-        ours: &[(LineId, WabaId)],
+        token_key: SharedTokenKey,
+        listed: &[(LineId, WabaId)],
         committer: Committer,
         finder: Finder,
     ) -> Self {
         Self {
+            lines: Lines::new(store.clone(), listed),
             store,
             clock,
             token_key,
-            lines: ours.iter().map(|(line, waba)| (line.to_string(), (line.clone(), waba.clone()))).collect(),
-            wabas: ours.iter().map(|(_, waba)| (waba.to_string(), waba.clone())).collect(),
             campaigns: RwLock::default(),
             committer,
             finder,
             unlikely: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKS_PER_SECOND)),
+            key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
         }
     }
 
@@ -101,10 +106,15 @@ impl Receiver {
 
     async fn take_all(&self, payload: &Payload<'_>, taking: &mut Taking) -> Result<(), Unavailable> {
         let now = self.clock.now();
+        self.know_key(payload).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut heard = Vec::new();
         for (at, change) in payload.changes.iter().enumerate() {
             match change {
-                Change::Messages(messages) => self.hear(at, messages, now, &mut heard, taking),
+                Change::Messages(messages) => {
+                    let owner = self.lines.owner(&messages.line, &messages.waba).await;
+                    let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
+                    self.hear(at, messages, owner, now, &mut heard, taking);
+                }
                 Change::Template(change) => {
                     taking.used[at] =
                         self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
@@ -120,7 +130,7 @@ impl Receiver {
                         .lines_of(token.part.campaign)
                         .await
                         .map_err(|cause| Unavailable::because(&cause))?
-                        .contains(heard.line) =>
+                        .contains(&heard.line) =>
                 {
                     taking.used[heard.change] = true;
                     facts.push(heard.placed(token));
@@ -133,27 +143,54 @@ impl Receiver {
         self.committer.commit(facts).await
     }
 
+    /// Reads the key of tokens again if a token looks like ours and is not signed by the key that is known here.
+    async fn know_key(&self, payload: &Payload<'_>) -> Result<(), StoreError> {
+        let key = self.token_key.get();
+        let is_strange = |text: &str| Token::is_like(text) && Token::read(&key, text).is_none();
+        let is_unknown = payload.changes.iter().any(|change| match change {
+            Change::Messages(messages) => {
+                messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_strange))
+                    || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_strange))
+            }
+            _ => false,
+        });
+        if is_unknown && self.key_reads.check().is_ok() {
+            self.store.refresh_token_key().await?;
+        }
+        Ok(())
+    }
+
     fn hear<'a>(
         &'a self,
         change: usize,
         messages: &'a Messages<'_>,
+        owner: Owner,
         now: UnixMs,
         heard: &mut Vec<Heard<'a>>,
         taking: &mut Taking,
     ) {
-        let ours = self.lines.get(&*messages.line).filter(|(_, waba)| waba.as_str() == messages.waba);
-        let Some((line, _)) = ours else {
-            for status in &messages.statuses {
-                taking.tally.add_named(name(status.word), StatusResult::Foreign);
+        let (line, only_with_token) = match owner {
+            Owner::Ours(line) => (line, false),
+            Owner::Unknown(line) => (line, true),
+            Owner::Foreign => {
+                for status in &messages.statuses {
+                    taking.tally.add_named(name(status.word), StatusResult::Foreign);
+                }
+                return;
             }
-            return;
         };
+        let key = self.token_key.get();
         for status in &messages.statuses {
+            let token = status.token.as_deref().and_then(|text| Token::read(&key, text));
+            if only_with_token && token.is_none() {
+                taking.tally.add_named(name(status.word), StatusResult::Foreign);
+                continue;
+            }
             match news(status) {
                 Some(news) => heard.push(Heard {
                     change,
-                    line,
-                    token: status.token.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+                    line: line.clone(),
+                    token,
                     wamid: &status.wamid,
                     news,
                     at: status.at.unwrap_or(now),
@@ -164,14 +201,15 @@ impl Receiver {
         }
         let answer = |inbound: &'a Inbound<'_>| Heard {
             change,
-            line,
-            token: inbound.payload.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+            line: line.clone(),
+            token: inbound.payload.as_deref().and_then(|text| Token::read(&key, text)),
             wamid: inbound.answers.as_deref().unwrap_or_default(),
             news: News::Replied,
             at: inbound.at.unwrap_or(now),
             details: "",
         };
-        heard.extend(messages.inbound.iter().map(answer));
+        let answers = messages.inbound.iter().map(answer);
+        heard.extend(answers.filter(|heard| !only_with_token || heard.token.is_some()));
     }
 
     /// The lines of a campaign; none if it is gone.
@@ -197,11 +235,11 @@ impl Receiver {
         facts: &mut Vec<Placed>,
         taking: &mut Taking,
     ) -> Result<(), Unavailable> {
-        let mut by_line: HashMap<&LineId, Vec<Heard<'_>>> = HashMap::new();
+        let mut by_line: HashMap<LineId, Vec<Heard<'_>>> = HashMap::new();
         for heard in unnamed {
             let likely = matches!(heard.news, News::Failed(_) | News::Replied);
             if !heard.wamid.is_empty() && (likely || self.unlikely.check().is_ok()) {
-                by_line.entry(heard.line).or_default().push(heard);
+                by_line.entry(heard.line.clone()).or_default().push(heard);
             } else {
                 taking.tally.add(heard.news, StatusResult::Unknown);
             }
@@ -209,7 +247,7 @@ impl Receiver {
         let mut parked = Vec::new();
         for (line, unnamed) in by_line {
             let wamids = unnamed.iter().map(|heard| heard.wamid.into()).collect();
-            for (heard, place) in unnamed.iter().zip(self.finder.find(line.clone(), wamids).await?) {
+            for (heard, place) in unnamed.iter().zip(self.finder.find(line, wamids).await?) {
                 match (place, heard.news) {
                     (Some(place), _) => facts.push(heard.found(place)),
                     (None, News::Failed(code)) if find::next_look(heard.at, now).is_some() => {
@@ -237,9 +275,9 @@ impl Receiver {
     ///
     /// Updates may come late and in any order; the next reading of Meta's list of templates mends what that spoils.
     async fn take_template(&self, change: &TemplateChange<'_>, now: UnixMs) -> Result<bool, StoreError> {
-        let Some(waba) = self.wabas.get(&*change.waba) else { return Ok(false) };
+        let Some(waba) = self.lines.waba(&change.waba).await? else { return Ok(false) };
         let (name, language) = (change.name.to_string(), change.language.to_string());
-        let scope = HoldScope::Template { waba: waba.clone(), name, language };
+        let scope = HoldScope::Template { waba, name, language };
         match &*change.event {
             "APPROVED" | "REINSTATED" | "UNARCHIVED" => {
                 info!(scope = %scope, event = %change.event, "meta lets the template go");

@@ -16,6 +16,7 @@
 pub mod aftercare;
 pub mod apply;
 pub mod directory;
+pub mod faults;
 pub mod find;
 pub mod payload;
 pub mod receive;

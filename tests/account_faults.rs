@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use pregon::domain::HoldScope;
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{
-    hooks::signature,
+    hooks::{Hooks, nameless, now, signature, statuses},
     hostile::{Conduct, Courier, Meta, Reply, Sent, Status, accepted, wamid},
     redis::TestRedis,
     server::{Installation, Server},
@@ -177,4 +178,80 @@ async fn a_streak_that_blames_the_message_pauses_the_campaign() {
     let statistics = world.campaign(&id).await["statistics"].clone();
     assert_eq!(statistics["by_state"]["delivered"], N - 19, "{statistics}");
     assert_eq!(without_details(&statistics["failures"]), failed, "{statistics}");
+}
+
+fn template() -> HoldScope {
+    HoldScope::Template { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() }
+}
+
+#[tokio::test]
+async fn a_failed_status_holds_what_its_code_blames() {
+    let hooks = Hooks::start().await;
+    let (_, messages) = hooks.campaign(&["3001"], 40).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let (line, waba, token) =
+        (HoldScope::Line("3001".into()), HoldScope::Waba("2001".into()), HoldScope::Token("2001".into()));
+    let table = [
+        (131_042, Some(waba.clone())),
+        (131_031, Some(waba.clone())),
+        (368, Some(waba)),
+        (131_048, Some(line.clone())),
+        (133_010, Some(line.clone())),
+        (130_429, Some(line)),
+        (190, Some(token)),
+        (132_015, Some(template())),
+        (131_026, None),
+        (131_049, None),
+        (131_053, None),
+        (999_999, None),
+    ];
+    for ((code, scope), pair) in table.into_iter().zip(ours.chunks(2)) {
+        let word = format!("failed {code}");
+        let told = [hooks.status(&pair[0], &word), nameless(&pair[1].wamid(), &word)];
+        assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200, "{code}");
+        let holds = hooks.store.holds(now()).await.expect("a store");
+        assert_eq!(holds.keys().collect::<Vec<_>>(), scope.iter().collect::<Vec<_>>(), "{code}");
+        for (scope, hold) in &holds {
+            assert_eq!((hold.code, hold.reason.as_str()), (code, format!("details of {code}").as_str()));
+            hooks.store.unhold(scope).await.expect("a store");
+        }
+        // Let what was just seen be asked for again.
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn an_account_fault_of_an_unknown_message_holds_only_the_account() {
+    let hooks = Hooks::start().await;
+    for (code, held) in [(190, 0), (132_015, 0), (131_042, 1)] {
+        let told = [nameless("wamid.of-another-app", &format!("failed {code}"))];
+        assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200);
+        assert_eq!(hooks.store.holds(now()).await.expect("a store").len(), held, "{code}");
+    }
+    assert_eq!(hooks.deliver(&statuses("9999", &[nameless("wamid.x", "failed 131048")])).await, 200);
+    assert_eq!(hooks.store.holds(now()).await.expect("a store").len(), 1, "a line that is not ours");
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_status_does_not_hold_what_was_let_go_since() {
+    let hooks = Hooks::start().await;
+    let (_, messages) = hooks.campaign(&["3001"], 1).await;
+    let mut status = hooks.status(&messages[&"3001".into()][0], "failed 131042");
+    let waba = HoldScope::Waba("2001".into());
+    assert_eq!(hooks.deliver(&statuses("3001", std::slice::from_ref(&status))).await, 200);
+    assert!(hooks.store.holds(now()).await.expect("a store").contains_key(&waba));
+    hooks.store.unhold(&waba).await.expect("a store");
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    assert_eq!(hooks.deliver(&statuses("3001", std::slice::from_ref(&status))).await, 200);
+    assert!(hooks.store.holds(now()).await.expect("a store").is_empty(), "it was told before the end of the hold");
+    status["timestamp"] = (now().seconds() + 2).to_string().into();
+    until("a new one holds again", async || {
+        hooks.deliver(&statuses("3001", std::slice::from_ref(&status))).await;
+        hooks.store.holds(now()).await.expect("a store").contains_key(&waba)
+    })
+    .await;
+    hooks.stop().await;
 }

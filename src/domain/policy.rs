@@ -374,7 +374,9 @@ mod tests {
             let answer = of(400, code);
             match by_status(code) {
                 ByStatus::Hold { scope, wait } => match answer {
-                    Outcome::Blocked { scope: held, wait: until, .. } => assert_eq!((scope, wait), (held, until), "{code}"),
+                    Outcome::Blocked { scope: held, wait: until, .. } => {
+                        assert_eq!((scope, wait), (held, until), "{code}")
+                    }
                     Outcome::Throttled { scope: held, wait: least, .. } => {
                         assert_eq!((scope, wait), (held, Some(least)), "{code}");
                     }

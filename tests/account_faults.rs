@@ -255,3 +255,38 @@ async fn a_repeated_status_does_not_hold_what_was_let_go_since() {
     .await;
     hooks.stop().await;
 }
+
+#[tokio::test]
+async fn a_ban_or_restriction_holds_the_waba_until_it_ends() {
+    macro_rules! fixture {
+        ($name:literal) => {
+            include_str!(concat!("fixtures/webhooks/", $name, ".json"))
+        };
+    }
+    let hooks = Hooks::start().await;
+    let waba = HoldScope::Waba("2001".into());
+    let end = pregon::domain::UnixMs(4_102_444_800_000);
+    let later = |body: &str| body.replace("1795300100", &(now().seconds() + 5).to_string());
+    let steps = [
+        (fixture!("account_violation").to_owned(), None),
+        (fixture!("phone_number_quality").to_owned(), None),
+        (fixture!("security").to_owned(), None),
+        (fixture!("account_alert").to_owned(), None),
+        (fixture!("business_capability").to_owned(), None),
+        (fixture!("errors_alone").to_owned(), None),
+        (fixture!("account_restricted").replace("\"2001\"", "\"2999\""), None),
+        (fixture!("account_restricted").to_owned(), Some(Some(end))),
+        (fixture!("account_reinstated").to_owned(), None),
+        (fixture!("account_disabled").to_owned(), None),
+        (later(fixture!("account_disabled")), Some(None)),
+        (fixture!("account_reinstated").to_owned(), Some(None)),
+        (later(fixture!("account_reinstated")), None),
+    ];
+    for (body, held) in steps {
+        assert_eq!(hooks.deliver_bytes(body.as_bytes()).await, 200);
+        let holds = hooks.store.holds(now()).await.expect("a store");
+        assert_eq!(holds.get(&waba).map(|hold| hold.until), held, "{body}");
+        assert_eq!(holds.len(), usize::from(held.is_some()), "{holds:?}");
+    }
+    hooks.stop().await;
+}

@@ -13,6 +13,7 @@
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>, read 2026-11-22.
 
+pub mod account;
 pub mod aftercare;
 pub mod apply;
 pub mod directory;

@@ -14,7 +14,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tracing::{info, warn};
 
 use super::{
-    Unavailable,
+    Unavailable, account,
     apply::{Committer, Placed},
     directory::Place,
     faults::{Cause, Faults, Origin},
@@ -119,6 +119,13 @@ impl Receiver {
                 Change::Template(change) => {
                     taking.used[at] =
                         self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
+                }
+                Change::Account(change) => {
+                    if let Some(waba) = self.wabas.get(&*change.waba) {
+                        let taken = account::take(&self.store, waba, change, now).await;
+                        taken.map_err(|cause| Unavailable::because(&cause))?;
+                        taking.used[at] = true;
+                    }
                 }
                 Change::Other | Change::Malformed => {}
             }
@@ -350,7 +357,7 @@ impl Taking {
             let kind = match change {
                 Change::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
                 Change::Messages(_) => WebhookKind::Statuses,
-                Change::Template(_) | Change::Other | Change::Malformed => WebhookKind::Other,
+                Change::Template(_) | Change::Account(_) | Change::Other | Change::Malformed => WebhookKind::Other,
             };
             metrics::webhook(kind, result, 1);
         }

@@ -27,7 +27,7 @@ use crate::{
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
-    store::{Result, Store, parts::News},
+    store::{Result, Store, campaigns::Change, parts::News},
 };
 
 /// That many different recipients of a campaign in a row stop it, where their code may blame the message.
@@ -190,9 +190,12 @@ impl Faults {
 
     async fn pause(&self, campaign: CampaignId, cause: Cause<'_>, now: UnixMs) -> Result<()> {
         let reason = PauseReason { code: cause.code, details: words(cause) };
-        warn!(campaign.id = %campaign, code = cause.code, reason = reason.details, "campaign paused: one message after the other failed");
         let from = [CampaignState::Running];
-        self.store.change_campaign(campaign, &from, CampaignState::Paused, now, Some(&reason)).await.map(drop)
+        let change = self.store.change_campaign(campaign, &from, CampaignState::Paused, now, Some(&reason)).await?;
+        if change == Change::Done {
+            warn!(campaign.id = %campaign, code = reason.code, reason = reason.details, "campaign paused: its messages fail in a row");
+        }
+        Ok(())
     }
 
     async fn is_in_force(&self, stop: &Stop, now: UnixMs) -> Result<bool> {

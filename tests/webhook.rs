@@ -286,7 +286,7 @@ async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
     );
     assert_eq!(hooks.deliver_bytes(b"{").await, 200);
     assert_eq!(hooks.deliver_with("sha256=", b"{}").await, 401);
-    let odd = payload(&[json!({"field": "messages"}), json!({"field": "security", "value": {}})]);
+    let odd = payload(&[json!({"field": "messages"}), json!({"field": "flows", "value": {}})]);
     assert_eq!(hooks.deliver(&odd).await, 200);
     until("the words are kept", async || !hooks.counts(id).await.details.is_empty()).await;
     let page = page.render();

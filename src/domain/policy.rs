@@ -115,6 +115,68 @@ pub fn outcome(http_status: u16, code: u32, details: String) -> Outcome {
     }
 }
 
+/// What a `failed` status says with a code: whom the fault is about, and so what is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByStatus {
+    /// The account, the line, the token or the template: hold `scope` at once. The message was not delivered, and its
+    /// recipient is not to blame.
+    Hold {
+        /// What is held: template, line, WABA, token or app.
+        scope: Scope,
+        /// How long; without it a probe, a webhook or a person ends the hold.
+        wait: Option<Duration>,
+    },
+    /// The message, or something that all messages share: stop `scope` once several different recipients in a row failed
+    /// with the code.
+    Suspect {
+        /// What is stopped: the campaign is paused, a line or a WABA is held.
+        scope: Scope,
+        /// How long, as with [`ByStatus::Hold`].
+        wait: Option<Duration>,
+    },
+    /// The recipient, or nobody knows: the message failed, and nothing else follows.
+    Failed,
+}
+
+/// Template pacing drops held messages with 132015; portfolio pacing drops those of every line of the portfolio with this
+/// code, and bars it from sending until Meta has reviewed it. As an answer the same code blames the message.
+const DROPPED_BY_PORTFOLIO_PACING: u32 = 135_000;
+
+/// The phone was away for the whole lifetime of the message. In a row, that says nothing about the message.
+const EXPIRED: u32 = 131_043;
+
+/// What a `failed` status with `code` is about. Pure.
+///
+/// It follows the same table as [`outcome`], with one difference: by now nobody can send the message again by the schedule
+/// of its attempts, so that what an answer retries is failed here, and suspected if it repeats.
+pub fn by_status(code: u32) -> ByStatus {
+    let Some(rule) = rule(code) else { return ByStatus::Failed };
+    let wait = rule.wait;
+    let hold = |scope| ByStatus::Hold { scope, wait };
+    match rule.action {
+        _ if code == EXPIRED => ByStatus::Failed,
+        _ if code == DROPPED_BY_PORTFOLIO_PACING => ByStatus::Suspect { scope: Scope::Waba, wait: None },
+        Action::PauseToken | Action::RefreshToken => hold(Scope::Token),
+        Action::PauseLine | Action::ThrottleLine => hold(Scope::Line),
+        Action::PauseWaba | Action::ThrottleWaba => hold(Scope::Waba),
+        Action::ThrottleApp => hold(Scope::App),
+        Action::PauseTemplate => hold(Scope::Template),
+        Action::RetryBackoff if rule.scope == Scope::Platform => ByStatus::Suspect { scope: Scope::Line, wait },
+        // The identity of the recipient has changed (137000): an action against the message, about one person.
+        Action::FailMessage if rule.scope == Scope::Recipient => ByStatus::Failed,
+        Action::RetryBackoff | Action::StopCampaign | Action::FailMessage => {
+            ByStatus::Suspect { scope: Scope::Campaign, wait: None }
+        }
+        Action::Defer24h
+        | Action::RetryPair
+        | Action::FailRecipient
+        | Action::SuppressMarketing
+        | Action::BlockCountry
+        | Action::Alert
+        | Action::Ignore => ByStatus::Failed,
+    }
+}
+
 fn known(rule: &Rule, cause: Cause) -> Outcome {
     let wait = rule.wait;
     let throttled = |scope, cause| Outcome::Throttled { scope, wait: wait.unwrap_or(THROTTLE_WAIT), cause };
@@ -272,6 +334,70 @@ mod tests {
         for (code, expected) in cases {
             for http_status in [200, 400, 429, 500] {
                 assert_eq!(of(http_status, code), expected, "code {code} beats HTTP {http_status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_status_stops_only_what_its_code_is_about() {
+        let hold = |scope, wait: Option<u64>| ByStatus::Hold { scope, wait: wait.map(seconds) };
+        let suspect = |scope, wait: Option<u64>| ByStatus::Suspect { scope, wait: wait.map(seconds) };
+        let cases = [
+            (0, hold(Scope::Token, None)),
+            (190, hold(Scope::Token, None)),
+            (250, hold(Scope::Token, None)),
+            (4, hold(Scope::App, Some(300))),
+            (80_007, hold(Scope::Waba, Some(300))),
+            (130_429, hold(Scope::Line, Some(1))),
+            (131_031, hold(Scope::Waba, Some(3600))),
+            (131_042, hold(Scope::Waba, Some(3600))),
+            (368, hold(Scope::Waba, Some(3600))),
+            (131_048, hold(Scope::Line, Some(3600))),
+            (133_010, hold(Scope::Line, None)),
+            (131_057, hold(Scope::Line, Some(60))),
+            (132_015, hold(Scope::Template, Some(10_800))),
+            (132_016, hold(Scope::Template, None)),
+            (131_053, suspect(Scope::Campaign, None)),
+            (131_000, suspect(Scope::Campaign, None)),
+            (131_008, suspect(Scope::Campaign, None)),
+            (132_000, suspect(Scope::Campaign, None)),
+            (100, suspect(Scope::Campaign, None)),
+            (135_000, suspect(Scope::Waba, None)),
+            (131_016, suspect(Scope::Line, Some(15))),
+            (131_026, ByStatus::Failed),
+            (131_043, ByStatus::Failed),
+            (131_049, ByStatus::Failed),
+            (131_050, ByStatus::Failed),
+            (131_056, ByStatus::Failed),
+            (130_472, ByStatus::Failed),
+            (130_497, ByStatus::Failed),
+            (137_000, ByStatus::Failed),
+            (999_999, ByStatus::Failed),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(by_status(code), expected, "code {code}");
+        }
+    }
+
+    #[test]
+    fn a_status_holds_whatever_the_same_code_as_an_answer_holds() {
+        for rule in table::TABLE {
+            let code = *rule.codes.start();
+            let answer = of(400, code);
+            match by_status(code) {
+                ByStatus::Hold { scope, wait } => match answer {
+                    Outcome::Blocked { scope: held, wait: until, .. } => {
+                        assert_eq!((scope, wait), (held, until), "{code}")
+                    }
+                    Outcome::Throttled { scope: held, wait: least, .. } => {
+                        assert_eq!((scope, wait), (held, Some(least)), "{code}");
+                    }
+                    other => panic!("{code}: {other:?}"),
+                },
+                ByStatus::Suspect { .. } | ByStatus::Failed => {
+                    let held = matches!(&answer, Outcome::Blocked { scope, .. } if *scope != Scope::Campaign);
+                    assert!(!held, "{code}: {answer:?}");
+                }
             }
         }
     }

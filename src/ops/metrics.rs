@@ -52,6 +52,8 @@ series! {
         "Webhooks by what they hold. refused rising: a wrong app secret, or a stranger; unavailable: Redis is away and Meta delivers again";
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
         "Statuses by what they changed. repeated is usual, for Meta delivers twice; unknown rising: another app sends on the WABA";
+    describe_counter ACCOUNT_EVENTS = "pregon_account_events_total" "event"
+        "What Meta tells of accounts and lines. restricted, disabled, violation, security, alert or errors rising: somebody has to look, see the log";
     describe_histogram WEBHOOK_LAG = "pregon_webhook_lag_seconds" ""
         "From the time Meta gives a status to its commit. Rising with few webhooks: Meta is late; with many: this process is";
     describe_counter API_CALLS = "pregon_api_calls_total" "result"
@@ -169,6 +171,32 @@ label! {
 }
 
 label! {
+    /// What Meta tells of an account.
+    AccountEvent {
+        /// It may not send, or not all of it.
+        Restricted = "restricted",
+        /// It violated a policy.
+        Violation = "violation",
+        /// It was disabled or deleted.
+        Disabled = "disabled",
+        /// It was reinstated.
+        Reinstated = "reinstated",
+        /// The throughput or the limit of a number changed.
+        Quality = "quality",
+        /// A limit of the business changed.
+        Capability = "capability",
+        /// A security setting of a number changed, such as its PIN.
+        Security = "security",
+        /// A warning on the account's page.
+        Alert = "alert",
+        /// Errors that belong to no message.
+        Errors = "errors",
+        /// Any other change of the account.
+        Other = "other",
+    }
+}
+
+label! {
     /// What became of a call's key.
     ApiResult {
         /// It may do what was asked for.
@@ -263,6 +291,7 @@ fn start_at_zero(lines: &[LineId]) {
             self::status(status, result, 0);
         }
     }
+    AccountEvent::ALL.iter().for_each(|&event| counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(0));
     ApiResult::ALL.iter().for_each(|&result| counter!(API_CALLS, "result" => result.label()).increment(0));
     http_connections().increment(0.0);
     JobResult::ALL.iter().for_each(|&result| job(result, 0));
@@ -377,6 +406,11 @@ pub fn webhook(kind: WebhookKind, result: WebhookResult, n: u64) {
 /// Counts `n` statuses.
 pub fn status(status: StatusName, result: StatusResult, n: u64) {
     counter!(STATUSES, "status" => status.label(), "result" => result.label()).increment(n);
+}
+
+/// Counts something that Meta told of an account.
+pub fn account_event(event: AccountEvent) {
+    counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(1);
 }
 
 /// From the time in a status to its commit.

@@ -45,6 +45,8 @@ keys! {
     known_lines() => "known_lines";
     /// HASH of what is held back: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.
     holds() => "holds";
+    /// HASH: when a scope that was held was last let go.
+    lifted() => "lifted";
     /// ZSET of failed statuses that came without our token and whose message is not known yet, JSON, score = time in ms at
     /// which it is looked for again.
     parked() => "parked";

@@ -2,7 +2,10 @@
 //!
 //! If a worker dies: its leases end by themselves, and the next owner finds the same work.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
@@ -144,6 +147,20 @@ impl Store {
         parts.into_iter().map(read).collect()
     }
 
+    /// Puts parts that have work again on the work of their lines, and wakes them.
+    pub async fn work_again(&self, parts: &HashSet<PartId>) -> Result<()> {
+        let campaigns: HashSet<_> = parts.iter().map(|part| part.campaign).collect();
+        let ids: Vec<_> = campaigns.into_iter().collect();
+        let records = self.campaigns(&ids).await?;
+        let of_records = records.into_iter().flatten().flat_map(|record| record.parts);
+        let mut work = Pipeline::new();
+        for (part, line) in of_records.filter(|(part, _)| parts.contains(part)) {
+            work.sadd(self.keys.work(&line), part.to_string());
+        }
+        self.query_all::<u64>("SADD work", &work).await?;
+        self.wake().await
+    }
+
     /// Takes parts, at least one, off the work of `line`: nothing in them is open any more.
     pub async fn work_done(&self, line: &LineId, parts: &[PartId]) -> Result<()> {
         let parts: Vec<String> = parts.iter().map(PartId::to_string).collect();
@@ -206,9 +223,33 @@ impl Store {
         self.change_and_wake(cmd("HSET").arg(self.keys.holds()).arg(scope.to_string()).arg(json)).await
     }
 
-    /// Lets a scope go.
+    /// Holds a scope back for a fault that Meta told of at `at`, unless it is held, or was let go since. Gives whether this call
+    /// held it.
+    pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
+        let mut asked = Pipeline::new();
+        asked.hget(self.keys.holds(), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
+        let answers: Vec<Option<String>> = self.query_all("HGET hold", &asked).await?;
+        let field = |n: usize| answers.get(n).cloned().flatten();
+        let before = field(0).and_then(|json| serde_json::from_str::<Hold>(&json).ok());
+        if before.as_ref().is_some_and(|before| before.holds(hold.since)) {
+            return Ok(false);
+        }
+        let lifted = field(1).and_then(|at| at.parse().ok().map(UnixMs));
+        let ended = before.and_then(|before| before.until);
+        if lifted.max(ended).is_some_and(|end| at <= end) {
+            return Ok(false);
+        }
+        self.hold(scope, hold).await?;
+        Ok(true)
+    }
+
+    /// Lets a scope go, and keeps when that was: what Meta told of before does not hold it again.
     pub async fn unhold(&self, scope: &HoldScope) -> Result<()> {
-        self.change_and_wake(cmd("HDEL").arg(self.keys.holds()).arg(scope.to_string())).await
+        let now = self.time().await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.hset(self.keys.lifted(), scope.to_string(), now.0).hdel(self.keys.holds(), scope.to_string());
+        pipeline.incr(self.keys.pulse(), 1);
+        self.query_all::<i64>("HDEL hold", &pipeline).await.map(drop)
     }
 
     /// The change first, the wake-up second: a worker that wakes finds the change.

@@ -171,6 +171,8 @@ pub enum News {
     Read,
     /// It failed, with Meta's code.
     Failed(u32),
+    /// It failed, with Meta's code, and the recipient is not to blame: the account, the line, the token or the template is.
+    Returned(u32),
     /// The recipient answered.
     Replied,
 }
@@ -180,6 +182,8 @@ pub enum News {
 pub enum Applied {
     /// It moved the recipient.
     Moved,
+    /// It gave the recipient another turn: the part has work again.
+    Reopened,
     /// It was known, or less than what is known.
     Known,
     /// It is about an earlier send, or about nobody.
@@ -306,6 +310,7 @@ impl Store {
                 applied.extend(answer.iter().skip(2).map(|&code| match code {
                     1 => Applied::Moved,
                     2 => Applied::Stale,
+                    3 => Applied::Reopened,
                     _ => Applied::Known,
                 }));
             }

@@ -13,9 +13,11 @@
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>, read 2026-11-22.
 
+pub mod account;
 pub mod aftercare;
 pub mod apply;
 pub mod directory;
+pub mod faults;
 pub mod find;
 pub mod lines;
 pub mod payload;

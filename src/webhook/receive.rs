@@ -15,9 +15,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tracing::{info, warn};
 
 use super::{
-    Unavailable,
+    Unavailable, account,
     apply::{Committer, Placed},
     directory::Place,
+    faults::{Cause, Faults, Origin},
     find::{self, Finder},
     lines::{Lines, Owner},
     payload::{Change, Inbound, Messages, Payload, Status, TemplateChange, Word},
@@ -50,12 +51,21 @@ pub struct Receiver {
     clock: Arc<Clock>,
     token_key: SharedTokenKey,
     lines: Lines,
-    /// The lines of campaigns. They never change, and a campaign that is gone never comes back.
-    campaigns: RwLock<HashMap<CampaignId, Arc<[LineId]>>>,
+    /// Campaigns. What is kept of them never changes, and a campaign that is gone never comes back.
+    campaigns: RwLock<HashMap<CampaignId, Arc<Known>>>,
     committer: Committer,
     finder: Finder,
     unlikely: DefaultDirectRateLimiter,
     key_reads: DefaultDirectRateLimiter,
+    faults: Faults,
+}
+
+/// What has to be known of a campaign; nothing if it is gone.
+#[derive(Default)]
+struct Known {
+    lines: Vec<LineId>,
+    /// Name and language.
+    template: Option<(String, String)>,
 }
 
 /// News of one message of ours, or of another app's.
@@ -83,6 +93,7 @@ impl Receiver {
     ) -> Self {
         Self {
             lines: Lines::new(store.clone(), listed),
+            faults: Faults::new(store.clone()),
             store,
             clock,
             token_key,
@@ -119,7 +130,22 @@ impl Receiver {
                     taking.used[at] =
                         self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
                 }
+                Change::Account(change) => {
+                    let waba = self.lines.waba(&change.waba).await.map_err(|cause| Unavailable::because(&cause))?;
+                    if let Some(waba) = waba {
+                        let taken = account::take(&self.store, &waba, change, now).await;
+                        taken.map_err(|cause| Unavailable::because(&cause))?;
+                        taking.used[at] = true;
+                    }
+                }
                 Change::Other | Change::Malformed => {}
+            }
+        }
+        for failed in &heard {
+            if let (News::Failed(code), Some(waba)) = (failed.news, waba_of(payload, failed.change)) {
+                let cause = Cause { code, details: failed.details, at: failed.at };
+                let origin = Origin { line: &failed.line, waba: &waba };
+                self.faults.account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
         }
         let (mut facts, mut unnamed) = (Vec::with_capacity(heard.len()), Vec::new());
@@ -127,20 +153,37 @@ impl Receiver {
             match heard.token {
                 Some(token)
                     if self
-                        .lines_of(token.part.campaign)
+                        .known(token.part.campaign)
                         .await
                         .map_err(|cause| Unavailable::because(&cause))?
+                        .lines
                         .contains(&heard.line) =>
                 {
                     taking.used[heard.change] = true;
-                    facts.push(heard.placed(token));
+                    facts.push((heard.change, heard.line.clone(), heard.placed(token)));
                 }
                 Some(_) => taking.tally.add(heard.news, StatusResult::Unknown),
                 None => unnamed.push(heard),
             }
         }
         self.look_up(unnamed, now, &mut facts, taking).await?;
-        self.committer.commit(facts).await
+        let mut judged = Vec::with_capacity(facts.len());
+        for (change, line, mut placed) in facts {
+            if let Some(waba) = waba_of(payload, change) {
+                let origin = Origin { line: &line, waba: &waba };
+                self.judge(origin, &mut placed, now).await.map_err(|cause| Unavailable::because(&cause))?;
+            }
+            judged.push(placed);
+        }
+        self.committer.commit(judged).await
+    }
+
+    async fn judge(&self, origin: Origin<'_>, placed: &mut Placed, now: UnixMs) -> Result<(), StoreError> {
+        let known = match placed.fact.news {
+            News::Failed(_) => Some(self.known(placed.part.campaign).await?),
+            _ => None,
+        };
+        self.faults.judge(origin, known.as_ref().and_then(|known| known.template.as_ref()), placed, now).await
     }
 
     /// Reads the key of tokens again if a token looks like ours and is not signed by the key that is known here.
@@ -212,19 +255,22 @@ impl Receiver {
         heard.extend(answers.filter(|heard| !only_with_token || heard.token.is_some()));
     }
 
-    /// The lines of a campaign; none if it is gone.
-    async fn lines_of(&self, campaign: CampaignId) -> Result<Arc<[LineId]>, StoreError> {
-        if let Some(lines) = self.campaigns.read().unwrap_or_else(PoisonError::into_inner).get(&campaign) {
-            return Ok(lines.clone());
+    async fn known(&self, campaign: CampaignId) -> Result<Arc<Known>, StoreError> {
+        if let Some(known) = self.campaigns.read().unwrap_or_else(PoisonError::into_inner).get(&campaign) {
+            return Ok(known.clone());
         }
-        let record = self.store.campaign(campaign).await?;
-        let lines: Arc<[LineId]> = record.map(|record| record.campaign.lines.into()).unwrap_or_default();
+        let known = self.store.campaign(campaign).await?.map_or_else(Known::default, |record| {
+            let template = record.campaign.template;
+            let template = Some((template.name, template.language.to_string()));
+            Known { lines: record.campaign.lines, template }
+        });
+        let known = Arc::new(known);
         let mut campaigns = self.campaigns.write().unwrap_or_else(PoisonError::into_inner);
         if campaigns.len() >= CAMPAIGNS_MAX {
             campaigns.clear();
         }
-        campaigns.insert(campaign, lines.clone());
-        Ok(lines)
+        campaigns.insert(campaign, known.clone());
+        Ok(known)
     }
 
     /// Looks for the recipients of what came without our token. Failures that are not found are parked.
@@ -232,7 +278,7 @@ impl Receiver {
         &self,
         unnamed: Vec<Heard<'_>>,
         now: UnixMs,
-        facts: &mut Vec<Placed>,
+        facts: &mut Vec<(usize, LineId, Placed)>,
         taking: &mut Taking,
     ) -> Result<(), Unavailable> {
         let mut by_line: HashMap<LineId, Vec<Heard<'_>>> = HashMap::new();
@@ -249,7 +295,7 @@ impl Receiver {
             let wamids = unnamed.iter().map(|heard| heard.wamid.into()).collect();
             for (heard, place) in unnamed.iter().zip(self.finder.find(line, wamids).await?) {
                 match (place, heard.news) {
-                    (Some(place), _) => facts.push(heard.found(place)),
+                    (Some(place), _) => facts.push((heard.change, heard.line.clone(), heard.found(place))),
                     (None, News::Failed(code)) if find::next_look(heard.at, now).is_some() => {
                         parked.push(heard.parked(code, now));
                     }
@@ -350,10 +396,18 @@ impl Taking {
             let kind = match change {
                 Change::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
                 Change::Messages(_) => WebhookKind::Statuses,
-                Change::Template(_) | Change::Other | Change::Malformed => WebhookKind::Other,
+                Change::Template(_) | Change::Account(_) | Change::Other | Change::Malformed => WebhookKind::Other,
             };
             metrics::webhook(kind, result, 1);
         }
+    }
+}
+
+/// The WABA that told a change of messages.
+fn waba_of(payload: &Payload<'_>, change: usize) -> Option<WabaId> {
+    match payload.changes.get(change) {
+        Some(Change::Messages(messages)) => Some(WabaId::from(&*messages.waba)),
+        _ => None,
     }
 }
 

@@ -408,7 +408,7 @@ impl Drive<'_> {
                         News::Sent => self.watch.told(fact.row, State::Sent),
                         News::Delivered => self.watch.told(fact.row, State::Delivered),
                         News::Read => self.watch.told(fact.row, State::Read),
-                        News::Failed(_) => self.watch.told(fact.row, State::Failed),
+                        News::Failed(_) | News::Returned(_) => self.watch.told(fact.row, State::Failed),
                         News::Replied => {}
                     }
                 }

@@ -296,7 +296,7 @@ impl Part {
             News::Sent => (State::Sent, 0),
             News::Delivered => (State::Delivered, 0),
             News::Read => (State::Read, 0),
-            News::Failed(code) => (State::Failed, code),
+            News::Failed(code) | News::Returned(code) => (State::Failed, code),
             News::Replied => {
                 let known = std::mem::replace(&mut row.replied, true);
                 return if known { Applied::Known } else { Applied::Moved };

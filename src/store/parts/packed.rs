@@ -94,7 +94,7 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
             News::Sent => (State::Sent.code(), 0),
             News::Delivered => (State::Delivered.code(), 0),
             News::Read => (State::Read.code(), 0),
-            News::Failed(code) => (State::Failed.code(), code),
+            News::Failed(code) | News::Returned(code) => (State::Failed.code(), code),
             News::Replied => (15, 0),
         };
         packed.extend(fact.row.to_le_bytes());

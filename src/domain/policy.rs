@@ -36,9 +36,10 @@ pub enum Action {
     PauseWaba,
     /// The template rests until Meta approves it again.
     PauseTemplate,
-    /// Template and parameters do not fit together for anybody: the campaign stops for a person to look at.
+    /// This send is dead. The values of one row may be at fault, or the template for everybody: a few in a row pause the
+    /// campaign for a person to look at.
     StopCampaign,
-    /// This send is dead and the recipient is not to blame; many in a row stop the campaign.
+    /// This send is dead and the recipient is not to blame; many in a row pause the campaign.
     FailMessage,
     /// This send is dead because of the recipient.
     FailRecipient,
@@ -69,6 +70,14 @@ pub struct Rule {
 
 /// The code in statistics of a recipient that failed with no code of Meta's: see [`Cause::code`].
 pub const NO_ANSWER: u32 = 0;
+
+/// Recipients in a row who fail with one code of [`Action::StopCampaign`] before the campaign pauses. One row with a bad
+/// value is no reason to pause, and these few are all that a template costs which works for nobody.
+const PAUSE_AFTER_FEW: u32 = 5;
+
+/// The same for [`Action::FailMessage`], whose codes are more often about the values of a row: a stretch of bad rows in a
+/// list is no reason to pause either.
+const PAUSE_AFTER_MANY: u32 = 20;
 
 /// How long a throttled scope waits at least, where the table gives no time.
 const THROTTLE_WAIT: Duration = Duration::from_secs(1);
@@ -192,10 +201,10 @@ fn known(rule: &Rule, cause: Cause) -> Outcome {
         Action::PauseLine => blocked(Scope::Line, cause),
         Action::PauseWaba => blocked(Scope::Waba, cause),
         Action::PauseTemplate => blocked(Scope::Template, cause),
-        Action::StopCampaign => blocked(Scope::Campaign, cause),
-        Action::FailMessage => Outcome::Failed { breaker: true, cause },
+        Action::StopCampaign => Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause },
+        Action::FailMessage => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
         Action::FailRecipient | Action::SuppressMarketing | Action::BlockCountry | Action::Alert | Action::Ignore => {
-            Outcome::Failed { breaker: false, cause }
+            Outcome::Failed { pause_after: None, cause }
         }
     }
 }
@@ -203,7 +212,7 @@ fn known(rule: &Rule, cause: Cause) -> Outcome {
 fn unknown(http_status: u16, cause: Cause) -> Outcome {
     match http_status {
         429 => Outcome::Throttled { scope: Scope::Line, wait: THROTTLE_WAIT, cause },
-        400..=499 => Outcome::Failed { breaker: true, cause },
+        400..=499 => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
         0..=399 | 500..=u16::MAX => Outcome::InDoubt(cause),
     }
 }
@@ -304,7 +313,7 @@ mod tests {
             (code, Outcome::Blocked { scope, wait: wait.map(seconds), cause: cause(code) })
         };
         let retry = |code, wait| (code, Outcome::Retry { wait: Some(seconds(wait)), cause: cause(code) });
-        let failed = |code, breaker| (code, Outcome::Failed { breaker, cause: cause(code) });
+        let failed = |code, pause_after| (code, Outcome::Failed { pause_after, cause: cause(code) });
         let cases = [
             retry(1, 5),
             retry(131_000, 10),
@@ -322,14 +331,15 @@ mod tests {
             blocked(133_010, Scope::Line, None),
             blocked(368, Scope::Waba, Some(3600)),
             blocked(132_015, Scope::Template, Some(10_800)),
-            blocked(132_000, Scope::Campaign, None),
-            failed(100, true),
-            failed(137_000, true),
-            failed(131_026, false),
-            failed(131_050, false),
-            failed(130_497, false),
-            failed(133_005, false),
-            failed(131_052, false),
+            failed(132_000, Some(PAUSE_AFTER_FEW)),
+            failed(131_008, Some(PAUSE_AFTER_FEW)),
+            failed(100, Some(PAUSE_AFTER_MANY)),
+            failed(137_000, Some(PAUSE_AFTER_MANY)),
+            failed(131_026, None),
+            failed(131_050, None),
+            failed(130_497, None),
+            failed(133_005, None),
+            failed(131_052, None),
         ];
         for (code, expected) in cases {
             for http_status in [200, 400, 429, 500] {
@@ -431,7 +441,11 @@ mod tests {
         let line = Outcome::Throttled { scope: Scope::Line, wait: seconds(1), cause: cause(code) };
         assert_eq!(of(429, code), line);
         for status in [400, 403, 428, 430, 499] {
-            assert_eq!(of(status, code), Outcome::Failed { breaker: true, cause: cause(code) }, "{status}");
+            assert_eq!(
+                of(status, code),
+                Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause: cause(code) },
+                "{status}"
+            );
         }
         for status in [0, 200, 302, 399, 500, 503, 599, 600, u16::MAX] {
             assert_eq!(of(status, code), Outcome::InDoubt(cause(code)), "{status}");

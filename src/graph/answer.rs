@@ -175,24 +175,24 @@ mod tests {
     #[test]
     fn an_error_of_metas_is_definite_however_it_is_written() {
         let line = |cause| Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause };
-        let failed = |breaker, cause| Outcome::Failed { breaker, cause };
+        let failed = |pause_after, cause| Outcome::Failed { pause_after, cause };
         let throughput = "Message failed to send because there were too many messages sent from this phone number";
         assert_eq!(read(400, fixture!("error_130429.json")), line(meta(130_429, throughput)));
         assert_eq!(read(429, fixture!("error_130429.json")), line(meta(130_429, throughput)));
         let text = fixture!("error_code_as_text.json");
-        assert_eq!(read(400, text), failed(false, meta(131_021, "Recipient is the sender")), "code as text");
+        assert_eq!(read(400, text), failed(None, meta(131_021, "Recipient is the sender")), "code as text");
         let bare = fixture!("error_data_as_text.json");
-        assert_eq!(read(400, bare), failed(true, meta(100, "Invalid parameter")), "error_data as text");
+        assert_eq!(read(400, bare), failed(Some(20), meta(100, "Invalid parameter")), "error_data as text");
         let token =
             Outcome::Blocked { scope: Scope::Token, wait: None, cause: meta(190, "Error validating access token") };
         assert_eq!(read(401, fixture!("error_without_data.json")), token);
         let empty = br#"{"error":{"code":100,"message":"m","error_data":{"details":""}}}"#;
-        assert_eq!(read(400, empty), failed(true, meta(100, "m")), "no details");
+        assert_eq!(read(400, empty), failed(Some(20), meta(100, "m")), "no details");
         for odd in ["{}", "[]", "7", "null"] {
             let body = format!(r#"{{"error":{{"code":100,"message":"m","error_data":{odd}}}}}"#);
-            assert_eq!(read(400, body.as_bytes()), failed(true, meta(100, "m")), "{odd}");
+            assert_eq!(read(400, body.as_bytes()), failed(Some(20), meta(100, "m")), "{odd}");
         }
-        assert_eq!(read(400, br#"{"error":{"code":100}}"#), failed(true, meta(100, "")), "nothing but a code");
+        assert_eq!(read(400, br#"{"error":{"code":100}}"#), failed(Some(20), meta(100, "")), "nothing but a code");
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         }
         for subcode in ["2494055", "null", "{}", "[33]", "-1", "33.5", "\"x\""] {
             let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"m"}}}}"#);
-            let failed = Outcome::Failed { breaker: true, cause: meta(100, "m") };
+            let failed = Outcome::Failed { pause_after: Some(20), cause: meta(100, "m") };
             assert_eq!(read(400, body.as_bytes()), failed, "{subcode}");
         }
     }
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(read(500, body), Outcome::InDoubt(cause()));
         let line = Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause: cause() };
         assert_eq!(read(429, body), line);
-        assert_eq!(read(400, body), Outcome::Failed { breaker: true, cause: cause() });
+        assert_eq!(read(400, body), Outcome::Failed { pause_after: Some(20), cause: cause() });
         assert_eq!(read(200, body), Outcome::InDoubt(cause()));
     }
 

@@ -25,9 +25,6 @@ use crate::{
 /// Meta out of reach: first and longest wait of the line.
 const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
-/// That many failures in a row, all with one code that blames the message, pause the campaign.
-const BREAKER: u32 = 20;
-
 impl Runner {
     pub(super) fn attempt_ended(
         &mut self,
@@ -65,7 +62,9 @@ impl Runner {
             Consequence::Slower => self.pacer.throttled(instant),
             Consequence::Unreachable => self.unreachable_now(instant, &outcome),
             Consequence::Hold { scope, wait } => self.hold(*scope, *wait, part.campaign, &outcome, chores),
-            Consequence::Breaker => self.count_failure(part.campaign, &outcome, chores),
+            Consequence::CountFailure { pause_after } => {
+                self.count_failure(part.campaign, *pause_after, &outcome, chores);
+            }
         }
         if matches!(settled, Settled::Accepted(_)) {
             self.accepted += 1;
@@ -154,13 +153,14 @@ impl Runner {
         self.give_back_held();
     }
 
-    /// Counts failures in a row that blame the message.
-    fn count_failure(&mut self, campaign: CampaignId, outcome: &Outcome, chores: &mut Chores) {
+    /// Counts the recipients in a row who failed with one code that blames the message; `pause_after` of them pause the
+    /// campaign.
+    fn count_failure(&mut self, campaign: CampaignId, pause_after: u32, outcome: &Outcome, chores: &mut Chores) {
         let code = settle::cause(outcome).map_or(0, crate::domain::Cause::code);
         let Some(work) = self.backlog.campaign(campaign) else { return };
         let before = if work.failing.0 == code { work.failing.1 } else { 0 };
         work.failing = (code, before + 1);
-        if before + 1 >= BREAKER {
+        if before + 1 >= pause_after {
             self.pause_campaign(campaign, outcome, chores);
         }
     }
@@ -171,6 +171,8 @@ impl Runner {
             return;
         }
         let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        // Whoever resumes it may have mended it: counting begins anew.
+        work.failing = (0, 0);
         let reason = PauseReason { code, details: details.to_owned() };
         warn!(campaign.id = %id, code, reason = details, "campaign paused: its message can not be sent");
         let (store, now) = (self.setup.store.clone(), self.setup.clock.now());

@@ -36,7 +36,7 @@ const PART_RECIPIENTS_MIN: u64 = 256;
 /// Parts that are asked in one round trip: most ids are found in the first ones.
 const PARTS_AT_ONCE: usize = 4;
 /// Ids that one part is asked for in one call: each is searched for in the whole piece that the call examines.
-const IDS_AT_ONCE: usize = 8;
+const IDS_AT_ONCE: usize = 4;
 
 /// The part, the row and the send of a message.
 pub type Place = (PartId, ClaimedRow);

@@ -88,6 +88,26 @@ async fn a_worker_that_wakes_while_its_campaign_runs_has_them_sent_after_all() {
     let again: Vec<u16> = world.claim(2, 1).await.iter().map(|row| row.claimed.row).collect();
     assert_eq!(again, [rows[0].claimed.row]);
 }
+
+#[tokio::test]
+async fn settle_of_a_reopened_row_requeues_its_part() {
+    let world = World::start(1).await;
+    let line = "3001".into();
+    let rows = world.claim(1, 1).await;
+    // Another worker takes over, ends the doubt as unknown, and has nothing left to do in the part.
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    world.store.work_done(&line, &[world.part]).await.expect("redis");
+    let pulse = world.store.pulse().await.expect("redis");
+    // The first worker wakes up and gives back what it never sent. A settlement whose answer was lost is sent again.
+    for again in [false, true] {
+        assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 1);
+        assert_eq!(world.store.work(&line).await.expect("redis"), [world.part], "again: {again}");
+        assert!(world.store.pulse().await.expect("redis") > pulse);
+        world.store.work_done(&line, &[world.part]).await.expect("redis");
+    }
+}
+
 #[tokio::test]
 async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_settled() {
     let world = World::start(1).await;

@@ -113,12 +113,17 @@ impl Housekeeping {
         let parts: Vec<PartId> = records.iter().flat_map(launched_parts).map(|(part, _)| *part).collect();
         let mut counts = self.store.open_counts(&parts).await?.into_iter();
         let mut queue: HashMap<State, u64> = HashMap::new();
+        let mut open_parts = Vec::new();
         for record in &records {
             let mut open = 0;
-            for (state, n) in counts.by_ref().take(launched_parts(record).len()).flatten() {
-                open += n;
+            for (part, counts) in launched_parts(record).iter().zip(counts.by_ref()) {
+                let open_here: u64 = counts.iter().map(|(_, n)| n).sum();
+                if open_here > 0 {
+                    open_parts.push(part.clone());
+                }
+                open += open_here;
                 if record.state == CampaignState::Running {
-                    *queue.entry(state).or_default() += n;
+                    counts.iter().for_each(|(state, n)| *queue.entry(*state).or_default() += n);
                 }
             }
             // One that can not be looked after keeps no other from it.
@@ -126,6 +131,7 @@ impl Housekeeping {
                 warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
             }
         }
+        self.requeue_unlisted(&open_parts).await?;
         let running = records.iter().filter(|record| record.state == CampaignState::Running);
         self.show(&queue, running.filter_map(|record| record.started_at).min());
         for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
@@ -136,6 +142,18 @@ impl Housekeeping {
         // One that could not be started at its time is tried again in the next round, and not all the time.
         let now = self.clock.now();
         Ok(scheduled.filter_map(|record| record.campaign.start_at).filter(|at| *at > now).min())
+    }
+
+    /// Lists open parts that their lines do not list: whoever reopened a row died, or lost Redis, before listing its part again.
+    async fn requeue_unlisted(&self, open_parts: &[(PartId, LineId)]) -> Result<(), StoreError> {
+        let mut unlisted = self.store.unlisted(open_parts).await?;
+        // A part that was closed and taken off the work since its rows were counted needs nothing.
+        let mut counts = self.store.open_counts(&unlisted).await?.into_iter();
+        unlisted.retain(|_| counts.next().is_some_and(|counts| counts.iter().any(|(_, n)| *n > 0)));
+        if let Some(first) = unlisted.first() {
+            warn!(part = %first, n = unlisted.len(), "open parts were missing from the work of their lines: listed again");
+        }
+        self.store.requeue(&unlisted).await
     }
 
     /// Shows how much work is left in the campaigns that run, of which the first to start did so at `oldest`.

@@ -167,6 +167,35 @@ impl Store {
         self.query("SREM work", cmd("SREM").arg(self.keys.work(line)).arg(parts)).await
     }
 
+    /// Lists parts in the work of their lines again, and wakes every worker: rows of them were reopened.
+    pub async fn requeue(&self, parts: &[PartId]) -> Result<()> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let mut lines = Pipeline::with_capacity(parts.len());
+        for part in parts {
+            lines.hget(self.keys.campaign(part.campaign), format!("line:{}", part.number));
+        }
+        let lines: Vec<Option<String>> = self.query_all("HGET line", &lines).await?;
+        let mut work = Pipeline::with_capacity(parts.len());
+        for (part, line) in parts.iter().zip(lines) {
+            let Some(line) = line else { continue };
+            work.sadd(self.keys.work(&LineId::from(line.as_str())), part.to_string());
+        }
+        self.query_all::<u64>("SADD work", &work).await?;
+        self.wake().await
+    }
+
+    /// Which of `parts` the work of their lines does not list, in one round trip.
+    pub async fn unlisted(&self, parts: &[(PartId, LineId)]) -> Result<Vec<PartId>> {
+        let mut listed = Pipeline::with_capacity(parts.len());
+        for (part, line) in parts {
+            listed.sismember(self.keys.work(line), part.to_string());
+        }
+        let listed: Vec<bool> = self.query_all("SISMEMBER work", &listed).await?;
+        Ok(parts.iter().zip(listed).filter(|(_, listed)| !listed).map(|((part, _), _)| *part).collect())
+    }
+
     /// A number that rises whenever a line may have something new to do.
     pub async fn pulse(&self) -> Result<u64> {
         let pulse: Option<u64> = self.query("GET pulse", cmd("GET").arg(self.keys.pulse())).await?;

@@ -288,6 +288,9 @@ impl Store {
 
     /// Stores what attempts ended in, from whichever epoch, in one round trip. Gives how many recipients of each part are open.
     ///
+    /// An outcome of an older epoch can reopen a row after the newer owner took its part off the line's work: the part is listed again
+    /// before this returns.
+    ///
     /// `epoch`: under which they were claimed; `ids_kept`: how long message ids are found again.
     pub async fn settle(
         &self,
@@ -299,8 +302,12 @@ impl Store {
         let calls = outcomes
             .iter()
             .map(|(&part, outcomes)| self.settle_call(part, epoch, now, ids_kept, pack_outcomes(outcomes, now)));
-        let open = self.call_lasting::<u64>(calls.collect()).await?;
-        outcomes.keys().zip(open).map(|(&part, open)| Ok((part, open?))).collect()
+        let settled = self.call_lasting::<(u64, u8)>(calls.collect()).await?;
+        let settled: Vec<(u64, u8)> = settled.into_iter().collect::<Result<_>>()?;
+        let parts = || outcomes.keys().copied().zip(&settled);
+        let unlisted: Vec<PartId> = parts().filter(|(_, (_, unlisted))| *unlisted == 1).map(|(part, _)| part).collect();
+        self.requeue(&unlisted).await?;
+        Ok(parts().map(|(part, (open, _))| (part, *open)).collect())
     }
 
     /// Keeps the newest words of Meta for an error code of a part.

@@ -164,7 +164,7 @@ impl<'a> Real<'a> {
         }
         let call = Call::new(&script::SETTLE, &[meta, states, history, retry, doubt, why, ids, tries]);
         let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
-        said(self.store.call::<u64>(call.arg(packed).arg(until.0)).await)
+        said(self.store.call::<(u64, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, _)| open))
     }
 
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {

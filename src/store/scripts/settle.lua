@@ -11,7 +11,8 @@
 -- Kinds A accepted, C claimed (these stand apart) · R certainly not sent, again at the time, the attempt counts · B certainly not sent,
 --       again at the time, the attempt does not count · D in doubt until the time · F refused by Meta
 --       What would be sent again of a cancelled campaign is cancelled; of a completed one it stays unknown.
--- Gives open recipients of the part.
+-- Gives {open recipients of the part, 1 if its line may no longer list it: a newer epoch has it, which may have taken it off its
+--       work before this call reopened a row}.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
 local meta, state, history, retry, doubt, why, ids, tries = unpack(KEYS)
@@ -132,4 +133,5 @@ if accepted > 0 then
   if tonumber(stamp) ~= second then n = 0 end
   m.set(slot, second .. ':' .. (tonumber(n) + accepted))
 end
-return m.commit()
+local open = m.commit()
+return { open, taken_over and open > 0 and 1 or 0 }

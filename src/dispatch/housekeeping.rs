@@ -146,7 +146,7 @@ impl Housekeeping {
 
     /// Lists open parts that their lines do not list: whoever reopened a row died, or lost Redis, before listing its part again.
     async fn requeue_unlisted(&self, open_parts: &[(PartId, LineId)]) -> Result<(), StoreError> {
-        let mut unlisted = self.store.unlisted(open_parts).await?;
+        let mut unlisted = self.store.parts_not_listed(open_parts).await?;
         // A part that was closed and taken off the work since its rows were counted needs nothing.
         let mut counts = self.store.open_counts(&unlisted).await?.into_iter();
         unlisted.retain(|_| counts.next().is_some_and(|counts| counts.iter().any(|(_, n)| *n > 0)));

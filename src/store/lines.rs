@@ -2,10 +2,7 @@
 //!
 //! If a worker dies: its leases end by themselves, and the next owner finds the same work.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
@@ -147,20 +144,6 @@ impl Store {
         parts.into_iter().map(read).collect()
     }
 
-    /// Puts parts that have work again on the work of their lines, and wakes them.
-    pub async fn work_again(&self, parts: &HashSet<PartId>) -> Result<()> {
-        let campaigns: HashSet<_> = parts.iter().map(|part| part.campaign).collect();
-        let ids: Vec<_> = campaigns.into_iter().collect();
-        let records = self.campaigns(&ids).await?;
-        let of_records = records.into_iter().flatten().flat_map(|record| record.parts);
-        let mut work = Pipeline::new();
-        for (part, line) in of_records.filter(|(part, _)| parts.contains(part)) {
-            work.sadd(self.keys.work(&line), part.to_string());
-        }
-        self.query_all::<u64>("SADD work", &work).await?;
-        self.wake().await
-    }
-
     /// Takes parts, at least one, off the work of `line`: nothing in them is open any more.
     pub async fn work_done(&self, line: &LineId, parts: &[PartId]) -> Result<()> {
         let parts: Vec<String> = parts.iter().map(PartId::to_string).collect();
@@ -187,7 +170,7 @@ impl Store {
     }
 
     /// Which of `parts` the work of their lines does not list, in one round trip.
-    pub async fn unlisted(&self, parts: &[(PartId, LineId)]) -> Result<Vec<PartId>> {
+    pub async fn parts_not_listed(&self, parts: &[(PartId, LineId)]) -> Result<Vec<PartId>> {
         let mut listed = Pipeline::with_capacity(parts.len());
         for (part, line) in parts {
             listed.sismember(self.keys.work(line), part.to_string());

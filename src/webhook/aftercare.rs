@@ -81,7 +81,7 @@ impl Carer {
                 }
             }
             if !reopened.is_empty()
-                && let Err(error) = self.store.work_again(&reopened).await
+                && let Err(error) = self.store.requeue(&Vec::from_iter(reopened)).await
             {
                 warn!(%error, "parts that have work again are left to the housekeeping");
             }

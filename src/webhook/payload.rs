@@ -327,7 +327,7 @@ mod wire {
         Envelope { entry: List<Entry<'a>>, }
         Entry { id: Text<'a>, time: Number, changes: List<Change<'a>>, }
         Change { field: Text<'a>, value: Object<Box<Value<'a>>>, }
-        // Of all fields together: `field` may stand behind `value`.
+        // Of all fields together: `field` may stand behind `value`. Rare objects are boxed: a body may hold very many values.
         Value {
             metadata: Object<Metadata<'a>>,
             statuses: List<Status<'a>>,
@@ -336,13 +336,13 @@ mod wire {
             message_template_name: Text<'a>,
             message_template_language: Text<'a>,
             reason: Text<'a>,
-            other_info: Object<OtherInfo<'a>>,
-            rejection_info: Object<RejectionInfo<'a>>,
+            other_info: Object<Box<OtherInfo<'a>>>,
+            rejection_info: Object<Box<RejectionInfo<'a>>>,
             errors: List<Error<'a>>,
-            ban_info: Object<BanInfo<'a>>,
+            ban_info: Object<Box<BanInfo<'a>>>,
             restriction_info: List<Restriction<'a>>,
-            violation_info: Object<Violation<'a>>,
-            alert_info: Object<Alert<'a>>,
+            violation_info: Object<Box<Violation<'a>>>,
+            alert_info: Object<Box<Alert<'a>>>,
         }
         BanInfo { waba_ban_state: Text<'a>, }
         Restriction { restriction_type: Text<'a>, expiration: Number, }

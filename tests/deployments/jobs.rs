@@ -54,12 +54,14 @@ impl Jobs {
             campaign["type"] = "campaign".into();
             let first = 5_491_100_000_000 + n * RECIPIENTS;
             let rows = |from: u64, to: u64| (first + from..first + to).map(row).collect::<Vec<_>>();
-            let recipients = |rows| json!({ "type": "recipients", "external_id": name, "recipients": rows });
+            let recipients = |upload: &str, rows| json!({ "type": "recipients", "external_id": name, "upload_id": upload, "recipients": rows });
             let launch = json!({ "type": "launch", "external_id": name });
             let half = RECIPIENTS / 2;
-            for job in [campaign, recipients(rows(0, half)), recipients(rows(half, RECIPIENTS)), launch] {
+            let uploads = [recipients("a", rows(0, half)), recipients("b", rows(half, RECIPIENTS))];
+            for job in [campaign].into_iter().chain(uploads).chain([launch]) {
                 let add = cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job.to_string()).clone();
-                // An entry that was added twice because an answer was lost is repeated work, and changes nothing.
+                // An entry that was added twice because an answer was lost is repeated work, and changes nothing: each upload has
+                // an id.
                 support::until("the job is added", async || {
                     self.intake.store.look_around().await;
                     self.intake.store.query::<String>("XADD", &add).await.is_ok()

@@ -35,10 +35,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub struct PathHealth {
     /// Attempts that ended in a row without an answer of Meta's.
     streak: u32,
+    /// When Meta last answered an attempt.
     answered_at: Option<Instant>,
     /// When the first attempt began since Meta's last answer.
     silent_since: Option<Instant>,
-    /// When the one message left that goes alone.
+    /// When the attempt began that is on its way alone: no other begins before it ends.
     alone: Option<Instant>,
     trouble: Option<Trouble>,
 }
@@ -76,9 +77,9 @@ impl PathHealth {
         self.trouble.as_ref().is_some_and(|trouble| matches!(trouble.phase, Phase::Stopped { .. }))
     }
 
-    /// What came in the place of an answer, while the path is broken.
-    pub fn broken_by(&self) -> Option<&str> {
-        self.trouble.as_ref().map(|trouble| trouble.cause.as_str())
+    /// What came in the place of an answer, while the line is stopped because of it.
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.trouble.as_ref().filter(|_| self.is_stopped()).map(|trouble| trouble.cause.as_str())
     }
 
     /// An attempt begins at `now`.
@@ -260,7 +261,7 @@ mod tests {
     fn a_streak_without_an_answer_of_metas_stops_the_line() {
         let (mut path, start) = (PathHealth::default(), Instant::now());
         let (sent, stopped) = lose_all(&mut path, start);
-        assert_eq!((sent, path.is_stopped(), path.broken_by()), (STREAK, true, Some(CAUSE)));
+        assert_eq!((sent, path.is_stopped(), path.stopped_by()), (STREAK, true, Some(CAUSE)));
         assert_eq!(path.ask_at(), Some(stopped + SECOND), "a short outage costs little");
     }
 
@@ -274,8 +275,8 @@ mod tests {
             assert!(!path.answered(now), "it was never broken");
         }
         lose_all(&mut path, now);
-        assert!(path.answered(now), "of a message that was on its way");
-        assert!(path.may_send() && path.broken_by().is_none());
+        assert!(path.answered(now), "a message that was on its way is answered after all");
+        assert!(path.may_send() && path.stopped_by().is_none());
     }
 
     #[test]
@@ -294,7 +295,7 @@ mod tests {
         let (_, stopped) = lose_all(&mut path, start);
         let asked = stopped + SECOND;
         assert!(path.learn(found(asked, true), asked, 0.0));
-        assert!(path.may_send() && path.broken_by().is_some());
+        assert!(path.may_send() && path.stopped_by().is_none());
         path.began(asked);
         assert!(!path.may_send());
         assert_eq!(path.unanswered(start, asked, CAUSE, 0.0), None, "it hung from before the stop on");

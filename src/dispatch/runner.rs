@@ -451,7 +451,7 @@ impl Runner {
             ready: self.ready.len(),
             accepted: self.accepted,
             unreachable: self.reachable_at.is_some(),
-            path_broken: self.path.broken_by().map(str::to_owned),
+            path_broken: self.path.stopped_by().map(str::to_owned),
         };
         *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = status;
     }

@@ -90,6 +90,7 @@ impl Runner {
             None | Some(Cause::Meta { .. }) => {
                 if self.path.answered(now) {
                     info!(line.id = %line, "meta answers messages again");
+                    self.idle_until = None;
                 }
             }
             Some(Cause::Unreachable(_)) => self.path.not_written(began),

@@ -14,6 +14,7 @@ pub mod housekeeping;
 pub mod lease;
 pub mod message;
 pub mod pace;
+pub mod path;
 pub mod plans;
 pub mod recipients;
 pub mod roster;

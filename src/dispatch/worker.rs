@@ -338,6 +338,7 @@ impl Worker {
                 rate: status.rate,
                 throttled: status.throttled,
                 unreachable: status.unreachable,
+                path_broken: status.path_broken,
                 in_flight: status.in_flight,
                 accepted_per_second: status.accepted.saturating_sub(before) as f64
                     / since.elapsed().as_secs_f64().max(0.001),
@@ -407,6 +408,7 @@ impl Shard {
                 clock: self.clock.clone(),
                 line: order.line,
                 sender,
+                graph: self.graph.clone(),
                 settings: self.settings.clone(),
                 token_key: self.token_key.clone(),
                 lease: order.lease,

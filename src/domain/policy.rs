@@ -71,6 +71,9 @@ pub struct Rule {
 /// The code in statistics of a recipient that failed with no code of Meta's: see [`Cause::code`].
 pub const NO_ANSWER: u32 = 0;
 
+/// The code, and the subcode of 100, for a line that does not exist or that the token may not see.
+pub const NO_SUCH_OBJECT: u32 = 33;
+
 /// Recipients in a row who fail with one code of [`Action::StopCampaign`] before the campaign pauses. One row with a bad
 /// value is no reason to pause, and these few are all that a template costs which works for nobody.
 const PAUSE_AFTER_FEW: u32 = 5;
@@ -96,7 +99,6 @@ pub fn rule(code: u32) -> Option<&'static Rule> {
 /// may not see it. No other subcode changes what a code means.
 pub fn meaning(code: u32, subcode: Option<u32>) -> u32 {
     const INVALID_PARAMETER: u32 = 100;
-    const NO_SUCH_OBJECT: u32 = 33;
     match (code, subcode) {
         (INVALID_PARAMETER, Some(NO_SUCH_OBJECT)) => NO_SUCH_OBJECT,
         (code, _) => code,
@@ -257,20 +259,23 @@ mod tests {
         }
     }
 
-    /// The fixture's rows as rules: `code,http_status,scope,action,retry_after_hint_s,title`, quotes only in the title.
-    fn fixture() -> Vec<Rule> {
+    /// The fixture's rows as rules, each with the other code and subcode that mean the same, if there are such:
+    /// `code,http_status,scope,action,retry_after_hint_s,also_code,title`, quotes only in the title.
+    fn fixture() -> Vec<(Rule, Option<(u32, u32)>)> {
         let row = |line: &'static str| {
-            let fields: Vec<&str> = line.splitn(6, ',').collect();
-            let &[codes, _http_status, scope, action, wait, title] = fields.as_slice() else { panic!("{line}") };
+            let fields: Vec<&str> = line.splitn(7, ',').collect();
+            let &[codes, _http_status, scope, action, wait, also, title] = fields.as_slice() else { panic!("{line}") };
             let (first, last) = codes.split_once('-').unwrap_or((codes, codes));
             let number = |text: &str| text.parse::<u32>().unwrap_or_else(|_| panic!("{line}"));
-            Rule {
+            let also = also.split_once('/').map(|(code, subcode)| (number(code), number(subcode)));
+            let rule = Rule {
                 codes: number(first)..=number(last),
                 scope: serde_json::from_value(scope.into()).expect("a scope"),
                 action: action_named(action),
                 wait: (!wait.is_empty()).then(|| seconds(number(wait).into())),
                 title: title.trim_matches('"'),
-            }
+            };
+            (rule, also)
         };
         include_str!("../../tests/fixtures/error_codes.csv").lines().skip(1).map(row).collect()
     }
@@ -278,14 +283,18 @@ mod tests {
     #[test]
     fn the_table_and_the_fixture_hold_the_same_facts() {
         let fixture = fixture();
-        assert_eq!(fixture.len(), 89);
-        for row in &fixture {
+        assert_eq!(fixture.len(), 90);
+        for (row, also) in &fixture {
             for code in [*row.codes.start(), *row.codes.end()] {
                 assert_eq!(rule(code), Some(row), "row {code} of the fixture");
+                assert_eq!(meaning(code, None), code);
+            }
+            if let Some((code, subcode)) = *also {
+                assert_eq!(rule(meaning(code, Some(subcode))), Some(row), "{code} with subcode {subcode}");
             }
         }
         for rule in table::TABLE {
-            assert!(fixture.contains(rule), "{rule:?} of the table");
+            assert!(fixture.iter().any(|(row, _)| row == rule), "{rule:?} of the table");
         }
     }
 

@@ -17,6 +17,9 @@ const DETAILS_CHARS_MAX: usize = 500;
 /// Meta's `message_status` of a message that it keeps back for a quality check.
 const HELD: &str = "held_for_quality_assessment";
 
+/// The type of Meta's errors about a node that does not exist or that the token may not see.
+const NO_SUCH_OBJECT: &str = "GraphMethodException";
+
 /// What a send ended in, by the status and the whole body of the answer. Pure.
 ///
 /// Accepted: a 2xx with the id of a message. Meta's error: as [`policy::outcome`] has it. Anything else: in doubt.
@@ -72,6 +75,8 @@ struct Envelope<'a> {
     code: Code<'a>,
     #[serde(borrow)]
     error_subcode: Option<Subcode<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
     message: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -132,6 +137,9 @@ impl<'a> Answer<'a> {
             Some(Subcode::Code(code)) => code.number(),
             Some(Subcode::Other(_)) | None => None,
         };
+        // Meta calls subcodes deprecated and may leave them out; the type of the error says the same.
+        let no_such_object = || (error.kind.as_deref() == Some(NO_SUCH_OBJECT)).then_some(policy::NO_SUCH_OBJECT);
+        let subcode = subcode.or_else(no_such_object);
         let code = policy::meaning(error.code.number()?, subcode);
         let details = match &error.error_data {
             Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
@@ -202,6 +210,8 @@ mod tests {
             let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"does not exist"}}}}"#);
             assert_eq!(read(400, body.as_bytes()), gone(meta(33, "does not exist")), "{subcode}");
         }
+        let body = br#"{"error":{"code":100,"type":"GraphMethodException","message":"does not exist"}}"#;
+        assert_eq!(read(400, body), gone(meta(33, "does not exist")), "without a subcode");
         for subcode in ["2494055", "null", "{}", "[33]", "-1", "33.5", "\"x\""] {
             let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"m"}}}}"#);
             let failed = Outcome::Failed { pause_after: Some(20), cause: meta(100, "m") };

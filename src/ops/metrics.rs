@@ -37,7 +37,7 @@ series! {
     describe_gauge LINE_RATE = "pregon_line_rate" "line"
         "Messages a second that the line may send now. Below its configured rate: Meta told it to slow down";
     describe_gauge HELD = "pregon_held_seconds" "line"
-        "How long the line has been held: paused, blocked or without a good token. Not 0: somebody has to look";
+        "How long the line has been held: paused, blocked, without a good token or with a broken path to Meta. Not 0: somebody has to look";
     describe_gauge LINES_OWNED = "pregon_lines_owned" ""
         "Lines that this worker holds the lease on. The sum over all workers is below the lines with work: one is held by nobody";
     describe_gauge LINES_UNLISTED = "pregon_lines_unlisted" ""

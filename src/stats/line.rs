@@ -39,6 +39,8 @@ pub enum Stop<'a> {
     Unlisted,
     /// Its worker can't reach Meta.
     Unreachable,
+    /// Its worker gets no answers of Meta's: what comes in their place.
+    PathBroken(&'a str),
 }
 
 impl LineNow {
@@ -51,7 +53,9 @@ impl LineNow {
         } else if self.owner.is_none() {
             Some(if self.unlisted { Stop::Unlisted } else { Stop::NoWorker })
         } else {
-            self.report.as_ref().filter(|report| report.unreachable).map(|_| Stop::Unreachable)
+            let report = self.report.as_ref()?;
+            let broken = report.path_broken.as_deref().map(Stop::PathBroken);
+            broken.or(report.unreachable.then_some(Stop::Unreachable))
         }
     }
 
@@ -113,6 +117,7 @@ pub(crate) mod tests {
             rate,
             throttled: false,
             unreachable: false,
+            path_broken: None,
             in_flight: 3,
             accepted_per_second: rate,
             at: UnixMs(0),

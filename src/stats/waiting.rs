@@ -27,6 +27,8 @@ pub enum Reason {
     PairSpacing,
     /// Messages that could not be sent wait for their next attempt, or Meta can't be reached.
     BackingOff,
+    /// Messages get no answers of Meta's: nothing is sent until Meta answers again.
+    PathBroken,
     /// Meta paused the template.
     TemplatePaused,
     /// Meta blocked the line, or its whole WABA.
@@ -133,6 +135,9 @@ fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
             Waiting::new(Reason::NoWorker, text)
         }
         Some(Stop::Unreachable) => Waiting::new(Reason::BackingOff, format!("meta can't be reached from line {line}")),
+        Some(Stop::PathBroken(cause)) => {
+            Waiting::new(Reason::PathBroken, format!("the path to meta is broken: {cause}"))
+        }
         None if work.is_due(now) || is_throttled(work) => Waiting::new(Reason::LineRate, rate_text(work)),
         None => {
             let (reason, text) = match work.pending {

@@ -42,6 +42,9 @@ pub struct LineReport {
     pub throttled: bool,
     /// Meta can not be reached.
     pub unreachable: bool,
+    /// What comes in the place of Meta's answers, while the path to Meta is broken. Reports of older versions lack it.
+    #[serde(default)]
+    pub path_broken: Option<String>,
     /// Attempts in flight.
     pub in_flight: usize,
     /// Messages that Meta accepted in the last second or so, per second.

@@ -232,7 +232,6 @@ fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop:
         clock: clock.clone(),
         sender: meta.sender(&line.id, &line.token).expect("a sender"),
         graph: meta.clone(),
-        graph: meta.clone(),
         line,
         settings: Settings { lease: KEPT, ..world::settings() },
         token_key: SharedTokenKey::new(inputs::token_key()),

@@ -76,12 +76,16 @@ struct Envelope<'a> {
     #[serde(borrow)]
     error_subcode: Option<Subcode<'a>>,
     #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
     #[serde(borrow)]
-    message: Option<Cow<'a, str>>,
+    message: Option<Text<'a>>,
     #[serde(borrow)]
     error_data: Option<ErrorData<'a>>,
 }
+
+/// Text that is borrowed where it is optional too: serde copies an `Option<Cow>`.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Meta writes codes as numbers; integrators have met them as text.
 #[derive(Deserialize)]
@@ -138,13 +142,14 @@ impl<'a> Answer<'a> {
             Some(Subcode::Other(_)) | None => None,
         };
         // Meta calls subcodes deprecated and may leave them out; the type of the error says the same.
-        let no_such_object = || (error.kind.as_deref() == Some(NO_SUCH_OBJECT)).then_some(policy::NO_SUCH_OBJECT);
+        let no_such_object =
+            || error.kind.as_ref().is_some_and(|kind| kind.0 == NO_SUCH_OBJECT).then_some(policy::NO_SUCH_OBJECT);
         let subcode = subcode.or_else(no_such_object);
         let code = policy::meaning(error.code.number()?, subcode);
         let details = match &error.error_data {
             Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
             Some(ErrorData::Object { .. } | ErrorData::Text(_) | ErrorData::Other(_)) | None => {
-                error.message.as_ref().unwrap_or(&Cow::Borrowed(""))
+                error.message.as_ref().map_or(&Cow::Borrowed(""), |message| &message.0)
             }
         };
         Some(Refusal { code, details: details.chars().take(DETAILS_CHARS_MAX).collect() })

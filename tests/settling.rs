@@ -11,8 +11,9 @@ use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     store::{
-        Store,
-        parts::{Claim, ClaimedRow, Fact, News, Settled, ToSend},
+        Call, Store,
+        parts::{Applied, Claim, ClaimedRow, Fact, News, Settled, ToSend},
+        script,
     },
 };
 use support::{claim_wish, redis::TestRedis, world};
@@ -54,6 +55,22 @@ impl World {
     async fn settle(&self, claimed: ClaimedRow, settled: Settled) -> u64 {
         let outcomes = BTreeMap::from([(self.part, vec![(claimed, settled)])]);
         self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].1
+    }
+
+    /// Meta tells by a failed status that the account is at fault. Gives what became of it, and how many recipients are open.
+    async fn returned(&self, claimed: ClaimedRow, code: u32) -> (Applied, u64) {
+        let ClaimedRow { row, send } = claimed;
+        let fact = Fact { row, send, news: News::Returned(code), at: self.now().await, message: None };
+        let applied = self.store.apply(&[(self.part, vec![fact])], KEPT).await.expect("applied");
+        (applied[0].0[0], applied[0].1)
+    }
+
+    /// The failures by code, once counters and state bytes are seen to agree.
+    async fn failures(&self) -> HashMap<u32, u64> {
+        let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
+        let counts = world::counts(&self.store, &record).await;
+        assert_eq!(counts.by_state, world::recount(&self.store, &record).await);
+        counts.failures
     }
 
     async fn state(&self, row: u16) -> Option<State> {
@@ -106,6 +123,73 @@ async fn settle_of_a_reopened_row_requeues_its_part() {
         assert!(world.store.pulse().await.expect("redis") > pulse);
         world.store.work_done(&line, &[world.part]).await.expect("redis");
     }
+}
+
+#[tokio::test]
+async fn a_returned_row_is_sent_again_with_its_attempts_and_its_part_is_requeued() {
+    let world = World::start(1).await;
+    let line = "3001".into();
+    let first = world.claim(1, 1).await[0].claimed;
+    world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    world.store.work_done(&line, &[world.part]).await.expect("redis");
+    let pulse = world.store.pulse().await.expect("redis");
+    assert_eq!(world.returned(first, 131_042).await, (Applied::Reopened, 1));
+    assert_eq!(world.store.work(&line).await.expect("redis"), [world.part]);
+    assert!(world.store.pulse().await.expect("redis") > pulse);
+    assert_eq!(world.state(0).await, Some(State::Pending));
+    let rows = world.store.part_rows(world.part).await.expect("rows");
+    assert_eq!(rows.why.get(&0), Some(&131_042));
+    // Meta tells it again, and our own answer is stored again: both are about a send that is used up.
+    assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
+    assert_eq!(world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await, 1);
+    let again = world.claim(1, 1).await[0];
+    assert_eq!((again.attempt, again.claimed.send), (1, 2));
+    assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
+    assert_eq!(world.state(0).await, Some(State::InFlight));
+    assert_eq!(world.failures().await, HashMap::new());
+}
+
+#[tokio::test]
+async fn a_returned_row_of_an_ended_campaign_has_failed_with_its_code() {
+    for to in [CampaignState::Completed, CampaignState::Cancelled] {
+        let world = World::start(3).await;
+        let rows = world.claim(1, 3).await;
+        world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
+        world.settle(rows[1].claimed, Settled::Accepted(Wamid::from("wamid.1"))).await;
+        if to == CampaignState::Completed {
+            world.settle(rows[2].claimed, Settled::Refused { code: 131_026 }).await;
+        } else {
+            world.settle(rows[2].claimed, Settled::Accepted(Wamid::from("wamid.2"))).await;
+            // Before the end it was reopened, and the campaign ends before it is sent again.
+            assert_eq!(world.returned(rows[2].claimed, 131_026).await, (Applied::Reopened, 1));
+        }
+        let now = world.now().await;
+        world.store.change_campaign(world.id, &[CampaignState::Running], to, now, None).await.expect("redis");
+        assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Moved, 0));
+        assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Known, 0));
+        assert_eq!(world.state(0).await, Some(State::Failed));
+        assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_026, 1)]), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_reopened_while_its_campaign_completes_fails_with_its_code() {
+    let world = World::start(3).await;
+    let rows = world.claim(1, 3).await;
+    world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    // Nothing is open. The state of the campaign changes, and before its gates close three rows are reopened.
+    let keys = [world.store.keys.campaign(world.id), world.store.keys.outbox(world.id)];
+    let change = Call::new(&script::CHANGE, &keys).arg("running").arg("completed").arg(world.now().await.0).arg("");
+    let _: (u8, u64) = world.store.call(change).await.expect("redis");
+    assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Reopened, 1));
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 2);
+    assert_eq!(world.settle(rows[2].claimed, Settled::Back { at: UnixMs(0) }).await, 3);
+    world.store.follow(world.id, world.now().await).await.expect("redis");
+    let states = [world.state(0).await, world.state(1).await, world.state(2).await];
+    assert_eq!(states, [Some(State::Failed), Some(State::Refused), Some(State::Unknown)]);
+    assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_000, 1)]));
 }
 
 #[tokio::test]

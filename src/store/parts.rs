@@ -171,6 +171,9 @@ pub enum News {
     Read,
     /// It failed, with Meta's code.
     Failed(u32),
+    /// It failed, with Meta's code, and neither the recipient nor the message is to blame but the account, line, token or template: the
+    /// recipient is sent to again while the campaign runs or is paused, and failed if the campaign has ended.
+    Returned(u32),
     /// The recipient answered.
     Replied,
 }
@@ -180,6 +183,8 @@ pub enum News {
 pub enum Applied {
     /// It moved the recipient.
     Moved,
+    /// The recipient is pending or retrying again. The line's work lists its part before [`Store::apply`] returns.
+    Reopened,
     /// It was known, or less than what is known.
     Known,
     /// It is about an earlier send, or about nobody.
@@ -293,11 +298,14 @@ impl Store {
 
     /// Applies facts to parts, in one round trip. Gives for each part what became of each fact, and how many recipients are open.
     ///
+    /// The parts of rows that were returned are listed in the work of their lines again before this returns.
+    ///
     /// `ids_kept`: how long message ids are found again, of those that only a fact told.
     pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)], ids_kept: Duration) -> Result<Vec<(Vec<Applied>, u64)>> {
         let mut calls = Vec::new();
         for (part, facts) in batches {
-            let keys = self.part_keys(*part, [self.keys.why(*part), self.keys.replied(*part), self.keys.ids(*part)]);
+            let [why, replied] = [self.keys.why(*part), self.keys.replied(*part)];
+            let keys = self.part_keys(*part, [why, replied, self.keys.ids(*part), self.keys.tries(*part)]);
             for facts in facts.chunks(FACTS_MAX) {
                 calls.push(Call::new(&script::STATUS, &keys).arg(ms(ids_kept)).arg(pack_facts(facts)));
             }
@@ -313,11 +321,17 @@ impl Store {
                 applied.extend(answer.iter().skip(2).map(|&code| match code {
                     1 => Applied::Moved,
                     2 => Applied::Stale,
+                    3 => Applied::Reopened,
                     _ => Applied::Known,
                 }));
             }
             results.push((applied, open));
         }
+        let reopened = batches.iter().zip(&results).filter(|((_, facts), (_, open))| {
+            // Whether this call reopened them or an earlier one, whose answer was lost.
+            *open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
+        });
+        self.requeue(&reopened.map(|((part, _), _)| *part).collect::<Vec<_>>()).await?;
         Ok(results)
     }
 

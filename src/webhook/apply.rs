@@ -209,18 +209,22 @@ impl Commits {
             let (part, facts) = &batch.parts[place];
             let applied = committed[place].as_ref().ok().and_then(|(applied, _)| applied.get(at));
             // Of a part that is gone nothing may be written any more.
-            if let (News::Failed(code), Some(Applied::Moved | Applied::Known)) = (facts[at].news, applied) {
+            if let (
+                News::Failed(code) | News::Returned(code),
+                Some(Applied::Moved | Applied::Reopened | Applied::Known),
+            ) = (facts[at].news, applied)
+            {
                 self.aftercare.words(*part, code, words);
             }
         }
     }
 
     fn count(&self, fact: &Fact, applied: Applied, now: UnixMs, tally: &mut Tally) {
-        let moved = applied == Applied::Moved;
+        let moved = matches!(applied, Applied::Moved | Applied::Reopened);
         if moved {
             self.lag.record(now.since(fact.at));
         }
-        if let (News::Failed(code), true) = (fact.news, moved) {
+        if let (News::Failed(code) | News::Returned(code), true) = (fact.news, moved) {
             metrics::meta_error(code, policy::rule(code).is_some());
         }
         tally.add(fact.news, if moved { StatusResult::Applied } else { StatusResult::Repeated });

@@ -6,7 +6,7 @@ use pregon::{
     domain::{State, UnixMs, Wamid},
     store::{
         StoreError,
-        parts::{Claim, ClaimWish, News, Settled, ToSend},
+        parts::{Applied, Claim, ClaimWish, News, Settled, ToSend},
     },
 };
 
@@ -43,6 +43,7 @@ pub struct Figures {
     pub facts: u64,
     pub forgotten: u64,
     pub resent: u64,
+    pub reopened: u64,
 }
 
 /// What a process tells Redis, and keeps in case that Redis forgets it.
@@ -301,7 +302,7 @@ impl Drive<'_> {
                     Ended::Refused(code) => (0, code),
                 };
                 let ended = match hand_out.fate {
-                    Fate::Accepted => Ended::Accepted,
+                    Fate::Accepted | Fate::Returned => Ended::Accepted,
                     Fate::AnswerLost | Fate::Lost => Ended::InDoubt(ms),
                     Fate::Refused => Ended::Refused(code),
                     Fate::Retry => Ended::Retry(ms, code),
@@ -323,11 +324,14 @@ impl Drive<'_> {
 
     /// Something that Meta tells, if she can. `named`: with the id of the message.
     fn fact(&self, pick: Pick, news: News, named: bool) -> Option<Fact> {
-        let (row, claim) = match self.facts {
-            Facts::Any => self.any_claim(pick)?,
+        let (row, claim, news) = match self.facts {
+            Facts::Any => {
+                let (row, claim) = self.any_claim(pick)?;
+                (row, claim, news)
+            }
             Facts::True => {
                 let (row, hand_out) = self.true_claim(pick, |it, _| it.fate.is_sent() && !it.lost)?;
-                (row, Some(hand_out.claim))
+                (row, Some(hand_out.claim), hand_out.fate.tells(news))
             }
         };
         let message = named.then(|| wamid(row, claim.unwrap_or_else(|| self.model.rows[&row].claims)));
@@ -369,12 +373,13 @@ impl Drive<'_> {
     /// `process` tells something for the first time, and keeps it.
     async fn tell_first(&mut self, process: usize, entry: Entry, twice: bool) -> Checked {
         self.catch_up(process).await?;
+        let is_ahead = self.is_ahead(&entry);
         self.tell(&entry).await?;
         if self.facts == Facts::True {
             self.remember(&entry);
             self.truth_is_known()?;
         }
-        if twice && !self.is_ahead(&entry) {
+        if twice && !is_ahead {
             let once = self.watch.before.clone();
             self.tell(&entry).await?;
             if self.watch.before != once {
@@ -385,32 +390,39 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Of a claim that was never made an outcome may be known or not, as those with it have left the row.
+    /// Of a claim that was never made an outcome may be known or not, as those with it have left the row. And a fact that names no
+    /// claim is about another one once those with it have given the row a later number.
     fn is_ahead(&self, entry: &Entry) -> bool {
-        let Entry::Settled { outcomes, .. } = entry else { return false };
         let made = |row: &u16| self.model.rows.get(row).map_or(0, |row| row.claims);
-        self.facts == Facts::Any && outcomes.iter().any(|(row, claim, _)| *claim > made(row))
+        let is_ahead = match entry {
+            Entry::Claimed { .. } => false,
+            Entry::Settled { outcomes, .. } => outcomes.iter().any(|(row, claim, _)| *claim > made(row)),
+            Entry::Told(facts) => facts.iter().any(|fact| fact.claim.is_none()),
+        };
+        self.facts == Facts::Any && is_ahead
     }
 
     fn remember(&mut self, entry: &Entry) {
         match entry {
             Entry::Claimed { .. } => {}
             Entry::Settled { outcomes, .. } => {
-                for (row, _, settled) in outcomes {
+                for (row, claim, settled) in outcomes {
                     if matches!(settled, Settled::Accepted(_)) {
-                        self.watch.told(*row, State::Accepted);
+                        self.watch.told(*row, *claim, Some(State::Accepted));
                     }
                 }
             }
             Entry::Told(facts) => {
                 for fact in facts {
-                    match fact.news {
-                        News::Sent => self.watch.told(fact.row, State::Sent),
-                        News::Delivered => self.watch.told(fact.row, State::Delivered),
-                        News::Read => self.watch.told(fact.row, State::Read),
-                        News::Failed(_) => self.watch.told(fact.row, State::Failed),
-                        News::Replied => {}
-                    }
+                    let state = match fact.news {
+                        News::Sent => Some(State::Sent),
+                        News::Delivered => Some(State::Delivered),
+                        News::Read => Some(State::Read),
+                        News::Failed(_) => Some(State::Failed),
+                        News::Returned(_) => None,
+                        News::Replied => continue,
+                    };
+                    self.watch.told(fact.row, fact.claim.expect("what is true names its claim"), state);
                 }
             }
         }
@@ -431,7 +443,7 @@ impl Drive<'_> {
                 let said = self.real.claimed_before(*epoch, *now, *until, &rows).await;
                 let should = self.model.claimed_before(*epoch, *until, &rows);
                 let what = format!("claimed in epoch {epoch}: {rows:?}");
-                lowering.claimed = rows;
+                lowering.told = rows;
                 self.compare(&what, &said, &words(&should), lowering).await
             }
             Entry::Settled { epoch, now, outcomes } => {
@@ -441,6 +453,7 @@ impl Drive<'_> {
                 let negative = |settled: &Settled| matches!(settled, Settled::Retry { .. } | Settled::Back { .. });
                 let negatives = outcomes.iter().filter(|(.., settled)| negative(settled));
                 lowering.negative = negatives.map(|(row, claim, _)| (*row, *claim)).collect();
+                lowering.told = outcomes.iter().map(|(row, claim, _)| (*row, *claim)).collect();
                 self.figures.facts += outcomes.len() as u64;
                 let said = self.real.settle(*epoch, *now, &outcomes).await;
                 let should = self.model.settle(*now, &outcomes);
@@ -454,7 +467,14 @@ impl Drive<'_> {
                     return Ok(());
                 }
                 self.figures.facts += facts.len() as u64;
+                let last = |row: u16| self.model.rows.get(&row).map(|row| row.claims);
+                let about =
+                    || facts.iter().filter_map(|fact| Some((fact.row, fact.claim.or(last(fact.row))?, fact.news)));
+                lowering.told = about().map(|(row, claim, _)| (row, claim)).collect();
+                let returned = about().filter(|(.., news)| matches!(news, News::Returned(_)));
+                lowering.returned = returned.map(|(row, claim, _)| (row, claim)).collect();
                 let (said, should) = (self.real.apply(&facts).await, self.model.apply(&facts));
+                self.figures.reopened += should.0.iter().filter(|it| **it == Applied::Reopened).count() as u64;
                 self.compare(&format!("apply {facts:?}"), &said, &words(&should), lowering).await
             }
         }
@@ -553,6 +573,8 @@ impl Drive<'_> {
                 self.sweep(State::Cancelled).await?;
             } else if self.model.expires.is_some() {
                 self.sweep(State::Expired).await?;
+            } else if self.model.gate == Gate::Completed {
+                self.sweep(State::Failed).await?;
             }
             self.claim(Claimer::Next, 256, false, false).await?;
             let claimed = self.model.rows.iter().filter(|(_, row)| row.state == State::InFlight);

@@ -42,17 +42,30 @@ pub enum Fate {
     Refused,
     Retry,
     Back,
+    /// Meta accepts it, and says later that the person did not get it for a fault of the account.
+    Returned,
 }
 
 impl Fate {
-    /// Certainly not sent, and to be sent again.
+    /// The person certainly does not get it, and it is to be sent again.
     pub fn is_negative(self) -> bool {
-        matches!(self, Fate::Retry | Fate::Back)
+        matches!(self, Fate::Retry | Fate::Back | Fate::Returned)
     }
 
     /// Meta has it.
     pub fn is_sent(self) -> bool {
-        matches!(self, Fate::Accepted | Fate::AnswerLost)
+        matches!(self, Fate::Accepted | Fate::AnswerLost | Fate::Returned)
+    }
+
+    /// What Meta can tell of such a message in place of `news`.
+    pub fn tells(self, news: News) -> News {
+        match (self, news) {
+            (Fate::Returned, News::Sent) => News::Sent,
+            (Fate::Returned, News::Failed(code) | News::Returned(code)) => News::Returned(code),
+            (Fate::Returned, News::Delivered | News::Read | News::Replied) => News::Returned(CODES[0]),
+            (_, News::Returned(code)) => News::Failed(code),
+            (_, news) => news,
+        }
     }
 }
 
@@ -181,6 +194,7 @@ fn news() -> impl Strategy<Value = News> {
         Just(News::Delivered),
         Just(News::Read),
         code().prop_map(News::Failed),
+        code().prop_map(News::Returned),
         Just(News::Replied),
     ]
 }
@@ -222,7 +236,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::EndDoubts),
         2 => follow(),
         3 => Just(Step::Complete),
-        1 => select(&[State::Cancelled, State::Expired]).prop_map(Step::Sweep),
+        2 => select(&[State::Cancelled, State::Expired, State::Failed]).prop_map(Step::Sweep),
         1 => (0..3usize).prop_map(Step::Activate),
         6 => select(&TIMES_MS[3..]).prop_map(Step::Wait),
         3 => (0..6usize).prop_map(Step::Again),
@@ -275,6 +289,7 @@ pub fn any() -> impl Strategy<Value = History> {
             2 => Just(Fate::AnswerLost),
             1 => Just(Fate::Lost),
             1 => Just(Fate::Refused),
+            2 => Just(Fate::Returned),
             3 => Just(Fate::Retry),
             4 => Just(Fate::Back),
         ],

@@ -1,7 +1,7 @@
 //! The same part in Redis: the scripts, and everything that they leave.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
     time::Duration,
 };
@@ -32,6 +32,7 @@ pub struct View {
     /// Without those for whom Meta gave no code.
     pub why: BTreeMap<u16, u32>,
     pub due: BTreeMap<u16, u64>,
+    pub returned: BTreeSet<u16>,
     pub doubt: BTreeMap<u16, u64>,
     /// `next`, `rows`, `epoch`, `claim`.
     pub marks: [u64; 4],
@@ -51,6 +52,7 @@ impl View {
             attempts: each().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
             why: each().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
+            returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
             marks: [model.next, model.len, model.epoch, model.number],
         }
@@ -67,6 +69,7 @@ impl View {
                 format!("attempts {:?}", view.attempts),
                 format!("why {:?}", view.why),
                 format!("due {:?}", view.due),
+                format!("returned {:?}", view.returned),
                 format!("doubt {:?}", view.doubt),
                 format!("next, rows, epoch, claim {:?}", view.marks),
                 format!("by state {by_state:?}"),
@@ -205,7 +208,10 @@ impl<'a> Real<'a> {
         bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
         let why = why.into_iter().filter(|(_, code)| *code > 0).collect();
         let marks = marks.map(Option::unwrap_or_default);
-        Ok(View { bytes, counts: counts.into_iter().next().unwrap_or_default(), attempts, why, due, doubt, marks })
+        let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
+        let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
+        let counts = counts.into_iter().next().unwrap_or_default();
+        Ok(View { bytes, counts, attempts, why, due, returned, doubt, marks })
     }
 
     async fn look(&self) -> Result<Seen> {
@@ -243,4 +249,4 @@ impl<'a> Real<'a> {
     }
 }
 
-type Seen = (Vec<u8>, BTreeMap<u16, u8>, BTreeMap<u16, u32>, BTreeMap<u16, u64>, BTreeMap<u16, u64>, [Option<u64>; 4]);
+type Seen = (Vec<u8>, BTreeMap<u16, u8>, BTreeMap<u16, u32>, BTreeMap<u16, f64>, BTreeMap<u16, u64>, [Option<u64>; 4]);

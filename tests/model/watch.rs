@@ -21,8 +21,10 @@ pub struct HandOut {
 pub struct Lowering {
     /// Claims that certainly sent nothing.
     pub negative: Vec<(u16, u32)>,
-    /// Claims that were told again.
-    pub claimed: Vec<(u16, u32)>,
+    /// Claims whose message certainly reached nobody, as Meta said.
+    pub returned: Vec<(u16, u32)>,
+    /// All claims that something was told of.
+    pub told: Vec<(u16, u32)>,
     /// Doubts ended by sending again.
     pub resends: bool,
 }
@@ -36,8 +38,9 @@ pub struct Watch {
     negative: BTreeMap<u16, u32>,
     /// Rows that were sent again after a doubt.
     resent: BTreeSet<u16>,
-    /// The highest that was told of each row, where all that is told is true.
-    known: BTreeMap<u16, State>,
+    /// Of the last claim of each row that anything was told of: the highest state, or none if Meta returned it. Where all that is
+    /// told is true.
+    known: BTreeMap<u16, (u32, Option<State>)>,
 }
 
 impl Watch {
@@ -51,7 +54,7 @@ impl Watch {
         let mut n_resent = 0;
         self.counts_are_exact(&view)?;
         nobody_is_lost(&view)?;
-        for &(row, claim) in &lowering.negative {
+        for &(row, claim) in lowering.negative.iter().chain(&lowering.returned) {
             let last = self.negative.entry(row).or_default();
             *last = claim.max(*last);
         }
@@ -64,15 +67,17 @@ impl Watch {
             let told = |claims: &[(u16, u32)]| told_of(claims, number);
             let unanswered = matches!(was, State::InFlight | State::InDoubt | State::Unknown);
             let way_back = unanswered && matches!(state, State::Pending | State::Retrying | State::Cancelled);
-            let claimed = unanswered && matches!(state, State::InFlight | State::InDoubt);
             let resent = lowering.resends && was == State::InDoubt && state == State::Retrying;
             if resent {
                 self.resent.insert(row);
                 n_resent += 1;
             }
+            // Redis had forgotten a later claim, and it is the later one that the row is about now.
+            let anew = number != number_before && told(&lowering.told);
             // It went back, and the same call told of a later claim, which Redis had forgotten.
-            let anew = unanswered && number != number_before && told_of(&lowering.negative, number_before);
-            let may_fall = way_back && told(&lowering.negative) || claimed && told(&lowering.claimed) || anew || resent;
+            let back = unanswered && number != number_before && told_of(&lowering.negative, number_before);
+            let returned = told(&lowering.returned);
+            let may_fall = way_back && told(&lowering.negative) || anew || back || returned || resent;
             if state.rank() < was.rank() && !may_fall {
                 return Err(format!("row {row} fell from {was:?} to {state:?} ({number})"));
             }
@@ -115,11 +120,13 @@ impl Watch {
         Ok(())
     }
 
-    /// It was told, and is true, that a row came to `state`.
-    pub fn told(&mut self, row: u16, state: State) {
-        let known = self.known.entry(row).or_insert(state);
-        if state.rank() > known.rank() {
-            *known = state;
+    /// It was told, and is true, that a row came to `state` by its `claim`; or that Meta returned it.
+    pub fn told(&mut self, row: u16, claim: u32, state: Option<State>) {
+        let known = self.known.entry(row).or_insert((claim, state));
+        if claim > known.0 {
+            *known = (claim, state);
+        } else if claim == known.0 {
+            known.1 = known.1.zip(state).map(|(a, b)| if b.rank() > a.rank() { b } else { a });
         }
     }
 
@@ -127,7 +134,7 @@ impl Watch {
     /// earlier message is not counted for the later one.
     pub fn truth_is_known(&self) -> Result<(), String> {
         for (row, state, _) in self.before.states().filter(|(row, ..)| !self.resent.contains(row)) {
-            if let Some(known) = self.known.get(&row)
+            if let Some((_, Some(known))) = self.known.get(&row)
                 && known.rank() > state.rank()
             {
                 return Err(format!("row {row} is {state:?}, and was told to be {known:?}"));

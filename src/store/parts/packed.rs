@@ -95,6 +95,8 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
             News::Delivered => (State::Delivered.code(), 0),
             News::Read => (State::Read.code(), 0),
             News::Failed(code) => (State::Failed.code(), code),
+            // No status says `refused`, so that its code is free.
+            News::Returned(code) => (State::Refused.code(), code),
             News::Replied => (15, 0),
         };
         packed.extend(fact.row.to_le_bytes());

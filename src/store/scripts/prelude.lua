@@ -14,6 +14,11 @@ end
 -- A row in such a state can be claimed. A fact about a claim that is newer than the row's proves that Redis forgot that claim.
 local function claimable(state) return state == STATE.pending or state == STATE.retrying end
 
+-- Meta returned the message of a row: it is due at once, by a score of its own. The row keeps the number of that send until it is claimed
+-- again, and this score tells that all facts about that send are about an earlier one.
+local RETURNED_DUE = 0.5
+local function is_returned(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) == RETURNED_DUE end
+
 -- Of a row in such a state it is not known what became of its last claim.
 local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
 
@@ -111,10 +116,11 @@ local function moves(meta, state, history)
   return self
 end
 
--- The reason of a recipient that is retrying, in doubt or failed is in `why` until another fact replaces it.
+-- Counts a recipient that failed or was refused by the code in `why`.
+local function count_failure(m, why, row, n) m.count('f' .. (redis.call('HGET', why, row) or '0'), n) end
+
+-- The reason of a recipient that was returned, is retrying, in doubt or failed is in `why` until another fact replaces it.
 local function forget_why(m, why, row, state)
-  if state == STATE.failed or state == STATE.refused then
-    m.count('f' .. (redis.call('HGET', why, row) or '0'), -1)
-  end
+  if state == STATE.failed or state == STATE.refused then count_failure(m, why, row, -1) end
   redis.call('HDEL', why, row)
 end

@@ -10,7 +10,8 @@
 --       where a newer epoch has the part meanwhile
 -- Kinds A accepted, C claimed (these stand apart) · R certainly not sent, again at the time, the attempt counts · B certainly not sent,
 --       again at the time, the attempt does not count · D in doubt until the time · F refused by Meta
---       What would be sent again of a cancelled campaign is cancelled; of a completed one it stays unknown.
+--       What would be sent again of a cancelled campaign is cancelled. Of a completed one it stays unknown; if it was open still, R is
+--       refused with its code, and B becomes unknown.
 -- Gives {open recipients of the part, 1 if its line may no longer list it: a newer epoch has it, which may have taken it off its
 --       work before this call reopened a row}.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
@@ -29,10 +30,11 @@ local taken_over = tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 local function settle(row, send, kind, code, tail)
   local byte = m.byte(row)
   local was, current = byte % 16, math.floor(byte / 16)
-  -- A claim that Redis forgot. Where it forgot with it how the claim before ended, the claim itself is told before anything else of it.
-  if newer(send, current) and (claimable(was) or kind == 'C' and unanswered(was)) then
+  -- A claim that Redis forgot, and with it what allowed the claim. Only what Meta has counts where the row was ended meanwhile.
+  if newer(send, current) and was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] then
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)
+    if was == STATE.failed or was == STATE.refused then count_failure(m, why, row, -1) end
     local to = kind == 'C' and taken_over and STATE.in_doubt or STATE.in_flight
     if to == STATE.in_doubt then redis.call('ZADD', doubt, ARGV[9], row) end
     m.move(row, byte, to, send, second)
@@ -48,12 +50,14 @@ local function settle(row, send, kind, code, tail)
     if kind == 'A' then
       m.move(row, byte, STATE.accepted, send, second)
       accepted = accepted + 1
-    elseif kind == 'F' then
+    elseif kind == 'F' or kind == 'R' and completed then
       m.move(row, byte, STATE.refused, send, second)
       redis.call('HSET', why, row, code)
       m.count('f' .. code, 1)
     elseif cancelled and (kind == 'R' or kind == 'B') then
       m.move(row, byte, STATE.cancelled, send, second)
+    elseif completed and kind == 'B' then
+      m.move(row, byte, STATE.unknown, send, second)
     elseif kind == 'R' then
       m.move(row, byte, STATE.retrying, send, second)
       redis.call('HSET', why, row, code)
@@ -70,7 +74,10 @@ local function settle(row, send, kind, code, tail)
     elseif kind == 'D' then
       redis.call('ZADD', doubt, struct.unpack('<d', tail), row)
     end
-  elseif kind == 'A' and was ~= 0 and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted] then
+  elseif
+    kind == 'A' and was ~= 0 and (current == send or newer(send, current)) and RANK[was] < RANK[STATE.accepted]
+    and not (claimable(was) and is_returned(retry, row))
+  then
     -- Expired or cancelled meanwhile, or taken for an earlier claim, and yet Meta has it.
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)

@@ -12,7 +12,7 @@ use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     store::{
         Call, Store,
-        parts::{Applied, Claim, ClaimedRow, Fact, News, Settled, ToSend},
+        parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},
         script,
     },
 };
@@ -190,6 +190,58 @@ async fn a_row_reopened_while_its_campaign_completes_fails_with_its_code() {
     let states = [world.state(0).await, world.state(1).await, world.state(2).await];
     assert_eq!(states, [Some(State::Failed), Some(State::Refused), Some(State::Unknown)]);
     assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_000, 1)]));
+}
+
+#[tokio::test]
+async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
+    const NEWS: [News; 6] =
+        [News::Sent, News::Delivered, News::Read, News::Failed(131_026), News::Returned(131_042), News::Replied];
+    const BEFORE: [Option<News>; 7] = [
+        None,
+        Some(News::Sent),
+        Some(News::Delivered),
+        Some(News::Read),
+        Some(News::Failed(131_049)),
+        // Refused, and unknown.
+        None,
+        None,
+    ];
+    let world = World::start((BEFORE.len() * NEWS.len()) as u64).await;
+    let claimed: Vec<ClaimedRow> = world.claim(1, 256).await.iter().map(|row| row.claimed).collect();
+    let now = world.now().await;
+    let kind = |claimed: &ClaimedRow| usize::from(claimed.row) / NEWS.len();
+    let accepted = |row: u16| Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str()));
+    let outcome = |claimed: &ClaimedRow| match kind(claimed) {
+        5 => Settled::Refused { code: 131_008 },
+        6 => Settled::InDoubt { until: now },
+        _ => accepted(claimed.row),
+    };
+    let outcomes = claimed.iter().map(|claimed| (*claimed, outcome(claimed))).collect();
+    world.store.settle(&BTreeMap::from([(world.part, outcomes)]), 1, now, KEPT).await.expect("settled");
+    let fact = |ClaimedRow { row, send }: ClaimedRow, news: News| {
+        let message = Some(Fingerprint::of(&format!("wamid.{row}")));
+        Fact { row, send, news, at: now, message }
+    };
+    let before = claimed.iter().filter_map(|claimed| Some(fact(*claimed, BEFORE[kind(claimed)]?)));
+    world.store.apply(&[(world.part, before.collect())], KEPT).await.expect("applied");
+    assert_eq!(world.store.end_doubts(world.part, now, 0).await.expect("redis"), (None, 0));
+    assert!(world.store.complete_if_done(world.id, now).await.expect("redis"));
+    world.store.forget_recipients(world.id).await.expect("redis");
+
+    let late = claimed.iter().map(|claimed| fact(*claimed, NEWS[usize::from(claimed.row) % NEWS.len()])).collect();
+    world.store.apply(&[(world.part, late)], KEPT).await.expect("applied");
+    let again = claimed.iter().map(|claimed| (*claimed, accepted(claimed.row))).collect();
+    world.store.settle(&BTreeMap::from([(world.part, again)]), 1, now, KEPT).await.expect("settled");
+
+    // Who had failed or was refused stays so, under its code. Of the others, three accepted or sent and one unknown fail for each code.
+    assert_eq!(world.failures().await, HashMap::from([(131_049, 6), (131_008, 6), (131_026, 3), (131_042, 3)]));
+    let fields = cmd("HGETALL").arg(world.store.keys.part(world.part)).clone();
+    let fields: HashMap<String, String> = world.store.query("HGETALL", &fields).await.expect("redis");
+    let negative: Vec<_> = fields.iter().filter(|(_, n)| n.starts_with('-')).collect();
+    assert!(negative.is_empty(), "{negative:?}");
+    let keys = &world.store.keys;
+    let traces = [keys.history(world.part), keys.ids(world.part), keys.why(world.part), keys.tries(world.part)];
+    assert_eq!(world.store.query::<u64>("EXISTS", cmd("EXISTS").arg(&traces)).await.expect("redis"), 0);
 }
 
 #[tokio::test]

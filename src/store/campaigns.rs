@@ -225,6 +225,8 @@ impl Store {
             let mut pipeline = Pipeline::new();
             for &(part, _) in &record.parts {
                 let keys = &self.keys;
+                // Before the rest goes: from here on a late status leaves no trace but in the counters.
+                pipeline.hset(keys.part(part), "forgotten", 1);
                 for key in [keys.chunks(part), keys.ids(part), keys.history(part), keys.why(part), keys.tries(part)] {
                     pipeline.unlink(key);
                 }

@@ -186,11 +186,12 @@ impl Drive<'_> {
             }
             Step::EndDoubts => self.end_doubts().await,
             // That is its end: no other state follows.
-            Step::Follow { .. } if self.model.gate == Gate::Completed => Ok(()),
+            Step::Follow { .. } if self.model.gate == Gate::Completed || self.model.forgotten => Ok(()),
             Step::Follow { gate, newer } => self.follow(*gate, *newer).await,
-            Step::Complete if self.model.open() > 0 || self.is_behind() => Ok(()),
+            Step::Complete if self.model.open() > 0 || self.is_behind() || self.model.forgotten => Ok(()),
             Step::Complete => self.follow(Gate::Completed, true).await,
             Step::Sweep(to) => self.sweep(*to).await,
+            Step::ForgetRecipients => self.forget_recipients().await,
             Step::Activate(n) => {
                 let (start, mask) = chunk(self.history, n % self.history.chunks.len());
                 let (said, should) = (self.real.activate(start, mask).await, self.model.activate(start, mask));
@@ -521,6 +522,17 @@ impl Drive<'_> {
         self.compare(&format!("sweep {to:?}"), &said, &should, Lowering::default()).await
     }
 
+    async fn forget_recipients(&mut self) -> Checked {
+        let has_ended = matches!(self.model.gate, Gate::Completed | Gate::Cancelled) && self.model.open() == 0;
+        if !has_ended || self.is_behind() {
+            return Ok(());
+        }
+        self.real.forget_recipients().await.map_err(failed)?;
+        self.model.forget();
+        self.watch.recipients_forgotten = true;
+        self.compare("forget the recipients", "", "", Lowering::default()).await
+    }
+
     async fn synced(&mut self) -> Checked {
         let dump = self.real.dump().await.map_err(failed)?;
         // What was forgotten before and is not repeated yet is not on the disk either.
@@ -536,6 +548,7 @@ impl Drive<'_> {
         }
         self.real.restore(&self.disk.dump).await.map_err(failed)?;
         self.model = self.disk.model.clone();
+        self.watch.recipients_forgotten = self.model.forgotten;
         self.behind = [Some(self.disk.told.saturating_sub(before)); PROCESSES];
         self.figures.forgotten += 1;
         let view = self.real.view().await.map_err(failed)?;
@@ -599,6 +612,9 @@ impl Drive<'_> {
         same(said, should)?;
         let view = self.real.view().await.map_err(failed)?;
         self.agree(&view)?;
+        if self.model.forgotten && self.real.traces().await.map_err(failed)? > 0 {
+            return Err("the recipients were forgotten, and something is kept of them".to_owned());
+        }
         let resent = self.watch.look(view, &lowering)?;
         self.figures.resent += resent;
         Ok(())

@@ -99,6 +99,8 @@ pub enum Step {
     /// The campaign is completed, if nothing is open.
     Complete,
     Sweep(State),
+    /// The retention of the recipients ends, if the campaign has.
+    ForgetRecipients,
     /// A chunk is activated once more.
     Activate(usize),
     Wait(u64),
@@ -237,6 +239,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => follow(),
         3 => Just(Step::Complete),
         2 => select(&[State::Cancelled, State::Expired, State::Failed]).prop_map(Step::Sweep),
+        1 => Just(Step::ForgetRecipients),
         1 => (0..3usize).prop_map(Step::Activate),
         6 => select(&TIMES_MS[3..]).prop_map(Step::Wait),
         3 => (0..6usize).prop_map(Step::Again),
@@ -334,6 +337,7 @@ impl fmt::Debug for Step {
             }
             Step::Complete => f.write_str("it is completed"),
             Step::Sweep(to) => write!(f, "sweep {to:?}"),
+            Step::ForgetRecipients => f.write_str("the recipients are forgotten"),
             Step::Activate(chunk) => write!(f, "chunk {chunk} is activated again"),
             Step::Wait(ms) => write!(f, "{ms} ms later"),
             Step::Again(ago) => write!(f, "what was told {ago} before the last is told again"),

@@ -42,6 +42,7 @@ impl View {
     /// How the model would be left.
     pub fn of(model: &spec::Part) -> Self {
         let each = || model.rows.iter();
+        let kept = || each().filter(|_| !model.forgotten);
         let mut bytes = vec![0; model.rows.last_key_value().map_or(0, |(last, _)| usize::from(*last) + 1)];
         for (row, it) in each() {
             bytes[usize::from(*row)] = send(it.claims) << 4 | it.state.code();
@@ -49,8 +50,8 @@ impl View {
         Self {
             bytes,
             counts: model.counts(),
-            attempts: each().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
-            why: each().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
+            attempts: kept().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
+            why: kept().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
             returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
@@ -241,6 +242,20 @@ impl<'a> Real<'a> {
             }
         }
         self.store.query_all::<Value>("RESTORE", &restore).await.map(drop)
+    }
+
+    /// As a [`Store`] does when the retention of the recipients ends.
+    pub async fn forget_recipients(&self) -> Result<()> {
+        let [meta, _, history, _, _, why, ids, tries, _] = self.keys();
+        let mut forget = Pipeline::new();
+        forget.hset(meta, "forgotten", 1).unlink([history, why, ids, tries].as_slice());
+        self.store.query_all::<Value>("forget", &forget).await.map(drop)
+    }
+
+    /// What must not be there once the recipients are forgotten.
+    pub async fn traces(&self) -> Result<u64> {
+        let [_, _, history, _, _, why, ids, tries, _] = self.keys();
+        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries])).await
     }
 
     /// Nothing is left of it.

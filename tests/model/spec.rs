@@ -105,6 +105,8 @@ pub struct Part {
     /// From here on no row was ever claimed.
     pub next: u64,
     pub gate: Gate,
+    /// The retention of its recipients has ended: of a row only the state is kept, and under which code it is counted.
+    pub forgotten: bool,
     /// Of the campaign, that the gate follows.
     pub version: Option<u64>,
     pub expires: Option<UnixMs>,
@@ -128,6 +130,7 @@ impl Part {
             len: 0,
             next: 0,
             gate: Gate::Held,
+            forgotten: false,
             version: None,
             expires: None,
             epoch: 0,
@@ -227,7 +230,7 @@ impl Part {
     pub fn claimed_before(&mut self, epoch: u64, until: UnixMs, rows: &[(u16, u32)]) -> u64 {
         for (row, claim) in rows {
             let Some(row) = self.rows.get_mut(row) else { continue };
-            if *claim > row.claims && !row.was_never_sent() {
+            if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
                 row.is_claimed(*claim);
                 if epoch < self.epoch {
                     row.is_in_doubt(until);
@@ -242,12 +245,14 @@ impl Part {
         let mut outcomes: Vec<_> = outcomes.iter().collect();
         outcomes.sort_by_key(|(.., settled)| !matches!(settled, Settled::Accepted(_)));
         for (number, claim, settled) in outcomes {
-            if let Settled::Accepted(wamid) = settled {
+            if let Settled::Accepted(wamid) = settled
+                && !self.forgotten
+            {
                 self.ids.push((wamid.clone(), ClaimedRow { row: *number, send: send(*claim) }));
             }
             let gate = self.gate;
             let Some(row) = self.rows.get_mut(number) else { continue };
-            if *claim > row.claims && !row.was_never_sent() {
+            if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
                 // Redis forgot that it was claimed.
                 row.is_claimed(*claim);
             }
@@ -322,12 +327,16 @@ impl Part {
                 return if known { Applied::Known } else { Applied::Moved };
             }
         };
+        if self.forgotten && matches!(row.state, State::Failed | State::Refused) {
+            return Applied::Known;
+        }
         let moves = if reopens { rank <= State::Sent.rank() } else { to.rank() > rank };
         if !moves {
             return Applied::Known;
         }
         if let Some(message) = &fact.message
             && rank < State::Accepted.rank()
+            && !self.forgotten
         {
             self.ids.push((message.clone(), ClaimedRow { row: fact.row, send: send(claim) }));
         }
@@ -378,6 +387,12 @@ impl Part {
         }
         self.next = self.len;
         Some(self.open())
+    }
+
+    /// The retention of the recipients ends.
+    pub fn forget(&mut self) {
+        self.forgotten = true;
+        self.ids.clear();
     }
 
     /// Where a message id belongs: the newest counts.

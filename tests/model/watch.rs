@@ -33,6 +33,8 @@ pub struct Lowering {
 pub struct Watch {
     recipients: u64,
     pub before: View,
+    /// The codes of rows are not known any more.
+    pub recipients_forgotten: bool,
     pub hand_outs: BTreeMap<u16, Vec<HandOut>>,
     /// The last claim of each row of which it was told that nothing was sent. So it was with those before it.
     negative: BTreeMap<u16, u32>,
@@ -46,7 +48,7 @@ pub struct Watch {
 impl Watch {
     pub fn new(recipients: u64, before: View) -> Self {
         let (hand_outs, negative, resent, known) = Default::default();
-        Self { recipients, before, hand_outs, negative, resent, known }
+        Self { recipients, before, recipients_forgotten: false, hand_outs, negative, resent, known }
     }
 
     /// Looks at what a step has left. Gives how many rows are sent again after a doubt.
@@ -97,7 +99,12 @@ impl Watch {
             }
         }
         let counts = &view.counts;
-        if counts.by_state != by_state || counts.failures != failures {
+        let failures_differ = if self.recipients_forgotten {
+            counts.failures.values().sum::<u64>() != failures.values().sum::<u64>()
+        } else {
+            counts.failures != failures
+        };
+        if counts.by_state != by_state || failures_differ {
             return Err(format!("a recount gives {by_state:?}, {failures:?} where the counters are {counts:?}"));
         }
         if counts.by_state.values().sum::<u64>() != self.recipients || counts.recipients != self.recipients {
@@ -131,9 +138,12 @@ impl Watch {
     }
 
     /// What was told, is true and has been repeated is what Redis says. Not of rows that were sent again: a status of the
-    /// earlier message is not counted for the later one.
+    /// earlier message is not counted for the later one. Nor of rows that had failed when the recipients were forgotten: those stay so.
     pub fn truth_is_known(&self) -> Result<(), String> {
         for (row, state, _) in self.before.states().filter(|(row, ..)| !self.resent.contains(row)) {
+            if self.recipients_forgotten && matches!(state, State::Failed | State::Refused) {
+                continue;
+            }
             if let Some((_, Some(known))) = self.known.get(&row)
                 && known.rank() > state.rank()
             {

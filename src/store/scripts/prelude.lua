@@ -30,6 +30,7 @@ local PAGE = 256
 local function moves(meta, state, history)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
   local moved, delta, fields, log = {}, {}, {}, {}
+  local forgotten
 
   -- The page at `start`, as it was before this call.
   local function page(start)
@@ -44,6 +45,12 @@ local function moves(meta, state, history)
   -- The state byte of `row`, as this call has left it.
   function self.byte(row)
     return changed[row] or string.byte(page(row - row % PAGE), row % PAGE + 1) or 0
+  end
+
+  -- Whether the retention of the part's recipients has ended: then nothing is kept of a row but its byte, and the counters.
+  function self.forgotten()
+    if forgotten == nil then forgotten = redis.call('HEXISTS', meta, 'forgotten') == 1 end
+    return forgotten
   end
 
   function self.count(field, n)
@@ -97,14 +104,18 @@ local function moves(meta, state, history)
     local i = 1
     while rows[i] do i = write_page(i) end
     for code, n in pairs(moved) do self.count(NAME[code], n) end
-    if #log > 0 then redis.call('RPUSH', history, table.concat(log)) end
     local names, open = {}, 0
     for i, field in ipairs(OPEN) do names[i], delta[field] = field, delta[field] or 0 end
     for field, n in pairs(delta) do
       if n ~= 0 and not IS_OPEN[field] then names[#names + 1] = field end
     end
-    for i, value in ipairs(redis.call('HMGET', meta, unpack(names))) do
-      local field = names[i]
+    local counters = #names
+    names[counters + 1] = 'forgotten'
+    local values = redis.call('HMGET', meta, unpack(names))
+    forgotten = values[counters + 1] ~= false
+    if #log > 0 and not forgotten then redis.call('RPUSH', history, table.concat(log)) end
+    for i = 1, counters do
+      local field, value = names[i], values[i]
       local n = (tonumber(value) or 0) + delta[field]
       if IS_OPEN[field] then open = open + n end
       if delta[field] ~= 0 then self.set(field, n) end
@@ -114,6 +125,11 @@ local function moves(meta, state, history)
   end
 
   return self
+end
+
+-- Keeps the code of a row.
+local function keep_why(m, why, row, code)
+  if not m.forgotten() then redis.call('HSET', why, row, code) end
 end
 
 -- Counts a recipient that failed or was refused by the code in `why`.

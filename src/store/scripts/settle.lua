@@ -30,8 +30,9 @@ local taken_over = tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 local function settle(row, send, kind, code, tail)
   local byte = m.byte(row)
   local was, current = byte % 16, math.floor(byte / 16)
-  -- A claim that Redis forgot, and with it what allowed the claim. Only what Meta has counts where the row was ended meanwhile.
-  if newer(send, current) and was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] then
+  -- A claim that Redis forgot, and with it what allowed the claim. Only what Meta has counts where the row was ended meanwhile, and where
+  -- the retention of the recipients has ended.
+  if newer(send, current) and was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and not m.forgotten() then
     redis.call('ZREM', retry, row)
     redis.call('ZREM', doubt, row)
     if was == STATE.failed or was == STATE.refused then count_failure(m, why, row, -1) end
@@ -52,7 +53,7 @@ local function settle(row, send, kind, code, tail)
       accepted = accepted + 1
     elseif kind == 'F' or kind == 'R' and completed then
       m.move(row, byte, STATE.refused, send, second)
-      redis.call('HSET', why, row, code)
+      keep_why(m, why, row, code)
       m.count('f' .. code, 1)
     elseif cancelled and (kind == 'R' or kind == 'B') then
       m.move(row, byte, STATE.cancelled, send, second)
@@ -60,7 +61,7 @@ local function settle(row, send, kind, code, tail)
       m.move(row, byte, STATE.unknown, send, second)
     elseif kind == 'R' then
       m.move(row, byte, STATE.retrying, send, second)
-      redis.call('HSET', why, row, code)
+      keep_why(m, why, row, code)
       redis.call('HINCRBY', tries, row, 1)
       redis.call('ZADD', retry, struct.unpack('<d', tail), row)
     elseif kind == 'B' then
@@ -69,7 +70,7 @@ local function settle(row, send, kind, code, tail)
       redis.call('ZADD', retry, struct.unpack('<d', tail), row)
     elseif kind == 'D' and was == STATE.in_flight then
       m.move(row, byte, STATE.in_doubt, send, second)
-      redis.call('HSET', why, row, code)
+      keep_why(m, why, row, code)
       redis.call('ZADD', doubt, struct.unpack('<d', tail), row)
     elseif kind == 'D' then
       redis.call('ZADD', doubt, struct.unpack('<d', tail), row)
@@ -134,11 +135,11 @@ for pos = 1, #others, 16 do
   settle(row, send, kind, code, tail)
 end
 
-if #kept > 0 and redis.call('RPUSH', ids, kept) == 1 then redis.call('PEXPIRE', ids, ARGV[2]) end
 if accepted > 0 then
   local stamp, n = string.match(at[3] or '', '^(%d+):(%d+)$')
   if tonumber(stamp) ~= second then n = 0 end
   m.set(slot, second .. ':' .. (tonumber(n) + accepted))
 end
 local open = m.commit()
+if #kept > 0 and not m.forgotten() and redis.call('RPUSH', ids, kept) == 1 then redis.call('PEXPIRE', ids, ARGV[2]) end
 return { open, taken_over and open > 0 and 1 or 0 }

@@ -7,6 +7,7 @@
 --       the row can be claimed again at once, with its attempts as they were. That uses up the send: the same status again is about an
 --       earlier one. In a completed or cancelled campaign, and where the row was ended unsent, the row failed with the code.
 -- Gives {applied, open recipients of the part, then per fact 1 applied, 0 known or outranked, 2 of an earlier send, 3 reopened}.
+--       After the retention of the recipients a fact moves bytes and counters only, and a row that failed or was refused stays so.
 -- Again: nothing changes: a fact moves a recipient to a higher rank only, and uses up a send only once.
 local meta, state, history, retry, doubt, why, replied, ids, tries = unpack(KEYS)
 local facts, untold = ARGV[2], string.rep('\0', 8)
@@ -33,6 +34,9 @@ for pos = 1, #facts, 20 do
   if to == RETURNED then to = STATE.failed end
   if was == 0 or current == 0 or (send ~= 0 and send ~= current) or claimable(was) and not forgotten and is_returned(retry, row) then
     result = 2
+  elseif to ~= 15 and (was == STATE.failed or was == STATE.refused) and m.forgotten() then
+    -- Under which code it is counted is not known any more.
+    result = 0
   elseif to == 15 then
     if redis.call('SETBIT', replied, row, 1) == 0 then
       m.count('replied', 1)
@@ -48,13 +52,13 @@ for pos = 1, #facts, 20 do
     if reopens then
       local tried = redis.call('HEXISTS', tries, row) == 1
       m.move(row, byte, tried and STATE.retrying or STATE.pending, current, at)
-      redis.call('HSET', why, row, code)
+      keep_why(m, why, row, code)
       redis.call('ZADD', retry, RETURNED_DUE, row)
       result = 3
     else
       m.move(row, byte, to, current, at)
       if to == STATE.failed then
-        redis.call('HSET', why, row, code)
+        keep_why(m, why, row, code)
         m.count('f' .. code, 1)
       end
       result = 1
@@ -63,6 +67,6 @@ for pos = 1, #facts, 20 do
   if result == 1 or result == 3 then applied = applied + 1 end
   results[#results + 1] = result
 end
-if #kept > 0 and redis.call('RPUSH', ids, table.concat(kept)) == 1 then redis.call('PEXPIRE', ids, ARGV[1]) end
 local open = m.commit()
+if #kept > 0 and not m.forgotten() and redis.call('RPUSH', ids, table.concat(kept)) == 1 then redis.call('PEXPIRE', ids, ARGV[1]) end
 return { applied, open, unpack(results) }

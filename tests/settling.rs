@@ -304,19 +304,45 @@ async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
 }
 
 #[tokio::test]
-async fn the_sixteenth_claim_of_a_row_is_not_taken_for_its_first() {
+async fn no_later_claim_of_a_row_is_taken_for_its_first() {
     let world = World::start(1).await;
     let first = world.claim(1, 1).await[0];
     let retry = Settled::Retry { at: UnixMs(0), code: 131_000 };
     world.settle(first.claimed, retry).await;
     // Throttled again and again, as in a long outage: the numbers of its claims begin anew.
-    for _ in 0..20 {
+    for _ in 0..300 {
         let again = world.claim(1, 1).await[0];
         assert_eq!(again.attempt, 2);
         assert_ne!(again.claimed.send, first.claimed.send);
         world.settle(again.claimed, Settled::Back { at: UnixMs(0) }).await;
         assert_eq!(world.state(0).await, Some(State::Retrying), "claim {}", again.claimed.send);
     }
+}
+
+#[tokio::test]
+async fn an_outcome_of_an_older_epoch_leaves_a_row_in_flight_alone() {
+    let world = World::start(1).await;
+    let back = || Settled::Back { at: UnixMs(0) };
+    let first = world.claim(1, 1).await[0].claimed;
+    world.settle(first, back()).await;
+    let older = world.claim(1, 1).await[0].claimed;
+    world.settle(older, back()).await;
+    // A newer owner claims it so often that a number comes again.
+    let newer = loop {
+        let claimed = world.claim(2, 1).await[0].claimed;
+        if claimed.send == older.send {
+            break claimed;
+        }
+        let outcomes = BTreeMap::from([(world.part, vec![(claimed, back())])]);
+        world.store.settle(&outcomes, 2, world.now().await, KEPT).await.expect("settled");
+    };
+    for settled in [back(), Settled::Retry { at: UnixMs(0), code: 131_000 }, Settled::Refused { code: 131_026 }] {
+        world.settle(older, settled).await;
+        assert_eq!(world.state(0).await, Some(State::InFlight));
+    }
+    let outcomes = BTreeMap::from([(world.part, vec![(newer, Settled::Accepted(Wamid::from("wamid.0")))])]);
+    world.store.settle(&outcomes, 2, world.now().await, KEPT).await.expect("settled");
+    assert_eq!(world.state(0).await, Some(State::Accepted));
 }
 
 #[tokio::test]

@@ -333,6 +333,7 @@ impl Store {
             self.keys.part(part),
             self.keys.states(part),
             self.keys.history(part),
+            self.keys.sends(part),
             self.keys.retry(part),
             self.keys.why(part),
         ];

@@ -27,7 +27,7 @@ const FACTS_MAX: usize = 1_000;
 pub struct ClaimedRow {
     /// The row in its part.
     pub row: u16,
-    /// The number of this claim among those of the row, 1 to 15 and from 2 again. An outcome or a status names it, so that
+    /// The number of this claim among those of the row, 1 to 255 and from 2 again. An outcome or a status names it, so that
     /// none is ever taken for one of another claim.
     pub send: u8,
 }
@@ -227,7 +227,8 @@ impl Store {
     /// The keys that every script which moves recipients begins with, and `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
         let keys = &self.keys;
-        let mut all = vec![keys.part(part), keys.states(part), keys.history(part), keys.retry(part), keys.doubt(part)];
+        let mut all = vec![keys.part(part), keys.states(part), keys.history(part), keys.sends(part)];
+        all.extend([keys.retry(part), keys.doubt(part)]);
         all.extend(more);
         all
     }

@@ -60,6 +60,8 @@ struct Disk {
     model: Part,
     /// So much had been told.
     told: usize,
+    /// The part had been taken over before everybody had repeated what Redis forgot.
+    is_hasty: bool,
 }
 
 struct Drive<'a> {
@@ -106,7 +108,7 @@ pub async fn drive(
         same(&said, &words(&should))?;
     }
     let watch = Watch::new(model.rows.len() as u64, real.view().await.map_err(failed)?);
-    let disk = Disk { dump: real.dump().await.map_err(failed)?, model: model.clone(), told: 0 };
+    let disk = Disk { dump: real.dump().await.map_err(failed)?, model: model.clone(), told: 0, is_hasty: false };
     let mut drive = Drive {
         history,
         facts,
@@ -161,8 +163,8 @@ fn failed(error: StoreError) -> String {
 impl Drive<'_> {
     async fn begin(&mut self) -> Checked {
         self.follow(Gate::Open, true).await?;
-        if self.history.worn {
-            for claim in [FAR, 2 * FAR, 14] {
+        if self.history.worn > 0 {
+            for claim in (FAR..self.history.worn).step_by(FAR as usize).chain([self.history.worn]) {
                 let back = |row: &u16| (*row, claim, Settled::Back { at: BEGINNING });
                 let outcomes = self.model.rows.keys().map(back).collect();
                 self.tell(&Entry::Settled { epoch: self.epoch, now: self.now, outcomes }).await?;
@@ -457,7 +459,7 @@ impl Drive<'_> {
                 lowering.told = outcomes.iter().map(|(row, claim, _)| (*row, *claim)).collect();
                 self.figures.facts += outcomes.len() as u64;
                 let said = self.real.settle(*epoch, *now, &outcomes).await;
-                let should = self.model.settle(*now, &outcomes);
+                let should = self.model.settle(*epoch, *now, &outcomes);
                 self.compare(&format!("settle in epoch {epoch}: {outcomes:?}"), &said, &words(&should), lowering).await
             }
             Entry::Told(facts) => {
@@ -537,7 +539,7 @@ impl Drive<'_> {
         let dump = self.real.dump().await.map_err(failed)?;
         // What was forgotten before and is not repeated yet is not on the disk either.
         let told = self.behind.iter().flatten().copied().min().unwrap_or(self.told.len());
-        self.disk = Disk { dump, model: self.model.clone(), told };
+        self.disk = Disk { dump, model: self.model.clone(), told, is_hasty: self.is_hasty && self.is_behind() };
         Ok(())
     }
 
@@ -549,6 +551,7 @@ impl Drive<'_> {
         self.real.restore(&self.disk.dump).await.map_err(failed)?;
         self.model = self.disk.model.clone();
         self.watch.recipients_forgotten = self.model.forgotten;
+        self.is_hasty |= self.disk.is_hasty;
         self.behind = [Some(self.disk.told.saturating_sub(before)); PROCESSES];
         self.figures.forgotten += 1;
         let view = self.real.view().await.map_err(failed)?;

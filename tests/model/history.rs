@@ -24,8 +24,8 @@ pub struct History {
     pub resends: u8,
     /// How many ms after the beginning the campaign expires, if it does.
     pub expires: Option<u64>,
-    /// The rows have been claimed and given back until their numbers are about to begin again.
-    pub worn: bool,
+    /// So often have the rows been claimed and given back: until their numbers are about to leave the state byte, or to begin again.
+    pub worn: u32,
     /// What becomes of the messages that are sent, one after the other and from the front again.
     pub fates: Vec<Fate>,
     pub steps: Vec<Step>,
@@ -298,8 +298,9 @@ pub fn any() -> impl Strategy<Value = History> {
         ],
         1..8,
     );
+    let worn = prop_oneof![8 => Just(0), 1 => Just(13), 1 => Just(253)];
     let steps = vec(prop_oneof![12 => step().prop_map(|step| vec![step]), 1 => take_over()], 1..40);
-    (room, chunks, resends, expires, one_in(5), fates, steps).prop_map(
+    (room, chunks, resends, expires, worn, fates, steps).prop_map(
         |(room, chunks, resends, expires, worn, fates, steps)| {
             let steps = steps.concat();
             History { room, chunks, resends, expires, worn, fates, steps }

@@ -1,7 +1,7 @@
 //! One part as mathematics: what the scripts promise, in the fewest words, without Redis. Read it as the specification.
 //!
 //! Nothing here is kept beside what it follows from: counters are counted, schedules are sorted when they are asked for,
-//! and claims are numbered 1, 2, 3 without an end, where Redis has four bits ([`send`]).
+//! and claims are numbered 1, 2, 3 without an end, where Redis has a byte ([`send`]).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,11 +11,11 @@ use pregon::{
 };
 
 /// Facts are told apart if they are about claims not further from the last one than this.
-pub const FAR: u32 = 6;
+pub const FAR: u32 = 126;
 
-/// What Redis keeps of the number of a claim: 0 before the first, then 1 to 15 and from 2 again.
+/// What Redis keeps of the number of a claim: 0 before the first, then 1 to 255 and from 2 again.
 pub fn send(claim: u32) -> u8 {
-    if claim < 2 { claim as u8 } else { ((claim - 2) % 14) as u8 + 2 }
+    if claim < 2 { claim as u8 } else { ((claim - 2) % 254) as u8 + 2 }
 }
 
 /// A recipient.
@@ -240,8 +240,8 @@ impl Part {
         self.open()
     }
 
-    /// Outcomes of claims, the accepted ones before the others. Gives how many rows are open.
-    pub fn settle(&mut self, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> u64 {
+    /// Outcomes of claims that were made in `epoch`, the accepted ones before the others. Gives how many rows are open.
+    pub fn settle(&mut self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> u64 {
         let mut outcomes: Vec<_> = outcomes.iter().collect();
         outcomes.sort_by_key(|(.., settled)| !matches!(settled, Settled::Accepted(_)));
         for (number, claim, settled) in outcomes {
@@ -251,10 +251,12 @@ impl Part {
                 self.ids.push((wamid.clone(), ClaimedRow { row: *number, send: send(*claim) }));
             }
             let gate = self.gate;
+            let mut others = epoch < self.epoch;
             let Some(row) = self.rows.get_mut(number) else { continue };
             if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
                 // Redis forgot that it was claimed.
                 row.is_claimed(*claim);
+                others = false;
             }
             if let Settled::Accepted(_) = settled {
                 // An acceptance wins over whatever is less.
@@ -266,6 +268,8 @@ impl Part {
                 }
             } else if *claim == row.claims && row.is_unanswered() {
                 match settled {
+                    // What is in flight is of the newest epoch.
+                    _ if others && row.state == State::InFlight => {}
                     // A doubt that has ended does not begin again; nor does anything that is completed.
                     Settled::InDoubt { .. } if row.state == State::Unknown => {}
                     Settled::Retry { .. } | Settled::Back { .. }

@@ -60,7 +60,7 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
         packed.accepted.push(claimed.send);
         packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
         packed.entries.extend(claimed.row.to_le_bytes());
-        packed.entries.push(claimed.send << 4 | State::Accepted.code());
+        packed.entries.push(claimed.send.min(State::SEND_ELSEWHERE) << 4 | State::Accepted.code());
         packed.entries.extend(second);
     }
     packed

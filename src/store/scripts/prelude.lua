@@ -1,14 +1,16 @@
 -- Shared by the scripts of a part. NAME, RANK, OPEN and IS_OPEN are written before this text from `domain::State`, and the code of each
 -- state in place of `STATE.` with its counter.
 --
--- Claims of a row are numbered 1 to 15 and from 2 again: 0 is before the first, and 1 is the first and no other.
-local function following(send) return send == 15 and 2 or send + 1 end
+-- Claims of a row are numbered 1 to 255 and from 2 again: 0 is before the first, and 1 is the first and no other. The state byte has the
+-- numbers up to 14. Its 15 stands for all others: then the number is in `sends`.
+local IN_SENDS = 15
+local function following(send) return send == 255 and 2 or send + 1 end
 
--- Whether send `a` is of a later claim of a row than `b`: of one of the next six, or any if `b` is 0.
+-- Whether send `a` is of a later claim of a row than `b`: of one of the next 126, or any if `b` is 0.
 local function newer(a, b)
   if a < 2 or b == 0 then return a > b end
-  local ahead = b == 1 and a - 1 or (a - b) % 14
-  return ahead >= 1 and ahead <= 6
+  local ahead = b == 1 and a - 1 or (a - b) % 254
+  return ahead >= 1 and ahead <= 126
 end
 
 -- A row in such a state can be claimed. A fact about a claim that is newer than the row's proves that Redis forgot that claim.
@@ -27,7 +29,7 @@ local function unanswered(state) return state == STATE.in_flight or state == STA
 -- can not part.
 local PAGE = 256
 
-local function moves(meta, state, history)
+local function moves(meta, state, history, sends)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
   local moved, delta, fields, log = {}, {}, {}, {}
   local forgotten
@@ -45,6 +47,12 @@ local function moves(meta, state, history)
   -- The state byte of `row`, as this call has left it.
   function self.byte(row)
     return changed[row] or string.byte(page(row - row % PAGE), row % PAGE + 1) or 0
+  end
+
+  -- The number of the last claim of `row`, whose byte is `byte`.
+  function self.send(row, byte)
+    local send = math.floor(byte / 16)
+    return send == IN_SENDS and tonumber(redis.call('HGET', sends, row)) or send
   end
 
   -- Whether the retention of the part's recipients has ended: then nothing is kept of a row but its byte, and the counters.
@@ -83,6 +91,10 @@ local function moves(meta, state, history)
 
   -- Puts `row`, whose byte is `from`, into state `to` with send number `send`; `at` in seconds goes to the history.
   function self.move(row, from, to, send, at)
+    if send >= IN_SENDS then
+      redis.call('HSET', sends, row, send)
+      send = IN_SENDS
+    end
     self.put(row, from, send * 16 + to)
     if at then self.log(struct.pack('<I2BI4', row, send * 16 + to, at)) end
   end

@@ -1,6 +1,6 @@
 -- Merges what attempts ended in. Facts are taken from any epoch: they are knowledge about the world.
 --
--- KEYS  meta, state, history, retry, doubt, why, ids, tries
+-- KEYS  meta, state, history, sends, retry, doubt, why, ids, tries
 -- ARGV  now (ms), lifetime of message ids (ms), epoch of the claims,
 --       accepted ones of 11 bytes, as they are kept: u16 row, u8 send, 8 bytes: fingerprint of the message id,
 --       their entries of 7 bytes in the history, should they move: u16 row, u8 byte, u32 time in s,
@@ -16,10 +16,10 @@
 --       work before this call reopened a row}.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
-local meta, state, history, retry, doubt, why, ids, tries = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, why, ids, tries = unpack(KEYS)
 local now, kept, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
-local m, accepted = moves(meta, state, history), 0
+local m, accepted = moves(meta, state, history, sends), 0
 
 -- Ten slots of one second each: the rate of the campaign over the last seconds.
 local slot = 'r' .. (second % 10)
@@ -29,7 +29,7 @@ local taken_over = tonumber(ARGV[3]) < (tonumber(at[2]) or 0)
 
 local function settle(row, send, kind, code, tail)
   local byte = m.byte(row)
-  local was, current = byte % 16, math.floor(byte / 16)
+  local was, current, is_told_now = byte % 16, m.send(row, byte), false
   -- A claim that Redis forgot, and with it what allowed the claim. Only what Meta has counts where the row was ended meanwhile, and where
   -- the retention of the recipients has ended.
   if newer(send, current) and was ~= 0 and RANK[was] ~= RANK[STATE.cancelled] and not m.forgotten() then
@@ -39,12 +39,14 @@ local function settle(row, send, kind, code, tail)
     local to = kind == 'C' and taken_over and STATE.in_doubt or STATE.in_flight
     if to == STATE.in_doubt then redis.call('ZADD', doubt, ARGV[9], row) end
     m.move(row, byte, to, send, second)
-    byte, was, current = send * 16 + to, to, send
+    byte, was, current, is_told_now = m.byte(row), to, send, true
   end
   -- The way back is open only to the attempt that made the claim, also when it was put in doubt meanwhile.
   local mine = kind ~= 'C' and current == send and unanswered(was)
   -- A doubt that has ended does not begin again; nor does what is completed.
   if was == STATE.unknown and (kind == 'D' or completed and (kind == 'R' or kind == 'B')) then mine = false end
+  -- A row in flight is of the newest epoch. Unless Meta has the message, an older one with that number tells of an earlier claim.
+  if taken_over and was == STATE.in_flight and not is_told_now and kind ~= 'A' then mine = false end
   if mine then
     if was ~= STATE.in_flight then redis.call('ZREM', doubt, row) end
     if send > 1 or was ~= STATE.in_flight then forget_why(m, why, row, was) end

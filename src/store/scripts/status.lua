@@ -1,6 +1,6 @@
 -- Merges statuses and replies of Meta, whoever brings them and in whatever order.
 --
--- KEYS  meta, state, history, retry, doubt, why, replied, ids, tries
+-- KEYS  meta, state, history, sends, retry, doubt, why, replied, ids, tries
 -- ARGV  lifetime of message ids (ms), packed facts of 20 bytes: u16 row, u8 send (0: whichever was the last), u8 state (14: returned,
 --       15: the recipient replied), u32 code, u32 time in s, 8 bytes: fingerprint of the message id (zeros: not told)
 -- Returned: Meta did not deliver the message, and neither the recipient nor the message is to blame. While the campaign runs or is paused
@@ -9,10 +9,10 @@
 -- Gives {applied, open recipients of the part, then per fact 1 applied, 0 known or outranked, 2 of an earlier send, 3 reopened}.
 --       After the retention of the recipients a fact moves bytes and counters only, and a row that failed or was refused stays so.
 -- Again: nothing changes: a fact moves a recipient to a higher rank only, and uses up a send only once.
-local meta, state, history, retry, doubt, why, replied, ids, tries = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, why, replied, ids, tries = unpack(KEYS)
 local facts, untold = ARGV[2], string.rep('\0', 8)
 local RETURNED = 14
-local m, kept, applied, results = moves(meta, state, history), {}, 0, {}
+local m, kept, applied, results = moves(meta, state, history, sends), {}, 0, {}
 
 local gate
 local function has_ended()
@@ -23,7 +23,7 @@ end
 for pos = 1, #facts, 20 do
   local row, send, to, code, at, id = struct.unpack('<I2BBI4I4c8', facts, pos)
   local byte = m.byte(row)
-  local was, current = byte % 16, math.floor(byte / 16)
+  local was, current = byte % 16, m.send(row, byte)
   local result, rank = 0, RANK[was]
   -- Redis forgot a later claim: of that one nothing else is known.
   local forgotten = newer(send, current)

@@ -320,6 +320,21 @@ async fn no_later_claim_of_a_row_is_taken_for_its_first() {
 }
 
 #[tokio::test]
+async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
+    let world = World::start(6).await;
+    world.claim(1, 2).await;
+    // Redis forgot that row 4 was claimed, and is told that the claim came to nothing: it waits ahead of rows that never were claimed.
+    world.settle(ClaimedRow { row: 0, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
+    world.settle(ClaimedRow { row: 4, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
+    let claimed: Vec<u16> = world.claim(1, 4).await.iter().map(|row| row.claimed.row).collect();
+    assert_eq!(claimed, [0, 4, 2, 3]);
+    for row in claimed {
+        assert_eq!(world.state(row).await, Some(State::InFlight), "row {row}");
+    }
+    world.failures().await;
+}
+
+#[tokio::test]
 async fn an_outcome_of_an_older_epoch_leaves_a_row_in_flight_alone() {
     let world = World::start(1).await;
     let back = || Settled::Back { at: UnixMs(0) };

@@ -76,7 +76,6 @@ local next, rows = tonumber(at[4]) or 0, tonumber(at[5]) or 0
 local start, count = next, math.min(limit - claimed, rows - next)
 if count > 0 then
   if redis.call('GETRANGE', state, next, next + count - 1) == string.rep(string.char(STATE.pending), count) then
-    redis.call('SETRANGE', state, next, string.rep(string.char(16 + STATE.in_flight), count))
     m.count(NAME[STATE.pending], -count)
     m.count(NAME[STATE.in_flight], count)
     next = next + count
@@ -106,4 +105,6 @@ if count > 0 or #packed > 0 then
   m.set('claimed', ARGV[1] .. ' ' .. ARGV[5] .. ' ' .. struct.pack('<I2I2', start, count) .. packed)
 end
 local open = m.commit()
+-- After the commit, which writes whole stretches of bytes as it has read them: a row that is due again may lie behind these.
+if count > 0 then redis.call('SETRANGE', state, start, string.rep(string.char(16 + STATE.in_flight), count)) end
 return { 'claimed', start, count, packed, first(retry), doubtful, rows - next, open, lost }

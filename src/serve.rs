@@ -344,6 +344,8 @@ impl Parts<'_> {
             lease: dispatch.lease,
             templates_every: dispatch.templates_every,
             retention: self.config.retention,
+            doubt_deadline: dispatch.doubt_deadline,
+            attempts_max: dispatch.retry.attempts,
         };
         self.shutdown.core("housekeeping", housekeeping.run(self.shutdown.stopping()));
         Ok(())

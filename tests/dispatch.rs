@@ -16,12 +16,15 @@ use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::Settings,
     domain::{CampaignState, OnDoubt, State},
-    store::{Address, Store, StoreError},
+    store::{Address, Store, StoreError, campaigns::Change},
 };
 use support::{
     redis::TestRedis,
     world::{self, TestWorker},
 };
+
+/// Meta's answer to its `n`th request, whose body is given; `None` accepts the message.
+type Script = fn(n: u64, body: &str) -> Option<(u16, &'static str)>;
 
 /// A Meta that counts messages by number, and answers what the script says.
 #[derive(Clone, Default)]
@@ -31,13 +34,13 @@ struct Meta {
 }
 
 impl Meta {
-    async fn start(&self, answer: fn(u64) -> Option<(u16, &'static str)>) -> String {
+    async fn start(&self, answer: Script) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let meta = self.clone();
         let send = move |Shared(meta): Shared<Meta>, body: Bytes| async move {
             let n = meta.requests.fetch_add(1, Ordering::Relaxed);
-            if let Some((status, text)) = answer(n) {
+            if let Some((status, text)) = answer(n, str::from_utf8(&body).expect("text")) {
                 return (StatusCode::from_u16(status).expect("a status"), text.to_owned());
             }
             let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
@@ -64,7 +67,7 @@ async fn every_recipient_gets_one_message_and_is_counted() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let meta = Meta::default();
-    let url = meta.start(|_| None).await;
+    let url = meta.start(|_, _| None).await;
     let id = world::campaign(&store, &["3001", "3002"], 5_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let lines = [world::line("3001", 1e6), world::line("3002", 1e6)];
@@ -82,7 +85,8 @@ async fn a_throttled_message_keeps_its_attempts() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let meta = Meta::default();
-    let url = meta.start(|n| (n < 3).then_some((429, r#"{"error":{"code":130429,"message":"Rate limit hit"}}"#))).await;
+    let url =
+        meta.start(|n, _| (n < 3).then_some((429, r#"{"error":{"code":130429,"message":"Rate limit hit"}}"#))).await;
     let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 100.0)], world::settings()).await;
@@ -93,12 +97,54 @@ async fn a_throttled_message_keeps_its_attempts() {
     assert!(rows.tries.is_empty(), "three throttles, and still the first attempt: {:?}", rows.tries);
 }
 
+const PARAMETER_MISSING: (u16, &str) = (400, r#"{"error":{"code":131008,"message":"Required parameter is missing"}}"#);
+
+#[tokio::test]
+async fn an_error_of_one_row_fails_that_row_alone() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::default();
+    // The 37th recipient, wherever its request comes among the others.
+    let url = meta.start(|_, body| body.contains("5491100000037").then_some(PARAMETER_MISSING)).await;
+    let id = world::campaign(&store, &["3001"], 2_000, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 1e6)], world::settings()).await;
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (1_999, 1), "recipients, and messages to one of them at most");
+    let counts = world::counts(&store, &record).await;
+    assert_eq!((counts.by_state[&State::Accepted], counts.by_state[&State::Refused]), (1_999, 1));
+    assert_eq!(counts.failures, HashMap::from([(131_008, 1)]));
+}
+
+#[tokio::test]
+async fn a_template_that_works_for_nobody_pauses_after_a_few() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::default();
+    let url = meta.start(|n, _| (n < 5).then_some(PARAMETER_MISSING)).await;
+    let id = world::campaign(&store, &["3001"], 100, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    // Slow enough that each answer is there before the next message goes.
+    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 20.0)], world::settings()).await;
+    let paused = world::reaches(&store, id, CampaignState::Paused).await;
+    assert_eq!(paused.reason.as_ref().map(|reason| reason.code), Some(131_008));
+    let now = store.time().await.expect("the time");
+    let resumed = store.change_campaign(id, &[CampaignState::Paused], CampaignState::Running, now, None).await;
+    assert_eq!(resumed.expect("redis"), Change::Done);
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    let counts = world::counts(&store, &record).await;
+    let of = |state| counts.by_state[&state];
+    assert_eq!((of(State::Accepted), of(State::Refused)), (95, 5), "whoever failed is not sent first again");
+}
+
 #[tokio::test]
 async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let meta = Meta::default();
-    let url = meta.start(|_| None).await;
+    let url = meta.start(|_, _| None).await;
     let id = world::campaign(&store, &["3001"], 1_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     // The lease outlives the pause: no newer epoch comes to put in doubt what was claimed.

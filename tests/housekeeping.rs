@@ -47,6 +47,8 @@ impl World {
             lease: Duration::from_secs(3),
             templates_every: Duration::from_secs(3_600),
             retention: Duration::from_secs(3_600),
+            doubt_deadline: Duration::from_secs(2),
+            attempts_max: 6,
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();

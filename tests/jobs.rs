@@ -8,13 +8,14 @@ use deadpool_redis::redis::{FromRedisValue, aio::MultiplexedConnection, cmd};
 use pregon::{
     domain::{CampaignId, CampaignState, State},
     intake::{Intake, jobs::read_jobs},
-    store::campaigns::CampaignRecord,
+    store::{Address, campaigns::CampaignRecord},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use support::{
-    intake::{World, campaign_json, intake, row},
+    intake::{World, campaign_json, intake, intake_at, row},
     seed, until,
+    world::address,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -423,4 +424,79 @@ async fn a_dead_letter_is_left_once() {
         backend.dead().await.into_iter().map(|mut letter| letter.remove("id").expect("id")).collect();
     assert_eq!(ids, [id, second]);
     reader.stop().await;
+}
+
+/// A fault of Redis that passes by itself.
+#[derive(Clone, Copy)]
+enum Fault {
+    Full,
+    ReadOnly,
+    Stalled,
+}
+
+impl Fault {
+    async fn set(self, world: &World, backend: &mut Backend, on: bool) {
+        let command: &[&str] = match (self, on) {
+            (Fault::Full, true) => &["CONFIG", "SET", "maxmemory", "1"],
+            (Fault::Full, false) => &["CONFIG", "SET", "maxmemory", "0"],
+            (Fault::ReadOnly, true) => &["REPLICAOF", "127.0.0.1", "1"],
+            (Fault::ReadOnly, false) => &["REPLICAOF", "NO", "ONE"],
+            (Fault::Stalled, _) => {
+                let (signal, pid) = (if on { "STOP" } else { "CONT" }, world.redis.pid().to_string());
+                let status = tokio::process::Command::new("kill").args(["-s", signal, &pid]).status().await;
+                assert!(status.expect("kill").success());
+                return;
+            }
+        };
+        let () = backend.redis(command).await;
+    }
+}
+
+/// Jobs of eight campaigns are read while `fault` comes and goes, each time for less than `on` and after less than `off`.
+async fn jobs_survive(fault: Fault, on: Duration, off: Duration) {
+    const RECIPIENTS: u64 = 90;
+    let mut rng = StdRng::seed_from_u64(seed());
+    let world = World::start().await;
+    let mut backend = Backend::of(&world).await;
+    let names: Vec<String> = (0..8).map(|n| format!("campaign-{n}")).collect();
+    for name in &names {
+        backend.add(&campaign(name, json!({ "recipients": [row(5_491_100_000_000)] }))).await;
+        for n in 0..3 {
+            let start = 5_491_100_000_001 + n * RECIPIENTS / 3;
+            backend.add(&recipients(name, None, start..start + RECIPIENTS / 3)).await;
+        }
+        backend.add_action("launch", name).await;
+    }
+    // A process that gives up soon, so that it meets the fault, its end and the next one within one job.
+    let hasty = Address { timeout: Duration::from_millis(150), ..address(&world.redis) };
+    let reader = Reader::start(&intake_at(&hasty).await, "w1");
+    for _ in 0..60 {
+        tokio::time::sleep(off.mul_f64(rng.random())).await;
+        fault.set(&world, &mut backend, true).await;
+        tokio::time::sleep(on.mul_f64(rng.random())).await;
+        fault.set(&world, &mut backend, false).await;
+    }
+    backend.drained().await;
+    assert_eq!(backend.dead().await, Vec::<HashMap<_, _>>::new());
+    for name in &names {
+        let record = find(&world, name).await;
+        assert_eq!((record.state, record.numbers), (CampaignState::Running, RECIPIENTS + 1), "{name}");
+        assert_eq!(world.count(record.campaign.id, State::Pending).await, RECIPIENTS + 1, "{name}");
+    }
+    reader.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_is_a_dead_letter_because_redis_was_full() {
+    jobs_survive(Fault::Full, Duration::from_millis(4), Duration::from_millis(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_is_a_dead_letter_because_redis_was_read_only() {
+    jobs_survive(Fault::ReadOnly, Duration::from_millis(4), Duration::from_millis(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_is_a_dead_letter_because_redis_stalled() {
+    jobs_survive(Fault::Stalled, Duration::from_millis(400), Duration::from_millis(60)).await;
 }

@@ -12,7 +12,7 @@ use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     store::{
         Call, Store,
-        parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},
+        parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, IdsPiece, News, Settled, ToSend},
         script,
     },
 };
@@ -298,7 +298,8 @@ async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
         assert_eq!(counts.accepted_by_second, HashMap::from([(now.seconds(), 297)]), "again: {again}");
     }
     let wamids = [0, 99, 299].map(|row| Wamid::from(format!("wamid.{row}").as_str()));
-    let found = world.store.find_ids(&[world.part], &wamids).await.expect("redis");
+    let found =
+        world.store.find_ids(&[IdsPiece { part: world.part, newest: None }], &wamids).await.expect("redis").places;
     let places = [(0, 2), (99, 1), (299, 1)].map(|(row, send)| Some((world.part, ClaimedRow { row, send })));
     assert_eq!(found, places);
 }

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::future::join_all;
 use pregon::{
-    domain::{CampaignState, State, TokenKey},
-    store::parts::Settled,
+    domain::{CampaignState, State, TokenKey, Wamid},
+    store::parts::{ClaimedRow, IdsPiece, Settled},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};
@@ -195,6 +195,49 @@ async fn a_campaign_that_ended_is_still_found_by_message_id() {
     hooks.store.retire_campaign(id, now).await.expect("a store");
     assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&ours[2].wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 2), (State::Failed, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn ids_of_the_first_of_300_small_campaigns_are_found() {
+    let hooks = Hooks::start().await;
+    let (first, messages) = hooks.campaign(&["3001"], 2).await;
+    hooks.accept(&messages[&"3001".into()]).await;
+    for _ in 1..300 {
+        let (_, later) = hooks.campaign(&["3001"], 2).await;
+        hooks.accept(&later[&"3001".into()]).await;
+    }
+    let [failed, answered] = messages[&"3001".into()][..] else { panic!("two") };
+    let answer = json!({"type": "text", "context": {"from": "5491155550001", "id": answered.wamid()}});
+    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&inbound("3001", &[answer])).await, 200);
+    let counts = hooks.counts(first).await;
+    assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 1), (State::Failed, 1)]));
+    assert_eq!(counts.replied, 1);
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_search_for_an_id_examines_at_most_64_kib_a_call() {
+    let hooks = Hooks::start().await;
+    let (_, messages) = hooks.campaign(&["3001"], 20_000).await;
+    let messages = &messages[&"3001".into()];
+    for batch in messages.chunks(256) {
+        hooks.accept(batch).await;
+    }
+    let (oldest, stranger) = (messages[0], "wamid.of-another-app".into());
+    let wamids: [Wamid; 2] = [oldest.wamid().as_str().into(), stranger];
+    let (mut pieces, mut calls, mut places) = (vec![IdsPiece { part: oldest.part, newest: None }], 0, Vec::new());
+    while !pieces.is_empty() {
+        let found = hooks.store.find_ids(&pieces, &wamids).await.expect("a store");
+        assert!(found.bytes_max <= 64 * 1024, "{}", found.bytes_max);
+        (pieces, calls) = (found.rest, calls + 1);
+        places.push(found.places);
+    }
+    assert!(calls >= 4, "20,000 ids have 215 KiB: {calls}");
+    let claimed = ClaimedRow { row: oldest.row, send: oldest.send };
+    assert_eq!(places.pop(), Some(vec![Some((oldest.part, claimed)), None]));
+    assert!(places.iter().flatten().all(Option::is_none), "it is in the last piece alone");
     hooks.stop().await;
 }
 

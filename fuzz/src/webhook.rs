@@ -44,6 +44,7 @@ fn check(change: &Change<'_>) {
             let named = |text: &str| !text.is_empty() && !text.contains('/');
             assert!(named(&change.name) && named(change.language.as_str()));
         }
+        Change::Account(change) => assert!(!change.field.is_empty()),
         Change::Other | Change::Malformed => {}
     }
 }

@@ -37,6 +37,8 @@ struct LineView {
     accepted_per_second: f64,
     throttled: bool,
     paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_broken: Option<String>,
     holds: Vec<HoldView>,
     backlog: u64,
 }
@@ -60,6 +62,7 @@ impl LineView {
             in_flight: report.map_or(0, |report| report.in_flight),
             accepted_per_second: report.map_or(0.0, |report| report.accepted_per_second),
             throttled: report.is_some_and(|report| report.throttled),
+            path_broken: report.and_then(|report| report.path_broken.clone()),
             id: line.id.clone(),
             waba: line.waba.clone(),
             name: line.name.clone(),
@@ -86,8 +89,9 @@ fn state(now: &LineNow, backlog: u64) -> &'static str {
     match now.stop() {
         Some(Stop::Paused) => "paused",
         Some(Stop::Held(..)) => "held",
-        Some(Stop::NoWorker) if backlog > 0 => "no_worker",
+        Some(Stop::NoWorker | Stop::Unlisted) if backlog > 0 => "no_worker",
         Some(Stop::Unreachable) => "unreachable",
+        Some(Stop::PathBroken(_)) => "path_broken",
         None if now.report.as_ref().is_some_and(|report| report.throttled) => "throttled",
         _ if backlog > 0 => "sending",
         _ => "idle",
@@ -189,7 +193,7 @@ impl Shared {
         let now = self.now();
         let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
         let holds = self.state.store.holds(now).await?;
-        let (lines_now, loads) = tokio::try_join!(self.reader.lines_now(&ids, &holds), self.reader.loads(now))?;
+        let (lines_now, loads) = tokio::try_join!(self.reader.lines_now(&ids, &holds, now), self.reader.loads(now))?;
         let backlog = |line: &Line| loads.get(&line.id).map_or(0, |loads| loads.iter().map(|load| load.open).sum());
         Ok(lines.iter().zip(lines_now).map(|(line, now)| LineView::new(line, now, backlog(line))).collect())
     }
@@ -217,6 +221,7 @@ mod tests {
             rate: 72.0,
             throttled,
             unreachable,
+            path_broken: None,
             in_flight: 0,
             accepted_per_second: 0.0,
             at: UnixMs(0),
@@ -226,12 +231,14 @@ mod tests {
         paused.control.paused = true;
         let hold = Hold { code: 131_031, reason: "locked".into(), since: UnixMs(0), until: None };
         let held = LineNow { holds: vec![(HoldScope::Line("3001".into()), hold)], ..with(None) };
+        let broken = LineReport { path_broken: Some("HTTP 503".into()), ..report(false, false) };
         let table = [
             (paused, 1, "paused"),
             (held, 1, "held"),
             (LineNow::default(), 1, "no_worker"),
             (LineNow::default(), 0, "idle"),
             (with(Some(report(false, true))), 1, "unreachable"),
+            (with(Some(broken)), 1, "path_broken"),
             (with(Some(report(true, false))), 1, "throttled"),
             (with(Some(report(false, false))), 1, "sending"),
             (with(Some(report(false, false))), 0, "idle"),

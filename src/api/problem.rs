@@ -104,17 +104,12 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(cause) | StoreError::NotDone(cause) => {
-                warn!(cause, "a call could not be done: redis is not available");
-                let detail = "redis is not available; a change may have been made, so look before you repeat it";
-                Self::unavailable("unavailable", detail)
-            }
-            error @ (StoreError::Refused { .. }
-            | StoreError::Corrupt { .. }
-            | StoreError::Fenced { .. }
-            | StoreError::Unusable(_)) => Self::internal(&error.to_string()),
+        if !error.passes() {
+            return Self::internal(&error.to_string());
         }
+        warn!(%error, "a call could not be done");
+        let detail = "redis is not available; a change may have been made, so look before you repeat it";
+        Self::unavailable("unavailable", detail)
     }
 }
 

@@ -66,7 +66,7 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), Failure> {
         if options.roles.contains(&Role::Dispatch) { meta::check(&config).await } else { Vec::new() }
     };
     checks.extend(certificate(&config, &options.roles));
-    let found = tokio::join!(redis::check(&config.redis), lines, ports::check(&config, &options.roles));
+    let found = tokio::join!(redis::check(&config), lines, ports::check(&config, &options.roles));
     checks.extend([found.0, found.1, found.2].concat());
 
     let failed = checks.iter().filter(|check| !check.ok).count();

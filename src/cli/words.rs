@@ -68,9 +68,11 @@ pub fn rest(statistics: &Statistics) -> String {
 }
 
 fn codes(statistics: &Statistics) -> String {
-    let named = statistics.failures.iter().take(CODES_NAMED_MAX);
-    let mut named: Vec<_> = named.map(|f| format!("{} {}: {}", f.code, f.title, count(f.count))).collect();
-    if statistics.failures.len() > CODES_NAMED_MAX {
+    // Those without a code of Meta's are the unknown ones, which are named beside.
+    let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code != 0).collect();
+    let mut named: Vec<_> =
+        failures.iter().take(CODES_NAMED_MAX).map(|f| format!("{} {}: {}", f.code, f.title, count(f.count))).collect();
+    if failures.len() > CODES_NAMED_MAX {
         named.push("…".into());
     }
     if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
@@ -112,6 +114,7 @@ fn reason(reason: &str) -> String {
         "line_rate" => "it goes as fast as it may",
         "pair_spacing" => "people who got a message a moment ago have to wait for the next one",
         "backing_off" => "messages that could not be sent wait for their next attempt",
+        "path_broken" => "the path to Meta is broken",
         "template_paused" => "the template is paused",
         "line_blocked" => "Meta blocks it",
         "token" => "Meta refuses the access token",
@@ -221,6 +224,7 @@ mod tests {
             "line_rate",
             "pair_spacing",
             "backing_off",
+            "path_broken",
             "template_paused",
             "line_blocked",
             "token",
@@ -237,8 +241,11 @@ mod tests {
     fn what_is_left_names_the_codes_of_failures() {
         let by_state = ByState { read: 9, retrying: 1200, failed: 7, unknown: 1, ..ByState::default() };
         let failure = |code, title: &str, count| Failures { code, title: title.into(), count };
-        let mut statistics =
-            Statistics { by_state, failures: vec![failure(131026, "undeliverable", 7)], ..Statistics::default() };
+        let mut statistics = Statistics {
+            by_state,
+            failures: vec![failure(131026, "undeliverable", 7), failure(0, "no answer", 1)],
+            ..Statistics::default()
+        };
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (131026 undeliverable: 7) · unknown 1");
         statistics.failures = (1..=4).map(|code| failure(code, "x", 1)).collect();
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (1 x: 1, 2 x: 1, 3 x: 1, …) · unknown 1");

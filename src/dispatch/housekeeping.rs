@@ -1,7 +1,8 @@
 //! Housekeeping: what belongs to no line. One worker at a time does it, and everything in it may be done twice.
 //!
 //! Starts campaigns whose time has come, finishes what a crash left half done, completes campaigns, drops personal data
-//! at its end, reads the templates from Meta, and tries what is held back without an end.
+//! at its end, reads the templates from Meta, tries what is held back without an end, and looks after lines that no process
+//! lists ([`super::unlisted`]).
 //!
 //! If the process dies: another worker takes the duty when its lease ends.
 
@@ -15,6 +16,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::unlisted::Unlisted;
 use crate::{
     domain::{CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs},
     graph::client::GraphClient,
@@ -57,6 +59,10 @@ pub struct Housekeeping {
     pub templates_every: Duration,
     /// How long recipients are kept after the end of their campaign.
     pub retention: Duration,
+    /// How long a message may stay in doubt.
+    pub doubt_deadline: Duration,
+    /// Attempts at most, where a campaign wants doubtful messages sent again.
+    pub attempts_max: u8,
 }
 
 impl Housekeeping {
@@ -69,6 +75,7 @@ impl Housekeeping {
     async fn keep_house(&self, stop: &CancellationToken) {
         let mut probed = Instant::now();
         let mut synced: Option<Instant> = None;
+        let mut unlisted = self.unlisted();
         while !stop.is_cancelled() {
             if synced.is_none_or(|at| at.elapsed() >= self.templates_every) {
                 synced = Some(Instant::now());
@@ -79,6 +86,9 @@ impl Housekeeping {
                 warn!(%error, "campaigns could not be looked after");
                 None
             });
+            if let Err(error) = unlisted.tend().await {
+                warn!(%error, "lines that no process lists could not be looked after");
+            }
             let rest = (began.elapsed() * REST).clamp(EVERY, REST_MAX);
             if probed.elapsed() >= PROBE_EVERY {
                 probed = Instant::now();
@@ -89,6 +99,11 @@ impl Housekeeping {
             let rest = next_start.map_or(rest, |at| rest.min(at.since(self.clock.now())));
             stop.run_until_cancelled(tokio::time::sleep(rest)).await;
         }
+    }
+
+    fn unlisted(&self) -> Unlisted {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        Unlisted::new(self.name.clone(), store, clock, self.lease, self.doubt_deadline, self.attempts_max)
     }
 
     /// Looks after every campaign. Gives when the next one is to start.
@@ -133,7 +148,7 @@ impl Housekeeping {
 
     /// Lists open parts that their lines do not list: whoever reopened a row died, or lost Redis, before listing its part again.
     async fn requeue_unlisted(&self, open_parts: &[(PartId, LineId)]) -> Result<(), StoreError> {
-        let mut unlisted = self.store.unlisted(open_parts).await?;
+        let mut unlisted = self.store.parts_not_listed(open_parts).await?;
         // A part that was closed and taken off the work since its rows were counted needs nothing.
         let mut counts = self.store.open_counts(&unlisted).await?.into_iter();
         unlisted.retain(|_| counts.next().is_some_and(|counts| counts.iter().any(|(_, n)| *n > 0)));

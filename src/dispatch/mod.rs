@@ -14,13 +14,16 @@ pub mod housekeeping;
 pub mod lease;
 pub mod message;
 pub mod pace;
+pub mod path;
 pub mod plans;
 pub mod recipients;
+pub mod roster;
 pub mod runner;
 pub mod settle;
 pub mod share;
 pub mod slots;
 pub mod thread;
+pub mod unlisted;
 pub mod worker;
 
 use std::{collections::HashMap, time::Duration};

@@ -33,13 +33,14 @@ use super::{
     lease::Lease,
     message::Message,
     pace::Pacer,
+    path::PathHealth,
     settle,
     slots::Slots,
     thread::{Begun, Sending, Thread, Waiter},
 };
 use crate::{
-    domain::{CampaignId, HoldScope, Line, Outcome, PartId, TokenKey, UnixMs},
-    graph::client::LineSender,
+    domain::{CampaignId, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
+    graph::client::{GraphClient, LineSender},
     ops::metrics::LineMetrics,
     store::{
         Store,
@@ -70,10 +71,12 @@ pub struct Setup {
     pub line: Line,
     /// How messages of the line are sent.
     pub sender: LineSender,
+    /// Asks Meta about the line while its messages get no answers.
+    pub graph: GraphClient,
     /// Policy.
     pub settings: Settings,
     /// Signs tokens.
-    pub token_key: TokenKey,
+    pub token_key: SharedTokenKey,
     /// The right to send.
     pub lease: Arc<Lease>,
     /// What operators and other workers say.
@@ -101,6 +104,8 @@ pub struct LineStatus {
     pub accepted: u64,
     /// Meta can not be reached.
     pub unreachable: bool,
+    /// What comes in the place of Meta's answers, while the path to Meta is broken.
+    pub path_broken: Option<String>,
 }
 
 /// An attempt, with what it ended in, or the future of that while it is on its way.
@@ -173,6 +178,7 @@ pub struct Runner {
     idle_until: Option<Instant>,
     unreachable: u32,
     reachable_at: Option<Instant>,
+    path: PathHealth,
     send_at: Option<Instant>,
     /// Where slots or its thread are what it waits for: when to look for more.
     full_at: Option<Instant>,
@@ -223,6 +229,7 @@ impl Runner {
             idle_until: None,
             unreachable: 0,
             reachable_at: None,
+            path: PathHealth::default(),
             send_at: None,
             full_at: None,
             waiter: Rc::default(),
@@ -250,6 +257,7 @@ impl Runner {
                 self.stopping = true;
                 self.give_back(|_| true);
             }
+            self.tend_path(now, &mut chores);
             while let Some((ready, begun)) = self.next_to_send(now, attempts.len()) {
                 attempts.push(self.attempt(&ready, now, begun));
             }
@@ -320,6 +328,7 @@ impl Runner {
             Ok(()) => {
                 self.among.get_or_insert_with(|| self.setup.thread.line_sends());
                 self.slots.began(now, in_flight, self.setup.thread.room());
+                self.path.began(now);
                 self.ready.pop_front().map(|ready| (ready, begun))
             }
             Err(wait) => {
@@ -333,7 +342,7 @@ impl Runner {
         if self.stopping || self.ready.is_empty() || !self.setup.lease.holds(now) {
             return false;
         }
-        if self.send_at.is_some_and(|at| now < at) {
+        if self.send_at.is_some_and(|at| now < at) || !self.path.may_send() {
             return false;
         }
         if in_flight >= self.slots.limit() {
@@ -345,7 +354,7 @@ impl Runner {
     fn attempt(&self, message: &Message, began: Instant, begun: Begun) -> OnItsWay {
         let Message { claimed, attempt: number, .. } = *message;
         let part = message.part();
-        let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key));
+        let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key.get()));
         let outcome = Box::pin(async move {
             let outcome = sender.send(body).await;
             drop(begun);
@@ -421,6 +430,7 @@ impl Runner {
         }
         sooner(self.finish_at.filter(|at| *at > now));
         sooner(self.full_at);
+        sooner(self.path.ask_at().filter(|at| *at > now));
         sooner(self.refresh_at.filter(|at| *at > now));
         sooner(self.idle_until.filter(|at| *at > now));
         at
@@ -441,6 +451,7 @@ impl Runner {
             ready: self.ready.len(),
             accepted: self.accepted,
             unreachable: self.reachable_at.is_some(),
+            path_broken: self.path.stopped_by().map(str::to_owned),
         };
         *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = status;
     }

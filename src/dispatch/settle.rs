@@ -19,13 +19,16 @@ pub enum Consequence {
     Unreachable,
     /// A scope is held back, for a time or until someone ends it.
     Hold {
-        /// Line, WABA, token, app, template or campaign.
+        /// Line, WABA, token, app or template.
         scope: Scope,
         /// For how long.
         wait: Option<Duration>,
     },
-    /// A failure that may be the message's fault: count it.
-    Breaker,
+    /// A failure that may be the message's fault: this many recipients in a row who fail with its code pause the campaign.
+    CountFailure {
+        /// How many.
+        pause_after: u32,
+    },
 }
 
 /// Of what was not sent and need not wait: due whatever the clock says, and also where it is set back.
@@ -64,8 +67,9 @@ pub fn settle(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, settings
             (settled, Consequence::None)
         }
         Outcome::InDoubt(_) => (Settled::InDoubt { until: now.after(settings.doubt_deadline) }, Consequence::None),
-        Outcome::Failed { breaker, cause } => {
-            let consequence = if *breaker { Consequence::Breaker } else { Consequence::None };
+        Outcome::Failed { pause_after, cause } => {
+            let consequence =
+                pause_after.map_or(Consequence::None, |pause_after| Consequence::CountFailure { pause_after });
             (Settled::Refused { code: cause.code() }, consequence)
         }
         Outcome::Blocked { scope, wait, .. } => {

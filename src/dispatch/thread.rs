@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{batch, plans::Plans, slots::NOT_FOR_US};
+use super::{batch, path::Questions, plans::Plans, slots::NOT_FOR_US};
 
 /// A thread is busy that works for this share of the time, ...
 const BUSY: f64 = 0.85;
@@ -41,6 +41,8 @@ const SPARE: f64 = 4.0;
 pub struct Thread {
     /// The campaigns that its lines work on.
     pub plans: Plans,
+    /// Whether Meta answers, where the path to it is broken.
+    pub questions: Questions,
     began: Instant,
     busy: Cell<bool>,
     sending: Cell<usize>,
@@ -85,6 +87,7 @@ impl Thread {
     pub fn new(now: Instant) -> Self {
         Self {
             plans: Plans::default(),
+            questions: Questions::default(),
             began: now,
             busy: Cell::default(),
             sending: Cell::default(),

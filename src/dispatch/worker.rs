@@ -1,13 +1,13 @@
 //! A worker: holds the leases of its share of the lines, and runs a runner for each.
 //!
-//! Work spreads line by line: each worker takes at most the lines divided by the living workers, gives back what is too
+//! Work spreads line by line: of the lines that the same workers list, each takes at most its share, gives back what is too
 //! much, and takes what is free. Runners live on threads of their own, each with one single-threaded runtime, its own
 //! connections and no locks between lines.
 //!
 //! If the process dies: its leases end after `dispatch.lease`, and others take the lines.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -22,11 +22,12 @@ use tracing::{info, warn};
 use super::{
     Settings, Signals,
     lease::Lease,
+    roster::{Roster, Share},
     runner::{LineStatus, Runner, Setup},
     thread::Thread,
 };
 use crate::{
-    domain::{Line, LineId, TokenKey, UnixMs},
+    domain::{Line, LineId, SharedTokenKey, UnixMs},
     graph::client::{GraphClient, GraphConfig},
     ops::{
         health::{Health, Reason},
@@ -47,6 +48,12 @@ const SIGNALS_EVERY: Duration = Duration::from_secs(5);
 
 /// Free leases are looked for, and leases renewed, at least this often.
 const TICK_MAX: Duration = Duration::from_millis(500);
+
+/// The lines of a worker are registered anew after this time, so that they stay known.
+const REGISTER_EVERY: Duration = Duration::from_secs(60);
+
+/// Lines of a list that a warning names at most.
+const NAMED_MAX: usize = 10;
 
 /// Why a worker could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -77,13 +84,23 @@ pub struct Worker {
     /// How Meta is reached.
     pub graph: GraphConfig,
     /// Signs tokens.
-    pub token_key: TokenKey,
+    pub token_key: SharedTokenKey,
     /// Threads of runners.
     pub threads: usize,
     /// Tells whether it is ready.
     pub health: Health,
     /// Tells which attempts are open.
     pub open: OpenAttempts,
+}
+
+/// The workers of the installation, as this one sees them.
+#[derive(Default)]
+struct Colleagues {
+    roster: Roster,
+    shares: Vec<Share>,
+    registered_at: Option<Instant>,
+    /// Workers whose different lists were warned of.
+    warned_of: HashSet<String>,
 }
 
 struct Owned {
@@ -134,9 +151,10 @@ impl Worker {
     ) -> Result<(), WorkerError> {
         let tick = TICK_MAX.min(self.settings.lease / 5);
         let mut owned: HashMap<LineId, Owned> = HashMap::new();
+        let mut colleagues = Colleagues::default();
         loop {
             let stopping = stop.is_cancelled();
-            match self.tick(&mut owned, threads, stopping).await {
+            match self.tick(&mut owned, &mut colleagues, threads, stopping).await {
                 Ok(()) => self.health.clear(Reason::Leases),
                 Err(TickError::Store(error)) => {
                     self.health.set(Reason::Leases);
@@ -160,6 +178,7 @@ impl Worker {
     async fn tick(
         &self,
         owned: &mut HashMap<LineId, Owned>,
+        colleagues: &mut Colleagues,
         threads: &[mpsc::UnboundedSender<Order>],
         stopping: bool,
     ) -> Result<(), TickError> {
@@ -172,19 +191,55 @@ impl Worker {
             owned.values().for_each(|line| line.stop.cancel());
             return Ok(());
         }
-        let workers = self.store.worker_lives(&self.name, now, now.after(self.settings.lease)).await?;
-        let share = self.lines.len().div_ceil(workers.max(1));
-        let staying = owned.values().filter(|line| !line.stop.is_cancelled()).count();
-        if staying > share {
-            for (id, line) in owned.iter().filter(|(_, line)| !line.stop.is_cancelled()).take(staying - share) {
+        self.meet(colleagues, now).await?;
+        let mut wanted = Vec::new();
+        for share in &colleagues.shares {
+            let staying = || owned.iter().filter(|(id, line)| !line.stop.is_cancelled() && share.lines.contains(*id));
+            let n = staying().count();
+            for (id, line) in staying().take(n.saturating_sub(share.most)) {
                 info!(line.id = %id, "line given up to another worker");
                 line.stop.cancel();
             }
-        } else {
-            self.take(owned, threads, share - staying).await?;
+            if n < share.most {
+                wanted.push((share, share.most - n));
+            }
         }
+        self.take(owned, threads, &wanted).await?;
         metrics::lines_owned().set(owned.len() as f64);
         self.report(owned, now).await?;
+        Ok(())
+    }
+
+    /// Says that this worker lives and which lines it lists, and looks who shares them.
+    async fn meet(&self, colleagues: &mut Colleagues, now: UnixMs) -> Result<(), StoreError> {
+        let every = REGISTER_EVERY.min(self.settings.ids_kept / 4);
+        // First the list: who lives and has none counts as a worker of an older version, which lists every line.
+        if colleagues.registered_at.is_none_or(|at| at.elapsed() >= every) {
+            self.store.register_lines(&self.name, &self.lines, now.after(self.settings.ids_kept)).await?;
+            colleagues.registered_at = Some(Instant::now());
+        }
+        let living = self.store.worker_lives(&self.name, now, now.after(self.settings.lease)).await?;
+        if !living.is_registered {
+            // Redis came back empty, or took this worker for dead: written again with the next tick.
+            colleagues.registered_at = None;
+        }
+        if !colleagues.roster.read(&self.store, living.workers).await? && !colleagues.shares.is_empty() {
+            return Ok(());
+        }
+        colleagues.shares = colleagues.roster.shares(&self.lines);
+        let differences = colleagues.roster.differences(&self.lines);
+        colleagues.warned_of.retain(|worker| differences.contains_key(worker));
+        for (worker, (only_there, only_here)) in differences {
+            if colleagues.warned_of.insert(worker.clone()) {
+                warn!(
+                    worker,
+                    only_there = named(&only_there),
+                    only_here = named(&only_here),
+                    "another worker lists other lines: each line is served by the workers that list it; \
+                     unless a change of lines is being rolled out, give all processes the same [[line]] list"
+                );
+            }
+        }
         Ok(())
     }
 
@@ -228,17 +283,20 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes up to `n` free lines.
+    /// Takes free lines: of each share as many as stand beside it, at most.
     async fn take(
         &self,
         owned: &mut HashMap<LineId, Owned>,
         threads: &[mpsc::UnboundedSender<Order>],
-        n: usize,
+        shares: &[(&Share, usize)],
     ) -> Result<(), TickError> {
-        if n == 0 {
+        let is_wanted = |line: &&Line| {
+            !owned.contains_key(&line.id) && shares.iter().any(|(share, _)| share.lines.contains(&line.id))
+        };
+        let mut others: Vec<&Line> = self.lines.iter().filter(is_wanted).collect();
+        if others.is_empty() {
             return Ok(());
         }
-        let mut others: Vec<&Line> = self.lines.iter().filter(|line| !owned.contains_key(&line.id)).collect();
         // Workers that start together do not all ask for the same lines first.
         others.shuffle(&mut rand::rng());
         let ids: Vec<LineId> = others.iter().map(|line| line.id.clone()).collect();
@@ -246,7 +304,11 @@ impl Worker {
         let (free, held): (Vec<_>, Vec<_>) = others.into_iter().zip(left).partition(|(_, left)| left.is_none());
         // Asking for a lease that lasts longer than any can lets it end in time: Redis' clock was set back.
         let overlong = held.into_iter().filter(|(_, left)| *left > Some(self.settings.lease));
-        let wanted: Vec<&Line> = free.into_iter().take(n).chain(overlong).map(|(line, _)| line).collect();
+        let of_share = |&(share, n): &(&Share, usize)| {
+            let free = free.iter().filter(|(line, _)| share.lines.contains(&line.id)).take(n);
+            free.map(|(line, _)| *line).collect::<Vec<_>>()
+        };
+        let wanted: Vec<&Line> = shares.iter().flat_map(of_share).chain(overlong.map(|(line, _)| line)).collect();
         let rights: Vec<(Right, u64)> = wanted.iter().map(|line| (Right::Line(line.id.clone()), 0)).collect();
         let asked = Instant::now();
         let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
@@ -276,6 +338,7 @@ impl Worker {
                 rate: status.rate,
                 throttled: status.throttled,
                 unreachable: status.unreachable,
+                path_broken: status.path_broken,
                 in_flight: status.in_flight,
                 accepted_per_second: status.accepted.saturating_sub(before) as f64
                     / since.elapsed().as_secs_f64().max(0.001),
@@ -302,7 +365,7 @@ impl Worker {
             store: self.store.reopened().map_err(|error| failed(error.to_string()))?.keeping_a_connection(),
             clock: self.clock.clone(),
             settings: self.settings.clone(),
-            token_key: self.token_key,
+            token_key: self.token_key.clone(),
             graph,
             signals,
         };
@@ -322,7 +385,7 @@ struct Shard {
     store: Store,
     clock: Arc<Clock>,
     settings: Settings,
-    token_key: TokenKey,
+    token_key: SharedTokenKey,
     graph: GraphClient,
     signals: watch::Receiver<Arc<Signals>>,
 }
@@ -345,8 +408,9 @@ impl Shard {
                 clock: self.clock.clone(),
                 line: order.line,
                 sender,
+                graph: self.graph.clone(),
                 settings: self.settings.clone(),
-                token_key: self.token_key,
+                token_key: self.token_key.clone(),
                 lease: order.lease,
                 signals: self.signals.clone(),
                 stop: order.stop,
@@ -392,6 +456,15 @@ async fn read_signals(store: &Store, clock: &Clock, lines: &[LineId], pulse: u64
     let controls = store.controls(lines).await?;
     let holds = store.holds(clock.now()).await?;
     Ok(Signals { pulse, controls: lines.iter().cloned().zip(controls).collect(), holds })
+}
+
+/// `3001, 3002 and 7 more`; empty where there is none.
+fn named(lines: &[LineId]) -> String {
+    let mut text = lines.iter().take(NAMED_MAX).map(LineId::as_str).collect::<Vec<_>>().join(", ");
+    if lines.len() > NAMED_MAX {
+        text.push_str(&format!(" and {} more", lines.len() - NAMED_MAX));
+    }
+    text
 }
 
 #[derive(Debug)]

@@ -29,4 +29,4 @@ pub use secret::{Secret, SecretDigest};
 pub use state::State;
 pub use template::{Form, Language, Template};
 pub use time::UnixMs;
-pub use token::{Token, TokenKey};
+pub use token::{SharedTokenKey, Token, TokenKey};

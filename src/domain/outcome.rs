@@ -18,7 +18,7 @@ pub enum Scope {
     Pair,
     /// The template.
     Template,
-    /// The campaign: its template and parameters do not fit together.
+    /// The campaign: its template and parameters may not fit together.
     Campaign,
     /// The line.
     Line,
@@ -96,16 +96,17 @@ pub enum Outcome {
     },
     /// Written and unanswered: never blindly again.
     InDoubt(Cause),
-    /// This recipient can never work. `breaker`: the message itself was at fault, so that many in a row stop the campaign.
+    /// This recipient can never work.
     Failed {
-        /// Count it towards stopping the campaign.
-        breaker: bool,
+        /// How many recipients in a row who fail with this code pause the campaign; `None` where the recipient is at fault
+        /// and not the message.
+        pause_after: Option<u32>,
         /// Why.
         cause: Cause,
     },
     /// Hold the scope; the recipient stays as it was. Without `wait` a person or a probe has to clear it.
     Blocked {
-        /// What is held: template, campaign, line, WABA or token.
+        /// What is held: template, line, WABA or token.
         scope: Scope,
         /// How long, if Meta's table says that it ends by itself.
         wait: Option<Duration>,

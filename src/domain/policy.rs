@@ -36,9 +36,10 @@ pub enum Action {
     PauseWaba,
     /// The template rests until Meta approves it again.
     PauseTemplate,
-    /// Template and parameters do not fit together for anybody: the campaign stops for a person to look at.
+    /// This send is dead. The values of one row may be at fault, or the template for everybody: a few in a row pause the
+    /// campaign for a person to look at.
     StopCampaign,
-    /// This send is dead and the recipient is not to blame; many in a row stop the campaign.
+    /// This send is dead and the recipient is not to blame; many in a row pause the campaign.
     FailMessage,
     /// This send is dead because of the recipient.
     FailRecipient,
@@ -70,6 +71,17 @@ pub struct Rule {
 /// The code in statistics of a recipient that failed with no code of Meta's: see [`Cause::code`].
 pub const NO_ANSWER: u32 = 0;
 
+/// The code, and the subcode of 100, for a line that does not exist or that the token may not see.
+pub const NO_SUCH_OBJECT: u32 = 33;
+
+/// Recipients in a row who fail with one code of [`Action::StopCampaign`] before the campaign pauses. One row with a bad
+/// value is no reason to pause, and these few are all that a template costs which works for nobody.
+const PAUSE_AFTER_FEW: u32 = 5;
+
+/// The same for [`Action::FailMessage`], whose codes are more often about the values of a row: a stretch of bad rows in a
+/// list is no reason to pause either.
+const PAUSE_AFTER_MANY: u32 = 20;
+
 /// How long a throttled scope waits at least, where the table gives no time.
 const THROTTLE_WAIT: Duration = Duration::from_secs(1);
 
@@ -79,6 +91,18 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub fn rule(code: u32) -> Option<&'static Rule> {
     let next = table::TABLE.partition_point(|rule| *rule.codes.end() < code);
     table::TABLE.get(next).filter(|rule| rule.codes.contains(&code))
+}
+
+/// The code to go by where Meta also gives a subcode.
+///
+/// Code 100 is a fault of the message, but with subcode 33 it says what code 33 says: the line does not exist, or the token
+/// may not see it. No other subcode changes what a code means.
+pub fn meaning(code: u32, subcode: Option<u32>) -> u32 {
+    const INVALID_PARAMETER: u32 = 100;
+    match (code, subcode) {
+        (INVALID_PARAMETER, Some(NO_SUCH_OBJECT)) => NO_SUCH_OBJECT,
+        (code, _) => code,
+    }
 }
 
 /// The words beside a code in the statistics of failures.
@@ -91,14 +115,76 @@ pub fn title(code: u32) -> &'static str {
 
 /// What Meta's error makes of an attempt. Pure.
 ///
-/// `code` decides if it is in the table, whatever `http_status` says. A code that is not: 429 throttles the line, 5xx
-/// retries, any other 4xx fails the message, and a status that reports no error contradicts the answer, so that the
-/// attempt is in doubt. `details` is kept as the cause.
+/// `code` decides if it is in the table, whatever `http_status` says. For any other code, 429 throttles the line and any
+/// other 4xx fails the message. A 5xx leaves the attempt in doubt, because Meta may have taken the message before it
+/// failed; so does a status that reports no error and so contradicts the answer. `details` is kept as the cause.
 pub fn outcome(http_status: u16, code: u32, details: String) -> Outcome {
     let cause = Cause::Meta { code, details };
     match rule(code) {
         Some(rule) => known(rule, cause),
         None => unknown(http_status, cause),
+    }
+}
+
+/// What a `failed` status says with a code: whom the fault is about, and so what is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByStatus {
+    /// The account, the line, the token or the template: hold `scope` at once. The message was not delivered, and its
+    /// recipient is not to blame.
+    Hold {
+        /// What is held: template, line, WABA, token or app.
+        scope: Scope,
+        /// How long; without it a probe, a webhook or a person ends the hold.
+        wait: Option<Duration>,
+    },
+    /// The message, or something that all messages share: stop `scope` once several different recipients in a row failed
+    /// with the code.
+    Suspect {
+        /// What is stopped: the campaign is paused, a line or a WABA is held.
+        scope: Scope,
+        /// How long, as with [`ByStatus::Hold`].
+        wait: Option<Duration>,
+    },
+    /// The recipient, or nobody knows: the message failed, and nothing else follows.
+    Failed,
+}
+
+/// Template pacing drops held messages with 132015; portfolio pacing drops those of every line of the portfolio with this
+/// code, and bars it from sending until Meta has reviewed it. As an answer the same code blames the message.
+const DROPPED_BY_PORTFOLIO_PACING: u32 = 135_000;
+
+/// The phone was away for the whole lifetime of the message. In a row, that says nothing about the message.
+const EXPIRED: u32 = 131_043;
+
+/// What a `failed` status with `code` is about. Pure.
+///
+/// It follows the same table as [`outcome`], with one difference: by now nobody can send the message again by the schedule
+/// of its attempts, so that what an answer retries is failed here, and suspected if it repeats.
+pub fn by_status(code: u32) -> ByStatus {
+    let Some(rule) = rule(code) else { return ByStatus::Failed };
+    let wait = rule.wait;
+    let hold = |scope| ByStatus::Hold { scope, wait };
+    match rule.action {
+        _ if code == EXPIRED => ByStatus::Failed,
+        _ if code == DROPPED_BY_PORTFOLIO_PACING => ByStatus::Suspect { scope: Scope::Waba, wait: None },
+        Action::PauseToken | Action::RefreshToken => hold(Scope::Token),
+        Action::PauseLine | Action::ThrottleLine => hold(Scope::Line),
+        Action::PauseWaba | Action::ThrottleWaba => hold(Scope::Waba),
+        Action::ThrottleApp => hold(Scope::App),
+        Action::PauseTemplate => hold(Scope::Template),
+        Action::RetryBackoff if rule.scope == Scope::Platform => ByStatus::Suspect { scope: Scope::Line, wait },
+        // The identity of the recipient has changed (137000): an action against the message, about one person.
+        Action::FailMessage if rule.scope == Scope::Recipient => ByStatus::Failed,
+        Action::RetryBackoff | Action::StopCampaign | Action::FailMessage => {
+            ByStatus::Suspect { scope: Scope::Campaign, wait: None }
+        }
+        Action::Defer24h
+        | Action::RetryPair
+        | Action::FailRecipient
+        | Action::SuppressMarketing
+        | Action::BlockCountry
+        | Action::Alert
+        | Action::Ignore => ByStatus::Failed,
     }
 }
 
@@ -117,10 +203,10 @@ fn known(rule: &Rule, cause: Cause) -> Outcome {
         Action::PauseLine => blocked(Scope::Line, cause),
         Action::PauseWaba => blocked(Scope::Waba, cause),
         Action::PauseTemplate => blocked(Scope::Template, cause),
-        Action::StopCampaign => blocked(Scope::Campaign, cause),
-        Action::FailMessage => Outcome::Failed { breaker: true, cause },
+        Action::StopCampaign => Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause },
+        Action::FailMessage => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
         Action::FailRecipient | Action::SuppressMarketing | Action::BlockCountry | Action::Alert | Action::Ignore => {
-            Outcome::Failed { breaker: false, cause }
+            Outcome::Failed { pause_after: None, cause }
         }
     }
 }
@@ -128,9 +214,8 @@ fn known(rule: &Rule, cause: Cause) -> Outcome {
 fn unknown(http_status: u16, cause: Cause) -> Outcome {
     match http_status {
         429 => Outcome::Throttled { scope: Scope::Line, wait: THROTTLE_WAIT, cause },
-        500..=599 => Outcome::Retry { wait: None, cause },
-        400..=499 => Outcome::Failed { breaker: true, cause },
-        0..=399 | 600..=u16::MAX => Outcome::InDoubt(cause),
+        400..=499 => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
+        0..=399 | 500..=u16::MAX => Outcome::InDoubt(cause),
     }
 }
 
@@ -174,20 +259,23 @@ mod tests {
         }
     }
 
-    /// The fixture's rows as rules: `code,http_status,scope,action,retry_after_hint_s,title`, quotes only in the title.
-    fn fixture() -> Vec<Rule> {
+    /// The fixture's rows as rules, each with the other code and subcode that mean the same, if there are such:
+    /// `code,http_status,scope,action,retry_after_hint_s,also_code,title`, quotes only in the title.
+    fn fixture() -> Vec<(Rule, Option<(u32, u32)>)> {
         let row = |line: &'static str| {
-            let fields: Vec<&str> = line.splitn(6, ',').collect();
-            let &[codes, _http_status, scope, action, wait, title] = fields.as_slice() else { panic!("{line}") };
+            let fields: Vec<&str> = line.splitn(7, ',').collect();
+            let &[codes, _http_status, scope, action, wait, also, title] = fields.as_slice() else { panic!("{line}") };
             let (first, last) = codes.split_once('-').unwrap_or((codes, codes));
             let number = |text: &str| text.parse::<u32>().unwrap_or_else(|_| panic!("{line}"));
-            Rule {
+            let also = also.split_once('/').map(|(code, subcode)| (number(code), number(subcode)));
+            let rule = Rule {
                 codes: number(first)..=number(last),
                 scope: serde_json::from_value(scope.into()).expect("a scope"),
                 action: action_named(action),
                 wait: (!wait.is_empty()).then(|| seconds(number(wait).into())),
                 title: title.trim_matches('"'),
-            }
+            };
+            (rule, also)
         };
         include_str!("../../tests/fixtures/error_codes.csv").lines().skip(1).map(row).collect()
     }
@@ -195,14 +283,18 @@ mod tests {
     #[test]
     fn the_table_and_the_fixture_hold_the_same_facts() {
         let fixture = fixture();
-        assert_eq!(fixture.len(), 89);
-        for row in &fixture {
+        assert_eq!(fixture.len(), 90);
+        for (row, also) in &fixture {
             for code in [*row.codes.start(), *row.codes.end()] {
                 assert_eq!(rule(code), Some(row), "row {code} of the fixture");
+                assert_eq!(meaning(code, None), code);
+            }
+            if let Some((code, subcode)) = *also {
+                assert_eq!(rule(meaning(code, Some(subcode))), Some(row), "{code} with subcode {subcode}");
             }
         }
         for rule in table::TABLE {
-            assert!(fixture.contains(rule), "{rule:?} of the table");
+            assert!(fixture.iter().any(|(row, _)| row == rule), "{rule:?} of the table");
         }
     }
 
@@ -230,7 +322,7 @@ mod tests {
             (code, Outcome::Blocked { scope, wait: wait.map(seconds), cause: cause(code) })
         };
         let retry = |code, wait| (code, Outcome::Retry { wait: Some(seconds(wait)), cause: cause(code) });
-        let failed = |code, breaker| (code, Outcome::Failed { breaker, cause: cause(code) });
+        let failed = |code, pause_after| (code, Outcome::Failed { pause_after, cause: cause(code) });
         let cases = [
             retry(1, 5),
             retry(131_000, 10),
@@ -248,18 +340,83 @@ mod tests {
             blocked(133_010, Scope::Line, None),
             blocked(368, Scope::Waba, Some(3600)),
             blocked(132_015, Scope::Template, Some(10_800)),
-            blocked(132_000, Scope::Campaign, None),
-            failed(100, true),
-            failed(137_000, true),
-            failed(131_026, false),
-            failed(131_050, false),
-            failed(130_497, false),
-            failed(133_005, false),
-            failed(131_052, false),
+            failed(132_000, Some(PAUSE_AFTER_FEW)),
+            failed(131_008, Some(PAUSE_AFTER_FEW)),
+            failed(100, Some(PAUSE_AFTER_MANY)),
+            failed(137_000, Some(PAUSE_AFTER_MANY)),
+            failed(131_026, None),
+            failed(131_050, None),
+            failed(130_497, None),
+            failed(133_005, None),
+            failed(131_052, None),
         ];
         for (code, expected) in cases {
             for http_status in [200, 400, 429, 500] {
                 assert_eq!(of(http_status, code), expected, "code {code} beats HTTP {http_status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_status_stops_only_what_its_code_is_about() {
+        let hold = |scope, wait: Option<u64>| ByStatus::Hold { scope, wait: wait.map(seconds) };
+        let suspect = |scope, wait: Option<u64>| ByStatus::Suspect { scope, wait: wait.map(seconds) };
+        let cases = [
+            (0, hold(Scope::Token, None)),
+            (190, hold(Scope::Token, None)),
+            (250, hold(Scope::Token, None)),
+            (4, hold(Scope::App, Some(300))),
+            (80_007, hold(Scope::Waba, Some(300))),
+            (130_429, hold(Scope::Line, Some(1))),
+            (131_031, hold(Scope::Waba, Some(3600))),
+            (131_042, hold(Scope::Waba, Some(3600))),
+            (368, hold(Scope::Waba, Some(3600))),
+            (131_048, hold(Scope::Line, Some(3600))),
+            (133_010, hold(Scope::Line, None)),
+            (131_057, hold(Scope::Line, Some(60))),
+            (132_015, hold(Scope::Template, Some(10_800))),
+            (132_016, hold(Scope::Template, None)),
+            (131_053, suspect(Scope::Campaign, None)),
+            (131_000, suspect(Scope::Campaign, None)),
+            (131_008, suspect(Scope::Campaign, None)),
+            (132_000, suspect(Scope::Campaign, None)),
+            (100, suspect(Scope::Campaign, None)),
+            (135_000, suspect(Scope::Waba, None)),
+            (131_016, suspect(Scope::Line, Some(15))),
+            (131_026, ByStatus::Failed),
+            (131_043, ByStatus::Failed),
+            (131_049, ByStatus::Failed),
+            (131_050, ByStatus::Failed),
+            (131_056, ByStatus::Failed),
+            (130_472, ByStatus::Failed),
+            (130_497, ByStatus::Failed),
+            (137_000, ByStatus::Failed),
+            (999_999, ByStatus::Failed),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(by_status(code), expected, "code {code}");
+        }
+    }
+
+    #[test]
+    fn a_status_holds_whatever_the_same_code_as_an_answer_holds() {
+        for rule in table::TABLE {
+            let code = *rule.codes.start();
+            let answer = of(400, code);
+            match by_status(code) {
+                ByStatus::Hold { scope, wait } => match answer {
+                    Outcome::Blocked { scope: held, wait: until, .. } => {
+                        assert_eq!((scope, wait), (held, until), "{code}")
+                    }
+                    Outcome::Throttled { scope: held, wait: least, .. } => {
+                        assert_eq!((scope, wait), (held, Some(least)), "{code}");
+                    }
+                    other => panic!("{code}: {other:?}"),
+                },
+                ByStatus::Suspect { .. } | ByStatus::Failed => {
+                    let held = matches!(&answer, Outcome::Blocked { scope, .. } if *scope != Scope::Campaign);
+                    assert!(!held, "{code}: {answer:?}");
+                }
             }
         }
     }
@@ -292,13 +449,14 @@ mod tests {
         let code = 999_999;
         let line = Outcome::Throttled { scope: Scope::Line, wait: seconds(1), cause: cause(code) };
         assert_eq!(of(429, code), line);
-        for status in [500, 503, 599] {
-            assert_eq!(of(status, code), Outcome::Retry { wait: None, cause: cause(code) }, "{status}");
-        }
         for status in [400, 403, 428, 430, 499] {
-            assert_eq!(of(status, code), Outcome::Failed { breaker: true, cause: cause(code) }, "{status}");
+            assert_eq!(
+                of(status, code),
+                Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause: cause(code) },
+                "{status}"
+            );
         }
-        for status in [0, 200, 302, 399, 600, u16::MAX] {
+        for status in [0, 200, 302, 399, 500, 503, 599, 600, u16::MAX] {
             assert_eq!(of(status, code), Outcome::InDoubt(cause(code)), "{status}");
         }
     }

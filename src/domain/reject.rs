@@ -23,7 +23,7 @@ pub enum Reject {
     /// Two values for one slot.
     #[error("{0} is given twice")]
     GivenTwice(Place),
-    /// Meta refuses an empty text.
+    /// Meta refuses a text in which nothing can be seen: it is empty, or made of blanks alone.
     #[error("{0} is empty")]
     Empty(Place),
     /// Longer than Meta takes.

@@ -3,7 +3,10 @@
 //! It names the recipient and the send, so that a status finds its state byte with no look-up table. Every app on the
 //! WABA sees it: it holds no personal data, and a keyed check, so that a stranger's token moves nothing.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use siphasher::sip::SipHasher24;
 
@@ -19,8 +22,35 @@ impl TokenKey {
         Self(secret)
     }
 
+    /// The bytes that [`TokenKey::new`] was given.
+    pub fn secret(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     fn check(&self, body: &[u8]) -> u64 {
         SipHasher24::new_with_key(&self.0).hash(body)
+    }
+}
+
+/// The key that the installation uses now. It changes when Redis lost the key and another process was the first to write
+/// one. Cheap to clone; all clones change together.
+#[derive(Clone)]
+pub struct SharedTokenKey(Arc<RwLock<TokenKey>>);
+
+impl SharedTokenKey {
+    /// Begins with `key`.
+    pub fn new(key: TokenKey) -> Self {
+        Self(Arc::new(RwLock::new(key)))
+    }
+
+    /// The key as of now.
+    pub fn get(&self) -> TokenKey {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the key.
+    pub fn set(&self, key: TokenKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
     }
 }
 
@@ -42,6 +72,11 @@ impl Token {
         let _ = write!(out, "p1.{}.{}.{}", self.part, self.row, self.send);
         let check = key.check(&out.as_bytes()[start..]);
         let _ = write!(out, ".{check:016x}");
+    }
+
+    /// Whether `text` begins as a token does, whoever signed it.
+    pub fn is_like(text: &str) -> bool {
+        text.starts_with("p1.")
     }
 
     /// The token in `text`; `None` if it is not ours.

@@ -17,6 +17,9 @@ const DETAILS_CHARS_MAX: usize = 500;
 /// Meta's `message_status` of a message that it keeps back for a quality check.
 const HELD: &str = "held_for_quality_assessment";
 
+/// The type of Meta's errors about a node that does not exist or that the token may not see.
+const NO_SUCH_OBJECT: &str = "GraphMethodException";
+
 /// What a send ended in, by the status and the whole body of the answer. Pure.
 ///
 /// Accepted: a 2xx with the id of a message. Meta's error: as [`policy::outcome`] has it. Anything else: in doubt.
@@ -71,6 +74,10 @@ struct Message<'a> {
 struct Envelope<'a> {
     code: Code<'a>,
     #[serde(borrow)]
+    error_subcode: Option<Subcode<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     message: Option<Cow<'a, str>>,
     #[serde(borrow)]
     error_data: Option<ErrorData<'a>>,
@@ -82,6 +89,23 @@ struct Envelope<'a> {
 enum Code<'a> {
     Number(u32),
     Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+/// A subcode that cannot be read changes nothing.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Subcode<'a> {
+    Code(#[serde(borrow)] Code<'a>),
+    Other(serde::de::IgnoredAny),
+}
+
+impl Code<'_> {
+    fn number(&self) -> Option<u32> {
+        match self {
+            Code::Number(code) => Some(*code),
+            Code::Text(code) => code.parse().ok(),
+        }
+    }
 }
 
 /// An object with the details as a rule, and sometimes the details alone.
@@ -109,10 +133,14 @@ impl<'a> Answer<'a> {
 
     fn refusal(&self) -> Option<Refusal> {
         let error = self.error.as_ref()?;
-        let code = match &error.code {
-            Code::Number(code) => *code,
-            Code::Text(code) => code.parse().ok()?,
+        let subcode = match &error.error_subcode {
+            Some(Subcode::Code(code)) => code.number(),
+            Some(Subcode::Other(_)) | None => None,
         };
+        // Meta calls subcodes deprecated and may leave them out; the type of the error says the same.
+        let no_such_object = || (error.kind.as_deref() == Some(NO_SUCH_OBJECT)).then_some(policy::NO_SUCH_OBJECT);
+        let subcode = subcode.or_else(no_such_object);
+        let code = policy::meaning(error.code.number()?, subcode);
         let details = match &error.error_data {
             Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
             Some(ErrorData::Object { .. } | ErrorData::Text(_) | ErrorData::Other(_)) | None => {
@@ -155,34 +183,50 @@ mod tests {
     #[test]
     fn an_error_of_metas_is_definite_however_it_is_written() {
         let line = |cause| Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause };
-        let failed = |breaker, cause| Outcome::Failed { breaker, cause };
+        let failed = |pause_after, cause| Outcome::Failed { pause_after, cause };
         let throughput = "Message failed to send because there were too many messages sent from this phone number";
         assert_eq!(read(400, fixture!("error_130429.json")), line(meta(130_429, throughput)));
         assert_eq!(read(429, fixture!("error_130429.json")), line(meta(130_429, throughput)));
         let text = fixture!("error_code_as_text.json");
-        assert_eq!(read(400, text), failed(false, meta(131_021, "Recipient is the sender")), "code as text");
+        assert_eq!(read(400, text), failed(None, meta(131_021, "Recipient is the sender")), "code as text");
         let bare = fixture!("error_data_as_text.json");
-        assert_eq!(read(400, bare), failed(true, meta(100, "Invalid parameter")), "error_data as text");
+        assert_eq!(read(400, bare), failed(Some(20), meta(100, "Invalid parameter")), "error_data as text");
         let token =
             Outcome::Blocked { scope: Scope::Token, wait: None, cause: meta(190, "Error validating access token") };
         assert_eq!(read(401, fixture!("error_without_data.json")), token);
         let empty = br#"{"error":{"code":100,"message":"m","error_data":{"details":""}}}"#;
-        assert_eq!(read(400, empty), failed(true, meta(100, "m")), "no details");
+        assert_eq!(read(400, empty), failed(Some(20), meta(100, "m")), "no details");
         for odd in ["{}", "[]", "7", "null"] {
             let body = format!(r#"{{"error":{{"code":100,"message":"m","error_data":{odd}}}}}"#);
-            assert_eq!(read(400, body.as_bytes()), failed(true, meta(100, "m")), "{odd}");
+            assert_eq!(read(400, body.as_bytes()), failed(Some(20), meta(100, "m")), "{odd}");
         }
-        assert_eq!(read(400, br#"{"error":{"code":100}}"#), failed(true, meta(100, "")), "nothing but a code");
+        assert_eq!(read(400, br#"{"error":{"code":100}}"#), failed(Some(20), meta(100, "")), "nothing but a code");
+    }
+
+    #[test]
+    fn an_answer_that_the_line_is_gone_holds_the_line() {
+        let gone = |cause| Outcome::Blocked { scope: Scope::Line, wait: None, cause };
+        for subcode in ["33", "\"33\""] {
+            let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"does not exist"}}}}"#);
+            assert_eq!(read(400, body.as_bytes()), gone(meta(33, "does not exist")), "{subcode}");
+        }
+        let body = br#"{"error":{"code":100,"type":"GraphMethodException","message":"does not exist"}}"#;
+        assert_eq!(read(400, body), gone(meta(33, "does not exist")), "without a subcode");
+        for subcode in ["2494055", "null", "{}", "[33]", "-1", "33.5", "\"x\""] {
+            let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"m"}}}}"#);
+            let failed = Outcome::Failed { pause_after: Some(20), cause: meta(100, "m") };
+            assert_eq!(read(400, body.as_bytes()), failed, "{subcode}");
+        }
     }
 
     #[test]
     fn an_unknown_code_goes_by_the_http_status() {
         let body = fixture!("error_unknown_code.json");
         let cause = || meta(999_999, "Something new");
-        assert_eq!(read(500, body), Outcome::Retry { wait: None, cause: cause() });
+        assert_eq!(read(500, body), Outcome::InDoubt(cause()));
         let line = Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause: cause() };
         assert_eq!(read(429, body), line);
-        assert_eq!(read(400, body), Outcome::Failed { breaker: true, cause: cause() });
+        assert_eq!(read(400, body), Outcome::Failed { pause_after: Some(20), cause: cause() });
         assert_eq!(read(200, body), Outcome::InDoubt(cause()));
     }
 

@@ -70,7 +70,7 @@ pub enum IntakeError {
     /// No campaign holds so many: use another one.
     #[error("campaign {0} is full: put the other recipients into another one")]
     TooManyRecipients(CampaignId),
-    /// Redis failed. After `Unavailable` the change may have happened: repeat the call.
+    /// Redis failed. If that passes ([`StoreError::passes`]), the change may have happened all the same: repeat the call.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -107,6 +107,25 @@ pub enum TemplateProblem {
 }
 
 impl IntakeError {
+    /// The same call can succeed a little later, with nothing changed by anybody: Redis was away, or another connection was
+    /// bringing the same rows.
+    pub fn passes(&self) -> bool {
+        match self {
+            IntakeError::Store(error) => error.passes(),
+            IntakeError::UploadInProgress | IntakeError::Interrupted(_) => true,
+            IntakeError::NotFound(_)
+            | IntakeError::Invalid(_)
+            | IntakeError::Template(_)
+            | IntakeError::State { .. }
+            | IntakeError::Expired { .. }
+            | IntakeError::Empty(_)
+            | IntakeError::UploadConflict
+            | IntakeError::Upload(_)
+            | IntakeError::TooManyRecipients(_)
+            | IntakeError::OverLimit { .. } => false,
+        }
+    }
+
     /// A name for programs that never changes.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -124,7 +143,7 @@ impl IntakeError {
             IntakeError::Upload(_) => "upload-unreadable",
             IntakeError::Interrupted(_) => "upload-interrupted",
             IntakeError::TooManyRecipients(_) | IntakeError::OverLimit { .. } => "too-many-recipients",
-            IntakeError::Store(StoreError::Unavailable(_)) => "unavailable",
+            IntakeError::Store(error) if error.passes() => "unavailable",
             IntakeError::Store(_) => "internal",
         }
     }
@@ -138,4 +157,26 @@ fn elsewhere(languages: &[Language]) -> String {
 /// The status as Meta writes it.
 fn name(status: &TemplateStatus) -> String {
     serde_json::to_value(status).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_store_that_passes_passes_for_intake_too() {
+        let away = || "away".to_owned();
+        let errors = [
+            (StoreError::Unavailable(away()), true),
+            (StoreError::NotDone(away()), true),
+            (StoreError::Refused { operation: "GET", message: "WRONGTYPE".into() }, false),
+            (StoreError::Corrupt { key: "k".into(), reason: "no state".into() }, false),
+        ];
+        for (error, passes) in errors {
+            let error = IntakeError::Store(error);
+            assert_eq!((error.passes(), error.kind() == "unavailable"), (passes, passes), "{error:?}");
+        }
+        assert!(IntakeError::Interrupted("the process stops".into()).passes());
+        assert!(!IntakeError::UploadConflict.passes());
+    }
 }

@@ -3,8 +3,8 @@
 //! One worker at a time reads, entry by entry in the order of the stream. The effect of an entry comes first, and then it
 //! is taken off; so if the reader dies it is done again, and every effect is such that doing it again changes nothing. If
 //! Redis dies and forgets its end, the entry is never gone where its effect is.
-//! An entry that can't be taken goes to the dead letters and never stops those behind it; one that Redis was away for
-//! stays where it is.
+//! An entry that can't be taken goes to the dead letters and never stops those behind it; one that failed because Redis was
+//! away, full, read-only or loading stays where it is, and is taken when that has passed.
 //! Never: drops an entry, or reads ahead of one that is not finished.
 
 use std::{convert::Infallible, time::Duration};
@@ -22,7 +22,6 @@ use crate::{
     domain::CampaignId,
     ops::metrics::{self, JobResult},
     store::{
-        StoreError,
         duty::backoff,
         jobs::{DeadLetter, JobEntry},
     },
@@ -175,22 +174,10 @@ impl Reader<'_> {
     fn passes(&self, error: &JobError) -> bool {
         match error {
             JobError::NoJob | JobError::Unreadable(_) => false,
-            JobError::Intake(error) => match error {
-                IntakeError::Store(StoreError::Unavailable(_)) | IntakeError::UploadInProgress => true,
-                IntakeError::Template(TemplateProblem::NotSynced(_)) => Instant::now() < self.templates_until,
-                IntakeError::NotFound(_)
-                | IntakeError::Invalid(_)
-                | IntakeError::Template(_)
-                | IntakeError::State { .. }
-                | IntakeError::Expired { .. }
-                | IntakeError::Empty(_)
-                | IntakeError::UploadConflict
-                | IntakeError::Upload(_)
-                | IntakeError::Interrupted(_)
-                | IntakeError::TooManyRecipients(_)
-                | IntakeError::OverLimit { .. }
-                | IntakeError::Store(_) => false,
-            },
+            JobError::Intake(IntakeError::Template(TemplateProblem::NotSynced(_))) => {
+                Instant::now() < self.templates_until
+            }
+            JobError::Intake(error) => error.passes(),
         }
     }
 }

@@ -37,9 +37,11 @@ series! {
     describe_gauge LINE_RATE = "pregon_line_rate" "line"
         "Messages a second that the line may send now. Below its configured rate: Meta told it to slow down";
     describe_gauge HELD = "pregon_held_seconds" "line"
-        "How long the line has been held: paused, blocked or without a good token. Not 0: somebody has to look";
+        "How long the line has been held: paused, blocked, without a good token or with a broken path to Meta. Not 0: somebody has to look";
     describe_gauge LINES_OWNED = "pregon_lines_owned" ""
         "Lines that this worker holds the lease on. The sum over all workers is below the lines with work: one is held by nobody";
+    describe_gauge LINES_UNLISTED = "pregon_lines_unlisted" ""
+        "Lines with work that no process lists; shown by the one worker that keeps house. Not 0: list the line again, or cancel its campaigns";
     describe_gauge QUEUE_MESSAGES = "pregon_queue_messages" "state"
         "Recipients with work left, in the campaigns that run; shown by the one worker that keeps house. pending rising for long: more comes in than the lines may send";
     describe_gauge QUEUE_OLDEST_AGE = "pregon_queue_oldest_age_seconds" ""
@@ -50,6 +52,8 @@ series! {
         "Webhooks by what they hold. refused rising: a wrong app secret, or a stranger; unavailable: Redis is away and Meta delivers again";
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
         "Statuses by what they changed. repeated is usual, for Meta delivers twice; unknown rising: another app sends on the WABA";
+    describe_counter ACCOUNT_EVENTS = "pregon_account_events_total" "event"
+        "What Meta tells of accounts and lines. restricted, disabled, violation, security, alert or errors rising: somebody has to look, see the log";
     describe_histogram WEBHOOK_LAG = "pregon_webhook_lag_seconds" ""
         "From the time Meta gives a status to its commit. Rising with few webhooks: Meta is late; with many: this process is";
     describe_counter API_CALLS = "pregon_api_calls_total" "result"
@@ -167,6 +171,32 @@ label! {
 }
 
 label! {
+    /// What Meta tells of an account.
+    AccountEvent {
+        /// It may not send, or not all of it.
+        Restricted = "restricted",
+        /// It violated a policy.
+        Violation = "violation",
+        /// It was disabled or deleted.
+        Disabled = "disabled",
+        /// It was reinstated.
+        Reinstated = "reinstated",
+        /// The throughput or the limit of a number changed.
+        Quality = "quality",
+        /// A limit of the business changed.
+        Capability = "capability",
+        /// A security setting of a number changed, such as its PIN.
+        Security = "security",
+        /// A warning on the account's page.
+        Alert = "alert",
+        /// Errors that belong to no message.
+        Errors = "errors",
+        /// Any other change of the account.
+        Other = "other",
+    }
+}
+
+label! {
     /// What became of a call's key.
     ApiResult {
         /// It may do what was asked for.
@@ -249,6 +279,7 @@ fn start_at_zero(lines: &[LineId]) {
         LineMetrics::new(line);
     }
     lines_owned().set(0.0);
+    lines_unlisted().set(0.0);
     QueueMetrics::new();
     for &kind in WebhookKind::ALL {
         for &result in WebhookResult::ALL {
@@ -260,6 +291,7 @@ fn start_at_zero(lines: &[LineId]) {
             self::status(status, result, 0);
         }
     }
+    AccountEvent::ALL.iter().for_each(|&event| counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(0));
     ApiResult::ALL.iter().for_each(|&result| counter!(API_CALLS, "result" => result.label()).increment(0));
     http_connections().increment(0.0);
     JobResult::ALL.iter().for_each(|&result| job(result, 0));
@@ -352,6 +384,11 @@ pub fn lines_owned() -> Gauge {
     gauge!(LINES_OWNED)
 }
 
+/// Lines with work that no process lists.
+pub fn lines_unlisted() -> Gauge {
+    gauge!(LINES_UNLISTED)
+}
+
 /// Counts an error of Meta. `known`: its code is in the table; any other is shown as `other`, for a label is bounded.
 pub fn meta_error(code: u32, known: bool) {
     if known {
@@ -369,6 +406,11 @@ pub fn webhook(kind: WebhookKind, result: WebhookResult, n: u64) {
 /// Counts `n` statuses.
 pub fn status(status: StatusName, result: StatusResult, n: u64) {
     counter!(STATUSES, "status" => status.label(), "result" => result.label()).increment(n);
+}
+
+/// Counts something that Meta told of an account.
+pub fn account_event(event: AccountEvent) {
+    counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(1);
 }
 
 /// From the time in a status to its commit.

@@ -123,10 +123,10 @@ impl Funnel {
     }
 }
 
-/// Recipients that failed for one reason.
+/// Recipients that failed for one reason, or of whom nobody knows more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// Meta's code; 0 where Meta gave none.
+    /// Meta's code; 0 where Meta gave none, as for those that are unknown.
     pub code: u32,
     /// What the code means.
     pub title: String,
@@ -137,11 +137,15 @@ pub struct Failure {
     pub details: Option<String>,
 }
 
-/// Failures of all `parts`, the most frequent first.
+/// Failures of all `parts`, and what is unknown for want of an answer, the most frequent first.
 pub fn failures(parts: &[PartCounts]) -> Vec<Failure> {
     let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
     for (&code, &n) in parts.iter().flat_map(|part| &part.failures) {
         *counts.entry(code).or_default() += n;
+    }
+    let unknown: u64 = parts.iter().filter_map(|part| part.by_state.get(&State::Unknown)).sum();
+    if unknown > 0 {
+        *counts.entry(policy::NO_ANSWER).or_default() += unknown;
     }
     let details = |code| parts.iter().find_map(|part| part.details.get(&code)).cloned();
     let mut failures: Vec<Failure> = counts
@@ -200,7 +204,7 @@ mod tests {
             (State::Refused, 10),
         ]);
         second.failures = [(131_026, 10)].into();
-        second.details = [(131_026, "not on WhatsApp".into())].into();
+        second.details = [(131_026, "not on WhatsApp".into()), (0, "HTTP 503".into())].into();
         [first, second]
     }
 
@@ -223,10 +227,16 @@ mod tests {
         let expected =
             Funnel { attempted: 99_920, accepted: 99_312, sent: 99_300, delivered: 99_000, read: 59_000, replied: 0 };
         assert_eq!(Funnel::of(&tally, recipients, replied), expected);
-        let details = Some("not on WhatsApp".to_owned());
+        let failure = |code, count, details: &str| Failure {
+            code,
+            title: policy::title(code).into(),
+            count,
+            details: Some(details.to_owned()),
+        };
         assert_eq!(
             failures(&parts),
-            [Failure { code: 131_026, title: policy::title(131_026).into(), count: 600, details }]
+            [failure(131_026, 600, "not on WhatsApp"), failure(0, 8, "HTTP 503")],
+            "those that are unknown have no code of Meta's"
         );
     }
 

@@ -18,6 +18,8 @@ pub struct LineNow {
     pub control: LineControl,
     /// The worker that has its lease.
     pub owner: Option<String>,
+    /// Workers live, and none of them lists it.
+    pub unlisted: bool,
     /// What that worker said last; `None` if it is silent.
     pub report: Option<LineReport>,
     /// What holds it: holds on the line, on its WABA, and on the WABA's token.
@@ -33,8 +35,12 @@ pub enum Stop<'a> {
     Held(&'a HoldScope, &'a Hold),
     /// No worker has its lease.
     NoWorker,
+    /// No worker has its lease, nor will one: no process lists it.
+    Unlisted,
     /// Its worker can't reach Meta.
     Unreachable,
+    /// Its worker gets no answers of Meta's: what comes in their place.
+    PathBroken(&'a str),
 }
 
 impl LineNow {
@@ -45,9 +51,11 @@ impl LineNow {
         } else if let Some((scope, hold)) = self.holds.first() {
             Some(Stop::Held(scope, hold))
         } else if self.owner.is_none() {
-            Some(Stop::NoWorker)
+            Some(if self.unlisted { Stop::Unlisted } else { Stop::NoWorker })
         } else {
-            self.report.as_ref().filter(|report| report.unreachable).map(|_| Stop::Unreachable)
+            let report = self.report.as_ref()?;
+            let broken = report.path_broken.as_deref().map(Stop::PathBroken);
+            broken.or(report.unreachable.then_some(Stop::Unreachable))
         }
     }
 
@@ -109,6 +117,7 @@ pub(crate) mod tests {
             rate,
             throttled: false,
             unreachable: false,
+            path_broken: None,
             in_flight: 3,
             accepted_per_second: rate,
             at: UnixMs(0),

@@ -101,7 +101,7 @@ impl Reader {
         let lines: Vec<LineId> =
             left.iter().map(|&(_, line, _)| line).cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let (schedules, lines_now, loads) =
-            tokio::try_join!(self.store.schedules(&parts), self.lines_now(&lines, holds), self.loads(now))?;
+            tokio::try_join!(self.store.schedules(&parts), self.lines_now(&lines, holds, now), self.loads(now))?;
         let others = |line: &LineId| {
             let loads = loads.get(line).into_iter().flatten();
             loads.filter(|load| load.campaign != record.campaign.id).map(|load| load.share).collect()
@@ -122,13 +122,22 @@ impl Reader {
     }
 
     /// How `lines` stand, in their order, given what is held.
-    pub async fn lines_now(&self, lines: &[LineId], holds: &HashMap<HoldScope, Hold>) -> Result<Vec<LineNow>> {
+    pub async fn lines_now(
+        &self,
+        lines: &[LineId],
+        holds: &HashMap<HoldScope, Hold>,
+        now: UnixMs,
+    ) -> Result<Vec<LineNow>> {
         let (controls, owners, reports) =
             tokio::try_join!(self.store.controls(lines), self.store.owners(lines), self.store.reports(lines))?;
-        let known = controls.into_iter().zip(owners).zip(reports);
-        let line_now = |(line, ((control, owner), report))| {
+        let unlisted = match owners.iter().all(Option::is_some) {
+            true => vec![false; lines.len()],
+            false => self.store.unlisted(lines, now).await?,
+        };
+        let known = controls.into_iter().zip(owners).zip(reports).zip(unlisted);
+        let line_now = |(line, (((control, owner), report), unlisted))| {
             let holds = self.lines.get(line).map_or(Vec::new(), |waba| line::holds_on(line, waba, holds));
-            LineNow { control, owner, report, holds }
+            LineNow { control, owner, unlisted, report, holds }
         };
         Ok(lines.iter().zip(known).map(line_now).collect())
     }

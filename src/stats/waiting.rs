@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::line::{LineWork, Stop};
 use crate::{
     domain::{Campaign, CampaignState, Hold, HoldScope, LineId, UnixMs, WabaId},
-    store::campaigns::CampaignRecord,
+    store::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
 /// What work waits for.
@@ -27,6 +27,8 @@ pub enum Reason {
     PairSpacing,
     /// Messages that could not be sent wait for their next attempt, or Meta can't be reached.
     BackingOff,
+    /// Messages get no answers of Meta's: nothing is sent until Meta answers again.
+    PathBroken,
     /// Meta paused the template.
     TemplatePaused,
     /// Meta blocked the line, or its whole WABA.
@@ -128,7 +130,14 @@ fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
         Some(Stop::Paused) => Waiting::new(Reason::Paused, format!("line {line} is paused")),
         Some(Stop::Held(_, hold)) => Waiting::held(Reason::LineBlocked, &format!("line {line} is held"), hold),
         Some(Stop::NoWorker) => Waiting::new(Reason::NoWorker, format!("no worker serves line {line}")),
+        Some(Stop::Unlisted) => {
+            let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");
+            Waiting::new(Reason::NoWorker, text)
+        }
         Some(Stop::Unreachable) => Waiting::new(Reason::BackingOff, format!("meta can't be reached from line {line}")),
+        Some(Stop::PathBroken(cause)) => {
+            Waiting::new(Reason::PathBroken, format!("the path to meta is broken: {cause}"))
+        }
         None if work.is_due(now) || is_throttled(work) => Waiting::new(Reason::LineRate, rate_text(work)),
         None => {
             let (reason, text) = match work.pending {

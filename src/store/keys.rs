@@ -39,8 +39,14 @@ keys! {
     pulse() => "pulse";
     /// ZSET of living workers, score = time in ms at which one that does not renew counts as dead.
     workers() => "workers";
+    /// HASH: worker → the ids of the lines that it lists, JSON.
+    line_lists() => "line_lists";
+    /// HASH: line that a worker lists or listed within `id_retention` → its WABA, and until when it is known, JSON.
+    known_lines() => "known_lines";
     /// HASH of what is held back: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.
     holds() => "holds";
+    /// HASH: when a scope that was held was last let go.
+    lifted() => "lifted";
     /// ZSET of failed statuses that came without our token and whose message is not known yet, JSON, score = time in ms at
     /// which it is looked for again.
     parked() => "parked";

@@ -4,10 +4,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use deadpool_redis::redis::{Cmd, Pipeline, cmd};
+use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Result, Store, StoreError, script};
+use super::{Call, Result, Store, StoreError, read, script};
 use crate::domain::{Hold, HoldScope, LineId, PartId, UnixMs};
 
 /// How far an epoch that is ahead of the clock rises at most.
@@ -42,12 +42,24 @@ pub struct LineReport {
     pub throttled: bool,
     /// Meta can not be reached.
     pub unreachable: bool,
+    /// What comes in the place of Meta's answers, while the path to Meta is broken. Reports of older versions lack it.
+    #[serde(default)]
+    pub path_broken: Option<String>,
     /// Attempts in flight.
     pub in_flight: usize,
     /// Messages that Meta accepted in the last second or so, per second.
     pub accepted_per_second: f64,
     /// When it was said.
     pub at: UnixMs,
+}
+
+/// Who lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// The names of the living workers, in order.
+    pub workers: Vec<String>,
+    /// The list of lines of the worker that asks is in the registry.
+    pub is_registered: bool,
 }
 
 impl Store {
@@ -99,9 +111,9 @@ impl Store {
         }
     }
 
-    /// Says that `worker` lives until `until`, and gives how many workers live at `now`. One that lives much longer said so
-    /// before Redis' clock was set back: if it lives, it says so again.
-    pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<usize> {
+    /// Says that `worker` lives until `until`, and tells who lives at `now`. One that lives much longer said so before Redis'
+    /// clock was set back: if it lives, it says so again.
+    pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<Living> {
         let key = self.keys.workers();
         let much_longer = format!("({}", until.after(until.since(now)).0);
         let mut pipeline = Pipeline::new();
@@ -109,14 +121,20 @@ impl Store {
             .zadd(&key, worker, until.0)
             .zrembyscore(&key, 0, now.0)
             .zrembyscore(&key, much_longer, "+inf")
-            .zcard(&key);
-        let answers: Vec<usize> = self.query_all("ZADD workers", &pipeline).await?;
-        Ok(answers.last().copied().unwrap_or(1))
+            .zrange(&key, 0, -1)
+            .hexists(self.keys.line_lists(), worker);
+        let mut answers: Vec<Value> = self.query_all("ZADD workers", &pipeline).await?;
+        let is_registered = read("HEXISTS line_lists", answers.pop().unwrap_or_default())?;
+        let mut workers: Vec<String> = read("ZRANGE workers", answers.pop().unwrap_or_default())?;
+        workers.sort_unstable();
+        Ok(Living { workers, is_registered })
     }
 
     /// Forgets a worker that stops.
     pub async fn worker_leaves(&self, worker: &str) -> Result<()> {
-        self.query("ZREM workers", cmd("ZREM").arg(self.keys.workers()).arg(worker)).await
+        let mut pipeline = Pipeline::new();
+        pipeline.zrem(self.keys.workers(), worker).hdel(self.keys.line_lists(), worker);
+        self.query_all::<u8>("ZREM workers", &pipeline).await.map(drop)
     }
 
     /// The parts with work on `line`.
@@ -155,7 +173,7 @@ impl Store {
     }
 
     /// Which of `parts` the work of their lines does not list, in one round trip.
-    pub async fn unlisted(&self, parts: &[(PartId, LineId)]) -> Result<Vec<PartId>> {
+    pub async fn parts_not_listed(&self, parts: &[(PartId, LineId)]) -> Result<Vec<PartId>> {
         let mut listed = Pipeline::with_capacity(parts.len());
         for (part, line) in parts {
             listed.sismember(self.keys.work(line), part.to_string());
@@ -220,9 +238,33 @@ impl Store {
         self.change_and_wake(cmd("HSET").arg(self.keys.holds()).arg(scope.to_string()).arg(json)).await
     }
 
-    /// Lets a scope go.
+    /// Holds a scope back for a fault that Meta told of at `at`, unless it is held, or was let go since. Gives whether this call
+    /// held it.
+    pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
+        let mut asked = Pipeline::new();
+        asked.hget(self.keys.holds(), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
+        let answers: Vec<Option<String>> = self.query_all("HGET hold", &asked).await?;
+        let field = |n: usize| answers.get(n).cloned().flatten();
+        let before = field(0).and_then(|json| serde_json::from_str::<Hold>(&json).ok());
+        if before.as_ref().is_some_and(|before| before.holds(hold.since)) {
+            return Ok(false);
+        }
+        let lifted = field(1).and_then(|at| at.parse().ok().map(UnixMs));
+        let ended = before.and_then(|before| before.until);
+        if lifted.max(ended).is_some_and(|end| at <= end) {
+            return Ok(false);
+        }
+        self.hold(scope, hold).await?;
+        Ok(true)
+    }
+
+    /// Lets a scope go, and keeps when that was: what Meta told of before does not hold it again.
     pub async fn unhold(&self, scope: &HoldScope) -> Result<()> {
-        self.change_and_wake(cmd("HDEL").arg(self.keys.holds()).arg(scope.to_string())).await
+        let now = self.time().await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.hset(self.keys.lifted(), scope.to_string(), now.0).hdel(self.keys.holds(), scope.to_string());
+        pipeline.incr(self.keys.pulse(), 1);
+        self.query_all::<i64>("HDEL hold", &pipeline).await.map(drop)
     }
 
     /// The change first, the wake-up second: a worker that wakes finds the change.

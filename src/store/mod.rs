@@ -18,6 +18,7 @@ pub mod numbers;
 pub mod parked;
 pub mod parts;
 pub mod reading;
+pub mod registry;
 pub mod script;
 pub mod settings;
 pub mod spawn;
@@ -37,6 +38,7 @@ use self::{
     deployment::{Deployment, Kind},
     journal::Lasting,
     lives::Lives,
+    settings::Installation,
 };
 use crate::{
     domain::{LineId, UnixMs},
@@ -148,6 +150,7 @@ pub struct Store {
     lives: Arc<Lives>,
     /// The only life in which it works.
     only_in: Option<u64>,
+    installation: Arc<Installation>,
     /// The keys of this installation.
     pub keys: Keys,
 }
@@ -165,7 +168,8 @@ impl Store {
         let forgets = if is_one { lives::FORGETS } else { lives::FORGETS_CUT_OFF };
         let lives = Arc::new(Lives::new(forgets, matches!(deployment.kind, Kind::Cluster(_))));
         let servers = Servers::new(deployment, Arc::new(address.clone()), lives.clone())?;
-        let store = Self { servers, lives, only_in: None, keys: Keys::new(&address.namespace) };
+        let store =
+            Self { servers, lives, only_in: None, installation: Arc::default(), keys: Keys::new(&address.namespace) };
         let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;
         check_version(connection::field(&info, "redis_version"))?;
         // This also meets every server, so that the lives of all are known.
@@ -174,6 +178,7 @@ impl Store {
         let life = connection::field(&info, "run_id");
         let born = cmd("SET").arg(store.keys.born()).arg(life).arg("NX").arg("GET").clone();
         let born_in = store.query::<Option<String>>("SET born", &born).await?;
+        let _ = store.installation.born.set(born_in.clone().unwrap_or_else(|| life.to_owned()));
         // Of many servers it tells of one alone.
         if born_in.is_none_or(|born_in| is_one && born_in == life) {
             store.lives.has_no_past();
@@ -413,6 +418,10 @@ impl Store {
                 }
             }
         }
+        match self.share_again(life).await {
+            Err(error) if !error.passes() => warn!(%error, "redis refused to tell what the installation shares"),
+            shared => shared?,
+        }
         info!(commands = known.len(), "redis began a new life, and knows again what was written last");
         self.lives.repeated(life);
         Ok(())
@@ -449,23 +458,24 @@ fn read<T: FromRedisValue>(operation: &'static str, value: Value) -> Result<T> {
 
 /// Errors of the server that pass by themselves: it is loading, failing over, or full.
 fn is_passing(error: &RedisError) -> bool {
-    matches!(
-        error.code(),
-        Some(
-            "LOADING"
-                | "BUSY"
-                | "TRYAGAIN"
-                | "CLUSTERDOWN"
-                | "MASTERDOWN"
-                | "READONLY"
-                | "OOM"
-                | "MISCONF"
-                | "NOREPLICAS"
-                | "UNBLOCKED"
-                | "MOVED"
-                | "ASK"
-        )
-    )
+    const PASSING: [&str; 12] = [
+        "LOADING",
+        "BUSY",
+        "TRYAGAIN",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "READONLY",
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+        "UNBLOCKED",
+        "MOVED",
+        "ASK",
+    ];
+    let Some(code) = error.code() else { return false };
+    // Before Redis 7 the error of a command in a script is the text of an ERR: `… @user_script: 12: -OOM command not allowed …`.
+    let in_script = |code: &&str| error.detail().is_some_and(|text| text.contains(&format!(": -{code} ")));
+    PASSING.contains(&code) || (code == "ERR" && PASSING.iter().any(in_script))
 }
 
 fn refused(operation: &'static str, error: &RedisError) -> StoreError {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::{Pipeline, Value, cmd};
+use deadpool_redis::redis::{FromRedisValue as _, Pipeline, Value, cmd};
 use siphasher::sip::SipHasher24;
 
 use self::packed::{Outcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
@@ -223,6 +223,26 @@ pub struct PartRows {
     pub chunks: Vec<u16>,
 }
 
+/// A piece of the list of message ids of a part, to be examined in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdsPiece {
+    /// The part.
+    pub part: PartId,
+    /// The index of its newest entry; `None` for the newest of the list.
+    pub newest: Option<u32>,
+}
+
+/// What [`Store::find_ids`] found.
+#[derive(Debug)]
+pub struct FoundIds {
+    /// Part, row and send for each id that was found.
+    pub places: Vec<Option<(PartId, ClaimedRow)>>,
+    /// The next pieces of the lists that were not examined to their end.
+    pub rest: Vec<IdsPiece>,
+    /// The most bytes that one call examined.
+    pub bytes_max: i64,
+}
+
 impl Store {
     /// The keys that every script which moves recipients begins with, and `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
@@ -345,19 +365,27 @@ impl Store {
         Ok((time(next), open))
     }
 
-    /// Looks in `parts` for message ids that Meta named without our token. Gives part, row and send for each that was found.
-    pub async fn find_ids(&self, parts: &[PartId], wamids: &[Wamid]) -> Result<Vec<Option<(PartId, ClaimedRow)>>> {
+    /// Looks for message ids that Meta named without our token, in one piece of the list of each part (see `find.lua`).
+    pub async fn find_ids(&self, pieces: &[IdsPiece], wamids: &[Wamid]) -> Result<FoundIds> {
         let prints: Vec<Fingerprint> = wamids.iter().map(|wamid| Fingerprint::of(wamid.as_str())).collect();
-        let calls = parts.iter().map(|&part| {
-            let call = Call::new(&script::FIND, &[self.keys.ids(part)]);
+        let calls = pieces.iter().map(|piece| {
+            let call = Call::new(&script::FIND, &[self.keys.ids(piece.part)]).arg(piece.newest.map_or(-1, i64::from));
             prints.iter().fold(call, |call, print| call.arg(print.0.as_slice()))
         });
-        let mut found = vec![None; wamids.len()];
-        for (&part, answer) in parts.iter().zip(self.call_all::<Vec<Vec<u16>>>(&calls.collect::<Vec<_>>()).await?) {
-            for (slot, place) in found.iter_mut().zip(answer?) {
+        let mut found = FoundIds { places: vec![None; wamids.len()], rest: Vec::new(), bytes_max: 0 };
+        for (piece, answer) in pieces.iter().zip(self.call_all::<Vec<Value>>(&calls.collect::<Vec<_>>()).await?) {
+            let mut answer = answer?.into_iter();
+            let mut number = || i64::from_redis_value(answer.next().unwrap_or_default()).unwrap_or(-1);
+            let (next, bytes) = (number(), number());
+            found.bytes_max = found.bytes_max.max(bytes);
+            if let Ok(next) = u32::try_from(next) {
+                found.rest.push(IdsPiece { part: piece.part, newest: Some(next) });
+            }
+            for (slot, place) in found.places.iter_mut().zip(answer) {
+                let place = Vec::<u16>::from_redis_value(place).unwrap_or_default();
                 if let ([row, send], None) = (place.as_slice(), &slot) {
                     let send = u8::try_from(*send).unwrap_or(0);
-                    *slot = Some((part, ClaimedRow { row: *row, send }));
+                    *slot = Some((piece.part, ClaimedRow { row: *row, send }));
                 }
             }
         }

@@ -1,24 +1,85 @@
 //! What an installation shares besides its campaigns: the key of its tokens, and the templates that Meta told it of.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
-use deadpool_redis::redis::{Pipeline, cmd};
+use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Value, cmd};
 
-use super::{Result, Store, StoreError};
-use crate::domain::{TokenKey, UnixMs, WabaId, template::Template};
+use super::{Result, Store, StoreError, read, sending_failed};
+use crate::domain::{SharedTokenKey, TokenKey, UnixMs, WabaId, template::Template};
 
 /// The field that says when the templates of a WABA were read. No template can have this name.
 const SYNCED_AT: &str = "synced_at";
 
+/// What a process knows of its installation and writes again where a new life of Redis has lost it.
+#[derive(Default)]
+pub(super) struct Installation {
+    /// Proposed by this process until it is read from Redis.
+    token_key: OnceLock<SharedTokenKey>,
+    /// The life of Redis in which the installation was first used.
+    pub(super) born: OnceLock<String>,
+}
+
 impl Store {
-    /// The key of the check in tokens; made by the first worker of the installation.
-    pub async fn token_key(&self) -> Result<TokenKey> {
+    /// The key of the check in tokens, made by the first process of the installation. It is read again in each new life of
+    /// Redis.
+    pub async fn token_key(&self) -> Result<SharedTokenKey> {
+        let propose = || SharedTokenKey::new(TokenKey::new(rand::random()));
+        let key = self.installation.token_key.get_or_init(propose).clone();
+        self.refresh_token_key().await?;
+        Ok(key)
+    }
+
+    /// Reads the key of tokens again: another process may have made a new one a moment ago.
+    pub async fn refresh_token_key(&self) -> Result<()> {
+        loop {
+            let life = self.lives.newest();
+            self.share_token_key(None).await?;
+            // A newer life may have set another key in the meantime.
+            if self.lives.newest() == life {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes again in `life`, which has just begun, what it lacks of the installation, and reads what is there: whoever
+    /// writes first wins.
+    pub(super) async fn share_again(&self, life: u64) -> Result<()> {
+        self.share_token_key(Some(life)).await?;
+        if let Some(born) = self.installation.born.get() {
+            self.share(Some(life), &self.keys.born(), born.as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    async fn share_token_key(&self, life: Option<u64>) -> Result<()> {
+        let Some(known) = self.installation.token_key.get() else { return Ok(()) };
         let key = self.keys.token_key();
-        let secret: [u8; 16] = rand::random();
-        self.query::<Option<String>>("SET token_key", cmd("SET").arg(&key).arg(&secret).arg("NX")).await?;
-        let secret: Vec<u8> = self.query("GET token_key", cmd("GET").arg(&key)).await?;
+        let secret = self.share(life, &key, known.get().secret()).await?;
         let secret = secret.try_into().map_err(|_| StoreError::Corrupt { key, reason: "it is not 16 bytes".into() })?;
-        Ok(TokenKey::new(secret))
+        known.set(TokenKey::new(secret));
+        Ok(())
+    }
+
+    /// The value of `key`; `known` if there is none, and from then on. In `life`, before everything was repeated in it, or in
+    /// the present one.
+    async fn share(&self, life: Option<u64>, key: &str, known: &[u8]) -> Result<Vec<u8>> {
+        // A write only where it is needed: a replica, or a full Redis, refuses it.
+        let get = cmd("GET").arg(key).clone();
+        if let Some(value) = self.ask_in::<Option<Vec<u8>>>(life, &get).await? {
+            return Ok(value);
+        }
+        let set = cmd("SET").arg(key).arg(known).arg("NX").clone();
+        self.ask_in::<Value>(life, &set).await?;
+        Ok(self.ask_in::<Option<Vec<u8>>>(life, &get).await?.unwrap_or_else(|| known.to_owned()))
+    }
+
+    async fn ask_in<T: FromRedisValue>(&self, life: Option<u64>, command: &Cmd) -> Result<T> {
+        const OPERATION: &str = "installation";
+        let Some(life) = life else { return self.query(OPERATION, command).await };
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(command.clone());
+        let values = self.servers.send(life, &pipeline).await.map_err(|error| sending_failed(OPERATION, error))?;
+        read(OPERATION, values.into_iter().next().unwrap_or_default())
     }
 
     /// Replaces what is known of the templates of a WABA, at once.
@@ -30,7 +91,7 @@ impl Store {
             let json = serde_json::to_string(template).expect("a template has only strings, numbers and lists");
             pipeline.hset(&key, field(&template.name, template.language.as_str()), json);
         }
-        self.query_all::<deadpool_redis::redis::Value>("MULTI templates", &pipeline).await.map(drop)
+        self.query_all::<Value>("MULTI templates", &pipeline).await.map(drop)
     }
 
     /// The templates of a WABA and when they were read; `None` if they never were.

@@ -209,11 +209,8 @@ impl Commits {
             let (part, facts) = &batch.parts[place];
             let applied = committed[place].as_ref().ok().and_then(|(applied, _)| applied.get(at));
             // Of a part that is gone nothing may be written any more.
-            if let (
-                News::Failed(code) | News::Returned(code),
-                Some(Applied::Moved | Applied::Reopened | Applied::Known),
-            ) = (facts[at].news, applied)
-            {
+            let stays = matches!(applied, Some(Applied::Moved | Applied::Known | Applied::Reopened));
+            if let (News::Failed(code) | News::Returned(code), true) = (facts[at].news, stays) {
                 self.aftercare.words(*part, code, words);
             }
         }

@@ -9,9 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::sleep;
+
 use crate::{
     domain::{CampaignId, LineId, PartId, UnixMs, Wamid},
-    store::{Result, Store, campaigns::CampaignRecord, parts::ClaimedRow},
+    store::{
+        Result, Store,
+        campaigns::CampaignRecord,
+        parts::{ClaimedRow, FoundIds, IdsPiece},
+    },
 };
 
 /// How long the list is good, unless an id is not found.
@@ -19,14 +25,18 @@ const GOOD_FOR: Duration = Duration::from_secs(5);
 /// How long it is good even then: ids that nobody knows do not make it be read all the time.
 const GOOD_FOR_MIN: Duration = Duration::from_millis(250);
 /// Campaigns that ended are remembered up to this many, those that ended last.
-const ENDED_MAX: usize = 500;
-/// Parts of a line that are asked at most, 16 million messages: for an id that nobody knows half a second of Redis, in pieces
-/// of a few ms.
-const PARTS_MAX: usize = 256;
+const ENDED_MAX: usize = 10_000;
+/// Campaigns that are read in one round trip.
+const READ_AT_ONCE: usize = 256;
+/// Recipients of a line whose parts are asked at most, newest first. What a search costs goes with the recipients and not
+/// with the parts, so many small campaigns are all asked.
+const RECIPIENTS_MAX: u64 = 256 * 65_536;
+/// A part counts as at least this many: asking costs a call, however few it has.
+const PART_RECIPIENTS_MIN: u64 = 256;
 /// Parts that are asked in one round trip: most ids are found in the first ones.
-const PARTS_AT_ONCE: usize = 8;
-/// Ids that one part is asked for in one call: a few ms of Redis.
-const IDS_AT_ONCE: usize = 16;
+const PARTS_AT_ONCE: usize = 4;
+/// Ids that one part is asked for in one call: each is searched for in the whole piece that the call examines.
+const IDS_AT_ONCE: usize = 4;
 
 /// The part, the row and the send of a message.
 pub type Place = (PartId, ClaimedRow);
@@ -44,6 +54,8 @@ struct Known {
     /// `None` while it runs.
     ended_at: Option<UnixMs>,
     parts: Vec<(PartId, LineId)>,
+    /// Recipients of a part, on average.
+    each: u64,
 }
 
 impl Directory {
@@ -80,10 +92,12 @@ impl Directory {
         let unread = ended.iter().filter(|id| self.campaigns.get(id).is_none_or(|known| known.ended_at.is_none()));
         let read: HashSet<CampaignId> = active.iter().chain(unread).copied().collect();
         let read: Vec<CampaignId> = read.into_iter().collect();
-        for (&id, record) in read.iter().zip(self.store.campaigns(&read).await?) {
-            match record {
-                Some(record) if record.started_at.is_some() => drop(self.campaigns.insert(id, Known::of(record))),
-                Some(_) | None => drop(self.campaigns.remove(&id)),
+        for read in read.chunks(READ_AT_ONCE) {
+            for (&id, record) in read.iter().zip(self.store.campaigns(read).await?) {
+                match record {
+                    Some(record) if record.started_at.is_some() => drop(self.campaigns.insert(id, Known::of(record))),
+                    Some(_) | None => drop(self.campaigns.remove(&id)),
+                }
             }
         }
         let listed: HashSet<CampaignId> = active.into_iter().chain(ended).collect();
@@ -101,10 +115,13 @@ impl Directory {
             std::cmp::Reverse((known.ended_at.map_or(u64::MAX, |ended_at| ended_at.0), **id))
         });
         self.parts.clear();
-        for (part, line) in campaigns.into_iter().flat_map(|(_, known)| known.parts.iter().rev()) {
-            let parts = self.parts.entry(line.clone()).or_default();
-            if parts.len() < PARTS_MAX {
-                parts.push(*part);
+        let mut recipients: HashMap<&LineId, u64> = HashMap::new();
+        let parts = campaigns.into_iter().flat_map(|(_, known)| known.parts.iter().rev().map(|at| (known.each, at)));
+        for (each, (part, line)) in parts {
+            let asked = recipients.entry(line).or_default();
+            if *asked < RECIPIENTS_MAX {
+                *asked += each.max(PART_RECIPIENTS_MIN);
+                self.parts.entry(line.clone()).or_default().push(*part);
             }
         }
     }
@@ -112,7 +129,8 @@ impl Directory {
 
 impl Known {
     fn of(record: CampaignRecord) -> Self {
-        Self { ended_at: record.ended_at, parts: record.parts }
+        let each = record.numbers.div_ceil(record.parts.len().max(1) as u64);
+        Self { ended_at: record.ended_at, parts: record.parts, each }
     }
 }
 
@@ -133,10 +151,27 @@ impl Search<'_> {
         for parts in parts.chunks(PARTS_AT_ONCE) {
             let open: Vec<usize> = (0..self.wamids.len()).filter(|&at| self.found[at].is_none()).collect();
             for open in open.chunks(IDS_AT_ONCE) {
-                let wamids: Vec<Wamid> = open.iter().map(|&at| self.wamids[at].clone()).collect();
-                for (&at, place) in open.iter().zip(store.find_ids(parts, &wamids).await?) {
-                    self.found[at] = place;
-                }
+                self.ask_some(store, parts, open).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks `parts` for the ids at `open`, piece by piece. Redis rests after each round trip for as long as that took.
+    async fn ask_some(&mut self, store: &Store, parts: &[PartId], open: &[usize]) -> Result<()> {
+        let mut open = open.to_vec();
+        let mut pieces: Vec<IdsPiece> = parts.iter().map(|&part| IdsPiece { part, newest: None }).collect();
+        while !pieces.is_empty() && !open.is_empty() {
+            let begun = Instant::now();
+            let wamids: Vec<Wamid> = open.iter().map(|&at| self.wamids[at].clone()).collect();
+            let FoundIds { places, rest, .. } = store.find_ids(&pieces, &wamids).await?;
+            for (&at, place) in open.iter().zip(places) {
+                self.found[at] = place;
+            }
+            open.retain(|&at| self.found[at].is_none());
+            pieces = rest;
+            if !pieces.is_empty() {
+                sleep(begun.elapsed()).await;
             }
         }
         Ok(())

@@ -23,6 +23,7 @@ use super::{
     Unavailable,
     apply::{Committer, Placed},
     directory::{Directory, Place},
+    faults,
     tally::Tally,
 };
 use crate::{
@@ -206,7 +207,7 @@ fn placed((part, claimed): Place, status: &Parked) -> Placed {
     let fact = Fact {
         row: claimed.row,
         send: claimed.send,
-        news: News::Failed(status.code),
+        news: faults::news(status.code),
         at: status.at,
         message: Some(Fingerprint::of(status.wamid.as_str())),
     };

@@ -9,14 +9,17 @@
 //! for up to seven days. Twice is as good as once, and the order does not matter: see `store/scripts/status.lua`.
 //!
 //! If the process dies: what was not answered is delivered again; there is nothing here that Redis does not have.
-//! Never: answers before the commit; trusts a body before its signature; moves anything for a line or a WABA that is not ours.
+//! Never: answers before the commit; trusts a body before its signature; moves anything for a WABA that is not ours, nor, without a token of ours, for a line that is not.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>, read 2026-11-22.
 
+pub mod account;
 pub mod aftercare;
 pub mod apply;
 pub mod directory;
+pub mod faults;
 pub mod find;
+pub mod lines;
 pub mod payload;
 pub mod receive;
 pub mod signature;
@@ -56,7 +59,7 @@ use self::{
     signature::{Signature, Verifier},
 };
 use crate::{
-    domain::{LineId, Secret, SecretDigest, TokenKey, WabaId},
+    domain::{LineId, Secret, SecretDigest, SharedTokenKey, WabaId},
     ops::metrics::{self, WebhookKind, WebhookResult},
     store::{Store, StoreError, clock::Clock},
 };
@@ -103,7 +106,7 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// How long message ids are found again.
     pub ids_kept: Duration,
-    /// Our lines, each with its WABA.
+    /// The lines that this process lists, each with its WABA.
     pub lines: Vec<(LineId, WabaId)>,
 }
 
@@ -128,7 +131,7 @@ impl WebhookState {
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
-        token_key: TokenKey,
+        token_key: SharedTokenKey,
         settings: Settings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
         let Settings { verify_token, app_secrets, body_bytes_max, ids_kept, lines } = settings;

@@ -8,7 +8,7 @@
 
 mod lenient;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, mem};
 
 use self::lenient::{Number, Object};
 use crate::domain::{Language, UnixMs};
@@ -30,6 +30,8 @@ pub enum Change<'a> {
     Messages(Messages<'a>),
     /// A template stands otherwise with Meta.
     Template(TemplateChange<'a>),
+    /// The account, or one of its numbers, stands otherwise with Meta; or errors that belong to no message.
+    Account(AccountChange<'a>),
     /// Anything else that Meta tells.
     Other,
     /// One of the above, and not of the form that Meta documents.
@@ -107,6 +109,25 @@ pub struct TemplateChange<'a> {
     pub reason: Cow<'a, str>,
 }
 
+/// Something about an account.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AccountChange<'a> {
+    /// The WABA.
+    pub waba: Cow<'a, str>,
+    /// The field that told it.
+    pub field: Cow<'a, str>,
+    /// Meta's word; that of a ban where it tells one: `DISABLE`, `REINSTATE`, …; may be empty.
+    pub event: Cow<'a, str>,
+    /// Which restriction, violation or error it is; may be empty.
+    pub reason: Cow<'a, str>,
+    /// A restriction forbids to send messages.
+    pub stops_messages: bool,
+    /// When such a restriction ends, if Meta says so.
+    pub until: Option<UnixMs>,
+    /// When Meta told it.
+    pub at: Option<UnixMs>,
+}
+
 /// The body is no JSON object.
 #[derive(Debug, thiserror::Error)]
 #[error("not a webhook of meta: {0}")]
@@ -121,28 +142,72 @@ impl<'a> Payload<'a> {
         let mut changes = Vec::with_capacity(envelope.entry.0.len());
         for entry in envelope.entry.0 {
             let waba = entry.id.0.unwrap_or_default();
-            changes.extend(entry.changes.0.into_iter().map(|change| read_change(&waba, change)));
+            let at = read_time(entry.time);
+            changes.extend(entry.changes.0.into_iter().map(|change| read_change(&waba, at, change)));
         }
         Ok(Self { changes })
     }
 }
 
-fn read_change<'a>(waba: &Cow<'a, str>, change: wire::Change<'a>) -> Change<'a> {
+fn read_change<'a>(waba: &Cow<'a, str>, at: Option<UnixMs>, change: wire::Change<'a>) -> Change<'a> {
     let field = change.field.0.unwrap_or_default();
     let Object(Some(value)) = change.value else { return Change::Malformed };
     match &*field {
-        "messages" => read_messages(waba.clone(), *value),
+        "messages" => read_messages(waba.clone(), at, *value),
         "message_template_status_update" => read_template(waba.clone(), *value),
+        "account_update"
+        | "account_alerts"
+        | "phone_number_quality_update"
+        | "business_capability_update"
+        | "security" => Change::Account(read_account(waba.clone(), field, at, *value)),
         _ => Change::Other,
     }
 }
 
-fn read_messages<'a>(waba: Cow<'a, str>, value: wire::Value<'a>) -> Change<'a> {
-    let statuses: Vec<_> = value.statuses.0.into_iter().map(read_status).collect();
-    let inbound: Vec<_> = value.messages.0.into_iter().map(read_inbound).collect();
+fn read_account<'a>(
+    waba: Cow<'a, str>,
+    field: Cow<'a, str>,
+    at: Option<UnixMs>,
+    value: wire::Value<'a>,
+) -> AccountChange<'a> {
+    let ban = value.ban_info.0.and_then(|ban| ban.waba_ban_state.0);
+    let alert = value.alert_info.0.unwrap_or_default();
+    let restrictions = value.restriction_info.0;
+    let stopping: Vec<_> = restrictions.iter().filter(|restriction| restriction.stops_messages()).collect();
+    let ends: Option<Vec<_>> = stopping.iter().map(|restriction| read_time(restriction.expiration)).collect();
+    let (stops_messages, until) = (!stopping.is_empty(), ends.and_then(|ends| ends.into_iter().max()));
+    let kinds: Vec<_> = restrictions.into_iter().filter_map(|restriction| restriction.restriction_type.0).collect();
+    let error = value.errors.0.into_iter().next().unwrap_or_default();
+    let words = [
+        (!kinds.is_empty()).then(|| kinds.join(", ").into()),
+        value.violation_info.0.and_then(|violation| violation.violation_type.0),
+        alert.alert_description.0,
+        error.error_data.0.and_then(|data| data.details.0),
+        error.message.0,
+        error.title.0,
+    ];
+    let code = error.code.0.map(|code| code.to_string().into());
+    AccountChange {
+        waba,
+        field,
+        event: ban.or(value.event.0).or(alert.alert_type.0).or(code).unwrap_or_default(),
+        reason: words.into_iter().flatten().find(|words: &Cow<'_, str>| !words.is_empty()).unwrap_or_default(),
+        stops_messages,
+        until,
+        at,
+    }
+}
+
+fn read_messages<'a>(waba: Cow<'a, str>, at: Option<UnixMs>, mut value: wire::Value<'a>) -> Change<'a> {
+    let statuses: Vec<_> = mem::take(&mut value.statuses.0).into_iter().map(read_status).collect();
+    let inbound: Vec<_> = mem::take(&mut value.messages.0).into_iter().map(read_inbound).collect();
     if statuses.is_empty() && inbound.is_empty() {
-        // `errors` alone: a fault of the account, which the answers to our sends tell as well.
-        return Change::Other;
+        // `errors` alone are about the account or its line. They carry no time, so that a repeat looks like a new one: they hold
+        // nothing, and the answers and statuses of messages say the same.
+        if value.errors.0.is_empty() {
+            return Change::Other;
+        }
+        return Change::Account(read_account(waba, "messages".into(), at, value));
     }
     match value.metadata.0.and_then(|metadata| metadata.phone_number_id.0) {
         Some(line) => Change::Messages(Messages { waba, line, statuses, inbound }),
@@ -260,9 +325,9 @@ mod wire {
 
     objects! {
         Envelope { entry: List<Entry<'a>>, }
-        Entry { id: Text<'a>, changes: List<Change<'a>>, }
+        Entry { id: Text<'a>, time: Number, changes: List<Change<'a>>, }
         Change { field: Text<'a>, value: Object<Box<Value<'a>>>, }
-        // Of all fields together: `field` may stand behind `value`.
+        // Of all fields together: `field` may stand behind `value`. Rare objects are boxed: a body may hold very many values.
         Value {
             metadata: Object<Metadata<'a>>,
             statuses: List<Status<'a>>,
@@ -271,9 +336,18 @@ mod wire {
             message_template_name: Text<'a>,
             message_template_language: Text<'a>,
             reason: Text<'a>,
-            other_info: Object<OtherInfo<'a>>,
-            rejection_info: Object<RejectionInfo<'a>>,
+            other_info: Object<Box<OtherInfo<'a>>>,
+            rejection_info: Object<Box<RejectionInfo<'a>>>,
+            errors: List<Error<'a>>,
+            ban_info: Object<Box<BanInfo<'a>>>,
+            restriction_info: List<Restriction<'a>>,
+            violation_info: Object<Box<Violation<'a>>>,
+            alert_info: Object<Box<Alert<'a>>>,
         }
+        BanInfo { waba_ban_state: Text<'a>, }
+        Restriction { restriction_type: Text<'a>, expiration: Number, }
+        Violation { violation_type: Text<'a>, }
+        Alert { alert_type: Text<'a>, alert_description: Text<'a>, }
         Metadata { phone_number_id: Text<'a>, }
         Status {
             id: Text<'a>,
@@ -296,6 +370,13 @@ mod wire {
         Context { id: Text<'a>, }
         OtherInfo { title: Text<'a>, description: Text<'a>, }
         RejectionInfo { reason: Text<'a>, }
+    }
+}
+
+impl wire::Restriction<'_> {
+    fn stops_messages(&self) -> bool {
+        let kind = self.restriction_type.0.as_deref();
+        matches!(kind, Some("RESTRICTED_BIZ_INITIATED_MESSAGING" | "RESTRICTED_CUSTOMER_INITIATED_MESSAGING"))
     }
 }
 

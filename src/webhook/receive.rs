@@ -1,8 +1,9 @@
 //! From what a webhook says to its effect: whom each status and each answer is about, and what is committed for them.
 //!
-//! A status is taken only for one of our own lines, from the WABA that owns it. Our token names its recipient; it counts only if its check is ours
-//! and if the line is one of its campaign's: a part may move between those, and no other line sends for it. Without our
-//! token the message id is looked up.
+//! A status is taken only for a line of ours, from the WABA that owns it ([`super::lines`]). Our token names its recipient; it
+//! counts only if its check is ours and if the line is one of its campaign's: a part may move between those, and no other line
+//! sends for it. Such a token counts for any line, whichever this process lists. Without our token the message id is looked up,
+//! for lines that the installation knows.
 
 use std::{
     collections::HashMap,
@@ -14,15 +15,17 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tracing::{info, warn};
 
 use super::{
-    Unavailable,
+    Unavailable, account,
     apply::{Committer, Placed},
     directory::Place,
+    faults::{Cause, Faults, Origin},
     find::{self, Finder},
+    lines::{Lines, Owner},
     payload::{Change, Inbound, Messages, Payload, Status, TemplateChange, Word},
     tally::Tally,
 };
 use crate::{
-    domain::{CampaignId, Hold, HoldScope, LineId, PartId, Token, TokenKey, UnixMs, WabaId, Wamid},
+    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid},
     ops::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
     store::{
         Store, StoreError,
@@ -38,26 +41,38 @@ const CAMPAIGNS_MAX: usize = 10_000;
 /// `failed`, so what comes without it is mostly of another app that sends on the same line, as often as that sends.
 const UNLIKELY_LOOKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
 
+/// How often in a second the key of tokens is read again because a token is not signed by it. Another process may have made a
+/// new key for a Redis that lost the old one; most such tokens are another installation's on the same WABA.
+const KEY_READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
+
 /// Turns webhooks into facts.
 pub struct Receiver {
     store: Store,
     clock: Arc<Clock>,
-    token_key: TokenKey,
-    /// Our lines, each with its WABA.
-    lines: HashMap<String, (LineId, WabaId)>,
-    wabas: HashMap<String, WabaId>,
-    /// The lines of campaigns. They never change, and a campaign that is gone never comes back.
-    campaigns: RwLock<HashMap<CampaignId, Arc<[LineId]>>>,
+    token_key: SharedTokenKey,
+    lines: Lines,
+    /// Campaigns. What is kept of them never changes, and a campaign that is gone never comes back.
+    campaigns: RwLock<HashMap<CampaignId, Arc<Known>>>,
     committer: Committer,
     finder: Finder,
     unlikely: DefaultDirectRateLimiter,
+    key_reads: DefaultDirectRateLimiter,
+    faults: Faults,
+}
+
+/// What has to be known of a campaign; nothing if it is gone.
+#[derive(Default)]
+struct Known {
+    lines: Vec<LineId>,
+    /// Name and language.
+    template: Option<(String, String)>,
 }
 
 /// News of one message of ours, or of another app's.
 struct Heard<'a> {
     /// Its place among the changes.
     change: usize,
-    line: &'a LineId,
+    line: LineId,
     token: Option<Token>,
     /// Empty where it was not told.
     wamid: &'a str,
@@ -67,25 +82,26 @@ struct Heard<'a> {
 }
 
 impl Receiver {
-    /// For our own lines and WABAs.
+    /// `listed`: the lines that this process lists, with their WABAs.
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
-        token_key: TokenKey,
-        ours: &[(LineId, WabaId)],
+        token_key: SharedTokenKey,
+        listed: &[(LineId, WabaId)],
         committer: Committer,
         finder: Finder,
     ) -> Self {
         Self {
+            lines: Lines::new(store.clone(), listed),
+            faults: Faults::new(store.clone()),
             store,
             clock,
             token_key,
-            lines: ours.iter().map(|(line, waba)| (line.to_string(), (line.clone(), waba.clone()))).collect(),
-            wabas: ours.iter().map(|(_, waba)| (waba.to_string(), waba.clone())).collect(),
             campaigns: RwLock::default(),
             committer,
             finder,
             unlikely: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKS_PER_SECOND)),
+            key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
         }
     }
 
@@ -101,15 +117,35 @@ impl Receiver {
 
     async fn take_all(&self, payload: &Payload<'_>, taking: &mut Taking) -> Result<(), Unavailable> {
         let now = self.clock.now();
+        self.know_key(payload).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut heard = Vec::new();
         for (at, change) in payload.changes.iter().enumerate() {
             match change {
-                Change::Messages(messages) => self.hear(at, messages, now, &mut heard, taking),
+                Change::Messages(messages) => {
+                    let owner = self.lines.owner(&messages.line, &messages.waba).await;
+                    let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
+                    self.hear(at, messages, owner, now, &mut heard, taking);
+                }
                 Change::Template(change) => {
                     taking.used[at] =
                         self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
                 }
+                Change::Account(change) => {
+                    let waba = self.lines.waba(&change.waba).await.map_err(|cause| Unavailable::because(&cause))?;
+                    if let Some(waba) = waba {
+                        let taken = account::take(&self.store, &waba, change, now).await;
+                        taken.map_err(|cause| Unavailable::because(&cause))?;
+                        taking.used[at] = true;
+                    }
+                }
                 Change::Other | Change::Malformed => {}
+            }
+        }
+        for failed in &heard {
+            if let (News::Failed(code), Some(waba)) = (failed.news, waba_of(payload, failed.change)) {
+                let cause = Cause { code, details: failed.details, at: failed.at };
+                let origin = Origin { line: &failed.line, waba: &waba };
+                self.faults.account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
         }
         let (mut facts, mut unnamed) = (Vec::with_capacity(heard.len()), Vec::new());
@@ -117,43 +153,87 @@ impl Receiver {
             match heard.token {
                 Some(token)
                     if self
-                        .lines_of(token.part.campaign)
+                        .known(token.part.campaign)
                         .await
                         .map_err(|cause| Unavailable::because(&cause))?
-                        .contains(heard.line) =>
+                        .lines
+                        .contains(&heard.line) =>
                 {
                     taking.used[heard.change] = true;
-                    facts.push(heard.placed(token));
+                    facts.push((heard.change, heard.line.clone(), heard.placed(token)));
                 }
                 Some(_) => taking.tally.add(heard.news, StatusResult::Unknown),
                 None => unnamed.push(heard),
             }
         }
         self.look_up(unnamed, now, &mut facts, taking).await?;
-        self.committer.commit(facts).await
+        let mut judged = Vec::with_capacity(facts.len());
+        for (change, line, mut placed) in facts {
+            if let Some(waba) = waba_of(payload, change) {
+                let origin = Origin { line: &line, waba: &waba };
+                self.judge(origin, &mut placed, now).await.map_err(|cause| Unavailable::because(&cause))?;
+            }
+            judged.push(placed);
+        }
+        self.committer.commit(judged).await
+    }
+
+    async fn judge(&self, origin: Origin<'_>, placed: &mut Placed, now: UnixMs) -> Result<(), StoreError> {
+        let known = match placed.fact.news {
+            News::Failed(_) => Some(self.known(placed.part.campaign).await?),
+            _ => None,
+        };
+        self.faults.judge(origin, known.as_ref().and_then(|known| known.template.as_ref()), placed, now).await
+    }
+
+    /// Reads the key of tokens again if a token looks like ours and is not signed by the key that is known here.
+    async fn know_key(&self, payload: &Payload<'_>) -> Result<(), StoreError> {
+        let key = self.token_key.get();
+        let is_strange = |text: &str| Token::is_like(text) && Token::read(&key, text).is_none();
+        let is_unknown = payload.changes.iter().any(|change| match change {
+            Change::Messages(messages) => {
+                messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_strange))
+                    || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_strange))
+            }
+            _ => false,
+        });
+        if is_unknown && self.key_reads.check().is_ok() {
+            self.store.refresh_token_key().await?;
+        }
+        Ok(())
     }
 
     fn hear<'a>(
         &'a self,
         change: usize,
         messages: &'a Messages<'_>,
+        owner: Owner,
         now: UnixMs,
         heard: &mut Vec<Heard<'a>>,
         taking: &mut Taking,
     ) {
-        let ours = self.lines.get(&*messages.line).filter(|(_, waba)| waba.as_str() == messages.waba);
-        let Some((line, _)) = ours else {
-            for status in &messages.statuses {
-                taking.tally.add_named(name(status.word), StatusResult::Foreign);
+        let (line, only_with_token) = match owner {
+            Owner::Ours(line) => (line, false),
+            Owner::Unknown(line) => (line, true),
+            Owner::Foreign => {
+                for status in &messages.statuses {
+                    taking.tally.add_named(name(status.word), StatusResult::Foreign);
+                }
+                return;
             }
-            return;
         };
+        let key = self.token_key.get();
         for status in &messages.statuses {
+            let token = status.token.as_deref().and_then(|text| Token::read(&key, text));
+            if only_with_token && token.is_none() {
+                taking.tally.add_named(name(status.word), StatusResult::Foreign);
+                continue;
+            }
             match news(status) {
                 Some(news) => heard.push(Heard {
                     change,
-                    line,
-                    token: status.token.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+                    line: line.clone(),
+                    token,
                     wamid: &status.wamid,
                     news,
                     at: status.at.unwrap_or(now),
@@ -164,29 +244,33 @@ impl Receiver {
         }
         let answer = |inbound: &'a Inbound<'_>| Heard {
             change,
-            line,
-            token: inbound.payload.as_deref().and_then(|text| Token::read(&self.token_key, text)),
+            line: line.clone(),
+            token: inbound.payload.as_deref().and_then(|text| Token::read(&key, text)),
             wamid: inbound.answers.as_deref().unwrap_or_default(),
             news: News::Replied,
             at: inbound.at.unwrap_or(now),
             details: "",
         };
-        heard.extend(messages.inbound.iter().map(answer));
+        let answers = messages.inbound.iter().map(answer);
+        heard.extend(answers.filter(|heard| !only_with_token || heard.token.is_some()));
     }
 
-    /// The lines of a campaign; none if it is gone.
-    async fn lines_of(&self, campaign: CampaignId) -> Result<Arc<[LineId]>, StoreError> {
-        if let Some(lines) = self.campaigns.read().unwrap_or_else(PoisonError::into_inner).get(&campaign) {
-            return Ok(lines.clone());
+    async fn known(&self, campaign: CampaignId) -> Result<Arc<Known>, StoreError> {
+        if let Some(known) = self.campaigns.read().unwrap_or_else(PoisonError::into_inner).get(&campaign) {
+            return Ok(known.clone());
         }
-        let record = self.store.campaign(campaign).await?;
-        let lines: Arc<[LineId]> = record.map(|record| record.campaign.lines.into()).unwrap_or_default();
+        let known = self.store.campaign(campaign).await?.map_or_else(Known::default, |record| {
+            let template = record.campaign.template;
+            let template = Some((template.name, template.language.to_string()));
+            Known { lines: record.campaign.lines, template }
+        });
+        let known = Arc::new(known);
         let mut campaigns = self.campaigns.write().unwrap_or_else(PoisonError::into_inner);
         if campaigns.len() >= CAMPAIGNS_MAX {
             campaigns.clear();
         }
-        campaigns.insert(campaign, lines.clone());
-        Ok(lines)
+        campaigns.insert(campaign, known.clone());
+        Ok(known)
     }
 
     /// Looks for the recipients of what came without our token. Failures that are not found are parked.
@@ -194,14 +278,14 @@ impl Receiver {
         &self,
         unnamed: Vec<Heard<'_>>,
         now: UnixMs,
-        facts: &mut Vec<Placed>,
+        facts: &mut Vec<(usize, LineId, Placed)>,
         taking: &mut Taking,
     ) -> Result<(), Unavailable> {
-        let mut by_line: HashMap<&LineId, Vec<Heard<'_>>> = HashMap::new();
+        let mut by_line: HashMap<LineId, Vec<Heard<'_>>> = HashMap::new();
         for heard in unnamed {
             let likely = matches!(heard.news, News::Failed(_) | News::Replied);
             if !heard.wamid.is_empty() && (likely || self.unlikely.check().is_ok()) {
-                by_line.entry(heard.line).or_default().push(heard);
+                by_line.entry(heard.line.clone()).or_default().push(heard);
             } else {
                 taking.tally.add(heard.news, StatusResult::Unknown);
             }
@@ -209,9 +293,9 @@ impl Receiver {
         let mut parked = Vec::new();
         for (line, unnamed) in by_line {
             let wamids = unnamed.iter().map(|heard| heard.wamid.into()).collect();
-            for (heard, place) in unnamed.iter().zip(self.finder.find(line.clone(), wamids).await?) {
+            for (heard, place) in unnamed.iter().zip(self.finder.find(line, wamids).await?) {
                 match (place, heard.news) {
-                    (Some(place), _) => facts.push(heard.found(place)),
+                    (Some(place), _) => facts.push((heard.change, heard.line.clone(), heard.found(place))),
                     (None, News::Failed(code)) if find::next_look(heard.at, now).is_some() => {
                         parked.push(heard.parked(code, now));
                     }
@@ -237,9 +321,9 @@ impl Receiver {
     ///
     /// Updates may come late and in any order; the next reading of Meta's list of templates mends what that spoils.
     async fn take_template(&self, change: &TemplateChange<'_>, now: UnixMs) -> Result<bool, StoreError> {
-        let Some(waba) = self.wabas.get(&*change.waba) else { return Ok(false) };
+        let Some(waba) = self.lines.waba(&change.waba).await? else { return Ok(false) };
         let (name, language) = (change.name.to_string(), change.language.to_string());
-        let scope = HoldScope::Template { waba: waba.clone(), name, language };
+        let scope = HoldScope::Template { waba, name, language };
         match &*change.event {
             "APPROVED" | "REINSTATED" | "UNARCHIVED" => {
                 info!(scope = %scope, event = %change.event, "meta lets the template go");
@@ -312,10 +396,18 @@ impl Taking {
             let kind = match change {
                 Change::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
                 Change::Messages(_) => WebhookKind::Statuses,
-                Change::Template(_) | Change::Other | Change::Malformed => WebhookKind::Other,
+                Change::Template(_) | Change::Account(_) | Change::Other | Change::Malformed => WebhookKind::Other,
             };
             metrics::webhook(kind, result, 1);
         }
+    }
+}
+
+/// The WABA that told a change of messages.
+fn waba_of(payload: &Payload<'_>, change: usize) -> Option<WabaId> {
+    match payload.changes.get(change) {
+        Some(Change::Messages(messages)) => Some(WabaId::from(&*messages.waba)),
+        _ => None,
     }
 }
 

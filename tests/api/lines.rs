@@ -23,6 +23,7 @@ impl Api {
             rate,
             throttled: false,
             unreachable: false,
+            path_broken: None,
             in_flight: 3,
             accepted_per_second: 35.5,
             at: self.now(),

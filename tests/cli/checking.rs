@@ -1,9 +1,13 @@
 //! `check`, and what it shares with `serve`: the configuration.
 
-use pregon::sim::{Scenario, Sim};
+use pregon::{
+    domain::OnDoubt,
+    sim::{Scenario, Sim},
+    store::Store,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{support::world, *};
 
 fn configuration(text: &str) -> (TempDir, String) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -53,6 +57,25 @@ async fn a_worker_that_could_start_passes_every_check() {
     let ran = run(&[&WEBHOOK[..], &[&file]].concat(), &[("WORD", "secret-word")], "").await;
     assert!(ran.code == 0 && ran.out.contains("redis at") && !ran.out.contains("failed"), "{ran:?}");
     assert!(!ran.out.contains("secret-word"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn work_on_a_line_that_no_process_lists_fails_the_check_with_its_remedy() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let id = world::campaign(&store, &["3009"], 3, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let now = store.time().await.expect("redis");
+    let until = now.after(std::time::Duration::from_secs(60));
+    store.worker_lives("w1", now, until).await.expect("alive");
+    let (_dir, file) = configuration(&worker(redis.url()));
+    for (line, code) in [("3009", 0), ("3001", 1)] {
+        store.register_lines("w1", &[world::line(line, 80.0)], until).await.expect("registered");
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "secret-word")], "").await;
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert_eq!(ran.out.contains("no process lists: 3009"), code == 1, "{ran:?}");
+        assert_eq!(ran.out.contains("list the line again"), code == 1, "{ran:?}");
+    }
 }
 
 #[tokio::test]

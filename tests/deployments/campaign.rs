@@ -82,6 +82,6 @@ impl Running {
     }
 }
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     Settings { in_flight_max: 256, ..world::settings() }
 }

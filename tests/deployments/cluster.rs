@@ -8,6 +8,7 @@ use pregon::{
 
 use crate::{
     campaign::{Running, address},
+    jobs::Jobs,
     servers::{RedisServer, words_of},
     support::{self, world},
 };
@@ -175,4 +176,18 @@ async fn what_an_upload_was_told_is_kept_outlives_any_master() {
     let counts = world::counts(&store, &record).await;
     assert_eq!(counts.recipients, 2_000);
     assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_is_a_dead_letter_when_a_master_of_the_cluster_restarts() {
+    let mut cluster = Cluster::start().await;
+    let jobs = Jobs::start(&cluster.address()).await;
+    for master in 0..MASTERS as u64 {
+        jobs.add(3 * master, 3 * master + 3).await;
+        // It comes back before its replica takes over, or after: both happen.
+        let master = &mut cluster.nodes[usize::try_from(master).expect("three")];
+        master.kill().await;
+        master.run().await;
+    }
+    jobs.end_well(9).await;
 }

@@ -7,6 +7,7 @@ mod support;
 mod campaign;
 mod cluster;
 mod durable;
+mod jobs;
 mod sentinel;
 mod servers;
 mod tls;

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use crate::{
     campaign::{Running, address},
+    jobs::Jobs,
     servers::RedisServer,
 };
 
@@ -59,4 +60,16 @@ async fn a_campaign_outlives_its_master() {
     // The old master comes back, thinks that it still is one, and is told otherwise.
     service.master.run().await;
     campaign.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_is_a_dead_letter_when_a_replica_takes_over() {
+    let mut service = Service::start().await;
+    let jobs = Jobs::start(&address(service.url())).await;
+    jobs.add(0, 6).await;
+    jobs.completed(1).await;
+    service.master.kill().await;
+    service.replica.comes_to_say("INFO replication", "role:master").await;
+    service.master.run().await;
+    jobs.end_well(6).await;
 }

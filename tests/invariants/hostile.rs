@@ -227,6 +227,8 @@ async fn statistics_equal_the_truth_of_a_hostile_meta_and_nobody_gets_two_messag
         *truth.by_state.entry(state.to_owned()).or_default() += 1;
         if let Some(code) = code {
             *truth.failures.entry(u64::from(code)).or_default() += 1;
+        } else if state == "unknown" {
+            *truth.failures.entry(0).or_default() += 1;
         }
         let answered = known.and_then(|known| known.answered);
         truth.accepted += u64::from(answered == Some(Ok(())) || !words(&to).is_empty());

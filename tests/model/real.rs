@@ -11,7 +11,7 @@ use pregon::{
     domain::{CampaignId, PartId, State, UnixMs, Wamid},
     store::{
         Call, Result, Store, StoreError,
-        parts::{self, ClaimWish, ClaimedRow, Fingerprint, PartCounts, Settled},
+        parts::{self, ClaimWish, ClaimedRow, Fingerprint, IdsPiece, PartCounts, Settled},
         script,
     },
 };
@@ -205,8 +205,8 @@ impl<'a> Real<'a> {
     }
 
     pub async fn find(&self, wamids: &[Wamid]) -> Result<Vec<Option<ClaimedRow>>> {
-        let found = self.store.find_ids(&[self.part], wamids).await?;
-        Ok(found.into_iter().map(|place| place.map(|(_, claimed)| claimed)).collect())
+        let found = self.store.find_ids(&[IdsPiece { part: self.part, newest: None }], wamids).await?;
+        Ok(found.places.into_iter().map(|place| place.map(|(_, claimed)| claimed)).collect())
     }
 
     pub async fn view(&self) -> Result<View> {

@@ -184,9 +184,13 @@ pub async fn play(size: Size) -> Figures {
 
     conduct.dead.store(true, Ordering::SeqCst);
     let (with_dead, second, other) = thousand.campaign(size).await;
-    // The silent line has as many attempts open as it has recipients, and all this time none was answered.
-    let expected = HashMap::from([("accepted", WELL * EACH), ("in_doubt", EACH), ("in_flight", EACH)]);
-    stands(&api, &second, |states| *states == expected).await;
+    // Of the dead lines some have attempts open that nobody answers, or messages in doubt; the rest waits, and is not lost.
+    let stand = |states: &HashMap<&str, usize>| {
+        let of = |state| states.get(state).copied().unwrap_or(0);
+        let dead = [of("in_flight"), of("in_doubt"), of("pending")];
+        of("accepted") == WELL * EACH && dead.iter().sum::<usize>() == 2 * EACH && dead.iter().all(|n| *n > 0)
+    };
+    stands(&api, &second, stand).await;
     let refused = api.get(&format!("campaigns/{other}")).await;
     assert_eq!(by_state(&refused), HashMap::from([("pending", EACH)]), "{refused}");
     let waits_for = refused["statistics"]["waiting_for"].as_array().expect("a list");

@@ -9,7 +9,7 @@ use std::{
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
-    domain::{CampaignId, LineId, OnDoubt, PartId, Secret, State, Token, TokenKey, UnixMs},
+    domain::{CampaignId, LineId, OnDoubt, PartId, Secret, SharedTokenKey, State, Token, TokenKey, UnixMs},
     store::{
         Store,
         campaigns::CampaignRecord,
@@ -53,7 +53,7 @@ pub struct Hooks {
     pub redis: TestRedis,
     pub store: Store,
     pub clock: Arc<Clock>,
-    pub key: TokenKey,
+    pub key: SharedTokenKey,
     pub url: String,
     pub client: reqwest::Client,
     end: CancellationToken,
@@ -75,7 +75,7 @@ impl Hooks {
             ids_kept: IDS_KEPT,
             lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
         };
-        let (state, task) = WebhookState::new(store.clone(), clock.clone(), key, settings);
+        let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);
         let task = tokio::spawn(task);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/webhooks/meta", listener.local_addr().expect("an address"));
@@ -178,7 +178,7 @@ impl Hooks {
 
     /// Our token for the message.
     pub fn token(&self, message: &Message) -> String {
-        token(&self.key, message)
+        token(&self.key.get(), message)
     }
 
     /// A status as Meta tells it, with our token.

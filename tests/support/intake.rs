@@ -91,14 +91,19 @@ impl World {
 
 /// An intake of another process on the same Redis.
 pub async fn intake(url: &str) -> Intake {
-    let address = Address {
+    intake_at(&Address {
         url: url.to_owned(),
         certificates: Default::default(),
         namespace: "pregon".to_owned(),
         timeout: Duration::from_secs(20),
         connections: 8,
-    };
-    let store = Store::connect(&address).await.expect("a store");
+    })
+    .await
+}
+
+/// The same, wherever Redis is and however patient it waits for it.
+pub async fn intake_at(address: &Address) -> Intake {
+    let store = Store::connect(address).await.expect("a store");
     let clock = Arc::new(Clock::start(&store).await.expect("Redis' time"));
     let line = |id: &str, waba: &str, rate| (LineId::from(id), (WabaId::from(waba), rate));
     let lines = HashMap::from([line("3001", "2001", 80.0), line("3002", "2001", 240.0), line("4001", "2002", 80.0)]);

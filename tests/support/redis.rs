@@ -71,6 +71,13 @@ impl TestRedis {
         self.append_only_file().set_len(kept).expect("cut");
     }
 
+    /// Ends it as a crash would, and starts it again without anything: it had no append-only file.
+    pub async fn lose_all(&mut self) {
+        self.kill_hard().await;
+        std::fs::remove_dir_all(self.dir.path().join("appendonlydir")).expect("removed");
+        self.restart().await;
+    }
+
     fn append_only_file(&self) -> std::fs::File {
         let files = std::fs::read_dir(self.dir.path().join("appendonlydir")).expect("its directory");
         let mut paths = files.map(|file| file.expect("a file").path());

@@ -115,6 +115,16 @@ pub async fn launch(store: &Store, id: CampaignId) {
     assert_eq!(change.expect("a launch"), Change::Done);
 }
 
+/// How a Meta at `base_url` is reached: with short times.
+pub fn graph(base_url: &str) -> GraphConfig {
+    GraphConfig {
+        base_url: base_url.to_owned(),
+        timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(1),
+        ..GraphConfig::default()
+    }
+}
+
 /// A worker of its own on the lines.
 pub struct TestWorker {
     stop: CancellationToken,
@@ -129,6 +139,17 @@ impl TestWorker {
 
     /// The same where the way to Redis is not the straight one.
     pub async fn start_on(name: &str, redis: Address, base_url: &str, lines: &[Line], settings: Settings) -> Self {
+        Self::start_with(name, redis, graph(base_url), lines, settings).await
+    }
+
+    /// The same where Meta is reached in another way.
+    pub async fn start_with(
+        name: &str,
+        redis: Address,
+        graph: GraphConfig,
+        lines: &[Line],
+        settings: Settings,
+    ) -> Self {
         let store = Store::connect(&redis).await.expect("a store");
         let worker = Worker {
             name: name.to_owned(),
@@ -137,12 +158,7 @@ impl TestWorker {
             store,
             lines: lines.to_vec(),
             settings,
-            graph: GraphConfig {
-                base_url: base_url.to_owned(),
-                timeout: Duration::from_secs(2),
-                connect_timeout: Duration::from_secs(1),
-                ..GraphConfig::default()
-            },
+            graph,
             threads: 1,
             health: Health::starting(&[]),
             open: Arc::default(),

@@ -222,6 +222,8 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
         *by_state.entry(state.to_owned()).or_default() += 1;
         if state == "failed" {
             *failures.entry(code.unwrap_or(0)).or_default() += 1;
+        } else if state == "unknown" {
+            *failures.entry(0).or_default() += 1;
         }
     }
     let statistics = &campaign["statistics"];

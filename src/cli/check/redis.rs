@@ -7,8 +7,9 @@ use tokio::process::Command;
 
 use super::Check;
 use crate::{
-    ops::config::{RedisConfig, RedisUrl},
-    store::{Address, Result, Store, StoreError, spawn::SpawnError},
+    domain::LineId,
+    ops::config::{Config, LineConfig, RedisConfig, RedisUrl},
+    store::{Address, Result, Store, StoreError, registry::UNLISTED_REMEDY, spawn::SpawnError},
 };
 
 /// Round trips that are timed; the middle one counts.
@@ -18,10 +19,10 @@ const ROUND_TRIPS: usize = 9;
 const SERVER: &str = "redis-server";
 
 /// Looks at the Redis of `config`. One that would be spawned is not: only whether there is a program to run.
-pub(super) async fn check(config: &RedisConfig) -> Vec<Check> {
-    match &config.url {
-        RedisUrl::Spawn(_) => vec![program(config).await],
-        RedisUrl::Server(url) => server(config, url).await,
+pub(super) async fn check(config: &Config) -> Vec<Check> {
+    match &config.redis.url {
+        RedisUrl::Spawn(_) => vec![program(&config.redis).await],
+        RedisUrl::Server(url) => server(&config.redis, url, &config.lines).await,
     }
 }
 
@@ -39,7 +40,7 @@ async fn program(config: &RedisConfig) -> Check {
     }
 }
 
-async fn server(config: &RedisConfig, url: &str) -> Vec<Check> {
+async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Check> {
     let address = Address {
         url: url.to_owned(),
         certificates: config.certificates.clone(),
@@ -51,16 +52,14 @@ async fn server(config: &RedisConfig, url: &str) -> Vec<Check> {
         // This checks the version, and that scripts may be loaded.
         let store = Store::connect(&address).await?;
         let info: String = store.query("INFO", &cmd("INFO")).await?;
-        Ok((info, latency(&store).await?))
+        Ok((info, latency(&store).await?, unlisted(&store, lines).await?))
     };
     match found.await {
-        Ok((info, latency)) => {
+        Ok((info, latency, unlisted)) => {
             let version = field(&info, "redis_version").unwrap_or("unknown");
             let ms = latency.as_secs_f64() * 1000.0;
-            vec![
-                Check::ok("redis", format!("{}: version {version}, answers in {ms:.1} ms", config.url)),
-                durability(&info),
-            ]
+            let found = Check::ok("redis", format!("{}: version {version}, answers in {ms:.1} ms", config.url));
+            [found, durability(&info)].into_iter().chain(unlisted).collect()
         }
         Err(error) => vec![unusable(config, &error)],
     }
@@ -68,15 +67,29 @@ async fn server(config: &RedisConfig, url: &str) -> Vec<Check> {
 
 fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
     let remedy = match error {
-        StoreError::Unavailable(_) | StoreError::NotDone(_) => {
-            "start Redis there, or set redis.url to where it is; redis.timeout may be too short"
-        }
+        error if error.passes() => "start Redis there, or set redis.url to where it is; redis.timeout may be too short",
         StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",
-        StoreError::Unusable(_) | StoreError::Corrupt { .. } | StoreError::Fenced { .. } => {
-            "set redis.url to another Redis"
-        }
+        _ => "set redis.url to another Redis",
     };
     Check::failed("redis", format!("{}: {error}", config.url), remedy)
+}
+
+/// Lines with work that neither `lines` nor any living worker lists: nobody would send it.
+async fn unlisted(store: &Store, lines: &[LineConfig]) -> Result<Option<Check>> {
+    let work = store.open_parts(|line| !lines.iter().any(|listed| listed.id == *line)).await?;
+    let ids: Vec<LineId> = work.into_keys().collect();
+    let workers = store.living_workers(store.time().await?).await?;
+    if workers.is_empty() && lines.is_empty() {
+        // The processes that list lines have not started yet.
+        return Ok(None);
+    }
+    let lists = store.line_lists(&workers).await?;
+    let is_listed = |line: &LineId| lists.iter().any(|list| list.as_ref().is_none_or(|list| list.contains(line)));
+    let unlisted: Vec<&str> = ids.iter().filter(|line| !is_listed(line)).map(LineId::as_str).collect();
+    Ok((!unlisted.is_empty()).then(|| {
+        let found = format!("campaigns have work on lines that no process lists: {}", unlisted.join(", "));
+        Check::failed("lines with work", found, UNLISTED_REMEDY)
+    }))
 }
 
 async fn latency(store: &Store) -> Result<Duration> {

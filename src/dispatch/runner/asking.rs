@@ -76,9 +76,12 @@ impl Runner {
         }
         let clock = self.setup.clock.now();
         let held = self.line_is_held(clock);
-        self.held_since = held.then(|| self.held_since.unwrap_or(now));
+        self.held_since = (held || self.path.is_stopped()).then(|| self.held_since.unwrap_or(now));
         self.metrics.held_seconds.set(self.held_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
-        let may_claim = !held && self.reachable_at.is_none_or(|at| now >= at) && self.setup.lease.holds(now);
+        let may_claim = !held
+            && !self.path.is_stopped()
+            && self.reachable_at.is_none_or(|at| now >= at)
+            && self.setup.lease.holds(now);
         let holds = self.held_scopes(clock);
         match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
             Next::Look(part) => Some(self.claim(part, 0)),
@@ -192,7 +195,7 @@ impl Runner {
                 if open == 0 {
                     self.finished.insert(part);
                 }
-                if self.stopping {
+                if self.stopping || self.path.is_stopped() {
                     self.give_back(|_| true);
                 } else {
                     self.give_back_held();

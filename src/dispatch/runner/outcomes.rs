@@ -2,19 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Attempt, Chores, Gathered, Runner};
 use crate::{
     dispatch::{
         batch,
         calls::Outcomes,
+        path::Found,
         settle::{self, Consequence},
     },
     domain::{
         CampaignId, CampaignState, Cause, Hold, HoldScope, Outcome, PartId, Scope, UnixMs, campaign::PauseReason,
         policy,
     },
+    graph::management::GraphError,
     ops::metrics,
     store::{
         StoreError,
@@ -22,11 +24,11 @@ use crate::{
     },
 };
 
+/// A question to Meta whether the path works is given up after this time: reads are answered well within a second.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Meta out of reach: first and longest wait of the line.
 const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-
-/// That many failures in a row, all with one code that blames the message, pause the campaign.
-const BREAKER: u32 = 20;
 
 impl Runner {
     pub(super) fn attempt_ended(
@@ -47,7 +49,7 @@ impl Runner {
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
         }
-        if let Some(cause) = settle::cause(&outcome)
+        if let Some(cause @ (Cause::Meta { .. } | Cause::Unanswered(_))) = settle::cause(&outcome)
             && self.noted.insert((part, cause.code()))
         {
             let (store, code, details) = (self.setup.store.clone(), cause.code(), cause.details().to_owned());
@@ -57,6 +59,7 @@ impl Runner {
                 }
             }));
         }
+        self.path_tells(&outcome, began, instant);
         if consequence != Consequence::Unreachable {
             (self.unreachable, self.reachable_at) = (0, None);
         }
@@ -65,7 +68,9 @@ impl Runner {
             Consequence::Slower => self.pacer.throttled(instant),
             Consequence::Unreachable => self.unreachable_now(instant, &outcome),
             Consequence::Hold { scope, wait } => self.hold(*scope, *wait, part.campaign, &outcome, chores),
-            Consequence::Breaker => self.count_failure(part.campaign, &outcome, chores),
+            Consequence::CountFailure { pause_after } => {
+                self.count_failure(part.campaign, *pause_after, &outcome, chores);
+            }
         }
         if matches!(settled, Settled::Accepted(_)) {
             self.accepted += 1;
@@ -76,6 +81,59 @@ impl Runner {
             }
         }
         self.put(part, claimed, settled);
+    }
+
+    /// What an attempt tells of the path to Meta; where it is broken, nothing more is sent.
+    fn path_tells(&mut self, outcome: &Outcome, began: Instant, now: Instant) {
+        let line = &self.setup.line.id;
+        match settle::cause(outcome) {
+            None | Some(Cause::Meta { .. }) => {
+                if self.path.answered(now) {
+                    info!(line.id = %line, "meta answers messages again");
+                    self.idle_until = None;
+                }
+            }
+            Some(Cause::Unreachable(_)) => self.path.not_written(began),
+            Some(Cause::Unanswered(cause)) => {
+                if let Some(pause) = self.path.unanswered(began, now, cause, rand::random()) {
+                    warn!(
+                        line.id = %line,
+                        cause,
+                        pause_ms = pause.as_millis() as u64,
+                        "the path to meta is broken: the line sends nothing until meta answers; \
+                         look at the proxy and the network, and at Meta's status page"
+                    );
+                    self.give_back(|_| true);
+                }
+            }
+        }
+    }
+
+    /// While the path to Meta is broken: asks Meta about the line from time to time, and goes on when it answers.
+    pub(super) fn tend_path(&mut self, now: Instant, chores: &mut Chores) {
+        if self.stopping || !self.path.is_stopped() {
+            return;
+        }
+        let question = self.setup.thread.questions.of(&self.setup.line.waba);
+        if let Some(found) = question.found()
+            && self.path.learn(found, now, rand::random())
+        {
+            info!(line.id = %self.setup.line.id, "meta answers again: one message is sent before the others");
+            self.idle_until = None;
+        }
+        if self.path.ask_at().is_some_and(|at| now >= at)
+            && let Some(asked) = question.ask()
+        {
+            let (graph, line, stop) = (self.setup.graph.clone(), self.setup.line.clone(), self.setup.stop.clone());
+            chores.push(Box::pin(async move {
+                let answer = tokio::time::timeout(QUESTION_TIMEOUT, graph.line(&line.id, &line.token));
+                // Nobody waits for it to stop.
+                let Some(answer) = stop.run_until_cancelled(answer).await else { return };
+                // A refusal is an answer too.
+                let answers = matches!(answer, Ok(Ok(_) | Err(GraphError::Refused { .. })));
+                asked.found(Found { at: Instant::now(), answers });
+            }));
+        }
     }
 
     /// Keeps an outcome until it is settled.
@@ -154,13 +212,14 @@ impl Runner {
         self.give_back_held();
     }
 
-    /// Counts failures in a row that blame the message.
-    fn count_failure(&mut self, campaign: CampaignId, outcome: &Outcome, chores: &mut Chores) {
+    /// Counts the recipients in a row who failed with one code that blames the message; `pause_after` of them pause the
+    /// campaign.
+    fn count_failure(&mut self, campaign: CampaignId, pause_after: u32, outcome: &Outcome, chores: &mut Chores) {
         let code = settle::cause(outcome).map_or(0, crate::domain::Cause::code);
         let Some(work) = self.backlog.campaign(campaign) else { return };
         let before = if work.failing.0 == code { work.failing.1 } else { 0 };
         work.failing = (code, before + 1);
-        if before + 1 >= BREAKER {
+        if before + 1 >= pause_after {
             self.pause_campaign(campaign, outcome, chores);
         }
     }
@@ -171,6 +230,8 @@ impl Runner {
             return;
         }
         let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        // Whoever resumes it may have mended it: counting begins anew.
+        work.failing = (0, 0);
         let reason = PauseReason { code, details: details.to_owned() };
         warn!(campaign.id = %id, code, reason = details, "campaign paused: its message can not be sent");
         let (store, now) = (self.setup.store.clone(), self.setup.clock.now());

@@ -143,8 +143,8 @@ fn check(slot: &Slot, value: Option<String>) -> Result<String, Reject> {
             check_text(&value, || slot.place())?;
             check_length(&value, *around, URL_CHARS_MAX, || Place::Url(*button))?;
         }
-        // Never shown, so white space is the caller's own affair.
-        Slot::Payload { .. } if value.is_empty() => return Err(Reject::Empty(slot.place())),
+        // Never shown, so line breaks and runs of spaces are the caller's own affair.
+        Slot::Payload { .. } if is_blank(&value) => return Err(Reject::Empty(slot.place())),
         Slot::Payload { .. } => check_length(&value, 0, PAYLOAD_CHARS_MAX, || slot.place())?,
         Slot::CopyCode { .. } | Slot::OneTimeCode { .. } => {
             check_text(&value, || slot.place())?;
@@ -154,9 +154,39 @@ fn check(slot: &Slot, value: Option<String>) -> Result<String, Reject> {
     Ok(value)
 }
 
-/// What Meta refuses in any text: emptiness, line breaks, tabs, more than four spaces in a row.
+/// Whether a reader sees nothing in `value`. Meta refuses such a parameter as missing (131008).
+fn is_blank(value: &str) -> bool {
+    value.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
+}
+
+/// Characters that are neither white space nor control characters by Unicode and yet show nothing: soft hyphen, zero
+/// widths, direction marks, joiners, fillers, variation selectors, tags and the blank braille pattern.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// What Meta refuses in any text: blank text, line breaks, tabs, more than four spaces in a row.
 pub(super) fn check_text(value: &str, place: impl Fn() -> Place) -> Result<(), Reject> {
-    if value.is_empty() {
+    if is_blank(value) {
         return Err(Reject::Empty(place()));
     }
     let mut spaces = 0;

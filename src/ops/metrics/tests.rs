@@ -53,7 +53,7 @@ fn an_attempt_is_counted_by_its_outcome_and_timed() {
         ("throttled", Outcome::Throttled { scope: Scope::Line, wait: UPKEEP, cause: cause() }),
         ("retry", Outcome::Retry { wait: None, cause: cause() }),
         ("in_doubt", Outcome::InDoubt(cause())),
-        ("failed", Outcome::Failed { breaker: false, cause: cause() }),
+        ("failed", Outcome::Failed { pause_after: None, cause: cause() }),
         ("blocked", Outcome::Blocked { scope: Scope::Token, wait: None, cause: cause() }),
     ];
     for (label, outcome) in outcomes {
@@ -75,7 +75,7 @@ fn every_series_tells_what_it_means() {
         redis_operation("claim").record(0.0004);
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 19, "{named:?}");
+    assert_eq!(named.len(), 21, "{named:?}");
     for (name, _) in named {
         assert!(name.starts_with("pregon_"), "{name}");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");

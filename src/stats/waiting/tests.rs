@@ -115,6 +115,13 @@ fn each_line_with_work_says_the_one_thing_it_waits_for() {
     let mut unreachable = sending(72.0);
     unreachable.report.as_mut().expect("a report").unreachable = true;
     assert_eq!(on_line(work("3001", 0, 5, unreachable)), (Reason::BackingOff, None, None));
+    let mut broken = sending(72.0);
+    broken.report.as_mut().expect("a report").path_broken = Some("HTTP 503 with 312 bytes".to_owned());
+    assert_eq!(on_line(work("3001", 5, 0, broken.clone())), (Reason::PathBroken, None, None));
+    let text = &waiting_for(&record(CampaignState::Running), None, &HashMap::new(), &[work("3001", 5, 0, broken)], NOW)
+        [0]
+    .text;
+    assert_eq!(text, "the path to meta is broken: HTTP 503 with 312 bytes");
 
     let lines = [
         work("3001", 5, 0, sending(72.0)),
@@ -151,6 +158,7 @@ fn reasons_have_the_names_of_the_contract() {
         (Reason::Paused, "paused"),
         (Reason::PairSpacing, "pair_spacing"),
         (Reason::BackingOff, "backing_off"),
+        (Reason::PathBroken, "path_broken"),
         (Reason::TemplatePaused, "template_paused"),
         (Reason::LineBlocked, "line_blocked"),
         (Reason::Token, "token"),

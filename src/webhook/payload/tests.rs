@@ -85,6 +85,18 @@ fn a_template_change_is_read_in_the_language_of_the_api() {
     assert_eq!((&*approved.event, &*approved.reason), ("APPROVED", "UNPAUSED"));
 }
 
+fn account(field: &'static str, event: &'static str, until: Option<u64>) -> Change<'static> {
+    Change::Account(AccountChange {
+        waba: "2001".into(),
+        field: field.into(),
+        event: event.into(),
+        reason: "".into(),
+        stops_messages: until.is_some(),
+        until: until.map(UnixMs),
+        at: Some(UnixMs(1_795_300_000_000)),
+    })
+}
+
 #[test]
 fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
     let changes = read(fixture!("unusual"));
@@ -107,10 +119,10 @@ fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
         Change::Malformed,
         Change::Malformed,
         Change::Messages(Messages { waba: "2001".into(), line: "3001".into(), statuses, inbound: Vec::new() }),
-        Change::Other,
+        account("messages", "131052", None),
         Change::Malformed,
         Change::Malformed,
-        Change::Other,
+        account("security", "PIN_CHANGED", None),
         Change::Other,
     ];
     assert_eq!(changes, expected);

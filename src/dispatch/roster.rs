@@ -1,0 +1,139 @@
+//! The living workers and the lines that each lists: who shares which line with whom.
+//!
+//! A worker's list never changes, so each is read once. A worker that has written none is of an older version: it counts as
+//! one that lists every line.
+//!
+//! If the process dies: nothing is lost, all of it is in Redis.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::{
+    domain::{Line, LineId},
+    store::{Result, Store},
+};
+
+/// Living workers.
+#[derive(Debug, Default)]
+pub struct Roster {
+    workers: Vec<String>,
+    lists: HashMap<String, HashSet<LineId>>,
+}
+
+/// Lines that are listed by the same workers, and how many of them one of those workers owns at most.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The lines.
+    pub lines: HashSet<LineId>,
+    /// At most so many belong to one worker.
+    pub most: usize,
+}
+
+impl Roster {
+    /// The workers that live at present, read from Redis.
+    pub async fn read(&mut self, store: &Store, workers: Vec<String>) -> Result<bool> {
+        let unread: Vec<String> = workers.iter().filter(|worker| !self.lists.contains_key(*worker)).cloned().collect();
+        let lists = store.line_lists(&unread).await?;
+        let before = (self.workers.len(), self.lists.len());
+        let read = unread.into_iter().zip(lists).filter_map(|(worker, list)| Some((worker, list?)));
+        let read: HashMap<_, _> = read.collect();
+        let is_new = !read.is_empty() || self.workers != workers;
+        self.lists.extend(read);
+        self.lists.retain(|worker, _| workers.contains(worker));
+        self.workers = workers;
+        Ok(is_new || before != (self.workers.len(), self.lists.len()))
+    }
+
+    fn lists(&self, worker: &str, line: &LineId) -> bool {
+        self.lists.get(worker).is_none_or(|list| list.contains(line))
+    }
+
+    /// Some living worker lists `line`.
+    pub fn is_listed(&self, line: &LineId) -> bool {
+        self.workers.iter().any(|worker| self.lists(worker, line))
+    }
+
+    /// Groups `lines` by the workers that list them. In each group the workers share alike, rounded up: so a line always
+    /// finds an owner, and one that a single worker lists is that worker's whatever else it owns.
+    pub fn shares(&self, lines: &[Line]) -> Vec<Share> {
+        let mut groups: BTreeMap<Vec<bool>, HashSet<LineId>> = BTreeMap::new();
+        for line in lines {
+            let listing = self.workers.iter().map(|worker| self.lists(worker, &line.id)).collect();
+            groups.entry(listing).or_default().insert(line.id.clone());
+        }
+        let share = |(listing, lines): (Vec<bool>, HashSet<LineId>)| {
+            let workers = listing.into_iter().filter(|lists| *lists).count().max(1);
+            Share { most: lines.len().div_ceil(workers), lines }
+        };
+        groups.into_iter().map(share).collect()
+    }
+
+    /// The workers whose list differs from `lines`, each with the lines that only the worker lists and those that it does not.
+    pub fn differences(&self, lines: &[Line]) -> BTreeMap<String, (Vec<LineId>, Vec<LineId>)> {
+        let own: HashSet<LineId> = lines.iter().map(|line| line.id.clone()).collect();
+        let sorted = |lines: HashSet<LineId>| {
+            let mut lines: Vec<LineId> = lines.into_iter().collect();
+            lines.sort_unstable();
+            lines
+        };
+        let difference =
+            |(worker, list): (&String, &HashSet<LineId>)| (worker.clone(), (sorted(list - &own), sorted(&own - list)));
+        self.lists.iter().filter(|(_, list)| **list != own).map(difference).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Secret;
+
+    fn lines(ids: &[&str]) -> Vec<Line> {
+        let line = |id: &&str| Line {
+            id: LineId::from(*id),
+            waba: "2001".into(),
+            token: Secret::new("t"),
+            display: String::new(),
+            name: String::new(),
+            messages_per_second: 80.0,
+        };
+        ids.iter().map(line).collect()
+    }
+
+    fn roster(workers: &[(&str, Option<&[&str]>)]) -> Roster {
+        let set = |ids: &[&str]| ids.iter().map(|id| LineId::from(*id)).collect();
+        Roster {
+            workers: workers.iter().map(|(worker, _)| (*worker).to_owned()).collect(),
+            lists: workers.iter().filter_map(|(worker, list)| Some(((*worker).to_owned(), set((*list)?)))).collect(),
+        }
+    }
+
+    fn shares(roster: &Roster, ids: &[&str]) -> Vec<(usize, usize)> {
+        let mut shares: Vec<_> =
+            roster.shares(&lines(ids)).into_iter().map(|share| (share.lines.len(), share.most)).collect();
+        shares.sort_unstable();
+        shares
+    }
+
+    #[test]
+    fn a_line_that_one_worker_lists_adds_to_its_share_of_the_others() {
+        let both = ["1", "2", "3", "4", "5"];
+        let with_sixth = ["1", "2", "3", "4", "5", "6"];
+        let roster = roster(&[("a", Some(&both)), ("b", Some(&with_sixth))]);
+        assert_eq!(shares(&roster, &both), [(5, 3)]);
+        assert_eq!(shares(&roster, &with_sixth), [(1, 1), (5, 3)]);
+        let differences = roster.differences(&lines(&both));
+        assert_eq!(differences, BTreeMap::from([("b".to_owned(), (vec!["6".into()], vec![]))]));
+    }
+
+    #[test]
+    fn a_worker_without_a_list_counts_for_every_line() {
+        let roster = roster(&[("a", Some(&["1", "2"])), ("old", None)]);
+        assert_eq!(shares(&roster, &["1", "2"]), [(2, 1)]);
+        assert!(roster.is_listed(&"9".into()));
+    }
+
+    #[test]
+    fn a_line_that_no_living_worker_lists_is_not_listed() {
+        let roster = roster(&[("a", Some(&["1"]))]);
+        assert!(roster.is_listed(&"1".into()) && !roster.is_listed(&"2".into()));
+    }
+}

@@ -1,0 +1,88 @@
+//! What Meta tells of an account: bans and restrictions hold its WABA, everything else is logged and counted.
+//!
+//! If the process dies: what was not answered is delivered again by Meta.
+//! Never: lifts a hold that has another cause.
+
+use tracing::{info, warn};
+
+use super::payload::AccountChange;
+use crate::{
+    domain::{Hold, HoldScope, UnixMs, WabaId},
+    ops::metrics::{self, AccountEvent},
+    store::{Result, Store},
+};
+
+/// What Meta answers to sends of a WABA that is restricted or disabled.
+const RESTRICTED: u32 = 368;
+/// What it answers where the account is locked.
+const LOCKED: u32 = 131_031;
+
+/// Does what follows from a change of the account `waba`, which is one of ours.
+pub async fn take(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now: UnixMs) -> Result<()> {
+    let (field, event) = (&*change.field, &*change.event);
+    let kind = kind(change);
+    metrics::account_event(kind);
+    let at = change.at.unwrap_or(now);
+    match kind {
+        AccountEvent::Disabled => hold(store, waba, change, None, at).await,
+        AccountEvent::Restricted if change.stops_messages => hold(store, waba, change, change.until, at).await,
+        AccountEvent::Reinstated => lift(store, waba, at, now).await,
+        AccountEvent::Capability | AccountEvent::Quality => {
+            info!(waba.id = %waba, field, event, "meta tells of the account");
+            Ok(())
+        }
+        AccountEvent::Restricted
+        | AccountEvent::Violation
+        | AccountEvent::Security
+        | AccountEvent::Alert
+        | AccountEvent::Errors
+        | AccountEvent::Other => {
+            warn!(waba.id = %waba, field, event, reason = &*change.reason, "meta tells of the account");
+            Ok(())
+        }
+    }
+}
+
+fn kind(change: &AccountChange<'_>) -> AccountEvent {
+    match (&*change.field, &*change.event) {
+        ("account_update", "ACCOUNT_RESTRICTION") => AccountEvent::Restricted,
+        ("account_update", "ACCOUNT_VIOLATION") => AccountEvent::Violation,
+        ("account_update", "ACCOUNT_DELETED" | "DISABLE") => AccountEvent::Disabled,
+        ("account_update", "REINSTATE") => AccountEvent::Reinstated,
+        ("phone_number_quality_update", _) => AccountEvent::Quality,
+        ("business_capability_update", _) => AccountEvent::Capability,
+        ("security", _) => AccountEvent::Security,
+        ("account_alerts", _) => AccountEvent::Alert,
+        ("messages", _) => AccountEvent::Errors,
+        _ => AccountEvent::Other,
+    }
+}
+
+async fn hold(
+    store: &Store,
+    waba: &WabaId,
+    change: &AccountChange<'_>,
+    until: Option<UnixMs>,
+    at: UnixMs,
+) -> Result<()> {
+    let because = if change.reason.is_empty() { "" } else { ": " };
+    let reason = format!("meta says {}{because}{}", change.event, change.reason);
+    let scope = HoldScope::Waba(waba.clone());
+    // Since Meta's time of it, so that an older reinstatement does not lift it.
+    let hold = Hold { code: RESTRICTED, reason, since: at, until };
+    if store.hold_if_new(&scope, &hold, at).await? {
+        warn!(scope = %scope, reason = hold.reason, "meta holds the account back");
+    }
+    Ok(())
+}
+
+async fn lift(store: &Store, waba: &WabaId, at: UnixMs, now: UnixMs) -> Result<()> {
+    let scope = HoldScope::Waba(waba.clone());
+    match store.holds(now).await?.get(&scope) {
+        Some(hold) if !matches!(hold.code, RESTRICTED | LOCKED) || hold.since > at => Ok(()),
+        _ => {
+            info!(scope = %scope, "meta lets the account go");
+            store.unhold(&scope).await
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Jobs as the source of work while servers come and go: none is a dead letter, and every campaign goes out whole.
+
+use deadpool_redis::redis::{Value, cmd};
+use pregon::{
+    domain::{CampaignState, State},
+    intake::{Intake, jobs::read_jobs},
+    store::Address,
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    campaign::settings,
+    support::{
+        self,
+        hostile::{Calm, Meta},
+        intake::{campaign_json, intake_at, row, templates},
+        world::{self, TestWorker},
+    },
+};
+
+const LINES: [(&str, f64); 2] = [("3001", 500.0), ("3002", 500.0)];
+const CAMPAIGNS: u64 = 12;
+const RECIPIENTS: u64 = 60;
+
+/// Processes that read jobs and send, and a backend.
+pub struct Jobs {
+    intake: Intake,
+    meta: Meta,
+    worker: TestWorker,
+    stop: CancellationToken,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Jobs {
+    pub async fn start(address: &Address) -> Self {
+        let meta = Meta::start(Calm { latency: std::time::Duration::from_millis(5) }, support::seed());
+        let intake = intake_at(address).await;
+        let now = intake.clock.now();
+        intake.store.put_templates(&"2001".into(), &templates(), now).await.expect("templates");
+        let lines = LINES.map(|(id, rate)| world::line(id, rate));
+        let worker = TestWorker::start_on("w1", address.clone(), &meta.url(), &lines, settings()).await;
+        let stop = CancellationToken::new();
+        let reading = read_jobs(intake.clone(), "w1".into(), stop.clone(), settings().lease);
+        let reader = tokio::spawn(async move { reading.await.expect("it never fails") });
+        Self { intake, meta, worker, stop, reader }
+    }
+
+    /// Adds the jobs of all campaigns from the `from`th on to the one before the `to`th.
+    pub async fn add(&self, from: u64, to: u64) {
+        for n in from..to {
+            let name = format!("campaign-{n}");
+            let mut campaign = campaign_json("order_update/es_AR", json!({ "external_id": name }));
+            campaign["type"] = "campaign".into();
+            let first = 5_491_100_000_000 + n * RECIPIENTS;
+            let rows = |from: u64, to: u64| (first + from..first + to).map(row).collect::<Vec<_>>();
+            let recipients = |upload: &str, rows| json!({ "type": "recipients", "external_id": name, "upload_id": upload, "recipients": rows });
+            let launch = json!({ "type": "launch", "external_id": name });
+            let half = RECIPIENTS / 2;
+            let uploads = [recipients("a", rows(0, half)), recipients("b", rows(half, RECIPIENTS))];
+            for job in [campaign].into_iter().chain(uploads).chain([launch]) {
+                let add = cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job.to_string()).clone();
+                // An entry that was added twice because an answer was lost is repeated work, and changes nothing: each upload has
+                // an id.
+                support::until("the job is added", async || {
+                    self.intake.store.look_around().await;
+                    self.intake.store.query::<String>("XADD", &add).await.is_ok()
+                })
+                .await;
+            }
+        }
+    }
+
+    /// Waits until so many campaigns are completed.
+    pub async fn completed(&self, campaigns: u64) {
+        support::until("campaigns are completed", async || {
+            self.intake.store.look_around().await;
+            let mut n = 0;
+            for name in (0..CAMPAIGNS).map(|n| format!("campaign-{n}")) {
+                let Ok(Some(id)) = self.intake.store.campaign_by_external_id(&name).await else { continue };
+                let Ok(Some(record)) = self.intake.store.campaign(id).await else { continue };
+                n += u64::from(record.state == CampaignState::Completed);
+            }
+            n >= campaigns
+        })
+        .await;
+    }
+
+    /// Adds what is left, and waits for the end of all campaigns.
+    pub async fn end_well(self, added: u64) {
+        self.add(added, CAMPAIGNS).await;
+        self.completed(CAMPAIGNS).await;
+        let store = &self.intake.store;
+        let letters: Vec<Value> =
+            store.query("XRANGE", cmd("XRANGE").arg("pregon:jobs:dead").arg("-").arg("+")).await.expect("redis");
+        assert!(letters.is_empty(), "dead letters: {letters:?}");
+        for name in (0..CAMPAIGNS).map(|n| format!("campaign-{n}")) {
+            let id = store.campaign_by_external_id(&name).await.expect("redis").expect("a campaign");
+            let record = store.campaign(id).await.expect("redis").expect("a campaign");
+            let counts = world::counts(store, &record).await;
+            assert_eq!(counts.by_state[&State::Accepted], RECIPIENTS, "{name}: {:?}", counts.by_state);
+        }
+        assert_eq!(self.meta.requests() as u64, CAMPAIGNS * RECIPIENTS, "each once");
+        self.stop.cancel();
+        self.reader.await.expect("no panic");
+        self.worker.stop().await;
+    }
+}

@@ -127,7 +127,6 @@ async fn holds_and_loses_nobody(world: &World, code: u32, reason: &str, first: u
 }
 
 #[tokio::test]
-#[ignore = "needs the state machine to reopen what News::Returned names"]
 async fn account_faults_by_status_hold_their_scope_and_lose_nobody() {
     let world = World::start(Faulty::default()).await;
     let table = [
@@ -145,7 +144,6 @@ async fn account_faults_by_status_hold_their_scope_and_lose_nobody() {
 }
 
 #[tokio::test]
-#[ignore = "needs the state machine to reopen what News::Returned names"]
 async fn account_faults_without_our_token_hold_and_lose_nobody_too() {
     let world = World::start(Faulty { without_token: true, ..Faulty::default() }).await;
     for (n, (code, reason)) in [(131_042, "line_blocked"), (132_015, "template_paused")].into_iter().enumerate() {
@@ -154,7 +152,6 @@ async fn account_faults_without_our_token_hold_and_lose_nobody_too() {
 }
 
 #[tokio::test]
-#[ignore = "needs the state machine to reopen what News::Returned names"]
 async fn a_streak_that_blames_the_message_pauses_the_campaign() {
     const N: u64 = 150;
     let world = World::start(Faulty::default()).await;

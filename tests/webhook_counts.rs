@@ -58,7 +58,7 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
         }
         if rng.random_bool(0.1) {
             // Of a claim long before this one: it moves nothing.
-            news.push(hooks.status(&Message { send: 15, ..message }, word));
+            news.push(hooks.status(&Message { send: 200, ..message }, word));
         }
     }
     let replied = rng.random_bool(0.1);

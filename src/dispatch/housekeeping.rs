@@ -115,19 +115,21 @@ impl Housekeeping {
         let mut queue: HashMap<State, u64> = HashMap::new();
         let mut open_parts = Vec::new();
         for record in &records {
-            let mut open = 0;
+            let (mut open, mut to_send) = (0, 0);
             for (part, counts) in launched_parts(record).iter().zip(counts.by_ref()) {
                 let open_here: u64 = counts.iter().map(|(_, n)| n).sum();
                 if open_here > 0 {
                     open_parts.push(part.clone());
                 }
                 open += open_here;
+                let waits = |state: &State| matches!(state, State::Pending | State::Retrying);
+                to_send += counts.iter().filter(|(state, _)| waits(state)).map(|(_, n)| n).sum::<u64>();
                 if record.state == CampaignState::Running {
                     counts.iter().for_each(|(state, n)| *queue.entry(*state).or_default() += n);
                 }
             }
             // One that can not be looked after keeps no other from it.
-            if let Err(error) = self.campaign(record, open).await {
+            if let Err(error) = self.campaign(record, open, to_send).await {
                 warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
             }
         }
@@ -163,10 +165,12 @@ impl Housekeeping {
         metrics.oldest_age.set(oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64()));
     }
 
-    /// Looks after a campaign, of which `open` recipients are.
-    async fn campaign(&self, record: &CampaignRecord, open: u64) -> Result<(), StoreError> {
+    /// Looks after a campaign, of which `open` recipients are open and `to_send` of these wait to be sent.
+    async fn campaign(&self, record: &CampaignRecord, open: u64, to_send: u64) -> Result<(), StoreError> {
         let (id, now) = (record.campaign.id, self.clock.now());
-        if record.applied < record.version {
+        let has_ended = matches!(record.state, CampaignState::Completed | CampaignState::Cancelled);
+        // An ended campaign sends nothing more: rows that were reopened as it ended are swept.
+        if record.applied < record.version || has_ended && to_send > 0 {
             self.store.follow(id, now).await?;
         }
         match record.state {

@@ -1,7 +1,7 @@
 //! The state of a recipient: one byte, and the order in which facts win.
 //!
 //! The low four bits of the byte are the [`State`]; the high four are the number of the row's last claim, 0 before the
-//! first, so that what is told of an earlier claim is not taken for the present one.
+//! first, so that what is told of an earlier claim is not taken for the present one. Numbers from 15 on are kept beside it.
 
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +64,10 @@ impl State {
         State::ALL.get(usize::from(byte & 0x0f).checked_sub(1)?).copied()
     }
 
-    /// The number of the last claim in `byte`: 0 before the first, then 1 to 15 and from 2 again.
+    /// What the high four bits of a state byte say of a claim whose number they have no room for: it is kept beside the byte.
+    pub const SEND_ELSEWHERE: u8 = 15;
+
+    /// The number of the last claim in `byte`: 0 before the first, then 1 to 14, and [`State::SEND_ELSEWHERE`] for all further claims.
     pub fn send_of(byte: u8) -> u8 {
         byte >> 4
     }

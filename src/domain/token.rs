@@ -61,7 +61,7 @@ pub struct Token {
     pub part: PartId,
     /// The recipient's row in it.
     pub row: u16,
-    /// The number of the send, 1 to 15.
+    /// The number of the send, 1 to 255.
     pub send: u8,
 }
 
@@ -97,7 +97,7 @@ impl Token {
             row: fields.next()?.parse().ok()?,
             send: fields.next()?.parse().ok()?,
         };
-        (fields.next().is_none() && (1..=15).contains(&token.send)).then_some(token)
+        (fields.next().is_none() && token.send > 0).then_some(token)
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
 
     fn token() -> Token {
         let campaign = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
-        Token { part: PartId { campaign, number: 12 }, row: 65_535, send: 15 }
+        Token { part: PartId { campaign, number: 12 }, row: 65_535, send: 255 }
     }
 
     #[test]

@@ -225,6 +225,8 @@ impl Store {
             let mut pipeline = Pipeline::new();
             for &(part, _) in &record.parts {
                 let keys = &self.keys;
+                // Before the rest goes: from here on a late status leaves no trace but in the counters.
+                pipeline.hset(keys.part(part), "forgotten", 1);
                 for key in [keys.chunks(part), keys.ids(part), keys.history(part), keys.why(part), keys.tries(part)] {
                     pipeline.unlink(key);
                 }
@@ -292,9 +294,8 @@ impl Store {
             let keys = [self.keys.part(part), self.keys.states(part)];
             Call::new(&script::GATE, &keys).arg(record.version).arg(gate).arg(&expires)
         });
-        for result in self.call_all::<u64>(&gates.collect::<Vec<_>>()).await? {
-            result?;
-        }
+        let open = self.call_all::<u64>(&gates.collect::<Vec<_>>()).await?;
+        let open: Vec<u64> = open.into_iter().collect::<Result<_>>()?;
         if record.state == CampaignState::Running {
             let mut work = Pipeline::new();
             for (part, line) in &record.parts {
@@ -305,6 +306,12 @@ impl Store {
         // Of a completed one nothing is left to do: were lines woken by each, a thousand would keep them busy with looking.
         if record.state != CampaignState::Completed {
             self.wake().await?;
+        }
+        if record.state == CampaignState::Completed {
+            // A row was reopened after the campaign was found to be done and before the gate closed.
+            for ((part, _), _) in record.parts.iter().zip(&open).filter(|(_, open)| **open > 0) {
+                self.sweep(*part, State::Failed, now).await?;
+            }
         }
         if record.state == CampaignState::Cancelled {
             for &(part, _) in &record.parts {
@@ -319,12 +326,14 @@ impl Store {
         self.call::<u8>(call).await.map(drop)
     }
 
-    /// Ends what was not sent in a part: as cancelled, or as expired. Gives how many recipients are open after it.
+    /// Ends what was not sent in a part: as cancelled, as expired, or as failed where the campaign is completed. Gives how many recipients
+    /// are open after it.
     pub async fn sweep(&self, part: PartId, to: State, now: UnixMs) -> Result<u64> {
         let keys = [
             self.keys.part(part),
             self.keys.states(part),
             self.keys.history(part),
+            self.keys.sends(part),
             self.keys.retry(part),
             self.keys.why(part),
         ];

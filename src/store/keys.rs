@@ -92,6 +92,8 @@ keys! {
     ids(part: PartId) => "{{{part}}}:i";
     /// HASH: row → attempts that counted before the last claim, of those that were tried again.
     tries(part: PartId) => "{{{part}}}:t";
+    /// HASH: row → number of its last claim, of those that were claimed more than 14 times.
+    sends(part: PartId) => "{{{part}}}:g";
     /// BITMAP of rows that answered.
     replied(part: PartId) => "{{{part}}}:a";
 
@@ -132,6 +134,7 @@ mod tests {
             keys.history(part),
             keys.ids(part),
             keys.tries(part),
+            keys.sends(part),
             keys.replied(part),
         ];
         for key in all {

@@ -27,7 +27,7 @@ const FACTS_MAX: usize = 1_000;
 pub struct ClaimedRow {
     /// The row in its part.
     pub row: u16,
-    /// The number of this claim among those of the row, 1 to 15 and from 2 again. An outcome or a status names it, so that
+    /// The number of this claim among those of the row, 1 to 255 and from 2 again. An outcome or a status names it, so that
     /// none is ever taken for one of another claim.
     pub send: u8,
 }
@@ -171,7 +171,8 @@ pub enum News {
     Read,
     /// It failed, with Meta's code.
     Failed(u32),
-    /// It failed, with Meta's code, and the recipient is not to blame: the account, the line, the token or the template is.
+    /// It failed, with Meta's code, and neither the recipient nor the message is to blame but the account, line, token or template: the
+    /// recipient is sent to again while the campaign runs or is paused, and failed if the campaign has ended.
     Returned(u32),
     /// The recipient answered.
     Replied,
@@ -182,7 +183,7 @@ pub enum News {
 pub enum Applied {
     /// It moved the recipient.
     Moved,
-    /// It gave the recipient another turn: the part has work again.
+    /// The recipient is pending or retrying again. The line's work lists its part before [`Store::apply`] returns.
     Reopened,
     /// It was known, or less than what is known.
     Known,
@@ -246,7 +247,8 @@ impl Store {
     /// The keys that every script which moves recipients begins with, and `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
         let keys = &self.keys;
-        let mut all = vec![keys.part(part), keys.states(part), keys.history(part), keys.retry(part), keys.doubt(part)];
+        let mut all = vec![keys.part(part), keys.states(part), keys.history(part), keys.sends(part)];
+        all.extend([keys.retry(part), keys.doubt(part)]);
         all.extend(more);
         all
     }
@@ -317,11 +319,14 @@ impl Store {
 
     /// Applies facts to parts, in one round trip. Gives for each part what became of each fact, and how many recipients are open.
     ///
+    /// The parts of rows that were returned are listed in the work of their lines again before this returns.
+    ///
     /// `ids_kept`: how long message ids are found again, of those that only a fact told.
     pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)], ids_kept: Duration) -> Result<Vec<(Vec<Applied>, u64)>> {
         let mut calls = Vec::new();
         for (part, facts) in batches {
-            let keys = self.part_keys(*part, [self.keys.why(*part), self.keys.replied(*part), self.keys.ids(*part)]);
+            let [why, replied] = [self.keys.why(*part), self.keys.replied(*part)];
+            let keys = self.part_keys(*part, [why, replied, self.keys.ids(*part), self.keys.tries(*part)]);
             for facts in facts.chunks(FACTS_MAX) {
                 calls.push(Call::new(&script::STATUS, &keys).arg(ms(ids_kept)).arg(pack_facts(facts)));
             }
@@ -343,6 +348,11 @@ impl Store {
             }
             results.push((applied, open));
         }
+        let reopened = batches.iter().zip(&results).filter(|((_, facts), (_, open))| {
+            // Whether this call reopened them or an earlier one, whose answer was lost.
+            *open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
+        });
+        self.requeue(&reopened.map(|((part, _), _)| *part).collect::<Vec<_>>()).await?;
         Ok(results)
     }
 

@@ -43,10 +43,10 @@ scripts! {
     ACQUIRE "acquire", RELEASE "release",
     CREATE "create", CHANGE "change", APPLIED "applied",
     BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split", FIND "find",
-    FINISH_JOB "finish_job", GATE "gate",
+    FINISH_JOB "finish_job",
     }
     of_a_part {
-    ACTIVATE "activate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
+    ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",
     }
 }
 

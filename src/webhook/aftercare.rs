@@ -29,7 +29,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 enum Todo {
     MaybeDone(CampaignId),
-    Reopened(PartId),
     Words(PartId, u32, Box<str>),
 }
 
@@ -50,11 +49,6 @@ impl Aftercare {
         let _ = self.todo.try_send(Todo::MaybeDone(campaign));
     }
 
-    /// A part that may be off the work of its line has work again.
-    pub fn reopened(&self, part: PartId) {
-        let _ = self.todo.try_send(Todo::Reopened(part));
-    }
-
     /// What Meta says of failures with `code` in this part.
     pub fn words(&self, part: PartId, code: u32, words: Box<str>) {
         let _ = self.todo.try_send(Todo::Words(part, code, words));
@@ -72,18 +66,12 @@ impl Carer {
     async fn run(mut self, mut waiting: mpsc::Receiver<Todo>) {
         let mut todo = Vec::new();
         while waiting.recv_many(&mut todo, WAITING_MAX).await > 0 {
-            let (mut campaigns, mut reopened, mut words) = (HashSet::new(), HashSet::new(), HashMap::new());
+            let (mut campaigns, mut words) = (HashSet::new(), HashMap::new());
             for todo in todo.drain(..) {
                 match todo {
                     Todo::MaybeDone(campaign) => drop(campaigns.insert(campaign)),
-                    Todo::Reopened(part) => drop(reopened.insert(part)),
                     Todo::Words(part, code, text) => drop(words.insert((part, code), text)),
                 }
-            }
-            if !reopened.is_empty()
-                && let Err(error) = self.store.requeue(&Vec::from_iter(reopened)).await
-            {
-                warn!(%error, "parts that have work again are left to the housekeeping");
             }
             if let Err(error) = self.note(words).await {
                 warn!(%error, "meta's words on failures could not be stored");

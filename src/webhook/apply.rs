@@ -200,9 +200,6 @@ impl Commits {
             for (fact, applied) in facts.iter().zip(applied) {
                 self.count(fact, *applied, now, &mut tally);
             }
-            if applied.contains(&Applied::Reopened) {
-                self.aftercare.reopened(*part);
-            }
             if *open == 0 {
                 self.aftercare.maybe_done(part.campaign);
             }

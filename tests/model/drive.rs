@@ -6,7 +6,7 @@ use pregon::{
     domain::{State, UnixMs, Wamid},
     store::{
         StoreError,
-        parts::{Claim, ClaimWish, News, Settled, ToSend},
+        parts::{Applied, Claim, ClaimWish, News, Settled, ToSend},
     },
 };
 
@@ -43,6 +43,7 @@ pub struct Figures {
     pub facts: u64,
     pub forgotten: u64,
     pub resent: u64,
+    pub reopened: u64,
 }
 
 /// What a process tells Redis, and keeps in case that Redis forgets it.
@@ -59,6 +60,8 @@ struct Disk {
     model: Part,
     /// So much had been told.
     told: usize,
+    /// The part had been taken over before everybody had repeated what Redis forgot.
+    is_hasty: bool,
 }
 
 struct Drive<'a> {
@@ -105,7 +108,7 @@ pub async fn drive(
         same(&said, &words(&should))?;
     }
     let watch = Watch::new(model.rows.len() as u64, real.view().await.map_err(failed)?);
-    let disk = Disk { dump: real.dump().await.map_err(failed)?, model: model.clone(), told: 0 };
+    let disk = Disk { dump: real.dump().await.map_err(failed)?, model: model.clone(), told: 0, is_hasty: false };
     let mut drive = Drive {
         history,
         facts,
@@ -160,8 +163,8 @@ fn failed(error: StoreError) -> String {
 impl Drive<'_> {
     async fn begin(&mut self) -> Checked {
         self.follow(Gate::Open, true).await?;
-        if self.history.worn {
-            for claim in [FAR, 2 * FAR, 14] {
+        if self.history.worn > 0 {
+            for claim in (FAR..self.history.worn).step_by(FAR as usize).chain([self.history.worn]) {
                 let back = |row: &u16| (*row, claim, Settled::Back { at: BEGINNING });
                 let outcomes = self.model.rows.keys().map(back).collect();
                 self.tell(&Entry::Settled { epoch: self.epoch, now: self.now, outcomes }).await?;
@@ -185,11 +188,12 @@ impl Drive<'_> {
             }
             Step::EndDoubts => self.end_doubts().await,
             // That is its end: no other state follows.
-            Step::Follow { .. } if self.model.gate == Gate::Completed => Ok(()),
+            Step::Follow { .. } if self.model.gate == Gate::Completed || self.model.forgotten => Ok(()),
             Step::Follow { gate, newer } => self.follow(*gate, *newer).await,
-            Step::Complete if self.model.open() > 0 || self.is_behind() => Ok(()),
+            Step::Complete if self.model.open() > 0 || self.is_behind() || self.model.forgotten => Ok(()),
             Step::Complete => self.follow(Gate::Completed, true).await,
             Step::Sweep(to) => self.sweep(*to).await,
+            Step::ForgetRecipients => self.forget_recipients().await,
             Step::Activate(n) => {
                 let (start, mask) = chunk(self.history, n % self.history.chunks.len());
                 let (said, should) = (self.real.activate(start, mask).await, self.model.activate(start, mask));
@@ -301,7 +305,7 @@ impl Drive<'_> {
                     Ended::Refused(code) => (0, code),
                 };
                 let ended = match hand_out.fate {
-                    Fate::Accepted => Ended::Accepted,
+                    Fate::Accepted | Fate::Returned => Ended::Accepted,
                     Fate::AnswerLost | Fate::Lost => Ended::InDoubt(ms),
                     Fate::Refused => Ended::Refused(code),
                     Fate::Retry => Ended::Retry(ms, code),
@@ -323,11 +327,14 @@ impl Drive<'_> {
 
     /// Something that Meta tells, if she can. `named`: with the id of the message.
     fn fact(&self, pick: Pick, news: News, named: bool) -> Option<Fact> {
-        let (row, claim) = match self.facts {
-            Facts::Any => self.any_claim(pick)?,
+        let (row, claim, news) = match self.facts {
+            Facts::Any => {
+                let (row, claim) = self.any_claim(pick)?;
+                (row, claim, news)
+            }
             Facts::True => {
                 let (row, hand_out) = self.true_claim(pick, |it, _| it.fate.is_sent() && !it.lost)?;
-                (row, Some(hand_out.claim))
+                (row, Some(hand_out.claim), hand_out.fate.tells(news))
             }
         };
         let message = named.then(|| wamid(row, claim.unwrap_or_else(|| self.model.rows[&row].claims)));
@@ -369,12 +376,13 @@ impl Drive<'_> {
     /// `process` tells something for the first time, and keeps it.
     async fn tell_first(&mut self, process: usize, entry: Entry, twice: bool) -> Checked {
         self.catch_up(process).await?;
+        let is_ahead = self.is_ahead(&entry);
         self.tell(&entry).await?;
         if self.facts == Facts::True {
             self.remember(&entry);
             self.truth_is_known()?;
         }
-        if twice && !self.is_ahead(&entry) {
+        if twice && !is_ahead {
             let once = self.watch.before.clone();
             self.tell(&entry).await?;
             if self.watch.before != once {
@@ -385,32 +393,39 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Of a claim that was never made an outcome may be known or not, as those with it have left the row.
+    /// Of a claim that was never made an outcome may be known or not, as those with it have left the row. And a fact that names no
+    /// claim is about another one once those with it have given the row a later number.
     fn is_ahead(&self, entry: &Entry) -> bool {
-        let Entry::Settled { outcomes, .. } = entry else { return false };
         let made = |row: &u16| self.model.rows.get(row).map_or(0, |row| row.claims);
-        self.facts == Facts::Any && outcomes.iter().any(|(row, claim, _)| *claim > made(row))
+        let is_ahead = match entry {
+            Entry::Claimed { .. } => false,
+            Entry::Settled { outcomes, .. } => outcomes.iter().any(|(row, claim, _)| *claim > made(row)),
+            Entry::Told(facts) => facts.iter().any(|fact| fact.claim.is_none()),
+        };
+        self.facts == Facts::Any && is_ahead
     }
 
     fn remember(&mut self, entry: &Entry) {
         match entry {
             Entry::Claimed { .. } => {}
             Entry::Settled { outcomes, .. } => {
-                for (row, _, settled) in outcomes {
+                for (row, claim, settled) in outcomes {
                     if matches!(settled, Settled::Accepted(_)) {
-                        self.watch.told(*row, State::Accepted);
+                        self.watch.told(*row, *claim, Some(State::Accepted));
                     }
                 }
             }
             Entry::Told(facts) => {
                 for fact in facts {
-                    match fact.news {
-                        News::Sent => self.watch.told(fact.row, State::Sent),
-                        News::Delivered => self.watch.told(fact.row, State::Delivered),
-                        News::Read => self.watch.told(fact.row, State::Read),
-                        News::Failed(_) | News::Returned(_) => self.watch.told(fact.row, State::Failed),
-                        News::Replied => {}
-                    }
+                    let state = match fact.news {
+                        News::Sent => Some(State::Sent),
+                        News::Delivered => Some(State::Delivered),
+                        News::Read => Some(State::Read),
+                        News::Failed(_) => Some(State::Failed),
+                        News::Returned(_) => None,
+                        News::Replied => continue,
+                    };
+                    self.watch.told(fact.row, fact.claim.expect("what is true names its claim"), state);
                 }
             }
         }
@@ -431,7 +446,7 @@ impl Drive<'_> {
                 let said = self.real.claimed_before(*epoch, *now, *until, &rows).await;
                 let should = self.model.claimed_before(*epoch, *until, &rows);
                 let what = format!("claimed in epoch {epoch}: {rows:?}");
-                lowering.claimed = rows;
+                lowering.told = rows;
                 self.compare(&what, &said, &words(&should), lowering).await
             }
             Entry::Settled { epoch, now, outcomes } => {
@@ -441,9 +456,10 @@ impl Drive<'_> {
                 let negative = |settled: &Settled| matches!(settled, Settled::Retry { .. } | Settled::Back { .. });
                 let negatives = outcomes.iter().filter(|(.., settled)| negative(settled));
                 lowering.negative = negatives.map(|(row, claim, _)| (*row, *claim)).collect();
+                lowering.told = outcomes.iter().map(|(row, claim, _)| (*row, *claim)).collect();
                 self.figures.facts += outcomes.len() as u64;
                 let said = self.real.settle(*epoch, *now, &outcomes).await;
-                let should = self.model.settle(*now, &outcomes);
+                let should = self.model.settle(*epoch, *now, &outcomes);
                 self.compare(&format!("settle in epoch {epoch}: {outcomes:?}"), &said, &words(&should), lowering).await
             }
             Entry::Told(facts) => {
@@ -454,7 +470,14 @@ impl Drive<'_> {
                     return Ok(());
                 }
                 self.figures.facts += facts.len() as u64;
+                let last = |row: u16| self.model.rows.get(&row).map(|row| row.claims);
+                let about =
+                    || facts.iter().filter_map(|fact| Some((fact.row, fact.claim.or(last(fact.row))?, fact.news)));
+                lowering.told = about().map(|(row, claim, _)| (row, claim)).collect();
+                let returned = about().filter(|(.., news)| matches!(news, News::Returned(_)));
+                lowering.returned = returned.map(|(row, claim, _)| (row, claim)).collect();
                 let (said, should) = (self.real.apply(&facts).await, self.model.apply(&facts));
+                self.figures.reopened += should.0.iter().filter(|it| **it == Applied::Reopened).count() as u64;
                 self.compare(&format!("apply {facts:?}"), &said, &words(&should), lowering).await
             }
         }
@@ -501,11 +524,22 @@ impl Drive<'_> {
         self.compare(&format!("sweep {to:?}"), &said, &should, Lowering::default()).await
     }
 
+    async fn forget_recipients(&mut self) -> Checked {
+        let has_ended = matches!(self.model.gate, Gate::Completed | Gate::Cancelled) && self.model.open() == 0;
+        if !has_ended || self.is_behind() {
+            return Ok(());
+        }
+        self.real.forget_recipients().await.map_err(failed)?;
+        self.model.forget();
+        self.watch.recipients_forgotten = true;
+        self.compare("forget the recipients", "", "", Lowering::default()).await
+    }
+
     async fn synced(&mut self) -> Checked {
         let dump = self.real.dump().await.map_err(failed)?;
         // What was forgotten before and is not repeated yet is not on the disk either.
         let told = self.behind.iter().flatten().copied().min().unwrap_or(self.told.len());
-        self.disk = Disk { dump, model: self.model.clone(), told };
+        self.disk = Disk { dump, model: self.model.clone(), told, is_hasty: self.is_hasty && self.is_behind() };
         Ok(())
     }
 
@@ -516,6 +550,8 @@ impl Drive<'_> {
         }
         self.real.restore(&self.disk.dump).await.map_err(failed)?;
         self.model = self.disk.model.clone();
+        self.watch.recipients_forgotten = self.model.forgotten;
+        self.is_hasty |= self.disk.is_hasty;
         self.behind = [Some(self.disk.told.saturating_sub(before)); PROCESSES];
         self.figures.forgotten += 1;
         let view = self.real.view().await.map_err(failed)?;
@@ -553,6 +589,8 @@ impl Drive<'_> {
                 self.sweep(State::Cancelled).await?;
             } else if self.model.expires.is_some() {
                 self.sweep(State::Expired).await?;
+            } else if self.model.gate == Gate::Completed {
+                self.sweep(State::Failed).await?;
             }
             self.claim(Claimer::Next, 256, false, false).await?;
             let claimed = self.model.rows.iter().filter(|(_, row)| row.state == State::InFlight);
@@ -577,6 +615,9 @@ impl Drive<'_> {
         same(said, should)?;
         let view = self.real.view().await.map_err(failed)?;
         self.agree(&view)?;
+        if self.model.forgotten && self.real.traces().await.map_err(failed)? > 0 {
+            return Err("the recipients were forgotten, and something is kept of them".to_owned());
+        }
         let resent = self.watch.look(view, &lowering)?;
         self.figures.resent += resent;
         Ok(())

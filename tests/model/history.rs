@@ -24,8 +24,8 @@ pub struct History {
     pub resends: u8,
     /// How many ms after the beginning the campaign expires, if it does.
     pub expires: Option<u64>,
-    /// The rows have been claimed and given back until their numbers are about to begin again.
-    pub worn: bool,
+    /// So often have the rows been claimed and given back: until their numbers are about to leave the state byte, or to begin again.
+    pub worn: u32,
     /// What becomes of the messages that are sent, one after the other and from the front again.
     pub fates: Vec<Fate>,
     pub steps: Vec<Step>,
@@ -42,17 +42,30 @@ pub enum Fate {
     Refused,
     Retry,
     Back,
+    /// Meta accepts it, and says later that the person did not get it for a fault of the account.
+    Returned,
 }
 
 impl Fate {
-    /// Certainly not sent, and to be sent again.
+    /// The person certainly does not get it, and it is to be sent again.
     pub fn is_negative(self) -> bool {
-        matches!(self, Fate::Retry | Fate::Back)
+        matches!(self, Fate::Retry | Fate::Back | Fate::Returned)
     }
 
     /// Meta has it.
     pub fn is_sent(self) -> bool {
-        matches!(self, Fate::Accepted | Fate::AnswerLost)
+        matches!(self, Fate::Accepted | Fate::AnswerLost | Fate::Returned)
+    }
+
+    /// What Meta can tell of such a message in place of `news`.
+    pub fn tells(self, news: News) -> News {
+        match (self, news) {
+            (Fate::Returned, News::Sent) => News::Sent,
+            (Fate::Returned, News::Failed(code) | News::Returned(code)) => News::Returned(code),
+            (Fate::Returned, News::Delivered | News::Read | News::Replied) => News::Returned(CODES[0]),
+            (_, News::Returned(code)) => News::Failed(code),
+            (_, news) => news,
+        }
     }
 }
 
@@ -86,6 +99,8 @@ pub enum Step {
     /// The campaign is completed, if nothing is open.
     Complete,
     Sweep(State),
+    /// The retention of the recipients ends, if the campaign has.
+    ForgetRecipients,
     /// A chunk is activated once more.
     Activate(usize),
     Wait(u64),
@@ -181,6 +196,7 @@ fn news() -> impl Strategy<Value = News> {
         Just(News::Delivered),
         Just(News::Read),
         code().prop_map(News::Failed),
+        code().prop_map(News::Returned),
         Just(News::Replied),
     ]
 }
@@ -222,7 +238,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::EndDoubts),
         2 => follow(),
         3 => Just(Step::Complete),
-        1 => select(&[State::Cancelled, State::Expired]).prop_map(Step::Sweep),
+        2 => select(&[State::Cancelled, State::Expired, State::Failed]).prop_map(Step::Sweep),
+        1 => Just(Step::ForgetRecipients),
         1 => (0..3usize).prop_map(Step::Activate),
         6 => select(&TIMES_MS[3..]).prop_map(Step::Wait),
         3 => (0..6usize).prop_map(Step::Again),
@@ -275,13 +292,15 @@ pub fn any() -> impl Strategy<Value = History> {
             2 => Just(Fate::AnswerLost),
             1 => Just(Fate::Lost),
             1 => Just(Fate::Refused),
+            2 => Just(Fate::Returned),
             3 => Just(Fate::Retry),
             4 => Just(Fate::Back),
         ],
         1..8,
     );
+    let worn = prop_oneof![8 => Just(0), 1 => Just(13), 1 => Just(253)];
     let steps = vec(prop_oneof![12 => step().prop_map(|step| vec![step]), 1 => take_over()], 1..40);
-    (room, chunks, resends, expires, one_in(5), fates, steps).prop_map(
+    (room, chunks, resends, expires, worn, fates, steps).prop_map(
         |(room, chunks, resends, expires, worn, fates, steps)| {
             let steps = steps.concat();
             History { room, chunks, resends, expires, worn, fates, steps }
@@ -319,6 +338,7 @@ impl fmt::Debug for Step {
             }
             Step::Complete => f.write_str("it is completed"),
             Step::Sweep(to) => write!(f, "sweep {to:?}"),
+            Step::ForgetRecipients => f.write_str("the recipients are forgotten"),
             Step::Activate(chunk) => write!(f, "chunk {chunk} is activated again"),
             Step::Wait(ms) => write!(f, "{ms} ms later"),
             Step::Again(ago) => write!(f, "what was told {ago} before the last is told again"),

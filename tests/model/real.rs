@@ -1,7 +1,7 @@
 //! The same part in Redis: the scripts, and everything that they leave.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
     time::Duration,
 };
@@ -27,11 +27,14 @@ const IDS_KEPT: Duration = Duration::from_secs(3600);
 pub struct View {
     /// As far as there are recipients.
     pub bytes: Vec<u8>,
+    /// Numbers of claims that have no room in the byte.
+    pub sends: BTreeMap<u16, u8>,
     pub counts: PartCounts,
     pub attempts: BTreeMap<u16, u8>,
     /// Without those for whom Meta gave no code.
     pub why: BTreeMap<u16, u32>,
     pub due: BTreeMap<u16, u64>,
+    pub returned: BTreeSet<u16>,
     pub doubt: BTreeMap<u16, u64>,
     /// `next`, `rows`, `epoch`, `claim`.
     pub marks: [u64; 4],
@@ -41,16 +44,20 @@ impl View {
     /// How the model would be left.
     pub fn of(model: &spec::Part) -> Self {
         let each = || model.rows.iter();
+        let kept = || each().filter(|_| !model.forgotten);
         let mut bytes = vec![0; model.rows.last_key_value().map_or(0, |(last, _)| usize::from(*last) + 1)];
         for (row, it) in each() {
-            bytes[usize::from(*row)] = send(it.claims) << 4 | it.state.code();
+            bytes[usize::from(*row)] = send(it.claims).min(State::SEND_ELSEWHERE) << 4 | it.state.code();
         }
+        let sends = each().map(|(row, it)| (*row, send(it.claims)));
         Self {
             bytes,
+            sends: sends.filter(|(_, send)| *send >= State::SEND_ELSEWHERE).collect(),
             counts: model.counts(),
-            attempts: each().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
-            why: each().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
+            attempts: kept().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
+            why: kept().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
+            returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
             marks: [model.next, model.len, model.epoch, model.number],
         }
@@ -67,6 +74,7 @@ impl View {
                 format!("attempts {:?}", view.attempts),
                 format!("why {:?}", view.why),
                 format!("due {:?}", view.due),
+                format!("returned {:?}", view.returned),
                 format!("doubt {:?}", view.doubt),
                 format!("next, rows, epoch, claim {:?}", view.marks),
                 format!("by state {by_state:?}"),
@@ -79,8 +87,9 @@ impl View {
 
     /// Where each recipient stands, with the number of its last claim.
     pub fn states(&self) -> impl Iterator<Item = (u16, State, u8)> {
-        let rows = self.bytes.iter().enumerate();
-        rows.filter_map(|(row, &byte)| Some((row as u16, State::of(byte)?, State::send_of(byte))))
+        let rows = (0..).zip(&self.bytes);
+        let send = |row: u16, byte| self.sends.get(&row).copied().unwrap_or(State::send_of(byte));
+        rows.filter_map(move |(row, &byte)| Some((row, State::of(byte)?, send(row, byte))))
     }
 }
 
@@ -114,12 +123,13 @@ impl<'a> Real<'a> {
         Self { store, part: PartId { campaign, number: n as u16 } }
     }
 
-    fn keys(&self) -> [String; 9] {
+    fn keys(&self) -> [String; 10] {
         let (keys, part) = (&self.store.keys, self.part);
         [
             keys.part(part),
             keys.states(part),
             keys.history(part),
+            keys.sends(part),
             keys.retry(part),
             keys.doubt(part),
             keys.why(part),
@@ -155,14 +165,14 @@ impl<'a> Real<'a> {
 
     /// As a [`Store`] tells claims again in a new life of Redis.
     pub async fn claimed_before(&self, epoch: u64, now: UnixMs, until: UnixMs, rows: &[(u16, u32)]) -> String {
-        let [meta, states, history, retry, doubt, why, ids, tries, _] = self.keys();
+        let [keys @ .., _replied] = self.keys();
         let mut packed = Vec::new();
         for run in rows.chunk_by(|(row, claim), (next, again)| row + 1 == *next && claim == again) {
             packed.extend(run[0].0.to_le_bytes());
             packed.extend((run.len() as u16).to_le_bytes());
             packed.push(send(run[0].1));
         }
-        let call = Call::new(&script::SETTLE, &[meta, states, history, retry, doubt, why, ids, tries]);
+        let call = Call::new(&script::SETTLE, &keys);
         let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
         said(self.store.call::<(u64, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, _)| open))
     }
@@ -201,17 +211,24 @@ impl<'a> Real<'a> {
 
     pub async fn view(&self) -> Result<View> {
         let (counts, seen) = try_join!(self.store.part_counts(std::slice::from_ref(&self.part)), self.look())?;
-        let (mut bytes, attempts, why, due, doubt, marks) = seen;
+        let (mut bytes, mut sends, attempts, why, due, doubt, marks) = seen;
         bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+        // Of a row whose numbers began again, the last one that had no room in the byte is left.
+        let elsewhere =
+            |row: &u16| bytes.get(usize::from(*row)).is_some_and(|&byte| State::send_of(byte) == State::SEND_ELSEWHERE);
+        sends.retain(|row, _| elsewhere(row));
         let why = why.into_iter().filter(|(_, code)| *code > 0).collect();
         let marks = marks.map(Option::unwrap_or_default);
-        Ok(View { bytes, counts: counts.into_iter().next().unwrap_or_default(), attempts, why, due, doubt, marks })
+        let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
+        let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
+        let counts = counts.into_iter().next().unwrap_or_default();
+        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, marks })
     }
 
     async fn look(&self) -> Result<Seen> {
-        let [meta, states, _, retry, doubt, why, _, tries, _] = self.keys();
+        let [meta, states, _, sends, retry, doubt, why, _, tries, _] = self.keys();
         let mut look = Pipeline::new();
-        look.atomic().get(states).hgetall(tries).hgetall(why);
+        look.atomic().get(states).hgetall(sends).hgetall(tries).hgetall(why);
         look.zrange_withscores(retry, 0, -1).zrange_withscores(doubt, 0, -1);
         look.cmd("HMGET").arg(meta).arg(&["next", "rows", "epoch", "claim"]);
         let mut seen = self.store.query_all("look", &look).await?;
@@ -237,10 +254,32 @@ impl<'a> Real<'a> {
         self.store.query_all::<Value>("RESTORE", &restore).await.map(drop)
     }
 
+    /// As a [`Store`] does when the retention of the recipients ends.
+    pub async fn forget_recipients(&self) -> Result<()> {
+        let [meta, _, history, _, _, _, why, ids, tries, _] = self.keys();
+        let mut forget = Pipeline::new();
+        forget.hset(meta, "forgotten", 1).unlink([history, why, ids, tries].as_slice());
+        self.store.query_all::<Value>("forget", &forget).await.map(drop)
+    }
+
+    /// What must not be there once the recipients are forgotten.
+    pub async fn traces(&self) -> Result<u64> {
+        let [_, _, history, _, _, _, why, ids, tries, _] = self.keys();
+        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries])).await
+    }
+
     /// Nothing is left of it.
     pub async fn forget(&self) -> Result<()> {
         self.store.query("UNLINK", cmd("UNLINK").arg(&self.keys())).await
     }
 }
 
-type Seen = (Vec<u8>, BTreeMap<u16, u8>, BTreeMap<u16, u32>, BTreeMap<u16, u64>, BTreeMap<u16, u64>, [Option<u64>; 4]);
+type Seen = (
+    Vec<u8>,
+    BTreeMap<u16, u8>,
+    BTreeMap<u16, u8>,
+    BTreeMap<u16, u32>,
+    BTreeMap<u16, f64>,
+    BTreeMap<u16, u64>,
+    [Option<u64>; 4],
+);

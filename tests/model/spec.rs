@@ -1,7 +1,7 @@
 //! One part as mathematics: what the scripts promise, in the fewest words, without Redis. Read it as the specification.
 //!
 //! Nothing here is kept beside what it follows from: counters are counted, schedules are sorted when they are asked for,
-//! and claims are numbered 1, 2, 3 without an end, where Redis has four bits ([`send`]).
+//! and claims are numbered 1, 2, 3 without an end, where Redis has a byte ([`send`]).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,11 +11,11 @@ use pregon::{
 };
 
 /// Facts are told apart if they are about claims not further from the last one than this.
-pub const FAR: u32 = 6;
+pub const FAR: u32 = 126;
 
-/// What Redis keeps of the number of a claim: 0 before the first, then 1 to 15 and from 2 again.
+/// What Redis keeps of the number of a claim: 0 before the first, then 1 to 255 and from 2 again.
 pub fn send(claim: u32) -> u8 {
-    if claim < 2 { claim as u8 } else { ((claim - 2) % 14) as u8 + 2 }
+    if claim < 2 { claim as u8 } else { ((claim - 2) % 254) as u8 + 2 }
 }
 
 /// A recipient.
@@ -30,6 +30,8 @@ pub struct Row {
     pub why: u32,
     /// Pending or retrying, and claimed before: from when it may be claimed again.
     pub due: Option<UnixMs>,
+    /// Pending or retrying, because Meta said that she did not deliver its last message. Nothing more is taken of that claim.
+    pub returned: bool,
     /// In doubt: until when.
     pub doubt: Option<UnixMs>,
     pub replied: bool,
@@ -45,8 +47,18 @@ impl Row {
         matches!(self.state, State::InFlight | State::InDoubt | State::Unknown)
     }
 
+    /// It ended without being sent.
+    fn was_never_sent(&self) -> bool {
+        matches!(self.state, State::Skipped | State::Expired | State::Cancelled)
+    }
+
+    /// From when it may be claimed again. What is returned comes behind what is due at once for another reason.
+    fn due_at(&self) -> Option<(UnixMs, bool)> {
+        Some((self.due?, self.returned))
+    }
+
     fn becomes(&mut self, state: State) {
-        (self.state, self.due, self.doubt) = (state, None, None);
+        (self.state, self.due, self.returned, self.doubt) = (state, None, false, None);
     }
 
     fn becomes_because(&mut self, state: State, why: u32) {
@@ -93,6 +105,8 @@ pub struct Part {
     /// From here on no row was ever claimed.
     pub next: u64,
     pub gate: Gate,
+    /// The retention of its recipients has ended: of a row only the state is kept, and under which code it is counted.
+    pub forgotten: bool,
     /// Of the campaign, that the gate follows.
     pub version: Option<u64>,
     pub expires: Option<UnixMs>,
@@ -116,6 +130,7 @@ impl Part {
             len: 0,
             next: 0,
             gate: Gate::Held,
+            forgotten: false,
             version: None,
             expires: None,
             epoch: 0,
@@ -131,20 +146,20 @@ impl Part {
     pub fn activate(&mut self, start: u16, mask: &[bool]) -> u64 {
         let before = self.rows.len();
         for (row, _) in (start..).zip(mask).filter(|(_, admitted)| **admitted) {
-            let (claims, attempts, why, due, doubt, replied) = Default::default();
-            self.rows.entry(row).or_insert(Row { state: State::Pending, claims, attempts, why, due, doubt, replied });
+            let (claims, attempts, why, due, returned, doubt, replied) = Default::default();
+            let state = State::Pending;
+            self.rows.entry(row).or_insert(Row { state, claims, attempts, why, due, returned, doubt, replied });
         }
         self.len = self.len.max(u64::from(start) + mask.len() as u64);
         (self.rows.len() - before) as u64
     }
 
-    /// The gate follows the newest version of the campaign. Gives 1 if this is it, and 0 if it was known.
+    /// The gate follows the newest version of the campaign. Gives how many rows are open.
     pub fn follow(&mut self, version: u64, gate: Gate, expires: Option<UnixMs>) -> u64 {
-        let newer = self.version.is_none_or(|known| version > known);
-        if newer {
+        if self.version.is_none_or(|known| version > known) {
             (self.version, self.gate, self.expires) = (Some(version), gate, expires.or(self.expires));
         }
-        u64::from(newer)
+        self.open()
     }
 
     /// Only the newest epoch claims, and each of its claims once: what is due again first, then what never was claimed.
@@ -177,7 +192,7 @@ impl Part {
             return Claim::Expired { lost };
         }
         let mut rows: Vec<ToSend> = Vec::new();
-        for row in self.by(wish.now, |row| row.due).into_iter().take(wish.limit) {
+        for row in self.due_by(wish.now).into_iter().take(wish.limit) {
             rows.extend(self.hand_out(row));
         }
         // Ten rows are looked at for each that is wanted, so that a call is never long where most were refused.
@@ -194,7 +209,7 @@ impl Part {
         if !rows.is_empty() {
             self.claimed = Some((wish.epoch, wish.number, rows.clone()));
         }
-        let next_due = self.rows.values().filter_map(|row| row.due).min();
+        let next_due = self.rows.values().filter_map(Row::due_at).min().map(|(at, _)| at);
         Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost }
     }
 
@@ -211,11 +226,11 @@ impl Part {
         Some(ToSend { claimed, attempt: row.attempts + 1 })
     }
 
-    /// A claim is told again, in case that Redis forgot it: nothing is known of it yet, and no acceptance of any.
+    /// A claim is told again, in case that Redis forgot it. Where it did, it also forgot what allowed the claim.
     pub fn claimed_before(&mut self, epoch: u64, until: UnixMs, rows: &[(u16, u32)]) -> u64 {
         for (row, claim) in rows {
             let Some(row) = self.rows.get_mut(row) else { continue };
-            if *claim > row.claims && (row.can_be_claimed() || row.is_unanswered()) {
+            if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
                 row.is_claimed(*claim);
                 if epoch < self.epoch {
                     row.is_in_doubt(until);
@@ -225,23 +240,27 @@ impl Part {
         self.open()
     }
 
-    /// Outcomes of claims, the accepted ones before the others. Gives how many rows are open.
-    pub fn settle(&mut self, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> u64 {
+    /// Outcomes of claims that were made in `epoch`, the accepted ones before the others. Gives how many rows are open.
+    pub fn settle(&mut self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> u64 {
         let mut outcomes: Vec<_> = outcomes.iter().collect();
         outcomes.sort_by_key(|(.., settled)| !matches!(settled, Settled::Accepted(_)));
         for (number, claim, settled) in outcomes {
-            if let Settled::Accepted(wamid) = settled {
+            if let Settled::Accepted(wamid) = settled
+                && !self.forgotten
+            {
                 self.ids.push((wamid.clone(), ClaimedRow { row: *number, send: send(*claim) }));
             }
             let gate = self.gate;
+            let mut others = epoch < self.epoch;
             let Some(row) = self.rows.get_mut(number) else { continue };
-            if row.can_be_claimed() && *claim > row.claims {
+            if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
                 // Redis forgot that it was claimed.
                 row.is_claimed(*claim);
+                others = false;
             }
             if let Settled::Accepted(_) = settled {
                 // An acceptance wins over whatever is less.
-                if *claim >= row.claims && State::Accepted.rank() > row.state.rank() {
+                if *claim >= row.claims && State::Accepted.rank() > row.state.rank() && !row.returned {
                     row.becomes_because(State::Accepted, 0);
                     row.claims = *claim;
                     let slot = self.accepted.entry(now.seconds() % 10).or_default();
@@ -249,6 +268,8 @@ impl Part {
                 }
             } else if *claim == row.claims && row.is_unanswered() {
                 match settled {
+                    // What is in flight is of the newest epoch.
+                    _ if others && row.state == State::InFlight => {}
                     // A doubt that has ended does not begin again; nor does anything that is completed.
                     Settled::InDoubt { .. } if row.state == State::Unknown => {}
                     Settled::Retry { .. } | Settled::Back { .. }
@@ -257,6 +278,10 @@ impl Part {
                     Settled::Retry { .. } | Settled::Back { .. } if gate == Gate::Cancelled => {
                         row.becomes_because(State::Cancelled, 0);
                     }
+                    Settled::Retry { code, .. } if gate == Gate::Completed => {
+                        row.becomes_because(State::Refused, *code);
+                    }
+                    Settled::Back { .. } if gate == Gate::Completed => row.becomes_because(State::Unknown, 0),
                     Settled::Retry { at, code } => {
                         row.becomes_because(State::Retrying, *code);
                         row.attempts += 1;
@@ -285,33 +310,46 @@ impl Part {
     }
 
     fn apply_one(&mut self, fact: &Fact) -> Applied {
+        let runs = matches!(self.gate, Gate::Open | Gate::Held);
         let Some(row) = self.rows.get_mut(&fact.row) else { return Applied::Stale };
         let claim = fact.claim.unwrap_or(row.claims);
-        // Of a claim that Redis forgot: Meta has its message all the same.
-        let forgotten = claim > row.claims && row.state.rank() < State::Accepted.rank();
-        if claim == 0 || claim != row.claims && !forgotten {
+        if claim == 0 || claim < row.claims || claim == row.claims && row.returned {
             return Applied::Stale;
         }
+        // Redis forgot a later claim: of that one nothing else is known.
+        let rank = if claim > row.claims { State::InFlight.rank() } else { row.state.rank() };
+        let reopens = matches!(fact.news, News::Returned(_)) && runs && !row.was_never_sent();
         let (to, why) = match fact.news {
+            News::Returned(code) if reopens => (if row.attempts > 0 { State::Retrying } else { State::Pending }, code),
+            News::Returned(code) => (State::Failed, code),
             News::Sent => (State::Sent, 0),
             News::Delivered => (State::Delivered, 0),
             News::Read => (State::Read, 0),
-            News::Failed(code) | News::Returned(code) => (State::Failed, code),
+            News::Failed(code) => (State::Failed, code),
             News::Replied => {
                 let known = std::mem::replace(&mut row.replied, true);
                 return if known { Applied::Known } else { Applied::Moved };
             }
         };
-        if to.rank() <= row.state.rank() {
+        if self.forgotten && matches!(row.state, State::Failed | State::Refused) {
+            return Applied::Known;
+        }
+        let moves = if reopens { rank <= State::Sent.rank() } else { to.rank() > rank };
+        if !moves {
             return Applied::Known;
         }
         if let Some(message) = &fact.message
-            && row.state.rank() < State::Accepted.rank()
+            && rank < State::Accepted.rank()
+            && !self.forgotten
         {
             self.ids.push((message.clone(), ClaimedRow { row: fact.row, send: send(claim) }));
         }
         row.becomes_because(to, why);
         row.claims = claim;
+        if reopens {
+            (row.due, row.returned) = (Some(UnixMs(0)), true);
+            return Applied::Reopened;
+        }
         Applied::Moved
     }
 
@@ -331,19 +369,34 @@ impl Part {
     }
 
     /// What can still be claimed ends. Gives how many rows are open; `None` if it is not the time for that.
+    ///
+    /// What Meta returned failed with her code. In a completed part the others were reopened by outcomes just before its gate closed: they
+    /// are refused with the code of their attempt, or unknown without one.
     pub fn sweep(&mut self, to: State, now: UnixMs) -> Option<u64> {
         let may = match to {
             State::Cancelled => self.gate == Gate::Cancelled,
+            State::Failed => self.gate == Gate::Completed,
             _ => self.expires.is_some_and(|at| at <= now),
         };
         if !may {
             return None;
         }
         for row in self.rows.values_mut().filter(|row| row.can_be_claimed()) {
-            row.becomes_because(to, 0);
+            match to {
+                _ if row.returned => row.becomes(State::Failed),
+                State::Failed if row.why > 0 => row.becomes(State::Refused),
+                State::Failed => row.becomes_because(State::Unknown, 0),
+                _ => row.becomes_because(to, 0),
+            }
         }
         self.next = self.len;
         Some(self.open())
+    }
+
+    /// The retention of the recipients ends.
+    pub fn forget(&mut self) {
+        self.forgotten = true;
+        self.ids.clear();
     }
 
     /// Where a message id belongs: the newest counts.
@@ -380,9 +433,9 @@ impl Part {
     }
 
     /// The rows whose time has come, in its order; at the same time in that of their digits, for so Redis sorts them.
-    fn by(&self, now: UnixMs, time: impl Fn(&Row) -> Option<UnixMs>) -> Vec<u16> {
-        let come = self.rows.iter().filter_map(|(&number, row)| Some((time(row)?, number.to_string(), number)));
-        let mut come: Vec<_> = come.filter(|(at, ..)| *at <= now).collect();
+    fn due_by(&self, now: UnixMs) -> Vec<u16> {
+        let come = self.rows.iter().filter_map(|(&number, row)| Some((row.due_at()?, number.to_string(), number)));
+        let mut come: Vec<_> = come.filter(|((at, _), ..)| *at <= now).collect();
         come.sort();
         come.into_iter().map(|(.., number)| number).collect()
     }

@@ -21,8 +21,10 @@ pub struct HandOut {
 pub struct Lowering {
     /// Claims that certainly sent nothing.
     pub negative: Vec<(u16, u32)>,
-    /// Claims that were told again.
-    pub claimed: Vec<(u16, u32)>,
+    /// Claims whose message certainly reached nobody, as Meta said.
+    pub returned: Vec<(u16, u32)>,
+    /// All claims that something was told of.
+    pub told: Vec<(u16, u32)>,
     /// Doubts ended by sending again.
     pub resends: bool,
 }
@@ -31,19 +33,22 @@ pub struct Lowering {
 pub struct Watch {
     recipients: u64,
     pub before: View,
+    /// The codes of rows are not known any more.
+    pub recipients_forgotten: bool,
     pub hand_outs: BTreeMap<u16, Vec<HandOut>>,
     /// The last claim of each row of which it was told that nothing was sent. So it was with those before it.
     negative: BTreeMap<u16, u32>,
     /// Rows that were sent again after a doubt.
     resent: BTreeSet<u16>,
-    /// The highest that was told of each row, where all that is told is true.
-    known: BTreeMap<u16, State>,
+    /// Of the last claim of each row that anything was told of: the highest state, or none if Meta returned it. Where all that is
+    /// told is true.
+    known: BTreeMap<u16, (u32, Option<State>)>,
 }
 
 impl Watch {
     pub fn new(recipients: u64, before: View) -> Self {
         let (hand_outs, negative, resent, known) = Default::default();
-        Self { recipients, before, hand_outs, negative, resent, known }
+        Self { recipients, before, recipients_forgotten: false, hand_outs, negative, resent, known }
     }
 
     /// Looks at what a step has left. Gives how many rows are sent again after a doubt.
@@ -51,7 +56,7 @@ impl Watch {
         let mut n_resent = 0;
         self.counts_are_exact(&view)?;
         nobody_is_lost(&view)?;
-        for &(row, claim) in &lowering.negative {
+        for &(row, claim) in lowering.negative.iter().chain(&lowering.returned) {
             let last = self.negative.entry(row).or_default();
             *last = claim.max(*last);
         }
@@ -64,15 +69,17 @@ impl Watch {
             let told = |claims: &[(u16, u32)]| told_of(claims, number);
             let unanswered = matches!(was, State::InFlight | State::InDoubt | State::Unknown);
             let way_back = unanswered && matches!(state, State::Pending | State::Retrying | State::Cancelled);
-            let claimed = unanswered && matches!(state, State::InFlight | State::InDoubt);
             let resent = lowering.resends && was == State::InDoubt && state == State::Retrying;
             if resent {
                 self.resent.insert(row);
                 n_resent += 1;
             }
+            // Redis had forgotten a later claim, and it is the later one that the row is about now.
+            let anew = number != number_before && told(&lowering.told);
             // It went back, and the same call told of a later claim, which Redis had forgotten.
-            let anew = unanswered && number != number_before && told_of(&lowering.negative, number_before);
-            let may_fall = way_back && told(&lowering.negative) || claimed && told(&lowering.claimed) || anew || resent;
+            let back = unanswered && number != number_before && told_of(&lowering.negative, number_before);
+            let returned = told(&lowering.returned);
+            let may_fall = way_back && told(&lowering.negative) || anew || back || returned || resent;
             if state.rank() < was.rank() && !may_fall {
                 return Err(format!("row {row} fell from {was:?} to {state:?} ({number})"));
             }
@@ -92,7 +99,12 @@ impl Watch {
             }
         }
         let counts = &view.counts;
-        if counts.by_state != by_state || counts.failures != failures {
+        let failures_differ = if self.recipients_forgotten {
+            counts.failures.values().sum::<u64>() != failures.values().sum::<u64>()
+        } else {
+            counts.failures != failures
+        };
+        if counts.by_state != by_state || failures_differ {
             return Err(format!("a recount gives {by_state:?}, {failures:?} where the counters are {counts:?}"));
         }
         if counts.by_state.values().sum::<u64>() != self.recipients || counts.recipients != self.recipients {
@@ -115,19 +127,24 @@ impl Watch {
         Ok(())
     }
 
-    /// It was told, and is true, that a row came to `state`.
-    pub fn told(&mut self, row: u16, state: State) {
-        let known = self.known.entry(row).or_insert(state);
-        if state.rank() > known.rank() {
-            *known = state;
+    /// It was told, and is true, that a row came to `state` by its `claim`; or that Meta returned it.
+    pub fn told(&mut self, row: u16, claim: u32, state: Option<State>) {
+        let known = self.known.entry(row).or_insert((claim, state));
+        if claim > known.0 {
+            *known = (claim, state);
+        } else if claim == known.0 {
+            known.1 = known.1.zip(state).map(|(a, b)| if b.rank() > a.rank() { b } else { a });
         }
     }
 
     /// What was told, is true and has been repeated is what Redis says. Not of rows that were sent again: a status of the
-    /// earlier message is not counted for the later one.
+    /// earlier message is not counted for the later one. Nor of rows that had failed when the recipients were forgotten: those stay so.
     pub fn truth_is_known(&self) -> Result<(), String> {
         for (row, state, _) in self.before.states().filter(|(row, ..)| !self.resent.contains(row)) {
-            if let Some(known) = self.known.get(&row)
+            if self.recipients_forgotten && matches!(state, State::Failed | State::Refused) {
+                continue;
+            }
+            if let Some((_, Some(known))) = self.known.get(&row)
                 && known.rank() > state.rank()
             {
                 return Err(format!("row {row} is {state:?}, and was told to be {known:?}"));

@@ -60,7 +60,7 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
         packed.accepted.push(claimed.send);
         packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
         packed.entries.extend(claimed.row.to_le_bytes());
-        packed.entries.push(claimed.send << 4 | State::Accepted.code());
+        packed.entries.push(claimed.send.min(State::SEND_ELSEWHERE) << 4 | State::Accepted.code());
         packed.entries.extend(second);
     }
     packed
@@ -94,7 +94,9 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
             News::Sent => (State::Sent.code(), 0),
             News::Delivered => (State::Delivered.code(), 0),
             News::Read => (State::Read.code(), 0),
-            News::Failed(code) | News::Returned(code) => (State::Failed.code(), code),
+            News::Failed(code) => (State::Failed.code(), code),
+            // No status says `refused`, so that its code is free.
+            News::Returned(code) => (State::Refused.code(), code),
             News::Replied => (15, 0),
         };
         packed.extend(fact.row.to_le_bytes());

@@ -1,6 +1,6 @@
 -- Claims rows of a part for sending: first those that are due again, then fresh ones in their order.
 --
--- KEYS  meta, state, history, retry, doubt, tries
+-- KEYS  meta, state, history, sends, retry, doubt, tries
 -- ARGV  epoch of the caller's lease, now (ms), limit, deadline (ms) for what an older epoch left in flight,
 --       number of the claim: rises with each claim of an epoch; number of an earlier one that went without an answer, 0 for none;
 --       young: 1 while another worker may not yet have repeated what Redis forgot
@@ -12,7 +12,7 @@
 -- Again: a claim whose number is not above the last one is {'late'}: it was overtaken on its way, and claims nothing. A lost
 --       answer leaves rows in flight that the caller does not know of: it asks for them and gives them back. So what the last claim
 --       brought is kept, and that of the owner before.
-local meta, state, history, retry, doubt, tries = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, tries = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local at = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
@@ -31,7 +31,7 @@ if epoch < owner then return { 'fenced', owner, lost } end
 if epoch == owner and number <= (tonumber(at[7]) or 0) then return { 'late' } end
 if epoch > owner and ARGV[7] == '1' then return { 'young' } end
 
-local m = moves(meta, state, history)
+local m = moves(meta, state, history, sends)
 m.set('epoch', epoch)
 m.set('claim', number)
 if epoch > owner and (tonumber(at[6]) or 0) > 0 then
@@ -39,13 +39,13 @@ if epoch > owner and (tonumber(at[6]) or 0) > 0 then
   local found = string.find(bytes, IN_FLIGHT)
   while found do
     local row, byte = found - 1, string.byte(bytes, found)
-    m.move(row, byte, STATE.in_doubt, math.floor(byte / 16), math.floor(now / 1000))
+    m.move(row, byte, STATE.in_doubt, m.send(row, byte), math.floor(now / 1000))
     redis.call('ZADD', doubt, deadline, row)
     found = string.find(bytes, IN_FLIGHT, found + 1)
   end
   m.set('claimed_before', redis.call('HGET', meta, 'claimed') or '')
   m.commit()
-  m = moves(meta, state, history)
+  m = moves(meta, state, history, sends)
 end
 -- Most often nothing waits for a time.
 local timed = redis.call('EXISTS', retry, doubt) > 0
@@ -64,7 +64,7 @@ for _, row in ipairs(timed and redis.call('ZRANGEBYSCORE', retry, '-inf', now, '
   row = tonumber(row)
   local byte = m.byte(row)
   if claimable(byte % 16) then
-    local send = following(math.floor(byte / 16))
+    local send = following(m.send(row, byte))
     m.move(row, byte, STATE.in_flight, send)
     packed[#packed + 1] = struct.pack('<I2BB', row, send, (redis.call('HGET', tries, row) or 0) + 1)
     claimed = claimed + 1
@@ -76,7 +76,6 @@ local next, rows = tonumber(at[4]) or 0, tonumber(at[5]) or 0
 local start, count = next, math.min(limit - claimed, rows - next)
 if count > 0 then
   if redis.call('GETRANGE', state, next, next + count - 1) == string.rep(string.char(STATE.pending), count) then
-    redis.call('SETRANGE', state, next, string.rep(string.char(16 + STATE.in_flight), count))
     m.count(NAME[STATE.pending], -count)
     m.count(NAME[STATE.in_flight], count)
     next = next + count
@@ -106,4 +105,6 @@ if count > 0 or #packed > 0 then
   m.set('claimed', ARGV[1] .. ' ' .. ARGV[5] .. ' ' .. struct.pack('<I2I2', start, count) .. packed)
 end
 local open = m.commit()
+-- After the commit, which writes whole stretches of bytes as it has read them: a row that is due again may lie behind these.
+if count > 0 then redis.call('SETRANGE', state, start, string.rep(string.char(16 + STATE.in_flight), count)) end
 return { 'claimed', start, count, packed, first(retry), doubtful, rows - next, open, lost }

@@ -1,19 +1,19 @@
 -- Ends the doubts whose deadline has passed: as unknown, or by sending again where the campaign asked for that.
 --
--- KEYS  meta, state, history, retry, doubt, why, tries
+-- KEYS  meta, state, history, sends, retry, doubt, why, tries
 -- ARGV  now (ms), limit, attempts at most (0: never send again; nor is a cancelled campaign sent again)
 -- Gives {next deadline or -1, open recipients of the part, rows ended}.
 -- Again: a row that is no longer in doubt is left alone.
-local meta, state, history, retry, doubt, why, tries = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, why, tries = unpack(KEYS)
 local now, attempts = tonumber(ARGV[1]), tonumber(ARGV[3])
 -- Nothing of a cancelled campaign is sent again.
 if redis.call('HGET', meta, 'gate') == 'cancelled' then attempts = 0 end
-local m, ended = moves(meta, state, history), 0
+local m, ended = moves(meta, state, history, sends), 0
 
 for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0, ARGV[2])) do
   row = tonumber(row)
   local byte = m.byte(row)
-  local send = math.floor(byte / 16)
+  local send = m.send(row, byte)
   if byte % 16 == STATE.in_doubt then
     if (redis.call('HGET', tries, row) or 0) + 1 < attempts then
       redis.call('HINCRBY', tries, row, 1)

@@ -1,30 +1,44 @@
--- Ends recipients that will not be sent any more: the campaign was cancelled, or its `expires_at` has passed.
+-- Ends recipients that will not be sent any more: the campaign was cancelled or completed, or its `expires_at` has passed.
 --
--- KEYS  meta, state, history, retry, why
--- ARGV  now (ms), limit, state to end in (cancelled or expired)
+-- KEYS  meta, state, history, sends, retry, why
+-- ARGV  now (ms), limit, state to end in: cancelled, expired, or failed in a completed campaign
+--       A row that Meta returned failed with its code, in each of them. In a completed campaign, what else was reopened just before its gate
+--       closed is refused with the code of its attempt, or unknown without one.
 -- Gives {rows still to be ended: 1 or 0, open recipients of the part}. Call again while the first is 1.
 -- Again: rows in any other state than pending or retrying are left alone.
-local meta, state, history, retry, why = unpack(KEYS)
+local meta, state, history, sends, retry, why = unpack(KEYS)
 local now, limit, to = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local second = math.floor(now / 1000)
 local at = redis.call('HMGET', meta, 'gate', 'expires', 'next', 'rows')
 if to == STATE.cancelled and at[1] ~= 'cancelled' then return redis.error_reply('ERR the part is not cancelled') end
+if to == STATE.failed and at[1] ~= 'completed' then return redis.error_reply('ERR the part is not completed') end
 if to == STATE.expired and now < (tonumber(at[2]) or math.huge) then return redis.error_reply('ERR the part has not expired') end
 
-local m, ended = moves(meta, state, history), 0
-local function finish(row)
+local m, ended = moves(meta, state, history, sends), 0
+local function finish(row, due)
   local byte = m.byte(row)
   local was = byte % 16
-  if was == STATE.pending or was == STATE.retrying then
-    if was == STATE.retrying then redis.call('HDEL', why, row) end
-    m.move(row, byte, to, math.floor(byte / 16), second)
+  if claimable(was) then
+    local ends_in = to
+    if due == RETURNED_DUE then
+      ends_in = STATE.failed
+    elseif to == STATE.failed then
+      ends_in = (redis.call('HGET', why, row) or '0') ~= '0' and STATE.refused or STATE.unknown
+    end
+    if ends_in == STATE.failed or ends_in == STATE.refused then
+      count_failure(m, why, row, 1)
+    else
+      redis.call('HDEL', why, row)
+    end
+    m.move(row, byte, ends_in, m.send(row, byte), second)
   end
   ended = ended + 1
 end
 
-for _, row in ipairs(redis.call('ZRANGE', retry, 0, limit - 1)) do
-  finish(tonumber(row))
-  redis.call('ZREM', retry, row)
+local waiting = redis.call('ZRANGE', retry, 0, limit - 1, 'WITHSCORES')
+for i = 1, #waiting, 2 do
+  finish(tonumber(waiting[i]), tonumber(waiting[i + 1]))
+  redis.call('ZREM', retry, waiting[i])
 end
 local next, rows = tonumber(at[3]) or 0, tonumber(at[4]) or 0
 while next < rows and ended < limit do

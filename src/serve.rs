@@ -52,9 +52,6 @@ const REDIS_WATCH: Duration = Duration::from_millis(500);
 /// Each further retry waits this much longer at most.
 const RETRY_MULTIPLIER: f64 = 3.0;
 
-/// Idle connections to Meta that one thread keeps at most.
-const IDLE_CONNECTIONS_MAX: usize = 4_096;
-
 /// Why a service could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -226,8 +223,7 @@ impl Parts<'_> {
     }
 
     fn graph_config(&self) -> GraphConfig {
-        let attempts = self.config.dispatch.in_flight_max.saturating_mul(self.lines.len());
-        self.config.graph.client(attempts.min(IDLE_CONNECTIONS_MAX))
+        self.config.graph.client()
     }
 
     fn sync_templates(&self) -> Result<SyncTemplates, ServeError> {

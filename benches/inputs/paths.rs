@@ -1,13 +1,13 @@
 //! The hot paths: what is done for each message, each status and each row of an upload, without Redis. Only `send` has a network,
 //! and that of this machine.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use pregon::{
     domain::{Outcome, Recipient, Secret, Token},
-    graph::{GraphClient, GraphConfig, answer, body::BodyPlan},
+    graph::{GraphClient, GraphConfig, Permit, answer, body::BodyPlan},
     intake::rows::{Row, RowReader},
     store::chunk::{self, CHUNK_ROWS_MAX, Chunk},
     webhook::{
@@ -116,9 +116,26 @@ fn send() -> Path {
     let run = move || {
         let _answers_until_it_is_dropped = &meta;
         runtime.block_on(async {
-            let mut attempts = stream::iter(&messages).map(|body| sender.send(body.clone())).buffer_unordered(16);
-            while let Some(outcome) = attempts.next().await {
-                assert!(matches!(outcome, Outcome::Accepted { .. }), "{outcome:?}");
+            let send = async |body: &Bytes| match sender.permit(Instant::now()) {
+                Some(Permit::Open(permit)) => sender.send(permit, body.clone()).await,
+                Some(Permit::New(permit)) => {
+                    let departure = sender.connect(permit, body.clone()).await.expect("a connection");
+                    Some(departure.leave().await)
+                }
+                None => None,
+            };
+            let mut waiting: Vec<&Bytes> = messages.iter().collect();
+            // In the beginning there are not enough connections.
+            while !waiting.is_empty() {
+                let mut attempts = stream::iter(std::mem::take(&mut waiting))
+                    .map(async |body| (body, send(body).await))
+                    .buffer_unordered(16);
+                while let Some((body, outcome)) = attempts.next().await {
+                    match outcome {
+                        Some(outcome) => assert!(matches!(outcome, Outcome::Accepted { .. }), "{outcome:?}"),
+                        None => waiting.push(body),
+                    }
+                }
             }
         });
     };

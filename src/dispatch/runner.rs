@@ -39,8 +39,8 @@ use super::{
     thread::{Begun, Sending, Thread, Waiter},
 };
 use crate::{
-    domain::{CampaignId, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
-    graph::client::{GraphClient, LineSender},
+    domain::{CampaignId, Cause, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
+    graph::client::{Departure, GraphClient, LineSender, Permit},
     ops::metrics::LineMetrics,
     store::{
         Store,
@@ -49,7 +49,7 @@ use crate::{
     },
 };
 
-/// Where the thread has no room for another attempt, and none ends: when to look again.
+/// Where there is no connection, or the thread has no room, for another attempt, and none ends: when to look again.
 const ROOM_WAIT: Duration = Duration::from_millis(10);
 
 /// A line with nothing to do looks again after this time, whatever happens: holds end by the clock.
@@ -124,10 +124,27 @@ struct Gathered {
     outcomes: Vec<(ClaimedRow, Settled)>,
 }
 
-type OnItsWay = Attempt<LocalBoxFuture<'static, Outcome>>;
+/// How an attempt goes on.
+enum Turn {
+    /// It ended.
+    Ended(Outcome),
+    /// Its message has a connection, and waits to leave.
+    Connected(Departing),
+    /// Its connection was gone, and its message was certainly not sent.
+    NotSent,
+}
+
+/// A message with a connection of its own that has not left.
+struct Departing {
+    message: Message,
+    departure: Departure,
+    begun: Begun,
+}
+
+type OnItsWay = Attempt<LocalBoxFuture<'static, Turn>>;
 
 impl Future for OnItsWay {
-    type Output = Attempt<Outcome>;
+    type Output = Attempt<Turn>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(self.outcome.poll_unpin(cx));
@@ -151,6 +168,8 @@ pub struct Runner {
     backlog: Backlog,
     calls: Calls,
     ready: VecDeque<Message>,
+    /// They go before those that are ready.
+    departing: VecDeque<Departing>,
     outcomes: BTreeMap<PartId, Gathered>,
     /// Parts in which nothing is open.
     finished: HashSet<PartId>,
@@ -182,6 +201,8 @@ pub struct Runner {
     send_at: Option<Instant>,
     /// Where slots or its thread are what it waits for: when to look for more.
     full_at: Option<Instant>,
+    /// A message has waited for a connection since then.
+    unconnected_since: Option<Instant>,
     waiter: Rc<Waiter>,
     held_since: Option<Instant>,
     publish_at: Instant,
@@ -212,6 +233,7 @@ impl Runner {
             backlog: Backlog::default(),
             calls,
             ready: VecDeque::new(),
+            departing: VecDeque::new(),
             outcomes: BTreeMap::new(),
             finished: HashSet::new(),
             finish_at: None,
@@ -232,6 +254,7 @@ impl Runner {
             path: PathHealth::default(),
             send_at: None,
             full_at: None,
+            unconnected_since: None,
             waiter: Rc::default(),
             held_since: None,
             publish_at: now,
@@ -258,13 +281,15 @@ impl Runner {
                 self.give_back(|_| true);
             }
             self.tend_path(now, &mut chores);
-            while let Some((ready, begun)) = self.next_to_send(now, attempts.len()) {
-                attempts.push(self.attempt(&ready, now, begun));
+            while let Some(attempt) = self.next_to_send(now, attempts.len()) {
+                attempts.push(attempt);
             }
             if !redis_busy && let Some(call) = self.next_call(now) {
                 (redis, redis_busy) = (Some(call).into(), true);
             }
-            if !settling_busy && let Some(outcomes) = self.outcomes_to_settle(now, attempts.len()) {
+            if !settling_busy
+                && let Some(outcomes) = self.outcomes_to_settle(now, attempts.len() + self.departing.len())
+            {
                 (settling, settling_busy) = (Some(self.calls.settle(outcomes, self.setup.lease.epoch)).into(), true);
             }
             if self.stopping
@@ -277,7 +302,7 @@ impl Runner {
             {
                 break;
             }
-            self.publish(now, attempts.len());
+            self.publish(now, attempts.len() + self.departing.len());
             // Set again only where it would come too late: that it comes too early costs a round of the loop now and then, and a
             // timer in each of them more.
             let wake_at = self.wake_at(now, attempts.len()).into();
@@ -288,10 +313,10 @@ impl Runner {
                 biased;
                 Some(ended) = attempts.next() => {
                     let (instant, now) = (Instant::now(), self.setup.clock.now());
-                    self.attempt_ended(ended, instant, now, &mut chores);
+                    self.attempt_turned(ended, instant, now, &mut chores);
                     // What ended meanwhile costs no further round of the loop.
                     while let Some(Some(ended)) = attempts.next().now_or_never() {
-                        self.attempt_ended(ended, instant, now, &mut chores);
+                        self.attempt_turned(ended, instant, now, &mut chores);
                     }
                 }
                 Some(done) = &mut redis, if redis_busy => {
@@ -312,30 +337,65 @@ impl Runner {
         *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = LineStatus::default();
     }
 
-    /// The message that may go now, if any; else remembers when to look again.
-    fn next_to_send(&mut self, now: Instant, in_flight: usize) -> Option<(Message, Begun)> {
+    /// The attempt that may go on or begin now, if any; else remembers when to look again.
+    ///
+    /// A connection comes before the pace: a message that was paced and then waited for its connection would come to Meta
+    /// together with those that were paced meanwhile.
+    fn next_to_send(&mut self, now: Instant, attempts: usize) -> Option<OnItsWay> {
         self.full_at = None;
-        if !self.wants_to_send(now, in_flight) {
+        if let Some(departing) = self.departing.pop_front() {
+            if !self.paced(now) {
+                self.departing.push_front(departing);
+                return None;
+            }
+            self.leaves(now, attempts);
+            return Some(self.departure(departing, now));
+        }
+        if !self.wants_to_send(now, attempts) {
+            self.unconnected_since = None;
             self.waiter.pass_on();
             return None;
         }
+        let Some(permit) = self.sender.permit(now) else {
+            self.waiter.pass_on();
+            self.full_at = Some(now + ROOM_WAIT);
+            let since = *self.unconnected_since.get_or_insert(now);
+            if let Some(reason) = self.sender.unreachable_since(since) {
+                self.unconnected_since = None;
+                self.unreachable_now(now, &Outcome::Retry { wait: None, cause: Cause::Unreachable(reason) });
+            }
+            return None;
+        };
+        self.unconnected_since = None;
         let Some(begun) = self.setup.thread.begin(now, &self.waiter) else {
             self.full_at = Some(now + ROOM_WAIT);
             return None;
         };
-        self.send_at = None;
-        match self.pacer.take(now) {
-            Ok(()) => {
-                self.among.get_or_insert_with(|| self.setup.thread.line_sends());
-                self.slots.began(now, in_flight, self.setup.thread.room());
-                self.path.began(now);
-                self.ready.pop_front().map(|ready| (ready, begun))
+        match permit {
+            Permit::New(_) => {
+                // It is paced when it has its connection. The next one is not due before this one could be.
+                self.send_at = Some(now + Duration::from_secs_f64(1.0 / self.pacer.rate()));
             }
-            Err(wait) => {
-                self.send_at = Some(now + wait);
-                None
-            }
+            Permit::Open(_) if !self.paced(now) => return None,
+            Permit::Open(_) => self.leaves(now, attempts),
         }
+        self.among.get_or_insert_with(|| self.setup.thread.line_sends());
+        self.ready.pop_front().map(|message| self.attempt(message, now, permit, begun))
+    }
+
+    /// Takes the right to send one message now, or remembers when it can be had.
+    fn paced(&mut self, now: Instant) -> bool {
+        if !self.setup.lease.holds(now) || self.send_at.is_some_and(|at| now < at) || !self.path.may_send() {
+            return false;
+        }
+        self.send_at = self.pacer.take(now).err().map(|wait| now + wait);
+        self.send_at.is_none()
+    }
+
+    /// A message leaves, besides so many attempts.
+    fn leaves(&mut self, now: Instant, attempts: usize) {
+        self.slots.began(now, attempts, self.setup.thread.room());
+        self.path.began(now);
     }
 
     fn wants_to_send(&mut self, now: Instant, in_flight: usize) -> bool {
@@ -351,20 +411,68 @@ impl Runner {
         in_flight < self.slots.limit()
     }
 
-    fn attempt(&self, message: &Message, began: Instant, begun: Begun) -> OnItsWay {
-        let Message { claimed, attempt: number, .. } = *message;
+    fn attempt(&self, message: Message, began: Instant, permit: Permit, begun: Begun) -> OnItsWay {
+        let Message { claimed, attempt: number, .. } = message;
         let part = message.part();
         let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key.get()));
-        let outcome = Box::pin(async move {
-            let outcome = sender.send(body).await;
-            drop(begun);
-            outcome
-        });
+        let outcome: LocalBoxFuture<'static, Turn> = match permit {
+            Permit::Open(permit) => Box::pin(async move {
+                let outcome = sender.send(permit, body).await;
+                drop(begun);
+                outcome.map_or(Turn::NotSent, Turn::Ended)
+            }),
+            Permit::New(permit) => Box::pin(async move {
+                match sender.connect(permit, body).await {
+                    Ok(departure) => Turn::Connected(Departing { message, departure, begun }),
+                    Err(outcome) => Turn::Ended(outcome),
+                }
+            }),
+        };
         Attempt { part, claimed, number, began, outcome }
+    }
+
+    fn departure(&self, Departing { message, departure, begun }: Departing, began: Instant) -> OnItsWay {
+        let Message { claimed, attempt: number, .. } = message;
+        let outcome = Box::pin(async move {
+            let outcome = departure.leave().await;
+            drop(begun);
+            Turn::Ended(outcome)
+        });
+        Attempt { part: message.part(), claimed, number, began, outcome }
+    }
+
+    fn attempt_turned(&mut self, attempt: Attempt<Turn>, instant: Instant, now: UnixMs, chores: &mut Chores) {
+        let Attempt { part, claimed, number, began, outcome: turn } = attempt;
+        match turn {
+            Turn::Ended(outcome) => {
+                self.attempt_ended(Attempt { part, claimed, number, began, outcome }, instant, now, chores);
+            }
+            Turn::Connected(departing) => {
+                self.departing.push_back(departing);
+                self.send_at = None;
+                // It may have been paused meanwhile.
+                if self.stopping || self.path.is_stopped() {
+                    self.give_back(|_| true);
+                } else {
+                    self.give_back_held();
+                }
+            }
+            Turn::NotSent => {
+                self.path.not_written(began);
+                self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
+            }
+        }
     }
 
     /// Messages that were claimed and will not be sent now go back, as if they had not been claimed.
     fn give_back(&mut self, which: impl Fn(&Message) -> bool) {
+        for departing in std::mem::take(&mut self.departing) {
+            if which(&departing.message) {
+                self.put(departing.message.part(), departing.message.claimed, Settled::Back { at: settle::AT_ONCE });
+            } else {
+                self.departing.push_back(departing);
+            }
+        }
         for ready in std::mem::take(&mut self.ready) {
             if which(&ready) {
                 self.put(ready.part(), ready.claimed, Settled::Back { at: settle::AT_ONCE });
@@ -400,7 +508,7 @@ impl Runner {
     }
 
     fn give_back_held(&mut self) {
-        if self.ready.is_empty() {
+        if self.ready.is_empty() && self.departing.is_empty() {
             return;
         }
         let now = self.setup.clock.now();
@@ -409,7 +517,9 @@ impl Runner {
         }
         let holds = self.held_scopes(now);
         // Of a campaign many follow one another.
-        let mut stopped: Vec<CampaignId> = self.ready.iter().map(|ready| ready.part().campaign).collect();
+        let departing = self.departing.iter().map(|departing| &departing.message);
+        let mut stopped: Vec<CampaignId> =
+            departing.chain(&self.ready).map(|message| message.part().campaign).collect();
         stopped.dedup();
         stopped.retain(|id| self.backlog.is_stopped(*id, |template| holds.contains(template)));
         if !stopped.is_empty() {
@@ -425,7 +535,7 @@ impl Runner {
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
         sooner(self.outcomes.values().map(|gathered| gathered.due).min().filter(|at| *at > now));
         sooner(self.claim_at.filter(|at| *at > now));
-        if in_flight < self.slots.limit() {
+        if in_flight < self.slots.limit() || !self.departing.is_empty() {
             sooner(self.send_at.filter(|at| *at > now));
         }
         sooner(self.finish_at.filter(|at| *at > now));

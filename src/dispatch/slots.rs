@@ -90,15 +90,12 @@ impl Slots {
         self.silent_since.get_or_insert(now);
     }
 
-    /// An attempt has ended; `room` is the thread's. Gives whether it was the first, and alone.
-    pub fn ended(&mut self, now: Instant, room: Room) -> bool {
+    /// An attempt has ended; `room` is the thread's.
+    pub fn ended(&mut self, now: Instant, room: Room) {
         self.silent_since = None;
-        if self.ended.replace(now).is_some() {
-            return false;
+        if self.ended.replace(now).is_none() {
+            self.set(self.limit.max(room.each), now);
         }
-        let alone = self.limit == 1;
-        self.set(self.limit.max(room.each), now);
-        alone
     }
 
     /// Meta accepted the message of an attempt that began at `began`; the line may send `rate` messages a second, and
@@ -295,8 +292,7 @@ mod tests {
         let now = Instant::now();
         let mut slots = Slots::new(1_000, now);
         assert_eq!(slots.limit(), 1);
-        assert!(slots.ended(now + Duration::from_secs(1), IDLE), "it was the first");
-        assert!(!slots.ended(now + Duration::from_secs(1), IDLE));
+        slots.ended(now + Duration::from_secs(1), IDLE);
         assert_eq!(slots.limit(), EACH);
     }
 

@@ -11,10 +11,11 @@
 //! the TLS handshake done. From there on hyper hands a request back only if it never began to write it. So these, and
 //! only these, were not written (read in hyper 1.12, hyper-util 0.1.21 and reqwest 0.13.5):
 //! - `reqwest::Error::is_connect`: resolving, connecting, a proxy's tunnel or TLS failed, or took longer than
-//!   `connect_timeout`. hyper-util makes such an error before it takes hold of the request.
+//!   `connect_timeout`. hyper-util makes such an error before it takes hold of the request. So it does where the gate of a
+//!   connection ([`Closed`]) refuses to make another one in its place.
 //! - `hyper::Error::is_canceled`: the connection went away while the request was still queued for it. hyper makes this
-//!   error only together with giving the request back whole. On a reused connection hyper-util has by then tried
-//!   another one by itself, which is safe for the same reason, so that it surfaces on a new connection only.
+//!   error only together with giving the request back whole. On a reused connection hyper-util has by then asked for
+//!   another one by itself, which the gate refuses, so that it surfaces on a new connection only.
 //!
 //! Everything else is in doubt: a time-out of the whole request, a connection that closed without an answer, a reset. A
 //! server that accepts a connection and resets it at once looks the same, though most often nothing was written. hyper
@@ -24,8 +25,10 @@
 //!
 //! - `REFUSED_STREAM` of HTTP/2: the server says that it has not begun to process the request (RFC 9113, 8.7).
 //!
-//! **HTTP/2** where TLS is spoken, which is what Meta's servers do best; [`connections`](super::connections) bounds what
-//! shares a connection. It is asked for outright and not left to be negotiated: as long as nobody knows what the other
+//! **When a message leaves.** At once, over a connection that has answered before; or, over a new one, when its
+//! [`Departure`] is told to. No message waits unseen for a connection: see [`connections`](super::connections).
+//!
+//! **HTTP/2** where TLS is spoken, which is what Meta's servers do best. It is asked for outright and not left to be negotiated: as long as nobody knows what the other
 //! side speaks, each of the first messages would make a connection of its own.
 //!
 //! **Why the proxy of the environment is ignored.** `HTTPS_PROXY` is often set for other programs of a machine; here it
@@ -35,17 +38,24 @@ use std::{
     error::Error,
     fs, io, iter,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use reqwest::{
-    Certificate, Method, Proxy, Request, Response, Url,
+    Method, Proxy, Request, Response, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_platform_verifier::Verifier;
+use tokio_util::sync::CancellationToken;
 
-use super::{answer, connections::Connections};
+use super::{
+    answer,
+    connections::{Closed, Connections, Gate, Taken},
+};
 use crate::domain::{Cause, LineId, Outcome, Secret};
 
 /// The longest answer to a send that is read. Meta's are below 1 KiB; what is longer is not Meta's.
@@ -54,6 +64,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Idle connections are closed after this long, before the usual server or load balancer does it (60 s and more):
 /// a request that meets the server's closing on the wire is in doubt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection that is idle this long carries no further message, for it may be closed before that leaves.
+const KEPT: Duration = Duration::from_secs(15);
 
 /// A connection of HTTP/2 that is silent this long is asked whether it lives, and given up after as long again: what it
 /// carries is in doubt either way, and nothing more is put on it.
@@ -74,9 +87,6 @@ pub struct GraphConfig {
     /// For resolving, connecting and TLS; shorter than `timeout`, so that a connection that cannot be made is known not
     /// to have carried anything.
     pub connect_timeout: Duration,
-    /// Connections kept open between messages: about as many as attempts run at once. More attempts still run, each
-    /// paying for a connection of its own.
-    pub idle_connections_max: usize,
     /// HTTP/2 where the base URL is one of https; HTTP/1.1 else.
     pub http2: bool,
     /// Messages that share a connection of HTTP/2 at most, at least 1: so many are in doubt when it breaks.
@@ -94,7 +104,6 @@ impl Default for GraphConfig {
             version: "v25.0".to_owned(),
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
-            idle_connections_max: 256,
             http2: true,
             streams_max: 64,
             ca: None,
@@ -107,6 +116,9 @@ impl Default for GraphConfig {
 #[derive(Clone, Debug)]
 pub struct GraphClient {
     connections: Arc<Connections>,
+    /// For what is read, which has no pace.
+    reads: reqwest::Client,
+    timeout: Duration,
     root: Url,
 }
 
@@ -116,7 +128,7 @@ impl GraphClient {
     /// # Errors
     /// [`BadGraphConfig`] names the value that cannot be used.
     pub fn new(config: GraphConfig) -> Result<Self, BadGraphConfig> {
-        let GraphConfig { timeout, connect_timeout, idle_connections_max, .. } = config;
+        let GraphConfig { timeout, connect_timeout, .. } = config;
         if connect_timeout.is_zero() || connect_timeout >= timeout {
             return Err(BadGraphConfig::Timeouts { connect_timeout, timeout });
         }
@@ -127,21 +139,19 @@ impl GraphClient {
         let authorities = config.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
         let proxy = config.proxy.map(Proxy::all).transpose().map_err(BadGraphConfig::Proxy)?;
         let http2 = config.http2 && root.scheme() == "https";
+        let tls = tls(authorities, http2).map_err(BadGraphConfig::Tls)?;
 
-        // reqwest takes the provider of the process. Another part of it may have installed the same one before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let make = move || {
+        let builder = move || {
             let mut builder = reqwest::Client::builder()
                 .user_agent(OURSELVES)
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
                 .referer(false)
                 .no_proxy()
-                .timeout(timeout)
                 .connect_timeout(connect_timeout)
-                .pool_max_idle_per_host(idle_connections_max)
                 .pool_idle_timeout(IDLE_TIMEOUT)
-                .tcp_nodelay(true);
+                .tcp_nodelay(true)
+                .tls_backend_preconfigured(tls.clone());
             builder = if http2 {
                 builder
                     .http2_prior_knowledge()
@@ -150,17 +160,15 @@ impl GraphClient {
             } else {
                 builder.http1_only()
             };
-            if !authorities.is_empty() {
-                builder = builder.tls_certs_merge(authorities.clone());
+            match &proxy {
+                Some(proxy) => builder.proxy(proxy.clone()),
+                None => builder,
             }
-            if let Some(proxy) = &proxy {
-                builder = builder.proxy(proxy.clone());
-            }
-            builder.build()
         };
-        let streams_max = if http2 { config.streams_max.max(1) } else { usize::MAX };
-        let connections = Connections::new(streams_max, Box::new(make)).map_err(BadGraphConfig::Tls)?;
-        Ok(Self { connections: Arc::new(connections), root })
+        let reads = builder().timeout(timeout).build().map_err(BadGraphConfig::Client)?;
+        let streams_max = if http2 { config.streams_max.max(1) } else { 1 };
+        let make = move |gate: Gate| builder().connector_layer(gate).build();
+        Ok(Self { connections: Connections::new(streams_max, KEPT, Box::new(make)), reads, timeout, root })
     }
 
     /// What sends on `line` with `token`. Built once for a line: the address and the headers are the same every time.
@@ -175,6 +183,7 @@ impl GraphClient {
         headers.insert(USER_AGENT, HeaderValue::from_static(OURSELVES));
         Ok(LineSender {
             connections: self.connections.clone(),
+            timeout: self.timeout,
             url: self.endpoint([line.as_str(), "messages"]),
             headers,
         })
@@ -191,8 +200,7 @@ impl GraphClient {
     pub(super) async fn get(&self, url: Url, headers: HeaderMap, bytes_max: usize) -> Result<(u16, Bytes), String> {
         let mut request = Request::new(Method::GET, url);
         *request.headers_mut() = headers;
-        let connection = self.connections.take();
-        let response = connection.execute(request).await.map_err(sentence)?;
+        let response = self.reads.execute(request).await.map_err(sentence)?;
         let http_status = response.status().as_u16();
         Ok((http_status, whole_body(response, bytes_max).await?))
     }
@@ -202,37 +210,129 @@ impl GraphClient {
 #[derive(Clone, Debug)]
 pub struct LineSender {
     connections: Arc<Connections>,
+    timeout: Duration,
     url: Url,
     headers: HeaderMap,
 }
 
+/// The right to send one message, until it is dropped.
+pub enum Permit {
+    /// On a connection that has answered: the message leaves when it is sent.
+    Open(OpenPermit),
+    /// On one that has yet to be made: the message leaves when its [`Departure`] is told to.
+    New(NewPermit),
+}
+
+/// See [`Permit::Open`].
+pub struct OpenPermit(Taken);
+
+/// See [`Permit::New`].
+pub struct NewPermit(Taken);
+
+/// A message with a connection of its own, which has not left. Dropped, it was certainly not sent.
+pub struct Departure {
+    exchange: Exchange,
+    leave: CancellationToken,
+}
+
+/// An attempt. `None`: the connection was closed before the message left.
+type Exchange = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
+
 impl LineSender {
+    /// The right to send one message, if a connection has room for it or may be made.
+    pub fn permit(&self, now: Instant) -> Option<Permit> {
+        let taken = self.connections.take(now)?;
+        Some(if taken.is_new() { Permit::New(NewPermit(taken)) } else { Permit::Open(OpenPermit(taken)) })
+    }
+
+    /// Why no connection can be made: the last that was tried failed, after `since`.
+    pub fn unreachable_since(&self, since: Instant) -> Option<String> {
+        self.connections.failed_since(since)
+    }
+
     /// One attempt: `body` is written to Meta at most once.
     ///
-    /// Shape: `body` is the whole JSON of a send. Errors are outcomes; there is no other way for an attempt to end. A
-    /// caller that drops the future before it is done has to put the message in doubt.
+    /// Shape: `body` is the whole JSON of a send. Errors are outcomes; there is no other way for an attempt to end, but for
+    /// `None`: the connection was closed, and the message certainly not sent. A caller that drops the future before it
+    /// is done has to put the message in doubt.
     /// Source: the module doc says which failures are certain.
-    pub async fn send(&self, body: Bytes) -> Outcome {
+    pub async fn send(&self, OpenPermit(connection): OpenPermit, body: Bytes) -> Option<Outcome> {
+        exchange(connection, self.request(body), self.timeout, tokio::time::sleep(self.timeout)).await
+    }
+
+    /// Makes the connection for an attempt with `body`. `Err`: there is none, and what the attempt ended in.
+    pub async fn connect(&self, NewPermit(connection): NewPermit, body: Bytes) -> Result<Departure, Outcome> {
+        let hold = connection.gate().hold();
+        let (leave, timeout) = (hold.leave.clone(), self.timeout);
+        let patience = async move {
+            leave.cancelled().await;
+            tokio::time::sleep(timeout).await;
+        };
+        let mut exchange: Exchange = Box::pin(exchange(connection, self.request(body), timeout, patience));
+        tokio::select! {
+            biased;
+            () = hold.connected.cancelled() => Ok(Departure { exchange, leave: hold.leave }),
+            ended = &mut exchange => Err(came_to_nothing(ended)),
+        }
+    }
+
+    fn request(&self, body: Bytes) -> Request {
         let mut request = Request::new(Method::POST, self.url.clone());
         *request.headers_mut() = self.headers.clone();
         *request.body_mut() = Some(body.into());
-        let connection = self.connections.take();
-        let unanswered = |reason: String| {
-            self.connections.retire(&connection);
-            Outcome::InDoubt(Cause::Unanswered(reason))
-        };
+        request
+    }
+}
+
+impl Departure {
+    /// The attempt, from the moment at which the message leaves: as [`LineSender::send`].
+    pub async fn leave(self) -> Outcome {
+        self.leave.cancel();
+        came_to_nothing(self.exchange.await)
+    }
+}
+
+/// The outcome of an attempt on a new connection, whose gate was not closed.
+fn came_to_nothing(ended: Option<Outcome>) -> Outcome {
+    ended.unwrap_or_else(|| Outcome::Retry { wait: None, cause: Cause::Unreachable(Closed.to_string()) })
+}
+
+/// Sends `request` and reads the answer, until `patience` ends.
+async fn exchange(
+    connection: Taken,
+    request: Request,
+    timeout: Duration,
+    patience: impl Future<Output = ()>,
+) -> Option<Outcome> {
+    let unanswered = |reason: String| {
+        connection.retire();
+        Some(Outcome::InDoubt(Cause::Unanswered(reason)))
+    };
+    let answer = async {
         let response = match connection.execute(request).await {
             Ok(response) => response,
+            Err(error) if causes(&error).any(|cause| cause.is::<Closed>()) => {
+                connection.retire();
+                return None;
+            }
             Err(error) if never_written(&error) => {
-                return Outcome::Retry { wait: None, cause: Cause::Unreachable(sentence(error)) };
+                let reason = sentence(error);
+                connection.failed(&reason);
+                return Some(Outcome::Retry { wait: None, cause: Cause::Unreachable(reason) });
             }
             Err(error) => return unanswered(sentence(error)),
         };
+        connection.answered();
         let http_status = response.status().as_u16();
         match whole_body(response, ANSWER_BYTES_MAX).await {
-            Ok(body) => answer::read(http_status, &body),
+            Ok(body) => Some(answer::read(http_status, &body)),
             Err(reason) => unanswered(format!("HTTP {http_status}, then {reason}")),
         }
+    };
+    tokio::select! {
+        biased;
+        outcome = answer => outcome,
+        () = patience => unanswered(format!("no answer in {timeout:?}")),
     }
 }
 
@@ -253,14 +353,27 @@ fn root(base_url: &str, version: &str) -> Option<Url> {
 }
 
 /// The certificates in the PEM file at `path`.
-fn authorities(path: &Path) -> Result<Vec<Certificate>, BadGraphConfig> {
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadGraphConfig> {
     let bad = |source| BadGraphConfig::Authorities { path: path.to_owned(), source };
     let pem = fs::read(path).map_err(bad)?;
-    match Certificate::from_pem_bundle(&pem) {
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(authorities) if !authorities.is_empty() => Ok(authorities),
         Ok(_) => Err(bad(io::Error::other("there is no certificate in it"))),
         Err(error) => Err(bad(io::Error::other(error))),
     }
+}
+
+/// TLS for all connections: the system's authorities and `authorities` are trusted.
+fn tls(authorities: Vec<CertificateDer<'static>>, http2: bool) -> Result<rustls::ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new_with_extra_roots(authorities, provider.clone())?;
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    Ok(tls)
 }
 
 /// Certainly Meta did not begin to process the request; the module doc has the reasons.
@@ -333,7 +446,10 @@ pub enum BadGraphConfig {
     Proxy(#[source] reqwest::Error),
     /// There is nothing to verify Meta's certificate with.
     #[error("TLS cannot be set up: are the system's root certificates (ca-certificates) installed?")]
-    Tls(#[source] reqwest::Error),
+    Tls(#[source] rustls::Error),
+    /// There is no HTTP client with it.
+    #[error("the connection to the Graph API cannot be set up")]
+    Client(#[source] reqwest::Error),
 }
 
 /// No HTTP header can hold the access token.

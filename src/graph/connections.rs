@@ -1,80 +1,141 @@
 //! The connections to Meta: as many as the messages on their way need.
 //!
-//! Over HTTP/2 a `reqwest::Client` keeps one connection to a host (<https://github.com/seanmonstar/reqwest/issues/976>),
-//! so there are as many clients as connections: a message takes the first that has room. Few connections that are full
-//! cost less than many that are not, and what a reset puts in doubt is bounded by `streams_max`. Over HTTP/1.1 a
-//! connection carries one message at a time, and one client keeps all of them.
+//! Each has a `reqwest::Client` of its own, so that it is known before a message goes whether it has a connection to go over. A
+//! message that had to wait for one would leave later than its pace said, together with those that were paced after it.
 //!
-//! A connection on which a message was left without an answer gets no further ones: a path that went dead would take
-//! down one message after the other until its end is noticed.
+//! - A connection that has answered is *open*. It takes messages at once: over HTTP/1.1 one at a time, over HTTP/2 up to
+//!   `streams_max`, which bounds what a reset puts in doubt. Those in use are filled first, for few connections that are full
+//!   cost less than many that are not.
+//! - A *new* one carries a single message until it has answered. That message waits at the [`Gate`], with TCP and TLS done, until
+//!   it is told to leave. There may be as many new ones at once as there are open ones, and one in any case: what is in flight
+//!   doubles with each round trip.
+//! - The server may close an open connection at any time. reqwest would make another one on the way of the next message; the gate
+//!   refuses that, and the message comes back unsent.
+//!
+//! A connection on which a message was left without an answer takes no more: a path that went dead would take down one message
+//! after the other until its end is noticed.
 
 use std::{
+    error::Error,
     fmt,
     ops::Deref,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-type Make = Box<dyn Fn() -> reqwest::Result<reqwest::Client> + Send + Sync>;
+use tokio_util::sync::CancellationToken;
+use tower_layer::Layer;
+use tower_service::Service;
 
-/// The clients of one Graph API.
+type Make = Box<dyn Fn(Gate) -> reqwest::Result<reqwest::Client> + Send + Sync>;
+
+/// The connections of one Graph API.
 pub(super) struct Connections {
     make: Make,
-    /// Messages on one client at once at most.
+    /// Messages on one connection at once at most.
     streams_max: usize,
-    clients: Mutex<Vec<Arc<Client>>>,
+    /// An open connection that was last used longer ago is not used again.
+    kept: Duration,
+    pool: Mutex<Pool>,
 }
 
-struct Client {
+#[derive(Default)]
+struct Pool {
+    /// Open connections with room for a message. The last one is taken first.
+    free: Vec<Arc<Connection>>,
+    /// Open connections, with and without room.
+    open: usize,
+    /// New ones.
+    new: usize,
+    /// When the last new one could not be made, and why. Gone once one could.
+    failure: Option<(Instant, String)>,
+    /// Connections that were idle for too long are looked for at this time.
+    sweep_at: Option<Instant>,
+}
+
+struct Connection {
     http: reqwest::Client,
-    messages: AtomicUsize,
+    gate: Gate,
+    usage: Mutex<Usage>,
 }
 
-/// The right to one message on a client, until it is dropped.
-pub(super) struct Taken(Arc<Client>);
+struct Usage {
+    stage: Stage,
+    messages: usize,
+    used_at: Instant,
+    /// It is among those with room.
+    free: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Open,
+    /// It takes no more messages.
+    Retired,
+}
+
+/// The right to one message on a connection, until it is dropped.
+pub(super) struct Taken {
+    connections: Arc<Connections>,
+    connection: Arc<Connection>,
+}
 
 impl Connections {
-    /// Makes the first client, and the others when they are needed.
-    ///
-    /// Errors: those of `make`.
-    pub(super) fn new(streams_max: usize, make: Make) -> reqwest::Result<Self> {
-        let first = Client::new(&make)?;
-        Ok(Self { make, streams_max, clients: Mutex::new(vec![first]) })
+    pub(super) fn new(streams_max: usize, kept: Duration, make: Make) -> Arc<Self> {
+        Arc::new(Self { make, streams_max, kept, pool: Mutex::default() })
     }
 
-    /// A client with room for a message.
-    pub(super) fn take(&self) -> Taken {
-        let mut clients = self.clients();
-        let client = match clients.iter().find(|client| client.messages() < self.streams_max) {
-            Some(client) => client.clone(),
-            None => match Client::new(&self.make) {
-                Ok(client) => {
-                    clients.push(client.clone());
-                    client
+    /// A connection for a message, if one has room or may be made.
+    pub(super) fn take(self: &Arc<Self>, now: Instant) -> Option<Taken> {
+        let mut pool = self.pool();
+        if pool.sweep_at.is_none_or(|at| now >= at) {
+            pool.sweep_at = Some(now + self.kept);
+            let Pool { free, open, .. } = &mut *pool;
+            free.retain(|connection| {
+                let mut usage = connection.usage();
+                if usage.messages == 0 && now.saturating_duration_since(usage.used_at) > self.kept {
+                    usage.retire(open);
                 }
-                // It was made before from the same: should it fail all the same, one that is there carries more.
-                Err(_) => clients.iter().min_by_key(|client| client.messages()).expect("the last one stays").clone(),
-            },
-        };
-        client.messages.fetch_add(1, Ordering::Relaxed);
-        Taken(client)
-    }
-
-    /// A message on it was left without an answer: another connection takes its place.
-    pub(super) fn retire(&self, taken: &Taken) {
-        let mut clients = self.clients();
-        if self.streams_max < usize::MAX
-            && let Some(index) = clients.iter().position(|client| Arc::ptr_eq(client, &taken.0))
-            && let Ok(fresh) = Client::new(&self.make)
-        {
-            clients[index] = fresh;
+                usage.free
+            });
         }
+        while let Some(connection) = pool.free.last().cloned() {
+            let mut usage = connection.usage();
+            if usage.messages == 0 && now.saturating_duration_since(usage.used_at) > self.kept {
+                usage.retire(&mut pool.open);
+                pool.free.pop();
+                continue;
+            }
+            usage.messages += 1;
+            usage.used_at = now;
+            if usage.messages >= self.streams_max {
+                usage.free = false;
+                pool.free.pop();
+            }
+            drop(usage);
+            return Some(Taken { connections: self.clone(), connection });
+        }
+        if pool.new >= pool.open.max(1) {
+            return None;
+        }
+        let gate = Gate::default();
+        let http = (self.make)(gate.clone()).expect("a client was made of the same configuration before");
+        pool.new += 1;
+        let usage = Usage { stage: Stage::New, messages: 1, used_at: now, free: false };
+        let connection = Arc::new(Connection { http, gate, usage: Mutex::new(usage) });
+        Some(Taken { connections: self.clone(), connection })
     }
 
-    fn clients(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why no connection could be made, if that was the last that was tried, after `since`.
+    pub(super) fn failed_since(&self, since: Instant) -> Option<String> {
+        self.pool().failure.as_ref().filter(|(at, _)| *at > since).map(|(_, reason)| reason.clone())
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,13 +145,62 @@ impl fmt::Debug for Connections {
     }
 }
 
-impl Client {
-    fn new(make: &Make) -> reqwest::Result<Arc<Self>> {
-        Ok(Arc::new(Self { http: make()?, messages: AtomicUsize::new(0) }))
+impl Connection {
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Usage {
+    /// It takes no more messages; `open` counts the open ones.
+    fn retire(&mut self, open: &mut usize) {
+        if self.stage == Stage::Open {
+            *open -= 1;
+        }
+        (self.stage, self.free) = (Stage::Retired, false);
+    }
+}
+
+impl Taken {
+    /// It has not answered yet: its message waits at the gate.
+    pub(super) fn is_new(&self) -> bool {
+        self.connection.usage().stage == Stage::New
     }
 
-    fn messages(&self) -> usize {
-        self.messages.load(Ordering::Relaxed)
+    /// Where its message waits to leave.
+    pub(super) fn gate(&self) -> Gate {
+        self.connection.gate.clone()
+    }
+
+    /// Meta has answered on it.
+    pub(super) fn answered(&self) {
+        let mut usage = self.connection.usage();
+        if usage.stage == Stage::New {
+            usage.stage = Stage::Open;
+            drop(usage);
+            let mut pool = self.connections.pool();
+            (pool.new, pool.open, pool.failure) = (pool.new - 1, pool.open + 1, None);
+        }
+    }
+
+    /// Its message did not leave: where it is a new one, it could not be made.
+    pub(super) fn failed(&self, reason: &str) {
+        if self.is_new() {
+            self.connections.pool().failure = Some((Instant::now(), reason.to_owned()));
+        }
+    }
+
+    /// It takes no more messages: one was left without an answer, or it was closed.
+    pub(super) fn retire(&self) {
+        let mut pool = self.connections.pool();
+        let mut usage = self.connection.usage();
+        if usage.stage != Stage::Open {
+            return; // A new one goes with its only message.
+        }
+        if usage.free {
+            pool.free.retain(|other| !Arc::ptr_eq(other, &self.connection));
+        }
+        usage.retire(&mut pool.open);
     }
 }
 
@@ -98,12 +208,104 @@ impl Deref for Taken {
     type Target = reqwest::Client;
 
     fn deref(&self) -> &reqwest::Client {
-        &self.0.http
+        &self.connection.http
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.messages.fetch_sub(1, Ordering::Relaxed);
+        let mut pool = self.connections.pool();
+        let mut usage = self.connection.usage();
+        usage.messages -= 1;
+        match usage.stage {
+            Stage::New => {
+                usage.stage = Stage::Retired;
+                pool.new -= 1;
+            }
+            Stage::Open if !usage.free => {
+                usage.free = true;
+                pool.free.push(self.connection.clone());
+            }
+            Stage::Open | Stage::Retired => {}
+        }
     }
 }
+
+/// What stands between a client and the making of its connection.
+///
+/// Closed, it refuses. Once, for the first message, it can be opened ([`hold`](Self::hold)): the connection is then made, and kept
+/// back until the message may leave.
+#[derive(Clone, Default)]
+pub(super) struct Gate(Arc<Mutex<Option<Hold>>>);
+
+/// The two ends of a wait at the gate.
+#[derive(Clone, Default)]
+pub(super) struct Hold {
+    /// Cancelled by the gate when the connection is made.
+    pub(super) connected: CancellationToken,
+    /// Cancelled by whoever waits, for the message to leave.
+    pub(super) leave: CancellationToken,
+}
+
+impl Gate {
+    /// Opens it for the one message of a new connection.
+    pub(super) fn hold(&self) -> Hold {
+        let hold = Hold::default();
+        *self.held() = Some(hold.clone());
+        hold
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Hold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+
+    fn layer(&self, connector: S) -> Gated<S> {
+        Gated { connector, gate: self.clone() }
+    }
+}
+
+/// What makes a connection, behind its gate.
+#[derive(Clone)]
+pub(super) struct Gated<S> {
+    connector: S,
+    gate: Gate,
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl<S, To> Service<To> for Gated<S>
+where
+    S: Service<To, Error = BoxError>,
+    S::Response: Send,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: To) -> Self::Future {
+        let Some(Hold { connected, leave }) = self.gate.held().take() else {
+            return Box::pin(async { Err(Closed.into()) });
+        };
+        let connecting = self.connector.call(to);
+        Box::pin(async move {
+            let connection = connecting.await?;
+            connected.cancel();
+            leave.cancelled().await;
+            Ok(connection)
+        })
+    }
+}
+
+/// The gate is closed: the connection of a message was gone when it was to leave.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was closed before the message left")]
+pub(super) struct Closed;

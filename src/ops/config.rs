@@ -98,14 +98,13 @@ pub struct GraphConfig {
 }
 
 impl GraphConfig {
-    /// For a client that keeps up to `idle_connections_max` connections open.
-    pub fn client(&self, idle_connections_max: usize) -> graph::GraphConfig {
+    /// For a client.
+    pub fn client(&self) -> graph::GraphConfig {
         graph::GraphConfig {
             base_url: self.base_url.clone(),
             version: self.version.clone(),
             timeout: self.timeout,
             connect_timeout: self.connect_timeout,
-            idle_connections_max,
             http2: self.http2,
             streams_max: self.streams_max,
             ca: self.ca.clone(),

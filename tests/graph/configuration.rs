@@ -7,7 +7,7 @@ use pregon::{
     graph::{BadGraphConfig, GraphClient, GraphConfig},
 };
 
-use crate::server::{Server, accepted, client, fixture, http, patient, sender, token};
+use crate::server::{Server, accepted, client, deliver, fixture, http, patient, sender, token};
 
 #[tokio::test]
 async fn only_the_proxy_of_the_configuration_is_used() {
@@ -17,7 +17,7 @@ async fn only_the_proxy_of_the_configuration_is_used() {
         proxy: Some(proxy.base_url.clone()),
         ..patient()
     };
-    assert_eq!(sender(&client(config)).send("{}".into()).await, accepted(false));
+    assert_eq!(deliver(&sender(&client(config)), "{}".into()).await, accepted(false));
     let [request] = proxy.received().try_into().expect("one request");
     let line = "POST http://graph.invalid/mounted/v25.0/3001/messages HTTP/1.1\r\n";
     assert!(request.head.starts_with(line), "{}", request.head);
@@ -51,7 +51,7 @@ async fn a_token_that_no_header_can_hold_is_refused_without_showing_it() {
 async fn an_id_cannot_leave_its_place_in_the_address() {
     let meta = Server::answering(http("200 OK", fixture!("accepted.json"))).await;
     let line = LineId::from("../me?x=1#");
-    meta.client().sender(&line, &token()).expect("a good token").send("{}".into()).await;
+    deliver(&meta.client().sender(&line, &token()).expect("a good token"), "{}".into()).await;
     let [request] = meta.received().try_into().expect("one request");
     assert!(request.head.starts_with("POST /v25.0/..%2Fme%3Fx=1%23/messages HTTP/1.1"), "{}", request.head);
 }

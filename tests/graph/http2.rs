@@ -6,13 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
 use h2::{Reason, server::SendResponse};
 use pregon::{
     domain::{Cause, Outcome},
-    graph::{GraphClient, GraphConfig},
+    graph::{GraphClient, GraphConfig, Permit},
 };
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::NamedTempFile;
@@ -23,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::server::{accepted, client, fixture, patient, sender};
+use crate::server::{accepted, client, deliver, fixture, patient, sender};
 
 /// A message whose request was read whole, and which waits for what the test answers.
 struct Arrived {
@@ -86,6 +87,15 @@ impl Meta {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// Has the client open `n` connections.
+    async fn opened(&mut self, client: &GraphClient, streams_max: usize, n: usize) {
+        for before in 0..n {
+            let sending = send(client, before * streams_max + 1);
+            self.arrived(before * streams_max + 1).await.into_iter().for_each(Arrived::accept);
+            sending.join_all().await;
+        }
+    }
+
     /// The next `n` messages.
     async fn arrived(&mut self, n: usize) -> Vec<Arrived> {
         let mut arrived = Vec::with_capacity(n);
@@ -129,36 +139,94 @@ fn send(client: &GraphClient, n: usize) -> JoinSet<Outcome> {
     (0..n)
         .map(|n| {
             let sender = sender(client);
-            async move { sender.send(format!(r#"{{"n":{n}}}"#).into()).await }
+            async move { deliver(&sender, format!(r#"{{"n":{n}}}"#).into()).await }
         })
         .collect()
 }
 
 #[tokio::test]
-async fn messages_share_connections_up_to_the_limit_and_use_them_again() {
+async fn a_new_connection_carries_one_message_and_an_open_one_up_to_the_limit() {
     let mut meta = Meta::start().await;
     let client = meta.client(4);
-    for _ in 0..2 {
-        let sending = send(&client, 10);
-        let arrived = meta.arrived(10).await;
-        let mut of_each = [0; 3];
-        arrived.iter().for_each(|message| of_each[message.connection] += 1);
-        of_each.sort_unstable();
-        assert_eq!(of_each, [2, 4, 4]);
-        let mut bodies: Vec<_> = arrived.iter().map(|message| message.body.clone()).collect();
-        bodies.sort_unstable();
-        bodies.dedup();
-        assert_eq!(bodies.len(), 10);
-        arrived.into_iter().for_each(Arrived::accept);
-        assert_eq!(sending.join_all().await, vec![accepted(false); 10]);
-    }
-    assert_eq!(meta.connections(), 3);
+    let sending = send(&client, 10);
+    let first = meta.arrived(1).await.remove(0);
+    assert_eq!(first.connection, 0);
+    first.accept();
+    let (full, mut new): (Vec<_>, Vec<_>) =
+        meta.arrived(5).await.into_iter().partition(|message| message.connection == 0);
+    assert_eq!((full.len(), new.len()), (4, 1));
+    new.remove(0).accept();
+    let last = meta.arrived(4).await;
+    assert!(last.iter().all(|message| message.connection == 1));
+    full.into_iter().chain(last).for_each(Arrived::accept);
+    assert_eq!(sending.join_all().await, vec![accepted(false); 10]);
+    // They are used again.
+    let sending = send(&client, 8);
+    let arrived = meta.arrived(8).await;
+    assert_eq!(arrived.iter().filter(|message| message.connection == 0).count(), 4);
+    let mut bodies: Vec<_> = arrived.iter().map(|message| message.body.clone()).collect();
+    bodies.sort_unstable();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 8);
+    arrived.into_iter().for_each(Arrived::accept);
+    assert_eq!(sending.join_all().await, vec![accepted(false); 8]);
+    assert_eq!(meta.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_message_on_a_new_connection_leaves_when_it_is_told_to() {
+    let mut meta = Meta::start().await;
+    let client = meta.client(4);
+    let sender = sender(&client);
+    let now = Instant::now();
+    let Some(Permit::New(permit)) = sender.permit(now) else { panic!("there is none yet") };
+    assert!(sender.permit(now).is_none(), "one is being made");
+    let departure = sender.connect(permit, "{}".into()).await.expect("a connection");
+    assert_eq!(meta.connections(), 1);
+    assert!(meta.arrived.try_recv().is_err());
+    let leaving = tokio::spawn(departure.leave());
+    meta.arrived(1).await.remove(0).accept();
+    assert_eq!(leaving.await.expect("it ended"), accepted(false));
+    // One that does not leave was not sent.
+    let opened = [(); 4].map(|()| sender.permit(now).expect("room"));
+    let Some(Permit::New(permit)) = sender.permit(now) else { panic!("the open one is full") };
+    drop(sender.connect(permit, "{}".into()).await.expect("a connection"));
+    drop(opened);
+    let sending = send(&client, 1);
+    let next = meta.arrived(1).await.remove(0);
+    assert_eq!((next.connection, next.body.as_str()), (0, r#"{"n":0}"#));
+    next.accept();
+    sending.join_all().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_connection_was_closed_comes_back_unsent() {
+    let mut meta = Meta::start().await;
+    let client = meta.client(4);
+    meta.opened(&client, 4, 1).await;
+    let sender = sender(&client);
+    let taken = || match sender.permit(Instant::now()) {
+        Some(Permit::Open(permit)) => permit,
+        _ => panic!("it is open"),
+    };
+    // The server closes it with a message on its way, which is in doubt; until that is known it takes further ones.
+    let (doubtful, late) = (taken(), taken());
+    let doubtful = tokio::spawn({
+        let sender = sender.clone();
+        async move { sender.send(doubtful, "{}".into()).await }
+    });
+    let _ = meta.arrived(1).await.remove(0).end.send(());
+    assert!(matches!(doubtful.await.expect("it ended"), Some(Outcome::InDoubt(_))));
+    assert_eq!(sender.send(late, "{}".into()).await, None);
+    assert!(meta.arrived.try_recv().is_err());
+    assert_eq!(meta.connections(), 1, "no message has a connection made on its way");
 }
 
 #[tokio::test]
 async fn what_a_broken_connection_carried_is_in_doubt_and_nothing_else() {
     let mut meta = Meta::start().await;
     let client = meta.client(2);
+    meta.opened(&client, 2, 2).await;
     let sending = send(&client, 4);
     let arrived = meta.arrived(4).await;
     let broken = arrived[0].connection;
@@ -174,9 +242,9 @@ async fn what_a_broken_connection_carried_is_in_doubt_and_nothing_else() {
     let taken = outcomes.iter().filter(|outcome| **outcome == accepted(false)).count();
     assert_eq!((in_doubt, taken), (2, 2), "{outcomes:?}");
     // Those that follow go over a connection that lives.
-    let sending = send(&client, 4);
-    meta.arrived(4).await.into_iter().for_each(Arrived::accept);
-    assert_eq!(sending.join_all().await, vec![accepted(false); 4]);
+    let sending = send(&client, 3);
+    meta.arrived(3).await.into_iter().for_each(Arrived::accept);
+    assert_eq!(sending.join_all().await, vec![accepted(false); 3]);
 }
 
 #[tokio::test]
@@ -223,6 +291,6 @@ async fn a_connection_that_left_a_message_without_an_answer_gets_no_more() {
 async fn an_authority_that_is_not_configured_is_not_trusted() {
     let meta = Meta::start().await;
     let stranger = client(GraphConfig { base_url: meta.base_url.clone(), ..patient() });
-    let outcome = sender(&stranger).send("{}".into()).await;
+    let outcome = deliver(&sender(&stranger), "{}".into()).await;
     assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
 }

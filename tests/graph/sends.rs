@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::server::{Server, accepted, client, fixture, header, http, patient, sender};
+use crate::server::{Server, accepted, client, deliver, fixture, header, http, patient, sender};
 
 fn is_retry(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Retry { wait: None, cause: Cause::Unreachable(_) })
@@ -27,7 +27,7 @@ fn is_in_doubt(outcome: &Outcome) -> bool {
 async fn a_send_is_what_meta_expects_and_its_id_comes_back() {
     let meta = Server::answering(http("200 OK", fixture!("accepted.json"))).await;
     let sender = meta.sender();
-    assert_eq!(sender.send(r#"{"to":"+447700900123"}"#.into()).await, accepted(false));
+    assert_eq!(deliver(&sender, r#"{"to":"+447700900123"}"#.into()).await, accepted(false));
     let [request] = meta.received().try_into().expect("one request");
     assert!(request.head.starts_with("POST /v25.0/3001/messages HTTP/1.1\r\n"), "{}", request.head);
     assert_eq!(header(&request.head, "authorization"), Some("Bearer EAAJ-token"));
@@ -52,13 +52,13 @@ async fn an_answer_in_pieces_is_read_whole() {
         }
     })
     .await;
-    assert_eq!(meta.sender().send("{}".into()).await, accepted(true));
+    assert_eq!(deliver(&meta.sender(), "{}".into()).await, accepted(true));
 }
 
 #[tokio::test]
 async fn an_error_of_metas_becomes_its_outcome() {
     let meta = Server::answering(http("400 Bad Request", fixture!("error_130429.json"))).await;
-    match meta.sender().send("{}".into()).await {
+    match deliver(&meta.sender(), "{}".into()).await {
         Outcome::Throttled { scope: Scope::Line, wait, cause: Cause::Meta { code: 130_429, .. } } => {
             assert_eq!(wait, Duration::from_secs(1));
         }
@@ -71,7 +71,7 @@ async fn a_refused_connection_is_a_retry() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let base_url = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
-    let outcome = sender(&client(GraphConfig { base_url, ..patient() })).send("{}".into()).await;
+    let outcome = deliver(&sender(&client(GraphConfig { base_url, ..patient() })), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
 }
 
@@ -79,7 +79,7 @@ async fn a_refused_connection_is_a_retry() {
 async fn a_name_that_does_not_resolve_is_a_retry() {
     // A label of 64 letters is refused by the resolver itself: no question leaves this machine.
     let base_url = format!("https://{}.invalid", "a".repeat(64));
-    let outcome = sender(&client(GraphConfig { base_url, ..patient() })).send("{}".into()).await;
+    let outcome = deliver(&sender(&client(GraphConfig { base_url, ..patient() })), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
 }
 
@@ -92,7 +92,7 @@ async fn a_failed_tls_handshake_is_a_retry() {
     })
     .await;
     let base_url = not_tls.base_url.replace("http:", "https:");
-    let outcome = sender(&client(GraphConfig { base_url, ..patient() })).send("{}".into()).await;
+    let outcome = deliver(&sender(&client(GraphConfig { base_url, ..patient() })), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
     assert_eq!(not_tls.received().len(), 0);
 }
@@ -103,14 +103,14 @@ async fn a_connection_that_is_not_made_in_time_is_a_retry() {
         Server::start(|mut connection| async move { while connection.stream.read_u8().await.is_ok() {} }).await;
     let base_url = silent.base_url.replace("http:", "https:");
     let config = GraphConfig { base_url, connect_timeout: Duration::from_millis(50), ..patient() };
-    let outcome = sender(&client(config)).send("{}".into()).await;
+    let outcome = deliver(&sender(&client(config)), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn no_answer_in_time_is_in_doubt() {
     let meta = Server::start(|mut connection| async move { while connection.request().await.is_some() {} }).await;
-    let outcome = sender(&meta.hasty()).send("{}".into()).await;
+    let outcome = deliver(&sender(&meta.hasty()), "{}".into()).await;
     assert!(is_in_doubt(&outcome), "{outcome:?}");
     assert_eq!(meta.bodies(), HashMap::from([("{}".to_owned(), 1)]));
 }
@@ -124,7 +124,7 @@ async fn half_an_answer_in_time_is_in_doubt() {
         }
     })
     .await;
-    let outcome = sender(&meta.hasty()).send("{}".into()).await;
+    let outcome = deliver(&sender(&meta.hasty()), "{}".into()).await;
     assert!(is_in_doubt(&outcome), "{outcome:?}");
     assert_eq!(meta.bodies(), HashMap::from([("{}".to_owned(), 1)]));
 }
@@ -136,7 +136,7 @@ async fn a_reset_after_the_body_is_in_doubt() {
         connection.reset();
     })
     .await;
-    let outcome = meta.sender().send("{}".into()).await;
+    let outcome = deliver(&meta.sender(), "{}".into()).await;
     assert!(is_in_doubt(&outcome), "{outcome:?}");
     assert_eq!(meta.bodies(), HashMap::from([("{}".to_owned(), 1)]));
 }
@@ -173,7 +173,7 @@ async fn an_answer_that_is_not_metas_is_in_doubt_and_nothing_is_sent_again() {
             }
         })
         .await;
-        let outcome = meta.sender().send("{}".into()).await;
+        let outcome = deliver(&meta.sender(), "{}".into()).await;
         assert!(is_in_doubt(&outcome), "{name}: {outcome:?}");
         assert_eq!(meta.bodies(), HashMap::from([("{}".to_owned(), 1)]), "{name}");
     }
@@ -193,7 +193,7 @@ async fn a_connection_is_used_again() {
     .await;
     let sender = meta.sender();
     for _ in 0..10 {
-        assert_eq!(sender.send("{}".into()).await, accepted(false));
+        assert_eq!(deliver(&sender, "{}".into()).await, accepted(false));
     }
     assert_eq!(openings.recv().await, Some(()));
     assert!(openings.try_recv().is_err(), "ten sends in a row opened more than one connection");
@@ -219,7 +219,7 @@ async fn a_connection_the_server_closed_while_idle_costs_nothing() {
     .await;
     let sender = meta.sender();
     for n in 0..50 {
-        assert_eq!(sender.send(format!("{n}").into()).await, accepted(false), "send {n}");
+        assert_eq!(deliver(&sender, format!("{n}").into()).await, accepted(false), "send {n}");
         closings.recv().await.expect("the server goes on");
         // What was closed before this round trip is known to this runtime after it.
         let mut probe = TcpStream::connect(echo.base_url.trim_start_matches("http://")).await.expect("the echo");
@@ -248,7 +248,7 @@ async fn a_closing_that_meets_a_request_never_doubles_it_and_a_retry_was_never_s
             let mut outcomes = Vec::new();
             for n in 0..SENDS / 4 {
                 let body = format!("{task}-{n}");
-                outcomes.push((body.clone(), sender.send(body.into()).await));
+                outcomes.push((body.clone(), deliver(&sender, body.into()).await));
             }
             outcomes
         });
@@ -279,7 +279,7 @@ async fn a_request_that_was_never_begun_is_a_retry() {
     let sender = sender(&meta.hasty());
     let mut sends = 0;
     loop {
-        let outcome = sender.send("{}".into()).await;
+        let outcome = deliver(&sender, "{}".into()).await;
         if is_retry(&outcome) {
             break;
         }

@@ -4,12 +4,13 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use pregon::{
     domain::{LineId, Outcome, Secret},
-    graph::{GraphClient, GraphConfig, LineSender},
+    graph::{GraphClient, GraphConfig, LineSender, Permit},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -166,4 +167,24 @@ pub(crate) fn token() -> Secret {
 /// The outcome of `accepted.json`, or of `accepted_held.json`.
 pub(crate) fn accepted(held: bool) -> Outcome {
     Outcome::Accepted { wamid: WAMID.into(), held }
+}
+
+/// Sends at once, whenever there is a connection.
+pub(crate) async fn deliver(sender: &LineSender, body: Bytes) -> Outcome {
+    loop {
+        match sender.permit(Instant::now()) {
+            Some(Permit::Open(permit)) => {
+                if let Some(outcome) = sender.send(permit, body.clone()).await {
+                    return outcome;
+                }
+            }
+            Some(Permit::New(permit)) => {
+                return match sender.connect(permit, body).await {
+                    Ok(departure) => departure.leave().await,
+                    Err(outcome) => outcome,
+                };
+            }
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
 }

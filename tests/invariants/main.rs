@@ -5,6 +5,7 @@
 mod support;
 
 mod hostile;
+mod link;
 mod rates;
 mod takeover;
 

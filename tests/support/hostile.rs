@@ -421,7 +421,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<O
 }
 
 /// What Meta says of its nodes: the templates of a WABA, and nothing of others.
-fn node(path: &str) -> Answer {
+pub fn node(path: &str) -> Answer {
     if path.contains("/message_templates") {
         let template: Value =
             serde_json::from_str(include_str!("../fixtures/templates/positional.json")).expect("a template");

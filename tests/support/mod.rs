@@ -6,6 +6,7 @@ pub mod cutter;
 pub mod hooks;
 pub mod hostile;
 pub mod intake;
+pub mod link;
 pub mod redis;
 pub mod server;
 pub mod world;

@@ -16,7 +16,7 @@ const LINES_AT_ONCE: usize = 8;
 
 /// Asks the Graph API of `config` for each of its lines.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    let graph = match GraphClient::new(config.graph.client(LINES_AT_ONCE)) {
+    let graph = match GraphClient::new(config.graph.client()) {
         Ok(graph) => graph,
         Err(error) => {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();

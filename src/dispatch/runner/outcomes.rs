@@ -41,10 +41,7 @@ impl Runner {
         let Attempt { part, claimed, number, began, outcome } = ended;
         self.metrics.attempt(&outcome, instant - began);
         let room = self.setup.thread.room();
-        if self.slots.ended(instant, room) {
-            // It may have waited for its connection: what follows at once would come to Meta with it.
-            self.pacer.restart(instant);
-        }
+        self.slots.ended(instant, room);
         let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
@@ -162,7 +159,7 @@ impl Runner {
         &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
     }
 
-    fn unreachable_now(&mut self, now: Instant, outcome: &Outcome) {
+    pub(super) fn unreachable_now(&mut self, now: Instant, outcome: &Outcome) {
         if self.reachable_at.is_some_and(|at| now < at) {
             return; // one of those that were on their way together
         }

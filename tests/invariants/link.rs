@@ -1,0 +1,142 @@
+//! Invariant 3 over a link with a round trip of 150 or 300 ms, as to Meta: with connections that are new, that were closed
+//! while the line rested, and on which answers are lost.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{
+    ONE_AT_A_TIME,
+    support::{
+        self,
+        hostile::{Arrival, rate, worst_second},
+        link::{FarMeta, FarOptions},
+        redis::TestRedis,
+        server::{Api, Installation, Server},
+    },
+};
+
+const NEAR: Duration = Duration::from_millis(75);
+const FAR: Duration = Duration::from_millis(150);
+const NUMBERS: u64 = 5_491_160_000_000;
+
+/// A server with these lines and their rates, with its Meta at the end of a link.
+struct Linked {
+    meta: FarMeta,
+    lines: Vec<(String, f64)>,
+    api: Api,
+    next: u64,
+    _server: Server,
+    _redis: TestRedis,
+}
+
+impl Linked {
+    async fn start(options: FarOptions, rates: &[f64]) -> Self {
+        let redis = TestRedis::start().await;
+        let meta = FarMeta::start(options);
+        let lines: Vec<(String, f64)> =
+            rates.iter().zip(3_001..).map(|(rate, line): (_, u32)| (line.to_string(), *rate)).collect();
+        let named: Vec<(&str, f64)> = lines.iter().map(|(line, rate)| (line.as_str(), *rate)).collect();
+        let installation = Installation::new(&redis, &meta.url(), &named, "doubt_deadline = \"6s\"");
+        let server = installation.serve_with("all", "api,webhook,dispatch", &meta.environment()).await;
+        Self { meta, lines, api: server.api(), next: NUMBERS, _server: server, _redis: redis }
+    }
+
+    /// Has each line send for so many seconds. Gives what came to Meta.
+    async fn send(&mut self, seconds: f64) -> Vec<Arrival> {
+        let before = self.meta.messages();
+        let mut all = 0;
+        for (line, rate) in &self.lines {
+            let n = (seconds * rate) as u64;
+            self.api.campaign(&[line.as_str()], self.next..self.next + n, json!({})).await;
+            self.next += n;
+            all += n as usize;
+        }
+        support::until("all is sent", async || self.meta.messages() >= before + all).await;
+        self.meta.arrivals().split_off(before)
+    }
+
+    fn keeps_the_pace(&self) {
+        let arrivals = self.meta.arrivals();
+        for (line, rate) in &self.lines {
+            let (worst, most) = (worst_second(&arrivals, line), rate + 1.0 + rate * 0.02);
+            println!("line {line} of {rate} a second: {worst} in the worst second");
+            assert!(worst as f64 <= most, "line {line} of {rate} a second had {worst} messages in a second");
+        }
+    }
+
+    /// Of what a line sent after its first seconds, when it has the connections that it needs.
+    fn uses_its_rate(&self, arrivals: &[Arrival], warm: Duration) {
+        let began = arrivals.first().expect("messages").earliest;
+        let later: Vec<Arrival> = arrivals.iter().filter(|arrival| arrival.earliest > began + warm).cloned().collect();
+        for (line, full) in &self.lines {
+            let used = rate(&later, line);
+            println!("line {line} of {full} a second: {used:.1} a second");
+            assert!(used >= 0.95 * full, "line {line} of {full} a second sent {used:.1} a second");
+        }
+    }
+}
+
+/// Begins, rests until its connections are closed, and begins again.
+async fn a_line_that_begins_and_rests(options: FarOptions) {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut linked = Linked::start(options, &[20.0, 80.0]).await;
+    let first = linked.send(8.0).await;
+    linked.meta.hang_up();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    linked.send(3.0).await;
+    linked.keeps_the_pace();
+    linked.uses_its_rate(&first, Duration::from_secs(4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_begins_and_rests_without_a_burst_over_http2() {
+    for delay in [NEAR, FAR] {
+        a_line_that_begins_and_rests(FarOptions { http2: true, delay, lost_every: 0 }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_begins_and_rests_without_a_burst_over_http1() {
+    for delay in [NEAR, FAR] {
+        a_line_that_begins_and_rests(FarOptions { http2: false, delay, lost_every: 0 }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_lines_on_new_connections_do_not_burst() {
+    for http2 in [true, false] {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        let mut linked = Linked::start(FarOptions { http2, delay: NEAR, lost_every: 0 }, &[100.0; 8]).await;
+        let sent = linked.send(8.0).await;
+        linked.meta.hang_up();
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        linked.send(2.0).await;
+        linked.keeps_the_pace();
+        linked.uses_its_rate(&sent, Duration::from_secs(4));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_answers_make_no_burst() {
+    for http2 in [true, false] {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        let mut linked = Linked::start(FarOptions { http2, delay: FAR, lost_every: 40 }, &[80.0]).await;
+        linked.send(12.0).await;
+        linked.keeps_the_pace();
+    }
+}
+
+/// The connections are closed by the worker itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute"]
+async fn a_rest_of_25_seconds_makes_no_burst() {
+    for http2 in [true, false] {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        let mut linked = Linked::start(FarOptions { http2, delay: FAR, lost_every: 0 }, &[20.0, 80.0]).await;
+        linked.send(3.0).await;
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        linked.send(3.0).await;
+        linked.keeps_the_pace();
+    }
+}

@@ -20,7 +20,7 @@ use std::{
     fmt,
     ops::Deref,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -56,7 +56,8 @@ struct Pool {
 }
 
 struct Connection {
-    http: reqwest::Client,
+    /// Made when it is first used: a permit may be dropped without that.
+    http: OnceLock<reqwest::Client>,
     gate: Gate,
     usage: Mutex<Usage>,
 }
@@ -121,11 +122,10 @@ impl Connections {
         if pool.new >= pool.open.max(1) {
             return None;
         }
-        let gate = Gate::default();
-        let http = (self.make)(gate.clone()).expect("a client was made of the same configuration before");
         pool.new += 1;
         let usage = Usage { stage: Stage::New, messages: 1, used_at: now, free: false };
-        let connection = Arc::new(Connection { http, gate, usage: Mutex::new(usage) });
+        let connection =
+            Arc::new(Connection { http: OnceLock::new(), gate: Gate::default(), usage: Mutex::new(usage) });
         Some(Taken { connections: self.clone(), connection })
     }
 
@@ -208,7 +208,10 @@ impl Deref for Taken {
     type Target = reqwest::Client;
 
     fn deref(&self) -> &reqwest::Client {
-        &self.connection.http
+        let Connection { http, gate, .. } = &*self.connection;
+        http.get_or_init(|| {
+            (self.connections.make)(gate.clone()).expect("a client was made of the same configuration before")
+        })
     }
 }
 

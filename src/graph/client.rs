@@ -54,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer,
-    connections::{Closed, Connections, Gate, Taken},
+    connections::{Closed, Connections, Gate, InMaking, Taken},
 };
 use crate::domain::{Cause, LineId, Outcome, Secret};
 
@@ -227,7 +227,7 @@ pub enum Permit {
 pub struct OpenPermit(Taken);
 
 /// See [`Permit::New`].
-pub struct NewPermit(Taken);
+pub struct NewPermit(Taken, InMaking);
 
 /// A message with a connection of its own, which has not left. Dropped, it was certainly not sent.
 pub struct Departure {
@@ -241,11 +241,14 @@ type Exchange = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 impl LineSender {
     /// The right to send one message, if a connection has room for it or may be made.
     pub fn permit(&self, now: Instant) -> Option<Permit> {
-        let taken = self.connections.take(now)?;
-        Some(if taken.is_new() { Permit::New(NewPermit(taken)) } else { Permit::Open(OpenPermit(taken)) })
+        let (taken, in_making) = self.connections.take(now)?;
+        Some(match in_making {
+            Some(in_making) => Permit::New(NewPermit(taken, in_making)),
+            None => Permit::Open(OpenPermit(taken)),
+        })
     }
 
-    /// Why no connection can be made: the last that was tried failed, after `since`.
+    /// Why there is no connection, if none is open and the last that was tried, after `since`, could not be made.
     pub fn unreachable_since(&self, since: Instant) -> Option<String> {
         self.connections.failed_since(since)
     }
@@ -260,8 +263,12 @@ impl LineSender {
         exchange(connection, self.request(body), self.timeout, tokio::time::sleep(self.timeout)).await
     }
 
-    /// Makes the connection for an attempt with `body`. `Err`: there is none, and what the attempt ended in.
-    pub async fn connect(&self, NewPermit(connection): NewPermit, body: Bytes) -> Result<Departure, Outcome> {
+    /// Makes the connection for an attempt with `body`. `Err`: what the attempt ended in, without one.
+    pub async fn connect(
+        &self,
+        NewPermit(connection, _in_making): NewPermit,
+        body: Bytes,
+    ) -> Result<Departure, Outcome> {
         let hold = connection.gate().hold();
         let (leave, timeout) = (hold.leave.clone(), self.timeout);
         let patience = async move {

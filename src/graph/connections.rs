@@ -7,8 +7,8 @@
 //!   `streams_max`, which bounds what a reset puts in doubt. Those in use are filled first, for few connections that are full
 //!   cost less than many that are not.
 //! - A *new* one carries a single message until it has answered. That message waits at the [`Gate`], with TCP and TLS done, until
-//!   it is told to leave. There may be as many new ones at once as there are open ones, and one in any case: what is in flight
-//!   doubles with each round trip.
+//!   it is told to leave. As many may be in the making at once as are open, and one in any case. One whose message has left is
+//!   not counted any more: an answer that does not come would keep every other line of the thread waiting.
 //! - The server may close an open connection at any time. reqwest would make another one on the way of the next message; the gate
 //!   refuses that, and the message comes back unsent.
 //!
@@ -47,8 +47,8 @@ struct Pool {
     free: Vec<Arc<Connection>>,
     /// Open connections, with and without room.
     open: usize,
-    /// New ones.
-    new: usize,
+    /// Those in the making.
+    in_making: usize,
     /// When the last new one could not be made, and why. Gone once one could.
     failure: Option<(Instant, String)>,
     /// Connections that were idle for too long are looked for at this time.
@@ -90,7 +90,7 @@ impl Connections {
     }
 
     /// A connection for a message, if one has room or may be made.
-    pub(super) fn take(self: &Arc<Self>, now: Instant) -> Option<Taken> {
+    pub(super) fn take(self: &Arc<Self>, now: Instant) -> Option<(Taken, Option<InMaking>)> {
         let mut pool = self.pool();
         if pool.sweep_at.is_none_or(|at| now >= at) {
             pool.sweep_at = Some(now + self.kept);
@@ -117,21 +117,23 @@ impl Connections {
                 pool.free.pop();
             }
             drop(usage);
-            return Some(Taken { connections: self.clone(), connection });
+            return Some((Taken { connections: self.clone(), connection }, None));
         }
-        if pool.new >= pool.open.max(1) {
+        if pool.in_making >= pool.open.max(1) {
             return None;
         }
-        pool.new += 1;
+        pool.in_making += 1;
         let usage = Usage { stage: Stage::New, messages: 1, used_at: now, free: false };
         let connection =
             Arc::new(Connection { http: OnceLock::new(), gate: Gate::default(), usage: Mutex::new(usage) });
-        Some(Taken { connections: self.clone(), connection })
+        Some((Taken { connections: self.clone(), connection }, Some(InMaking(self.clone()))))
     }
 
-    /// Why no connection could be made, if that was the last that was tried, after `since`.
+    /// Why there is no connection, if none is open and the last that was tried, after `since`, could not be made.
     pub(super) fn failed_since(&self, since: Instant) -> Option<String> {
-        self.pool().failure.as_ref().filter(|(at, _)| *at > since).map(|(_, reason)| reason.clone())
+        let pool = self.pool();
+        let failure = pool.failure.as_ref().filter(|(at, _)| *at > since && pool.open == 0);
+        failure.map(|(_, reason)| reason.clone())
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -162,11 +164,6 @@ impl Usage {
 }
 
 impl Taken {
-    /// It has not answered yet: its message waits at the gate.
-    pub(super) fn is_new(&self) -> bool {
-        self.connection.usage().stage == Stage::New
-    }
-
     /// Where its message waits to leave.
     pub(super) fn gate(&self) -> Gate {
         self.connection.gate.clone()
@@ -179,13 +176,13 @@ impl Taken {
             usage.stage = Stage::Open;
             drop(usage);
             let mut pool = self.connections.pool();
-            (pool.new, pool.open, pool.failure) = (pool.new - 1, pool.open + 1, None);
+            (pool.open, pool.failure) = (pool.open + 1, None);
         }
     }
 
     /// Its message did not leave: where it is a new one, it could not be made.
     pub(super) fn failed(&self, reason: &str) {
-        if self.is_new() {
+        if self.connection.usage().stage == Stage::New {
             self.connections.pool().failure = Some((Instant::now(), reason.to_owned()));
         }
     }
@@ -221,16 +218,22 @@ impl Drop for Taken {
         let mut usage = self.connection.usage();
         usage.messages -= 1;
         match usage.stage {
-            Stage::New => {
-                usage.stage = Stage::Retired;
-                pool.new -= 1;
-            }
+            Stage::New => usage.stage = Stage::Retired,
             Stage::Open if !usage.free => {
                 usage.free = true;
                 pool.free.push(self.connection.clone());
             }
             Stage::Open | Stage::Retired => {}
         }
+    }
+}
+
+/// A connection is in the making, as long as this is kept.
+pub(super) struct InMaking(Arc<Connections>);
+
+impl Drop for InMaking {
+    fn drop(&mut self) {
+        self.0.pool().in_making -= 1;
     }
 }
 

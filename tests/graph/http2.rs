@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -148,18 +148,19 @@ fn send(client: &GraphClient, n: usize) -> JoinSet<Outcome> {
 async fn a_new_connection_carries_one_message_and_an_open_one_up_to_the_limit() {
     let mut meta = Meta::start().await;
     let client = meta.client(4);
-    let sending = send(&client, 10);
-    let first = meta.arrived(1).await.remove(0);
-    assert_eq!(first.connection, 0);
-    first.accept();
+    meta.opened(&client, 4, 1).await;
+    let sender = sender(&client);
+    let sending = send(&client, 5);
     let (full, mut new): (Vec<_>, Vec<_>) =
         meta.arrived(5).await.into_iter().partition(|message| message.connection == 0);
     assert_eq!((full.len(), new.len()), (4, 1));
+    assert!(matches!(sender.permit(Instant::now()), Some(Permit::New(_))), "neither has room");
     new.remove(0).accept();
-    let last = meta.arrived(4).await;
-    assert!(last.iter().all(|message| message.connection == 1));
-    full.into_iter().chain(last).for_each(Arrived::accept);
-    assert_eq!(sending.join_all().await, vec![accepted(false); 10]);
+    while !matches!(sender.permit(Instant::now()), Some(Permit::Open(_))) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    full.into_iter().for_each(Arrived::accept);
+    assert_eq!(sending.join_all().await, vec![accepted(false); 5]);
     // They are used again.
     let sending = send(&client, 8);
     let arrived = meta.arrived(8).await;
@@ -197,6 +198,19 @@ async fn a_message_on_a_new_connection_leaves_when_it_is_told_to() {
     assert_eq!((next.connection, next.body.as_str()), (0, r#"{"n":0}"#));
     next.accept();
     sending.join_all().await;
+}
+
+#[tokio::test]
+async fn a_first_answer_that_does_not_come_keeps_no_other_message_waiting() {
+    let mut meta = Meta::start().await;
+    let client = meta.client(4);
+    let _sending = send(&client, 1);
+    let silent = meta.arrived(1).await.remove(0);
+    let sending = send(&client, 1);
+    let next = meta.arrived(1).await.remove(0);
+    assert_ne!(next.connection, silent.connection);
+    next.accept();
+    assert_eq!(sending.join_all().await, [accepted(false)]);
 }
 
 #[tokio::test]

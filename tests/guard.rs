@@ -71,7 +71,7 @@ fn a_hot_path_allocates_no_more_than_it_did() {
     // For one message, answer, status, webhook or row: allocations and their bytes.
     let bounds = [
         ("body", 0.0, 0.0),
-        ("send", 58.0, 22_000.0),
+        ("send", 63.0, 22_000.0),
         ("answer", 4.0, 320.0),
         ("answer of an error", 5.0, 480.0),
         ("answer of a proxy", 2.0, 140.0),
@@ -290,9 +290,10 @@ fn a_message_costs_no_more_than_it_did() {
 
     let (lines, messages) = (LINES.len() as f64, N as f64);
     let mut counted = Counted::default();
-    // Of which a settlement takes some, and how many of them there are is up to the machine.
-    counted.add("allocations of a message", taken.count_total as f64 / messages, 58.0 + 100.0 * settlements / messages);
-    let bytes_max = 24_000.0 + 60_000.0 * settlements / messages;
+    // Of which a settlement takes some, and how many of them there are is up to the machine. A connection takes some 370 and 17 kB,
+    // and so few messages make one for every fifty.
+    counted.add("allocations of a message", taken.count_total as f64 / messages, 76.0 + 100.0 * settlements / messages);
+    let bytes_max = 25_000.0 + 60_000.0 * settlements / messages;
     counted.add("allocated bytes of a message", taken.bytes_total as f64 / messages, bytes_max);
     counted.add("round trips for claims of a line", claims / lines, 6.0);
     counted.add("round trips for chunks of a line", chunks / lines, 4.0);

@@ -270,18 +270,30 @@ impl<S> Layer<S> for Gate {
     type Service = Gated<S>;
 
     fn layer(&self, connector: S) -> Gated<S> {
-        Gated { connector, gate: self.clone() }
+        Gated { connector: Arc::new(Mutex::new(connector)), gate: self.clone() }
     }
 }
 
 /// What makes a connection, behind its gate.
-#[derive(Clone)]
 pub(super) struct Gated<S> {
-    connector: S,
+    /// Shared by the copy that hyper makes for each request: of the connector itself one would cost a dozen allocations.
+    connector: Arc<Mutex<S>>,
     gate: Gate,
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
+
+impl<S> Gated<S> {
+    fn connector(&self) -> MutexGuard<'_, S> {
+        self.connector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Clone for Gated<S> {
+    fn clone(&self) -> Self {
+        Self { connector: self.connector.clone(), gate: self.gate.clone() }
+    }
+}
 
 impl<S, To> Service<To> for Gated<S>
 where
@@ -294,14 +306,14 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.connector.poll_ready(cx)
+        self.connector().poll_ready(cx)
     }
 
     fn call(&mut self, to: To) -> Self::Future {
         let Some(Hold { connected, leave }) = self.gate.held().take() else {
             return Box::pin(async { Err(Closed.into()) });
         };
-        let connecting = self.connector.call(to);
+        let connecting = self.connector().call(to);
         Box::pin(async move {
             let connection = connecting.await?;
             connected.cancel();

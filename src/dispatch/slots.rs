@@ -1,8 +1,7 @@
 //! How many attempts of a line are in flight at once.
 //!
 //! Enough to keep the line's rate at Meta's present latency, and no more: over HTTP/1.1 each one is a connection. The
-//! first message of a line goes alone, for it makes the connection: what would go out behind it would come to Meta with it.
-//! Then, whenever each slot was used once, the latency says how many the rate needs. They are raised in steps, but not while
+//! first message of a line goes alone, for nothing is known of the latency yet. Then, whenever each slot was used once, the latency says how many the rate needs. They are raised in steps, but not while
 //! the thread that sends is busy: more would only wait for it, and many lines that each take more take it from one another;
 //! what they have too much they give back. A step is kept only if answers did not come as much later by it: then Meta is the limit.
 //!

@@ -1,6 +1,7 @@
 //! A round: a campaign through the public API, a schedule of faults around it, and what became of both.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -22,9 +23,13 @@ use crate::{
 };
 
 pub const FIRST: u64 = 5_491_180_000_000;
-/// How long a campaign may take after everything is well again: a pair that Meta throttled waits up to 12 seconds, a
-/// line that found Meta out of reach up to 15; and the machine may be busy with something else.
+/// How long the campaigns may take after everything is well again; the machine may be busy with something else.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How long nothing may change in that time before what is open counts as stuck: a pair that Meta throttled waits up to 12
+/// seconds, a line that found Meta out of reach up to 15.
+const STUCK_AFTER: Duration = Duration::from_secs(45);
+/// Between two looks at the campaigns.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A Redis that is slow does something for so long at a time.
 const BETWEEN_STOPS: Duration = Duration::from_millis(5);
@@ -37,6 +42,30 @@ pub struct Event {
     pub ended: Instant,
     /// Bytes that Redis forgot.
     pub forgotten: u64,
+}
+
+/// A campaign of a round, as it was last seen.
+pub struct Campaign {
+    /// None as long as nobody has seen it.
+    pub id: Option<String>,
+    /// Its recipients.
+    pub numbers: Range<u64>,
+    /// As the API tells it.
+    pub last: Value,
+}
+
+impl Campaign {
+    fn new(id: Option<String>, numbers: Range<u64>) -> Self {
+        Self { id, numbers, last: Value::Null }
+    }
+
+    pub fn recipients(&self) -> u64 {
+        self.numbers.end - self.numbers.start
+    }
+
+    pub fn has_completed(&self) -> bool {
+        self.last["state"] == "completed"
+    }
 }
 
 /// What became of a round.
@@ -86,7 +115,8 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
     });
     let stage = &play.stage;
     let api = Api::at(&stage.front.url());
-    let id = api.draft(&LINES, FIRST..FIRST + schedule.recipients, json!({})).await;
+    let numbers = FIRST..FIRST + schedule.recipients;
+    let id = api.draft(&LINES, numbers.clone(), json!({})).await;
     api.post(&format!("campaigns/{id}/launch")).await;
     let launched = Instant::now();
     let mut faults = JoinSet::new();
@@ -104,22 +134,12 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
         }
     }
     stage.heal().await;
-    let healed = Instant::now();
-    let mut last = Value::Null;
-    let patience = PATIENCE + schedule.delay();
-    while healed.elapsed() < patience && !(last["state"] == "completed" && stage.meta.is_idle()) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        last = look(&stage.front.url(), &id).await.unwrap_or(last);
-    }
+    let mut campaigns = vec![Campaign::new(Some(id), numbers)];
+    problems.extend(play.settles(&mut campaigns, &schedule).await);
     let took = launched.elapsed();
-    if last["state"] != "completed" {
-        problems.push(format!("not completed {patience:?} after everything was well again: {last}"));
-    } else if !stage.meta.is_idle() {
-        problems.push(format!("statuses were not taken within {patience:?} after everything was well again"));
-    }
     problems.extend(stage.problems());
     let events = play.events.lock().await.clone();
-    let verdict = check::judge(stage, &schedule, &ledger, &events, &id, problems).await;
+    let verdict = check::judge(stage, &schedule, &ledger, &events, &campaigns, problems).await;
     let kept = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
         copy(stage.installation.dir(), &dir);
@@ -132,6 +152,40 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
 }
 
 impl Play {
+    /// Waits until every campaign has completed and every status is taken, or until nothing changes any more. Gives what is
+    /// wrong then.
+    async fn settles(&self, campaigns: &mut [Campaign], schedule: &Schedule) -> Vec<String> {
+        let (began, delay) = (Instant::now(), schedule.delay());
+        let (mut seen, mut changed) = (Value::Null, Instant::now());
+        loop {
+            for campaign in campaigns.iter_mut().filter(|campaign| !campaign.has_completed()) {
+                let Some(id) = &campaign.id else { continue };
+                if let Some(last) = look(&self.stage.front.url(), &format!("campaigns/{id}")).await {
+                    campaign.last = last;
+                }
+            }
+            if campaigns.iter().all(Campaign::has_completed) && self.stage.meta.is_idle() {
+                return Vec::new();
+            }
+            let of = |campaign: &Campaign| campaign.last["statistics"]["by_state"].clone();
+            let now = json!([self.stage.meta.n_told(), campaigns.iter().map(of).collect::<Vec<_>>()]);
+            if now != seen {
+                (seen, changed) = (now, Instant::now());
+            }
+            if began.elapsed() > PATIENCE + delay || changed.elapsed() > STUCK_AFTER + delay {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let since = format!("{:?} after everything was well again", began.elapsed());
+        let open = campaigns.iter().filter(|campaign| !campaign.has_completed());
+        let mut wrong: Vec<String> = open.map(|campaign| format!("not completed {since}: {}", campaign.last)).collect();
+        if !self.stage.meta.is_idle() {
+            wrong.push(format!("statuses were not taken {since}"));
+        }
+        wrong
+    }
+
     async fn carry_out(&self, fault: Fault) {
         let stage = &self.stage;
         if fault.is_of_the_clock() && !clock::CAN_BE_SET {
@@ -223,12 +277,11 @@ impl Play {
     }
 }
 
-/// The campaign, if anybody says how it is.
-async fn look(front: &str, id: &str) -> Option<Value> {
+/// What the API tells, if anybody answers.
+async fn look(front: &str, path: &str) -> Option<Value> {
     // A client of its own each time: a connection to a worker that was killed is of no use.
     let api = Api::at(front);
-    let path = format!("campaigns/{id}");
-    tokio::time::timeout(Duration::from_secs(5), api.ask(&path)).await.ok()?
+    tokio::time::timeout(Duration::from_secs(5), api.ask(path)).await.ok()?
 }
 
 fn copy(from: &Path, to: &Path) {

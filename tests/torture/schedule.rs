@@ -320,6 +320,11 @@ impl Schedule {
         Self { seed, fsync, workers, recipients, rates, throttles, steps }
     }
 
+    /// Recipients of all campaigns.
+    pub fn all_recipients(&self) -> u64 {
+        self.recipients
+    }
+
     /// The way of a worker to Meta is harmed in this round.
     pub fn harms_the_way_to_meta_of(&self, worker: usize) -> bool {
         self.steps.iter().any(|step| step.fault.wire() == Some(Wire::Meta(worker)))

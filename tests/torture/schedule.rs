@@ -7,7 +7,13 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
 /// The lease of a round, and the time-out of its workers for Redis.
 pub const LEASE: Duration = Duration::from_secs(3);
-pub const DOUBT_DEADLINE: Duration = Duration::from_secs(4);
+/// Short, so that a worker can sleep beyond its lease and the doubts that end because of that; but longer than the workers
+/// wait for an answer.
+pub const DOUBT_DEADLINE: Duration = Duration::from_millis(2_500);
+/// After so long without its owner a line has another one, and what the first left in flight has ended.
+const FORSAKEN: Duration = LEASE.saturating_add(DOUBT_DEADLINE);
+/// From then on Redis being asleep or paused counts as a stall.
+const STALL: Duration = Duration::from_secs(1);
 /// An owner stops that much before the end of its lease: a clock that jumps ahead by no more makes no second owner.
 const LEASE_MARGIN_MS: i64 = LEASE.as_millis() as i64 / 5;
 
@@ -79,15 +85,20 @@ impl Fault {
     pub fn name(&self) -> &'static str {
         match self {
             Fault::WorkerKilled { .. } => "worker: SIGKILL",
+            Fault::WorkerAsleep { asleep, .. } if *asleep > FORSAKEN => {
+                "worker: SIGSTOP, longer than its lease and the doubt deadline"
+            }
             Fault::WorkerAsleep { asleep, .. } if *asleep > LEASE => "worker: SIGSTOP, longer than its lease",
             Fault::WorkerAsleep { .. } => "worker: SIGSTOP, shorter than its lease",
             Fault::RollingRestart => "workers: SIGTERM, one after the other",
             Fault::RedisKilled { down } if *down > LEASE => "Redis: SIGKILL, away longer than a lease",
             Fault::RedisKilled { .. } => "Redis: SIGKILL, away shorter than a lease",
             Fault::PowerLoss { .. } => "Redis: power loss, up to 1 s forgotten",
-            Fault::RedisAsleep { .. } => "Redis: SIGSTOP",
+            Fault::RedisAsleep { asleep } if *asleep >= STALL => "Redis: SIGSTOP, for 1 to 4 s",
+            Fault::RedisAsleep { .. } => "Redis: SIGSTOP, for less than a second",
             Fault::RedisSlow { .. } => "Redis: slow",
-            Fault::RedisPaused { .. } => "Redis: CLIENT PAUSE",
+            Fault::RedisPaused { paused } if *paused >= STALL => "Redis: CLIENT PAUSE, for 1 to 4 s",
+            Fault::RedisPaused { .. } => "Redis: CLIENT PAUSE, for less than a second",
             Fault::RedisFull { .. } => "Redis: full",
             Fault::ScriptsFlushed => "Redis: SCRIPT FLUSH",
             Fault::ClockSet { by_ms: ..0 } => "Redis' clock: set back by seconds",
@@ -212,6 +223,7 @@ impl Fault {
     fn draw(rng: &mut StdRng, workers: usize, may_forget: bool) -> Self {
         let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
         let (short, long, outage) = (ms(300..2_500), ms(3_200..5_000), ms(100..4_500));
+        let (forsaken, moment, stall) = (FORSAKEN + ms(300..2_500), ms(100..1_000), ms(1_000..4_000));
         let (paused, slow, by, forgets) = (ms(300..3_000), ms(1_000..2_500), ms(5..60), ms(0..1_000));
         let mut ms = |range: std::ops::Range<i64>| rng.random_range(range);
         let (margin, seconds, minutes) = (ms(50..LEASE_MARGIN_MS), ms(1_000..8_000), ms(10_000..180_000));
@@ -222,13 +234,16 @@ impl Fault {
             2..4 => Wire::Meta(worker),
             _ => Wire::Webhooks,
         };
-        match rng.random_range(0..116) {
+        match rng.random_range(0..134) {
             100..102 => Fault::ClockSet { by_ms: margin },
             102..105 => Fault::ClockSet { by_ms: ahead },
             105..108 => Fault::ClockSet { by_ms: -seconds },
             108..110 => Fault::ClockWrong { by_ms: seconds, wrong: paused },
             110..113 => Fault::ClockWrong { by_ms: -minutes, wrong: paused },
             113..116 => Fault::RedisSlow { by, slow },
+            116..124 => Fault::WorkerAsleep { worker, asleep: forsaken },
+            124..131 => Fault::RedisAsleep { asleep: stall },
+            131..134 => Fault::RedisPaused { paused: stall },
             0..18 => Fault::WorkerKilled { worker, down: outage },
             18..24 => Fault::WorkerAsleep { worker, asleep: short },
             24..32 => Fault::WorkerAsleep { worker, asleep: long },
@@ -236,8 +251,8 @@ impl Fault {
             40..48 => Fault::RedisKilled { down: outage },
             48..60 if may_forget => Fault::PowerLoss { forgets, down: outage },
             48..60 => Fault::RedisKilled { down: short },
-            60..65 => Fault::RedisAsleep { asleep: paused },
-            65..68 => Fault::RedisPaused { paused },
+            60..65 => Fault::RedisAsleep { asleep: moment },
+            65..68 => Fault::RedisPaused { paused: moment },
             68..72 => Fault::RedisFull { full: paused },
             72..76 => Fault::ScriptsFlushed,
             76..84 => Fault::Cut { wire },

@@ -85,9 +85,7 @@ impl Fault {
     pub fn name(&self) -> &'static str {
         match self {
             Fault::WorkerKilled { .. } => "worker: SIGKILL",
-            Fault::WorkerAsleep { asleep, .. } if *asleep > FORSAKEN => {
-                "worker: SIGSTOP, longer than its lease and the doubt deadline"
-            }
+            fault if fault.forsakes_lines() => "worker: SIGSTOP, longer than its lease and the doubt deadline",
             Fault::WorkerAsleep { asleep, .. } if *asleep > LEASE => "worker: SIGSTOP, longer than its lease",
             Fault::WorkerAsleep { .. } => "worker: SIGSTOP, shorter than its lease",
             Fault::RollingRestart => "workers: SIGTERM, one after the other",
@@ -138,6 +136,11 @@ impl Fault {
             Fault::Slow { slow, .. } | Fault::RedisSlow { slow, .. } => slow,
             Fault::ScriptsFlushed | Fault::ClockSet { .. } | Fault::Cut { .. } => Duration::ZERO,
         }
+    }
+
+    /// A worker sleeps until its lines have another owner, and what it had in flight has ended.
+    fn forsakes_lines(&self) -> bool {
+        matches!(self, Fault::WorkerAsleep { asleep, .. } if *asleep > FORSAKEN)
     }
 
     /// It ends or stops a worker.
@@ -300,7 +303,7 @@ impl Schedule {
         // 60 to 160 a second: what the lines take together in that time.
         let mean = recipients / (3 * seconds);
         let rates = LINES.map(|_| (mean * rng.random_range(80..=120) / 100).max(60));
-        let throttles = rng.random_bool(0.4);
+        let mut throttles = rng.random_bool(0.4);
         let n_faults = rng.random_range(3..=6);
         let mut steps: Vec<Step> = Vec::new();
         if rng.random_bool(0.15) {
@@ -326,6 +329,11 @@ impl Schedule {
                 // The launch was acknowledged, and is on the disk within a second.
                 at = at.max(LAUNCH_KEPT);
             }
+            if fault.forsakes_lines() {
+                // Its lines are done when it wakes, and others are not: lines that Meta throttles take longer.
+                at = Duration::from_millis(seconds * 1_000 - rng.random_range(0..3_000));
+                throttles = true;
+            }
             let step = Step { at, fault };
             if !steps.iter().any(|other| step.coincides(other, workers)) {
                 steps.push(step);
@@ -333,6 +341,11 @@ impl Schedule {
         }
         steps.sort_by_key(|step| step.at);
         Self { seed, fsync, workers, recipients, rates, throttles, steps }
+    }
+
+    /// Whether it has a fault with `name` in its name.
+    pub fn has(&self, name: &str) -> bool {
+        self.steps.iter().any(|step| step.fault.name().contains(name))
     }
 
     /// Recipients of all campaigns.

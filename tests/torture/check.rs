@@ -99,8 +99,16 @@ pub async fn judge(
     let api = Api::at(&stage.front.url());
     let truth = Truth::of(ledger, stage);
     let began = Instant::now();
+    let n_campaigns = api.get("campaigns?limit=100").await["campaigns"].as_array().map_or(0, Vec::len);
+    if n_campaigns != campaigns.len() {
+        verdict.problems.push(format!("{n_campaigns} campaigns are there, of {}", campaigns.len()));
+    }
     for campaign in campaigns {
-        let Some(id) = &campaign.id else { continue };
+        let Some(id) = &campaign.id else {
+            verdict.lost += campaign.recipients();
+            verdict.problems.push(format!("lost: {} recipients of jobs without effect", campaign.recipients()));
+            continue;
+        };
         let mut shown = api.recipients(id).await;
         while !truth.is_shown_by(&shown, campaign) && began.elapsed() < SETTLED_AFTER {
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backend;
 mod check;
 mod clock;
 mod meta;

@@ -14,10 +14,11 @@ use tokio::{
 };
 
 use crate::{
+    backend::Wish,
     check::{self, Verdict},
     clock,
     meta::{Ledger, Torturer},
-    schedule::{APART, Fault, LINES, Schedule},
+    schedule::{APART, Fault, Jobs, LAUNCH_KEPT, LINES, Schedule},
     stage::Stage,
     support::{hostile::Meta, server::Api},
 };
@@ -48,6 +49,8 @@ pub struct Event {
 pub struct Campaign {
     /// None as long as nobody has seen it.
     pub id: Option<String>,
+    /// Of one that comes as jobs.
+    external_id: Option<String>,
     /// Its recipients.
     pub numbers: Range<u64>,
     /// As the API tells it.
@@ -55,8 +58,17 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    fn new(id: Option<String>, numbers: Range<u64>) -> Self {
-        Self { id, numbers, last: Value::Null }
+    fn through_the_api(id: String, numbers: Range<u64>) -> Self {
+        Self { id: Some(id), external_id: None, numbers, last: Value::Null }
+    }
+
+    fn through_jobs(wish: &Wish) -> Self {
+        let (external_id, numbers) = (Some(wish.external_id.clone()), wish.numbers.clone());
+        Self { id: None, external_id, numbers, last: Value::Null }
+    }
+
+    fn name(&self) -> &str {
+        self.external_id.as_deref().unwrap_or("the campaign through the API")
     }
 
     pub fn recipients(&self) -> u64 {
@@ -93,6 +105,9 @@ struct Play {
     workers: Vec<Mutex<()>>,
     /// Held by a worker that ends, shared, and by a Redis that forgets, alone: see [`Fault::would_be_blamed`].
     blame: RwLock<()>,
+    /// Held by a campaign that is launched, shared, until that is on the disk, and by a Redis that forgets, alone. A server before
+    /// Redis 7.2 does not tell when it is, and would forget a campaign of which Meta has messages.
+    launches: RwLock<()>,
     /// Redis is to lose power in this round.
     forgetful: bool,
 }
@@ -111,33 +126,59 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
         clock: Mutex::default(),
         workers: (0..schedule.workers).map(|_| Mutex::default()).collect(),
         blame: RwLock::default(),
+        launches: RwLock::default(),
         forgetful: schedule.steps.iter().any(|step| matches!(step.fault, Fault::PowerLoss { .. })),
     });
     let stage = &play.stage;
     let api = Api::at(&stage.front.url());
     let numbers = FIRST..FIRST + schedule.recipients;
+    let mut free = numbers.end;
+    let wish = |(n, jobs): (usize, &Jobs)| {
+        let numbers = free..free + jobs.recipients;
+        free = numbers.end;
+        Wish { external_id: format!("jobs-{n}"), numbers }
+    };
+    let wishes: Vec<Wish> = schedule.jobs.iter().enumerate().map(wish).collect();
     let id = api.draft(&LINES, numbers.clone(), json!({})).await;
     api.post(&format!("campaigns/{id}/launch")).await;
     let launched = Instant::now();
-    let mut faults = JoinSet::new();
+    let mut todo = JoinSet::new();
     for step in schedule.steps.clone() {
         let play = play.clone();
-        faults.spawn(async move {
+        todo.spawn(async move {
             tokio::time::sleep_until((launched + step.at).into()).await;
             play.carry_out(step.fault).await;
         });
     }
+    for (wish, jobs) in wishes.iter().cloned().zip(schedule.jobs.clone()) {
+        let play = play.clone();
+        todo.spawn(async move {
+            tokio::time::sleep_until((launched + jobs.at).into()).await;
+            let _unforgotten = play.launches.read().await;
+            play.stage.backend.add(&wish).await;
+            if play.forgetful {
+                play.stage.backend.all_are_taken().await;
+                tokio::time::sleep(LAUNCH_KEPT).await;
+            }
+        });
+    }
     let mut problems = Vec::new();
-    while let Some(ended) = faults.join_next().await {
+    while let Some(ended) = todo.join_next().await {
         if let Err(error) = ended {
-            problems.push(format!("a fault could not be carried out: {error}"));
+            problems.push(format!("what was to be done could not be done: {error}"));
         }
     }
     stage.heal().await;
-    let mut campaigns = vec![Campaign::new(Some(id), numbers)];
+    // Repeating is safe at any time.
+    for wish in &wishes {
+        stage.backend.add(wish).await;
+    }
+    let mut campaigns = vec![Campaign::through_the_api(id, numbers)];
+    campaigns.extend(wishes.iter().map(Campaign::through_jobs));
     problems.extend(play.settles(&mut campaigns, &schedule).await);
     let took = launched.elapsed();
     problems.extend(stage.problems());
+    problems.extend(stage.backend.problems().await);
     let events = play.events.lock().await.clone();
     let verdict = check::judge(stage, &schedule, &ledger, &events, &campaigns, problems).await;
     let kept = (!verdict.is_good()).then(|| {
@@ -158,6 +199,9 @@ impl Play {
         let (began, delay) = (Instant::now(), schedule.delay());
         let (mut seen, mut changed) = (Value::Null, Instant::now());
         loop {
+            if campaigns.iter().any(|campaign| campaign.id.is_none()) {
+                self.find(campaigns).await;
+            }
             for campaign in campaigns.iter_mut().filter(|campaign| !campaign.has_completed()) {
                 let Some(id) = &campaign.id else { continue };
                 if let Some(last) = look(&self.stage.front.url(), &format!("campaigns/{id}")).await {
@@ -179,11 +223,22 @@ impl Play {
         }
         let since = format!("{:?} after everything was well again", began.elapsed());
         let open = campaigns.iter().filter(|campaign| !campaign.has_completed());
-        let mut wrong: Vec<String> = open.map(|campaign| format!("not completed {since}: {}", campaign.last)).collect();
+        let mut wrong: Vec<String> =
+            open.map(|campaign| format!("{} not completed {since}: {}", campaign.name(), campaign.last)).collect();
         if !self.stage.meta.is_idle() {
             wrong.push(format!("statuses were not taken {since}"));
         }
         wrong
+    }
+
+    /// Finds out the ids of campaigns that came as jobs.
+    async fn find(&self, campaigns: &mut [Campaign]) {
+        let Some(list) = look(&self.stage.front.url(), "campaigns?limit=100").await else { return };
+        for campaign in campaigns.iter_mut().filter(|campaign| campaign.id.is_none()) {
+            let is_it = |found: &&Value| found["external_id"].as_str() == campaign.external_id.as_deref();
+            let found = list["campaigns"].as_array().into_iter().flatten().find(is_it);
+            campaign.id = found.and_then(|found| found["id"].as_str()).map(str::to_owned);
+        }
     }
 
     async fn carry_out(&self, fault: Fault) {
@@ -202,7 +257,7 @@ impl Play {
             _ => Some(self.redis.lock().await),
         };
         let alone = match fault {
-            Fault::PowerLoss { .. } => Some(self.blame.write().await),
+            Fault::PowerLoss { .. } => Some((self.launches.write().await, self.blame.write().await)),
             _ => None,
         };
         let mut forgotten = 0;

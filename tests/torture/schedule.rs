@@ -22,8 +22,8 @@ const FIRST_MS: u64 = 300;
 const LAST_MS: u64 = 6_500;
 /// What a worker knows is in a forgetful Redis after this time, and after this time it is on its disk.
 pub const APART: Duration = Duration::from_secs(2);
-/// Before the first power loss: the upload and the launch are on the disk.
-const LAUNCH_KEPT: Duration = Duration::from_millis(1_300);
+/// After a launch, and before a power loss: the upload and the launch are on the disk.
+pub const LAUNCH_KEPT: Duration = Duration::from_millis(1_300);
 /// What a restart of a worker takes, about.
 const RESTART: Duration = Duration::from_millis(700);
 
@@ -278,13 +278,24 @@ pub struct Step {
     pub fault: Fault,
 }
 
+/// A campaign that comes on the stream of jobs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Jobs {
+    /// When it is added, counted from the launch of the first campaign.
+    pub at: Duration,
+    pub recipients: u64,
+}
+
 /// A round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     pub seed: u64,
     pub fsync: Fsync,
     pub workers: usize,
+    /// Of the campaign that comes through the API.
     pub recipients: u64,
+    /// The campaigns that come as jobs, while things fail.
+    pub jobs: Vec<Jobs>,
     /// Messages per second of each of [`LINES`].
     pub rates: [u64; 3],
     /// Meta throttles now and then.
@@ -310,7 +321,8 @@ impl Schedule {
             // Nothing but this, so that the take-over can be measured.
             let at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS / 2));
             let fault = Fault::WorkerKilled { worker: rng.random_range(0..workers), down: LEASE };
-            return Self { seed, fsync, workers, recipients, rates, throttles: false, steps: vec![Step { at, fault }] };
+            let (jobs, steps) = (Vec::new(), vec![Step { at, fault }]);
+            return Self { seed, fsync, workers, recipients, jobs, rates, throttles: false, steps };
         }
         if fsync == Fsync::Everysec && rng.random_bool(0.4) {
             // The rule about workers that end would else make it rare.
@@ -340,7 +352,13 @@ impl Schedule {
             }
         }
         steps.sort_by_key(|step| step.at);
-        Self { seed, fsync, workers, recipients, rates, throttles, steps }
+        let n_jobs = rng.random_range(1..=3);
+        let mut add = || {
+            let at = Duration::from_millis(rng.random_range(0..LAST_MS));
+            Jobs { at, recipients: rng.random_range(20..=150) }
+        };
+        let jobs = std::iter::repeat_with(&mut add).take(n_jobs).collect();
+        Self { seed, fsync, workers, recipients, jobs, rates, throttles, steps }
     }
 
     /// Whether it has a fault with `name` in its name.
@@ -350,7 +368,7 @@ impl Schedule {
 
     /// Recipients of all campaigns.
     pub fn all_recipients(&self) -> u64 {
-        self.recipients
+        self.recipients + self.jobs.iter().map(|jobs| jobs.recipients).sum::<u64>()
     }
 
     /// The way of a worker to Meta is harmed in this round.

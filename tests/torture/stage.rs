@@ -15,6 +15,7 @@ use deadpool_redis::redis::Cmd;
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
+    backend::Backend,
     clock::{self, Clock},
     proxy::{Network, Place, Proxy},
     schedule::{DOUBT_DEADLINE, Fsync, LINES, Wire},
@@ -37,6 +38,8 @@ const STOP_MAX: Duration = Duration::from_secs(25);
 /// Everything that takes part in a round.
 pub struct Stage {
     pub redis: Mutex<Disk>,
+    /// A backend that adds jobs to it.
+    pub backend: Backend,
     clock: Option<Clock>,
     pub meta: Meta,
     pub posts: Vec<Post>,
@@ -97,6 +100,7 @@ impl Stage {
         let dispatch = format!("doubt_deadline = \"{}ms\"", DOUBT_DEADLINE.as_millis());
         let installation = Installation::new(&server, &meta.url(), &lines, &dispatch);
         let meta_at = Place::Tcp(meta.url().trim_start_matches("http://").parse().expect("an address"));
+        let backend = Backend::at(server.url());
         let redis_at = Place::Unix(server.url().strip_prefix("redis+unix://").expect("a socket").into());
         let posts = roles.iter().enumerate().map(|(number, roles)| Post {
             number,
@@ -118,6 +122,7 @@ impl Stage {
         let watching = tokio::spawn(watch(disk.file.clone(), Arc::clone(&watched)));
         let stage = Self {
             redis: Mutex::new(disk),
+            backend,
             clock,
             meta,
             posts,

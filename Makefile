@@ -22,12 +22,14 @@ test: redis deny ## Check licences, format and lints, and run every test
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
 
-# SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. DOCUMENT=… puts the report there.
+# SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. FAULT=… plays only rounds that have a fault
+# with these words in its name. DOCUMENT=… puts the report there.
 torture: redis ## Break things around running campaigns, at random: make torture ROUNDS=20
 	PREGON_TORTURE_ROUNDS=$(ROUNDS) PREGON_TORTURE_JOBS=$(JOBS) $(if $(SEED),PREGON_TEST_SEED=$(SEED)) \
+	$(if $(FAULT),PREGON_TORTURE_FAULT="$(FAULT)") \
 	$(if $(DOCUMENT),PREGON_TORTURE_DOCUMENT=$(abspath $(DOCUMENT))) $(CARGO) test --locked --test torture -- \
 	--ignored --nocapture
-	$(if $(filter 1,$(ROUNDS)),,$(MAKE) fuzz SECONDS=$(FUZZED))
+	$(if $(FAULT)$(filter 1,$(ROUNDS)),,$(MAKE) fuzz SECONDS=$(FUZZED))
 
 pressure: redis ## Let more come than can be taken, and print how much was pushed back and how memory grew
 	$(CARGO) test --locked --test pressure -- --ignored --nocapture

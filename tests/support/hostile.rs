@@ -256,6 +256,11 @@ impl Meta {
         lock(&self.books.told).clone()
     }
 
+    /// How many statuses were answered 200.
+    pub fn n_told(&self) -> usize {
+        lock(&self.books.told).len()
+    }
+
     /// Tells further statuses.
     pub fn courier(&self) -> &Courier {
         &self.courier

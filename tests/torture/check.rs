@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     meta::{Known, Ledger},
-    round::{Event, FIRST},
+    round::{Campaign, Event},
     schedule::{Fault, LEASE, LINES, Schedule, Wire},
     stage::{Post, Stage},
     support::{
@@ -39,8 +39,10 @@ const EXAMPLES: usize = 5;
 /// What a round came to.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// Recipients that are nowhere, or in no final state.
+    /// Recipients that are nowhere, or in no final state although their campaign has completed.
     pub lost: u64,
+    /// Recipients in no final state whose campaign did not complete after everything was well again: nobody works on it.
+    pub stuck: u64,
     /// Recipients with more than one message.
     pub twice: u64,
     pub unknown: Unknown,
@@ -90,20 +92,31 @@ pub async fn judge(
     schedule: &Schedule,
     ledger: &Ledger,
     events: &[Event],
-    id: &str,
+    campaigns: &[Campaign],
     problems: Vec<String>,
 ) -> Verdict {
     let mut verdict = Verdict { problems, machine_was_late: stage.machine_was_late(), ..Verdict::default() };
     let api = Api::at(&stage.front.url());
     let truth = Truth::of(ledger, stage);
     let began = Instant::now();
-    let mut shown = api.recipients(id).await;
-    while !truth.is_shown_by(&shown, schedule) && began.elapsed() < SETTLED_AFTER {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        shown = api.recipients(id).await;
+    let n_campaigns = api.get("campaigns?limit=100").await["campaigns"].as_array().map_or(0, Vec::len);
+    if n_campaigns != campaigns.len() {
+        verdict.problems.push(format!("{n_campaigns} campaigns are there, of {}", campaigns.len()));
     }
-    recipients(&mut verdict, schedule, &truth, &shown);
-    counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
+    for campaign in campaigns {
+        let Some(id) = &campaign.id else {
+            verdict.lost += campaign.recipients();
+            verdict.problems.push(format!("lost: {} recipients of jobs without effect", campaign.recipients()));
+            continue;
+        };
+        let mut shown = api.recipients(id).await;
+        while !truth.is_shown_by(&shown, campaign) && began.elapsed() < SETTLED_AFTER {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            shown = api.recipients(id).await;
+        }
+        recipients(&mut verdict, campaign, &truth, &shown);
+        counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
+    }
     rates(&mut verdict, stage, schedule);
     if verdict.machine_was_late < LATE {
         take_overs(&mut verdict, &stage.meta.arrivals(), events);
@@ -163,12 +176,12 @@ impl Truth {
         false
     }
 
-    fn is_shown_by(&self, shown: &[Value], schedule: &Schedule) -> bool {
+    fn is_shown_by(&self, shown: &[Value], campaign: &Campaign) -> bool {
         let allowed = |recipient: &Value| {
             let (to, state, code) = standing(recipient);
             self.allows(to, state, code)
         };
-        shown.len() as u64 == schedule.recipients && shown.iter().all(allowed)
+        shown.len() as u64 == campaign.recipients() && shown.iter().all(allowed)
     }
 }
 
@@ -177,10 +190,10 @@ fn standing(recipient: &Value) -> (&str, &str, Option<u64>) {
     (text("to").trim_start_matches('+'), text("state"), recipient["code"].as_u64())
 }
 
-fn recipients(verdict: &mut Verdict, schedule: &Schedule, truth: &Truth, shown: &[Value]) {
+fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: &[Value]) {
     let by_number: HashMap<&str, &Value> = shown.iter().map(|recipient| (standing(recipient).0, recipient)).collect();
-    let (mut lost, mut twice, mut other) = (Vec::new(), Vec::new(), Vec::new());
-    for to in (FIRST..FIRST + schedule.recipients).map(|to| to.to_string()) {
+    let (mut lost, mut stuck, mut twice, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for to in campaign.numbers.clone().map(|to| to.to_string()) {
         let known = truth.ledger.get(&to);
         if known.is_some_and(|known| known.messages > 1) {
             twice.push(format!("{to} ({known:?}, {})", by_number.get(to.as_str()).copied().unwrap_or(&Value::Null)));
@@ -191,7 +204,8 @@ fn recipients(verdict: &mut Verdict, schedule: &Schedule, truth: &Truth, shown: 
         };
         let (_, state, code) = standing(recipient);
         if ["pending", "retrying", "in_flight", "in_doubt"].contains(&state) {
-            lost.push(format!("{to} is {state}"));
+            let open = if campaign.has_completed() { &mut lost } else { &mut stuck };
+            open.push(format!("{to} is {state}"));
         } else if !truth.allows(&to, state, code) {
             other.push(format!("{recipient}, and Meta has {known:?} and told {:?}", truth.told.get(&to)));
         }
@@ -204,12 +218,14 @@ fn recipients(verdict: &mut Verdict, schedule: &Schedule, truth: &Truth, shown: 
             *count += 1;
         }
     }
-    (verdict.lost, verdict.twice) = (lost.len() as u64, twice.len() as u64);
-    for (what, examples) in [("lost", lost), ("twice", twice), ("not as Meta has it", other)] {
+    verdict.lost += lost.len() as u64;
+    verdict.stuck += stuck.len() as u64;
+    verdict.twice += twice.len() as u64;
+    for (what, examples) in [("lost", lost), ("stuck", stuck), ("twice", twice), ("not as Meta has it", other)] {
         verdict.wrong(what, examples.len() as u64, &examples[..examples.len().min(EXAMPLES)]);
     }
-    if shown.len() as u64 != schedule.recipients {
-        verdict.problems.push(format!("{} recipients are shown, of {}", shown.len(), schedule.recipients));
+    if shown.len() as u64 != campaign.recipients() {
+        verdict.problems.push(format!("{} recipients are shown, of {}", shown.len(), campaign.recipients()));
     }
 }
 

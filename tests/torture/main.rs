@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backend;
 mod check;
 mod clock;
 mod meta;
@@ -31,11 +32,12 @@ fn set<T: FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Plays rounds, `jobs` of them side by side. The first has the seed itself, so that a single round can be repeated.
-/// Gives what they came to, and the seeds of those that broke off.
-fn play(seed: u64, rounds: usize, jobs: usize) -> (Vec<Outcome>, Vec<u64>) {
+/// Plays rounds, `jobs` of them side by side. The first has the seed itself, so that a single round can be repeated; of the
+/// others only those are played whose schedule has a fault with `fault` in its name, if one is given. Gives what they came to, and the seeds of those that broke off.
+fn play(seed: u64, rounds: usize, jobs: usize, fault: Option<&str>) -> (Vec<Outcome>, Vec<u64>) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let others = std::iter::repeat_with(|| rng.random::<u32>().into());
+    let has_fault = |seed: &u64| fault.is_none_or(|name| Schedule::draw(*seed).has(name));
+    let others = std::iter::repeat_with(|| rng.random::<u32>().into()).filter(has_fault);
     let seeds = Mutex::new(std::iter::once(seed).chain(others).take(rounds).collect::<VecDeque<u64>>());
     let played = Mutex::new((Vec::new(), Vec::new()));
     let one = |seed| {
@@ -76,20 +78,23 @@ fn wrong(outcomes: &[Outcome], broken: &[u64]) -> Vec<u64> {
 
 #[test]
 fn nothing_is_lost_and_nothing_goes_twice_in_three_rounds_of_faults() {
-    let (outcomes, broken) = play(support::seed(), 3, 3);
+    let (outcomes, broken) = play(support::seed(), 3, 3, None);
     let wrong = wrong(&outcomes, &broken);
     assert!(wrong.is_empty(), "rounds {wrong:?} went wrong: see above");
 }
 
-/// `make torture`: set by `PREGON_TORTURE_ROUNDS`, `PREGON_TORTURE_JOBS`, `PREGON_TORTURE_DOCUMENT`, `PREGON_TEST_SEED`.
+/// `make torture`: set by `PREGON_TORTURE_ROUNDS`, `PREGON_TORTURE_JOBS`, `PREGON_TORTURE_FAULT`, `PREGON_TORTURE_DOCUMENT`,
+/// `PREGON_TEST_SEED`.
 #[test]
 #[ignore = "takes minutes: make torture"]
 fn nothing_is_lost_and_nothing_goes_twice_in_many_rounds_of_faults() {
     let (rounds, jobs) = (set("PREGON_TORTURE_ROUNDS").unwrap_or(20), set("PREGON_TORTURE_JOBS").unwrap_or(3));
     let (seed, began) = (support::seed(), Instant::now());
-    let (outcomes, broken) = play(seed, rounds, jobs);
-    // One round alone is one that is repeated.
-    let (campaigns, broken_campaigns) = if rounds > 1 { turns::play(IN_TURN) } else { Default::default() };
+    let fault = set::<String>("PREGON_TORTURE_FAULT");
+    let (outcomes, broken) = play(seed, rounds, jobs, fault.as_deref());
+    // One round alone is one that is repeated; one fault alone is looked into.
+    let (campaigns, broken_campaigns) =
+        if rounds > 1 && fault.is_none() { turns::play(IN_TURN) } else { Default::default() };
     let text = report::markdown(seed, &outcomes, &campaigns, jobs, began.elapsed());
     println!("\n{text}");
     let wrong = wrong(&outcomes, &broken);

@@ -31,10 +31,10 @@ pub fn tell(outcome: &Outcome) {
     let unknown = &verdict.unknown;
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
-        "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, unknown \
-         {} ({} never seen, {} not taken), worst seconds {}, {}",
+        "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, stuck {}, \
+         unknown {} ({} never seen, {} not taken), worst seconds {}, {}",
         schedule.seed,
-        schedule.recipients,
+        schedule.all_recipients(),
         schedule.workers,
         schedule.fsync,
         outcome.events.len(),
@@ -42,6 +42,7 @@ pub fn tell(outcome: &Outcome) {
         verdict.machine_was_late.as_millis(),
         verdict.lost,
         verdict.twice,
+        verdict.stuck,
         unknown.never_seen + unknown.not_taken + unknown.taken,
         unknown.never_seen,
         unknown.not_taken,
@@ -73,6 +74,7 @@ struct Sum {
     recipients: u64,
     lost: u64,
     twice: u64,
+    stuck: u64,
     never_seen: u64,
     not_taken: u64,
     taken: u64,
@@ -86,9 +88,10 @@ impl Sum {
         let verdict = &outcome.verdict;
         self.rounds += 1;
         self.times += times;
-        self.recipients += outcome.schedule.recipients;
+        self.recipients += outcome.schedule.all_recipients();
         self.lost += verdict.lost;
         self.twice += verdict.twice;
+        self.stuck += verdict.stuck;
         self.never_seen += verdict.unknown.never_seen;
         self.not_taken += verdict.unknown.not_taken;
         self.taken += verdict.unknown.taken;
@@ -99,11 +102,12 @@ impl Sum {
     }
 
     fn row(&self, name: &str) -> String {
-        let Self { rounds, times, recipients, lost, twice, never_seen, not_taken, taken, wrong, worst_percent } = self;
+        let Self { rounds, times, recipients, lost, twice, stuck, never_seen, not_taken, taken, wrong, worst_percent } =
+            self;
         let worst_percent = worst_percent.map_or("–".to_owned(), |percent| format!("{percent:.1}"));
         format!(
-            "| {name} | {rounds} | {times} | {recipients} | {lost} | {twice} | {never_seen} | {not_taken} | {taken} | \
-             {worst_percent} | {wrong} |\n"
+            "| {name} | {rounds} | {times} | {recipients} | {lost} | {twice} | {stuck} | {never_seen} | {not_taken} | \
+             {taken} | {worst_percent} | {wrong} |\n"
         )
     }
 }
@@ -154,8 +158,8 @@ fn rounds(text: &mut String, outcomes: &[Outcome]) {
         }
     }
     text.push_str(
-        "| fault | rounds with it | times | recipients | lost | twice | unknown: never seen by Meta | not taken | taken | \
-         worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| fault | rounds with it | times | recipients | lost | twice | stuck | unknown: never seen by Meta | not taken | \
+         taken | worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     by_fault.iter().for_each(|(name, sum)| text.push_str(&sum.row(name)));
     text.push_str(&all.row("**all rounds**"));

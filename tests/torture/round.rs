@@ -1,6 +1,7 @@
 //! A round: a campaign through the public API, a schedule of faults around it, and what became of both.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -13,18 +14,23 @@ use tokio::{
 };
 
 use crate::{
+    backend::Wish,
     check::{self, Verdict},
     clock,
     meta::{Ledger, Torturer},
-    schedule::{APART, Fault, LINES, Schedule},
+    schedule::{APART, Fault, Jobs, LAUNCH_KEPT, LINES, Schedule},
     stage::Stage,
     support::{hostile::Meta, server::Api},
 };
 
 pub const FIRST: u64 = 5_491_180_000_000;
-/// How long a campaign may take after everything is well again: a pair that Meta throttled waits up to 12 seconds, a
-/// line that found Meta out of reach up to 15; and the machine may be busy with something else.
+/// How long the campaigns may take after everything is well again; the machine may be busy with something else.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How long nothing may change in that time before what is open counts as stuck: a pair that Meta throttled waits up to 12
+/// seconds, a line that found Meta out of reach up to 15.
+const STUCK_AFTER: Duration = Duration::from_secs(45);
+/// Between two looks at the campaigns.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A Redis that is slow does something for so long at a time.
 const BETWEEN_STOPS: Duration = Duration::from_millis(5);
@@ -37,6 +43,41 @@ pub struct Event {
     pub ended: Instant,
     /// Bytes that Redis forgot.
     pub forgotten: u64,
+}
+
+/// A campaign of a round, as it was last seen.
+pub struct Campaign {
+    /// None as long as nobody has seen it.
+    pub id: Option<String>,
+    /// Of one that comes as jobs.
+    external_id: Option<String>,
+    /// Its recipients.
+    pub numbers: Range<u64>,
+    /// As the API tells it.
+    pub last: Value,
+}
+
+impl Campaign {
+    fn through_the_api(id: String, numbers: Range<u64>) -> Self {
+        Self { id: Some(id), external_id: None, numbers, last: Value::Null }
+    }
+
+    fn through_jobs(wish: &Wish) -> Self {
+        let (external_id, numbers) = (Some(wish.external_id.clone()), wish.numbers.clone());
+        Self { id: None, external_id, numbers, last: Value::Null }
+    }
+
+    fn name(&self) -> &str {
+        self.external_id.as_deref().unwrap_or("the campaign through the API")
+    }
+
+    pub fn recipients(&self) -> u64 {
+        self.numbers.end - self.numbers.start
+    }
+
+    pub fn has_completed(&self) -> bool {
+        self.last["state"] == "completed"
+    }
 }
 
 /// What became of a round.
@@ -64,6 +105,9 @@ struct Play {
     workers: Vec<Mutex<()>>,
     /// Held by a worker that ends, shared, and by a Redis that forgets, alone: see [`Fault::would_be_blamed`].
     blame: RwLock<()>,
+    /// Held by a campaign that is launched, shared, until that is on the disk, and by a Redis that forgets, alone. A server before
+    /// Redis 7.2 does not tell when it is, and would forget a campaign of which Meta has messages.
+    launches: RwLock<()>,
     /// Redis is to lose power in this round.
     forgetful: bool,
 }
@@ -82,44 +126,61 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
         clock: Mutex::default(),
         workers: (0..schedule.workers).map(|_| Mutex::default()).collect(),
         blame: RwLock::default(),
+        launches: RwLock::default(),
         forgetful: schedule.steps.iter().any(|step| matches!(step.fault, Fault::PowerLoss { .. })),
     });
     let stage = &play.stage;
     let api = Api::at(&stage.front.url());
-    let id = api.draft(&LINES, FIRST..FIRST + schedule.recipients, json!({})).await;
+    let numbers = FIRST..FIRST + schedule.recipients;
+    let mut free = numbers.end;
+    let wish = |(n, jobs): (usize, &Jobs)| {
+        let numbers = free..free + jobs.recipients;
+        free = numbers.end;
+        Wish { external_id: format!("jobs-{n}"), numbers }
+    };
+    let wishes: Vec<Wish> = schedule.jobs.iter().enumerate().map(wish).collect();
+    let id = api.draft(&LINES, numbers.clone(), json!({})).await;
     api.post(&format!("campaigns/{id}/launch")).await;
     let launched = Instant::now();
-    let mut faults = JoinSet::new();
+    let mut todo = JoinSet::new();
     for step in schedule.steps.clone() {
         let play = play.clone();
-        faults.spawn(async move {
+        todo.spawn(async move {
             tokio::time::sleep_until((launched + step.at).into()).await;
             play.carry_out(step.fault).await;
         });
     }
+    for (wish, jobs) in wishes.iter().cloned().zip(schedule.jobs.clone()) {
+        let play = play.clone();
+        todo.spawn(async move {
+            tokio::time::sleep_until((launched + jobs.at).into()).await;
+            let _unforgotten = play.launches.read().await;
+            play.stage.backend.add(&wish).await;
+            if play.forgetful {
+                play.stage.backend.all_are_taken().await;
+                tokio::time::sleep(LAUNCH_KEPT).await;
+            }
+        });
+    }
     let mut problems = Vec::new();
-    while let Some(ended) = faults.join_next().await {
+    while let Some(ended) = todo.join_next().await {
         if let Err(error) = ended {
-            problems.push(format!("a fault could not be carried out: {error}"));
+            problems.push(format!("what was to be done could not be done: {error}"));
         }
     }
     stage.heal().await;
-    let healed = Instant::now();
-    let mut last = Value::Null;
-    let patience = PATIENCE + schedule.delay();
-    while healed.elapsed() < patience && !(last["state"] == "completed" && stage.meta.is_idle()) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        last = look(&stage.front.url(), &id).await.unwrap_or(last);
+    // Repeating is safe at any time.
+    for wish in &wishes {
+        stage.backend.add(wish).await;
     }
+    let mut campaigns = vec![Campaign::through_the_api(id, numbers)];
+    campaigns.extend(wishes.iter().map(Campaign::through_jobs));
+    problems.extend(play.settles(&mut campaigns, &schedule).await);
     let took = launched.elapsed();
-    if last["state"] != "completed" {
-        problems.push(format!("not completed {patience:?} after everything was well again: {last}"));
-    } else if !stage.meta.is_idle() {
-        problems.push(format!("statuses were not taken within {patience:?} after everything was well again"));
-    }
     problems.extend(stage.problems());
+    problems.extend(stage.backend.problems().await);
     let events = play.events.lock().await.clone();
-    let verdict = check::judge(stage, &schedule, &ledger, &events, &id, problems).await;
+    let verdict = check::judge(stage, &schedule, &ledger, &events, &campaigns, problems).await;
     let kept = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
         copy(stage.installation.dir(), &dir);
@@ -132,6 +193,54 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
 }
 
 impl Play {
+    /// Waits until every campaign has completed and every status is taken, or until nothing changes any more. Gives what is
+    /// wrong then.
+    async fn settles(&self, campaigns: &mut [Campaign], schedule: &Schedule) -> Vec<String> {
+        let (began, delay) = (Instant::now(), schedule.delay());
+        let (mut seen, mut changed) = (Value::Null, Instant::now());
+        loop {
+            if campaigns.iter().any(|campaign| campaign.id.is_none()) {
+                self.find(campaigns).await;
+            }
+            for campaign in campaigns.iter_mut().filter(|campaign| !campaign.has_completed()) {
+                let Some(id) = &campaign.id else { continue };
+                if let Some(last) = look(&self.stage.front.url(), &format!("campaigns/{id}")).await {
+                    campaign.last = last;
+                }
+            }
+            if campaigns.iter().all(Campaign::has_completed) && self.stage.meta.is_idle() {
+                return Vec::new();
+            }
+            let of = |campaign: &Campaign| campaign.last["statistics"]["by_state"].clone();
+            let now = json!([self.stage.meta.n_told(), campaigns.iter().map(of).collect::<Vec<_>>()]);
+            if now != seen {
+                (seen, changed) = (now, Instant::now());
+            }
+            if began.elapsed() > PATIENCE + delay || changed.elapsed() > STUCK_AFTER + delay {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let since = format!("{:?} after everything was well again", began.elapsed());
+        let open = campaigns.iter().filter(|campaign| !campaign.has_completed());
+        let mut wrong: Vec<String> =
+            open.map(|campaign| format!("{} not completed {since}: {}", campaign.name(), campaign.last)).collect();
+        if !self.stage.meta.is_idle() {
+            wrong.push(format!("statuses were not taken {since}"));
+        }
+        wrong
+    }
+
+    /// Finds out the ids of campaigns that came as jobs.
+    async fn find(&self, campaigns: &mut [Campaign]) {
+        let Some(list) = look(&self.stage.front.url(), "campaigns?limit=100").await else { return };
+        for campaign in campaigns.iter_mut().filter(|campaign| campaign.id.is_none()) {
+            let is_it = |found: &&Value| found["external_id"].as_str() == campaign.external_id.as_deref();
+            let found = list["campaigns"].as_array().into_iter().flatten().find(is_it);
+            campaign.id = found.and_then(|found| found["id"].as_str()).map(str::to_owned);
+        }
+    }
+
     async fn carry_out(&self, fault: Fault) {
         let stage = &self.stage;
         if fault.is_of_the_clock() && !clock::CAN_BE_SET {
@@ -148,7 +257,7 @@ impl Play {
             _ => Some(self.redis.lock().await),
         };
         let alone = match fault {
-            Fault::PowerLoss { .. } => Some(self.blame.write().await),
+            Fault::PowerLoss { .. } => Some((self.launches.write().await, self.blame.write().await)),
             _ => None,
         };
         let mut forgotten = 0;
@@ -223,12 +332,11 @@ impl Play {
     }
 }
 
-/// The campaign, if anybody says how it is.
-async fn look(front: &str, id: &str) -> Option<Value> {
+/// What the API tells, if anybody answers.
+async fn look(front: &str, path: &str) -> Option<Value> {
     // A client of its own each time: a connection to a worker that was killed is of no use.
     let api = Api::at(front);
-    let path = format!("campaigns/{id}");
-    tokio::time::timeout(Duration::from_secs(5), api.ask(&path)).await.ok()?
+    tokio::time::timeout(Duration::from_secs(5), api.ask(path)).await.ok()?
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -7,7 +7,13 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
 /// The lease of a round, and the time-out of its workers for Redis.
 pub const LEASE: Duration = Duration::from_secs(3);
-pub const DOUBT_DEADLINE: Duration = Duration::from_secs(4);
+/// Short, so that a worker can sleep beyond its lease and the doubts that end because of that; but longer than the workers
+/// wait for an answer.
+pub const DOUBT_DEADLINE: Duration = Duration::from_millis(2_500);
+/// After so long without its owner a line has another one, and what the first left in flight has ended.
+const FORSAKEN: Duration = LEASE.saturating_add(DOUBT_DEADLINE);
+/// From then on Redis being asleep or paused counts as a stall.
+const STALL: Duration = Duration::from_secs(1);
 /// An owner stops that much before the end of its lease: a clock that jumps ahead by no more makes no second owner.
 const LEASE_MARGIN_MS: i64 = LEASE.as_millis() as i64 / 5;
 
@@ -16,8 +22,8 @@ const FIRST_MS: u64 = 300;
 const LAST_MS: u64 = 6_500;
 /// What a worker knows is in a forgetful Redis after this time, and after this time it is on its disk.
 pub const APART: Duration = Duration::from_secs(2);
-/// Before the first power loss: the upload and the launch are on the disk.
-const LAUNCH_KEPT: Duration = Duration::from_millis(1_300);
+/// After a launch, and before a power loss: the upload and the launch are on the disk.
+pub const LAUNCH_KEPT: Duration = Duration::from_millis(1_300);
 /// What a restart of a worker takes, about.
 const RESTART: Duration = Duration::from_millis(700);
 
@@ -79,15 +85,18 @@ impl Fault {
     pub fn name(&self) -> &'static str {
         match self {
             Fault::WorkerKilled { .. } => "worker: SIGKILL",
+            fault if fault.forsakes_lines() => "worker: SIGSTOP, longer than its lease and the doubt deadline",
             Fault::WorkerAsleep { asleep, .. } if *asleep > LEASE => "worker: SIGSTOP, longer than its lease",
             Fault::WorkerAsleep { .. } => "worker: SIGSTOP, shorter than its lease",
             Fault::RollingRestart => "workers: SIGTERM, one after the other",
             Fault::RedisKilled { down } if *down > LEASE => "Redis: SIGKILL, away longer than a lease",
             Fault::RedisKilled { .. } => "Redis: SIGKILL, away shorter than a lease",
             Fault::PowerLoss { .. } => "Redis: power loss, up to 1 s forgotten",
-            Fault::RedisAsleep { .. } => "Redis: SIGSTOP",
+            Fault::RedisAsleep { asleep } if *asleep >= STALL => "Redis: SIGSTOP, for 1 to 4 s",
+            Fault::RedisAsleep { .. } => "Redis: SIGSTOP, for less than a second",
             Fault::RedisSlow { .. } => "Redis: slow",
-            Fault::RedisPaused { .. } => "Redis: CLIENT PAUSE",
+            Fault::RedisPaused { paused } if *paused >= STALL => "Redis: CLIENT PAUSE, for 1 to 4 s",
+            Fault::RedisPaused { .. } => "Redis: CLIENT PAUSE, for less than a second",
             Fault::RedisFull { .. } => "Redis: full",
             Fault::ScriptsFlushed => "Redis: SCRIPT FLUSH",
             Fault::ClockSet { by_ms: ..0 } => "Redis' clock: set back by seconds",
@@ -127,6 +136,11 @@ impl Fault {
             Fault::Slow { slow, .. } | Fault::RedisSlow { slow, .. } => slow,
             Fault::ScriptsFlushed | Fault::ClockSet { .. } | Fault::Cut { .. } => Duration::ZERO,
         }
+    }
+
+    /// A worker sleeps until its lines have another owner, and what it had in flight has ended.
+    fn forsakes_lines(&self) -> bool {
+        matches!(self, Fault::WorkerAsleep { asleep, .. } if *asleep > FORSAKEN)
     }
 
     /// It ends or stops a worker.
@@ -212,6 +226,7 @@ impl Fault {
     fn draw(rng: &mut StdRng, workers: usize, may_forget: bool) -> Self {
         let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
         let (short, long, outage) = (ms(300..2_500), ms(3_200..5_000), ms(100..4_500));
+        let (forsaken, moment, stall) = (FORSAKEN + ms(300..2_500), ms(100..1_000), ms(1_000..4_000));
         let (paused, slow, by, forgets) = (ms(300..3_000), ms(1_000..2_500), ms(5..60), ms(0..1_000));
         let mut ms = |range: std::ops::Range<i64>| rng.random_range(range);
         let (margin, seconds, minutes) = (ms(50..LEASE_MARGIN_MS), ms(1_000..8_000), ms(10_000..180_000));
@@ -222,13 +237,16 @@ impl Fault {
             2..4 => Wire::Meta(worker),
             _ => Wire::Webhooks,
         };
-        match rng.random_range(0..116) {
+        match rng.random_range(0..134) {
             100..102 => Fault::ClockSet { by_ms: margin },
             102..105 => Fault::ClockSet { by_ms: ahead },
             105..108 => Fault::ClockSet { by_ms: -seconds },
             108..110 => Fault::ClockWrong { by_ms: seconds, wrong: paused },
             110..113 => Fault::ClockWrong { by_ms: -minutes, wrong: paused },
             113..116 => Fault::RedisSlow { by, slow },
+            116..124 => Fault::WorkerAsleep { worker, asleep: forsaken },
+            124..131 => Fault::RedisAsleep { asleep: stall },
+            131..134 => Fault::RedisPaused { paused: stall },
             0..18 => Fault::WorkerKilled { worker, down: outage },
             18..24 => Fault::WorkerAsleep { worker, asleep: short },
             24..32 => Fault::WorkerAsleep { worker, asleep: long },
@@ -236,8 +254,8 @@ impl Fault {
             40..48 => Fault::RedisKilled { down: outage },
             48..60 if may_forget => Fault::PowerLoss { forgets, down: outage },
             48..60 => Fault::RedisKilled { down: short },
-            60..65 => Fault::RedisAsleep { asleep: paused },
-            65..68 => Fault::RedisPaused { paused },
+            60..65 => Fault::RedisAsleep { asleep: moment },
+            65..68 => Fault::RedisPaused { paused: moment },
             68..72 => Fault::RedisFull { full: paused },
             72..76 => Fault::ScriptsFlushed,
             76..84 => Fault::Cut { wire },
@@ -260,13 +278,24 @@ pub struct Step {
     pub fault: Fault,
 }
 
+/// A campaign that comes on the stream of jobs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Jobs {
+    /// When it is added, counted from the launch of the first campaign.
+    pub at: Duration,
+    pub recipients: u64,
+}
+
 /// A round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     pub seed: u64,
     pub fsync: Fsync,
     pub workers: usize,
+    /// Of the campaign that comes through the API.
     pub recipients: u64,
+    /// The campaigns that come as jobs, while things fail.
+    pub jobs: Vec<Jobs>,
     /// Messages per second of each of [`LINES`].
     pub rates: [u64; 3],
     /// Meta throttles now and then.
@@ -285,14 +314,15 @@ impl Schedule {
         // 60 to 160 a second: what the lines take together in that time.
         let mean = recipients / (3 * seconds);
         let rates = LINES.map(|_| (mean * rng.random_range(80..=120) / 100).max(60));
-        let throttles = rng.random_bool(0.4);
+        let mut throttles = rng.random_bool(0.4);
         let n_faults = rng.random_range(3..=6);
         let mut steps: Vec<Step> = Vec::new();
         if rng.random_bool(0.15) {
             // Nothing but this, so that the take-over can be measured.
             let at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS / 2));
             let fault = Fault::WorkerKilled { worker: rng.random_range(0..workers), down: LEASE };
-            return Self { seed, fsync, workers, recipients, rates, throttles: false, steps: vec![Step { at, fault }] };
+            let (jobs, steps) = (Vec::new(), vec![Step { at, fault }]);
+            return Self { seed, fsync, workers, recipients, jobs, rates, throttles: false, steps };
         }
         if fsync == Fsync::Everysec && rng.random_bool(0.4) {
             // The rule about workers that end would else make it rare.
@@ -311,13 +341,34 @@ impl Schedule {
                 // The launch was acknowledged, and is on the disk within a second.
                 at = at.max(LAUNCH_KEPT);
             }
+            if fault.forsakes_lines() {
+                // Its lines are done when it wakes, and others are not: lines that Meta throttles take longer.
+                at = Duration::from_millis(seconds * 1_000 - rng.random_range(0..3_000));
+                throttles = true;
+            }
             let step = Step { at, fault };
             if !steps.iter().any(|other| step.coincides(other, workers)) {
                 steps.push(step);
             }
         }
         steps.sort_by_key(|step| step.at);
-        Self { seed, fsync, workers, recipients, rates, throttles, steps }
+        let n_jobs = rng.random_range(1..=3);
+        let mut add = || {
+            let at = Duration::from_millis(rng.random_range(0..LAST_MS));
+            Jobs { at, recipients: rng.random_range(20..=150) }
+        };
+        let jobs = std::iter::repeat_with(&mut add).take(n_jobs).collect();
+        Self { seed, fsync, workers, recipients, jobs, rates, throttles, steps }
+    }
+
+    /// Whether it has a fault with `name` in its name.
+    pub fn has(&self, name: &str) -> bool {
+        self.steps.iter().any(|step| step.fault.name().contains(name))
+    }
+
+    /// Recipients of all campaigns.
+    pub fn all_recipients(&self) -> u64 {
+        self.recipients + self.jobs.iter().map(|jobs| jobs.recipients).sum::<u64>()
     }
 
     /// The way of a worker to Meta is harmed in this round.

@@ -15,6 +15,7 @@ use deadpool_redis::redis::Cmd;
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
+    backend::Backend,
     clock::{self, Clock},
     proxy::{Network, Place, Proxy},
     schedule::{DOUBT_DEADLINE, Fsync, LINES, Wire},
@@ -29,12 +30,16 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Before a worker that ended at its start is started again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// A worker that does not serve after this time never will: no fault keeps one from it for so long.
+const START_MAX: Duration = Duration::from_secs(120);
 /// A stop is to end within the grace that the workers are configured with.
 const STOP_MAX: Duration = Duration::from_secs(25);
 
 /// Everything that takes part in a round.
 pub struct Stage {
     pub redis: Mutex<Disk>,
+    /// A backend that adds jobs to it.
+    pub backend: Backend,
     clock: Option<Clock>,
     pub meta: Meta,
     pub posts: Vec<Post>,
@@ -92,9 +97,10 @@ impl Stage {
         let (server, clock) = clock::redis().await;
         let network = Network::start();
         let lines: Vec<(&str, f64)> = LINES.into_iter().zip(rates.map(|rate| rate as f64)).collect();
-        let dispatch = format!("doubt_deadline = \"{}s\"", DOUBT_DEADLINE.as_secs());
+        let dispatch = format!("doubt_deadline = \"{}ms\"", DOUBT_DEADLINE.as_millis());
         let installation = Installation::new(&server, &meta.url(), &lines, &dispatch);
         let meta_at = Place::Tcp(meta.url().trim_start_matches("http://").parse().expect("an address"));
+        let backend = Backend::at(server.url());
         let redis_at = Place::Unix(server.url().strip_prefix("redis+unix://").expect("a socket").into());
         let posts = roles.iter().enumerate().map(|(number, roles)| Post {
             number,
@@ -116,6 +122,7 @@ impl Stage {
         let watching = tokio::spawn(watch(disk.file.clone(), Arc::clone(&watched)));
         let stage = Self {
             redis: Mutex::new(disk),
+            backend,
             clock,
             meta,
             posts,
@@ -318,6 +325,7 @@ impl Post {
             ("PREGON__GRAPH__TIMEOUT", "2s"),
             ("PREGON__GRAPH__CONNECT_TIMEOUT", "1s"),
         ];
+        let began = Instant::now();
         for attempt in 0.. {
             let name = format!("worker-{}-{started}-{attempt}", self.number);
             let mut process = installation.start(&name, self.roles, &environment);
@@ -329,6 +337,7 @@ impl Post {
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
+            assert!(began.elapsed() < START_MAX, "worker {} does not start:\n{}", self.number, process.log());
             tokio::time::sleep(AGAIN_AFTER).await;
         }
         unreachable!("attempts do not end")

@@ -22,12 +22,14 @@ const KEY: &str = "key-for-tests";
 pub struct Installation {
     dir: TempDir,
     text: String,
+    /// The id of each line, and its table.
+    lines: Vec<(String, String)>,
 }
 
 impl Installation {
     /// Lines of WABA 2001 with their rates, on `redis`, sending to `meta`. `dispatch`: further keys of `[dispatch]`.
     pub fn new(redis: &TestRedis, meta: &str, lines: &[(&str, f64)], dispatch: &str) -> Self {
-        let mut text = format!(
+        let text = format!(
             r#"
 id_retention = "1d"
 [redis]
@@ -66,10 +68,10 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
 "#,
             redis.url()
         );
-        for (line, rate) in lines {
-            text.push_str(&format!("[[line]]\nid = \"{line}\"\nwaba = \"2001\"\nmessages_per_second = {rate}\n"));
-        }
-        Self { dir: tempfile::tempdir().expect("a directory"), text }
+        let table =
+            |id: &str, rate: f64| format!("[[line]]\nid = \"{id}\"\nwaba = \"2001\"\nmessages_per_second = {rate}\n");
+        let lines = lines.iter().map(|(id, rate)| ((*id).to_owned(), table(id, *rate))).collect();
+        Self { dir: tempfile::tempdir().expect("a directory"), text, lines }
     }
 
     /// Where configuration and logs are.
@@ -104,8 +106,15 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
     /// Starts a process with these roles, and with `environment` over the configuration. It does not serve yet, and may
     /// never do so: [`Server::serves`], [`Server::has_ended`].
     pub fn start(&self, name: &str, roles: &str, environment: &[(&str, &str)]) -> Server {
-        let config = self.dir.path().join("pregon.toml");
-        std::fs::write(&config, &self.text).expect("the configuration");
+        self.start_without(None, name, roles, environment)
+    }
+
+    /// The same; its list of lines lacks the line `lacks`.
+    pub fn start_without(&self, lacks: Option<&str>, name: &str, roles: &str, environment: &[(&str, &str)]) -> Server {
+        let listed = self.lines.iter().filter(|(id, _)| lacks != Some(id));
+        let text: String = std::iter::once(&self.text).chain(listed.map(|(_, table)| table)).cloned().collect();
+        let config = self.dir.path().join(format!("{name}.toml"));
+        std::fs::write(&config, text).expect("the configuration");
         let log = self.dir.path().join(format!("{name}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_pregon"))
             .args(["serve", "--roles", roles, "--config"])

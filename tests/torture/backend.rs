@@ -5,8 +5,6 @@ use std::{collections::HashMap, ops::Range, time::Duration};
 use deadpool_redis::redis::{Client, FromRedisValue, Pipeline, RedisResult, pipe};
 use serde_json::{Value, json};
 
-use crate::schedule::LINES;
-
 const STREAM: &str = "pregon:jobs";
 const LETTERS: &str = "pregon:jobs:dead";
 /// How long the backend waits for Redis.
@@ -24,6 +22,7 @@ type Letter = (String, HashMap<String, String>);
 #[derive(Clone)]
 pub struct Wish {
     pub external_id: String,
+    pub lines: Vec<&'static str>,
     pub numbers: Range<u64>,
 }
 
@@ -40,7 +39,8 @@ impl Wish {
         };
         let template = json!({"name": "order_update", "language": "es_AR"});
         vec![
-            json!({"type": "campaign", "external_id": external_id, "name": "jobs", "template": template, "lines": LINES}),
+            json!({"type": "campaign", "external_id": external_id, "name": "jobs", "template": template,
+                   "lines": self.lines}),
             page("page-1", first..middle),
             page("page-2", middle..last),
             json!({"type": "launch", "external_id": external_id}),

@@ -138,7 +138,7 @@ fn may_leave_unknown(event: &Event) -> bool {
         Fault::ClockSet { .. } | Fault::ClockWrong { .. } => event.fault.ends_leases(),
         Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } => false,
         Fault::RedisPaused { .. } | Fault::RedisSlow { .. } | Fault::RedisFull { .. } => false,
-        Fault::RollingRestart | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
+        Fault::RollingRestart | Fault::LinesChanged { .. } | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
         Fault::Cut { .. } | Fault::Held { .. } => false,
     }
 }

@@ -136,7 +136,8 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
     let wish = |(n, jobs): (usize, &Jobs)| {
         let numbers = free..free + jobs.recipients;
         free = numbers.end;
-        Wish { external_id: format!("jobs-{n}"), numbers }
+        // A campaign on a line that the reader of the jobs does not list is refused.
+        Wish { external_id: format!("jobs-{n}"), lines: schedule.steady_lines(), numbers }
     };
     let wishes: Vec<Wish> = schedule.jobs.iter().enumerate().map(wish).collect();
     let id = api.draft(&LINES, numbers.clone(), json!({})).await;
@@ -231,6 +232,16 @@ impl Play {
         wrong
     }
 
+    /// SIGTERM to each worker in turn. `before`: what is done before one starts again.
+    async fn restart_in_turn(&self, before: impl Fn(usize)) {
+        for (number, turn) in self.workers.iter().enumerate() {
+            let _in_turn = turn.lock().await;
+            self.stage.stop_worker(number).await;
+            before(number);
+            self.stage.start_worker(number).await;
+        }
+    }
+
     /// Finds out the ids of campaigns that came as jobs.
     async fn find(&self, campaigns: &mut [Campaign]) {
         let Some(list) = look(&self.stage.front.url(), "campaigns?limit=100").await else { return };
@@ -252,7 +263,11 @@ impl Play {
             Fault::WorkerKilled { worker, .. } | Fault::WorkerAsleep { worker, .. } => {
                 Some(self.workers[worker].lock().await)
             }
-            Fault::RollingRestart | Fault::Cut { .. } | Fault::Held { .. } | Fault::Slow { .. } => None,
+            Fault::RollingRestart
+            | Fault::LinesChanged { .. }
+            | Fault::Cut { .. }
+            | Fault::Held { .. }
+            | Fault::Slow { .. } => None,
             Fault::ClockSet { .. } | Fault::ClockWrong { .. } => Some(self.clock.lock().await),
             _ => Some(self.redis.lock().await),
         };
@@ -269,12 +284,11 @@ impl Play {
                 stage.start_worker(worker).await;
             }
             Fault::WorkerAsleep { worker, asleep } => stage.put_worker_to_sleep(worker, asleep).await,
-            Fault::RollingRestart => {
-                for (number, turn) in self.workers.iter().enumerate() {
-                    let _in_turn = turn.lock().await;
-                    stage.stop_worker(number).await;
-                    stage.start_worker(number).await;
-                }
+            Fault::RollingRestart => self.restart_in_turn(|_| {}).await,
+            Fault::LinesChanged { line, without } => {
+                self.restart_in_turn(|number| stage.lists_all_but(number, Some(LINES[line]))).await;
+                tokio::time::sleep(without).await;
+                self.restart_in_turn(|number| stage.lists_all_but(number, None)).await;
             }
             Fault::RedisKilled { down } => forgotten = stage.kill_redis(None, down).await,
             Fault::PowerLoss { forgets, down } => forgotten = stage.kill_redis(Some(forgets), down).await,

@@ -54,6 +54,9 @@ pub enum Fault {
     WorkerAsleep { worker: usize, asleep: Duration },
     /// SIGTERM to each worker in turn; the next one's turn comes when it is back.
     RollingRestart,
+    /// The same, and each comes back with a list of lines that lacks this one of [`LINES`]. After `without` they are stopped and
+    /// started once more, with all lines.
+    LinesChanged { line: usize, without: Duration },
     /// SIGKILL to Redis, and a start after `down`.
     RedisKilled { down: Duration },
     /// The same, and what came to its file in the last `forgets` is gone.
@@ -89,6 +92,7 @@ impl Fault {
             Fault::WorkerAsleep { asleep, .. } if *asleep > LEASE => "worker: SIGSTOP, longer than its lease",
             Fault::WorkerAsleep { .. } => "worker: SIGSTOP, shorter than its lease",
             Fault::RollingRestart => "workers: SIGTERM, one after the other",
+            Fault::LinesChanged { .. } => "workers: SIGTERM, one after the other, with other lines",
             Fault::RedisKilled { down } if *down > LEASE => "Redis: SIGKILL, away longer than a lease",
             Fault::RedisKilled { .. } => "Redis: SIGKILL, away shorter than a lease",
             Fault::PowerLoss { .. } => "Redis: power loss, up to 1 s forgotten",
@@ -127,6 +131,7 @@ impl Fault {
         match *self {
             Fault::WorkerKilled { down, .. } => down + RESTART,
             Fault::RollingRestart => 2 * RESTART * workers as u32,
+            Fault::LinesChanged { without, .. } => 4 * RESTART * workers as u32 + without,
             Fault::RedisKilled { down } | Fault::PowerLoss { down, .. } => down + RESTART,
             Fault::WorkerAsleep { asleep, .. } | Fault::RedisAsleep { asleep } => asleep,
             Fault::RedisPaused { paused } => paused,
@@ -143,9 +148,19 @@ impl Fault {
         matches!(self, Fault::WorkerAsleep { asleep, .. } if *asleep > FORSAKEN)
     }
 
+    fn changes(&self, which: usize) -> bool {
+        matches!(self, Fault::LinesChanged { line, .. } if *line == which)
+    }
+
     /// It ends or stops a worker.
     pub fn is_of_a_worker(&self) -> bool {
-        matches!(self, Fault::WorkerKilled { .. } | Fault::WorkerAsleep { .. } | Fault::RollingRestart)
+        matches!(
+            self,
+            Fault::WorkerKilled { .. }
+                | Fault::WorkerAsleep { .. }
+                | Fault::RollingRestart
+                | Fault::LinesChanged { .. }
+        )
     }
 
     /// It keeps others from taking a line over at once.
@@ -231,13 +246,13 @@ impl Fault {
         let mut ms = |range: std::ops::Range<i64>| rng.random_range(range);
         let (margin, seconds, minutes) = (ms(50..LEASE_MARGIN_MS), ms(1_000..8_000), ms(10_000..180_000));
         let ahead = if rng.random_bool(0.5) { seconds } else { minutes };
-        let worker = rng.random_range(0..workers);
+        let (worker, line) = (rng.random_range(0..workers), rng.random_range(0..LINES.len()));
         let wire = match rng.random_range(0..5) {
             0..2 => Wire::Redis(worker),
             2..4 => Wire::Meta(worker),
             _ => Wire::Webhooks,
         };
-        match rng.random_range(0..134) {
+        match rng.random_range(0..142) {
             100..102 => Fault::ClockSet { by_ms: margin },
             102..105 => Fault::ClockSet { by_ms: ahead },
             105..108 => Fault::ClockSet { by_ms: -seconds },
@@ -247,6 +262,7 @@ impl Fault {
             116..124 => Fault::WorkerAsleep { worker, asleep: forsaken },
             124..131 => Fault::RedisAsleep { asleep: stall },
             131..134 => Fault::RedisPaused { paused: stall },
+            134..142 => Fault::LinesChanged { line, without: short },
             0..18 => Fault::WorkerKilled { worker, down: outage },
             18..24 => Fault::WorkerAsleep { worker, asleep: short },
             24..32 => Fault::WorkerAsleep { worker, asleep: long },
@@ -352,7 +368,8 @@ impl Schedule {
             }
         }
         steps.sort_by_key(|step| step.at);
-        let n_jobs = rng.random_range(1..=3);
+        let changed = steps.iter().filter(|step| matches!(step.fault, Fault::LinesChanged { .. })).count();
+        let n_jobs = if changed < LINES.len() { rng.random_range(1..=3) } else { 0 };
         let mut add = || {
             let at = Duration::from_millis(rng.random_range(0..LAST_MS));
             Jobs { at, recipients: rng.random_range(20..=150) }
@@ -390,6 +407,12 @@ impl Schedule {
             _ => 0,
         });
         Duration::from_millis(back.sum::<i64>().unsigned_abs())
+    }
+
+    /// The lines that every worker lists all the time.
+    pub fn steady_lines(&self) -> Vec<&'static str> {
+        let changes = |line| self.steps.iter().any(|step| step.fault.changes(line));
+        LINES.into_iter().enumerate().filter(|(line, _)| !changes(*line)).map(|(_, id)| id).collect()
     }
 
     /// What each worker does. The second one sends and nothing else.

@@ -75,6 +75,8 @@ pub struct Post {
     redis: Proxy,
     meta: Proxy,
     meta_url: String,
+    /// The line that its next process does not list.
+    lacks: Lock<Option<&'static str>>,
     /// It reaches Meta through the proxy.
     crooked: bool,
     process: Mutex<Option<Server>>,
@@ -108,6 +110,7 @@ impl Stage {
             redis: network.unix(installation.dir().join(format!("{number}.sock")), redis_at.clone()),
             meta: network.tcp(vec![meta_at.clone()]),
             meta_url: meta.url(),
+            lacks: Lock::new(None),
             crooked: crooked(number),
             process: Mutex::new(None),
             serves_at: Lock::new(None),
@@ -155,6 +158,11 @@ impl Stage {
         }
         drop(process);
         self.lead();
+    }
+
+    /// The next process in a place lists all lines but this one.
+    pub fn lists_all_but(&self, number: usize, line: Option<&'static str>) {
+        *self.posts[number].lacks.lock().expect("no panic under the lock") = line;
     }
 
     /// SIGKILL. Gives the moment.
@@ -328,7 +336,8 @@ impl Post {
         let began = Instant::now();
         for attempt in 0.. {
             let name = format!("worker-{}-{started}-{attempt}", self.number);
-            let mut process = installation.start(&name, self.roles, &environment);
+            let lacks = *self.lacks.lock().expect("no panic under the lock");
+            let mut process = installation.start_without(lacks, &name, self.roles, &environment);
             while process.has_ended().is_none() {
                 if process.serves() {
                     let address = process.url().trim_start_matches("http://").parse().ok();

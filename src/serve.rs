@@ -24,6 +24,7 @@ use crate::{
     dispatch::{
         self,
         housekeeping::Housekeeping,
+        indexing::Indexing,
         worker::{OpenAttempts, Worker},
     },
     domain::{Line, LineId, RetryPolicy},
@@ -344,6 +345,14 @@ impl Parts<'_> {
             attempts_max: dispatch.retry.attempts,
         };
         self.shutdown.core("housekeeping", housekeeping.run(self.shutdown.stopping()));
+        let indexing = Indexing {
+            name: self.name.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            lease: dispatch.lease,
+            ids_kept: self.config.id_retention,
+        };
+        self.shutdown.core("indexing", indexing.run(self.shutdown.stopping()));
         Ok(())
     }
 }

@@ -12,7 +12,8 @@ use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     store::{
         Call, Store,
-        parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, IdsPiece, News, Settled, ToSend},
+        ids::IdsPiece,
+        parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},
         script,
     },
 };
@@ -297,11 +298,10 @@ async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
         assert_eq!(counts.by_state.values().sum::<u64>(), 300);
         assert_eq!(counts.accepted_by_second, HashMap::from([(now.seconds(), 297)]), "again: {again}");
     }
-    let wamids = [0, 99, 299].map(|row| Wamid::from(format!("wamid.{row}").as_str()));
-    let found =
-        world.store.find_ids(&[IdsPiece { part: world.part, newest: None }], &wamids).await.expect("redis").places;
-    let places = [(0, 2), (99, 1), (299, 1)].map(|(row, send)| Some((world.part, ClaimedRow { row, send })));
-    assert_eq!(found, places);
+    let pieces = world.store.read_ids(&[(world.part, None)]).await.expect("redis");
+    let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdsPiece::ids).collect();
+    let found = [0, 99, 299].map(|row| ids.get(&Fingerprint::of(&format!("wamid.{row}"))).copied());
+    assert_eq!(found, [(0, 2), (99, 1), (299, 1)].map(|(row, send)| Some(ClaimedRow { row, send })));
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::future::join_all;
 use pregon::{
-    domain::{CampaignState, State, TokenKey, Wamid},
-    store::parts::{ClaimedRow, IdsPiece, Settled},
+    domain::{CampaignState, State, TokenKey},
+    store::parts::{ClaimedRow, Fingerprint, Settled},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};
@@ -218,26 +218,26 @@ async fn ids_of_the_first_of_300_small_campaigns_are_found() {
 }
 
 #[tokio::test]
-async fn a_search_for_an_id_examines_at_most_64_kib_a_call() {
+async fn one_call_reads_at_most_64_kib_of_a_list_of_ids() {
     let hooks = Hooks::start().await;
     let (_, messages) = hooks.campaign(&["3001"], 20_000).await;
     let messages = &messages[&"3001".into()];
     for batch in messages.chunks(256) {
         hooks.accept(batch).await;
     }
-    let (oldest, stranger) = (messages[0], "wamid.of-another-app".into());
-    let wamids: [Wamid; 2] = [oldest.wamid().as_str().into(), stranger];
-    let (mut pieces, mut calls, mut places) = (vec![IdsPiece { part: oldest.part, newest: None }], 0, Vec::new());
-    while !pieces.is_empty() {
-        let found = hooks.store.find_ids(&pieces, &wamids).await.expect("a store");
-        assert!(found.bytes_max <= 64 * 1024, "{}", found.bytes_max);
-        (pieces, calls) = (found.rest, calls + 1);
-        places.push(found.places);
+    let (part, mut from, mut calls, mut ids) = (messages[0].part, None, 0, HashMap::new());
+    while calls == 0 || from.is_some() {
+        let piece = hooks.store.read_ids(&[(part, from)]).await.expect("a store").remove(0);
+        assert!(piece.bytes() <= 64 * 1024, "{}", piece.bytes());
+        ids.extend(piece.ids());
+        (from, calls) = (piece.next, calls + 1);
     }
     assert!(calls >= 4, "20,000 ids have 215 KiB: {calls}");
-    let claimed = ClaimedRow { row: oldest.row, send: oldest.send };
-    assert_eq!(places.pop(), Some(vec![Some((oldest.part, claimed)), None]));
-    assert!(places.iter().flatten().all(Option::is_none), "it is in the last piece alone");
+    assert_eq!(ids.len(), messages.len());
+    for message in messages {
+        let claimed = ClaimedRow { row: message.row, send: message.send };
+        assert_eq!(ids.get(&Fingerprint::of(&message.wamid())), Some(&claimed));
+    }
     hooks.stop().await;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`worker`] holds the leases of its share of the lines and starts a [`runner`] for each; a runner claims the next
 //! moments of its line ([`backlog`] says from where, [`share`] for whom), [`pace`] and [`slots`] let them go, and what
-//! came of them is settled in batches ([`settle`]). [`housekeeping`] does what belongs to no line.
+//! came of them is settled in batches ([`settle`]). [`housekeeping`] does what belongs to no line, and [`indexing`] moves the message ids of what was
+//! sent.
 //!
 //! If the process dies: its leases end, the next owners put what was in flight in doubt, and go on.
 
@@ -11,6 +12,7 @@ pub mod batch;
 pub mod calls;
 pub mod holds;
 pub mod housekeeping;
+pub mod indexing;
 pub mod lease;
 pub mod message;
 pub mod pace;

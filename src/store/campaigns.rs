@@ -188,14 +188,16 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// A campaign that needs no care any more until the retention of its recipients ends.
+    /// A campaign that needs no care any more until the retention of its recipients ends, but for the indexing of its message ids.
     pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
         // First into the one list, then out of the other: a crash between leaves it in both, which is harmless.
         let store = self.in_this_life();
-        let (id, ended) = (id.to_string(), self.keys.ended());
-        store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&id)).await?;
-        store.make_safe_first(&[ended]).await?;
-        store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(id)).await
+        let (name, ended, unindexed) = (id.to_string(), self.keys.ended(), self.keys.unindexed());
+        let mut lists = Pipeline::new();
+        lists.zadd(&ended, &name, ended_at.0).zincr(&unindexed, &name, 1);
+        store.query_all::<f64>("ZADD ended", &lists).await?;
+        store.make_safe_first(&[ended, unindexed]).await?;
+        store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(name)).await
     }
 
     /// Campaigns whose recipients are to be forgotten: they ended longer than `retention` before `now`. At most ten.
@@ -204,14 +206,6 @@ impl Store {
         let mut range = cmd("ZRANGEBYSCORE");
         range.arg(self.keys.ended()).arg("-inf").arg(before).arg("LIMIT").arg(0).arg(10);
         let ids: Vec<String> = self.query("ZRANGEBYSCORE ended", &range).await?;
-        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
-    }
-
-    /// Campaigns that need no care any more and ended at `since` or later, the last to end first.
-    pub async fn campaigns_ended_since(&self, since: UnixMs, limit: usize) -> Result<Vec<CampaignId>> {
-        let mut range = cmd("ZREVRANGEBYSCORE");
-        range.arg(self.keys.ended()).arg("+inf").arg(since.0).arg("LIMIT").arg(0).arg(limit);
-        let ids: Vec<String> = self.query("ZREVRANGEBYSCORE ended", &range).await?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 

@@ -33,6 +33,8 @@ keys! {
     active() => "active";
     /// ZSET of the campaigns that ended and still have their recipients, score = when they ended in ms.
     ended() => "ended";
+    /// ZSET of ended campaigns whose message ids may still be in the lists of their parts, score = how often each was named.
+    unindexed() => "unindexed";
     /// STRING: the campaign that was created with this `external_id`.
     external(external_id: &str) => "external:{external_id}";
     /// COUNTER: rises whenever a line may have something new to do. Workers watch it instead of polling every line.
@@ -47,7 +49,7 @@ keys! {
     holds() => "holds";
     /// HASH: when a scope that was held was last let go.
     lifted() => "lifted";
-    /// ZSET of failed statuses that came without our token and whose message is not known yet, JSON, score = time in ms at
+    /// ZSET of failed statuses and answers that came without our token and whose message is not known yet, JSON, score = time in ms at
     /// which it is looked for again.
     parked() => "parked";
     /// STRING that ends by itself: written so that Redis can be asked to wait for it, and so for what was written before it.
@@ -107,6 +109,10 @@ keys! {
     control(line: &LineId) => "{{l:{line}}}:control";
     /// STRING with an expiry: what the owner says of the line, JSON.
     report(line: &LineId) => "{{l:{line}}}:report";
+    /// HASH: the segments of the line's index of message ids, when each was opened → layout:ids:parts. Expires.
+    segments(line: &LineId) => "{{l:{line}}}:ids";
+    /// HASH, a segment: bucket → message ids of 11 bytes: fingerprint, part, row, send; `p` and an index → the part. Expires.
+    segment(line: &LineId, opened: u64) => "{{l:{line}}}:ids:{opened}";
 }
 
 impl Keys {

@@ -9,6 +9,7 @@ pub mod clock;
 mod connection;
 pub mod deployment;
 pub mod duty;
+pub mod ids;
 pub mod jobs;
 mod journal;
 pub mod keys;

@@ -1,7 +1,8 @@
-//! Failed statuses that came without our token, and of which nobody knows yet which message they are about.
+//! Failed statuses and answers that came without our token, and of which it is not known yet which message they are about.
 //!
-//! Meta may tell that a message failed before its answer to our own request has come, or has been stored. Such a status
-//! is answered 200 only after it is kept here, and is looked for again until its message is known or it is too old.
+//! Meta may tell that a message failed before its answer to our own request has come, or has been stored; and a search may have
+//! been too long to wait for. What came is answered 200 only after it is kept here, and is looked for again until its message is
+//! known or it is too old.
 //!
 //! If the process dies: it stays here, and any process that takes webhooks looks for it.
 
@@ -15,15 +16,15 @@ use crate::domain::{LineId, UnixMs, Wamid};
 /// too, and is never found.
 const PARKED_MAX: isize = 20_000;
 
-/// A message that failed.
+/// A message that failed, or was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Parked {
     /// The line that sent it.
     pub line: LineId,
     /// Meta's id of it.
     pub wamid: Wamid,
-    /// Why.
-    pub code: u32,
+    /// Why it failed; `None` if it was answered.
+    pub code: Option<u32>,
     /// Meta's words.
     pub details: String,
     /// Meta's time of it.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::{FromRedisValue as _, Pipeline, Value, cmd};
+use deadpool_redis::redis::{Pipeline, Value, cmd};
 use siphasher::sip::SipHasher24;
 
 use self::packed::{Outcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
@@ -150,8 +150,8 @@ pub struct Fact {
 }
 
 /// What is kept of a message id: enough to find it again among all of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 8]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub(super) [u8; 8]);
 
 impl Fingerprint {
     /// The fingerprint of Meta's message id.
@@ -223,26 +223,6 @@ pub struct PartRows {
     pub chunks: Vec<u16>,
 }
 
-/// A piece of the list of message ids of a part, to be examined in one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdsPiece {
-    /// The part.
-    pub part: PartId,
-    /// The index of its newest entry; `None` for the newest of the list.
-    pub newest: Option<u32>,
-}
-
-/// What [`Store::find_ids`] found.
-#[derive(Debug)]
-pub struct FoundIds {
-    /// Part, row and send for each id that was found.
-    pub places: Vec<Option<(PartId, ClaimedRow)>>,
-    /// The next pieces of the lists that were not examined to their end.
-    pub rest: Vec<IdsPiece>,
-    /// The most bytes that one call examined.
-    pub bytes_max: i64,
-}
-
 impl Store {
     /// The keys that every script which moves recipients begins with, and `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
@@ -304,12 +284,14 @@ impl Store {
         let calls = outcomes
             .iter()
             .map(|(&part, outcomes)| self.settle_call(part, epoch, now, ids_kept, pack_outcomes(outcomes, now)));
-        let settled = self.call_lasting::<(u64, u8)>(calls.collect()).await?;
-        let settled: Vec<(u64, u8)> = settled.into_iter().collect::<Result<_>>()?;
+        let settled = self.call_lasting::<(u64, u8, u8)>(calls.collect()).await?;
+        let settled: Vec<(u64, u8, u8)> = settled.into_iter().collect::<Result<_>>()?;
         let parts = || outcomes.keys().copied().zip(&settled);
-        let unlisted: Vec<PartId> = parts().filter(|(_, (_, unlisted))| *unlisted == 1).map(|(part, _)| part).collect();
+        let unlisted: Vec<PartId> = parts().filter(|(_, (_, unlisted, _))| *unlisted == 1).map(|(part, _)| part).collect();
         self.requeue(&unlisted).await?;
-        Ok(parts().map(|(part, (open, _))| (part, *open)).collect())
+        let unindexed = parts().filter(|(_, (_, _, unindexed))| *unindexed == 1).map(|(part, _)| part);
+        self.name_unindexed(unindexed.collect::<Vec<_>>()).await?;
+        Ok(parts().map(|(part, (open, ..))| (part, *open)).collect())
     }
 
     /// Keeps the newest words of Meta for an error code of a part.
@@ -333,13 +315,15 @@ impl Store {
         }
         let mut answers = self.call_lasting::<Vec<u64>>(calls).await?.into_iter();
         let mut results = Vec::with_capacity(batches.len());
-        for (_, facts) in batches {
+        let mut unindexed = Vec::new();
+        for (part, facts) in batches {
             let (mut applied, mut open) = (Vec::with_capacity(facts.len()), 0);
             for _ in facts.chunks(FACTS_MAX) {
                 let answer =
                     answers.next().unwrap_or_else(|| Err(StoreError::Unavailable("no answer to status".into())))?;
                 open = answer.get(1).copied().unwrap_or(0);
-                applied.extend(answer.iter().skip(2).map(|&code| match code {
+                unindexed.extend((answer.get(2) == Some(&1)).then_some(*part));
+                applied.extend(answer.iter().skip(3).map(|&code| match code {
                     1 => Applied::Moved,
                     2 => Applied::Stale,
                     3 => Applied::Reopened,
@@ -353,6 +337,7 @@ impl Store {
             *open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
         });
         self.requeue(&reopened.map(|((part, _), _)| *part).collect::<Vec<_>>()).await?;
+        self.name_unindexed(unindexed).await?;
         Ok(results)
     }
 
@@ -363,33 +348,6 @@ impl Store {
         let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(attempts_max);
         let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
         Ok((time(next), open))
-    }
-
-    /// Looks for message ids that Meta named without our token, in one piece of the list of each part (see `find.lua`).
-    pub async fn find_ids(&self, pieces: &[IdsPiece], wamids: &[Wamid]) -> Result<FoundIds> {
-        let prints: Vec<Fingerprint> = wamids.iter().map(|wamid| Fingerprint::of(wamid.as_str())).collect();
-        let calls = pieces.iter().map(|piece| {
-            let call = Call::new(&script::FIND, &[self.keys.ids(piece.part)]).arg(piece.newest.map_or(-1, i64::from));
-            prints.iter().fold(call, |call, print| call.arg(print.0.as_slice()))
-        });
-        let mut found = FoundIds { places: vec![None; wamids.len()], rest: Vec::new(), bytes_max: 0 };
-        for (piece, answer) in pieces.iter().zip(self.call_all::<Vec<Value>>(&calls.collect::<Vec<_>>()).await?) {
-            let mut answer = answer?.into_iter();
-            let mut number = || i64::from_redis_value(answer.next().unwrap_or_default()).unwrap_or(-1);
-            let (next, bytes) = (number(), number());
-            found.bytes_max = found.bytes_max.max(bytes);
-            if let Ok(next) = u32::try_from(next) {
-                found.rest.push(IdsPiece { part: piece.part, newest: Some(next) });
-            }
-            for (slot, place) in found.places.iter_mut().zip(answer) {
-                let place = Vec::<u16>::from_redis_value(place).unwrap_or_default();
-                if let ([row, send], None) = (place.as_slice(), &slot) {
-                    let send = u8::try_from(*send).unwrap_or(0);
-                    *slot = Some((piece.part, ClaimedRow { row: *row, send }));
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// The counters of parts, in one round trip.

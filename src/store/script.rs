@@ -42,7 +42,8 @@ scripts! {
     plain {
     ACQUIRE "acquire", RELEASE "release",
     CREATE "create", CHANGE "change", APPLIED "applied",
-    BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split", FIND "find",
+    BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split",
+    FIND "find", SEGMENT "segment", APPEND "append", DROP_IDS "drop_ids", INDEXED "indexed",
     FINISH_JOB "finish_job",
     }
     of_a_part {

@@ -1,11 +1,11 @@
 //! Finds the recipient of a message by Meta's message id, where our token did not come along.
 //!
-//! Meta does not promise the token on every failed status, and an answer names only the message that it answers. The ids
-//! are kept by the parts that sent them, so the parts that worked on the line lately are asked: those of the campaigns
-//! that run first, then by the end of their campaign, until it is found.
+//! Meta does not promise the token on every failed status, and an answer names only the message that it answers. The ids are in
+//! the index of the line, or still in the lists of the parts that sent them ([`super::search`]).
 //!
-//! A failed status that is not found may be ahead of Meta's answer to our own request. It is parked in Redis and looked
-//! for again: after one second, two, four, and so on until it is [`LOOK_FOR`] old.
+//! What is not found may be parked in Redis: a failed status because it may be ahead of Meta's answer to our own request, and
+//! either where the search has not come to its end. It is looked for again: after one second, two, four, and so on until it is
+//! [`LOOK_FOR`] old, or was searched for to the end in vain and cannot be ahead of anything.
 //!
 //! If the process dies: what was not answered is delivered again by Meta; what is parked, any process looks for.
 //! Never: looks for two groups of ids at once, or for more than half of the time: ids that nobody knows are dear, and must not
@@ -22,8 +22,8 @@ use tracing::debug;
 use super::{
     Unavailable,
     apply::{Committer, Placed},
-    directory::{Directory, Place},
     faults,
+    search::{Depth, Searcher, Sought},
     tally::Tally,
 };
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     store::{
         Result, Store,
         clock::Clock,
+        ids::Place,
         parked::Parked,
         parts::{Fact, Fingerprint, News},
     },
@@ -48,14 +49,14 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at what is parked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Parked statuses that are looked for at once.
-const PARKED_AT_ONCE: usize = 64;
+const PARKED_AT_ONCE: usize = 256;
 /// A look that took longer is followed by a rest as long.
 const REST_FROM: Duration = Duration::from_millis(5);
 
 struct Request {
     line: LineId,
     wamids: Vec<Wamid>,
-    answer: oneshot::Sender<std::result::Result<Vec<Option<Place>>, Unavailable>>,
+    answer: oneshot::Sender<std::result::Result<Vec<Sought>, Unavailable>>,
 }
 
 /// Takes message ids to look for. Cheap to clone; the task ends when every clone is gone.
@@ -65,20 +66,15 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// A handle, and the task behind it. `ids_kept`: how long message ids are found again.
-    pub fn new(
-        store: Store,
-        clock: Arc<Clock>,
-        ids_kept: Duration,
-        committer: Committer,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+    /// A handle, and the task behind it.
+    pub fn new(store: Store, clock: Arc<Clock>, committer: Committer) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
-        let directory = Directory::new(store.clone(), ids_kept);
-        (Self { requests }, Search { store, clock, directory, committer }.run(waiting))
+        let searcher = Searcher::new(store.clone());
+        (Self { requests }, Looks { store, clock, searcher, committer }.run(waiting))
     }
 
-    /// Where the messages `wamids` of `line` are; `None` for those that nobody knows.
-    pub async fn find(&self, line: LineId, wamids: Vec<Wamid>) -> std::result::Result<Vec<Option<Place>>, Unavailable> {
+    /// Where the messages `wamids` of `line` are.
+    pub async fn find(&self, line: LineId, wamids: Vec<Wamid>) -> std::result::Result<Vec<Sought>, Unavailable> {
         let (answer, found) = oneshot::channel();
         self.requests.try_send(Request { line, wamids, answer }).map_err(|_| Unavailable::busy())?;
         found.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
@@ -91,14 +87,14 @@ pub fn next_look(at: UnixMs, now: UnixMs) -> Option<UnixMs> {
     (age < LOOK_FOR).then(|| now.after(age.max(FIRST_LOOK)))
 }
 
-struct Search {
+struct Looks {
     store: Store,
     clock: Arc<Clock>,
-    directory: Directory,
+    searcher: Searcher,
     committer: Committer,
 }
 
-impl Search {
+impl Looks {
     async fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
         let mut look_at = Instant::now();
         loop {
@@ -142,8 +138,8 @@ impl Search {
         }
         let mut found = HashMap::with_capacity(by_line.len());
         for (line, wamids) in by_line {
-            let places = match self.directory.find(&line, &wamids, self.clock.now()).await {
-                Ok(places) => Ok(wamids.into_iter().zip(places).collect::<HashMap<_, _>>()),
+            let sought = match self.searcher.search(&line, &wamids, Depth::Shallow).await {
+                Ok(sought) => Ok(wamids.into_iter().zip(sought).collect::<HashMap<_, _>>()),
                 Err(cause) => {
                     let unavailable = Unavailable::because(&cause);
                     if cause.passes() {
@@ -156,16 +152,16 @@ impl Search {
                     Err(unavailable)
                 }
             };
-            found.insert(line, places);
+            found.insert(line, sought);
         }
         for Request { line, wamids, answer } in requests {
-            let places = found
+            let sought = found
                 .get(&line)
-                .map_or_else(|| Err(Unavailable::stopped()), |places| places.as_ref().map_err(Clone::clone));
-            let of_request = |places: &HashMap<Wamid, Option<Place>>| {
-                wamids.iter().map(|wamid| places.get(wamid).copied().flatten()).collect()
+                .map_or_else(|| Err(Unavailable::stopped()), |sought| sought.as_ref().map_err(Clone::clone));
+            let of_request = |sought: &HashMap<Wamid, Sought>| {
+                wamids.iter().map(|wamid| sought.get(wamid).copied().unwrap_or(Sought::Nowhere)).collect()
             };
-            let _ = answer.send(places.map(of_request));
+            let _ = answer.send(sought.map(of_request));
         }
     }
 
@@ -178,18 +174,19 @@ impl Search {
         }
         for (line, parked) in by_line {
             let wamids: Vec<Wamid> = parked.iter().map(|status| status.wamid.clone()).collect();
-            let places = self.directory.find(&line, &wamids, now).await?;
+            let sought = self.searcher.search(&line, &wamids, Depth::Full).await?;
             let (mut facts, mut forget, mut again, mut tally) = (Vec::new(), Vec::new(), Vec::new(), Tally::default());
-            for (status, place) in parked.into_iter().zip(places) {
-                match (place, next_look(status.at, now)) {
-                    (Some(place), _) => {
-                        facts.push(placed(place, &status));
-                        forget.push(status);
+            for (parked, sought) in parked.into_iter().zip(sought) {
+                match (sought, next_look(parked.at, now)) {
+                    (Sought::Found(place), _) => {
+                        facts.push(placed(place, &parked));
+                        forget.push(parked);
                     }
-                    (None, Some(due)) => again.push((status, due)),
-                    (None, None) => {
-                        tally.add(News::Failed(status.code), StatusResult::Unknown);
-                        forget.push(status);
+                    (Sought::Unfinished, Some(due)) => again.push((parked, due)),
+                    (Sought::Nowhere, Some(due)) if may_come(&parked) => again.push((parked, due)),
+                    (Sought::Nowhere | Sought::Unfinished, _) => {
+                        tally.add(news(&parked), StatusResult::Unknown);
+                        forget.push(parked);
                     }
                 }
             }
@@ -203,15 +200,24 @@ impl Search {
     }
 }
 
-fn placed((part, claimed): Place, status: &Parked) -> Placed {
+/// Whether the message may become known after what was said about it. A recipient that answers has it, and we know of that.
+fn may_come(parked: &Parked) -> bool {
+    parked.code.is_some()
+}
+
+fn news(parked: &Parked) -> News {
+    parked.code.map_or(News::Replied, faults::news)
+}
+
+fn placed((part, claimed): Place, parked: &Parked) -> Placed {
     let fact = Fact {
         row: claimed.row,
         send: claimed.send,
-        news: faults::news(status.code),
-        at: status.at,
-        message: Some(Fingerprint::of(status.wamid.as_str())),
+        news: news(parked),
+        at: parked.at,
+        message: Some(Fingerprint::of(parked.wamid.as_str())),
     };
-    Placed { part, fact, details: status.details.as_str().into() }
+    Placed { part, fact, details: parked.details.as_str().into() }
 }
 
 #[cfg(test)]

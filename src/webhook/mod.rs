@@ -22,6 +22,7 @@ pub mod find;
 pub mod lines;
 pub mod payload;
 pub mod receive;
+pub mod search;
 pub mod signature;
 pub mod tally;
 
@@ -137,7 +138,7 @@ impl WebhookState {
         let Settings { verify_token, app_secrets, body_bytes_max, ids_kept, lines } = settings;
         let (aftercare, care) = Aftercare::new(store.clone(), clock.clone());
         let (committer, commits) = Committer::new(store.keeping_a_connection(), clock.clone(), ids_kept, aftercare);
-        let (finder, search) = Finder::new(store.clone(), clock.clone(), ids_kept, committer.clone());
+        let (finder, search) = Finder::new(store.clone(), clock.clone(), committer.clone());
         let receiver = Receiver::new(store, clock, token_key, &lines, committer, finder);
         let verifier = Verifier::new(&app_secrets);
         let task = async {

@@ -17,11 +17,11 @@ use tracing::{info, warn};
 use super::{
     Unavailable, account,
     apply::{Committer, Placed},
-    directory::Place,
     faults::{Cause, Faults, Origin},
     find::{self, Finder},
     lines::{Lines, Owner},
     payload::{Change, Inbound, Messages, Payload, Status, TemplateChange, Word},
+    search::Sought,
     tally::Tally,
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     store::{
         Store, StoreError,
         clock::Clock,
+        ids::Place,
         parked::Parked,
         parts::{Fact, Fingerprint, News},
     },
@@ -273,7 +274,8 @@ impl Receiver {
         Ok(known)
     }
 
-    /// Looks for the recipients of what came without our token. Failures that are not found are parked.
+    /// Looks for the recipients of what came without our token. Failures that are not found are parked, and answers that were not
+    /// searched for to the end.
     async fn look_up(
         &self,
         unnamed: Vec<Heard<'_>>,
@@ -293,13 +295,15 @@ impl Receiver {
         let mut parked = Vec::new();
         for (line, unnamed) in by_line {
             let wamids = unnamed.iter().map(|heard| heard.wamid.into()).collect();
-            for (heard, place) in unnamed.iter().zip(self.finder.find(line, wamids).await?) {
-                match (place, heard.news) {
-                    (Some(place), _) => facts.push((heard.change, heard.line.clone(), heard.found(place))),
-                    (None, News::Failed(code)) if find::next_look(heard.at, now).is_some() => {
-                        parked.push(heard.parked(code, now));
+            for (heard, sought) in unnamed.iter().zip(self.finder.find(line, wamids).await?) {
+                let is_young = find::next_look(heard.at, now).is_some();
+                match (sought, heard.news) {
+                    (Sought::Found(place), _) => facts.push((heard.change, heard.line.clone(), heard.found(place))),
+                    (Sought::Nowhere | Sought::Unfinished, News::Failed(code)) if is_young => {
+                        parked.push(heard.parked(Some(code), now));
                     }
-                    (None, news) => {
+                    (Sought::Unfinished, News::Replied) => parked.push(heard.parked(None, now)),
+                    (_, news) => {
                         taking.tally.add(news, StatusResult::Unknown);
                         continue;
                     }
@@ -312,7 +316,8 @@ impl Receiver {
                 .park(&parked, find::next_look(now, now).unwrap_or(now))
                 .await
                 .map_err(|cause| Unavailable::because(&cause))?;
-            parked.iter().for_each(|status| taking.tally.add(News::Failed(status.code), StatusResult::Parked));
+            let news = |parked: &Parked| parked.code.map_or(News::Replied, News::Failed);
+            parked.iter().for_each(|parked| taking.tally.add(news(parked), StatusResult::Parked));
         }
         Ok(())
     }
@@ -358,7 +363,7 @@ impl Heard<'_> {
         Placed { part, fact, details: self.details.into() }
     }
 
-    fn parked(&self, code: u32, now: UnixMs) -> Parked {
+    fn parked(&self, code: Option<u32>, now: UnixMs) -> Parked {
         Parked {
             line: self.line.clone(),
             wamid: Wamid::from(self.wamid),

@@ -11,7 +11,8 @@ use pregon::{
     domain::{CampaignId, PartId, State, UnixMs, Wamid},
     store::{
         Call, Result, Store, StoreError,
-        parts::{self, ClaimWish, ClaimedRow, Fingerprint, IdsPiece, PartCounts, Settled},
+        ids::IdsPiece,
+        parts::{self, ClaimWish, ClaimedRow, Fingerprint, PartCounts, Settled},
         script,
     },
 };
@@ -174,7 +175,7 @@ impl<'a> Real<'a> {
         }
         let call = Call::new(&script::SETTLE, &keys);
         let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
-        said(self.store.call::<(u64, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, _)| open))
+        said(self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, ..)| open))
     }
 
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {
@@ -205,8 +206,9 @@ impl<'a> Real<'a> {
     }
 
     pub async fn find(&self, wamids: &[Wamid]) -> Result<Vec<Option<ClaimedRow>>> {
-        let found = self.store.find_ids(&[IdsPiece { part: self.part, newest: None }], wamids).await?;
-        Ok(found.places.into_iter().map(|place| place.map(|(_, claimed)| claimed)).collect())
+        let pieces = self.store.read_ids(&[(self.part, None)]).await?;
+        let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdsPiece::ids).collect();
+        Ok(wamids.iter().map(|wamid| ids.get(&Fingerprint::of(wamid.as_str())).copied()).collect())
     }
 
     pub async fn view(&self) -> Result<View> {

@@ -32,7 +32,7 @@ local PAGE = 256
 local function moves(meta, state, history, sends)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
   local moved, delta, fields, log = {}, {}, {}, {}
-  local forgotten
+  local forgotten, gate
 
   -- The page at `start`, as it was before this call.
   local function page(start)
@@ -59,6 +59,12 @@ local function moves(meta, state, history, sends)
   function self.forgotten()
     if forgotten == nil then forgotten = redis.call('HEXISTS', meta, 'forgotten') == 1 end
     return forgotten
+  end
+
+  -- Whether the campaign is completed or cancelled.
+  function self.has_ended()
+    if gate == nil then gate = redis.call('HGET', meta, 'gate') end
+    return gate == 'completed' or gate == 'cancelled'
   end
 
   function self.count(field, n)
@@ -122,9 +128,9 @@ local function moves(meta, state, history, sends)
       if n ~= 0 and not IS_OPEN[field] then names[#names + 1] = field end
     end
     local counters = #names
-    names[counters + 1] = 'forgotten'
+    names[counters + 1], names[counters + 2] = 'forgotten', 'gate'
     local values = redis.call('HMGET', meta, unpack(names))
-    forgotten = values[counters + 1] ~= false
+    forgotten, gate = values[counters + 1] ~= false, values[counters + 2]
     if #log > 0 and not forgotten then redis.call('RPUSH', history, table.concat(log)) end
     for i = 1, counters do
       local field, value = names[i], values[i]
@@ -137,6 +143,15 @@ local function moves(meta, state, history, sends)
   end
 
   return self
+end
+
+-- Keeps message ids, in entries of at most 256: what reads the list takes whole entries.
+local ID_ENTRY = 256 * 11
+local function keep_ids(m, ids, records, lifetime)
+  if #records == 0 or m.forgotten() then return end
+  local entries = {}
+  for from = 1, #records, ID_ENTRY do entries[#entries + 1] = string.sub(records, from, from + ID_ENTRY - 1) end
+  if redis.call('RPUSH', ids, unpack(entries)) == #entries then redis.call('PEXPIRE', ids, lifetime) end
 end
 
 -- Keeps the code of a row.

@@ -13,7 +13,7 @@
 --       What would be sent again of a cancelled campaign is cancelled. Of a completed one it stays unknown; if it was open still, R is
 --       refused with its code, and B becomes unknown.
 -- Gives {open recipients of the part, 1 if its line may no longer list it: a newer epoch has it, which may have taken it off its
---       work before this call reopened a row}.
+--       work before this call reopened a row; 1 if the campaign has ended and message ids were added, which are to be indexed}.
 -- Again: the same outcome twice changes nothing: each claim of a row has another send, and its state no longer matches that one.
 --       Of a claim that Redis forgot it changes what it would have changed.
 local meta, state, history, sends, retry, doubt, why, ids, tries = unpack(KEYS)
@@ -143,5 +143,5 @@ if accepted > 0 then
   m.set(slot, second .. ':' .. (tonumber(n) + accepted))
 end
 local open = m.commit()
-if #kept > 0 and not m.forgotten() and redis.call('RPUSH', ids, kept) == 1 then redis.call('PEXPIRE', ids, ARGV[2]) end
-return { open, taken_over and open > 0 and 1 or 0 }
+keep_ids(m, ids, kept, ARGV[2])
+return { open, taken_over and open > 0 and 1 or 0, #kept > 0 and (cancelled or completed) and 1 or 0 }

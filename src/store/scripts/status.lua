@@ -6,19 +6,13 @@
 -- Returned: Meta did not deliver the message, and neither the recipient nor the message is to blame. While the campaign runs or is paused
 --       the row can be claimed again at once, with its attempts as they were. That uses up the send: the same status again is about an
 --       earlier one. In a completed or cancelled campaign, and where the row was ended unsent, the row failed with the code.
--- Gives {applied, open recipients of the part, then per fact 1 applied, 0 known or outranked, 2 of an earlier send, 3 reopened}.
+-- Gives {applied, open recipients of the part, 1 if the campaign has ended and the part has message ids to be indexed, then per fact 1 applied, 0 known or outranked, 2 of an earlier send, 3 reopened}.
 --       After the retention of the recipients a fact moves bytes and counters only, and a row that failed or was refused stays so.
 -- Again: nothing changes: a fact moves a recipient to a higher rank only, and uses up a send only once.
 local meta, state, history, sends, retry, doubt, why, replied, ids, tries = unpack(KEYS)
 local facts, untold = ARGV[2], string.rep('\0', 8)
 local RETURNED = 14
 local m, kept, applied, results = moves(meta, state, history, sends), {}, 0, {}
-
-local gate
-local function has_ended()
-  gate = gate or redis.call('HGET', meta, 'gate') or ''
-  return gate == 'completed' or gate == 'cancelled'
-end
 
 for pos = 1, #facts, 20 do
   local row, send, to, code, at, id = struct.unpack('<I2BBI4I4c8', facts, pos)
@@ -30,7 +24,7 @@ for pos = 1, #facts, 20 do
   if forgotten then
     current, rank = send, RANK[STATE.in_flight]
   end
-  local reopens = to == RETURNED and RANK[was] ~= RANK[STATE.cancelled] and not has_ended()
+  local reopens = to == RETURNED and RANK[was] ~= RANK[STATE.cancelled] and not m.has_ended()
   if to == RETURNED then to = STATE.failed end
   if was == 0 or current == 0 or (send ~= 0 and send ~= current) or claimable(was) and not forgotten and is_returned(retry, row) then
     result = 2
@@ -68,5 +62,6 @@ for pos = 1, #facts, 20 do
   results[#results + 1] = result
 end
 local open = m.commit()
-if #kept > 0 and not m.forgotten() and redis.call('RPUSH', ids, table.concat(kept)) == 1 then redis.call('PEXPIRE', ids, ARGV[1]) end
-return { applied, open, unpack(results) }
+keep_ids(m, ids, table.concat(kept), ARGV[1])
+local unindexed = m.has_ended() and redis.call('EXISTS', ids) or 0
+return { applied, open, unindexed, unpack(results) }

@@ -167,7 +167,11 @@ async fn a_list_that_changed_since_it_was_measured_loses_nothing() {
     // As many come later as there were before.
     for batch in messages.chunks(256) {
         let key = hooks.store.keys.ids(part);
-        hooks.store.query::<u32>("RPUSH", cmd("RPUSH").arg(key).arg(vec![7_u8; 11 * batch.len()])).await.expect("pushed");
+        hooks
+            .store
+            .query::<u32>("RPUSH", cmd("RPUSH").arg(key).arg(vec![7_u8; 11 * batch.len()]))
+            .await
+            .expect("pushed");
     }
     hooks.store.drop_ids(&list).await.expect("a store");
     assert_eq!(hooks.store.id_lists(&[part]).await.expect("a store")[0].entries, list.entries);

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How often parts that have ended are looked for.
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(10);
 /// Campaigns that are read in one round trip.
 const CAMPAIGNS_AT_ONCE: usize = 64;
 /// Parts that are asked in one round trip.
@@ -54,9 +54,8 @@ impl Indexing {
     pub async fn run(self, stop: CancellationToken) -> std::result::Result<(), Infallible> {
         let work = async || {
             while !stop.is_cancelled() {
-                match stop.run_until_cancelled(self.index()).await {
-                    Some(Err(error)) => warn!(%error, "message ids could not be indexed; they are next time"),
-                    Some(Ok(())) | None => {}
+                if let Some(Err(error)) = stop.run_until_cancelled(self.index()).await {
+                    warn!(%error, "message ids could not be indexed; they are next time");
                 }
                 stop.run_until_cancelled(sleep(EVERY)).await;
             }

@@ -287,7 +287,8 @@ impl Store {
         let settled = self.call_lasting::<(u64, u8, u8)>(calls.collect()).await?;
         let settled: Vec<(u64, u8, u8)> = settled.into_iter().collect::<Result<_>>()?;
         let parts = || outcomes.keys().copied().zip(&settled);
-        let unlisted: Vec<PartId> = parts().filter(|(_, (_, unlisted, _))| *unlisted == 1).map(|(part, _)| part).collect();
+        let unlisted: Vec<PartId> =
+            parts().filter(|(_, (_, unlisted, _))| *unlisted == 1).map(|(part, _)| part).collect();
         self.requeue(&unlisted).await?;
         let unindexed = parts().filter(|(_, (_, _, unindexed))| *unindexed == 1).map(|(part, _)| part);
         self.name_unindexed(unindexed.collect::<Vec<_>>()).await?;

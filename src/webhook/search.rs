@@ -166,9 +166,8 @@ impl<'a> Search<'a> {
         let mut following = Vec::new();
         for (&(part, _), piece) in pieces.iter().zip(self.store.read_ids(pieces).await?) {
             // The newest of a list come last; of two with the same id the newer counts.
-            self.places.extend(
-                piece.ids().filter(|(id, _)| wanted.contains(id)).map(|(id, claimed)| (id, (part, claimed))),
-            );
+            self.places
+                .extend(piece.ids().filter(|(id, _)| wanted.contains(id)).map(|(id, claimed)| (id, (part, claimed))));
             let bytes = piece.bytes() + COMMAND_BYTES;
             self.bytes += bytes;
             self.room = self.room.saturating_sub(bytes);

@@ -129,7 +129,7 @@ enum Turn {
     /// It ended.
     Ended(Outcome),
     /// Its message has a connection, and waits to leave.
-    Connected(Departing),
+    Connected(Box<Departing>),
     /// Its connection was gone, and its message was certainly not sent.
     NotSent,
 }
@@ -414,19 +414,25 @@ impl Runner {
     fn attempt(&self, message: Message, began: Instant, permit: Permit, begun: Begun) -> OnItsWay {
         let Message { claimed, attempt: number, .. } = message;
         let part = message.part();
-        let (sender, body) = (self.sender.clone(), message.body(&self.setup.token_key.get()));
+        let body = message.body(&self.setup.token_key.get());
         let outcome: LocalBoxFuture<'static, Turn> = match permit {
-            Permit::Open(permit) => Box::pin(async move {
-                let outcome = sender.send(permit, body).await;
-                drop(begun);
-                outcome.map_or(Turn::NotSent, Turn::Ended)
-            }),
-            Permit::New(permit) => Box::pin(async move {
-                match sender.connect(permit, body).await {
-                    Ok(departure) => Turn::Connected(Departing { message, departure, begun }),
-                    Err(outcome) => Turn::Ended(outcome),
-                }
-            }),
+            Permit::Open(permit) => {
+                let outcome = self.sender.send(permit, body);
+                Box::pin(async move {
+                    let outcome = outcome.await;
+                    drop(begun);
+                    outcome.map_or(Turn::NotSent, Turn::Ended)
+                })
+            }
+            Permit::New(permit) => {
+                let sender = self.sender.clone();
+                Box::pin(async move {
+                    match sender.connect(permit, body).await {
+                        Ok(departure) => Turn::Connected(Box::new(Departing { message, departure, begun })),
+                        Err(outcome) => Turn::Ended(outcome),
+                    }
+                })
+            }
         };
         Attempt { part, claimed, number, began, outcome }
     }
@@ -448,7 +454,7 @@ impl Runner {
                 self.attempt_ended(Attempt { part, claimed, number, began, outcome }, instant, now, chores);
             }
             Turn::Connected(departing) => {
-                self.departing.push_back(departing);
+                self.departing.push_back(*departing);
                 self.send_at = None;
                 // It may have been paused meanwhile.
                 if self.stopping || self.path.is_stopped() {

@@ -259,8 +259,13 @@ impl LineSender {
     /// `None`: the connection was closed, and the message certainly not sent. A caller that drops the future before it
     /// is done has to put the message in doubt.
     /// Source: the module doc says which failures are certain.
-    pub async fn send(&self, OpenPermit(connection): OpenPermit, body: Bytes) -> Option<Outcome> {
-        exchange(connection, self.request(body), self.timeout, tokio::time::sleep(self.timeout)).await
+    pub fn send(
+        &self,
+        OpenPermit(connection): OpenPermit,
+        body: Bytes,
+    ) -> impl Future<Output = Option<Outcome>> + use<> {
+        let response = connection.execute(self.request(body));
+        exchange(connection, response, self.timeout, tokio::time::sleep(self.timeout))
     }
 
     /// Makes the connection for an attempt with `body`. `Err`: what the attempt ended in, without one.
@@ -275,7 +280,8 @@ impl LineSender {
             leave.cancelled().await;
             tokio::time::sleep(timeout).await;
         };
-        let mut exchange: Exchange = Box::pin(exchange(connection, self.request(body), timeout, patience));
+        let response = connection.execute(self.request(body));
+        let mut exchange: Exchange = Box::pin(exchange(connection, response, timeout, patience));
         tokio::select! {
             biased;
             () = hold.connected.cancelled() => Ok(Departure { exchange, leave: hold.leave }),
@@ -304,10 +310,10 @@ fn came_to_nothing(ended: Option<Outcome>) -> Outcome {
     ended.unwrap_or_else(|| Outcome::Retry { wait: None, cause: Cause::Unreachable(Closed.to_string()) })
 }
 
-/// Sends `request` and reads the answer, until `patience` ends.
+/// Reads the answer of `response`, which comes over `connection`, until `patience` ends.
 async fn exchange(
     connection: Taken,
-    request: Request,
+    response: impl Future<Output = reqwest::Result<Response>>,
     timeout: Duration,
     patience: impl Future<Output = ()>,
 ) -> Option<Outcome> {
@@ -316,7 +322,7 @@ async fn exchange(
         Some(Outcome::InDoubt(Cause::Unanswered(reason)))
     };
     let answer = async {
-        let response = match connection.execute(request).await {
+        let response = match response.await {
             Ok(response) => response,
             Err(error) if causes(&error).any(|cause| cause.is::<Closed>()) => {
                 connection.retire();

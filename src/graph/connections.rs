@@ -82,6 +82,8 @@ enum Stage {
 pub(super) struct Taken {
     connections: Arc<Connections>,
     connection: Arc<Connection>,
+    /// It is the first message on the connection.
+    is_first: bool,
 }
 
 impl Connections {
@@ -117,7 +119,7 @@ impl Connections {
                 pool.free.pop();
             }
             drop(usage);
-            return Some((Taken { connections: self.clone(), connection }, None));
+            return Some((Taken { connections: self.clone(), connection, is_first: false }, None));
         }
         if pool.in_making >= pool.open.max(1) {
             return None;
@@ -126,7 +128,7 @@ impl Connections {
         let usage = Usage { stage: Stage::New, messages: 1, used_at: now, free: false };
         let connection =
             Arc::new(Connection { http: OnceLock::new(), gate: Gate::default(), usage: Mutex::new(usage) });
-        Some((Taken { connections: self.clone(), connection }, Some(InMaking(self.clone()))))
+        Some((Taken { connections: self.clone(), connection, is_first: true }, Some(InMaking(self.clone()))))
     }
 
     /// Why there is no connection, if none is open and the last that was tried, after `since`, could not be made.
@@ -171,6 +173,9 @@ impl Taken {
 
     /// Meta has answered on it.
     pub(super) fn answered(&self) {
+        if !self.is_first {
+            return;
+        }
         let mut usage = self.connection.usage();
         if usage.stage == Stage::New {
             usage.stage = Stage::Open;

@@ -12,7 +12,7 @@ use pregon::{
 use serde_json::Value;
 
 use crate::{
-    meta::{Known, Ledger},
+    meta::{Known, Ledger, Troubles},
     round::{Campaign, Event},
     schedule::{Fault, LEASE, LINES, Schedule, Wire},
     stage::{Post, Stage},
@@ -33,6 +33,10 @@ const QUIET: Duration = Duration::from_secs(1);
 const TAKE_OVER: Duration = Duration::from_secs(1);
 /// It is not measured on a machine that is later than this.
 const LATE: Duration = Duration::from_millis(200);
+/// Attempts in a row without an answer of Meta's that stop a line.
+const IN_A_ROW: u32 = 5;
+/// An answer takes less than this, without a link.
+const ANSWER_MAX: Duration = Duration::from_millis(100);
 /// So many examples of what is wrong are told.
 const EXAMPLES: usize = 5;
 
@@ -61,7 +65,7 @@ pub struct Verdict {
 /// Recipients that ended as unknown, by what Meta had of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unknown {
-    /// No request: it was claimed by a worker that died, or lost on its way.
+    /// No request, or none since Meta returned a message: it was claimed by a worker that died, or lost on its way.
     pub never_seen: u64,
     /// A request that Meta did not take, and the answer was lost or never given.
     pub not_taken: u64,
@@ -90,7 +94,7 @@ impl Verdict {
 pub async fn judge(
     stage: &Stage,
     schedule: &Schedule,
-    ledger: &Ledger,
+    (ledger, troubles): (&Ledger, &Troubles),
     events: &[Event],
     campaigns: &[Campaign],
     problems: Vec<String>,
@@ -118,6 +122,7 @@ pub async fn judge(
         counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
     }
     rates(&mut verdict, stage, schedule);
+    streaks(&mut verdict, schedule, troubles);
     if verdict.machine_was_late < LATE {
         take_overs(&mut verdict, &stage.meta.arrivals(), events);
     }
@@ -139,38 +144,50 @@ fn may_leave_unknown(event: &Event) -> bool {
         Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } => false,
         Fault::RedisPaused { .. } | Fault::RedisSlow { .. } | Fault::RedisFull { .. } => false,
         Fault::RollingRestart | Fault::LinesChanged { .. } | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
-        Fault::Cut { .. } | Fault::Held { .. } => false,
+        Fault::Cut { .. } | Fault::Held { .. } | Fault::AccountFault { .. } | Fault::PathBroken { .. } => false,
     }
 }
 
 /// What Meta knows, and told.
 struct Truth {
     ledger: HashMap<String, Known>,
+    /// Of the message that a recipient has.
     told: HashMap<String, Vec<String>>,
+    /// By the id of a message that Meta returned: how many statuses were taken before the one that says so, and its code.
+    returned: HashMap<String, (usize, u64)>,
 }
 
 impl Truth {
     fn of(ledger: &Ledger, stage: &Stage) -> Self {
-        let mut told: HashMap<String, Vec<String>> = HashMap::new();
-        for status in stage.meta.told() {
-            told.entry(status.to).or_default().push(status.word);
+        let ledger = ledger.lock().expect("no panic").clone();
+        let (mut told, mut returned): (HashMap<String, Vec<String>>, HashMap<String, (usize, u64)>) =
+            Default::default();
+        for (before, status) in stage.meta.told().into_iter().enumerate() {
+            if !ledger.get(&status.to).is_some_and(|known| known.returned.contains(&status.wamid)) {
+                told.entry(status.to).or_default().push(status.word);
+            } else if let Some(code) = code_of(&status.word) {
+                returned.entry(status.wamid).or_insert((before, code));
+            }
         }
-        Self { ledger: ledger.lock().expect("no panic").clone(), told }
+        Self { ledger, told, returned }
     }
 
-    /// Whether a recipient may stand so.
-    fn allows(&self, to: &str, state: &str, code: Option<u64>) -> bool {
-        let known = self.ledger.get(to);
-        if known.is_none_or(|known| known.messages == 0) {
-            let refused = known.is_some_and(|known| known.refused);
-            return state == "unknown" || (refused && state == "failed" && code == Some(u64::from(REFUSED)));
+    /// Whether a recipient of `campaign` may stand so.
+    fn allows(&self, to: &str, state: &str, code: Option<u64>, campaign: &Campaign) -> bool {
+        let Some(known) = self.ledger.get(to) else { return state == "unknown" };
+        if known.messages == 0 {
+            // Who was returned and not sent again failed only if the campaign had ended.
+            let last = known.returned.last().filter(|_| !known.seen).and_then(|wamid| self.returned.get(wamid));
+            let ended = last.filter(|(before, _)| *before >= campaign.told_while_it_ran());
+            let failed = ended.is_some_and(|(_, told)| code == Some(*told))
+                || (known.refused && code == Some(u64::from(REFUSED)));
+            return state == "unknown" || (state == "failed" && failed);
         }
         let told = self.told.get(to).map_or(&[][..], Vec::as_slice);
         let said = |word: &str| told.iter().find(|told| told.starts_with(word));
-        let code_told = said("failed").and_then(|word| word.split_once(' ')?.1.parse().ok());
         for word in ["read", "delivered", "failed", "sent"] {
-            if said(word).is_some() {
-                return state == word && (word != "failed" || code == code_told);
+            if let Some(said) = said(word) {
+                return state == word && (word != "failed" || code == code_of(said));
             }
         }
         false
@@ -179,10 +196,15 @@ impl Truth {
     fn is_shown_by(&self, shown: &[Value], campaign: &Campaign) -> bool {
         let allowed = |recipient: &Value| {
             let (to, state, code) = standing(recipient);
-            self.allows(to, state, code)
+            self.allows(to, state, code, campaign)
         };
         shown.len() as u64 == campaign.recipients() && shown.iter().all(allowed)
     }
+}
+
+/// The code in `failed CODE`.
+fn code_of(word: &str) -> Option<u64> {
+    word.split_once(' ')?.1.parse().ok()
 }
 
 fn standing(recipient: &Value) -> (&str, &str, Option<u64>) {
@@ -195,7 +217,7 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
     let (mut lost, mut stuck, mut twice, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for to in campaign.numbers.clone().map(|to| to.to_string()) {
         let known = truth.ledger.get(&to);
-        if known.is_some_and(|known| known.messages > 1) {
+        if known.is_some_and(|known| known.messages > 1 || known.sent_blindly) {
             twice.push(format!("{to} ({known:?}, {})", by_number.get(to.as_str()).copied().unwrap_or(&Value::Null)));
         }
         let Some(recipient) = by_number.get(to.as_str()) else {
@@ -206,12 +228,13 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
         if ["pending", "retrying", "in_flight", "in_doubt"].contains(&state) {
             let open = if campaign.has_completed() { &mut lost } else { &mut stuck };
             open.push(format!("{to} is {state}"));
-        } else if !truth.allows(&to, state, code) {
+        } else if !truth.allows(&to, state, code, campaign) {
             other.push(format!("{recipient}, and Meta has {known:?} and told {:?}", truth.told.get(&to)));
         }
         if state == "unknown" {
             let count = match known {
                 None => &mut verdict.unknown.never_seen,
+                Some(known) if !known.seen => &mut verdict.unknown.never_seen,
                 Some(known) if known.messages == 0 => &mut verdict.unknown.not_taken,
                 Some(_) => &mut verdict.unknown.taken,
             };
@@ -290,6 +313,20 @@ fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule) {
     }
 }
 
+/// A path that breaks costs a line no more than a few messages and those that were on their way.
+fn streaks(verdict: &mut Verdict, schedule: &Schedule, troubles: &Troubles) {
+    for ((_, version, line), lost) in &troubles.lock().lost {
+        let rate = LINES.into_iter().zip(schedule.rates).find(|(id, _)| id == line).map_or(0, |(_, rate)| rate);
+        let on_their_way = rate as f64 * (ANSWER_MAX + 2 * schedule.delay_to_meta).as_secs_f64();
+        // A line that comes back to a worker within the streak begins anew.
+        let most = 2.0 * (f64::from(IN_A_ROW) + on_their_way);
+        if *lost as f64 > most {
+            let problem = format!("worker {version} lost {lost} messages of line {line} to one streak, at {rate} a second");
+            verdict.problems.push(problem);
+        }
+    }
+}
+
 /// Who sent in the worst second of a line, and from when on in seconds after the first send of all.
 fn worst_senders(arrivals: &[Arrival], line: &str) -> String {
     let Some(first) = arrivals.first() else { return String::new() };
@@ -321,7 +358,8 @@ fn take_overs(verdict: &mut Verdict, arrivals: &[Arrival], events: &[Event]) {
             let Some(first) = ours[next..].iter().find(|arrival| arrival.version != last.version) else { continue };
             let disturbs = |event: &Event| {
                 let other = !std::ptr::eq(event, kill) && event.fault.delays_a_take_over();
-                other && event.began < first.latest && event.ended + QUIET > kill.began
+                let lasts = event.fault.outlasts_itself() || event.ended + QUIET > kill.began;
+                other && event.began < first.latest && lasts
             };
             if events.iter().any(disturbs) {
                 continue;

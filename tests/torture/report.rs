@@ -148,6 +148,9 @@ fn rounds(text: &mut String, outcomes: &[Outcome]) {
             Fsync::Always => "(every fault, with `appendfsync always`)",
         };
         by_fault.entry(disk).or_default().add(outcome, outcome.events.len(), one_owner);
+        if let Some(link) = outcome.schedule.link() {
+            by_fault.entry(link).or_default().add(outcome, outcome.events.len(), one_owner);
+        }
         let mut times: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
         for event in &outcome.events {
             let of_kind = times.entry(event.fault.name()).or_default();

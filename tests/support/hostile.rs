@@ -206,7 +206,8 @@ impl Courier {
 struct Books {
     webhook: OnceLock<String>,
     arrivals: Mutex<Vec<Arrival>>,
-    told: Mutex<Vec<Status>>,
+    /// Each with when it was answered.
+    told: Mutex<Vec<(Instant, Status)>>,
     pending: AtomicUsize,
 }
 
@@ -271,7 +272,13 @@ impl Meta {
 
     /// Every status that was answered 200.
     pub fn told(&self) -> Vec<Status> {
-        lock(&self.books.told).clone()
+        lock(&self.books.told).iter().map(|(_, status)| status.clone()).collect()
+    }
+
+    /// When the first status with this word was answered 200, from `from` on.
+    pub fn first_told(&self, word: &str, from: Instant) -> Option<Instant> {
+        let told = lock(&self.books.told);
+        told.iter().filter(|(at, status)| *at >= from && status.word == word).map(|(at, _)| *at).min()
     }
 
     /// How many statuses were answered 200.
@@ -431,7 +438,7 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         for status in reply.first {
             let (books, told) = (&shared.courier.books, status.clone());
             shared.courier.tell(Duration::ZERO, status);
-            while !lock(&books.told).contains(&told) {
+            while !lock(&books.told).iter().any(|(_, status)| *status == told) {
                 tokio::time::sleep(HEARTBEAT).await;
             }
         }
@@ -455,7 +462,10 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
 }
 
 /// The next request: its head and its body. None at the end of the connection.
-async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> std::io::Result<Option<(String, Vec<u8>)>> {
+async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<(String, Vec<u8>)>> {
     loop {
         if let Some(end) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
@@ -542,6 +552,7 @@ async fn deliver(http: reqwest::Client, books: Arc<Books>, told: Vec<Status>) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let n = told.len();
-    lock(&books.told).extend(told);
+    let at = Instant::now();
+    lock(&books.told).extend(told.into_iter().map(|status| (at, status)));
     books.pending.fetch_sub(n, Ordering::SeqCst);
 }

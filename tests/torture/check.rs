@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     meta::{Known, Ledger, Troubles},
     round::{Campaign, Event},
-    schedule::{Fault, LEASE, LINES, Schedule, Wire},
+    schedule::{Fault, LEASE, LINES, Schedule, THROTTLED, Wire},
     stage::{Post, Stage},
     support::{
         hostile::{Arrival, REFUSED, worst_second},
@@ -37,6 +37,9 @@ const LATE: Duration = Duration::from_millis(200);
 const IN_A_ROW: u32 = 5;
 /// An answer takes less than this, without a link.
 const ANSWER_MAX: Duration = Duration::from_millis(100);
+/// A line rests so soon after a status that blames it. Meta tells times in seconds: what comes in the second in which an
+/// operator let something go may be older than that, and holds nothing.
+const HOLDS_WITHIN: Duration = Duration::from_millis(1_500);
 /// So many examples of what is wrong are told.
 const EXAMPLES: usize = 5;
 
@@ -50,6 +53,12 @@ pub struct Verdict {
     /// Recipients with more than one message.
     pub twice: u64,
     pub unknown: Unknown,
+    /// Messages that Meta returned.
+    pub returned: u64,
+    /// Recipients who failed with the code of a return: their campaign had ended.
+    pub returned_late: u64,
+    /// Per worker, line and streak: the messages that a proxy answered in Meta's place.
+    pub streaks: Vec<u64>,
     /// Per line: sends in its worst second, and its rate.
     pub worst: Vec<(usize, u64)>,
     /// Two workers could own a line for a moment: [`Schedule::lets_owners_overlap`].
@@ -102,6 +111,7 @@ pub async fn judge(
     let mut verdict = Verdict { problems, machine_was_late: stage.machine_was_late(), ..Verdict::default() };
     let api = Api::at(&stage.front.url());
     let truth = Truth::of(ledger, stage);
+    verdict.returned = truth.ledger.values().map(|known| known.returned.len() as u64).sum();
     let began = Instant::now();
     let n_campaigns = api.get("campaigns?limit=100").await["campaigns"].as_array().map_or(0, Vec::len);
     if n_campaigns != campaigns.len() {
@@ -123,10 +133,13 @@ pub async fn judge(
     }
     rates(&mut verdict, stage, schedule);
     streaks(&mut verdict, schedule, troubles);
+    holds(&mut verdict, stage, schedule, events);
     if verdict.machine_was_late < LATE {
         take_overs(&mut verdict, &stage.meta.arrivals(), events);
     }
-    if verdict.unknown.never_seen > 0 && !events.iter().any(may_leave_unknown) {
+    // A machine that stops for a lease puts every worker to sleep.
+    let explained = verdict.machine_was_late >= LEASE || events.iter().any(may_leave_unknown);
+    if verdict.unknown.never_seen > 0 && !explained {
         let n = verdict.unknown.never_seen;
         verdict.problems.push(format!("{n} unknown that Meta never saw, and nothing happened that explains it"));
     }
@@ -144,7 +157,7 @@ fn may_leave_unknown(event: &Event) -> bool {
         Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } => false,
         Fault::RedisPaused { .. } | Fault::RedisSlow { .. } | Fault::RedisFull { .. } => false,
         Fault::RollingRestart | Fault::LinesChanged { .. } | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
-        Fault::Cut { .. } | Fault::Held { .. } | Fault::AccountFault { .. } | Fault::PathBroken { .. } => false,
+        Fault::Cut { .. } | Fault::Held { .. } | Fault::AccountBlocked { .. } | Fault::PathBroken { .. } => false,
     }
 }
 
@@ -160,8 +173,8 @@ struct Truth {
 impl Truth {
     fn of(ledger: &Ledger, stage: &Stage) -> Self {
         let ledger = ledger.lock().expect("no panic").clone();
-        let (mut told, mut returned): (HashMap<String, Vec<String>>, HashMap<String, (usize, u64)>) =
-            Default::default();
+        let mut told: HashMap<String, Vec<String>> = HashMap::new();
+        let mut returned = HashMap::new();
         for (before, status) in stage.meta.told().into_iter().enumerate() {
             if !ledger.get(&status.to).is_some_and(|known| known.returned.contains(&status.wamid)) {
                 told.entry(status.to).or_default().push(status.word);
@@ -231,6 +244,8 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
         } else if !truth.allows(&to, state, code, campaign) {
             other.push(format!("{recipient}, and Meta has {known:?} and told {:?}", truth.told.get(&to)));
         }
+        let is_returned = known.is_some_and(|known| !known.seen && state == "failed");
+        verdict.returned_late += u64::from(is_returned);
         if state == "unknown" {
             let count = match known {
                 None => &mut verdict.unknown.never_seen,
@@ -320,9 +335,42 @@ fn streaks(verdict: &mut Verdict, schedule: &Schedule, troubles: &Troubles) {
         let on_their_way = rate as f64 * (ANSWER_MAX + 2 * schedule.delay_to_meta).as_secs_f64();
         // A line that comes back to a worker within the streak begins anew.
         let most = 2.0 * (f64::from(IN_A_ROW) + on_their_way);
+        verdict.streaks.push(*lost);
         if *lost as f64 > most {
-            let problem = format!("worker {version} lost {lost} messages of line {line} to one streak, at {rate} a second");
+            let problem =
+                format!("worker {version} lost {lost} messages of line {line} to one streak, at {rate} a second");
             verdict.problems.push(problem);
+        }
+    }
+}
+
+/// After the first status that says so, what an account fault is about sends no more while it lasts.
+fn holds(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule, events: &[Event]) {
+    let arrivals = stage.meta.arrivals();
+    for event in events {
+        let Fault::AccountBlocked { code, line, .. } = event.fault else { continue };
+        if code == THROTTLED {
+            // Its hold ends by itself, again and again.
+            continue;
+        }
+        // A hold may be forgotten; the next status brings it back.
+        let forgot = events.iter().filter(|other| matches!(other.fault, Fault::PowerLoss { .. }));
+        let forgot = forgot.filter(|other| other.began < event.ended).map(|other| other.ended).max();
+        let from = forgot.map_or(event.began, |forgot| forgot.max(event.began));
+        let Some(told) = stage.meta.first_told(&format!("failed {code}"), from) else { continue };
+        for (number, (id, rate)) in LINES.into_iter().zip(schedule.rates).enumerate() {
+            if event.fault.blames_a_line() && number != line {
+                continue;
+            }
+            let late = |arrival: &&Arrival| {
+                arrival.line == id && arrival.earliest > told + HOLDS_WITHIN && arrival.latest < event.ended
+            };
+            let late = arrivals.iter().filter(late).count() as u64;
+            if late > rate / 10 {
+                let problem =
+                    format!("line {id} sent {late} messages later than {HOLDS_WITHIN:?} after a status with {code}");
+                verdict.problems.push(problem);
+            }
         }
     }
 }

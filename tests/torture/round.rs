@@ -286,7 +286,8 @@ impl Play {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let since = format!("{:?} after everything was well again", well.map(|well| well.elapsed()).unwrap_or_default());
+        let since =
+            format!("{:?} after everything was well again", well.map(|well| well.elapsed()).unwrap_or_default());
         let open = campaigns.iter().filter(|campaign| !campaign.has_completed());
         let mut wrong: Vec<String> =
             open.map(|campaign| format!("{} not completed {since}: {}", campaign.name(), campaign.last)).collect();
@@ -355,7 +356,7 @@ impl Play {
             | Fault::Held { .. }
             | Fault::Slow { .. } => None,
             Fault::ClockSet { .. } | Fault::ClockWrong { .. } => Some(self.clock.lock().await),
-            Fault::AccountFault { .. } | Fault::PathBroken { .. } => Some(self.meta.lock().await),
+            Fault::AccountBlocked { .. } | Fault::PathBroken { .. } => Some(self.meta.lock().await),
             _ => Some(self.redis.lock().await),
         };
         let alone = match fault {
@@ -423,7 +424,7 @@ impl Play {
                 tokio::time::sleep(slow).await;
                 stage.wire(wire).mend();
             }
-            Fault::AccountFault { code, line, lasts } => {
+            Fault::AccountBlocked { code, line, lasts } => {
                 let line = fault.blames_a_line().then_some(LINES[line]);
                 self.troubles.lock().account = Some(AccountFault { code, line });
                 tokio::time::sleep(lasts).await;

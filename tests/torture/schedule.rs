@@ -46,7 +46,9 @@ pub enum Wire {
 }
 
 /// Codes of `failed` statuses that blame the account, a line, the template or the token, and not the message or its recipient.
-const BY_STATUS: [u32; 9] = [131_042, 131_031, 368, 131_048, 133_010, 130_429, 132_015, 132_016, 190];
+const BY_STATUS: [u32; 9] = [131_042, 131_031, 368, 131_048, 133_010, THROTTLED, 132_015, 132_016, 190];
+/// Of these the one that holds a line for a second only.
+pub const THROTTLED: u32 = 130_429;
 
 /// What a proxy on the way to Meta answers in her place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,7 @@ pub enum Fault {
     Slow { wire: Wire, by: Duration, slow: Duration },
     /// Meta accepts every message, and then returns it by a `failed` status with this code: on this one of [`LINES`] if the code
     /// blames a line, or else on all of them.
-    AccountFault { code: u32, line: usize, lasts: Duration },
+    AccountBlocked { code: u32, line: usize, lasts: Duration },
     /// Every request to Meta gets this answer, and none of Meta's.
     PathBroken { foreign: Foreign, lasts: Duration },
 }
@@ -151,7 +153,7 @@ impl Fault {
                 Wire::Webhooks => "Meta to webhooks: slow",
             },
             fault if fault.blames_a_line() => "Meta: failed statuses that blame a line",
-            Fault::AccountFault { code, .. } => match code {
+            Fault::AccountBlocked { code, .. } => match code {
                 132_015 | 132_016 => "Meta: failed statuses that blame the template",
                 190 => "Meta: failed statuses that blame the token",
                 _ => "Meta: failed statuses that blame the account",
@@ -176,7 +178,7 @@ impl Fault {
             Fault::RedisFull { full } => full,
             Fault::Held { held, .. } => held,
             Fault::Slow { slow, .. } | Fault::RedisSlow { slow, .. } => slow,
-            Fault::AccountFault { lasts, .. } | Fault::PathBroken { lasts, .. } => lasts,
+            Fault::AccountBlocked { lasts, .. } | Fault::PathBroken { lasts, .. } => lasts,
             Fault::ScriptsFlushed | Fault::ClockSet { .. } | Fault::Cut { .. } => Duration::ZERO,
         }
     }
@@ -217,11 +219,11 @@ impl Fault {
 
     /// An account fault is about one line.
     pub fn blames_a_line(&self) -> bool {
-        matches!(self, Fault::AccountFault { code: 131_048 | 133_010 | 130_429, .. })
+        matches!(self, Fault::AccountBlocked { code: 131_048 | 133_010 | THROTTLED, .. })
     }
 
     fn is_of_meta(&self) -> bool {
-        matches!(self, Fault::AccountFault { .. } | Fault::PathBroken { .. })
+        matches!(self, Fault::AccountBlocked { .. } | Fault::PathBroken { .. })
     }
 
     /// How far Redis' clock jumps ahead at once, in ms; back, if below zero.
@@ -318,7 +320,7 @@ impl Fault {
             124..131 => Fault::RedisAsleep { asleep: stall },
             131..134 => Fault::RedisPaused { paused: stall },
             134..142 => Fault::LinesChanged { line, without: short },
-            142..154 => Fault::AccountFault { code, line, lasts: paused },
+            142..154 => Fault::AccountBlocked { code, line, lasts: stall },
             154..166 => Fault::PathBroken { foreign, lasts: stall },
             0..18 => Fault::WorkerKilled { worker, down: outage },
             18..24 => Fault::WorkerAsleep { worker, asleep: short },
@@ -426,6 +428,10 @@ impl Schedule {
                 at = Duration::from_millis(seconds * 1_000 - rng.random_range(0..3_000));
                 throttles = true;
             }
+            if matches!(fault, Fault::AccountBlocked { .. }) && rng.random_bool(0.4) {
+                // Some statuses come when the campaign has ended.
+                at = Duration::from_millis(seconds * 1_000 - 1_500 + rng.random_range(0..3_000));
+            }
             let step = Step { at, fault };
             if !steps.iter().any(|other| step.coincides(other, workers)) {
                 steps.push(step);
@@ -459,7 +465,7 @@ impl Schedule {
 
     /// Meta returns messages for a fault of the account.
     pub fn has_account_faults(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.fault, Fault::AccountFault { .. }))
+        self.steps.iter().any(|step| matches!(step.fault, Fault::AccountBlocked { .. }))
     }
 
     /// Recipients of all campaigns.

@@ -131,9 +131,11 @@ pub async fn judge(
         recipients(&mut verdict, campaign, &truth, &shown);
         counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
     }
-    rates(&mut verdict, stage, schedule);
+    let mut straight = stage.meta.arrivals();
+    straight.retain(|arrival| is_straight(&arrival.version, schedule));
+    rates(&mut verdict, &straight, schedule);
     streaks(&mut verdict, schedule, troubles);
-    holds(&mut verdict, stage, schedule, events);
+    holds(&mut verdict, &straight, stage, schedule, events);
     if verdict.machine_was_late < LATE {
         take_overs(&mut verdict, &stage.meta.arrivals(), events);
     }
@@ -307,21 +309,23 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     }
 }
 
-/// Only where the way to Meta is straight: what a harmed network delivers at once is not the pace of a worker. Where two
-/// workers may own a line at once, each keeps to its rate.
-fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule) {
-    let crooked: Vec<String> =
-        (0..schedule.workers).filter(|worker| schedule.harms_the_way_to_meta_of(*worker)).map(Post::version).collect();
-    let straight = |arrival: &Arrival| !crooked.iter().any(|version| arrival.version.starts_with(version));
+/// Whether the way to Meta of a worker is straight: what a harmed network delivers at once is not what the worker did.
+/// `version`: that of the API which it uses.
+fn is_straight(version: &str, schedule: &Schedule) -> bool {
+    let harmed = (0..schedule.workers).filter(|worker| schedule.harms_the_way_to_meta_of(*worker));
+    !harmed.map(Post::version).any(|harmed| version.starts_with(&harmed))
+}
+
+/// Where two workers may own a line at once, each keeps to its rate.
+fn rates(verdict: &mut Verdict, arrivals: &[Arrival], schedule: &Schedule) {
     verdict.owners_overlap = schedule.lets_owners_overlap();
     let owners = if verdict.owners_overlap { 2 } else { 1 };
-    let arrivals: Vec<Arrival> = stage.meta.arrivals().into_iter().filter(straight).collect();
     for (line, rate) in LINES.into_iter().zip(schedule.rates) {
-        let worst = worst_second(&arrivals, line);
+        let worst = worst_second(arrivals, line);
         // What a late machine held back comes at once.
         let late = (rate as f64 * verdict.machine_was_late.as_secs_f64()).ceil() as u64;
         if worst as u64 > owners * (rate * 105).div_ceil(100) + late {
-            let by = worst_senders(&arrivals, line);
+            let by = worst_senders(arrivals, line);
             verdict.problems.push(format!("line {line} of {rate} a second got {worst} within one: {by}"));
         }
         verdict.worst.push((worst, rate));
@@ -331,6 +335,9 @@ fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule) {
 /// A path that breaks costs a line no more than a few messages and those that were on their way.
 fn streaks(verdict: &mut Verdict, schedule: &Schedule, troubles: &Troubles) {
     for ((_, version, line), lost) in &troubles.lock().lost {
+        if !is_straight(version, schedule) {
+            continue;
+        }
         let rate = LINES.into_iter().zip(schedule.rates).find(|(id, _)| id == line).map_or(0, |(_, rate)| rate);
         let on_their_way = rate as f64 * (ANSWER_MAX + 2 * schedule.delay_to_meta).as_secs_f64();
         // A line that comes back to a worker within the streak begins anew.
@@ -345,8 +352,12 @@ fn streaks(verdict: &mut Verdict, schedule: &Schedule, troubles: &Troubles) {
 }
 
 /// After the first status that says so, what an account fault is about sends no more while it lasts.
-fn holds(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule, events: &[Event]) {
-    let arrivals = stage.meta.arrivals();
+fn holds(verdict: &mut Verdict, arrivals: &[Arrival], stage: &Stage, schedule: &Schedule, events: &[Event]) {
+    if events.iter().any(|event| event.fault.is_of_the_clock()) {
+        // What an operator lets go by a clock that is ahead, no status holds until Meta's has come as far.
+        return;
+    }
+    let within = HOLDS_WITHIN + verdict.machine_was_late;
     for event in events {
         let Fault::AccountBlocked { code, line, .. } = event.fault else { continue };
         if code == THROTTLED {
@@ -363,12 +374,12 @@ fn holds(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule, events: &[Ev
                 continue;
             }
             let late = |arrival: &&Arrival| {
-                arrival.line == id && arrival.earliest > told + HOLDS_WITHIN && arrival.latest < event.ended
+                arrival.line == id && arrival.earliest > told + within && arrival.latest < event.ended
             };
             let late = arrivals.iter().filter(late).count() as u64;
             if late > rate / 10 {
                 let problem =
-                    format!("line {id} sent {late} messages later than {HOLDS_WITHIN:?} after a status with {code}");
+                    format!("line {id} sent {late} messages later than {within:?} after a status with {code}");
                 verdict.problems.push(problem);
             }
         }
@@ -406,7 +417,7 @@ fn take_overs(verdict: &mut Verdict, arrivals: &[Arrival], events: &[Event]) {
             let Some(first) = ours[next..].iter().find(|arrival| arrival.version != last.version) else { continue };
             let disturbs = |event: &Event| {
                 let other = !std::ptr::eq(event, kill) && event.fault.delays_a_take_over();
-                let lasts = event.fault.outlasts_itself() || event.ended + QUIET > kill.began;
+                let lasts = event.fault.is_of_meta() || event.ended + QUIET > kill.began;
                 other && event.began < first.latest && lasts
             };
             if events.iter().any(disturbs) {

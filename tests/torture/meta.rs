@@ -14,7 +14,7 @@ use crate::{
     support::hostile::{self, Answer, Conduct, Courier, End, Reply, Sent, Status},
 };
 
-/// An error that says nothing: worth another attempt.
+/// An error that does not say whether the message was taken.
 const ERROR: (u16, u32) = (500, 999_001);
 
 /// What Meta knows of a recipient.

@@ -212,17 +212,14 @@ impl Fault {
         }
     }
 
-    /// Lines may rest for seconds after its end: until an operator lets them go, or until Meta is asked whether she answers again.
-    pub fn outlasts_itself(&self) -> bool {
-        self.is_of_meta()
-    }
-
     /// An account fault is about one line.
     pub fn blames_a_line(&self) -> bool {
         matches!(self, Fault::AccountBlocked { code: 131_048 | 133_010 | THROTTLED, .. })
     }
 
-    fn is_of_meta(&self) -> bool {
+    /// It is of Meta, or of what answers in her place. Lines may rest for seconds after its end: until an operator lets them go, or
+    /// until they ask Meta again.
+    pub fn is_of_meta(&self) -> bool {
         matches!(self, Fault::AccountBlocked { .. } | Fault::PathBroken { .. })
     }
 

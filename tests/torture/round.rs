@@ -179,7 +179,8 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
         Wish { external_id: format!("jobs-{n}"), lines: schedule.steady_lines(), numbers }
     };
     let wishes: Vec<Wish> = schedule.jobs.iter().enumerate().map(wish).collect();
-    let id = api.draft(&LINES, numbers.clone(), json!({})).await;
+    // With an id of ours, so that what Redis did not answer in time can be repeated.
+    let id = api.draft(&LINES, numbers.clone(), json!({"external_id": "api"})).await;
     api.post(&format!("campaigns/{id}/launch")).await;
     let launched = Instant::now();
     let mut campaigns = vec![Campaign::through_the_api(id, numbers)];
@@ -300,7 +301,8 @@ impl Play {
     /// As an operator does once the account is well again: lets go what was held because of it. What late statuses hold again
     /// is let go when that is seen.
     async fn lets_go(&self) {
-        if self.troubles.lock().account.is_some() {
+        let is_well = || self.troubles.lock().account.is_none();
+        if !is_well() {
             return;
         }
         let front = self.stage.front.url();
@@ -312,7 +314,7 @@ impl Play {
         // Whoever does not answer is asked again at the next look.
         let _ = tokio::time::timeout(LOOK_MAX, async {
             let _ = webhook.send().await;
-            for line in LINES {
+            for line in LINES.into_iter().take_while(|_| is_well()) {
                 Api::at(&front).attempt(&format!("lines/{line}/resume")).await;
             }
         })

@@ -19,13 +19,16 @@ use pregon::{domain::UnixMs, ops::clock};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::hooks::{nameless, signature, statuses};
+use super::{
+    hooks::{nameless, signature, statuses},
+    link::{Delayed, Entered, Heartbeat, Stamp},
+};
 
 /// The code of a refusal for good.
 pub const REFUSED: u32 = 131_026;
@@ -47,6 +50,8 @@ pub struct Sent {
 pub enum Answer {
     Json(u16, Value),
     Html(u16),
+    /// Text that is no JSON; may be empty.
+    Plain(u16, &'static str),
     /// Closes the connection.
     Nothing,
     /// Answers never; the client gives up.
@@ -136,6 +141,11 @@ pub struct Arrival {
 pub trait Conduct: Send + 'static {
     fn send(&mut self, sent: Sent, courier: &Courier) -> Reply;
 
+    /// What a proxy answers to a read in Meta's place.
+    fn stands_in(&mut self) -> Option<Answer> {
+        None
+    }
+
     /// Whether the connection on which a request waits is dropped without reading it.
     fn drops(&mut self) -> bool {
         false
@@ -196,7 +206,8 @@ impl Courier {
 struct Books {
     webhook: OnceLock<String>,
     arrivals: Mutex<Vec<Arrival>>,
-    told: Mutex<Vec<Status>>,
+    /// Each with when it was answered.
+    told: Mutex<Vec<(Instant, Status)>>,
     pending: AtomicUsize,
 }
 
@@ -211,6 +222,11 @@ pub struct Meta {
 
 impl Meta {
     pub fn start(conduct: impl Conduct, seed: u64) -> Self {
+        Self::start_far(conduct, seed, Duration::ZERO)
+    }
+
+    /// The same at the end of a link that takes `delay` one way. A send has arrived when it enters the link.
+    pub fn start_far(conduct: impl Conduct, seed: u64, delay: Duration) -> Self {
         let books = Arc::new(Books::default());
         let end = CancellationToken::new();
         let (orders, ordered) = mpsc::unbounded_channel();
@@ -225,7 +241,7 @@ impl Meta {
             async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
                 told_addr.send(listener.local_addr().expect("an address")).expect("the test waits");
-                tokio::join!(beat(&shared), accept(&listener, &shared));
+                tokio::join!(beat(&shared), accept(&listener, &shared, delay));
             }
         });
         let telling = thread("meta-tells", end.clone(), tell(ordered, books.clone(), StdRng::seed_from_u64(seed ^ 1)));
@@ -244,7 +260,10 @@ impl Meta {
 
     /// Every send so far, in the order of arrival.
     pub fn arrivals(&self) -> Vec<Arrival> {
-        lock(&self.books.arrivals).clone()
+        let mut arrivals = lock(&self.books.arrivals).clone();
+        // A link brings the first bytes of a new connection later than others.
+        arrivals.sort_by_key(|arrival| arrival.latest);
+        arrivals
     }
 
     pub fn requests(&self) -> usize {
@@ -253,7 +272,13 @@ impl Meta {
 
     /// Every status that was answered 200.
     pub fn told(&self) -> Vec<Status> {
-        lock(&self.books.told).clone()
+        lock(&self.books.told).iter().map(|(_, status)| status.clone()).collect()
+    }
+
+    /// When the first status with this word was answered 200, from `from` on.
+    pub fn first_told(&self, word: &str, from: Instant) -> Option<Instant> {
+        let told = lock(&self.books.told);
+        told.iter().filter(|(at, status)| *at >= from && status.word == word).map(|(at, _)| *at).min()
     }
 
     /// How many statuses were answered 200.
@@ -336,26 +361,63 @@ async fn beat(shared: &Shared) {
     }
 }
 
-async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+async fn accept(listener: &TcpListener, shared: &Arc<Shared>, delay: Duration) {
+    let link = (!delay.is_zero()).then(Heartbeat::start);
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("an option");
-        tokio::spawn(serve(stream, shared.clone()));
+        match &link {
+            None => tokio::spawn(serve(stream, shared.clone())),
+            Some(heartbeat) => {
+                let far = Delayed::new(stream, delay, heartbeat.clone(), Entered::default());
+                tokio::spawn(serve(far, shared.clone()))
+            }
+        };
     }
 }
 
-async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+/// A client's connection.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Waits until there is something to read, where it can be known before it is read.
+    fn brings(&self) -> impl Future<Output = std::io::Result<()>> + Send;
+
+    /// When what was read last arrived. `before`: a moment before which it had not been there.
+    fn stamp(&self, before: Instant) -> Stamp;
+}
+
+impl Connection for TcpStream {
+    async fn brings(&self) -> std::io::Result<()> {
+        self.readable().await
+    }
+
+    fn stamp(&self, before: Instant) -> Stamp {
+        (before, Instant::now())
+    }
+}
+
+impl Connection for Delayed {
+    async fn brings(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn stamp(&self, _: Instant) -> Stamp {
+        self.entered()
+    }
+}
+
+async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
     let mut buffer = Vec::with_capacity(4096);
     // What a client that went away leaves behind is of no interest.
-    while let Ok(()) = stream.readable().await {
+    while let Ok(()) = stream.brings().await {
         if buffer.is_empty() && lock(&shared.conduct).drops() {
             return;
         }
         let Ok(Some((head, body))) = read(&mut stream, &mut buffer).await else { return };
-        let latest = Instant::now();
+        let (earliest, latest) = stream.stamp(lock(&shared.heartbeats)[0]);
         let path = head.split(' ').nth(1).unwrap_or_default();
         if !head.starts_with("POST ") {
-            let answer = node(path);
+            let stands_in = lock(&shared.conduct).stands_in();
+            let answer = stands_in.unwrap_or_else(|| node(path));
             if stream.write_all(&response(&answer)).await.is_err() {
                 return;
             }
@@ -367,7 +429,6 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
         let (to, token) = (text("to").trim_start_matches('+').to_owned(), text("biz_opaque_callback_data"));
         assert!(!to.is_empty() && !token.is_empty(), "{body}");
-        let earliest = lock(&shared.heartbeats)[0];
         let at = clock::now();
         let sent = Sent { version, line, to, token };
         let (version, line, to) = (sent.version.clone(), sent.line.clone(), sent.to.clone());
@@ -377,7 +438,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         for status in reply.first {
             let (books, told) = (&shared.courier.books, status.clone());
             shared.courier.tell(Duration::ZERO, status);
-            while !lock(&books.told).contains(&told) {
+            while !lock(&books.told).iter().any(|(_, status)| *status == told) {
                 tokio::time::sleep(HEARTBEAT).await;
             }
         }
@@ -401,7 +462,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// The next request: its head and its body. None at the end of the connection.
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<Option<(String, Vec<u8>)>> {
+async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<(String, Vec<u8>)>> {
     loop {
         if let Some(end) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
@@ -439,6 +503,7 @@ fn response(answer: &Answer) -> Vec<u8> {
     let (http_status, kind, body) = match answer {
         Answer::Json(http_status, body) => (*http_status, "application/json", body.to_string()),
         Answer::Html(http_status) => (*http_status, "text/html", "<html><h1>Bad Gateway</h1></html>".to_owned()),
+        Answer::Plain(http_status, text) => (*http_status, "text/plain", (*text).to_owned()),
         Answer::Nothing | Answer::Silence => return Vec::new(),
     };
     let length = body.len();
@@ -487,6 +552,7 @@ async fn deliver(http: reqwest::Client, books: Arc<Books>, told: Vec<Status>) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let n = told.len();
-    lock(&books.told).extend(told);
+    let at = Instant::now();
+    lock(&books.told).extend(told.into_iter().map(|status| (at, status)));
     books.pending.fetch_sub(n, Ordering::SeqCst);
 }

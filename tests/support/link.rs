@@ -38,7 +38,7 @@ use super::hostile::{self, Answer, Arrival};
 const HEARTBEAT: Duration = Duration::from_millis(1);
 
 /// When bytes entered the link: not before the first, not after the second.
-type Stamp = (Instant, Instant);
+pub(super) type Stamp = (Instant, Instant);
 
 /// A TCP proxy that delays all bytes, both ways, by the same time. It ends with the runtime that it was started on.
 pub struct Link {
@@ -230,10 +230,10 @@ async fn answer(
 
 /// The last moments at which a thread was surely running.
 #[derive(Clone)]
-struct Heartbeat(Arc<Mutex<[Instant; 2]>>);
+pub(super) struct Heartbeat(Arc<Mutex<[Instant; 2]>>);
 
 impl Heartbeat {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let beats = Self(Arc::new(Mutex::new([Instant::now(); 2])));
         let shared = beats.clone();
         tokio::spawn(async move {
@@ -255,7 +255,7 @@ impl Heartbeat {
 
 /// When the bytes entered the link that were read last at its end.
 #[derive(Clone, Default)]
-struct Entered(Arc<Mutex<Option<Stamp>>>);
+pub(super) struct Entered(Arc<Mutex<Option<Stamp>>>);
 
 impl Entered {
     fn last(&self) -> Stamp {
@@ -267,7 +267,7 @@ impl Entered {
 ///
 /// It gives the bytes piece by piece as they entered, and pauses after each, so that what a piece brings is handled before the
 /// next one is read: [`Entered::last`] is of that piece. The first one takes a round trip more: that of TCP's handshake.
-struct Delayed {
+pub(super) struct Delayed {
     delay: Duration,
     pieces: mpsc::UnboundedReceiver<(Stamp, Bytes)>,
     /// The piece that is due when the timer ends.
@@ -280,7 +280,7 @@ struct Delayed {
 }
 
 impl Delayed {
-    fn new(stream: TcpStream, delay: Duration, heartbeat: Heartbeat, entered: Entered) -> Self {
+    pub(super) fn new(stream: TcpStream, delay: Duration, heartbeat: Heartbeat, entered: Entered) -> Self {
         let _ = stream.set_nodelay(true);
         let (mut from, mut to) = stream.into_split();
         let (entering, pieces) = mpsc::unbounded_channel();
@@ -305,6 +305,11 @@ impl Delayed {
         });
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self { delay, pieces, waiting: None, began: false, timer, pause: false, entered, out }
+    }
+
+    /// When the bytes entered the link that were read last.
+    pub(super) fn entered(&self) -> Stamp {
+        self.entered.last()
     }
 }
 

@@ -249,6 +249,12 @@ impl Api {
         self.repeat(Method::POST, path).await
     }
 
+    /// Posts, if anybody answers.
+    pub async fn attempt(&self, path: &str) {
+        let request = self.http.post(format!("{}/v1/{path}", self.url)).bearer_auth(KEY);
+        let _ = request.send().await;
+    }
+
     /// As a backend does while Redis is away: a machine that is busy with other tests is enough for that.
     async fn repeat(&self, method: Method, path: &str) -> Value {
         let mut answer = (503, Value::Null);
@@ -279,8 +285,9 @@ impl Api {
         super::until("a campaign is taken", async || {
             let (status, body) = self.call(Method::POST, "campaigns", Some(new.clone())).await;
             id = body["id"].as_str().unwrap_or_default().to_owned();
-            assert!(status == 201 || body["type"].as_str().is_some(), "{status} {body}");
-            status == 201
+            let is_there = [200, 201].contains(&status);
+            assert!(is_there || body["type"].as_str().is_some(), "{status} {body}");
+            is_there
         })
         .await;
         let mut csv = String::from("to,1,2\n");

@@ -12,9 +12,9 @@ use pregon::{
 use serde_json::Value;
 
 use crate::{
-    meta::{Known, Ledger},
+    meta::{Known, Ledger, Troubles},
     round::{Campaign, Event},
-    schedule::{Fault, LEASE, LINES, Schedule, Wire},
+    schedule::{Fault, LEASE, LINES, Schedule, THROTTLED, Wire},
     stage::{Post, Stage},
     support::{
         hostile::{Arrival, REFUSED, worst_second},
@@ -33,6 +33,13 @@ const QUIET: Duration = Duration::from_secs(1);
 const TAKE_OVER: Duration = Duration::from_secs(1);
 /// It is not measured on a machine that is later than this.
 const LATE: Duration = Duration::from_millis(200);
+/// Attempts in a row without an answer of Meta's that stop a line.
+const IN_A_ROW: u32 = 5;
+/// An answer takes less than this, without a link.
+const ANSWER_MAX: Duration = Duration::from_millis(100);
+/// A line rests so soon after a status that blames it. Meta tells times in seconds: what comes in the second in which an
+/// operator let something go may be older than that, and holds nothing.
+const HOLDS_WITHIN: Duration = Duration::from_millis(1_500);
 /// So many examples of what is wrong are told.
 const EXAMPLES: usize = 5;
 
@@ -46,6 +53,12 @@ pub struct Verdict {
     /// Recipients with more than one message.
     pub twice: u64,
     pub unknown: Unknown,
+    /// Messages that Meta returned.
+    pub returned: u64,
+    /// Recipients who failed with the code of a return: their campaign had ended.
+    pub returned_late: u64,
+    /// Per worker, line and streak: the messages that a proxy answered in Meta's place.
+    pub streaks: Vec<u64>,
     /// Per line: sends in its worst second, and its rate.
     pub worst: Vec<(usize, u64)>,
     /// Two workers could own a line for a moment: [`Schedule::lets_owners_overlap`].
@@ -61,7 +74,7 @@ pub struct Verdict {
 /// Recipients that ended as unknown, by what Meta had of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unknown {
-    /// No request: it was claimed by a worker that died, or lost on its way.
+    /// No request, or none since Meta returned a message: it was claimed by a worker that died, or lost on its way.
     pub never_seen: u64,
     /// A request that Meta did not take, and the answer was lost or never given.
     pub not_taken: u64,
@@ -90,7 +103,7 @@ impl Verdict {
 pub async fn judge(
     stage: &Stage,
     schedule: &Schedule,
-    ledger: &Ledger,
+    (ledger, troubles): (&Ledger, &Troubles),
     events: &[Event],
     campaigns: &[Campaign],
     problems: Vec<String>,
@@ -98,6 +111,7 @@ pub async fn judge(
     let mut verdict = Verdict { problems, machine_was_late: stage.machine_was_late(), ..Verdict::default() };
     let api = Api::at(&stage.front.url());
     let truth = Truth::of(ledger, stage);
+    verdict.returned = truth.ledger.values().map(|known| known.returned.len() as u64).sum();
     let began = Instant::now();
     let n_campaigns = api.get("campaigns?limit=100").await["campaigns"].as_array().map_or(0, Vec::len);
     if n_campaigns != campaigns.len() {
@@ -117,11 +131,17 @@ pub async fn judge(
         recipients(&mut verdict, campaign, &truth, &shown);
         counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
     }
-    rates(&mut verdict, stage, schedule);
+    let mut straight = stage.meta.arrivals();
+    straight.retain(|arrival| is_straight(&arrival.version, schedule));
+    rates(&mut verdict, &straight, schedule);
+    streaks(&mut verdict, schedule, troubles);
+    holds(&mut verdict, &straight, stage, schedule, events);
     if verdict.machine_was_late < LATE {
         take_overs(&mut verdict, &stage.meta.arrivals(), events);
     }
-    if verdict.unknown.never_seen > 0 && !events.iter().any(may_leave_unknown) {
+    // A machine that stops for a lease puts every worker to sleep.
+    let explained = verdict.machine_was_late >= LEASE || events.iter().any(may_leave_unknown);
+    if verdict.unknown.never_seen > 0 && !explained {
         let n = verdict.unknown.never_seen;
         verdict.problems.push(format!("{n} unknown that Meta never saw, and nothing happened that explains it"));
     }
@@ -139,38 +159,50 @@ fn may_leave_unknown(event: &Event) -> bool {
         Fault::RedisKilled { .. } | Fault::PowerLoss { .. } | Fault::RedisAsleep { .. } => false,
         Fault::RedisPaused { .. } | Fault::RedisSlow { .. } | Fault::RedisFull { .. } => false,
         Fault::RollingRestart | Fault::LinesChanged { .. } | Fault::ScriptsFlushed | Fault::Slow { .. } => false,
-        Fault::Cut { .. } | Fault::Held { .. } => false,
+        Fault::Cut { .. } | Fault::Held { .. } | Fault::AccountBlocked { .. } | Fault::PathBroken { .. } => false,
     }
 }
 
 /// What Meta knows, and told.
 struct Truth {
     ledger: HashMap<String, Known>,
+    /// Of the message that a recipient has.
     told: HashMap<String, Vec<String>>,
+    /// By the id of a message that Meta returned: how many statuses were taken before the one that says so, and its code.
+    returned: HashMap<String, (usize, u64)>,
 }
 
 impl Truth {
     fn of(ledger: &Ledger, stage: &Stage) -> Self {
+        let ledger = ledger.lock().expect("no panic").clone();
         let mut told: HashMap<String, Vec<String>> = HashMap::new();
-        for status in stage.meta.told() {
-            told.entry(status.to).or_default().push(status.word);
+        let mut returned = HashMap::new();
+        for (before, status) in stage.meta.told().into_iter().enumerate() {
+            if !ledger.get(&status.to).is_some_and(|known| known.returned.contains(&status.wamid)) {
+                told.entry(status.to).or_default().push(status.word);
+            } else if let Some(code) = code_of(&status.word) {
+                returned.entry(status.wamid).or_insert((before, code));
+            }
         }
-        Self { ledger: ledger.lock().expect("no panic").clone(), told }
+        Self { ledger, told, returned }
     }
 
-    /// Whether a recipient may stand so.
-    fn allows(&self, to: &str, state: &str, code: Option<u64>) -> bool {
-        let known = self.ledger.get(to);
-        if known.is_none_or(|known| known.messages == 0) {
-            let refused = known.is_some_and(|known| known.refused);
-            return state == "unknown" || (refused && state == "failed" && code == Some(u64::from(REFUSED)));
+    /// Whether a recipient of `campaign` may stand so.
+    fn allows(&self, to: &str, state: &str, code: Option<u64>, campaign: &Campaign) -> bool {
+        let Some(known) = self.ledger.get(to) else { return state == "unknown" };
+        if known.messages == 0 {
+            // Who was returned and not sent again failed only if the campaign had ended.
+            let last = known.returned.last().filter(|_| !known.seen).and_then(|wamid| self.returned.get(wamid));
+            let ended = last.filter(|(before, _)| *before >= campaign.told_while_it_ran());
+            let failed = ended.is_some_and(|(_, told)| code == Some(*told))
+                || (known.refused && code == Some(u64::from(REFUSED)));
+            return state == "unknown" || (state == "failed" && failed);
         }
         let told = self.told.get(to).map_or(&[][..], Vec::as_slice);
         let said = |word: &str| told.iter().find(|told| told.starts_with(word));
-        let code_told = said("failed").and_then(|word| word.split_once(' ')?.1.parse().ok());
         for word in ["read", "delivered", "failed", "sent"] {
-            if said(word).is_some() {
-                return state == word && (word != "failed" || code == code_told);
+            if let Some(said) = said(word) {
+                return state == word && (word != "failed" || code == code_of(said));
             }
         }
         false
@@ -179,10 +211,15 @@ impl Truth {
     fn is_shown_by(&self, shown: &[Value], campaign: &Campaign) -> bool {
         let allowed = |recipient: &Value| {
             let (to, state, code) = standing(recipient);
-            self.allows(to, state, code)
+            self.allows(to, state, code, campaign)
         };
         shown.len() as u64 == campaign.recipients() && shown.iter().all(allowed)
     }
+}
+
+/// The code in `failed CODE`.
+fn code_of(word: &str) -> Option<u64> {
+    word.split_once(' ')?.1.parse().ok()
 }
 
 fn standing(recipient: &Value) -> (&str, &str, Option<u64>) {
@@ -195,7 +232,7 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
     let (mut lost, mut stuck, mut twice, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for to in campaign.numbers.clone().map(|to| to.to_string()) {
         let known = truth.ledger.get(&to);
-        if known.is_some_and(|known| known.messages > 1) {
+        if known.is_some_and(|known| known.messages > 1 || known.sent_blindly) {
             twice.push(format!("{to} ({known:?}, {})", by_number.get(to.as_str()).copied().unwrap_or(&Value::Null)));
         }
         let Some(recipient) = by_number.get(to.as_str()) else {
@@ -206,12 +243,15 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
         if ["pending", "retrying", "in_flight", "in_doubt"].contains(&state) {
             let open = if campaign.has_completed() { &mut lost } else { &mut stuck };
             open.push(format!("{to} is {state}"));
-        } else if !truth.allows(&to, state, code) {
+        } else if !truth.allows(&to, state, code, campaign) {
             other.push(format!("{recipient}, and Meta has {known:?} and told {:?}", truth.told.get(&to)));
         }
+        let is_returned = known.is_some_and(|known| !known.seen && state == "failed");
+        verdict.returned_late += u64::from(is_returned);
         if state == "unknown" {
             let count = match known {
                 None => &mut verdict.unknown.never_seen,
+                Some(known) if !known.seen => &mut verdict.unknown.never_seen,
                 Some(known) if known.messages == 0 => &mut verdict.unknown.not_taken,
                 Some(_) => &mut verdict.unknown.taken,
             };
@@ -269,24 +309,80 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     }
 }
 
-/// Only where the way to Meta is straight: what a harmed network delivers at once is not the pace of a worker. Where two
-/// workers may own a line at once, each keeps to its rate.
-fn rates(verdict: &mut Verdict, stage: &Stage, schedule: &Schedule) {
-    let crooked: Vec<String> =
-        (0..schedule.workers).filter(|worker| schedule.harms_the_way_to_meta_of(*worker)).map(Post::version).collect();
-    let straight = |arrival: &Arrival| !crooked.iter().any(|version| arrival.version.starts_with(version));
+/// Whether the way to Meta of a worker is straight: what a harmed network delivers at once is not what the worker did.
+/// `version`: that of the API which it uses.
+fn is_straight(version: &str, schedule: &Schedule) -> bool {
+    let harmed = (0..schedule.workers).filter(|worker| schedule.harms_the_way_to_meta_of(*worker));
+    !harmed.map(Post::version).any(|harmed| version.starts_with(&harmed))
+}
+
+/// Where two workers may own a line at once, each keeps to its rate.
+fn rates(verdict: &mut Verdict, arrivals: &[Arrival], schedule: &Schedule) {
     verdict.owners_overlap = schedule.lets_owners_overlap();
     let owners = if verdict.owners_overlap { 2 } else { 1 };
-    let arrivals: Vec<Arrival> = stage.meta.arrivals().into_iter().filter(straight).collect();
     for (line, rate) in LINES.into_iter().zip(schedule.rates) {
-        let worst = worst_second(&arrivals, line);
+        let worst = worst_second(arrivals, line);
         // What a late machine held back comes at once.
         let late = (rate as f64 * verdict.machine_was_late.as_secs_f64()).ceil() as u64;
         if worst as u64 > owners * (rate * 105).div_ceil(100) + late {
-            let by = worst_senders(&arrivals, line);
+            let by = worst_senders(arrivals, line);
             verdict.problems.push(format!("line {line} of {rate} a second got {worst} within one: {by}"));
         }
         verdict.worst.push((worst, rate));
+    }
+}
+
+/// A path that breaks costs a line no more than a few messages and those that were on their way.
+fn streaks(verdict: &mut Verdict, schedule: &Schedule, troubles: &Troubles) {
+    for ((_, version, line), lost) in &troubles.lock().lost {
+        if !is_straight(version, schedule) {
+            continue;
+        }
+        let rate = LINES.into_iter().zip(schedule.rates).find(|(id, _)| id == line).map_or(0, |(_, rate)| rate);
+        let on_their_way = rate as f64 * (ANSWER_MAX + 2 * schedule.delay_to_meta).as_secs_f64();
+        // A line that comes back to a worker within the streak begins anew.
+        let most = 2.0 * (f64::from(IN_A_ROW) + on_their_way);
+        verdict.streaks.push(*lost);
+        if *lost as f64 > most {
+            let problem =
+                format!("worker {version} lost {lost} messages of line {line} to one streak, at {rate} a second");
+            verdict.problems.push(problem);
+        }
+    }
+}
+
+/// After the first status that says so, what an account fault is about sends no more while it lasts.
+fn holds(verdict: &mut Verdict, arrivals: &[Arrival], stage: &Stage, schedule: &Schedule, events: &[Event]) {
+    if events.iter().any(|event| event.fault.is_of_the_clock()) {
+        // What an operator lets go by a clock that is ahead, no status holds until Meta's has come as far.
+        return;
+    }
+    let within = HOLDS_WITHIN + verdict.machine_was_late;
+    for event in events {
+        let Fault::AccountBlocked { code, line, .. } = event.fault else { continue };
+        if code == THROTTLED {
+            // Its hold ends by itself, again and again.
+            continue;
+        }
+        // A hold may be forgotten; the next status brings it back.
+        let forgot = events.iter().filter(|other| matches!(other.fault, Fault::PowerLoss { .. }));
+        let forgot = forgot.filter(|other| other.began < event.ended).map(|other| other.ended).max();
+        let from = forgot.map_or(event.began, |forgot| forgot.max(event.began));
+        let Some(told) = stage.meta.first_told(&format!("failed {code}"), from) else { continue };
+        for (number, (id, rate)) in LINES.into_iter().zip(schedule.rates).enumerate() {
+            if event.fault.blames_a_line() && number != line {
+                continue;
+            }
+            let late = |arrival: &&Arrival| {
+                arrival.line == id && arrival.earliest > told + within && arrival.latest < event.ended
+            };
+            let late = arrivals.iter().filter(late).count() as u64;
+            if late > rate / 10 {
+                let problem =
+                    format!("line {id} sent {late} messages later than {within:?} after a status with {code}");
+                verdict.problems.push(problem);
+            }
+        }
     }
 }
 
@@ -321,7 +417,8 @@ fn take_overs(verdict: &mut Verdict, arrivals: &[Arrival], events: &[Event]) {
             let Some(first) = ours[next..].iter().find(|arrival| arrival.version != last.version) else { continue };
             let disturbs = |event: &Event| {
                 let other = !std::ptr::eq(event, kill) && event.fault.delays_a_take_over();
-                other && event.began < first.latest && event.ended + QUIET > kill.began
+                let lasts = event.fault.is_of_meta() || event.ended + QUIET > kill.began;
+                other && event.began < first.latest && lasts
             };
             if events.iter().any(disturbs) {
                 continue;

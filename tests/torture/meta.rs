@@ -1,26 +1,103 @@
 //! A Meta that loses its answers, errs and throttles, and tells of every message that it took: so that what became of
-//! each is known in the end, to us and to the product.
+//! each is known in the end, to us and to the product. For a while it returns what it took, or a proxy answers in its place.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use crate::support::hostile::{self, Conduct, Courier, End, Reply, Sent, Status};
+use crate::{
+    schedule::Foreign,
+    support::hostile::{self, Answer, Conduct, Courier, End, Reply, Sent, Status},
+};
 
-/// An error that says nothing: worth another attempt.
+/// An error that does not say whether the message was taken.
 const ERROR: (u16, u32) = (500, 999_001);
 
 /// What Meta knows of a recipient.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// Messages that it took.
+    /// Messages that it took and did not return.
     pub messages: u64,
+    /// Ids of messages that it returned: the recipient did not get them.
+    pub returned: Vec<String>,
+    /// Before that it told nobody of the last return.
+    told_from: Option<Instant>,
+    /// A message came again before it could be known that the one before it had been returned.
+    pub sent_blindly: bool,
+    /// A request came since the last return, or at all.
+    pub seen: bool,
     /// It refused one for good; the answer may have been lost.
     pub refused: bool,
+}
+
+/// What a round does to Meta, and what came of it.
+#[derive(Default)]
+pub struct Trouble {
+    /// Every message is returned with this code.
+    pub account: Option<AccountFault>,
+    /// A proxy answers everything.
+    pub path: Option<Foreign>,
+    /// How often the path broke so far.
+    streaks: usize,
+    /// Sends that a proxy answered, by streak, the version of the API of the process, and the line.
+    pub lost: HashMap<(usize, String, String), u64>,
+}
+
+#[derive(Clone, Copy)]
+pub struct AccountFault {
+    pub code: u32,
+    /// All lines, if there is none.
+    pub line: Option<&'static str>,
+}
+
+impl Trouble {
+    pub fn break_path(&mut self, foreign: Foreign) {
+        self.path = Some(foreign);
+        self.streaks += 1;
+    }
+
+    /// The code with which a message on `line` is returned.
+    fn returns(&self, line: &str) -> Option<u32> {
+        self.account.filter(|fault| fault.line.is_none_or(|blamed| blamed == line)).map(|fault| fault.code)
+    }
+
+    /// What a proxy answers to a send.
+    fn stands_in(&mut self, sent: &Sent) -> Option<Foreign> {
+        if self.path.is_some() {
+            let of = (self.streaks, sent.version.clone(), sent.line.clone());
+            *self.lost.entry(of).or_default() += 1;
+        }
+        self.path
+    }
+}
+
+/// Shared by the round and its Meta.
+#[derive(Clone, Default)]
+pub struct Troubles(Arc<Mutex<Trouble>>);
+
+impl Troubles {
+    pub fn lock(&self) -> MutexGuard<'_, Trouble> {
+        self.0.lock().expect("no panic under the lock")
+    }
+}
+
+impl Foreign {
+    fn answer(self) -> Answer {
+        match self {
+            Self::Html(http_status) => Answer::Html(http_status),
+            Self::Plain(200) => Answer::Plain(200, ""),
+            Self::Plain(http_status) => Answer::Plain(http_status, "slow down, or log in"),
+        }
+    }
+
+    /// A gateway that got no answer in time: Meta may have taken the message.
+    fn passes_on(self) -> bool {
+        matches!(self, Self::Html(502 | 504))
+    }
 }
 
 /// By number.
@@ -86,11 +163,12 @@ pub struct Torturer {
     rng: StdRng,
     fates: HashMap<String, Fate>,
     ledger: Ledger,
+    troubles: Troubles,
 }
 
 impl Torturer {
-    pub fn new(seed: u64, throttles: bool, ledger: Ledger) -> Self {
-        Self { seed, throttles, rng: StdRng::seed_from_u64(seed), fates: HashMap::new(), ledger }
+    pub fn new(seed: u64, throttles: bool, ledger: Ledger, troubles: Troubles) -> Self {
+        Self { seed, throttles, rng: StdRng::seed_from_u64(seed), fates: HashMap::new(), ledger, troubles }
     }
 }
 
@@ -100,23 +178,50 @@ impl Conduct for Torturer {
         let fate = self.fates.entry(sent.to.clone()).or_insert_with(draw);
         let mut ledger = self.ledger.lock().expect("no panic");
         let known = ledger.entry(sent.to.clone()).or_default();
+        known.sent_blindly |= known.told_from.is_some_and(|from| Instant::now() < from);
+        known.seen = true;
         let delay = Duration::from_millis(self.rng.random_range(0..60));
-        if !fate.hurdles.is_empty() {
+        let mut trouble = self.troubles.lock();
+        let foreign = trouble.stands_in(&sent);
+        if foreign.is_none() && !fate.hurdles.is_empty() {
             let (http_status, code) = fate.hurdles.remove(0);
             return Reply::of(hostile::refused(http_status, code), delay);
         }
-        let taken = fate.end.is_taken();
-        known.refused |= fate.end == End::Refused;
-        known.messages += u64::from(taken);
-        let wamid = hostile::wamid(&sent.to, known.messages);
-        for word in if taken { fate.story() } else { &[] } {
-            let (line, to, wamid) = (sent.line.clone(), sent.to.clone(), wamid.clone());
-            let status = Status { line, to, wamid, token: Some(sent.token.clone()), word: (*word).into() };
-            let times = if fate.rng.random_bool(0.3) { 2 } else { 1 };
-            for _ in 0..times {
-                courier.tell(fate.delay(), status.clone());
+        let taken = match foreign {
+            Some(foreign) => foreign.passes_on() && self.rng.random_bool(0.3),
+            None => fate.end.is_taken(),
+        };
+        known.refused |= foreign.is_none() && fate.end == End::Refused;
+        let wamid = hostile::wamid(&sent.to, known.messages + known.returned.len() as u64 + 1);
+        // Who has a message gets a second one if it is sent, and that is found out.
+        let returns = trouble.returns(&sent.line).filter(|_| taken && known.messages == 0);
+        let mut story: Vec<(Duration, String)> = Vec::new();
+        if let Some(code) = returns {
+            let after = fate.delay();
+            if fate.rng.random_bool(0.3) {
+                story.push((fate.delay(), "sent".to_owned()));
             }
+            story.push((after, format!("failed {code}")));
+            known.told_from = Some(Instant::now() + after);
+            known.returned.push(wamid.clone());
+            known.seen = false;
+        } else if taken {
+            known.messages += 1;
+            story.extend(fate.story().iter().map(|word| (fate.delay(), (*word).to_owned())));
         }
-        Reply::of(fate.end.answer(&sent.to, &wamid), delay)
+        for (after, word) in story {
+            let (line, to, wamid) = (sent.line.clone(), sent.to.clone(), wamid.clone());
+            let status = Status { line, to, wamid, token: Some(sent.token.clone()), word };
+            if fate.rng.random_bool(0.3) {
+                courier.tell(after + fate.delay(), status.clone());
+            }
+            courier.tell(after, status);
+        }
+        let answer = foreign.map_or_else(|| fate.end.answer(&sent.to, &wamid), Foreign::answer);
+        Reply::of(answer, delay)
+    }
+
+    fn stands_in(&mut self) -> Option<Answer> {
+        self.troubles.lock().path.map(Foreign::answer)
     }
 }

@@ -32,7 +32,7 @@ pub fn tell(outcome: &Outcome) {
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
         "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, stuck {}, \
-         unknown {} ({} never seen, {} not taken), worst seconds {}, {}",
+         unknown {} ({} never seen, {} not taken), returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
         schedule.seed,
         schedule.all_recipients(),
         schedule.workers,
@@ -46,6 +46,9 @@ pub fn tell(outcome: &Outcome) {
         unknown.never_seen + unknown.not_taken + unknown.taken,
         unknown.never_seen,
         unknown.not_taken,
+        verdict.returned,
+        verdict.returned_late,
+        verdict.streaks,
         worst.join(" "),
         if verdict.is_good() { "good" } else { "WRONG" }
     );
@@ -132,6 +135,7 @@ pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], j
     overlaps(&mut text, outcomes);
     take_overs(&mut text, outcomes);
     forgotten(&mut text, outcomes);
+    of_meta(&mut text, outcomes);
     let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
     let _ = writeln!(text, "\nWorkers were started again {restarts} times.");
     in_turn(&mut text, campaigns);
@@ -148,6 +152,9 @@ fn rounds(text: &mut String, outcomes: &[Outcome]) {
             Fsync::Always => "(every fault, with `appendfsync always`)",
         };
         by_fault.entry(disk).or_default().add(outcome, outcome.events.len(), one_owner);
+        if let Some(link) = outcome.schedule.link() {
+            by_fault.entry(link).or_default().add(outcome, outcome.events.len(), one_owner);
+        }
         let mut times: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
         for event in &outcome.events {
             let of_kind = times.entry(event.fault.name()).or_default();
@@ -215,6 +222,24 @@ fn forgotten(text: &mut String, outcomes: &[Outcome]) {
             forgotten.len(),
             forgotten.iter().sum::<u64>() / 1_000,
             forgotten.iter().max().unwrap_or(&0) / 1_000
+        );
+    }
+}
+
+/// Messages that Meta returned, and those that a proxy answered in its place.
+fn of_meta(text: &mut String, outcomes: &[Outcome]) {
+    let verdicts = outcomes.iter().map(|outcome| &outcome.verdict);
+    let sum = |of: fn(&Verdict) -> u64| verdicts.clone().map(of).sum::<u64>();
+    let (returned, late) = (sum(|verdict| verdict.returned), sum(|verdict| verdict.returned_late));
+    if returned > 0 {
+        let _ = write!(text, "\nMeta returned {returned} messages, {late} of them when their campaign had ended.");
+    }
+    let mut streaks: Vec<u64> = verdicts.flat_map(|verdict| verdict.streaks.iter().copied()).collect();
+    streaks.sort_unstable();
+    if let (Some(median), Some(most)) = (streaks.get(streaks.len() / 2), streaks.last()) {
+        let _ = write!(
+            text,
+            "\nA streak of answers that were not Meta's cost a line of a worker {median} messages in the median, and {most} at most."
         );
     }
 }

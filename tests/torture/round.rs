@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::{Mutex, RwLock},
+    sync::{Mutex, RwLock, watch},
     task::JoinSet,
 };
 
@@ -17,10 +17,15 @@ use crate::{
     backend::Wish,
     check::{self, Verdict},
     clock,
-    meta::{Ledger, Torturer},
+    meta::{AccountFault, Ledger, Torturer, Troubles},
     schedule::{APART, Fault, Jobs, LAUNCH_KEPT, LINES, Schedule},
     stage::Stage,
-    support::{hostile::Meta, server::Api},
+    support::{
+        hooks::{payload, signature},
+        hostile::Meta,
+        http_client,
+        server::Api,
+    },
 };
 
 pub const FIRST: u64 = 5_491_180_000_000;
@@ -30,7 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// seconds, a line that found Meta out of reach up to 15.
 const STUCK_AFTER: Duration = Duration::from_secs(45);
 /// Between two looks at the campaigns.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a look may take.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+/// How long somebody may be found to have nothing left to do before a campaign is completed.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A Redis that is slow does something for so long at a time.
 const BETWEEN_STOPS: Duration = Duration::from_millis(5);
@@ -55,16 +64,18 @@ pub struct Campaign {
     pub numbers: Range<u64>,
     /// As the API tells it.
     pub last: Value,
+    /// When it was seen to run, and how many statuses had been taken before.
+    running: Vec<(Instant, usize)>,
 }
 
 impl Campaign {
     fn through_the_api(id: String, numbers: Range<u64>) -> Self {
-        Self { id: Some(id), external_id: None, numbers, last: Value::Null }
+        Self { id: Some(id), external_id: None, numbers, last: Value::Null, running: Vec::new() }
     }
 
     fn through_jobs(wish: &Wish) -> Self {
         let (external_id, numbers) = (Some(wish.external_id.clone()), wish.numbers.clone());
-        Self { id: None, external_id, numbers, last: Value::Null }
+        Self { id: None, external_id, numbers, last: Value::Null, running: Vec::new() }
     }
 
     fn name(&self) -> &str {
@@ -77,6 +88,28 @@ impl Campaign {
 
     pub fn has_completed(&self) -> bool {
         self.last["state"] == "completed"
+    }
+
+    /// So many of the statuses that were taken had been taken while it still ran.
+    pub fn told_while_it_ran(&self) -> usize {
+        let Some((last, _)) = self.running.last() else { return 0 };
+        let earlier = self.running.iter().rev().find(|(at, _)| *at + ENDS_WITHIN <= *last);
+        earlier.map_or(0, |(_, told)| *told)
+    }
+
+    /// A hold is what it waits for.
+    fn is_held(&self) -> bool {
+        let reasons = self.last["statistics"]["waiting_for"].as_array().into_iter().flatten();
+        let holds = ["line_blocked", "template_paused", "token"];
+        reasons.filter_map(|waiting| waiting["reason"].as_str()).any(|reason| holds.contains(&reason))
+    }
+
+    /// What was seen of it may have been forgotten.
+    fn unsee(&mut self) {
+        self.last = Value::Null;
+        if self.external_id.is_some() {
+            self.id = None;
+        }
     }
 }
 
@@ -96,11 +129,14 @@ pub struct Outcome {
 /// What the tasks of a round share.
 struct Play {
     stage: Stage,
+    troubles: Troubles,
     events: Mutex<Vec<Event>>,
     /// Faults of Redis happen one after the other.
     redis: Mutex<()>,
     /// Those of its clock happen one after the other.
     clock: Mutex<()>,
+    /// Those of Meta, and of the path to it, happen one after the other.
+    meta: Mutex<()>,
     /// Those of a worker happen one after the other.
     workers: Vec<Mutex<()>>,
     /// Held by a worker that ends, shared, and by a Redis that forgets, alone: see [`Fault::would_be_blamed`].
@@ -114,16 +150,19 @@ struct Play {
 
 /// Plays the round. `keep`: where the logs of a round go in which something was wrong.
 pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
-    let ledger = Ledger::default();
-    let meta = Meta::start(Torturer::new(schedule.seed, schedule.throttles, ledger.clone()), schedule.seed);
+    let (ledger, troubles) = (Ledger::default(), Troubles::default());
+    let torturer = Torturer::new(schedule.seed, schedule.throttles, ledger.clone(), troubles.clone());
+    let meta = Meta::start_far(torturer, schedule.seed, schedule.delay_to_meta);
     let play = Arc::new(Play {
         stage: Stage::set(schedule.fsync, schedule.rates, &schedule.roles(), meta, |worker| {
             schedule.harms_the_way_to_meta_of(worker)
         })
         .await,
+        troubles,
         events: Mutex::default(),
         redis: Mutex::default(),
         clock: Mutex::default(),
+        meta: Mutex::default(),
         workers: (0..schedule.workers).map(|_| Mutex::default()).collect(),
         blame: RwLock::default(),
         launches: RwLock::default(),
@@ -140,9 +179,17 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
         Wish { external_id: format!("jobs-{n}"), lines: schedule.steady_lines(), numbers }
     };
     let wishes: Vec<Wish> = schedule.jobs.iter().enumerate().map(wish).collect();
-    let id = api.draft(&LINES, numbers.clone(), json!({})).await;
+    // With an id of ours, so that what Redis did not answer in time can be repeated.
+    let id = api.draft(&LINES, numbers.clone(), json!({"external_id": "api"})).await;
     api.post(&format!("campaigns/{id}/launch")).await;
     let launched = Instant::now();
+    let mut campaigns = vec![Campaign::through_the_api(id, numbers)];
+    campaigns.extend(wishes.iter().map(Campaign::through_jobs));
+    let (well, healed) = watch::channel(None);
+    let settled = {
+        let (play, schedule) = (play.clone(), schedule.clone());
+        tokio::spawn(async move { play.settles(campaigns, &schedule, healed).await })
+    };
     let mut todo = JoinSet::new();
     for step in schedule.steps.clone() {
         let play = play.clone();
@@ -174,14 +221,14 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
     for wish in &wishes {
         stage.backend.add(wish).await;
     }
-    let mut campaigns = vec![Campaign::through_the_api(id, numbers)];
-    campaigns.extend(wishes.iter().map(Campaign::through_jobs));
-    problems.extend(play.settles(&mut campaigns, &schedule).await);
+    well.send_replace(Some(Instant::now()));
+    let (campaigns, unsettled) = settled.await.expect("the campaigns are looked at");
+    problems.extend(unsettled);
     let took = launched.elapsed();
     problems.extend(stage.problems());
     problems.extend(stage.backend.problems().await);
     let events = play.events.lock().await.clone();
-    let verdict = check::judge(stage, &schedule, &ledger, &events, &campaigns, problems).await;
+    let verdict = check::judge(stage, &schedule, (&ledger, &play.troubles), &events, &campaigns, problems).await;
     let kept = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
         copy(stage.installation.dir(), &dir);
@@ -194,42 +241,84 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
 }
 
 impl Play {
-    /// Waits until every campaign has completed and every status is taken, or until nothing changes any more. Gives what is
-    /// wrong then.
-    async fn settles(&self, campaigns: &mut [Campaign], schedule: &Schedule) -> Vec<String> {
-        let (began, delay) = (Instant::now(), schedule.delay());
+    /// Looks at the campaigns while things fail, and from `healed` on waits until every one has completed and every status is
+    /// taken, or until nothing changes any more. Gives the campaigns, and what is wrong then.
+    async fn settles(
+        &self,
+        mut campaigns: Vec<Campaign>,
+        schedule: &Schedule,
+        healed: watch::Receiver<Option<Instant>>,
+    ) -> (Vec<Campaign>, Vec<String>) {
+        let delay = schedule.delay();
         let (mut seen, mut changed) = (Value::Null, Instant::now());
+        let mut well = None;
         loop {
+            if well.is_none() {
+                well = *healed.borrow();
+                campaigns.iter_mut().for_each(Campaign::unsee);
+            }
             if campaigns.iter().any(|campaign| campaign.id.is_none()) {
-                self.find(campaigns).await;
+                self.find(&mut campaigns).await;
             }
             for campaign in campaigns.iter_mut().filter(|campaign| !campaign.has_completed()) {
                 let Some(id) = &campaign.id else { continue };
+                let told = self.stage.meta.n_told();
                 if let Some(last) = look(&self.stage.front.url(), &format!("campaigns/{id}")).await {
                     campaign.last = last;
                 }
+                if campaign.last["state"] == "running" {
+                    campaign.running.push((Instant::now(), told));
+                }
             }
-            if campaigns.iter().all(Campaign::has_completed) && self.stage.meta.is_idle() {
-                return Vec::new();
+            if schedule.has_account_faults() && campaigns.iter().any(Campaign::is_held) {
+                self.lets_go().await;
+            }
+            if well.is_some() && campaigns.iter().all(Campaign::has_completed) && self.stage.meta.is_idle() {
+                return (campaigns, Vec::new());
             }
             let of = |campaign: &Campaign| campaign.last["statistics"]["by_state"].clone();
             let now = json!([self.stage.meta.n_told(), campaigns.iter().map(of).collect::<Vec<_>>()]);
             if now != seen {
                 (seen, changed) = (now, Instant::now());
             }
-            if began.elapsed() > PATIENCE + delay || changed.elapsed() > STUCK_AFTER + delay {
+            let too_long = well.is_some_and(|well| well.elapsed() > PATIENCE + delay);
+            if too_long || well.is_some_and(|well| changed.max(well).elapsed() > STUCK_AFTER + delay) {
                 break;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let since = format!("{:?} after everything was well again", began.elapsed());
+        let since =
+            format!("{:?} after everything was well again", well.map(|well| well.elapsed()).unwrap_or_default());
         let open = campaigns.iter().filter(|campaign| !campaign.has_completed());
         let mut wrong: Vec<String> =
             open.map(|campaign| format!("{} not completed {since}: {}", campaign.name(), campaign.last)).collect();
         if !self.stage.meta.is_idle() {
             wrong.push(format!("statuses were not taken {since}"));
         }
-        wrong
+        (campaigns, wrong)
+    }
+
+    /// As an operator does once the account is well again: lets go what was held because of it. What late statuses hold again
+    /// is let go when that is seen.
+    async fn lets_go(&self) {
+        let is_well = || self.troubles.lock().account.is_none();
+        if !is_well() {
+            return;
+        }
+        let front = self.stage.front.url();
+        let change = json!({"field": "message_template_status_update", "value": {
+            "event": "APPROVED", "message_template_name": "order_update", "message_template_language": "es_AR"}});
+        let approved = payload(&[change]).to_string();
+        let webhook = http_client().post(format!("{front}/webhooks/meta"));
+        let webhook = webhook.header("x-hub-signature-256", signature(approved.as_bytes())).body(approved);
+        // Whoever does not answer is asked again at the next look.
+        let _ = tokio::time::timeout(LOOK_MAX, async {
+            let _ = webhook.send().await;
+            for line in LINES.into_iter().take_while(|_| is_well()) {
+                Api::at(&front).attempt(&format!("lines/{line}/resume")).await;
+            }
+        })
+        .await;
     }
 
     /// SIGTERM to each worker in turn. `before`: what is done before one starts again.
@@ -269,6 +358,7 @@ impl Play {
             | Fault::Held { .. }
             | Fault::Slow { .. } => None,
             Fault::ClockSet { .. } | Fault::ClockWrong { .. } => Some(self.clock.lock().await),
+            Fault::AccountBlocked { .. } | Fault::PathBroken { .. } => Some(self.meta.lock().await),
             _ => Some(self.redis.lock().await),
         };
         let alone = match fault {
@@ -336,6 +426,17 @@ impl Play {
                 tokio::time::sleep(slow).await;
                 stage.wire(wire).mend();
             }
+            Fault::AccountBlocked { code, line, lasts } => {
+                let line = fault.blames_a_line().then_some(LINES[line]);
+                self.troubles.lock().account = Some(AccountFault { code, line });
+                tokio::time::sleep(lasts).await;
+                self.troubles.lock().account = None;
+            }
+            Fault::PathBroken { foreign, lasts } => {
+                self.troubles.lock().break_path(foreign);
+                tokio::time::sleep(lasts).await;
+                self.troubles.lock().path = None;
+            }
         }
         let event = Event { fault, began, ended: Instant::now(), forgotten };
         self.events.lock().await.push(event);
@@ -350,7 +451,7 @@ impl Play {
 async fn look(front: &str, path: &str) -> Option<Value> {
     // A client of its own each time: a connection to a worker that was killed is of no use.
     let api = Api::at(front);
-    tokio::time::timeout(Duration::from_secs(5), api.ask(path)).await.ok()?
+    tokio::time::timeout(LOOK_MAX, api.ask(path)).await.ok()?
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -45,6 +45,30 @@ pub enum Wire {
     Webhooks,
 }
 
+/// Codes of `failed` statuses that blame the account, a line, the template or the token, and not the message or its recipient.
+const BY_STATUS: [u32; 9] = [131_042, 131_031, 368, 131_048, 133_010, THROTTLED, 132_015, 132_016, 190];
+/// Of these the one that holds a line for a second only.
+pub const THROTTLED: u32 = 130_429;
+
+/// What a proxy on the way to Meta answers in her place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    Html(u16),
+    /// A few words, or nothing at all.
+    Plain(u16),
+}
+
+const FOREIGN: [Foreign; 8] = [
+    Foreign::Html(502),
+    Foreign::Html(503),
+    Foreign::Html(504),
+    Foreign::Html(403),
+    Foreign::Html(404),
+    Foreign::Plain(200),
+    Foreign::Plain(401),
+    Foreign::Plain(429),
+];
+
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
@@ -81,6 +105,11 @@ pub enum Fault {
     Held { wire: Wire, held: Duration },
     /// Everything comes later.
     Slow { wire: Wire, by: Duration, slow: Duration },
+    /// Meta accepts every message, and then returns it by a `failed` status with this code: on this one of [`LINES`] if the code
+    /// blames a line, or else on all of them.
+    AccountBlocked { code: u32, line: usize, lasts: Duration },
+    /// Every request to Meta gets this answer, and none of Meta's.
+    PathBroken { foreign: Foreign, lasts: Duration },
 }
 
 impl Fault {
@@ -123,6 +152,16 @@ impl Fault {
                 Wire::Meta(_) => "worker to Meta: slow",
                 Wire::Webhooks => "Meta to webhooks: slow",
             },
+            fault if fault.blames_a_line() => "Meta: failed statuses that blame a line",
+            Fault::AccountBlocked { code, .. } => match code {
+                132_015 | 132_016 => "Meta: failed statuses that blame the template",
+                190 => "Meta: failed statuses that blame the token",
+                _ => "Meta: failed statuses that blame the account",
+            },
+            Fault::PathBroken { foreign, .. } => match foreign {
+                Foreign::Html(_) => "path to Meta: a proxy answers everything with HTML",
+                Foreign::Plain(_) => "path to Meta: a proxy answers everything with plain text or nothing",
+            },
         }
     }
 
@@ -139,6 +178,7 @@ impl Fault {
             Fault::RedisFull { full } => full,
             Fault::Held { held, .. } => held,
             Fault::Slow { slow, .. } | Fault::RedisSlow { slow, .. } => slow,
+            Fault::AccountBlocked { lasts, .. } | Fault::PathBroken { lasts, .. } => lasts,
             Fault::ScriptsFlushed | Fault::ClockSet { .. } | Fault::Cut { .. } => Duration::ZERO,
         }
     }
@@ -170,6 +210,17 @@ impl Fault {
             Fault::Held { wire, .. } | Fault::Slow { wire, .. } => *wire != Wire::Webhooks,
             _ => true,
         }
+    }
+
+    /// An account fault is about one line.
+    pub fn blames_a_line(&self) -> bool {
+        matches!(self, Fault::AccountBlocked { code: 131_048 | 133_010 | THROTTLED, .. })
+    }
+
+    /// It is of Meta, or of what answers in her place. Lines may rest for seconds after its end: until an operator lets them go, or
+    /// until they ask Meta again.
+    pub fn is_of_meta(&self) -> bool {
+        matches!(self, Fault::AccountBlocked { .. } | Fault::PathBroken { .. })
     }
 
     /// How far Redis' clock jumps ahead at once, in ms; back, if below zero.
@@ -229,6 +280,7 @@ impl Fault {
         (workers && one_worker)
             || (self.is_of_redis() && other.is_of_redis())
             || (self.hangs_on_the_clock() && other.hangs_on_the_clock())
+            || (self.is_of_meta() && other.is_of_meta())
             || (self.wire().is_some() && self.wire() == other.wire())
     }
 
@@ -247,12 +299,14 @@ impl Fault {
         let (margin, seconds, minutes) = (ms(50..LEASE_MARGIN_MS), ms(1_000..8_000), ms(10_000..180_000));
         let ahead = if rng.random_bool(0.5) { seconds } else { minutes };
         let (worker, line) = (rng.random_range(0..workers), rng.random_range(0..LINES.len()));
+        let code = BY_STATUS[rng.random_range(0..BY_STATUS.len())];
+        let foreign = FOREIGN[rng.random_range(0..FOREIGN.len())];
         let wire = match rng.random_range(0..5) {
             0..2 => Wire::Redis(worker),
             2..4 => Wire::Meta(worker),
             _ => Wire::Webhooks,
         };
-        match rng.random_range(0..142) {
+        match rng.random_range(0..166) {
             100..102 => Fault::ClockSet { by_ms: margin },
             102..105 => Fault::ClockSet { by_ms: ahead },
             105..108 => Fault::ClockSet { by_ms: -seconds },
@@ -263,6 +317,8 @@ impl Fault {
             124..131 => Fault::RedisAsleep { asleep: stall },
             131..134 => Fault::RedisPaused { paused: stall },
             134..142 => Fault::LinesChanged { line, without: short },
+            142..154 => Fault::AccountBlocked { code, line, lasts: stall },
+            154..166 => Fault::PathBroken { foreign, lasts: stall },
             0..18 => Fault::WorkerKilled { worker, down: outage },
             18..24 => Fault::WorkerAsleep { worker, asleep: short },
             24..32 => Fault::WorkerAsleep { worker, asleep: long },
@@ -316,6 +372,8 @@ pub struct Schedule {
     pub rates: [u64; 3],
     /// Meta throttles now and then.
     pub throttles: bool,
+    /// Of the link between the workers and Meta, one way.
+    pub delay_to_meta: Duration,
     pub steps: Vec<Step>,
 }
 
@@ -331,6 +389,11 @@ impl Schedule {
         let mean = recipients / (3 * seconds);
         let rates = LINES.map(|_| (mean * rng.random_range(80..=120) / 100).max(60));
         let mut throttles = rng.random_bool(0.4);
+        let delay_to_meta = Duration::from_millis(match rng.random_range(0..100) {
+            0..15 => 75,
+            15..30 => 150,
+            _ => 0,
+        });
         let n_faults = rng.random_range(3..=6);
         let mut steps: Vec<Step> = Vec::new();
         if rng.random_bool(0.15) {
@@ -338,7 +401,7 @@ impl Schedule {
             let at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS / 2));
             let fault = Fault::WorkerKilled { worker: rng.random_range(0..workers), down: LEASE };
             let (jobs, steps) = (Vec::new(), vec![Step { at, fault }]);
-            return Self { seed, fsync, workers, recipients, jobs, rates, throttles: false, steps };
+            return Self { seed, fsync, workers, recipients, jobs, rates, throttles: false, delay_to_meta, steps };
         }
         if fsync == Fsync::Everysec && rng.random_bool(0.4) {
             // The rule about workers that end would else make it rare.
@@ -362,6 +425,10 @@ impl Schedule {
                 at = Duration::from_millis(seconds * 1_000 - rng.random_range(0..3_000));
                 throttles = true;
             }
+            if matches!(fault, Fault::AccountBlocked { .. }) && rng.random_bool(0.4) {
+                // Some statuses come when the campaign has ended.
+                at = Duration::from_millis(seconds * 1_000 - 1_500 + rng.random_range(0..3_000));
+            }
             let step = Step { at, fault };
             if !steps.iter().any(|other| step.coincides(other, workers)) {
                 steps.push(step);
@@ -375,12 +442,27 @@ impl Schedule {
             Jobs { at, recipients: rng.random_range(20..=150) }
         };
         let jobs = std::iter::repeat_with(&mut add).take(n_jobs).collect();
-        Self { seed, fsync, workers, recipients, jobs, rates, throttles, steps }
+        Self { seed, fsync, workers, recipients, jobs, rates, throttles, delay_to_meta, steps }
     }
 
-    /// Whether it has a fault with `name` in its name.
+    /// Whether it has a fault, or a link, with `name` in its name.
     pub fn has(&self, name: &str) -> bool {
-        self.steps.iter().any(|step| step.fault.name().contains(name))
+        let link = self.link().is_some_and(|link| link.contains(name));
+        link || self.steps.iter().any(|step| step.fault.name().contains(name))
+    }
+
+    /// The link to Meta in words, where there is one.
+    pub fn link(&self) -> Option<&'static str> {
+        match self.delay_to_meta.as_millis() {
+            0 => None,
+            75 => Some("link to Meta of 75 ms each way"),
+            _ => Some("link to Meta of 150 ms each way"),
+        }
+    }
+
+    /// Meta returns messages for a fault of the account.
+    pub fn has_account_faults(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.fault, Fault::AccountBlocked { .. }))
     }
 
     /// Recipients of all campaigns.

@@ -132,11 +132,10 @@ async fn the_same_external_id_is_the_same_campaign() {
     assert_eq!((first.id, first.state, first.upload), (again.id, again.state, again.upload));
     assert_eq!(world.numbers(first.id).await.len(), 300);
 
-    // Known before anything else is looked at: its template may be gone by now, its time over.
+    // The campaign is found before its template is checked: Meta may have dropped the template by now.
     let (now, waba) = (world.intake.clock.now(), WabaId::from("2001"));
     world.store().put_templates(&waba, &[], now).await.expect("no templates");
-    let bare =
-        new_campaign("order_update/es_AR", json!({ "external_id": "spring", "expires_at": minutes_from(now, -1) }));
+    let bare = new_campaign("order_update/es-AR", json!({ "external_id": "spring", "lines": ["3002", "3001"] }));
     assert_eq!(world.intake.submit(bare).await.expect("known").id, first.id);
 
     let error = world.intake.submit(new(0..0)).await;
@@ -147,6 +146,47 @@ async fn the_same_external_id_is_the_same_campaign() {
         .await
         .expect_err("other rows are not dropped unseen");
     assert!(matches!(error, IntakeError::UploadConflict), "{error}");
+}
+
+#[tokio::test]
+async fn a_known_external_id_with_another_definition_is_a_conflict() {
+    let world = World::start().await;
+    let expires_at = minutes_from(world.intake.clock.now(), 60);
+    let first = json!({ "external_id": "spring", "expires_at": expires_at });
+    let id = world.intake.submit(new_campaign("order_update/es_AR", first.clone())).await.expect("taken").id;
+    let before = keys(&world).await;
+    let with = |field: &str, value: Value| {
+        let mut other = first.clone();
+        other[field] = value;
+        other
+    };
+    let cases = [
+        ("welcome/en_GB", first.clone(), "template is order_update (es_AR) there and welcome (en_GB) here"),
+        ("order_update/es_AR", with("lines", json!(["3001"])), "lines are 3001, 3002 there and 3001 here"),
+        ("order_update/es_AR", with("on_doubt", json!("resend")), "on_doubt is hold there and resend here"),
+        ("order_update/es_AR", with("expires_at", Value::Null), &format!("expires_at is {expires_at} there and none here")),
+    ];
+    for (template, more, difference) in cases {
+        let error = world.intake.submit(new_campaign(template, more)).await.expect_err(difference);
+        assert_eq!(error.kind(), "campaign-conflict", "{error}");
+        let told = error.to_string();
+        assert!(told.contains(difference) && told.contains("spring") && told.contains(&id.to_string()), "{told}");
+    }
+    assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn submissions_of_one_external_id_at_once_conflict_too() {
+    let world = World::start().await;
+    for round in 0..10 {
+        let other = intake(world.redis.url()).await;
+        let submissions = ["order_update/es_AR", "welcome/en_GB"].map(|template| {
+            other.submit(new_campaign(template, json!({ "external_id": format!("x{round}") })))
+        });
+        let answers = futures_util::future::join_all(submissions).await;
+        let conflicts = answers.iter().filter_map(|answer| answer.as_ref().err()).map(IntakeError::kind);
+        assert_eq!(conflicts.collect::<Vec<_>>(), ["campaign-conflict"]);
+    }
 }
 
 #[tokio::test]

@@ -164,7 +164,11 @@ async fn a_known_external_id_with_another_definition_is_a_conflict() {
         ("welcome/en_GB", first.clone(), "template is order_update (es_AR) there and welcome (en_GB) here"),
         ("order_update/es_AR", with("lines", json!(["3001"])), "lines are 3001, 3002 there and 3001 here"),
         ("order_update/es_AR", with("on_doubt", json!("resend")), "on_doubt is hold there and resend here"),
-        ("order_update/es_AR", with("expires_at", Value::Null), &format!("expires_at is {expires_at} there and none here")),
+        (
+            "order_update/es_AR",
+            with("expires_at", Value::Null),
+            &format!("expires_at is {expires_at} there and none here"),
+        ),
     ];
     for (template, more, difference) in cases {
         let error = world.intake.submit(new_campaign(template, more)).await.expect_err(difference);
@@ -180,9 +184,8 @@ async fn submissions_of_one_external_id_at_once_conflict_too() {
     let world = World::start().await;
     for round in 0..10 {
         let other = intake(world.redis.url()).await;
-        let submissions = ["order_update/es_AR", "welcome/en_GB"].map(|template| {
-            other.submit(new_campaign(template, json!({ "external_id": format!("x{round}") })))
-        });
+        let submissions = ["order_update/es_AR", "welcome/en_GB"]
+            .map(|template| other.submit(new_campaign(template, json!({ "external_id": format!("x{round}") }))));
         let answers = futures_util::future::join_all(submissions).await;
         let conflicts = answers.iter().filter_map(|answer| answer.as_ref().err()).map(IntakeError::kind);
         assert_eq!(conflicts.collect::<Vec<_>>(), ["campaign-conflict"]);

@@ -216,7 +216,8 @@ pub struct Campaigns {
 /// `pregon campaign submit …`
 #[derive(Args, Debug)]
 pub struct SubmitOptions {
-    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), or -
+    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), or - for
+    /// standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The template; NAME/LANG names its language as well
@@ -231,9 +232,13 @@ pub struct SubmitOptions {
     /// What to call it; the name of the file unless given
     #[arg(long)]
     pub name: Option<String>,
-    /// Your own id for it: the same command again goes on where it was cut, and never makes a second campaign
+    /// Your own id for it: the same id again never makes a second campaign [default: one made of template, lines and file, so
+    /// that the same command again goes on where it was cut, and sends nothing twice]
     #[arg(long, value_name = "ID")]
     pub external_id: Option<String>,
+    /// Submit it as a new campaign, although the same file was submitted before: its recipients get another message
+    #[arg(long, conflicts_with = "external_id")]
+    pub again: bool,
     /// Not before this time, such as 2026-11-22T09:00:00-03:00
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub start_at: Option<UnixMs>,

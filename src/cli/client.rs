@@ -9,7 +9,9 @@ mod events;
 
 use std::{fs, path::Path, time::Duration};
 
-use reqwest::{Body, Certificate, Method, RequestBuilder, Response, Url, header::HeaderValue, redirect::Policy};
+use reqwest::{
+    Body, Certificate, Method, RequestBuilder, Response, StatusCode, Url, header::HeaderValue, redirect::Policy,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -133,7 +135,10 @@ impl Client {
 
     /// Creates a campaign, or finds the one with its external id.
     pub async fn create(&self, campaign: &NewCampaign) -> Result<Created> {
-        self.call(self.request(Method::POST, &["campaigns"]).json(campaign)).await
+        let request = self.request(Method::POST, &["campaigns"]).json(campaign).timeout(ANSWER_WAIT);
+        let response = self.send(request).await?;
+        let created = response.status() == StatusCode::CREATED;
+        Ok(Created { created, ..self.read(response).await? })
     }
 
     /// Streams recipients into a campaign. The same `upload_id` with the same rows again adds nothing.

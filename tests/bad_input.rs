@@ -89,8 +89,10 @@ fn endless(mut reader: RowReader, start: &str, piece: &[u8]) -> (Result<Vec<Row>
 
 #[test]
 fn a_row_without_end_is_one_refused_row_and_takes_no_memory() {
-    let refused =
-        |rows: &[Row]| rows.len() == 1 && rows[0].recipient == Err(Reject::LineTooLong { limit: ROW_BYTES_MAX });
+    let refused = |rows: &[Row]| {
+        let reject = rows[0].recipient.as_ref().err();
+        rows.len() == 1 && matches!(reject, Some(Reject::LineTooLong { .. } | Reject::UnclosedQuote))
+    };
     for (reader, start, filler) in [
         (RowReader::ndjson as fn() -> RowReader, "{\"to\":\"", b'x'),
         (RowReader::ndjson, "", b'['),

@@ -297,6 +297,17 @@ async fn csv_and_ndjson_make_the_same_recipients() {
 }
 
 #[tokio::test]
+async fn an_upload_that_ends_inside_a_quote_takes_only_the_rows_before_it() {
+    let world = World::start().await;
+    let id = world.draft("survey/es_AR").await;
+    let table = "to,1,button.0\n+5491155550001,Ana,\"a\n+5491155550002,Bo,b\n+5491155550003,Cy,c\n";
+    let result = world.intake.upload(id, None, Format::Csv, body(table)).await.expect("answered");
+    let codes: Vec<_> = result.rejected.iter().map(|rejection| (rejection.row, rejection.code.as_str())).collect();
+    assert_eq!((result.accepted, codes), (0, vec![(1, "unclosed_quote")]));
+    assert!(result.rejected[0].reason.contains("is a closing quote missing?"), "{}", result.rejected[0].reason);
+}
+
+#[tokio::test]
 async fn every_action_is_taken_answered_as_done_or_refused_by_the_state() {
     use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
     let world = World::start().await;

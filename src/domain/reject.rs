@@ -57,6 +57,12 @@ pub enum Reject {
     /// The row is not JSON or CSV of the documented form.
     #[error("the row cannot be read: {0}")]
     Malformed(String),
+    /// A quote is open at the end of the upload.
+    #[error(
+        "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
+         this row: is a closing quote missing?"
+    )]
+    UnclosedQuote,
     /// The row is longer than an upload may have.
     #[error("the row is longer than {limit} bytes (is a closing quote missing?)")]
     LineTooLong {
@@ -142,6 +148,7 @@ impl Reject {
             Reject::ButtonMissing(_) => "button_missing",
             Reject::ButtonUnknown(_) => "button_unknown",
             Reject::Malformed(_) => "malformed",
+            Reject::UnclosedQuote => "unclosed_quote",
             Reject::LineTooLong { .. } => "line_too_long",
         }
     }

@@ -39,6 +39,9 @@ pub enum UploadError {
     /// No line break within [`ROW_BYTES_MAX`].
     #[error("the header row of the csv is longer than {ROW_BYTES_MAX} bytes")]
     HeaderTooLong,
+    /// A quote in it is not closed by the end of the file.
+    #[error("a quote that opens in the header row of the csv is never closed: is a closing quote missing?")]
+    UnclosedHeader,
     /// More than [`COLUMNS_MAX`].
     #[error("the csv has more than {COLUMNS_MAX} columns")]
     TooManyColumns,

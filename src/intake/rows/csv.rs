@@ -115,8 +115,8 @@ impl Table {
             return Err(UploadError::NoHeader);
         }
         let mut records = Records::new(head.separator());
-        if !records.read(&mut line) {
-            records.end();
+        if !records.read(&mut line) && records.end() == End::InQuotes {
+            return Err(UploadError::UnclosedHeader);
         }
         let columns = columns(&records)?;
         records.clear();
@@ -132,8 +132,13 @@ impl Table {
     }
 
     fn finish(&mut self, rows: &mut Vec<Row>) {
-        if self.records.end() {
-            self.row(rows);
+        match self.records.end() {
+            End::Nothing => {}
+            End::Record => self.row(rows),
+            End::InQuotes => {
+                self.number += 1;
+                rows.push(Row { number: self.number, recipient: Err(Reject::UnclosedQuote) });
+            }
         }
     }
 
@@ -212,6 +217,17 @@ fn columns(head: &Records) -> Result<Vec<Column>, UploadError> {
     Ok(columns)
 }
 
+/// What a file ends with.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The line break of the record before.
+    Nothing,
+    /// A record.
+    Record,
+    /// A cell whose quote is still open.
+    InQuotes,
+}
+
 /// `csv-core` with its buffers: the cells of one record, put together from the chunks it came in.
 #[derive(Debug)]
 struct Records {
@@ -250,9 +266,16 @@ impl Records {
         false
     }
 
-    /// The end of the file. True if that ends a record.
-    fn end(&mut self) -> bool {
-        self.step(&mut &[][..])
+    /// The end of the file. A line break instead of it tells where the parser stands: inside of quotes it is text.
+    fn end(&mut self) -> End {
+        let text_len = self.text_len;
+        if self.read(&mut &b"\n"[..]) {
+            End::Record
+        } else if self.text_len == text_len {
+            End::Nothing
+        } else {
+            End::InQuotes
+        }
     }
 
     fn step(&mut self, input: &mut &[u8]) -> bool {

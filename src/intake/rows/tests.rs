@@ -203,6 +203,28 @@ fn a_bad_csv_row_is_refused_with_its_number_and_the_next_is_read() {
 }
 
 #[test]
+fn a_quote_that_is_never_closed_rejects_its_row_and_says_so() {
+    let told = "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
+                this row: is a closing quote missing?";
+    for upload in [
+        "to,1,2\n+1,a,b\n+2,\"Juan,c\n+3,d,e\n",
+        "to,1,2\n+1,a,b\n+2,c,\"Juan\n+3,d,e",
+        "to,1,2\r\n+1,a,b\r\n\"+2,c,d\r\n",
+        "to,1,2\n+1,a,b\n+2,c,\"",
+    ] {
+        for chunk_len in [usize::MAX, 7, 1] {
+            let rows = read(RowReader::csv(), upload.as_bytes(), chunk_len).expect("rows");
+            assert!(rows[..1] == [row(1, raw("+1", &[("1", "a"), ("2", "b")]))], "{upload:?}");
+            assert_eq!((rows.len(), rows[1].number, reason(&rows[1]).as_str()), (2, 2, told), "{upload:?}");
+        }
+    }
+    // A quote inside of a cell, and a pair of them at the very end, open nothing.
+    let rows = csv_rows("to,1\n+1,7\"\n+2,\"\"");
+    assert!(rows == [row(1, raw("+1", &[("1", "7\"")])), row(2, raw("+2", &[("1", "")]))]);
+    assert_eq!(csv("\"to,1\n+1,a\n"), Err(UploadError::UnclosedHeader));
+}
+
+#[test]
 fn a_character_cut_in_two_by_a_separator_is_not_utf8() {
     let rows = read(RowReader::csv(), b"to,1\n+1\xc3,\xb1\n+2,\xc3\xb1\n", usize::MAX).expect("rows");
     assert_eq!(reason(&rows[0]), "the row cannot be read: it is not UTF-8");

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::{convert::Infallible, fs, path::Path};
+
+use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
 use pregon::{
     domain::{CampaignState, State, UnixMs, WabaId},
@@ -294,6 +297,95 @@ async fn csv_and_ndjson_make_the_same_recipients() {
         .expect_err("no column to");
     assert_eq!(error.kind(), "upload-unreadable");
     assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
+    let rounded = "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and put the numbers in again";
+    let not_utf8 = "the header row of the csv is not UTF-8: save the file as \"CSV UTF-8\" (in Excel: File, Save As)";
+    // The file, how many of its recipients are taken, and what is said of it or of its rejected rows.
+    let cases: &[(&str, u64, &[&str])] = &[
+        ("excel_csv_utf8.csv", 2, &[]),
+        ("excel_sep_semicolon.csv", 2, &[]),
+        (
+            "excel_ansi.csv",
+            1,
+            &["the row cannot be read: it is not UTF-8; save the file as \"CSV UTF-8\" (in Excel: File, Save As)"],
+        ),
+        ("excel_unicode_text.txt", 0, &[not_utf8]),
+        ("excel_tabs.txt", 2, &[]),
+        (
+            "excel_rounded.csv",
+            0,
+            &[&format!("`to` is 5,49116E+12: {rounded}"), &format!("`to` is 5.49116E+12: {rounded}")],
+        ),
+        (
+            "excel_workbook.csv",
+            0,
+            &[
+                "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, Save As)",
+            ],
+        ),
+        ("google_sheets.csv", 2, &[]),
+        (
+            "google_sheets_apostrophe.csv",
+            1,
+            &[
+                "`to` is '+…0001: the apostrophe in front is a spreadsheet's mark of text and not part of the number; remove it, so that \
+               the number begins with its plus",
+            ],
+        ),
+        ("libreoffice.csv", 2, &[]),
+        (
+            "crm_extra_columns.csv",
+            0,
+            &[
+                "the csv has `Email`, `City`, which the template does not use; it uses `to`, `1`, `2`: rename or delete them, or leave \
+               them out with ?ignore=Email,City (on the command line --ignore Email,City)",
+            ],
+        ),
+        (
+            "crm_phone_column.csv",
+            0,
+            &[
+                "the first row of the csv names no column `to` for the phone numbers, but `Contact ID`, `Phone`, `First Name`: rename \
+               the column with the numbers to `to`, or put a row with the names of the columns on top",
+            ],
+        ),
+        (
+            "crm_numbers.csv",
+            0,
+            &[
+                "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
+                 write the number in E.164, such as +5491155550001",
+                "`to` is +…-0002: it has blanks, dashes or other marks between its digits; write the plus and the digits alone, such \
+                 as +5491155550001",
+                "`to` is =\"+…0003\": that is a spreadsheet's formula; write the number itself, such as +5491155550001",
+            ],
+        ),
+        (
+            "crm_unclosed_quote.csv",
+            1,
+            &[
+                "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
+               this row: is a closing quote missing?",
+            ],
+        ),
+    ];
+    let world = World::start().await;
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/uploads");
+    assert_eq!(fs::read_dir(&dir).expect("the files").count(), cases.len());
+    for &(name, accepted, sentences) in cases {
+        let id = world.draft("order_update/es_AR").await;
+        let bytes = fs::read(dir.join(name)).expect("a file");
+        let pieces = bytes.chunks(7).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece)));
+        let pieces = futures_util::stream::iter(pieces.collect::<Vec<_>>());
+        let (taken, told) = match world.intake.upload(id, None, Format::Csv, pieces).await {
+            Ok(result) => (result.accepted, result.rejected.into_iter().map(|rejection| rejection.reason).collect()),
+            Err(error) => (0, vec![error.to_string()]),
+        };
+        assert_eq!((taken, told), (accepted, sentences.iter().map(|text| (*text).to_owned()).collect()), "{name}");
+    }
 }
 
 #[tokio::test]

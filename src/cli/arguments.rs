@@ -251,6 +251,12 @@ pub struct SubmitOptions {
     /// A message whose fate stays unknown: hold (never two) or resend (rather two than none) [server's default: hold]
     #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["hold", "resend"]))]
     pub on_doubt: Option<String>,
+    /// Columns of a CSV to leave out, such as email,city
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub ignore: Vec<String>,
+    /// Launch it only if no more rows than this were rejected; otherwise it stays a draft
+    #[arg(long, value_name = "N")]
+    pub max_rejected: Option<u64>,
     /// Leave it a draft
     #[arg(long)]
     pub no_launch: bool,

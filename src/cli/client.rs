@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::{
     domain::{CampaignId, CampaignState, LineId, Secret, UnixMs},
-    intake::Format,
+    intake::{Format, Layout},
 };
 
 /// For a connection.
@@ -142,8 +142,8 @@ impl Client {
     }
 
     /// Streams recipients into a campaign. The same `upload_id` with the same rows again adds nothing.
-    pub async fn upload(&self, id: CampaignId, upload_id: &str, format: Format, rows: Body) -> Result<Uploaded> {
-        let content_type = match format {
+    pub async fn upload(&self, id: CampaignId, upload_id: &str, layout: &Layout, rows: Body) -> Result<Uploaded> {
+        let content_type = match layout.format {
             Format::Ndjson => "application/x-ndjson",
             Format::Csv => "text/csv",
         };
@@ -152,6 +152,10 @@ impl Client {
             .header("Upload-Id", upload_id)
             .header("Content-Type", content_type)
             .body(rows);
+        let request = match layout.ignored.as_slice() {
+            [] => request,
+            ignored => request.query(&[("ignore", ignored.join(","))]),
+        };
         self.read(self.send(request).await?).await
     }
 

@@ -17,7 +17,10 @@ use super::{
     source::Source,
     table, watch, words,
 };
-use crate::domain::{CampaignId, CampaignState, LineId};
+use crate::{
+    domain::{CampaignId, CampaignState, LineId},
+    intake::Layout,
+};
 
 /// Rejected rows that are shown to people; programs get all that the server told.
 const REJECTED_SHOWN_MAX: usize = 20;
@@ -69,7 +72,7 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failu
     let repeated = naming == Naming::Derived && created.state != CampaignState::Draft;
     let (uploaded, state) = match repeated {
         true => (Uploaded::default(), created.state),
-        false => fill_and_launch(client, &created, &source, options.no_launch)
+        false => fill_and_launch(client, &created, &source, &options)
             .await
             .map_err(|failure| unfinished(&created, naming, &failure))?,
     };
@@ -85,6 +88,15 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failu
     }
     if uploaded.accepted == 0 && !repeated {
         return Err(Failure::Failed("no recipient was accepted, so nothing will be sent".into()));
+    }
+    if is_too_bad(&uploaded, &options) && state == CampaignState::Draft {
+        return Err(Failure::Failed(format!(
+            "{} rows were rejected, more than --max-rejected {} lets pass: nothing is sent, and campaign {id} stays a draft; mend \
+             the file and submit it again, and put the draft away with `pregon campaign cancel {id}`",
+            words::count(uploaded.rejected_count),
+            options.max_rejected.unwrap_or_default(),
+            id = created.id
+        )));
     }
     if options.watch { watch::watch(client, created.id, options.output.json).await } else { Ok(()) }
 }
@@ -156,26 +168,36 @@ async fn fill_and_launch(
     client: &Client,
     created: &Created,
     source: &Source,
-    no_launch: bool,
+    options: &SubmitOptions,
 ) -> Result<(Uploaded, CampaignState), Failure> {
-    let uploaded = upload(client, created.id, source).await?;
+    let layout = Layout { format: source.format, ignored: options.ignore.clone() };
+    let uploaded = upload(client, created.id, source, &layout).await?;
     // A campaign that was known by its external id may have been launched before.
-    if uploaded.accepted == 0 || no_launch || created.state != CampaignState::Draft {
+    if uploaded.accepted == 0
+        || options.no_launch
+        || is_too_bad(&uploaded, options)
+        || created.state != CampaignState::Draft
+    {
         return Ok((uploaded, created.state));
     }
     let launched = client.change_campaign(created.id, Action::Launch).await?;
     Ok((uploaded, launched.state))
 }
 
+/// Whether more rows were rejected than the caller lets pass.
+fn is_too_bad(uploaded: &Uploaded, options: &SubmitOptions) -> bool {
+    options.max_rejected.is_some_and(|max| uploaded.rejected_count > max)
+}
+
 /// Streams the recipients in. A connection that breaks is made anew, once; the server goes on where the first was cut.
-async fn upload(client: &Client, id: CampaignId, source: &Source) -> Result<Uploaded, Failure> {
+async fn upload(client: &Client, id: CampaignId, source: &Source, layout: &Layout) -> Result<Uploaded, Failure> {
     let bar = upload_bar(source.bytes);
     let mut tries = 0;
     loop {
         bar.reset();
         let counter = bar.clone();
         let rows = source.stream().await?.inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
-        match client.upload(id, &source.digest, source.format, Body::wrap_stream(rows)).await {
+        match client.upload(id, &source.digest, layout, Body::wrap_stream(rows)).await {
             Err(error) if error.is_of_connection() && tries == 0 => {
                 tries += 1;
                 sleep(RETRY_PAUSE).await;

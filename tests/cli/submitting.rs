@@ -220,3 +220,26 @@ async fn a_campaign_can_be_followed_from_its_submission_on() {
     let [submitted, watched] = ran.json().try_into().expect("two lines");
     assert_eq!((ran.code, &submitted["state"], &watched["by_state"]["read"]), (0, &json!("running"), &json!(2)));
 }
+
+#[tokio::test]
+async fn columns_to_ignore_go_along_with_the_upload() {
+    let call = format!("POST /v1/campaigns/{ID}/recipients?ignore=email%2Ccity");
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&call, uploaded()), (&launch_call(), running)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--ignore", "email,city"])).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[tokio::test]
+async fn more_rejected_rows_than_allowed_leave_a_draft() {
+    let server = Server::start([created(), (&upload_call(), uploaded())]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--max-rejected", "0"])).await;
+    let told = "pregon: 1 rows were rejected, more than --max-rejected 0 lets pass: nothing is sent, and campaign";
+    assert!(ran.code == 1 && ran.err.starts_with(told) && ran.out.contains("not_e164"), "{ran:?}");
+    assert!(!server.whats().contains(&launch_call()));
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    assert_eq!(server.run(&submit(&file, &["--max-rejected", "1"])).await.code, 0);
+}

@@ -161,7 +161,7 @@ impl Server {
 #[derive(Subcommand, Debug)]
 pub enum CampaignCommand {
     /// Submit a campaign with its recipients, and launch it
-    Submit(SubmitOptions),
+    Submit(Box<SubmitOptions>),
     /// The campaigns, newest first
     List {
         /// Only those in this state: draft, scheduled, running, paused, completed, cancelled

@@ -65,7 +65,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 
 async fn campaign(client: &Client, command: CampaignCommand) -> Result<(), Failure> {
     match command {
-        CampaignCommand::Submit(options) => submit::submit(client, options).await,
+        CampaignCommand::Submit(options) => submit::submit(client, *options).await,
         CampaignCommand::List { state, limit, output } => {
             campaign::list(client, state, limit.into(), output.json).await
         }

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(cli::run(arguments.command));
-    // What is left is a read of standard input that nobody waits for.
+    // What may be left is a blocking read of standard input that nobody waits for.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

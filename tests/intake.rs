@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::{convert::Infallible, fs, path::Path};
+
+use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
 use pregon::{
     domain::{CampaignState, State, UnixMs, WabaId},
@@ -132,11 +135,10 @@ async fn the_same_external_id_is_the_same_campaign() {
     assert_eq!((first.id, first.state, first.upload), (again.id, again.state, again.upload));
     assert_eq!(world.numbers(first.id).await.len(), 300);
 
-    // Known before anything else is looked at: its template may be gone by now, its time over.
+    // The campaign is found before its template is checked: Meta may have dropped the template by now.
     let (now, waba) = (world.intake.clock.now(), WabaId::from("2001"));
     world.store().put_templates(&waba, &[], now).await.expect("no templates");
-    let bare =
-        new_campaign("order_update/es_AR", json!({ "external_id": "spring", "expires_at": minutes_from(now, -1) }));
+    let bare = new_campaign("order_update/es-AR", json!({ "external_id": "spring", "lines": ["3002", "3001"] }));
     assert_eq!(world.intake.submit(bare).await.expect("known").id, first.id);
 
     let error = world.intake.submit(new(0..0)).await;
@@ -147,6 +149,50 @@ async fn the_same_external_id_is_the_same_campaign() {
         .await
         .expect_err("other rows are not dropped unseen");
     assert!(matches!(error, IntakeError::UploadConflict), "{error}");
+}
+
+#[tokio::test]
+async fn a_known_external_id_with_another_definition_is_a_conflict() {
+    let world = World::start().await;
+    let expires_at = minutes_from(world.intake.clock.now(), 60);
+    let first = json!({ "external_id": "spring", "expires_at": expires_at });
+    let id = world.intake.submit(new_campaign("order_update/es_AR", first.clone())).await.expect("taken").id;
+    let before = keys(&world).await;
+    let with = |field: &str, value: Value| {
+        let mut other = first.clone();
+        other[field] = value;
+        other
+    };
+    let cases = [
+        ("welcome/en_GB", first.clone(), "template is order_update (es_AR) there and welcome (en_GB) here"),
+        ("order_update/es_AR", with("lines", json!(["3001"])), "lines are 3001, 3002 there and 3001 here"),
+        ("order_update/es_AR", with("on_doubt", json!("resend")), "on_doubt is hold there and resend here"),
+        (
+            "order_update/es_AR",
+            with("expires_at", Value::Null),
+            &format!("expires_at is {expires_at} there and none here"),
+        ),
+    ];
+    for (template, more, difference) in cases {
+        let error = world.intake.submit(new_campaign(template, more)).await.expect_err(difference);
+        assert_eq!(error.kind(), "campaign-conflict", "{error}");
+        let told = error.to_string();
+        assert!(told.contains(difference) && told.contains("spring") && told.contains(&id.to_string()), "{told}");
+    }
+    assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn submissions_of_one_external_id_at_once_conflict_too() {
+    let world = World::start().await;
+    for round in 0..10 {
+        let other = intake(world.redis.url()).await;
+        let submissions = ["order_update/es_AR", "welcome/en_GB"]
+            .map(|template| other.submit(new_campaign(template, json!({ "external_id": format!("x{round}") }))));
+        let answers = futures_util::future::join_all(submissions).await;
+        let conflicts = answers.iter().filter_map(|answer| answer.as_ref().err()).map(IntakeError::kind);
+        assert_eq!(conflicts.collect::<Vec<_>>(), ["campaign-conflict"]);
+    }
 }
 
 #[tokio::test]
@@ -251,6 +297,106 @@ async fn csv_and_ndjson_make_the_same_recipients() {
         .expect_err("no column to");
     assert_eq!(error.kind(), "upload-unreadable");
     assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
+    let rounded = "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and put the numbers in again";
+    let not_utf8 = "the header row of the csv is not UTF-8: save the file as \"CSV UTF-8\" (in Excel: File, Save As)";
+    // The file, how many of its recipients are taken, and what is said of it or of its rejected rows.
+    let cases: &[(&str, u64, &[&str])] = &[
+        ("excel_csv_utf8.csv", 2, &[]),
+        ("excel_sep_semicolon.csv", 2, &[]),
+        (
+            "excel_ansi.csv",
+            1,
+            &["the row cannot be read: it is not UTF-8; save the file as \"CSV UTF-8\" (in Excel: File, Save As)"],
+        ),
+        ("excel_unicode_text.txt", 0, &[not_utf8]),
+        ("excel_tabs.txt", 2, &[]),
+        (
+            "excel_rounded.csv",
+            0,
+            &[&format!("`to` is 5,49116E+12: {rounded}"), &format!("`to` is 5.49116E+12: {rounded}")],
+        ),
+        (
+            "excel_workbook.csv",
+            0,
+            &[
+                "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, Save As)",
+            ],
+        ),
+        ("google_sheets.csv", 2, &[]),
+        (
+            "google_sheets_apostrophe.csv",
+            1,
+            &[
+                "`to` is '+…0001: the apostrophe in front is a spreadsheet's mark of text and not part of the number; remove it, so that \
+               the number begins with its plus",
+            ],
+        ),
+        ("libreoffice.csv", 2, &[]),
+        (
+            "crm_extra_columns.csv",
+            0,
+            &[
+                "the csv has `Email`, `City`, which the template does not use; it uses `to`, `1`, `2`: rename or delete them, or leave \
+               them out with ?ignore=Email,City (on the command line --ignore Email,City)",
+            ],
+        ),
+        (
+            "crm_phone_column.csv",
+            0,
+            &[
+                "the first row of the csv names no column `to` for the phone numbers, but `Contact ID`, `Phone`, `First Name`: rename \
+               the column with the numbers to `to`, or put a row with the names of the columns on top",
+            ],
+        ),
+        (
+            "crm_numbers.csv",
+            0,
+            &[
+                "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
+                 write the number in E.164, such as +5491155550001",
+                "`to` is +…-0002: it has blanks, dashes or other marks between its digits; write the plus and the digits alone, such \
+                 as +5491155550001",
+                "`to` is =\"+…0003\": that is a spreadsheet's formula; write the number itself, such as +5491155550001",
+            ],
+        ),
+        (
+            "crm_unclosed_quote.csv",
+            1,
+            &[
+                "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
+               this row: is a closing quote missing?",
+            ],
+        ),
+    ];
+    let world = World::start().await;
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/uploads");
+    assert_eq!(fs::read_dir(&dir).expect("the files").count(), cases.len());
+    for &(name, accepted, sentences) in cases {
+        let id = world.draft("order_update/es_AR").await;
+        let bytes = fs::read(dir.join(name)).expect("a file");
+        let pieces = bytes.chunks(7).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece)));
+        let pieces = futures_util::stream::iter(pieces.collect::<Vec<_>>());
+        let (taken, told) = match world.intake.upload(id, None, Format::Csv, pieces).await {
+            Ok(result) => (result.accepted, result.rejected.into_iter().map(|rejection| rejection.reason).collect()),
+            Err(error) => (0, vec![error.to_string()]),
+        };
+        assert_eq!((taken, told), (accepted, sentences.iter().map(|text| (*text).to_owned()).collect()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_ends_inside_a_quote_takes_only_the_rows_before_it() {
+    let world = World::start().await;
+    let id = world.draft("survey/es_AR").await;
+    let table = "to,1,button.0\n+5491155550001,Ana,\"a\n+5491155550002,Bo,b\n+5491155550003,Cy,c\n";
+    let result = world.intake.upload(id, None, Format::Csv, body(table)).await.expect("answered");
+    let codes: Vec<_> = result.rejected.iter().map(|rejection| (rejection.row, rejection.code.as_str())).collect();
+    assert_eq!((result.accepted, codes), (0, vec![(1, "unclosed_quote")]));
+    assert!(result.rejected[0].reason.contains("is a closing quote missing?"), "{}", result.rejected[0].reason);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use pregon::{
     domain::{Outcome, Recipient, Secret, Token},
     graph::{GraphClient, GraphConfig, Permit, answer, body::BodyPlan},
-    intake::rows::{Row, RowReader},
+    intake::rows::{Columns, Row, RowReader},
     store::chunk::{self, CHUNK_ROWS_MAX, Chunk},
     webhook::{
         payload::{Change, Payload},
@@ -53,7 +53,7 @@ pub const PATHS: [(&str, Make); 14] = [
     ("encode", encode),
     ("decode", decode),
     ("ndjson", || rows(RowReader::ndjson, ndjson(CHUNK_ROWS_MAX as u64))),
-    ("csv", || rows(RowReader::csv, csv(CHUNK_ROWS_MAX as u64))),
+    ("csv", || rows(|| RowReader::csv(Columns::of(&form(), &[])), csv(CHUNK_ROWS_MAX as u64))),
 ];
 
 /// The path of that name.

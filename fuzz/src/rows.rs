@@ -1,6 +1,9 @@
 //! Rows of an upload.
 
-use pregon::intake::rows::{COLUMNS_MAX, ROW_BYTES_MAX, Row, RowReader, UploadError};
+use pregon::{
+    domain::template::Column,
+    intake::rows::{COLUMNS_MAX, Columns, ROW_BYTES_MAX, Row, RowReader, UploadError},
+};
 use siphasher::sip::SipHasher24;
 
 use super::{sendable::sendable, takes_at_most};
@@ -18,11 +21,20 @@ pub fn ndjson(input: &[u8]) {
 /// Rows in CSV.
 pub fn csv(input: &[u8]) {
     // An error names the columns that there are; a row names each of its parameters.
-    let _ = rows(input, RowReader::csv);
+    let _ = rows(input, || RowReader::csv(columns(input)));
+}
+
+/// Columns for which the first lines of the input can be a header row.
+fn columns(input: &[u8]) -> Columns {
+    let lines = String::from_utf8_lossy(&input[..input.len().min(ROW_BYTES_MAX)]).into_owned();
+    let names = lines.lines().take(3).flat_map(|line| line.split([',', ';', '\t']));
+    let names = names.map(|name| name.trim_matches(['"', '\u{feff}', ' ', '\r'])).filter(|name| !name.is_empty());
+    let column = |name: &str| Column { name: name.to_owned(), is_needed: false };
+    Columns::new(["to"].into_iter().chain(names).take(COLUMNS_MAX).map(column).collect(), &[])
 }
 
 /// The rows are the same however the upload is cut; they are numbered without a gap; those that are taken can be sent.
-fn rows(input: &[u8], reader: fn() -> RowReader) -> Result<Vec<Row>, UploadError> {
+fn rows(input: &[u8], reader: impl Fn() -> RowReader) -> Result<Vec<Row>, UploadError> {
     let whole = takes_at_most(256, 4 * ROW_BYTES_MAX, input, |input| read(reader(), [input]));
     assert!(read(reader(), input.chunks(1)) == whole, "cut at every byte");
     let mut drawn = SipHasher24::new().hash(input);

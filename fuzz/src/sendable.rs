@@ -41,7 +41,7 @@ pub(crate) fn sendable(raw: &RawRecipient) {
                 assert_eq!(recipient.values.len(), form.slots().len());
                 rendered(plan, &recipient);
             }
-            Err(Reject::NotE164) => return,
+            Err(Reject::NotE164 { .. }) => return,
             Err(reject) => assert!(!reject.to_string().is_empty()),
         }
     }

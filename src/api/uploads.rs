@@ -10,23 +10,40 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::TryStreamExt as _;
+use serde::Deserialize;
 use tower_http::timeout::TimeoutError;
 
 use super::{
     SharedState,
-    extract::{CampaignPath, expect_media_type, too_slow},
+    extract::{CampaignPath, Params, bad_query, expect_media_type, too_slow},
     place,
     problem::{Problem, Result},
 };
-use crate::intake::{Format, IntakeError};
+use crate::intake::{Format, IntakeError, Layout};
 
 /// The caller's name for an upload: the same one again continues it, or changes nothing.
 const UPLOAD_ID: &str = "upload-id";
+
+/// What stands behind the `?` of an upload.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UploadParams {
+    ignore: Option<String>,
+}
+
+impl UploadParams {
+    /// The columns to leave out, named one after the other.
+    fn ignored(&self) -> Vec<String> {
+        let names = self.ignore.iter().flat_map(|names| names.split(',')).map(str::trim);
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+}
 
 /// `POST /v1/campaigns/{id}/recipients`
 pub(super) async fn upload(
     State(shared): SharedState,
     CampaignPath(id): CampaignPath,
+    Params(params): Params<UploadParams>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
@@ -34,11 +51,16 @@ pub(super) async fn upload(
         "text/csv" => Format::Csv,
         _ => Format::Ndjson,
     };
+    let ignored = params.ignored();
+    if format == Format::Ndjson && !ignored.is_empty() {
+        return Err(bad_query("ignore leaves out columns of a CSV, and this upload is NDJSON: leave ignore out"));
+    }
+    let layout = Layout { format, ignored };
     let upload_id = upload_id(&headers)?;
     let _place = place(&shared.uploads, "uploads")?;
     let mut stalled = false;
     let rows = body.into_data_stream().inspect_err(|error| stalled |= is_time_out(error));
-    match shared.state.intake.upload(id, upload_id, format, rows).await {
+    match shared.state.intake.upload(id, upload_id, layout, rows).await {
         Err(IntakeError::Interrupted(_)) if stalled => Err(too_slow(shared.state.stall_timeout)),
         result => Ok(Json(result?).into_response()),
     }

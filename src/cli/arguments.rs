@@ -161,7 +161,7 @@ impl Server {
 #[derive(Subcommand, Debug)]
 pub enum CampaignCommand {
     /// Submit a campaign with its recipients, and launch it
-    Submit(SubmitOptions),
+    Submit(Box<SubmitOptions>),
     /// The campaigns, newest first
     List {
         /// Only those in this state: draft, scheduled, running, paused, completed, cancelled
@@ -216,7 +216,8 @@ pub struct Campaigns {
 /// `pregon campaign submit …`
 #[derive(Args, Debug)]
 pub struct SubmitOptions {
-    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), or -
+    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), or - for
+    /// standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The template; NAME/LANG names its language as well
@@ -231,9 +232,13 @@ pub struct SubmitOptions {
     /// What to call it; the name of the file unless given
     #[arg(long)]
     pub name: Option<String>,
-    /// Your own id for it: the same command again goes on where it was cut, and never makes a second campaign
+    /// Your own id for it: the same id again never makes a second campaign [default: one made of template, lines and file, so
+    /// that the same command again goes on where it was cut, and sends nothing twice]
     #[arg(long, value_name = "ID")]
     pub external_id: Option<String>,
+    /// Submit it as a new campaign, although the same file was submitted before: its recipients get another message
+    #[arg(long, conflicts_with = "external_id")]
+    pub again: bool,
     /// Not before this time, such as 2026-11-22T09:00:00-03:00
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub start_at: Option<UnixMs>,
@@ -246,6 +251,12 @@ pub struct SubmitOptions {
     /// A message whose fate stays unknown: hold (never two) or resend (rather two than none) [server's default: hold]
     #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["hold", "resend"]))]
     pub on_doubt: Option<String>,
+    /// Columns of a CSV to leave out, such as email,city
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub ignore: Vec<String>,
+    /// Launch it only if no more rows than this were rejected; otherwise it stays a draft
+    #[arg(long, value_name = "N")]
+    pub max_rejected: Option<u64>,
     /// Leave it a draft
     #[arg(long)]
     pub no_launch: bool,

@@ -9,7 +9,9 @@ mod events;
 
 use std::{fs, path::Path, time::Duration};
 
-use reqwest::{Body, Certificate, Method, RequestBuilder, Response, Url, header::HeaderValue, redirect::Policy};
+use reqwest::{
+    Body, Certificate, Method, RequestBuilder, Response, StatusCode, Url, header::HeaderValue, redirect::Policy,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -23,7 +25,7 @@ pub use self::{
 };
 use crate::{
     domain::{CampaignId, CampaignState, LineId, Secret, UnixMs},
-    intake::Format,
+    intake::{Format, Layout},
 };
 
 /// For a connection.
@@ -133,12 +135,15 @@ impl Client {
 
     /// Creates a campaign, or finds the one with its external id.
     pub async fn create(&self, campaign: &NewCampaign) -> Result<Created> {
-        self.call(self.request(Method::POST, &["campaigns"]).json(campaign)).await
+        let request = self.request(Method::POST, &["campaigns"]).json(campaign).timeout(ANSWER_WAIT);
+        let response = self.send(request).await?;
+        let created = response.status() == StatusCode::CREATED;
+        Ok(Created { created, ..self.read(response).await? })
     }
 
     /// Streams recipients into a campaign. The same `upload_id` with the same rows again adds nothing.
-    pub async fn upload(&self, id: CampaignId, upload_id: &str, format: Format, rows: Body) -> Result<Uploaded> {
-        let content_type = match format {
+    pub async fn upload(&self, id: CampaignId, upload_id: &str, layout: &Layout, rows: Body) -> Result<Uploaded> {
+        let content_type = match layout.format {
             Format::Ndjson => "application/x-ndjson",
             Format::Csv => "text/csv",
         };
@@ -147,6 +152,10 @@ impl Client {
             .header("Upload-Id", upload_id)
             .header("Content-Type", content_type)
             .body(rows);
+        let request = match layout.ignored.as_slice() {
+            [] => request,
+            ignored => request.query(&[("ignore", ignored.join(","))]),
+        };
         self.read(self.send(request).await?).await
     }
 

@@ -4,8 +4,8 @@
 //! What was asked for goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage
 //! or configuration.
 //!
-//! If the process dies: a campaign goes on without it; an upload that was cut is continued by the same command again
-//! where the campaign has an external id.
+//! If the process dies: a campaign goes on without it; an upload that was cut is continued by the same command again,
+//! unless that was `submit --again`.
 //! Never: touches Redis or Meta on behalf of a campaign; prints a secret.
 
 pub mod arguments;
@@ -65,7 +65,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 
 async fn campaign(client: &Client, command: CampaignCommand) -> Result<(), Failure> {
     match command {
-        CampaignCommand::Submit(options) => submit::submit(client, options).await,
+        CampaignCommand::Submit(options) => submit::submit(client, *options).await,
         CampaignCommand::List { state, limit, output } => {
             campaign::list(client, state, limit.into(), output.json).await
         }

@@ -1,19 +1,17 @@
 //! The file of an upload: what is in it, and its bytes as a stream of constant memory.
 
 use std::{
+    fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::Stream;
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    fs::File,
-    io::{AsyncRead, AsyncReadExt as _, Stdin},
-};
+use tempfile::NamedTempFile;
+use tokio::{fs::File, task::spawn_blocking};
 use tokio_util::io::ReaderStream;
-use ulid::Ulid;
 
 use super::Failure;
 use crate::intake::Format;
@@ -22,75 +20,84 @@ use crate::intake::Format;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Where recipients come from.
+#[derive(Debug)]
 pub struct Source {
     /// How they are written.
     pub format: Format,
-    /// Names this content to the server, so that a repeated upload goes on where it was cut.
-    pub upload_id: String,
-    /// How long it is; unknown of standard input.
-    pub bytes: Option<u64>,
-    origin: Origin,
+    /// The SHA-256 of the content, in hex: the same content has the same digest.
+    pub digest: String,
+    /// How long it is.
+    pub bytes: u64,
+    file: Kept,
 }
 
-enum Origin {
-    File(PathBuf),
-    /// With what was read to see what it is. Gone once it was streamed.
-    Stdin(Option<(Bytes, Stdin)>),
+/// The file that is streamed.
+#[derive(Debug)]
+enum Kept {
+    /// The caller's.
+    Theirs(PathBuf),
+    /// A copy of standard input, deleted with this.
+    Copy(NamedTempFile),
+}
+
+impl Kept {
+    fn path(&self) -> &Path {
+        match self {
+            Kept::Theirs(path) => path,
+            Kept::Copy(file) => file.path(),
+        }
+    }
 }
 
 impl Source {
-    /// Looks at the file at `path`, or at standard input for `-`, before anything is asked of the server.
+    /// Reads the file at `path`, or standard input for `-`, before anything is asked of the server.
     ///
-    /// A file is read through once for its digest, which becomes the upload's id: the same file again is the same upload, and
-    /// a changed one is another. Standard input can't be read twice: there `external_id` names the upload.
+    /// The content is read through once for its digest. Standard input is copied to a temporary file for that, so that it can
+    /// be known again, and sent again, like any file.
     ///
     /// Errors: it can't be read; its name tells neither CSV nor NDJSON.
-    pub async fn open(path: &Path, external_id: Option<&str>) -> Result<Self, Failure> {
-        if path.as_os_str() == "-" {
-            return Self::of_stdin(external_id).await;
-        }
-        let format = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("csv") => Format::Csv,
-            Some("ndjson" | "jsonl") => Format::Ndjson,
+    pub async fn open(path: &Path) -> Result<Self, Failure> {
+        let path = path.to_owned();
+        spawn_blocking(move || if path.as_os_str() == "-" { Self::copy_of_stdin() } else { Self::of_file(path) })
+            .await
+            .map_err(|error| Failure::Failed(error.to_string()))?
+    }
+
+    fn of_file(path: PathBuf) -> Result<Self, Failure> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let format = match extension.to_ascii_lowercase().as_str() {
+            "csv" | "tsv" | "txt" => Format::Csv,
+            "ndjson" | "jsonl" => Format::Ndjson,
+            "xlsx" | "xls" | "ods" | "numbers" => {
+                return Err(Failure::Usage(format!(
+                    "{} is a spreadsheet: save it as \"CSV UTF-8\" and submit that file",
+                    path.display()
+                )));
+            }
             _ => {
                 return Err(Failure::Usage(format!(
-                    "{}: a file of recipients ends in .csv, .ndjson or .jsonl",
+                    "{}: a file of recipients ends in .csv, .tsv, .txt, .ndjson or .jsonl; rename it as what is in it",
                     path.display()
                 )));
             }
         };
-        let read = path.to_owned();
-        let (bytes, upload_id) = tokio::task::spawn_blocking(move || digest(&read))
-            .await
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(|error| unreadable(path, &error))?;
-        Ok(Self { format, upload_id, bytes: Some(bytes), origin: Origin::File(path.to_owned()) })
+        let (bytes, digest) = digest(&path).map_err(|error| unreadable(&path, &error))?;
+        Ok(Self { format, digest, bytes, file: Kept::Theirs(path) })
     }
 
-    async fn of_stdin(external_id: Option<&str>) -> Result<Self, Failure> {
-        let mut stdin = tokio::io::stdin();
-        let (start, format) =
-            sniff(&mut stdin).await.map_err(|error| Failure::Failed(format!("standard input: {error}")))?;
-        let upload_id = match external_id {
-            Some(external_id) => hex::encode(Sha256::digest(external_id)),
-            None => Ulid::generate().to_string(),
-        };
-        Ok(Self { format, upload_id, bytes: None, origin: Origin::Stdin(Some((start, stdin))) })
+    fn copy_of_stdin() -> Result<Self, Failure> {
+        let failed = |error: io::Error| Failure::Failed(format!("standard input: {error}"));
+        let mut copy = NamedTempFile::with_prefix("pregon-").map_err(failed)?;
+        io::copy(&mut io::stdin().lock(), &mut copy).map_err(failed)?;
+        let format = sniff(fs::File::open(copy.path()).map_err(failed)?).map_err(failed)?;
+        let (bytes, digest) = digest(copy.path()).map_err(failed)?;
+        Ok(Self { format, digest, bytes, file: Kept::Copy(copy) })
     }
 
-    /// Its bytes from the beginning; `None` if they can't be had a second time.
-    pub async fn stream(&mut self) -> Result<Option<impl Stream<Item = io::Result<Bytes>> + Send + use<>>, Failure> {
-        Ok(match &mut self.origin {
-            Origin::File(path) => {
-                let file = File::open(&*path).await.map_err(|error| unreadable(path, &error))?;
-                Some(ReaderStream::with_capacity(file, CHUNK_BYTES).left_stream())
-            }
-            Origin::Stdin(input) => input.take().map(|(start, stdin)| {
-                let rest = ReaderStream::with_capacity(stdin, CHUNK_BYTES);
-                stream::once(async move { Ok(start) }).chain(rest).right_stream()
-            }),
-        })
+    /// Its bytes from the beginning.
+    pub async fn stream(&self) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, Failure> {
+        let file = File::open(self.file.path()).await.map_err(|error| unreadable(self.file.path(), &error))?;
+        Ok(ReaderStream::with_capacity(file, CHUNK_BYTES))
     }
 }
 
@@ -100,7 +107,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 
 /// The length of a file and the digest of its content.
 fn digest(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = fs::File::open(path)?;
     let (mut digest, mut buffer, mut bytes) = (Sha256::new(), vec![0; CHUNK_BYTES], 0);
     loop {
         match file.read(&mut buffer)? {
@@ -113,19 +120,17 @@ fn digest(path: &Path) -> io::Result<(u64, String)> {
     }
 }
 
-/// The beginning of `input`, up to its first byte that is not blank, and what that says: an object is NDJSON, a header CSV.
-async fn sniff(input: &mut (impl AsyncRead + Unpin)) -> io::Result<(Bytes, Format)> {
-    let mut start = Vec::new();
-    loop {
-        let end = start.len();
-        if input.take(CHUNK_BYTES as u64).read_buf(&mut start).await? == 0 {
-            return Ok((start.into(), Format::Csv));
-        }
-        if let Some(first) = start[end..].iter().find(|byte| !byte.is_ascii_whitespace()) {
-            let format = if *first == b'{' { Format::Ndjson } else { Format::Csv };
-            return Ok((start.into(), format));
+/// What the first byte of `input` that is neither blank nor part of a byte order mark says: JSON is NDJSON, anything else
+/// CSV.
+fn sniff(input: impl io::Read) -> io::Result<Format> {
+    for byte in io::BufReader::with_capacity(CHUNK_BYTES, input).bytes() {
+        match byte? {
+            b'{' | b'[' => return Ok(Format::Ndjson),
+            byte if byte.is_ascii_whitespace() || [0xef, 0xbb, 0xbf].contains(&byte) => {}
+            _ => break,
         }
     }
+    Ok(Format::Csv)
 }
 
 #[cfg(test)]
@@ -134,8 +139,8 @@ mod tests {
 
     use super::*;
 
-    async fn bytes(source: &mut Source) -> Vec<u8> {
-        let stream = source.stream().await.expect("readable").expect("bytes");
+    async fn bytes(source: &Source) -> Vec<u8> {
+        let stream = source.stream().await.expect("readable");
         stream.map_ok(|chunk| chunk.to_vec()).try_concat().await.expect("readable")
     }
 
@@ -144,19 +149,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, content) = (dir.path().join("a.csv"), b"to,1\n+5491155550001,Maria\n".repeat(10_000));
         std::fs::write(&path, &content).expect("written");
-        let mut source = Source::open(&path, None).await.expect("a source");
-        assert_eq!((source.format, source.bytes), (Format::Csv, Some(content.len() as u64)));
-        assert_eq!(bytes(&mut source).await, content);
-        assert_eq!(bytes(&mut source).await, content);
+        let source = Source::open(&path).await.expect("a source");
+        assert_eq!((source.format, source.bytes), (Format::Csv, content.len() as u64));
+        assert_eq!(bytes(&source).await, content);
+        assert_eq!(bytes(&source).await, content);
     }
 
     #[tokio::test]
-    async fn the_same_content_is_the_same_upload_and_another_content_another() {
+    async fn the_same_content_has_one_digest_and_another_content_another() {
         let dir = tempfile::tempdir().expect("a directory");
         let id = async |name: &str, content: &str| {
             let path = dir.path().join(name);
             std::fs::write(&path, content).expect("written");
-            Source::open(&path, Some("crm-77")).await.expect("a source").upload_id
+            Source::open(&path).await.expect("a source").digest
         };
         let first = id("a.csv", "to\n+5491155550001\n").await;
         assert_eq!(id("b.csv", "to\n+5491155550001\n").await, first);
@@ -165,17 +170,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_cannot_be_is_told_by_its_name() {
-        let told =
-            async |path: &str| Source::open(Path::new(path), None).await.map(drop).expect_err("no source").to_string();
-        assert_eq!(told("people.xlsx").await, "people.xlsx: a file of recipients ends in .csv, .ndjson or .jsonl");
-        assert!(told("/nowhere/people.csv").await.starts_with("/nowhere/people.csv: No such file"));
+        let told = async |path: &str| Source::open(Path::new(path)).await.expect_err("no source").to_string();
+        assert_eq!(
+            told("people.xlsx").await,
+            "people.xlsx is a spreadsheet: save it as \"CSV UTF-8\" and submit that file"
+        );
+        assert!(told("people.pdf").await.starts_with("people.pdf: a file of recipients ends in .csv, .tsv, .txt"));
+        assert!(told("/nowhere/people.CSV").await.starts_with("/nowhere/people.CSV: No such file"));
     }
 
-    #[tokio::test]
-    async fn standard_input_is_told_by_its_first_byte() {
-        let sniffed = async |text: &'static str| sniff(&mut text.as_bytes()).await.expect("readable");
-        assert_eq!(sniffed("to,1\n").await, ("to,1\n".into(), Format::Csv));
-        assert_eq!(sniffed(" \n\n{\"to\":\"+5491155550001\"}\n").await.1, Format::Ndjson);
-        assert_eq!(sniffed("").await, (Bytes::new(), Format::Csv));
+    #[test]
+    fn standard_input_is_told_by_its_first_byte() {
+        let sniffed = |text: &str| sniff(text.as_bytes()).expect("readable");
+        assert_eq!(sniffed("to,1\n"), Format::Csv);
+        assert_eq!(sniffed(" \n\n{\"to\":\"+5491155550001\"}\n"), Format::Ndjson);
+        assert_eq!(sniffed("\u{feff}[{\"to\":\"+5491155550001\"}]\n"), Format::Ndjson);
+        assert_eq!(sniffed(""), Format::Csv);
     }
 }

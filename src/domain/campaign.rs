@@ -48,6 +48,16 @@ pub enum OnDoubt {
     Resend,
 }
 
+impl OnDoubt {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnDoubt::Hold => "hold",
+            OnDoubt::Resend => "resend",
+        }
+    }
+}
+
 /// Where a campaign stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

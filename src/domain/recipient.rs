@@ -48,6 +48,12 @@ impl RawRecipient {
     ///
     /// Errors: [`Reject::Malformed`] with what is wrong and its column.
     pub fn from_json(line: &[u8]) -> Result<Self, Reject> {
+        // serde would take a list for an object whose fields have lost their names.
+        if line.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Reject::Malformed(
+                "it is a JSON list; write one object a line, such as {\"to\": \"+5491155550001\"}".into(),
+            ));
+        }
         serde_json::from_slice(line).map_err(|error| Reject::malformed_json(&error))
     }
 }
@@ -312,7 +318,9 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_recipient_says_what_and_where() {
-        let cases: [(&str, &str); 9] = [
+        let cases: [(&str, &str); 11] = [
+            (r#"["+5491155550001",{"1":"a"}]"#, "it is a JSON list; write one object a line"),
+            (" [", "it is a JSON list; write one object a line"),
             ("{", "EOF while parsing an object"),
             ("\"x\"", "expected a recipient object"),
             (r#"{"params":{}}"#, "missing field `to`"),

@@ -14,7 +14,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use form::{Form, Media, Slot, TemplateError};
+pub use form::{Column, Form, Media, Slot, TemplateError};
 
 /// One template in one language. Fields that sending does not need are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

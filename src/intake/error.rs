@@ -32,6 +32,19 @@ pub enum IntakeError {
         /// What was wanted of it: `be launched`, `take recipients`.
         action: &'static str,
     },
+    /// The `external_id` belongs to a campaign that is defined otherwise: nothing was changed.
+    #[error(
+        "campaign {id} has the external_id {external_id} already, and its {}: repeat the call as it was, or give \
+         the new campaign an external_id of its own", .differences.join(", its ")
+    )]
+    Conflict {
+        /// The campaign that exists.
+        id: CampaignId,
+        /// The name that both have.
+        external_id: String,
+        /// What differs: `on_doubt is hold there and resend here`.
+        differences: Vec<String>,
+    },
     /// Nothing of it would be sent any more.
     #[error("campaign {id} expired at {at}")]
     Expired {
@@ -117,6 +130,7 @@ impl IntakeError {
             | IntakeError::Invalid(_)
             | IntakeError::Template(_)
             | IntakeError::State { .. }
+            | IntakeError::Conflict { .. }
             | IntakeError::Expired { .. }
             | IntakeError::Empty(_)
             | IntakeError::UploadConflict
@@ -136,6 +150,7 @@ impl IntakeError {
             IntakeError::Template(TemplateProblem::NotApproved { .. }) => "template-not-approved",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
             IntakeError::State { .. } => "campaign-state",
+            IntakeError::Conflict { .. } => "campaign-conflict",
             IntakeError::Expired { .. } => "campaign-expired",
             IntakeError::Empty(_) => "campaign-empty",
             IntakeError::UploadConflict => "upload-conflict",

@@ -104,6 +104,21 @@ pub enum Format {
     Csv,
 }
 
+/// What an upload is, so that it can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How its rows are written.
+    pub format: Format,
+    /// Columns of a CSV that are left out.
+    pub ignored: Vec<String>,
+}
+
+impl From<Format> for Layout {
+    fn from(format: Format) -> Self {
+        Self { format, ignored: Vec::new() }
+    }
+}
+
 /// What a caller may do with a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

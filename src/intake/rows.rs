@@ -7,7 +7,9 @@
 mod csv;
 mod ndjson;
 
-use crate::domain::{RawRecipient, Reject};
+use std::fmt;
+
+use crate::domain::{Form, RawRecipient, Reject, reject::shown, template::Column};
 
 /// The longest row, in bytes without its line break. Meta takes about a thousand characters of text in a message, so
 /// what is longer is a mistake, such as a missing closing quote.
@@ -17,6 +19,9 @@ pub const COLUMNS_MAX: usize = 256;
 
 /// The longest name of a column, in bytes. Every row repeats it.
 pub const COLUMN_NAME_BYTES_MAX: usize = 128;
+
+/// The most names of columns that a text lists.
+const NAMES_SHOWN_MAX: usize = 20;
 
 /// Some programs begin a UTF-8 file with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -30,42 +35,144 @@ pub struct Row {
     pub recipient: Result<RawRecipient, Reject>,
 }
 
-/// An upload that is refused as a whole.
+/// The columns of a CSV: those that its template has, and those that are left out.
+#[derive(Clone, Debug)]
+pub struct Columns {
+    known: Vec<Column>,
+    ignored: Vec<String>,
+}
+
+impl Columns {
+    /// The columns of a template. Those named in `ignored` are left out of the file, whatever is in them.
+    pub fn of(form: &Form, ignored: &[String]) -> Self {
+        Self::new(form.columns(), ignored)
+    }
+
+    /// Columns by name.
+    pub fn new(known: Vec<Column>, ignored: &[String]) -> Self {
+        Self { known, ignored: ignored.iter().map(|name| folded(name)).collect() }
+    }
+
+    /// The column that a header row calls `name`: that of the same name, else one that differs in case alone.
+    fn find(&self, name: &str) -> Option<&str> {
+        let names = || self.known.iter().map(|column| column.name.as_str());
+        names().find(|known| *known == name).or_else(|| names().find(|known| folded(known) == folded(name)))
+    }
+
+    fn is_ignored(&self, name: &str) -> bool {
+        self.ignored.contains(&folded(name))
+    }
+
+    /// The names of the columns that every row needs and `given` lacks.
+    fn missing(&self, given: &[&str]) -> Vec<String> {
+        let needed = self.known.iter().filter(|column| column.is_needed).map(|column| column.name.as_str());
+        needed.filter(|name| !given.contains(name)).map(str::to_owned).collect()
+    }
+
+    fn names(&self) -> Names {
+        Names(self.known.iter().map(|column| column.name.clone()).collect())
+    }
+}
+
+/// A name without what a person does not see as a difference.
+fn folded(name: &str) -> String {
+    name.trim().to_lowercase()
+}
+
+/// Names of columns, shown as a list of bounded length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names(Vec<String>);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named: Vec<String> = self.0.iter().take(NAMES_SHOWN_MAX).map(|name| format!("`{}`", shown(name))).collect();
+        f.write_str(&named.join(", "))?;
+        let more = self.0.len() - named.len();
+        if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+    }
+}
+
+/// An upload that is refused as a whole. Each text says what is wrong with the file, and what helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
     /// Nothing but blank lines.
-    #[error("the csv has no header row")]
+    #[error("the csv is empty: its first row must name the columns, such as to,1,2")]
     NoHeader,
     /// No line break within [`ROW_BYTES_MAX`].
-    #[error("the header row of the csv is longer than {ROW_BYTES_MAX} bytes")]
+    #[error(
+        "the header row of the csv is longer than {ROW_BYTES_MAX} bytes: is a closing quote missing in it, or is the file \
+         something else than a csv?"
+    )]
     HeaderTooLong,
+    /// A quote in it is not closed by the end of the file.
+    #[error("a quote that opens in the header row of the csv is never closed: is a closing quote missing?")]
+    UnclosedHeader,
     /// More than [`COLUMNS_MAX`].
-    #[error("the csv has more than {COLUMNS_MAX} columns")]
-    TooManyColumns,
+    #[error("the csv has more than {COLUMNS_MAX} columns, and needs only {0}: export it with fewer columns")]
+    TooManyColumns(Names),
     /// The header row is in another encoding.
-    #[error("the header row of the csv is not UTF-8: save the file as \"CSV UTF-8\"")]
+    #[error("the header row of the csv is not UTF-8: save the file as \"CSV UTF-8\" (in Excel: File, Save As)")]
     NotUtf8,
+    /// The file is that of a spreadsheet program.
+    #[error(
+        "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, Save As)"
+    )]
+    Workbook,
     /// The numbers are nowhere.
-    #[error("the csv has no column `to`; its columns are: {columns}")]
-    NoTo {
-        /// The columns that there are.
-        columns: String,
-    },
+    #[error(
+        "the first row of the csv names no column `to` for the phone numbers, but {0}: rename the column with the numbers to \
+         `to`, or put a row with the names of the columns on top"
+    )]
+    NoTo(Names),
     /// Two columns with one name.
-    #[error("the csv has the column `{0}` twice")]
+    #[error("the csv has the column `{0}` twice: rename one of the two, or delete it")]
     DuplicateColumn(String),
-    /// A column without a name.
-    #[error("column {0} of the csv has no name")]
+    /// A column without a name that others follow.
+    #[error("column {0} of the csv has no name in the first row: name it, or delete the column")]
     UnnamedColumn(usize),
     /// Longer than [`COLUMN_NAME_BYTES_MAX`]. Holds the column's place, from 1.
-    #[error("the name of column {0} of the csv is longer than {COLUMN_NAME_BYTES_MAX} bytes")]
-    NameTooLong(usize),
-    /// A `header.…` or `button.…` column that means nothing.
     #[error(
-        "the csv has the unknown column `{0}`: a header has link, id, filename, latitude, longitude, name and address, \
-         and buttons are counted from 0, as in `button.0`"
+        "the name of column {0} of the csv is longer than {COLUMN_NAME_BYTES_MAX} bytes: is the first row the one with the \
+         names of the columns?"
     )]
-    UnknownColumn(String),
+    NameTooLong(usize),
+    /// Columns that the template does not have.
+    #[error(
+        "the csv has {unknown}, which the template does not use; it uses {known}: rename or delete {}, or leave {} out with \
+         ?ignore={} (on the command line --ignore {})", it(.unknown), it(.unknown), list(.unknown), argument(.unknown)
+    )]
+    UnknownColumns {
+        /// Those columns.
+        unknown: Names,
+        /// The columns of the template.
+        known: Names,
+    },
+    /// Columns that every row needs.
+    #[error(
+        "the csv has no column {missing}, which the template needs in every row; its columns are {given}: add or rename"
+    )]
+    MissingColumns {
+        /// Those columns.
+        missing: Names,
+        /// The columns that there are.
+        given: Names,
+    },
+}
+
+fn it(names: &Names) -> &'static str {
+    if names.0.len() == 1 { "it" } else { "them" }
+}
+
+/// The names as `?ignore=` takes them.
+fn list(names: &Names) -> String {
+    let names: Vec<String> = names.0.iter().take(NAMES_SHOWN_MAX).map(|name| shown(name)).collect();
+    names.join(",")
+}
+
+/// The names as one argument of a command line.
+fn argument(names: &Names) -> String {
+    let text = list(names);
+    if text.contains(' ') { format!("\"{text}\"") } else { text }
 }
 
 /// Reads rows out of the chunks of an upload, however they are cut.
@@ -88,12 +195,13 @@ impl RowReader {
     ///
     /// Columns: `to`; one for each parameter of the body by its name (`1`, `first_name`); `header` (the text, or for a
     /// medium its `https://` link or its id), `header.filename`, `header.latitude`, `header.longitude`, `header.name`,
-    /// `header.address`; `button.0` and so on by the button's place in the template. An empty cell of a `header` or
-    /// `button` column is as good as none. Cells are separated by `,` or `;`, whichever stands more often in the header
-    /// row outside of quotes. UTF-8, with or without a byte order mark. A parameter that is itself named `to` or
-    /// `header` can be given only in NDJSON.
-    pub fn csv() -> Self {
-        Self(Format::Csv(Box::default()))
+    /// `header.address`; `button.0` and so on by the button's place in the template. Case and surrounding blanks of a name
+    /// mean nothing. An empty cell of a `header` or `button` column is as good as none, and a row of empty cells is a blank
+    /// line. Cells are separated by what a first line `sep=;` says, else by `,`, `;` or a tab, whichever stands most often
+    /// in the header row outside of quotes. UTF-8, with or without a byte order mark. A parameter that is itself named `to`
+    /// or `header` can be given only in NDJSON.
+    pub fn csv(columns: Columns) -> Self {
+        Self(Format::Csv(Box::new(csv::Reader::new(columns))))
     }
 
     /// Appends the rows that end in `chunk` to `rows`.

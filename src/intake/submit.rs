@@ -30,12 +30,13 @@ const EXTERNAL_ID_CHARS_MAX: usize = 200;
 impl Intake {
     /// Stores a campaign with the recipients that came along, and launches it if that was asked for.
     ///
-    /// An `external_id` that is known finds its campaign, whatever else is in `new`; what an earlier submission of it was
-    /// cut off from is made up for. A campaign whose recipients were all rejected stays a draft.
+    /// An `external_id` that is known finds its campaign, and what an earlier submission of it was cut off from is made up
+    /// for. A campaign whose recipients were all rejected stays a draft.
     ///
     /// When it has answered, what came of it outlives Redis as far as that can promise it.
     ///
-    /// Errors: `Invalid` with everything that is wrong, or `Template`: nothing was changed. `Store`: submit it again.
+    /// Errors: `Invalid` with everything that is wrong, `Template`, or `Conflict` where the campaign of that `external_id`
+    /// has another template, other lines, another `on_doubt` or `expires_at`: nothing was changed. `Store`: submit it again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_life();
         let submitted = intake.take_campaign(new).await?;
@@ -53,6 +54,9 @@ impl Intake {
             Some(record) => (record.campaign.id, false),
             None => self.store.create_campaign(&self.check(&new).await?).await?,
         };
+        if !created {
+            same_definition(&self.campaign(id).await?.campaign, &new)?;
+        }
         let upload = if new.recipients.is_empty() {
             UploadResult::default()
         } else {
@@ -246,6 +250,36 @@ impl Intake {
         Form::of(&template).map_err(TemplateProblem::Unsupported)?;
         Ok(template)
     }
+}
+
+/// Errors: `Conflict` if `new` would be sent otherwise than `known`, which has the same `external_id`. The order of lines
+/// means nothing.
+fn same_definition(known: &Campaign, new: &NewCampaign) -> Result<(), IntakeError> {
+    let template = |name: &str, language: &Language| format!("{name} ({language})");
+    let lines = |lines: &[LineId]| {
+        let mut ids: Vec<&str> = lines.iter().map(LineId::as_str).collect();
+        ids.sort_unstable();
+        ids.join(", ")
+    };
+    let time = |at: Option<UnixMs>| at.map_or_else(|| "none".to_owned(), |at| at.to_string());
+    let compared = [
+        (
+            "template is",
+            template(&known.template.name, &known.template.language),
+            template(&new.template.name, &Language::from(new.template.language.as_str())),
+        ),
+        ("lines are", lines(&known.lines), lines(&new.lines)),
+        ("on_doubt is", known.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
+        ("expires_at is", time(known.expires_at), time(new.expires_at)),
+    ];
+    let differing = compared.into_iter().filter(|(_, there, here)| there != here);
+    let differences: Vec<String> =
+        differing.map(|(what, there, here)| format!("{what} {there} there and {here} here")).collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let external_id = new.external_id.clone().unwrap_or_default();
+    Err(IntakeError::Conflict { id: known.id, external_id, differences })
 }
 
 fn is_external_id(text: &str) -> bool {

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use super::{
-    Format, Intake, IntakeError, Rejection, UploadResult,
-    rows::{Row, RowReader},
+    Format, Intake, IntakeError, Layout, Rejection, UploadResult,
+    rows::{Columns, Row, RowReader},
 };
 use crate::{
     domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject},
@@ -84,17 +84,26 @@ impl Intake {
     /// rejected as duplicates. When it has answered, the recipients outlive Redis as far as that can promise it.
     ///
     /// Errors: `Interrupted` if the body breaks off, and `Store`: repeat the upload under the same id. `UploadConflict` if
-    /// the id belongs to other rows. `Upload` for a CSV that makes no sense: nothing was changed.
+    /// the id belongs to other rows. `Upload` for a CSV whose header row does not fit: nothing was changed.
     pub async fn upload<E: Display>(
         &self,
         id: CampaignId,
         upload_id: Option<&str>,
-        format: Format,
+        layout: impl Into<Layout>,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<UploadResult, IntakeError> {
         let upload_id = upload_id.map_or(Ok(UploadId::Unnamed), UploadId::of_caller)?;
         let intake = self.in_this_life();
-        let (result, _) = intake.take_rows(id, &upload_id, pin!(rows_of(format, body))).await?;
+        let Layout { format, ignored } = layout.into();
+        let reader = match format {
+            Format::Ndjson => RowReader::ndjson(),
+            Format::Csv => {
+                let template = intake.campaign(id).await?.campaign.template;
+                let form = Form::of(&template).map_err(super::TemplateProblem::Unsupported)?;
+                RowReader::csv(Columns::of(&form, &ignored))
+            }
+        };
+        let (result, _) = intake.take_rows(id, &upload_id, pin!(rows_of(reader, body))).await?;
         intake.store.make_durable().await?;
         Ok(result)
     }
@@ -215,13 +224,9 @@ impl Intake {
 
 /// The rows of a body, as its bytes arrive.
 fn rows_of<E: Display>(
-    format: Format,
+    reader: RowReader,
     body: impl Stream<Item = Result<Bytes, E>> + Unpin,
 ) -> impl Stream<Item = Result<Vec<Row>, IntakeError>> {
-    let reader = match format {
-        Format::Ndjson => RowReader::ndjson(),
-        Format::Csv => RowReader::csv(),
-    };
     stream::try_unfold(Some((reader, body, Bytes::new())), async |state| {
         let Some((mut reader, mut body, mut bytes)) = state else { return Ok(None) };
         let mut rows = Vec::new();

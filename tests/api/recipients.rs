@@ -77,6 +77,23 @@ async fn recipients_come_in_as_ndjson_and_as_csv_and_bad_rows_are_named() {
 }
 
 #[tokio::test]
+async fn columns_that_are_ignored_are_left_out_of_an_upload() {
+    let api = Api::start().await;
+    let id = api.draft("spring", &["3001"], 0).await;
+    let upload = async |query: &str, media_type: &str, body: String| {
+        let path = format!("/v1/campaigns/{id}/recipients{query}");
+        answer(api.request(Method::POST, &path).header("content-type", media_type).body(body)).await
+    };
+    let table = format!("to,1,2,Email,home city\n{},Maria,A-10,m@example.com,Rosario\n", phone(1));
+    let refused = upload("", "text/csv", table.clone()).await;
+    assert!(refused.problem(422, "upload-unreadable").contains("?ignore=Email,home city"), "{}", refused.body);
+    let taken = upload("?ignore=email,home%20city", "text/csv", table).await;
+    assert_eq!((taken.status, &taken.body["accepted"]), (StatusCode::OK, &json!(1)), "{}", taken.body);
+    upload("?ignore=email", "application/x-ndjson", String::new()).await.problem(400, "invalid-query");
+    upload("?columns=to", "text/csv", String::new()).await.problem(400, "invalid-query");
+}
+
+#[tokio::test]
 async fn an_upload_longer_than_any_other_body_is_streamed_in() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;

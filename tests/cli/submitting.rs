@@ -49,6 +49,7 @@ async fn a_program_gets_one_object() {
     let Answer::Json(_, mut wanted) = uploaded() else { unreachable!("it is JSON") };
     wanted["id"] = ID.into();
     wanted["state"] = "running".into();
+    wanted["created"] = true.into();
     assert_eq!((ran.code, ran.json()), (0, vec![wanted]));
 }
 
@@ -67,15 +68,104 @@ async fn an_upload_that_was_cut_is_sent_again_under_its_name() {
 }
 
 #[tokio::test]
-async fn what_can_be_read_once_is_not_sent_twice_and_the_remedy_is_told() {
+async fn standard_input_is_sent_again_like_a_file_and_the_remedy_is_told() {
     let cut = Answer::Text("application/json", r#"{"accep"#.into(), true);
     let server = Server::start([created(), (&upload_call(), cut)]).await;
     let line = "{\"to\":\"+5491155550001\"}\n";
-    let ran = server.run_with(&submit("-", &["--external-id", "crm-77"]), line).await;
+    let ran = server.run_with(&submit("-", &[]), line).await;
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("broke") && ran.err.contains("the same command again goes on"), "{ran:?}");
-    let [_, upload] = server.calls().try_into().expect("two calls");
-    assert_eq!((upload.content_type.as_str(), upload.body.as_str()), ("application/x-ndjson", line));
+    let [_, first, second] = server.calls().try_into().expect("three calls");
+    for upload in [&first, &second] {
+        assert_eq!((upload.content_type.as_str(), upload.body.as_str()), ("application/x-ndjson", line));
+    }
+    assert_eq!(first.upload_id, second.upload_id);
+}
+
+/// The external id with which `arguments` create their campaign.
+async fn external_id(arguments: &[&str], stdin: &str) -> Value {
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    let ran = server.run_with(arguments, stdin).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    server.calls()[0].json()["external_id"].take()
+}
+
+#[tokio::test]
+async fn the_external_id_is_made_of_template_lines_and_content() {
+    let (_dir, file) = recipients();
+    let (_other_dir, copy) = recipients();
+    let first = external_id(&submit(&file, &["--line", "3002"]), "").await;
+    assert!(first.as_str().is_some_and(|id| (1..=200).contains(&id.len())), "{first}");
+    let same = [
+        external_id(&submit(&copy, &["--line", "3002", "--name", "again", "--priority", "7"]), "").await,
+        external_id(&submit("-", &["--line", "3002"]), CSV).await,
+        external_id(
+            &[
+                "campaign",
+                "submit",
+                &file,
+                "--template",
+                "spring_sale",
+                "--language",
+                "es-AR",
+                "--line",
+                "3002",
+                "--line",
+                "3001",
+            ],
+            "",
+        )
+        .await,
+    ];
+    assert_eq!(same, [&first, &first, &first].map(Value::clone));
+    let others = [
+        external_id(&submit(&file, &[]), "").await,
+        external_id(
+            &["campaign", "submit", &file, "--template", "autumn/es_AR", "--line", "3001", "--line", "3002"],
+            "",
+        )
+        .await,
+        external_id(&submit("-", &["--line", "3002"]), &format!("{CSV}+5491155550009,Eva\n")).await,
+    ];
+    assert!(!others.contains(&first), "{first} {others:?}");
+    assert_eq!(external_id(&submit(&file, &["--again"]), "").await, Value::Null);
+    assert_eq!(external_id(&submit(&file, &["--external-id", "crm-77"]), "").await, "crm-77");
+}
+
+#[tokio::test]
+async fn the_same_file_again_sends_nothing_and_says_so() {
+    let known = Answer::Json(
+        200,
+        json!({ "id": ID, "state": "completed", "accepted": 0, "rejected_count": 0, "rejected": [] }),
+    );
+    let server = Server::start([("POST /v1/campaigns", known)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &[])).await;
+    let told = format!(
+        "campaign {ID} “spring sale” was submitted before and is completed: nothing was sent again; --again submits it as a \
+         new campaign\n"
+    );
+    assert_eq!((ran.code, ran.out, ran.err), (0, told, String::new()));
+    let ran = server.run(&submit(&file, &["--json"])).await;
+    let wanted = json!({
+        "id": ID, "state": "completed", "created": false, "accepted": 0, "rejected_count": 0, "rejected": [],
+    });
+    assert_eq!((ran.code, ran.json()), (0, vec![wanted]));
+    assert_eq!(server.whats(), ["POST /v1/campaigns"; 2]);
+}
+
+#[tokio::test]
+async fn the_same_file_for_a_campaign_defined_otherwise_is_refused() {
+    let kind = "urn:pregon:problem:campaign-conflict";
+    let conflict =
+        json!({ "type": kind, "title": "campaign conflict", "status": 409, "detail": "its on_doubt is hold" });
+    let server = Server::start([("POST /v1/campaigns", Answer::Json(409, conflict))]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--on-doubt", "resend"])).await;
+    let told = "pregon: its on_doubt is hold (HTTP 409)\nthe same file was submitted before; --again submits it as a new \
+                campaign\n";
+    assert_eq!((ran.code, ran.err.as_str()), (1, told));
 }
 
 #[tokio::test]
@@ -86,7 +176,8 @@ async fn a_launch_that_is_refused_leaves_a_draft_and_says_so() {
     let ran = server.run(&submit(&file, &[])).await;
     let told = format!(
         "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is draft, with the recipients that were \
-         accepted until then: `pregon campaign cancel {ID}` puts it away\n"
+         accepted until then: the same command again goes on where this one stopped, and `pregon campaign cancel {ID}` \
+         puts it away\n"
     );
     assert_eq!((ran.code, ran.err), (1, told));
 }
@@ -111,7 +202,8 @@ async fn a_draft_stays_one_if_that_is_asked_for_and_a_known_campaign_is_not_laun
     assert!(ran.code == 0 && ran.out.contains("is draft: 2 accepted"), "{ran:?}");
     let server = Server::start([("POST /v1/campaigns", known), (&upload_call(), uploaded())]).await;
     let ran = server.run(&submit(&file, &["--external-id", "crm-77"])).await;
-    assert!(ran.code == 0 && ran.out.contains("is paused: 2 accepted"), "{ran:?}");
+    let told = "was submitted before and is paused: 2 accepted, 1 rejected; nothing was sent again";
+    assert!(ran.code == 0 && ran.out.contains(told), "{ran:?}");
 }
 
 #[tokio::test]
@@ -127,4 +219,27 @@ async fn a_campaign_can_be_followed_from_its_submission_on() {
     let ran = server.run(&submit(&file, &["--watch", "--json"])).await;
     let [submitted, watched] = ran.json().try_into().expect("two lines");
     assert_eq!((ran.code, &submitted["state"], &watched["by_state"]["read"]), (0, &json!("running"), &json!(2)));
+}
+
+#[tokio::test]
+async fn columns_to_ignore_go_along_with_the_upload() {
+    let call = format!("POST /v1/campaigns/{ID}/recipients?ignore=email%2Ccity");
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&call, uploaded()), (&launch_call(), running)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--ignore", "email,city"])).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[tokio::test]
+async fn more_rejected_rows_than_allowed_leave_a_draft() {
+    let server = Server::start([created(), (&upload_call(), uploaded())]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--max-rejected", "0"])).await;
+    let told = "pregon: 1 rows were rejected, more than --max-rejected 0 lets pass: nothing is sent, and campaign";
+    assert!(ran.code == 1 && ran.err.starts_with(told) && ran.out.contains("not_e164"), "{ran:?}");
+    assert!(!server.whats().contains(&launch_call()));
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    assert_eq!(server.run(&submit(&file, &["--max-rejected", "1"])).await.code, 0);
 }

@@ -189,6 +189,9 @@ pub struct Created {
     pub id: CampaignId,
     /// Where it stands: a draft, unless its external id was known.
     pub state: CampaignState,
+    /// This call created it; otherwise its external id was known. That is in the status of the answer.
+    #[serde(skip)]
+    pub created: bool,
 }
 
 /// What came of an upload.

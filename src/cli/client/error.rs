@@ -148,6 +148,8 @@ fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Problem {
+    /// What kind, for programs: `urn:pregon:problem:` and its name.
+    pub r#type: String,
     /// What kind, in words.
     pub title: Option<String>,
     /// What happened this time.
@@ -157,6 +159,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Whether it is of this kind, such as `campaign-conflict`.
+    pub fn is(&self, kind: &str) -> bool {
+        self.r#type.strip_prefix("urn:pregon:problem:") == Some(kind)
+    }
+
     fn is_one(&self) -> bool {
         self.title.is_some() || self.detail.is_some()
     }

@@ -3,10 +3,10 @@
 //!
 //! Sources: template components (lengths) and error 132018 (white space), read 2026-11-22.
 
-use super::{Form, Media, Slot, header};
+use super::{Column, Form, Media, Slot, header};
 use crate::domain::{
     RawRecipient, Recipient, Reject,
-    reject::{HeaderNeeds, Place},
+    reject::{HeaderNeeds, Place, shown},
 };
 
 /// The longest body, rendered.
@@ -25,7 +25,7 @@ impl Form {
     ///
     /// Errors: the first [`Reject`] that applies; it names the parameter, the header or the button.
     pub fn fit(&self, raw: RawRecipient) -> Result<Recipient, Reject> {
-        let to = raw.to.parse().map_err(|_| Reject::NotE164)?;
+        let to = raw.to.parse().map_err(|_| Reject::not_e164(&raw.to))?;
         let mut values: Vec<Option<String>> = vec![None; self.slots.len()];
         for (name, value) in raw.params {
             let at = self.slots.iter().position(|slot| slot.parameter() == Some(&name));
@@ -50,6 +50,34 @@ impl Form {
         let values = filled.map(|(slot, value)| check(slot, value)).collect::<Result<Vec<_>, _>>()?;
         self.check_body(&values)?;
         Ok(Recipient { to, values })
+    }
+
+    /// The columns of a CSV with recipients for this form.
+    pub fn columns(&self) -> Vec<Column> {
+        let column = |name: &str, is_needed| Column { name: name.to_owned(), is_needed };
+        let mut columns = vec![column("to", true)];
+        for slot in &self.slots {
+            let is_needed = slot.missing().is_some();
+            if let Some(name) = slot.parameter() {
+                columns.push(column(name, is_needed));
+            }
+            if let Some(button) = slot.button() {
+                columns.push(column(&format!("button.{button}"), is_needed));
+            }
+            let fields: &[(&str, bool)] = match slot.header() {
+                None => &[],
+                Some(HeaderNeeds::Text | HeaderNeeds::Media) => &[("header", true)],
+                Some(HeaderNeeds::Document) => &[("header", true), ("header.filename", false)],
+                Some(HeaderNeeds::Location) => &[
+                    ("header.latitude", true),
+                    ("header.longitude", true),
+                    ("header.name", false),
+                    ("header.address", false),
+                ],
+            };
+            columns.extend(fields.iter().map(|&(name, is_needed)| column(name, is_needed)));
+        }
+        columns
     }
 
     fn check_body(&self, values: &[String]) -> Result<(), Reject> {
@@ -193,7 +221,7 @@ pub(super) fn check_text(value: &str, place: impl Fn() -> Place) -> Result<(), R
     for byte in value.bytes() {
         spaces = if byte == b' ' { spaces + 1 } else { 0 };
         if spaces > 4 || matches!(byte, b'\n' | b'\r' | b'\t') {
-            return Err(Reject::Whitespace(place()));
+            return Err(Reject::Whitespace { place: place(), value: shown(value) });
         }
     }
     Ok(())

@@ -59,6 +59,15 @@ pub enum Slot {
     },
 }
 
+/// A column of a CSV with recipients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name: `to`, `1`, `header`, `button.0`.
+    pub name: String,
+    /// A row can't do without it.
+    pub is_needed: bool,
+}
+
 /// What a media header shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {

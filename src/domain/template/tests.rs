@@ -312,7 +312,8 @@ fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
     ];
     for (template, fields, code, sentence) in cases {
         let reject = fit(template, &fields).expect_err(&fields);
-        assert_eq!((reject.code(), reject.to_string().as_str()), (code, sentence), "{template}: {fields}");
+        let told = reject.to_string();
+        assert!(reject.code() == code && told.starts_with(sentence), "{template}: {fields}: {told}");
     }
 }
 
@@ -359,12 +360,13 @@ fn the_longest_that_fits_is_taken() {
 fn a_number_that_is_not_e164_is_refused_first() {
     let raw = RawRecipient::from_json(br#"{"to":5491155550001,"params":{"9":"x"}}"#).expect("a row");
     let reject = form("positional").fit(raw).expect_err("no plus sign");
-    assert_eq!(reject, Reject::NotE164);
-    assert_eq!(reject.to_string(), "`to` is not a phone number in E.164, such as +5491155550001");
+    let told = "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
+                write the number in E.164, such as +5491155550001";
+    assert_eq!((reject.code(), reject.to_string().as_str()), ("not_e164", told));
 }
 
 #[test]
 fn a_place_reads_as_a_person_says_it() {
-    assert_eq!(Reject::Empty(Place::HeaderField("address")).to_string(), "the header's address is empty");
-    assert_eq!(Reject::Duplicate.to_string(), "this number is already in the campaign");
+    assert!(Reject::Empty(Place::HeaderField("address")).to_string().starts_with("the header's address is empty"));
+    assert!(Reject::Duplicate.to_string().starts_with("this number is already in the campaign"));
 }

@@ -4,7 +4,7 @@ use std::str;
 
 use csv_core::ReadRecordResult;
 
-use super::{BYTE_ORDER_MARK, COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, ROW_BYTES_MAX, Row, UploadError};
+use super::{BYTE_ORDER_MARK, COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Columns, Names, ROW_BYTES_MAX, Row, UploadError};
 use crate::domain::{
     RawRecipient, Reject,
     recipient::{HeaderFields, RawHeader},
@@ -21,19 +21,27 @@ const HEADER_FIELDS: [(&str, HeaderField); 5] = [
 
 type HeaderField = fn(&mut HeaderFields) -> &mut Option<String>;
 
+/// What the file of an Excel workbook begins with: it is a zip archive.
+const WORKBOOK: &[u8] = b"PK\x03\x04";
+
 /// First the header line, then the table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reader {
+    columns: Columns,
     head: HeaderLine,
     table: Option<Table>,
 }
 
 impl Reader {
+    pub(super) fn new(columns: Columns) -> Self {
+        Self { columns, head: HeaderLine::default(), table: None }
+    }
+
     pub(super) fn push(&mut self, chunk: &[u8], rows: &mut Vec<Row>) -> Result<(), UploadError> {
         let (table, rest) = match &mut self.table {
             Some(table) => (table, chunk),
             None => match self.head.push(chunk)? {
-                Some(rest) => (self.table.insert(Table::open(&self.head, rows)?), rest),
+                Some(rest) => (self.table.insert(Table::open(&self.columns, &self.head, rows)?), rest),
                 None => return Ok(()),
             },
         };
@@ -44,7 +52,7 @@ impl Reader {
     pub(super) fn finish(&mut self, rows: &mut Vec<Row>) -> Result<(), UploadError> {
         match &mut self.table {
             Some(table) => table,
-            None => self.table.insert(Table::open(&self.head, rows)?),
+            None => self.table.insert(Table::open(&self.columns, &self.head, rows)?),
         }
         .finish(rows);
         Ok(())
@@ -56,9 +64,14 @@ impl Reader {
 struct HeaderLine {
     bytes: Vec<u8>,
     quoted: bool,
-    n_commas: usize,
-    n_semicolons: usize,
+    /// How often each of [`SEPARATORS`] stands in it outside of quotes.
+    counts: [usize; SEPARATORS.len()],
+    /// What a line `sep=;` before it says.
+    told: Option<u8>,
 }
+
+/// What may separate cells; the first of those that stand equally often in the header line.
+const SEPARATORS: [u8; 3] = *b",;\t";
 
 impl HeaderLine {
     /// Takes bytes up to the end of the line, and gives back what follows it; `None` if the line goes on.
@@ -71,21 +84,45 @@ impl HeaderLine {
             match byte {
                 b'\n' | b'\r' if line.is_empty() => continue,
                 // A quote opens only at the start of a cell, or again after the first of a doubled one.
-                b'"' => self.quoted = !self.quoted && matches!(line.last(), None | Some(b',' | b';' | b'"')),
-                b',' if !self.quoted => self.n_commas += 1,
-                b';' if !self.quoted => self.n_semicolons += 1,
-                _ => {}
+                b'"' => self.quoted = !self.quoted && matches!(line.last(), None | Some(b',' | b';' | b'\t' | b'"')),
+                _ if self.quoted => {}
+                _ => {
+                    if let Some(at) = SEPARATORS.iter().position(|&separator| separator == byte) {
+                        self.counts[at] += 1;
+                    }
+                }
             }
             self.bytes.push(byte);
             if matches!(byte, b'\n' | b'\r') && !self.quoted {
-                return Ok(Some(&chunk[at + 1..]));
+                match separator_line(&self.bytes) {
+                    // The header line is the one after it.
+                    Some(separator) if self.told.is_none() => {
+                        *self = Self { told: Some(separator), ..Self::default() };
+                    }
+                    _ => return Ok(Some(&chunk[at + 1..])),
+                }
             }
         }
         Ok(None)
     }
 
     fn separator(&self) -> u8 {
-        if self.n_semicolons > self.n_commas { b';' } else { b',' }
+        let most = self.counts.iter().max();
+        let most = self.counts.iter().position(|count| Some(count) == most).map_or(b',', |at| SEPARATORS[at]);
+        self.told.unwrap_or(most)
+    }
+}
+
+/// The separator that a line such as `sep=;` names: Excel reads it, and some programs write it for Excel.
+fn separator_line(line: &[u8]) -> Option<u8> {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    let line = line.strip_suffix(b"\n").or_else(|| line.strip_suffix(b"\r")).unwrap_or(line);
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    match line {
+        [s, e, p, b'=', separator] if [s, e, p].map(u8::to_ascii_lowercase) == *b"sep" && separator.is_ascii() => {
+            Some(*separator)
+        }
+        _ => None,
     }
 }
 
@@ -105,20 +142,25 @@ enum Column {
     Header,
     HeaderField(HeaderField),
     Button(String),
+    /// Left out.
+    Ignored,
 }
 
 impl Table {
     /// The table under a header line. The line is longer than the row only if a quote is astray; then rows come of it.
-    fn open(head: &HeaderLine, rows: &mut Vec<Row>) -> Result<Self, UploadError> {
+    fn open(wanted: &Columns, head: &HeaderLine, rows: &mut Vec<Row>) -> Result<Self, UploadError> {
         let mut line = head.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head.bytes);
         if line.is_empty() {
             return Err(UploadError::NoHeader);
         }
-        let mut records = Records::new(head.separator());
-        if !records.read(&mut line) {
-            records.end();
+        if line.starts_with(WORKBOOK) {
+            return Err(UploadError::Workbook);
         }
-        let columns = columns(&records)?;
+        let mut records = Records::new(head.separator());
+        if !records.read(&mut line) && records.end() == End::InQuotes {
+            return Err(UploadError::UnclosedHeader);
+        }
+        let columns = columns(wanted, &records)?;
         records.clear();
         let mut table = Self { columns, records, number: 0 };
         table.push(line, rows);
@@ -132,12 +174,21 @@ impl Table {
     }
 
     fn finish(&mut self, rows: &mut Vec<Row>) {
-        if self.records.end() {
-            self.row(rows);
+        match self.records.end() {
+            End::Nothing => {}
+            End::Record => self.row(rows),
+            End::InQuotes => {
+                self.number += 1;
+                rows.push(Row { number: self.number, recipient: Err(Reject::UnclosedQuote) });
+            }
         }
     }
 
     fn row(&mut self, rows: &mut Vec<Row>) {
+        // Spreadsheets write a row of empty cells for an empty line.
+        if self.records.is_blank() {
+            return self.records.clear();
+        }
         self.number += 1;
         rows.push(Row { number: self.number, recipient: self.recipient() });
         self.records.clear();
@@ -148,17 +199,21 @@ impl Table {
             return Err(Reject::LineTooLong { limit: ROW_BYTES_MAX });
         }
         let (n_cells, n_columns) = (self.records.n_cells, self.columns.len());
-        if n_cells != n_columns {
-            let why = format!("it has another number of cells ({n_cells}) than the header row ({n_columns})");
+        if n_cells != n_columns && !(n_cells > n_columns && self.records.are_blank_from(n_columns)) {
+            let why = format!(
+                "it has another number of cells ({n_cells}) than the header row ({n_columns}); is a separator or a quote \
+                 missing, or one too many?"
+            );
             return Err(Reject::Malformed(why));
         }
         let mut raw = RawRecipient::default();
         let mut header = None;
         let mut fields = HeaderFields::default();
-        let cells = self.records.cells().ok_or_else(|| Reject::Malformed("it is not UTF-8".to_owned()))?;
+        let cells = self.records.cells().ok_or_else(|| Reject::Malformed(NOT_UTF8.to_owned()))?;
         for (column, cell) in self.columns.iter().zip(cells) {
             match column {
                 Column::To => raw.to = cell.to_owned(),
+                Column::Ignored => {}
                 Column::Parameter(name) => raw.params.push((name.clone(), cell.to_owned())),
                 // Not every row has a header or a payload of its own.
                 _ if cell.is_empty() => {}
@@ -177,39 +232,83 @@ impl Table {
     }
 }
 
+/// Why a row is refused that is in another encoding.
+const NOT_UTF8: &str = "it is not UTF-8; save the file as \"CSV UTF-8\" (in Excel: File, Save As)";
+
 /// What each column is for.
-fn columns(head: &Records) -> Result<Vec<Column>, UploadError> {
+fn columns(wanted: &Columns, head: &Records) -> Result<Vec<Column>, UploadError> {
     if head.n_cells > COLUMNS_MAX {
-        return Err(UploadError::TooManyColumns);
+        return Err(UploadError::TooManyColumns(wanted.names()));
     }
-    let names: Vec<&str> = head.cells().ok_or(UploadError::NotUtf8)?.map(str::trim).collect();
+    let mut names: Vec<&str> = head.cells().ok_or(UploadError::NotUtf8)?.map(str::trim).collect();
+    // UTF-16 without a byte order mark.
+    if names.iter().any(|name| name.contains('\0')) {
+        return Err(UploadError::NotUtf8);
+    }
+    // Columns at the end without a name are those that a spreadsheet once had something in.
+    let n_named = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+    names.truncate(n_named);
     let mut columns = Vec::with_capacity(names.len());
+    let (mut found, mut unknown) = (Vec::new(), Vec::new());
     for (at, &name) in names.iter().enumerate() {
-        if names[..at].contains(&name) {
-            return Err(UploadError::DuplicateColumn(name.to_owned()));
-        }
-        let unknown = || UploadError::UnknownColumn(name.to_owned());
-        columns.push(if name.is_empty() {
+        if name.is_empty() {
             return Err(UploadError::UnnamedColumn(at + 1));
-        } else if name.len() > COLUMN_NAME_BYTES_MAX {
+        }
+        if name.len() > COLUMN_NAME_BYTES_MAX {
             return Err(UploadError::NameTooLong(at + 1));
-        } else if name == "to" {
-            Column::To
-        } else if name == "header" {
-            Column::Header
-        } else if name.starts_with("header.") {
-            let field = HEADER_FIELDS.iter().find(|(known, _)| *known == name);
-            Column::HeaderField(field.ok_or_else(unknown)?.1)
-        } else if let Some(index) = name.strip_prefix("button.") {
-            Column::Button(index.parse::<u8>().map_err(|_| unknown())?.to_string())
-        } else {
-            Column::Parameter(name.to_owned())
-        });
+        }
+        if wanted.is_ignored(name) {
+            columns.push(Column::Ignored);
+            continue;
+        }
+        let Some(known) = wanted.find(name) else {
+            unknown.push(name.to_owned());
+            continue;
+        };
+        if found.contains(&known) {
+            return Err(UploadError::DuplicateColumn(known.to_owned()));
+        }
+        found.push(known);
+        columns.push(column(known));
     }
-    if !names.contains(&"to") {
-        return Err(UploadError::NoTo { columns: names.join(", ") });
+    let given = || Names(names.iter().map(|&name| name.to_owned()).collect());
+    if !found.contains(&"to") {
+        return Err(UploadError::NoTo(given()));
+    }
+    if !unknown.is_empty() {
+        return Err(UploadError::UnknownColumns { unknown: Names(unknown), known: wanted.names() });
+    }
+    let missing = wanted.missing(&found);
+    if !missing.is_empty() {
+        return Err(UploadError::MissingColumns { missing: Names(missing), given: given() });
     }
     Ok(columns)
+}
+
+/// What the column of this name is for.
+fn column(name: &str) -> Column {
+    if name == "to" {
+        Column::To
+    } else if name == "header" {
+        Column::Header
+    } else if let Some((_, field)) = HEADER_FIELDS.iter().find(|(known, _)| *known == name) {
+        Column::HeaderField(*field)
+    } else if let Some(index) = name.strip_prefix("button.") {
+        Column::Button(index.to_owned())
+    } else {
+        Column::Parameter(name.to_owned())
+    }
+}
+
+/// What a file ends with.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The line break of the record before.
+    Nothing,
+    /// A record.
+    Record,
+    /// A cell whose quote is still open.
+    InQuotes,
 }
 
 /// `csv-core` with its buffers: the cells of one record, put together from the chunks it came in.
@@ -250,9 +349,16 @@ impl Records {
         false
     }
 
-    /// The end of the file. True if that ends a record.
-    fn end(&mut self) -> bool {
-        self.step(&mut &[][..])
+    /// The end of the file. A line break instead of it tells where the parser stands: inside of quotes it is text.
+    fn end(&mut self) -> End {
+        let text_len = self.text_len;
+        if self.read(&mut &b"\n"[..]) {
+            End::Record
+        } else if self.text_len == text_len {
+            End::Nothing
+        } else {
+            End::InQuotes
+        }
     }
 
     fn step(&mut self, input: &mut &[u8]) -> bool {
@@ -275,6 +381,17 @@ impl Records {
             ReadRecordResult::InputEmpty | ReadRecordResult::OutputEndsFull | ReadRecordResult::End => {}
         }
         false
+    }
+
+    /// Whether there is nothing in the record but blanks.
+    fn is_blank(&self) -> bool {
+        !self.overlong && self.text[..self.text_len].trim_ascii_start().is_empty()
+    }
+
+    /// Whether there is nothing in the cells from the one at `at` on, counted from 0.
+    fn are_blank_from(&self, at: usize) -> bool {
+        let from = if at == 0 { 0 } else { self.ends[at - 1] };
+        self.n_cells <= COLUMNS_MAX && self.text[from..self.text_len].trim_ascii().is_empty()
     }
 
     /// The cells of the record, which are at most [`COLUMNS_MAX`]; `None` if one is not UTF-8.

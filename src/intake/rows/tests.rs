@@ -3,6 +3,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::recipient::{HeaderFields, RawHeader};
 
+/// Every column that these tests use; only `to` is needed.
+fn columns() -> Columns {
+    let names = "to 1 2 first_name x header header.filename header.latitude header.longitude header.name header.address button.0";
+    let column = |name: &str| Column { name: name.to_owned(), is_needed: name == "to" };
+    Columns::new(names.split(' ').map(column).collect(), &[])
+}
+
+fn csv_reader() -> RowReader {
+    RowReader::csv(columns())
+}
+
 /// Reads an upload that arrives in chunks of `chunk_len` bytes.
 fn read(mut reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<Vec<Row>, UploadError> {
     let mut rows = Vec::new();
@@ -18,7 +29,7 @@ fn ndjson(upload: &str) -> Vec<Row> {
 }
 
 fn csv(upload: &str) -> Result<Vec<Row>, UploadError> {
-    read(RowReader::csv(), upload.as_bytes(), usize::MAX)
+    read(csv_reader(), upload.as_bytes(), usize::MAX)
 }
 
 fn csv_rows(upload: &str) -> Vec<Row> {
@@ -157,25 +168,84 @@ fn a_header_in_a_csv_is_a_text_or_has_columns_of_its_own() {
 #[test]
 fn a_csv_whose_header_row_makes_no_sense_is_refused_as_a_whole() {
     let cases = [
-        ("", "the csv has no header row"),
-        ("\u{feff}\n\r\n", "the csv has no header row"),
-        ("phone,1\n+1,a\n", "the csv has no column `to`; its columns are: phone, 1"),
+        ("", "the csv is empty: its first row must name the columns"),
+        ("\u{feff}\n\r\n", "the csv is empty: its first row must name the columns"),
+        ("sep=;\n", "the csv is empty: its first row must name the columns"),
+        (
+            "phone,1\n+1,a\n",
+            "the first row of the csv names no column `to` for the phone numbers, but `phone`, `1`: rename",
+        ),
+        (
+            "+5491155550001,Ana\n",
+            "the first row of the csv names no column `to` for the phone numbers, but `+…0001`, `Ana`",
+        ),
         ("to,1,1\n", "the csv has the column `1` twice"),
+        ("to,X,x\n", "the csv has the column `x` twice"),
         ("to,1,,2\n", "column 3 of the csv has no name"),
-        ("to,button.first\n", "the csv has the unknown column `button.first`"),
-        ("to,header.colour\n", "the csv has the unknown column `header.colour`"),
+        ("to,button.first\n", "the csv has `button.first`, which the template does not use; it uses `to`, `1`"),
+        ("PK\u{3}\u{4}\u{14}\n", "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\""),
+        ("t\0o\0,\0\n", "the header row of the csv is not UTF-8: save the file as \"CSV UTF-8\""),
     ];
     for (upload, sentence) in cases {
         let error = csv(upload).expect_err(upload);
         assert!(error.to_string().starts_with(sentence), "{upload:?}: {error}");
     }
     let wide = vec!["x"; COLUMNS_MAX + 1].join(",");
-    assert_eq!(csv(&wide), Err(UploadError::TooManyColumns));
-    let name = "x".repeat(COLUMN_NAME_BYTES_MAX);
-    assert_eq!(csv(&format!("to,{name}\n")), Ok(vec![]));
-    assert_eq!(csv(&format!("to,{name}x\n")), Err(UploadError::NameTooLong(2)));
+    assert!(matches!(csv(&wide), Err(UploadError::TooManyColumns(_))));
+    assert_eq!(csv(&format!("to,{}\n", "x".repeat(COLUMN_NAME_BYTES_MAX + 1))), Err(UploadError::NameTooLong(2)));
     assert_eq!(csv(&"x".repeat(ROW_BYTES_MAX + 1)), Err(UploadError::HeaderTooLong));
-    assert_eq!(read(RowReader::csv(), b"to,\xff\n", 3), Err(UploadError::NotUtf8));
+    assert_eq!(read(csv_reader(), b"to,\xff\n", 3), Err(UploadError::NotUtf8));
+}
+
+#[test]
+fn an_unknown_or_missing_column_refuses_the_file_with_its_remedy() {
+    let column = |name: &str| Column { name: name.to_owned(), is_needed: true };
+    let told = |upload: &str, ignored: &[&str]| {
+        let ignored: Vec<String> = ignored.iter().map(|name| (*name).to_owned()).collect();
+        let reader = RowReader::csv(Columns::new(["to", "1"].map(column).to_vec(), &ignored));
+        read(reader, upload.as_bytes(), usize::MAX).map_err(|error| error.to_string())
+    };
+    assert_eq!(
+        told("to,1,email\n+1,a,b\n", &[]).expect_err("unknown"),
+        "the csv has `email`, which the template does not use; it uses `to`, `1`: rename or delete it, or leave it out with \
+         ?ignore=email (on the command line --ignore email)"
+    );
+    assert_eq!(
+        told("to,city,1,email\n", &["Email"]).expect_err("unknown"),
+        "the csv has `city`, which the template does not use; it uses `to`, `1`: rename or delete it, or leave it out with \
+         ?ignore=city (on the command line --ignore city)"
+    );
+    assert!(told("to,city,1,email\n+1,x,a,y\n", &["EMAIL", "city"]) == Ok(vec![row(1, raw("+1", &[("1", "a")]))]));
+    assert_eq!(
+        told("to\n+1\n", &[]).expect_err("missing"),
+        "the csv has no column `1`, which the template needs in every row; its columns are `to`: add or rename"
+    );
+}
+
+#[test]
+fn a_spreadsheet_s_separators_names_and_empty_cells_are_understood() {
+    let expected =
+        [row(1, raw("+1", &[("first_name", "a"), ("x", "b")])), row(2, raw("+2", &[("first_name", "c"), ("x", "d")]))];
+    for upload in [
+        "sep=;\r\nto;first_name;x\r\n+1;a;b\r\n+2;c;d\r\n",
+        "\u{feff}\"sep=|\"\nto|first_name|x\n+1|a|b\n+2|c|d\n",
+        "to\tfirst_name\tx\n+1\ta\tb\n+2\tc\td\n",
+        "TO, First_Name ,\u{a0}X\n+1,a,b\n+2,c,d\n",
+        "to,first_name,x,,\n+1,a,b,,\n+2,c,d,,\n,,,,\n,,,,\n",
+        "to,first_name,x\n+1,a,b,\n,,\n+2,c,d,, \n",
+    ] {
+        for chunk_len in [usize::MAX, 1] {
+            let rows =
+                read(csv_reader(), upload.as_bytes(), chunk_len).unwrap_or_else(|error| panic!("{upload:?}: {error}"));
+            assert!(rows == expected, "{upload:?}: {rows:?}");
+        }
+    }
+    let astray = csv_rows("to,x,\n+1,a,b\n");
+    assert!(
+        reason(&astray[0]).contains("another number of cells (3) than the header row (2)"),
+        "{}",
+        reason(&astray[0])
+    );
 }
 
 #[test]
@@ -184,28 +254,53 @@ fn a_bad_csv_row_is_refused_with_its_number_and_the_next_is_read() {
     let long = "x".repeat(ROW_BYTES_MAX + 1);
     let upload = format!("to,1\n+1\n+2,a,b\n{wide}\n+4,{long}\n+5,b\n");
     for chunk_len in [usize::MAX, 100] {
-        let rows = read(RowReader::csv(), upload.as_bytes(), chunk_len).expect("rows");
+        let rows = read(csv_reader(), upload.as_bytes(), chunk_len).expect("rows");
         assert_eq!(
             reason(&rows[0]),
-            "the row cannot be read: it has another number of cells (1) than the header row (2)"
+            "the row cannot be read: it has another number of cells (1) than the header row (2); is a separator or a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[1]),
-            "the row cannot be read: it has another number of cells (3) than the header row (2)"
+            "the row cannot be read: it has another number of cells (3) than the header row (2); is a separator or a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[2]),
-            "the row cannot be read: it has another number of cells (512) than the header row (2)"
+            "the row cannot be read: it has another number of cells (512) than the header row (2); is a separator or a quote missing, or one too many?"
         );
-        assert_eq!(reason(&rows[3]), "the row is longer than 65536 bytes (is a closing quote missing?)");
+        assert_eq!(
+            reason(&rows[3]),
+            "the row is longer than 65536 bytes: is a closing quote missing, or a line break between two rows?"
+        );
         assert!(rows[4..] == [row(5, raw("+5", &[("1", "b")]))]);
     }
 }
 
 #[test]
+fn a_quote_that_is_never_closed_rejects_its_row_and_says_so() {
+    let told = "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
+                this row: is a closing quote missing?";
+    for upload in [
+        "to,1,2\n+1,a,b\n+2,\"Juan,c\n+3,d,e\n",
+        "to,1,2\n+1,a,b\n+2,c,\"Juan\n+3,d,e",
+        "to,1,2\r\n+1,a,b\r\n\"+2,c,d\r\n",
+        "to,1,2\n+1,a,b\n+2,c,\"",
+    ] {
+        for chunk_len in [usize::MAX, 7, 1] {
+            let rows = read(csv_reader(), upload.as_bytes(), chunk_len).expect("rows");
+            assert!(rows[..1] == [row(1, raw("+1", &[("1", "a"), ("2", "b")]))], "{upload:?}");
+            assert_eq!((rows.len(), rows[1].number, reason(&rows[1]).as_str()), (2, 2, told), "{upload:?}");
+        }
+    }
+    // A quote inside of a cell, and a pair of them at the very end, open nothing.
+    let rows = csv_rows("to,1\n+1,7\"\n+2,\"\"");
+    assert!(rows == [row(1, raw("+1", &[("1", "7\"")])), row(2, raw("+2", &[("1", "")]))]);
+    assert_eq!(csv("\"to,1\n+1,a\n"), Err(UploadError::UnclosedHeader));
+}
+
+#[test]
 fn a_character_cut_in_two_by_a_separator_is_not_utf8() {
-    let rows = read(RowReader::csv(), b"to,1\n+1\xc3,\xb1\n+2,\xc3\xb1\n", usize::MAX).expect("rows");
-    assert_eq!(reason(&rows[0]), "the row cannot be read: it is not UTF-8");
+    let rows = read(csv_reader(), b"to,1\n+1\xc3,\xb1\n+2,\xc3\xb1\n", usize::MAX).expect("rows");
+    assert!(reason(&rows[0]).starts_with("the row cannot be read: it is not UTF-8; save"), "{}", reason(&rows[0]));
     assert!(rows[1..] == [row(2, raw("+2", &[("1", "ñ")]))]);
 }
 
@@ -246,7 +341,7 @@ proptest! {
         chunk_len in 1_usize..40,
     ) {
         let upload = [start.as_bytes(), &bytes].concat();
-        for reader in [RowReader::ndjson, RowReader::csv] {
+        for reader in [RowReader::ndjson, csv_reader] {
             let whole = read(reader(), &upload, usize::MAX);
             prop_assert!(read(reader(), &upload, chunk_len) == whole);
             prop_assert!(read(reader(), &upload, 1) == whole);

@@ -111,6 +111,8 @@ pub struct Service {
 
 /// Runs the roles of a process until a signal ends it.
 pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
+    // Registering a handler replaces the default action, which ends the process. Only a certificate is read again.
+    let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     let service = Service::start(config, roles).await?;
     let signals = Signals::of_process().map_err(ServeError::Signals)?;
     service.wait(signals).await
@@ -287,7 +289,6 @@ impl Parts<'_> {
         let address = bound.map_err(|source| ServeError::Listen { key, address: self.config.http.listen, source })?;
         let tls = self.config.http.tls.clone().map(Tls::load).transpose()?;
         if let Some(tls) = tls.clone() {
-            // From here on SIGHUP does not end the process.
             let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
             self.shutdown.core("certificate", tls.keep_up(hangups, self.shutdown.stopping()));
         }

@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(risks(1, 0, "noeviction"), []);
         assert_eq!(risks(1, 0, "allkeys-lru"), [], "without a limit nothing is ever evicted");
         assert_eq!(risks(1, 100, "noeviction"), []);
-        assert_eq!(risks(1, 100, "volatile-lru"), [evicts.clone()]);
+        assert_eq!(risks(1, 100, "volatile-lru"), std::slice::from_ref(&evicts));
         assert_eq!(risks(0, 100, "volatile-lru"), [Risk::NoAppendOnlyFile, evicts]);
     }
 }

@@ -96,6 +96,6 @@ redis: ## Install redis-server where it is missing (apt-get, dnf, apk or brew)
 	elif command -v apk >/dev/null; then \
 		echo "installing redis by apk"; as_root apk add redis; \
 	else \
-		echo "redis-server is missing, and there is no apt-get, dnf, apk or brew: install Redis 6.2 or newer" >&2; exit 1; \
+		echo "redis-server is missing, and there is no apt-get, dnf, apk or brew: install Redis 7.0 or newer, or Valkey 7.2 or newer" >&2; exit 1; \
 	fi; \
 	redis-server --version

@@ -17,7 +17,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     api::{self, ApiState, SyncTemplates},
@@ -49,6 +49,9 @@ use crate::{
 
 /// How often a process looks whether Redis is there.
 const REDIS_WATCH: Duration = Duration::from_millis(500);
+
+/// While a process waits for Redis at its start, it logs a warning once in so many attempts: every 10 s or more.
+const WAITS_PER_WARNING: u32 = 20;
 
 /// Each further retry waits this much longer at most.
 const RETRY_MULTIPLIER: f64 = 3.0;
@@ -111,8 +114,16 @@ pub struct Service {
 
 /// Runs the roles of a process until a signal ends it.
 pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
-    let service = Service::start(config, roles).await?;
-    let signals = Signals::of_process().map_err(ServeError::Signals)?;
+    // Registering a handler replaces the default action, which ends the process. Only a certificate is read again.
+    let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+    let mut signals = Signals::of_process().map_err(ServeError::Signals)?;
+    let service = tokio::select! {
+        started = Service::start(config, roles) => started?,
+        signal = signals.next() => {
+            info!(signal, "stopped before the start was complete");
+            return Ok(());
+        }
+    };
     service.wait(signals).await
 }
 
@@ -143,8 +154,14 @@ impl Service {
             timeout: config.redis.timeout,
             connections: config.redis.pool,
         };
-        let store = Store::connect(&address).await?;
-        let clock = Arc::new(Clock::start(&store).await?);
+        let (store, clock) = match redis {
+            Some(_) => connect(&address).await?,
+            None => connect_when_there(&address).await?,
+        };
+        for risk in store.risks().await? {
+            warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
+        }
+        let clock = Arc::new(clock);
         let name = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
         let dispatching = roles.contains(&Role::Dispatch);
         let health = Health::starting(if dispatching { &[Reason::Leases] } else { &[] });
@@ -287,7 +304,6 @@ impl Parts<'_> {
         let address = bound.map_err(|source| ServeError::Listen { key, address: self.config.http.listen, source })?;
         let tls = self.config.http.tls.clone().map(Tls::load).transpose()?;
         if let Some(tls) = tls.clone() {
-            // From here on SIGHUP does not end the process.
             let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
             self.shutdown.core("certificate", tls.keep_up(hangups, self.shutdown.stopping()));
         }
@@ -375,6 +391,31 @@ pub fn lines(config: &Config) -> Vec<Line> {
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+}
+
+async fn connect(address: &Address) -> Result<(Store, Clock), StoreError> {
+    let store = Store::connect(address).await?;
+    let clock = Clock::start(&store).await?;
+    Ok((store, clock))
+}
+
+/// Waits for a Redis that is away.
+///
+/// Errors: Redis answers and can't be used.
+async fn connect_when_there(address: &Address) -> Result<(Store, Clock), StoreError> {
+    let mut n_waits = 0_u32;
+    loop {
+        match connect(address).await {
+            Err(error) if error.passes() && !matches!(error, StoreError::Login(_)) => {
+                if n_waits.is_multiple_of(WAITS_PER_WARNING) {
+                    warn!(%error, "waiting for redis");
+                }
+                n_waits = n_waits.wrapping_add(1);
+                tokio::time::sleep(REDIS_WATCH).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 /// Not ready while Redis is away; and keeps the clock.

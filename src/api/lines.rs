@@ -14,12 +14,9 @@ use super::{
     problem::{Problem, Result},
 };
 use crate::{
-    domain::{Hold, HoldScope, Line, LineId, UnixMs, WabaId},
+    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, UnixMs, WabaId},
     stats::line::{LineNow, Stop, scopes},
 };
-
-/// The highest rate that can be set: that of the configuration.
-const RATE_MAX: f64 = 1_000_000.0;
 
 /// A line as callers see it.
 #[derive(Serialize)]
@@ -150,9 +147,9 @@ pub(super) async fn change(
 ) -> Result<Response> {
     let line = shared.line(&id)?;
     let rate = change.messages_per_second;
-    if rate.is_some_and(|rate| !(rate > 0.0 && rate <= RATE_MAX)) {
+    if rate.is_some_and(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(&rate)) {
         let detail = format!(
-            "messages_per_second is above 0 and at most {RATE_MAX}, or null for what is configured; to stop a line, pause it"
+            "messages_per_second must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for what is configured; to stop a line, pause it"
         );
         return Err(Problem::bad_request("invalid-rate", detail));
     }

@@ -143,6 +143,7 @@ fn limiter(rate: f64, now: Instant) -> Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
 
     #[test]
     fn a_new_pace_starts_empty() {
@@ -185,6 +186,17 @@ mod tests {
             let most = rate + 1.0 + rate / 100.0;
             assert!(f64::from(sent) <= most && f64::from(sent) >= rate.floor(), "{sent} at {rate}");
         }
+    }
+
+    #[test]
+    fn the_lowest_rate_can_be_cut_and_the_highest_be_taken() {
+        let now = Instant::now();
+        // Nine tenths of the line's rate may be left as headroom.
+        let mut pacer = Pacer::new(LINE_RATE_MIN / 10.0, now);
+        pacer.throttled(now);
+        let wait = pacer.take(now).expect_err("a new pace starts empty");
+        assert!(wait <= Duration::from_secs(1_000), "{wait:?}");
+        let _ = Pacer::new(LINE_RATE_MAX, now).take(now);
     }
 
     #[test]

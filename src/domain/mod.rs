@@ -19,7 +19,7 @@ pub mod token;
 pub use campaign::{Campaign, CampaignState, OnDoubt};
 pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
-pub use line::Line;
+pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line};
 pub use outcome::{Cause, Outcome, Scope};
 pub use phone::Phone;
 pub use recipient::{RawRecipient, Recipient};

@@ -184,6 +184,7 @@ mod tests {
         let errors = [
             (StoreError::Unavailable(away()), true),
             (StoreError::NotDone(away()), true),
+            (StoreError::Login(away()), true),
             (StoreError::Refused { operation: "GET", message: "WRONGTYPE".into() }, false),
             (StoreError::Corrupt { key: "k".into(), reason: "no state".into() }, false),
         ];

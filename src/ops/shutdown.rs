@@ -91,6 +91,14 @@ impl Signals {
         Ok(Self(receiver))
     }
 
+    /// Waits for the next one, for ever if there is none.
+    pub async fn next(&mut self) -> &'static str {
+        match self.0.recv().await {
+            Some(signal) => signal,
+            None => std::future::pending().await,
+        }
+    }
+
     /// None: only [`Shutdown::stop`] or a failure stops the process.
     pub fn none() -> Self {
         Self(mpsc::channel(1).1)

@@ -41,6 +41,8 @@ pub(super) enum SendError {
     NewLife,
     /// Nothing was sent: there is no connection to be had.
     Unreached(String),
+    /// Nothing was sent: the server does not accept the user and password.
+    Login(String),
     /// It is not known what came of it.
     Store(StoreError),
     /// Redis, or the way to it.

@@ -8,7 +8,7 @@ use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Result, Store, StoreError, read, script};
-use crate::domain::{Hold, HoldScope, LineId, PartId, UnixMs};
+use crate::domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, LineId, PartId, UnixMs};
 
 /// How far an epoch that is ahead of the clock rises at most.
 const EPOCH_RISE_MAX: u64 = 1_000;
@@ -200,7 +200,10 @@ impl Store {
             pipeline.cmd("HMGET").arg(self.keys.control(line)).arg(&["rate", "paused"]);
         }
         let fields: Vec<(Option<f64>, Option<u8>)> = self.query_all("HMGET control", &pipeline).await?;
-        Ok(fields.into_iter().map(|(rate, paused)| LineControl { rate, paused: paused == Some(1) }).collect())
+        // An earlier version took any rate above 0, and the limiter cannot count the lowest of them.
+        let usable = |rate: Option<f64>| rate.map(|rate| rate.clamp(LINE_RATE_MIN, LINE_RATE_MAX));
+        let control = |(rate, paused)| LineControl { rate: usable(rate), paused: paused == Some(1) };
+        Ok(fields.into_iter().map(control).collect())
     }
 
     /// Sets what a line may send each second; `None`: what is configured.

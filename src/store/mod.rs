@@ -8,6 +8,7 @@ pub mod chunk;
 pub mod clock;
 mod connection;
 pub mod deployment;
+pub mod durability;
 pub mod duty;
 pub mod ids;
 pub mod jobs;
@@ -46,8 +47,8 @@ use crate::{
     ops::metrics,
 };
 
-/// The oldest Redis that has what the scripts use.
-const REDIS_VERSION_MIN: (u32, u32) = (6, 2);
+/// The oldest Redis that has what the scripts use. A Valkey says 7.2.4 of itself as a Redis.
+const REDIS_VERSION_MIN: (u32, u32) = (7, 0);
 
 /// How long a caller waits at most until what was written is safe: `everysec` takes a second, or two on a busy disk.
 const SAFE_WITHIN: Duration = Duration::from_secs(5);
@@ -64,6 +65,9 @@ pub enum StoreError {
     /// It can't be reached, is loading, failing over or full: nothing was changed. Try again.
     #[error("redis is not available: {0}")]
     NotDone(String),
+    /// It does not accept the user and password: nothing was changed. A password that is being changed can be right later.
+    #[error("redis does not accept the user and password of redis.url: {0}")]
+    Login(String),
     /// It answered with an error that trying again does not mend.
     #[error("redis refused {operation}: {message}")]
     Refused {
@@ -96,7 +100,7 @@ pub enum StoreError {
 impl StoreError {
     /// It passes by itself: try again.
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::NotDone(_))
+        matches!(self, Self::Unavailable(_) | Self::NotDone(_) | Self::Login(_))
     }
 }
 
@@ -429,11 +433,15 @@ impl Store {
     }
 }
 
-fn check_version(version: &str) -> Result<()> {
+/// Whether this version of Redis, as INFO tells it, is new enough.
+///
+/// Errors: `Unusable` if it is older than Redis 7.0.
+pub fn check_version(version: &str) -> Result<()> {
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < REDIS_VERSION_MIN {
-        let (major, minor) = REDIS_VERSION_MIN;
-        return Err(StoreError::Unusable(format!("redis is version {version}; pregon needs {major}.{minor} or newer")));
+        return Err(StoreError::Unusable(format!(
+            "redis is version {version}; pregon needs Redis 7.0 or newer, or Valkey 7.2 or newer"
+        )));
     }
     Ok(())
 }
@@ -443,6 +451,7 @@ fn sending_failed(operation: &'static str, error: SendError) -> StoreError {
     match error {
         SendError::NewLife => lives::ended(),
         SendError::Unreached(reason) => StoreError::NotDone(reason),
+        SendError::Login(reason) => StoreError::Login(reason),
         SendError::Store(error) => error,
         SendError::Redis(error) => match error.kind() {
             ErrorKind::Server(_) => refused(operation, &error),
@@ -484,4 +493,21 @@ fn refused(operation: &'static str, error: &RedisError) -> StoreError {
         return StoreError::NotDone(format!("{operation}: {error}"));
     }
     StoreError::Refused { operation, message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_before_7_0_is_refused_in_one_line() {
+        for new in ["7.0.0", "7.2.4", "8.4.0", "10.0.1"] {
+            assert!(check_version(new).is_ok(), "{new}");
+        }
+        for old in ["6.2.14", "5.0.7", ""] {
+            let told = check_version(old).expect_err(old).to_string();
+            let expected = format!("redis is version {old}; pregon needs Redis 7.0 or newer, or Valkey 7.2 or newer");
+            assert_eq!(told, expected);
+        }
+    }
 }

@@ -83,7 +83,7 @@ async fn the_rate_of_a_line_is_set_by_a_number_and_reset_by_null() {
     let rates = |line: &Value| (line["messages_per_second"].clone(), line["configured"].clone());
     let set = api.patch("3001", &json!({ "messages_per_second": 20 })).await;
     assert_eq!((set.status, rates(&set.body)), (StatusCode::OK, (json!(20.0), json!(80.0))));
-    for bad in [json!(0), json!(-1), json!(1_000_001)] {
+    for bad in [json!(0), json!(-1), json!(1e-11), json!(0.009), json!(1_000_001)] {
         api.patch("3001", &json!({ "messages_per_second": bad })).await.problem(400, "invalid-rate");
     }
     for bad in [json!({}), json!({ "messages_per_second": "20" }), json!({ "paused": true })] {

@@ -1,5 +1,6 @@
 //! `check`, and what it shares with `serve`: the configuration.
 
+use deadpool_redis::redis::cmd;
 use pregon::{
     domain::OnDoubt,
     sim::{Scenario, Sim},
@@ -106,6 +107,23 @@ async fn a_redis_that_is_not_there_and_a_port_that_is_taken_fail_with_what_helps
     assert_eq!((&failed[0]["check"], &failed[1]["check"]), (&json!("redis"), &json!("http.listen")));
     assert!(failed[0]["remedy"].as_str().expect("a remedy").contains("start Redis there"), "{ran:?}");
     assert!(failed[1]["remedy"].as_str().expect("a remedy").contains("set http.listen to another port"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn check_with_a_wrong_password_of_redis_names_the_cause() {
+    let redis = TestRedis::start().await;
+    let mut connection = redis.connection().await;
+    let set = cmd("CONFIG").arg(&["SET", "requirepass", "right"]).exec_async(&mut connection).await;
+    set.expect("a password");
+    let (_dir, file) = configuration(&worker(redis.url()));
+    for url in [redis.url().to_owned(), format!("{}?pass=wrong", redis.url())] {
+        let environment = [("WORD", "w"), ("PREGON__REDIS__URL", url.as_str())];
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &environment, "").await;
+        assert!(ran.code == 1 && ran.out.contains("does not accept the user and password"), "{ran:?}");
+        assert!(ran.out.contains("set the user and password") && !ran.out.contains("start Redis"), "{ran:?}");
+    }
+    let unset = cmd("CONFIG").arg(&["SET", "requirepass", ""]).exec_async(&mut connection).await;
+    unset.expect("no password");
 }
 
 #[tokio::test]

@@ -9,7 +9,10 @@ use super::Check;
 use crate::{
     domain::LineId,
     ops::config::{Config, LineConfig, RedisConfig, RedisUrl},
-    store::{Address, Result, Store, StoreError, registry::UNLISTED_REMEDY, spawn::SpawnError},
+    store::{
+        Address, Result, Store, StoreError, check_version, durability::Risk, registry::UNLISTED_REMEDY,
+        spawn::SpawnError,
+    },
 };
 
 /// Round trips that are timed; the middle one counts.
@@ -31,7 +34,12 @@ async fn program(config: &RedisConfig) -> Check {
         Ok(output) if output.status.success() => {
             let told = String::from_utf8_lossy(&output.stdout);
             let version = told.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown");
-            Check::ok("redis", format!("{}: {SERVER} {version} is installed", config.url))
+            match check_version(version) {
+                Ok(()) => Check::ok("redis", format!("{}: {SERVER} {version} is installed", config.url)),
+                Err(error) => {
+                    Check::failed("redis", format!("{}: {error}", config.url), "install a newer redis-server")
+                }
+            }
         }
         _ => {
             let found = format!("{}: {SERVER} does not run", config.url);
@@ -67,6 +75,9 @@ async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Ch
 
 fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
     let remedy = match error {
+        StoreError::Login(_) => {
+            "set the user and password that this Redis knows: PREGON__REDIS__URL, or redis.url = { env = \"NAME\" }"
+        }
         error if error.passes() => "start Redis there, or set redis.url to where it is; redis.timeout may be too short",
         StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",
         _ => "set redis.url to another Redis",
@@ -105,45 +116,16 @@ async fn latency(store: &Store) -> Result<Duration> {
 
 /// Redis has to write down what it is given, and must never make room by throwing keys away.
 fn durability(info: &str) -> Check {
-    let (appends, policy) =
-        (field(info, "aof_enabled") == Some("1"), field(info, "maxmemory_policy").unwrap_or("unknown"));
-    let evicts = policy != "noeviction" && field(info, "maxmemory").is_some_and(|bytes| bytes != "0");
-    match (appends, evicts) {
-        (true, false) => Check::ok("redis keeps data", "the append-only file is on, nothing is evicted"),
-        (false, _) => Check::failed(
-            "redis keeps data",
-            "the append-only file is off: a restart would forget campaigns",
-            "CONFIG SET appendonly yes, and the same in redis.conf",
-        ),
-        (true, true) => Check::failed(
-            "redis keeps data",
-            format!("maxmemory-policy is {policy}: a full Redis would throw campaigns away"),
-            "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
-        ),
+    let risks = Risk::of(info);
+    if risks.is_empty() {
+        return Check::ok("redis keeps data", "the append-only file is on, nothing is evicted");
     }
+    let found: Vec<_> = risks.iter().map(Risk::to_string).collect();
+    let remedies: Vec<_> = risks.iter().map(Risk::remedy).collect();
+    Check::failed("redis keeps data", found.join("; "), remedies.join("; "))
 }
 
 /// The value of `name` in the answer to INFO.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redis_that_could_lose_work_is_told() {
-        let info = |aof, maxmemory, policy| {
-            format!(
-                "# Memory\r\nmaxmemory:{maxmemory}\r\nmaxmemory_human:1G\r\nmaxmemory_policy:{policy}\r\naof_enabled:{aof}\r\n"
-            )
-        };
-        assert!(durability(&info(1, 0, "noeviction")).ok);
-        assert!(durability(&info(1, 0, "allkeys-lru")).ok, "without a limit nothing is ever evicted");
-        assert!(durability(&info(1, 100, "noeviction")).ok);
-        assert!(!durability(&info(1, 100, "volatile-lru")).ok);
-        let off = durability(&info(0, 0, "noeviction"));
-        assert!(!off.ok && off.remedy.expect("a remedy").contains("appendonly yes"));
-    }
 }

@@ -119,7 +119,7 @@ impl Runner {
             }
             Done::Claimed(part, Err(error)) => {
                 // It may have been claimed all the same.
-                if !matches!(error, StoreError::NotDone(_)) {
+                if !matches!(error, StoreError::NotDone(_) | StoreError::Login(_)) {
                     self.unanswered.get_or_insert((part, self.claims));
                 }
                 // Where asking again mends nothing, it keeps nobody from stopping.

@@ -11,7 +11,10 @@ use super::{
     TlsConfig, WabaConfig, WebhookConfig,
     reader::{Environment, Problems, Section},
 };
-use crate::store::deployment::Certificates;
+use crate::{
+    domain::{LINE_RATE_MAX, LINE_RATE_MIN},
+    store::deployment::Certificates,
+};
 
 /// Prefix of the variables that set a key.
 const PREFIX: &str = "PREGON__";
@@ -237,13 +240,14 @@ fn waba(mut section: Section<'_>) -> WabaConfig {
 
 fn line(mut section: Section<'_>) -> LineConfig {
     let id = section.id("id");
-    let rate = |rate: f64| rate > 0.0 && rate <= 1_000_000.0;
     let config = LineConfig {
         waba: section.id("waba").as_str().into(),
         display: section.text("display").unwrap_or_else(|| id.clone()),
         name: section.text("name").unwrap_or_else(|| id.clone()),
         messages_per_second: section
-            .number("messages_per_second", "above 0 and at most 1000000", rate)
+            .number("messages_per_second", &format!("{LINE_RATE_MIN} to {LINE_RATE_MAX}"), |rate| {
+                (LINE_RATE_MIN..=LINE_RATE_MAX).contains(&rate)
+            })
             .unwrap_or(LINE_RATE_DEFAULT),
         id: id.as_str().into(),
     };
@@ -319,8 +323,8 @@ fn relations(config: &Config, problems: &Problems) {
     );
     problems.relation(
         &["graph.connect_timeout", "graph.timeout"],
-        graph.connect_timeout <= graph.timeout,
-        "must be at most graph.timeout",
+        graph.connect_timeout < graph.timeout,
+        "must be less than graph.timeout",
     );
     problems.relation(
         &["dispatch.doubt_deadline", "graph.timeout"],

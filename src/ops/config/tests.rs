@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
 
 /// A whole installation; its secrets are `A`, `B`, `C` and `K` of the environment.
 const INSTALLATION: &str = r#"
@@ -169,7 +170,7 @@ fn all_problems_are_told_together_in_the_order_of_the_file() {
         error.to_string(),
         "config: 8 problems\n  \
          redis.namespace (Two words) must be 1 to 32 of a-z, 0-9, - and _\n  \
-         line[0].messages_per_second (0) must be above 0 and at most 1000000\n  \
+         line[0].messages_per_second (0) must be 0.01 to 1000000\n  \
          dispatch.headroom (1.5, from PREGON__DISPATCH__HEADROOM) must be 0..0.9\n  \
          dispatch.lease (1s) must be a duration, 3s..60s\n  \
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
@@ -179,6 +180,18 @@ fn all_problems_are_told_together_in_the_order_of_the_file() {
          business, waba, line, dispatch, shutdown, log\n  \
          line[0].waba (2009) is the id of no [[waba]]"
     );
+}
+
+#[test]
+fn a_rate_is_within_what_the_limiter_can_keep() {
+    for bad in ["1e-11", "0.009", "1000001", "inf", "nan"] {
+        let told = overridden(INSTALLATION, &[("PREGON__LINE__0__MESSAGES_PER_SECOND", bad)]).expect_err(bad);
+        assert!(told.problems[0].ends_with("must be 0.01 to 1000000"), "{told}");
+    }
+    for (good, rate) in [("0.01", LINE_RATE_MIN), ("1000000", LINE_RATE_MAX)] {
+        let config = overridden(INSTALLATION, &[("PREGON__LINE__0__MESSAGES_PER_SECOND", good)]).expect(good);
+        assert_eq!(config.lines[0].messages_per_second, rate);
+    }
 }
 
 #[test]
@@ -314,7 +327,8 @@ fn certificates_are_for_a_redis_over_tls() {
 fn relations_between_keys_are_checked() {
     for (text, told) in [
         ("[redis]\ntimeout = \"4s\"", "redis.timeout must be at most a third of dispatch.lease"),
-        ("[graph]\nconnect_timeout = \"25s\"", "graph.connect_timeout must be at most graph.timeout"),
+        ("[graph]\nconnect_timeout = \"25s\"", "graph.connect_timeout must be less than graph.timeout"),
+        ("[graph]\nconnect_timeout = \"20s\"", "graph.connect_timeout must be less than graph.timeout"),
         ("[dispatch]\ndoubt_deadline = \"20s\"", "dispatch.doubt_deadline must be more than graph.timeout"),
         ("[dispatch.retry]\nmax = \"1s\"", "dispatch.retry.max must be at least dispatch.retry.initial"),
         ("[shutdown]\ngrace = \"5s\"", "shutdown.grace must be at least graph.timeout"),

@@ -239,7 +239,7 @@ impl Fleet {
             Ok(answers) => answers.are_doubtful(),
             Err(SendError::NewLife) => false,
             Err(SendError::Redis(error)) => !matches!(error.kind(), ErrorKind::Server(_)) || is_doubtful(error.code()),
-            Err(SendError::Unreached(_)) => true,
+            Err(SendError::Unreached(_) | SendError::Login(_)) => true,
             Err(SendError::Store(error)) => matches!(error, StoreError::Unavailable(_)),
         };
         if doubtful {
@@ -350,7 +350,7 @@ fn partly(error: SendError, n: usize) -> SendError {
 fn after_others(error: SendError) -> SendError {
     match error {
         SendError::NewLife => SendError::Store(lives::ended()),
-        SendError::Unreached(reason) => SendError::Store(StoreError::Unavailable(reason)),
+        SendError::Unreached(reason) | SendError::Login(reason) => SendError::Store(StoreError::Unavailable(reason)),
         error @ (SendError::Store(_) | SendError::Redis(_)) => error,
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use deadpool_redis::{
     Connection, Hook, HookError, Manager, Pool, PoolError, Runtime,
     redis::{
-        AsyncConnectionConfig, ConnectionInfo, ErrorKind, Pipeline, Value,
+        AsyncConnectionConfig, ConnectionInfo, ErrorKind, Pipeline, RedisError, Value,
         aio::{ConnectionLike as _, MultiplexedConnection},
         cmd,
     },
@@ -200,8 +200,12 @@ impl Server {
     }
 
     async fn taken(&self) -> std::result::Result<Connection, SendError> {
-        let unreached = |error: PoolError| SendError::Unreached(error.to_string().trim_end().into());
-        self.pool.get().await.map_err(unreached)
+        self.pool.get().await.map_err(|error| match &error {
+            PoolError::Backend(cause) | PoolError::PostCreateHook(HookError::Backend(cause)) if is_login(cause) => {
+                SendError::Login(format!("{}: {cause}", self.place))
+            }
+            _ => SendError::Unreached(error.to_string().trim_end().into()),
+        })
     }
 
     /// The connection that is kept, of `life`.
@@ -239,6 +243,12 @@ pub(super) fn patience(timeout: Duration) -> AsyncConnectionConfig {
 /// A field of what INFO says; empty if it is not there.
 pub(in super::super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+}
+
+/// Whether a server refused user and password, or asks for them.
+fn is_login(error: &RedisError) -> bool {
+    // The error of a pipeline has the codes of its commands in its text alone.
+    error.kind() == ErrorKind::AuthenticationFailed || error.to_string().contains("NOAUTH")
 }
 
 fn uptime(info: &str) -> Duration {

@@ -1,4 +1,4 @@
-//! JSON of unsure kinds: what is of another kind than expected is as good as missing, and spoils nothing beside it.
+//! JSON that others write: what is of another kind than expected counts as missing, and spoils nothing beside it.
 //!
 //! One pass, without a tree in between. Only broken JSON is an error. The depth is that of the types that are read;
 //! what is skipped is skipped without recursion.
@@ -7,22 +7,25 @@ use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 
+/// Numbers below this are whole in an `f64` if they have no fraction.
+const WHOLE_MAX: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+
 /// A string; or a number, as its digits.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Text<'a>(pub(super) Option<Cow<'a, str>>);
+pub(crate) struct Text<'a>(pub(crate) Option<Cow<'a, str>>);
 
-/// A number that is whole and not negative; or a string of its digits.
+/// A number that is whole and not negative, `7` or `7.0`; or a string of its digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Number(pub(super) Option<u64>);
+pub(crate) struct Number(pub(crate) Option<u64>);
 
 /// An object.
 #[derive(Debug, PartialEq)]
-pub(super) struct Object<T>(pub(super) Option<T>);
+pub(crate) struct Object<T>(pub(crate) Option<T>);
 
 /// An array. Elements that are no objects are left out, and so are those in which nothing is of use: a body full of them
 /// would take a hundred times its size.
 #[derive(Debug, PartialEq)]
-pub(super) struct List<T>(pub(super) Vec<T>);
+pub(crate) struct List<T>(pub(crate) Vec<T>);
 
 impl<T> Default for Object<T> {
     fn default() -> Self {
@@ -100,10 +103,15 @@ impl<'de> Deserialize<'de> for Number {
         impl<'de> Visitor<'de> for NumberVisitor {
             type Value = Number;
 
-            missing!(bool i64 f64 null array object);
+            missing!(bool i64 null array object);
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number")
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                let is_whole = number.fract() == 0.0 && (0.0..WHOLE_MAX).contains(&number);
+                Ok(Number(is_whole.then_some(number as u64)))
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
@@ -164,5 +172,77 @@ impl<'de, T: Deserialize<'de> + Default + PartialEq> Deserialize<'de> for List<T
         }
 
         deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+/// `json` with U+FFFD in place of each surrogate without its other half, which is all that is left of an emoji that was cut in
+/// two. serde_json refuses the whole text for it.
+pub(crate) fn mended(json: &[u8]) -> Cow<'_, [u8]> {
+    let mut mended = Cow::Borrowed(json);
+    if !json.contains(&b'\\') {
+        return mended;
+    }
+    let mut from = 0;
+    while let Some(ahead) = json[from..].iter().position(|byte| *byte == b'\\') {
+        let escape = from + ahead;
+        from = json.len().min(escape + 2);
+        let Some(unit) = surrogate(json, escape) else { continue };
+        let is_pair = unit < 0xdc00 && surrogate(json, escape + 6).is_some_and(|low| low >= 0xdc00);
+        if is_pair {
+            from = escape + 12;
+        } else {
+            mended.to_mut()[escape..escape + 6].copy_from_slice(br"\ufffd");
+        }
+    }
+    mended
+}
+
+/// The surrogate whose escape sequence is at `at`.
+fn surrogate(json: &[u8], at: usize) -> Option<u16> {
+    let digits = json.get(at..at + 6)?.strip_prefix(br"\u")?;
+    let unit = u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    (0xd800..0xe000).contains(&unit).then_some(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_emoji_are_replaced_and_whole_ones_are_kept() {
+        for (text, expected) in [
+            (r#""S\u00ed \ud83d""#, "Sí \u{fffd}"),
+            (r#""\ude00 \ud83d\ude00 \uD83D\uDE00""#, "\u{fffd} \u{1f600} \u{1f600}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\\ud83d \\\ud83d""#, "\\ud83d \\\u{fffd}"),
+            (r#""\ud83d\n""#, "\u{fffd}\n"),
+        ] {
+            let read: String = serde_json::from_slice(&mended(text.as_bytes())).expect(text);
+            assert_eq!(read, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_ends_in_an_escape_is_left_as_it_is() {
+        for text in ["\\", "\\u", "\\ud83", "\\\\", r"\u+d83", ""] {
+            assert_eq!(mended(text.as_bytes()), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_they_are_written() {
+        for (text, number) in [
+            ("131026", Some(131_026)),
+            ("131026.0", Some(131_026)),
+            ("1.31026e5", Some(131_026)),
+            ("\"131026\"", Some(131_026)),
+            ("131026.5", None),
+            ("-1.0", None),
+            ("1e300", None),
+            ("null", None),
+            ("[7]", None),
+        ] {
+            assert_eq!(serde_json::from_str::<Number>(text).expect(text), Number(number), "{text}");
+        }
     }
 }

@@ -19,6 +19,7 @@ pub mod dispatch;
 pub mod domain;
 pub mod graph;
 pub mod intake;
+mod json;
 pub mod load;
 pub mod ops;
 pub mod serve;

@@ -160,6 +160,23 @@ async fn a_status_before_our_own_answer_counts_and_the_answer_takes_nothing_back
 }
 
 #[tokio::test]
+async fn half_an_emoji_spoils_nothing_beside_it() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = messages[&"3001".into()][0];
+    hooks.accept([&message]).await;
+    let value = json!({
+        "metadata": {"phone_number_id": "3001"},
+        "messages": [{"type": "button", "button": {"payload": "HALF"}}],
+        "statuses": [hooks.status(&message, "delivered")],
+    });
+    let body = payload(&[json!({"field": "messages", "value": value})]).to_string();
+    assert_eq!(hooks.deliver_bytes(body.replace("HALF", r"S\u00ed \ud83d").as_bytes()).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Delivered, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
 async fn a_failure_without_our_token_is_found_by_its_message_id() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;

@@ -9,7 +9,10 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::domain::{Cause, Outcome, Wamid, policy};
+use crate::{
+    domain::{Cause, Outcome, Wamid, policy},
+    json::{self, List, Number, Object, Text},
+};
 
 /// How much of Meta's words is kept, in characters: they end up beside every failed recipient.
 const DETAILS_CHARS_MAX: usize = 500;
@@ -24,13 +27,13 @@ const NO_SUCH_OBJECT: &str = "GraphMethodException";
 ///
 /// Accepted: a 2xx with the id of a message. Meta's error: as [`policy::outcome`] has it. Anything else: in doubt.
 pub fn read(http_status: u16, body: &[u8]) -> Outcome {
+    let body = &*json::mended(body);
     let answer = Answer::parse(body);
     let success = (200..300).contains(&http_status);
     match (answer.message(), &answer.error, answer.refusal()) {
-        (Some(message), None, _) if success => Outcome::Accepted {
-            wamid: Wamid::from(&*message.id),
-            held: message.message_status.as_deref() == Some(HELD),
-        },
+        (Some((id, status)), None, _) if success => {
+            Outcome::Accepted { wamid: Wamid::from(id), held: status == Some(HELD) }
+        }
         (None, _, Some(Refusal { code, details })) => policy::outcome(http_status, code, details),
         (Some(_), ..) | (None, _, None) => Outcome::InDoubt(Cause::Unanswered(not_meta(http_status, body))),
     }
@@ -45,7 +48,7 @@ pub(super) struct Refusal {
 
 /// Meta's error in `body`, if it is one.
 pub(super) fn refusal(body: &[u8]) -> Option<Refusal> {
-    Answer::parse(body).refusal()
+    Answer::parse(&json::mended(body)).refusal()
 }
 
 /// Says that an answer is not Meta's, without its content.
@@ -57,59 +60,34 @@ pub(super) fn not_meta(http_status: u16, body: &[u8]) -> String {
 #[derive(Default, Deserialize)]
 struct Answer<'a> {
     #[serde(borrow, default)]
-    messages: Vec<Message<'a>>,
-    #[serde(borrow)]
-    error: Option<Envelope<'a>>,
+    messages: List<Message<'a>>,
+    /// Of any kind but null: an answer with it is no acceptance.
+    #[serde(borrow, default)]
+    error: Option<Object<Envelope<'a>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, PartialEq, Deserialize)]
+#[serde(default)]
 struct Message<'a> {
     #[serde(borrow)]
-    id: Cow<'a, str>,
+    id: Text<'a>,
     #[serde(borrow)]
-    message_status: Option<Cow<'a, str>>,
+    message_status: Text<'a>,
 }
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    code: Code<'a>,
-    #[serde(borrow)]
-    error_subcode: Option<Subcode<'a>>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<Text<'a>>,
-    #[serde(borrow)]
-    message: Option<Text<'a>>,
+    /// Meta writes codes as numbers; integrators have met them as text.
+    #[serde(default)]
+    code: Number,
+    #[serde(default)]
+    error_subcode: Number,
+    #[serde(borrow, default, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow, default)]
+    message: Text<'a>,
     #[serde(borrow)]
     error_data: Option<ErrorData<'a>>,
-}
-
-/// Text that is borrowed where it is optional too: serde copies an `Option<Cow>`.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// Meta writes codes as numbers; integrators have met them as text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Code<'a> {
-    Number(u32),
-    Text(#[serde(borrow)] Cow<'a, str>),
-}
-
-/// A subcode that cannot be read changes nothing.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Subcode<'a> {
-    Code(#[serde(borrow)] Code<'a>),
-    Other(serde::de::IgnoredAny),
-}
-
-impl Code<'_> {
-    fn number(&self) -> Option<u32> {
-        match self {
-            Code::Number(code) => Some(*code),
-            Code::Text(code) => code.parse().ok(),
-        }
-    }
 }
 
 /// An object with the details as a rule, and sometimes the details alone.
@@ -128,28 +106,27 @@ impl<'a> Answer<'a> {
     /// What is not JSON of this shape is an answer that says nothing.
     fn parse(body: &'a [u8]) -> Self {
         // As text: from bytes serde_json does not look at what it skips, and what is not UTF-8 is not JSON.
-        std::str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
-    fn message(&self) -> Option<&Message<'a>> {
-        self.messages.first().filter(|message| !message.id.is_empty())
+    /// The id of the message that was taken, and what Meta says of it.
+    fn message(&self) -> Option<(&str, Option<&str>)> {
+        let Message { id: Text(id), message_status: Text(status) } = self.messages.0.first()?;
+        // An id of digits alone was a number, and is not Meta's.
+        let id = id.as_deref().filter(|id| id.bytes().any(|byte| !byte.is_ascii_digit()))?;
+        Some((id, status.as_deref()))
     }
 
     fn refusal(&self) -> Option<Refusal> {
-        let error = self.error.as_ref()?;
-        let subcode = match &error.error_subcode {
-            Some(Subcode::Code(code)) => code.number(),
-            Some(Subcode::Other(_)) | None => None,
-        };
+        let Object(Some(error)) = self.error.as_ref()? else { return None };
+        let number = |Number(number): Number| number.and_then(|number| u32::try_from(number).ok());
         // Meta calls subcodes deprecated and may leave them out; the type of the error says the same.
-        let no_such_object =
-            || error.kind.as_ref().is_some_and(|kind| kind.0 == NO_SUCH_OBJECT).then_some(policy::NO_SUCH_OBJECT);
-        let subcode = subcode.or_else(no_such_object);
-        let code = policy::meaning(error.code.number()?, subcode);
+        let no_such_object = || (error.kind.0.as_deref() == Some(NO_SUCH_OBJECT)).then_some(policy::NO_SUCH_OBJECT);
+        let code = policy::meaning(number(error.code)?, number(error.error_subcode).or_else(no_such_object));
         let details = match &error.error_data {
             Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
             Some(ErrorData::Object { .. } | ErrorData::Text(_) | ErrorData::Other(_)) | None => {
-                error.message.as_ref().map_or(&Cow::Borrowed(""), |message| &message.0)
+                error.message.0.as_ref().unwrap_or(&Cow::Borrowed(""))
             }
         };
         Some(Refusal { code, details: details.chars().take(DETAILS_CHARS_MAX).collect() })
@@ -222,6 +199,27 @@ mod tests {
             let failed = Outcome::Failed { pause_after: Some(20), cause: meta(100, "m") };
             assert_eq!(read(400, body.as_bytes()), failed, "{subcode}");
         }
+    }
+
+    #[test]
+    fn an_unreadable_field_spoils_no_answer() {
+        let failed = Outcome::Failed { pause_after: None, cause: meta(131_026, "m") };
+        for error in [
+            r#"{"code":131026.0,"message":"m"}"#,
+            r#"{"code":"131026","message":"m","type":7,"error_subcode":{}}"#,
+            r#"{"code":131026,"message":"m","error_data":{"details":7},"error_user_msg":"\ud83d"}"#,
+        ] {
+            for messages in ["", r#""messages":null,"#, r#""messages":{},"#, r#""messages":[null],"#] {
+                let body = format!(r#"{{{messages}"error":{error}}}"#);
+                assert_eq!(read(400, body.as_bytes()), failed, "{body}");
+            }
+        }
+        let half = r#"{"error":{"code":131026,"message":"S\u00ed \ud83d"}}"#;
+        assert_eq!(refusal(half.as_bytes()).expect("an error").details, "Sí \u{fffd}");
+        let accepted = br#"{"contacts":"\ud83d","messages":[{"id":"wamid.A","message_status":null}],"error":null}"#;
+        assert_eq!(read(200, accepted), Outcome::Accepted { wamid: "wamid.A".into(), held: false });
+        let both = br#"{"messages":[{"id":"wamid.A"}],"error":"overloaded"}"#;
+        assert!(matches!(read(200, both), Outcome::InDoubt(_)), "an acceptance beside an error of another kind");
     }
 
     #[test]

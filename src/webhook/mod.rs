@@ -61,6 +61,7 @@ use self::{
 };
 use crate::{
     domain::{LineId, Secret, SecretDigest, SharedTokenKey, WabaId},
+    json,
     ops::metrics::{self, WebhookKind, WebhookResult},
     store::{Store, StoreError, clock::Clock},
 };
@@ -203,6 +204,7 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
     if !shared.verifier.accepts(&signature, &body) {
         return unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED);
     }
+    let body = json::mended(&body);
     let payload = match Payload::read(&body) {
         Ok(payload) => payload,
         Err(error) => {

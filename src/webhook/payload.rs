@@ -6,12 +6,12 @@
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference>, read
 //! 2026-11-22.
 
-mod lenient;
-
 use std::{borrow::Cow, mem};
 
-use self::lenient::{Number, Object};
-use crate::domain::{Language, UnixMs};
+use crate::{
+    domain::{Language, UnixMs},
+    json::{Number, Object},
+};
 
 /// Timestamps are seconds; some of Meta's webhooks have had milliseconds. The seconds of this one are in the year 33658.
 const MILLISECONDS_FROM: u64 = 1_000_000_000_000;
@@ -283,7 +283,7 @@ mod wire {
         de::{IgnoredAny, MapAccess, Visitor},
     };
 
-    use super::lenient::{List, Number, Object, Text};
+    use crate::json::{List, Number, Object, Text};
 
     /// Objects of which each field may be missing. Of one that stands twice the last counts, as with most readers of
     /// JSON; serde's own would refuse the whole webhook.

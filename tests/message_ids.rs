@@ -213,11 +213,11 @@ async fn segments_take_turns_and_expire_when_their_last_id_may() {
 }
 
 #[tokio::test]
-async fn an_answer_whose_search_takes_long_is_answered_200_and_counted_later() {
+async fn what_takes_long_to_search_for_is_answered_200_and_counted_later_however_old() {
     let hooks = Hooks::start().await;
-    let (id, messages) = hooks.campaign(&["3001"], 2).await;
-    let [answered, sending] = messages[&"3001".into()][..] else { panic!("two") };
-    hooks.accept([&answered]).await;
+    let (id, messages) = hooks.campaign(&["3001"], 3).await;
+    let [answered, failed, sending] = messages[&"3001".into()][..] else { panic!("three") };
+    hooks.accept([&answered, &failed]).await;
     // Far more ids than are read while Meta waits, all newer than the one that is answered.
     let mut rng = StdRng::seed_from_u64(support::seed());
     let key = hooks.store.keys.ids(sending.part);
@@ -231,7 +231,11 @@ async fn an_answer_whose_search_takes_long_is_answered_200_and_counted_later() {
         .collect();
     assert_eq!(hooks.deliver(&inbound("3001", &strangers)).await, 200);
     assert_eq!(hooks.deliver(&inbound("3001", &[answer(&answered)])).await, 200);
+    let mut late = nameless(&failed.wamid(), "failed 131026");
+    late["timestamp"] = (hooks.clock.now().seconds() - 86_400).to_string().into();
+    assert_eq!(hooks.deliver(&statuses("3001", &[late])).await, 200);
     until("the answer is counted", async || hooks.counts(id).await.replied == 1).await;
+    until("the failure is counted", async || hooks.by_state(id).await.contains_key(&State::Failed)).await;
     until("nothing is parked", async || {
         hooks.store.query::<u32>("ZCARD", cmd("ZCARD").arg(hooks.store.keys.parked())).await.expect("a count") == 0
     })

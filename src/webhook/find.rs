@@ -4,8 +4,8 @@
 //! the index of the line, or still in the lists of the parts that sent them ([`super::search`]).
 //!
 //! What is not found may be parked in Redis: a failed status because it may be ahead of Meta's answer to our own request, and
-//! either where the search has not come to its end. It is looked for again: after one second, two, four, and so on until it is
-//! [`LOOK_FOR`] old, or was searched for to the end in vain and cannot be ahead of anything.
+//! either where the search has not come to its end. It is looked for again: after one second, two, four, and so on until it was
+//! searched for to the end in vain and is [`LOOK_FOR`] old, or cannot be ahead of anything.
 //!
 //! If the process dies: what was not answered is delivered again by Meta; what is parked, any process looks for.
 //! Never: looks for two groups of ids at once, or for more than half of the time: ids that nobody knows are dear, and must not
@@ -182,9 +182,10 @@ impl Looks {
                         facts.push(placed(place, &parked));
                         forget.push(parked);
                     }
-                    (Sought::Unfinished, Some(due)) => again.push((parked, due)),
+                    // However old it is: nobody has looked for it to the end.
+                    (Sought::Unfinished, due) => again.push((parked, due.unwrap_or(now.after(FIRST_LOOK)))),
                     (Sought::Nowhere, Some(due)) if may_come(&parked) => again.push((parked, due)),
-                    (Sought::Nowhere | Sought::Unfinished, _) => {
+                    (Sought::Nowhere, _) => {
                         tally.add(news(&parked), StatusResult::Unknown);
                         forget.push(parked);
                     }

@@ -299,9 +299,8 @@ impl Receiver {
                 let is_young = find::next_look(heard.at, now).is_some();
                 match (sought, heard.news) {
                     (Sought::Found(place), _) => facts.push((heard.change, heard.line.clone(), heard.found(place))),
-                    (Sought::Nowhere | Sought::Unfinished, News::Failed(code)) if is_young => {
-                        parked.push(heard.parked(Some(code), now));
-                    }
+                    (Sought::Nowhere, News::Failed(code)) if is_young => parked.push(heard.parked(Some(code), now)),
+                    (Sought::Unfinished, News::Failed(code)) => parked.push(heard.parked(Some(code), now)),
                     (Sought::Unfinished, News::Replied) => parked.push(heard.parked(None, now)),
                     (_, news) => {
                         taking.tally.add(news, StatusResult::Unknown);

@@ -50,7 +50,7 @@ use crate::{
 /// How often a process looks whether Redis is there.
 const REDIS_WATCH: Duration = Duration::from_millis(500);
 
-/// While a process waits for Redis at its start, it logs a warning once in so many attempts: every 10 s or more.
+/// Attempts to reach Redis at start for each warning in the log: one every 10 s or more.
 const WAITS_PER_WARNING: u32 = 20;
 
 /// Each further retry waits this much longer at most.

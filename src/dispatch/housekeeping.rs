@@ -146,7 +146,8 @@ impl Housekeeping {
         Ok(scheduled.filter_map(|record| record.campaign.start_at).filter(|at| *at > now).min())
     }
 
-    /// Lists open parts that their lines do not list: whoever reopened a row died, or lost Redis, before listing its part again.
+    /// Lists open parts that are missing from the work of their lines. A process reopens a row first and lists its part afterwards; it may
+    /// die, or lose Redis, in between.
     async fn requeue_unlisted(&self, open_parts: &[(PartId, LineId)]) -> Result<(), StoreError> {
         let mut unlisted = self.store.parts_not_listed(open_parts).await?;
         // A part that was closed and taken off the work since its rows were counted needs nothing.

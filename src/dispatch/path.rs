@@ -171,7 +171,7 @@ impl PathHealth {
     }
 }
 
-/// The pause after so many failures, of which up to a half is left to chance: many lines do not ask at one moment.
+/// The pause after `failures` in a row. Up to half of it is random, so that many lines do not ask at the same moment.
 fn pause(failures: u32, jitter: f64) -> Duration {
     let (first, longest) = PAUSE;
     (first * 2u32.saturating_pow(failures.min(16))).min(longest).mul_f64(1.0 - jitter / 2.0)

@@ -24,7 +24,7 @@ pub struct Roster {
 pub struct Share {
     /// The lines.
     pub lines: HashSet<LineId>,
-    /// At most so many belong to one worker.
+    /// How many lines one worker may own.
     pub most: usize,
 }
 

@@ -392,7 +392,7 @@ impl Runner {
         self.send_at.is_none()
     }
 
-    /// A message leaves, besides so many attempts.
+    /// A message leaves while `attempts` others are open.
     fn leaves(&mut self, now: Instant, attempts: usize) {
         self.slots.began(now, attempts, self.setup.thread.room());
         self.path.began(now);

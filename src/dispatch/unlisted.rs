@@ -81,7 +81,7 @@ impl Unlisted {
         }
         let workers = self.store.living_workers(now).await?;
         if !workers.contains(&self.name) {
-            // Redis was away so long that workers count as dead which will say again that they live.
+            // Redis was away for so long that living workers count as dead. They will register again.
             return Ok(());
         }
         self.roster.read(&self.store, workers).await?;

@@ -5,7 +5,7 @@ use std::fmt;
 /// The longest piece of the caller's own text that a reason repeats, in characters.
 const REPEATED_CHARS_MAX: usize = 64;
 
-/// A text with so many digits may be a phone number, of which only the last four are shown.
+/// A text with at least this many digits may be a phone number: only the last four are shown.
 const DIGITS_HIDDEN_FROM: usize = 7;
 
 /// Why a recipient is not taken. The others of its upload are.

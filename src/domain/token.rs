@@ -74,7 +74,7 @@ impl Token {
         let _ = write!(out, ".{check:016x}");
     }
 
-    /// Whether `text` begins as a token does, whoever signed it.
+    /// Whether `text` has the prefix of a token. Its signature is not checked.
     pub fn is_like(text: &str) -> bool {
         text.starts_with("p1.")
     }

@@ -254,7 +254,7 @@ pub(super) struct Gate(Arc<Mutex<Option<Hold>>>);
 pub(super) struct Hold {
     /// Cancelled by the gate when the connection is made.
     pub(super) connected: CancellationToken,
-    /// Cancelled by whoever waits, for the message to leave.
+    /// Cancelled by the runner to let the message leave.
     pub(super) leave: CancellationToken,
 }
 

@@ -192,11 +192,10 @@ impl Store {
     pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
         // First into the one list, then out of the other: a crash between leaves it in both, which is harmless.
         let store = self.in_this_life();
-        let (name, ended, unindexed) = (id.to_string(), self.keys.ended(), self.keys.unindexed());
-        let mut lists = Pipeline::new();
-        lists.zadd(&ended, &name, ended_at.0).zincr(&unindexed, &name, 1);
-        store.query_all::<f64>("ZADD ended", &lists).await?;
-        store.make_safe_first(&[ended, unindexed]).await?;
+        let (name, ended) = (id.to_string(), self.keys.ended());
+        store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&name)).await?;
+        store.name_unindexed([id]).await?;
+        store.make_safe_first(&[ended, self.keys.unindexed()]).await?;
         store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(name)).await
     }
 
@@ -297,15 +296,14 @@ impl Store {
             }
             self.query_all::<u64>("SADD work", &work).await?;
         }
-        // Of a completed one nothing is left to do: were lines woken by each, a thousand would keep them busy with looking.
-        if record.state != CampaignState::Completed {
-            self.wake().await?;
-        }
         if record.state == CampaignState::Completed {
             // A row was reopened after the campaign was found to be done and before the gate closed.
             for ((part, _), _) in record.parts.iter().zip(&open).filter(|(_, open)| **open > 0) {
                 self.sweep(*part, State::Failed, now).await?;
             }
+        } else {
+            // Of a completed one nothing is left to do: were lines woken by each, a thousand would keep them busy with looking.
+            self.wake().await?;
         }
         if record.state == CampaignState::Cancelled {
             for &(part, _) in &record.parts {

@@ -8,7 +8,7 @@
 //! changes no answer.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -245,9 +245,8 @@ impl Store {
     }
 
     /// Names ended campaigns that have ids in the lists of their parts.
-    pub(super) async fn name_unindexed(&self, parts: impl IntoIterator<Item = PartId>) -> Result<()> {
-        let mut campaigns: Vec<CampaignId> = parts.into_iter().map(|part| part.campaign).collect();
-        campaigns.dedup();
+    pub(super) async fn name_unindexed(&self, campaigns: impl IntoIterator<Item = CampaignId>) -> Result<()> {
+        let campaigns: BTreeSet<CampaignId> = campaigns.into_iter().collect();
         let mut pipeline = Pipeline::new();
         for campaign in campaigns {
             pipeline.zincr(self.keys.unindexed(), campaign.to_string(), 1);

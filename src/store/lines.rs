@@ -53,7 +53,7 @@ pub struct LineReport {
     pub at: UnixMs,
 }
 
-/// Who lives.
+/// Which workers are alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
     /// The names of the living workers, in order.

@@ -482,10 +482,7 @@ fn is_passing(error: &RedisError) -> bool {
         "MOVED",
         "ASK",
     ];
-    let Some(code) = error.code() else { return false };
-    // Before Redis 7 the error of a command in a script is the text of an ERR: `… @user_script: 12: -OOM command not allowed …`.
-    let in_script = |code: &&str| error.detail().is_some_and(|text| text.contains(&format!(": -{code} ")));
-    PASSING.contains(&code) || (code == "ERR" && PASSING.iter().any(in_script))
+    error.code().is_some_and(|code| PASSING.contains(&code))
 }
 
 fn refused(operation: &'static str, error: &RedisError) -> StoreError {

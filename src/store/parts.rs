@@ -290,7 +290,7 @@ impl Store {
         let unlisted: Vec<PartId> =
             parts().filter(|(_, (_, unlisted, _))| *unlisted == 1).map(|(part, _)| part).collect();
         self.requeue(&unlisted).await?;
-        let unindexed = parts().filter(|(_, (_, _, unindexed))| *unindexed == 1).map(|(part, _)| part);
+        let unindexed = parts().filter(|(_, (_, _, unindexed))| *unindexed == 1).map(|(part, _)| part.campaign);
         self.name_unindexed(unindexed.collect::<Vec<_>>()).await?;
         Ok(parts().map(|(part, (open, ..))| (part, *open)).collect())
     }
@@ -323,7 +323,7 @@ impl Store {
                 let answer =
                     answers.next().unwrap_or_else(|| Err(StoreError::Unavailable("no answer to status".into())))?;
                 open = answer.get(1).copied().unwrap_or(0);
-                unindexed.extend((answer.get(2) == Some(&1)).then_some(*part));
+                unindexed.extend((answer.get(2) == Some(&1)).then_some(part.campaign));
                 applied.extend(answer.iter().skip(3).map(|&code| match code {
                     1 => Applied::Moved,
                     2 => Applied::Stale,

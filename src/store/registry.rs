@@ -1,8 +1,8 @@
 //! The registry of lines: which worker lists which lines, and which lines the installation has had lately.
 //!
 //! Processes may have different `[[line]]` lists, as in every rolling change of them. A worker writes its list before it counts
-//! as living, and the lines with their WABAs into the known lines, which outlive it by `id_retention`: so long, statuses of
-//! a line's messages are taken by every process.
+//! as living, and the lines with their WABAs into the known lines, which outlive it by `id_retention`. Until then,
+//! every process takes the statuses of the line's messages.
 //! If a worker dies: whoever keeps house removes its list; its lines stay known until their time is over.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -72,7 +72,9 @@ impl Directory {
         for read in read.chunks(READ_AT_ONCE) {
             for (&id, record) in read.iter().zip(self.store.campaigns(read).await?) {
                 match record {
-                    Some(record) if record.started_at.is_some() => drop(self.campaigns.insert(id, Known::of(record))),
+                    Some(CampaignRecord { started_at: Some(_), ended_at, parts, .. }) => {
+                        self.campaigns.insert(id, Known { ended_at, parts });
+                    }
                     Some(_) | None => drop(self.campaigns.remove(&id)),
                 }
             }
@@ -95,11 +97,5 @@ impl Directory {
         for (part, line) in campaigns.into_iter().flat_map(|(_, known)| known.parts.iter().rev()) {
             self.parts.entry(line.clone()).or_default().push(*part);
         }
-    }
-}
-
-impl Known {
-    fn of(record: CampaignRecord) -> Self {
-        Self { ended_at: record.ended_at, parts: record.parts }
     }
 }

@@ -206,7 +206,8 @@ fn may_come(parked: &Parked) -> bool {
     parked.code.is_some()
 }
 
-fn news(parked: &Parked) -> News {
+/// What is said of the message.
+pub fn news(parked: &Parked) -> News {
     parked.code.map_or(News::Replied, faults::news)
 }
 

@@ -315,8 +315,7 @@ impl Receiver {
                 .park(&parked, find::next_look(now, now).unwrap_or(now))
                 .await
                 .map_err(|cause| Unavailable::because(&cause))?;
-            let news = |parked: &Parked| parked.code.map_or(News::Replied, News::Failed);
-            parked.iter().for_each(|parked| taking.tally.add(news(parked), StatusResult::Parked));
+            parked.iter().for_each(|parked| taking.tally.add(find::news(parked), StatusResult::Parked));
         }
         Ok(())
     }

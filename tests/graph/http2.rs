@@ -200,17 +200,22 @@ async fn a_message_on_a_new_connection_leaves_when_it_is_told_to() {
     sending.join_all().await;
 }
 
+/// The next message is sent over another connection than `silent`, and accepted.
+async fn the_next_goes_over_another(meta: &mut Meta, client: &GraphClient, silent: usize) {
+    let sending = send(client, 1);
+    let next = meta.arrived(1).await.remove(0);
+    assert_ne!(next.connection, silent);
+    next.accept();
+    assert_eq!(sending.join_all().await, [accepted(false)]);
+}
+
 #[tokio::test]
 async fn a_first_answer_that_does_not_come_keeps_no_other_message_waiting() {
     let mut meta = Meta::start().await;
     let client = meta.client(4);
     let _sending = send(&client, 1);
     let silent = meta.arrived(1).await.remove(0);
-    let sending = send(&client, 1);
-    let next = meta.arrived(1).await.remove(0);
-    assert_ne!(next.connection, silent.connection);
-    next.accept();
-    assert_eq!(sending.join_all().await, [accepted(false)]);
+    the_next_goes_over_another(&mut meta, &client, silent.connection).await;
 }
 
 #[tokio::test]
@@ -294,11 +299,7 @@ async fn a_connection_that_left_a_message_without_an_answer_gets_no_more() {
     let sending = send(&client, 1);
     let silent = meta.arrived(1).await.remove(0);
     assert!(matches!(sending.join_all().await[..], [Outcome::InDoubt(_)]));
-    let sending = send(&client, 1);
-    let next = meta.arrived(1).await.remove(0);
-    assert_ne!(next.connection, silent.connection);
-    next.accept();
-    assert_eq!(sending.join_all().await, [accepted(false)]);
+    the_next_goes_over_another(&mut meta, &client, silent.connection).await;
 }
 
 #[tokio::test]

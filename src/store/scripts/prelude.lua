@@ -21,6 +21,9 @@ local function claimable(state) return state == STATE.pending or state == STATE.
 local RETURNED_DUE = 0.5
 local function is_returned(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) == RETURNED_DUE end
 
+-- The state of a row that can be claimed again, by whether an attempt that counted came before.
+local function unsent(tries, row) return redis.call('HEXISTS', tries, row) == 1 and STATE.retrying or STATE.pending end
+
 -- Of a row in such a state it is not known what became of its last claim.
 local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
 

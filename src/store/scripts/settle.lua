@@ -67,8 +67,7 @@ local function settle(row, send, kind, code, tail)
       redis.call('HINCRBY', tries, row, 1)
       redis.call('ZADD', retry, struct.unpack('<d', tail), row)
     elseif kind == 'B' then
-      local tried = send > 1 and redis.call('HEXISTS', tries, row) == 1
-      m.move(row, byte, tried and STATE.retrying or STATE.pending, send)
+      m.move(row, byte, send > 1 and unsent(tries, row) or STATE.pending, send)
       redis.call('ZADD', retry, struct.unpack('<d', tail), row)
     elseif kind == 'D' and was == STATE.in_flight then
       m.move(row, byte, STATE.in_doubt, send, second)
@@ -144,4 +143,4 @@ if accepted > 0 then
 end
 local open = m.commit()
 keep_ids(m, ids, kept, ARGV[2])
-return { open, taken_over and open > 0 and 1 or 0, #kept > 0 and (cancelled or completed) and 1 or 0 }
+return { open, taken_over and open > 0 and 1 or 0, #kept > 0 and m.has_ended() and 1 or 0 }

@@ -6,7 +6,8 @@
 -- Returned: Meta did not deliver the message, and neither the recipient nor the message is to blame. While the campaign runs or is paused
 --       the row can be claimed again at once, with its attempts as they were. That uses up the send: the same status again is about an
 --       earlier one. In a completed or cancelled campaign, and where the row was ended unsent, the row failed with the code.
--- Gives {applied, open recipients of the part, 1 if the campaign has ended and the part has message ids to be indexed, then per fact 1 applied, 0 known or outranked, 2 of an earlier send, 3 reopened}.
+-- Gives {applied, open recipients of the part, 1 if the campaign has ended and the part has message ids to be indexed, then per fact
+--       1 applied, 0 known or outranked, 2 of an earlier send, 3 reopened}.
 --       After the retention of the recipients a fact moves bytes and counters only, and a row that failed or was refused stays so.
 -- Again: nothing changes: a fact moves a recipient to a higher rank only, and uses up a send only once.
 local meta, state, history, sends, retry, doubt, why, replied, ids, tries = unpack(KEYS)
@@ -44,8 +45,7 @@ for pos = 1, #facts, 20 do
     local may_have_why = was ~= STATE.accepted and was ~= STATE.sent and was ~= STATE.delivered
     if current > 1 or may_have_why then forget_why(m, why, row, was) end
     if reopens then
-      local tried = redis.call('HEXISTS', tries, row) == 1
-      m.move(row, byte, tried and STATE.retrying or STATE.pending, current, at)
+      m.move(row, byte, unsent(tries, row), current, at)
       keep_why(m, why, row, code)
       redis.call('ZADD', retry, RETURNED_DUE, row)
       result = 3

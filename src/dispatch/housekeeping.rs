@@ -157,7 +157,8 @@ impl Housekeeping {
                 warn!(campaign.id = %id, %error, "the campaign could not be looked after");
             }
         }
-        let started = records.iter().flatten().filter(|record| is_running(record)).filter_map(|record| record.started_at);
+        let started =
+            records.iter().flatten().filter(|record| is_running(record)).filter_map(|record| record.started_at);
         seen.oldest = started.chain(seen.oldest).min();
         self.requeue_unlisted(&open_parts).await
     }

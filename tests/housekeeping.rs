@@ -183,6 +183,6 @@ async fn a_campaign_that_is_launched_while_it_leaves_the_list_stays_on_it() {
     list(&store, &[id], now.0 - 7_200_000).await;
     let (_, since) = store.active_campaigns(now).await.expect("redis")[0];
     world::launch(&store, id).await;
-    store.postpone_campaign(id, since, None).await.expect("redis");
+    store.postpone_campaigns(&[(id, since, None)]).await.expect("redis");
     assert_eq!(store.active_campaigns(now).await.expect("redis").len(), 1);
 }

@@ -133,9 +133,9 @@ impl Housekeeping {
         let parts: Vec<PartId> = records.iter().flatten().flat_map(launched_parts).map(|(part, _)| *part).collect();
         let mut counts = self.store.open_counts(&parts).await?.into_iter();
         let mut open_parts = Vec::new();
-        for ((id, since), record) in listed.iter().zip(&records) {
+        for record in records.iter().flatten() {
             let (mut open, mut to_send) = (0, 0);
-            for (part, counts) in record.iter().flat_map(launched_parts).zip(counts.by_ref()) {
+            for (part, counts) in launched_parts(record).iter().zip(counts.by_ref()) {
                 let open_here: u64 = counts.iter().map(|(_, n)| n).sum();
                 if open_here > 0 {
                     open_parts.push(part.clone());
@@ -143,23 +143,28 @@ impl Housekeeping {
                 open += open_here;
                 let waits = |state: &State| matches!(state, State::Pending | State::Retrying);
                 to_send += counts.iter().filter(|(state, _)| waits(state)).map(|(_, n)| n).sum::<u64>();
-                if record.as_ref().is_some_and(is_running) {
+                if record.state == CampaignState::Running {
                     counts.iter().for_each(|(state, n)| *seen.queue.entry(*state).or_default() += n);
                 }
             }
-            let cared_for = match record {
-                Some(record) if record.state == CampaignState::Scheduled => self.scheduled(record, *since, seen).await,
-                Some(record) if record.state != CampaignState::Draft => self.launched(record, open, to_send).await,
-                Some(_) | None => self.not_launched(*id, *since).await,
+            let cared_for = match record.state {
+                CampaignState::Draft => Ok(()),
+                CampaignState::Scheduled => self.scheduled(record, seen).await,
+                _ => self.launched(record, open, to_send).await,
             };
             // One that can not be looked after keeps no other from it.
             if let Err(error) = cared_for {
-                warn!(campaign.id = %id, %error, "the campaign could not be looked after");
+                warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
+            }
+            if record.state == CampaignState::Running {
+                seen.oldest = record.started_at.into_iter().chain(seen.oldest).min();
             }
         }
-        let started =
-            records.iter().flatten().filter(|record| is_running(record)).filter_map(|record| record.started_at);
-        seen.oldest = started.chain(seen.oldest).min();
+        let waiting = listed
+            .iter()
+            .zip(&records)
+            .filter_map(|(&(id, since), record)| Some((id, since, self.not_before(since, record.as_ref())?)));
+        self.store.postpone_campaigns(&waiting.collect::<Vec<_>>()).await?;
         self.requeue_unlisted(&open_parts).await
     }
 
@@ -211,31 +216,33 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Starts a scheduled campaign when its time has come, and takes it off the list until then.
-    async fn scheduled(&self, record: &CampaignRecord, since: UnixMs, seen: &mut Seen) -> Result<(), StoreError> {
+    /// Starts a scheduled campaign when its time has come.
+    async fn scheduled(&self, record: &CampaignRecord, seen: &mut Seen) -> Result<(), StoreError> {
         let (id, now) = (record.campaign.id, self.clock.now());
         if record.applied < record.version {
             self.store.follow(id, now).await?;
         }
         match record.campaign.start_at {
             Some(start_at) if start_at > now => {
-                seen.next_start = Some(seen.next_start.map_or(start_at, |next| next.min(start_at)));
-                if since < start_at {
-                    self.store.postpone_campaign(id, since, Some(start_at)).await?;
-                }
+                seen.next_start = seen.next_start.into_iter().chain([start_at]).min();
                 Ok(())
             }
             _ => self.start(id, now).await,
         }
     }
 
-    /// A draft is listed as it is launched, or was by an older version; it needs no care. It stays on the list for as long as a launch
-    /// may take that has not come further.
-    async fn not_launched(&self, id: CampaignId, since: UnixMs) -> Result<(), StoreError> {
-        if self.clock.now().since(since) < LAUNCH_MAX {
-            return Ok(());
+    /// Until when a campaign that is listed as active since `since` needs no care, if that is so; `Some(None)`: for good.
+    fn not_before(&self, since: UnixMs, record: Option<&CampaignRecord>) -> Option<Option<UnixMs>> {
+        match record {
+            Some(record) if record.state == CampaignState::Scheduled => {
+                record.campaign.start_at.filter(|start_at| *start_at > since).map(Some)
+            }
+            // A draft is listed as it is launched, or was by an older version. It stays for as long as a launch may take that has come no further.
+            Some(CampaignRecord { state: CampaignState::Draft, .. }) | None => {
+                (self.clock.now().since(since) >= LAUNCH_MAX).then_some(None)
+            }
+            Some(_) => None,
         }
-        self.store.postpone_campaign(id, since, None).await
     }
 
     async fn start(&self, id: CampaignId, now: UnixMs) -> Result<(), StoreError> {
@@ -278,10 +285,6 @@ struct Seen {
     oldest: Option<UnixMs>,
     /// When the next of the scheduled campaigns starts.
     next_start: Option<UnixMs>,
-}
-
-fn is_running(record: &CampaignRecord) -> bool {
-    record.state == CampaignState::Running
 }
 
 /// The parts of a campaign, if some of it may have been sent.

@@ -219,11 +219,14 @@ impl Store {
         }
     }
 
-    /// Lets a campaign that was listed as active `since` wait until `due`, or for good with `None`. One that was listed anew meanwhile
-    /// stays as it is.
-    pub async fn postpone_campaign(&self, id: CampaignId, since: UnixMs, due: Option<UnixMs>) -> Result<()> {
-        let call = Call::new(&script::POSTPONE, &[self.keys.active()]).arg(id.to_string()).arg(since.0);
-        self.call::<u8>(call.arg(due.map_or(String::new(), |due| due.0.to_string()))).await.map(drop)
+    /// Lets campaigns that were listed as active since a time wait until they are due, or for good with `None`. One that was listed anew
+    /// meanwhile stays as it is.
+    pub async fn postpone_campaigns(&self, campaigns: &[(CampaignId, UnixMs, Option<UnixMs>)]) -> Result<()> {
+        let calls = campaigns.iter().map(|(id, since, due)| {
+            let due = due.map_or(String::new(), |due| due.0.to_string());
+            Call::new(&script::POSTPONE, &[self.keys.active()]).arg(id.to_string()).arg(since.0).arg(due)
+        });
+        self.call_all::<u8>(&calls.collect::<Vec<_>>()).await?.into_iter().try_for_each(|result| result.map(drop))
     }
 
     /// A campaign that needs no care any more until the retention of its recipients ends, but for the indexing of its message ids.

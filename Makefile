@@ -18,9 +18,9 @@ build: ## Build the program: target/release/pregon
 	$(CARGO) build --release --locked
 
 test: redis deny ## Check licences, format and lints, and run every test
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --locked --workspace
 
 # SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. FAULT=… plays only rounds that have a fault
 # with these words in its name. DOCUMENT=… puts the report there.
@@ -38,11 +38,11 @@ demo: redis ## Send a campaign to a stand-in for Meta, and check the result
 	$(CARGO) run --release --locked -- demo
 
 fmt: ## Format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 lint: ## Check format and lints
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 # On the stable toolchain, so without a sanitizer: there is no `unsafe` here. What is found is kept in fuzz/target; what
 # falls is printed, and belongs into fuzz/corpus.

@@ -35,11 +35,11 @@ done
 node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
   fail "needs Node.js 20.19 or newer, and $(command -v node) is $(node --version): install a newer one"
 
-cargo build --release --locked
+cargo build --release --locked --workspace
 cargo build --release --locked --manifest-path loadtest/peers/rust/Cargo.toml
 npm ci --prefix loadtest/peers/bullmq --ignore-scripts --no-audit --no-fund --silent
 
-pregon=$PWD/target/release/pregon
+pregon=$PWD/target/release/pregon load=$PWD/target/release/pregon-load
 peers=$PWD/loadtest/peers
 folder=$(mktemp -d)
 # What runs, so that nothing else is ended.
@@ -152,7 +152,7 @@ pregon_work() {
 
 # The same of the bare loop, which says it as JSON.
 bare_work() {
-  "$pregon" load bare "$url" --messages "$messages" --warm-up 0 --streams "$1" --lines 8 | node -p '
+  "$load" bare "$url" --messages "$messages" --warm-up 0 --streams "$1" --lines 8 | node -p '
     const { took, cpu } = JSON.parse(require("fs").readFileSync(0));
     const seconds = ({ secs, nanos }) => secs + nanos / 1e9;
     seconds(took) + " " + Math.round(seconds(cpu) * 1e6)'
@@ -248,7 +248,7 @@ table() {
 PREGON_API_KEY=a-key-for-comparisons
 export PREGON_API_KEY
 recipients >"$folder/recipients.csv"
-coproc meta { exec "$pregon" load meta --keep; }
+coproc meta { exec "$load" meta --keep; }
 running+=("$meta_PID")
 read -r url <&"${meta[0]}"
 

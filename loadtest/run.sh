@@ -3,18 +3,19 @@
 #
 #   loadtest/run.sh [SCENARIO…]        all of loadtest/scenarios, or those named: loadtest/run.sh dispatch upload
 #
-# It builds nothing: `make build` first, or name another program by PREGON. Ends with 1 where a goal was missed.
+# It builds both programs first. PREGON_LOAD names another load tester, which runs the `pregon` beside it. Ends with 1 where a goal was
+# missed.
 set -u
 cd "$(dirname "$0")/.."
-program=${PREGON:-target/release/pregon}
-[ -x "$program" ] || { echo "$program is not there: run make build first" >&2; exit 2; }
+[ -n "${PREGON_LOAD:-}" ] || cargo build --release --locked --workspace || exit 2
+program=${PREGON_LOAD:-target/release/pregon-load}
 [ $# -gt 0 ] || set -- $(basename -s .toml loadtest/scenarios/*.toml)
 # Thousands of requests are open at once where Meta is slow.
 ulimit -n "$(ulimit -Hn)"
 reports=loadtest/reports/$(date -u +%Y-%m-%dT%H-%M-%S)
 missed=
 for name; do
-    "$program" load "loadtest/scenarios/$name.toml" --out "$reports/$name"
+    "$program" "loadtest/scenarios/$name.toml" --out "$reports/$name"
     case $? in
     0) ;;
     1) missed="$missed $name" ;;

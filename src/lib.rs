@@ -10,7 +10,7 @@
 //!
 //! Read in this order: [`domain`] (the rules, no I/O), [`store`] (what is in Redis and the scripts that change it),
 //! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`stats`], [`api`], then [`ops`] and the tools
-//! [`sim`], [`demo`], [`load`] and [`cli`].
+//! [`sim`], [`demo`] and [`cli`].
 
 pub mod api;
 pub mod cli;
@@ -20,7 +20,6 @@ pub mod domain;
 pub mod graph;
 pub mod intake;
 mod json;
-pub mod load;
 pub mod ops;
 pub mod serve;
 pub mod sim;

@@ -9,7 +9,6 @@ use reqwest::Url;
 use super::client::{Client, ClientError};
 use crate::{
     domain::{CampaignId, CampaignState, LINE_RATE_MAX, LINE_RATE_MIN, LineId, Secret, UnixMs},
-    load::{bare::BareOptions, meta::MetaOptions},
     ops::config::Role,
 };
 
@@ -38,20 +37,6 @@ pub enum Command {
     },
     /// Send a campaign to the stand-in for Meta, and check the result
     Demo {
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Measure: play a scenario of loadtest/scenarios, or compare two reports
-    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-    Load {
-        #[command(subcommand)]
-        command: Option<LoadCommand>,
-        /// The scenario, a TOML file
-        #[arg(value_name = "SCENARIO", required = true)]
-        scenario: Option<PathBuf>,
-        /// Put report.json, report.txt and the plots into this folder
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
@@ -301,29 +286,6 @@ pub enum LineCommand {
     Pause(Lines),
     /// Go on with paused lines
     Resume(Lines),
-}
-
-/// `pregon load …`
-#[derive(Subcommand, Debug)]
-pub enum LoadCommand {
-    /// Two reports side by side
-    Compare {
-        /// A report.json
-        a: PathBuf,
-        /// And another one
-        b: PathBuf,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// The Meta of a load test: started by it
-    #[command(hide = true)]
-    Meta(MetaOptions),
-    /// The bare loop of a load test: started by it
-    #[command(hide = true)]
-    Bare(BareOptions),
-    /// The handler that only checks signatures of a load test: started by it
-    #[command(hide = true)]
-    Baseline,
 }
 
 /// One line or more.

@@ -1,6 +1,6 @@
 //! The command line for people, and with `--json` for programs.
 //!
-//! `campaign` and `line` talk to a running server by its HTTP API alone; `check`, `serve`, `sim`, `demo` and `load` run here.
+//! `campaign` and `line` talk to a running server by its HTTP API alone; `check`, `serve`, `sim` and `demo` run here.
 //! What was asked for goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage
 //! or configuration.
 //!
@@ -30,12 +30,11 @@ pub use arguments::Arguments;
 pub use failure::Failure;
 
 use self::{
-    arguments::{CampaignCommand, Command, ConfigOptions, LineCommand, LoadCommand},
+    arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},
     client::{Action, Client},
 };
 use crate::{
     demo,
-    load::{self, error::LoadError},
     ops::{
         config::{Config, LogConfig, LogFormat},
         logging,
@@ -52,10 +51,6 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(options) => serve(&options).await,
         Command::Sim { config, listen } => simulate(&config, listen).await,
         Command::Demo { output } => demo::run(output.json).await,
-        Command::Load { command: Some(command), .. } => load_tool(command).await,
-        Command::Load { command: None, scenario, out, output } => {
-            load::run(&scenario.unwrap_or_default(), out, output.json).await
-        }
         Command::Campaign { server, command } => campaign(&server.client()?, command).await,
         Command::Line { server, command } => line(&server.client()?, command).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
@@ -87,15 +82,6 @@ async fn line(client: &Client, command: LineCommand) -> Result<(), Failure> {
         }
         LineCommand::Pause(lines) => line::change(client, &lines, Action::Pause).await,
         LineCommand::Resume(lines) => line::change(client, &lines, Action::Resume).await,
-    }
-}
-
-async fn load_tool(command: LoadCommand) -> Result<(), Failure> {
-    match command {
-        LoadCommand::Compare { a, b, output } => load::compare(&a, &b, output.json),
-        LoadCommand::Meta(options) => Ok(load::meta::run(options).await.map_err(LoadError::Io)?),
-        LoadCommand::Bare(options) => Ok(load::bare::run(options).await.map_err(LoadError::Io)?),
-        LoadCommand::Baseline => Ok(load::baseline::run().await.map_err(LoadError::Io)?),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     plot::Plot,
     scenario::{Bound, Goal, Scenario},
 };
-use crate::{
+use pregon::{
     cli::table::{fields, table},
     domain::UnixMs,
     ops::clock,

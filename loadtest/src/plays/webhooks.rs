@@ -14,20 +14,21 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::{equal, say, us_each};
-use crate::{
+use pregon::{
     cli::client::{Action, Statistics},
     domain::CampaignId,
-    load::{
-        error::LoadError,
-        generator::{self, Answered},
-        meta::Message,
-        plot::{Plot, Series},
-        recipients::Rows,
-        report::Findings,
-        scenario::{Arrival, Setup},
-        stage::{APP_SECRET, Helper, Stage, WABA},
-    },
     ops::clock,
+};
+
+use crate::{
+    error::LoadError,
+    generator::{self, Answered},
+    meta::Message,
+    plot::{Plot, Series},
+    recipients::Rows,
+    report::Findings,
+    scenario::{Arrival, Setup},
+    stage::{APP_SECRET, Helper, Stage, WABA},
 };
 
 /// The statuses of a message, in the order in which Meta tells them.
@@ -77,7 +78,7 @@ async fn closed(
     findings: &mut Findings,
 ) -> Result<(), LoadError> {
     let n = messages.len() as u64;
-    let mut baseline = Helper::start(vec!["load".into(), "baseline".into()])?;
+    let mut baseline = Helper::start(vec!["baseline".into()])?;
     let baseline_at: SocketAddr = baseline.line().await?.parse().map_err(LoadError::of)?;
     let (mut rates, mut baselines, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut p50, mut p99, mut workers, mut redis) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -225,7 +226,7 @@ fn quantile_ms(answered: &Answered, quantile: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use pregon::{
         domain::Secret,
         webhook::{
             payload::{Change, Payload, Word},

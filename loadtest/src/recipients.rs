@@ -81,7 +81,7 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::domain::Phone;
+    use pregon::domain::Phone;
 
     async fn lines(rows: Rows) -> Vec<serde_json::Value> {
         let pieces: Vec<_> = rows.ndjson().map(|piece| piece.expect("no error")).collect().await;

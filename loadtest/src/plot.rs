@@ -13,7 +13,7 @@ use plotters::{
 use serde::{Deserialize, Serialize};
 
 use super::{arrivals::Seen, error::LoadError};
-use crate::cli::words;
+use pregon::cli::words;
 
 const SIZE: (u32, u32) = (960, 420);
 

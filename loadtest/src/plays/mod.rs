@@ -10,7 +10,9 @@ pub mod webhooks;
 
 use std::time::Duration;
 
-use crate::{domain::UnixMs, load::error::LoadError, ops::clock};
+use pregon::{domain::UnixMs, ops::clock};
+
+use crate::error::LoadError;
 
 /// Says on standard error what happens: standard output is for the report.
 pub fn say(what: &str) {

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{equal, mb, say, us_each};
-use crate::load::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
+use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
 /// Rows of the upload that comes first: it loads what is loaded once, and shows what a worker has to have.
 const WARM_UP: u64 = 20_000;
@@ -23,7 +23,7 @@ pub async fn play(setup: &Setup, recipients: u64, duplicate_every: u64, rounds: 
         let id = stage.create(&stage.lines).await?;
         let (before, began) = (stage.usage()?, Instant::now());
         let body = reqwest::Body::wrap_stream(rows.ndjson());
-        let uploaded = stage.client.upload(id, "load", &crate::intake::Format::Ndjson.into(), body).await?;
+        let uploaded = stage.client.upload(id, "load", &pregon::intake::Format::Ndjson.into(), body).await?;
         let (took, usage) = (began.elapsed(), stage.usage()?.since(before));
         equal("duplicates found", uploaded.rejected_count, rows.duplicates())?;
         equal("recipients accepted", uploaded.accepted, recipients - rows.duplicates())?;

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
+use pregon::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
 
 /// The most recipients of one campaign: the default of `intake.recipients_max`.
 const RECIPIENTS_MAX: u64 = 10_000_000;

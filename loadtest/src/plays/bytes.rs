@@ -9,10 +9,9 @@ use std::time::Duration;
 use deadpool_redis::redis::cmd;
 
 use super::{equal, say};
-use crate::{
-    load::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage},
-    store::{Address, Store},
-};
+use pregon::store::{Address, Store};
+
+use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
 const WARM_UP: u64 = 10_000;
 

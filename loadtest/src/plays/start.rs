@@ -4,10 +4,9 @@
 //! Counted: from just before the process is started, or the launch is called, to the arrival at Meta.
 
 use super::{equal, now_us, say};
-use crate::{
-    cli::client::Action,
-    load::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage},
-};
+use pregon::cli::client::Action;
+
+use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
 /// Recipients of each campaign for each line: more than go out before the measurement ends.
 const RECIPIENTS: u64 = 2_000;

@@ -6,7 +6,7 @@ use axum::{Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCod
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use super::stage::APP_SECRET;
-use crate::{
+use pregon::{
     cli::out,
     domain::Secret,
     webhook::signature::{HEADER, Signature, Verifier},

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::{
+use pregon::{
     cli::{Failure, client::ClientError},
     store::{StoreError, spawn::SpawnError},
 };

@@ -10,18 +10,19 @@
 use std::time::Duration;
 
 use super::{equal, mb, say, us_each};
-use crate::{
+use pregon::{
     cli::{client::Action, words},
     domain::CampaignState,
-    load::{
-        error::LoadError,
-        measure,
-        plot::{Plot, Series},
-        recipients::Rows,
-        report::Findings,
-        scenario::{GrowthCase, Setup},
-        stage::{Stage, Usage},
-    },
+};
+
+use crate::{
+    error::LoadError,
+    measure,
+    plot::{Plot, Series},
+    recipients::Rows,
+    report::Findings,
+    scenario::{GrowthCase, Setup},
+    stage::{Stage, Usage},
 };
 
 /// Messages before each size is measured, over some seconds: they make the connections, and load what is loaded once. A hundred lines

@@ -1,15 +1,15 @@
-//! `pregon load` as people use it: a small scenario of each play, from its file to its report.
+//! `pregon-load` as people use it: a small scenario of each play, from its file to its report.
 
 use std::{path::Path, process::Stdio};
 
-use pregon::load::{report::Report, scenario::Scenario};
+use pregon_load::{report::Report, scenario::Scenario};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
 };
 
-/// A command of `pregon load`, and what came of it.
+/// A command of `pregon-load`, and what came of it.
 struct Ran {
     code: Option<i32>,
     stdout: String,
@@ -17,9 +17,9 @@ struct Ran {
 }
 
 async fn load(arguments: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pregon"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pregon-load"));
     // What the caller's environment says is not for what is measured.
-    command.arg("load").args(arguments).env("PREGON__HTTP__LISTEN", "nowhere").kill_on_drop(true);
+    command.args(arguments).env("PREGON__HTTP__LISTEN", "nowhere").kill_on_drop(true);
     let output = command.stdin(Stdio::null()).output().await.expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
@@ -165,8 +165,8 @@ async fn the_bare_loop_sends_over_http2_and_trusts_the_stand_in_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let ca = folder.path().join("ca.pem");
     let ca = ca.to_str().expect("a plain path");
-    let mut meta = Command::new(env!("CARGO_BIN_EXE_pregon"))
-        .args(["load", "meta", "--ca", ca, "--threads", "2"])
+    let mut meta = Command::new(env!("CARGO_BIN_EXE_pregon-load"))
+        .args(["meta", "--ca", ca, "--threads", "2"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -187,7 +187,7 @@ async fn the_bare_loop_sends_over_http2_and_trusts_the_stand_in_alone() {
 
 #[test]
 fn every_scenario_that_comes_with_the_program_can_be_played() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest/scenarios");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut n = 0;
     for entry in std::fs::read_dir(folder).expect("the scenarios") {
         let path = entry.expect("an entry").path();

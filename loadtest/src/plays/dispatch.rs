@@ -5,7 +5,7 @@
 //! each, which makes their connections.
 
 use super::{equal, mb, say, us_each};
-use crate::load::{
+use crate::{
     bare::Sent,
     error::LoadError,
     plot::{Plot, Series},
@@ -70,7 +70,7 @@ async fn bare(stage: &mut Stage, messages: u64, warm_up: u64, streams: usize) ->
     let (lines, numbers) = (stage.lines.len().to_string(), [messages, warm_up].map(|n| n.to_string()));
     let streams = streams.to_string();
     let [messages_text, warm_up_text] = &numbers;
-    let words = ["load", "bare", &stage.meta_url, "--messages", messages_text, "--warm-up", warm_up_text];
+    let words = ["bare", &stage.meta_url, "--messages", messages_text, "--warm-up", warm_up_text];
     let mut arguments: Vec<_> =
         words.into_iter().chain(["--streams", &streams, "--lines", &lines]).map(Into::into).collect();
     arguments.extend(stage.ca.iter().flat_map(|ca| ["--ca".into(), ca.into()]));
@@ -82,7 +82,7 @@ async fn bare(stage: &mut Stage, messages: u64, warm_up: u64, streams: usize) ->
 }
 
 /// Sends a campaign. Gives the seconds from its launch to its completion, and what they used.
-async fn send(stage: &mut Stage, recipients: u64) -> Result<(f64, crate::load::stage::Usage), LoadError> {
+async fn send(stage: &mut Stage, recipients: u64) -> Result<(f64, crate::stage::Usage), LoadError> {
     let lines = stage.lines.clone();
     let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
     equal("recipients accepted", uploaded.accepted, recipients)?;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde::Serialize;
 
 use super::report::{Figure, Report, shown};
-use crate::cli::{
+use pregon::cli::{
     Failure,
     table::{fields, table},
 };
@@ -87,7 +87,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{
+    use crate::{
         report::{Beginning, Findings},
         scenario::Scenario,
     };

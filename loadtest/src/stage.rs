@@ -30,7 +30,7 @@ use super::{
     recipients::Rows,
     scenario::Setup,
 };
-use crate::{
+use pregon::{
     cli::client::{self, Action, Client, NewCampaign, TemplateName, Uploaded},
     domain::{CampaignId, CampaignState, LineId, Secret},
     intake::Format,
@@ -106,7 +106,7 @@ impl Stage {
         let folder = Folder::new()?;
         let redis = PrivateRedis::start(&folder.0.join("redis")).await?;
         let ca = setup.http2.then(|| folder.0.join("ca.pem"));
-        let mut arguments = vec!["load".into(), "meta".into()];
+        let mut arguments = vec!["meta".into()];
         arguments.extend(["--latency-ms".into(), setup.latency.as_millis().to_string().into()]);
         arguments.extend(["--threads".into(), setup.meta_threads.to_string().into()]);
         arguments.extend(keep.then(|| "--keep".into()));
@@ -338,7 +338,7 @@ struct Worker {
 
 impl Worker {
     fn spawn(config: &Path, setup: &Setup) -> Result<Self, LoadError> {
-        let mut command = program()?;
+        let mut command = program(Some("pregon"))?;
         command.arg("serve").arg("--config").arg(config).envs(&setup.environment);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let pid = child.id().unwrap_or_default();
@@ -425,7 +425,7 @@ pub struct Helper {
 impl Helper {
     /// Starts this program with `arguments`.
     pub fn start(arguments: Vec<std::ffi::OsString>) -> Result<Self, LoadError> {
-        let mut child = program()?.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = program(None)?.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (questions, output) = (child.stdin.take(), child.stdout.take());
         let output = output.ok_or_else(|| LoadError::Failed("a process without an output".into()))?;
         Ok(Self { pid: child.id().unwrap_or_default(), child, questions, answers: BufReader::new(output).lines() })
@@ -455,9 +455,16 @@ impl Helper {
     }
 }
 
-/// This program, without what the caller's environment would tell it.
-fn program() -> io::Result<Command> {
-    let mut command = Command::new(env::current_exe()?);
+/// This program, or another one beside it, without what the caller's environment would tell it.
+fn program(beside: Option<&str>) -> io::Result<Command> {
+    let this = env::current_exe()?;
+    let path = beside.map_or_else(|| this.clone(), |name| this.with_file_name(name));
+    if !path.exists() {
+        let missing =
+            format!("{} is not there: run cargo build --workspace, with --release for figures", path.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, missing));
+    }
+    let mut command = Command::new(path);
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PREGON")) {
         command.env_remove(name);
     }

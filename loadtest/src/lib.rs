@@ -43,7 +43,7 @@ use self::{
     report::{Beginning, Findings, Report},
     scenario::{Play, Scenario},
 };
-use crate::cli::{Failure, out};
+use pregon::cli::{Failure, out};
 
 /// Plays a scenario. `folder`: where `report.json` and the plots go. `json`: the report as JSON on standard output.
 ///

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{equal, mb, now_us, say};
-use crate::load::{
+use crate::{
     error::LoadError,
     plot::{Plot, Series},
     recipients::Rows,
@@ -61,12 +61,12 @@ async fn play_on(
     let (usage, until_us) = (stage.usage()?.since(before), now_us());
     let seen = stage.seen(from_us, until_us).await?;
     let peak = stage.worker_peak_bytes()?;
-    stage.client.change_campaign(id, crate::cli::client::Action::Cancel).await?;
+    stage.client.change_campaign(id, pregon::cli::client::Action::Cancel).await?;
     stage.stop().await?;
 
     let counted = (until_us - from_us) as f64 / 1e6;
     // A line on which nothing arrived is none that Meta knows.
-    let of = |line: &crate::domain::LineId| seen.lines.get(line.as_str()).copied().unwrap_or_default();
+    let of = |line: &pregon::domain::LineId| seen.lines.get(line.as_str()).copied().unwrap_or_default();
     let uses: Vec<f64> = lines.iter().map(|line| 100.0 * of(line).within as f64 / (rate * counted)).collect();
     let worst: Vec<f64> = lines.iter().map(|line| of(line).worst_second as f64).collect();
     let within: u64 = lines.iter().map(|line| of(line).within).sum();

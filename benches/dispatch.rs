@@ -24,7 +24,7 @@ use pregon::{
     },
     graph::GraphConfig,
     ops::health::Health,
-    store::{
+    redis::{
         Address, Store,
         clock::Clock,
         spawn::PrivateRedis,

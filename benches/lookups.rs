@@ -17,7 +17,7 @@ use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
 use inputs::stored;
 use pregon::{
     domain::{LineId, PartId, Wamid},
-    store::{
+    redis::{
         Store,
         ids::Place,
         parts::{ClaimedRow, Fingerprint, PART_ROWS},

@@ -23,7 +23,7 @@ use inputs::{
 };
 use pregon::{
     domain::{PartId, UnixMs, Wamid},
-    store::{
+    redis::{
         Call, Store,
         parts::{Claim, ClaimWish, ClaimedRow, Fact, Fingerprint, News, PART_ROWS, Settled},
         script,

@@ -8,7 +8,7 @@
 //! Meta ─────POST──▶ webhook ───┴▶ status apply ─▶ state bytes + counters ─▶ statistics
 //! ```
 //!
-//! Read in this order: [`domain`] (the rules, no I/O), [`store`] (what is in Redis and the scripts that change it),
+//! Read in this order: [`domain`] (the rules, no I/O), [`redis`] (what is in Redis and the scripts that change it),
 //! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`stats`], [`api`], then [`ops`] and the tools
 //! [`sim`], [`demo`] and [`cli`].
 
@@ -21,10 +21,10 @@ pub mod graph;
 pub mod intake;
 mod json;
 pub mod ops;
+pub mod redis;
 pub mod serve;
 pub mod sim;
 pub mod size;
 pub mod stats;
-pub mod store;
 pub mod templates;
 pub mod webhook;

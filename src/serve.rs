@@ -41,7 +41,7 @@ use crate::{
         shutdown::{Shutdown, Signals, StopError},
         tls::{Tls, TlsError},
     },
-    store::{
+    redis::{
         Address, Store, StoreError,
         clock::Clock,
         durability::Risk,

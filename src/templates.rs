@@ -5,7 +5,7 @@ use tracing::{info, warn};
 use crate::{
     domain::{Hold, HoldScope, Line, Secret, Template, UnixMs, WabaId},
     graph::{client::GraphClient, management::GraphError},
-    store::{Store, StoreError},
+    redis::{Store, StoreError},
 };
 
 /// Why the templates of a WABA could not be read.

@@ -20,7 +20,7 @@ use pregon::{
     dispatch::Settings,
     domain::{CampaignState, LineId, OnDoubt, State},
     graph::GraphConfig,
-    store::Store,
+    redis::Store,
 };
 use support::{
     redis::TestRedis,

@@ -16,7 +16,7 @@ use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::Settings,
     domain::{CampaignState, OnDoubt, State},
-    store::{Address, Store, StoreError, campaigns::Change},
+    redis::{Address, Store, StoreError, campaigns::Change},
 };
 use support::{
     redis::TestRedis,

@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use pregon::{
     domain::{CampaignState, OnDoubt, State},
     intake::jobs::read_jobs,
-    store::Store,
+    redis::Store,
 };
 use serde_json::json;
 use support::{

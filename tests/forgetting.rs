@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, Wamid},
-    store::{
+    redis::{
         Store,
         campaigns::Change,
         parts::{Applied, Claim, ClaimedRow, Fact, News, Settled, ToSend},
@@ -39,7 +39,7 @@ impl World {
     async fn claim(&self, store: &Store, epoch: u64, limit: usize, young: bool) -> Claim {
         let now = store.time().await.expect("the time");
         let wish = claim_wish(epoch, now, limit, now.after(KEPT));
-        store.claim(self.part, &pregon::store::parts::ClaimWish { young, ..wish }).await.expect("a claim")
+        store.claim(self.part, &pregon::redis::parts::ClaimWish { young, ..wish }).await.expect("a claim")
     }
 
     async fn claim_rows(&self, epoch: u64, limit: usize) -> Vec<ClaimedRow> {

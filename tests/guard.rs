@@ -35,7 +35,7 @@ use pregon::{
     },
     domain::{PartId, SharedTokenKey, State, UnixMs, Wamid},
     graph::{GraphClient, GraphConfig},
-    store::{
+    redis::{
         Store,
         clock::Clock,
         parts::{Claim, ClaimedRow, Fact, Fingerprint, News, Settled},

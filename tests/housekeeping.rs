@@ -9,7 +9,7 @@ use pregon::{
     dispatch::housekeeping::Housekeeping,
     domain::{CampaignId, CampaignState, LineId, OnDoubt, PartId, State, UnixMs},
     graph::{GraphClient, GraphConfig},
-    store::{
+    redis::{
         Store,
         campaigns::Change,
         clock::Clock,

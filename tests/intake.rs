@@ -9,7 +9,7 @@ use deadpool_redis::redis::{cmd, pipe};
 use pregon::{
     domain::{CampaignState, State, UnixMs, WabaId},
     intake::{Action, Format, IntakeError, TemplateProblem},
-    store::parts::Claim,
+    redis::parts::Claim,
 };
 use serde_json::{Value, json};
 use support::intake::{World, body, intake, minutes_from, new_campaign, row, rows};

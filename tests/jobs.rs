@@ -8,7 +8,7 @@ use deadpool_redis::redis::{FromRedisValue, aio::MultiplexedConnection, cmd};
 use pregon::{
     domain::{CampaignId, CampaignState, State},
     intake::{Intake, jobs::read_jobs},
-    store::{Address, campaigns::CampaignRecord},
+    redis::{Address, campaigns::CampaignRecord},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};

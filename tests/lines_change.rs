@@ -8,8 +8,8 @@ use pregon::{
     dispatch::housekeeping::Housekeeping,
     domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, State, UnixMs, WabaId},
     graph::{GraphClient, GraphConfig},
+    redis::{Store, campaigns::Change, clock::Clock, parts::Claim},
     stats::{Reader, waiting::Reason},
-    store::{Store, campaigns::Change, clock::Clock, parts::Claim},
 };
 use support::{
     claim_wish,

@@ -9,7 +9,7 @@ use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::indexing::Indexing,
     domain::{CampaignId, PartId, State, UnixMs},
-    store::{
+    redis::{
         ids::Place,
         parts::{ClaimedRow, Fingerprint, Settled},
     },

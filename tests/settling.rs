@@ -10,7 +10,7 @@ use std::{
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
-    store::{
+    redis::{
         Call, Store,
         ids::IdsPiece,
         parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},

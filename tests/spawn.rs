@@ -10,7 +10,7 @@ use std::{
 };
 
 use deadpool_redis::redis::{AsyncCommands as _, Client, IntoConnectionInfo as _, aio::MultiplexedConnection, cmd};
-use pregon::store::spawn::{PrivateRedis, SpawnError};
+use pregon::redis::spawn::{PrivateRedis, SpawnError};
 use support::redis::TestRedis;
 use tokio::{io::AsyncReadExt as _, net::UnixStream};
 

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use pregon::{
     domain::{CampaignId, CampaignState, State},
     intake::{Action, Format, Intake, IntakeError, UploadResult},
-    store::StoreError,
+    redis::StoreError,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::json;

@@ -9,7 +9,7 @@ use futures_util::future::{FutureExt as _, join_all};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pregon::{
     domain::{HoldScope, State},
-    store::parts::{Fact, News},
+    redis::parts::{Fact, News},
     webhook::{
         aftercare::Aftercare,
         apply::{Committer, Placed},

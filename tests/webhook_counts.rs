@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use pregon::{
     domain::{CampaignState, State, TokenKey},
-    store::parts::{ClaimedRow, Fingerprint, Settled},
+    redis::parts::{ClaimedRow, Fingerprint, Settled},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};

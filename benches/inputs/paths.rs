@@ -9,7 +9,7 @@ use pregon::{
     domain::{Outcome, Recipient, Secret, Token},
     graph::{GraphClient, GraphConfig, Permit, answer, body::BodyPlan},
     intake::rows::{Columns, Row, RowReader},
-    store::chunk::{self, CHUNK_ROWS_MAX, Chunk},
+    redis::chunk::{self, CHUNK_ROWS_MAX, Chunk},
     webhook::{
         payload::{Change, Payload},
         signature::{Signature, Verifier},

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
 use pregon::{
     domain::{Campaign, CampaignId, CampaignState, LineId, OnDoubt, PartId},
-    store::{
+    redis::{
         Address, Store,
         campaigns::Change,
         uploads::{Admitted, Batch, Upload},

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use pregon::{
     cli::{Failure, client::ClientError},
-    store::{StoreError, spawn::SpawnError},
+    redis::{StoreError, spawn::SpawnError},
 };
 
 /// Why a scenario could not be played to its end. A goal that is missed is none.

@@ -34,7 +34,7 @@ use pregon::{
     cli::client::{self, Action, Client, NewCampaign, TemplateName, Uploaded},
     domain::{CampaignId, CampaignState, LineId, Secret},
     intake::Format,
-    store::spawn::PrivateRedis,
+    redis::spawn::PrivateRedis,
 };
 
 /// The WABA of all lines.

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, campaign::PauseReason},
     intake::{Action, NewCampaign, Rejection, TemplateName},
+    redis::campaigns::CampaignRecord,
     stats::Statistics,
-    store::campaigns::CampaignRecord,
 };
 
 /// Campaigns that one call looks through at most for those in a state.

@@ -28,8 +28,8 @@ use tracing::error;
 use super::{Shared, SharedState, extract::CampaignPath, place, problem::Result};
 use crate::{
     domain::{CampaignId, CampaignState},
+    redis,
     stats::{Reason, Statistics, Waiting},
-    store,
 };
 
 /// How often a stream looks.
@@ -102,7 +102,7 @@ impl Watch {
         }
     }
 
-    async fn look(&self) -> store::Result<Option<(CampaignState, Statistics)>> {
+    async fn look(&self) -> redis::Result<Option<(CampaignState, Statistics)>> {
         let Some(record) = self.shared.state.store.campaign(self.id).await? else { return Ok(None) };
         let statistics = self.shared.reader.statistics(&record, self.shared.now()).await?;
         Ok(Some((record.state, statistics)))

@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_state_of_a_line_is_one_word() {
-        use crate::{domain::HoldScope, stats::line::LineNow, store::lines::LineReport};
+        use crate::{domain::HoldScope, redis::lines::LineReport, stats::line::LineNow};
         let report = |throttled, unreachable| LineReport {
             worker: "w1".into(),
             rate: 72.0,

@@ -44,8 +44,8 @@ use crate::{
     domain::{CampaignId, Line, UnixMs, WabaId},
     intake::Intake,
     ops::config::ApiKey,
+    redis::{Store, campaigns::CampaignRecord, clock::Clock},
     stats::Reader,
-    store::{Store, campaigns::CampaignRecord, clock::Clock},
 };
 
 /// Streams of events at once. Each asks Redis for a campaign's counters twice a second.

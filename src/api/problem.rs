@@ -14,7 +14,7 @@ use axum::{
 use serde::Serialize;
 use tracing::{error, warn};
 
-use crate::{intake::IntakeError, store::StoreError};
+use crate::{intake::IntakeError, redis::StoreError};
 
 /// Seconds after which it is worth trying again when Redis is away: it is back, or its replica has taken over.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");

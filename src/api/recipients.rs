@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, policy},
-    store::{campaigns::CampaignRecord, parts::PART_ROWS, reading::RowDetails},
+    redis::{campaigns::CampaignRecord, parts::PART_ROWS, reading::RowDetails},
 };
 
 /// State bytes that one page looks through at most: 16 parts of them.

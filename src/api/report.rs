@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     domain::{LineId, PartId, UnixMs},
-    store::{self, Store, StoreError, parts::PartRows, reading::RowDetails},
+    redis::{self, Store, StoreError, parts::PartRows, reading::RowDetails},
 };
 
 const COLUMNS: [&str; 12] = [
@@ -89,7 +89,7 @@ struct OpenPart {
 
 impl Report {
     /// The next rows; `None` at the end.
-    async fn next(&mut self) -> store::Result<Option<Bytes>> {
+    async fn next(&mut self) -> redis::Result<Option<Bytes>> {
         loop {
             let Some(open) = &mut self.open else {
                 let Some((part, line)) = self.parts.next() else { return Ok(None) };

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{message::Message, plans::Plan, recipients::Recipients, thread::Thread};
 use crate::{
     domain::{CampaignId, CampaignState, LineId, PartId, State, UnixMs},
-    store::{
+    redis::{
         Store, StoreError,
         clock::Clock,
         parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},

@@ -21,7 +21,7 @@ use crate::{
     domain::{CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs},
     graph::client::GraphClient,
     ops::metrics::QueueMetrics,
-    store::{
+    redis::{
         Store, StoreError,
         campaigns::{CampaignRecord, Change},
         clock::Clock,

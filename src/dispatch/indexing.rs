@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::{
     domain::{CampaignId, CampaignState, LineId, PartId},
-    store::{
+    redis::{
         Result, Store,
         campaigns::CampaignRecord,
         clock::Clock,

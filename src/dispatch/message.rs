@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::plans::Plan;
 use crate::{
     domain::{PartId, Token, TokenKey},
-    store::{chunk::Chunk, parts::ClaimedRow},
+    redis::{chunk::Chunk, parts::ClaimedRow},
 };
 
 /// A body of the usual length.

@@ -32,7 +32,7 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     domain::{Hold, HoldScope, LineId, retry::RetryPolicy},
-    store::lines::LineControl,
+    redis::lines::LineControl,
 };
 
 /// What dispatch needs to know.

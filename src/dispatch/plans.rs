@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::{
     domain::{Campaign, CampaignId, template::Form},
     graph::body::BodyPlan,
-    store::{Store, StoreError},
+    redis::{Store, StoreError},
 };
 
 /// What is sent, and how.

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     domain::PartId,
-    store::{Store, StoreError, chunk::Chunk},
+    redis::{Store, StoreError, chunk::Chunk},
 };
 
 /// Chunks kept for each line.

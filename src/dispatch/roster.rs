@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
     domain::{Line, LineId},
-    store::{Result, Store},
+    redis::{Result, Store},
 };
 
 /// Living workers.

@@ -42,7 +42,7 @@ use crate::{
     domain::{CampaignId, Cause, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
     graph::client::{Departure, GraphClient, LineSender, Permit},
     ops::metrics::LineMetrics,
-    store::{
+    redis::{
         Store,
         clock::Clock,
         parts::{ClaimedRow, Settled},

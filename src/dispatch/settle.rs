@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Settings;
 use crate::{
     domain::{Cause, Outcome, Scope, UnixMs},
-    store::parts::Settled,
+    redis::parts::Settled,
 };
 
 /// What else follows from an outcome, besides what is stored.

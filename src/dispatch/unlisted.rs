@@ -18,7 +18,7 @@ use super::roster::Roster;
 use crate::{
     domain::{LineId, OnDoubt, State, UnixMs},
     ops::metrics,
-    store::{
+    redis::{
         Result, Store,
         clock::Clock,
         lines::Right,

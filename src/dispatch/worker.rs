@@ -33,7 +33,7 @@ use crate::{
         health::{Health, Reason},
         metrics,
     },
-    store::{
+    redis::{
         Store, StoreError,
         clock::Clock,
         lines::{LineReport, Right},

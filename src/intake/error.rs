@@ -6,7 +6,7 @@ use crate::{
         template::{TemplateError, TemplateStatus},
     },
     intake::rows::UploadError,
-    store::StoreError,
+    redis::StoreError,
 };
 
 /// Why a campaign, an upload or an action was not taken. Each text is a sentence for the caller; [`IntakeError::kind`] is

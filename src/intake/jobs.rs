@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::CampaignId,
     ops::metrics::{self, JobResult},
-    store::{
+    redis::{
         duty::backoff,
         jobs::{DeadLetter, JobEntry},
     },

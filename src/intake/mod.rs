@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, WabaId},
-    store::{Store, clock::Clock},
+    redis::{Store, clock::Clock},
 };
 
 /// A campaign as a caller submits it: the body of `POST /v1/campaigns`, and of a job of type `campaign`.

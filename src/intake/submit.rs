@@ -19,7 +19,7 @@ use crate::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
         campaign::PRIORITY_DEFAULT,
     },
-    store::campaigns::{CampaignRecord, Change},
+    redis::campaigns::{CampaignRecord, Change},
 };
 
 /// The longest name of a campaign.

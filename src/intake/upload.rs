@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject},
     ops::metrics::{self, RecipientResult},
-    store::{
+    redis::{
         StoreError,
         campaigns::CampaignRecord,
         uploads::{Admitted, Batch, Packed, Upload, UploadProgress},

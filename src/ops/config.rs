@@ -24,7 +24,7 @@ pub use redis_url::RedisUrl;
 use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
     graph,
-    store::deployment::Certificates,
+    redis::deployment::Certificates,
 };
 
 /// The defaults: every key, commented.

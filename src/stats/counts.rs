@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     domain::{State, UnixMs, policy},
-    store::parts::PartCounts,
+    redis::parts::PartCounts,
 };
 
 /// Full seconds that the rate is taken over. Fewer than a part remembers, so that a slow answer of Redis loses none.

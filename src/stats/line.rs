@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::eta::Share;
 use crate::{
     domain::{Hold, HoldScope, LineId, UnixMs, WabaId},
-    store::{
+    redis::{
         lines::{LineControl, LineReport},
         reading::Schedule,
     },

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::{
     domain::UnixMs,
-    store::{Result, Store, campaigns::CampaignRecord},
+    redis::{Result, Store, campaigns::CampaignRecord},
 };
 
 pub use counts::{ByState, Failure, Funnel, Tally};

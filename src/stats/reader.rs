@@ -10,14 +10,14 @@ use std::{
 };
 
 use super::{
-    Statistics, Tally, counts, eta,
-    eta::Share,
+    Statistics, Tally, counts,
+    eta::{self, Share},
     line::{self, LineNow, LineWork},
     waiting::waiting_for,
 };
 use crate::{
     domain::{CampaignId, CampaignState, Hold, HoldScope, LineId, PartId, State, UnixMs, WabaId},
-    store::{Result, Store, campaigns::CampaignRecord, parts::PartCounts, reading::Schedule},
+    redis::{Result, Store, campaigns::CampaignRecord, parts::PartCounts, reading::Schedule},
 };
 
 /// How old the answer about other campaigns may be.

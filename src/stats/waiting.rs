@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::line::{LineWork, Stop};
 use crate::{
     domain::{Campaign, CampaignState, Hold, HoldScope, LineId, UnixMs, WabaId},
-    store::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
+    redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
 /// What work waits for.

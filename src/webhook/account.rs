@@ -9,7 +9,7 @@ use super::payload::AccountChange;
 use crate::{
     domain::{Hold, HoldScope, UnixMs, WabaId},
     ops::metrics::{self, AccountEvent},
-    store::{Result, Store},
+    redis::{Result, Store},
 };
 
 /// What Meta answers to sends of a WABA that is restricted or disabled.

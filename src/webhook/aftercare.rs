@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::{
     domain::{CampaignId, CampaignState, PartId},
-    store::{Result, Store, clock::Clock},
+    redis::{Result, Store, clock::Clock},
 };
 
 /// Things to do that wait at most.

@@ -19,7 +19,7 @@ use super::{Unavailable, aftercare::Aftercare, tally::Tally};
 use crate::{
     domain::{PartId, UnixMs, policy},
     ops::metrics::{self, StatusResult},
-    store::{
+    redis::{
         Store, StoreError,
         clock::Clock,
         parts::{Applied, Fact, News},

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     domain::{CampaignId, LineId, PartId, UnixMs},
-    store::{Result, Store, campaigns::CampaignRecord},
+    redis::{Result, Store, campaigns::CampaignRecord},
 };
 
 /// How long the list is good, unless an id is not found.

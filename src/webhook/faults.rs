@@ -27,7 +27,7 @@ use crate::{
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
-    store::{Result, Store, campaigns::Change, parts::News},
+    redis::{Result, Store, campaigns::Change, parts::News},
 };
 
 /// That many different recipients of a campaign in a row stop it, where their code may blame the message.

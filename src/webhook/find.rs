@@ -29,7 +29,7 @@ use super::{
 use crate::{
     domain::{LineId, UnixMs, Wamid},
     ops::metrics::StatusResult,
-    store::{
+    redis::{
         Result, Store,
         clock::Clock,
         ids::Place,

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     domain::{LineId, WabaId},
-    store::{Result, Store},
+    redis::{Result, Store},
 };
 
 /// The known lines are read again at most this often.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A webhook is answered 200 only when its effect is in Redis. Without that it is answered 503, and Meta delivers it again,
-//! for up to seven days. Twice is as good as once, and the order does not matter: see `store/scripts/status.lua`.
+//! for up to seven days. Twice is as good as once, and the order does not matter: see `redis/scripts/status.lua`.
 //!
 //! If the process dies: what was not answered is delivered again; there is nothing here that Redis does not have.
 //! Never: answers before the commit; trusts a body before its signature; moves anything for a WABA that is not ours, nor, without a token of ours, for a line that is not.
@@ -63,7 +63,7 @@ use crate::{
     domain::{LineId, Secret, SecretDigest, SharedTokenKey, WabaId},
     json,
     ops::metrics::{self, WebhookKind, WebhookResult},
-    store::{Store, StoreError, clock::Clock},
+    redis::{Store, StoreError, clock::Clock},
 };
 
 /// How long a body may take to arrive. Meta sends it at once.

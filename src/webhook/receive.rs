@@ -27,7 +27,7 @@ use super::{
 use crate::{
     domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid},
     ops::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
-    store::{
+    redis::{
         Store, StoreError,
         clock::Clock,
         ids::Place,

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::directory::Directory;
 use crate::{
     domain::{LineId, PartId, Wamid},
-    store::{
+    redis::{
         Result, Store,
         ids::{Place, Segment},
         parts::Fingerprint,

@@ -2,7 +2,7 @@
 
 use crate::{
     ops::metrics::{self, StatusName, StatusResult},
-    store::parts::News,
+    redis::parts::News,
 };
 
 /// How many statuses of each word had each result.

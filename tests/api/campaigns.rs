@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pregon::{
     domain::{CampaignState, Hold, HoldScope, State, UnixMs},
+    redis::parts::{ClaimedRow, Settled},
     stats::{self, Tally},
-    store::parts::{ClaimedRow, Settled},
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};

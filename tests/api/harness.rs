@@ -17,7 +17,7 @@ use pregon::{
         config::{ApiKey, KeyScope},
         listener::{self, Limits},
     },
-    store::{
+    redis::{
         Address, Store,
         clock::Clock,
         parts::{Claim, ClaimedRow, Fact, News, Settled},

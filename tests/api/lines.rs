@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pregon::{
     domain::{Hold, HoldScope, UnixMs},
-    store::lines::{LineReport, Right},
+    redis::lines::{LineReport, Right},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

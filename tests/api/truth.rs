@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pregon::{
     domain::{CampaignId, PartId},
-    store::parts::{ClaimedRow, News, Settled},
+    redis::parts::{ClaimedRow, News, Settled},
 };
 use serde_json::{Value, json};
 

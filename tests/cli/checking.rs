@@ -3,8 +3,8 @@
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::OnDoubt,
+    redis::Store,
     sim::{Scenario, Sim},
-    store::Store,
 };
 use tokio_util::sync::CancellationToken;
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use pregon::{
     dispatch::Settings,
     domain::{CampaignId, CampaignState, Line, OnDoubt, State},
-    store::{Address, Store, campaigns::CampaignRecord, deployment::Certificates},
+    redis::{Address, Store, campaigns::CampaignRecord, deployment::Certificates},
 };
 
 use crate::support::{

@@ -3,7 +3,7 @@
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
     domain::OnDoubt,
-    store::{Address, Store},
+    redis::{Address, Store},
 };
 
 use crate::{

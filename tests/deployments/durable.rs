@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
-use pregon::store::{Store, StoreError};
+use pregon::redis::{Store, StoreError};
 
 use crate::{campaign::address, servers::RedisServer};
 

@@ -4,7 +4,7 @@ use deadpool_redis::redis::{Value, cmd};
 use pregon::{
     domain::{CampaignState, State},
     intake::{Intake, jobs::read_jobs},
-    store::Address,
+    redis::Address,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

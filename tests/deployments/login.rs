@@ -1,6 +1,6 @@
 //! A user or password that is refused is named as the cause, whoever refuses it.
 
-use pregon::store::{Store, StoreError};
+use pregon::redis::{Store, StoreError};
 
 use crate::{campaign::address, servers::RedisServer};
 

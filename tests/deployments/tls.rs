@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use pregon::store::{Store, StoreError, deployment::Certificates};
+use pregon::redis::{Store, StoreError, deployment::Certificates};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use pregon::{
+    redis::Store,
     stats::{self, Tally},
-    store::Store,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};

@@ -15,8 +15,8 @@ use std::{
 use pregon::{
     dispatch::Settings,
     domain::{CampaignId, CampaignState, OnDoubt, State},
+    redis::{Address, Store},
     stats::{self, Tally},
-    store::{Address, Store},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;

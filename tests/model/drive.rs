@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Debug};
 
 use pregon::{
     domain::{State, UnixMs, Wamid},
-    store::{
+    redis::{
         StoreError,
         parts::{Applied, Claim, ClaimWish, News, Settled, ToSend},
     },

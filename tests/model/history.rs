@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pregon::{domain::State, store::parts::News};
+use pregon::{domain::State, redis::parts::News};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::spec::Gate;

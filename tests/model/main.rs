@@ -24,7 +24,7 @@ use std::{
 };
 
 use drive::{Facts, Figures, drive};
-use pregon::store::{Address, Store};
+use pregon::redis::{Address, Store};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use real::Real;
 use support::{redis::TestRedis, world};

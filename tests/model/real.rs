@@ -9,7 +9,7 @@ use std::{
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use pregon::{
     domain::{CampaignId, PartId, State, UnixMs, Wamid},
-    store::{
+    redis::{
         Call, Result, Store, StoreError,
         ids::IdsPiece,
         parts::{self, ClaimWish, ClaimedRow, Fingerprint, PartCounts, Settled},

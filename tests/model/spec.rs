@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use pregon::{
     domain::{State, UnixMs, Wamid},
-    store::parts::{Applied, Claim, ClaimWish, ClaimedRow, News, PartCounts, Settled, ToSend},
+    redis::parts::{Applied, Claim, ClaimWish, ClaimedRow, News, PartCounts, Settled, ToSend},
 };
 
 /// Facts are told apart if they are about claims not further from the last one than this.

@@ -12,7 +12,7 @@ use std::{
 use deadpool_redis::redis::AsyncCommands as _;
 use pregon::{
     domain::State,
-    store::{Keys, Store},
+    redis::{Keys, Store},
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;

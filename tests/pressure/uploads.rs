@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all, stream};
-use pregon::store::{Store, clock::Clock};
+use pregon::redis::{Store, clock::Clock};
 use reqwest::Body;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

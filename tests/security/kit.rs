@@ -8,8 +8,8 @@ use pregon::{
         config::{ApiKey, BusinessConfig, Config, LineConfig, Role, WabaConfig},
         shutdown::Signals,
     },
+    redis::{Store, clock::Clock},
     serve::Service,
-    store::{Store, clock::Clock},
 };
 use serde_json::{Value, json};
 use tokio::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
 use pregon::{
     domain::LineId,
-    store::{Store, lines::Right},
+    redis::{Store, lines::Right},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 

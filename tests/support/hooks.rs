@@ -10,7 +10,7 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
     domain::{CampaignId, LineId, OnDoubt, PartId, Secret, SharedTokenKey, State, Token, TokenKey, UnixMs},
-    store::{
+    redis::{
         Store,
         campaigns::CampaignRecord,
         clock::Clock,

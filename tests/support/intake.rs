@@ -7,7 +7,7 @@ use futures_util::{Stream, stream};
 use pregon::{
     domain::{CampaignId, LineId, Recipient, State, Template, UnixMs, WabaId},
     intake::{Format, Intake, IntakeError, NewCampaign, UploadResult},
-    store::{Address, Store, clock::Clock},
+    redis::{Address, Store, clock::Clock},
 };
 use serde_json::{Value, json};
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use pregon::{domain::UnixMs, store::parts::ClaimWish};
+use pregon::{domain::UnixMs, redis::parts::ClaimWish};
 
 /// An HTTP client, without the environment's proxy.
 pub fn http_client() -> reqwest::Client {

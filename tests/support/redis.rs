@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
-use pregon::store::spawn::PrivateRedis;
+use pregon::redis::spawn::PrivateRedis;
 use tempfile::TempDir;
 
 /// A redis-server of this test alone. It ends with the test.

@@ -10,7 +10,7 @@ use pregon::{
     },
     graph::GraphConfig,
     ops::health::Health,
-    store::{
+    redis::{
         Address, Store,
         campaigns::{CampaignRecord, Change},
         clock::Clock,

@@ -6,8 +6,8 @@ use std::{
 };
 
 use pregon::{
+    redis::Store,
     stats::{self, Tally},
-    store::Store,
 };
 use serde_json::Value;
 

@@ -114,7 +114,7 @@ mod tests {
 
     use pregon::{
         domain::{LineId, UnixMs},
-        store::{Store, lines::Right},
+        redis::{Store, lines::Right},
     };
 
     use super::*;

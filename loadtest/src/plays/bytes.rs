@@ -9,7 +9,7 @@ use std::time::Duration;
 use deadpool_redis::redis::cmd;
 
 use super::{equal, say};
-use pregon::store::{Address, Store};
+use pregon::redis::{Address, Store};
 
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 

@@ -9,7 +9,7 @@ use super::Check;
 use crate::{
     domain::LineId,
     ops::config::{Config, LineConfig, RedisConfig, RedisUrl},
-    store::{
+    redis::{
         Address, Result, Store, StoreError, check_version, durability::Risk, registry::UNLISTED_REMEDY,
         spawn::SpawnError,
     },

@@ -15,7 +15,7 @@ use crate::{
         settle,
     },
     domain::{OnDoubt, PartId},
-    store::{
+    redis::{
         StoreError,
         parts::{Claim, ClaimWish, Settled, ToSend},
     },

@@ -18,7 +18,7 @@ use crate::{
     },
     graph::management::GraphError,
     ops::metrics,
-    store::{
+    redis::{
         StoreError,
         parts::{ClaimedRow, Settled},
     },

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{LINE_RATE_MAX, LINE_RATE_MIN},
-    store::deployment::Certificates,
+    redis::deployment::Certificates,
 };
 
 /// Prefix of the variables that set a key.

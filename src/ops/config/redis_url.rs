@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use crate::store::deployment::{BadUrl, Deployment};
+use crate::redis::deployment::{BadUrl, Deployment};
 
 /// A Redis to connect to, or one to start. `Debug` and `Display` hide a password.
 #[derive(Clone, PartialEq, Eq)]

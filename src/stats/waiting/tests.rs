@@ -1,11 +1,11 @@
 use super::*;
 use crate::{
     domain::{OnDoubt, Template, campaign::PauseReason},
+    redis::reading::Schedule,
     stats::line::{
         LineNow,
         tests::{hold, sending},
     },
-    store::reading::Schedule,
 };
 
 const NOW: UnixMs = UnixMs(1_000_000);

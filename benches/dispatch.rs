@@ -23,7 +23,7 @@ use pregon::{
         Template,
     },
     graph::GraphConfig,
-    ops::health::Health,
+    http::health::Health,
     redis::{
         Address, Store,
         clock::Clock,

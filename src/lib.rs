@@ -13,18 +13,18 @@
 //! [`sim`], [`demo`] and [`cli`].
 
 pub mod api;
-pub mod cli;
-pub mod demo;
+pub mod app;
+pub mod client;
+pub mod config;
 pub mod dispatch;
 pub mod domain;
 pub mod graph;
+pub mod http;
 pub mod intake;
 mod json;
-pub mod ops;
 pub mod redis;
-pub mod serve;
 pub mod sim;
-pub mod size;
 pub mod stats;
-pub mod templates;
+pub mod telemetry;
+pub mod terminal;
 pub mod webhook;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use pregon::cli::{self, Arguments};
+use pregon::{app, terminal::Arguments};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(cli::run(arguments.command));
+    let ended = runtime.block_on(app::run(arguments.command));
     // What may be left is a blocking read of standard input that nobody waits for.
     runtime.shutdown_background();
     match ended {

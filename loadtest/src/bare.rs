@@ -18,7 +18,7 @@ use reqwest::Certificate;
 use serde::{Deserialize, Serialize};
 
 use super::measure;
-use pregon::cli::{client, out};
+use pregon::{client, terminal::out};
 
 const BODY: &str = r#"{"messaging_product":"whatsapp","recipient_type":"individual","to":"+5491155550001","type":"template","template":{"name":"order_update","language":{"code":"es_AR"},"components":[{"type":"body","parameters":[{"type":"text","text":"María"},{"type":"text","text":"A-10"},{"type":"text","text":"3 de mayo"}]}]},"biz_opaque_callback_data":"p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.0.1.1.0123456789abcdef"}"#;
 

@@ -7,8 +7,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use super::stage::APP_SECRET;
 use pregon::{
-    cli::out,
     domain::Secret,
+    terminal::out,
     webhook::signature::{HEADER, Signature, Verifier},
 };
 

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde::Serialize;
 
 use super::report::{Figure, Report, shown};
-use pregon::cli::{
+use pregon::terminal::{
     Failure,
     table::{fields, table},
 };

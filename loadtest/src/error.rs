@@ -3,8 +3,9 @@
 use std::{fmt, io};
 
 use pregon::{
-    cli::{Failure, client::ClientError},
+    client::ClientError,
     redis::{StoreError, spawn::SpawnError},
+    terminal::Failure,
 };
 
 /// Why a scenario could not be played to its end. A goal that is missed is none.

@@ -43,7 +43,7 @@ use self::{
     report::{Beginning, Findings, Report},
     scenario::{Play, Scenario},
 };
-use pregon::cli::{Failure, out};
+use pregon::terminal::{Failure, out};
 
 /// Plays a scenario. `folder`: where `report.json` and the plots go. `json`: the report as JSON on standard output.
 ///

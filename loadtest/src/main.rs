@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use pregon::cli::{Failure, arguments::Output};
+use pregon::terminal::{Failure, arguments::Output};
 use pregon_load::{bare::BareOptions, error::LoadError, meta::MetaOptions};
 
 // That of `pregon`: what it is compared with must have the same.

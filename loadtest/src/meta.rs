@@ -31,7 +31,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::arrivals::Arrivals;
-use pregon::{cli::out, ops::clock};
+use pregon::{telemetry::clock, terminal::out};
 
 /// Streams of one HTTP/2 connection at once. Meta's own number is not documented; of those of well-known servers this
 /// is the highest.

@@ -13,7 +13,7 @@ use plotters::{
 use serde::{Deserialize, Serialize};
 
 use super::{arrivals::Seen, error::LoadError};
-use pregon::cli::words;
+use pregon::terminal::words;
 
 const SIZE: (u32, u32) = (960, 420);
 

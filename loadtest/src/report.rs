@@ -11,9 +11,9 @@ use super::{
     scenario::{Bound, Goal, Scenario},
 };
 use pregon::{
-    cli::table::{fields, table},
     domain::UnixMs,
-    ops::clock,
+    telemetry::clock,
+    terminal::table::{fields, table},
 };
 
 /// A report.

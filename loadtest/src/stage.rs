@@ -31,7 +31,7 @@ use super::{
     scenario::Setup,
 };
 use pregon::{
-    cli::client::{self, Action, Client, NewCampaign, TemplateName, Uploaded},
+    client::{self, Action, Client, NewCampaign, TemplateName, Uploaded},
     domain::{CampaignId, CampaignState, LineId, Secret},
     intake::Format,
     redis::spawn::PrivateRedis,

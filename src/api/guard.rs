@@ -16,9 +16,9 @@ use axum::{
 use tracing::{debug, info};
 
 use super::{Shared, keys::Refusal, problem::Problem};
-use crate::ops::{
+use crate::{
     config::KeyScope,
-    metrics::{self, ApiResult},
+    telemetry::metrics::{self, ApiResult},
 };
 
 /// How long a call may take, once its body is there, that neither uploads nor streams. Cancelling ten million recipients takes some ten seconds.

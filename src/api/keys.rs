@@ -11,8 +11,8 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::attempts::Attempts;
 use crate::{
+    config::{ApiKey, KeyScope},
     domain::SecretDigest,
-    ops::config::{ApiKey, KeyScope},
 };
 
 /// The keys that are taken.

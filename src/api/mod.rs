@@ -41,9 +41,9 @@ use self::{
     problem::{Problem, Result},
 };
 use crate::{
+    config::ApiKey,
     domain::{CampaignId, Line, UnixMs, WabaId},
     intake::Intake,
-    ops::config::ApiKey,
     redis::{Store, campaigns::CampaignRecord, clock::Clock},
     stats::Reader,
 };

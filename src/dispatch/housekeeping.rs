@@ -18,15 +18,15 @@ use tracing::{info, warn};
 
 use super::unlisted::Unlisted;
 use crate::{
+    dispatch::templates,
     domain::{CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs},
     graph::client::GraphClient,
-    ops::metrics::QueueMetrics,
     redis::{
         Store, StoreError,
         campaigns::{CampaignRecord, Change},
         clock::Clock,
     },
-    templates,
+    telemetry::metrics::QueueMetrics,
 };
 
 /// How often campaigns are looked through.

@@ -41,12 +41,12 @@ use super::{
 use crate::{
     domain::{CampaignId, Cause, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
     graph::client::{Departure, GraphClient, LineSender, Permit},
-    ops::metrics::LineMetrics,
     redis::{
         Store,
         clock::Clock,
         parts::{ClaimedRow, Settled},
     },
+    telemetry::metrics::LineMetrics,
 };
 
 /// Where there is no connection, or the thread has no room, for another attempt, and none ends: when to look again.

@@ -17,7 +17,6 @@ use tracing::{info, warn};
 use super::roster::Roster;
 use crate::{
     domain::{LineId, OnDoubt, State, UnixMs},
-    ops::metrics,
     redis::{
         Result, Store,
         clock::Clock,
@@ -25,6 +24,7 @@ use crate::{
         parts::ClaimWish,
         registry::{OpenPart, UNLISTED_REMEDY},
     },
+    telemetry::metrics,
 };
 
 /// How often lines are looked for that no worker lists.

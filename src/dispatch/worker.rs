@@ -29,15 +29,13 @@ use super::{
 use crate::{
     domain::{Line, LineId, SharedTokenKey, UnixMs},
     graph::client::{GraphClient, GraphConfig},
-    ops::{
-        health::{Health, Reason},
-        metrics,
-    },
+    http::health::{Health, Reason},
     redis::{
         Store, StoreError,
         clock::Clock,
         lines::{LineReport, Right},
     },
+    telemetry::metrics,
 };
 
 /// How often a worker looks whether anything was changed anywhere: the delay of a launch, a pause, a new rate.

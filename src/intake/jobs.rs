@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     domain::CampaignId,
-    ops::metrics::{self, JobResult},
     redis::{
         duty::backoff,
         jobs::{DeadLetter, JobEntry},
     },
+    telemetry::metrics::{self, JobResult},
 };
 
 /// How often an empty stream is looked at.

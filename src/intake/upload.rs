@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{
     domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject},
-    ops::metrics::{self, RecipientResult},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
         uploads::{Admitted, Batch, Packed, Upload, UploadProgress},
     },
+    telemetry::metrics::{self, RecipientResult},
 };
 
 /// Rows that are committed together: some milliseconds of Redis.

@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     domain::{LineId, UnixMs},
-    ops::metrics,
+    telemetry::metrics,
 };
 
 /// The oldest Redis that has what the scripts use. A Valkey says 7.2.4 of itself as a Redis.

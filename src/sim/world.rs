@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     domain::{LineId, State, UnixMs},
-    ops::clock,
+    telemetry::clock,
 };
 
 /// The world, as tasks hold it.

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 use super::payload::AccountChange;
 use crate::{
     domain::{Hold, HoldScope, UnixMs, WabaId},
-    ops::metrics::{self, AccountEvent},
     redis::{Result, Store},
+    telemetry::metrics::{self, AccountEvent},
 };
 
 /// What Meta answers to sends of a WABA that is restricted or disabled.

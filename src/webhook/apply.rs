@@ -18,12 +18,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{Unavailable, aftercare::Aftercare, tally::Tally};
 use crate::{
     domain::{PartId, UnixMs, policy},
-    ops::metrics::{self, StatusResult},
     redis::{
         Store, StoreError,
         clock::Clock,
         parts::{Applied, Fact, News},
     },
+    telemetry::metrics::{self, StatusResult},
 };
 
 /// Facts that wait for a commit or are in one at most, some 100 ms of Redis and 5 MB; a larger request is taken when it is

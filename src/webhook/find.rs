@@ -28,7 +28,6 @@ use super::{
 };
 use crate::{
     domain::{LineId, UnixMs, Wamid},
-    ops::metrics::StatusResult,
     redis::{
         Result, Store,
         clock::Clock,
@@ -36,6 +35,7 @@ use crate::{
         parked::Parked,
         parts::{Fact, Fingerprint, News},
     },
+    telemetry::metrics::StatusResult,
 };
 
 /// Requests that wait for a look at most. Further ones are refused, and Meta delivers them again.

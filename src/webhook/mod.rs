@@ -62,8 +62,8 @@ use self::{
 use crate::{
     domain::{LineId, Secret, SecretDigest, SharedTokenKey, WabaId},
     json,
-    ops::metrics::{self, WebhookKind, WebhookResult},
     redis::{Store, StoreError, clock::Clock},
+    telemetry::metrics::{self, WebhookKind, WebhookResult},
 };
 
 /// How long a body may take to arrive. Meta sends it at once.

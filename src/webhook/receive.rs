@@ -26,7 +26,6 @@ use super::{
 };
 use crate::{
     domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid},
-    ops::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
     redis::{
         Store, StoreError,
         clock::Clock,
@@ -34,6 +33,7 @@ use crate::{
         parked::Parked,
         parts::{Fact, Fingerprint, News},
     },
+    telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
 };
 
 /// Campaigns whose lines are remembered: far more than send at a time.

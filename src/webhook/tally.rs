@@ -1,8 +1,8 @@
 //! Counts of statuses, gathered and recorded together.
 
 use crate::{
-    ops::metrics::{self, StatusName, StatusResult},
     redis::parts::News,
+    telemetry::metrics::{self, StatusName, StatusResult},
 };
 
 /// How many statuses of each word had each result.

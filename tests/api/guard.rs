@@ -1,7 +1,7 @@
 //! Keys, errors, limits: what every call has around it.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use pregon::ops::config::KeyScope;
+use pregon::config::KeyScope;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 

@@ -11,12 +11,10 @@ use futures_util::FutureExt as _;
 use metrics::Gauge;
 use pregon::{
     api::{self, ApiState},
+    config::{ApiKey, KeyScope},
     domain::{CampaignId, Line, LineId, PartId, Secret, Template, UnixMs, WabaId},
+    http::listener::{self, Limits},
     intake::Intake,
-    ops::{
-        config::{ApiKey, KeyScope},
-        listener::{self, Limits},
-    },
     redis::{
         Address, Store,
         clock::Clock,

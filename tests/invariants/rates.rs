@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use pregon::{domain::UnixMs, ops::clock};
+use pregon::{domain::UnixMs, telemetry::clock};
 use serde_json::{Value, json};
 
 use crate::{

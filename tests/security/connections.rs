@@ -6,7 +6,7 @@ use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 use metrics::Gauge;
-use pregon::ops::listener::{self, Limits};
+use pregon::http::listener::{self, Limits};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,

@@ -3,13 +3,10 @@
 use std::net::SocketAddr;
 
 use pregon::{
+    app::{serve::Service, shutdown::Signals},
+    config::{ApiKey, BusinessConfig, Config, LineConfig, Role, WabaConfig},
     domain::Secret,
-    ops::{
-        config::{ApiKey, BusinessConfig, Config, LineConfig, Role, WabaConfig},
-        shutdown::Signals,
-    },
     redis::{Store, clock::Clock},
-    serve::Service,
 };
 use serde_json::{Value, json};
 use tokio::{

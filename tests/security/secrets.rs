@@ -6,8 +6,8 @@ use std::{
 };
 
 use pregon::{
+    config::{ApiKey, KeyScope},
     domain::Secret,
-    ops::config::{ApiKey, KeyScope},
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use pregon::ops::{config::TlsConfig, tls::Tls};
+use pregon::{config::TlsConfig, http::tls::Tls};
 use reqwest::{Certificate, tls::TlsInfo};
 use tempfile::TempDir;
 

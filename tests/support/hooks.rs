@@ -241,5 +241,5 @@ pub fn signature_with(app_secret: &str, body: &[u8]) -> String {
 }
 
 pub fn now() -> UnixMs {
-    pregon::ops::clock::now()
+    pregon::telemetry::clock::now()
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pregon::{domain::UnixMs, ops::clock};
+use pregon::{domain::UnixMs, telemetry::clock};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};
 use tokio::{

@@ -20,7 +20,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use pregon::ops::clock;
+use pregon::telemetry::clock;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 use tempfile::NamedTempFile;

@@ -9,7 +9,7 @@ use pregon::{
         Template, UnixMs,
     },
     graph::GraphConfig,
-    ops::health::Health,
+    http::health::Health,
     redis::{
         Address, Store,
         campaigns::{CampaignRecord, Change},

@@ -10,10 +10,7 @@
 use std::time::Duration;
 
 use super::{equal, mb, say, us_each};
-use pregon::{
-    cli::{client::Action, words},
-    domain::CampaignState,
-};
+use pregon::{client::Action, domain::CampaignState, terminal::words};
 
 use crate::{
     error::LoadError,

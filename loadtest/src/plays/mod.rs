@@ -10,7 +10,7 @@ pub mod webhooks;
 
 use std::time::Duration;
 
-use pregon::{domain::UnixMs, ops::clock};
+use pregon::{domain::UnixMs, telemetry::clock};
 
 use crate::error::LoadError;
 

@@ -4,7 +4,7 @@
 //! Counted: from just before the process is started, or the launch is called, to the arrival at Meta.
 
 use super::{equal, now_us, say};
-use pregon::cli::client::Action;
+use pregon::client::Action;
 
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 

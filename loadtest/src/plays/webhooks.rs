@@ -15,9 +15,9 @@ use sha2::Sha256;
 
 use super::{equal, say, us_each};
 use pregon::{
-    cli::client::{Action, Statistics},
+    client::{Action, Statistics},
     domain::CampaignId,
-    ops::clock,
+    telemetry::clock,
 };
 
 use crate::{

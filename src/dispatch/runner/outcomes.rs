@@ -17,11 +17,11 @@ use crate::{
         policy,
     },
     graph::management::GraphError,
-    ops::metrics,
     redis::{
         StoreError,
         parts::{ClaimedRow, Settled},
     },
+    telemetry::metrics,
 };
 
 /// A question to Meta whether the path works is given up after this time: reads are answered well within a second.

@@ -1,0 +1,129 @@
+//! `pregon check`: whether a worker could work with this configuration, without starting one.
+//!
+//! Never: writes to Redis (loading the scripts, which any start does, changes no data) or sends a message.
+
+mod meta;
+mod ports;
+mod redis;
+
+use serde::Serialize;
+
+use crate::{
+    config::{Config, ConfigError, Role},
+    http::tls::Tls,
+    terminal::{Failure, arguments::ConfigOptions, out, table},
+};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What.
+    pub check: String,
+    /// It is good.
+    pub ok: bool,
+    /// What was seen.
+    pub found: String,
+    /// What helps, where it is not good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    fn ok(check: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { check: check.into(), ok: true, found: found.into(), remedy: None }
+    }
+
+    fn failed(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check: check.into(), ok: false, found: found.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// What is printed for programs.
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    checks: &'a [Check],
+}
+
+/// Looks at everything that the roles of `options` need, and prints what it found.
+///
+/// Errors: the configuration has problems, and nothing else was looked at; a check failed.
+pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), Failure> {
+    let config = match load(options) {
+        Ok(config) => config,
+        Err(error) => {
+            if json {
+                let remedy = "mend these keys, or the variables that set them";
+                let checks = [Check::failed("configuration", error.problems.join("; "), remedy)];
+                out::json(&Report { ok: false, checks: &checks })?;
+            }
+            return Err(error.into());
+        }
+    };
+    let mut checks = vec![configuration(&config, options)];
+    let lines = async {
+        // A worker that does not send has nothing to ask Meta.
+        if options.roles.contains(&Role::Dispatch) { meta::check(&config).await } else { Vec::new() }
+    };
+    checks.extend(certificate(&config, &options.roles));
+    let found = tokio::join!(redis::check(&config), lines, ports::check(&config, &options.roles));
+    checks.extend([found.0, found.1, found.2].concat());
+
+    let failed = checks.iter().filter(|check| !check.ok).count();
+    match json {
+        true => out::json(&Report { ok: failed == 0, checks: &checks })?,
+        false => out::line(&text(&checks))?,
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(Failure::Failed("1 check failed".into())),
+        n => Err(Failure::Failed(format!("{n} checks failed"))),
+    }
+}
+
+fn load(options: &ConfigOptions) -> Result<Config, ConfigError> {
+    let config = Config::load(options.config.as_deref())?;
+    config.check_roles(&options.roles)?;
+    Ok(config)
+}
+
+fn configuration(config: &Config, options: &ConfigOptions) -> Check {
+    let mut found = vec![match &options.config {
+        Some(path) => path.display().to_string(),
+        None => "defaults and environment".into(),
+    }];
+    found.push(format!("lines: {}, WABAs: {}", config.lines.len(), config.wabas.len()));
+    if options.roles.contains(&Role::Api) {
+        let names: Vec<_> = config.http.api_keys.iter().map(|key| key.name.as_str()).collect();
+        found.push(format!("API keys: {}", names.join(", ")));
+    }
+    if options.roles.contains(&Role::Webhook) {
+        found.push("webhook secrets are set".into());
+    }
+    Check::ok("configuration", found.join("; "))
+}
+
+/// Whether the listener can speak HTTPS, where it is to.
+fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
+    let files = config.http.tls.clone().filter(|_| roles.contains(&Role::Api) || roles.contains(&Role::Webhook))?;
+    let found = files.certificate.display().to_string();
+    Some(match Tls::load(files) {
+        Ok(_) => Check::ok("http.tls", found),
+        Err(error) => Check::failed(
+            "http.tls",
+            error.to_string(),
+            "give the PEM files of a certificate and of its key, readable here",
+        ),
+    })
+}
+
+fn text(checks: &[Check]) -> String {
+    let row = |check: &Check| {
+        let found = match &check.remedy {
+            Some(remedy) => format!("{}\n→ {remedy}", check.found),
+            None => check.found.clone(),
+        };
+        [check.check.clone(), if check.ok { "ok" } else { "failed" }.to_owned(), found]
+    };
+    table::table(["check", "", "found"], checks.iter().map(row))
+}

@@ -1,0 +1,119 @@
+//! Meta: does it know each line, may the token of its WABA use it, and can it send.
+
+use std::{collections::HashMap, error::Error as _};
+
+use futures_util::{StreamExt as _, stream};
+
+use super::Check;
+use crate::{
+    config::{Config, LineConfig},
+    domain::{Secret, WabaId},
+    graph::{GraphClient, GraphError, LineInfo},
+};
+
+/// Lines that are asked for at once.
+const LINES_AT_ONCE: usize = 8;
+
+/// Asks the Graph API of `config` for each of its lines.
+pub(super) async fn check(config: &Config) -> Vec<Check> {
+    let graph = match GraphClient::new(config.graph.client()) {
+        Ok(graph) => graph,
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            return vec![Check::failed(
+                "graph",
+                format!("{error}{cause}"),
+                "mend the section [graph] of the configuration",
+            )];
+        }
+    };
+    let tokens: HashMap<&WabaId, &Secret> = config.wabas.iter().map(|waba| (&waba.id, &waba.access_token)).collect();
+    let checks = config.lines.iter().map(|line| {
+        let token = tokens.get(&line.waba).expect("a configuration whose line names an unknown WABA is not loaded");
+        ask(&graph, line, token)
+    });
+    // Collected first: the compiler can not see that a stream of borrowing futures may be sent to another thread.
+    stream::iter(checks.collect::<Vec<_>>()).buffered(LINES_AT_ONCE).collect().await
+}
+
+async fn ask(graph: &GraphClient, line: &LineConfig, token: &Secret) -> Check {
+    let name = format!("line {}", line.id);
+    match graph.line(&line.id, token).await {
+        Ok(info) if may_send(&info) => Check::ok(name, told(&info)),
+        Ok(info) => Check::failed(name, told(&info), "it can't send as it is: WhatsApp Manager says why"),
+        Err(error) => Check::failed(name, error.to_string(), remedy(line, &error)),
+    }
+}
+
+/// Meta adds states now and then: only those that are known not to send fail a check.
+/// Source: the values of `status` in Meta's reference of the phone number node, read 2026-11-22.
+fn may_send(info: &LineInfo) -> bool {
+    !matches!(
+        info.status.as_deref(),
+        Some(
+            "PENDING"
+                | "DISCONNECTED"
+                | "UNVERIFIED"
+                | "BANNED"
+                | "RESTRICTED"
+                | "DELETED"
+                | "MIGRATED"
+                | "RATE_LIMITED"
+        )
+    )
+}
+
+/// `+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED, quality GREEN, throughput STANDARD, TIER_10K`
+fn told(info: &LineInfo) -> String {
+    let name = info.verified_name.as_ref().map(|name| format!(" “{name}”")).unwrap_or_default();
+    let facts = [
+        ("", &info.status),
+        ("quality ", &info.quality_rating),
+        ("throughput ", &info.throughput_level),
+        ("", &info.messaging_limit),
+    ];
+    let facts = facts.iter().filter_map(|(word, fact)| fact.as_ref().map(|fact| format!("{word}{fact}")));
+    format!("{}{name}: {}", info.display_phone_number, facts.collect::<Vec<_>>().join(", "))
+}
+
+fn remedy(line: &LineConfig, error: &GraphError) -> String {
+    let LineConfig { id, waba, .. } = line;
+    match error {
+        GraphError::Unreachable { .. } => {
+            "let this machine reach graph.base_url, or set it to where Meta is reached; where something between speaks \
+             no HTTP/2, set graph.http_version = \"1.1\""
+                .into()
+        }
+        GraphError::NotMeta { .. } => "set graph.base_url and graph.version to those of Meta's Graph API".into(),
+        GraphError::BadToken(_) => {
+            format!("mend the access_token of waba {waba}: it has a character that no header can hold")
+        }
+        GraphError::Refused { .. } => format!(
+            "check that {id} is a phone_number_id of waba {waba}, and that its access_token is valid and may use \
+             whatsapp_business_management and whatsapp_business_messaging"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_told_by_what_meta_knows_of_it() {
+        let mut info = LineInfo {
+            display_phone_number: "+54 9 11 5555 0001".into(),
+            verified_name: Some("Pregón Ventas".into()),
+            status: Some("CONNECTED".into()),
+            quality_rating: None,
+            throughput_level: Some("STANDARD".into()),
+            messaging_limit: Some("TIER_10K".into()),
+        };
+        assert_eq!(told(&info), "+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED, throughput STANDARD, TIER_10K");
+        assert!(may_send(&info));
+        info.status = Some("BANNED".into());
+        assert!(!may_send(&info));
+        info.status = None;
+        assert!(may_send(&info), "what Meta does not tell is no failure");
+    }
+}

@@ -1,0 +1,132 @@
+//! Redis: is it there, new and quick enough, and does it keep what it is given.
+
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis::cmd;
+use tokio::process::Command;
+
+use super::Check;
+use crate::{
+    config::{Config, LineConfig, RedisConfig, RedisUrl},
+    domain::LineId,
+    redis::{
+        Address, Result, Store, StoreError, check_version, durability::Risk, registry::UNLISTED_REMEDY,
+        spawn::SpawnError,
+    },
+};
+
+/// Round trips that are timed; the middle one counts.
+const ROUND_TRIPS: usize = 9;
+
+/// What runs where `redis.url` says `spawn:`.
+const SERVER: &str = "redis-server";
+
+/// Looks at the Redis of `config`. One that would be spawned is not: only whether there is a program to run.
+pub(super) async fn check(config: &Config) -> Vec<Check> {
+    match &config.redis.url {
+        RedisUrl::Spawn(_) => vec![program(&config.redis).await],
+        RedisUrl::Server(url) => server(&config.redis, url, &config.lines).await,
+    }
+}
+
+async fn program(config: &RedisConfig) -> Check {
+    match Command::new(SERVER).arg("--version").output().await {
+        Ok(output) if output.status.success() => {
+            let told = String::from_utf8_lossy(&output.stdout);
+            let version = told.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown");
+            match check_version(version) {
+                Ok(()) => Check::ok("redis", format!("{}: {SERVER} {version} is installed", config.url)),
+                Err(error) => {
+                    Check::failed("redis", format!("{}: {error}", config.url), "install a newer redis-server")
+                }
+            }
+        }
+        _ => {
+            let found = format!("{}: {SERVER} does not run", config.url);
+            Check::failed("redis", found, SpawnError::Missing { program: SERVER.into() }.to_string())
+        }
+    }
+}
+
+async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Check> {
+    let address = Address {
+        url: url.to_owned(),
+        certificates: config.certificates.clone(),
+        namespace: config.namespace.clone(),
+        timeout: config.timeout,
+        connections: 1,
+    };
+    let found = async {
+        // This checks the version, and that scripts may be loaded.
+        let store = Store::connect(&address).await?;
+        let info: String = store.query("INFO", &cmd("INFO")).await?;
+        Ok((info, latency(&store).await?, unlisted(&store, lines).await?))
+    };
+    match found.await {
+        Ok((info, latency, unlisted)) => {
+            let version = field(&info, "redis_version").unwrap_or("unknown");
+            let ms = latency.as_secs_f64() * 1000.0;
+            let found = Check::ok("redis", format!("{}: version {version}, answers in {ms:.1} ms", config.url));
+            [found, durability(&info)].into_iter().chain(unlisted).collect()
+        }
+        Err(error) => vec![unusable(config, &error)],
+    }
+}
+
+fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
+    let remedy = match error {
+        StoreError::Login(_) => {
+            "set the user and password that this Redis knows: PREGON__REDIS__URL, or redis.url = { env = \"NAME\" }"
+        }
+        error if error.passes() => "start Redis there, or set redis.url to where it is; redis.timeout may be too short",
+        StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",
+        _ => "set redis.url to another Redis",
+    };
+    Check::failed("redis", format!("{}: {error}", config.url), remedy)
+}
+
+/// Lines with work that neither `lines` nor any living worker lists: nobody would send it.
+async fn unlisted(store: &Store, lines: &[LineConfig]) -> Result<Option<Check>> {
+    let now = store.time().await?;
+    let work = store.open_parts(now, |line| !lines.iter().any(|listed| listed.id == *line)).await?;
+    let ids: Vec<LineId> = work.into_keys().collect();
+    let workers = store.living_workers(now).await?;
+    if workers.is_empty() && lines.is_empty() {
+        // The processes that list lines have not started yet.
+        return Ok(None);
+    }
+    let lists = store.line_lists(&workers).await?;
+    let is_listed = |line: &LineId| lists.iter().any(|list| list.as_ref().is_none_or(|list| list.contains(line)));
+    let unlisted: Vec<&str> = ids.iter().filter(|line| !is_listed(line)).map(LineId::as_str).collect();
+    Ok((!unlisted.is_empty()).then(|| {
+        let found = format!("campaigns have work on lines that no process lists: {}", unlisted.join(", "));
+        Check::failed("lines with work", found, UNLISTED_REMEDY)
+    }))
+}
+
+async fn latency(store: &Store) -> Result<Duration> {
+    let mut times = Vec::with_capacity(ROUND_TRIPS);
+    for _ in 0..ROUND_TRIPS {
+        let began = Instant::now();
+        store.time().await?;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[ROUND_TRIPS / 2])
+}
+
+/// Redis has to write down what it is given, and must never make room by throwing keys away.
+fn durability(info: &str) -> Check {
+    let risks = Risk::of(info);
+    if risks.is_empty() {
+        return Check::ok("redis keeps data", "the append-only file is on, nothing is evicted");
+    }
+    let found: Vec<_> = risks.iter().map(Risk::to_string).collect();
+    let remedies: Vec<_> = risks.iter().map(Risk::remedy).collect();
+    Check::failed("redis keeps data", found.join("; "), remedies.join("; "))
+}
+
+/// The value of `name` in the answer to INFO.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}

@@ -1,0 +1,155 @@
+//! What Pregón says against what Meta knows.
+//!
+//! Meta's ledger says of each message what was told about it by webhooks that were answered. From that follows, for each
+//! recipient, the state that the statistics must have: what was told; `accepted` or `unknown` where nothing was told;
+//! `failed` or `unknown` where Meta has no message.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::{
+    client::Statistics,
+    domain::{LineId, Phone, State},
+    sim::{Ledger, MessageRecord},
+    terminal::{Failure, table::table},
+};
+
+/// Requests of a second may be above the rate by that much: the jitter of the network and of this machine.
+const RATE_TOLERANCE: f64 = 1.05;
+
+/// The verdict.
+#[derive(Debug, Serialize)]
+pub(super) struct Verdict {
+    /// Recipients that are in no final state, or that count as sent while Meta has no message.
+    lost: u64,
+    /// Recipients to whom Meta has more than one message.
+    twice: u64,
+    /// Recipients in another state than the one that follows from the ledger.
+    differing: u64,
+    /// Count by state: ours, and the one that follows from the ledger.
+    states: BTreeMap<&'static str, (u64, u64)>,
+    lines: Vec<LineRate>,
+}
+
+#[derive(Debug, Serialize)]
+struct LineRate {
+    line: LineId,
+    messages_per_second: u32,
+    worst_second: usize,
+    mean_per_second: f64,
+}
+
+/// The state of each recipient, from a report.
+pub(super) fn states(report: &[u8]) -> Result<HashMap<Phone, String>, Failure> {
+    let unreadable = || Failure::Failed("the report can't be read".into());
+    let text = std::str::from_utf8(report).map_err(|_| unreadable())?;
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().ok_or_else(unreadable)?.split(',').collect();
+    let column = |name: &str| header.iter().position(|column| *column == name).ok_or_else(unreadable);
+    let (to, state) = (column("to")?, column("state")?);
+    lines
+        .map(|line| {
+            // Numbers and states hold no commas, and stand before the columns that might.
+            let fields: Vec<&str> = line.split(',').collect();
+            let phone = fields.get(to).and_then(|to| to.trim_matches(|c| c == '"' || c == '\'').parse().ok());
+            Ok((phone.ok_or_else(unreadable)?, fields.get(state).ok_or_else(unreadable)?.to_string()))
+        })
+        .collect()
+}
+
+impl Verdict {
+    pub(super) fn of(
+        statistics: &Statistics,
+        ours: &HashMap<Phone, String>,
+        messages: &[MessageRecord],
+        ledger: &Ledger,
+        rates: &[(LineId, u32)],
+    ) -> Self {
+        // A message whose answer was lost, and of which no status brought the token, is nobody's as far as anyone here can know.
+        let state = |message: &MessageRecord| if message.named { message.state } else { State::Accepted };
+        let told: HashMap<Phone, State> = messages.iter().map(|message| (message.to, state(message))).collect();
+        let (mut lost, mut differing) = (0, 0);
+        let mut states: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+        for (phone, state) in ours {
+            let (expected, is_lost) = expected(told.get(phone).copied(), state);
+            lost += u64::from(is_lost);
+            differing += u64::from(expected != state);
+            states.entry(expected).or_default().1 += 1;
+        }
+        for (name, n) in statistics.by_state.each() {
+            let name = name.replace(' ', "_");
+            if let Some(state) = State::ALL.into_iter().find(|state| state.name() == name)
+                && (n > 0 || states.contains_key(state.name()))
+            {
+                states.entry(state.name()).or_default().0 = n;
+            }
+        }
+        lost += statistics.recipients.abs_diff(ours.len() as u64);
+        let lines = rates.iter().filter_map(|(line, messages_per_second)| {
+            let rates = ledger.lines.get(line.as_str())?.rates.as_ref()?;
+            Some(LineRate {
+                line: line.clone(),
+                messages_per_second: *messages_per_second,
+                worst_second: rates.requests_in_1s_max,
+                mean_per_second: rates.requests_per_second_mean.unwrap_or(0.0),
+            })
+        });
+        Self { lost, twice: ledger.total.duplicated_recipients, differing, states, lines: lines.collect() }
+    }
+
+    /// Nothing lost, nothing twice, every rate kept, every count equal.
+    pub(super) fn is_good(&self) -> bool {
+        let kept = |line: &LineRate| line.worst_second as f64 <= f64::from(line.messages_per_second) * RATE_TOLERANCE;
+        let equal = self.states.values().all(|(ours, theirs)| ours == theirs);
+        self.lost == 0 && self.twice == 0 && self.differing == 0 && equal && self.lines.iter().all(kept)
+    }
+
+    pub(super) fn table(&self) -> String {
+        let states = self.states.iter().map(|(name, (ours, theirs))| {
+            let verdict = if ours == theirs { "equal" } else { "DIFFERS" };
+            [(*name).to_owned(), ours.to_string(), theirs.to_string(), verdict.to_owned()]
+        });
+        let states = table(["state", "statistics", "ledger", ""], states);
+        let lines = self.lines.iter().map(|line| {
+            let mean = format!("{:.1}", line.mean_per_second);
+            [line.line.to_string(), line.messages_per_second.to_string(), mean, line.worst_second.to_string()]
+        });
+        let lines = table(["line", "allowed/s", "mean/s", "worst second"], lines);
+        let equal =
+            if self.differing == 0 { "statistics equal the ledger" } else { "STATISTICS DIFFER FROM THE LEDGER" };
+        let verdict = if self.is_good() { "good" } else { "NOT GOOD" };
+        format!("{states}\n\n{lines}\n\nlost {} · twice {} · {equal} · verdict: {verdict}", self.lost, self.twice)
+    }
+}
+
+/// The state that a recipient must have by what Meta told, and whether it is lost. `ours` decides where either is right.
+fn expected(told: Option<State>, ours: &str) -> (&'static str, bool) {
+    let either = |one: &'static str, other: &'static str| if ours == other { other } else { one };
+    match told {
+        // Nothing was told of the message: where the answer was lost too, nobody here can know of it.
+        Some(State::Accepted) => (either("accepted", "unknown"), false),
+        Some(state) => (state.name(), false),
+        None => (either("failed", "unknown"), ours != "failed" && ours != "unknown"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_that_counts_as_sent_while_meta_has_no_message_is_lost() {
+        assert_eq!(expected(None, "delivered"), ("failed", true));
+        assert_eq!(expected(None, "pending"), ("failed", true));
+        assert_eq!(expected(None, "unknown"), ("unknown", false));
+        assert_eq!(expected(None, "failed"), ("failed", false));
+    }
+
+    #[test]
+    fn what_was_told_must_be_counted() {
+        assert_eq!(expected(Some(State::Read), "delivered"), ("read", false));
+        assert_eq!(expected(Some(State::Accepted), "unknown"), ("unknown", false));
+        assert_eq!(expected(Some(State::Accepted), "sent"), ("accepted", false));
+    }
+}

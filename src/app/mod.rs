@@ -1,0 +1,89 @@
+//! The program: each command, put together from the other rooms. Sees everything; nothing sees it.
+
+pub mod check;
+pub mod demo;
+pub mod serve;
+pub mod shutdown;
+pub mod size;
+
+use std::{error::Error as _, net::SocketAddr};
+
+use self::serve::ServeError;
+use crate::{
+    client::{Action, Client},
+    config::{Config, LogConfig, LogFormat},
+    sim::{self, SimError},
+    telemetry::logging,
+    terminal::{
+        Failure,
+        arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},
+        campaign, line, submit, watch,
+    },
+};
+
+/// Does what was asked for.
+///
+/// Errors: [`Failure`], which knows its exit code.
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(options) => run_service(&options).await,
+        Command::Sim { config, listen } => simulate(&config, listen).await,
+        Command::Demo { output } => demo::run(output.json).await,
+        Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
+        Command::Line { server, command } => run_line(&server.client()?, command).await,
+        Command::Check { config, output } => check::check(&config, output.json).await,
+        Command::Size(options) => size::size(&options).map_err(|error| Failure::Failed(error.to_string())),
+    }
+}
+
+async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), Failure> {
+    match command {
+        CampaignCommand::Submit(options) => submit::submit(client, *options).await,
+        CampaignCommand::List { state, limit, output } => {
+            campaign::list(client, state, limit.into(), output.json).await
+        }
+        CampaignCommand::Show { id, output } => campaign::show(client, id, output.json).await,
+        CampaignCommand::Watch { id, output } => watch::watch(client, id, output.json).await,
+        CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, Action::Pause).await,
+        CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, Action::Resume).await,
+        CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, Action::Cancel).await,
+        CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
+    }
+}
+
+async fn run_line(client: &Client, command: LineCommand) -> Result<(), Failure> {
+    match command {
+        LineCommand::List { output } => line::list(client, output.json).await,
+        LineCommand::Show { id, output } => line::show(client, &id, output.json).await,
+        LineCommand::Rate { id, messages_per_second, output, .. } => {
+            line::rate(client, &id, messages_per_second, output.json).await
+        }
+        LineCommand::Pause(lines) => line::change(client, &lines, Action::Pause).await,
+        LineCommand::Resume(lines) => line::change(client, &lines, Action::Resume).await,
+    }
+}
+
+async fn simulate(scenario: &str, listen: SocketAddr) -> Result<(), Failure> {
+    let log = LogConfig { format: LogFormat::Auto, level: "info".into() };
+    logging::init(&log).map_err(|error| Failure::Failed(error.to_string()))?;
+    sim::run(scenario, &listen.to_string()).await.map_err(|error| {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        match &error {
+            SimError::Scenario(error) => Failure::Usage(error.to_string()),
+            SimError::Read(..) => Failure::Usage(format!("{error}{cause}")),
+            SimError::Listen(..) | SimError::Http(_) | SimError::Signal(_) => {
+                Failure::Failed(format!("{error}{cause}"))
+            }
+        }
+    })
+}
+
+async fn run_service(options: &ConfigOptions) -> Result<(), Failure> {
+    let config = Config::load(options.config.as_deref())?;
+    config.check_roles(&options.roles)?;
+    logging::init(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
+    serve::run(config, &options.roles).await.map_err(|error| match error {
+        ServeError::Config(error) => Failure::Config(error),
+        error => Failure::Failed(error.to_string()),
+    })
+}

@@ -1,0 +1,50 @@
+//! `pregon size`: what a load needs, for people and for programs.
+
+pub mod needs;
+
+use std::io;
+
+use crate::{
+    app::size::needs::Load,
+    terminal::{arguments::SizeOptions, out, table},
+};
+
+/// Prints what the load of `options` needs.
+///
+/// Errors: the reader has gone.
+pub fn size(options: &SizeOptions) -> io::Result<()> {
+    let load = Load {
+        recipients: options.recipients,
+        lines: options.lines,
+        messages_per_second: options.rate,
+        headroom: options.headroom,
+        hours: options.hours,
+        value_bytes: f64::from(options.value_bytes),
+        statuses: options.statuses,
+        retention_days: f64::from(options.retention_days),
+        answer_seconds: f64::from(options.answer_ms) / 1000.0,
+    };
+    let needs = needs::needs(&load);
+    if options.output.json {
+        return out::json(&needs);
+    }
+    let masters = match needs.slots_per_master {
+        0 => format!("{}: more than the 16384 that one cluster can have", needs.redis_masters),
+        slots => format!("{}, with {slots} slots each", needs.redis_masters),
+    };
+    out::line(&table::fields([
+        ("messages a second", format!("{:.0}, spread over {} hours", needs.messages_per_second, load.hours)),
+        ("lines", format!("at least {}; the {} there are take {:.1} hours", needs.lines_min, load.lines, needs.hours)),
+        ("workers", format!("{} of 2 cores, of which one may die", needs.workers)),
+        ("cores", format!("{:.2} busy while all lines send", needs.worker_cores)),
+        ("lines a worker", needs.lines_per_worker.to_string()),
+        ("masters of redis", masters),
+        ("cores of redis", format!("{:.2} busy while all lines send", needs.redis_cores)),
+        (
+            "memory of redis",
+            format!("{:.1} GiB: recipients of {} days, counts of a year", needs.redis_gib, load.retention_days),
+        ),
+        ("attempts open", needs.in_flight.to_string()),
+        ("network", format!("{:.1} Mbit/s to and from Meta", needs.megabits_per_second)),
+    ]))
+}

@@ -1,0 +1,100 @@
+//! The events of a campaign: its state and its statistics, each time they change.
+
+use std::{collections::VecDeque, time::Duration};
+
+use reqwest::{Response, Url};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use super::{ClientError, Result, Statistics};
+use crate::{
+    client::sse::{Event, Parser},
+    domain::CampaignState,
+};
+
+/// A stream that says nothing for so long is taken for broken: a server keeps it alive by comments.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What an event tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// The campaign is in this state now.
+    State(CampaignState),
+    /// Its recipients stand there now.
+    Statistics(Box<Statistics>),
+}
+
+/// The events of one campaign, over one connection. What there is to tell comes at its beginning, and then what changes.
+#[derive(Debug)]
+pub struct Events {
+    server: Url,
+    response: Response,
+    parser: Parser,
+    ready: VecDeque<Told>,
+}
+
+impl Events {
+    pub(super) fn new(server: Url, response: Response) -> Self {
+        Self { server, response, parser: Parser::default(), ready: VecDeque::new() }
+    }
+
+    /// The next event; `None` when the server ended the stream.
+    ///
+    /// Errors: [`ClientError::Broken`] if the connection ended otherwise, was silent for too long, or brought something that
+    /// is no stream of events.
+    pub async fn next(&mut self) -> Result<Option<Told>> {
+        loop {
+            if let Some(told) = self.ready.pop_front() {
+                return Ok(Some(told));
+            }
+            let broken = |reason| ClientError::Broken { server: self.server.clone(), reason };
+            let chunk = timeout(SILENCE, self.response.chunk())
+                .await
+                .map_err(|_| broken(format!("nothing came for {} seconds", SILENCE.as_secs())))?
+                .map_err(|error| ClientError::of_request(&self.server, &error))?;
+            let Some(chunk) = chunk else { return Ok(None) };
+            for event in self.parser.feed(&chunk).map_err(|error| broken(error.to_string()))? {
+                self.ready.extend(told(&event).map_err(|error| broken(format!("event {}: {error}", event.name)))?);
+            }
+        }
+    }
+}
+
+/// What `event` tells; nothing if it is of a kind that this version does not know.
+fn told(event: &Event) -> serde_json::Result<Option<Told>> {
+    #[derive(Deserialize)]
+    struct State {
+        state: CampaignState,
+    }
+    fn read<T: DeserializeOwned>(event: &Event) -> serde_json::Result<T> {
+        serde_json::from_str(&event.data)
+    }
+    Ok(match event.name.as_str() {
+        "state" => Some(Told::State(read::<State>(event)?.state)),
+        "statistics" => Some(Told::Statistics(read(event)?)),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, data: &str) -> serde_json::Result<Option<Told>> {
+        told(&Event { name: name.into(), data: data.into() })
+    }
+
+    #[test]
+    fn an_event_tells_the_state_or_the_statistics() {
+        assert_eq!(of("state", r#"{"state":"paused"}"#).expect("good"), Some(Told::State(CampaignState::Paused)));
+        let Some(Told::Statistics(statistics)) =
+            of("statistics", r#"{"recipients":3,"by_state":{"pending":1,"read":2}}"#).expect("good")
+        else {
+            panic!("statistics")
+        };
+        assert_eq!((statistics.recipients, statistics.open(), statistics.done()), (3, 1, 2));
+        assert_eq!(of("message", "hello").expect("unknown kinds are no error"), None);
+        assert!(of("statistics", "half").is_err());
+        assert!(of("state", r#"{"state":"melting"}"#).is_err());
+    }
+}

@@ -1,0 +1,255 @@
+//! The HTTP API, as a typed client.
+//!
+//! Owns: connections to one server, and the key.
+//! Never: sends the key anywhere else (no redirects, no proxy of the environment); repeats a call by itself.
+
+mod answers;
+mod error;
+mod events;
+mod sse;
+
+use std::{fs, path::Path, time::Duration};
+
+use reqwest::{
+    Body, Certificate, Method, RequestBuilder, Response, StatusCode, Url, header::HeaderValue, redirect::Policy,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+pub use self::{
+    answers::{
+        ByState, Campaign, Campaigns, Created, Failures, Funnel, Hold, Line, Lines, Rejection, Statistics,
+        TemplateName, Uploaded, Wait,
+    },
+    error::{ClientError, Problem},
+    events::{Events, Told},
+};
+use crate::{
+    domain::{CampaignId, CampaignState, LineId, Secret, UnixMs},
+    intake::{Format, Layout},
+};
+
+/// For a connection.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// For the answer to a call that is not a stream. Launching a campaign of millions is the longest.
+const ANSWER_WAIT: Duration = Duration::from_secs(60);
+
+/// A campaign to create: the body of `POST /v1/campaigns`.
+#[derive(Clone, Debug, Serialize)]
+pub struct NewCampaign {
+    /// For people.
+    pub name: String,
+    /// The caller's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// Which template.
+    pub template: TemplateName,
+    /// The lines it may go out on.
+    pub lines: Vec<LineId>,
+    /// Not before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<UnixMs>,
+    /// What is not sent by then ends as expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<UnixMs>,
+    /// 1 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// `hold` or `resend`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_doubt: Option<String>,
+}
+
+/// What may be done with a campaign or a line; its name is the last word of the URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start it.
+    Launch,
+    /// Send nothing more.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Never send what was not sent.
+    Cancel,
+}
+
+impl Action {
+    fn word(self) -> &'static str {
+        match self {
+            Action::Launch => "launch",
+            Action::Pause => "pause",
+            Action::Resume => "resume",
+            Action::Cancel => "cancel",
+        }
+    }
+}
+
+/// How every call of the command line goes out.
+pub fn http() -> reqwest::ClientBuilder {
+    // reqwest takes the provider of the process. Another part of it may have installed the same one before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .user_agent(concat!("pregon/", env!("CARGO_PKG_VERSION")))
+        .redirect(Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_WAIT)
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate>> {
+    let unusable = |why: String| ClientError::Unusable(format!("--ca {}: {why}", file.display()));
+    let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() { Err(unusable("it holds no certificate".into())) } else { Ok(certificates) }
+}
+
+/// A client of one server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    server: Url,
+    key: Option<Secret>,
+}
+
+/// What a call gives.
+pub type Result<T> = std::result::Result<T, ClientError>;
+
+impl Client {
+    /// A client that has not connected yet. `server` may have a path before that of the API. `ca`: a PEM file of the only
+    /// certificates to trust; without it, those that the system trusts.
+    ///
+    /// Errors: [`ClientError::Unusable`] if the address is not one of HTTP, the key fits into no header, or the file is
+    /// none of certificates.
+    pub fn new(server: Url, key: Option<Secret>, ca: Option<&Path>) -> Result<Self> {
+        if !matches!(server.scheme(), "http" | "https") || server.cannot_be_a_base() {
+            return Err(ClientError::Unusable(format!("--server {server} is not an address of http:// or https://")));
+        }
+        if key.as_ref().is_some_and(|key| HeaderValue::from_str(key.expose()).is_err()) {
+            return Err(ClientError::Unusable("the API key has a character that no header can hold".into()));
+        }
+        let http = match ca {
+            Some(file) => http().tls_certs_only(certificates(file)?),
+            None => http(),
+        };
+        let http = http.build().map_err(|error| ClientError::Unusable(format!("no HTTP client: {error}")))?;
+        Ok(Self { http, server, key })
+    }
+
+    /// Creates a campaign, or finds the one with its external id.
+    pub async fn create(&self, campaign: &NewCampaign) -> Result<Created> {
+        let request = self.request(Method::POST, &["campaigns"]).json(campaign).timeout(ANSWER_WAIT);
+        let response = self.send(request).await?;
+        let created = response.status() == StatusCode::CREATED;
+        Ok(Created { created, ..self.read(response).await? })
+    }
+
+    /// Streams recipients into a campaign. The same `upload_id` with the same rows again adds nothing.
+    pub async fn upload(&self, id: CampaignId, upload_id: &str, layout: &Layout, rows: Body) -> Result<Uploaded> {
+        let content_type = match layout.format {
+            Format::Ndjson => "application/x-ndjson",
+            Format::Csv => "text/csv",
+        };
+        let request = self
+            .request(Method::POST, &["campaigns", &id.to_string(), "recipients"])
+            .header("Upload-Id", upload_id)
+            .header("Content-Type", content_type)
+            .body(rows);
+        let request = match layout.ignored.as_slice() {
+            [] => request,
+            ignored => request.query(&[("ignore", ignored.join(","))]),
+        };
+        self.read(self.send(request).await?).await
+    }
+
+    /// Launches, pauses, resumes or cancels a campaign, and gives it as it is then.
+    pub async fn change_campaign(&self, id: CampaignId, action: Action) -> Result<Campaign> {
+        self.call(self.request(Method::POST, &["campaigns", &id.to_string(), action.word()])).await
+    }
+
+    /// A page of campaigns, newest first; `cursor` is what the page before gave as `next`.
+    pub async fn campaigns(&self, state: Option<CampaignState>, cursor: Option<&str>) -> Result<Campaigns> {
+        let mut query = Vec::new();
+        query.extend(state.map(|state| ("state", state.name())));
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        self.call(self.request(Method::GET, &["campaigns"]).query(&query)).await
+    }
+
+    /// A campaign with its statistics.
+    pub async fn campaign(&self, id: CampaignId) -> Result<Campaign> {
+        self.call(self.request(Method::GET, &["campaigns", &id.to_string()])).await
+    }
+
+    /// The state and the statistics of a campaign as they change.
+    pub async fn events(&self, id: CampaignId) -> Result<Events> {
+        let request = self.request(Method::GET, &["campaigns", &id.to_string(), "events"]);
+        let response = self.send(request.header("Accept", "text/event-stream")).await?;
+        Ok(Events::new(self.server.clone(), response))
+    }
+
+    /// Every recipient with its outcome, as CSV; the body is read by [`Client::chunk`].
+    pub async fn report(&self, id: CampaignId) -> Result<Response> {
+        self.send(self.request(Method::GET, &["campaigns", &id.to_string(), "report.csv"])).await
+    }
+
+    /// The next piece of a streamed answer; `None` at its end.
+    pub async fn chunk(&self, response: &mut Response) -> Result<Option<bytes::Bytes>> {
+        response.chunk().await.map_err(|error| ClientError::of_request(&self.server, &error))
+    }
+
+    /// A page of lines.
+    pub async fn lines(&self, cursor: Option<&str>) -> Result<Lines> {
+        let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
+        self.call(self.request(Method::GET, &["lines"]).query(&query)).await
+    }
+
+    /// A line.
+    pub async fn line(&self, id: &LineId) -> Result<Line> {
+        self.call(self.request(Method::GET, &["lines", id.as_str()])).await
+    }
+
+    /// Sets the rate of a line, or with `None` gives it back that of the configuration.
+    pub async fn set_rate(&self, id: &LineId, messages_per_second: Option<f64>) -> Result<Line> {
+        let body = json!({ "messages_per_second": messages_per_second });
+        self.call(self.request(Method::PATCH, &["lines", id.as_str()]).json(&body)).await
+    }
+
+    /// Pauses or resumes a line, and gives it as it is then.
+    pub async fn change_line(&self, id: &LineId, action: Action) -> Result<Line> {
+        self.call(self.request(Method::POST, &["lines", id.as_str(), action.word()])).await
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.server.clone();
+        url.path_segments_mut()
+            .expect("a server whose address cannot have a path is refused when the client is made")
+            .pop_if_empty()
+            .push("v1")
+            .extend(path);
+        let request = self.http.request(method, url);
+        match &self.key {
+            Some(key) => request.bearer_auth(key.expose()),
+            None => request,
+        }
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        self.read(self.send(request.timeout(ANSWER_WAIT)).await?).await
+    }
+
+    /// The answer, if it is a good one.
+    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let broken = |error| ClientError::of_request(&self.server, &error);
+        let response = request.send().await.map_err(broken)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.map_err(broken)?;
+        Err(ClientError::of_answer(&self.server, self.key.is_some(), status, &body))
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T> {
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| ClientError::of_request(&self.server, &error))?;
+        serde_json::from_slice(&body).map_err(|_| ClientError::not_pregon(&self.server, status, &body))
+    }
+}

@@ -1,0 +1,157 @@
+//! Server-sent events, read from bytes as they come (WHATWG HTML, section 9.2; read 2026-11-22).
+//!
+//! Owns: the bytes of the line and of the event that are not whole yet, at most [`EVENT_BYTES_MAX`].
+//! Never: keeps `id` or `retry`; statistics are whole each time, so that a new connection needs no memory of the old one.
+
+use std::mem;
+
+/// The longest event. Statistics take some kilobytes.
+pub(super) const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// One event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Event {
+    /// What `event:` said; `message` where it said nothing.
+    pub name: String,
+    /// The lines of `data:`, with line breaks between them.
+    pub data: String,
+}
+
+/// An event is longer than [`EVENT_BYTES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event is longer than {EVENT_BYTES_MAX} bytes")]
+pub(super) struct EventTooLong;
+
+/// Turns chunks of a stream into events. A chunk may end anywhere.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    line: Vec<u8>,
+    /// The last byte was a carriage return: a line feed that follows it ends no other line.
+    after_return: bool,
+    name: String,
+    data: String,
+    has_data: bool,
+    began: bool,
+}
+
+impl Parser {
+    /// Takes `chunk` and gives the events that it completes.
+    ///
+    /// Errors: [`EventTooLong`]; the stream is of no more use.
+    pub(super) fn feed(&mut self, chunk: &[u8]) -> Result<Vec<Event>, EventTooLong> {
+        let mut events = Vec::new();
+        for &byte in chunk {
+            let second_of_pair = mem::replace(&mut self.after_return, byte == b'\r') && byte == b'\n';
+            match byte {
+                b'\n' if second_of_pair => {}
+                b'\n' | b'\r' => events.extend(self.end_line()),
+                byte => {
+                    if self.line.len() + self.data.len() >= EVENT_BYTES_MAX {
+                        return Err(EventTooLong);
+                    }
+                    self.line.push(byte);
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// An empty line ends an event; any other is a field of it.
+    fn end_line(&mut self) -> Option<Event> {
+        let bytes = mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(&bytes);
+        let line = match mem::replace(&mut self.began, true) {
+            true => &*text,
+            false => text.strip_prefix('\u{feff}').unwrap_or(&text),
+        };
+        if line.is_empty() {
+            return self.end_event();
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut self.name),
+            "data" => {
+                if mem::replace(&mut self.has_data, true) {
+                    self.data.push('\n');
+                }
+                self.data.push_str(value);
+            }
+            // A comment, which keeps the connection alive, or a field that is not needed.
+            _ => {}
+        }
+        None
+    }
+
+    fn end_event(&mut self) -> Option<Event> {
+        let (name, data) = (mem::take(&mut self.name), mem::take(&mut self.data));
+        let name = if name.is_empty() { "message".to_owned() } else { name };
+        mem::take(&mut self.has_data).then_some(Event { name, data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    fn event(name: &str, data: &str) -> Event {
+        Event { name: name.into(), data: data.into() }
+    }
+
+    fn whole(text: &str) -> Vec<Event> {
+        Parser::default().feed(text.as_bytes()).expect("short events")
+    }
+
+    #[test]
+    fn events_are_read_as_the_standard_says() {
+        assert_eq!(whole("event: statistics\ndata: {\"a\":1}\n\n"), [event("statistics", "{\"a\":1}")]);
+        assert_eq!(whole("data: a\ndata:b\ndata\n\n"), [event("message", "a\nb\n")]);
+        assert_eq!(whole(": keep-alive\n\nid: 7\nretry: 100\ndata: x\n\n"), [event("message", "x")]);
+        assert_eq!(whole("\u{feff}data:  two blanks\r\n\r\n"), [event("message", " two blanks")]);
+        assert_eq!(whole("event: a\n\ndata: b\n\n"), [event("message", "b")], "a name without data is forgotten");
+        assert_eq!(whole("data: a\r\rdata: b\n\r\n"), [event("message", "a"), event("message", "b")]);
+        assert_eq!(whole("data: half of an event\n"), []);
+    }
+
+    #[test]
+    fn an_event_without_an_end_is_an_error_and_not_all_memory() {
+        let mut parser = Parser::default();
+        let chunk = [b'x'; 1 << 16];
+        let taken = (0..100).take_while(|_| parser.feed(&chunk).is_ok()).count();
+        assert_eq!(taken, EVENT_BYTES_MAX / chunk.len());
+
+        let mut parser = Parser::default();
+        let line = format!("data: {}\n", "x".repeat(1 << 16));
+        assert!((0..100).any(|_| parser.feed(line.as_bytes()) == Err(EventTooLong)), "many lines are one event too");
+    }
+
+    proptest! {
+        #[test]
+        fn events_are_the_same_however_the_bytes_are_cut(
+            events in vec(("[a-z]{1,8}", vec("[^\r\n]{0,20}", 1..4)), 0..6),
+            line_end in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
+            cuts in vec(any::<Index>(), 0..40),
+        ) {
+            let mut text = String::new();
+            for (name, lines) in &events {
+                text += &format!(": comment{line_end}event: {name}{line_end}");
+                lines.iter().for_each(|line| text += &format!("data: {line}{line_end}"));
+                text += line_end;
+            }
+            let bytes = text.as_bytes();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+
+            let mut parser = Parser::default();
+            let mut read = Vec::new();
+            for pair in cuts.windows(2) {
+                read.extend(parser.feed(&bytes[pair[0]..pair[1]]).expect("short events"));
+            }
+            let wanted: Vec<Event> = events.iter().map(|(name, lines)| event(name, &lines.join("\n"))).collect();
+            prop_assert_eq!(read, wanted);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Logs: text for people on a terminal, JSON for programs elsewhere, on standard error.
+//!
+//! Lines read alone and carry fields. Never in them: tokens, bodies, whole phone numbers.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt as _,
+};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts logging for the whole process. Where a subscriber is set already (a test's own), that one stays.
+///
+/// Errors: `log.level` is no list of directives.
+pub fn init(config: &LogConfig) -> Result<(), BadLevel> {
+    let subscriber = subscriber(config, io::stderr().is_terminal(), io::stderr)?;
+    if tracing::subscriber::set_global_default(subscriber).is_err() {
+        tracing::debug!("a subscriber is set already, and stays");
+    }
+    Ok(())
+}
+
+/// `log.level` is no list of directives.
+#[derive(Debug, thiserror::Error)]
+#[error("log.level: {0}")]
+pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
+
+fn subscriber<W>(config: &LogConfig, terminal: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, BadLevel>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(&config.level)?);
+    let as_text = match config.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let layer = fmt::layer().with_writer(writer);
+    Ok(match as_text {
+        true => Box::new(registry.with(layer.with_ansi(terminal))),
+        false => Box::new(registry.with(layer.json().flatten_event(true))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic under the lock").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What two events, of `info` and of `debug`, leave in the log.
+    fn logged(format: LogFormat, terminal: bool, level: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let config = LogConfig { format, level: level.into() };
+        let subscriber = subscriber(&config, terminal, move || writer.clone()).expect("a good level");
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(line.id = "3001", "attempt accepted");
+            tracing::debug!("detail");
+        });
+        String::from_utf8(lines.0.lock().expect("no panic under the lock").clone()).expect("text")
+    }
+
+    #[test]
+    fn a_log_is_json_except_on_a_terminal() {
+        let json: serde_json::Value =
+            serde_json::from_str(&logged(LogFormat::Auto, false, "info")).expect("one line of JSON");
+        assert_eq!((&json["level"], &json["message"]), (&"INFO".into(), &"attempt accepted".into()));
+        assert_eq!(json["line.id"], "3001");
+        let text = logged(LogFormat::Auto, true, "info");
+        assert!(text.contains("attempt accepted") && text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn the_format_can_be_chosen() {
+        assert!(logged(LogFormat::Json, true, "info").starts_with('{'));
+        let text = logged(LogFormat::Text, false, "info");
+        assert!(text.contains("attempt accepted line.id=\"3001\"") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn the_level_says_what_is_logged() {
+        assert!(!logged(LogFormat::Text, false, "info").contains("detail"));
+        assert!(logged(LogFormat::Text, false, "warn,pregon=debug").contains("detail"));
+        assert_eq!(logged(LogFormat::Text, false, "off"), "");
+        assert!(init(&LogConfig { format: LogFormat::Auto, level: "pregon=loud".into() }).is_err());
+    }
+}

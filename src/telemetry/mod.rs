@@ -1,0 +1,5 @@
+//! What a process tells of itself: logs, metrics, and the clock that stamps them.
+
+pub mod clock;
+pub mod logging;
+pub mod metrics;

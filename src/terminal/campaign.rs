@@ -1,0 +1,87 @@
+//! `pregon campaign list|show|pause|resume|cancel|report`: one call each, or one for each campaign.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+use serde_json::json;
+
+use super::{Failure, arguments, out, table};
+use crate::{
+    client::{Action, Campaign, Client},
+    domain::{CampaignId, CampaignState},
+    telemetry::clock,
+};
+
+/// Prints the campaigns in `state`, newest first, at most `limit`.
+pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, json: bool) -> Result<(), Failure> {
+    let mut campaigns: Vec<Campaign> = Vec::new();
+    let mut next = None;
+    loop {
+        let page = client.campaigns(state, next.as_deref()).await?;
+        campaigns.extend(page.campaigns);
+        next = page.next;
+        if next.is_none() || campaigns.len() >= limit {
+            break;
+        }
+    }
+    let cut = campaigns.len() > limit || next.is_some();
+    campaigns.truncate(limit);
+    if json {
+        return Ok(out::json(&json!({ "campaigns": campaigns }))?);
+    }
+    out::line(&table::campaigns(&campaigns))?;
+    if cut {
+        out::line(&format!("\nThese are the newest {limit}; a larger --limit shows more."))?;
+    }
+    Ok(())
+}
+
+/// Prints one campaign with its statistics.
+pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), Failure> {
+    let campaign = client.campaign(id).await?;
+    Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
+}
+
+/// Pauses, resumes or cancels campaigns, each by itself: one that can't be does not keep the others.
+pub async fn change(client: &Client, campaigns: &arguments::Campaigns, action: Action) -> Result<(), Failure> {
+    let mut failed = false;
+    for &id in &campaigns.ids {
+        match client.change_campaign(id, action).await {
+            Ok(campaign) if campaigns.output.json => out::json(&campaign)?,
+            Ok(campaign) => out::line(&format!("campaign {id} “{}” is {}", campaign.name, campaign.state))?,
+            Err(error) => {
+                failed = true;
+                eprintln!("pregon: campaign {id}: {error}");
+            }
+        }
+    }
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// Writes the report of a campaign to the file at `path`, or to standard output. The file appears when the report is whole.
+pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = path else { return copy(client, id, io::stdout().lock()).await };
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    let unwritable = |error| Failure::Failed(format!("{}: {error}", part.display()));
+    let written = copy(client, id, File::create(part).map_err(unwritable)?).await;
+    let renamed = written.and_then(|()| fs::rename(part, path).map_err(unwritable));
+    if renamed.is_err() {
+        // Half a report would be taken for a whole one.
+        let _ = fs::remove_file(part);
+    }
+    renamed
+}
+
+/// Blocks on the file: nothing else runs meanwhile.
+async fn copy(client: &Client, id: CampaignId, mut to: impl Write) -> Result<(), Failure> {
+    let mut report = client.report(id).await?;
+    while let Some(chunk) = client.chunk(&mut report).await? {
+        to.write_all(&chunk)?;
+    }
+    Ok(to.flush()?)
+}

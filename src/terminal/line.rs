@@ -1,0 +1,54 @@
+//! `pregon line list|show|rate|pause|resume`: one call each, or one for each line.
+
+use serde_json::json;
+
+use super::{Failure, arguments, out, table};
+use crate::{
+    client::{Action, Client, Line},
+    domain::LineId,
+};
+
+/// Prints the lines.
+pub async fn list(client: &Client, json: bool) -> Result<(), Failure> {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut next = None;
+    loop {
+        let page = client.lines(next.as_deref()).await?;
+        lines.extend(page.lines);
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    Ok(if json { out::json(&json!({ "lines": lines })) } else { out::line(&table::lines(&lines)) }?)
+}
+
+/// Prints one line.
+pub async fn show(client: &Client, id: &LineId, json: bool) -> Result<(), Failure> {
+    print(&client.line(id).await?, json)
+}
+
+/// Sets the rate of a line, or gives it back that of the configuration.
+pub async fn rate(client: &Client, id: &LineId, messages_per_second: Option<f64>, json: bool) -> Result<(), Failure> {
+    print(&client.set_rate(id, messages_per_second).await?, json)
+}
+
+/// Pauses or resumes lines, each by itself: one that can't be does not keep the others.
+pub async fn change(client: &Client, lines: &arguments::Lines, action: Action) -> Result<(), Failure> {
+    let mut failed = false;
+    for id in &lines.ids {
+        match client.change_line(id, action).await {
+            Ok(line) if lines.output.json => out::json(&line)?,
+            Ok(line) => out::line(&format!("line {id} {} is {}", line.name, table::line_state(&line)))?,
+            Err(error) => {
+                failed = true;
+                eprintln!("pregon: line {id}: {error}");
+            }
+        }
+    }
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+fn print(line: &Line, json: bool) -> Result<(), Failure> {
+    Ok(if json { out::json(line) } else { out::line(&table::line(line)) }?)
+}

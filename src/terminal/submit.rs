@@ -1,0 +1,266 @@
+//! `pregon campaign submit`: create, stream the recipients in, launch, follow.
+
+use std::{path::Path, time::Duration};
+
+use futures_util::TryStreamExt as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reqwest::Body;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+
+use super::{Failure, arguments::SubmitOptions, out, source::Source, table, watch, words};
+use crate::{
+    client::{Action, Client, ClientError, Created, NewCampaign, TemplateName, Uploaded},
+    domain::{CampaignId, CampaignState, LineId},
+    intake::Layout,
+};
+
+/// Rejected rows that are shown to people; programs get all that the server told.
+const REJECTED_SHOWN_MAX: usize = 20;
+/// Before an upload that was cut is sent again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is printed for programs.
+#[derive(Serialize)]
+struct Submitted<'a> {
+    id: CampaignId,
+    state: CampaignState,
+    /// False where the external id was known.
+    created: bool,
+    #[serde(flatten)]
+    uploaded: &'a Uploaded,
+}
+
+/// What names the campaign to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// The caller's external id.
+    Theirs,
+    /// One made of the template, the lines and the content of the file.
+    Derived,
+    /// Nothing: it is a new campaign each time.
+    None,
+}
+
+impl Naming {
+    fn of(options: &SubmitOptions) -> Self {
+        match (&options.external_id, options.again) {
+            (Some(_), _) => Naming::Theirs,
+            (None, false) => Naming::Derived,
+            (None, true) => Naming::None,
+        }
+    }
+}
+
+/// Submits a campaign as `options` say.
+///
+/// Errors: the file or an option is at fault, and nothing was created; a call failed; nothing was accepted.
+pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failure> {
+    let template = template(&options.template, options.language.as_deref())?;
+    let source = Source::open(&options.file).await?;
+    let naming = Naming::of(&options);
+    let campaign = new_campaign(&options, template, &source, naming);
+    let created = client.create(&campaign).await.map_err(|error| not_created(error, naming))?;
+    // The same file for the same template and lines: there is nothing to upload that the campaign does not have.
+    let repeated = naming == Naming::Derived && created.state != CampaignState::Draft;
+    let (uploaded, state) = match repeated {
+        true => (Uploaded::default(), created.state),
+        false => fill_and_launch(client, &created, &source, &options)
+            .await
+            .map_err(|failure| unfinished(&created, naming, &failure))?,
+    };
+    let submitted = Submitted { id: created.id, state, created: created.created, uploaded: &uploaded };
+    match options.output.json {
+        true => out::json(&submitted)?,
+        false if repeated => out::line(&format!(
+            "campaign {} “{}” was submitted before and is {state}: nothing was sent again; --again submits it as a new \
+             campaign",
+            created.id, campaign.name
+        ))?,
+        false => out::line(&text(&submitted, &campaign.name, &options))?,
+    }
+    if uploaded.accepted == 0 && !repeated {
+        return Err(Failure::Failed("no recipient was accepted, so nothing will be sent".into()));
+    }
+    if is_too_bad(&uploaded, &options) && state == CampaignState::Draft {
+        return Err(Failure::Failed(format!(
+            "{} rows were rejected, more than --max-rejected {} lets pass: nothing is sent, and campaign {id} stays a draft; mend \
+             the file and submit it again, and put the draft away with `pregon campaign cancel {id}`",
+            words::count(uploaded.rejected_count),
+            options.max_rejected.unwrap_or_default(),
+            id = created.id
+        )));
+    }
+    if options.watch { watch::watch(client, created.id, options.output.json).await } else { Ok(()) }
+}
+
+fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source, naming: Naming) -> NewCampaign {
+    let external_id = match naming {
+        Naming::Theirs | Naming::None => options.external_id.clone(),
+        Naming::Derived => Some(derived_id(&template, &options.lines, source)),
+    };
+    NewCampaign {
+        name: options.name.clone().unwrap_or_else(|| name_of(&options.file)),
+        external_id,
+        template,
+        lines: options.lines.clone(),
+        start_at: options.start_at,
+        expires_at: options.expires_at,
+        priority: options.priority,
+        on_doubt: options.on_doubt.clone(),
+    }
+}
+
+/// The external id of a campaign that the caller gave none.
+fn derived_id(template: &TemplateName, lines: &[LineId], source: &Source) -> String {
+    let mut lines: Vec<&str> = lines.iter().map(LineId::as_str).collect();
+    lines.sort_unstable();
+    // The server takes a language as people write it.
+    let language = template.language.replace('-', "_");
+    let named = [&template.name, &language, &lines.join(","), &source.digest].map(String::as_str).join("\n");
+    format!("file:{}", hex::encode(Sha256::digest(named)))
+}
+
+/// The same error, with what the caller of this program can do about an id that this program made.
+fn not_created(error: ClientError, naming: Naming) -> Failure {
+    match &error {
+        ClientError::Refused { problem, .. } if naming == Naming::Derived && problem.is("campaign-conflict") => {
+            Failure::Failed(format!(
+                "{error}\nthe same file was submitted before; --again submits it as a new campaign"
+            ))
+        }
+        _ => error.into(),
+    }
+}
+
+fn name_of(file: &Path) -> String {
+    match file.file_stem() {
+        Some(stem) if file.as_os_str() != "-" => stem.to_string_lossy().into_owned(),
+        _ => "standard input".into(),
+    }
+}
+
+/// `NAME/LANG`, or `NAME` with `language`.
+fn template(text: &str, language: Option<&str>) -> Result<TemplateName, Failure> {
+    let (name, own) = text.split_once('/').map_or((text, None), |(name, own)| (name, Some(own)));
+    match (own, language) {
+        (Some(own), Some(other)) if own != other => {
+            Err(Failure::Usage(format!("--template {text} and --language {other} contradict each other")))
+        }
+        (Some(language), _) | (None, Some(language)) => {
+            Ok(TemplateName { name: name.into(), language: language.into() })
+        }
+        (None, None) => {
+            Err(Failure::Usage(format!("a template has a language: give --language es_AR, or --template {name}/es_AR")))
+        }
+    }
+}
+
+/// Gives what came of the upload, and the state in which the campaign is then.
+async fn fill_and_launch(
+    client: &Client,
+    created: &Created,
+    source: &Source,
+    options: &SubmitOptions,
+) -> Result<(Uploaded, CampaignState), Failure> {
+    let layout = Layout { format: source.format, ignored: options.ignore.clone() };
+    let uploaded = upload(client, created.id, source, &layout).await?;
+    // A campaign that was known by its external id may have been launched before.
+    if uploaded.accepted == 0
+        || options.no_launch
+        || is_too_bad(&uploaded, options)
+        || created.state != CampaignState::Draft
+    {
+        return Ok((uploaded, created.state));
+    }
+    let launched = client.change_campaign(created.id, Action::Launch).await?;
+    Ok((uploaded, launched.state))
+}
+
+/// Whether more rows were rejected than the caller lets pass.
+fn is_too_bad(uploaded: &Uploaded, options: &SubmitOptions) -> bool {
+    options.max_rejected.is_some_and(|max| uploaded.rejected_count > max)
+}
+
+/// Streams the recipients in. A connection that breaks is made anew, once; the server goes on where the first was cut.
+async fn upload(client: &Client, id: CampaignId, source: &Source, layout: &Layout) -> Result<Uploaded, Failure> {
+    let bar = upload_bar(source.bytes);
+    let mut tries = 0;
+    loop {
+        bar.reset();
+        let counter = bar.clone();
+        let rows = source.stream().await?.inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
+        match client.upload(id, &source.digest, layout, Body::wrap_stream(rows)).await {
+            Err(error) if error.is_of_connection() && tries == 0 => {
+                tries += 1;
+                sleep(RETRY_PAUSE).await;
+            }
+            ended => {
+                bar.finish_and_clear();
+                return Ok(ended?);
+            }
+        }
+    }
+}
+
+/// On a terminal, by bytes. Standard output is left to the result.
+fn upload_bar(bytes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes} · {bytes_per_sec} · {eta} left");
+    ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style.expect("a good template"))
+}
+
+/// The same failure, with what became of the campaign.
+fn unfinished(created: &Created, naming: Naming, failure: &Failure) -> Failure {
+    let goes_on = match naming {
+        Naming::Theirs | Naming::Derived => "the same command again goes on where this one stopped, and ",
+        Naming::None => "",
+    };
+    let Created { id, state, .. } = created;
+    Failure::Failed(format!(
+        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {goes_on}\
+         `pregon campaign cancel {id}` puts it away",
+    ))
+}
+
+fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> String {
+    let Submitted { id, state, created, uploaded: Uploaded { accepted, rejected_count, rejected } } = submitted;
+    let (accepted, refused) = (words::count(*accepted), words::count(*rejected_count));
+    let (before, again) = match created {
+        true => ("", ""),
+        false => ("was submitted before and ", "; nothing was sent again"),
+    };
+    let mut text = format!("campaign {id} “{name}” {before}is {state}: {accepted} accepted, {refused} rejected{again}");
+    let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
+    if !shown.is_empty() {
+        text += &format!("\n\n{}\n", table::rejections(shown));
+    }
+    if *rejected_count > shown.len() as u64 {
+        text += &format!("\nThese are the first {}; with --json it is the first 1,000.", shown.len());
+    }
+    if !options.watch && submitted.uploaded.accepted > 0 {
+        text += &format!("\nfollow it: pregon campaign watch {id}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_has_a_name_and_one_language() {
+        let told = |text, language| template(text, language).map(|t| format!("{} {}", t.name, t.language)).ok();
+        assert_eq!(told("spring_sale", Some("es_AR")).as_deref(), Some("spring_sale es_AR"));
+        assert_eq!(told("spring_sale/es_AR", None).as_deref(), Some("spring_sale es_AR"));
+        assert_eq!(told("spring_sale/es_AR", Some("es_AR")).as_deref(), Some("spring_sale es_AR"));
+        assert_eq!(told("spring_sale/es_AR", Some("en")), None);
+        assert_eq!(told("spring_sale", None), None);
+    }
+
+    #[test]
+    fn a_campaign_is_called_as_its_file() {
+        assert_eq!(name_of(Path::new("lists/spring sale.csv")), "spring sale");
+        assert_eq!(name_of(Path::new("-")), "standard input");
+    }
+}

@@ -1,0 +1,300 @@
+//! Tables for people: readable at 100 columns, numbers to the right.
+
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
+
+use super::words;
+use crate::{
+    client::{Campaign, Failures, Hold, Line, Rejection, Statistics},
+    domain::UnixMs,
+};
+
+/// The width that every table fits into.
+const COLUMNS: u16 = 100;
+
+/// A table under `header`. The header of a column of numbers begins with `>`: they are aligned to the right. That of one
+/// whose cells people copy begins with `=`: they are never broken, and neither are numbers.
+pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')))
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(COLUMNS)
+        .set_header(header.map(|name| name.trim_start_matches(['>', '='])))
+        .add_rows(rows);
+    for (column, name) in table.column_iter_mut().zip(header) {
+        if name.starts_with(['>', '=']) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        if name.starts_with('>') {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+/// Names and values, the empty ones left out.
+pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
+    table.add_rows(fields.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| [name.into(), value]));
+    table.trim_fmt()
+}
+
+/// Campaigns, one a row.
+pub fn campaigns(campaigns: &[Campaign]) -> String {
+    let row = |campaign: &Campaign| {
+        [
+            campaign.id.to_string(),
+            campaign.name.clone(),
+            campaign.state.to_string(),
+            template(campaign),
+            campaign.created_at.map(words::time).unwrap_or_default(),
+        ]
+    };
+    table(["=id", "name", "=state", "template", "=created"], campaigns.iter().map(row))
+}
+
+/// One campaign: what it is, where its recipients stand, what failed, and what it waits for.
+pub fn campaign(campaign: &Campaign, now: UnixMs) -> String {
+    let lines: Vec<_> = campaign.lines.iter().map(|line| line.as_str()).collect();
+    let mut parts = vec![fields([
+        ("id", campaign.id.to_string()),
+        ("external id", campaign.external_id.clone().unwrap_or_default()),
+        ("name", campaign.name.clone()),
+        ("state", campaign.state.to_string()),
+        ("template", template(campaign)),
+        ("lines", lines.join(", ")),
+        ("created", campaign.created_at.map(words::time).unwrap_or_default()),
+        ("starts", campaign.start_at.map(words::time).unwrap_or_default()),
+        ("expires", campaign.expires_at.map(words::time).unwrap_or_default()),
+    ])];
+    if let Some(of) = &campaign.statistics {
+        parts.push(statistics(of));
+        if of.open() > 0 {
+            let left = words::left(of, now).map(|left| format!(", {left}")).unwrap_or_default();
+            parts.push(format!(" {:.1} messages a second{left}", of.rate_per_second));
+        }
+        let waits: Vec<_> = words::waiting_for(&of.waiting_for).iter().map(|wait| format!(" {wait}")).collect();
+        parts.push(waits.join("\n"));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n")
+}
+
+fn template(campaign: &Campaign) -> String {
+    campaign.template.as_ref().map(|template| format!("{}/{}", template.name, template.language)).unwrap_or_default()
+}
+
+/// The states that have recipients, the funnel and the failures.
+pub fn statistics(statistics: &Statistics) -> String {
+    let of_all = |(name, n): (&str, u64)| [name.into(), words::count(n), words::share(n, statistics.recipients)];
+    let states = statistics.by_state.each().into_iter().filter(|(_, n)| *n > 0);
+    let all = ("all", statistics.recipients);
+    let mut tables = vec![
+        table(["state", ">recipients", ">share"], states.chain([all]).map(of_all)),
+        table(["came as far as", ">recipients", ">share"], statistics.funnel.each().map(of_all)),
+    ];
+    if !statistics.failures.is_empty() {
+        let row = |failure: &Failures| [failure.code.to_string(), failure.title.clone(), words::count(failure.count)];
+        tables.push(table([">code", "failed because", ">recipients"], statistics.failures.iter().map(row)));
+    }
+    tables.join("\n\n")
+}
+
+/// Lines, one a row.
+pub fn lines(lines: &[Line]) -> String {
+    let row = |line: &Line| {
+        [
+            line.id.to_string(),
+            line.name.clone(),
+            line.display.clone(),
+            line_state(line),
+            rate(line.messages_per_second),
+            rate(line.accepted_per_second),
+            words::count(line.backlog),
+        ]
+    };
+    table(["=id", "name", "number", "state", ">rate", ">now", ">backlog"], lines.iter().map(row))
+}
+
+/// One line, and what holds it.
+pub fn line(line: &Line) -> String {
+    let set = line.configured.filter(|configured| *configured != line.messages_per_second);
+    let set = set.map(|configured| format!(" (configured: {})", rate(configured))).unwrap_or_default();
+    let mut text = fields([
+        ("id", line.id.to_string()),
+        ("name", line.name.clone()),
+        ("number", line.display.clone()),
+        ("state", line_state(line)),
+        ("rate", format!("{}{set}", rate(line.messages_per_second))),
+        ("campaigns may send", line.allowed_now.map(rate).unwrap_or_default()),
+        ("accepted", rate(line.accepted_per_second)),
+        ("in flight", words::count(line.in_flight)),
+        ("backlog", words::count(line.backlog)),
+        ("worker", line.owner.clone().unwrap_or_default()),
+    ]);
+    if !line.holds.is_empty() {
+        let until = |hold: &Hold| hold.until.map_or_else(|| "somebody resumes it".into(), words::time);
+        let row = |hold: &Hold| {
+            let code = hold.code.map(|code| code.to_string()).unwrap_or_default();
+            [hold.scope.clone(), code, hold.reason.clone(), words::time(hold.since), until(hold)]
+        };
+        text += &format!("\n\n{}", table(["held", ">code", "because", "=since", "until"], line.holds.iter().map(row)));
+    }
+    text
+}
+
+/// What a line does, in words.
+pub fn line_state(line: &Line) -> String {
+    line.state.replace('_', " ")
+}
+
+/// `79.6/s`; whole numbers without their fraction.
+fn rate(per_second: f64) -> String {
+    format!("{}/s", (per_second * 10.0).round() / 10.0)
+}
+
+/// Rows that were not taken.
+pub fn rejections(rejections: &[Rejection]) -> String {
+    table(
+        [">row", "code", "reason"],
+        rejections
+            .iter()
+            .map(|rejection| [words::count(rejection.row), rejection.code.clone(), rejection.reason.clone()]),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A campaign in the middle of its life, as the API writes it.
+    fn running() -> Campaign {
+        serde_json::from_value(json!({
+            "id": "01JD8Z2V3W4X5Y6Z7A8B9C0D1E", "external_id": "crm-77", "name": "spring sale", "state": "running",
+            "template": {"name": "spring_sale", "language": "es_AR"}, "lines": ["3001", "3002"], "priority": 5,
+            "created_at": "2026-11-22T17:00:00.25Z",
+            "statistics": {
+                "recipients": 100_000,
+                "by_state": {"pending": 54_392, "in_flight": 8, "retrying": 0, "in_doubt": 0, "accepted": 12, "sent": 300,
+                    "delivered": 20_000, "read": 24_600, "failed": 600, "skipped": 80, "expired": 0, "cancelled": 0, "unknown": 8},
+                "funnel": {"attempted": 45_520, "accepted": 44_912, "sent": 44_900, "delivered": 44_600, "read": 24_600, "replied": 0},
+                "failures": [{"code": 131_026, "title": "undeliverable", "count": 600}],
+                "rate_per_second": 79.6, "eta": "1970-01-01T00:12:05Z",
+                "waiting_for": [{"reason": "line_rate", "line": "3001"}, {"reason": "line_rate", "line": "3002"}],
+            },
+        }))
+        .expect("a campaign")
+    }
+
+    #[test]
+    fn a_campaign_is_told_whole() {
+        let text = campaign(&running(), UnixMs(0));
+        let wanted = "
+ id           01JD8Z2V3W4X5Y6Z7A8B9C0D1E
+ external id  crm-77
+ name         spring sale
+ state        running
+ template     spring_sale/es_AR
+ lines        3001, 3002
+ created      2026-11-22T17:00:00Z
+
+ state      recipients    share
+────────────────────────────────
+ pending        54,392   54.4 %
+ in flight           8    0.0 %
+ accepted           12    0.0 %
+ sent              300    0.3 %
+ delivered      20,000   20.0 %
+ read           24,600   24.6 %
+ failed            600    0.6 %
+ skipped            80    0.1 %
+ unknown             8    0.0 %
+ all           100,000  100.0 %
+
+ came as far as  recipients   share
+────────────────────────────────────
+ attempted           45,520  45.5 %
+ accepted            44,912  44.9 %
+ sent                44,900  44.9 %
+ delivered           44,600  44.6 %
+ read                24,600  24.6 %
+ replied                  0   0.0 %
+
+   code  failed because  recipients
+────────────────────────────────────
+ 131026  undeliverable          600
+
+ 79.6 messages a second, 12m 5s left
+
+ It goes as fast as it may, on lines 3001, 3002.";
+        assert_eq!(format!("\n{text}"), wanted);
+    }
+
+    #[test]
+    fn a_campaign_without_statistics_is_told_without_them() {
+        let bare = Campaign { statistics: None, external_id: None, ..running() };
+        let text = campaign(&bare, UnixMs(0));
+        assert!(text.ends_with("2026-11-22T17:00:00Z") && !text.contains("external id"), "{text}");
+    }
+
+    #[test]
+    fn a_table_is_at_most_100_columns_wide_whatever_it_holds() {
+        let mut long = running();
+        long.name = "the name of a campaign that somebody thought about for a whole afternoon ".repeat(3);
+        long.template.as_mut().expect("a template").name = "spring_sale_".repeat(20);
+        let reason = "parameter greeting is too long: 1,234 characters, at most 1,024; ".repeat(4);
+        let rejection = Rejection { row: 17, code: "too_long".into(), reason };
+        for text in [campaigns(&[running(), long.clone()]), campaign(&long, UnixMs(0)), rejections(&[rejection])] {
+            for line in text.lines() {
+                assert!(line.chars().count() <= usize::from(COLUMNS), "{line}");
+            }
+        }
+        let text = campaigns(&[long]);
+        assert!(text.contains("01JD8Z2V3W4X5Y6Z7A8B9C0D1E"), "an id is never broken, for people copy it: {text}");
+    }
+
+    #[test]
+    fn rejected_rows_are_told_with_their_reason() {
+        let rejection = |row, code: &str, reason: &str| Rejection { row, code: code.into(), reason: reason.into() };
+        let text = rejections(&[
+            rejection(3, "not_e164", "`to` is not a phone number in E.164, such as +5491155550001"),
+            rejection(1_700, "duplicate", "this number is already in the campaign"),
+        ]);
+        let wanted = "
+   row  code       reason
+───────────────────────────────────────────────────────────────────────────────
+     3  not_e164   `to` is not a phone number in E.164, such as +5491155550001
+ 1,700  duplicate  this number is already in the campaign";
+        assert_eq!(format!("\n{text}"), wanted);
+    }
+
+    fn held_line() -> Line {
+        serde_json::from_value(json!({
+            "id": "106540352242922", "waba": "2001", "name": "sales", "display": "+54 9 11 5555 0001", "state": "no_worker",
+            "messages_per_second": 20.0, "configured": 80.0, "allowed_now": null, "owner": null, "in_flight": 0,
+            "accepted_per_second": 19.64, "throttled": false, "paused": false, "backlog": 54_400,
+            "holds": [{"scope": "token:2001", "code": 190, "reason": "the token expired", "since": "2026-11-22T17:00:00Z", "until": null}],
+        }))
+        .expect("a line")
+    }
+
+    #[test]
+    fn lines_are_told_with_their_rate_and_their_backlog() {
+        let wanted = "
+ id               name   number              state      rate     now  backlog
+──────────────────────────────────────────────────────────────────────────────
+ 106540352242922  sales  +54 9 11 5555 0001  no worker  20/s  19.6/s   54,400";
+        assert_eq!(format!("\n{}", lines(&[held_line()])), wanted);
+    }
+
+    #[test]
+    fn a_line_is_told_with_what_holds_it() {
+        let text = line(&held_line());
+        assert!(text.contains("rate       20/s (configured: 80/s)"), "{text}");
+        assert!(text.contains("the token expired") && text.contains("somebody resumes it"), "{text}");
+        assert!(!text.contains("worker     "), "nobody has it: {text}");
+    }
+}

@@ -1,0 +1,256 @@
+//! Numbers, times and reasons as people read them.
+
+use std::time::Duration;
+
+use indicatif::HumanCount;
+use jiff::{SignedDuration, Unit};
+
+use crate::{
+    client::{Statistics, Wait},
+    domain::UnixMs,
+};
+
+/// Lines that a sentence names one by one.
+const LINES_NAMED_MAX: usize = 4;
+/// Codes of failures that a line of progress names.
+const CODES_NAMED_MAX: usize = 3;
+
+/// `45,210`
+pub fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
+/// `45.2 %` of `whole`; nothing without a whole.
+pub fn share(part: u64, whole: u64) -> String {
+    match whole {
+        0 => String::new(),
+        _ => format!("{:.1} %", hundredths(part, whole)),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share for people")]
+fn hundredths(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole as f64
+}
+
+/// `1h 12m`, `12m 5s`: the two largest units, never less than a second.
+pub fn duration(duration: Duration) -> String {
+    let unit = if duration < Duration::from_secs(3600) { Unit::Second } else { Unit::Minute };
+    let rounded = SignedDuration::try_from(duration).and_then(|exact| exact.round(unit)).unwrap_or(SignedDuration::MAX);
+    format!("{:#}", rounded.max(SignedDuration::from_secs(1)))
+}
+
+/// How long it will take from `now` on; nothing where nobody knows, or where that time has passed.
+pub fn left(statistics: &Statistics, now: UnixMs) -> Option<String> {
+    let eta = statistics.eta.filter(|eta| *eta > now && statistics.open() > 0)?;
+    Some(format!("{} left", duration(eta.since(now))))
+}
+
+/// `2026-11-22T18:00:00Z`: without the fraction that nobody reads.
+pub fn time(at: UnixMs) -> String {
+    UnixMs(at.seconds() * 1000).to_string()
+}
+
+/// How far the recipients came, in one line.
+pub fn funnel(statistics: &Statistics) -> String {
+    let steps = statistics.funnel.each().map(|(step, n)| format!("{step} {}", count(n)));
+    steps.join(" · ")
+}
+
+/// Who is on the way and who will get nothing, in one line: only what there is. Empty when all is well and done.
+pub fn rest(statistics: &Statistics) -> String {
+    let by_state = statistics.by_state.each();
+    let states =
+        ["pending", "in flight", "retrying", "in doubt", "failed", "unknown", "skipped", "expired", "cancelled"];
+    let there = by_state.iter().filter(|(state, n)| *n > 0 && states.contains(state)).map(|(state, n)| {
+        let codes = if *state == "failed" { codes(statistics) } else { String::new() };
+        format!("{state} {}{codes}", count(*n))
+    });
+    there.collect::<Vec<_>>().join(" · ")
+}
+
+fn codes(statistics: &Statistics) -> String {
+    // Those without a code of Meta's are the unknown ones, which are named beside.
+    let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code != 0).collect();
+    let mut named: Vec<_> =
+        failures.iter().take(CODES_NAMED_MAX).map(|f| format!("{} {}: {}", f.code, f.title, count(f.count))).collect();
+    if failures.len() > CODES_NAMED_MAX {
+        named.push("…".into());
+    }
+    if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
+}
+
+/// Why work does not move: a sentence for each reason, with what helps. Lines with one reason share its sentence.
+pub fn waiting_for(waits: &[Wait]) -> Vec<String> {
+    let mut groups: Vec<Vec<&Wait>> = Vec::new();
+    for wait in waits {
+        let alike = |other: &Wait| other.reason == wait.reason && other.line.is_some() && wait.line.is_some();
+        match groups.iter_mut().find(|group| alike(group[0])) {
+            Some(group) => group.push(wait),
+            None => groups.push(vec![wait]),
+        }
+    }
+    groups.iter().map(|group| sentence(group)).collect()
+}
+
+fn sentence(group: &[&Wait]) -> String {
+    let first = group[0];
+    // What the server says of one line is more than is known here, and too much where there are many.
+    let what = match group {
+        [wait] if !wait.text.is_empty() => wait.text.clone(),
+        _ => reason(&first.reason) + &lines(group),
+    };
+    let mut letters = what.chars();
+    let capital = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    let end = first.until.filter(|end| group.iter().all(|wait| wait.until == Some(*end)) && first.reason != "schedule");
+    let end = end.map(|end| format!(" (until {})", time(end))).unwrap_or_default();
+    let remedy = remedy(first).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    format!("{capital}{}{end}{remedy}.", letters.as_str())
+}
+
+fn reason(reason: &str) -> String {
+    match reason {
+        "schedule" => "it waits for its start",
+        "quiet_hours" => "nothing is sent in quiet hours",
+        "paused" => "it is paused",
+        "line_rate" => "it goes as fast as it may",
+        "pair_spacing" => "people who got a message a moment ago have to wait for the next one",
+        "backing_off" => "messages that could not be sent wait for their next attempt",
+        "path_broken" => "the path to Meta is broken",
+        "template_paused" => "the template is paused",
+        "line_blocked" => "Meta blocks it",
+        "token" => "Meta refuses the access token",
+        "portfolio_limit" => "the portfolio may open no more conversations for now",
+        "no_worker" => "no worker serves it",
+        "redis" => "Redis does not answer",
+        other => return other.replace('_', " "),
+    }
+    .into()
+}
+
+fn remedy(wait: &Wait) -> Option<&'static str> {
+    Some(match wait.reason.as_str() {
+        "paused" if wait.line.is_some() => "`pregon line resume` goes on",
+        "paused" => "`pregon campaign resume` goes on",
+        "template_paused" | "line_blocked" => "WhatsApp Manager says why",
+        "token" => "put a valid one into the configuration",
+        "no_worker" => "start one with `pregon serve`",
+        "redis" => "nothing is sent until it is back",
+        _ => return None,
+    })
+}
+
+/// `, on lines 3001, 3002 and 5 more`
+fn lines(group: &[&Wait]) -> String {
+    let lines: Vec<_> = group.iter().filter_map(|wait| wait.line.as_ref()).map(|line| line.as_str()).collect();
+    let named = lines[..lines.len().min(LINES_NAMED_MAX)].join(", ");
+    match lines.len() {
+        0 => String::new(),
+        1 => format!(", on line {named}"),
+        n if n <= LINES_NAMED_MAX => format!(", on lines {named}"),
+        n => format!(", on lines {named} and {} more", n - LINES_NAMED_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{ByState, Failures};
+
+    #[test]
+    fn a_duration_has_two_units() {
+        let told = |seconds: u64| duration(Duration::from_millis(seconds * 1000 + 300));
+        assert_eq!([0, 1, 59, 725, 3600 + 12 * 60 + 7].map(told), ["1s", "1s", "59s", "12m 5s", "1h 12m"]);
+        assert_eq!(duration(Duration::from_secs(3 * 86_400)), "72h");
+        duration(Duration::MAX);
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_nothing() {
+        assert_eq!(
+            (share(1, 3), share(0, 9), share(9, 9), share(0, 0)),
+            ("33.3 %".into(), "0.0 %".into(), "100.0 %".into(), String::new())
+        );
+    }
+
+    #[test]
+    fn the_time_left_is_told_only_while_there_is_work_and_a_guess() {
+        let by_state = ByState { pending: 1, ..ByState::default() };
+        let mut statistics = Statistics { eta: Some(UnixMs(725_000)), by_state, ..Statistics::default() };
+        assert_eq!(left(&statistics, UnixMs(0)).as_deref(), Some("12m 5s left"));
+        assert_eq!(left(&statistics, UnixMs(725_000)), None);
+        statistics.by_state.pending = 0;
+        assert_eq!(left(&statistics, UnixMs(0)), None);
+    }
+
+    fn wait(reason: &str, line: Option<&str>, text: &str) -> Wait {
+        Wait { reason: reason.into(), line: line.map(Into::into), text: text.into(), ..Wait::default() }
+    }
+
+    #[test]
+    fn reasons_are_sentences_and_lines_with_one_reason_share_one() {
+        let until = Some(UnixMs(1_000));
+        let waits = [
+            wait("line_rate", Some("3001"), "line 3001 may send 72 a second"),
+            Wait { until, ..wait("line_blocked", Some("3009"), "line 3009 is held: restricted") },
+            wait("line_rate", Some("3002"), "line 3002 may send 72 a second"),
+            wait("no_worker", Some("3003"), "no worker serves line 3003"),
+            Wait { until, ..wait("schedule", None, "it starts at 1970-01-01T00:00:01Z") },
+            wait("paused", None, "it was stopped by an error: parameters do not match"),
+            wait("paused", Some("3001"), "line 3001 is paused"),
+            wait("full_moon", Some("3001"), ""),
+        ];
+        assert_eq!(
+            waiting_for(&waits),
+            [
+                "It goes as fast as it may, on lines 3001, 3002.",
+                "Line 3009 is held: restricted (until 1970-01-01T00:00:01Z); WhatsApp Manager says why.",
+                "No worker serves line 3003; start one with `pregon serve`.",
+                "It starts at 1970-01-01T00:00:01Z.",
+                "It was stopped by an error: parameters do not match; `pregon campaign resume` goes on.",
+                "Line 3001 is paused; `pregon line resume` goes on.",
+                "Full moon, on line 3001.",
+            ]
+        );
+        let many: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(|line| wait("line_rate", Some(line), "x")).into();
+        assert_eq!(waiting_for(&many), ["It goes as fast as it may, on lines 1, 2, 3, 4 and 2 more."]);
+        assert!(waiting_for(&[]).is_empty());
+    }
+
+    #[test]
+    fn every_reason_of_the_documentation_has_words_of_its_own() {
+        let reasons = [
+            "schedule",
+            "quiet_hours",
+            "paused",
+            "line_rate",
+            "pair_spacing",
+            "backing_off",
+            "path_broken",
+            "template_paused",
+            "line_blocked",
+            "token",
+            "portfolio_limit",
+            "no_worker",
+            "redis",
+        ];
+        for name in reasons {
+            assert_ne!(reason(name), name.replace('_', " "));
+        }
+    }
+
+    #[test]
+    fn what_is_left_names_the_codes_of_failures() {
+        let by_state = ByState { read: 9, retrying: 1200, failed: 7, unknown: 1, ..ByState::default() };
+        let failure = |code, title: &str, count| Failures { code, title: title.into(), count };
+        let mut statistics = Statistics {
+            by_state,
+            failures: vec![failure(131026, "undeliverable", 7), failure(0, "no answer", 1)],
+            ..Statistics::default()
+        };
+        assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (131026 undeliverable: 7) · unknown 1");
+        statistics.failures = (1..=4).map(|code| failure(code, "x", 1)).collect();
+        assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (1 x: 1, 2 x: 1, 3 x: 1, …) · unknown 1");
+        assert_eq!(rest(&Statistics::default()), "");
+    }
+}

@@ -23,13 +23,13 @@ use pregon::{
         Template,
     },
     graph::GraphConfig,
-    http::health::Health,
     redis::{
         Address, Store,
         clock::Clock,
         spawn::PrivateRedis,
         uploads::{Admitted, Batch},
     },
+    telemetry::health::Health,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;

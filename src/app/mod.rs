@@ -11,9 +11,9 @@ use std::{error::Error as _, net::SocketAddr};
 use self::serve::ServeError;
 use crate::{
     client::{Action, Client},
-    config::{Config, LogConfig, LogFormat},
+    config::Config,
     sim::{self, SimError},
-    telemetry::logging,
+    telemetry::logging::{self, LogConfig, LogFormat},
     terminal::{
         Failure,
         arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},

@@ -36,8 +36,8 @@ use crate::{
     domain::{Line, LineId, RetryPolicy, SharedTokenKey},
     graph::{BadGraphConfig, GraphClient, GraphConfig},
     http::{
-        health::{self, Health, Reason},
         listener::{self, Limits},
+        ops,
         tls::{Tls, TlsError},
     },
     intake::{Intake, jobs},
@@ -47,7 +47,10 @@ use crate::{
         durability::Risk,
         spawn::{PrivateRedis, SpawnError},
     },
-    telemetry::metrics,
+    telemetry::{
+        health::{Health, Reason},
+        metrics,
+    },
     webhook::{self, WebhookState},
 };
 
@@ -232,7 +235,7 @@ impl Ops {
         let address = bound.map_err(|source| ServeError::Listen { key: "ops.listen", address, source })?;
         let end = CancellationToken::new();
         tokio::spawn(metrics::keep_up(metrics.clone()));
-        let task = tokio::spawn(health::serve(listener, health, metrics, end.clone()));
+        let task = tokio::spawn(ops::serve(listener, health, metrics, end.clone()));
         info!(ops = %address, "health and metrics are served");
         Ok(Self { address, end: end.drop_guard(), task })
     }

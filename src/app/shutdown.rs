@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use crate::http::health::{Health, Reason};
+use crate::telemetry::health::{Health, Reason};
 
 /// How often a stop says what it still waits for.
 const VOICE: Duration = Duration::from_secs(5);

@@ -25,6 +25,7 @@ use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
     graph,
     redis::deployment::Certificates,
+    telemetry::logging::LogConfig,
 };
 
 /// The defaults: every key, commented.
@@ -283,26 +284,6 @@ pub struct RetryConfig {
 pub struct ShutdownConfig {
     /// How long a stop waits for attempts in flight.
     pub grace: Duration,
-}
-
-/// `[log]`
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// How a line is written.
-    pub format: LogFormat,
-    /// What is logged: directives of `tracing_subscriber::EnvFilter`.
-    pub level: String,
-}
-
-/// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// What a process does; `serve --roles` names them.

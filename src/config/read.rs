@@ -7,13 +7,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
-    KeyScope, LineConfig, LogConfig, LogFormat, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig,
-    TlsConfig, WabaConfig, WebhookConfig,
+    KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, TlsConfig, WabaConfig,
+    WebhookConfig,
     reader::{Environment, Problems, Section},
 };
 use crate::{
     domain::{LINE_RATE_MAX, LINE_RATE_MIN},
     redis::deployment::Certificates,
+    telemetry::logging::{LogConfig, LogFormat},
 };
 
 /// Prefix of the variables that set a key.

@@ -1,5 +1,8 @@
 use super::*;
-use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
+use crate::{
+    domain::{LINE_RATE_MAX, LINE_RATE_MIN},
+    telemetry::logging::LogFormat,
+};
 
 /// A whole installation; its secrets are `A`, `B`, `C` and `K` of the environment.
 const INSTALLATION: &str = r#"

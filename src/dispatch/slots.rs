@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::thread::Room;
+use super::thread::{NOT_FOR_US, Room};
 
 /// Slots for each message that is in flight on average when the line keeps its rate: some answers take longer.
 const SPARE: f64 = 2.0;
@@ -29,9 +29,6 @@ const REST: Duration = Duration::from_millis(500);
 /// Answers that take so many times as long as the quickest wait here: too many lines send for this machine, and each of them
 /// alone would see no difference by more slots.
 const WAITED_FOR_US: u32 = 4;
-
-/// But not answers that take this long: then it is Meta who takes her time.
-pub(super) const NOT_FOR_US: Duration = Duration::from_millis(50);
 
 /// After a step that brought nothing, the next one is that much later.
 const PATIENCE: Duration = Duration::from_secs(10);

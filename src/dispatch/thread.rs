@@ -9,7 +9,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{batch, path::Questions, plans::Plans, slots::NOT_FOR_US};
+use super::{batch, path::Questions, plans::Plans};
+
+/// But not answers that take this long: then it is Meta who takes her time.
+pub(super) const NOT_FOR_US: Duration = Duration::from_millis(50);
 
 /// A thread is busy that works for this share of the time, ...
 const BUSY: f64 = 0.85;

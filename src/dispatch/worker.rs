@@ -29,12 +29,12 @@ use super::{
 use crate::{
     domain::{Line, LineId, SharedTokenKey, UnixMs},
     graph::client::{GraphClient, GraphConfig},
-    http::health::{Health, Reason},
     redis::{
         Store, StoreError,
         clock::Clock,
         lines::{LineReport, Right},
     },
+    telemetry::health::{Health, Reason},
     telemetry::metrics,
 };
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    courier::Update, line::Content, server::Reply, template::TemplateStatus, wanted::phone, world::SharedWorld,
+    courier::Update, line::Content, reply::Reply, template::TemplateStatus, wanted::phone, world::SharedWorld,
 };
 
 /// Rows that are copied out under one lock.

@@ -1,10 +1,10 @@
-//! Delivers the updates of one WABA: each at its time, in batches, signed, again until it is answered 200.
+//! The webhook of one WABA: a calendar of updates, and the signed requests in which they travel.
 //!
-//! If the stand-in stops, what is not delivered is lost; the ledger says how much. Never: drops an update unseen.
+//! Never: drops an update unseen.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -12,12 +12,12 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
-    lock, payload,
+    lock, millis,
+    pending::Pending,
     scenario::{Target, Webhooks},
-    world::{Pending, SharedWorld, millis},
 };
 use crate::domain::State;
 
@@ -51,35 +51,35 @@ pub(super) struct StatusUpdate {
 
 /// The updates of one WABA.
 pub(super) struct Courier {
-    url: String,
+    pub(super) url: String,
     key: Hmac<Sha256>,
-    settings: Webhooks,
+    pub(super) settings: Webhooks,
     http: reqwest::Client,
     slots: Arc<Semaphore>,
-    calendar: Mutex<Calendar>,
+    pub(super) calendar: Mutex<Calendar>,
     /// The calendar's next time has changed.
-    changed: Notify,
+    pub(super) changed: Notify,
 }
 
 /// What is due when, in milliseconds since the start.
-struct Calendar {
+pub(super) struct Calendar {
     /// Updates of any other run are refused.
-    run: u64,
+    pub(super) run: u64,
     fresh: BTreeMap<u64, Vec<Update>>,
     retries: BTreeMap<u64, Vec<Post>>,
     retries_len: usize,
 }
 
 /// One request to the webhook, the same bytes at each try.
-struct Post {
-    run: u64,
-    body: Bytes,
-    signature: String,
-    updates: Vec<Update>,
-    first_try: Instant,
-    failures: u32,
+pub(super) struct Post {
+    pub(super) run: u64,
+    pub(super) body: Bytes,
+    pub(super) signature: String,
+    pub(super) updates: Vec<Update>,
+    pub(super) first_try: Instant,
+    pub(super) failures: u32,
     /// Dropped when the first try is over, however it ended.
-    tried: Option<oneshot::Sender<()>>,
+    pub(super) tried: Option<oneshot::Sender<()>>,
 }
 
 /// While so many requests wait for a retry, fresh updates wait in the calendar, where they take less memory.
@@ -127,23 +127,23 @@ impl Courier {
     }
 
     /// Whether this is the run that is on.
-    fn is_of(&self, run: u64) -> bool {
+    pub(super) fn is_of(&self, run: u64) -> bool {
         lock(&self.calendar).run == run
     }
 
-    fn sign(&self, body: &[u8]) -> String {
+    pub(super) fn sign(&self, body: &[u8]) -> String {
         let mut mac = self.key.clone();
         mac.update(body);
         format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
     }
 
-    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed, so that there is always a permit.
         self.slots.clone().acquire_owned().await.ok()
     }
 
     /// One try. True if it was answered 200.
-    async fn post(&self, post: &Post) -> bool {
+    pub(super) async fn post(&self, post: &Post) -> bool {
         let sent = self
             .http
             .post(&self.url)
@@ -171,14 +171,14 @@ impl Courier {
 
 impl Calendar {
     /// When something is due next.
-    fn next(&self) -> Option<u64> {
+    pub(super) fn next(&self) -> Option<u64> {
         let retry = self.retries.first_key_value().map(|(due, _)| *due);
         let fresh = self.fresh.first_key_value().map(|(due, _)| *due).filter(|_| self.retries_len < RETRIES_MAX);
         retry.into_iter().chain(fresh).min()
     }
 
     /// What is due at `now_ms`.
-    fn take(&mut self, now_ms: u64) -> (Vec<Post>, Vec<Update>) {
+    pub(super) fn take(&mut self, now_ms: u64) -> (Vec<Post>, Vec<Update>) {
         let mut retries = Vec::new();
         while let Some(entry) = self.retries.first_entry().filter(|entry| *entry.key() <= now_ms) {
             retries.append(&mut entry.remove());
@@ -192,145 +192,10 @@ impl Calendar {
         self.retries_len -= retries.len();
         (retries, fresh)
     }
-}
 
-/// Delivers the updates of a WABA until the stand-in stops.
-pub(super) async fn run(world: SharedWorld, waba: usize) {
-    let stop = world.stop.clone();
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = deliver_all(&world, waba) => {}
-    }
-}
-
-async fn deliver_all(world: &SharedWorld, waba: usize) {
-    let Some(courier) = &world.wabas[waba].courier else { return };
-    loop {
-        let next = lock(&courier.calendar).next();
-        let due = async {
-            match next {
-                Some(ms) => tokio::time::sleep_until(world.instant(Duration::from_millis(ms)).into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = due => {}
-            () = courier.changed.notified() => continue,
-        }
-        let (run, (retries, fresh)) = {
-            let mut calendar = lock(&courier.calendar);
-            (calendar.run, calendar.take(millis(world.now())))
-        };
-        for post in retries {
-            launch(world, waba, post, courier.slot().await);
-        }
-        for updates in fresh.chunks(courier.settings.batch_updates_max) {
-            // The slot first: while all are taken, updates stay in a form that takes little memory.
-            let slot = courier.slot().await;
-            launch(world, waba, post_of(world, waba, run, updates.to_vec()), slot);
-        }
-    }
-}
-
-/// Delivers one update at once, past the queue. Resolves when the first try is over.
-pub(super) async fn deliver_now(world: &SharedWorld, waba: usize, run: u64, update: Update) {
-    world.counts.pending.add(1);
-    let (tried, over) = oneshot::channel();
-    let post = Post { tried: Some(tried), ..post_of(world, waba, run, vec![update]) };
-    launch(world, waba, post, None);
-    // Nothing is ever sent: it ends when the sender is dropped.
-    let _ = over.await;
-}
-
-fn post_of(world: &SharedWorld, waba: usize, run: u64, mut updates: Vec<Update>) -> Post {
-    let body = Bytes::from(payload::body(world, waba, run, &mut updates));
-    let signature = world.wabas[waba].courier.as_ref().map(|courier| courier.sign(&body)).unwrap_or_default();
-    Post { run, body, signature, updates, first_try: Instant::now(), failures: 0, tried: None }
-}
-
-fn launch(world: &SharedWorld, waba: usize, post: Post, slot: Option<OwnedSemaphorePermit>) {
-    let task = world.clone();
-    world.tasks.spawn(async move {
-        let stop = task.stop.clone();
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = deliver(&task, waba, post) => {}
-        }
-        drop(slot);
-    });
-}
-
-/// Tries until the answer is 200, a longer wait is due, or it is given up.
-async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
-    let Some(courier) = &world.wabas[waba].courier else { return };
-    let counts = &world.counts;
-    let updates = post.updates.len() as u64;
-    loop {
-        let is_200 = courier.is_of(post.run) && courier.post(&post).await;
-        if !courier.is_of(post.run) {
-            // A reset came in between: this is no longer anybody's update.
-            counts.pending.settle(updates);
-            return;
-        }
-        counts.posts.fetch_add(1, Ordering::Relaxed);
-        if is_200 {
-            tell(world, &post);
-            counts.delivered.fetch_add(updates, Ordering::Relaxed);
-            counts.pending.settle(updates);
-            return;
-        }
-        counts.posts_failed.fetch_add(1, Ordering::Relaxed);
-        post.failures += 1;
-        post.tried = None;
-        let wait = wait_after(post.failures);
-        if post.first_try.elapsed() + wait > courier.settings.retry_for {
-            warn!(url = courier.url, updates, "webhook given up");
-            counts.given_up.fetch_add(updates, Ordering::Relaxed);
-            counts.pending.settle(updates);
-            return;
-        }
-        if !wait.is_zero() {
-            let mut calendar = lock(&courier.calendar);
-            if calendar.run != post.run {
-                counts.pending.settle(updates);
-                return;
-            }
-            calendar.retries.entry(millis(world.now() + wait)).or_default().push(post);
-            calendar.retries_len += 1;
-            courier.changed.notify_one();
-            return;
-        }
-    }
-}
-
-/// At once, then half a second, doubling up to 30 s.
-fn wait_after(failures: u32) -> Duration {
-    match failures {
-        0 | 1 => Duration::ZERO,
-        more => Duration::from_millis(500 << (more - 2).min(6)).min(Duration::from_secs(30)),
-    }
-}
-
-/// Books what a webhook that was answered 200 has told.
-fn tell(world: &SharedWorld, post: &Post) {
-    for update in &post.updates {
-        if let Update::Status(StatusUpdate { line, message, status, token, again, .. }) = *update {
-            world.counts.duplicated.fetch_add(u64::from(again), Ordering::Relaxed);
-            let mut state = world.lines[usize::from(line)].state();
-            if state.run == post.run {
-                state.told(message, status, token, world.now());
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_webhook_is_tried_again_at_once_and_then_ever_more_rarely() {
-        let waits: Vec<_> = (1..=9).map(|failures| wait_after(failures).as_secs_f64()).collect();
-        assert_eq!(waits, [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
+    /// Puts a request that failed on the calendar again.
+    pub(super) fn retry(&mut self, at_ms: u64, post: Post) {
+        self.retries.entry(at_ms).or_default().push(post);
+        self.retries_len += 1;
     }
 }

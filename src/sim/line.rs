@@ -13,10 +13,10 @@ use super::{
     ledger::{Answer, Rates, Tally},
     lock,
     message::{Message, Messages, TemplateIndex, told_index},
+    millis,
     recipient::{RecipientKey, Recipients},
     scenario::{self, Limits, Scenario},
     window::{Pairs, Window},
-    world::millis,
 };
 use crate::domain::{Phone, State};
 

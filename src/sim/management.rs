@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     line::Line,
+    reply::Reply,
     scenario::Fault,
-    server::Reply,
     template::TemplateStatus,
     wire::{self, Refusal},
     world::{LiveTemplate, SharedWorld, World},

@@ -27,7 +27,7 @@
 //! Owns: everything in memory. If the process dies: all of it is gone, as is meant. Never: talks to anybody but its
 //! clients and the webhooks of its scenario; checks who calls `/sim`: it belongs on a test machine.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -40,13 +40,16 @@ mod checks;
 mod control;
 mod courier;
 mod delay;
+mod delivery;
 mod fault;
 mod ledger;
 mod line;
 mod management;
 mod message;
 mod payload;
+mod pending;
 mod recipient;
+mod reply;
 mod request;
 pub mod scenario;
 mod send;
@@ -94,7 +97,7 @@ impl Sim {
             .build()?;
         let world = Arc::new(World::new(scenario, &http, shutdown)?);
         for waba in 0..world.wabas.len() {
-            world.tasks.spawn(courier::run(world.clone(), waba));
+            world.tasks.spawn(delivery::run(world.clone(), waba));
         }
         world.tasks.spawn(server::accept_all(world.clone(), listener));
         Ok(Sim { world, addr })
@@ -178,6 +181,11 @@ pub enum SimError {
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signal(#[source] std::io::Error),
+}
+
+/// Whole milliseconds.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A lock whose holder panicked still guards whole data here: every change under it is a count or one insertion.

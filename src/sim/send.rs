@@ -10,17 +10,19 @@ use std::{
 
 use super::{
     behaviour::{Behaviour, Plan},
-    courier::{self, StatusUpdate, Update},
+    courier::{StatusUpdate, Update},
     delay::Draws,
+    delivery,
     ledger::Answer,
     line::{Accepting, Line},
     message::wamid,
+    millis,
     recipient::RecipientKey,
+    reply::Reply,
     scenario::Fault,
-    server::Reply,
     wanted::{Wanted, WantedMessage},
     wire::Refusal,
-    world::{SharedWorld, World, millis},
+    world::{SharedWorld, World},
 };
 
 /// A send that has arrived.
@@ -66,7 +68,7 @@ pub(super) async fn send(
         }
         _ => match attempt.process(token, body, &mut draws) {
             Ok(Done { body, early: Some((run, update)) }) => {
-                courier::deliver_now(world, line.waba, run, update).await;
+                delivery::deliver_now(world, line.waba, run, update).await;
                 Ok(body)
             }
             Ok(Done { body, early: None }) => Ok(body),

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     control, management,
-    scenario::Fault,
+    reply::Reply,
     send::{Arrival, send},
     wire::Refusal,
     world::SharedWorld,
@@ -29,20 +29,6 @@ use super::{
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long open requests may take after a stop.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// What goes back to the client.
-pub(super) enum Reply {
-    /// An HTTP status and a body.
-    Json(u16, Vec<u8>),
-    /// The page of a proxy whose backend is away.
-    Html502,
-    /// A body of many rows, one JSON object a line.
-    Rows(BoxBody<Bytes, Infallible>),
-    /// The connection ends without an answer.
-    Reset,
-    /// The same, but only after a long silence, which whoever made the reply sees to.
-    Silence,
-}
 
 /// The connection is to be reset: hyper stops when a service fails, and answers nothing.
 #[derive(Debug, thiserror::Error)]
@@ -155,23 +141,4 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 
 async fn read(body: Incoming) -> Option<Bytes> {
     Some(Limited::new(body, BODY_BYTES_MAX).collect().await.ok()?.to_bytes())
-}
-
-impl Reply {
-    pub(super) fn refusal(world: &SharedWorld, refusal: &Refusal) -> Self {
-        let (status, body) = refusal.answer(world.limits.refusal_status, world.trace());
-        Self::Json(status, body)
-    }
-
-    /// What a client sees of a fault.
-    pub(super) fn of_fault(world: &SharedWorld, fault: Fault) -> Self {
-        match fault {
-            Fault::Html502 | Fault::Html502AfterAccept => Self::Html502,
-            Fault::ResetBefore | Fault::ResetAfterAccept => Self::Reset,
-            Fault::NoAnswerLost | Fault::NoAnswerAfterAccept => Self::Silence,
-            Fault::Unavailable | Fault::ServerError | Fault::Throttle | Fault::Held | Fault::Refuse(_) => {
-                Self::refusal(world, &Refusal::bare(fault.code().unwrap_or(2)))
-            }
-        }
-    }
 }

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -19,6 +18,7 @@ use super::{
     line::{Line, LineState},
     lock,
     message::{Message, MessageRecord, told_index, wamid},
+    pending::Pending,
     recipient::Recipients,
     scenario::{Limits, Scenario, ScenarioError, Waba},
     template::{Template, TemplateStatus},
@@ -82,13 +82,6 @@ pub(super) struct Counts {
     pub(super) posts: AtomicU64,
     pub(super) posts_failed: AtomicU64,
     pub(super) pending: Pending,
-}
-
-/// Updates that are not settled yet.
-#[derive(Default)]
-pub(super) struct Pending {
-    updates: AtomicU64,
-    none: Notify,
 }
 
 /// Templates are numbered from here, in the order of the scenario.
@@ -255,7 +248,7 @@ impl World {
             total,
             lines: lines.into_iter().collect(),
             requests_elsewhere: read(&counts.requests_elsewhere),
-            webhooks_pending: read(&counts.pending.updates),
+            webhooks_pending: counts.pending.updates(),
             webhooks_delivered: read(&counts.delivered),
             webhooks_duplicated: read(&counts.duplicated),
             webhooks_given_up: read(&counts.given_up),
@@ -304,34 +297,4 @@ impl LiveTemplate {
     pub(super) fn set_status(&self, status: TemplateStatus) {
         *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
     }
-}
-
-impl Pending {
-    pub(super) fn add(&self, updates: u64) {
-        self.updates.fetch_add(updates, Ordering::AcqRel);
-    }
-
-    pub(super) fn settle(&self, updates: u64) {
-        if self.updates.fetch_sub(updates, Ordering::AcqRel) == updates {
-            self.none.notify_waiters();
-        }
-    }
-
-    /// Resolves when there are none.
-    pub(super) async fn none(&self) {
-        loop {
-            let mut none = std::pin::pin!(self.none.notified());
-            // Registered before the look at the count: a settlement between the two is not missed.
-            none.as_mut().enable();
-            if self.updates.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            none.await;
-        }
-    }
-}
-
-/// Whole milliseconds.
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,7 +11,25 @@ use tracing_subscriber::{
     layer::SubscriberExt as _,
 };
 
-use crate::config::{LogConfig, LogFormat};
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// What is logged: directives of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
 
 /// Starts logging for the whole process. Where a subscriber is set already (a test's own), that one stays.
 ///

@@ -9,7 +9,6 @@ use pregon::{
         Template, UnixMs,
     },
     graph::GraphConfig,
-    http::health::Health,
     redis::{
         Address, Store,
         campaigns::{CampaignRecord, Change},
@@ -17,6 +16,7 @@ use pregon::{
         parts::PartCounts,
         uploads::{Admitted, Batch},
     },
+    telemetry::health::Health,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -1,0 +1,56 @@
+//! Whether a process is alive and ready for work. The tasks that know set it; nothing here asks anybody.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
+
+use serde::Serialize;
+
+/// Why a process is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Reason {
+    /// Redis does not answer.
+    Redis = 1,
+    /// The leases on lines could not be taken or renewed.
+    Leases = 2,
+    /// The process is stopping.
+    Stopping = 4,
+    /// A core task ended: the process stops, and is to be started anew.
+    Failed = 8,
+}
+
+impl Reason {
+    const ALL: [Reason; 4] = [Reason::Redis, Reason::Leases, Reason::Stopping, Reason::Failed];
+}
+
+/// The shared state of health; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Health(Arc<AtomicU8>);
+
+impl Health {
+    /// A process that is not ready yet: each of `reasons` waits for its first [`Health::clear`].
+    pub fn starting(reasons: &[Reason]) -> Self {
+        let health = Self(Arc::new(AtomicU8::new(0)));
+        reasons.iter().for_each(|reason| health.set(*reason));
+        health
+    }
+
+    /// Not ready, for `reason`.
+    pub fn set(&self, reason: Reason) {
+        self.0.fetch_or(reason as u8, Ordering::Relaxed);
+    }
+
+    /// Not for `reason` any more.
+    pub fn clear(&self, reason: Reason) {
+        self.0.fetch_and(!(reason as u8), Ordering::Relaxed);
+    }
+
+    /// Why the process is not ready; empty if it is.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let bits = self.0.load(Ordering::Relaxed);
+        Reason::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
+    }
+}

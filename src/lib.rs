@@ -26,5 +26,6 @@ pub mod redis;
 pub mod sim;
 pub mod stats;
 pub mod telemetry;
+pub mod templates;
 pub mod terminal;
 pub mod webhook;

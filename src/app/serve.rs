@@ -30,7 +30,6 @@ use crate::{
         self,
         housekeeping::Housekeeping,
         indexing::Indexing,
-        templates,
         worker::{OpenAttempts, Worker},
     },
     domain::{Line, LineId, RetryPolicy, SharedTokenKey},
@@ -51,6 +50,7 @@ use crate::{
         health::{Health, Reason},
         metrics,
     },
+    templates,
     webhook::{self, WebhookState},
 };
 

@@ -18,7 +18,6 @@ use tracing::{info, warn};
 
 use super::unlisted::Unlisted;
 use crate::{
-    dispatch::templates,
     domain::{CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs},
     graph::client::GraphClient,
     redis::{
@@ -27,6 +26,7 @@ use crate::{
         clock::Clock,
     },
     telemetry::metrics::QueueMetrics,
+    templates,
 };
 
 /// How often campaigns are looked through.

@@ -24,7 +24,6 @@ pub mod runner;
 pub mod settle;
 pub mod share;
 pub mod slots;
-pub mod templates;
 pub mod thread;
 pub mod unlisted;
 pub mod worker;

@@ -1,0 +1,170 @@
+//! The rooms of `src/` and the arrows between them: which room may use which, and that no files use each other in a circle.
+//!
+//! Read from the sources as text: `crate::` and `super::` paths, outside of unit tests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each room, and the rooms that it uses. `app` puts all of them together and is used by none.
+const ARROWS: [(&str, &[&str]); 17] = [
+    ("api", &["config", "domain", "intake", "redis", "stats", "telemetry"]),
+    (
+        "app",
+        &[
+            "api", "client", "config", "dispatch", "domain", "graph", "http", "intake", "redis", "sim", "telemetry",
+            "templates", "terminal", "webhook",
+        ],
+    ),
+    ("client", &["domain", "intake"]),
+    ("config", &["domain", "graph", "redis", "telemetry"]),
+    ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
+    ("domain", &[]),
+    ("graph", &["domain", "json"]),
+    ("http", &["config", "telemetry"]),
+    ("intake", &["domain", "redis", "telemetry"]),
+    ("json", &[]),
+    ("redis", &["domain", "telemetry"]),
+    ("sim", &["domain", "telemetry"]),
+    ("stats", &["domain", "redis"]),
+    ("telemetry", &["domain"]),
+    ("templates", &["domain", "graph", "redis"]),
+    ("terminal", &["client", "config", "domain", "intake", "telemetry"]),
+    ("webhook", &["domain", "json", "redis", "telemetry"]),
+];
+
+/// A source file: its module path, such as `["redis", "parts"]`, and the modules or items that it names.
+struct Source {
+    module: Vec<String>,
+    names: Vec<Vec<String>>,
+}
+
+#[test]
+fn every_room_uses_the_rooms_it_may_use_and_no_others() {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources() {
+        let Some(room) = source.module.first() else { continue };
+        let used = found.entry(room.clone()).or_default();
+        used.extend(source.names.iter().filter_map(|name| name.first()).filter(|name| *name != room).cloned());
+    }
+    for (room, allowed) in ARROWS {
+        let used = found.remove(room).unwrap_or_default();
+        let allowed: BTreeSet<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(used, allowed, "the rooms that {room} uses, and those that ARROWS lists");
+    }
+    assert!(found.is_empty(), "rooms that ARROWS does not list: {:?}", found.keys());
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let sources = sources();
+    let modules: BTreeSet<&Vec<String>> = sources.iter().map(|source| &source.module).collect();
+    let mut uses: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = BTreeMap::new();
+    for source in &sources {
+        let used = source.names.iter().filter_map(|name| {
+            let file = (1..=name.len()).rev().find_map(|n| modules.get(&name[..n].to_vec()))?;
+            // A folder's own file names what is in the folder, and holds what its files share.
+            let is_family = file.starts_with(&source.module) || source.module.starts_with(file);
+            (!is_family).then_some(*file)
+        });
+        uses.insert(&source.module, used.collect());
+    }
+    for start in uses.keys().copied() {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![start]);
+        while let Some(module) = next.pop() {
+            for used in uses.get(module).into_iter().flatten().copied() {
+                assert!(used != start, "{} uses itself by way of {}", start.join("/"), module.join("/"));
+                if seen.insert(used) {
+                    next.push(used);
+                }
+            }
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+                let module = module(&root, &path);
+                let text = fs::read_to_string(&path).expect("a source");
+                let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                sources.push(Source { names: names(text, &module), module });
+            }
+        }
+    }
+    sources
+}
+
+/// The module that a file of `root` is.
+fn module(root: &Path, file: &Path) -> Vec<String> {
+    let path: PathBuf = file.strip_prefix(root).expect("below it").with_extension("");
+    let mut module: Vec<String> = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+    if module.last().is_some_and(|name| ["mod", "lib", "main"].contains(&name.as_str())) {
+        module.pop();
+    }
+    module
+}
+
+/// What `text`, the source of `module`, names by `crate::` or `super::`, from the root of the crate.
+fn names(text: &str, module: &[String]) -> Vec<Vec<String>> {
+    let mut names = Vec::new();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    for (at, _) in lines.match_indices("crate::").chain(lines.match_indices("super::")) {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '$';
+        if lines[..at].chars().next_back().is_some_and(is_word) {
+            continue;
+        }
+        let mut rest = &lines[at..];
+        let mut base = if rest.starts_with("crate::") { Vec::new() } else { module.to_vec() };
+        while let Some(after) = rest.strip_prefix("super::") {
+            base.pop();
+            rest = after;
+        }
+        tree(rest.strip_prefix("crate::").unwrap_or(rest), &base, &mut names);
+    }
+    names
+}
+
+/// Notes the paths of a `use` tree, such as `a::{b, c::D}`, each after `base`. Gives what stands behind it.
+fn tree<'t>(text: &'t str, base: &[String], names: &mut Vec<Vec<String>>) -> &'t str {
+    let mut path = base.to_vec();
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start();
+        if let Some(mut inner) = rest.strip_prefix('{') {
+            loop {
+                inner = inner.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+                if let Some(after) = inner.strip_prefix('}') {
+                    return after;
+                }
+                inner = tree(inner, &path, names);
+            }
+        }
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end);
+        if !["self", ""].contains(&name) {
+            path.push(name.to_owned());
+        }
+        match after.strip_prefix("::") {
+            Some(after) if !name.is_empty() => rest = after,
+            _ => {
+                names.push(path);
+                // What a name is renamed to, or a glob, is no path.
+                let end = after.find([',', '}', ';', '(', ')', '<', '>', '\n', ' ']).unwrap_or(after.len());
+                let after = after[end..].trim_start();
+                return after.strip_prefix("as ").map_or(after, |alias| {
+                    &alias[alias.find([',', '}', ';']).unwrap_or(alias.len())..]
+                });
+            }
+        }
+    }
+}

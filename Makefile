@@ -9,7 +9,7 @@ ROUNDS ?= 20
 JOBS ?= 3
 FUZZED ?= 5
 
-.PHONY: help build test test-valkey torture pressure demo fuzz instructions redis valkey deny fmt lint
+.PHONY: help build test check test-valkey torture pressure demo fuzz instructions redis valkey deny fmt lint
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,10 +17,17 @@ help: ## Show this list
 build: ## Build the program: target/release/pregon
 	$(CARGO) build --release --locked
 
-test: redis deny ## Check licences, format and lints, and run every test
+test: redis deny ## Check licences, format, lints and docs, and run every test
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 	$(CARGO) test --locked --workspace
+
+check: ## While you work: format, lints, unit tests and the arrows between rooms
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --locked --workspace --lib
+	$(CARGO) test --locked --test architecture
 
 # SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. FAULT=… plays only rounds that have a fault
 # with these words in its name. DOCUMENT=… puts the report there.

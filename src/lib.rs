@@ -8,9 +8,9 @@
 //! Meta ─────POST──▶ webhook ───┴▶ status apply ─▶ state bytes + counters ─▶ statistics
 //! ```
 //!
-//! Read in this order: [`domain`] (the rules, no I/O), [`redis`] (what is in Redis and the scripts that change it),
-//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`stats`], [`api`], then [`ops`] and the tools
-//! [`sim`], [`demo`] and [`cli`].
+//! Read in this order: [`domain`] (the rules, no I/O), [`redis`] (what is stored, and the scripts that change it), [`intake`],
+//! [`dispatch`] with [`graph`], [`webhook`], [`stats`], [`api`], then what surrounds them: [`config`], [`telemetry`], [`http`],
+//! [`client`], [`terminal`], the stand-in for Meta [`sim`], and [`app`], which puts all of them together.
 
 pub mod api;
 pub mod app;

@@ -1,6 +1,6 @@
 //! The HTTP API: campaigns, recipients, lines and templates for backends and operators. `docs/api.md` describes it.
 //!
-//! Every call needs a key. What is wrong with a call is an `application/problem+json` ([`problem`]); whatever can be long
+//! Every call needs a key. What is wrong with a call is an `application/problem+json` (`problem.rs`); whatever can be long
 //! is streamed in or out at constant memory, and how many such streams run at once is bounded.
 //!
 //! If the process dies: a call that was not answered may have been done. Creating with an `external_id`, uploading with an

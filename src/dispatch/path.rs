@@ -6,7 +6,7 @@
 //! until that works. Then a single message goes first, and the others follow when it is answered.
 //!
 //! Time-outs end too late for that count: they are as long as the client waits, and a fast line fills all its slots
-//! meanwhile. So while no answer has come for [`SILENCE`], only one further message is on its way at a time.
+//! meanwhile. So while no answer has come for `SILENCE`, only one further message is on its way at a time.
 //!
 //! Never: reads a clock, asks Meta, or writes to Redis. If the process dies, the next owner of the line counts anew.
 

@@ -12,7 +12,7 @@
 //! only these, were not written (read in hyper 1.12, hyper-util 0.1.21 and reqwest 0.13.5):
 //! - `reqwest::Error::is_connect`: resolving, connecting, a proxy's tunnel or TLS failed, or took longer than
 //!   `connect_timeout`. hyper-util makes such an error before it takes hold of the request. So it does where the gate of a
-//!   connection ([`Closed`]) refuses to make another one in its place.
+//!   connection (`Closed`) refuses to make another one in its place.
 //! - `hyper::Error::is_canceled`: the connection went away while the request was still queued for it. hyper makes this
 //!   error only together with giving the request back whole. On a reused connection hyper-util has by then asked for
 //!   another one by itself, which the gate refuses, so that it surfaces on a new connection only.
@@ -26,7 +26,7 @@
 //! - `REFUSED_STREAM` of HTTP/2: the server says that it has not begun to process the request (RFC 9113, 8.7).
 //!
 //! **When a message leaves.** At once, over a connection that has answered before; or, over a new one, when its
-//! [`Departure`] is told to. No message waits unseen for a connection: see [`connections`](super::connections).
+//! [`Departure`] is told to. No message waits unseen for a connection: see `connections.rs`.
 //!
 //! **HTTP/2** where TLS is spoken, which is what Meta's servers do best. It is asked for outright and not left to be negotiated: as long as nobody knows what the other
 //! side speaks, each of the first messages would make a connection of its own.

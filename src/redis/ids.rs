@@ -1,7 +1,7 @@
 //! Message ids in Redis: which message of ours an id belongs to, for webhooks that come without our token.
 //!
 //! A part appends the ids of its messages to a list. Once it sends no more, they move into the index of its line: segments, each a
-//! hash of [`BUCKETS`] buckets chosen by fingerprint, so that finding an id reads one bucket of each segment. A segment takes ids
+//! hash of `BUCKETS` buckets chosen by fingerprint, so that finding an id reads one bucket of each segment. A segment takes ids
 //! until it is full or an eighth of their lifetime old, and expires as a whole.
 //!
 //! If the process dies while ids move: they are copied before they are dropped from the list, so some may be in both places, which

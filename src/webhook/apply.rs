@@ -8,7 +8,7 @@
 //! time-out after the other, and Meta gives up on an answer long before the last.
 //!
 //! If the process dies: what was not answered is delivered again by Meta, and a fact applied twice changes nothing.
-//! Never: answers before the commit; has more than [`FACTS_WAITING_MAX`] facts, whether somebody still waits for them or not.
+//! Never: answers before the commit; has more than `FACTS_WAITING_MAX` facts, whether somebody still waits for them or not.
 
 use std::{collections::HashMap, iter, slice, sync::Arc, time::Duration};
 

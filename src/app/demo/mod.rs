@@ -2,7 +2,7 @@
 //!
 //! A private Redis, the stand-in for Meta with the scenario `rough`, a server with all roles, and a campaign that comes
 //! in by the public API. When everything has settled, what the statistics say is held against the ledger of the stand-in,
-//! recipient by recipient: [`verdict`]. Everything lives in a temporary folder and ends with the command.
+//! recipient by recipient: `verdict.rs`. Everything lives in a temporary folder and ends with the command.
 
 mod verdict;
 

@@ -12,7 +12,7 @@ use super::{
     reader::{Environment, Problems, Section},
 };
 use crate::{
-    domain::{LINE_RATE_MAX, LINE_RATE_MIN},
+    domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
     store::deployment::Certificates,
 };
 
@@ -113,6 +113,12 @@ fn redis_url(section: &mut Section<'_>) -> RedisUrl {
         true => section.secret("url").map(|secret| secret.expose().to_owned()),
         false => Some(section.required("url")).filter(|text| !text.is_empty()),
     };
+    // A URL by environment may hold a password; the path of a private server may hold a blank.
+    let may_be_secret = text.as_ref().filter(|text| by_environment && !text.starts_with("spawn:"));
+    if let Some(flaw) = may_be_secret.and_then(|text| Secret::new(text).flaw()) {
+        section.problem("url", format!("(from PREGON__REDIS__URL) {flaw}"));
+        return RedisUrl::Spawn(PathBuf::new());
+    }
     match text.map(|text| text.parse::<RedisUrl>()) {
         Some(Ok(url)) => {
             if url.has_password() && !is_table && !by_environment {

@@ -287,19 +287,22 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 fn resolve(env: Option<String>, file: Option<String>, environment: &Environment) -> Result<Secret, String> {
-    let (text, place) = match (env, file) {
+    let (secret, place) = match (env, file) {
         (Some(name), None) => match environment.get(&name) {
-            Some(text) => (text.clone(), format!("environment variable {name}")),
+            Some(text) => (Secret::new(text), format!("environment variable {name}")),
             None => return Err(format!("needs the environment variable {name}, which is not set")),
         },
-        (None, Some(path)) => match fs::read_to_string(&path) {
-            Ok(text) => (text.trim_end_matches(['\r', '\n']).to_owned(), format!("file {path}")),
-            Err(error) => return Err(format!("needs the file {path}: {error}")),
-        },
+        (None, Some(path)) => {
+            let bytes = fs::read(&path).map_err(|error| format!("needs the file {path}: {error}"))?;
+            let Ok(text) = String::from_utf8(bytes) else {
+                return Err(format!("(file {path}) is not UTF-8 text: save it as UTF-8 without a byte order mark"));
+            };
+            (Secret::new(text.trim_end_matches(['\r', '\n'])), format!("file {path}"))
+        }
         _ => return Err("must be one of { env = \"NAME\" } and { file = \"PATH\" }".into()),
     };
-    if text.trim().is_empty() || text.contains(char::is_control) {
-        return Err(format!("is empty or holds a line break or other control character ({place})"));
+    match secret.flaw() {
+        None => Ok(secret),
+        Some(flaw) => Err(format!("({place}) {flaw}")),
     }
-    Ok(Secret::new(text))
 }

@@ -248,7 +248,53 @@ fn a_secret_is_read_from_a_file_without_its_line_break() {
     assert!(!format!("{config:?}").contains("s3cret"));
 
     fs::write(file.path(), "two\nlines\n").expect("written");
-    assert!(problem(&text).starts_with("webhook.app_secret is empty or holds a line break"), "{}", problem(&text));
+    let told = format!(
+        "webhook.app_secret (file {}) holds a line break or another control character: write the secret alone, on one line",
+        file.path().display()
+    );
+    assert_eq!(problem(&text), told);
+
+    // As PowerShell writes it: UTF-16.
+    fs::write(file.path(), b"\xff\xfes\x003\x00").expect("written");
+    assert!(
+        problem(&text).ends_with(") is not UTF-8 text: save it as UTF-8 without a byte order mark"),
+        "{}",
+        problem(&text)
+    );
+}
+
+#[test]
+fn a_secret_with_a_mark_blanks_or_quotes_names_its_place() {
+    for (text, flaw) in [
+        ("\u{feff}hunter2", "begins with a byte order mark: save it as UTF-8 without one"),
+        ("hunter2 ", "holds a blank or an invisible character: write the secret without it"),
+        ("hunter2\n", "holds a line break or another control character: write the secret alone, on one line"),
+        ("'hunter2'", "has quotes around it: write the secret without them"),
+        ("", "is empty: put the secret there"),
+    ] {
+        let environment = environment(&[("X", text)]);
+        let problems = |file: &str| {
+            read::config("t", file, &HashMap::new(), &environment).expect_err("a flaw").problems.join("\n")
+        };
+        for (key, file) in [
+            ("webhook.app_secret", "webhook.app_secret = { env = \"X\" }"),
+            ("webhook.app_secret_previous", "webhook.app_secret_previous = { env = \"X\" }"),
+            ("webhook.verify_token", "webhook.verify_token = { env = \"X\" }"),
+            ("http.api_keys[0].secret", "http.api_keys = [{ name = \"k\", secret = { env = \"X\" } }]"),
+            (
+                "waba[0].access_token",
+                "business = [{ id = 1 }]\nwaba = [{ id = 2, business = 1, access_token = { env = \"X\" } }]",
+            ),
+            ("redis.url", "redis.url = { env = \"X\" }"),
+        ] {
+            assert_eq!(problems(file), format!("{key} (environment variable X) {flaw}"));
+        }
+    }
+    for url in ["redis://:hunter2@redis:6379\n", " redis://:hunter2@redis:6379", "\u{feff}redis://:hunter2@redis:6379"]
+    {
+        let told = overridden("", &[("PREGON__REDIS__URL", url)]).expect_err("a flaw").to_string();
+        assert!(told.contains("redis.url (from PREGON__REDIS__URL) ") && !told.contains("hunter2"), "{told}");
+    }
 }
 
 #[test]

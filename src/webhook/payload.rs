@@ -62,8 +62,8 @@ pub struct Status<'a> {
     pub at: Option<UnixMs>,
     /// `biz_opaque_callback_data`, whoever wrote it.
     pub token: Option<Cow<'a, str>>,
-    /// Meta's code of the first error; 0 without one.
-    pub code: u32,
+    /// Meta's code of the first error, if it tells one.
+    pub code: Option<u32>,
     /// Meta's words on it; may be empty.
     pub details: Cow<'a, str>,
 }
@@ -230,7 +230,7 @@ fn read_status(status: wire::Status<'_>) -> Status<'_> {
         word,
         at: read_time(status.timestamp),
         token: status.biz_opaque_callback_data.0,
-        code: error.code.0.and_then(|code| u32::try_from(code).ok()).unwrap_or(0),
+        code: error.code.0.and_then(|code| u32::try_from(code).ok()),
         details: words.into_iter().flatten().find(|words| !words.is_empty()).unwrap_or_default(),
     }
 }

@@ -25,7 +25,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
-    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid},
+    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy},
     ops::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
     store::{
         Store, StoreError,
@@ -429,7 +429,7 @@ fn news(status: &Status<'_>) -> Option<News> {
         Word::Sent => Some(News::Sent),
         Word::Delivered => Some(News::Delivered),
         Word::Read => Some(News::Read),
-        Word::Failed => Some(News::Failed(status.code)),
+        Word::Failed => Some(News::Failed(status.code.unwrap_or(policy::NO_REASON))),
         Word::Other => None,
     }
 }

@@ -1,4 +1,4 @@
-//! What is read from Meta besides sending: the templates of a WABA, and how a line stands.
+//! What is read from Meta besides sending: the templates of a WABA, the apps that get its webhooks, and how a line stands.
 //!
 //! Owns: the shape of those answers. Values that Meta may add to (states, ratings) stay text.
 //! If the process dies: nothing is lost, reading changes nothing.
@@ -74,6 +74,17 @@ impl GraphClient {
         Err(GraphError::NotMeta { what, reason: format!("the list has no end after {PAGES_MAX} pages") })
     }
 
+    /// The names of the apps that get the webhooks of `waba`; an app without a name is shown by its id.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn subscribed_apps(&self, waba: &WabaId, token: &Secret) -> Result<Vec<String>, GraphError> {
+        let url = self.endpoint([waba.as_str(), "subscribed_apps"]);
+        let apps: Apps = self.read(&Subject::Apps(waba.clone()), url, token).await?;
+        let told = |app: Subscribed| app.app.name.or(app.app.id).unwrap_or_else(|| "an app without a name".to_owned());
+        Ok(apps.data.into_iter().map(told).collect())
+    }
+
     /// How Meta sees `line`: also the probe whether Meta is there, and whether the token may use the line.
     ///
     /// # Errors
@@ -107,6 +118,8 @@ pub enum Subject {
     Line(LineId),
     /// The templates of a WABA.
     Templates(WabaId),
+    /// The apps subscribed to a WABA.
+    Apps(WabaId),
 }
 
 impl fmt::Display for Subject {
@@ -114,6 +127,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Line(line) => write!(f, "line {line}"),
             Subject::Templates(waba) => write!(f, "templates of waba {waba}"),
+            Subject::Apps(waba) => write!(f, "apps subscribed to waba {waba}"),
         }
     }
 }
@@ -167,6 +181,25 @@ struct Paging {
 #[derive(Deserialize)]
 struct Cursors {
     after: Option<String>,
+}
+
+/// Not paged further: a WABA has a few apps, and one is enough.
+#[derive(Deserialize)]
+struct Apps {
+    data: Vec<Subscribed>,
+}
+
+#[derive(Deserialize)]
+struct Subscribed {
+    #[serde(default, rename = "whatsapp_business_api_data")]
+    app: App,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct App {
+    id: Option<String>,
+    name: Option<String>,
 }
 
 /// The `level` of `{"level":"STANDARD"}`.

@@ -92,6 +92,7 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
             let rows = world.lines.iter().filter(|line| line.waba == owner).map(|line| line_node(world, line));
             page(rows.collect(), LINE_FIELDS, query, "WhatsAppBusinessPhoneNumber")
         }
+        (Some("subscribed_apps"), None, None) => Ok(subscribed_apps(world, owner)),
         (Some(edge), ..) => Err(Refusal::new(100, format!("Tried accessing nonexisting field ({edge})"))),
     }
 }
@@ -156,6 +157,12 @@ fn waba_node(world: &World, waba: usize) -> Value {
         "health_status": health("AVAILABLE", &[("WABA", &spec.id, "AVAILABLE")]),
         "is_enabled_for_insights": true,
     })
+}
+
+/// The app that gets the updates of a WABA, if they go anywhere.
+fn subscribed_apps(world: &World, waba: usize) -> Value {
+    let app = json!({"whatsapp_business_api_data": {"id": "4001", "name": "Pregón", "link": "https://example.com/"}});
+    json!({"data": world.wabas[waba].courier.iter().map(|_| &app).collect::<Vec<_>>()})
 }
 
 fn template_node(template: &LiveTemplate) -> Value {

@@ -69,6 +69,18 @@ async fn a_line_is_read_as_meta_sees_it() {
 }
 
 #[tokio::test]
+async fn the_apps_subscribed_to_a_waba_are_read_by_name() {
+    let body = r#"{"data":[{"whatsapp_business_api_data":{"id":"67","link":"https://x","name":"Acme"}},
+        {"whatsapp_business_api_data":{"id":"68"}},{}]}"#;
+    let meta = Server::answering(http("200 OK", body)).await;
+    let apps = meta.client().subscribed_apps(&WabaId::from("2001"), &token()).await.expect("apps");
+    assert_eq!(apps, ["Acme", "68", "an app without a name"]);
+    assert!(meta.received()[0].head.starts_with("GET /v25.0/2001/subscribed_apps HTTP/1.1"));
+    let none = Server::answering(http("200 OK", r#"{"data":[]}"#)).await;
+    assert_eq!(none.client().subscribed_apps(&WabaId::from("2001"), &token()).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
 async fn a_read_that_fails_says_whose_fault_it_is() {
     let line = LineId::from("3001");
     let refusing = Server::answering(http("401 Unauthorized", fixture!("error_without_data.json"))).await;

@@ -52,10 +52,11 @@ pub async fn sync(
 ) -> Result<usize, SyncError> {
     let mut templates: Vec<Template> = Vec::new();
     for value in graph.templates(waba, token).await? {
-        match serde_json::from_value(value) {
-            Ok(template) => templates.push(template),
-            Err(error) => warn!(waba.id = %waba, %error, "a template of meta's could not be understood"),
+        let template = Template::read(&value);
+        if !template.unreadable.is_empty() {
+            warn!(waba.id = %waba, template = %template, reason = template.unreadable, "a template can not be read");
         }
+        templates.push(template);
     }
     store.put_templates(waba, &templates, now).await?;
     let held = store.holds(now).await?;
@@ -69,7 +70,7 @@ pub async fn sync(
             // A hold with an end was set by an answer of Meta to a send, and is believed more than the list.
             (true, Some(hold)) if hold.until.is_none() => store.unhold(&scope).await?,
             (false, None) => {
-                let reason = format!("meta lists it as {:?}", template.status);
+                let reason = format!("meta lists it as {}", template.status);
                 store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
             }
             _ => {}

@@ -67,7 +67,10 @@ async fn only_a_template_that_can_be_sent_makes_a_campaign() {
     };
     let (kind, text) = refuse("order_update/pt_BR", json!({})).await;
     assert_eq!(
-        (kind, text.contains("no template order_update in pt_BR; there is one in es_AR")),
+        (
+            kind,
+            text.contains("no template order_update in pt_BR; similar ones are order_update (es_AR): check the name")
+        ),
         ("template-missing", true),
         "{text}"
     );
@@ -486,8 +489,14 @@ async fn a_campaign_that_is_not_there_is_not_found() {
 async fn a_template_problem_says_what_the_caller_can_do() {
     let world = World::start().await;
     let error = world.intake.submit(new_campaign("order_update/en_US", json!({}))).await.expect_err("missing");
-    let IntakeError::Template(TemplateProblem::Missing { others, .. }) = error else { panic!("{error}") };
-    assert_eq!(others.iter().map(|language| language.as_str()).collect::<Vec<_>>(), ["es_AR"]);
+    let text = "WABA 2001 has no template order_update in en_US; similar ones are order_update (es_AR): check the name and \
+                the language, or, if it is new at Meta, read the templates again (POST /v1/templates/sync)";
+    assert_eq!(error.to_string(), text);
+    for (wanted, similar) in [("Order-Updates/es_AR", &["order_update (es_AR)"][..]), ("nobody_knows/es_AR", &[])] {
+        let error = world.intake.submit(new_campaign(wanted, json!({}))).await.expect_err("missing");
+        let IntakeError::Template(TemplateProblem::Missing { similar: found, .. }) = error else { panic!("{error}") };
+        assert_eq!(found, similar, "{wanted}");
+    }
 }
 
 #[tokio::test]

@@ -171,6 +171,7 @@ fn template_node(template: &LiveTemplate) -> Value {
     let mut node = json!(template.spec);
     node["id"] = json!(template.id.to_string());
     node["status"] = json!(status);
+    node["sub_category"] = json!(template.spec.sub_category);
     node["previous_category"] = Value::Null;
     node["correct_category"] = Value::Null;
     node["quality_score"] = json!({"score": "GREEN"});

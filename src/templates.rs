@@ -1,12 +1,17 @@
 //! Templates: what Meta says is approved, kept in Redis; and what follows for campaigns that send one.
 
+use std::time::Duration;
+
 use tracing::{info, warn};
 
 use crate::{
-    domain::{Hold, HoldScope, Line, Secret, Template, UnixMs, WabaId},
+    domain::{Campaign, Hold, HoldScope, Line, Secret, Template, UnixMs, WabaId, template::TemplateError},
     graph::{client::GraphClient, management::GraphError},
     store::{Store, StoreError},
 };
+
+/// How far Meta's list may be behind what its webhooks say.
+const LIST_IS_BEHIND: Duration = Duration::from_secs(30);
 
 /// Why the templates of a WABA could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +72,11 @@ pub async fn sync(
             language: template.language.to_string(),
         };
         match (template.is_sendable(), held.get(&scope)) {
-            // A hold with an end was set by an answer of Meta to a send, and is believed more than the list.
-            (true, Some(hold)) if hold.until.is_none() => store.unhold(&scope).await?,
+            // A hold with an end was set by an answer of Meta to a send, and is believed more than the list. So is a hold that is
+            // younger than what the list may show.
+            (true, Some(hold)) if hold.until.is_none() && now.since(hold.since) >= LIST_IS_BEHIND => {
+                store.unhold(&scope).await?;
+            }
             (false, None) => {
                 let reason = format!("meta lists it as {}", template.status);
                 store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
@@ -77,4 +85,20 @@ pub async fn sync(
         }
     }
     Ok(templates.len())
+}
+
+/// Whether Meta's list, as it was read last, still has the template of `campaign`, with the form that its recipients fill. Meta
+/// is not asked: the list is read again when Meta says that a template changed.
+pub async fn check_still_fits(
+    store: &Store,
+    waba: &WabaId,
+    campaign: &Campaign,
+) -> Result<Result<(), TemplateError>, StoreError> {
+    let Template { name, language, .. } = &campaign.template;
+    let listed = store.template(waba, name, language.as_str()).await?;
+    // Without a list nothing is known of the template: Meta's answers to sends tell.
+    if listed.is_none() && store.templates(waba).await?.is_none() {
+        return Ok(Ok(()));
+    }
+    Ok(campaign.template.check_still_fits(listed.as_ref()))
 }

@@ -6,6 +6,7 @@
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/components>, read
 //! 2026-11-22.
 
+mod change;
 mod fit;
 mod form;
 mod header;

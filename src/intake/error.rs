@@ -112,7 +112,7 @@ pub enum TemplateProblem {
     /// Meta does not send it now: its status, and what helps.
     #[error("{0}")]
     NotApproved(String),
-    /// It has a part that this version can't send.
+    /// It has a part that this version can't send, or takes other values than those that the campaign has.
     #[error(transparent)]
     Unsupported(#[from] TemplateError),
 }
@@ -146,6 +146,8 @@ impl IntakeError {
             IntakeError::Template(TemplateProblem::Missing { .. }) => "template-missing",
             IntakeError::Template(TemplateProblem::NotSynced(_)) => "templates-not-synced",
             IntakeError::Template(TemplateProblem::NotApproved(_)) => "template-not-approved",
+            IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Changed { .. })) => "template-changed",
+            IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Gone { .. })) => "template-missing",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
             IntakeError::State { .. } => "campaign-state",
             IntakeError::Conflict { .. } => "campaign-conflict",

@@ -20,6 +20,7 @@ use crate::{
         campaign::PRIORITY_DEFAULT,
     },
     store::campaigns::{CampaignRecord, Change},
+    templates,
 };
 
 /// The longest name of a campaign.
@@ -79,7 +80,7 @@ impl Intake {
     /// changes nothing. When a pause has answered, nothing more of the campaign is claimed, and the pause outlives Redis as
     /// far as that can promise it; so does any change.
     ///
-    /// Errors: `State`, `Expired` or `Empty` where that can't be: nothing was changed. `Store`: do it again.
+    /// Errors: `State`, `Expired`, `Empty` or `Template` where that can't be: nothing was changed. `Store`: do it again.
     pub async fn act(&self, id: CampaignId, action: Action) -> Result<CampaignRecord, IntakeError> {
         let intake = self.in_this_life();
         let (record, _) = intake.change(id, action).await?;
@@ -106,6 +107,9 @@ impl Intake {
             && from.contains(&state)
         {
             return Err(IntakeError::Expired { id, at });
+        }
+        if matches!(to, Running | Scheduled) && from.contains(&state) {
+            self.check_template_still_fits(&campaign).await?;
         }
         match self.store.change_campaign(id, from, to, now, None).await? {
             Change::Done => Ok((self.campaign(id).await?, true)),
@@ -233,6 +237,14 @@ impl Intake {
                 None
             }
         }
+    }
+
+    /// Errors: `Template` if the template was edited so that the recipients do not fit it any more, or is gone.
+    async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
+        // Lines that are not configured here any more tell no WABA.
+        let Some((waba, _)) = campaign.lines.iter().find_map(|line| self.lines.get(line)) else { return Ok(()) };
+        let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
+        Ok(fits.map_err(TemplateProblem::Unsupported)?)
     }
 
     /// The template, if Meta sends it and so can we.

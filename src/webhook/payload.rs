@@ -30,6 +30,8 @@ pub enum Change<'a> {
     Messages(Messages<'a>),
     /// A template stands otherwise with Meta.
     Template(TemplateChange<'a>),
+    /// A template of this WABA was edited, or Meta changed its category.
+    TemplateEdited(Cow<'a, str>),
     /// The account, or one of its numbers, stands otherwise with Meta; or errors that belong to no message.
     Account(AccountChange<'a>),
     /// Anything else that Meta tells.
@@ -155,6 +157,7 @@ fn read_change<'a>(waba: &Cow<'a, str>, at: Option<UnixMs>, change: wire::Change
     match &*field {
         "messages" => read_messages(waba.clone(), at, *value),
         "message_template_status_update" => read_template(waba.clone(), *value),
+        "message_template_components_update" | "template_category_update" => Change::TemplateEdited(waba.clone()),
         "account_update"
         | "account_alerts"
         | "phone_number_quality_update"

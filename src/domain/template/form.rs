@@ -123,6 +123,26 @@ pub enum TemplateError {
         /// What its body takes.
         placeholders: Vec<String>,
     },
+    /// It was edited after a campaign was made with it, and takes other values.
+    #[error(
+        "template {template} was edited at Meta after the campaign was created: {}; the recipients have values for it as \
+         it was, so cancel this campaign, and submit them as a new one", .changes.join("; ")
+    )]
+    Changed {
+        /// Name and language.
+        template: String,
+        /// What is different: `the body takes 3 values now, and took 2`.
+        changes: Vec<String>,
+    },
+    /// Meta does not list it any more.
+    #[error(
+        "template {template} is no longer in Meta's list: cancel this campaign, and submit its recipients as a new one with \
+         another template; or make it again at Meta, and read the templates again (POST /v1/templates/sync)"
+    )]
+    Gone {
+        /// Name and language.
+        template: String,
+    },
     /// Meta describes it in a form that this version does not know.
     #[error(
         "template {template} cannot be read as Meta lists it ({reason}): use another template, or a newer version of pregon"
@@ -241,9 +261,12 @@ fn button_slot(template: &Template, button: &Button, index: u8) -> Result<Option
         "QUICK_REPLY" => return Ok(Some(Slot::Payload { button: index })),
         "URL" => {
             let around = |span: Range<usize>| button.url.chars().count() - button.url[span].chars().count();
-            return Ok(placeholders(&button.url)
-                .next()
-                .map(|(span, _)| Slot::UrlSuffix { button: index, around: around(span) }));
+            let mut found = placeholders(&button.url);
+            let slot = found.next().map(|(span, _)| Slot::UrlSuffix { button: index, around: around(span) });
+            if found.next().is_some() {
+                return Err(unsupported(template, "a button whose URL has more than one variable"));
+            }
+            return Ok(slot);
         }
         "COPY_CODE" => return Ok(Some(Slot::CopyCode { button: index })),
         // The same for every recipient: the request does not mention them.

@@ -213,6 +213,75 @@ fn a_template_that_is_not_approved_is_refused_with_its_status_and_what_helps() {
 }
 
 #[test]
+fn an_edited_template_that_takes_other_values_is_told_by_what_changed() {
+    let changes = |then: &str, now: &str| match fixture(then).check_still_fits(Some(&fixture(now))) {
+        Ok(()) => Vec::new(),
+        Err(TemplateError::Changed { changes, .. }) => changes,
+        Err(other) => panic!("{other}"),
+    };
+    for name in ["positional", "named", "buttons", "authentication", "header_image", "static"] {
+        assert_eq!(changes(name, name), [""; 0]);
+    }
+    assert_eq!(changes("positional", "static"), ["the body takes 0 values now, and took 2"]);
+    assert_eq!(
+        changes("header_image", "header_text"),
+        ["the header takes a text now, and took an image"],
+        "both bodies take one value"
+    );
+    assert_eq!(
+        changes("positional", "named"),
+        [
+            "its parameters have names now, and had numbers",
+            "the header takes the text shop now, and took nothing",
+            "the body takes first_name, order_number now, and took 1, 2",
+        ]
+    );
+    assert_eq!(
+        changes("copy_code", "quick_reply"),
+        [
+            "the body takes 1 value now, and took 0",
+            "button 0 takes a payload now, and took a coupon",
+            "button 1 takes a payload now, and took nothing",
+        ]
+    );
+    let mut reworded = fixture("positional");
+    reworded.components[0].text = "{{2}} for {{1}}".into();
+    reworded.category = Category::Marketing;
+    assert_eq!(fixture("positional").check_still_fits(Some(&reworded)), Ok(()), "Meta has the text");
+    let told = fixture("positional").check_still_fits(None).expect_err("it is gone").to_string();
+    assert!(told.starts_with("template order_update (es_AR) is no longer in Meta's list"), "{told}");
+    assert!(fixture("positional").check_still_fits(Some(&fixture("carousel"))).is_err());
+}
+
+#[test]
+fn templates_that_fit_the_same_recipients_have_the_same_kinds_of_slots() {
+    let names = [
+        "static",
+        "positional",
+        "named",
+        "header_text",
+        "header_image",
+        "header_video",
+        "header_document",
+        "header_location",
+        "quick_reply",
+        "buttons",
+        "copy_code",
+        "url",
+        "authentication",
+        "authentication_one_tap",
+    ];
+    let kinds = |name: &str| -> Vec<_> { form(name).slots().iter().map(std::mem::discriminant).collect() };
+    for then in names {
+        for now in names {
+            if fixture(then).check_still_fits(Some(&fixture(now))).is_ok() {
+                assert_eq!(kinds(then), kinds(now), "{then} and {now}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_word_in_a_positional_template_is_refused() {
     let mut template = fixture("named");
     template.parameter_format = ParameterFormat::Positional;

@@ -13,15 +13,30 @@ use crate::{
 /// How far Meta's list may be behind what its webhooks say.
 const LIST_IS_BEHIND: Duration = Duration::from_secs(30);
 
+/// How the reason of a hold begins that Meta's list of templates set.
+const LISTED: &str = "meta lists it as ";
+
 /// Why the templates of a WABA could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// Meta did not tell.
-    #[error(transparent)]
+    #[error("{error}{help}", error = .0, help = helps(.0))]
     Graph(#[from] GraphError),
     /// They could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What helps against an error that does not say it itself.
+fn helps(error: &GraphError) -> &'static str {
+    match error {
+        GraphError::Refused { .. } => {
+            "; check that the id of the [[waba]] is that of a WhatsApp Business Account, and that its access_token is valid and may use \
+             whatsapp_business_management"
+        }
+        GraphError::BadToken(_) => "; correct the access_token of the [[waba]]",
+        GraphError::Unreachable { .. } | GraphError::NotMeta { .. } => "",
+    }
 }
 
 /// Reads the templates of every WABA that has a line, and tells for each how many there are, or why it failed: then what was
@@ -78,8 +93,15 @@ pub async fn sync(
                 store.unhold(&scope).await?;
             }
             (false, None) => {
-                let reason = format!("meta lists it as {}", template.status);
+                let reason = format!("{LISTED}{}", template.standing());
                 store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
+            }
+            // From one status to another, such as from PENDING to REJECTED, what helps is another thing.
+            (false, Some(hold)) if hold.reason.starts_with(LISTED) => {
+                let reason = format!("{LISTED}{}", template.standing());
+                if reason != hold.reason {
+                    store.hold(&scope, &Hold { reason, ..hold.clone() }).await?;
+                }
             }
             _ => {}
         }

@@ -148,6 +148,44 @@ async fn a_list_behind_the_webhooks_does_not_let_go_what_they_hold() {
 }
 
 #[tokio::test]
+async fn a_template_is_held_with_its_status_in_the_list_and_what_helps() {
+    let (redis, listed) = (TestRedis::start().await, Listed::default());
+    let (store, graph) = (store(&redis).await, meta(&listed).await);
+    let scope = HoldScope::Template { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() };
+    let now = store.time().await.expect("redis");
+    for (status, told) in [
+        ("PENDING", "meta lists it as PENDING, under review by Meta: wait until it is approved"),
+        ("REJECTED", "meta lists it as REJECTED by Meta (INVALID_FORMAT): edit it in WhatsApp Manager"),
+    ] {
+        let mut template = item("positional");
+        template["status"] = json!(status);
+        template["rejected_reason"] = json!(if status == "REJECTED" { "INVALID_FORMAT" } else { "NONE" });
+        listed.set(&[template]);
+        templates::sync(&store, &graph, &"2001".into(), &Secret::new("EAAG"), now).await.expect("read");
+        let hold = store.holds(now).await.expect("redis").remove(&scope).expect("a hold");
+        assert!(hold.reason.starts_with(told), "{}", hold.reason);
+    }
+}
+
+#[tokio::test]
+async fn a_sync_that_meta_refuses_says_what_helps() {
+    let redis = TestRedis::start().await;
+    let store = store(&redis).await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let base_url = format!("http://{}", listener.local_addr().expect("an address"));
+    let refusal = json!({"error": {"code": 190, "message": "Error validating access token"}});
+    let router = Router::new().fallback(async move || Json(refusal.clone()));
+    tokio::spawn(async { axum::serve(listener, router).await });
+    let graph = GraphClient::new(GraphConfig { base_url, ..GraphConfig::default() }).expect("a client");
+    let now = store.time().await.expect("redis");
+    let results = templates::sync_all(&store, &graph, &[world::line("3001", 80.0)], now).await;
+    let [(waba, Err(told))] = &results[..] else { panic!("{results:?}") };
+    assert_eq!(waba.as_str(), "2001");
+    assert!(told.contains("code 190") && told.ends_with("and may use whatsapp_business_management"), "{told}");
+}
+
+#[tokio::test]
 async fn a_scheduled_campaign_whose_template_was_edited_is_paused_at_its_time() {
     let (redis, listed) = (TestRedis::start().await, Listed::default());
     let store = store(&redis).await;

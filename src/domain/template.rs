@@ -73,8 +73,12 @@ impl Template {
 
     /// Why Meta does not send it, with what helps; `None` if it does.
     pub fn status_problem(&self) -> Option<String> {
-        let told = || format!("template {self} is {}", self.status.problem(&self.rejected_reason));
-        (!self.is_sendable()).then(told)
+        (!self.is_sendable()).then(|| format!("template {self} is {}", self.standing()))
+    }
+
+    /// Its status, and what helps where it is not approved: `PENDING, under review by Meta: wait until …`.
+    pub fn standing(&self) -> String {
+        self.status.standing(&self.rejected_reason)
     }
 
     /// Meta sends only what it has approved; every other status, known or not, is held back.

@@ -39,11 +39,11 @@ pub enum TemplateStatus {
 }
 
 impl TemplateStatus {
-    /// Of a template that is not approved: its status, and what helps. The end of a sentence that begins `the template is`.
-    pub(super) fn problem(&self, rejected_reason: &str) -> String {
+    /// The status, and what helps where it is not `APPROVED`: the end of a sentence such as `the template is …`.
+    pub(super) fn standing(&self, rejected_reason: &str) -> String {
         let (why, helps) = match self {
             TemplateStatus::Approved => return "APPROVED".to_owned(),
-            TemplateStatus::Pending => (": Meta reviews it", "wait until it is approved, which takes up to a day"),
+            TemplateStatus::Pending => (", under review by Meta", "wait until it is approved, which takes up to a day"),
             TemplateStatus::Rejected => {
                 (" by Meta", "edit it in WhatsApp Manager, which submits it again, or appeal there")
             }
@@ -56,7 +56,7 @@ impl TemplateStatus {
                 (" by Meta for repeated bad feedback", "it will not be sent again, so make another template")
             }
             TemplateStatus::InAppeal => {
-                (": Meta looks at its rejection again", "wait for the decision, or make another template")
+                (", because Meta looks at its rejection again", "wait for the decision, or make another template")
             }
             TemplateStatus::Archived => (
                 ", because it was not used for 12 months",
@@ -66,7 +66,7 @@ impl TemplateStatus {
                 ("", "use another template, or make it again under another name")
             }
             TemplateStatus::LimitExceeded => (
-                ": the WABA has as many templates as Meta allows",
+                ", because the WABA has as many templates as Meta allows",
                 "delete some in WhatsApp Manager, and submit it again",
             ),
             TemplateStatus::Locked => (" by Meta", "look in WhatsApp Manager for the reason, or use another template"),
@@ -122,12 +122,12 @@ mod tests {
         for name in names {
             let status: TemplateStatus = serde_json::from_value(name.into()).expect("a status");
             assert_eq!(status.to_string(), name);
-            let problem = status.problem("");
+            let problem = status.standing("");
             assert!(problem.starts_with(name) && problem.contains(": "), "{problem}");
             told.insert(problem.replace(name, ""));
         }
         assert_eq!(told.len(), names.len() - 1, "only the two of a deleted template are told alike");
-        let rejected = TemplateStatus::Rejected.problem("INVALID_FORMAT");
+        let rejected = TemplateStatus::Rejected.standing("INVALID_FORMAT");
         assert!(rejected.starts_with("REJECTED by Meta (INVALID_FORMAT): edit it"), "{rejected}");
     }
 }

@@ -310,7 +310,7 @@ fn is_about_an_order(sub_category: &str) -> bool {
     sub_category.ends_with("ORDER_STATUS") || sub_category.ends_with("ORDER_DETAILS")
 }
 
-/// `the values {{1}}, {{2}}`
+/// `2 values, {{1}}, {{2}}`
 fn taken(placeholders: &[String]) -> String {
     let names: Vec<String> = placeholders.iter().map(|name| format!("{{{{{name}}}}}")).collect();
     match names.len() {

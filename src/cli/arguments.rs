@@ -38,6 +38,9 @@ pub enum Command {
     },
     /// Send a campaign to the stand-in for Meta, and check the result
     Demo {
+        /// Recipients of the campaign
+        #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        recipients: u32,
         #[command(flatten)]
         output: Output,
     },

@@ -51,7 +51,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(options) => serve(&options).await,
         Command::Sim { config, listen } => simulate(&config, listen).await,
-        Command::Demo { output } => demo::run(output.json).await,
+        Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
         Command::Load { command: Some(command), .. } => load_tool(command).await,
         Command::Load { command: None, scenario, out, output } => {
             load::run(&scenario.unwrap_or_default(), out, output.json).await

@@ -4,6 +4,7 @@
 mod support;
 
 mod checking;
+mod demo;
 mod failing;
 mod managing;
 mod submitting;

@@ -193,6 +193,8 @@ pub enum CampaignCommand {
     Resume(Campaigns),
     /// Never send what was not sent yet
     Cancel(Campaigns),
+    /// Delete drafts, and campaigns that were cancelled before they started; nothing of them is left
+    Delete(Campaigns),
     /// Every recipient with its outcome, as CSV
     Report {
         /// The campaign

@@ -164,6 +164,12 @@ impl Client {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), action.word()])).await
     }
 
+    /// Deletes a campaign that never sent anything.
+    pub async fn delete_campaign(&self, id: CampaignId) -> Result<()> {
+        let request = self.request(Method::DELETE, &["campaigns", &id.to_string()]);
+        self.send(request.timeout(ANSWER_WAIT)).await.map(drop)
+    }
+
     /// A page of campaigns, newest first; `cursor` is what the page before gave as `next`.
     pub async fn campaigns(&self, state: Option<CampaignState>, cursor: Option<&str>) -> Result<Campaigns> {
         let mut query = Vec::new();

@@ -92,7 +92,7 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failu
     if is_too_bad(&uploaded, &options) && state == CampaignState::Draft {
         return Err(Failure::Failed(format!(
             "{} rows were rejected, more than --max-rejected {} lets pass: nothing is sent, and campaign {id} stays a draft; mend \
-             the file and submit it again, and put the draft away with `pregon campaign cancel {id}`",
+             the file and submit it again, and delete the draft with `pregon campaign delete {id}`",
             words::count(uploaded.rejected_count),
             options.max_rejected.unwrap_or_default(),
             id = created.id
@@ -223,9 +223,12 @@ fn unfinished(created: &Created, naming: Naming, failure: &Failure) -> Failure {
         Naming::None => "",
     };
     let Created { id, state, .. } = created;
+    let put_away = match state {
+        CampaignState::Draft => format!("`pregon campaign delete {id}` deletes it"),
+        _ => format!("`pregon campaign cancel {id}` puts it away"),
+    };
     Failure::Failed(format!(
-        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {goes_on}\
-         `pregon campaign cancel {id}` puts it away",
+        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {goes_on}{put_away}",
     ))
 }
 

@@ -233,10 +233,7 @@ impl Housekeeping {
     }
 }
 
-/// The parts of a campaign, if some of it may have been sent.
+/// The parts of a campaign, if it ever started: some of it may have been sent.
 fn launched_parts(record: &CampaignRecord) -> &[(PartId, LineId)] {
-    match record.state {
-        CampaignState::Draft | CampaignState::Scheduled => &[],
-        _ => &record.parts,
-    }
+    if record.started_at.is_some() { &record.parts } else { &[] }
 }

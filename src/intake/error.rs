@@ -32,6 +32,17 @@ pub enum IntakeError {
         /// What was wanted of it: `be launched`, `take recipients`.
         action: &'static str,
     },
+    /// Something of it was sent, or can be: it is not deleted.
+    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be deleted{}",
+        if *.started { " and has started" } else { "" }, if *.started { "" } else { "; cancel it first" })]
+    NotDeletable {
+        /// The campaign.
+        id: CampaignId,
+        /// Where it stands.
+        state: CampaignState,
+        /// It ran once.
+        started: bool,
+    },
     /// The `external_id` belongs to a campaign that is defined otherwise: nothing was changed.
     #[error(
         "campaign {id} has the external_id {external_id} already, and its {}: repeat the call as it was, or give \
@@ -130,6 +141,7 @@ impl IntakeError {
             | IntakeError::Invalid(_)
             | IntakeError::Template(_)
             | IntakeError::State { .. }
+            | IntakeError::NotDeletable { .. }
             | IntakeError::Conflict { .. }
             | IntakeError::Expired { .. }
             | IntakeError::Empty(_)
@@ -149,7 +161,7 @@ impl IntakeError {
             IntakeError::Template(TemplateProblem::NotSynced(_)) => "templates-not-synced",
             IntakeError::Template(TemplateProblem::NotApproved { .. }) => "template-not-approved",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
-            IntakeError::State { .. } => "campaign-state",
+            IntakeError::State { .. } | IntakeError::NotDeletable { .. } => "campaign-state",
             IntakeError::Conflict { .. } => "campaign-conflict",
             IntakeError::Expired { .. } => "campaign-expired",
             IntakeError::Empty(_) => "campaign-empty",

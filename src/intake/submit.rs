@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use futures_util::stream;
 use serde_json::value::RawValue;
+use tracing::info;
 use ulid::Ulid;
 
 use super::{
@@ -116,6 +117,31 @@ impl Intake {
             Change::Empty => Err(IntakeError::Empty(id)),
             Change::Missing => Err(IntakeError::NotFound(id.to_string())),
         }
+    }
+
+    /// Deletes a campaign that never sent anything: a draft, or one that was cancelled before it started. Nothing of it is left,
+    /// and its `external_id` is free.
+    ///
+    /// Errors: `NotDeletable` for any other: nothing was changed. `Store`: do it again.
+    pub async fn delete(&self, id: CampaignId) -> Result<(), IntakeError> {
+        let intake = self.in_this_life();
+        let store = &intake.store;
+        // Cancelled first: from then on it takes no recipients, and can't be launched.
+        let draft = [CampaignState::Draft];
+        store.change_campaign(id, &draft, CampaignState::Cancelled, self.clock.now(), None).await?;
+        let Some(record) = store.campaign(id).await? else {
+            // An earlier deletion may have been cut before its end.
+            store.unlist(id).await?;
+            return Err(IntakeError::NotFound(id.to_string()));
+        };
+        let (state, started) = (record.state, record.started_at.is_some());
+        if state != CampaignState::Cancelled || started {
+            return Err(IntakeError::NotDeletable { id, state, started });
+        }
+        store.delete_campaign(&record).await?;
+        store.make_durable().await?;
+        info!(campaign.id = %id, "campaign deleted");
+        Ok(())
     }
 
     /// A campaign that is there.

@@ -216,6 +216,7 @@ impl Intake {
                 Ok(())
             }
             Admitted::Closed(state) => Err(closed(id, state)),
+            Admitted::Gone => Err(IntakeError::NotFound(id.to_string())),
             Admitted::Overtaken => Err(IntakeError::UploadInProgress),
             Admitted::Full => Err(IntakeError::TooManyRecipients(id)),
         }

@@ -176,8 +176,8 @@ async fn a_launch_that_is_refused_leaves_a_draft_and_says_so() {
     let ran = server.run(&submit(&file, &[])).await;
     let told = format!(
         "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is draft, with the recipients that were \
-         accepted until then: the same command again goes on where this one stopped, and `pregon campaign cancel {ID}` \
-         puts it away\n"
+         accepted until then: the same command again goes on where this one stopped, and `pregon campaign delete {ID}` \
+         deletes it\n"
     );
     assert_eq!((ran.code, ran.err), (1, told));
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -14,7 +14,10 @@ use super::{
     Shared,
     problem::{Problem, Result},
 };
-use crate::domain::{CampaignId, LineId};
+use crate::{
+    coding::Coding,
+    domain::{CampaignId, LineId, reject::shown},
+};
 
 /// The id in the path of a campaign.
 pub(super) struct CampaignPath(pub(super) CampaignId);
@@ -92,6 +95,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Object<T> {
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
         expect_media_type(request.headers(), &["application/json"])?;
+        content_coding(request.headers(), &[])?;
         let time = shared.state.stall_timeout;
         let arrived = timeout(time, Bytes::from_request(request, shared)).await.map_err(|_| too_slow(time))?;
         let bytes = arrived.map_err(|rejection| match rejection.status() {
@@ -130,6 +134,34 @@ pub(super) fn expect_media_type(headers: &HeaderMap, types: &[&'static str]) -> 
             format!("the header Content-Type is {given}; this call takes {}", types.join(" or ")),
         )
     })
+}
+
+/// How the body is compressed; `None` if it is plain. The call takes those of `codings`.
+///
+/// Errors: 415 if it is none of them, or compressed more than once.
+pub(super) fn content_coding(headers: &HeaderMap, codings: &[Coding]) -> Result<Option<Coding>> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let values: Vec<String> = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+    let names = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let names: Vec<&str> = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")).collect();
+    let is_called = |coding: &Coding, name: &str| name.eq_ignore_ascii_case(coding.name());
+    match names.as_slice() {
+        [] => return Ok(None),
+        [name] => {
+            if let Some(coding) = codings.iter().find(|coding| is_called(coding, name)) {
+                return Ok(Some(*coding));
+            }
+        }
+        _ => {}
+    }
+    let known: Vec<&str> = codings.iter().map(|coding| coding.name()).collect();
+    let (takes, accepted) = match known.as_slice() {
+        [] => ("a body that is not compressed: leave the header out".to_owned(), "identity".to_owned()),
+        known => (format!("one of {}, or none", known.join(", ")), known.join(", ")),
+    };
+    let detail = format!("the header Content-Encoding is {}; this call takes {takes}", shown(&names.join(", ")));
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", detail);
+    Err(problem.with_header(header::ACCEPT_ENCODING, HeaderValue::try_from(accepted).expect("names of codings")))
 }
 
 #[cfg(test)]

@@ -218,8 +218,8 @@ pub struct Campaigns {
 /// `pregon campaign submit …`
 #[derive(Args, Debug)]
 pub struct SubmitOptions {
-    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), or - for
-    /// standard input
+    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), either
+    /// also compressed (FILE.csv.gz, .zst, .br), or - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The template; NAME/LANG names its language as well

@@ -14,7 +14,7 @@ use super::{
     arguments::SubmitOptions,
     client::{Action, Client, ClientError, Created, NewCampaign, TemplateName, Uploaded},
     out,
-    source::Source,
+    source::{Source, uncompressed},
     table, watch, words,
 };
 use crate::{
@@ -141,7 +141,7 @@ fn not_created(error: ClientError, naming: Naming) -> Failure {
 }
 
 fn name_of(file: &Path) -> String {
-    match file.file_stem() {
+    match uncompressed(file).0.file_stem() {
         Some(stem) if file.as_os_str() != "-" => stem.to_string_lossy().into_owned(),
         _ => "standard input".into(),
     }
@@ -197,7 +197,7 @@ async fn upload(client: &Client, id: CampaignId, source: &Source, layout: &Layou
         bar.reset();
         let counter = bar.clone();
         let rows = source.stream().await?.inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
-        match client.upload(id, &source.digest, layout, Body::wrap_stream(rows)).await {
+        match client.upload(id, &source.digest, layout, source.coding, Body::wrap_stream(rows)).await {
             Err(error) if error.is_of_connection() && tries == 0 => {
                 tries += 1;
                 sleep(RETRY_PAUSE).await;
@@ -270,6 +270,7 @@ mod tests {
     #[test]
     fn a_campaign_is_called_as_its_file() {
         assert_eq!(name_of(Path::new("lists/spring sale.csv")), "spring sale");
+        assert_eq!(name_of(Path::new("lists/spring sale.csv.zst")), "spring sale");
         assert_eq!(name_of(Path::new("-")), "standard input");
     }
 }

@@ -38,6 +38,7 @@ struct Call {
     what: String,
     key: String,
     content_type: String,
+    content_encoding: String,
     upload_id: String,
     body: String,
 }
@@ -117,8 +118,9 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         what: format!("{method} {uri}"),
         key: header("authorization"),
         content_type: header("content-type"),
+        content_encoding: header("content-encoding"),
         upload_id: header("upload-id"),
-        body: String::from_utf8(body.to_vec()).expect("text"),
+        body: String::from_utf8_lossy(&body).into_owned(),
     };
     if call.key != "Bearer good-key" {
         return problem(401, "send `Authorization: Bearer KEY`").into_response();

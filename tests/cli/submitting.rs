@@ -1,5 +1,8 @@
 //! `campaign submit`: a file becomes a campaign that is launched, once, whatever breaks on the way.
 
+use async_compression::tokio::bufread::GzipEncoder;
+use tokio::io::AsyncReadExt as _;
+
 use super::*;
 
 #[tokio::test]
@@ -242,4 +245,25 @@ async fn more_rejected_rows_than_allowed_leave_a_draft() {
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
     assert_eq!(server.run(&submit(&file, &["--max-rejected", "1"])).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_compressed_file_goes_out_as_it_is_and_is_named() {
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    let (dir, plain) = recipients();
+    let path = dir.path().join("spring sale.csv.gz");
+    let mut gzipped = Vec::new();
+    GzipEncoder::new(CSV.as_bytes()).read_to_end(&mut gzipped).await.expect("compressed");
+    std::fs::write(&path, gzipped).expect("written");
+    for file in [path.to_str().expect("text"), &plain] {
+        let ran = server.run(&submit(file, &[])).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    let calls = server.calls();
+    let (compressed, plain) = ([&calls[0], &calls[1]], [&calls[3], &calls[4]]);
+    assert_eq!(compressed[0].json(), plain[0].json(), "the same campaign");
+    assert_eq!((&compressed[1].upload_id, &compressed[1].content_type), (&plain[1].upload_id, &plain[1].content_type));
+    assert_eq!([compressed[1], plain[1]].map(|call| call.content_encoding.as_str()), ["gzip", ""]);
+    assert_ne!(compressed[1].body, CSV);
 }

@@ -19,9 +19,9 @@ pub enum Reject {
         /// What is wrong with it, and what helps.
         fault: PhoneFault,
     },
-    /// The campaign has this number already.
-    #[error("this number is already in the campaign: it gets one message, so leave this row out")]
-    Duplicate,
+    /// The campaign has this number already. Holds its end, as it is shown.
+    #[error("the number {0} is already in the campaign: it gets one message, so leave this row out")]
+    Duplicate(String),
     /// A parameter of the body has no value.
     #[error("parameter {0} is missing: the template needs a value for it")]
     ParameterMissing(String),
@@ -264,7 +264,7 @@ impl Reject {
     pub fn code(&self) -> &'static str {
         match self {
             Reject::NotE164 { .. } => "not_e164",
-            Reject::Duplicate => "duplicate",
+            Reject::Duplicate(_) => "duplicate",
             Reject::ParameterMissing(_) => "parameter_missing",
             Reject::ParameterUnknown(_) => "parameter_unknown",
             Reject::GivenTwice(_) => "given_twice",

@@ -89,6 +89,10 @@ pub struct UploadResult {
 pub struct Rejection {
     /// Its number in the upload, from 1; a header is not counted.
     pub row: u64,
+    /// The line of the file on which it begins, from 1, counting every line. Rows that are in no file have none, nor have those
+    /// that were rejected by a version before lines were told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
     /// For programs: `duplicate`, `not_e164`, …
     pub code: String,
     /// For people.

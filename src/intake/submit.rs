@@ -166,6 +166,7 @@ impl Intake {
     ) -> Result<(UploadResult, bool), IntakeError> {
         let row = |(value, number): (&RawValue, u64)| Row {
             number,
+            line: None,
             recipient: RawRecipient::from_json(value.get().as_bytes()),
         };
         loop {

@@ -287,8 +287,9 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
                 Ok(recipient) => {
                     bytes += recipient.values.iter().map(String::len).sum::<usize>();
                     batch.recipients.push((number, recipient));
+                    batch.lines.push(row.line.map_or(0, |line| u32::try_from(line).unwrap_or(u32::MAX)));
                 }
-                Err(reject) => batch.rejections.push((number, rejection(row.number, &reject))),
+                Err(reject) => batch.rejections.push((number, rejection(row.number, row.line, &reject))),
             }
         }
         let ended_early = batch.done && self.number < self.before.taken;
@@ -339,12 +340,14 @@ fn closed(id: CampaignId, state: CampaignState) -> IntakeError {
     IntakeError::State { id, state, action: "take recipients" }
 }
 
-fn rejection(row: u64, reject: &Reject) -> String {
-    let rejection = Rejection { row, code: reject.code().to_owned(), reason: reject.to_string() };
-    serde_json::to_string(&rejection).expect("a rejection has only a number and strings")
+fn rejection(row: u64, line: Option<u64>, reject: &Reject) -> String {
+    let rejection = Rejection { row, line, code: reject.code().to_owned(), reason: reject.to_string() };
+    serde_json::to_string(&rejection).expect("a rejection has only numbers and strings")
 }
 
-/// What is said of a duplicate, `%d` for its row: only Redis knows which rows are.
+/// What is said of a duplicate, with `%d` for its row, `%s` for the field of its line, and `%04d` for the end of its number: only
+/// Redis knows which rows are.
 fn duplicate() -> String {
-    rejection(0, &Reject::Duplicate).replacen("\"row\":0", "\"row\":%d", 1)
+    let told = rejection(0, None, &Reject::Duplicate("…%04d".to_owned()));
+    told.replacen("\"row\":0,", "\"row\":%d,%s", 1)
 }

@@ -11,7 +11,7 @@
 //! In a cluster campaign and parts are on different servers, and each can forget for itself. So what a step counts on is made
 //! safe before it: the chunks before (3), what was admitted before (4), the rows before their entry goes.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, iter, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
@@ -50,6 +50,8 @@ pub struct UploadProgress {
 pub struct Batch {
     /// Valid rows with their numbers in the upload, rising.
     pub recipients: Vec<(u32, Recipient)>,
+    /// The line of the file on which each of them begins, 0 where that is not known; empty where it is of none.
+    pub lines: Vec<u32>,
     /// The others with their numbers, rising, as JSON for the caller.
     pub rejections: Vec<(u32, String)>,
     /// Rows of the upload after this batch.
@@ -64,6 +66,8 @@ pub struct Batch {
 pub struct Packed {
     /// For each recipient its row in the upload, and its number as a field of the index.
     numbers: Vec<(u32, [u8; 7])>,
+    /// For each recipient its line in the file, u32, and the end of its number, u16: what is said of it if it is a duplicate.
+    told: Vec<u8>,
     /// Each with its recipients.
     chunks: Vec<(usize, Vec<u8>)>,
     rejections: Vec<(u32, String)>,
@@ -81,7 +85,14 @@ impl Batch {
             let chunk = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
             (rows.len(), chunk)
         });
+        let lines = self.lines.iter().copied().chain(iter::repeat(0));
+        let mut told = Vec::with_capacity(self.recipients.len() * 6);
+        for ((_, recipient), line) in self.recipients.iter().zip(lines) {
+            told.extend(line.to_le_bytes());
+            told.extend(((recipient.to.digits() % 10_000) as u16).to_le_bytes());
+        }
         Packed {
+            told,
             chunks: chunks.collect(),
             numbers: self.recipients.iter().map(|(row, recipient)| (*row, numbers::field(recipient.to))).collect(),
             rejections: self.rejections,
@@ -151,7 +162,7 @@ pub struct Upload {
     lines: Vec<(LineId, f64)>,
     /// Rows given to each line of the campaign.
     given: Vec<u64>,
-    /// The JSON of a duplicate's rejection, `%d` for its row.
+    /// The JSON of a duplicate's rejection, with `%d` for its row, `%s` for the field `line`, and `%d` for the last four digits.
     duplicate: String,
     kept: Duration,
     buckets: u32,
@@ -165,8 +176,8 @@ type Begun = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>);
 
 impl Store {
     /// Opens an upload, or continues one that was cut. `lines` with their weights, at least one; `duplicate` is what is
-    /// said of a number that the campaign has, as JSON with `%d` for the row; `kept` is how long the record of the upload
-    /// stays. Stores nothing.
+    /// said of a number that the campaign has, as JSON with `%d` for the row, `%s` for the field `line` and its comma, and `%d`
+    /// for the last four digits of the number; `kept` is how long the record of the upload stays. Stores nothing.
     ///
     /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such
     /// a campaign.
@@ -417,7 +428,8 @@ impl Upload {
             .arg(ms(self.kept))
             .arg(chunks)
             .arg(packed)
-            .arg(&self.id);
+            .arg(&self.id)
+            .arg(&batch.told);
         batch.rejections.iter().fold(call, |call, (row, rejection)| call.arg(*row).arg(rejection))
     }
 }

@@ -211,7 +211,7 @@ fn uploaded() -> Answer {
         200,
         json!({
             "accepted": 2, "rejected_count": 1,
-            "rejected": [{ "row": 3, "code": "not_e164", "reason": "`to` is not a phone number in E.164" }],
+            "rejected": [{ "row": 3, "line": 4, "code": "not_e164", "reason": "`to` is not a phone number in E.164" }],
         }),
     )
 }

@@ -29,7 +29,7 @@ async fn a_file_becomes_a_campaign_that_is_launched() {
         "{ran:?}"
     );
     let rejected = ran.out.lines().find(|line| line.contains("not_e164")).expect("the rejected row");
-    assert_eq!(rejected.trim(), "3  not_e164  `to` is not a phone number in E.164");
+    assert_eq!(rejected.trim(), "line 4  not_e164  `to` is not a phone number in E.164");
     assert_eq!(ran.err, "", "no bar where there is no terminal");
 
     assert_eq!(server.whats(), ["POST /v1/campaigns".to_owned(), upload_call(), launch_call()]);

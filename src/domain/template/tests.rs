@@ -368,5 +368,6 @@ fn a_number_that_is_not_e164_is_refused_first() {
 #[test]
 fn a_place_reads_as_a_person_says_it() {
     assert!(Reject::Empty(Place::HeaderField("address")).to_string().starts_with("the header's address is empty"));
-    assert!(Reject::Duplicate.to_string().starts_with("this number is already in the campaign"));
+    let told = Reject::Duplicate("…0001".into()).to_string();
+    assert!(told.starts_with("the number …0001 is already in the campaign"), "{told}");
 }

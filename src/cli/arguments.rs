@@ -259,6 +259,10 @@ pub struct SubmitOptions {
     /// Launch it only if no more rows than this were rejected; otherwise it stays a draft
     #[arg(long, value_name = "N")]
     pub max_rejected: Option<u64>,
+    /// Only check the file: say which rows would be rejected, and send nothing. The server takes the recipients into a draft for
+    /// that, and deletes it at once
+    #[arg(long, conflicts_with_all = ["watch", "again", "external_id"])]
+    pub dry_run: bool,
     /// Leave it a draft
     #[arg(long)]
     pub no_launch: bool,

@@ -55,11 +55,14 @@ enum Answer {
     Json(u16, Value),
     /// A body of some type, and whether the connection breaks at its end.
     Text(&'static str, String, bool),
+    /// None, as long as the client waits.
+    Never,
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
+            Answer::Never => unreachable!("it is never given"),
             Answer::Json(status, value) => {
                 let kind = if status < 400 { "application/json" } else { "application/problem+json" };
                 let status = StatusCode::from_u16(status).expect("a status");
@@ -127,11 +130,14 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
     }
     let what = call.what.clone();
     server.calls.lock().expect("unpoisoned").push(call);
-    let mut script = server.script.lock().expect("unpoisoned");
-    match script.get_mut(&what) {
-        Some(answers) if answers.len() > 1 => answers.pop_front().expect("more than one").into_response(),
-        Some(answers) => answers[0].clone().into_response(),
-        None => problem(404, &format!("the script has no {what}")).into_response(),
+    let given = match server.script.lock().expect("unpoisoned").get_mut(&what) {
+        Some(answers) if answers.len() > 1 => answers.pop_front().expect("more than one"),
+        Some(answers) => answers[0].clone(),
+        None => problem(404, &format!("the script has no {what}")),
+    };
+    match given {
+        Answer::Never => std::future::pending().await,
+        given => given.into_response(),
     }
 }
 
@@ -218,6 +224,10 @@ fn uploaded() -> Answer {
 
 fn upload_call() -> String {
     format!("POST /v1/campaigns/{ID}/recipients")
+}
+
+fn delete_call() -> (String, Answer) {
+    (format!("DELETE /v1/campaigns/{ID}"), Answer::Text("text/plain", String::new(), false))
 }
 
 fn launch_call() -> String {

@@ -16,7 +16,11 @@ use super::{
 };
 use crate::{
     coding::Coding,
-    domain::{CampaignId, LineId, reject::shown},
+    domain::{
+        CampaignId, LineId,
+        reject::{json_fault, shown},
+    },
+    json,
 };
 
 /// The id in the path of a campaign.
@@ -107,11 +111,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Object<T> {
             _ => Problem::bad_request("body-cut", format!("the body could not be read: {}", rejection.body_text())),
         })?;
         let malformed = |why: String| Problem::bad_request("malformed-body", format!("the body can't be read: {why}"));
-        // serde would take a list for an object whose fields have lost their names.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(malformed("it is not a JSON object".into()));
-        }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| malformed(error.to_string()))
+        let mut reader = serde_json::Deserializer::from_slice(&bytes);
+        let read = json::object(&mut reader).and_then(|object| reader.end().map(|()| Self(object)));
+        read.map_err(|error| malformed(json_fault(&error)))
     }
 }
 

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, WabaId},
+    json,
     store::{Store, clock::Clock},
 };
 
@@ -30,6 +31,7 @@ pub struct NewCampaign {
     /// The caller's id.
     pub external_id: Option<String>,
     /// Which template.
+    #[serde(deserialize_with = "json::object")]
     pub template: TemplateName,
     /// The lines it may go out on.
     pub lines: Vec<LineId>,

@@ -75,8 +75,8 @@ fn a_bad_line_is_refused_with_its_number_and_the_next_is_read() {
         rows.iter().map(|row| (row.number, row.recipient.is_ok())).collect::<Vec<_>>(),
         [(1, true), (2, false), (3, false), (4, true)]
     );
-    assert_eq!(reason(&rows[1]), "the row cannot be read: expected ident, at column 2 of the JSON");
-    assert!(reason(&rows[2]).contains("expected a string or a number for `name`"), "{}", reason(&rows[2]));
+    assert_eq!(reason(&rows[1]), "the row cannot be read: it is not JSON (expected ident), at column 2 of the JSON");
+    assert!(reason(&rows[2]).contains("a string or a number for `name` is expected"), "{}", reason(&rows[2]));
 }
 
 #[test]

@@ -106,7 +106,11 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Object<T> {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
-                "the body is longer than http.body_bytes_max; recipients can be uploaded in any number",
+                format!(
+                    "the body is longer than {} bytes (http.body_bytes_max); recipients can be uploaded in any number by POST \
+                     /v1/campaigns/{{id}}/recipients",
+                    shared.state.body_bytes_max
+                ),
             ),
             _ => Problem::bad_request("body-cut", format!("the body could not be read: {}", rejection.body_text())),
         })?;

@@ -165,6 +165,11 @@ fn is_time_out(error: &axum::Error) -> bool {
 
 fn upload_id(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = headers.get(UPLOAD_ID) else { return Ok(None) };
-    let refused = |_| Problem::bad_request("invalid-upload-id", "the header Upload-Id is not visible ASCII");
+    let refused = |_| {
+        Problem::bad_request(
+            "invalid-upload-id",
+            "the header Upload-Id has a character that is not visible ASCII: name the upload by letters, digits and signs alone",
+        )
+    };
     value.to_str().map(Some).map_err(refused)
 }

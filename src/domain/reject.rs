@@ -37,10 +37,12 @@ pub enum Reject {
     #[error("{0} is empty, and Meta takes no empty text: put something there, or leave this row out")]
     Empty(Place),
     /// Longer than Meta takes.
-    #[error("{place} is too long: {length} characters, at most {limit}; shorten it")]
+    #[error("{place} is too long: {length} characters, at most {limit}; shorten “{value}”")]
     TooLong {
         /// What is too long.
         place: Place,
+        /// The value, shortened.
+        value: String,
         /// Its length in characters.
         length: usize,
         /// The most that Meta takes.
@@ -63,8 +65,13 @@ pub enum Reject {
     #[error("the template has no header to fill: leave the header out")]
     HeaderUnexpected,
     /// The header's value does not have the form that the template needs.
-    #[error("the header does not fit the template: {0}")]
-    HeaderForm(HeaderNeeds),
+    #[error("the header is {value}, which does not fit the template: {needs}")]
+    HeaderForm {
+        /// What it is, shortened.
+        value: String,
+        /// What fits.
+        needs: HeaderNeeds,
+    },
     /// A button that needs a value has none.
     #[error("button {0} is missing: the template needs a value for it")]
     ButtonMissing(u8),
@@ -275,7 +282,7 @@ impl Reject {
             Reject::Whitespace { .. } => "whitespace",
             Reject::HeaderMissing(_) => "header_missing",
             Reject::HeaderUnexpected => "header_unexpected",
-            Reject::HeaderForm(_) => "header_form",
+            Reject::HeaderForm { .. } => "header_form",
             Reject::ButtonMissing(_) => "button_missing",
             Reject::ButtonUnknown(_) => "button_unknown",
             Reject::Malformed(_) => "malformed",

@@ -29,7 +29,7 @@ pub enum IntakeError {
         id: CampaignId,
         /// Where it stands.
         state: CampaignState,
-        /// What was wanted of it: `be launched`, `take recipients`.
+        /// What was wanted of it: `be launched`, `be paused`.
         action: &'static str,
     },
     /// Something of it was sent, or can be: it is not deleted.
@@ -57,7 +57,9 @@ pub enum IntakeError {
         differences: Vec<String>,
     },
     /// Nothing of it would be sent any more.
-    #[error("campaign {id} expired at {at}")]
+    #[error(
+        "campaign {id} expired at {at} (its expires_at), so nothing of it would be sent: make a new one with a later expires_at"
+    )]
     Expired {
         /// The campaign.
         id: CampaignId,

@@ -152,7 +152,8 @@ pub enum UploadError {
     },
     /// Columns that every row needs.
     #[error(
-        "the csv has no column {missing}, which the template needs in every row; its columns are {given}: add or rename"
+        "the csv has no column {missing}, which the template needs in every row; its columns are {given}: add it, or rename the \
+         column that has its values"
     )]
     MissingColumns {
         /// Those columns.

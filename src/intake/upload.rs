@@ -19,7 +19,7 @@ use super::{
     rows::{Columns, Row, RowReader},
 };
 use crate::{
-    domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject},
+    domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject, reject::shown},
     ops::metrics::{self, RecipientResult},
     store::{
         StoreError,
@@ -61,7 +61,8 @@ impl UploadId {
             return Ok(Self::Caller(id.to_owned()));
         }
         Err(IntakeError::Invalid(vec![format!(
-            "the upload id must have 1 to {UPLOAD_ID_CHARS_MAX} visible ASCII characters"
+            "the upload id is “{}”: it must have 1 to {UPLOAD_ID_CHARS_MAX} characters, all of them visible ASCII",
+            shown(id)
         )]))
     }
 
@@ -182,7 +183,13 @@ impl Intake {
         // A line that is not configured any more would not send what it was given.
         let lines: Vec<_> = lines.filter_map(|line| Some((line.clone(), self.lines.get(line)?.1))).collect();
         if lines.is_empty() {
-            let problem = format!("none of the lines of campaign {} is configured any more", record.campaign.id);
+            let named: Vec<&str> = record.campaign.lines.iter().map(LineId::as_str).collect();
+            let problem = format!(
+                "none of the lines of campaign {} ({}) is configured any more: configure one of them, or make a new campaign on \
+                 other lines",
+                record.campaign.id,
+                named.join(", ")
+            );
             return Err(IntakeError::Invalid(vec![problem]));
         }
         Ok(lines)
@@ -337,7 +344,8 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
 }
 
 fn closed(id: CampaignId, state: CampaignState) -> IntakeError {
-    IntakeError::State { id, state, action: "take recipients" }
+    let action = "take recipients, which only a draft or a scheduled one does; put them into a new campaign";
+    IntakeError::State { id, state, action }
 }
 
 fn rejection(row: u64, line: Option<u64>, reject: &Reject) -> String {

@@ -262,7 +262,8 @@ fn an_unknown_or_missing_column_refuses_the_file_with_its_remedy() {
     assert!(told("to,city,1,email\n+1,x,a,y\n", &["EMAIL", "city"]) == Ok(vec![row(1, raw("+1", &[("1", "a")]))]));
     assert_eq!(
         told("to\n+1\n", &[]).expect_err("missing"),
-        "the csv has no column `1`, which the template needs in every row; its columns are `to`: add or rename"
+        "the csv has no column `1`, which the template needs in every row; its columns are `to`: add it, or rename the \
+         column that has its values"
     );
 }
 

@@ -1,10 +1,11 @@
 //! `pregon serve`: puts the roles of a process together, and takes them apart again in order.
 //!
-//! Start: Redis, its clock, the key of tokens; then each role as core tasks. If a core task ends on its own, the service stops
+//! Start: the ops listener; Redis, its clock, the key of tokens; then each role as core tasks. If a core task ends on its own, the service stops
 //! with an error; it does not run on half alive. Stop: not ready; no new calls, jobs or claims; attempts in flight end and
 //! are settled; leases go back; last the ops listener, so that `/readyz` answers to the end, and the private Redis.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{Arc, PoisonError},
@@ -12,11 +13,13 @@ use std::{
 };
 
 use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::{
@@ -27,7 +30,7 @@ use crate::{
         indexing::Indexing,
         worker::{OpenAttempts, Worker},
     },
-    domain::{Line, LineId, RetryPolicy},
+    domain::{Line, LineId, RetryPolicy, SharedTokenKey},
     graph::{BadGraphConfig, GraphClient, GraphConfig},
     intake::{Intake, jobs},
     ops::{
@@ -41,6 +44,7 @@ use crate::{
     store::{
         Address, Store, StoreError,
         clock::Clock,
+        durability::Risk,
         spawn::{PrivateRedis, SpawnError},
     },
     templates,
@@ -105,8 +109,7 @@ pub struct Service {
     /// Where `/metrics`, `/healthz` and `/readyz` listen.
     pub ops: SocketAddr,
     shutdown: Shutdown,
-    ops_end: CancellationToken,
-    ops_task: tokio::task::JoinHandle<()>,
+    ops_listener: Ops,
     redis: Option<PrivateRedis>,
     grace: Duration,
     open: OpenAttempts,
@@ -139,7 +142,11 @@ impl Service {
         config.check_roles(roles)?;
         let lines = lines(&config);
         let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
-        let handle = metrics::install(&ids);
+        let metrics = metrics::install(&ids);
+        let dispatching = roles.contains(&Role::Dispatch);
+        let waiting: &[Reason] = if dispatching { &[Reason::Redis, Reason::Leases] } else { &[Reason::Redis] };
+        let health = Health::starting(waiting);
+        let ops = Ops::start(config.ops.listen, health.clone(), metrics).await?;
         let (url, redis) = match &config.redis.url {
             RedisUrl::Server(url) => (url.clone(), None),
             RedisUrl::Spawn(dir) => {
@@ -154,24 +161,26 @@ impl Service {
             timeout: config.redis.timeout,
             connections: config.redis.pool,
         };
-        let (store, clock) = match redis {
-            Some(_) => connect(&address).await?,
-            None => connect_when_there(&address).await?,
+        let Installation { store, clock, token_key, risks } = match redis {
+            Some(_) => Installation::open(&address).await?,
+            None => Installation::open_when_there(&address).await?,
         };
-        for risk in store.risks().await? {
+        health.clear(Reason::Redis);
+        for risk in risks {
             warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
         }
-        let clock = Arc::new(clock);
         let name = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
-        let dispatching = roles.contains(&Role::Dispatch);
-        let health = Health::starting(if dispatching { &[Reason::Leases] } else { &[] });
         let shutdown = Shutdown::new(health.clone());
-        let parts = Parts { config: &config, lines, name, store, clock, health: health.clone(), shutdown: &shutdown };
-
-        let ops_listener = listen("ops.listen", config.ops.listen).await?;
-        let bound = ops_listener.local_addr();
-        let ops =
-            bound.map_err(|source| ServeError::Listen { key: "ops.listen", address: config.ops.listen, source })?;
+        let parts = Parts {
+            config: &config,
+            lines,
+            name,
+            store,
+            clock: Arc::new(clock),
+            token_key,
+            health: health.clone(),
+            shutdown: &shutdown,
+        };
         let http = parts.start_http(roles, http).await?;
         if roles.contains(&Role::Api) {
             shutdown.core(
@@ -181,23 +190,15 @@ impl Service {
         }
         let open = OpenAttempts::default();
         if dispatching {
-            parts.start_dispatch(open.clone()).await?;
+            parts.start_dispatch(open.clone())?;
         }
         shutdown.core(
             "redis watch",
             watch_redis(parts.store.clone(), parts.clock.clone(), health.clone(), shutdown.stopping()),
         );
-        let ops_end = CancellationToken::new();
-        tokio::spawn(metrics::keep_up(handle.clone()));
-        let ops_task = tokio::spawn({
-            let ended = ops_end.clone();
-            async move {
-                let Ok(()) = health::serve(ops_listener, health, handle, ended).await;
-            }
-        });
-        info!(worker = parts.name, http = ?http, %ops, lines = parts.lines.len(), "serving");
+        info!(worker = parts.name, http = ?http, ops = %ops.address, lines = parts.lines.len(), "serving");
         let grace = config.shutdown.grace;
-        Ok(Self { http, ops, shutdown, ops_end, ops_task, redis, grace, open })
+        Ok(Self { http, ops: ops.address, shutdown, ops_listener: ops, redis, grace, open })
     }
 
     /// Begins the stop, as a signal would.
@@ -209,12 +210,73 @@ impl Service {
     pub async fn wait(self, signals: Signals) -> Result<(), ServeError> {
         let open = self.open.clone();
         let ended = self.shutdown.run(signals, self.grace, move || open_text(&open)).await;
-        self.ops_end.cancel();
-        let _ = self.ops_task.await;
+        self.ops_listener.end().await;
         if let Some(redis) = self.redis {
             redis.stop().await.map_err(ServeError::Redis)?;
         }
         Ok(ended?)
+    }
+}
+
+/// The ops listener. It is there before Redis is, and to the end; dropped, it ends too.
+struct Ops {
+    address: SocketAddr,
+    end: DropGuard,
+    task: JoinHandle<Result<(), Infallible>>,
+}
+
+impl Ops {
+    async fn start(address: SocketAddr, health: Health, metrics: PrometheusHandle) -> Result<Self, ServeError> {
+        let listener = listen("ops.listen", address).await?;
+        let bound = listener.local_addr();
+        let address = bound.map_err(|source| ServeError::Listen { key: "ops.listen", address, source })?;
+        let end = CancellationToken::new();
+        tokio::spawn(metrics::keep_up(metrics.clone()));
+        let task = tokio::spawn(health::serve(listener, health, metrics, end.clone()));
+        info!(ops = %address, "health and metrics are served");
+        Ok(Self { address, end: end.drop_guard(), task })
+    }
+
+    async fn end(self) {
+        drop(self.end);
+        let _ = self.task.await;
+    }
+}
+
+/// What is read from Redis before anything begins.
+struct Installation {
+    store: Store,
+    clock: Clock,
+    token_key: SharedTokenKey,
+    risks: Vec<Risk>,
+}
+
+impl Installation {
+    async fn open(address: &Address) -> Result<Self, StoreError> {
+        let store = Store::connect(address).await?;
+        let clock = Clock::start(&store).await?;
+        let token_key = store.token_key().await?;
+        let risks = store.risks().await?;
+        Ok(Self { store, clock, token_key, risks })
+    }
+
+    /// Waits for a Redis that is away.
+    ///
+    /// Errors: Redis answers and can't be used.
+    async fn open_when_there(address: &Address) -> Result<Self, StoreError> {
+        let mut n_waits = 0_u32;
+        loop {
+            match Self::open(address).await {
+                Err(error) if error.passes() && !matches!(error, StoreError::Login(_)) => {
+                    if n_waits.is_multiple_of(WAITS_PER_WARNING) {
+                        warn!(%error, "waiting for redis");
+                    }
+                    n_waits = n_waits.wrapping_add(1);
+                    tokio::time::sleep(REDIS_WATCH).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 }
 
@@ -225,6 +287,7 @@ struct Parts<'a> {
     name: String,
     store: Store,
     clock: Arc<Clock>,
+    token_key: SharedTokenKey,
     health: Health,
     shutdown: &'a Shutdown,
 }
@@ -287,7 +350,7 @@ impl Parts<'_> {
                 ids_kept: self.config.id_retention,
                 lines: self.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect(),
             };
-            let key = self.store.token_key().await?;
+            let key = self.token_key.clone();
             let (state, commits) = WebhookState::new(self.store.clone(), self.clock.clone(), key, settings);
             self.shutdown.core("webhook commits", commits);
             router = router.merge(webhook::router(state));
@@ -324,7 +387,7 @@ impl Parts<'_> {
         }
     }
 
-    async fn start_dispatch(&self, open: OpenAttempts) -> Result<(), ServeError> {
+    fn start_dispatch(&self, open: OpenAttempts) -> Result<(), ServeError> {
         let dispatch = &self.config.dispatch;
         let retry =
             RetryPolicy::new(dispatch.retry.initial, RETRY_MULTIPLIER, dispatch.retry.max, dispatch.retry.attempts)?;
@@ -342,7 +405,7 @@ impl Parts<'_> {
                 ids_kept: self.config.id_retention,
             },
             graph: self.graph_config(),
-            token_key: self.store.token_key().await?,
+            token_key: self.token_key.clone(),
             threads: dispatch.threads,
             health: self.health.clone(),
             open,
@@ -391,31 +454,6 @@ pub fn lines(config: &Config) -> Vec<Line> {
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
-}
-
-async fn connect(address: &Address) -> Result<(Store, Clock), StoreError> {
-    let store = Store::connect(address).await?;
-    let clock = Clock::start(&store).await?;
-    Ok((store, clock))
-}
-
-/// Waits for a Redis that is away.
-///
-/// Errors: Redis answers and can't be used.
-async fn connect_when_there(address: &Address) -> Result<(Store, Clock), StoreError> {
-    let mut n_waits = 0_u32;
-    loop {
-        match connect(address).await {
-            Err(error) if error.passes() && !matches!(error, StoreError::Login(_)) => {
-                if n_waits.is_multiple_of(WAITS_PER_WARNING) {
-                    warn!(%error, "waiting for redis");
-                }
-                n_waits = n_waits.wrapping_add(1);
-                tokio::time::sleep(REDIS_WATCH).await;
-            }
-            connected => return connected,
-        }
-    }
 }
 
 /// Not ready while Redis is away; and keeps the clock.

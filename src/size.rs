@@ -86,25 +86,25 @@ pub struct Needs {
     /// What the lines can send in a second.
     pub lines_per_second: f64,
     /// Lines that would do.
-    pub lines_min: u32,
+    pub lines_min: u64,
     /// Hours that the lines there are need.
     pub hours: f64,
     /// Cores of workers, while all lines send.
     pub worker_cores: f64,
     /// Workers of two cores, one more than needed so that one may die.
-    pub workers: u32,
+    pub workers: u64,
     /// Lines for each of them.
-    pub lines_per_worker: u32,
+    pub lines_per_worker: u64,
     /// How busy one core of Redis would be then.
     pub redis_cores: f64,
     /// Masters that share that, and the memory.
-    pub redis_masters: u32,
-    /// Slots of a cluster that each of them has.
-    pub slots_per_master: u32,
+    pub redis_masters: u64,
+    /// Slots of a cluster that each of them has: 0 where there are more masters than a cluster can have.
+    pub slots_per_master: u64,
     /// Memory of all masters, for all that is kept.
     pub redis_gib: f64,
     /// Attempts open at once then.
-    pub in_flight: u32,
+    pub in_flight: u64,
     /// Megabits a second between workers and Meta then.
     pub megabits_per_second: f64,
 }
@@ -132,7 +132,7 @@ pub fn needs(load: &Load) -> Needs {
         hours: load.recipients as f64 / lines_per_second / 3600.0,
         worker_cores,
         workers,
-        lines_per_worker: load.lines.div_ceil(workers),
+        lines_per_worker: u64::from(load.lines).div_ceil(workers),
         redis_cores,
         redis_masters,
         slots_per_master: 16_384 / redis_masters,
@@ -143,8 +143,8 @@ pub fn needs(load: &Load) -> Needs {
 }
 
 /// Rounded up, at least one.
-fn whole(n: f64) -> u32 {
-    n.ceil().max(1.0) as u32
+fn whole(n: f64) -> u64 {
+    n.ceil().max(1.0) as u64
 }
 
 #[cfg(test)]
@@ -170,6 +170,22 @@ mod tests {
         let needs = needs(&load(2_592_000, 1));
         assert_eq!((needs.messages_per_second, needs.lines_per_second, needs.hours), (72.0, 72.0, 10.0));
         assert_eq!((needs.lines_min, needs.in_flight), (1, 15));
+    }
+
+    #[test]
+    fn the_largest_load_that_can_be_asked_for_is_counted() {
+        let needs = needs(&Load {
+            messages_per_second: 1e6,
+            headroom: 0.0,
+            hours: 24.0,
+            value_bytes: 65_536.0,
+            statuses: 100.0,
+            retention_days: 3_650.0,
+            answer_seconds: 120.0,
+            ..load(10_000_000_000, 1_000_000)
+        });
+        assert_eq!(needs.in_flight, 120_000_000_000_000);
+        assert_eq!((needs.lines_per_worker, needs.slots_per_master), (1, 0));
     }
 
     #[test]

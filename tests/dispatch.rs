@@ -20,6 +20,7 @@ use pregon::{
 };
 use support::{
     redis::TestRedis,
+    until,
     world::{self, TestWorker},
 };
 
@@ -95,6 +96,26 @@ async fn a_throttled_message_keeps_its_attempts() {
     let rows = store.part_rows(record.parts[0].0).await.expect("rows");
     assert_eq!((State::of(rows.states[0]), State::send_of(rows.states[0])), (Some(State::Accepted), 4), "claimed anew");
     assert!(rows.tries.is_empty(), "three throttles, and still the first attempt: {:?}", rows.tries);
+}
+
+#[tokio::test]
+async fn a_rate_that_an_older_version_stored_and_no_limiter_can_count_stops_no_worker() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::default();
+    let url = meta.start(|_, _| None).await;
+    for (line, rate) in [("3001", 1e-11), ("3002", 1e300)] {
+        store.set_rate(&line.into(), Some(rate)).await.expect("redis");
+    }
+    let id = world::campaign(&store, &["3001", "3002"], 32, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let lines = [world::line("3001", 80.0), world::line("3002", 80.0)];
+    let worker = TestWorker::start("w1", &redis, &url, &lines, world::settings()).await;
+    until("the other line sends", async || meta.sent() == (16, 1)).await;
+    store.set_rate(&"3001".into(), Some(80.0)).await.expect("redis");
+    world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (32, 1));
 }
 
 const PARAMETER_MISSING: (u16, &str) = (400, r#"{"error":{"code":131008,"message":"Required parameter is missing"}}"#);

@@ -17,7 +17,7 @@ async fn sighup_without_a_certificate_ends_no_process() {
 }
 
 #[tokio::test]
-async fn serve_waits_for_a_redis_that_is_away() {
+async fn serve_waits_for_a_redis_that_is_away_and_is_alive_meanwhile() {
     let mut redis = TestRedis::start().await;
     redis.stop().await;
     let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
@@ -26,10 +26,13 @@ async fn serve_waits_for_a_redis_that_is_away() {
     for server in [&waiting, &stopped] {
         until("it waits", async || server.log().contains("waiting for redis")).await;
     }
+    assert_eq!(waiting.ops("healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(waiting.ops("readyz").await, (503, r#"{"ready":false,"reasons":["redis"]}"#.to_owned()));
     stopped.signal("TERM");
     assert!(stopped.ended().await.success(), "{}", stopped.log());
     redis.restart().await;
     until("it serves", async || waiting.serves()).await;
+    assert_eq!(waiting.ops("readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.to_owned()));
     waiting.signal("TERM");
     assert!(waiting.ended().await.success());
 }

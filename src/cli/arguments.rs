@@ -8,7 +8,7 @@ use reqwest::Url;
 
 use super::client::{Client, ClientError};
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, Secret, UnixMs},
+    domain::{CampaignId, CampaignState, LINE_RATE_MAX, LINE_RATE_MIN, LineId, Secret, UnixMs},
     load::{bare::BareOptions, meta::MetaOptions},
     ops::config::Role,
 };
@@ -84,10 +84,10 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct SizeOptions {
     /// Recipients a day
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
     pub recipients: u64,
     /// Lines there are
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub lines: u32,
     /// What each line may send in a second
     #[arg(long, value_name = "N", default_value_t = 80.0, value_parser = rate)]
@@ -99,16 +99,16 @@ pub struct SizeOptions {
     #[arg(long, value_name = "HOURS", default_value_t = 10.0, value_parser = hours)]
     pub hours: f64,
     /// Bytes of a recipient's values
-    #[arg(long, value_name = "BYTES", default_value_t = 30)]
+    #[arg(long, value_name = "BYTES", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=65_536))]
     pub value_bytes: u32,
     /// Statuses that come for a message
-    #[arg(long, value_name = "N", default_value_t = 3.0, value_parser = rate)]
+    #[arg(long, value_name = "N", default_value_t = 3.0, value_parser = statuses)]
     pub statuses: f64,
     /// Days that recipients are kept
-    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=3_650))]
     pub retention_days: u32,
     /// Milliseconds until Meta answers
-    #[arg(long, value_name = "MS", default_value_t = 200)]
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(..=120_000))]
     pub answer_ms: u32,
     #[command(flatten)]
     pub output: Output,
@@ -294,7 +294,7 @@ pub enum LineCommand {
         /// The line's phone_number_id
         #[arg(value_parser = line_id)]
         id: LineId,
-        /// Messages per second, above 0
+        /// Messages per second, 0.01 to 1000000
         #[arg(value_name = "N", required_unless_present = "default", value_parser = rate)]
         messages_per_second: Option<f64>,
         /// Back to the rate of the configuration
@@ -357,8 +357,15 @@ fn time(text: &str) -> Result<UnixMs, String> {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "not a number above 0; `pregon line pause` stops a line".into())
+    let rate = text.parse().ok().filter(|rate| (LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate));
+    rate.ok_or_else(|| {
+        format!("not a number from {LINE_RATE_MIN} to {LINE_RATE_MAX}; `pregon line pause` stops a line")
+    })
+}
+
+fn statuses(text: &str) -> Result<f64, String> {
+    let statuses = text.parse().ok().filter(|statuses| (0.0..=100.0).contains(statuses));
+    statuses.ok_or_else(|| "not a number from 0 to 100".into())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -387,6 +394,17 @@ mod tests {
         assert_eq!(time("2026-11-22T09:00:00-03:00"), time("2026-11-22T12:00:00Z"));
         assert!(time("2026-11-22T09:00:00").is_err());
         assert!(time("tomorrow").is_err());
+    }
+
+    #[test]
+    fn a_rate_is_one_that_a_line_can_have() {
+        for good in ["0.01", "80", "1e6"] {
+            assert!(rate(good).is_ok(), "{good}");
+        }
+        for bad in ["0", "-1", "1e-11", "1000001", "inf", "NaN", "fast"] {
+            let told = "not a number from 0.01 to 1000000; `pregon line pause` stops a line";
+            assert_eq!(rate(bad), Err(told.to_owned()), "{bad}");
+        }
     }
 
     #[test]

@@ -24,13 +24,17 @@ pub fn size(options: &SizeOptions) -> io::Result<()> {
     if options.output.json {
         return out::json(&needs);
     }
+    let masters = match needs.slots_per_master {
+        0 => format!("{}: more than the 16384 that one cluster can have", needs.redis_masters),
+        slots => format!("{}, with {slots} slots each", needs.redis_masters),
+    };
     out::line(&table::fields([
         ("messages a second", format!("{:.0}, spread over {} hours", needs.messages_per_second, load.hours)),
         ("lines", format!("at least {}; the {} there are take {:.1} hours", needs.lines_min, load.lines, needs.hours)),
         ("workers", format!("{} of 2 cores, of which one may die", needs.workers)),
         ("cores", format!("{:.2} busy while all lines send", needs.worker_cores)),
         ("lines a worker", needs.lines_per_worker.to_string()),
-        ("masters of redis", format!("{}, with {} slots each", needs.redis_masters, needs.slots_per_master)),
+        ("masters of redis", masters),
         ("cores of redis", format!("{:.2} busy while all lines send", needs.redis_cores)),
         (
             "memory of redis",

@@ -38,6 +38,12 @@ const REST: u32 = 100;
 /// ... or after this.
 const REST_MAX: Duration = Duration::from_secs(10);
 
+/// Campaigns that are looked after in one go.
+const CAMPAIGNS_AT_ONCE: usize = 256;
+
+/// A launch takes less, from the listing of its campaign to its change of state.
+const LAUNCH_MAX: Duration = Duration::from_secs(3600);
+
 /// How often a hold that has no end is tried.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 
@@ -106,15 +112,28 @@ impl Housekeeping {
         Unlisted::new(self.name.clone(), store, clock, self.lease, self.doubt_deadline, self.attempts_max)
     }
 
-    /// Looks after every campaign. Gives when the next one is to start.
+    /// Looks after every campaign that needs it. Gives when the next one is to start, if that is within a minute.
     async fn campaigns(&self) -> Result<Option<UnixMs>, StoreError> {
-        let ids = self.store.active_campaigns().await?;
-        let records: Vec<CampaignRecord> = self.store.campaigns(&ids).await?.into_iter().flatten().collect();
-        let parts: Vec<PartId> = records.iter().flat_map(launched_parts).map(|(part, _)| *part).collect();
+        let mut seen = Seen::default();
+        for campaigns in self.store.active_campaigns(self.clock.now()).await?.chunks(CAMPAIGNS_AT_ONCE) {
+            self.some_campaigns(campaigns, &mut seen).await?;
+        }
+        self.show(&seen);
+        for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
+            self.store.forget_recipients(id).await?;
+            info!(campaign.id = %id, "recipients forgotten: their retention has ended");
+        }
+        Ok(seen.next_start)
+    }
+
+    /// Looks after some campaigns, each with the time since when it needs care.
+    async fn some_campaigns(&self, listed: &[(CampaignId, UnixMs)], seen: &mut Seen) -> Result<(), StoreError> {
+        let ids: Vec<CampaignId> = listed.iter().map(|(id, _)| *id).collect();
+        let records = self.store.campaigns(&ids).await?;
+        let parts: Vec<PartId> = records.iter().flatten().flat_map(launched_parts).map(|(part, _)| *part).collect();
         let mut counts = self.store.open_counts(&parts).await?.into_iter();
-        let mut queue: HashMap<State, u64> = HashMap::new();
         let mut open_parts = Vec::new();
-        for record in &records {
+        for record in records.iter().flatten() {
             let (mut open, mut to_send) = (0, 0);
             for (part, counts) in launched_parts(record).iter().zip(counts.by_ref()) {
                 let open_here: u64 = counts.iter().map(|(_, n)| n).sum();
@@ -125,25 +144,28 @@ impl Housekeeping {
                 let waits = |state: &State| matches!(state, State::Pending | State::Retrying);
                 to_send += counts.iter().filter(|(state, _)| waits(state)).map(|(_, n)| n).sum::<u64>();
                 if record.state == CampaignState::Running {
-                    counts.iter().for_each(|(state, n)| *queue.entry(*state).or_default() += n);
+                    counts.iter().for_each(|(state, n)| *seen.queue.entry(*state).or_default() += n);
                 }
             }
+            let cared_for = match record.state {
+                CampaignState::Draft => Ok(()),
+                CampaignState::Scheduled => self.scheduled(record, seen).await,
+                _ => self.launched(record, open, to_send).await,
+            };
             // One that can not be looked after keeps no other from it.
-            if let Err(error) = self.campaign(record, open, to_send).await {
+            if let Err(error) = cared_for {
                 warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
             }
+            if record.state == CampaignState::Running {
+                seen.oldest = record.started_at.into_iter().chain(seen.oldest).min();
+            }
         }
-        self.requeue_unlisted(&open_parts).await?;
-        let running = records.iter().filter(|record| record.state == CampaignState::Running);
-        self.show(&queue, running.filter_map(|record| record.started_at).min());
-        for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
-            self.store.forget_recipients(id).await?;
-            info!(campaign.id = %id, "recipients forgotten: their retention has ended");
-        }
-        let scheduled = records.iter().filter(|record| record.state == CampaignState::Scheduled);
-        // One that could not be started at its time is tried again in the next round, and not all the time.
-        let now = self.clock.now();
-        Ok(scheduled.filter_map(|record| record.campaign.start_at).filter(|at| *at > now).min())
+        let waiting = listed
+            .iter()
+            .zip(&records)
+            .filter_map(|(&(id, since), record)| Some((id, since, self.not_before(since, record.as_ref())?)));
+        self.store.postpone_campaigns(&waiting.collect::<Vec<_>>()).await?;
+        self.requeue_unlisted(&open_parts).await
     }
 
     /// Lists open parts that are missing from the work of their lines. A process reopens a row first and lists its part afterwards; it may
@@ -159,46 +181,67 @@ impl Housekeeping {
         self.store.requeue(&unlisted).await
     }
 
-    /// Shows how much work is left in the campaigns that run, of which the first to start did so at `oldest`.
-    fn show(&self, queue: &HashMap<State, u64>, oldest: Option<UnixMs>) {
+    /// Shows how much work is left in the campaigns that run, and for how long the oldest of them has.
+    fn show(&self, seen: &Seen) {
         let metrics = QueueMetrics::new();
-        metrics.set(|state| queue.get(&state).copied().unwrap_or(0));
-        metrics.oldest_age.set(oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64()));
+        metrics.set(|state| seen.queue.get(&state).copied().unwrap_or(0));
+        let age = seen.oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64());
+        metrics.oldest_age.set(age);
     }
 
-    /// Looks after a campaign, of which `open` recipients are open and `to_send` of these wait to be sent.
-    async fn campaign(&self, record: &CampaignRecord, open: u64, to_send: u64) -> Result<(), StoreError> {
+    /// Looks after a campaign that was launched or cancelled, of which `open` recipients are open and `to_send` of these wait to be sent.
+    async fn launched(&self, record: &CampaignRecord, open: u64, to_send: u64) -> Result<(), StoreError> {
         let (id, now) = (record.campaign.id, self.clock.now());
         let has_ended = matches!(record.state, CampaignState::Completed | CampaignState::Cancelled);
         // An ended campaign sends nothing more: rows that were reopened as it ended are swept.
         if record.applied < record.version || has_ended && to_send > 0 {
             self.store.follow(id, now).await?;
         }
-        match record.state {
-            CampaignState::Draft => self.store.drain_outbox(id).await,
-            CampaignState::Scheduled if record.campaign.start_at.is_none_or(|at| at <= now) => {
-                self.start(id, now).await
+        if has_ended {
+            if record.applied == record.version && open == 0 {
+                self.store.retire_campaign(id, record.ended_at.unwrap_or(now)).await?;
             }
-            CampaignState::Scheduled => Ok(()),
-            CampaignState::Running | CampaignState::Paused => {
-                let expired = record.campaign.expires_at.is_some_and(|at| at <= now);
-                if expired {
-                    // Owners do this when they claim; a line that is held back, or has no owner, claims nothing.
-                    for (part, _) in &record.parts {
-                        self.store.sweep(*part, State::Expired, now).await?;
-                    }
-                }
-                if expired || open == 0 {
-                    self.store.complete_if_done(id, now).await?;
-                }
+            return Ok(());
+        }
+        let expired = record.campaign.expires_at.is_some_and(|at| at <= now);
+        if expired {
+            // Owners do this when they claim; a line that is held back, or has no owner, claims nothing.
+            for (part, _) in &record.parts {
+                self.store.sweep(*part, State::Expired, now).await?;
+            }
+        }
+        if expired || open == 0 {
+            self.store.complete_if_done(id, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a scheduled campaign when its time has come.
+    async fn scheduled(&self, record: &CampaignRecord, seen: &mut Seen) -> Result<(), StoreError> {
+        let (id, now) = (record.campaign.id, self.clock.now());
+        if record.applied < record.version {
+            self.store.follow(id, now).await?;
+        }
+        match record.campaign.start_at {
+            Some(start_at) if start_at > now => {
+                seen.next_start = seen.next_start.into_iter().chain([start_at]).min();
                 Ok(())
             }
-            CampaignState::Completed | CampaignState::Cancelled => {
-                if record.applied == record.version && open == 0 {
-                    self.store.retire_campaign(id, record.ended_at.unwrap_or(now)).await?;
-                }
-                Ok(())
+            _ => self.start(id, now).await,
+        }
+    }
+
+    /// Until when a campaign that is listed as active since `since` needs no care, if that is so; `Some(None)`: for good.
+    fn not_before(&self, since: UnixMs, record: Option<&CampaignRecord>) -> Option<Option<UnixMs>> {
+        match record {
+            Some(record) if record.state == CampaignState::Scheduled => {
+                record.campaign.start_at.filter(|start_at| *start_at > since).map(Some)
             }
+            // A draft is listed as it is launched, or was by an older version. It stays for as long as a launch may take that has come no further.
+            Some(CampaignRecord { state: CampaignState::Draft, .. }) | None => {
+                (self.clock.now().since(since) >= LAUNCH_MAX).then_some(None)
+            }
+            Some(_) => None,
         }
     }
 
@@ -231,6 +274,17 @@ impl Housekeeping {
         }
         Ok(())
     }
+}
+
+/// What one look at all campaigns has seen.
+#[derive(Default)]
+struct Seen {
+    /// Recipients of running campaigns by open state.
+    queue: HashMap<State, u64>,
+    /// When the first of the running campaigns started.
+    oldest: Option<UnixMs>,
+    /// When the next of the scheduled campaigns starts.
+    next_start: Option<UnixMs>,
 }
 
 /// The parts of a campaign, if it ever started: some of it may have been sent.

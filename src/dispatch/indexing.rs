@@ -28,8 +28,6 @@ use crate::{
 
 /// How often parts that have ended are looked for.
 const EVERY: Duration = Duration::from_secs(10);
-/// Campaigns that are read in one round trip.
-const CAMPAIGNS_AT_ONCE: usize = 64;
 /// Parts that are asked in one round trip.
 const PARTS_AT_ONCE: usize = 256;
 /// Ids that are added to the index of a line at once, unless one part has more: the more, the fewer times a bucket is rewritten.
@@ -71,15 +69,14 @@ impl Indexing {
         // Read before the lists are: a campaign that is named again meanwhile is done again.
         let unindexed = self.store.unindexed().await?;
         let mut campaigns: Vec<CampaignId> = unindexed.iter().map(|named| named.campaign).collect();
-        campaigns.extend(self.store.active_campaigns().await?);
+        let active = self.store.active_campaigns(self.clock.now()).await?;
+        campaigns.extend(active.into_iter().map(|(campaign, _)| campaign));
         let mut seen = HashSet::new();
         campaigns.retain(|campaign| seen.insert(*campaign));
         let mut ended: BTreeMap<LineId, Vec<PartId>> = BTreeMap::new();
-        for campaigns in campaigns.chunks(CAMPAIGNS_AT_ONCE) {
-            for record in self.store.campaigns(campaigns).await?.into_iter().flatten() {
-                for (part, line) in self.ended_parts(&record).await? {
-                    ended.entry(line).or_default().push(part);
-                }
+        for record in self.store.campaigns(&campaigns).await?.into_iter().flatten() {
+            for (part, line) in self.ended_parts(&record).await? {
+                ended.entry(line).or_default().push(part);
             }
         }
         for (line, parts) in ended {

@@ -85,7 +85,7 @@ impl Unlisted {
             return Ok(());
         }
         self.roster.read(&self.store, workers).await?;
-        let work = self.store.open_parts(|line| !self.roster.is_listed(line)).await?;
+        let work = self.store.open_parts(now, |line| !self.roster.is_listed(line)).await?;
         self.since.retain(|line, _| work.contains_key(line));
         metrics::lines_unlisted().set(work.len() as f64);
         for (line, parts) in work {

@@ -130,10 +130,14 @@ impl Intake {
     pub async fn delete(&self, id: CampaignId) -> Result<(), IntakeError> {
         let intake = self.in_this_life();
         let store = &intake.store;
-        // Cancelled first: from then on it takes no recipients, and can't be launched.
-        let draft = [CampaignState::Draft];
-        store.change_campaign(id, &draft, CampaignState::Cancelled, self.clock.now(), None).await?;
-        let Some(record) = store.campaign(id).await? else {
+        let mut record = store.campaign(id).await?;
+        if record.as_ref().is_some_and(|record| record.state == CampaignState::Draft) {
+            // Cancelled first: from then on it takes no recipients, and can't be launched.
+            let draft = [CampaignState::Draft];
+            store.change_campaign(id, &draft, CampaignState::Cancelled, self.clock.now(), None).await?;
+            record = store.campaign(id).await?;
+        }
+        let Some(record) = record else {
             // An earlier deletion may have been cut before its end.
             store.unlist(id).await?;
             return Err(IntakeError::NotFound(id.to_string()));

@@ -10,8 +10,15 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
+
 /// The most recipients of one campaign: the default of `intake.recipients_max`.
 const RECIPIENTS_MAX: u64 = 10_000_000;
+/// The longest answer: that of `graph.timeout`.
+const LATENCY_MAX: Duration = Duration::from_secs(120);
+/// What is counted by the second lasts at least one.
+const DURATION_MIN: Duration = Duration::from_secs(1);
+const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A scenario.
 #[derive(Clone, Debug, PartialEq)]
@@ -288,7 +295,7 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
         lines: keys.number("lines", Some(1), 1..=10_000),
         messages_per_second: keys.rate("messages_per_second", Some(1_000_000.0)),
         http2: keys.optional("http2").unwrap_or(false),
-        latency: keys.duration("latency", Some(Duration::ZERO)),
+        latency: keys.duration("latency", Some(Duration::ZERO), Duration::ZERO..=LATENCY_MAX),
         meta_threads: keys.number("meta_threads", Some(1), 1..=64),
         environment: keys.optional("environment").unwrap_or_default(),
     };
@@ -313,8 +320,8 @@ fn play(keys: &mut Keys<'_>) -> Option<Play> {
             streams: keys.number("streams", Some(64), 1..=10_000),
         },
         "rates" => Play::Rates {
-            warm_up: keys.duration("warm_up", Some(Duration::from_secs(3))),
-            duration: keys.duration("duration", None),
+            warm_up: keys.duration("warm_up", Some(Duration::from_secs(3)), Duration::ZERO..=DURATION_MAX),
+            duration: keys.duration("duration", None, DURATION_MIN..=DURATION_MAX),
             cases: keys.tables("case", |keys| RatesCase {
                 workers: keys.number("workers", Some(1), 1..=64),
                 lines: keys.number("lines", None, 1..=10_000),
@@ -359,7 +366,8 @@ fn arrival(keys: &mut Keys<'_>, recipients: u64) -> Arrival {
         // Each round needs statuses that are news.
         return Arrival::Closed { rounds: keys.number("rounds", Some(3), 1..=3) };
     }
-    let (per_second, duration) = (keys.rate("per_second", None), keys.duration("duration", None));
+    let (per_second, duration) =
+        (keys.rate("per_second", None), keys.duration("duration", None, DURATION_MIN..=DURATION_MAX));
     if per_second * duration.as_secs_f64() > 3.0 * recipients as f64 {
         keys.problem("duration", "three statuses of each recipient do not last so long");
     }
@@ -440,25 +448,27 @@ impl Keys<'_> {
             Some(Value::Integer(rate)) => rate as f64,
             Some(_) => 0.0,
         };
-        if !(rate > 0.0 && rate <= 1e6) {
-            self.problem(key, "must be a number above 0, and at most 1000000");
+        if !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(&rate) {
+            self.problem(key, &format!("must be a number from {LINE_RATE_MIN} to {LINE_RATE_MAX}"));
+            return 1.0;
         }
         rate
     }
 
-    fn duration(&mut self, key: &str, default: Option<Duration>) -> Duration {
+    fn duration(&mut self, key: &str, default: Option<Duration>, range: RangeInclusive<Duration>) -> Duration {
         if let Some(default) = default.filter(|_| !self.table.contains_key(key)) {
             return default;
         }
         let missing = !self.table.contains_key(key);
         let text: String = self.need(key);
         let duration = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-        duration.unwrap_or_else(|| {
-            if !missing {
-                self.problem(key, "must be a duration with its unit, such as \"20s\" or \"200ms\"");
-            }
-            Duration::ZERO
-        })
+        match duration {
+            Some(duration) if range.contains(&duration) => return duration,
+            Some(_) => self.problem(key, &format!("must be from {:?} to {:?}", range.start(), range.end())),
+            None if missing => {}
+            None => self.problem(key, "must be a duration with its unit, such as \"20s\" or \"200ms\""),
+        }
+        Duration::ZERO
     }
 
     fn table(&mut self, key: &str) -> Keys<'_> {
@@ -540,7 +550,7 @@ mod tests {
             "stage.colour: there is no such key here",
             "rates.duration: is missing",
             "rates.case.1.lines: is missing",
-            "rates.case.1.messages_per_second: must be a number above 0, and at most 1000000",
+            "rates.case.1.messages_per_second: must be a number from 0.01 to 1000000",
             "rates.case.1.rate: there is no such key here",
             "goal.1.figure: [rates] gives no `ratio`, but use_percent, worst_second_percent, worst_second_beyond, \
              messages_per_second, worker_cores, redis_cores, meta_cores, worker_memory_mb",
@@ -548,6 +558,26 @@ mod tests {
             "goal.2: either `at_least` or `at_most` must be there",
         ];
         assert_eq!(problems, wanted.map(|problem| format!("folder/small.toml: {problem}")));
+    }
+
+    #[test]
+    fn a_duration_or_rate_that_could_not_be_played_is_refused() {
+        for (change, problem) in [
+            ("latency = \"121s\"", "stage.latency: must be from 0ns to 120s"),
+            ("duration = \"0s\"", "webhooks.duration: must be from 1s to 86400s"),
+            ("duration = \"9999999999h\"", "webhooks.duration: must be from 1s to 86400s"),
+            ("per_second = 1e-300", "webhooks.per_second: must be a number from 0.01 to 1000000"),
+        ] {
+            let stage = if change.starts_with("latency") { change } else { "" };
+            let mut text = format!("about = ''\n[stage]\n{stage}\n[webhooks]\nrecipients = 10\nsending = 1\n");
+            for usual in ["per_second = 3", "duration = \"10s\""] {
+                let key = usual.split(' ').next().expect("a key");
+                text += if change.starts_with(key) { change } else { usual };
+                text += "\n";
+            }
+            let BadScenario(problems) = read(&text).expect_err(change);
+            assert!(problems.contains(&format!("folder/small.toml: {problem}")), "{problems:?}");
+        }
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl Change {
         let faults = self.faults.as_ref().map(Faults::problems);
         let statuses = self.statuses.as_ref().map(Statuses::problems);
         let replies = self.replies.as_ref().map(Replies::problems);
-        [faults, statuses, replies].into_iter().flatten().flatten().collect()
+        let outages = self.outages.as_ref().map(|outages| outages.iter().flat_map(Outage::problems).collect());
+        [faults, statuses, replies, outages].into_iter().flatten().flatten().collect()
     }
 }
 

@@ -1,12 +1,14 @@
 //! Whether a scenario can be played: all that is wrong with it, found before it starts.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
-    scenario::{Faults, Replies, Scenario, Statuses},
+    delay::DURATION_MAX,
+    scenario::{Faults, Outage, Replies, Scenario, Statuses, Webhooks},
     template::Template,
     wording::Wording,
 };
+use crate::domain::LINE_RATE_MAX;
 
 impl Scenario {
     /// Everything that is wrong with it, each with its place; empty if it can be played.
@@ -23,7 +25,7 @@ impl Scenario {
         check((1..=1000).contains(&self.webhooks.batch_updates_max), &|| {
             "webhooks.batch_updates_max: not 1..=1000".into()
         });
-        check(self.webhooks.posts_at_once > 0, &|| "webhooks.posts_at_once: is 0".into());
+        check((1..=10_000).contains(&self.webhooks.posts_at_once), &|| "webhooks.posts_at_once: not 1..=10000".into());
         check(!self.wabas.is_empty() && !self.lines.is_empty(), &|| "there is no [[waba]] or no [[line]]".into());
         check(self.lines.len() <= usize::from(u16::MAX), &|| "more than 65,535 lines".into());
         check(self.templates.len() < usize::from(u16::MAX), &|| "more than 65,534 templates".into());
@@ -35,7 +37,10 @@ impl Scenario {
         for line in &self.lines {
             check(ids.insert(&line.id), &|| format!("line {}: its id is taken", line.id));
             check(known(&line.waba), &|| format!("line {}: there is no waba {}", line.id, line.waba));
-            check(line.messages_per_second > 0, &|| format!("line {}: messages_per_second is 0", line.id));
+            let rate = f64::from(line.messages_per_second);
+            check((1.0..=LINE_RATE_MAX).contains(&rate), &|| {
+                format!("line {}: messages_per_second: not 1..={LINE_RATE_MAX}", line.id)
+            });
         }
         let mut names = HashSet::new();
         for template in &self.templates {
@@ -46,6 +51,11 @@ impl Scenario {
                 check(false, &|| format!("template {name}: {problem}"));
             }
         }
+        let Webhooks { batch_window, answer_within, retry_for, .. } = self.webhooks;
+        problems.extend(too_long("webhooks.batch_window", batch_window));
+        problems.extend(too_long("webhooks.answer_within", answer_within));
+        problems.extend(too_long("webhooks.retry_for", retry_for));
+        problems.extend(self.outages.iter().flat_map(Outage::problems));
         problems.extend(self.faults.problems());
         problems.extend(self.lines.iter().filter_map(|line| line.faults.as_ref()).flat_map(Faults::problems));
         problems.extend(self.statuses.problems());
@@ -62,7 +72,14 @@ impl Faults {
             .collect();
         problems.extend(share("faults, all together", self.odds().map(|(_, probability)| probability).sum()));
         problems.extend(share("faults.held_dropped", self.held_dropped));
+        problems.extend(too_long("faults.no_answer_for", self.no_answer_for));
         problems
+    }
+}
+
+impl Outage {
+    pub(super) fn problems(&self) -> Vec<String> {
+        too_long("outage.at", self.at).into_iter().chain(too_long("outage.for", self.lasts)).collect()
     }
 }
 
@@ -92,6 +109,10 @@ impl Statuses {
         .filter_map(|(name, probability)| share(&format!("statuses.{name}"), probability))
         .collect()
     }
+}
+
+fn too_long(name: &str, duration: Duration) -> Option<String> {
+    (duration > DURATION_MAX).then(|| format!("{name}: is more than 24h"))
 }
 
 fn share(name: &str, value: f64) -> Option<String> {

@@ -23,6 +23,9 @@ pub enum Delay {
     },
 }
 
+/// The longest duration in a scenario.
+pub(super) const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// The 99th percentile of the standard normal distribution.
 const Z99: f64 = 2.326_347_874;
 
@@ -37,7 +40,8 @@ impl Delay {
             Delay::Tail { median, p99 } => {
                 let sigma = (p99.as_secs_f64() / median.as_secs_f64()).ln() / Z99;
                 // Capped at ten times the 99th percentile: no draw may stall a run for good.
-                median.mul_f64((sigma * draws.normal()).exp()).min(p99 * 10)
+                let drawn = median.as_secs_f64() * (sigma * draws.normal()).exp();
+                Duration::from_secs_f64(drawn.min(p99.as_secs_f64() * 10.0))
             }
         }
     }
@@ -71,7 +75,8 @@ fn read(text: &str) -> Option<Delay> {
 }
 
 fn duration(text: &str) -> Option<Duration> {
-    text.trim().parse::<jiff::SignedDuration>().ok()?.try_into().ok()
+    let duration: Duration = text.trim().parse::<jiff::SignedDuration>().ok()?.try_into().ok()?;
+    (duration <= DURATION_MAX).then_some(duration)
 }
 
 impl<'de> Deserialize<'de> for Delay {
@@ -82,7 +87,7 @@ impl<'de> Deserialize<'de> for Delay {
 
 /// The text is not a delay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a delay: write \"200ms\", \"20ms..120ms\" or \"median 40ms p99 200ms\"")]
+#[error("`{0}` is not a delay: write \"200ms\", \"20ms..120ms\" or \"median 40ms p99 200ms\", each at most 24h")]
 pub struct BadDelay(String);
 
 /// The random draws of one request: the same for the same seed, line and number of the request on its line.
@@ -141,7 +146,8 @@ mod tests {
         assert_eq!("0s".parse(), Ok(Delay::NONE));
         assert_eq!("20ms..2s".parse(), Ok(Delay::Uniform(20 * MS, 2000 * MS)));
         assert_eq!("median 40ms p99 200ms".parse(), Ok(Delay::Tail { median: 40 * MS, p99: 200 * MS }));
-        for bad in ["", "20", "-5ms", "2s..1s", "median 40ms", "median 2s p99 1s", "median 0s p99 1s"] {
+        for bad in ["", "20", "-5ms", "2s..1s", "median 40ms", "median 2s p99 1s", "median 0s p99 1s", "25h", "1s..25h"]
+        {
             assert_eq!(bad.parse::<Delay>(), Err(BadDelay(bad.to_owned())), "{bad}");
         }
     }
@@ -162,6 +168,14 @@ mod tests {
         let drawn = draw(uniform);
         assert!(drawn[0] >= 20 * MS && drawn[9_999] <= 120 * MS);
         assert!((65 * MS..75 * MS).contains(&drawn[5_000]), "middle {:?}", drawn[5_000]);
+    }
+
+    #[test]
+    fn the_widest_tail_can_be_drawn() {
+        let tail: Delay = "median 1ns p99 24h".parse().expect("a delay");
+        for request in 0..10_000 {
+            assert!(tail.draw(&mut Draws::new(7, 0, request)) <= DURATION_MAX * 10);
+        }
     }
 
     #[test]

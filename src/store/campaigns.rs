@@ -18,6 +18,15 @@ const SWEEP_ROWS: usize = 1_000;
 /// Parts that are looked at in one round trip when a campaign may be done.
 const PARTS_AT_ONCE: usize = 64;
 
+/// Campaigns that are read in one round trip.
+const READ_AT_ONCE: usize = 256;
+
+/// Active campaigns that are listed in one round trip.
+const LISTED_AT_ONCE: usize = 1_000;
+
+/// The clocks of two processes differ by less: each finds what another has just launched.
+const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(60);
+
 /// A campaign as it stands.
 #[derive(Clone, Debug)]
 pub struct CampaignRecord {
@@ -77,11 +86,9 @@ impl Store {
         }
         let definition = Campaign { id, ..campaign.clone() };
         let json = serde_json::to_string(&definition).expect("a campaign has only strings, numbers and lists");
-        let mut listed = Pipeline::new();
-        for key in [self.keys.active(), self.keys.campaigns()] {
-            listed.cmd("ZADD").arg(key).arg("NX").arg(campaign.created_at.0).arg(id.to_string());
-        }
-        self.query_all::<u8>("ZADD campaigns", &listed).await?;
+        let mut listing = cmd("ZADD");
+        listing.arg(self.keys.campaigns()).arg("NX").arg(campaign.created_at.0).arg(id.to_string());
+        self.query::<u8>("ZADD campaigns", &listing).await?;
         let call = Call::new(&script::CREATE, &[self.keys.campaign(id)]).arg(json).arg(campaign.created_at.0);
         let created: u8 = self.call(call).await?;
         Ok((id, created == 1))
@@ -98,14 +105,20 @@ impl Store {
         Ok(self.campaigns(&[id]).await?.pop().flatten())
     }
 
-    /// Campaigns by id, in one round trip.
+    /// Campaigns by id; `None` for one that is gone.
     pub async fn campaigns(&self, ids: &[CampaignId]) -> Result<Vec<Option<CampaignRecord>>> {
-        let mut pipeline = Pipeline::new();
-        for &id in ids {
-            pipeline.hgetall(self.keys.campaign(id));
+        let mut records = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(READ_AT_ONCE) {
+            let mut pipeline = Pipeline::new();
+            for &id in ids {
+                pipeline.hgetall(self.keys.campaign(id));
+            }
+            let hashes: Vec<HashMap<String, String>> = self.query_all("HGETALL campaign", &pipeline).await?;
+            for (&id, hash) in ids.iter().zip(hashes) {
+                records.push(self.read_campaign(id, &hash)?);
+            }
         }
-        let hashes: Vec<HashMap<String, String>> = self.query_all("HGETALL campaign", &pipeline).await?;
-        ids.iter().zip(hashes).map(|(&id, hash)| self.read_campaign(id, &hash)).collect()
+        Ok(records)
     }
 
     /// What was submitted of campaigns, by id, in one round trip; `None` for one that is gone. It says nothing of their
@@ -181,11 +194,39 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// Ids of the campaigns that still need care.
-    pub async fn active_campaigns(&self) -> Result<Vec<CampaignId>> {
-        let ids: Vec<String> =
-            self.query("ZRANGE active", cmd("ZRANGE").arg(self.keys.active()).arg(0).arg(-1)).await?;
-        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    /// The campaigns that need care at `now`, each with the time since when it does: all that were launched or cancelled and are not
+    /// retired, and those that start by now or within a minute.
+    pub async fn active_campaigns(&self, now: UnixMs) -> Result<Vec<(CampaignId, UnixMs)>> {
+        let until = now.after(CLOCKS_DIFFER_MAX).0;
+        let (mut from, mut limit) = (0, LISTED_AT_ONCE);
+        let mut active = Vec::new();
+        loop {
+            let mut range = cmd("ZRANGE");
+            range.arg(self.keys.active()).arg(from).arg(until).arg("BYSCORE").arg("LIMIT").arg(0).arg(limit);
+            let mut page: Vec<(String, u64)> = self.query("ZRANGE active", range.arg("WITHSCORES")).await?;
+            let last = page.last().map_or(0, |(_, since)| *since);
+            let is_whole = page.len() < limit;
+            if !is_whole {
+                // The next page begins with all of its last time, however many were listed in that millisecond.
+                page.retain(|(_, since)| *since < last);
+                from = last;
+                limit = if page.is_empty() { limit * 2 } else { LISTED_AT_ONCE };
+            }
+            active.extend(page.into_iter().filter_map(|(id, since)| Some((id.parse().ok()?, UnixMs(since)))));
+            if is_whole {
+                return Ok(active);
+            }
+        }
+    }
+
+    /// Lets campaigns that were listed as active since a time wait until they are due, or for good with `None`. One that was listed anew
+    /// meanwhile stays as it is.
+    pub async fn postpone_campaigns(&self, campaigns: &[(CampaignId, UnixMs, Option<UnixMs>)]) -> Result<()> {
+        let calls = campaigns.iter().map(|(id, since, due)| {
+            let due = due.map_or(String::new(), |due| due.0.to_string());
+            Call::new(&script::POSTPONE, &[self.keys.active()]).arg(id.to_string()).arg(since.0).arg(due)
+        });
+        self.call_all::<u8>(&calls.collect::<Vec<_>>()).await?.into_iter().try_for_each(|result| result.map(drop))
     }
 
     /// A campaign that needs no care any more until the retention of its recipients ends, but for the indexing of its message ids.
@@ -238,7 +279,7 @@ impl Store {
     }
 
     /// Changes the state of a campaign, and makes its parts follow before it answers: when a pause has answered,
-    /// nothing more is claimed.
+    /// nothing more is claimed. One that leaves the draft is active before it changes, so that a crash leaves none without care.
     ///
     /// Errors: `Unavailable` may leave the state changed and the parts behind; the housekeeping finishes that.
     pub async fn change_campaign(
@@ -249,25 +290,33 @@ impl Store {
         now: UnixMs,
         reason: Option<&PauseReason>,
     ) -> Result<Change> {
-        let from: Vec<&str> = from.iter().map(|state| state.name()).collect();
         let reason = reason.map_or(String::new(), |reason| {
             serde_json::to_string(reason).expect("a reason has only a number and a string")
         });
+        let mut store = self.clone();
+        if from.iter().any(|state| matches!(state, CampaignState::Draft | CampaignState::Scheduled)) {
+            // In one life, so that nothing is launched whose listing was forgotten.
+            store = self.in_this_life();
+            let active = self.keys.active();
+            store.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
+            store.make_safe_first(&[active]).await?;
+        }
+        let from: Vec<&str> = from.iter().map(|state| state.name()).collect();
         loop {
             let call = Call::new(&script::CHANGE, &[self.keys.campaign(id), self.keys.outbox(id)])
                 .arg(from.join(" "))
                 .arg(to.name())
                 .arg(now.0)
                 .arg(&reason);
-            let (answer, detail): (u8, String) = self.call(call).await?;
+            let (answer, detail): (u8, String) = store.call(call).await?;
             match answer {
                 1 => break,
-                2 => self.drain_outbox(id).await?,
+                2 => store.drain_outbox(id).await?,
                 3 => return Ok(Change::Empty),
                 _ => return Ok(detail.parse().map_or(Change::Missing, Change::Not)),
             }
         }
-        self.follow(id, now).await?;
+        store.follow(id, now).await?;
         Ok(Change::Done)
     }
 

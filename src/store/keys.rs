@@ -29,7 +29,8 @@ keys! {
     dead_jobs() => "jobs:dead";
     /// ZSET of all campaigns, score = time of creation in ms.
     campaigns() => "campaigns";
-    /// ZSET of the campaigns that still need a worker's care, score = time of creation in ms.
+    /// ZSET of the campaigns that need a worker's care, score = time in ms from which they do: when they were launched or cancelled, or
+    /// when they are to start.
     active() => "active";
     /// ZSET of the campaigns that ended and still have their recipients, score = when they ended in ms.
     ended() => "ended";

@@ -21,6 +21,8 @@ pub const PART_ROWS: usize = 65_536;
 
 /// Facts in one call of `status.lua` at most: Lua can not return more values than its stack holds.
 const FACTS_MAX: usize = 1_000;
+/// Parts whose counters are read in one round trip.
+const COUNTED_AT_ONCE: usize = 4_096;
 
 /// A row that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -361,17 +363,21 @@ impl Store {
         Ok(hashes.iter().map(read_counts).collect())
     }
 
-    /// The recipients of parts that are open, by state, in one round trip.
+    /// The recipients of parts that are open, by state.
     pub async fn open_counts(&self, parts: &[PartId]) -> Result<Vec<Vec<(State, u64)>>> {
         let open = || State::ALL.into_iter().filter(|state| state.is_open());
         let fields: Vec<&str> = open().map(script::counter).collect();
-        let mut pipeline = Pipeline::with_capacity(parts.len());
-        for &part in parts {
-            pipeline.cmd("HMGET").arg(self.keys.part(part)).arg(&fields);
-        }
-        let counts: Vec<Vec<Option<i64>>> = self.query_all("HMGET part", &pipeline).await?;
         let count = |n: Option<i64>| n.unwrap_or(0).max(0).unsigned_abs();
-        Ok(counts.into_iter().map(|counts| open().zip(counts.into_iter().map(count)).collect()).collect())
+        let mut all = Vec::with_capacity(parts.len());
+        for parts in parts.chunks(COUNTED_AT_ONCE) {
+            let mut pipeline = Pipeline::with_capacity(parts.len());
+            for &part in parts {
+                pipeline.cmd("HMGET").arg(self.keys.part(part)).arg(&fields);
+            }
+            let counts: Vec<Vec<Option<i64>>> = self.query_all("HMGET part", &pipeline).await?;
+            all.extend(counts.into_iter().map(|counts| open().zip(counts.into_iter().map(count)).collect()));
+        }
+        Ok(all)
     }
 
     /// The state bytes of a part.

@@ -11,7 +11,7 @@ use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
 
 use super::{Result, Store};
-use crate::domain::{CampaignState, Line, LineId, OnDoubt, PartId, State, UnixMs, WabaId};
+use crate::domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, PartId, State, UnixMs, WabaId};
 
 /// What helps where a line has work and no worker lists it.
 pub const UNLISTED_REMEDY: &str = "list the line again ([[line]]) until its campaigns have ended, or cancel them";
@@ -85,9 +85,13 @@ impl Store {
         Ok(lines.iter().map(|line| !lists.is_empty() && !is_listed(line)).collect())
     }
 
-    /// The parts of launched campaigns on lines that `is_wanted` accepts, where something in them is open; by line.
-    pub async fn open_parts(&self, is_wanted: impl Fn(&LineId) -> bool) -> Result<BTreeMap<LineId, Vec<OpenPart>>> {
-        let ids = self.active_campaigns().await?;
+    /// The parts of launched campaigns on lines that `is_wanted` accepts, where something in them is open at `now`; by line.
+    pub async fn open_parts(
+        &self,
+        now: UnixMs,
+        is_wanted: impl Fn(&LineId) -> bool,
+    ) -> Result<BTreeMap<LineId, Vec<OpenPart>>> {
+        let ids: Vec<CampaignId> = self.active_campaigns(now).await?.into_iter().map(|(id, _)| id).collect();
         let records = self.campaigns(&ids).await?.into_iter().flatten();
         let launched = records
             .filter(|record| !matches!(record.state, CampaignState::Draft | CampaignState::Scheduled))

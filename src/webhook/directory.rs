@@ -19,8 +19,6 @@ use crate::{
 const GOOD_FOR: Duration = Duration::from_secs(5);
 /// How long it is good even then: ids that nobody knows do not make it be read all the time.
 const GOOD_FOR_MIN: Duration = Duration::from_millis(250);
-/// Campaigns that are read in one round trip.
-const READ_AT_ONCE: usize = 256;
 
 /// The list of all lines.
 pub struct Directory {
@@ -62,21 +60,20 @@ impl Directory {
             return Ok(false);
         }
         let asked_at = Instant::now();
-        let active = self.store.active_campaigns().await?;
+        let active = self.store.active_campaigns(self.store.time().await?).await?;
+        let active: Vec<CampaignId> = active.into_iter().map(|(id, _)| id).collect();
         let ended: Vec<CampaignId> =
             self.store.unindexed().await?.into_iter().map(|unindexed| unindexed.campaign).collect();
         // What ended stays as it is; it is read once.
         let unread = ended.iter().filter(|id| self.campaigns.get(id).is_none_or(|known| known.ended_at.is_none()));
         let read: HashSet<CampaignId> = active.iter().chain(unread).copied().collect();
         let read: Vec<CampaignId> = read.into_iter().collect();
-        for read in read.chunks(READ_AT_ONCE) {
-            for (&id, record) in read.iter().zip(self.store.campaigns(read).await?) {
-                match record {
-                    Some(CampaignRecord { started_at: Some(_), ended_at, parts, .. }) => {
-                        self.campaigns.insert(id, Known { ended_at, parts });
-                    }
-                    Some(_) | None => drop(self.campaigns.remove(&id)),
+        for (&id, record) in read.iter().zip(self.store.campaigns(&read).await?) {
+            match record {
+                Some(CampaignRecord { started_at: Some(_), ended_at, parts, .. }) => {
+                    self.campaigns.insert(id, Known { ended_at, parts });
                 }
+                Some(_) | None => drop(self.campaigns.remove(&id)),
             }
         }
         let listed: HashSet<CampaignId> = active.into_iter().chain(ended).collect();

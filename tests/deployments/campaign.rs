@@ -57,12 +57,20 @@ impl Running {
     /// Waits for the end of the campaign: nobody was lost, nobody got two messages, and the counts fit a recount and what Meta
     /// saw.
     pub async fn ends_well(self) -> CampaignRecord {
-        crate::support::until("the campaign is completed", async || {
+        let completed = crate::support::until("the campaign is completed", async || {
             // As `pregon serve` does: the old master may be back, and take itself for one.
             self.store.look_around().await;
             matches!(self.store.campaign(self.id).await, Ok(Some(record)) if record.state == CampaignState::Completed)
-        })
-        .await;
+        });
+        let told = async {
+            tokio::time::sleep(LATE).await;
+            println!("{}", self.standing().await);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = completed => {}
+            () = told => {}
+        }
         for worker in self.workers {
             worker.stop().await;
         }
@@ -80,7 +88,23 @@ impl Running {
         assert_eq!(messages.len() as u64, self.recipients, "what Meta has");
         record
     }
+
+    /// What keeps the campaign from its end.
+    async fn standing(&self) -> String {
+        let Ok(Some(record)) = self.store.campaign(self.id).await else { return "redis does not answer".to_owned() };
+        let CampaignRecord { state, version, applied, parts, .. } = record;
+        let mut told = format!("{state}, version {version}, followed {applied}; {} requests", self.meta.requests());
+        for (part, line) in parts {
+            let open = self.store.open_counts(&[part]).await;
+            let (work, owner) = (self.store.work(&line).await, self.store.owners(std::slice::from_ref(&line)).await);
+            told += &format!("\n{part} on {line} of {owner:?}: {open:?}, work {work:?}");
+        }
+        told
+    }
 }
+
+/// A campaign takes less, even where servers were away for a while.
+const LATE: Duration = Duration::from_secs(50);
 
 pub fn settings() -> Settings {
     Settings { in_flight_max: 256, ..world::settings() }

@@ -113,7 +113,23 @@ impl Cluster {
         for node in [target, source] {
             let () = node.tell(&format!("CLUSTER SETSLOT {slot} NODE {target_id}")).await;
         }
+        // A replica that does not know of the move when its master dies takes over without the slot, which then nobody serves.
+        for node in &self.nodes {
+            support::until(&format!("slot {slot} is known to have moved at {}", node.port), async || {
+                let nodes: String = node.tell("CLUSTER NODES").await;
+                nodes.lines().filter(|line| line.starts_with(&target_id)).any(|line| has_slot(line, slot))
+            })
+            .await;
+        }
     }
+}
+
+/// Whether a node has `slot`, by its line of CLUSTER NODES: after eight other words come its slots, such as `12` or `0-5460`.
+fn has_slot(line: &str, slot: u16) -> bool {
+    line.split(' ').skip(8).any(|slots| {
+        let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
+        matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+    })
 }
 
 const LINES: usize = 12;

@@ -8,6 +8,7 @@ mod campaign;
 mod cluster;
 mod durable;
 mod jobs;
+mod login;
 mod sentinel;
 mod servers;
 mod tls;

@@ -1,6 +1,11 @@
 //! What is taken, what is refused for its contents, and how it is counted.
 
-use pregon::sim::{Scenario, ScenarioError, Sim, SimError};
+use std::time::Duration;
+
+use pregon::sim::{
+    Scenario, ScenarioError, Sim, SimError,
+    scenario::{Fault, Outage},
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -234,6 +239,28 @@ async fn a_scenario_that_contradicts_itself_does_not_start() {
     let error = Sim::start(scenario, listener, CancellationToken::new()).await.err().expect("it does not start");
     let SimError::Scenario(ScenarioError::Problems(problems)) = error else { panic!("{error}") };
     assert_eq!(problems.len(), 4, "{problems:?}");
+}
+
+#[tokio::test]
+async fn a_scenario_with_values_that_can_not_be_played_does_not_start() {
+    let long = Duration::from_secs(u64::MAX);
+    let mut scenario = quiet();
+    scenario.webhooks.posts_at_once = usize::MAX;
+    scenario.webhooks.retry_for = long;
+    scenario.outages = vec![Outage { at: Duration::ZERO, lasts: long, fault: Fault::Throttle }];
+    scenario.faults.no_answer_for = long;
+    scenario.lines[0].messages_per_second = u32::MAX;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let error = Sim::start(scenario, listener, CancellationToken::new()).await.err().expect("it does not start");
+    let SimError::Scenario(ScenarioError::Problems(problems)) = error else { panic!("{error}") };
+    let expected = [
+        "webhooks.posts_at_once: not 1..=10000",
+        "line 3001: messages_per_second: not 1..=1000000",
+        "webhooks.retry_for: is more than 24h",
+        "outage.for: is more than 24h",
+        "faults.no_answer_for: is more than 24h",
+    ];
+    assert_eq!(problems, expected);
 }
 
 #[test]

@@ -197,6 +197,16 @@ impl Server {
         true
     }
 
+    /// What its ops listener answers to `path`: status and body.
+    pub async fn ops(&self, path: &str) -> (u16, String) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let log = self.log();
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let address = lines.find_map(|line| line["ops"].as_str().map(str::to_owned)).expect("its address in the log");
+        let answer = reqwest::get(format!("http://{address}/{path}")).await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

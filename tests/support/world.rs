@@ -73,6 +73,17 @@ pub fn recipient(n: u64) -> Recipient {
 
 /// A campaign with `n` recipients, not yet launched.
 pub async fn campaign(store: &Store, lines: &[&str], n: u64, on_doubt: OnDoubt) -> CampaignId {
+    campaign_at(store, lines, n, on_doubt, None).await
+}
+
+/// A campaign with `n` recipients that is to start at `start_at`, not yet launched.
+pub async fn campaign_at(
+    store: &Store,
+    lines: &[&str],
+    n: u64,
+    on_doubt: OnDoubt,
+    start_at: Option<UnixMs>,
+) -> CampaignId {
     let now = store.time().await.expect("the time");
     let campaign = Campaign {
         id: CampaignId(ulid(now)),
@@ -80,7 +91,7 @@ pub async fn campaign(store: &Store, lines: &[&str], n: u64, on_doubt: OnDoubt) 
         name: "test".to_owned(),
         template: template(),
         lines: lines.iter().map(|id| LineId::from(*id)).collect(),
-        start_at: None,
+        start_at,
         expires_at: None,
         priority: 5,
         on_doubt,

@@ -87,9 +87,10 @@ fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
 
 /// Lines with work that neither `lines` nor any living worker lists: nobody would send it.
 async fn unlisted(store: &Store, lines: &[LineConfig]) -> Result<Option<Check>> {
-    let work = store.open_parts(|line| !lines.iter().any(|listed| listed.id == *line)).await?;
+    let now = store.time().await?;
+    let work = store.open_parts(now, |line| !lines.iter().any(|listed| listed.id == *line)).await?;
     let ids: Vec<LineId> = work.into_keys().collect();
-    let workers = store.living_workers(store.time().await?).await?;
+    let workers = store.living_workers(now).await?;
     if workers.is_empty() && lines.is_empty() {
         // The processes that list lines have not started yet.
         return Ok(None);

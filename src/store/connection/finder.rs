@@ -27,7 +27,7 @@ use super::{
         lives::Lives,
     },
     layout::Layout,
-    server::{field, patience},
+    server::{field, is_login, patience},
 };
 
 /// Between two questions of the same kind: a server that is away is away for longer.
@@ -70,7 +70,7 @@ impl Finder {
 
     /// What is known, after asking where that is doubted.
     ///
-    /// Errors: `Unavailable` if nothing is known, and nobody answers.
+    /// Errors: `Unavailable` if nothing is known, and nobody answers; `Login` if they do not let us in.
     pub(super) async fn layout(&self) -> Result<Arc<Layout>> {
         let known = self.known();
         if known.is_unknown() || self.doubted.load(Ordering::SeqCst) {
@@ -88,7 +88,7 @@ impl Finder {
 
     /// Asks whether `known` still holds; `told` is who should know.
     ///
-    /// Errors: `Unavailable` if nobody answers.
+    /// Errors: `Unavailable` if nobody answers; `Login` if they do not let us in.
     pub(super) async fn ask(&self, known: &Arc<Layout>, why: Why, told: Option<Place>) -> Result<()> {
         let mut asked = self.asking.lock().await;
         if !Arc::ptr_eq(&self.known(), known) {
@@ -160,11 +160,16 @@ impl Finder {
                         (heard, until) = (true, tokio::time::Instant::now() + OTHERS_WAIT);
                     }
                 }
-                Err(error) => failed = Some(format!("{place}: {error}")),
+                Err(error) if is_login(&error) => failed = Some(StoreError::Login(format!("{place}: {error}"))),
+                // That one of them refused the login says more.
+                Err(_) if matches!(failed, Some(StoreError::Login(_))) => {}
+                Err(error) => {
+                    failed = Some(StoreError::Unavailable(format!("{}: {place}: {error}", self.deployment)));
+                }
             }
         }
         match failed {
-            Some(failed) if !heard => Err(StoreError::Unavailable(format!("{}: {failed}", self.deployment))),
+            Some(failed) if !heard => Err(failed),
             _ => Ok(None),
         }
     }

@@ -201,10 +201,11 @@ impl Server {
 
     async fn taken(&self) -> std::result::Result<Connection, SendError> {
         self.pool.get().await.map_err(|error| match &error {
-            PoolError::Backend(cause) | PoolError::PostCreateHook(HookError::Backend(cause)) if is_login(cause) => {
-                SendError::Login(format!("{}: {cause}", self.place))
+            PoolError::Backend(cause) | PoolError::PostCreateHook(HookError::Backend(cause)) => {
+                let reason = format!("{}: {cause}", self.place);
+                if is_login(cause) { SendError::Login(reason) } else { SendError::Unreached(reason) }
             }
-            _ => SendError::Unreached(error.to_string().trim_end().into()),
+            _ => SendError::Unreached(format!("{}: {}", self.place, error.to_string().trim_end())),
         })
     }
 
@@ -246,7 +247,7 @@ pub(in super::super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
 }
 
 /// Whether a server refused user and password, or asks for them.
-fn is_login(error: &RedisError) -> bool {
+pub(super) fn is_login(error: &RedisError) -> bool {
     // The error of a pipeline has the codes of its commands in its text alone.
     error.kind() == ErrorKind::AuthenticationFailed || error.to_string().contains("NOAUTH")
 }

@@ -210,7 +210,7 @@ impl Intake {
         if new.recipients.len() as u64 > self.recipients_max {
             let (n, max) = (new.recipients.len(), self.recipients_max);
             problems.push(format!(
-                "{n} recipients came along, and a campaign has at most {max} (intake.recipients_max): make several of them"
+                "a campaign has at most {max} recipients (intake.recipients_max): {n} came along; spread them over several campaigns"
             ));
         }
         let template = match self.check_lines(&new.lines, &mut problems) {

@@ -199,12 +199,8 @@ async fn a_campaign_deleted_in_the_middle_of_an_upload_leaves_no_key() {
         // The commands that follow the commit are short.
         let from = if turn % 2 == 0 { 0 } else { bytes - 1_500 };
         cutter.hold_after(rng.random_range(from..bytes - 1));
-        let deleted = async {
-            cutter.holds().await;
-            world.intake.delete(next).await.expect("deleted");
-            cutter.release();
-        };
-        let (uploaded, ()) = tokio::join!(upload(&held, next, &text), deleted);
+        let delete = async { world.intake.delete(next).await.expect("deleted") };
+        let uploaded = cutter.held(upload(&held, next, &text), delete).await;
         let is_gone = matches!(uploaded, Ok(_) | Err(IntakeError::NotFound(_) | IntakeError::State { .. }));
         assert!(is_gone, "turn {turn}: {uploaded:?}");
         assert_eq!(keys(&world).await, before, "turn {turn}, {uploaded:?}");
@@ -235,12 +231,8 @@ async fn housekeeping_that_comes_late_leaves_no_key_of_a_deleted_campaign() {
     for at in (1..bytes - 1).step_by(40) {
         let id = world.intake.submit(new()).await.expect("a draft").id;
         cutter.hold_after(at);
-        let delete = async {
-            cutter.holds().await;
-            world.intake.delete(id).await.expect("deleted");
-            cutter.release();
-        };
-        let (followed, ()) = tokio::join!(held.store.follow(id, now), delete);
+        let delete = async { world.intake.delete(id).await.expect("deleted") };
+        let followed = cutter.held(held.store.follow(id, now), delete).await;
         followed.expect("nothing to follow");
         assert_eq!(keys(&world).await, before, "held after {at} bytes");
     }

@@ -64,19 +64,29 @@ impl Cutter {
         self.left.store(bytes, Ordering::SeqCst);
     }
 
-    /// Passes on `bytes` more, and then holds everything until [`Cutter::release`].
+    /// Passes on `bytes` more, and then holds everything: see [`Cutter::held`].
     pub fn hold_after(&self, bytes: i64) {
         self.hold.send_replace(Hold::Wanted);
         self.cut_after(bytes);
     }
 
-    /// Waits until something is held.
-    pub async fn holds(&self) {
-        self.hold.subscribe().wait_for(|hold| *hold == Hold::Held).await.expect("it is here");
+    /// Does `work` through it while `meanwhile` is done as soon as something is held, or else at the end of `work`.
+    pub async fn held<T>(&self, work: impl Future<Output = T>, meanwhile: impl Future<Output = ()>) -> T {
+        let held = async {
+            self.hold.subscribe().wait_for(|hold| *hold == Hold::Held).await.expect("it is here");
+            meanwhile.await;
+            self.release();
+        };
+        let done = async {
+            let done = work.await;
+            self.hold.send_replace(Hold::Held);
+            done
+        };
+        tokio::join!(done, held).0
     }
 
     /// Passes on what it holds, and everything after it.
-    pub fn release(&self) {
+    fn release(&self) {
         self.mend();
         self.hold.send_replace(Hold::Cut);
     }

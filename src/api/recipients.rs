@@ -86,7 +86,7 @@ impl RecipientView {
         Some(Self {
             to,
             state: state.name(),
-            code: code.filter(|&code| code != policy::NO_ANSWER),
+            code: code.and_then(policy::code_of_meta),
             reason: code.map(policy::title),
             attempts: details.tries + u8::from(state.is_attempt()),
             line: line.clone(),
@@ -300,6 +300,11 @@ mod tests {
             "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 2, "line": "3001"
         });
         assert_eq!(view(doubtful, Some(policy::NO_ANSWER)), expected);
+        let unexplained = view(RecipientState::Failed.code(), Some(policy::NO_REASON));
+        assert_eq!(
+            (&unexplained["code"], &unexplained["reason"]),
+            (&serde_json::Value::Null, &serde_json::json!(policy::title(policy::NO_REASON)))
+        );
         assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");
     }
 }

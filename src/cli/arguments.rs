@@ -153,7 +153,11 @@ impl Server {
     ///
     /// Errors: [`ClientError::Unusable`].
     pub fn client(self) -> Result<Client, ClientError> {
-        Client::new(self.server, self.api_key.filter(|key| !key.expose().is_empty()), self.ca.as_deref())
+        let key = self.api_key.filter(|key| !key.expose().is_empty());
+        if let Some(flaw) = key.as_ref().and_then(Secret::flaw) {
+            return Err(ClientError::Unusable(format!("the API key (PREGON_API_KEY or --api-key) {flaw}")));
+        }
+        Client::new(self.server, key, self.ca.as_deref())
     }
 }
 
@@ -411,6 +415,15 @@ mod tests {
     fn a_key_is_shown_by_no_help_and_no_debug() {
         let arguments = Arguments::parse_from(["pregon", "line", "list", "--api-key", "s3cret"]);
         assert!(!format!("{arguments:?}").contains("s3cret"));
+        let server = Server {
+            server: "http://127.0.0.1:8080".parse().expect("a URL"),
+            api_key: Some(Secret::new("s3cret ")),
+            ca: None,
+        };
+        let Err(told) = server.client() else { panic!("a blank too much") };
+        let told = told.to_string();
+        assert!(told.starts_with("the API key (PREGON_API_KEY or --api-key) holds a blank"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
         let mut command = Arguments::command();
         let line = command.find_subcommand_mut("line").expect("the command");
         assert!(line.render_long_help().to_string().contains("[env: PREGON_API_KEY]"));

@@ -1,10 +1,7 @@
 //! Why intake did not do what was asked, by what the caller does next.
 
 use crate::{
-    domain::{
-        CampaignId, CampaignState, Language, UnixMs, WabaId,
-        template::{TemplateError, TemplateStatus},
-    },
+    domain::{CampaignId, CampaignState, Language, UnixMs, WabaId, template::TemplateError},
     intake::rows::UploadError,
     store::StoreError,
 };
@@ -105,7 +102,10 @@ pub enum IntakeError {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateProblem {
     /// Meta does not have it.
-    #[error("WABA {waba} has no template {name} in {language}{}", elsewhere(.others))]
+    #[error(
+        "WABA {waba} has no template {name} in {language}{}: check the name and the language, or, if it is new at Meta, \
+         read the templates again (POST /v1/templates/sync)", meant(.similar)
+    )]
     Missing {
         /// Where it was looked for.
         waba: WabaId,
@@ -113,21 +113,19 @@ pub enum TemplateProblem {
         name: String,
         /// The language that was asked for.
         language: Language,
-        /// The languages in which there is one of this name.
-        others: Vec<Language>,
+        /// Those that may have been meant, with their languages.
+        similar: Vec<String>,
     },
     /// The templates of this WABA were never read from Meta: sync them, then repeat the call.
-    #[error("the templates of WABA {0} have not been read from Meta yet: sync them, then try again")]
+    #[error(
+        "the templates of WABA {0} have not been read from Meta yet: read them (POST /v1/templates/sync), then try again; \
+         where that fails, the log says why"
+    )]
     NotSynced(WabaId),
-    /// Meta does not send it now.
-    #[error("template {template} is {}: Meta sends only templates that are APPROVED", name(.status))]
-    NotApproved {
-        /// Name and language.
-        template: String,
-        /// Where it stands.
-        status: TemplateStatus,
-    },
-    /// It has a part that this version can't send.
+    /// Meta does not send it now: its status, and what helps.
+    #[error("{0}")]
+    NotApproved(String),
+    /// It has a part that this version can't send, or takes other values than those that the campaign has.
     #[error(transparent)]
     Unsupported(#[from] TemplateError),
 }
@@ -161,7 +159,9 @@ impl IntakeError {
             IntakeError::Invalid(_) => "invalid",
             IntakeError::Template(TemplateProblem::Missing { .. }) => "template-missing",
             IntakeError::Template(TemplateProblem::NotSynced(_)) => "templates-not-synced",
-            IntakeError::Template(TemplateProblem::NotApproved { .. }) => "template-not-approved",
+            IntakeError::Template(TemplateProblem::NotApproved(_)) => "template-not-approved",
+            IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Changed { .. })) => "template-changed",
+            IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Gone { .. })) => "template-missing",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
             IntakeError::State { .. } | IntakeError::NotDeletable { .. } => "campaign-state",
             IntakeError::Conflict { .. } => "campaign-conflict",
@@ -178,14 +178,8 @@ impl IntakeError {
     }
 }
 
-fn elsewhere(languages: &[Language]) -> String {
-    let codes: Vec<&str> = languages.iter().map(Language::as_str).collect();
-    if codes.is_empty() { String::new() } else { format!("; there is one in {}", codes.join(", ")) }
-}
-
-/// The status as Meta writes it.
-fn name(status: &TemplateStatus) -> String {
-    serde_json::to_value(status).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+fn meant(similar: &[String]) -> String {
+    if similar.is_empty() { String::new() } else { format!("; similar ones are {}", similar.join(", ")) }
 }
 
 #[cfg(test)]

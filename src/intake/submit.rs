@@ -21,6 +21,7 @@ use crate::{
         campaign::PRIORITY_DEFAULT, reject::shown,
     },
     store::campaigns::{CampaignRecord, Change},
+    templates,
 };
 
 /// The longest name of a campaign.
@@ -31,6 +32,11 @@ const ID_CHARS_SHOWN_MAX: usize = 64;
 const LINES_SHOWN_MAX: usize = 20;
 /// The longest `external_id`.
 const EXTERNAL_ID_CHARS_MAX: usize = 200;
+
+/// Names of templates that are offered in the place of an unknown one.
+const SIMILAR_MAX: usize = 5;
+/// How near such a name has to be; 1 is the same.
+const LIKENESS_MIN: f64 = 0.7;
 
 impl Intake {
     /// Stores a campaign with the recipients that came along, and launches it if that was asked for.
@@ -79,7 +85,7 @@ impl Intake {
     /// changes nothing. When a pause has answered, nothing more of the campaign is claimed, and the pause outlives Redis as
     /// far as that can promise it; so does any change.
     ///
-    /// Errors: `State`, `Expired` or `Empty` where that can't be: nothing was changed. `Store`: do it again.
+    /// Errors: `State`, `Expired`, `Empty` or `Template` where that can't be: nothing was changed. `Store`: do it again.
     pub async fn act(&self, id: CampaignId, action: Action) -> Result<CampaignRecord, IntakeError> {
         let intake = self.in_this_life();
         let (record, _) = intake.change(id, action).await?;
@@ -106,6 +112,9 @@ impl Intake {
             && from.contains(&state)
         {
             return Err(IntakeError::Expired { id, at });
+        }
+        if matches!(to, Running | Scheduled) && from.contains(&state) {
+            self.check_template_still_fits(&campaign).await?;
         }
         match self.store.change_campaign(id, from, to, now, None).await? {
             Change::Done => Ok((self.campaign(id).await?, true)),
@@ -284,6 +293,14 @@ impl Intake {
         if more > 0 { format!("{named} and {more} more") } else { named }
     }
 
+    /// Errors: `Template` if the template was edited so that the recipients do not fit it any more, or is gone.
+    async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
+        // Lines that are not configured here any more tell no WABA.
+        let Some((waba, _)) = campaign.lines.iter().find_map(|line| self.lines.get(line)) else { return Ok(()) };
+        let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
+        Ok(fits.map_err(TemplateProblem::Unsupported)?)
+    }
+
     /// The template, if Meta sends it and so can we.
     async fn check_template(&self, waba: &WabaId, wanted: &TemplateName) -> Result<Template, IntakeError> {
         let language = Language::from(wanted.language.as_str());
@@ -291,19 +308,29 @@ impl Intake {
             let Some((all, _)) = self.store.templates(waba).await? else {
                 return Err(TemplateProblem::NotSynced(waba.clone()).into());
             };
-            let same_name = all.into_iter().filter(|template| template.name == wanted.name);
-            let mut others: Vec<Language> = same_name.map(|template| template.language).collect();
-            others.sort_unstable();
-            let name = wanted.name.clone();
-            return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, others }.into());
+            let (name, similar) = (wanted.name.clone(), similar(&wanted.name, &all));
+            return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, similar }.into());
         };
-        if !template.is_sendable() {
-            let (template, status) = (template.to_string(), template.status);
-            return Err(TemplateProblem::NotApproved { template, status }.into());
+        if let Some(problem) = template.status_problem() {
+            return Err(TemplateProblem::NotApproved(problem).into());
         }
         Form::of(&template).map_err(TemplateProblem::Unsupported)?;
         Ok(template)
     }
+}
+
+/// Templates that may have been meant by `name`, with their languages: those of this name, or else the nearest names.
+fn similar(name: &str, all: &[Template]) -> Vec<String> {
+    let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
+    let wanted = plain(name);
+    let likeness = |template: &Template| strsim::normalized_damerau_levenshtein(&plain(&template.name), &wanted);
+    let mut near: Vec<(f64, String)> = all
+        .iter()
+        .map(|template| (likeness(template), template.to_string()))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .collect();
+    near.sort_by(|(a, left), (b, right)| b.total_cmp(a).then_with(|| left.cmp(right)));
+    near.into_iter().take(SIMILAR_MAX).map(|(_, template)| template).collect()
 }
 
 /// Errors: `Conflict` if `new` would be sent otherwise than `known`, which has the same `external_id`. The order of lines

@@ -2,7 +2,7 @@
 //!
 //! A listener of its own (`ops.listen`), so that probes and scrapes are answered while the API is busy or stopping:
 //! `/healthz` is 200 while every core task runs, `/readyz` is 200 while the process can do its work, and otherwise 503
-//! with the reasons; `/metrics` is the page for Prometheus.
+//! with the reasons; its `warnings` tell what somebody should look at though the process can work; `/metrics` is the page for Prometheus.
 //!
 //! Never: asks Redis or anybody else for an answer; the tasks that know set it here.
 
@@ -58,32 +58,70 @@ impl Reason {
     const ALL: [Reason; 4] = [Reason::Redis, Reason::Leases, Reason::Stopping, Reason::Failed];
 }
 
+/// What somebody should look at, though the process is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Warning {
+    /// The last webhook was refused for its signature: the app secret may be wrong.
+    WebhooksRefused = 1,
+}
+
+impl Warning {
+    const ALL: [Warning; 1] = [Warning::WebhooksRefused];
+}
+
 /// The shared state of health; clones are the same.
-#[derive(Clone, Debug)]
-pub struct Health(Arc<AtomicU8>);
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Bits>);
+
+/// A bit for each reason, and one for each warning.
+#[derive(Debug, Default)]
+struct Bits {
+    reasons: AtomicU8,
+    warnings: AtomicU8,
+}
 
 impl Health {
     /// A process that is not ready yet: each of `reasons` waits for its first [`Health::clear`].
     pub fn starting(reasons: &[Reason]) -> Self {
-        let health = Self(Arc::new(AtomicU8::new(0)));
+        let health = Self::default();
         reasons.iter().for_each(|reason| health.set(*reason));
         health
     }
 
     /// Not ready, for `reason`.
     pub fn set(&self, reason: Reason) {
-        self.0.fetch_or(reason as u8, Ordering::Relaxed);
+        self.0.reasons.fetch_or(reason as u8, Ordering::Relaxed);
     }
 
     /// Not for `reason` any more.
     pub fn clear(&self, reason: Reason) {
-        self.0.fetch_and(!(reason as u8), Ordering::Relaxed);
+        self.0.reasons.fetch_and(!(reason as u8), Ordering::Relaxed);
     }
 
     /// Why the process is not ready; empty if it is.
     pub fn reasons(&self) -> Vec<Reason> {
-        let bits = self.0.load(Ordering::Relaxed);
+        let bits = self.0.reasons.load(Ordering::Relaxed);
         Reason::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
+    }
+
+    /// Somebody should look at `warning`.
+    pub fn warn(&self, warning: Warning) {
+        self.0.warnings.fetch_or(warning as u8, Ordering::Relaxed);
+    }
+
+    /// There is no cause for `warning` any more. Cheap where there was none.
+    pub fn calm(&self, warning: Warning) {
+        if self.0.warnings.load(Ordering::Relaxed) & warning as u8 != 0 {
+            self.0.warnings.fetch_and(!(warning as u8), Ordering::Relaxed);
+        }
+    }
+
+    /// What somebody should look at.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let bits = self.0.warnings.load(Ordering::Relaxed);
+        Warning::ALL.into_iter().filter(|warning| bits & *warning as u8 != 0).collect()
     }
 }
 
@@ -109,6 +147,8 @@ fn router(health: Health, metrics: PrometheusHandle) -> Router {
 struct Answer {
     ready: bool,
     reasons: Vec<Reason>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
@@ -121,7 +161,7 @@ async fn healthz(State(health): State<Health>) -> Response {
 async fn readyz(State(health): State<Health>) -> Response {
     let reasons = health.reasons();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Answer { ready: reasons.is_empty(), reasons })).into_response()
+    (status, Json(Answer { ready: reasons.is_empty(), reasons, warnings: health.warnings() })).into_response()
 }
 
 async fn page(State(metrics): State<PrometheusHandle>) -> Response {
@@ -169,6 +209,16 @@ mod tests {
         assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
         ops.health.set(Reason::Stopping);
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["stopping"]}"#.into()));
+    }
+
+    #[tokio::test]
+    async fn a_warning_is_shown_and_the_process_stays_ready() {
+        let ops = Ops::start(&[]).await;
+        ops.health.warn(Warning::WebhooksRefused);
+        let shown = r#"{"ready":true,"reasons":[],"warnings":["webhooks_refused"]}"#;
+        assert_eq!(ops.get("/readyz").await, (200, shown.into()));
+        ops.health.calm(Warning::WebhooksRefused);
+        assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
     }
 
     #[tokio::test]

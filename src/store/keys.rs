@@ -59,6 +59,8 @@ keys! {
     born() => "born";
     /// STRING of 16 random bytes: the key of the check in tokens.
     token_key() => "token_key";
+    /// SET of the WABAs whose templates changed at Meta since they were read.
+    templates_changed() => "templates_changed";
     /// HASH of the templates of a WABA as Meta gave them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
     /// STRING with an expiry: who reads the jobs, who does the housekeeping.

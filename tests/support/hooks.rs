@@ -10,6 +10,7 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
     domain::{CampaignId, LineId, OnDoubt, PartId, Secret, SharedTokenKey, State, Token, TokenKey, UnixMs},
+    ops::health::Health,
     store::{
         Store,
         campaigns::CampaignRecord,
@@ -74,6 +75,7 @@ impl Hooks {
             body_bytes_max: BODY_BYTES_MAX,
             ids_kept: IDS_KEPT,
             lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
+            health: Health::default(),
         };
         let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);
         let task = tokio::spawn(task);

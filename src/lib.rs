@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod coding;
 pub mod demo;
 pub mod dispatch;
 pub mod domain;

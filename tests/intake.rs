@@ -28,14 +28,14 @@ async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
     );
     let Err(IntakeError::Invalid(problems)) = world.intake.submit(new).await else { panic!("not refused") };
     let expected = [
-        "name must",
-        "external_id must",
-        "priority must",
-        "expires_at is over",
-        "expires_at must be after start_at",
+        "name is “”: it must have 1 to 200 characters",
+        "external_id is “a\\nb”: it must have 1 to 200 characters, none of them a control character",
+        "priority is 11: it must be 1 to 10",
+        ", which is over (it is ",
+        ": expires_at must be after start_at",
         "launch needs recipients",
-        "line 9999 is not configured",
-        "line 3001 is named twice",
+        "line 9999 is not configured: there are 3001, 3002, 4001",
+        "line 3001 is named twice in lines: leave one out",
         "no template nobody",
     ];
     for text in expected {
@@ -48,9 +48,13 @@ async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
 #[tokio::test]
 async fn lines_of_two_wabas_and_no_lines_at_all_are_refused() {
     let world = World::start().await;
-    for (lines, text) in
-        [(json!([]), "at least one line"), (json!(["3001", "4001"]), "of one WABA: they are of 2001 and 2002")]
-    {
+    for (lines, text) in [
+        (json!([]), "lines is empty: name at least one line; there are 3001, 3002, 4001"),
+        (
+            json!(["3001", "4001"]),
+            "of one WABA, but line 3001 is of 2001 and line 4001 of 2002: make a campaign for each",
+        ),
+    ] {
         let new = new_campaign("order_update/es_AR", json!({ "lines": lines }));
         let error = world.intake.submit(new).await.expect_err("refused");
         assert!(matches!(error, IntakeError::Invalid(_)) && error.to_string().contains(text), "{error}");
@@ -120,7 +124,7 @@ async fn a_submission_whose_recipients_are_all_rejected_stays_a_draft_and_says_w
     let submitted = world.intake.submit(new).await.expect("taken");
     assert_eq!((submitted.state, submitted.upload.accepted), (CampaignState::Draft, 0));
     let reasons: Vec<&str> = submitted.upload.rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
-    assert!(reasons[0].contains("E.164") && reasons[1].contains("expected a recipient object"), "{reasons:?}");
+    assert!(reasons[0].contains("E.164") && reasons[1].contains("where a recipient object is expected"), "{reasons:?}");
     let error = world.intake.act(submitted.id, Action::Launch).await.expect_err("nobody to send to");
     assert!(matches!(error, IntakeError::Empty(id) if id == submitted.id), "{error}");
 }

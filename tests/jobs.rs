@@ -141,6 +141,8 @@ async fn an_entry_that_can_not_be_taken_goes_to_the_dead_letters_and_stops_nobod
     let bad = [
         ("job-unreadable", "not json".to_owned()),
         ("job-unreadable", json!(["launch"]).to_string()),
+        ("job-unreadable", json!(["launch", "spring"]).to_string()),
+        ("job-unreadable", campaign("x", json!({ "template": ["order_update", "es_AR"] })).to_string()),
         ("job-unreadable", json!({ "type": "dance", "external_id": "spring" }).to_string()),
         ("job-unreadable", json!({ "external_id": "spring" }).to_string()),
         ("job-unreadable", json!({ "type": "launch" }).to_string()),

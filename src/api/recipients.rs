@@ -161,9 +161,9 @@ pub(super) async fn list(
 /// `GET /v1/campaigns/{id}/recipients/{phone}`: the number with or without its plus.
 pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): RecipientPath) -> Result<Response> {
     let number = if phone.starts_with('+') { phone } else { format!("+{phone}") };
-    let to: Phone = number
-        .parse()
-        .map_err(|_| Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164"))?;
+    let to: Phone = number.parse().map_err(|_| {
+        Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164, such as +5491155550001")
+    })?;
     let record = shared.campaign(id).await?;
     remembered(&record)?;
     let unknown =

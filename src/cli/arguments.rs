@@ -200,6 +200,8 @@ pub enum CampaignCommand {
     Resume(Campaigns),
     /// Never send what was not sent yet
     Cancel(Campaigns),
+    /// Delete drafts, and campaigns that were cancelled before they started; nothing of them is left
+    Delete(Campaigns),
     /// Every recipient with its outcome, as CSV
     Report {
         /// The campaign
@@ -223,8 +225,8 @@ pub struct Campaigns {
 /// `pregon campaign submit …`
 #[derive(Args, Debug)]
 pub struct SubmitOptions {
-    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), or - for
-    /// standard input
+    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), either
+    /// also compressed (FILE.csv.gz, .zst, .br), or - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The template; NAME/LANG names its language as well
@@ -264,6 +266,10 @@ pub struct SubmitOptions {
     /// Launch it only if no more rows than this were rejected; otherwise it stays a draft
     #[arg(long, value_name = "N")]
     pub max_rejected: Option<u64>,
+    /// Only check the file: say which rows would be rejected, and send nothing. The server takes the recipients into a draft for
+    /// that, and deletes it at once
+    #[arg(long, conflicts_with_all = ["watch", "again", "external_id"])]
+    pub dry_run: bool,
     /// Leave it a draft
     #[arg(long)]
     pub no_launch: bool,

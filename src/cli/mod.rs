@@ -74,6 +74,7 @@ async fn campaign(client: &Client, command: CampaignCommand) -> Result<(), Failu
         CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, Action::Pause).await,
         CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, Action::Resume).await,
         CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, Action::Cancel).await,
+        CampaignCommand::Delete(campaigns) => campaign::delete(client, &campaigns).await,
         CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
     }
 }

@@ -143,7 +143,7 @@ async fn campaign(
         on_doubt: None,
     };
     let created = submit(client, &new).await?;
-    let uploaded = client.upload(created, "demo", &Format::Csv.into(), rows(recipients).into()).await?;
+    let uploaded = client.upload(created, "demo", &Format::Csv.into(), None, rows(recipients).into()).await?;
     say(&format!(
         "campaign {created}: {} recipients accepted, {} rejected",
         uploaded.accepted, uploaded.rejected_count

@@ -328,10 +328,7 @@ struct Seen {
     next_start: Option<UnixMs>,
 }
 
-/// The parts of a campaign, if some of it may have been sent.
+/// The parts of a campaign, if it ever started: some of it may have been sent.
 fn launched_parts(record: &CampaignRecord) -> &[(PartId, LineId)] {
-    match record.state {
-        CampaignState::Draft | CampaignState::Scheduled => &[],
-        _ => &record.parts,
-    }
+    if record.started_at.is_some() { &record.parts } else { &[] }
 }

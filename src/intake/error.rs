@@ -26,8 +26,19 @@ pub enum IntakeError {
         id: CampaignId,
         /// Where it stands.
         state: CampaignState,
-        /// What was wanted of it: `be launched`, `take recipients`.
+        /// What was wanted of it: `be launched`, `be paused`.
         action: &'static str,
+    },
+    /// Something of it was sent, or can be: it is not deleted.
+    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be deleted{}",
+        if *.started { " and has started" } else { "" }, if *.started { "" } else { "; cancel it first" })]
+    NotDeletable {
+        /// The campaign.
+        id: CampaignId,
+        /// Where it stands.
+        state: CampaignState,
+        /// It ran once.
+        started: bool,
     },
     /// The `external_id` belongs to a campaign that is defined otherwise: nothing was changed.
     #[error(
@@ -43,7 +54,9 @@ pub enum IntakeError {
         differences: Vec<String>,
     },
     /// Nothing of it would be sent any more.
-    #[error("campaign {id} expired at {at}")]
+    #[error(
+        "campaign {id} expired at {at} (its expires_at), so nothing of it would be sent: make a new one with a later expires_at"
+    )]
     Expired {
         /// The campaign.
         id: CampaignId,
@@ -128,6 +141,7 @@ impl IntakeError {
             | IntakeError::Invalid(_)
             | IntakeError::Template(_)
             | IntakeError::State { .. }
+            | IntakeError::NotDeletable { .. }
             | IntakeError::Conflict { .. }
             | IntakeError::Expired { .. }
             | IntakeError::Empty(_)
@@ -149,7 +163,7 @@ impl IntakeError {
             IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Changed { .. })) => "template-changed",
             IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Gone { .. })) => "template-missing",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
-            IntakeError::State { .. } => "campaign-state",
+            IntakeError::State { .. } | IntakeError::NotDeletable { .. } => "campaign-state",
             IntakeError::Conflict { .. } => "campaign-conflict",
             IntakeError::Expired { .. } => "campaign-expired",
             IntakeError::Empty(_) => "campaign-empty",

@@ -159,7 +159,7 @@ impl ApiKey {
 pub enum KeyScope {
     /// Look.
     Read,
-    /// Create campaigns, upload recipients, launch.
+    /// Create, launch and delete campaigns, upload recipients.
     Submit,
     /// Pause, resume and cancel campaigns; set and hold lines; read the templates from Meta.
     Operate,

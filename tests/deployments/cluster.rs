@@ -2,8 +2,8 @@
 
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
-    domain::OnDoubt,
-    store::{Address, Store},
+    domain::{CampaignState, OnDoubt},
+    store::{Address, Store, campaigns::Change},
 };
 
 use crate::{
@@ -192,6 +192,31 @@ async fn what_an_upload_was_told_is_kept_outlives_any_master() {
     let counts = world::counts(&store, &record).await;
     assert_eq!(counts.recipients, 2_000);
     assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_campaign_leaves_no_key_on_any_master() {
+    let cluster = Cluster::start().await;
+    let store = Store::connect(&cluster.address()).await.expect("a store");
+    let names: Vec<String> = (0..LINES).map(|n| format!("30{n:02}")).collect();
+    let lines: Vec<&str> = names.iter().map(String::as_str).collect();
+    let id = world::campaign(&store, &lines, 2_000, OnDoubt::Hold).await;
+    let (draft, now) = ([CampaignState::Draft], store.time().await.expect("the time"));
+    let cancelled = store.change_campaign(id, &draft, CampaignState::Cancelled, now, None).await;
+    assert_eq!(cancelled.expect("redis"), Change::Done);
+    let record = store.campaign(id).await.expect("redis").expect("the campaign");
+    let left = async || {
+        let mut left: Vec<String> = Vec::new();
+        for master in &cluster.nodes[..MASTERS] {
+            let keys: Vec<String> = master.tell("KEYS *").await;
+            left.extend(keys.into_iter().filter(|key| key.contains(&id.to_string())));
+        }
+        left
+    };
+    assert!(left().await.len() > 2 * LINES);
+    store.delete_campaign(&record).await.expect("deleted");
+    assert_eq!(left().await, Vec::<String>::new());
+    assert_eq!(store.newest_campaigns(None, 10).await.expect("redis"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -410,7 +410,7 @@ fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
             "positional",
             one(&long(493)),
             "too_long",
-            "the body with parameter 1 (its longest) is too long: 1025 characters, at most 1024",
+            "the body with parameter 1 (its longest) is too long: 1025 characters, at most 1024; shorten “",
         ),
         (
             "header_text",
@@ -424,7 +424,7 @@ fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
             "authentication",
             format!(r#""params":{{"1":"{}"}}"#, long(16)),
             "too_long",
-            "parameter 1 is too long: 16 characters, at most 15",
+            "parameter 1 is too long: 16 characters, at most 15; shorten “",
         ),
         (
             "quick_reply",
@@ -510,8 +510,22 @@ fn a_header_of_the_wrong_form_is_refused_with_what_it_takes() {
     ];
     for (template, header, needs) in cases {
         let fields = format!(r#""header":{header},"params":{{"1":"M"}}"#);
-        assert_eq!(fit(template, &fields), Err(Reject::HeaderForm(needs)), "{template}: {header}");
+        let reject = fit(template, &fields).expect_err(header);
+        assert!(matches!(reject, Reject::HeaderForm { needs: told, .. } if told == needs), "{template}: {header}");
     }
+    let told = |template, header: &str| {
+        fit(template, &format!(r#""header":{header},"params":{{"1":"M"}}"#)).expect_err(header).to_string()
+    };
+    assert_eq!(
+        told("header_image", r#"{"link":"http://cdn.example/a","filename":"b"}"#),
+        "the header is link “http://cdn.example/a”, filename “b”, which does not fit the template: it takes either an https link or \
+         a numeric media id"
+    );
+    let told = told("header_location", r#""Obelisco""#);
+    assert!(
+        told.starts_with("the header is “Obelisco”, which does not fit the template: it takes a latitude"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -536,5 +550,6 @@ fn a_number_that_is_not_e164_is_refused_first() {
 #[test]
 fn a_place_reads_as_a_person_says_it() {
     assert!(Reject::Empty(Place::HeaderField("address")).to_string().starts_with("the header's address is empty"));
-    assert!(Reject::Duplicate.to_string().starts_with("this number is already in the campaign"));
+    let told = Reject::Duplicate("…0001".into()).to_string();
+    assert!(told.starts_with("the number …0001 is already in the campaign"), "{told}");
 }

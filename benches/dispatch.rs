@@ -220,7 +220,7 @@ async fn upload(store: &Store, lines: &[Line], n: u64) -> CampaignId {
     while done < n {
         let until = n.min(done + 2_048);
         let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
-        let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: until == n };
+        let batch = Batch { recipients, taken: until, done: until == n, ..Batch::default() };
         assert_eq!(
             upload.admit(batch.pack(lines.len())).await.expect("a batch"),
             Admitted::Done { accepted: until - done }

@@ -39,6 +39,26 @@ impl<T> Default for List<T> {
     }
 }
 
+/// An object as a `T`, for what a caller of ours asks: anything else is an error. serde would also take a list for a struct, whose
+/// fields then have no names.
+pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<T, D::Error> {
+    struct Fields<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    json.deserialize_map(Fields(PhantomData))
+}
+
 /// The methods of a visitor for kinds that are as good as missing.
 macro_rules! missing {
     ($($kind:ident)*) => { $(missing!(@ $kind);)* };

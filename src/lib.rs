@@ -15,6 +15,7 @@
 pub mod api;
 pub mod app;
 pub mod client;
+pub mod coding;
 pub mod config;
 pub mod dispatch;
 pub mod domain;

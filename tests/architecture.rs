@@ -14,8 +14,20 @@ const ARROWS: [(&str, &[&str]); 17] = [
     (
         "app",
         &[
-            "api", "client", "config", "dispatch", "domain", "graph", "http", "intake", "redis", "sim", "telemetry",
-            "templates", "terminal", "webhook",
+            "api",
+            "client",
+            "config",
+            "dispatch",
+            "domain",
+            "graph",
+            "http",
+            "intake",
+            "redis",
+            "sim",
+            "telemetry",
+            "templates",
+            "terminal",
+            "webhook",
         ],
     ),
     ("client", &["domain", "intake"]),
@@ -161,9 +173,9 @@ fn tree<'t>(text: &'t str, base: &[String], names: &mut Vec<Vec<String>>) -> &'t
                 // What a name is renamed to, or a glob, is no path.
                 let end = after.find([',', '}', ';', '(', ')', '<', '>', '\n', ' ']).unwrap_or(after.len());
                 let after = after[end..].trim_start();
-                return after.strip_prefix("as ").map_or(after, |alias| {
-                    &alias[alias.find([',', '}', ';']).unwrap_or(alias.len())..]
-                });
+                return after
+                    .strip_prefix("as ")
+                    .map_or(after, |alias| &alias[alias.find([',', '}', ';']).unwrap_or(alias.len())..]);
             }
         }
     }

@@ -7,9 +7,14 @@
 #[expect(unreachable_pub, reason = "for the fuzz targets it is a crate of its own")]
 mod inputs;
 
-use std::{hint::black_box, iter, path::Path};
+use std::{hint::black_box, io::Cursor, iter, path::Path, pin::Pin};
 
+use async_compression::{
+    Level,
+    tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder},
+};
 use pregon::{
+    coding::Coding,
     domain::{Cause, Outcome, Reject, template::Column},
     graph::answer,
     intake::{
@@ -18,6 +23,7 @@ use pregon::{
     },
     webhook::payload::{Change, Payload},
 };
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// What an upload's reader may keep, however long the upload is, and what the rows of one piece may take.
 const READER_BYTES_MAX: u64 = 4 * ROW_BYTES_MAX as u64;
@@ -164,6 +170,39 @@ fn the_rows_of_one_piece_take_a_bounded_memory_however_little_there_is_in_them()
         println!("{} rows that begin with {first:?} take {} bytes", rows.len(), taken.bytes_max);
         assert!(taken.bytes_max <= PIECE_ROWS_BYTES_MAX, "{} bytes", taken.bytes_max);
     }
+}
+
+#[test]
+fn a_compressed_file_takes_a_bounded_memory_however_far_it_expands() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let zeros = vec![0; 64 << 20];
+    for coding in Coding::ALL {
+        let encoded = runtime.block_on(encoded(coding, &zeros));
+        let (n_encoded, mut n) = (encoded.len(), 0);
+        let taken = allocation_counter::measure(|| {
+            runtime.block_on(async {
+                let (mut decoder, mut buffer) = (coding.decoder(Cursor::new(encoded)), vec![0; 64 * 1024]);
+                while let read @ 1.. = decoder.read(&mut buffer).await.expect("what was encoded") {
+                    n += read;
+                }
+            });
+        });
+        println!("{coding:?}: {n} bytes out of {n_encoded} take {}", taken.bytes_max);
+        assert_eq!(n, zeros.len(), "{coding:?}");
+        // The window of brotli, and twice of it while it grows.
+        assert!(taken.bytes_max <= 34 << 20, "{coding:?}: {} bytes", taken.bytes_max);
+    }
+}
+
+async fn encoded(coding: Coding, bytes: &[u8]) -> Vec<u8> {
+    let mut encoder: Pin<Box<dyn AsyncRead + '_>> = match coding {
+        Coding::Gzip => Box::pin(GzipEncoder::new(bytes)),
+        Coding::Zstd => Box::pin(ZstdEncoder::new(bytes)),
+        Coding::Brotli => Box::pin(BrotliEncoder::with_quality(bytes, Level::Fastest)),
+    };
+    let mut encoded = Vec::new();
+    encoder.read_to_end(&mut encoded).await.expect("encoded");
+    encoded
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::{fs, path::Path};
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
+    "CHANGELOG.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",

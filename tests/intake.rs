@@ -28,14 +28,14 @@ async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
     );
     let Err(IntakeError::Invalid(problems)) = world.intake.submit(new).await else { panic!("not refused") };
     let expected = [
-        "name must",
-        "external_id must",
-        "priority must",
-        "expires_at is over",
-        "expires_at must be after start_at",
+        "name is “”: it must have 1 to 200 characters",
+        "external_id is “a\\nb”: it must have 1 to 200 characters, none of them a control character",
+        "priority is 11: it must be 1 to 10",
+        ", which is over (it is ",
+        ": expires_at must be after start_at",
         "launch needs recipients",
-        "line 9999 is not configured",
-        "line 3001 is named twice",
+        "line 9999 is not configured: there are 3001, 3002, 4001",
+        "line 3001 is named twice in lines: leave one out",
         "no template nobody",
     ];
     for text in expected {
@@ -48,9 +48,13 @@ async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
 #[tokio::test]
 async fn lines_of_two_wabas_and_no_lines_at_all_are_refused() {
     let world = World::start().await;
-    for (lines, text) in
-        [(json!([]), "at least one line"), (json!(["3001", "4001"]), "of one WABA: they are of 2001 and 2002")]
-    {
+    for (lines, text) in [
+        (json!([]), "lines is empty: name at least one line; there are 3001, 3002, 4001"),
+        (
+            json!(["3001", "4001"]),
+            "of one WABA, but line 3001 is of 2001 and line 4001 of 2002: make a campaign for each",
+        ),
+    ] {
         let new = new_campaign("order_update/es_AR", json!({ "lines": lines }));
         let error = world.intake.submit(new).await.expect_err("refused");
         assert!(matches!(error, IntakeError::Invalid(_)) && error.to_string().contains(text), "{error}");
@@ -67,7 +71,10 @@ async fn only_a_template_that_can_be_sent_makes_a_campaign() {
     };
     let (kind, text) = refuse("order_update/pt_BR", json!({})).await;
     assert_eq!(
-        (kind, text.contains("no template order_update in pt_BR; there is one in es_AR")),
+        (
+            kind,
+            text.contains("no template order_update in pt_BR; similar ones are order_update (es_AR): check the name")
+        ),
         ("template-missing", true),
         "{text}"
     );
@@ -117,7 +124,7 @@ async fn a_submission_whose_recipients_are_all_rejected_stays_a_draft_and_says_w
     let submitted = world.intake.submit(new).await.expect("taken");
     assert_eq!((submitted.state, submitted.upload.accepted), (CampaignState::Draft, 0));
     let reasons: Vec<&str> = submitted.upload.rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
-    assert!(reasons[0].contains("E.164") && reasons[1].contains("expected a recipient object"), "{reasons:?}");
+    assert!(reasons[0].contains("E.164") && reasons[1].contains("where a recipient object is expected"), "{reasons:?}");
     let error = world.intake.act(submitted.id, Action::Launch).await.expect_err("nobody to send to");
     assert!(matches!(error, IntakeError::Empty(id) if id == submitted.id), "{error}");
 }
@@ -451,6 +458,50 @@ async fn an_expired_campaign_is_not_launched_or_resumed_but_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn a_template_edited_since_the_creation_is_refused_at_launch_and_resume() {
+    let world = World::start().await;
+    let waba = WabaId::from("2001");
+    let listed = |text: Option<&str>| {
+        let mut templates = support::intake::templates();
+        match text {
+            Some(text) => {
+                let ours = templates.iter_mut().find(|template| template.name == "order_update").expect("the template");
+                ours.components[0].text = text.to_owned();
+            }
+            None => templates.retain(|template| template.name != "order_update"),
+        }
+        templates
+    };
+    let sync = async |text: Option<&str>| {
+        world.store().put_templates(&waba, &listed(text), world.intake.clock.now()).await.expect("templates");
+    };
+    let (edited, reworded) = ("{{1}}, {{2}} and {{3}}", "{{2}} is here, {{1}}");
+    let id = world.draft("order_update/es_AR").await;
+    world.upload(id, None, &rows([5_491_155_550_001])).await.expect("a recipient");
+
+    sync(Some(edited)).await;
+    let error = world.intake.act(id, Action::Launch).await.expect_err("the recipients do not fit");
+    assert_eq!(error.kind(), "template-changed");
+    let told = error.to_string();
+    assert!(told.contains("after the campaign was created: the body takes 3 values now, and took 2; "), "{told}");
+    sync(None).await;
+    assert_eq!(world.intake.act(id, Action::Launch).await.expect_err("it is gone").kind(), "template-missing");
+    assert_eq!(world.store().campaign_states(&[id]).await.expect("redis"), [Some(CampaignState::Draft)]);
+
+    sync(Some(reworded)).await;
+    world.intake.act(id, Action::Launch).await.expect("a text may change");
+    world.intake.act(id, Action::Pause).await.expect("paused");
+    sync(Some(edited)).await;
+    assert_eq!(world.intake.act(id, Action::Launch).await.expect_err("it is paused").kind(), "campaign-state");
+    assert_eq!(world.intake.act(id, Action::Resume).await.expect_err("edited").kind(), "template-changed");
+    sync(Some(reworded)).await;
+    assert_eq!(world.intake.act(id, Action::Resume).await.expect("resumed").state, CampaignState::Running);
+    sync(Some(edited)).await;
+    world.intake.act(id, Action::Resume).await.expect("the answer of the first may have been lost");
+    world.intake.act(id, Action::Cancel).await.expect("it can be cancelled");
+}
+
+#[tokio::test]
 async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_repetition() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
@@ -486,8 +537,14 @@ async fn a_campaign_that_is_not_there_is_not_found() {
 async fn a_template_problem_says_what_the_caller_can_do() {
     let world = World::start().await;
     let error = world.intake.submit(new_campaign("order_update/en_US", json!({}))).await.expect_err("missing");
-    let IntakeError::Template(TemplateProblem::Missing { others, .. }) = error else { panic!("{error}") };
-    assert_eq!(others.iter().map(|language| language.as_str()).collect::<Vec<_>>(), ["es_AR"]);
+    let text = "WABA 2001 has no template order_update in en_US; similar ones are order_update (es_AR): check the name and \
+                the language, or, if it is new at Meta, read the templates again (POST /v1/templates/sync)";
+    assert_eq!(error.to_string(), text);
+    for (wanted, similar) in [("Order-Updates/es_AR", &["order_update (es_AR)"][..]), ("nobody_knows/es_AR", &[])] {
+        let error = world.intake.submit(new_campaign(wanted, json!({}))).await.expect_err("missing");
+        let IntakeError::Template(TemplateProblem::Missing { similar: found, .. }) = error else { panic!("{error}") };
+        assert_eq!(found, similar, "{wanted}");
+    }
 }
 
 #[tokio::test]

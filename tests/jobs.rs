@@ -141,6 +141,8 @@ async fn an_entry_that_can_not_be_taken_goes_to_the_dead_letters_and_stops_nobod
     let bad = [
         ("job-unreadable", "not json".to_owned()),
         ("job-unreadable", json!(["launch"]).to_string()),
+        ("job-unreadable", json!(["launch", "spring"]).to_string()),
+        ("job-unreadable", campaign("x", json!({ "template": ["order_update", "es_AR"] })).to_string()),
         ("job-unreadable", json!({ "type": "dance", "external_id": "spring" }).to_string()),
         ("job-unreadable", json!({ "external_id": "spring" }).to_string()),
         ("job-unreadable", json!({ "type": "launch" }).to_string()),
@@ -401,6 +403,29 @@ async fn a_campaign_waits_for_the_first_look_at_its_templates() {
     backend.drained().await;
     assert_eq!(find(&world, "spring").await.state, CampaignState::Draft);
     assert_eq!(backend.dead().await.len(), 0);
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn a_launch_of_a_campaign_with_an_edited_template_is_a_dead_letter() {
+    let world = World::start().await;
+    let mut backend = Backend::of(&world).await;
+    let reader = Reader::start(&world.intake, "w1");
+    backend.add(&campaign("spring", json!({}))).await;
+    backend.add(&recipients("spring", None, 5_491_100_000_000..5_491_100_000_003)).await;
+    backend.drained().await;
+    let mut templates = support::intake::templates();
+    let ours = templates.iter_mut().find(|template| template.name == "order_update").expect("the template");
+    ours.components[0].text = "{{1}}, {{2}} and {{3}}".to_owned();
+    let now = world.intake.clock.now();
+    world.store().put_templates(&"2001".into(), &templates, now).await.expect("templates");
+    backend.add_action("launch", "spring").await;
+    backend.drained().await;
+    assert_eq!(find(&world, "spring").await.state, CampaignState::Draft);
+    let letters = backend.dead().await;
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert_eq!(letter["code"], "template-changed");
+    assert!(letter["reason"].contains("the body takes 3 values now, and took 2"), "{letter:?}");
     reader.stop().await;
 }
 

@@ -160,6 +160,87 @@ async fn an_upload_cut_off_from_redis_at_any_byte_ends_as_a_whole_one_when_it_is
     assert!(cuts >= 50, "{cuts} cuts");
 }
 
+/// Every key in Redis.
+async fn keys(world: &World) -> Vec<String> {
+    let mut keys: Vec<String> = world.store().query("KEYS", cmd("KEYS").arg("*")).await.expect("redis");
+    // Of fences, which end by themselves, there is one for each server.
+    keys.retain(|key| !key.contains(":fence:"));
+    keys.sort_unstable();
+    keys
+}
+
+#[tokio::test]
+async fn a_campaign_deleted_in_the_middle_of_an_upload_leaves_no_key() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let world = World::start().await;
+    let new = || new_campaign("order_update/es_AR", json!({ "external_id": "spring-1" }));
+    let mut text = rows(5_491_100_000_000..5_491_100_003_500);
+    text.push_str("not json\n");
+    // What is there without a campaign.
+    let id = world.intake.submit(new()).await.expect("a draft").id;
+    world.intake.delete(id).await.expect("deleted");
+    let before = keys(&world).await;
+    assert!(before.iter().all(|key| !key.contains(&id.to_string()) && !key.contains("spring-1")), "{before:?}");
+
+    let cutter = Cutter::before(world.redis.url());
+    let held = intake(&cutter.url()).await;
+    let all = i64::MAX / 2;
+    cutter.cut_after(all);
+    let id = world.intake.submit(new()).await.expect("a draft").id;
+    upload(&held, id, &text).await.expect("not held yet");
+    let bytes = cutter.used_of(all);
+    assert!(keys(&world).await.len() > before.len() + 10);
+    world.intake.delete(id).await.expect("deleted");
+    assert_eq!(keys(&world).await, before, "of a draft with recipients");
+
+    for turn in 0..60 {
+        let next = world.intake.submit(new()).await.expect("a draft").id;
+        assert_ne!(next, id, "the external id is free");
+        // The commands that follow the commit are short.
+        let from = if turn % 2 == 0 { 0 } else { bytes - 1_500 };
+        cutter.hold_after(rng.random_range(from..bytes - 1));
+        let delete = async { world.intake.delete(next).await.expect("deleted") };
+        let uploaded = cutter.held(upload(&held, next, &text), delete).await;
+        let is_gone = matches!(uploaded, Ok(_) | Err(IntakeError::NotFound(_) | IntakeError::State { .. }));
+        assert!(is_gone, "turn {turn}: {uploaded:?}");
+        assert_eq!(keys(&world).await, before, "turn {turn}, {uploaded:?}");
+    }
+}
+
+#[tokio::test]
+async fn housekeeping_that_comes_late_leaves_no_key_of_a_deleted_campaign() {
+    let world = World::start().await;
+    let new = || new_campaign("order_update/es_AR", json!({ "recipients": [row(5_491_155_550_001)] }));
+    let deleted = async || {
+        let id = world.intake.submit(new()).await.expect("a draft").id;
+        world.intake.delete(id).await.expect("deleted");
+        id
+    };
+    deleted().await;
+    let before = keys(&world).await;
+
+    let cutter = Cutter::before(world.redis.url());
+    let held = intake(&cutter.url()).await;
+    let now = held.clock.now();
+    let all = i64::MAX / 2;
+    cutter.cut_after(all);
+    let id = world.intake.submit(new()).await.expect("a draft").id;
+    held.store.follow(id, now).await.expect("followed");
+    let bytes = cutter.used_of(all);
+    world.intake.delete(id).await.expect("deleted");
+    for at in (1..bytes - 1).step_by(40) {
+        let id = world.intake.submit(new()).await.expect("a draft").id;
+        cutter.hold_after(at);
+        let delete = async { world.intake.delete(id).await.expect("deleted") };
+        let followed = cutter.held(held.store.follow(id, now), delete).await;
+        followed.expect("nothing to follow");
+        assert_eq!(keys(&world).await, before, "held after {at} bytes");
+    }
+    let id = deleted().await;
+    world.store().retire_campaign(id, now).await.expect("nothing to retire");
+    assert_eq!(keys(&world).await, before, "of one that is retired late");
+}
+
 async fn upload(intake: &Intake, id: CampaignId, text: &str) -> Result<UploadResult, IntakeError> {
     intake.upload(id, Some("u"), Format::Ndjson, body(text)).await
 }

@@ -18,6 +18,8 @@ use pregon::{
 use serde_json::json;
 use support::{
     hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, nameless, now, payload, statuses},
+    redis::TestRedis,
+    server::Installation,
     until, world,
 };
 
@@ -260,6 +262,39 @@ async fn a_template_is_held_while_meta_holds_it() {
     hooks.stop().await;
 }
 
+#[tokio::test]
+async fn a_wrong_app_secret_is_logged_once_counted_and_shown_as_a_warning() {
+    let redis = TestRedis::start().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:1", &[("3001", 80.0)], "");
+    let server = installation.serve_with("w1", "webhook", &[("PREGON_TEST_APP_SECRET", "of-another-app")]).await;
+    let log = server.log();
+    let serving = log.lines().find(|line| line.contains("\"serving\"")).expect("it serves");
+    let ops = serde_json::from_str::<serde_json::Value>(serving).expect("JSON")["ops"].to_string().replace('"', "");
+    let client = reqwest::Client::new();
+    let deliver = async |app_secret: &str| {
+        let body = serde_json::to_vec(&payload(&[])).expect("JSON");
+        let signature = hooks::signature_with(app_secret, &body);
+        let request = client.post(server.webhook()).header("x-hub-signature-256", signature).body(body);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let read = async |path: &str| {
+        let answer = client.get(format!("http://{ops}{path}")).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    };
+    for _ in 0..3 {
+        assert_eq!(deliver(hooks::APP_SECRET).await, 401);
+    }
+    let warnings: Vec<_> = server.log().lines().filter(|line| line.contains("refused")).map(str::to_owned).collect();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("\"wrong_signature\":1") && warning.contains("webhook.app_secret"), "{warning}");
+    let (ready, details) = read("/readyz").await;
+    assert_eq!((ready, details.contains(r#""warnings":["webhooks_refused"]"#)), (200, true), "{details}");
+    let (_, page) = read("/metrics").await;
+    assert!(page.contains("pregon_webhooks_refused_total{reason=\"wrong_signature\"} 3"), "{page}");
+    assert_eq!(deliver("of-another-app").await, 200);
+    assert!(!read("/readyz").await.1.contains("warnings"), "a webhook was signed well");
+}
+
 /// Everything of this test runs on its own thread, and so does its recorder.
 #[tokio::test]
 async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
@@ -306,6 +341,7 @@ async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
         r#"pregon_webhooks_total{kind="other",result="ignored"} 1"#,
         r#"pregon_webhooks_total{kind="unread",result="malformed"} 1"#,
         r#"pregon_webhooks_total{kind="unread",result="refused"} 1"#,
+        r#"pregon_webhooks_refused_total{reason="no_signature"} 1"#,
         "pregon_webhook_lag_seconds_count 2",
     ];
     for line in expected {

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use pregon::{
     domain::{CampaignState, State, TokenKey},
     redis::parts::{ClaimedRow, Fingerprint, Settled},
+    stats::counts::failures,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::{Value, json};
@@ -173,6 +174,24 @@ async fn half_an_emoji_spoils_nothing_beside_it() {
     let body = payload(&[json!({"field": "messages", "value": value})]).to_string();
     assert_eq!(hooks.deliver_bytes(body.replace("HALF", r"S\u00ed \ud83d").as_bytes()).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Delivered, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_without_errors_fails_without_a_reason_and_holds_nothing() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 3).await;
+    let messages = &messages[&"3001".into()];
+    hooks.accept(messages).await;
+    let mut failed: Vec<_> = messages.iter().map(|message| hooks.status(message, "failed")).collect();
+    failed[1]["errors"] = json!([]);
+    failed[2]["errors"] = json!([{"title": "gone"}]);
+    assert_eq!(hooks.deliver(&statuses("3001", &failed)).await, 200);
+    let counts = hooks.counts(id).await;
+    assert_eq!(counts.by_state, HashMap::from([(State::Failed, 3)]));
+    let found: Vec<_> = failures(&[counts]).into_iter().map(|f| (f.code, f.title, f.count)).collect();
+    assert_eq!(found, [(0, "Meta reported the failure without a reason".to_owned(), 3)]);
+    assert!(hooks.store.holds(hooks.clock.now()).await.expect("holds").is_empty());
     hooks.stop().await;
 }
 

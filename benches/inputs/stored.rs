@@ -62,7 +62,7 @@ pub async fn begin_upload(store: &Store, id: CampaignId, lines: &[&str]) -> Uplo
 /// Commits the recipients `from..until`.
 pub async fn admit(upload: &mut Upload, from: u64, until: u64) {
     let recipients = (from..until).map(|n| (n as u32, recipient(n))).collect();
-    let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: false };
+    let batch = Batch { recipients, taken: until, ..Batch::default() };
     assert_eq!(
         upload.admit(batch.pack(upload.lines())).await.expect("a batch"),
         Admitted::Done { accepted: until - from }

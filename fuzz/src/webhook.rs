@@ -45,6 +45,6 @@ fn check(change: &Change<'_>) {
             assert!(named(&change.name) && named(change.language.as_str()));
         }
         Change::Account(change) => assert!(!change.field.is_empty()),
-        Change::Other | Change::Malformed => {}
+        Change::TemplateEdited(_) | Change::Other | Change::Malformed => {}
     }
 }

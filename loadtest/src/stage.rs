@@ -135,7 +135,7 @@ impl Stage {
     /// A draft with these recipients on these lines, and what came of the upload.
     pub async fn draft(&self, lines: &[LineId], rows: Rows) -> Result<(CampaignId, Uploaded), LoadError> {
         let id = self.create(lines).await?;
-        Ok((id, self.client.upload(id, "load", &Format::Ndjson.into(), Body::wrap_stream(rows.ndjson())).await?))
+        Ok((id, self.client.upload(id, "load", &Format::Ndjson.into(), None, Body::wrap_stream(rows.ndjson())).await?))
     }
 
     /// A draft without recipients. The templates are read from Meta just after the start: until then it is refused.

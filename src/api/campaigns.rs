@@ -1,4 +1,4 @@
-//! Campaigns: create, look, launch, pause, resume, cancel.
+//! Campaigns: create, look, launch, pause, resume, cancel, delete.
 
 use std::sync::Arc;
 
@@ -120,6 +120,12 @@ pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Re
 /// `POST /v1/campaigns/{id}/cancel`
 pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
     act(&shared, path, Action::Cancel).await
+}
+
+/// `DELETE /v1/campaigns/{id}`
+pub(super) async fn delete(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<StatusCode> {
+    shared.state.intake.delete(id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn act(shared: &Arc<Shared>, CampaignPath(id): CampaignPath, action: Action) -> Result<Response> {

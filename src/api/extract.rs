@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -14,7 +14,14 @@ use super::{
     Shared,
     problem::{Problem, Result},
 };
-use crate::domain::{CampaignId, LineId};
+use crate::{
+    coding::Coding,
+    domain::{
+        CampaignId, LineId,
+        reject::{json_fault, shown},
+    },
+    json,
+};
 
 /// The id in the path of a campaign.
 pub(super) struct CampaignPath(pub(super) CampaignId);
@@ -92,22 +99,25 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Object<T> {
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
         expect_media_type(request.headers(), &["application/json"])?;
+        content_coding(request.headers(), &[])?;
         let time = shared.state.stall_timeout;
         let arrived = timeout(time, Bytes::from_request(request, shared)).await.map_err(|_| too_slow(time))?;
         let bytes = arrived.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
-                "the body is longer than http.body_bytes_max; recipients can be uploaded in any number",
+                format!(
+                    "the body is longer than {} bytes (http.body_bytes_max); recipients can be uploaded in any number by POST \
+                     /v1/campaigns/{{id}}/recipients",
+                    shared.state.body_bytes_max
+                ),
             ),
             _ => Problem::bad_request("body-cut", format!("the body could not be read: {}", rejection.body_text())),
         })?;
         let malformed = |why: String| Problem::bad_request("malformed-body", format!("the body can't be read: {why}"));
-        // serde would take a list for an object whose fields have lost their names.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(malformed("it is not a JSON object".into()));
-        }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| malformed(error.to_string()))
+        let mut reader = serde_json::Deserializer::from_slice(&bytes);
+        let read = json::object(&mut reader).and_then(|object| reader.end().map(|()| Self(object)));
+        read.map_err(|error| malformed(json_fault(&error)))
     }
 }
 
@@ -130,6 +140,34 @@ pub(super) fn expect_media_type(headers: &HeaderMap, types: &[&'static str]) -> 
             format!("the header Content-Type is {given}; this call takes {}", types.join(" or ")),
         )
     })
+}
+
+/// How the body is compressed; `None` if it is plain. The call takes those of `codings`.
+///
+/// Errors: 415 if it is none of them, or compressed more than once.
+pub(super) fn content_coding(headers: &HeaderMap, codings: &[Coding]) -> Result<Option<Coding>> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let values: Vec<String> = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+    let names = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let names: Vec<&str> = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")).collect();
+    let is_called = |coding: &Coding, name: &str| name.eq_ignore_ascii_case(coding.name());
+    match names.as_slice() {
+        [] => return Ok(None),
+        [name] => {
+            if let Some(coding) = codings.iter().find(|coding| is_called(coding, name)) {
+                return Ok(Some(*coding));
+            }
+        }
+        _ => {}
+    }
+    let known: Vec<&str> = codings.iter().map(|coding| coding.name()).collect();
+    let (takes, accepted) = match known.as_slice() {
+        [] => ("a body that is not compressed: leave the header out".to_owned(), "identity".to_owned()),
+        known => (format!("one of {}, or none", known.join(", ")), known.join(", ")),
+    };
+    let detail = format!("the header Content-Encoding is {}; this call takes {takes}", shown(&names.join(", ")));
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", detail);
+    Err(problem.with_header(header::ACCEPT_ENCODING, HeaderValue::try_from(accepted).expect("names of codings")))
 }
 
 #[cfg(test)]

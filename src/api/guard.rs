@@ -70,7 +70,8 @@ fn scope(method: &Method, matched: &str) -> KeyScope {
         (
             &Method::POST,
             "/v1/campaigns" | "/v1/campaigns/{campaign}/recipients" | "/v1/campaigns/{campaign}/launch",
-        ) => KeyScope::Submit,
+        )
+        | (&Method::DELETE, "/v1/campaigns/{campaign}") => KeyScope::Submit,
         _ => KeyScope::Operate,
     }
 }

@@ -117,7 +117,9 @@ pub(super) async fn list(State(shared): SharedState, Params(params): Params<List
         None => 0,
         Some(id) => match lines.iter().position(|line| line.id.as_str() == id) {
             Some(last) => last + 1,
-            None => return Err(bad_query("cursor is not a `next` of this list")),
+            None => {
+                return Err(bad_query("cursor is not a `next` of this list: leave it out to begin at the first page"));
+            }
         },
     };
     let page = &lines[from..lines.len().min(from + limit)];
@@ -147,9 +149,9 @@ pub(super) async fn change(
 ) -> Result<Response> {
     let line = shared.line(&id)?;
     let rate = change.messages_per_second;
-    if rate.is_some_and(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(&rate)) {
+    if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
         let detail = format!(
-            "messages_per_second must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for what is configured; to stop a line, pause it"
+            "messages_per_second is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for what is configured; to stop a line, pause it"
         );
         return Err(Problem::bad_request("invalid-rate", detail));
     }

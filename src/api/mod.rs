@@ -113,7 +113,7 @@ pub fn router(state: ApiState) -> Router {
     });
     let calls = Router::new()
         .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
-        .route("/v1/campaigns/{campaign}", get(campaigns::one))
+        .route("/v1/campaigns/{campaign}", get(campaigns::one).delete(campaigns::delete))
         .route("/v1/campaigns/{campaign}/launch", post(campaigns::launch))
         .route("/v1/campaigns/{campaign}/pause", post(campaigns::pause))
         .route("/v1/campaigns/{campaign}/resume", post(campaigns::resume))

@@ -22,7 +22,10 @@ pub(super) fn limit(text: Option<&str>) -> Result<usize> {
 
 /// A cursor of ours; an empty one is as good as none.
 pub(super) fn cursor<T: FromStr>(text: Option<&str>) -> Result<Option<T>> {
-    let cursor = given(text).map(|text| text.parse().map_err(|_| bad_query("cursor is not a `next` of this list")));
+    let cursor = given(text).map(|text| {
+        text.parse()
+            .map_err(|_| bad_query("cursor is not a `next` of this list: leave it out to begin at the first page"))
+    });
     cursor.transpose()
 }
 

@@ -126,6 +126,7 @@ impl From<IntakeError> for Problem {
             E::NotFound(_) => StatusCode::NOT_FOUND,
             E::Template(_) | E::Upload(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::State { .. }
+            | E::NotDeletable { .. }
             | E::Conflict { .. }
             | E::Expired { .. }
             | E::Empty(_)

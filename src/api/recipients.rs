@@ -86,7 +86,7 @@ impl RecipientView {
         Some(Self {
             to,
             state: state.name(),
-            code: code.filter(|&code| code != policy::NO_ANSWER),
+            code: code.and_then(policy::code_of_meta),
             reason: code.map(policy::title),
             attempts: details.tries + u8::from(state.is_attempt()),
             line: line.clone(),
@@ -161,9 +161,9 @@ pub(super) async fn list(
 /// `GET /v1/campaigns/{id}/recipients/{phone}`: the number with or without its plus.
 pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): RecipientPath) -> Result<Response> {
     let number = if phone.starts_with('+') { phone } else { format!("+{phone}") };
-    let to: Phone = number
-        .parse()
-        .map_err(|_| Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164"))?;
+    let to: Phone = number.parse().map_err(|_| {
+        Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164, such as +5491155550001")
+    })?;
     let record = shared.campaign(id).await?;
     remembered(&record)?;
     let unknown =
@@ -300,6 +300,11 @@ mod tests {
             "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 2, "line": "3001"
         });
         assert_eq!(view(doubtful, Some(policy::NO_ANSWER)), expected);
+        let unexplained = view(RecipientState::Failed.code(), Some(policy::NO_REASON));
+        assert_eq!(
+            (&unexplained["code"], &unexplained["reason"]),
+            (&serde_json::Value::Null, &serde_json::json!(policy::title(policy::NO_REASON)))
+        );
         assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");
     }
 }

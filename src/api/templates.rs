@@ -16,7 +16,7 @@ use super::{
     page,
     problem::{Problem, Result},
 };
-use crate::domain::{Form, Template, UnixMs, WabaId};
+use crate::domain::{Template, UnixMs, WabaId};
 
 /// A template as callers see it.
 #[derive(Serialize)]
@@ -34,11 +34,7 @@ struct TemplateView {
 
 impl TemplateView {
     fn new(waba: &WabaId, template: Template, synced_at: UnixMs) -> Self {
-        let problem = match Form::of(&template) {
-            _ if !template.is_sendable() => Some("meta has not approved it".to_owned()),
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
-        };
+        let problem = template.problem();
         Self { waba: waba.clone(), template, usable: problem.is_none(), problem, synced_at }
     }
 

@@ -1,28 +1,49 @@
-//! Recipients stream in: NDJSON or CSV of any size.
+//! Recipients stream in: NDJSON or CSV of any size, plain or compressed.
 
-use std::error::Error;
+use std::{
+    error::Error,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Json,
-    body::Body,
+    body::{Body, BodyDataStream, Bytes},
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future::Either};
 use serde::Deserialize;
+use tokio_util::io::{ReaderStream, StreamReader};
 use tower_http::timeout::TimeoutError;
 
 use super::{
     SharedState,
-    extract::{CampaignPath, Params, bad_query, expect_media_type, too_slow},
+    extract::{CampaignPath, Params, bad_query, content_coding, expect_media_type, too_slow},
     place,
     problem::{Problem, Result},
 };
-use crate::intake::{Format, IntakeError, Layout};
+use crate::{
+    coding::Coding,
+    intake::{Format, IntakeError, Layout},
+};
 
 /// The caller's name for an upload: the same one again continues it, or changes nothing.
 const UPLOAD_ID: &str = "upload-id";
+
+/// A compressed body may expand to so many times its bytes. Files of recipients compress to a tenth.
+const EXPANSION_MAX: u64 = 1_000;
+
+/// And to so many bytes more, however few have come.
+const EXPANSION_SPARE: u64 = 1 << 20;
+
+/// Bytes of a compressed body that are decoded at once.
+const DECODED_AT_ONCE: usize = 64 * 1024;
 
 /// What stands behind the `?` of an upload.
 #[derive(Deserialize)]
@@ -39,6 +60,20 @@ impl UploadParams {
     }
 }
 
+/// Why a body gives no more.
+#[derive(Debug, thiserror::Error)]
+enum BodyError {
+    /// It did not come whole.
+    #[error(transparent)]
+    Broken(axum::Error),
+    /// It came, and is not what its `Content-Encoding` says.
+    #[error("it can't be decoded as {}: {cause}", coding.name())]
+    Undecodable { coding: Coding, cause: io::Error },
+    /// It expands beyond what a file of recipients can be.
+    #[error("it expands too far")]
+    ExpandsTooFar,
+}
+
 /// `POST /v1/campaigns/{id}/recipients`
 pub(super) async fn upload(
     State(shared): SharedState,
@@ -51,6 +86,7 @@ pub(super) async fn upload(
         "text/csv" => Format::Csv,
         _ => Format::Ndjson,
     };
+    let coding = content_coding(&headers, &Coding::ALL)?;
     let ignored = params.ignored();
     if format == Format::Ndjson && !ignored.is_empty() {
         return Err(bad_query("ignore leaves out columns of a CSV, and this upload is NDJSON: leave ignore out"));
@@ -58,11 +94,61 @@ pub(super) async fn upload(
     let layout = Layout { format, ignored };
     let upload_id = upload_id(&headers)?;
     let _place = place(&shared.uploads, "uploads")?;
-    let mut stalled = false;
-    let rows = body.into_data_stream().inspect_err(|error| stalled |= is_time_out(error));
-    match shared.state.intake.upload(id, upload_id, layout, rows).await {
-        Err(IntakeError::Interrupted(_)) if stalled => Err(too_slow(shared.state.stall_timeout)),
-        result => Ok(Json(result?).into_response()),
+    let body = body.into_data_stream();
+    let body = match coding {
+        None => Either::Left(body.map_err(BodyError::Broken)),
+        Some(coding) => Either::Right(decoded(coding, body)),
+    };
+    let mut fault = None;
+    let body = body.inspect_err(|error| fault = problem(error, shared.state.stall_timeout));
+    match (shared.state.intake.upload(id, upload_id, layout, body).await, fault) {
+        (Err(IntakeError::Interrupted(_)), Some(problem)) => Err(problem),
+        (result, _) => Ok(Json(result?).into_response()),
+    }
+}
+
+/// What a compressed body holds, as it arrives.
+fn decoded(coding: Coding, body: BodyDataStream) -> impl Stream<Item = std::result::Result<Bytes, BodyError>> + Unpin {
+    let came = Arc::new(AtomicU64::new(0));
+    let counter = came.clone();
+    let encoded = body.inspect_ok(move |bytes| {
+        counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    });
+    let decoder = coding.decoder(StreamReader::new(encoded.map_err(io::Error::other)));
+    let mut expanded = 0;
+    ReaderStream::with_capacity(decoder, DECODED_AT_ONCE).map(move |piece| {
+        let piece = piece.map_err(|error| match error.downcast::<axum::Error>() {
+            Ok(error) => BodyError::Broken(error),
+            Err(cause) => BodyError::Undecodable { coding, cause },
+        })?;
+        expanded += piece.len() as u64;
+        if expanded > came.load(Ordering::Relaxed) * EXPANSION_MAX + EXPANSION_SPARE {
+            return Err(BodyError::ExpandsTooFar);
+        }
+        Ok(piece)
+    })
+}
+
+/// What the caller is told, where that is more than that the upload broke off.
+fn problem(error: &BodyError, stall_timeout: Duration) -> Option<Problem> {
+    match error {
+        BodyError::Broken(error) => is_time_out(error).then(|| too_slow(stall_timeout)),
+        BodyError::Undecodable { coding, cause } => Some(Problem::bad_request(
+            "upload-undecodable",
+            format!(
+                "the header Content-Encoding says {0}, but the body is not {0}, or breaks off ({cause}): compress the file anew and \
+                 repeat the upload with the same Upload-Id, and what came before is skipped",
+                coding.name()
+            ),
+        )),
+        BodyError::ExpandsTooFar => Some(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "upload-expands-too-far",
+            format!(
+                "the body expands to more than {EXPANSION_MAX} times its bytes, which no file of recipients does: look at the \
+                 file, or send it without Content-Encoding"
+            ),
+        )),
     }
 }
 
@@ -79,6 +165,11 @@ fn is_time_out(error: &axum::Error) -> bool {
 
 fn upload_id(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = headers.get(UPLOAD_ID) else { return Ok(None) };
-    let refused = |_| Problem::bad_request("invalid-upload-id", "the header Upload-Id is not visible ASCII");
+    let refused = |_| {
+        Problem::bad_request(
+            "invalid-upload-id",
+            "the header Upload-Id has a character that is not visible ASCII: name the upload by letters, digits and signs alone",
+        )
+    };
     value.to_str().map(Some).map_err(refused)
 }

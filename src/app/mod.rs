@@ -28,7 +28,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(options) => run_service(&options).await,
         Command::Sim { config, listen } => simulate(&config, listen).await,
-        Command::Demo { output } => demo::run(output.json).await,
+        Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
@@ -47,6 +47,7 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), F
         CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, Action::Pause).await,
         CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, Action::Resume).await,
         CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, Action::Cancel).await,
+        CampaignCommand::Delete(campaigns) => campaign::delete(client, &campaigns).await,
         CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
     }
 }

@@ -352,6 +352,7 @@ impl Parts<'_> {
                 body_bytes_max: self.config.webhook.body_bytes_max,
                 ids_kept: self.config.id_retention,
                 lines: self.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect(),
+                health: self.health.clone(),
             };
             let key = self.token_key.clone();
             let (state, commits) = WebhookState::new(self.store.clone(), self.clock.clone(), key, settings);

@@ -212,6 +212,9 @@ pub struct Uploaded {
 pub struct Rejection {
     /// Its number in the upload, from 1; a header is not counted.
     pub row: u64,
+    /// The line of the file on which it begins, from 1; an older server does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
     /// For programs.
     #[serde(default)]
     pub code: String,

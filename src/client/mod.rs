@@ -25,6 +25,7 @@ pub use self::{
     events::{Events, Told},
 };
 use crate::{
+    coding::Coding,
     domain::{CampaignId, CampaignState, LineId, Secret, UnixMs},
     intake::{Format, Layout},
 };
@@ -143,7 +144,14 @@ impl Client {
     }
 
     /// Streams recipients into a campaign. The same `upload_id` with the same rows again adds nothing.
-    pub async fn upload(&self, id: CampaignId, upload_id: &str, layout: &Layout, rows: Body) -> Result<Uploaded> {
+    pub async fn upload(
+        &self,
+        id: CampaignId,
+        upload_id: &str,
+        layout: &Layout,
+        coding: Option<Coding>,
+        rows: Body,
+    ) -> Result<Uploaded> {
         let content_type = match layout.format {
             Format::Ndjson => "application/x-ndjson",
             Format::Csv => "text/csv",
@@ -153,6 +161,10 @@ impl Client {
             .header("Upload-Id", upload_id)
             .header("Content-Type", content_type)
             .body(rows);
+        let request = match coding {
+            Some(coding) => request.header("Content-Encoding", coding.name()),
+            None => request,
+        };
         let request = match layout.ignored.as_slice() {
             [] => request,
             ignored => request.query(&[("ignore", ignored.join(","))]),
@@ -163,6 +175,12 @@ impl Client {
     /// Launches, pauses, resumes or cancels a campaign, and gives it as it is then.
     pub async fn change_campaign(&self, id: CampaignId, action: Action) -> Result<Campaign> {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), action.word()])).await
+    }
+
+    /// Deletes a campaign that never sent anything.
+    pub async fn delete_campaign(&self, id: CampaignId) -> Result<()> {
+        let request = self.request(Method::DELETE, &["campaigns", &id.to_string()]);
+        self.send(request.timeout(ANSWER_WAIT)).await.map(drop)
     }
 
     /// A page of campaigns, newest first; `cursor` is what the page before gave as `next`.

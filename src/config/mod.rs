@@ -160,7 +160,7 @@ impl ApiKey {
 pub enum KeyScope {
     /// Look.
     Read,
-    /// Create campaigns, upload recipients, launch.
+    /// Create, launch and delete campaigns, upload recipients.
     Submit,
     /// Pause, resume and cancel campaigns; set and hold lines; read the templates from Meta.
     Operate,
@@ -320,7 +320,8 @@ impl Config {
         let name = path.unwrap_or(Path::new("defaults")).display().to_string();
         let file = match path {
             Some(path) => {
-                fs::read_to_string(path).map_err(|error| ConfigError { problems: vec![format!("{name}: {error}")] })?
+                let told = |error| format!("{name}: {error}: name your file with --config or PREGON_CONFIG");
+                fs::read_to_string(path).map_err(|error| ConfigError { problems: vec![told(error)] })?
             }
             None => String::new(),
         };
@@ -345,10 +346,30 @@ impl Config {
                 problems.push(text.to_owned());
             }
         };
-        need(Role::Api, !self.http.api_keys.is_empty(), "http.api_keys needs at least one key for the role api");
-        need(Role::Webhook, self.webhook.verify_token.is_some(), "webhook.verify_token is needed for the role webhook");
-        need(Role::Webhook, self.webhook.app_secret.is_some(), "webhook.app_secret is needed for the role webhook");
-        need(Role::Dispatch, !self.lines.is_empty(), "line: the role dispatch needs at least one [[line]]");
+        need(
+            Role::Api,
+            !self.http.api_keys.is_empty(),
+            "http.api_keys needs at least one key for the role api: \
+             [{ name = \"backend\", secret = { env = \"PREGON_API_KEY\" } }]",
+        );
+        need(
+            Role::Webhook,
+            self.webhook.verify_token.is_some(),
+            "webhook.verify_token is needed for the role webhook: a word of your own, which you also enter in Meta's app \
+             dashboard, as { env = \"PREGON_VERIFY_TOKEN\" }",
+        );
+        need(
+            Role::Webhook,
+            self.webhook.app_secret.is_some(),
+            "webhook.app_secret is needed for the role webhook: the one in Meta's app dashboard under App settings, Basic, as \
+             { env = \"PREGON_APP_SECRET\" }",
+        );
+        need(
+            Role::Dispatch,
+            !self.lines.is_empty(),
+            "line: the role dispatch needs at least one [[line]], with its phone_number_id as id and the id of its [[waba]] as \
+             waba",
+        );
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 }

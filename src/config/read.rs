@@ -12,13 +12,13 @@ use super::{
     reader::{Environment, Problems, Section},
 };
 use crate::{
-    domain::{LINE_RATE_MAX, LINE_RATE_MIN},
+    domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
     redis::deployment::Certificates,
     telemetry::logging::{LogConfig, LogFormat},
 };
 
 /// Prefix of the variables that set a key.
-const PREFIX: &str = "PREGON__";
+pub(super) const PREFIX: &str = "PREGON__";
 
 /// Reads the defaults, the text of `file` above them, and above both those of `overrides` that begin with `PREGON__`.
 /// Secrets named by a variable are looked up in `environment`. `name` is what an error calls the file.
@@ -46,7 +46,9 @@ fn merge(name: &str, file: &str, overrides: &Environment) -> Result<Map<String, 
     for (variable, text) in overrides {
         let Some(key) = variable.strip_prefix(PREFIX) else { continue };
         let value = Value::new(Some(variable), text.as_str());
-        builder = builder.set_override(key_of(key), value).map_err(|_| refuse(format!("{variable} names no key")))?;
+        builder = builder.set_override(key_of(key), value).map_err(|_| {
+            refuse(format!("{variable} names no key: write it such as PREGON__REDIS__URL for redis.url"))
+        })?;
     }
     builder.build().and_then(|merged| merged.cache.into_table()).map_err(|error| refuse(format!("{name}: {error}")))
 }
@@ -102,7 +104,7 @@ fn certificates(section: &mut Section<'_>) -> Certificates {
     let mut file = |key| section.text(key).filter(|path| !path.is_empty()).map(PathBuf::from);
     let (ca, certificate, key) = (file("ca"), file("client_certificate"), file("client_key"));
     if certificate.is_some() != key.is_some() {
-        section.problem("client_certificate", "must be given together with redis.client_key");
+        section.problem("client_certificate", "must be given together with redis.client_key: give both, or neither");
     }
     Certificates { ca, client: certificate.zip(key) }
 }
@@ -114,6 +116,12 @@ fn redis_url(section: &mut Section<'_>) -> RedisUrl {
         true => section.secret("url").map(|secret| secret.expose().to_owned()),
         false => Some(section.required("url")).filter(|text| !text.is_empty()),
     };
+    // A URL by environment may hold a password; the path of a private server may hold a blank.
+    let may_be_secret = text.as_ref().filter(|text| by_environment && !text.starts_with("spawn:"));
+    if let Some(flaw) = may_be_secret.and_then(|text| Secret::new(text).flaw()) {
+        section.problem("url", format!("(from PREGON__REDIS__URL) {flaw}"));
+        return RedisUrl::Spawn(PathBuf::new());
+    }
     match text.map(|text| text.parse::<RedisUrl>()) {
         Some(Ok(url)) => {
             if url.has_password() && !is_table && !by_environment {
@@ -315,37 +323,58 @@ fn relations(config: &Config, problems: &Problems) {
     problems.relation(
         &["redis.timeout", "dispatch.lease"],
         redis.timeout * 3 <= dispatch.lease,
-        "must be at most a third of dispatch.lease, so that a renewal that fails can be tried again in time",
+        format_args!(
+            "({:?}) must be at most a third of dispatch.lease ({:?}), so that a renewal that fails can be tried again in \
+             time: lower it, or raise dispatch.lease",
+            redis.timeout, dispatch.lease
+        ),
     );
     problems.relation(
         &["redis.url", "redis.ca", "redis.client_certificate"],
         redis.certificates.is_empty() || redis.url.uses_tls(),
-        "must be a rediss URL where redis.ca or redis.client_certificate is given, or they would be without effect",
+        "must be a rediss URL where redis.ca or redis.client_certificate is given, or they would be without effect: write \
+         rediss:// in front, or leave the certificates out",
     );
     problems.relation(
         &["graph.connect_timeout", "graph.timeout"],
         graph.connect_timeout < graph.timeout,
-        "must be less than graph.timeout",
+        format_args!(
+            "({:?}) must be less than graph.timeout ({:?}), which holds for the connection and the answer together: lower \
+             it, or raise graph.timeout",
+            graph.connect_timeout, graph.timeout
+        ),
     );
     problems.relation(
         &["dispatch.doubt_deadline", "graph.timeout"],
         dispatch.doubt_deadline > graph.timeout,
-        "must be more than graph.timeout, or a message could end as unknown while its answer is still awaited",
+        format_args!(
+            "({:?}) must be more than graph.timeout ({:?}), or a message could end as unknown while its answer is still \
+             awaited: raise it, or lower graph.timeout",
+            dispatch.doubt_deadline, graph.timeout
+        ),
     );
     problems.relation(
         &["dispatch.retry.max", "dispatch.retry.initial"],
         dispatch.retry.max >= dispatch.retry.initial,
-        "must be at least dispatch.retry.initial",
+        format_args!(
+            "({:?}) must be at least dispatch.retry.initial ({:?}), from which the waits grow: raise it, or lower \
+             dispatch.retry.initial",
+            dispatch.retry.max, dispatch.retry.initial
+        ),
     );
     problems.relation(
         &["shutdown.grace", "graph.timeout"],
         config.shutdown.grace >= graph.timeout,
-        "must be at least graph.timeout, or a clean stop could leave attempts in doubt",
+        format_args!(
+            "({:?}) must be at least graph.timeout ({:?}), or a clean stop could leave attempts in doubt: raise it, or lower \
+             graph.timeout",
+            config.shutdown.grace, graph.timeout
+        ),
     );
     problems.relation(
         &["id_retention", "retention"],
         config.id_retention <= config.retention,
-        "must be at most retention",
+        "must be at most retention, for a message id leads to a recipient: lower it, or raise retention",
     );
 
     different(problems, "http.api_keys", "name", config.http.api_keys.iter().map(|key| key.name.as_str()));
@@ -367,7 +396,7 @@ fn relations(config: &Config, problems: &Problems) {
         problems.relation(
             &[&format!("waba[{number}].business")],
             known,
-            format_args!("({}) is the id of no [[business]]", waba.business),
+            format_args!("({}) is the id of no [[business]]: list that one, or correct the id", waba.business),
         );
     }
     for (number, line) in config.lines.iter().enumerate() {
@@ -375,7 +404,7 @@ fn relations(config: &Config, problems: &Problems) {
         problems.relation(
             &[&format!("line[{number}].waba")],
             known,
-            format_args!("({}) is the id of no [[waba]]", line.waba),
+            format_args!("({}) is the id of no [[waba]]: list that one, or correct the id", line.waba),
         );
     }
 }
@@ -385,6 +414,10 @@ fn different<'a>(problems: &Problems, list: &str, key: &str, values: impl Iterat
     let mut seen = HashSet::new();
     for (number, value) in values.enumerate() {
         let name = format!("{list}[{number}].{key}");
-        problems.relation(&[&name], seen.insert(value), format_args!("({value}) is there twice"));
+        problems.relation(
+            &[&name],
+            seen.insert(value),
+            format_args!("({value}) is there twice: remove one, or correct it"),
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::{cell::RefCell, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive,
 use config::{Map, Value, ValueKind};
 use jiff::{Span, SpanRelativeTo};
 
+use super::read::PREFIX;
 use crate::domain::Secret;
 
 /// What is wrong so far: the key, and the rest of the sentence.
@@ -81,7 +82,7 @@ impl<'a> Section<'a> {
         match value.kind {
             ValueKind::Nil => None,
             ValueKind::Table(_) | ValueKind::Array(_) => {
-                self.problem(key, "must be a single value");
+                self.problem(key, "must be a single value, and is a table or a list");
                 None
             }
             kind => Some((kind, shown)),
@@ -97,7 +98,8 @@ impl<'a> Section<'a> {
     pub(super) fn required(&mut self, key: &'static str) -> String {
         let text = self.text(key).filter(|text| !text.is_empty());
         text.unwrap_or_else(|| {
-            self.problem(key, "must be given");
+            let variable = variable_of(&self.name(key));
+            self.problem(key, format!("must be given, in the file or as the environment variable {variable}"));
             String::new()
         })
     }
@@ -250,7 +252,8 @@ impl<'a> Section<'a> {
                 .map(|(number, entry)| self.table(format!("{path}[{number}]"), Some(entry)))
                 .collect(),
             Some(_) => {
-                self.problems.add(path, "must be a list of tables");
+                let text = format!("must be a list of tables, each written as [[{path}]]");
+                self.problems.add(path, text);
                 Vec::new()
             }
         }
@@ -261,7 +264,7 @@ impl<'a> Section<'a> {
             Some(ValueKind::Table(values)) => values,
             None => Map::new(),
             Some(_) => {
-                self.problems.add(&path, "must be a table");
+                self.problems.add(&path, format!("must be a table, written as [{path}]"));
                 Map::new()
             }
         };
@@ -280,6 +283,12 @@ impl<'a> Section<'a> {
     }
 }
 
+/// The environment variable that sets a key: `PREGON__LINE__0__ID` for `line[0].id`.
+fn variable_of(key: &str) -> String {
+    let words = key.replace(']', "").replace(['[', '.'], "__");
+    format!("{PREFIX}{}", words.to_uppercase())
+}
+
 /// `10s`, `1h 30m`, `30d`; a day has 24 hours. `None` for what is no duration, or below zero.
 fn duration(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
@@ -287,19 +296,25 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 fn resolve(env: Option<String>, file: Option<String>, environment: &Environment) -> Result<Secret, String> {
-    let (text, place) = match (env, file) {
+    let (secret, place) = match (env, file) {
         (Some(name), None) => match environment.get(&name) {
-            Some(text) => (text.clone(), format!("environment variable {name}")),
-            None => return Err(format!("needs the environment variable {name}, which is not set")),
+            Some(text) => (Secret::new(text), format!("environment variable {name}")),
+            None => {
+                return Err(format!("needs the environment variable {name}, which is not set: set it to the secret"));
+            }
         },
-        (None, Some(path)) => match fs::read_to_string(&path) {
-            Ok(text) => (text.trim_end_matches(['\r', '\n']).to_owned(), format!("file {path}")),
-            Err(error) => return Err(format!("needs the file {path}: {error}")),
-        },
+        (None, Some(path)) => {
+            let bytes =
+                fs::read(&path).map_err(|error| format!("needs the file {path}, which cannot be read: {error}"))?;
+            let Ok(text) = String::from_utf8(bytes) else {
+                return Err(format!("(file {path}) is not UTF-8 text: save it as UTF-8 without a byte order mark"));
+            };
+            (Secret::new(text.trim_end_matches(['\r', '\n'])), format!("file {path}"))
+        }
         _ => return Err("must be one of { env = \"NAME\" } and { file = \"PATH\" }".into()),
     };
-    if text.trim().is_empty() || text.contains(char::is_control) {
-        return Err(format!("is empty or holds a line break or other control character ({place})"));
+    match secret.flaw() {
+        None => Ok(secret),
+        Some(flaw) => Err(format!("({place}) {flaw}")),
     }
-    Ok(Secret::new(text))
 }

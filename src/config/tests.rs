@@ -181,7 +181,7 @@ fn all_problems_are_told_together_in_the_order_of_the_file() {
          templates_every, retry\n  \
          colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, intake, \
          business, waba, line, dispatch, shutdown, log\n  \
-         line[0].waba (2009) is the id of no [[waba]]"
+         line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
 }
 
@@ -251,17 +251,63 @@ fn a_secret_is_read_from_a_file_without_its_line_break() {
     assert!(!format!("{config:?}").contains("s3cret"));
 
     fs::write(file.path(), "two\nlines\n").expect("written");
-    assert!(problem(&text).starts_with("webhook.app_secret is empty or holds a line break"), "{}", problem(&text));
+    let told = format!(
+        "webhook.app_secret (file {}) holds a line break or another control character: write the secret alone, on one line",
+        file.path().display()
+    );
+    assert_eq!(problem(&text), told);
+
+    // As PowerShell writes it: UTF-16.
+    fs::write(file.path(), b"\xff\xfes\x003\x00").expect("written");
+    assert!(
+        problem(&text).ends_with(") is not UTF-8 text: save it as UTF-8 without a byte order mark"),
+        "{}",
+        problem(&text)
+    );
+}
+
+#[test]
+fn a_secret_with_a_mark_blanks_or_quotes_names_its_place() {
+    for (text, flaw) in [
+        ("\u{feff}hunter2", "begins with a byte order mark: save it as UTF-8 without one"),
+        ("hunter2 ", "holds a blank or an invisible character: write the secret without it"),
+        ("hunter2\n", "holds a line break or another control character: write the secret alone, on one line"),
+        ("'hunter2'", "has quotes around it: write the secret without them"),
+        ("", "is empty: put the secret there"),
+    ] {
+        let environment = environment(&[("X", text)]);
+        let problems = |file: &str| {
+            read::config("t", file, &HashMap::new(), &environment).expect_err("a flaw").problems.join("\n")
+        };
+        for (key, file) in [
+            ("webhook.app_secret", "webhook.app_secret = { env = \"X\" }"),
+            ("webhook.app_secret_previous", "webhook.app_secret_previous = { env = \"X\" }"),
+            ("webhook.verify_token", "webhook.verify_token = { env = \"X\" }"),
+            ("http.api_keys[0].secret", "http.api_keys = [{ name = \"k\", secret = { env = \"X\" } }]"),
+            (
+                "waba[0].access_token",
+                "business = [{ id = 1 }]\nwaba = [{ id = 2, business = 1, access_token = { env = \"X\" } }]",
+            ),
+            ("redis.url", "redis.url = { env = \"X\" }"),
+        ] {
+            assert_eq!(problems(file), format!("{key} (environment variable X) {flaw}"));
+        }
+    }
+    for url in ["redis://:hunter2@redis:6379\n", " redis://:hunter2@redis:6379", "\u{feff}redis://:hunter2@redis:6379"]
+    {
+        let told = overridden("", &[("PREGON__REDIS__URL", url)]).expect_err("a flaw").to_string();
+        assert!(told.contains("redis.url (from PREGON__REDIS__URL) ") && !told.contains("hunter2"), "{told}");
+    }
 }
 
 #[test]
 fn a_secret_that_is_not_there_is_a_problem() {
     assert_eq!(
         problem("[webhook]\napp_secret = { env = \"NOT_SET\" }"),
-        "webhook.app_secret needs the environment variable NOT_SET, which is not set"
+        "webhook.app_secret needs the environment variable NOT_SET, which is not set: set it to the secret"
     );
     let told = problem("[webhook]\napp_secret = { file = \"/nowhere/secret\" }");
-    assert!(told.starts_with("webhook.app_secret needs the file /nowhere/secret: "), "{told}");
+    assert!(told.starts_with("webhook.app_secret needs the file /nowhere/secret, which cannot be read: "), "{told}");
     assert_eq!(
         problem("[webhook]\napp_secret = { env = \"A\", file = \"b\" }"),
         "webhook.app_secret must be one of { env = \"NAME\" } and { file = \"PATH\" }"
@@ -323,18 +369,21 @@ fn certificates_are_for_a_redis_over_tls() {
     assert_eq!(config.redis.certificates, Certificates { ca: Some("/etc/ca.pem".into()), client: None });
     assert!(problem("[redis]\nca = \"/etc/ca.pem\"").starts_with("redis.url must be a rediss URL"));
     let told = problem("[redis]\nurl = \"rediss://h\"\nclient_certificate = \"/c.pem\"");
-    assert_eq!(told, "redis.client_certificate must be given together with redis.client_key");
+    assert_eq!(told, "redis.client_certificate must be given together with redis.client_key: give both, or neither");
 }
 
 #[test]
 fn relations_between_keys_are_checked() {
     for (text, told) in [
-        ("[redis]\ntimeout = \"4s\"", "redis.timeout must be at most a third of dispatch.lease"),
-        ("[graph]\nconnect_timeout = \"25s\"", "graph.connect_timeout must be less than graph.timeout"),
-        ("[graph]\nconnect_timeout = \"20s\"", "graph.connect_timeout must be less than graph.timeout"),
-        ("[dispatch]\ndoubt_deadline = \"20s\"", "dispatch.doubt_deadline must be more than graph.timeout"),
-        ("[dispatch.retry]\nmax = \"1s\"", "dispatch.retry.max must be at least dispatch.retry.initial"),
-        ("[shutdown]\ngrace = \"5s\"", "shutdown.grace must be at least graph.timeout"),
+        ("[redis]\ntimeout = \"4s\"", "redis.timeout (4s) must be at most a third of dispatch.lease (10s), "),
+        ("[graph]\nconnect_timeout = \"25s\"", "graph.connect_timeout (25s) must be less than graph.timeout (20s), "),
+        ("[graph]\nconnect_timeout = \"20s\"", "graph.connect_timeout (20s) must be less than graph.timeout (20s), "),
+        (
+            "[dispatch]\ndoubt_deadline = \"20s\"",
+            "dispatch.doubt_deadline (20s) must be more than graph.timeout (20s), ",
+        ),
+        ("[dispatch.retry]\nmax = \"1s\"", "dispatch.retry.max (1s) must be at least dispatch.retry.initial ("),
+        ("[shutdown]\ngrace = \"5s\"", "shutdown.grace (5s) must be at least graph.timeout (20s), "),
         ("retention = \"1d\"", "id_retention must be at most retention"),
     ] {
         assert!(problem(text).starts_with(told), "{}", problem(text));
@@ -344,8 +393,8 @@ fn relations_between_keys_are_checked() {
 #[test]
 fn a_key_with_a_problem_takes_no_part_in_relations() {
     assert_eq!(problems("[dispatch]\nlease = \"1s\"").len(), 1);
-    assert_eq!(problem("dispatch = 3"), "dispatch must be a table");
-    assert_eq!(problem("line = 3"), "line must be a list of tables");
+    assert_eq!(problem("dispatch = 3"), "dispatch must be a table, written as [dispatch]");
+    assert_eq!(problem("line = 3"), "line must be a list of tables, each written as [[line]]");
 }
 
 #[test]
@@ -358,12 +407,12 @@ fn ids_are_not_there_twice_and_belong_to_something() {
     assert_eq!(
         problems(text),
         [
-            "line[2].id must be given",
+            "line[2].id must be given, in the file or as the environment variable PREGON__LINE__2__ID",
             "line[3].id (4 {x}) must be of digits, letters, - and _",
-            "business[1].id (1) is there twice",
-            "line[1].id (3) is there twice",
-            "waba[0].business (9) is the id of no [[business]]",
-            "line[1].waba (8) is the id of no [[waba]]",
+            "business[1].id (1) is there twice: remove one, or correct it",
+            "line[1].id (3) is there twice: remove one, or correct it",
+            "waba[0].business (9) is the id of no [[business]]: list that one, or correct the id",
+            "line[1].waba (8) is the id of no [[waba]]: list that one, or correct the id",
         ]
     );
 }
@@ -372,10 +421,14 @@ fn ids_are_not_there_twice_and_belong_to_something() {
 fn a_file_that_cannot_be_read_is_one_problem() {
     let error = Config::load(Some(Path::new("/nowhere/pregon.toml"))).expect_err("no file");
     assert!(error.to_string().starts_with("config: 1 problem\n  /nowhere/pregon.toml: "), "{error}");
+    let told = error.to_string();
+    assert!(told.ends_with("name your file with --config or PREGON_CONFIG"), "{told}");
+    let with_mark = Config::from_toml("\u{feff}[dispatch]\nlease = \"12s\"").expect("an editor's mark is no problem");
+    assert_eq!(with_mark.dispatch.lease, Duration::from_secs(12));
     let told = problem("[redis\nurl = 3");
     assert!(told.starts_with("pregon.toml: TOML parse error at line 1"), "{told}");
     let error = overridden("", &[("PREGON__", "x")]).expect_err("no key");
-    assert_eq!(error.problems, ["PREGON__ names no key"]);
+    assert_eq!(error.problems, ["PREGON__ names no key: write it such as PREGON__REDIS__URL for redis.url"]);
 }
 
 #[test]
@@ -384,9 +437,11 @@ fn a_role_is_told_everything_it_lacks() {
     let error = config.check_roles(&[Role::Api, Role::Webhook, Role::Dispatch]).expect_err("nothing is configured");
     assert_eq!(error.problems.len(), 4, "{error}");
     let error = config.check_roles(&[Role::Webhook]).expect_err("no secrets");
-    assert_eq!(
-        error.problems,
-        ["webhook.verify_token is needed for the role webhook", "webhook.app_secret is needed for the role webhook"]
+    let [verify_token, app_secret] = &error.problems[..] else { panic!("{error}") };
+    assert!(
+        verify_token.starts_with("webhook.verify_token is needed for the role webhook: a word of your own"),
+        "{error}"
     );
+    assert!(app_secret.starts_with("webhook.app_secret is needed for the role webhook: the one in Meta's"), "{error}");
     assert_eq!(overridden(INSTALLATION, &[]).expect("good").check_roles(&[Role::Api, Role::Dispatch]), Ok(()));
 }

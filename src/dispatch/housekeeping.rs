@@ -18,7 +18,9 @@ use tracing::{info, warn};
 
 use super::unlisted::Unlisted;
 use crate::{
-    domain::{CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs},
+    domain::{
+        Campaign, CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs, campaign::PauseReason,
+    },
     graph::client::GraphClient,
     redis::{
         Store, StoreError,
@@ -43,6 +45,10 @@ const CAMPAIGNS_AT_ONCE: usize = 256;
 
 /// A launch takes less, from the listing of its campaign to its change of state.
 const LAUNCH_MAX: Duration = Duration::from_secs(3600);
+
+/// How often templates are read again at most because Meta said that some changed. Meta allows an app 200 calls an hour about
+/// a WABA.
+const CHANGED_TEMPLATES_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a hold that has no end is tried.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
@@ -81,11 +87,19 @@ impl Housekeeping {
     async fn keep_house(&self, stop: &CancellationToken) {
         let mut probed = Instant::now();
         let mut synced: Option<Instant> = None;
+        let mut refreshed: Option<Instant> = None;
         let mut unlisted = self.unlisted();
         while !stop.is_cancelled() {
             if synced.is_none_or(|at| at.elapsed() >= self.templates_every) {
                 synced = Some(Instant::now());
                 templates::sync_all(&self.store, &self.graph, &self.lines, self.clock.now()).await;
+            }
+            if refreshed.is_none_or(|at| at.elapsed() >= CHANGED_TEMPLATES_EVERY) {
+                match self.refresh_templates().await {
+                    Ok(true) => refreshed = Some(Instant::now()),
+                    Ok(false) => {}
+                    Err(error) => warn!(%error, "changed templates could not be looked for"),
+                }
             }
             let began = Instant::now();
             let next_start = self.campaigns().await.unwrap_or_else(|error| {
@@ -105,6 +119,21 @@ impl Housekeeping {
             let rest = next_start.map_or(rest, |at| rest.min(at.since(self.clock.now())));
             stop.run_until_cancelled(tokio::time::sleep(rest)).await;
         }
+    }
+
+    /// Reads the templates of the WABAs that Meta says have changed ones. Gives whether there were any.
+    ///
+    /// The notes are taken first: one that comes during the reading is for the next. What a crash forgets is read by the next
+    /// worker that keeps house, which begins with all templates.
+    async fn refresh_templates(&self) -> Result<bool, StoreError> {
+        let changed = self.store.take_changed_templates().await?;
+        let lines: Vec<Line> = self.lines.iter().filter(|line| changed.contains(&line.waba)).cloned().collect();
+        for (waba, result) in templates::sync_all(&self.store, &self.graph, &lines, self.clock.now()).await {
+            if result.is_err() {
+                self.store.note_changed_templates(&waba).await?;
+            }
+        }
+        Ok(!lines.is_empty())
     }
 
     fn unlisted(&self) -> Unlisted {
@@ -227,7 +256,7 @@ impl Housekeeping {
                 seen.next_start = seen.next_start.into_iter().chain([start_at]).min();
                 Ok(())
             }
-            _ => self.start(id, now).await,
+            _ => self.start(&record.campaign, now).await,
         }
     }
 
@@ -245,9 +274,21 @@ impl Housekeeping {
         }
     }
 
-    async fn start(&self, id: CampaignId, now: UnixMs) -> Result<(), StoreError> {
-        let from = [CampaignState::Scheduled];
-        if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == Change::Done {
+    /// Starts a campaign; or pauses it, with the reason, where its template was edited so that the recipients do not fit it.
+    async fn start(&self, campaign: &Campaign, now: UnixMs) -> Result<(), StoreError> {
+        let (id, from) = (campaign.id, [CampaignState::Scheduled]);
+        let waba = self.lines.iter().find(|line| campaign.lines.contains(&line.id)).map(|line| &line.waba);
+        let fits = match waba {
+            Some(waba) => templates::check_still_fits(&self.store, waba, campaign).await?,
+            None => Ok(()),
+        };
+        if let Err(problem) = fits {
+            let reason = PauseReason { code: 0, details: problem.to_string() };
+            let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
+            if change == Change::Done {
+                warn!(campaign.id = %id, reason = reason.details, "campaign paused at its time to start");
+            }
+        } else if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == Change::Done {
             info!(campaign.id = %id, "campaign started: its time has come");
         }
         Ok(())
@@ -287,10 +328,7 @@ struct Seen {
     next_start: Option<UnixMs>,
 }
 
-/// The parts of a campaign, if some of it may have been sent.
+/// The parts of a campaign, if it ever started: some of it may have been sent.
 fn launched_parts(record: &CampaignRecord) -> &[(PartId, LineId)] {
-    match record.state {
-        CampaignState::Draft | CampaignState::Scheduled => &[],
-        _ => &record.parts,
-    }
+    if record.started_at.is_some() { &record.parts } else { &[] }
 }

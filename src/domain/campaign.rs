@@ -19,7 +19,7 @@ pub struct Campaign {
     pub external_id: Option<String>,
     /// For people.
     pub name: String,
-    /// What is sent, pinned at submission: an edit at Meta changes nothing here.
+    /// What is sent, pinned at submission. Launch, resume and a scheduled start compare it with what Meta lists then.
     pub template: Template,
     /// The lines it may go out on, at least one, all of one WABA.
     pub lines: Vec<LineId>,
@@ -122,8 +122,8 @@ pub struct BadState;
 /// Why a campaign was paused by the worker itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseReason {
-    /// Meta's code.
+    /// Meta's code; 0 where the worker found the reason itself.
     pub code: u32,
-    /// What Meta said.
+    /// What Meta said, or what the worker found.
     pub details: String,
 }

@@ -68,8 +68,12 @@ pub struct Rule {
     pub title: &'static str,
 }
 
-/// The code in statistics of a recipient that failed with no code of Meta's: see [`Cause::code`].
+/// The code of a recipient whose message got no answer: see [`Cause::code`]. Callers see it as 0, with its title.
 pub const NO_ANSWER: u32 = 0;
+
+/// The code of a recipient whose failure Meta reported without a code. No code of Meta's is nearly as large. Callers see it as
+/// 0, with its title.
+pub const NO_REASON: u32 = u32::MAX;
 
 /// The code, and the subcode of 100, for a line that does not exist or that the token may not see.
 pub const NO_SUCH_OBJECT: u32 = 33;
@@ -110,7 +114,16 @@ pub fn meaning(code: u32, subcode: Option<u32>) -> u32 {
 /// Here 0 is [`NO_ANSWER`], never Meta's own code 0: that one is about the token and ends no recipient. A code that is
 /// not in the table is `unknown error`.
 pub fn title(code: u32) -> &'static str {
-    if code == NO_ANSWER { "no answer" } else { rule(code).map_or("unknown error", |rule| rule.title) }
+    match code {
+        NO_ANSWER => "no answer",
+        NO_REASON => "Meta reported the failure without a reason",
+        _ => rule(code).map_or("unknown error", |rule| rule.title),
+    }
+}
+
+/// The code that callers see: Meta's, or `None` where Meta gave none.
+pub fn code_of_meta(code: u32) -> Option<u32> {
+    (code != NO_ANSWER && code != NO_REASON).then_some(code)
 }
 
 /// What Meta's error makes of an attempt. Pure.
@@ -467,6 +480,8 @@ mod tests {
         assert_eq!(title(Cause::Unanswered(String::new()).code()), "no answer");
         assert_eq!(rule(0).expect("Meta has a code 0").title, "App user could not be authenticated");
         assert_eq!(title(131_026), "Message undeliverable");
+        assert_eq!([NO_ANSWER, NO_REASON, 131_026].map(code_of_meta), [None, None, Some(131_026)]);
+        assert_eq!(by_status(NO_REASON), ByStatus::Failed, "it holds nothing");
         assert_eq!(title(999_999), "unknown error");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::error::Category;
+
 /// The longest piece of the caller's own text that a reason repeats, in characters.
 const REPEATED_CHARS_MAX: usize = 64;
 
@@ -19,9 +21,9 @@ pub enum Reject {
         /// What is wrong with it, and what helps.
         fault: PhoneFault,
     },
-    /// The campaign has this number already.
-    #[error("this number is already in the campaign: it gets one message, so leave this row out")]
-    Duplicate,
+    /// The campaign has this number already. Holds its end, as it is shown.
+    #[error("the number {0} is already in the campaign: it gets one message, so leave this row out")]
+    Duplicate(String),
     /// A parameter of the body has no value.
     #[error("parameter {0} is missing: the template needs a value for it")]
     ParameterMissing(String),
@@ -35,10 +37,12 @@ pub enum Reject {
     #[error("{0} is empty, and Meta takes no empty text: put something there, or leave this row out")]
     Empty(Place),
     /// Longer than Meta takes.
-    #[error("{place} is too long: {length} characters, at most {limit}; shorten it")]
+    #[error("{place} is too long: {length} characters, at most {limit}; shorten “{value}”")]
     TooLong {
         /// What is too long.
         place: Place,
+        /// The value, shortened.
+        value: String,
         /// Its length in characters.
         length: usize,
         /// The most that Meta takes.
@@ -61,8 +65,13 @@ pub enum Reject {
     #[error("the template has no header to fill: leave the header out")]
     HeaderUnexpected,
     /// The header's value does not have the form that the template needs.
-    #[error("the header does not fit the template: {0}")]
-    HeaderForm(HeaderNeeds),
+    #[error("the header is {value}, which does not fit the template: {needs}")]
+    HeaderForm {
+        /// What it is, shortened.
+        value: String,
+        /// What fits.
+        needs: HeaderNeeds,
+    },
     /// A button that needs a value has none.
     #[error("button {0} is missing: the template needs a value for it")]
     ButtonMissing(u8),
@@ -264,7 +273,7 @@ impl Reject {
     pub fn code(&self) -> &'static str {
         match self {
             Reject::NotE164 { .. } => "not_e164",
-            Reject::Duplicate => "duplicate",
+            Reject::Duplicate(_) => "duplicate",
             Reject::ParameterMissing(_) => "parameter_missing",
             Reject::ParameterUnknown(_) => "parameter_unknown",
             Reject::GivenTwice(_) => "given_twice",
@@ -273,7 +282,7 @@ impl Reject {
             Reject::Whitespace { .. } => "whitespace",
             Reject::HeaderMissing(_) => "header_missing",
             Reject::HeaderUnexpected => "header_unexpected",
-            Reject::HeaderForm(_) => "header_form",
+            Reject::HeaderForm { .. } => "header_form",
             Reject::ButtonMissing(_) => "button_missing",
             Reject::ButtonUnknown(_) => "button_unknown",
             Reject::Malformed(_) => "malformed",
@@ -294,10 +303,7 @@ impl Reject {
 
     /// A row whose JSON has an error. Rows of an upload are one line each; only those inside of a larger JSON have more.
     pub fn malformed_json(error: &serde_json::Error) -> Self {
-        let text = error.to_string();
-        let why = repeated(text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why));
-        let line = if error.line() > 1 { format!("line {}, ", error.line()) } else { String::new() };
-        Self::Malformed(format!("{why}, at {line}column {} of the JSON", error.column()))
+        Self::Malformed(json_fault(error))
     }
 
     /// A parameter with a name of the caller's.
@@ -308,6 +314,71 @@ impl Reject {
     /// A button with an index of the caller's.
     pub fn button_unknown(index: &str) -> Self {
         Self::ButtonUnknown(repeated(index))
+    }
+}
+
+/// What is wrong with a JSON, and where, for people who do not know the words of its reader.
+pub fn json_fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
+    let why = match error.classify() {
+        Category::Eof => format!("it ends in the middle ({why})"),
+        Category::Syntax if why == "trailing characters" => "there is more behind its end".to_owned(),
+        Category::Syntax => format!("it is not JSON ({why})"),
+        Category::Data | Category::Io => misfit(why),
+    };
+    let line = if error.line() > 1 { format!("line {}, ", error.line()) } else { String::new() };
+    format!("{why}, at {line}column {} of the JSON", error.column())
+}
+
+/// Why well-formed JSON is not what is wanted. `why` is serde's; an error of our own says it in words already.
+fn misfit(why: &str) -> String {
+    let value = why.strip_prefix("invalid type: ").or_else(|| why.strip_prefix("invalid value: "));
+    if let Some((came, wanted)) = value.and_then(|value| value.rsplit_once(", expected ")) {
+        return format!("there is {} where {} is expected", what_came(came), what_is_wanted(wanted));
+    }
+    if let Some(field) = why.strip_prefix("missing field ") {
+        return format!("the field {} is missing", repeated(field));
+    }
+    if let Some(field) = why.strip_prefix("duplicate field ") {
+        return format!("the field {} is given twice", repeated(field));
+    }
+    let known = |known: &str| known.strip_prefix("one of ").unwrap_or(known).replace(" or ", ", ");
+    if let Some((field, fields)) = why.strip_prefix("unknown field ").and_then(|why| why.rsplit_once(", expected ")) {
+        return format!("there is no field {}: its fields are {}", ticked(field), known(fields));
+    }
+    if let Some((word, words)) = why.strip_prefix("unknown variant ").and_then(|why| why.rsplit_once(", expected ")) {
+        return format!("{} is none of {}", ticked(word), known(words));
+    }
+    repeated(why)
+}
+
+fn ticked(word: &str) -> String {
+    format!("`{}`", shown(word.trim_matches('`')))
+}
+
+fn what_came(came: &str) -> String {
+    match came.split_once(' ') {
+        Some(("string", text)) => format!("the text {}", shown(text)),
+        Some(("integer" | "number", number)) => format!("the number {}", ticked(number)),
+        Some(("floating", number)) => format!("the number {}", ticked(number.trim_start_matches("point "))),
+        Some(("boolean", value)) => value.to_owned(),
+        _ if came == "sequence" => "a list".to_owned(),
+        _ if came == "map" => "an object".to_owned(),
+        _ => repeated(came),
+    }
+}
+
+fn what_is_wanted(wanted: &str) -> String {
+    match wanted {
+        "f64" => "a number".to_owned(),
+        "u8" => "a whole number from 0 to 255".to_owned(),
+        "a string" => "a text".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "an object".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        _ if wanted.starts_with("struct ") => "an object".to_owned(),
+        _ => repeated(wanted),
     }
 }
 

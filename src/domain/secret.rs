@@ -15,10 +15,51 @@ impl Secret {
         Self(text.into())
     }
 
+    /// What is in the secret by mistake, if anything: a copy or an editor added it.
+    pub fn flaw(&self) -> Option<Flaw> {
+        let text = self.0.as_str();
+        let quotes = [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('«', '»')];
+        let is_in = |(open, close): &(char, char)| text.len() > 1 && text.starts_with(*open) && text.ends_with(*close);
+        let is_invisible = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+        if text.starts_with('\u{feff}') {
+            Some(Flaw::ByteOrderMark)
+        } else if text.trim().is_empty() {
+            Some(Flaw::Empty)
+        } else if quotes.iter().any(is_in) {
+            Some(Flaw::Quotes)
+        } else if text.contains(char::is_control) {
+            Some(Flaw::LineBreak)
+        } else if text.contains(|c: char| c.is_whitespace() || is_invisible(c)) {
+            Some(Flaw::Blank)
+        } else {
+            None
+        }
+    }
+
     /// The text itself: only for the place that has to send or check it.
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Something in a secret that does not belong to it, with what helps. It never tells a character of the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// There is nothing in it.
+    #[error("is empty: put the secret there")]
+    Empty,
+    /// Some editors write one in front of a text.
+    #[error("begins with a byte order mark: save it as UTF-8 without one")]
+    ByteOrderMark,
+    /// As in a shell, where they do not belong to the text.
+    #[error("has quotes around it: write the secret without them")]
+    Quotes,
+    /// More than the secret was written there.
+    #[error("holds a line break or another control character: write the secret alone, on one line")]
+    LineBreak,
+    /// A blank was copied along, or there are several words.
+    #[error("holds a blank or an invisible character: write the secret without it")]
+    Blank,
 }
 
 impl PartialEq for Secret {
@@ -82,6 +123,23 @@ mod tests {
         let secret = Secret::new("EAAG-token");
         assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
         assert_eq!(secret.expose(), "EAAG-token");
+    }
+
+    #[test]
+    fn what_came_into_a_secret_by_mistake_is_found() {
+        let cases = [
+            (Some(Flaw::Empty), &["", " ", "\n"][..]),
+            (Some(Flaw::ByteOrderMark), &["\u{feff}EAAG", "\u{feff}"]),
+            (Some(Flaw::Quotes), &["\"EAAG\"", "'EAAG'", "“EAAG”", "\"\""]),
+            (Some(Flaw::LineBreak), &["EAAG\n", "EA\r\nAG", "EA\tAG", "EA\0AG"]),
+            (Some(Flaw::Blank), &[" EAAG", "EAAG ", "EA AG", "EAAG\u{a0}", "EAAG\u{200b}", "EA\u{feff}AG"]),
+            (None, &["EAAG", "\"", "it's", "ñandú-🦤"]),
+        ];
+        for (flaw, texts) in cases {
+            for text in texts {
+                assert_eq!(Secret::new(*text).flaw(), flaw, "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -6,15 +6,19 @@
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/components>, read
 //! 2026-11-22.
 
+mod change;
 mod fit;
 mod form;
 mod header;
+mod status;
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 pub use form::{Column, Form, Media, Slot, TemplateError};
+pub use status::TemplateStatus;
 
 /// One template in one language. Fields that sending does not need are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +29,58 @@ pub struct Template {
     pub language: Language,
     /// Where it stands with Meta.
     pub status: TemplateStatus,
+    /// Why Meta rejected it: `INVALID_FORMAT`, …; empty where Meta gives no reason.
+    #[serde(default, deserialize_with = "reason", skip_serializing_if = "String::is_empty")]
+    pub rejected_reason: String,
     /// What Meta takes it for.
     pub category: Category,
+    /// Which kind of its category it is, such as `ORDER_STATUS`; empty where Meta tells none.
+    #[serde(default, deserialize_with = "sub_category", skip_serializing_if = "String::is_empty")]
+    pub sub_category: String,
     /// Whether its parameters have numbers or names.
     #[serde(default)]
     pub parameter_format: ParameterFormat,
     /// Header, body, footer and buttons.
     pub components: Vec<Component>,
+    /// Why it could not be read; empty if it could.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unreadable: String,
 }
 
 impl Template {
+    /// One item of Meta's list. One that cannot be read keeps its name, so that it can be listed with the reason.
+    pub fn read(item: &Value) -> Self {
+        serde_path_to_error::deserialize(item).unwrap_or_else(|error| {
+            let text = |field: &str| item[field].as_str().map(str::to_owned);
+            Self {
+                name: text("name").unwrap_or_else(|| format!("unnamed-{}", text("id").unwrap_or_default())),
+                language: Language::from(text("language").unwrap_or_default().as_str()),
+                status: field(item, "status").unwrap_or_else(|| TemplateStatus::Other("UNKNOWN".to_owned())),
+                rejected_reason: String::new(),
+                category: field(item, "category").unwrap_or_else(|| Category::Other("UNKNOWN".to_owned())),
+                sub_category: String::new(),
+                parameter_format: ParameterFormat::Positional,
+                components: Vec::new(),
+                unreadable: error.to_string(),
+            }
+        })
+    }
+
+    /// Why no campaign can use it, with what helps; `None` if one can.
+    pub fn problem(&self) -> Option<String> {
+        self.status_problem().or_else(|| Form::of(self).err().map(|error| error.to_string()))
+    }
+
+    /// Why Meta does not send it, with what helps; `None` if it does.
+    pub fn status_problem(&self) -> Option<String> {
+        (!self.is_sendable()).then(|| format!("template {self} is {}", self.standing()))
+    }
+
+    /// Its status, and what helps where it is not approved: `PENDING, under review by Meta: wait until …`.
+    pub fn standing(&self) -> String {
+        self.status.standing(&self.rejected_reason)
+    }
+
     /// Meta sends only what it has approved; every other status, known or not, is held back.
     pub fn is_sendable(&self) -> bool {
         self.status == TemplateStatus::Approved
@@ -81,27 +127,6 @@ impl<'de> Deserialize<'de> for Language {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|code| Self::from(code.as_str()))
     }
-}
-
-/// Where a template stands with Meta.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum TemplateStatus {
-    /// May be sent.
-    Approved,
-    /// Waits for Meta's review.
-    Pending,
-    /// Refused by Meta.
-    Rejected,
-    /// Held by Meta for bad feedback.
-    Paused,
-    /// Ended by Meta.
-    Disabled,
-    /// Unused for a year.
-    Archived,
-    /// Any other, as Meta writes it.
-    #[serde(untagged)]
-    Other(String),
 }
 
 /// What Meta takes a template for.
@@ -164,6 +189,24 @@ pub struct Button {
 /// Meta writes types in upper case, but not in every example of its own.
 fn upper_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map(|text| text.to_ascii_uppercase())
+}
+
+/// A text that may be missing or null.
+fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::<String>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+fn sub_category<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    optional(deserializer).map(|text| text.to_ascii_uppercase())
+}
+
+/// Meta writes `NONE` where there is none.
+fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    optional(deserializer).map(|text| if text == "NONE" { String::new() } else { text })
+}
+
+fn field<T: DeserializeOwned>(item: &Value, name: &str) -> Option<T> {
+    serde_json::from_value(item[name].clone()).ok()
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What is read from Meta besides sending: the templates of a WABA, and how a line stands.
+//! What is read from Meta besides sending: the templates of a WABA, the apps that get its webhooks, and how a line stands.
 //!
 //! Owns: the shape of those answers. Values that Meta may add to (states, ratings) stay text.
 //! If the process dies: nothing is lost, reading changes nothing.
 //! Never: follows the address of a next page that an answer names; the token would go wherever it points.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
@@ -17,12 +17,23 @@ use crate::domain::{LineId, Secret, WabaId, policy};
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The most that Meta gives on one page (its OpenAPI file v23.0, read 2026-11-22).
-const PAGE_TEMPLATES: &str = "100";
+const PAGE_TEMPLATES: usize = 100;
 
-/// Pages after which a list is taken to have no end: more templates than any WABA may have (6,000).
-const PAGES_MAX: usize = 100;
+/// Templates, and pages without any, after which a list is taken to have no end. A WABA may have 6,000 templates.
+const TEMPLATES_MAX: usize = 100_000;
 
-const TEMPLATE_FIELDS: &str = "id,name,language,status,category,parameter_format,components,quality_score";
+/// How often a list is read again from its first page, because Meta did not know its own cursor any more.
+const RESTARTS_MAX: usize = 3;
+
+/// Meta's code for an error that it does not specify, and for a page that is too much for it: "Please reduce the amount of
+/// data you're asking for, then retry your request".
+const UNSPECIFIED: u32 = 1;
+
+/// Meta's code for a cursor that is not good any more (v24.0 and later).
+const STALE_CURSOR: u32 = 131_059;
+
+const TEMPLATE_FIELDS: &str =
+    "id,name,language,status,rejected_reason,category,sub_category,parameter_format,components";
 
 const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
                            whatsapp_business_manager_messaging_limit";
@@ -47,31 +58,63 @@ pub struct LineInfo {
 }
 
 impl GraphClient {
-    /// All templates of `waba`, approved or not, as Meta writes them.
+    /// All templates of `waba`, approved or not, as Meta writes them, on as many pages as there are. A page that is too much
+    /// for Meta is asked for again with half as many templates; the following ones stay as small.
     ///
     /// # Errors
     /// [`GraphError`]; a list is whole or an error.
     pub async fn templates(&self, waba: &WabaId, token: &Secret) -> Result<Vec<Value>, GraphError> {
         let what = Subject::Templates(waba.clone());
-        let mut templates = Vec::new();
-        let mut after: Option<String> = None;
-        for _ in 0..PAGES_MAX {
+        let no_list = |reason: &str| GraphError::NotMeta { what: what.clone(), reason: reason.to_owned() };
+        let (mut templates, mut after, mut seen) = (Vec::new(), None::<String>, HashSet::new());
+        let (mut limit, mut restarts, mut pages) = (PAGE_TEMPLATES, 0, 0);
+        loop {
             let mut url = self.endpoint([waba.as_str(), "message_templates"]);
-            url.query_pairs_mut().append_pair("fields", TEMPLATE_FIELDS).append_pair("limit", PAGE_TEMPLATES);
+            url.query_pairs_mut().append_pair("fields", TEMPLATE_FIELDS).append_pair("limit", &limit.to_string());
             if let Some(after) = &after {
                 url.query_pairs_mut().append_pair("after", after);
             }
-            let page: Page = self.read(&what, url, token).await?;
-            templates.extend(page.data);
-            after = match page.paging {
-                Some(Paging { next: Some(_), cursors: Some(Cursors { after: Some(after) }) }) => Some(after),
-                Some(Paging { next: Some(_), .. }) => {
-                    return Err(GraphError::NotMeta { what, reason: "a page has a next one but no cursor".to_owned() });
+            let page: Page = match self.read(&what, url, token).await {
+                Ok(page) => page,
+                Err(GraphError::Refused { code: UNSPECIFIED, .. }) if limit > 1 => {
+                    limit /= 2;
+                    continue;
                 }
+                Err(GraphError::Refused { code: STALE_CURSOR, .. }) if after.is_some() && restarts < RESTARTS_MAX => {
+                    restarts += 1;
+                    templates.clear();
+                    seen.clear();
+                    after = None;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            templates.extend(page.data);
+            pages += 1;
+            let next = match page.paging {
+                Some(Paging { next: Some(_), cursors: Some(Cursors { after: Some(after) }) }) => after,
+                Some(Paging { next: Some(_), .. }) => return Err(no_list("a page has a next one but no cursor")),
                 Some(Paging { next: None, .. }) | None => return Ok(templates),
             };
+            if !seen.insert(next.clone()) {
+                return Err(no_list("the list has no end: a page names one that was read before as its next"));
+            }
+            if templates.len().max(pages) > TEMPLATES_MAX {
+                return Err(no_list(&format!("the list has no end after {TEMPLATES_MAX} templates")));
+            }
+            after = Some(next);
         }
-        Err(GraphError::NotMeta { what, reason: format!("the list has no end after {PAGES_MAX} pages") })
+    }
+
+    /// The names of the apps that get the webhooks of `waba`; an app without a name is shown by its id.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn subscribed_apps(&self, waba: &WabaId, token: &Secret) -> Result<Vec<String>, GraphError> {
+        let url = self.endpoint([waba.as_str(), "subscribed_apps"]);
+        let apps: Apps = self.read(&Subject::Apps(waba.clone()), url, token).await?;
+        let told = |app: Subscribed| app.app.name.or(app.app.id).unwrap_or_else(|| "an app without a name".to_owned());
+        Ok(apps.data.into_iter().map(told).collect())
     }
 
     /// How Meta sees `line`: also the probe whether Meta is there, and whether the token may use the line.
@@ -107,6 +150,8 @@ pub enum Subject {
     Line(LineId),
     /// The templates of a WABA.
     Templates(WabaId),
+    /// The apps subscribed to a WABA.
+    Apps(WabaId),
 }
 
 impl fmt::Display for Subject {
@@ -114,6 +159,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Line(line) => write!(f, "line {line}"),
             Subject::Templates(waba) => write!(f, "templates of waba {waba}"),
+            Subject::Apps(waba) => write!(f, "apps subscribed to waba {waba}"),
         }
     }
 }
@@ -167,6 +213,25 @@ struct Paging {
 #[derive(Deserialize)]
 struct Cursors {
     after: Option<String>,
+}
+
+/// Not paged further: a WABA has a few apps, and one is enough.
+#[derive(Deserialize)]
+struct Apps {
+    data: Vec<Subscribed>,
+}
+
+#[derive(Deserialize)]
+struct Subscribed {
+    #[serde(default, rename = "whatsapp_business_api_data")]
+    app: App,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct App {
+    id: Option<String>,
+    name: Option<String>,
 }
 
 /// The `level` of `{"level":"STANDARD"}`.

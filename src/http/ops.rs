@@ -2,7 +2,7 @@
 //!
 //! A listener of its own (`ops.listen`), so that probes and scrapes are answered while the API is busy or stopping:
 //! `/healthz` is 200 while every core task runs, `/readyz` is 200 while the process can do its work, and otherwise 503
-//! with the reasons; `/metrics` is the page for Prometheus.
+//! with the reasons; its `warnings` tell what somebody should look at though the process can work; `/metrics` is the page for Prometheus.
 //!
 //! Never: asks Redis or anybody else for an answer; the tasks that know set it here.
 
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{self, Limits};
-use crate::telemetry::health::{Health, Reason};
+use crate::telemetry::health::{Health, Reason, Warning};
 
 /// A few probes and scrapers ask, and what they are told is short.
 const LIMITS: Limits = Limits {
@@ -55,6 +55,8 @@ fn router(health: Health, metrics: PrometheusHandle) -> Router {
 struct Answer {
     ready: bool,
     reasons: Vec<Reason>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
@@ -67,7 +69,7 @@ async fn healthz(State(health): State<Health>) -> Response {
 async fn readyz(State(health): State<Health>) -> Response {
     let reasons = health.reasons();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Answer { ready: reasons.is_empty(), reasons })).into_response()
+    (status, Json(Answer { ready: reasons.is_empty(), reasons, warnings: health.warnings() })).into_response()
 }
 
 async fn page(State(metrics): State<PrometheusHandle>) -> Response {
@@ -115,6 +117,16 @@ mod tests {
         assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
         ops.health.set(Reason::Stopping);
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["stopping"]}"#.into()));
+    }
+
+    #[tokio::test]
+    async fn a_warning_is_shown_and_the_process_stays_ready() {
+        let ops = Ops::start(&[]).await;
+        ops.health.warn(Warning::WebhooksRefused);
+        let shown = r#"{"ready":true,"reasons":[],"warnings":["webhooks_refused"]}"#;
+        assert_eq!(ops.get("/readyz").await, (200, shown.into()));
+        ops.health.calm(Warning::WebhooksRefused);
+        assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
     }
 
     #[tokio::test]

@@ -1,10 +1,7 @@
 //! Why intake did not do what was asked, by what the caller does next.
 
 use crate::{
-    domain::{
-        CampaignId, CampaignState, Language, UnixMs, WabaId,
-        template::{TemplateError, TemplateStatus},
-    },
+    domain::{CampaignId, CampaignState, Language, UnixMs, WabaId, template::TemplateError},
     intake::rows::UploadError,
     redis::StoreError,
 };
@@ -29,8 +26,19 @@ pub enum IntakeError {
         id: CampaignId,
         /// Where it stands.
         state: CampaignState,
-        /// What was wanted of it: `be launched`, `take recipients`.
+        /// What was wanted of it: `be launched`, `be paused`.
         action: &'static str,
+    },
+    /// Something of it was sent, or can be: it is not deleted.
+    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be deleted{}",
+        if *.started { " and has started" } else { "" }, if *.started { "" } else { "; cancel it first" })]
+    NotDeletable {
+        /// The campaign.
+        id: CampaignId,
+        /// Where it stands.
+        state: CampaignState,
+        /// It ran once.
+        started: bool,
     },
     /// The `external_id` belongs to a campaign that is defined otherwise: nothing was changed.
     #[error(
@@ -46,7 +54,9 @@ pub enum IntakeError {
         differences: Vec<String>,
     },
     /// Nothing of it would be sent any more.
-    #[error("campaign {id} expired at {at}")]
+    #[error(
+        "campaign {id} expired at {at} (its expires_at), so nothing of it would be sent: make a new one with a later expires_at"
+    )]
     Expired {
         /// The campaign.
         id: CampaignId,
@@ -92,7 +102,10 @@ pub enum IntakeError {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateProblem {
     /// Meta does not have it.
-    #[error("WABA {waba} has no template {name} in {language}{}", elsewhere(.others))]
+    #[error(
+        "WABA {waba} has no template {name} in {language}{}: check the name and the language, or, if it is new at Meta, \
+         read the templates again (POST /v1/templates/sync)", meant(.similar)
+    )]
     Missing {
         /// Where it was looked for.
         waba: WabaId,
@@ -100,21 +113,19 @@ pub enum TemplateProblem {
         name: String,
         /// The language that was asked for.
         language: Language,
-        /// The languages in which there is one of this name.
-        others: Vec<Language>,
+        /// Those that may have been meant, with their languages.
+        similar: Vec<String>,
     },
     /// The templates of this WABA were never read from Meta: sync them, then repeat the call.
-    #[error("the templates of WABA {0} have not been read from Meta yet: sync them, then try again")]
+    #[error(
+        "the templates of WABA {0} have not been read from Meta yet: read them (POST /v1/templates/sync), then try again; \
+         where that fails, the log says why"
+    )]
     NotSynced(WabaId),
-    /// Meta does not send it now.
-    #[error("template {template} is {}: Meta sends only templates that are APPROVED", name(.status))]
-    NotApproved {
-        /// Name and language.
-        template: String,
-        /// Where it stands.
-        status: TemplateStatus,
-    },
-    /// It has a part that this version can't send.
+    /// Meta does not send it now: its status, and what helps.
+    #[error("{0}")]
+    NotApproved(String),
+    /// It has a part that this version can't send, or takes other values than those that the campaign has.
     #[error(transparent)]
     Unsupported(#[from] TemplateError),
 }
@@ -130,6 +141,7 @@ impl IntakeError {
             | IntakeError::Invalid(_)
             | IntakeError::Template(_)
             | IntakeError::State { .. }
+            | IntakeError::NotDeletable { .. }
             | IntakeError::Conflict { .. }
             | IntakeError::Expired { .. }
             | IntakeError::Empty(_)
@@ -147,9 +159,11 @@ impl IntakeError {
             IntakeError::Invalid(_) => "invalid",
             IntakeError::Template(TemplateProblem::Missing { .. }) => "template-missing",
             IntakeError::Template(TemplateProblem::NotSynced(_)) => "templates-not-synced",
-            IntakeError::Template(TemplateProblem::NotApproved { .. }) => "template-not-approved",
+            IntakeError::Template(TemplateProblem::NotApproved(_)) => "template-not-approved",
+            IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Changed { .. })) => "template-changed",
+            IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Gone { .. })) => "template-missing",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
-            IntakeError::State { .. } => "campaign-state",
+            IntakeError::State { .. } | IntakeError::NotDeletable { .. } => "campaign-state",
             IntakeError::Conflict { .. } => "campaign-conflict",
             IntakeError::Expired { .. } => "campaign-expired",
             IntakeError::Empty(_) => "campaign-empty",
@@ -164,14 +178,8 @@ impl IntakeError {
     }
 }
 
-fn elsewhere(languages: &[Language]) -> String {
-    let codes: Vec<&str> = languages.iter().map(Language::as_str).collect();
-    if codes.is_empty() { String::new() } else { format!("; there is one in {}", codes.join(", ")) }
-}
-
-/// The status as Meta writes it.
-fn name(status: &TemplateStatus) -> String {
-    serde_json::to_value(status).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+fn meant(similar: &[String]) -> String {
+    if similar.is_empty() { String::new() } else { format!("; similar ones are {}", similar.join(", ")) }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{Action, NewCampaign};
+use crate::json;
 
 /// The field that says what a job is.
 const TYPE: &str = "type";
@@ -64,12 +65,12 @@ impl Job {
         }
 
         #[derive(Deserialize)]
-        #[serde(expecting = "a job object")]
         struct Typed {
             r#type: Type,
         }
 
-        let action = match serde_json::from_slice::<Typed>(job)?.r#type {
+        let mut json = serde_json::Deserializer::from_slice(job);
+        let action = match json::object::<Typed, _>(&mut json)?.r#type {
             Type::Campaign => return untyped(job).map(Box::new).map(Job::Campaign),
             Type::Recipients => return untyped(job).map(Job::Recipients),
             Type::Launch => Action::Launch,
@@ -151,7 +152,12 @@ mod tests {
     fn a_job_that_can_not_be_read_says_why() {
         let cases = [
             ("", "EOF while parsing a value"),
-            ("[]", "expected a job object"),
+            ("[]", "expected an object"),
+            (r#"["pause","a"]"#, "invalid type: sequence, expected an object"),
+            (
+                r#"{"type":"campaign","external_id":"a","name":"n","template":["t","es"],"lines":[]}"#,
+                "invalid type: sequence",
+            ),
             ("{}", "missing field `type`"),
             (r#"{"type":"sing"}"#, "unknown variant `sing`"),
             (r#"{"type":"pause","type":"pause","external_id":"a"}"#, "duplicate field `type`"),

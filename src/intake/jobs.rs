@@ -19,7 +19,7 @@ use super::{
     upload::UploadId,
 };
 use crate::{
-    domain::CampaignId,
+    domain::{CampaignId, reject::json_fault},
     redis::{
         duty::backoff,
         jobs::{DeadLetter, JobEntry},
@@ -36,9 +36,9 @@ const TEMPLATES_WAIT: Duration = Duration::from_secs(60);
 /// Why an entry was not taken.
 #[derive(Debug, thiserror::Error)]
 enum JobError {
-    #[error("the entry has no field `job`")]
+    #[error("the entry has no field `job`: add the job, a JSON object, as the value of a field of this name")]
     NoJob,
-    #[error("the job can't be read: {0}")]
+    #[error("the job can't be read: {}", json_fault(.0))]
     Unreadable(#[from] serde_json::Error),
     #[error(transparent)]
     Intake(#[from] IntakeError),

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, WabaId},
+    json,
     redis::{Store, clock::Clock},
 };
 
@@ -30,6 +31,7 @@ pub struct NewCampaign {
     /// The caller's id.
     pub external_id: Option<String>,
     /// Which template.
+    #[serde(deserialize_with = "json::object")]
     pub template: TemplateName,
     /// The lines it may go out on.
     pub lines: Vec<LineId>,
@@ -89,6 +91,10 @@ pub struct UploadResult {
 pub struct Rejection {
     /// Its number in the upload, from 1; a header is not counted.
     pub row: u64,
+    /// The line of the file on which it begins, from 1, counting every line. Rows that are in no file have none, nor have those
+    /// that were rejected by a version before lines were told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
     /// For programs: `duplicate`, `not_e164`, …
     pub code: String,
     /// For people.

@@ -31,6 +31,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Row {
     /// Its number, from 1. Blank lines and the header row of a CSV are not rows.
     pub number: u64,
+    /// The line of the file on which it begins, from 1; blank lines and the header row are lines too. `None` where that is not
+    /// known: the row is in no file, or the file breaks its lines by carriage returns alone.
+    pub line: Option<u64>,
     /// What it says, or why it cannot be read.
     pub recipient: Result<RawRecipient, Reject>,
 }
@@ -149,7 +152,8 @@ pub enum UploadError {
     },
     /// Columns that every row needs.
     #[error(
-        "the csv has no column {missing}, which the template needs in every row; its columns are {given}: add or rename"
+        "the csv has no column {missing}, which the template needs in every row; its columns are {given}: add it, or rename the \
+         column that has its values"
     )]
     MissingColumns {
         /// Those columns.

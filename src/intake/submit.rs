@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use futures_util::stream;
 use serde_json::value::RawValue;
+use tracing::info;
 use ulid::Ulid;
 
 use super::{
@@ -17,15 +18,25 @@ use super::{
 use crate::{
     domain::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
-        campaign::PRIORITY_DEFAULT,
+        campaign::PRIORITY_DEFAULT, reject::shown,
     },
     redis::campaigns::{CampaignRecord, Change},
+    templates,
 };
 
 /// The longest name of a campaign.
 const NAME_CHARS_MAX: usize = 200;
+/// Characters of an unknown line's id that a sentence repeats.
+const ID_CHARS_SHOWN_MAX: usize = 64;
+/// Lines that a sentence names.
+const LINES_SHOWN_MAX: usize = 20;
 /// The longest `external_id`.
 const EXTERNAL_ID_CHARS_MAX: usize = 200;
+
+/// Names of templates that are offered in the place of an unknown one.
+const SIMILAR_MAX: usize = 5;
+/// How near such a name has to be; 1 is the same.
+const LIKENESS_MIN: f64 = 0.7;
 
 impl Intake {
     /// Stores a campaign with the recipients that came along, and launches it if that was asked for.
@@ -74,7 +85,7 @@ impl Intake {
     /// changes nothing. When a pause has answered, nothing more of the campaign is claimed, and the pause outlives Redis as
     /// far as that can promise it; so does any change.
     ///
-    /// Errors: `State`, `Expired` or `Empty` where that can't be: nothing was changed. `Store`: do it again.
+    /// Errors: `State`, `Expired`, `Empty` or `Template` where that can't be: nothing was changed. `Store`: do it again.
     pub async fn act(&self, id: CampaignId, action: Action) -> Result<CampaignRecord, IntakeError> {
         let intake = self.in_this_life();
         let (record, _) = intake.change(id, action).await?;
@@ -102,6 +113,9 @@ impl Intake {
         {
             return Err(IntakeError::Expired { id, at });
         }
+        if matches!(to, Running | Scheduled) && from.contains(&state) {
+            self.check_template_still_fits(&campaign).await?;
+        }
         match self.store.change_campaign(id, from, to, now, None).await? {
             Change::Done => Ok((self.campaign(id).await?, true)),
             Change::Not(state) if held.contains(&state) => {
@@ -116,6 +130,35 @@ impl Intake {
             Change::Empty => Err(IntakeError::Empty(id)),
             Change::Missing => Err(IntakeError::NotFound(id.to_string())),
         }
+    }
+
+    /// Deletes a campaign that never sent anything: a draft, or one that was cancelled before it started. Nothing of it is left,
+    /// and its `external_id` is free.
+    ///
+    /// Errors: `NotDeletable` for any other: nothing was changed. `Store`: do it again.
+    pub async fn delete(&self, id: CampaignId) -> Result<(), IntakeError> {
+        let intake = self.in_this_life();
+        let store = &intake.store;
+        let mut record = store.campaign(id).await?;
+        if record.as_ref().is_some_and(|record| record.state == CampaignState::Draft) {
+            // Cancelled first: from then on it takes no recipients, and can't be launched.
+            let draft = [CampaignState::Draft];
+            store.change_campaign(id, &draft, CampaignState::Cancelled, self.clock.now(), None).await?;
+            record = store.campaign(id).await?;
+        }
+        let Some(record) = record else {
+            // An earlier deletion may have been cut before its end.
+            store.unlist(id).await?;
+            return Err(IntakeError::NotFound(id.to_string()));
+        };
+        let (state, started) = (record.state, record.started_at.is_some());
+        if state != CampaignState::Cancelled || started {
+            return Err(IntakeError::NotDeletable { id, state, started });
+        }
+        store.delete_campaign(&record).await?;
+        store.make_durable().await?;
+        info!(campaign.id = %id, "campaign deleted");
+        Ok(())
     }
 
     /// A campaign that is there.
@@ -140,6 +183,7 @@ impl Intake {
     ) -> Result<(UploadResult, bool), IntakeError> {
         let row = |(value, number): (&RawValue, u64)| Row {
             number,
+            line: None,
             recipient: RawRecipient::from_json(value.get().as_bytes()),
         };
         loop {
@@ -157,15 +201,16 @@ impl Intake {
         let now = self.clock.now();
         let mut problems = Vec::new();
         if new.name.trim().is_empty() || new.name.chars().count() > NAME_CHARS_MAX {
-            problems.push(format!("name must have 1 to {NAME_CHARS_MAX} characters"));
+            problems.push(format!("name is “{}”: it must have 1 to {NAME_CHARS_MAX} characters", shown(&new.name)));
         }
-        if new.external_id.as_ref().is_some_and(|external_id| !is_external_id(external_id)) {
+        if let Some(external_id) = new.external_id.as_ref().filter(|external_id| !is_external_id(external_id)) {
             problems.push(format!(
-                "external_id must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control character"
+                "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control character",
+                shown(external_id)
             ));
         }
-        if new.priority.is_some_and(|priority| !(1..=10).contains(&priority)) {
-            problems.push("priority must be 1 to 10".to_owned());
+        if let Some(priority) = new.priority.filter(|priority| !(1..=10).contains(priority)) {
+            problems.push(format!("priority is {priority}: it must be 1 to 10"));
         }
         check_times(new, now, &mut problems);
         if new.launch && new.recipients.is_empty() {
@@ -173,7 +218,9 @@ impl Intake {
         }
         if new.recipients.len() as u64 > self.recipients_max {
             let (n, max) = (new.recipients.len(), self.recipients_max);
-            problems.push(format!("a campaign has at most {max} recipients (intake.recipients_max): {n} came along"));
+            problems.push(format!(
+                "a campaign has at most {max} recipients (intake.recipients_max): {n} came along; spread them over several campaigns"
+            ));
         }
         let template = match self.check_lines(&new.lines, &mut problems) {
             Some(waba) => self.check_template(&waba, &new.template).await,
@@ -205,29 +252,53 @@ impl Intake {
     /// The WABA of `lines`, if there is one to look for the template in.
     fn check_lines(&self, lines: &[LineId], problems: &mut Vec<String>) -> Option<WabaId> {
         if lines.is_empty() {
-            problems.push("lines must name at least one line".to_owned());
+            problems.push(format!("lines is empty: name at least one line; there are {}", self.configured()));
         }
         let mut seen = HashSet::new();
-        let mut wabas = Vec::new();
+        let mut wabas: Vec<(&LineId, &WabaId)> = Vec::new();
         for line in lines {
             if !seen.insert(line) {
-                problems.push(format!("line {line} is named twice"));
+                problems.push(format!("line {line} is named twice in lines: leave one out"));
                 continue;
             }
             match self.lines.get(line) {
-                None => problems.push(format!("line {line} is not configured")),
-                Some((waba, _)) if !wabas.contains(&waba) => wabas.push(waba),
+                None => {
+                    let there = self.configured();
+                    problems.push(format!("line {} is not configured: there are {there}", line_shown(line)));
+                }
+                Some((waba, _)) if wabas.iter().all(|(_, known)| *known != waba) => wabas.push((line, waba)),
                 Some(_) => {}
             }
         }
         match wabas.as_slice() {
             [] => None,
-            [waba] => Some(WabaId::clone(waba)),
-            [waba, other, ..] => {
-                problems.push(format!("lines must be of one WABA: they are of {waba} and {other}"));
+            [(_, waba)] => Some(WabaId::clone(waba)),
+            [(line, waba), (other_line, other), ..] => {
+                problems.push(format!(
+                    "lines must be of one WABA, but line {line} is of {waba} and line {other_line} of {other}: make a campaign for \
+                     each WABA"
+                ));
                 None
             }
         }
+    }
+
+    /// The lines that there are, as a sentence names them.
+    fn configured(&self) -> String {
+        let mut lines: Vec<&str> = self.lines.keys().map(LineId::as_str).collect();
+        lines.sort_unstable();
+        let more = lines.len().saturating_sub(LINES_SHOWN_MAX);
+        lines.truncate(LINES_SHOWN_MAX);
+        let named = lines.join(", ");
+        if more > 0 { format!("{named} and {more} more") } else { named }
+    }
+
+    /// Errors: `Template` if the template was edited so that the recipients do not fit it any more, or is gone.
+    async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
+        // Lines that are not configured here any more tell no WABA.
+        let Some((waba, _)) = campaign.lines.iter().find_map(|line| self.lines.get(line)) else { return Ok(()) };
+        let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
+        Ok(fits.map_err(TemplateProblem::Unsupported)?)
     }
 
     /// The template, if Meta sends it and so can we.
@@ -237,19 +308,29 @@ impl Intake {
             let Some((all, _)) = self.store.templates(waba).await? else {
                 return Err(TemplateProblem::NotSynced(waba.clone()).into());
             };
-            let same_name = all.into_iter().filter(|template| template.name == wanted.name);
-            let mut others: Vec<Language> = same_name.map(|template| template.language).collect();
-            others.sort_unstable();
-            let name = wanted.name.clone();
-            return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, others }.into());
+            let (name, similar) = (wanted.name.clone(), similar(&wanted.name, &all));
+            return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, similar }.into());
         };
-        if !template.is_sendable() {
-            let (template, status) = (template.to_string(), template.status);
-            return Err(TemplateProblem::NotApproved { template, status }.into());
+        if let Some(problem) = template.status_problem() {
+            return Err(TemplateProblem::NotApproved(problem).into());
         }
         Form::of(&template).map_err(TemplateProblem::Unsupported)?;
         Ok(template)
     }
+}
+
+/// Templates that may have been meant by `name`, with their languages: those of this name, or else the nearest names.
+fn similar(name: &str, all: &[Template]) -> Vec<String> {
+    let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
+    let wanted = plain(name);
+    let likeness = |template: &Template| strsim::normalized_damerau_levenshtein(&plain(&template.name), &wanted);
+    let mut near: Vec<(f64, String)> = all
+        .iter()
+        .map(|template| (likeness(template), template.to_string()))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .collect();
+    near.sort_by(|(a, left), (b, right)| b.total_cmp(a).then_with(|| left.cmp(right)));
+    near.into_iter().take(SIMILAR_MAX).map(|(_, template)| template).collect()
 }
 
 /// Errors: `Conflict` if `new` would be sent otherwise than `known`, which has the same `external_id`. The order of lines
@@ -282,6 +363,11 @@ fn same_definition(known: &Campaign, new: &NewCampaign) -> Result<(), IntakeErro
     Err(IntakeError::Conflict { id: known.id, external_id, differences })
 }
 
+/// The id of a line that nobody knows, cut.
+fn line_shown(line: &LineId) -> String {
+    line.as_str().chars().take(ID_CHARS_SHOWN_MAX).collect()
+}
+
 fn is_external_id(text: &str) -> bool {
     (1..=EXTERNAL_ID_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
@@ -289,9 +375,9 @@ fn is_external_id(text: &str) -> bool {
 fn check_times(new: &NewCampaign, now: UnixMs, problems: &mut Vec<String>) {
     let Some(expires_at) = new.expires_at else { return };
     if expires_at <= now {
-        problems.push(format!("expires_at is over: {expires_at}"));
+        problems.push(format!("expires_at is {expires_at}, which is over (it is {now}): name a later time, or none"));
     }
-    if new.start_at.is_some_and(|start_at| expires_at <= start_at) {
-        problems.push("expires_at must be after start_at".to_owned());
+    if let Some(start_at) = new.start_at.filter(|start_at| expires_at <= *start_at) {
+        problems.push(format!("expires_at is {expires_at} and start_at {start_at}: expires_at must be after start_at"));
     }
 }

@@ -19,7 +19,7 @@ use super::{
     rows::{Columns, Row, RowReader},
 };
 use crate::{
-    domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject},
+    domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject, reject::shown},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
@@ -61,7 +61,8 @@ impl UploadId {
             return Ok(Self::Caller(id.to_owned()));
         }
         Err(IntakeError::Invalid(vec![format!(
-            "the upload id must have 1 to {UPLOAD_ID_CHARS_MAX} visible ASCII characters"
+            "the upload id is “{}”: it must have 1 to {UPLOAD_ID_CHARS_MAX} characters, all of them visible ASCII",
+            shown(id)
         )]))
     }
 
@@ -182,7 +183,13 @@ impl Intake {
         // A line that is not configured any more would not send what it was given.
         let lines: Vec<_> = lines.filter_map(|line| Some((line.clone(), self.lines.get(line)?.1))).collect();
         if lines.is_empty() {
-            let problem = format!("none of the lines of campaign {} is configured any more", record.campaign.id);
+            let named: Vec<&str> = record.campaign.lines.iter().map(LineId::as_str).collect();
+            let problem = format!(
+                "none of the lines of campaign {} ({}) is configured any more: configure one of them, or make a new campaign on \
+                 other lines",
+                record.campaign.id,
+                named.join(", ")
+            );
             return Err(IntakeError::Invalid(vec![problem]));
         }
         Ok(lines)
@@ -216,6 +223,7 @@ impl Intake {
                 Ok(())
             }
             Admitted::Closed(state) => Err(closed(id, state)),
+            Admitted::Gone => Err(IntakeError::NotFound(id.to_string())),
             Admitted::Overtaken => Err(IntakeError::UploadInProgress),
             Admitted::Full => Err(IntakeError::TooManyRecipients(id)),
         }
@@ -286,8 +294,9 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
                 Ok(recipient) => {
                     bytes += recipient.values.iter().map(String::len).sum::<usize>();
                     batch.recipients.push((number, recipient));
+                    batch.lines.push(row.line.map_or(0, |line| u32::try_from(line).unwrap_or(u32::MAX)));
                 }
-                Err(reject) => batch.rejections.push((number, rejection(row.number, &reject))),
+                Err(reject) => batch.rejections.push((number, rejection(row.number, row.line, &reject))),
             }
         }
         let ended_early = batch.done && self.number < self.before.taken;
@@ -335,15 +344,18 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
 }
 
 fn closed(id: CampaignId, state: CampaignState) -> IntakeError {
-    IntakeError::State { id, state, action: "take recipients" }
+    let action = "take recipients, which only a draft or a scheduled one does; put them into a new campaign";
+    IntakeError::State { id, state, action }
 }
 
-fn rejection(row: u64, reject: &Reject) -> String {
-    let rejection = Rejection { row, code: reject.code().to_owned(), reason: reject.to_string() };
-    serde_json::to_string(&rejection).expect("a rejection has only a number and strings")
+fn rejection(row: u64, line: Option<u64>, reject: &Reject) -> String {
+    let rejection = Rejection { row, line, code: reject.code().to_owned(), reason: reject.to_string() };
+    serde_json::to_string(&rejection).expect("a rejection has only numbers and strings")
 }
 
-/// What is said of a duplicate, `%d` for its row: only Redis knows which rows are.
+/// What is said of a duplicate, with `%d` for its row, `%s` for the field of its line, and `%04d` for the end of its number: only
+/// Redis knows which rows are.
 fn duplicate() -> String {
-    rejection(0, &Reject::Duplicate).replacen("\"row\":0", "\"row\":%d", 1)
+    let told = rejection(0, None, &Reject::Duplicate("…%04d".to_owned()));
+    told.replacen("\"row\":0,", "\"row\":%d,%s", 1)
 }

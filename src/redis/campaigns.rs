@@ -237,7 +237,12 @@ impl Store {
         store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&name)).await?;
         store.name_unindexed([id]).await?;
         store.make_safe_first(&[ended, self.keys.unindexed()]).await?;
-        store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(name)).await
+        let () = store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(name)).await?;
+        if store.query("EXISTS campaign", cmd("EXISTS").arg(self.keys.campaign(id))).await? {
+            Ok(())
+        } else {
+            store.unlist(id).await
+        }
     }
 
     /// Campaigns whose recipients are to be forgotten: they ended longer than `retention` before `now`. At most ten.
@@ -364,7 +369,10 @@ impl Store {
         let followed = record.parts.iter().flat_map(|(part, line)| [self.keys.part(*part), self.keys.work(line)]);
         self.make_safe_first(&followed.collect::<Vec<_>>()).await?;
         let call = Call::new(&script::APPLIED, &[self.keys.campaign(id)]).arg(record.version);
-        self.call::<u8>(call).await.map(drop)
+        match self.call::<Option<u8>>(call).await? {
+            Some(_) => Ok(()),
+            None => self.drop_parts(record.parts.iter().map(|(part, _)| *part)).await,
+        }
     }
 
     /// Ends what was not sent in a part: as cancelled, as expired, or as failed where the campaign is completed. Gives how many recipients

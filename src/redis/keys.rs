@@ -59,6 +59,8 @@ keys! {
     born() => "born";
     /// STRING of 16 random bytes: the key of the check in tokens.
     token_key() => "token_key";
+    /// SET of the WABAs whose templates changed at Meta since they were read.
+    templates_changed() => "templates_changed";
     /// HASH of the templates of a WABA as Meta gave them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
     /// STRING with an expiry: who reads the jobs, who does the housekeeping.
@@ -74,6 +76,8 @@ keys! {
     upload(campaign: CampaignId, upload: &str) => "{{{campaign}}}:upload:{upload}";
     /// LIST of the first rejections of an upload, JSON.
     rejections(campaign: CampaignId, upload: &str) => "{{{campaign}}}:rejections:{upload}";
+    /// SET of the ids of the uploads whose records may still be there. Expires.
+    uploads(campaign: CampaignId) => "{{{campaign}}}:uploads";
     /// HASH of admitted rows that are to become recipients: `part:first row` → a byte for each row.
     outbox(campaign: CampaignId) => "{{{campaign}}}:outbox";
 
@@ -121,6 +125,23 @@ impl Keys {
     pub fn new(namespace: &str) -> Self {
         Self { namespace: namespace.into() }
     }
+
+    /// All keys of a part.
+    pub fn all_of(&self, part: PartId) -> [String; 11] {
+        [
+            self.part(part),
+            self.states(part),
+            self.chunks(part),
+            self.retry(part),
+            self.doubt(part),
+            self.why(part),
+            self.history(part),
+            self.ids(part),
+            self.tries(part),
+            self.sends(part),
+            self.replied(part),
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -131,20 +152,7 @@ mod tests {
     fn keys_of_a_part_share_one_slot() {
         let keys = Keys::new("pregon");
         let part = PartId { campaign: "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id"), number: 7 };
-        let all = [
-            keys.part(part),
-            keys.states(part),
-            keys.chunks(part),
-            keys.retry(part),
-            keys.doubt(part),
-            keys.why(part),
-            keys.history(part),
-            keys.ids(part),
-            keys.tries(part),
-            keys.sends(part),
-            keys.replied(part),
-        ];
-        for key in all {
+        for key in keys.all_of(part) {
             assert!(key.contains("{01J9ZK3V5T8R7Q6P5N4M3K2J1H.7}"), "{key}");
         }
         assert_eq!(keys.jobs(), "pregon:jobs", "a contract with backends");

@@ -7,6 +7,7 @@ pub mod campaigns;
 pub mod chunk;
 pub mod clock;
 mod connection;
+mod deletion;
 pub mod deployment;
 pub mod durability;
 pub mod duty;

@@ -106,6 +106,19 @@ impl Store {
         Ok(Some((fields.values().map(read).collect::<Result<_>>()?, UnixMs(at))))
     }
 
+    /// Notes that the templates of a WABA changed at Meta: the worker that keeps house reads them again.
+    pub async fn note_changed_templates(&self, waba: &WabaId) -> Result<()> {
+        let note = cmd("SADD").arg(self.keys.templates_changed()).arg(waba.as_str()).clone();
+        self.query::<u8>("SADD templates_changed", &note).await.map(drop)
+    }
+
+    /// The WABAs whose templates changed, and removes them from the note. At most a thousand.
+    pub async fn take_changed_templates(&self) -> Result<Vec<WabaId>> {
+        let take = cmd("SPOP").arg(self.keys.templates_changed()).arg(1_000).clone();
+        let wabas: Vec<String> = self.query("SPOP templates_changed", &take).await?;
+        Ok(wabas.iter().map(|waba| WabaId::from(waba.as_str())).collect())
+    }
+
     /// One template of a WABA.
     pub async fn template(&self, waba: &WabaId, name: &str, language: &str) -> Result<Option<Template>> {
         let key = self.keys.templates(waba);

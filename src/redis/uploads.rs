@@ -11,7 +11,7 @@
 //! In a cluster campaign and parts are on different servers, and each can forget for itself. So what a step counts on is made
 //! safe before it: the chunks before (3), what was admitted before (4), the rows before their entry goes.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, iter, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
@@ -50,6 +50,8 @@ pub struct UploadProgress {
 pub struct Batch {
     /// Valid rows with their numbers in the upload, rising.
     pub recipients: Vec<(u32, Recipient)>,
+    /// The line of the file on which each of them begins, 0 where that is not known; empty where it is of none.
+    pub lines: Vec<u32>,
     /// The others with their numbers, rising, as JSON for the caller.
     pub rejections: Vec<(u32, String)>,
     /// Rows of the upload after this batch.
@@ -64,6 +66,8 @@ pub struct Batch {
 pub struct Packed {
     /// For each recipient its row in the upload, and its number as a field of the index.
     numbers: Vec<(u32, [u8; 7])>,
+    /// For each recipient its line in the file, u32, and the end of its number, u16: what is said of it if it is a duplicate.
+    told: Vec<u8>,
     /// Each with its recipients.
     chunks: Vec<(usize, Vec<u8>)>,
     rejections: Vec<(u32, String)>,
@@ -81,7 +85,14 @@ impl Batch {
             let chunk = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
             (rows.len(), chunk)
         });
+        let lines = self.lines.iter().copied().chain(iter::repeat(0));
+        let mut told = Vec::with_capacity(self.recipients.len() * 6);
+        for ((_, recipient), line) in self.recipients.iter().zip(lines) {
+            told.extend(line.to_le_bytes());
+            told.extend(((recipient.to.digits() % 10_000) as u16).to_le_bytes());
+        }
         Packed {
+            told,
             chunks: chunks.collect(),
             numbers: self.recipients.iter().map(|(row, recipient)| (*row, numbers::field(recipient.to))).collect(),
             rejections: self.rejections,
@@ -109,6 +120,8 @@ pub enum Admitted {
     },
     /// The campaign takes no recipients in this state.
     Closed(CampaignState),
+    /// The campaign was deleted.
+    Gone,
     /// Another connection carries the same upload.
     Overtaken,
     /// The campaign has as many parts as it may have.
@@ -123,6 +136,22 @@ struct Place {
     rows: usize,
 }
 
+/// The place at an index that a script counted from 1.
+fn nth<'a>(places: &'a [Place], index: &Value) -> Option<&'a Place> {
+    let &Value::Int(index) = index else { return None };
+    places.get(usize::try_from(index - 1).ok()?)
+}
+
+/// What came of a wish for room.
+enum Room {
+    /// The chunks are written there.
+    Given(Vec<Place>),
+    /// The campaign has as many parts as it may have.
+    Full,
+    /// The campaign was deleted.
+    Gone,
+}
+
 /// An upload into one campaign.
 pub struct Upload {
     /// In one life of Redis.
@@ -133,7 +162,7 @@ pub struct Upload {
     lines: Vec<(LineId, f64)>,
     /// Rows given to each line of the campaign.
     given: Vec<u64>,
-    /// The JSON of a duplicate's rejection, `%d` for its row.
+    /// The JSON of a duplicate's rejection, with `%d` for its row, `%s` for the field `line`, and `%d` for the last four digits.
     duplicate: String,
     kept: Duration,
     buckets: u32,
@@ -147,8 +176,8 @@ type Begun = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>);
 
 impl Store {
     /// Opens an upload, or continues one that was cut. `lines` with their weights, at least one; `duplicate` is what is
-    /// said of a number that the campaign has, as JSON with `%d` for the row; `kept` is how long the record of the upload
-    /// stays. Stores nothing.
+    /// said of a number that the campaign has, as JSON with `%d` for the row, `%s` for the field `line` and its comma, and `%d`
+    /// for the last four digits of the number; `kept` is how long the record of the upload stays. Stores nothing.
     ///
     /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such
     /// a campaign.
@@ -162,7 +191,12 @@ impl Store {
     ) -> Result<Option<(Upload, CampaignState)>> {
         let store = self.in_this_life().keeping_a_connection();
         let key = self.keys.campaign(campaign);
-        let keys = [key.clone(), self.keys.upload(campaign, id), self.keys.rejections(campaign, id)];
+        let keys = [
+            key.clone(),
+            self.keys.upload(campaign, id),
+            self.keys.rejections(campaign, id),
+            self.keys.uploads(campaign),
+        ];
         let call = Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(kept));
         let call = lines.iter().fold(call, |call, (line, _)| call.arg(line.as_str()));
         let Some(begun) = store.call::<Option<Begun>>(call).await? else { return Ok(None) };
@@ -200,18 +234,20 @@ impl Store {
                 .ok_or_else(|| StoreError::Corrupt { key: key.clone(), reason: format!("{place} is not a place") })?;
             let part = PartId { campaign, number: part };
             calls.push(self.activation(part, start, mask));
-            parts.push(self.keys.part(part));
+            parts.push(part);
         }
         for result in store.call_all::<u64>(&calls).await? {
             result?;
         }
-        store.make_safe_first(&parts).await?;
-        let mut done = cmd("HDEL");
-        done.arg(&key);
-        for (place, _) in &entries {
-            done.arg(place);
+        let metas: Vec<String> = parts.iter().map(|&part| self.keys.part(part)).collect();
+        store.make_safe_first(&metas).await?;
+        let mut done = Pipeline::new();
+        let places: Vec<&str> = entries.iter().map(|(place, _)| place.as_str()).collect();
+        done.hdel(&key, places).exists(self.keys.campaign(campaign));
+        match store.query_all::<u64>("HDEL outbox", &done).await?.as_slice() {
+            [_, 0] => store.drop_parts(parts).await,
+            _ => Ok(()),
         }
-        store.query::<u64>("HDEL outbox", &done).await.map(drop)
     }
 
     fn activation(&self, part: PartId, start: u16, mask: &[u8]) -> Call {
@@ -234,7 +270,11 @@ impl Upload {
     ///
     /// Errors: after `Unavailable` the batch may be committed; a repeated upload with the same id finds out.
     pub async fn admit(&mut self, batch: Packed) -> Result<Admitted> {
-        let Some(places) = self.place(&batch.chunks).await? else { return Ok(Admitted::Full) };
+        let places = match self.place(&batch.chunks).await? {
+            Room::Given(places) => places,
+            Room::Full => return Ok(Admitted::Full),
+            Room::Gone => return Ok(Admitted::Gone),
+        };
         loop {
             self.grow(batch.recipients()).await?;
             let answer: Vec<Value> = self.store.call(self.admission(&batch, &places)).await?;
@@ -256,7 +296,8 @@ impl Upload {
                         rejected: rejected.unsigned_abs(),
                     };
                     self.store.drain_outbox(self.campaign).await?;
-                    self.drop_chunks(&places, unused).await?;
+                    // An upload that only repeats another one leaves nothing behind.
+                    self.drop_chunks(unused.iter().filter_map(|index| nth(&places, index))).await?;
                     return Ok(Admitted::Done { accepted });
                 }
                 [Value::BulkString(kind), Value::Int(buckets), Value::Int(numbers)] if kind == b"grow" => {
@@ -264,8 +305,9 @@ impl Upload {
                     self.numbers = numbers.unsigned_abs();
                 }
                 [Value::BulkString(kind), Value::BulkString(state)] if kind == b"state" => {
-                    let state = String::from_utf8_lossy(state).parse().unwrap_or(CampaignState::Cancelled);
-                    return Ok(Admitted::Closed(state));
+                    // A campaign that is being deleted has been looked through for chunks, perhaps, before these were written.
+                    self.drop_chunks(&places).await?;
+                    return Ok(String::from_utf8_lossy(state).parse().map_or(Admitted::Gone, Admitted::Closed));
                 }
                 [Value::BulkString(kind)] if kind == b"moved" => return Ok(Admitted::Overtaken),
                 _ => return Err(StoreError::Refused { operation: "admit", message: "unexpected answer".into() }),
@@ -273,19 +315,19 @@ impl Upload {
         }
     }
 
-    /// Reserves room for chunks and writes them there; `None` where there is no more room.
-    async fn place(&mut self, chunks: &[(usize, Vec<u8>)]) -> Result<Option<Vec<Place>>> {
+    /// Reserves room for chunks and writes them there.
+    async fn place(&mut self, chunks: &[(usize, Vec<u8>)]) -> Result<Room> {
         if chunks.is_empty() {
-            return Ok(Some(Vec::new()));
+            return Ok(Room::Given(Vec::new()));
         }
         let mut reserve = Call::new(&script::RESERVE, &[self.store.keys.campaign(self.campaign)]);
         for (rows, _) in chunks {
             let line = self.next_line(*rows);
             reserve = reserve.arg(self.lines[line].0.as_str()).arg(rows);
         }
-        let given: Vec<u16> = self.store.call(reserve).await?;
+        let Some(given) = self.store.call::<Option<Vec<u16>>>(reserve).await? else { return Ok(Room::Gone) };
         if given.is_empty() {
-            return Ok(None);
+            return Ok(Room::Full);
         }
         let mut writes = Pipeline::new();
         let mut places = Vec::with_capacity(chunks.len());
@@ -297,18 +339,14 @@ impl Upload {
         self.store.query_all::<u64>("HSET chunks", &writes).await?;
         let parts: Vec<String> = places.iter().map(|place| self.store.keys.part(place.part)).collect();
         self.store.make_safe_first(&parts).await?;
-        Ok(Some(places))
+        Ok(Room::Given(places))
     }
 
-    /// Drops the chunks (counted from 1) in which nobody became a recipient: an upload that only repeats another one
-    /// leaves nothing behind.
-    async fn drop_chunks(&self, places: &[Place], unused: &[Value]) -> Result<()> {
+    /// Drops chunks in which nobody became a recipient.
+    async fn drop_chunks(&self, places: impl IntoIterator<Item = &Place>) -> Result<()> {
         let mut drops = Pipeline::new();
-        for index in unused {
-            let &Value::Int(index) = index else { continue };
-            if let Some(place) = usize::try_from(index - 1).ok().and_then(|index| places.get(index)) {
-                drops.hdel(self.store.keys.chunks(place.part), place.start);
-            }
+        for place in places {
+            drops.hdel(self.store.keys.chunks(place.part), place.start);
         }
         self.store.query_all::<u64>("HDEL chunks", &drops).await.map(drop)
     }
@@ -333,8 +371,10 @@ impl Upload {
                 calls.push(Call::new(&script::SPLIT, &keys).arg(buckets).arg(by));
                 buckets += Split::ADDS;
             }
-            for result in self.store.call_all::<u32>(&calls).await? {
-                self.buckets = result?;
+            for result in self.store.call_all::<Option<u32>>(&calls).await? {
+                // Without a campaign there is no index to grow: the admission finds that too.
+                let Some(buckets) = result? else { return Ok(()) };
+                self.buckets = buckets;
             }
         }
         Ok(())
@@ -347,7 +387,9 @@ impl Upload {
             keys.upload(self.campaign, &self.id),
             keys.rejections(self.campaign, &self.id),
             keys.outbox(self.campaign),
+            keys.uploads(self.campaign),
         ];
+        let n_fixed = all.len();
         let mut known = HashMap::new();
         let mut packed = Vec::with_capacity(batch.numbers.len() * 24);
         let rows = places.iter().flat_map(|place| {
@@ -358,7 +400,7 @@ impl Upload {
             let bucket = numbers::bucket(*field, self.buckets);
             let position = *known.entry(bucket).or_insert_with(|| {
                 all.push(keys.numbers(self.campaign, bucket));
-                (all.len() - 5) as u16
+                (all.len() - n_fixed - 1) as u16
             });
             packed.extend(position.to_le_bytes());
             packed.extend(field);
@@ -385,7 +427,9 @@ impl Upload {
             .arg(REJECTIONS_MAX)
             .arg(ms(self.kept))
             .arg(chunks)
-            .arg(packed);
+            .arg(packed)
+            .arg(&self.id)
+            .arg(&batch.told);
         batch.rejections.iter().fold(call, |call, (row, rejection)| call.arg(*row).arg(rejection))
     }
 }

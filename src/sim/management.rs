@@ -92,6 +92,7 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
             let rows = world.lines.iter().filter(|line| line.waba == owner).map(|line| line_node(world, line));
             page(rows.collect(), LINE_FIELDS, query, "WhatsAppBusinessPhoneNumber")
         }
+        (Some("subscribed_apps"), None, None) => Ok(subscribed_apps(world, owner)),
         (Some(edge), ..) => Err(Refusal::new(100, format!("Tried accessing nonexisting field ({edge})"))),
     }
 }
@@ -158,12 +159,19 @@ fn waba_node(world: &World, waba: usize) -> Value {
     })
 }
 
+/// The app that gets the updates of a WABA, if they go anywhere.
+fn subscribed_apps(world: &World, waba: usize) -> Value {
+    let app = json!({"whatsapp_business_api_data": {"id": "4001", "name": "Pregón", "link": "https://example.com/"}});
+    json!({"data": world.wabas[waba].courier.iter().map(|_| &app).collect::<Vec<_>>()})
+}
+
 fn template_node(template: &LiveTemplate) -> Value {
     let status = template.status();
     let can_send = if status == TemplateStatus::Approved { "AVAILABLE" } else { "BLOCKED" };
     let mut node = json!(template.spec);
     node["id"] = json!(template.id.to_string());
     node["status"] = json!(status);
+    node["sub_category"] = json!(template.spec.sub_category);
     node["previous_category"] = Value::Null;
     node["correct_category"] = Value::Null;
     node["quality_score"] = json!({"score": "GREEN"});

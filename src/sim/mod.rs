@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `POST /vNN.N/{line}/messages` | a send |
 //! | `GET /vNN.N/{waba}/message_templates`, `…/phone_numbers` | lists with cursors; `fields`, `limit`, `after`, `name`, `language`, `status`, `category` |
+//! | `GET /vNN.N/{waba}/subscribed_apps` | the app that gets its updates; empty for a WABA without a webhook |
 //! | `GET /vNN.N/{line, waba or template}` | one node; `fields` |
 //! | `GET /sim/ledger` | a [`Ledger`] |
 //! | `GET /sim/messages` | a [`MessageRecord`] a line |

@@ -18,6 +18,9 @@ pub struct Template {
     pub status: TemplateStatus,
     /// `MARKETING`, `UTILITY` or `AUTHENTICATION`.
     pub category: String,
+    /// Which kind of its category it is, such as `ORDER_STATUS`.
+    #[serde(default)]
+    pub sub_category: Option<String>,
     /// How its variables are named.
     #[serde(default)]
     pub parameter_format: ParameterFormat,

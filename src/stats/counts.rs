@@ -126,7 +126,7 @@ impl Funnel {
 /// Recipients that failed for one reason, or of whom nobody knows more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// Meta's code; 0 where Meta gave none, as for those that are unknown.
+    /// Meta's code; 0 where Meta gave none. The title then says whether it gave no reason, or no answer at all.
     pub code: u32,
     /// What the code means.
     pub title: String,
@@ -150,7 +150,12 @@ pub fn failures(parts: &[PartCounts]) -> Vec<Failure> {
     let details = |code| parts.iter().find_map(|part| part.details.get(&code)).cloned();
     let mut failures: Vec<Failure> = counts
         .into_iter()
-        .map(|(code, count)| Failure { code, title: policy::title(code).into(), count, details: details(code) })
+        .map(|(code, count)| Failure {
+            code: policy::code_of_meta(code).unwrap_or(0),
+            title: policy::title(code).into(),
+            count,
+            details: details(code),
+        })
         .collect();
     // Stable: codes of one count stay in their order.
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));

@@ -103,7 +103,7 @@ fn scheduled(campaign: &Campaign) -> Vec<Waiting> {
 fn paused(record: &CampaignRecord) -> Waiting {
     match &record.reason {
         Some(reason) => Waiting {
-            code: Some(reason.code),
+            code: Some(reason.code).filter(|&code| code != 0),
             ..Waiting::new(Reason::Paused, format!("it was stopped by an error: {}", reason.details))
         },
         None => Waiting::new(Reason::Paused, "the campaign is paused"),

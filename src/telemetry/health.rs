@@ -26,31 +26,69 @@ impl Reason {
     const ALL: [Reason; 4] = [Reason::Redis, Reason::Leases, Reason::Stopping, Reason::Failed];
 }
 
+/// What somebody should look at, though the process is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Warning {
+    /// The last webhook was refused for its signature: the app secret may be wrong.
+    WebhooksRefused = 1,
+}
+
+impl Warning {
+    const ALL: [Warning; 1] = [Warning::WebhooksRefused];
+}
+
 /// The shared state of health; clones are the same.
-#[derive(Clone, Debug)]
-pub struct Health(Arc<AtomicU8>);
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Bits>);
+
+/// A bit for each reason, and one for each warning.
+#[derive(Debug, Default)]
+struct Bits {
+    reasons: AtomicU8,
+    warnings: AtomicU8,
+}
 
 impl Health {
     /// A process that is not ready yet: each of `reasons` waits for its first [`Health::clear`].
     pub fn starting(reasons: &[Reason]) -> Self {
-        let health = Self(Arc::new(AtomicU8::new(0)));
+        let health = Self::default();
         reasons.iter().for_each(|reason| health.set(*reason));
         health
     }
 
     /// Not ready, for `reason`.
     pub fn set(&self, reason: Reason) {
-        self.0.fetch_or(reason as u8, Ordering::Relaxed);
+        self.0.reasons.fetch_or(reason as u8, Ordering::Relaxed);
     }
 
     /// Not for `reason` any more.
     pub fn clear(&self, reason: Reason) {
-        self.0.fetch_and(!(reason as u8), Ordering::Relaxed);
+        self.0.reasons.fetch_and(!(reason as u8), Ordering::Relaxed);
     }
 
     /// Why the process is not ready; empty if it is.
     pub fn reasons(&self) -> Vec<Reason> {
-        let bits = self.0.load(Ordering::Relaxed);
+        let bits = self.0.reasons.load(Ordering::Relaxed);
         Reason::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
+    }
+
+    /// Somebody should look at `warning`.
+    pub fn warn(&self, warning: Warning) {
+        self.0.warnings.fetch_or(warning as u8, Ordering::Relaxed);
+    }
+
+    /// There is no cause for `warning` any more. Cheap where there was none.
+    pub fn calm(&self, warning: Warning) {
+        if self.0.warnings.load(Ordering::Relaxed) & warning as u8 != 0 {
+            self.0.warnings.fetch_and(!(warning as u8), Ordering::Relaxed);
+        }
+    }
+
+    /// What somebody should look at.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let bits = self.0.warnings.load(Ordering::Relaxed);
+        Warning::ALL.into_iter().filter(|warning| bits & *warning as u8 != 0).collect()
     }
 }

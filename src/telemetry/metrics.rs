@@ -50,6 +50,8 @@ series! {
         "Errors of Meta by code, of answers and of failed statuses. other: a code that is not in the table";
     describe_counter WEBHOOKS = "pregon_webhooks_total" "kind, result"
         "Webhooks by what they hold. refused rising: a wrong app secret, or a stranger; unavailable: Redis is away and Meta delivers again";
+    describe_counter WEBHOOKS_REFUSED = "pregon_webhooks_refused_total" "reason"
+        "Webhooks refused with 401. wrong_signature rising: webhook.app_secret is not the secret of the Meta app that sends them, and no status counts; no_signature: a proxy removes the header, or a stranger";
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
         "Statuses by what they changed. repeated is usual, for Meta delivers twice; unknown rising: another app sends on the WABA";
     describe_counter ACCOUNT_EVENTS = "pregon_account_events_total" "event"
@@ -133,6 +135,16 @@ label! {
         Malformed = "malformed",
         /// Redis was away; Meta was asked to deliver again.
         Unavailable = "unavailable",
+    }
+}
+
+label! {
+    /// Why a webhook was refused with 401.
+    RefusalReason {
+        /// The signature is not made with our app secret.
+        WrongSignature = "wrong_signature",
+        /// There is no signature, or it has another form than Meta's.
+        NoSignature = "no_signature",
     }
 }
 
@@ -286,6 +298,7 @@ fn start_at_zero(lines: &[LineId]) {
             webhook(kind, result, 0);
         }
     }
+    RefusalReason::ALL.iter().for_each(|&reason| webhook_refused(reason, 0));
     for &status in StatusName::ALL {
         for &result in StatusResult::ALL {
             self::status(status, result, 0);
@@ -401,6 +414,11 @@ pub fn meta_error(code: u32, known: bool) {
 /// Counts `n` changes of a webhook, or one webhook that was not read.
 pub fn webhook(kind: WebhookKind, result: WebhookResult, n: u64) {
     counter!(WEBHOOKS, "kind" => kind.label(), "result" => result.label()).increment(n);
+}
+
+/// Counts `n` webhooks that were refused with 401.
+pub fn webhook_refused(reason: RefusalReason, n: u64) {
+    counter!(WEBHOOKS_REFUSED, "reason" => reason.label()).increment(n);
 }
 
 /// Counts `n` statuses.

@@ -37,6 +37,9 @@ pub enum Command {
     },
     /// Send a campaign to the stand-in for Meta, and check the result
     Demo {
+        /// Recipients of the campaign
+        #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        recipients: u32,
         #[command(flatten)]
         output: Output,
     },
@@ -138,7 +141,11 @@ impl Server {
     ///
     /// Errors: [`ClientError::Unusable`].
     pub fn client(self) -> Result<Client, ClientError> {
-        Client::new(self.server, self.api_key.filter(|key| !key.expose().is_empty()), self.ca.as_deref())
+        let key = self.api_key.filter(|key| !key.expose().is_empty());
+        if let Some(flaw) = key.as_ref().and_then(Secret::flaw) {
+            return Err(ClientError::Unusable(format!("the API key (PREGON_API_KEY or --api-key) {flaw}")));
+        }
+        Client::new(self.server, key, self.ca.as_deref())
     }
 }
 
@@ -178,6 +185,8 @@ pub enum CampaignCommand {
     Resume(Campaigns),
     /// Never send what was not sent yet
     Cancel(Campaigns),
+    /// Delete drafts, and campaigns that were cancelled before they started; nothing of them is left
+    Delete(Campaigns),
     /// Every recipient with its outcome, as CSV
     Report {
         /// The campaign
@@ -201,8 +210,8 @@ pub struct Campaigns {
 /// `pregon campaign submit …`
 #[derive(Args, Debug)]
 pub struct SubmitOptions {
-    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), or - for
-    /// standard input
+    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), either
+    /// also compressed (FILE.csv.gz, .zst, .br), or - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The template; NAME/LANG names its language as well
@@ -242,6 +251,10 @@ pub struct SubmitOptions {
     /// Launch it only if no more rows than this were rejected; otherwise it stays a draft
     #[arg(long, value_name = "N")]
     pub max_rejected: Option<u64>,
+    /// Only check the file: say which rows would be rejected, and send nothing. The server takes the recipients into a draft for
+    /// that, and deletes it at once
+    #[arg(long, conflicts_with_all = ["watch", "again", "external_id"])]
+    pub dry_run: bool,
     /// Leave it a draft
     #[arg(long)]
     pub no_launch: bool,
@@ -367,6 +380,15 @@ mod tests {
     fn a_key_is_shown_by_no_help_and_no_debug() {
         let arguments = Arguments::parse_from(["pregon", "line", "list", "--api-key", "s3cret"]);
         assert!(!format!("{arguments:?}").contains("s3cret"));
+        let server = Server {
+            server: "http://127.0.0.1:8080".parse().expect("a URL"),
+            api_key: Some(Secret::new("s3cret ")),
+            ca: None,
+        };
+        let Err(told) = server.client() else { panic!("a blank too much") };
+        let told = told.to_string();
+        assert!(told.starts_with("the API key (PREGON_API_KEY or --api-key) holds a blank"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
         let mut command = Arguments::command();
         let line = command.find_subcommand_mut("line").expect("the command");
         assert!(line.render_long_help().to_string().contains("[env: PREGON_API_KEY]"));

@@ -1,4 +1,4 @@
-//! `pregon campaign list|show|pause|resume|cancel|report`: one call each, or one for each campaign.
+//! `pregon campaign list|show|pause|resume|cancel|delete|report`: one call each, or one for each campaign.
 
 use std::{
     fs::{self, File},
@@ -52,6 +52,22 @@ pub async fn change(client: &Client, campaigns: &arguments::Campaigns, action: A
         match client.change_campaign(id, action).await {
             Ok(campaign) if campaigns.output.json => out::json(&campaign)?,
             Ok(campaign) => out::line(&format!("campaign {id} “{}” is {}", campaign.name, campaign.state))?,
+            Err(error) => {
+                failed = true;
+                eprintln!("pregon: campaign {id}: {error}");
+            }
+        }
+    }
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// Deletes campaigns, each by itself: one that can't be does not keep the others.
+pub async fn delete(client: &Client, campaigns: &arguments::Campaigns) -> Result<(), Failure> {
+    let mut failed = false;
+    for &id in &campaigns.ids {
+        match client.delete_campaign(id).await {
+            Ok(()) if campaigns.output.json => out::json(&json!({ "id": id, "deleted": true }))?,
+            Ok(()) => out::line(&format!("campaign {id} is deleted"))?,
             Err(error) => {
                 failed = true;
                 eprintln!("pregon: campaign {id}: {error}");

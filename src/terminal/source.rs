@@ -10,11 +10,15 @@ use bytes::Bytes;
 use futures_util::Stream;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
-use tokio::{fs::File, task::spawn_blocking};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt as _, BufReader},
+    task::spawn_blocking,
+};
 use tokio_util::io::ReaderStream;
 
 use super::Failure;
-use crate::intake::Format;
+use crate::{coding::Coding, intake::Format};
 
 /// How much is read at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -24,9 +28,11 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub struct Source {
     /// How they are written.
     pub format: Format,
-    /// The SHA-256 of the content, in hex: the same content has the same digest.
+    /// How that is compressed.
+    pub coding: Option<Coding>,
+    /// The SHA-256 of the content, in hex: the same content has the same digest, compressed or not.
     pub digest: String,
-    /// How long it is.
+    /// How long the file is.
     pub bytes: u64,
     file: Kept,
 }
@@ -57,15 +63,18 @@ impl Source {
     ///
     /// Errors: it can't be read; its name tells neither CSV nor NDJSON.
     pub async fn open(path: &Path) -> Result<Self, Failure> {
-        let path = path.to_owned();
-        spawn_blocking(move || if path.as_os_str() == "-" { Self::copy_of_stdin() } else { Self::of_file(path) })
-            .await
-            .map_err(|error| Failure::Failed(error.to_string()))?
+        if path.as_os_str() == "-" {
+            return Self::copy_of_stdin().await;
+        }
+        let (plain, coding) = uncompressed(path);
+        let format = Self::format_of(&plain)?;
+        let (bytes, digest) = digest(path, coding).await.map_err(|error| unreadable(path, &error))?;
+        Ok(Self { format, coding, digest, bytes, file: Kept::Theirs(path.to_owned()) })
     }
 
-    fn of_file(path: PathBuf) -> Result<Self, Failure> {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let format = match extension.to_ascii_lowercase().as_str() {
+    /// What the name of a file says that is in it, once it is not compressed.
+    fn format_of(path: &Path) -> Result<Format, Failure> {
+        Ok(match extension(path).as_str() {
             "csv" | "tsv" | "txt" => Format::Csv,
             "ndjson" | "jsonl" => Format::Ndjson,
             "xlsx" | "xls" | "ods" | "numbers" => {
@@ -76,22 +85,26 @@ impl Source {
             }
             _ => {
                 return Err(Failure::Usage(format!(
-                    "{}: a file of recipients ends in .csv, .tsv, .txt, .ndjson or .jsonl; rename it as what is in it",
+                    "{}: a file of recipients ends in .csv, .tsv, .txt, .ndjson or .jsonl, and may be compressed, such as .csv.gz; \
+                     rename it as what is in it",
                     path.display()
                 )));
             }
-        };
-        let (bytes, digest) = digest(&path).map_err(|error| unreadable(&path, &error))?;
-        Ok(Self { format, digest, bytes, file: Kept::Theirs(path) })
+        })
     }
 
-    fn copy_of_stdin() -> Result<Self, Failure> {
+    async fn copy_of_stdin() -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::Failed(format!("standard input: {error}"));
-        let mut copy = NamedTempFile::with_prefix("pregon-").map_err(failed)?;
-        io::copy(&mut io::stdin().lock(), &mut copy).map_err(failed)?;
-        let format = sniff(fs::File::open(copy.path()).map_err(failed)?).map_err(failed)?;
-        let (bytes, digest) = digest(copy.path()).map_err(failed)?;
-        Ok(Self { format, digest, bytes, file: Kept::Copy(copy) })
+        let copy = || {
+            let mut copy = NamedTempFile::with_prefix("pregon-")?;
+            io::copy(&mut io::stdin().lock(), &mut copy)?;
+            let format = sniff(fs::File::open(copy.path())?)?;
+            Ok((copy, format))
+        };
+        let copied = spawn_blocking(copy).await.map_err(|error| Failure::Failed(error.to_string()))?;
+        let (copy, format) = copied.map_err(failed)?;
+        let (bytes, digest) = digest(copy.path(), None).await.map_err(failed)?;
+        Ok(Self { format, coding: None, digest, bytes, file: Kept::Copy(copy) })
     }
 
     /// Its bytes from the beginning.
@@ -105,17 +118,30 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::Failed(format!("{}: {error}", path.display()))
 }
 
-/// The length of a file and the digest of its content.
-fn digest(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = fs::File::open(path)?;
-    let (mut digest, mut buffer, mut bytes) = (Sha256::new(), vec![0; CHUNK_BYTES], 0);
+/// The name that a file has uncompressed, and how it is compressed.
+pub fn uncompressed(path: &Path) -> (PathBuf, Option<Coding>) {
+    let coding = Coding::ALL.into_iter().find(|coding| extension(path) == coding.extension());
+    (if coding.is_some() { path.with_extension("") } else { path.to_owned() }, coding)
+}
+
+/// What follows the last dot of a file's name, in lower case.
+fn extension(path: &Path) -> String {
+    path.extension().map_or(String::new(), |extension| extension.to_string_lossy().to_ascii_lowercase())
+}
+
+/// The length of a file and the digest of what is in it.
+async fn digest(path: &Path, coding: Option<Coding>) -> io::Result<(u64, String)> {
+    let file = BufReader::with_capacity(CHUNK_BYTES, File::open(path).await?);
+    let bytes = file.get_ref().metadata().await?.len();
+    let mut content = match coding {
+        Some(coding) => coding.decoder(file),
+        None => Box::pin(file),
+    };
+    let (mut digest, mut buffer) = (Sha256::new(), vec![0; CHUNK_BYTES]);
     loop {
-        match file.read(&mut buffer)? {
+        match content.read(&mut buffer).await? {
             0 => return Ok((bytes, hex::encode(digest.finalize()))),
-            n => {
-                digest.update(&buffer[..n]);
-                bytes += n as u64;
-            }
+            n => digest.update(&buffer[..n]),
         }
     }
 }
@@ -135,6 +161,7 @@ fn sniff(input: impl io::Read) -> io::Result<Format> {
 
 #[cfg(test)]
 mod tests {
+    use async_compression::tokio::bufread::GzipEncoder;
     use futures_util::TryStreamExt as _;
 
     use super::*;
@@ -166,6 +193,16 @@ mod tests {
         let first = id("a.csv", "to\n+5491155550001\n").await;
         assert_eq!(id("b.csv", "to\n+5491155550001\n").await, first);
         assert_ne!(id("a.csv", "to\n+5491155550001\n+5491155550002\n").await, first);
+        let mut gzipped = Vec::new();
+        let mut encoder = GzipEncoder::new(&b"to\n+5491155550001\n"[..]);
+        encoder.read_to_end(&mut gzipped).await.expect("compressed");
+        let path = dir.path().join("a.CSV.GZ");
+        std::fs::write(&path, &gzipped).expect("written");
+        let compressed = Source::open(&path).await.expect("a source");
+        assert_eq!((&compressed.digest, compressed.coding), (&first, Some(Coding::Gzip)));
+        assert_eq!((compressed.bytes, bytes(&compressed).await), (gzipped.len() as u64, gzipped.clone()));
+        std::fs::write(&path, &gzipped[..gzipped.len() - 3]).expect("written");
+        assert!(Source::open(&path).await.is_err(), "it breaks off");
     }
 
     #[tokio::test]

@@ -1,15 +1,24 @@
 //! `pregon campaign submit`: create, stream the recipients in, launch, follow.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use futures_util::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Body;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tokio::time::sleep;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
 
-use super::{Failure, arguments::SubmitOptions, out, source::Source, table, watch, words};
+use super::{
+    Failure,
+    arguments::SubmitOptions,
+    out,
+    source::{Source, uncompressed},
+    table, watch, words,
+};
 use crate::{
     client::{Action, Client, ClientError, Created, NewCampaign, TemplateName, Uploaded},
     domain::{CampaignId, CampaignState, LineId},
@@ -59,6 +68,9 @@ impl Naming {
 pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failure> {
     let template = template(&options.template, options.language.as_deref())?;
     let source = Source::open(&options.file).await?;
+    if options.dry_run {
+        return dry_run(client, template, &source, &options).await;
+    }
     let naming = Naming::of(&options);
     let campaign = new_campaign(&options, template, &source, naming);
     let created = client.create(&campaign).await.map_err(|error| not_created(error, naming))?;
@@ -86,13 +98,87 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failu
     if is_too_bad(&uploaded, &options) && state == CampaignState::Draft {
         return Err(Failure::Failed(format!(
             "{} rows were rejected, more than --max-rejected {} lets pass: nothing is sent, and campaign {id} stays a draft; mend \
-             the file and submit it again, and put the draft away with `pregon campaign cancel {id}`",
+             the file and submit it again, and delete the draft with `pregon campaign delete {id}`",
             words::count(uploaded.rejected_count),
             options.max_rejected.unwrap_or_default(),
             id = created.id
         )));
     }
     if options.watch { watch::watch(client, created.id, options.output.json).await } else { Ok(()) }
+}
+
+/// What is printed of a dry run for programs.
+#[derive(Serialize)]
+struct Checked<'a> {
+    dry_run: bool,
+    #[serde(flatten)]
+    uploaded: &'a Uploaded,
+}
+
+/// Uploads the recipients into a draft of its own, and deletes that: also where the upload fails or is interrupted.
+async fn dry_run(
+    client: &Client,
+    template: TemplateName,
+    source: &Source,
+    options: &SubmitOptions,
+) -> Result<(), Failure> {
+    // From here on an interruption waits until it is asked for: the draft is deleted first.
+    let mut interruptions = Interruptions::new()?;
+    let created = client.create(&new_campaign(options, template, source, Naming::None)).await?;
+    let layout = Layout { format: source.format, ignored: options.ignore.clone() };
+    let uploaded = tokio::select! {
+        uploaded = upload(client, created.id, source, &layout) => uploaded,
+        () = interruptions.next() => Err(Failure::Failed("interrupted before the whole file was checked".into())),
+    };
+    let deleted = tokio::select! {
+        deleted = client.delete_campaign(created.id) => deleted.map_err(|error| error.to_string()),
+        () = interruptions.next() => Err("interrupted".into()),
+    };
+    if let Err(error) = deleted {
+        eprintln!(
+            "pregon: the draft {id} of this check could not be deleted ({error}): delete it with `pregon campaign delete {id}`",
+            id = created.id
+        );
+    }
+    let uploaded = uploaded?;
+    match options.output.json {
+        true => out::json(&Checked { dry_run: true, uploaded: &uploaded })?,
+        false => {
+            let [accepted, refused] = [uploaded.accepted, uploaded.rejected_count].map(words::count);
+            let told = format!("nothing was sent: {accepted} would be accepted, {refused} rejected");
+            out::line(&(told + &rejections(&uploaded)))?;
+        }
+    }
+    if uploaded.accepted == 0 {
+        return Err(Failure::Failed("no recipient would be accepted".into()));
+    }
+    if is_too_bad(&uploaded, options) {
+        return Err(Failure::Failed(format!(
+            "{} rows would be rejected, more than --max-rejected {} lets pass",
+            words::count(uploaded.rejected_count),
+            options.max_rejected.unwrap_or_default()
+        )));
+    }
+    Ok(())
+}
+
+/// SIGINT and SIGTERM, which do not end the process any more.
+struct Interruptions {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interruptions {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source, naming: Naming) -> NewCampaign {
@@ -135,7 +221,7 @@ fn not_created(error: ClientError, naming: Naming) -> Failure {
 }
 
 fn name_of(file: &Path) -> String {
-    match file.file_stem() {
+    match uncompressed(file).0.file_stem() {
         Some(stem) if file.as_os_str() != "-" => stem.to_string_lossy().into_owned(),
         _ => "standard input".into(),
     }
@@ -191,7 +277,7 @@ async fn upload(client: &Client, id: CampaignId, source: &Source, layout: &Layou
         bar.reset();
         let counter = bar.clone();
         let rows = source.stream().await?.inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
-        match client.upload(id, &source.digest, layout, Body::wrap_stream(rows)).await {
+        match client.upload(id, &source.digest, layout, source.coding, Body::wrap_stream(rows)).await {
             Err(error) if error.is_of_connection() && tries == 0 => {
                 tries += 1;
                 sleep(RETRY_PAUSE).await;
@@ -217,29 +303,39 @@ fn unfinished(created: &Created, naming: Naming, failure: &Failure) -> Failure {
         Naming::None => "",
     };
     let Created { id, state, .. } = created;
+    let put_away = match state {
+        CampaignState::Draft => format!("`pregon campaign delete {id}` deletes it"),
+        _ => format!("`pregon campaign cancel {id}` puts it away"),
+    };
     Failure::Failed(format!(
-        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {goes_on}\
-         `pregon campaign cancel {id}` puts it away",
+        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {goes_on}{put_away}",
     ))
 }
 
 fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> String {
-    let Submitted { id, state, created, uploaded: Uploaded { accepted, rejected_count, rejected } } = submitted;
+    let Submitted { id, state, created, uploaded: Uploaded { accepted, rejected_count, .. } } = submitted;
     let (accepted, refused) = (words::count(*accepted), words::count(*rejected_count));
     let (before, again) = match created {
         true => ("", ""),
         false => ("was submitted before and ", "; nothing was sent again"),
     };
     let mut text = format!("campaign {id} “{name}” {before}is {state}: {accepted} accepted, {refused} rejected{again}");
+    text += &rejections(submitted.uploaded);
+    if !options.watch && submitted.uploaded.accepted > 0 {
+        text += &format!("\nfollow it: pregon campaign watch {id}");
+    }
+    text
+}
+
+/// The first rows that were rejected, below the line that says how many there are.
+fn rejections(Uploaded { rejected_count, rejected, .. }: &Uploaded) -> String {
     let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
+    let mut text = String::new();
     if !shown.is_empty() {
         text += &format!("\n\n{}\n", table::rejections(shown));
     }
     if *rejected_count > shown.len() as u64 {
         text += &format!("\nThese are the first {}; with --json it is the first 1,000.", shown.len());
-    }
-    if !options.watch && submitted.uploaded.accepted > 0 {
-        text += &format!("\nfollow it: pregon campaign watch {id}");
     }
     text
 }
@@ -261,6 +357,7 @@ mod tests {
     #[test]
     fn a_campaign_is_called_as_its_file() {
         assert_eq!(name_of(Path::new("lists/spring sale.csv")), "spring sale");
+        assert_eq!(name_of(Path::new("lists/spring sale.csv.zst")), "spring sale");
         assert_eq!(name_of(Path::new("-")), "standard input");
     }
 }

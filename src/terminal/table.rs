@@ -157,10 +157,11 @@ fn rate(per_second: f64) -> String {
 /// Rows that were not taken.
 pub fn rejections(rejections: &[Rejection]) -> String {
     table(
-        [">row", "code", "reason"],
-        rejections
-            .iter()
-            .map(|rejection| [words::count(rejection.row), rejection.code.clone(), rejection.reason.clone()]),
+        ["where", "code", "reason"],
+        rejections.iter().map(|Rejection { row, line, code, reason }| {
+            let place = line.map_or_else(|| format!("row {}", words::count(*row)), |line| format!("line {line}"));
+            [place, code.clone(), reason.clone()]
+        }),
     )
 }
 
@@ -246,7 +247,7 @@ mod tests {
         long.name = "the name of a campaign that somebody thought about for a whole afternoon ".repeat(3);
         long.template.as_mut().expect("a template").name = "spring_sale_".repeat(20);
         let reason = "parameter greeting is too long: 1,234 characters, at most 1,024; ".repeat(4);
-        let rejection = Rejection { row: 17, code: "too_long".into(), reason };
+        let rejection = Rejection { row: 17, line: None, code: "too_long".into(), reason };
         for text in [campaigns(&[running(), long.clone()]), campaign(&long, UnixMs(0)), rejections(&[rejection])] {
             for line in text.lines() {
                 assert!(line.chars().count() <= usize::from(COLUMNS), "{line}");
@@ -258,16 +259,17 @@ mod tests {
 
     #[test]
     fn rejected_rows_are_told_with_their_reason() {
-        let rejection = |row, code: &str, reason: &str| Rejection { row, code: code.into(), reason: reason.into() };
+        let rejection =
+            |row, line, code: &str, reason: &str| Rejection { row, line, code: code.into(), reason: reason.into() };
         let text = rejections(&[
-            rejection(3, "not_e164", "`to` is not a phone number in E.164, such as +5491155550001"),
-            rejection(1_700, "duplicate", "this number is already in the campaign"),
+            rejection(3, Some(17), "not_e164", "`to` is not a phone number in E.164"),
+            rejection(1_700, None, "duplicate", "the number …0001 is already in the campaign"),
         ]);
         let wanted = "
-   row  code       reason
-───────────────────────────────────────────────────────────────────────────────
-     3  not_e164   `to` is not a phone number in E.164, such as +5491155550001
- 1,700  duplicate  this number is already in the campaign";
+ where      code       reason
+───────────────────────────────────────────────────────────────────
+ line 17    not_e164   `to` is not a phone number in E.164
+ row 1,700  duplicate  the number …0001 is already in the campaign";
         assert_eq!(format!("\n{text}"), wanted);
     }
 

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Unit};
 
 use crate::{
     client::{Statistics, Wait},
-    domain::UnixMs,
+    domain::{UnixMs, policy},
 };
 
 /// Lines that a sentence names one by one.
@@ -70,10 +70,14 @@ pub fn rest(statistics: &Statistics) -> String {
 }
 
 fn codes(statistics: &Statistics) -> String {
-    // Those without a code of Meta's are the unknown ones, which are named beside.
-    let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code != 0).collect();
-    let mut named: Vec<_> =
-        failures.iter().take(CODES_NAMED_MAX).map(|f| format!("{} {}: {}", f.code, f.title, count(f.count))).collect();
+    // Those without an answer are the unknown ones, which are named beside.
+    let no_answer = policy::title(policy::NO_ANSWER);
+    let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code != 0 || f.title != no_answer).collect();
+    let named = failures.iter().take(CODES_NAMED_MAX).map(|f| {
+        let code = if f.code == 0 { String::new() } else { format!("{} ", f.code) };
+        format!("{code}{}: {}", f.title, count(f.count))
+    });
+    let mut named: Vec<_> = named.collect();
     if failures.len() > CODES_NAMED_MAX {
         named.push("…".into());
     }
@@ -249,6 +253,9 @@ mod tests {
             ..Statistics::default()
         };
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (131026 undeliverable: 7) · unknown 1");
+        statistics.failures[0] = failure(0, policy::title(policy::NO_REASON), 7);
+        let told = "retrying 1,200 · failed 7 (Meta reported the failure without a reason: 7) · unknown 1";
+        assert_eq!(rest(&statistics), told);
         statistics.failures = (1..=4).map(|code| failure(code, "x", 1)).collect();
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (1 x: 1, 2 x: 1, 3 x: 1, …) · unknown 1");
         assert_eq!(rest(&Statistics::default()), "");

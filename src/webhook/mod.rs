@@ -22,6 +22,7 @@ pub mod find;
 pub mod lines;
 pub mod payload;
 pub mod receive;
+mod refusals;
 pub mod search;
 pub mod signature;
 pub mod tally;
@@ -57,13 +58,17 @@ use self::{
     find::Finder,
     payload::Payload,
     receive::Receiver,
+    refusals::Refusals,
     signature::{Signature, Verifier},
 };
 use crate::{
     domain::{LineId, Secret, SecretDigest, SharedTokenKey, WabaId},
     json,
     redis::{Store, StoreError, clock::Clock},
-    telemetry::metrics::{self, WebhookKind, WebhookResult},
+    telemetry::{
+        health::Health,
+        metrics::{self, RefusalReason, WebhookKind, WebhookResult},
+    },
 };
 
 /// How long a body may take to arrive. Meta sends it at once.
@@ -110,6 +115,8 @@ pub struct Settings {
     pub ids_kept: Duration,
     /// The lines that this process lists, each with its WABA.
     pub lines: Vec<(LineId, WabaId)>,
+    /// Where it is shown that webhooks are refused.
+    pub health: Health,
 }
 
 /// What the handlers share. Cheap to clone.
@@ -123,6 +130,7 @@ struct Shared {
     /// A permit for each byte.
     room: Semaphore,
     receiver: Receiver,
+    refusals: Refusals,
     /// The last one was not taken: said once, not for each.
     refusing: AtomicBool,
 }
@@ -136,7 +144,7 @@ impl WebhookState {
         token_key: SharedTokenKey,
         settings: Settings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let Settings { verify_token, app_secrets, body_bytes_max, ids_kept, lines } = settings;
+        let Settings { verify_token, app_secrets, body_bytes_max, ids_kept, lines, health } = settings;
         let (aftercare, care) = Aftercare::new(store.clone(), clock.clone());
         let (committer, commits) = Committer::new(store.keeping_a_connection(), clock.clone(), ids_kept, aftercare);
         let (finder, search) = Finder::new(store.clone(), clock.clone(), committer.clone());
@@ -148,7 +156,8 @@ impl WebhookState {
         };
         let (verify_token, refusing) = (SecretDigest::of(verify_token.expose()), AtomicBool::new(false));
         let room = Semaphore::new(BODIES_BYTES_MAX);
-        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, room, receiver, refusing })), task)
+        let refusals = Refusals::new(health);
+        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, room, receiver, refusals, refusing })), task)
     }
 }
 
@@ -188,10 +197,14 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         metrics::webhook(WebhookKind::Unread, result, 1);
         status
     };
+    let unsigned = |reason| {
+        shared.refusals.refused(reason);
+        unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED)
+    };
     // Who can't have a good signature is not listened to any further.
     let header = request.headers().get(signature::HEADER).map(|value| value.as_bytes());
     let Some(signature) = header.and_then(Signature::read) else {
-        return unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED);
+        return unsigned(RefusalReason::NoSignature);
     };
     let (body, _room) = match timeout(BODY_TIMEOUT, shared.read(request.into_body())).await {
         Ok(Ok(read)) => read,
@@ -202,8 +215,9 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         Err(_) => return unread(WebhookResult::Refused, StatusCode::REQUEST_TIMEOUT),
     };
     if !shared.verifier.accepts(&signature, &body) {
-        return unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED);
+        return unsigned(RefusalReason::WrongSignature);
     }
+    shared.refusals.accepted();
     let body = json::mended(&body);
     let payload = match Payload::read(&body) {
         Ok(payload) => payload,

@@ -30,6 +30,8 @@ pub enum Change<'a> {
     Messages(Messages<'a>),
     /// A template stands otherwise with Meta.
     Template(TemplateChange<'a>),
+    /// A template of this WABA was edited, or Meta changed its category.
+    TemplateEdited(Cow<'a, str>),
     /// The account, or one of its numbers, stands otherwise with Meta; or errors that belong to no message.
     Account(AccountChange<'a>),
     /// Anything else that Meta tells.
@@ -62,8 +64,8 @@ pub struct Status<'a> {
     pub at: Option<UnixMs>,
     /// `biz_opaque_callback_data`, whoever wrote it.
     pub token: Option<Cow<'a, str>>,
-    /// Meta's code of the first error; 0 without one.
-    pub code: u32,
+    /// Meta's code of the first error, if it tells one.
+    pub code: Option<u32>,
     /// Meta's words on it; may be empty.
     pub details: Cow<'a, str>,
 }
@@ -155,6 +157,7 @@ fn read_change<'a>(waba: &Cow<'a, str>, at: Option<UnixMs>, change: wire::Change
     match &*field {
         "messages" => read_messages(waba.clone(), at, *value),
         "message_template_status_update" => read_template(waba.clone(), *value),
+        "message_template_components_update" | "template_category_update" => Change::TemplateEdited(waba.clone()),
         "account_update"
         | "account_alerts"
         | "phone_number_quality_update"
@@ -230,7 +233,7 @@ fn read_status(status: wire::Status<'_>) -> Status<'_> {
         word,
         at: read_time(status.timestamp),
         token: status.biz_opaque_callback_data.0,
-        code: error.code.0.and_then(|code| u32::try_from(code).ok()).unwrap_or(0),
+        code: error.code.0.and_then(|code| u32::try_from(code).ok()),
         details: words.into_iter().flatten().find(|words| !words.is_empty()).unwrap_or_default(),
     }
 }

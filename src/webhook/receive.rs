@@ -25,7 +25,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
-    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid},
+    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy},
     redis::{
         Store, StoreError,
         clock::Clock,
@@ -130,6 +130,9 @@ impl Receiver {
                 Change::Template(change) => {
                     taking.used[at] =
                         self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
+                }
+                Change::TemplateEdited(waba) => {
+                    taking.used[at] = self.read_again(waba).await.map_err(|cause| Unavailable::because(&cause))?;
                 }
                 Change::Account(change) => {
                     let waba = self.lines.waba(&change.waba).await.map_err(|cause| Unavailable::because(&cause))?;
@@ -320,11 +323,19 @@ impl Receiver {
         Ok(())
     }
 
-    /// Holds a template back, or lets it go. Gives whether the change is of use.
+    /// Has the templates of a WABA read again. Gives whether the WABA is ours.
+    async fn read_again(&self, waba: &str) -> Result<bool, StoreError> {
+        let Some(waba) = self.lines.waba(waba).await? else { return Ok(false) };
+        self.store.note_changed_templates(&waba).await?;
+        Ok(true)
+    }
+
+    /// Holds a template back, or lets it go, and has the templates read again. Gives whether the change is of use.
     ///
     /// Updates may come late and in any order; the next reading of Meta's list of templates mends what that spoils.
     async fn take_template(&self, change: &TemplateChange<'_>, now: UnixMs) -> Result<bool, StoreError> {
         let Some(waba) = self.lines.waba(&change.waba).await? else { return Ok(false) };
+        self.store.note_changed_templates(&waba).await?;
         let (name, language) = (change.name.to_string(), change.language.to_string());
         let scope = HoldScope::Template { waba, name, language };
         match &*change.event {
@@ -399,7 +410,11 @@ impl Taking {
             let kind = match change {
                 Change::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
                 Change::Messages(_) => WebhookKind::Statuses,
-                Change::Template(_) | Change::Account(_) | Change::Other | Change::Malformed => WebhookKind::Other,
+                Change::Template(_)
+                | Change::TemplateEdited(_)
+                | Change::Account(_)
+                | Change::Other
+                | Change::Malformed => WebhookKind::Other,
             };
             metrics::webhook(kind, result, 1);
         }
@@ -429,7 +444,7 @@ fn news(status: &Status<'_>) -> Option<News> {
         Word::Sent => Some(News::Sent),
         Word::Delivered => Some(News::Delivered),
         Word::Read => Some(News::Read),
-        Word::Failed => Some(News::Failed(status.code)),
+        Word::Failed => Some(News::Failed(status.code.unwrap_or(policy::NO_REASON))),
         Word::Other => None,
     }
 }

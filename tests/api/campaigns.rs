@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pregon::{
+    config::KeyScope,
     domain::{CampaignState, Hold, HoldScope, State, UnixMs},
     redis::parts::{ClaimedRow, Settled},
     stats::{self, Tally},
@@ -11,7 +12,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Api, campaign, csv, phone, wamid},
+    harness::{Api, KEY, answer, campaign, csv, key_for, phone, wamid},
     truth::{self, Fate},
 };
 
@@ -337,4 +338,51 @@ async fn every_state_has_a_place_in_by_state() {
         (&statistics["failures"], &statistics["rate_per_second"], &statistics["eta"]),
         (&json!([]), &json!(0.0), &Value::Null)
     );
+}
+
+#[tokio::test]
+async fn a_campaign_that_never_started_can_be_deleted_and_no_other() {
+    let api = Api::start().await;
+    let mut new = campaign("Spring", &["3001"]);
+    new["external_id"] = json!("crm-1");
+    let delete = async |id: &str, key: &str| {
+        answer(api.http.delete(format!("{}/v1/campaigns/{id}", api.base)).bearer_auth(key)).await
+    };
+    let create = async || api.post_json("/v1/campaigns", &new).await.body["id"].as_str().expect("an id").to_owned();
+
+    let id = create().await;
+    api.upload(id.parse().expect("an id"), "text/csv", csv(20)).await;
+    delete(&id, &key_for(KeyScope::Read)).await.problem(403, "forbidden");
+    let deleted = delete(&id, &key_for(KeyScope::Submit)).await;
+    assert_eq!((deleted.status, deleted.body), (StatusCode::NO_CONTENT, Value::Null));
+    delete(&id, KEY).await.problem(404, "campaign-not-found");
+    api.get(&format!("/v1/campaigns/{id}")).await.problem(404, "campaign-not-found");
+    api.upload(id.parse().expect("an id"), "text/csv", csv(20)).await.problem(404, "campaign-not-found");
+    assert_eq!(api.read("/v1/campaigns").await["campaigns"], json!([]));
+
+    // The external id is free again. Cancelled before it started, it goes too.
+    let again = create().await;
+    assert_ne!(again, id);
+    assert_eq!(api.post(&format!("/v1/campaigns/{again}/cancel")).await.status, StatusCode::OK);
+    assert_eq!(delete(&again, KEY).await.status, StatusCode::NO_CONTENT);
+
+    let running = api.launched("Running", &["3001"], 2).await.to_string();
+    let told = delete(&running, KEY).await;
+    assert_eq!(
+        told.problem(409, "campaign-state"),
+        format!(
+            "campaign {running} is running and has started: only a draft, or a campaign that was cancelled before it started, \
+             can be deleted"
+        )
+    );
+    assert_eq!(api.post(&format!("/v1/campaigns/{running}/cancel")).await.status, StatusCode::OK);
+    delete(&running, KEY).await.problem(409, "campaign-state");
+    new["external_id"] = json!("crm-2");
+    new["start_at"] = json!("2099-01-01T00:00:00Z");
+    new["recipients"] = json!([{ "to": phone(1), "params": { "1": "Maria", "2": "A-1" } }]);
+    new["launch"] = json!(true);
+    let scheduled = api.post_json("/v1/campaigns", &new).await.body["id"].as_str().expect("an id").to_owned();
+    let told = delete(&scheduled, KEY).await;
+    assert!(told.problem(409, "campaign-state").ends_with("can be deleted; cancel it first"), "{}", told.body);
+    assert_eq!(api.read(&format!("/v1/campaigns/{scheduled}")).await["state"], "scheduled");
 }

@@ -3,9 +3,9 @@
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pregon::config::KeyScope;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Answer, Api, BODY_BYTES_MAX, KEY, KEY_FAILURES_PER_MINUTE, answer, campaign, key_for};
+use crate::harness::{Answer, Api, BODY_BYTES_MAX, KEY, KEY_FAILURES_PER_MINUTE, answer, campaign, key_for, phone};
 
 #[tokio::test]
 async fn a_call_without_a_key_is_refused_whatever_it_asks_for() {
@@ -164,12 +164,23 @@ async fn a_body_that_cannot_be_read_is_refused_and_changes_nothing() {
     answer(post().body("{}")).await.problem(415, "unsupported-media-type");
     answer(post().header("content-type", "text/csv").body("{}")).await.problem(415, "unsupported-media-type");
     for (body, detail) in [
-        ("", "not a JSON object"),
-        ("{", "EOF"),
-        ("[]", "not a JSON object"),
-        (" \n[1]", "not a JSON object"),
-        (r#"{"name":"spring"}"#, "missing field `template`"),
-        (r#"{"name":"spring","lanes":[]}"#, "unknown field `lanes`"),
+        ("", "the body can't be read: it ends in the middle (EOF while parsing a value), at column 0 of the JSON"),
+        ("{", "it ends in the middle"),
+        ("[]", "there is a list where an object is expected"),
+        (" \n[1]", "there is a list where an object is expected, at line 2, column 0 of the JSON"),
+        ("\"spring\"", "there is the text \"spring\" where an object is expected"),
+        ("{name: 1}", "it is not JSON (key must be a string), at column 2 of the JSON"),
+        (r#"{"name":"spring"}"#, "the field `template` is missing"),
+        (
+            r#"{"name":"spring","lanes":[]}"#,
+            "there is no field `lanes`: its fields are `name`, `external_id`, `template`, ",
+        ),
+        (
+            r#"{"name":"spring","priority":"high"}"#,
+            "there is the text \"high\" where a whole number from 0 to 255 is expected",
+        ),
+        (r#"{"name":["spring"]}"#, "there is a list where a text is expected"),
+        (r#"{"name":"spring","on_doubt":"send"}"#, "`send` is none of `hold`, `resend`"),
         (
             r#"{"name":"spring","template":{"name":"a","language":"es_AR"},"lines":["3001"],"start_at":"soon"}"#,
             "start_at",
@@ -182,6 +193,59 @@ async fn a_body_that_cannot_be_read_is_refused_and_changes_nothing() {
     let long = campaign(&"x".repeat(BODY_BYTES_MAX), &["3001"]).to_string();
     answer(with(long)).await.problem(413, "body-too-large");
     assert_eq!(api.read("/v1/campaigns").await, json!({ "campaigns": [], "next": null }));
+}
+
+#[tokio::test]
+async fn a_list_is_taken_for_an_object_nowhere_in_a_body() {
+    let api = Api::start().await;
+    let recipient = json!({
+        "to": phone(1), "params": { "1": "Maria", "2": "A-1" }, "header": { "link": "https://x.example/a.png" }, "buttons": { "0": "x" },
+    });
+    let mut new = campaign("spring", &["3001"]);
+    new["recipients"] = json!([recipient]);
+    let rate = json!({ "messages_per_second": 40 });
+    let mut n = 0;
+    for (method, path, body) in [(Method::POST, "/v1/campaigns", new), (Method::PATCH, "/v1/lines/3001", rate)] {
+        for (at, listed) in with_lists(&body) {
+            let answer = answer(api.request(method.clone(), path).json(&listed)).await;
+            if at.starts_with("/recipients/") {
+                assert_eq!(answer.body["rejected"][0]["code"], "malformed", "{path} {at}: {}", answer.body);
+            } else {
+                answer.problem(400, "malformed-body");
+            }
+            n += 1;
+        }
+    }
+    assert_eq!(n, 7, "the bodies, the template, a recipient, and three objects in it");
+}
+
+/// The JSON with a list of its values in the place of each of its objects in turn, and where that is.
+fn with_lists(json: &Value) -> Vec<(String, Value)> {
+    fn pointers(json: &Value, at: &str, found: &mut Vec<String>) {
+        let children: Vec<(String, &Value)> = match json {
+            Value::Object(fields) => {
+                found.push(at.to_owned());
+                fields.iter().map(|(name, value)| (name.clone(), value)).collect()
+            }
+            Value::Array(values) => {
+                values.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (name, value) in children {
+            pointers(value, &format!("{at}/{name}"), found);
+        }
+    }
+    let mut found = Vec::new();
+    pointers(json, "", &mut found);
+    let listed = |at: &String| {
+        let mut json = json.clone();
+        let object = json.pointer_mut(at).expect("it was found");
+        let values = object.as_object().expect("an object").values().cloned().collect();
+        *object = Value::Array(values);
+        (at.clone(), json)
+    };
+    found.iter().map(listed).collect()
 }
 
 #[tokio::test]

@@ -146,6 +146,10 @@ async fn templates_come_as_meta_gave_them_and_say_whether_they_can_be_used() {
         (&json!("2001"), &json!("es_AR"), &json!("APPROVED"))
     );
     assert!(template.get("problem").is_none(), "{template}");
+    assert!(
+        list["templates"][2]["problem"].as_str().is_some_and(|problem| problem.contains("is PAUSED by Meta")),
+        "{list}"
+    );
     assert!(list["templates"][3]["problem"].as_str().is_some_and(|problem| problem.contains("carousel")), "{list}");
 
     let mut names = Vec::new();

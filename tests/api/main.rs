@@ -5,6 +5,7 @@
 mod support;
 
 mod campaigns;
+mod encodings;
 mod events;
 mod guard;
 mod harness;

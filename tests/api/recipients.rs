@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use deadpool_redis::redis::cmd;
 use pregon::domain::{CampaignId, Phone};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -308,4 +309,49 @@ async fn a_page_in_the_middle_of_a_large_campaign_reads_only_what_it_needs() {
     assert!(numbers.is_sorted(), "in the order of the upload, across the parts");
     let last = api.read(&format!("/v1/campaigns/{id}/recipients?state=pending&cursor=1.{}", n - 65_536 - 5)).await;
     assert_eq!((last["recipients"].as_array().map(Vec::len), &last["next"]), (Some(5), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_rejected_row_names_its_line_in_the_file() {
+    let api = Api::start().await;
+    let id = api.draft("spring", &["3001"], 0).await;
+    let (one, two) = (phone(1), phone(2));
+    let text = format!("sep=;\nto;1;2\n{one};Maria;A\n\n{two};\"two\nlines\";B\n{one};Maria;C\nnobody;Maria;D\n");
+    let answer = api.upload(id, "text/csv", text).await;
+    let told = |answer: &Value| -> Vec<(Value, Value, Value)> {
+        let rejected = answer["rejected"].as_array().expect("a list").iter();
+        rejected.map(|row| (row["row"].clone(), row["line"].clone(), row["code"].clone())).collect()
+    };
+    let told_of = |row: u64, line: u64, code: &str| (json!(row), json!(line), json!(code));
+    let expected = [told_of(2, 5, "whitespace"), told_of(3, 7, "duplicate"), told_of(4, 8, "not_e164")];
+    assert_eq!(told(&answer.body), expected, "{}", answer.body);
+    assert_eq!(
+        answer.body["rejected"][1]["reason"],
+        "the number …0001 is already in the campaign: it gets one message, so leave this row out"
+    );
+    let row = json!({ "to": one, "params": { "1": "Maria", "2": "A" } });
+    let answer = api.upload(id, "application/x-ndjson", format!("\n{row}\n\n{{")).await;
+    assert_eq!(told(&answer.body), [told_of(1, 2, "duplicate"), told_of(2, 4, "malformed")]);
+    // A list in JSON has no lines.
+    let mut new = crate::harness::campaign("autumn", &["3001"]);
+    new["recipients"] = json!([row, row]);
+    let created = api.post_json("/v1/campaigns", &new).await;
+    assert_eq!(told(&created.body), [(json!(2), Value::Null, json!("duplicate"))], "{}", created.body);
+}
+
+#[tokio::test]
+async fn a_rejection_that_was_stored_before_lines_were_told_is_read() {
+    let api = Api::start().await;
+    let id = api.draft("spring", &["3001"], 0).await;
+    let upload = async || {
+        let path = format!("/v1/campaigns/{id}/recipients");
+        let request = api.request(Method::POST, &path).header("content-type", "text/csv").header("upload-id", "march");
+        answer(request.body("to,1,2\nnobody,Maria,A\n")).await.body["rejected"].clone()
+    };
+    assert_eq!(upload().await[0]["line"], 2);
+    let old = json!({ "row": 1, "code": "not_e164", "reason": "`to` is nobody" });
+    let mut set = cmd("LSET");
+    set.arg(api.store.keys.rejections(id, "id:march")).arg(0).arg(old.to_string());
+    let () = api.store.query("LSET", &set).await.expect("redis");
+    assert_eq!(upload().await, json!([old]));
 }

@@ -138,8 +138,11 @@ async fn a_redis_that_would_be_spawned_needs_only_its_program() {
 
 /// The stand-in for Meta with its scenario `calm`: lines 3001 and on of WABA 2001.
 async fn meta() -> String {
+    meta_of(Scenario::named("calm").expect("a scenario")).await
+}
+
+async fn meta_of(scenario: Scenario) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let scenario = Scenario::named("calm").expect("a scenario");
     let sim = Sim::start(scenario, listener, CancellationToken::new()).await.expect("the stand-in");
     format!("http://{}", sim.addr())
 }
@@ -179,4 +182,31 @@ async fn each_line_is_looked_up_at_meta_with_its_token() {
     assert_eq!((code, &refused["ok"]), (1, &json!(false)));
     assert!(refused["found"].as_str().expect("found").contains("code 190"), "{refused}");
     assert!(!refused.to_string().contains("another-token"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_waba_without_a_subscribed_app_fails_the_check_with_its_remedy() {
+    for (webhooks, code) in [(true, 0), (false, 1)] {
+        let mut scenario = Scenario::named("calm").expect("a scenario");
+        scenario.wabas[0].webhook = scenario.wabas[0].webhook.take().filter(|_| webhooks);
+        let text = format!(
+            "[redis]\nurl = \"spawn:./never-made\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[graph]\nbase_url = \"{}\"\n\
+             [[business]]\nid = \"1001\"\n[[waba]]\nid = \"2001\"\nbusiness = \"1001\"\naccess_token = {{ env = \"TOKEN\" }}\n\
+             [[line]]\nid = \"3001\"\nwaba = \"2001\"\n",
+            meta_of(scenario).await
+        );
+        let (_dir, file) = configuration(&text);
+        let arguments = ["check", "--roles", "dispatch", "--json", "--config", &file];
+        let ran = run(&arguments, &[("TOKEN", "sim-token-2001")], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let checks = report["checks"].as_array().expect("checks");
+        let waba = checks.iter().find(|check| check["check"] == "waba 2001").expect("the check");
+        assert_eq!((ran.code, &waba["ok"]), (code, &json!(webhooks)), "{waba}");
+        if webhooks {
+            assert_eq!(waba["found"], "its webhooks go to: Pregón");
+        } else {
+            assert!(waba["found"].as_str().expect("found").starts_with("no app is subscribed to it"), "{waba}");
+            assert!(waba["remedy"].as_str().expect("a remedy").ends_with("/v25.0/2001/subscribed_apps"), "{waba}");
+        }
+    }
 }

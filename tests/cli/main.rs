@@ -4,6 +4,7 @@
 mod support;
 
 mod checking;
+mod demo;
 mod failing;
 mod managing;
 mod submitting;
@@ -38,6 +39,7 @@ struct Call {
     what: String,
     key: String,
     content_type: String,
+    content_encoding: String,
     upload_id: String,
     body: String,
 }
@@ -54,11 +56,14 @@ enum Answer {
     Json(u16, Value),
     /// A body of some type, and whether the connection breaks at its end.
     Text(&'static str, String, bool),
+    /// None, as long as the client waits.
+    Never,
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
+            Answer::Never => unreachable!("it is never given"),
             Answer::Json(status, value) => {
                 let kind = if status < 400 { "application/json" } else { "application/problem+json" };
                 let status = StatusCode::from_u16(status).expect("a status");
@@ -117,19 +122,23 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         what: format!("{method} {uri}"),
         key: header("authorization"),
         content_type: header("content-type"),
+        content_encoding: header("content-encoding"),
         upload_id: header("upload-id"),
-        body: String::from_utf8(body.to_vec()).expect("text"),
+        body: String::from_utf8_lossy(&body).into_owned(),
     };
     if call.key != "Bearer good-key" {
         return problem(401, "send `Authorization: Bearer KEY`").into_response();
     }
     let what = call.what.clone();
     server.calls.lock().expect("unpoisoned").push(call);
-    let mut script = server.script.lock().expect("unpoisoned");
-    match script.get_mut(&what) {
-        Some(answers) if answers.len() > 1 => answers.pop_front().expect("more than one").into_response(),
-        Some(answers) => answers[0].clone().into_response(),
-        None => problem(404, &format!("the script has no {what}")).into_response(),
+    let given = match server.script.lock().expect("unpoisoned").get_mut(&what) {
+        Some(answers) if answers.len() > 1 => answers.pop_front().expect("more than one"),
+        Some(answers) => answers[0].clone(),
+        None => problem(404, &format!("the script has no {what}")),
+    };
+    match given {
+        Answer::Never => std::future::pending().await,
+        given => given.into_response(),
     }
 }
 
@@ -209,13 +218,17 @@ fn uploaded() -> Answer {
         200,
         json!({
             "accepted": 2, "rejected_count": 1,
-            "rejected": [{ "row": 3, "code": "not_e164", "reason": "`to` is not a phone number in E.164" }],
+            "rejected": [{ "row": 3, "line": 4, "code": "not_e164", "reason": "`to` is not a phone number in E.164" }],
         }),
     )
 }
 
 fn upload_call() -> String {
     format!("POST /v1/campaigns/{ID}/recipients")
+}
+
+fn delete_call() -> (String, Answer) {
+    (format!("DELETE /v1/campaigns/{ID}"), Answer::Text("text/plain", String::new(), false))
 }
 
 fn launch_call() -> String {

@@ -55,6 +55,19 @@ async fn one_campaign_that_cannot_be_paused_does_not_keep_the_others() {
 }
 
 #[tokio::test]
+async fn campaigns_are_deleted_each_by_itself() {
+    let other = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
+    let (refused, deleted) = (format!("DELETE /v1/campaigns/{other}"), format!("DELETE /v1/campaigns/{ID}"));
+    let empty = Answer::Text("text/plain", String::new(), false);
+    let server = Server::start([(&refused, problem(409, "it has started")), (&deleted, empty)]).await;
+    let ran = server.run(&["campaign", "delete", other, ID]).await;
+    assert_eq!((ran.code, ran.out), (1, format!("campaign {ID} is deleted\n")));
+    assert_eq!(ran.err, format!("pregon: campaign {other}: it has started (HTTP 409)\n"));
+    let ran = server.run(&["campaign", "delete", "--json", ID]).await;
+    assert_eq!((ran.code, ran.json()), (0, vec![json!({ "id": ID, "deleted": true })]));
+}
+
+#[tokio::test]
 async fn a_report_is_a_file_only_when_it_is_whole() {
     let call = format!("GET /v1/campaigns/{ID}/report.csv");
     let rows = "to,state\n+5491155550001,read\n".repeat(5_000);

@@ -1,5 +1,8 @@
 //! `campaign submit`: a file becomes a campaign that is launched, once, whatever breaks on the way.
 
+use async_compression::tokio::bufread::GzipEncoder;
+use tokio::io::AsyncReadExt as _;
+
 use super::*;
 
 #[tokio::test]
@@ -26,7 +29,7 @@ async fn a_file_becomes_a_campaign_that_is_launched() {
         "{ran:?}"
     );
     let rejected = ran.out.lines().find(|line| line.contains("not_e164")).expect("the rejected row");
-    assert_eq!(rejected.trim(), "3  not_e164  `to` is not a phone number in E.164");
+    assert_eq!(rejected.trim(), "line 4  not_e164  `to` is not a phone number in E.164");
     assert_eq!(ran.err, "", "no bar where there is no terminal");
 
     assert_eq!(server.whats(), ["POST /v1/campaigns".to_owned(), upload_call(), launch_call()]);
@@ -176,8 +179,8 @@ async fn a_launch_that_is_refused_leaves_a_draft_and_says_so() {
     let ran = server.run(&submit(&file, &[])).await;
     let told = format!(
         "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is draft, with the recipients that were \
-         accepted until then: the same command again goes on where this one stopped, and `pregon campaign cancel {ID}` \
-         puts it away\n"
+         accepted until then: the same command again goes on where this one stopped, and `pregon campaign delete {ID}` \
+         deletes it\n"
     );
     assert_eq!((ran.code, ran.err), (1, told));
 }
@@ -242,4 +245,88 @@ async fn more_rejected_rows_than_allowed_leave_a_draft() {
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
     assert_eq!(server.run(&submit(&file, &["--max-rejected", "1"])).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_compressed_file_goes_out_as_it_is_and_is_named() {
+    let running = Answer::Json(200, campaign("running", statistics(0)));
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
+    let (dir, plain) = recipients();
+    let path = dir.path().join("spring sale.csv.gz");
+    let mut gzipped = Vec::new();
+    GzipEncoder::new(CSV.as_bytes()).read_to_end(&mut gzipped).await.expect("compressed");
+    std::fs::write(&path, gzipped).expect("written");
+    for file in [path.to_str().expect("text"), &plain] {
+        let ran = server.run(&submit(file, &[])).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    let calls = server.calls();
+    let (compressed, plain) = ([&calls[0], &calls[1]], [&calls[3], &calls[4]]);
+    assert_eq!(compressed[0].json(), plain[0].json(), "the same campaign");
+    assert_eq!((&compressed[1].upload_id, &compressed[1].content_type), (&plain[1].upload_id, &plain[1].content_type));
+    assert_eq!([compressed[1], plain[1]].map(|call| call.content_encoding.as_str()), ["gzip", ""]);
+    assert_ne!(compressed[1].body, CSV);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_would_be_rejected_and_leaves_nothing() {
+    let (delete, deleted) = delete_call();
+    let server = Server::start([created(), (&upload_call(), uploaded()), (&delete, deleted)]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &["--dry-run"])).await;
+    assert!(ran.out.starts_with("nothing was sent: 2 would be accepted, 1 rejected\n\n"), "{ran:?}");
+    assert!(ran.code == 0 && ran.out.contains("line 4  not_e164") && ran.err.is_empty(), "{ran:?}");
+    let whats = ["POST /v1/campaigns".to_owned(), upload_call(), delete.clone()];
+    assert_eq!(server.whats(), whats, "it is not launched");
+    assert_eq!(server.calls()[0].json().get("external_id"), None, "the real campaign is not taken for a repeated one");
+
+    let ran = server.run(&submit(&file, &["--dry-run", "--json", "--max-rejected", "0"])).await;
+    let told = ran.json();
+    let expected = (&json!(true), &json!(2), &json!(1), &json!(4));
+    assert_eq!(
+        (&told[0]["dry_run"], &told[0]["accepted"], &told[0]["rejected_count"], &told[0]["rejected"][0]["line"]),
+        expected
+    );
+    assert_eq!(
+        (ran.code, ran.err.as_str()),
+        (1, "pregon: 1 rows would be rejected, more than --max-rejected 0 lets pass\n")
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_that_fails_or_is_interrupted_deletes_its_draft() {
+    let (delete, deleted) = delete_call();
+    let (_dir, file) = recipients();
+    let refused = problem(422, "the csv has no column `to`");
+    let server = Server::start([created(), (&upload_call(), refused.clone()), (&delete, deleted.clone())]).await;
+    let ran = server.run(&submit(&file, &["--dry-run"])).await;
+    assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: the csv has no column `to` (HTTP 422)\n"));
+    assert_eq!(server.whats().last(), Some(&delete));
+
+    for signal in ["-INT", "-TERM"] {
+        let server = Server::start([created(), (&upload_call(), Answer::Never), (&delete, deleted.clone())]).await;
+        let child =
+            program(&submit(&file, &["--dry-run"]), &[("PREGON_SERVER", &server.url), ("PREGON_API_KEY", "good-key")])
+                .spawn()
+                .expect("the program");
+        support::until("the upload is there", async || server.calls().len() == 2).await;
+        let pid = child.id().expect("it runs").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.expect("kill").success());
+        let output = child.wait_with_output().await.expect("its end");
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(
+            (output.status.code(), told.as_str()),
+            (Some(1), "pregon: interrupted before the whole file was checked\n")
+        );
+        assert_eq!(server.whats().last(), Some(&delete), "{signal}");
+    }
+
+    let server =
+        Server::start([created(), (&upload_call(), uploaded()), (&delete, problem(503, "redis is away"))]).await;
+    let ran = server.run(&submit(&file, &["--dry-run"])).await;
+    let told = format!(
+        "pregon: the draft {ID} of this check could not be deleted (redis is away (HTTP 503)): delete it with `pregon campaign \
+         delete {ID}`\n"
+    );
+    assert_eq!((ran.code, ran.err), (0, told));
 }

@@ -2,8 +2,8 @@
 
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
-    domain::OnDoubt,
-    redis::{Address, Store},
+    domain::{CampaignState, OnDoubt},
+    redis::{Address, Store, campaigns::Change},
 };
 
 use crate::{
@@ -113,7 +113,23 @@ impl Cluster {
         for node in [target, source] {
             let () = node.tell(&format!("CLUSTER SETSLOT {slot} NODE {target_id}")).await;
         }
+        // A replica that does not know of the move when its master dies takes over without the slot, which then nobody serves.
+        for node in &self.nodes {
+            support::until(&format!("slot {slot} is known to have moved at {}", node.port), async || {
+                let nodes: String = node.tell("CLUSTER NODES").await;
+                nodes.lines().filter(|line| line.starts_with(&target_id)).any(|line| has_slot(line, slot))
+            })
+            .await;
+        }
     }
+}
+
+/// Whether a node has `slot`, by its line of CLUSTER NODES: after eight other words come its slots, such as `12` or `0-5460`.
+fn has_slot(line: &str, slot: u16) -> bool {
+    line.split(' ').skip(8).any(|slots| {
+        let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
+        matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+    })
 }
 
 const LINES: usize = 12;
@@ -176,6 +192,31 @@ async fn what_an_upload_was_told_is_kept_outlives_any_master() {
     let counts = world::counts(&store, &record).await;
     assert_eq!(counts.recipients, 2_000);
     assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_campaign_leaves_no_key_on_any_master() {
+    let cluster = Cluster::start().await;
+    let store = Store::connect(&cluster.address()).await.expect("a store");
+    let names: Vec<String> = (0..LINES).map(|n| format!("30{n:02}")).collect();
+    let lines: Vec<&str> = names.iter().map(String::as_str).collect();
+    let id = world::campaign(&store, &lines, 2_000, OnDoubt::Hold).await;
+    let (draft, now) = ([CampaignState::Draft], store.time().await.expect("the time"));
+    let cancelled = store.change_campaign(id, &draft, CampaignState::Cancelled, now, None).await;
+    assert_eq!(cancelled.expect("redis"), Change::Done);
+    let record = store.campaign(id).await.expect("redis").expect("the campaign");
+    let left = async || {
+        let mut left: Vec<String> = Vec::new();
+        for master in &cluster.nodes[..MASTERS] {
+            let keys: Vec<String> = master.tell("KEYS *").await;
+            left.extend(keys.into_iter().filter(|key| key.contains(&id.to_string())));
+        }
+        left
+    };
+    assert!(left().await.len() > 2 * LINES);
+    store.delete_campaign(&record).await.expect("deleted");
+    assert_eq!(left().await, Vec::<String>::new());
+    assert_eq!(store.newest_campaigns(None, 10).await.expect("redis"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,15 +12,28 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
+    sync::watch,
     task::JoinHandle,
 };
 
 /// Passes on what a store says to Redis until it has passed on as many bytes as it may; then every connection ends, with
-/// the answers that were on their way.
+/// the answers that were on their way; or they are held until they are released, and go on.
 pub struct Cutter {
     dir: TempDir,
     left: Arc<AtomicI64>,
+    hold: watch::Sender<Hold>,
     task: JoinHandle<()>,
+}
+
+/// What becomes of a connection that has passed on all that it may.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// It ends.
+    Cut,
+    /// It will be held.
+    Wanted,
+    /// It is held.
+    Held,
 }
 
 impl Cutter {
@@ -31,12 +44,14 @@ impl Cutter {
         let listener = UnixListener::bind(dir.path().join("cut.sock")).expect("a socket");
         let left = Arc::new(AtomicI64::new(i64::MAX));
         let (counter, accepted) = (Arc::clone(&left), redis);
+        let hold = watch::Sender::new(Hold::Cut);
+        let held = hold.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(client, accepted.clone(), Arc::clone(&counter)));
+                tokio::spawn(pass_on(client, accepted.clone(), Arc::clone(&counter), held.clone()));
             }
         });
-        Self { dir, left, task }
+        Self { dir, left, hold, task }
     }
 
     /// Where a store connects.
@@ -47,6 +62,33 @@ impl Cutter {
     /// Passes on `bytes` more, and then nothing.
     pub fn cut_after(&self, bytes: i64) {
         self.left.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Passes on `bytes` more, and then holds everything: see [`Cutter::held`].
+    pub fn hold_after(&self, bytes: i64) {
+        self.hold.send_replace(Hold::Wanted);
+        self.cut_after(bytes);
+    }
+
+    /// Does `work` through it while `meanwhile` is done as soon as something is held, or else at the end of `work`.
+    pub async fn held<T>(&self, work: impl Future<Output = T>, meanwhile: impl Future<Output = ()>) -> T {
+        let held = async {
+            self.hold.subscribe().wait_for(|hold| *hold == Hold::Held).await.expect("it is here");
+            meanwhile.await;
+            self.release();
+        };
+        let done = async {
+            let done = work.await;
+            self.hold.send_replace(Hold::Held);
+            done
+        };
+        tokio::join!(done, held).0
+    }
+
+    /// Passes on what it holds, and everything after it.
+    fn release(&self) {
+        self.mend();
+        self.hold.send_replace(Hold::Cut);
     }
 
     /// Passes on everything again.
@@ -66,8 +108,8 @@ impl Drop for Cutter {
     }
 }
 
-async fn pass_on(mut client: UnixStream, redis: impl AsRef<Path>, left: Arc<AtomicI64>) {
-    if left.load(Ordering::SeqCst) <= 0 {
+async fn pass_on(mut client: UnixStream, redis: impl AsRef<Path>, left: Arc<AtomicI64>, hold: watch::Sender<Hold>) {
+    if left.load(Ordering::SeqCst) <= 0 && *hold.borrow() == Hold::Cut {
         return;
     }
     let Ok(mut server) = UnixStream::connect(redis).await else { return };
@@ -78,13 +120,24 @@ async fn pass_on(mut client: UnixStream, redis: impl AsRef<Path>, left: Arc<Atom
                 let Ok(n @ 1..) = read else { return };
                 let may = left.fetch_sub(n as i64, Ordering::SeqCst).clamp(0, n as i64) as usize;
                 // What was passed on is carried out, perhaps, and its answer is lost.
-                if server.write_all(&question[..may]).await.is_err() || may < n {
+                if server.write_all(&question[..may]).await.is_err() {
                     return;
+                }
+                if may < n {
+                    if *hold.borrow() == Hold::Cut {
+                        return;
+                    }
+                    hold.send_replace(Hold::Held);
+                    let _ = hold.subscribe().wait_for(|hold| *hold == Hold::Cut).await;
+                    if server.write_all(&question[may..n]).await.is_err() {
+                        return;
+                    }
                 }
             }
             read = server.read(&mut answer) => {
                 let Ok(n @ 1..) = read else { return };
-                if left.load(Ordering::SeqCst) <= 0 || client.write_all(&answer[..n]).await.is_err() {
+                let is_cut = left.load(Ordering::SeqCst) <= 0 && *hold.borrow() == Hold::Cut;
+                if is_cut || client.write_all(&answer[..n]).await.is_err() {
                     return;
                 }
             }

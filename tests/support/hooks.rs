@@ -16,6 +16,7 @@ use pregon::{
         clock::Clock,
         parts::{Claim, ClaimedRow, PartCounts, Settled},
     },
+    telemetry::health::Health,
     webhook::{self, Settings, WebhookState},
 };
 use serde_json::{Value, json};
@@ -74,6 +75,7 @@ impl Hooks {
             body_bytes_max: BODY_BYTES_MAX,
             ids_kept: IDS_KEPT,
             lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
+            health: Health::default(),
         };
         let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);
         let task = tokio::spawn(task);

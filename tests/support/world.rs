@@ -111,7 +111,7 @@ pub async fn campaign_at(
     while done < n {
         let until = n.min(done + 2_048);
         let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
-        let batch = Batch { recipients, rejections: Vec::new(), taken: until, digest: String::new(), done: until == n };
+        let batch = Batch { recipients, taken: until, done: until == n, ..Batch::default() };
         let admitted = upload.admit(batch.pack(lines.len())).await.expect("a batch");
         assert_eq!(admitted, Admitted::Done { accepted: until - done });
         done = until;

@@ -23,7 +23,7 @@ pub async fn play(setup: &Setup, recipients: u64, duplicate_every: u64, rounds: 
         let id = stage.create(&stage.lines).await?;
         let (before, began) = (stage.usage()?, Instant::now());
         let body = reqwest::Body::wrap_stream(rows.ndjson());
-        let uploaded = stage.client.upload(id, "load", &pregon::intake::Format::Ndjson.into(), body).await?;
+        let uploaded = stage.client.upload(id, "load", &pregon::intake::Format::Ndjson.into(), None, body).await?;
         let (took, usage) = (began.elapsed(), stage.usage()?.since(before));
         equal("duplicates found", uploaded.rejected_count, rows.duplicates())?;
         equal("recipients accepted", uploaded.accepted, recipients - rows.duplicates())?;

@@ -1,4 +1,4 @@
-//! Meta: does it know each line, may the token of its WABA use it, and can it send.
+//! Meta: does it know each line, may the token of its WABA use it, and can it send; and does an app get the WABA's webhooks.
 
 use std::{collections::HashMap, error::Error as _};
 
@@ -6,15 +6,15 @@ use futures_util::{StreamExt as _, stream};
 
 use super::Check;
 use crate::{
-    config::{Config, LineConfig},
+    config::{Config, GraphConfig, LineConfig, WabaConfig},
     domain::{Secret, WabaId},
     graph::{GraphClient, GraphError, LineInfo},
 };
 
-/// Lines that are asked for at once.
-const LINES_AT_ONCE: usize = 8;
+/// Lines and WABAs that are asked for at once.
+const CALLS_AT_ONCE: usize = 8;
 
-/// Asks the Graph API of `config` for each of its lines.
+/// Asks the Graph API of `config` for each of its lines and WABAs.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let graph = match GraphClient::new(config.graph.client()) {
         Ok(graph) => graph,
@@ -30,18 +30,53 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let tokens: HashMap<&WabaId, &Secret> = config.wabas.iter().map(|waba| (&waba.id, &waba.access_token)).collect();
     let checks = config.lines.iter().map(|line| {
         let token = tokens.get(&line.waba).expect("a configuration whose line names an unknown WABA is not loaded");
-        ask(&graph, line, token)
+        ask_line(&graph, line, token)
     });
     // Collected first: the compiler can not see that a stream of borrowing futures may be sent to another thread.
-    stream::iter(checks.collect::<Vec<_>>()).buffered(LINES_AT_ONCE).collect().await
+    let lines = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
+    let checks = config.wabas.iter().map(|waba| ask_waba(&graph, waba, &config.graph));
+    let wabas = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
+    [lines, wabas].concat()
 }
 
-async fn ask(graph: &GraphClient, line: &LineConfig, token: &Secret) -> Check {
+/// Whether an app is subscribed to a WABA: without one Meta sends no webhook of its lines to anybody.
+async fn ask_waba(graph: &GraphClient, waba: &WabaConfig, config: &GraphConfig) -> Check {
+    let WabaConfig { id, access_token, .. } = waba;
+    let name = format!("waba {id}");
+    match graph.subscribed_apps(id, access_token).await {
+        Ok(apps) if apps.is_empty() => Check::failed(
+            name,
+            "no app is subscribed to it, so that Meta sends no webhooks and messages stay `accepted`",
+            format!(
+                "subscribe your app with the access token of this WABA: \
+                 curl -X POST -H \"Authorization: Bearer $TOKEN\" {}/{}/{id}/subscribed_apps",
+                config.base_url, config.version
+            ),
+        ),
+        Ok(apps) => Check::ok(name, format!("its webhooks go to: {}", apps.join(", "))),
+        Err(error) => {
+            let refused = format!(
+                "check that {id} is the id of a WhatsApp Business Account, and that its access_token is valid and may \
+                 use whatsapp_business_management"
+            );
+            Check::failed(name, error.to_string(), remedy(id, &error, refused))
+        }
+    }
+}
+
+async fn ask_line(graph: &GraphClient, line: &LineConfig, token: &Secret) -> Check {
     let name = format!("line {}", line.id);
     match graph.line(&line.id, token).await {
         Ok(info) if may_send(&info) => Check::ok(name, told(&info)),
         Ok(info) => Check::failed(name, told(&info), "it can't send as it is: WhatsApp Manager says why"),
-        Err(error) => Check::failed(name, error.to_string(), remedy(line, &error)),
+        Err(error) => {
+            let LineConfig { id, waba, .. } = line;
+            let refused = format!(
+                "check that {id} is a phone_number_id of waba {waba}, and that its access_token is valid and may use \
+                 whatsapp_business_management and whatsapp_business_messaging"
+            );
+            Check::failed(name, error.to_string(), remedy(waba, &error, refused))
+        }
     }
 }
 
@@ -76,8 +111,8 @@ fn told(info: &LineInfo) -> String {
     format!("{}{name}: {}", info.display_phone_number, facts.collect::<Vec<_>>().join(", "))
 }
 
-fn remedy(line: &LineConfig, error: &GraphError) -> String {
-    let LineConfig { id, waba, .. } = line;
+/// What helps against `error`; `refused` where Meta refused the call.
+fn remedy(waba: &WabaId, error: &GraphError, refused: String) -> String {
     match error {
         GraphError::Unreachable { .. } => {
             "let this machine reach graph.base_url, or set it to where Meta is reached; where something between speaks \
@@ -88,10 +123,7 @@ fn remedy(line: &LineConfig, error: &GraphError) -> String {
         GraphError::BadToken(_) => {
             format!("mend the access_token of waba {waba}: it has a character that no header can hold")
         }
-        GraphError::Refused { .. } => format!(
-            "check that {id} is a phone_number_id of waba {waba}, and that its access_token is valid and may use \
-             whatsapp_business_management and whatsapp_business_messaging"
-        ),
+        GraphError::Refused { .. } => refused,
     }
 }
 

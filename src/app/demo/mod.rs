@@ -25,9 +25,6 @@ use crate::{
 };
 use verdict::Verdict;
 
-/// Recipients of the campaign.
-const RECIPIENTS: u64 = 20_000;
-
 /// How long statuses may take to arrive after the last message was sent.
 const STATUSES_WAIT: Duration = Duration::from_secs(60);
 
@@ -52,12 +49,12 @@ attempts = 10
 id = "1001"
 "#;
 
-/// Runs it. `json`: the verdict as JSON on standard output, and nothing else there.
+/// Runs it with a campaign of so many recipients. `json`: the verdict as JSON on standard output, and nothing else there.
 ///
 /// Errors: [`Failure::Told`] where the statistics differ from the ledger.
-pub async fn run(json: bool) -> Result<(), Failure> {
+pub async fn run(recipients: u32, json: bool) -> Result<(), Failure> {
     let dir = tempdir()?;
-    let ended = play(&dir, json).await;
+    let ended = play(&dir, recipients, json).await;
     // What is left of a demonstration is of no use to anybody.
     let _ = std::fs::remove_dir_all(&dir);
     match ended? {
@@ -66,7 +63,7 @@ pub async fn run(json: bool) -> Result<(), Failure> {
     }
 }
 
-async fn play(dir: &std::path::Path, json: bool) -> Result<bool, Failure> {
+async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool, Failure> {
     let say = |text: &str| if json { Ok(()) } else { out::line(text) };
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("{what}: {error}"));
 
@@ -100,7 +97,7 @@ async fn play(dir: &std::path::Path, json: bool) -> Result<bool, Failure> {
     ))?;
 
     let client = Client::new(server.parse().map_err(|error| failed("server", &error))?, Some(key), None)?;
-    let shown = campaign(&client, &lines, json, &say).await;
+    let shown = campaign(&client, &lines, recipients, json, &say).await;
     let verdict = match shown {
         Ok((id, statistics)) => Some(settle(&client, &sim, id, statistics, &rates, &say).await?),
         Err(failure) => {
@@ -126,6 +123,7 @@ async fn play(dir: &std::path::Path, json: bool) -> Result<bool, Failure> {
 async fn campaign(
     client: &Client,
     lines: &[LineId],
+    recipients: u32,
     json: bool,
     say: &impl Fn(&str) -> io::Result<()>,
 ) -> Result<(CampaignId, Statistics), Failure> {
@@ -140,13 +138,13 @@ async fn campaign(
         on_doubt: None,
     };
     let created = submit(client, &new).await?;
-    let uploaded = client.upload(created, "demo", &Format::Csv.into(), rows().into()).await?;
+    let uploaded = client.upload(created, "demo", &Format::Csv.into(), None, rows(recipients).into()).await?;
     say(&format!(
         "campaign {created}: {} recipients accepted, {} rejected",
         uploaded.accepted, uploaded.rejected_count
     ))?;
     client.change_campaign(created, Action::Launch).await?;
-    let mut view = (!json).then(|| CampaignProgress::new(RECIPIENTS));
+    let mut view = (!json).then(|| CampaignProgress::new(recipients.into()));
     let ended = watch::follow(client, created, |statistics| match &mut view {
         Some(view) => Ok(view.update(statistics)?),
         None => Ok(()),
@@ -221,9 +219,9 @@ fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secr
 }
 
 /// The recipients, as a CSV file.
-fn rows() -> Vec<u8> {
+fn rows(recipients: u32) -> Vec<u8> {
     let mut csv = String::from("to,1,2\n");
-    for n in 0..RECIPIENTS {
+    for n in 0..recipients {
         csv.push_str(&format!("+54911{:08},Cliente {n},A-{n}\n", 40_000_000 + n));
     }
     csv.into_bytes()

@@ -95,8 +95,8 @@ impl Form {
         let chars = |(_, times, value): (&String, usize, &String)| times * value.chars().count();
         let length = self.body_chars + parameters().map(chars).sum::<usize>();
         match parameters().max_by_key(|parameter| chars(*parameter)) {
-            Some((longest, ..)) if length > BODY_CHARS_MAX => {
-                Err(too_long(Place::Body { longest: longest.clone() }, length, BODY_CHARS_MAX))
+            Some((longest, _, value)) if length > BODY_CHARS_MAX => {
+                Err(too_long(Place::Body { longest: longest.clone() }, value, length, BODY_CHARS_MAX))
             }
             _ => Ok(()),
         }
@@ -230,9 +230,9 @@ pub(super) fn check_text(value: &str, place: impl Fn() -> Place) -> Result<(), R
 /// `around` characters of the template and those of `value` are at most `limit`.
 pub(super) fn check_length(value: &str, around: usize, limit: usize, place: impl Fn() -> Place) -> Result<(), Reject> {
     let length = around + value.chars().count();
-    if length > limit { Err(too_long(place(), length, limit)) } else { Ok(()) }
+    if length > limit { Err(too_long(place(), value, length, limit)) } else { Ok(()) }
 }
 
-fn too_long(place: Place, length: usize, limit: usize) -> Reject {
-    Reject::TooLong { place, length, limit }
+fn too_long(place: Place, value: &str, length: usize, limit: usize) -> Reject {
+    Reject::TooLong { place, value: shown(value), length, limit }
 }

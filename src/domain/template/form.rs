@@ -94,15 +94,70 @@ impl Media {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// It has a part for which a recipient has no slot.
-    #[error("template {template} has {part}, which is not supported")]
+    #[error("template {template} has {part}, which pregon cannot send: use a template without it")]
     Unsupported {
         /// Name and language.
         template: String,
         /// The part, with its article.
         part: String,
     },
+    /// Each message of its kind needs a component that only its sender can fill.
+    #[error(
+        "template {template} has the sub-category {sub_category}, and each of its messages needs the details of an order, \
+         which pregon cannot send: use a template of another kind"
+    )]
+    SubCategory {
+        /// Name and language.
+        template: String,
+        /// Meta's word.
+        sub_category: String,
+    },
+    /// The body of an authentication template takes the code, and nothing else.
+    #[error(
+        "template {template} has the category AUTHENTICATION, and its body takes {}, where pregon sends the code alone: \
+         use one whose body has the one value {{{{1}}}}, or one of another category", taken(.placeholders)
+    )]
+    NotOnlyTheCode {
+        /// Name and language.
+        template: String,
+        /// What its body takes.
+        placeholders: Vec<String>,
+    },
+    /// It was edited after a campaign was made with it, and takes other values.
+    #[error(
+        "template {template} was edited at Meta after the campaign was created: {}; the recipients have values for it as \
+         it was, so cancel this campaign, and submit them as a new one", .changes.join("; ")
+    )]
+    Changed {
+        /// Name and language.
+        template: String,
+        /// What is different: `the body takes 3 values now, and took 2`.
+        changes: Vec<String>,
+    },
+    /// Meta does not list it any more.
+    #[error(
+        "template {template} is no longer in Meta's list: cancel this campaign, and submit its recipients as a new one with \
+         another template; or make it again at Meta, and read the templates again (POST /v1/templates/sync)"
+    )]
+    Gone {
+        /// Name and language.
+        template: String,
+    },
+    /// Meta describes it in a form that this version does not know.
+    #[error(
+        "template {template} cannot be read as Meta lists it ({reason}): use another template, or a newer version of pregon"
+    )]
+    Unreadable {
+        /// Name and language.
+        template: String,
+        /// The place, and what is wrong there.
+        reason: String,
+    },
     /// A positional template with a placeholder that is not a number.
-    #[error("template {template} has the placeholder {placeholder}, but its parameters are positional: sync it again")]
+    #[error(
+        "template {template} has the placeholder {placeholder}, but Meta lists its parameters as numbered: read the \
+         templates again (POST /v1/templates/sync), or edit it in WhatsApp Manager"
+    )]
     NotANumber {
         /// Name and language.
         template: String,
@@ -116,6 +171,14 @@ impl Form {
     ///
     /// Errors: [`TemplateError`] if the template has a part that this version cannot send.
     pub fn of(template: &Template) -> Result<Self, TemplateError> {
+        if !template.unreadable.is_empty() {
+            let reason = template.unreadable.clone();
+            return Err(TemplateError::Unreadable { template: template.to_string(), reason });
+        }
+        if is_about_an_order(&template.sub_category) {
+            let sub_category = template.sub_category.clone();
+            return Err(TemplateError::SubCategory { template: template.to_string(), sub_category });
+        }
         let mut form = Form { slots: Vec::new(), body_chars: 0 };
         for component in &template.components {
             match component.kind.as_str() {
@@ -198,9 +261,12 @@ fn button_slot(template: &Template, button: &Button, index: u8) -> Result<Option
         "QUICK_REPLY" => return Ok(Some(Slot::Payload { button: index })),
         "URL" => {
             let around = |span: Range<usize>| button.url.chars().count() - button.url[span].chars().count();
-            return Ok(placeholders(&button.url)
-                .next()
-                .map(|(span, _)| Slot::UrlSuffix { button: index, around: around(span) }));
+            let mut found = placeholders(&button.url);
+            let slot = found.next().map(|(span, _)| Slot::UrlSuffix { button: index, around: around(span) });
+            if found.next().is_some() {
+                return Err(unsupported(template, "a button whose URL has more than one variable"));
+            }
+            return Ok(slot);
         }
         "COPY_CODE" => return Ok(Some(Slot::CopyCode { button: index })),
         // The same for every recipient: the request does not mention them.
@@ -215,14 +281,43 @@ fn button_slot(template: &Template, button: &Button, index: u8) -> Result<Option
     Err(unsupported(template, part))
 }
 
-/// Meta takes the button of an authentication template as `OTP` and gives it back as `URL`.
+/// Meta takes the button of an authentication template as `OTP` and gives it back as `URL`. The text of its body is Meta's own,
+/// with the code as `{{1}}`; some answers leave it out.
 fn one_time_code(template: &Template, buttons: &[Button]) -> Result<Slot, TemplateError> {
-    buttons
-        .iter()
-        .zip(0..)
-        .find(|(button, _)| matches!(button.kind.as_str(), "OTP" | "URL"))
-        .map(|(_, button)| Slot::OneTimeCode { button })
-        .ok_or_else(|| unsupported(template, "the category AUTHENTICATION without a button for the code"))
+    let [Button { kind, .. }] = buttons else {
+        let part = match buttons {
+            [] => "the category AUTHENTICATION and no button for the code",
+            _ => "the category AUTHENTICATION and more than one button",
+        };
+        return Err(unsupported(template, part));
+    };
+    if !matches!(kind.as_str(), "OTP" | "URL") {
+        return Err(unsupported(template, format!("the category AUTHENTICATION and a button of type {kind}")));
+    }
+    let text = template.component("BODY").map_or("", |body| body.text.as_str());
+    let mut taken: Vec<String> = placeholders(text).map(|(_, name)| name.to_owned()).collect();
+    taken.sort_unstable();
+    taken.dedup();
+    if !text.is_empty() && taken != ["1"] {
+        return Err(TemplateError::NotOnlyTheCode { template: template.to_string(), placeholders: taken });
+    }
+    Ok(Slot::OneTimeCode { button: 0 })
+}
+
+/// Every message of these templates has a component with the order, whatever the template's own components are.
+/// Source: order details and order status templates, read 2026-11-28.
+fn is_about_an_order(sub_category: &str) -> bool {
+    sub_category.ends_with("ORDER_STATUS") || sub_category.ends_with("ORDER_DETAILS")
+}
+
+/// `2 values, {{1}}, {{2}}`
+fn taken(placeholders: &[String]) -> String {
+    let names: Vec<String> = placeholders.iter().map(|name| format!("{{{{{name}}}}}")).collect();
+    match names.len() {
+        0 => "no value".to_owned(),
+        1 => format!("the value {}", names[0]),
+        n => format!("{n} values, {}", names.join(", ")),
+    }
 }
 
 fn component_name(kind: &str) -> String {

@@ -9,7 +9,7 @@ use super::{
 use crate::domain::{
     Reject,
     recipient::{HeaderFields, RawHeader},
-    reject::{HeaderNeeds, Place},
+    reject::{HeaderNeeds, Place, shown},
 };
 
 /// The value to store for a header slot.
@@ -20,10 +20,29 @@ pub(super) fn value(slot: &Slot, raw: RawHeader) -> Result<String, Reject> {
         (Slot::HeaderMedia(media), RawHeader::Fields(fields)) => medium(*media, *fields),
         (Slot::HeaderMedia(media), RawHeader::Text(text)) => medium(*media, HeaderFields::medium(text)),
         (Slot::HeaderLocation, RawHeader::Fields(fields)) => location(*fields),
-        (Slot::HeaderLocation, RawHeader::Text(_)) => Err(Reject::HeaderForm(HeaderNeeds::Location)),
+        (Slot::HeaderLocation, RawHeader::Text(text)) => {
+            Err(Reject::HeaderForm { value: format!("“{}”", shown(&text)), needs: HeaderNeeds::Location })
+        }
         (_, RawHeader::Text(text)) => Ok(text),
-        (_, RawHeader::Fields(_)) => Err(Reject::HeaderForm(HeaderNeeds::Text)),
+        (_, RawHeader::Fields(fields)) => Err(misfit(&fields, HeaderNeeds::Text)),
     }
+}
+
+fn misfit(fields: &HeaderFields, needs: HeaderNeeds) -> Reject {
+    let HeaderFields { link, id, filename, latitude, longitude, name, address } = fields;
+    let given = [
+        ("link", link),
+        ("id", id),
+        ("filename", filename),
+        ("latitude", latitude),
+        ("longitude", longitude),
+        ("name", name),
+        ("address", address),
+    ];
+    let given = given.into_iter().filter_map(|(name, value)| Some(format!("{name} “{}”", shown(value.as_deref()?))));
+    let given: Vec<String> = given.collect();
+    let value = if given.is_empty() { "an empty object".to_owned() } else { given.join(", ") };
+    Reject::HeaderForm { value, needs }
 }
 
 /// A link that Meta fetches, or the id of a medium that it has.
@@ -41,7 +60,7 @@ fn medium(media: Media, fields: HeaderFields) -> Result<String, Reject> {
     let needs = if media == Media::Document { HeaderNeeds::Document } else { HeaderNeeds::Media };
     let HeaderFields { link, id, filename, latitude: None, longitude: None, name: None, address: None } = &fields
     else {
-        return Err(Reject::HeaderForm(needs));
+        return Err(misfit(&fields, needs));
     };
     let fits = match (link, id) {
         (Some(link), None) => link.len() > "https://".len() && link.starts_with("https://") && !link.contains(' '),
@@ -49,7 +68,7 @@ fn medium(media: Media, fields: HeaderFields) -> Result<String, Reject> {
         _ => false,
     };
     if !fits || (filename.is_some() && media != Media::Document) {
-        return Err(Reject::HeaderForm(needs));
+        return Err(misfit(&fields, needs));
     }
     if let Some(link) = link {
         check_text(link, || Place::HeaderField("link"))?;
@@ -73,7 +92,6 @@ struct Location<'a> {
 }
 
 fn location(fields: HeaderFields) -> Result<String, Reject> {
-    let misfit = Reject::HeaderForm(HeaderNeeds::Location);
     let HeaderFields {
         link: None,
         id: None,
@@ -84,10 +102,10 @@ fn location(fields: HeaderFields) -> Result<String, Reject> {
         address,
     } = &fields
     else {
-        return Err(misfit);
+        return Err(misfit(&fields, HeaderNeeds::Location));
     };
     let (Some(latitude), Some(longitude)) = (degrees(latitude, 90.0), degrees(longitude, 180.0)) else {
-        return Err(misfit);
+        return Err(misfit(&fields, HeaderNeeds::Location));
     };
     for (text, place) in [(name, Place::HeaderField("name")), (address, Place::HeaderField("address"))] {
         if let Some(text) = text {

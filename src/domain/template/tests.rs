@@ -6,6 +6,10 @@ use crate::domain::{
 
 /// A template as Meta answers it, from `tests/fixtures/templates`.
 pub(crate) fn fixture(name: &str) -> Template {
+    serde_json::from_value(item(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn item(name: &str) -> Value {
     let path = format!("{}/tests/fixtures/templates/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -101,15 +105,179 @@ fn positional_parameters_are_ordered_by_number() {
 #[test]
 fn what_cannot_be_sent_is_refused_by_name() {
     let cases = [
-        ("carousel", "template spring_cards (es_AR) has a carousel, which is not supported"),
-        ("limited_time_offer", "template last_day (es_AR) has a limited-time offer, which is not supported"),
-        ("product_header", "template one_product (es_AR) has a product header, which is not supported"),
-        ("flow", "template flow_button (es_AR) has a flow button, which is not supported"),
-        ("catalog", "template catalog_button (es_AR) has a catalog button, which is not supported"),
-        ("mpm", "template mpm_button (es_AR) has a multi-product button, which is not supported"),
+        (
+            "carousel",
+            "template spring_cards (es_AR) has a carousel, which pregon cannot send: use a template without it",
+        ),
+        (
+            "limited_time_offer",
+            "template last_day (es_AR) has a limited-time offer, which pregon cannot send: use a template without it",
+        ),
+        (
+            "product_header",
+            "template one_product (es_AR) has a product header, which pregon cannot send: use a template without it",
+        ),
+        ("flow", "template flow_button (es_AR) has a flow button, which pregon cannot send: use a template without it"),
+        (
+            "catalog",
+            "template catalog_button (es_AR) has a catalog button, which pregon cannot send: use a template without it",
+        ),
+        (
+            "mpm",
+            "template mpm_button (es_AR) has a multi-product button, which pregon cannot send: use a template without it",
+        ),
     ];
     for (name, sentence) in cases {
         assert_eq!(Form::of(&fixture(name)).expect_err(name).to_string(), sentence);
+    }
+}
+
+#[test]
+fn a_template_about_an_order_is_refused_by_its_sub_category() {
+    for sub_category in ["ORDER_STATUS", "ORDER_DETAILS", "RICH_ORDER_STATUS", "order_status"] {
+        let mut item = item("positional");
+        item["sub_category"] = sub_category.into();
+        let problem = Template::read(&item).problem().expect("a problem");
+        let told = format!("has the sub-category {}, and each", sub_category.to_uppercase());
+        assert!(problem.contains(&told), "{problem}");
+    }
+    for plain in [Value::Null, "CUSTOM".into()] {
+        let mut item = item("positional");
+        item["sub_category"] = plain;
+        assert_eq!(Template::read(&item).problem(), None);
+    }
+}
+
+#[test]
+fn an_authentication_template_takes_the_code_and_nothing_else() {
+    let refused = |change: &dyn Fn(&mut Template)| {
+        let mut template = fixture("authentication");
+        change(&mut template);
+        Form::of(&template).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let with_body = |text: &str| refused(&|template| template.components[0].text = text.to_owned());
+    assert!(with_body("{{1}} is your code for {{2}}").contains("its body takes 2 values, {{1}}, {{2}}, where"));
+    assert!(with_body("{{code}} is your code").contains("its body takes the value {{code}}, where"));
+    assert!(with_body("Your code is here").contains("its body takes no value, where"));
+    for good in ["", "{{1}} is your code, {{1}}"] {
+        assert_eq!(with_body(good), "", "{good}");
+    }
+    let two = refused(&|template| {
+        let buttons = &mut template.components[2].buttons;
+        buttons.push(buttons[0].clone());
+    });
+    assert!(two.contains("AUTHENTICATION and more than one button"), "{two}");
+    let none = refused(&|template| template.components.truncate(2));
+    assert!(none.contains("AUTHENTICATION and no button"), "{none}");
+    let other = refused(&|template| template.components[2].buttons[0].kind = "QUICK_REPLY".into());
+    assert!(other.contains("AUTHENTICATION and a button of type QUICK_REPLY"), "{other}");
+}
+
+#[test]
+fn a_template_that_cannot_be_read_keeps_its_name_and_the_reason() {
+    let mut item = item("buttons");
+    item["components"][1]["buttons"][0]["type"] = 3.into();
+    let template = Template::read(&item);
+    assert_eq!(template.to_string(), fixture("buttons").to_string());
+    assert_eq!(template.status, TemplateStatus::Approved);
+    let problem = template.problem().expect("a problem");
+    assert!(
+        problem.contains("cannot be read as Meta lists it (components[1].buttons[0].type: invalid type"),
+        "{problem}"
+    );
+    let stored = serde_json::to_string(&template).expect("JSON");
+    assert_eq!(serde_json::from_str::<Template>(&stored).expect("a template"), template);
+
+    item["name"] = Value::Null;
+    item["status"] = 7.into();
+    item["id"] = "9001".into();
+    let template = Template::read(&item);
+    assert_eq!(template.name, "unnamed-9001");
+    assert!(!template.is_sendable());
+    assert!(Template::read(&Value::Null).problem().is_some());
+}
+
+#[test]
+fn a_template_that_is_not_approved_is_refused_with_its_status_and_what_helps() {
+    let problem = fixture("paused").problem().expect("a problem");
+    assert!(
+        problem.contains(" (pt_BR) is PAUSED by Meta for bad feedback: a first pause ends after 3 hours"),
+        "{problem}"
+    );
+    let mut rejected = item("positional");
+    rejected["status"] = "REJECTED".into();
+    rejected["rejected_reason"] = "INVALID_FORMAT".into();
+    let problem = Template::read(&rejected).problem().expect("a problem");
+    assert!(problem.contains(" is REJECTED by Meta (INVALID_FORMAT): edit it in WhatsApp Manager"), "{problem}");
+    assert_eq!(fixture("positional").problem(), None);
+}
+
+#[test]
+fn an_edited_template_that_takes_other_values_is_told_by_what_changed() {
+    let changes = |then: &str, now: &str| match fixture(then).check_still_fits(Some(&fixture(now))) {
+        Ok(()) => Vec::new(),
+        Err(TemplateError::Changed { changes, .. }) => changes,
+        Err(other) => panic!("{other}"),
+    };
+    for name in ["positional", "named", "buttons", "authentication", "header_image", "static"] {
+        assert_eq!(changes(name, name), [""; 0]);
+    }
+    assert_eq!(changes("positional", "static"), ["the body takes 0 values now, and took 2"]);
+    assert_eq!(
+        changes("header_image", "header_text"),
+        ["the header takes a text now, and took an image"],
+        "both bodies take one value"
+    );
+    assert_eq!(
+        changes("positional", "named"),
+        [
+            "its parameters have names now, and had numbers",
+            "the header takes the text shop now, and took nothing",
+            "the body takes first_name, order_number now, and took 1, 2",
+        ]
+    );
+    assert_eq!(
+        changes("copy_code", "quick_reply"),
+        [
+            "the body takes 1 value now, and took 0",
+            "button 0 takes a payload now, and took a coupon",
+            "button 1 takes a payload now, and took nothing",
+        ]
+    );
+    let mut reworded = fixture("positional");
+    reworded.components[0].text = "{{2}} for {{1}}".into();
+    reworded.category = Category::Marketing;
+    assert_eq!(fixture("positional").check_still_fits(Some(&reworded)), Ok(()), "Meta has the text");
+    let told = fixture("positional").check_still_fits(None).expect_err("it is gone").to_string();
+    assert!(told.starts_with("template order_update (es_AR) is no longer in Meta's list"), "{told}");
+    assert!(fixture("positional").check_still_fits(Some(&fixture("carousel"))).is_err());
+}
+
+#[test]
+fn templates_that_fit_the_same_recipients_have_the_same_kinds_of_slots() {
+    let names = [
+        "static",
+        "positional",
+        "named",
+        "header_text",
+        "header_image",
+        "header_video",
+        "header_document",
+        "header_location",
+        "quick_reply",
+        "buttons",
+        "copy_code",
+        "url",
+        "authentication",
+        "authentication_one_tap",
+    ];
+    let kinds = |name: &str| -> Vec<_> { form(name).slots().iter().map(std::mem::discriminant).collect() };
+    for then in names {
+        for now in names {
+            if fixture(then).check_still_fits(Some(&fixture(now))).is_ok() {
+                assert_eq!(kinds(then), kinds(now), "{then} and {now}");
+            }
+        }
     }
 }
 
@@ -242,7 +410,7 @@ fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
             "positional",
             one(&long(493)),
             "too_long",
-            "the body with parameter 1 (its longest) is too long: 1025 characters, at most 1024",
+            "the body with parameter 1 (its longest) is too long: 1025 characters, at most 1024; shorten “",
         ),
         (
             "header_text",
@@ -256,7 +424,7 @@ fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
             "authentication",
             format!(r#""params":{{"1":"{}"}}"#, long(16)),
             "too_long",
-            "parameter 1 is too long: 16 characters, at most 15",
+            "parameter 1 is too long: 16 characters, at most 15; shorten “",
         ),
         (
             "quick_reply",
@@ -342,8 +510,22 @@ fn a_header_of_the_wrong_form_is_refused_with_what_it_takes() {
     ];
     for (template, header, needs) in cases {
         let fields = format!(r#""header":{header},"params":{{"1":"M"}}"#);
-        assert_eq!(fit(template, &fields), Err(Reject::HeaderForm(needs)), "{template}: {header}");
+        let reject = fit(template, &fields).expect_err(header);
+        assert!(matches!(reject, Reject::HeaderForm { needs: told, .. } if told == needs), "{template}: {header}");
     }
+    let told = |template, header: &str| {
+        fit(template, &format!(r#""header":{header},"params":{{"1":"M"}}"#)).expect_err(header).to_string()
+    };
+    assert_eq!(
+        told("header_image", r#"{"link":"http://cdn.example/a","filename":"b"}"#),
+        "the header is link “http://cdn.example/a”, filename “b”, which does not fit the template: it takes either an https link or \
+         a numeric media id"
+    );
+    let told = told("header_location", r#""Obelisco""#);
+    assert!(
+        told.starts_with("the header is “Obelisco”, which does not fit the template: it takes a latitude"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -368,5 +550,6 @@ fn a_number_that_is_not_e164_is_refused_first() {
 #[test]
 fn a_place_reads_as_a_person_says_it() {
     assert!(Reject::Empty(Place::HeaderField("address")).to_string().starts_with("the header's address is empty"));
-    assert!(Reject::Duplicate.to_string().starts_with("this number is already in the campaign"));
+    let told = Reject::Duplicate("…0001".into()).to_string();
+    assert!(told.starts_with("the number …0001 is already in the campaign"), "{told}");
 }

@@ -68,6 +68,8 @@ struct HeaderLine {
     counts: [usize; SEPARATORS.len()],
     /// What a line `sep=;` before it says.
     told: Option<u8>,
+    /// Lines before it.
+    lines_before: u64,
 }
 
 /// What may separate cells; the first of those that stand equally often in the header line.
@@ -82,7 +84,10 @@ impl HeaderLine {
             }
             let line = self.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.bytes);
             match byte {
-                b'\n' | b'\r' if line.is_empty() => continue,
+                b'\n' | b'\r' if line.is_empty() => {
+                    self.lines_before += u64::from(byte == b'\n');
+                    continue;
+                }
                 // A quote opens only at the start of a cell, or again after the first of a doubled one.
                 b'"' => self.quoted = !self.quoted && matches!(line.last(), None | Some(b',' | b';' | b'\t' | b'"')),
                 _ if self.quoted => {}
@@ -97,7 +102,8 @@ impl HeaderLine {
                 match separator_line(&self.bytes) {
                     // The header line is the one after it.
                     Some(separator) if self.told.is_none() => {
-                        *self = Self { told: Some(separator), ..Self::default() };
+                        let lines_before = self.lines_before + u64::from(byte == b'\n');
+                        *self = Self { told: Some(separator), lines_before, ..Self::default() };
                     }
                     _ => return Ok(Some(&chunk[at + 1..])),
                 }
@@ -156,7 +162,7 @@ impl Table {
         if line.starts_with(WORKBOOK) {
             return Err(UploadError::Workbook);
         }
-        let mut records = Records::new(head.separator());
+        let mut records = Records::new(head.separator(), head.lines_before);
         if !records.read(&mut line) && records.end() == End::InQuotes {
             return Err(UploadError::UnclosedHeader);
         }
@@ -179,7 +185,8 @@ impl Table {
             End::Record => self.row(rows),
             End::InQuotes => {
                 self.number += 1;
-                rows.push(Row { number: self.number, recipient: Err(Reject::UnclosedQuote) });
+                let line = self.records.line();
+                rows.push(Row { number: self.number, line, recipient: Err(Reject::UnclosedQuote) });
             }
         }
     }
@@ -190,7 +197,7 @@ impl Table {
             return self.records.clear();
         }
         self.number += 1;
-        rows.push(Row { number: self.number, recipient: self.recipient() });
+        rows.push(Row { number: self.number, line: self.records.line(), recipient: self.recipient() });
         self.records.clear();
     }
 
@@ -324,10 +331,19 @@ struct Records {
     n_cells: usize,
     /// The record is too long: its text is dropped up to its end.
     overlong: bool,
+    /// Line breaks in what was dropped of the record.
+    dropped_breaks: u64,
+    /// Lines before the header line.
+    lines_before: u64,
+    /// The first line behind the record before this one, counted from the header line.
+    next_line: u64,
+    /// The parser has not counted the end of the record's last line: it counts line feeds, and the record ends at a carriage return
+    /// before one, or with the file.
+    end_uncounted: bool,
 }
 
 impl Records {
-    fn new(separator: u8) -> Self {
+    fn new(separator: u8, lines_before: u64) -> Self {
         Self {
             parser: csv_core::ReaderBuilder::new().delimiter(separator).build(),
             text: vec![0; 1024],
@@ -335,7 +351,28 @@ impl Records {
             ends: vec![0; COLUMNS_MAX + 1],
             n_cells: 0,
             overlong: false,
+            dropped_breaks: 0,
+            lines_before,
+            next_line: 1,
+            end_uncounted: false,
         }
+    }
+
+    /// The line of the file on which the record begins that was read last, if lines can be counted.
+    fn line(&self) -> Option<u64> {
+        let behind = self.line_behind();
+        // The usual case: one line, and no blank ones before it.
+        if behind == self.next_line + 1 {
+            return Some(self.lines_before + self.next_line);
+        }
+        let breaks = memchr::memchr_iter(b'\n', &self.text[..self.text_len]).count() as u64 + self.dropped_breaks;
+        // A file whose lines end in carriage returns alone has not got further.
+        (behind > self.next_line).then(|| self.lines_before + behind - 1 - breaks)
+    }
+
+    /// The first line behind the record, counted from the header line.
+    fn line_behind(&self) -> u64 {
+        self.parser.line() + u64::from(self.end_uncounted)
     }
 
     /// Reads on in `input` and takes off what is read. True at the end of a record, false if `input` is used up.
@@ -357,6 +394,7 @@ impl Records {
         } else if self.text_len == text_len {
             End::Nothing
         } else {
+            self.end_uncounted = true;
             End::InQuotes
         }
     }
@@ -366,16 +404,21 @@ impl Records {
         let (ends_from, text_from) = (self.n_cells.min(COLUMNS_MAX), self.text_len);
         let (result, n_read, n_text, n_ends) =
             self.parser.read_record(input, &mut self.text[text_from..], &mut self.ends[ends_from..]);
+        let last = input[..n_read].last().copied();
         *input = &input[n_read..];
         self.text_len += n_text;
         self.n_cells += n_ends;
         match result {
-            ReadRecordResult::Record => return true,
+            ReadRecordResult::Record => {
+                self.end_uncounted = last == Some(b'\r');
+                return true;
+            }
             ReadRecordResult::OutputFull if self.text.len() < ROW_BYTES_MAX => {
                 self.text.resize((2 * self.text.len()).min(ROW_BYTES_MAX), 0);
             }
             ReadRecordResult::OutputFull => {
                 self.overlong = true;
+                self.dropped_breaks += memchr::memchr_iter(b'\n', &self.text[..self.text_len]).count() as u64;
                 self.text_len = 0;
             }
             ReadRecordResult::InputEmpty | ReadRecordResult::OutputEndsFull | ReadRecordResult::End => {}
@@ -407,6 +450,7 @@ impl Records {
     }
 
     fn clear(&mut self) {
-        (self.text_len, self.n_cells, self.overlong) = (0, 0, false);
+        self.next_line = self.line_behind();
+        (self.text_len, self.n_cells, self.overlong, self.dropped_breaks) = (0, 0, false, 0);
     }
 }

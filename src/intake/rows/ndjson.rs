@@ -13,6 +13,8 @@ pub(super) struct Reader {
     begun: bool,
     /// Rows so far.
     number: u64,
+    /// Lines so far.
+    lines: u64,
 }
 
 impl Reader {
@@ -35,6 +37,7 @@ impl Reader {
     pub(super) fn finish(&mut self, rows: &mut Vec<Row>) {
         let mut line = std::mem::take(&mut self.partial);
         if std::mem::take(&mut self.overlong) {
+            self.lines += 1;
             self.overlong_row(rows);
         } else {
             self.line(&line, rows);
@@ -53,6 +56,7 @@ impl Reader {
     }
 
     fn line(&mut self, line: &[u8], rows: &mut Vec<Row>) {
+        self.lines += 1;
         if line.len() > ROW_BYTES_MAX {
             return self.overlong_row(rows);
         }
@@ -70,7 +74,7 @@ impl Reader {
 
     fn row(&mut self, recipient: Result<RawRecipient, Reject>, rows: &mut Vec<Row>) {
         self.number += 1;
-        rows.push(Row { number: self.number, recipient });
+        rows.push(Row { number: self.number, line: Some(self.lines), recipient });
     }
 
     /// The memory that the reader keeps, in bytes.

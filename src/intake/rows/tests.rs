@@ -15,12 +15,19 @@ fn csv_reader() -> RowReader {
 }
 
 /// Reads an upload that arrives in chunks of `chunk_len` bytes.
-fn read(mut reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<Vec<Row>, UploadError> {
+fn read_lines(mut reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<Vec<Row>, UploadError> {
     let mut rows = Vec::new();
     for chunk in upload.chunks(chunk_len) {
         reader.push(chunk, &mut rows)?;
     }
     reader.finish(&mut rows)?;
+    Ok(rows)
+}
+
+/// Reads an upload that arrives in chunks of `chunk_len` bytes; its lines are left out.
+fn read(reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<Vec<Row>, UploadError> {
+    let mut rows = read_lines(reader, upload, chunk_len)?;
+    rows.iter_mut().for_each(|row| row.line = None);
     Ok(rows)
 }
 
@@ -42,7 +49,7 @@ fn raw(to: &str, params: &[(&str, &str)]) -> RawRecipient {
 }
 
 fn row(number: u64, recipient: RawRecipient) -> Row {
-    Row { number, recipient: Ok(recipient) }
+    Row { number, line: None, recipient: Ok(recipient) }
 }
 
 /// Why the row is refused.
@@ -68,8 +75,8 @@ fn a_bad_line_is_refused_with_its_number_and_the_next_is_read() {
         rows.iter().map(|row| (row.number, row.recipient.is_ok())).collect::<Vec<_>>(),
         [(1, true), (2, false), (3, false), (4, true)]
     );
-    assert_eq!(reason(&rows[1]), "the row cannot be read: expected ident, at column 2 of the JSON");
-    assert!(reason(&rows[2]).contains("expected a string or a number for `name`"), "{}", reason(&rows[2]));
+    assert_eq!(reason(&rows[1]), "the row cannot be read: it is not JSON (expected ident), at column 2 of the JSON");
+    assert!(reason(&rows[2]).contains("a string or a number for `name` is expected"), "{}", reason(&rows[2]));
 }
 
 #[test]
@@ -83,8 +90,45 @@ fn an_endless_line_is_one_refused_row_and_takes_no_memory() {
     assert!(inner.buffer_capacity() <= 2 * ROW_BYTES_MAX, "{}", inner.buffer_capacity());
     reader.push(b"\n{\"to\":\"+2\"}", &mut rows).expect("no refusal of the whole");
     reader.finish(&mut rows).expect("no refusal of the whole");
-    assert_eq!(rows[0], Row { number: 1, recipient: Err(Reject::LineTooLong { limit: ROW_BYTES_MAX }) });
-    assert!(rows[1..] == [row(2, raw("+2", &[]))]);
+    let reject = Reject::LineTooLong { limit: ROW_BYTES_MAX };
+    assert_eq!(rows[0], Row { number: 1, line: Some(1), recipient: Err(reject) });
+    assert!(rows[1..] == [Row { line: Some(2), ..row(2, raw("+2", &[])) }]);
+}
+
+#[test]
+fn a_row_knows_the_line_on_which_it_begins() {
+    let lines = |reader: fn() -> RowReader, upload: &str, expected: &[Option<u64>]| {
+        for chunk_len in [1, 2, 3, 7, 64, usize::MAX] {
+            let rows = read_lines(reader(), upload.as_bytes(), chunk_len).expect("rows");
+            let lines: Vec<_> = rows.iter().map(|row| row.line).collect();
+            assert_eq!(lines, expected, "{upload:?} in chunks of {chunk_len}");
+        }
+    };
+    let some = |lines: &[u64]| lines.iter().copied().map(Some).collect::<Vec<_>>();
+    lines(RowReader::ndjson, "{}\n\n \r\nx\r\n{}", &some(&[1, 4, 5]));
+    let long = "x\n".repeat(ROW_BYTES_MAX);
+    for end in ["\n", "\r\n"] {
+        let upload = [
+            "\u{feff}",                  // 1
+            "sep=;",                     // 2
+            "to;\"1\"",                  // 3
+            "+1;a",                      // 4
+            "",                          // 5
+            "",                          // 6
+            "+2;\"two\nlines\"",         // 7 and 8
+            "+3;b",                      // 9
+            ";",                         // 10: blank
+            "+4;\"\nthree\n\";too many", // 11 to 13
+            "+5;c",                      // 14
+        ];
+        lines(csv_reader, &upload.join(end), &some(&[4, 7, 9, 11, 14]));
+        lines(csv_reader, &format!("to{end}+1{end}\"+2{end}+3{end}+4"), &some(&[2, 3]));
+        let upload = format!("1,to{end}a,+1{end}{end}\"{long}\",+2{end}b,+3{end}");
+        let rows = read_lines(csv_reader(), upload.as_bytes(), 10_000).expect("rows");
+        let lines: Vec<_> = rows.iter().map(|row| row.line).collect();
+        assert_eq!(lines, some(&[2, 4, 5 + ROW_BYTES_MAX as u64]), "{end:?}");
+    }
+    lines(csv_reader, "to\r+1\r+2\r", &[None, None]);
 }
 
 #[test]
@@ -218,7 +262,8 @@ fn an_unknown_or_missing_column_refuses_the_file_with_its_remedy() {
     assert!(told("to,city,1,email\n+1,x,a,y\n", &["EMAIL", "city"]) == Ok(vec![row(1, raw("+1", &[("1", "a")]))]));
     assert_eq!(
         told("to\n+1\n", &[]).expect_err("missing"),
-        "the csv has no column `1`, which the template needs in every row; its columns are `to`: add or rename"
+        "the csv has no column `1`, which the template needs in every row; its columns are `to`: add it, or rename the \
+         column that has its values"
     );
 }
 

@@ -2,6 +2,7 @@
 --
 -- KEYS  campaign
 -- ARGV  version
--- Gives 1 if that is still the newest version. Again: changes nothing.
+-- Gives 1 if that is still the newest version, nothing without such a campaign. Again: changes nothing.
+if redis.call('HEXISTS', KEYS[1], 'version') == 0 then return false end
 if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 'applied') or 0) then redis.call('HSET', KEYS[1], 'applied', ARGV[1]) end
 return redis.call('HGET', KEYS[1], 'version') == ARGV[1] and 1 or 0

@@ -1,6 +1,6 @@
 -- Says how far an upload came before its connection was cut, and what is needed to go on.
 --
--- KEYS  campaign, upload, rejections
+-- KEYS  campaign, upload, rejections, ids of uploads
 -- ARGV  lifetime of the upload's record (ms), lines that recipients go to
 -- Gives {state of the campaign, buckets of its index, numbers in it, rows taken, digest of them, done: 1 or 0, accepted, rejected,
 --       {rows given to each line so far}}; nothing without such a campaign.
@@ -9,6 +9,7 @@ local campaign = redis.call('HMGET', KEYS[1], 'state', 'buckets', 'numbers')
 if not campaign[1] then return false end
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[3], ARGV[1])
+if redis.call('PTTL', KEYS[4]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[4], ARGV[1]) end
 local upload = redis.call('HMGET', KEYS[2], 'taken', 'digest', 'done', 'accepted', 'rejected')
 local given = {}
 for i = 2, #ARGV do given[i - 1] = tonumber(redis.call('HGET', KEYS[1], 'given:' .. ARGV[i])) or 0 end

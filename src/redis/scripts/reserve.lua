@@ -2,9 +2,11 @@
 --
 -- KEYS  campaign
 -- ARGV  line id, rows (at most 65536) for each chunk
--- Gives part, first row for each chunk; nothing where the campaign would get more than 65536 parts.
+-- Gives part, first row for each chunk; an empty list where the campaign would get more than 65536 parts; false without such a
+--       campaign.
 -- Again: takes fresh room; what was given before stays empty, and counts nowhere.
 local campaign, given = KEYS[1], {}
+if redis.call('HEXISTS', campaign, 'parts') == 0 then return false end
 for i = 1, #ARGV, 2 do
   local line, rows = ARGV[i], tonumber(ARGV[i + 1])
   local at = redis.call('HMGET', campaign, 'open:' .. line, 'used:' .. line, 'parts')

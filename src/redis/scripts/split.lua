@@ -3,7 +3,7 @@
 --
 -- KEYS  campaign, bucket that is split, three new buckets
 -- ARGV  buckets before, what a hash is divided by: the rest of that by four says who goes where
--- Gives buckets now. Again: where `buckets` has moved on, changes nothing.
+-- Gives buckets now; nothing without such a campaign. Again: where `buckets` has moved on, changes nothing.
 local call, read, floor = redis.call, struct.unpack, math.floor
 local campaign, from = KEYS[1], KEYS[2]
 local buckets, by = call('HGET', campaign, 'buckets'), tonumber(ARGV[2])

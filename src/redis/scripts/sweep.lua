@@ -10,6 +10,8 @@ local meta, state, history, sends, retry, why = unpack(KEYS)
 local now, limit, to = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local second = math.floor(now / 1000)
 local at = redis.call('HMGET', meta, 'gate', 'expires', 'next', 'rows')
+-- The campaign was deleted, and its parts with it.
+if not at[1] and redis.call('EXISTS', meta) == 0 then return { 0, 0 } end
 if to == STATE.cancelled and at[1] ~= 'cancelled' then return redis.error_reply('ERR the part is not cancelled') end
 if to == STATE.failed and at[1] ~= 'completed' then return redis.error_reply('ERR the part is not completed') end
 if to == STATE.expired and now < (tonumber(at[2]) or math.huge) then return redis.error_reply('ERR the part has not expired') end

@@ -27,7 +27,7 @@ fn messages(body: &[u8]) -> Messages<'_> {
 }
 
 fn status(wamid: &str, word: Word, at: Option<u64>) -> Status<'_> {
-    Status { wamid: wamid.into(), word, at: at.map(UnixMs), token: None, code: 0, details: "".into() }
+    Status { wamid: wamid.into(), word, at: at.map(UnixMs), token: None, code: None, details: "".into() }
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_status_is_read_with_its_token() {
 fn a_failure_is_read_with_its_code_and_metas_words() {
     let wamid = "wamid.HBgNNTQ5MTE1NTU1MDEwMhUCABEYEjA5";
     let failed = status(wamid, Word::Failed, Some(1_795_300_007_000));
-    let expected = Status { code: 131_026, details: "Message Undeliverable.".into(), ..failed };
+    let expected = Status { code: Some(131_026), details: "Message Undeliverable.".into(), ..failed };
     assert_eq!(messages(fixture!("status_failed_131026")).statuses, [expected]);
 }
 
@@ -108,9 +108,9 @@ fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
     let statuses = vec![
         status("wamid.1", Word::Delivered, Some(1_795_300_001_000)),
         status("wamid.2", Word::Read, Some(1_795_300_002_500)),
-        failed("wamid.3", 131_049, "m"),
-        failed("wamid.4", 0, ""),
-        failed("wamid.5", 0, ""),
+        failed("wamid.3", Some(131_049), "m"),
+        failed("wamid.4", None, ""),
+        failed("wamid.5", None, ""),
         Status { token: Some("42".into()), ..status("wamid.6", Word::Read, Some(1_795_300_006_000)) },
         status("wamid.7", Word::Other, Some(1_795_300_007_000)),
     ];

@@ -9,8 +9,8 @@ use std::{
 };
 
 /// Each room, and the rooms that it uses. `app` puts all of them together and is used by none.
-const ARROWS: [(&str, &[&str]); 17] = [
-    ("api", &["config", "domain", "intake", "redis", "stats", "telemetry"]),
+const ARROWS: [(&str, &[&str]); 18] = [
+    ("api", &["coding", "config", "domain", "intake", "json", "redis", "stats", "telemetry"]),
     (
         "app",
         &[
@@ -30,20 +30,21 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "webhook",
         ],
     ),
-    ("client", &["domain", "intake"]),
+    ("client", &["coding", "domain", "intake"]),
+    ("coding", &[]),
     ("config", &["domain", "graph", "redis", "telemetry"]),
     ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
     ("domain", &[]),
     ("graph", &["domain", "json"]),
     ("http", &["config", "telemetry"]),
-    ("intake", &["domain", "redis", "telemetry"]),
+    ("intake", &["domain", "json", "redis", "telemetry", "templates"]),
     ("json", &[]),
     ("redis", &["domain", "telemetry"]),
     ("sim", &["domain", "telemetry"]),
     ("stats", &["domain", "redis"]),
     ("telemetry", &["domain"]),
     ("templates", &["domain", "graph", "redis"]),
-    ("terminal", &["client", "config", "domain", "intake", "telemetry"]),
+    ("terminal", &["client", "coding", "config", "domain", "intake", "telemetry"]),
     ("webhook", &["domain", "json", "redis", "telemetry"]),
 ];
 

@@ -9,16 +9,13 @@ use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
     KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, TlsConfig, WabaConfig,
     WebhookConfig,
-    reader::{Environment, Problems, Section},
+    reader::{Environment, PREFIX, Problems, Section},
 };
 use crate::{
     domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
     redis::deployment::Certificates,
     telemetry::logging::{LogConfig, LogFormat},
 };
-
-/// Prefix of the variables that set a key.
-pub(super) const PREFIX: &str = "PREGON__";
 
 /// Reads the defaults, the text of `file` above them, and above both those of `overrides` that begin with `PREGON__`.
 /// Secrets named by a variable are looked up in `environment`. `name` is what an error calls the file.

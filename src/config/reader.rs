@@ -8,8 +8,10 @@ use std::{cell::RefCell, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive,
 use config::{Map, Value, ValueKind};
 use jiff::{Span, SpanRelativeTo};
 
-use super::read::PREFIX;
 use crate::domain::Secret;
+
+/// Prefix of the variables that set a key.
+pub(super) const PREFIX: &str = "PREGON__";
 
 /// What is wrong so far: the key, and the rest of the sentence.
 #[derive(Default)]

@@ -11,6 +11,7 @@ mod fit;
 mod form;
 mod header;
 mod status;
+mod text;
 
 use std::fmt;
 

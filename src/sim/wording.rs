@@ -12,7 +12,8 @@ use super::{
 const BODY_CHARS_MAX: usize = 1024;
 /// Meta's limits on the parameters of buttons, in characters.
 const PAYLOAD_CHARS_MAX: usize = 256;
-const CODE_CHARS_MAX: usize = 15;
+const COUPON_CHARS_MAX: usize = 20;
+const ONE_TIME_CODE_CHARS_MAX: usize = 15;
 const URL_CHARS_MAX: usize = 2000;
 
 /// What a send must bring for a template.
@@ -202,8 +203,8 @@ impl Button {
         match self {
             Button::QuickReply { .. } => Some(("quick_reply", "payload", PAYLOAD_CHARS_MAX)),
             Button::Url { url, .. } => url.contains("{{").then_some(("url", "text", URL_CHARS_MAX)),
-            Button::Otp { .. } => Some(("url", "text", CODE_CHARS_MAX)),
-            Button::CopyCode { .. } => Some(("copy_code", "coupon_code", CODE_CHARS_MAX)),
+            Button::Otp { .. } => Some(("url", "text", ONE_TIME_CODE_CHARS_MAX)),
+            Button::CopyCode { .. } => Some(("copy_code", "coupon_code", COUPON_CHARS_MAX)),
             Button::PhoneNumber { .. } => None,
         }
     }

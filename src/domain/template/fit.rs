@@ -3,20 +3,23 @@
 //!
 //! Sources: template components (lengths) and error 132018 (white space), read 2026-11-22.
 
-use super::{Column, Form, Media, Slot, header};
+use super::{
+    Column, Form, Media, Slot, header,
+    text::{URL_CHARS_MAX, check_length, check_text, is_blank, too_long},
+};
 use crate::domain::{
     RawRecipient, Recipient, Reject,
-    reject::{HeaderNeeds, Place, shown},
+    reject::{HeaderNeeds, Place},
 };
 
 /// The longest body, rendered.
 const BODY_CHARS_MAX: usize = 1024;
 /// The longest text header, rendered.
 const HEADER_CHARS_MAX: usize = 60;
-/// The longest coupon and the longest one-time code.
-const CODE_CHARS_MAX: usize = 15;
-/// The longest address, of a button or a medium, rendered.
-pub(super) const URL_CHARS_MAX: usize = 2000;
+/// The longest coupon; 15 until 3 December 2025.
+const COUPON_CHARS_MAX: usize = 20;
+/// The longest one-time code.
+const ONE_TIME_CODE_CHARS_MAX: usize = 15;
 /// The longest payload of a quick reply; Meta's pages say 128 and 256.
 const PAYLOAD_CHARS_MAX: usize = 128;
 
@@ -174,65 +177,14 @@ fn check(slot: &Slot, value: Option<String>) -> Result<String, Reject> {
         // Never shown, so line breaks and runs of spaces are the caller's own affair.
         Slot::Payload { .. } if is_blank(&value) => return Err(Reject::Empty(slot.place())),
         Slot::Payload { .. } => check_length(&value, 0, PAYLOAD_CHARS_MAX, || slot.place())?,
-        Slot::CopyCode { .. } | Slot::OneTimeCode { .. } => {
+        Slot::CopyCode { .. } => {
             check_text(&value, || slot.place())?;
-            check_length(&value, 0, CODE_CHARS_MAX, || slot.place())?;
+            check_length(&value, 0, COUPON_CHARS_MAX, || slot.place())?;
+        }
+        Slot::OneTimeCode { .. } => {
+            check_text(&value, || slot.place())?;
+            check_length(&value, 0, ONE_TIME_CODE_CHARS_MAX, || slot.place())?;
         }
     }
     Ok(value)
-}
-
-/// Whether a reader sees nothing in `value`. Meta refuses such a parameter as missing (131008).
-fn is_blank(value: &str) -> bool {
-    value.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
-}
-
-/// Characters that are neither white space nor control characters by Unicode and yet show nothing: soft hyphen, zero
-/// widths, direction marks, joiners, fillers, variation selectors, tags and the blank braille pattern.
-fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{115f}'
-            | '\u{1160}'
-            | '\u{17b4}'
-            | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{2800}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
-}
-
-/// What Meta refuses in any text: blank text, line breaks, tabs, more than four spaces in a row.
-pub(super) fn check_text(value: &str, place: impl Fn() -> Place) -> Result<(), Reject> {
-    if is_blank(value) {
-        return Err(Reject::Empty(place()));
-    }
-    let mut spaces = 0;
-    for byte in value.bytes() {
-        spaces = if byte == b' ' { spaces + 1 } else { 0 };
-        if spaces > 4 || matches!(byte, b'\n' | b'\r' | b'\t') {
-            return Err(Reject::Whitespace { place: place(), value: shown(value) });
-        }
-    }
-    Ok(())
-}
-
-/// `around` characters of the template and those of `value` are at most `limit`.
-pub(super) fn check_length(value: &str, around: usize, limit: usize, place: impl Fn() -> Place) -> Result<(), Reject> {
-    let length = around + value.chars().count();
-    if length > limit { Err(too_long(place(), value, length, limit)) } else { Ok(()) }
-}
-
-fn too_long(place: Place, value: &str, length: usize, limit: usize) -> Reject {
-    Reject::TooLong { place, value: shown(value), length, limit }
 }

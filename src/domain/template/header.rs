@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Media, Slot,
-    fit::{URL_CHARS_MAX, check_length, check_text},
+    text::{URL_CHARS_MAX, check_length, check_text},
 };
 use crate::domain::{
     Reject,

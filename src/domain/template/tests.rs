@@ -419,7 +419,7 @@ fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
             "the header is too long: 61 characters, at most 60",
         ),
         ("url", button(&long(1979)), "too_long", "the URL of button 0 is too long: 2002 characters, at most 2000"),
-        ("copy_code", button(&long(16)), "too_long", "button 0 is too long: 16 characters, at most 15"),
+        ("copy_code", button(&long(21)), "too_long", "button 0 is too long: 21 characters, at most 20"),
         (
             "authentication",
             format!(r#""params":{{"1":"{}"}}"#, long(16)),

@@ -28,7 +28,7 @@ async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
     );
     let Err(IntakeError::Invalid(problems)) = world.intake.submit(new).await else { panic!("not refused") };
     let expected = [
-        "name is “”: it must have 1 to 200 characters",
+        "name is “”: it must have 1 to 200 characters, none of them a control character",
         "external_id is “a\\nb”: it must have 1 to 200 characters, none of them a control character",
         "priority is 11: it must be 1 to 10",
         ", which is over (it is ",

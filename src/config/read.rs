@@ -306,12 +306,22 @@ fn log(mut section: Section<'_>) -> LogConfig {
             .unwrap_or(LogFormat::Auto),
         level: section
             .parsed("level", "error, warn, info, debug, trace or a list such as info,pregon::dispatch=debug", |text| {
-                EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
+                is_log_level(text).then(|| text.to_owned())
             })
             .unwrap_or_default(),
     };
     section.finish();
     config
+}
+
+/// Whether each directive of a list is a level, or one for a module. A misspelt level alone would be taken for a module, and turn off
+/// everything else.
+fn is_log_level(text: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+    let names_a_module = |directive: &str| directive.contains(['=', '[', ':']) || directive == "pregon";
+    text.split(',').all(|directive| is_level(directive) || names_a_module(directive))
+        && EnvFilter::try_new(text).is_ok()
 }
 
 /// What must hold between keys. A key that was read with a problem takes no part.

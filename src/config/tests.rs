@@ -198,6 +198,19 @@ fn a_rate_is_within_what_the_limiter_can_keep() {
 }
 
 #[test]
+fn a_misspelt_log_level_is_refused() {
+    for bad in ["warning", "wran", "verbose", "info,loud", "pregon=loud", ""] {
+        let told = overridden(INSTALLATION, &[("PREGON__LOG__LEVEL", bad)]).expect_err(bad);
+        assert!(told.problems[0].starts_with("log.level"), "{told}");
+    }
+    for good in
+        ["off", "WARN", "info,pregon::dispatch=debug", "pregon=debug", "warn,hyper=error", "info,pregon[x]=trace"]
+    {
+        overridden(INSTALLATION, &[("PREGON__LOG__LEVEL", good)]).expect(good);
+    }
+}
+
+#[test]
 fn a_duration_needs_a_unit() {
     for (bare, unit) in [("10", "10s"), ("\"10\"", "10s"), ("1.5", "1.5s"), ("\" 10 \"", "10s")] {
         let told = problem(&format!("[dispatch]\nlease = {bare}"));

@@ -50,7 +50,8 @@ pub enum Reject {
     },
     /// White space that Meta refuses in a parameter (error 132018).
     #[error(
-        "{place} has a newline, a tab or more than four spaces in a row, which Meta refuses: “{value}”; put a single space there"
+        "{place} has a newline, a tab or more than four spaces in a row, which Meta refuses: “{value}”; put a single space there{}",
+        if value.contains("\\n") { ", or close a quote that was left open" } else { "" }
     )]
     Whitespace {
         /// What has them.

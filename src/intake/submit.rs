@@ -200,8 +200,12 @@ impl Intake {
     async fn check(&self, new: &NewCampaign) -> Result<Campaign, IntakeError> {
         let now = self.clock.now();
         let mut problems = Vec::new();
-        if new.name.trim().is_empty() || new.name.chars().count() > NAME_CHARS_MAX {
-            problems.push(format!("name is “{}”: it must have 1 to {NAME_CHARS_MAX} characters", shown(&new.name)));
+        let has_name = (1..=NAME_CHARS_MAX).contains(&new.name.chars().count()) && !new.name.trim().is_empty();
+        if !has_name || new.name.chars().any(char::is_control) {
+            problems.push(format!(
+                "name is “{}”: it must have 1 to {NAME_CHARS_MAX} characters, none of them a control character",
+                shown(&new.name)
+            ));
         }
         if let Some(external_id) = new.external_id.as_ref().filter(|external_id| !is_external_id(external_id)) {
             problems.push(format!(

@@ -27,6 +27,8 @@ use crate::{
 
 /// Rejected rows that are shown to people; programs get all that the server told.
 const REJECTED_SHOWN_MAX: usize = 20;
+/// The code of a rejection behind which no row was read.
+const UNCLOSED_QUOTE: &str = "unclosed_quote";
 /// Before an upload that was cut is sent again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -95,14 +97,15 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failu
     if uploaded.accepted == 0 && !repeated {
         return Err(Failure::Failed("no recipient was accepted, so nothing will be sent".into()));
     }
-    if is_too_bad(&uploaded, &options) && state == CampaignState::Draft {
+    if let Some(why) = why_not_launched(&uploaded, &options).filter(|_| state == CampaignState::Draft) {
         return Err(Failure::Failed(format!(
-            "{} rows were rejected, more than --max-rejected {} lets pass: nothing is sent, and campaign {id} stays a draft; mend \
-             the file and submit it again, and delete the draft with `pregon campaign delete {id}`",
-            words::count(uploaded.rejected_count),
-            options.max_rejected.unwrap_or_default(),
+            "{why}: nothing is sent, and campaign {id} stays a draft; delete it with `pregon campaign delete {id}`, mend the file \
+             and submit it again",
             id = created.id
         )));
+    }
+    if repeated && state == CampaignState::Cancelled {
+        return Err(Failure::Failed("the campaign was cancelled, so nothing will be sent".into()));
     }
     if options.watch { watch::watch(client, created.id, options.output.json).await } else { Ok(()) }
 }
@@ -152,14 +155,7 @@ async fn dry_run(
     if uploaded.accepted == 0 {
         return Err(Failure::Failed("no recipient would be accepted".into()));
     }
-    if is_too_bad(&uploaded, options) {
-        return Err(Failure::Failed(format!(
-            "{} rows would be rejected, more than --max-rejected {} lets pass",
-            words::count(uploaded.rejected_count),
-            options.max_rejected.unwrap_or_default()
-        )));
-    }
-    Ok(())
+    why_not_launched(&uploaded, options).map_or(Ok(()), |why| Err(Failure::Failed(why)))
 }
 
 /// SIGINT and SIGTERM, which do not end the process any more.
@@ -255,7 +251,7 @@ async fn fill_and_launch(
     // A campaign that was known by its external id may have been launched before.
     if uploaded.accepted == 0
         || options.no_launch
-        || is_too_bad(&uploaded, options)
+        || why_not_launched(&uploaded, options).is_some()
         || created.state != CampaignState::Draft
     {
         return Ok((uploaded, created.state));
@@ -264,9 +260,16 @@ async fn fill_and_launch(
     Ok((uploaded, launched.state))
 }
 
-/// Whether more rows were rejected than the caller lets pass.
-fn is_too_bad(uploaded: &Uploaded, options: &SubmitOptions) -> bool {
-    options.max_rejected.is_some_and(|max| uploaded.rejected_count > max)
+/// Why a campaign with these recipients is not launched, if it is not: rows behind a quote that is never closed were not read, or more
+/// rows were rejected than the caller lets pass.
+fn why_not_launched(uploaded: &Uploaded, options: &SubmitOptions) -> Option<String> {
+    if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == UNCLOSED_QUOTE) {
+        let from = unclosed.line.map_or_else(|| format!("row {}", unclosed.row), |line| format!("line {line}"));
+        return Some(format!("the file could not be read from {from} on, because a closing quote is missing there"));
+    }
+    let max = options.max_rejected.filter(|max| uploaded.rejected_count > *max)?;
+    let rejected = words::count(uploaded.rejected_count);
+    Some(format!("{rejected} rows are rejected, more than --max-rejected {max} lets pass"))
 }
 
 /// Streams the recipients in. A connection that breaks is made anew, once; the server goes on where the first was cut.

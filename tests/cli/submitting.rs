@@ -156,6 +156,14 @@ async fn the_same_file_again_sends_nothing_and_says_so() {
     });
     assert_eq!((ran.code, ran.json()), (0, vec![wanted]));
     assert_eq!(server.whats(), ["POST /v1/campaigns"; 2]);
+    let cancelled = json!({ "id": ID, "state": "cancelled", "accepted": 0, "rejected_count": 0, "rejected": [] });
+    let server = Server::start([("POST /v1/campaigns", Answer::Json(200, cancelled))]).await;
+    let ran = server.run(&submit(&file, &[])).await;
+    assert_eq!(
+        (ran.code, ran.err.as_str()),
+        (1, "pregon: the campaign was cancelled, so nothing will be sent\n"),
+        "{ran:?}"
+    );
 }
 
 #[tokio::test]
@@ -239,12 +247,31 @@ async fn more_rejected_rows_than_allowed_leave_a_draft() {
     let server = Server::start([created(), (&upload_call(), uploaded())]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &["--max-rejected", "0"])).await;
-    let told = "pregon: 1 rows were rejected, more than --max-rejected 0 lets pass: nothing is sent, and campaign";
+    let told = "pregon: 1 rows are rejected, more than --max-rejected 0 lets pass: nothing is sent, and campaign";
     assert!(ran.code == 1 && ran.err.starts_with(told) && ran.out.contains("not_e164"), "{ran:?}");
     assert!(!server.whats().contains(&launch_call()));
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
     assert_eq!(server.run(&submit(&file, &["--max-rejected", "1"])).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_file_with_an_unclosed_quote_is_never_launched() {
+    let unread = Answer::Json(
+        200,
+        json!({
+            "accepted": 4, "rejected_count": 1,
+            "rejected": [{ "row": 5, "line": 6, "code": "unclosed_quote", "reason": "a quote is not closed" }],
+        }),
+    );
+    let server = Server::start([created(), (&upload_call(), unread)]).await;
+    let (_dir, file) = recipients();
+    for options in [&[][..], &["--max-rejected", "10"]] {
+        let ran = server.run(&submit(&file, options)).await;
+        let told = "pregon: the file could not be read from line 6 on, because a closing quote is missing there: nothing is sent";
+        assert!(ran.code == 1 && ran.err.starts_with(told), "{ran:?}");
+    }
+    assert!(!server.whats().contains(&launch_call()));
 }
 
 #[tokio::test]
@@ -289,7 +316,7 @@ async fn a_dry_run_tells_what_would_be_rejected_and_leaves_nothing() {
     );
     assert_eq!(
         (ran.code, ran.err.as_str()),
-        (1, "pregon: 1 rows would be rejected, more than --max-rejected 0 lets pass\n")
+        (1, "pregon: 1 rows are rejected, more than --max-rejected 0 lets pass\n")
     );
 }
 

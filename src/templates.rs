@@ -110,12 +110,14 @@ pub async fn sync(
 }
 
 /// Whether Meta's list, as it was read last, still has the template of `campaign`, with the form that its recipients fill. Meta
-/// is not asked: the list is read again when Meta says that a template changed.
+/// is not asked: the list is read again when Meta says that a template changed. Lines that are not configured any more tell no `waba`,
+/// and then nothing is compared.
 pub async fn check_still_fits(
     store: &Store,
-    waba: &WabaId,
+    waba: Option<&WabaId>,
     campaign: &Campaign,
 ) -> Result<Result<(), TemplateError>, StoreError> {
+    let Some(waba) = waba else { return Ok(Ok(())) };
     let Template { name, language, .. } = &campaign.template;
     let listed = store.template(waba, name, language.as_str()).await?;
     // Without a list nothing is known of the template: Meta's answers to sends tell.

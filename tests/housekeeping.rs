@@ -2,17 +2,15 @@
 
 mod support;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 use pregon::{
-    dispatch::housekeeping::Housekeeping,
     domain::{CampaignId, CampaignState, LineId, OnDoubt, PartId, State, UnixMs},
     graph::{GraphClient, GraphConfig},
     redis::{
         Store,
         campaigns::Change,
-        clock::Clock,
         parts::{Claim, ClaimedRow, Fact, News},
     },
 };
@@ -42,18 +40,8 @@ impl World {
         let id = world::campaign(&store, &["3001"], n, OnDoubt::Hold).await;
         world::launch(&store, id).await;
         let (part, line) = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].clone();
-        let housekeeping = Housekeeping {
-            name: "w1".to_owned(),
-            store: store.clone(),
-            clock: Arc::new(Clock::start(&store).await.expect("a clock")),
-            lines: Vec::new(),
-            graph: GraphClient::new(GraphConfig::default()).expect("a client"),
-            lease: Duration::from_secs(3),
-            templates_every: Duration::from_secs(3_600),
-            retention: Duration::from_secs(3_600),
-            doubt_deadline: Duration::from_secs(2),
-            attempts_max: 6,
-        };
+        let graph = GraphClient::new(GraphConfig::default()).expect("a client");
+        let housekeeping = world::housekeeping(&store, Vec::new(), graph).await;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move { housekeeping.run(stopped).await.expect("it never fails") });

@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use pregon::{
     dispatch::housekeeping::Housekeeping,
     domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, State, UnixMs, WabaId},
     graph::{GraphClient, GraphConfig},
-    redis::{Store, campaigns::Change, clock::Clock, parts::Claim},
+    redis::{Store, campaigns::Change, parts::Claim},
     stats::{Reader, waiting::Reason},
 };
 use support::{
@@ -120,17 +120,13 @@ async fn left_in_flight(store: &Store, n: u64) -> CampaignId {
 }
 
 async fn house(store: &Store, meta: &Meta, name: &str) -> Housekeeping {
+    let graph = GraphClient::new(GraphConfig { base_url: meta.url(), ..GraphConfig::default() }).expect("a client");
     Housekeeping {
         name: name.to_owned(),
-        store: store.clone(),
-        clock: Arc::new(Clock::start(store).await.expect("a clock")),
-        lines: vec![line("3001", 200.0)],
-        graph: GraphClient::new(GraphConfig { base_url: meta.url(), ..GraphConfig::default() }).expect("a client"),
         lease: settings().lease,
-        templates_every: Duration::from_secs(3_600),
         retention: Duration::ZERO,
         doubt_deadline: Duration::from_millis(200),
-        attempts_max: 6,
+        ..world::housekeeping(store, vec![line("3001", 200.0)], graph).await
     }
 }
 

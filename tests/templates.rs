@@ -9,10 +9,9 @@ use std::{
 
 use axum::{Json, Router, extract::State, routing::get};
 use pregon::{
-    dispatch::housekeeping::Housekeeping,
     domain::{CampaignState, HoldScope, OnDoubt, Secret, Template},
     graph::{GraphClient, GraphConfig},
-    redis::{Store, clock::Clock},
+    redis::Store,
     templates,
 };
 use serde_json::{Value, json};
@@ -61,18 +60,7 @@ async fn store(redis: &TestRedis) -> Store {
 
 /// Housekeeping for line 3001 of WABA 2001, until it is stopped.
 async fn keep_house(store: &Store, graph: GraphClient) -> (CancellationToken, tokio::task::JoinHandle<()>) {
-    let housekeeping = Housekeeping {
-        name: "w1".to_owned(),
-        store: store.clone(),
-        clock: Arc::new(Clock::start(store).await.expect("a clock")),
-        lines: vec![world::line("3001", 80.0)],
-        graph,
-        lease: Duration::from_secs(3),
-        templates_every: Duration::from_secs(3_600),
-        retention: Duration::from_secs(3_600),
-        doubt_deadline: Duration::from_secs(2),
-        attempts_max: 6,
-    };
+    let housekeeping = world::housekeeping(store, vec![world::line("3001", 80.0)], graph).await;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     (stop, tokio::spawn(async move { housekeeping.run(stopped).await.expect("it never fails") }))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared, SharedState,
-    extract::{LinePath, Object, Params, bad_query},
+    extract::{LinePath, Object, Params},
     page,
     problem::{Problem, Result},
 };
@@ -117,9 +117,7 @@ pub(super) async fn list(State(shared): SharedState, Params(params): Params<List
         None => 0,
         Some(id) => match lines.iter().position(|line| line.id.as_str() == id) {
             Some(last) => last + 1,
-            None => {
-                return Err(bad_query("cursor is not a `next` of this list: leave it out to begin at the first page"));
-            }
+            None => return Err(page::bad_cursor()),
         },
     };
     let page = &lines[from..lines.len().min(from + limit)];

@@ -5,7 +5,10 @@
 
 use std::str::FromStr;
 
-use super::{extract::bad_query, problem::Result};
+use super::{
+    extract::bad_query,
+    problem::{Problem, Result},
+};
 
 /// The rows of a page when the caller asks for no number.
 pub(super) const LIMIT_DEFAULT: usize = 100;
@@ -22,11 +25,13 @@ pub(super) fn limit(text: Option<&str>) -> Result<usize> {
 
 /// A cursor of ours; an empty one is as good as none.
 pub(super) fn cursor<T: FromStr>(text: Option<&str>) -> Result<Option<T>> {
-    let cursor = given(text).map(|text| {
-        text.parse()
-            .map_err(|_| bad_query("cursor is not a `next` of this list: leave it out to begin at the first page"))
-    });
+    let cursor = given(text).map(|text| text.parse().map_err(|_| bad_cursor()));
     cursor.transpose()
+}
+
+/// 400 for a cursor that is none of ours.
+pub(super) fn bad_cursor() -> Problem {
+    bad_query("cursor is not a `next` of this list: leave it out to begin at the first page")
 }
 
 /// A parameter that says something.

@@ -36,10 +36,10 @@ use crate::{
 /// The caller's name for an upload: the same one again continues it, or changes nothing.
 const UPLOAD_ID: &str = "upload-id";
 
-/// A compressed body may expand to so many times its bytes. Files of recipients compress to a tenth.
+/// The most bytes that one byte of a compressed body may expand to. Files of recipients compress to a tenth.
 const EXPANSION_MAX: u64 = 1_000;
 
-/// And to so many bytes more, however few have come.
+/// The bytes that a compressed body may expand to beyond that, so that short ones pass.
 const EXPANSION_SPARE: u64 = 1 << 20;
 
 /// Bytes of a compressed body that are decoded at once.

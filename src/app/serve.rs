@@ -22,9 +22,9 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
+use super::shutdown::{Shutdown, Signals, StopError};
 use crate::{
     api::{self, ApiState, SyncTemplates},
-    app::shutdown::{Shutdown, Signals, StopError},
     config::{Config, ConfigError, RedisUrl, Role},
     dispatch::{
         self,
@@ -231,8 +231,7 @@ struct Ops {
 impl Ops {
     async fn start(address: SocketAddr, health: Health, metrics: PrometheusHandle) -> Result<Self, ServeError> {
         let listener = listen("ops.listen", address).await?;
-        let bound = listener.local_addr();
-        let address = bound.map_err(|source| ServeError::Listen { key: "ops.listen", address, source })?;
+        let address = bound("ops.listen", &listener, address)?;
         let end = CancellationToken::new();
         tokio::spawn(metrics::keep_up(metrics.clone()));
         let task = tokio::spawn(ops::serve(listener, health, metrics, end.clone()));
@@ -367,8 +366,7 @@ impl Parts<'_> {
             Some(listener) => listener,
             None => listen(key, self.config.http.listen).await?,
         };
-        let bound = listener.local_addr();
-        let address = bound.map_err(|source| ServeError::Listen { key, address: self.config.http.listen, source })?;
+        let address = bound(key, &listener, self.config.http.listen)?;
         let tls = self.config.http.tls.clone().map(Tls::load).transpose()?;
         if let Some(tls) = tls.clone() {
             let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
@@ -458,6 +456,11 @@ pub fn lines(config: &Config) -> Vec<Line> {
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+}
+
+/// Where a listener on `address` is: port 0 took a free one.
+fn bound(key: &'static str, listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ServeError> {
+    listener.local_addr().map_err(|source| ServeError::Listen { key, address, source })
 }
 
 /// Not ready while Redis is away; and keeps the clock.

@@ -4,10 +4,8 @@ pub mod needs;
 
 use std::io;
 
-use crate::{
-    app::size::needs::Load,
-    terminal::{arguments::SizeOptions, out, table},
-};
+use self::needs::Load;
+use crate::terminal::{arguments::SizeOptions, out, table};
 
 /// Prints what the load of `options` needs.
 ///

@@ -6,11 +6,11 @@ use reqwest::{Response, Url};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use super::{ClientError, Result, Statistics};
-use crate::{
-    client::sse::{Event, Parser},
-    domain::CampaignState,
+use super::{
+    ClientError, Result, Statistics,
+    sse::{Event, Parser},
 };
+use crate::domain::CampaignState;
 
 /// A stream that says nothing for so long is taken for broken: a server keeps it alive by comments.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -176,13 +176,8 @@ impl Housekeeping {
                     counts.iter().for_each(|(state, n)| *seen.queue.entry(*state).or_default() += n);
                 }
             }
-            let cared_for = match record.state {
-                CampaignState::Draft => Ok(()),
-                CampaignState::Scheduled => self.scheduled(record, seen).await,
-                _ => self.launched(record, open, to_send).await,
-            };
             // One that can not be looked after keeps no other from it.
-            if let Err(error) = cared_for {
+            if let Err(error) = self.campaign(record, open, to_send, seen).await {
                 warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
             }
             if record.state == CampaignState::Running {
@@ -218,45 +213,48 @@ impl Housekeeping {
         metrics.oldest_age.set(age);
     }
 
-    /// Looks after a campaign that was launched or cancelled, of which `open` recipients are open and `to_send` of these wait to be sent.
-    async fn launched(&self, record: &CampaignRecord, open: u64, to_send: u64) -> Result<(), StoreError> {
+    /// Looks after a campaign, of which `open` recipients are open and `to_send` of these wait to be sent.
+    async fn campaign(
+        &self,
+        record: &CampaignRecord,
+        open: u64,
+        to_send: u64,
+        seen: &mut Seen,
+    ) -> Result<(), StoreError> {
         let (id, now) = (record.campaign.id, self.clock.now());
         let has_ended = matches!(record.state, CampaignState::Completed | CampaignState::Cancelled);
         // An ended campaign sends nothing more: rows that were reopened as it ended are swept.
         if record.applied < record.version || has_ended && to_send > 0 {
             self.store.follow(id, now).await?;
         }
-        if has_ended {
-            if record.applied == record.version && open == 0 {
-                self.store.retire_campaign(id, record.ended_at.unwrap_or(now)).await?;
-            }
-            return Ok(());
-        }
-        let expired = record.campaign.expires_at.is_some_and(|at| at <= now);
-        if expired {
-            // Owners do this when they claim; a line that is held back, or has no owner, claims nothing.
-            for (part, _) in &record.parts {
-                self.store.sweep(*part, State::Expired, now).await?;
-            }
-        }
-        if expired || open == 0 {
-            self.store.complete_if_done(id, now).await?;
-        }
-        Ok(())
-    }
-
-    /// Starts a scheduled campaign when its time has come.
-    async fn scheduled(&self, record: &CampaignRecord, seen: &mut Seen) -> Result<(), StoreError> {
-        let (id, now) = (record.campaign.id, self.clock.now());
-        if record.applied < record.version {
-            self.store.follow(id, now).await?;
-        }
-        match record.campaign.start_at {
-            Some(start_at) if start_at > now => {
-                seen.next_start = seen.next_start.into_iter().chain([start_at]).min();
+        match record.state {
+            CampaignState::Draft => Ok(()),
+            CampaignState::Scheduled => match record.campaign.start_at {
+                Some(start_at) if start_at > now => {
+                    seen.next_start = seen.next_start.into_iter().chain([start_at]).min();
+                    Ok(())
+                }
+                _ => self.start(&record.campaign, now).await,
+            },
+            CampaignState::Running | CampaignState::Paused => {
+                let expired = record.campaign.expires_at.is_some_and(|at| at <= now);
+                if expired {
+                    // Owners do this when they claim; a line that is held back, or has no owner, claims nothing.
+                    for (part, _) in &record.parts {
+                        self.store.sweep(*part, State::Expired, now).await?;
+                    }
+                }
+                if expired || open == 0 {
+                    self.store.complete_if_done(id, now).await?;
+                }
                 Ok(())
             }
-            _ => self.start(&record.campaign, now).await,
+            CampaignState::Completed | CampaignState::Cancelled => {
+                if record.applied == record.version && open == 0 {
+                    self.store.retire_campaign(id, record.ended_at.unwrap_or(now)).await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -278,11 +276,7 @@ impl Housekeeping {
     async fn start(&self, campaign: &Campaign, now: UnixMs) -> Result<(), StoreError> {
         let (id, from) = (campaign.id, [CampaignState::Scheduled]);
         let waba = self.lines.iter().find(|line| campaign.lines.contains(&line.id)).map(|line| &line.waba);
-        let fits = match waba {
-            Some(waba) => templates::check_still_fits(&self.store, waba, campaign).await?,
-            None => Ok(()),
-        };
-        if let Err(problem) = fits {
+        if let Err(problem) = templates::check_still_fits(&self.store, waba, campaign).await? {
             let reason = PauseReason { code: 0, details: problem.to_string() };
             let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
             if change == Change::Done {

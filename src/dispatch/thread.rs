@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::{batch, path::Questions, plans::Plans};
 
-/// But not answers that take this long: then it is Meta who takes her time.
+/// An answer that takes this long waited for Meta, and not for this thread.
 pub(super) const NOT_FOR_US: Duration = Duration::from_millis(50);
 
 /// A thread is busy that works for this share of the time, ...

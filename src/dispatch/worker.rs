@@ -34,8 +34,10 @@ use crate::{
         clock::Clock,
         lines::{LineReport, Right},
     },
-    telemetry::health::{Health, Reason},
-    telemetry::metrics,
+    telemetry::{
+        health::{Health, Reason},
+        metrics,
+    },
 };
 
 /// How often a worker looks whether anything was changed anywhere: the delay of a launch, a pause, a new rate.

@@ -299,8 +299,7 @@ impl Intake {
 
     /// Errors: `Template` if the template was edited so that the recipients do not fit it any more, or is gone.
     async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
-        // Lines that are not configured here any more tell no WABA.
-        let Some((waba, _)) = campaign.lines.iter().find_map(|line| self.lines.get(line)) else { return Ok(()) };
+        let waba = campaign.lines.iter().find_map(|line| self.lines.get(line)).map(|(waba, _)| waba);
         let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
         Ok(fits.map_err(TemplateProblem::Unsupported)?)
     }

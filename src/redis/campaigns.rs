@@ -270,10 +270,8 @@ impl Store {
                     pipeline.unlink(key);
                 }
             }
-            for bucket in 0..record.buckets {
-                pipeline.unlink(self.keys.numbers(id, bucket));
-            }
             self.query_all::<u8>("UNLINK recipients", &pipeline).await?;
+            self.drop_numbers(id, record.buckets).await?;
         }
         self.query("ZREM ended", cmd("ZREM").arg(self.keys.ended()).arg(id.to_string())).await
     }

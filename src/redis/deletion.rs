@@ -64,7 +64,8 @@ impl Store {
         self.query_all::<u64>("UNLINK parts", &pipeline).await.map(drop)
     }
 
-    async fn drop_numbers(&self, id: CampaignId, buckets: u32) -> Result<()> {
+    /// Drops the index of numbers of a campaign.
+    pub(super) async fn drop_numbers(&self, id: CampaignId, buckets: u32) -> Result<()> {
         let numbers: Vec<String> = (0..buckets).map(|bucket| self.keys.numbers(id, bucket)).collect();
         self.drop_of_campaign(&numbers).await
     }

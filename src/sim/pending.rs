@@ -1,4 +1,4 @@
-//! How many updates are still on their way, and the moment when there are none.
+//! Counts the updates in transit, and signals when there are none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -21,14 +21,12 @@ use super::{
 };
 use crate::{
     client::{Action, Client, ClientError, Created, NewCampaign, TemplateName, Uploaded},
-    domain::{CampaignId, CampaignState, LineId},
+    domain::{CampaignId, CampaignState, LineId, Reject},
     intake::Layout,
 };
 
 /// Rejected rows that are shown to people; programs get all that the server told.
 const REJECTED_SHOWN_MAX: usize = 20;
-/// The code of a rejection behind which no row was read.
-const UNCLOSED_QUOTE: &str = "unclosed_quote";
 /// Before an upload that was cut is sent again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -263,7 +261,7 @@ async fn fill_and_launch(
 /// Why a campaign with these recipients is not launched, if it is not: rows behind a quote that is never closed were not read, or more
 /// rows were rejected than the caller lets pass.
 fn why_not_launched(uploaded: &Uploaded, options: &SubmitOptions) -> Option<String> {
-    if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == UNCLOSED_QUOTE) {
+    if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == Reject::UnclosedQuote.code()) {
         let from = unclosed.line.map_or_else(|| format!("row {}", unclosed.row), |line| format!("line {line}"));
         return Some(format!("the file could not be read from {from} on, because a closing quote is missing there"));
     }

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use pregon::{
-    dispatch::{Settings, worker::Worker},
+    dispatch::{Settings, housekeeping::Housekeeping, worker::Worker},
     domain::{
         Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
         Template, UnixMs,
     },
-    graph::GraphConfig,
+    graph::{GraphClient, GraphConfig},
     redis::{
         Address, Store,
         campaigns::{CampaignRecord, Change},
@@ -133,6 +133,22 @@ pub fn graph(base_url: &str) -> GraphConfig {
         timeout: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(1),
         ..GraphConfig::default()
+    }
+}
+
+/// Housekeeping that lists `lines`, with short times, named `w1`.
+pub async fn housekeeping(store: &Store, lines: Vec<Line>, graph: GraphClient) -> Housekeeping {
+    Housekeeping {
+        name: "w1".to_owned(),
+        store: store.clone(),
+        clock: Arc::new(Clock::start(store).await.expect("a clock")),
+        lines,
+        graph,
+        lease: Duration::from_secs(3),
+        templates_every: Duration::from_secs(3_600),
+        retention: Duration::from_secs(3_600),
+        doubt_deadline: Duration::from_secs(2),
+        attempts_max: 6,
     }
 }
 

@@ -11,11 +11,11 @@ use std::{io, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    serve::{ServeError, Service},
+    shutdown::Signals,
+};
 use crate::{
-    app::{
-        serve::{ServeError, Service},
-        shutdown::Signals,
-    },
     client::{Action, Client, NewCampaign, Statistics, TemplateName},
     config::{ApiKey, Config, Role, WabaConfig},
     domain::{CampaignId, LineId, Secret},
@@ -49,7 +49,7 @@ attempts = 10
 id = "1001"
 "#;
 
-/// Runs it with a campaign of so many recipients. `json`: the verdict as JSON on standard output, and nothing else there.
+/// Runs the demonstration with a campaign of this many recipients. `json`: the verdict as JSON on standard output, and nothing else there.
 ///
 /// Errors: [`Failure::Told`] where the statistics differ from the ledger.
 pub async fn run(recipients: u32, json: bool) -> Result<(), Failure> {

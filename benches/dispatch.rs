@@ -17,12 +17,12 @@ use std::{
 };
 
 use pregon::{
-    dispatch::{Settings, worker::Worker},
+    dispatch::{DispatchSettings, worker::Worker},
     domain::{
         Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
         Template,
     },
-    graph::GraphConfig,
+    graph::GraphClientConfig,
     redis::{
         Address, Store,
         clock::Clock,
@@ -156,7 +156,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
         token_key: store.token_key().await.expect("a key"),
         store: store.clone(),
         lines,
-        settings: Settings {
+        settings: DispatchSettings {
             headroom: 0.0,
             doubt_deadline: Duration::from_secs(600),
             lease: Duration::from_secs(10),
@@ -164,7 +164,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
             in_flight_max: 512,
             ids_kept: Duration::from_secs(3600),
         },
-        graph: GraphConfig { base_url: url.to_owned(), ..GraphConfig::default() },
+        graph: GraphClientConfig { base_url: url.to_owned(), ..GraphClientConfig::default() },
         threads: std::env::var("THREADS").map_or(1, |n| n.parse().expect("a number")),
         health: Health::starting(&[]),
         open: Arc::default(),

@@ -19,7 +19,7 @@ use pregon::{
     domain::{LineId, PartId, Wamid},
     redis::{
         Store,
-        ids::Place,
+        message_ids::RowRef,
         parts::{ClaimedRow, Fingerprint, PART_ROWS},
         spawn::PrivateRedis,
     },
@@ -95,8 +95,8 @@ async fn fill_list(store: &Store, part: PartId) {
 }
 
 async fn fill_index(store: &Store, part: PartId, first: usize) {
-    let place = |n: usize| -> Place { (part, ClaimedRow { row: (n % PART_ROWS) as u16, send: 1 }) };
-    let ids: Vec<(Fingerprint, Place)> =
+    let place = |n: usize| -> RowRef { (part, ClaimedRow { row: (n % PART_ROWS) as u16, send: 1 }) };
+    let ids: Vec<(Fingerprint, RowRef)> =
         (first..first + PART_ROWS).map(|n| (Fingerprint::of(&ours(n)), place(n))).collect();
     let now = store.time().await.expect("the time");
     store.index_ids(&LineId::from(LINE), &ids, now, KEPT).await.expect("indexed");

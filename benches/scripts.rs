@@ -112,8 +112,15 @@ impl Bench {
         let mut all = Vec::with_capacity(PART_ROWS);
         self.step("claim", limit, &numbers, async |store, number| {
             let doubt_until = now.after(KEPT);
-            let wish =
-                ClaimWish { epoch: EPOCH, number: *number, now, limit, doubt_until, unanswered: 0, young: false };
+            let wish = ClaimWish {
+                epoch: EPOCH,
+                number: *number,
+                now,
+                limit,
+                doubt_until,
+                unanswered: 0,
+                in_grace_period: false,
+            };
             let Claim::Rows { rows, .. } = store.claim(part, &wish).await.expect("a claim") else { panic!("no rows") };
             assert_eq!(rows.len(), limit);
             all.extend(rows.iter().map(|row| row.claimed));

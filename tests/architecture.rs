@@ -10,7 +10,7 @@ use std::{
 
 /// Each room, and the rooms that it uses. `app` puts all of them together and is used by none.
 const ARROWS: [(&str, &[&str]); 18] = [
-    ("api", &["coding", "config", "domain", "intake", "json", "redis", "stats", "telemetry"]),
+    ("api", &["coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
     (
         "app",
         &[
@@ -36,7 +36,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
     ("domain", &[]),
     ("graph", &["domain", "json"]),
-    ("http", &["config", "telemetry"]),
+    ("http", &["coding", "config", "domain", "telemetry"]),
     ("intake", &["domain", "json", "redis", "telemetry", "templates"]),
     ("json", &[]),
     ("redis", &["domain", "telemetry"]),

@@ -21,7 +21,7 @@ use pregon::{
         job::Job,
         rows::{COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Columns, ROW_BYTES_MAX, Row, RowReader, UploadError},
     },
-    webhook::payload::{Change, Payload},
+    webhook::payload::{Payload, WebhookChange},
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -216,7 +216,7 @@ fn nesting_a_million_deep_is_passed_over_or_refused() {
             within(r#"{"entry":[{"id":"1","changes":[{"field":"flows","value":{"x":"#, "}}]}]}"),
         ] {
             let payload = Payload::read(&hook).expect("an object");
-            assert_eq!(payload.changes, [Change::Other]);
+            assert_eq!(payload.changes, [WebhookChange::Other]);
         }
         let _ = Payload::read(&within(r#"{"entry":"#, "}"));
         let _ = Payload::read(deep.as_bytes());

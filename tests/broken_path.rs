@@ -17,9 +17,9 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use pregon::{
-    dispatch::Settings,
+    dispatch::DispatchSettings,
     domain::{CampaignState, LineId, OnDoubt, State},
-    graph::GraphConfig,
+    graph::GraphClientConfig,
     redis::Store,
 };
 use support::{
@@ -159,8 +159,8 @@ async fn a_path_without_any_answer_is_not_filled_with_messages() {
     let (meta, url) = Meta::start(Path::Silent).await;
     let id = world::campaign(&store, &["3001"], 300, OnDoubt::Hold).await;
     world::launch(&store, id).await;
-    let settings = Settings { in_flight_max: 1_000, ..world::settings() };
-    let graph = GraphConfig { timeout: Duration::from_secs(4), ..world::graph(&url) };
+    let settings = DispatchSettings { in_flight_max: 1_000, ..world::settings() };
+    let graph = GraphClientConfig { timeout: Duration::from_secs(4), ..world::graph(&url) };
     let lines = [world::line("3001", RATE)];
     let worker = TestWorker::start_with("w1", world::address(&redis), graph, &lines, settings).await;
     support::until("the line stops", async || broken_by(&store, "3001").await.is_some()).await;

@@ -14,9 +14,9 @@ use std::{
 use axum::{Router, body::Bytes, extract::State as Shared, http::StatusCode, routing::post};
 use deadpool_redis::redis::cmd;
 use pregon::{
-    dispatch::Settings,
+    dispatch::DispatchSettings,
     domain::{CampaignState, OnDoubt, State},
-    redis::{Address, Store, StoreError, campaigns::Change},
+    redis::{Address, Store, StoreError, campaigns::StateChange},
 };
 use support::{
     redis::TestRedis,
@@ -152,7 +152,7 @@ async fn a_template_that_works_for_nobody_pauses_after_a_few() {
     assert_eq!(paused.reason.as_ref().map(|reason| reason.code), Some(131_008));
     let now = store.time().await.expect("the time");
     let resumed = store.change_campaign(id, &[CampaignState::Paused], CampaignState::Running, now, None).await;
-    assert_eq!(resumed.expect("redis"), Change::Done);
+    assert_eq!(resumed.expect("redis"), StateChange::Done);
     let record = world::reaches(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     let counts = world::counts(&store, &record).await;
@@ -169,7 +169,7 @@ async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
     let id = world::campaign(&store, &["3001"], 1_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     // The lease outlives the pause: no newer epoch comes to put in doubt what was claimed.
-    let settings = Settings { lease: Duration::from_secs(30), ..world::settings() };
+    let settings = DispatchSettings { lease: Duration::from_secs(30), ..world::settings() };
     let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 400.0)], settings).await;
     support::until("messages are sent", async || meta.sent().0 > 100).await;
     let mut connection = redis.connection().await;
@@ -210,16 +210,16 @@ async fn a_claim_that_redis_did_not_make_is_told_from_one_without_an_answer() {
 
     tell("CONFIG SET maxmemory 1").await;
     let full = store.claim(part, &wish()).await.expect_err("it is full");
-    assert!(matches!(full, StoreError::NotDone(_)), "{full:?}");
+    assert!(matches!(full, StoreError::NotApplied(_)), "{full:?}");
     tell("CONFIG SET maxmemory 0").await;
 
     // Longer than the time-out.
     tell("CLIENT PAUSE 1500").await;
     let late = store.claim(part, &wish()).await.expect_err("there is no answer");
-    assert!(matches!(late, StoreError::Unavailable(_)), "{late:?}");
+    assert!(matches!(late, StoreError::OutcomeUnknown(_)), "{late:?}");
 
     redis.kill_hard().await;
     support::until("it is known to be gone", async || store.time().await.is_err()).await;
     let gone = store.claim(part, &wish()).await.expect_err("it is gone");
-    assert!(matches!(gone, StoreError::NotDone(_)), "{gone:?}");
+    assert!(matches!(gone, StoreError::NotApplied(_)), "{gone:?}");
 }

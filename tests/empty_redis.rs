@@ -85,7 +85,7 @@ async fn a_process_that_starts_on_an_emptied_redis_knows_that_it_has_a_past() {
     hooks.redis.lose_all().await;
     hooks.store.time().await.expect("redis");
     let newcomer = Store::connect(&world::address(&hooks.redis)).await.expect("a store");
-    assert!(newcomer.is_young(Duration::from_secs(60)), "others may still repeat what they know");
+    assert!(newcomer.in_grace_period(Duration::from_secs(60)), "others may still repeat what they know");
     hooks.stop().await;
 }
 

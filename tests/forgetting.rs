@@ -9,7 +9,7 @@ use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, Wamid},
     redis::{
         Store,
-        campaigns::Change,
+        campaigns::StateChange,
         parts::{Applied, Claim, ClaimedRow, Fact, News, Settled, ToSend},
     },
 };
@@ -36,10 +36,10 @@ impl World {
         Self { redis, store, id, part }
     }
 
-    async fn claim(&self, store: &Store, epoch: u64, limit: usize, young: bool) -> Claim {
+    async fn claim(&self, store: &Store, epoch: u64, limit: usize, in_grace_period: bool) -> Claim {
         let now = store.time().await.expect("the time");
         let wish = claim_wish(epoch, now, limit, now.after(KEPT));
-        store.claim(self.part, &pregon::redis::parts::ClaimWish { young, ..wish }).await.expect("a claim")
+        store.claim(self.part, &pregon::redis::parts::ClaimWish { in_grace_period, ..wish }).await.expect("a claim")
     }
 
     async fn claim_rows(&self, epoch: u64, limit: usize) -> Vec<ClaimedRow> {
@@ -124,7 +124,7 @@ async fn nothing_is_taken_over_in_a_young_life_of_redis() {
     world.claim_rows(1, 3).await;
     world.forget(before).await;
     let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
-    assert!(stranger.is_young(KEPT), "it was started a moment ago");
+    assert!(stranger.in_grace_period(KEPT), "it was started a moment ago");
     assert!(matches!(world.claim(&stranger, 2, 100, true).await, Claim::Young));
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     // Now the first owner has told what it claimed: the next one finds it in flight, and puts it in doubt.
@@ -220,7 +220,7 @@ async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_where_the_campaign_
     let at = webhooks.time().await.expect("the time");
     let running = [CampaignState::Running];
     let cancelled = webhooks.change_campaign(world.id, &running, CampaignState::Cancelled, at, None).await;
-    assert_eq!(cancelled.expect("redis"), Change::Done);
+    assert_eq!(cancelled.expect("redis"), StateChange::Done);
     assert_eq!(world.states(&webhooks).await[usize::from(rows[0].row)], (State::Cancelled, 0));
     let sent = Fact { row: rows[0].row, send: rows[0].send, news: News::Sent, at, message: None };
     webhooks.apply(&[(world.part, vec![sent])], KEPT).await.expect("applied");
@@ -233,11 +233,11 @@ async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_where_the_campaign_
 async fn an_installation_is_not_young_in_the_first_life_of_its_redis() {
     let mut redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    assert!(!store.is_young(KEPT));
+    assert!(!store.in_grace_period(KEPT));
     let second = Store::connect(&world::address(&redis)).await.expect("a store");
-    assert!(!second.is_young(KEPT));
+    assert!(!second.in_grace_period(KEPT));
     redis.stop().await;
     redis.restart().await;
     support::until("redis answers", async || store.time().await.is_ok()).await;
-    assert!(store.is_young(KEPT));
+    assert!(store.in_grace_period(KEPT));
 }

@@ -28,13 +28,13 @@ use inputs::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use pregon::{
     dispatch::{
-        Settings, Signals,
+        DispatchSettings, RunnerSignals,
         lease::Lease,
-        runner::{LineStatus, Runner, Setup},
-        thread::Thread,
+        runner::{LineStatus, Runner, RunnerSetup},
+        shard::Shard,
     },
     domain::{PartId, SharedTokenKey, State, UnixMs, Wamid},
-    graph::{GraphClient, GraphConfig},
+    graph::{GraphClient, GraphClientConfig},
     redis::{
         Store,
         clock::Clock,
@@ -227,20 +227,20 @@ fn round_trips(handle: &PrometheusHandle) -> BTreeMap<String, u64> {
 /// A runner as a worker starts it, on a lease that outlives the test.
 fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop: &CancellationToken) -> Runner {
     let line = world::line(id, 1e6);
-    Runner::new(Setup {
+    Runner::new(RunnerSetup {
         store: store.clone(),
         clock: clock.clone(),
         sender: meta.sender(&line.id, &line.token).expect("a sender"),
         graph: meta.clone(),
         line,
-        settings: Settings { lease: KEPT, ..world::settings() },
+        settings: DispatchSettings { lease: KEPT, ..world::settings() },
         token_key: SharedTokenKey::new(inputs::token_key()),
         lease: Arc::new(Lease::new(1, Instant::now(), KEPT)),
         // Nobody has anything to say.
-        signals: watch::channel(Arc::new(Signals::default())).1,
+        signals: watch::channel(Arc::new(RunnerSignals::default())).1,
         stop: stop.clone(),
         status: Arc::new(Mutex::new(LineStatus::default())),
-        thread: Rc::new(Thread::new(Instant::now())),
+        shard: Rc::new(Shard::new(Instant::now())),
     })
 }
 
@@ -257,7 +257,7 @@ fn a_message_costs_no_more_than_it_did() {
         let (id, _) = stored::running(&store, &LINES, N).await;
         (store, clock, id)
     });
-    let graph = GraphConfig { base_url: meta.url, ..GraphConfig::default() };
+    let graph = GraphClientConfig { base_url: meta.url, ..GraphClientConfig::default() };
     let graph = GraphClient::new(graph).expect("a client");
     let stop = CancellationToken::new();
 

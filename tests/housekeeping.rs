@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, time::Duration};
 use deadpool_redis::redis::{Pipeline, cmd};
 use pregon::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, PartId, State, UnixMs},
-    graph::{GraphClient, GraphConfig},
+    graph::{GraphClient, GraphClientConfig},
     redis::{
         Store,
-        campaigns::Change,
+        campaigns::StateChange,
         parts::{Claim, ClaimedRow, Fact, News},
     },
 };
@@ -40,7 +40,7 @@ impl World {
         let id = world::campaign(&store, &["3001"], n, OnDoubt::Hold).await;
         world::launch(&store, id).await;
         let (part, line) = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].clone();
-        let graph = GraphClient::new(GraphConfig::default()).expect("a client");
+        let graph = GraphClient::new(GraphClientConfig::default()).expect("a client");
         let housekeeping = world::housekeeping(&store, Vec::new(), graph).await;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -70,7 +70,7 @@ async fn scheduled(store: &Store, start_at: UnixMs) -> CampaignId {
     let id = world::campaign_at(store, &["3001"], 1, OnDoubt::Hold, Some(start_at)).await;
     let now = store.time().await.expect("the time");
     let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Scheduled, now, None).await;
-    assert_eq!(change.expect("a launch"), Change::Done);
+    assert_eq!(change.expect("a launch"), StateChange::Done);
     id
 }
 
@@ -146,14 +146,15 @@ async fn drafts_that_an_older_version_listed_as_active_leave_the_list_and_delay_
     // More than one page of them in the same millisecond, in front of the campaign that is to start.
     let drafts: Vec<CampaignId> = (0..2_500).map(|n| CampaignId(Ulid::from_parts(now.0, n))).collect();
     list(&store, &drafts, now.0 - 7_200_000).await;
-    let young = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
-    list(&store, &[young], now.0 - 60_000).await;
+    let in_grace_period = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    list(&store, &[in_grace_period], now.0 - 60_000).await;
     let due = scheduled(&store, UnixMs(now.0 + 1_000)).await;
     let later = scheduled(&store, UnixMs(now.0 + 3_600_000)).await;
     let world = World::start_with(redis, store, 1).await;
 
     until("the due one runs", async || world.state(due).await == CampaignState::Running).await;
-    let expected: BTreeSet<String> = [young, due, later, world.id].iter().map(CampaignId::to_string).collect();
+    let expected: BTreeSet<String> =
+        [in_grace_period, due, later, world.id].iter().map(CampaignId::to_string).collect();
     until("only what may need care is listed", async || {
         active(&world.store).await.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>() == expected
     })

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
 use pregon::{
     domain::{CampaignState, State, UnixMs, WabaId},
-    intake::{Action, Format, IntakeError, TemplateProblem},
+    intake::{CampaignAction, Format, IntakeError, TemplateProblem},
     redis::parts::Claim,
 };
 use serde_json::{Value, json};
@@ -125,7 +125,7 @@ async fn a_submission_whose_recipients_are_all_rejected_stays_a_draft_and_says_w
     assert_eq!((submitted.state, submitted.upload.accepted), (CampaignState::Draft, 0));
     let reasons: Vec<&str> = submitted.upload.rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
     assert!(reasons[0].contains("E.164") && reasons[1].contains("where a recipient object is expected"), "{reasons:?}");
-    let error = world.intake.act(submitted.id, Action::Launch).await.expect_err("nobody to send to");
+    let error = world.intake.act(submitted.id, CampaignAction::Launch).await.expect_err("nobody to send to");
     assert!(matches!(error, IntakeError::Empty(id) if id == submitted.id), "{error}");
 }
 
@@ -232,7 +232,7 @@ async fn a_submission_that_was_cut_is_made_up_for() {
         (cut.id, false, CampaignState::Running, 10)
     );
     // Afterwards nothing that an operator did is undone.
-    world.intake.act(cut.id, Action::Pause).await.expect("paused");
+    world.intake.act(cut.id, CampaignAction::Pause).await.expect("paused");
     let again = world.intake.submit(new_campaign("order_update/es_AR", whole)).await.expect("known");
     assert_eq!((again.state, again.upload.accepted), (CampaignState::Paused, 10));
 }
@@ -411,7 +411,7 @@ async fn every_action_is_taken_answered_as_done_or_refused_by_the_state() {
     use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
     let world = World::start().await;
     let now = world.intake.clock.now();
-    let actions = [Action::Launch, Action::Pause, Action::Resume, Action::Cancel];
+    let actions = [CampaignAction::Launch, CampaignAction::Pause, CampaignAction::Resume, CampaignAction::Cancel];
     // What each action leads to; `None`: refused.
     let table = [
         (Draft, [Some(Running), None, None, Some(Cancelled)]),
@@ -451,9 +451,9 @@ async fn an_expired_campaign_is_not_launched_or_resumed_but_can_be_cancelled() {
     let soon = json!({ "expires_at": UnixMs(now.0 + 400), "recipients": [row(5_491_155_550_001)] });
     let id = world.intake.submit(new_campaign("order_update/es_AR", soon)).await.expect("taken").id;
     support::until("it expired", async || world.intake.clock.now().0 > now.0 + 400).await;
-    let error = world.intake.act(id, Action::Launch).await.expect_err("over");
+    let error = world.intake.act(id, CampaignAction::Launch).await.expect_err("over");
     assert!(matches!(error, IntakeError::Expired { .. }), "{error}");
-    let record = world.intake.act(id, Action::Cancel).await.expect("cancelled");
+    let record = world.intake.act(id, CampaignAction::Cancel).await.expect("cancelled");
     assert_eq!((record.state, world.count(id, State::Cancelled).await), (CampaignState::Cancelled, 1));
 }
 
@@ -480,25 +480,25 @@ async fn a_template_edited_since_the_creation_is_refused_at_launch_and_resume() 
     world.upload(id, None, &rows([5_491_155_550_001])).await.expect("a recipient");
 
     sync(Some(edited)).await;
-    let error = world.intake.act(id, Action::Launch).await.expect_err("the recipients do not fit");
+    let error = world.intake.act(id, CampaignAction::Launch).await.expect_err("the recipients do not fit");
     assert_eq!(error.kind(), "template-changed");
     let told = error.to_string();
     assert!(told.contains("after the campaign was created: the body takes 3 values now, and took 2; "), "{told}");
     sync(None).await;
-    assert_eq!(world.intake.act(id, Action::Launch).await.expect_err("it is gone").kind(), "template-missing");
+    assert_eq!(world.intake.act(id, CampaignAction::Launch).await.expect_err("it is gone").kind(), "template-missing");
     assert_eq!(world.store().campaign_states(&[id]).await.expect("redis"), [Some(CampaignState::Draft)]);
 
     sync(Some(reworded)).await;
-    world.intake.act(id, Action::Launch).await.expect("a text may change");
-    world.intake.act(id, Action::Pause).await.expect("paused");
+    world.intake.act(id, CampaignAction::Launch).await.expect("a text may change");
+    world.intake.act(id, CampaignAction::Pause).await.expect("paused");
     sync(Some(edited)).await;
-    assert_eq!(world.intake.act(id, Action::Launch).await.expect_err("it is paused").kind(), "campaign-state");
-    assert_eq!(world.intake.act(id, Action::Resume).await.expect_err("edited").kind(), "template-changed");
+    assert_eq!(world.intake.act(id, CampaignAction::Launch).await.expect_err("it is paused").kind(), "campaign-state");
+    assert_eq!(world.intake.act(id, CampaignAction::Resume).await.expect_err("edited").kind(), "template-changed");
     sync(Some(reworded)).await;
-    assert_eq!(world.intake.act(id, Action::Resume).await.expect("resumed").state, CampaignState::Running);
+    assert_eq!(world.intake.act(id, CampaignAction::Resume).await.expect("resumed").state, CampaignState::Running);
     sync(Some(edited)).await;
-    world.intake.act(id, Action::Resume).await.expect("the answer of the first may have been lost");
-    world.intake.act(id, Action::Cancel).await.expect("it can be cancelled");
+    world.intake.act(id, CampaignAction::Resume).await.expect("the answer of the first may have been lost");
+    world.intake.act(id, CampaignAction::Cancel).await.expect("it can be cancelled");
 }
 
 #[tokio::test]
@@ -506,7 +506,7 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     world.upload(id, None, &rows([5_491_155_550_001])).await.expect("a recipient");
-    world.intake.act(id, Action::Launch).await.expect("launched");
+    world.intake.act(id, CampaignAction::Launch).await.expect("launched");
     // As a pause leaves it whose process died between the campaign and its parts.
     let mut redis = world.redis.connection().await;
     let key = world.store().keys.campaign(id);
@@ -518,7 +518,7 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
         .query_async(&mut redis)
         .await
         .expect("a cut pause");
-    let record = world.intake.act(id, Action::Pause).await.expect("paused");
+    let record = world.intake.act(id, CampaignAction::Pause).await.expect("paused");
     let part = record.parts[0].0;
     let now = world.intake.clock.now();
     let claim = world.store().claim(part, &support::claim_wish(1, now, 10, now)).await.expect("a claim");
@@ -529,7 +529,7 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
 async fn a_campaign_that_is_not_there_is_not_found() {
     let world = World::start().await;
     let id = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
-    assert_eq!(world.intake.act(id, Action::Launch).await.expect_err("unknown").kind(), "campaign-not-found");
+    assert_eq!(world.intake.act(id, CampaignAction::Launch).await.expect_err("unknown").kind(), "campaign-not-found");
     assert_eq!(world.upload(id, None, "").await.expect_err("unknown").kind(), "campaign-not-found");
 }
 

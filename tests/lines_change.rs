@@ -7,9 +7,9 @@ use std::{collections::HashMap, time::Duration};
 use pregon::{
     dispatch::housekeeping::Housekeeping,
     domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, State, UnixMs, WabaId},
-    graph::{GraphClient, GraphConfig},
-    redis::{Store, campaigns::Change, parts::Claim},
-    stats::{Reader, waiting::Reason},
+    graph::{GraphClient, GraphClientConfig},
+    redis::{Store, campaigns::StateChange, parts::Claim},
+    stats::{StatisticsReader, waiting::WaitReason},
 };
 use support::{
     claim_wish,
@@ -120,7 +120,8 @@ async fn left_in_flight(store: &Store, n: u64) -> CampaignId {
 }
 
 async fn house(store: &Store, meta: &Meta, name: &str) -> Housekeeping {
-    let graph = GraphClient::new(GraphConfig { base_url: meta.url(), ..GraphConfig::default() }).expect("a client");
+    let graph =
+        GraphClient::new(GraphClientConfig { base_url: meta.url(), ..GraphClientConfig::default() }).expect("a client");
     Housekeeping {
         name: name.to_owned(),
         lease: settings().lease,
@@ -139,7 +140,7 @@ async fn a_campaign_ends_whose_line_was_removed_with_messages_in_flight() {
     let cancelled = left_in_flight(&store, 5).await;
     let now = store.time().await.expect("redis");
     let change = store.change_campaign(cancelled, &[CampaignState::Running], CampaignState::Cancelled, now, None).await;
-    assert_eq!(change.expect("redis"), Change::Done);
+    assert_eq!(change.expect("redis"), StateChange::Done);
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[line("3001", 200.0)], settings()).await;
     let stop = CancellationToken::new();
     let keeping = tokio::spawn(house(&store, &meta, "w1").await.run(stop.clone()));
@@ -167,9 +168,10 @@ async fn work_on_a_line_that_nobody_lists_is_told_and_can_be_cancelled_at_once()
     let record = store.campaign(id).await.expect("redis").expect("it");
     let lines = HashMap::from([(LineId::from(OTHER), WabaId::from("2001"))]);
     let told = async |now: UnixMs| {
-        let statistics = Reader::new(store.clone(), lines.clone()).statistics(&record, now).await.expect("statistics");
+        let statistics =
+            StatisticsReader::new(store.clone(), lines.clone()).statistics(&record, now).await.expect("statistics");
         let [waiting] = &statistics.waiting_for[..] else { panic!("{:?}", statistics.waiting_for) };
-        assert_eq!((waiting.reason, waiting.line.as_ref().map(LineId::as_str)), (Reason::NoWorker, Some(OTHER)));
+        assert_eq!((waiting.reason, waiting.line.as_ref().map(LineId::as_str)), (WaitReason::NoWorker, Some(OTHER)));
         waiting.text.clone()
     };
     let now = store.time().await.expect("redis");
@@ -181,6 +183,6 @@ async fn work_on_a_line_that_nobody_lists_is_told_and_can_be_cancelled_at_once()
     assert!(text.starts_with("no process lists line 3009: list the line again"), "{text}");
 
     let change = store.change_campaign(id, &[CampaignState::Running], CampaignState::Cancelled, now, None).await;
-    assert_eq!(change.expect("redis"), Change::Done);
+    assert_eq!(change.expect("redis"), StateChange::Done);
     assert_eq!(world::counts(&store, &record).await.by_state[&State::Cancelled], 10);
 }

@@ -10,7 +10,7 @@ use pregon::{
     dispatch::indexing::Indexing,
     domain::{CampaignId, PartId, State, UnixMs},
     redis::{
-        ids::Place,
+        message_ids::RowRef,
         parts::{ClaimedRow, Fingerprint, Settled},
     },
 };
@@ -63,14 +63,14 @@ async fn listed(hooks: &Hooks, id: CampaignId) -> u32 {
 }
 
 /// Where the index of line 3001 has the messages.
-async fn indexed(hooks: &Hooks, messages: &[Message]) -> Vec<Option<Place>> {
+async fn indexed(hooks: &Hooks, messages: &[Message]) -> Vec<Option<RowRef>> {
     let line = "3001".into();
     let segments = hooks.store.segments(&line).await.expect("a store");
     let prints: Vec<Fingerprint> = messages.iter().map(|message| Fingerprint::of(&message.wamid())).collect();
     hooks.store.find_in_segments(&line, &segments, &prints).await.expect("a store").0
 }
 
-fn places(messages: &[Message]) -> Vec<Option<Place>> {
+fn places(messages: &[Message]) -> Vec<Option<RowRef>> {
     let place = |message: &Message| Some((message.part, ClaimedRow { row: message.row, send: message.send }));
     messages.iter().map(place).collect()
 }
@@ -140,7 +140,7 @@ async fn indexing_that_was_cut_short_is_done_again_and_loses_no_id() {
     let hooks = Hooks::start().await;
     let (id, messages) = sent(&hooks, 1_000).await;
     // Copied, and not dropped from the list.
-    let ids: Vec<(Fingerprint, Place)> = messages
+    let ids: Vec<(Fingerprint, RowRef)> = messages
         .iter()
         .zip(places(&messages).into_iter().flatten())
         .map(|(message, place)| (Fingerprint::of(&message.wamid()), place))
@@ -187,7 +187,7 @@ async fn segments_take_turns_and_expire_when_their_last_id_may() {
     let mut all = Vec::new();
     // The second comes when the first segment takes no more for its age, the third and fourth find no room for all.
     for (n, later) in [(10, 0), (250_000, 9), (250_000, 9), (100, 9)] {
-        let ids: Vec<(Fingerprint, Place)> = (0..n)
+        let ids: Vec<(Fingerprint, RowRef)> = (0..n)
             .map(|row| {
                 let print = Fingerprint::of(&rng.random::<u128>().to_string());
                 (print, (part, ClaimedRow { row: row as u16, send: rng.random_range(1..=255) }))

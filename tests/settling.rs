@@ -12,7 +12,7 @@ use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     redis::{
         Call, Store,
-        ids::IdsPiece,
+        message_ids::IdsPiece,
         parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},
         script,
     },

@@ -10,7 +10,7 @@ use std::{
 use axum::{Json, Router, extract::State, routing::get};
 use pregon::{
     domain::{CampaignState, HoldScope, OnDoubt, Secret, Template},
-    graph::{GraphClient, GraphConfig},
+    graph::{GraphClient, GraphClientConfig},
     redis::Store,
     templates,
 };
@@ -46,7 +46,7 @@ async fn meta(listed: &Listed) -> GraphClient {
     let base_url = format!("http://{}", listener.local_addr().expect("an address"));
     let router = Router::new().route("/{version}/{waba}/message_templates", get(list)).with_state(listed.clone());
     tokio::spawn(async { axum::serve(listener, router).await });
-    GraphClient::new(GraphConfig { base_url, ..GraphConfig::default() }).expect("a client")
+    GraphClient::new(GraphClientConfig { base_url, ..GraphClientConfig::default() }).expect("a client")
 }
 
 fn item(name: &str) -> Value {
@@ -165,7 +165,7 @@ async fn a_sync_that_meta_refuses_says_what_helps() {
     let refusal = json!({"error": {"code": 190, "message": "Error validating access token"}});
     let router = Router::new().fallback(async move || Json(refusal.clone()));
     tokio::spawn(async { axum::serve(listener, router).await });
-    let graph = GraphClient::new(GraphConfig { base_url, ..GraphConfig::default() }).expect("a client");
+    let graph = GraphClient::new(GraphClientConfig { base_url, ..GraphClientConfig::default() }).expect("a client");
     let now = store.time().await.expect("redis");
     let results = templates::sync_all(&store, &graph, &[world::line("3001", 80.0)], now).await;
     let [(waba, Err(told))] = &results[..] else { panic!("{results:?}") };

@@ -9,7 +9,7 @@ use deadpool_redis::redis::{Value, cmd};
 use futures_util::{StreamExt as _, stream};
 use pregon::{
     domain::{CampaignId, CampaignState, State},
-    intake::{Action, Format, Intake, IntakeError, UploadResult},
+    intake::{CampaignAction, Format, Intake, IntakeError, UploadResult},
     redis::StoreError,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -135,7 +135,7 @@ async fn an_upload_cut_off_from_redis_at_any_byte_ends_as_a_whole_one_when_it_is
         cutter.cut_after(rng.random_range(from..bytes));
         let result = upload(&cut_off, id, &text).await;
         cutter.mend();
-        cuts += u32::from(matches!(result, Err(IntakeError::Store(StoreError::Unavailable(_)))));
+        cuts += u32::from(matches!(result, Err(IntakeError::Store(StoreError::OutcomeUnknown(_)))));
         match turn % 3 {
             0 => {
                 assert_eq!(
@@ -145,13 +145,13 @@ async fn an_upload_cut_off_from_redis_at_any_byte_ends_as_a_whole_one_when_it_is
             }
             // Not repeated: what was admitted is sent, or ends as cancelled, whatever the upload was cut in.
             1 => {
-                let launched = world.intake.act(id, Action::Launch).await;
+                let launched = world.intake.act(id, CampaignAction::Launch).await;
                 let n = world.numbers(id).await.len() as u64;
                 assert_eq!(world.count(id, State::Pending).await, n);
                 assert_eq!(launched.is_ok(), n > 0, "{launched:?}");
             }
             _ => {
-                world.intake.act(id, Action::Cancel).await.expect("cancelled");
+                world.intake.act(id, CampaignAction::Cancel).await.expect("cancelled");
                 let n = world.numbers(id).await.len() as u64;
                 assert_eq!(world.count(id, State::Cancelled).await, n);
             }
@@ -267,7 +267,7 @@ async fn an_upload_does_not_outlive_the_redis_that_gave_it_room() {
     let rest = sender.send(Ok(Bytes::copy_from_slice(&text.as_bytes()[half..]))).await;
     drop(sender);
     let error = task.await.expect("no panic").expect_err("cut");
-    assert!(matches!(error, IntakeError::Store(StoreError::Unavailable(_))), "{error} {rest:?}");
+    assert!(matches!(error, IntakeError::Store(StoreError::OutcomeUnknown(_))), "{error} {rest:?}");
     assert_eq!(world.upload(id, Some("u"), &text).await.expect("repeated").accepted, 10_000);
     assert_eq!(world.numbers(id).await.len(), 10_000);
 }
@@ -289,7 +289,7 @@ async fn an_upload_id_stands_for_its_rows() {
     assert_eq!(world.numbers(id).await, before);
 
     // The same rows written in another way, and when the campaign takes no more.
-    world.intake.act(id, Action::Launch).await.expect("launched");
+    world.intake.act(id, CampaignAction::Launch).await.expect("launched");
     assert_eq!(world.upload(id, Some("u"), &text.replace('\n', "\r\n\r\n")).await.expect("the same rows"), first);
     let error = world.upload(id, Some("v"), &text).await.expect_err("it runs");
     assert!(matches!(error, IntakeError::State { state: CampaignState::Running, .. }), "{error}");
@@ -419,7 +419,7 @@ async fn a_hundred_thousand_recipients_take_little_of_redis() {
     }
     let result = world.upload(id, None, &text).await.expect("taken");
     assert_eq!((result.accepted, result.rejected_count), (n, 0));
-    world.intake.act(id, Action::Launch).await.expect("launched");
+    world.intake.act(id, CampaignAction::Launch).await.expect("launched");
     assert_eq!(world.recipients(id).await.len() as u64, n);
 
     let (index, all) = memory(&world, id).await;

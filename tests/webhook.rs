@@ -12,7 +12,7 @@ use pregon::{
     redis::parts::{Fact, News},
     webhook::{
         aftercare::Aftercare,
-        apply::{Committer, Placed},
+        apply::{Committer, LocatedFact},
     },
 };
 use serde_json::json;
@@ -120,9 +120,9 @@ fn committer(hooks: &Hooks) -> (Committer, impl Future<Output = ()> + use<>) {
     Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::IDS_KEPT, aftercare)
 }
 
-fn sent(message: &Message) -> Placed {
+fn sent(message: &Message) -> LocatedFact {
     let fact = Fact { row: message.row, send: message.send, news: News::Sent, at: now(), message: None };
-    Placed { part: message.part, fact, details: "".into() }
+    LocatedFact { part: message.part, fact, details: "".into() }
 }
 
 #[tokio::test]

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use pregon::{
     domain::{Outcome, Recipient, Secret, Token},
-    graph::{GraphClient, GraphConfig, Permit, answer, body::BodyPlan},
+    graph::{GraphClient, GraphClientConfig, Permit, answer, body::BodyPlan},
     intake::rows::{Columns, Row, RowReader},
     redis::chunk::{self, CHUNK_ROWS_MAX, Chunk},
     webhook::{
-        payload::{Change, Payload},
+        payload::{Payload, WebhookChange},
         signature::{Signature, Verifier},
     },
 };
@@ -107,7 +107,7 @@ fn body() -> Path {
 fn send() -> Path {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let meta = InstantMeta::start(u64::MAX);
-    let graph = GraphClient::new(GraphConfig { base_url: meta.url.clone(), ..GraphConfig::default() });
+    let graph = GraphClient::new(GraphClientConfig { base_url: meta.url.clone(), ..GraphClientConfig::default() });
     let sender = graph.expect("a client").sender(&"3001".into(), &Secret::new("token")).expect("a sender");
     let mut builder = Builder::new();
     let message = |(to, row): (&Recipient, u16)| Bytes::copy_from_slice(builder.body(to, row));
@@ -177,7 +177,7 @@ fn signature(n: u16) -> Path {
 fn read_webhook(n: u16) -> Path {
     let body = webhook(n);
     let payload = Payload::read(&body).expect("a webhook");
-    let [Change::Messages(messages)] = payload.changes.as_slice() else { panic!("{payload:?}") };
+    let [WebhookChange::Messages(messages)] = payload.changes.as_slice() else { panic!("{payload:?}") };
     assert_eq!(messages.statuses.len(), usize::from(n));
     drop(payload);
     let bytes = body.len() as u64;

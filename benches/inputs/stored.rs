@@ -7,7 +7,7 @@ use pregon::{
     domain::{Campaign, CampaignId, CampaignState, LineId, OnDoubt, PartId},
     redis::{
         Address, Store,
-        campaigns::Change,
+        campaigns::StateChange,
         uploads::{Admitted, Batch, Upload},
     },
 };
@@ -83,7 +83,7 @@ pub async fn running(store: &Store, lines: &[&str], n: u64) -> (CampaignId, Vec<
 pub async fn launch(store: &Store, id: CampaignId) -> Vec<PartId> {
     let now = store.time().await.expect("the time");
     let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Running, now, None).await;
-    assert_eq!(change.expect("a launch"), Change::Done);
+    assert_eq!(change.expect("a launch"), StateChange::Done);
     let record = store.campaign(id).await.expect("redis").expect("a campaign");
     record.parts.into_iter().map(|(part, _)| part).collect()
 }

@@ -2,7 +2,7 @@
 
 use pregon::{
     domain::RawRecipient,
-    intake::job::{Job, Recipients},
+    intake::job::{Job, RecipientsJob},
 };
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub fn job(input: &[u8]) {
     let said = |field: &str| json.as_ref().map(|json| json[field].clone());
     let (kind, external_id, recipients) = match &job {
         Job::Campaign(new) => ("campaign", new.external_id.as_deref(), new.recipients.as_slice()),
-        Job::Recipients(Recipients { external_id, recipients, .. }) => {
+        Job::RecipientsJob(RecipientsJob { external_id, recipients, .. }) => {
             ("recipients", Some(external_id.as_str()), recipients.as_slice())
         }
         Job::Change(action, named) => {

@@ -1,6 +1,6 @@
 //! The body of a webhook.
 
-use pregon::webhook::payload::{Change, Payload, Word};
+use pregon::webhook::payload::{Payload, WebhookChange, Word};
 use serde_json::Value;
 
 use super::takes_at_most;
@@ -28,7 +28,7 @@ pub fn webhook(input: &[u8]) {
     let entry = format!(r#"{{"id":{text},"time":{text},"changes":[{text},{change}]}}"#);
     let body = format!(r#"{{"object":{text},"entry":[{text},{entry}]}}"#);
     let payload = Payload::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-    let Some(Change::Messages(messages)) = payload.changes.last() else { panic!("{:?}", payload.changes) };
+    let Some(WebhookChange::Messages(messages)) = payload.changes.last() else { panic!("{:?}", payload.changes) };
     assert_eq!(messages.line, "3001");
     let good = messages.statuses.iter().filter(|status| status.wamid == "wamid.good" && status.word == Word::Read);
     assert!(good.count() >= 1, "{messages:?}");
@@ -37,14 +37,14 @@ pub fn webhook(input: &[u8]) {
     assert!(bad.count() >= 4, "{messages:?}");
 }
 
-fn check(change: &Change<'_>) {
+fn check(change: &WebhookChange<'_>) {
     match change {
-        Change::Messages(messages) => assert!(!messages.statuses.is_empty() || !messages.inbound.is_empty()),
-        Change::Template(change) => {
+        WebhookChange::Messages(messages) => assert!(!messages.statuses.is_empty() || !messages.inbound.is_empty()),
+        WebhookChange::Template(change) => {
             let named = |text: &str| !text.is_empty() && !text.contains('/');
             assert!(named(&change.name) && named(change.language.as_str()));
         }
-        Change::Account(change) => assert!(!change.field.is_empty()),
-        Change::TemplateEdited(_) | Change::Other | Change::Malformed => {}
+        WebhookChange::Account(change) => assert!(!change.field.is_empty()),
+        WebhookChange::TemplateEdited(_) | WebhookChange::Other | WebhookChange::Malformed => {}
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::report::{Figure, Report, shown};
 use pregon::terminal::{
-    Failure,
+    CommandError,
     table::{fields, table},
 };
 
@@ -32,8 +32,8 @@ struct Compared {
 /// Reads a report.
 ///
 /// Errors: it is not there, or is none.
-pub fn read(path: &Path) -> Result<Report, Failure> {
-    let told = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", path.display()));
+pub fn read(path: &Path) -> Result<Report, CommandError> {
+    let told = |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
     serde_json::from_str(&fs::read_to_string(path).map_err(|error| told(&error))?).map_err(|error| told(&error))
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, io};
 use pregon::{
     client::ClientError,
     redis::{StoreError, spawn::SpawnError},
-    terminal::Failure,
+    terminal::CommandError,
 };
 
 /// Why a scenario could not be played to its end. A goal that is missed is none.
@@ -35,8 +35,8 @@ impl LoadError {
     }
 }
 
-impl From<LoadError> for Failure {
+impl From<LoadError> for CommandError {
     fn from(error: LoadError) -> Self {
-        Failure::Failed(error.to_string())
+        CommandError::Failed(error.to_string())
     }
 }

@@ -43,22 +43,22 @@ use self::{
     report::{Beginning, Findings, Report},
     scenario::{Play, Scenario},
 };
-use pregon::terminal::{Failure, out};
+use pregon::terminal::{CommandError, out};
 
 /// Plays a scenario. `folder`: where `report.json` and the plots go. `json`: the report as JSON on standard output.
 ///
-/// Errors: [`Failure::Told`] where a goal is missed; [`Failure::Usage`] for what is no scenario.
-pub async fn run(file: &Path, folder: Option<PathBuf>, json: bool) -> Result<(), Failure> {
-    let text = fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    let scenario = Scenario::read(file, &text).map_err(|error| Failure::Usage(error.to_string()))?;
+/// Errors: [`CommandError::Reported`] where a goal is missed; [`CommandError::Usage`] for what is no scenario.
+pub async fn run(file: &Path, folder: Option<PathBuf>, json: bool) -> Result<(), CommandError> {
+    let text = fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))?;
+    let scenario = Scenario::read(file, &text).map_err(|error| CommandError::Usage(error.to_string()))?;
     say(&format!("{}: {}", scenario.name, scenario.about));
     let beginning = Beginning::now()?;
     let mut terminate = signal(SignalKind::terminate())?;
     // What is dropped here is ended with it.
     let findings = tokio::select! {
         findings = play(&scenario) => findings?,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::Failed("interrupted".into())),
-        _ = terminate.recv() => return Err(Failure::Failed("terminated".into())),
+        _ = tokio::signal::ctrl_c() => return Err(CommandError::Failed("interrupted".into())),
+        _ = terminate.recv() => return Err(CommandError::Failed("terminated".into())),
     };
     let report = Report::new(&scenario, beginning.ended()?, findings);
     if let Some(folder) = &folder {
@@ -69,7 +69,7 @@ pub async fn run(file: &Path, folder: Option<PathBuf>, json: bool) -> Result<(),
     } else {
         out::line(&report.table())?;
     }
-    if report.is_good() { Ok(()) } else { Err(Failure::Told) }
+    if report.is_good() { Ok(()) } else { Err(CommandError::Reported) }
 }
 
 async fn play(scenario: &Scenario) -> Result<Findings, LoadError> {
@@ -103,8 +103,8 @@ fn write(report: &Report, folder: &Path) -> Result<(), LoadError> {
 
 /// Compares two reports.
 ///
-/// Errors: [`Failure::Usage`] for what is no report.
-pub fn compare(a: &Path, b: &Path, json: bool) -> Result<(), Failure> {
+/// Errors: [`CommandError::Usage`] for what is no report.
+pub fn compare(a: &Path, b: &Path, json: bool) -> Result<(), CommandError> {
     let comparison = Comparison::of([&compare::read(a)?, &compare::read(b)?]);
     if json {
         out::json(&comparison)?;

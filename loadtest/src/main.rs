@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use pregon::terminal::{Failure, arguments::Output};
+use pregon::terminal::{CommandError, arguments::Output};
 use pregon_load::{bare::BareOptions, error::LoadError, meta::MetaOptions};
 
 // That of `pregon`: what it is compared with must have the same.
@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(Arguments { command, scenario, out, output }: Arguments) -> Result<(), Failure> {
+async fn run(Arguments { command, scenario, out, output }: Arguments) -> Result<(), CommandError> {
     match command {
         None => pregon_load::run(&scenario.unwrap_or_default(), out, output.json).await,
         Some(Command::Compare { a, b, output }) => pregon_load::compare(&a, &b, output.json),

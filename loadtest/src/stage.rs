@@ -31,7 +31,7 @@ use super::{
     scenario::Setup,
 };
 use pregon::{
-    client::{self, Action, Client, NewCampaign, TemplateName, Uploaded},
+    client::{self, Client, ControlAction, NewCampaign, TemplateName, Uploaded},
     domain::{CampaignId, CampaignState, LineId, Secret},
     intake::Format,
     redis::spawn::PrivateRedis,
@@ -163,7 +163,7 @@ impl Stage {
 
     /// Launches a campaign.
     pub async fn launch(&self, id: CampaignId) -> Result<(), LoadError> {
-        Ok(self.client.change_campaign(id, Action::Launch).await.map(drop)?)
+        Ok(self.client.change_campaign(id, ControlAction::Launch).await.map(drop)?)
     }
 
     /// Waits until so many messages have arrived at Meta since it last forgot. It asks Meta and not the worker, which has

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared, SharedState,
-    extract::{CampaignPath, Object, Params, bad_query},
-    page,
-    problem::Result,
+    extract::{CampaignPath, JsonBody},
 };
 use crate::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, campaign::PauseReason},
-    intake::{Action, NewCampaign, Rejection, TemplateName},
+    http::request::{Params, bad_query},
+    http::{page, problem::Result},
+    intake::{CampaignAction, NewCampaign, Rejection, TemplateName},
     redis::campaigns::CampaignRecord,
     stats::Statistics,
 };
@@ -87,7 +87,7 @@ struct Created {
 }
 
 /// `POST /v1/campaigns`
-pub(super) async fn create(State(shared): SharedState, Object(new): Object<NewCampaign>) -> Result<Response> {
+pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<NewCampaign>) -> Result<Response> {
     let submitted = shared.state.intake.submit(new).await?;
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let upload = submitted.upload;
@@ -104,22 +104,22 @@ pub(super) async fn create(State(shared): SharedState, Object(new): Object<NewCa
 
 /// `POST /v1/campaigns/{id}/launch`
 pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
-    act(&shared, path, Action::Launch).await
+    act(&shared, path, CampaignAction::Launch).await
 }
 
 /// `POST /v1/campaigns/{id}/pause`
 pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
-    act(&shared, path, Action::Pause).await
+    act(&shared, path, CampaignAction::Pause).await
 }
 
 /// `POST /v1/campaigns/{id}/resume`
 pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
-    act(&shared, path, Action::Resume).await
+    act(&shared, path, CampaignAction::Resume).await
 }
 
 /// `POST /v1/campaigns/{id}/cancel`
 pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
-    act(&shared, path, Action::Cancel).await
+    act(&shared, path, CampaignAction::Cancel).await
 }
 
 /// `DELETE /v1/campaigns/{id}`
@@ -128,7 +128,7 @@ pub(super) async fn delete(State(shared): SharedState, CampaignPath(id): Campaig
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn act(shared: &Arc<Shared>, CampaignPath(id): CampaignPath, action: Action) -> Result<Response> {
+async fn act(shared: &Arc<Shared>, CampaignPath(id): CampaignPath, action: CampaignAction) -> Result<Response> {
     let record = shared.state.intake.act(id, action).await?;
     with_statistics(shared, record).await
 }
@@ -147,7 +147,7 @@ async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Resp
 /// What stands behind the `?` of a list of campaigns.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
+pub(super) struct CampaignListParams {
     state: Option<String>,
     cursor: Option<String>,
     limit: Option<String>,
@@ -160,7 +160,7 @@ struct CampaignList {
 }
 
 /// `GET /v1/campaigns`: newest first. `next` is the last campaign that was looked at.
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<ListParams>) -> Result<Response> {
+pub(super) async fn list(State(shared): SharedState, Params(params): Params<CampaignListParams>) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
     let wanted = page::given(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();

@@ -25,11 +25,12 @@ use tokio::{
 };
 use tracing::error;
 
-use super::{Shared, SharedState, extract::CampaignPath, place, problem::Result};
+use super::{Shared, SharedState, extract::CampaignPath, place};
 use crate::{
     domain::{CampaignId, CampaignState},
+    http::problem::Result,
     redis,
-    stats::{Reason, Statistics, Waiting},
+    stats::{Statistics, WaitReason, Waiting},
 };
 
 /// How often a stream looks.
@@ -85,9 +86,10 @@ impl Watch {
             match self.look().await {
                 Ok(Some((state, statistics))) => self.say(Some(state), statistics),
                 Ok(None) => return None,
-                Err(error) if error.passes() => {
+                Err(error) if error.is_transient() => {
                     if let Some(last) = self.statistics.clone() {
-                        let waiting = Waiting::new(Reason::Redis, "redis does not answer: these are the last numbers");
+                        let waiting =
+                            Waiting::new(WaitReason::Redis, "redis does not answer: these are the last numbers");
                         self.say(
                             None,
                             Statistics { rate_per_second: 0.0, eta: None, waiting_for: vec![waiting], ..last },

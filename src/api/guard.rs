@@ -9,15 +9,16 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::Method,
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tracing::{debug, info};
 
-use super::{Shared, keys::Refusal, problem::Problem};
+use super::Shared;
 use crate::{
     config::KeyScope,
+    http::{auth::AuthError, problem::Problem},
     telemetry::metrics::{self, ApiResult},
 };
 
@@ -44,8 +45,10 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
             metrics::api_call(result(&refusal));
             match &refusal {
                 // As many as somebody likes to make.
-                Refusal::NoKey | Refusal::TooOften { .. } => debug!(%client, %method, path, ?refusal, "call refused"),
-                Refusal::UnknownKey | Refusal::NoScope { .. } => {
+                AuthError::NoKey | AuthError::TooOften { .. } => {
+                    debug!(%client, %method, path, ?refusal, "call refused")
+                }
+                AuthError::UnknownKey | AuthError::NoScope { .. } => {
                     info!(%client, %method, path, ?refusal, "call refused");
                 }
             }
@@ -82,37 +85,12 @@ fn client(request: &Request) -> IpAddr {
     peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip())
 }
 
-fn result(refusal: &Refusal) -> ApiResult {
+fn result(refusal: &AuthError) -> ApiResult {
     match refusal {
-        Refusal::NoKey => ApiResult::NoKey,
-        Refusal::UnknownKey => ApiResult::UnknownKey,
-        Refusal::TooOften { .. } => ApiResult::TooOften,
-        Refusal::NoScope { .. } => ApiResult::NoScope,
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NoKey | Refusal::UnknownKey => Self::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "send `Authorization: Bearer KEY` with a key of http.api_keys",
-            )
-            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Refusal::TooOften { wait } => Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too-many-unknown-keys",
-                "too many calls from your address brought a key that is not known; look at your key, and wait",
-            )
-            .with_header(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)),
-            Refusal::NoScope { name, scope } => {
-                let scope = scope.name();
-                let detail =
-                    format!("this call needs the scope `{scope}`, which the key `{name}` of http.api_keys lacks");
-                Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
-            }
-        }
+        AuthError::NoKey => ApiResult::NoKey,
+        AuthError::UnknownKey => ApiResult::UnknownKey,
+        AuthError::TooOften { .. } => ApiResult::TooOften,
+        AuthError::NoScope { .. } => ApiResult::NoScope,
     }
 }
 

@@ -9,12 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared, SharedState,
-    extract::{LinePath, Object, Params},
-    page,
-    problem::{Problem, Result},
+    extract::{JsonBody, LinePath},
 };
 use crate::{
     domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, UnixMs, WabaId},
+    http::request::Params,
+    http::{
+        page,
+        problem::{Problem, Result},
+    },
     stats::line::{LineNow, Stop, scopes},
 };
 
@@ -98,7 +101,7 @@ fn state(now: &LineNow, backlog: u64) -> &'static str {
 /// What stands behind the `?` of the list of lines.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
+pub(super) struct LineListParams {
     cursor: Option<String>,
     limit: Option<String>,
 }
@@ -110,7 +113,7 @@ struct LineList {
 }
 
 /// `GET /v1/lines`: in the order of the configuration. `next` is the last line of the page.
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<ListParams>) -> Result<Response> {
+pub(super) async fn list(State(shared): SharedState, Params(params): Params<LineListParams>) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let lines = &shared.state.lines;
     let from = match page::given(params.cursor.as_deref()) {
@@ -143,7 +146,7 @@ pub(super) struct LineChange {
 pub(super) async fn change(
     State(shared): SharedState,
     LinePath(id): LinePath,
-    Object(change): Object<LineChange>,
+    JsonBody(change): JsonBody<LineChange>,
 ) -> Result<Response> {
     let line = shared.line(&id)?;
     let rate = change.messages_per_second;

@@ -7,15 +7,12 @@
 //! `Upload-Id`, and every change of state can be repeated.
 //! Never: decides what may be done with a campaign ([`crate::intake`] does), or counts ([`crate::stats`] does).
 
-mod attempts;
 mod campaigns;
+mod errors;
 mod events;
 mod extract;
 mod guard;
-mod keys;
 mod lines;
-mod page;
-mod problem;
 mod recipients;
 mod report;
 mod templates;
@@ -35,17 +32,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
 
-use self::{
-    extract::campaign_not_found,
-    keys::Keys,
-    problem::{Problem, Result},
-};
+use self::extract::campaign_not_found;
 use crate::{
     config::ApiKey,
     domain::{CampaignId, Line, UnixMs, WabaId},
+    http::{
+        auth::ApiKeys,
+        problem::{Problem, Result},
+    },
     intake::Intake,
     redis::{Store, campaigns::CampaignRecord, clock::Clock},
-    stats::Reader,
+    stats::StatisticsReader,
 };
 
 /// Streams of events at once. Each asks Redis for a campaign's counters twice a second.
@@ -91,8 +88,8 @@ pub struct ApiState {
 /// What the handlers share.
 struct Shared {
     state: ApiState,
-    keys: Keys,
-    reader: Reader,
+    keys: ApiKeys,
+    reader: StatisticsReader,
     event_streams: Arc<Semaphore>,
     reports: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -104,8 +101,8 @@ type SharedState = axum::extract::State<Arc<Shared>>;
 pub fn router(state: ApiState) -> Router {
     let lines = state.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect::<HashMap<_, _>>();
     let shared = Arc::new(Shared {
-        keys: Keys::new(state.keys.clone(), state.key_failures_per_minute),
-        reader: Reader::new(state.store.clone(), lines),
+        keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
+        reader: StatisticsReader::new(state.store.clone(), lines),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
@@ -135,18 +132,18 @@ pub fn router(state: ApiState) -> Router {
         .layer(RequestBodyTimeoutLayer::new(shared.state.stall_timeout));
     calls
         .merge(streams)
-        .fallback(nowhere)
-        .method_not_allowed_fallback(not_so)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::admit))
         .with_state(shared)
 }
 
-async fn nowhere() -> Problem {
+async fn not_found() -> Problem {
     Problem::not_found("not-found", "there is nothing at this path; docs/api.md lists every call")
 }
 
-async fn not_so(method: Method) -> Problem {
+async fn method_not_allowed(method: Method) -> Problem {
     let detail = format!("this path does not take {method}; the header Allow says what it takes");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
 }

@@ -15,13 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared, SharedState,
-    extract::{CampaignPath, Params, RecipientPath, bad_query},
-    page,
-    problem::{Problem, Result},
+    extract::{CampaignPath, RecipientPath},
 };
 use crate::{
     domain::{LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, policy},
-    redis::{campaigns::CampaignRecord, parts::PART_ROWS, reading::RowDetails},
+    http::request::{Params, bad_query},
+    http::{
+        page,
+        problem::{Problem, Result},
+    },
+    redis::{campaigns::CampaignRecord, pages::RowDetails, parts::PART_ROWS},
 };
 
 /// State bytes that one page looks through at most: 16 parts of them.
@@ -105,7 +108,7 @@ impl RecipientView {
 /// What stands behind the `?` of a list of recipients.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
+pub(super) struct RecipientListParams {
     state: Option<String>,
     cursor: Option<String>,
     limit: Option<String>,
@@ -143,7 +146,7 @@ impl fmt::Display for Cursor {
 pub(super) async fn list(
     State(shared): SharedState,
     CampaignPath(id): CampaignPath,
-    Params(params): Params<ListParams>,
+    Params(params): Params<RecipientListParams>,
 ) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?.unwrap_or_default();

@@ -22,12 +22,12 @@ use super::{
     SharedState,
     extract::CampaignPath,
     place,
-    problem::Result,
     recipients::{RecipientView, remembered},
 };
 use crate::{
     domain::{LineId, PartId, UnixMs},
-    redis::{self, Store, StoreError, parts::PartRows, reading::RowDetails},
+    http::problem::Result,
+    redis::{self, Store, StoreError, pages::RowDetails, parts::PartRows},
 };
 
 const COLUMNS: [&str; 12] = [

@@ -10,13 +10,15 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Shared, SharedState,
-    extract::Params,
-    page,
-    problem::{Problem, Result},
+use super::{Shared, SharedState};
+use crate::{
+    domain::{Template, UnixMs, WabaId},
+    http::request::Params,
+    http::{
+        page,
+        problem::{Problem, Result},
+    },
 };
-use crate::domain::{Template, UnixMs, WabaId};
 
 /// A template as callers see it.
 #[derive(Serialize)]
@@ -69,7 +71,7 @@ impl fmt::Display for Cursor {
 /// What stands behind the `?` of the list of templates.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
+pub(super) struct TemplateListParams {
     cursor: Option<String>,
     limit: Option<String>,
 }
@@ -81,7 +83,7 @@ struct TemplateList {
 }
 
 /// `GET /v1/templates`: by WABA, name and language. A WABA whose templates were never read has none.
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<ListParams>) -> Result<Response> {
+pub(super) async fn list(State(shared): SharedState, Params(params): Params<TemplateListParams>) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?;
     let mut templates = Vec::new();

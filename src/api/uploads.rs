@@ -22,15 +22,12 @@ use serde::Deserialize;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tower_http::timeout::TimeoutError;
 
-use super::{
-    SharedState,
-    extract::{CampaignPath, Params, bad_query, content_coding, expect_media_type, too_slow},
-    place,
-    problem::{Problem, Result},
-};
+use super::{SharedState, extract::CampaignPath, place};
 use crate::{
     coding::Coding,
-    intake::{Format, IntakeError, Layout},
+    http::problem::{Problem, Result},
+    http::request::{Params, bad_query, content_coding, expect_media_type, too_slow},
+    intake::{Format, IntakeError, UploadLayout},
 };
 
 /// The caller's name for an upload: the same one again continues it, or changes nothing.
@@ -91,7 +88,7 @@ pub(super) async fn upload(
     if format == Format::Ndjson && !ignored.is_empty() {
         return Err(bad_query("ignore leaves out columns of a CSV, and this upload is NDJSON: leave ignore out"));
     }
-    let layout = Layout { format, ignored };
+    let layout = UploadLayout { format, ignored };
     let upload_id = upload_id(&headers)?;
     let _place = place(&shared.uploads, "uploads")?;
     let body = body.into_data_stream();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     config::{Config, ConfigError, Role},
     http::tls::Tls,
-    terminal::{Failure, arguments::ConfigOptions, out, table},
+    terminal::{CommandError, arguments::ConfigOptions, out, table},
 };
 
 /// One thing that was looked at.
@@ -48,7 +48,7 @@ struct Report<'a> {
 /// Looks at everything that the roles of `options` need, and prints what it found.
 ///
 /// Errors: the configuration has problems, and nothing else was looked at; a check failed.
-pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), Failure> {
+pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), CommandError> {
     let config = match load(options) {
         Ok(config) => config,
         Err(error) => {
@@ -76,8 +76,8 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), Failure> {
     }
     match failed {
         0 => Ok(()),
-        1 => Err(Failure::Failed("1 check failed".into())),
-        n => Err(Failure::Failed(format!("{n} checks failed"))),
+        1 => Err(CommandError::Failed("1 check failed".into())),
+        n => Err(CommandError::Failed(format!("{n} checks failed"))),
     }
 }
 

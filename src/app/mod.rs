@@ -10,12 +10,12 @@ use std::{error::Error as _, net::SocketAddr};
 
 use self::serve::ServeError;
 use crate::{
-    client::{Action, Client},
+    client::{Client, ControlAction},
     config::Config,
     sim::{self, SimError},
     telemetry::logging::{self, LogConfig, LogFormat},
     terminal::{
-        Failure,
+        CommandError,
         arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},
         campaign, line, submit, watch,
     },
@@ -23,8 +23,8 @@ use crate::{
 
 /// Does what was asked for.
 ///
-/// Errors: [`Failure`], which knows its exit code.
-pub async fn run(command: Command) -> Result<(), Failure> {
+/// Errors: [`CommandError`], which knows its exit code.
+pub async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Serve(options) => run_service(&options).await,
         Command::Sim { config, listen } => simulate(&config, listen).await,
@@ -32,11 +32,11 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
-        Command::Size(options) => size::size(&options).map_err(|error| Failure::Failed(error.to_string())),
+        Command::Size(options) => size::size(&options).map_err(|error| CommandError::Failed(error.to_string())),
     }
 }
 
-async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), Failure> {
+async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), CommandError> {
     match command {
         CampaignCommand::Submit(options) => submit::submit(client, *options).await,
         CampaignCommand::List { state, limit, output } => {
@@ -44,47 +44,47 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), F
         }
         CampaignCommand::Show { id, output } => campaign::show(client, id, output.json).await,
         CampaignCommand::Watch { id, output } => watch::watch(client, id, output.json).await,
-        CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, Action::Pause).await,
-        CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, Action::Resume).await,
-        CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, Action::Cancel).await,
+        CampaignCommand::Pause(campaigns) => campaign::change(client, &campaigns, ControlAction::Pause).await,
+        CampaignCommand::Resume(campaigns) => campaign::change(client, &campaigns, ControlAction::Resume).await,
+        CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, ControlAction::Cancel).await,
         CampaignCommand::Delete(campaigns) => campaign::delete(client, &campaigns).await,
         CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
     }
 }
 
-async fn run_line(client: &Client, command: LineCommand) -> Result<(), Failure> {
+async fn run_line(client: &Client, command: LineCommand) -> Result<(), CommandError> {
     match command {
         LineCommand::List { output } => line::list(client, output.json).await,
         LineCommand::Show { id, output } => line::show(client, &id, output.json).await,
         LineCommand::Rate { id, messages_per_second, output, .. } => {
             line::rate(client, &id, messages_per_second, output.json).await
         }
-        LineCommand::Pause(lines) => line::change(client, &lines, Action::Pause).await,
-        LineCommand::Resume(lines) => line::change(client, &lines, Action::Resume).await,
+        LineCommand::Pause(lines) => line::change(client, &lines, ControlAction::Pause).await,
+        LineCommand::Resume(lines) => line::change(client, &lines, ControlAction::Resume).await,
     }
 }
 
-async fn simulate(scenario: &str, listen: SocketAddr) -> Result<(), Failure> {
+async fn simulate(scenario: &str, listen: SocketAddr) -> Result<(), CommandError> {
     let log = LogConfig { format: LogFormat::Auto, level: "info".into() };
-    logging::init(&log).map_err(|error| Failure::Failed(error.to_string()))?;
+    logging::init(&log).map_err(|error| CommandError::Failed(error.to_string()))?;
     sim::run(scenario, &listen.to_string()).await.map_err(|error| {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         match &error {
-            SimError::Scenario(error) => Failure::Usage(error.to_string()),
-            SimError::Read(..) => Failure::Usage(format!("{error}{cause}")),
+            SimError::Scenario(error) => CommandError::Usage(error.to_string()),
+            SimError::Read(..) => CommandError::Usage(format!("{error}{cause}")),
             SimError::Listen(..) | SimError::Http(_) | SimError::Signal(_) => {
-                Failure::Failed(format!("{error}{cause}"))
+                CommandError::Failed(format!("{error}{cause}"))
             }
         }
     })
 }
 
-async fn run_service(options: &ConfigOptions) -> Result<(), Failure> {
+async fn run_service(options: &ConfigOptions) -> Result<(), CommandError> {
     let config = Config::load(options.config.as_deref())?;
     config.check_roles(&options.roles)?;
-    logging::init(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
+    logging::init(&config.log).map_err(|error| CommandError::Usage(error.to_string()))?;
     serve::run(config, &options.roles).await.map_err(|error| match error {
-        ServeError::Config(error) => Failure::Config(error),
-        error => Failure::Failed(error.to_string()),
+        ServeError::Config(error) => CommandError::Config(error),
+        error => CommandError::Failed(error.to_string()),
     })
 }

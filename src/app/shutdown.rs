@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use crate::telemetry::health::{Health, Reason};
+use crate::telemetry::health::{Health, NotReady};
 
 /// How often a stop says what it still waits for.
 const VOICE: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ impl Shutdown {
     fn fail(&self, name: String, why: String) {
         error!(task = name, why, "core task ended, the service stops");
         self.shared().failure.get_or_insert((name, why));
-        self.health.set(Reason::Failed);
+        self.health.set(NotReady::Failed);
         self.stopping.cancel();
     }
 
@@ -161,7 +161,7 @@ impl Shutdown {
             Some(signal) = signals.0.recv() => info!(signal, "stopping"),
             () = self.stopping.cancelled() => {}
         }
-        self.health.set(Reason::Stopping);
+        self.health.set(NotReady::Stopping);
         self.stopping.cancel();
         self.tasks.close();
 
@@ -276,7 +276,7 @@ mod tests {
         let (health, voices, begun) = (process.health.clone(), process.voices.clone(), Instant::now());
         process.signal().await;
         process.shutdown.stopping().cancelled().await;
-        assert_eq!(health.reasons(), [Reason::Stopping]);
+        assert_eq!(health.reasons(), [NotReady::Stopping]);
         assert_eq!(process.ended().await, Ok(()));
         assert_eq!(begun.elapsed(), Duration::from_secs(12), "it waits for what is open, and no longer");
         assert_eq!(voices.load(Ordering::Relaxed), 2, "at 5 s and at 10 s it says what is open");
@@ -320,7 +320,7 @@ mod tests {
             process.ended().await,
             Err(StopError::Task { name: "line 3001".into(), why: "panic: row 7 is lost".into() })
         );
-        assert_eq!(health.reasons(), [Reason::Stopping, Reason::Failed]);
+        assert_eq!(health.reasons(), [NotReady::Stopping, NotReady::Failed]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,14 +4,14 @@ pub mod needs;
 
 use std::io;
 
-use self::needs::Load;
+use self::needs::Workload;
 use crate::terminal::{arguments::SizeOptions, out, table};
 
 /// Prints what the load of `options` needs.
 ///
 /// Errors: the reader has gone.
 pub fn size(options: &SizeOptions) -> io::Result<()> {
-    let load = Load {
+    let load = Workload {
         recipients: options.recipients,
         lines: options.lines,
         messages_per_second: options.rate,

@@ -10,7 +10,7 @@ use crate::domain::{CampaignId, CampaignState, LineId, UnixMs};
 
 /// A campaign.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Campaign {
+pub struct CampaignView {
     /// The server's id of it.
     pub id: CampaignId,
     /// The caller's.
@@ -224,25 +224,25 @@ pub struct Rejection {
 
 /// A page of campaigns.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Campaigns {
+pub struct CampaignPage {
     /// Newest first.
-    pub campaigns: Vec<Campaign>,
+    pub campaigns: Vec<CampaignView>,
     /// Where the next page begins.
     pub next: Option<String>,
 }
 
 /// A page of lines.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Lines {
+pub struct LinePage {
     /// In the order of the configuration.
-    pub lines: Vec<Line>,
+    pub lines: Vec<LineView>,
     /// Where the next page begins.
     pub next: Option<String>,
 }
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct LineView {
     /// Meta's `phone_number_id`.
     pub id: LineId,
     /// What the operator calls it.
@@ -274,7 +274,7 @@ pub struct Line {
     pub backlog: u64,
     /// What holds it.
     #[serde(default)]
-    pub holds: Vec<Hold>,
+    pub holds: Vec<HoldView>,
     /// Everything else.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -282,7 +282,7 @@ pub struct Line {
 
 /// Why a line, its WABA or its token is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct HoldView {
     /// What is held: `line:3001`, `waba:2001`, `token:2001`.
     pub scope: String,
     /// Meta's code; none where a person or Meta's list of templates said so.

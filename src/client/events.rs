@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// What an event tells.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum CampaignEvent {
     /// The campaign is in this state now.
     State(CampaignState),
     /// Its recipients stand there now.
@@ -30,7 +30,7 @@ pub struct Events {
     server: Url,
     response: Response,
     parser: Parser,
-    ready: VecDeque<Told>,
+    ready: VecDeque<CampaignEvent>,
 }
 
 impl Events {
@@ -42,7 +42,7 @@ impl Events {
     ///
     /// Errors: [`ClientError::Broken`] if the connection ended otherwise, was silent for too long, or brought something that
     /// is no stream of events.
-    pub async fn next(&mut self) -> Result<Option<Told>> {
+    pub async fn next(&mut self) -> Result<Option<CampaignEvent>> {
         loop {
             if let Some(told) = self.ready.pop_front() {
                 return Ok(Some(told));
@@ -61,7 +61,7 @@ impl Events {
 }
 
 /// What `event` tells; nothing if it is of a kind that this version does not know.
-fn told(event: &Event) -> serde_json::Result<Option<Told>> {
+fn told(event: &Event) -> serde_json::Result<Option<CampaignEvent>> {
     #[derive(Deserialize)]
     struct State {
         state: CampaignState,
@@ -70,8 +70,8 @@ fn told(event: &Event) -> serde_json::Result<Option<Told>> {
         serde_json::from_str(&event.data)
     }
     Ok(match event.name.as_str() {
-        "state" => Some(Told::State(read::<State>(event)?.state)),
-        "statistics" => Some(Told::Statistics(read(event)?)),
+        "state" => Some(CampaignEvent::State(read::<State>(event)?.state)),
+        "statistics" => Some(CampaignEvent::Statistics(read(event)?)),
         _ => None,
     })
 }
@@ -80,14 +80,17 @@ fn told(event: &Event) -> serde_json::Result<Option<Told>> {
 mod tests {
     use super::*;
 
-    fn of(name: &str, data: &str) -> serde_json::Result<Option<Told>> {
+    fn of(name: &str, data: &str) -> serde_json::Result<Option<CampaignEvent>> {
         told(&Event { name: name.into(), data: data.into() })
     }
 
     #[test]
     fn an_event_tells_the_state_or_the_statistics() {
-        assert_eq!(of("state", r#"{"state":"paused"}"#).expect("good"), Some(Told::State(CampaignState::Paused)));
-        let Some(Told::Statistics(statistics)) =
+        assert_eq!(
+            of("state", r#"{"state":"paused"}"#).expect("good"),
+            Some(CampaignEvent::State(CampaignState::Paused))
+        );
+        let Some(CampaignEvent::Statistics(statistics)) =
             of("statistics", r#"{"recipients":3,"by_state":{"pending":1,"read":2}}"#).expect("good")
         else {
             panic!("statistics")

@@ -18,16 +18,16 @@ use serde_json::json;
 
 pub use self::{
     answers::{
-        ByState, Campaign, Campaigns, Created, Failures, Funnel, Hold, Line, Lines, Rejection, Statistics,
-        TemplateName, Uploaded, Wait,
+        ByState, CampaignPage, CampaignView, Created, Failures, Funnel, HoldView, LinePage, LineView, Rejection,
+        Statistics, TemplateName, Uploaded, Wait,
     },
     error::{ClientError, Problem},
-    events::{Events, Told},
+    events::{CampaignEvent, Events},
 };
 use crate::{
     coding::Coding,
     domain::{CampaignId, CampaignState, LineId, Secret, UnixMs},
-    intake::{Format, Layout},
+    intake::{Format, UploadLayout},
 };
 
 /// For a connection.
@@ -63,7 +63,7 @@ pub struct NewCampaign {
 
 /// What may be done with a campaign or a line; its name is the last word of the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum ControlAction {
     /// Start it.
     Launch,
     /// Send nothing more.
@@ -74,13 +74,13 @@ pub enum Action {
     Cancel,
 }
 
-impl Action {
+impl ControlAction {
     fn word(self) -> &'static str {
         match self {
-            Action::Launch => "launch",
-            Action::Pause => "pause",
-            Action::Resume => "resume",
-            Action::Cancel => "cancel",
+            ControlAction::Launch => "launch",
+            ControlAction::Pause => "pause",
+            ControlAction::Resume => "resume",
+            ControlAction::Cancel => "cancel",
         }
     }
 }
@@ -148,7 +148,7 @@ impl Client {
         &self,
         id: CampaignId,
         upload_id: &str,
-        layout: &Layout,
+        layout: &UploadLayout,
         coding: Option<Coding>,
         rows: Body,
     ) -> Result<Uploaded> {
@@ -173,7 +173,7 @@ impl Client {
     }
 
     /// Launches, pauses, resumes or cancels a campaign, and gives it as it is then.
-    pub async fn change_campaign(&self, id: CampaignId, action: Action) -> Result<Campaign> {
+    pub async fn change_campaign(&self, id: CampaignId, action: ControlAction) -> Result<CampaignView> {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), action.word()])).await
     }
 
@@ -184,7 +184,7 @@ impl Client {
     }
 
     /// A page of campaigns, newest first; `cursor` is what the page before gave as `next`.
-    pub async fn campaigns(&self, state: Option<CampaignState>, cursor: Option<&str>) -> Result<Campaigns> {
+    pub async fn campaigns(&self, state: Option<CampaignState>, cursor: Option<&str>) -> Result<CampaignPage> {
         let mut query = Vec::new();
         query.extend(state.map(|state| ("state", state.name())));
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
@@ -192,7 +192,7 @@ impl Client {
     }
 
     /// A campaign with its statistics.
-    pub async fn campaign(&self, id: CampaignId) -> Result<Campaign> {
+    pub async fn campaign(&self, id: CampaignId) -> Result<CampaignView> {
         self.call(self.request(Method::GET, &["campaigns", &id.to_string()])).await
     }
 
@@ -214,24 +214,24 @@ impl Client {
     }
 
     /// A page of lines.
-    pub async fn lines(&self, cursor: Option<&str>) -> Result<Lines> {
+    pub async fn lines(&self, cursor: Option<&str>) -> Result<LinePage> {
         let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
         self.call(self.request(Method::GET, &["lines"]).query(&query)).await
     }
 
     /// A line.
-    pub async fn line(&self, id: &LineId) -> Result<Line> {
+    pub async fn line(&self, id: &LineId) -> Result<LineView> {
         self.call(self.request(Method::GET, &["lines", id.as_str()])).await
     }
 
     /// Sets the rate of a line, or with `None` gives it back that of the configuration.
-    pub async fn set_rate(&self, id: &LineId, messages_per_second: Option<f64>) -> Result<Line> {
+    pub async fn set_rate(&self, id: &LineId, messages_per_second: Option<f64>) -> Result<LineView> {
         let body = json!({ "messages_per_second": messages_per_second });
         self.call(self.request(Method::PATCH, &["lines", id.as_str()]).json(&body)).await
     }
 
     /// Pauses or resumes a line, and gives it as it is then.
-    pub async fn change_line(&self, id: &LineId, action: Action) -> Result<Line> {
+    pub async fn change_line(&self, id: &LineId, action: ControlAction) -> Result<LineView> {
         self.call(self.request(Method::POST, &["lines", id.as_str(), action.word()])).await
     }
 

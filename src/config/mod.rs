@@ -100,8 +100,8 @@ pub struct GraphConfig {
 
 impl GraphConfig {
     /// For a client.
-    pub fn client(&self) -> graph::GraphConfig {
-        graph::GraphConfig {
+    pub fn client(&self) -> graph::GraphClientConfig {
+        graph::GraphClientConfig {
             base_url: self.base_url.clone(),
             version: self.version.clone(),
             timeout: self.timeout,

@@ -7,13 +7,13 @@ use std::{
     rc::Rc,
 };
 
-use super::{plans::Plan, share::Shares};
+use super::{plans::SendPlan, share::Shares};
 use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
 
 /// A campaign that a line works on.
 pub struct CampaignWork {
     /// What is sent, and how.
-    pub plan: Rc<Plan>,
+    pub plan: Rc<SendPlan>,
     /// It runs: not paused, not cancelled.
     pub running: bool,
     /// The hold that would stop its template.
@@ -109,12 +109,12 @@ impl Backlog {
     }
 
     /// What a campaign sends, and how.
-    pub fn plan(&self, id: CampaignId) -> Option<Rc<Plan>> {
+    pub fn plan(&self, id: CampaignId) -> Option<Rc<SendPlan>> {
         self.campaigns.get(&id).map(|work| work.plan.clone())
     }
 
     /// Adds a campaign that was not known, without parts.
-    pub fn add(&mut self, waba: &WabaId, plan: Rc<Plan>) {
+    pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>) {
         let campaign = &plan.campaign;
         let template = HoldScope::Template {
             waba: waba.clone(),
@@ -277,7 +277,7 @@ mod tests {
             let campaign: crate::domain::Campaign = campaign.expect("a campaign");
             let part = PartId { campaign: campaign.id, number: 0 };
             let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
-            backlog.add(&"2001".into(), Rc::new(Plan { campaign, body }));
+            backlog.add(&"2001".into(), Rc::new(SendPlan { campaign, body }));
             part
         });
         backlog.set_parts(&parts);

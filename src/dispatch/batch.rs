@@ -28,12 +28,12 @@ pub fn claim_rows(rate: f64) -> usize {
     (rows.round() as usize).clamp(1, ROWS_MAX)
 }
 
-/// Whether such a line, of which `ready` wait to be sent, may put a claim off to the next beat: the answer takes its time too.
+/// Whether such a line, of which `ready` wait to be sent, may put a claim off to the next next_tick: the answer takes its time too.
 pub fn can_wait(rate: f64, ready: usize) -> bool {
     ready as f64 >= rate * 2.0 * BEAT.as_secs_f64()
 }
 
-/// How long the outcomes of such a line gather; those of one settlement then wait for the next beat.
+/// How long the outcomes of such a line gather; those of one settlement then wait for the next next_tick.
 pub fn settle_window(rate: f64) -> Duration {
     window(rate, SETTLE_WINDOW)
 }
@@ -43,8 +43,8 @@ pub fn settle_rows(rate: f64) -> f64 {
     (rate * (settle_window(rate) + BEAT / 2).as_secs_f64()).clamp(1.0, ROWS_MAX as f64)
 }
 
-/// The next beat from `at` on, of a thread that began at `from`.
-pub fn beat(from: Instant, at: Instant) -> Instant {
+/// The next next_tick from `at` on, of a thread that began at `from`.
+pub fn next_tick(from: Instant, at: Instant) -> Instant {
     let beats = at.duration_since(from).as_nanos().div_ceil(BEAT.as_nanos());
     from + BEAT * u32::try_from(beats).unwrap_or(u32::MAX)
 }
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn lines_that_ask_at_different_times_ask_at_one_beat() {
         let from = Instant::now();
-        let beat_after = |us: u64| beat(from, from + Duration::from_micros(us)).duration_since(from);
+        let beat_after = |us: u64| next_tick(from, from + Duration::from_micros(us)).duration_since(from);
         assert_eq!([1, 4_321, 10_000].map(beat_after), [BEAT; 3]);
         assert_eq!((beat_after(0), beat_after(10_001)), (Duration::ZERO, BEAT * 2));
     }

@@ -1,6 +1,6 @@
 //! What a runner asks of Redis: each call as a future, and what it brings back.
 //!
-//! Holds nothing but what is read again and again ([`Recipients`]). What follows from an answer is the runner's.
+//! Holds nothing but what is read again and again ([`ChunkCache`]). What follows from an answer is the runner's.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::{LocalBoxFuture, join_all};
 use tracing::warn;
 
-use super::{message::Message, plans::Plan, recipients::Recipients, thread::Thread};
+use super::{message::Message, plans::SendPlan, recipients::ChunkCache, shard::Shard};
 use crate::{
     domain::{CampaignId, CampaignState, LineId, PartId, State, UnixMs},
     redis::{
@@ -51,14 +51,14 @@ pub struct Refresh {
     /// Whether their campaigns run.
     pub running: HashMap<CampaignId, bool>,
     /// The campaigns among them that were not known.
-    pub new: Vec<Rc<Plan>>,
+    pub new: Vec<Rc<SendPlan>>,
 }
 
 /// Outcomes by part.
-pub type Outcomes = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
+pub type OutcomesByPart = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
 /// Outcomes that were to be settled, and the open recipients of their parts if they were.
-pub type Settlement = (Outcomes, Result<Vec<(PartId, u64)>, StoreError>);
+pub type Settlement = (OutcomesByPart, Result<Vec<(PartId, u64)>, StoreError>);
 
 /// Asks Redis on behalf of one line.
 pub struct Calls {
@@ -71,14 +71,14 @@ pub struct Calls {
     /// How long message ids are found again.
     pub ids_kept: Duration,
     /// The recipients that were read last.
-    pub recipients: Rc<Recipients>,
+    pub recipients: Rc<ChunkCache>,
     /// Knows the campaigns of all its lines.
-    pub thread: Rc<Thread>,
+    pub shard: Rc<Shard>,
 }
 
 impl Calls {
     /// Claims rows of a part, for messages by `plan`; without one it only looks.
-    pub fn claim(&self, part: PartId, wish: ClaimWish, plan: Option<Rc<Plan>>) -> LocalBoxFuture<'static, Done> {
+    pub fn claim(&self, part: PartId, wish: ClaimWish, plan: Option<Rc<SendPlan>>) -> LocalBoxFuture<'static, Done> {
         let (store, recipients) = (self.store.clone(), self.recipients.clone());
         Box::pin(async move {
             let prepared = async {
@@ -111,7 +111,7 @@ impl Calls {
     }
 
     /// Settles outcomes of claims that were made under `epoch`.
-    pub fn settle(&self, outcomes: Outcomes, epoch: u64) -> LocalBoxFuture<'static, Settlement> {
+    pub fn settle(&self, outcomes: OutcomesByPart, epoch: u64) -> LocalBoxFuture<'static, Settlement> {
         let (store, now, kept) = (self.store.clone(), self.clock.now(), self.ids_kept);
         Box::pin(async move {
             let result = store.settle(&outcomes, epoch, now, kept).await;
@@ -155,7 +155,7 @@ impl Calls {
 
     /// Reads the work of the line, and the campaigns in it that are not `known`.
     pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Done> {
-        let (store, line, thread) = (self.store.clone(), self.line.clone(), self.thread.clone());
+        let (store, line, thread) = (self.store.clone(), self.line.clone(), self.shard.clone());
         Box::pin(async move {
             let refresh = async {
                 let parts = store.work(&line).await?;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Signals;
+use super::RunnerSignals;
 use crate::domain::{Hold, HoldScope, Line, LineId, UnixMs};
 
 /// A hold that a runner asked for counts for it at once, until the signals carry it.
@@ -34,7 +34,7 @@ impl Holds {
     }
 
     /// Every scope that is held back at `now`.
-    pub fn scopes(&self, signals: &Signals, now: UnixMs) -> HashSet<HoldScope> {
+    pub fn scopes(&self, signals: &RunnerSignals, now: UnixMs) -> HashSet<HoldScope> {
         let instant = Instant::now();
         let told = signals.holds.iter().filter(|(_, hold)| hold.holds(now)).map(|(scope, _)| scope);
         let found = self.found.iter().filter(|(_, (hold, until))| instant < *until && hold.holds(now));
@@ -42,7 +42,7 @@ impl Holds {
     }
 
     /// All of the line is held back at `now`, or paused.
-    pub fn stop_the_line(&self, signals: &Signals, now: UnixMs) -> bool {
+    pub fn stop_the_line(&self, signals: &RunnerSignals, now: UnixMs) -> bool {
         let scopes = self.scopes(signals, now);
         signals.controls.get(&self.line).is_some_and(|control| control.paused)
             || self.whole.iter().any(|scope| scopes.contains(scope))

@@ -24,7 +24,7 @@ use crate::{
     graph::client::GraphClient,
     redis::{
         Store, StoreError,
-        campaigns::{CampaignRecord, Change},
+        campaigns::{CampaignRecord, StateChange},
         clock::Clock,
     },
     telemetry::metrics::QueueMetrics,
@@ -279,10 +279,10 @@ impl Housekeeping {
         if let Err(problem) = templates::check_still_fits(&self.store, waba, campaign).await? {
             let reason = PauseReason { code: 0, details: problem.to_string() };
             let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
-            if change == Change::Done {
+            if change == StateChange::Done {
                 warn!(campaign.id = %id, reason = reason.details, "campaign paused at its time to start");
             }
-        } else if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == Change::Done {
+        } else if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == StateChange::Done {
             info!(campaign.id = %id, "campaign started: its time has come");
         }
         Ok(())

@@ -21,7 +21,7 @@ use crate::{
         Result, Store,
         campaigns::CampaignRecord,
         clock::Clock,
-        ids::{IdList, Place},
+        message_ids::{IdList, RowRef},
         parts::Fingerprint,
     },
 };
@@ -120,7 +120,7 @@ impl Indexing {
     }
 
     /// Redis rests after each piece for as long as that took.
-    async fn read(&self, list: &IdList, ids: &mut Vec<(Fingerprint, Place)>) -> Result<()> {
+    async fn read(&self, list: &IdList, ids: &mut Vec<(Fingerprint, RowRef)>) -> Result<()> {
         let mut from = Some(list.entries - 1);
         while from.is_some() {
             let begun = Instant::now();
@@ -137,11 +137,11 @@ impl Indexing {
         &self,
         line: &LineId,
         lists: &mut Vec<IdList>,
-        ids: &mut Vec<(Fingerprint, Place)>,
+        ids: &mut Vec<(Fingerprint, RowRef)>,
     ) -> Result<()> {
         if !ids.is_empty() {
             // In one life of Redis, so that no list loses what Redis forgot of the index.
-            let store = self.store.in_this_life();
+            let store = self.store.in_this_incarnation();
             store.index_ids(line, ids, self.clock.now(), self.ids_kept).await?;
             for list in lists.drain(..) {
                 store.drop_ids(&list).await?;

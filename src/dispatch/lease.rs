@@ -37,7 +37,7 @@ impl Lease {
         self.ends_us.store(0, Ordering::Release);
     }
 
-    /// Sending is allowed at `now`.
+    /// ActiveLine is allowed at `now`.
     pub fn holds(&self, now: Instant) -> bool {
         now < self.ends()
     }

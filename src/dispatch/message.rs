@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::plans::Plan;
+use super::plans::SendPlan;
 use crate::{
     domain::{PartId, Token, TokenKey},
     redis::{chunk::Chunk, parts::ClaimedRow},
@@ -28,7 +28,7 @@ pub struct Message {
     /// Which attempt this is, from 1.
     pub attempt: u8,
     /// What is sent.
-    pub plan: Rc<Plan>,
+    pub plan: Rc<SendPlan>,
     /// Who it goes to is in here, ...
     pub chunk: Rc<Chunk>,
     /// ... at this place.

@@ -22,9 +22,9 @@ pub mod recipients;
 pub mod roster;
 pub mod runner;
 pub mod settle;
+pub mod shard;
 pub mod share;
 pub mod slots;
-pub mod thread;
 pub mod unlisted;
 pub mod worker;
 
@@ -37,7 +37,7 @@ use crate::{
 
 /// What dispatch needs to know.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct DispatchSettings {
     /// Share of each line's rate that campaigns leave for answers and inbound, 0 to below 1.
     pub headroom: f64,
     /// How long a message may stay in doubt.
@@ -54,7 +54,7 @@ pub struct Settings {
 
 /// What all runners of a worker are told.
 #[derive(Clone, Debug, Default)]
-pub struct Signals {
+pub struct RunnerSignals {
     /// Rises whenever a line may have something new to do.
     pub pulse: u64,
     /// What operators set.

@@ -42,9 +42,9 @@ const CUT_EVERY: Duration = Duration::from_secs(1);
 const RATE_MIN: f64 = 0.2;
 
 /// `governor` asks a clock for the time: this one says what it was told.
-struct Told(Cell<Instant>);
+struct PacerClock(Cell<Instant>);
 
-impl Clock for Told {
+impl Clock for PacerClock {
     type Instant = Instant;
 
     fn now(&self) -> Instant {
@@ -52,7 +52,7 @@ impl Clock for Told {
     }
 }
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Told>;
+type Limiter = RateLimiter<NotKeyed, InMemoryState, PacerClock>;
 
 /// The pace of one line.
 pub struct Pacer {
@@ -134,7 +134,7 @@ fn limiter(rate: f64, now: Instant) -> Limiter {
     let burst = burst(rate);
     let period = Duration::from_secs_f64(1.0 / (rate * f64::from(PARTS.get()))).max(Duration::from_nanos(1));
     let quota = Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(burst);
-    let limiter = RateLimiter::direct_with_clock(quota, Told(Cell::new(now)));
+    let limiter = RateLimiter::direct_with_clock(quota, PacerClock(Cell::new(now)));
     // Empty it: a full burst right after an older limiter's would break the promise for this second.
     let _ = limiter.check_n(burst);
     limiter

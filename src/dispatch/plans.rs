@@ -19,7 +19,7 @@ use crate::{
 
 /// What is sent, and how.
 #[derive(Debug)]
-pub struct Plan {
+pub struct SendPlan {
     /// What was submitted.
     pub campaign: Campaign,
     /// How its request bodies are built.
@@ -28,13 +28,13 @@ pub struct Plan {
 
 /// The plans that are in use.
 #[derive(Debug, Default)]
-pub struct Plans(Mutex<HashMap<CampaignId, Weak<Plan>>>);
+pub struct SendPlans(Mutex<HashMap<CampaignId, Weak<SendPlan>>>);
 
-impl Plans {
+impl SendPlans {
     /// The plans of `ids`, without those that are gone or can't be sent by this version.
     ///
     /// Who comes while another reads waits for what that one brings.
-    pub async fn of(&self, store: &Store, ids: &[CampaignId]) -> Result<Vec<Rc<Plan>>, StoreError> {
+    pub async fn of(&self, store: &Store, ids: &[CampaignId]) -> Result<Vec<Rc<SendPlan>>, StoreError> {
         let mut known = self.0.lock().await;
         let (mut plans, mut unknown) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
@@ -51,7 +51,7 @@ impl Plans {
             match Form::of(&campaign.template) {
                 Ok(form) => {
                     let body = BodyPlan::new(&campaign.template, &form);
-                    let plan = Rc::new(Plan { campaign, body });
+                    let plan = Rc::new(SendPlan { campaign, body });
                     known.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);
                 }

@@ -24,12 +24,12 @@ type Kept = ((PartId, u16), Rc<Chunk>);
 
 /// The chunks that a line read last.
 #[derive(Default)]
-pub struct Recipients {
+pub struct ChunkCache {
     directories: RefCell<HashMap<PartId, Rc<Vec<u16>>>>,
     chunks: RefCell<VecDeque<Kept>>,
 }
 
-impl Recipients {
+impl ChunkCache {
     /// Reads what the first claim of a part most often needs, while that is on its way: the first of its chunks.
     pub async fn prepare(&self, store: &Store, part: PartId) {
         if self.directories.borrow().contains_key(&part) {

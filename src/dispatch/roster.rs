@@ -21,7 +21,7 @@ pub struct Roster {
 
 /// Lines that are listed by the same workers, and how many of them one of those workers owns at most.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct LineGroup {
     /// The lines.
     pub lines: HashSet<LineId>,
     /// How many lines one worker may own.
@@ -54,7 +54,7 @@ impl Roster {
 
     /// Groups `lines` by the workers that list them. In each group the workers share alike, rounded up: so a line always
     /// finds an owner, and one that a single worker lists is that worker's whatever else it owns.
-    pub fn shares(&self, lines: &[Line]) -> Vec<Share> {
+    pub fn shares(&self, lines: &[Line]) -> Vec<LineGroup> {
         let mut groups: BTreeMap<Vec<bool>, HashSet<LineId>> = BTreeMap::new();
         for line in lines {
             let listing = self.workers.iter().map(|worker| self.lists(worker, &line.id)).collect();
@@ -62,7 +62,7 @@ impl Roster {
         }
         let share = |(listing, lines): (Vec<bool>, HashSet<LineId>)| {
             let workers = listing.into_iter().filter(|lists| *lists).count().max(1);
-            Share { most: lines.len().div_ceil(workers), lines }
+            LineGroup { most: lines.len().div_ceil(workers), lines }
         };
         groups.into_iter().map(share).collect()
     }

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Settings, Signals,
+    DispatchSettings, RunnerSignals,
     backlog::Backlog,
     calls::{Calls, Done, Settlement},
     holds::Holds,
@@ -35,8 +35,8 @@ use super::{
     pace::Pacer,
     path::PathHealth,
     settle,
+    shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     slots::Slots,
-    thread::{Begun, Sending, Thread, Waiter},
 };
 use crate::{
     domain::{CampaignId, Cause, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
@@ -62,7 +62,7 @@ const REFRESH_SPREAD: Duration = Duration::from_millis(1);
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
 /// Everything a runner needs.
-pub struct Setup {
+pub struct RunnerSetup {
     /// Redis.
     pub store: Store,
     /// Redis' time.
@@ -74,19 +74,19 @@ pub struct Setup {
     /// Asks Meta about the line while its messages get no answers.
     pub graph: GraphClient,
     /// Policy.
-    pub settings: Settings,
+    pub settings: DispatchSettings,
     /// Signs tokens.
     pub token_key: SharedTokenKey,
     /// The right to send.
     pub lease: Arc<Lease>,
     /// What operators and other workers say.
-    pub signals: watch::Receiver<Arc<Signals>>,
+    pub signals: watch::Receiver<Arc<RunnerSignals>>,
     /// Stop claiming, finish, and return.
     pub stop: CancellationToken,
     /// What others may know of this line.
     pub status: Arc<Mutex<LineStatus>>,
     /// What it shares with the other lines of its thread.
-    pub thread: Rc<Thread>,
+    pub shard: Rc<Shard>,
 }
 
 /// What a runner says of its line.
@@ -119,7 +119,7 @@ struct Attempt<T> {
 
 /// Outcomes of a part that are to be settled together.
 struct Gathered {
-    /// The beat at which they have gathered for long enough.
+    /// The next_tick at which they have gathered for long enough.
     due: Instant,
     outcomes: Vec<(ClaimedRow, Settled)>,
 }
@@ -138,7 +138,7 @@ enum Turn {
 struct Departing {
     message: Message,
     departure: Departure,
-    begun: Begun,
+    begun: AttemptPermit,
 }
 
 type OnItsWay = Attempt<LocalBoxFuture<'static, Turn>>;
@@ -160,7 +160,7 @@ type Chores = FuturesUnordered<LocalBoxFuture<'static, ()>>;
 
 /// The runner of one line.
 pub struct Runner {
-    setup: Setup,
+    setup: RunnerSetup,
     metrics: LineMetrics,
     sender: Rc<LineSender>,
     pacer: Pacer,
@@ -180,11 +180,11 @@ pub struct Runner {
     /// The claim that was not answered, by its number: its part may have rows in flight that nobody here knows of.
     unanswered: Option<(PartId, u64)>,
     /// For the other lines of the thread, while there is something to send.
-    among: Option<Sending>,
+    among: Option<ActiveLine>,
     claims: u64,
     noted: HashSet<(PartId, u32)>,
     holds: Holds,
-    /// The beat at which more is claimed.
+    /// The next_tick at which more is claimed.
     claim_at: Option<Instant>,
     /// When to read the work of the line again.
     refresh_at: Option<Instant>,
@@ -203,7 +203,7 @@ pub struct Runner {
     full_at: Option<Instant>,
     /// A message has waited for a connection since then.
     unconnected_since: Option<Instant>,
-    waiter: Rc<Waiter>,
+    waiter: Rc<CapacityWaiter>,
     held_since: Option<Instant>,
     publish_at: Instant,
     accepted: u64,
@@ -211,7 +211,7 @@ pub struct Runner {
 
 impl Runner {
     /// A runner for the line of `setup`.
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: RunnerSetup) -> Self {
         let now = Instant::now();
         let rate = setup.line.messages_per_second * (1.0 - setup.settings.headroom);
         let calls = Calls {
@@ -220,7 +220,7 @@ impl Runner {
             line: setup.line.id.clone(),
             ids_kept: setup.settings.ids_kept,
             recipients: Rc::default(),
-            thread: setup.thread.clone(),
+            shard: setup.shard.clone(),
         };
         Self {
             metrics: LineMetrics::new(&setup.line.id),
@@ -367,7 +367,7 @@ impl Runner {
             return None;
         };
         self.unconnected_since = None;
-        let Some(begun) = self.setup.thread.begin(now, &self.waiter) else {
+        let Some(begun) = self.setup.shard.begin(now, &self.waiter) else {
             self.full_at = Some(now + ROOM_WAIT);
             return None;
         };
@@ -379,7 +379,7 @@ impl Runner {
             Permit::Open(_) if !self.paced(now) => return None,
             Permit::Open(_) => self.leaves(now, attempts),
         }
-        self.among.get_or_insert_with(|| self.setup.thread.line_sends());
+        self.among.get_or_insert_with(|| self.setup.shard.activate_line());
         self.ready.pop_front().map(|message| self.attempt(message, now, permit, begun))
     }
 
@@ -394,7 +394,7 @@ impl Runner {
 
     /// A message leaves while `attempts` others are open.
     fn leaves(&mut self, now: Instant, attempts: usize) {
-        self.slots.began(now, attempts, self.setup.thread.room());
+        self.slots.began(now, attempts, self.setup.shard.room());
         self.path.began(now);
     }
 
@@ -411,7 +411,7 @@ impl Runner {
         in_flight < self.slots.limit()
     }
 
-    fn attempt(&self, message: Message, began: Instant, permit: Permit, begun: Begun) -> OnItsWay {
+    fn attempt(&self, message: Message, began: Instant, permit: Permit, begun: AttemptPermit) -> OnItsWay {
         let Message { claimed, attempt: number, .. } = message;
         let part = message.part();
         let body = message.body(&self.setup.token_key.get());

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Settings;
+use super::DispatchSettings;
 use crate::{
-    domain::{Cause, Outcome, Scope, UnixMs},
+    domain::{Cause, ErrorScope, Outcome, UnixMs},
     redis::parts::Settled,
 };
 
@@ -20,7 +20,7 @@ pub enum Consequence {
     /// A scope is held back, for a time or until someone ends it.
     Hold {
         /// Line, WABA, token, app or template.
-        scope: Scope,
+        scope: ErrorScope,
         /// For how long.
         wait: Option<Duration>,
     },
@@ -40,14 +40,20 @@ const SLOW_AT_MOST: Duration = Duration::from_secs(10);
 /// What to store for a recipient whose `attempt` (from 1) ended in `outcome`, and what else follows.
 ///
 /// `jitter` is random, 0 to 1.
-pub fn settle(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, settings: &Settings) -> (Settled, Consequence) {
+pub fn settle(
+    outcome: &Outcome,
+    attempt: u8,
+    now: UnixMs,
+    jitter: f64,
+    settings: &DispatchSettings,
+) -> (Settled, Consequence) {
     // Those that come back together are spread over as long again.
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
         Outcome::Accepted { wamid, .. } => (Settled::Accepted(wamid.clone()), Consequence::None),
         Outcome::Throttled { scope, wait, .. } => {
             let consequence = match scope {
-                Scope::Pair => Consequence::None,
+                ErrorScope::Pair => Consequence::None,
                 scope if *wait > SLOW_AT_MOST => Consequence::Hold { scope: *scope, wait: Some(*wait) },
                 _ => Consequence::Slower,
             };

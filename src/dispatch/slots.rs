@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::thread::{NOT_FOR_US, Room};
+use super::shard::{LineCapacity, NOT_FOR_US};
 
 /// Slots for each message that is in flight on average when the line keeps its rate: some answers take longer.
 const SPARE: f64 = 2.0;
@@ -78,7 +78,7 @@ impl Slots {
 
     /// An attempt begins beside the `in_flight` others; `room` is the thread's. After a rest the line starts as low as any: what it
     /// had in the end, when others had ended, all lines together may not have at once.
-    pub fn began(&mut self, now: Instant, in_flight: usize, room: Room) {
+    pub fn began(&mut self, now: Instant, in_flight: usize, room: LineCapacity) {
         if in_flight == 0 && self.ended.is_some_and(|ended| now - ended > REST) {
             self.before = None;
             self.set(self.limit.min(room.each), now);
@@ -87,7 +87,7 @@ impl Slots {
     }
 
     /// An attempt has ended; `room` is the thread's.
-    pub fn ended(&mut self, now: Instant, room: Room) {
+    pub fn ended(&mut self, now: Instant, room: LineCapacity) {
         self.silent_since = None;
         if self.ended.replace(now).is_none() {
             self.set(self.limit.max(room.each), now);
@@ -96,7 +96,7 @@ impl Slots {
 
     /// Meta accepted the message of an attempt that began at `began`; the line may send `rate` messages a second, and
     /// `room` is its thread's. What failed tells nothing here: a refused connection is quicker than any answer.
-    pub fn accepted(&mut self, began: Instant, now: Instant, rate: f64, room: Room) {
+    pub fn accepted(&mut self, began: Instant, now: Instant, rate: f64, room: LineCapacity) {
         self.quickest = self.quickest.min(now - began);
         if began >= self.since {
             self.answers += 1;
@@ -118,7 +118,7 @@ impl Slots {
     }
 
     /// Every slot was used, and answers take `latency`.
-    fn judge(&mut self, latency: Duration, now: Instant, rate: f64, room: Room) {
+    fn judge(&mut self, latency: Duration, now: Instant, rate: f64, room: LineCapacity) {
         let needed = needed(rate, latency);
         if let Some((limit, earlier)) = self.before.take()
             && self.limit < needed
@@ -160,13 +160,13 @@ mod tests {
     use super::*;
 
     const EACH: usize = 4;
-    const IDLE: Room = Room { each: EACH, busy: false };
+    const IDLE: LineCapacity = LineCapacity { each: EACH, busy: false };
 
     /// Sends as fast as slots and `rate` allow for `seconds`; `latency` says when an attempt is answered that is one of
     /// `n` in flight. Gives the slots in the end, and messages in the last second.
     fn play(seconds: f64, rate: f64, busy: bool, latency: impl Fn(usize) -> f64) -> (usize, usize) {
         let start = Instant::now();
-        let (mut slots, room) = (Slots::new(1_000, start), Room { each: EACH, busy });
+        let (mut slots, room) = (Slots::new(1_000, start), LineCapacity { each: EACH, busy });
         let mut open: BinaryHeap<(Reverse<Instant>, Instant)> = BinaryHeap::new();
         let (mut at, mut next, mut last) = (start, start, 0);
         let end = start + Duration::from_secs_f64(seconds);
@@ -225,7 +225,7 @@ mod tests {
     fn what_lines_have_too_much_they_give_back() {
         let (mut now, quick) = (Instant::now(), Duration::from_millis(1));
         let mut slots = Slots::new(1_000, now);
-        let mut answered = |after: Duration, room: Room| {
+        let mut answered = |after: Duration, room: LineCapacity| {
             let began = now;
             now += after;
             for _ in 0..slots.limit() {
@@ -237,7 +237,7 @@ mod tests {
         while answered(quick, IDLE) < 64 {}
         answered(quick, IDLE);
         // Now its thread can't keep up.
-        let busy = Room { each: 2, busy: true };
+        let busy = LineCapacity { each: 2, busy: true };
         assert_eq!([(); 6].map(|()| answered(quick * 8, busy)), [32, 16, 8, 4, 2, 2]);
         // But what comes late because Meta takes her time would not come earlier.
         while answered(quick, IDLE) < 16 {}

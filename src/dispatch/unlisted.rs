@@ -146,7 +146,7 @@ impl Unlisted {
                 limit: 0,
                 doubt_until: now.after(self.doubt_deadline),
                 unanswered: 0,
-                young: self.store.is_young(self.lease),
+                in_grace_period: self.store.in_grace_period(self.lease),
             };
             self.store.claim(open.part, &look).await?;
         }

@@ -20,22 +20,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Settings, Signals,
+    DispatchSettings, RunnerSignals,
     lease::Lease,
-    roster::{Roster, Share},
-    runner::{LineStatus, Runner, Setup},
-    thread::Thread,
+    roster::{LineGroup, Roster},
+    runner::{LineStatus, Runner, RunnerSetup},
+    shard::Shard,
 };
 use crate::{
     domain::{Line, LineId, SharedTokenKey, UnixMs},
-    graph::client::{GraphClient, GraphConfig},
+    graph::client::{GraphClient, GraphClientConfig},
     redis::{
         Store, StoreError,
         clock::Clock,
         lines::{LineReport, Right},
     },
     telemetry::{
-        health::{Health, Reason},
+        health::{Health, NotReady},
         metrics,
     },
 };
@@ -80,9 +80,9 @@ pub struct Worker {
     /// Every configured line.
     pub lines: Vec<Line>,
     /// Policy.
-    pub settings: Settings,
+    pub settings: DispatchSettings,
     /// How Meta is reached.
-    pub graph: GraphConfig,
+    pub graph: GraphClientConfig,
     /// Signs tokens.
     pub token_key: SharedTokenKey,
     /// Threads of runners.
@@ -97,7 +97,7 @@ pub struct Worker {
 #[derive(Default)]
 struct Colleagues {
     roster: Roster,
-    shares: Vec<Share>,
+    shares: Vec<LineGroup>,
     registered_at: Option<Instant>,
     /// Workers whose different lists were warned of.
     warned_of: HashSet<String>,
@@ -129,7 +129,7 @@ struct Order {
 impl Worker {
     /// Works until `stop`; then lets every runner finish, and gives its leases back.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let (signals, signals_rx) = watch::channel(Arc::new(Signals::default()));
+        let (signals, signals_rx) = watch::channel(Arc::new(RunnerSignals::default()));
         let mut threads = Vec::new();
         for number in 0..self.threads.max(1) {
             threads.push(self.start_thread(number, signals_rx.clone())?);
@@ -155,9 +155,9 @@ impl Worker {
         loop {
             let stopping = stop.is_cancelled();
             match self.tick(&mut owned, &mut colleagues, threads, stopping).await {
-                Ok(()) => self.health.clear(Reason::Leases),
+                Ok(()) => self.health.clear(NotReady::Leases),
                 Err(TickError::Store(error)) => {
-                    self.health.set(Reason::Leases);
+                    self.health.set(NotReady::Leases);
                     warn!(%error, "leases could not be renewed");
                 }
                 Err(TickError::Worker(error)) => return Err(error),
@@ -288,7 +288,7 @@ impl Worker {
         &self,
         owned: &mut HashMap<LineId, Owned>,
         threads: &[mpsc::UnboundedSender<Order>],
-        shares: &[(&Share, usize)],
+        shares: &[(&LineGroup, usize)],
     ) -> Result<(), TickError> {
         let is_wanted = |line: &&Line| {
             !owned.contains_key(&line.id) && shares.iter().any(|(share, _)| share.lines.contains(&line.id))
@@ -304,7 +304,7 @@ impl Worker {
         let (free, held): (Vec<_>, Vec<_>) = others.into_iter().zip(left).partition(|(_, left)| left.is_none());
         // Asking for a lease that lasts longer than any can lets it end in time: Redis' clock was set back.
         let overlong = held.into_iter().filter(|(_, left)| *left > Some(self.settings.lease));
-        let of_share = |&(share, n): &(&Share, usize)| {
+        let of_share = |&(share, n): &(&LineGroup, usize)| {
             let free = free.iter().filter(|(line, _)| share.lines.contains(&line.id)).take(n);
             free.map(|(line, _)| *line).collect::<Vec<_>>()
         };
@@ -352,7 +352,7 @@ impl Worker {
     fn start_thread(
         &self,
         number: usize,
-        signals: watch::Receiver<Arc<Signals>>,
+        signals: watch::Receiver<Arc<RunnerSignals>>,
     ) -> Result<mpsc::UnboundedSender<Order>, WorkerError> {
         let (orders, orders_rx) = mpsc::unbounded_channel();
         let failed = |error: String| WorkerError::NoThread(error);
@@ -361,7 +361,7 @@ impl Worker {
             .build()
             .map_err(|error| failed(error.to_string()))?;
         let graph = GraphClient::new(self.graph.clone()).map_err(|error| failed(error.to_string()))?;
-        let shard = Shard {
+        let shard = ShardThread {
             store: self.store.reopened().map_err(|error| failed(error.to_string()))?.keeping_a_connection(),
             clock: self.clock.clone(),
             settings: self.settings.clone(),
@@ -381,19 +381,19 @@ impl Worker {
 }
 
 /// One thread of runners.
-struct Shard {
+struct ShardThread {
     store: Store,
     clock: Arc<Clock>,
-    settings: Settings,
+    settings: DispatchSettings,
     token_key: SharedTokenKey,
     graph: GraphClient,
-    signals: watch::Receiver<Arc<Signals>>,
+    signals: watch::Receiver<Arc<RunnerSignals>>,
 }
 
-impl Shard {
+impl ShardThread {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let thread = Rc::new(Thread::new(Instant::now()));
-        tokio::task::spawn_local(thread.clone().watch());
+        let shard = Rc::new(Shard::new(Instant::now()));
+        tokio::task::spawn_local(shard.clone().watch());
         while let Some(order) = orders.recv().await {
             let sender = match self.graph.sender(&order.line.id, &order.line.token) {
                 Ok(sender) => sender,
@@ -403,7 +403,7 @@ impl Shard {
                     continue;
                 }
             };
-            let runner = Runner::new(Setup {
+            let runner = Runner::new(RunnerSetup {
                 store: self.store.clone(),
                 clock: self.clock.clone(),
                 line: order.line,
@@ -415,7 +415,7 @@ impl Shard {
                 signals: self.signals.clone(),
                 stop: order.stop,
                 status: order.status,
-                thread: thread.clone(),
+                shard: shard.clone(),
             });
             tokio::task::spawn_local(async move {
                 runner.run().await;
@@ -426,7 +426,12 @@ impl Shard {
 }
 
 /// Tells the runners what operators and other workers changed.
-async fn watch_signals(store: Store, clock: Arc<Clock>, lines: Vec<LineId>, signals: watch::Sender<Arc<Signals>>) {
+async fn watch_signals(
+    store: Store,
+    clock: Arc<Clock>,
+    lines: Vec<LineId>,
+    signals: watch::Sender<Arc<RunnerSignals>>,
+) {
     let mut read_at: Option<Instant> = None;
     loop {
         match store.pulse().await {
@@ -452,10 +457,10 @@ async fn watch_signals(store: Store, clock: Arc<Clock>, lines: Vec<LineId>, sign
     }
 }
 
-async fn read_signals(store: &Store, clock: &Clock, lines: &[LineId], pulse: u64) -> Result<Signals, StoreError> {
+async fn read_signals(store: &Store, clock: &Clock, lines: &[LineId], pulse: u64) -> Result<RunnerSignals, StoreError> {
     let controls = store.controls(lines).await?;
     let holds = store.holds(clock.now()).await?;
-    Ok(Signals { pulse, controls: lines.iter().cloned().zip(controls).collect(), holds })
+    Ok(RunnerSignals { pulse, controls: lines.iter().cloned().zip(controls).collect(), holds })
 }
 
 /// `3001, 3002 and 7 more`; empty where there is none.

@@ -20,7 +20,7 @@ pub use campaign::{Campaign, CampaignState, OnDoubt};
 pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line};
-pub use outcome::{Cause, Outcome, Scope};
+pub use outcome::{Cause, ErrorScope, Outcome};
 pub use phone::Phone;
 pub use recipient::{RawRecipient, Recipient};
 pub use reject::Reject;

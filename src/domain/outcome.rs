@@ -9,7 +9,7 @@ use super::Wamid;
 /// What an error is about. It stops only that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scope {
+pub enum ErrorScope {
     /// This message.
     Message,
     /// This recipient.
@@ -81,7 +81,7 @@ pub enum Outcome {
     /// Meta told us to slow down: slow `scope` and send this one again after `wait`. Uses up no attempt.
     Throttled {
         /// What is to slow down: the pair, the line, the WABA or the app.
-        scope: Scope,
+        scope: ErrorScope,
         /// How long, at least.
         wait: Duration,
         /// Why.
@@ -107,7 +107,7 @@ pub enum Outcome {
     /// Hold the scope; the recipient stays as it was. Without `wait` a person or a probe has to clear it.
     Blocked {
         /// What is held: template, line, WABA or token.
-        scope: Scope,
+        scope: ErrorScope,
         /// How long, if Meta's table says that it ends by itself.
         wait: Option<Duration>,
         /// Why.

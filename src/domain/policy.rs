@@ -7,13 +7,13 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::{Cause, Outcome, Scope};
+use super::{Cause, ErrorScope, Outcome};
 
 mod table;
 
 /// What is done about an error. One for each action in `tests/fixtures/error_codes.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+pub enum ErrorAction {
     /// The same send again, with growing, jittered, capped waits; it uses up attempts.
     RetryBackoff,
     /// The same send again a day later: Meta protects this person from too much marketing and punishes haste.
@@ -59,9 +59,9 @@ pub struct Rule {
     /// The code; the range holds more than one only for Meta's 200 to 299.
     pub codes: RangeInclusive<u32>,
     /// What the error is about.
-    pub scope: Scope,
+    pub scope: ErrorScope,
     /// What is done.
-    pub action: Action,
+    pub action: ErrorAction,
     /// How long, at least; `None`: no automatic end, or the action needs none.
     pub wait: Option<Duration>,
     /// A few words for statistics and reports.
@@ -78,11 +78,11 @@ pub const NO_REASON: u32 = u32::MAX;
 /// The code, and the subcode of 100, for a line that does not exist or that the token may not see.
 pub const NO_SUCH_OBJECT: u32 = 33;
 
-/// Recipients in a row who fail with one code of [`Action::StopCampaign`] before the campaign pauses. One row with a bad
+/// Recipients in a row who fail with one code of [`ErrorAction::StopCampaign`] before the campaign pauses. One row with a bad
 /// value is no reason to pause, and these few are all that a template costs which works for nobody.
 const PAUSE_AFTER_FEW: u32 = 5;
 
-/// The same for [`Action::FailMessage`], whose codes are more often about the values of a row: a stretch of bad rows in a
+/// The same for [`ErrorAction::FailMessage`], whose codes are more often about the values of a row: a stretch of bad rows in a
 /// list is no reason to pause either.
 const PAUSE_AFTER_MANY: u32 = 20;
 
@@ -146,7 +146,7 @@ pub enum ByStatus {
     /// recipient is not to blame.
     Hold {
         /// What is held: template, line, WABA, token or app.
-        scope: Scope,
+        scope: ErrorScope,
         /// How long; without it a probe, a webhook or a person ends the hold.
         wait: Option<Duration>,
     },
@@ -154,7 +154,7 @@ pub enum ByStatus {
     /// with the code.
     Suspect {
         /// What is stopped: the campaign is paused, a line or a WABA is held.
-        scope: Scope,
+        scope: ErrorScope,
         /// How long, as with [`ByStatus::Hold`].
         wait: Option<Duration>,
     },
@@ -179,25 +179,27 @@ pub fn by_status(code: u32) -> ByStatus {
     let hold = |scope| ByStatus::Hold { scope, wait };
     match rule.action {
         _ if code == EXPIRED => ByStatus::Failed,
-        _ if code == DROPPED_BY_PORTFOLIO_PACING => ByStatus::Suspect { scope: Scope::Waba, wait: None },
-        Action::PauseToken | Action::RefreshToken => hold(Scope::Token),
-        Action::PauseLine | Action::ThrottleLine => hold(Scope::Line),
-        Action::PauseWaba | Action::ThrottleWaba => hold(Scope::Waba),
-        Action::ThrottleApp => hold(Scope::App),
-        Action::PauseTemplate => hold(Scope::Template),
-        Action::RetryBackoff if rule.scope == Scope::Platform => ByStatus::Suspect { scope: Scope::Line, wait },
-        // The identity of the recipient has changed (137000): an action against the message, about one person.
-        Action::FailMessage if rule.scope == Scope::Recipient => ByStatus::Failed,
-        Action::RetryBackoff | Action::StopCampaign | Action::FailMessage => {
-            ByStatus::Suspect { scope: Scope::Campaign, wait: None }
+        _ if code == DROPPED_BY_PORTFOLIO_PACING => ByStatus::Suspect { scope: ErrorScope::Waba, wait: None },
+        ErrorAction::PauseToken | ErrorAction::RefreshToken => hold(ErrorScope::Token),
+        ErrorAction::PauseLine | ErrorAction::ThrottleLine => hold(ErrorScope::Line),
+        ErrorAction::PauseWaba | ErrorAction::ThrottleWaba => hold(ErrorScope::Waba),
+        ErrorAction::ThrottleApp => hold(ErrorScope::App),
+        ErrorAction::PauseTemplate => hold(ErrorScope::Template),
+        ErrorAction::RetryBackoff if rule.scope == ErrorScope::Platform => {
+            ByStatus::Suspect { scope: ErrorScope::Line, wait }
         }
-        Action::Defer24h
-        | Action::RetryPair
-        | Action::FailRecipient
-        | Action::SuppressMarketing
-        | Action::BlockCountry
-        | Action::Alert
-        | Action::Ignore => ByStatus::Failed,
+        // The identity of the recipient has changed (137000): an action against the message, about one person.
+        ErrorAction::FailMessage if rule.scope == ErrorScope::Recipient => ByStatus::Failed,
+        ErrorAction::RetryBackoff | ErrorAction::StopCampaign | ErrorAction::FailMessage => {
+            ByStatus::Suspect { scope: ErrorScope::Campaign, wait: None }
+        }
+        ErrorAction::Defer24h
+        | ErrorAction::RetryPair
+        | ErrorAction::FailRecipient
+        | ErrorAction::SuppressMarketing
+        | ErrorAction::BlockCountry
+        | ErrorAction::Alert
+        | ErrorAction::Ignore => ByStatus::Failed,
     }
 }
 
@@ -206,27 +208,29 @@ fn known(rule: &Rule, cause: Cause) -> Outcome {
     let throttled = |scope, cause| Outcome::Throttled { scope, wait: wait.unwrap_or(THROTTLE_WAIT), cause };
     let blocked = |scope, cause| Outcome::Blocked { scope, wait, cause };
     match rule.action {
-        Action::RetryBackoff => Outcome::Retry { wait, cause },
-        Action::Defer24h => Outcome::Retry { wait: Some(DAY), cause },
-        Action::RetryPair => throttled(Scope::Pair, cause),
-        Action::ThrottleLine => throttled(Scope::Line, cause),
-        Action::ThrottleWaba => throttled(Scope::Waba, cause),
-        Action::ThrottleApp => throttled(Scope::App, cause),
-        Action::PauseToken | Action::RefreshToken => blocked(Scope::Token, cause),
-        Action::PauseLine => blocked(Scope::Line, cause),
-        Action::PauseWaba => blocked(Scope::Waba, cause),
-        Action::PauseTemplate => blocked(Scope::Template, cause),
-        Action::StopCampaign => Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause },
-        Action::FailMessage => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
-        Action::FailRecipient | Action::SuppressMarketing | Action::BlockCountry | Action::Alert | Action::Ignore => {
-            Outcome::Failed { pause_after: None, cause }
-        }
+        ErrorAction::RetryBackoff => Outcome::Retry { wait, cause },
+        ErrorAction::Defer24h => Outcome::Retry { wait: Some(DAY), cause },
+        ErrorAction::RetryPair => throttled(ErrorScope::Pair, cause),
+        ErrorAction::ThrottleLine => throttled(ErrorScope::Line, cause),
+        ErrorAction::ThrottleWaba => throttled(ErrorScope::Waba, cause),
+        ErrorAction::ThrottleApp => throttled(ErrorScope::App, cause),
+        ErrorAction::PauseToken | ErrorAction::RefreshToken => blocked(ErrorScope::Token, cause),
+        ErrorAction::PauseLine => blocked(ErrorScope::Line, cause),
+        ErrorAction::PauseWaba => blocked(ErrorScope::Waba, cause),
+        ErrorAction::PauseTemplate => blocked(ErrorScope::Template, cause),
+        ErrorAction::StopCampaign => Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause },
+        ErrorAction::FailMessage => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
+        ErrorAction::FailRecipient
+        | ErrorAction::SuppressMarketing
+        | ErrorAction::BlockCountry
+        | ErrorAction::Alert
+        | ErrorAction::Ignore => Outcome::Failed { pause_after: None, cause },
     }
 }
 
 fn unknown(http_status: u16, cause: Cause) -> Outcome {
     match http_status {
-        429 => Outcome::Throttled { scope: Scope::Line, wait: THROTTLE_WAIT, cause },
+        429 => Outcome::Throttled { scope: ErrorScope::Line, wait: THROTTLE_WAIT, cause },
         400..=499 => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
         0..=399 | 500..=u16::MAX => Outcome::InDoubt(cause),
     }
@@ -248,26 +252,26 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn action_named(name: &str) -> Action {
+    fn action_named(name: &str) -> ErrorAction {
         match name {
-            "retry_backoff" => Action::RetryBackoff,
-            "defer_24h" => Action::Defer24h,
-            "retry_pair" => Action::RetryPair,
-            "throttle_line" => Action::ThrottleLine,
-            "throttle_waba" => Action::ThrottleWaba,
-            "throttle_app" => Action::ThrottleApp,
-            "pause_token" => Action::PauseToken,
-            "refresh_token" => Action::RefreshToken,
-            "pause_line" => Action::PauseLine,
-            "pause_waba" => Action::PauseWaba,
-            "pause_template" => Action::PauseTemplate,
-            "stop_campaign" => Action::StopCampaign,
-            "fail_message" => Action::FailMessage,
-            "fail_recipient" => Action::FailRecipient,
-            "suppress_marketing" => Action::SuppressMarketing,
-            "block_country" => Action::BlockCountry,
-            "alert" => Action::Alert,
-            "ignore" => Action::Ignore,
+            "retry_backoff" => ErrorAction::RetryBackoff,
+            "defer_24h" => ErrorAction::Defer24h,
+            "retry_pair" => ErrorAction::RetryPair,
+            "throttle_line" => ErrorAction::ThrottleLine,
+            "throttle_waba" => ErrorAction::ThrottleWaba,
+            "throttle_app" => ErrorAction::ThrottleApp,
+            "pause_token" => ErrorAction::PauseToken,
+            "refresh_token" => ErrorAction::RefreshToken,
+            "pause_line" => ErrorAction::PauseLine,
+            "pause_waba" => ErrorAction::PauseWaba,
+            "pause_template" => ErrorAction::PauseTemplate,
+            "stop_campaign" => ErrorAction::StopCampaign,
+            "fail_message" => ErrorAction::FailMessage,
+            "fail_recipient" => ErrorAction::FailRecipient,
+            "suppress_marketing" => ErrorAction::SuppressMarketing,
+            "block_country" => ErrorAction::BlockCountry,
+            "alert" => ErrorAction::Alert,
+            "ignore" => ErrorAction::Ignore,
             _ => panic!("no action is called {name}"),
         }
     }
@@ -340,19 +344,19 @@ mod tests {
             retry(1, 5),
             retry(131_000, 10),
             retry(131_049, 86_400),
-            throttled(131_056, Scope::Pair, 6),
-            throttled(130_429, Scope::Line, 1),
-            throttled(80_007, Scope::Waba, 300),
-            throttled(4, Scope::App, 300),
-            throttled(613, Scope::App, 60),
-            blocked(0, Scope::Token, None),
-            blocked(190, Scope::Token, None),
-            blocked(200, Scope::Token, None),
-            blocked(299, Scope::Token, None),
-            blocked(131_057, Scope::Line, Some(60)),
-            blocked(133_010, Scope::Line, None),
-            blocked(368, Scope::Waba, Some(3600)),
-            blocked(132_015, Scope::Template, Some(10_800)),
+            throttled(131_056, ErrorScope::Pair, 6),
+            throttled(130_429, ErrorScope::Line, 1),
+            throttled(80_007, ErrorScope::Waba, 300),
+            throttled(4, ErrorScope::App, 300),
+            throttled(613, ErrorScope::App, 60),
+            blocked(0, ErrorScope::Token, None),
+            blocked(190, ErrorScope::Token, None),
+            blocked(200, ErrorScope::Token, None),
+            blocked(299, ErrorScope::Token, None),
+            blocked(131_057, ErrorScope::Line, Some(60)),
+            blocked(133_010, ErrorScope::Line, None),
+            blocked(368, ErrorScope::Waba, Some(3600)),
+            blocked(132_015, ErrorScope::Template, Some(10_800)),
             failed(132_000, Some(PAUSE_AFTER_FEW)),
             failed(131_008, Some(PAUSE_AFTER_FEW)),
             failed(100, Some(PAUSE_AFTER_MANY)),
@@ -375,27 +379,27 @@ mod tests {
         let hold = |scope, wait: Option<u64>| ByStatus::Hold { scope, wait: wait.map(seconds) };
         let suspect = |scope, wait: Option<u64>| ByStatus::Suspect { scope, wait: wait.map(seconds) };
         let cases = [
-            (0, hold(Scope::Token, None)),
-            (190, hold(Scope::Token, None)),
-            (250, hold(Scope::Token, None)),
-            (4, hold(Scope::App, Some(300))),
-            (80_007, hold(Scope::Waba, Some(300))),
-            (130_429, hold(Scope::Line, Some(1))),
-            (131_031, hold(Scope::Waba, Some(3600))),
-            (131_042, hold(Scope::Waba, Some(3600))),
-            (368, hold(Scope::Waba, Some(3600))),
-            (131_048, hold(Scope::Line, Some(3600))),
-            (133_010, hold(Scope::Line, None)),
-            (131_057, hold(Scope::Line, Some(60))),
-            (132_015, hold(Scope::Template, Some(10_800))),
-            (132_016, hold(Scope::Template, None)),
-            (131_053, suspect(Scope::Campaign, None)),
-            (131_000, suspect(Scope::Campaign, None)),
-            (131_008, suspect(Scope::Campaign, None)),
-            (132_000, suspect(Scope::Campaign, None)),
-            (100, suspect(Scope::Campaign, None)),
-            (135_000, suspect(Scope::Waba, None)),
-            (131_016, suspect(Scope::Line, Some(15))),
+            (0, hold(ErrorScope::Token, None)),
+            (190, hold(ErrorScope::Token, None)),
+            (250, hold(ErrorScope::Token, None)),
+            (4, hold(ErrorScope::App, Some(300))),
+            (80_007, hold(ErrorScope::Waba, Some(300))),
+            (130_429, hold(ErrorScope::Line, Some(1))),
+            (131_031, hold(ErrorScope::Waba, Some(3600))),
+            (131_042, hold(ErrorScope::Waba, Some(3600))),
+            (368, hold(ErrorScope::Waba, Some(3600))),
+            (131_048, hold(ErrorScope::Line, Some(3600))),
+            (133_010, hold(ErrorScope::Line, None)),
+            (131_057, hold(ErrorScope::Line, Some(60))),
+            (132_015, hold(ErrorScope::Template, Some(10_800))),
+            (132_016, hold(ErrorScope::Template, None)),
+            (131_053, suspect(ErrorScope::Campaign, None)),
+            (131_000, suspect(ErrorScope::Campaign, None)),
+            (131_008, suspect(ErrorScope::Campaign, None)),
+            (132_000, suspect(ErrorScope::Campaign, None)),
+            (100, suspect(ErrorScope::Campaign, None)),
+            (135_000, suspect(ErrorScope::Waba, None)),
+            (131_016, suspect(ErrorScope::Line, Some(15))),
             (131_026, ByStatus::Failed),
             (131_043, ByStatus::Failed),
             (131_049, ByStatus::Failed),
@@ -427,7 +431,7 @@ mod tests {
                     other => panic!("{code}: {other:?}"),
                 },
                 ByStatus::Suspect { .. } | ByStatus::Failed => {
-                    let held = matches!(&answer, Outcome::Blocked { scope, .. } if *scope != Scope::Campaign);
+                    let held = matches!(&answer, Outcome::Blocked { scope, .. } if *scope != ErrorScope::Campaign);
                     assert!(!held, "{code}: {answer:?}");
                 }
             }
@@ -438,21 +442,21 @@ mod tests {
     fn only_an_action_that_may_end_by_itself_has_a_wait() {
         for rule in table::TABLE {
             match rule.action {
-                Action::RetryBackoff
-                | Action::Defer24h
-                | Action::RetryPair
-                | Action::ThrottleLine
-                | Action::ThrottleWaba
-                | Action::ThrottleApp => assert!(rule.wait.is_some(), "{rule:?}"),
-                Action::PauseLine | Action::PauseWaba | Action::PauseTemplate | Action::Alert => {}
-                Action::PauseToken
-                | Action::RefreshToken
-                | Action::StopCampaign
-                | Action::FailMessage
-                | Action::FailRecipient
-                | Action::SuppressMarketing
-                | Action::BlockCountry
-                | Action::Ignore => assert_eq!(rule.wait, None, "{rule:?}"),
+                ErrorAction::RetryBackoff
+                | ErrorAction::Defer24h
+                | ErrorAction::RetryPair
+                | ErrorAction::ThrottleLine
+                | ErrorAction::ThrottleWaba
+                | ErrorAction::ThrottleApp => assert!(rule.wait.is_some(), "{rule:?}"),
+                ErrorAction::PauseLine | ErrorAction::PauseWaba | ErrorAction::PauseTemplate | ErrorAction::Alert => {}
+                ErrorAction::PauseToken
+                | ErrorAction::RefreshToken
+                | ErrorAction::StopCampaign
+                | ErrorAction::FailMessage
+                | ErrorAction::FailRecipient
+                | ErrorAction::SuppressMarketing
+                | ErrorAction::BlockCountry
+                | ErrorAction::Ignore => assert_eq!(rule.wait, None, "{rule:?}"),
             }
         }
     }
@@ -460,7 +464,7 @@ mod tests {
     #[test]
     fn the_http_status_decides_on_an_unknown_code() {
         let code = 999_999;
-        let line = Outcome::Throttled { scope: Scope::Line, wait: seconds(1), cause: cause(code) };
+        let line = Outcome::Throttled { scope: ErrorScope::Line, wait: seconds(1), cause: cause(code) };
         assert_eq!(of(429, code), line);
         for status in [400, 403, 428, 430, 499] {
             assert_eq!(

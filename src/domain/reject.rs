@@ -32,15 +32,15 @@ pub enum Reject {
     ParameterUnknown(String),
     /// Two values for one slot.
     #[error("{0} is given twice: leave one of the values out")]
-    GivenTwice(Place),
+    GivenTwice(RejectedField),
     /// Meta refuses a text in which nothing can be seen: it is empty, or made of blanks alone.
     #[error("{0} is empty, and Meta takes no empty text: put something there, or leave this row out")]
-    Empty(Place),
+    Empty(RejectedField),
     /// Longer than Meta takes.
     #[error("{place} is too long: {length} characters, at most {limit}; shorten “{value}”")]
     TooLong {
         /// What is too long.
-        place: Place,
+        place: RejectedField,
         /// The value, shortened.
         value: String,
         /// Its length in characters.
@@ -55,7 +55,7 @@ pub enum Reject {
     )]
     Whitespace {
         /// What has them.
-        place: Place,
+        place: RejectedField,
         /// The value, shortened.
         value: String,
     },
@@ -212,7 +212,7 @@ impl fmt::Display for PhoneFault {
 
 /// What a rejection is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RejectedField {
     /// A parameter of the body.
     Parameter(String),
     /// The whole body, with the parameter that adds most to it.
@@ -230,15 +230,15 @@ pub enum Place {
     Url(u8),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RejectedField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Parameter(name) => write!(f, "parameter {name}"),
-            Place::Body { longest } => write!(f, "the body with parameter {longest} (its longest)"),
-            Place::Header => f.write_str("the header"),
-            Place::HeaderField(name) => write!(f, "the header's {name}"),
-            Place::Button(index) => write!(f, "button {index}"),
-            Place::Url(index) => write!(f, "the URL of button {index}"),
+            RejectedField::Parameter(name) => write!(f, "parameter {name}"),
+            RejectedField::Body { longest } => write!(f, "the body with parameter {longest} (its longest)"),
+            RejectedField::Header => f.write_str("the header"),
+            RejectedField::HeaderField(name) => write!(f, "the header's {name}"),
+            RejectedField::Button(index) => write!(f, "button {index}"),
+            RejectedField::Url(index) => write!(f, "the URL of button {index}"),
         }
     }
 }

@@ -34,20 +34,20 @@ pub fn read(http_status: u16, body: &[u8]) -> Outcome {
         (Some((id, status)), None, _) if success => {
             Outcome::Accepted { wamid: Wamid::from(id), held: status == Some(HELD) }
         }
-        (None, _, Some(Refusal { code, details })) => policy::outcome(http_status, code, details),
+        (None, _, Some(MetaError { code, details })) => policy::outcome(http_status, code, details),
         (Some(_), ..) | (None, _, None) => Outcome::InDoubt(Cause::Unanswered(not_meta(http_status, body))),
     }
 }
 
 /// An error envelope of Meta's.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct MetaError {
     pub(super) code: u32,
     pub(super) details: String,
 }
 
 /// Meta's error in `body`, if it is one.
-pub(super) fn refusal(body: &[u8]) -> Option<Refusal> {
+pub(super) fn refusal(body: &[u8]) -> Option<MetaError> {
     Answer::parse(&json::mended(body)).refusal()
 }
 
@@ -117,7 +117,7 @@ impl<'a> Answer<'a> {
         Some((id, status.as_deref()))
     }
 
-    fn refusal(&self) -> Option<Refusal> {
+    fn refusal(&self) -> Option<MetaError> {
         let Object(Some(error)) = self.error.as_ref()? else { return None };
         let number = |Number(number): Number| number.and_then(|number| u32::try_from(number).ok());
         // Meta calls subcodes deprecated and may leave them out; the type of the error says the same.
@@ -129,7 +129,7 @@ impl<'a> Answer<'a> {
                 error.message.0.as_ref().unwrap_or(&Cow::Borrowed(""))
             }
         };
-        Some(Refusal { code, details: details.chars().take(DETAILS_CHARS_MAX).collect() })
+        Some(MetaError { code, details: details.chars().take(DETAILS_CHARS_MAX).collect() })
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::Scope;
+    use crate::domain::ErrorScope;
 
     macro_rules! fixture {
         ($name:literal) => {
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_error_of_metas_is_definite_however_it_is_written() {
-        let line = |cause| Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause };
+        let line = |cause| Outcome::Throttled { scope: ErrorScope::Line, wait: Duration::from_secs(1), cause };
         let failed = |pause_after, cause| Outcome::Failed { pause_after, cause };
         let throughput = "Message failed to send because there were too many messages sent from this phone number";
         assert_eq!(read(400, fixture!("error_130429.json")), line(meta(130_429, throughput)));
@@ -173,8 +173,11 @@ mod tests {
         assert_eq!(read(400, text), failed(None, meta(131_021, "Recipient is the sender")), "code as text");
         let bare = fixture!("error_data_as_text.json");
         assert_eq!(read(400, bare), failed(Some(20), meta(100, "Invalid parameter")), "error_data as text");
-        let token =
-            Outcome::Blocked { scope: Scope::Token, wait: None, cause: meta(190, "Error validating access token") };
+        let token = Outcome::Blocked {
+            scope: ErrorScope::Token,
+            wait: None,
+            cause: meta(190, "Error validating access token"),
+        };
         assert_eq!(read(401, fixture!("error_without_data.json")), token);
         let empty = br#"{"error":{"code":100,"message":"m","error_data":{"details":""}}}"#;
         assert_eq!(read(400, empty), failed(Some(20), meta(100, "m")), "no details");
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_the_line_is_gone_holds_the_line() {
-        let gone = |cause| Outcome::Blocked { scope: Scope::Line, wait: None, cause };
+        let gone = |cause| Outcome::Blocked { scope: ErrorScope::Line, wait: None, cause };
         for subcode in ["33", "\"33\""] {
             let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"does not exist"}}}}"#);
             assert_eq!(read(400, body.as_bytes()), gone(meta(33, "does not exist")), "{subcode}");
@@ -227,7 +230,7 @@ mod tests {
         let body = fixture!("error_unknown_code.json");
         let cause = || meta(999_999, "Something new");
         assert_eq!(read(500, body), Outcome::InDoubt(cause()));
-        let line = Outcome::Throttled { scope: Scope::Line, wait: Duration::from_secs(1), cause: cause() };
+        let line = Outcome::Throttled { scope: ErrorScope::Line, wait: Duration::from_secs(1), cause: cause() };
         assert_eq!(read(429, body), line);
         assert_eq!(read(400, body), Outcome::Failed { pause_after: Some(20), cause: cause() });
         assert_eq!(read(200, body), Outcome::InDoubt(cause()));

@@ -77,7 +77,7 @@ const OURSELVES: &str = concat!("pregon/", env!("CARGO_PKG_VERSION"));
 
 /// How the Graph API is reached.
 #[derive(Clone)]
-pub struct GraphConfig {
+pub struct GraphClientConfig {
     /// `https://graph.facebook.com`, or where the stand-in for Meta listens.
     pub base_url: String,
     /// The version of the API, such as `v25.0`.
@@ -97,7 +97,7 @@ pub struct GraphConfig {
     pub proxy: Option<String>,
 }
 
-impl Default for GraphConfig {
+impl Default for GraphClientConfig {
     fn default() -> Self {
         Self {
             base_url: "https://graph.facebook.com".to_owned(),
@@ -127,8 +127,8 @@ impl GraphClient {
     ///
     /// # Errors
     /// [`BadGraphConfig`] names the value that cannot be used.
-    pub fn new(config: GraphConfig) -> Result<Self, BadGraphConfig> {
-        let GraphConfig { timeout, connect_timeout, .. } = config;
+    pub fn new(config: GraphClientConfig) -> Result<Self, BadGraphConfig> {
+        let GraphClientConfig { timeout, connect_timeout, .. } = config;
         if connect_timeout.is_zero() || connect_timeout >= timeout {
             return Err(BadGraphConfig::Timeouts { connect_timeout, timeout });
         }
@@ -429,7 +429,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     iter::successors(Some(error), |&error| error.source())
 }
 
-/// A value of [`GraphConfig`] cannot be used.
+/// A value of [`GraphClientConfig`] cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadGraphConfig {
     /// `base_url`.

@@ -247,11 +247,11 @@ impl Drop for InMaking {
 /// Closed, it refuses. Once, for the first message, it can be opened ([`hold`](Self::hold)): the connection is then made, and kept
 /// back until the message may leave.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<Mutex<Option<Hold>>>);
+pub(super) struct Gate(Arc<Mutex<Option<ConnectionHold>>>);
 
 /// The two ends of a wait at the gate.
 #[derive(Clone, Default)]
-pub(super) struct Hold {
+pub(super) struct ConnectionHold {
     /// Cancelled by the gate when the connection is made.
     pub(super) connected: CancellationToken,
     /// Cancelled by the runner to let the message leave.
@@ -260,13 +260,13 @@ pub(super) struct Hold {
 
 impl Gate {
     /// Opens it for the one message of a new connection.
-    pub(super) fn hold(&self) -> Hold {
-        let hold = Hold::default();
+    pub(super) fn hold(&self) -> ConnectionHold {
+        let hold = ConnectionHold::default();
         *self.held() = Some(hold.clone());
         hold
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Hold>> {
+    fn held(&self) -> MutexGuard<'_, Option<ConnectionHold>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -315,7 +315,7 @@ where
     }
 
     fn call(&mut self, to: To) -> Self::Future {
-        let Some(Hold { connected, leave }) = self.gate.held().take() else {
+        let Some(ConnectionHold { connected, leave }) = self.gate.held().take() else {
             return Box::pin(async { Err(Closed.into()) });
         };
         let connecting = self.connector().call(to);

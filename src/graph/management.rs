@@ -132,7 +132,7 @@ impl GraphClient {
             .get(url, authorized(token)?, PAGE_BYTES_MAX)
             .await
             .map_err(|reason| GraphError::Unreachable { what: what.clone(), reason })?;
-        if let Some(answer::Refusal { code, details }) = answer::refusal(&body) {
+        if let Some(answer::MetaError { code, details }) = answer::refusal(&body) {
             return Err(GraphError::Refused { what: what.clone(), code, details });
         }
         let not_meta = |reason| GraphError::NotMeta { what: what.clone(), reason };

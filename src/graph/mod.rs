@@ -6,5 +6,5 @@ pub mod client;
 mod connections;
 pub mod management;
 
-pub use client::{BadGraphConfig, BadToken, Departure, GraphClient, GraphConfig, LineSender, Permit};
+pub use client::{BadGraphConfig, BadToken, Departure, GraphClient, GraphClientConfig, LineSender, Permit};
 pub use management::{GraphError, LineInfo};

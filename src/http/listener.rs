@@ -45,7 +45,7 @@ const ACCEPT_REST: Duration = Duration::from_secs(1);
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Connections at once, at least 1. Further ones wait to be accepted.
     pub connections_max: usize,
     /// Bytes of a request's line and headers, at most 64 kB. What is longer is answered 431.
@@ -65,7 +65,7 @@ pub struct Limits {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
     tls: Option<Tls>,
     open: Gauge,
     stop: CancellationToken,
@@ -136,7 +136,7 @@ fn is_of_one(error: &io::Error) -> bool {
 struct Server {
     http: http1::Builder,
     router: TowerToHyperService<Router>,
-    limits: Limits,
+    limits: ConnectionLimits,
     tls: Option<Tls>,
 }
 

@@ -21,11 +21,11 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{self, Limits};
-use crate::telemetry::health::{Health, Reason, Warning};
+use super::listener::{self, ConnectionLimits};
+use crate::telemetry::health::{Health, NotReady, Warning};
 
 /// A few probes and scrapers ask, and what they are told is short.
-const LIMITS: Limits = Limits {
+const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: 64,
     header_bytes_max: 16 * 1024,
     header_timeout: Duration::from_secs(75),
@@ -54,13 +54,13 @@ fn router(health: Health, metrics: PrometheusHandle) -> Router {
 #[derive(Serialize)]
 struct Answer {
     ready: bool,
-    reasons: Vec<Reason>,
+    reasons: Vec<NotReady>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
-    match health.reasons().contains(&Reason::Failed) {
+    match health.reasons().contains(&NotReady::Failed) {
         false => (StatusCode::OK, "ok\n").into_response(),
         true => (StatusCode::SERVICE_UNAVAILABLE, "a core task ended\n").into_response(),
     }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     impl Ops {
-        async fn start(reasons: &[Reason]) -> Self {
+        async fn start(reasons: &[NotReady]) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let url = format!("http://{}", listener.local_addr().expect("an address"));
             let recorder = PrometheusBuilder::new().build_recorder();
@@ -109,13 +109,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_is_ready_when_nothing_is_missing() {
-        let ops = Ops::start(&[Reason::Redis, Reason::Leases]).await;
+        let ops = Ops::start(&[NotReady::Redis, NotReady::Leases]).await;
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["redis","leases"]}"#.into()));
-        ops.health.clear(Reason::Redis);
+        ops.health.clear(NotReady::Redis);
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["leases"]}"#.into()));
-        ops.health.clear(Reason::Leases);
+        ops.health.clear(NotReady::Leases);
         assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
-        ops.health.set(Reason::Stopping);
+        ops.health.set(NotReady::Stopping);
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["stopping"]}"#.into()));
     }
 
@@ -131,10 +131,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_is_alive_until_a_core_task_ends() {
-        let ops = Ops::start(&[Reason::Redis]).await;
-        ops.health.set(Reason::Stopping);
+        let ops = Ops::start(&[NotReady::Redis]).await;
+        ops.health.set(NotReady::Stopping);
         assert_eq!(ops.get("/healthz").await.0, 200, "not ready is not dead");
-        ops.health.set(Reason::Failed);
+        ops.health.set(NotReady::Failed);
         assert_eq!(ops.get("/healthz").await.0, 503);
     }
 

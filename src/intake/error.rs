@@ -133,9 +133,9 @@ pub enum TemplateProblem {
 impl IntakeError {
     /// The same call can succeed a little later, with nothing changed by anybody: Redis was away, or another connection was
     /// bringing the same rows.
-    pub fn passes(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
-            IntakeError::Store(error) => error.passes(),
+            IntakeError::Store(error) => error.is_transient(),
             IntakeError::UploadInProgress | IntakeError::Interrupted(_) => true,
             IntakeError::NotFound(_)
             | IntakeError::Invalid(_)
@@ -172,7 +172,7 @@ impl IntakeError {
             IntakeError::Upload(_) => "upload-unreadable",
             IntakeError::Interrupted(_) => "upload-interrupted",
             IntakeError::TooManyRecipients(_) | IntakeError::OverLimit { .. } => "too-many-recipients",
-            IntakeError::Store(error) if error.passes() => "unavailable",
+            IntakeError::Store(error) if error.is_transient() => "unavailable",
             IntakeError::Store(_) => "internal",
         }
     }
@@ -190,17 +190,17 @@ mod tests {
     fn every_error_of_the_store_that_passes_passes_for_intake_too() {
         let away = || "away".to_owned();
         let errors = [
-            (StoreError::Unavailable(away()), true),
-            (StoreError::NotDone(away()), true),
+            (StoreError::OutcomeUnknown(away()), true),
+            (StoreError::NotApplied(away()), true),
             (StoreError::Login(away()), true),
             (StoreError::Refused { operation: "GET", message: "WRONGTYPE".into() }, false),
             (StoreError::Corrupt { key: "k".into(), reason: "no state".into() }, false),
         ];
         for (error, passes) in errors {
             let error = IntakeError::Store(error);
-            assert_eq!((error.passes(), error.kind() == "unavailable"), (passes, passes), "{error:?}");
+            assert_eq!((error.is_transient(), error.kind() == "unavailable"), (passes, passes), "{error:?}");
         }
-        assert!(IntakeError::Interrupted("the process stops".into()).passes());
-        assert!(!IntakeError::UploadConflict.passes());
+        assert!(IntakeError::Interrupted("the process stops".into()).is_transient());
+        assert!(!IntakeError::UploadConflict.is_transient());
     }
 }

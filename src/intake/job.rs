@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Action, NewCampaign};
+use super::{CampaignAction, NewCampaign};
 use crate::json;
 
 /// The field that says what a job is.
@@ -23,15 +23,15 @@ pub enum Job {
     /// Create a campaign.
     Campaign(Box<NewCampaign>),
     /// Add recipients to a campaign.
-    Recipients(Recipients),
+    RecipientsJob(RecipientsJob),
     /// Do something with a campaign.
-    Change(Action, Named),
+    Change(CampaignAction, Named),
 }
 
 /// Recipients for a campaign.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipients {
+pub struct RecipientsJob {
     /// The campaign's.
     pub external_id: String,
     /// The caller's name for them; without one the entry's id is taken.
@@ -57,7 +57,7 @@ impl Job {
         #[serde(rename_all = "snake_case")]
         enum Type {
             Campaign,
-            Recipients,
+            RecipientsJob,
             Launch,
             Pause,
             Resume,
@@ -72,11 +72,11 @@ impl Job {
         let mut json = serde_json::Deserializer::from_slice(job);
         let action = match json::object::<Typed, _>(&mut json)?.r#type {
             Type::Campaign => return untyped(job).map(Box::new).map(Job::Campaign),
-            Type::Recipients => return untyped(job).map(Job::Recipients),
-            Type::Launch => Action::Launch,
-            Type::Pause => Action::Pause,
-            Type::Resume => Action::Resume,
-            Type::Cancel => Action::Cancel,
+            Type::RecipientsJob => return untyped(job).map(Job::RecipientsJob),
+            Type::Launch => CampaignAction::Launch,
+            Type::Pause => CampaignAction::Pause,
+            Type::Resume => CampaignAction::Resume,
+            Type::Cancel => CampaignAction::Cancel,
         };
         Ok(Job::Change(action, untyped(job)?))
     }
@@ -136,7 +136,8 @@ mod tests {
             r#"{"type":"recipients","external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u"}"#,
             r#"{"external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u","type":"recipients"}"#,
         ] {
-            let Ok(Job::Recipients(Recipients { external_id, upload_id, recipients })) = Job::read(job.as_bytes())
+            let Ok(Job::RecipientsJob(RecipientsJob { external_id, upload_id, recipients })) =
+                Job::read(job.as_bytes())
             else {
                 panic!("{job}");
             };
@@ -145,7 +146,7 @@ mod tests {
             assert_eq!(texts, [r#"{"to":"+1"}"#, "7"]);
         }
         let job = br#"{"type":"pause","external_id":"a"}"#;
-        assert!(matches!(Job::read(job), Ok(Job::Change(Action::Pause, named)) if named.external_id == "a"));
+        assert!(matches!(Job::read(job), Ok(Job::Change(CampaignAction::Pause, named)) if named.external_id == "a"));
     }
 
     #[test]
@@ -177,7 +178,9 @@ mod tests {
     fn a_recipient_is_the_same_inside_of_a_job() {
         let row = r#"{"to":"+5491155550001","params":{"1":12.50,"2":-3},"header":{"id":17},"buttons":{"0":"x"}}"#;
         let job = format!(r#"{{"type":"recipients","external_id":"a","recipients":[ {row} ]}}"#);
-        let Ok(Job::Recipients(Recipients { recipients, .. })) = Job::read(job.as_bytes()) else { panic!("{job}") };
+        let Ok(Job::RecipientsJob(RecipientsJob { recipients, .. })) = Job::read(job.as_bytes()) else {
+            panic!("{job}")
+        };
         let inside = RawRecipient::from_json(recipients[0].get().as_bytes()).expect("a row");
         assert!(inside == RawRecipient::from_json(row.as_bytes()).expect("a row"));
     }

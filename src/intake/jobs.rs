@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Action, Intake, IntakeError, TemplateProblem, UploadResult,
-    job::{Job, Named, Recipients},
+    CampaignAction, Intake, IntakeError, TemplateProblem, UploadResult,
+    job::{Job, Named, RecipientsJob},
     upload::UploadId,
 };
 use crate::{
@@ -74,7 +74,7 @@ impl Reader<'_> {
         let mut failures = 0;
         while !stop.is_cancelled() {
             // In one life of Redis, so that no entry goes after its effect was forgotten.
-            let intake = self.intake.in_this_life();
+            let intake = self.intake.in_this_incarnation();
             match (Reader { intake: &intake, ..*self }).next(pending).await {
                 Ok(taken) => {
                     failures = 0;
@@ -118,7 +118,7 @@ impl Reader<'_> {
     async fn take(&self, entry: &JobEntry) -> Result<JobResult, JobError> {
         let at = self.intake.clock.now();
         let (result, letter) = match self.effect(entry).await {
-            Err(error) if self.passes(&error) => return Err(error),
+            Err(error) if self.is_transient(&error) => return Err(error),
             Err(error) => {
                 let (code, reason) = (error.kind(), error.to_string());
                 // The reason may repeat a number of the job, and stands in the dead letter.
@@ -147,7 +147,7 @@ impl Reader<'_> {
                 let submitted = self.intake.take_campaign(*new).await?;
                 (submitted.upload, submitted.created)
             }
-            Job::Recipients(Recipients { external_id, upload_id, recipients }) => {
+            Job::RecipientsJob(RecipientsJob { external_id, upload_id, recipients }) => {
                 let upload_id =
                     upload_id.as_deref().map_or(Ok(UploadId::Entry(entry.id.clone())), UploadId::of_caller)?;
                 let id = self.find(&external_id).await?;
@@ -159,7 +159,7 @@ impl Reader<'_> {
         Ok((upload, if changed { JobResult::Taken } else { JobResult::Repeated }))
     }
 
-    async fn change(&self, external_id: &str, action: Action) -> Result<(UploadResult, bool), IntakeError> {
+    async fn change(&self, external_id: &str, action: CampaignAction) -> Result<(UploadResult, bool), IntakeError> {
         let (_, changed) = self.intake.change(self.find(external_id).await?, action).await?;
         Ok((UploadResult::default(), changed))
     }
@@ -171,13 +171,13 @@ impl Reader<'_> {
     }
 
     /// Whether the same entry can be taken a little later.
-    fn passes(&self, error: &JobError) -> bool {
+    fn is_transient(&self, error: &JobError) -> bool {
         match error {
             JobError::NoJob | JobError::Unreadable(_) => false,
             JobError::Intake(IntakeError::Template(TemplateProblem::NotSynced(_))) => {
                 Instant::now() < self.templates_until
             }
-            JobError::Intake(error) => error.passes(),
+            JobError::Intake(error) => error.is_transient(),
         }
     }
 }

@@ -112,14 +112,14 @@ pub enum Format {
 
 /// What an upload is, so that it can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct UploadLayout {
     /// How its rows are written.
     pub format: Format,
     /// Columns of a CSV that are left out.
     pub ignored: Vec<String>,
 }
 
-impl From<Format> for Layout {
+impl From<Format> for UploadLayout {
     fn from(format: Format) -> Self {
         Self { format, ignored: Vec::new() }
     }
@@ -128,7 +128,7 @@ impl From<Format> for Layout {
 /// What a caller may do with a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+pub enum CampaignAction {
     /// Start it, now or at its `start_at`.
     Launch,
     /// Claim nothing more.
@@ -154,7 +154,7 @@ pub struct Intake {
 
 impl Intake {
     /// The same in the present life of Redis alone: what one call does is done on what was there when it began, or fails.
-    fn in_this_life(&self) -> Self {
-        Self { store: self.store.in_this_life(), ..self.clone() }
+    fn in_this_incarnation(&self) -> Self {
+        Self { store: self.store.in_this_incarnation(), ..self.clone() }
     }
 }

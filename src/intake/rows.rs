@@ -185,14 +185,14 @@ pub struct RowReader(Format);
 
 #[derive(Debug)]
 enum Format {
-    Ndjson(ndjson::Reader),
-    Csv(Box<csv::Reader>),
+    Ndjson(ndjson::NdjsonReader),
+    Csv(Box<csv::CsvReader>),
 }
 
 impl RowReader {
     /// One JSON object a line, as `RawRecipient` describes it.
     pub fn ndjson() -> Self {
-        Self(Format::Ndjson(ndjson::Reader::default()))
+        Self(Format::Ndjson(ndjson::NdjsonReader::default()))
     }
 
     /// A header row, then one row a recipient.
@@ -205,7 +205,7 @@ impl RowReader {
     /// in the header row outside of quotes. UTF-8, with or without a byte order mark. A parameter that is itself named `to`
     /// or `header` can be given only in NDJSON.
     pub fn csv(columns: Columns) -> Self {
-        Self(Format::Csv(Box::new(csv::Reader::new(columns))))
+        Self(Format::Csv(Box::new(csv::CsvReader::new(columns))))
     }
 
     /// Appends the rows that end in `chunk` to `rows`.

@@ -12,15 +12,15 @@ use tracing::info;
 use ulid::Ulid;
 
 use super::{
-    Action, Intake, IntakeError, NewCampaign, Submitted, TemplateName, TemplateProblem, UploadResult, rows::Row,
-    upload::UploadId,
+    CampaignAction, Intake, IntakeError, NewCampaign, Submitted, TemplateName, TemplateProblem, UploadResult,
+    rows::Row, upload::UploadId,
 };
 use crate::{
     domain::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
         campaign::PRIORITY_DEFAULT, reject::shown,
     },
-    redis::campaigns::{CampaignRecord, Change},
+    redis::campaigns::{CampaignRecord, StateChange},
     templates,
 };
 
@@ -49,7 +49,7 @@ impl Intake {
     /// Errors: `Invalid` with everything that is wrong, `Template`, or `Conflict` where the campaign of that `external_id`
     /// has another template, other lines, another `on_doubt` or `expires_at`: nothing was changed. `Store`: submit it again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
-        let intake = self.in_this_life();
+        let intake = self.in_this_incarnation();
         let submitted = intake.take_campaign(new).await?;
         intake.store.make_durable().await?;
         Ok(submitted)
@@ -76,7 +76,7 @@ impl Intake {
         let mut record = self.campaign(id).await?;
         let all_rejected = record.numbers == 0 && !new.recipients.is_empty();
         if new.launch && record.state == CampaignState::Draft && !all_rejected {
-            record = self.change(id, Action::Launch).await?.0;
+            record = self.change(id, CampaignAction::Launch).await?.0;
         }
         Ok(Submitted { id, created, state: record.state, upload })
     }
@@ -86,15 +86,19 @@ impl Intake {
     /// far as that can promise it; so does any change.
     ///
     /// Errors: `State`, `Expired`, `Empty` or `Template` where that can't be: nothing was changed. `Store`: do it again.
-    pub async fn act(&self, id: CampaignId, action: Action) -> Result<CampaignRecord, IntakeError> {
-        let intake = self.in_this_life();
+    pub async fn act(&self, id: CampaignId, action: CampaignAction) -> Result<CampaignRecord, IntakeError> {
+        let intake = self.in_this_incarnation();
         let (record, _) = intake.change(id, action).await?;
         intake.store.make_durable().await?;
         Ok(record)
     }
 
     /// As [`Intake::act`], without waiting until it is safe; tells too whether it changed something.
-    pub(super) async fn change(&self, id: CampaignId, action: Action) -> Result<(CampaignRecord, bool), IntakeError> {
+    pub(super) async fn change(
+        &self,
+        id: CampaignId,
+        action: CampaignAction,
+    ) -> Result<(CampaignRecord, bool), IntakeError> {
         use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
         let CampaignRecord { campaign, state, .. } = self.campaign(id).await?;
         let now = self.clock.now();
@@ -102,10 +106,10 @@ impl Intake {
         // From these states to that one; in these others it holds already. A campaign of a few recipients may be completed
         // before its launch is repeated.
         let (from, to, held, wish): (&[_], _, &[_], _) = match action {
-            Action::Launch => (&[Draft], launched, &[Scheduled, Running, Completed], "be launched"),
-            Action::Pause => (&[Running], Paused, &[Paused], "be paused"),
-            Action::Resume => (&[Paused], Running, &[Running, Completed], "be resumed"),
-            Action::Cancel => (&[Draft, Scheduled, Running, Paused], Cancelled, &[Cancelled], "be cancelled"),
+            CampaignAction::Launch => (&[Draft], launched, &[Scheduled, Running, Completed], "be launched"),
+            CampaignAction::Pause => (&[Running], Paused, &[Paused], "be paused"),
+            CampaignAction::Resume => (&[Paused], Running, &[Running, Completed], "be resumed"),
+            CampaignAction::Cancel => (&[Draft, Scheduled, Running, Paused], Cancelled, &[Cancelled], "be cancelled"),
         };
         if let (Running | Scheduled, Some(at)) = (to, campaign.expires_at)
             && at <= now
@@ -117,8 +121,8 @@ impl Intake {
             self.check_template_still_fits(&campaign).await?;
         }
         match self.store.change_campaign(id, from, to, now, None).await? {
-            Change::Done => Ok((self.campaign(id).await?, true)),
-            Change::Not(state) if held.contains(&state) => {
+            StateChange::Done => Ok((self.campaign(id).await?, true)),
+            StateChange::Not(state) if held.contains(&state) => {
                 let record = self.campaign(id).await?;
                 // The call that this one repeats may have been cut between the campaign and its parts.
                 if record.applied < record.version {
@@ -126,9 +130,9 @@ impl Intake {
                 }
                 Ok((record, false))
             }
-            Change::Not(state) => Err(IntakeError::State { id, state, action: wish }),
-            Change::Empty => Err(IntakeError::Empty(id)),
-            Change::Missing => Err(IntakeError::NotFound(id.to_string())),
+            StateChange::Not(state) => Err(IntakeError::State { id, state, action: wish }),
+            StateChange::Empty => Err(IntakeError::Empty(id)),
+            StateChange::Missing => Err(IntakeError::NotFound(id.to_string())),
         }
     }
 
@@ -137,7 +141,7 @@ impl Intake {
     ///
     /// Errors: `NotDeletable` for any other: nothing was changed. `Store`: do it again.
     pub async fn delete(&self, id: CampaignId) -> Result<(), IntakeError> {
-        let intake = self.in_this_life();
+        let intake = self.in_this_incarnation();
         let store = &intake.store;
         let mut record = store.campaign(id).await?;
         if record.as_ref().is_some_and(|record| record.state == CampaignState::Draft) {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use super::{
-    Format, Intake, IntakeError, Layout, Rejection, UploadResult,
+    Format, Intake, IntakeError, Rejection, UploadLayout, UploadResult,
     rows::{Columns, Row, RowReader},
 };
 use crate::{
@@ -90,12 +90,12 @@ impl Intake {
         &self,
         id: CampaignId,
         upload_id: Option<&str>,
-        layout: impl Into<Layout>,
+        layout: impl Into<UploadLayout>,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<UploadResult, IntakeError> {
         let upload_id = upload_id.map_or(Ok(UploadId::Unnamed), UploadId::of_caller)?;
-        let intake = self.in_this_life();
-        let Layout { format, ignored } = layout.into();
+        let intake = self.in_this_incarnation();
+        let UploadLayout { format, ignored } = layout.into();
         let reader = match format {
             Format::Ndjson => RowReader::ndjson(),
             Format::Csv => {

@@ -56,7 +56,7 @@ pub struct CampaignRecord {
 
 /// What came of a wish to change the state of a campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum StateChange {
     /// Changed.
     Done,
     /// It is in a state from which that can't be.
@@ -232,11 +232,11 @@ impl Store {
     /// A campaign that needs no care any more until the retention of its recipients ends, but for the indexing of its message ids.
     pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
         // First into the one list, then out of the other: a crash between leaves it in both, which is harmless.
-        let store = self.in_this_life();
+        let store = self.in_this_incarnation();
         let (name, ended) = (id.to_string(), self.keys.ended());
         store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&name)).await?;
         store.name_unindexed([id]).await?;
-        store.make_safe_first(&[ended, self.keys.unindexed()]).await?;
+        store.wait_durable_if_spread(&[ended, self.keys.unindexed()]).await?;
         let () = store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(name)).await?;
         if store.query("EXISTS campaign", cmd("EXISTS").arg(self.keys.campaign(id))).await? {
             Ok(())
@@ -279,7 +279,7 @@ impl Store {
     /// Changes the state of a campaign, and makes its parts follow before it answers: when a pause has answered,
     /// nothing more is claimed. One that leaves the draft is active before it changes, so that a crash leaves none without care.
     ///
-    /// Errors: `Unavailable` may leave the state changed and the parts behind; the housekeeping finishes that.
+    /// Errors: `OutcomeUnknown` may leave the state changed and the parts behind; the housekeeping finishes that.
     pub async fn change_campaign(
         &self,
         id: CampaignId,
@@ -287,17 +287,17 @@ impl Store {
         to: CampaignState,
         now: UnixMs,
         reason: Option<&PauseReason>,
-    ) -> Result<Change> {
+    ) -> Result<StateChange> {
         let reason = reason.map_or(String::new(), |reason| {
             serde_json::to_string(reason).expect("a reason has only a number and a string")
         });
         let mut store = self.clone();
         if from.iter().any(|state| matches!(state, CampaignState::Draft | CampaignState::Scheduled)) {
-            // In one life, so that nothing is launched whose listing was forgotten.
-            store = self.in_this_life();
+            // In one incarnation, so that nothing is launched whose listing was forgotten.
+            store = self.in_this_incarnation();
             let active = self.keys.active();
             store.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
-            store.make_safe_first(&[active]).await?;
+            store.wait_durable_if_spread(&[active]).await?;
         }
         let from: Vec<&str> = from.iter().map(|state| state.name()).collect();
         loop {
@@ -310,24 +310,24 @@ impl Store {
             match answer {
                 1 => break,
                 2 => store.drain_outbox(id).await?,
-                3 => return Ok(Change::Empty),
-                _ => return Ok(detail.parse().map_or(Change::Missing, Change::Not)),
+                3 => return Ok(StateChange::Empty),
+                _ => return Ok(detail.parse().map_or(StateChange::Missing, StateChange::Not)),
             }
         }
         store.follow(id, now).await?;
-        Ok(Change::Done)
+        Ok(StateChange::Done)
     }
 
     /// Makes the parts of a campaign, and the work of its lines, follow its state. Idempotent.
     pub async fn follow(&self, id: CampaignId, now: UnixMs) -> Result<()> {
-        // In one life, so that nothing counts as followed that was forgotten meanwhile.
-        self.in_this_life().follow_now(id, now).await
+        // In one incarnation, so that nothing counts as followed that was forgotten meanwhile.
+        self.in_this_incarnation().follow_now(id, now).await
     }
 
     async fn follow_now(&self, id: CampaignId, now: UnixMs) -> Result<()> {
         let Some(record) = self.campaign(id).await? else { return Ok(()) };
         // Parts never follow a version that could be forgotten, and be given again to another change.
-        self.make_safe_first(&[self.keys.campaign(id)]).await?;
+        self.wait_durable_if_spread(&[self.keys.campaign(id)]).await?;
         let gate = match record.state {
             CampaignState::Running => "open",
             CampaignState::Completed => "completed",
@@ -365,7 +365,7 @@ impl Store {
             self.wake().await?;
         }
         let followed = record.parts.iter().flat_map(|(part, line)| [self.keys.part(*part), self.keys.work(line)]);
-        self.make_safe_first(&followed.collect::<Vec<_>>()).await?;
+        self.wait_durable_if_spread(&followed.collect::<Vec<_>>()).await?;
         let call = Call::new(&script::APPLIED, &[self.keys.campaign(id)]).arg(record.version);
         match self.call::<Option<u8>>(call).await? {
             Some(_) => Ok(()),
@@ -411,7 +411,7 @@ impl Store {
                 return Ok(false);
             }
         }
-        let done = self.change_campaign(id, &from, CampaignState::Completed, now, None).await? == Change::Done;
+        let done = self.change_campaign(id, &from, CampaignState::Completed, now, None).await? == StateChange::Done;
         if done {
             info!(campaign.id = %id, "campaign completed");
         }

@@ -1,6 +1,6 @@
 //! A chunk: up to some hundred recipients of a part, by columns and compressed.
 //!
-//! Layout before compression: u16 recipients, u8 values each, then all numbers (u64), then column by column the values,
+//! SlotMap before compression: u16 recipients, u8 values each, then all numbers (u64), then column by column the values,
 //! each with its length (u16) before it. Columns compress better than rows: a column's values are alike.
 
 use std::cell::RefCell;

@@ -21,15 +21,15 @@ type Had = (u32, u32, Vec<String>);
 impl Store {
     /// Deletes a campaign that is cancelled and never started.
     ///
-    /// Errors: `Unavailable` may leave a part of it: delete it again, or [`Store::unlist`] it where there is no campaign any more.
+    /// Errors: `OutcomeUnknown` may leave a part of it: delete it again, or [`Store::unlist`] it where there is no campaign any more.
     pub async fn delete_campaign(&self, record: &CampaignRecord) -> Result<()> {
-        let (store, id) = (self.in_this_life(), record.campaign.id);
+        let (store, id) = (self.in_this_incarnation(), record.campaign.id);
         let parts = record.parts.iter().map(|(part, _)| *part);
         store.drop_parts(parts.clone()).await?;
         store.drop_numbers(id, record.buckets).await?;
         // While the campaign is there, a deletion whose end a server forgets can be repeated.
         let dropped: Vec<String> = parts.map(|part| self.keys.part(part)).collect();
-        store.make_safe_first(&dropped).await?;
+        store.wait_durable_if_spread(&dropped).await?;
         if let Some(external_id) = &record.campaign.external_id {
             let free = Call::new(&script::FREE_NAME, &[self.keys.external(external_id)]).arg(id.to_string());
             store.call::<u8>(free).await?;

@@ -19,7 +19,7 @@ const SENTINEL_PORT: u16 = 26_379;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct HostPort {
     /// A name or an address, without brackets.
     pub host: String,
     /// Its port.
@@ -30,22 +30,22 @@ pub struct Place {
 #[derive(Clone, Debug)]
 pub struct Deployment {
     /// How its servers are found.
-    pub kind: Kind,
+    pub kind: DeploymentKind,
     /// User, password, database, TLS; and the address of the one server, where there is one.
     server: ConnectionInfo,
 }
 
 /// How the servers of a deployment are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DeploymentKind {
     /// There is one, and its place is known.
     One,
     /// By asking any node of a cluster; at first these.
-    Cluster(Vec<Place>),
+    Cluster(Vec<HostPort>),
     /// By asking sentinels for the master of a service.
     Sentinel {
         /// The sentinels.
-        sentinels: Vec<Place>,
+        sentinels: Vec<HostPort>,
         /// What they call the service.
         service: String,
     },
@@ -126,13 +126,13 @@ impl Deployment {
         Ok(Self { server: server.get_connection_info().clone(), ..self })
     }
 
-    /// How the one server of [`Kind::One`] is reached.
+    /// How the one server of [`DeploymentKind::One`] is reached.
     pub(super) fn server(&self) -> ConnectionInfo {
         self.server.clone()
     }
 
     /// How the server at `place` is reached.
-    pub(super) fn server_at(&self, place: &Place) -> ConnectionInfo {
+    pub(super) fn server_at(&self, place: &HostPort) -> ConnectionInfo {
         let mut address = self.server.addr().clone();
         match &mut address {
             ConnectionAddr::TcpTls { host, port, .. } | ConnectionAddr::Tcp(host, port) => {
@@ -155,14 +155,14 @@ impl FromStr for Deployment {
             // `#insecure` would trust any certificate: the crate knows it, we do not.
             "redis" | "rediss" | "redis+unix" if !rest.contains('#') => {
                 let server = url.into_connection_info().map_err(|_| BadUrl::Unreadable)?;
-                Ok(Self { kind: Kind::One, server })
+                Ok(Self { kind: DeploymentKind::One, server })
             }
             "redis+cluster" | "rediss+cluster" => {
                 let (login, nodes, path) = parts(rest, SERVER_PORT).ok_or(BadUrl::Unreadable)?;
                 if !path.is_empty() {
                     return Err(BadUrl::Database);
                 }
-                Ok(Self { server: server(tls, login, &nodes, "")?, kind: Kind::Cluster(nodes) })
+                Ok(Self { server: server(tls, login, &nodes, "")?, kind: DeploymentKind::Cluster(nodes) })
             }
             "redis+sentinel" | "rediss+sentinel" => {
                 let (login, sentinels, path) = parts(rest, SENTINEL_PORT).ok_or(BadUrl::Unreadable)?;
@@ -171,7 +171,7 @@ impl FromStr for Deployment {
                     return Err(BadUrl::Service);
                 }
                 let server = server(tls, login, &sentinels, database)?;
-                Ok(Self { server, kind: Kind::Sentinel { sentinels, service: service.to_owned() } })
+                Ok(Self { server, kind: DeploymentKind::Sentinel { sentinels, service: service.to_owned() } })
             }
             _ => Err(BadUrl::Unreadable),
         }
@@ -179,14 +179,14 @@ impl FromStr for Deployment {
 }
 
 /// User and password, places and path of a URL that may name several hosts.
-fn parts(rest: &str, port: u16) -> Option<(&str, Vec<Place>, &str)> {
+fn parts(rest: &str, port: u16) -> Option<(&str, Vec<HostPort>, &str)> {
     let (login, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let places = hosts.split(',').map(|host| place(host, port)).collect::<Option<Vec<_>>>()?;
     Some((login, places, path.trim_end_matches('/')))
 }
 
-fn place(text: &str, port: u16) -> Option<Place> {
+fn place(text: &str, port: u16) -> Option<HostPort> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, "")) => (host, port),
         Some((host, rest)) => (host, rest.strip_prefix(':')?.parse().ok()?),
@@ -196,18 +196,18 @@ fn place(text: &str, port: u16) -> Option<Place> {
         },
     };
     let good = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-    (!host.is_empty() && host.chars().all(good)).then(|| Place { host: host.to_owned(), port })
+    (!host.is_empty() && host.chars().all(good)).then(|| HostPort { host: host.to_owned(), port })
 }
 
 /// What is common to the servers, as the redis crate reads it from the URL of one.
-fn server(tls: bool, login: &str, places: &[Place], database: &str) -> Result<ConnectionInfo, BadUrl> {
+fn server(tls: bool, login: &str, places: &[HostPort], database: &str) -> Result<ConnectionInfo, BadUrl> {
     let (scheme, at) = (if tls { "rediss" } else { "redis" }, if login.is_empty() { "" } else { "@" });
     let first = places.first().ok_or(BadUrl::Unreadable)?;
     let url = format!("{scheme}://{login}{at}{first}/{database}");
     url.into_connection_info().map_err(|_| BadUrl::Unreadable)
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
@@ -217,11 +217,11 @@ impl fmt::Display for Place {
 /// The places without user, password and database: what an operator needs to know, and nothing secret.
 impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |places: &[Place]| places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ");
+        let list = |places: &[HostPort]| places.iter().map(HostPort::to_string).collect::<Vec<_>>().join(", ");
         match &self.kind {
-            Kind::One => write!(f, "redis at {}", self.server.addr()),
-            Kind::Cluster(nodes) => write!(f, "redis cluster at {}", list(nodes)),
-            Kind::Sentinel { sentinels, service } => {
+            DeploymentKind::One => write!(f, "redis at {}", self.server.addr()),
+            DeploymentKind::Cluster(nodes) => write!(f, "redis cluster at {}", list(nodes)),
+            DeploymentKind::Sentinel { sentinels, service } => {
                 write!(f, "redis service {service} of the sentinels at {}", list(sentinels))
             }
         }
@@ -236,26 +236,34 @@ mod tests {
         url.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
-    fn place(host: &str, port: u16) -> Place {
-        Place { host: host.to_owned(), port }
+    fn place(host: &str, port: u16) -> HostPort {
+        HostPort { host: host.to_owned(), port }
     }
 
     #[test]
     fn each_kind_of_url_names_its_servers_and_hides_its_password() {
         for (url, kind, shown, tls) in [
-            ("redis://h:1/3", Kind::One, "redis at h:1", false),
-            ("rediss://u:p@h", Kind::One, "redis at h:6379", true),
-            ("redis+unix:///tmp/r.sock", Kind::One, "redis at /tmp/r.sock", false),
+            ("redis://h:1/3", DeploymentKind::One, "redis at h:1", false),
+            ("rediss://u:p@h", DeploymentKind::One, "redis at h:6379", true),
+            ("redis+unix:///tmp/r.sock", DeploymentKind::One, "redis at /tmp/r.sock", false),
             (
                 "redis+cluster://u:p@h1:1,h2",
-                Kind::Cluster(vec![place("h1", 1), place("h2", 6379)]),
+                DeploymentKind::Cluster(vec![place("h1", 1), place("h2", 6379)]),
                 "redis cluster at h1:1, h2:6379",
                 false,
             ),
-            ("rediss+cluster://[::1]:7/", Kind::Cluster(vec![place("::1", 7)]), "redis cluster at [::1]:7", true),
+            (
+                "rediss+cluster://[::1]:7/",
+                DeploymentKind::Cluster(vec![place("::1", 7)]),
+                "redis cluster at [::1]:7",
+                true,
+            ),
             (
                 "redis+sentinel://:p@s1,s2:2/main/3",
-                Kind::Sentinel { sentinels: vec![place("s1", 26_379), place("s2", 2)], service: "main".into() },
+                DeploymentKind::Sentinel {
+                    sentinels: vec![place("s1", 26_379), place("s2", 2)],
+                    service: "main".into(),
+                },
                 "redis service main of the sentinels at s1:26379, s2:2",
                 false,
             ),

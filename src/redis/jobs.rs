@@ -116,7 +116,7 @@ impl Store {
             add
         };
         match self.query::<String>("XADD dead", &add(id)).await {
-            // Ids only rise: a younger letter is there already, from an earlier life of the stream of jobs.
+            // Ids only rise: a younger letter is there already, from an earlier incarnation of the stream of jobs.
             Err(StoreError::Refused { message, .. }) if message.contains("equal or smaller") => {
                 self.query::<String>("XADD dead", &add("*")).await.map(drop)
             }

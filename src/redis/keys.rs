@@ -7,13 +7,13 @@ use crate::domain::{CampaignId, LineId, PartId, WabaId};
 
 /// Builds keys under a namespace (`pregon` unless configured otherwise).
 #[derive(Clone, Debug)]
-pub struct Keys {
+pub struct RedisKeys {
     namespace: Arc<str>,
 }
 
 macro_rules! keys {
     ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) => $format:literal;)*) => {
-        impl Keys {
+        impl RedisKeys {
             $($(#[$doc])*
             pub fn $name(&self $(, $arg: $type)*) -> String {
                 format!("{}:{}", self.namespace, format_args!($format))
@@ -54,8 +54,8 @@ keys! {
     /// which it is looked for again.
     parked() => "parked";
     /// STRING that ends by itself: written so that Redis can be asked to wait for it, and so for what was written before it.
-    fence(number: u32) => "fence:{number}";
-    /// STRING: the life of Redis in which the installation was first used.
+    wait_durable(number: u32) => "fence:{number}";
+    /// STRING: the incarnation of Redis in which the installation was first used.
     born() => "born";
     /// STRING of 16 random bytes: the key of the check in tokens.
     token_key() => "token_key";
@@ -120,7 +120,7 @@ keys! {
     segment(line: &LineId, opened: u64) => "{{l:{line}}}:ids:{opened}";
 }
 
-impl Keys {
+impl RedisKeys {
     /// Keys under `namespace`.
     pub fn new(namespace: &str) -> Self {
         Self { namespace: namespace.into() }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_part_share_one_slot() {
-        let keys = Keys::new("pregon");
+        let keys = RedisKeys::new("pregon");
         let part = PartId { campaign: "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id"), number: 7 };
         for key in keys.all_of(part) {
             assert!(key.contains("{01J9ZK3V5T8R7Q6P5N4M3K2J1H.7}"), "{key}");

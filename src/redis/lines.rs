@@ -74,7 +74,7 @@ impl Store {
         });
         let results: Vec<Result<(u8, u64)>> = self.call_all(&calls.collect::<Vec<_>>()).await?;
         let keys: Vec<String> = rights.iter().map(|(right, _)| self.lease_keys(right)[0].clone()).collect();
-        self.make_known(&keys, length / 3).await?;
+        self.wait_replicated(&keys, length / 3).await?;
         results.into_iter().map(|result| result.map(|(got, epoch)| (got == 1).then_some(epoch))).collect()
     }
 
@@ -111,8 +111,8 @@ impl Store {
         }
     }
 
-    /// Says that `worker` lives until `until`, and tells who lives at `now`. One that lives much longer said so before Redis'
-    /// clock was set back: if it lives, it says so again.
+    /// Says that `worker` incarnations until `until`, and tells who incarnations at `now`. One that incarnations much longer said so before Redis'
+    /// clock was set back: if it incarnations, it says so again.
     pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<Living> {
         let key = self.keys.workers();
         let much_longer = format!("({}", until.after(until.since(now)).0);

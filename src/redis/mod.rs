@@ -6,66 +6,51 @@
 pub mod campaigns;
 pub mod chunk;
 pub mod clock;
-mod connection;
 mod deletion;
 pub mod deployment;
 pub mod durability;
 pub mod duty;
-pub mod ids;
+mod fleet;
+pub mod installation;
 pub mod jobs;
-mod journal;
 pub mod keys;
 pub mod lines;
-mod lives;
-pub mod numbers;
+pub mod message_ids;
+pub mod pages;
 pub mod parked;
 pub mod parts;
-pub mod reading;
+pub mod phone_index;
 pub mod registry;
 pub mod script;
-pub mod settings;
 pub mod spawn;
 pub mod uploads;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use deadpool_redis::redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value, cmd};
-use tracing::{info, warn};
 
-pub use self::{connection::Address, keys::Keys, script::Script};
 use self::{
-    connection::{Safety, SendError, Servers},
-    deployment::{Deployment, Kind},
-    journal::Lasting,
-    lives::Lives,
-    settings::Installation,
+    deployment::{Deployment, DeploymentKind},
+    durability::incarnations::{self, Incarnations},
+    durability::journal::JournalEntry,
+    fleet::{SendError, Servers},
+    installation::Installation,
 };
-use crate::{
-    domain::{LineId, UnixMs},
-    telemetry::metrics,
-};
+pub use self::{fleet::Address, keys::RedisKeys, script::Script};
+use crate::{domain::UnixMs, telemetry::metrics};
 
 /// The oldest Redis that has what the scripts use. A Valkey says 7.2.4 of itself as a Redis.
 const REDIS_VERSION_MIN: (u32, u32) = (7, 0);
-
-/// How long a caller waits at most until what was written is safe: `everysec` takes a second, or two on a busy disk.
-const SAFE_WITHIN: Duration = Duration::from_secs(5);
-
-/// Calls in one round trip of a repetition: some milliseconds of Redis.
-const REPEATED_AT_ONCE: usize = 256;
 
 /// Why Redis did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It did not answer, or not in time: the change may have happened. Try again.
     #[error("redis is not available: {0}")]
-    Unavailable(String),
+    OutcomeUnknown(String),
     /// It can't be reached, is loading, failing over or full: nothing was changed. Try again.
     #[error("redis is not available: {0}")]
-    NotDone(String),
+    NotApplied(String),
     /// It does not accept the user and password: nothing was changed. A password that is being changed can be right later.
     #[error("redis does not accept the user and password of redis.url: {0}")]
     Login(String),
@@ -85,14 +70,6 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
-    /// Another worker has the line.
-    #[error("line {line} belongs to a newer epoch, {epoch}")]
-    Fenced {
-        /// The line.
-        line: LineId,
-        /// The epoch that owns it.
-        epoch: u64,
-    },
     /// The configuration can't work.
     #[error("{0}")]
     Unusable(String),
@@ -100,8 +77,8 @@ pub enum StoreError {
 
 impl StoreError {
     /// It passes by itself: try again.
-    pub fn passes(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::NotDone(_) | Self::Login(_))
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_) | Self::NotApplied(_) | Self::Login(_))
     }
 }
 
@@ -135,8 +112,8 @@ impl Call {
         self
     }
 
-    fn lasting(self) -> Lasting {
-        Lasting { key: self.key, head: self.head, command: self.cmd }
+    fn into_journal_entry(self) -> JournalEntry {
+        JournalEntry { key: self.key, head: self.head, command: self.cmd }
     }
 }
 
@@ -144,7 +121,7 @@ impl Call {
 #[derive(Clone, Copy)]
 enum Reach {
     /// Those that have the keys.
-    Keys,
+    RedisKeys,
     /// All that hold data.
     All,
 }
@@ -153,12 +130,12 @@ enum Reach {
 #[derive(Clone)]
 pub struct Store {
     servers: Servers,
-    lives: Arc<Lives>,
-    /// The only life in which it works.
-    only_in: Option<u64>,
+    incarnations: Arc<Incarnations>,
+    /// The only incarnation in which it works.
+    bound_to: Option<u64>,
     installation: Arc<Installation>,
     /// The keys of this installation.
-    pub keys: Keys,
+    pub keys: RedisKeys,
 }
 
 impl Store {
@@ -170,24 +147,29 @@ impl Store {
         let deployment: Deployment =
             address.url.parse().map_err(|error| StoreError::Unusable(format!("redis.url {error}")))?;
         let deployment = deployment.with(&address.certificates).map_err(StoreError::Unusable)?;
-        let is_one = deployment.kind == Kind::One;
-        let forgets = if is_one { lives::FORGETS } else { lives::FORGETS_CUT_OFF };
-        let lives = Arc::new(Lives::new(forgets, matches!(deployment.kind, Kind::Cluster(_))));
-        let servers = Servers::new(deployment, Arc::new(address.clone()), lives.clone())?;
-        let store =
-            Self { servers, lives, only_in: None, installation: Arc::default(), keys: Keys::new(&address.namespace) };
+        let is_one = deployment.kind == DeploymentKind::One;
+        let forgets = if is_one { incarnations::LOSS_WINDOW } else { incarnations::LOSS_WINDOW_PARTITIONED };
+        let incarnations = Arc::new(Incarnations::new(forgets, matches!(deployment.kind, DeploymentKind::Cluster(_))));
+        let servers = Servers::new(deployment, Arc::new(address.clone()), incarnations.clone())?;
+        let store = Self {
+            servers,
+            incarnations,
+            bound_to: None,
+            installation: Arc::default(),
+            keys: RedisKeys::new(&address.namespace),
+        };
         let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;
-        check_version(connection::field(&info, "redis_version"))?;
-        // This also meets every server, so that the lives of all are known.
+        check_version(fleet::field(&info, "redis_version"))?;
+        // This also meets every server, so that the incarnations of all are known.
         store.load_scripts().await?;
         // Whoever comes first writes it before anything else: where it is missing, everything is.
-        let life = connection::field(&info, "run_id");
-        let born = cmd("SET").arg(store.keys.born()).arg(life).arg("NX").arg("GET").clone();
+        let incarnation = fleet::field(&info, "run_id");
+        let born = cmd("SET").arg(store.keys.born()).arg(incarnation).arg("NX").arg("GET").clone();
         let born_in = store.query::<Option<String>>("SET born", &born).await?;
-        let _ = store.installation.born.set(born_in.clone().unwrap_or_else(|| life.to_owned()));
+        let _ = store.installation.born.set(born_in.clone().unwrap_or_else(|| incarnation.to_owned()));
         // Of many servers it tells of one alone.
-        if born_in.is_none_or(|born_in| is_one && born_in == life) {
-            store.lives.has_no_past();
+        if born_in.is_none_or(|born_in| is_one && born_in == incarnation) {
+            store.incarnations.has_no_past();
         }
         Ok(store)
     }
@@ -200,30 +182,6 @@ impl Store {
     /// The same store over one connection, which is made anew when it fails: for loops that ask all the time.
     pub fn keeping_a_connection(&self) -> Self {
         Self { servers: self.servers.keeping_a_connection(), ..self.clone() }
-    }
-
-    /// The same store in the present life of Redis alone: what is done with it one after the other is done on what the
-    /// things before it left, or fails.
-    pub fn in_this_life(&self) -> Self {
-        Self { only_in: self.only_in.or_else(|| Some(self.lives.newest())), ..self.clone() }
-    }
-
-    /// Redis began a life less than `within` ago: other processes may not yet have repeated what it forgot.
-    pub fn is_young(&self, within: Duration) -> bool {
-        self.lives.is_young(within)
-    }
-
-    /// The same for calls that change nothing where they are known: they are repeated if Redis forgets them.
-    async fn call_lasting<T: FromRedisValue>(&self, calls: Vec<Call>) -> Result<Vec<Result<T>>> {
-        loop {
-            let life = self.lives.newest();
-            let results = self.call_all(&calls).await?;
-            // Where the connection was the first of a new life, they are called again: it is not known in which one they were.
-            if self.lives.newest() == life {
-                self.lives.record(life, calls.into_iter().map(Call::lasting))?;
-                return Ok(results);
-            }
-        }
     }
 
     async fn load_scripts(&self) -> Result<()> {
@@ -263,12 +221,12 @@ impl Store {
     pub async fn call<T: FromRedisValue>(&self, call: Call) -> Result<T> {
         let name = call.script.name;
         let mut results = self.call_all(&[call]).await?;
-        results.pop().unwrap_or_else(|| Err(StoreError::Unavailable(format!("no answer to {name}"))))
+        results.pop().unwrap_or_else(|| Err(StoreError::OutcomeUnknown(format!("no answer to {name}"))))
     }
 
     /// Scripts in one round trip, in their order, each with a result of its own.
     ///
-    /// Errors: `Unavailable` if the round trip failed: then any of them may have run.
+    /// Errors: `OutcomeUnknown` if the round trip failed: then any of them may have run.
     pub async fn call_all<T: FromRedisValue>(&self, calls: &[Call]) -> Result<Vec<Result<T>>> {
         let mut results: Vec<Option<Result<T>>> = calls.iter().map(|_| None).collect();
         let mut left: Vec<usize> = (0..calls.len()).collect();
@@ -297,25 +255,25 @@ impl Store {
                 self.load_scripts().await?;
             }
         }
-        let unanswered = || Err(StoreError::Unavailable("no answer".into()));
+        let unanswered = || Err(StoreError::OutcomeUnknown("no answer".into()));
         Ok(results.into_iter().map(|result| result.unwrap_or_else(unanswered)).collect())
     }
 
     async fn send(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        self.send_to(operation, pipeline, Reach::Keys).await
+        self.send_to(operation, pipeline, Reach::RedisKeys).await
     }
 
-    /// Everything that is asked of Redis: in its newest life, after what an older one may have forgotten was repeated.
+    /// Everything that is asked of Redis: in its newest incarnation, after what an older one may have forgotten was repeated.
     async fn send_to(&self, operation: &'static str, pipeline: &Pipeline, reach: Reach) -> Result<Vec<Value>> {
         let began = Instant::now();
         let values = loop {
-            let life = self.repeated_life().await?;
+            let incarnation = self.replayed_incarnation().await?;
             let sent = match reach {
-                Reach::Keys => self.servers.send(life, pipeline).await,
-                Reach::All => self.servers.send_to_all(life, pipeline).await,
+                Reach::RedisKeys => self.servers.send(incarnation, pipeline).await,
+                Reach::All => self.servers.send_to_all(incarnation, pipeline).await,
             };
             match sent {
-                Err(SendError::NewLife) => {}
+                Err(SendError::NewIncarnation) => {}
                 sent => break sent,
             }
         };
@@ -323,114 +281,10 @@ impl Store {
         values.map_err(|error| sending_failed(operation, error))
     }
 
-    /// The newest life, in which everything was repeated.
-    async fn repeated_life(&self) -> Result<u64> {
-        loop {
-            let life = self.lives.newest();
-            if self.only_in.is_some_and(|only| only != life) {
-                return Err(lives::ended());
-            }
-            if self.lives.is_repeated(life) {
-                return Ok(life);
-            }
-            // On the heap: it is rare, and would make every future of a call larger.
-            Box::pin(self.repeat()).await?;
-        }
-    }
-
-    /// Waits until everything that was written before, by whomever, outlives the servers, as far as they can promise it: it is in
-    /// their append-only files where they have WAITAOF (Redis 7.2, Valkey), and with a replica where they have one. In a store
-    /// of [`Store::in_this_life`] that means what was written in this life.
-    ///
-    /// Errors: `Unavailable` if they do not say so in time. Nothing is undone: what was written may last or not.
-    pub async fn make_durable(&self) -> Result<()> {
-        self.fence(None, Safety::ReplicaAndDisk, SAFE_WITHIN).await
-    }
-
-    /// What was written before to the servers of `keys` is safe before something that counts on it is written to another. Where
-    /// all is on one server, the order in which it writes things down is enough.
-    async fn make_safe_first(&self, keys: &[String]) -> Result<()> {
-        if self.is_spread() {
-            self.fence(Some(keys), Safety::ReplicaElseDisk, SAFE_WITHIN).await?;
-        }
-        Ok(())
-    }
-
-    /// A replica of the servers of `keys` knows what was written before, where servers can take each other's place: one that
-    /// was cut off does not go unnoticed.
-    async fn make_known(&self, keys: &[String], within: Duration) -> Result<()> {
-        if *self.servers.kind() != Kind::One {
-            self.fence(Some(keys), Safety::Replica, within).await?;
-        }
-        Ok(())
-    }
-
-    /// The keys are on many servers, of which each can forget for itself.
-    pub fn is_spread(&self) -> bool {
-        matches!(self.servers.kind(), Kind::Cluster(_))
-    }
-
-    async fn fence(&self, keys: Option<&[String]>, safety: Safety, within: Duration) -> Result<()> {
-        let began = Instant::now();
-        let waited = loop {
-            let life = self.repeated_life().await?;
-            match self.servers.fence(life, keys, |number| self.keys.fence(number), safety, within).await {
-                Err(SendError::NewLife) => {}
-                waited => break waited,
-            }
-        };
-        metrics::redis_operation("fence").record(began.elapsed());
-        waited.map_err(|error| sending_failed("fence", error))
-    }
-
     /// Asks whether another server has taken the place of one; failures tell that too, but not of a server that was cut off from
     /// the others and does not know it.
-    pub async fn look_around(&self) {
+    pub async fn check_failover(&self) {
         self.servers.look().await;
-    }
-
-    /// Repeats in a new life of Redis what this process wrote at the end of the one before.
-    async fn repeat(&self) -> Result<()> {
-        let _alone = self.lives.repetition.lock().await;
-        let (life, known) = self.lives.to_repeat();
-        if self.lives.is_repeated(life) {
-            return Ok(());
-        }
-        let loading: Vec<Cmd> =
-            script::all().map(|script| cmd("SCRIPT").arg("LOAD").arg(&script.source).clone()).collect();
-        for (reach, commands) in [(Reach::All, &loading), (Reach::Keys, &known)] {
-            for commands in commands.chunks(REPEATED_AT_ONCE) {
-                let mut pipeline = Pipeline::with_capacity(commands.len());
-                for command in commands {
-                    pipeline.add_command(command.clone());
-                }
-                let sent = match reach {
-                    Reach::Keys => self.servers.send(life, &pipeline).await,
-                    Reach::All => self.servers.send_to_all(life, &pipeline).await,
-                };
-                let answers = match sent {
-                    Ok(answers) => answers,
-                    // A still newer life: from the beginning.
-                    Err(SendError::NewLife) => return Ok(()),
-                    Err(error) => return Err(sending_failed("repetition", error)),
-                };
-                for error in answers.into_iter().filter_map(|answer| answer.extract_error().err()) {
-                    // Scripts that were loaded a moment ago are missing where that was still refused.
-                    if is_passing(&error) || error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
-                        return Err(StoreError::NotDone(format!("repetition: {error}")));
-                    }
-                    // Whatever is wrong with its keys, a claim meets it too.
-                    warn!(%error, "redis refused to learn again what it forgot");
-                }
-            }
-        }
-        match self.share_again(life).await {
-            Err(error) if !error.passes() => warn!(%error, "redis refused to tell what the installation shares"),
-            shared => shared?,
-        }
-        info!(commands = known.len(), "redis began a new life, and knows again what was written last");
-        self.lives.repeated(life);
-        Ok(())
     }
 }
 
@@ -450,13 +304,13 @@ pub fn check_version(version: &str) -> Result<()> {
 fn sending_failed(operation: &'static str, error: SendError) -> StoreError {
     metrics::redis_errors().increment(1);
     match error {
-        SendError::NewLife => lives::ended(),
-        SendError::Unreached(reason) => StoreError::NotDone(reason),
+        SendError::NewIncarnation => incarnations::ended(),
+        SendError::Unreached(reason) => StoreError::NotApplied(reason),
         SendError::Login(reason) => StoreError::Login(reason),
         SendError::Store(error) => error,
         SendError::Redis(error) => match error.kind() {
             ErrorKind::Server(_) => refused(operation, &error),
-            _ => StoreError::Unavailable(format!("{operation}: {error}")),
+            _ => StoreError::OutcomeUnknown(format!("{operation}: {error}")),
         },
     }
 }
@@ -468,8 +322,8 @@ fn read<T: FromRedisValue>(operation: &'static str, value: Value) -> Result<T> {
 }
 
 /// Errors of the server that pass by themselves: it is loading, failing over, or full.
-fn is_passing(error: &RedisError) -> bool {
-    const PASSING: [&str; 12] = [
+fn is_transient_error(error: &RedisError) -> bool {
+    const TRANSIENT: [&str; 12] = [
         "LOADING",
         "BUSY",
         "TRYAGAIN",
@@ -483,12 +337,12 @@ fn is_passing(error: &RedisError) -> bool {
         "MOVED",
         "ASK",
     ];
-    error.code().is_some_and(|code| PASSING.contains(&code))
+    error.code().is_some_and(|code| TRANSIENT.contains(&code))
 }
 
 fn refused(operation: &'static str, error: &RedisError) -> StoreError {
-    if is_passing(error) {
-        return StoreError::NotDone(format!("{operation}: {error}"));
+    if is_transient_error(error) {
+        return StoreError::NotApplied(format!("{operation}: {error}"));
     }
     StoreError::Refused { operation, message: error.to_string() }
 }

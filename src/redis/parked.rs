@@ -9,7 +9,7 @@
 use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, Store, StoreError, journal::Lasting};
+use super::{Result, Store, StoreError, durability::journal::JournalEntry};
 use crate::domain::{LineId, UnixMs, Wamid};
 
 /// Kept at most, some 5 MB. Beyond it those go that were looked for the most: what other apps send on our lines fails
@@ -45,9 +45,9 @@ impl Store {
         }
         let mut pipeline = Pipeline::new();
         pipeline.add_command(add.clone()).zremrangebyrank(&key, PARKED_MAX, -1);
-        let life = self.lives.newest();
+        let incarnation = self.incarnations.newest();
         self.query_all::<u64>("ZADD parked", &pipeline).await?;
-        self.lives.record(life, [Lasting { key, head: 2, command: add }])
+        self.incarnations.record(incarnation, [JournalEntry { key, head: 2, command: add }])
     }
 
     /// Statuses that are to be looked for at `now`, the longest due first.

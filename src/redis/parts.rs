@@ -12,8 +12,8 @@ use std::{
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use siphasher::sip::SipHasher24;
 
-use self::packed::{Outcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
-use super::{Call, Result, Store, StoreError, lines::ms, numbers, script};
+use self::packed::{PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
+use super::{Call, Result, Store, StoreError, lines::ms, phone_index, script};
 use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid};
 
 /// Rows in a part: a row fits 16 bits.
@@ -50,7 +50,7 @@ pub struct ClaimWish {
     /// An earlier claim of the epoch that went without an answer, 0 for none: to be told what it brought.
     pub unanswered: u64,
     /// Another worker may not yet have repeated what Redis forgot: nothing is taken over.
-    pub young: bool,
+    pub in_grace_period: bool,
 }
 
 /// A row to be sent.
@@ -237,10 +237,10 @@ impl Store {
 
     /// Claims rows of a part for sending.
     ///
-    /// Errors: after `Unavailable` rows may be in flight that nobody sends: the next claim asks what this one brought, and that is
+    /// Errors: after `OutcomeUnknown` rows may be in flight that nobody sends: the next claim asks what this one brought, and that is
     /// given back.
     pub async fn claim(&self, part: PartId, wish: &ClaimWish) -> Result<Claim> {
-        let life = self.lives.newest();
+        let incarnation = self.incarnations.newest();
         let call = Call::new(&script::CLAIM, &self.part_keys(part, [self.keys.tries(part)]))
             .arg(wish.epoch)
             .arg(wish.now.0)
@@ -248,7 +248,7 @@ impl Store {
             .arg(wish.doubt_until.0)
             .arg(wish.number)
             .arg(wish.unanswered)
-            .arg(u8::from(wish.young));
+            .arg(u8::from(wish.in_grace_period));
         let answer: Vec<Value> = self.call(call).await?;
         let claim = read_claim(answer)
             .ok_or_else(|| StoreError::Refused { operation: "claim", message: "unexpected answer".into() })?;
@@ -258,12 +258,12 @@ impl Store {
             let packed = pack_claims(rows, wish.doubt_until);
             // Ids are not told by a claim: their lifetime is without meaning.
             let call = self.settle_call(part, wish.epoch, wish.now, Duration::ZERO, packed);
-            self.lives.record(life, [call.lasting()])?;
+            self.incarnations.record(incarnation, [call.into_journal_entry()])?;
         }
         Ok(claim)
     }
 
-    fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: Outcomes) -> Call {
+    fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: PackedOutcomes) -> Call {
         let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part), self.keys.tries(part)]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
@@ -286,7 +286,7 @@ impl Store {
         let calls = outcomes
             .iter()
             .map(|(&part, outcomes)| self.settle_call(part, epoch, now, ids_kept, pack_outcomes(outcomes, now)));
-        let settled = self.call_lasting::<(u64, u8, u8)>(calls.collect()).await?;
+        let settled = self.call_journaled::<(u64, u8, u8)>(calls.collect()).await?;
         let settled: Vec<(u64, u8, u8)> = settled.into_iter().collect::<Result<_>>()?;
         let parts = || outcomes.keys().copied().zip(&settled);
         let unlisted: Vec<PartId> =
@@ -316,14 +316,14 @@ impl Store {
                 calls.push(Call::new(&script::STATUS, &keys).arg(ms(ids_kept)).arg(pack_facts(facts)));
             }
         }
-        let mut answers = self.call_lasting::<Vec<u64>>(calls).await?.into_iter();
+        let mut answers = self.call_journaled::<Vec<u64>>(calls).await?.into_iter();
         let mut results = Vec::with_capacity(batches.len());
         let mut unindexed = Vec::new();
         for (part, facts) in batches {
             let (mut applied, mut open) = (Vec::with_capacity(facts.len()), 0);
             for _ in facts.chunks(FACTS_MAX) {
                 let answer =
-                    answers.next().unwrap_or_else(|| Err(StoreError::Unavailable("no answer to status".into())))?;
+                    answers.next().unwrap_or_else(|| Err(StoreError::OutcomeUnknown("no answer to status".into())))?;
                 open = answer.get(1).copied().unwrap_or(0);
                 unindexed.extend((answer.get(2) == Some(&1)).then_some(part.campaign));
                 applied.extend(answer.iter().skip(3).map(|&code| match code {
@@ -411,8 +411,8 @@ impl Store {
 
     /// Where a campaign has `phone`.
     pub async fn find_phone(&self, campaign: CampaignId, buckets: u32, phone: Phone) -> Result<Option<(PartId, u16)>> {
-        let field = numbers::field(phone);
-        let key = self.keys.numbers(campaign, numbers::bucket(field, buckets));
+        let field = phone_index::field(phone);
+        let key = self.keys.numbers(campaign, phone_index::bucket(field, buckets));
         let place: Option<u64> = self.query("HGET number", cmd("HGET").arg(key).arg(field.as_slice())).await?;
         Ok(place.map(|place| {
             let part = PartId { campaign, number: (place >> 16) as u16 };

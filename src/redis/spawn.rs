@@ -1,7 +1,7 @@
 //! `spawn:DIR`: a private redis-server, kept by this process as a child.
 //!
 //! Owns: the directory `DIR` while it runs: the append-only file, `redis.sock`, and `redis.log`, which is locked as long
-//! as anything of this server lives, so that no second one opens the same data.
+//! as anything of this server incarnations, so that no second one opens the same data.
 //! If this process dies, even by SIGKILL: the server ends too. A shell between them waits on a pipe that only this
 //! process holds open; the system closes it, the shell ends the server, and the server writes its file as in any stop.
 //! If the server dies: commands fail as with any Redis that is away; what it had written is there after the next start.
@@ -63,7 +63,7 @@ pub struct PrivateRedis {
     url: String,
     pid: u32,
     supervisor: Child,
-    /// Held open for the server's life.
+    /// Held open for the server's incarnation.
     signals: ChildStdin,
 }
 

@@ -7,7 +7,7 @@
 //! If the process dies before (3) nothing has happened. After (3) the next upload or the launch drains the outbox. A
 //! caller that repeats an upload with its id continues where it was cut.
 //! If Redis dies: it may come back without its last second, and so without the room that it gave. An upload therefore
-//! ends with the life of Redis that it began in: it never writes into room that another one was given since.
+//! ends with the incarnation of Redis that it began in: it never writes into room that another one was given since.
 //! In a cluster campaign and parts are on different servers, and each can forget for itself. So what a step counts on is made
 //! safe before it: the chunks before (3), what was admitted before (4), the rows before their entry goes.
 
@@ -19,7 +19,7 @@ use super::{
     Call, Result, Store, StoreError,
     chunk::{self, CHUNK_ROWS_MAX},
     lines::ms,
-    numbers::{self, Split},
+    phone_index::{self, Split},
     script,
 };
 use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipient};
@@ -94,7 +94,7 @@ impl Batch {
         Packed {
             told,
             chunks: chunks.collect(),
-            numbers: self.recipients.iter().map(|(row, recipient)| (*row, numbers::field(recipient.to))).collect(),
+            numbers: self.recipients.iter().map(|(row, recipient)| (*row, phone_index::field(recipient.to))).collect(),
             rejections: self.rejections,
             taken: self.taken,
             digest: self.digest,
@@ -154,7 +154,7 @@ enum Room {
 
 /// An upload into one campaign.
 pub struct Upload {
-    /// In one life of Redis.
+    /// In one incarnation of Redis.
     store: Store,
     campaign: CampaignId,
     id: String,
@@ -189,7 +189,7 @@ impl Store {
         duplicate: String,
         kept: Duration,
     ) -> Result<Option<(Upload, CampaignState)>> {
-        let store = self.in_this_life().keeping_a_connection();
+        let store = self.in_this_incarnation().keeping_a_connection();
         let key = self.keys.campaign(campaign);
         let keys = [
             key.clone(),
@@ -217,15 +217,15 @@ impl Store {
 
     /// Makes recipients of the rows that a campaign admitted.
     pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<()> {
-        // In one life, so that an entry never goes after its rows were forgotten.
-        let store = self.in_this_life();
+        // In one incarnation, so that an entry never goes after its rows were forgotten.
+        let store = self.in_this_incarnation();
         let key = self.keys.outbox(campaign);
         let entries: Vec<(String, Vec<u8>)> = store.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
         if entries.is_empty() {
             return Ok(());
         }
         // The rows are promised before they can be sent: if the promise were forgotten, they could be admitted twice.
-        store.make_safe_first(std::slice::from_ref(&key)).await?;
+        store.wait_durable_if_spread(std::slice::from_ref(&key)).await?;
         let (mut calls, mut parts) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         for (place, mask) in &entries {
             let (part, start) = place
@@ -240,7 +240,7 @@ impl Store {
             result?;
         }
         let metas: Vec<String> = parts.iter().map(|&part| self.keys.part(part)).collect();
-        store.make_safe_first(&metas).await?;
+        store.wait_durable_if_spread(&metas).await?;
         let mut done = Pipeline::new();
         let places: Vec<&str> = entries.iter().map(|(place, _)| place.as_str()).collect();
         done.hdel(&key, places).exists(self.keys.campaign(campaign));
@@ -268,7 +268,7 @@ impl Upload {
 
     /// Commits a batch.
     ///
-    /// Errors: after `Unavailable` the batch may be committed; a repeated upload with the same id finds out.
+    /// Errors: after `OutcomeUnknown` the batch may be committed; a repeated upload with the same id finds out.
     pub async fn admit(&mut self, batch: Packed) -> Result<Admitted> {
         let places = match self.place(&batch.chunks).await? {
             Room::Given(places) => places,
@@ -338,7 +338,7 @@ impl Upload {
         }
         self.store.query_all::<u64>("HSET chunks", &writes).await?;
         let parts: Vec<String> = places.iter().map(|place| self.store.keys.part(place.part)).collect();
-        self.store.make_safe_first(&parts).await?;
+        self.store.wait_durable_if_spread(&parts).await?;
         Ok(Room::Given(places))
     }
 
@@ -361,7 +361,7 @@ impl Upload {
 
     /// Splits buckets of the index ahead of what is to come.
     async fn grow(&mut self, coming: u64) -> Result<()> {
-        let room = |buckets: u32| u64::from(buckets) * numbers::ENTRIES_MEAN_MAX;
+        let room = |buckets: u32| u64::from(buckets) * phone_index::ENTRIES_MEAN_MAX;
         while self.numbers + coming > room(self.buckets) {
             let (mut buckets, mut calls) = (self.buckets, Vec::new());
             while self.numbers + coming > room(buckets) && calls.len() < SPLITS_MAX {
@@ -397,7 +397,7 @@ impl Upload {
             first..first + place.rows as u32
         });
         for ((row, field), place) in batch.numbers.iter().zip(rows) {
-            let bucket = numbers::bucket(*field, self.buckets);
+            let bucket = phone_index::bucket(*field, self.buckets);
             let position = *known.entry(bucket).or_insert_with(|| {
                 all.push(keys.numbers(self.campaign, bucket));
                 (all.len() - n_fixed - 1) as u16
@@ -418,7 +418,7 @@ impl Upload {
         }
         let call = Call::new(&script::ADMIT, &all)
             .arg(self.buckets)
-            .arg(numbers::ENTRIES_MEAN_MAX)
+            .arg(phone_index::ENTRIES_MEAN_MAX)
             .arg(self.progress.taken)
             .arg(batch.taken)
             .arg(&batch.digest)

@@ -106,10 +106,15 @@ impl Behaviour {
     /// What becomes of a message that is answered at `answered`.
     ///
     /// `forced`: the message fails with this code, whatever the odds say. `held`: it met [`Fault::Held`].
-    pub(super) fn plan(&self, answered: Duration, held: bool, forced: Option<u32>, draws: &mut Draws) -> Plan {
+    pub(super) fn plan(&self, answered: Duration, held: bool, forced: Option<u32>, draws: &mut Draws) -> DeliveryPlan {
         let odds = &self.statuses;
-        let mut plan =
-            Plan { state: State::Accepted, code: 0, first_before_answer: false, updates: Vec::new(), tap: None };
+        let mut plan = DeliveryPlan {
+            state: State::Accepted,
+            code: 0,
+            first_before_answer: false,
+            updates: Vec::new(),
+            tap: None,
+        };
         if !draws.chance(odds.sent) {
             return plan;
         }
@@ -148,7 +153,7 @@ impl Behaviour {
     }
 
     /// Swaps neighbours and repeats statuses. Timestamps stay true; only when they travel changes.
-    fn disturb(&self, plan: &mut Plan, draws: &mut Draws) {
+    fn disturb(&self, plan: &mut DeliveryPlan, draws: &mut Draws) {
         let odds = &self.statuses;
         let updates = &mut plan.updates;
         if updates.len() > 1 && draws.chance(odds.disordered) {
@@ -166,7 +171,7 @@ impl Behaviour {
 }
 
 /// What becomes of one accepted message. Times count from the start of the stand-in.
-pub(super) struct Plan {
+pub(super) struct DeliveryPlan {
     /// Where it ends.
     pub(super) state: State,
     /// With which code, if it fails; 0 else.
@@ -192,7 +197,7 @@ pub(super) struct Planned {
     pub(super) again: bool,
 }
 
-impl Plan {
+impl DeliveryPlan {
     fn add(&mut self, status: State, at: Duration) {
         if status.rank() > self.state.rank() {
             self.state = status;
@@ -205,7 +210,7 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn plans(statuses: Statuses) -> Vec<Plan> {
+    fn plans(statuses: Statuses) -> Vec<DeliveryPlan> {
         let mut scenario = Scenario::named("calm").expect("it comes with the program");
         scenario.statuses = statuses;
         let behaviour = Behaviour::of(&scenario, Instant::now());
@@ -214,7 +219,7 @@ mod tests {
             .collect()
     }
 
-    fn statuses(plan: &Plan) -> Vec<State> {
+    fn statuses(plan: &DeliveryPlan) -> Vec<State> {
         plan.updates.iter().map(|update| update.status).collect()
     }
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use super::{
-    behaviour::{Behaviour, Change, Plan},
+    behaviour::{Behaviour, Change, DeliveryPlan},
     ledger::{Answer, Rates, Tally},
     lock,
-    message::{Message, Messages, TemplateIndex, told_index},
+    message::{Messages, SimMessage, TemplateIndex, told_index},
     millis,
     recipient::{RecipientKey, Recipients},
     scenario::{self, Limits, Scenario},
@@ -21,7 +21,7 @@ use super::{
 use crate::domain::{Phone, State};
 
 /// A line.
-pub(super) struct Line {
+pub(super) struct SimLine {
     pub(super) index: u16,
     pub(super) waba: usize,
     pub(super) spec: scenario::Line,
@@ -33,7 +33,7 @@ pub(super) struct Line {
     state: Mutex<LineState>,
 }
 
-impl Line {
+impl SimLine {
     pub(super) fn new(index: u16, waba: usize, spec: scenario::Line, scenario: &Scenario, run: u64) -> Self {
         let mut behaviour = Behaviour::of(scenario, Instant::now());
         if let Some(faults) = &spec.faults {
@@ -210,7 +210,7 @@ impl LineState {
     pub(super) fn accept(
         &mut self,
         message: &Accepting<'_>,
-        plan: &Plan,
+        plan: &DeliveryPlan,
         recipients: &Recipients,
         now: Duration,
     ) -> u32 {
@@ -223,7 +223,7 @@ impl LineState {
         self.tally.duplicate_messages += u64::from(!sighting.first);
         self.tally.duplicated_recipients += u64::from(sighting.second);
         self.tally.recipients_reached_twice += u64::from(sighting.second_reaching);
-        self.messages.push(Message {
+        self.messages.push(SimMessage {
             to: message.to,
             callback: message.callback.into(),
             accepted_ms: short_millis(now).get(),
@@ -290,14 +290,14 @@ mod tests {
 
     use super::*;
 
-    fn line(messages_per_second: u32, limits: Limits) -> Line {
+    fn line(messages_per_second: u32, limits: Limits) -> SimLine {
         let mut scenario = Scenario::named("calm").expect("it comes with the program");
         scenario.limits = limits;
         let spec = scenario::Line { messages_per_second, ..scenario.lines[0].clone() };
-        Line::new(0, 0, spec, &scenario, 0)
+        SimLine::new(0, 0, spec, &scenario, 0)
     }
 
-    fn refused(line: &Line, times: impl Iterator<Item = Duration>) -> usize {
+    fn refused(line: &SimLine, times: impl Iterator<Item = Duration>) -> usize {
         times.filter(|now| !line.admits(&mut line.state(), *now)).count()
     }
 

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use serde_json::{Map, Value, json};
 
 use super::{
-    line::Line,
+    line::SimLine,
     reply::Reply,
     scenario::Fault,
     template::TemplateStatus,
@@ -109,7 +109,7 @@ fn matches_filters(template: &LiveTemplate, query: &Query<'_>) -> bool {
         .all(|field| query.get(field).is_none_or(|wanted| node[*field].as_str() == Some(wanted)))
 }
 
-fn line_node(world: &World, line: &Line) -> Value {
+fn line_node(world: &World, line: &SimLine) -> Value {
     let spec = &line.spec;
     let available = if matches!(spec.status.as_str(), "CONNECTED" | "FLAGGED") { "AVAILABLE" } else { "BLOCKED" };
     let waba = &world.wabas[line.waba].spec.id;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::domain::{LineId, Phone, State, UnixMs};
 
 /// An accepted message. Times are milliseconds since the start of the stand-in.
-pub(super) struct Message {
+pub(super) struct SimMessage {
     pub(super) to: Phone,
     /// `biz_opaque_callback_data`; empty if there was none.
     pub(super) callback: Box<str>,
@@ -38,7 +38,7 @@ impl TemplateIndex {
     }
 }
 
-/// The place of a status in [`Message::told_ms`].
+/// The place of a status in [`SimMessage::told_ms`].
 pub(super) fn told_index(status: State) -> usize {
     match status {
         State::Sent => 0,
@@ -51,7 +51,7 @@ pub(super) fn told_index(status: State) -> usize {
 /// The messages of one line. In chunks: one long vector would be copied each time it doubles.
 #[derive(Default)]
 pub(super) struct Messages {
-    chunks: Vec<Vec<Message>>,
+    chunks: Vec<Vec<SimMessage>>,
     len: u32,
 }
 
@@ -59,7 +59,7 @@ const CHUNK_LEN: usize = 512;
 
 impl Messages {
     /// Returns its number on the line, from 0.
-    pub(super) fn push(&mut self, message: Message) -> u32 {
+    pub(super) fn push(&mut self, message: SimMessage) -> u32 {
         match self.chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_LEN) {
             Some(chunk) => chunk.push(message),
             None => {
@@ -72,12 +72,12 @@ impl Messages {
         self.len - 1
     }
 
-    pub(super) fn get(&self, number: u32) -> Option<&Message> {
+    pub(super) fn get(&self, number: u32) -> Option<&SimMessage> {
         let number = usize::try_from(number).ok()?;
         self.chunks.get(number / CHUNK_LEN)?.get(number % CHUNK_LEN)
     }
 
-    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Message> {
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut SimMessage> {
         let number = usize::try_from(number).ok()?;
         self.chunks.get_mut(number / CHUNK_LEN)?.get_mut(number % CHUNK_LEN)
     }
@@ -134,6 +134,6 @@ mod tests {
     #[test]
     fn a_million_messages_stay_small() {
         // With 80 bytes for a token and 40 for what tells recipients apart, below 200 bytes each.
-        assert!(size_of::<super::Message>() <= 64, "{}", size_of::<super::Message>());
+        assert!(size_of::<super::SimMessage>() <= 64, "{}", size_of::<super::SimMessage>());
     }
 }

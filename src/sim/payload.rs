@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     courier::{StatusUpdate, Update},
-    line::{Content, Line},
+    line::{Content, SimLine},
     message::{inbound_wamid, wamid},
     template::TemplateStatus,
     wire,
@@ -61,7 +61,7 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
 }
 
 /// The value that takes the next update: the last one if it is of the same line and kind, else a new one.
-fn value_for<'a, 'w>(changes: &'a mut Vec<Change<'w>>, line: &'w Line, failed: bool) -> &'a mut MessagesValue<'w> {
+fn value_for<'a, 'w>(changes: &'a mut Vec<Change<'w>>, line: &'w SimLine, failed: bool) -> &'a mut MessagesValue<'w> {
     let fits = |change: &Change<'_>| {
         matches!(&change.value, Value::Messages(value)
             if value.metadata.phone_number_id == line.spec.id && value.failed == failed)
@@ -212,7 +212,7 @@ struct TemplateValue<'a> {
 }
 
 impl<'a> MessagesValue<'a> {
-    fn new(line: &'a Line, failed: bool) -> Self {
+    fn new(line: &'a SimLine, failed: bool) -> Self {
         let metadata = Metadata { display_phone_number: line.digits(), phone_number_id: &line.spec.id };
         Self {
             messaging_product: "whatsapp",
@@ -243,7 +243,7 @@ impl<'a> MessagesValue<'a> {
 
 impl StatusBody {
     /// `None` if a reset has taken the message away.
-    fn of(world: &SharedWorld, line: &Line, run: u64, update: StatusUpdate) -> Option<Self> {
+    fn of(world: &SharedWorld, line: &SimLine, run: u64, update: StatusUpdate) -> Option<Self> {
         let StatusUpdate { message: number, at_ms, status, token, .. } = update;
         let state = line.state();
         let message = state.messages.get(number).filter(|_| state.run == run)?;
@@ -281,7 +281,7 @@ impl StatusBody {
 
 impl InboundBody {
     /// `None` if a reset has taken it away.
-    fn of(world: &SharedWorld, line: &Line, run: u64, number: u32) -> Option<Self> {
+    fn of(world: &SharedWorld, line: &SimLine, run: u64, number: u32) -> Option<Self> {
         let state = line.state();
         let inbound = state.inbound.get(usize::try_from(number).ok()?).filter(|_| state.run == run)?.clone();
         drop(state);

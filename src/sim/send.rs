@@ -9,12 +9,12 @@ use std::{
 };
 
 use super::{
-    behaviour::{Behaviour, Plan},
+    behaviour::{Behaviour, DeliveryPlan},
     courier::{StatusUpdate, Update},
     delay::Draws,
     delivery,
     ledger::Answer,
-    line::{Accepting, Line},
+    line::{Accepting, SimLine},
     message::wamid,
     millis,
     recipient::RecipientKey,
@@ -35,7 +35,7 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// Books the arrival, whatever comes of it.
-    pub(super) fn on(world: &World, line: &Line) -> Self {
+    pub(super) fn on(world: &World, line: &SimLine) -> Self {
         let mut state = line.state();
         // The clock is read under the lock, so that times on a line never go back.
         let at = world.now();
@@ -46,7 +46,7 @@ impl Arrival {
 /// Answers a send whose body is there.
 pub(super) async fn send(
     world: &SharedWorld,
-    line: &Line,
+    line: &SimLine,
     arrival: Arrival,
     token: Option<&str>,
     body: &[u8],
@@ -96,7 +96,7 @@ pub(super) async fn send(
 /// What it takes to process a send.
 struct Attempt<'w> {
     world: &'w SharedWorld,
-    line: &'w Line,
+    line: &'w SimLine,
     behaviour: Arc<Behaviour>,
     fault: Option<Fault>,
     answered: Duration,
@@ -119,7 +119,7 @@ impl Attempt<'_> {
             return Err(Refusal::bare(130_429));
         }
         match wanted? {
-            Wanted::Message(message) => self.accept(&message, draws),
+            Wanted::SimMessage(message) => self.accept(&message, draws),
             Wanted::Receipt => {
                 line.state().answered(Answer::Receipt);
                 Ok(Done { body: br#"{"success":true}"#.to_vec(), early: None })
@@ -163,7 +163,7 @@ impl Attempt<'_> {
     }
 
     /// Puts what becomes of a message on the calendar; what has to come before the answer is returned instead.
-    fn schedule(&self, run: u64, message: u32, plan: &Plan, tap_due: Option<Duration>) -> Option<Update> {
+    fn schedule(&self, run: u64, message: u32, plan: &DeliveryPlan, tap_due: Option<Duration>) -> Option<Update> {
         let courier = self.world.wabas[self.line.waba].courier.as_ref()?;
         let line = self.line.index;
         let mut updates = plan.updates.iter().map(|planned| {

@@ -15,9 +15,9 @@ use super::{
     behaviour::{Behaviour, Change},
     courier::Courier,
     ledger::{Ledger, Tally},
-    line::{Line, LineState},
+    line::{LineState, SimLine},
     lock,
-    message::{Message, MessageRecord, told_index, wamid},
+    message::{MessageRecord, SimMessage, told_index, wamid},
     pending::Pending,
     recipient::Recipients,
     scenario::{Limits, Scenario, ScenarioError, Waba},
@@ -37,7 +37,7 @@ pub(super) type SharedWorld = Arc<World>;
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) limits: Limits,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<SimLine>,
     line_by_id: HashMap<String, usize>,
     pub(super) wabas: Vec<Account>,
     pub(super) templates: Vec<LiveTemplate>,
@@ -101,9 +101,9 @@ impl World {
         let started_at = clock::now();
         let run = started_at.0;
         let waba_by_id: HashMap<&str, usize> = scenario.wabas.iter().map(|waba| waba.id.as_str()).zip(0..).collect();
-        let lines: Vec<Line> = (0u16..)
+        let lines: Vec<SimLine> = (0u16..)
             .zip(&scenario.lines)
-            .map(|(index, spec)| Line::new(index, waba_by_id[spec.waba.as_str()], spec.clone(), &scenario, run))
+            .map(|(index, spec)| SimLine::new(index, waba_by_id[spec.waba.as_str()], spec.clone(), &scenario, run))
             .collect();
         let mut template_by_name = vec![HashMap::<String, Vec<usize>>::new(); scenario.wabas.len()];
         let mut templates = Vec::with_capacity(scenario.templates.len());
@@ -161,7 +161,7 @@ impl World {
         self.traces.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn line(&self, id: &str) -> Option<&Line> {
+    pub(super) fn line(&self, id: &str) -> Option<&SimLine> {
         self.line_by_id.get(id).map(|index| &self.lines[*index])
     }
 
@@ -267,7 +267,14 @@ impl World {
             .collect()
     }
 
-    fn record(&self, line: &Line, id: &LineId, state: &LineState, number: u32, message: &Message) -> MessageRecord {
+    fn record(
+        &self,
+        line: &SimLine,
+        id: &LineId,
+        state: &LineState,
+        number: u32,
+        message: &SimMessage,
+    ) -> MessageRecord {
         let at = |ms: u32| self.unix(Duration::from_millis(ms.into()));
         let told = |status: State| message.told_ms[told_index(status)].map(|ms| at(ms.get()));
         MessageRecord {

@@ -14,9 +14,9 @@ const RATE_SECONDS: u64 = 5;
 
 /// Recipients by state, `refused` and `failed` apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally([u64; 16]);
+pub struct StateCounts([u64; 16]);
 
-impl Tally {
+impl StateCounts {
     /// The counters of `parts` together.
     pub fn of(parts: &[PartCounts]) -> Self {
         let mut tally = Self::default();
@@ -73,8 +73,8 @@ pub struct ByState {
     pub unknown: u64,
 }
 
-impl From<&Tally> for ByState {
-    fn from(tally: &Tally) -> Self {
+impl From<&StateCounts> for ByState {
+    fn from(tally: &StateCounts) -> Self {
         Self {
             pending: tally.get(State::Pending),
             in_flight: tally.get(State::InFlight),
@@ -113,7 +113,7 @@ pub struct Funnel {
 
 impl Funnel {
     /// The funnel of `recipients`, of whom `replied` answered.
-    pub fn of(tally: &Tally, recipients: u64, replied: u64) -> Self {
+    pub fn of(tally: &StateCounts, recipients: u64, replied: u64) -> Self {
         let never = tally.sum(&[State::Pending, State::Skipped, State::Expired, State::Cancelled]);
         let read = tally.get(State::Read);
         let delivered = read + tally.get(State::Delivered);
@@ -125,7 +125,7 @@ impl Funnel {
 
 /// Recipients that failed for one reason, or of whom nobody knows more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Failure {
+pub struct FailureCount {
     /// Meta's code; 0 where Meta gave none. The title then says whether it gave no reason, or no answer at all.
     pub code: u32,
     /// What the code means.
@@ -138,7 +138,7 @@ pub struct Failure {
 }
 
 /// Failures of all `parts`, and what is unknown for want of an answer, the most frequent first.
-pub fn failures(parts: &[PartCounts]) -> Vec<Failure> {
+pub fn failures(parts: &[PartCounts]) -> Vec<FailureCount> {
     let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
     for (&code, &n) in parts.iter().flat_map(|part| &part.failures) {
         *counts.entry(code).or_default() += n;
@@ -148,9 +148,9 @@ pub fn failures(parts: &[PartCounts]) -> Vec<Failure> {
         *counts.entry(policy::NO_ANSWER).or_default() += unknown;
     }
     let details = |code| parts.iter().find_map(|part| part.details.get(&code)).cloned();
-    let mut failures: Vec<Failure> = counts
+    let mut failures: Vec<FailureCount> = counts
         .into_iter()
-        .map(|(code, count)| Failure {
+        .map(|(code, count)| FailureCount {
             code: policy::code_of_meta(code).unwrap_or(0),
             title: policy::title(code).into(),
             count,
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn parts_add_up_to_the_example_of_the_contract() {
         let parts = example();
-        let (tally, (recipients, replied)) = (Tally::of(&parts), totals(&parts));
+        let (tally, (recipients, replied)) = (StateCounts::of(&parts), totals(&parts));
         assert_eq!(recipients, 100_000);
         let expected = ByState {
             accepted: 12,
@@ -232,7 +232,7 @@ mod tests {
         let expected =
             Funnel { attempted: 99_920, accepted: 99_312, sent: 99_300, delivered: 99_000, read: 59_000, replied: 0 };
         assert_eq!(Funnel::of(&tally, recipients, replied), expected);
-        let failure = |code, count, details: &str| Failure {
+        let failure = |code, count, details: &str| FailureCount {
             code,
             title: policy::title(code).into(),
             count,
@@ -247,8 +247,12 @@ mod tests {
 
     #[test]
     fn the_funnel_counts_what_meta_took_and_then_failed_and_not_what_it_refused() {
-        let tally =
-            Tally::of(&[part(&[(State::Failed, 3), (State::Refused, 5), (State::Pending, 1), (State::InDoubt, 2)])]);
+        let tally = StateCounts::of(&[part(&[
+            (State::Failed, 3),
+            (State::Refused, 5),
+            (State::Pending, 1),
+            (State::InDoubt, 2),
+        ])]);
         let expected = Funnel { attempted: 10, accepted: 3, ..Funnel::default() };
         assert_eq!(Funnel::of(&tally, 11, 0), expected);
         assert_eq!(ByState::from(&tally).failed, 8, "shown as one");
@@ -286,7 +290,7 @@ mod tests {
         fn states_add_up_and_the_funnel_narrows(counts in prop::collection::vec(0u64..1_000_000, State::ALL.len()), replied in 0u64..10) {
             let states: Vec<(State, u64)> = State::ALL.into_iter().zip(counts).collect();
             let parts = [part(&states)];
-            let (tally, (recipients, _)) = (Tally::of(&parts), totals(&parts));
+            let (tally, (recipients, _)) = (StateCounts::of(&parts), totals(&parts));
             let by_state = serde_json::to_value(ByState::from(&tally)).expect("an object");
             let by_state = by_state.as_object().expect("an object");
             prop_assert_eq!(by_state.len(), 13);
@@ -302,9 +306,9 @@ mod tests {
             for state in bytes.iter().filter_map(|&byte| State::of(byte)) {
                 *counted.entry(state).or_default() += 1;
             }
-            let mut tally = Tally::default();
+            let mut tally = StateCounts::default();
             tally.add_bytes(&bytes);
-            prop_assert_eq!(tally, Tally::of(&[part(&counted.into_iter().collect::<Vec<_>>())]));
+            prop_assert_eq!(tally, StateCounts::of(&[part(&counted.into_iter().collect::<Vec<_>>())]));
         }
     }
 }

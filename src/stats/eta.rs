@@ -10,7 +10,7 @@ use crate::domain::UnixMs;
 
 /// A campaign's part in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct LineShare {
     /// Messages it still has to send there.
     pub work: u64,
     /// Its priority.
@@ -18,7 +18,7 @@ pub struct Share {
 }
 
 /// Seconds until `ours` is done on a line that sends `rate` a second and serves `others` too.
-pub fn seconds(ours: Share, others: &[Share], rate: f64) -> f64 {
+pub fn seconds(ours: LineShare, others: &[LineShare], rate: f64) -> f64 {
     let turns = ours.work as f64 / f64::from(ours.weight);
     let before: f64 = others.iter().map(|other| (other.work as f64).min(turns * f64::from(other.weight))).sum();
     (ours.work as f64 + before) / rate
@@ -38,8 +38,8 @@ mod tests {
 
     use super::*;
 
-    fn share(work: u64, weight: u8) -> Share {
-        Share { work, weight }
+    fn share(work: u64, weight: u8) -> LineShare {
+        LineShare { work, weight }
     }
 
     #[test]
@@ -62,7 +62,7 @@ mod tests {
         #[test]
         fn the_end_is_that_of_a_line_that_serves_in_turns(ours in (1u64..300, 1u8..=10), others in prop::collection::vec((0u64..300, 1u8..=10), 0..5)) {
             let ours = share(ours.0, ours.1);
-            let others: Vec<Share> = others.into_iter().map(|(work, weight)| share(work, weight)).collect();
+            let others: Vec<LineShare> = others.into_iter().map(|(work, weight)| share(work, weight)).collect();
             let (mut left, mut rest, mut sent) = (ours.work, others.iter().map(|other| other.work).collect::<Vec<_>>(), 0u64);
             while left > 0 {
                 let turn = left.min(u64::from(ours.weight));

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::eta::Share;
+use super::eta::LineShare;
 use crate::{
     domain::{Hold, HoldScope, LineId, UnixMs, WabaId},
     redis::{
         lines::{LineControl, LineReport},
-        reading::Schedule,
+        pages::Schedule,
     },
 };
 
@@ -80,7 +80,7 @@ pub struct LineWork {
     /// How the line stands.
     pub now: LineNow,
     /// What other running campaigns have on it.
-    pub others: Vec<Share>,
+    pub others: Vec<LineShare>,
 }
 
 impl LineWork {

@@ -20,9 +20,9 @@ use crate::{
     redis::{Result, Store, campaigns::CampaignRecord},
 };
 
-pub use counts::{ByState, Failure, Funnel, Tally};
-pub use reader::Reader;
-pub use waiting::{Reason, Waiting};
+pub use counts::{ByState, FailureCount, Funnel, StateCounts};
+pub use reader::StatisticsReader;
+pub use waiting::{WaitReason, Waiting};
 
 /// What became of a campaign so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -34,7 +34,7 @@ pub struct Statistics {
     /// How far they came. Cumulative.
     pub funnel: Funnel,
     /// Why recipients failed, the most frequent first. Adds up to `by_state.failed`.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailureCount>,
     /// Messages that Meta accepted, per second, over the last seconds.
     pub rate_per_second: f64,
     /// When the last message will have been sent, if nothing changes; `None` where that is not known, or nothing is left.
@@ -46,8 +46,8 @@ pub struct Statistics {
 /// Recipients by state, counted again from the state bytes: what the counters have to say too.
 ///
 /// Reads one part at a time, 64 KiB each.
-pub async fn recount(store: &Store, record: &CampaignRecord) -> Result<Tally> {
-    let mut tally = Tally::default();
+pub async fn recount(store: &Store, record: &CampaignRecord) -> Result<StateCounts> {
+    let mut tally = StateCounts::default();
     for &(part, _) in &record.parts {
         tally.add_bytes(&store.state_bytes(part).await?);
     }

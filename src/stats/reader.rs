@@ -10,14 +10,14 @@ use std::{
 };
 
 use super::{
-    Statistics, Tally, counts,
-    eta::{self, Share},
+    StateCounts, Statistics, counts,
+    eta::{self, LineShare},
     line::{self, LineNow, LineWork},
     waiting::waiting_for,
 };
 use crate::{
     domain::{CampaignId, CampaignState, Hold, HoldScope, LineId, PartId, State, UnixMs, WabaId},
-    redis::{Result, Store, campaigns::CampaignRecord, parts::PartCounts, reading::Schedule},
+    redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
 };
 
 /// How old the answer about other campaigns may be.
@@ -25,31 +25,31 @@ const LOADS_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What one running campaign has on a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Load {
+pub struct LineLoad {
     /// The campaign.
     pub campaign: CampaignId,
     /// Recipients pending, retrying, in flight or in doubt.
     pub open: u64,
     /// What is left to send, and its priority.
-    pub share: Share,
+    pub share: LineShare,
 }
 
 /// What running campaigns have on each line.
-pub type Loads = HashMap<LineId, Vec<Load>>;
+pub type Loads = HashMap<LineId, Vec<LineLoad>>;
 
 /// Loads and when they were read.
 type Remembered = (UnixMs, Arc<Loads>);
 
 /// Reads statistics and lines. Cheap to clone; clones share what they remember.
 #[derive(Clone)]
-pub struct Reader {
+pub struct StatisticsReader {
     store: Store,
     /// Our lines and their WABAs.
     lines: Arc<HashMap<LineId, WabaId>>,
     loads: Arc<Mutex<Option<Remembered>>>,
 }
 
-impl Reader {
+impl StatisticsReader {
     /// A reader of an installation with these lines.
     pub fn new(store: Store, lines: HashMap<LineId, WabaId>) -> Self {
         Self { store, lines: lines.into(), loads: Arc::default() }
@@ -59,7 +59,7 @@ impl Reader {
     pub async fn statistics(&self, record: &CampaignRecord, now: UnixMs) -> Result<Statistics> {
         let parts: Vec<PartId> = record.parts.iter().map(|&(part, _)| part).collect();
         let counts = self.store.part_counts(&parts).await?;
-        let tally = Tally::of(&counts);
+        let tally = StateCounts::of(&counts);
         let (recipients, replied) = counts::totals(&counts);
         let statistics = Statistics {
             recipients,
@@ -90,11 +90,11 @@ impl Reader {
         holds: &HashMap<HoldScope, Hold>,
         now: UnixMs,
     ) -> Result<Vec<LineWork>> {
-        let left: Vec<(PartId, &LineId, Tally)> = record
+        let left: Vec<(PartId, &LineId, StateCounts)> = record
             .parts
             .iter()
             .zip(counts)
-            .map(|((part, line), counts)| (*part, line, Tally::of(std::slice::from_ref(counts))))
+            .map(|((part, line), counts)| (*part, line, StateCounts::of(std::slice::from_ref(counts))))
             .filter(|(_, _, tally)| tally.to_send() > 0)
             .collect();
         let parts: Vec<PartId> = left.iter().map(|&(part, ..)| part).collect();
@@ -166,12 +166,13 @@ impl Reader {
         let running = records.iter().flatten().filter(|record| record.state == CampaignState::Running);
         let priorities: HashMap<CampaignId, u8> =
             running.map(|record| (record.campaign.id, record.campaign.priority)).collect();
-        let mut loads: HashMap<LineId, BTreeMap<CampaignId, Load>> = HashMap::new();
+        let mut loads: HashMap<LineId, BTreeMap<CampaignId, LineLoad>> = HashMap::new();
         for ((line, part), counts) in work.into_iter().zip(&counts) {
             let Some(&weight) = priorities.get(&part.campaign) else { continue };
             let load = loads.entry(line.clone()).or_default().entry(part.campaign);
-            let load = load.or_insert(Load { campaign: part.campaign, open: 0, share: Share { work: 0, weight } });
-            let tally = Tally::of(std::slice::from_ref(counts));
+            let load =
+                load.or_insert(LineLoad { campaign: part.campaign, open: 0, share: LineShare { work: 0, weight } });
+            let tally = StateCounts::of(std::slice::from_ref(counts));
             load.open += tally.open();
             load.share.work += tally.to_send();
         }
@@ -187,7 +188,7 @@ impl Reader {
 /// When the last of `work` is sent; `None` while any line with work stands still.
 fn end(work: &[LineWork], weight: u8, now: UnixMs) -> Option<UnixMs> {
     let seconds = |work: &LineWork| {
-        let ours = Share { work: work.to_send(), weight };
+        let ours = LineShare { work: work.to_send(), weight };
         Some(eta::seconds(ours, &work.others, work.now.rate()?))
     };
     let seconds: Vec<f64> = work.iter().map(seconds).collect::<Option<_>>()?;

@@ -16,7 +16,7 @@ use crate::{
 /// What work waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum WaitReason {
     /// The campaign's `start_at`.
     Schedule,
     /// Somebody, or the worker itself, paused the campaign or the line.
@@ -45,7 +45,7 @@ pub enum Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Waiting {
     /// What it is.
-    pub reason: Reason,
+    pub reason: WaitReason,
     /// The line it is about; none where it is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<LineId>,
@@ -61,11 +61,11 @@ pub struct Waiting {
 
 impl Waiting {
     /// `reason`, about the whole campaign, with no end of its own.
-    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+    pub fn new(reason: WaitReason, text: impl Into<String>) -> Self {
         Self { reason, line: None, until: None, code: None, text: text.into() }
     }
 
-    fn held(reason: Reason, what: &str, hold: &Hold) -> Self {
+    fn held(reason: WaitReason, what: &str, hold: &Hold) -> Self {
         let code = Some(hold.code).filter(|&code| code != 0);
         let text = format!("{what}: {}", hold.reason);
         Self { until: hold.until, code, ..Self::new(reason, text) }
@@ -97,16 +97,16 @@ pub fn waiting_for(
 fn scheduled(campaign: &Campaign) -> Vec<Waiting> {
     let start_at = campaign.start_at;
     let text = start_at.map_or("it is about to start".to_owned(), |at| format!("it starts at {at}"));
-    vec![Waiting { until: start_at, ..Waiting::new(Reason::Schedule, text) }]
+    vec![Waiting { until: start_at, ..Waiting::new(WaitReason::Schedule, text) }]
 }
 
 fn paused(record: &CampaignRecord) -> Waiting {
     match &record.reason {
         Some(reason) => Waiting {
             code: Some(reason.code).filter(|&code| code != 0),
-            ..Waiting::new(Reason::Paused, format!("it was stopped by an error: {}", reason.details))
+            ..Waiting::new(WaitReason::Paused, format!("it was stopped by an error: {}", reason.details))
         },
-        None => Waiting::new(Reason::Paused, "the campaign is paused"),
+        None => Waiting::new(WaitReason::Paused, "the campaign is paused"),
     }
 }
 
@@ -115,9 +115,9 @@ fn held_whole(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hol
     let (name, language) = (&campaign.template.name, campaign.template.language.as_str());
     let template = HoldScope::Template { waba: waba.clone(), name: name.clone(), language: language.to_owned() };
     let scopes = [
-        (template, Reason::TemplatePaused, format!("template {name} ({language}) is held")),
-        (HoldScope::Token(waba.clone()), Reason::Token, format!("the access token of waba {waba} is held")),
-        (HoldScope::Waba(waba.clone()), Reason::LineBlocked, format!("waba {waba} is held")),
+        (template, WaitReason::TemplatePaused, format!("template {name} ({language}) is held")),
+        (HoldScope::Token(waba.clone()), WaitReason::Token, format!("the access token of waba {waba} is held")),
+        (HoldScope::Waba(waba.clone()), WaitReason::LineBlocked, format!("waba {waba} is held")),
     ];
     let held = scopes.iter().filter_map(|(scope, reason, what)| Some(Waiting::held(*reason, what, holds.get(scope)?)));
     held.collect()
@@ -127,22 +127,24 @@ fn held_whole(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hol
 fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
     let line = &work.line;
     let waiting = match work.now.stop() {
-        Some(Stop::Paused) => Waiting::new(Reason::Paused, format!("line {line} is paused")),
-        Some(Stop::Held(_, hold)) => Waiting::held(Reason::LineBlocked, &format!("line {line} is held"), hold),
-        Some(Stop::NoWorker) => Waiting::new(Reason::NoWorker, format!("no worker serves line {line}")),
+        Some(Stop::Paused) => Waiting::new(WaitReason::Paused, format!("line {line} is paused")),
+        Some(Stop::Held(_, hold)) => Waiting::held(WaitReason::LineBlocked, &format!("line {line} is held"), hold),
+        Some(Stop::NoWorker) => Waiting::new(WaitReason::NoWorker, format!("no worker serves line {line}")),
         Some(Stop::Unlisted) => {
             let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");
-            Waiting::new(Reason::NoWorker, text)
+            Waiting::new(WaitReason::NoWorker, text)
         }
-        Some(Stop::Unreachable) => Waiting::new(Reason::BackingOff, format!("meta can't be reached from line {line}")),
+        Some(Stop::Unreachable) => {
+            Waiting::new(WaitReason::BackingOff, format!("meta can't be reached from line {line}"))
+        }
         Some(Stop::PathBroken(cause)) => {
-            Waiting::new(Reason::PathBroken, format!("the path to meta is broken: {cause}"))
+            Waiting::new(WaitReason::PathBroken, format!("the path to meta is broken: {cause}"))
         }
-        None if work.is_due(now) || is_throttled(work) => Waiting::new(Reason::LineRate, rate_text(work)),
+        None if work.is_due(now) || is_throttled(work) => Waiting::new(WaitReason::LineRate, rate_text(work)),
         None => {
             let (reason, text) = match work.pending {
-                0 => (Reason::BackingOff, "messages that could not be sent wait for their next attempt"),
-                _ => (Reason::PairSpacing, "meta wants more time between messages to the same people"),
+                0 => (WaitReason::BackingOff, "messages that could not be sent wait for their next attempt"),
+                _ => (WaitReason::PairSpacing, "meta wants more time between messages to the same people"),
             };
             Waiting { until: work.schedule.next_due, ..Waiting::new(reason, text) }
         }

@@ -11,7 +11,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
-pub enum Reason {
+pub enum NotReady {
     /// Redis does not answer.
     Redis = 1,
     /// The leases on lines could not be taken or renewed.
@@ -22,8 +22,8 @@ pub enum Reason {
     Failed = 8,
 }
 
-impl Reason {
-    const ALL: [Reason; 4] = [Reason::Redis, Reason::Leases, Reason::Stopping, Reason::Failed];
+impl NotReady {
+    const ALL: [NotReady; 4] = [NotReady::Redis, NotReady::Leases, NotReady::Stopping, NotReady::Failed];
 }
 
 /// What somebody should look at, though the process is ready.
@@ -52,26 +52,26 @@ struct Bits {
 
 impl Health {
     /// A process that is not ready yet: each of `reasons` waits for its first [`Health::clear`].
-    pub fn starting(reasons: &[Reason]) -> Self {
+    pub fn starting(reasons: &[NotReady]) -> Self {
         let health = Self::default();
         reasons.iter().for_each(|reason| health.set(*reason));
         health
     }
 
     /// Not ready, for `reason`.
-    pub fn set(&self, reason: Reason) {
+    pub fn set(&self, reason: NotReady) {
         self.0.reasons.fetch_or(reason as u8, Ordering::Relaxed);
     }
 
     /// Not for `reason` any more.
-    pub fn clear(&self, reason: Reason) {
+    pub fn clear(&self, reason: NotReady) {
         self.0.reasons.fetch_and(!(reason as u8), Ordering::Relaxed);
     }
 
     /// Why the process is not ready; empty if it is.
-    pub fn reasons(&self) -> Vec<Reason> {
+    pub fn reasons(&self) -> Vec<NotReady> {
         let bits = self.0.reasons.load(Ordering::Relaxed);
-        Reason::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
+        NotReady::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
     }
 
     /// Somebody should look at `warning`.

@@ -46,14 +46,14 @@ pub enum Command {
     /// Submit campaigns, see how they do, stop them
     Campaign {
         #[command(flatten)]
-        server: Server,
+        server: ServerArguments,
         #[command(subcommand)]
         command: CampaignCommand,
     },
     /// See and set the lines
     Line {
         #[command(flatten)]
-        server: Server,
+        server: ServerArguments,
         #[command(subcommand)]
         command: LineCommand,
     },
@@ -124,7 +124,7 @@ pub struct Output {
 /// Which server is asked.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Server")]
-pub struct Server {
+pub struct ServerArguments {
     /// The server's address
     #[arg(long, global = true, value_name = "URL", env = "PREGON_SERVER", default_value = "http://127.0.0.1:8080")]
     server: Url,
@@ -136,7 +136,7 @@ pub struct Server {
     ca: Option<PathBuf>,
 }
 
-impl Server {
+impl ServerArguments {
     /// A client of that server.
     ///
     /// Errors: [`ClientError::Unusable`].
@@ -180,13 +180,13 @@ pub enum CampaignCommand {
         output: Output,
     },
     /// Send nothing more until it is resumed
-    Pause(Campaigns),
+    Pause(CampaignArguments),
     /// Go on with paused campaigns
-    Resume(Campaigns),
+    Resume(CampaignArguments),
     /// Never send what was not sent yet
-    Cancel(Campaigns),
+    Cancel(CampaignArguments),
     /// Delete drafts, and campaigns that were cancelled before they started; nothing of them is left
-    Delete(Campaigns),
+    Delete(CampaignArguments),
     /// Every recipient with its outcome, as CSV
     Report {
         /// The campaign
@@ -199,7 +199,7 @@ pub enum CampaignCommand {
 
 /// One campaign or more.
 #[derive(Args, Debug)]
-pub struct Campaigns {
+pub struct CampaignArguments {
     /// The campaigns
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<CampaignId>,
@@ -296,14 +296,14 @@ pub enum LineCommand {
         output: Output,
     },
     /// Send nothing more on lines until they are resumed
-    Pause(Lines),
+    Pause(LineArguments),
     /// Go on with paused lines
-    Resume(Lines),
+    Resume(LineArguments),
 }
 
 /// One line or more.
 #[derive(Args, Debug)]
-pub struct Lines {
+pub struct LineArguments {
     /// The lines' phone_number_ids
     #[arg(required = true, value_name = "ID", value_parser = line_id)]
     pub ids: Vec<LineId>,
@@ -380,7 +380,7 @@ mod tests {
     fn a_key_is_shown_by_no_help_and_no_debug() {
         let arguments = Arguments::parse_from(["pregon", "line", "list", "--api-key", "s3cret"]);
         assert!(!format!("{arguments:?}").contains("s3cret"));
-        let server = Server {
+        let server = ServerArguments {
             server: "http://127.0.0.1:8080".parse().expect("a URL"),
             api_key: Some(Secret::new("s3cret ")),
             ca: None,

@@ -8,16 +8,16 @@ use std::{
 
 use serde_json::json;
 
-use super::{Failure, arguments, out, table};
+use super::{CommandError, arguments, out, table};
 use crate::{
-    client::{Action, Campaign, Client},
+    client::{CampaignView, Client, ControlAction},
     domain::{CampaignId, CampaignState},
     telemetry::clock,
 };
 
 /// Prints the campaigns in `state`, newest first, at most `limit`.
-pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, json: bool) -> Result<(), Failure> {
-    let mut campaigns: Vec<Campaign> = Vec::new();
+pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, json: bool) -> Result<(), CommandError> {
+    let mut campaigns: Vec<CampaignView> = Vec::new();
     let mut next = None;
     loop {
         let page = client.campaigns(state, next.as_deref()).await?;
@@ -40,13 +40,17 @@ pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, j
 }
 
 /// Prints one campaign with its statistics.
-pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), Failure> {
+pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
     let campaign = client.campaign(id).await?;
     Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
 }
 
 /// Pauses, resumes or cancels campaigns, each by itself: one that can't be does not keep the others.
-pub async fn change(client: &Client, campaigns: &arguments::Campaigns, action: Action) -> Result<(), Failure> {
+pub async fn change(
+    client: &Client,
+    campaigns: &arguments::CampaignArguments,
+    action: ControlAction,
+) -> Result<(), CommandError> {
     let mut failed = false;
     for &id in &campaigns.ids {
         match client.change_campaign(id, action).await {
@@ -58,11 +62,11 @@ pub async fn change(client: &Client, campaigns: &arguments::Campaigns, action: A
             }
         }
     }
-    if failed { Err(Failure::Told) } else { Ok(()) }
+    if failed { Err(CommandError::Reported) } else { Ok(()) }
 }
 
 /// Deletes campaigns, each by itself: one that can't be does not keep the others.
-pub async fn delete(client: &Client, campaigns: &arguments::Campaigns) -> Result<(), Failure> {
+pub async fn delete(client: &Client, campaigns: &arguments::CampaignArguments) -> Result<(), CommandError> {
     let mut failed = false;
     for &id in &campaigns.ids {
         match client.delete_campaign(id).await {
@@ -74,16 +78,16 @@ pub async fn delete(client: &Client, campaigns: &arguments::Campaigns) -> Result
             }
         }
     }
-    if failed { Err(Failure::Told) } else { Ok(()) }
+    if failed { Err(CommandError::Reported) } else { Ok(()) }
 }
 
 /// Writes the report of a campaign to the file at `path`, or to standard output. The file appears when the report is whole.
-pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Result<(), Failure> {
+pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Result<(), CommandError> {
     let Some(path) = path else { return copy(client, id, io::stdout().lock()).await };
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
-    let unwritable = |error| Failure::Failed(format!("{}: {error}", part.display()));
+    let unwritable = |error| CommandError::Failed(format!("{}: {error}", part.display()));
     let written = copy(client, id, File::create(part).map_err(unwritable)?).await;
     let renamed = written.and_then(|()| fs::rename(part, path).map_err(unwritable));
     if renamed.is_err() {
@@ -94,7 +98,7 @@ pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Res
 }
 
 /// Blocks on the file: nothing else runs meanwhile.
-async fn copy(client: &Client, id: CampaignId, mut to: impl Write) -> Result<(), Failure> {
+async fn copy(client: &Client, id: CampaignId, mut to: impl Write) -> Result<(), CommandError> {
     let mut report = client.report(id).await?;
     while let Some(chunk) = client.chunk(&mut report).await? {
         to.write_all(&chunk)?;

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use super::{Failure, arguments, out, table};
+use super::{CommandError, arguments, out, table};
 use crate::{
-    client::{Action, Client, Line},
+    client::{Client, ControlAction, LineView},
     domain::LineId,
 };
 
 /// Prints the lines.
-pub async fn list(client: &Client, json: bool) -> Result<(), Failure> {
-    let mut lines: Vec<Line> = Vec::new();
+pub async fn list(client: &Client, json: bool) -> Result<(), CommandError> {
+    let mut lines: Vec<LineView> = Vec::new();
     let mut next = None;
     loop {
         let page = client.lines(next.as_deref()).await?;
@@ -24,17 +24,26 @@ pub async fn list(client: &Client, json: bool) -> Result<(), Failure> {
 }
 
 /// Prints one line.
-pub async fn show(client: &Client, id: &LineId, json: bool) -> Result<(), Failure> {
+pub async fn show(client: &Client, id: &LineId, json: bool) -> Result<(), CommandError> {
     print(&client.line(id).await?, json)
 }
 
 /// Sets the rate of a line, or gives it back that of the configuration.
-pub async fn rate(client: &Client, id: &LineId, messages_per_second: Option<f64>, json: bool) -> Result<(), Failure> {
+pub async fn rate(
+    client: &Client,
+    id: &LineId,
+    messages_per_second: Option<f64>,
+    json: bool,
+) -> Result<(), CommandError> {
     print(&client.set_rate(id, messages_per_second).await?, json)
 }
 
 /// Pauses or resumes lines, each by itself: one that can't be does not keep the others.
-pub async fn change(client: &Client, lines: &arguments::Lines, action: Action) -> Result<(), Failure> {
+pub async fn change(
+    client: &Client,
+    lines: &arguments::LineArguments,
+    action: ControlAction,
+) -> Result<(), CommandError> {
     let mut failed = false;
     for id in &lines.ids {
         match client.change_line(id, action).await {
@@ -46,9 +55,9 @@ pub async fn change(client: &Client, lines: &arguments::Lines, action: Action) -
             }
         }
     }
-    if failed { Err(Failure::Told) } else { Ok(()) }
+    if failed { Err(CommandError::Reported) } else { Ok(()) }
 }
 
-fn print(line: &Line, json: bool) -> Result<(), Failure> {
+fn print(line: &LineView, json: bool) -> Result<(), CommandError> {
     Ok(if json { out::json(line) } else { out::line(&table::line(line)) }?)
 }

@@ -9,7 +9,7 @@
 
 pub mod arguments;
 pub mod campaign;
-pub mod failure;
+pub mod error;
 pub mod line;
 pub mod out;
 pub mod progress;
@@ -20,4 +20,4 @@ pub mod watch;
 pub mod words;
 
 pub use arguments::Arguments;
-pub use failure::Failure;
+pub use error::CommandError;

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::io::ReaderStream;
 
-use super::Failure;
+use super::CommandError;
 use crate::{coding::Coding, intake::Format};
 
 /// How much is read at once, in bytes.
@@ -62,7 +62,7 @@ impl Source {
     /// be known again, and sent again, like any file.
     ///
     /// Errors: it can't be read; its name tells neither CSV nor NDJSON.
-    pub async fn open(path: &Path) -> Result<Self, Failure> {
+    pub async fn open(path: &Path) -> Result<Self, CommandError> {
         if path.as_os_str() == "-" {
             return Self::copy_of_stdin().await;
         }
@@ -73,18 +73,18 @@ impl Source {
     }
 
     /// What the name of a file says that is in it, once it is not compressed.
-    fn format_of(path: &Path) -> Result<Format, Failure> {
+    fn format_of(path: &Path) -> Result<Format, CommandError> {
         Ok(match extension(path).as_str() {
             "csv" | "tsv" | "txt" => Format::Csv,
             "ndjson" | "jsonl" => Format::Ndjson,
             "xlsx" | "xls" | "ods" | "numbers" => {
-                return Err(Failure::Usage(format!(
+                return Err(CommandError::Usage(format!(
                     "{} is a spreadsheet: save it as \"CSV UTF-8\" and submit that file",
                     path.display()
                 )));
             }
             _ => {
-                return Err(Failure::Usage(format!(
+                return Err(CommandError::Usage(format!(
                     "{}: a file of recipients ends in .csv, .tsv, .txt, .ndjson or .jsonl, and may be compressed, such as .csv.gz; \
                      rename it as what is in it",
                     path.display()
@@ -93,29 +93,29 @@ impl Source {
         })
     }
 
-    async fn copy_of_stdin() -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::Failed(format!("standard input: {error}"));
+    async fn copy_of_stdin() -> Result<Self, CommandError> {
+        let failed = |error: io::Error| CommandError::Failed(format!("standard input: {error}"));
         let copy = || {
             let mut copy = NamedTempFile::with_prefix("pregon-")?;
             io::copy(&mut io::stdin().lock(), &mut copy)?;
             let format = sniff(fs::File::open(copy.path())?)?;
             Ok((copy, format))
         };
-        let copied = spawn_blocking(copy).await.map_err(|error| Failure::Failed(error.to_string()))?;
+        let copied = spawn_blocking(copy).await.map_err(|error| CommandError::Failed(error.to_string()))?;
         let (copy, format) = copied.map_err(failed)?;
         let (bytes, digest) = digest(copy.path(), None).await.map_err(failed)?;
         Ok(Self { format, coding: None, digest, bytes, file: Kept::Copy(copy) })
     }
 
     /// Its bytes from the beginning.
-    pub async fn stream(&self) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, Failure> {
+    pub async fn stream(&self) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, CommandError> {
         let file = File::open(self.file.path()).await.map_err(|error| unreadable(self.file.path(), &error))?;
         Ok(ReaderStream::with_capacity(file, CHUNK_BYTES))
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::Failed(format!("{}: {error}", path.display()))
+fn unreadable(path: &Path, error: &io::Error) -> CommandError {
+    CommandError::Failed(format!("{}: {error}", path.display()))
 }
 
 /// The name that a file has uncompressed, and how it is compressed.

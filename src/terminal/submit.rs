@@ -13,16 +13,16 @@ use tokio::{
 };
 
 use super::{
-    Failure,
+    CommandError,
     arguments::SubmitOptions,
     out,
     source::{Source, uncompressed},
     table, watch, words,
 };
 use crate::{
-    client::{Action, Client, ClientError, Created, NewCampaign, TemplateName, Uploaded},
+    client::{Client, ClientError, ControlAction, Created, NewCampaign, TemplateName, Uploaded},
     domain::{CampaignId, CampaignState, LineId, Reject},
-    intake::Layout,
+    intake::UploadLayout,
 };
 
 /// Rejected rows that are shown to people; programs get all that the server told.
@@ -65,7 +65,7 @@ impl Naming {
 /// Submits a campaign as `options` say.
 ///
 /// Errors: the file or an option is at fault, and nothing was created; a call failed; nothing was accepted.
-pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failure> {
+pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), CommandError> {
     let template = template(&options.template, options.language.as_deref())?;
     let source = Source::open(&options.file).await?;
     if options.dry_run {
@@ -93,17 +93,17 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Failu
         false => out::line(&text(&submitted, &campaign.name, &options))?,
     }
     if uploaded.accepted == 0 && !repeated {
-        return Err(Failure::Failed("no recipient was accepted, so nothing will be sent".into()));
+        return Err(CommandError::Failed("no recipient was accepted, so nothing will be sent".into()));
     }
     if let Some(why) = why_not_launched(&uploaded, &options).filter(|_| state == CampaignState::Draft) {
-        return Err(Failure::Failed(format!(
+        return Err(CommandError::Failed(format!(
             "{why}: nothing is sent, and campaign {id} stays a draft; delete it with `pregon campaign delete {id}`, mend the file \
              and submit it again",
             id = created.id
         )));
     }
     if repeated && state == CampaignState::Cancelled {
-        return Err(Failure::Failed("the campaign was cancelled, so nothing will be sent".into()));
+        return Err(CommandError::Failed("the campaign was cancelled, so nothing will be sent".into()));
     }
     if options.watch { watch::watch(client, created.id, options.output.json).await } else { Ok(()) }
 }
@@ -122,14 +122,14 @@ async fn dry_run(
     template: TemplateName,
     source: &Source,
     options: &SubmitOptions,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     // From here on an interruption waits until it is asked for: the draft is deleted first.
     let mut interruptions = Interruptions::new()?;
     let created = client.create(&new_campaign(options, template, source, Naming::None)).await?;
-    let layout = Layout { format: source.format, ignored: options.ignore.clone() };
+    let layout = UploadLayout { format: source.format, ignored: options.ignore.clone() };
     let uploaded = tokio::select! {
         uploaded = upload(client, created.id, source, &layout) => uploaded,
-        () = interruptions.next() => Err(Failure::Failed("interrupted before the whole file was checked".into())),
+        () = interruptions.next() => Err(CommandError::Failed("interrupted before the whole file was checked".into())),
     };
     let deleted = tokio::select! {
         deleted = client.delete_campaign(created.id) => deleted.map_err(|error| error.to_string()),
@@ -151,9 +151,9 @@ async fn dry_run(
         }
     }
     if uploaded.accepted == 0 {
-        return Err(Failure::Failed("no recipient would be accepted".into()));
+        return Err(CommandError::Failed("no recipient would be accepted".into()));
     }
-    why_not_launched(&uploaded, options).map_or(Ok(()), |why| Err(Failure::Failed(why)))
+    why_not_launched(&uploaded, options).map_or(Ok(()), |why| Err(CommandError::Failed(why)))
 }
 
 /// SIGINT and SIGTERM, which do not end the process any more.
@@ -203,10 +203,10 @@ fn derived_id(template: &TemplateName, lines: &[LineId], source: &Source) -> Str
 }
 
 /// The same error, with what the caller of this program can do about an id that this program made.
-fn not_created(error: ClientError, naming: Naming) -> Failure {
+fn not_created(error: ClientError, naming: Naming) -> CommandError {
     match &error {
         ClientError::Refused { problem, .. } if naming == Naming::Derived && problem.is("campaign-conflict") => {
-            Failure::Failed(format!(
+            CommandError::Failed(format!(
                 "{error}\nthe same file was submitted before; --again submits it as a new campaign"
             ))
         }
@@ -222,18 +222,18 @@ fn name_of(file: &Path) -> String {
 }
 
 /// `NAME/LANG`, or `NAME` with `language`.
-fn template(text: &str, language: Option<&str>) -> Result<TemplateName, Failure> {
+fn template(text: &str, language: Option<&str>) -> Result<TemplateName, CommandError> {
     let (name, own) = text.split_once('/').map_or((text, None), |(name, own)| (name, Some(own)));
     match (own, language) {
         (Some(own), Some(other)) if own != other => {
-            Err(Failure::Usage(format!("--template {text} and --language {other} contradict each other")))
+            Err(CommandError::Usage(format!("--template {text} and --language {other} contradict each other")))
         }
         (Some(language), _) | (None, Some(language)) => {
             Ok(TemplateName { name: name.into(), language: language.into() })
         }
-        (None, None) => {
-            Err(Failure::Usage(format!("a template has a language: give --language es_AR, or --template {name}/es_AR")))
-        }
+        (None, None) => Err(CommandError::Usage(format!(
+            "a template has a language: give --language es_AR, or --template {name}/es_AR"
+        ))),
     }
 }
 
@@ -243,8 +243,8 @@ async fn fill_and_launch(
     created: &Created,
     source: &Source,
     options: &SubmitOptions,
-) -> Result<(Uploaded, CampaignState), Failure> {
-    let layout = Layout { format: source.format, ignored: options.ignore.clone() };
+) -> Result<(Uploaded, CampaignState), CommandError> {
+    let layout = UploadLayout { format: source.format, ignored: options.ignore.clone() };
     let uploaded = upload(client, created.id, source, &layout).await?;
     // A campaign that was known by its external id may have been launched before.
     if uploaded.accepted == 0
@@ -254,7 +254,7 @@ async fn fill_and_launch(
     {
         return Ok((uploaded, created.state));
     }
-    let launched = client.change_campaign(created.id, Action::Launch).await?;
+    let launched = client.change_campaign(created.id, ControlAction::Launch).await?;
     Ok((uploaded, launched.state))
 }
 
@@ -271,7 +271,12 @@ fn why_not_launched(uploaded: &Uploaded, options: &SubmitOptions) -> Option<Stri
 }
 
 /// Streams the recipients in. A connection that breaks is made anew, once; the server goes on where the first was cut.
-async fn upload(client: &Client, id: CampaignId, source: &Source, layout: &Layout) -> Result<Uploaded, Failure> {
+async fn upload(
+    client: &Client,
+    id: CampaignId,
+    source: &Source,
+    layout: &UploadLayout,
+) -> Result<Uploaded, CommandError> {
     let bar = upload_bar(source.bytes);
     let mut tries = 0;
     loop {
@@ -298,7 +303,7 @@ fn upload_bar(bytes: u64) -> ProgressBar {
 }
 
 /// The same failure, with what became of the campaign.
-fn unfinished(created: &Created, naming: Naming, failure: &Failure) -> Failure {
+fn unfinished(created: &Created, naming: Naming, failure: &CommandError) -> CommandError {
     let goes_on = match naming {
         Naming::Theirs | Naming::Derived => "the same command again goes on where this one stopped, and ",
         Naming::None => "",
@@ -308,7 +313,7 @@ fn unfinished(created: &Created, naming: Naming, failure: &Failure) -> Failure {
         CampaignState::Draft => format!("`pregon campaign delete {id}` deletes it"),
         _ => format!("`pregon campaign cancel {id}` puts it away"),
     };
-    Failure::Failed(format!(
+    CommandError::Failed(format!(
         "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {goes_on}{put_away}",
     ))
 }

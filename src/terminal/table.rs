@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 
 use super::words;
 use crate::{
-    client::{Campaign, Failures, Hold, Line, Rejection, Statistics},
+    client::{CampaignView, Failures, HoldView, LineView, Rejection, Statistics},
     domain::UnixMs,
 };
 
@@ -41,8 +41,8 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
 }
 
 /// Campaigns, one a row.
-pub fn campaigns(campaigns: &[Campaign]) -> String {
-    let row = |campaign: &Campaign| {
+pub fn campaigns(campaigns: &[CampaignView]) -> String {
+    let row = |campaign: &CampaignView| {
         [
             campaign.id.to_string(),
             campaign.name.clone(),
@@ -55,7 +55,7 @@ pub fn campaigns(campaigns: &[Campaign]) -> String {
 }
 
 /// One campaign: what it is, where its recipients stand, what failed, and what it waits for.
-pub fn campaign(campaign: &Campaign, now: UnixMs) -> String {
+pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
     let lines: Vec<_> = campaign.lines.iter().map(|line| line.as_str()).collect();
     let mut parts = vec![fields([
         ("id", campaign.id.to_string()),
@@ -81,7 +81,7 @@ pub fn campaign(campaign: &Campaign, now: UnixMs) -> String {
     parts.join("\n\n")
 }
 
-fn template(campaign: &Campaign) -> String {
+fn template(campaign: &CampaignView) -> String {
     campaign.template.as_ref().map(|template| format!("{}/{}", template.name, template.language)).unwrap_or_default()
 }
 
@@ -102,8 +102,8 @@ pub fn statistics(statistics: &Statistics) -> String {
 }
 
 /// Lines, one a row.
-pub fn lines(lines: &[Line]) -> String {
-    let row = |line: &Line| {
+pub fn lines(lines: &[LineView]) -> String {
+    let row = |line: &LineView| {
         [
             line.id.to_string(),
             line.name.clone(),
@@ -118,7 +118,7 @@ pub fn lines(lines: &[Line]) -> String {
 }
 
 /// One line, and what holds it.
-pub fn line(line: &Line) -> String {
+pub fn line(line: &LineView) -> String {
     let set = line.configured.filter(|configured| *configured != line.messages_per_second);
     let set = set.map(|configured| format!(" (configured: {})", rate(configured))).unwrap_or_default();
     let mut text = fields([
@@ -134,8 +134,8 @@ pub fn line(line: &Line) -> String {
         ("worker", line.owner.clone().unwrap_or_default()),
     ]);
     if !line.holds.is_empty() {
-        let until = |hold: &Hold| hold.until.map_or_else(|| "somebody resumes it".into(), words::time);
-        let row = |hold: &Hold| {
+        let until = |hold: &HoldView| hold.until.map_or_else(|| "somebody resumes it".into(), words::time);
+        let row = |hold: &HoldView| {
             let code = hold.code.map(|code| code.to_string()).unwrap_or_default();
             [hold.scope.clone(), code, hold.reason.clone(), words::time(hold.since), until(hold)]
         };
@@ -145,7 +145,7 @@ pub fn line(line: &Line) -> String {
 }
 
 /// What a line does, in words.
-pub fn line_state(line: &Line) -> String {
+pub fn line_state(line: &LineView) -> String {
     line.state.replace('_', " ")
 }
 
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     /// A campaign in the middle of its life, as the API writes it.
-    fn running() -> Campaign {
+    fn running() -> CampaignView {
         serde_json::from_value(json!({
             "id": "01JD8Z2V3W4X5Y6Z7A8B9C0D1E", "external_id": "crm-77", "name": "spring sale", "state": "running",
             "template": {"name": "spring_sale", "language": "es_AR"}, "lines": ["3001", "3002"], "priority": 5,
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_campaign_without_statistics_is_told_without_them() {
-        let bare = Campaign { statistics: None, external_id: None, ..running() };
+        let bare = CampaignView { statistics: None, external_id: None, ..running() };
         let text = campaign(&bare, UnixMs(0));
         assert!(text.ends_with("2026-11-22T17:00:00Z") && !text.contains("external id"), "{text}");
     }
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(format!("\n{text}"), wanted);
     }
 
-    fn held_line() -> Line {
+    fn held_line() -> LineView {
         serde_json::from_value(json!({
             "id": "106540352242922", "waba": "2001", "name": "sales", "display": "+54 9 11 5555 0001", "state": "no_worker",
             "messages_per_second": 20.0, "configured": 80.0, "allowed_now": null, "owner": null, "in_flight": 0,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Failure, out, progress::CampaignProgress, table};
+use super::{CommandError, out, progress::CampaignProgress, table};
 use crate::{
-    client::{Campaign, Client, Statistics, Told},
+    client::{CampaignEvent, CampaignView, Client, Statistics},
     domain::{CampaignId, CampaignState},
     telemetry::clock,
 };
@@ -19,7 +19,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// `pregon campaign watch`: shows a campaign until it is completed or cancelled, and then how it ended.
-pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), Failure> {
+pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
     if json {
         follow(client, id, |statistics| Ok(out::json(statistics)?)).await?;
         return Ok(());
@@ -43,8 +43,8 @@ pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), Fa
 pub async fn follow(
     client: &Client,
     id: CampaignId,
-    show: impl FnMut(&Statistics) -> Result<(), Failure>,
-) -> Result<Campaign, Failure> {
+    show: impl FnMut(&Statistics) -> Result<(), CommandError>,
+) -> Result<CampaignView, CommandError> {
     let mut follower = Follower { client, id, show, last: None, answered: None };
     let mut pause = PAUSE_MIN;
     loop {
@@ -52,7 +52,7 @@ pub async fn follow(
         match follower.listen().await {
             Ok(Some(campaign)) => return Ok(campaign),
             Ok(None) => {}
-            Err(Failure::Client(error)) if error.is_passing() && follower.is_patient() => {}
+            Err(CommandError::Client(error)) if error.is_passing() && follower.is_patient() => {}
             Err(failure) => return Err(failure),
         }
         pause = if follower.last == before { PAUSE_MAX.min(pause * 2) } else { PAUSE_MIN };
@@ -68,9 +68,9 @@ struct Follower<'a, Show> {
     answered: Option<Instant>,
 }
 
-impl<Show: FnMut(&Statistics) -> Result<(), Failure>> Follower<'_, Show> {
+impl<Show: FnMut(&Statistics) -> Result<(), CommandError>> Follower<'_, Show> {
     /// Follows over one connection. Gives the campaign if it is over, and nothing if the server ended the stream.
-    async fn listen(&mut self) -> Result<Option<Campaign>, Failure> {
+    async fn listen(&mut self) -> Result<Option<CampaignView>, CommandError> {
         let campaign = self.look().await?;
         if is_over(campaign.state) {
             return Ok(Some(campaign));
@@ -79,15 +79,15 @@ impl<Show: FnMut(&Statistics) -> Result<(), Failure>> Follower<'_, Show> {
         while let Some(told) = events.next().await? {
             match told {
                 // Statistics that belong to the end may still be on their way: a look has them.
-                Told::State(state) if is_over(state) => return Ok(Some(self.look().await?)),
-                Told::State(_) => {}
-                Told::Statistics(statistics) => self.tell(&statistics)?,
+                CampaignEvent::State(state) if is_over(state) => return Ok(Some(self.look().await?)),
+                CampaignEvent::State(_) => {}
+                CampaignEvent::Statistics(statistics) => self.tell(&statistics)?,
             }
         }
         Ok(None)
     }
 
-    async fn look(&mut self) -> Result<Campaign, Failure> {
+    async fn look(&mut self) -> Result<CampaignView, CommandError> {
         let campaign = self.client.campaign(self.id).await?;
         self.answered = Some(Instant::now());
         if let Some(statistics) = &campaign.statistics {
@@ -96,7 +96,7 @@ impl<Show: FnMut(&Statistics) -> Result<(), Failure>> Follower<'_, Show> {
         Ok(campaign)
     }
 
-    fn tell(&mut self, statistics: &Statistics) -> Result<(), Failure> {
+    fn tell(&mut self, statistics: &Statistics) -> Result<(), CommandError> {
         self.answered = Some(Instant::now());
         if self.last.as_ref() != Some(statistics) {
             (self.show)(statistics)?;

@@ -15,7 +15,7 @@ use std::{collections::HashMap, iter, slice, sync::Arc, time::Duration};
 use ::metrics::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{Unavailable, aftercare::Aftercare, tally::Tally};
+use super::{Unavailable, aftercare::Aftercare, tally::StatusTally};
 use crate::{
     domain::{PartId, UnixMs, policy},
     redis::{
@@ -34,7 +34,7 @@ const FACTS_MAX: usize = 4_096;
 
 /// A fact, and whom it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct LocatedFact {
     /// The part.
     pub part: PartId,
     /// The row in it, and what is new of it.
@@ -44,7 +44,7 @@ pub struct Placed {
 }
 
 struct Request {
-    facts: Vec<Placed>,
+    facts: Vec<LocatedFact>,
     done: Done,
     /// For its facts. It goes with them and not with whoever waits, who may have gone away.
     room: OwnedSemaphorePermit,
@@ -77,7 +77,7 @@ impl Committer {
     /// Returns when `facts` are in Redis.
     ///
     /// Errors: they may be, or not, or in part; apply them again.
-    pub async fn commit(&self, facts: Vec<Placed>) -> Result<(), Unavailable> {
+    pub async fn commit(&self, facts: Vec<LocatedFact>) -> Result<(), Unavailable> {
         if facts.is_empty() {
             return Ok(());
         }
@@ -151,13 +151,13 @@ impl Commits {
 
     async fn commit(&self, parts: &[(PartId, Vec<Fact>)]) -> Answer {
         let mut committed = self.store.apply(parts, self.ids_kept).await;
-        if committed.as_ref().is_err_and(StoreError::passes) {
+        if committed.as_ref().is_err_and(StoreError::is_transient) {
             // Once more: the connection that is kept may have ended unnoticed, and a fact applied twice changes nothing.
             committed = self.store.apply(parts, self.ids_kept).await;
         }
         match committed {
             Ok(committed) => Ok(committed.into_iter().map(Ok).collect()),
-            Err(cause) if cause.passes() => Err(Unavailable::because(&cause)),
+            Err(cause) if cause.is_transient() => Err(Unavailable::because(&cause)),
             Err(_) => self.commit_one_by_one(parts).await,
         }
     }
@@ -168,7 +168,7 @@ impl Commits {
         for part in parts {
             results.push(match self.store.apply(slice::from_ref(part), self.ids_kept).await {
                 Ok(mut committed) => committed.pop().ok_or_else(Unavailable::stopped),
-                Err(cause) if cause.passes() => return Err(Unavailable::because(&cause)),
+                Err(cause) if cause.is_transient() => return Err(Unavailable::because(&cause)),
                 Err(cause) => Err(Unavailable::because(&cause)),
             });
         }
@@ -194,7 +194,7 @@ impl Commits {
             let _ = done.send(failed.map_or(Ok(()), |cause| Err(cause.clone())));
         }
         let now = self.clock.now();
-        let mut tally = Tally::default();
+        let mut tally = StatusTally::default();
         for ((part, facts), committed) in batch.parts.iter().zip(&committed) {
             let Ok((applied, open)) = committed else { continue };
             for (fact, applied) in facts.iter().zip(applied) {
@@ -216,7 +216,7 @@ impl Commits {
         }
     }
 
-    fn count(&self, fact: &Fact, applied: Applied, now: UnixMs, tally: &mut Tally) {
+    fn count(&self, fact: &Fact, applied: Applied, now: UnixMs, tally: &mut StatusTally) {
         let moved = matches!(applied, Applied::Moved | Applied::Reopened);
         if moved {
             self.lag.record(now.since(fact.at));

@@ -20,14 +20,14 @@ use std::{
 
 use tracing::warn;
 
-use super::apply::Placed;
+use super::apply::LocatedFact;
 use crate::{
     domain::{
-        CampaignId, CampaignState, Hold, HoldScope, LineId, PartId, Scope, UnixMs, WabaId,
+        CampaignId, CampaignState, ErrorScope, Hold, HoldScope, LineId, PartId, UnixMs, WabaId,
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
-    redis::{Result, Store, campaigns::Change, parts::News},
+    redis::{Result, Store, campaigns::StateChange, parts::News},
 };
 
 /// That many different recipients of a campaign in a row stop it, where their code may blame the message.
@@ -41,7 +41,7 @@ const REMEMBERED_MAX: usize = 10_000;
 
 /// The cause of a failed status.
 #[derive(Clone, Copy, Debug)]
-pub struct Cause<'a> {
+pub struct FailureCause<'a> {
     /// Meta's code.
     pub code: u32,
     /// Meta's words; may be empty.
@@ -52,7 +52,7 @@ pub struct Cause<'a> {
 
 /// Where a failed status comes from.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
+pub struct FailureOrigin<'a> {
     /// The line that sent the message.
     pub line: &'a LineId,
     /// The line's WABA.
@@ -74,14 +74,14 @@ struct Streak {
 }
 
 /// Judges failed statuses.
-pub struct Faults {
+pub struct FailureJudge {
     store: Store,
     /// Stops in force, and when that was last seen.
     seen: Mutex<HashMap<Stop, Instant>>,
     streaks: Mutex<HashMap<CampaignId, Streak>>,
 }
 
-impl Faults {
+impl FailureJudge {
     /// Without anything remembered.
     pub fn new(store: Store) -> Self {
         Self { store, seen: Mutex::default(), streaks: Mutex::default() }
@@ -90,9 +90,9 @@ impl Faults {
     /// Holds the line or the WABA that `cause` blames, whoever sent the message.
     ///
     /// The token and the template are left out: the message may be another app's.
-    pub async fn account(&self, origin: Origin<'_>, cause: Cause<'_>, now: UnixMs) -> Result<()> {
+    pub async fn account(&self, origin: FailureOrigin<'_>, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
         match policy::by_status(cause.code) {
-            ByStatus::Hold { scope: scope @ (Scope::Line | Scope::Waba | Scope::Platform), wait } => {
+            ByStatus::Hold { scope: scope @ (ErrorScope::Line | ErrorScope::Waba | ErrorScope::Platform), wait } => {
                 let Some(scope) = held(scope, origin, None) else { return Ok(()) };
                 self.hold(&scope, wait, cause, now).await
             }
@@ -104,9 +104,9 @@ impl Faults {
     /// again. `template`: that of the campaign.
     pub async fn judge(
         &self,
-        origin: Origin<'_>,
+        origin: FailureOrigin<'_>,
         template: Option<&(String, String)>,
-        placed: &mut Placed,
+        placed: &mut LocatedFact,
         now: UnixMs,
     ) -> Result<()> {
         let campaign = placed.part.campaign;
@@ -122,7 +122,7 @@ impl Faults {
             News::Sent | News::Replied | News::Returned(_) => return Ok(()),
         };
         let details = placed.details.clone();
-        let cause = Cause { code, details: &details, at: placed.fact.at };
+        let cause = FailureCause { code, details: &details, at: placed.fact.at };
         match policy::by_status(code) {
             ByStatus::Failed => {}
             ByStatus::Hold { scope, wait } => {
@@ -147,7 +147,7 @@ impl Faults {
         stop: Stop,
         wait: Option<Duration>,
         recipient: (PartId, u16),
-        cause: Cause<'_>,
+        cause: FailureCause<'_>,
         now: UnixMs,
     ) -> Result<bool> {
         let campaign = recipient.0.campaign;
@@ -188,11 +188,11 @@ impl Faults {
         Ok(true)
     }
 
-    async fn pause(&self, campaign: CampaignId, cause: Cause<'_>, now: UnixMs) -> Result<()> {
+    async fn pause(&self, campaign: CampaignId, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
         let reason = PauseReason { code: cause.code, details: words(cause) };
         let from = [CampaignState::Running];
         let change = self.store.change_campaign(campaign, &from, CampaignState::Paused, now, Some(&reason)).await?;
-        if change == Change::Done {
+        if change == StateChange::Done {
             warn!(campaign.id = %campaign, code = reason.code, reason = reason.details, "campaign paused: its messages fail in a row");
         }
         Ok(())
@@ -215,7 +215,13 @@ impl Faults {
     }
 
     /// Holds `scope`, unless it is held, or was let go after `cause`.
-    async fn hold(&self, scope: &HoldScope, wait: Option<Duration>, cause: Cause<'_>, now: UnixMs) -> Result<()> {
+    async fn hold(
+        &self,
+        scope: &HoldScope,
+        wait: Option<Duration>,
+        cause: FailureCause<'_>,
+        now: UnixMs,
+    ) -> Result<()> {
         let stop = Stop::Hold(scope.clone());
         if now.since(cause.at) > HOLDS_FOR || self.is_trusted(&stop) {
             return Ok(());
@@ -258,21 +264,23 @@ pub fn news(code: u32) -> News {
 }
 
 /// What is held for a fault of `scope`; `None` where that is no hold, or the template is not known.
-fn held(scope: Scope, origin: Origin<'_>, template: Option<&(String, String)>) -> Option<HoldScope> {
+fn held(scope: ErrorScope, origin: FailureOrigin<'_>, template: Option<&(String, String)>) -> Option<HoldScope> {
     match scope {
-        Scope::Line | Scope::Platform => Some(HoldScope::Line(origin.line.clone())),
-        Scope::Waba => Some(HoldScope::Waba(origin.waba.clone())),
-        Scope::Token | Scope::App => Some(HoldScope::Token(origin.waba.clone())),
-        Scope::Template => template.map(|(name, language)| HoldScope::Template {
+        ErrorScope::Line | ErrorScope::Platform => Some(HoldScope::Line(origin.line.clone())),
+        ErrorScope::Waba => Some(HoldScope::Waba(origin.waba.clone())),
+        ErrorScope::Token | ErrorScope::App => Some(HoldScope::Token(origin.waba.clone())),
+        ErrorScope::Template => template.map(|(name, language)| HoldScope::Template {
             waba: origin.waba.clone(),
             name: name.clone(),
             language: language.clone(),
         }),
-        Scope::Campaign | Scope::Message | Scope::Recipient | Scope::Pair | Scope::None => None,
+        ErrorScope::Campaign | ErrorScope::Message | ErrorScope::Recipient | ErrorScope::Pair | ErrorScope::None => {
+            None
+        }
     }
 }
 
-fn words(cause: Cause<'_>) -> String {
+fn words(cause: FailureCause<'_>) -> String {
     if cause.details.is_empty() { policy::title(cause.code).to_owned() } else { cause.details.to_owned() }
 }
 

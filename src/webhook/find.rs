@@ -21,17 +21,17 @@ use tracing::debug;
 
 use super::{
     Unavailable,
-    apply::{Committer, Placed},
+    apply::{Committer, LocatedFact},
     faults,
     search::{Depth, Searcher, Sought},
-    tally::Tally,
+    tally::StatusTally,
 };
 use crate::{
     domain::{LineId, UnixMs, Wamid},
     redis::{
         Result, Store,
         clock::Clock,
-        ids::Place,
+        message_ids::RowRef,
         parked::Parked,
         parts::{Fact, Fingerprint, News},
     },
@@ -61,11 +61,11 @@ struct Request {
 
 /// Takes message ids to look for. Cheap to clone; the task ends when every clone is gone.
 #[derive(Clone)]
-pub struct Finder {
+pub struct MessageFinder {
     requests: mpsc::Sender<Request>,
 }
 
-impl Finder {
+impl MessageFinder {
     /// A handle, and the task behind it.
     pub fn new(store: Store, clock: Arc<Clock>, committer: Committer) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
@@ -142,7 +142,7 @@ impl Looks {
                 Ok(sought) => Ok(wamids.into_iter().zip(sought).collect::<HashMap<_, _>>()),
                 Err(cause) => {
                     let unavailable = Unavailable::because(&cause);
-                    if cause.passes() {
+                    if cause.is_transient() {
                         // For the other lines, and for all that waits, it would only be found again, one time-out after the
                         // other.
                         requests.extend(iter::from_fn(|| waiting.try_recv().ok()));
@@ -175,7 +175,8 @@ impl Looks {
         for (line, parked) in by_line {
             let wamids: Vec<Wamid> = parked.iter().map(|status| status.wamid.clone()).collect();
             let sought = self.searcher.search(&line, &wamids, Depth::Full).await?;
-            let (mut facts, mut forget, mut again, mut tally) = (Vec::new(), Vec::new(), Vec::new(), Tally::default());
+            let (mut facts, mut forget, mut again, mut tally) =
+                (Vec::new(), Vec::new(), Vec::new(), StatusTally::default());
             for (parked, sought) in parked.into_iter().zip(sought) {
                 match (sought, next_look(parked.at, now)) {
                     (Sought::Found(place), _) => {
@@ -211,7 +212,7 @@ pub fn news(parked: &Parked) -> News {
     parked.code.map_or(News::Replied, faults::news)
 }
 
-fn placed((part, claimed): Place, parked: &Parked) -> Placed {
+fn placed((part, claimed): RowRef, parked: &Parked) -> LocatedFact {
     let fact = Fact {
         row: claimed.row,
         send: claimed.send,
@@ -219,7 +220,7 @@ fn placed((part, claimed): Place, parked: &Parked) -> Placed {
         at: parked.at,
         message: Some(Fingerprint::of(parked.wamid.as_str())),
     };
-    Placed { part, fact, details: parked.details.as_str().into() }
+    LocatedFact { part, fact, details: parked.details.as_str().into() }
 }
 
 #[cfg(test)]

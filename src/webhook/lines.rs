@@ -31,7 +31,7 @@ pub enum Owner {
 }
 
 /// The lines of the installation.
-pub struct Lines {
+pub struct KnownLines {
     store: Store,
     own: HashMap<LineId, WabaId>,
     own_wabas: HashSet<WabaId>,
@@ -40,7 +40,7 @@ pub struct Lines {
     read_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
-impl Lines {
+impl KnownLines {
     /// `own`: the lines that this process lists.
     pub fn new(store: Store, own: &[(LineId, WabaId)]) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Lines {
 
     /// `waba`, if a line of ours belongs to it.
     ///
-    /// Errors: as [`Lines::owner`].
+    /// Errors: as [`KnownLines::owner`].
     pub async fn waba(&self, waba: &str) -> Result<Option<WabaId>> {
         let waba = WabaId::from(waba);
         if self.own_wabas.contains(&waba) {

@@ -55,7 +55,7 @@ use tracing::{error, info, warn};
 use self::{
     aftercare::Aftercare,
     apply::Committer,
-    find::Finder,
+    find::MessageFinder,
     payload::Payload,
     receive::Receiver,
     refusals::Refusals,
@@ -85,7 +85,7 @@ pub struct Unavailable(Arc<str>);
 impl Unavailable {
     /// Because of `cause`. One that does not pass by itself is logged here, for it needs somebody.
     fn because(cause: &StoreError) -> Self {
-        if !cause.passes() {
+        if !cause.is_transient() {
             error!(%cause, "a webhook can not be taken");
         }
         Self(cause.to_string().into())
@@ -104,7 +104,7 @@ impl Unavailable {
 
 /// What the webhooks need to know.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WebhookSettings {
     /// What Meta's handshake must bring.
     pub verify_token: Secret,
     /// What signs every webhook: more than one while it is being changed.
@@ -142,12 +142,12 @@ impl WebhookState {
         store: Store,
         clock: Arc<Clock>,
         token_key: SharedTokenKey,
-        settings: Settings,
+        settings: WebhookSettings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let Settings { verify_token, app_secrets, body_bytes_max, ids_kept, lines, health } = settings;
+        let WebhookSettings { verify_token, app_secrets, body_bytes_max, ids_kept, lines, health } = settings;
         let (aftercare, care) = Aftercare::new(store.clone(), clock.clone());
         let (committer, commits) = Committer::new(store.keeping_a_connection(), clock.clone(), ids_kept, aftercare);
-        let (finder, search) = Finder::new(store.clone(), clock.clone(), committer.clone());
+        let (finder, search) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
         let receiver = Receiver::new(store, clock, token_key, &lines, committer, finder);
         let verifier = Verifier::new(&app_secrets);
         let task = async {

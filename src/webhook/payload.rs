@@ -20,12 +20,12 @@ const MILLISECONDS_FROM: u64 = 1_000_000_000_000;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Payload<'a> {
     /// One for each change of each entry.
-    pub changes: Vec<Change<'a>>,
+    pub changes: Vec<WebhookChange<'a>>,
 }
 
 /// One change.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Change<'a> {
+pub enum WebhookChange<'a> {
     /// News of messages.
     Messages(Messages<'a>),
     /// A template stands otherwise with Meta.
@@ -151,19 +151,21 @@ impl<'a> Payload<'a> {
     }
 }
 
-fn read_change<'a>(waba: &Cow<'a, str>, at: Option<UnixMs>, change: wire::Change<'a>) -> Change<'a> {
+fn read_change<'a>(waba: &Cow<'a, str>, at: Option<UnixMs>, change: wire::WebhookChange<'a>) -> WebhookChange<'a> {
     let field = change.field.0.unwrap_or_default();
-    let Object(Some(value)) = change.value else { return Change::Malformed };
+    let Object(Some(value)) = change.value else { return WebhookChange::Malformed };
     match &*field {
         "messages" => read_messages(waba.clone(), at, *value),
         "message_template_status_update" => read_template(waba.clone(), *value),
-        "message_template_components_update" | "template_category_update" => Change::TemplateEdited(waba.clone()),
+        "message_template_components_update" | "template_category_update" => {
+            WebhookChange::TemplateEdited(waba.clone())
+        }
         "account_update"
         | "account_alerts"
         | "phone_number_quality_update"
         | "business_capability_update"
-        | "security" => Change::Account(read_account(waba.clone(), field, at, *value)),
-        _ => Change::Other,
+        | "security" => WebhookChange::Account(read_account(waba.clone(), field, at, *value)),
+        _ => WebhookChange::Other,
     }
 }
 
@@ -201,20 +203,20 @@ fn read_account<'a>(
     }
 }
 
-fn read_messages<'a>(waba: Cow<'a, str>, at: Option<UnixMs>, mut value: wire::Value<'a>) -> Change<'a> {
+fn read_messages<'a>(waba: Cow<'a, str>, at: Option<UnixMs>, mut value: wire::Value<'a>) -> WebhookChange<'a> {
     let statuses: Vec<_> = mem::take(&mut value.statuses.0).into_iter().map(read_status).collect();
     let inbound: Vec<_> = mem::take(&mut value.messages.0).into_iter().map(read_inbound).collect();
     if statuses.is_empty() && inbound.is_empty() {
         // `errors` alone are about the account or its line. They carry no time, so that a repeat looks like a new one: they hold
         // nothing, and the answers and statuses of messages say the same.
         if value.errors.0.is_empty() {
-            return Change::Other;
+            return WebhookChange::Other;
         }
-        return Change::Account(read_account(waba, "messages".into(), at, value));
+        return WebhookChange::Account(read_account(waba, "messages".into(), at, value));
     }
     match value.metadata.0.and_then(|metadata| metadata.phone_number_id.0) {
-        Some(line) => Change::Messages(Messages { waba, line, statuses, inbound }),
-        None => Change::Malformed,
+        Some(line) => WebhookChange::Messages(Messages { waba, line, statuses, inbound }),
+        None => WebhookChange::Malformed,
     }
 }
 
@@ -251,19 +253,19 @@ fn read_inbound(message: wire::Message<'_>) -> Inbound<'_> {
     }
 }
 
-fn read_template<'a>(waba: Cow<'a, str>, value: wire::Value<'a>) -> Change<'a> {
+fn read_template<'a>(waba: Cow<'a, str>, value: wire::Value<'a>) -> WebhookChange<'a> {
     let named = |text: &Cow<'a, str>| !text.is_empty() && !text.contains('/');
     let (Some(name), Some(language)) = (
         value.message_template_name.0.filter(named),
         value.message_template_language.0.filter(named).map(|code| Language::from(&*code)),
     ) else {
-        return Change::Malformed;
+        return WebhookChange::Malformed;
     };
     let other = value.other_info.0.unwrap_or_default();
     let rejection = value.rejection_info.0.and_then(|info| info.reason.0);
     let words = [value.reason.0, rejection, other.description.0, other.title.0];
     let tells = |words: &Cow<'_, str>| !words.is_empty() && words != "NONE";
-    Change::Template(TemplateChange {
+    WebhookChange::Template(TemplateChange {
         waba,
         name,
         language,
@@ -328,8 +330,8 @@ mod wire {
 
     objects! {
         Envelope { entry: List<Entry<'a>>, }
-        Entry { id: Text<'a>, time: Number, changes: List<Change<'a>>, }
-        Change { field: Text<'a>, value: Object<Box<Value<'a>>>, }
+        Entry { id: Text<'a>, time: Number, changes: List<WebhookChange<'a>>, }
+        WebhookChange { field: Text<'a>, value: Object<Box<Value<'a>>>, }
         // Of all fields together: `field` may stand behind `value`. Rare objects are boxed: a body may hold very many values.
         Value {
             metadata: Object<Metadata<'a>>,

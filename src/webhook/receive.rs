@@ -16,20 +16,20 @@ use tracing::{info, warn};
 
 use super::{
     Unavailable, account,
-    apply::{Committer, Placed},
-    faults::{Cause, Faults, Origin},
-    find::{self, Finder},
-    lines::{Lines, Owner},
-    payload::{Change, Inbound, Messages, Payload, Status, TemplateChange, Word},
+    apply::{Committer, LocatedFact},
+    faults::{FailureCause, FailureJudge, FailureOrigin},
+    find::{self, MessageFinder},
+    lines::{KnownLines, Owner},
+    payload::{Inbound, Messages, Payload, Status, TemplateChange, WebhookChange, Word},
     search::Sought,
-    tally::Tally,
+    tally::StatusTally,
 };
 use crate::{
     domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy},
     redis::{
         Store, StoreError,
         clock::Clock,
-        ids::Place,
+        message_ids::RowRef,
         parked::Parked,
         parts::{Fact, Fingerprint, News},
     },
@@ -51,14 +51,14 @@ pub struct Receiver {
     store: Store,
     clock: Arc<Clock>,
     token_key: SharedTokenKey,
-    lines: Lines,
+    lines: KnownLines,
     /// Campaigns. What is kept of them never changes, and a campaign that is gone never comes back.
     campaigns: RwLock<HashMap<CampaignId, Arc<Known>>>,
     committer: Committer,
-    finder: Finder,
+    finder: MessageFinder,
     unlikely: DefaultDirectRateLimiter,
     key_reads: DefaultDirectRateLimiter,
-    faults: Faults,
+    faults: FailureJudge,
 }
 
 /// What has to be known of a campaign; nothing if it is gone.
@@ -90,11 +90,11 @@ impl Receiver {
         token_key: SharedTokenKey,
         listed: &[(LineId, WabaId)],
         committer: Committer,
-        finder: Finder,
+        finder: MessageFinder,
     ) -> Self {
         Self {
-            lines: Lines::new(store.clone(), listed),
-            faults: Faults::new(store.clone()),
+            lines: KnownLines::new(store.clone(), listed),
+            faults: FailureJudge::new(store.clone()),
             store,
             clock,
             token_key,
@@ -122,19 +122,19 @@ impl Receiver {
         let mut heard = Vec::new();
         for (at, change) in payload.changes.iter().enumerate() {
             match change {
-                Change::Messages(messages) => {
+                WebhookChange::Messages(messages) => {
                     let owner = self.lines.owner(&messages.line, &messages.waba).await;
                     let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
                     self.hear(at, messages, owner, now, &mut heard, taking);
                 }
-                Change::Template(change) => {
+                WebhookChange::Template(change) => {
                     taking.used[at] =
                         self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
                 }
-                Change::TemplateEdited(waba) => {
+                WebhookChange::TemplateEdited(waba) => {
                     taking.used[at] = self.read_again(waba).await.map_err(|cause| Unavailable::because(&cause))?;
                 }
-                Change::Account(change) => {
+                WebhookChange::Account(change) => {
                     let waba = self.lines.waba(&change.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
                         let taken = account::take(&self.store, &waba, change, now).await;
@@ -142,13 +142,13 @@ impl Receiver {
                         taking.used[at] = true;
                     }
                 }
-                Change::Other | Change::Malformed => {}
+                WebhookChange::Other | WebhookChange::Malformed => {}
             }
         }
         for failed in &heard {
             if let (News::Failed(code), Some(waba)) = (failed.news, waba_of(payload, failed.change)) {
-                let cause = Cause { code, details: failed.details, at: failed.at };
-                let origin = Origin { line: &failed.line, waba: &waba };
+                let cause = FailureCause { code, details: failed.details, at: failed.at };
+                let origin = FailureOrigin { line: &failed.line, waba: &waba };
                 self.faults.account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
         }
@@ -174,7 +174,7 @@ impl Receiver {
         let mut judged = Vec::with_capacity(facts.len());
         for (change, line, mut placed) in facts {
             if let Some(waba) = waba_of(payload, change) {
-                let origin = Origin { line: &line, waba: &waba };
+                let origin = FailureOrigin { line: &line, waba: &waba };
                 self.judge(origin, &mut placed, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
             judged.push(placed);
@@ -182,7 +182,7 @@ impl Receiver {
         self.committer.commit(judged).await
     }
 
-    async fn judge(&self, origin: Origin<'_>, placed: &mut Placed, now: UnixMs) -> Result<(), StoreError> {
+    async fn judge(&self, origin: FailureOrigin<'_>, placed: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
         let known = match placed.fact.news {
             News::Failed(_) => Some(self.known(placed.part.campaign).await?),
             _ => None,
@@ -195,7 +195,7 @@ impl Receiver {
         let key = self.token_key.get();
         let is_strange = |text: &str| Token::is_like(text) && Token::read(&key, text).is_none();
         let is_unknown = payload.changes.iter().any(|change| match change {
-            Change::Messages(messages) => {
+            WebhookChange::Messages(messages) => {
                 messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_strange))
                     || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_strange))
             }
@@ -283,7 +283,7 @@ impl Receiver {
         &self,
         unnamed: Vec<Heard<'_>>,
         now: UnixMs,
-        facts: &mut Vec<(usize, LineId, Placed)>,
+        facts: &mut Vec<(usize, LineId, LocatedFact)>,
         taking: &mut Taking,
     ) -> Result<(), Unavailable> {
         let mut by_line: HashMap<LineId, Vec<Heard<'_>>> = HashMap::new();
@@ -299,10 +299,12 @@ impl Receiver {
         for (line, unnamed) in by_line {
             let wamids = unnamed.iter().map(|heard| heard.wamid.into()).collect();
             for (heard, sought) in unnamed.iter().zip(self.finder.find(line, wamids).await?) {
-                let is_young = find::next_look(heard.at, now).is_some();
+                let in_grace_period = find::next_look(heard.at, now).is_some();
                 match (sought, heard.news) {
                     (Sought::Found(place), _) => facts.push((heard.change, heard.line.clone(), heard.found(place))),
-                    (Sought::Nowhere, News::Failed(code)) if is_young => parked.push(heard.parked(Some(code), now)),
+                    (Sought::Nowhere, News::Failed(code)) if in_grace_period => {
+                        parked.push(heard.parked(Some(code), now))
+                    }
                     (Sought::Unfinished, News::Failed(code)) => parked.push(heard.parked(Some(code), now)),
                     (Sought::Unfinished, News::Replied) => parked.push(heard.parked(None, now)),
                     (_, news) => {
@@ -358,18 +360,18 @@ impl Receiver {
 }
 
 impl Heard<'_> {
-    fn placed(&self, token: Token) -> Placed {
+    fn placed(&self, token: Token) -> LocatedFact {
         self.fact(token.part, token.row, token.send)
     }
 
-    fn found(&self, (part, claimed): Place) -> Placed {
+    fn found(&self, (part, claimed): RowRef) -> LocatedFact {
         self.fact(part, claimed.row, claimed.send)
     }
 
-    fn fact(&self, part: PartId, row: u16, send: u8) -> Placed {
+    fn fact(&self, part: PartId, row: u16, send: u8) -> LocatedFact {
         let message = (!self.wamid.is_empty()).then(|| Fingerprint::of(self.wamid));
         let fact = Fact { row, send, news: self.news, at: self.at, message };
-        Placed { part, fact, details: self.details.into() }
+        LocatedFact { part, fact, details: self.details.into() }
     }
 
     fn parked(&self, code: Option<u32>, now: UnixMs) -> Parked {
@@ -388,12 +390,12 @@ impl Heard<'_> {
 struct Taking {
     /// For each change, whether anything of it was of use.
     used: Vec<bool>,
-    tally: Tally,
+    tally: StatusTally,
 }
 
 impl Taking {
     fn new(payload: &Payload<'_>) -> Self {
-        Self { used: vec![false; payload.changes.len()], tally: Tally::default() }
+        Self { used: vec![false; payload.changes.len()], tally: StatusTally::default() }
     }
 
     fn record(&self, payload: &Payload<'_>, committed: bool) {
@@ -402,19 +404,19 @@ impl Taking {
         }
         for (change, &used) in payload.changes.iter().zip(&self.used) {
             let result = match change {
-                Change::Malformed => WebhookResult::Malformed,
+                WebhookChange::Malformed => WebhookResult::Malformed,
                 _ if !committed => WebhookResult::Unavailable,
                 _ if used => WebhookResult::Taken,
                 _ => WebhookResult::Ignored,
             };
             let kind = match change {
-                Change::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
-                Change::Messages(_) => WebhookKind::Statuses,
-                Change::Template(_)
-                | Change::TemplateEdited(_)
-                | Change::Account(_)
-                | Change::Other
-                | Change::Malformed => WebhookKind::Other,
+                WebhookChange::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
+                WebhookChange::Messages(_) => WebhookKind::Statuses,
+                WebhookChange::Template(_)
+                | WebhookChange::TemplateEdited(_)
+                | WebhookChange::Account(_)
+                | WebhookChange::Other
+                | WebhookChange::Malformed => WebhookKind::Other,
             };
             metrics::webhook(kind, result, 1);
         }
@@ -424,7 +426,7 @@ impl Taking {
 /// The WABA that told a change of messages.
 fn waba_of(payload: &Payload<'_>, change: usize) -> Option<WabaId> {
     match payload.changes.get(change) {
-        Some(Change::Messages(messages)) => Some(WabaId::from(&*messages.waba)),
+        Some(WebhookChange::Messages(messages)) => Some(WabaId::from(&*messages.waba)),
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     domain::{LineId, PartId, Wamid},
     redis::{
         Result, Store,
-        ids::{Place, Segment},
+        message_ids::{RowRef, Segment},
         parts::Fingerprint,
     },
 };
@@ -44,7 +44,7 @@ pub enum Depth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sought {
     /// Where its message is.
-    Found(Place),
+    Found(RowRef),
     /// No part knows it.
     Nowhere,
     /// The search did not go on to its end, or did not begin: the budget is spent.
@@ -80,7 +80,7 @@ struct Search<'a> {
     store: &'a Store,
     line: &'a LineId,
     prints: Vec<Fingerprint>,
-    places: HashMap<Fingerprint, Place>,
+    places: HashMap<Fingerprint, RowRef>,
     segments: HashSet<Segment>,
     parts: HashSet<PartId>,
     /// Of the lists, how much may still be read.

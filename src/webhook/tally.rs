@@ -7,9 +7,9 @@ use crate::{
 
 /// How many statuses of each word had each result.
 #[derive(Debug, Default)]
-pub struct Tally([[u64; StatusResult::ALL.len()]; StatusName::ALL.len()]);
+pub struct StatusTally([[u64; StatusResult::ALL.len()]; StatusName::ALL.len()]);
 
-impl Tally {
+impl StatusTally {
     /// One more. An answer of a recipient is no status, and is not counted here.
     pub fn add(&mut self, news: News, result: StatusResult) {
         let name = match news {

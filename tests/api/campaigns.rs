@@ -6,7 +6,7 @@ use pregon::{
     config::KeyScope,
     domain::{CampaignState, Hold, HoldScope, State, UnixMs},
     redis::parts::{ClaimedRow, Settled},
-    stats::{self, Tally},
+    stats::{self, StateCounts},
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -176,7 +176,7 @@ async fn statistics_are_exact_and_add_up() {
 
     let record = api.store.campaign(id).await.expect("redis").expect("the campaign");
     let parts: Vec<_> = record.parts.iter().map(|&(part, _)| part).collect();
-    let counters = Tally::of(&api.store.part_counts(&parts).await.expect("redis"));
+    let counters = StateCounts::of(&api.store.part_counts(&parts).await.expect("redis"));
     assert_eq!(stats::recount(&api.store, &record).await.expect("redis"), counters, "bytes and counters");
 }
 

@@ -13,7 +13,7 @@ use pregon::{
     api::{self, ApiState},
     config::{ApiKey, KeyScope},
     domain::{CampaignId, Line, LineId, PartId, Secret, Template, UnixMs, WabaId},
-    http::listener::{self, Limits},
+    http::listener::{self, ConnectionLimits},
     intake::Intake,
     redis::{
         Address, Store,
@@ -123,7 +123,7 @@ impl Api {
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let limits = Limits {
+        let limits = ConnectionLimits {
             connections_max: 256,
             header_bytes_max: 16 * 1024,
             header_timeout: DAY,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use pregon::{
-    dispatch::Settings,
+    dispatch::DispatchSettings,
     domain::{CampaignId, CampaignState, Line, OnDoubt, State},
     redis::{Address, Store, campaigns::CampaignRecord, deployment::Certificates},
 };
@@ -59,7 +59,7 @@ impl Running {
     pub async fn ends_well(self) -> CampaignRecord {
         let completed = crate::support::until("the campaign is completed", async || {
             // As `pregon serve` does: the old master may be back, and take itself for one.
-            self.store.look_around().await;
+            self.store.check_failover().await;
             matches!(self.store.campaign(self.id).await, Ok(Some(record)) if record.state == CampaignState::Completed)
         });
         let told = async {
@@ -106,6 +106,6 @@ impl Running {
 /// A campaign takes less, even where servers were away for a while.
 const LATE: Duration = Duration::from_secs(50);
 
-pub fn settings() -> Settings {
-    Settings { in_flight_max: 256, ..world::settings() }
+pub fn settings() -> DispatchSettings {
+    DispatchSettings { in_flight_max: 256, ..world::settings() }
 }

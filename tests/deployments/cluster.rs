@@ -3,7 +3,7 @@
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
     domain::{CampaignState, OnDoubt},
-    redis::{Address, Store, campaigns::Change},
+    redis::{Address, Store, campaigns::StateChange},
 };
 
 use crate::{
@@ -203,7 +203,7 @@ async fn a_deleted_campaign_leaves_no_key_on_any_master() {
     let id = world::campaign(&store, &lines, 2_000, OnDoubt::Hold).await;
     let (draft, now) = ([CampaignState::Draft], store.time().await.expect("the time"));
     let cancelled = store.change_campaign(id, &draft, CampaignState::Cancelled, now, None).await;
-    assert_eq!(cancelled.expect("redis"), Change::Done);
+    assert_eq!(cancelled.expect("redis"), StateChange::Done);
     let record = store.campaign(id).await.expect("redis").expect("the campaign");
     let left = async || {
         let mut left: Vec<String> = Vec::new();

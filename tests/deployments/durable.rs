@@ -28,7 +28,7 @@ async fn an_acknowledgement_waits_for_a_replica() {
 
     replica.signal("STOP").await;
     let error = store.make_durable().await.expect_err("the replica stands still");
-    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("a replica of redis")), "{error}");
+    assert!(matches!(&error, StoreError::OutcomeUnknown(text) if text.contains("a replica of redis")), "{error}");
     replica.signal("CONT").await;
     store.make_durable().await.expect("the replica has it");
 }

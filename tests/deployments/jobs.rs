@@ -63,7 +63,7 @@ impl Jobs {
                 // An entry that was added twice because an answer was lost is repeated work, and changes nothing: each upload has
                 // an id.
                 support::until("the job is added", async || {
-                    self.intake.store.look_around().await;
+                    self.intake.store.check_failover().await;
                     self.intake.store.query::<String>("XADD", &add).await.is_ok()
                 })
                 .await;
@@ -74,7 +74,7 @@ impl Jobs {
     /// Waits until so many campaigns are completed.
     pub async fn completed(&self, campaigns: u64) {
         support::until("campaigns are completed", async || {
-            self.intake.store.look_around().await;
+            self.intake.store.check_failover().await;
             let mut n = 0;
             for name in (0..CAMPAIGNS).map(|n| format!("campaign-{n}")) {
                 let Ok(Some(id)) = self.intake.store.campaign_by_external_id(&name).await else { continue };

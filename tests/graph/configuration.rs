@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pregon::{
     domain::{LineId, Secret},
-    graph::{BadGraphConfig, GraphClient, GraphConfig},
+    graph::{BadGraphConfig, GraphClient, GraphClientConfig},
 };
 
 use crate::server::{Server, accepted, client, deliver, fixture, http, patient, sender, token};
@@ -12,7 +12,7 @@ use crate::server::{Server, accepted, client, deliver, fixture, http, patient, s
 #[tokio::test]
 async fn only_the_proxy_of_the_configuration_is_used() {
     let proxy = Server::answering(http("200 OK", fixture!("accepted.json"))).await;
-    let config = GraphConfig {
+    let config = GraphClientConfig {
         base_url: "http://graph.invalid/mounted/".to_owned(),
         proxy: Some(proxy.base_url.clone()),
         ..patient()
@@ -25,13 +25,13 @@ async fn only_the_proxy_of_the_configuration_is_used() {
 
 #[tokio::test]
 async fn a_bad_configuration_is_refused_with_the_reason() {
-    let new = |change: fn(&mut GraphConfig)| {
-        let mut config = GraphConfig::default();
+    let new = |change: fn(&mut GraphClientConfig)| {
+        let mut config = GraphClientConfig::default();
         change(&mut config);
         GraphClient::new(config).expect_err("a bad configuration")
     };
     for base_url in ["graph.facebook.com", "ftp://graph.facebook.com", "https://", "http://x/?a=b", "mailto:a@b"] {
-        let error = GraphClient::new(GraphConfig { base_url: base_url.to_owned(), ..patient() });
+        let error = GraphClient::new(GraphClientConfig { base_url: base_url.to_owned(), ..patient() });
         assert!(matches!(error, Err(BadGraphConfig::BaseUrl(named)) if named == base_url), "{base_url}");
     }
     assert!(matches!(new(|config| config.version.clear()), BadGraphConfig::Version));

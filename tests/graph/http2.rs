@@ -13,7 +13,7 @@ use bytes::Bytes;
 use h2::{Reason, server::SendResponse};
 use pregon::{
     domain::{Cause, Outcome},
-    graph::{GraphClient, GraphConfig, Permit},
+    graph::{GraphClient, GraphClientConfig, Permit},
 };
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::NamedTempFile;
@@ -80,7 +80,7 @@ impl Meta {
 
     fn client(&self, streams_max: usize) -> GraphClient {
         let ca = Some(self.ca.path().to_owned());
-        client(GraphConfig { base_url: self.base_url.clone(), ca, streams_max, ..patient() })
+        client(GraphClientConfig { base_url: self.base_url.clone(), ca, streams_max, ..patient() })
     }
 
     fn connections(&self) -> usize {
@@ -294,8 +294,8 @@ async fn a_connection_that_left_a_message_without_an_answer_gets_no_more() {
     let mut meta = Meta::start().await;
     let hasty = std::time::Duration::from_millis(500);
     let ca = Some(meta.ca.path().to_owned());
-    let config = GraphConfig { timeout: hasty, connect_timeout: hasty * 9 / 10, ca, ..patient() };
-    let client = client(GraphConfig { base_url: meta.base_url.clone(), ..config });
+    let config = GraphClientConfig { timeout: hasty, connect_timeout: hasty * 9 / 10, ca, ..patient() };
+    let client = client(GraphClientConfig { base_url: meta.base_url.clone(), ..config });
     let sending = send(&client, 1);
     let silent = meta.arrived(1).await.remove(0);
     assert!(matches!(sending.join_all().await[..], [Outcome::InDoubt(_)]));
@@ -305,7 +305,7 @@ async fn a_connection_that_left_a_message_without_an_answer_gets_no_more() {
 #[tokio::test]
 async fn an_authority_that_is_not_configured_is_not_trusted() {
     let meta = Meta::start().await;
-    let stranger = client(GraphConfig { base_url: meta.base_url.clone(), ..patient() });
+    let stranger = client(GraphClientConfig { base_url: meta.base_url.clone(), ..patient() });
     let outcome = deliver(&sender(&stranger), "{}".into()).await;
     assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
 }

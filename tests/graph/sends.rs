@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use pregon::{
-    domain::{Cause, Outcome, Scope},
-    graph::GraphConfig,
+    domain::{Cause, ErrorScope, Outcome},
+    graph::GraphClientConfig,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -59,7 +59,7 @@ async fn an_answer_in_pieces_is_read_whole() {
 async fn an_error_of_metas_becomes_its_outcome() {
     let meta = Server::answering(http("400 Bad Request", fixture!("error_130429.json"))).await;
     match deliver(&meta.sender(), "{}".into()).await {
-        Outcome::Throttled { scope: Scope::Line, wait, cause: Cause::Meta { code: 130_429, .. } } => {
+        Outcome::Throttled { scope: ErrorScope::Line, wait, cause: Cause::Meta { code: 130_429, .. } } => {
             assert_eq!(wait, Duration::from_secs(1));
         }
         other => panic!("{other:?}"),
@@ -71,7 +71,7 @@ async fn a_refused_connection_is_a_retry() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let base_url = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
-    let outcome = deliver(&sender(&client(GraphConfig { base_url, ..patient() })), "{}".into()).await;
+    let outcome = deliver(&sender(&client(GraphClientConfig { base_url, ..patient() })), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
 }
 
@@ -79,7 +79,7 @@ async fn a_refused_connection_is_a_retry() {
 async fn a_name_that_does_not_resolve_is_a_retry() {
     // A label of 64 letters is refused by the resolver itself: no question leaves this machine.
     let base_url = format!("https://{}.invalid", "a".repeat(64));
-    let outcome = deliver(&sender(&client(GraphConfig { base_url, ..patient() })), "{}".into()).await;
+    let outcome = deliver(&sender(&client(GraphClientConfig { base_url, ..patient() })), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
 }
 
@@ -92,7 +92,7 @@ async fn a_failed_tls_handshake_is_a_retry() {
     })
     .await;
     let base_url = not_tls.base_url.replace("http:", "https:");
-    let outcome = deliver(&sender(&client(GraphConfig { base_url, ..patient() })), "{}".into()).await;
+    let outcome = deliver(&sender(&client(GraphClientConfig { base_url, ..patient() })), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
     assert_eq!(not_tls.received().len(), 0);
 }
@@ -102,7 +102,7 @@ async fn a_connection_that_is_not_made_in_time_is_a_retry() {
     let silent =
         Server::start(|mut connection| async move { while connection.stream.read_u8().await.is_ok() {} }).await;
     let base_url = silent.base_url.replace("http:", "https:");
-    let config = GraphConfig { base_url, connect_timeout: Duration::from_millis(50), ..patient() };
+    let config = GraphClientConfig { base_url, connect_timeout: Duration::from_millis(50), ..patient() };
     let outcome = deliver(&sender(&client(config)), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
 }

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use pregon::{
     domain::{LineId, Outcome, Secret},
-    graph::{GraphClient, GraphConfig, LineSender, Permit},
+    graph::{GraphClient, GraphClientConfig, LineSender, Permit},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -90,13 +90,18 @@ impl Server {
     }
 
     pub(crate) fn client(&self) -> GraphClient {
-        client(GraphConfig { base_url: self.base_url.clone(), ..patient() })
+        client(GraphClientConfig { base_url: self.base_url.clone(), ..patient() })
     }
 
     /// A client for what may never be answered: it gives up after a second.
     pub(crate) fn hasty(&self) -> GraphClient {
         let timeout = Duration::from_secs(1);
-        client(GraphConfig { base_url: self.base_url.clone(), timeout, connect_timeout: timeout * 9 / 10, ..patient() })
+        client(GraphClientConfig {
+            base_url: self.base_url.clone(),
+            timeout,
+            connect_timeout: timeout * 9 / 10,
+            ..patient()
+        })
     }
 
     pub(crate) fn sender(&self) -> LineSender {
@@ -148,11 +153,15 @@ pub(crate) fn http(status: &str, body: &str) -> String {
 }
 
 /// For servers that do answer: only a hang runs into these time-outs.
-pub(crate) fn patient() -> GraphConfig {
-    GraphConfig { timeout: Duration::from_secs(20), connect_timeout: Duration::from_secs(5), ..GraphConfig::default() }
+pub(crate) fn patient() -> GraphClientConfig {
+    GraphClientConfig {
+        timeout: Duration::from_secs(20),
+        connect_timeout: Duration::from_secs(5),
+        ..GraphClientConfig::default()
+    }
 }
 
-pub(crate) fn client(config: GraphConfig) -> GraphClient {
+pub(crate) fn client(config: GraphClientConfig) -> GraphClient {
     GraphClient::new(config).expect("a good configuration")
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use pregon::{
     redis::Store,
-    stats::{self, Tally},
+    stats::{self, StateCounts},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -288,6 +288,6 @@ async fn statistics_equal_the_truth_of_a_hostile_meta_and_nobody_gets_two_messag
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let record = store.campaign(id.parse().expect("an id")).await.expect("redis").expect("a campaign");
     let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
-    let counted = Tally::of(&store.part_counts(&parts).await.expect("counters"));
+    let counted = StateCounts::of(&store.part_counts(&parts).await.expect("counters"));
     assert_eq!(stats::recount(&store, &record).await.expect("state bytes"), counted);
 }

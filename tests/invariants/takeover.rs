@@ -13,10 +13,10 @@ use std::{
 };
 
 use pregon::{
-    dispatch::Settings,
+    dispatch::DispatchSettings,
     domain::{CampaignId, CampaignState, OnDoubt, State},
     redis::{Address, Store},
-    stats::{self, Tally},
+    stats::{self, StateCounts},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -153,7 +153,7 @@ impl Pair {
         let store = Store::connect(&world::address(&self.redis)).await.expect("a store");
         let record = store.campaign(self.id.parse().expect("an id")).await.expect("redis").expect("a campaign");
         let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
-        let counters = Tally::of(&store.part_counts(&parts).await.expect("counters"));
+        let counters = StateCounts::of(&store.part_counts(&parts).await.expect("counters"));
         assert_eq!(stats::recount(&store, &record).await.expect("state bytes"), counters);
         (arrivals, shown)
     }
@@ -380,8 +380,8 @@ async fn a_worker_that_is_told_to_stop_gives_back_what_a_claim_without_an_answer
 }
 
 /// With doubts that last longer than any test.
-fn no_doubt_ends(lease: Duration) -> Settings {
-    Settings { lease, doubt_deadline: Duration::from_secs(600), ..world::settings() }
+fn no_doubt_ends(lease: Duration) -> DispatchSettings {
+    DispatchSettings { lease, doubt_deadline: Duration::from_secs(600), ..world::settings() }
 }
 
 /// A campaign on a line of 500 messages a second, and a way to its Redis that loses claims.
@@ -391,11 +391,11 @@ struct Line500 {
     meta: Meta,
     store: Store,
     id: CampaignId,
-    settings: Settings,
+    settings: DispatchSettings,
 }
 
 impl Line500 {
-    async fn start(settings: Settings) -> Self {
+    async fn start(settings: DispatchSettings) -> Self {
         let redis = TestRedis::start().await;
         let between = LosesClaims::before(&redis);
         let meta = Meta::start(Calm { latency: Duration::from_millis(5) }, support::seed());

@@ -251,10 +251,10 @@ impl Drive<'_> {
         let takes_over = epoch > self.model.epoch;
         self.is_hasty = self.is_behind() && (self.is_hasty || takes_over && limit == 0);
         let limit = if self.is_hasty { 0 } else { limit };
-        let young = by == Claimer::Early || self.is_behind() && !self.is_hasty;
+        let in_grace_period = by == Claimer::Early || self.is_behind() && !self.is_hasty;
         let doubt_until = UnixMs(self.now.0 + DOUBT_MS);
         let unanswered = self.unanswered.get(&epoch).copied().filter(|_| asks).unwrap_or(0);
-        let wish = ClaimWish { epoch, number, now: self.now, limit, doubt_until, unanswered, young };
+        let wish = ClaimWish { epoch, number, now: self.now, limit, doubt_until, unanswered, in_grace_period };
         let (said, should) = (self.real.claim(&wish).await, self.model.claim(&wish));
         self.compare(&words(&wish), &said, &words(&should), Lowering::default()).await?;
         let Claim::Rows { rows, .. } = should else { return Ok(()) };

@@ -11,7 +11,7 @@ use pregon::{
     domain::{CampaignId, PartId, State, UnixMs, Wamid},
     redis::{
         Call, Result, Store, StoreError,
-        ids::IdsPiece,
+        message_ids::IdsPiece,
         parts::{self, ClaimWish, ClaimedRow, Fingerprint, PartCounts, Settled},
         script,
     },

@@ -172,7 +172,7 @@ impl Part {
         if !takes_over && wish.number <= self.number {
             return Claim::Late;
         }
-        if takes_over && wish.young {
+        if takes_over && wish.in_grace_period {
             return Claim::Young;
         }
         (self.epoch, self.number) = (wish.epoch, wish.number);

@@ -12,7 +12,7 @@ use std::{
 use deadpool_redis::redis::AsyncCommands as _;
 use pregon::{
     domain::State,
-    redis::{Keys, Store},
+    redis::{RedisKeys, Store},
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -178,7 +178,7 @@ fn sent_on_slow(meta: &Meta) -> usize {
 }
 
 async fn epochs(redis: &TestRedis) -> Vec<u64> {
-    let (keys, mut connection) = (Keys::new("pregon"), redis.connection().await);
+    let (keys, mut connection) = (RedisKeys::new("pregon"), redis.connection().await);
     let mut epochs = Vec::new();
     for line in LINES {
         epochs.push(connection.get(keys.epoch(&line.into())).await.expect("an epoch"));
@@ -188,7 +188,7 @@ async fn epochs(redis: &TestRedis) -> Vec<u64> {
 
 /// What is left of a lease gets less, until it is renewed.
 async fn leases_are_renewed(redis: &TestRedis) {
-    let (keys, mut connection) = (Keys::new("pregon"), redis.connection().await);
+    let (keys, mut connection) = (RedisKeys::new("pregon"), redis.connection().await);
     for line in LINES {
         let (mut left, mut renewals) = (i64::MAX, 0);
         support::until("the lease is renewed", async || {

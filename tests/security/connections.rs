@@ -6,7 +6,7 @@ use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 use metrics::Gauge;
-use pregon::http::listener::{self, Limits};
+use pregon::http::listener::{self, ConnectionLimits};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -100,7 +100,7 @@ async fn connections_beyond_the_limit_wait_and_those_that_are_there_go_on() {
 }
 
 /// Limits of a second.
-const LIMITS: Limits = Limits {
+const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: 8,
     header_bytes_max: 4_096,
     header_timeout: Duration::from_secs(1),
@@ -111,7 +111,7 @@ const LIMITS: Limits = Limits {
 /// A listener, and what it serves.
 async fn listen(
     router: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
 ) -> (Caller, CancellationToken, tokio::task::JoinHandle<Result<(), Infallible>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -174,7 +174,7 @@ async fn a_stop_waits_for_nobody_for_ever() {
             std::future::pending::<()>().await;
         }
     });
-    let limits = Limits { stop_timeout: Duration::from_millis(100), ..LIMITS };
+    let limits = ConnectionLimits { stop_timeout: Duration::from_millis(100), ..LIMITS };
     let (mut caller, stop, server) = listen(Router::new().route("/", never), limits).await;
     caller.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     is_begun.recv().await.expect("a request");

@@ -87,12 +87,12 @@ impl Leases {
         }
     }
 
-    /// Claims in `epoch`; where Redis is `young`, nothing is taken over.
-    pub fn claim(&mut self, line: LineNo, epoch: u64, young: bool) -> Claim {
+    /// Claims in `epoch`; where Redis is `in_grace_period`, nothing is taken over.
+    pub fn claim(&mut self, line: LineNo, epoch: u64, in_grace_period: bool) -> Claim {
         let entry = self.lines.entry(line).or_default();
         match epoch.cmp(&entry.claimed_in) {
             Ordering::Less => Claim::Fenced,
-            Ordering::Greater if young => Claim::Young,
+            Ordering::Greater if in_grace_period => Claim::Young,
             _ => {
                 entry.claimed_in = epoch;
                 Claim::Rows

@@ -156,13 +156,13 @@ impl World {
     }
 
     fn claim(&mut self, run: Run) {
-        let young = self.takes_redis_for_young(run.worker);
+        let in_grace_period = self.takes_redis_for_young(run.worker);
         let (comes, takes) = self.passage(run.worker);
         let Some(runner) = self.runner(run) else { return };
         runner.claim = (runner.claim.0 + 1, true);
         let number = runner.claim.0;
         if comes {
-            self.soon(takes, Event::ClaimAsked(run, number, young));
+            self.soon(takes, Event::ClaimAsked(run, number, in_grace_period));
         }
         self.soon(self.workers[run.worker].patience, Event::ClaimAnswered(run, number, None));
     }

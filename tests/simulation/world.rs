@@ -221,7 +221,7 @@ impl World {
             Event::Asked(worker, number, question) => self.redis_is_asked(worker, number, question),
             Event::Answered(worker, number, answer) => self.answered(worker, number, answer),
             Event::GivenUp(worker, number) => self.given_up(worker, number),
-            Event::ClaimAsked(run, number, young) => self.redis_claims(run, number, young),
+            Event::ClaimAsked(run, number, in_grace_period) => self.redis_claims(run, number, in_grace_period),
             Event::ClaimAnswered(run, number, answer) => self.claimed(run, number, answer),
             Event::Looks(run, wake) => self.looks(run, wake),
             Event::Acts(run, looked) => self.acts(run, looked),
@@ -249,7 +249,7 @@ impl World {
         }
     }
 
-    fn redis_claims(&mut self, run: Run, number: u64, young: bool) {
+    fn redis_claims(&mut self, run: Run, number: u64, in_grace_period: bool) {
         let (mut comes_back, mut takes) = self.passage(run.worker);
         let mut answer = None;
         if self.now < self.redis.down_until {
@@ -257,9 +257,9 @@ impl World {
         } else {
             self.meets_redis(run.worker);
             self.line_changes(run.line);
-            answer = Some(self.redis.leases.claim(run.line, run.epoch, young));
+            answer = Some(self.redis.leases.claim(run.line, run.epoch, in_grace_period));
         }
-        self.watch.tell(self.now, || format!("redis: {run:?} claims, young {young}: {answer:?}"));
+        self.watch.tell(self.now, || format!("redis: {run:?} claims, in_grace_period {in_grace_period}: {answer:?}"));
         if comes_back {
             self.soon(takes, Event::ClaimAnswered(run, number, answer));
         }

@@ -17,7 +17,7 @@ use pregon::{
         parts::{Claim, ClaimedRow, PartCounts, Settled},
     },
     telemetry::health::Health,
-    webhook::{self, Settings, WebhookState},
+    webhook::{self, WebhookSettings, WebhookState},
 };
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -69,7 +69,7 @@ impl Hooks {
         let store = Store::connect(&world::address(&redis)).await.expect("a store");
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
         let key = store.token_key().await.expect("a key");
-        let settings = Settings {
+        let settings = WebhookSettings {
             verify_token: Secret::new(VERIFY_TOKEN),
             app_secrets: vec![Secret::new(APP_SECRET)],
             body_bytes_max: BODY_BYTES_MAX,

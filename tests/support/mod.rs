@@ -38,7 +38,7 @@ pub fn seed() -> u64 {
 pub fn claim_wish(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimWish {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    ClaimWish { epoch, number, now, limit, doubt_until, unanswered: 0, young: false }
+    ClaimWish { epoch, number, now, limit, doubt_until, unanswered: 0, in_grace_period: false }
 }
 
 /// Waits until `holds` gives true. Panics with `what` if that takes far longer than it may.

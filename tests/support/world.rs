@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use pregon::{
-    dispatch::{Settings, housekeeping::Housekeeping, worker::Worker},
+    dispatch::{DispatchSettings, housekeeping::Housekeeping, worker::Worker},
     domain::{
         Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
         Template, UnixMs,
     },
-    graph::{GraphClient, GraphConfig},
+    graph::{GraphClient, GraphClientConfig},
     redis::{
         Address, Store,
-        campaigns::{CampaignRecord, Change},
+        campaigns::{CampaignRecord, StateChange},
         clock::Clock,
         parts::PartCounts,
         uploads::{Admitted, Batch},
@@ -47,8 +47,8 @@ pub fn line(id: &str, messages_per_second: f64) -> Line {
 }
 
 /// Policy with short times.
-pub fn settings() -> Settings {
-    Settings {
+pub fn settings() -> DispatchSettings {
+    DispatchSettings {
         headroom: 0.0,
         doubt_deadline: Duration::from_secs(2),
         lease: Duration::from_secs(3),
@@ -123,16 +123,16 @@ pub async fn campaign_at(
 pub async fn launch(store: &Store, id: CampaignId) {
     let now = store.time().await.expect("the time");
     let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Running, now, None).await;
-    assert_eq!(change.expect("a launch"), Change::Done);
+    assert_eq!(change.expect("a launch"), StateChange::Done);
 }
 
 /// How a Meta at `base_url` is reached: with short times.
-pub fn graph(base_url: &str) -> GraphConfig {
-    GraphConfig {
+pub fn graph(base_url: &str) -> GraphClientConfig {
+    GraphClientConfig {
         base_url: base_url.to_owned(),
         timeout: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(1),
-        ..GraphConfig::default()
+        ..GraphClientConfig::default()
     }
 }
 
@@ -160,12 +160,24 @@ pub struct TestWorker {
 
 impl TestWorker {
     /// Starts it.
-    pub async fn start(name: &str, redis: &TestRedis, base_url: &str, lines: &[Line], settings: Settings) -> Self {
+    pub async fn start(
+        name: &str,
+        redis: &TestRedis,
+        base_url: &str,
+        lines: &[Line],
+        settings: DispatchSettings,
+    ) -> Self {
         Self::start_on(name, address(redis), base_url, lines, settings).await
     }
 
     /// The same where the way to Redis is not the straight one.
-    pub async fn start_on(name: &str, redis: Address, base_url: &str, lines: &[Line], settings: Settings) -> Self {
+    pub async fn start_on(
+        name: &str,
+        redis: Address,
+        base_url: &str,
+        lines: &[Line],
+        settings: DispatchSettings,
+    ) -> Self {
         Self::start_with(name, redis, graph(base_url), lines, settings).await
     }
 
@@ -173,9 +185,9 @@ impl TestWorker {
     pub async fn start_with(
         name: &str,
         redis: Address,
-        graph: GraphConfig,
+        graph: GraphClientConfig,
         lines: &[Line],
-        settings: Settings,
+        settings: DispatchSettings,
     ) -> Self {
         let store = Store::connect(&redis).await.expect("a store");
         let worker = Worker {
@@ -196,7 +208,7 @@ impl TestWorker {
         // As `pregon serve` does.
         let watch = async move {
             loop {
-                store.look_around().await;
+                store.check_failover().await;
                 let _ = clock.adjust(&store).await;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }

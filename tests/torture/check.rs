@@ -7,7 +7,7 @@ use std::{
 
 use pregon::{
     redis::Store,
-    stats::{self, Tally},
+    stats::{self, StateCounts},
 };
 use serde_json::Value;
 
@@ -302,7 +302,7 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     let store = Store::connect(&world::address(&disk.server)).await.expect("a store");
     let record = store.campaign(id.parse().expect("an id")).await.expect("redis").expect("a campaign");
     let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
-    let counters = Tally::of(&store.part_counts(&parts).await.expect("counters"));
+    let counters = StateCounts::of(&store.part_counts(&parts).await.expect("counters"));
     let bytes = stats::recount(&store, &record).await.expect("state bytes");
     if counters != bytes {
         verdict.problems.push(format!("counters {counters:?}, state bytes {bytes:?}"));

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::{equal, mb, say, us_each};
-use pregon::{client::Action, domain::CampaignState, terminal::words};
+use pregon::{client::ControlAction, domain::CampaignState, terminal::words};
 
 use crate::{
     error::LoadError,
@@ -104,14 +104,14 @@ async fn send(stage: &mut Stage, recipients: u64, campaigns: usize) -> Result<Us
         stage.completed(*id).await?;
     } else {
         for line in &lines {
-            stage.client.change_line(line, Action::Pause).await?;
+            stage.client.change_line(line, ControlAction::Pause).await?;
         }
         for id in &ids {
             stage.launch(*id).await?;
         }
         before = stage.usage()?;
         for line in &lines {
-            stage.client.change_line(line, Action::Resume).await?;
+            stage.client.change_line(line, ControlAction::Resume).await?;
         }
         stage.arrived(all).await?;
         while !stage.client.campaigns(Some(CampaignState::Running), None).await?.campaigns.is_empty() {

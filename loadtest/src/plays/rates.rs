@@ -61,7 +61,7 @@ async fn play_on(
     let (usage, until_us) = (stage.usage()?.since(before), now_us());
     let seen = stage.seen(from_us, until_us).await?;
     let peak = stage.worker_peak_bytes()?;
-    stage.client.change_campaign(id, pregon::client::Action::Cancel).await?;
+    stage.client.change_campaign(id, pregon::client::ControlAction::Cancel).await?;
     stage.stop().await?;
 
     let counted = (until_us - from_us) as f64 / 1e6;

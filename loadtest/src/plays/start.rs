@@ -4,7 +4,7 @@
 //! Counted: from just before the process is started, or the launch is called, to the arrival at Meta.
 
 use super::{equal, now_us, say};
-use pregon::client::Action;
+use pregon::client::ControlAction;
 
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
@@ -36,7 +36,7 @@ pub async fn play(setup: &Setup, rounds: usize) -> Result<Findings, LoadError> {
         stage.arrived(SENT).await?;
         starts.push((stage.seen(0, 0).await?.first_us.saturating_sub(started)) as f64 / 1e3);
         stage.serves().await?;
-        stage.client.change_campaign(id, Action::Cancel).await?;
+        stage.client.change_campaign(id, ControlAction::Cancel).await?;
         say(&format!(
             "round {round} of {rounds}: {:.0} ms from the start, {:.0} ms from the launch",
             starts[round - 1],

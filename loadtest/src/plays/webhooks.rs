@@ -15,7 +15,7 @@ use sha2::Sha256;
 
 use super::{equal, say, us_each};
 use pregon::{
-    client::{Action, Statistics},
+    client::{ControlAction, Statistics},
     domain::CampaignId,
     telemetry::clock,
 };
@@ -147,7 +147,7 @@ async fn open(
     let answered = generator::run(stage.webhooks, requests, connections, Some(interval)).await?;
     let usage = stage.usage()?.since(before);
     let seen = stage.seen(from_us, super::now_us()).await?;
-    stage.client.change_campaign(other, Action::Cancel).await?;
+    stage.client.change_campaign(other, ControlAction::Cancel).await?;
     // Whole waves only are counted on: the one that is cut leaves those that it did not reach one step behind.
     let whole = (statuses / messages.len() as u64).min(WAVES.len() as u64) as usize;
     if whole > 0 {
@@ -229,7 +229,7 @@ mod tests {
     use pregon::{
         domain::Secret,
         webhook::{
-            payload::{Change, Payload, Word},
+            payload::{Payload, WebhookChange, Word},
             signature::{Signature, Verifier},
         },
     };
@@ -255,7 +255,7 @@ mod tests {
                 assert!(Verifier::new(&[Secret::new(APP_SECRET)]).accepts(&signature, body.as_bytes()));
                 assert!(head.ends_with(&format!("content-length: {}", body.len())));
                 let payload = Payload::read(body.as_bytes()).expect("a payload");
-                let [Change::Messages(of_line)] = payload.changes.as_slice() else { panic!("{payload:?}") };
+                let [WebhookChange::Messages(of_line)] = payload.changes.as_slice() else { panic!("{payload:?}") };
                 for status in &of_line.statuses {
                     assert_eq!((status.word, of_line.waba.as_ref()), (Word::Delivered, WABA));
                     let of = messages.iter().find(|message| message.wamid == status.wamid).expect("one of them");

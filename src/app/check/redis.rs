@@ -10,7 +10,7 @@ use crate::{
     config::{Config, LineConfig, RedisConfig, RedisUrl},
     domain::LineId,
     redis::{
-        Address, Result, Store, StoreError, check_version, durability::Risk, registry::UNLISTED_REMEDY,
+        Address, Result, Store, StoreError, check_version, durability::risks::Risk, registry::UNLISTED_REMEDY,
         spawn::SpawnError,
     },
 };
@@ -78,7 +78,9 @@ fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
         StoreError::Login(_) => {
             "set the user and password that this Redis knows: PREGON__REDIS__URL, or redis.url = { env = \"NAME\" }"
         }
-        error if error.passes() => "start Redis there, or set redis.url to where it is; redis.timeout may be too short",
+        error if error.is_transient() => {
+            "start Redis there, or set redis.url to where it is; redis.timeout may be too short"
+        }
         StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",
         _ => "set redis.url to another Redis",
     };

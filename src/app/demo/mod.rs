@@ -16,12 +16,12 @@ use super::{
     shutdown::Signals,
 };
 use crate::{
-    client::{Action, Client, NewCampaign, Statistics, TemplateName},
+    client::{Client, ControlAction, NewCampaign, Statistics, TemplateName},
     config::{ApiKey, Config, Role, WabaConfig},
     domain::{CampaignId, LineId, Secret},
     intake::Format,
     sim::{Scenario, Sim},
-    terminal::{Failure, out, progress::CampaignProgress, watch},
+    terminal::{CommandError, out, progress::CampaignProgress, watch},
 };
 use verdict::Verdict;
 
@@ -51,21 +51,21 @@ id = "1001"
 
 /// Runs the demonstration with a campaign of this many recipients. `json`: the verdict as JSON on standard output, and nothing else there.
 ///
-/// Errors: [`Failure::Told`] where the statistics differ from the ledger.
-pub async fn run(recipients: u32, json: bool) -> Result<(), Failure> {
+/// Errors: [`CommandError::Reported`] where the statistics differ from the ledger.
+pub async fn run(recipients: u32, json: bool) -> Result<(), CommandError> {
     let dir = tempdir()?;
     let ended = play(&dir, recipients, json).await;
     // What is left of a demonstration is of no use to anybody.
     let _ = std::fs::remove_dir_all(&dir);
     match ended? {
         true => Ok(()),
-        false => Err(Failure::Told),
+        false => Err(CommandError::Reported),
     }
 }
 
-async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool, Failure> {
+async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool, CommandError> {
     let say = |text: &str| if json { Ok(()) } else { out::line(text) };
-    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("{what}: {error}"));
+    let failed = |what: &str, error: &dyn std::fmt::Display| CommandError::Failed(format!("{what}: {error}"));
 
     // The server comes first, for the stand-in has to know where its webhooks go; and it needs the stand-in's address.
     let meta = TcpListener::bind("127.0.0.1:0").await?;
@@ -78,7 +78,7 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
     for waba in &mut scenario.wabas {
         waba.webhook
             .as_mut()
-            .ok_or_else(|| Failure::Failed("scenario rough has no webhook".into()))?
+            .ok_or_else(|| CommandError::Failed("scenario rough has no webhook".into()))?
             .url
             .clone_from(&webhook_url);
     }
@@ -126,7 +126,7 @@ async fn campaign(
     recipients: u32,
     json: bool,
     say: &impl Fn(&str) -> io::Result<()>,
-) -> Result<(CampaignId, Statistics), Failure> {
+) -> Result<(CampaignId, Statistics), CommandError> {
     let new = NewCampaign {
         name: "demo".into(),
         external_id: Some("demo".into()),
@@ -143,7 +143,7 @@ async fn campaign(
         "campaign {created}: {} recipients accepted, {} rejected",
         uploaded.accepted, uploaded.rejected_count
     ))?;
-    client.change_campaign(created, Action::Launch).await?;
+    client.change_campaign(created, ControlAction::Launch).await?;
     let mut view = (!json).then(|| CampaignProgress::new(recipients.into()));
     let ended = watch::follow(client, created, |statistics| match &mut view {
         Some(view) => Ok(view.update(statistics)?),
@@ -157,7 +157,7 @@ async fn campaign(
 }
 
 /// The templates are read from Meta just after the start: until then a submission is refused.
-async fn submit(client: &Client, new: &NewCampaign) -> Result<CampaignId, Failure> {
+async fn submit(client: &Client, new: &NewCampaign) -> Result<CampaignId, CommandError> {
     let mut tries = 0;
     loop {
         match client.create(new).await {
@@ -177,7 +177,7 @@ async fn settle(
     before: Statistics,
     rates: &[(LineId, u32)],
     say: &impl Fn(&str) -> io::Result<()>,
-) -> Result<Verdict, Failure> {
+) -> Result<Verdict, CommandError> {
     say("everything is sent; waiting for the last statuses")?;
     if tokio::time::timeout(STATUSES_WAIT, sim.idle()).await.is_err() {
         say("some statuses are still on their way after a minute")?;
@@ -192,9 +192,9 @@ async fn settle(
     Ok(Verdict::of(&statistics, &states, &sim.messages(), &sim.ledger(), rates))
 }
 
-fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secret) -> Result<Config, Failure> {
+fn config(dir: &std::path::Path, base_url: &str, scenario: &Scenario, key: &Secret) -> Result<Config, CommandError> {
     let text = format!("redis.url = \"spawn:{}\"\n{CONFIG}", dir.join("redis").display());
-    let mut config = Config::from_toml(&text).map_err(|error| Failure::Failed(error.to_string()))?;
+    let mut config = Config::from_toml(&text).map_err(|error| CommandError::Failed(error.to_string()))?;
     config.graph.base_url = base_url.to_owned();
     config.http.api_keys = vec![ApiKey::new("demo", key)];
     config.webhook.verify_token = Some(Secret::new("demo"));

@@ -12,7 +12,7 @@ use crate::{
     client::Statistics,
     domain::{LineId, Phone, State},
     sim::{Ledger, MessageRecord},
-    terminal::{Failure, table::table},
+    terminal::{CommandError, table::table},
 };
 
 /// Requests of a second may be above the rate by that much: the jitter of the network and of this machine.
@@ -41,8 +41,8 @@ struct LineRate {
 }
 
 /// The state of each recipient, from a report.
-pub(super) fn states(report: &[u8]) -> Result<HashMap<Phone, String>, Failure> {
-    let unreadable = || Failure::Failed("the report can't be read".into());
+pub(super) fn states(report: &[u8]) -> Result<HashMap<Phone, String>, CommandError> {
+    let unreadable = || CommandError::Failed("the report can't be read".into());
     let text = std::str::from_utf8(report).map_err(|_| unreadable())?;
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().ok_or_else(unreadable)?.split(',').collect();

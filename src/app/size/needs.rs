@@ -57,7 +57,7 @@ fn calls_each(rate: f64) -> f64 {
 
 /// What is to be carried.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub struct Workload {
     /// Recipients a day.
     pub recipients: u64,
     /// Lines.
@@ -110,7 +110,7 @@ pub struct Needs {
 }
 
 /// What `load` needs.
-pub fn needs(load: &Load) -> Needs {
+pub fn needs(load: &Workload) -> Needs {
     let per_line = load.messages_per_second * (1.0 - load.headroom);
     let lines_per_second = per_line * f64::from(load.lines);
     let wanted = load.recipients as f64 / (load.hours * 3600.0);
@@ -151,8 +151,8 @@ fn whole(n: f64) -> u64 {
 mod tests {
     use super::*;
 
-    fn load(recipients: u64, lines: u32) -> Load {
-        Load {
+    fn load(recipients: u64, lines: u32) -> Workload {
+        Workload {
             recipients,
             lines,
             messages_per_second: 80.0,
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_largest_load_that_can_be_asked_for_is_counted() {
-        let needs = needs(&Load {
+        let needs = needs(&Workload {
             messages_per_second: 1e6,
             headroom: 0.0,
             hours: 24.0,
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_message_of_a_fast_line_costs_less_than_one_of_a_slow_line() {
         let cores = |lines, messages_per_second| {
-            let needs = needs(&Load { messages_per_second, ..load(1_000_000, lines) });
+            let needs = needs(&Workload { messages_per_second, ..load(1_000_000, lines) });
             (needs.worker_cores, needs.redis_cores)
         };
         let (slow, fast) = (cores(1_000, 80.0), cores(80, 1_000.0));

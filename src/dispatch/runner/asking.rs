@@ -67,7 +67,7 @@ impl Runner {
             self.claim_at = None;
             return None;
         }
-        let at = *self.claim_at.get_or_insert_with(|| self.setup.thread.beat(now));
+        let at = *self.claim_at.get_or_insert_with(|| self.setup.shard.next_tick(now));
         if now < at && batch::can_wait(self.pacer.rate(), self.ready.len()) {
             return None;
         }
@@ -119,11 +119,11 @@ impl Runner {
             }
             Done::Claimed(part, Err(error)) => {
                 // It may have been claimed all the same.
-                if !matches!(error, StoreError::NotDone(_) | StoreError::Login(_)) {
+                if !matches!(error, StoreError::NotApplied(_) | StoreError::Login(_)) {
                     self.unanswered.get_or_insert((part, self.claims));
                 }
                 // Where asking again mends nothing, it keeps nobody from stopping.
-                if self.stopping && !error.passes() {
+                if self.stopping && !error.is_transient() {
                     self.unanswered = None;
                 }
                 self.redis_failed("nothing could be claimed", &error);
@@ -180,7 +180,7 @@ impl Runner {
             doubt_until: now.after(self.setup.settings.doubt_deadline),
             unanswered: self.unanswered.map_or(0, |(_, number)| number),
             // Another worker that had the line notices within a lease that Redis restarted, or stops.
-            young: self.setup.store.is_young(self.setup.settings.lease),
+            in_grace_period: self.setup.store.in_grace_period(self.setup.settings.lease),
         };
         self.calls.claim(part, wish, self.backlog.plan(part.campaign))
     }

@@ -8,12 +8,12 @@ use super::{Attempt, Chores, Gathered, Runner};
 use crate::{
     dispatch::{
         batch,
-        calls::Outcomes,
+        calls::OutcomesByPart,
         path::Found,
         settle::{self, Consequence},
     },
     domain::{
-        CampaignId, CampaignState, Cause, Hold, HoldScope, Outcome, PartId, Scope, UnixMs, campaign::PauseReason,
+        CampaignId, CampaignState, Cause, ErrorScope, Hold, HoldScope, Outcome, PartId, UnixMs, campaign::PauseReason,
         policy,
     },
     graph::management::GraphError,
@@ -40,7 +40,7 @@ impl Runner {
     ) {
         let Attempt { part, claimed, number, began, outcome } = ended;
         self.metrics.attempt(&outcome, instant - began);
-        let room = self.setup.thread.room();
+        let room = self.setup.shard.room();
         self.slots.ended(instant, room);
         let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
@@ -72,7 +72,7 @@ impl Runner {
         if matches!(settled, Settled::Accepted(_)) {
             self.accepted += 1;
             self.slots.accepted(began, instant, self.pacer.rate(), room);
-            self.setup.thread.accepted(instant - began);
+            self.setup.shard.accepted(instant - began);
             if let Some(work) = self.backlog.campaign(part.campaign) {
                 work.failing = (0, 0);
             }
@@ -111,7 +111,7 @@ impl Runner {
         if self.stopping || !self.path.is_stopped() {
             return;
         }
-        let question = self.setup.thread.questions.of(&self.setup.line.waba);
+        let question = self.setup.shard.questions.of(&self.setup.line.waba);
         if let Some(found) = question.found()
             && self.path.learn(found, now, rand::random())
         {
@@ -151,10 +151,10 @@ impl Runner {
 
     /// The outcomes of a part that are still to be settled.
     pub(super) fn gather(&mut self, part: PartId) -> &mut Vec<(ClaimedRow, Settled)> {
-        let (thread, pacer) = (&self.setup.thread, &self.pacer);
+        let (shard, pacer) = (&self.setup.shard, &self.pacer);
         let begin = || {
             let gathered_at = Instant::now() + batch::settle_window(pacer.rate());
-            Gathered { due: thread.beat(gathered_at), outcomes: Vec::new() }
+            Gathered { due: shard.next_tick(gathered_at), outcomes: Vec::new() }
         };
         &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
     }
@@ -174,7 +174,7 @@ impl Runner {
 
     fn hold(
         &mut self,
-        scope: Scope,
+        scope: ErrorScope,
         wait: Option<Duration>,
         campaign: CampaignId,
         outcome: &Outcome,
@@ -182,14 +182,18 @@ impl Runner {
     ) {
         let line = &self.setup.line;
         let held = match scope {
-            Scope::Line | Scope::Platform => HoldScope::Line(line.id.clone()),
-            Scope::Waba => HoldScope::Waba(line.waba.clone()),
-            Scope::Token | Scope::App => HoldScope::Token(line.waba.clone()),
-            Scope::Template => match self.backlog.campaign(campaign) {
+            ErrorScope::Line | ErrorScope::Platform => HoldScope::Line(line.id.clone()),
+            ErrorScope::Waba => HoldScope::Waba(line.waba.clone()),
+            ErrorScope::Token | ErrorScope::App => HoldScope::Token(line.waba.clone()),
+            ErrorScope::Template => match self.backlog.campaign(campaign) {
                 Some(work) => work.template.clone(),
                 None => return,
             },
-            Scope::Campaign | Scope::Message | Scope::Recipient | Scope::Pair | Scope::None => {
+            ErrorScope::Campaign
+            | ErrorScope::Message
+            | ErrorScope::Recipient
+            | ErrorScope::Pair
+            | ErrorScope::None => {
                 return self.pause_campaign(campaign, outcome, chores);
             }
         };
@@ -242,7 +246,7 @@ impl Runner {
     }
 
     /// Outcomes to be settled now, if it is time.
-    pub(super) fn outcomes_to_settle(&mut self, now: Instant, in_flight: usize) -> Option<Outcomes> {
+    pub(super) fn outcomes_to_settle(&mut self, now: Instant, in_flight: usize) -> Option<OutcomesByPart> {
         if self.outcomes.is_empty() || self.redis_again_at.is_some_and(|at| now < at) {
             return None;
         }
@@ -251,11 +255,11 @@ impl Runner {
         let all = many || last || self.stopping;
         // Each part for itself: what is claimed of a small one at once is settled at once, and not cut by the window of another.
         let due = self.outcomes.extract_if(.., |_, gathered| all || now >= gathered.due);
-        let due: Outcomes = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();
+        let due: OutcomesByPart = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();
         (!due.is_empty()).then_some(due)
     }
 
-    pub(super) fn settled(&mut self, outcomes: Outcomes, result: Result<Vec<(PartId, u64)>, StoreError>) {
+    pub(super) fn settled(&mut self, outcomes: OutcomesByPart, result: Result<Vec<(PartId, u64)>, StoreError>) {
         match result {
             Ok(open) => {
                 (self.redis_again_at, self.redis_failing) = (None, false);

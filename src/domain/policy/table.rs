@@ -9,9 +9,9 @@
 use std::time::Duration;
 
 use super::{
-    Action::{self, *},
+    ErrorAction::{self, *},
+    ErrorScope::{self, App, Line, Message, Pair, Platform, Recipient, Template, Token, Waba},
     Rule,
-    Scope::{self, App, Line, Message, Pair, Platform, Recipient, Template, Token, Waba},
 };
 
 /// Every known code, ascending and without overlap.
@@ -62,14 +62,14 @@ pub(super) static TABLE: &[Rule] = &[
     code(131_049, Recipient, Defer24h, secs(86400), "Withheld to protect user engagement"),
     code(131_050, Recipient, SuppressMarketing, NO_WAIT, "User stopped marketing from this business"),
     code(131_051, Message, StopCampaign, NO_WAIT, "Unsupported message type"),
-    code(131_052, Scope::None, Ignore, NO_WAIT, "User's media could not be downloaded"),
+    code(131_052, ErrorScope::None, Ignore, NO_WAIT, "User's media could not be downloaded"),
     code(131_053, Message, RetryBackoff, secs(30), "Outgoing media could not be fetched/uploaded"),
     code(131_055, Message, StopCampaign, NO_WAIT, "Only marketing templates allowed here"),
     code(131_056, Pair, RetryPair, secs(6), "Pair rate limit"),
     code(131_057, Line, PauseLine, secs(60), "Account in maintenance (e.g. throughput upgrade)"),
     code(131_058, Template, StopCampaign, NO_WAIT, "hello_world only from public test numbers"),
-    code(131_059, Scope::None, Alert, NO_WAIT, "Paging cursor invalid or expired"),
-    code(131_060, Scope::None, Ignore, NO_WAIT, "Inbound message currently unavailable"),
+    code(131_059, ErrorScope::None, Alert, NO_WAIT, "Paging cursor invalid or expired"),
+    code(131_060, ErrorScope::None, Ignore, NO_WAIT, "Inbound message currently unavailable"),
     code(131_062, Message, FailMessage, NO_WAIT, "BSUID recipient not supported for this message"),
     code(131_063, Waba, StopCampaign, NO_WAIT, "Marketing templates disabled on /messages for this WABA"),
     code(
@@ -111,7 +111,7 @@ pub(super) static TABLE: &[Rule] = &[
         "Unclassified fault in request parameters; async on held messages: dropped by portfolio pacing",
     ),
     code(137_000, Recipient, FailMessage, NO_WAIT, "Recipient identity hash mismatch"),
-    code(139_100, Scope::None, Alert, NO_WAIT, "Bulk block/unblock partly failed"),
+    code(139_100, ErrorScope::None, Alert, NO_WAIT, "Bulk block/unblock partly failed"),
     code(141_002, Template, PauseTemplate, NO_WAIT, "Template not approved (health_status only)"),
     code(147_001, Line, Alert, NO_WAIT, "Business username unavailable"),
     code(200_002, Template, Alert, NO_WAIT, "Template creation failed"),
@@ -127,15 +127,15 @@ const fn secs(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-const fn code(code: u32, scope: Scope, action: Action, wait: Option<Duration>, title: &'static str) -> Rule {
+const fn code(code: u32, scope: ErrorScope, action: ErrorAction, wait: Option<Duration>, title: &'static str) -> Rule {
     codes(code, code, scope, action, wait, title)
 }
 
 const fn codes(
     first: u32,
     last: u32,
-    scope: Scope,
-    action: Action,
+    scope: ErrorScope,
+    action: ErrorAction,
     wait: Option<Duration>,
     title: &'static str,
 ) -> Rule {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::{
     RawRecipient, Recipient, Reject,
-    reject::{HeaderNeeds, Place},
+    reject::{HeaderNeeds, RejectedField},
 };
 
 /// The longest body, rendered.
@@ -34,7 +34,7 @@ impl Form {
             let at = self.slots.iter().position(|slot| slot.parameter() == Some(&name));
             let at = at.ok_or_else(|| Reject::parameter_unknown(&name))?;
             if values[at].replace(value).is_some() {
-                return Err(Reject::GivenTwice(Place::Parameter(name)));
+                return Err(Reject::GivenTwice(RejectedField::Parameter(name)));
             }
         }
         for (index, value) in raw.buttons {
@@ -99,7 +99,7 @@ impl Form {
         let length = self.body_chars + parameters().map(chars).sum::<usize>();
         match parameters().max_by_key(|parameter| chars(*parameter)) {
             Some((longest, _, value)) if length > BODY_CHARS_MAX => {
-                Err(too_long(Place::Body { longest: longest.clone() }, value, length, BODY_CHARS_MAX))
+                Err(too_long(RejectedField::Body { longest: longest.clone() }, value, length, BODY_CHARS_MAX))
             }
             _ => Ok(()),
         }
@@ -148,13 +148,13 @@ impl Slot {
         }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> RejectedField {
         match self {
-            Slot::HeaderText { .. } | Slot::HeaderMedia(_) | Slot::HeaderLocation => Place::Header,
-            Slot::Parameter { name, .. } => Place::Parameter(name.clone()),
-            Slot::OneTimeCode { .. } => Place::Parameter("1".to_owned()),
+            Slot::HeaderText { .. } | Slot::HeaderMedia(_) | Slot::HeaderLocation => RejectedField::Header,
+            Slot::Parameter { name, .. } => RejectedField::Parameter(name.clone()),
+            Slot::OneTimeCode { .. } => RejectedField::Parameter("1".to_owned()),
             Slot::UrlSuffix { button, .. } | Slot::Payload { button } | Slot::CopyCode { button } => {
-                Place::Button(*button)
+                RejectedField::Button(*button)
             }
         }
     }
@@ -168,11 +168,11 @@ fn check(slot: &Slot, value: Option<String>) -> Result<String, Reject> {
         Slot::Parameter { .. } => check_text(&value, || slot.place())?,
         Slot::HeaderText { around, .. } => {
             check_text(&value, || slot.place())?;
-            check_length(&value, *around, HEADER_CHARS_MAX, || Place::Header)?;
+            check_length(&value, *around, HEADER_CHARS_MAX, || RejectedField::Header)?;
         }
         Slot::UrlSuffix { button, around } => {
             check_text(&value, || slot.place())?;
-            check_length(&value, *around, URL_CHARS_MAX, || Place::Url(*button))?;
+            check_length(&value, *around, URL_CHARS_MAX, || RejectedField::Url(*button))?;
         }
         // Never shown, so line breaks and runs of spaces are the caller's own affair.
         Slot::Payload { .. } if is_blank(&value) => return Err(Reject::Empty(slot.place())),

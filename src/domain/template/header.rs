@@ -9,7 +9,7 @@ use super::{
 use crate::domain::{
     Reject,
     recipient::{HeaderFields, RawHeader},
-    reject::{HeaderNeeds, Place, shown},
+    reject::{HeaderNeeds, RejectedField, shown},
 };
 
 /// The value to store for a header slot.
@@ -71,11 +71,11 @@ fn medium(media: Media, fields: HeaderFields) -> Result<String, Reject> {
         return Err(misfit(&fields, needs));
     }
     if let Some(link) = link {
-        check_text(link, || Place::HeaderField("link"))?;
-        check_length(link, 0, URL_CHARS_MAX, || Place::HeaderField("link"))?;
+        check_text(link, || RejectedField::HeaderField("link"))?;
+        check_length(link, 0, URL_CHARS_MAX, || RejectedField::HeaderField("link"))?;
     }
     if let Some(filename) = filename {
-        check_text(filename, || Place::HeaderField("filename"))?;
+        check_text(filename, || RejectedField::HeaderField("filename"))?;
     }
     Ok(json(&Medium { link: link.as_deref(), id: id.as_deref(), filename: filename.as_deref() }))
 }
@@ -107,7 +107,8 @@ fn location(fields: HeaderFields) -> Result<String, Reject> {
     let (Some(latitude), Some(longitude)) = (degrees(latitude, 90.0), degrees(longitude, 180.0)) else {
         return Err(misfit(&fields, HeaderNeeds::Location));
     };
-    for (text, place) in [(name, Place::HeaderField("name")), (address, Place::HeaderField("address"))] {
+    for (text, place) in [(name, RejectedField::HeaderField("name")), (address, RejectedField::HeaderField("address"))]
+    {
         if let Some(text) = text {
             check_text(text, || place.clone())?;
         }

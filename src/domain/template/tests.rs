@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::{
     RawRecipient, Reject,
-    reject::{HeaderNeeds, Place},
+    reject::{HeaderNeeds, RejectedField},
 };
 
 /// A template as Meta answers it, from `tests/fixtures/templates`.
@@ -549,7 +549,9 @@ fn a_number_that_is_not_e164_is_refused_first() {
 
 #[test]
 fn a_place_reads_as_a_person_says_it() {
-    assert!(Reject::Empty(Place::HeaderField("address")).to_string().starts_with("the header's address is empty"));
+    assert!(
+        Reject::Empty(RejectedField::HeaderField("address")).to_string().starts_with("the header's address is empty")
+    );
     let told = Reject::Duplicate("…0001".into()).to_string();
     assert!(told.starts_with("the number …0001 is already in the campaign"), "{told}");
 }

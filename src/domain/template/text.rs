@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Reject,
-    reject::{Place, shown},
+    reject::{RejectedField, shown},
 };
 
 /// The longest address, of a button or a medium, rendered.
@@ -39,7 +39,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// What Meta refuses in any text: blank text, line breaks, tabs, more than four spaces in a row.
-pub(super) fn check_text(value: &str, place: impl Fn() -> Place) -> Result<(), Reject> {
+pub(super) fn check_text(value: &str, place: impl Fn() -> RejectedField) -> Result<(), Reject> {
     if is_blank(value) {
         return Err(Reject::Empty(place()));
     }
@@ -54,11 +54,16 @@ pub(super) fn check_text(value: &str, place: impl Fn() -> Place) -> Result<(), R
 }
 
 /// `around` characters of the template and those of `value` are at most `limit`.
-pub(super) fn check_length(value: &str, around: usize, limit: usize, place: impl Fn() -> Place) -> Result<(), Reject> {
+pub(super) fn check_length(
+    value: &str,
+    around: usize,
+    limit: usize,
+    place: impl Fn() -> RejectedField,
+) -> Result<(), Reject> {
     let length = around + value.chars().count();
     if length > limit { Err(too_long(place(), value, length, limit)) } else { Ok(()) }
 }
 
-pub(super) fn too_long(place: Place, value: &str, length: usize, limit: usize) -> Reject {
+pub(super) fn too_long(place: RejectedField, value: &str, length: usize, limit: usize) -> Reject {
     Reject::TooLong { place, value: shown(value), length, limit }
 }

@@ -26,13 +26,13 @@ const WORKBOOK: &[u8] = b"PK\x03\x04";
 
 /// First the header line, then the table.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct CsvReader {
     columns: Columns,
     head: HeaderLine,
     table: Option<Table>,
 }
 
-impl Reader {
+impl CsvReader {
     pub(super) fn new(columns: Columns) -> Self {
         Self { columns, head: HeaderLine::default(), table: None }
     }

@@ -4,7 +4,7 @@ use super::{BYTE_ORDER_MARK, ROW_BYTES_MAX, Row};
 use crate::domain::{RawRecipient, Reject};
 
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct NdjsonReader {
     /// The bytes of the unfinished line, at most [`ROW_BYTES_MAX`].
     partial: Vec<u8>,
     /// The unfinished line is too long: its bytes are dropped up to its end.
@@ -17,7 +17,7 @@ pub(super) struct Reader {
     lines: u64,
 }
 
-impl Reader {
+impl NdjsonReader {
     pub(super) fn push(&mut self, mut chunk: &[u8], rows: &mut Vec<Row>) {
         while let Some(end) = memchr::memchr(b'\n', chunk) {
             let line = &chunk[..end];

@@ -10,7 +10,7 @@ const RUN_ROWS_MIN: usize = 4;
 
 /// Outcomes as `settle.lua` reads them.
 #[derive(Default)]
-pub(super) struct Outcomes {
+pub(super) struct PackedOutcomes {
     /// Accepted ones, as they are kept to be found by message id; those of the runs first.
     pub(super) accepted: Vec<u8>,
     /// Their entries in the history.
@@ -23,8 +23,8 @@ pub(super) struct Outcomes {
     pub(super) doubt_until: UnixMs,
 }
 
-pub(super) fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Outcomes {
-    let mut packed = Outcomes { doubt_until, ..Outcomes::default() };
+pub(super) fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> PackedOutcomes {
+    let mut packed = PackedOutcomes { doubt_until, ..PackedOutcomes::default() };
     for run in rows.chunk_by(|ToSend { claimed: a, .. }, ToSend { claimed: b, .. }| follows(*a, *b)) {
         pack_run(&mut packed.claims, run[0].claimed, run.len());
         packed.claims.push(run[0].claimed.send);
@@ -32,9 +32,9 @@ pub(super) fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> Outcomes {
     packed
 }
 
-pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> Outcomes {
+pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> PackedOutcomes {
     let second = u32::try_from(now.seconds()).unwrap_or(u32::MAX).to_le_bytes();
-    let mut packed = Outcomes::default();
+    let mut packed = PackedOutcomes::default();
     let mut accepted: Vec<(ClaimedRow, &Wamid)> = Vec::with_capacity(outcomes.len());
     for (claimed, settled) in outcomes {
         let (kind, code, tail) = match settled {
@@ -123,7 +123,7 @@ pub(super) fn read_claim(answer: Vec<Value>) -> Option<Claim> {
         }
         b"expired" => Some(Claim::Expired { lost: lost(fields.next())? }),
         b"late" => Some(Claim::Late),
-        b"young" => Some(Claim::Young),
+        b"in_grace_period" => Some(Claim::Young),
         b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs(), lost: lost(fields.next())? }),
         b"claimed" => {
             let (start, count) = (int(fields.next())?, int(fields.next())?);

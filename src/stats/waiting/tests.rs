@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     domain::{OnDoubt, Template, campaign::PauseReason},
-    redis::reading::Schedule,
+    redis::pages::Schedule,
     stats::line::{
         LineNow,
         tests::{hold, sending},
@@ -48,7 +48,7 @@ fn work(line: &str, pending: u64, retrying: u64, now: LineNow) -> LineWork {
 }
 
 /// Reason, line, end and code of what a campaign waits for.
-type Found = Vec<(Reason, Option<String>, Option<UnixMs>, Option<u32>)>;
+type Found = Vec<(WaitReason, Option<String>, Option<UnixMs>, Option<u32>)>;
 
 fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork]) -> Found {
     let holds = holds.iter().cloned().collect();
@@ -59,7 +59,7 @@ fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork
     waiting.into_iter().map(short).collect()
 }
 
-fn on_line(work: LineWork) -> (Reason, Option<UnixMs>, Option<u32>) {
+fn on_line(work: LineWork) -> (WaitReason, Option<UnixMs>, Option<u32>) {
     let found = found(&record(CampaignState::Running), &[], &[work]);
     let [(reason, Some(line), until, code)] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(line, "3001");
@@ -73,11 +73,11 @@ fn a_campaign_that_does_not_run_waits_for_one_thing_or_for_nothing() {
         assert_eq!(found(&record(state), &[], &lines), [], "{state}");
     }
     let scheduled = found(&record(CampaignState::Scheduled), &[], &lines);
-    assert_eq!(scheduled, [(Reason::Schedule, None, Some(LATER), None)]);
+    assert_eq!(scheduled, [(WaitReason::Schedule, None, Some(LATER), None)]);
     let mut paused = record(CampaignState::Paused);
-    assert_eq!(found(&paused, &[], &lines), [(Reason::Paused, None, None, None)]);
+    assert_eq!(found(&paused, &[], &lines), [(WaitReason::Paused, None, None, None)]);
     paused.reason = Some(PauseReason { code: 132_000, details: "parameters do not match".into() });
-    assert_eq!(found(&paused, &[], &lines), [(Reason::Paused, None, None, Some(132_000))]);
+    assert_eq!(found(&paused, &[], &lines), [(WaitReason::Paused, None, None, Some(132_000))]);
 }
 
 #[test]
@@ -94,30 +94,30 @@ fn what_holds_the_whole_campaign_hides_what_its_lines_wait_for() {
         (HoldScope::Token("2002".into()), hold(190, None)),
     ];
     let expected = [
-        (Reason::TemplatePaused, None, Some(LATER), Some(132_015)),
-        (Reason::Token, None, None, Some(190)),
-        (Reason::LineBlocked, None, None, None),
+        (WaitReason::TemplatePaused, None, Some(LATER), Some(132_015)),
+        (WaitReason::Token, None, None, Some(190)),
+        (WaitReason::LineBlocked, None, None, None),
     ];
     assert_eq!(found(&running, &holds, &lines), expected);
-    let line_rate = (Reason::LineRate, Some("3001".to_owned()), None, None);
+    let line_rate = (WaitReason::LineRate, Some("3001".to_owned()), None, None);
     assert_eq!(found(&running, &[(other, hold(132_015, None))], &lines), [line_rate], "another template");
 }
 
 #[test]
 fn each_line_with_work_says_the_one_thing_it_waits_for() {
-    assert_eq!(on_line(work("3001", 5, 0, sending(72.0))), (Reason::LineRate, None, None));
+    assert_eq!(on_line(work("3001", 5, 0, sending(72.0))), (WaitReason::LineRate, None, None));
     let mut paused = sending(72.0);
     paused.control.paused = true;
-    assert_eq!(on_line(work("3001", 5, 0, paused)), (Reason::Paused, None, None));
+    assert_eq!(on_line(work("3001", 5, 0, paused)), (WaitReason::Paused, None, None));
     let held = LineNow { holds: vec![(HoldScope::Line("3001".into()), hold(131_031, Some(LATER)))], ..sending(72.0) };
-    assert_eq!(on_line(work("3001", 5, 0, held)), (Reason::LineBlocked, Some(LATER), Some(131_031)));
-    assert_eq!(on_line(work("3001", 5, 0, LineNow::default())), (Reason::NoWorker, None, None));
+    assert_eq!(on_line(work("3001", 5, 0, held)), (WaitReason::LineBlocked, Some(LATER), Some(131_031)));
+    assert_eq!(on_line(work("3001", 5, 0, LineNow::default())), (WaitReason::NoWorker, None, None));
     let mut unreachable = sending(72.0);
     unreachable.report.as_mut().expect("a report").unreachable = true;
-    assert_eq!(on_line(work("3001", 0, 5, unreachable)), (Reason::BackingOff, None, None));
+    assert_eq!(on_line(work("3001", 0, 5, unreachable)), (WaitReason::BackingOff, None, None));
     let mut broken = sending(72.0);
     broken.report.as_mut().expect("a report").path_broken = Some("HTTP 503 with 312 bytes".to_owned());
-    assert_eq!(on_line(work("3001", 5, 0, broken.clone())), (Reason::PathBroken, None, None));
+    assert_eq!(on_line(work("3001", 5, 0, broken.clone())), (WaitReason::PathBroken, None, None));
     let text = &waiting_for(&record(CampaignState::Running), None, &HashMap::new(), &[work("3001", 5, 0, broken)], NOW)
         [0]
     .text;
@@ -136,34 +136,34 @@ fn each_line_with_work_says_the_one_thing_it_waits_for() {
 fn work_that_is_not_due_waits_for_its_time() {
     let later = |rows| Schedule { rows, next_due: Some(LATER) };
     let backing_off = LineWork { schedule: later(5), ..work("3001", 0, 5, sending(72.0)) };
-    assert_eq!(on_line(backing_off.clone()), (Reason::BackingOff, Some(LATER), None));
+    assert_eq!(on_line(backing_off.clone()), (WaitReason::BackingOff, Some(LATER), None));
     let spaced = LineWork { schedule: later(5), ..work("3001", 5, 0, sending(72.0)) };
-    assert_eq!(on_line(spaced.clone()), (Reason::PairSpacing, Some(LATER), None));
+    assert_eq!(on_line(spaced.clone()), (WaitReason::PairSpacing, Some(LATER), None));
     let fresh = LineWork { schedule: later(5), ..work("3001", 1, 5, sending(72.0)) };
-    assert_eq!(on_line(fresh).0, Reason::LineRate, "one is fresh");
+    assert_eq!(on_line(fresh).0, WaitReason::LineRate, "one is fresh");
     let due = LineWork { schedule: Schedule { rows: 5, next_due: Some(NOW) }, ..backing_off };
-    assert_eq!(on_line(due).0, Reason::LineRate, "one is due");
+    assert_eq!(on_line(due).0, WaitReason::LineRate, "one is due");
     let mut throttled = spaced;
     throttled.now.report.as_mut().expect("a report").throttled = true;
-    assert_eq!(on_line(throttled).0, Reason::LineRate, "the line as a whole was told to slow down");
+    assert_eq!(on_line(throttled).0, WaitReason::LineRate, "the line as a whole was told to slow down");
 }
 
 #[test]
 fn reasons_have_the_names_of_the_contract() {
-    let waiting = Waiting { line: Some("3001".into()), ..Waiting::new(Reason::LineRate, "as fast as it may") };
+    let waiting = Waiting { line: Some("3001".into()), ..Waiting::new(WaitReason::LineRate, "as fast as it may") };
     let json = serde_json::to_value(waiting).expect("an object");
     assert_eq!(json, serde_json::json!({ "reason": "line_rate", "line": "3001", "text": "as fast as it may" }));
     let names = [
-        (Reason::Schedule, "schedule"),
-        (Reason::Paused, "paused"),
-        (Reason::PairSpacing, "pair_spacing"),
-        (Reason::BackingOff, "backing_off"),
-        (Reason::PathBroken, "path_broken"),
-        (Reason::TemplatePaused, "template_paused"),
-        (Reason::LineBlocked, "line_blocked"),
-        (Reason::Token, "token"),
-        (Reason::NoWorker, "no_worker"),
-        (Reason::Redis, "redis"),
+        (WaitReason::Schedule, "schedule"),
+        (WaitReason::Paused, "paused"),
+        (WaitReason::PairSpacing, "pair_spacing"),
+        (WaitReason::BackingOff, "backing_off"),
+        (WaitReason::PathBroken, "path_broken"),
+        (WaitReason::TemplatePaused, "template_paused"),
+        (WaitReason::LineBlocked, "line_blocked"),
+        (WaitReason::Token, "token"),
+        (WaitReason::NoWorker, "no_worker"),
+        (WaitReason::Redis, "redis"),
     ];
     for (reason, name) in names {
         assert_eq!(serde_json::to_value(reason).expect("a string"), name);

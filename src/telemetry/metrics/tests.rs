@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{Cause, Scope};
+use crate::domain::{Cause, ErrorScope};
 
 /// The page after `work`, on a recorder of its own.
 fn page(work: impl FnOnce()) -> String {
@@ -50,11 +50,11 @@ fn an_attempt_is_counted_by_its_outcome_and_timed() {
     let outcomes = [
         ("accepted", Outcome::Accepted { wamid: "wamid.1".into(), held: false }),
         ("held", Outcome::Accepted { wamid: "wamid.2".into(), held: true }),
-        ("throttled", Outcome::Throttled { scope: Scope::Line, wait: UPKEEP, cause: cause() }),
+        ("throttled", Outcome::Throttled { scope: ErrorScope::Line, wait: UPKEEP, cause: cause() }),
         ("retry", Outcome::Retry { wait: None, cause: cause() }),
         ("in_doubt", Outcome::InDoubt(cause())),
         ("failed", Outcome::Failed { pause_after: None, cause: cause() }),
-        ("blocked", Outcome::Blocked { scope: Scope::Token, wait: None, cause: cause() }),
+        ("blocked", Outcome::Blocked { scope: ErrorScope::Token, wait: None, cause: cause() }),
     ];
     for (label, outcome) in outcomes {
         let page = page(|| LineMetrics::new(&"3001".into()).attempt(&outcome, Duration::from_millis(250)));

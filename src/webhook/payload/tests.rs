@@ -9,11 +9,11 @@ macro_rules! fixture {
     };
 }
 
-fn read(body: &[u8]) -> Vec<Change<'_>> {
+fn read(body: &[u8]) -> Vec<WebhookChange<'_>> {
     Payload::read(body).expect("a payload").changes
 }
 
-fn only(body: &[u8]) -> Change<'_> {
+fn only(body: &[u8]) -> WebhookChange<'_> {
     let mut changes = read(body);
     assert_eq!(changes.len(), 1, "{changes:?}");
     changes.remove(0)
@@ -21,7 +21,7 @@ fn only(body: &[u8]) -> Change<'_> {
 
 fn messages(body: &[u8]) -> Messages<'_> {
     match only(body) {
-        Change::Messages(messages) => messages,
+        WebhookChange::Messages(messages) => messages,
         other => panic!("{other:?}"),
     }
 }
@@ -80,13 +80,13 @@ fn a_template_change_is_read_in_the_language_of_the_api() {
         event: "PAUSED".into(),
         reason: "Your template was paused for 3 hours.".into(),
     };
-    assert_eq!(only(fixture!("template_paused")), Change::Template(paused));
-    let Change::Template(approved) = only(fixture!("template_approved")) else { panic!("a template's change") };
+    assert_eq!(only(fixture!("template_paused")), WebhookChange::Template(paused));
+    let WebhookChange::Template(approved) = only(fixture!("template_approved")) else { panic!("a template's change") };
     assert_eq!((&*approved.event, &*approved.reason), ("APPROVED", "UNPAUSED"));
 }
 
-fn account(field: &'static str, event: &'static str, until: Option<u64>) -> Change<'static> {
-    Change::Account(AccountChange {
+fn account(field: &'static str, event: &'static str, until: Option<u64>) -> WebhookChange<'static> {
+    WebhookChange::Account(AccountChange {
         waba: "2001".into(),
         field: field.into(),
         event: event.into(),
@@ -115,15 +115,15 @@ fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
         status("wamid.7", Word::Other, Some(1_795_300_007_000)),
     ];
     let expected = [
-        Change::Malformed,
-        Change::Malformed,
-        Change::Malformed,
-        Change::Messages(Messages { waba: "2001".into(), line: "3001".into(), statuses, inbound: Vec::new() }),
+        WebhookChange::Malformed,
+        WebhookChange::Malformed,
+        WebhookChange::Malformed,
+        WebhookChange::Messages(Messages { waba: "2001".into(), line: "3001".into(), statuses, inbound: Vec::new() }),
         account("messages", "131052", None),
-        Change::Malformed,
-        Change::Malformed,
+        WebhookChange::Malformed,
+        WebhookChange::Malformed,
         account("security", "PIN_CHANGED", None),
-        Change::Other,
+        WebhookChange::Other,
     ];
     assert_eq!(changes, expected);
 }
@@ -228,7 +228,7 @@ proptest! {
         });
         let body = serde_json::to_vec(&body).expect("JSON");
         let changes = read(&body);
-        let Some(Change::Messages(messages)) = changes.last() else { panic!("{changes:?}") };
+        let Some(WebhookChange::Messages(messages)) = changes.last() else { panic!("{changes:?}") };
         let good = status("wamid.good", Word::Read, Some(1_795_300_000_000));
         prop_assert_eq!(messages.statuses.iter().filter(|status| **status == good).count(), 1);
         prop_assert_eq!(messages.statuses.iter().filter(|status| status.wamid == "wamid.bad").count(), 1);

@@ -10,17 +10,17 @@ use crate::domain::{SharedTokenKey, TokenKey, UnixMs, WabaId, template::Template
 /// The field that says when the templates of a WABA were read. No template can have this name.
 const SYNCED_AT: &str = "synced_at";
 
-/// What a process knows of its installation and writes again where a new life of Redis has lost it.
+/// What a process knows of its installation and writes again where a new incarnation of Redis has lost it.
 #[derive(Default)]
 pub(super) struct Installation {
     /// Proposed by this process until it is read from Redis.
     token_key: OnceLock<SharedTokenKey>,
-    /// The life of Redis in which the installation was first used.
+    /// The incarnation of Redis in which the installation was first used.
     pub(super) born: OnceLock<String>,
 }
 
 impl Store {
-    /// The key of the check in tokens, made by the first process of the installation. It is read again in each new life of
+    /// The key of the check in tokens, made by the first process of the installation. It is read again in each new incarnation of
     /// Redis.
     pub async fn token_key(&self) -> Result<SharedTokenKey> {
         let propose = || SharedTokenKey::new(TokenKey::new(rand::random()));
@@ -32,53 +32,54 @@ impl Store {
     /// Reads the key of tokens again: another process may have made a new one a moment ago.
     pub async fn refresh_token_key(&self) -> Result<()> {
         loop {
-            let life = self.lives.newest();
+            let incarnation = self.incarnations.newest();
             self.share_token_key(None).await?;
-            // A newer life may have set another key in the meantime.
-            if self.lives.newest() == life {
+            // A newer incarnation may have set another key in the meantime.
+            if self.incarnations.newest() == incarnation {
                 return Ok(());
             }
         }
     }
 
-    /// Writes again in `life`, which has just begun, what it lacks of the installation, and reads what is there: whoever
+    /// Writes again in `incarnation`, which has just begun, what it lacks of the installation, and reads what is there: whoever
     /// writes first wins.
-    pub(super) async fn share_again(&self, life: u64) -> Result<()> {
-        self.share_token_key(Some(life)).await?;
+    pub(super) async fn share_again(&self, incarnation: u64) -> Result<()> {
+        self.share_token_key(Some(incarnation)).await?;
         if let Some(born) = self.installation.born.get() {
-            self.share(Some(life), &self.keys.born(), born.as_bytes()).await?;
+            self.share(Some(incarnation), &self.keys.born(), born.as_bytes()).await?;
         }
         Ok(())
     }
 
-    async fn share_token_key(&self, life: Option<u64>) -> Result<()> {
+    async fn share_token_key(&self, incarnation: Option<u64>) -> Result<()> {
         let Some(known) = self.installation.token_key.get() else { return Ok(()) };
         let key = self.keys.token_key();
-        let secret = self.share(life, &key, known.get().secret()).await?;
+        let secret = self.share(incarnation, &key, known.get().secret()).await?;
         let secret = secret.try_into().map_err(|_| StoreError::Corrupt { key, reason: "it is not 16 bytes".into() })?;
         known.set(TokenKey::new(secret));
         Ok(())
     }
 
-    /// The value of `key`; `known` if there is none, and from then on. In `life`, before everything was repeated in it, or in
+    /// The value of `key`; `known` if there is none, and from then on. In `incarnation`, before everything was repeated in it, or in
     /// the present one.
-    async fn share(&self, life: Option<u64>, key: &str, known: &[u8]) -> Result<Vec<u8>> {
+    async fn share(&self, incarnation: Option<u64>, key: &str, known: &[u8]) -> Result<Vec<u8>> {
         // A write only where it is needed: a replica, or a full Redis, refuses it.
         let get = cmd("GET").arg(key).clone();
-        if let Some(value) = self.ask_in::<Option<Vec<u8>>>(life, &get).await? {
+        if let Some(value) = self.ask_in::<Option<Vec<u8>>>(incarnation, &get).await? {
             return Ok(value);
         }
         let set = cmd("SET").arg(key).arg(known).arg("NX").clone();
-        self.ask_in::<Value>(life, &set).await?;
-        Ok(self.ask_in::<Option<Vec<u8>>>(life, &get).await?.unwrap_or_else(|| known.to_owned()))
+        self.ask_in::<Value>(incarnation, &set).await?;
+        Ok(self.ask_in::<Option<Vec<u8>>>(incarnation, &get).await?.unwrap_or_else(|| known.to_owned()))
     }
 
-    async fn ask_in<T: FromRedisValue>(&self, life: Option<u64>, command: &Cmd) -> Result<T> {
+    async fn ask_in<T: FromRedisValue>(&self, incarnation: Option<u64>, command: &Cmd) -> Result<T> {
         const OPERATION: &str = "installation";
-        let Some(life) = life else { return self.query(OPERATION, command).await };
+        let Some(incarnation) = incarnation else { return self.query(OPERATION, command).await };
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(command.clone());
-        let values = self.servers.send(life, &pipeline).await.map_err(|error| sending_failed(OPERATION, error))?;
+        let values =
+            self.servers.send(incarnation, &pipeline).await.map_err(|error| sending_failed(OPERATION, error))?;
         read(OPERATION, values.into_iter().next().unwrap_or_default())
     }
 

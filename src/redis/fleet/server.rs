@@ -21,22 +21,22 @@ use tokio::time::timeout;
 use super::{
     super::{
         Result, StoreError,
-        lives::{self, Lives},
+        durability::incarnations::{self, Incarnations},
     },
-    Address, Safety, SendError,
+    Address, Durability, SendError,
 };
 
-/// How long the key of a fence lives.
+/// How long the key of a fence incarnations.
 const FENCE_LIFE_MS: u64 = 1_000;
 
 /// One server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Server {
     place: Arc<str>,
-    lives: Arc<Lives>,
+    incarnations: Arc<Incarnations>,
     timeout: Duration,
     pool: Pool,
-    /// One connection of the pool until it fails: the pool asks a connection whether it lives each time it is taken, which
+    /// One connection of the pool until it fails: the pool asks a connection whether it incarnations each time it is taken, which
     /// costs as much as a small batch.
     kept: Option<Arc<Kept>>,
 }
@@ -51,10 +51,10 @@ struct Kept {
     n_links: AtomicU64,
 }
 
-/// A connection, and the life in which it was made.
+/// A connection, and the incarnation in which it was made.
 #[derive(Clone)]
 struct Link {
-    life: u64,
+    incarnation: u64,
     /// Which of those that were kept it is.
     number: u64,
     connection: MultiplexedConnection,
@@ -67,14 +67,14 @@ impl Server {
     pub(super) fn new(
         info: ConnectionInfo,
         address: &Address,
-        lives: Arc<Lives>,
+        incarnations: Arc<Incarnations>,
         only_as_master: bool,
     ) -> Result<Self> {
         let place: Arc<str> = info.addr().to_string().into();
         let timeout = Some(address.timeout);
         let manager = Manager::new_with_config(info, patience(address.timeout))
             .map_err(|error| StoreError::Unusable(format!("redis.url can't be used: {error}")))?;
-        let (met, at) = (lives.clone(), place.clone());
+        let (met, at) = (incarnations.clone(), place.clone());
         let pool = Pool::builder(manager)
             .max_size(address.connections)
             .runtime(Runtime::Tokio1)
@@ -97,7 +97,7 @@ impl Server {
             }))
             .build()
             .map_err(|error| StoreError::Unusable(format!("redis pool: {error}")))?;
-        Ok(Self { place, lives, timeout: address.timeout, pool, kept: None })
+        Ok(Self { place, incarnations, timeout: address.timeout, pool, kept: None })
     }
 
     /// The same server over one connection, which is made anew when it fails.
@@ -105,13 +105,17 @@ impl Server {
         Self { kept: Some(Arc::default()), ..self.clone() }
     }
 
-    /// One round trip, all of it in `life`: nothing is sent, and no answer counts, when a newer one has begun.
-    pub(super) async fn send(&self, life: u64, pipeline: &Pipeline) -> std::result::Result<Vec<Value>, SendError> {
+    /// One round trip, all of it in `incarnation`: nothing is sent, and no answer counts, when a newer one has begun.
+    pub(super) async fn send(
+        &self,
+        incarnation: u64,
+        pipeline: &Pipeline,
+    ) -> std::result::Result<Vec<Value>, SendError> {
         // Before the answer to EXEC come those to MULTI and to each command that is queued.
         let (skipped, answers) = if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
         let (mut connection, taken, number) = match &self.kept {
             Some(kept) => {
-                let link = self.link(kept, life).await?;
+                let link = self.link(kept, incarnation).await?;
                 (link.connection, None, link.number)
             }
             None => {
@@ -119,8 +123,8 @@ impl Server {
                 (MultiplexedConnection::clone(&taken), Some(taken), 0)
             }
         };
-        if self.lives.newest() != life {
-            return Err(SendError::NewLife);
+        if self.incarnations.newest() != incarnation {
+            return Err(SendError::NewIncarnation);
         }
         let values = connection.req_packed_commands(pipeline, skipped, answers).await;
         // Back to the pool only after the answer.
@@ -132,28 +136,28 @@ impl Server {
             kept.now().take_if(|link| link.number == number);
         }
         let values = values.map_err(SendError::Redis)?;
-        if self.lives.newest() != life {
-            return Err(SendError::Store(lives::ended()));
+        if self.incarnations.newest() != incarnation {
+            return Err(SendError::Store(incarnations::ended()));
         }
         Ok(values)
     }
 
-    /// Waits until what was written before, over whatever connection, is as safe as `safety` says, as far as this server can
+    /// Waits until what was written before, over whatever connection, is as safe as `durability` says, as far as this server can
     /// promise it. `key` is one that it has, and may be written: Redis waits for what a connection itself wrote.
     ///
-    /// Errors: `Unavailable` if that takes longer than `within`: it may be safe or not.
-    pub(super) async fn fence(
+    /// Errors: `OutcomeUnknown` if that takes longer than `within`: it may be safe or not.
+    pub(super) async fn wait_durable(
         &self,
-        life: u64,
+        incarnation: u64,
         key: &str,
-        safety: Safety,
+        durability: Durability,
         within: Duration,
     ) -> std::result::Result<(), SendError> {
         let deadline = Instant::now() + within;
         // A connection that nobody else waits for.
         let mut connection = self.taken().await?;
-        if self.lives.newest() != life {
-            return Err(SendError::NewLife);
+        if self.incarnations.newest() != incarnation {
+            return Err(SendError::NewIncarnation);
         }
         let mut write = Pipeline::with_capacity(3);
         write.cmd("SET").arg(key).arg("").arg("PX").arg(FENCE_LIFE_MS);
@@ -162,10 +166,10 @@ impl Server {
             write.query_async(&mut connection).await.map_err(SendError::Redis)?;
         let has_replica = field(&replication, "connected_slaves").parse::<u32>().is_ok_and(|n| n > 0);
         let appends = field(&persistence, "aof_enabled") == "1";
-        let (replica, disk) = match safety {
-            Safety::Replica => (has_replica, false),
-            Safety::ReplicaElseDisk => (has_replica, appends && !has_replica),
-            Safety::ReplicaAndDisk => (has_replica, appends),
+        let (replica, disk) = match durability {
+            Durability::Replica => (has_replica, false),
+            Durability::ReplicaElseDisk => (has_replica, appends && !has_replica),
+            Durability::ReplicaAndDisk => (has_replica, appends),
         };
         // Shorter than what the connection waits for an answer.
         let patience_ms = u64::try_from((self.timeout * 3 / 4).as_millis()).unwrap_or(u64::MAX).max(1);
@@ -186,15 +190,15 @@ impl Server {
                         "{waited_for} of redis at {} did not get within {within:?} what was written",
                         self.place
                     );
-                    return Err(SendError::Store(StoreError::Unavailable(late)));
+                    return Err(SendError::Store(StoreError::OutcomeUnknown(late)));
                 }
                 // Before Redis 7.2: what its file lacks is lost if it dies.
                 Err(error) if error.to_string().contains("unknown command") => left.pop(),
                 Err(error) => return Err(SendError::Redis(error)),
             };
         }
-        if self.lives.newest() != life {
-            return Err(SendError::Store(lives::ended()));
+        if self.incarnations.newest() != incarnation {
+            return Err(SendError::Store(incarnations::ended()));
         }
         Ok(())
     }
@@ -209,25 +213,25 @@ impl Server {
         })
     }
 
-    /// The connection that is kept, of `life`.
-    async fn link(&self, kept: &Kept, life: u64) -> std::result::Result<Link, SendError> {
-        if let Some(link) = kept.of(life) {
+    /// The connection that is kept, of `incarnation`.
+    async fn link(&self, kept: &Kept, incarnation: u64) -> std::result::Result<Link, SendError> {
+        if let Some(link) = kept.of(incarnation) {
             return Ok(link);
         }
         let late = |_| SendError::Unreached("no connection in time".into());
         let _taking = timeout(self.timeout, kept.taking.lock()).await.map_err(late)?;
-        if let Some(link) = kept.of(life) {
+        if let Some(link) = kept.of(incarnation) {
             return Ok(link);
         }
         let connection = MultiplexedConnection::clone(&*self.taken().await?);
-        let link = Link { life, number: kept.n_links.fetch_add(1, Ordering::Relaxed), connection };
+        let link = Link { incarnation, number: kept.n_links.fetch_add(1, Ordering::Relaxed), connection };
         Ok(kept.now().insert(link).clone())
     }
 }
 
 impl Kept {
-    fn of(&self, life: u64) -> Option<Link> {
-        self.now().clone().filter(|link| link.life == life)
+    fn of(&self, incarnation: u64) -> Option<Link> {
+        self.now().clone().filter(|link| link.incarnation == incarnation)
     }
 
     fn now(&self) -> MutexGuard<'_, Option<Link>> {

@@ -43,7 +43,7 @@ const BUCKETS_PER_CALL: usize = 16;
 const COMMANDS_AT_ONCE: usize = 32;
 
 /// A message: its part, its row and the send.
-pub type Place = (PartId, ClaimedRow);
+pub type RowRef = (PartId, ClaimedRow);
 
 /// One piece of the list of message ids of a part, of at most 64 KiB.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Store {
     pub async fn index_ids(
         &self,
         line: &LineId,
-        ids: &[(Fingerprint, Place)],
+        ids: &[(Fingerprint, RowRef)],
         now: UnixMs,
         ids_kept: Duration,
     ) -> Result<()> {
@@ -176,7 +176,7 @@ impl Store {
             self.call::<u8>(call).await?;
         }
         // Before the lists in which they were until now lose them.
-        self.make_safe_first(&[segment, self.keys.segments(line)]).await
+        self.wait_durable_if_spread(&[segment, self.keys.segments(line)]).await
     }
 
     /// Drops from a list what was in it when it was measured.
@@ -203,7 +203,7 @@ impl Store {
         line: &LineId,
         segments: &[Segment],
         prints: &[Fingerprint],
-    ) -> Result<(Vec<Option<Place>>, usize)> {
+    ) -> Result<(Vec<Option<RowRef>>, usize)> {
         let keys: Vec<String> = segments.iter().map(|segment| self.keys.segment(line, segment.opened.0)).collect();
         let asked: Vec<(usize, &String)> =
             (0..prints.len()).flat_map(|print| keys.iter().map(move |key| (print, key))).collect();

@@ -9,7 +9,7 @@ const USAGE: u8 = 2;
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CommandError {
     /// The command line is at fault.
     #[error("{0}")]
     Usage(String),
@@ -22,28 +22,32 @@ pub enum Failure {
     /// It was done, and the result is a failure.
     #[error("{0}")]
     Failed(String),
-    /// Everything that there is to say was said already.
+    /// The command has already printed why it failed.
     #[error("failed")]
-    Told,
+    Reported,
     /// The result could not be written.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
 }
 
-impl Failure {
+impl CommandError {
     /// 2 for usage and configuration, else 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Usage(_) | Failure::Config(_) | Failure::Client(ClientError::Unusable(_)) => ExitCode::from(USAGE),
-            Failure::Client(_) | Failure::Failed(_) | Failure::Told | Failure::Output(_) => ExitCode::FAILURE,
+            CommandError::Usage(_) | CommandError::Config(_) | CommandError::Client(ClientError::Unusable(_)) => {
+                ExitCode::from(USAGE)
+            }
+            CommandError::Client(_) | CommandError::Failed(_) | CommandError::Reported | CommandError::Output(_) => {
+                ExitCode::FAILURE
+            }
         }
     }
 
     /// Nothing is to be printed: it was told already, or whoever reads the output has gone (`| head`).
     pub fn is_silent(&self) -> bool {
         match self {
-            Failure::Told => true,
-            Failure::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            CommandError::Reported => true,
+            CommandError::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
             _ => false,
         }
     }

@@ -1,8 +1,8 @@
 //! Who has what, where servers change places: asks the nodes of a cluster, or the sentinels of a service.
 //!
 //! What they say is taken by its epoch, which rises with each failover: the word of one that was cut off from the others
-//! never replaces that of one that was not. When a server has taken the place of another, a new life begins
-//! ([`super::super::lives`]) before the first command goes to it.
+//! never replaces that of one that was not. When a server has taken the place of another, a new incarnation begins
+//! ([`super::super::durability::incarnations`]) before the first command goes to it.
 
 use std::{
     collections::HashMap,
@@ -23,11 +23,11 @@ use tracing::{info, warn};
 use super::{
     super::{
         Result, StoreError,
-        deployment::{Deployment, Kind, Place},
-        lives::Lives,
+        deployment::{Deployment, DeploymentKind, HostPort},
+        durability::incarnations::Incarnations,
     },
-    layout::Layout,
     server::{field, is_login, patience},
+    slot_map::SlotMap,
 };
 
 /// Between two questions of the same kind: a server that is away is away for longer.
@@ -46,11 +46,11 @@ pub(super) enum Why {
 }
 
 /// Finds the servers of a deployment. One for all stores of a process, so that all see a change at the same moment.
-pub(super) struct Finder {
+pub(super) struct Discovery {
     deployment: Arc<Deployment>,
     timeout: Duration,
-    lives: Arc<Lives>,
-    layout: RwLock<Arc<Layout>>,
+    incarnations: Arc<Incarnations>,
+    slot_map: RwLock<Arc<SlotMap>>,
     doubted: AtomicBool,
     asking: tokio::sync::Mutex<Asked>,
 }
@@ -59,19 +59,19 @@ pub(super) struct Finder {
 #[derive(Default)]
 struct Asked {
     last: Option<Instant>,
-    connections: HashMap<Place, MultiplexedConnection>,
+    connections: HashMap<HostPort, MultiplexedConnection>,
 }
 
-impl Finder {
-    pub(super) fn new(deployment: Arc<Deployment>, timeout: Duration, lives: Arc<Lives>) -> Self {
-        let (layout, doubted, asking) = Default::default();
-        Self { deployment, timeout, lives, layout, doubted, asking }
+impl Discovery {
+    pub(super) fn new(deployment: Arc<Deployment>, timeout: Duration, incarnations: Arc<Incarnations>) -> Self {
+        let (slot_map, doubted, asking) = Default::default();
+        Self { deployment, timeout, incarnations, slot_map, doubted, asking }
     }
 
     /// What is known, after asking where that is doubted.
     ///
-    /// Errors: `Unavailable` if nothing is known, and nobody answers; `Login` if they do not let us in.
-    pub(super) async fn layout(&self) -> Result<Arc<Layout>> {
+    /// Errors: `OutcomeUnknown` if nothing is known, and nobody answers; `Login` if they do not let us in.
+    pub(super) async fn slot_map(&self) -> Result<Arc<SlotMap>> {
         let known = self.known();
         if known.is_unknown() || self.doubted.load(Ordering::SeqCst) {
             let asked = self.ask(&known, Why::Doubt, None).await;
@@ -88,8 +88,8 @@ impl Finder {
 
     /// Asks whether `known` still holds; `told` is who should know.
     ///
-    /// Errors: `Unavailable` if nobody answers; `Login` if they do not let us in.
-    pub(super) async fn ask(&self, known: &Arc<Layout>, why: Why, told: Option<Place>) -> Result<()> {
+    /// Errors: `OutcomeUnknown` if nobody answers; `Login` if they do not let us in.
+    pub(super) async fn ask(&self, known: &Arc<SlotMap>, why: Why, told: Option<HostPort>) -> Result<()> {
         let mut asked = self.asking.lock().await;
         if !Arc::ptr_eq(&self.known(), known) {
             return Ok(());
@@ -113,17 +113,18 @@ impl Finder {
         Ok(())
     }
 
-    fn known(&self) -> Arc<Layout> {
-        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn known(&self) -> Arc<SlotMap> {
+        self.slot_map.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Who can be asked.
-    fn witnesses(&self, known: &Layout) -> Vec<Place> {
+    fn witnesses(&self, known: &SlotMap) -> Vec<HostPort> {
         match &self.deployment.kind {
-            Kind::Sentinel { sentinels, .. } => sentinels.clone(),
-            Kind::One | Kind::Cluster(_) => {
-                let first = if let Kind::Cluster(nodes) = &self.deployment.kind { nodes.as_slice() } else { &[] };
-                let mut all: Vec<Place> = Vec::new();
+            DeploymentKind::Sentinel { sentinels, .. } => sentinels.clone(),
+            DeploymentKind::One | DeploymentKind::Cluster(_) => {
+                let first =
+                    if let DeploymentKind::Cluster(nodes) = &self.deployment.kind { nodes.as_slice() } else { &[] };
+                let mut all: Vec<HostPort> = Vec::new();
                 for place in known.masters.iter().chain(&known.replicas).chain(first) {
                     if !all.contains(place) {
                         all.push(place.clone());
@@ -135,7 +136,13 @@ impl Finder {
     }
 
     /// Asks all `witnesses` at once, and takes the first that brings news.
-    async fn find(&self, asked: &mut Asked, witnesses: Vec<Place>, known: &Layout, why: Why) -> Result<Option<Layout>> {
+    async fn find(
+        &self,
+        asked: &mut Asked,
+        witnesses: Vec<HostPort>,
+        known: &SlotMap,
+        why: Why,
+    ) -> Result<Option<SlotMap>> {
         let mut answers: FuturesUnordered<_> = witnesses
             .into_iter()
             .map(|place| {
@@ -151,10 +158,10 @@ impl Finder {
         let mut until = tokio::time::Instant::now() + 2 * self.timeout;
         while let Ok(Some((place, answer))) = tokio::time::timeout_at(until, answers.next()).await {
             match answer {
-                Ok((connection, layout)) => {
+                Ok((connection, slot_map)) => {
                     asked.connections.insert(place, connection);
-                    if self.is_news(&layout, known, why) {
-                        return Ok(Some(layout));
+                    if self.is_news(&slot_map, known, why) {
+                        return Ok(Some(slot_map));
                     }
                     if !heard {
                         (heard, until) = (true, tokio::time::Instant::now() + OTHERS_WAIT);
@@ -164,7 +171,7 @@ impl Finder {
                 // That one of them refused the login says more.
                 Err(_) if matches!(failed, Some(StoreError::Login(_))) => {}
                 Err(error) => {
-                    failed = Some(StoreError::Unavailable(format!("{}: {place}: {error}", self.deployment)));
+                    failed = Some(StoreError::OutcomeUnknown(format!("{}: {place}: {error}", self.deployment)));
                 }
             }
         }
@@ -177,16 +184,16 @@ impl Finder {
     /// What one witness says, and the connection over which it did.
     async fn answer(
         &self,
-        place: &Place,
+        place: &HostPort,
         connection: Option<MultiplexedConnection>,
-    ) -> RedisResult<(MultiplexedConnection, Layout)> {
+    ) -> RedisResult<(MultiplexedConnection, SlotMap)> {
         if let Some(mut connection) = connection
-            && let Ok(layout) = self.question(place, &mut connection).await
+            && let Ok(slot_map) = self.question(place, &mut connection).await
         {
-            return Ok((connection, layout));
+            return Ok((connection, slot_map));
         }
         let info = self.deployment.server_at(place);
-        if matches!(self.deployment.kind, Kind::Sentinel { .. }) {
+        if matches!(self.deployment.kind, DeploymentKind::Sentinel { .. }) {
             // Most sentinels want no password; those that do are asked with that of the servers.
             let bare = info.clone().set_redis_settings(RedisConnectionInfo::default());
             if let Ok(answer) = self.first_answer(place, bare).await {
@@ -198,24 +205,28 @@ impl Finder {
         self.first_answer(place, info).await
     }
 
-    async fn first_answer(&self, place: &Place, info: ConnectionInfo) -> RedisResult<(MultiplexedConnection, Layout)> {
+    async fn first_answer(
+        &self,
+        place: &HostPort,
+        info: ConnectionInfo,
+    ) -> RedisResult<(MultiplexedConnection, SlotMap)> {
         let mut connection =
             Client::open(info)?.get_multiplexed_async_connection_with_config(&patience(self.timeout)).await?;
-        let layout = self.question(place, &mut connection).await?;
-        Ok((connection, layout))
+        let slot_map = self.question(place, &mut connection).await?;
+        Ok((connection, slot_map))
     }
 
-    async fn question(&self, place: &Place, connection: &mut MultiplexedConnection) -> RedisResult<Layout> {
+    async fn question(&self, place: &HostPort, connection: &mut MultiplexedConnection) -> RedisResult<SlotMap> {
         let unexpected = || RedisError::from((ErrorKind::UnexpectedReturnType, "an answer that makes no sense"));
         let mut pipeline = Pipeline::with_capacity(2);
-        if let Kind::Sentinel { service, .. } = &self.deployment.kind {
+        if let DeploymentKind::Sentinel { service, .. } = &self.deployment.kind {
             pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
             pipeline.cmd("SENTINEL").arg("MASTER").arg(service);
             let (master, details): (Option<(String, u16)>, HashMap<String, String>) =
                 pipeline.query_async(connection).await?;
             let (host, port) = master.ok_or_else(unexpected)?;
             let epoch = details.get("config-epoch").and_then(|epoch| epoch.parse().ok()).ok_or_else(unexpected)?;
-            return Ok(Layout::of_one(Place { host, port }, epoch));
+            return Ok(SlotMap::of_one(HostPort { host, port }, epoch));
         }
         pipeline.cmd("CLUSTER").arg("INFO");
         pipeline.cmd("CLUSTER").arg("SLOTS");
@@ -224,34 +235,34 @@ impl Finder {
             return Err((ErrorKind::Client, "it says that the cluster is down").into());
         }
         let epoch = field(&info, "cluster_current_epoch").parse().unwrap_or(0);
-        Layout::of_slots(slots, place, epoch).filter(|layout| !layout.is_unknown()).ok_or_else(unexpected)
+        SlotMap::of_slots(slots, place, epoch).filter(|slot_map| !slot_map.is_unknown()).ok_or_else(unexpected)
     }
 
-    fn is_news(&self, layout: &Layout, known: &Layout, why: Why) -> bool {
-        if known.is_unknown() || layout.epoch > known.epoch {
+    fn is_news(&self, slot_map: &SlotMap, known: &SlotMap, why: Why) -> bool {
+        if known.is_unknown() || slot_map.epoch > known.epoch {
             return true;
         }
         // In one epoch slots wander from master to master, and servers may change their address: only who was sent away, or
         // found nobody, believes that.
-        let same_epoch = layout.epoch == known.epoch;
+        let same_epoch = slot_map.epoch == known.epoch;
         // Sentinels that were set up anew count from the beginning.
-        let anew = matches!(self.deployment.kind, Kind::Sentinel { .. });
-        why == Why::Doubt && (same_epoch || anew) && !layout.is_like(known)
+        let anew = matches!(self.deployment.kind, DeploymentKind::Sentinel { .. });
+        why == Why::Doubt && (same_epoch || anew) && !slot_map.is_like(known)
     }
 
-    fn adopt(&self, known: &Layout, found: Layout) {
+    fn adopt(&self, known: &SlotMap, found: SlotMap) {
         let gone = known.masters.iter().any(|master| !found.masters.contains(master));
-        let mut layout = self.layout.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slot_map = self.slot_map.write().unwrap_or_else(PoisonError::into_inner);
         if !known.is_unknown() && (gone || found.epoch > known.epoch) {
             // Before anybody can see where to find the other server.
-            self.lives.changed();
-            let masters: Vec<String> = found.masters.iter().map(Place::to_string).collect();
+            self.incarnations.changed();
+            let masters: Vec<String> = found.masters.iter().map(HostPort::to_string).collect();
             if gone {
                 warn!(masters = masters.join(", "), "another redis server took the place of one");
             } else {
                 info!(masters = masters.join(", "), epoch = found.epoch, "redis servers changed their parts");
             }
         }
-        *layout = Arc::new(found);
+        *slot_map = Arc::new(found);
     }
 }

@@ -1,4 +1,4 @@
-//! What this process wrote last, as commands that can be given again: see [`super::lives`].
+//! What this process wrote last, as commands that can be given again: see [`super::incarnations`].
 //!
 //! A busy worker has seconds of it, as plain commands most of its memory: so each is kept packed, and the names that all those of
 //! a part begin with are kept once.
@@ -18,18 +18,18 @@ const KEYS_MAX: usize = 16_384;
 
 /// A command that is given again where it was forgotten: it changes nothing where it is known.
 #[derive(Debug)]
-pub(super) struct Lasting {
+pub(in crate::redis) struct JournalEntry {
     /// The first of its keys; the others are on the same server.
-    pub(super) key: String,
+    pub(in crate::redis) key: String,
     /// So many arguments at its beginning are the same for many commands of the key: its name, script and keys.
-    pub(super) head: usize,
+    pub(in crate::redis) head: usize,
     /// The command.
-    pub(super) command: Cmd,
+    pub(in crate::redis) command: Cmd,
 }
 
 /// Commands by their key: what is of one key is on one server.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
+pub(in crate::redis) struct Journal {
     by_key: HashMap<String, OfKey>,
     swept: Option<Instant>,
 }
@@ -51,27 +51,27 @@ struct Kept {
 
 impl Journal {
     /// Appends a command that was answered `now`. What is older than `forgets` of its key is no longer needed.
-    pub(super) fn add(&mut self, lasting: Lasting, now: Instant, forgets: Duration) {
-        let OfKey { heads, kept } = self.by_key.entry(lasting.key).or_default();
+    pub(in crate::redis) fn add(&mut self, into_journal_entry: JournalEntry, now: Instant, forgets: Duration) {
+        let OfKey { heads, kept } = self.by_key.entry(into_journal_entry.key).or_default();
         while kept.front().is_some_and(|first| now.duration_since(first.at) > forgets) {
             kept.pop_front();
         }
-        let arguments = lasting.command.args_iter().filter_map(|argument| match argument {
+        let arguments = into_journal_entry.command.args_iter().filter_map(|argument| match argument {
             Arg::Simple(bytes) => Some(bytes),
             // That of a scan, which writes nothing.
             _ => None,
         });
-        let head = arguments.clone().take(lasting.head);
+        let head = arguments.clone().take(into_journal_entry.head);
         let known = heads.iter().position(|known| known.arguments().eq(head.clone()));
         let head = known.unwrap_or_else(|| {
             heads.push(Packed::new(head));
             heads.len() - 1
         });
-        kept.push_back(Kept { at: now, head, rest: Packed::new(arguments.skip(lasting.head)) });
+        kept.push_back(Kept { at: now, head, rest: Packed::new(arguments.skip(into_journal_entry.head)) });
     }
 
     /// Every command, in the order in which they were answered.
-    pub(super) fn commands(&self) -> Vec<Cmd> {
+    pub(in crate::redis) fn commands(&self) -> Vec<Cmd> {
         let all = self.by_key.values().flat_map(|of_key| of_key.kept.iter().map(move |kept| (of_key, kept)));
         let mut all: Vec<(&OfKey, &Kept)> = all.collect();
         all.sort_by_key(|(_, kept)| kept.at);
@@ -86,7 +86,7 @@ impl Journal {
     }
 
     /// Drops the keys to which nothing was written for longer than `kept`, now and then.
-    pub(super) fn sweep(&mut self, now: Instant, kept: Duration) {
+    pub(in crate::redis) fn sweep(&mut self, now: Instant, kept: Duration) {
         if self.swept.is_some_and(|at| now.duration_since(at) <= SWEEP_EVERY) {
             return;
         }
@@ -136,10 +136,10 @@ mod tests {
 
     use super::*;
 
-    const FORGETS: Duration = Duration::from_secs(3);
+    const LOSS_WINDOW: Duration = Duration::from_secs(3);
 
-    fn lasting(key: &str, argument: &[u8]) -> Lasting {
-        Lasting { key: key.into(), head: 2, command: cmd("SADD").arg(key).arg(argument).arg("").clone() }
+    fn into_journal_entry(key: &str, argument: &[u8]) -> JournalEntry {
+        JournalEntry { key: key.into(), head: 2, command: cmd("SADD").arg(key).arg(argument).arg("").clone() }
     }
 
     fn packed(journal: &Journal) -> Vec<Vec<u8>> {
@@ -151,11 +151,11 @@ mod tests {
         let (mut journal, start) = (Journal::default(), Instant::now());
         let written = [("a", b"\x00\xff".as_slice()), ("b", b"2"), ("a", b""), ("a", b"4")];
         for (n, (key, argument)) in written.into_iter().enumerate() {
-            journal.add(lasting(key, argument), start + Duration::from_millis(n as u64), FORGETS);
+            journal.add(into_journal_entry(key, argument), start + Duration::from_millis(n as u64), LOSS_WINDOW);
         }
         assert_eq!(
             packed(&journal),
-            written.map(|(key, argument)| lasting(key, argument).command.get_packed_command())
+            written.map(|(key, argument)| into_journal_entry(key, argument).command.get_packed_command())
         );
         let heads = |key: &str| journal.by_key[key].heads.len();
         assert_eq!((heads("a"), heads("b")), (1, 1), "what they have in common is kept once");
@@ -164,11 +164,14 @@ mod tests {
     #[test]
     fn what_no_server_can_have_forgotten_is_not_kept() {
         let (mut journal, start) = (Journal::default(), Instant::now());
-        journal.add(lasting("a", b"1"), start, FORGETS);
-        journal.add(lasting("a", b"2"), start + FORGETS, FORGETS);
+        journal.add(into_journal_entry("a", b"1"), start, LOSS_WINDOW);
+        journal.add(into_journal_entry("a", b"2"), start + LOSS_WINDOW, LOSS_WINDOW);
         assert_eq!(journal.commands().len(), 2);
-        journal.add(lasting("a", b"3"), start + FORGETS * 2, FORGETS);
-        assert_eq!(packed(&journal), [b"2", b"3"].map(|argument| lasting("a", argument).command.get_packed_command()));
+        journal.add(into_journal_entry("a", b"3"), start + LOSS_WINDOW * 2, LOSS_WINDOW);
+        assert_eq!(
+            packed(&journal),
+            [b"2", b"3"].map(|argument| into_journal_entry("a", argument).command.get_packed_command())
+        );
     }
 
     #[test]
@@ -177,13 +180,17 @@ mod tests {
         let left = |keys: usize, after: Duration| {
             let mut journal = Journal::default();
             for n in 0..keys {
-                journal.add(lasting(&n.to_string(), b"1"), start + Duration::from_micros(n as u64), FORGETS);
+                journal.add(
+                    into_journal_entry(&n.to_string(), b"1"),
+                    start + Duration::from_micros(n as u64),
+                    LOSS_WINDOW,
+                );
             }
-            journal.sweep(start + after, FORGETS);
+            journal.sweep(start + after, LOSS_WINDOW);
             (journal.by_key.len(), journal.by_key.contains_key("0"))
         };
-        assert_eq!(left(2, FORGETS), (2, true));
-        assert_eq!(left(2, FORGETS + Duration::from_secs(1)), (0, false));
-        assert_eq!(left(KEYS_MAX + 1, FORGETS), (KEYS_MAX, false));
+        assert_eq!(left(2, LOSS_WINDOW), (2, true));
+        assert_eq!(left(2, LOSS_WINDOW + Duration::from_secs(1)), (0, false));
+        assert_eq!(left(KEYS_MAX + 1, LOSS_WINDOW), (KEYS_MAX, false));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use deadpool_redis::redis::cmd;
 
-use super::{Result, Store, connection::field};
+use crate::redis::{Result, Store, fleet::field};
 
 /// A setting of Redis that can lose campaigns.
 #[derive(Clone, Debug, PartialEq, Eq)]

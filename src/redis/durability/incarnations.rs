@@ -1,13 +1,13 @@
-//! Lives of Redis, and what it may forget between two of them.
+//! Incarnations of Redis, and what it may forget between two of them.
 //!
 //! A server that restarts comes back without what it had not written to its disk, up to a second or two with
 //! `appendfsync everysec`; one that takes another's place lacks what had not reached it. Both come back as they were at
 //! some earlier moment: what is missing is the end. So this process keeps the end of what it has written and may not be
 //! forgotten: claims, outcomes, statuses. Each is a command that changes nothing where it is known already, and all are
-//! given again in their order before anything else is asked of a server in its new life.
+//! given again in their order before anything else is asked of a server in its new incarnation.
 //!
-//! A life is noticed by the first connection that is made in it, and no command goes out over a connection before that.
-//! An answer of an older life counts as none, so that nothing can be written behind the back of the repetition.
+//! A incarnation is noticed by the first connection that is made in it, and no command goes out over a connection before that.
+//! An answer of an older incarnation counts as none, so that nothing can be written behind the back of the replaying.
 //!
 //! If this process dies too, within the same seconds: what only it knew is gone.
 
@@ -22,35 +22,33 @@ use std::{
 
 use deadpool_redis::redis::Cmd;
 
-use super::{
-    Result, StoreError,
-    journal::{Journal, Lasting},
-};
+use super::journal::{Journal, JournalEntry};
+use crate::redis::{Result, StoreError};
 
 /// How far back a server may forget: `everysec` syncs each second, and may be late by another.
-pub(super) const FORGETS: Duration = Duration::from_secs(3);
+pub(in crate::redis) const LOSS_WINDOW: Duration = Duration::from_secs(3);
 
 /// The same where another server may take its place: one that was cut off from the others goes on for a while before it notices,
 /// 15 s in a cluster unless it is told otherwise.
-pub(super) const FORGETS_CUT_OFF: Duration = Duration::from_secs(20);
+pub(in crate::redis) const LOSS_WINDOW_PARTITIONED: Duration = Duration::from_secs(20);
 
 /// Of many servers, what was written to one key is kept that long after the last of it: its server may be away for a while before
 /// another takes its place. One alone is known to have been there whenever it has answered.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// The lives of the servers, as this process has met them.
+/// The incarnations of the servers, as this process has met them.
 #[derive(Debug)]
-pub(super) struct Lives {
+pub(in crate::redis) struct Incarnations {
     /// How far back a server may forget.
     forgets: Duration,
     /// Each key is on one of several servers.
     many: bool,
-    /// Rises with each new life of any server.
+    /// Rises with each new incarnation of any server.
     newest: AtomicU64,
-    /// The life for which everything was repeated.
+    /// The incarnation for which everything was repeated.
     repeated: AtomicU64,
-    /// One repetition at a time.
-    pub(super) repetition: tokio::sync::Mutex<()>,
+    /// One replaying at a time.
+    pub(in crate::redis) replaying: tokio::sync::Mutex<()>,
     known: Mutex<Known>,
     journal: Mutex<Journal>,
 }
@@ -59,30 +57,30 @@ pub(super) struct Lives {
 struct Known {
     /// The run id of each server that was met, by its address.
     servers: HashMap<String, String>,
-    /// When the newest life of any of them began, as far as is known.
+    /// When the newest incarnation of any of them began, as far as is known.
     began: Option<Instant>,
 }
 
-impl Lives {
+impl Incarnations {
     /// Of one server or of `many`, that may forget what is not older than `forgets`.
-    pub(super) fn new(forgets: Duration, many: bool) -> Self {
-        let (newest, repeated, repetition, known, journal) = Default::default();
-        Self { forgets, many, newest, repeated, repetition, known, journal }
+    pub(in crate::redis) fn new(forgets: Duration, many: bool) -> Self {
+        let (newest, repeated, replaying, known, journal) = Default::default();
+        Self { forgets, many, newest, repeated, replaying, known, journal }
     }
 
-    /// The newest life of any server: what was asked in an older one has no answer.
-    pub(super) fn newest(&self) -> u64 {
+    /// The newest incarnation of any server: what was asked in an older one has no answer.
+    pub(in crate::redis) fn newest(&self) -> u64 {
         self.newest.load(Ordering::SeqCst)
     }
 
     /// A connection was made to the server at `address`, which has run as `run_id` for `uptime`.
-    pub(super) fn met(&self, address: &str, run_id: &str, uptime: Duration) {
+    pub(in crate::redis) fn met(&self, address: &str, run_id: &str, uptime: Duration) {
         let mut known = self.known();
         let before = known.servers.insert(address.to_owned(), run_id.to_owned());
         if before.as_deref() == Some(run_id) {
             return;
         }
-        // It tells by a clock that may have been set since; of a server that was met before, the life began lately in any case.
+        // It tells by a clock that may have been set since; of a server that was met before, the incarnation began lately in any case.
         let began = if before.is_some() { Some(Instant::now()) } else { Instant::now().checked_sub(uptime) };
         known.began = known.began.max(began);
         if before.is_some() {
@@ -93,44 +91,48 @@ impl Lives {
     }
 
     /// Another server has taken the place of one: what had not reached it is forgotten. Before any command goes to it.
-    pub(super) fn changed(&self) {
+    pub(in crate::redis) fn changed(&self) {
         self.known().began = Some(Instant::now());
         let _journal = self.journal();
         self.newest.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The installation has nothing from before: no life of its servers can have forgotten anything.
-    pub(super) fn has_no_past(&self) {
+    /// The installation has nothing from before: no incarnation of its servers can have forgotten anything.
+    pub(in crate::redis) fn has_no_past(&self) {
         self.known().began = None;
     }
 
-    /// A server's life began less than `within` ago: others may not yet have repeated what it forgot.
-    pub(super) fn is_young(&self, within: Duration) -> bool {
+    /// A server's incarnation began less than `within` ago: others may not yet have repeated what it forgot.
+    pub(in crate::redis) fn in_grace_period(&self, within: Duration) -> bool {
         self.known().began.is_some_and(|began| began.elapsed() < within)
     }
 
-    /// Everything was repeated in this life.
-    pub(super) fn is_repeated(&self, life: u64) -> bool {
-        self.repeated.load(Ordering::SeqCst) == life
+    /// Everything was repeated in this incarnation.
+    pub(in crate::redis) fn is_replayed(&self, incarnation: u64) -> bool {
+        self.repeated.load(Ordering::SeqCst) == incarnation
     }
 
-    /// What to repeat in the newest life, and that life.
-    pub(super) fn to_repeat(&self) -> (u64, Vec<Cmd>) {
+    /// What to repeat in the newest incarnation, and that incarnation.
+    pub(in crate::redis) fn to_replay(&self) -> (u64, Vec<Cmd>) {
         let journal = self.journal();
         (self.newest(), journal.commands())
     }
 
-    /// [`Lives::to_repeat`] was repeated in `life`.
-    pub(super) fn repeated(&self, life: u64) {
-        self.repeated.store(life, Ordering::SeqCst);
+    /// [`Incarnations::to_replay`] was repeated in `incarnation`.
+    pub(in crate::redis) fn set_replayed(&self, incarnation: u64) {
+        self.repeated.store(incarnation, Ordering::SeqCst);
     }
 
-    /// Keeps commands that were answered in `life`, to be repeated in the next.
+    /// Keeps commands that were answered in `incarnation`, to be repeated in the next.
     ///
-    /// Errors: `Unavailable` if that life has ended: whether they are known is not known.
-    pub(super) fn record(&self, life: u64, commands: impl IntoIterator<Item = Lasting>) -> Result<()> {
+    /// Errors: `OutcomeUnknown` if that incarnation has ended: whether they are known is not known.
+    pub(in crate::redis) fn record(
+        &self,
+        incarnation: u64,
+        commands: impl IntoIterator<Item = JournalEntry>,
+    ) -> Result<()> {
         let mut journal = self.journal();
-        if self.newest() != life {
+        if self.newest() != incarnation {
             return Err(ended());
         }
         let now = Instant::now();
@@ -150,9 +152,9 @@ impl Lives {
     }
 }
 
-/// The answer to what was asked in a life that has ended.
-pub(super) fn ended() -> StoreError {
-    StoreError::Unavailable("redis restarted, or another server took its place, while it was asked".into())
+/// The answer to what was asked in a incarnation that has ended.
+pub(in crate::redis) fn ended() -> StoreError {
+    StoreError::OutcomeUnknown("redis restarted, or another server took its place, while it was asked".into())
 }
 
 #[cfg(test)]
@@ -161,22 +163,26 @@ mod tests {
 
     #[test]
     fn a_new_life_is_young_whatever_its_clock_says() {
-        let (lives, lease, long) = (Lives::new(FORGETS, false), Duration::from_secs(10), Duration::from_secs(3_600));
-        lives.met("a", "first", long);
-        assert!(!lives.is_young(lease), "it has run for an hour");
-        lives.met("a", "second", long);
+        let (incarnations, lease, long) =
+            (Incarnations::new(LOSS_WINDOW, false), Duration::from_secs(10), Duration::from_secs(3_600));
+        incarnations.met("a", "first", long);
+        assert!(!incarnations.in_grace_period(lease), "it has run for an hour");
+        incarnations.met("a", "second", long);
         assert!(
-            lives.is_young(lease) && lives.newest() == 1,
+            incarnations.in_grace_period(lease) && incarnations.newest() == 1,
             "it can't have run for an hour: it was another one before"
         );
     }
 
     #[test]
     fn a_server_that_is_new_here_is_as_old_as_it_says() {
-        let lives = Lives::new(FORGETS, false);
-        lives.met("a", "first", Duration::from_secs(3));
-        assert!(lives.is_young(Duration::from_secs(10)) && !lives.is_young(Duration::from_secs(2)));
-        assert_eq!(lives.newest(), 0, "nothing is to be repeated");
+        let incarnations = Incarnations::new(LOSS_WINDOW, false);
+        incarnations.met("a", "first", Duration::from_secs(3));
+        assert!(
+            incarnations.in_grace_period(Duration::from_secs(10))
+                && !incarnations.in_grace_period(Duration::from_secs(2))
+        );
+        assert_eq!(incarnations.newest(), 0, "nothing is to be repeated");
     }
 
     #[test]
@@ -184,10 +190,10 @@ mod tests {
         let written = Instant::now();
         let left = |kept: Duration| {
             let mut journal = Journal::default();
-            journal.add(Lasting { key: "part".into(), head: 0, command: Cmd::new() }, written, FORGETS);
-            journal.sweep(written + FORGETS + Duration::from_secs(1), kept);
+            journal.add(JournalEntry { key: "part".into(), head: 0, command: Cmd::new() }, written, LOSS_WINDOW);
+            journal.sweep(written + LOSS_WINDOW + Duration::from_secs(1), kept);
             journal.commands().len()
         };
-        assert_eq!((left(FORGETS), left(KEPT)), (0, 1));
+        assert_eq!((left(LOSS_WINDOW), left(KEPT)), (0, 1));
     }
 }

@@ -1,10 +1,10 @@
 //! Which server has which key.
 //!
-//! A layout is what the servers said at some moment. It is never trusted blindly: a server that does not have a key says so.
+//! A slot_map is what the servers said at some moment. It is never trusted blindly: a server that does not have a key says so.
 
 use deadpool_redis::redis::{Arg, Cmd, Pipeline, Value};
 
-use super::super::deployment::Place;
+use super::super::deployment::HostPort;
 
 /// Slots of a Redis Cluster.
 const SLOTS: usize = 16_384;
@@ -13,26 +13,26 @@ const NOBODY: u16 = u16::MAX;
 
 /// The masters, and what each of them has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct SlotMap {
     /// Rises in Redis whenever one server takes the place of another.
     pub(super) epoch: u64,
     /// The masters that have something; none as long as nothing is known.
-    pub(super) masters: Vec<Place>,
+    pub(super) masters: Vec<HostPort>,
     /// Replicas of theirs.
-    pub(super) replicas: Vec<Place>,
+    pub(super) replicas: Vec<HostPort>,
     /// The number of the master of each slot; empty where one master has everything.
     slots: Vec<u16>,
 }
 
-impl Layout {
+impl SlotMap {
     /// One master, which has everything.
-    pub(super) fn of_one(master: Place, epoch: u64) -> Self {
+    pub(super) fn of_one(master: HostPort, epoch: u64) -> Self {
         Self { epoch, masters: vec![master], ..Self::default() }
     }
 
     /// What `asked`, a node of a cluster, answered to CLUSTER SLOTS; `None` if it makes no sense.
-    pub(super) fn of_slots(answer: Value, asked: &Place, epoch: u64) -> Option<Self> {
-        let mut layout = Self { epoch, slots: vec![NOBODY; SLOTS], ..Self::default() };
+    pub(super) fn of_slots(answer: Value, asked: &HostPort, epoch: u64) -> Option<Self> {
+        let mut slot_map = Self { epoch, slots: vec![NOBODY; SLOTS], ..Self::default() };
         let Value::Array(ranges) = answer else { return None };
         for range in ranges {
             let Value::Array(fields) = range else { return None };
@@ -40,13 +40,13 @@ impl Layout {
             let (Value::Int(first), Value::Int(last)) = (fields.next()?, fields.next()?) else { return None };
             let (first, last) = (usize::try_from(first).ok()?, usize::try_from(last).ok()?);
             let mut nodes = fields.filter_map(|node| place(node, asked));
-            let number = number_of(&mut layout.masters, nodes.next()?);
+            let number = number_of(&mut slot_map.masters, nodes.next()?);
             for replica in nodes {
-                number_of(&mut layout.replicas, replica);
+                number_of(&mut slot_map.replicas, replica);
             }
-            layout.slots.get_mut(first..=last)?.fill(u16::try_from(number).ok()?);
+            slot_map.slots.get_mut(first..=last)?.fill(u16::try_from(number).ok()?);
         }
-        Some(layout)
+        Some(slot_map)
     }
 
     /// Nothing is known yet.
@@ -88,7 +88,7 @@ impl Layout {
 }
 
 /// The place of `place` in `all`, where it is put if it is not there.
-fn number_of(all: &mut Vec<Place>, place: Place) -> usize {
+fn number_of(all: &mut Vec<HostPort>, place: HostPort) -> usize {
     all.iter().position(|known| *known == place).unwrap_or_else(|| {
         all.push(place);
         all.len() - 1
@@ -96,7 +96,7 @@ fn number_of(all: &mut Vec<Place>, place: Place) -> usize {
 }
 
 /// Host and port of a node in the answer to CLUSTER SLOTS. One that does not know its own address is where it was asked.
-fn place(node: Value, asked: &Place) -> Option<Place> {
+fn place(node: Value, asked: &HostPort) -> Option<HostPort> {
     let Value::Array(fields) = node else { return None };
     let mut fields = fields.into_iter();
     let host = match fields.next()? {
@@ -106,7 +106,7 @@ fn place(node: Value, asked: &Place) -> Option<Place> {
     };
     let Value::Int(port) = fields.next()? else { return None };
     let host = if host.is_empty() || host == "?" { asked.host.clone() } else { host };
-    Some(Place { host, port: u16::try_from(port).ok()? })
+    Some(HostPort { host, port: u16::try_from(port).ok()? })
 }
 
 /// The hash slot of a key: of what stands between its first braces, if anything does.
@@ -140,8 +140,8 @@ mod tests {
 
     use super::*;
 
-    fn at(port: u16) -> Place {
-        Place { host: "10.0.0.1".into(), port }
+    fn at(port: u16) -> HostPort {
+        HostPort { host: "10.0.0.1".into(), port }
     }
 
     fn node(host: Value, port: i64) -> Value {
@@ -156,8 +156,8 @@ mod tests {
     #[test]
     fn a_slot_leads_to_its_master() {
         let slots = Value::Array(vec![range(0, 5_460, 1, 4), range(5_461, 10_922, 2, 5), range(12_000, 16_383, 1, 4)]);
-        let layout = Layout::of_slots(slots, &at(9), 7).expect("a layout");
-        assert_eq!((layout.masters.clone(), layout.replicas.clone()), (vec![at(1), at(2)], vec![at(4), at(5)]));
+        let slot_map = SlotMap::of_slots(slots, &at(9), 7).expect("a slot_map");
+        assert_eq!((slot_map.masters.clone(), slot_map.replicas.clone()), (vec![at(1), at(2)], vec![at(4), at(5)]));
         // Slots as `CLUSTER KEYSLOT` gives them.
         for (key, slot_of_key, master) in [
             ("foo", 12_182, Some(0)),
@@ -165,25 +165,25 @@ mod tests {
             ("hello", 866, Some(0)),
             ("a{foo}b{bar}", 12_182, Some(0)),
         ] {
-            assert_eq!((slot(key.as_bytes()), layout.master_of(key.as_bytes())), (slot_of_key, master), "{key}");
+            assert_eq!((slot(key.as_bytes()), slot_map.master_of(key.as_bytes())), (slot_of_key, master), "{key}");
         }
         assert_eq!(slot(b"{}x"), usize::from(crc16::State::<crc16::XMODEM>::calculate(b"{}x")) % SLOTS);
-        assert_eq!(layout.master_of_slot(5_461), Some(1));
-        assert_eq!(layout.master_of_slot(11_000), None, "nobody has it");
+        assert_eq!(slot_map.master_of_slot(5_461), Some(1));
+        assert_eq!(slot_map.master_of_slot(11_000), None, "nobody has it");
     }
 
     #[test]
     fn a_node_that_does_not_know_its_address_is_where_it_was_asked() {
         for host in [Value::Nil, Value::BulkString(Vec::new()), Value::BulkString(b"?".into())] {
             let slots = Value::Array(vec![Value::Array(vec![Value::Int(0), Value::Int(1), node(host, 7)])]);
-            assert_eq!(Layout::of_slots(slots, &at(1), 1).expect("a layout").masters, [at(7)]);
+            assert_eq!(SlotMap::of_slots(slots, &at(1), 1).expect("a slot_map").masters, [at(7)]);
         }
     }
 
     #[test]
     fn an_answer_that_makes_no_sense_is_none() {
         for slots in [Value::Nil, Value::Int(3), Value::Array(vec![range(0, 20_000, 1, 2)])] {
-            assert_eq!(Layout::of_slots(slots, &at(1), 1), None);
+            assert_eq!(SlotMap::of_slots(slots, &at(1), 1), None);
         }
     }
 

@@ -3,27 +3,30 @@
 //! Keys are compared by their digests and all of them each time, so that the time of an answer tells nothing about them.
 //! Never: knows a key itself.
 
+mod throttle;
+
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use governor::clock::DefaultClock;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use super::attempts::Attempts;
+use self::throttle::Throttle;
+use super::problem::Problem;
 use crate::{
     config::{ApiKey, KeyScope},
     domain::SecretDigest,
 };
 
 /// The keys that are taken.
-pub(super) struct Keys {
+pub struct ApiKeys {
     keys: Arc<[ApiKey]>,
-    attempts: Attempts,
+    throttle: Throttle,
 }
 
 /// Why a call is not let in.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum AuthError {
     /// It brings no key.
     NoKey,
     /// It brings one that is not taken.
@@ -42,19 +45,19 @@ pub(super) enum Refusal {
     },
 }
 
-impl Keys {
+impl ApiKeys {
     /// `failures_per_minute`: calls with an unknown key that are listened to, of each network.
-    pub(super) fn new(keys: Arc<[ApiKey]>, failures_per_minute: NonZeroU32) -> Self {
-        Self { keys, attempts: Attempts::new(failures_per_minute, DefaultClock::default()) }
+    pub fn new(keys: Arc<[ApiKey]>, failures_per_minute: NonZeroU32) -> Self {
+        Self { keys, throttle: Throttle::new(failures_per_minute, DefaultClock::default()) }
     }
 
     /// The name of the key that a call from `client` brings. `scope`: what it has to allow.
-    pub(super) fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<&str, Refusal> {
-        let found = self.find(bearer(headers).ok_or(Refusal::NoKey)?);
-        self.attempts.count(client, found).map_err(|wait| Refusal::TooOften { wait })?;
-        let ApiKey { name, scopes, .. } = found.and_then(|at| self.keys.get(at)).ok_or(Refusal::UnknownKey)?;
+    pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<&str, AuthError> {
+        let found = self.find(bearer(headers).ok_or(AuthError::NoKey)?);
+        self.throttle.count(client, found).map_err(|wait| AuthError::TooOften { wait })?;
+        let ApiKey { name, scopes, .. } = found.and_then(|at| self.keys.get(at)).ok_or(AuthError::UnknownKey)?;
         match scope {
-            Some(scope) if !scopes.contains(&scope) => Err(Refusal::NoScope { name: name.clone(), scope }),
+            Some(scope) if !scopes.contains(&scope) => Err(AuthError::NoScope { name: name.clone(), scope }),
             _ => Ok(name),
         }
     }
@@ -71,6 +74,31 @@ impl Keys {
     }
 }
 
+impl From<AuthError> for Problem {
+    fn from(refusal: AuthError) -> Self {
+        match refusal {
+            AuthError::NoKey | AuthError::UnknownKey => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "send `Authorization: Bearer KEY` with a key of http.api_keys",
+            )
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            AuthError::TooOften { wait } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-unknown-keys",
+                "too many calls from your address brought a key that is not known; look at your key, and wait",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)),
+            AuthError::NoScope { name, scope } => {
+                let scope = scope.name();
+                let detail =
+                    format!("this call needs the scope `{scope}`, which the key `{name}` of http.api_keys lacks");
+                Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+            }
+        }
+    }
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim()).filter(|key| !key.is_empty())
@@ -83,12 +111,12 @@ mod tests {
     use super::*;
     use crate::domain::Secret;
 
-    fn keys(of: &[(&str, &str)]) -> Keys {
+    fn keys(of: &[(&str, &str)]) -> ApiKeys {
         let key = |(name, secret): &(&str, &str)| ApiKey::new(*name, &Secret::new(*secret));
-        Keys::new(of.iter().map(key).collect(), NonZeroU32::MAX)
+        ApiKeys::new(of.iter().map(key).collect(), NonZeroU32::MAX)
     }
 
-    fn admit<'a>(keys: &'a Keys, authorization: &str, scope: KeyScope) -> Result<&'a str, Refusal> {
+    fn admit<'a>(keys: &'a ApiKeys, authorization: &str, scope: KeyScope) -> Result<&'a str, AuthError> {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, authorization.parse().expect("a value"))]);
         keys.admit(&headers, Ipv4Addr::LOCALHOST.into(), Some(scope))
     }
@@ -100,17 +128,17 @@ mod tests {
         assert_eq!(admit("Bearer k-1"), Ok("backend"));
         assert_eq!(admit("bearer k-2"), Ok("office"));
         for none in ["", "Bearer", "Bearer ", "Basic k-1", "k-1"] {
-            assert_eq!(admit(none), Err(Refusal::NoKey), "{none}");
+            assert_eq!(admit(none), Err(AuthError::NoKey), "{none}");
         }
         for wrong in ["Bearer k-", "Bearer k-11", "Bearer K-1", "Bearer k-1 k-1"] {
-            assert_eq!(admit(wrong), Err(Refusal::UnknownKey), "{wrong}");
+            assert_eq!(admit(wrong), Err(AuthError::UnknownKey), "{wrong}");
         }
-        assert_eq!(keys.admit(&HeaderMap::new(), Ipv4Addr::LOCALHOST.into(), None), Err(Refusal::NoKey));
+        assert_eq!(keys.admit(&HeaderMap::new(), Ipv4Addr::LOCALHOST.into(), None), Err(AuthError::NoKey));
     }
 
     #[test]
     fn without_keys_nobody_is_let_in() {
-        assert_eq!(admit(&keys(&[]), "Bearer k", KeyScope::Read), Err(Refusal::UnknownKey));
+        assert_eq!(admit(&keys(&[]), "Bearer k", KeyScope::Read), Err(AuthError::UnknownKey));
     }
 
     #[test]

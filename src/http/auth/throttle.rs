@@ -30,13 +30,13 @@ const PROVEN_MAX: usize = 10_000;
 const ALL_OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The counts.
-pub(super) struct Attempts<C: Clock = DefaultClock> {
+pub(super) struct Throttle<C: Clock = DefaultClock> {
     limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, C, NoOpMiddleware<C::Instant>>,
     clock: C,
     proven: RwLock<HashSet<(IpAddr, usize)>>,
 }
 
-impl<C: Clock + Clone> Attempts<C> {
+impl<C: Clock + Clone> Throttle<C> {
     /// With so many tries a minute for each network; all of them may come at once.
     pub(super) fn new(per_minute: NonZeroU32, clock: C) -> Self {
         let limiter = RateLimiter::hashmap_with_clock(Quota::per_minute(per_minute), clock.clone());
@@ -88,9 +88,9 @@ mod tests {
 
     const TRIES: u32 = 5;
 
-    fn attempts() -> (Attempts<FakeRelativeClock>, FakeRelativeClock) {
+    fn throttle() -> (Throttle<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
-        (Attempts::new(NonZeroU32::new(TRIES).expect("not 0"), clock.clone()), clock)
+        (Throttle::new(NonZeroU32::new(TRIES).expect("not 0"), clock.clone()), clock)
     }
 
     fn address(text: &str) -> IpAddr {
@@ -99,31 +99,31 @@ mod tests {
 
     #[test]
     fn who_tries_too_often_waits_and_nobody_else_does() {
-        let (attempts, clock) = attempts();
+        let (throttle, clock) = throttle();
         let (guesser, other) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..TRIES {
-            assert_eq!(attempts.count(guesser, None), Ok(()));
+            assert_eq!(throttle.count(guesser, None), Ok(()));
         }
-        let wait = attempts.count(guesser, None).expect_err("too often");
+        let wait = throttle.count(guesser, None).expect_err("too often");
         assert_eq!(wait, Duration::from_secs(12), "a fifth of a minute for one of five tries");
-        assert_eq!(attempts.count(guesser, Some(0)), Err(wait), "or the answer would tell which key is good");
-        assert_eq!(attempts.count(other, None), Ok(()));
+        assert_eq!(throttle.count(guesser, Some(0)), Err(wait), "or the answer would tell which key is good");
+        assert_eq!(throttle.count(other, None), Ok(()));
         clock.advance(wait);
-        assert_eq!(attempts.count(guesser, Some(0)), Ok(()));
-        assert_eq!(attempts.count(guesser, None), Err(wait));
+        assert_eq!(throttle.count(guesser, Some(0)), Ok(()));
+        assert_eq!(throttle.count(guesser, None), Err(wait));
     }
 
     #[test]
     fn a_key_that_was_good_before_is_not_kept_out_by_guesses_beside_it() {
-        let (attempts, _) = attempts();
+        let (throttle, _) = throttle();
         let client = address("192.0.2.1");
-        assert_eq!(attempts.count(client, Some(3)), Ok(()));
-        while attempts.count(client, None).is_ok() {}
+        assert_eq!(throttle.count(client, Some(3)), Ok(()));
+        while throttle.count(client, None).is_ok() {}
         for _ in 0..1_000 {
-            assert_eq!(attempts.count(client, Some(3)), Ok(()));
+            assert_eq!(throttle.count(client, Some(3)), Ok(()));
         }
-        assert!(attempts.count(client, Some(4)).is_err(), "another key is not proven by it");
-        assert!(attempts.count(client, None).is_err());
+        assert!(throttle.count(client, Some(4)).is_err(), "another key is not proven by it");
+        assert!(throttle.count(client, None).is_err());
     }
 
     #[test]
@@ -135,17 +135,17 @@ mod tests {
 
     #[test]
     fn however_many_guess_what_is_remembered_of_them_is_bounded() {
-        let (attempts, clock) = attempts();
+        let (throttle, clock) = throttle();
         for number in 0..30_000 {
             let guesser = IpAddr::from(Ipv4Addr::from_bits(number));
-            let _ = attempts.count(guesser, None);
-            let _ = attempts.count(guesser, Some(0));
+            let _ = throttle.count(guesser, None);
+            let _ = throttle.count(guesser, Some(0));
         }
-        assert!(attempts.limiter.len() <= NETWORKS_MAX + 1, "{}", attempts.limiter.len());
-        assert!(attempts.proven.read().expect("no panic").len() <= PROVEN_MAX);
-        assert!(attempts.count(address("192.0.2.1"), None).is_err(), "all others together have had their tries");
+        assert!(throttle.limiter.len() <= NETWORKS_MAX + 1, "{}", throttle.limiter.len());
+        assert!(throttle.proven.read().expect("no panic").len() <= PROVEN_MAX);
+        assert!(throttle.count(address("192.0.2.1"), None).is_err(), "all others together have had their tries");
         clock.advance(Duration::from_secs(120));
-        assert_eq!(attempts.count(address("192.0.2.1"), None), Ok(()));
-        assert!(attempts.limiter.len() <= 2, "after a while they are forgotten: {}", attempts.limiter.len());
+        assert_eq!(throttle.count(address("192.0.2.1"), None), Ok(()));
+        assert!(throttle.limiter.len() <= 2, "after a while they are forgotten: {}", throttle.limiter.len());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{batch, path::Questions, plans::Plans};
+use super::{batch, path::Questions, plans::SendPlans};
 
 /// An answer that takes this long waited for Meta, and not for this thread.
 pub(super) const NOT_FOR_US: Duration = Duration::from_millis(50);
@@ -41,9 +41,9 @@ const KEPT: Duration = Duration::from_secs(15);
 const SPARE: f64 = 4.0;
 
 /// A thread of runners.
-pub struct Thread {
+pub struct Shard {
     /// The campaigns that its lines work on.
-    pub plans: Plans,
+    pub plans: SendPlans,
     /// Whether Meta answers, where the path to it is broken.
     pub questions: Questions,
     began: Instant,
@@ -67,29 +67,29 @@ struct InFlight {
     /// Answers since the thread was looked at, and the quickest of them.
     answers: Cell<(u32, Duration)>,
     /// The lines that wait for another's attempt to end, in their order.
-    waiting: RefCell<VecDeque<Rc<Waiter>>>,
+    waiting: RefCell<VecDeque<Rc<CapacityWaiter>>>,
 }
 
 /// A line that may wait for room on its thread.
 #[derive(Default)]
-pub struct Waiter {
+pub struct CapacityWaiter {
     /// It was handed room that another line left.
     pub handed: Notify,
-    room: Cell<Option<Begun>>,
+    room: Cell<Option<AttemptPermit>>,
     waits: Cell<bool>,
 }
 
 /// A line sends, as long as this is kept.
-pub struct Sending(Rc<Thread>);
+pub struct ActiveLine(Rc<Shard>);
 
-/// Room for an attempt, as long as this is kept.
-pub struct Begun(Rc<Thread>);
+/// LineCapacity for an attempt, as long as this is kept.
+pub struct AttemptPermit(Rc<Shard>);
 
-impl Thread {
+impl Shard {
     /// A thread that begins at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
-            plans: Plans::default(),
+            plans: SendPlans::default(),
             questions: Questions::default(),
             began: now,
             busy: Cell::default(),
@@ -99,24 +99,24 @@ impl Thread {
     }
 
     /// The next time from `at` on at which its lines ask Redis together.
-    pub fn beat(&self, at: Instant) -> Instant {
-        batch::beat(self.began, at)
+    pub fn next_tick(&self, at: Instant) -> Instant {
+        batch::next_tick(self.began, at)
     }
 
     /// A line begins to send.
-    pub fn line_sends(self: &Rc<Self>) -> Sending {
+    pub fn activate_line(self: &Rc<Self>) -> ActiveLine {
         self.sending.set(self.sending.get() + 1);
-        Sending(self.clone())
+        ActiveLine(self.clone())
     }
 
     /// What there is for each line.
-    pub fn room(&self) -> Room {
+    pub fn room(&self) -> LineCapacity {
         let (least, most) = EACH;
-        Room { each: (ENOUGH / self.sending.get().max(1)).clamp(least, most), busy: self.busy.get() }
+        LineCapacity { each: (ENOUGH / self.sending.get().max(1)).clamp(least, most), busy: self.busy.get() }
     }
 
-    /// Room for one more attempt; without it the line waits its turn, and is told when it has come.
-    pub fn begin(self: &Rc<Self>, now: Instant, line: &Rc<Waiter>) -> Option<Begun> {
+    /// LineCapacity for one more attempt; without it the line waits its turn, and is told when it has come.
+    pub fn begin(self: &Rc<Self>, now: Instant, line: &Rc<CapacityWaiter>) -> Option<AttemptPermit> {
         if let Some(handed) = line.room.take() {
             return Some(handed);
         }
@@ -143,7 +143,7 @@ impl Thread {
             most.set(in_flight.get());
             grown_at.set(Some(now));
         }
-        Some(Begun(self.clone()))
+        Some(AttemptPermit(self.clone()))
     }
 
     /// Meta accepted a message after this time.
@@ -179,20 +179,20 @@ impl Thread {
     }
 }
 
-impl Waiter {
+impl CapacityWaiter {
     /// What it was handed goes to the next one: it has nothing to send now.
     pub fn pass_on(&self) {
         self.room.take();
     }
 }
 
-impl Drop for Sending {
+impl Drop for ActiveLine {
     fn drop(&mut self) {
         self.0.sending.set(self.0.sending.get() - 1);
     }
 }
 
-impl Drop for Begun {
+impl Drop for AttemptPermit {
     fn drop(&mut self) {
         let InFlight { now, most, waiting, .. } = &self.0.in_flight;
         // One that waits and is gone drops what it was handed, and so the next one gets it.
@@ -202,14 +202,14 @@ impl Drop for Begun {
             return;
         };
         next.waits.set(false);
-        next.room.set(Some(Begun(self.0.clone())));
+        next.room.set(Some(AttemptPermit(self.0.clone())));
         next.handed.notify_one();
     }
 }
 
 /// What a thread has for each of its lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct LineCapacity {
     /// Attempts in flight that a line may have in any case.
     pub each: usize,
     /// The thread has hardly a moment without work.
@@ -222,9 +222,9 @@ mod tests {
 
     #[test]
     fn few_lines_may_have_more_in_flight_each_than_many() {
-        let thread = Rc::new(Thread::new(Instant::now()));
+        let thread = Rc::new(Shard::new(Instant::now()));
         let each = |lines: usize| {
-            let _sending: Vec<Sending> = (0..lines).map(|_| thread.line_sends()).collect();
+            let _sending: Vec<ActiveLine> = (0..lines).map(|_| thread.activate_line()).collect();
             thread.room().each
         };
         assert_eq!([0, 1, 4, 8, 16, 1_000].map(each), [8, 8, 8, 4, 2, 1]);
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn connections_are_made_one_after_the_other() {
-        let (thread, line, start) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
+        let (thread, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
         let begin = |now: Instant| thread.begin(now, &line);
         let mut begun = Vec::new();
         for ms in 0..3 {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn beyond_enough_connections_are_made_slower_where_answers_come_at_once() {
-        let (thread, line, mut now) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
+        let (thread, line, mut now) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
         thread.accepted(Duration::from_micros(100));
         thread.looked(false, LOOK_EVERY);
         let mut begun = Vec::new();
@@ -267,8 +267,8 @@ mod tests {
 
     #[test]
     fn connections_that_were_not_used_for_long_do_not_count() {
-        let (thread, line, start) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
-        let begin = |at: Instant, n: u32| -> Vec<Begun> {
+        let (thread, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
+        let begin = |at: Instant, n: u32| -> Vec<AttemptPermit> {
             (0..n).map(|ms| thread.begin(at + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL)).collect()
         };
         drop(begin(start, 10));
@@ -279,8 +279,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_handed_the_room_of_an_attempt_that_ends_in_the_order_of_asking() {
-        let (thread, now) = (Rc::new(Thread::new(Instant::now())), Instant::now());
-        let [first, second, third] = [(); 3].map(|()| Rc::new(Waiter::default()));
+        let (thread, now) = (Rc::new(Shard::new(Instant::now())), Instant::now());
+        let [first, second, third] = [(); 3].map(|()| Rc::new(CapacityWaiter::default()));
         let begun = thread.begin(now, &first).expect(ROOM_FOR_ALL);
         for line in [&second, &third, &first] {
             assert!(thread.begin(now, line).is_none());
@@ -299,9 +299,9 @@ mod tests {
     #[test]
     fn a_busy_thread_takes_back_what_only_waits_for_it() {
         let left = |latency: Duration| {
-            let (thread, line, start) = (Rc::new(Thread::new(Instant::now())), Rc::default(), Instant::now());
+            let (thread, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
             let begin = |ms| thread.begin(start + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL);
-            let _begun: Vec<Begun> = (0..1_000).map(begin).collect();
+            let _begun: Vec<AttemptPermit> = (0..1_000).map(begin).collect();
             for _ in 0..1_000 {
                 thread.accepted(latency);
             }

@@ -1,0 +1,44 @@
+//! How errors of the intake and of Redis become responses.
+
+use axum::http::StatusCode;
+use tracing::warn;
+
+use crate::{http::problem::Problem, intake::IntakeError, redis::StoreError};
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if !error.is_transient() {
+            return Self::internal(&error.to_string());
+        }
+        warn!(%error, "a call could not be done");
+        let detail = "redis is not available; a change may have been made, so look before you repeat it";
+        Self::unavailable("unavailable", detail)
+    }
+}
+
+impl From<IntakeError> for Problem {
+    fn from(error: IntakeError) -> Self {
+        use IntakeError as E;
+        let (kind, detail) = (error.kind(), error.to_string());
+        let status = match error {
+            E::Store(error) => return error.into(),
+            E::Invalid(problems) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                return Self::new(status, kind, detail).with_problems(problems);
+            }
+            E::NotFound(_) => StatusCode::NOT_FOUND,
+            E::Template(_) | E::Upload(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            E::State { .. }
+            | E::NotDeletable { .. }
+            | E::Conflict { .. }
+            | E::Expired { .. }
+            | E::Empty(_)
+            | E::UploadConflict
+            | E::UploadInProgress
+            | E::TooManyRecipients(_)
+            | E::OverLimit { .. } => StatusCode::CONFLICT,
+            E::Interrupted(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, kind, detail)
+    }
+}

@@ -1,0 +1,75 @@
+//! The role `dispatch`: the worker that sends, housekeeping, and the index of message ids.
+
+use std::sync::PoisonError;
+
+use super::{Context, ServeError};
+use crate::{
+    dispatch::{
+        DispatchSettings,
+        housekeeping::Housekeeping,
+        indexing::Indexing,
+        worker::{OpenAttempts, Worker},
+    },
+    domain::RetryPolicy,
+    graph::GraphClient,
+};
+
+/// The most by which each retry waits longer than the one before.
+const RETRY_MULTIPLIER: f64 = 3.0;
+
+/// Starts the tasks of the role. `open`: where the worker counts its attempts in flight.
+pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), ServeError> {
+    let dispatch = &context.config.dispatch;
+    let graph = context.config.graph.client();
+    let retry =
+        RetryPolicy::new(dispatch.retry.initial, RETRY_MULTIPLIER, dispatch.retry.max, dispatch.retry.attempts)?;
+    let worker = Worker {
+        name: context.worker.clone(),
+        store: context.store.clone(),
+        clock: context.clock.clone(),
+        lines: context.lines.clone(),
+        settings: DispatchSettings {
+            headroom: dispatch.headroom,
+            doubt_deadline: dispatch.doubt_deadline,
+            lease: dispatch.lease,
+            retry,
+            in_flight_max: dispatch.in_flight_max,
+            ids_kept: context.config.id_retention,
+        },
+        graph: graph.clone(),
+        token_key: context.token_key.clone(),
+        threads: dispatch.threads,
+        health: context.health.clone(),
+        open,
+    };
+    context.shutdown.core("dispatch", worker.run(context.shutdown.stopping()));
+    let housekeeping = Housekeeping {
+        name: context.worker.clone(),
+        store: context.store.clone(),
+        clock: context.clock.clone(),
+        lines: context.lines.clone(),
+        graph: GraphClient::new(graph.clone())?,
+        lease: dispatch.lease,
+        templates_every: dispatch.templates_every,
+        retention: context.config.retention,
+        doubt_deadline: dispatch.doubt_deadline,
+        attempts_max: dispatch.retry.attempts,
+    };
+    context.shutdown.core("housekeeping", housekeeping.run(context.shutdown.stopping()));
+    let indexing = Indexing {
+        name: context.worker.clone(),
+        store: context.store.clone(),
+        clock: context.clock.clone(),
+        lease: dispatch.lease,
+        ids_kept: context.config.id_retention,
+    };
+    context.shutdown.core("indexing", indexing.run(context.shutdown.stopping()));
+    Ok(())
+}
+
+/// The attempts in flight, for the log of a stop: `4 attempts: 3001 x3, 3002 x1`.
+pub(super) fn open_attempts(open: &OpenAttempts) -> String {
+    let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines: Vec<String> = open.iter().filter(|(_, n)| **n > 0).map(|(line, n)| format!("{line} x{n}")).collect();
+    format!("{} attempts: {}", open.values().sum::<usize>(), lines.join(", "))
+}

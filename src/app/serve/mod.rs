@@ -1,0 +1,226 @@
+//! `pregon serve`: starts the roles of a process, and stops them in order.
+//!
+//! Start: the ops listener; Redis, its clock and the token key; then the core tasks of each role. If a core task ends by itself, the
+//! service stops with an error instead of running half alive. Stop: `/readyz` answers 503; no new calls, jobs or claims; attempts in
+//! flight finish and are settled; leases are given back; the ops listener, which keeps answering until then; the private Redis.
+
+mod api;
+mod dispatch;
+mod listeners;
+mod redis;
+mod webhook;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{info, warn};
+
+use self::listeners::{Http, Ops};
+use super::shutdown::{Shutdown, Signals, StopError};
+use crate::{
+    config::{Config, ConfigError, LineConfig, Role},
+    dispatch::worker::OpenAttempts,
+    domain::{Line, LineId, SharedTokenKey, retry::BadRetryPolicy},
+    graph::BadGraphConfig,
+    http::tls::TlsError,
+    redis::{
+        Store, StoreError,
+        clock::Clock,
+        spawn::{PrivateRedis, SpawnError},
+    },
+    telemetry::{
+        health::{Health, NotReady},
+        metrics,
+    },
+};
+
+/// Why a service could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Something is missing for the roles.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Redis is not there, or can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The private Redis did not start or end.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The Graph API can't be reached with this configuration.
+    #[error(transparent)]
+    Graph(#[from] BadGraphConfig),
+    /// A value that the configuration let through and its user does not.
+    #[error("dispatch.retry can't be used: {0}")]
+    Retry(#[from] BadRetryPolicy),
+    /// An address can't be listened on.
+    #[error("{key} = {address} can't be listened on: {source}")]
+    Listen {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no certificate, or none that can be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The private Redis did not end well.
+    #[error("the private redis-server did not end: {0}")]
+    Redis(io::Error),
+    /// The system gives no signal handler.
+    #[error("signals can't be handled: {0}")]
+    Signals(io::Error),
+    /// A core task failed, or the stop took too long.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+/// A service that runs.
+pub struct Service {
+    /// Where the API and the webhooks listen, if a role needs them.
+    pub http: Option<SocketAddr>,
+    /// Where `/metrics`, `/healthz` and `/readyz` listen.
+    pub ops: SocketAddr,
+    shutdown: Shutdown,
+    ops_listener: Ops,
+    redis: Option<PrivateRedis>,
+    grace: Duration,
+    open: OpenAttempts,
+}
+
+/// Runs the roles of a process until a signal ends it.
+pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
+    // Registering a handler replaces the default action, which ends the process. Only a certificate is read again.
+    let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+    let mut signals = Signals::of_process().map_err(ServeError::Signals)?;
+    let service = tokio::select! {
+        started = Service::start(config, roles) => started?,
+        signal = signals.next() => {
+            info!(signal, "stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    service.wait(signals).await
+}
+
+impl Service {
+    /// Starts the roles. Port 0 takes a free port.
+    pub async fn start(config: Config, roles: &[Role]) -> Result<Self, ServeError> {
+        Self::start_on(config, roles, None).await
+    }
+
+    /// Starts the roles with the API and the webhooks on a listener that is already bound, for callers who need its address first.
+    pub async fn start_on(config: Config, roles: &[Role], http: Option<TcpListener>) -> Result<Self, ServeError> {
+        config.check_roles(roles)?;
+        let lines = lines(&config);
+        let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
+        let metrics = metrics::install(&ids);
+        let dispatching = roles.contains(&Role::Dispatch);
+        let waiting: &[NotReady] = if dispatching { &[NotReady::Redis, NotReady::Leases] } else { &[NotReady::Redis] };
+        let health = Health::starting(waiting);
+        let ops = Ops::start(config.ops.listen, health.clone(), metrics).await?;
+        let (opened, redis) = redis::open(&config.redis).await?;
+        health.clear(NotReady::Redis);
+        for risk in opened.risks {
+            warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
+        }
+        let shutdown = Shutdown::new(health.clone());
+        let context = Context {
+            config: &config,
+            lines,
+            worker: format!("{}-{:08x}", std::process::id(), rand::random::<u32>()),
+            store: opened.store,
+            clock: Arc::new(opened.clock),
+            token_key: opened.token_key,
+            health: health.clone(),
+            shutdown: &shutdown,
+        };
+        let http = context.start_http(roles, http).await?;
+        let open = OpenAttempts::default();
+        if dispatching {
+            dispatch::start(&context, open.clone())?;
+        }
+        let watch = redis::watch(context.store.clone(), context.clock.clone(), health, shutdown.stopping());
+        shutdown.core("redis watch", watch);
+        info!(worker = context.worker, http = ?http, ops = %ops.address, lines = context.lines.len(), "serving");
+        let grace = config.shutdown.grace;
+        Ok(Self { http, ops: ops.address, shutdown, ops_listener: ops, redis, grace, open })
+    }
+
+    /// Begins the stop, as a signal would.
+    pub fn stop(&self) {
+        self.shutdown.stop();
+    }
+
+    /// Waits for the end: a signal, [`Service::stop`], or the failure of a core task.
+    pub async fn wait(self, signals: Signals) -> Result<(), ServeError> {
+        let open = self.open.clone();
+        let ended = self.shutdown.run(signals, self.grace, move || dispatch::open_attempts(&open)).await;
+        self.ops_listener.end().await;
+        if let Some(redis) = self.redis {
+            redis.stop().await.map_err(ServeError::Redis)?;
+        }
+        Ok(ended?)
+    }
+}
+
+/// What every role is started from.
+struct Context<'a> {
+    config: &'a Config,
+    lines: Vec<Line>,
+    /// The name of this process among the workers.
+    worker: String,
+    store: Store,
+    clock: Arc<Clock>,
+    token_key: SharedTokenKey,
+    health: Health,
+    shutdown: &'a Shutdown,
+}
+
+impl Context<'_> {
+    /// Starts the roles that listen. Returns their address, if there are any.
+    async fn start_http(
+        &self,
+        roles: &[Role],
+        listener: Option<TcpListener>,
+    ) -> Result<Option<SocketAddr>, ServeError> {
+        if !roles.iter().any(|role| matches!(role, Role::Api | Role::Webhook)) {
+            return Ok(None);
+        }
+        let http = Http::bind(self.config, listener).await?;
+        let mut router = Router::new();
+        if roles.contains(&Role::Api) {
+            router = router.merge(api::start(self)?);
+        }
+        let webhook = &self.config.webhook;
+        if roles.contains(&Role::Webhook)
+            && let (Some(verify_token), Some(app_secret)) = (&webhook.verify_token, &webhook.app_secret)
+        {
+            router = router.merge(webhook::start(self, verify_token, app_secret));
+        }
+        let address = http.address;
+        http.serve(self.config, self.shutdown, router)?;
+        Ok(Some(address))
+    }
+}
+
+/// The configured lines, each with the token of its WABA.
+pub fn lines(config: &Config) -> Vec<Line> {
+    let line = |line: &LineConfig| {
+        let waba = config.wabas.iter().find(|waba| waba.id == line.waba)?;
+        Some(Line {
+            id: line.id.clone(),
+            waba: line.waba.clone(),
+            token: waba.access_token.clone(),
+            display: line.display.clone(),
+            name: line.name.clone(),
+            messages_per_second: line.messages_per_second,
+        })
+    };
+    config.lines.iter().filter_map(line).collect()
+}

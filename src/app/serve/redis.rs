@@ -1,0 +1,103 @@
+//! Redis for all roles: connects, or starts the private server; then watches whether it answers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::ServeError;
+use crate::{
+    config::{RedisConfig, RedisUrl},
+    domain::SharedTokenKey,
+    redis::{Address, Store, StoreError, clock::Clock, durability::risks::Risk, spawn::PrivateRedis},
+    telemetry::health::{Health, NotReady},
+};
+
+/// How often a process checks whether Redis answers.
+const REDIS_WATCH: Duration = Duration::from_millis(500);
+
+/// One warning in the log for this many attempts to reach Redis at start: one every 10 s at most.
+const WAITS_PER_WARNING: u32 = 20;
+
+/// The store, and the private server if `redis.url` asks for one.
+///
+/// Waits for a server that is away. A private server that cannot be used is an error at once.
+pub(super) async fn open(config: &RedisConfig) -> Result<(Opened, Option<PrivateRedis>), ServeError> {
+    let (url, private) = match &config.url {
+        RedisUrl::Server(url) => (url.clone(), None),
+        RedisUrl::Spawn(dir) => {
+            let private = PrivateRedis::start(dir).await?;
+            (private.url().to_owned(), Some(private))
+        }
+    };
+    let address = Address {
+        url,
+        certificates: config.certificates.clone(),
+        namespace: config.namespace.clone(),
+        timeout: config.timeout,
+        connections: config.pool,
+    };
+    let opened = match private {
+        Some(_) => Opened::once(&address).await?,
+        None => Opened::when_available(&address).await?,
+    };
+    Ok((opened, private))
+}
+
+/// What every role needs from Redis before it starts.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) token_key: SharedTokenKey,
+    pub(super) risks: Vec<Risk>,
+}
+
+impl Opened {
+    async fn once(address: &Address) -> Result<Self, StoreError> {
+        let store = Store::connect(address).await?;
+        let clock = Clock::start(&store).await?;
+        let token_key = store.token_key().await?;
+        let risks = store.risks().await?;
+        Ok(Self { store, clock, token_key, risks })
+    }
+
+    /// Retries until Redis answers.
+    ///
+    /// Errors: Redis answers but cannot be used.
+    async fn when_available(address: &Address) -> Result<Self, StoreError> {
+        let mut n_waits = 0_u32;
+        loop {
+            match Self::once(address).await {
+                Err(error) if error.is_transient() && !matches!(error, StoreError::Login(_)) => {
+                    if n_waits.is_multiple_of(WAITS_PER_WARNING) {
+                        warn!(%error, "waiting for redis");
+                    }
+                    n_waits = n_waits.wrapping_add(1);
+                    tokio::time::sleep(REDIS_WATCH).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+}
+
+/// Keeps the clock in step with Redis, and the process not ready while Redis is away.
+pub(super) async fn watch(
+    store: Store,
+    clock: Arc<Clock>,
+    health: Health,
+    stopping: CancellationToken,
+) -> Result<(), StoreError> {
+    while !stopping.is_cancelled() {
+        store.check_failover().await;
+        match clock.adjust(&store).await {
+            Ok(()) => health.clear(NotReady::Redis),
+            Err(_) => health.set(NotReady::Redis),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REDIS_WATCH) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+    Ok(())
+}

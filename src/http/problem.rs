@@ -1,0 +1,101 @@
+//! Error responses: RFC 9457, `application/problem+json`.
+//!
+//! `type` is `urn:pregon:problem:` followed by a kind that never changes, so that programs can match on it. `title` is the kind in
+//! words; `detail` says what is wrong with this request and how to fix it. Causes meant only for the operator are logged here, once.
+
+use axum::{
+    Json,
+    http::{
+        HeaderValue, StatusCode,
+        header::{self, HeaderName},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tracing::error;
+
+/// Seconds for `Retry-After` while Redis is away: by then it is usually back, or its replica has taken over.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
+
+const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// An error response.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    detail: String,
+    problems: Vec<String>,
+    /// Boxed to keep every `Result` small: few problems have a header.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+}
+
+/// The result of a handler.
+pub type Result<T> = std::result::Result<T, Problem>;
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    problems: &'a [String],
+}
+
+impl Problem {
+    /// A problem of `kind`, in kebab case.
+    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, detail: detail.into(), problems: Vec::new(), header: None }
+    }
+
+    /// Adds the list of everything that is wrong with the request.
+    pub fn with_problems(self, problems: Vec<String>) -> Self {
+        Self { problems, ..self }
+    }
+
+    /// Adds a header to the response.
+    pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some(Box::new((name, value))), ..self }
+    }
+
+    /// 400: the request is malformed.
+    pub fn bad_request(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, kind, detail)
+    }
+
+    /// 404.
+    pub fn not_found(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, kind, detail)
+    }
+
+    /// 503 with `Retry-After`: the same request can succeed later.
+    pub fn unavailable(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail).with_header(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// 500. `cause` is only logged.
+    pub fn internal(cause: &str) -> Self {
+        error!(cause, "a call failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this is a fault of pregon; its log says more")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { status, kind, detail, problems, header } = self;
+        let body = Body {
+            r#type: format!("urn:pregon:problem:{kind}"),
+            title: kind.replace('-', " "),
+            status: status.as_u16(),
+            detail: &detail,
+            problems: &problems,
+        };
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(body)).into_response();
+        if let Some(header) = header {
+            let (name, value) = *header;
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}

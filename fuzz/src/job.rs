@@ -16,7 +16,7 @@ pub fn job(input: &[u8]) {
     let said = |field: &str| json.as_ref().map(|json| json[field].clone());
     let (kind, external_id, recipients) = match &job {
         Job::Campaign(new) => ("campaign", new.external_id.as_deref(), new.recipients.as_slice()),
-        Job::RecipientsJob(RecipientsJob { external_id, recipients, .. }) => {
+        Job::Recipients(RecipientsJob { external_id, recipients, .. }) => {
             ("recipients", Some(external_id.as_str()), recipients.as_slice())
         }
         Job::Change(action, named) => {

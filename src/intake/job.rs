@@ -23,7 +23,7 @@ pub enum Job {
     /// Create a campaign.
     Campaign(Box<NewCampaign>),
     /// Add recipients to a campaign.
-    RecipientsJob(RecipientsJob),
+    Recipients(RecipientsJob),
     /// Do something with a campaign.
     Change(CampaignAction, Named),
 }
@@ -57,7 +57,7 @@ impl Job {
         #[serde(rename_all = "snake_case")]
         enum Type {
             Campaign,
-            RecipientsJob,
+            Recipients,
             Launch,
             Pause,
             Resume,
@@ -72,7 +72,7 @@ impl Job {
         let mut json = serde_json::Deserializer::from_slice(job);
         let action = match json::object::<Typed, _>(&mut json)?.r#type {
             Type::Campaign => return untyped(job).map(Box::new).map(Job::Campaign),
-            Type::RecipientsJob => return untyped(job).map(Job::RecipientsJob),
+            Type::Recipients => return untyped(job).map(Job::Recipients),
             Type::Launch => CampaignAction::Launch,
             Type::Pause => CampaignAction::Pause,
             Type::Resume => CampaignAction::Resume,
@@ -136,7 +136,7 @@ mod tests {
             r#"{"type":"recipients","external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u"}"#,
             r#"{"external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u","type":"recipients"}"#,
         ] {
-            let Ok(Job::RecipientsJob(RecipientsJob { external_id, upload_id, recipients })) =
+            let Ok(Job::Recipients(RecipientsJob { external_id, upload_id, recipients })) =
                 Job::read(job.as_bytes())
             else {
                 panic!("{job}");
@@ -178,7 +178,7 @@ mod tests {
     fn a_recipient_is_the_same_inside_of_a_job() {
         let row = r#"{"to":"+5491155550001","params":{"1":12.50,"2":-3},"header":{"id":17},"buttons":{"0":"x"}}"#;
         let job = format!(r#"{{"type":"recipients","external_id":"a","recipients":[ {row} ]}}"#);
-        let Ok(Job::RecipientsJob(RecipientsJob { recipients, .. })) = Job::read(job.as_bytes()) else {
+        let Ok(Job::Recipients(RecipientsJob { recipients, .. })) = Job::read(job.as_bytes()) else {
             panic!("{job}")
         };
         let inside = RawRecipient::from_json(recipients[0].get().as_bytes()).expect("a row");

@@ -147,7 +147,7 @@ impl Reader<'_> {
                 let submitted = self.intake.take_campaign(*new).await?;
                 (submitted.upload, submitted.created)
             }
-            Job::RecipientsJob(RecipientsJob { external_id, upload_id, recipients }) => {
+            Job::Recipients(RecipientsJob { external_id, upload_id, recipients }) => {
                 let upload_id =
                     upload_id.as_deref().map_or(Ok(UploadId::Entry(entry.id.clone())), UploadId::of_caller)?;
                 let id = self.find(&external_id).await?;

@@ -119,7 +119,7 @@ impl Attempt<'_> {
             return Err(Refusal::bare(130_429));
         }
         match wanted? {
-            Wanted::SimMessage(message) => self.accept(&message, draws),
+            Wanted::Message(message) => self.accept(&message, draws),
             Wanted::Receipt => {
                 line.state().answered(Answer::Receipt);
                 Ok(Done { body: br#"{"success":true}"#.to_vec(), early: None })

@@ -19,7 +19,7 @@ const OTHER_KINDS: [&str; 10] =
 
 /// The body of a send, checked.
 pub(super) enum Wanted<'a> {
-    SimMessage(WantedMessage<'a>),
+    Message(WantedMessage<'a>),
     /// Not a message: marks one as read.
     Receipt,
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
+pub mod alone;
 pub mod cutter;
 pub mod hooks;
 pub mod hostile;

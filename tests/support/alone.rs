@@ -1,0 +1,19 @@
+//! Tests that change what their whole process shares, such as the subscriber of its logs, run in a process of their own.
+
+use std::{env, process::Command};
+
+/// Returns whether this process runs only the calling test. Otherwise runs it again in a process of its own, and panics if it fails
+/// there. `module` is `module_path!()`.
+pub fn runs_alone(module: &str, test: &str) -> bool {
+    const ALONE: &str = "PREGON_TEST_ALONE";
+    if env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let (_, module) = module.split_once("::").expect("a module of the test binary");
+    let name = format!("{module}::{test}");
+    let mut command = Command::new(env::current_exe().expect("the path of this test binary"));
+    let output = command.args(["--exact", &name, "--nocapture"]).env(ALONE, "1").output().expect("a process");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("1 passed"), "{name}, in a process of its own: {text}");
+    false
+}

@@ -2,6 +2,12 @@
 
 use std::{env, process::Command};
 
+/// The name by which `--exact` selects `test`. `module` is `module_path!()`, which begins with the name of the test binary.
+pub fn name(module: &str, test: &str) -> String {
+    let (_, module) = module.split_once("::").expect("a module of the test binary");
+    format!("{module}::{test}")
+}
+
 /// Returns whether this process runs only the calling test. Otherwise runs it again in a process of its own, and panics if it fails
 /// there. `module` is `module_path!()`.
 pub fn runs_alone(module: &str, test: &str) -> bool {
@@ -9,8 +15,7 @@ pub fn runs_alone(module: &str, test: &str) -> bool {
     if env::var_os(ALONE).is_some() {
         return true;
     }
-    let (_, module) = module.split_once("::").expect("a module of the test binary");
-    let name = format!("{module}::{test}");
+    let name = name(module, test);
     let mut command = Command::new(env::current_exe().expect("the path of this test binary"));
     let output = command.args(["--exact", &name, "--nocapture"]).env(ALONE, "1").output().expect("a process");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

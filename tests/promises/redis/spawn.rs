@@ -11,7 +11,7 @@ use deadpool_redis::redis::{AsyncCommands as _, Client, IntoConnectionInfo as _,
 use pregon::redis::spawn::{PrivateRedis, SpawnError};
 use tokio::{io::AsyncReadExt as _, net::UnixStream};
 
-use crate::support::redis::TestRedis;
+use crate::support::{alone, redis::TestRedis};
 
 async fn connect(url: &str) -> MultiplexedConnection {
     let client = Client::open(url).expect("a URL of the redis crate");
@@ -109,7 +109,7 @@ async fn parent_process() {
 async fn the_server_ends_with_a_process_that_was_killed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut parent = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "parent_process", "--nocapture"])
+        .args(["--exact", &alone::name(module_path!(), "parent_process"), "--nocapture"])
         .env(DIR_OF_PARENT, dir.path())
         .stdout(Stdio::piped())
         .spawn()

@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod intake;
 pub mod link;
 pub mod redis;
+pub mod serve;
 pub mod server;
 pub mod world;
 

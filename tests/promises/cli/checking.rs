@@ -1,15 +1,11 @@
 //! `check`, and what it shares with `serve`: the configuration.
 
 use deadpool_redis::redis::cmd;
-use pregon::{
-    domain::OnDoubt,
-    redis::Store,
-    sim::{Scenario, Sim},
-};
-use tokio_util::sync::CancellationToken;
+use pregon::{domain::OnDoubt, redis::Store, sim::Scenario};
+use tokio::net::TcpListener;
 
 use super::*;
-use crate::support::world;
+use crate::{sim::kit::Stand, support::world};
 
 fn configuration(text: &str) -> (TempDir, String) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -137,15 +133,13 @@ async fn a_redis_that_would_be_spawned_needs_only_its_program() {
     assert!(!std::path::Path::new("never-made").exists());
 }
 
-/// The stand-in for Meta with its scenario `calm`: lines 3001 and on of WABA 2001.
+/// The simulator with its scenario `calm`: lines 3001 and on of WABA 2001.
 async fn meta() -> String {
     meta_of(Scenario::named("calm").expect("a scenario")).await
 }
 
 async fn meta_of(scenario: Scenario) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let sim = Sim::start(scenario, listener, CancellationToken::new()).await.expect("the stand-in");
-    format!("http://{}", sim.addr())
+    Stand::start(scenario).await.base
 }
 
 #[tokio::test]

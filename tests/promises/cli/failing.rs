@@ -1,5 +1,7 @@
 //! What goes wrong is told with what helps, and by the exit code.
 
+use tokio::net::TcpListener;
+
 use super::*;
 
 #[tokio::test]

@@ -23,9 +23,9 @@ use axum::{
 use futures_util::stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command};
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::support::redis::TestRedis;
+use crate::support::{redis::TestRedis, serve::serve};
 
 const ID: &str = "01JD8Z2V3W4X5Y6Z7A8B9C0D1E";
 const CSV: &str = "to,1\n+5491155550001,Maria\n+5491155550002,Juan\nnobody,Ana\n";
@@ -86,13 +86,11 @@ struct Server {
 
 impl Server {
     async fn start<const N: usize>(script: [(&str, Answer); N]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let server = Self { url: format!("http://{}", listener.local_addr().expect("an address")), ..Self::default() };
+        let mut server = Self::default();
         for (call, answer) in script {
             server.script.lock().expect("unpoisoned").entry(call.to_owned()).or_default().push_back(answer);
         }
-        let router = Router::new().fallback(answer).with_state(server.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        server.url = serve(Router::new().fallback(answer).with_state(server.clone())).await;
         server
     }
 

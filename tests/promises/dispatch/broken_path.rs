@@ -20,11 +20,12 @@ use pregon::{
     graph::GraphConfig,
     redis::Store,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::support::{
     self,
     redis::TestRedis,
+    serve::serve,
     world::{self, TestWorker},
 };
 
@@ -38,7 +39,8 @@ enum Path {
     Silent,
 }
 
-/// A Meta behind a path that breaks and is mended.
+/// A Meta behind a path that breaks and is mended. Apart from `support::hostile`, because each line has its own kind of broken answer and
+/// one of them ends in the middle of its body.
 #[derive(Clone)]
 struct Meta {
     path: watch::Sender<Path>,
@@ -58,10 +60,7 @@ struct Seen {
 impl Meta {
     async fn start(path: Path) -> (Self, String) {
         let meta = Self { path: watch::Sender::new(path), seen: Arc::default() };
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let app = Router::new().fallback(answer).with_state(meta.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        let url = serve(Router::new().fallback(answer).with_state(meta.clone())).await;
         (meta, url)
     }
 

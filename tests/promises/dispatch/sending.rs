@@ -2,14 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use axum::{Router, body::Bytes, extract::State as Shared, http::StatusCode, routing::post};
 use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::Settings,
@@ -19,47 +15,58 @@ use pregon::{
 
 use crate::support::{
     self,
+    hostile::{self, Answer, Conduct, Courier, Reply, Sent, accepted, refused, wamid},
     redis::TestRedis,
     until,
     world::{self, TestWorker},
 };
 
-/// Meta's answer to its `n`th request, whose body is given; `None` accepts the message.
-type Script = fn(n: u64, body: &str) -> Option<(u16, &'static str)>;
+/// Meta's answer to its `n`th request, which is about the recipient `to`; `None` accepts the message.
+type Script = fn(n: u64, to: &str) -> Option<Answer>;
 
-/// A Meta that counts messages by number, and answers what the script says.
-#[derive(Clone, Default)]
+/// Accepted messages by recipient.
+type Messages = Arc<Mutex<HashMap<String, u64>>>;
+
+/// Answers by a script, and counts the messages that it accepts.
+struct Scripted {
+    script: Script,
+    requests: u64,
+    messages: Messages,
+}
+
+impl Conduct for Scripted {
+    fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
+        let n = self.requests;
+        self.requests += 1;
+        let answer = (self.script)(n, &sent.to).unwrap_or_else(|| {
+            *self.messages.lock().expect("no panic").entry(sent.to.clone()).or_default() += 1;
+            accepted(&sent.to, &wamid(&sent.to, n))
+        });
+        Reply::of(answer, Duration::ZERO)
+    }
+}
+
+/// A fake Meta with a script.
 struct Meta {
-    bodies: Arc<Mutex<HashMap<String, u64>>>,
-    requests: Arc<AtomicU64>,
+    server: hostile::Meta,
+    messages: Messages,
 }
 
 impl Meta {
-    async fn start(&self, answer: Script) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let meta = self.clone();
-        let send = move |Shared(meta): Shared<Meta>, body: Bytes| async move {
-            let n = meta.requests.fetch_add(1, Ordering::Relaxed);
-            if let Some((status, text)) = answer(n, str::from_utf8(&body).expect("text")) {
-                return (StatusCode::from_u16(status).expect("a status"), text.to_owned());
-            }
-            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-            let to = body["to"].as_str().expect("a number").to_owned();
-            *meta.bodies.lock().expect("no panic").entry(to).or_default() += 1;
-            (
-                StatusCode::OK,
-                format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#),
-            )
-        };
-        let router = Router::new().route("/{version}/{line}/messages", post(send)).with_state(meta);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        url
+    fn start(script: Script) -> Self {
+        let messages = Messages::default();
+        let conduct = Scripted { script, requests: 0, messages: messages.clone() };
+        Self { server: hostile::Meta::start(conduct, 0), messages }
     }
 
+    fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Recipients that have a message, and the most messages of one of them.
     fn sent(&self) -> (usize, u64) {
-        let bodies = self.bodies.lock().expect("no panic");
-        (bodies.len(), bodies.values().copied().max().unwrap_or(0))
+        let messages = self.messages.lock().expect("no panic");
+        (messages.len(), messages.values().copied().max().unwrap_or(0))
     }
 }
 
@@ -67,12 +74,11 @@ impl Meta {
 async fn every_recipient_gets_one_message_and_is_counted() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    let meta = Meta::default();
-    let url = meta.start(|_, _| None).await;
+    let meta = Meta::start(|_, _| None);
     let id = world::campaign(&store, &["3001", "3002"], 5_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let lines = [world::line("3001", 1e6), world::line("3002", 1e6)];
-    let worker = TestWorker::start("w1", &redis, &url, &lines, world::settings()).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &lines, world::settings()).await;
     let record = world::reaches(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     assert_eq!(meta.sent(), (5_000, 1), "recipients, and messages to one of them at most");
@@ -85,12 +91,10 @@ async fn every_recipient_gets_one_message_and_is_counted() {
 async fn a_throttled_message_keeps_its_attempts() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    let meta = Meta::default();
-    let url =
-        meta.start(|n, _| (n < 3).then_some((429, r#"{"error":{"code":130429,"message":"Rate limit hit"}}"#))).await;
+    let meta = Meta::start(|n, _| (n < 3).then(|| refused(429, 130_429)));
     let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
     world::launch(&store, id).await;
-    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 100.0)], world::settings()).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 100.0)], world::settings()).await;
     let record = world::reaches(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     let rows = store.part_rows(record.parts[0].0).await.expect("rows");
@@ -102,15 +106,14 @@ async fn a_throttled_message_keeps_its_attempts() {
 async fn a_rate_that_an_older_version_stored_and_no_limiter_can_count_stops_no_worker() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    let meta = Meta::default();
-    let url = meta.start(|_, _| None).await;
+    let meta = Meta::start(|_, _| None);
     for (line, rate) in [("3001", 1e-11), ("3002", 1e300)] {
         store.set_rate(&line.into(), Some(rate)).await.expect("redis");
     }
     let id = world::campaign(&store, &["3001", "3002"], 32, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let lines = [world::line("3001", 80.0), world::line("3002", 80.0)];
-    let worker = TestWorker::start("w1", &redis, &url, &lines, world::settings()).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &lines, world::settings()).await;
     until("the other line sends", async || meta.sent() == (16, 1)).await;
     store.set_rate(&"3001".into(), Some(80.0)).await.expect("redis");
     world::reaches(&store, id, CampaignState::Completed).await;
@@ -118,18 +121,19 @@ async fn a_rate_that_an_older_version_stored_and_no_limiter_can_count_stops_no_w
     assert_eq!(meta.sent(), (32, 1));
 }
 
-const PARAMETER_MISSING: (u16, &str) = (400, r#"{"error":{"code":131008,"message":"Required parameter is missing"}}"#);
+fn parameter_missing() -> Answer {
+    refused(400, 131_008)
+}
 
 #[tokio::test]
 async fn an_error_of_one_row_fails_that_row_alone() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    let meta = Meta::default();
     // The 37th recipient, wherever its request comes among the others.
-    let url = meta.start(|_, body| body.contains("5491100000037").then_some(PARAMETER_MISSING)).await;
+    let meta = Meta::start(|_, to| (to == "5491100000037").then(parameter_missing));
     let id = world::campaign(&store, &["3001"], 2_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
-    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 1e6)], world::settings()).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 1e6)], world::settings()).await;
     let record = world::reaches(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     assert_eq!(meta.sent(), (1_999, 1), "recipients, and messages to one of them at most");
@@ -142,12 +146,11 @@ async fn an_error_of_one_row_fails_that_row_alone() {
 async fn a_template_that_works_for_nobody_pauses_after_a_few() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    let meta = Meta::default();
-    let url = meta.start(|n, _| (n < 5).then_some(PARAMETER_MISSING)).await;
+    let meta = Meta::start(|n, _| (n < 5).then(parameter_missing));
     let id = world::campaign(&store, &["3001"], 100, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     // Slow enough that each answer is there before the next message goes.
-    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 20.0)], world::settings()).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 20.0)], world::settings()).await;
     let paused = world::reaches(&store, id, CampaignState::Paused).await;
     assert_eq!(paused.reason.as_ref().map(|reason| reason.code), Some(131_008));
     let now = store.time().await.expect("the time");
@@ -164,13 +167,12 @@ async fn a_template_that_works_for_nobody_pauses_after_a_few() {
 async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    let meta = Meta::default();
-    let url = meta.start(|_, _| None).await;
+    let meta = Meta::start(|_, _| None);
     let id = world::campaign(&store, &["3001"], 1_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     // The lease outlives the pause: no newer epoch comes to put in doubt what was claimed.
     let settings = Settings { lease: Duration::from_secs(30), ..world::settings() };
-    let worker = TestWorker::start("w1", &redis, &url, &[world::line("3001", 400.0)], settings).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 400.0)], settings).await;
     support::until("messages are sent", async || meta.sent().0 > 100).await;
     let mut connection = redis.connection().await;
     // Longer than the time-out: calls that are under way, claims among them, go without an answer and take effect later.

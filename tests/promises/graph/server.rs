@@ -1,4 +1,5 @@
-//! A stand-in for Meta on raw sockets, and a client for it.
+//! A fake Meta on raw sockets, and a client for it. Apart from the others, because its tests choose every byte and every close of a
+//! connection, also those that no HTTP server would send.
 
 use std::{
     collections::HashMap,

@@ -13,16 +13,17 @@ use pregon::{
     templates,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     hooks::{Hooks, payload},
     redis::TestRedis,
+    serve::serve,
     until, world,
 };
 
-/// What the stand-in for Meta lists, and how often it was asked.
+/// The templates that the fake Meta lists, and how often it was asked. Apart from `support::hostile`, which lists one template that never
+/// changes.
 #[derive(Clone, Default)]
 struct Listed(Arc<Mutex<(Vec<Value>, usize)>>);
 
@@ -41,10 +42,8 @@ async fn list(State(listed): State<Listed>) -> Json<Value> {
 /// A client of a Meta that lists the same templates for every WABA.
 async fn meta(listed: &Listed) -> GraphClient {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let base_url = format!("http://{}", listener.local_addr().expect("an address"));
     let router = Router::new().route("/{version}/{waba}/message_templates", get(list)).with_state(listed.clone());
-    tokio::spawn(async { axum::serve(listener, router).await });
+    let base_url = serve(router).await;
     GraphClient::new(GraphConfig { base_url, ..GraphConfig::default() }).expect("a client")
 }
 
@@ -159,11 +158,8 @@ async fn a_sync_that_meta_refuses_says_what_helps() {
     let redis = TestRedis::start().await;
     let store = store(&redis).await;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let base_url = format!("http://{}", listener.local_addr().expect("an address"));
     let refusal = json!({"error": {"code": 190, "message": "Error validating access token"}});
-    let router = Router::new().fallback(async move || Json(refusal.clone()));
-    tokio::spawn(async { axum::serve(listener, router).await });
+    let base_url = serve(Router::new().fallback(async move || Json(refusal.clone()))).await;
     let graph = GraphClient::new(GraphConfig { base_url, ..GraphConfig::default() }).expect("a client");
     let now = store.time().await.expect("redis");
     let results = templates::sync_all(&store, &graph, &[world::line("3001", 80.0)], now).await;

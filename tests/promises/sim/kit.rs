@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::serve::serve;
+
 pub(crate) const TOKEN: &str = "sim-token-2001";
 pub(crate) const SECRET: &str = "sim-app-secret";
 
@@ -167,12 +169,8 @@ impl Webhook {
 
     pub(crate) async fn answering(answers: impl IntoIterator<Item = u16>) -> Self {
         let got = Arc::new(Got { answers: Mutex::new(answers.into_iter().collect()), ..Got::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/webhooks/meta", listener.local_addr().expect("an address"));
-        let app = Router::new().route("/webhooks/meta", post(remember)).with_state(got.clone());
-        // Ends with the runtime of its test.
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { url, got }
+        let router = Router::new().route("/webhooks/meta", post(remember)).with_state(got.clone());
+        Self { url: format!("{}/webhooks/meta", serve(router).await), got }
     }
 
     pub(crate) fn posts(&self) -> Vec<Post> {

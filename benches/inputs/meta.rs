@@ -1,5 +1,5 @@
-//! A fake Meta that answers every message at once, on a thread of the process that is measured. The one of `loadtest` is a process of its
-//! own, and records arrivals.
+//! A fake Meta that answers every message at once, on a thread of the measured process. The fake Meta of `loadtest`
+//! is a process of its own and also records arrivals.
 
 use std::{
     future::ready,

@@ -1,8 +1,9 @@
-//! What this service promises, checked on real servers: every test starts the Redis, the workers and the Meta that it needs.
+//! The promises of the service, tested on real servers. Each test starts the Redis, the workers and the Meta that it
+//! needs.
 //!
-//! One test binary, because linking is most of what a further one costs. `cargo test --test promises webhook::` runs one folder.
-//! Tests run side by side in one process, so a test that needs a process of its own starts one, with `support::alone`. Tests that
-//! measure a rate are in `tests/rates`, which runs them one at a time.
+//! All of them are one binary, because each further binary links the whole service again. `cargo test --test promises
+//! webhook::` runs one folder. The tests run in parallel in one process: a test that changes something global to its
+//! process starts a process of its own with `support::alone`, and tests that measure a rate are in `tests/rates`.
 #![allow(unreachable_pub, reason = "a test binary is a crate of its own, and has no callers")]
 
 #[path = "../support/mod.rs"]

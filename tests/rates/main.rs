@@ -1,7 +1,7 @@
-//! The rates that Meta sees, measured by the clock: of whole workers, over slow links, and while a worker takes over from another.
+//! The rates that Meta sees, measured by the wall clock: of whole workers, over slow links, and during a failover.
 //!
-//! A binary of its own, and its tests take turns: another test beside one of these would take processor time from the worker that is
-//! measured.
+//! These tests are a binary of their own and run one at a time, because any other test would take processor time from
+//! the worker that is measured.
 #![allow(unreachable_pub, reason = "a test binary is a crate of its own, and has no callers")]
 
 #[path = "../support/mod.rs"]

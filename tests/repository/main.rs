@@ -1,5 +1,7 @@
-//! The repository itself: the arrows between the rooms of `src/`, and what the documents point to. Reads files and starts nothing;
-//! links nothing of the service, so that `make check` is quick.
+//! Checks of the repository itself: which room of `src/` uses which, and whether the links and test names in the
+//! documents exist.
+//!
+//! They read files and start no server. `make check` runs them.
 
 mod architecture;
 mod documents;

@@ -1,4 +1,5 @@
-//! Random histories from a seed, beside a model of what has to be true: of leases and pacing in virtual time, and of the state machine.
+//! Random histories from a seed, checked against a model: leases and pacing in virtual time ([`leases`]), and the
+//! state machine of a part on a real Redis ([`model`]).
 #![allow(unreachable_pub, reason = "a test binary is a crate of its own, and has no callers")]
 
 #[path = "../support/mod.rs"]

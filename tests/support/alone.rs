@@ -1,15 +1,16 @@
-//! Tests that change what their whole process shares, such as the subscriber of its logs, run in a process of their own.
+//! Runs a test in a process of its own, where it changes something global to its process, such as the log subscriber.
 
 use std::{env, process::Command};
 
-/// The name by which `--exact` selects `test`. `module` is `module_path!()`, which begins with the name of the test binary.
+/// The name of `test` for `--exact`: its module path without the name of the test binary. `module` is
+/// `module_path!()`.
 pub fn name(module: &str, test: &str) -> String {
     let (_, module) = module.split_once("::").expect("a module of the test binary");
     format!("{module}::{test}")
 }
 
-/// Returns whether this process runs only the calling test. Otherwise runs it again in a process of its own, and panics if it fails
-/// there. `module` is `module_path!()`.
+/// Whether this process runs only the calling test. If not, runs the test in a new process and panics if it fails
+/// there; the caller then returns at once. `module` is `module_path!()`.
 pub fn runs_alone(module: &str, test: &str) -> bool {
     const ALONE: &str = "PREGON_TEST_ALONE";
     if env::var_os(ALONE).is_some() {

@@ -1,4 +1,4 @@
-//! A small HTTP server of one test: the fake Meta, backend or webhook whose only point is what its handler does.
+//! A small HTTP server for one test: a fake Meta, backend or webhook that consists of one router.
 
 use axum::Router;
 use tokio::net::TcpListener;

@@ -39,8 +39,8 @@ enum Path {
     Silent,
 }
 
-/// A Meta behind a path that breaks and is mended. Apart from `support::hostile`, because each line has its own kind of broken answer and
-/// one of them ends in the middle of its body.
+/// A fake Meta behind a path that breaks and is repaired. It is separate from `support::hostile` because each line
+/// gets its own kind of broken response, one of which ends in the middle of its body.
 #[derive(Clone)]
 struct Meta {
     path: watch::Sender<Path>,

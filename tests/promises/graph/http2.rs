@@ -42,8 +42,8 @@ impl Arrived {
     }
 }
 
-/// A fake Meta that speaks only HTTP/2, with a certificate of its own. Apart from the others, because its tests answer single streams and
-/// send single frames, which takes the `h2` crate.
+/// A fake Meta that speaks only HTTP/2, with a certificate of its own. It is separate from the others because its
+/// tests answer single streams and send single frames, which takes the `h2` crate.
 struct Meta {
     base_url: String,
     ca: NamedTempFile,

@@ -1,5 +1,5 @@
-//! A fake Meta on raw sockets, and a client for it. Apart from the others, because its tests choose every byte and every close of a
-//! connection, also those that no HTTP server would send.
+//! A fake Meta on raw sockets, and a client for it. It is separate from `support::hostile` because its tests choose
+//! every byte that is written and how each connection closes.
 
 use std::{
     collections::HashMap,

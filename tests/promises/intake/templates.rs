@@ -22,8 +22,8 @@ use crate::support::{
     until, world,
 };
 
-/// The templates that the fake Meta lists, and how often it was asked. Apart from `support::hostile`, which lists one template that never
-/// changes.
+/// The templates that the fake Meta lists, and how many times the list was read. It is separate from
+/// `support::hostile`, which always lists the same template.
 #[derive(Clone, Default)]
 struct Listed(Arc<Mutex<(Vec<Value>, usize)>>);
 

@@ -70,7 +70,7 @@ impl Write for Log {
     }
 }
 
-/// In a process of its own: the subscriber that keeps the log is that of the whole process.
+/// Runs in a process of its own, because it installs the global log subscriber.
 #[tokio::test]
 async fn no_secret_and_no_phone_number_is_in_the_log_or_in_an_answer() {
     if !runs_alone(module_path!(), "no_secret_and_no_phone_number_is_in_the_log_or_in_an_answer") {

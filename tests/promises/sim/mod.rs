@@ -1,4 +1,5 @@
-//! The stand-in for Meta over real HTTP: what it takes and refuses, what it tells, and that its ledger is true.
+//! The simulator of Meta (`pregon sim`) over real HTTP: what it accepts and rejects, the webhooks it sends,
+//! and that its ledger is true.
 
 mod faults;
 pub mod kit;

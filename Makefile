@@ -27,7 +27,7 @@ check: ## While you work: format, lints, unit tests and the arrows between rooms
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --locked --workspace --lib
-	$(CARGO) test --locked --test architecture
+	$(CARGO) test --locked --test repository
 
 # SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. FAULT=… plays only rounds that have a fault
 # with these words in its name. DOCUMENT=… puts the report there.
@@ -78,8 +78,8 @@ deny: ## Check what it is built of; installs cargo-deny where it is missing
 
 # The tests of what differs between servers, on Valkey: it stands first in PATH under the name of redis-server.
 test-valkey: valkey ## Run the tests of Redis' deployments, restarts and take-overs on Valkey
-	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
-		--test deployments --test spawn --test forgetting --test invariants --test torture
+	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked --test deployments --test rates --test torture
+	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked --test promises -- redis:: dispatch::hostile::
 
 valkey: ## Make Valkey available in target/valkey; the system stays as it is
 	@sh tests/valkey.sh target/valkey

@@ -3,6 +3,9 @@
 //! Allocations, round trips, commands and bytes of Redis are the same in every run. Each has a bound a little above what it
 //! was when the bound was set. A test that fails here says that something costs more than it did. If it has to, raise the bound
 //! and say why in the commit; if it has not, `cargo bench --bench paths` and `make instructions` help to find it.
+//!
+//! A binary of its own, so that only its own tests run at the same time: how many messages one round trip settles
+//! depends on how busy the machine is.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! A Meta that answers every message at once.
+//! A fake Meta that answers every message at once, on a thread of the measured process. The fake Meta of `loadtest`
+//! is a process of its own and also records arrivals.
 
 use std::{
     future::ready,

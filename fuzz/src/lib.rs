@@ -1,7 +1,7 @@
 //! What has to hold for any bytes that come in: one function for each input, which panics where it does not.
 //!
-//! Each is called by a fuzz target, with what libFuzzer thinks up, and by `tests/corpus.rs` with everything in `corpus`,
-//! so that what once fell stays mended.
+//! Each is called by a fuzz target, with what libFuzzer thinks up, and by `tests/promises/intake/bad_input.rs` with
+//! everything in `corpus`, so that what once fell stays mended.
 
 mod answer;
 mod job;

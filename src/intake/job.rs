@@ -136,8 +136,7 @@ mod tests {
             r#"{"type":"recipients","external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u"}"#,
             r#"{"external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u","type":"recipients"}"#,
         ] {
-            let Ok(Job::Recipients(RecipientsJob { external_id, upload_id, recipients })) =
-                Job::read(job.as_bytes())
+            let Ok(Job::Recipients(RecipientsJob { external_id, upload_id, recipients })) = Job::read(job.as_bytes())
             else {
                 panic!("{job}");
             };
@@ -178,9 +177,7 @@ mod tests {
     fn a_recipient_is_the_same_inside_of_a_job() {
         let row = r#"{"to":"+5491155550001","params":{"1":12.50,"2":-3},"header":{"id":17},"buttons":{"0":"x"}}"#;
         let job = format!(r#"{{"type":"recipients","external_id":"a","recipients":[ {row} ]}}"#);
-        let Ok(Job::Recipients(RecipientsJob { recipients, .. })) = Job::read(job.as_bytes()) else {
-            panic!("{job}")
-        };
+        let Ok(Job::Recipients(RecipientsJob { recipients, .. })) = Job::read(job.as_bytes()) else { panic!("{job}") };
         let inside = RawRecipient::from_json(recipients[0].get().as_bytes()).expect("a row");
         assert!(inside == RawRecipient::from_json(row.as_bytes()).expect("a row"));
     }

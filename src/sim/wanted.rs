@@ -70,7 +70,7 @@ impl<'a> Wanted<'a> {
             (kind, _) if OTHER_KINDS.contains(&kind) => None,
             (kind, _) => return Err(Refusal::new(131_051, format!("Message type {kind} is not supported"))),
         };
-        Ok(Self::SimMessage(WantedMessage { to, input, callback: request.biz_opaque_callback_data, template }))
+        Ok(Self::Message(WantedMessage { to, input, callback: request.biz_opaque_callback_data, template }))
     }
 }
 

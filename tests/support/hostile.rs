@@ -1,5 +1,6 @@
-//! A Meta written apart from this project's stand-in: a bare HTTP/1.1 server that does with each send what a test says,
-//! tells statuses by signed webhook, and keeps when everything arrived.
+//! A fake Meta, written apart from the project's simulator so that the two do not share a misreading of Meta's
+//! documentation. It is a bare HTTP/1.1 server that answers each send as a test decides ([`Conduct`]), sends statuses
+//! by signed webhook, and records when each request arrived. Most tests that need a Meta use it.
 //!
 //! It reads on a thread of its own that does nothing else. Where the machine stalls that thread, what arrived meanwhile is
 //! read at one moment; so an arrival is kept as the span in which it can have happened: from a heartbeat of that thread

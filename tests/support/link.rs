@@ -1,4 +1,6 @@
-//! A link with a delay, and a Meta at its far end that speaks TLS, with HTTP/2 or HTTP/1.1.
+//! A link with a delay, and a fake Meta at its far end that speaks HTTP/2 or HTTP/1.1 over TLS. It is separate from
+//! [`hostile`](super::hostile), which speaks plain HTTP/1.1, because handshakes and streams over a slow link can
+//! cause bursts.
 //!
 //! What a worker sends is stamped when it enters the link, before the delay: what is measured is when the worker let it go, not
 //! how late this machine is on the way. As in [`hostile`](super::hostile) a stamp is a span, from a heartbeat of the reading thread

@@ -2,12 +2,14 @@
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
+pub mod alone;
 pub mod cutter;
 pub mod hooks;
 pub mod hostile;
 pub mod intake;
 pub mod link;
 pub mod redis;
+pub mod serve;
 pub mod server;
 pub mod world;
 

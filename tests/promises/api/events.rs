@@ -1,0 +1,112 @@
+//! Statistics as they change.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use pregon::domain::CampaignId;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{
+    harness::{Api, answer},
+    truth,
+};
+
+/// Far longer than any event takes; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client that watches a campaign.
+struct Watch {
+    response: Response,
+    text: String,
+}
+
+impl Watch {
+    async fn start(api: &Api, campaign: CampaignId) -> Self {
+        let request = api.request(Method::GET, &format!("/v1/campaigns/{campaign}/events"));
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                let event = field("event").map(|name| (name.to_owned(), field("data").unwrap_or_default().to_owned()));
+                self.text = rest.to_owned();
+                if let Some((name, data)) = event {
+                    return Some((name, serde_json::from_str(&data).expect("JSON")));
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("an event in time");
+            self.text.push_str(std::str::from_utf8(&chunk.expect("a chunk")?).expect("UTF-8"));
+        }
+    }
+
+    /// Reads on to the first event of this name that fits.
+    async fn until(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let (found, data) = self.next().await.expect("the stream goes on");
+            if found == name && fits(&data) {
+                return data;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_says_how_it_stands_and_then_what_changes() {
+    let api = Api::start().await;
+    let id = api.launched("spring", &["3001"], 110).await;
+    let mut watch = Watch::start(&api, id).await;
+    assert_eq!(watch.next().await, Some(("state".into(), json!({ "state": "running" }))));
+    let (name, first) = watch.next().await.expect("an event");
+    assert_eq!((name.as_str(), &first["by_state"]["pending"]), ("statistics", &json!(110)));
+
+    let truth = truth::come_true(&api, id).await;
+    let expected = truth::counts(&truth);
+    watch.until("statistics", |statistics| truth::counts_of(statistics) == expected).await;
+
+    api.post(&format!("/v1/campaigns/{id}/pause")).await;
+    watch.until("state", |state| state["state"] == "paused").await;
+    api.post(&format!("/v1/campaigns/{id}/cancel")).await;
+    watch.until("state", |state| state["state"] == "cancelled").await;
+    watch.until("statistics", |statistics| statistics["by_state"]["cancelled"] != 0).await;
+
+    api.stopping.cancel();
+    while watch.next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn while_redis_is_away_a_stream_keeps_its_last_numbers() {
+    let mut api = Api::start().await;
+    let id = api.launched("spring", &["3001"], 10).await;
+    let mut watch = Watch::start(&api, id).await;
+    watch.until("statistics", |statistics| statistics["by_state"]["pending"] == 10).await;
+    api.redis.kill_hard().await;
+    let away = watch.until("statistics", |statistics| statistics["waiting_for"][0]["reason"] == "redis").await;
+    assert_eq!((&away["by_state"]["pending"], &away["eta"]), (&json!(10), &Value::Null));
+    api.redis.restart().await;
+    watch.until("statistics", |statistics| statistics["waiting_for"][0]["reason"] != "redis").await;
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_a_client_that_leaves_makes_room() {
+    let api = Api::start().await;
+    let id = api.draft("spring", &["3001"], 0).await;
+    let path = format!("/v1/campaigns/{id}/events");
+    let mut open: Vec<Watch> = futures_util::stream::iter(0..64).then(|_| Watch::start(&api, id)).collect().await;
+    answer(api.request(Method::GET, &path)).await.problem(429, "too-many-streams");
+    open.pop();
+    let room = async {
+        // The server notices that a client left when it next writes to it or reads from it.
+        while api.request(Method::GET, &path).send().await.expect("an answer").status() != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, room).await.expect("room in time");
+}

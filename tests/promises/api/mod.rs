@@ -1,0 +1,10 @@
+//! The HTTP API over real HTTP and a real Redis.
+
+mod campaigns;
+mod encodings;
+mod events;
+mod guard;
+mod harness;
+mod lines;
+mod recipients;
+mod truth;

@@ -1,0 +1,207 @@
+//! `check`, and what it shares with `serve`: the configuration.
+
+use deadpool_redis::redis::cmd;
+use pregon::{domain::OnDoubt, redis::Store, sim::Scenario};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::{sim::kit::Stand, support::world};
+
+fn configuration(text: &str) -> (TempDir, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("pregon.toml");
+    std::fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("text").to_owned();
+    (dir, path)
+}
+
+#[tokio::test]
+async fn all_problems_of_a_configuration_are_exit_code_2_for_check_and_serve() {
+    let (_dir, file) = configuration("[redis]\nurl = \"spawn:\"\npool = 0\n[dispatch]\nlease = \"1h\"\n");
+    for command in ["check", "serve"] {
+        let ran = run(&[command, "--config", &file], &[], "").await;
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran:?}");
+        for key in ["redis.url", "redis.pool", "dispatch.lease"] {
+            assert!(ran.err.contains(key), "{command}: {ran:?}");
+        }
+        let ran = run(&[command], &[("PREGON_CONFIG", &file)], "").await;
+        assert!(ran.code == 2 && ran.err.contains("redis.pool"), "by environment: {ran:?}");
+        let ran = run(&[command], &[], "").await;
+        assert!(ran.code == 2 && ran.err.contains("http.api_keys needs at least one key"), "{command}: {ran:?}");
+    }
+    let ran = run(&["check", "--json", "--config", &file], &[], "").await;
+    let [report] = ran.json().try_into().expect("one object");
+    assert_eq!((ran.code, &report["ok"], &report["checks"][0]["check"]), (2, &json!(false), &json!("configuration")));
+}
+
+fn worker(redis: &str) -> String {
+    format!(
+        "[redis]\nurl = \"{redis}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[ops]\nlisten = \"127.0.0.1:0\"\n\
+         [webhook]\nverify_token = {{ env = \"WORD\" }}\napp_secret = {{ env = \"WORD\" }}\n"
+    )
+}
+
+const WEBHOOK: [&str; 4] = ["check", "--roles", "webhook", "--config"];
+
+#[tokio::test]
+async fn a_worker_that_could_start_passes_every_check() {
+    let redis = TestRedis::start().await;
+    let (_dir, file) = configuration(&worker(redis.url()));
+    let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "secret-word")], "").await;
+    let [report] = ran.json().try_into().expect("one object");
+    assert_eq!((ran.code, &report["ok"]), (0, &json!(true)), "{ran:?}");
+    let checks: Vec<_> = report["checks"].as_array().expect("checks").iter().map(|check| &check["check"]).collect();
+    assert_eq!(checks, ["configuration", "redis", "redis keeps data", "http.listen", "ops.listen"]);
+    let ran = run(&[&WEBHOOK[..], &[&file]].concat(), &[("WORD", "secret-word")], "").await;
+    assert!(ran.code == 0 && ran.out.contains("redis at") && !ran.out.contains("failed"), "{ran:?}");
+    assert!(!ran.out.contains("secret-word"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn work_on_a_line_that_no_process_lists_fails_the_check_with_its_remedy() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let id = world::campaign(&store, &["3009"], 3, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let now = store.time().await.expect("redis");
+    let until = now.after(std::time::Duration::from_secs(60));
+    store.worker_lives("w1", now, until).await.expect("alive");
+    let (_dir, file) = configuration(&worker(redis.url()));
+    for (line, code) in [("3009", 0), ("3001", 1)] {
+        store.register_lines("w1", &[world::line(line, 80.0)], until).await.expect("registered");
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "secret-word")], "").await;
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert_eq!(ran.out.contains("no process lists: 3009"), code == 1, "{ran:?}");
+        assert_eq!(ran.out.contains("list the line again"), code == 1, "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_can_not_be_used_fails_before_a_worker_starts() {
+    let redis = TestRedis::start().await;
+    for (key, ok) in [("first", true), ("second", false), ("nowhere", false)] {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+        let tls = format!("[http]\ntls = {{ certificate = \"{dir}/first.pem\", key = \"{dir}/{key}.key\" }}\n");
+        let (_dir, file) = configuration(&worker(redis.url()).replace("[http]\n", &tls));
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "secret-word")], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let check = report["checks"].as_array().expect("checks").iter().find(|check| check["check"] == "http.tls");
+        assert_eq!((ran.code, check.map(|check| &check["ok"])), (i32::from(!ok), Some(&json!(ok))), "{key}: {ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_and_a_port_that_is_taken_fail_with_what_helps() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = taken.local_addr().expect("an address");
+    let text = worker("redis://127.0.0.1:1").replacen("127.0.0.1:0", &port.to_string(), 1);
+    let (_dir, file) = configuration(&text);
+    let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "w")], "").await;
+    assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: 2 checks failed\n"));
+    let [report] = ran.json().try_into().expect("one object");
+    let checks = report["checks"].as_array().expect("checks");
+    let failed: Vec<_> = checks.iter().filter(|check| check["ok"] == false).collect();
+    assert_eq!((&failed[0]["check"], &failed[1]["check"]), (&json!("redis"), &json!("http.listen")));
+    assert!(failed[0]["remedy"].as_str().expect("a remedy").contains("start Redis there"), "{ran:?}");
+    assert!(failed[1]["remedy"].as_str().expect("a remedy").contains("set http.listen to another port"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn check_with_a_wrong_password_of_redis_names_the_cause() {
+    let redis = TestRedis::start().await;
+    let mut connection = redis.connection().await;
+    let set = cmd("CONFIG").arg(&["SET", "requirepass", "right"]).exec_async(&mut connection).await;
+    set.expect("a password");
+    let (_dir, file) = configuration(&worker(redis.url()));
+    for url in [redis.url().to_owned(), format!("{}?pass=wrong", redis.url())] {
+        let environment = [("WORD", "w"), ("PREGON__REDIS__URL", url.as_str())];
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &environment, "").await;
+        assert!(ran.code == 1 && ran.out.contains("does not accept the user and password"), "{ran:?}");
+        assert!(ran.out.contains("set the user and password") && !ran.out.contains("start Redis"), "{ran:?}");
+    }
+    let unset = cmd("CONFIG").arg(&["SET", "requirepass", ""]).exec_async(&mut connection).await;
+    unset.expect("no password");
+}
+
+#[tokio::test]
+async fn a_redis_that_would_be_spawned_needs_only_its_program() {
+    let (_dir, file) = configuration(&worker("spawn:./never-made"));
+    let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "w")], "").await;
+    let [report] = ran.json().try_into().expect("one object");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(report["checks"][1]["found"].as_str().expect("found").contains("is installed"), "{ran:?}");
+    assert!(!std::path::Path::new("never-made").exists());
+}
+
+/// The simulator with its scenario `calm`: lines 3001 and on of WABA 2001.
+async fn meta() -> String {
+    meta_of(Scenario::named("calm").expect("a scenario")).await
+}
+
+async fn meta_of(scenario: Scenario) -> String {
+    Stand::start(scenario).await.base
+}
+
+#[tokio::test]
+async fn each_line_is_looked_up_at_meta_with_its_token() {
+    let text = format!(
+        "[redis]\nurl = \"spawn:./never-made\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[graph]\nbase_url = \"{}\"\n\
+         [[business]]\nid = \"1001\"\n[[waba]]\nid = \"2001\"\nbusiness = \"1001\"\naccess_token = {{ env = \"TOKEN\" }}\n\
+         [[line]]\nid = \"3001\"\nwaba = \"2001\"\n[[line]]\nid = \"9999\"\nwaba = \"2001\"\n",
+        meta().await
+    );
+    let (_dir, file) = configuration(&text);
+    let arguments = ["check", "--roles", "dispatch", "--json", "--config", &file];
+    let checked = async |token| {
+        let ran = run(&arguments, &[("TOKEN", token)], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let of = |name: &str| {
+            let checks = report["checks"].as_array().expect("checks");
+            checks.iter().find(|check| check["check"] == name).expect("the check").clone()
+        };
+        (ran.code, of("line 3001"), of("line 9999"))
+    };
+
+    let (code, known, unknown) = checked("sim-token-2001").await;
+    assert_eq!((code, &known["ok"], &unknown["ok"]), (1, &json!(true), &json!(false)), "{known} {unknown}");
+    assert!(
+        known["found"].as_str().expect("found").contains("+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED"),
+        "{known}"
+    );
+    assert!(
+        unknown["remedy"].as_str().expect("a remedy").contains("check that 9999 is a phone_number_id"),
+        "{unknown}"
+    );
+
+    let (code, refused, _) = checked("another-token").await;
+    assert_eq!((code, &refused["ok"]), (1, &json!(false)));
+    assert!(refused["found"].as_str().expect("found").contains("code 190"), "{refused}");
+    assert!(!refused.to_string().contains("another-token"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_waba_without_a_subscribed_app_fails_the_check_with_its_remedy() {
+    for (webhooks, code) in [(true, 0), (false, 1)] {
+        let mut scenario = Scenario::named("calm").expect("a scenario");
+        scenario.wabas[0].webhook = scenario.wabas[0].webhook.take().filter(|_| webhooks);
+        let text = format!(
+            "[redis]\nurl = \"spawn:./never-made\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[graph]\nbase_url = \"{}\"\n\
+             [[business]]\nid = \"1001\"\n[[waba]]\nid = \"2001\"\nbusiness = \"1001\"\naccess_token = {{ env = \"TOKEN\" }}\n\
+             [[line]]\nid = \"3001\"\nwaba = \"2001\"\n",
+            meta_of(scenario).await
+        );
+        let (_dir, file) = configuration(&text);
+        let arguments = ["check", "--roles", "dispatch", "--json", "--config", &file];
+        let ran = run(&arguments, &[("TOKEN", "sim-token-2001")], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let checks = report["checks"].as_array().expect("checks");
+        let waba = checks.iter().find(|check| check["check"] == "waba 2001").expect("the check");
+        assert_eq!((ran.code, &waba["ok"]), (code, &json!(webhooks)), "{waba}");
+        if webhooks {
+            assert_eq!(waba["found"], "its webhooks go to: Pregón");
+        } else {
+            assert!(waba["found"].as_str().expect("found").starts_with("no app is subscribed to it"), "{waba}");
+            assert!(waba["remedy"].as_str().expect("a remedy").ends_with("/v25.0/2001/subscribed_apps"), "{waba}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What goes wrong is told with what helps, and by the exit code.
+
+use tokio::net::TcpListener;
+
+use super::*;
+
+#[tokio::test]
+async fn a_server_that_wants_another_key_is_told_apart_and_the_key_is_not_repeated() {
+    let server = Server::start([]).await;
+    let with_key = [("PREGON_SERVER", server.url.as_str()), ("PREGON_API_KEY", "wrong-key")];
+    let ran = run(&["campaign", "list"], &with_key, "").await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("does not know this key: set PREGON_API_KEY"), "{ran:?}");
+    assert!(!ran.err.contains("wrong-key"), "{ran:?}");
+    let ran = run(&["line", "list", "--server", &server.url], &[], "").await;
+    assert!(ran.code == 1 && ran.err.contains("asks for a key: set PREGON_API_KEY"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_with_what_helps() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    for arguments in [&["campaign", "list"][..], &["campaign", "watch", ID], &["line", "show", "3001"]] {
+        let ran = run(&[arguments, &["--server", &url]].concat(), &[], "").await;
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.err.starts_with(&format!("pregon: no server answers at {url}/ (Connection refused")), "{ran:?}");
+        assert!(ran.err.contains("start one with `pregon serve`, or name another by --server"), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_the_server_objects_to_is_told() {
+    let faults = json!({
+        "type": "urn:pregon:problem:invalid-campaign", "title": "invalid campaign", "status": 422,
+        "detail": "the campaign can't be taken", "problems": ["there is no line 3001", "template spring_sale is PAUSED"],
+    });
+    let server = Server::start([("POST /v1/campaigns", Answer::Json(422, faults))]).await;
+    let (_dir, file) = recipients();
+    let ran = server.run(&submit(&file, &[])).await;
+    let told =
+        "pregon: the campaign can't be taken\n  there is no line 3001\n  template spring_sale is PAUSED (HTTP 422)\n";
+    assert_eq!((ran.code, ran.err.as_str()), (1, told));
+}
+
+#[tokio::test]
+async fn another_program_behind_the_address_is_noticed() {
+    let server =
+        Server::start([("GET /v1/lines", Answer::Text("text/html", "<h1>It works!</h1>".into(), false))]).await;
+    let ran = server.run(&["line", "list"]).await;
+    assert!(ran.code == 1 && ran.err.contains("not pregon's (HTTP 200: <h1>It works!</h1>)"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_has_gone_is_no_panic() {
+    let server = Server::start([("GET /v1/lines", Answer::Json(200, json!({ "lines": [], "next": null })))]).await;
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let environment = [("PREGON_SERVER", server.url.as_str()), ("PREGON_API_KEY", "good-key")];
+    let child = program(&["line", "list"], &environment).stdout(writer).spawn().expect("the program");
+    let output = child.wait_with_output().await.expect("its end");
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).as_deref()), (Some(1), Ok("")));
+}
+
+#[tokio::test]
+async fn a_command_line_that_makes_no_sense_is_exit_code_2_before_anything_is_asked() {
+    let server = Server::start([]).await;
+    let (_dir, file) = recipients();
+    let bad = [
+        &[][..],
+        &["launch"],
+        &["campaign", "submit", &file, "--template", "spring_sale/es_AR"],
+        &["campaign", "submit", &file, "--template", "spring_sale", "--line", "3001"],
+        &["campaign", "submit", "people.xlsx", "--template", "spring_sale/es_AR", "--line", "3001"],
+        &submit(&file, &["--priority", "11"]),
+        &submit(&file, &["--start-at", "tomorrow"]),
+        &submit(&file, &["--no-launch", "--watch"]),
+        &["campaign", "show", "crm-77"],
+        &["campaign", "list", "--state", "melting"],
+        &["line", "rate", "3001"],
+        &["line", "rate", "3001", "0"],
+        &["line", "list", "--server", "localhost:8080"],
+        &["serve", "--roles", "api,cook"],
+    ];
+    for arguments in bad {
+        let ran = server.run(arguments).await;
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}: {ran:?}");
+        assert!(!ran.err.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(server.whats(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_stand_in_for_meta_that_cannot_start_says_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let ran = run(&["sim", "--listen", &address], &[], "").await;
+    assert!(
+        ran.code == 1 && ran.err.contains(&format!("cannot listen on {address}: Address already in use")),
+        "{ran:?}"
+    );
+    let ran = run(&["sim", "--config", "storm", "--listen", "127.0.0.1:0"], &[], "").await;
+    assert!(ran.code == 2 && ran.err.contains("there is no scenario `storm`"), "{ran:?}");
+}

@@ -1,0 +1,176 @@
+//! What housekeeping repairs after a crash between two writes.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use deadpool_redis::redis::{Pipeline, cmd};
+use pregon::{
+    domain::{CampaignId, CampaignState, LineId, OnDoubt, PartId, State, UnixMs},
+    graph::{GraphClient, GraphClientConfig},
+    redis::{
+        Store,
+        campaigns::StateChange,
+        parts::{Claim, ClaimedRow, Fact, News},
+    },
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
+
+use crate::support::{claim_wish, redis::TestRedis, until, world};
+
+/// Housekeeping that runs beside a campaign whose line no worker serves.
+struct World {
+    _redis: TestRedis,
+    store: Store,
+    id: CampaignId,
+    part: PartId,
+    line: LineId,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl World {
+    async fn start(n: u64) -> Self {
+        let (redis, store) = store().await;
+        Self::start_with(redis, store, n).await
+    }
+
+    async fn start_with(redis: TestRedis, store: Store, n: u64) -> Self {
+        let id = world::campaign(&store, &["3001"], n, OnDoubt::Hold).await;
+        world::launch(&store, id).await;
+        let (part, line) = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].clone();
+        let graph = GraphClient::new(GraphClientConfig::default()).expect("a client");
+        let housekeeping = world::housekeeping(&store, Vec::new(), graph).await;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { housekeeping.run(stopped).await.expect("it never fails") });
+        Self { _redis: redis, store, id, part, line, stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("no panic");
+    }
+
+    async fn state(&self, id: CampaignId) -> CampaignState {
+        self.store.campaign(id).await.expect("redis").expect("a campaign").state
+    }
+}
+
+async fn store() -> (TestRedis, Store) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    (redis, store)
+}
+
+/// A campaign that was launched and waits for `start_at`.
+async fn scheduled(store: &Store, start_at: UnixMs) -> CampaignId {
+    let id = world::campaign_at(store, &["3001"], 1, OnDoubt::Hold, Some(start_at)).await;
+    let now = store.time().await.expect("the time");
+    let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Scheduled, now, None).await;
+    assert_eq!(change.expect("a launch"), StateChange::Done);
+    id
+}
+
+/// The list of active campaigns, with their scores.
+async fn active(store: &Store) -> Vec<(String, u64)> {
+    let all = cmd("ZRANGE").arg(store.keys.active()).arg(0).arg(-1).arg("WITHSCORES").clone();
+    store.query("ZRANGE", &all).await.expect("redis")
+}
+
+/// Lists `ids` as active since `since`, in ms.
+async fn list(store: &Store, ids: &[CampaignId], since: u64) {
+    let mut listing = Pipeline::new();
+    for id in ids {
+        listing.cmd("ZADD").arg(store.keys.active()).arg(since).arg(id.to_string());
+    }
+    store.query_all::<u8>("ZADD", &listing).await.expect("redis");
+}
+
+#[tokio::test]
+async fn an_open_part_that_its_line_does_not_list_is_listed_again() {
+    let world = World::start(2).await;
+    world.store.work_done(&world.line, &[world.part]).await.expect("redis");
+    let pulse = world.store.pulse().await.expect("redis");
+    until("the part is listed", async || world.store.work(&world.line).await.expect("redis") == [world.part]).await;
+    until("workers are woken", async || world.store.pulse().await.expect("redis") > pulse).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_left_pending_by_an_ended_campaign_is_ended() {
+    let world = World::start(1).await;
+    let now = world.store.time().await.expect("the time");
+    let Claim::Rows { rows, .. } = world.store.claim(world.part, &claim_wish(1, now, 1, now)).await.expect("a claim")
+    else {
+        panic!("no rows")
+    };
+    let ClaimedRow { row, send } = rows[0].claimed;
+    let fact = Fact { row, send, news: News::Returned(131_042), at: now, message: None };
+    world.store.apply(&[(world.part, vec![fact])], Duration::from_secs(60)).await.expect("applied");
+    // As a process leaves it that dies between closing the gate and ending what was reopened meanwhile.
+    let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
+    let version = (record.version + 1).to_string();
+    let campaign = [("state", "completed"), ("version", &version), ("applied", &version)];
+    let part = [("gate", "completed"), ("version", &version)];
+    let mut changes = Pipeline::new();
+    changes.cmd("HSET").arg(world.store.keys.campaign(world.id)).arg(&campaign);
+    changes.cmd("HSET").arg(world.store.keys.part(world.part)).arg(&part);
+    world.store.query_all::<u64>("HSET", &changes).await.expect("redis");
+    until("the row is ended", async || {
+        let bytes = world.store.state_bytes(world.part).await.expect("bytes");
+        State::of(bytes[0]) == Some(State::Failed)
+    })
+    .await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_draft_is_not_active_until_it_is_launched() {
+    let (_redis, store) = store().await;
+    let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    assert_eq!(active(&store).await, []);
+    let launched_at = store.time().await.expect("the time");
+    world::launch(&store, id).await;
+    let active = active(&store).await;
+    assert_eq!(active.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), [id.to_string()]);
+    assert!(active[0].1 >= launched_at.0, "{active:?}");
+}
+
+#[tokio::test]
+async fn drafts_that_an_older_version_listed_as_active_leave_the_list_and_delay_no_start() {
+    let (redis, store) = store().await;
+    let now = store.time().await.expect("the time");
+    // More than one page of them in the same millisecond, in front of the campaign that is to start.
+    let drafts: Vec<CampaignId> = (0..2_500).map(|n| CampaignId(Ulid::from_parts(now.0, n))).collect();
+    list(&store, &drafts, now.0 - 7_200_000).await;
+    let in_grace_period = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    list(&store, &[in_grace_period], now.0 - 60_000).await;
+    let due = scheduled(&store, UnixMs(now.0 + 1_000)).await;
+    let later = scheduled(&store, UnixMs(now.0 + 3_600_000)).await;
+    let world = World::start_with(redis, store, 1).await;
+
+    until("the due one runs", async || world.state(due).await == CampaignState::Running).await;
+    let expected: BTreeSet<String> =
+        [in_grace_period, due, later, world.id].iter().map(CampaignId::to_string).collect();
+    until("only what may need care is listed", async || {
+        active(&world.store).await.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>() == expected
+    })
+    .await;
+    assert!(active(&world.store).await.contains(&(later.to_string(), now.0 + 3_600_000)), "put off until its start");
+    assert_eq!(world.state(later).await, CampaignState::Scheduled);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_campaign_that_is_launched_while_it_leaves_the_list_stays_on_it() {
+    let (_redis, store) = store().await;
+    let now = store.time().await.expect("the time");
+    let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    list(&store, &[id], now.0 - 7_200_000).await;
+    let (_, since) = store.active_campaigns(now).await.expect("redis")[0];
+    world::launch(&store, id).await;
+    store.postpone_campaigns(&[(id, since, None)]).await.expect("redis");
+    assert_eq!(store.active_campaigns(now).await.expect("redis").len(), 1);
+}

@@ -1,0 +1,227 @@
+//! The life of a message, on a real Redis and a scripted Meta.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use deadpool_redis::redis::cmd;
+use pregon::{
+    dispatch::DispatchSettings,
+    domain::{CampaignState, OnDoubt, State},
+    redis::{Address, Store, StoreError, campaigns::StateChange},
+};
+
+use crate::support::{
+    self,
+    hostile::{self, Answer, Conduct, Courier, Reply, Sent, accepted, refused, wamid},
+    redis::TestRedis,
+    until,
+    world::{self, TestWorker},
+};
+
+/// Meta's answer to its `n`th request, which is about the recipient `to`; `None` accepts the message.
+type Script = fn(n: u64, to: &str) -> Option<Answer>;
+
+/// Accepted messages by recipient.
+type Messages = Arc<Mutex<HashMap<String, u64>>>;
+
+/// Answers by a script, and counts the messages that it accepts.
+struct Scripted {
+    script: Script,
+    requests: u64,
+    messages: Messages,
+}
+
+impl Conduct for Scripted {
+    fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
+        let n = self.requests;
+        self.requests += 1;
+        let answer = (self.script)(n, &sent.to).unwrap_or_else(|| {
+            *self.messages.lock().expect("no panic").entry(sent.to.clone()).or_default() += 1;
+            accepted(&sent.to, &wamid(&sent.to, n))
+        });
+        Reply::of(answer, Duration::ZERO)
+    }
+}
+
+/// A fake Meta with a script.
+struct Meta {
+    server: hostile::Meta,
+    messages: Messages,
+}
+
+impl Meta {
+    fn start(script: Script) -> Self {
+        let messages = Messages::default();
+        let conduct = Scripted { script, requests: 0, messages: messages.clone() };
+        Self { server: hostile::Meta::start(conduct, 0), messages }
+    }
+
+    fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Recipients that have a message, and the most messages of one of them.
+    fn sent(&self) -> (usize, u64) {
+        let messages = self.messages.lock().expect("no panic");
+        (messages.len(), messages.values().copied().max().unwrap_or(0))
+    }
+}
+
+#[tokio::test]
+async fn every_recipient_gets_one_message_and_is_counted() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::start(|_, _| None);
+    let id = world::campaign(&store, &["3001", "3002"], 5_000, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let lines = [world::line("3001", 1e6), world::line("3002", 1e6)];
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &lines, world::settings()).await;
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (5_000, 1), "recipients, and messages to one of them at most");
+    let counts = world::counts(&store, &record).await;
+    assert_eq!(counts.by_state[&State::Accepted], 5_000);
+    assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}
+
+#[tokio::test]
+async fn a_throttled_message_keeps_its_attempts() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::start(|n, _| (n < 3).then(|| refused(429, 130_429)));
+    let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 100.0)], world::settings()).await;
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    let rows = store.part_rows(record.parts[0].0).await.expect("rows");
+    assert_eq!((State::of(rows.states[0]), State::send_of(rows.states[0])), (Some(State::Accepted), 4), "claimed anew");
+    assert!(rows.tries.is_empty(), "three throttles, and still the first attempt: {:?}", rows.tries);
+}
+
+#[tokio::test]
+async fn a_rate_that_an_older_version_stored_and_no_limiter_can_count_stops_no_worker() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::start(|_, _| None);
+    for (line, rate) in [("3001", 1e-11), ("3002", 1e300)] {
+        store.set_rate(&line.into(), Some(rate)).await.expect("redis");
+    }
+    let id = world::campaign(&store, &["3001", "3002"], 32, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let lines = [world::line("3001", 80.0), world::line("3002", 80.0)];
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &lines, world::settings()).await;
+    until("the other line sends", async || meta.sent() == (16, 1)).await;
+    store.set_rate(&"3001".into(), Some(80.0)).await.expect("redis");
+    world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (32, 1));
+}
+
+fn parameter_missing() -> Answer {
+    refused(400, 131_008)
+}
+
+#[tokio::test]
+async fn an_error_of_one_row_fails_that_row_alone() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    // The 37th recipient, wherever its request comes among the others.
+    let meta = Meta::start(|_, to| (to == "5491100000037").then(parameter_missing));
+    let id = world::campaign(&store, &["3001"], 2_000, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 1e6)], world::settings()).await;
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (1_999, 1), "recipients, and messages to one of them at most");
+    let counts = world::counts(&store, &record).await;
+    assert_eq!((counts.by_state[&State::Accepted], counts.by_state[&State::Refused]), (1_999, 1));
+    assert_eq!(counts.failures, HashMap::from([(131_008, 1)]));
+}
+
+#[tokio::test]
+async fn a_template_that_works_for_nobody_pauses_after_a_few() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::start(|n, _| (n < 5).then(parameter_missing));
+    let id = world::campaign(&store, &["3001"], 100, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    // Slow enough that each answer is there before the next message goes.
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 20.0)], world::settings()).await;
+    let paused = world::reaches(&store, id, CampaignState::Paused).await;
+    assert_eq!(paused.reason.as_ref().map(|reason| reason.code), Some(131_008));
+    let now = store.time().await.expect("the time");
+    let resumed = store.change_campaign(id, &[CampaignState::Paused], CampaignState::Running, now, None).await;
+    assert_eq!(resumed.expect("redis"), StateChange::Done);
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    let counts = world::counts(&store, &record).await;
+    let of = |state| counts.by_state[&state];
+    assert_eq!((of(State::Accepted), of(State::Refused)), (95, 5), "whoever failed is not sent first again");
+}
+
+#[tokio::test]
+async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let meta = Meta::start(|_, _| None);
+    let id = world::campaign(&store, &["3001"], 1_000, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    // The lease outlives the pause: no newer epoch comes to put in doubt what was claimed.
+    let settings = DispatchSettings { lease: Duration::from_secs(30), ..world::settings() };
+    let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 400.0)], settings).await;
+    support::until("messages are sent", async || meta.sent().0 > 100).await;
+    let mut connection = redis.connection().await;
+    // Longer than the time-out: calls that are under way, claims among them, go without an answer and take effect later.
+    let pause = world::address(&redis).timeout + Duration::from_millis(500);
+    let () = cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(pause.as_millis() as u64)
+        .arg("ALL")
+        .query_async(&mut connection)
+        .await
+        .expect("a pause");
+    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    worker.stop().await;
+    assert_eq!(meta.sent(), (1_000, 1), "recipients, and messages to one of them at most");
+    let counts = world::counts(&store, &record).await;
+    assert_eq!(counts.by_state[&State::Accepted], 1_000);
+    assert_eq!(counts.by_state, world::recount(&store, &record).await);
+}
+
+#[tokio::test]
+async fn a_claim_that_redis_did_not_make_is_told_from_one_without_an_answer() {
+    let mut redis = TestRedis::start().await;
+    let address = Address { timeout: Duration::from_millis(300), ..world::address(&redis) };
+    let store = Store::connect(&address).await.expect("a store");
+    let id = world::campaign(&store, &["3001"], 10, OnDoubt::Hold).await;
+    world::launch(&store, id).await;
+    let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
+    // As threads of dispatch do: no connection is tried before it is used.
+    let store = store.reopened().expect("a store").keeping_a_connection();
+    let now = store.time().await.expect("the time");
+    let wish = || support::claim_wish(1, now, 2, now);
+    let mut connection = redis.connection().await;
+    let mut tell = async |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        let () = cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.expect("redis");
+    };
+
+    tell("CONFIG SET maxmemory 1").await;
+    let full = store.claim(part, &wish()).await.expect_err("it is full");
+    assert!(matches!(full, StoreError::NotApplied(_)), "{full:?}");
+    tell("CONFIG SET maxmemory 0").await;
+
+    // Longer than the time-out.
+    tell("CLIENT PAUSE 1500").await;
+    let late = store.claim(part, &wish()).await.expect_err("there is no answer");
+    assert!(matches!(late, StoreError::OutcomeUnknown(_)), "{late:?}");
+
+    redis.kill_hard().await;
+    support::until("it is known to be gone", async || store.time().await.is_err()).await;
+    let gone = store.claim(part, &wish()).await.expect_err("it is gone");
+    assert!(matches!(gone, StoreError::NotApplied(_)), "{gone:?}");
+}

@@ -1,0 +1,387 @@
+//! Invariants 1 and 4 at the edges of what is settled: outcomes that come late, often, or of somebody who is not there.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use deadpool_redis::redis::cmd;
+use pregon::{
+    domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
+    redis::{
+        Call, Store,
+        message_ids::IdsPiece,
+        parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},
+        script,
+    },
+};
+
+use crate::support::{claim_wish, redis::TestRedis, world};
+
+const KEPT: Duration = Duration::from_secs(60);
+
+/// A running campaign on one line, of which nothing is claimed yet.
+struct World {
+    _redis: TestRedis,
+    store: Store,
+    id: CampaignId,
+    part: PartId,
+}
+
+impl World {
+    async fn start(n: u64) -> Self {
+        let redis = TestRedis::start().await;
+        let store = Store::connect(&world::address(&redis)).await.expect("a store");
+        let id = world::campaign(&store, &["3001"], n, OnDoubt::Hold).await;
+        world::launch(&store, id).await;
+        let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
+        Self { _redis: redis, store, id, part }
+    }
+
+    async fn now(&self) -> UnixMs {
+        self.store.time().await.expect("the time")
+    }
+
+    /// Claims, in an epoch. What an older one left is in doubt, and that ends at once.
+    async fn claim(&self, epoch: u64, limit: usize) -> Vec<ToSend> {
+        let now = self.now().await;
+        match self.store.claim(self.part, &claim_wish(epoch, now, limit, now)).await.expect("a claim") {
+            Claim::Rows { rows, .. } => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Settles, and gives how many recipients are open.
+    async fn settle(&self, claimed: ClaimedRow, settled: Settled) -> u64 {
+        let outcomes = BTreeMap::from([(self.part, vec![(claimed, settled)])]);
+        self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].1
+    }
+
+    /// Meta tells by a failed status that the account is at fault. Gives what became of it, and how many recipients are open.
+    async fn returned(&self, claimed: ClaimedRow, code: u32) -> (Applied, u64) {
+        let ClaimedRow { row, send } = claimed;
+        let fact = Fact { row, send, news: News::Returned(code), at: self.now().await, message: None };
+        let applied = self.store.apply(&[(self.part, vec![fact])], KEPT).await.expect("applied");
+        (applied[0].0[0], applied[0].1)
+    }
+
+    /// The failures by code, once counters and state bytes are seen to agree.
+    async fn failures(&self) -> HashMap<u32, u64> {
+        let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
+        let counts = world::counts(&self.store, &record).await;
+        assert_eq!(counts.by_state, world::recount(&self.store, &record).await);
+        counts.failures
+    }
+
+    async fn state(&self, row: u16) -> Option<State> {
+        State::of(self.store.state_bytes(self.part).await.expect("bytes")[usize::from(row)])
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_wakes_after_the_end_of_its_campaign_leaves_nobody_pending() {
+    let world = World::start(2).await;
+    let rows = world.claim(1, 2).await;
+    // Its lease ends, another worker takes over, and nothing is heard of them until their doubts end.
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 0);
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 0);
+    let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
+    assert_eq!(record.state, CampaignState::Completed);
+    assert_eq!((world.state(0).await, world.state(1).await), (Some(State::Unknown), Some(State::Unknown)));
+    assert_eq!(world.settle(rows[1].claimed, Settled::Accepted(Wamid::from("wamid.1"))).await, 0);
+    assert_eq!(world.state(1).await, Some(State::Accepted), "but what Meta has still counts");
+}
+
+#[tokio::test]
+async fn a_worker_that_wakes_while_its_campaign_runs_has_them_sent_after_all() {
+    let world = World::start(2).await;
+    let rows = world.claim(1, 1).await;
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 2);
+    let again: Vec<u16> = world.claim(2, 1).await.iter().map(|row| row.claimed.row).collect();
+    assert_eq!(again, [rows[0].claimed.row]);
+}
+
+#[tokio::test]
+async fn settle_of_a_reopened_row_requeues_its_part() {
+    let world = World::start(1).await;
+    let line = "3001".into();
+    let rows = world.claim(1, 1).await;
+    // Another worker takes over, ends the doubt as unknown, and has nothing left to do in the part.
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    world.store.work_done(&line, &[world.part]).await.expect("redis");
+    let pulse = world.store.pulse().await.expect("redis");
+    // The first worker wakes up and gives back what it never sent. A settlement whose answer was lost is sent again.
+    for again in [false, true] {
+        assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 1);
+        assert_eq!(world.store.work(&line).await.expect("redis"), [world.part], "again: {again}");
+        assert!(world.store.pulse().await.expect("redis") > pulse);
+        world.store.work_done(&line, &[world.part]).await.expect("redis");
+    }
+}
+
+#[tokio::test]
+async fn a_returned_row_is_sent_again_with_its_attempts_and_its_part_is_requeued() {
+    let world = World::start(1).await;
+    let line = "3001".into();
+    let first = world.claim(1, 1).await[0].claimed;
+    world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    world.store.work_done(&line, &[world.part]).await.expect("redis");
+    let pulse = world.store.pulse().await.expect("redis");
+    assert_eq!(world.returned(first, 131_042).await, (Applied::Reopened, 1));
+    assert_eq!(world.store.work(&line).await.expect("redis"), [world.part]);
+    assert!(world.store.pulse().await.expect("redis") > pulse);
+    assert_eq!(world.state(0).await, Some(State::Pending));
+    let rows = world.store.part_rows(world.part).await.expect("rows");
+    assert_eq!(rows.why.get(&0), Some(&131_042));
+    // Meta tells it again, and our own answer is stored again: both are about a send that is used up.
+    assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
+    assert_eq!(world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await, 1);
+    let again = world.claim(1, 1).await[0];
+    assert_eq!((again.attempt, again.claimed.send), (1, 2));
+    assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
+    assert_eq!(world.state(0).await, Some(State::InFlight));
+    assert_eq!(world.failures().await, HashMap::new());
+}
+
+#[tokio::test]
+async fn a_returned_row_of_an_ended_campaign_has_failed_with_its_code() {
+    for to in [CampaignState::Completed, CampaignState::Cancelled] {
+        let world = World::start(3).await;
+        let rows = world.claim(1, 3).await;
+        world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
+        world.settle(rows[1].claimed, Settled::Accepted(Wamid::from("wamid.1"))).await;
+        if to == CampaignState::Completed {
+            world.settle(rows[2].claimed, Settled::Refused { code: 131_026 }).await;
+        } else {
+            world.settle(rows[2].claimed, Settled::Accepted(Wamid::from("wamid.2"))).await;
+            // Before the end it was reopened, and the campaign ends before it is sent again.
+            assert_eq!(world.returned(rows[2].claimed, 131_026).await, (Applied::Reopened, 1));
+        }
+        let now = world.now().await;
+        world.store.change_campaign(world.id, &[CampaignState::Running], to, now, None).await.expect("redis");
+        assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Moved, 0));
+        assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Known, 0));
+        assert_eq!(world.state(0).await, Some(State::Failed));
+        assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_026, 1)]), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_reopened_while_its_campaign_completes_fails_with_its_code() {
+    let world = World::start(3).await;
+    let rows = world.claim(1, 3).await;
+    world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    assert!(world.claim(2, 0).await.is_empty());
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    // Nothing is open. The state of the campaign changes, and before its gates close three rows are reopened.
+    let keys = [world.store.keys.campaign(world.id), world.store.keys.outbox(world.id)];
+    let change = Call::new(&script::CHANGE, &keys).arg("running").arg("completed").arg(world.now().await.0).arg("");
+    let _: (u8, u64) = world.store.call(change).await.expect("redis");
+    assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Reopened, 1));
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 2);
+    assert_eq!(world.settle(rows[2].claimed, Settled::Back { at: UnixMs(0) }).await, 3);
+    world.store.follow(world.id, world.now().await).await.expect("redis");
+    let states = [world.state(0).await, world.state(1).await, world.state(2).await];
+    assert_eq!(states, [Some(State::Failed), Some(State::Refused), Some(State::Unknown)]);
+    assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_000, 1)]));
+}
+
+#[tokio::test]
+async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
+    const NEWS: [News; 6] =
+        [News::Sent, News::Delivered, News::Read, News::Failed(131_026), News::Returned(131_042), News::Replied];
+    const BEFORE: [Option<News>; 7] = [
+        None,
+        Some(News::Sent),
+        Some(News::Delivered),
+        Some(News::Read),
+        Some(News::Failed(131_049)),
+        // Refused, and unknown.
+        None,
+        None,
+    ];
+    let world = World::start((BEFORE.len() * NEWS.len()) as u64).await;
+    let claimed: Vec<ClaimedRow> = world.claim(1, 256).await.iter().map(|row| row.claimed).collect();
+    let now = world.now().await;
+    let kind = |claimed: &ClaimedRow| usize::from(claimed.row) / NEWS.len();
+    let accepted = |row: u16| Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str()));
+    let outcome = |claimed: &ClaimedRow| match kind(claimed) {
+        5 => Settled::Refused { code: 131_008 },
+        6 => Settled::InDoubt { until: now },
+        _ => accepted(claimed.row),
+    };
+    let outcomes = claimed.iter().map(|claimed| (*claimed, outcome(claimed))).collect();
+    world.store.settle(&BTreeMap::from([(world.part, outcomes)]), 1, now, KEPT).await.expect("settled");
+    let fact = |ClaimedRow { row, send }: ClaimedRow, news: News| {
+        let message = Some(Fingerprint::of(&format!("wamid.{row}")));
+        Fact { row, send, news, at: now, message }
+    };
+    let before = claimed.iter().filter_map(|claimed| Some(fact(*claimed, BEFORE[kind(claimed)]?)));
+    world.store.apply(&[(world.part, before.collect())], KEPT).await.expect("applied");
+    assert_eq!(world.store.end_doubts(world.part, now, 0).await.expect("redis"), (None, 0));
+    assert!(world.store.complete_if_done(world.id, now).await.expect("redis"));
+    world.store.forget_recipients(world.id).await.expect("redis");
+
+    let late = claimed.iter().map(|claimed| fact(*claimed, NEWS[usize::from(claimed.row) % NEWS.len()])).collect();
+    world.store.apply(&[(world.part, late)], KEPT).await.expect("applied");
+    let again = claimed.iter().map(|claimed| (*claimed, accepted(claimed.row))).collect();
+    world.store.settle(&BTreeMap::from([(world.part, again)]), 1, now, KEPT).await.expect("settled");
+
+    // Who had failed or was refused stays so, under its code. Of the others, three accepted or sent and one unknown fail for each code.
+    assert_eq!(world.failures().await, HashMap::from([(131_049, 6), (131_008, 6), (131_026, 3), (131_042, 3)]));
+    let fields = cmd("HGETALL").arg(world.store.keys.part(world.part)).clone();
+    let fields: HashMap<String, String> = world.store.query("HGETALL", &fields).await.expect("redis");
+    let negative: Vec<_> = fields.iter().filter(|(_, n)| n.starts_with('-')).collect();
+    assert!(negative.is_empty(), "{negative:?}");
+    let keys = &world.store.keys;
+    let traces = [keys.history(world.part), keys.ids(world.part), keys.why(world.part), keys.tries(world.part)];
+    assert_eq!(world.store.query::<u64>("EXISTS", cmd("EXISTS").arg(&traces)).await.expect("redis"), 0);
+}
+
+#[tokio::test]
+async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_settled() {
+    let world = World::start(1).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    let nobody = ClaimedRow { row: 7, send: 1 };
+    let accepted = |wamid: &str| Settled::Accepted(Wamid::from(wamid));
+    let outcomes = vec![(nobody, accepted("wamid.7")), (claimed, accepted("wamid.0"))];
+    let settled = world.store.settle(&BTreeMap::from([(world.part, outcomes)]), 1, world.now().await, KEPT).await;
+    assert_eq!(settled.expect("settled")[0].1, 0);
+    let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
+    assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
+}
+
+/// Of those that are settled together: rows that follow one another are moved as one.
+#[tokio::test]
+async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
+    let world = World::start(300).await;
+    // Back once, so that it is claimed by another send.
+    let back = world.claim(1, 1).await[0].claimed;
+    world.settle(back, Settled::Back { at: UnixMs(0) }).await;
+    let claimed: Vec<ClaimedRow> = world.claim(1, 300).await.iter().map(|row| row.claimed).collect();
+    assert_eq!(claimed.len(), 300);
+    let now = world.now().await;
+    let read = Fact { row: 150, send: 1, news: News::Read, at: now, message: None };
+    world.store.apply(&[(world.part, vec![read])], KEPT).await.expect("redis");
+    // Not in order, and with two that ended otherwise: runs of 99, 99 and 98 rows, of which the second has the one that was read.
+    let outcome = |claimed: &ClaimedRow| match claimed.row {
+        100 => Settled::Refused { code: 131_026 },
+        200 => Settled::InDoubt { until: now },
+        row => Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str())),
+    };
+    let outcomes: Vec<_> = claimed.iter().rev().map(|claimed| (*claimed, outcome(claimed))).collect();
+    let outcomes = BTreeMap::from([(world.part, outcomes)]);
+    for again in [false, true] {
+        assert_eq!(world.store.settle(&outcomes, 1, now, KEPT).await.expect("settled")[0].1, 1, "again: {again}");
+        let rows = world.store.part_rows(world.part).await.expect("rows");
+        for (row, byte) in rows.states.iter().enumerate() {
+            let (state, send) = match row {
+                0 => (State::Accepted, 2),
+                100 => (State::Refused, 1),
+                150 => (State::Read, 1),
+                200 => (State::InDoubt, 1),
+                _ => (State::Accepted, 1),
+            };
+            assert_eq!((State::of(*byte), State::send_of(*byte)), (Some(state), send), "row {row}, again: {again}");
+            assert_eq!(u64::from(rows.times[row][usize::from(state.code())]), now.seconds(), "row {row}");
+        }
+        let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
+        let count = |state| counts.by_state[&state];
+        assert_eq!([State::Accepted, State::Read, State::Refused, State::InDoubt].map(count), [297, 1, 1, 1]);
+        assert_eq!(counts.by_state.values().sum::<u64>(), 300);
+        assert_eq!(counts.accepted_by_second, HashMap::from([(now.seconds(), 297)]), "again: {again}");
+    }
+    let pieces = world.store.read_ids(&[(world.part, None)]).await.expect("redis");
+    let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdsPiece::ids).collect();
+    let found = [0, 99, 299].map(|row| ids.get(&Fingerprint::of(&format!("wamid.{row}"))).copied());
+    assert_eq!(found, [(0, 2), (99, 1), (299, 1)].map(|(row, send)| Some(ClaimedRow { row, send })));
+}
+
+#[tokio::test]
+async fn no_later_claim_of_a_row_is_taken_for_its_first() {
+    let world = World::start(1).await;
+    let first = world.claim(1, 1).await[0];
+    let retry = Settled::Retry { at: UnixMs(0), code: 131_000 };
+    world.settle(first.claimed, retry).await;
+    // Throttled again and again, as in a long outage: the numbers of its claims begin anew.
+    for _ in 0..300 {
+        let again = world.claim(1, 1).await[0];
+        assert_eq!(again.attempt, 2);
+        assert_ne!(again.claimed.send, first.claimed.send);
+        world.settle(again.claimed, Settled::Back { at: UnixMs(0) }).await;
+        assert_eq!(world.state(0).await, Some(State::Retrying), "claim {}", again.claimed.send);
+    }
+}
+
+#[tokio::test]
+async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
+    let world = World::start(6).await;
+    world.claim(1, 2).await;
+    // Redis forgot that row 4 was claimed, and is told that the claim came to nothing: it waits ahead of rows that never were claimed.
+    world.settle(ClaimedRow { row: 0, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
+    world.settle(ClaimedRow { row: 4, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
+    let claimed: Vec<u16> = world.claim(1, 4).await.iter().map(|row| row.claimed.row).collect();
+    assert_eq!(claimed, [0, 4, 2, 3]);
+    for row in claimed {
+        assert_eq!(world.state(row).await, Some(State::InFlight), "row {row}");
+    }
+    world.failures().await;
+}
+
+#[tokio::test]
+async fn an_outcome_of_an_older_epoch_leaves_a_row_in_flight_alone() {
+    let world = World::start(1).await;
+    let back = || Settled::Back { at: UnixMs(0) };
+    let first = world.claim(1, 1).await[0].claimed;
+    world.settle(first, back()).await;
+    let older = world.claim(1, 1).await[0].claimed;
+    world.settle(older, back()).await;
+    // A newer owner claims it so often that a number comes again.
+    let newer = loop {
+        let claimed = world.claim(2, 1).await[0].claimed;
+        if claimed.send == older.send {
+            break claimed;
+        }
+        let outcomes = BTreeMap::from([(world.part, vec![(claimed, back())])]);
+        world.store.settle(&outcomes, 2, world.now().await, KEPT).await.expect("settled");
+    };
+    for settled in [back(), Settled::Retry { at: UnixMs(0), code: 131_000 }, Settled::Refused { code: 131_026 }] {
+        world.settle(older, settled).await;
+        assert_eq!(world.state(0).await, Some(State::InFlight));
+    }
+    let outcomes = BTreeMap::from([(world.part, vec![(newer, Settled::Accepted(Wamid::from("wamid.0")))])]);
+    world.store.settle(&outcomes, 2, world.now().await, KEPT).await.expect("settled");
+    assert_eq!(world.state(0).await, Some(State::Accepted));
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_told_again_after_its_doubt_has_ended_begins_no_other() {
+    let world = World::start(2).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    let in_doubt = Settled::InDoubt { until: world.now().await };
+    world.settle(claimed, in_doubt.clone()).await;
+    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
+    world.settle(claimed, in_doubt).await;
+    assert_eq!(world.store.end_doubts(world.part, UnixMs(0), 0).await.expect("redis"), (None, 1));
+}
+
+#[tokio::test]
+async fn who_was_accepted_after_all_has_no_error_code() {
+    let world = World::start(1).await;
+    let claimed = world.claim(1, 1).await[0].claimed;
+    world.settle(claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await;
+    world.settle(claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
+    let rows = world.store.part_rows(world.part).await.expect("rows");
+    assert_eq!((State::of(rows.states[0]), rows.why.get(&0)), (Some(State::Accepted), None));
+    let mut left = cmd("ZCARD");
+    assert_eq!(
+        world.store.query::<u64>("ZCARD", left.arg(world.store.keys.retry(world.part))).await.expect("redis"),
+        0
+    );
+}

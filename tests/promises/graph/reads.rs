@@ -1,0 +1,177 @@
+//! What is read from Meta besides sending.
+
+use pregon::{
+    domain::{LineId, Secret, WabaId},
+    graph::GraphError,
+};
+
+use super::server::{Server, fixture, header, http, token};
+
+#[tokio::test]
+async fn templates_are_read_to_the_last_page_and_the_token_stays_here() {
+    let meta = Server::start(|mut connection| async move {
+        while let Some(request) = connection.request().await {
+            let first = !request.head.contains("after=");
+            let page = if first { fixture!("templates_first_page.json") } else { fixture!("templates_last_page.json") };
+            connection.write(&http("200 OK", page)).await;
+        }
+    })
+    .await;
+    let templates = meta.client().templates(&WabaId::from("2001"), &token()).await.expect("two pages");
+    let ids: Vec<_> = templates.iter().map(|template| template["id"].as_str().expect("an id")).collect();
+    assert_eq!(ids, ["9001", "9002", "9003"]);
+    assert_eq!(templates[1]["components"][0]["text"], "Hola {{nombre}}");
+    let received = meta.received();
+    assert_eq!(received.len(), 2);
+    assert!(
+        received[0].head.starts_with("GET /v25.0/2001/message_templates?fields=id%2Cname%2C"),
+        "{}",
+        received[0].head
+    );
+    assert!(received[0].head.contains("&limit=100 HTTP/1.1"), "{}", received[0].head);
+    assert!(received[1].head.contains("&limit=100&after=QVFI%26aft%3D%3D HTTP/1.1"), "{}", received[1].head);
+    for request in received {
+        assert_eq!(header(&request.head, "authorization"), Some("Bearer EAAJ-token"));
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_templates_is_whole_or_an_error() {
+    let endless = Server::answering(http("200 OK", fixture!("templates_first_page.json"))).await;
+    let error = endless.client().templates(&WabaId::from("2001"), &token()).await.expect_err("no end");
+    assert!(error.to_string().contains("the list has no end"), "{error}");
+    assert_eq!(endless.received().len(), 2, "the cursor came again");
+
+    let lost =
+        Server::answering(http("200 OK", r#"{"data":[],"paging":{"next":"https://graph.facebook.com/x"}}"#)).await;
+    let error = lost.client().templates(&WabaId::from("2001"), &token()).await.expect_err("no cursor");
+    assert!(matches!(error, GraphError::NotMeta { .. }), "{error}");
+
+    let empty = Server::answering(http("200 OK", r#"{"data":[]}"#)).await;
+    assert_eq!(empty.client().templates(&WabaId::from("2001"), &token()).await, Ok(Vec::new()));
+}
+
+/// The value of a field of the query.
+fn asked(head: &str, name: &str) -> Option<usize> {
+    let query = head.split_whitespace().nth(1)?.split_once('?')?.1;
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+/// The page of a list of `n` templates that `head` asks for; a cursor is the number of the next one.
+fn page_of(n: usize, head: &str) -> String {
+    let from = asked(head, "after").unwrap_or(0);
+    let to = n.min(from + asked(head, "limit").expect("a limit"));
+    let data: Vec<String> = (from..to).map(|id| format!(r#"{{"id":"{id}"}}"#)).collect();
+    let next = if to < n { r#","next":"https://graph.facebook.com/x""# } else { "" };
+    let body = format!(r#"{{"data":[{}],"paging":{{"cursors":{{"after":"{to}"}}{next}}}}}"#, data.join(","));
+    http("200 OK", &body)
+}
+
+#[tokio::test]
+async fn a_list_of_any_number_of_pages_is_read_whole() {
+    let n = 120 * 100 + 7;
+    let meta = Server::start(move |mut connection| async move {
+        while let Some(request) = connection.request().await {
+            connection.write(&page_of(n, &request.head)).await;
+        }
+    })
+    .await;
+    let templates = meta.client().templates(&WabaId::from("2001"), &token()).await.expect("121 pages");
+    assert_eq!((templates.len(), meta.received().len()), (n, 121));
+}
+
+#[tokio::test]
+async fn a_page_too_large_for_meta_is_asked_for_in_smaller_ones() {
+    let too_much = r#"{"error":{"code":1,"message":"Please reduce the amount of data you're asking for"}}"#;
+    let picky = |limit_max: usize| {
+        Server::start(move |mut connection| async move {
+            while let Some(request) = connection.request().await {
+                let fits = asked(&request.head, "limit").expect("a limit") <= limit_max;
+                let answer =
+                    if fits { page_of(60, &request.head) } else { http("500 Internal Server Error", too_much) };
+                connection.write(&answer).await;
+            }
+        })
+    };
+    let meta = picky(30).await;
+    let templates = meta.client().templates(&WabaId::from("2001"), &token()).await.expect("smaller pages");
+    assert_eq!(templates.len(), 60);
+    let limits: Vec<_> = meta.received().iter().map(|request| asked(&request.head, "limit")).collect();
+    assert_eq!(limits, [100, 50, 25, 25, 25].map(Some));
+
+    let meta = picky(0).await;
+    let error = meta.client().templates(&WabaId::from("2001"), &token()).await.expect_err("not even one");
+    assert!(matches!(error, GraphError::Refused { code: 1, .. }), "{error}");
+    assert_eq!(meta.received().len(), 7);
+}
+
+#[tokio::test]
+async fn a_stale_cursor_begins_the_list_again() {
+    let meta = Server::start(|mut connection| async move {
+        let mut is_stale = true;
+        while let Some(request) = connection.request().await {
+            let stale = r#"{"error":{"code":131059,"message":"Invalid cursor"}}"#;
+            let answer = if is_stale && request.head.contains("after=") {
+                is_stale = false;
+                http("400 Bad Request", stale)
+            } else {
+                page_of(150, &request.head)
+            };
+            connection.write(&answer).await;
+        }
+    })
+    .await;
+    let templates = meta.client().templates(&WabaId::from("2001"), &token()).await.expect("from the start");
+    assert_eq!((templates.len(), meta.received().len()), (150, 4));
+}
+
+#[tokio::test]
+async fn a_line_is_read_as_meta_sees_it() {
+    let meta = Server::answering(http("200 OK", fixture!("line.json"))).await;
+    let line = meta.client().line(&LineId::from("3001"), &token()).await.expect("a line");
+    assert_eq!(line.display_phone_number, "+44 20 7946 0000");
+    assert_eq!(line.verified_name.as_deref(), Some("Acme"));
+    assert_eq!(line.status.as_deref(), Some("CONNECTED"));
+    assert_eq!(line.quality_rating.as_deref(), Some("GREEN"));
+    assert_eq!(line.throughput_level.as_deref(), Some("STANDARD"));
+    assert_eq!(line.messaging_limit.as_deref(), Some("TIER_10K"));
+    assert!(meta.received()[0].head.starts_with("GET /v25.0/3001?fields="));
+
+    let bare = Server::answering(http("200 OK", r#"{"id":3001,"display_phone_number":"+44 1"}"#)).await;
+    let line = bare.client().line(&LineId::from("3001"), &token()).await.expect("a line");
+    assert_eq!((line.throughput_level, line.messaging_limit), (None, None));
+}
+
+#[tokio::test]
+async fn the_apps_subscribed_to_a_waba_are_read_by_name() {
+    let body = r#"{"data":[{"whatsapp_business_api_data":{"id":"67","link":"https://x","name":"Acme"}},
+        {"whatsapp_business_api_data":{"id":"68"}},{}]}"#;
+    let meta = Server::answering(http("200 OK", body)).await;
+    let apps = meta.client().subscribed_apps(&WabaId::from("2001"), &token()).await.expect("apps");
+    assert_eq!(apps, ["Acme", "68", "an app without a name"]);
+    assert!(meta.received()[0].head.starts_with("GET /v25.0/2001/subscribed_apps HTTP/1.1"));
+    let none = Server::answering(http("200 OK", r#"{"data":[]}"#)).await;
+    assert_eq!(none.client().subscribed_apps(&WabaId::from("2001"), &token()).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_read_that_fails_says_whose_fault_it_is() {
+    let line = LineId::from("3001");
+    let refusing = Server::answering(http("401 Unauthorized", fixture!("error_without_data.json"))).await;
+    let error = refusing.client().line(&line, &token()).await.expect_err("refused");
+    let refused = "line 3001: meta refused: code 190 (Access token expired or invalid): Error validating access token";
+    assert_eq!(error.to_string(), refused);
+
+    for (status, body) in [("502 Bad Gateway", "<html>"), ("200 OK", "<html>"), ("200 OK", "{}"), ("302 Found", "")] {
+        let other = Server::answering(http(status, body)).await;
+        let error = other.client().line(&line, &token()).await.expect_err("not Meta");
+        assert!(matches!(error, GraphError::NotMeta { .. }), "{status} {body}: {error}");
+    }
+
+    let closing = Server::start(|mut connection| async move { drop(connection.request().await) }).await;
+    let error = closing.client().line(&line, &token()).await.expect_err("no answer");
+    assert!(matches!(error, GraphError::Unreachable { .. }), "{error}");
+
+    let error = closing.client().line(&line, &Secret::new("a\nb")).await.expect_err("a bad token");
+    assert!(matches!(error, GraphError::BadToken(_)), "{error}");
+}

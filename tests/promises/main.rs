@@ -1,0 +1,21 @@
+//! The promises of the service, tested on real servers. Each test starts the Redis, the workers and the Meta that it
+//! needs.
+//!
+//! All of them are one binary, because each further binary links the whole service again. `cargo test --test promises
+//! webhook::` runs one folder. The tests run in parallel in one process: a test that changes something global to its
+//! process starts a process of its own with `support::alone`, and tests that measure a rate are in `tests/rates`.
+#![allow(unreachable_pub, reason = "a test binary is a crate of its own, and has no callers")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod api;
+mod cli;
+mod dispatch;
+mod graph;
+mod intake;
+mod process;
+mod redis;
+mod security;
+mod sim;
+mod webhook;

@@ -1,0 +1,70 @@
+//! What a process does when it starts, and which signals end it.
+
+use deadpool_redis::redis::cmd;
+
+use crate::support::{redis::TestRedis, server::Installation, until};
+
+#[tokio::test]
+async fn sighup_without_a_certificate_ends_no_process() {
+    let redis = TestRedis::start().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    let mut server = installation.serve("worker", "api").await;
+    server.signal("HUP");
+    server.api().get("lines").await;
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn serve_waits_for_a_redis_that_is_away_and_is_alive_meanwhile() {
+    let mut redis = TestRedis::start().await;
+    redis.stop().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    let mut waiting = installation.start("waiting", "api", &[]);
+    let mut stopped = installation.start("stopped", "api", &[]);
+    for server in [&waiting, &stopped] {
+        until("it waits", async || server.log().contains("waiting for redis")).await;
+    }
+    assert_eq!(waiting.ops("healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(waiting.ops("readyz").await, (503, r#"{"ready":false,"reasons":["redis"]}"#.to_owned()));
+    stopped.signal("TERM");
+    assert!(stopped.ended().await.success(), "{}", stopped.log());
+    redis.restart().await;
+    until("it serves", async || waiting.serves()).await;
+    assert_eq!(waiting.ops("readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.to_owned()));
+    waiting.signal("TERM");
+    assert!(waiting.ended().await.success());
+}
+
+#[tokio::test]
+async fn serve_with_a_wrong_password_ends_and_names_the_cause() {
+    let redis = TestRedis::start().await;
+    let mut connection = redis.connection().await;
+    let set = cmd("CONFIG").arg(&["SET", "requirepass", "right"]).exec_async(&mut connection).await;
+    set.expect("a password");
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    for (name, url) in [("none", redis.url().to_owned()), ("wrong", format!("{}?pass=wrong", redis.url()))] {
+        let mut server = installation.start(name, "api", &[("PREGON__REDIS__URL", &url)]);
+        assert_eq!(server.ended().await.code(), Some(1), "{name}");
+        let log = server.log();
+        assert!(log.contains("redis does not accept the user and password of redis.url"), "{name}: {log}");
+        assert!(!log.contains("waiting for redis"), "{name}: {log}");
+    }
+    let unset = cmd("CONFIG").arg(&["SET", "requirepass", ""]).exec_async(&mut connection).await;
+    unset.expect("no password");
+}
+
+#[tokio::test]
+async fn serve_warns_of_a_redis_that_can_lose_data() {
+    let redis = TestRedis::start().await;
+    let mut connection = redis.connection().await;
+    for (key, value) in [("appendonly", "no"), ("maxmemory-policy", "allkeys-lru"), ("maxmemory", "1gb")] {
+        let set = cmd("CONFIG").arg(&["SET", key, value]).exec_async(&mut connection).await;
+        set.expect("a setting");
+    }
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    let log = installation.serve("worker", "api").await.log();
+    for told in ["the append-only file is off", "maxmemory-policy is allkeys-lru", "maxmemory-policy noeviction"] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+}

@@ -1,0 +1,242 @@
+//! Invariants 1, 2 and 4 over a Redis that forgets its last second.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use deadpool_redis::redis::cmd;
+use pregon::{
+    domain::{CampaignId, CampaignState, OnDoubt, PartId, State, Wamid},
+    redis::{
+        Store,
+        campaigns::StateChange,
+        parts::{Applied, Claim, ClaimedRow, Fact, News, Settled, ToSend},
+    },
+};
+
+use crate::support::{self, claim_wish, redis::TestRedis, world};
+
+const KEPT: Duration = Duration::from_secs(60);
+const N: u64 = 8;
+
+/// A running campaign on one line, of which nothing is claimed yet.
+struct World {
+    redis: TestRedis,
+    store: Store,
+    id: CampaignId,
+    part: PartId,
+}
+
+impl World {
+    async fn start() -> Self {
+        let redis = TestRedis::start().await;
+        let store = Store::connect(&world::address(&redis)).await.expect("a store");
+        let id = world::campaign(&store, &["3001"], N, OnDoubt::Hold).await;
+        world::launch(&store, id).await;
+        let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
+        Self { redis, store, id, part }
+    }
+
+    async fn claim(&self, store: &Store, epoch: u64, limit: usize, in_grace_period: bool) -> Claim {
+        let now = store.time().await.expect("the time");
+        let wish = claim_wish(epoch, now, limit, now.after(KEPT));
+        store.claim(self.part, &pregon::redis::parts::ClaimWish { in_grace_period, ..wish }).await.expect("a claim")
+    }
+
+    async fn claim_rows(&self, epoch: u64, limit: usize) -> Vec<ClaimedRow> {
+        match self.claim(&self.store, epoch, limit, false).await {
+            Claim::Rows { rows, .. } => rows.into_iter().map(|ToSend { claimed, .. }| claimed).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn settle(&self, epoch: u64, outcomes: Vec<(ClaimedRow, Settled)>) {
+        let now = self.store.time().await.expect("the time");
+        self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, KEPT).await.expect("settled");
+    }
+
+    /// How much Redis has written to its file: all that it was told. While the disk is busy it writes after it has answered.
+    async fn written(&self) -> u64 {
+        support::until("all is written", async || {
+            let info: String = self.store.query("INFO", cmd("INFO").arg("persistence")).await.expect("redis");
+            info.contains("aof_buffer_length:0\r\n")
+        })
+        .await;
+        self.redis.written()
+    }
+
+    /// Redis forgets everything from `kept` bytes on, and comes back.
+    async fn forget(&mut self, kept: u64) {
+        self.redis.lose_power(kept).await;
+        self.redis.restart().await;
+    }
+
+    async fn states(&self, store: &Store) -> Vec<(State, u8)> {
+        let bytes = store.state_bytes(self.part).await.expect("bytes");
+        bytes.iter().map(|&byte| (State::of(byte).expect("a state"), State::send_of(byte))).collect()
+    }
+
+    /// The counters fit the state bytes, whatever happened.
+    async fn is_consistent(&self) {
+        let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
+        let counts = world::counts(&self.store, &record).await;
+        assert_eq!(counts.by_state, world::recount(&self.store, &record).await);
+        assert_eq!(counts.recipients, N);
+    }
+}
+
+fn accepted(claimed: &ClaimedRow) -> (ClaimedRow, Settled) {
+    (*claimed, Settled::Accepted(Wamid::from(format!("wamid.{}", claimed.row).as_str())))
+}
+
+#[tokio::test]
+async fn what_a_redis_forgot_of_claims_outcomes_and_statuses_it_is_told_again() {
+    let mut world = World::start().await;
+    let before = world.written().await;
+    let rows = world.claim_rows(1, 5).await;
+    let now = world.store.time().await.expect("the time");
+    let again = (rows[2], Settled::Retry { at: now, code: 131_000 });
+    let back = (rows[3], Settled::Back { at: now });
+    world.settle(1, vec![accepted(&rows[0]), accepted(&rows[1]), again, back]).await;
+    let read = Fact { row: rows[1].row, send: rows[1].send, news: News::Read, at: now, message: None };
+    world.store.apply(&[(world.part, vec![read])], KEPT).await.expect("applied");
+    let known = world.states(&world.store).await;
+
+    world.forget(before).await;
+    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    assert!(world.states(&stranger).await.iter().all(|state| *state == (State::Pending, 0)), "nothing was forgotten");
+
+    // Whatever this process asks next, it tells first what it knows. A connection that broke is noticed by failing once.
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&world.store).await, known);
+    world.is_consistent().await;
+    let next = world.claim_rows(1, 100).await;
+    let fresh: Vec<u16> = next.iter().filter(|row| row.send == 1).map(|row| row.row).collect();
+    assert_eq!(fresh, [5, 6, 7], "and nobody is claimed whose message may be with Meta");
+    let mut tried: Vec<u16> = next.iter().filter(|row| row.send == 2).map(|row| row.row).collect();
+    tried.sort_unstable();
+    assert_eq!(tried, [rows[2].row, rows[3].row]);
+}
+
+#[tokio::test]
+async fn nothing_is_taken_over_in_a_young_life_of_redis() {
+    let mut world = World::start().await;
+    let before = world.written().await;
+    world.claim_rows(1, 3).await;
+    world.forget(before).await;
+    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    assert!(stranger.in_grace_period(KEPT), "it was started a moment ago");
+    assert!(matches!(world.claim(&stranger, 2, 100, true).await, Claim::Young));
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    // Now the first owner has told what it claimed: the next one finds it in flight, and puts it in doubt.
+    assert!(matches!(world.claim(&stranger, 2, 0, false).await, Claim::Rows { .. }));
+    let in_doubt = world.states(&stranger).await.iter().filter(|(state, _)| *state == State::InDoubt).count();
+    assert_eq!(in_doubt, 3);
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_told_again_after_a_take_over_is_in_doubt() {
+    let mut world = World::start().await;
+    let before = world.written().await;
+    let rows = world.claim_rows(1, 3).await;
+    world.settle(1, vec![accepted(&rows[0])]).await;
+    world.forget(before).await;
+    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    assert!(matches!(world.claim(&stranger, 2, 0, false).await, Claim::Rows { .. }));
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    let states: Vec<State> = world.states(&stranger).await.iter().map(|(state, _)| *state).collect();
+    assert_eq!(&states[..4], [State::Accepted, State::InDoubt, State::InDoubt, State::Pending]);
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn a_status_of_a_claim_that_redis_forgot_keeps_its_recipient_from_a_second_message() {
+    let mut world = World::start().await;
+    let before = world.written().await;
+    let rows = world.claim_rows(1, 1).await;
+    world.forget(before).await;
+    // Meta tells another process, which knows of no claim.
+    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let at = stranger.time().await.expect("the time");
+    let sent = Fact { row: rows[0].row, send: rows[0].send, news: News::Sent, at, message: None };
+    stranger.apply(&[(world.part, vec![sent])], KEPT).await.expect("applied");
+    assert_eq!(world.states(&stranger).await[0], (State::Sent, 1));
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&world.store).await[0], (State::Sent, 1));
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_told_again_counts_before_a_late_outcome_of_the_one_before_it() {
+    let mut world = World::start().await;
+    let second = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let [first] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
+    // Another worker takes over; the first one still learns that Meta was busy; so the other one sends.
+    assert!(matches!(world.claim(&second, 2, 0, false).await, Claim::Rows { .. }));
+    let before = world.written().await;
+    let now = world.store.time().await.expect("the time");
+    world.settle(1, vec![(first, Settled::Retry { at: now, code: 131_000 })]).await;
+    let Claim::Rows { rows, .. } = world.claim(&second, 2, 1, false).await else { panic!("rows") };
+    assert_eq!((rows[0].claimed.row, rows[0].claimed.send), (first.row, 2));
+    world.forget(before).await;
+    // The other one tells its claim while Redis takes the one before it to be in doubt, and only then the first its outcome.
+    support::until("redis answers", async || second.time().await.is_ok()).await;
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&second).await[usize::from(first.row)], (State::InFlight, 2));
+    let Claim::Rows { rows, .. } = world.claim(&second, 2, 100, false).await else { panic!("rows") };
+    assert!(rows.iter().all(|row| row.claimed.row != first.row), "it would be sent twice: {rows:?}");
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_while_the_claim_before_it_is_open() {
+    let mut world = World::start().await;
+    let webhooks = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let [first] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
+    let before = world.written().await;
+    let now = world.store.time().await.expect("the time");
+    world.settle(1, vec![(first, Settled::Back { at: now })]).await;
+    let [again] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
+    assert_eq!((again.row, again.send), (first.row, 2));
+    world.settle(1, vec![accepted(&again)]).await;
+    world.forget(before).await;
+    // Meta tells another process before the worker has told its part.
+    support::until("redis answers", async || webhooks.time().await.is_ok()).await;
+    let fact = |news| Fact { row: again.row, send: again.send, news, at: now, message: None };
+    let told = webhooks.apply(&[(world.part, vec![fact(News::Replied), fact(News::Delivered)])], KEPT).await;
+    assert_eq!(told.expect("applied")[0].0, [Applied::Moved, Applied::Moved]);
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&webhooks).await[usize::from(first.row)], (State::Delivered, 2));
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_where_the_campaign_was_cancelled_meanwhile() {
+    let mut world = World::start().await;
+    let before = world.written().await;
+    let rows = world.claim_rows(1, 1).await;
+    world.forget(before).await;
+    let webhooks = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let at = webhooks.time().await.expect("the time");
+    let running = [CampaignState::Running];
+    let cancelled = webhooks.change_campaign(world.id, &running, CampaignState::Cancelled, at, None).await;
+    assert_eq!(cancelled.expect("redis"), StateChange::Done);
+    assert_eq!(world.states(&webhooks).await[usize::from(rows[0].row)], (State::Cancelled, 0));
+    let sent = Fact { row: rows[0].row, send: rows[0].send, news: News::Sent, at, message: None };
+    webhooks.apply(&[(world.part, vec![sent])], KEPT).await.expect("applied");
+    support::until("redis answers", async || world.store.time().await.is_ok()).await;
+    assert_eq!(world.states(&webhooks).await[usize::from(rows[0].row)], (State::Sent, 1));
+    world.is_consistent().await;
+}
+
+#[tokio::test]
+async fn an_installation_is_not_young_in_the_first_life_of_its_redis() {
+    let mut redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    assert!(!store.in_grace_period(KEPT));
+    let second = Store::connect(&world::address(&redis)).await.expect("a store");
+    assert!(!second.in_grace_period(KEPT));
+    redis.stop().await;
+    redis.restart().await;
+    support::until("redis answers", async || store.time().await.is_ok()).await;
+    assert!(store.in_grace_period(KEPT));
+}

@@ -1,0 +1,5 @@
+//! A Redis that stops, restarts, or comes back with less data than it had.
+
+mod empty;
+mod forgetting;
+mod spawn;

@@ -1,0 +1,9 @@
+//! The simulator of Meta (`pregon sim`) over real HTTP: what it accepts and rejects, the webhooks it sends,
+//! and that its ledger is true.
+
+mod faults;
+pub mod kit;
+mod limits;
+mod reading;
+mod sends;
+mod webhooks;

@@ -1,0 +1,431 @@
+//! Statuses and answers: each counts once, for the recipient that it is about, however it comes.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::future::join_all;
+use pregon::{
+    domain::{CampaignState, State, TokenKey},
+    redis::parts::{ClaimedRow, Fingerprint, Settled},
+    stats::counts::failures,
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use serde_json::{Value, json};
+
+use crate::support::{
+    self,
+    hooks::{self, Hooks, Message, inbound, nameless, payload, statuses},
+    until, world,
+};
+
+/// What the model of a recipient knows, and what Meta tells of it.
+struct Told {
+    message: Message,
+    line: &'static str,
+    state: State,
+    code: u32,
+    replied: bool,
+    news: Vec<Value>,
+}
+
+/// How a recipient stands before its statuses come, what Meta tells of it, and by ranks how it must stand after them.
+fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str) -> (Option<Settled>, Told) {
+    let hour = hooks.clock.now().after(hooks::IDS_KEPT);
+    let (settled, mut state, mut code) = match rng.random_range(0..6) {
+        0 => (None, State::InFlight, 0),
+        1 => (Some(Settled::InDoubt { until: hour }), State::InDoubt, 0),
+        2 => (Some(Settled::Retry { at: hour, code: 131_000 }), State::Retrying, 0),
+        3 => (Some(Settled::Refused { code: 131_008 }), State::Refused, 131_008),
+        _ => (Some(hooks::accepted(&message)), State::Accepted, 0),
+    };
+    let accepted = state == State::Accepted;
+    let mut news = Vec::new();
+    for (word, to) in [
+        ("sent", State::Sent),
+        ("failed 131026", State::Failed),
+        ("delivered", State::Delivered),
+        ("read", State::Read),
+    ] {
+        if rng.random_bool(0.4) {
+            // A failure of an accepted message may come without our token.
+            let named = to != State::Failed || !accepted || rng.random_bool(0.5);
+            let told = if named { hooks.status(&message, word) } else { nameless(&message.wamid(), word) };
+            news.push(told);
+            if to.rank() > state.rank() {
+                (state, code) = (to, if to == State::Failed { 131_026 } else { 0 });
+            }
+        }
+        if rng.random_bool(0.1) {
+            // Of a claim long before this one: it moves nothing.
+            news.push(hooks.status(&Message { send: 200, ..message }, word));
+        }
+    }
+    let replied = rng.random_bool(0.1);
+    if replied {
+        news.push(json!({"button": {"payload": hooks.token(&message)}}));
+    }
+    (settled, Told { message, line, state, code, replied, news })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_are_exact_whatever_comes_twice_late_or_out_of_order() {
+    let mut rng = StdRng::seed_from_u64(support::seed());
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001", "3002"], 1_200).await;
+    let mut told = Vec::new();
+    let mut settled = Vec::new();
+    for line in ["3001", "3002"] {
+        for message in &messages[&line.into()] {
+            let (outcome, history) = history(&hooks, &mut rng, *message, line);
+            settled.extend(outcome.map(|outcome| (*message, outcome)));
+            told.push(history);
+        }
+    }
+    hooks.settle(settled).await;
+
+    // Each piece of news one to three times, all of them shuffled, then in changes of any length in bodies of any length.
+    let mut news: Vec<(&str, &Value)> = Vec::new();
+    for told in &told {
+        for item in &told.news {
+            news.extend(std::iter::repeat_n((told.line, item), rng.random_range(1..=3)));
+        }
+    }
+    news.shuffle(&mut rng);
+    let mut bodies = vec![Vec::new()];
+    for (line, item) in news {
+        let kind = if item.get("button").is_some() { "messages" } else { "statuses" };
+        let value = json!({"metadata": {"phone_number_id": line}, kind: [item]});
+        bodies.last_mut().expect("one").push(json!({"value": value, "field": "messages"}));
+        if rng.random_bool(0.2) {
+            bodies.push(Vec::new());
+        }
+    }
+    let bodies: Vec<Value> = bodies.iter().map(|changes| payload(changes)).collect();
+    let (next, hooks_ref, bodies) = (AtomicUsize::new(0), &hooks, &bodies);
+    let poster = async || {
+        while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) {
+            assert_eq!(hooks_ref.deliver(body).await, 200);
+        }
+    };
+    join_all((0..16).map(|_| poster())).await;
+
+    let mut by_state: HashMap<State, u64> = HashMap::new();
+    let mut failures: HashMap<u32, u64> = HashMap::new();
+    for told in &told {
+        *by_state.entry(told.state).or_default() += 1;
+        if told.code != 0 {
+            *failures.entry(told.code).or_default() += 1;
+        }
+    }
+    let counts = hooks.counts(id).await;
+    assert_eq!(counts.by_state, by_state);
+    assert_eq!(counts.failures, failures);
+    assert_eq!(counts.replied, told.iter().filter(|told| told.replied).count() as u64);
+    for (part, _) in hooks.record(id).await.parts {
+        let bytes = hooks.store.state_bytes(part).await.expect("bytes");
+        for told in told.iter().filter(|told| told.message.part == part) {
+            assert_eq!(State::of(bytes[usize::from(told.message.row)]), Some(told.state), "{:?}", told.message);
+        }
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_status_of_an_earlier_send_is_not_counted_for_a_later_one() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let first = messages[&"3001".into()][0];
+    hooks.settle([(first, Settled::Retry { at: hooks.clock.now(), code: 131_000 })]).await;
+    let second = hooks.claim(first.part).await[0];
+    assert_eq!(second.send, 2);
+    hooks.accept([&second]).await;
+    assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&first, "delivered")])).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 1)]));
+    assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&second, "sent")])).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_status_before_our_own_answer_counts_and_the_answer_takes_nothing_back() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let [early, late] = messages[&"3001".into()][..] else { panic!("two") };
+    assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&early, "delivered")])).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Delivered, 1), (State::InFlight, 1)]));
+    hooks.accept([&early, &late]).await;
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Delivered, 1), (State::Accepted, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn half_an_emoji_spoils_nothing_beside_it() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = messages[&"3001".into()][0];
+    hooks.accept([&message]).await;
+    let value = json!({
+        "metadata": {"phone_number_id": "3001"},
+        "messages": [{"type": "button", "button": {"payload": "HALF"}}],
+        "statuses": [hooks.status(&message, "delivered")],
+    });
+    let body = payload(&[json!({"field": "messages", "value": value})]).to_string();
+    assert_eq!(hooks.deliver_bytes(body.replace("HALF", r"S\u00ed \ud83d").as_bytes()).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Delivered, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_without_errors_fails_without_a_reason_and_holds_nothing() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 3).await;
+    let messages = &messages[&"3001".into()];
+    hooks.accept(messages).await;
+    let mut failed: Vec<_> = messages.iter().map(|message| hooks.status(message, "failed")).collect();
+    failed[1]["errors"] = json!([]);
+    failed[2]["errors"] = json!([{"title": "gone"}]);
+    assert_eq!(hooks.deliver(&statuses("3001", &failed)).await, 200);
+    let counts = hooks.counts(id).await;
+    assert_eq!(counts.by_state, HashMap::from([(State::Failed, 3)]));
+    let found: Vec<_> = failures(&[counts]).into_iter().map(|f| (f.code, f.title, f.count)).collect();
+    assert_eq!(found, [(0, "Meta reported the failure without a reason".to_owned(), 3)]);
+    assert!(hooks.store.holds(hooks.clock.now()).await.expect("holds").is_empty());
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_without_our_token_is_found_by_its_message_id() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
+    let (ours, others) = (&messages[&"3001".into()], &messages[&"3002".into()]);
+    hooks.accept(ours.iter().chain(others)).await;
+    let mut foreign = nameless(&ours[1].wamid(), "failed 131049");
+    foreign["biz_opaque_callback_data"] = "c42:r981".into();
+    let wrong_line = nameless(&others[0].wamid(), "failed 131026");
+    let told = [
+        nameless(&ours[0].wamid(), "failed 131026"),
+        foreign,
+        nameless("wamid.of-another-app", "failed 131026"),
+        nameless("", "failed 131026"),
+        wrong_line,
+    ];
+    for _ in 0..2 {
+        assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200);
+        let counts = hooks.counts(id).await;
+        assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 78), (State::Failed, 2)]));
+        assert_eq!(counts.failures, HashMap::from([(131_026, 1), (131_049, 1)]));
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_campaign_that_ended_is_still_found_by_message_id() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 3).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let now = hooks.clock.now();
+    assert!(hooks.store.complete_if_done(id, now).await.expect("a store"));
+    hooks.store.retire_campaign(id, now).await.expect("a store");
+    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&ours[2].wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 2), (State::Failed, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn ids_of_the_first_of_300_small_campaigns_are_found() {
+    let hooks = Hooks::start().await;
+    let (first, messages) = hooks.campaign(&["3001"], 2).await;
+    hooks.accept(&messages[&"3001".into()]).await;
+    for _ in 1..300 {
+        let (_, later) = hooks.campaign(&["3001"], 2).await;
+        hooks.accept(&later[&"3001".into()]).await;
+    }
+    let [failed, answered] = messages[&"3001".into()][..] else { panic!("two") };
+    let answer = json!({"type": "text", "context": {"from": "5491155550001", "id": answered.wamid()}});
+    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&inbound("3001", &[answer])).await, 200);
+    let counts = hooks.counts(first).await;
+    assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 1), (State::Failed, 1)]));
+    assert_eq!(counts.replied, 1);
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn one_call_reads_at_most_64_kib_of_a_list_of_ids() {
+    let hooks = Hooks::start().await;
+    let (_, messages) = hooks.campaign(&["3001"], 20_000).await;
+    let messages = &messages[&"3001".into()];
+    for batch in messages.chunks(256) {
+        hooks.accept(batch).await;
+    }
+    let (part, mut from, mut calls, mut ids) = (messages[0].part, None, 0, HashMap::new());
+    while calls == 0 || from.is_some() {
+        let piece = hooks.store.read_ids(&[(part, from)]).await.expect("a store").remove(0);
+        assert!(piece.bytes() <= 64 * 1024, "{}", piece.bytes());
+        ids.extend(piece.ids());
+        (from, calls) = (piece.next, calls + 1);
+    }
+    assert!(calls >= 4, "20,000 ids have 215 KiB: {calls}");
+    assert_eq!(ids.len(), messages.len());
+    for message in messages {
+        let claimed = ClaimedRow { row: message.row, send: message.send };
+        assert_eq!(ids.get(&Fingerprint::of(&message.wamid())), Some(&claimed));
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_ahead_of_our_own_answer_is_parked_until_its_message_is_known() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let [early, other] = messages[&"3001".into()][..] else { panic!("two") };
+    for _ in 0..2 {
+        assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&early.wamid(), "failed 131026")])).await, 200);
+    }
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::InFlight, 2)]));
+    hooks.accept([&early, &other]).await;
+    until("it is found", async || hooks.by_state(id).await.contains_key(&State::Failed)).await;
+    assert_eq!(hooks.counts(id).await.failures, HashMap::from([(131_026, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_status_of_a_doubtful_message_tells_its_id_for_the_later_ones() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = messages[&"3001".into()][0];
+    // The answer was lost, and with it the message id.
+    hooks.settle([(message, Settled::InDoubt { until: hooks.clock.now().after(hooks::IDS_KEPT) })]).await;
+    assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&message, "sent")])).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1)]));
+    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&message.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Failed, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_strangers_token_moves_nothing() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let mut forged = nameless("wamid.forged", "read");
+    let ours_token = hooks.token(&ours[0]);
+    for token in
+        [hooks::token(&TokenKey::new([1; 16]), &ours[0]), ours_token.replace(".0.0.1.", ".0.1.1."), "p1".into()]
+    {
+        forged["biz_opaque_callback_data"] = token.into();
+        let tapped = json!({"button": {"payload": forged["biz_opaque_callback_data"]}});
+        assert_eq!(hooks.deliver(&statuses("3001", &[forged.clone()])).await, 200);
+        assert_eq!(hooks.deliver(&inbound("3001", &[tapped])).await, 200);
+    }
+    let counts = hooks.counts(id).await;
+    assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 2)]));
+    assert_eq!(counts.replied, 0);
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_line_that_is_not_ours_or_not_of_the_campaign_moves_nothing() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
+    let message = &messages[&"3001".into()][0];
+    hooks.accept([message]).await;
+    let before = hooks.by_state(id).await;
+    for (line, moves) in [("9999", false), ("", false), ("3003", false), ("3002", true)] {
+        let (told, unnamed) = (hooks.status(message, "read"), nameless(&message.wamid(), "failed 131026"));
+        assert_eq!(hooks.deliver(&statuses(line, &[told, unnamed])).await, 200);
+        assert_eq!(hooks.by_state(id).await != before, moves, "{line}: a part may move between its campaign's lines");
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_waba_that_is_not_ours_or_not_of_the_line_moves_nothing() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let before = hooks.by_state(id).await;
+    let told = |waba: &Value| {
+        let tapped = json!({"button": {"payload": hooks.token(&ours[0])}});
+        let mut told = payload(&[
+            statuses("3001", &[hooks.status(&ours[0], "read"), nameless(&ours[1].wamid(), "failed 131026")])["entry"]
+                [0]["changes"][0]
+                .clone(),
+            inbound("3001", &[tapped])["entry"][0]["changes"][0].clone(),
+        ]);
+        told["entry"][0]["id"] = waba.clone();
+        told
+    };
+    for waba in [json!("2002"), json!("20011"), json!(""), json!(null), json!(["2001"])] {
+        assert_eq!(hooks.deliver(&told(&waba)).await, 200, "{waba}: it would be the same the next time");
+        assert_eq!(hooks.by_state(id).await, before, "{waba}");
+        assert_eq!(hooks.counts(id).await.replied, 0, "{waba}");
+    }
+    assert_eq!(hooks.deliver(&told(&json!("2001"))).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Read, 1), (State::Failed, 1)]));
+    assert_eq!(hooks.counts(id).await.replied, 1);
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_counts_once_by_its_button_or_by_the_message_it_answers() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 5).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let context = |message: &Message| json!({"from": "5491155550001", "id": message.wamid()});
+    let answers = [
+        json!({"type": "button", "button": {"payload": hooks.token(&ours[0]), "text": "Sí"}, "context": context(&ours[0])}),
+        json!({"type": "interactive", "interactive": {"button_reply": {"id": hooks.token(&ours[1])}}}),
+        json!({"type": "button", "button": {"payload": "the caller's own"}, "context": context(&ours[2])}),
+        json!({"type": "text", "text": {"body": "hola"}, "context": context(&ours[3])}),
+        json!({"type": "text", "text": {"body": "hola"}}),
+        json!({"type": "text", "context": {"id": "wamid.of-somebody-else"}}),
+    ];
+    for _ in 0..2 {
+        assert_eq!(hooks.deliver(&inbound("3001", &answers)).await, 200);
+        assert_eq!(hooks.counts(id).await.replied, 4);
+    }
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 5)]), "an answer is no status");
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_campaign_is_completed_when_its_last_doubt_is_resolved() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
+    let doubtful = messages[&"3002".into()][0];
+    let all: Vec<&Message> = messages.values().flatten().filter(|message| **message != doubtful).collect();
+    hooks.accept(all.iter().copied()).await;
+    hooks.settle([(doubtful, Settled::InDoubt { until: hooks.clock.now().after(hooks::IDS_KEPT) })]).await;
+    let told: Vec<Value> = all.iter().map(|message| hooks.status(message, "sent")).collect();
+    for line in ["3001", "3002"] {
+        assert_eq!(hooks.deliver(&statuses(line, &told)).await, 200);
+    }
+    assert_eq!(hooks.record(id).await.state, CampaignState::Running);
+    assert_eq!(hooks.deliver(&statuses("3002", &[hooks.status(&doubtful, "delivered")])).await, 200);
+    world::reaches(&hooks.store, id, CampaignState::Completed).await;
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 79), (State::Delivered, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn metas_words_on_a_failure_are_kept() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let mut long = nameless(&ours[1].wamid(), "failed 131049");
+    long["errors"][0]["error_data"]["details"] = "ñ".repeat(10_000).into();
+    assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&ours[0], "failed 131026"), long])).await, 200);
+    until("the words are kept", async || hooks.counts(id).await.details.len() == 2).await;
+    let details = hooks.counts(id).await.details;
+    assert_eq!(details[&131_026], "details of 131026");
+    assert_eq!(details[&131_049], "ñ".repeat(500));
+    hooks.stop().await;
+}

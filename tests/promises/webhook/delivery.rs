@@ -1,0 +1,353 @@
+//! Webhooks: believed only where they are Meta's, and answered when they are in Redis.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::{AsyncCommands as _, cmd};
+use futures_util::future::{FutureExt as _, join_all};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use pregon::{
+    domain::{HoldScope, State},
+    redis::parts::{Fact, News},
+    webhook::{
+        aftercare::Aftercare,
+        apply::{Committer, LocatedFact},
+    },
+};
+use serde_json::json;
+
+use crate::support::{
+    hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, nameless, now, payload, statuses},
+    redis::TestRedis,
+    server::Installation,
+    until, world,
+};
+
+#[tokio::test]
+async fn the_handshake_answers_the_bare_challenge() {
+    let hooks = Hooks::start().await;
+    let ask = async |query: &str| {
+        let answer = hooks.client.get(format!("{}?{query}", hooks.url)).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    };
+    let good = format!("hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token={VERIFY_TOKEN}");
+    assert_eq!(ask(&good).await, (200, "1158201444".into()));
+    for bad in [
+        good.replace(VERIFY_TOKEN, "verify-mE"),
+        good.replace(VERIFY_TOKEN, ""),
+        good.replace("subscribe", "unsubscribe"),
+        "hub.mode=subscribe&hub.challenge=1".into(),
+        "hub.mode=subscribe&hub.mode=subscribe".into(),
+        String::new(),
+    ] {
+        assert_eq!(ask(&bad).await, (403, String::new()), "{bad}");
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn only_metas_signature_opens_a_webhook() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = &messages[&"3001".into()][0];
+    let body = serde_json::to_vec(&statuses("3001", &[hooks.status(message, "sent")])).expect("JSON");
+    let good = hooks::signature(&body);
+    for bad in ["", "sha256=", &good[7..], &good[..70], &hooks::signature(b"another body")] {
+        assert_eq!(hooks.deliver_with(bad, &body).await, 401, "{bad}");
+    }
+    let unsigned = hooks.client.post(&hooks.url).body(body.clone()).send().await.expect("an answer");
+    assert_eq!(unsigned.status().as_u16(), 401);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::InFlight, 1)]), "nothing moved");
+    assert_eq!(hooks.deliver_with(&good, &body).await, 200);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_too_large_is_refused_and_one_that_is_no_webhook_is_not_delivered_again() {
+    let hooks = Hooks::start().await;
+    let large = vec![b' '; hooks::BODY_BYTES_MAX + 1];
+    assert_eq!(hooks.deliver_bytes(&large).await, 413);
+    for body in [&large[1..], b"", b"{", b"[]", b"\xff", b"{}", br#"{"entry":[{"changes":[{"field":"flows"}]}]}"#] {
+        assert_eq!(hooks.deliver_bytes(body).await, 200, "{} bytes", body.len());
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_meta_is_told_to_deliver_again_and_then_it_counts_once() {
+    let mut hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let [named, unnamed] = messages[&"3001".into()][..] else { panic!("two") };
+    hooks.accept([&named, &unnamed]).await;
+    let bodies = [
+        statuses("3001", &[hooks.status(&named, "sent")]),
+        statuses("3001", &[nameless(&unnamed.wamid(), "failed 131026")]),
+        serde_json::from_slice(include_bytes!("../../fixtures/webhooks/template_paused.json")).expect("JSON"),
+    ];
+    hooks.redis.stop().await;
+    for body in &bodies {
+        assert_eq!(hooks.deliver(body).await, 503);
+    }
+    let others = statuses("9999", &[nameless("wamid.x", "sent")]);
+    assert_eq!(hooks.deliver(&others).await, 503, "whether that line is ours is in Redis");
+    hooks.redis.restart().await;
+    for body in bodies.iter().chain(&bodies) {
+        assert_eq!(hooks.deliver(body).await, 200);
+        assert_eq!(hooks.by_state(id).await.values().sum::<u64>(), 2);
+    }
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1), (State::Failed, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_of_redis_between_two_webhooks_is_not_seen() {
+    let mut hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = &messages[&"3001".into()][0];
+    for word in ["sent", "delivered", "read"] {
+        assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(message, word)])).await, 200, "{word}");
+        hooks.redis.stop().await;
+        hooks.redis.restart().await;
+    }
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Read, 1)]));
+    hooks.stop().await;
+}
+
+/// A committer of its own whose task has not run yet, so that the test says what is there when it does.
+fn committer(hooks: &Hooks) -> (Committer, impl Future<Output = ()> + use<>) {
+    let (aftercare, _) = Aftercare::new(hooks.store.clone(), hooks.clock.clone());
+    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::IDS_KEPT, aftercare)
+}
+
+fn sent(message: &Message) -> LocatedFact {
+    let fact = Fact { row: message.row, send: message.send, news: News::Sent, at: now(), message: None };
+    LocatedFact { part: message.part, fact, details: "".into() }
+}
+
+#[tokio::test]
+async fn requests_that_wait_share_one_commit() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 200).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let mut connection = hooks.redis.connection().await;
+    let () = cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.expect("CONFIG");
+    let (committer, task) = committer(&hooks);
+    let commits = async {
+        let requests = ours.iter().map(|message| committer.commit(vec![sent(message)]));
+        let answers = join_all(requests).await;
+        drop(committer);
+        answers
+    };
+    let (answers, ()) = tokio::join!(commits, task);
+    assert_eq!(answers, vec![Ok(()); 200]);
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 200)]));
+    let stats: String = cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO");
+    assert!(stats.contains("cmdstat_evalsha:calls=1,"), "{stats}");
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_part_that_can_not_be_changed_holds_up_nobody_else() {
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
+    let (good, bad) = (&messages[&"3001".into()][0], &messages[&"3002".into()][0]);
+    hooks.accept([good, bad]).await;
+    let (mut connection, key) = (hooks.redis.connection().await, hooks.store.keys.states(bad.part));
+    let () = connection.rename(&key, "aside").await.expect("RENAME");
+    let () = connection.lpush(&key, "no string").await.expect("LPUSH");
+    let (committer, task) = committer(&hooks);
+    let commits = async {
+        let answers = tokio::join!(
+            committer.commit(vec![sent(good)]),
+            committer.commit(vec![sent(bad)]),
+            committer.commit(vec![sent(&messages[&"3001".into()][1]), sent(bad)]),
+        );
+        drop(committer);
+        answers
+    };
+    let (answers, ()) = tokio::join!(commits, task);
+    assert!(matches!(answers, (Ok(()), Err(_), Err(_))), "{answers:?}");
+    let () = connection.rename("aside", &key).await.expect("RENAME");
+    let others = HashMap::from([(State::Sent, 2), (State::Accepted, 1), (State::InFlight, 77)]);
+    assert_eq!(hooks.by_state(id).await, others);
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_commit_is_bounded() {
+    let hooks = Hooks::start().await;
+    let (_, messages) = hooks.campaign(&["3001"], 1).await;
+    let (committer, _task) = committer(&hooks);
+    let message = &messages[&"3001".into()][0];
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut commit = Box::pin(committer.commit(vec![sent(message)]));
+        match commit.as_mut().now_or_never() {
+            None => waiting.push(commit),
+            Some(answer) => break answer,
+        }
+        assert!(waiting.len() < 100_000, "no bound");
+    };
+    assert!(refused.is_err());
+    assert!(waiting.len() >= 1_000, "{} is no use", waiting.len());
+    drop(waiting);
+    let refused = committer.commit(vec![sent(message)]).now_or_never();
+    assert!(matches!(refused, Some(Err(_))), "what nobody waits for any more is still there, and takes its room");
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn when_redis_is_away_all_that_waits_is_told_together() {
+    const EACH: usize = 4_096;
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 1).await;
+    let message = &messages[&"3001".into()][0];
+    hooks.accept([message]).await;
+    let mut connection = hooks.redis.connection().await;
+    let () = cmd("CLIENT").arg("PAUSE").arg(600_000).arg("WRITE").query_async(&mut connection).await.expect("a pause");
+    // Time jumps to where nothing else is left to happen: to where Redis is given up.
+    tokio::time::pause();
+    let (began, (committer, task)) = (tokio::time::Instant::now(), committer(&hooks));
+    let commits = async {
+        let requests = (0..8).map(|_| committer.commit(vec![sent(message); EACH]));
+        let answers = join_all(requests).await;
+        drop(committer);
+        answers
+    };
+    let (answers, ()) = tokio::join!(commits, task);
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    let (waited, timeout) = (began.elapsed(), world::address(&hooks.redis).timeout);
+    // Each of two commits that run side by side is tried twice, and asks a connection first whether it lives. One pair after
+    // the other would take four times as long.
+    assert!(waited < 5 * timeout, "one after the other: {waited:?}, and a command is given up after {timeout:?}");
+    tokio::time::resume();
+    let () = cmd("CLIENT").arg("UNPAUSE").query_async(&mut connection).await.expect("its end");
+    until("it is taken again", async || {
+        hooks.deliver(&statuses("3001", &[hooks.status(message, "sent")])).await == 200
+    })
+    .await;
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1)]));
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_template_is_held_while_meta_holds_it() {
+    let hooks = Hooks::start().await;
+    let scope = HoldScope::Template { waba: "2001".into(), name: "spring_sale".into(), language: "en_GB".into() };
+    let paused = include_str!("../../fixtures/webhooks/template_paused.json");
+    let approved = include_str!("../../fixtures/webhooks/template_approved.json");
+    let steps = [
+        (paused.replace("2001", "2999"), false),
+        (paused.replace("PAUSED", "FLAGGED"), false),
+        (paused.to_owned(), true),
+        (paused.to_owned(), true),
+        (approved.replace("2001", "2999"), true),
+        (approved.replace("en-GB", "en-US"), true),
+        (approved.to_owned(), false),
+        (paused.replace("PAUSED", "DISABLED"), true),
+        (approved.replace("APPROVED", "REINSTATED"), false),
+    ];
+    for (body, held) in steps {
+        assert_eq!(hooks.deliver_bytes(body.as_bytes()).await, 200);
+        let holds = hooks.store.holds(now()).await.expect("a store");
+        assert_eq!(holds.contains_key(&scope), held, "{body}");
+        assert_eq!(holds.len(), usize::from(held), "{holds:?}");
+        if let Some(hold) = holds.get(&scope) {
+            assert_eq!(hold.code, 0);
+            assert!(hold.reason.ends_with("Your template was paused for 3 hours."), "{}", hold.reason);
+        }
+    }
+    hooks.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_app_secret_is_logged_once_counted_and_shown_as_a_warning() {
+    let redis = TestRedis::start().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:1", &[("3001", 80.0)], "");
+    let server = installation.serve_with("w1", "webhook", &[("PREGON_TEST_APP_SECRET", "of-another-app")]).await;
+    let log = server.log();
+    let serving = log.lines().find(|line| line.contains("\"serving\"")).expect("it serves");
+    let ops = serde_json::from_str::<serde_json::Value>(serving).expect("JSON")["ops"].to_string().replace('"', "");
+    let client = reqwest::Client::new();
+    let deliver = async |app_secret: &str| {
+        let body = serde_json::to_vec(&payload(&[])).expect("JSON");
+        let signature = hooks::signature_with(app_secret, &body);
+        let request = client.post(server.webhook()).header("x-hub-signature-256", signature).body(body);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let read = async |path: &str| {
+        let answer = client.get(format!("http://{ops}{path}")).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    };
+    for _ in 0..3 {
+        assert_eq!(deliver(hooks::APP_SECRET).await, 401);
+    }
+    let warnings: Vec<_> = server.log().lines().filter(|line| line.contains("refused")).map(str::to_owned).collect();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("\"wrong_signature\":1") && warning.contains("webhook.app_secret"), "{warning}");
+    let (ready, details) = read("/readyz").await;
+    assert_eq!((ready, details.contains(r#""warnings":["webhooks_refused"]"#)), (200, true), "{details}");
+    let (_, page) = read("/metrics").await;
+    assert!(page.contains("pregon_webhooks_refused_total{reason=\"wrong_signature\"} 3"), "{page}");
+    assert_eq!(deliver("of-another-app").await, 200);
+    assert!(!read("/readyz").await.1.contains("warnings"), "a webhook was signed well");
+}
+
+/// Everything of this test runs on its own thread, and so does its recorder.
+#[tokio::test]
+async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let page = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let hooks = Hooks::start().await;
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    let told = [
+        hooks.status(&ours[0], "sent"),
+        hooks.status(&ours[0], "sent"),
+        hooks.status(&ours[0], "evaporated"),
+        hooks.status(&ours[1], "failed 131026"),
+        nameless("wamid.of-another-app", "read"),
+        nameless("wamid.of-another-app", "failed 131026"),
+    ];
+    assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200);
+    assert_eq!(hooks.deliver(&statuses("9999", &[nameless("wamid.of-another-app", "sent")])).await, 200);
+    assert_eq!(
+        hooks.deliver(&inbound("3001", &[json!({"text": {"body": "hola"}, "timestamp": "1795339600"})])).await,
+        200
+    );
+    assert_eq!(hooks.deliver_bytes(b"{").await, 200);
+    assert_eq!(hooks.deliver_with("sha256=", b"{}").await, 401);
+    let odd = payload(&[json!({"field": "messages"}), json!({"field": "flows", "value": {}})]);
+    assert_eq!(hooks.deliver(&odd).await, 200);
+    until("the words are kept", async || !hooks.counts(id).await.details.is_empty()).await;
+    let page = page.render();
+    let expected = [
+        r#"pregon_statuses_total{status="sent",result="applied"} 1"#,
+        r#"pregon_statuses_total{status="sent",result="repeated"} 1"#,
+        r#"pregon_statuses_total{status="sent",result="foreign"} 1"#,
+        r#"pregon_statuses_total{status="failed",result="applied"} 1"#,
+        r#"pregon_statuses_total{status="failed",result="parked"} 1"#,
+        r#"pregon_statuses_total{status="read",result="unknown"} 1"#,
+        r#"pregon_statuses_total{status="other",result="ignored"} 1"#,
+        r#"pregon_meta_errors_total{code="131026"} 1"#,
+        r#"pregon_webhooks_total{kind="statuses",result="taken"} 1"#,
+        r#"pregon_webhooks_total{kind="statuses",result="ignored"} 1"#,
+        r#"pregon_webhooks_total{kind="messages",result="ignored"} 1"#,
+        r#"pregon_webhooks_total{kind="other",result="malformed"} 1"#,
+        r#"pregon_webhooks_total{kind="other",result="ignored"} 1"#,
+        r#"pregon_webhooks_total{kind="unread",result="malformed"} 1"#,
+        r#"pregon_webhooks_total{kind="unread",result="refused"} 1"#,
+        r#"pregon_webhooks_refused_total{reason="no_signature"} 1"#,
+        "pregon_webhook_lag_seconds_count 2",
+    ];
+    for line in expected {
+        assert!(page.lines().any(|shown| shown == line), "{line} is not in:\n{page}");
+    }
+    let counted =
+        page.lines().filter(|line| line.starts_with("pregon_statuses") || line.starts_with("pregon_webhooks"));
+    assert_eq!(counted.count(), expected.len() - 2, "{page}");
+    hooks.stop().await;
+}

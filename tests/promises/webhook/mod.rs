@@ -1,0 +1,6 @@
+//! Webhooks: which are accepted, what their statuses count, and which recipient a message id belongs to.
+
+mod account_faults;
+mod counts;
+mod delivery;
+mod message_ids;

@@ -1,0 +1,133 @@
+//! The rules of leases in `rules.rs` against `acquire.lua` and `release.lua` in a real Redis, over random histories.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
+use pregon::{
+    domain::LineId,
+    redis::{Store, lines::Right},
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use super::rules::{Leases, LineNo};
+use crate::support::{self, redis::TestRedis, world};
+
+/// No lease of a history ends by itself: it is ended by the history.
+const LEASE: Duration = Duration::from_secs(3_600);
+
+/// In ms; past any clock, so that epochs rise by chance.
+const FAR_FUTURE: u64 = 9_000_000_000_000;
+
+struct Pair {
+    store: Store,
+    redis: MultiplexedConnection,
+    model: Leases,
+    lines: Vec<LineId>,
+    /// Time of the model, in ms: Redis' own, where it matters.
+    now_ms: u64,
+}
+
+impl Pair {
+    async fn redis_ms(&mut self) -> u64 {
+        let (seconds, micros): (u64, u64) = cmd("TIME").query_async(&mut self.redis).await.expect("TIME");
+        seconds * 1_000 + micros / 1_000
+    }
+
+    async fn acquire(&mut self, worker: usize, wanted: &[(LineNo, u64)]) -> Vec<Option<u64>> {
+        let rights: Vec<(Right, u64)> =
+            wanted.iter().map(|&(line, mine)| (Right::Line(self.lines[line as usize].clone()), mine)).collect();
+        let before = self.redis_ms().await;
+        let real = self.store.acquire(&rights, &name(worker), LEASE).await.expect("redis");
+        let after = self.redis_ms().await;
+        for (&(line, mine), &epoch) in wanted.iter().zip(&real) {
+            let old = self.model.entry(line);
+            let now_ms = self.now_ms;
+            let expected = self.model.acquire(line, worker, LEASE.as_millis() as u64, mine, now_ms);
+            let is_by_clock = |epoch| epoch > old.epoch && (before..=after).contains(&epoch);
+            let is_by_chance = |epoch| (old.epoch + 1..=old.epoch + 1_000).contains(&epoch);
+            if mine == 0 && epoch.is_some_and(|epoch| is_by_clock(epoch) || is_by_chance(epoch)) {
+                // Whichever millisecond of Redis' clock it was, or whatever it was by chance: the model is told.
+                let epoch = epoch.expect("an epoch");
+                let mut entry = self.model.entry(line);
+                assert!(expected.is_some(), "line {line}, worker {worker}: redis gave {epoch}");
+                entry.epoch = epoch;
+                entry.lease.as_mut().expect("a lease").epoch = epoch;
+                self.model.set_entry(line, entry);
+            } else {
+                assert_eq!(epoch, expected, "line {line}, worker {worker}, epoch {mine}, before {old:?}");
+            }
+        }
+        real
+    }
+
+    async fn release(&mut self, worker: usize, line: LineNo, mine: u64) {
+        let right = Right::Line(self.lines[line as usize].clone());
+        self.store.release(&right, &name(worker), mine).await.expect("redis");
+        self.model.release(line, worker, mine, self.now_ms);
+    }
+
+    /// The lease of `line` comes to its end.
+    async fn ends(&mut self, line: LineNo) {
+        let key = self.store.keys.lease(&self.lines[line as usize]);
+        let () = cmd("PEXPIREAT").arg(key).arg(1).query_async(&mut self.redis).await.expect("redis");
+        let mut entry = self.model.entry(line);
+        entry.lease = None;
+        self.model.set_entry(line, entry);
+    }
+
+    async fn is_the_same(&mut self) {
+        let owners = self.store.owners(&self.lines).await.expect("redis");
+        for (line, owner) in (0..).zip(owners) {
+            let held = self.model.held(line, self.now_ms);
+            assert_eq!(owner, held.map(|held| name(held.worker)), "line {line}");
+            let key = self.store.keys.lease(&self.lines[line as usize]);
+            let left: i64 = cmd("PTTL").arg(key).query_async(&mut self.redis).await.expect("redis");
+            let whole = LEASE.as_millis() as i64;
+            assert!(if held.is_some() { (whole - 60_000..=whole).contains(&left) } else { left == -2 }, "{left} ms");
+        }
+    }
+}
+
+fn name(worker: usize) -> String {
+    format!("w{worker}")
+}
+
+#[tokio::test]
+async fn the_rules_of_leases_are_those_of_the_scripts() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let mut rng = StdRng::seed_from_u64(support::seed());
+    for history in 0..40 {
+        let lines: Vec<LineId> = (0..3).map(|n| LineId::from(format!("{history}-{n}").as_str())).collect();
+        let connection = redis.connection().await;
+        let mut pair =
+            Pair { store: store.clone(), redis: connection, model: Leases::default(), lines, now_ms: FAR_FUTURE };
+        // Half of the histories are of a Redis whose clock was set back: its epochs are ahead of the clock.
+        if rng.random_bool(0.5) {
+            for line in 0..3 {
+                let key = pair.store.keys.epoch(&pair.lines[line as usize]);
+                let () = cmd("SET").arg(key).arg(FAR_FUTURE).query_async(&mut pair.redis).await.expect("redis");
+                let mut entry = pair.model.entry(line);
+                entry.epoch = FAR_FUTURE;
+                pair.model.set_entry(line, entry);
+            }
+        } else {
+            pair.now_ms = 0;
+        }
+        let mut known = vec![0];
+        for _ in 0..40 {
+            let (worker, line) = (rng.random_range(0..3), rng.random_range(0..3));
+            let epoch = known[rng.random_range(0..known.len())];
+            match rng.random_range(0..10) {
+                0..3 => {
+                    let wanted = [(line, 0), ((line + 1) % 3, epoch)];
+                    known.extend(pair.acquire(worker, &wanted).await.into_iter().flatten());
+                }
+                3..7 => known.extend(pair.acquire(worker, &[(line, epoch)]).await.into_iter().flatten()),
+                7..9 => pair.release(worker, line, epoch).await,
+                _ => pair.ends(line).await,
+            }
+            pair.is_the_same().await;
+        }
+    }
+}

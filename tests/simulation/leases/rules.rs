@@ -1,0 +1,111 @@
+//! The rules of `acquire.lua`, `release.lua` and of the beginning of `claim.lua`, in plain Rust. `real.rs` shows for the
+//! leases that Redis gives the same answers, `tests/simulation/model` for the claims.
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+/// A line, by its number.
+pub type LineNo = u32;
+
+/// A worker, by its number.
+pub type WorkerNo = usize;
+
+/// What Redis holds of a line.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// The counter of its leases.
+    pub epoch: u64,
+    /// The lease, which may have ended.
+    pub lease: Option<Held>,
+    /// The epoch that claimed last: the line has one part.
+    pub claimed_in: u64,
+}
+
+/// A lease in Redis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// Who has it.
+    pub worker: WorkerNo,
+    /// In which epoch.
+    pub epoch: u64,
+    /// The last millisecond in which it is there.
+    pub until_ms: u64,
+}
+
+/// What a claim brought.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Claim {
+    Rows,
+    Young,
+    Fenced,
+}
+
+/// The leases of every line.
+#[derive(Debug, Default)]
+pub struct Leases {
+    lines: BTreeMap<LineNo, Entry>,
+}
+
+impl Leases {
+    /// What there is of `line`.
+    pub fn entry(&self, line: LineNo) -> Entry {
+        self.lines.get(&line).cloned().unwrap_or_default()
+    }
+
+    /// Puts back what there was.
+    pub fn set_entry(&mut self, line: LineNo, entry: Entry) {
+        self.lines.insert(line, entry);
+    }
+
+    /// The lease that is there at `now_ms`.
+    pub fn held(&self, line: LineNo, now_ms: u64) -> Option<&Held> {
+        self.lines.get(&line)?.lease.as_ref().filter(|held| now_ms <= held.until_ms)
+    }
+
+    /// Drops what has ended, as Redis does when it finds it.
+    pub fn expire(&mut self, now_ms: u64) {
+        for entry in self.lines.values_mut() {
+            entry.lease.take_if(|held| now_ms > held.until_ms);
+        }
+    }
+
+    /// Takes a lease, or renews the caller's own; `mine` is the epoch of it, 0 without one. Gives the epoch.
+    pub fn acquire(&mut self, line: LineNo, worker: WorkerNo, length_ms: u64, mine: u64, now_ms: u64) -> Option<u64> {
+        let until_ms = now_ms + length_ms;
+        let held = self.held(line, now_ms).cloned();
+        let entry = self.lines.entry(line).or_default();
+        match held {
+            Some(held) if held.worker == worker && held.epoch == mine => {
+                entry.lease = Some(Held { until_ms, ..held });
+                Some(mine)
+            }
+            None if mine == 0 => {
+                entry.epoch = now_ms.max(entry.epoch + 1);
+                entry.lease = Some(Held { worker, epoch: entry.epoch, until_ms });
+                Some(entry.epoch)
+            }
+            _ => None,
+        }
+    }
+
+    /// Claims in `epoch`; where Redis is `in_grace_period`, nothing is taken over.
+    pub fn claim(&mut self, line: LineNo, epoch: u64, in_grace_period: bool) -> Claim {
+        let entry = self.lines.entry(line).or_default();
+        match epoch.cmp(&entry.claimed_in) {
+            Ordering::Less => Claim::Fenced,
+            Ordering::Greater if in_grace_period => Claim::Young,
+            _ => {
+                entry.claimed_in = epoch;
+                Claim::Rows
+            }
+        }
+    }
+
+    /// Gives a lease back. Tells whether it was held.
+    pub fn release(&mut self, line: LineNo, worker: WorkerNo, mine: u64, now_ms: u64) -> bool {
+        let held = self.held(line, now_ms).is_some_and(|held| held.worker == worker && held.epoch == mine);
+        if held && let Some(entry) = self.lines.get_mut(&line) {
+            entry.lease = None;
+        }
+        held
+    }
+}

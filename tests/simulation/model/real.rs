@@ -1,0 +1,287 @@
+//! The same part in Redis: the scripts, and everything that they leave.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Debug,
+    time::Duration,
+};
+
+use deadpool_redis::redis::{Pipeline, Value, cmd};
+use pregon::{
+    domain::{CampaignId, PartId, State, UnixMs, Wamid},
+    redis::{
+        Call, Result, Store, StoreError,
+        message_ids::IdsPiece,
+        parts::{self, ClaimWish, ClaimedRow, Fingerprint, PartCounts, Settled},
+        script,
+    },
+};
+use tokio::try_join;
+
+use super::spec::{self, Gate, send};
+
+/// How long message ids are found again: longer than any history runs.
+const IDS_KEPT: Duration = Duration::from_secs(3600);
+
+/// What is left in Redis, as the model has it too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// As far as there are recipients.
+    pub bytes: Vec<u8>,
+    /// Numbers of claims that have no room in the byte.
+    pub sends: BTreeMap<u16, u8>,
+    pub counts: PartCounts,
+    pub attempts: BTreeMap<u16, u8>,
+    /// Without those for whom Meta gave no code.
+    pub why: BTreeMap<u16, u32>,
+    pub due: BTreeMap<u16, u64>,
+    pub returned: BTreeSet<u16>,
+    pub doubt: BTreeMap<u16, u64>,
+    /// `next`, `rows`, `epoch`, `claim`.
+    pub marks: [u64; 4],
+}
+
+impl View {
+    /// How the model would be left.
+    pub fn of(model: &spec::Part) -> Self {
+        let each = || model.rows.iter();
+        let kept = || each().filter(|_| !model.forgotten);
+        let mut bytes = vec![0; model.rows.last_key_value().map_or(0, |(last, _)| usize::from(*last) + 1)];
+        for (row, it) in each() {
+            bytes[usize::from(*row)] = send(it.claims).min(State::SEND_ELSEWHERE) << 4 | it.state.code();
+        }
+        let sends = each().map(|(row, it)| (*row, send(it.claims)));
+        Self {
+            bytes,
+            sends: sends.filter(|(_, send)| *send >= State::SEND_ELSEWHERE).collect(),
+            counts: model.counts(),
+            attempts: kept().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
+            why: kept().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
+            due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
+            returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
+            doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
+            marks: [model.next, model.len, model.epoch, model.number],
+        }
+    }
+
+    /// What is here and there, and not the same.
+    pub fn against(&self, other: &Self) -> String {
+        let of = |view: &Self| {
+            let states: Vec<_> = view.states().collect();
+            let mut by_state: Vec<_> = view.counts.by_state.iter().filter(|(_, n)| **n > 0).collect();
+            by_state.sort();
+            [
+                format!("states {states:?}"),
+                format!("attempts {:?}", view.attempts),
+                format!("why {:?}", view.why),
+                format!("due {:?}", view.due),
+                format!("returned {:?}", view.returned),
+                format!("doubt {:?}", view.doubt),
+                format!("next, rows, epoch, claim {:?}", view.marks),
+                format!("by state {by_state:?}"),
+                format!("counts {:?}", PartCounts { by_state: HashMap::new(), ..view.counts.clone() }),
+            ]
+        };
+        let both = of(self).into_iter().zip(of(other)).filter(|(here, there)| here != there);
+        both.map(|(here, there)| format!("\n  {here}\n  {there}")).collect()
+    }
+
+    /// Where each recipient stands, with the number of its last claim.
+    pub fn states(&self) -> impl Iterator<Item = (u16, State, u8)> {
+        let rows = (0..).zip(&self.bytes);
+        let send = |row: u16, byte| self.sends.get(&row).copied().unwrap_or(State::send_of(byte));
+        rows.filter_map(move |(row, &byte)| Some((row, State::of(byte)?, send(row, byte))))
+    }
+}
+
+/// An answer in words, to be compared with that of the model.
+pub fn said<T: Debug>(answer: Result<T>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(StoreError::Refused { .. }) => refused(),
+        Err(error) => format!("{error}"),
+    }
+}
+
+/// What [`said`] makes of a refusal.
+pub fn refused() -> String {
+    "refused".to_owned()
+}
+
+/// What a server that loses its last seconds comes back with.
+pub type Dump = Vec<(String, Option<Vec<u8>>)>;
+
+/// A part in Redis.
+pub struct Real<'a> {
+    store: &'a Store,
+    part: PartId,
+}
+
+impl<'a> Real<'a> {
+    /// Part `n` of all that these tests make.
+    pub fn new(store: &'a Store, n: u64) -> Self {
+        let campaign = CampaignId(ulid::Ulid::from_parts(n >> 16, 0));
+        Self { store, part: PartId { campaign, number: n as u16 } }
+    }
+
+    fn keys(&self) -> [String; 10] {
+        let (keys, part) = (&self.store.keys, self.part);
+        [
+            keys.part(part),
+            keys.states(part),
+            keys.history(part),
+            keys.sends(part),
+            keys.retry(part),
+            keys.doubt(part),
+            keys.why(part),
+            keys.ids(part),
+            keys.tries(part),
+            keys.replied(part),
+        ]
+    }
+
+    pub async fn activate(&self, start: u16, mask: &[bool]) -> String {
+        let [meta, states, ..] = self.keys();
+        let mask: Vec<u8> = mask.iter().map(|&admitted| u8::from(admitted)).collect();
+        said(self.store.call::<u64>(Call::new(&script::ACTIVATE, &[meta, states]).arg(start).arg(mask)).await)
+    }
+
+    pub async fn follow(&self, version: u64, gate: Gate, expires: Option<UnixMs>) -> String {
+        let [meta, states, ..] = self.keys();
+        let gate = match gate {
+            Gate::Open => "open",
+            Gate::Held => "held",
+            Gate::Completed => "completed",
+            Gate::Cancelled => "cancelled",
+        };
+        let expires = expires.map_or(String::new(), |at| at.0.to_string());
+        said(
+            self.store.call::<u64>(Call::new(&script::GATE, &[meta, states]).arg(version).arg(gate).arg(expires)).await,
+        )
+    }
+
+    pub async fn claim(&self, wish: &ClaimWish) -> String {
+        said(self.store.claim(self.part, wish).await)
+    }
+
+    /// As a [`Store`] tells claims again in a new life of Redis.
+    pub async fn claimed_before(&self, epoch: u64, now: UnixMs, until: UnixMs, rows: &[(u16, u32)]) -> String {
+        let [keys @ .., _replied] = self.keys();
+        let mut packed = Vec::new();
+        for run in rows.chunk_by(|(row, claim), (next, again)| row + 1 == *next && claim == again) {
+            packed.extend(run[0].0.to_le_bytes());
+            packed.extend((run.len() as u16).to_le_bytes());
+            packed.push(send(run[0].1));
+        }
+        let call = Call::new(&script::SETTLE, &keys);
+        let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
+        said(self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, ..)| open))
+    }
+
+    pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {
+        let claimed = |row: u16, claim: u32| ClaimedRow { row, send: send(claim) };
+        let outcomes = outcomes.iter().map(|(row, claim, settled)| (claimed(*row, *claim), settled.clone())).collect();
+        let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, IDS_KEPT).await;
+        said(settled.map(|open| open[0].1))
+    }
+
+    pub async fn apply(&self, facts: &[spec::Fact]) -> String {
+        let facts = facts.iter().map(|fact| parts::Fact {
+            row: fact.row,
+            send: fact.claim.map_or(0, send),
+            news: fact.news,
+            at: fact.at,
+            message: fact.message.as_ref().map(|wamid| Fingerprint::of(wamid.as_str())),
+        });
+        let applied = self.store.apply(&[(self.part, facts.collect())], IDS_KEPT).await;
+        said(applied.map(|mut parts| parts.remove(0)))
+    }
+
+    pub async fn end_doubts(&self, now: UnixMs, attempts_max: u8) -> String {
+        said(self.store.end_doubts(self.part, now, attempts_max).await)
+    }
+
+    pub async fn sweep(&self, to: State, now: UnixMs) -> String {
+        said(self.store.sweep(self.part, to, now).await)
+    }
+
+    pub async fn find(&self, wamids: &[Wamid]) -> Result<Vec<Option<ClaimedRow>>> {
+        let pieces = self.store.read_ids(&[(self.part, None)]).await?;
+        let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdsPiece::ids).collect();
+        Ok(wamids.iter().map(|wamid| ids.get(&Fingerprint::of(wamid.as_str())).copied()).collect())
+    }
+
+    pub async fn view(&self) -> Result<View> {
+        let (counts, seen) = try_join!(self.store.part_counts(std::slice::from_ref(&self.part)), self.look())?;
+        let (mut bytes, mut sends, attempts, why, due, doubt, marks) = seen;
+        bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+        // Of a row whose numbers began again, the last one that had no room in the byte is left.
+        let elsewhere =
+            |row: &u16| bytes.get(usize::from(*row)).is_some_and(|&byte| State::send_of(byte) == State::SEND_ELSEWHERE);
+        sends.retain(|row, _| elsewhere(row));
+        let why = why.into_iter().filter(|(_, code)| *code > 0).collect();
+        let marks = marks.map(Option::unwrap_or_default);
+        let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
+        let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();
+        let counts = counts.into_iter().next().unwrap_or_default();
+        Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, marks })
+    }
+
+    async fn look(&self) -> Result<Seen> {
+        let [meta, states, _, sends, retry, doubt, why, _, tries, _] = self.keys();
+        let mut look = Pipeline::new();
+        look.atomic().get(states).hgetall(sends).hgetall(tries).hgetall(why);
+        look.zrange_withscores(retry, 0, -1).zrange_withscores(doubt, 0, -1);
+        look.cmd("HMGET").arg(meta).arg(&["next", "rows", "epoch", "claim"]);
+        let mut seen = self.store.query_all("look", &look).await?;
+        Ok(seen.remove(0))
+    }
+
+    pub async fn dump(&self) -> Result<Dump> {
+        let mut dump = Pipeline::new();
+        for key in self.keys() {
+            dump.cmd("DUMP").arg(key);
+        }
+        Ok(self.keys().into_iter().zip(self.store.query_all("DUMP", &dump).await?).collect())
+    }
+
+    pub async fn restore(&self, dump: &Dump) -> Result<()> {
+        self.forget().await?;
+        let mut restore = Pipeline::new();
+        for (key, value) in dump {
+            if let Some(value) = value {
+                restore.cmd("RESTORE").arg(key).arg(0).arg(value.as_slice());
+            }
+        }
+        self.store.query_all::<Value>("RESTORE", &restore).await.map(drop)
+    }
+
+    /// As a [`Store`] does when the retention of the recipients ends.
+    pub async fn forget_recipients(&self) -> Result<()> {
+        let [meta, _, history, _, _, _, why, ids, tries, _] = self.keys();
+        let mut forget = Pipeline::new();
+        forget.hset(meta, "forgotten", 1).unlink([history, why, ids, tries].as_slice());
+        self.store.query_all::<Value>("forget", &forget).await.map(drop)
+    }
+
+    /// What must not be there once the recipients are forgotten.
+    pub async fn traces(&self) -> Result<u64> {
+        let [_, _, history, _, _, _, why, ids, tries, _] = self.keys();
+        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries])).await
+    }
+
+    /// Nothing is left of it.
+    pub async fn forget(&self) -> Result<()> {
+        self.store.query("UNLINK", cmd("UNLINK").arg(&self.keys())).await
+    }
+}
+
+type Seen = (
+    Vec<u8>,
+    BTreeMap<u16, u8>,
+    BTreeMap<u16, u8>,
+    BTreeMap<u16, u32>,
+    BTreeMap<u16, f64>,
+    BTreeMap<u16, u64>,
+    [Option<u64>; 4],
+);

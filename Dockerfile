@@ -8,8 +8,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# The cache mounts keep built dependencies between image builds, so a source change rebuilds only this crate. A cache mount
-# is not part of the image, so the binary is copied out of it.
+# The cache mounts keep built dependencies between image builds, so a source change rebuilds only this crate. A cache
+# mount is not part of the image, so the binary is copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin pregon \
@@ -24,7 +24,7 @@ RUN apt-get update \
 COPY --from=build /usr/local/bin/pregon /usr/local/bin/pregon
 USER 10001
 
-# 8080: API and webhooks. 9464: /metrics, /healthz and /readyz. An orchestrator probes those, so there is no HEALTHCHECK.
+# 8080: API and webhooks. 9464: /metrics, /healthz and /readyz, for an orchestrator to probe; so no HEALTHCHECK here.
 # Configure by environment variables (PREGON__REDIS__URL and so on), or mount a file and pass it with `serve --config`.
 EXPOSE 8080 9464
 ENTRYPOINT ["pregon"]

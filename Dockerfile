@@ -1,22 +1,22 @@
 # syntax=docker/dockerfile:1
-# One program, run as a user without rights. Build: docker build -t pregon .
+# Runs `pregon` as an unprivileged user. Build: docker build -t pregon .
 
 FROM rust:1-slim-trixie AS build
-# For the allocator, which builds as it does everywhere.
+# The allocator is built from C source with make.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# The caches keep the dependencies, built, from one image to the next: a change of ours builds our code alone. They are
-# no part of the image, so the program is copied out of them.
+# The cache mounts keep built dependencies between image builds, so a source change rebuilds only this crate. A cache
+# mount is not part of the image, so the binary is copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin pregon \
     && cp target/release/pregon /usr/local/bin/pregon
 
 FROM debian:trixie-slim
-# Certificates, for HTTPS to Meta.
+# Root certificates, for HTTPS to Meta.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
@@ -24,9 +24,8 @@ RUN apt-get update \
 COPY --from=build /usr/local/bin/pregon /usr/local/bin/pregon
 USER 10001
 
-# 8080: API and webhooks. 9464: /metrics, /healthz and /readyz, for the probes of an orchestrator, and so there is no
-# HEALTHCHECK here. Everything can be set by environment (PREGON__REDIS__URL and so on), or by a file that is mounted
-# and named with `serve --config`.
+# 8080: API and webhooks. 9464: /metrics, /healthz and /readyz, for an orchestrator to probe; so no HEALTHCHECK here.
+# Configure by environment variables (PREGON__REDIS__URL and so on), or mount a file and pass it with `serve --config`.
 EXPOSE 8080 9464
 ENTRYPOINT ["pregon"]
 CMD ["serve"]

@@ -1,10 +1,11 @@
-# `make demo` shows the whole, `make test` checks it. Both need a Rust toolchain alone, and install what is missing.
+# `make demo` runs a whole campaign, `make test` runs every check. Both need only a Rust toolchain and install the
+# rest.
 
 CARGO ?= cargo
-# How long `make fuzz` thinks up inputs for each target.
+# Seconds for which `make fuzz` runs each target.
 SECONDS ?= 60
 
-# Of `make torture`: rounds in all, how many of them side by side, and how long each target is fuzzed after them.
+# For `make torture`: total rounds, how many run in parallel, and seconds of fuzzing for each target after them.
 ROUNDS ?= 20
 JOBS ?= 3
 FUZZED ?= 5
@@ -23,25 +24,25 @@ test: redis deny ## Check licences, format, lints and docs, and run every test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 	$(CARGO) test --locked --workspace
 
-check: ## While you work: format, lints, unit tests and the arrows between rooms
+check: ## While you work: check format, lints, unit tests and which module may use which
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --locked --workspace --lib
 	$(CARGO) test --locked --test repository
 
-# SEED=… repeats a run; with ROUNDS=1 the one round of that seed, and nothing else. FAULT=… plays only rounds that have a fault
-# with these words in its name. DOCUMENT=… puts the report there.
-torture: redis ## Break things around running campaigns, at random: make torture ROUNDS=20
+# SEED=… repeats a run; with ROUNDS=1 it runs only the round of that seed. FAULT=… runs only rounds with a fault
+# whose name contains these words. DOCUMENT=… writes the report into that file.
+torture: redis ## Run campaigns under random faults: make torture ROUNDS=20
 	PREGON_TORTURE_ROUNDS=$(ROUNDS) PREGON_TORTURE_JOBS=$(JOBS) $(if $(SEED),PREGON_TEST_SEED=$(SEED)) \
 	$(if $(FAULT),PREGON_TORTURE_FAULT="$(FAULT)") \
 	$(if $(DOCUMENT),PREGON_TORTURE_DOCUMENT=$(abspath $(DOCUMENT))) $(CARGO) test --locked --test torture -- \
 	--ignored --nocapture
 	$(if $(FAULT)$(filter 1,$(ROUNDS)),,$(MAKE) fuzz SECONDS=$(FUZZED))
 
-pressure: redis ## Let more come than can be taken, and print how much was pushed back and how memory grew
+pressure: redis ## Overload a worker, and print how much was pushed back and how memory grew
 	$(CARGO) test --locked --test pressure -- --ignored --nocapture
 
-demo: redis ## Send a campaign to a stand-in for Meta, and check the result
+demo: redis ## Send a campaign to the simulator of Meta, and check the result
 	$(CARGO) run --release --locked -- demo
 
 fmt: ## Format the code
@@ -51,9 +52,9 @@ lint: ## Check format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-# On the stable toolchain, so without a sanitizer: there is no `unsafe` here. What is found is kept in fuzz/target; what
-# falls is printed, and belongs into fuzz/corpus.
-fuzz: ## Think up bad input for everything that parses: SECONDS=60 each
+# Runs on the stable toolchain, so without a sanitizer: there is no `unsafe` code here. New inputs are kept in
+# fuzz/target. An input that fails is printed: add it to fuzz/corpus.
+fuzz: ## Fuzz every parser: SECONDS=60 each
 	$(CARGO) fuzz --version || $(CARGO) install --locked cargo-fuzz
 	@set -eu; for target in $$($(CARGO) fuzz list); do \
 		mkdir -p fuzz/target/corpus/$$target; \
@@ -62,30 +63,30 @@ fuzz: ## Think up bad input for everything that parses: SECONDS=60 each
 			-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1; \
 	done
 
-# Not a part of `make test`: it needs valgrind and a release build, and its counts hold for one compiler on one kind of
-# processor. What holds everywhere is in tests/guard.rs.
-instructions: ## Count the instructions of the hot paths, and compare them with the known counts
+# Not part of `make test`: it needs valgrind and a release build, and its counts are valid for one compiler on one
+# kind of processor. Counts that are valid everywhere are in tests/guard.rs.
+instructions: ## Count the instructions of the hot paths, and compare them with the stored counts
 	$(CARGO) bench --locked --bench instructions
 
-# What has come into Cargo.lock: allowed licences and sources alone, nothing that deny.toml bans. Built without optimising
-# where it is missing, which takes a minute instead of five. Known weaknesses need a database from elsewhere, and change
-# without a change of ours: `cargo deny check advisories`.
-deny: ## Check what it is built of; installs cargo-deny where it is missing
+# Checks Cargo.lock against deny.toml: licences, sources, banned crates. A missing cargo-deny is built without
+# optimisation, in one minute instead of five. Advisories are not checked here, because their database has to be
+# downloaded, and a new advisory would fail the check with no change of ours: `cargo deny check advisories`.
+deny: ## Check licences and sources of dependencies; installs cargo-deny if it is missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-deny@0.20.2
 	$(CARGO) deny --locked check licenses bans sources
 	@$(CARGO) metadata --locked --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || \
 		{ echo "fuzz/Cargo.lock is behind Cargo.toml: run cargo update --workspace --manifest-path fuzz/Cargo.toml" >&2; exit 1; }
 
-# The tests of what differs between servers, on Valkey: it stands first in PATH under the name of redis-server.
-test-valkey: valkey ## Run the tests of Redis' deployments, restarts and take-overs on Valkey
-	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked --test deployments --test rates --test torture
-	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked --test promises -- redis:: dispatch::hostile::
+# Runs the tests of what differs between servers. Valkey comes first in PATH, under the name redis-server.
+test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on Valkey
+	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
+		--test deployments --test spawn --test forgetting --test invariants --test torture
 
-valkey: ## Make Valkey available in target/valkey; the system stays as it is
+valkey: ## Install Valkey into target/valkey, without changing the system
 	@sh tests/valkey.sh target/valkey
 
-# The tests and the demo start servers of their own: nothing has to run, the program only has to be there.
-redis: ## Install redis-server where it is missing (apt-get, dnf, apk or brew)
+# Tests and demo start servers of their own. They only need the program redis-server to be installed.
+redis: ## Install redis-server if it is missing (apt-get, dnf, apk or brew)
 	@set -eu; \
 	if command -v redis-server >/dev/null; then exit 0; fi; \
 	as_root() { \

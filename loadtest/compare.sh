@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Pregón, a bare loop, and the same job on other queues, in turns on this machine: peers/README.md says what is compared, and
-# how to read it.
+# Compares Pregón with a bare loop and with the same job on other queues, in alternation on this machine. What is
+# compared, and how to read the table: peers/README.md.
 #
 #   loadtest/compare.sh [MESSAGES [ROUNDS [CONTENDER…]]]
 #   loadtest/compare.sh 50000 1 bullmq:1x50 bullmq:1x100    # which concurrency is the best?
 #
-# Contenders: bare:STREAMS, pregon:LINES, and peers with their settings, which stand at the heads of peers/bullmq/work.js and
-# of peers/rust/src/bin/*.rs.
+# Contenders: bare:STREAMS, pregon:LINES, and the other queues with their settings. The settings are listed at the
+# top of peers/bullmq/work.js and of peers/rust/src/bin/*.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,8 +30,8 @@ missing=()
 for program in cargo npm node redis-server redis-cli curl; do
   command -v "$program" >/dev/null || missing+=("$program")
 done
-((${#missing[@]} == 0)) || fail "needs ${missing[*]}: install what is missing, and call it again"
-[[ -r /proc/self/stat ]] || fail "reads times on the processor from /proc, which this system has not: run it on Linux"
+((${#missing[@]} == 0)) || fail "needs ${missing[*]}: install what is missing, and run it again"
+[[ -r /proc/self/stat ]] || fail "reads processor times from /proc, which this system does not have: run it on Linux"
 node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
   fail "needs Node.js 20.19 or newer, and $(command -v node) is $(node --version): install a newer one"
 
@@ -42,7 +42,7 @@ npm ci --prefix loadtest/peers/bullmq --ignore-scripts --no-audit --no-fund --si
 pregon=$PWD/target/release/pregon load=$PWD/target/release/pregon-load
 peers=$PWD/loadtest/peers
 folder=$(mktemp -d)
-# What runs, so that nothing else is ended.
+# Pids of the processes that this script started: it kills no others.
 running=()
 
 end() {
@@ -59,7 +59,7 @@ stop() {
   for i in "${!running[@]}"; do [[ ${running[i]} != "$1" ]] || unset "running[i]"; done
 }
 
-# Waits until a command succeeds, for a minute.
+# Repeats a command until it succeeds, for up to a minute.
 until_ok() {
   local deadline=$((SECONDS + 60))
   until "$@" >/dev/null 2>&1; do
@@ -68,13 +68,14 @@ until_ok() {
   done
 }
 
-# Microseconds on the processor so far, with ended children such as those in which Redis writes its file anew.
+# Processor time of a process so far, in microseconds. Includes ended children, such as those in which Redis
+# rewrites its file.
 cpu() {
   awk '{ sub(/.*\) /, ""); print ($12 + $13 + $14 + $15) * 10000 }' "/proc/$1/stat"
 }
 
-# A new one for each contender, with the settings of Pregón's `spawn:`: the append-only file on, written each second, and written
-# anew only from 512 MB on.
+# Starts a new Redis for each contender, with the settings of Pregón's `spawn:`: append-only file on, synced every
+# second, and rewritten only from 512 MB on.
 start_redis() {
   mkdir "$folder/redis"
   socket=$folder/redis/redis.sock
@@ -94,7 +95,7 @@ used_memory() {
   redis-cli -s "$socket" info memory | sed -n 's/^used_memory:\([0-9]*\).*/\1/p'
 }
 
-# The same recipients for everybody: every number once, and three short values.
+# The same recipients for every contender: each number once, with three short values.
 recipients() {
   awk -v n="$messages" 'BEGIN {
     split("María José Lucía Juan Sofía Martín Camila Diego", names, " ")
@@ -109,7 +110,7 @@ ask_meta() {
   read -r <&"${meta[0]}"
 }
 
-# Pregón takes recipients over its API, so it runs already when they come. Nothing is sent before the launch.
+# Pregón receives recipients through its API, so it has to run first. It sends nothing before the launch.
 pregon_enqueue() {
   local lines=() arguments=()
   for ((line = 3001; line < 3001 + $1; line++)); do
@@ -134,12 +135,12 @@ TOML
   until_ok grep -q '"serving"' "$folder/pregon.log"
   PREGON_SERVER=http://$(sed -n 's/.*"http":"Some(\([^)]*\))".*/\1/p' "$folder/pregon.log")
   export PREGON_SERVER
-  # It reads the templates just after its start: until then a campaign is refused.
+  # Pregón reads the templates just after its start, and refuses campaigns until then.
   until_ok "$pregon" campaign submit "$folder/recipients.csv" --template order_update/es_AR "${arguments[@]}" --no-launch
   campaign=$("$pregon" campaign list --json | node -p 'JSON.parse(require("fs").readFileSync(0)).campaigns[0].id')
 }
 
-# Prints seconds and microseconds of CPU. Seconds are by the times that the campaign itself has.
+# Prints elapsed seconds and microseconds of CPU. The seconds come from the timestamps of the campaign.
 pregon_work() {
   local before
   before=$(cpu "$worker")
@@ -150,7 +151,7 @@ pregon_work() {
     (new Date(ended_at) - new Date(started_at)) / 1000 + " " + process.argv[1]' "$(($(cpu "$worker") - before))"
 }
 
-# The same of the bare loop, which says it as JSON.
+# The same for the bare loop, which reports both as JSON.
 bare_work() {
   "$load" bare "$url" --messages "$messages" --warm-up 0 --streams "$1" --lines 8 | node -p '
     const { took, cpu } = JSON.parse(require("fs").readFileSync(0));
@@ -158,7 +159,7 @@ bare_work() {
     seconds(took) + " " + Math.round(seconds(cpu) * 1e6)'
 }
 
-# One contender, once: a line of results.
+# Runs one contender once, and prints a line of results.
 run() {
   local round=$1 contender=$2 bytes=- redis_us=- twice=- lost=- settings=${2#*:} kind=${2%%:*} enqueue=() work=()
   case $kind in
@@ -182,7 +183,7 @@ run() {
     bytes=$((($(used_memory) - empty) / messages))
   fi
   before=$(cpu "$redis")
-  result=$("${work[@]}") || fail "$contender ended before its work; it says why above"
+  result=$("${work[@]}") || fail "$contender stopped before it was done; its error is above"
   read -r seconds worker_us <<<"$result"
   if ((${#enqueue[@]})); then
     redis_us=$(($(cpu "$redis") - before))
@@ -192,7 +193,7 @@ run() {
   ask_meta "{\"messages\":\"$folder/seen\"}"
   ask_meta '"forget"'
   if [[ $kind != bare ]]; then
-    # Of each message the second word is its number.
+    # The second word of each line is the phone number of the message.
     read -r lost twice < <(awk -v n="$messages" '!known[$2]++ { unique++ } END { print n - unique, NR - unique }' "$folder/seen")
   fi
   echo "$round $contender $seconds $worker_us $redis_us $bytes $lost $twice" | tee -a "$folder/results" >&2
@@ -210,7 +211,7 @@ versions() {
   echo "$(redis-server --version | cut -d ' ' -f 1-3), $(rustc --version), $(uname -sr), $(nproc) cores: $(sed -n 's/^model name.*: //p; T; q' /proc/cpuinfo)"
 }
 
-# Medians of the rounds; ratios are taken within each round first.
+# Prints the medians of the rounds. Ratios are taken within each round first.
 table() {
   awk -v n="$messages" '
     function median(of, name,   i, j, sorted, t) {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes a CSV of N recipients for the template `order_update` to standard output: numbers nobody has, all different.
+# Prints a CSV of N recipients for the template `order_update`. All phone numbers are different, and none is in use.
 #
 #   loadtest/recipients.sh 100000 > recipients.csv
 set -eu

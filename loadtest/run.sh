@@ -1,16 +1,19 @@
 #!/bin/sh
-# Plays load tests one after the other, each alone on the machine, and collects their reports in a folder of this run:
+# Runs load tests one after the other, and collects their reports in a new folder under loadtest/reports:
 #
-#   loadtest/run.sh [SCENARIO…]        all of loadtest/scenarios, or those named: loadtest/run.sh dispatch upload
+#   loadtest/run.sh [SCENARIO…]        all of loadtest/scenarios, or the named ones: loadtest/run.sh dispatch upload
 #
-# It builds both programs first. PREGON_LOAD names another load tester, which runs the `pregon` beside it. Ends with 1 where a goal was
-# missed.
+# Builds `pregon` and `pregon-load` first, unless PREGON_LOAD names a pregon-load, which runs the `pregon` in its
+# own folder.
+#
+# Exit code: 0 if all goals are reached, 1 if one was missed or a scenario did not run to its end, 2 if the build
+# failed or a scenario file is invalid.
 set -u
 cd "$(dirname "$0")/.."
 [ -n "${PREGON_LOAD:-}" ] || cargo build --release --locked --workspace || exit 2
 program=${PREGON_LOAD:-target/release/pregon-load}
 [ $# -gt 0 ] || set -- $(basename -s .toml loadtest/scenarios/*.toml)
-# Thousands of requests are open at once where Meta is slow.
+# Scenarios with a slow Meta have thousands of open requests, over HTTP/1.1 each on a connection of its own.
 ulimit -n "$(ulimit -Hn)"
 reports=loadtest/reports/$(date -u +%Y-%m-%dT%H-%M-%S)
 missed=

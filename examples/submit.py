@@ -29,9 +29,10 @@ CAMPAIGN = {
 FILE = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("customers.csv")
 
 
-def call(method: str, path: str, body: bytes | None = None, headers: dict[str, str] = {}) -> dict:
+def call(method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> dict:
     """Calls the API. Retries while the server is unavailable, which is safe: every call here may be repeated."""
-    request = urllib.request.Request(f"{URL}/v1/{path}", body, {"Authorization": f"Bearer {KEY}", **headers}, method=method)
+    request = urllib.request.Request(f"{URL}/v1/{path}", body, headers or {}, method=method)
+    request.add_header("Authorization", f"Bearer {KEY}")
     for wait_s in (1, 2, 4, None):
         try:
             with urllib.request.urlopen(request, timeout=90) as response:
@@ -56,8 +57,8 @@ path = "campaigns/" + created["id"]
 print("campaign", created["id"])
 
 # The Upload-Id lets the server recognize this upload when the program runs again.
-csv = {"Content-Type": "text/csv", "Upload-Id": "recipients"}
-uploaded = call("POST", path + "/recipients", FILE.read_bytes(), csv)
+headers = {"Content-Type": "text/csv", "Upload-Id": "recipients"}
+uploaded = call("POST", path + "/recipients", FILE.read_bytes(), headers)
 print(f"{uploaded['accepted']} recipients accepted, {uploaded['rejected_count']} rejected")
 for row in uploaded["rejected"]:
     print(f"  line {row['line']}: {row['code']}: {row['reason']}")
@@ -76,5 +77,4 @@ while True:
 for failure in counts["failures"]:
     print(f"  {failure['count']}: {failure['title']} (code {failure['code']})")
 if campaign["state"] != "completed":
-    reason = campaign.get("reason", {"details": "by an operator"})
-    sys.exit(f"error: the campaign is {campaign['state']}: {reason['details']}")
+    sys.exit(f"error: the campaign is {campaign['state']}: {campaign.get('reason', {}).get('details', 'by request')}")

@@ -60,6 +60,6 @@ done
 # Statuses (sent, delivered, read) keep arriving after this: ask again later for the final counts.
 printf '%s' "$campaign" | jq -r '.statistics.failures[] | "  \(.count): \(.title) (code \(.code))"'
 if [ "$state" != completed ]; then
-    printf '%s' "$campaign" | jq -r '"error: the campaign is \(.state): \(.reason.details // "by an operator")"' >&2
+    printf '%s' "$campaign" | jq -r '"error: the campaign is \(.state): \(.reason.details // "by request")"' >&2
     exit 1
 fi

@@ -3,18 +3,18 @@
 //   PREGON_API_KEY=... node submit.js [FILE.csv]
 // Run it again after any failure: with the same external id it continues where it stopped and sends nothing twice.
 // A refused call or a stopped campaign ends it with a message and exit code 1. Needs Node.js 18 or newer, no packages.
-
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 
-type Uploaded = { accepted: number; rejected_count: number; rejected: { line: number; code: string; reason: string }[] };
-type States = Record<string, number>;
+type Counts = Record<string, number>;
+type Rejected = { line: number; code: string; reason: string };
+type Uploaded = { accepted: number; rejected_count: number; rejected: Rejected[] };
 type Failure = { code: number; title: string; count: number };
 type Problem = { title: string; detail: string };
 type Campaign = {
   state: "draft" | "scheduled" | "running" | "paused" | "completed" | "cancelled";
   reason?: { details: string };
-  statistics: { recipients: number; by_state: States; funnel: { accepted: number }; failures: Failure[] };
+  statistics: { recipients: number; by_state: Counts; funnel: { accepted: number }; failures: Failure[] };
 };
 
 const { env } = process;
@@ -70,8 +70,8 @@ async function main(): Promise<void> {
 
   // Statuses (sent, delivered, read) keep arriving after this: ask again later for the final counts.
   for (const { code, title, count } of campaign.statistics.failures) console.log(`  ${count}: ${title} (code ${code})`);
-  const { state, reason } = campaign;
-  if (state !== "completed") throw new Error(`the campaign is ${state}: ${reason?.details ?? "by an operator"}`);
+  const why = campaign.reason?.details ?? "by request";
+  if (campaign.state !== "completed") throw new Error(`the campaign is ${campaign.state}: ${why}`);
 }
 
 main().catch((error: Error) => {

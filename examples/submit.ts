@@ -1,6 +1,7 @@
 // Submits a CSV file of recipients as a campaign over the HTTP API and follows the campaign until it is completed.
 //
 //   PREGON_API_KEY=... node submit.js [FILE.csv]
+//
 // Run it again after any failure: with the same external id it continues where it stopped and sends nothing twice.
 // A refused call or a stopped campaign ends it with a message and exit code 1. Needs Node.js 18 or newer, no packages.
 import { readFile } from "node:fs/promises";
@@ -10,7 +11,6 @@ type Counts = Record<string, number>;
 type Rejected = { line: number; code: string; reason: string };
 type Uploaded = { accepted: number; rejected_count: number; rejected: Rejected[] };
 type Failure = { code: number; title: string; count: number };
-type Problem = { title: string; detail: string };
 type Campaign = {
   state: "draft" | "scheduled" | "running" | "paused" | "completed" | "cancelled";
   reason?: { details: string };
@@ -39,7 +39,7 @@ async function call<T>(method: string, path: string, headers?: Record<string, st
     if (response?.ok) return (await response.json()) as T;
     if (response && (attempt === 4 || ![408, 429, 502, 503, 504].includes(response.status))) {
       const isProblem = response.headers.get("Content-Type") === "application/problem+json";
-      const problem = isProblem && ((await response.json()) as Problem);
+      const problem = isProblem && ((await response.json()) as { title: string; detail: string });
       throw new Error(problem ? `${problem.title}: ${problem.detail}` : `HTTP ${response.status}`);
     }
     await sleep(1000 * Number(response?.headers.get("Retry-After") ?? attempt));

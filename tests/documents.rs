@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -12,6 +12,7 @@ const DOCUMENTS: [&str; 9] = [
     "docs/jobs.md",
     "docs/reliability.md",
     "loadtest/README.md",
+    "examples/README.md",
 ];
 
 fn read(path: &Path) -> String {

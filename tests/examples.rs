@@ -21,28 +21,31 @@ use support::{
     redis::TestRedis,
     server::{Api, Installation, KEY, Server},
 };
-use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Recipients of each example that can be sent to. One further row has no plus in its number, and is rejected.
+/// Recipients that each example sends to. One further row is rejected, because its number lacks the plus.
 const ACCEPTED: u64 = 3;
 const REJECTED_ROW: &str = "not_e164: `to` is …0003: the plus in front is missing";
 
-/// What the examples need to run. Declared in the order in which it ends.
+/// TypeScript's compiler, where `make examples-tools` puts it.
+const TYPESCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/examples/node_modules/.bin/tsc");
+
+/// What the examples need to run: Redis, the simulator and a worker. Fields are dropped in this order, the worker first.
 struct Stage {
     server: Server,
     sim: Sim,
     redis_url: String,
     _redis: TestRedis,
     _installation: Installation,
-    _stop: tokio_util::sync::DropGuard,
+    _stop: DropGuard,
 }
 
 impl Stage {
     async fn start() -> Self {
-        for program in ["curl", "jq", "python3", "node", "redis-cli"] {
+        for program in ["curl", "jq", "python3", "node", "redis-cli", TYPESCRIPT] {
             let path = std::env::var_os("PATH").unwrap_or_default();
+            // Joining an absolute path replaces the directory.
             let is_there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
             assert!(is_there, "{program} is missing: run `make examples-tools`");
         }
@@ -106,8 +109,8 @@ impl Stage {
         Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Waits until the campaign is completed and all its statuses are counted, and compares its statistics with the ledger.
-    /// Each stage has one campaign, so the ledger is that of the campaign.
+    /// Waits until the campaign is completed and no webhook is pending, then compares its statistics with the ledger.
+    /// Each stage has one campaign, so the whole ledger belongs to it.
     async fn assert_sent_once(&self, external_id: &str) {
         let campaigns = self.api().get("campaigns").await;
         let [campaign] = campaigns["campaigns"].as_array().expect("a list").as_slice() else {
@@ -132,7 +135,7 @@ impl Stage {
         assert_eq!(by_state, [told.accepted, told.sent, told.delivered, told.read].map(Some));
     }
 
-    /// What every example of the HTTP API does: it sends a campaign once, however often it runs, and reports refusals.
+    /// Checks an example of the HTTP API: it reports refusals, and two runs send the campaign once.
     async fn submits_by_http(&self, program: &OsStr, arguments: &[&Path], external_id: &str) {
         let refused = self.run(program, arguments, &[("PREGON_API_KEY", "wrong")]).await;
         assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""), "{refused:?}");
@@ -204,11 +207,9 @@ async fn submit_py_sends_once_and_reports_refusals() {
 #[tokio::test]
 async fn submit_ts_compiles_sends_once_and_reports_refusals() {
     let stage = Stage::start().await;
-    let compiler = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/examples/node_modules/.bin/tsc");
-    assert!(compiler.exists(), "TypeScript's compiler is missing: run `make examples-tools`");
-    let out: TempDir = tempfile::tempdir().expect("a directory");
+    let out = tempfile::tempdir().expect("a directory");
     let compiled =
-        stage.run(&compiler, &[Path::new("--project"), &file(""), Path::new("--outDir"), out.path()], &[]).await;
+        stage.run(TYPESCRIPT, &[Path::new("--project"), &file(""), Path::new("--outDir"), out.path()], &[]).await;
     assert_eq!(compiled.code, Some(0), "{compiled:?}");
     stage.submits_by_http(OsStr::new("node"), &[&out.path().join("submit.js")], "example-ts").await;
 }

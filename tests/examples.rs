@@ -98,6 +98,7 @@ impl Stage {
             .env("PREGON_URL", self.server.url())
             .env("PREGON_API_KEY", KEY)
             .env("REDIS_URL", &self.redis_url)
+            .env("NODE_NO_WARNINGS", "1") // Node.js 18 warns that fetch is experimental
             .envs(environment.iter().copied())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())

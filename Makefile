@@ -10,15 +10,15 @@ ROUNDS ?= 20
 JOBS ?= 3
 FUZZED ?= 5
 
-.PHONY: help build test check test-valkey torture pressure demo fuzz instructions redis valkey deny fmt lint
+.PHONY: help build test check test-valkey torture pressure demo fuzz instructions redis examples-tools valkey deny fmt lint
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the program: target/release/pregon
 	$(CARGO) build --release --locked
 
-test: redis deny ## Check licences, format, lints and docs, and run every test
+test: redis examples-tools deny ## Check licences, format, lints and docs, and run every test
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
@@ -80,7 +80,8 @@ deny: ## Check licences and sources of dependencies; installs cargo-deny if it i
 # Runs the tests of what differs between servers. Valkey comes first in PATH, under the name redis-server.
 test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on Valkey
 	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
-		--test deployments --test spawn --test forgetting --test invariants --test torture
+		--test deployments --test rates --test torture
+	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked --test promises -- redis:: dispatch::hostile
 
 valkey: ## Install Valkey into target/valkey, without changing the system
 	@sh tests/valkey.sh target/valkey
@@ -107,3 +108,46 @@ redis: ## Install redis-server if it is missing (apt-get, dnf, apk or brew)
 		echo "redis-server is missing, and there is no apt-get, dnf, apk or brew: install Redis 7.0 or newer, or Valkey 7.2 or newer" >&2; exit 1; \
 	fi; \
 	redis-server --version
+
+# TypeScript's compiler and the types of Node.js: pinned, and kept in target/examples. The system's packages stay as they are.
+TYPESCRIPT = 6.0.3
+NODE_TYPES = 18.19.130
+
+# The programs that tests/promises/examples.rs runs besides pregon.
+examples-tools: redis ## Install what the tests of examples/ need: curl, jq, python3, node, redis-cli, TypeScript
+	@set -eu; \
+	missing=; \
+	for program in curl jq python3 node npm redis-cli; do \
+		command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; \
+	as_root() { \
+		if [ "$$(id -u)" -eq 0 ]; then "$$@"; \
+		elif command -v sudo >/dev/null; then sudo "$$@"; \
+		else echo "missing:$$missing; installing them needs root: run as root: $$*" >&2; exit 1; fi; \
+	}; \
+	if [ -z "$$missing" ]; then :; \
+	elif command -v brew >/dev/null; then \
+		echo "installing by brew:$$missing"; \
+		brew install $$(echo "$$missing" | sed 's/npm/node/; s/python3/python/; s/redis-cli/redis/'); \
+	elif command -v apt-get >/dev/null; then \
+		echo "installing by apt-get:$$missing"; as_root apt-get update -q; \
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+			$$(echo "$$missing" | sed 's/node/nodejs/; s/redis-cli/redis-tools/'); \
+	elif command -v dnf >/dev/null; then \
+		echo "installing by dnf:$$missing"; \
+		as_root dnf install -y $$(echo "$$missing" | sed 's/node/nodejs/; s/redis-cli/redis/'); \
+	elif command -v apk >/dev/null; then \
+		echo "installing by apk:$$missing"; \
+		as_root apk add $$(echo "$$missing" | sed 's/node/nodejs/; s/redis-cli/redis/'); \
+	else \
+		echo "missing:$$missing, and there is no apt-get, dnf, apk or brew: install them" >&2; exit 1; \
+	fi; \
+	node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' || \
+		{ echo "node is $$(node --version), and the examples need 18 or newer: install a newer one" >&2; exit 1; }; \
+	if [ "$$(cat target/examples/versions 2>/dev/null || true)" != "$(TYPESCRIPT) $(NODE_TYPES)" ]; then \
+		echo "installing TypeScript $(TYPESCRIPT) by npm into target/examples"; \
+		mkdir -p target/examples; \
+		npm install --prefix target/examples --no-save --no-audit --no-fund \
+			typescript@$(TYPESCRIPT) @types/node@$(NODE_TYPES); \
+		echo "$(TYPESCRIPT) $(NODE_TYPES)" >target/examples/versions; \
+	fi

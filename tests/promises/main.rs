@@ -12,6 +12,7 @@ mod support;
 mod api;
 mod cli;
 mod dispatch;
+mod examples;
 mod graph;
 mod intake;
 mod process;

@@ -16,7 +16,8 @@ use super::{
     redis::TestRedis,
 };
 
-const KEY: &str = "key-for-tests";
+/// The key of the API in the configuration of [`Installation::new`].
+pub const KEY: &str = "key-for-tests";
 
 /// What every process of an installation is told.
 pub struct Installation {
@@ -72,6 +73,11 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
             |id: &str, rate: f64| format!("[[line]]\nid = \"{id}\"\nwaba = \"2001\"\nmessages_per_second = {rate}\n");
         let lines = lines.iter().map(|(id, rate)| ((*id).to_owned(), table(id, *rate))).collect();
         Self { dir: tempfile::tempdir().expect("a directory"), text, lines }
+    }
+
+    /// With the configuration `text`, whose API has the key [`KEY`] and whose logs are JSON.
+    pub fn of(text: &str) -> Self {
+        Self { dir: tempfile::tempdir().expect("a directory"), text: text.to_owned(), lines: Vec::new() }
     }
 
     /// Where configuration and logs are.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::support::{
+    self,
     hooks::{APP_SECRET, VERIFY_TOKEN},
     redis::TestRedis,
     server::{Api, Installation, KEY, Server},

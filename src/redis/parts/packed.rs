@@ -123,7 +123,7 @@ pub(super) fn read_claim(answer: Vec<Value>) -> Option<Claim> {
         }
         b"expired" => Some(Claim::Expired { lost: lost(fields.next())? }),
         b"late" => Some(Claim::Late),
-        b"in_grace_period" => Some(Claim::Young),
+        b"young" => Some(Claim::Young),
         b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs(), lost: lost(fields.next())? }),
         b"claimed" => {
             let (start, count) = (int(fields.next())?, int(fields.next())?);

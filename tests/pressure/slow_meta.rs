@@ -137,7 +137,7 @@ pub async fn play(size: Size) -> Figures {
 
     // Nothing is answered on the slow line, and the others do not notice, nor do the leases.
     let quick = api.campaign(&QUICK, QUICK_FIRST..QUICK_FIRST + 2 * RATE * QUICK_SECONDS, json!({})).await;
-    let completed = api.reaches(&quick, "completed", PATIENCE).await;
+    let completed = api.wait_for_state(&quick, "completed", PATIENCE).await;
     assert_eq!(by_state(&completed, "accepted") as u64, 2 * RATE * QUICK_SECONDS);
     leases_are_renewed(&redis).await;
     assert_eq!((api.owners().await, self::epochs(&redis).await), (owners, epochs), "nor was a line taken anew");

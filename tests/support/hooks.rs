@@ -73,7 +73,7 @@ impl Hooks {
             verify_token: Secret::new(VERIFY_TOKEN),
             app_secrets: vec![Secret::new(APP_SECRET)],
             body_bytes_max: BODY_BYTES_MAX,
-            ids_kept: IDS_KEPT,
+            id_retention: IDS_KEPT,
             lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
             health: Health::default(),
         };

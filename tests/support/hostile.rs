@@ -196,7 +196,7 @@ pub struct Courier {
 
 impl Courier {
     /// Tells `status` after `delay`, together with others of that moment, until it is answered 200.
-    pub fn tell(&self, delay: Duration, status: Status) {
+    pub fn report(&self, delay: Duration, status: Status) {
         self.books.pending.fetch_add(1, Ordering::SeqCst);
         self.orders.send((Instant::now() + delay, status)).expect("the courier lives as long as the server");
     }
@@ -255,7 +255,7 @@ impl Meta {
     }
 
     /// Where statuses are told.
-    pub fn tells(&self, webhook: String) {
+    pub fn set_webhook(&self, webhook: String) {
         self.books.webhook.set(webhook).expect("told once");
     }
 
@@ -272,18 +272,18 @@ impl Meta {
     }
 
     /// Every status that was answered 200.
-    pub fn told(&self) -> Vec<Status> {
+    pub fn reported(&self) -> Vec<Status> {
         lock(&self.books.told).iter().map(|(_, status)| status.clone()).collect()
     }
 
     /// When the first status with this word was answered 200, from `from` on.
-    pub fn first_told(&self, word: &str, from: Instant) -> Option<Instant> {
+    pub fn first_reported(&self, word: &str, from: Instant) -> Option<Instant> {
         let told = lock(&self.books.told);
         told.iter().filter(|(at, status)| *at >= from && status.word == word).map(|(at, _)| *at).min()
     }
 
     /// How many statuses were answered 200.
-    pub fn n_told(&self) -> usize {
+    pub fn n_reported(&self) -> usize {
         lock(&self.books.told).len()
     }
 
@@ -438,7 +438,7 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         let reply = lock(&shared.conduct).send(sent, &shared.courier);
         for status in reply.first {
             let (books, told) = (&shared.courier.books, status.clone());
-            shared.courier.tell(Duration::ZERO, status);
+            shared.courier.report(Duration::ZERO, status);
             while !lock(&books.told).iter().any(|(_, status)| *status == told) {
                 tokio::time::sleep(HEARTBEAT).await;
             }

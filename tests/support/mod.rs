@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use pregon::{domain::UnixMs, redis::parts::ClaimWish};
+use pregon::{domain::UnixMs, redis::parts::ClaimRequest};
 
 /// An HTTP client, without the environment's proxy.
 pub fn http_client() -> reqwest::Client {
@@ -37,10 +37,10 @@ pub fn seed() -> u64 {
 }
 
 /// A claim as the owner in `epoch` would make it: each with a higher number than the one before.
-pub fn claim_wish(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimWish {
+pub fn claim_wish(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimRequest {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    ClaimWish { epoch, number, now, limit, doubt_until, unanswered: 0, in_grace_period: false }
+    ClaimRequest { epoch, number, now, limit, doubt_until, unanswered: 0, in_grace_period: false }
 }
 
 /// Waits until `holds` gives true. Panics with `what` if that takes far longer than it may.

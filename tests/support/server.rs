@@ -334,7 +334,7 @@ impl Api {
     }
 
     /// Waits until the campaign is in `state`; gives it.
-    pub async fn reaches(&self, id: &str, state: &str, patience: Duration) -> Value {
+    pub async fn wait_for_state(&self, id: &str, state: &str, patience: Duration) -> Value {
         let began = Instant::now();
         loop {
             let campaign = self.get(&format!("campaigns/{id}")).await;

@@ -54,7 +54,7 @@ pub fn settings() -> DispatchSettings {
         lease: Duration::from_secs(3),
         retry: RetryPolicy::new(Duration::from_millis(20), 2.0, Duration::from_millis(200), 6).expect("a policy"),
         in_flight_max: 64,
-        ids_kept: Duration::from_secs(3600),
+        id_retention: Duration::from_secs(3600),
     }
 }
 
@@ -259,7 +259,7 @@ pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections
 }
 
 /// Waits until the campaign is in `state`.
-pub async fn reaches(store: &Store, id: CampaignId, state: CampaignState) -> CampaignRecord {
+pub async fn wait_for_state(store: &Store, id: CampaignId, state: CampaignState) -> CampaignRecord {
     let waiting = async {
         loop {
             let record = store.campaign(id).await.expect("a store").expect("a campaign");

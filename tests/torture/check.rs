@@ -177,7 +177,7 @@ impl Truth {
         let ledger = ledger.lock().expect("no panic").clone();
         let mut told: HashMap<String, Vec<String>> = HashMap::new();
         let mut returned = HashMap::new();
-        for (before, status) in stage.meta.told().into_iter().enumerate() {
+        for (before, status) in stage.meta.reported().into_iter().enumerate() {
             if !ledger.get(&status.to).is_some_and(|known| known.returned.contains(&status.wamid)) {
                 told.entry(status.to).or_default().push(status.word);
             } else if let Some(code) = code_of(&status.word) {
@@ -368,7 +368,7 @@ fn holds(verdict: &mut Verdict, arrivals: &[Arrival], stage: &Stage, schedule: &
         let forgot = events.iter().filter(|other| matches!(other.fault, Fault::PowerLoss { .. }));
         let forgot = forgot.filter(|other| other.began < event.ended).map(|other| other.ended).max();
         let from = forgot.map_or(event.began, |forgot| forgot.max(event.began));
-        let Some(told) = stage.meta.first_told(&format!("failed {code}"), from) else { continue };
+        let Some(told) = stage.meta.first_reported(&format!("failed {code}"), from) else { continue };
         for (number, (id, rate)) in LINES.into_iter().zip(schedule.rates).enumerate() {
             if event.fault.blames_a_line() && number != line {
                 continue;

@@ -114,7 +114,7 @@ mod tests {
 
     use pregon::{
         domain::{LineId, UnixMs},
-        redis::{Store, lines::Right},
+        redis::{Store, lines::LeaseTarget},
     };
 
     use super::*;
@@ -132,11 +132,11 @@ mod tests {
     async fn a_lease_from_before_the_clock_was_set_back_ends_in_time_once_another_asks() {
         let (store, _redis, clock) = store().await;
         let line = LineId::from("3001");
-        let right = Right::Line(line.clone());
+        let right = LeaseTarget::Line(line.clone());
         let held = store.acquire(&[(right.clone(), 0)], "dead", LEASE).await.expect("redis");
         assert!(held[0].is_some());
         clock.step(AN_HOUR_BACK).await;
-        let left = async || store.leases_left(std::slice::from_ref(&line)).await.expect("redis")[0];
+        let left = async || store.lease_ttls(std::slice::from_ref(&line)).await.expect("redis")[0];
         assert!(left().await > Some(60 * LEASE), "{:?}", left().await);
         assert_eq!(store.acquire(&[(right.clone(), 0)], "next", LEASE).await.expect("redis"), [None]);
         assert!(left().await <= Some(LEASE), "{:?}", left().await);
@@ -147,7 +147,7 @@ mod tests {
         let (store, _redis, clock) = store().await;
         let lives = async |worker| {
             let now = store.time().await.expect("redis");
-            store.worker_lives(worker, now, now.after(LEASE)).await.expect("redis").workers.len()
+            store.worker_heartbeat(worker, now, now.after(LEASE)).await.expect("redis").workers.len()
         };
         assert_eq!((lives("dead").await, lives("living").await), (1, 2));
         clock.step(AN_HOUR_BACK).await;
@@ -159,7 +159,7 @@ mod tests {
     async fn an_epoch_that_was_forgotten_is_not_given_again_where_the_clock_is_behind() {
         let (store, redis, clock) = store().await;
         let (line, mut epochs) = (LineId::from("3001"), BTreeSet::new());
-        let right = Right::Line(line.clone());
+        let right = LeaseTarget::Line(line.clone());
         let first = store.acquire(&[(right.clone(), 0)], "w", LEASE).await.expect("redis")[0].expect("free");
         clock.step(AN_HOUR_BACK).await;
         assert!(store.time().await.expect("redis") < UnixMs(first), "epochs are ahead of the clock");

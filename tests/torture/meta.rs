@@ -213,9 +213,9 @@ impl Conduct for Torturer {
             let (line, to, wamid) = (sent.line.clone(), sent.to.clone(), wamid.clone());
             let status = Status { line, to, wamid, token: Some(sent.token.clone()), word };
             if fate.rng.random_bool(0.3) {
-                courier.tell(after + fate.delay(), status.clone());
+                courier.report(after + fate.delay(), status.clone());
             }
-            courier.tell(after, status);
+            courier.report(after, status);
         }
         let answer = foreign.map_or_else(|| fate.end.answer(&sent.to, &wamid), Foreign::answer);
         Reply::of(answer, delay)

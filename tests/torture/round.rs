@@ -262,7 +262,7 @@ impl Play {
             }
             for campaign in campaigns.iter_mut().filter(|campaign| !campaign.has_completed()) {
                 let Some(id) = &campaign.id else { continue };
-                let told = self.stage.meta.n_told();
+                let told = self.stage.meta.n_reported();
                 if let Some(last) = look(&self.stage.front.url(), &format!("campaigns/{id}")).await {
                     campaign.last = last;
                 }
@@ -277,7 +277,7 @@ impl Play {
                 return (campaigns, Vec::new());
             }
             let of = |campaign: &Campaign| campaign.last["statistics"]["by_state"].clone();
-            let now = json!([self.stage.meta.n_told(), campaigns.iter().map(of).collect::<Vec<_>>()]);
+            let now = json!([self.stage.meta.n_reported(), campaigns.iter().map(of).collect::<Vec<_>>()]);
             if now != seen {
                 (seen, changed) = (now, Instant::now());
             }

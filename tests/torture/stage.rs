@@ -119,7 +119,7 @@ impl Stage {
         });
         let posts: Vec<Post> = posts.collect();
         let front = network.tcp(Vec::new());
-        meta.tells(format!("{}/webhooks/meta", front.url()));
+        meta.set_webhook(format!("{}/webhooks/meta", front.url()));
         let watched = Arc::default();
         let disk = Disk { file: append_only_file(&server), server };
         let watching = tokio::spawn(watch(disk.file.clone(), Arc::clone(&watched)));

@@ -35,7 +35,7 @@ impl Conduct for Honest {
         let wamid = hostile::wamid(&sent.to, 1);
         let answer = hostile::accepted(&sent.to, &wamid);
         let Sent { line, to, token, .. } = sent;
-        courier.tell(Duration::from_millis(100), Status { line, to, wamid, token: Some(token), word: "sent".into() });
+        courier.report(Duration::from_millis(100), Status { line, to, wamid, token: Some(token), word: "sent".into() });
         Reply::of(answer, Duration::from_millis(20))
     }
 }
@@ -86,7 +86,7 @@ impl Campaign {
     /// Waits for the end, and checks what holds in any case: every recipient is `sent` if Meta has its message and
     /// `unknown` if she never saw it, nobody has two, no line was too fast, the counts are those.
     async fn ends(self, fault: &'static str, times: usize) -> Figures {
-        let completed = self.api.reaches(&self.id, "completed", PATIENCE).await;
+        let completed = self.api.wait_for_state(&self.id, "completed", PATIENCE).await;
         let took = self.launched.elapsed();
         support::until("every status is told", async || self.stage.meta.is_idle()).await;
         let arrivals = self.stage.meta.arrivals();

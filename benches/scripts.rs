@@ -97,7 +97,7 @@ impl Bench {
         self.apply("status: read, scattered", part, &facts(&scattered, News::Read, now), statuses).await;
     }
 
-    /// The activation that follows an admission, in a part that no other step uses.
+    /// Makes uploaded rows claimable, as after an admission. Uses a part that no other step uses.
     async fn activate(&mut self, part: PartId, rows: usize) {
         let keys = [self.store.keys.part(part), self.store.keys.states(part)];
         let starts: Vec<usize> = (0..PART_ROWS).step_by(rows).collect();

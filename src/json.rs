@@ -23,8 +23,8 @@ pub(crate) struct Number(pub(crate) Option<u64>);
 #[derive(Debug, PartialEq)]
 pub(crate) struct Object<T>(pub(crate) Option<T>);
 
-/// An array of objects. Elements that are not objects are dropped, and so are elements without any known field: an
-/// array full of the latter would take a hundred times the memory of the body.
+/// An array of objects. Elements that are not objects are dropped, and so are elements without any known field:
+/// a body full of `{}` would otherwise take a hundred times its size in memory.
 #[derive(Debug, PartialEq)]
 pub(crate) struct List<T>(pub(crate) Vec<T>);
 

@@ -87,8 +87,8 @@ pub async fn sync(
             language: template.language.to_string(),
         };
         match (template.is_sendable(), held.get(&scope)) {
-            // Keep a hold that has an end: Meta's response to a send set it, which is more reliable than the list. Keep a
-            // recent hold too: the list may not show yet what a webhook reported.
+            // Keep a hold that has an end: it was set by Meta's response to a send, which is more reliable than the
+            // list. Keep a recent hold too: the list may not show yet what a webhook reported.
             (true, Some(hold)) if hold.until.is_none() && now.since(hold.since) >= LIST_LAG_MAX => {
                 store.unhold(&scope).await?;
             }
@@ -96,7 +96,7 @@ pub async fn sync(
                 let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
                 store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
             }
-            // The status changed, for example from PENDING to REJECTED: the reason of the hold names another remedy.
+            // The reason names the remedy for the status, which may have changed, for example from PENDING to REJECTED.
             (false, Some(hold)) if hold.reason.starts_with(LISTED_REASON_PREFIX) => {
                 let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
                 if reason != hold.reason {

@@ -45,7 +45,7 @@ use pregon::{
         parts::{Claim, ClaimedRow, Fact, Fingerprint, News, Settled},
     },
 };
-use support::{claim_wish, redis::TestRedis, world};
+use support::{claim_request, redis::TestRedis, world};
 use tokio::{sync::watch, task::LocalSet};
 use tokio_util::sync::CancellationToken;
 
@@ -114,7 +114,7 @@ async fn commands(redis: &mut MultiplexedConnection) -> u64 {
 }
 
 async fn claim(store: &Store, part: PartId, now: UnixMs, limit: usize) -> Vec<ClaimedRow> {
-    let claim = store.claim(part, &claim_wish(1, now, limit, now.after(RETENTION))).await;
+    let claim = store.claim(part, &claim_request(1, now, limit, now.after(RETENTION))).await;
     let Claim::Rows { rows, .. } = claim.expect("a claim") else { panic!("no rows") };
     rows.iter().map(|row| row.claimed).collect()
 }

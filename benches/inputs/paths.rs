@@ -69,7 +69,7 @@ fn done<T>(result: T) {
     let _ = black_box(result);
 }
 
-/// The recipients of one chunk.
+/// The recipients of one full chunk, the unit in which Redis stores recipients.
 fn recipients() -> Vec<Recipient> {
     (0..CHUNK_ROWS_MAX as u64).map(recipient).collect()
 }

@@ -10,8 +10,8 @@ use super::within_memory;
 
 const DETAILS_CHARS_MAX: usize = 500;
 
-/// Only an answer of Meta's is definite: a message id with a 200, or an error with a code, equal to those in a plain
-/// parse of the JSON. A truncated answer is in doubt.
+/// A message is accepted only by an answer 200 with a message id, and rejected only by an error with a code. Both equal
+/// those of a plain parse of the JSON. Any other answer is in doubt, and so is a truncated one.
 pub fn answer(input: &[u8]) {
     let json: Option<Value> = serde_json::from_slice(input).ok();
     for http_status in [200, 302, 400, 429, 500] {

@@ -23,7 +23,7 @@ pub struct Report {
     pub scenario: String,
     /// What the scenario shows.
     pub about: String,
-    /// Where, when and on which commit it ran.
+    /// Where, when and on which commit the scenario ran.
     pub origin: Origin,
     /// The figures.
     pub figures: Vec<Figure>,
@@ -59,12 +59,12 @@ pub struct Origin {
     pub others_cores: f64,
 }
 
-/// A figure.
+/// One measured value, such as messages a second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// The name.
+    /// What was measured, with its unit if it has one.
     pub name: String,
-    /// The case; empty if the scenario has only one.
+    /// What varies within the scenario, such as the number of lines; empty if nothing varies.
     pub case: String,
     /// The median of the rounds.
     pub value: f64,
@@ -126,7 +126,7 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The clocks at the start of a run, from which [`Origin`] computes differences.
+/// The wall clock and the CPU times at the start of a run. [`Self::finish`] subtracts them from those at its end.
 pub struct StartClocks {
     at: UnixMs,
     all: Duration,
@@ -134,7 +134,7 @@ pub struct StartClocks {
 }
 
 impl StartClocks {
-    /// Reads the clocks now.
+    /// Reads the clocks at the start of a run.
     pub fn now() -> Result<Self, LoadError> {
         Ok(Self { at: clock::now(), all: measure::cpu_of_machine()?, own: measure::cpu(std::process::id())? })
     }
@@ -142,7 +142,7 @@ impl StartClocks {
     /// Reads the clocks at the end of a run. All processes of the run must have ended, so that their CPU time counts as
     /// that of this process.
     pub fn finish(self) -> Result<Origin, LoadError> {
-        // Only a test takes no time.
+        // At least 1 ms: a test may finish at once, and the time is a divisor below.
         let took = clock::now().since(self.at).max(Duration::from_millis(1));
         let (all, own) = (measure::cpu_of_machine()? - self.all, measure::cpu(std::process::id())? - self.own);
         let output_of = |program: &str, arguments: &[&str]| {

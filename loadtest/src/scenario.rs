@@ -25,9 +25,9 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 pub struct Scenario {
     /// The name of its file, without the extension.
     pub name: String,
-    /// What it shows, in one line.
+    /// What the scenario shows, in one line.
     pub about: String,
-    /// The processes and lines that it runs on.
+    /// The processes and lines that the scenario runs on.
     pub setup: Setup,
     /// What it measures.
     pub workload: Workload,
@@ -63,7 +63,7 @@ pub enum Workload {
         recipients: u64,
         /// Warm-up messages: of dispatch before the first round, and of the bare loop before each.
         warm_up: u64,
-        /// Rounds of each.
+        /// Number of rounds. Each round runs the campaign and the bare loop once.
         rounds: usize,
         /// Concurrent requests of the bare loop.
         streams: usize,
@@ -142,7 +142,8 @@ pub enum Arrival {
     /// As fast as they are answered: a connection sends when its last request was answered. In alternation with the
     /// handler that only checks signatures.
     Closed {
-        /// Rounds of each, at most one for each of the three statuses of a message.
+        /// Number of rounds: at most 3, because each round sends one of the three statuses of a message. A round
+        /// measures the worker and that handler once each.
         rounds: usize,
     },
     /// On a fixed schedule, even if earlier requests are unanswered.

@@ -26,7 +26,7 @@ use crate::{
 /// Maximum number of campaigns that a filtered list scans for one page.
 const SCANNED_MAX: usize = 10_000;
 
-/// Campaigns whose states a filtered list reads in one round trip.
+/// How many campaigns' states a filtered list reads in one round trip.
 const STATES_AT_ONCE: usize = 1_000;
 
 /// A campaign in a response.
@@ -182,7 +182,7 @@ impl Shared {
         limit: usize,
     ) -> Result<(Vec<CampaignId>, Option<CampaignId>)> {
         let store = &self.state.store;
-        // One more than fits the page, to see whether there is a next page.
+        // Without a filter, one more than fits the page, to see whether there is a next page.
         let batch_len = if wanted.is_some() { STATES_AT_ONCE } else { limit + 1 };
         let (mut found, mut after, mut scanned) = (Vec::new(), cursor, 0);
         loop {

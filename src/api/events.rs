@@ -1,7 +1,7 @@
 //! A campaign's state and statistics as server-sent events.
 //!
-//! A stream has two events: `state` is the campaign's state, and `statistics` is the statistics object of the API.
-//! Both are sent when the stream opens, and again when they change. The stream reads them twice a second.
+//! There are two kinds of event: `state` has the campaign's state, and `statistics` the statistics object of the API.
+//! Each is sent when the stream opens and whenever its content changes. The stream reads both twice a second.
 //!
 //! The stream stays open after the campaign is completed, because statuses arrive for days: the client closes it. The
 //! server ends it when the server stops or the campaign can no longer be read. A client that reconnects loses nothing,
@@ -64,8 +64,9 @@ struct Watch {
     shared: Arc<Shared>,
     id: CampaignId,
     ticks: Interval,
-    /// The values that were sent last.
+    /// The state in the last `state` event.
     state: Option<CampaignState>,
+    /// The statistics in the last `statistics` event.
     statistics: Option<Statistics>,
     /// Events not sent yet.
     queue: VecDeque<Event>,
@@ -113,7 +114,7 @@ impl Watch {
         Ok(Some((record.state, statistics)))
     }
 
-    /// Queues an event for each value that differs from the one sent last.
+    /// Queues a `state` and a `statistics` event, each only if its content differs from the last one.
     fn enqueue(&mut self, state: Option<CampaignState>, statistics: Statistics) {
         if let Some(state) = state.filter(|_| state != self.state) {
             self.state = Some(state);

@@ -84,7 +84,7 @@ impl HoldView {
     }
 }
 
-/// The state of a line in one word. If several apply, those that an operator has to end come first.
+/// The state of a line in one word. If several states apply, the ones that an operator has to end take precedence.
 fn state(now: &LineSnapshot, backlog: u64) -> &'static str {
     match now.stop() {
         Some(Stop::Paused) => "paused",
@@ -167,8 +167,8 @@ pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) ->
     shared.view_response(line).await
 }
 
-/// `POST /v1/lines/{id}/resume`: ends the pause and every hold on the line. A hold whose cause persists returns with
-/// the next message.
+/// `POST /v1/lines/{id}/resume`: ends the pause and the holds on the line, its WABA and its access token. The last two
+/// also stop the other lines of the WABA. A hold whose cause persists returns with the next message.
 pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
     let line = shared.line(&id)?;
     for scope in scopes(&line.id, &line.waba) {

@@ -1,7 +1,7 @@
 //! Recipients of a campaign: a paged list, and lookup by phone number.
 //!
-//! A cursor is a part and a row. A page scans the state bytes from the cursor until it is full, then reads the chunks
-//! and details of the matching rows. A recipient that the filter skips costs one byte.
+//! A cursor is a part and a row. To fill a page, the state bytes are scanned from the cursor on, then the chunks and
+//! details of the matching rows are read. A recipient that the filter skips costs one byte read from Redis.
 
 use std::{fmt, str::FromStr};
 
@@ -46,7 +46,7 @@ pub(super) struct RecipientView {
     /// What the code means. Also set for Pregón's own codes, which are not shown in `code`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'static str>,
-    /// Requests to Meta.
+    /// The number of attempts that count. An attempt that certainly sent nothing, such as a throttled one, does not.
     pub(super) attempts: u8,
     /// The line that sends to the recipient.
     pub(super) line: LineId,
@@ -257,7 +257,8 @@ impl Shared {
         Ok(rows.filter_map(view).collect())
     }
 
-    /// Finds the part and row of `phone`. Repeats the lookup if the phone index grew during it, as uploads make it do.
+    /// Finds the part and row of `phone`. Repeats the lookup if an upload split buckets of the phone index during it,
+    /// because the entry may have moved.
     async fn find_recipient(&self, record: &CampaignRecord, phone: Phone) -> Result<Option<(PartId, u16)>> {
         let (id, mut buckets) = (record.campaign.id, record.buckets);
         loop {

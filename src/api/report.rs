@@ -4,8 +4,9 @@
 //! included. If Redis fails midway, the connection closes without the end of the body, so that a client can't mistake
 //! a truncated report for a complete one.
 //!
-//! Spreadsheet formula injection: every field is a number, a time, an id or a fixed word of Pregón. A report contains
-//! no text from a caller, a recipient or Meta. So no field needs escaping, and phone numbers keep their `+`.
+//! A spreadsheet runs a field as a formula if it begins with a character such as `=`. A report contains no text from a
+//! caller, a recipient or Meta: every field is a number, a time, an id or one of Pregón's fixed texts. So no field is
+//! escaped, and phone numbers keep their `+`.
 
 use axum::{
     body::{Body, Bytes},
@@ -45,7 +46,7 @@ const COLUMNS: [&str; 12] = [
     "updated_at",
 ];
 
-/// Chunks per piece of the body: about a thousand rows, 100 kB.
+/// Maximum number of chunks per piece of the body: about a thousand rows, 100 kB.
 const CHUNKS_AT_ONCE: usize = 4;
 
 /// `GET /v1/campaigns/{id}/report.csv`
@@ -78,7 +79,7 @@ struct Report {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The part that is being written.
+/// The part whose rows are being written to the body.
 struct OpenPart {
     part: PartId,
     line: LineId,

@@ -82,7 +82,7 @@ struct TemplateList {
     next: Option<String>,
 }
 
-/// `GET /v1/templates`: in the order of WABA, name and language. A WABA that was never synced has none.
+/// `GET /v1/templates`: sorted by WABA, name and language. Templates of a WABA that was never synced are missing.
 pub(super) async fn list(State(shared): SharedState, Params(params): Params<TemplateListParams>) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?;

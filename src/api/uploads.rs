@@ -30,14 +30,14 @@ use crate::{
     intake::{Format, IntakeError, UploadLayout},
 };
 
-/// The header with the caller's id for an upload. A repetition with the same id continues an interrupted upload, and
-/// changes nothing after a complete one.
+/// The header with the caller's id for an upload. Repeating an upload with the same id continues it if it was
+/// interrupted, and changes nothing if it was complete.
 const UPLOAD_ID: &str = "upload-id";
 
 /// Maximum number of decoded bytes per byte of a compressed body. Files of recipients compress to about a tenth.
 const EXPANSION_MAX: u64 = 1_000;
 
-/// Decoded bytes allowed on top of [`EXPANSION_MAX`], so that short bodies pass.
+/// Decoded bytes allowed in addition to those of [`EXPANSION_MAX`], so that short bodies pass.
 const EXPANSION_SPARE: u64 = 1 << 20;
 
 /// The size of the buffer for decoded data, in bytes.
@@ -67,7 +67,7 @@ enum BodyError {
     /// The body does not match its `Content-Encoding`.
     #[error("it can't be decoded as {}: {cause}", coding.name())]
     Undecodable { coding: Coding, cause: io::Error },
-    /// The body expands to more than any file of recipients: a decompression bomb.
+    /// The body expands by more than [`EXPANSION_MAX`], as no file of recipients does. It may be a decompression bomb.
     #[error("it expands too far")]
     ExpandsTooFar,
 }
@@ -105,7 +105,9 @@ pub(super) async fn upload(
     }
 }
 
-/// Decodes a compressed body as it arrives, and fails if it expands too far.
+/// Decodes a compressed body as it arrives.
+///
+/// Errors: [`BodyError`]; `ExpandsTooFar` as soon as the limit is exceeded.
 fn decoded(coding: Coding, body: BodyDataStream) -> impl Stream<Item = std::result::Result<Bytes, BodyError>> + Unpin {
     let received = Arc::new(AtomicU64::new(0));
     let counter = received.clone();
@@ -127,7 +129,7 @@ fn decoded(coding: Coding, body: BodyDataStream) -> impl Stream<Item = std::resu
     })
 }
 
-/// The problem to return, if there is a more specific one than that the upload was interrupted.
+/// The problem to return for `error`, or `None` if "upload interrupted" describes it best.
 fn problem(error: &BodyError, stall_timeout: Duration) -> Option<Problem> {
     match error {
         BodyError::Broken(error) => is_timeout(error).then(|| too_slow(stall_timeout)),

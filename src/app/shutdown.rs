@@ -1,11 +1,12 @@
 //! Supervises the core tasks of a process and stops them cleanly.
 //!
 //! Each core task has a name and runs until the stop. If one panics, fails or returns before that, the whole service
-//! stops with an error instead of running half alive. SIGTERM, SIGINT or such a failure begins the stop: a token is
-//! cancelled, and the tasks have `shutdown.grace` to settle what is open. A second signal ends the wait.
+//! stops with an error, because it cannot work correctly without that task. SIGTERM, SIGINT or such a failure begins
+//! the stop: a `CancellationToken` is cancelled, and the tasks have `shutdown.grace` to settle the open work. A second
+//! signal ends the wait.
 //!
-//! If the process is killed instead: nothing is lost. Its leases expire, and the next owner of a line finds what was in
-//! flight.
+//! If the process is killed instead: nothing is lost. The leases of the process expire, and the next owner of a line
+//! finds the rows that were in flight.
 
 use std::{
     any::Any,
@@ -29,10 +30,10 @@ use tracing::{error, info};
 
 use crate::telemetry::health::{Health, NotReady};
 
-/// How often a stop logs what it still waits for.
+/// The interval at which a stop logs what it still waits for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The core tasks of a process, and its stop. Clones share one state.
+/// The core tasks of a process, and how the process stops. Clones share one state.
 #[derive(Clone)]
 pub struct Shutdown {
     stopping: CancellationToken,
@@ -78,11 +79,11 @@ pub enum StopError {
 pub struct Signals(mpsc::Receiver<&'static str>);
 
 impl Signals {
-    /// SIGTERM and SIGINT to this process. From now on their default action, which ends the process, is off.
+    /// Receives SIGTERM and SIGINT. From then on, these signals do not end the process by themselves.
     ///
     /// Errors: a signal handler cannot be installed.
     pub fn of_process() -> io::Result<Self> {
-        // Two: the first signal begins the stop, the second ends it. Later ones change nothing.
+        // Capacity for two: the first signal begins the stop, the second ends the wait. Later signals change nothing.
         let (sender, receiver) = mpsc::channel(2);
         for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
             let (mut stream, sender) = (signal(kind)?, sender.clone());
@@ -111,7 +112,8 @@ impl Shutdown {
         Self { stopping: CancellationToken::new(), tasks: TaskTracker::new(), health, shared: Arc::default() }
     }
 
-    /// The token that is cancelled when the stop begins. Every core task then settles what it can and returns.
+    /// The `CancellationToken` that is cancelled when the stop begins. Every core task then settles its open work and
+    /// returns.
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }
@@ -121,7 +123,7 @@ impl Shutdown {
         self.stopping.cancel();
     }
 
-    /// Spawns `task` under `name`. It may return only after [`Shutdown::stopping`] is cancelled.
+    /// Spawns `task` under `name`. The task may return only after [`Shutdown::stopping`] is cancelled.
     pub fn core<E: Display>(
         &self,
         name: impl Into<String>,
@@ -192,7 +194,7 @@ impl Shutdown {
         self.shared().running.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 
-    /// Ignores poisoning: nothing panics under this lock.
+    /// Locks the shared state. Ignores poisoning, because nothing panics while the lock is held.
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -252,7 +254,7 @@ mod tests {
         }
     }
 
-    /// A task that returns `settles_for` after the stop began.
+    /// A task that returns at the stop, after a delay of `settles_for`.
     async fn obedient(stopping: CancellationToken, settles_for: Duration) -> Result<(), Infallible> {
         stopping.cancelled().await;
         tokio::time::sleep(settles_for).await;

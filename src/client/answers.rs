@@ -1,7 +1,7 @@
 //! Response bodies of the API, as this client parses them.
 //!
 //! Uses only the documented fields of the API and shares no response types with the server, so that it works with
-//! servers of other versions. Fields that this version does not have are kept in `more`, so that `--json` prints them.
+//! servers of other versions. Fields that this version does not know are kept in `more`, so that `--json` prints them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -33,7 +33,7 @@ pub struct CampaignView {
     pub expires_at: Option<UnixMs>,
     /// The statistics. A list may omit them.
     pub statistics: Option<Statistics>,
-    /// Fields that this version does not have.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -65,7 +65,7 @@ pub struct Statistics {
     pub eta: Option<UnixMs>,
     /// Why sending is not faster.
     pub waiting_for: Vec<Wait>,
-    /// Fields that this version does not have.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -154,7 +154,7 @@ impl Funnel {
 /// Recipients that failed with one code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
-    /// Meta's code; 0 if the failure has none.
+    /// Meta's error code; 0 if the failure has none.
     pub code: u32,
     /// What the code means, for people.
     #[serde(default)]
@@ -177,7 +177,7 @@ pub struct Wait {
     /// The reason as a sentence, for people.
     #[serde(default)]
     pub text: String,
-    /// Fields that this version does not have.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -189,7 +189,7 @@ pub struct Created {
     pub id: CampaignId,
     /// The state of the campaign: always a draft if this call created it.
     pub state: CampaignState,
-    /// Whether this call created the campaign (status 201), or found one with the same external id (200).
+    /// True if this call created the campaign (status 201), false if one with the same external id existed (200).
     #[serde(skip)]
     pub created: bool,
 }
@@ -275,7 +275,7 @@ pub struct LineView {
     /// The holds that apply to the line.
     #[serde(default)]
     pub holds: Vec<HoldView>,
-    /// Fields that this version does not have.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -292,6 +292,6 @@ pub struct HoldView {
     pub reason: String,
     /// When the hold began.
     pub since: UnixMs,
-    /// When the hold ends; `None` if it lasts until someone resumes it.
+    /// When the hold ends by itself; `None` if a probe or a person has to end it.
     pub until: Option<UnixMs>,
 }

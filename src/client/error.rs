@@ -164,7 +164,7 @@ impl Problem {
         self.r#type.strip_prefix("urn:pregon:problem:") == Some(kind)
     }
 
-    /// Whether this is a problem: every field is optional, so any JSON object parses.
+    /// Whether this is a problem. Needed because every field is optional, so that any JSON object parses.
     fn is_present(&self) -> bool {
         self.title.is_some() || self.detail.is_some()
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::domain::CampaignState;
 
-/// A stream without a byte for this long counts as broken. The server sends comments to keep it alive.
+/// A stream that delivers no byte for this long counts as broken. The server sends comments to keep the stream alive.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An event of a campaign.
@@ -59,7 +59,7 @@ impl Events {
     }
 }
 
-/// Parses `event`. Returns `None` for a kind that this version does not have.
+/// Parses `event`. Returns `None` for a kind that this version does not know.
 fn parse(event: &Event) -> serde_json::Result<Option<CampaignEvent>> {
     #[derive(Deserialize)]
     struct State {

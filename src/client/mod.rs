@@ -30,7 +30,7 @@ use crate::{
     intake::{Format, UploadLayout},
 };
 
-/// Timeout of a connect.
+/// Time limit for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a call that is not a stream. The longest call launches a campaign of millions of recipients.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);

@@ -26,12 +26,12 @@ pub(super) struct EventTooLong;
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     line: Vec<u8>,
-    /// The last byte was a carriage return: a line feed after it belongs to the same line break.
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same line break.
     after_return: bool,
     name: String,
     data: String,
     has_data: bool,
-    /// The first line is over: only that one may begin with a byte order mark.
+    /// Whether the first line is over. Only the first line may begin with a byte order mark.
     began: bool,
 }
 

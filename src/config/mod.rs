@@ -124,12 +124,12 @@ pub struct HttpConfig {
     pub api_keys: Vec<ApiKey>,
     /// Requests with an unknown key that one address, or one IPv6 /64, may make per minute.
     pub key_failures_per_minute: NonZeroU32,
-    /// The largest body of a request that is not an upload.
+    /// The largest body of a request that is not an upload, in bytes.
     pub body_bytes_max: usize,
     /// How long an upload may send nothing, or a client may read nothing of a response. Other bodies must arrive
     /// completely within this time.
     pub stall_timeout: Duration,
-    /// The longest request line and headers.
+    /// The longest request line and headers together, in bytes.
     pub header_bytes_max: usize,
     /// How long the request line and headers may take to arrive, and how long a connection may be idle.
     pub header_timeout: Duration,
@@ -230,9 +230,9 @@ pub struct BusinessConfig {
 pub struct WabaConfig {
     /// Meta's id of the WABA.
     pub id: WabaId,
-    /// The portfolio that owns it.
+    /// The portfolio that owns the WABA.
     pub business: BusinessId,
-    /// The token for sending on its lines.
+    /// The access token for sending on the WABA's lines.
     pub access_token: Secret,
 }
 
@@ -241,13 +241,13 @@ pub struct WabaConfig {
 pub struct LineConfig {
     /// Meta's `phone_number_id`.
     pub id: LineId,
-    /// The WABA that owns it.
+    /// The WABA that owns the line.
     pub waba: WabaId,
     /// The phone number as people read it.
     pub display: String,
-    /// The operator's name for it.
+    /// The operator's name for the line.
     pub name: String,
-    /// The rate that Meta allows on it, inbound and outbound together; above 0.
+    /// The rate that Meta allows on the line, inbound and outbound messages together; above 0.
     pub messages_per_second: f64,
 }
 
@@ -295,7 +295,7 @@ pub enum Role {
     Api,
     /// Meta's webhooks.
     Webhook,
-    /// Sending.
+    /// Sending to Meta on the lines that the process leases.
     Dispatch,
 }
 
@@ -315,7 +315,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Loads the defaults, the file at `path` if there is one, and the environment, each overriding the one before.
+    /// Loads the defaults, the file if `path` is given, and the environment, each overriding the one before.
     ///
     /// Errors: all problems.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {

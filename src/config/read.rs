@@ -106,14 +106,14 @@ fn certificates(section: &mut Section<'_>) -> Certificates {
     Certificates { ca, client: certificate.zip(key) }
 }
 
-/// A URL with a password is a secret, so it must not be written in the file.
+/// Reads `redis.url`. A URL with a password is a secret: in the file it must be a reference to a variable or a file.
 fn redis_url(section: &mut Section<'_>) -> RedisUrl {
     let (is_table, by_environment) = section.kind_of("url");
     let text = match is_table {
         true => section.secret("url").map(|secret| secret.expose().to_owned()),
         false => Some(section.required("url")).filter(|text| !text.is_empty()),
     };
-    // A URL from the environment may contain a password, so it must be well-formed as a secret. A `spawn:` path is
+    // A URL from the environment may contain a password, so the rules for secrets apply to it. A `spawn:` path is
     // exempt, because it may contain a blank.
     let may_be_secret = text.as_ref().filter(|text| by_environment && !text.starts_with("spawn:"));
     if let Some(flaw) = may_be_secret.and_then(|text| Secret::new(text).flaw()) {

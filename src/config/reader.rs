@@ -13,7 +13,7 @@ use crate::domain::Secret;
 /// Prefix of the variables that set a key.
 pub(super) const PREFIX: &str = "PREGON__";
 
-/// The problems found so far: the key, and the rest of the sentence.
+/// The problems found so far. Each is a key, and the rest of a sentence that begins with the key.
 #[derive(Default)]
 pub(super) struct Problems(RefCell<Vec<(String, String)>>);
 
@@ -152,8 +152,8 @@ impl<'a> Section<'a> {
         value.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// Reads a required id. Meta's ids are digits; letters, `-` and `_` are also valid. An id becomes part of Redis
-    /// keys, URLs and metric labels.
+    /// Reads a required id. Meta's ids are digits; letters, `-` and `_` are also valid. Other characters are not,
+    /// because an id becomes part of Redis keys, URLs and metric labels.
     pub(super) fn id(&mut self, key: &'static str) -> String {
         let id = self.required(key);
         if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
@@ -167,7 +167,7 @@ impl<'a> Section<'a> {
         self.parsed(key, must, |text| text.parse().ok().filter(|value| is_valid(*value)))
     }
 
-    /// Reads a duration within `range`, which has the form of the comments in the file: `3s..60s`.
+    /// Reads a duration within `range`, which is written as in the comments of `config/pregon.toml`: `3s..60s`.
     pub(super) fn duration(&mut self, key: &'static str, range: &str) -> Duration {
         let Some((kind, shown)) = self.scalar(key) else { return Duration::ZERO };
         let text = kind.to_string();
@@ -273,7 +273,7 @@ impl<'a> Section<'a> {
         Section { path, values, known: Vec::new(), problems: self.problems, environment: self.environment }
     }
 
-    /// Records the unknown keys as problems.
+    /// Ends the reading of this table. Records each key that no getter asked for as a problem: it is unknown.
     pub(super) fn finish(self) {
         let mut unknown: Vec<_> = self.values.iter().collect();
         unknown.sort_by_key(|(key, _)| *key);
@@ -299,7 +299,7 @@ fn duration(text: &str) -> Option<Duration> {
 
 /// Reads a secret from a variable or a file.
 ///
-/// Errors: the rest of the sentence about its key.
+/// Errors: what is wrong, as the rest of a sentence that begins with the key.
 fn resolve(env: Option<String>, file: Option<String>, environment: &Environment) -> Result<Secret, String> {
     let (secret, source) = match (env, file) {
         (Some(name), None) => match environment.get(&name) {

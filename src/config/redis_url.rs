@@ -19,7 +19,7 @@ impl RedisUrl {
         self.deployment().is_some_and(|deployment| deployment.has_password())
     }
 
-    /// Whether connections to its servers use TLS.
+    /// Whether connections to the servers of the URL use TLS.
     pub fn uses_tls(&self) -> bool {
         self.deployment().is_some_and(|deployment| deployment.uses_tls())
     }

@@ -311,7 +311,7 @@ impl Housekeeping {
                     info!(scope = %scope, "hold lifted: meta answers again");
                     self.store.unhold(&scope).await?;
                 }
-                Err(error) => warn!(scope = %scope, %error, "the hold stays: meta does not answer yet"),
+                Err(error) => warn!(scope = %scope, %error, "the hold stays: the probe failed"),
             }
         }
         Ok(())

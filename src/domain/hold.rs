@@ -1,4 +1,4 @@
-//! Holds: what must not be sent for now, and why. An error holds only its own scope.
+//! Holds: which lines and templates must not be used for now, and why. An error holds only its own scope.
 
 use std::{fmt, str::FromStr};
 

@@ -81,7 +81,7 @@ pub enum Outcome {
     /// Meta asked for a lower rate: slow `scope` down, and send the message again after `wait`. Does not count as an
     /// attempt.
     Throttled {
-        /// What to slow down: the pair, the line, the WABA or the app.
+        /// What to slow down: the pair of recipient and line, the line, the WABA or the app.
         scope: ErrorScope,
         /// The minimum wait.
         wait: Duration,

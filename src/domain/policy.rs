@@ -156,7 +156,7 @@ pub enum ByStatus {
     Suspect {
         /// What to stop: pause the campaign, or hold the line or the WABA.
         scope: ErrorScope,
-        /// How long, as with [`ByStatus::Hold`].
+        /// How long `scope` is stopped. `None`: a probe, a webhook or a person ends it.
         wait: Option<Duration>,
     },
     /// The fault is in the recipient, or unknown: the message failed, and nothing else follows.
@@ -168,8 +168,8 @@ pub enum ByStatus {
 /// the same code is about the message.
 const DROPPED_BY_PORTFOLIO_PACING: u32 = 135_000;
 
-/// The phone was offline for the whole lifetime of the message. Even several in a row are no evidence against the
-/// message.
+/// The code of a message that expired because the phone was offline. Even several such failures in a row are no
+/// evidence against the message.
 const EXPIRED: u32 = 131_043;
 
 /// What a `failed` status with `code` implies. Pure.

@@ -114,8 +114,8 @@ pub struct Recipient {
     pub values: Vec<String>,
 }
 
-// Both types contain personal data, so `Debug` writes only the last four characters of the number and the number of
-// values.
+// `RawRecipient` and `Recipient` contain personal data, so `Debug` writes only the last four characters of the phone
+// number, and how many values there are.
 
 impl fmt::Debug for RawRecipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

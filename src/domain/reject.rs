@@ -101,21 +101,21 @@ pub enum Reject {
 pub enum PhoneFault {
     /// The text is empty.
     Empty,
-    /// `5.49116E+12`.
+    /// A spreadsheet rounded the number: `5.49116E+12`.
     Rounded,
-    /// `'+5491155550001`.
+    /// An apostrophe precedes the number, as in a spreadsheet: `'+5491155550001`.
     Apostrophe,
-    /// `="+5491155550001"`.
+    /// A formula of a spreadsheet: `="+5491155550001"`.
     Formula,
-    /// `5491155550001.0`.
+    /// A number with decimals: `5491155550001.0`.
     Decimal,
-    /// `005491155550001`.
+    /// `00` in place of the plus: `005491155550001`.
     DoubleZero,
-    /// `01155550001`, or `+0…`.
+    /// No country code: `01155550001`, or `+0…`.
     NoCountry,
-    /// `5491155550001`.
+    /// No plus: `5491155550001`.
     NoPlus,
-    /// `+54 9 11 5555-0001`.
+    /// Blanks, dashes or other marks between the digits: `+54 9 11 5555-0001`.
     Punctuated,
     /// Too few or too many digits. The field is their number.
     Length(usize),

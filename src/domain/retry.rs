@@ -68,7 +68,8 @@ impl RetryPolicy {
         for _ in 1..attempt {
             schedule.next_backoff();
         }
-        // Not the return value of `next_backoff`: even with a factor of 0 it is off by up to a nanosecond.
+        // Not the return value of `next_backoff`, which is off by up to a nanosecond even if the randomization factor
+        // is 0.
         schedule.current_interval
     }
 }
@@ -76,7 +77,7 @@ impl RetryPolicy {
 /// A value of a retry policy is out of range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BadRetryPolicy {
-    /// `initial`.
+    /// `initial` is zero or above `max`.
     #[error("the initial wait of a retry is {initial:?}: it must be above zero and at most the longest wait, {max:?}")]
     Initial {
         /// The initial wait.
@@ -84,10 +85,10 @@ pub enum BadRetryPolicy {
         /// The maximum wait.
         max: Duration,
     },
-    /// `multiplier`.
+    /// `multiplier` is below 1 or not finite.
     #[error("the multiplier of a retry is {0}: it must be a number of 1 or more")]
     Multiplier(f64),
-    /// `attempts_max`.
+    /// `attempts_max` is not 1 to 15.
     #[error("the attempts of a message are {0}: they must be 1 to 15")]
     AttemptsMax(u8),
 }

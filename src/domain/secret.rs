@@ -58,7 +58,7 @@ pub enum Flaw {
     /// The text has a control character, usually a line break with more text after it.
     #[error("contains a line break or another control character: write only the secret, on one line")]
     LineBreak,
-    /// The text has a blank: one was copied along, or there are several words.
+    /// The text has white space or an invisible character, copied by mistake or between several words.
     #[error("contains a blank or an invisible character: write the secret without it")]
     Blank,
 }

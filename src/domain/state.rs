@@ -1,5 +1,7 @@
 //! The state of a recipient, packed in one byte, and the rank that decides which fact wins.
 //!
+//! A *fact* is what Meta reports about one claim of a row, such as a status. Facts arrive late, twice and out of order.
+//!
 //! The low four bits are the [`State`]. The high four bits are the number of the row's last claim, 0 before the first
 //! claim, so that a fact about an earlier claim is not applied to the current one. Claim numbers of 15 and above do
 //! not fit and are stored beside the byte.
@@ -31,7 +33,7 @@ pub enum State {
     Delivered = 9,
     /// Meta reported the message as read.
     Read = 10,
-    /// Left out on purpose. Nothing is sent.
+    /// Deliberately left out; nothing is sent. Reserved: this version skips no recipient.
     Skipped = 11,
     /// The campaign's `expires_at` passed before the message was sent.
     Expired = 12,

@@ -30,7 +30,7 @@ pub struct Template {
     pub language: Language,
     /// The status at Meta.
     pub status: TemplateStatus,
-    /// Why Meta rejected it, such as `INVALID_FORMAT`; empty if Meta gave no reason.
+    /// Why Meta rejected the template, such as `INVALID_FORMAT`; empty if Meta gave no reason.
     #[serde(default, deserialize_with = "reason", skip_serializing_if = "String::is_empty")]
     pub rejected_reason: String,
     /// Meta's category.
@@ -142,7 +142,7 @@ pub enum Category {
     Utility,
     /// A one-time code.
     Authentication,
-    /// Any other, as Meta writes it.
+    /// Any other category, as Meta writes it.
     #[serde(untagged)]
     Other(String),
 }

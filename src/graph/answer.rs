@@ -62,7 +62,7 @@ pub(super) fn not_meta(http_status: u16, body: &[u8]) -> String {
 struct Answer<'a> {
     #[serde(borrow, default)]
     messages: List<Message<'a>>,
-    /// Set for any JSON type except null: a response with an error of any type is not an acceptance.
+    /// `Some` for any JSON type except null, because a response with an `error` of any type is not an acceptance.
     #[serde(borrow, default)]
     error: Option<Object<Envelope<'a>>>,
 }

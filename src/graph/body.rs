@@ -30,7 +30,7 @@ struct Piece {
     gap: Gap,
 }
 
-/// What fills a gap. The number is the index of the slot.
+/// What fills a gap. The number is the index of the slot whose value fills it.
 #[derive(Clone, Copy, Debug)]
 enum Gap {
     To,
@@ -161,7 +161,7 @@ impl PlanBuilder {
         }
     }
 
-    /// Opens a component, and the list of components before the first.
+    /// Opens a component. Before the first component, also opens the list of components.
     fn open(&mut self, fields: &str) {
         self.push(if self.has_component { ",{" } else { r#","components":[{"# });
         self.has_component = true;

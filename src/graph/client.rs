@@ -1,4 +1,4 @@
-//! The client for sending, and one attempt over it.
+//! The HTTP client that sends messages to Meta, and how it makes one attempt.
 //!
 //! Owns: the pool of connections to the Graph API, and the decision whether a failed attempt was written.
 //! If the process dies: Meta may or may not have received what was on its way. The rows are `in_flight` in Redis, and
@@ -13,7 +13,7 @@
 //! 0.13.5):
 //! - `reqwest::Error::is_connect`: resolving, connecting, the tunnel of a proxy or TLS failed, or took longer than
 //!   `connect_timeout`. hyper-util returns this error before it takes the request. The same applies to `Closed`, with
-//!   which the gate of a connection refuses to connect again.
+//!   which the gate of a connection refuses to connect again (see `connections.rs`).
 //! - `hyper::Error::is_canceled`: the connection closed while the request was still queued for it. hyper returns this
 //!   error only together with the whole request. On a reused connection, hyper-util then asks for a new connection by
 //!   itself, which the gate refuses; so this error appears only on a new connection.
@@ -64,7 +64,7 @@ use crate::domain::{Cause, LineId, Outcome, Secret};
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// How long an idle connection stays open. Shorter than the idle timeout of common servers and load balancers (60 s
-/// and more): a request that crosses the server's close on the wire is in doubt.
+/// and more): a request that is on its way while the server closes the connection is in doubt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a connection may be idle and still be used. Shorter than [`IDLE_TIMEOUT`], so that the connection does
@@ -72,7 +72,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const REUSE_IDLE_MAX: Duration = Duration::from_secs(15);
 
 /// An HTTP/2 connection that is silent for this long is pinged, and closed if there is no reply within the same time.
-/// Its messages are in doubt either way, but no further message is put on it.
+/// The messages on it are in doubt either way, but no further message is put on it.
 const PING_AFTER: Duration = Duration::from_secs(5);
 
 /// Our user agent.
@@ -85,11 +85,11 @@ pub struct GraphClientConfig {
     pub base_url: String,
     /// The version of the API, such as `v25.0`.
     pub version: String,
-    /// For one whole call, from connecting to the last byte of the response. An attempt that takes longer is in
-    /// doubt.
+    /// The time limit of one whole call, from connecting to the last byte of the response. An attempt that takes
+    /// longer is in doubt.
     pub timeout: Duration,
-    /// For resolving, connecting and TLS. Shorter than `timeout`, so that a failure to connect is recognized as such,
-    /// and the message as certainly not sent.
+    /// The time limit of resolving, connecting and TLS. Shorter than `timeout`, so that a failure to connect is
+    /// recognized as such, and the message as certainly not sent.
     pub connect_timeout: Duration,
     /// Whether to use HTTP/2 for an https base URL. HTTP/1.1 is used otherwise.
     pub http2: bool,
@@ -122,7 +122,7 @@ impl Default for GraphClientConfig {
 #[derive(Clone, Debug)]
 pub struct GraphClient {
     connections: Arc<Connections>,
-    /// For reads, which are not paced.
+    /// The client for reads, which are not paced.
     reads: reqwest::Client,
     timeout: Duration,
     root: Url,
@@ -185,7 +185,8 @@ impl GraphClient {
     pub fn sender(&self, line: &LineId, token: &Secret) -> Result<LineSender, BadToken> {
         let mut headers = authorized(token)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // Otherwise reqwest adds these headers to every copy, which has to grow for them.
+        // Set here, because reqwest would otherwise add these headers to each request, whose copy of the map would have
+        // to grow.
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(USER_AGENT, HeaderValue::from_static(OUR_USER_AGENT));
         Ok(LineSender {
@@ -224,7 +225,7 @@ pub struct LineSender {
 
 /// The right to send one message, until dropped.
 pub enum Permit {
-    /// On an open connection: the message leaves when it is sent.
+    /// On an open connection: the message leaves as soon as [`LineSender::send`] runs.
     Open(OpenPermit),
     /// On a connection that is yet to be made: the message leaves at [`Departure::leave`].
     New(NewPermit),
@@ -236,7 +237,7 @@ pub struct OpenPermit(StreamPermit);
 /// See [`Permit::New`].
 pub struct NewPermit(StreamPermit, Connecting);
 
-/// A message whose new connection is established, and which has not left. If dropped, the message was certainly not
+/// A message that waits on a new, established connection until it may leave. If dropped, the message was certainly not
 /// sent.
 pub struct Departure {
     exchange: Exchange,
@@ -266,7 +267,7 @@ impl LineSender {
     /// Shape: `body` is the whole JSON of a send. Errors are outcomes. `None` means that the connection was closed,
     /// and that the message was certainly not sent. A caller that drops the future early must put the message in
     /// doubt.
-    /// Source: the module doc lists the failures that are certain.
+    /// Source: the module doc lists the failures after which the message was certainly not sent.
     pub fn send(
         &self,
         OpenPermit(connection): OpenPermit,
@@ -313,12 +314,13 @@ impl Departure {
     }
 }
 
-/// The outcome of an attempt on a new connection. Its gate was open, so `None` is not expected, and means a retry.
+/// The outcome of an attempt on a new connection. `None` is not expected, because the gate was open; it becomes a
+/// retry.
 fn or_unreachable(ended: Option<Outcome>) -> Outcome {
     ended.unwrap_or_else(|| Outcome::Retry { wait: None, cause: Cause::Unreachable(Closed.to_string()) })
 }
 
-/// Waits until `deadline` completes for `response`, which arrives over `connection`, and reads its body.
+/// Waits for `response`, which arrives over `connection`, and reads its body. Gives up when `deadline` completes.
 async fn exchange(
     connection: StreamPermit,
     response: impl Future<Output = reqwest::Result<Response>>,
@@ -440,13 +442,13 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 /// A value of [`GraphClientConfig`] is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum BadGraphConfig {
-    /// `base_url`.
+    /// `base_url` is not an HTTP URL.
     #[error("the base URL `{0}` of the Graph API must be an http or https URL without a query")]
     BaseUrl(String),
-    /// `version`.
+    /// `version` is empty.
     #[error("the version of the Graph API is empty: set it, for example to v25.0")]
     Version,
-    /// `ca`.
+    /// The file `ca` has no readable certificates.
     #[error("the certificate authorities for the Graph API can't be read from {}: {source}", path.display())]
     Authorities {
         /// The file.
@@ -454,7 +456,7 @@ pub enum BadGraphConfig {
         /// What is wrong with the file.
         source: io::Error,
     },
-    /// `connect_timeout`.
+    /// `connect_timeout` is zero, or not shorter than `timeout`.
     #[error("the connect timeout {connect_timeout:?} must be above zero and shorter than the timeout {timeout:?}")]
     Timeouts {
         /// The configured value.
@@ -462,7 +464,7 @@ pub enum BadGraphConfig {
         /// The configured value.
         timeout: Duration,
     },
-    /// `proxy`.
+    /// `proxy` is not a URL.
     #[error("the proxy to the Graph API is not a URL")]
     Proxy(#[source] reqwest::Error),
     /// TLS cannot verify Meta's certificate.

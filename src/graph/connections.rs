@@ -1,7 +1,7 @@
 //! The pool of connections to Meta. It grows with the number of messages in flight.
 //!
 //! Each connection has its own `reqwest::Client`, so that a message is sent only once it has a connection. A message
-//! that waited for a connection would leave later than paced, together with the messages paced after it.
+//! that waited for a connection would leave later than paced, in a burst with the messages paced after it.
 //!
 //! - A connection that has answered is *open*. It accepts messages at once: one at a time over HTTP/1.1, up to
 //!   `streams_max` over HTTP/2, which limits how many messages a reset puts in doubt. Connections in use are filled
@@ -37,7 +37,7 @@ pub(super) struct Connections {
     make: Make,
     /// The maximum number of concurrent messages on one connection.
     streams_max: usize,
-    /// An open connection that was idle for longer is not used again.
+    /// An open connection that was idle for longer than this is not used again.
     idle_max: Duration,
     pool: Mutex<Pool>,
 }
@@ -52,12 +52,12 @@ struct Pool {
     n_connecting: usize,
     /// When and why the last attempt to connect failed. Cleared when a new connection answers.
     failure: Option<(Instant, String)>,
-    /// When to look next for connections that were idle for too long.
+    /// When to look again for connections that were idle for too long.
     sweep_at: Option<Instant>,
 }
 
 struct Connection {
-    /// Created on first use: a permit may be dropped unused.
+    /// Created when the first message is sent, because a permit may be dropped unused.
     http: OnceLock<reqwest::Client>,
     gate: Gate,
     usage: Mutex<Usage>,

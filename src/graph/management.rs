@@ -22,7 +22,7 @@ const PAGE_TEMPLATES: usize = 100;
 /// A list is considered endless after this many templates, or this many pages. A WABA may have 6,000 templates.
 const TEMPLATES_MAX: usize = 100_000;
 
-/// How often a list is read again from its first page after Meta rejected its own cursor.
+/// How many times a list is read again from its first page after Meta rejected its own cursor.
 const RESTARTS_MAX: usize = 3;
 
 /// Meta's code for an unspecified error. Meta also returns it for a page that is too large: "Please reduce the amount
@@ -45,14 +45,14 @@ pub struct LineInfo {
     pub display_phone_number: String,
     /// The display name that recipients see.
     pub verified_name: Option<String>,
-    /// Such as `CONNECTED` or `FLAGGED`. A line can send in either status.
+    /// The line's status, such as `CONNECTED` or `FLAGGED`. A line can send in both of these.
     pub status: Option<String>,
-    /// `GREEN`, `YELLOW`, `RED` or `NA`.
+    /// The quality rating: `GREEN`, `YELLOW`, `RED` or `NA`.
     pub quality_rating: Option<String>,
-    /// `STANDARD` or `HIGH`.
+    /// The throughput level: `STANDARD` or `HIGH`.
     #[serde(default, rename(deserialize = "throughput"), deserialize_with = "level")]
     pub throughput_level: Option<String>,
-    /// How many people the portfolio may message first within 24 hours, such as `TIER_10K`.
+    /// How many people who did not write first the portfolio may message within 24 hours, such as `TIER_10K`.
     #[serde(rename(deserialize = "whatsapp_business_manager_messaging_limit"))]
     pub messaging_limit: Option<String>,
 }
@@ -121,7 +121,7 @@ impl GraphClient {
     /// access the line.
     ///
     /// # Errors
-    /// [`GraphError`] distinguishes the two.
+    /// [`GraphError`] shows whether Meta was unreachable or refused the call.
     pub async fn line(&self, line: &LineId, token: &Secret) -> Result<LineInfo, GraphError> {
         let mut url = self.endpoint([line.as_str()]);
         url.query_pairs_mut().append_pair("fields", LINE_FIELDS);
@@ -216,7 +216,7 @@ struct Cursors {
     after: Option<String>,
 }
 
-/// Further pages are not read: a WABA has few apps, and one is enough.
+/// The first page of subscribed apps. Further pages are not read: a WABA has few apps, and one is enough.
 #[derive(Deserialize)]
 struct Apps {
     data: Vec<Subscribed>,

@@ -4,7 +4,7 @@
 //! head of a request, idling, and a client that stops reading. Limits on bodies belong to the handlers.
 //!
 //! If the process dies: clients see their connections close.
-//! Never: inspects a request; closes a connection that makes progress.
+//! Never: inspects a request; closes a connection while its client reads a response, except when stopping.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -55,7 +55,7 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// How long a client may read nothing of its response before the connection is closed.
     pub stall_timeout: Duration,
-    /// How long a stop waits for requests in progress before their connections are closed.
+    /// When stopping, how long to wait for requests in progress before their connections are closed.
     pub stop_timeout: Duration,
 }
 

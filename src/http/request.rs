@@ -34,7 +34,7 @@ pub fn too_slow(time: Duration) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", detail)
 }
 
-/// The one of `types` that the header Content-Type names.
+/// Returns the entry of `types` that the header Content-Type names.
 ///
 /// Errors: 415 for any other type, or a missing header.
 pub fn expect_media_type(headers: &HeaderMap, types: &[&'static str]) -> Result<&'static str> {

@@ -59,7 +59,7 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Reads both files.
+    /// Reads the certificate and its key.
     ///
     /// Errors: [`TlsError`], which names the file and the cause.
     pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
@@ -67,7 +67,7 @@ impl Tls {
         Ok(Self(Arc::new(Shared { files, config })))
     }
 
-    /// Reloads the files on each of `hangups` until `stop`.
+    /// Reloads the files on each SIGHUP, which `hangups` reports, until `stop` is cancelled.
     pub async fn reload_on(self, mut hangups: Signal, stop: CancellationToken) -> Result<(), Infallible> {
         while stop.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
             match read(&self.0.files) {

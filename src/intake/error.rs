@@ -71,7 +71,7 @@ pub enum IntakeError {
         "an earlier upload with this id had other rows: repeat it with the same rows, or give the new rows a new id"
     )]
     UploadConflict,
-    /// The same upload is running on another connection: repeat it when that one has ended.
+    /// The same upload is running on another connection: repeat it when the other one has ended.
     #[error("the same upload is running on another connection: repeat it later")]
     UploadInProgress,
     /// The upload as a whole can't be read.
@@ -102,7 +102,7 @@ pub enum IntakeError {
 /// Why a template can't be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateProblem {
-    /// Meta does not have it.
+    /// The WABA has no such template.
     #[error(
         "WABA {waba} has no template {name} in {language}{}: check the name and the language, or, if it is new at Meta, \
          read the templates again (POST /v1/templates/sync)", meant(.similar)
@@ -123,7 +123,7 @@ pub enum TemplateProblem {
          if that fails, the log says why"
     )]
     NotSynced(WabaId),
-    /// Meta does not send the template now. The text says its status and what to do.
+    /// Meta does not allow sending the template now. The text contains its status and what to do.
     #[error("{0}")]
     NotApproved(String),
     /// The template has a component that this version can't send, or needs other values than the campaign's

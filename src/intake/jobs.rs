@@ -1,7 +1,7 @@
 //! The job stream: backends add entries to a Redis stream to create campaigns, add recipients and change campaigns.
 //!
-//! One worker at a time reads the stream, one entry after the other, in order. It applies an entry first and removes
-//! it second. An invalid entry moves to the dead letters and does not block the entries after it. An entry that
+//! One worker at a time reads the stream, one entry after the other, in order. It applies an entry, and then removes
+//! the entry. An invalid entry moves to the dead letters and does not block the entries after it. An entry that
 //! failed because Redis was unavailable, full, read-only or loading stays in the stream and is retried.
 //!
 //! If the process dies: the next reader applies the entry again. Every effect is idempotent.
@@ -64,7 +64,7 @@ pub async fn read_jobs(
 /// The reader of the stream while it has the lease.
 struct Reader<'a> {
     intake: &'a Intake,
-    /// Until then, a missing template sync counts as a transient error.
+    /// Until this time, an error because templates were never synced counts as transient.
     templates_until: Instant,
 }
 
@@ -103,7 +103,8 @@ impl Reader<'_> {
         let store = &self.intake.store;
         let entry = if pending { store.pending_job().await } else { store.new_job().await };
         let Some(entry) = entry.map_err(IntakeError::Store)? else { return Ok(false) };
-        // A reader may have died after it added the dead letter and before it removed the entry.
+        // An earlier reader may have died after it added the dead letter and before it removed the entry. Then only
+        // the removal is left to do.
         if !(pending && store.has_dead_letter(&entry.id).await.map_err(IntakeError::Store)?) {
             metrics::job(self.process(&entry).await?, 1);
         }

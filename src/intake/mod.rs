@@ -1,7 +1,8 @@
 //! Intake: validates and stores campaigns and their recipients, from jobs, API calls and uploads.
 //!
-//! Validation comes before any write: the template is approved and can be sent, the lines are configured, each
-//! recipient fits the template. A rejected request changes nothing.
+//! Validation comes before the write. A campaign is created only if its template is approved and can be sent, and its
+//! lines are configured. A recipient is stored only if it fits the template. A rejected campaign changes nothing; a
+//! rejected recipient is reported, and the others are stored.
 
 mod error;
 pub mod job;
@@ -37,9 +38,9 @@ pub struct NewCampaign {
     pub lines: Vec<LineId>,
     /// The earliest time to send.
     pub start_at: Option<UnixMs>,
-    /// Recipients not sent to by then end as expired.
+    /// Recipients whose message was not sent by this time end as `expired`.
     pub expires_at: Option<UnixMs>,
-    /// 1 to 10.
+    /// The campaign's share of a line that several campaigns use: 1 to 10.
     pub priority: Option<u8>,
     /// What to do with a message that stays in doubt.
     #[serde(default)]
@@ -78,9 +79,9 @@ pub struct Submitted {
 /// The result of an upload: the response of `POST /v1/campaigns/{id}/recipients`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct UploadResult {
-    /// Recipients accepted.
+    /// The number of accepted recipients.
     pub accepted: u64,
-    /// All rejected rows.
+    /// The number of rejected rows.
     pub rejected_count: u64,
     /// The first rejected rows, at most [`REJECTIONS_MAX`](crate::redis::uploads::REJECTIONS_MAX).
     pub rejected: Vec<Rejection>,
@@ -92,7 +93,7 @@ pub struct Rejection {
     /// The number of the row in the upload, from 1. A CSV header row does not count.
     pub row: u64,
     /// The line of the file at which the row begins, from 1, counting every line. `None` if the row does not come
-    /// from a file, or was rejected by an old version without line numbers.
+    /// from a file, its line is not known, or an old version that did not count lines stored the rejection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
     /// A stable code for programs, such as `duplicate` or `not_e164`.
@@ -135,7 +136,7 @@ pub enum CampaignAction {
     Pause,
     /// Continue after a pause.
     Resume,
-    /// Stop for good: recipients not sent to yet never are.
+    /// Stop for good: nothing is sent to the remaining recipients.
     Cancel,
 }
 

@@ -101,10 +101,10 @@ impl fmt::Display for Names {
 /// Why an upload is rejected as a whole. Each text says what is wrong with the file and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
-    /// Only blank lines.
+    /// The file has only blank lines.
     #[error("the csv is empty: its first row must name the columns, such as to,1,2")]
     NoHeader,
-    /// No line break within [`ROW_BYTES_MAX`].
+    /// The header row does not end within [`ROW_BYTES_MAX`].
     #[error(
         "the header row of the csv is longer than {ROW_BYTES_MAX} bytes: is a closing quote missing in it, or is the file \
          not a csv?"
@@ -113,7 +113,7 @@ pub enum UploadError {
     /// A quote in the header row is not closed by the end of the file.
     #[error("a quote that opens in the header row of the csv is never closed: is a closing quote missing?")]
     UnclosedHeader,
-    /// More than [`COLUMNS_MAX`] columns. Contains the columns of the template.
+    /// The file has more than [`COLUMNS_MAX`] columns. Contains the columns of the template.
     #[error("the csv has more than {COLUMNS_MAX} columns, and needs only {0}: export it with fewer columns")]
     TooManyColumns(Names),
     /// The header row is not UTF-8.
@@ -124,25 +124,25 @@ pub enum UploadError {
         "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, Save As)"
     )]
     Workbook,
-    /// No column `to`. Contains the columns of the file.
+    /// The file has no column `to`. Contains the columns of the file.
     #[error(
         "the first row of the csv names no column `to` for the phone numbers, but {0}: rename the column with the numbers to \
          `to`, or put a row with the names of the columns on top"
     )]
     NoTo(Names),
-    /// Two columns with the same name.
+    /// Two columns have the same name.
     #[error("the csv has the column `{0}` twice: rename one of the two, or delete it")]
     DuplicateColumn(String),
-    /// A column without a name before the last named one. Contains its position, from 1.
+    /// A column has no name, and a later column has one. Contains the position of the unnamed column, from 1.
     #[error("column {0} of the csv has no name in the first row: name it, or delete the column")]
     UnnamedColumn(usize),
-    /// A name longer than [`COLUMN_NAME_BYTES_MAX`]. Contains the column's position, from 1.
+    /// The name of a column is longer than [`COLUMN_NAME_BYTES_MAX`]. Contains the column's position, from 1.
     #[error(
         "the name of column {0} of the csv is longer than {COLUMN_NAME_BYTES_MAX} bytes: is the first row the one with the \
          names of the columns?"
     )]
     NameTooLong(usize),
-    /// Columns that the template does not have.
+    /// The file has columns that the template does not have.
     #[error(
         "the csv has {unknown}, which the template does not use; it uses {known}: rename or delete {}, or leave {} out with \
          ?ignore={} (on the command line --ignore {})", it(.unknown), it(.unknown), list(.unknown), argument(.unknown)
@@ -205,7 +205,7 @@ impl RowReader {
     ///
     /// - `to`: the phone number.
     /// - `1`, `first_name`: a parameter of the body, by its name.
-    /// - `header`: the text, or the `https://` link or id of a medium.
+    /// - `header`: the text of the header, or the `https://` link or id of its image, video or document.
     /// - `header.filename`, `header.latitude`, `header.longitude`, `header.name`, `header.address`.
     /// - `button.0`: the payload of a button, by its position in the template.
     ///
@@ -232,7 +232,7 @@ impl RowReader {
         }
     }
 
-    /// Ends the upload, and appends its last row if that has no line break.
+    /// Ends the upload. Appends the last row if no line break ended it.
     ///
     /// Errors: [`UploadError`], such as for a CSV without a header row.
     pub fn finish(&mut self, rows: &mut Vec<Row>) -> Result<(), UploadError> {

@@ -2,7 +2,8 @@
 //!
 //! If the process dies during a submission: the campaign is a draft with some of its recipients. A repetition with
 //! the same `external_id` continues the submission.
-//! Never: changes anything before the whole request is validated.
+//! Never: creates a campaign before all of its fields except the recipients are validated. A recipient is validated
+//! when it is stored.
 
 use std::collections::HashSet;
 
@@ -81,9 +82,9 @@ impl Intake {
         Ok(Submitted { id, created, state: record.state, upload })
     }
 
-    /// Applies `action` to a campaign. It is idempotent: if the campaign is in the requested state already, nothing
-    /// changes, so that a call whose response was lost can be repeated. When a pause returns, no more recipients of
-    /// the campaign are claimed. The change is durable, as far as
+    /// Applies `action` to a campaign. If the campaign is in the requested state already, nothing changes, so that a
+    /// call whose response was lost can be repeated. When the call for a pause returns, no more recipients of the
+    /// campaign are claimed. The change is durable, as far as
     /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
     ///
     /// Errors: `State`, `Expired`, `Empty` or `Template` if the action is not possible: nothing was changed. `Store`:
@@ -310,7 +311,9 @@ impl Intake {
         if more > 0 { format!("{named} and {more} more") } else { named }
     }
 
-    /// Errors: `Template` if the template was deleted, or edited so that the campaign's recipients no longer fit.
+    /// Checks that the template still exists and the campaign's recipients still fit it.
+    ///
+    /// Errors: `Template` if the template was deleted, or edited so that they no longer fit.
     async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
         let waba = campaign.lines.iter().find_map(|line| self.lines.get(line)).map(|(waba, _)| waba);
         let fits = templates::check_still_fits(&self.store, waba, campaign).await?;

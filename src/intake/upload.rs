@@ -3,7 +3,7 @@
 //! If the connection closes or the process dies: committed batches stay. A repetition with the same upload id skips
 //! their rows, and returns the result of one complete upload. The boundaries of batches depend only on the rows, so a
 //! repetition forms the same batches.
-//! Never: buffers more than two batches, one that is committed and one that is read.
+//! Never: buffers more than two batches: one being committed and one being read.
 
 use std::{collections::VecDeque, fmt::Display, hash::Hasher as _, pin::pin, time::Duration};
 
@@ -169,7 +169,7 @@ impl Intake {
         Ok((UploadResult { accepted, rejected_count, rejected }, repeated))
     }
 
-    /// Reads the stored rejections of an upload: its first ones.
+    /// Reads the rejections of an upload. Only the first ones are stored.
     async fn rejections(&self, id: CampaignId, upload_id: &str) -> Result<Vec<Rejection>, StoreError> {
         let read = |json: String| {
             serde_json::from_str(&json).map_err(|error| StoreError::Corrupt {
@@ -214,8 +214,8 @@ impl Intake {
     }
 
     async fn admit(&self, id: CampaignId, upload: &mut Upload, batch: Packed) -> Result<(), IntakeError> {
-        // Approximate. Recipients that the campaign has already count too, because only Redis detects duplicates.
-        // Batches of concurrent uploads do not count, so the limit can be exceeded by one batch of each.
+        // This check is approximate. Duplicates in the batch count as recipients, because only Redis can detect them.
+        // Batches of concurrent uploads are not counted, so each of these uploads can exceed the limit by one batch.
         let max = self.recipients_max;
         if batch.recipients() > 0 && upload.numbers() + batch.recipients() > max {
             return Err(IntakeError::OverLimit { id, max });

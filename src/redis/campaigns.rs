@@ -24,8 +24,8 @@ const READ_AT_ONCE: usize = 256;
 /// Active campaigns listed in one round trip.
 const LISTED_AT_ONCE: usize = 1_000;
 
-/// Maximum clock skew between two processes. Campaigns are listed this much ahead, so that each process finds what
-/// another one has just launched.
+/// Maximum clock skew between two processes. Campaigns whose time is up to this far ahead are listed too, so that a
+/// process finds a campaign that another one, with a clock that is ahead, has just launched.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// The stored record of a campaign.
@@ -39,7 +39,7 @@ pub struct CampaignRecord {
     pub version: u64,
     /// The newest version that its parts follow.
     pub applied: u64,
-    /// The reason, if the worker paused it.
+    /// The reason, if a worker paused it.
     pub reason: Option<PauseReason>,
     /// When it first ran.
     pub started_at: Option<UnixMs>,
@@ -196,8 +196,8 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// The campaigns that need maintenance at `now`, each with the time from which it does: all that were launched or
-    /// cancelled and are not retired, and those that start by now or within a minute.
+    /// The campaigns that need maintenance at `now`: those that were launched or cancelled and are not yet retired, and
+    /// those whose scheduled start is at most a minute ahead. Each has the time from which it needs maintenance.
     pub async fn active_campaigns(&self, now: UnixMs) -> Result<Vec<(CampaignId, UnixMs)>> {
         let until = now.after(CLOCK_SKEW_MAX).0;
         let (mut from, mut limit) = (0, LISTED_AT_ONCE);
@@ -233,10 +233,11 @@ impl Store {
         self.call_all::<u8>(&calls.collect::<Vec<_>>()).await?.into_iter().try_for_each(|result| result.map(drop))
     }
 
-    /// Retires an ended campaign: until the retention of its recipients ends it needs no maintenance but the indexing
-    /// of its message ids.
+    /// Retires an ended campaign. Until the retention of its recipients ends, its only maintenance is the indexing of
+    /// its message ids.
     pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
-        // Into the new list before out of the old one: a crash in between leaves it in both, which is harmless.
+        // Added to `ended` before it is removed from `active`: a crash in between leaves it in both lists, which is
+        // harmless.
         let store = self.in_this_incarnation();
         let (name, ended) = (id.to_string(), self.keys.ended());
         store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&name)).await?;
@@ -263,13 +264,14 @@ impl Store {
     /// does the state byte of each recipient, from which they can be recounted.
     pub async fn forget_recipients(&self, id: CampaignId) -> Result<()> {
         if let Some(record) = self.campaign(id).await? {
-            // The mark first, so that a reader which finds no recipients also finds the reason.
+            // Marked before the recipients are deleted, so that a reader who finds no recipients finds the reason.
             let mark = cmd("HSET").arg(self.keys.campaign(id)).arg("forgotten").arg(1).clone();
             self.query::<u8>("HSET forgotten", &mark).await?;
             let mut pipeline = Pipeline::new();
             for &(part, _) in &record.parts {
                 let keys = &self.keys;
-                // Before the deletion: from here on a late status changes only state bytes and counters.
+                // The part is marked before the deletion too: from then on, a late status stores no code, history or
+                // message id.
                 pipeline.hset(keys.part(part), "forgotten", 1);
                 for key in
                     [keys.chunks(part), keys.ids(part), keys.history(part), keys.error_codes(part), keys.tries(part)]
@@ -283,9 +285,9 @@ impl Store {
         self.query("ZREM ended", cmd("ZREM").arg(self.keys.ended()).arg(id.to_string())).await
     }
 
-    /// Changes the state of a campaign, and returns after its parts follow: once a pause has returned, no row is
-    /// claimed. A campaign that leaves the draft state is listed as active before the change, so that a crash leaves
-    /// none without maintenance.
+    /// Changes the state of a campaign, and returns when its parts follow: once a pause has returned, no row is
+    /// claimed. A draft or scheduled campaign is listed as active before the change, so that it is maintained even if
+    /// this process dies.
     ///
     /// Errors: after `OutcomeUnknown` the state may have changed without its parts; the housekeeping makes them follow.
     pub async fn change_campaign(
@@ -301,7 +303,7 @@ impl Store {
         });
         let mut store = self.clone();
         if from.iter().any(|state| matches!(state, CampaignState::Draft | CampaignState::Scheduled)) {
-            // In one incarnation, so that no campaign is launched after Redis forgot its listing.
+            // Fails if the incarnation changes, so that no campaign is launched after Redis forgot its listing.
             store = self.in_this_incarnation();
             let active = self.keys.active();
             store.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
@@ -328,7 +330,7 @@ impl Store {
 
     /// Makes the parts of a campaign and the work of its lines follow its state. Idempotent.
     pub async fn follow(&self, id: CampaignId, now: UnixMs) -> Result<()> {
-        // In one incarnation, so that `applied` never covers a change that Redis forgot.
+        // Fails if the incarnation changes: otherwise `applied` could cover changes of parts that Redis forgot.
         self.in_this_incarnation().follow_now(id, now).await
     }
 
@@ -362,14 +364,14 @@ impl Store {
                 self.sweep(*part, State::Failed, now).await?;
             }
         } else {
-            // A completed campaign has no work. A thousand completions would keep waking all lines for nothing.
+            // Not for a completed campaign, which has no work: a thousand completions would wake all lines for nothing.
             self.wake().await?;
         }
         if record.state == CampaignState::Cancelled {
             for &(part, _) in &record.parts {
                 self.sweep(part, State::Cancelled, now).await?;
             }
-            // The owners of the lines then find their parts empty, and remove them from the work.
+            // The owners of the lines then find that the parts have no open rows, and remove them from the work.
             self.wake().await?;
         }
         let followed = record.parts.iter().flat_map(|(part, line)| [self.keys.part(*part), self.keys.work(line)]);
@@ -403,8 +405,8 @@ impl Store {
 
     /// Completes a campaign if it has no open recipient. Returns whether it did.
     ///
-    /// Every shard that finishes its parts calls this, often while parts of another shard are open. The parts are
-    /// therefore read a few at a time, and only up to the first open one.
+    /// Every shard (a dispatch thread) that finishes its parts calls this, often while parts of another shard are open.
+    /// The parts are therefore read a few at a time, and only up to the first with open recipients.
     pub async fn complete_if_done(&self, id: CampaignId, now: UnixMs) -> Result<bool> {
         let fields = cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("parts").clone();
         let (state, parts): (Option<String>, Option<usize>) = self.query("HMGET campaign", &fields).await?;

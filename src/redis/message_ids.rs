@@ -1,4 +1,5 @@
-//! Message ids in Redis: finds the recipient of a message by its id, for webhooks without our token.
+//! Message ids in Redis: finds the recipient of a message by its id, for webhooks that do not return the token that
+//! was sent with the message.
 //!
 //! A part appends the ids of its messages to a list. When its campaign has ended, the ids move into the index of its
 //! line. The index has segments, each a hash of `BUCKETS` buckets selected by fingerprint, so that a lookup reads one
@@ -33,12 +34,13 @@ const BUCKETS: u16 = 1_024;
 const SEGMENT_IDS: usize = 262_144;
 /// Maximum number of parts in a segment: the index of a part fits 16 bits.
 const SEGMENT_PARTS: usize = 65_536;
-/// A segment takes ids for the lifetime of an id divided by this number, and so stores no id for longer than 9/8 of it.
+/// A segment takes ids for the lifetime of an id divided by this number, so no id is stored for longer than 9/8 of its
+/// lifetime.
 const SEGMENTS_PER_LIFETIME: u32 = 8;
 /// The layout of a segment. Readers skip segments of other layouts, so that a later version can store more of an id,
 /// such as all of it.
 const LAYOUT: u8 = 1;
-/// Buckets that one script call appends to: it copies less than 64 KiB.
+/// Buckets that one script call appends to, so that the call copies less than 64 KiB.
 const BUCKETS_PER_CALL: usize = 16;
 /// Commands in one round trip.
 const COMMANDS_AT_ONCE: usize = 32;
@@ -68,7 +70,7 @@ impl IdPage {
     }
 }
 
-/// A snapshot of the length of a part's list of message ids. Entries are only added at the newer end.
+/// A snapshot of the length of a part's list of message ids. New entries are appended at its end.
 #[derive(Debug)]
 pub struct IdList {
     /// The part.
@@ -95,7 +97,8 @@ pub struct Unindexed {
 }
 
 impl Store {
-    /// Reads one page of the list of each part, from the given entry or from the newest one, in one round trip.
+    /// Reads one page of the list of each part, from the given entry, or from the newest one, towards older entries. In
+    /// one round trip.
     pub async fn read_ids(&self, from: &[(PartId, Option<u32>)]) -> Result<Vec<IdPage>> {
         let call = |(part, newest): &(PartId, Option<u32>)| {
             Call::new(&script::FIND, &[self.keys.ids(*part)]).arg(newest.map_or(-1, i64::from))
@@ -180,7 +183,7 @@ impl Store {
         self.wait_durable_if_spread(&[segment, self.keys.segments(line)]).await
     }
 
-    /// Drops the entries of a list that the snapshot counted.
+    /// Drops the entries of a list that `list` counted.
     pub async fn drop_ids(&self, list: &IdList) -> Result<()> {
         let call = Call::new(&script::DROP_IDS, &[self.keys.ids(list.part)]);
         self.call::<u8>(call.arg(list.entries).arg(list.newest.as_slice())).await.map(drop)
@@ -198,7 +201,8 @@ impl Store {
         Ok(all.into_iter().filter_map(segment).collect())
     }
 
-    /// Looks up ids in `segments` of a line, by one bucket of each. Returns the locations and the bytes read.
+    /// Looks up ids in `segments` of a line: reads one bucket of each segment for each id. Returns the locations and
+    /// the number of bytes read.
     pub async fn find_in_segments(
         &self,
         line: &LineId,

@@ -1,6 +1,7 @@
 //! Read-only queries for the API: pages of recipients, and the work of lines.
 //!
-//! Reads only the requested rows: a page costs about the same in a campaign of ten million recipients as of a thousand.
+//! A page reads the chunks of its rows and at most the history of their parts, so it costs about the same in a campaign
+//! of ten million recipients as in one of a thousand.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,6 +1,7 @@
 //! Parts in Redis: claims rows, settles attempts, applies Meta's statuses, and reads parts for statistics and reports.
 //!
-//! If a worker dies with claimed rows, these stay in flight until the first claim of the next epoch puts them in doubt.
+//! Each lease of a line has an epoch, a number that rises when another worker takes the line over. If a worker dies
+//! with claimed rows, they stay in flight until the first claim of a newer epoch puts them in doubt.
 
 mod packed;
 
@@ -39,17 +40,17 @@ pub struct ClaimedRow {
 pub struct ClaimRequest {
     /// The epoch of the caller's lease on the line.
     pub epoch: u64,
-    /// Rises with each claim of an epoch. A claim that a later one overtook claims nothing.
+    /// Rises with each claim of an epoch. A claim that reaches Redis after a later one claims nothing.
     pub number: u64,
     /// The caller's time.
     pub now: UnixMs,
     /// Maximum number of rows. With 0 nothing is claimed, but the part is taken over.
     pub limit: usize,
-    /// The doubt deadline of rows that an older epoch left in flight.
+    /// The deadline of the doubt in which the script puts rows that an older epoch left in flight.
     pub doubt_until: UnixMs,
     /// The number of an earlier claim of the epoch that got no response, or 0. The script returns its rows.
     pub unanswered: u64,
-    /// Whether another worker may still have to replay what Redis forgot. Until then no part is taken over.
+    /// Whether another worker may still have to replay what Redis forgot. If so, the part is not taken over.
     pub in_grace_period: bool,
 }
 
@@ -58,7 +59,7 @@ pub struct ClaimRequest {
 pub struct ToSend {
     /// The row, which is now in flight.
     pub claimed: ClaimedRow,
-    /// The number of this attempt, from 1. Attempts that did not count are left out.
+    /// The number of this attempt, from 1, without the attempts that did not count.
     pub attempt: u8,
 }
 
@@ -94,7 +95,7 @@ pub enum Claim {
         /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
     },
-    /// A later claim overtook this one, which claimed nothing.
+    /// A later claim reached Redis first, so this one claimed nothing.
     Late,
     /// The claim would take the part over, which the grace period forbids.
     InGracePeriod,
@@ -147,11 +148,12 @@ pub struct Fact {
     pub news: News,
     /// Meta's timestamp.
     pub at: UnixMs,
-    /// The fingerprint of the message id, if it is known. Stored so that later news without our token can be found.
+    /// The fingerprint of the message id, if it is known. It is stored, so that the row is found for later news that
+    /// have only the message id.
     pub message: Option<Fingerprint>,
 }
 
-/// A 64-bit hash of a message id, stored instead of the id. Long enough to identify a message among all of a line.
+/// A 64-bit hash of a message id, stored instead of the id. It identifies a message among all messages of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub(super) [u8; 8]);
 
@@ -174,8 +176,8 @@ pub enum News {
     /// The message failed with Meta's code.
     Failed(u32),
     /// The message failed with Meta's code because of the account, line, token or template, not because of the
-    /// recipient or the message. While the campaign runs or is paused the recipient is sent to again; if it has ended
-    /// the recipient fails.
+    /// recipient or the message. While the campaign runs or is paused, it is sent to the recipient again. If the
+    /// campaign has ended, the recipient fails.
     Returned(u32),
     /// The recipient replied.
     Replied,
@@ -207,7 +209,7 @@ pub struct PartCounts {
     pub details: HashMap<u32, String>,
     /// Recipients that replied.
     pub replied: u64,
-    /// Acceptances by Unix second, in ten slots: the second modulo ten.
+    /// Acceptances by Unix second. A second replaces an earlier one that is equal modulo ten, so there are at most ten.
     pub accepted_by_second: HashMap<u64, u64>,
 }
 
@@ -227,7 +229,7 @@ pub struct PartRows {
 }
 
 impl Store {
-    /// The keys that all scripts that move recipients start with, followed by `more`.
+    /// The keys common to the scripts that change states of recipients, followed by `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
         let keys = &self.keys;
         let mut all = vec![keys.part(part), keys.states(part), keys.history(part), keys.sends(part)];
@@ -280,8 +282,8 @@ impl Store {
 
     /// Stores the outcomes of attempts, in one round trip. Returns the number of open recipients of each part.
     ///
-    /// An outcome of an older epoch can reopen a row after the newer owner removed its part from the line's work. The
-    /// part is then listed again before this returns.
+    /// An outcome of an older epoch can reopen a row after the newer owner removed the row's part from the work of the
+    /// line. The part is then added to the work again before this returns.
     ///
     /// `epoch`: the epoch of the claims; `id_retention`: how long message ids can be looked up.
     pub async fn settle(
@@ -313,9 +315,9 @@ impl Store {
     /// Applies facts to parts, in one round trip. Returns for each part the results of its facts and the number of open
     /// recipients.
     ///
-    /// Parts with returned rows are listed in the work of their lines again before this returns.
+    /// Parts with returned rows are added to the work of their lines again before this returns.
     ///
-    /// `id_retention`: how long message ids can be looked up that only a fact brought.
+    /// `id_retention`: how long message ids that came with a fact can be looked up.
     pub async fn apply(
         &self,
         batches: &[(PartId, Vec<Fact>)],
@@ -349,8 +351,8 @@ impl Store {
             results.push((applied, open));
         }
         let reopened = batches.iter().zip(&results).filter(|((_, facts), (_, open))| {
-            // By the fact and not by its result, because an earlier call whose response was lost may have reopened
-            // the row.
+            // Selected by the fact, not by its result: an earlier call whose response was lost may have reopened the
+            // row.
             *open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
         });
         self.requeue(&reopened.map(|((part, _), _)| *part).collect::<Vec<_>>()).await?;

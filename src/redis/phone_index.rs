@@ -14,7 +14,7 @@ use crate::domain::Phone;
 /// limit for packing.
 pub const ENTRIES_MEAN_MAX: u64 = 32;
 
-/// Buckets into which a bucket is split. With four, each entry moves a third as often as with two.
+/// Buckets into which a bucket is split. With four, an index needs a third as many splits as with two.
 const SPLIT: u32 = 4;
 
 /// The field of `phone` in its bucket.
@@ -29,7 +29,7 @@ pub fn field(phone: Phone) -> [u8; 7] {
     [a, b, c, d, e, f, g]
 }
 
-/// The bucket of a field in an index of `buckets`.
+/// The bucket of a field in an index with this number of `buckets`.
 pub fn bucket(field: [u8; 7], buckets: u32) -> u32 {
     let hash = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
     let round = round(buckets);

@@ -1,17 +1,21 @@
 //! Uploads: adds recipients to a campaign, each exactly once, across interruptions.
 //!
-//! For each batch of rows: (1) rows of parts are reserved; (2) the chunks are written there, which are not recipients
-//! yet; (3) the campaign admits the phone numbers that it does not have, records the progress of the upload, and
-//! lists the admitted rows in its outbox, all in one script: the commit point; (4) the parts make these rows pending,
-//! and the outbox entries are removed.
+//! Each batch of rows takes four steps:
 //!
-//! If the process dies before (3), the batch has no effect. After (3) the next upload or the launch drains the
+//! 1. Reserve rows in parts of the campaign.
+//! 2. Write the chunks of recipients to these rows, which have no state yet.
+//! 3. Commit, in one script: the campaign admits the phone numbers that it does not have, records the progress of the
+//!    upload, and lists the admitted rows in its outbox.
+//! 4. Drain the outbox: the parts make these rows pending, then the outbox entries are removed.
+//!
+//! If the process dies before step 3, the batch has no effect. After it, the next upload or the launch drains the
 //! outbox. A caller that repeats an upload with the same id continues where it stopped.
+//!
 //! If Redis dies: it may restart without its last second, and so without the latest reservations. An upload therefore
-//! fails when the incarnation of Redis changes, and never writes into rows that another upload has reserved since. In
-//! a cluster a campaign and its parts are on different servers, each of which can lose data on its own. What a step
-//! relies on is therefore made durable first: the chunks before (3), the admission before (4), the rows before their
-//! outbox entries are removed.
+//! fails when the incarnation of Redis changes (a restart or failover), and never writes into rows that another upload
+//! has reserved since. In a cluster a campaign and its parts are on different servers, each of which can lose data on
+//! its own. What a step relies on is therefore made durable first: the chunks before step 3, the admission before
+//! step 4, the pending rows before their outbox entries are removed.
 
 use std::{collections::HashMap, iter, time::Duration};
 
@@ -35,9 +39,9 @@ const SPLITS_MAX: usize = 128;
 /// The progress of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadProgress {
-    /// Rows of the upload that were processed, counted from its start.
+    /// The number of rows that were processed, from the start of the upload.
     pub taken: u64,
-    /// A digest of these rows, which detects other content under the same id.
+    /// A digest of these rows. It reveals an upload of other content under the same id.
     pub digest: String,
     /// Whether the upload is complete.
     pub done: bool,
@@ -56,7 +60,7 @@ pub struct Batch {
     pub lines: Vec<u32>,
     /// Rejected rows, each with its number in the upload, in ascending order, as JSON for the caller.
     pub rejections: Vec<(u32, String)>,
-    /// Rows of the upload up to the end of this batch.
+    /// The number of rows from the start of the upload to the end of this batch.
     pub taken: u64,
     /// Digest of these rows.
     pub digest: String,
@@ -81,7 +85,7 @@ pub struct Packed {
 impl Batch {
     /// Packs the batch for a campaign with `lines` lines.
     pub fn pack(self, lines: usize) -> Packed {
-        // Spreads small batches over the lines too, but in chunks that are large enough to compress.
+        // So that small batches are spread over the lines too, but in chunks that are large enough to compress.
         let rows = (self.recipients.len().div_ceil(lines)).clamp(16, CHUNK_ROWS_MAX);
         let chunks = self.recipients.chunks(rows).map(|rows| {
             let chunk = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
@@ -124,7 +128,7 @@ pub enum Admitted {
     Closed(CampaignState),
     /// The campaign was deleted.
     Gone,
-    /// Another connection carries the same upload.
+    /// Another connection has continued the same upload.
     Overtaken,
     /// The campaign has the maximum number of parts.
     Full,
@@ -138,7 +142,7 @@ struct ChunkLocation {
     rows: usize,
 }
 
-/// The location at an index that a script counts from 1.
+/// The location with `index`, which the script counts from 1.
 fn nth<'a>(locations: &'a [ChunkLocation], index: &Value) -> Option<&'a ChunkLocation> {
     let &Value::Int(index) = index else { return None };
     locations.get(usize::try_from(index - 1).ok()?)
@@ -156,7 +160,7 @@ enum Written {
 
 /// An upload into one campaign.
 pub struct Upload {
-    /// Bound to one incarnation of Redis.
+    /// Fails when the incarnation of Redis changes.
     store: Store,
     campaign: CampaignId,
     id: String,
@@ -164,8 +168,7 @@ pub struct Upload {
     lines: Vec<(LineId, f64)>,
     /// Rows that each line of the campaign has so far.
     line_rows: Vec<u64>,
-    /// The JSON of a duplicate's rejection, with `%d` for its row, `%s` for the field `line`, and `%d` for the last
-    /// four digits.
+    /// The rejection of a duplicate, see [`Store::begin_upload`].
     duplicate: String,
     record_lifetime: Duration,
     buckets: u32,
@@ -178,14 +181,15 @@ pub struct Upload {
 type UploadRecord = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>);
 
 impl Store {
-    /// Opens an upload, or continues an interrupted one. Stores nothing.
+    /// Opens an upload, or continues an interrupted one. Drains the outbox of the campaign, and stores nothing else.
     ///
-    /// `lines`: at least one line, each with its weight; `duplicate`: the rejection of a phone number that the
-    /// campaign has, as JSON with `%d` for the row, `%s` for the field `line` with its comma, and `%d` for the last
-    /// four digits of the number; `record_lifetime`: how long the record of the upload is stored.
+    /// * `lines`: at least one line, each with its weight.
+    /// * `duplicate`: the rejection of a phone number that the campaign already has, as JSON with `%d` for the row,
+    ///   `%s` for the field `line` and its comma, and `%d` for the last four digits of the number, in this order.
+    /// * `record_lifetime`: how long the record of the upload is stored.
     ///
-    /// Returns the upload and the state of the campaign, which accepts recipients as a draft or scheduled; `None` if
-    /// there is no such campaign.
+    /// Returns the upload and the state of the campaign, which accepts recipients only as a draft or scheduled. `None`
+    /// if there is no such campaign.
     pub async fn begin_upload(
         &self,
         campaign: CampaignId,
@@ -225,14 +229,15 @@ impl Store {
 
     /// Turns the rows that a campaign admitted into recipients.
     pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<()> {
-        // In one incarnation, so that no entry is removed after Redis forgot its rows.
+        // Fails if the incarnation changes, so that no entry is removed after Redis forgot that its rows are pending.
         let store = self.in_this_incarnation();
         let key = self.keys.outbox(campaign);
         let entries: Vec<(String, Vec<u8>)> = store.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
         if entries.is_empty() {
             return Ok(());
         }
-        // The admission is durable before its rows can be sent. If Redis forgot it, the rows could be admitted twice.
+        // The admission must be durable before its rows can be sent: if Redis forgot it, the same phone numbers could
+        // be admitted once more.
         store.wait_durable_if_spread(std::slice::from_ref(&key)).await?;
         let (mut calls, mut parts) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         for (location, mask) in &entries {
@@ -307,7 +312,7 @@ impl Upload {
                         rejected: rejected.unsigned_abs(),
                     };
                     self.store.drain_outbox(self.campaign).await?;
-                    // Chunks without a recipient, such as those of an upload that repeats another one.
+                    // Chunks without an admitted row, such as those of an upload that repeats another one.
                     self.drop_chunks(unused.iter().filter_map(|index| nth(&locations, index))).await?;
                     return Ok(Admitted::Done { accepted });
                 }
@@ -385,7 +390,7 @@ impl Upload {
                 buckets += Split::ADDS;
             }
             for result in self.store.call_all::<Option<u32>>(&calls).await? {
-                // The campaign is gone, which the admission finds too.
+                // The campaign was deleted, which the admission reports.
                 let Some(buckets) = result? else { return Ok(()) };
                 self.buckets = buckets;
             }

@@ -63,7 +63,7 @@ pub(super) struct Courier {
 
 /// Pending updates by due time, in milliseconds since the start of the simulator.
 pub(super) struct Calendar {
-    /// The current run. Updates of any other run are ignored.
+    /// The current run: the Unix time in ms at which it began. Updates of any other run are ignored.
     pub(super) run: u64,
     fresh: BTreeMap<u64, Vec<Update>>,
     retries: BTreeMap<u64, Vec<Post>>,

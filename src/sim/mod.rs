@@ -29,6 +29,8 @@
 //! Nodes and pages accept `fields`. Pages also accept `limit` and `after`, and filter by `name`, `language`, `status` and
 //! `category`, which apply only to templates.
 //!
+//! A *run* lasts from a start or reset to the next reset. Updates for a webhook from an earlier run are dropped.
+//!
 //! Owns: all state, in memory only. If the process dies: all of it is lost, by design.
 //! Never: connects to anything but the webhooks of its scenario; authenticates calls to `/sim`, so it belongs on a test
 //! machine.

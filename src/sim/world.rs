@@ -47,6 +47,7 @@ pub(super) struct World {
     pub(super) counts: Counts,
     /// The behaviour of requests other than sends. Only its outages and `no_answer_for` are used.
     pub(super) read_behaviour: RwLock<Behaviour>,
+    initial_behaviour: Behaviour,
     started: Instant,
     started_at: UnixMs,
     /// The current run, identified by the Unix time in ms at which it began. A reset starts a new run.
@@ -123,6 +124,7 @@ impl World {
             spec: spec.clone(),
         };
         let started = Instant::now();
+        let initial_behaviour = Behaviour::of(&scenario, started);
         Ok(Self {
             seed: scenario.seed,
             wabas: scenario.wabas.iter().map(account).collect(),
@@ -132,7 +134,8 @@ impl World {
             template_by_name,
             recipients: Recipients::new(),
             counts: Counts::default(),
-            read_behaviour: RwLock::new(Behaviour::of(&scenario, started)),
+            read_behaviour: RwLock::new(initial_behaviour.clone()),
+            initial_behaviour,
             limits: scenario.limits,
             started,
             started_at,
@@ -231,7 +234,7 @@ impl World {
             count.store(0, Ordering::Relaxed);
         }
         let mut read_behaviour = self.read_behaviour.write().unwrap_or_else(PoisonError::into_inner);
-        *read_behaviour = read_behaviour.restarted_at(Instant::now());
+        *read_behaviour = self.initial_behaviour.restarted_at(Instant::now());
     }
 
     pub(super) fn run(&self) -> u64 {

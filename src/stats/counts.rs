@@ -9,7 +9,8 @@ use crate::{
     redis::parts::PartCounts,
 };
 
-/// The rate is an average over this many full seconds. A part stores ten, so that a slow response of Redis loses none.
+/// The rate is an average over this many full seconds. A part stores the counts of ten seconds, so that no second is
+/// lost when Redis responds slowly.
 const RATE_SECONDS: u64 = 5;
 
 /// Recipients by internal state, with `Refused` and `Failed` counted separately.
@@ -163,7 +164,8 @@ pub fn failures(parts: &[PartCounts]) -> Vec<FailureCount> {
     failures
 }
 
-/// Messages accepted per second, over the last full seconds or since the campaign started, rounded to a tenth.
+/// Messages accepted per second, rounded to a tenth: the average over the last `RATE_SECONDS` full seconds, or since
+/// the campaign started if that is shorter.
 pub fn rate_per_second(parts: &[PartCounts], started_at: Option<UnixMs>, now: UnixMs) -> f64 {
     let until = now.seconds();
     let from = until.saturating_sub(RATE_SECONDS).max(started_at.map_or(0, UnixMs::seconds));

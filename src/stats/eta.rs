@@ -1,9 +1,9 @@
 //! The estimated end of a campaign.
 //!
-//! Campaigns that share a line are served in proportion to their priority. When a campaign with `work` messages and
-//! weight `w` is done, every other campaign has had `work / w` turns of its own weight, or has run out of messages.
-//! The sum of all messages sent by then, divided by the rate of the line, is the time. It is exact while the rate
-//! stays the same and no work is added.
+//! Campaigns that share a line send in turns. In each turn a campaign sends as many messages as its priority, which is
+//! called its weight `w` here. So a campaign with `work` messages needs `work / w` turns. In these turns every other
+//! campaign sends `work / w` times its own weight, or all its messages if it has fewer. The sum of all these messages,
+//! divided by the rate of the line, is the time. It is exact while the rate stays the same and no work is added.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub fn seconds(ours: LineShare, others: &[LineShare], rate: f64) -> f64 {
     (ours.work as f64 + before) / rate
 }
 
-/// `now` plus the longest of `seconds`, rounded up to a whole second so that the result does not change while the
-/// work goes as planned. `None` if `seconds` is empty or the time is too far in the future.
+/// `now` plus the longest of `seconds`, rounded up to a whole second so that the result does not change while
+/// sending goes as planned. `None` if `seconds` is empty or the time is too far in the future.
 pub fn end(seconds: impl IntoIterator<Item = f64>, now: UnixMs) -> Option<UnixMs> {
     let longest = seconds.into_iter().max_by(f64::total_cmp)?;
     let end = now.after(Duration::try_from_secs_f64(longest).ok()?);

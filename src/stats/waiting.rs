@@ -111,7 +111,7 @@ fn paused(record: &CampaignRecord) -> Waiting {
     }
 }
 
-/// The holds on every line of the campaign.
+/// The holds that stop the whole campaign: on its template, its access token or its WABA.
 fn campaign_holds(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) -> Vec<Waiting> {
     let (name, language) = (&campaign.template.name, campaign.template.language.as_str());
     let template = HoldScope::Template { waba: waba.clone(), name: name.clone(), language: language.to_owned() };

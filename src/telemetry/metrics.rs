@@ -74,12 +74,13 @@ series! {
         "Always 1; the label has the version";
 }
 
-/// In seconds. Meta answers a send in about 100 to 500 ms; the last bucket is the default of `graph.timeout`.
+/// Bucket limits in seconds. Meta answers a send in about 100 to 500 ms; the last limit is the default of
+/// `graph.timeout`.
 const ATTEMPT_BUCKETS: [f64; 12] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0];
-/// In seconds. A reply on a local network takes less than a millisecond; the last bucket is the default of
-/// `redis.timeout`.
+/// Bucket limits in seconds. A reply on a local network takes less than a millisecond; the last limit is the default
+/// of `redis.timeout`.
 const REDIS_BUCKETS: [f64; 11] = [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
-/// In seconds: from 1, the resolution of Meta's timestamps, to a day, for webhooks that Meta retries.
+/// Bucket limits in seconds: from 1, the resolution of Meta's timestamps, to a day, for webhooks that Meta retries.
 const LAG_BUCKETS: [f64; 9] = [1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
 /// How often histogram samples are merged into buckets. Reading `/metrics` merges them too.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -116,7 +117,7 @@ label! {
         Statuses = "statuses",
         /// Messages that people sent.
         Messages = "messages",
-        /// Anything else: templates, accounts, numbers, and fields that this version does not have.
+        /// Anything else: templates, accounts, phone numbers, and fields that this version does not know.
         Other = "other",
         /// A body that was not parsed: refused, too large, or not JSON.
         Unread = "unread",
@@ -126,9 +127,9 @@ label! {
 label! {
     /// The result of a webhook.
     WebhookResult {
-        /// Its effect is in Redis.
+        /// The effect of the webhook is in Redis.
         Taken = "taken",
-        /// Valid, but without anything that is used.
+        /// Valid, but with nothing that Pregón uses.
         Ignored = "ignored",
         /// A wrong signature or a wrong verify token.
         Refused = "refused",
@@ -168,25 +169,26 @@ label! {
 label! {
     /// The effect of a status.
     StatusResult {
-        /// It raised the state of its recipient.
+        /// The status raised the state of its recipient.
         Applied = "applied",
-        /// Its recipient already had that rank, or it belongs to an earlier send of its row.
+        /// The recipient already had that rank or a higher one, or the status belongs to an earlier send of the row.
         Repeated = "repeated",
-        /// It has no token and its message id is not stored yet. The search is repeated, and its result is counted too.
+        /// The status has no token, and its message id is not stored yet. The id is looked up again later, and that
+        /// result is counted too.
         Parked = "parked",
-        /// It belongs to no recipient of ours.
+        /// The status belongs to no recipient of this installation.
         Unknown = "unknown",
-        /// Its line is not ours, or its WABA is not that of the line.
+        /// The line is not configured here, or the WABA is not that of the line.
         Foreign = "foreign",
-        /// Its value is not one that is used.
+        /// The value of the status is not one that Pregón uses.
         Ignored = "ignored",
     }
 }
 
 label! {
-    /// A report of Meta on an account.
+    /// What a webhook reports about an account.
     AccountEvent {
-        /// The account or a part of it may not send.
+        /// The account, or a part of the account, may not send.
         Restricted = "restricted",
         /// The account violated a policy.
         Violation = "violation",
@@ -194,15 +196,15 @@ label! {
         Disabled = "disabled",
         /// The account was reinstated.
         Reinstated = "reinstated",
-        /// The throughput or the limit of a number changed.
+        /// The throughput or the messaging limit of a phone number changed.
         Quality = "quality",
-        /// A limit of the business changed.
+        /// A limit of the business portfolio changed.
         Capability = "capability",
-        /// A security setting of a number changed, such as its PIN.
+        /// A security setting of a phone number changed, such as its PIN.
         Security = "security",
-        /// A warning on the account's page.
+        /// Meta shows a warning on the account's page.
         Alert = "alert",
-        /// Errors that belong to no message.
+        /// The webhook has errors that belong to no message.
         Errors = "errors",
         /// Any other change of the account.
         Other = "other",
@@ -228,11 +230,11 @@ label! {
 label! {
     /// The result of an entry of the job stream.
     JobResult {
-        /// It took effect.
+        /// The entry took effect.
         Taken = "taken",
-        /// It had taken effect before.
+        /// The entry had taken effect before.
         Repeated = "repeated",
-        /// It was moved to the dead letters.
+        /// The entry was moved to the dead letters.
         Dead = "dead",
     }
 }
@@ -240,15 +242,15 @@ label! {
 label! {
     /// The result of a submitted recipient.
     RecipientResult {
-        /// It was stored, and will get a message.
+        /// The recipient is valid, and was stored for sending.
         Accepted = "accepted",
-        /// It is invalid; the response has the reason.
+        /// The recipient is invalid; the response has the reason.
         Rejected = "rejected",
     }
 }
 
 /// Installs the recorder of this process and starts the known series at 0. Later calls return the same handle, so that
-/// several services of one process, as in tests, share a page.
+/// several services in one process, as in tests, share one `/metrics` page.
 ///
 /// If the program has set a recorder of its own, the series go there and the page stays empty.
 pub fn install(lines: &[LineId]) -> PrometheusHandle {
@@ -266,7 +268,7 @@ pub fn install(lines: &[LineId]) -> PrometheusHandle {
     handle.clone()
 }
 
-/// Merges histogram samples into their buckets every few seconds. Without it they would pile up in a process whose
+/// Merges histogram samples into their buckets every few seconds. Otherwise samples would accumulate in a process whose
 /// `/metrics` is never read. Never returns.
 pub async fn run_upkeep(handle: PrometheusHandle) {
     let mut ticks = interval(UPKEEP);
@@ -334,7 +336,7 @@ pub struct LineMetrics {
 }
 
 impl LineMetrics {
-    /// Looks up the series of `line`. Call it once for each runner.
+    /// Looks up the series of `line`. Call this once for each line, not for each message.
     pub fn new(line: &LineId) -> Self {
         let attempts = |outcome: &'static str| counter!(ATTEMPTS, "line" => line.to_string(), "outcome" => outcome);
         Self {
@@ -377,7 +379,7 @@ pub struct QueueMetrics {
 }
 
 impl QueueMetrics {
-    /// Looks up the series. Call it once for the task that counts.
+    /// Looks up the series. Call this once, in the task that counts the open work.
     #[expect(clippy::new_without_default, reason = "it looks up series in the recorder")]
     pub fn new() -> Self {
         let open = State::ALL.into_iter().filter(|state| state.is_open());
@@ -403,8 +405,8 @@ pub fn lines_unlisted() -> Gauge {
     gauge!(LINES_UNLISTED)
 }
 
-/// Counts an error of Meta. `known`: its code is in the table. Other codes share the label `other`, so that the number
-/// of series is bounded.
+/// Counts an error of Meta. `known`: whether the code is in the table of Meta's codes. Other codes share the label
+/// `other`, so that the number of series is bounded.
 pub fn meta_error(code: u32, known: bool) {
     if known {
         counter!(META_ERRORS, "code" => code.to_string()).increment(1);

@@ -98,7 +98,7 @@ pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Res
     renamed
 }
 
-/// Writes with blocking I/O: nothing else runs on this thread meanwhile.
+/// Writes the report to `to` with blocking I/O, because no other task runs on this thread.
 async fn copy(client: &Client, id: CampaignId, mut to: impl Write) -> Result<(), CommandError> {
     let mut report = client.report(id).await?;
     while let Some(chunk) = client.chunk(&mut report).await? {

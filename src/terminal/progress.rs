@@ -100,12 +100,13 @@ impl Live {
     }
 }
 
-/// Wraps a line that is wider than the terminal: a truncated number would read as another number.
+/// The style of a line of text. A line that is wider than the terminal is wrapped, because a truncated number would
+/// read as another number.
 fn text_style() -> ProgressStyle {
     ProgressStyle::with_template("{msg}").expect("a good template")
 }
 
-/// `45,210 of 100,000 · 45.2 % · 79.6/s · 12m 5s left`
+/// How far the campaign got, and how fast: `45,210 of 100,000 · 45.2 % · 79.6/s · 12m 5s left`.
 fn pace(statistics: &Statistics, now: UnixMs) -> String {
     let (done, all) = (statistics.done(), statistics.recipients);
     let mut pace = vec![format!("{} of {}", words::count(done), words::count(all))];

@@ -32,7 +32,7 @@ pub struct Source {
     pub coding: Option<Coding>,
     /// SHA-256 of the uncompressed content, in hex.
     pub digest: String,
-    /// The size of the file, compressed as it is.
+    /// The size of the file as it is uploaded, without decompression.
     pub bytes: u64,
     file: SourceFile,
 }
@@ -61,7 +61,7 @@ impl Source {
     /// The content is read once for its digest. Standard input is copied to a temporary file, so that it can be hashed
     /// and then streamed, more than once if the upload is retried.
     ///
-    /// Errors: the file cannot be read; its extension is neither that of CSV nor of NDJSON.
+    /// Errors: the file cannot be read; its extension is not that of a CSV or NDJSON file.
     pub async fn open(path: &Path) -> Result<Self, CommandError> {
         if path.as_os_str() == "-" {
             return Self::copy_of_stdin().await;
@@ -72,7 +72,7 @@ impl Source {
         Ok(Self { format, coding, digest, bytes, file: SourceFile::Given(path.to_owned()) })
     }
 
-    /// The format by the extension of `path`, which has no extension of a compression any more.
+    /// The format, from the extension of `path`. `path` has no compression extension such as `.gz`.
     fn format_of(path: &Path) -> Result<Format, CommandError> {
         Ok(match extension(path).as_str() {
             "csv" | "tsv" | "txt" => Format::Csv,
@@ -118,7 +118,7 @@ fn unreadable(path: &Path, error: &io::Error) -> CommandError {
     CommandError::Failed(format!("{}: {error}", path.display()))
 }
 
-/// The path without the extension of a compression, and the compression.
+/// The path without a compression extension such as `.gz`, and the compression that the extension stands for.
 pub fn uncompressed(path: &Path) -> (PathBuf, Option<Coding>) {
     let coding = Coding::ALL.into_iter().find(|coding| extension(path) == coding.extension());
     (if coding.is_some() { path.with_extension("") } else { path.to_owned() }, coding)

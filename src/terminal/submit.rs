@@ -25,7 +25,8 @@ use crate::{
     intake::UploadLayout,
 };
 
-/// Rejected rows that are shown to people. With `--json`, all rows that the server returned are printed.
+/// The maximum number of rejected rows that are shown to people. With `--json`, all rows that the server returned are
+/// printed.
 const REJECTED_SHOWN_MAX: usize = 20;
 /// Wait before an interrupted upload is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -158,7 +159,7 @@ async fn dry_run(
     why_not_launched(&uploaded, options).map_or(Ok(()), |why| Err(CommandError::Failed(why)))
 }
 
-/// SIGINT and SIGTERM. Their default action, which ends the process, stays off from then on.
+/// Receives SIGINT and SIGTERM. From then on, these signals do not end the process by themselves.
 struct Interruptions {
     interrupt: Signal,
     terminate: Signal,
@@ -239,8 +240,8 @@ fn template(text: &str, language: Option<&str>) -> Result<TemplateName, CommandE
     }
 }
 
-/// Uploads the recipients and launches the campaign, unless it has to stay as it is. Returns the result of the upload
-/// and the state of the campaign.
+/// Uploads the recipients, and launches the campaign unless it must stay a draft or was launched before. Returns the
+/// result of the upload and the state of the campaign.
 async fn fill_and_launch(
     client: &Client,
     created: &Created,
@@ -337,7 +338,7 @@ fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> Strin
     text
 }
 
-/// The first rejected rows, as text to follow the line with their number.
+/// The first rejected rows, as the text below the line that has the number of rejected rows.
 fn rejections(Uploaded { rejected_count, rejected, .. }: &Uploaded) -> String {
     let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
     let mut text = String::new();

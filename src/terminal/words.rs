@@ -15,7 +15,7 @@ const LINES_NAMED_MAX: usize = 4;
 /// Failure codes that a progress line lists.
 const CODES_NAMED_MAX: usize = 3;
 
-/// `45,210`
+/// The number with separators: `45,210`.
 pub fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
@@ -46,7 +46,7 @@ pub fn left(statistics: &Statistics, now: UnixMs) -> Option<String> {
     Some(format!("{} left", duration(eta.since(now))))
 }
 
-/// `2026-11-22T18:00:00Z`, without fractions of a second.
+/// The time without fractions of a second: `2026-11-22T18:00:00Z`.
 pub fn time(at: UnixMs) -> String {
     UnixMs(at.seconds() * 1000).to_string()
 }
@@ -71,7 +71,7 @@ pub fn rest(statistics: &Statistics) -> String {
 }
 
 fn codes(statistics: &Statistics) -> String {
-    // Recipients without an answer are those in `unknown`, which has an entry of its own.
+    // Not listed: the failures without an answer. They are the `unknown` recipients, which are shown by their state.
     let no_answer = policy::title(policy::NO_ANSWER);
     let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code != 0 || f.title != no_answer).collect();
     let named = failures.iter().take(CODES_NAMED_MAX).map(|f| {

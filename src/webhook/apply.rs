@@ -48,7 +48,7 @@ pub struct LocatedFact {
 struct Request {
     facts: Vec<LocatedFact>,
     done: Done,
-    /// For its facts. Released with them rather than with the caller, which may be cancelled before.
+    /// One per fact. Released when the facts leave the queue, not when the caller is cancelled.
     permits: OwnedSemaphorePermit,
 }
 

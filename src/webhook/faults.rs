@@ -31,7 +31,8 @@ use crate::{
     redis::{Result, Store, campaigns::StateChange, parts::News},
 };
 
-/// Different recipients of a campaign that have to fail in a row before a code that may blame the message stops it.
+/// Length of a streak: how many different recipients of a campaign have to fail in a row, with a code that may blame
+/// one message, until the campaign or the scope is stopped.
 pub const STREAK: usize = 20;
 /// Age above which a status causes no hold.
 pub const HOLDS_FOR: Duration = Duration::from_secs(10 * 60);
@@ -77,7 +78,7 @@ struct Streak {
 /// Judges failed statuses.
 pub struct FailureJudge {
     store: Store,
-    /// Stops in force, and when that was last confirmed.
+    /// Stops in force, each with the time at which this was last confirmed.
     confirmed: Mutex<HashMap<Stop, Instant>>,
     streaks: Mutex<HashMap<CampaignId, Streak>>,
 }
@@ -227,7 +228,7 @@ impl FailureJudge {
         if now.since(cause.at) > HOLDS_FOR || self.is_confirmed(&stop) {
             return Ok(());
         }
-        // Before the write, so that concurrent statuses do not ask Redis too.
+        // Recorded before the write, so that concurrent statuses do not ask Redis too.
         self.confirm(stop.clone());
         let hold =
             Hold { code: cause.code, reason: error_text(cause), since: now, until: wait.map(|wait| now.after(wait)) };

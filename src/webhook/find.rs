@@ -205,8 +205,8 @@ impl FinderTask {
     }
 }
 
-/// Whether the id of the message may be stored only after this news. A status can precede Meta's response to our
-/// request; a reply can not, because the recipient has the message.
+/// Whether the message id may be stored later, so that the next search can find it. A status can precede Meta's
+/// response to our request; a reply can not, because the recipient has the message.
 fn may_appear(parked: &Parked) -> bool {
     parked.code.is_some()
 }

@@ -21,7 +21,7 @@ use crate::{
 
 /// Capacity of the queue.
 const QUEUE_MAX: usize = 4_096;
-/// Failures, by part and code, whose stored error text is remembered, so that each text is written once.
+/// Maximum number of pairs of a part and a code whose stored error text is remembered, so that it is not written again.
 const STORED_MAX: usize = 10_000;
 /// Limit on a stored error text.
 const TEXT_CHARS_MAX: usize = 500;

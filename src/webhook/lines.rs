@@ -1,8 +1,9 @@
-//! Which lines and WABAs are ours: those that this process lists, and those in the registry of known lines.
+//! Which lines and WABAs are ours: those that this process lists in its configuration, and those in the registry of
+//! known lines, which is in Redis.
 //!
 //! Processes may list different lines. A line that this process does not list is looked up in the registry. The
-//! registry is cached and read again when a line is missing, at a bounded rate: the webhook may serve many lines of
-//! other apps.
+//! registry is cached and read again when a line is missing, at a bounded rate, because the webhook may also receive
+//! news of many lines of other apps.
 //!
 //! If the process dies: nothing is lost; the cache is read again.
 

@@ -5,6 +5,10 @@
 //!                                           └─▶ find: by message id ─▶ apply, or park
 //! ```
 //!
+//! Every message is sent with our token, which names its recipient. Most statuses return the token in
+//! `biz_opaque_callback_data`, and a tapped button returns it in its payload. Without the token, the recipient is found
+//! by Meta's message id.
+//!
 //! A webhook is answered 200 only after its effect is stored in Redis. Otherwise it is answered 503, and Meta
 //! delivers it again, for up to seven days. Applying a webhook is idempotent, in any order: see
 //! `redis/scripts/status.lua`.
@@ -81,7 +85,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The limit exceeds the largest body that can be configured.
 const BODIES_BYTES_MAX: usize = 64 << 20;
 
-/// Redis failed. The request may or may not have taken effect: repeat it.
+/// Redis failed, a queue is full, or the process stops. The request may or may not have taken effect: repeat it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(Arc<str>);
@@ -135,7 +139,7 @@ struct Shared {
     body_permits: Semaphore,
     receiver: Receiver,
     refusals: Refusals,
-    /// The last webhook failed. Logged once per outage, not per webhook.
+    /// Whether the last webhook failed, so that an outage is logged once and not for each webhook.
     is_failing: AtomicBool,
 }
 
@@ -260,7 +264,7 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
 }
 
 impl Shared {
-    /// Reads a body. The caller holds the permits for its bytes as long as it holds the body.
+    /// Reads a body. The caller keeps the permits for its bytes until it drops the body.
     ///
     /// Errors: the status of the response.
     async fn read(&self, mut body: Body) -> Result<(Vec<u8>, SemaphorePermit<'_>), StatusCode> {

@@ -180,7 +180,7 @@ fn read_account<'a>(
     let alert = value.alert_info.0.unwrap_or_default();
     let restrictions = value.restriction_info.0;
     let stopping: Vec<_> = restrictions.iter().filter(|restriction| restriction.stops_messages()).collect();
-    // Without an end if any restriction has none.
+    // There is no end if any of these restrictions has none.
     let ends: Option<Vec<_>> = stopping.iter().map(|restriction| read_time(restriction.expiration)).collect();
     let (stops_messages, until) = (!stopping.is_empty(), ends.and_then(|ends| ends.into_iter().max()));
     let kinds: Vec<_> = restrictions.into_iter().filter_map(|restriction| restriction.restriction_type.0).collect();

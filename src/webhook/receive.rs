@@ -1,9 +1,11 @@
 //! Processes a webhook: finds the recipient of each status and reply, and commits the resulting facts.
 //!
-//! News is accepted only for a line of ours, from the WABA that owns it ([`super::lines`]). Our token names the
-//! recipient. It counts only if its check is valid and the line belongs to its campaign: a part may move between the
-//! campaign's lines, and no other line sends for it. With a valid token, the line need not be known to this process
-//! or to the registry. Without a token the message id is looked up, for known lines only.
+//! News of a known line counts only if it comes from the WABA that owns the line ([`super::lines`]). News of an unknown
+//! line counts only with our token.
+//!
+//! The token names the recipient. It is valid only if its checksum is correct and the line is one of its campaign: a
+//! part may move between the campaign's lines, and no other line sends for it. Without a token, the message id is
+//! looked up.
 
 use std::{
     collections::HashMap,
@@ -38,13 +40,14 @@ use crate::{
 
 /// Capacity of the campaign cache: far more campaigns than send at a time.
 const CAMPAIGNS_MAX: usize = 10_000;
-/// Lookups a second of ids that are unlikely to be ours. Meta promises our token on every status but `failed`, so other
-/// statuses without it mostly belong to another app on the same line, and come as often as that app sends.
+/// Limit on lookups per second of ids that are unlikely to be ours. Meta promises our token on every status but
+/// `failed`, so other statuses without it mostly belong to another app on the same line, and come as often as that app
+/// sends.
 const UNLIKELY_LOOKUPS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
 
-/// Reads a second of the token key, because of tokens that are not signed by the cached one. Another process may have
-/// created a new key after Redis lost the old one, but most such tokens belong to another installation on the same
-/// WABA.
+/// Limit on reads per second of the token key. A token that the cached key did not sign causes a read, because another
+/// process may have created a new key after Redis lost the old one. But most such tokens belong to another
+/// installation on the same WABA.
 const KEY_READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
 
 /// Turns webhooks into facts.
@@ -209,7 +212,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Appends the news in `messages` that may be about messages of ours to `received`.
+    /// Appends to `received` the news in `messages` that may be about messages of ours.
     fn collect<'a>(
         &'a self,
         change: usize,

@@ -1,7 +1,7 @@
 //! Verifies `X-Hub-Signature-256`, which shows that a webhook comes from Meta.
 //!
-//! The HMAC covers the received bytes. Meta signs a body in which all characters but ASCII are escaped, so a body
-//! that was parsed and serialized again has another signature.
+//! The HMAC covers the bytes as they are received. Meta escapes all non-ASCII characters of a body before signing it,
+//! so a body that was parsed and serialized again has another signature.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/create-webhook-endpoint>,
 //! read 2026-11-22.

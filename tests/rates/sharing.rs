@@ -12,7 +12,7 @@ use crate::{
     ONE_AT_A_TIME,
     support::{
         self,
-        hostile::{Arrival, Calm, Meta, rate, worst_second},
+        hostile::{Arrival, AcceptAll, Meta, rate, worst_second},
         redis::TestRedis,
         server::{Api, Installation, Server},
     },
@@ -40,7 +40,7 @@ struct CalmServer {
 impl CalmServer {
     async fn start(lines: &[&str]) -> Self {
         let redis = TestRedis::start().await;
-        let meta = Meta::start(Calm { latency: Duration::from_millis(20) }, support::seed());
+        let meta = Meta::start(AcceptAll { latency: Duration::from_millis(20) }, support::seed());
         let lines: Vec<(&str, f64)> = lines.iter().map(|line| (*line, RATE)).collect();
         let installation = Installation::new(&redis, &meta.url(), &lines, "doubt_deadline = \"6s\"");
         let server = installation.serve("all", "api,webhook,dispatch").await;

@@ -30,7 +30,7 @@ use crate::{
     ONE_AT_A_TIME,
     support::{
         self,
-        hostile::{self, Arrival, Calm, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
+        hostile::{self, Arrival, AcceptAll, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
         redis::TestRedis,
         server::{Api, Installation, Server},
         world::{self, TestWorker},
@@ -295,7 +295,7 @@ impl ClaimDroppingProxy {
         support::until("a claim gets no response", async || self.wire.is_broken.load(Ordering::SeqCst)).await;
     }
 
-    fn mend(&self) {
+    fn restore(&self) {
         self.wire.breaks_at_next_claim.store(false, Ordering::SeqCst);
         self.wire.is_broken.store(false, Ordering::SeqCst);
     }
@@ -364,7 +364,7 @@ async fn a_claim_lost_with_its_lease_is_returned_to_the_next_owner() {
     let second = line.worker("w2", world::address(&line.redis)).await;
     // More than the first worker had claimed, so the second one owns the line.
     line.wait_for_requests(before + 300).await;
-    line.proxy.mend();
+    line.proxy.restore();
     line.assert_all_sent_once().await;
     tokio::join!(first.stop(), second.stop());
 }
@@ -375,8 +375,8 @@ async fn a_stopped_worker_returns_the_rows_of_an_unanswered_claim() {
     let line = Line500::start(with_long_doubts(Duration::from_secs(30))).await;
     let first = line.worker_with_a_lost_claim().await;
     // The worker would ask Redis about its claim again a little later, but it stops first.
-    let mend = async { line.proxy.mend() };
-    tokio::join!(first.stop(), mend);
+    let restore = async { line.proxy.restore() };
+    tokio::join!(first.stop(), restore);
     let second = line.worker("w2", world::address(&line.redis)).await;
     line.assert_all_sent_once().await;
     second.stop().await;
@@ -401,7 +401,7 @@ impl Line500 {
     async fn start(settings: DispatchSettings) -> Self {
         let redis = TestRedis::start().await;
         let proxy = ClaimDroppingProxy::before(&redis);
-        let meta = Meta::start(Calm { latency: Duration::from_millis(5) }, support::seed());
+        let meta = Meta::start(AcceptAll { latency: Duration::from_millis(5) }, support::seed());
         let store = Store::connect(&world::address(&redis)).await.expect("a store");
         let id = world::campaign(&store, &["3001"], RECIPIENTS, OnDoubt::Hold).await;
         world::launch(&store, id).await;

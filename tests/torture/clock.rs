@@ -1,6 +1,6 @@
-//! The clock under a Redis, which can be set while it runs: `clock.c` stands between the server and the system.
+//! A Redis whose clock can be set while it runs: `clock.c` is preloaded between the server and the system.
 //!
-//! On Linux alone. Elsewhere the same schedules are played, and clocks stay right.
+//! Linux only. Elsewhere the same schedules run without clock faults.
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,26 +21,26 @@ use crate::{report, support::redis::TestRedis};
 /// Whether clocks can be set here.
 pub const CAN_BE_SET: bool = cfg!(target_os = "linux");
 
-/// What starts the server: its arguments begin with `--dir DIR`.
+/// A wrapper for `redis-server`. Its arguments begin with `--dir DIR`.
 const START: &str = r#"#!/bin/sh
-# A redis-server whose clock is that of the system and what the file `clock` in its directory says.
+# A redis-server whose clock is the system's plus the offset in the file `clock` in its directory.
 [ -e "$2/clock" ] || head -c 8 /dev/zero >"$2/clock"
 export LD_PRELOAD="${0%/*}/clock.so" PREGON_TORTURE_CLOCK="$2/clock"
 exec redis-server "$@"
 "#;
 
-/// Redis may keep the time for so long before it reads it again.
-const KEPT_US: i64 = 50_000;
+/// How long Redis may cache the time.
+const TIME_CACHE_US: i64 = 50_000;
 
 /// The clock of one Redis.
 pub struct Clock {
     file: File,
     url: String,
-    /// Its time less the true one.
+    /// Redis' time minus true time.
     offset_us: AtomicI64,
 }
 
-/// Starts a Redis, whose clock can be set where clocks can be set.
+/// Starts a Redis. Its clock can be set where [`CAN_BE_SET`].
 pub async fn redis() -> (TestRedis, Option<Clock>) {
     if !CAN_BE_SET {
         return (TestRedis::start().await, None);
@@ -56,23 +56,24 @@ impl Clock {
         Self { file, url: redis.url().to_owned(), offset_us: AtomicI64::new(0) }
     }
 
-    /// Sets it by so many ms, ahead or back; one at a time. Redis has to follow, if it answers.
+    /// Moves the clock by `by_ms`, ahead or back. Callers do this one at a time. Panics if Redis answers and does
+    /// not follow.
     pub async fn step(&self, by_ms: i64) {
         let offset_us = self.offset_us.load(Ordering::SeqCst) + 1_000 * by_ms;
         self.file.write_all_at(&offset_us.to_ne_bytes(), 0).expect("written");
         self.offset_us.store(offset_us, Ordering::SeqCst);
         let before = micros();
-        if let Ok(Some(told)) = tokio::time::timeout(Duration::from_millis(500), self.told()).await {
-            let true_time = told - offset_us;
+        if let Ok(Some(redis_us)) = tokio::time::timeout(Duration::from_millis(500), self.redis_time_us()).await {
+            let true_time = redis_us - offset_us;
             assert!(
-                (before - KEPT_US..=micros()).contains(&true_time),
-                "redis says {told}, {offset_us} us off, at {before}"
+                (before - TIME_CACHE_US..=micros()).contains(&true_time),
+                "redis returned {redis_us} at {before}, with an offset of {offset_us} us"
             );
         }
     }
 
-    /// What Redis says.
-    async fn told(&self) -> Option<i64> {
+    /// Redis' time, in microseconds; `None` if it does not answer.
+    async fn redis_time_us(&self) -> Option<i64> {
         let client = Client::open(self.url.as_str()).expect("a URL of the redis crate");
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         let (seconds, micros): (i64, i64) = cmd("TIME").query_async(&mut connection).await.ok()?;
@@ -86,13 +87,13 @@ fn micros() -> i64 {
     since_1970.as_micros() as i64
 }
 
-/// The program that starts such a server, made once.
+/// The wrapper for `redis-server`, created once per run.
 fn program() -> &'static str {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let make = || {
         let dir = report::dir().join("clock");
         std::fs::create_dir_all(&dir).expect("a directory");
-        // Another run may be using those that are there: they are replaced, not written.
+        // Replaced by a rename instead of overwritten: another run may use the existing files.
         let new = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
         let (library, start) = (new("clock.so"), new("redis-server"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/clock.c");

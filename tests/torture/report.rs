@@ -1,4 +1,4 @@
-//! What many rounds came to, in words and in tables.
+//! The report over many rounds: a line per round, and Markdown tables.
 
 use std::{
     collections::BTreeMap,
@@ -15,18 +15,18 @@ use crate::{
     turns,
 };
 
-/// Where the report goes into a document: between these lines.
+/// The lines of a document between which the report goes.
 const BEGIN: &str = "<!-- torture: the report begins -->";
 const END: &str = "<!-- torture: the report ends -->";
 
-/// Where reports, and the logs of rounds in which something was wrong, are kept.
+/// The directory of reports, and of the logs of rounds with problems.
 pub fn dir() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target directory");
     target.join("torture")
 }
 
-/// One line about a round; more where something was wrong.
-pub fn tell(outcome: &Outcome) {
+/// Prints one line about a round, and the details of a round with problems.
+pub fn print(outcome: &Outcome) {
     let Outcome { schedule, verdict, .. } = outcome;
     let unknown = &verdict.unknown;
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
@@ -64,7 +64,7 @@ pub fn tell(outcome: &Outcome) {
     println!("  logs: {}", kept.display());
 }
 
-/// What repeats a round.
+/// The command that repeats a round.
 pub fn command(seed: u64) -> String {
     format!("make torture ROUNDS=1 SEED={seed}")
 }
@@ -82,7 +82,7 @@ struct Sum {
     not_taken: u64,
     taken: u64,
     wrong: usize,
-    /// Of the rounds whose rates count.
+    /// Only of the rounds whose rates count for the row.
     worst_percent: Option<f64>,
 }
 
@@ -115,27 +115,27 @@ impl Sum {
     }
 }
 
-/// What was played, as Markdown.
+/// The report as Markdown.
 pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], jobs: usize, took: Duration) -> String {
     let mut text = format!(
         "`make torture ROUNDS={} SEED={seed} JOBS={jobs}` at commit {} on {}: {} minutes on {} cores with {} of memory, {} {}, \
          {}.\n\n",
         outcomes.len(),
-        said("git", &["describe", "--always", "--dirty"]),
-        said("date", &["-u", "+%Y-%m-%d"]),
+        output_of("git", &["describe", "--always", "--dirty"]),
+        output_of("date", &["-u", "+%Y-%m-%d"]),
         took.as_secs().div_ceil(60),
         std::thread::available_parallelism().map_or(0, usize::from),
         memory(),
-        // Without what a distribution or a host appends to the version of its kernel.
-        said("uname", &["-sr"]).split('-').next().unwrap_or_default(),
+        // Without the suffix that a distribution or host appends to the kernel version.
+        output_of("uname", &["-sr"]).split('-').next().unwrap_or_default(),
         std::env::consts::ARCH,
-        said("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
+        output_of("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
     );
     rounds(&mut text, outcomes);
     overlaps(&mut text, outcomes);
     take_overs(&mut text, outcomes);
     forgotten(&mut text, outcomes);
-    of_meta(&mut text, outcomes);
+    returned_and_foreign(&mut text, outcomes);
     let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
     let _ = writeln!(text, "\nWorkers were started again {restarts} times.");
     in_turn(&mut text, campaigns);
@@ -172,7 +172,7 @@ fn rounds(text: &mut String, outcomes: &[Outcome]) {
     text.push_str(&all.row("**all rounds**"));
 }
 
-/// In how many of the rounds in which two workers could own a line they sent too much together.
+/// In how many of the rounds with possible overlaps of owners a line exceeded its rate.
 fn overlaps(text: &mut String, outcomes: &[Outcome]) {
     let percents: Vec<f64> = outcomes
         .iter()
@@ -226,8 +226,8 @@ fn forgotten(text: &mut String, outcomes: &[Outcome]) {
     }
 }
 
-/// Messages that Meta returned, and those that a proxy answered in its place.
-fn of_meta(text: &mut String, outcomes: &[Outcome]) {
+/// The messages that Meta returned, and those that a proxy answered.
+fn returned_and_foreign(text: &mut String, outcomes: &[Outcome]) {
     let verdicts = outcomes.iter().map(|outcome| &outcome.verdict);
     let sum = |of: fn(&Verdict) -> u64| verdicts.clone().map(of).sum::<u64>();
     let (returned, late) = (sum(|verdict| verdict.returned), sum(|verdict| verdict.returned_late));
@@ -244,7 +244,7 @@ fn of_meta(text: &mut String, outcomes: &[Outcome]) {
     }
 }
 
-/// The campaigns that have one fault again and again.
+/// The campaigns with one repeated fault.
 fn in_turn(text: &mut String, campaigns: &[turns::Figures]) {
     if campaigns.is_empty() {
         return;
@@ -264,7 +264,7 @@ fn in_turn(text: &mut String, campaigns: &[turns::Figures]) {
     }
 }
 
-/// Writes the report, and puts it into `document` if one is named.
+/// Writes the report, and inserts it into `document` if one is given.
 pub fn write(text: &str, document: Option<&Path>) {
     let path = dir().join("report.md");
     std::fs::create_dir_all(dir()).expect("a directory");
@@ -278,15 +278,16 @@ pub fn write(text: &str, document: Option<&Path>) {
     println!("{}", document.display());
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
-    let said = Command::new(program).args(arguments).output();
-    said.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+fn output_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Of this machine, where it says so as Linux does.
+/// The memory of this machine, from Linux' `/proc/meminfo`.
 fn memory() -> String {
-    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib =
-        told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.map_or("an unknown amount".to_owned(), |kib| format!("{} GiB", (kib + (1 << 19)) >> 20))
 }

@@ -40,7 +40,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     [lines, wabas].concat()
 }
 
-/// Checks that an app is subscribed to a WABA. Without one Meta sends no webhooks of its lines.
+/// Checks that an app is subscribed to a WABA. Without an app, Meta sends no webhooks for the lines of the WABA.
 async fn ask_waba(graph: &GraphClient, waba: &WabaConfig, config: &GraphConfig) -> Check {
     let WabaConfig { id, access_token, .. } = waba;
     let name = format!("waba {id}");

@@ -94,7 +94,7 @@ async fn unlisted(store: &Store, lines: &[LineConfig]) -> Result<Option<Check>> 
     let ids: Vec<LineId> = work.into_keys().collect();
     let workers = store.live_workers(now).await?;
     if workers.is_empty() && lines.is_empty() {
-        // The processes that list lines have not started yet.
+        // No process that lists lines has started yet, so which lines will be listed is not known.
         return Ok(None);
     }
     let lists = store.line_lists(&workers).await?;

@@ -26,9 +26,9 @@ pub(super) struct Verdict {
     lost: u64,
     /// Recipients with more than one message in the ledger.
     twice: u64,
-    /// Recipients whose state is not the one that follows from the ledger.
+    /// The number of recipients whose state differs from the one that follows from the ledger.
     differing: u64,
-    /// Recipients by state: in the statistics, and as follows from the ledger.
+    /// For each state, the number of recipients in the statistics, and the number that follows from the ledger.
     states: BTreeMap<&'static str, (u64, u64)>,
     lines: Vec<LineRate>,
 }
@@ -126,8 +126,8 @@ impl Verdict {
     }
 }
 
-/// The state that a recipient must have, and whether it is lost. `ledger`: the state of its message there.
-/// Where two states are right, `ours` decides.
+/// The state that a recipient must have, and whether the recipient is lost. `ledger`: the state of the recipient's
+/// message in the ledger. `ours`: the state in Pregón; it is returned if the ledger allows two states and it is one.
 fn expected(ledger: Option<State>, ours: &str) -> (&'static str, bool) {
     let either = |one: &'static str, other: &'static str| if ours == other { other } else { one };
     match ledger {

@@ -14,7 +14,7 @@ use crate::{
     graph::GraphClient,
 };
 
-/// The factor by which the longest possible wait grows from one retry to the next.
+/// The factor by which the upper limit of the wait grows from one retry to the next.
 const RETRY_MULTIPLIER: f64 = 3.0;
 
 /// Starts the tasks of the role. The worker counts its attempts in flight in `open`.

@@ -1,7 +1,7 @@
 //! `pregon serve`: starts the roles of a process, and stops them in order.
 //!
 //! Start: the ops listener; Redis, its clock and the token key; then the core tasks of each role. If a core task fails,
-//! the service stops with an error instead of running half alive.
+//! the whole service stops with an error.
 //!
 //! Stop: `/readyz` returns 503; no new calls, jobs or claims are accepted; attempts in flight finish and are settled;
 //! leases are released; the ops listener, which answers until then, stops; last, the private Redis stops.
@@ -97,7 +97,8 @@ pub struct Service {
 
 /// Runs the roles of a process until a signal or a failure stops it.
 pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
-    // A registered handler replaces SIGHUP's default action, which ends the process. Only the certificate is reloaded.
+    // A registered handler replaces SIGHUP's default action, which ends the process. SIGHUP only reloads the
+    // certificate.
     let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     let mut signals = Signals::of_process().map_err(ServeError::Signals)?;
     let service = tokio::select! {

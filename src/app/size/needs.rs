@@ -13,7 +13,7 @@ const WORKER_US: Cpu = Cpu { message: 40.0, call: 80.0, status: 17.5, recipient:
 /// CPU time of Redis, in microseconds.
 const REDIS_US: Cpu = Cpu { message: 2.5, call: 60.0, status: 6.0, recipient: 5.8 };
 
-/// Redis memory of a recipient without its values, in bytes: number, state, index of numbers.
+/// Redis memory of a recipient without its values, in bytes: phone number, state, index of phone numbers.
 const RECIPIENT_BYTES: f64 = 25.0;
 
 /// Additional Redis memory of a sent message, in bytes: 11 for its id, 7 for each of four changes of state.
@@ -94,7 +94,7 @@ pub struct Needs {
     pub lines_per_second: f64,
     /// The smallest number of lines that is enough.
     pub lines_min: u64,
-    /// Hours that the given lines take.
+    /// Hours a day that the given lines need for the recipients.
     pub hours: f64,
     /// Busy cores of all workers.
     pub worker_cores: f64,

@@ -25,7 +25,7 @@ struct Inputs {
     are_named: bool,
     header: String,
     body: Vec<String>,
-    /// By button index.
+    /// For each button with a value: its index, and its value in words.
     buttons: Vec<(u8, &'static str)>,
 }
 

@@ -108,7 +108,7 @@ impl Form {
 }
 
 impl Slot {
-    /// The name under `params` of the value for this slot.
+    /// The key in `params` of the value for this slot; `None` if the value is not in `params`.
     fn parameter(&self) -> Option<&str> {
         match self {
             Slot::Parameter { name, .. } => Some(name),
@@ -117,7 +117,7 @@ impl Slot {
         }
     }
 
-    /// The index under `buttons` of the value for this slot.
+    /// The key in `buttons` of the value for this slot; `None` if the value is not in `buttons`.
     fn button(&self) -> Option<u8> {
         match self {
             Slot::UrlSuffix { button, .. } | Slot::Payload { button } | Slot::CopyCode { button } => Some(*button),
@@ -125,7 +125,7 @@ impl Slot {
         }
     }
 
-    /// What the `header` for this slot must be.
+    /// What the header accepts; `None` if the slot is not a header.
     fn header(&self) -> Option<HeaderNeeds> {
         match self {
             Slot::HeaderText { .. } => Some(HeaderNeeds::Text),

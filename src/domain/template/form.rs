@@ -304,8 +304,8 @@ fn one_time_code(template: &Template, buttons: &[Button]) -> Result<Slot, Templa
     Ok(Slot::OneTimeCode { button: 0 })
 }
 
-/// Whether every message of the template needs a component with the order, whatever the template's own components
-/// are. Source: Meta's pages on order details and order status templates, read 2026-11-28.
+/// Whether Meta requires the details of an order in every message of a template of this sub-category. The components
+/// of the template do not show it. Source: Meta's pages on order details and order status templates, read 2026-11-28.
 fn needs_order_details(sub_category: &str) -> bool {
     sub_category.ends_with("ORDER_STATUS") || sub_category.ends_with("ORDER_DETAILS")
 }

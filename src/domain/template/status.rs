@@ -21,7 +21,7 @@ pub enum TemplateStatus {
     Paused,
     /// Disabled by Meta for good.
     Disabled,
-    /// Rejected by Meta, which reviews the rejection.
+    /// Rejected by Meta, and under review again after an appeal.
     InAppeal,
     /// Archived by Meta after a year without use.
     Archived,

@@ -2,10 +2,10 @@
 //!
 //! A network over its limit is rejected regardless of the key that it sends: if a valid key still passed, the response
 //! would reveal which guess was right. A key that was used from the network before is exempt, so that guesses do not
-//! lock out a caller in the same network.
+//! lock out a caller in the same network. The first request with a valid key uses up quota like a guess.
 //!
 //! If the process dies: the counts are lost, and every network has its full quota again.
-//! Never: grows without bound. Beyond [`NETWORKS_MAX`] networks, new ones share one quota.
+//! Never: grows without bound. While [`NETWORKS_MAX`] networks are tracked, every network uses one shared quota.
 
 use std::{
     collections::HashSet,
@@ -22,11 +22,11 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-/// Networks with a quota of their own. Each takes about 50 bytes.
+/// Maximum number of networks with a quota of their own. Each takes about 50 bytes.
 const NETWORKS_MAX: usize = 10_000;
 /// Maximum number of pairs in the trusted set, which is cleared when it is full.
 const TRUSTED_MAX: usize = 10_000;
-/// The limiter's key for the quota that all networks beyond [`NETWORKS_MAX`] share.
+/// The limiter's key for the quota that every network uses while [`NETWORKS_MAX`] are tracked.
 const SHARED_QUOTA: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The rate limiter and the set of exempt keys.
@@ -44,10 +44,10 @@ impl<C: Clock + Clone> Throttle<C> {
         Self { limiter, clock, trusted: RwLock::default() }
     }
 
-    /// Checks a request from `client` against its quota. `key`: the index of its key, or `None` if the key is unknown.
-    /// Only a key that was used from the same network before uses up no quota.
+    /// Checks a request against the quota of `client`'s network, and uses up one request of it. A valid key that was
+    /// used from the same network before is exempt. `key` is the index of the request's key; `None` if it is unknown.
     ///
-    /// Errors: the quota is used up; how long until the next request is allowed.
+    /// Errors: how long to wait until the next request is allowed, if the quota is used up.
     pub(super) fn check(&self, client: IpAddr, key: Option<usize>) -> Result<(), Duration> {
         let network = network(client);
         let pair = key.map(|key| (network, key));

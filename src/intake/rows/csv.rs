@@ -69,7 +69,7 @@ struct HeaderLine {
     counts: [usize; SEPARATORS.len()],
     /// The separator from a line such as `sep=;` before the header line.
     declared: Option<u8>,
-    /// Lines before the header line.
+    /// The number of lines before the header line.
     lines_before: u64,
 }
 
@@ -138,7 +138,7 @@ fn separator_line(line: &[u8]) -> Option<u8> {
 struct Table {
     columns: Vec<Column>,
     records: Records,
-    /// Rows so far.
+    /// The number of rows so far.
     number: u64,
 }
 
@@ -312,7 +312,7 @@ fn column(name: &str) -> Column {
     }
 }
 
-/// Where the end of the file falls.
+/// Where in the table the file ends.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     /// After the line break of the last record.
@@ -332,18 +332,18 @@ struct Records {
     text_len: usize,
     /// The end of each cell in `text`.
     ends: Vec<usize>,
-    /// Cells so far, including those beyond [`COLUMNS_MAX`].
+    /// The number of cells so far, including those beyond [`COLUMNS_MAX`].
     n_cells: usize,
-    /// The record is too long. Its text is dropped up to its end.
+    /// Whether the record is too long. If so, its text is dropped up to its end.
     overlong: bool,
-    /// Line breaks in the dropped text of the record.
+    /// The number of line breaks in the dropped text of the record.
     dropped_breaks: u64,
-    /// Lines before the header line.
+    /// The number of lines before the header line.
     lines_before: u64,
     /// The line after the previous record, counted from the header line.
     next_line: u64,
-    /// The parser counts line feeds, but the record ended before one: at a carriage return or at the end of the file.
-    /// So the record's last line is not counted yet.
+    /// Whether the parser has not counted the record's last line yet. The parser counts line feeds, and the record
+    /// ended before one: at a carriage return or at the end of the file.
     end_uncounted: bool,
 }
 
@@ -391,7 +391,8 @@ impl Records {
         false
     }
 
-    /// Ends the file. A line break in place of the end shows the state of the parser: within quotes it becomes text.
+    /// Ends the file, and returns where the end falls. To find out, passes a line break to the parser: it ends an open
+    /// record, is skipped after a complete one, and becomes text within quotes.
     fn end(&mut self) -> End {
         let text_len = self.text_len;
         if self.read(&mut &b"\n"[..]) {

@@ -7,13 +7,13 @@ use crate::domain::{RawRecipient, Reject};
 pub(super) struct NdjsonReader {
     /// The bytes of the unfinished line, at most [`ROW_BYTES_MAX`].
     partial: Vec<u8>,
-    /// The unfinished line is too long. Its bytes are dropped up to its end.
+    /// Whether the unfinished line is too long. If so, its bytes are dropped up to its end.
     overlong: bool,
-    /// The first line was read. A byte order mark is valid only before it.
+    /// Whether the first line was read. A byte order mark is valid only at the start of that line.
     past_first_line: bool,
-    /// Rows so far.
+    /// The number of rows so far.
     number: u64,
-    /// Lines so far.
+    /// The number of lines so far.
     lines: u64,
 }
 

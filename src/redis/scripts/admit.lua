@@ -1,12 +1,12 @@
--- Admits a batch of an upload; this is the batch's commit point. Rejects phone numbers that the campaign already has,
--- adds the others to the phone index, records the progress of the upload, and puts the admitted rows into the outbox.
--- All or nothing.
+-- Admits a batch of an upload. Rejects phone numbers that the campaign already has, adds the others to the phone index,
+-- records the progress of the upload, and puts the admitted rows into the outbox (see `uploads.rs`). The batch is
+-- committed as a whole or not at all.
 --
 -- KEYS     campaign, upload, rejections, outbox, ids of uploads, index buckets that the phone numbers fall into
 -- ARGV     1 buckets in the index, as the caller last read · 2 limit on the mean number of entries in a bucket
 --          3 rows taken before this batch · 4 rows taken after it · 5 digest after it · 6 done: 1 or 0
 --          7 rejection of a duplicate, JSON: %d for its row, %s for its field `line`, %d for its last four digits
---          8 rejections stored at most · 9 lifetime of the upload's record (ms)
+--          8 maximum number of stored rejections · 9 lifetime of the upload's record (ms)
 --          10 chunks, 8 bytes each: u32 part, u16 first row, u16 rows - 1
 --          11 phone numbers in the order of the chunks, each: u16 bucket (index from 0 into KEYS after the fifth),
 --             7 bytes index field, u32 row of the upload (ascending), u8 length of the text that follows, location as
@@ -18,14 +18,14 @@
 -- Returns  {'ok', accepted in this batch, rejected in the upload so far, phone numbers in the index, {indexes from 1
 --          of the chunks without an accepted row}};
 --          {'state', state} if the campaign takes no more recipients; with an empty state if it does not exist;
---          {'moved'} if another connection carries the same upload;
---          {'grow', buckets, phone numbers} if the index has grown since the caller read it, or has to grow first.
--- If repeated: returns {'moved'}. The upload's record and the outbox have the effect of the first call.
+--          {'moved'} if another connection has continued the same upload;
+--          {'grow', buckets in the index, phone numbers in the index} if the index has grown since the caller read
+--          it, or has to grow first.
+-- If repeated: returns {'moved'} and changes nothing.
 local campaign, upload, rejections, outbox, uploads = unpack(KEYS, 1, 5)
 local record = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers')
 if not record[1] then return { 'state', '' } end
--- Checked before the state: the other connection may have completed the upload, and the campaign may have
--- started since.
+-- Before the check of the state: if another connection completed this upload, the campaign may have started since.
 if (redis.call('HGET', upload, 'taken') or '0') ~= ARGV[3] then return { 'moved' } end
 if record[1] ~= 'draft' and record[1] ~= 'scheduled' then return { 'state', record[1] } end
 local buckets, in_index = tonumber(record[2]), tonumber(record[3])

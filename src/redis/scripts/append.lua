@@ -1,7 +1,7 @@
--- Appends message ids to buckets of a segment.
+-- Appends message ids to buckets of a segment of a line's index.
 --
 -- KEYS     segment
--- ARGV     expiry of the segment (Unix ms), then for each bucket its number and the records to append
+-- ARGV     expiry of the segment (Unix ms), then for each bucket: its number, the records to append
 -- Returns  1.
 -- If repeated: the ids are stored twice, which changes no search result.
 for i = 2, #ARGV, 2 do

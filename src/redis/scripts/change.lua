@@ -2,8 +2,8 @@
 --
 -- KEYS     campaign, outbox
 -- ARGV     states from which to change (separated by spaces), new state, now (ms), reason (JSON, or empty)
--- Returns  {1, version}; {0, current state} if it is none of these states, with an empty state if there is no such
---          campaign;
+-- Returns  {1, new version};
+--          {0, current state} if the state is none of these, {0, ''} if there is no such campaign;
 --          {2, 0} if the outbox has admitted rows: drain it, then call again;
 --          {3, 0} if the draft has no recipients and is to be launched.
 -- If repeated: returns {0, state}, because the first call left the states from which to change.
@@ -12,8 +12,8 @@ local record = redis.call('HMGET', campaign, 'state', 'started', 'numbers')
 local allowed = false
 for state in string.gmatch(ARGV[1], '%S+') do allowed = allowed or state == record[1] end
 if not allowed then return { 0, record[1] or '' } end
--- A campaign takes recipients as a draft or scheduled. Rows admitted by then are activated before any row is claimed
--- or swept, and before the campaign can be found complete. After this change the outbox stays empty.
+-- Only a draft or a scheduled campaign takes recipients. The rows that it admitted must be recipients before any row
+-- is claimed or swept, and before the campaign can be found complete. In any other state the outbox stays empty.
 if (record[1] == 'draft' or record[1] == 'scheduled') and redis.call('EXISTS', outbox) == 1 then return { 2, 0 } end
 if record[1] == 'draft' and ARGV[2] ~= 'cancelled' and record[3] == '0' then return { 3, 0 } end
 redis.call('HSET', campaign, 'state', ARGV[2], 'reason', ARGV[4])

@@ -15,8 +15,8 @@
 --          {'late'} if the number of this claim is not above the last one: a later claim overtook it;
 --          {'young'} in the grace period, if an older epoch has the part, or none as far as Redis knows: it is too
 --          early to take the part over.
---          `lost` is what the claim without a response had claimed: u16 start, u16 count, packed rows; empty if
---          nothing. With a limit of 0 the script claims nothing, but still takes the part over.
+--          `lost` has the rows of the earlier claim that got no response: u16 start, u16 count, packed rows; empty if
+--          it claimed none. With a limit of 0 the script claims nothing, but still takes the part over.
 -- If repeated: returns {'late'} and claims nothing. A lost response leaves rows in flight that the caller does not
 -- know of; the next claim asks for these rows, and the caller gives them back. The part therefore stores the rows of
 -- its last claim, and of the last claim of the previous owner.
@@ -25,7 +25,7 @@ local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumb
 
 local record = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
 local owner, number = tonumber(record[1]) or 0, tonumber(ARGV[5])
--- The rows of the claim without a response; empty if they are not stored.
+-- The stored rows of the earlier claim that got no response (ARGV 6); empty if they are not stored.
 local function unanswered_rows()
   local prefix = ARGV[1] .. ' ' .. ARGV[6] .. ' '
   for _, stored in ipairs(redis.call('HMGET', meta, 'claimed', 'claimed_before')) do
@@ -55,7 +55,7 @@ if epoch > owner and (tonumber(record[6]) or 0) > 0 then
   m.commit()
   m = moves(meta, state, history, sends)
 end
--- Usually both schedules are empty, and this one command saves reading them.
+-- Usually `retry` and `doubt` are empty, and this one command saves reading both.
 local has_schedule = redis.call('EXISTS', retry, doubt) > 0
 local function first(schedule)
   return has_schedule and tonumber(redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]) or -1
@@ -88,14 +88,15 @@ if count > 0 then
     m.count(NAME[STATE.in_flight], count)
     next = next + count
   else
-    -- Rows rejected as duplicates lie in between: look for recipients one by one, over at most 10 * `count` rows.
+    -- Some of these rows are not recipients, such as rejected duplicates: look for recipients one by one, in at most
+    -- 10 * `count` rows.
     local stop = math.min(rows, next + 10 * count)
     local left = count
     count = 0
     while next < stop and left > 0 do
       local byte = m.byte(next)
-      -- A fresh row has no send number. A row that was claimed before is in `retry`, even if Redis forgot the value
-      -- of `next`.
+      -- Only a fresh row: pending, with send number 0. If Redis forgot the newest value of `next`, rows from `next` on
+      -- were claimed before; those that are pending again are in `retry`.
       if byte == STATE.pending then
         m.move(next, byte, STATE.in_flight, 1)
         packed[#packed + 1] = struct.pack('<I2BB', next, 1, 1)
@@ -114,7 +115,7 @@ if count > 0 or #packed > 0 then
   m.set('claimed', ARGV[1] .. ' ' .. ARGV[5] .. ' ' .. struct.pack('<I2I2', start, count) .. packed)
 end
 local open = m.commit()
--- After the commit, which writes back the bytes between changed rows as it read them: retried rows may lie on both
--- sides of the fresh ones.
+-- After the commit: retried rows may lie on both sides of the fresh ones, and the commit writes the bytes between
+-- changed rows as they were before this call.
 if count > 0 then redis.call('SETRANGE', state, start, string.rep(string.char(16 + STATE.in_flight), count)) end
 return { 'claimed', start, count, packed, first(retry), next_doubt, rows - next, open, lost }

@@ -3,8 +3,9 @@
 -- KEYS     ids
 -- ARGV     index of the newest entry to read (-1: the newest of the list)
 -- Returns  {index to continue from, or -1 at the end; the entries, concatenated}.
--- Reads only. Entries added or dropped between two calls never make the caller miss another entry: only the oldest
--- entries are dropped, so that an index then refers to a newer entry.
+-- Reads only. Entries may be added or dropped between two calls: added ones get higher indexes, and when the oldest
+-- are dropped, an index refers to a newer entry than before. So the caller may read an entry twice, but misses none
+-- that remains.
 local BYTES, ENTRIES, ENTRY = 64 * 1024, 1000, 256 * 11
 local texts, bytes, entries = {}, 0, 0
 local upto = tonumber(ARGV[1])

@@ -1,10 +1,10 @@
--- Sets the gate of a part, which allows or forbids claims, as its campaign's state requires. The next claim obeys it.
+-- Sets the gate of a part according to the state of its campaign. Rows can be claimed only while the gate is `open`.
 --
 -- KEYS     meta, state
 -- ARGV     version of the campaign's state, gate (open, held, completed, cancelled), expires_at (ms, or empty)
--- Returns  the open recipients of the part. A row can be reopened after the campaign was found done and before its
---          gates close: the caller that closes the gates ends such rows.
--- If repeated: a part that already follows this version or a newer one is unchanged.
+-- Returns  the number of open recipients of the part. A status may have reopened a row after the campaign was found
+--          done and before its gates closed; the caller then ends that row.
+-- If repeated: changes nothing. A version older than the part's changes nothing either.
 local meta, state = KEYS[1], KEYS[2]
 local open = 0
 for _, n in ipairs(redis.call('HMGET', meta, unpack(OPEN))) do open = open + (tonumber(n) or 0) end

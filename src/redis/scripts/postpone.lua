@@ -1,8 +1,8 @@
--- Postpones the maintenance of a campaign, or ends it.
+-- Sets when a campaign next needs maintenance, or removes it from the list of those that do.
 --
 -- KEYS     active
--- ARGV     campaign, the score that the caller read, its next score (Unix ms; empty: remove the campaign)
--- Returns  1 if done, 0 if the campaign was listed anew meanwhile; the new score stays.
+-- ARGV     campaign, score that the caller read, next score (Unix ms; empty: remove the campaign)
+-- Returns  1 if done, 0 if another caller changed the score meanwhile: that score stays.
 -- If repeated: changes nothing.
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end

@@ -1,25 +1,30 @@
 -- Shared by the scripts of a part. `script.rs` writes NAME, RANK, OPEN, IS_OPEN and IN_FLIGHT before this text from
 -- `domain::State`, and replaces `STATE.` followed by the name of a counter with the code of its state.
 --
--- The claims of a row have send numbers: 1 to 255, then from 2 again, so that 1 is always the first claim. 0 means
--- that the row was never claimed. The upper four bits of a state byte have the numbers up to 14; 15 means that the
--- number is in `sends`.
+-- KEYS have the names of `keys.rs`, except meta (`part`), state (`states`) and codes (`error_codes`).
+-- A recipient is open while it is pending, retrying, in flight or in doubt. The epoch of a lease is a number that
+-- rises at each takeover of the line.
+--
+-- Each claim of a row has a send number: 1 to 255, then from 2 again, so that 1 is always the first claim. 0 means
+-- that the row was never claimed. The lower four bits of a state byte are the code of the state. The upper four are
+-- the send number up to 14; 15 means that the number is in `sends`.
 local IN_SENDS = 15
 local function following(send) return send == 255 and 2 or send + 1 end
 
--- Whether send `a` is from a later claim of a row than send `b`: from one of the next 126 claims, or any if `b` is 0.
+-- Whether send number `a` belongs to a later claim of a row than `b`. The numbers wrap around, so only the next 126
+-- claims after `b` count as later. A script that receives a number newer than the row's knows that Redis forgot the
+-- claim.
 local function newer(a, b)
   if a < 2 or b == 0 then return a > b end
   local ahead = b == 1 and a - 1 or (a - b) % 254
   return ahead >= 1 and ahead <= 126
 end
 
--- Whether a row in this state can be claimed. A fact about a newer claim than the row's proves that Redis forgot that
--- claim.
+-- Whether a row in this state can be claimed.
 local function claimable(state) return state == STATE.pending or state == STATE.retrying end
 
 -- The score in `retry` of a row whose message Meta returned (see `status.lua`): due at once. The row keeps its send
--- number until the next claim; this score marks all facts about that send as stale.
+-- number until its next claim. While it has this score, facts about that send are ignored.
 local RETURNED_DUE = 0.5
 local function is_returned(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) == RETURNED_DUE end
 
@@ -30,8 +35,9 @@ local function state_to_claim(tries, row) return redis.call('HEXISTS', tries, ro
 local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
 
 -- Collects the changes of one script call, and writes them in `commit`: the state bytes page by page, the fields of
--- the part's hash in one command, and one entry of the history. Every change of a state byte goes through `put`, so
--- that counters and bytes always agree.
+-- the part's hash in one command, and one entry of the history. A changed state byte goes through `put`, which also
+-- counts it, so that counters and bytes always agree. Only runs of rows, in `claim.lua` and `settle.lua`, are written
+-- with SETRANGE and counted with `count`.
 local PAGE = 256
 
 local function moves(meta, state, history, sends)
@@ -60,7 +66,7 @@ local function moves(meta, state, history, sends)
     return send == IN_SENDS and tonumber(redis.call('HGET', sends, row)) or send
   end
 
-  -- Whether the retention of the part's recipients has ended. From then on only state bytes and counters are stored.
+  -- Whether the retention of the part's recipients has ended. From then on no code, history or message id is stored.
   function self.retention_ended()
     if retention_ended == nil then retention_ended = redis.call('HEXISTS', meta, 'forgotten') == 1 end
     return retention_ended

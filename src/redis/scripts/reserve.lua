@@ -1,8 +1,9 @@
--- Reserves rows for chunks of recipients: in the open part of each chunk's line, or in a new part if it is full.
+-- Reserves rows for chunks of recipients: in the newest part of each chunk's line, or in a new part if the chunk does
+-- not fit.
 --
 -- KEYS     campaign
--- ARGV     line id, rows (at most 65536) for each chunk
--- Returns  part, first row for each chunk; an empty list if the campaign would exceed 65536 parts; nil if there is no
+-- ARGV     for each chunk: line id, rows (at most 65536)
+-- Returns  for each chunk: part, first row. An empty list if the campaign would exceed 65536 parts; nil if there is no
 --          such campaign.
 -- If repeated: reserves other rows. The rows reserved before stay empty and never become recipients.
 local campaign, reserved = KEYS[1], {}

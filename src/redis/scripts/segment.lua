@@ -1,10 +1,12 @@
--- Reserves capacity for message ids in the current segment of a line's index, or opens a new segment.
+-- Reserves capacity for message ids in the newest segment of a line's index, or in a new segment if that one is full
+-- or too old.
 --
--- KEYS     segments: HASH, when a segment was opened (Unix ms) → layout:ids:parts
--- ARGV     now (ms), how long a segment takes ids (ms), lifetime of an id (ms), layout, ids and parts of a segment at
---          most, ids and parts to add
--- Returns  {when the segment was opened, index in it of the first added part}.
--- If repeated: reserves again. The first reservation stays empty, which costs nothing.
+-- KEYS     segments: HASH, time at which a segment was opened (Unix ms) → layout:ids:parts
+-- ARGV     1 now (ms) · 2 how long a segment takes ids (ms) · 3 lifetime of an id (ms) · 4 layout
+--          5 maximum number of ids in a segment · 6 maximum number of parts in a segment
+--          7 ids to add · 8 parts to add
+-- Returns  {time at which the segment was opened, index in the segment of the first added part}.
+-- If repeated: reserves again. The first reservation stays unused, which costs nothing.
 local now, window, lifetime = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local layout, ids_max, parts_max = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local ids, parts = tonumber(ARGV[7]), tonumber(ARGV[8])

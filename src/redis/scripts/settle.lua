@@ -1,4 +1,5 @@
--- Stores the outcomes of attempts. An outcome is accepted from any epoch: it is a fact about what Meta did.
+-- Stores the outcomes of attempts. The caller may have lost its lease meanwhile: an outcome counts from any epoch,
+-- because it is a fact about what Meta did.
 --
 -- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries
 -- ARGV     1 now (ms) · 2 lifetime of message ids (ms) · 3 epoch of the claims
@@ -6,11 +7,12 @@
 --          5 history entries of the acceptances, 7 bytes each, logged if the row moves: u16 row, u8 state byte,
 --            u32 time (s)
 --          6 other outcomes, 16 bytes each: u16 row, u8 send, u8 kind, u32 code, 8 bytes time (ms) as a double
---          7 runs, 4 bytes each: u16 first row, u16 count. 4 and 5 begin with the rows of these runs, each by its
---            first send
+--          7 runs of rows accepted by their first send, 4 bytes each: u16 first row, u16 count. 4 and 5 begin with the
+--            rows of these runs
 --          8 claims without an outcome, 5 bytes each: u16 first row, u16 count, u8 send
---          9 deadline (ms) of the doubt in which such a claim is put if a newer epoch has the part
--- Kinds    A accepted and C claimed: in 4 and 8, never in 6
+--          9 doubt deadline (ms) of such a claim if a newer epoch has the part
+-- Kinds    A accepted: given in 4, never in 6
+--          C claimed: given in 8, never in 6
 --          R certainly not sent, retry at the time, the attempt counts
 --          B certainly not sent, retry at the time, the attempt does not count
 --          D in doubt until the time
@@ -18,11 +20,11 @@
 --          In a cancelled campaign R and B cancel the row. In a completed campaign R refuses the row with its code
 --          and B makes it unknown, unless the row is unknown already: then it stays so.
 -- Returns  {open recipients of the part;
---          1 if the line's work may lack the part, else 0: a newer epoch has the part, and may have taken it off the
---          work before this call reopened a row;
+--          1 if the part may be missing from the line's work, else 0: a newer epoch has the part, and may have removed
+--          it from the work before this call reopened a row;
 --          1 if the campaign has ended and this call brought message ids that have to be indexed, else 0}.
--- If repeated: changes nothing. Each claim of a row has its own send number, and the state of the row no longer
--- matches it. The outcome of a claim that Redis forgot has the effect that it would have had on that claim.
+-- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number. The
+-- outcome of a claim that Redis forgot has the same effect as if Redis had not forgotten the claim.
 local meta, state, history, sends, retry, doubt, codes, ids, tries = unpack(KEYS)
 local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
@@ -48,7 +50,7 @@ local function settle(row, send, kind, code, time)
     m.move(row, byte, to, send, second)
     byte, was, current, is_restored = m.byte(row), to, send, true
   end
-  -- Only the attempt that made the row's last claim may settle it, even if the row was put in doubt meanwhile.
+  -- Only the attempt of the row's last claim may settle the row, even if the row was put in doubt meanwhile.
   local may_settle = kind ~= 'C' and current == send and unanswered(was)
   -- A doubt that has ended does not begin again, and a completed campaign sends nothing again.
   if was == STATE.unknown and (kind == 'D' or completed and (kind == 'R' or kind == 'B')) then may_settle = false end

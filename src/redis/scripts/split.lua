@@ -1,6 +1,6 @@
 -- Grows the phone index by three buckets (linear hashing): one bucket is split into four, of which the first keeps
--- its key. All four are written anew, so that Redis packs the first one again even if it had grown past the limit for
--- packing.
+-- its key. All four are written anew: Redis then stores the first one as a listpack again, even if it had exceeded the
+-- size limit of listpacks.
 --
 -- KEYS     campaign, bucket to split, three new buckets
 -- ARGV     buckets before the split, divisor of a hash: floor(hash / divisor) % 4 selects one of the four buckets

@@ -4,17 +4,17 @@
 -- ARGV     lifetime of message ids (ms), packed facts of 20 bytes: u16 row, u8 send (0: the last one), u8 state (14:
 --          returned, 15: the recipient replied), u32 code, u32 time (s), 8 bytes fingerprint of the message id
 --          (zeros: not known)
--- Returns  {applied, open recipients of the part, 1 if the campaign has ended and the part has message ids to index
---          (else 0), then one result for each fact: 1 applied, 0 repeated or outranked, 2 about an earlier send, 3
---          reopened}.
--- If repeated: changes nothing. A fact moves a recipient only to a higher rank, and uses up a send only once.
+-- Returns  {number of facts applied, open recipients of the part, 1 if the campaign has ended and the part has message
+--          ids to index (else 0), then one result for each fact: 1 applied, 0 repeated or outranked, 2 about an earlier
+--          send, 3 reopened}.
+-- If repeated: changes nothing. Only `returned` moves a recipient to a lower rank, and it does so once for each send.
 --
 -- Returned means that Meta did not deliver the message, and that neither the recipient nor the message caused that.
 -- While the campaign runs or is paused, the row can be claimed again at once, and its attempts are unchanged. The
--- send is used up: the same status again is about an earlier send. In a completed or cancelled campaign, and if the
--- row was ended unsent, the row fails with the code.
--- After the retention of the recipients, a fact changes only state bytes and counters, and a row that failed or was
--- refused stays so.
+-- send is used up: if the same status comes again, its result is 2. In a completed or cancelled campaign, and if the
+-- row was cancelled or expired, the row fails with the code.
+-- After the retention of the recipients no code, history or message id is stored, and a row that failed or was refused
+-- stays so.
 local meta, state, history, sends, retry, doubt, codes, replied, ids, tries = unpack(KEYS)
 local facts, NO_ID = ARGV[2], string.rep('\0', 8)
 local RETURNED = 14
@@ -25,7 +25,7 @@ for pos = 1, #facts, 20 do
   local byte = m.byte(row)
   local was, current = byte % 16, m.send(row, byte)
   local result, rank = 0, RANK[was]
-  -- Redis forgot the claim of this send. The row counts as in flight by it.
+  -- Whether Redis forgot the claim of this send. The row then counts as in flight with this send number.
   local claim_forgotten = newer(send, current)
   if claim_forgotten then
     current, rank = send, RANK[STATE.in_flight]
@@ -43,8 +43,8 @@ for pos = 1, #facts, 20 do
       result = 1
     end
   elseif reopens and rank <= RANK[STATE.sent] or not reopens and RANK[to] > rank then
-    -- This status came before the response to our request, or instead of it. A later one may have only the
-    -- message id.
+    -- This status came before the response to our request, or instead of it. Its message id is stored, because a later
+    -- status may identify the message by nothing else.
     if rank < RANK[STATE.accepted] and id ~= NO_ID then new_ids[#new_ids + 1] = struct.pack('<I2Bc8', row, current, id) end
     if was == STATE.in_doubt then redis.call('ZREM', doubt, row) end
     if claimable(was) then redis.call('ZREM', retry, row) end

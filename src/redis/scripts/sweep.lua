@@ -5,8 +5,9 @@
 -- Returns  {1 if more rows have to be ended, else 0; open recipients of the part}. Call again while the first is 1.
 -- If repeated: a row in any state other than pending or retrying is unchanged.
 --
--- A row that Meta returned always fails with its code. In a completed campaign every other row was reopened just
--- before the gate closed: it is refused with the code of its attempt, or becomes unknown if there is none.
+-- A row whose message Meta returned always fails with its code. Any other row that is unsent in a completed campaign
+-- was reopened just before the gate closed: it is refused with the code of its attempt, or becomes unknown if there is
+-- none.
 local meta, state, history, sends, retry, codes = unpack(KEYS)
 local now, limit, to = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local second = math.floor(now / 1000)

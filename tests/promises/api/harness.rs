@@ -25,7 +25,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{claim_wish, redis::TestRedis};
+use crate::support::{claim_request, redis::TestRedis};
 
 pub const KEY: &str = "k-test";
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -195,7 +195,7 @@ impl Api {
     /// Claims up to `n` rows of a part, as the owner of its line does.
     pub async fn claim(&self, part: PartId, n: usize) -> Vec<ClaimedRow> {
         let now = self.now();
-        match self.store.claim(part, &claim_wish(EPOCH, now, n, now.after(DAY))).await.expect("redis") {
+        match self.store.claim(part, &claim_request(EPOCH, now, n, now.after(DAY))).await.expect("redis") {
             Claim::Rows { rows, .. } => rows.into_iter().map(|row| row.claimed).collect(),
             other => panic!("{other:?}"),
         }

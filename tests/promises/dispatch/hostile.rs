@@ -106,7 +106,7 @@ impl Conduct for Hostile {
             entry.attempts += u64::from(code == 131_000);
             return Reply::of(hostile::refused(http_status, code), delay);
         }
-        let taken = fate.end.is_taken();
+        let taken = fate.end.is_accepted();
         entry.messages += u64::from(taken);
         let wamid = hostile::wamid(&sent.to, entry.messages);
         let mut first = Vec::new();

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
-use crate::support::{claim_wish, redis::TestRedis, until, world};
+use crate::support::{claim_request, redis::TestRedis, until, world};
 
 /// Running housekeeping, and a campaign whose line no worker serves.
 struct World {
@@ -102,7 +102,7 @@ async fn an_open_part_missing_from_its_lines_list_is_listed_again() {
 async fn a_row_left_pending_by_an_ended_campaign_is_ended() {
     let world = World::start(1).await;
     let now = world.store.time().await.expect("the time");
-    let Claim::Rows { rows, .. } = world.store.claim(world.part, &claim_wish(1, now, 1, now)).await.expect("a claim")
+    let Claim::Rows { rows, .. } = world.store.claim(world.part, &claim_request(1, now, 1, now)).await.expect("a claim")
     else {
         panic!("no rows")
     };

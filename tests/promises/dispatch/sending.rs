@@ -207,7 +207,7 @@ async fn a_claim_not_applied_is_distinguished_from_an_unknown_outcome() {
     // As dispatch threads use the store: a pinned connection is not tested before use.
     let store = store.with_own_connections().expect("a store").with_pinned_connection();
     let now = store.time().await.expect("the time");
-    let wish = || support::claim_wish(1, now, 2, now);
+    let wish = || support::claim_request(1, now, 2, now);
     let mut connection = redis.connection().await;
     let mut send_command = async |words: &str| {
         let words: Vec<&str> = words.split(' ').collect();

@@ -16,7 +16,7 @@ use pregon::{
     },
 };
 
-use crate::support::{claim_wish, redis::TestRedis, world};
+use crate::support::{claim_request, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ impl World {
     /// over.
     async fn claim(&self, epoch: u64, limit: usize) -> Vec<ToSend> {
         let now = self.now().await;
-        match self.store.claim(self.part, &claim_wish(epoch, now, limit, now)).await.expect("a claim") {
+        match self.store.claim(self.part, &claim_request(epoch, now, limit, now)).await.expect("a claim") {
             Claim::Rows { rows, .. } => rows,
             other => panic!("{other:?}"),
         }

@@ -529,7 +529,7 @@ async fn an_interrupted_action_is_completed_by_its_repeat() {
     let record = world.intake.act(id, CampaignAction::Pause).await.expect("paused");
     let part = record.parts[0].0;
     let now = world.intake.clock.now();
-    let claim = world.store().claim(part, &support::claim_wish(1, now, 10, now)).await.expect("a claim");
+    let claim = world.store().claim(part, &support::claim_request(1, now, 10, now)).await.expect("a claim");
     assert!(matches!(claim, Claim::Held { .. }), "{claim:?}");
 }
 

@@ -134,7 +134,7 @@ async fn a_repeat_completes_an_upload_cut_off_from_redis_at_any_byte() {
         let from = if turn % 2 == 0 { 0 } else { bytes - 4_000 };
         cutter.cut_after(rng.random_range(from..bytes));
         let result = upload(&cut_off, id, &text).await;
-        cutter.mend();
+        cutter.restore();
         cuts += u32::from(matches!(result, Err(IntakeError::Store(StoreError::OutcomeUnknown(_)))));
         match turn % 3 {
             0 => {

@@ -13,9 +13,9 @@ use pregon::{
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    claim_wish,
-    hooks::{self, Hooks, inbound, nameless, statuses},
-    hostile::{Calm, Meta},
+    claim_request,
+    hooks::{self, Hooks, inbound, status_without_token, statuses},
+    hostile::{AcceptAll, Meta},
     redis::TestRedis,
     seed, until,
     world::{self, TestWorker, address, line, settings},
@@ -43,14 +43,14 @@ async fn a_status_without_a_token_counts_for_a_line_that_any_worker_listed() {
     let [failed, replied] = messages[&OTHER.into()][..] else { panic!("two") };
     hooks.accept([&failed, &replied]).await;
     // No process has listed the line, so it may belong to another app.
-    assert_eq!(hooks.deliver(&statuses(OTHER, &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses(OTHER, &[status_without_token(&failed.wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 2)]));
 
-    let until_later = hooks.clock.now().after(hooks::IDS_KEPT);
+    let until_later = hooks.clock.now().after(hooks::ID_RETENTION);
     hooks.store.register_lines("w1", &[line(OTHER, 80.0)], until_later).await.expect("registered");
     // The registry of lines is read again only at a bounded rate.
     until("the failure counts", async || {
-        assert_eq!(hooks.deliver(&statuses(OTHER, &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+        assert_eq!(hooks.deliver(&statuses(OTHER, &[status_without_token(&failed.wamid(), "failed 131026")])).await, 200);
         hooks.by_state(id).await.contains_key(&State::Failed)
     })
     .await;
@@ -69,7 +69,7 @@ async fn owners(store: &Store, lines: &[&str]) -> Vec<Option<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_is_owned_while_processes_list_different_lines() {
     let redis = TestRedis::start().await;
-    let meta = Meta::start(Calm { latency: Duration::from_millis(2) }, seed());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let store = Store::connect(&address(&redis)).await.expect("a store");
     let list = |ids: &[&str]| ids.iter().map(|id| line(id, 200.0)).collect::<Vec<Line>>();
     let old = list(&["3001", "3002", "3003"]);
@@ -113,7 +113,7 @@ async fn left_in_flight(store: &Store, n: u64) -> CampaignId {
     let record = store.campaign(id).await.expect("redis").expect("it");
     let now = store.time().await.expect("redis");
     for (part, _) in record.parts {
-        let claim = store.claim(part, &claim_wish(1, now, 1_000, now)).await.expect("a claim");
+        let claim = store.claim(part, &claim_request(1, now, 1_000, now)).await.expect("a claim");
         assert!(matches!(claim, Claim::Rows { open, .. } if open == n), "{claim:?}");
     }
     id
@@ -134,7 +134,7 @@ async fn housekeeping_of(store: &Store, meta: &Meta, name: &str) -> Housekeeping
 #[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_on_a_removed_line_with_messages_in_flight_ends() {
     let redis = TestRedis::start().await;
-    let meta = Meta::start(Calm { latency: Duration::from_millis(2) }, seed());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let store = Store::connect(&address(&redis)).await.expect("a store");
     let id = left_in_flight(&store, 10).await;
     let cancelled = left_in_flight(&store, 5).await;

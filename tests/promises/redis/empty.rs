@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     hooks::{self, Hooks, Message, statuses},
-    hostile::{Calm, Meta},
+    hostile::{AcceptAll, Meta},
     intake::{World, campaign_json, row, templates},
     redis::TestRedis,
     seed, until,
@@ -26,7 +26,7 @@ async fn assert_statuses_count(hooks: &Hooks, sender: &Store) {
     hooks.accept(ours).await;
     let key = sender.token_key().await.expect("a key").get();
     let status = |message: &Message| {
-        let mut status = hooks::nameless(&message.wamid(), "delivered");
+        let mut status = hooks::status_without_token(&message.wamid(), "delivered");
         status["biz_opaque_callback_data"] = hooks::token(&key, message).into();
         status
     };
@@ -71,7 +71,7 @@ async fn a_token_signed_with_a_new_key_counts_at_once() {
     let secret = [9; 16];
     let key = hooks.store.keys.token_key();
     let () = deadpool_redis::redis::cmd("SET").arg(key).arg(&secret).query_async(&mut redis).await.expect("redis");
-    let mut status = hooks::nameless(&message.wamid(), "read");
+    let mut status = hooks::status_without_token(&message.wamid(), "read");
     status["biz_opaque_callback_data"] = hooks::token(&pregon::domain::TokenKey::new(secret), &message).into();
     assert_eq!(hooks.deliver(&statuses("3001", &[status])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Read, 1)]));
@@ -91,7 +91,7 @@ async fn a_process_started_on_an_emptied_redis_is_in_the_grace_period() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_serve_their_lines_again_after_redis_lost_all_data() {
     let mut redis = TestRedis::start().await;
-    let meta = Meta::start(Calm { latency: Duration::from_millis(2) }, seed());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let lines = [line("3001", 200.0), line("3002", 200.0)];
     let first = TestWorker::start("first", &redis, &meta.url(), &lines, settings()).await;
     let second = TestWorker::start("second", &redis, &meta.url(), &lines, settings()).await;

@@ -12,7 +12,7 @@ use pregon::{
     },
 };
 
-use crate::support::{self, claim_wish, redis::TestRedis, world};
+use crate::support::{self, claim_request, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 const N: u64 = 8;
@@ -37,7 +37,7 @@ impl World {
 
     async fn claim(&self, store: &Store, epoch: u64, limit: usize, in_grace_period: bool) -> Claim {
         let now = store.time().await.expect("the time");
-        let wish = claim_wish(epoch, now, limit, now.after(KEPT));
+        let wish = claim_request(epoch, now, limit, now.after(KEPT));
         store.claim(self.part, &pregon::redis::parts::ClaimRequest { in_grace_period, ..wish }).await.expect("a claim")
     }
 

@@ -130,6 +130,10 @@ async fn an_outage_affects_sends_and_reads() {
     let now = json!({"outage": [{"at": "0s", "for": "1h", "fault": "reset_before"}]});
     assert_eq!(server.control("scenario", &now).await.0, 200);
     server.try_send("3001", &order(1, "")).await.expect_err("a reset");
+
+    server.control("reset", &json!({})).await;
+    assert_eq!(server.send(&order(1, "")).await.0, 503, "the outage of the scenario is back");
+    assert_eq!(server.get("/v25.0/2001/message_templates").await.0, 503);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hooks::{Hooks, nameless, now, signature, statuses},
+    hooks::{Hooks, status_without_token, now, signature, statuses},
     hostile::{Conduct, Courier, Meta, Reply, Sent, Status, accepted, wamid},
     redis::TestRedis,
     server::{Installation, Server},
@@ -209,7 +209,7 @@ async fn a_failed_status_holds_the_scope_of_its_code() {
     ];
     for ((code, scope), pair) in table.into_iter().zip(ours.chunks(2)) {
         let word = format!("failed {code}");
-        let reported = [hooks.status(&pair[0], &word), nameless(&pair[1].wamid(), &word)];
+        let reported = [hooks.status(&pair[0], &word), status_without_token(&pair[1].wamid(), &word)];
         assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200, "{code}");
         let holds = hooks.store.holds(now()).await.expect("a store");
         assert_eq!(holds.keys().collect::<Vec<_>>(), scope.iter().collect::<Vec<_>>(), "{code}");
@@ -227,11 +227,11 @@ async fn a_failed_status_holds_the_scope_of_its_code() {
 async fn an_account_fault_of_an_unknown_message_holds_only_the_account() {
     let hooks = Hooks::start().await;
     for (code, held) in [(190, 0), (132_015, 0), (131_042, 1)] {
-        let reported = [nameless("wamid.of-another-app", &format!("failed {code}"))];
+        let reported = [status_without_token("wamid.of-another-app", &format!("failed {code}"))];
         assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
         assert_eq!(hooks.store.holds(now()).await.expect("a store").len(), held, "{code}");
     }
-    assert_eq!(hooks.deliver(&statuses("9999", &[nameless("wamid.x", "failed 131048")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("9999", &[status_without_token("wamid.x", "failed 131048")])).await, 200);
     assert_eq!(hooks.store.holds(now()).await.expect("a store").len(), 1, "a line that is not ours");
     hooks.stop().await;
 }

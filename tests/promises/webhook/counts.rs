@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hooks::{self, Hooks, Message, inbound, nameless, payload, statuses},
+    hooks::{self, Hooks, Message, inbound, status_without_token, payload, statuses},
     until, world,
 };
 
@@ -33,7 +33,7 @@ struct Recipient {
 /// Draws the outcome of a recipient's send, if it has one, and the updates that follow. The expected state is the
 /// one of the highest rank.
 fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str) -> (Option<Settled>, Recipient) {
-    let hour = hooks.clock.now().after(hooks::IDS_KEPT);
+    let hour = hooks.clock.now().after(hooks::ID_RETENTION);
     let (settled, mut state, mut code) = match rng.random_range(0..6) {
         0 => (None, State::InFlight, 0),
         1 => (Some(Settled::InDoubt { until: hour }), State::InDoubt, 0),
@@ -52,7 +52,7 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
         if rng.random_bool(0.4) {
             // A failure of an accepted message may come without our token.
             let named = to != State::Failed || !accepted || rng.random_bool(0.5);
-            let reported = if named { hooks.status(&message, word) } else { nameless(&message.wamid(), word) };
+            let reported = if named { hooks.status(&message, word) } else { status_without_token(&message.wamid(), word) };
             news.push(reported);
             if to.rank() > state.rank() {
                 (state, code) = (to, if to == State::Failed { 131_026 } else { 0 });
@@ -207,14 +207,14 @@ async fn a_failure_without_our_token_is_matched_by_message_id() {
     let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
     let (ours, others) = (&messages[&"3001".into()], &messages[&"3002".into()]);
     hooks.accept(ours.iter().chain(others)).await;
-    let mut foreign = nameless(&ours[1].wamid(), "failed 131049");
+    let mut foreign = status_without_token(&ours[1].wamid(), "failed 131049");
     foreign["biz_opaque_callback_data"] = "c42:r981".into();
-    let wrong_line = nameless(&others[0].wamid(), "failed 131026");
+    let wrong_line = status_without_token(&others[0].wamid(), "failed 131026");
     let reported = [
-        nameless(&ours[0].wamid(), "failed 131026"),
+        status_without_token(&ours[0].wamid(), "failed 131026"),
         foreign,
-        nameless("wamid.of-another-app", "failed 131026"),
-        nameless("", "failed 131026"),
+        status_without_token("wamid.of-another-app", "failed 131026"),
+        status_without_token("", "failed 131026"),
         wrong_line,
     ];
     for _ in 0..2 {
@@ -235,7 +235,7 @@ async fn an_ended_campaign_is_still_found_by_message_id() {
     let now = hooks.clock.now();
     assert!(hooks.store.complete_if_done(id, now).await.expect("a store"));
     hooks.store.retire_campaign(id, now).await.expect("a store");
-    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&ours[2].wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&ours[2].wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 2), (State::Failed, 1)]));
     hooks.stop().await;
 }
@@ -251,7 +251,7 @@ async fn ids_of_the_first_of_300_small_campaigns_are_found() {
     }
     let [failed, answered] = messages[&"3001".into()][..] else { panic!("two") };
     let answer = json!({"type": "text", "context": {"from": "5491155550001", "id": answered.wamid()}});
-    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&failed.wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.deliver(&inbound("3001", &[answer])).await, 200);
     let counts = hooks.counts(first).await;
     assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 1), (State::Failed, 1)]));
@@ -289,7 +289,7 @@ async fn a_failure_before_the_response_is_parked_until_the_id_is_stored() {
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let [early, other] = messages[&"3001".into()][..] else { panic!("two") };
     for _ in 0..2 {
-        assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&early.wamid(), "failed 131026")])).await, 200);
+        assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&early.wamid(), "failed 131026")])).await, 200);
     }
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::InFlight, 2)]));
     hooks.accept([&early, &other]).await;
@@ -304,10 +304,10 @@ async fn the_first_status_of_a_message_in_doubt_records_its_id() {
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let message = messages[&"3001".into()][0];
     // The response was lost, and the message id with it.
-    hooks.settle([(message, Settled::InDoubt { until: hooks.clock.now().after(hooks::IDS_KEPT) })]).await;
+    hooks.settle([(message, Settled::InDoubt { until: hooks.clock.now().after(hooks::ID_RETENTION) })]).await;
     assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&message, "sent")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1)]));
-    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&message.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&message.wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Failed, 1)]));
     hooks.stop().await;
 }
@@ -318,7 +318,7 @@ async fn a_forged_token_changes_nothing() {
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let ours = &messages[&"3001".into()];
     hooks.accept(ours).await;
-    let mut forged = nameless("wamid.forged", "read");
+    let mut forged = status_without_token("wamid.forged", "read");
     let ours_token = hooks.token(&ours[0]);
     for token in
         [hooks::token(&TokenKey::new([1; 16]), &ours[0]), ours_token.replace(".0.0.1.", ".0.1.1."), "p1".into()]
@@ -342,7 +342,7 @@ async fn a_status_for_a_foreign_line_changes_nothing() {
     hooks.accept([message]).await;
     let before = hooks.by_state(id).await;
     for (line, moves) in [("9999", false), ("", false), ("3003", false), ("3002", true)] {
-        let (reported, unnamed) = (hooks.status(message, "read"), nameless(&message.wamid(), "failed 131026"));
+        let (reported, unnamed) = (hooks.status(message, "read"), status_without_token(&message.wamid(), "failed 131026"));
         assert_eq!(hooks.deliver(&statuses(line, &[reported, unnamed])).await, 200);
         assert_eq!(hooks.by_state(id).await != before, moves, "{line}: a part may move between its campaign's lines");
     }
@@ -359,7 +359,7 @@ async fn a_status_for_a_foreign_waba_changes_nothing() {
     let reported = |waba: &Value| {
         let tapped = json!({"button": {"payload": hooks.token(&ours[0])}});
         let mut reported = payload(&[
-            statuses("3001", &[hooks.status(&ours[0], "read"), nameless(&ours[1].wamid(), "failed 131026")])["entry"]
+            statuses("3001", &[hooks.status(&ours[0], "read"), status_without_token(&ours[1].wamid(), "failed 131026")])["entry"]
                 [0]["changes"][0]
                 .clone(),
             inbound("3001", &[tapped])["entry"][0]["changes"][0].clone(),
@@ -408,7 +408,7 @@ async fn a_campaign_is_completed_when_its_last_doubt_is_resolved() {
     let doubtful = messages[&"3002".into()][0];
     let all: Vec<&Message> = messages.values().flatten().filter(|message| **message != doubtful).collect();
     hooks.accept(all.iter().copied()).await;
-    hooks.settle([(doubtful, Settled::InDoubt { until: hooks.clock.now().after(hooks::IDS_KEPT) })]).await;
+    hooks.settle([(doubtful, Settled::InDoubt { until: hooks.clock.now().after(hooks::ID_RETENTION) })]).await;
     let reported: Vec<Value> = all.iter().map(|message| hooks.status(message, "sent")).collect();
     for line in ["3001", "3002"] {
         assert_eq!(hooks.deliver(&statuses(line, &reported)).await, 200);
@@ -426,7 +426,7 @@ async fn metas_details_of_a_failure_are_stored() {
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let ours = &messages[&"3001".into()];
     hooks.accept(ours).await;
-    let mut long = nameless(&ours[1].wamid(), "failed 131049");
+    let mut long = status_without_token(&ours[1].wamid(), "failed 131049");
     long["errors"][0]["error_data"]["details"] = "ñ".repeat(10_000).into();
     assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&ours[0], "failed 131026"), long])).await, 200);
     until("the details are stored", async || hooks.counts(id).await.details.len() == 2).await;

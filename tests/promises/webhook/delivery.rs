@@ -16,7 +16,7 @@ use pregon::{
 use serde_json::json;
 
 use crate::support::{
-    hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, nameless, now, payload, statuses},
+    hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, status_without_token, now, payload, statuses},
     redis::TestRedis,
     server::Installation,
     until, world,
@@ -81,14 +81,14 @@ async fn a_webhook_during_a_redis_outage_is_503_and_counts_once_later() {
     hooks.accept([&named, &unnamed]).await;
     let bodies = [
         statuses("3001", &[hooks.status(&named, "sent")]),
-        statuses("3001", &[nameless(&unnamed.wamid(), "failed 131026")]),
+        statuses("3001", &[status_without_token(&unnamed.wamid(), "failed 131026")]),
         serde_json::from_slice(include_bytes!("../../fixtures/webhooks/template_paused.json")).expect("JSON"),
     ];
     hooks.redis.stop().await;
     for body in &bodies {
         assert_eq!(hooks.deliver(body).await, 503);
     }
-    let others = statuses("9999", &[nameless("wamid.x", "sent")]);
+    let others = statuses("9999", &[status_without_token("wamid.x", "sent")]);
     assert_eq!(hooks.deliver(&others).await, 503, "the list of our lines is in Redis");
     hooks.redis.restart().await;
     for body in bodies.iter().chain(&bodies) {
@@ -116,7 +116,7 @@ async fn a_redis_restart_between_webhooks_fails_none_of_them() {
 /// A committer whose task the test runs itself, so that the test decides what is queued when the task starts.
 fn committer(hooks: &Hooks) -> (Committer, impl Future<Output = ()> + use<>) {
     let (follow_up, _) = FollowUp::new(hooks.store.clone(), hooks.clock.clone());
-    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::IDS_KEPT, follow_up)
+    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::ID_RETENTION, follow_up)
 }
 
 fn sent(message: &Message) -> LocatedFact {
@@ -310,11 +310,11 @@ async fn webhooks_and_statuses_are_counted_by_result() {
         hooks.status(&ours[0], "sent"),
         hooks.status(&ours[0], "evaporated"),
         hooks.status(&ours[1], "failed 131026"),
-        nameless("wamid.of-another-app", "read"),
-        nameless("wamid.of-another-app", "failed 131026"),
+        status_without_token("wamid.of-another-app", "read"),
+        status_without_token("wamid.of-another-app", "failed 131026"),
     ];
     assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
-    assert_eq!(hooks.deliver(&statuses("9999", &[nameless("wamid.of-another-app", "sent")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("9999", &[status_without_token("wamid.of-another-app", "sent")])).await, 200);
     assert_eq!(
         hooks.deliver(&inbound("3001", &[json!({"text": {"body": "hola"}, "timestamp": "1795339600"})])).await,
         200

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hooks::{self, Hooks, Message, inbound, nameless, statuses},
+    hooks::{self, Hooks, Message, inbound, status_without_token, statuses},
     until,
 };
 
@@ -27,7 +27,7 @@ fn indexing(hooks: &Hooks) -> Indexing {
         store: hooks.store.clone(),
         clock: hooks.clock.clone(),
         lease: std::time::Duration::from_secs(5),
-        id_retention: hooks::IDS_KEPT,
+        id_retention: hooks::ID_RETENTION,
     }
 }
 
@@ -88,8 +88,8 @@ async fn ids_of_ended_campaigns_move_to_the_index_and_are_found_there() {
         assert_eq!(find_indexed(&hooks, messages).await, row_refs(messages));
     }
     let (id, messages) = &campaigns[1];
-    let foreign = nameless("wamid.of-another-app", "failed 131026");
-    let reported = [nameless(&messages[0].wamid(), "failed 131026"), foreign];
+    let foreign = status_without_token("wamid.of-another-app", "failed 131026");
+    let reported = [status_without_token(&messages[0].wamid(), "failed 131026"), foreign];
     assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
     assert_eq!(hooks.deliver(&inbound("3001", &[reply(&messages[1])])).await, 200);
     assert_eq!(hooks.by_state(*id).await, HashMap::from([(State::Accepted, 299), (State::Failed, 1)]));
@@ -107,7 +107,7 @@ async fn only_ids_of_finished_parts_move_to_the_index() {
     assert_eq!(find_indexed(&hooks, done).await, row_refs(done));
     let lists = hooks.store.id_lists(&[done[0].part, sending[0].part]).await.expect("a store");
     assert_eq!(lists.iter().map(|list| list.part).collect::<Vec<_>>(), [sending[0].part]);
-    let reported = nameless(&sending[1].wamid(), "failed 131026");
+    let reported = status_without_token(&sending[1].wamid(), "failed 131026");
     assert_eq!(hooks.deliver(&statuses("3002", &[reported])).await, 200);
     assert_eq!(hooks.counts(id).await.failures, HashMap::from([(131_026, 1)]));
     hooks.stop().await;
@@ -145,7 +145,7 @@ async fn interrupted_indexing_is_repeated_and_loses_no_id() {
         .zip(row_refs(&messages).into_iter().flatten())
         .map(|(message, row_ref)| (Fingerprint::of(&message.wamid()), row_ref))
         .collect();
-    hooks.store.index_ids(&"3001".into(), &ids, hooks.clock.now(), hooks::IDS_KEPT).await.expect("a store");
+    hooks.store.index_ids(&"3001".into(), &ids, hooks.clock.now(), hooks::ID_RETENTION).await.expect("a store");
     assert_eq!(listed_ids(&hooks, id).await, 4);
     // Two workers that both believe that they own the duty.
     let (first, second) = (indexing(&hooks), indexing(&hooks));
@@ -194,8 +194,8 @@ async fn segments_rotate_and_expire_with_their_last_id() {
                 (print, (part, ClaimedRow { row: row as u16, send: rng.random_range(1..=255) }))
             })
             .collect();
-        let at = now.after(hooks::IDS_KEPT * later / 64);
-        hooks.store.index_ids(&line, &ids, at, hooks::IDS_KEPT).await.expect("a store");
+        let at = now.after(hooks::ID_RETENTION * later / 64);
+        hooks.store.index_ids(&line, &ids, at, hooks::ID_RETENTION).await.expect("a store");
         all.extend(ids.into_iter().take(100));
     }
     let segments = hooks.store.segments(&line).await.expect("a store");
@@ -207,7 +207,7 @@ async fn segments_rotate_and_expire_with_their_last_id() {
     assert_eq!(keys.len(), 3);
     for key in keys {
         let left: u64 = hooks.store.query("PTTL", cmd("PTTL").arg(&key)).await.expect("a time");
-        let kept = hooks::IDS_KEPT.as_millis() as u64;
+        let kept = hooks::ID_RETENTION.as_millis() as u64;
         assert!((kept - 60_000..=kept * 10 / 8 + kept / 4).contains(&left), "{key}: {left}");
     }
     hooks.stop().await;
@@ -232,7 +232,7 @@ async fn a_slow_id_search_is_acknowledged_and_counted_later() {
         .collect();
     assert_eq!(hooks.deliver(&inbound("3001", &foreign)).await, 200);
     assert_eq!(hooks.deliver(&inbound("3001", &[reply(&answered)])).await, 200);
-    let mut late = nameless(&failed.wamid(), "failed 131026");
+    let mut late = status_without_token(&failed.wamid(), "failed 131026");
     late["timestamp"] = (hooks.clock.now().seconds() - 86_400).to_string().into();
     assert_eq!(hooks.deliver(&statuses("3001", &[late])).await, 200);
     until("the answer is counted", async || hooks.counts(id).await.replied == 1).await;

@@ -24,7 +24,7 @@ struct Pair {
     redis: MultiplexedConnection,
     model: Leases,
     lines: Vec<LineId>,
-    /// Time of the model, in ms. It only decides when the clock is ahead of the epochs.
+    /// Time of the model, in ms: 0, or [`FAR_FUTURE`] where Redis' clock was set back.
     now_ms: u64,
 }
 

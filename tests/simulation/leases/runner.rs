@@ -102,7 +102,8 @@ impl World {
         }
     }
 
-    /// Sends by the time `looked`, at which the clock was read. The process may have been suspended since.
+    /// Sends what lease and pacer allow at `looked`, the time at which the clock was read, and claims more. The
+    /// process may have been suspended since.
     pub fn send_due(&mut self, run: Run, looked: At) {
         let now = self.clock(run.worker, looked);
         let (at, has_work) = (self.now, self.now >= self.no_work_until[run.line as usize]);

@@ -247,7 +247,7 @@ impl World {
             let rate = self.workers[number].rates[line as usize];
             let runner = Runner::new(lease, Pacer::new(rate, now), self.now);
             self.workers[number].owned.insert(line, runner);
-            self.watch.log(self.now, || format!("worker {number} has line {line} in epoch {epoch}"));
+            self.watch.log(self.now, || format!("worker {number} acquired line {line} in epoch {epoch}"));
             let delay = self.between(Duration::ZERO, Duration::from_millis(2));
             self.wake(Run { worker: number, line, epoch }, self.now + delay.as_nanos() as u64);
         }

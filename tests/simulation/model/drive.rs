@@ -254,9 +254,9 @@ impl Drive<'_> {
             self.number += 1;
             self.number
         };
-        // Within the length of a lease, every other process has replayed its journal or stopped sending. A
-        // take-over from a process that did neither, whose sends Redis lost, could send a message twice. Pregón
-        // does not promise otherwise, so the drive limits such a claim to 0 rows.
+        // After the length of a lease, every other process has replayed its journal or no longer sends. A take-over
+        // from one that stopped without replaying could send a message again if Redis lost the first send. Pregón
+        // does not promise otherwise, so such a claim asks for 0 rows.
         let takes_over = epoch > self.model.epoch;
         self.taken_over_early = self.must_replay() && (self.taken_over_early || takes_over && limit == 0);
         let limit = if self.taken_over_early { 0 } else { limit };

@@ -21,7 +21,7 @@ use tokio::try_join;
 use super::spec::{self, Gate, send};
 
 /// How long message ids are kept: longer than any history runs.
-const IDS_KEPT: Duration = Duration::from_secs(3600);
+const ID_RETENTION: Duration = Duration::from_secs(3600);
 
 /// The state of a part, in Redis or in the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,7 +181,7 @@ impl<'a> Real<'a> {
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {
         let claimed = |row: u16, claim: u32| ClaimedRow { row, send: send(claim) };
         let outcomes = outcomes.iter().map(|(row, claim, settled)| (claimed(*row, *claim), settled.clone())).collect();
-        let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, IDS_KEPT).await;
+        let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, ID_RETENTION).await;
         response_text(settled.map(|open| open[0].1))
     }
 
@@ -193,7 +193,7 @@ impl<'a> Real<'a> {
             at: fact.at,
             message: fact.message.as_ref().map(|wamid| Fingerprint::of(wamid.as_str())),
         });
-        let applied = self.store.apply(&[(self.part, facts.collect())], IDS_KEPT).await;
+        let applied = self.store.apply(&[(self.part, facts.collect())], ID_RETENTION).await;
         response_text(applied.map(|mut parts| parts.remove(0)))
     }
 

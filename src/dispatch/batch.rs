@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Most rows in one claim. A script call of this size takes Redis well below a millisecond.
+/// Maximum number of rows in one claim. A script call of this size takes Redis well below a millisecond.
 pub const ROWS_MAX: usize = 256;
 
 /// A claim takes as many rows as the line sends in this time.
@@ -20,7 +20,7 @@ const ROWS_MIN: f64 = 4.0;
 /// Longest window in which a slow line gathers rows.
 const WINDOW_MAX: Duration = Duration::from_millis(200);
 
-/// The lines of a shard call Redis together, once in this time. They share one round trip, which is more than half the
+/// Interval at which the lines of a shard call Redis together. They share one round trip, which is more than half the
 /// cost of a small call.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -41,7 +41,7 @@ pub fn settle_window(rate: f64) -> Duration {
     window(rate, SETTLE_WINDOW)
 }
 
-/// Mean number of outcomes in one settlement: the window, and half a tick on average.
+/// Mean number of outcomes in one settlement: those of the window, and of half a tick on average.
 pub fn settle_rows(rate: f64) -> f64 {
     (rate * (settle_window(rate) + TICK / 2).as_secs_f64()).clamp(1.0, ROWS_MAX as f64)
 }

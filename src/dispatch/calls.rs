@@ -72,7 +72,7 @@ pub struct Calls {
     pub id_retention: Duration,
     /// The cache of recipients.
     pub recipients: Rc<ChunkCache>,
-    /// Has the plans of all its lines.
+    /// The shard of the line, which has the plans of its campaigns.
     pub shard: Rc<Shard>,
 }
 

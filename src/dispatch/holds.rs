@@ -1,4 +1,5 @@
-//! The holds that concern one line: the shared ones from the signals, and those that its runner found a moment ago.
+//! The holds that concern one line: those in the signals, which all lines share, and those that the line's runner
+//! found a moment ago.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +9,7 @@ use std::{
 use super::RunnerSignals;
 use crate::domain::{Hold, HoldScope, Line, LineId, UnixMs};
 
-/// How long a runner applies a hold that it found itself. By then the signals carry it.
+/// How long a runner applies a hold that it found itself. After that time the signals include the hold.
 const LOCAL_TTL: Duration = Duration::from_secs(5);
 
 /// The holds of one line.

@@ -34,8 +34,8 @@ use crate::{
 /// The shortest pause after a cycle over all campaigns, unless a campaign starts earlier.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 
-/// The pause after a cycle, as a multiple of its duration. With thousands of campaigns a cycle is long, and the pause
-/// leaves Redis to others.
+/// The pause after a cycle, as a multiple of the cycle's duration. With thousands of campaigns a cycle is long, and the
+/// pause leaves Redis to other work.
 const PAUSE_FACTOR: u32 = 100;
 
 /// The longest pause after a cycle.
@@ -47,8 +47,8 @@ const CAMPAIGNS_AT_ONCE: usize = 256;
 /// Longest time that a launch may take, from the listing of its campaign to the change of its state.
 const LAUNCH_MAX: Duration = Duration::from_secs(3600);
 
-/// Least time between two reads of changed templates, as announced by Meta's webhooks. Meta allows an app 200 calls
-/// an hour for a WABA.
+/// Minimum time between two reads of templates whose change Meta's webhooks announced. Meta allows an app 200 calls an
+/// hour for a WABA.
 const CHANGED_TEMPLATES_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a hold without an end is probed.
@@ -74,7 +74,7 @@ pub struct Housekeeping {
     pub retention: Duration,
     /// How long a message may stay in doubt.
     pub doubt_deadline: Duration,
-    /// Most attempts, if a campaign wants messages in doubt sent again.
+    /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
     pub attempts_max: u8,
 }
 

@@ -1,7 +1,7 @@
 //! Indexing: moves the message ids of parts that send no more into the index of their line, where a lookup is cheap.
 //!
-//! A duty of one worker at a time, apart from housekeeping: the ids of a large campaign take longer than housekeeping
-//! may pause.
+//! One worker at a time has the duty. It is separate from housekeeping, because moving the ids of a large campaign
+//! takes longer than housekeeping may pause.
 //!
 //! If the process dies: another worker takes the duty over and moves the rest. Ids are copied before they are dropped.
 
@@ -92,7 +92,7 @@ impl Indexing {
         Ok(())
     }
 
-    /// The parts of a campaign that send no more. The ids of its other parts get another lifetime.
+    /// The parts of a campaign that send no more. Prolongs the lifetime of the ids of its other parts.
     async fn ended_parts(&self, record: &CampaignRecord) -> Result<Vec<(PartId, LineId)>> {
         match record.state {
             CampaignState::Draft | CampaignState::Scheduled => Ok(Vec::new()),
@@ -142,7 +142,8 @@ impl Indexing {
         ids: &mut Vec<(Fingerprint, RowRef)>,
     ) -> Result<()> {
         if !ids.is_empty() {
-            // Both within one incarnation of Redis: if Redis restarts and loses part of the index, no list is dropped.
+            // Indexes and drops within one incarnation of Redis: if Redis restarts and loses part of the index, no list
+            // is dropped.
             let store = self.store.in_this_incarnation();
             store.index_ids(line, ids, self.clock.now(), self.id_retention).await?;
             for list in lists.drain(..) {

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An owner stops sending this share of the lease before its end. What it wrote last has to leave the machine before
-/// another owner begins.
+/// An owner stops sending before its lease ends, by this share of the lease: its last requests have to leave the
+/// machine before another owner begins.
 const MARGIN: f64 = 0.2;
 
 /// A lease, which the worker renews and the runner checks.

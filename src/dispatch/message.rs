@@ -1,7 +1,7 @@
 //! A claimed message that waits to be sent.
 //!
-//! Its body is built only when it is sent. Hundreds of messages wait on each line, so each stores only what is its
-//! own, and shares the rest by reference.
+//! The body is built only when the message is sent. Hundreds of messages wait on each line, so a message stores only
+//! its own data, and shares the rest by reference.
 
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use crate::{
 /// Initial capacity of a body: the usual length.
 const BODY_BYTES: usize = 512;
 
-/// Most bytes of a token.
+/// Maximum length of a token in bytes.
 const TOKEN_BYTES: usize = 64;
 
 /// A message to one recipient.

@@ -39,7 +39,7 @@ use crate::{
 /// The settings of dispatch.
 #[derive(Clone, Debug)]
 pub struct DispatchSettings {
-    /// Share of each line's rate that campaigns leave for answers and inbound, 0 (included) to 1 (excluded).
+    /// The share of each line's rate that campaigns leave free for replies and inbound messages: from 0, less than 1.
     pub headroom: f64,
     /// How long a message may stay in doubt.
     pub doubt_deadline: Duration,
@@ -47,7 +47,7 @@ pub struct DispatchSettings {
     pub lease: Duration,
     /// When and how often an attempt that failed temporarily is retried.
     pub retry: RetryPolicy,
-    /// Most attempts in flight on one line.
+    /// Maximum number of attempts in flight on one line.
     pub in_flight_max: usize,
     /// How long message ids can be looked up.
     pub id_retention: Duration,

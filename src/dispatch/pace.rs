@@ -20,8 +20,8 @@ use governor::{
 };
 
 /// Burst beyond one message, in messages, at any rate. It lets a line that is late catch up: without it, the timer's
-/// resolution of one millisecond costs 1 % of the rate at 80 messages per second. No second exceeds the rate by two
-/// messages because of it.
+/// resolution of one millisecond costs 1 % of the rate at 80 messages per second. It is too small for any second to
+/// exceed the rate by two messages.
 const BURST_MIN: f64 = 0.25;
 
 /// Burst beyond one message, in seconds of the rate, if that is more than [`BURST_MIN`]. It lets a line catch up when
@@ -38,7 +38,7 @@ const CUT: f64 = 0.5;
 /// The share of the full rate by which the rate rises each second after a cut.
 const RISE_PER_SECOND: f64 = 0.05;
 
-/// Least time between two cuts. Throttled answers come in groups, and one cut is enough for all messages sent before
+/// Minimum time between two cuts. Throttled answers come in groups, and one cut is enough for all messages sent before
 /// it.
 const CUT_EVERY: Duration = Duration::from_secs(1);
 

@@ -41,7 +41,7 @@ pub struct PathHealth {
     answered_at: Option<Instant>,
     /// When the first attempt since Meta's last answer began.
     silent_since: Option<Instant>,
-    /// When the attempt began that has to be the only new one: no other begins before it ends.
+    /// When the sole attempt began: no other attempt begins until it ends.
     sole_attempt: Option<Instant>,
     outage: Option<Outage>,
 }
@@ -53,7 +53,8 @@ struct Outage {
     phase: Phase,
     /// Probes and trial messages in a row that were not answered.
     failures: u32,
-    /// Meta answered a probe and then not the trial message, so the answered probes of other lines prove nothing here.
+    /// Whether Meta answered a probe but not the trial message after it. Then the answered probes of other lines prove
+    /// nothing here.
     answers_probes_only: bool,
 }
 

@@ -13,11 +13,11 @@ use crate::{
     redis::{Store, StoreError, chunk::Chunk},
 };
 
-/// Most chunks in the cache of a line.
+/// Maximum number of chunks in the cache of a line.
 const CHUNKS_MAX: usize = 2;
 
-/// Most chunk directories in the cache of a line: the campaigns of a line take turns. A directory has two bytes per
-/// chunk.
+/// Maximum number of chunk directories in the cache of a line, because the campaigns of a line take turns. A directory
+/// has the first rows of the chunks of a part: two bytes per chunk.
 const DIRECTORIES_MAX: usize = 1_024;
 
 /// A chunk, with its part and its first row as the key.
@@ -41,7 +41,7 @@ impl ChunkCache {
     }
 
     /// Finds the recipients of `rows` of a part. Returns for each row, in the same order, its chunk and its index in
-    /// it.
+    /// the chunk.
     pub async fn locate(
         &self,
         store: &Store,

@@ -183,7 +183,7 @@ pub struct Runner {
     active_line: Option<ActiveLine>,
     /// The number of the last claim.
     claims: u64,
-    /// Parts and codes for which Meta's words were stored.
+    /// Parts and codes for which Meta's error text was stored.
     details_stored: HashSet<(PartId, u32)>,
     holds: Holds,
     /// The tick at which more is claimed.
@@ -474,7 +474,7 @@ impl Runner {
             AttemptEvent::Connected(departing) => {
                 self.departing.push_back(*departing);
                 self.send_at = None;
-                // Its campaign or the line may have been paused meanwhile.
+                // The line or the campaign of the message may have been paused meanwhile.
                 if self.stopping || self.path.is_stopped() {
                     self.give_back(|_| true);
                 } else {

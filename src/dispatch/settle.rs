@@ -47,7 +47,7 @@ pub fn settle(
     jitter: f64,
     settings: &DispatchSettings,
 ) -> (Settled, Consequence) {
-    // Messages that come back together are spread over the wait and as long again.
+    // Messages that are given back together become due at random times, after one to two times the wait.
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
         Outcome::Accepted { wamid, .. } => (Settled::Accepted(wamid.clone()), Consequence::None),

@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 
 use super::{batch, path::Probes, plans::SendPlans};
 
-/// Answers that take at least this long are slow because of Meta. Quicker answers that are late waited for this shard.
+/// If even the quickest answer takes at least this long, Meta is slow. If it is quicker, late answers waited for this
+/// shard.
 pub(super) const SLOW_ANSWER: Duration = Duration::from_millis(50);
 
 /// A shard is busy if it works for more than this share of the time.
@@ -28,7 +29,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 /// attempt costs more, because its data has left the processor's cache.
 const IN_FLIGHT_TARGET: usize = 32;
 
-/// The least and the most attempts in flight that every line of a shard may have.
+/// Minimum and maximum of the number of attempts in flight that every line of a shard may have.
 const LINE_CAPACITY: (usize, usize) = (1, 8);
 
 /// The limit on attempts in flight grows by at most one in this time. Over HTTP/1.1 each attempt needs a connection,
@@ -36,15 +37,15 @@ const LINE_CAPACITY: (usize, usize) = (1, 8);
 /// opening itself would make them late.
 const GROW_EVERY: Duration = Duration::from_millis(1);
 
-/// The same beyond [`IN_FLIGHT_TARGET`], if answers come at once.
+/// As [`GROW_EVERY`], for a limit beyond [`IN_FLIGHT_TARGET`] if answers come at once.
 const GROW_SLOWLY_EVERY: Duration = Duration::from_millis(5);
 
 /// The limit falls to the peak of the last window of this length. The peak stands for the open connections: the Graph
 /// client sends nothing over a connection that was idle for longer.
 const PEAK_WINDOW: Duration = Duration::from_secs(15);
 
-/// While a shard is busy: attempts allowed in flight for each one that Meta is processing. The quickest answer gives
-/// that number; most answers take longer.
+/// While a shard is busy: attempts allowed in flight for each one that Meta is processing. How many Meta is processing
+/// is estimated from the latency of the quickest answer; most answers take longer.
 const CONCURRENCY_FACTOR: f64 = 4.0;
 
 /// The state that the lines of one dispatch thread share.
@@ -116,7 +117,7 @@ impl Shard {
         ActiveLine(self.clone())
     }
 
-    /// What the shard has for each of its active lines.
+    /// The capacity of the shard for each of its active lines.
     pub fn capacity(&self) -> LineCapacity {
         let (least, most) = LINE_CAPACITY;
         let per_line = (IN_FLIGHT_TARGET / self.active_lines.get().max(1)).clamp(least, most);
@@ -216,7 +217,7 @@ impl Drop for AttemptPermit {
     }
 }
 
-/// What a shard has for each of its lines.
+/// The capacity of a shard for each of its lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineCapacity {
     /// Attempts in flight that every line may have.

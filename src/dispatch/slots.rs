@@ -22,7 +22,7 @@ const CONCURRENCY_EXTRA: usize = 4;
 /// A step multiplies the limit by at most this.
 const STEP: usize = 4;
 
-/// Least time from one step to the next, so that the effect of a step on the shard's load is seen first.
+/// Minimum time from one step to the next, so that the effect of a step on the shard's load shows before the next.
 const STEP_EVERY: Duration = Duration::from_millis(100);
 
 /// A line that had nothing in flight for longer than this starts low again.
@@ -42,7 +42,7 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_millis(250);
 pub struct Slots {
     limit: usize,
     limit_max: usize,
-    /// When the limit was set. Attempts that began earlier measure the limit before.
+    /// When the limit was set. Attempts that began earlier measured the previous limit.
     limit_since: Instant,
     /// Answers to attempts that began since, and the sum of their latencies.
     answers: u32,
@@ -53,7 +53,7 @@ pub struct Slots {
     /// When the last attempt ended.
     ended: Option<Instant>,
     quickest: Duration,
-    /// When the first attempt began since the last one ended.
+    /// When the first attempt began after the last end of an attempt.
     silent_since: Option<Instant>,
 }
 

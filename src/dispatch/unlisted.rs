@@ -45,7 +45,7 @@ pub struct UnlistedLines {
     pub lease: Duration,
     /// How long a message may stay in doubt.
     pub doubt_deadline: Duration,
-    /// Most attempts, if a campaign wants messages in doubt sent again.
+    /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
     pub attempts_max: u8,
     roster: Roster,
     /// Unlisted lines: since when, and whether they were logged.

@@ -1,7 +1,7 @@
 //! A worker: holds the leases on its share of the lines, and runs a runner for each.
 //!
 //! The unit of balance is the line. Workers that list the same lines share them equally: each acquires free lines up
-//! to its share, and gives lines above its share back. Runners run on dispatch threads. Each thread has a
+//! to its share, and gives back lines above its share. Runners run on dispatch threads. Each thread has a
 //! single-threaded runtime and its own connections, and its lines share no locks.
 //!
 //! If the process dies: its leases expire after `dispatch.lease`, and other workers acquire the lines.
@@ -52,7 +52,7 @@ const TICK_MAX: Duration = Duration::from_millis(500);
 /// A worker registers its lines at least this often, so that they stay in the registry.
 const REGISTER_EVERY: Duration = Duration::from_secs(60);
 
-/// Most lines that a warning names.
+/// Maximum number of lines that a warning names.
 const NAMED_MAX: usize = 10;
 
 /// Why a worker had to stop.

@@ -1,7 +1,8 @@
 //! Every key in Redis.
 //!
 //! Keys of one part share the hash tag `{campaign.part}`, keys of one campaign `{campaign}`, keys of one line
-//! `{l:line}`. Each script touches keys of one tag only, because a Redis Cluster requires it.
+//! `{l:line}`, keys of one duty `{d:duty}`. Other keys have no tag. A script touches keys of one tag only, or a single
+//! key without a tag, because a Redis Cluster requires it.
 
 use std::sync::Arc;
 
@@ -84,7 +85,8 @@ keys! {
     /// HASH of admitted rows that are not yet recipients: `part:first row` → a byte for each row.
     outbox(campaign: CampaignId) => "{{{campaign}}}:outbox";
 
-    /// HASH: counters by state and by code, gate, epoch, frontier.
+    /// HASH: counters by state and by code, gate (whether rows may be claimed), epoch of the owner, first row that was
+    /// never claimed, last claim.
     part(part: PartId) => "{{{part}}}";
     /// STRING: one state byte for each row.
     states(part: PartId) => "{{{part}}}:s";

@@ -84,7 +84,7 @@ impl Store {
         results.into_iter().map(|result| result.map(|(got, epoch)| (got == 1).then_some(epoch))).collect()
     }
 
-    /// Releases a lease. Does nothing if the worker no longer has it in `epoch`.
+    /// Releases a lease. Does nothing if the worker no longer has the lease of `epoch`.
     pub async fn release(&self, target: &LeaseTarget, worker: &str, epoch: u64) -> Result<()> {
         let [lease, _] = self.lease_keys(target);
         self.call::<u8>(Call::new(&script::RELEASE, &[lease]).arg(worker).arg(epoch)).await.map(drop)

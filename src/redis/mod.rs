@@ -230,7 +230,7 @@ impl Store {
         results.pop().unwrap_or_else(|| Err(StoreError::OutcomeUnknown(format!("no answer to {name}"))))
     }
 
-    /// Runs scripts in order in one round trip. Returns one result a call, in the same order.
+    /// Runs scripts in order in one round trip. Returns one result for each call, in the same order.
     ///
     /// Errors: `OutcomeUnknown` if the round trip failed; then any of the scripts may have run.
     pub async fn call_all<T: FromRedisValue>(&self, calls: &[Call]) -> Result<Vec<Result<T>>> {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{Result, Store, StoreError, durability::journal::JournalEntry};
 use crate::domain::{LineId, UnixMs, Wamid};
 
-/// Limit of parked statuses, some 5 MB. Beyond it, those with the latest next search are dropped. They were searched
-/// for most often: messages that other apps send on our lines also fail, and are never found.
+/// Maximum number of parked statuses, about 5 MB. Beyond it, those whose next search is latest are dropped. They were
+/// searched for most often, and mostly belong to other apps that send on our lines: their failures are never found.
 const PARKED_MAX: isize = 20_000;
 
 /// A failed status, or an answer of a recipient.

@@ -62,8 +62,8 @@ pub fn counter(state: State) -> &'static str {
 /// Prepends the states, their ranks and the shared prelude to a script, and replaces `STATE.name` by the state's
 /// code. So Lua and Rust can't disagree about states.
 ///
-/// The prepended code runs with every call. A table constructor costs a fraction of a table that is filled step by
-/// step, and a number costs nothing.
+/// The prepended code runs with every call, so it only has table constructors, which cost a fraction of filling a table
+/// step by step. A state's code is inserted as a number, which costs nothing.
 fn with_states(script: &str) -> String {
     let [mut name, mut rank, mut open, mut is_open, mut in_flight] = [const { String::new() }; 5];
     // In the order of the codes, which begin at 1, as Lua lists do.

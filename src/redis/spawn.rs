@@ -26,12 +26,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Limit of a socket path. The systems accept 103 bytes on macOS and 107 on Linux.
+/// Maximum length of a socket path. macOS accepts 103 bytes, Linux 107.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// How long to wait for the lock: a killed process may have left a server on this directory that is still stopping.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// How long the server may not answer after its start. The time in which it answers that it is loading its append-only
-/// file does not count; loading has no limit.
+/// How long to wait for an answer of the server after its start. The time in which it answers that it is loading its
+/// append-only file does not count, so loading has no limit.
 const START_WAIT: Duration = Duration::from_secs(30);
 /// How long a clean stop may take before the server is killed. The server writes the end of its file in this time.
 const STOP_WAIT: Duration = Duration::from_secs(20);

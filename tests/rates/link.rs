@@ -1,4 +1,4 @@
-//! Invariant 3 over a link with a round trip of 150 or 300 ms, as to Meta: on new connections, after connections were
+//! Promise 3 over a link with a round trip of 150 or 300 ms, as to Meta: on new connections, after connections were
 //! closed while the line was idle, and when responses are lost.
 
 use std::time::Duration;
@@ -65,9 +65,9 @@ impl Linked {
         }
     }
 
-    /// Checks that each line reaches 95 % of its rate in one round of several: a worker that the machine keeps from
-    /// running sends less. The first four seconds do not count, because the line does not have all its connections
-    /// and slots yet.
+    /// Checks that all lines reach 95 % of their rates together in at least one of several rounds: a worker sends less
+    /// while the machine does not let it run. The first four seconds do not count, because a line does not have all its
+    /// connections and slots yet.
     async fn assert_rate_is_used(&mut self) {
         const ROUNDS: u32 = 4;
         for round in 1..=ROUNDS {

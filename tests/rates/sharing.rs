@@ -1,4 +1,4 @@
-//! Invariants 3, 5 and 6 as Meta sees them: the rate of a line, how campaigns share it, and when a campaign starts and
+//! Promises 3, 5 and 6 as Meta sees them: the rate of a line, how campaigns share it, and when a campaign starts and
 //! stops sending.
 //!
 //! The tests measure rates, so they run one at a time.
@@ -12,7 +12,7 @@ use crate::{
     ONE_AT_A_TIME,
     support::{
         self,
-        hostile::{Arrival, AcceptAll, Meta, rate, worst_second},
+        hostile::{AcceptAll, Arrival, Meta, rate, worst_second},
         redis::TestRedis,
         server::{Api, Installation, Server},
     },
@@ -75,8 +75,8 @@ fn time_text(at: UnixMs) -> Value {
     serde_json::to_value(at).expect("a time")
 }
 
-/// The upper bound applies to every round. All lines have to reach the lower bound together in one round of several,
-/// because a worker that the machine keeps from running sends less.
+/// The upper bound applies to every round. The lower bound has to be reached by all lines together in one round only,
+/// because a worker sends less while the machine does not let it run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_lines_of_200_a_second_are_used_to_97_percent_and_never_above_105() {
     const ROUNDS: u64 = 6;

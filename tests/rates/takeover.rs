@@ -1,4 +1,4 @@
-//! Invariants 1, 2 and 3 while workers and Redis stop and restart: two processes, three lines of 80 messages a second.
+//! Promises 1, 2 and 3 while workers and Redis stop and restart: two processes, three lines of 80 messages a second.
 //!
 //! The tests measure rates, so they run one at a time.
 
@@ -30,7 +30,7 @@ use crate::{
     ONE_AT_A_TIME,
     support::{
         self,
-        hostile::{self, Arrival, AcceptAll, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
+        hostile::{self, AcceptAll, Arrival, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
         redis::TestRedis,
         server::{Api, Installation, Server},
         world::{self, TestWorker},
@@ -42,7 +42,7 @@ const FIRST: u64 = 5_491_150_000_000;
 const LINES: [&str; 3] = ["3001", "3002", "3003"];
 /// 5 % above a line's rate of 80 messages a second.
 const WORST_SECOND_MAX: usize = 84;
-/// The most rows that a line has claimed and not sent: two claims, each of what it sends in 50 ms.
+/// Maximum number of rows that a line has claimed and not sent: two claims, each of what it sends in 50 ms.
 const CLAIMED_MAX: usize = 8;
 
 /// Accepts every message, and reports those to even numbers as sent.
@@ -113,7 +113,7 @@ impl Pair {
         .await;
     }
 
-    /// Waits until the campaign is completed and all statuses are delivered, and checks the invariants: no
+    /// Waits until the campaign is completed and all statuses are delivered, and checks the promises: no
     /// duplicates, no line above its rate, exact states and counts. Returns the arrivals, and the states of the
     /// recipients by number.
     async fn finish(&self) -> (Vec<Arrival>, BTreeMap<String, String>) {

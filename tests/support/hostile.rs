@@ -199,7 +199,7 @@ impl Courier {
     /// acknowledged with 200.
     pub fn report(&self, delay: Duration, status: Status) {
         self.records.pending.fetch_add(1, Ordering::SeqCst);
-        self.orders.send((Instant::now() + delay, status)).expect("the courier lives as long as the server");
+        self.orders.send((Instant::now() + delay, status)).expect("the delivering task runs as long as the server");
     }
 }
 
@@ -213,7 +213,7 @@ struct Records {
     pending: AtomicUsize,
 }
 
-/// A running server, on two threads of its own. It stops when dropped.
+/// A running server with two threads. It stops when dropped.
 pub struct Meta {
     addr: SocketAddr,
     records: Arc<Records>,

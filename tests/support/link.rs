@@ -236,18 +236,18 @@ pub(super) struct Heartbeat(Arc<Mutex<[Instant; 2]>>);
 
 impl Heartbeat {
     pub(super) fn start() -> Self {
-        let beats = Self(Arc::new(Mutex::new([Instant::now(); 2])));
-        let shared = beats.clone();
+        let heartbeats = Self(Arc::new(Mutex::new([Instant::now(); 2])));
+        let shared = heartbeats.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(HEARTBEAT);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let mut beats = shared.0.lock().expect("no panic");
-                *beats = [beats[1], Instant::now()];
+                let mut heartbeats = shared.0.lock().expect("no panic");
+                *heartbeats = [heartbeats[1], Instant::now()];
             }
         });
-        beats
+        heartbeats
     }
 
     fn stamp(&self) -> Stamp {

@@ -126,11 +126,15 @@ mod tests {
 
     async fn store() -> (Store, TestRedis, Clock) {
         let (redis, clock) = redis().await;
-        (Store::connect(&world::address(&redis)).await.expect("a store"), redis, clock.expect("it can be set"))
+        (
+            Store::connect(&world::address(&redis)).await.expect("a store"),
+            redis,
+            clock.expect("a clock that can be set"),
+        )
     }
 
     #[tokio::test]
-    async fn a_lease_from_before_the_clock_was_set_back_ends_in_time_once_another_asks() {
+    async fn a_lease_from_before_a_clock_step_back_is_shortened() {
         let (store, _redis, clock) = store().await;
         let line = LineId::from("3001");
         let right = LeaseTarget::Line(line.clone());
@@ -144,26 +148,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_that_died_before_the_clock_was_set_back_does_not_count() {
+    async fn a_worker_dead_before_a_clock_step_back_is_not_live() {
         let (store, _redis, clock) = store().await;
-        let lives = async |worker| {
+        let live_workers = async |worker| {
             let now = store.time().await.expect("redis");
             store.worker_heartbeat(worker, now, now.after(LEASE)).await.expect("redis").workers.len()
         };
-        assert_eq!((lives("dead").await, lives("living").await), (1, 2));
+        assert_eq!((live_workers("dead").await, live_workers("living").await), (1, 2));
         clock.step(AN_HOUR_BACK).await;
-        assert_eq!(lives("living").await, 1);
-        assert_eq!((lives("other").await, lives("living").await), (2, 2), "who says again that it lives counts");
+        assert_eq!(live_workers("living").await, 1);
+        assert_eq!(
+            (live_workers("other").await, live_workers("living").await),
+            (2, 2),
+            "a worker with a new heartbeat counts"
+        );
     }
 
     #[tokio::test]
-    async fn an_epoch_that_was_forgotten_is_not_given_again_where_the_clock_is_behind() {
+    async fn a_lost_epoch_is_not_issued_again_with_the_clock_behind() {
         let (store, redis, clock) = store().await;
         let (line, mut epochs) = (LineId::from("3001"), BTreeSet::new());
         let right = LeaseTarget::Line(line.clone());
         let first = store.acquire(&[(right.clone(), 0)], "w", LEASE).await.expect("redis")[0].expect("free");
         clock.step(AN_HOUR_BACK).await;
-        assert!(store.time().await.expect("redis") < UnixMs(first), "epochs are ahead of the clock");
+        assert!(store.time().await.expect("redis") < UnixMs(first), "the epochs must be ahead of the clock");
         for _ in 0..10 {
             let mut redis = redis.connection().await;
             let () = cmd("DEL").arg(store.keys.lease(&line)).query_async(&mut redis).await.expect("redis");

@@ -29,7 +29,7 @@ pub struct LedgerEntry {
     return_reported_at: Option<Instant>,
     /// A message was sent again before the return of the previous one was reported.
     pub sent_before_return: bool,
-    /// A request arrived since the last return, or ever if there was none.
+    /// A request arrived since the last return; without a return, any request arrived.
     pub requested: bool,
     /// Meta refused a message for good. The response may have been lost.
     pub refused: bool,

@@ -52,7 +52,7 @@ pub fn print(outcome: &Outcome) {
         worst.join(" "),
         if verdict.is_good() { "good" } else { "WRONG" }
     );
-    let Some(kept) = &outcome.kept else { return };
+    let Some(logs) = &outcome.logs else { return };
     for event in &outcome.events {
         let (from, until) = (event.began - outcome.launched, event.ended - outcome.launched);
         let forgotten =
@@ -61,7 +61,7 @@ pub fn print(outcome: &Outcome) {
     }
     verdict.problems.iter().for_each(|problem| println!("  {problem}"));
     println!("  again: {}", command(schedule.seed));
-    println!("  logs: {}", kept.display());
+    println!("  logs: {}", logs.display());
 }
 
 /// The command that repeats a round.

@@ -19,7 +19,7 @@ use crate::{
     check::{self, Verdict},
     clock,
     meta::{AccountFault, FaultyMeta, Ledger, Troubles},
-    schedule::{WORKER_FAULT_DISTANCE, Fault, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule},
+    schedule::{Fault, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule, WORKER_FAULT_DISTANCE},
     stage::Stage,
     support::{
         hooks::{payload, signature},
@@ -95,7 +95,7 @@ impl Campaign {
     pub fn n_statuses_while_running(&self) -> usize {
         let Some((last, _)) = self.running.last() else { return 0 };
         let earlier = self.running.iter().rev().find(|(at, _)| *at + COMPLETION_DELAY_MAX <= *last);
-        earlier.map_or(0, |(_, told)| *told)
+        earlier.map_or(0, |(_, n_statuses)| *n_statuses)
     }
 
     /// Whether it waits for a hold to end.
@@ -124,7 +124,7 @@ pub struct Outcome {
     /// Time from launch until every campaign and status was settled.
     pub took: Duration,
     /// The directory of the logs, if anything was wrong.
-    pub kept: Option<PathBuf>,
+    pub logs: Option<PathBuf>,
 }
 
 /// The state that the tasks of a round share.
@@ -188,7 +188,7 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     let launched = Instant::now();
     let mut campaigns = vec![Campaign::from_api(id, numbers)];
     campaigns.extend(job_campaigns.iter().map(Campaign::from_jobs));
-    let (healed_at, healed_rx) = watch::channel(None);
+    let (healed_tx, healed_rx) = watch::channel(None);
     let settling = {
         let (round, schedule) = (round.clone(), schedule.clone());
         tokio::spawn(async move { round.settle(campaigns, &schedule, healed_rx).await })
@@ -224,7 +224,7 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     for job_campaign in &job_campaigns {
         stage.backend.add(job_campaign).await;
     }
-    healed_at.send_replace(Some(Instant::now()));
+    healed_tx.send_replace(Some(Instant::now()));
     let (campaigns, unsettled_problems) = settling.await.expect("the task that reads the campaigns does not panic");
     problems.extend(unsettled_problems);
     let took = launched.elapsed();
@@ -232,15 +232,15 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     problems.extend(stage.backend.problems().await);
     let events = round.events.lock().await.clone();
     let verdict = check::judge(stage, &schedule, (&ledger, &round.troubles), &events, &campaigns, problems).await;
-    let kept = (!verdict.is_good()).then(|| {
+    let logs = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
         copy(stage.installation.dir(), &dir);
         dir
     });
-    if let Some(dir) = &kept {
+    if let Some(dir) = &logs {
         copy(stage.redis.lock().await.server.dir(), &dir.join("redis"));
     }
-    Outcome { schedule, launched, events, restarts: stage.restarts(), verdict, took, kept }
+    Outcome { schedule, launched, events, restarts: stage.restarts(), verdict, took, logs }
 }
 
 impl Round {
@@ -265,12 +265,12 @@ impl Round {
             }
             for campaign in campaigns.iter_mut().filter(|campaign| !campaign.has_completed()) {
                 let Some(id) = &campaign.id else { continue };
-                let told = self.stage.meta.n_reported();
+                let n_statuses = self.stage.meta.n_reported();
                 if let Some(last) = read(&self.stage.front.url(), &format!("campaigns/{id}")).await {
                     campaign.last = last;
                 }
                 if campaign.last["state"] == "running" {
-                    campaign.running.push((Instant::now(), told));
+                    campaign.running.push((Instant::now(), n_statuses));
                 }
             }
             if schedule.has_account_faults() && campaigns.iter().any(Campaign::is_held) {

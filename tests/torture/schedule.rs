@@ -50,7 +50,7 @@ pub enum Wire {
 /// Codes of `failed` statuses that blame the account, a line, the template or the token, not the message or its
 /// recipient.
 const ACCOUNT_CODES: [u32; 9] = [131_042, 131_031, 368, 131_048, 133_010, THROTTLED, 132_015, 132_016, 190];
-/// The one of these that holds a line only for a second.
+/// The one of these codes whose hold lasts only a second.
 pub const THROTTLED: u32 = 130_429;
 
 /// The response of a proxy in Meta's place.

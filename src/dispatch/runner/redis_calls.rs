@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Most finished parts that are removed from the work of the line in one call.
+/// Maximum number of finished parts that are removed from the work of the line in one call.
 const FINISHED_MAX: usize = 64;
 
 /// How long a line with messages left to send gathers finished parts before it removes them.
@@ -33,7 +33,7 @@ const REDIS_PAUSE: Duration = Duration::from_millis(250);
 /// Wait before another attempt to take over a part that cannot be taken over yet.
 const TAKEOVER_RETRY: Duration = Duration::from_millis(250);
 
-/// Least time between two refreshes, per campaign of the line. A refresh reads the state of every campaign, and every
+/// Minimum time between two refreshes, per campaign of the line. A refresh reads the state of every campaign, and every
 /// campaign that ends calls for a refresh: a thousand campaigns would keep Redis busy with nothing else.
 const REFRESH_PAUSE: Duration = Duration::from_micros(250);
 
@@ -123,7 +123,7 @@ impl Runner {
                 if !matches!(error, StoreError::NotApplied(_) | StoreError::Login(_)) {
                     self.unanswered_claim.get_or_insert((part, self.claims));
                 }
-                // An error that a retry cannot mend does not delay the stop.
+                // An error that a retry does not fix must not delay the stop.
                 if self.stopping && !error.is_transient() {
                     self.unanswered_claim = None;
                 }
@@ -181,7 +181,8 @@ impl Runner {
             limit,
             doubt_until: now.after(self.setup.settings.doubt_deadline),
             unanswered: self.unanswered_claim.map_or(0, |(_, number)| number),
-            // Within one lease, another worker that had the line notices that Redis restarted, or stops.
+            // The grace period is one lease: in that time, a worker that had the line before notices that Redis
+            // restarted, or its lease ends and it stops.
             in_grace_period: self.setup.store.in_grace_period(self.setup.settings.lease),
         };
         self.calls.claim(part, request, self.backlog.plan(part.campaign))

@@ -1,10 +1,10 @@
 //! Incarnations of Redis, and the journal of what a new incarnation may lack.
 //!
-//! A server that restarts comes back without the writes that had not reached its disk: the last second or two with
-//! `appendfsync everysec`. A replica that is promoted lacks the writes that had not reached it. Both return to an
-//! earlier state of the same data, so only the last writes are missing. This process keeps its last writes that must
-//! not be lost: claims, outcomes, statuses. Each is an idempotent command. All are replayed in order before anything
-//! else is sent to the new incarnation.
+//! An incarnation is one run of a server, from its start to a restart or a failover. A server that restarts comes back
+//! without the writes that had not reached its disk: the last second or two with `appendfsync everysec`. A replica that
+//! is promoted lacks the writes that had not reached it. Both return to an earlier state of the same data, so only the
+//! last writes are missing. This process keeps its last writes that must not be lost: claims, outcomes, statuses. Each
+//! is an idempotent command. All are replayed in order before anything else is sent to the new incarnation.
 //!
 //! Every new connection reads the run id of its server before any command goes over it, which reveals a new
 //! incarnation. Answers from an older incarnation are discarded, so that no write slips past the replay.
@@ -28,8 +28,8 @@ use crate::redis::{Result, StoreError};
 /// How far back a restarted server may lack writes: `everysec` syncs each second, and may be late by another.
 pub(in crate::redis) const LOSS_WINDOW: Duration = Duration::from_secs(3);
 
-/// The same if a replica may be promoted. A master that is cut off from the others keeps accepting writes until it
-/// notices, 15 s in a cluster by default.
+/// How far back a server may lack writes if a replica may be promoted. A master that is cut off from the others keeps
+/// accepting writes until it notices, 15 s in a cluster by default.
 pub(in crate::redis) const LOSS_WINDOW_PARTITIONED: Duration = Duration::from_secs(20);
 
 /// In a cluster, how long the entries of a key are kept after the last write to that key. The master of the key may
@@ -87,7 +87,8 @@ impl Incarnations {
         let began = if before.is_some() { Some(Instant::now()) } else { Instant::now().checked_sub(uptime) };
         observed.began = observed.began.max(began);
         if before.is_some() {
-            // Under the lock of the journal: entries recorded before this are replayed, later ones are refused.
+            // Raised under the lock of the journal, so that entries recorded before are replayed, and later ones of the
+            // old incarnation are refused.
             let _journal = self.journal();
             self.newest.fetch_add(1, Ordering::SeqCst);
         }

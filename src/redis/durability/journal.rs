@@ -13,8 +13,8 @@ use deadpool_redis::redis::{Arg, Cmd};
 /// How often idle keys are dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Limit of keys with entries. Beyond it, the keys that were idle for longest are dropped. A thousand campaigns on
-/// eight lines go through 600 keys a second.
+/// Maximum number of keys with entries. Beyond it, the keys that were idle for longest are dropped. A thousand
+/// campaigns on eight lines use 600 keys a second.
 const KEYS_MAX: usize = 16_384;
 
 /// An idempotent command that is replayed into each new incarnation.

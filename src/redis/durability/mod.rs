@@ -72,8 +72,8 @@ impl Store {
     }
 
     /// Waits until all earlier writes, of any process, are durable, as far as the servers can confirm it: in their
-    /// append-only files if they support WAITAOF (Redis 7.2, Valkey), and on a replica if they have one. In a store
-    /// of [`Store::in_this_incarnation`] this covers the writes of this incarnation.
+    /// append-only files if they support WAITAOF (Redis 7.2, Valkey), and on a replica if they have one. With a store
+    /// of [`Store::in_this_incarnation`], fails if that incarnation ends first.
     ///
     /// Errors: `OutcomeUnknown` if the servers do not confirm in time. Nothing is undone: the writes may last or not.
     pub async fn make_durable(&self) -> Result<()> {

@@ -54,7 +54,7 @@ pub(super) struct Discovery {
     slot_map: RwLock<Arc<SlotMap>>,
     /// Set when a request fails; the next request refreshes the slot map first.
     is_stale: AtomicBool,
-    /// Locked during a refresh, so that one runs at a time.
+    /// Locked during a refresh, so that only one runs at a time.
     refresh_state: tokio::sync::Mutex<RefreshState>,
 }
 
@@ -272,7 +272,7 @@ impl Discovery {
         let gone = current.masters.iter().any(|master| !newer.masters.contains(master));
         let mut slot_map = self.slot_map.write().unwrap_or_else(PoisonError::into_inner);
         if !current.is_empty() && (gone || newer.epoch > current.epoch) {
-            // Before the new map is visible, so that no command reaches a promoted server in the old incarnation.
+            // Begun before the new map is visible, so that no command reaches a promoted server in the old incarnation.
             self.incarnations.begin_incarnation();
             let masters: Vec<String> = newer.masters.iter().map(HostPort::to_string).collect();
             if gone {

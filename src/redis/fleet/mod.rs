@@ -31,7 +31,7 @@ pub struct Address {
     pub namespace: String,
     /// Timeout of a connection attempt and of an answer.
     pub timeout: Duration,
-    /// Connections to each server at most.
+    /// Maximum number of connections to each server.
     pub connections: usize,
 }
 
@@ -118,7 +118,7 @@ impl Servers {
         Self { topology, ..self.clone() }
     }
 
-    /// Sends a pipeline in one round trip. Returns one answer a command, or the one answer of a transaction.
+    /// Sends a pipeline in one round trip. Returns one answer for each command, or the one answer of a transaction.
     ///
     /// Errors: [`SendError`]. Nothing is sent if `incarnation` is no longer the newest; an answer that arrives after a
     /// newer one has begun is discarded.
@@ -166,7 +166,7 @@ impl Servers {
         }
     }
 
-    /// Checks whether a failover happened.
+    /// Checks whether a failover happened. If so, a new incarnation begins.
     pub(super) async fn check_failover(&self) {
         if let Topology::Many(router) = &self.topology {
             router.check_failover().await;

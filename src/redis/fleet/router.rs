@@ -70,7 +70,7 @@ impl Router {
         Self { pinned: Some(Arc::default()), ..self.clone() }
     }
 
-    /// Checks whether a failover happened.
+    /// Checks whether a failover happened. If so, a new incarnation begins.
     pub(super) async fn check_failover(&self) {
         if let Ok(slot_map) = self.discovery.slot_map().await {
             // An error here is not reported: if no server answers, the next command fails too.

@@ -63,8 +63,8 @@ struct PinnedConnection {
 }
 
 impl Server {
-    /// Opens no connection: the first use does. With `only_as_master`, connections to a replica fail; for deployments
-    /// in which another server may be the master.
+    /// Opens no connection: the first use does. `only_as_master` makes connections fail while the server is a replica.
+    /// It is for deployments in which another server may be the master.
     ///
     /// Errors: `Unusable` if `info` can't be used.
     pub(super) fn new(

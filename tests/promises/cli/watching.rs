@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A server whose campaign is read by one recipient, then by both. Its event stream breaks in between.
+/// A server with a campaign of two recipients: one of them reads the message, later the other. The event stream breaks
+/// in between.
 async fn two_recipients() -> Server {
     let one = format!("GET /v1/campaigns/{ID}");
     let events = format!("GET /v1/campaigns/{ID}/events");

@@ -1,4 +1,4 @@
-//! Invariants 1, 2 and 4 against a hostile fake Meta: lost, late, repeated and contradictory responses and webhooks.
+//! Promises 1, 2 and 4 against a hostile fake Meta: lost, late, repeated and contradictory responses and webhooks.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,4 @@
-//! Invariants 1 and 4 for unusual outcomes: late, repeated, or for a row without a recipient.
+//! Promises 1 and 4 for unusual outcomes: late, repeated, or for a row without a recipient.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -263,7 +263,7 @@ async fn an_outcome_for_an_empty_row_does_not_block_others() {
 #[tokio::test]
 async fn a_row_that_has_moved_does_not_block_its_neighbours() {
     let world = World::start(300).await;
-    // Returned once, so that its next claim has another send number.
+    // One row is given back first, so that its next claim has another send number.
     let back = world.claim(1, 1).await[0].claimed;
     world.settle(back, Settled::Back { at: UnixMs(0) }).await;
     let claimed: Vec<ClaimedRow> = world.claim(1, 300).await.iter().map(|row| row.claimed).collect();

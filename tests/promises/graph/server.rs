@@ -153,7 +153,7 @@ pub(crate) fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Long timeouts, for servers that do answer: only a hang reaches them.
+/// Long timeouts, for servers that do answer, so that only a hang reaches one.
 pub(crate) fn patient() -> GraphClientConfig {
     GraphClientConfig {
         timeout: Duration::from_secs(20),

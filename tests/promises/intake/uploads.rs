@@ -160,7 +160,7 @@ async fn a_repeat_completes_an_upload_cut_off_from_redis_at_any_byte() {
     assert!(cuts >= 50, "{cuts} cuts");
 }
 
-/// All keys in Redis except fences, sorted.
+/// All keys in Redis except fences, the keys that waits for durability write, sorted.
 async fn keys(world: &World) -> Vec<String> {
     let mut keys: Vec<String> = world.store().query("KEYS", cmd("KEYS").arg("*")).await.expect("redis");
     // There is a fence for each server. Fences expire.

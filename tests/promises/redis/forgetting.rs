@@ -1,4 +1,4 @@
-//! Invariants 1, 2 and 4 when Redis loses its last writes.
+//! Promises 1, 2 and 4 when Redis loses its last writes.
 
 use std::{collections::BTreeMap, time::Duration};
 

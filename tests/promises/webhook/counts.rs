@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hooks::{self, Hooks, Message, inbound, status_without_token, payload, statuses},
+    hooks::{self, Hooks, Message, inbound, payload, status_without_token, statuses},
     until, world,
 };
 
@@ -52,7 +52,8 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
         if rng.random_bool(0.4) {
             // A failure of an accepted message may come without our token.
             let named = to != State::Failed || !accepted || rng.random_bool(0.5);
-            let reported = if named { hooks.status(&message, word) } else { status_without_token(&message.wamid(), word) };
+            let reported =
+                if named { hooks.status(&message, word) } else { status_without_token(&message.wamid(), word) };
             news.push(reported);
             if to.rank() > state.rank() {
                 (state, code) = (to, if to == State::Failed { 131_026 } else { 0 });
@@ -86,7 +87,8 @@ async fn counts_are_exact_for_repeated_late_and_reordered_statuses() {
     }
     hooks.settle(settled).await;
 
-    // Each update one to three times, shuffled, one per change, with a random number of changes in each body.
+    // Each update is delivered one to three times, in random order: one per change, with a random number of changes in
+    // each body.
     let mut news: Vec<(&str, &Value)> = Vec::new();
     for recipient in &recipients {
         for item in &recipient.news {
@@ -289,7 +291,10 @@ async fn a_failure_before_the_response_is_parked_until_the_id_is_stored() {
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let [early, other] = messages[&"3001".into()][..] else { panic!("two") };
     for _ in 0..2 {
-        assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&early.wamid(), "failed 131026")])).await, 200);
+        assert_eq!(
+            hooks.deliver(&statuses("3001", &[status_without_token(&early.wamid(), "failed 131026")])).await,
+            200
+        );
     }
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::InFlight, 2)]));
     hooks.accept([&early, &other]).await;
@@ -342,7 +347,8 @@ async fn a_status_for_a_foreign_line_changes_nothing() {
     hooks.accept([message]).await;
     let before = hooks.by_state(id).await;
     for (line, moves) in [("9999", false), ("", false), ("3003", false), ("3002", true)] {
-        let (reported, unnamed) = (hooks.status(message, "read"), status_without_token(&message.wamid(), "failed 131026"));
+        let (reported, unnamed) =
+            (hooks.status(message, "read"), status_without_token(&message.wamid(), "failed 131026"));
         assert_eq!(hooks.deliver(&statuses(line, &[reported, unnamed])).await, 200);
         assert_eq!(hooks.by_state(id).await != before, moves, "{line}: a part may move between its campaign's lines");
     }
@@ -359,8 +365,10 @@ async fn a_status_for_a_foreign_waba_changes_nothing() {
     let reported = |waba: &Value| {
         let tapped = json!({"button": {"payload": hooks.token(&ours[0])}});
         let mut reported = payload(&[
-            statuses("3001", &[hooks.status(&ours[0], "read"), status_without_token(&ours[1].wamid(), "failed 131026")])["entry"]
-                [0]["changes"][0]
+            statuses(
+                "3001",
+                &[hooks.status(&ours[0], "read"), status_without_token(&ours[1].wamid(), "failed 131026")],
+            )["entry"][0]["changes"][0]
                 .clone(),
             inbound("3001", &[tapped])["entry"][0]["changes"][0].clone(),
         ]);

@@ -16,7 +16,7 @@ use pregon::{
 use serde_json::json;
 
 use crate::support::{
-    hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, status_without_token, now, payload, statuses},
+    hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, now, payload, status_without_token, statuses},
     redis::TestRedis,
     server::Installation,
     until, world,
@@ -219,8 +219,8 @@ async fn a_redis_outage_fails_all_waiting_commits_together() {
     let (answers, ()) = tokio::join!(commits, task);
     assert!(answers.iter().all(Result::is_err), "{answers:?}");
     let (waited, timeout) = (began.elapsed(), world::address(&hooks.redis).timeout);
-    // Two commits run at a time. Each is tried twice and pings its connection first. Committing the requests in
-    // pairs, one pair after the other, would take four times as long.
+    // One commit runs at a time. It is tried twice and pings its connection first. Committing the eight requests one
+    // after the other would take eight times as long.
     assert!(waited < 5 * timeout, "one after the other: {waited:?}, with a timeout of {timeout:?}");
     tokio::time::resume();
     let () = cmd("CLIENT").arg("UNPAUSE").query_async(&mut connection).await.expect("CLIENT UNPAUSE");

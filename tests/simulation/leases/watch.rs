@@ -100,8 +100,10 @@ impl Watch {
     /// write what it could have written at once.
     fn one_burst_a_stop(&mut self, run: Run, write: Write) {
         self.held_up += 1;
-        let before =
-            self.stop.filter(|(whose, looked, _)| *whose == run && *looked == write.looked).map_or(0, |stop| stop.2);
+        let before = self
+            .stop
+            .filter(|(stopped, looked, _)| *stopped == run && *looked == write.looked)
+            .map_or(0, |stop| stop.2);
         self.stop = Some((run, write.looked, before + 1));
         if (before + 1) as f64 > 2.0 + write.rate / 100.0 {
             self.broken = Some(format!("{run:?} wrote {} messages after a stop", before + 1));

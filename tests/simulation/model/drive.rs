@@ -93,7 +93,7 @@ struct Drive<'a> {
 
 type Checked = Result<(), String>;
 
-/// Runs both through `history`. `trace` collects each request and its response.
+/// Runs the model and the scripts through `history`. `trace` collects each request and its response.
 pub async fn drive(
     history: &History,
     facts: Facts,

@@ -285,7 +285,7 @@ fn take_over() -> impl Strategy<Value = Vec<Step>> {
 /// Any history.
 pub fn any() -> impl Strategy<Value = History> {
     let first_row = prop_oneof![3 => Just(0u16), 1 => Just(253)];
-    // Few rows, so that much happens to each.
+    // Few rows, so that each takes part in many steps.
     let chunks = prop_oneof![vec(vec(Just(true), 1..4), 1..2), vec(vec(prop::bool::weighted(0.85), 1..5), 1..4),];
     let resends = prop_oneof![2 => Just(0), 1 => 2..5u8];
     let expires = prop_oneof![5 => Just(None), 1 => time().prop_map(|ms| Some(5 * ms))];

@@ -45,7 +45,7 @@ impl View {
     /// The state of the model.
     pub fn of(model: &spec::Part) -> Self {
         let each = || model.rows.iter();
-        let kept = || each().filter(|_| !model.forgotten);
+        let with_details = || each().filter(|_| !model.forgotten);
         let mut bytes = vec![0; model.rows.last_key_value().map_or(0, |(last, _)| usize::from(*last) + 1)];
         for (row, it) in each() {
             bytes[usize::from(*row)] = send(it.claims).min(State::SEND_OVERFLOW) << 4 | it.state.code();
@@ -55,8 +55,8 @@ impl View {
             bytes,
             sends: sends.filter(|(_, send)| *send >= State::SEND_OVERFLOW).collect(),
             counts: model.counts(),
-            attempts: kept().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
-            why: kept().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
+            attempts: with_details().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
+            why: with_details().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
             returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),

@@ -219,8 +219,8 @@ impl Part {
     }
 
     fn rows_of_claim(&self, epoch: u64, number: u64) -> Vec<ToSend> {
-        let mut kept = [&self.claimed, &self.claimed_before].into_iter().flatten();
-        let asked = kept.find(|claimed| (claimed.0, claimed.1) == (epoch, number));
+        let mut stored = [&self.claimed, &self.claimed_before].into_iter().flatten();
+        let asked = stored.find(|claimed| (claimed.0, claimed.1) == (epoch, number));
         asked.map_or_else(Vec::new, |(.., rows)| rows.clone())
     }
 

@@ -60,7 +60,7 @@ fn value(report: &Report, name: &str) -> f64 {
 #[tokio::test]
 async fn dispatch_is_compared_with_the_bare_loop_and_reports_compare() {
     let text = "about = 'small'\n[stage]\nlines = 2\n[dispatch]\nrecipients = 600\nwarm_up = 100\nrounds = 2\nstreams = 4\n\
-                [[goal]]\nfigure = 'ratio'\nat_least = 0.000001";
+        [[goal]]\nfigure = 'ratio'\nat_least = 0.000001";
     let (report, folder) = run(text).await;
     assert_eq!(report.scenario, "small");
     assert!(value(&report, "bare_per_second") > 0.0 && report.goals[0].reached);
@@ -79,7 +79,7 @@ async fn dispatch_is_compared_with_the_bare_loop_and_reports_compare() {
 #[tokio::test]
 async fn rates_measures_the_use_and_worst_second_of_each_line() {
     let text = "about = ''\n[rates]\nwarm_up = '300ms'\nduration = '1s'\n\
-                case = [{ workers = 2, lines = 3, messages_per_second = 50 }]\n\
+        case = [{ workers = 2, lines = 3, messages_per_second = 50 }]\n\
                 [[goal]]\nfigure = 'worst_second_beyond'\nat_most = 1000";
     let (report, _folder) = run(text).await;
     assert_eq!(report.figures[0].case, "50/s, 2 workers, 3 lines");
@@ -90,7 +90,7 @@ async fn rates_measures_the_use_and_worst_second_of_each_line() {
 #[tokio::test]
 async fn growth_measures_cost_and_memory_by_size() {
     let text = "about = ''\n[stage]\nlines = 2\n[growth]\n\
-                case = [{ recipients = 200, times = 2 }, { recipients = 50, campaigns = 3 }]";
+        case = [{ recipients = 200, times = 2 }, { recipients = 50, campaigns = 3 }]";
     let (report, _folder) = run(text).await;
     let cases: Vec<_> = report.figures.iter().filter(|figure| figure.name == "worker_memory_mb").collect();
     assert_eq!(cases.len(), 2);
@@ -106,7 +106,7 @@ async fn webhooks_run_with_and_without_a_schedule() {
     assert_eq!(report.figures.iter().find(|figure| figure.name == "ratio").expect("a ratio").rounds.len(), 3);
 
     let open = "about = ''\n[stage]\nlines = 2\n[webhooks]\nrecipients = 100\nconnections = 4\n\
-                per_second = 200\nduration = '1s'\nsending = 20";
+        per_second = 200\nduration = '1s'\nsending = 20";
     let (report, _folder) = run(open).await;
     assert_eq!(value(&report, "offered_per_second"), 200.0);
     assert!(value(&report, "sent_per_second") > 0.0 && value(&report, "max_ms") >= value(&report, "p50_ms"));
@@ -138,7 +138,8 @@ async fn start_measures_the_time_to_the_first_message() {
 async fn a_missed_goal_is_reported_with_exit_code_1() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("small.toml");
-    let text = "about = ''\n[upload]\nrecipients = 100\nrounds = 1\n[[goal]]\nfigure = 'recipients_per_second'\nat_least = 1e15";
+    let text = "about = ''\n[upload]\nrecipients = 100\nrounds = 1\n[[goal]]\nfigure = \
+        'recipients_per_second'\nat_least = 1e15";
     std::fs::write(&file, text).expect("written");
     let ran = load(&[file.to_str().expect("a plain path")]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);

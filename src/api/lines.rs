@@ -152,7 +152,8 @@ pub(super) async fn change(
     let rate = change.messages_per_second;
     if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
         let detail = format!(
-            "messages_per_second is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for the configured rate; to stop a line, pause it"
+            "messages_per_second is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for the configured \
+            rate; to stop a line, pause it"
         );
         return Err(Problem::bad_request("invalid-rate", detail));
     }

@@ -16,7 +16,8 @@ pub enum ClientError {
     Unusable(String),
     /// The server cannot be connected to.
     #[error(
-        "no server answers at {server} ({reason}): start one with `pregon serve`, or name another by --server or PREGON_SERVER"
+        "no server answers at {server} ({reason}): start one with `pregon serve`, or name another by --server or \
+        PREGON_SERVER"
     )]
     Unreachable {
         /// The server.

@@ -172,7 +172,7 @@ fn all_problems_are_reported_together() {
     assert_eq!(
         error.to_string(),
         "config: 8 problems\n  \
-         redis.namespace (Two words) must be 1 to 32 of a-z, 0-9, - and _\n  \
+        redis.namespace (Two words) must be 1 to 32 of a-z, 0-9, - and _\n  \
          line[0].messages_per_second (0) must be 0.01 to 1000000\n  \
          dispatch.headroom (1.5, from PREGON__DISPATCH__HEADROOM) must be 0..0.9\n  \
          dispatch.lease (1s) must be a duration, 3s..60s\n  \
@@ -265,7 +265,8 @@ fn a_secret_is_read_from_a_file_without_its_line_break() {
 
     fs::write(file.path(), "two\nlines\n").expect("written");
     let sentence = format!(
-        "webhook.app_secret (file {}) contains a line break or another control character: write only the secret, on one line",
+        "webhook.app_secret (file {}) contains a line break or another control character: write only the secret, on \
+        one line",
         file.path().display()
     );
     assert_eq!(problem(&text), sentence);

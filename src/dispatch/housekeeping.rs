@@ -202,7 +202,8 @@ impl Housekeeping {
         let mut counts = self.store.open_counts(&unlisted).await?.into_iter();
         unlisted.retain(|_| counts.next().is_some_and(|counts| counts.iter().any(|(_, n)| *n > 0)));
         if let Some(first) = unlisted.first() {
-            warn!(part = %first, n = unlisted.len(), "open parts were missing from the work of their lines: listed again");
+            warn!(part = %first, n = unlisted.len(), "open parts were missing from the work of their lines: listed \
+                again");
         }
         self.store.requeue(&unlisted).await
     }
@@ -286,7 +287,8 @@ impl Housekeeping {
             let reason = PauseReason { code: 0, details: problem.to_string() };
             let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
             if change == StateChange::Done {
-                warn!(campaign.id = %id, reason = reason.details, "scheduled campaign paused: its template no longer fits");
+                warn!(campaign.id = %id, reason = reason.details, "scheduled campaign paused: its template no longer \
+                    fits");
             }
         } else if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == StateChange::Done {
             info!(campaign.id = %id, "scheduled campaign started");

@@ -50,7 +50,8 @@ pub enum Reject {
     },
     /// The text has white space that Meta refuses in a parameter (error 132018).
     #[error(
-        "{place} has a newline, a tab or more than four spaces in a row, which Meta refuses: “{value}”; put a single space there{}",
+        "{place} has a newline, a tab or more than four spaces in a row, which Meta refuses: “{value}”; put a single \
+        space there{}",
         if value.contains("\\n") { ", or close a quote that was left open" } else { "" }
     )]
     Whitespace {
@@ -85,7 +86,7 @@ pub enum Reject {
     /// A quote is still open at the end of the upload.
     #[error(
         "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
-         this row: is a closing quote missing?"
+        this row: is a closing quote missing?"
     )]
     UnclosedQuote,
     /// The row is longer than the limit.
@@ -175,16 +176,16 @@ impl fmt::Display for PhoneFault {
             PhoneFault::Empty => "put a phone number in E.164 there, such as +5491155550001, or leave this row out",
             PhoneFault::Rounded => {
                 "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and put the \
-                 numbers in again"
+                numbers in again"
             }
             PhoneFault::Apostrophe => {
                 "the apostrophe in front is a spreadsheet's mark of text and not part of the number; remove it, so that the number \
-                 begins with its plus"
+                begins with its plus"
             }
             PhoneFault::Formula => "that is a spreadsheet's formula; write the number itself, such as +5491155550001",
             PhoneFault::Decimal => {
                 "a spreadsheet or a program took the phone number for an amount and gave it decimals; format the column as text, \
-                 such as +5491155550001"
+                such as +5491155550001"
             }
             PhoneFault::DoubleZero => "it begins with 00; write a plus for the two zeros, such as +5491155550001",
             PhoneFault::NoCountry => {
@@ -192,16 +193,17 @@ impl fmt::Display for PhoneFault {
             }
             PhoneFault::NoPlus => {
                 "the plus in front is missing, which spreadsheets drop from numbers; format the column as text and write the number in \
-                 E.164, such as +5491155550001"
+                E.164, such as +5491155550001"
             }
             PhoneFault::Punctuated => {
                 "it has blanks, dashes or other marks between its digits; write only the plus and the digits, such as \
-                 +5491155550001"
+                +5491155550001"
             }
             PhoneFault::Length(n) => {
                 return write!(
                     f,
-                    "it has {n} digits, and a phone number in E.164 has 7 to 15 with its country code, such as +5491155550001"
+                    "it has {n} digits, and a phone number in E.164 has 7 to 15 with its country code, such as \
+                    +5491155550001"
                 );
             }
             PhoneFault::Other => "that is not a phone number in E.164, such as +5491155550001",

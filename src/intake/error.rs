@@ -30,7 +30,8 @@ pub enum IntakeError {
         action: &'static str,
     },
     /// Messages of the campaign were sent, or can still be sent, so it is not deleted.
-    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be deleted{}",
+    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be \
+            deleted{}",
         if *.started { " and has started" } else { "" }, if *.started { "" } else { "; cancel it first" })]
     NotDeletable {
         /// The campaign.
@@ -43,7 +44,7 @@ pub enum IntakeError {
     /// A campaign with the same `external_id` but another definition exists. Nothing was changed.
     #[error(
         "campaign {id} has the external_id {external_id} already, and its {}: repeat the call as it was, or give \
-         the new campaign an external_id of its own", .differences.join(", its ")
+        the new campaign an external_id of its own", .differences.join(", its ")
     )]
     Conflict {
         /// The existing campaign.
@@ -55,7 +56,8 @@ pub enum IntakeError {
     },
     /// The campaign's `expires_at` has passed.
     #[error(
-        "campaign {id} expired at {at} (its expires_at), so nothing would be sent: make a new one with a later expires_at"
+        "campaign {id} expired at {at} (its expires_at), so nothing would be sent: make a new one with a later \
+        expires_at"
     )]
     Expired {
         /// The campaign.
@@ -82,7 +84,8 @@ pub enum IntakeError {
     Interrupted(String),
     /// The campaign would exceed the configured limit.
     #[error(
-        "campaign {id} would have more than {max} recipients (intake.recipients_max): put the rest into another campaign"
+        "campaign {id} would have more than {max} recipients (intake.recipients_max): put the rest into another \
+        campaign"
     )]
     OverLimit {
         /// The campaign.
@@ -105,7 +108,7 @@ pub enum TemplateProblem {
     /// The WABA has no such template.
     #[error(
         "WABA {waba} has no template {name} in {language}{}: check the name and the language, or, if it is new at Meta, \
-         read the templates again (POST /v1/templates/sync)", meant(.similar)
+        read the templates again (POST /v1/templates/sync)", meant(.similar)
     )]
     Missing {
         /// The WABA that was searched.
@@ -120,7 +123,7 @@ pub enum TemplateProblem {
     /// The templates of this WABA were never read from Meta: sync them, then repeat the call.
     #[error(
         "the templates of WABA {0} have not been read from Meta yet: read them (POST /v1/templates/sync), then try again; \
-         if that fails, the log says why"
+        if that fails, the log says why"
     )]
     NotSynced(WabaId),
     /// Meta does not allow sending the template now. The text contains its status and what to do.

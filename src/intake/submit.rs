@@ -223,7 +223,8 @@ impl Intake {
         }
         if let Some(external_id) = new.external_id.as_ref().filter(|external_id| !is_external_id(external_id)) {
             problems.push(format!(
-                "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control character",
+                "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control \
+                character",
                 redacted(external_id)
             ));
         }
@@ -237,7 +238,8 @@ impl Intake {
         if new.recipients.len() as u64 > self.recipients_max {
             let (n, max) = (new.recipients.len(), self.recipients_max);
             problems.push(format!(
-                "a campaign has at most {max} recipients (intake.recipients_max), and this one has {n}: split them into several campaigns"
+                "a campaign has at most {max} recipients (intake.recipients_max), and this one has {n}: split them \
+                into several campaigns"
             ));
         }
         let template = match self.check_lines(&new.lines, &mut problems) {
@@ -294,7 +296,7 @@ impl Intake {
             [(line, waba), (other_line, other), ..] => {
                 problems.push(format!(
                     "lines must be of one WABA, but line {line} is of {waba} and line {other_line} of {other}: make a campaign for \
-                     each WABA"
+                    each WABA"
                 ));
                 None
             }

@@ -56,7 +56,8 @@ impl Refusal {
     /// The refusal for an id that does not exist or that the token may not see: code 100, subcode 33.
     pub(super) fn no_such_object(id: &str) -> Self {
         let details = format!(
-            "Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or does not support this operation"
+            "Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or does not support \
+            this operation"
         );
         Self { code: 100, subcode: Some(33), details }
     }

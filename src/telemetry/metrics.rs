@@ -37,31 +37,43 @@ series! {
     describe_gauge LINE_RATE = "pregon_line_rate" "line"
         "Messages per second that the line may send now. Below its configured rate: Meta throttled it";
     describe_gauge HELD = "pregon_held_seconds" "line"
-        "How long the line has been held: paused, blocked, without a valid token or with a broken path to Meta. Above 0: needs attention";
+        "How long the line has been held: paused, blocked, without a valid token or with a broken path to Meta. Above \
+        0: needs attention";
     describe_gauge LINES_OWNED = "pregon_lines_owned" ""
-        "Lines that this worker has the lease of. The sum over all workers is below the number of lines with work: a line has no worker";
+        "Lines that this worker has the lease of. The sum over all workers is below the number of lines with work: a \
+        line has no worker";
     describe_gauge LINES_UNLISTED = "pregon_lines_unlisted" ""
-        "Lines with work that no process lists; set only by the worker that does the housekeeping. Above 0: list the line again, or cancel its campaigns";
+        "Lines with work that no process lists; set only by the worker that does the housekeeping. Above 0: list the \
+        line again, or cancel its campaigns";
     describe_gauge QUEUE_MESSAGES = "pregon_queue_messages" "state"
-        "Recipients in open states, in the running campaigns; set only by the worker that does the housekeeping. pending rising for long: more is submitted than the lines may send";
+        "Recipients in open states, in the running campaigns; set only by the worker that does the housekeeping. \
+        pending rising for long: more is submitted than the lines may send";
     describe_gauge QUEUE_OLDEST_AGE = "pregon_queue_oldest_age_seconds" ""
-        "Time since the oldest running campaign started; set only by the worker that does the housekeeping. Rising beyond the expected duration: sending has stalled";
+        "Time since the oldest running campaign started; set only by the worker that does the housekeeping. Rising \
+        beyond the expected duration: sending has stalled";
     describe_counter META_ERRORS = "pregon_meta_errors_total" "code"
         "Meta's errors by code, in answers and in failed statuses. other: a code that is not in the table";
     describe_counter WEBHOOKS = "pregon_webhooks_total" "kind, result"
-        "Webhooks by content and result. refused rising: a wrong app secret, or requests that are not Meta's; unavailable: Redis does not answer, and Meta delivers again";
+        "Webhooks by content and result. refused rising: a wrong app secret, or requests that are not Meta's; \
+        unavailable: Redis does not answer, and Meta delivers again";
     describe_counter WEBHOOKS_REFUSED = "pregon_webhooks_refused_total" "reason"
-        "Webhooks refused with 401. wrong_signature rising: webhook.app_secret is not the secret of the Meta app that sends them, and no status counts; no_signature: a proxy removes the header, or the requests are not Meta's";
+        "Webhooks refused with 401. wrong_signature rising: webhook.app_secret is not the secret of the Meta app that \
+        sends them, and no status counts; no_signature: a proxy removes the header, or the requests are not Meta's";
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
-        "Statuses by what they changed. repeated is normal, because Meta delivers some twice; unknown rising: another app sends on the WABA";
+        "Statuses by what they changed. repeated is normal, because Meta delivers some twice; unknown rising: another \
+        app sends on the WABA";
     describe_counter ACCOUNT_EVENTS = "pregon_account_events_total" "event"
-        "Meta's reports on accounts and lines. restricted, disabled, violation, security, alert or errors rising: needs attention, see the log";
+        "Meta's reports on accounts and lines. restricted, disabled, violation, security, alert or errors rising: \
+        needs attention, see the log";
     describe_histogram WEBHOOK_LAG = "pregon_webhook_lag_seconds" ""
-        "From the timestamp of a status to its commit. Rising with few webhooks: Meta is late; with many: this process is";
+        "From the timestamp of a status to its commit. Rising with few webhooks: Meta is late; with many: this process \
+        is";
     describe_counter API_CALLS = "pregon_api_calls_total" "result"
-        "API calls by the result of their authorization. unknown_key and too_often rising: a caller has a wrong key, or guesses keys";
+        "API calls by the result of their authorization. unknown_key and too_often rising: a caller has a wrong key, \
+        or guesses keys";
     describe_gauge HTTP_CONNECTIONS = "pregon_http_connections" ""
-        "Open connections of the API and the webhooks. At http.connections_max: further connections wait until one closes";
+        "Open connections of the API and the webhooks. At http.connections_max: further connections wait until one \
+        closes";
     describe_counter JOBS = "pregon_jobs_total" "result"
         "Entries of the job stream. dead rising: a backend sends invalid jobs, see the stream of dead letters";
     describe_counter RECIPIENTS = "pregon_recipients_total" "result"

@@ -195,7 +195,8 @@ impl FailureJudge {
         let from = [CampaignState::Running];
         let change = self.store.change_campaign(campaign, &from, CampaignState::Paused, now, Some(&reason)).await?;
         if change == StateChange::Done {
-            warn!(campaign.id = %campaign, code = reason.code, reason = reason.details, "campaign paused: its messages fail in a row");
+            warn!(campaign.id = %campaign, code = reason.code, reason = reason.details, "campaign paused: its messages \
+                fail in a row");
         }
         Ok(())
     }

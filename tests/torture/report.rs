@@ -32,7 +32,7 @@ pub fn print(outcome: &Outcome) {
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
         "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, stuck {}, \
-         unknown {} ({} never seen, {} not taken), returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
+        unknown {} ({} never seen, {} not taken), returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
         schedule.seed,
         schedule.all_recipients(),
         schedule.workers,
@@ -110,7 +110,7 @@ impl Sum {
         let worst_percent = worst_percent.map_or("–".to_owned(), |percent| format!("{percent:.1}"));
         format!(
             "| {name} | {rounds} | {times} | {recipients} | {lost} | {twice} | {stuck} | {never_seen} | {not_taken} | \
-             {taken} | {worst_percent} | {wrong} |\n"
+            {taken} | {worst_percent} | {wrong} |\n"
         )
     }
 }
@@ -119,7 +119,7 @@ impl Sum {
 pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], jobs: usize, took: Duration) -> String {
     let mut text = format!(
         "`make torture ROUNDS={} SEED={seed} JOBS={jobs}` at commit {} on {}: {} minutes on {} cores with {} of memory, {} {}, \
-         {}.\n\n",
+        {}.\n\n",
         outcomes.len(),
         output_of("git", &["describe", "--always", "--dirty"]),
         output_of("date", &["-u", "+%Y-%m-%d"]),
@@ -166,7 +166,7 @@ fn rounds(text: &mut String, outcomes: &[Outcome]) {
     }
     text.push_str(
         "| fault | rounds with it | times | recipients | lost | twice | stuck | unknown: never seen by Meta | not taken | \
-         taken | worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        taken | worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     by_fault.iter().for_each(|(name, sum)| text.push_str(&sum.row(name)));
     text.push_str(&all.row("**all rounds**"));
@@ -184,7 +184,7 @@ fn overlaps(text: &mut String, outcomes: &[Outcome]) {
         let _ = write!(
             text,
             "\nIn {} rounds Redis' clock jumped ahead by more than the margin of a lease: a second above 105 % in {} of them, \
-             the worst of {:.1} %. They count for no other row's worst second.",
+            the worst of {:.1} %. They count for no other row's worst second.",
             percents.len(),
             percents.iter().filter(|percent| **percent > 105.0).count(),
             percents.iter().copied().fold(0.0, f64::max)
@@ -200,7 +200,7 @@ fn take_overs(text: &mut String, outcomes: &[Outcome]) {
         let _ = write!(
             text,
             "\nTake-over after a SIGKILL, where nothing else was wrong at that time and the machine not late: {} lines, \
-             median {:.2} s, longest {:.2} s.",
+            median {:.2} s, longest {:.2} s.",
             take_overs.len(),
             median.as_secs_f64(),
             longest.as_secs_f64()
@@ -239,7 +239,8 @@ fn returned_and_foreign(text: &mut String, outcomes: &[Outcome]) {
     if let (Some(median), Some(most)) = (streaks.get(streaks.len() / 2), streaks.last()) {
         let _ = write!(
             text,
-            "\nA streak of answers that were not Meta's cost a line of a worker {median} messages in the median, and {most} at most."
+            "\nA streak of answers that were not Meta's cost a line of a worker {median} messages in the median, and \
+            {most} at most."
         );
     }
 }
@@ -251,7 +252,7 @@ fn in_turn(text: &mut String, campaigns: &[turns::Figures]) {
     }
     text.push_str(
         "\n| one fault again and again | times | recipients | sent | twice | unknown | of these never seen by Meta | worst second, % of the \
-         rate | seconds |\n|---|---|---|---|---|---|---|---|---|\n",
+        rate | seconds |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for figures in campaigns {
         let turns::Figures { fault, times, recipients, sent, twice, unknown, never_seen, worst_percent, took } =
@@ -259,7 +260,8 @@ fn in_turn(text: &mut String, campaigns: &[turns::Figures]) {
         let seconds = took.as_secs();
         let _ = writeln!(
             text,
-            "| {fault} | {times} | {recipients} | {sent} | {twice} | {unknown} | {never_seen} | {worst_percent:.1} | {seconds} |"
+            "| {fault} | {times} | {recipients} | {sent} | {twice} | {unknown} | {never_seen} | {worst_percent:.1} | \
+            {seconds} |"
         );
     }
 }

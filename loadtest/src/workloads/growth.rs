@@ -57,7 +57,8 @@ pub async fn run(setup: &Setup, cases: &[GrowthCase]) -> Result<Findings, LoadEr
         let (cpu, meta) = (us_each(cpu, all), us_each(meta.max(measure::TICK), all));
         let (by_meta, memory) = (cpu / meta, mb(peak));
         progress(&format!(
-            "{name}: {cpu:.2} us of worker and Redis per message, {by_meta:.2} times that of the fake Meta; {memory:.1} MB"
+            "{name}: {cpu:.2} us of worker and Redis per message, {by_meta:.2} times that of the fake Meta; \
+            {memory:.1} MB"
         ));
         let values = [cpu, meta, by_meta, all as f64 / took, memory];
         match measured.iter_mut().find(|(case, _)| *case == name) {

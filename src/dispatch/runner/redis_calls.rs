@@ -236,7 +236,8 @@ impl Runner {
     fn give_back_lost(&mut self, part: PartId, lost: Vec<ToSend>) {
         self.unanswered_claim = None;
         if !lost.is_empty() {
-            info!(line.id = %self.setup.line.id, part = %part, n = lost.len(), "rows of a claim without a reply were given back");
+            info!(line.id = %self.setup.line.id, part = %part, n = lost.len(), "rows of a claim without a reply were \
+                given back");
         }
         self.return_rows(part, lost);
     }

@@ -104,7 +104,7 @@ pub enum TemplateError {
     /// Every message of this sub-category needs a component with the details of an order, which Pregón cannot send.
     #[error(
         "template {template} has the sub-category {sub_category}, and each of its messages needs the details of an order, \
-         which pregon cannot send: use a template of another kind"
+        which pregon cannot send: use a template of another kind"
     )]
     SubCategory {
         /// Name and language.
@@ -115,7 +115,7 @@ pub enum TemplateError {
     /// The body of an authentication template has other values than the code.
     #[error(
         "template {template} has the category AUTHENTICATION, and its body takes {}, where pregon sends only the code: \
-         use a template whose body has the single value {{{{1}}}}, or one of another category", describe_placeholders(.placeholders)
+        use a template whose body has the single value {{{{1}}}}, or one of another category", describe_placeholders(.placeholders)
     )]
     NotOnlyTheCode {
         /// Name and language.
@@ -126,7 +126,7 @@ pub enum TemplateError {
     /// The template was edited after the campaign was created, and now accepts other values.
     #[error(
         "template {template} was edited at Meta after the campaign was created: {}; the recipients have values for it as \
-         it was, so cancel this campaign, and submit them as a new one", .changes.join("; ")
+        it was, so cancel this campaign, and submit them as a new one", .changes.join("; ")
     )]
     Changed {
         /// Name and language.
@@ -137,7 +137,7 @@ pub enum TemplateError {
     /// Meta no longer lists the template.
     #[error(
         "template {template} is no longer in Meta's list: cancel this campaign, and submit its recipients as a new one with \
-         another template; or make it again at Meta, and read the templates again (POST /v1/templates/sync)"
+        another template; or make it again at Meta, and read the templates again (POST /v1/templates/sync)"
     )]
     Gone {
         /// Name and language.
@@ -145,7 +145,8 @@ pub enum TemplateError {
     },
     /// Meta returned the template in a form that this version cannot parse.
     #[error(
-        "template {template} cannot be read as Meta lists it ({reason}): use another template, or a newer version of pregon"
+        "template {template} cannot be read as Meta lists it ({reason}): use another template, or a newer version of \
+        pregon"
     )]
     Unreadable {
         /// Name and language.
@@ -156,7 +157,7 @@ pub enum TemplateError {
     /// A positional template has a placeholder that is not a number.
     #[error(
         "template {template} has the placeholder {placeholder}, but Meta lists its parameters as numbered: read the \
-         templates again (POST /v1/templates/sync), or edit it in WhatsApp Manager"
+        templates again (POST /v1/templates/sync), or edit it in WhatsApp Manager"
     )]
     NotANumber {
         /// Name and language.

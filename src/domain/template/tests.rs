@@ -124,7 +124,8 @@ fn unsupported_components_are_refused_by_name() {
         ),
         (
             "mpm",
-            "template mpm_button (es_AR) has a multi-product button, which pregon cannot send: use a template without it",
+            "template mpm_button (es_AR) has a multi-product button, which pregon cannot send: use a template without \
+            it",
         ),
     ];
     for (name, sentence) in cases {
@@ -519,7 +520,7 @@ fn a_header_of_the_wrong_form_is_refused_with_the_right_one() {
     assert_eq!(
         text("header_image", r#"{"link":"http://cdn.example/a","filename":"b"}"#),
         "the header is link “http://cdn.example/a”, filename “b”, which does not fit the template: it takes either an https link or \
-         a numeric media id"
+        a numeric media id"
     );
     let text = text("header_location", r#""Obelisco""#);
     assert!(
@@ -543,7 +544,7 @@ fn a_number_that_is_not_e164_is_refused_first() {
     let raw = RawRecipient::from_json(br#"{"to":5491155550001,"params":{"9":"x"}}"#).expect("a row");
     let reject = form("positional").fit(raw).expect_err("no plus sign");
     let expected = "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
-                write the number in E.164, such as +5491155550001";
+        write the number in E.164, such as +5491155550001";
     assert_eq!((reject.code(), reject.to_string().as_str()), ("not_e164", expected));
 }
 

@@ -5,7 +5,8 @@ use crate::domain::recipient::{HeaderFields, RawHeader};
 
 /// Every column that these tests use. Only `to` is required.
 fn columns() -> Columns {
-    let names = "to 1 2 first_name x header header.filename header.latitude header.longitude header.name header.address button.0";
+    let names = "to 1 2 first_name x header header.filename header.latitude header.longitude header.name \
+        header.address button.0";
     let column = |name: &str| Column { name: name.to_owned(), is_required: name == "to" };
     Columns::new(names.split(' ').map(column).collect(), &[])
 }
@@ -252,18 +253,18 @@ fn an_unknown_or_missing_column_rejects_the_file_with_a_remedy() {
     assert_eq!(
         outcome("to,1,email\n+1,a,b\n", &[]).expect_err("unknown"),
         "the csv has `email`, which the template does not use; it uses `to`, `1`: rename or delete it, or leave it out with \
-         ?ignore=email (on the command line --ignore email)"
+        ?ignore=email (on the command line --ignore email)"
     );
     assert_eq!(
         outcome("to,city,1,email\n", &["Email"]).expect_err("unknown"),
         "the csv has `city`, which the template does not use; it uses `to`, `1`: rename or delete it, or leave it out with \
-         ?ignore=city (on the command line --ignore city)"
+        ?ignore=city (on the command line --ignore city)"
     );
     assert!(outcome("to,city,1,email\n+1,x,a,y\n", &["EMAIL", "city"]) == Ok(vec![row(1, raw("+1", &[("1", "a")]))]));
     assert_eq!(
         outcome("to\n+1\n", &[]).expect_err("missing"),
         "the csv has no column `1`, which the template needs in every row; its columns are `to`: add it, or rename the \
-         column that has its values"
+        column that has its values"
     );
 }
 
@@ -302,15 +303,18 @@ fn a_bad_csv_row_is_rejected_and_the_next_is_read() {
         let rows = read(csv_reader(), upload.as_bytes(), chunk_len).expect("rows");
         assert_eq!(
             reason(&rows[0]),
-            "the row cannot be read: it has a different number of cells (1) than the header row (2); is a separator or a quote missing, or one too many?"
+            "the row cannot be read: it has a different number of cells (1) than the header row (2); is a separator or \
+            a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[1]),
-            "the row cannot be read: it has a different number of cells (3) than the header row (2); is a separator or a quote missing, or one too many?"
+            "the row cannot be read: it has a different number of cells (3) than the header row (2); is a separator or \
+            a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[2]),
-            "the row cannot be read: it has a different number of cells (512) than the header row (2); is a separator or a quote missing, or one too many?"
+            "the row cannot be read: it has a different number of cells (512) than the header row (2); is a separator \
+            or a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[3]),
@@ -323,7 +327,7 @@ fn a_bad_csv_row_is_rejected_and_the_next_is_read() {
 #[test]
 fn an_unclosed_quote_rejects_its_row_with_that_reason() {
     let expected = "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
-                this row: is a closing quote missing?";
+        this row: is a closing quote missing?";
     for upload in [
         "to,1,2\n+1,a,b\n+2,\"Juan,c\n+3,d,e\n",
         "to,1,2\n+1,a,b\n+2,c,\"Juan\n+3,d,e",

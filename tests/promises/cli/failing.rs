@@ -33,7 +33,8 @@ async fn an_unreachable_server_is_reported_with_a_remedy() {
 async fn all_problems_reported_by_the_server_are_printed() {
     let faults = json!({
         "type": "urn:pregon:problem:invalid-campaign", "title": "invalid campaign", "status": 422,
-        "detail": "the campaign can't be taken", "problems": ["there is no line 3001", "template spring_sale is PAUSED"],
+        "detail": "the campaign can't be taken", "problems": ["there is no line 3001", "template spring_sale is \
+        PAUSED"],
     });
     let server = Server::start([("POST /v1/campaigns", Answer::Json(422, faults))]).await;
     let (_dir, file) = recipients();

@@ -148,7 +148,7 @@ async fn submitting_the_same_file_again_sends_nothing() {
     let ran = server.run(&submit(&file, &[])).await;
     let printed = format!(
         "campaign {ID} “spring sale” was submitted before and is completed: nothing was sent again; --again submits it as a \
-         new campaign\n"
+        new campaign\n"
     );
     assert_eq!((ran.code, ran.out, ran.err), (0, printed, String::new()));
     let ran = server.run(&submit(&file, &["--json"])).await;
@@ -176,7 +176,7 @@ async fn the_same_file_with_another_definition_is_rejected() {
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &["--on-doubt", "resend"])).await;
     let printed = "pregon: its on_doubt is hold (HTTP 409)\nthe same file was submitted before; --again submits it as a new \
-                campaign\n";
+        campaign\n";
     assert_eq!((ran.code, ran.err.as_str()), (1, printed));
 }
 
@@ -188,7 +188,7 @@ async fn a_rejected_launch_leaves_a_draft_and_reports_it() {
     let ran = server.run(&submit(&file, &[])).await;
     let printed = format!(
         "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is draft, with the recipients that were \
-         accepted until then: the same command again continues where this one stopped, and `pregon campaign delete {ID}` \
+        accepted until then: the same command again continues where this one stopped, and `pregon campaign delete {ID}` \
          deletes it\n"
     );
     assert_eq!((ran.code, ran.err), (1, printed));
@@ -269,7 +269,8 @@ async fn a_file_with_an_unclosed_quote_is_never_launched() {
     let (_dir, file) = recipients();
     for options in [&[][..], &["--max-rejected", "10"]] {
         let ran = server.run(&submit(&file, options)).await;
-        let printed = "pregon: the file could not be read from line 6 on, because a closing quote is missing there: nothing is sent";
+        let printed = "pregon: the file could not be read from line 6 on, because a closing quote is missing there: \
+            nothing is sent";
         assert!(ran.code == 1 && ran.err.starts_with(printed), "{ran:?}");
     }
     assert!(!server.targets().contains(&launch_call()));
@@ -360,7 +361,7 @@ async fn a_dry_run_that_fails_or_is_interrupted_deletes_its_draft() {
     let ran = server.run(&submit(&file, &["--dry-run"])).await;
     let printed = format!(
         "pregon: the draft {ID} of this check could not be deleted (redis is away (HTTP 503)): delete it with `pregon campaign \
-         delete {ID}`\n"
+        delete {ID}`\n"
     );
     assert_eq!((ran.code, ran.err), (0, printed));
 }

@@ -102,7 +102,8 @@ async fn an_open_part_missing_from_its_lines_list_is_listed_again() {
 async fn a_row_left_pending_by_an_ended_campaign_is_ended() {
     let world = World::start(1).await;
     let now = world.store.time().await.expect("the time");
-    let Claim::Rows { rows, .. } = world.store.claim(world.part, &claim_request(1, now, 1, now)).await.expect("a claim")
+    let Claim::Rows { rows, .. } =
+        world.store.claim(world.part, &claim_request(1, now, 1, now)).await.expect("a claim")
     else {
         panic!("no rows")
     };

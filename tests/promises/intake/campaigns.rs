@@ -290,7 +290,8 @@ async fn an_invalid_row_is_rejected_with_its_number_and_reason() {
 async fn csv_and_ndjson_yield_the_same_recipients() {
     let world = World::start().await;
     let (csv, ndjson) = (world.draft("welcome/en_GB").await, world.draft("welcome/en_GB").await);
-    let table = "header;first_name;to;order_number\nAcme;\"Ana; María\";+5491155550001;A-1\n;Bo;+5491155550002;A-2\nAcme;Bo;+5491155550002;A-2\n";
+    let table = "header;first_name;to;order_number\nAcme;\"Ana; \
+                María\";+5491155550001;A-1\n;Bo;+5491155550002;A-2\nAcme;Bo;+5491155550002;A-2\n";
     let result = world.intake.upload(csv, None, Format::Csv, body(table)).await.expect("accepted");
     let codes: Vec<_> = result.rejected.iter().map(|rejection| (rejection.row, rejection.code.as_str())).collect();
     assert_eq!((result.accepted, codes), (2, vec![(2, "header_missing")]));
@@ -313,7 +314,8 @@ async fn csv_and_ndjson_yield_the_same_recipients() {
 
 #[tokio::test]
 async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
-    let rounded = "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and put the numbers in again";
+    let rounded = "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and \
+        put the numbers in again";
     let not_utf8 = "the header row of the csv is not UTF-8: save the file as \"CSV UTF-8\" (in Excel: File, Save As)";
     // The file, the number of accepted recipients, and the reasons for rejecting the file or its rows.
     let cases: &[(&str, u64, &[&str])] = &[
@@ -334,9 +336,8 @@ async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
         (
             "excel_workbook.csv",
             0,
-            &[
-                "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, Save As)",
-            ],
+            &["the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, \
+                Save As)"],
         ),
         ("google_sheets.csv", 2, &[]),
         (
@@ -344,7 +345,7 @@ async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
             1,
             &[
                 "`to` is '+…0001: the apostrophe in front is a spreadsheet's mark of text and not part of the number; remove it, so that \
-               the number begins with its plus",
+                the number begins with its plus",
             ],
         ),
         ("libreoffice.csv", 2, &[]),
@@ -353,7 +354,7 @@ async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
             0,
             &[
                 "the csv has `Email`, `City`, which the template does not use; it uses `to`, `1`, `2`: rename or delete them, or leave \
-               them out with ?ignore=Email,City (on the command line --ignore Email,City)",
+                them out with ?ignore=Email,City (on the command line --ignore Email,City)",
             ],
         ),
         (
@@ -361,7 +362,7 @@ async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
             0,
             &[
                 "the first row of the csv names no column `to` for the phone numbers, but `Contact ID`, `Phone`, `First Name`: rename \
-               the column with the numbers to `to`, or put a row with the names of the columns on top",
+                the column with the numbers to `to`, or put a row with the names of the columns on top",
             ],
         ),
         (
@@ -369,9 +370,9 @@ async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
             0,
             &[
                 "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
-                 write the number in E.164, such as +5491155550001",
+                write the number in E.164, such as +5491155550001",
                 "`to` is +…-0002: it has blanks, dashes or other marks between its digits; write only the plus and the digits, such \
-                 as +5491155550001",
+                as +5491155550001",
                 "`to` is =\"+…0003\": that is a spreadsheet's formula; write the number itself, such as +5491155550001",
             ],
         ),
@@ -380,7 +381,7 @@ async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
             1,
             &[
                 "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
-               this row: is a closing quote missing?",
+                this row: is a closing quote missing?",
             ],
         ),
     ];
@@ -546,7 +547,7 @@ async fn a_template_problem_names_a_remedy() {
     let world = World::start().await;
     let error = world.intake.submit(new_campaign("order_update/en_US", json!({}))).await.expect_err("missing");
     let text = "WABA 2001 has no template order_update in en_US; similar ones are order_update (es_AR): check the name and \
-                the language, or, if it is new at Meta, read the templates again (POST /v1/templates/sync)";
+        the language, or, if it is new at Meta, read the templates again (POST /v1/templates/sync)";
     assert_eq!(error.to_string(), text);
     for (wanted, similar) in [("Order-Updates/es_AR", &["order_update (es_AR)"][..]), ("nobody_knows/es_AR", &[])] {
         let error = world.intake.submit(new_campaign(wanted, json!({}))).await.expect_err("missing");

@@ -50,7 +50,10 @@ async fn a_status_without_a_token_counts_for_a_line_that_any_worker_listed() {
     hooks.store.register_lines("w1", &[line(OTHER, 80.0)], until_later).await.expect("registered");
     // The registry of lines is read again only at a bounded rate.
     until("the failure counts", async || {
-        assert_eq!(hooks.deliver(&statuses(OTHER, &[status_without_token(&failed.wamid(), "failed 131026")])).await, 200);
+        assert_eq!(
+            hooks.deliver(&statuses(OTHER, &[status_without_token(&failed.wamid(), "failed 131026")])).await,
+            200
+        );
         hooks.by_state(id).await.contains_key(&State::Failed)
     })
     .await;

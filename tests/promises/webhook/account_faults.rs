@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hooks::{Hooks, status_without_token, now, signature, statuses},
+    hooks::{Hooks, now, signature, status_without_token, statuses},
     hostile::{Conduct, Courier, Meta, Reply, Sent, Status, accepted, wamid},
     redis::TestRedis,
     server::{Installation, Server},

@@ -113,7 +113,7 @@ pub struct Funnel {
 }
 
 impl Funnel {
-    /// The funnel of `recipients`, of which `replied` replied.
+    /// The funnel of a campaign with this number of `recipients`. `replied` is the number of recipients who replied.
     pub fn of(tally: &StateCounts, recipients: u64, replied: u64) -> Self {
         let never = tally.sum(&[State::Pending, State::Skipped, State::Expired, State::Cancelled]);
         let read = tally.get(State::Read);

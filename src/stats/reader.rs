@@ -1,8 +1,8 @@
 //! Reads from Redis what statistics are computed from.
 //!
 //! The counters of a campaign are read for every request, so that they are exact. The loads of other campaigns are
-//! read at most once a second and shared by all requests: they are needed only for an estimate, and the
-//! cost of reading them grows with the work of the whole installation.
+//! read at most once a second and shared by all requests: they are needed only for an estimate, and the cost of reading
+//! them grows with the work of the whole installation.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -1,4 +1,4 @@
-//! Why sending is not faster, or has stopped, in an operator's words.
+//! Why sending is not faster, or has stopped, in words for an operator.
 //!
 //! A reason that stops the whole campaign is listed alone: while a template is paused, the state of a line does not
 //! matter. Otherwise each line with work left has one reason.

@@ -242,8 +242,8 @@ pub struct SubmitOptions {
     /// The share of a line that several campaigns use, 1 to 10 [server's default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
-    /// What to do with a message whose outcome stays unknown: hold (at most one message) or resend (two rather than
-    /// none) [server's default: hold]
+    /// What to do with a message whose outcome stays unknown: hold (never send it again) or resend (send it again, so
+    /// that the recipient may get it twice) [server's default: hold]
     #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["hold", "resend"]))]
     pub on_doubt: Option<String>,
     /// Columns of a CSV to ignore, such as email,city

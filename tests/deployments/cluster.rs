@@ -70,7 +70,7 @@ impl Cluster {
         }
     }
 
-    /// Whether a replica is in sync with the master, and another node has it in its table.
+    /// Whether the replica of master `number` is in sync, and another master lists that replica.
     async fn has_synced_replica(&self, number: usize) -> bool {
         let info: String = self.nodes[number].query("INFO replication").await;
         let (id, witness) = (self.id(number).await, &self.nodes[(number + 1) % MASTERS]);
@@ -229,7 +229,7 @@ async fn a_restart_of_a_cluster_master_dead_letters_no_job() {
     let jobs = Jobs::start(&cluster.address()).await;
     for master in 0..MASTERS as u64 {
         jobs.add(3 * master, 3 * master + 3).await;
-        // The master returns before or after its replica takes over; both happen.
+        // The master may return before or after its replica takes over: no job may be lost in either case.
         let master = &mut cluster.nodes[usize::try_from(master).expect("three")];
         master.kill().await;
         master.run().await;

@@ -1,5 +1,5 @@
-//! End-to-end tests of invariant 6: load above capacity is pushed back before memory grows, and a slow or dead peer
-//! does not delay the others.
+//! End-to-end tests of the promise "Bounded": load above capacity is pushed back before memory grows, and a slow or
+//! dead peer does not delay the others.
 //!
 //! `cargo test` runs each scenario in a small size; `make pressure` runs them in a large size and prints the
 //! results.

@@ -90,7 +90,7 @@ impl Conduct for SlowLine {
 
 impl SlowLine {
     fn answer(&self, answer: oneshot::Sender<()>) {
-        // Before the response, so that a delivered one no longer counts as open.
+        // Decremented before the response is sent, so that an answered attempt no longer counts as open.
         self.open.fetch_sub(1, Ordering::SeqCst);
         let _ = answer.send(());
     }

@@ -125,7 +125,7 @@ impl Rows {
         Self { first, bytes, gate_at, gate: CancellationToken::new(), sent: Arc::default(), refused: Arc::default() }
     }
 
-    /// The same for other phone numbers, with the same gate.
+    /// The same rows with phone numbers from `first` on. They share the gate and the counts.
     fn others(&self, first: u64) -> Self {
         Self { first, ..self.clone() }
     }

@@ -25,7 +25,7 @@ use crate::{
 
 /// Pause between two deliveries of the same webhook.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// The most memory that they may add to the worker: 64 MiB of bodies, their parsed form, and their connections.
+/// The most memory that the webhooks may add to the worker: 64 MiB of bodies, their parsed form, and their connections.
 const GROWTH_MAX: u64 = 192 << 20;
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,8 @@
-//! The structure of `src/`: which room may use which, no circle of files, and one meaning for each public type name.
+//! The structure of `src/`: which top-level module (here a *room*) may use which, no cycles between files, and one
+//! meaning for each public type name.
 //!
-//! The tests read the sources as text: `crate::` and `super::` paths and declarations of public types, without unit tests.
+//! The tests read the sources as text: `crate::` and `super::` paths and declarations of public types, without unit
+//! tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,8 +50,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("webhook", &["domain", "json", "redis", "telemetry"]),
 ];
 
-/// Rooms that mirror types of other rooms under the same name: the simulator, which shares nothing, and the HTTP client, whose
-/// types are those of the API as a caller sees them.
+/// Rooms that mirror types of other rooms under the same name: the simulator, which shares nothing, and the HTTP
+/// client, whose types are those of the API as a caller sees them.
 const MIRRORS: [&str; 2] = ["sim", "client"];
 
 /// A source file.
@@ -86,7 +88,7 @@ fn no_files_use_each_other_in_a_circle() {
     for source in &sources {
         let used = source.names.iter().filter_map(|name| {
             let file = (1..=name.len()).rev().find_map(|n| modules.get(&name[..n].to_vec()))?;
-            // The file of a folder names the files in it, and holds what they share.
+            // A parent module declares its children and holds what they share, so the two may use each other.
             let is_family = file.starts_with(&source.module) || source.module.starts_with(file);
             (!is_family).then_some(*file)
         });
@@ -159,7 +161,7 @@ fn types(text: &str) -> Vec<String> {
         let rest = line.trim_start().strip_prefix("pub ")?;
         let rest = ["struct ", "enum ", "trait ", "type "].iter().find_map(|keyword| rest.strip_prefix(keyword))?;
         let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
-        // Without a name it is the declaration in a macro.
+        // A declaration without a name is inside a macro.
         (end > 0).then(|| rest[..end].to_owned())
     };
     text.lines().filter_map(declaration).collect()
@@ -185,7 +187,8 @@ fn names(text: &str, module: &[String]) -> Vec<Vec<String>> {
     names
 }
 
-/// Adds the paths of a `use` tree such as `a::{b, c::D}` to `names`, each after `base`. Returns the text behind the tree.
+/// Adds the paths of a `use` tree such as `a::{b, c::D}` to `names`, each after `base`. Returns the
+/// text after the tree.
 fn tree<'t>(text: &'t str, base: &[String], names: &mut Vec<Vec<String>>) -> &'t str {
     let mut path = base.to_vec();
     let mut rest = text;

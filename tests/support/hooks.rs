@@ -150,7 +150,7 @@ impl Hooks {
         self.store.settle(&by_part, 1, self.clock.now(), ID_RETENTION).await.expect("settled");
     }
 
-    /// Settles all of them as accepted.
+    /// Settles `messages` as accepted.
     pub async fn accept(&self, messages: impl IntoIterator<Item = &Message>) {
         self.settle(messages.into_iter().map(|message| (*message, accepted(message)))).await;
     }
@@ -220,7 +220,7 @@ pub fn status_without_token(wamid: &str, word: &str) -> Value {
     status
 }
 
-/// A webhook with one change.
+/// A webhook with statuses of messages on `line`, in one entry of `changes`.
 pub fn statuses(line: &str, statuses: &[Value]) -> Value {
     payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "statuses": statuses}})])
 }

@@ -247,7 +247,7 @@ pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
     sum
 }
 
-/// The counts by state, from the state bytes. Invariant 4: they equal [`counts`].
+/// The counts by state, from the state bytes. The promise that counts are exact requires them to equal [`counts`].
 pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections::HashMap<State, u64> {
     let mut sum: std::collections::HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
     for (part, _) in &record.parts {

@@ -31,7 +31,7 @@ const OWNER_SENT_WITHIN: Duration = Duration::from_millis(300);
 const QUIET_BEFORE: Duration = Duration::from_secs(1);
 /// A take-over takes at most a lease and this.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(1);
-/// Take-overs are not measured if the machine was later than this.
+/// Take-overs are not measured if the machine delayed the harness by more than this.
 const LATE_MAX: Duration = Duration::from_millis(200);
 /// The number of consecutive attempts without an answer from Meta that stops a line.
 const FAILURES_IN_A_ROW: u32 = 5;
@@ -57,7 +57,8 @@ pub struct Verdict {
     pub returned: u64,
     /// Recipients that failed with the code of a return because their campaign had ended.
     pub returned_late: u64,
-    /// By worker, line and streak: the messages that a proxy answered in Meta's place.
+    /// The messages that a proxy answered in Meta's place, for each worker, line and streak: one streak is one time
+    /// during which the path to Meta is broken.
     pub streaks: Vec<u64>,
     /// By line: sends in its worst second, and its rate.
     pub worst: Vec<(usize, u64)>,

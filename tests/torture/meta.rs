@@ -1,6 +1,8 @@
 //! A fake Meta that loses responses, returns errors, throttles, and reports every message that it accepted, so that
-//! the state of each recipient is certain in the end. During some faults it returns what it accepted, or a proxy
-//! answers instead.
+//! the state of each recipient is certain in the end.
+//!
+//! During an account fault it *returns* what it accepted: a `failed` status says that the message was not delivered.
+//! While the path to Meta is broken, a proxy answers in its place; each such time is a *streak*.
 
 use std::{
     collections::HashMap,
@@ -95,7 +97,7 @@ impl Foreign {
         }
     }
 
-    /// Whether it is a gateway that got no answer in time: Meta may have accepted the message.
+    /// Whether the response is that of a gateway that got no usable answer: Meta may have accepted the message.
     fn may_pass_on(self) -> bool {
         matches!(self, Self::Html(502 | 504))
     }

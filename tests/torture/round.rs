@@ -32,8 +32,8 @@ use crate::{
 pub const FIRST: u64 = 5_491_180_000_000;
 /// How long the campaigns may take after all faults have ended; the machine may be busy with something else.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(180);
-/// How long nothing may change in that time before open recipients count as stuck. A pair that Meta throttled waits
-/// up to 12 seconds, a line that could not reach Meta up to 15.
+/// After all faults have ended, how long counts and statuses may stay unchanged before open recipients count as stuck.
+/// A throttled pair of line and recipient waits up to 12 seconds, a line that could not reach Meta up to 15.
 const STUCK_AFTER: Duration = Duration::from_secs(45);
 /// Pause between two reads of the campaigns.
 const READ_EVERY: Duration = Duration::from_millis(100);

@@ -50,7 +50,7 @@ pub enum Wire {
 /// Codes of `failed` statuses that blame the account, a line, the template or the token, not the message or its
 /// recipient.
 const ACCOUNT_CODES: [u32; 9] = [131_042, 131_031, 368, 131_048, 133_010, THROTTLED, 132_015, 132_016, 190];
-/// The one of these codes whose hold lasts only a second.
+/// The only one of these codes whose hold lasts just a second.
 pub const THROTTLED: u32 = 130_429;
 
 /// The response of a proxy in Meta's place.
@@ -186,7 +186,7 @@ impl Fault {
         }
     }
 
-    /// A worker is suspended until its lines have another owner and its doubts have ended.
+    /// Whether a worker is suspended until its lines have another owner and its doubts have ended.
     fn loses_lines(&self) -> bool {
         matches!(self, Fault::WorkerAsleep { asleep, .. } if *asleep > LOST_AFTER)
     }
@@ -195,7 +195,7 @@ impl Fault {
         matches!(self, Fault::LinesChanged { line, .. } if *line == which)
     }
 
-    /// The fault kills, stops or suspends a worker.
+    /// Whether the fault kills, stops or suspends a worker.
     pub fn is_of_a_worker(&self) -> bool {
         matches!(
             self,
@@ -206,7 +206,7 @@ impl Fault {
         )
     }
 
-    /// The fault can delay a take-over.
+    /// Whether the fault can delay a take-over.
     pub fn delays_a_take_over(&self) -> bool {
         match self {
             Fault::ScriptsFlushed | Fault::Cut { .. } => false,
@@ -215,13 +215,13 @@ impl Fault {
         }
     }
 
-    /// An account fault that blames one line.
+    /// Whether the fault is an account fault that blames one line.
     pub fn blames_a_line(&self) -> bool {
         matches!(self, Fault::AccountBlocked { code: 131_048 | 133_010 | THROTTLED, .. })
     }
 
-    /// A fault of Meta, or of a proxy in its place. Lines may stay stopped for seconds after its end: until an
-    /// operator resumes them, or until they probe Meta again.
+    /// Whether the fault is one of Meta, or of a proxy in its place. Lines may stay stopped for seconds after the end
+    /// of such a fault: until an operator resumes them, or until they probe Meta again.
     pub fn is_of_meta(&self) -> bool {
         matches!(self, Fault::AccountBlocked { .. } | Fault::PathBroken { .. })
     }
@@ -235,7 +235,7 @@ impl Fault {
         }
     }
 
-    /// The fault expires leases in Redis on which their owners still rely.
+    /// Whether the fault expires leases in Redis on which their owners still rely.
     pub fn ends_leases(&self) -> bool {
         self.jumps_ms().into_iter().any(|jump| jump > LEASE_MARGIN_MS)
     }
@@ -257,8 +257,8 @@ impl Fault {
         matches!(self, Fault::ClockSet { .. } | Fault::ClockWrong { .. })
     }
 
-    /// Faults that need a steady clock, or move it. CLIENT PAUSE ends by the clock: a clock that is set back would
-    /// make the pause minutes long.
+    /// Whether the fault needs a steady clock, or moves it. CLIENT PAUSE ends by the clock: a clock that is set back
+    /// would make the pause minutes long.
     fn needs_steady_clock(&self) -> bool {
         self.is_of_the_clock() || matches!(self, Fault::RedisPaused { .. })
     }
@@ -487,7 +487,7 @@ impl Schedule {
         ahead.sum::<i64>() > LEASE_MARGIN_MS
     }
 
-    /// How much later things may become due than by a steady clock.
+    /// How far Redis' clock is set back in all: due times and deadlines may come this much later.
     pub fn delay(&self) -> Duration {
         let back = self.steps.iter().map(|step| match step.fault {
             Fault::ClockSet { by_ms } => (-by_ms).max(0),

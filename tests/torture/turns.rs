@@ -22,7 +22,7 @@ use crate::{
 };
 
 const FIRST: u64 = 5_491_190_000_000;
-/// Time between the ends of two workers.
+/// Time from killing or stopping one worker to doing so with the next.
 const TURN: Duration = Duration::from_millis(1_200);
 /// Messages per second of each line.
 const RATE: u64 = 200;

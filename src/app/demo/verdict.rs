@@ -126,8 +126,9 @@ impl Verdict {
     }
 }
 
-/// The state that a recipient must have, and whether the recipient is lost. `ledger`: the state of the recipient's
-/// message in the ledger. `ours`: the state in Pregón; it is returned if the ledger allows two states and it is one.
+/// The state that a recipient must have in Pregón, and whether the recipient is lost. `ledger` is the state of the
+/// recipient's message in the ledger. For some ledger states two states are correct: then `ours`, the state in Pregón,
+/// is returned if it is one of the two.
 fn expected(ledger: Option<State>, ours: &str) -> (&'static str, bool) {
     let either = |one: &'static str, other: &'static str| if ours == other { other } else { one };
     match ledger {

@@ -5,8 +5,8 @@
 //! stop, kill, start and shut down workers at any point; let clocks drift; set Redis' clock back; and let Redis
 //! lose its last seconds.
 //!
-//! Not guaranteed, and measured instead: Redis' clock jumps ahead by more than a fifth of a lease. A lease also
-//! cannot stop a process that is suspended between checking the lease and writing: it may then write one burst of
+//! If Redis' clock jumps ahead by more than a fifth of a lease, a line may have two owners for a moment: these tests
+//! measure how long, since Pregón does not promise to prevent it. A lease also cannot stop a process that is suspended between checking the lease and writing: it may then write one burst of
 //! its pace.
 //!
 //! `PREGON_TEST_SEED` sets the first seed, `PREGON_SCHEDULES` multiplies the number of schedules.

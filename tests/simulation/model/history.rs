@@ -48,12 +48,12 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// The recipient certainly does not get the message, so it is to be sent again.
+    /// Whether the recipient certainly does not get the message, so that it is to be sent again.
     pub fn is_negative(self) -> bool {
         matches!(self, Fate::Retry | Fate::Back | Fate::Returned)
     }
 
-    /// Meta accepted the message.
+    /// Whether Meta accepted the message.
     pub fn is_sent(self) -> bool {
         matches!(self, Fate::Accepted | Fate::AnswerLost | Fate::Returned)
     }

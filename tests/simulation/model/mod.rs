@@ -5,9 +5,9 @@
 //! receives them again. After each step ([`drive`]), responses, state bytes, counters, schedules and error codes
 //! must equal those of the model.
 //!
-//! Some invariants are checked without the model ([`watch`]): the counters equal a recount and add up; a rank falls
-//! only when an attempt certainly failed; no row is handed out again without a certain negative; no row is lost;
-//! every row reaches a final state.
+//! What Pregón promises is also checked without the model ([`watch`]): the counters equal a recount and add up; a
+//! rank falls only when an attempt certainly failed; no row is handed out again unless its earlier messages certainly
+//! did not arrive, or the campaign resends messages in doubt; no row is lost; every row reaches a final state.
 //!
 //! `PREGON_TEST_SEED` sets the first seed, `PREGON_HISTORIES` multiplies the number of histories.
 

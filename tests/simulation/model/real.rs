@@ -64,7 +64,7 @@ impl View {
         }
     }
 
-    /// The differences between the two, as text.
+    /// The fields in which the two states differ, as text.
     pub fn against(&self, other: &Self) -> String {
         let of = |view: &Self| {
             let states: Vec<_> = view.states().collect();

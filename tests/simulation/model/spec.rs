@@ -113,15 +113,16 @@ pub struct Part {
     pub version: Option<u64>,
     pub expires: Option<UnixMs>,
     pub epoch: u64,
-    /// The number of the last claim in that epoch.
+    /// The number of the last claim in `epoch`.
     pub number: u64,
-    /// Epoch, number and rows of the last claim that returned rows, and of the last such claim before a take-over
-    /// that found rows in flight.
+    /// Epoch, number and rows of the last claim that returned rows.
     claimed: Option<(u64, u64, Vec<ToSend>)>,
+    /// The same for the last such claim before a take-over that found rows in flight.
     claimed_before: Option<(u64, u64, Vec<ToSend>)>,
     /// Message ids in the order of arrival.
     pub ids: Vec<(Wamid, ClaimedRow)>,
-    /// Acceptances in the last ten seconds that had any: by the second modulo 10, the second and its count.
+    /// Accepted messages per second, for the last ten seconds that had any. Key: the second modulo 10. Value: the
+    /// second and its count.
     accepted: BTreeMap<u64, (u64, u64)>,
 }
 

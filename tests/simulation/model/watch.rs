@@ -1,4 +1,4 @@
-//! Invariants of the part in Redis that do not depend on the model.
+//! Checks of the promises on the part in Redis, independent of the model.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -74,7 +74,7 @@ impl Watch {
                 self.resent.insert(row);
                 n_resent += 1;
             }
-            // Redis had lost a later claim, and the row is now about that claim.
+            // Redis had lost a later claim, which this step reported: the state is now that of the later claim.
             let anew = number != number_before && reported(&lowering.claims);
             // The row went back, and the same call reported a later claim that Redis had lost.
             let back = unanswered && number != number_before && reports_about(&lowering.negative, number_before);
@@ -114,7 +114,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Checks a hand-out: according to the reported facts, Meta has no earlier message for the row.
+    /// Checks a hand-out. The reported facts must say that no earlier message of the row arrived, unless the row is
+    /// sent again after a doubt.
     pub fn hand_out(&mut self, row: u16, new: HandOut, only_true_facts: bool) -> Result<(), String> {
         let negative = self.negative.get(&row).copied().unwrap_or(0);
         let before = self.hand_outs.entry(row).or_default();

@@ -1,11 +1,12 @@
-# `make demo` runs a whole campaign, `make test` runs every check. Both need only a Rust toolchain and install the
-# rest.
+# `make demo` runs a whole campaign, `make test` every check that a change has to pass. Both need only a Rust
+# toolchain, and install the rest.
 
 CARGO ?= cargo
-# Seconds for which `make fuzz` runs each target.
+# For `make fuzz`: how many seconds to run each target.
 SECONDS ?= 60
 
-# For `make torture`: total rounds, how many run in parallel, and seconds of fuzzing for each target after them.
+# For `make torture`: how many rounds to run, how many of them in parallel, and how many seconds to fuzz each target
+# afterwards.
 ROUNDS ?= 20
 JOBS ?= 3
 FUZZED ?= 5
@@ -18,7 +19,8 @@ help: ## Show this list
 build: ## Build the program: target/release/pregon
 	$(CARGO) build --release --locked
 
-# Most tests wait for a server more than they compute: with twice as many threads as cores, the promises take half the time.
+# Most tests wait for a server more than they compute: with twice as many threads as cores, the binary `promises` takes
+# half the time.
 test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 test: redis examples-tools deny ## Check licences, format, lints and docs, and run every test
 	$(CARGO) fmt --all --check
@@ -54,8 +56,8 @@ lint: ## Check format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-# Runs on the stable toolchain, so without a sanitizer: there is no `unsafe` code here. New inputs are kept in
-# fuzz/target. An input that fails is printed: add it to fuzz/corpus.
+# Runs on the stable toolchain, which has no sanitizers. None is needed, because there is no `unsafe` code here. New
+# inputs are kept in fuzz/target. An input that fails is printed: add it to fuzz/corpus.
 fuzz: ## Fuzz every parser: SECONDS=60 each
 	$(CARGO) fuzz --version || $(CARGO) install --locked cargo-fuzz
 	@set -eu; for target in $$($(CARGO) fuzz list); do \
@@ -71,15 +73,16 @@ instructions: ## Count the instructions of the hot paths, and compare them with 
 	$(CARGO) bench --locked --bench instructions
 
 # Checks Cargo.lock against deny.toml: licences, sources, banned crates. A missing cargo-deny is built without
-# optimisation, in one minute instead of five. Advisories are not checked here, because their database has to be
-# downloaded, and a new advisory would fail the check with no change of ours: `cargo deny check advisories`.
+# optimisation, in one minute instead of five. `cargo deny check advisories` is not part of it, because it downloads a
+# database, and a new advisory would fail the check although nothing changed here.
 deny: ## Check licences and sources of dependencies; installs cargo-deny if it is missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-deny@0.20.2
 	$(CARGO) deny --locked check licenses bans sources
 	@$(CARGO) metadata --locked --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || \
 		{ echo "fuzz/Cargo.lock is behind Cargo.toml: run cargo update --workspace --manifest-path fuzz/Cargo.toml" >&2; exit 1; }
 
-# Runs the tests of what differs between servers. Valkey comes first in PATH, under the name redis-server.
+# Runs the tests of what can differ between Redis and Valkey. The tests start `redis-server`, so the directory in front
+# of PATH has Valkey under this name.
 test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on Valkey
 	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
 		--test deployments --test rates --test torture
@@ -88,7 +91,7 @@ test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on 
 valkey: ## Install Valkey into target/valkey, without changing the system
 	@sh tests/valkey.sh target/valkey
 
-# Tests and demo start servers of their own. They only need the program redis-server to be installed.
+# The tests and the demo start servers of their own, so the program redis-server only has to be installed.
 redis: ## Install redis-server if it is missing (apt-get, dnf, apk or brew)
 	@set -eu; \
 	if command -v redis-server >/dev/null; then exit 0; fi; \
@@ -111,7 +114,8 @@ redis: ## Install redis-server if it is missing (apt-get, dnf, apk or brew)
 	fi; \
 	redis-server --version
 
-# TypeScript's compiler and the types of Node.js: pinned, and kept in target/examples. The system's packages stay as they are.
+# TypeScript's compiler and the types of Node.js. Their versions are pinned, and they are installed into
+# target/examples instead of into the system.
 TYPESCRIPT = 6.0.3
 NODE_TYPES = 18.19.130
 

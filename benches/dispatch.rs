@@ -1,10 +1,11 @@
-//! Dispatch against a bare reqwest loop, in one run on the same cores.
+//! Compares dispatch with a bare reqwest loop, in one run on the same cores.
 //!
-//! `cargo bench --bench dispatch [-- RECIPIENTS ROUNDS]`. Three processes share the machine, as they would in a small
-//! installation: an instant HTTP server (this program again), a private redis-server, and this one. Each round sends the same
-//! number of messages first by the bare loop (64 request streams on a multi-threaded runtime, URL and headers built each
-//! time), then by dispatch with everything on: leases, pacing, claims, message ids, settling, statistics. The last line has
-//! medians. CPU is that of the process that sends, and of Redis; where other programs share the cores it is surer than rates.
+//! `cargo bench --bench dispatch [-- RECIPIENTS ROUNDS]`. Three processes share the machine, as in a small
+//! installation: an instant HTTP server (a second process of this program), a private redis-server, and this process.
+//! Each round sends the same number of messages twice, first by the bare loop, then by dispatch. The bare loop has 64
+//! concurrent tasks on a multi-threaded runtime and builds URL and headers for each request. Dispatch runs with
+//! everything on: leases, pacing, claims, message ids, settling, statistics. The last line has the medians. CPU is that
+//! of the sending process and of Redis; if other programs share the cores, it is more reliable than the rates.
 
 use std::{
     io::{BufRead, BufReader},
@@ -34,7 +35,7 @@ use pregon::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-/// As in the program; the bare loop has it too.
+/// The same allocator as the program, for the bare loop too.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -44,19 +45,19 @@ const STREAMS: u64 = 64;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if args.first().is_some_and(|arg| arg == "server") {
-        // Ends with the process that started it, whose end closes this pipe.
+        // Exits with its parent process, whose end closes this pipe.
         std::thread::spawn(|| {
             let _ = std::io::stdin().read_line(&mut String::new());
             std::process::exit(0);
         });
         return runtime().block_on(serve());
     }
-    // The bare loop needs what the client of the Graph API installs for itself.
+    // The bare loop needs a crypto provider. The client of the Graph API installs its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let number = |index: usize, default: u64| args.get(index).map_or(default, |arg| arg.parse().expect("a number"));
     let (recipients, rounds) = (number(0, 200_000), number(1, 3));
     let mut server = Server::start();
-    // One runtime for both contenders; dispatch has its own thread besides.
+    // One runtime for both contenders. Dispatch additionally has its own thread.
     tokio::runtime::Runtime::new().expect("a runtime").block_on(compare(&server.url, recipients, rounds));
     server.child.kill().expect("the server was running");
     server.child.wait().expect("the server ends");
@@ -93,23 +94,28 @@ fn print_row(name: &str, row: [f64; 8]) {
     );
 }
 
-/// CPU that a process has used, in microseconds: 0 where there is no `/proc`.
+/// CPU time of a process, in microseconds; 0 without `/proc`.
 fn cpu_us(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // Behind the name, which may hold anything, user and system time are the twelfth and thirteenth field, in ticks of 10 ms.
+    // After the process name, which may contain any character, user and system time are fields 12 and 13, in ticks of
+    // 10 ms.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10_000.0
 }
 
-/// What dispatch did: messages per second, CPU a message in microseconds, and the bytes that Redis held for each pending recipient.
+/// The measurements of one run of dispatch.
 struct Dispatched {
+    /// Messages per second.
     rate: f64,
+    /// CPU time of the worker per message, in microseconds.
     worker_us: f64,
+    /// CPU time of Redis per message, in microseconds.
     redis_us: f64,
+    /// Redis memory per pending recipient, in bytes.
     bytes: f64,
 }
 
-/// Messages per second of a loop that does nothing but send.
+/// Messages per second of a loop that only sends.
 async fn bare(url: &str, n: u64) -> f64 {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let left = Arc::new(AtomicU64::new(n));
@@ -162,7 +168,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
             lease: Duration::from_secs(10),
             retry: RetryPolicy::new(Duration::from_secs(5), 3.0, Duration::from_secs(600), 6).expect("a policy"),
             in_flight_max: 512,
-            ids_kept: Duration::from_secs(3600),
+            id_retention: Duration::from_secs(3600),
         },
         graph: GraphClientConfig { base_url: url.to_owned(), ..GraphClientConfig::default() },
         threads: std::env::var("THREADS").map_or(1, |n| n.parse().expect("a number")),
@@ -230,7 +236,7 @@ async fn upload(store: &Store, lines: &[Line], n: u64) -> CampaignId {
     id
 }
 
-/// Three short parameters that look like life: a name, an order, a day.
+/// A recipient with three short, realistic parameters: a name, an order, a day.
 fn recipient(n: u64) -> Recipient {
     const NAMES: [&str; 8] = ["María", "José", "Lucía", "Juan", "Sofía", "Martín", "Camila", "Diego"];
     let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
@@ -260,7 +266,7 @@ async fn used_memory(address: &Address) -> u64 {
     used.trim().parse().expect("a number")
 }
 
-/// Resident memory of this process: 0 where there is no `/proc`.
+/// Peak resident memory of this process, in MiB; 0 without `/proc`.
 fn memory_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib =
@@ -272,7 +278,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// The instant server, as a process of its own.
+/// The instant server, which runs in its own process.
 struct Server {
     child: Child,
     url: String,
@@ -297,7 +303,7 @@ const BODY: &str = r#"{"messaging_product":"whatsapp","recipient_type":"individu
 const ANSWER: &str = r#"{"messaging_product":"whatsapp","contacts":[{"input":"+5491155550001","wa_id":"5491155550001"}],"messages":[{"id":"wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjZCQzE4RkEyN0Q5QjQ1RTYwAA==","message_status":"accepted"}]}"#;
 const TEMPLATE: &str = r#"{"name":"order_update","language":"es_AR","status":"APPROVED","category":"UTILITY","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu pedido {{2}} llega el {{3}}."}]}"#;
 
-/// Answers every request at once, and does nothing else.
+/// The instant server: answers every request at once.
 async fn serve() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("http://{}", listener.local_addr().expect("an address"));
@@ -325,7 +331,7 @@ async fn serve() {
     }
 }
 
-/// The length of the first request in `buffer`, if it is there whole.
+/// The length of the first request in `buffer`, if it is complete.
 fn request_length(buffer: &[u8]) -> Option<usize> {
     let head = memchr::memmem::find(buffer, b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&buffer[..head]).expect("a request of ours");

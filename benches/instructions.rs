@@ -1,13 +1,14 @@
-//! The instructions of each hot path, counted by valgrind: `make instructions`.
+//! Counts the instructions of each hot path with valgrind: `make instructions`.
 //!
-//! Counts are the same in every run of one binary, whatever else the machine does, so that a small change shows. They are
-//! compared with `instructions.txt` beside this file: what takes more than [`TOLERANCE`] over that fails. They depend on
-//! the processor and the compiler, which are noted there; on another processor nothing is compared.
+//! The counts of a binary are the same in every run, however busy the machine is, so small changes are visible. They
+//! are compared with the baseline in `instructions.txt` next to this file: a path that exceeds it by more than
+//! [`TOLERANCE`] fails. Counts depend on the processor and the compiler, which the baseline names. On another processor
+//! nothing is compared.
 //!
-//! `cargo bench --bench instructions -- --save` writes that file anew. What valgrind saw of each path stays in
+//! `cargo bench --bench instructions -- --save` rewrites the baseline. The output of valgrind for each path stays in
 //! `target/tmp/instructions`, for `callgrind_annotate`.
 //!
-//! Why not a crate for it: they keep what they compare with in `target`, and need a program of the same version beside them.
+//! Why not a crate: the existing ones keep their baseline in `target`, and need a separate program of the same version.
 
 mod inputs;
 
@@ -19,20 +20,20 @@ use std::{
 
 use inputs::paths::{PATHS, Path, named};
 
-/// As in the program.
+/// The same allocator as the program.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Share of the known count by which one may grow. A change elsewhere in the binary moved some by 3 %.
+/// The share of its baseline by which a count may grow. A change elsewhere in the binary moved some counts by 3 %.
 const TOLERANCE: f64 = 0.05;
 
-/// Runs that are counted, after as many that are not.
+/// Counted runs. As many runs before them warm up, and are not counted.
 const RUNS: u64 = 20;
 
-/// What valgrind saw of each path.
-const SEEN: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/instructions");
+/// The directory for valgrind's output.
+const OUTPUT: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/instructions");
 
-/// The known counts.
+/// The baseline.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 
 fn main() -> ExitCode {
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Valgrind counts only what is called from here: it knows this function by its name.
+/// Valgrind counts only the calls from this function, which it finds by name: see `--toggle-collect`.
 #[inline(never)]
 fn counted_runs(path: &mut Path) {
     runs(path);
@@ -66,12 +67,12 @@ fn runs(path: &mut Path) {
 }
 
 fn compare() -> ExitCode {
-    let (counts, known) = (count(), Known::read());
-    let comparable = known.processor() == processor();
-    println!("{:<20} {:>12} {:>10} {:>10} {:>8}", "path", "for a", "count", "known", "change");
+    let (counts, baseline) = (count(), Baseline::read());
+    let comparable = baseline.processor() == processor();
+    println!("{:<20} {:>12} {:>10} {:>10} {:>8}", "path", "per", "count", "baseline", "change");
     let (mut worse, mut better) = (false, false);
     for Counted { name, of, count } in &counts {
-        let before = known.counts.get(*name).filter(|_| comparable);
+        let before = baseline.counts.get(*name).filter(|_| comparable);
         let change = before.map(|&before| *count as f64 / before as f64 - 1.0);
         let column = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let (before, percent) =
@@ -81,12 +82,12 @@ fn compare() -> ExitCode {
         better |= change.is_some_and(|by| by < -TOLERANCE);
     }
     if !comparable {
-        println!("\nnothing is compared: the known counts are of {}, these of {}", known.made_by, made_by());
+        println!("\nnothing is compared: the baseline is of {}, this run of {}", baseline.made_by, made_by());
         return ExitCode::SUCCESS;
     }
     if worse || better {
-        println!("\nknown: {}\nthese: {}", known.made_by, made_by());
-        println!("if that is as it should be: cargo bench --bench instructions -- --save, and say why in the commit");
+        println!("\nbaseline: {}\nthis run: {}", baseline.made_by, made_by());
+        println!("if the change is intended: cargo bench --bench instructions -- --save, and say why in the commit");
     }
     if worse { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -101,13 +102,13 @@ fn save() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The known counts: a line that says what they are of, then one for each path.
-struct Known {
+/// The baseline: a line with the processor and the versions, then a line for each path.
+struct Baseline {
     made_by: String,
     counts: BTreeMap<String, u64>,
 }
 
-impl Known {
+impl Baseline {
     fn read() -> Self {
         let text = fs::read_to_string(FILE).unwrap_or_else(|error| panic!("{FILE}: {error}"));
         let mut lines = text.lines();
@@ -125,12 +126,12 @@ impl Known {
     }
 }
 
-/// What counts depend on.
+/// Everything that the counts depend on, apart from the code: processor, compiler, valgrind.
 fn made_by() -> String {
     format!("{}, {}, {}", processor(), version("rustc"), version("valgrind"))
 }
 
-/// Libraries choose their instructions by what the processor has.
+/// The architecture, and whether the processor has AVX2: libraries choose their instructions by that.
 fn processor() -> String {
     #[cfg(target_arch = "x86_64")]
     let avx2 = if is_x86_feature_detected!("avx2") { " with avx2" } else { "" };
@@ -149,32 +150,32 @@ fn version(program: &str) -> String {
 struct Counted {
     name: &'static str,
     of: &'static str,
-    /// Instructions for one of those.
+    /// Instructions per item.
     count: u64,
 }
 
 fn count() -> Vec<Counted> {
     if let Err(error) = Command::new("valgrind").arg("--version").output() {
-        eprintln!("valgrind can not be run ({error}): install it, as by apt-get install valgrind");
+        eprintln!("cannot run valgrind ({error}): install it, for example with apt-get install valgrind");
         std::process::exit(1);
     }
-    fs::create_dir_all(SEEN).unwrap_or_else(|error| panic!("{SEEN}: {error}"));
+    fs::create_dir_all(OUTPUT).unwrap_or_else(|error| panic!("{OUTPUT}: {error}"));
     PATHS.iter().map(|(name, make)| count_path(name, &make())).collect()
 }
 
 fn count_path(name: &'static str, path: &Path) -> Counted {
     let output = Command::new("valgrind")
-        // In fair turns: a thread that waits for another's answer gets it as soon every time.
+        // Fair scheduling: the time until a thread gets another thread's answer is the same in every run.
         .args(["--tool=callgrind", "--toggle-collect=*counted_runs*", "--fair-sched=try"])
-        .arg(format!("--callgrind-out-file={SEEN}/{}", name.replace(' ', "-")))
+        .arg(format!("--callgrind-out-file={OUTPUT}/{}", name.replace(' ', "-")))
         .arg(env::current_exe().expect("this program"))
         .args(["counted", name])
         .output()
         .expect("valgrind runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "valgrind: {said}");
-    let collected = said.lines().find_map(|line| line.split_once("Collected : "));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "valgrind: {stderr}");
+    let collected = stderr.lines().find_map(|line| line.split_once("Collected : "));
     let instructions: u64 = collected.and_then(|(_, n)| n.trim().parse().ok()).unwrap_or(0);
-    assert!(instructions > 0, "valgrind saw nothing of {name}: {said}");
+    assert!(instructions > 0, "valgrind counted nothing of {name}: {stderr}");
     Counted { name, of: path.of, count: instructions / (RUNS * path.n) }
 }

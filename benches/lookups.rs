@@ -1,13 +1,14 @@
-//! What it costs Redis to look for message ids that came without our token: `cargo bench --bench lookups`.
+//! The cost in Redis of searching for message ids without our token: `cargo bench --bench lookups`.
 //!
-//! A line with 2 million ids in its index and 4 parts that still send, of 65,536 ids each. For some seconds webhooks look for 64 ids
-//! of another app each, as fast as they are answered; then for ids of ours in the index, one at a time.
+//! The line has 2 million ids in its index and 4 parts that are still sending, of 65,536 ids each. For 10 seconds,
+//! webhooks search for 64 ids of another app each, one webhook after the other. Then ids of ours are looked up in the
+//! index, one at a time.
 //!
-//! | figure | |
+//! | figure | meaning |
 //! | --- | --- |
-//! | `redis` | share of the time in which redis-server worked for it (`INFO cpu`) |
-//! | `µs` | the time that one command or script took Redis in 50, 99 and 99.9 % of the cases (`INFO latencystats`) |
-//! | `searched` | of the webhooks, how many were searched for to the end at once; the others are parked |
+//! | `redis` | CPU time of redis-server, as a share of the elapsed time (`INFO cpu`) |
+//! | `µs` | duration of each command and script in Redis: 50th, 99th and 99.9th percentile (`INFO latencystats`) |
+//! | `searched` | webhooks whose search was completed at once; the others are parked |
 
 mod inputs;
 
@@ -23,11 +24,11 @@ use pregon::{
         parts::{ClaimedRow, Fingerprint, PART_ROWS},
         spawn::PrivateRedis,
     },
-    webhook::search::{Depth, Searcher, Sought},
+    webhook::search::{Depth, SearchResult, Searcher},
 };
 use rand::Rng as _;
 
-/// As in the program.
+/// The same allocator as the program.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -37,14 +38,14 @@ const INDEXED: usize = 2_000_000;
 const FOREIGN_FOR: Duration = Duration::from_secs(10);
 const FOREIGN_IDS: usize = 64;
 const OURS: usize = 2_000;
-const KEPT: Duration = Duration::from_secs(8 * 86_400);
+const RETENTION: Duration = Duration::from_secs(8 * 86_400);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let dir = tempfile::tempdir().expect("a directory");
     let redis = PrivateRedis::start(dir.path()).await.expect("a redis-server");
     let store = Store::connect(&stored::address(redis.url())).await.expect("a store");
-    let mut look = stored::connection(redis.url()).await;
+    let mut inspect = stored::connection(redis.url()).await;
     let (_, parts) = stored::running(&store, &[LINE], (SENDING_PARTS * PART_ROWS) as u64).await;
     for part in &parts {
         fill_list(&store, *part).await;
@@ -53,39 +54,39 @@ async fn main() {
         fill_index(&store, parts[0], first).await;
     }
 
-    reset(&mut look).await;
+    reset(&mut inspect).await;
     let (mut searcher, line) = (Searcher::new(store.clone()), LineId::from(LINE));
-    let (began, cpu) = (Instant::now(), processor(&mut look).await);
+    let (began, cpu) = (Instant::now(), cpu_seconds(&mut inspect).await);
     let (mut webhooks, mut searched) = (0, 0);
     while began.elapsed() < FOREIGN_FOR {
         let wamids: Vec<Wamid> =
             (0..FOREIGN_IDS).map(|n| format!("wamid.foreign.{webhooks}.{n}").as_str().into()).collect();
         let sought = searcher.search(&line, &wamids, Depth::Shallow).await.expect("a store");
-        searched += usize::from(sought.iter().all(|sought| *sought == Sought::Nowhere));
+        searched += usize::from(sought.iter().all(|sought| *sought == SearchResult::NotFound));
         webhooks += 1;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let share = (processor(&mut look).await - cpu) / began.elapsed().as_secs_f64();
+    let share = (cpu_seconds(&mut inspect).await - cpu) / began.elapsed().as_secs_f64();
     println!("foreign ids: {webhooks} webhooks of {FOREIGN_IDS}, searched {searched}, redis {:.1} %", share * 100.0);
-    println!("µs: {}", latencies(&mut look).await);
+    println!("µs: {}", latencies(&mut inspect).await);
 
-    let (cpu, mut trips) = (processor(&mut look).await, Vec::with_capacity(OURS));
+    let (cpu, mut trips) = (cpu_seconds(&mut inspect).await, Vec::with_capacity(OURS));
     for n in 0..OURS {
         let wamid = ours(n * (INDEXED / OURS)).as_str().into();
-        // A searcher of its own for each: what the budget allows is measured above.
+        // A new searcher each time, so that its budget does not limit the search. The budget is measured above.
         let mut searcher = Searcher::new(store.clone());
         let began = Instant::now();
         let sought = searcher.search(&line, &[wamid], Depth::Shallow).await.expect("a store");
         trips.push(began.elapsed());
-        assert!(matches!(sought[..], [Sought::Found(_)]), "{sought:?}");
+        assert!(matches!(sought[..], [SearchResult::Found(_)]), "{sought:?}");
     }
-    let each = (processor(&mut look).await - cpu) / OURS as f64;
+    let each = (cpu_seconds(&mut inspect).await - cpu) / OURS as f64;
     trips.sort_unstable();
     println!("an id in the index: median {:?}, redis {:.0} µs", trips[OURS / 2], each * 1e6);
     redis.stop().await.expect("its end");
 }
 
-/// Settled in full batches: ids that nobody asks for.
+/// Fills the list of a part with random ids, as if it had been settled in full batches. No search finds them.
 async fn fill_list(store: &Store, part: PartId) {
     for _ in 0..PART_ROWS / 256 {
         let mut entry = vec![0_u8; 256 * 11];
@@ -95,11 +96,11 @@ async fn fill_list(store: &Store, part: PartId) {
 }
 
 async fn fill_index(store: &Store, part: PartId, first: usize) {
-    let place = |n: usize| -> RowRef { (part, ClaimedRow { row: (n % PART_ROWS) as u16, send: 1 }) };
+    let row = |n: usize| -> RowRef { (part, ClaimedRow { row: (n % PART_ROWS) as u16, send: 1 }) };
     let ids: Vec<(Fingerprint, RowRef)> =
-        (first..first + PART_ROWS).map(|n| (Fingerprint::of(&ours(n)), place(n))).collect();
+        (first..first + PART_ROWS).map(|n| (Fingerprint::of(&ours(n)), row(n))).collect();
     let now = store.time().await.expect("the time");
-    store.index_ids(&LineId::from(LINE), &ids, now, KEPT).await.expect("indexed");
+    store.index_ids(&LineId::from(LINE), &ids, now, RETENTION).await.expect("indexed");
 }
 
 fn ours(n: usize) -> String {
@@ -110,14 +111,14 @@ async fn reset(redis: &mut MultiplexedConnection) {
     cmd("CONFIG").arg("RESETSTAT").exec_async(redis).await.expect("CONFIG RESETSTAT");
 }
 
-/// Seconds that the main thread of redis-server worked.
-async fn processor(redis: &mut MultiplexedConnection) -> f64 {
+/// CPU time of redis-server's main thread, in seconds.
+async fn cpu_seconds(redis: &mut MultiplexedConnection) -> f64 {
     let info: String = cmd("INFO").arg("cpu").query_async(redis).await.expect("INFO");
     let seconds = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
     seconds("used_cpu_sys_main_thread:").expect("a time") + seconds("used_cpu_user_main_thread:").expect("a time")
 }
 
-/// What each command and script took of Redis, in µs. The slowest of a busy machine are those that had to wait for a core.
+/// Percentiles of each command's duration, in µs. On a busy machine the highest include waiting for a core.
 async fn latencies(redis: &mut MultiplexedConnection) -> String {
     let info: String = cmd("INFO").arg("latencystats").query_async(redis).await.expect("INFO");
     let figure = |line: &str| {

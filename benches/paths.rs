@@ -1,6 +1,7 @@
-//! The time of each hot path: `cargo bench --bench paths`, or `cargo bench --bench paths -- webhook` for some.
+//! Measures the time of each hot path: `cargo bench --bench paths`, or `cargo bench --bench paths -- webhook` for a
+//! selection.
 //!
-//! Items are messages, answers, statuses, webhooks or rows, as `inputs/paths.rs` says.
+//! `inputs/paths.rs` defines the items of each path: messages, answers, statuses, webhooks, recipients or rows.
 
 mod inputs;
 
@@ -10,7 +11,7 @@ use divan::{
 };
 use inputs::paths::{PATHS, named};
 
-/// As in the program.
+/// The same allocator as the program.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

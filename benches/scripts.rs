@@ -1,16 +1,16 @@
-//! What each step of a message costs Redis, on a private redis-server: `cargo bench --bench scripts`.
+//! The cost of each step of a message in Redis, on a private redis-server: `cargo bench --bench scripts`.
 //!
-//! A Redis runs one script at a time, so the time that it works for a message bounds what all workers on it can send. One part
-//! of 65,536 recipients is uploaded, claimed, settled and told its statuses, in batches as they are in life, once for each size.
-//! Steps run one after the other from one connection: nothing waits for anything but Redis.
+//! Redis runs one script at a time, so its time per message bounds what all workers together can send. One part of
+//! 65,536 recipients is uploaded, claimed and settled, and its statuses are applied, once for each of several realistic
+//! batch sizes. The steps run one after the other over one connection, so only Redis is waited for.
 //!
-//! | column | |
+//! | column | meaning |
 //! | --- | --- |
-//! | `round trip` | µs from asking to the answer, packing and reading it included: the median |
-//! | `script` | µs in the script, by Redis' own count (`INFO commandstats`): the median |
-//! | `redis` | µs of processor time that redis-server took for a batch in all (`INFO cpu`): reading, the script, its file, answering |
-//! | `for one` | the same for one recipient |
-//! | `a second` | recipients a second at which one Redis would be busy with this step alone |
+//! | `round trip` | µs from the call to its result, with encoding and decoding: median per batch |
+//! | `script` | µs in the script, as counted by Redis (`INFO commandstats`): median per batch |
+//! | `redis` | µs of CPU time of redis-server per batch (`INFO cpu`): reading, script, append-only file, reply |
+//! | `for one` | `redis` per recipient |
+//! | `a second` | recipients per second at which this step alone would saturate one Redis |
 
 mod inputs;
 
@@ -25,21 +25,21 @@ use pregon::{
     domain::{PartId, UnixMs, Wamid},
     redis::{
         Call, Store,
-        parts::{Claim, ClaimWish, ClaimedRow, Fact, Fingerprint, News, PART_ROWS, Settled},
+        parts::{Claim, ClaimRequest, ClaimedRow, Fact, Fingerprint, News, PART_ROWS, Settled},
         script,
         spawn::PrivateRedis,
     },
 };
 
-/// As in the program.
+/// The same allocator as the program.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const LINES: &[&str] = &["3001"];
-const KEPT: Duration = Duration::from_secs(3_600);
-/// Under which everything is claimed and settled.
+const RETENTION: Duration = Duration::from_secs(3_600);
+/// The epoch of every claim and settlement.
 const EPOCH: u64 = 1;
-/// Medians are over that many groups of batches.
+/// The number of groups of batches over which the medians are taken.
 const GROUPS: usize = 16;
 
 #[tokio::main(flavor = "current_thread")]
@@ -58,24 +58,25 @@ async fn main() {
 
 struct Bench {
     store: Store,
-    /// Beside the store's, to ask Redis what it did.
+    /// A connection besides the store's, for INFO.
     redis: MultiplexedConnection,
 }
 
-/// What Redis spent since its start, in µs.
+/// Time that Redis has spent since its start, in µs.
 #[derive(Clone, Copy)]
 struct Spent {
     scripts: f64,
-    processor: f64,
+    /// CPU time of the main thread.
+    cpu: f64,
 }
 
 impl Bench {
     async fn start(url: &str) -> Self {
-        let store = Store::connect(&stored::address(url)).await.expect("a store").keeping_a_connection();
+        let store = Store::connect(&stored::address(url)).await.expect("a store").with_pinned_connection();
         Self { store, redis: stored::connection(url).await }
     }
 
-    /// Every step of 65,536 messages, in batches of `rows`, and their statuses in batches of `statuses`.
+    /// Runs every step for 65,536 messages in batches of `rows`, and their statuses in batches of `statuses`.
     async fn steps(&mut self, rows: usize, statuses: usize) {
         let id = stored::draft(&self.store, LINES).await;
         let mut upload = stored::begin_upload(&self.store, id, LINES).await;
@@ -91,12 +92,12 @@ impl Bench {
         self.settle(part, now, &claimed, rows).await;
         self.apply("status: sent", part, &facts(&claimed, News::Sent, now), statuses).await;
         self.apply("status: delivered", part, &facts(&claimed, News::Delivered, now), statuses).await;
-        // People read when they read.
+        // People read their messages in no particular order.
         let scattered: Vec<ClaimedRow> = (0..PART_ROWS).map(|n| claimed[n * 40_503 % PART_ROWS]).collect();
         self.apply("status: read, scattered", part, &facts(&scattered, News::Read, now), statuses).await;
     }
 
-    /// What follows an admission, in a part that nobody else uses.
+    /// Makes uploaded rows claimable, as after an admission. Uses a part that no other step uses.
     async fn activate(&mut self, part: PartId, rows: usize) {
         let keys = [self.store.keys.part(part), self.store.keys.states(part)];
         let starts: Vec<usize> = (0..PART_ROWS).step_by(rows).collect();
@@ -111,8 +112,8 @@ impl Bench {
         let numbers: Vec<u64> = (1..=(PART_ROWS / limit) as u64).collect();
         let mut all = Vec::with_capacity(PART_ROWS);
         self.step("claim", limit, &numbers, async |store, number| {
-            let doubt_until = now.after(KEPT);
-            let wish = ClaimWish {
+            let doubt_until = now.after(RETENTION);
+            let wish = ClaimRequest {
                 epoch: EPOCH,
                 number: *number,
                 now,
@@ -134,7 +135,7 @@ impl Bench {
         let outcomes: Vec<_> = claimed.iter().map(accepted).collect();
         let batches: Vec<_> = outcomes.chunks(rows).map(|batch| [(part, batch.to_vec())].into()).collect();
         self.step("settle", rows, &batches, async |store, batch| {
-            store.settle(batch, EPOCH, now, KEPT).await.expect("settled");
+            store.settle(batch, EPOCH, now, RETENTION).await.expect("settled");
         })
         .await;
     }
@@ -142,31 +143,31 @@ impl Bench {
     async fn apply(&mut self, name: &str, part: PartId, facts: &[Fact], statuses: usize) {
         let batches: Vec<_> = facts.chunks_exact(statuses).map(|facts| [(part, facts.to_vec())]).collect();
         self.step(name, statuses, &batches, async |store, batch| {
-            store.apply(batch, KEPT).await.expect("applied");
+            store.apply(batch, RETENTION).await.expect("applied");
         })
         .await;
     }
 
-    /// Asks for each of `batches`, of `len` recipients, and prints what that took.
-    async fn step<T>(&mut self, name: &str, len: usize, batches: &[T], mut ask: impl AsyncFnMut(&Store, &T)) {
-        let (mut trips, mut scripts, mut processor) = (Vec::new(), Vec::new(), Vec::new());
+    /// Runs `call` for each of `batches`, of `len` recipients each, and prints a row with its cost.
+    async fn step<T>(&mut self, name: &str, len: usize, batches: &[T], mut call: impl AsyncFnMut(&Store, &T)) {
+        let (mut trips, mut scripts, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
         for group in batches.chunks(batches.len().div_ceil(GROUPS)) {
-            let asking = self.spent().await;
+            let before_info = self.spent().await;
             let before = self.spent().await;
             for batch in group {
                 let began = Instant::now();
-                ask(&self.store, batch).await;
+                call(&self.store, batch).await;
                 trips.push(began.elapsed().as_secs_f64() * 1e6);
             }
             let after = self.spent().await;
             scripts.push((after.scripts - before.scripts) / group.len() as f64);
-            // Without what the question for it took.
-            let asking = before.processor - asking.processor;
-            processor.push((after.processor - before.processor - asking) / group.len() as f64);
+            // Minus the cost of one INFO, which the difference includes.
+            let info = before.cpu - before_info.cpu;
+            cpu.push((after.cpu - before.cpu - info) / group.len() as f64);
         }
-        let (trip, script, processor) = (median(trips), median(scripts), median(processor));
-        let one = processor / len as f64;
-        println!("{name:<24} {len:>6} {trip:>11.0} {script:>9.0} {processor:>9.0} {one:>8.2} {:>9.0}", 1e6 / one);
+        let (trip, script, cpu) = (median(trips), median(scripts), median(cpu));
+        let one = cpu / len as f64;
+        println!("{name:<24} {len:>6} {trip:>11.0} {script:>9.0} {cpu:>9.0} {one:>8.2} {:>9.0}", 1e6 / one);
     }
 
     async fn spent(&mut self) -> Spent {
@@ -177,7 +178,7 @@ impl Bench {
         let scripts = field("cmdstat_evalsha:").split(',').find_map(|field| field.strip_prefix("usec="));
         Spent {
             scripts: scripts.expect("a time").parse().expect("a number"),
-            processor: (seconds("used_cpu_sys_main_thread:") + seconds("used_cpu_user_main_thread:")) * 1e6,
+            cpu: (seconds("used_cpu_sys_main_thread:") + seconds("used_cpu_user_main_thread:")) * 1e6,
         }
     }
 }

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Submits a campaign as one job on the Redis stream `pregon:jobs` and reports what became of the job.
+# Submits a campaign as one job on the Redis stream `pregon:jobs`, waits for the result and prints it.
 #
 #   REDIS_URL=redis://127.0.0.1:6379 examples/redis.sh
 #
 # Run it again after any failure: with the same external id a repeated job sends nothing twice.
-# A job that was not taken ends the script with the reason and exit code 1.
+# A job that is rejected, or still in the stream after 60 seconds, ends the script with the reason and exit code 1.
 # Needs redis-cli 7.0 or newer, and jq.
 set -eu
 
@@ -49,7 +49,7 @@ while :; do
     waited_s=$((waited_s + 1))
 done
 
-# The dead letter, if there is one, has the id of the entry; its fields and values alternate.
+# If there is a dead letter, it has the id of the entry. Its fields and values alternate.
 letters=$(redis --json XRANGE "$jobs:dead" "$entry" "$entry")
 letter=$(printf '%s' "$letters" | jq '.[] | .[1] | [range(0; length; 2) as $i | {(.[$i]): .[$i + 1]}] | add')
 case $(printf '%s' "$letter" | jq -r .code) in

@@ -4,7 +4,8 @@
     PREGON_API_KEY=... examples/submit.py [FILE.csv]
 
 Run it again after any failure: with the same external id it continues where it stopped and sends nothing twice.
-A refused call or a stopped campaign ends it with a message and exit code 1. Needs Python 3.9 or newer, no packages.
+A refused call or a stopped campaign ends the program with a message and exit code 1.
+Needs Python 3.9 or newer, no packages.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 //   PREGON_API_KEY=... node submit.js [FILE.csv]
 //
 // Run it again after any failure: with the same external id it continues where it stopped and sends nothing twice.
-// A refused call or a stopped campaign ends it with a message and exit code 1. Needs Node.js 18 or newer, no packages.
+// A refused call or a stopped campaign ends the program with a message and exit code 1.
+// Needs Node.js 18 or newer, no packages.
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 

@@ -135,7 +135,7 @@ TOML
   until_ok grep -q '"serving"' "$folder/pregon.log"
   PREGON_SERVER=http://$(sed -n 's/.*"http":"Some(\([^)]*\))".*/\1/p' "$folder/pregon.log")
   export PREGON_SERVER
-  # Pregón reads the templates just after its start, and refuses campaigns until then.
+  # Pregón reads the templates from Meta just after its start, and refuses campaigns until it has them.
   until_ok "$pregon" campaign submit "$folder/recipients.csv" --template order_update/es_AR "${arguments[@]}" --no-launch
   campaign=$("$pregon" campaign list --json | node -p 'JSON.parse(require("fs").readFileSync(0)).campaigns[0].id')
 }

@@ -1,4 +1,4 @@
-//! Content codings of files of recipients: gzip, zstd and brotli, decoded as their bytes arrive.
+//! Content codings of recipient files: gzip, zstd and brotli, decoded as a stream.
 
 use std::pin::Pin;
 
@@ -8,10 +8,11 @@ use async_compression::{
 };
 use tokio::io::{AsyncBufRead, AsyncRead};
 
-/// The largest window of zstd that is decoded, 8 MiB: that of level 19, and what RFC 9659 allows in HTTP.
+/// The largest zstd window that is decoded, as a power of two: 8 MiB, the window of level 19 and the limit of RFC 9659
+/// for HTTP.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// How a file is compressed.
+/// A content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 1952.
@@ -23,10 +24,10 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All of them.
+    /// Every coding.
     pub const ALL: [Self; 3] = [Self::Gzip, Self::Zstd, Self::Brotli];
 
-    /// Its name in the header `Content-Encoding`.
+    /// The name in the `Content-Encoding` header.
     pub fn name(self) -> &'static str {
         match self {
             Coding::Gzip => "gzip",
@@ -35,7 +36,7 @@ impl Coding {
         }
     }
 
-    /// What the names of such files end in, after a dot.
+    /// The file name extension, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
             Coding::Gzip => "gz",
@@ -44,12 +45,12 @@ impl Coding {
         }
     }
 
-    /// What `encoded` holds: one such stream, or several one after the other.
+    /// Decodes `encoded`, which may consist of several concatenated streams.
     ///
-    /// Memory: the window of the stream, which is 32 kB of gzip, at most 8 MiB of zstd, and at most 16 MiB of brotli.
-    /// Errors: those of `encoded`, and those of data that is not of this coding or breaks off.
+    /// Memory: the window of the stream: 32 kB for gzip, at most 8 MiB for zstd and at most 16 MiB for brotli.
+    /// Errors: the errors of `encoded`, and an error if the data is malformed or truncated.
     pub fn decoder(self, encoded: impl AsyncBufRead + Send + 'static) -> Pin<Box<dyn AsyncRead + Send>> {
-        macro_rules! of_several {
+        macro_rules! multi_member {
             ($decoder:expr) => {{
                 let mut decoder = $decoder;
                 decoder.multiple_members(true);
@@ -57,11 +58,11 @@ impl Coding {
             }};
         }
         match self {
-            Coding::Gzip => of_several!(GzipDecoder::new(encoded)),
+            Coding::Gzip => multi_member!(GzipDecoder::new(encoded)),
             Coding::Zstd => {
-                of_several!(ZstdDecoder::with_params(encoded, &[DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)]))
+                multi_member!(ZstdDecoder::with_params(encoded, &[DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)]))
             }
-            Coding::Brotli => of_several!(BrotliDecoder::new(encoded)),
+            Coding::Brotli => multi_member!(BrotliDecoder::new(encoded)),
         }
     }
 }

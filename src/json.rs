@@ -1,29 +1,30 @@
-//! JSON that others write: what is of another kind than expected counts as missing, and spoils nothing beside it.
+//! Lenient parsing of JSON from third parties: a field of an unexpected type counts as missing, and the rest of the
+//! document is still read.
 //!
-//! One pass, without a tree in between. Only broken JSON is an error. The depth is that of the types that are read;
-//! what is skipped is skipped without recursion.
+//! One pass, without an intermediate tree. Only malformed JSON is an error. Nesting is limited by the types that are
+//! parsed, and skipping a value does not recurse.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 
-/// Numbers below this are whole in an `f64` if they have no fraction.
+/// 2^53: below this an `f64` without a fraction is an exact integer.
 const WHOLE_MAX: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
 
-/// A string; or a number, as its digits.
+/// A string, or an integer as its decimal text.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Text<'a>(pub(crate) Option<Cow<'a, str>>);
 
-/// A number that is whole and not negative, `7` or `7.0`; or a string of its digits.
+/// A non-negative integer, written as `7`, `7.0` or `"7"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Number(pub(crate) Option<u64>);
 
-/// An object.
+/// An object; `None` for any other type.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Object<T>(pub(crate) Option<T>);
 
-/// An array. Elements that are no objects are left out, and so are those in which nothing is of use: a body full of them
-/// would take a hundred times its size.
+/// An array of objects. Elements that are not objects are dropped, and so are elements without any known field:
+/// a body full of `{}` would otherwise take a hundred times its size in memory.
 #[derive(Debug, PartialEq)]
 pub(crate) struct List<T>(pub(crate) Vec<T>);
 
@@ -39,8 +40,8 @@ impl<T> Default for List<T> {
     }
 }
 
-/// An object as a `T`, for what a caller of ours asks: anything else is an error. serde would also take a list for a struct, whose
-/// fields then have no names.
+/// Deserializes a `T` from an object, and fails for any other type. For requests from API callers: by itself, serde
+/// would also accept an array for a struct, with the fields identified by position.
 pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<T, D::Error> {
     struct Fields<T>(PhantomData<T>);
 
@@ -59,7 +60,7 @@ pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) ->
     json.deserialize_map(Fields(PhantomData))
 }
 
-/// The methods of a visitor for kinds that are as good as missing.
+/// Visitor methods that treat the given types as a missing value.
 macro_rules! missing {
     ($($kind:ident)*) => { $(missing!(@ $kind);)* };
     (@ bool) => { fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> { Ok(Default::default()) } };
@@ -195,12 +196,12 @@ impl<'de, T: Deserialize<'de> + Default + PartialEq> Deserialize<'de> for List<T
     }
 }
 
-/// `json` with U+FFFD in place of each surrogate without its other half, which is all that is left of an emoji that was cut in
-/// two. serde_json refuses the whole text for it.
-pub(crate) fn mended(json: &[u8]) -> Cow<'_, [u8]> {
-    let mut mended = Cow::Borrowed(json);
+/// Replaces every escaped surrogate without its other half by U+FFFD, because serde_json rejects the whole document for
+/// one. A truncated emoji leaves such a surrogate.
+pub(crate) fn replace_lone_surrogates(json: &[u8]) -> Cow<'_, [u8]> {
+    let mut replaced = Cow::Borrowed(json);
     if !json.contains(&b'\\') {
-        return mended;
+        return replaced;
     }
     let mut from = 0;
     while let Some(ahead) = json[from..].iter().position(|byte| *byte == b'\\') {
@@ -211,13 +212,13 @@ pub(crate) fn mended(json: &[u8]) -> Cow<'_, [u8]> {
         if is_pair {
             from = escape + 12;
         } else {
-            mended.to_mut()[escape..escape + 6].copy_from_slice(br"\ufffd");
+            replaced.to_mut()[escape..escape + 6].copy_from_slice(br"\ufffd");
         }
     }
-    mended
+    replaced
 }
 
-/// The surrogate whose escape sequence is at `at`.
+/// The surrogate code unit of the `\uXXXX` escape at `at`, if there is one.
 fn surrogate(json: &[u8], at: usize) -> Option<u16> {
     let digits = json.get(at..at + 6)?.strip_prefix(br"\u")?;
     let unit = u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_of_emoji_are_replaced_and_whole_ones_are_kept() {
+    fn lone_surrogates_are_replaced_and_pairs_kept() {
         for (text, expected) in [
             (r#""S\u00ed \ud83d""#, "Sí \u{fffd}"),
             (r#""\ude00 \ud83d\ude00 \uD83D\uDE00""#, "\u{fffd} \u{1f600} \u{1f600}"),
@@ -237,7 +238,7 @@ mod tests {
             (r#""\\ud83d \\\ud83d""#, "\\ud83d \\\u{fffd}"),
             (r#""\ud83d\n""#, "\u{fffd}\n"),
         ] {
-            let read: String = serde_json::from_slice(&mended(text.as_bytes())).expect(text);
+            let read: String = serde_json::from_slice(&replace_lone_surrogates(text.as_bytes())).expect(text);
             assert_eq!(read, expected, "{text}");
         }
     }
@@ -245,12 +246,12 @@ mod tests {
     #[test]
     fn text_that_ends_in_an_escape_is_left_as_it_is() {
         for text in ["\\", "\\u", "\\ud83", "\\\\", r"\u+d83", ""] {
-            assert_eq!(mended(text.as_bytes()), text.as_bytes());
+            assert_eq!(replace_lone_surrogates(text.as_bytes()), text.as_bytes());
         }
     }
 
     #[test]
-    fn whole_numbers_are_read_however_they_are_written() {
+    fn whole_numbers_are_read_in_every_spelling() {
         for (text, number) in [
             ("131026", Some(131_026)),
             ("131026.0", Some(131_026)),

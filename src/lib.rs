@@ -1,5 +1,5 @@
-//! Pregón sends WhatsApp campaigns: a Meta-approved template to every recipient, at each line's own rate, nothing
-//! lost, nothing twice, counted exactly.
+//! Pregón sends WhatsApp campaigns: it sends a Meta-approved template to every recipient at the rate of each line,
+//! loses no message, sends none twice, and counts exactly.
 //!
 //! ```text
 //! backend ──HTTP──▶ api ─┐                        ┌─▶ line runner (3001) ──▶ Graph API
@@ -8,9 +8,10 @@
 //! Meta ─────POST──▶ webhook ───┴▶ status apply ─▶ state bytes + counters ─▶ statistics
 //! ```
 //!
-//! Read in this order: [`domain`] (the rules, no I/O), [`redis`] (what is stored, and the scripts that change it), [`intake`],
-//! [`dispatch`] with [`graph`], [`webhook`], [`stats`], [`api`], then what surrounds them: [`config`], [`telemetry`], [`http`],
-//! [`client`], [`terminal`], the stand-in for Meta [`sim`], and [`app`], which puts all of them together.
+//! Reading order: [`domain`] (the rules, no I/O), [`redis`] (what is stored, and the scripts that change it),
+//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`stats`] and [`api`]. Then the supporting modules:
+//! [`config`], [`telemetry`], [`http`], [`client`], [`terminal`], the simulator [`sim`], and [`app`], which connects
+//! all of them.
 
 pub mod api;
 pub mod app;

@@ -1,4 +1,4 @@
-//! The command line: parse, call the library, exit code.
+//! The `pregon` binary: parses the command line, calls the library and sets the exit code.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use pregon::{app, terminal::Arguments};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // A usage error ends here, with exit code 2.
+    // Exits with code 2 on a usage error.
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(app::run(arguments.command));
-    // What may be left is a blocking read of standard input that nobody waits for.
+    // Do not wait for blocking tasks: a read of standard input may never return.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Templates: what Meta says is approved, kept in Redis; and what follows for campaigns that send one.
+//! Reads the templates of a WABA from Meta, stores them in Redis, and holds the templates that Meta does not send.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use crate::{
     redis::{Store, StoreError},
 };
 
-/// How far Meta's list may be behind what its webhooks say.
-const LIST_IS_BEHIND: Duration = Duration::from_secs(30);
+/// How far Meta's template list may lag behind Meta's webhooks.
+const LIST_LAG_MAX: Duration = Duration::from_secs(30);
 
-/// How the reason of a hold begins that Meta's list of templates set.
-const LISTED: &str = "meta lists it as ";
+/// The start of the reason of every hold that was set because of Meta's template list.
+const LISTED_REASON_PREFIX: &str = "meta lists it as ";
 
-/// Why the templates of a WABA could not be read.
+/// Why a template sync failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// Meta did not tell.
-    #[error("{error}{help}", error = .0, help = helps(.0))]
+    /// Meta did not return the templates.
+    #[error("{error}{help}", error = .0, help = remedy(.0))]
     Graph(#[from] GraphError),
-    /// They could not be stored.
+    /// The templates could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What helps against an error that does not say it itself.
-fn helps(error: &GraphError) -> &'static str {
+/// The remedy for an error whose own text does not include one.
+fn remedy(error: &GraphError) -> &'static str {
     match error {
         GraphError::Refused { .. } => {
             "; check that the id of the [[waba]] is that of a WhatsApp Business Account, and that its access_token is valid and may use \
@@ -39,8 +39,8 @@ fn helps(error: &GraphError) -> &'static str {
     }
 }
 
-/// Reads the templates of every WABA that has a line, and tells for each how many there are, or why it failed: then what was
-/// known stays.
+/// Reads the templates of every WABA that has a line. Returns, for each WABA, the number of templates or the error.
+/// After an error, the stored templates of that WABA stay as they are.
 pub async fn sync_all(
     store: &Store,
     graph: &GraphClient,
@@ -62,7 +62,7 @@ pub async fn sync_all(
     results
 }
 
-/// Reads the templates of a WABA, and holds back or lets go what follows from them. Gives how many there are.
+/// Reads and stores the templates of a WABA, and adds, updates or removes their holds. Returns the number of templates.
 pub async fn sync(
     store: &Store,
     graph: &GraphClient,
@@ -74,7 +74,7 @@ pub async fn sync(
     for value in graph.templates(waba, token).await? {
         let template = Template::read(&value);
         if !template.unreadable.is_empty() {
-            warn!(waba.id = %waba, template = %template, reason = template.unreadable, "a template can not be read");
+            warn!(waba.id = %waba, template = %template, reason = template.unreadable, "a template cannot be read");
         }
         templates.push(template);
     }
@@ -87,18 +87,18 @@ pub async fn sync(
             language: template.language.to_string(),
         };
         match (template.is_sendable(), held.get(&scope)) {
-            // A hold with an end was set by an answer of Meta to a send, and is believed more than the list. So is a hold that is
-            // younger than what the list may show.
-            (true, Some(hold)) if hold.until.is_none() && now.since(hold.since) >= LIST_IS_BEHIND => {
+            // Keep a hold that has an end: it was set by Meta's response to a send, which is more reliable than the
+            // list. Keep a recent hold too: the list may not show yet what a webhook reported.
+            (true, Some(hold)) if hold.until.is_none() && now.since(hold.since) >= LIST_LAG_MAX => {
                 store.unhold(&scope).await?;
             }
             (false, None) => {
-                let reason = format!("{LISTED}{}", template.standing());
+                let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
                 store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
             }
-            // From one status to another, such as from PENDING to REJECTED, what helps is another thing.
-            (false, Some(hold)) if hold.reason.starts_with(LISTED) => {
-                let reason = format!("{LISTED}{}", template.standing());
+            // The reason names the remedy for the status, which may have changed, for example from PENDING to REJECTED.
+            (false, Some(hold)) if hold.reason.starts_with(LISTED_REASON_PREFIX) => {
+                let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
                 if reason != hold.reason {
                     store.hold(&scope, &Hold { reason, ..hold.clone() }).await?;
                 }
@@ -109,9 +109,10 @@ pub async fn sync(
     Ok(templates.len())
 }
 
-/// Whether Meta's list, as it was read last, still has the template of `campaign`, with the form that its recipients fill. Meta
-/// is not asked: the list is read again when Meta says that a template changed. Lines that are not configured any more tell no `waba`,
-/// and then nothing is compared.
+/// Checks that the stored template list still contains the template of `campaign`, and that the template still accepts
+/// the values of the campaign's recipients. Does not call Meta: the list is read again when a webhook reports a change.
+///
+/// `waba` is `None` if no line of the campaign is configured any more; the check is then skipped.
 pub async fn check_still_fits(
     store: &Store,
     waba: Option<&WabaId>,
@@ -120,7 +121,7 @@ pub async fn check_still_fits(
     let Some(waba) = waba else { return Ok(Ok(())) };
     let Template { name, language, .. } = &campaign.template;
     let listed = store.template(waba, name, language.as_str()).await?;
-    // Without a list nothing is known of the template: Meta's answers to sends tell.
+    // No list was read yet, so nothing is known about the template. Meta's responses to sends will show its status.
     if listed.is_none() && store.templates(waba).await?.is_none() {
         return Ok(Ok(()));
     }

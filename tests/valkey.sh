@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes Valkey available to tests: `valkey.sh DIR` leaves DIR/bin/redis-server, which is a valkey-server. Whoever has
-# DIR/bin first in PATH runs on Valkey, wherever a redis-server is started.
+# Makes Valkey available to tests. `valkey.sh DIR` puts a valkey-server at DIR/bin/redis-server: with DIR/bin first in
+# PATH, everything that starts a redis-server starts Valkey.
 #
-# One that is installed is taken. Otherwise, on Debian, its packages are fetched from the mirror that the system uses,
-# from its backports where the release itself has none, and unpacked in DIR: nothing is installed.
+# Uses an installed valkey-server. Without one, on Debian, downloads the packages from the system's mirror, or from the
+# backports of the release, and unpacks them in DIR. Nothing is installed.
 set -eu
 mkdir -p "$1/bin"
 cd "$1"
@@ -33,7 +33,7 @@ if [ ! -x bin/redis-server ]; then
         exit 1
     fi
 fi
-# Told by the server itself: a library that is missing shows here, and a Redis that stands in its place too.
+# Ask the server itself: this fails if a library is missing, and shows a Redis in place of a Valkey.
 version=$(bin/redis-server --version)
 echo "$version"
-case $version in Valkey*) ;; *) echo "that is no Valkey" >&2; exit 1 ;; esac
+case $version in Valkey*) ;; *) echo "this is not a Valkey" >&2; exit 1 ;; esac

@@ -1,5 +1,5 @@
-//! A fake Meta that answers every message at once, on a thread of the measured process. The fake Meta of `loadtest`
-//! is a process of its own and also records arrivals.
+//! A fake Meta that answers every message at once, on its own thread of the measured process. The fake Meta of
+//! `loadtest` is a separate process, and also records arrivals.
 
 use std::{
     future::ready,
@@ -12,10 +12,10 @@ use std::{
 use axum::{Router, routing::post};
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 
-/// It works on a thread of its own, so that what it takes is not counted to whoever sends.
+/// The fake Meta. It runs on its own thread, so that its allocations and instructions are not counted as the sender's.
 pub struct InstantMeta {
     pub url: String,
-    /// Comes when all that were expected are answered.
+    /// Resolves when all expected messages are answered.
     pub answered: oneshot::Receiver<()>,
     _thread: runtime::Runtime,
 }

@@ -1,10 +1,10 @@
-//! What is measured, the same for all that measure it: `paths` (time), `instructions` (instructions under valgrind), `scripts`
-//! (Redis) and `tests/guard.rs` (counts).
+//! Inputs that the benches share: `paths` (time), `instructions` (under valgrind), `scripts` and `lookups` (Redis), and
+//! `tests/guard.rs` (counts).
 //!
-//! Everything looks like life: a template with three short parameters, the answers of `tests/fixtures`, and webhooks of their
-//! form with our own tokens in them. Nothing is random, so that counts are the same in every run.
-#![allow(dead_code, reason = "each of them uses a part")]
-#![allow(unreachable_pub, reason = "it belongs to four crates, and has no callers outside of them")]
+//! The inputs are realistic: a template with three short parameters, the answers of `tests/fixtures`, and webhooks of
+//! the same form with our own tokens. Nothing is random, so that counts are the same in every run.
+#![allow(dead_code, reason = "each of these crates uses only a part")]
+#![allow(unreachable_pub, reason = "this module is part of several crates, and has no callers outside of them")]
 
 pub mod meta;
 pub mod paths;
@@ -12,7 +12,7 @@ pub mod stored;
 
 use pregon::domain::{CampaignId, Form, PartId, Phone, Recipient, Template, Token, TokenKey};
 
-/// The text of a template as Meta gives it.
+/// A template as Meta returns it.
 const TEMPLATE: &str = r#"{"name":"order_update","language":"es_AR","status":"APPROVED","category":"UTILITY","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu pedido {{2}} llega el {{3}}."}]}"#;
 
 pub fn template() -> Template {
@@ -39,7 +39,7 @@ pub fn token_key() -> TokenKey {
     TokenKey::new(*b"sixteen letters.")
 }
 
-/// A part of a campaign that is in no Redis.
+/// A part of a campaign that is not stored in Redis.
 pub fn part() -> PartId {
     PartId { campaign: CampaignId(ulid::Ulid(0x0192_7f31_ecba_c1c3_b32c_b52e_8c39_4831)), number: 7 }
 }
@@ -50,12 +50,12 @@ pub fn token(row: u16) -> String {
     text
 }
 
-/// Meta's id of the message to a row: as long as hers are.
+/// A message id for a row, as long as Meta's.
 pub fn wamid(row: u16) -> String {
     format!("wamid.HBgNNTQ5MTE1NTU1MDEwMRUCABEYEjZCQzE4RkEyN0Q5QjQ1R{row:05}==")
 }
 
-/// A webhook with `n` statuses, written as Meta writes it: without spaces.
+/// A webhook with `n` statuses, without white space, as Meta sends it.
 pub fn webhook(n: u16) -> Vec<u8> {
     let status = |row: u16| {
         let (id, token) = (wamid(row), token(row));
@@ -71,7 +71,7 @@ pub fn webhook(n: u16) -> Vec<u8> {
     .into_bytes()
 }
 
-/// `n` rows of an upload, one JSON object a line.
+/// `n` rows of an upload in NDJSON.
 pub fn ndjson(n: u64) -> String {
     let row = |recipient: Recipient| {
         let [name, order, day] = recipient.values.try_into().expect("three values");
@@ -80,7 +80,7 @@ pub fn ndjson(n: u64) -> String {
     (0..n).map(recipient).map(row).collect()
 }
 
-/// The same as a CSV.
+/// The same rows in CSV.
 pub fn csv(n: u64) -> String {
     let row = |recipient: Recipient| format!("{},{}\n", recipient.to, recipient.values.join(","));
     String::from("to,1,2,3\n") + &(0..n).map(recipient).map(row).collect::<String>()

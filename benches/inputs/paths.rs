@@ -1,5 +1,5 @@
-//! The hot paths: what is done for each message, each status and each row of an upload, without Redis. Only `send` has a network,
-//! and that of this machine.
+//! The hot paths: the work for each message, status and row of an upload, without Redis. Only `send` uses the network,
+//! over loopback.
 
 use std::{hint::black_box, time::Instant};
 
@@ -25,20 +25,21 @@ const PROXY_ERROR: &[u8] = b"<html>\r\n<head><title>502 Bad Gateway</title></hea
 /// Statuses in the larger webhook.
 const MANY: u16 = 100;
 
-/// One hot path, cold.
+/// One hot path. The first run is cold.
 pub struct Path {
-    /// What it does `n` of in a run.
+    /// The item that a run processes.
     pub of: &'static str,
+    /// Items per run.
     pub n: u64,
-    /// Bytes that a run reads or writes, as they are outside of this process.
+    /// Bytes that a run reads or writes: the size on the wire or in Redis.
     pub bytes: u64,
     pub run: Box<dyn FnMut()>,
 }
 
-/// Makes one.
+/// Builds a path.
 pub type Make = fn() -> Path;
 
-/// Every path by its name.
+/// Every path, with its name.
 pub const PATHS: [(&str, Make); 14] = [
     ("body", body),
     ("send", send),
@@ -56,24 +57,24 @@ pub const PATHS: [(&str, Make); 14] = [
     ("csv", || rows(|| RowReader::csv(Columns::of(&form(), &[])), csv(CHUNK_ROWS_MAX as u64))),
 ];
 
-/// The path of that name.
+/// Builds the path with this name.
 pub fn named(name: &str) -> Path {
     let (_, make) =
-        PATHS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no path is called {name}"));
+        PATHS.iter().find(|(candidate, _)| *candidate == name).unwrap_or_else(|| panic!("no path is called {name}"));
     make()
 }
 
-/// Uses a result, so that nothing of its making is left out.
+/// Uses a result, so that the compiler cannot remove its computation.
 fn done<T>(result: T) {
     let _ = black_box(result);
 }
 
-/// The recipients of one chunk.
+/// The recipients of one full chunk, the unit in which Redis stores recipients.
 fn recipients() -> Vec<Recipient> {
     (0..CHUNK_ROWS_MAX as u64).map(recipient).collect()
 }
 
-/// Builds messages as a claim does: into buffers that are used again.
+/// Builds messages as a claim does: into reused buffers.
 struct Builder {
     plan: BodyPlan,
     token: String,
@@ -94,7 +95,7 @@ impl Builder {
     }
 }
 
-/// Token and body of each message of a chunk.
+/// Builds the token and the body of each message of a chunk.
 fn body() -> Path {
     let (mut builder, recipients) = (Builder::new(), recipients());
     let mut run =
@@ -103,7 +104,7 @@ fn body() -> Path {
     Path { of: "message", n: CHUNK_ROWS_MAX as u64, bytes, run: Box::new(move || done(run())) }
 }
 
-/// The messages of a chunk to a Meta on this machine, as many at once as every line may have on their way; and the answers.
+/// Sends the messages of a chunk to a fake Meta, 16 at once, and parses the answers.
 fn send() -> Path {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let meta = InstantMeta::start(u64::MAX);
@@ -125,7 +126,7 @@ fn send() -> Path {
                 None => None,
             };
             let mut waiting: Vec<&Bytes> = messages.iter().collect();
-            // In the beginning there are not enough connections.
+            // At first there are too few connections, so some sends get no permit and are repeated.
             while !waiting.is_empty() {
                 let mut attempts = stream::iter(std::mem::take(&mut waiting))
                     .map(async |body| (body, send(body).await))
@@ -142,18 +143,18 @@ fn send() -> Path {
     Path { of: "message", n: CHUNK_ROWS_MAX as u64, bytes, run: Box::new(run) }
 }
 
-/// What an answer of Meta says.
+/// Parses an answer of Meta.
 fn answer(status: u16, body: &'static [u8]) -> Path {
-    let known = matches!(
+    let as_expected = matches!(
         (status, answer::read(status, body)),
         (200, Outcome::Accepted { .. }) | (400, Outcome::Throttled { .. }) | (502, Outcome::InDoubt(_))
     );
-    assert!(known, "the answer means something else");
+    assert!(as_expected, "the answer has another outcome");
     let run = move || done(answer::read(black_box(status), black_box(body)));
     Path { of: "answer", n: 1, bytes: body.len() as u64, run: Box::new(run) }
 }
 
-/// Our own token as a status brings it back.
+/// Verifies and parses the token of a status.
 fn read_token() -> Path {
     let (key, text) = (token_key(), token(981));
     assert_eq!(Token::read(&key, &text).map(|token| token.row), Some(981));
@@ -162,10 +163,10 @@ fn read_token() -> Path {
     Path { of: "status", n: 1, bytes, run: Box::new(run) }
 }
 
-/// Whether a webhook with `n` statuses is Meta's.
+/// Verifies the signature of a webhook with `n` statuses.
 fn signature(n: u16) -> Path {
     let body = webhook(n);
-    // Not the right one: it takes as long, see `Verifier::accepts`.
+    // The signature is wrong. Rejecting it takes as long as accepting it, see `Verifier::accepts`.
     let signature = Signature::read(format!("sha256={}", "5a".repeat(32)).as_bytes()).expect("a signature");
     let verifier = Verifier::new(&[Secret::new("0123456789abcdef0123456789abcdef")]);
     let bytes = body.len() as u64;
@@ -173,7 +174,7 @@ fn signature(n: u16) -> Path {
     Path { of: "webhook", n: 1, bytes, run: Box::new(run) }
 }
 
-/// What a webhook with `n` statuses says.
+/// Parses a webhook with `n` statuses.
 fn read_webhook(n: u16) -> Path {
     let body = webhook(n);
     let payload = Payload::read(&body).expect("a webhook");
@@ -185,7 +186,7 @@ fn read_webhook(n: u16) -> Path {
     Path { of: "status", n: u64::from(n), bytes, run: Box::new(run) }
 }
 
-/// A full chunk, as an upload writes it.
+/// Encodes a full chunk, as an upload does.
 fn encode() -> Path {
     let recipients = recipients();
     let bytes = chunk::encode(recipients.iter()).len() as u64;
@@ -193,17 +194,17 @@ fn encode() -> Path {
     Path { of: "recipient", n: CHUNK_ROWS_MAX as u64, bytes, run: Box::new(run) }
 }
 
-/// The same, as a claim reads it.
+/// Decodes a full chunk, as a claim does.
 fn decode() -> Path {
     let chunk = chunk::encode(recipients().iter());
     let read = Chunk::decode(&chunk).expect("a chunk");
-    assert!(read.recipients().eq(recipients()), "a chunk comes back as it was");
+    assert!(read.recipients().eq(recipients()), "decoding returns what was encoded");
     let bytes = chunk.len() as u64;
     let run = move || done(Chunk::decode(black_box(&chunk)));
     Path { of: "recipient", n: CHUNK_ROWS_MAX as u64, bytes, run: Box::new(run) }
 }
 
-/// An upload from its bytes to recipients that fit the template.
+/// Parses an upload from its bytes to recipients that fit the template.
 fn rows(reader: fn() -> RowReader, text: String) -> Path {
     let form = form();
     let bytes = text.len() as u64;
@@ -214,6 +215,6 @@ fn rows(reader: fn() -> RowReader, text: String) -> Path {
         let fit = |row: Row| form.fit(row.recipient.expect("a recipient")).expect("it fits");
         rows.into_iter().map(fit).collect::<Vec<Recipient>>()
     };
-    assert!(run() == recipients(), "the rows say who the recipients are");
+    assert!(run() == recipients(), "the rows parse to the recipients they were written from");
     Path { of: "row", n: CHUNK_ROWS_MAX as u64, bytes, run: Box::new(move || done(run())) }
 }

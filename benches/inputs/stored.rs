@@ -1,4 +1,4 @@
-//! A campaign of these recipients in Redis.
+//! Stores a campaign of the shared recipients in Redis.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use pregon::{
 
 use super::{recipient, template};
 
-/// Rows that an upload commits at once, as the intake does.
+/// Rows per commit of an upload, as in the intake.
 pub const BATCH_ROWS: u64 = 2_048;
 
-/// A private Redis at `url`.
+/// The address of a private Redis at `url`.
 pub fn address(url: &str) -> Address {
     Address {
         url: url.to_owned(),
@@ -28,7 +28,7 @@ pub fn address(url: &str) -> Address {
     }
 }
 
-/// A connection beside that of the store, to look inside.
+/// A connection besides those of the store, to inspect Redis.
 pub async fn connection(url: &str) -> MultiplexedConnection {
     let client = Client::open(url).expect("a URL of the redis crate");
     client.get_multiplexed_async_connection().await.expect("a connection")
@@ -52,14 +52,14 @@ pub async fn draft(store: &Store, lines: &[&str]) -> CampaignId {
     store.create_campaign(&campaign).await.expect("a campaign").0
 }
 
-/// Opens its one upload.
+/// Opens the upload of a campaign.
 pub async fn begin_upload(store: &Store, id: CampaignId, lines: &[&str]) -> Upload {
     let weights = lines.iter().map(|line| (LineId::from(*line), 1.0)).collect();
     let opened = store.begin_upload(id, "u", weights, "%d".to_owned(), Duration::from_secs(60)).await;
     opened.expect("an upload").expect("a campaign").0
 }
 
-/// Commits the recipients `from..until`.
+/// Commits recipients `from..until` of the upload.
 pub async fn admit(upload: &mut Upload, from: u64, until: u64) {
     let recipients = (from..until).map(|n| (n as u32, recipient(n))).collect();
     let batch = Batch { recipients, taken: until, ..Batch::default() };
@@ -69,7 +69,7 @@ pub async fn admit(upload: &mut Upload, from: u64, until: u64) {
     );
 }
 
-/// A campaign of `n` recipients that runs, and its parts.
+/// A running campaign of `n` recipients, and its parts.
 pub async fn running(store: &Store, lines: &[&str], n: u64) -> (CampaignId, Vec<PartId>) {
     let id = draft(store, lines).await;
     let mut upload = begin_upload(store, id, lines).await;
@@ -79,7 +79,7 @@ pub async fn running(store: &Store, lines: &[&str], n: u64) -> (CampaignId, Vec<
     (id, launch(store, id).await)
 }
 
-/// Launches it, and gives its parts.
+/// Launches a campaign, and returns its parts.
 pub async fn launch(store: &Store, id: CampaignId) -> Vec<PartId> {
     let now = store.time().await.expect("the time");
     let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Running, now, None).await;

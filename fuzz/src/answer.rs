@@ -1,4 +1,4 @@
-//! Meta's answer to a send.
+//! Properties of the parser of Meta's answers to sends.
 
 use pregon::{
     domain::{Cause, Outcome},
@@ -6,40 +6,40 @@ use pregon::{
 };
 use serde_json::Value;
 
-use super::takes_at_most;
+use super::within_memory;
 
 const DETAILS_CHARS_MAX: usize = 500;
 
-/// Only Meta's own words are definite: a message id with a 2xx, or an error with a code, each as a plain reading of the
-/// JSON has it. Half an answer never is.
+/// A message is accepted only by an answer 200 with a message id, and rejected only by an error with a code. Both equal
+/// those of a plain parse of the JSON. Any other answer is in doubt, and so is a truncated one.
 pub fn answer(input: &[u8]) {
     let json: Option<Value> = serde_json::from_slice(input).ok();
     for http_status in [200, 302, 400, 429, 500] {
-        let outcome = takes_at_most(64, 4096, input, |input| read(http_status, input));
-        assert_eq!(outcome, read(http_status, input), "the same each time");
+        let outcome = within_memory(64, 4096, input, |input| read(http_status, input));
+        assert_eq!(outcome, read(http_status, input), "parsing is deterministic");
         if let Outcome::Accepted { wamid, held } = &outcome {
             let json = json.as_ref().expect("JSON");
             assert!(http_status == 200, "accepted with HTTP {http_status}");
-            assert!(json["error"].is_null(), "accepted, and an error");
+            assert!(json["error"].is_null(), "accepted although it has an error");
             let message = &json["messages"][0];
             assert_eq!(message["id"].as_str(), Some(wamid.as_str()));
             assert!(!wamid.as_str().is_empty());
             assert_eq!(*held, message["message_status"] == "held_for_quality_assessment");
         } else if let Some(Cause::Meta { code, details }) = cause(&outcome) {
             let json = json.as_ref().expect("JSON");
-            let told = &json["error"]["code"];
-            assert!(told.as_u64() == Some(u64::from(*code)) || told.as_str().map(str::parse) == Some(Ok(*code)));
-            assert!(json["messages"][0]["id"].as_str().is_none_or(str::is_empty), "an error, and a message");
+            let plain = &json["error"]["code"];
+            assert!(plain.as_u64() == Some(u64::from(*code)) || plain.as_str().map(str::parse) == Some(Ok(*code)));
+            assert!(json["messages"][0]["id"].as_str().is_none_or(str::is_empty), "an error although it has a message");
             assert!(details.chars().count() <= DETAILS_CHARS_MAX);
         } else {
             assert!(matches!(outcome, Outcome::InDoubt(Cause::Unanswered(_))), "{outcome:?}");
         }
         let whole = input.trim_ascii_end();
         for cut in [1, 2, 3, whole.len() / 2, whole.len()] {
-            let half = &whole[..whole.len().saturating_sub(cut)];
-            let outcome = read(http_status, half);
+            let truncated = &whole[..whole.len().saturating_sub(cut)];
+            let outcome = read(http_status, truncated);
             let in_doubt = matches!(outcome, Outcome::InDoubt(Cause::Unanswered(_)));
-            assert!(in_doubt || json.is_none() || whole.is_empty(), "half an answer: {outcome:?}");
+            assert!(in_doubt || json.is_none() || whole.is_empty(), "a truncated answer: {outcome:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What has to hold for any bytes that come in: one function for each input, which panics where it does not.
+//! Properties that must be true for any input bytes: one function for each kind of input, which panics otherwise.
 //!
-//! Each is called by a fuzz target, with what libFuzzer thinks up, and by `tests/promises/intake/bad_input.rs` with
-//! everything in `corpus`, so that what once fell stays mended.
+//! Each function is called by a fuzz target with the inputs of libFuzzer, and by `tests/promises/intake/bad_input.rs`
+//! with every file in `corpus`, so that a failure that was fixed stays fixed.
 
 mod answer;
 mod job;
@@ -20,15 +20,15 @@ pub use self::{
     webhook::webhook,
 };
 
-/// Calls `read` with `input`, and checks what it takes at its worst: so many bytes for each of the input, and some that
-/// any input takes.
-fn takes_at_most<'a, T>(per_byte: usize, always: usize, input: &'a [u8], read: impl FnOnce(&'a [u8]) -> T) -> T {
+/// Calls `read` with `input`, and asserts that its peak of allocated memory is at most `fixed` bytes plus `per_byte`
+/// bytes for each byte of the input.
+fn within_memory<'a, T>(per_byte: usize, fixed: usize, input: &'a [u8], read: impl FnOnce(&'a [u8]) -> T) -> T {
     let mut read = Some(read);
     let mut result = None;
-    let taken = allocation_counter::measure(|| {
+    let allocated = allocation_counter::measure(|| {
         result = read.take().map(|read| black_box(read(input)));
     });
-    let may = (per_byte * input.len() + always) as u64;
-    assert!(taken.bytes_max <= may, "{} bytes for an input of {}", taken.bytes_max, input.len());
+    let bytes_max = (per_byte * input.len() + fixed) as u64;
+    assert!(allocated.bytes_max <= bytes_max, "{} bytes for an input of {}", allocated.bytes_max, input.len());
     result.expect("it was called")
 }

@@ -1,4 +1,4 @@
-//! Rows of an upload.
+//! Properties of the parsers of uploads.
 
 use pregon::{
     domain::template::Column,
@@ -6,37 +6,37 @@ use pregon::{
 };
 use siphasher::sip::SipHasher24;
 
-use super::{sendable::sendable, takes_at_most};
+use super::{sendable::sendable, within_memory};
 
-/// The longest reason that a row is refused for, in bytes.
+/// The longest text of a reject, in bytes.
 const REASON_BYTES_MAX: usize = 512;
 
-/// Rows in NDJSON.
+/// NDJSON is never refused as a whole, and has at most one row per line.
 pub fn ndjson(input: &[u8]) {
     let rows = rows(input, RowReader::ndjson).expect("NDJSON is not refused as a whole");
     let lines = input.split(|byte| *byte == b'\n');
     assert!(rows.len() <= lines.filter(|line| !line.trim_ascii().is_empty()).count(), "more rows than lines");
 }
 
-/// Rows in CSV.
+/// CSV: the properties of `rows`.
 pub fn csv(input: &[u8]) {
-    // An error names the columns that there are; a row names each of its parameters.
+    // The result may be an error, for example without a valid header row.
     let _ = rows(input, || RowReader::csv(columns(input)));
 }
 
-/// Columns for which the first lines of the input can be a header row.
+/// Columns named after the fields of the first lines of the input, so that one of those lines can be a header row.
 fn columns(input: &[u8]) -> Columns {
     let lines = String::from_utf8_lossy(&input[..input.len().min(ROW_BYTES_MAX)]).into_owned();
     let names = lines.lines().take(3).flat_map(|line| line.split([',', ';', '\t']));
     let names = names.map(|name| name.trim_matches(['"', '\u{feff}', ' ', '\r'])).filter(|name| !name.is_empty());
-    let column = |name: &str| Column { name: name.to_owned(), is_needed: false };
+    let column = |name: &str| Column { name: name.to_owned(), is_required: false };
     Columns::new(["to"].into_iter().chain(names).take(COLUMNS_MAX).map(column).collect(), &[])
 }
 
-/// The rows are the same however the upload is cut; they are numbered without a gap; those that are taken can be sent.
+/// The rows do not depend on chunk boundaries, are numbered without gaps, and can be sent if they are valid.
 fn rows(input: &[u8], reader: impl Fn() -> RowReader) -> Result<Vec<Row>, UploadError> {
-    let whole = takes_at_most(256, 4 * ROW_BYTES_MAX, input, |input| read(reader(), [input]));
-    assert!(read(reader(), input.chunks(1)) == whole, "cut at every byte");
+    let whole = within_memory(256, 4 * ROW_BYTES_MAX, input, |input| read(reader(), [input]));
+    assert!(read(reader(), input.chunks(1)) == whole, "chunks of one byte");
     let mut drawn = SipHasher24::new().hash(input);
     let mut rest = input;
     let drawn_pieces = std::iter::from_fn(|| {
@@ -45,7 +45,7 @@ fn rows(input: &[u8], reader: impl Fn() -> RowReader) -> Result<Vec<Row>, Upload
         rest = left;
         (!piece.is_empty() || !rest.is_empty()).then_some(piece)
     });
-    assert!(read(reader(), drawn_pieces) == whole, "cut at random");
+    assert!(read(reader(), drawn_pieces) == whole, "random chunks");
     for (row, number) in whole.iter().flatten().zip(1..) {
         assert_eq!(row.number, number);
         match &row.recipient {

@@ -1,4 +1,4 @@
-//! From a row to the request: what is taken in can be sent, and nothing in it can break out of its place.
+//! Properties of a request: every accepted row can be rendered, and no value can escape from its JSON string.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const TOKEN: &str = "p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.12.65535.15.0123456789abcdef";
 
-/// One template of each kind.
+/// A template of each kind.
 static TEMPLATES: LazyLock<Vec<(Form, BodyPlan)>> = LazyLock::new(|| {
     [
         include_str!("../../tests/fixtures/templates/authentication.json"),
@@ -33,7 +33,7 @@ static TEMPLATES: LazyLock<Vec<(Form, BodyPlan)>> = LazyLock::new(|| {
     .into()
 });
 
-/// What fits a template becomes a request that says what the row said, and nothing else.
+/// A row that fits a template is rendered to a request with exactly the values of the row.
 pub(crate) fn sendable(raw: &RawRecipient) {
     for (form, plan) in TEMPLATES.iter() {
         match form.fit(raw.clone()) {
@@ -56,21 +56,22 @@ fn rendered(plan: &BodyPlan, recipient: &Recipient) {
     let fields = body.as_object().expect("an object").keys().map(String::as_str);
     assert!(fields.eq(["biz_opaque_callback_data", "messaging_product", "recipient_type", "template", "to", "type"]));
     for value in &recipient.values {
-        // A header that is no text is kept as JSON; a button without a payload carries the token.
-        let said = |said: &Value| match said {
+        // The value of a header that is not text is stored as JSON. A button without a payload carries the token.
+        let is_value = |json: &Value| match json {
             Value::String(text) => text == value || (value.is_empty() && text == TOKEN),
-            Value::Object(_) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *said),
+            Value::Object(_) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *json),
             _ => false,
         };
-        assert!(anywhere(&body["template"], &said), "{value:?} is not in the request");
+        assert!(anywhere(&body["template"], &is_value), "{value:?} is not in the request");
     }
 }
 
-fn anywhere(json: &Value, said: &impl Fn(&Value) -> bool) -> bool {
-    said(json)
+/// Whether `json` or a value in it satisfies `predicate`.
+fn anywhere(json: &Value, predicate: &impl Fn(&Value) -> bool) -> bool {
+    predicate(json)
         || match json {
-            Value::Array(items) => items.iter().any(|item| anywhere(item, said)),
-            Value::Object(fields) => fields.values().any(|field| anywhere(field, said)),
+            Value::Array(items) => items.iter().any(|item| anywhere(item, predicate)),
+            Value::Object(fields) => fields.values().any(|field| anywhere(field, predicate)),
             _ => false,
         }
 }

@@ -1,18 +1,18 @@
-//! The token that comes back with each status.
+//! Properties of the token that each status carries.
 
 use pregon::domain::{CampaignId, PartId, Token, TokenKey};
 use siphasher::sip::SipHasher24;
 
 const SECRET: [u8; 16] = [7; 16];
 
-/// What is no token of ours is none; what is ours comes back as it was, and with one bit changed it is not ours.
+/// A parsed token is written back as the same text, and a token with one changed bit is rejected.
 pub fn token(input: &[u8]) {
     let key = TokenKey::new(SECRET);
     let text = String::from_utf8_lossy(input);
     if let Some(token) = Token::read(&key, &text) {
-        assert_eq!(written(&token, &key), text, "there is one way to write a token");
+        assert_eq!(written(&token, &key), text, "a token has only one spelling");
     }
-    // A stranger can't sign; here the fields behind the check have to hold by themselves.
+    // A valid check lets arbitrary fields reach their parser. An attacker cannot compute it.
     let check = SipHasher24::new_with_key(&SECRET).hash(text.as_bytes());
     if let Some(token) = Token::read(&key, &format!("{text}.{check:016x}")) {
         round_trip(&token, &key, input);

@@ -1,18 +1,18 @@
-//! The body of a webhook.
+//! Properties of the parser of webhooks.
 
-use pregon::webhook::payload::{Payload, WebhookChange, Word};
+use pregon::webhook::payload::{Payload, StatusKind, WebhookChange};
 use serde_json::Value;
 
-use super::takes_at_most;
+use super::within_memory;
 
-/// A status that has to be read, whatever stands around it.
+/// A valid status, which has to be parsed whatever surrounds it.
 const GOOD: &str = r#"{"id":"wamid.good","status":"read","timestamp":"1795300000"}"#;
 
-/// A JSON object is read, and whatever is in it spoils nothing that stands beside it.
+/// Every JSON object is parsed, and an invalid part does not affect the valid parts next to it.
 pub fn webhook(input: &[u8]) {
-    if let Ok(payload) = takes_at_most(64, 8192, input, Payload::read) {
+    if let Ok(payload) = within_memory(64, 8192, input, Payload::read) {
         payload.changes.iter().for_each(check);
-        assert_eq!(Ok(payload), Payload::read(input).map_err(|error| error.to_string()), "the same each time");
+        assert_eq!(Ok(payload), Payload::read(input).map_err(|error| error.to_string()), "parsing is deterministic");
     }
     let (Ok(text), Ok(json)) = (str::from_utf8(input), serde_json::from_slice::<Value>(input)) else { return };
     if json.is_object() {
@@ -30,10 +30,11 @@ pub fn webhook(input: &[u8]) {
     let payload = Payload::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
     let Some(WebhookChange::Messages(messages)) = payload.changes.last() else { panic!("{:?}", payload.changes) };
     assert_eq!(messages.line, "3001");
-    let good = messages.statuses.iter().filter(|status| status.wamid == "wamid.good" && status.word == Word::Read);
+    let good =
+        messages.statuses.iter().filter(|status| status.wamid == "wamid.good" && status.kind == StatusKind::Read);
     assert!(good.count() >= 1, "{messages:?}");
-    let bad = messages.statuses.iter().filter(|status| status.wamid == "wamid.bad" && status.word == Word::Sent);
-    // Where the junk is the id, a second `id` counts.
+    let bad = messages.statuses.iter().filter(|status| status.wamid == "wamid.bad" && status.kind == StatusKind::Sent);
+    // Four of the five invalid statuses. In the one that has two `id` fields, the second one may apply.
     assert!(bad.count() >= 4, "{messages:?}");
 }
 

@@ -1,7 +1,7 @@
-//! When messages arrived at Meta, by line, and what that says of a line's rate.
+//! Arrival times of messages at the fake Meta, by line, and the rates of lines that follow from them.
 //!
-//! Every arrival is kept, as eight bytes, so that what is asked of them afterwards is exact: the worst second is the most
-//! that arrived in any second whatever, not in one of the clock's.
+//! Every arrival is stored, in eight bytes, so that the counts are exact. The worst second is the maximum over all
+//! one-second windows, not over calendar seconds.
 //!
 //! Never: reads a clock. Times are microseconds since 1970.
 
@@ -14,64 +14,64 @@ use serde::{Deserialize, Serialize};
 
 const SECOND_US: u64 = 1_000_000;
 
-/// How long each step of [`Seen::per_tenth`] is.
+/// The length of a step of [`Seen::per_tenth`].
 const TENTH_US: u64 = 100_000;
 
-/// Every arrival of some lines.
+/// Arrival times in microseconds since 1970, by line.
 #[derive(Clone, Debug, Default)]
 pub struct Arrivals(HashMap<Box<str>, Vec<u64>>);
 
-/// What arrived.
+/// Counts of the messages that arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// In all.
+    /// All messages.
     pub total: u64,
-    /// The first one; 0 where there is none.
+    /// Time of the first arrival; 0 if there is none.
     pub first_us: u64,
-    /// The last one; 0 where there is none.
+    /// Time of the last arrival; 0 if there is none.
     pub last_us: u64,
-    /// In each tenth of a second from the first one on.
+    /// Arrivals in each tenth of a second, counted from the first arrival.
     pub per_tenth: Vec<u64>,
-    /// By line.
+    /// The counts of each line, by line id.
     pub lines: BTreeMap<String, SeenLine>,
 }
 
-/// What arrived on one line.
+/// Counts of the messages that arrived on one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenLine {
-    /// In the time that was asked for.
+    /// Arrivals within the requested range.
     pub within: u64,
-    /// The most in any second, at any time.
+    /// The most arrivals in any one-second window, inside or outside the range.
     pub worst_second: u64,
 }
 
 impl Arrivals {
-    /// Keeps one.
-    pub fn note(&mut self, line: &str, at_us: u64) {
+    /// Records an arrival.
+    pub fn record(&mut self, line: &str, at_us: u64) {
         match self.0.get_mut(line) {
             Some(times) => times.push(at_us),
             None => drop(self.0.insert(line.into(), vec![at_us])),
         }
     }
 
-    /// How many there are.
+    /// The number of arrivals.
     pub fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// There are none.
+    /// Whether there are no arrivals.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Keeps those of `other` too.
-    pub fn absorb(&mut self, other: &Self) {
+    /// Adds the arrivals of `other`.
+    pub fn merge(&mut self, other: &Self) {
         for (line, times) in &other.0 {
             self.0.entry(line.clone()).or_default().extend(times);
         }
     }
 
-    /// What arrived; `within` is the time that [`SeenLine::within`] counts.
+    /// Counts the arrivals. `within` is the range of [`SeenLine::within`].
     pub fn seen(mut self, within: Range<u64>) -> Seen {
         self.0.values_mut().for_each(|times| times.sort_unstable());
         let times = self.0.values();
@@ -97,7 +97,7 @@ impl Arrivals {
     }
 }
 
-/// The most of `times`, which rise, in any second.
+/// The most of `times` in any one-second window. `times` must be sorted.
 fn worst_second(times: &[u64]) -> u64 {
     let mut from = 0;
     let within = times.iter().enumerate().map(|(at, time)| {
@@ -117,13 +117,13 @@ mod tests {
 
     fn arrivals(times: &[(&str, u64)]) -> Arrivals {
         let mut arrivals = Arrivals::default();
-        times.iter().for_each(|(line, at)| arrivals.note(line, *at));
+        times.iter().for_each(|(line, at)| arrivals.record(line, *at));
         arrivals
     }
 
     proptest! {
         #[test]
-        fn the_worst_second_is_the_one_that_brute_force_finds(gaps in prop::collection::vec(0u64..400_000, 0..200)) {
+        fn the_worst_second_matches_a_brute_force_count(gaps in prop::collection::vec(0u64..400_000, 0..200)) {
             let times: Vec<u64> = gaps.iter().scan(0, |now, gap| { *now += gap; Some(*now) }).collect();
             let within = |end: u64| times.iter().filter(|at| **at <= end && **at + SECOND_US > end).count() as u64;
             prop_assert_eq!(worst_second(&times), times.iter().map(|end| within(*end)).max().unwrap_or(0));
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_second_has_no_place_on_the_clock() {
+    fn the_worst_second_may_span_two_calendar_seconds() {
         assert_eq!(worst_second(&[900_000, 999_999, 1_000_001, 1_899_999, 1_900_000]), 4);
     }
 
     #[test]
-    fn each_line_is_counted_in_the_time_asked_for_and_all_of_them_over_time() {
+    fn arrivals_are_counted_by_line_and_over_time() {
         let mut one = arrivals(&[("3001", 1_000_000), ("3001", 1_099_999), ("3002", 1_350_000)]);
-        one.absorb(&arrivals(&[("3001", 1_050_000)]));
+        one.merge(&arrivals(&[("3001", 1_050_000)]));
         let seen = one.seen(1_050_000..1_350_000);
         assert_eq!((seen.total, seen.first_us, seen.last_us), (4, 1_000_000, 1_350_000));
         assert_eq!(seen.per_tenth, [3, 0, 0, 1]);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_arrived() {
+    fn counts_without_arrivals_are_zero() {
         assert_eq!(Arrivals::default().seen(0..1), Seen::default());
     }
 }

@@ -1,8 +1,8 @@
-//! The measure for dispatch: a loop that does nothing but send, as anybody would write it first.
+//! The baseline of dispatch: a loop that only sends, the first program that anybody would write.
 //!
-//! Request streams on a multi-threaded runtime, one client, URL and headers built for each message, each answer read. No
-//! pace, no Redis, no outcome kept: what dispatch does besides is what the ratio of the two shows. In a process of its
-//! own, as the worker is.
+//! Concurrent request streams share one client on a multi-threaded runtime. The loop builds the URL and headers of each
+//! message and reads each response. It has no pacing, no Redis and no outcomes, so its ratio to dispatch shows the cost
+//! of everything else that dispatch does. It runs in a process of its own, as the worker does.
 
 use std::{
     fs, io,
@@ -22,40 +22,40 @@ use pregon::{client, terminal::out};
 
 const BODY: &str = r#"{"messaging_product":"whatsapp","recipient_type":"individual","to":"+5491155550001","type":"template","template":{"name":"order_update","language":{"code":"es_AR"},"components":[{"type":"body","parameters":[{"type":"text","text":"María"},{"type":"text","text":"A-10"},{"type":"text","text":"3 de mayo"}]}]},"biz_opaque_callback_data":"p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.0.1.1.0123456789abcdef"}"#;
 
-/// What it sends, and where.
+/// Options of the bare loop.
 #[derive(clap::Args, Clone, Debug)]
 pub struct BareOptions {
-    /// Where Meta is
+    /// The base URL of the fake Meta
     pub url: String,
-    /// Messages that are measured
+    /// Messages to measure
     #[arg(long)]
     pub messages: u64,
-    /// Messages before them, which make the connections
+    /// Messages before the measured ones, which open the connections
     #[arg(long)]
     pub warm_up: u64,
-    /// Requests at once
+    /// Concurrent requests
     #[arg(long)]
     pub streams: usize,
-    /// Lines that they go out on in turn, from 3001 on
+    /// Number of lines to send on in turn, from 3001 on
     #[arg(long)]
     pub lines: u64,
-    /// Trust this certificate, and speak HTTP/2
+    /// Trust only this certificate, and use HTTP/2
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }
 
-/// What it took.
+/// The measurement, printed as JSON.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Sent {
-    /// From the first of the messages that are measured to the answer of the last.
+    /// From the first measured request to the last response.
     pub took: Duration,
-    /// Time on the processor in it.
+    /// CPU time of this process in that time.
     pub cpu: Duration,
 }
 
-/// Sends, and tells on standard output what it took.
+/// Sends all messages, and prints a [`Sent`] to standard output.
 ///
-/// Errors: no answer, or another one than 200.
+/// Errors: a request failed, or its response has an error status.
 pub async fn run(options: BareOptions) -> io::Result<()> {
     let client = match &options.ca {
         None => client::http().http1_only(),

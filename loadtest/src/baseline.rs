@@ -1,4 +1,4 @@
-//! The measure for webhooks: an axum handler that checks the signature of the body, and does nothing else.
+//! The baseline of webhooks: an axum handler that only checks the signature of the body.
 
 use std::io;
 
@@ -12,9 +12,9 @@ use pregon::{
     webhook::signature::{HEADER, Signature, Verifier},
 };
 
-/// Tells its address on standard output, and serves until standard input ends.
+/// Prints its address to standard output, and serves until standard input ends.
 ///
-/// Errors: no port, or nobody who reads the address.
+/// Errors: no port can be bound, or standard output is closed.
 pub async fn run() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     out::line(&listener.local_addr()?.to_string())?;

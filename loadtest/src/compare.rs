@@ -1,22 +1,23 @@
-//! Two reports side by side.
+//! Compares two reports figure by figure.
 
 use std::{fs, path::Path};
 
 use serde::Serialize;
 
-use super::report::{Figure, Report, shown};
+use super::report::{Figure, Report, format_value};
 use pregon::terminal::{
     CommandError,
     table::{fields, table},
 };
 
-/// Figures that both reports have.
+/// The comparison of two reports.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    /// What each of the two is of.
+    /// Scenario, commit, time and cores of each report.
     of: [String; 2],
+    /// Figures that are in both reports.
     figures: Vec<Compared>,
-    /// Figures, with their cases, that only one of them has.
+    /// Figures, with their cases, that are in only one of the reports.
     only: [Vec<String>; 2],
 }
 
@@ -25,20 +26,20 @@ struct Compared {
     name: String,
     case: String,
     values: [f64; 2],
-    /// The second by the first.
+    /// The second value divided by the first.
     ratio: f64,
 }
 
 /// Reads a report.
 ///
-/// Errors: it is not there, or is none.
+/// Errors: the file cannot be read, or is not a report.
 pub fn read(path: &Path) -> Result<Report, CommandError> {
-    let told = |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
-    serde_json::from_str(&fs::read_to_string(path).map_err(|error| told(&error))?).map_err(|error| told(&error))
+    let usage = |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
+    serde_json::from_str(&fs::read_to_string(path).map_err(|error| usage(&error))?).map_err(|error| usage(&error))
 }
 
 impl Comparison {
-    /// Of two reports, whatever they are of: only what both have is compared.
+    /// Compares two reports of any scenarios. Figures match by name and case.
     pub fn of(reports: [&Report; 2]) -> Self {
         let name = |figure: &Figure| format!("{} {}", figure.name, figure.case).trim().to_owned();
         let find = |report: &Report, figure: &Figure| {
@@ -68,7 +69,7 @@ impl Comparison {
         }
     }
 
-    /// For people.
+    /// The comparison as a table.
     pub fn table(&self) -> String {
         let head = fields([
             ("a", self.of[0].clone()),
@@ -77,7 +78,7 @@ impl Comparison {
             ("only in b", self.only[1].join(", ")),
         ]);
         let row = |of: &Compared| {
-            let [a, b] = of.values.map(shown);
+            let [a, b] = of.values.map(format_value);
             [of.name.clone(), of.case.clone(), a, b, format!("{:.3}", of.ratio)]
         };
         format!("{head}\n\n{}", table(["=figure", "case", ">a", ">b", ">b/a"], self.figures.iter().map(row)))
@@ -88,7 +89,7 @@ impl Comparison {
 mod tests {
     use super::*;
     use crate::{
-        report::{Beginning, Findings},
+        report::{Findings, StartClocks},
         scenario::Scenario,
     };
 
@@ -96,11 +97,11 @@ mod tests {
         let scenario = Scenario::read(Path::new("start.toml"), "about = ''\n[start]").expect("a scenario");
         let mut findings = Findings::default();
         figures.iter().for_each(|(name, case, value)| findings.one(name, case, *value));
-        Report::new(&scenario, Beginning::now().expect("clocks").ended().expect("clocks"), findings)
+        Report::new(&scenario, StartClocks::now().expect("clocks").finish().expect("clocks"), findings)
     }
 
     #[test]
-    fn figures_are_compared_by_name_and_case_and_the_others_are_told() {
+    fn figures_match_by_name_and_case_and_the_others_are_listed() {
         let a = report(&[("use", "1 worker", 98.0), ("use", "4 workers", 96.0), ("gone", "", 1.0)]);
         let b = report(&[("use", "4 workers", 99.0), ("use", "1 worker", 49.0), ("use", "16 workers", 1.0)]);
         let comparison = Comparison::of([&a, &b]);
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_report_is_told_with_its_name() {
+    fn a_file_that_is_not_a_report_is_an_error_with_its_name() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.json");
         for text in [None, Some("{}"), Some("no json")] {

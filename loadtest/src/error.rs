@@ -1,4 +1,4 @@
-//! Why a scenario could not be played to its end.
+//! The error type of a run.
 
 use std::{fmt, io};
 
@@ -8,28 +8,28 @@ use pregon::{
     terminal::CommandError,
 };
 
-/// Why a scenario could not be played to its end. A goal that is missed is none.
+/// Why a run did not complete. A missed goal is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A file, a process or a connection.
+    /// A file, a process or a connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The worker's API.
+    /// A request to the worker's API failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// There is no Redis.
+    /// Redis could not be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// Redis does not do what it is asked.
+    /// A Redis command failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Anything else.
+    /// Any other failure.
     #[error("{0}")]
     Failed(String),
 }
 
 impl LoadError {
-    /// With the words of `error`.
+    /// An error with the message of `error`.
     pub fn of(error: impl fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }

@@ -1,8 +1,9 @@
-//! Requests over plain connections, as fast as they are answered or by a clock, and how long each answer took.
+//! Load generator: sends prepared requests over plain connections, on a fixed schedule or as fast as they are answered,
+//! and measures latency.
 //!
-//! What is sent was made before. By a clock, request number `n` is due at `n` times the interval, whatever became of those
-//! before: its latency counts from then, also where every connection was still waiting for an answer (no coordinated
-//! omission). What the generator itself was late is counted apart, and is in the latency too.
+//! On a fixed schedule, request number `n` is due at `n` times the interval, and its latency counts from then, even if
+//! every connection was still waiting for a response (no coordinated omission). The delay of the generator itself is
+//! recorded separately and is included in the latency.
 
 use std::{
     io,
@@ -22,22 +23,23 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// The longest head of an answer.
+/// The most headers in a response.
 const HEADERS_MAX: usize = 32;
 
-/// What came of it.
+/// The measurement of a run.
 pub struct Answered {
-    /// From the first request, or the time it was due, to the last answer.
+    /// From the start to the last response.
     pub took: Duration,
-    /// Microseconds from the time that a request was due to its answer; as fast as they are answered: from its sending.
+    /// Microseconds from the due time of a request to its response; without a schedule, from its sending.
     pub latency: Histogram<u64>,
-    /// Microseconds from the time that a request was due to its sending, where a connection was free then.
+    /// Microseconds from the due time of a request to its sending, for requests that had a free connection when due.
     pub late: Histogram<u64>,
 }
 
-/// Sends every request once, over `connections`; `interval`: the clock, if there is one.
+/// Sends every request once over `connections` connections. `interval`: the time between requests on a fixed schedule;
+/// `None` sends as fast as requests are answered.
 ///
-/// Errors: an answer that is not 200, or none.
+/// Errors: a connection failed, or a response is not 200.
 pub async fn run(
     to: SocketAddr,
     requests: Vec<Bytes>,
@@ -93,12 +95,12 @@ async fn connection(
     }
 }
 
-/// Reads one answer, which has to be 200.
+/// Reads one response, which must be 200.
 async fn answer(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     loop {
         if socket.read_buf(buffer).await? == 0 {
-            return Err(io::Error::other("the connection ended without an answer"));
+            return Err(io::Error::other("the connection ended without a response"));
         }
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
@@ -115,13 +117,13 @@ async fn answer(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> 
     }
 }
 
-/// Grows as it must, and tells three digits.
+/// A histogram that resizes itself, with three significant digits.
 fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are a precision that there is")
+    Histogram::new(3).expect("three significant digits are supported")
 }
 
 fn record(histogram: &mut Histogram<u64>, time: Duration) {
-    // One that grows refuses nothing.
+    // A histogram that resizes itself accepts every value.
     let _ = histogram.record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
 }
 
@@ -133,7 +135,8 @@ mod tests {
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-    /// A server that answers each request of one byte, the one numbered `slow` of a connection only after `pause`.
+    /// A server that answers every request of one byte. Request number `slow` of a connection is answered after
+    /// `pause`.
     async fn server(slow: usize, pause: Duration, answer: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -161,19 +164,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pause_of_the_server_is_in_the_latency_of_all_that_were_due_in_it() {
+    async fn a_pause_counts_in_the_latency_of_all_requests_due_in_it() {
         let pause = Duration::from_millis(300);
         let to = server(50, pause, ANSWER).await;
         let answered = run(to, requests(200), 1, Some(Duration::from_millis(1))).await.expect("answers");
         assert_eq!(answered.latency.len(), 200);
-        // One connection, and 150 requests due while it waited: the last of them long before the pause was over.
+        // 150 requests became due while the only connection waited, most of them well before the pause ended.
         let waited = answered.latency.count_between(50_000, u64::MAX);
-        assert!(waited >= 100, "{waited} waited with it, of 150");
-        assert!(answered.late.len() < 200, "who finds no connection is not late by the generator's fault");
+        assert!(waited >= 100, "{waited} of 150 requests waited");
+        assert!(answered.late.len() < 200, "requests without a free connection are not late because of the generator");
     }
 
     #[tokio::test]
-    async fn as_fast_as_they_are_answered_only_the_paused_one_waits() {
+    async fn without_a_schedule_only_the_paused_request_waits() {
         let pause = Duration::from_millis(300);
         let to = server(50, pause, ANSWER).await;
         let answered = run(to, requests(200), 1, None).await.expect("answers");
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_answer_than_200_ends_it() {
+    async fn a_response_other_than_200_is_an_error() {
         let to = server(usize::MAX, Duration::ZERO, b"HTTP/1.1 503 \r\ncontent-length: 0\r\n\r\n").await;
         let error = run(to, requests(2), 1, None).await.err().expect("refused");
         assert!(error.to_string().contains("503"), "{error}");

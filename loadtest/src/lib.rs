@@ -1,17 +1,18 @@
-//! `pregon load`: measures Pregón on this machine, by a scenario, and says whether its goals are reached.
+//! `pregon-load`: runs a scenario that measures Pregón on this machine, and reports whether its goals are reached.
 //!
 //! ```text
-//! scenario.toml ─▶ play ─┬─▶ stage: private Redis, workers (pregon serve), Meta (pregon load meta), by the public API
-//!                        ├─▶ what it is measured against: the bare loop, the handler that only checks signatures
-//!                        ├─▶ generator: requests by a clock or as fast as they are answered
-//!                        └─▶ findings ─▶ report: table, report.json, plots as SVG ─▶ compare
+//! scenario.toml ─▶ workload ─┬─▶ stage: private Redis, workers (pregon serve), fake Meta (pregon-load meta)
+//!                            ├─▶ baselines: the bare loop, the handler that only checks signatures
+//!                            ├─▶ generator: requests on a fixed schedule or as fast as they are answered
+//!                            └─▶ findings ─▶ report: table, report.json, plots as SVG ─▶ compare
 //! ```
 //!
-//! Whatever is measured runs in processes of their own, as in life, and so does what it is measured against; they share the
-//! cores. What is counted, and what is not, stands at the head of each play and in `loadtest/README.md`.
+//! The workers and the baselines run in processes of their own, as in production, and share the cores. All requests to
+//! the workers use the public API. The head of each workload and `loadtest/README.md` state what is counted and what is
+//! not.
 //!
-//! If this process dies: Redis, Meta and the rest end with it; a worker only where it could still be told to (not by
-//! SIGKILL).
+//! If this process dies: Redis, the fake Meta and the baselines end with it. A worker ends too, unless this process was
+//! killed by SIGKILL.
 //! Never: touches a Redis, a folder or a process that it has not started.
 
 pub mod arrivals;
@@ -22,12 +23,12 @@ pub mod error;
 pub mod generator;
 pub mod measure;
 pub mod meta;
-pub mod plays;
 pub mod plot;
 pub mod recipients;
 pub mod report;
 pub mod scenario;
 pub mod stage;
+pub mod workloads;
 
 use std::{
     fs,
@@ -39,28 +40,29 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{
     compare::Comparison,
     error::LoadError,
-    plays::{bytes, dispatch, growth, rates, say, start, upload, webhooks},
-    report::{Beginning, Findings, Report},
-    scenario::{Play, Scenario},
+    report::{Findings, Report, StartClocks},
+    scenario::{Scenario, Workload},
+    workloads::{bytes, dispatch, growth, progress, rates, start, upload, webhooks},
 };
 use pregon::terminal::{CommandError, out};
 
-/// Plays a scenario. `folder`: where `report.json` and the plots go. `json`: the report as JSON on standard output.
+/// Runs a scenario. `folder`: where to write `report.json`, `report.txt` and the plots. `json`: print the report as
+/// JSON instead of a table.
 ///
-/// Errors: [`CommandError::Reported`] where a goal is missed; [`CommandError::Usage`] for what is no scenario.
+/// Errors: [`CommandError::Reported`] if a goal is missed; [`CommandError::Usage`] if the file is not a valid scenario.
 pub async fn run(file: &Path, folder: Option<PathBuf>, json: bool) -> Result<(), CommandError> {
     let text = fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))?;
     let scenario = Scenario::read(file, &text).map_err(|error| CommandError::Usage(error.to_string()))?;
-    say(&format!("{}: {}", scenario.name, scenario.about));
-    let beginning = Beginning::now()?;
+    progress(&format!("{}: {}", scenario.name, scenario.about));
+    let start = StartClocks::now()?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // What is dropped here is ended with it.
+    // On a signal the future is dropped, which ends the processes that it started.
     let findings = tokio::select! {
-        findings = play(&scenario) => findings?,
+        findings = run_workload(&scenario) => findings?,
         _ = tokio::signal::ctrl_c() => return Err(CommandError::Failed("interrupted".into())),
         _ = terminate.recv() => return Err(CommandError::Failed("terminated".into())),
     };
-    let report = Report::new(&scenario, beginning.ended()?, findings);
+    let report = Report::new(&scenario, start.finish()?, findings);
     if let Some(folder) = &folder {
         write(&report, folder)?;
     }
@@ -69,25 +71,25 @@ pub async fn run(file: &Path, folder: Option<PathBuf>, json: bool) -> Result<(),
     } else {
         out::line(&report.table())?;
     }
-    if report.is_good() { Ok(()) } else { Err(CommandError::Reported) }
+    if report.goals_reached() { Ok(()) } else { Err(CommandError::Reported) }
 }
 
-async fn play(scenario: &Scenario) -> Result<Findings, LoadError> {
+async fn run_workload(scenario: &Scenario) -> Result<Findings, LoadError> {
     let setup = &scenario.setup;
-    match &scenario.play {
-        Play::Dispatch { recipients, warm_up, rounds, streams } => {
-            dispatch::play(setup, *recipients, *warm_up, *rounds, *streams).await
+    match &scenario.workload {
+        Workload::Dispatch { recipients, warm_up, rounds, streams } => {
+            dispatch::run(setup, *recipients, *warm_up, *rounds, *streams).await
         }
-        Play::Rates { warm_up, duration, cases } => rates::play(setup, *warm_up, *duration, cases).await,
-        Play::Growth { cases } => growth::play(setup, cases).await,
-        Play::Webhooks { recipients, batch, connections, arrival } => {
-            webhooks::play(setup, *recipients, *batch, *connections, *arrival).await
+        Workload::Rates { warm_up, duration, cases } => rates::run(setup, *warm_up, *duration, cases).await,
+        Workload::Growth { cases } => growth::run(setup, cases).await,
+        Workload::Webhooks { recipients, batch, connections, arrival } => {
+            webhooks::run(setup, *recipients, *batch, *connections, *arrival).await
         }
-        Play::Upload { recipients, duplicate_every, rounds } => {
-            upload::play(setup, *recipients, *duplicate_every, *rounds).await
+        Workload::Upload { recipients, duplicate_every, rounds } => {
+            upload::run(setup, *recipients, *duplicate_every, *rounds).await
         }
-        Play::Bytes { recipients } => bytes::play(setup, *recipients).await,
-        Play::Start { rounds } => start::play(setup, *rounds).await,
+        Workload::Bytes { recipients } => bytes::run(setup, *recipients).await,
+        Workload::Start { rounds } => start::run(setup, *rounds).await,
     }
 }
 
@@ -103,7 +105,7 @@ fn write(report: &Report, folder: &Path) -> Result<(), LoadError> {
 
 /// Compares two reports.
 ///
-/// Errors: [`CommandError::Usage`] for what is no report.
+/// Errors: [`CommandError::Usage`] if a file is not a report.
 pub fn compare(a: &Path, b: &Path, json: bool) -> Result<(), CommandError> {
     let comparison = Comparison::of([&compare::read(a)?, &compare::read(b)?]);
     if json {

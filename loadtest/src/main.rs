@@ -1,4 +1,4 @@
-//! `pregon-load`: parse the command line, call the library, exit code.
+//! `pregon-load`: parses the command line, calls the library and returns the exit code.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -6,21 +6,21 @@ use clap::{Parser, Subcommand};
 use pregon::terminal::{CommandError, arguments::Output};
 use pregon_load::{bare::BareOptions, error::LoadError, meta::MetaOptions};
 
-// That of `pregon`: what it is compared with must have the same.
+// The allocator of `pregon`, so that the baselines run under the same conditions.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Measure Pregón: play a scenario of loadtest/scenarios, or compare two reports
+/// Measure Pregón: run a scenario of loadtest/scenarios, or compare two reports
 #[derive(Parser, Debug)]
 #[command(name = "pregon-load", version, disable_help_subcommand = true)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The scenario, a TOML file
+    /// A scenario, as a TOML file
     #[arg(value_name = "SCENARIO", required = true)]
     scenario: Option<PathBuf>,
-    /// Put report.json, report.txt and the plots into this folder
+    /// Write report.json, report.txt and the plots to this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -29,22 +29,22 @@ struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Two reports side by side
+    /// Compare two reports
     Compare {
         /// A report.json
         a: PathBuf,
-        /// And another one
+        /// The report.json to compare it with
         b: PathBuf,
         #[command(flatten)]
         output: Output,
     },
-    /// The Meta of a load test: started by it
+    /// The fake Meta of a load test, which starts it
     #[command(hide = true)]
     Meta(MetaOptions),
-    /// The bare loop of a load test: started by it
+    /// The bare loop of a load test, which starts it
     #[command(hide = true)]
     Bare(BareOptions),
-    /// The handler that only checks signatures of a load test: started by it
+    /// The signature-only webhook handler of a load test, which starts it
     #[command(hide = true)]
     Baseline,
 }

@@ -1,10 +1,10 @@
-//! An instant Meta, in a process of its own: it shares the cores with what is measured, so it does as little as it can.
+//! A minimal fake Meta, in a process of its own. It shares the cores with the workers, so it does as little as it can.
 //!
-//! It accepts every message, at once or after a latency, and keeps when each one arrived on which line; it gives the one
-//! template that load tests send. Unlike `pregon sim` it refuses nothing, loses nothing, and tells no statuses by itself.
+//! It accepts every message, at once or after a latency, and records its line and arrival time. It serves the one
+//! template that load tests send. Unlike `pregon sim`, it refuses nothing, loses nothing and sends no statuses.
 //!
-//! Standard output's first line is its address. Then each line of standard input is a [`Question`] and each line of
-//! standard output its answer, as JSON; the end of standard input is its end, so it never outlives who started it.
+//! The first line of standard output is its address. Then each line of standard input is a [`Question`], and each line
+//! of standard output is the answer, both as JSON. It exits when standard input ends, so it never outlives its parent.
 
 use std::{
     fmt::Write as _,
@@ -33,11 +33,11 @@ use tokio_rustls::TlsAcceptor;
 use super::arrivals::Arrivals;
 use pregon::{telemetry::clock, terminal::out};
 
-/// Streams of one HTTP/2 connection at once. Meta's own number is not documented; of those of well-known servers this
-/// is the highest.
+/// The most concurrent streams of an HTTP/2 connection. Meta does not document its limit; this is the highest limit of
+/// well-known servers.
 const STREAMS_MAX: u32 = 1_000;
 
-/// The longest request that is taken.
+/// The largest request body that is accepted.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 const HEADERS_MAX: usize = 32;
@@ -47,73 +47,74 @@ pub const TEMPLATE: (&str, &str) = ("order_update", "es_AR");
 
 const TEMPLATES: &str = r#"{"data":[{"id":"1","name":"order_update","language":"es_AR","status":"APPROVED","category":"UTILITY","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu pedido {{2}} llega el {{3}}."}]}],"paging":{}}"#;
 const LINE: &str = r#"{"id":"3001","display_phone_number":"+54 9 11 5555 0001","verified_name":"load","status":"CONNECTED","quality_rating":"GREEN"}"#;
-const NOTHING: &str = r#"{"error":{"message":"Unknown path","type":"OAuthException","code":100}}"#;
+const NOT_FOUND: &str = r#"{"error":{"message":"Unknown path","type":"OAuthException","code":100}}"#;
 
-/// Before and after the sixteen digits of a message's number in the answer to it. Meta's ids are as long.
+/// The response to a message, before and after the sixteen hexadecimal digits of its number. The id is as long as
+/// Meta's.
 const ACCEPTED: (&str, &str) = (
     r#"{"messaging_product":"whatsapp","contacts":[{"input":"+5491155550001","wa_id":"5491155550001"}],"messages":[{"id":"wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjZC"#,
     r#"TYwAA==","message_status":"accepted"}]}"#,
 );
 
-/// What is around that number in the id itself.
+/// The id of a message, before and after its number.
 const WAMID: (&str, &str) = ("wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjZC", "TYwAA==");
 
-/// How this Meta answers.
+/// Options of the fake Meta.
 #[derive(clap::Args, Clone, Debug)]
 pub struct MetaOptions {
-    /// Milliseconds from the arrival of a message to the answer
+    /// Milliseconds from the arrival of a message to the response
     #[arg(long, default_value_t = 0)]
     pub latency_ms: u64,
-    /// Speak HTTP/2 over TLS and nothing else, and write the certificate of its authority here
+    /// Serve only HTTP/2 over TLS, and write the certificate of the authority to this file
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Keep token and id of every message, for statuses about them
+    /// Store the callback data and id of every message, for statuses about them
     #[arg(long)]
     pub keep: bool,
-    /// Threads that answer
+    /// Threads that serve requests
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
 }
 
-/// What is asked of it.
+/// A question to the fake Meta: one line of its standard input, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    /// How many messages arrived.
+    /// Returns the number of messages that arrived.
     Count,
-    /// What arrived: [`super::arrivals::Seen`]. The times are those that a line's `within` counts.
+    /// Returns [`super::arrivals::Seen`], with arrivals in `from_us..until_us` counted as `within`.
     Seen {
-        /// From then on, in microseconds since 1970.
+        /// Start of the range, in microseconds since 1970.
         from_us: u64,
-        /// And before then.
+        /// End of the range, exclusive, in microseconds since 1970.
         until_us: u64,
     },
-    /// Write the messages that were kept to this file, and forget them: [`Message::line`] is how. Answers how many.
+    /// Writes the stored messages to this file, one [`Message::line`] a line, and drops them. Returns their number.
     Messages(PathBuf),
-    /// Forget all that arrived.
+    /// Drops all recorded arrivals.
     Forget,
 }
 
 /// A message that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// On which line.
+    /// The id of its line.
     pub line: String,
-    /// For whom: digits.
+    /// The recipient's phone number, in digits.
     pub to: String,
     /// `biz_opaque_callback_data`.
     pub token: String,
-    /// Its id.
+    /// The id of the message.
     pub wamid: String,
 }
 
 impl Message {
-    /// As one line of a file.
+    /// Formats the message as one line of a file.
     pub fn line(&self) -> String {
         format!("{} {} {} {}", self.line, self.to, self.token, self.wamid)
     }
 
-    /// From such a line.
+    /// Parses a line that [`Message::line`] wrote.
     pub fn read(line: &str) -> Option<Self> {
         let mut words = line.split(' ').map(str::to_owned);
         let message = Self { line: words.next()?, to: words.next()?, token: words.next()?, wamid: words.next()? };
@@ -121,29 +122,30 @@ impl Message {
     }
 }
 
-/// Runs it until standard input ends.
+/// Runs the fake Meta until standard input ends.
 ///
-/// Errors: no port, no certificate, or nobody who reads what it says.
+/// Errors: no port can be bound, no certificate can be made or written, a question cannot be parsed, or standard output
+/// is closed.
 pub async fn run(options: MetaOptions) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let tls = options.ca.as_deref().map(acceptor).transpose()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let shards: Vec<Arc<Shard>> = (0..options.threads.max(1)).map(|number| Shard::new(number, &options)).collect();
-    let mut hands = Vec::with_capacity(shards.len());
+    let mut shard_senders = Vec::with_capacity(shards.len());
     for shard in &shards {
-        let (hand, sockets) = mpsc::unbounded_channel();
+        let (sender, sockets) = mpsc::unbounded_channel();
         let (shard, tls) = (shard.clone(), tls.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("meta".into()).spawn(move || runtime.block_on(answer_all(sockets, shard, tls)))?;
-        hands.push(hand);
+        thread::Builder::new().name("meta".into()).spawn(move || runtime.block_on(serve_all(sockets, shard, tls)))?;
+        shard_senders.push(sender);
     }
     tokio::spawn(async move {
-        let mut turn = hands.iter().cycle();
-        while let (Ok((socket, _)), Some(hand)) = (listener.accept().await, turn.next()) {
-            // A socket moves to another runtime only as the system's own.
+        let mut turn = shard_senders.iter().cycle();
+        while let (Ok((socket, _)), Some(sender)) = (listener.accept().await, turn.next()) {
+            // A tokio socket is bound to its runtime. Send the std socket to the other thread.
             if let Ok(socket) = socket.into_std() {
-                let _ = hand.send(socket);
+                let _ = sender.send(socket);
             }
         }
     });
@@ -156,12 +158,12 @@ pub async fn run(options: MetaOptions) -> io::Result<()> {
             }
             Question::Seen { from_us, until_us } => {
                 let mut arrivals = Arrivals::default();
-                shards.iter().for_each(|shard| shard.records(|records| arrivals.absorb(&records.arrivals)));
+                shards.iter().for_each(|shard| shard.records(|records| arrivals.merge(&records.arrivals)));
                 out::json(&arrivals.seen(from_us..until_us))?;
             }
             Question::Messages(path) => {
                 let messages =
-                    shards.iter().flat_map(|shard| shard.records(|records| std::mem::take(&mut records.kept)));
+                    shards.iter().flat_map(|shard| shard.records(|records| std::mem::take(&mut records.messages)));
                 out::json(&write(&path, messages)?)?;
             }
             Question::Forget => {
@@ -184,7 +186,7 @@ fn write(path: &Path, messages: impl Iterator<Item = Message>) -> io::Result<u64
     Ok(n)
 }
 
-/// A certificate for this machine, of an authority made for it, which `ca` is told.
+/// Makes an authority, writes its certificate to `ca`, and makes a certificate for 127.0.0.1 with it.
 fn acceptor(ca: &Path) -> io::Result<TlsAcceptor> {
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(io::Error::other)?;
@@ -200,12 +202,12 @@ fn acceptor(ca: &Path) -> io::Result<TlsAcceptor> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key))
         .map_err(io::Error::other)?;
-    // Who can't speak HTTP/2 gets no connection: a measurement over another protocol would be of something else.
+    // Offer only HTTP/2: a client that falls back to HTTP/1.1 would invalidate the measurement.
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// What one thread answers and keeps.
+/// The state of one serving thread.
 struct Shard {
     latency: Duration,
     keep: bool,
@@ -216,22 +218,22 @@ struct Shard {
 
 struct Records {
     arrivals: Arrivals,
-    kept: Vec<Message>,
-    /// Of the next message; no other thread gives the same.
+    messages: Vec<Message>,
+    /// The number of the last message, unique across threads: the upper 16 bits are the number of the shard.
     number: u64,
 }
 
-/// The answer to a request.
+/// The response to a request.
 enum Answer {
-    /// A message, with its number.
+    /// A message was accepted and has this number.
     Accepted(u64),
-    /// Anything else.
+    /// The response to any other request: HTTP status and body.
     Json(u16, &'static str),
 }
 
 impl Shard {
     fn new(number: usize, options: &MetaOptions) -> Arc<Self> {
-        let records = Records { arrivals: Arrivals::default(), kept: Vec::new(), number: (number as u64) << 48 };
+        let records = Records { arrivals: Arrivals::default(), messages: Vec::new(), number: (number as u64) << 48 };
         Arc::new(Self {
             latency: Duration::from_millis(options.latency_ms),
             keep: options.keep,
@@ -241,44 +243,44 @@ impl Shard {
         })
     }
 
-    /// Nobody else waits for it, but for who asks what arrived.
+    /// Runs `with` on the records. Only questions on standard input contend for this lock.
     fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
         with(&mut self.records.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes a request for what it is; `path` as it stands in the request.
-    fn take(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+    /// Handles a request. `path` may include a query.
+    fn handle(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let mut steps = path.split(['/', '?']).skip(2);
         match (method, steps.next(), steps.next()) {
             ("POST", Some(line), Some("messages")) => {
                 let at_us = self.began_us + u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.records(|records| {
                     records.number += 1;
-                    records.arrivals.note(line, at_us);
+                    records.arrivals.record(line, at_us);
                     if self.keep {
-                        let text = |name| text_of(body, name).unwrap_or_default().to_owned();
+                        let text = |name| text_between(body, name).unwrap_or_default().to_owned();
                         let wamid = format!("{}{:016X}{}", WAMID.0, records.number, WAMID.1);
                         let to = text("\"to\":\"").trim_start_matches('+').to_owned();
                         let token = text("\"biz_opaque_callback_data\":\"");
-                        records.kept.push(Message { line: line.to_owned(), to, token, wamid });
+                        records.messages.push(Message { line: line.to_owned(), to, token, wamid });
                     }
                     Answer::Accepted(records.number)
                 })
             }
             ("GET", Some(_), Some("message_templates")) => Answer::Json(200, TEMPLATES),
             ("GET", Some(_), _) => Answer::Json(200, LINE),
-            _ => Answer::Json(404, NOTHING),
+            _ => Answer::Json(404, NOT_FOUND),
         }
     }
 }
 
-/// What stands in `body` between `name` and the next quote.
-fn text_of<'b>(body: &'b [u8], name: &str) -> Option<&'b str> {
+/// The text in `body` between `name` and the next quote.
+fn text_between<'b>(body: &'b [u8], name: &str) -> Option<&'b str> {
     let rest = &body[memchr::memmem::find(body, name.as_bytes())? + name.len()..];
     std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
 }
 
-async fn answer_all(
+async fn serve_all(
     mut sockets: mpsc::UnboundedReceiver<std::net::TcpStream>,
     shard: Arc<Shard>,
     tls: Option<TlsAcceptor>,
@@ -287,18 +289,18 @@ async fn answer_all(
         let Ok(socket) = TcpStream::from_std(socket) else { continue };
         let _ = socket.set_nodelay(true);
         let (shard, tls) = (shard.clone(), tls.clone());
-        // A connection that breaks concerns its caller alone.
+        // An error of a connection concerns only its client, which reports it.
         tokio::spawn(async move {
             match tls {
-                None => plain(socket, &shard).await.is_ok(),
-                Some(tls) => over_tls(socket, &tls, shard).await.is_ok(),
+                None => serve_http1(socket, &shard).await.is_ok(),
+                Some(tls) => serve_http2(socket, &tls, shard).await.is_ok(),
             }
         });
     }
 }
 
-/// HTTP/1.1.
-async fn plain(mut socket: TcpStream, shard: &Shard) -> io::Result<()> {
+/// Serves HTTP/1.1.
+async fn serve_http1(mut socket: TcpStream, shard: &Shard) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(8 * 1024);
     let (before, after) = ACCEPTED;
     let head = |status: u16, length: usize| {
@@ -329,7 +331,8 @@ async fn plain(mut socket: TcpStream, shard: &Shard) -> io::Result<()> {
     }
 }
 
-/// The answer to the first request in `buffer`, if it is there whole, and its length.
+/// Handles the first request in `buffer`. Returns the response and the length of the request, or `None` if the request
+/// is incomplete.
 fn next_request(buffer: &[u8], shard: &Shard) -> io::Result<Option<(Answer, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
@@ -337,22 +340,22 @@ fn next_request(buffer: &[u8], shard: &Shard) -> io::Result<Option<(Answer, usiz
     let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok()).unwrap_or(0);
     if length > REQUEST_BYTES_MAX {
-        return Err(io::Error::other("a request that long is none of a load test"));
+        return Err(io::Error::other("the request body is too large"));
     }
     let Some(body) = buffer.get(head..head + length) else { return Ok(None) };
-    let answer = shard.take(request.method.unwrap_or_default(), request.path.unwrap_or_default(), body);
+    let answer = shard.handle(request.method.unwrap_or_default(), request.path.unwrap_or_default(), body);
     Ok(Some((answer, head + length)))
 }
 
-/// HTTP/2.
-async fn over_tls(socket: TcpStream, tls: &TlsAcceptor, shard: Arc<Shard>) -> io::Result<()> {
+/// Serves HTTP/2 over TLS.
+async fn serve_http2(socket: TcpStream, tls: &TlsAcceptor, shard: Arc<Shard>) -> io::Result<()> {
     let socket = tls.accept(socket).await?;
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let shard = shard.clone();
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-            let (status, json) = match shard.take(head.method.as_str(), head.uri.path(), &body) {
+            let (status, json) = match shard.handle(head.method.as_str(), head.uri.path(), &body) {
                 Answer::Accepted(number) => {
                     if !shard.latency.is_zero() {
                         tokio::time::sleep(shard.latency).await;
@@ -379,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_accepted_counted_and_kept() {
+    fn a_message_is_accepted_counted_and_stored() {
         let shard = shard();
         let body = r#"{"to":"+5491155550001","type":"template","biz_opaque_callback_data":"p1.x.0.1.1.ff"}"#;
         let request =
@@ -394,13 +397,13 @@ mod tests {
             let (line, to, token) = ("3007".to_owned(), "5491155550001".to_owned(), "p1.x.0.1.1.ff".to_owned());
             let message = Message { line, to, token, wamid };
             assert_eq!(Message::read(&message.line()).as_ref(), Some(&message));
-            assert_eq!(records.kept, [message]);
+            assert_eq!(records.messages, [message]);
         });
         assert!(ACCEPTED.0.ends_with(WAMID.0) && ACCEPTED.1.starts_with(WAMID.1), "the id in the answer is that one");
     }
 
     #[test]
-    fn half_a_request_is_waited_for_and_nothing_counts() {
+    fn an_incomplete_request_does_not_count() {
         let shard = shard();
         for half in ["POST /v25.0/3001/mes", "POST /v25.0/3001/messages HTTP/1.1\r\ncontent-length: 2\r\n\r\n{"] {
             assert!(next_request(half.as_bytes(), &shard).expect("no fault yet").is_none(), "{half}");
@@ -409,9 +412,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_besides_is_there() {
+    fn reads_return_the_template_and_the_line() {
         let shard = shard();
-        let answer = |method, path| match shard.take(method, path, b"") {
+        let answer = |method, path| match shard.handle(method, path, b"") {
             Answer::Json(status, json) => (status, serde_json::from_str::<serde_json::Value>(json).expect("JSON")),
             Answer::Accepted(_) => panic!("no message"),
         };

@@ -17,70 +17,70 @@ use pregon::terminal::words;
 
 const SIZE: (u32, u32) = (960, 420);
 
-/// Points of one line at most: more than the plot has columns say nothing.
+/// The most points of a series. More points than pixel columns would not be visible.
 const POINTS_MAX: usize = 480;
 
-/// Blue, orange, green, violet: told apart also by who sees few colours.
+/// Blue, orange, green and violet: distinguishable with colour blindness.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(31, 119, 180), RGBColor(214, 97, 0), RGBColor(0, 128, 96), RGBColor(140, 80, 180)];
 
 /// A plot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plot {
-    /// The name of its file, without the ending.
+    /// The name of its file, without the extension.
     pub name: String,
-    /// What it shows.
+    /// The caption.
     pub title: String,
-    /// What runs to the right.
+    /// The horizontal axis.
     pub x: Axis,
-    /// What runs up.
+    /// The label of the vertical axis.
     pub y: String,
-    /// Points instead of lines.
+    /// Draw points instead of lines.
     pub points: bool,
-    /// What is drawn.
+    /// The data.
     pub series: Vec<Series>,
 }
 
-/// The axis that runs to the right.
+/// The horizontal axis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
     /// Seconds.
     Seconds,
-    /// Lines, in the order of their ids.
+    /// Lines (phone numbers), in the order of their ids.
     Lines,
-    /// Shares, each step ten times nearer to all: 0 %, 90 %, 99 %, 99.9 %.
+    /// Shares on a logarithmic scale: 0 %, 90 %, 99 %, 99.9 %.
     Nines,
 }
 
-/// One line, or points of one colour.
+/// One curve, or points of one colour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Series {
-    /// What it is.
+    /// The name in the legend.
     pub name: String,
-    /// To the right, and up.
+    /// Pairs of x and y.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Plot {
-    /// Messages a second over time.
+    /// Messages per second over time.
     pub fn throughput(series: Vec<Series>) -> Self {
-        let (name, title, y) = ("throughput".into(), "messages that arrived at Meta".into(), "messages/s".into());
+        let (name, title, y) = ("throughput".into(), "messages received by the fake Meta".into(), "messages/s".into());
         Self { name, title, x: Axis::Seconds, y, points: false, series }
     }
 
-    /// Latency by share of what was asked for.
+    /// Latency by share of the requests.
     pub fn latency(series: Vec<Series>) -> Self {
         let (name, title, y) = ("latency".into(), "latency, by share of the requests".into(), "ms".into());
         Self { name, title, x: Axis::Nines, y, points: false, series }
     }
 
-    /// What each line sent, in percent of its rate.
+    /// A value for each line, in percent of its rate.
     pub fn lines(name: &str, title: String, series: Vec<Series>) -> Self {
         Self { name: name.into(), title, x: Axis::Lines, y: "% of the rate".into(), points: true, series }
     }
 
-    /// As SVG.
+    /// The plot as SVG.
     pub fn svg(&self) -> Result<String, LoadError> {
         let mut text = String::new();
         self.draw(&mut text).map_err(LoadError::of)?;
@@ -93,7 +93,7 @@ impl Plot {
         let all = || self.series.iter().flat_map(|series| &series.points);
         let (x_max, y_max) = all().fold((0.0f64, 0.0f64), |max, point| (max.0.max(point.0), max.1.max(point.1)));
         let (x_max, y_max) = (if x_max > 0.0 { x_max } else { 1.0 }, if y_max > 0.0 { y_max * 1.08 } else { 1.0 });
-        // What is close to its rate would else be one line at the top.
+        // Points close to 100 % would otherwise form one line at the top.
         let y_min = all().map(|point| point.1).fold(f64::INFINITY, f64::min);
         let y_min = if self.points && y_min > 50.0 { (y_min - 5.0).floor() } else { 0.0 };
         let mut chart = ChartBuilder::on(&root)
@@ -167,7 +167,7 @@ impl Axis {
 }
 
 impl Series {
-    /// Messages a second over time; the last piece, which is not whole, is left out.
+    /// Messages per second over time. The last interval is omitted if it is incomplete.
     pub fn throughput(name: impl Display, seen: &Seen) -> Self {
         let tenths =
             (seen.per_tenth.len() / POINTS_MAX + 1).next_multiple_of(if seen.per_tenth.len() > 100 { 10 } else { 1 });
@@ -177,7 +177,7 @@ impl Series {
         Self { name: name.to_string(), points: points.collect() }
     }
 
-    /// A latency in microseconds by share: as far as the number of values tells shares apart.
+    /// A latency in microseconds by share, up to the highest share that the number of values can resolve.
     pub fn quantiles(name: impl Display, histogram: &Histogram<u64>) -> Self {
         let steps = (histogram.len().max(1) as f64).log10() * 10.0;
         let points = (0..=steps as u32).map(|step| {
@@ -187,7 +187,7 @@ impl Series {
         Self { name: name.to_string(), points: points.collect() }
     }
 
-    /// A value for each line.
+    /// A value for each line, numbered from 1.
     pub fn by_line(name: impl Display, values: impl Iterator<Item = f64>) -> Self {
         let points = values.enumerate().map(|(line, value)| ((line + 1) as f64, value));
         Self { name: name.to_string(), points: points.collect() }
@@ -198,7 +198,7 @@ impl Series {
 mod tests {
     use super::*;
 
-    /// Every element that is opened is closed, in order; gives their names.
+    /// Checks that every element is closed, in order. Returns the names of the elements.
     fn elements(svg: &str) -> Vec<&str> {
         let (mut open, mut all) = (Vec::new(), Vec::new());
         for tag in svg.split('<').skip(1).map(|rest| rest.split_once('>').expect("a tag ends").0) {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_is_whole_and_has_what_was_given() {
+    fn a_plot_is_well_formed_and_has_its_labels() {
         let seen = Seen { total: 60, first_us: 1, last_us: 2, per_tenth: vec![10, 20, 30, 0], ..Seen::default() };
         let svg = Plot::throughput(vec![Series::throughput("<bare> & dispatch", &seen)]).svg().expect("a plot");
         let elements = elements(&svg);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn points_are_drawn_for_lines_and_nothing_for_nothing() {
+    fn lines_are_drawn_as_points_and_an_empty_plot_is_valid() {
         let series = Series::by_line("use", [99.0, 100.5, 98.0].into_iter());
         let svg = Plot::lines("lines", "use".into(), vec![series]).svg().expect("a plot");
         assert_eq!(elements(&svg).iter().filter(|name| **name == "circle").count(), 3);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn throughput_is_by_the_second_where_there_is_much_of_it() {
+    fn long_throughput_is_aggregated_by_the_second() {
         let seen = |tenths| Seen { per_tenth: vec![5; tenths], ..Seen::default() };
         assert_eq!(Series::throughput("", &seen(3)).points, [(0.0, 50.0), (0.1, 50.0), (0.2, 50.0)]);
         let long = Series::throughput("", &seen(1_205)).points;
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_reach_as_far_as_there_are_values() {
+    fn quantiles_end_at_the_resolution_of_the_values() {
         let mut histogram = Histogram::new(3).expect("a histogram");
         (1..=1_000u64).for_each(|value| histogram.record(value * 1_000).expect("recorded"));
         let points = Series::quantiles("", &histogram).points;

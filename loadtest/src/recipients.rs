@@ -1,55 +1,55 @@
-//! The recipients of load tests: as many as wanted, all different, each with three short values that look like life.
+//! Generates recipients for load tests: any number, all different, each with three short realistic values.
 
 use std::{convert::Infallible, fmt::Write as _, ops::Range};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 
-/// Rows that are made at once: some 90 kB.
-const PIECE_ROWS: u64 = 1_000;
+/// Rows generated at once: some 90 kB.
+const CHUNK_ROWS: u64 = 1_000;
 
-/// Numbers begin here; there are ten digits behind it.
-const NUMBERS: u64 = 5_490_000_000_000;
+/// The lowest phone number. Its last ten digits vary.
+const NUMBER_MIN: u64 = 5_490_000_000_000;
 
 /// The rows of an upload.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
-    /// How many.
+    /// The number of rows.
     pub n: u64,
-    /// One in so many brings the number of an earlier one; 0: none does.
+    /// One in this many rows repeats the phone number of an earlier row. 0: none does.
     pub duplicate_every: u64,
 }
 
 impl Rows {
-    /// So many different ones.
+    /// `n` rows, all different.
     pub fn unique(n: u64) -> Self {
         Self { n, duplicate_every: 0 }
     }
 
-    /// How many of them are duplicates.
+    /// The number of duplicate rows.
     pub fn duplicates(self) -> u64 {
         self.n.checked_div(self.duplicate_every).unwrap_or(0)
     }
 
-    /// As NDJSON, made while it is sent: nobody holds it whole.
+    /// The rows as NDJSON, generated while they are sent, so that they are never all in memory.
     pub fn ndjson(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-        let pieces = (0..self.n.div_ceil(PIECE_ROWS)).map(move |piece| {
-            let rows = piece * PIECE_ROWS..self.n.min((piece + 1) * PIECE_ROWS);
-            Ok(Bytes::from(self.piece(rows)))
+        let chunks = (0..self.n.div_ceil(CHUNK_ROWS)).map(move |chunk| {
+            let rows = chunk * CHUNK_ROWS..self.n.min((chunk + 1) * CHUNK_ROWS);
+            Ok(Bytes::from(self.chunk(rows)))
         });
-        stream::iter(pieces)
+        stream::iter(chunks)
     }
 
-    fn piece(self, rows: Range<u64>) -> String {
+    fn chunk(self, rows: Range<u64>) -> String {
         const NAMES: [&str; 8] = ["María", "José", "Lucía", "Juan", "Sofía", "Martín", "Camila", "Diego"];
-        let mut text = String::with_capacity(PIECE_ROWS as usize * 96);
+        let mut text = String::with_capacity(CHUNK_ROWS as usize * 96);
         for row in rows {
-            // Nothing alike follows each other, as in a list of people.
+            // Mix the values, so that adjacent rows differ as in a real list.
             let mixed = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
             let _ = writeln!(
                 text,
                 r#"{{"to":"+{}","params":{{"1":"{}","2":"A-{}","3":"{} de mayo"}}}}"#,
-                number(self.first_with_number_of(row)),
+                number(self.original_of(row)),
                 NAMES[(mixed % 8) as usize],
                 mixed % 1_000_000,
                 mixed % 31 + 1
@@ -58,20 +58,21 @@ impl Rows {
         text
     }
 
-    /// The row that first had the number that `row` has: another one for the last of each `duplicate_every`.
-    fn first_with_number_of(self, row: u64) -> u64 {
+    /// The first row with the phone number of `row`. It differs from `row` for the last row of each group of
+    /// `duplicate_every`.
+    fn original_of(self, row: u64) -> u64 {
         match self.duplicate_every {
             0 => row,
             every if row % every != every - 1 => row,
-            // In the middle of what there is, and the first of its group, which is never a duplicate itself.
+            // The first row of the group halfway to `row`. The first row of a group is never a duplicate itself.
             every => row / 2 / every * every,
         }
     }
 }
 
-/// The number of a row: all ten digits change from one to the next, and no two rows have the same.
+/// The phone number of a row. The ten digits vary widely between adjacent rows, and no two rows have the same number.
 fn number(row: u64) -> u64 {
-    NUMBERS + (u128::from(row) * 7_654_321_087 % 10_000_000_000) as u64
+    NUMBER_MIN + (u128::from(row) * 7_654_321_087 % 10_000_000_000) as u64
 }
 
 #[cfg(test)]
@@ -84,13 +85,13 @@ mod tests {
     use pregon::domain::Phone;
 
     async fn lines(rows: Rows) -> Vec<serde_json::Value> {
-        let pieces: Vec<_> = rows.ndjson().map(|piece| piece.expect("no error")).collect().await;
-        let text = String::from_utf8(pieces.concat()).expect("UTF-8");
+        let chunks: Vec<_> = rows.ndjson().map(|chunk| chunk.expect("no error")).collect().await;
+        let text = String::from_utf8(chunks.concat()).expect("UTF-8");
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     #[tokio::test]
-    async fn numbers_are_numbers_and_those_repeat_that_shall() {
+    async fn phone_numbers_are_valid_and_repeat_only_as_requested() {
         for (n, duplicate_every) in [(2_500, 0), (2_500, 50), (100, 2), (1, 0)] {
             let rows = Rows { n, duplicate_every };
             let numbers = lines(rows).await.into_iter().map(|line| line["to"].as_str().expect("text").to_owned());

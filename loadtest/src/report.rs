@@ -1,4 +1,4 @@
-//! What a scenario gave: figures, which goals they reach, and where that was. As JSON, and as a table for people.
+//! The report of a run: figures, goals, and the machine and commit they are from. As JSON and as a table.
 
 use std::{env, fs, process::Command, time::Duration};
 
@@ -16,58 +16,59 @@ use pregon::{
     terminal::table::{fields, table},
 };
 
-/// A report.
+/// The report of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The name of the scenario.
     pub scenario: String,
-    /// What it shows.
+    /// What the scenario shows.
     pub about: String,
-    /// What it is a report of.
+    /// Where, when and on which commit the scenario ran.
     pub origin: Origin,
     /// The figures.
     pub figures: Vec<Figure>,
-    /// The goals of the scenario.
+    /// The goals of the scenario, and whether each is reached.
     pub goals: Vec<Verdict>,
-    /// What the plots beside it show.
+    /// The data of the plots.
     pub plots: Vec<Plot>,
 }
 
-/// Where, when and of what.
+/// Where, when and on which commit a scenario ran.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Origin {
-    /// How it was called.
+    /// The command line.
     pub command: String,
     /// The version of this program.
     pub version: String,
-    /// The commit of the folder that it was called in, with `-dirty` where files differ from it.
+    /// The commit of the current directory, with `-dirty` if files differ from it.
     pub commit: Option<String>,
-    /// What `redis-server` says of itself.
+    /// The output of `redis-server --version`.
     pub redis: Option<String>,
-    /// Model of the processor.
+    /// The processor model.
     pub processor: Option<String>,
-    /// Cores that this process may use.
+    /// Cores available to this process.
     pub cores: usize,
-    /// The kernel's version.
+    /// The kernel version.
     pub kernel: Option<String>,
-    /// When it began.
+    /// When the run began, in Unix ms.
     pub began_at: UnixMs,
-    /// How long it took.
+    /// Duration of the run in seconds.
     pub seconds: f64,
-    /// Cores that others used meanwhile, on average: what is above a few hundredths disturbed the measurement.
+    /// Average number of cores that other programs used during the run. More than a few hundredths disturb the
+    /// measurement.
     pub others_cores: f64,
 }
 
-/// A figure.
+/// One measured value, such as messages a second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// Its name.
+    /// What was measured, with its unit if it has one.
     pub name: String,
-    /// Under which of several conditions; empty where there is only one.
+    /// What varies within the scenario, such as the number of lines; empty if nothing varies.
     pub case: String,
     /// The median of the rounds.
     pub value: f64,
-    /// Each round.
+    /// The value of each round.
     pub rounds: Vec<f64>,
 }
 
@@ -77,44 +78,44 @@ pub struct Verdict {
     /// The goal.
     #[serde(flatten)]
     pub goal: Goal,
-    /// The figure in its worst case.
+    /// The value of the figure in its worst case.
     pub value: f64,
-    /// It is.
+    /// Whether the value is within the bound.
     pub reached: bool,
 }
 
-/// What a play gave.
+/// The results of a workload.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// Figures.
+    /// The figures.
     pub figures: Vec<Figure>,
-    /// Plots.
+    /// The plots.
     pub plots: Vec<Plot>,
 }
 
 impl Findings {
-    /// Adds a figure that has several rounds, at least one.
+    /// Adds a figure with one or more rounds.
     pub fn rounds(&mut self, name: &str, rounds: Vec<f64>) {
         self.case(name, "", rounds);
     }
 
-    /// Adds a figure that has several rounds, at least one, of one case.
+    /// Adds a figure of one case, with one or more rounds.
     pub fn case(&mut self, name: &str, case: &str, rounds: Vec<f64>) {
         self.figures.push(Figure { name: name.into(), case: case.into(), value: median(&rounds), rounds });
     }
 
-    /// Adds a figure.
+    /// Adds a figure of one case, with one round.
     pub fn one(&mut self, name: &str, case: &str, value: f64) {
         self.case(name, case, vec![value]);
     }
 
-    /// The values of a figure in all its cases.
+    /// The value of a figure in each of its cases.
     pub fn values(&self, name: &str) -> impl Iterator<Item = f64> + Clone {
         self.figures.iter().filter(move |figure| figure.name == name).map(|figure| figure.value)
     }
 }
 
-/// The one in the middle; the mean of both where there are two.
+/// The middle value, or the mean of the two middle values; NaN without values.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -125,25 +126,26 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Reads the clocks at the beginning, so that the end knows what happened between.
-pub struct Beginning {
+/// The wall clock and the CPU times at the start of a run. [`Self::finish`] subtracts them from those at its end.
+pub struct StartClocks {
     at: UnixMs,
     all: Duration,
     own: Duration,
 }
 
-impl Beginning {
-    /// Now.
+impl StartClocks {
+    /// Reads the clocks at the start of a run.
     pub fn now() -> Result<Self, LoadError> {
-        Ok(Self { at: clock::now(), all: measure::cpu_of_all()?, own: measure::cpu(std::process::id())? })
+        Ok(Self { at: clock::now(), all: measure::cpu_of_machine()?, own: measure::cpu(std::process::id())? })
     }
 
-    /// Now it has ended, and so has everything that was started for it.
-    pub fn ended(self) -> Result<Origin, LoadError> {
-        // One that took no time is a test's.
+    /// Reads the clocks at the end of a run. All processes of the run must have ended, so that their CPU time counts as
+    /// that of this process.
+    pub fn finish(self) -> Result<Origin, LoadError> {
+        // At least 1 ms: a test may finish at once, and the time is a divisor below.
         let took = clock::now().since(self.at).max(Duration::from_millis(1));
-        let (all, own) = (measure::cpu_of_all()? - self.all, measure::cpu(std::process::id())? - self.own);
-        let said = |program: &str, arguments: &[&str]| {
+        let (all, own) = (measure::cpu_of_machine()? - self.all, measure::cpu(std::process::id())? - self.own);
+        let output_of = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).args(arguments).output().ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
@@ -152,8 +154,8 @@ impl Beginning {
         Ok(Origin {
             command: env::args().collect::<Vec<_>>().join(" "),
             version: env!("CARGO_PKG_VERSION").into(),
-            commit: said("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]),
-            redis: said("redis-server", &["--version"]),
+            commit: output_of("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]),
+            redis: output_of("redis-server", &["--version"]),
             processor: processor.and_then(|line| Some(line.split_once(": ")?.1.to_owned())),
             cores: std::thread::available_parallelism()?.get(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned()),
@@ -165,19 +167,19 @@ impl Beginning {
 }
 
 impl Report {
-    /// Of what a scenario gave.
+    /// Evaluates the goals of a scenario.
     pub fn new(scenario: &Scenario, origin: Origin, findings: Findings) -> Self {
         let goals = scenario.goals.iter().map(|goal| verdict(goal, &findings)).collect();
         let (name, about) = (scenario.name.clone(), scenario.about.clone());
         Self { scenario: name, about, origin, figures: findings.figures, goals, plots: findings.plots }
     }
 
-    /// Every goal is reached.
-    pub fn is_good(&self) -> bool {
+    /// Whether every goal is reached.
+    pub fn goals_reached(&self) -> bool {
         self.goals.iter().all(|verdict| verdict.reached)
     }
 
-    /// For people.
+    /// The report as a table.
     pub fn table(&self) -> String {
         let origin = &self.origin;
         let head = fields([
@@ -189,28 +191,28 @@ impl Report {
         let row = |figure: &Figure| {
             let rounds = match figure.rounds.as_slice() {
                 [_] => String::new(),
-                rounds => rounds.iter().map(|value| shown(*value)).collect::<Vec<_>>().join("  "),
+                rounds => rounds.iter().map(|value| format_value(*value)).collect::<Vec<_>>().join("  "),
             };
-            [figure.name.clone(), figure.case.clone(), shown(figure.value), rounds]
+            [figure.name.clone(), figure.case.clone(), format_value(figure.value), rounds]
         };
         let figures = table(["=figure", "case", ">value", "rounds"], self.figures.iter().map(row));
         if self.goals.is_empty() {
             return format!("{head}\n\n{figures}");
         }
         let row = |verdict: &Verdict| {
-            let wanted = match verdict.goal.bound {
-                Bound::AtLeast(bound) => format!("at least {}", shown(bound)),
-                Bound::AtMost(bound) => format!("at most {}", shown(bound)),
+            let bound_text = match verdict.goal.bound {
+                Bound::AtLeast(bound) => format!("at least {}", format_value(bound)),
+                Bound::AtMost(bound) => format!("at most {}", format_value(bound)),
             };
             let reached = if verdict.reached { "reached" } else { "MISSED" };
-            [verdict.goal.figure.clone(), wanted, shown(verdict.value), reached.into()]
+            [verdict.goal.figure.clone(), bound_text, format_value(verdict.value), reached.into()]
         };
         let goals = table(["=goal", "wanted", ">worst", ""], self.goals.iter().map(row));
         format!("{head}\n\n{figures}\n\n{goals}")
     }
 }
 
-/// A figure that is not there, or is no number, reaches nothing.
+/// Compares the worst case of a figure with a goal. A goal is missed if a value is missing or NaN.
 fn verdict(goal: &Goal, findings: &Findings) -> Verdict {
     let values = findings.values(&goal.figure);
     let (value, reached) = match goal.bound {
@@ -226,8 +228,8 @@ fn verdict(goal: &Goal, findings: &Findings) -> Verdict {
     Verdict { goal: goal.clone(), value, reached: reached && !values.into_iter().any(f64::is_nan) }
 }
 
-/// With as many digits as say something.
-pub fn shown(value: f64) -> String {
+/// Formats a value with about three significant digits.
+pub fn format_value(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 1_000.0 || size == 0.0 => 0,
         size if size >= 100.0 => 1,
@@ -253,31 +255,31 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_reached_in_the_worst_case_or_not_at_all() {
+    fn a_goal_is_reached_only_if_its_worst_case_reaches_it() {
         assert_eq!(reached(Bound::AtLeast(1.0), &[1.2, 1.0]), (1.0, true));
         assert_eq!(reached(Bound::AtLeast(1.0), &[1.2, 0.99]), (0.99, false));
         assert_eq!(reached(Bound::AtMost(1.0), &[0.2, 1.0]), (1.0, true));
         assert_eq!(reached(Bound::AtMost(1.0), &[1.01, 0.2]), (1.01, false));
-        assert!(!reached(Bound::AtMost(1.0), &[]).1, "nothing was measured");
-        assert!(!reached(Bound::AtMost(1.0), &[0.5, f64::NAN]).1, "half of it was measured");
+        assert!(!reached(Bound::AtMost(1.0), &[]).1, "no case was measured");
+        assert!(!reached(Bound::AtMost(1.0), &[0.5, f64::NAN]).1, "one of two cases was not measured");
     }
 
     #[test]
-    fn rounds_are_told_by_their_median() {
+    fn the_median_of_an_even_number_is_the_mean_of_the_middle_two() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 2.5);
         assert!(median(&[]).is_nan());
     }
 
     #[test]
-    fn a_report_comes_back_from_json_and_says_what_was_missed() {
+    fn a_report_round_trips_and_shows_missed_goals() {
         let text = "about = 'a test'\n[start]\n[[goal]]\nfigure = 'start_to_first_send_ms'\nat_most = 300";
         let scenario = Scenario::read(std::path::Path::new("start.toml"), text).expect("a scenario");
         let mut found = Findings::default();
         found.rounds("start_to_first_send_ms", vec![310.0, 290.0, 305.5]);
-        let origin = Beginning::now().expect("clocks").ended().expect("clocks");
+        let origin = StartClocks::now().expect("clocks").finish().expect("clocks");
         let report = Report::new(&scenario, origin, found);
-        assert!(!report.is_good());
+        assert!(!report.goals_reached());
         let table = report.table();
         assert!(table.contains("305.5") && table.contains("at most 300") && table.contains("MISSED"), "{table}");
         let json = serde_json::to_string(&report).expect("JSON");

@@ -1,8 +1,8 @@
-//! What is measured, as TOML: what stands on the stage, what is played on it, and which goals that has.
+//! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
-//! `loadtest/scenarios` has them. A scenario has `about`, `[stage]`, exactly one play (`[dispatch]`, `[rates]`, `[growth]`,
-//! `[webhooks]`, `[upload]`, `[bytes]` or `[start]`) and any number of `[[goal]]`. Unknown keys are errors, and so is a goal
-//! for a figure that the play does not give; all problems are told together.
+//! The scenarios are in `loadtest/scenarios`. A scenario has `about`, `[stage]`, exactly one workload (`[dispatch]`,
+//! `[rates]`, `[growth]`, `[webhooks]`, `[upload]`, `[bytes]` or `[start]`) and any number of `[[goal]]`. Unknown keys
+//! and goals for figures that the workload does not measure are errors. All problems are reported together.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
 
@@ -14,186 +14,187 @@ use pregon::domain::{LINE_RATE_MAX, LINE_RATE_MIN};
 
 /// The most recipients of one campaign: the default of `intake.recipients_max`.
 const RECIPIENTS_MAX: u64 = 10_000_000;
-/// The longest answer: that of `graph.timeout`.
+/// The longest latency of the fake Meta: the maximum of `graph.timeout`.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
-/// What is counted by the second lasts at least one.
+/// The shortest measured duration. Figures per second need at least one second.
 const DURATION_MIN: Duration = Duration::from_secs(1);
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// The name of its file.
+    /// The name of its file, without the extension.
     pub name: String,
-    /// What it shows, in a line.
+    /// What the scenario shows, in one line.
     pub about: String,
-    /// What stands on the stage.
+    /// The processes and lines that the scenario runs on.
     pub setup: Setup,
-    /// What is played.
-    pub play: Play,
-    /// What it has to reach.
+    /// What it measures.
+    pub workload: Workload,
+    /// The goals of its figures.
     pub goals: Vec<Goal>,
 }
 
-/// `[stage]`: the processes besides Redis, and what they know.
+/// `[stage]`: the workers, the lines and the fake Meta.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
-    /// Processes of `pregon serve`.
+    /// The number of `pregon serve` processes.
     pub workers: usize,
-    /// Lines, from 3001 on, all of one WABA.
+    /// The number of lines. Their ids start at 3001, and all belong to one WABA.
     pub lines: usize,
-    /// What each of them may send.
+    /// The rate limit of each line, in messages per second.
     pub messages_per_second: f64,
-    /// Meta speaks HTTP/2 over TLS; else HTTP/1.1.
+    /// The fake Meta serves HTTP/2 over TLS; otherwise HTTP/1.1 without TLS.
     pub http2: bool,
-    /// From a message's arrival at Meta to the answer.
+    /// Time from the arrival of a message at the fake Meta to its response.
     pub latency: Duration,
-    /// Threads of Meta.
+    /// Threads of the fake Meta.
     pub meta_threads: usize,
-    /// Further environment of the workers, such as `PREGON__DISPATCH__THREADS`.
+    /// Additional environment variables of the workers, such as `PREGON__DISPATCH__THREADS`.
     pub environment: BTreeMap<String, String>,
 }
 
-/// What is played. The figures that each gives are in [`Play::figures`].
+/// What a scenario measures. [`Workload::figures`] lists the figures of each workload.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Play {
-    /// `[dispatch]`: a campaign against the bare loop, in turns.
+pub enum Workload {
+    /// `[dispatch]`: a campaign, in alternation with the bare loop.
     Dispatch {
-        /// Of the campaign, and messages of the bare loop.
+        /// Recipients of the campaign, and messages of the bare loop, in each round.
         recipients: u64,
-        /// Messages before the first round, of each.
+        /// Warm-up messages: of dispatch before the first round, and of the bare loop before each.
         warm_up: u64,
-        /// Turns.
+        /// Number of rounds. Each round runs the campaign and the bare loop once.
         rounds: usize,
-        /// Requests at once of the bare loop.
+        /// Concurrent requests of the bare loop.
         streams: usize,
     },
-    /// `[rates]`: what arrives on each line while all have work.
+    /// `[rates]`: the rate of each line while all lines have work.
     Rates {
-        /// Not counted for the use of a line; the worst second counts in it too.
+        /// Time before `duration`. It does not count for the use of a line, but counts for the worst second.
         warm_up: Duration,
-        /// What is counted.
+        /// The measured time.
         duration: Duration,
-        /// Other stages to play it on: all in turn.
+        /// The stages to run on, one after the other; empty: only `[stage]`.
         cases: Vec<RatesCase>,
     },
     /// `[growth]`: cost and memory by size.
     Growth {
-        /// Sizes.
+        /// The sizes.
         cases: Vec<GrowthCase>,
     },
     /// `[webhooks]`: statuses of messages that were sent.
     Webhooks {
-        /// Messages that they are about: three statuses each.
+        /// Messages sent, each of which gets three statuses.
         recipients: u64,
         /// Statuses in one request.
         batch: usize,
         /// Connections of the generator.
         connections: usize,
-        /// How they come.
+        /// How requests are scheduled.
         arrival: Arrival,
     },
     /// `[upload]`: NDJSON over one connection.
     Upload {
-        /// Rows.
+        /// Rows of an upload.
         recipients: u64,
-        /// One row in so many brings a number that was there before; 0: none does.
+        /// One in this many rows repeats the phone number of an earlier row. 0: none does.
         duplicate_every: u64,
-        /// Uploads.
+        /// Number of uploads.
         rounds: usize,
     },
-    /// `[bytes]`: what a recipient takes of Redis.
+    /// `[bytes]`: memory of Redis for each recipient.
     Bytes {
         /// Recipients.
         recipients: u64,
     },
-    /// `[start]`: how soon the first message goes out.
+    /// `[start]`: time to the first message after a start and after a launch.
     Start {
-        /// Starts.
+        /// Number of starts.
         rounds: usize,
     },
 }
 
-/// One stage of `[rates]`: what differs from `[stage]`.
+/// A case of `[rates]`, which overrides these keys of `[stage]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RatesCase {
-    /// Workers.
+    /// The number of workers.
     pub workers: usize,
-    /// Lines.
+    /// The number of lines.
     pub lines: usize,
-    /// Rate of each.
+    /// The rate limit of each line.
     pub messages_per_second: f64,
 }
 
-/// One size of `[growth]`.
+/// A size of `[growth]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrowthCase {
-    /// Of each campaign.
+    /// Recipients of each campaign.
     pub recipients: u64,
-    /// At once.
+    /// Concurrent campaigns.
     pub campaigns: usize,
-    /// One after the other: for sizes that alone are too short to be measured.
+    /// Repetitions, for sizes that are too short to be measured once.
     pub times: usize,
 }
 
-/// How statuses come.
+/// How requests with statuses are scheduled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrival {
-    /// As fast as they are taken: each connection sends when the one before is answered. In turns with a handler that
-    /// only checks the signature.
+    /// As fast as they are answered: a connection sends when its last request was answered. In alternation with the
+    /// handler that only checks signatures.
     Closed {
-        /// Turns, at most one for each of the three statuses of a message.
+        /// Number of rounds: at most 3, because each round sends one of the three statuses of a message. A round
+        /// measures the worker and that handler once each.
         rounds: usize,
     },
-    /// By a clock, whether the ones before are answered or not.
+    /// On a fixed schedule, even if earlier requests are unanswered.
     Open {
-        /// Statuses that come in a second.
+        /// Statuses per second.
         per_second: f64,
-        /// For so long.
+        /// Duration of the schedule.
         duration: Duration,
-        /// Messages that go out in a second meanwhile, on the first line.
+        /// Messages per second that the first line sends at the same time.
         sending: f64,
     },
 }
 
-/// What a figure has to reach, in each of its cases.
+/// A goal of a figure, which each of its cases must reach.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Goal {
     /// The name of the figure.
     pub figure: String,
-    /// And which way.
+    /// The bound of its value.
     #[serde(flatten)]
     pub bound: Bound,
 }
 
-/// Which way.
+/// The bound of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// Not less than this.
+    /// The smallest value that reaches the goal.
     AtLeast(f64),
-    /// Not more than this.
+    /// The largest value that reaches the goal.
     AtMost(f64),
 }
 
-impl Play {
-    /// Its table in the file.
+impl Workload {
+    /// The name of its table in the file.
     pub fn name(&self) -> &'static str {
         match self {
-            Play::Dispatch { .. } => "dispatch",
-            Play::Rates { .. } => "rates",
-            Play::Growth { .. } => "growth",
-            Play::Webhooks { .. } => "webhooks",
-            Play::Upload { .. } => "upload",
-            Play::Bytes { .. } => "bytes",
-            Play::Start { .. } => "start",
+            Workload::Dispatch { .. } => "dispatch",
+            Workload::Rates { .. } => "rates",
+            Workload::Growth { .. } => "growth",
+            Workload::Webhooks { .. } => "webhooks",
+            Workload::Upload { .. } => "upload",
+            Workload::Bytes { .. } => "bytes",
+            Workload::Start { .. } => "start",
         }
     }
 
-    /// The figures that it gives.
+    /// The names of the figures that it measures.
     pub fn figures(&self) -> &'static [&'static str] {
         match self {
-            Play::Dispatch { .. } => &[
+            Workload::Dispatch { .. } => &[
                 "messages_per_second",
                 "bare_per_second",
                 "ratio",
@@ -204,7 +205,7 @@ impl Play {
                 "bare_cpu_us_per_message",
                 "worker_memory_mb",
             ],
-            Play::Rates { .. } => &[
+            Workload::Rates { .. } => &[
                 "use_percent",
                 "worst_second_percent",
                 "worst_second_beyond",
@@ -214,7 +215,7 @@ impl Play {
                 "meta_cores",
                 "worker_memory_mb",
             ],
-            Play::Growth { .. } => &[
+            Workload::Growth { .. } => &[
                 "cpu_us_per_message",
                 "meta_cpu_us_per_message",
                 "cpu_by_meta",
@@ -224,7 +225,7 @@ impl Play {
                 "cpu_by_meta_spread_percent",
                 "memory_growth_mb",
             ],
-            Play::Webhooks { arrival: Arrival::Closed { .. }, .. } => &[
+            Workload::Webhooks { arrival: Arrival::Closed { .. }, .. } => &[
                 "statuses_per_second",
                 "baseline_per_second",
                 "ratio",
@@ -233,7 +234,7 @@ impl Play {
                 "worker_cpu_us_per_status",
                 "redis_cpu_us_per_status",
             ],
-            Play::Webhooks { arrival: Arrival::Open { .. }, .. } => &[
+            Workload::Webhooks { arrival: Arrival::Open { .. }, .. } => &[
                 "offered_per_second",
                 "answered_per_second",
                 "sent_per_second",
@@ -246,44 +247,45 @@ impl Play {
                 "worker_cores",
                 "redis_cores",
             ],
-            Play::Upload { .. } => &[
+            Workload::Upload { .. } => &[
                 "recipients_per_second",
                 "worker_cpu_us_per_recipient",
                 "redis_cpu_us_per_recipient",
                 "worker_memory_mb",
                 "memory_growth_mb",
             ],
-            Play::Bytes { .. } => &["pending_bytes", "message_id_bytes", "kept_bytes"],
-            Play::Start { .. } => &["start_to_first_send_ms", "launch_to_first_send_ms"],
+            Workload::Bytes { .. } => &["pending_bytes", "message_id_bytes", "kept_bytes"],
+            Workload::Start { .. } => &["start_to_first_send_ms", "launch_to_first_send_ms"],
         }
     }
 }
 
-/// Why a scenario can't be played: a sentence for each problem.
+/// An invalid scenario, with a sentence for each problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct BadScenario(pub Vec<String>);
+pub struct InvalidScenario(pub Vec<String>);
 
 impl Scenario {
-    /// Reads `text`; the scenario is called as its file is.
+    /// Parses `text`. The scenario is named after `file`.
     ///
-    /// Errors: everything wrong with it, together.
-    pub fn read(file: &Path, text: &str) -> Result<Self, BadScenario> {
+    /// Errors: all problems of the scenario.
+    pub fn read(file: &Path, text: &str) -> Result<Self, InvalidScenario> {
         let shown = file.display();
-        let told =
-            |problems: Vec<String>| BadScenario(problems.iter().map(|problem| format!("{shown}: {problem}")).collect());
-        let table: Table = text.parse().map_err(|error: toml::de::Error| told(vec![error.to_string()]))?;
+        let prefixed = |problems: Vec<String>| {
+            InvalidScenario(problems.iter().map(|problem| format!("{shown}: {problem}")).collect())
+        };
+        let table: Table = text.parse().map_err(|error: toml::de::Error| prefixed(vec![error.to_string()]))?;
         let mut problems = Vec::new();
         let mut keys = Keys { at: String::new(), table, problems: &mut problems };
-        let about = keys.need("about");
+        let about = keys.required("about");
         let setup = setup(&mut keys);
-        let play = play(&mut keys);
-        let goals = goals(&mut keys, play.as_ref());
-        keys.end();
+        let workload = workload(&mut keys);
+        let goals = goals(&mut keys, workload.as_ref());
+        keys.reject_unknown();
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        match play {
-            Some(play) if problems.is_empty() => Ok(Self { name, about, setup, play, goals }),
-            _ => Err(told(problems)),
+        match workload {
+            Some(workload) if problems.is_empty() => Ok(Self { name, about, setup, workload, goals }),
+            _ => Err(prefixed(problems)),
         }
     }
 }
@@ -299,27 +301,27 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
         meta_threads: keys.number("meta_threads", Some(1), 1..=64),
         environment: keys.optional("environment").unwrap_or_default(),
     };
-    keys.end();
+    keys.reject_unknown();
     setup
 }
 
-fn play(keys: &mut Keys<'_>) -> Option<Play> {
-    const PLAYS: [&str; 7] = ["dispatch", "rates", "growth", "webhooks", "upload", "bytes", "start"];
-    let there: Vec<&str> = PLAYS.into_iter().filter(|play| keys.table.contains_key(*play)).collect();
-    let &[name] = there.as_slice() else {
-        keys.problem("", &format!("exactly one of these tables must be there: {}", PLAYS.join(", ")));
-        there.iter().for_each(|name| drop(keys.table.remove(*name)));
+fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
+    const WORKLOADS: [&str; 7] = ["dispatch", "rates", "growth", "webhooks", "upload", "bytes", "start"];
+    let present: Vec<&str> = WORKLOADS.into_iter().filter(|workload| keys.table.contains_key(*workload)).collect();
+    let &[name] = present.as_slice() else {
+        keys.problem("", &format!("exactly one of these tables is required: {}", WORKLOADS.join(", ")));
+        present.iter().for_each(|name| drop(keys.table.remove(*name)));
         return None;
     };
     let mut keys = keys.table(name);
-    let play = match name {
-        "dispatch" => Play::Dispatch {
+    let workload = match name {
+        "dispatch" => Workload::Dispatch {
             recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
             warm_up: keys.number("warm_up", Some(10_000), 1..=RECIPIENTS_MAX),
             rounds: keys.number("rounds", Some(3), 1..=100),
             streams: keys.number("streams", Some(64), 1..=10_000),
         },
-        "rates" => Play::Rates {
+        "rates" => Workload::Rates {
             warm_up: keys.duration("warm_up", Some(Duration::from_secs(3)), Duration::ZERO..=DURATION_MAX),
             duration: keys.duration("duration", None, DURATION_MIN..=DURATION_MAX),
             cases: keys.tables("case", |keys| RatesCase {
@@ -328,7 +330,7 @@ fn play(keys: &mut Keys<'_>) -> Option<Play> {
                 messages_per_second: keys.rate("messages_per_second", None),
             }),
         },
-        "growth" => Play::Growth {
+        "growth" => Workload::Growth {
             cases: keys.tables("case", |keys| GrowthCase {
                 recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
                 campaigns: keys.number("campaigns", Some(1), 1..=10_000),
@@ -337,57 +339,57 @@ fn play(keys: &mut Keys<'_>) -> Option<Play> {
         },
         "webhooks" => {
             let recipients = keys.number("recipients", None, 1..=RECIPIENTS_MAX);
-            Play::Webhooks {
+            Workload::Webhooks {
                 recipients,
                 batch: keys.number("batch", Some(1), 1..=1_000),
                 connections: keys.number("connections", Some(64), 1..=1_000),
                 arrival: arrival(&mut keys, recipients),
             }
         }
-        "upload" => Play::Upload {
+        "upload" => Workload::Upload {
             recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
             duplicate_every: keys.number("duplicate_every", Some(0), 0..=RECIPIENTS_MAX),
             rounds: keys.number("rounds", Some(3), 1..=100),
         },
-        "bytes" => Play::Bytes { recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX) },
-        _ => Play::Start { rounds: keys.number("rounds", Some(5), 1..=100) },
+        "bytes" => Workload::Bytes { recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX) },
+        _ => Workload::Start { rounds: keys.number("rounds", Some(5), 1..=100) },
     };
-    if let Play::Growth { cases } = &play
+    if let Workload::Growth { cases } = &workload
         && cases.is_empty()
     {
-        keys.problem("case", "at least one is needed");
+        keys.problem("case", "at least one is required");
     }
-    keys.end();
-    Some(play)
+    keys.reject_unknown();
+    Some(workload)
 }
 
 fn arrival(keys: &mut Keys<'_>, recipients: u64) -> Arrival {
     if !keys.table.contains_key("per_second") {
-        // Each round needs statuses that are news.
+        // Each round needs statuses that were not sent before.
         return Arrival::Closed { rounds: keys.number("rounds", Some(3), 1..=3) };
     }
     let (per_second, duration) =
         (keys.rate("per_second", None), keys.duration("duration", None, DURATION_MIN..=DURATION_MAX));
     if per_second * duration.as_secs_f64() > 3.0 * recipients as f64 {
-        keys.problem("duration", "three statuses of each recipient do not last so long");
+        keys.problem("duration", "three statuses of each recipient are not enough for this duration");
     }
     Arrival::Open { per_second, duration, sending: keys.rate("sending", None) }
 }
 
-fn goals(keys: &mut Keys<'_>, play: Option<&Play>) -> Vec<Goal> {
+fn goals(keys: &mut Keys<'_>, workload: Option<&Workload>) -> Vec<Goal> {
     let goals = keys.tables("goal", |keys| {
-        let figure: String = keys.need("figure");
-        if let Some(play) = play
-            && !play.figures().contains(&figure.as_str())
+        let figure: String = keys.required("figure");
+        if let Some(workload) = workload
+            && !workload.figures().contains(&figure.as_str())
         {
-            let figures = play.figures().join(", ");
-            keys.problem("figure", &format!("[{}] gives no `{figure}`, but {figures}", play.name()));
+            let figures = workload.figures().join(", ");
+            keys.problem("figure", &format!("[{}] does not measure `{figure}`, but {figures}", workload.name()));
         }
         match (keys.optional("at_least"), keys.optional("at_most")) {
             (Some(bound), None) => Some(Goal { figure, bound: Bound::AtLeast(bound) }),
             (None, Some(bound)) => Some(Goal { figure, bound: Bound::AtMost(bound) }),
             _ => {
-                keys.problem("", "either `at_least` or `at_most` must be there");
+                keys.problem("", "exactly one of `at_least` and `at_most` is required");
                 None
             }
         }
@@ -395,10 +397,10 @@ fn goals(keys: &mut Keys<'_>, play: Option<&Play>) -> Vec<Goal> {
     goals.into_iter().flatten().collect()
 }
 
-/// A table that is read key by key. What is wrong is noted, and something else taken in its place: with a problem nothing
-/// is played.
+/// A table that is read key by key. An invalid value is recorded as a problem and replaced by a default, which is never
+/// used: a scenario with problems does not run.
 struct Keys<'p> {
-    /// Where it stands: empty, or with a dot at its end.
+    /// The path of the table: empty, or with a trailing dot.
     at: String,
     table: Table,
     problems: &'p mut Vec<String>,
@@ -416,19 +418,19 @@ impl Keys<'_> {
         value.try_into().map_err(|error| self.problem(key, error.message())).ok()
     }
 
-    fn need<T: DeserializeOwned + Default>(&mut self, key: &str) -> T {
+    fn required<T: DeserializeOwned + Default>(&mut self, key: &str) -> T {
         if !self.table.contains_key(key) {
             self.problem(key, "is missing");
         }
         self.optional(key).unwrap_or_default()
     }
 
-    /// A number of what is counted, whose default is in `range`.
+    /// A count within `range`. A default must be within `range` too.
     fn number<N: TryFrom<u64> + Default>(&mut self, key: &str, default: Option<u64>, range: RangeInclusive<u64>) -> N {
         let missing = default.is_none() && !self.table.contains_key(key);
         let number = match default {
             Some(default) => self.optional(key).unwrap_or(default),
-            None => self.need(key),
+            None => self.required(key),
         };
         if !missing && !range.contains(&number) {
             self.problem(key, &format!("must be from {} to {}", range.start(), range.end()));
@@ -460,7 +462,7 @@ impl Keys<'_> {
             return default;
         }
         let missing = !self.table.contains_key(key);
-        let text: String = self.need(key);
+        let text: String = self.required(key);
         let duration = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
         match duration {
             Some(duration) if range.contains(&duration) => return duration,
@@ -482,16 +484,16 @@ impl Keys<'_> {
             let at = format!("{}{key}.{}.", self.at, number + 1);
             let mut keys = Keys { at, table, problems: self.problems };
             let value = read(&mut keys);
-            keys.end();
+            keys.reject_unknown();
             value
         });
         read.collect()
     }
 
-    /// What is left is known to nobody.
-    fn end(self) {
+    /// Reports the keys that were not read.
+    fn reject_unknown(self) {
         let at = &self.at;
-        self.problems.extend(self.table.keys().map(|key| format!("{at}{key}: there is no such key here")));
+        self.problems.extend(self.table.keys().map(|key| format!("{at}{key}: unknown key")));
     }
 }
 
@@ -499,12 +501,12 @@ impl Keys<'_> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Scenario, BadScenario> {
+    fn read(text: &str) -> Result<Scenario, InvalidScenario> {
         Scenario::read(Path::new("folder/small.toml"), text)
     }
 
     #[test]
-    fn a_scenario_says_what_differs_from_the_usual() {
+    fn keys_that_are_absent_have_defaults() {
         let text = r#"
             about = "a few"
             [stage]
@@ -522,12 +524,15 @@ mod tests {
         let setup = &scenario.setup;
         assert_eq!((setup.workers, setup.lines, setup.messages_per_second, setup.http2), (1, 8, 1e6, false));
         assert_eq!((setup.latency, setup.environment.len()), (Duration::from_millis(200), 1));
-        assert_eq!(scenario.play, Play::Dispatch { recipients: 1_000, warm_up: 10_000, rounds: 3, streams: 64 });
+        assert_eq!(
+            scenario.workload,
+            Workload::Dispatch { recipients: 1_000, warm_up: 10_000, rounds: 3, streams: 64 }
+        );
         assert_eq!(scenario.goals, [Goal { figure: "ratio".into(), bound: Bound::AtLeast(1.0) }]);
     }
 
     #[test]
-    fn all_problems_are_told_together() {
+    fn all_problems_are_reported_together() {
         let text = r#"
             [stage]
             lines = 0
@@ -542,26 +547,26 @@ mod tests {
             at_most = 1.0
             at_least = 1.0
         "#;
-        let BadScenario(problems) = read(text).expect_err("a bad one");
-        let wanted = [
+        let InvalidScenario(problems) = read(text).expect_err("a bad one");
+        let expected = [
             "about: is missing",
             "stage.lines: must be from 1 to 10000",
             "stage.latency: must be a duration with its unit, such as \"20s\" or \"200ms\"",
-            "stage.colour: there is no such key here",
+            "stage.colour: unknown key",
             "rates.duration: is missing",
             "rates.case.1.lines: is missing",
             "rates.case.1.messages_per_second: must be a number from 0.01 to 1000000",
-            "rates.case.1.rate: there is no such key here",
-            "goal.1.figure: [rates] gives no `ratio`, but use_percent, worst_second_percent, worst_second_beyond, \
+            "rates.case.1.rate: unknown key",
+            "goal.1.figure: [rates] does not measure `ratio`, but use_percent, worst_second_percent, worst_second_beyond, \
              messages_per_second, worker_cores, redis_cores, meta_cores, worker_memory_mb",
-            "goal.1: either `at_least` or `at_most` must be there",
-            "goal.2: either `at_least` or `at_most` must be there",
+            "goal.1: exactly one of `at_least` and `at_most` is required",
+            "goal.2: exactly one of `at_least` and `at_most` is required",
         ];
-        assert_eq!(problems, wanted.map(|problem| format!("folder/small.toml: {problem}")));
+        assert_eq!(problems, expected.map(|problem| format!("folder/small.toml: {problem}")));
     }
 
     #[test]
-    fn a_duration_or_rate_that_could_not_be_played_is_refused() {
+    fn durations_and_rates_out_of_range_are_rejected() {
         for (change, problem) in [
             ("latency = \"121s\"", "stage.latency: must be from 0ns to 120s"),
             ("duration = \"0s\"", "webhooks.duration: must be from 1s to 86400s"),
@@ -575,30 +580,30 @@ mod tests {
                 text += if change.starts_with(key) { change } else { usual };
                 text += "\n";
             }
-            let BadScenario(problems) = read(&text).expect_err(change);
+            let InvalidScenario(problems) = read(&text).expect_err(change);
             assert!(problems.contains(&format!("folder/small.toml: {problem}")), "{problems:?}");
         }
     }
 
     #[test]
-    fn there_is_one_play() {
+    fn a_scenario_has_exactly_one_workload() {
         for text in ["about = ''", "about = ''\n[bytes]\nrecipients = 1\n[start]"] {
-            let BadScenario(problems) = read(text).expect_err("none, or two");
+            let InvalidScenario(problems) = read(text).expect_err("no workload, or two");
             assert!(problems[0].contains("exactly one of these tables") && problems.len() == 1, "{problems:?}");
         }
     }
 
     #[test]
-    fn statuses_come_by_a_clock_where_their_rate_is_given() {
+    fn statuses_follow_a_schedule_if_per_second_is_given() {
         let closed = read("about = ''\n[webhooks]\nrecipients = 10").expect("a scenario");
-        assert!(matches!(closed.play, Play::Webhooks { batch: 1, arrival: Arrival::Closed { rounds: 3 }, .. }));
+        assert!(matches!(closed.workload, Workload::Webhooks { batch: 1, arrival: Arrival::Closed { rounds: 3 }, .. }));
         let open = "about = ''\n[webhooks]\nrecipients = 10\nper_second = 3\nduration = \"10s\"\nsending = 1";
         let scenario = read(open).expect("a scenario");
-        let Play::Webhooks { arrival: Arrival::Open { per_second, sending, .. }, .. } = scenario.play else {
+        let Workload::Webhooks { arrival: Arrival::Open { per_second, sending, .. }, .. } = scenario.workload else {
             panic!("{scenario:?}")
         };
         assert_eq!((per_second, sending), (3.0, 1.0));
-        let BadScenario(problems) = read(&open.replace("10s", "11s")).expect_err("not enough statuses");
-        assert!(problems[0].contains("do not last"), "{problems:?}");
+        let InvalidScenario(problems) = read(&open.replace("10s", "11s")).expect_err("not enough statuses");
+        assert!(problems[0].contains("are not enough"), "{problems:?}");
     }
 }

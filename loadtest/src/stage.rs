@@ -1,8 +1,8 @@
-//! What a scenario is played on: a private Redis, a Meta, workers, each a process of its own; and the public API, by which
-//! everything is asked for.
+//! The stage of a scenario: a private Redis, a fake Meta and workers, each a process of its own, driven through the
+//! public API.
 //!
-//! Everything lives in a temporary folder. Dropped, the stage is gone: the workers are killed, Redis and Meta end when
-//! their pipe does.
+//! Owns: a temporary folder with all files. Dropping the stage removes the folder and kills the workers; Redis and the
+//! fake Meta end when their pipe closes.
 
 use std::{
     collections::VecDeque,
@@ -40,55 +40,55 @@ use pregon::{
 /// The WABA of all lines.
 pub const WABA: &str = "2001";
 
-/// What signs webhooks.
+/// The key that signs webhooks.
 pub const APP_SECRET: &str = "app-secret-for-load-tests";
 
 const API_KEY: &str = "key-for-load-tests";
 
-/// How long a process may take until it serves, or until it has ended.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for a process to become ready or to end, and for messages and campaigns to make progress.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The pause between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Lines of a worker's log that are told if it fails.
-const LOG_LINES: usize = 10;
+/// Lines of a worker's log that an error quotes.
+const LOG_LINES_MAX: usize = 10;
 
-/// What a scenario is played on.
+/// The running processes of a scenario.
 pub struct Stage {
     setup: Setup,
     /// The lines.
     pub lines: Vec<LineId>,
     /// The API of the first worker.
     pub client: Client,
-    /// Where webhooks go: to the first worker.
+    /// The address of the first worker, which receives the webhooks.
     pub webhooks: std::net::SocketAddr,
     meta: Helper,
-    /// Where Meta is.
+    /// The base URL of the fake Meta.
     pub meta_url: String,
-    /// The certificate of its authority, if it speaks TLS.
+    /// The certificate of the fake Meta's authority, if it uses TLS.
     pub ca: Option<PathBuf>,
     workers: Vec<Worker>,
     redis: PrivateRedis,
     folder: Folder,
 }
 
-/// Time on the processor, by process.
+/// CPU time by process: since the start of each process, or the difference of two readings.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     at: Instant,
-    /// Since the earlier reading, if it is a difference.
+    /// Time between the two readings; zero for a single reading.
     pub took: Duration,
-    /// Of all workers.
+    /// CPU time of all workers.
     pub workers: Duration,
-    /// Of Redis.
+    /// CPU time of Redis.
     pub redis: Duration,
-    /// Of Meta.
+    /// CPU time of the fake Meta.
     pub meta: Duration,
 }
 
 impl Usage {
-    /// What was used since `before`.
+    /// The difference to the earlier reading `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
             at: self.at,
@@ -101,7 +101,8 @@ impl Usage {
 }
 
 impl Stage {
-    /// Sets it up; everything is ready when it is there. `keep`: Meta keeps each message, for statuses about it.
+    /// Starts all processes, and returns when they are ready. `keep`: the fake Meta stores each message, for statuses
+    /// about it.
     pub async fn start(setup: &Setup, keep: bool) -> Result<Self, LoadError> {
         let folder = Folder::new()?;
         let redis = PrivateRedis::start(&folder.0.join("redis")).await?;
@@ -123,8 +124,8 @@ impl Stage {
         }
         let mut webhooks = None;
         for worker in &mut workers {
-            let serves = worker.serves().await?;
-            webhooks.get_or_insert(serves);
+            let address = worker.wait_until_ready().await?;
+            webhooks.get_or_insert(address);
         }
         let webhooks = webhooks.ok_or_else(|| LoadError::Failed("no worker".into()))?;
         let server = format!("http://{webhooks}").parse().map_err(LoadError::of)?;
@@ -132,13 +133,14 @@ impl Stage {
         Ok(Self { setup: setup.clone(), lines, client, webhooks, meta, meta_url, ca, workers, redis, folder })
     }
 
-    /// A draft with these recipients on these lines, and what came of the upload.
+    /// Creates a draft with these recipients on these lines. Returns its id and the result of the upload.
     pub async fn draft(&self, lines: &[LineId], rows: Rows) -> Result<(CampaignId, Uploaded), LoadError> {
         let id = self.create(lines).await?;
         Ok((id, self.client.upload(id, "load", &Format::Ndjson.into(), None, Body::wrap_stream(rows.ndjson())).await?))
     }
 
-    /// A draft without recipients. The templates are read from Meta just after the start: until then it is refused.
+    /// Creates a draft without recipients. A worker reads the templates from Meta just after its start and rejects
+    /// drafts until then, so this retries.
     pub async fn create(&self, lines: &[LineId]) -> Result<CampaignId, LoadError> {
         let (name, language) = TEMPLATE;
         let new = NewCampaign {
@@ -151,7 +153,7 @@ impl Stage {
             priority: None,
             on_doubt: None,
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.client.create(&new).await {
                 Ok(created) => return Ok(created.id),
@@ -166,68 +168,72 @@ impl Stage {
         Ok(self.client.change_campaign(id, ControlAction::Launch).await.map(drop)?)
     }
 
-    /// Waits until so many messages have arrived at Meta since it last forgot. It asks Meta and not the worker, which has
-    /// other things to do.
-    pub async fn arrived(&mut self, n: u64) -> Result<(), LoadError> {
-        let (mut before, mut deadline) = (0, Instant::now() + PATIENCE);
+    /// Waits until `n` messages have arrived at the fake Meta since the last reset. Polls the fake Meta, so as not to
+    /// load the worker.
+    pub async fn wait_for_arrivals(&mut self, n: u64) -> Result<(), LoadError> {
+        let (mut before, mut deadline) = (0, Instant::now() + TIMEOUT);
         loop {
             let arrived: u64 = self.meta.ask(&Question::Count).await?;
             if arrived >= n {
                 return Ok(());
             }
             if arrived > before {
-                (before, deadline) = (arrived, Instant::now() + PATIENCE);
+                (before, deadline) = (arrived, Instant::now() + TIMEOUT);
             } else if Instant::now() > deadline {
-                let logs: Vec<String> = self.workers.iter().map(Worker::last_words).collect();
-                let what = format!("nothing arrived for {PATIENCE:?} after {arrived} of {n} messages");
+                let logs: Vec<String> = self.workers.iter().map(Worker::log_tail).collect();
+                let what = format!("nothing arrived for {TIMEOUT:?} after {arrived} of {n} messages");
                 return Err(LoadError::Failed(format!("{what}; the workers say: {}", logs.join(" | "))));
             }
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Waits until a campaign is completed.
-    pub async fn completed(&self, id: CampaignId) -> Result<(), LoadError> {
-        let deadline = Instant::now() + PATIENCE;
+    ///
+    /// Errors: a recipient was not accepted, or the campaign is not completed in time.
+    pub async fn wait_for_completion(&self, id: CampaignId) -> Result<(), LoadError> {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let campaign = self.client.campaign(id).await?;
             if campaign.state == CampaignState::Completed {
                 let statistics = campaign.statistics.unwrap_or_default();
                 if statistics.funnel.accepted != statistics.recipients {
-                    let told = format!("{} of {} were accepted", statistics.funnel.accepted, statistics.recipients);
-                    return Err(LoadError::Failed(format!("campaign {id} is completed, and {told}")));
+                    let counts =
+                        format!("{} of {} messages were accepted", statistics.funnel.accepted, statistics.recipients);
+                    return Err(LoadError::Failed(format!("campaign {id} is completed, but only {counts}")));
                 }
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(LoadError::Failed(format!("campaign {id} is still {} after {PATIENCE:?}", campaign.state)));
+                return Err(LoadError::Failed(format!("campaign {id} is still {} after {TIMEOUT:?}", campaign.state)));
             }
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Meta forgets what arrived.
-    pub async fn forget(&mut self) -> Result<(), LoadError> {
+    /// Resets the arrivals recorded by the fake Meta.
+    pub async fn reset_arrivals(&mut self) -> Result<(), LoadError> {
         self.meta.ask(&Question::Forget).await
     }
 
-    /// What arrived at Meta since it last forgot; a line's `within` counts what came between the two.
+    /// The arrivals at the fake Meta since the last reset. Arrivals in `from_us..until_us`, in microseconds since 1970,
+    /// count as `within`.
     pub async fn seen(&mut self, from_us: u64, until_us: u64) -> Result<Seen, LoadError> {
         self.meta.ask(&Question::Seen { from_us, until_us }).await
     }
 
-    /// The messages that Meta kept, which it forgets.
+    /// Takes the messages that the fake Meta has stored.
     pub async fn messages(&mut self) -> Result<Vec<Message>, LoadError> {
         let path = self.folder.0.join("messages");
         let n: u64 = self.meta.ask(&Question::Messages(path.clone())).await?;
         let messages: Vec<Message> = fs::read_to_string(&path)?.lines().filter_map(Message::read).collect();
         if messages.len() as u64 != n {
-            return Err(LoadError::Failed(format!("{} of {n} messages can be read", messages.len())));
+            return Err(LoadError::Failed(format!("only {} of {n} stored messages can be parsed", messages.len())));
         }
         Ok(messages)
     }
 
-    /// What the processes have used so far.
+    /// The CPU time that the processes have used so far.
     pub fn usage(&self) -> Result<Usage, LoadError> {
         let mut workers = Duration::ZERO;
         for worker in &self.workers {
@@ -237,24 +243,24 @@ impl Stage {
         Ok(Usage { at: Instant::now(), took: Duration::ZERO, workers, redis, meta })
     }
 
-    /// The most memory that any worker has had, in bytes.
+    /// The largest peak memory of the workers, in bytes.
     pub fn worker_peak_bytes(&self) -> Result<u64, LoadError> {
         let peaks: io::Result<Vec<u64>> = self.workers.iter().map(|worker| measure::peak_bytes(worker.pid)).collect();
         Ok(peaks?.into_iter().max().unwrap_or(0))
     }
 
-    /// Counts that anew.
-    pub fn forget_worker_peak(&self) -> Result<(), LoadError> {
-        self.workers.iter().try_for_each(|worker| measure::forget_peak(worker.pid))?;
+    /// Resets the peak memory of all workers.
+    pub fn reset_worker_peak(&self) -> Result<(), LoadError> {
+        self.workers.iter().try_for_each(|worker| measure::reset_peak(worker.pid))?;
         Ok(())
     }
 
-    /// Where Redis is.
+    /// The URL of Redis.
     pub fn redis_url(&self) -> &str {
         self.redis.url()
     }
 
-    /// Stops every worker cleanly.
+    /// Stops all workers cleanly.
     pub async fn stop_workers(&mut self) -> Result<(), LoadError> {
         for worker in &mut self.workers {
             worker.stop().await?;
@@ -262,23 +268,24 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the first worker again; the others stay stopped. It serves when it does: see [`Stage::serves`].
+    /// Starts one worker in place of all stopped ones, without waiting until it is ready: see
+    /// [`Stage::wait_until_ready`].
     pub fn start_worker(&mut self) -> Result<(), LoadError> {
         self.workers = vec![Worker::spawn(&self.folder.0.join("pregon.toml"), &self.setup)?];
         Ok(())
     }
 
-    /// Waits until the worker that was started again serves, at an address of its own.
-    pub async fn serves(&mut self) -> Result<(), LoadError> {
+    /// Waits until the restarted worker is ready, and connects to its new address.
+    pub async fn wait_until_ready(&mut self) -> Result<(), LoadError> {
         for worker in &mut self.workers {
-            self.webhooks = worker.serves().await?;
+            self.webhooks = worker.wait_until_ready().await?;
         }
         let server = format!("http://{}", self.webhooks).parse().map_err(LoadError::of)?;
         self.client = Client::new(server, Some(Secret::new(API_KEY)), None)?;
         Ok(())
     }
 
-    /// Ends everything cleanly.
+    /// Stops all processes cleanly.
     pub async fn stop(mut self) -> Result<(), LoadError> {
         self.stop_workers().await?;
         self.meta.end().await?;
@@ -286,8 +293,8 @@ impl Stage {
     }
 }
 
-/// The configuration of the workers: the defaults, but for addresses, secrets and lines, and that campaigns leave nothing of a
-/// line's rate to others, for there are none.
+/// The configuration of the workers: the defaults, except for addresses, secrets, lines and `dispatch.headroom`.
+/// Campaigns use the whole rate of a line, because nothing else sends.
 fn configuration(
     setup: &Setup,
     folder: &Path,
@@ -327,11 +334,11 @@ waba = [{{ id = "{WABA}", business = "1001", access_token = {token} }}]
     Ok(text)
 }
 
-/// A process of `pregon serve`.
+/// A `pregon serve` process.
 struct Worker {
     child: Child,
     pid: u32,
-    /// Tells its addresses, of HTTP and of operations.
+    /// Receives the addresses of `http` and `ops` from the log.
     addresses: Option<oneshot::Receiver<(String, String)>>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
@@ -342,27 +349,27 @@ impl Worker {
         command.arg("serve").arg("--config").arg(config).envs(&setup.environment);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let pid = child.id().unwrap_or_default();
-        let (tell, addresses) = oneshot::channel();
+        let (addresses_tx, addresses) = oneshot::channel();
         let log = Arc::<Mutex<VecDeque<String>>>::default();
         if let Some(output) = child.stderr.take() {
-            tokio::spawn(read_log(BufReader::new(output).lines(), log.clone(), tell));
+            tokio::spawn(read_log(BufReader::new(output).lines(), log.clone(), addresses_tx));
         }
         Ok(Self { child, pid, addresses: Some(addresses), log })
     }
 
-    /// Waits until it is ready, and gives where the API is.
-    async fn serves(&mut self) -> Result<std::net::SocketAddr, LoadError> {
-        let ended = |worker: &Self| LoadError::Failed(format!("a worker does not serve: {}", worker.last_words()));
+    /// Waits until the worker is ready. Returns the address of its API.
+    async fn wait_until_ready(&mut self) -> Result<std::net::SocketAddr, LoadError> {
+        let ended = |worker: &Self| LoadError::Failed(format!("a worker is not ready: {}", worker.log_tail()));
         let Some(addresses) = self.addresses.take() else { return Err(ended(self)) };
-        let told = timeout(PATIENCE, addresses).await.map(Result::ok).ok().flatten();
-        let Some((http, ops)) = told else { return Err(ended(self)) };
-        let (asking, deadline) = (client::http().build().map_err(LoadError::of)?, Instant::now() + PATIENCE);
+        let received = timeout(TIMEOUT, addresses).await.map(Result::ok).ok().flatten();
+        let Some((http, ops)) = received else { return Err(ended(self)) };
+        let (asking, deadline) = (client::http().build().map_err(LoadError::of)?, Instant::now() + TIMEOUT);
         while !asking.get(format!("http://{ops}/readyz")).send().await.is_ok_and(|answer| answer.status().is_success())
         {
             if Instant::now() > deadline {
                 return Err(ended(self));
             }
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
         http.parse().map_err(LoadError::of)
     }
@@ -372,41 +379,41 @@ impl Worker {
             let kill = Command::new("sh").args(["-c", "kill -s TERM \"$1\"", "sh", &self.pid.to_string()]).status();
             kill.await?;
         }
-        let ended: Option<ExitStatus> = timeout(PATIENCE, self.child.wait()).await.map(Result::ok).ok().flatten();
+        let ended: Option<ExitStatus> = timeout(TIMEOUT, self.child.wait()).await.map(Result::ok).ok().flatten();
         match ended {
             Some(status) if status.success() => Ok(()),
-            _ => Err(LoadError::Failed(format!("a worker did not end well: {}", self.last_words()))),
+            _ => Err(LoadError::Failed(format!("a worker did not stop cleanly: {}", self.log_tail()))),
         }
     }
 
-    fn last_words(&self) -> String {
+    fn log_tail(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Reads a worker's log for as long as there is one.
+/// Reads a worker's log to its end, keeps the last lines, and sends the addresses once.
 async fn read_log(
     mut lines: Lines<BufReader<tokio::process::ChildStderr>>,
     log: Arc<Mutex<VecDeque<String>>>,
-    tell: oneshot::Sender<(String, String)>,
+    addresses_tx: oneshot::Sender<(String, String)>,
 ) {
-    let mut tell = Some(tell);
+    let mut addresses_tx = Some(addresses_tx);
     while let Ok(Some(line)) = lines.next_line().await {
         if let Some((http, ops)) = addresses(&line)
-            && let Some(tell) = tell.take()
+            && let Some(addresses_tx) = addresses_tx.take()
         {
-            let _ = tell.send((http, ops));
+            let _ = addresses_tx.send((http, ops));
         }
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.len() == LOG_LINES {
+        if log.len() == LOG_LINES_MAX {
             log.pop_front();
         }
         log.push_back(line);
     }
 }
 
-/// What the line of a log that says so tells of where its worker serves.
+/// The addresses of `http` and `ops`, if this is the log line `serving`.
 fn addresses(line: &str) -> Option<(String, String)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let text = |key: &str| line[key].as_str();
@@ -414,7 +421,8 @@ fn addresses(line: &str) -> Option<(String, String)> {
     (text("message")? == "serving").then_some((http.to_owned(), text("ops")?.to_owned()))
 }
 
-/// A process of ours that answers questions, or just says something. It ends when its standard input does.
+/// A child process of this program, such as the fake Meta, that prints lines and may answer questions. It exits when
+/// its standard input ends.
 pub struct Helper {
     child: Child,
     pid: u32,
@@ -427,15 +435,15 @@ impl Helper {
     pub fn start(arguments: Vec<std::ffi::OsString>) -> Result<Self, LoadError> {
         let mut child = program(None)?.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (questions, output) = (child.stdin.take(), child.stdout.take());
-        let output = output.ok_or_else(|| LoadError::Failed("a process without an output".into()))?;
+        let output = output.ok_or_else(|| LoadError::Failed("a process has no standard output".into()))?;
         Ok(Self { pid: child.id().unwrap_or_default(), child, questions, answers: BufReader::new(output).lines() })
     }
 
-    /// The next line that it says.
+    /// Reads the next line of its standard output.
     pub async fn line(&mut self) -> Result<String, LoadError> {
         match self.answers.next_line().await? {
             Some(line) => Ok(line),
-            None => Err(LoadError::Failed("a process of the load test has ended; it says why above".into())),
+            None => Err(LoadError::Failed("a process of the load test has ended; see its error above".into())),
         }
     }
 
@@ -447,7 +455,7 @@ impl Helper {
         serde_json::from_str(&self.line().await?).map_err(LoadError::of)
     }
 
-    /// Ends it.
+    /// Closes its standard input and waits for its exit.
     pub async fn end(&mut self) -> Result<(), LoadError> {
         self.questions = None;
         self.child.wait().await?;
@@ -455,13 +463,14 @@ impl Helper {
     }
 }
 
-/// This program, or another one beside it, without what the caller's environment would tell it.
+/// A command for this program, or for another one in its folder. Variables of the caller's environment that start with
+/// `PREGON` are removed, so that they do not change the configuration.
 fn program(beside: Option<&str>) -> io::Result<Command> {
     let this = env::current_exe()?;
     let path = beside.map_or_else(|| this.clone(), |name| this.with_file_name(name));
     if !path.exists() {
         let missing =
-            format!("{} is not there: run cargo build --workspace, with --release for figures", path.display());
+            format!("{} does not exist: run cargo build --workspace, with --release for figures", path.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, missing));
     }
     let mut command = Command::new(path);
@@ -472,7 +481,7 @@ fn program(beside: Option<&str>) -> io::Result<Command> {
     Ok(command)
 }
 
-/// A temporary folder. Dropped, it is gone.
+/// A temporary folder. Dropping it removes it.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,4 @@
-//! `pregon-load` as people use it: a small scenario of each play, from its file to its report.
+//! End-to-end tests of `pregon-load`: a small scenario of each workload, from its file to its report.
 
 use std::{path::Path, process::Stdio};
 
@@ -9,7 +9,7 @@ use tokio::{
     process::Command,
 };
 
-/// A command of `pregon-load`, and what came of it.
+/// The result of a `pregon-load` command.
 struct Ran {
     code: Option<i32>,
     stdout: String,
@@ -18,16 +18,16 @@ struct Ran {
 
 async fn load(arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pregon-load"));
-    // What the caller's environment says is not for what is measured.
+    // An invalid setting in the caller's environment must not reach the workers.
     command.args(arguments).env("PREGON__HTTP__LISTEN", "nowhere").kill_on_drop(true);
     let output = command.stdin(Stdio::null()).output().await.expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Plays a scenario; all its goals are reached. The report has every figure that the play is known for, and so has its
-/// folder.
-async fn play(text: &str) -> (Report, TempDir) {
+/// Runs a scenario and checks that its goals are reached, that the report has exactly the figures of the workload, and
+/// that `--out` has the same report and all plots.
+async fn run(text: &str) -> (Report, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, out) = (folder.path().join("small.toml"), folder.path().join("out"));
     std::fs::write(&file, text).expect("written");
@@ -36,13 +36,13 @@ async fn play(text: &str) -> (Report, TempDir) {
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     let report: Report = serde_json::from_str(&ran.stdout).expect("a report");
     let scenario = Scenario::read(&file, text).expect("a scenario");
-    for name in scenario.play.figures() {
+    for name in scenario.workload.figures() {
         let figure = report.figures.iter().find(|figure| figure.name == *name);
         let figure = figure.unwrap_or_else(|| panic!("{name} is missing in {}", ran.stdout));
         assert!(figure.value.is_finite() && !figure.rounds.is_empty(), "{figure:?}");
     }
     for figure in &report.figures {
-        assert!(scenario.play.figures().contains(&figure.name.as_str()), "{} is not announced", figure.name);
+        assert!(scenario.workload.figures().contains(&figure.name.as_str()), "{} is not listed", figure.name);
     }
     let written = std::fs::read_to_string(out.join("report.json")).expect("the report");
     assert_eq!(serde_json::from_str::<Report>(&written).expect("a report").figures, report.figures);
@@ -58,10 +58,10 @@ fn value(report: &Report, name: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn dispatch_is_measured_against_a_bare_loop_and_two_reports_are_compared() {
+async fn dispatch_is_compared_with_the_bare_loop_and_reports_compare() {
     let text = "about = 'small'\n[stage]\nlines = 2\n[dispatch]\nrecipients = 600\nwarm_up = 100\nrounds = 2\nstreams = 4\n\
-                [[goal]]\nfigure = 'ratio'\nat_least = 0.000001";
-    let (report, folder) = play(text).await;
+        [[goal]]\nfigure = 'ratio'\nat_least = 0.000001";
+    let (report, folder) = run(text).await;
     assert_eq!(report.scenario, "small");
     assert!(value(&report, "bare_per_second") > 0.0 && report.goals[0].reached);
     assert_eq!(report.figures.iter().find(|figure| figure.name == "ratio").expect("a ratio").rounds.len(), 2);
@@ -77,21 +77,21 @@ async fn dispatch_is_measured_against_a_bare_loop_and_two_reports_are_compared()
 }
 
 #[tokio::test]
-async fn every_line_is_measured_while_it_sends_at_its_rate() {
+async fn rates_measures_the_use_and_worst_second_of_each_line() {
     let text = "about = ''\n[rates]\nwarm_up = '300ms'\nduration = '1s'\n\
-                case = [{ workers = 2, lines = 3, messages_per_second = 50 }]\n\
+        case = [{ workers = 2, lines = 3, messages_per_second = 50 }]\n\
                 [[goal]]\nfigure = 'worst_second_beyond'\nat_most = 1000";
-    let (report, _folder) = play(text).await;
+    let (report, _folder) = run(text).await;
     assert_eq!(report.figures[0].case, "50/s, 2 workers, 3 lines");
     assert!(value(&report, "use_percent") > 0.0 && value(&report, "worst_second_percent") > 0.0);
     assert_eq!(report.plots[0].series[0].points.len(), 3, "a point for each line");
 }
 
 #[tokio::test]
-async fn cost_and_memory_are_measured_by_size() {
+async fn growth_measures_cost_and_memory_by_size() {
     let text = "about = ''\n[stage]\nlines = 2\n[growth]\n\
-                case = [{ recipients = 200, times = 2 }, { recipients = 50, campaigns = 3 }]";
-    let (report, _folder) = play(text).await;
+        case = [{ recipients = 200, times = 2 }, { recipients = 50, campaigns = 3 }]";
+    let (report, _folder) = run(text).await;
     let cases: Vec<_> = report.figures.iter().filter(|figure| figure.name == "worker_memory_mb").collect();
     assert_eq!(cases.len(), 2);
     assert!(cases.iter().all(|figure| figure.value > 1.0), "{cases:?}");
@@ -99,46 +99,47 @@ async fn cost_and_memory_are_measured_by_size() {
 }
 
 #[tokio::test]
-async fn statuses_are_taken_as_fast_as_they_can_and_by_a_clock() {
+async fn webhooks_run_with_and_without_a_schedule() {
     let closed = "about = ''\n[stage]\nlines = 2\n[webhooks]\nrecipients = 120\nbatch = 7\nconnections = 4";
-    let (report, _folder) = play(closed).await;
+    let (report, _folder) = run(closed).await;
     assert!(value(&report, "statuses_per_second") > 0.0 && value(&report, "baseline_per_second") > 0.0);
     assert_eq!(report.figures.iter().find(|figure| figure.name == "ratio").expect("a ratio").rounds.len(), 3);
 
     let open = "about = ''\n[stage]\nlines = 2\n[webhooks]\nrecipients = 100\nconnections = 4\n\
-                per_second = 200\nduration = '1s'\nsending = 20";
-    let (report, _folder) = play(open).await;
+        per_second = 200\nduration = '1s'\nsending = 20";
+    let (report, _folder) = run(open).await;
     assert_eq!(value(&report, "offered_per_second"), 200.0);
     assert!(value(&report, "sent_per_second") > 0.0 && value(&report, "max_ms") >= value(&report, "p50_ms"));
 }
 
 #[tokio::test]
-async fn an_upload_is_measured_and_its_duplicates_are_found() {
+async fn upload_measures_its_rate_and_finds_the_duplicates() {
     let text = "about = ''\n[upload]\nrecipients = 5000\nduplicate_every = 10\nrounds = 2";
-    let (report, _folder) = play(text).await;
+    let (report, _folder) = run(text).await;
     assert!(value(&report, "recipients_per_second") > 0.0 && value(&report, "worker_memory_mb") > 1.0);
 }
 
 #[tokio::test]
-async fn what_a_recipient_takes_of_redis_is_measured_until_it_is_dropped() {
-    let (report, _folder) = play("about = ''\n[bytes]\nrecipients = 20000").await;
+async fn bytes_measures_redis_memory_of_a_recipient_until_retirement() {
+    let (report, _folder) = run("about = ''\n[bytes]\nrecipients = 20000").await;
     let (pending, kept) = (value(&report, "pending_bytes"), value(&report, "kept_bytes"));
-    assert!(pending > 15.0 && pending < 200.0, "values, and a number in the index: {pending}");
-    assert!(kept < pending / 2.0, "{kept} of {pending} are kept");
+    assert!(pending > 15.0 && pending < 200.0, "values, and an index entry: {pending}");
+    assert!(kept < pending / 2.0, "{kept} of {pending} bytes are left");
 }
 
 #[tokio::test]
-async fn the_first_message_after_a_start_and_after_a_launch_is_waited_for() {
+async fn start_measures_the_time_to_the_first_message() {
     let text = "about = ''\n[stage]\nlines = 2\nmessages_per_second = 80\n[start]\nrounds = 1";
-    let (report, _folder) = play(text).await;
+    let (report, _folder) = run(text).await;
     assert!(value(&report, "start_to_first_send_ms") > 0.0);
 }
 
 #[tokio::test]
-async fn a_missed_goal_is_told_and_ends_with_1() {
+async fn a_missed_goal_is_reported_with_exit_code_1() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("small.toml");
-    let text = "about = ''\n[upload]\nrecipients = 100\nrounds = 1\n[[goal]]\nfigure = 'recipients_per_second'\nat_least = 1e15";
+    let text = "about = ''\n[upload]\nrecipients = 100\nrounds = 1\n[[goal]]\nfigure = \
+        'recipients_per_second'\nat_least = 1e15";
     std::fs::write(&file, text).expect("written");
     let ran = load(&[file.to_str().expect("a plain path")]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
@@ -146,7 +147,7 @@ async fn a_missed_goal_is_told_and_ends_with_1() {
 }
 
 #[tokio::test]
-async fn what_is_no_scenario_ends_with_2_and_all_its_problems() {
+async fn an_invalid_scenario_exits_with_2_and_lists_all_problems() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bad.toml");
     std::fs::write(&file, "[stage]\nworkers = 0\n[upload]\nrecipient = 5").expect("written");
@@ -157,11 +158,11 @@ async fn what_is_no_scenario_ends_with_2_and_all_its_problems() {
     {
         assert!(ran.stderr.contains(problem), "{problem}: {}", ran.stderr);
     }
-    assert_eq!(load(&[]).await.code, Some(2), "a scenario is needed");
+    assert_eq!(load(&[]).await.code, Some(2), "a scenario is required");
 }
 
 #[tokio::test]
-async fn the_bare_loop_sends_over_http2_and_trusts_the_stand_in_alone() {
+async fn the_bare_loop_uses_http2_and_trusts_only_the_given_authority() {
     let folder = tempfile::tempdir().expect("a folder");
     let ca = folder.path().join("ca.pem");
     let ca = ca.to_str().expect("a plain path");
@@ -172,21 +173,21 @@ async fn the_bare_loop_sends_over_http2_and_trusts_the_stand_in_alone() {
         .kill_on_drop(true)
         .spawn()
         .expect("it starts");
-    let mut said = BufReader::new(meta.stdout.take().expect("its output")).lines();
-    let url = said.next_line().await.expect("read").expect("its address");
+    let mut lines = BufReader::new(meta.stdout.take().expect("its output")).lines();
+    let url = lines.next_line().await.expect("read").expect("its address");
     assert!(url.starts_with("https://127.0.0.1:"), "{url}");
     let sizes = ["--messages", "50", "--warm-up", "5", "--streams", "4", "--lines", "3"];
     let ran = load(&[["bare", &url, "--ca", ca].as_slice(), &sizes].concat()).await;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stdout.contains("took"), "{}", ran.stdout);
     let ran = load(&[["bare", &url].as_slice(), &sizes].concat()).await;
-    assert_eq!(ran.code, Some(1), "nobody knows that certificate");
+    assert_eq!(ran.code, Some(1), "without --ca the certificate is not trusted");
     drop(meta.stdin.take());
-    assert!(meta.wait().await.expect("its end").success(), "it ends with whoever started it");
+    assert!(meta.wait().await.expect("its end").success(), "it exits when its standard input ends");
 }
 
 #[test]
-fn every_scenario_that_comes_with_the_program_can_be_played() {
+fn every_scenario_in_the_repository_is_valid_and_has_goals() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut n = 0;
     for entry in std::fs::read_dir(folder).expect("the scenarios") {

@@ -1,4 +1,4 @@
-//! Campaigns: create, look, launch, pause, resume, cancel, delete.
+//! Campaigns: create, read, list, launch, pause, resume, cancel, delete.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ use crate::{
     stats::Statistics,
 };
 
-/// Campaigns that one call looks through at most for those in a state.
-const LOOKED_THROUGH_MAX: usize = 10_000;
+/// Maximum number of campaigns that a filtered list scans for one page.
+const SCANNED_MAX: usize = 10_000;
 
-/// Campaigns whose states are read in one round trip.
+/// How many campaigns' states a filtered list reads in one round trip.
 const STATES_AT_ONCE: usize = 1_000;
 
-/// A campaign as callers see it.
+/// A campaign in a response.
 #[derive(Serialize)]
 struct CampaignView {
     id: CampaignId,
@@ -144,7 +144,7 @@ async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Resp
     Ok(Json(CampaignView::new(record, Some(statistics))).into_response())
 }
 
-/// What stands behind the `?` of a list of campaigns.
+/// The query parameters of the campaign list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CampaignListParams {
@@ -159,11 +159,12 @@ struct CampaignList {
     next: Option<CampaignId>,
 }
 
-/// `GET /v1/campaigns`: newest first. `next` is the last campaign that was looked at.
+/// `GET /v1/campaigns`: newest first. `next` is the last campaign of the page. If the scan limit ended the page,
+/// `next` is the last campaign scanned.
 pub(super) async fn list(State(shared): SharedState, Params(params): Params<CampaignListParams>) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
-    let wanted = page::given(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();
+    let wanted = page::non_empty(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();
     let wanted = wanted.map_err(|error| bad_query(error.to_string()))?;
     let (ids, next) = shared.find(wanted, cursor, limit).await?;
     let records = shared.state.store.campaigns(&ids).await?;
@@ -172,7 +173,8 @@ pub(super) async fn list(State(shared): SharedState, Params(params): Params<Camp
 }
 
 impl Shared {
-    /// Up to `limit` campaigns behind `cursor`, those in state `wanted` if it is given, and the cursor of the next page.
+    /// Finds up to `limit` campaigns after `cursor`, optionally only those in state `wanted`. Also returns the cursor
+    /// of the next page, if there is one.
     async fn find(
         &self,
         wanted: Option<CampaignState>,
@@ -180,14 +182,14 @@ impl Shared {
         limit: usize,
     ) -> Result<(Vec<CampaignId>, Option<CampaignId>)> {
         let store = &self.state.store;
-        // One more than the page: it tells whether there is a next one.
-        let at_once = if wanted.is_some() { STATES_AT_ONCE } else { limit + 1 };
-        let (mut found, mut behind, mut looked_through) = (Vec::new(), cursor, 0);
+        // Without a filter, one more than fits the page, to see whether there is a next page.
+        let batch_len = if wanted.is_some() { STATES_AT_ONCE } else { limit + 1 };
+        let (mut found, mut after, mut scanned) = (Vec::new(), cursor, 0);
         loop {
-            let ids = store.newest_campaigns(behind, at_once).await?;
+            let ids = store.newest_campaigns(after, batch_len).await?;
             let states = store.campaign_states(&ids).await?;
             for (&id, state) in ids.iter().zip(states) {
-                // A campaign that has no state was being created when its caller was cut off.
+                // A campaign without a state is one whose creation was interrupted.
                 if state.is_none() || wanted.is_some() && state != wanted {
                     continue;
                 }
@@ -197,13 +199,13 @@ impl Shared {
                 }
                 found.push(id);
             }
-            looked_through += ids.len();
-            if ids.len() < at_once {
+            scanned += ids.len();
+            if ids.len() < batch_len {
                 return Ok((found, None));
             }
-            behind = ids.last().copied();
-            if looked_through >= LOOKED_THROUGH_MAX {
-                return Ok((found, behind));
+            after = ids.last().copied();
+            if scanned >= SCANNED_MAX {
+                return Ok((found, after));
             }
         }
     }

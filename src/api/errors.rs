@@ -1,4 +1,4 @@
-//! How errors of the intake and of Redis become responses.
+//! Maps intake and Redis errors to problem responses.
 
 use axum::http::StatusCode;
 use tracing::warn;
@@ -10,8 +10,8 @@ impl From<StoreError> for Problem {
         if !error.is_transient() {
             return Self::internal(&error.to_string());
         }
-        warn!(%error, "a call could not be done");
-        let detail = "redis is not available; a change may have been made, so look before you repeat it";
+        warn!(%error, "request failed: redis is unavailable");
+        let detail = "redis is not available; the change may have been made, so check before you repeat it";
         Self::unavailable("unavailable", detail)
     }
 }

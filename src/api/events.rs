@@ -1,11 +1,13 @@
-//! Statistics as they change, as server-sent events.
+//! A campaign's state and statistics as server-sent events.
 //!
-//! `state` says where the campaign stands, `statistics` is the object of the contract; both come at once when the stream
-//! begins, and then whenever they have changed, looked at twice a second. The stream stays open after the campaign is
-//! completed, because statuses come and count for days: a client that has seen enough closes it. It ends when the server
-//! stops or the campaign can't be read any more; clients that connect again lose nothing.
+//! There are two kinds of event: `state` has the campaign's state, and `statistics` the statistics object of the API.
+//! Each is sent when the stream opens and whenever its content changes. The stream reads both twice a second.
 //!
-//! While Redis is away the last statistics stay, and wait for `redis`.
+//! The stream stays open after the campaign is completed, because statuses arrive for days: the client closes it. The
+//! server ends it when the server stops or the campaign can no longer be read. A client that reconnects loses nothing,
+//! because each stream starts with the current values.
+//!
+//! While Redis is unavailable, the stream sends the last statistics with `redis` as the reason in `waiting_for`.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -25,7 +27,7 @@ use tokio::{
 };
 use tracing::error;
 
-use super::{Shared, SharedState, extract::CampaignPath, place};
+use super::{Shared, SharedState, extract::CampaignPath, stream_permit};
 use crate::{
     domain::{CampaignId, CampaignState},
     http::problem::Result,
@@ -33,41 +35,42 @@ use crate::{
     stats::{Statistics, WaitReason, Waiting},
 };
 
-/// How often a stream looks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a stream reads the campaign.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a silent stream says that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a stream is silent before it sends a keep-alive comment.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `GET /v1/campaigns/{id}/events`
 pub(super) async fn events(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Response> {
     shared.campaign(id).await?;
-    let mut ticks = interval(LOOK_EVERY);
-    // A client that reads slowly gets fewer events, not late ones.
+    let mut ticks = interval(POLL_INTERVAL);
+    // A slow reader receives fewer events, but no stale ones.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stopping = shared.state.stopping.clone().cancelled_owned();
-    let place = place(&shared.event_streams, "streams of events")?;
-    let watch = Watch { shared, id, ticks, state: None, statistics: None, news: VecDeque::new(), _place: place };
+    let permit = stream_permit(&shared.event_streams, "event streams")?;
+    let watch = Watch { shared, id, ticks, state: None, statistics: None, queue: VecDeque::new(), _permit: permit };
     let events = stream::unfold(watch, |mut watch| async move {
         let event = watch.next().await?;
         Some((Ok::<_, Infallible>(event), watch))
     });
-    let answer = Sse::new(events.take_until(stopping)).keep_alive(KeepAlive::new().interval(HEARTBEAT));
-    // nginx collects answers unless it is told not to.
-    Ok(([(HeaderName::from_static("x-accel-buffering"), "no")], answer).into_response())
+    let response = Sse::new(events.take_until(stopping)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // Without this header nginx buffers the response.
+    Ok(([(HeaderName::from_static("x-accel-buffering"), "no")], response).into_response())
 }
 
-/// A client that watches a campaign.
+/// One open stream of events.
 struct Watch {
     shared: Arc<Shared>,
     id: CampaignId,
     ticks: Interval,
-    /// What was said last.
+    /// The state in the last `state` event.
     state: Option<CampaignState>,
+    /// The statistics in the last `statistics` event.
     statistics: Option<Statistics>,
-    /// What is to be said next.
-    news: VecDeque<Event>,
-    _place: OwnedSemaphorePermit,
+    /// Events not sent yet.
+    queue: VecDeque<Event>,
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Serialize)]
@@ -76,54 +79,55 @@ struct StateEvent {
 }
 
 impl Watch {
-    /// The next event; `None` at the end.
+    /// Waits for the next event. `None` ends the stream.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(event) = self.news.pop_front() {
+            if let Some(event) = self.queue.pop_front() {
                 return Some(event);
             }
             self.ticks.tick().await;
-            match self.look().await {
-                Ok(Some((state, statistics))) => self.say(Some(state), statistics),
+            match self.read().await {
+                Ok(Some((state, statistics))) => self.enqueue(Some(state), statistics),
                 Ok(None) => return None,
                 Err(error) if error.is_transient() => {
                     if let Some(last) = self.statistics.clone() {
                         let waiting =
-                            Waiting::new(WaitReason::Redis, "redis does not answer: these are the last numbers");
-                        self.say(
+                            Waiting::new(WaitReason::Redis, "redis does not answer: these statistics are out of date");
+                        self.enqueue(
                             None,
                             Statistics { rate_per_second: 0.0, eta: None, waiting_for: vec![waiting], ..last },
                         );
                     }
                 }
                 Err(error) => {
-                    error!(campaign.id = %self.id, %error, "stream of events cut");
+                    error!(campaign.id = %self.id, %error, "event stream ended early");
                     return None;
                 }
             }
         }
     }
 
-    async fn look(&self) -> redis::Result<Option<(CampaignState, Statistics)>> {
+    /// Reads the campaign. `None` if it was deleted.
+    async fn read(&self) -> redis::Result<Option<(CampaignState, Statistics)>> {
         let Some(record) = self.shared.state.store.campaign(self.id).await? else { return Ok(None) };
         let statistics = self.shared.reader.statistics(&record, self.shared.now()).await?;
         Ok(Some((record.state, statistics)))
     }
 
-    /// Queues what is new.
-    fn say(&mut self, state: Option<CampaignState>, statistics: Statistics) {
+    /// Queues a `state` and a `statistics` event, each only if its content differs from the last one.
+    fn enqueue(&mut self, state: Option<CampaignState>, statistics: Statistics) {
         if let Some(state) = state.filter(|_| state != self.state) {
             self.state = Some(state);
-            self.news.push_back(event("state", &StateEvent { state }));
+            self.queue.push_back(event("state", &StateEvent { state }));
         }
         if self.statistics.as_ref() != Some(&statistics) {
-            self.news.push_back(event("statistics", &statistics));
+            self.queue.push_back(event("statistics", &statistics));
             self.statistics = Some(statistics);
         }
     }
 }
 
 fn event(name: &str, data: &impl Serialize) -> Event {
-    let json = serde_json::to_string(data).expect("it has only numbers, strings, lists and objects with string keys");
+    let json = serde_json::to_string(data).expect("every map has string keys");
     Event::default().event(name).data(json)
 }

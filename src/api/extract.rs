@@ -1,4 +1,4 @@
-//! What a call brings, read so that whatever is wrong with it is a [`Problem`].
+//! Extractors for paths and JSON bodies. They reject a bad request with a [`Problem`].
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ use crate::{
     json,
 };
 
-/// The id in the path of a campaign.
+/// The campaign id in the path.
 pub(super) struct CampaignPath(pub(super) CampaignId);
 
-/// The id in the path of a line.
+/// The line id in the path.
 pub(super) struct LinePath(pub(super) LineId);
 
-/// The campaign and the phone in the path of a recipient.
+/// The campaign id and the phone number in the path of a recipient. The phone number is not parsed yet.
 pub(super) struct RecipientPath(pub(super) CampaignId, pub(super) String);
 
 /// A JSON object as the body.
@@ -60,12 +60,12 @@ impl<S: Send + Sync> FromRequestParts<S> for RecipientPath {
     }
 }
 
-/// An id that is none is as good as an unknown one.
+/// A malformed id is reported as not found.
 fn campaign_id(text: &str) -> Result<CampaignId> {
     text.parse().map_err(|_| campaign_not_found(text))
 }
 
-/// 404 for the campaign that was asked for as `id`.
+/// 404 for the campaign `id`.
 pub(super) fn campaign_not_found(id: impl std::fmt::Display) -> Problem {
     Problem::not_found("campaign-not-found", format!("there is no campaign {id}"))
 }
@@ -80,14 +80,14 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for JsonBody<T> {
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
         expect_media_type(request.headers(), &["application/json"])?;
         content_coding(request.headers(), &[])?;
-        let time = shared.state.stall_timeout;
-        let arrived = timeout(time, Bytes::from_request(request, shared)).await.map_err(|_| too_slow(time))?;
-        let bytes = arrived.map_err(|rejection| match rejection.status() {
+        let limit = shared.state.stall_timeout;
+        let body = timeout(limit, Bytes::from_request(request, shared)).await.map_err(|_| too_slow(limit))?;
+        let bytes = body.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 format!(
-                    "the body is longer than {} bytes (http.body_bytes_max); recipients can be uploaded in any number by POST \
+                    "the body is longer than {} bytes (http.body_bytes_max); upload large numbers of recipients with POST \
                      /v1/campaigns/{{id}}/recipients",
                     shared.state.body_bytes_max
                 ),

@@ -1,4 +1,4 @@
-//! What surrounds every call: its key, its time, its log line, its panic.
+//! Middleware for every request: API key, timeout, log line, panics.
 
 use std::{
     any::Any,
@@ -22,10 +22,11 @@ use crate::{
     telemetry::metrics::{self, ApiResult},
 };
 
-/// How long a call may take, once its body is there, that neither uploads nor streams. Cancelling ten million recipients takes some ten seconds.
-const CALL_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a request may take once its body has arrived. Uploads and streams are exempt. The slowest request cancels a
+/// campaign: ten million recipients take about ten seconds.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Lets a call pass whose key may do what it asks for, and logs what came of it.
+/// Passes a request on if its key has the scope for it, and logs the response.
 pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
@@ -33,10 +34,10 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let scope = matched.map(|matched| scope(&method, matched));
     let path = match matched {
-        // The path of a recipient holds a whole phone number.
+        // The route is logged in place of the path, because the path of a recipient contains a full phone number.
         Some(matched) if reads || matched.contains("{phone}") => matched.to_owned(),
         Some(_) => request.uri().path().to_owned(),
-        None => "none of ours".to_owned(),
+        None => "unknown path".to_owned(),
     };
     let client = client(&request);
     let caller = match shared.keys.admit(request.headers(), client, scope) {
@@ -44,8 +45,8 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
         Err(refusal) => {
             metrics::api_call(result(&refusal));
             match &refusal {
-                // As many as somebody likes to make.
-                AuthError::NoKey | AuthError::TooOften { .. } => {
+                // Logged at debug level, because anyone can cause any number of these.
+                AuthError::NoKey | AuthError::RateLimited { .. } => {
                     debug!(%client, %method, path, ?refusal, "call refused")
                 }
                 AuthError::UnknownKey | AuthError::NoScope { .. } => {
@@ -66,7 +67,7 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     response
 }
 
-/// What a call needs. Whatever is new here, and changes something, is at first for those who operate.
+/// The scope that a request needs. A route that changes something and is not listed here needs `operate`.
 fn scope(method: &Method, matched: &str) -> KeyScope {
     match (method, matched) {
         (&Method::GET | &Method::HEAD, _) => KeyScope::Read,
@@ -79,7 +80,7 @@ fn scope(method: &Method, matched: &str) -> KeyScope {
     }
 }
 
-/// Who is connected. What a header says of that anybody can write.
+/// The address of the connected peer. Forwarding headers are ignored, because any client can set them.
 fn client(request: &Request) -> IpAddr {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip())
@@ -89,24 +90,24 @@ fn result(refusal: &AuthError) -> ApiResult {
     match refusal {
         AuthError::NoKey => ApiResult::NoKey,
         AuthError::UnknownKey => ApiResult::UnknownKey,
-        AuthError::TooOften { .. } => ApiResult::TooOften,
+        AuthError::RateLimited { .. } => ApiResult::TooOften,
         AuthError::NoScope { .. } => ApiResult::NoScope,
     }
 }
 
-/// Ends a call that takes too long.
-pub(super) async fn in_time(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let time = shared.state.stall_timeout + CALL_TIME_MAX;
-    match tokio::time::timeout(time, next.run(request)).await {
+/// Answers a request that takes too long with 503.
+pub(super) async fn with_timeout(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let limit = shared.state.stall_timeout + CALL_TIMEOUT;
+    match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("not done in {time:?}; a change may have been made, so look before you repeat it");
+            let detail = format!("not done in {limit:?}; the change may have been made, so check before you repeat it");
             Problem::unavailable("timeout", detail).into_response()
         }
     }
 }
 
-/// What a caller gets when a handler panics.
+/// The response when a handler panics: 500. The panic's text is only logged.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");

@@ -1,4 +1,4 @@
-//! Lines: health, rate, backlog, owner; set the rate, hold the line, let it go.
+//! Lines: read state, rate, backlog and owner; set the rate, pause, resume.
 
 use axum::{
     Json,
@@ -18,10 +18,10 @@ use crate::{
         page,
         problem::{Problem, Result},
     },
-    stats::line::{LineNow, Stop, scopes},
+    stats::line::{LineSnapshot, Stop, scopes},
 };
 
-/// A line as callers see it.
+/// A line in a response.
 #[derive(Serialize)]
 struct LineView {
     id: LineId,
@@ -54,7 +54,7 @@ struct HoldView {
 }
 
 impl LineView {
-    fn new(line: &Line, now: LineNow, backlog: u64) -> Self {
+    fn new(line: &Line, now: LineSnapshot, backlog: u64) -> Self {
         let report = now.report.as_ref();
         Self {
             state: state(&now, backlog),
@@ -84,8 +84,8 @@ impl HoldView {
     }
 }
 
-/// The state of a line in one word: what an operator has to look at comes first.
-fn state(now: &LineNow, backlog: u64) -> &'static str {
+/// The state of a line in one word. If several states apply, the ones that an operator has to end take precedence.
+fn state(now: &LineSnapshot, backlog: u64) -> &'static str {
     match now.stop() {
         Some(Stop::Paused) => "paused",
         Some(Stop::Held(..)) => "held",
@@ -98,7 +98,7 @@ fn state(now: &LineNow, backlog: u64) -> &'static str {
     }
 }
 
-/// What stands behind the `?` of the list of lines.
+/// The query parameters of the line list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LineListParams {
@@ -112,11 +112,11 @@ struct LineList {
     next: Option<LineId>,
 }
 
-/// `GET /v1/lines`: in the order of the configuration. `next` is the last line of the page.
+/// `GET /v1/lines`: in configuration order. `next` is the last line of the page.
 pub(super) async fn list(State(shared): SharedState, Params(params): Params<LineListParams>) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let lines = &shared.state.lines;
-    let from = match page::given(params.cursor.as_deref()) {
+    let from = match page::non_empty(params.cursor.as_deref()) {
         None => 0,
         Some(id) => match lines.iter().position(|line| line.id.as_str() == id) {
             Some(last) => last + 1,
@@ -130,14 +130,14 @@ pub(super) async fn list(State(shared): SharedState, Params(params): Params<Line
 
 /// `GET /v1/lines/{id}`
 pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
-    shared.answer(shared.line(&id)?).await
+    shared.view_response(shared.line(&id)?).await
 }
 
-/// What can be changed of a line.
+/// The body of `PATCH /v1/lines/{id}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LineChange {
-    /// `null` for what is configured. A field that is not there is an error, not null.
+    /// `null` restores the configured rate. A missing field is an error: it does not count as `null`.
     #[serde(deserialize_with = "Option::deserialize")]
     messages_per_second: Option<f64>,
 }
@@ -152,30 +152,31 @@ pub(super) async fn change(
     let rate = change.messages_per_second;
     if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
         let detail = format!(
-            "messages_per_second is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for what is configured; to stop a line, pause it"
+            "messages_per_second is {rate}: it must be {LINE_RATE_MIN} to {LINE_RATE_MAX}, or null for the configured \
+            rate; to stop a line, pause it"
         );
         return Err(Problem::bad_request("invalid-rate", detail));
     }
     shared.state.store.set_rate(&id, rate).await?;
-    shared.answer(line).await
+    shared.view_response(line).await
 }
 
 /// `POST /v1/lines/{id}/pause`
 pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
     let line = shared.line(&id)?;
     shared.state.store.set_paused(&id, true).await?;
-    shared.answer(line).await
+    shared.view_response(line).await
 }
 
-/// `POST /v1/lines/{id}/resume`: ends the pause and everything that holds the line. A hold whose cause is still there comes
-/// back with the next message.
+/// `POST /v1/lines/{id}/resume`: ends the pause and the holds on the line, its WABA and its access token. The last two
+/// also stop the other lines of the WABA. A hold whose cause persists returns with the next message.
 pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
     let line = shared.line(&id)?;
     for scope in scopes(&line.id, &line.waba) {
         shared.state.store.unhold(&scope).await?;
     }
     shared.state.store.set_paused(&id, false).await?;
-    shared.answer(line).await
+    shared.view_response(line).await
 }
 
 impl Shared {
@@ -184,7 +185,7 @@ impl Shared {
         line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
     }
 
-    async fn answer(&self, line: &Line) -> Result<Response> {
+    async fn view_response(&self, line: &Line) -> Result<Response> {
         let view = self.line_views(std::slice::from_ref(line)).await?.pop();
         Ok(Json(view).into_response())
     }
@@ -193,9 +194,10 @@ impl Shared {
         let now = self.now();
         let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
         let holds = self.state.store.holds(now).await?;
-        let (lines_now, loads) = tokio::try_join!(self.reader.lines_now(&ids, &holds, now), self.reader.loads(now))?;
+        let (line_snapshots, loads) =
+            tokio::try_join!(self.reader.line_snapshots(&ids, &holds, now), self.reader.loads(now))?;
         let backlog = |line: &Line| loads.get(&line.id).map_or(0, |loads| loads.iter().map(|load| load.open).sum());
-        Ok(lines.iter().zip(lines_now).map(|(line, now)| LineView::new(line, now, backlog(line))).collect())
+        Ok(lines.iter().zip(line_snapshots).map(|(line, now)| LineView::new(line, now, backlog(line))).collect())
     }
 }
 
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_a_number_or_null_and_never_left_out() {
+    fn a_rate_is_a_number_or_null_and_required() {
         let read = |json| serde_json::from_str::<LineChange>(json).map(|change| change.messages_per_second).ok();
         assert_eq!(read(r#"{"messages_per_second":20}"#), Some(Some(20.0)));
         assert_eq!(read(r#"{"messages_per_second":null}"#), Some(None));
@@ -214,8 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_a_line_is_one_word() {
-        use crate::{domain::HoldScope, redis::lines::LineReport, stats::line::LineNow};
+    fn the_state_of_a_line_follows_its_report_and_backlog() {
+        use crate::{domain::HoldScope, redis::lines::LineReport, stats::line::LineSnapshot};
         let report = |throttled, unreachable| LineReport {
             worker: "w1".into(),
             rate: 72.0,
@@ -226,17 +228,17 @@ mod tests {
             accepted_per_second: 0.0,
             at: UnixMs(0),
         };
-        let with = |report| LineNow { owner: Some("w1".into()), report, ..LineNow::default() };
+        let with = |report| LineSnapshot { owner: Some("w1".into()), report, ..LineSnapshot::default() };
         let mut paused = with(None);
         paused.control.paused = true;
         let hold = Hold { code: 131_031, reason: "locked".into(), since: UnixMs(0), until: None };
-        let held = LineNow { holds: vec![(HoldScope::Line("3001".into()), hold)], ..with(None) };
+        let held = LineSnapshot { holds: vec![(HoldScope::Line("3001".into()), hold)], ..with(None) };
         let broken = LineReport { path_broken: Some("HTTP 503".into()), ..report(false, false) };
         let table = [
             (paused, 1, "paused"),
             (held, 1, "held"),
-            (LineNow::default(), 1, "no_worker"),
-            (LineNow::default(), 0, "idle"),
+            (LineSnapshot::default(), 1, "no_worker"),
+            (LineSnapshot::default(), 0, "idle"),
             (with(Some(report(false, true))), 1, "unreachable"),
             (with(Some(broken)), 1, "path_broken"),
             (with(Some(report(true, false))), 1, "throttled"),

@@ -1,11 +1,11 @@
 //! The HTTP API: campaigns, recipients, lines and templates for backends and operators. `docs/api.md` describes it.
 //!
-//! Every call needs a key. What is wrong with a call is an `application/problem+json` (`problem.rs`); whatever can be long
-//! is streamed in or out at constant memory, and how many such streams run at once is bounded.
+//! Every request needs an API key. Errors are `application/problem+json` (`http/problem.rs`). Uploads, reports and
+//! event streams use constant memory, and each kind has a limit on how many run at once.
 //!
-//! If the process dies: a call that was not answered may have been done. Creating with an `external_id`, uploading with an
-//! `Upload-Id`, and every change of state can be repeated.
-//! Never: decides what may be done with a campaign ([`crate::intake`] does), or counts ([`crate::stats`] does).
+//! If the process dies: a request without a response may have taken effect. It is safe to repeat a creation with an
+//! `external_id`, an upload with an `Upload-Id`, and every state change.
+//! Never: decides which actions a campaign allows ([`crate::intake`] does), or counts ([`crate::stats`] does).
 
 mod campaigns;
 mod errors;
@@ -45,47 +45,47 @@ use crate::{
     stats::StatisticsReader,
 };
 
-/// Streams of events at once. Each asks Redis for a campaign's counters twice a second.
+/// Maximum number of concurrent event streams. Each reads a campaign's counters from Redis twice a second.
 const EVENT_STREAMS_MAX: usize = 64;
 
-/// Reports that are written at once. Each holds the states and times of one part: some 6 MB.
+/// Maximum number of concurrent reports. Each buffers the states and times of one part: about 6 MB.
 const REPORTS_MAX: usize = 4;
 
-/// Uploads at once. Each holds two batches, the one that is committed and the one that is read: some 2 MB, however slow
-/// Redis is.
+/// Maximum number of concurrent uploads. Each buffers two batches, one being read and one being committed: about 2 MB,
+/// even when Redis is slow.
 const UPLOADS_MAX: usize = 64;
 
-/// Reads the templates of every WABA from Meta and stores them. Gives for each WABA how many it has, or why that is not
-/// known.
+/// Reads the templates of every WABA from Meta and stores them. Returns for each WABA its number of templates, or why
+/// they could not be read.
 pub type SyncTemplates =
     Arc<dyn Fn() -> BoxFuture<'static, Vec<(WabaId, std::result::Result<usize, String>)>> + Send + Sync>;
 
-/// What the API needs. Built by `serve`.
+/// The dependencies and settings of the API. Built by `serve`.
 #[derive(Clone)]
 pub struct ApiState {
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// Redis server time.
     pub clock: Arc<Clock>,
-    /// Takes campaigns in.
+    /// Creates and changes campaigns, and stores uploads.
     pub intake: Intake,
-    /// Our lines, in the order of the configuration.
+    /// The configured lines, in configuration order.
     pub lines: Arc<[Line]>,
-    /// Who may call.
+    /// The API keys.
     pub keys: Arc<[ApiKey]>,
-    /// Calls with an unknown key that are listened to, of each network: `http.key_failures_per_minute`.
+    /// Requests with an unknown key that each network may make per minute: `http.key_failures_per_minute`.
     pub key_failures_per_minute: NonZeroU32,
     /// Reads the templates from Meta now.
     pub sync_templates: SyncTemplates,
-    /// The largest body of a call that is not an upload: `http.body_bytes_max`.
+    /// The largest body of a request that is not an upload: `http.body_bytes_max`.
     pub body_bytes_max: usize,
-    /// How long an upload may be silent, and until when any other body has to be there: `http.stall_timeout`.
+    /// The longest pause within an upload, and the deadline for any other body: `http.stall_timeout`.
     pub stall_timeout: Duration,
-    /// Ends the streams of events: they would hold up the stop of the server.
+    /// Ends event streams, which would otherwise delay the shutdown of the server.
     pub stopping: CancellationToken,
 }
 
-/// What the handlers share.
+/// State that all handlers share.
 struct Shared {
     state: ApiState,
     keys: ApiKeys,
@@ -97,7 +97,7 @@ struct Shared {
 
 type SharedState = axum::extract::State<Arc<Shared>>;
 
-/// The API. Other routes may be merged into it; paths that nobody has are answered here, and need a key like the rest.
+/// The routes of the API. Other routes can be merged in. Unknown paths also need an API key, and are answered 404.
 pub fn router(state: ApiState) -> Router {
     let lines = state.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect::<HashMap<_, _>>();
     let shared = Arc::new(Shared {
@@ -123,7 +123,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/sync", post(templates::sync))
         .layer(DefaultBodyLimit::max(shared.state.body_bytes_max))
-        .layer(middleware::from_fn_with_state(shared.clone(), guard::in_time));
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::with_timeout));
     let streams = Router::new()
         .route("/v1/campaigns/{campaign}/recipients", get(recipients::list).post(uploads::upload))
         .route("/v1/campaigns/{campaign}/report.csv", get(report::report))
@@ -144,7 +144,7 @@ async fn not_found() -> Problem {
 }
 
 async fn method_not_allowed(method: Method) -> Problem {
-    let detail = format!("this path does not take {method}; the header Allow says what it takes");
+    let detail = format!("this path does not accept {method}; the header Allow lists the methods that it accepts");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
 }
 
@@ -158,11 +158,11 @@ impl Shared {
     }
 }
 
-/// A place among the streams of one kind.
+/// Acquires a permit for one of `what`: an event stream, a report or an upload.
 ///
-/// Errors: 429 if they are all taken.
-fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit> {
-    places.clone().try_acquire_owned().map_err(|_| {
+/// Errors: 429 if no permit is free.
+fn stream_permit(permits: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit> {
+    permits.clone().try_acquire_owned().map_err(|_| {
         let detail = format!("too many {what} are open at once on this server; try again when one has ended");
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", detail)
     })

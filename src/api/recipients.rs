@@ -1,7 +1,7 @@
-//! Recipients of a campaign: page by page, and one by phone.
+//! Recipients of a campaign: a paged list, and lookup by phone number.
 //!
-//! A cursor is a part and a row. A page reads the state bytes from there on until it is full, then the chunks and details
-//! of the rows that it found: a filter looks at a byte a recipient, and at nothing else of those that it leaves out.
+//! A cursor is a part and a row. To fill a page, the state bytes are scanned from the cursor on, then the chunks and
+//! details of the matching rows are read. A recipient that the filter skips costs one byte read from Redis.
 
 use std::{fmt, str::FromStr};
 
@@ -27,65 +27,65 @@ use crate::{
     redis::{campaigns::CampaignRecord, pages::RowDetails, parts::PART_ROWS},
 };
 
-/// State bytes that one page looks through at most: 16 parts of them.
-const LOOKED_THROUGH_MAX: usize = 16 * PART_ROWS;
+/// Maximum number of state bytes that one page scans: those of 16 parts.
+const SCANNED_MAX: usize = 16 * PART_ROWS;
 
-/// Parts that one page takes recipients from at most: each costs a look through its history, up to some megabytes.
+/// Maximum number of parts per page. Each part costs a scan of its history, which can be several MB.
 const PARTS_MAX: usize = 4;
 
-/// A recipient as callers see it.
+/// A recipient in a response.
 #[derive(Serialize)]
 pub(super) struct RecipientView {
-    /// The number.
+    /// The phone number.
     pub(super) to: Phone,
-    /// Where it stands.
+    /// The name of the state.
     pub(super) state: &'static str,
-    /// Meta's code behind that.
+    /// Meta's error code, if it is the reason for the state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) code: Option<u32>,
-    /// What the code means.
+    /// What the code means. Also set for Pregón's own codes, which are not shown in `code`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'static str>,
-    /// Requests to Meta.
+    /// The number of attempts that count. An attempt that certainly sent nothing, such as a throttled one, does not.
     pub(super) attempts: u8,
-    /// The line it goes out on.
+    /// The line that sends to the recipient.
     pub(super) line: LineId,
-    /// When it came into its states.
+    /// When the recipient entered each state.
     #[serde(flatten)]
     pub(super) times: Times,
 }
 
-/// When a recipient came into each state; in whole seconds.
+/// When a recipient entered each state. The resolution is one second.
 #[derive(Serialize)]
 pub(super) struct Times {
-    /// Meta took the message.
+    /// Meta accepted the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) accepted_at: Option<UnixMs>,
-    /// By Meta's status.
+    /// From a status webhook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sent_at: Option<UnixMs>,
-    /// By Meta's status.
+    /// From a status webhook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) delivered_at: Option<UnixMs>,
-    /// By Meta's status.
+    /// From a status webhook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) read_at: Option<UnixMs>,
-    /// By Meta's answer or status.
+    /// From Meta's response or a status webhook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) failed_at: Option<UnixMs>,
-    /// The last of these and all other changes, such as into retrying.
+    /// The last change, including changes to states without a field here, such as retrying.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) updated_at: Option<UnixMs>,
 }
 
 impl RecipientView {
-    /// `to` on `line`, with its state byte and what else is known of its row.
+    /// Builds the view from the state byte and the details of a row.
     ///
-    /// `None` for a byte without a state: the row holds no recipient.
+    /// Returns `None` if the byte has no state: the row has no recipient.
     pub(super) fn new(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<Self> {
         let (state, code, times) = (RecipientState::of(byte)?, details.code, &details.times);
         let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
-        let came = |state: RecipientState| times[usize::from(state.code())];
+        let entered = |state: RecipientState| times[usize::from(state.code())];
         Some(Self {
             to,
             state: state.name(),
@@ -94,18 +94,18 @@ impl RecipientView {
             attempts: details.tries + u8::from(state.is_attempt()),
             line: line.clone(),
             times: Times {
-                accepted_at: at(came(RecipientState::Accepted)),
-                sent_at: at(came(RecipientState::Sent)),
-                delivered_at: at(came(RecipientState::Delivered)),
-                read_at: at(came(RecipientState::Read)),
-                failed_at: at(came(RecipientState::Failed).max(came(RecipientState::Refused))),
+                accepted_at: at(entered(RecipientState::Accepted)),
+                sent_at: at(entered(RecipientState::Sent)),
+                delivered_at: at(entered(RecipientState::Delivered)),
+                read_at: at(entered(RecipientState::Read)),
+                failed_at: at(entered(RecipientState::Failed).max(entered(RecipientState::Refused))),
                 updated_at: at(times.iter().copied().max().unwrap_or(0)),
             },
         })
     }
 }
 
-/// What stands behind the `?` of a list of recipients.
+/// The query parameters of the recipient list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecipientListParams {
@@ -120,7 +120,7 @@ struct RecipientList {
     next: Option<String>,
 }
 
-/// The row where a page begins: `part.row`.
+/// The row at which a page begins: `part.row`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cursor {
     part: usize,
@@ -150,9 +150,9 @@ pub(super) async fn list(
 ) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?.unwrap_or_default();
-    let wanted = page::given(params.state.as_deref()).map(state_name).transpose()?;
+    let wanted = page::non_empty(params.state.as_deref()).map(state_name).transpose()?;
     let record = shared.campaign(id).await?;
-    remembered(&record)?;
+    ensure_recipients_kept(&record)?;
     let (found, next) = shared.rows(&record, wanted, cursor, limit).await?;
     let mut recipients = Vec::new();
     for (part, rows) in found {
@@ -161,25 +161,25 @@ pub(super) async fn list(
     Ok(Json(RecipientList { recipients, next: next.map(|next| next.to_string()) }).into_response())
 }
 
-/// `GET /v1/campaigns/{id}/recipients/{phone}`: the number with or without its plus.
+/// `GET /v1/campaigns/{id}/recipients/{phone}`. The leading `+` of the phone number is optional.
 pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): RecipientPath) -> Result<Response> {
     let number = if phone.starts_with('+') { phone } else { format!("+{phone}") };
     let to: Phone = number.parse().map_err(|_| {
         Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164, such as +5491155550001")
     })?;
     let record = shared.campaign(id).await?;
-    remembered(&record)?;
+    ensure_recipients_kept(&record)?;
     let unknown =
         || Problem::not_found("recipient-not-found", format!("campaign {id} has no recipient with this number"));
-    let (part, row) = shared.place_of(&record, to).await?.ok_or_else(unknown)?;
+    let (part, row) = shared.find_recipient(&record, to).await?.ok_or_else(unknown)?;
     let bytes = shared.state.store.states_from(part, row, 1).await?;
     let rows: Vec<(u16, u8)> = bytes.into_iter().map(|byte| (row, byte)).collect();
     let view = shared.views(&record, part, &rows).await?.pop().ok_or_else(unknown)?;
     Ok(Json(view).into_response())
 }
 
-/// Errors: 410 once the retention of a campaign's recipients has ended.
-pub(super) fn remembered(record: &CampaignRecord) -> Result<()> {
+/// Errors: 410 if the campaign's recipients were deleted at the end of their retention.
+pub(super) fn ensure_recipients_kept(record: &CampaignRecord) -> Result<()> {
     if record.forgotten {
         let detail =
             format!("the recipients of campaign {} were dropped at the end of their retention", record.campaign.id);
@@ -189,7 +189,7 @@ pub(super) fn remembered(record: &CampaignRecord) -> Result<()> {
 }
 
 fn state_name(text: &str) -> Result<&'static str> {
-    // A refused recipient is shown as failed, and has no name of its own.
+    // The last state, `Refused`, is left out: it has the same name as `Failed`.
     let names = RecipientState::ALL.map(RecipientState::name);
     let names = || names.into_iter().take(RecipientState::ALL.len() - 1);
     names()
@@ -197,12 +197,12 @@ fn state_name(text: &str) -> Result<&'static str> {
         .ok_or_else(|| bad_query(format!("state is {text}; it is one of {}", names().collect::<Vec<_>>().join(", "))))
 }
 
-/// Rows with their state bytes, by part.
+/// Rows and their state bytes, grouped by part.
 type Rows = Vec<(PartId, Vec<(u16, u8)>)>;
 
 impl Shared {
-    /// Up to `limit` rows from `at` on that hold a recipient, in the state `wanted` if it is given, and the cursor of the
-    /// next page.
+    /// Finds up to `limit` rows from `at` on that have a recipient, optionally only those in state `wanted`. Also
+    /// returns the cursor of the next page, if there is one.
     async fn rows(
         &self,
         record: &CampaignRecord,
@@ -210,10 +210,10 @@ impl Shared {
         mut at: Cursor,
         limit: usize,
     ) -> Result<(Rows, Option<Cursor>)> {
-        let at_once = if wanted.is_some() { PART_ROWS } else { 2 * limit };
-        let (mut rows, mut left, mut looked_through) = (Rows::new(), limit, 0);
+        let batch_len = if wanted.is_some() { PART_ROWS } else { 2 * limit };
+        let (mut rows, mut left, mut scanned) = (Rows::new(), limit, 0);
         while let Some(&(part, _)) = record.parts.get(at.part) {
-            let bytes = self.state.store.states_from(part, at.row, at_once).await?;
+            let bytes = self.state.store.states_from(part, at.row, batch_len).await?;
             let (mut here, mut full_at) = (Vec::new(), None);
             for (row, &byte) in (at.row..=u16::MAX).zip(&bytes) {
                 let Some(state) = RecipientState::of(byte) else { continue };
@@ -233,10 +233,10 @@ impl Shared {
             if let Some(row) = full_at {
                 return Ok((rows, Some(Cursor { row, ..at })));
             }
-            looked_through += bytes.len();
-            let next_row = u16::try_from(usize::from(at.row) + bytes.len()).ok().filter(|_| bytes.len() == at_once);
+            scanned += bytes.len();
+            let next_row = u16::try_from(usize::from(at.row) + bytes.len()).ok().filter(|_| bytes.len() == batch_len);
             at = next_row.map_or(Cursor { part: at.part + 1, row: 0 }, |row| Cursor { row, ..at });
-            if looked_through >= LOOKED_THROUGH_MAX && at.part < record.parts.len() {
+            if scanned >= SCANNED_MAX && at.part < record.parts.len() {
                 return Ok((rows, Some(at)));
             }
         }
@@ -250,21 +250,22 @@ impl Shared {
         let store = &self.state.store;
         let (recipients, details) =
             tokio::try_join!(store.recipients(part, &numbers), store.row_details(part, &numbers))?;
-        let known = rows.iter().zip(recipients).zip(details);
+        let rows = rows.iter().zip(recipients).zip(details);
         let view = |((&(_, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
             RecipientView::new(recipient.to, line, byte, &details)
         };
-        Ok(known.filter_map(view).collect())
+        Ok(rows.filter_map(view).collect())
     }
 
-    /// Where a campaign has `phone`. The index of numbers may grow while recipients are uploaded: then it is asked again.
-    async fn place_of(&self, record: &CampaignRecord, phone: Phone) -> Result<Option<(PartId, u16)>> {
+    /// Finds the part and row of `phone`. Repeats the lookup if an upload split buckets of the phone index during it,
+    /// because the entry may have moved.
+    async fn find_recipient(&self, record: &CampaignRecord, phone: Phone) -> Result<Option<(PartId, u16)>> {
         let (id, mut buckets) = (record.campaign.id, record.buckets);
         loop {
-            let place = self.state.store.find_phone(id, buckets, phone).await?;
+            let found = self.state.store.find_phone(id, buckets, phone).await?;
             let buckets_now = self.campaign(id).await?.buckets;
-            if place.is_some() || buckets_now == buckets {
-                return Ok(place);
+            if found.is_some() || buckets_now == buckets {
+                return Ok(found);
             }
             buckets = buckets_now;
         }
@@ -276,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_comes_back_as_it_was_and_nothing_else_is_one() {
+    fn a_cursor_survives_printing_and_parsing() {
         for cursor in [Cursor::default(), Cursor { part: 152, row: 65_535 }] {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_shows_its_code_only_where_meta_gave_one() {
+    fn a_recipient_shows_only_codes_of_meta() {
         let view = |byte, code| {
             let to = Phone::from_digits(5_491_155_550_001).expect("a number");
             let details = RowDetails { code, tries: 1, times: [0; 16] };

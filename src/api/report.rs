@@ -1,11 +1,12 @@
-//! Every recipient with its outcome, as CSV, part by part at constant memory.
+//! The CSV report: every recipient with its outcome, streamed part by part at constant memory.
 //!
-//! A report is a picture of each part at the moment it is read: statuses that come while it is written may be in it or not.
-//! If Redis goes away in the middle the connection is cut without the end of the body, so that half a report is never
-//! taken for a whole one.
+//! Each part is a snapshot at the moment it is read. Statuses that arrive during the download may or may not be
+//! included. If Redis fails midway, the connection closes without the end of the body, so that a client can't mistake
+//! a truncated report for a complete one.
 //!
-//! Against formulas in spreadsheets: every field is a number, a time, an id or a word of ours, and no text of a caller,
-//! of a recipient or of Meta is in it, so nothing needs to be disarmed, and a number keeps the `+` that the API gives it.
+//! A spreadsheet runs a field as a formula if it begins with a character such as `=`. A report contains no text from a
+//! caller, a recipient or Meta: every field is a number, a time, an id or one of Pregón's fixed texts. So no field is
+//! escaped, and phone numbers keep their `+`.
 
 use axum::{
     body::{Body, Bytes},
@@ -21,8 +22,8 @@ use tracing::warn;
 use super::{
     SharedState,
     extract::CampaignPath,
-    place,
-    recipients::{RecipientView, remembered},
+    recipients::{RecipientView, ensure_recipients_kept},
+    stream_permit,
 };
 use crate::{
     domain::{LineId, PartId, UnixMs},
@@ -45,23 +46,23 @@ const COLUMNS: [&str; 12] = [
     "updated_at",
 ];
 
-/// Chunks that become one piece of the body: about a thousand rows, 100 kB.
+/// Maximum number of chunks per piece of the body: about a thousand rows, 100 kB.
 const CHUNKS_AT_ONCE: usize = 4;
 
 /// `GET /v1/campaigns/{id}/report.csv`
 pub(super) async fn report(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Response> {
     let record = shared.campaign(id).await?;
-    remembered(&record)?;
+    ensure_recipients_kept(&record)?;
     let report = Report {
         store: shared.state.store.clone(),
         parts: record.parts.into_iter(),
         open: None,
-        _place: place(&shared.reports, "reports")?,
+        _permit: stream_permit(&shared.reports, "reports")?,
     };
     let mut head = Vec::new();
     write_row(&mut head, COLUMNS);
     let rows = stream::try_unfold(report, move |mut report| async move {
-        let piece = report.next().await.inspect_err(|error| warn!(campaign.id = %id, %error, "report cut"))?;
+        let piece = report.next().await.inspect_err(|error| warn!(campaign.id = %id, %error, "report ended early"))?;
         Ok::<_, StoreError>(piece.map(|piece| (piece, report)))
     });
     let pieces = stream::iter([Ok(Bytes::from(head))]).chain(rows);
@@ -75,20 +76,20 @@ struct Report {
     store: Store,
     parts: std::vec::IntoIter<(PartId, LineId)>,
     open: Option<OpenPart>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// The part that is being written.
+/// The part whose rows are being written to the body.
 struct OpenPart {
     part: PartId,
     line: LineId,
     rows: PartRows,
-    /// Its chunks from here on are still to be written.
+    /// The first chunk that is not written yet, as an index into `rows.chunks`.
     next: usize,
 }
 
 impl Report {
-    /// The next rows; `None` at the end.
+    /// Returns the next piece of the body, or `None` at the end.
     async fn next(&mut self) -> redis::Result<Option<Bytes>> {
         loop {
             let Some(open) = &mut self.open else {
@@ -106,8 +107,8 @@ impl Report {
             let mut piece = Vec::new();
             for (&start, chunk) in starts.iter().zip(self.store.chunks(open.part, starts).await?) {
                 for (row, &to) in (start..=u16::MAX).zip(chunk.numbers()) {
-                    let place = usize::from(row);
-                    let (Some(&byte), Some(&times)) = (open.rows.states.get(place), open.rows.times.get(place)) else {
+                    let index = usize::from(row);
+                    let (Some(&byte), Some(&times)) = (open.rows.states.get(index), open.rows.times.get(index)) else {
                         continue;
                     };
                     let tries = open.rows.tries.get(&row).copied().unwrap_or(0);
@@ -145,21 +146,22 @@ fn write_recipient(out: &mut Vec<u8>, view: &RecipientView) {
     write_row(out, fields);
 }
 
-/// Appends a row as RFC 4180 has it, quoted where it has to be.
+/// Appends a row in the form of RFC 4180, with quotes where a field needs them.
 fn write_row<const N: usize>(out: &mut Vec<u8>, fields: [impl AsRef<str>; N]) {
     let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).build();
-    // Room for a field of which every character is a quote, and for what stands around it: nothing ever has to wait.
-    let mut room = vec![0; 3 + 2 * fields.iter().map(|field| field.as_ref().len()).max().unwrap_or(0)];
+    // Large enough for a field that consists of quotes, each doubled, plus its enclosing quotes and delimiter. So every
+    // write below completes in one call.
+    let mut buffer = vec![0; 3 + 2 * fields.iter().map(|field| field.as_ref().len()).max().unwrap_or(0)];
     for (index, field) in fields.iter().enumerate() {
         if index > 0 {
-            let (_, written) = writer.delimiter(&mut room);
-            out.extend(&room[..written]);
+            let (_, written) = writer.delimiter(&mut buffer);
+            out.extend(&buffer[..written]);
         }
-        let (_, _, written) = writer.field(field.as_ref().as_bytes(), &mut room);
-        out.extend(&room[..written]);
+        let (_, _, written) = writer.field(field.as_ref().as_bytes(), &mut buffer);
+        out.extend(&buffer[..written]);
     }
-    let (_, written) = writer.terminator(&mut room);
-    out.extend(&room[..written]);
+    let (_, written) = writer.terminator(&mut buffer);
+    out.extend(&buffer[..written]);
 }
 
 #[cfg(test)]
@@ -167,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_quoted_where_it_has_to_be() {
+    fn a_field_is_quoted_only_if_it_needs_quotes() {
         let mut out = Vec::new();
         write_row(&mut out, ["+5491155550001", "a, b", "\"\"\"", ""]);
         write_row(&mut out, ["", ""]);

@@ -1,4 +1,4 @@
-//! Templates: what Meta says is approved.
+//! Templates as last read from Meta: list, sync.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -20,15 +20,15 @@ use crate::{
     },
 };
 
-/// A template as callers see it.
+/// A template in a response.
 #[derive(Serialize)]
 struct TemplateView {
     waba: WabaId,
     #[serde(flatten)]
     template: Template,
-    /// A campaign can use it.
+    /// Whether a campaign can use it.
     usable: bool,
-    /// Why not.
+    /// Why a campaign can't use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
     synced_at: UnixMs,
@@ -40,7 +40,7 @@ impl TemplateView {
         Self { waba: waba.clone(), template, usable: problem.is_none(), problem, synced_at }
     }
 
-    fn place(&self) -> Cursor {
+    fn cursor(&self) -> Cursor {
         let Template { name, language, .. } = &self.template;
         Cursor(self.waba.to_string(), name.clone(), language.as_str().to_owned())
     }
@@ -68,7 +68,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// What stands behind the `?` of the list of templates.
+/// The query parameters of the template list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TemplateListParams {
@@ -82,20 +82,20 @@ struct TemplateList {
     next: Option<String>,
 }
 
-/// `GET /v1/templates`: by WABA, name and language. A WABA whose templates were never read has none.
+/// `GET /v1/templates`: sorted by WABA, name and language. Templates of a WABA that was never synced are missing.
 pub(super) async fn list(State(shared): SharedState, Params(params): Params<TemplateListParams>) -> Result<Response> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?;
     let mut templates = Vec::new();
     for waba in shared.wabas() {
-        let Some((known, synced_at)) = shared.state.store.templates(&waba).await? else { continue };
-        templates.extend(known.into_iter().map(|template| TemplateView::new(&waba, template, synced_at)));
+        let Some((stored, synced_at)) = shared.state.store.templates(&waba).await? else { continue };
+        templates.extend(stored.into_iter().map(|template| TemplateView::new(&waba, template, synced_at)));
     }
-    templates.retain(|template| cursor.as_ref().is_none_or(|cursor| template.place() > *cursor));
-    templates.sort_by_cached_key(TemplateView::place);
+    templates.retain(|template| cursor.as_ref().is_none_or(|cursor| template.cursor() > *cursor));
+    templates.sort_by_cached_key(TemplateView::cursor);
     let more = templates.len() > limit;
     templates.truncate(limit);
-    let next = templates.last().filter(|_| more).map(|last| last.place().to_string());
+    let next = templates.last().filter(|_| more).map(|last| last.cursor().to_string());
     Ok(Json(TemplateList { templates, next }).into_response())
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn sync(State(shared): SharedState) -> Result<Response> {
         }
     }
     if !problems.is_empty() {
-        let detail = "the templates of some wabas could not be read from meta; what was known of them stays";
+        let detail = "the templates of some wabas could not be read from meta; those read before stay in use";
         let problem = Problem::new(StatusCode::BAD_GATEWAY, "sync-failed", detail);
         return Err(problem.with_problems(problems));
     }
@@ -128,7 +128,7 @@ pub(super) async fn sync(State(shared): SharedState) -> Result<Response> {
 }
 
 impl Shared {
-    /// The WABAs of our lines, each once.
+    /// The distinct WABAs of the configured lines.
     fn wabas(&self) -> BTreeSet<WabaId> {
         self.state.lines.iter().map(|line| line.waba.clone()).collect()
     }

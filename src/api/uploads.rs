@@ -1,4 +1,4 @@
-//! Recipients stream in: NDJSON or CSV of any size, plain or compressed.
+//! Uploads of recipients: NDJSON or CSV of any size, plain or compressed, read as a stream.
 
 use std::{
     error::Error,
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tower_http::timeout::TimeoutError;
 
-use super::{SharedState, extract::CampaignPath, place};
+use super::{SharedState, extract::CampaignPath, stream_permit};
 use crate::{
     coding::Coding,
     http::problem::{Problem, Result},
@@ -30,19 +30,20 @@ use crate::{
     intake::{Format, IntakeError, UploadLayout},
 };
 
-/// The caller's name for an upload: the same one again continues it, or changes nothing.
+/// The header with the caller's id for an upload. Repeating an upload with the same id continues it if it was
+/// interrupted, and changes nothing if it was complete.
 const UPLOAD_ID: &str = "upload-id";
 
-/// The most bytes that one byte of a compressed body may expand to. Files of recipients compress to a tenth.
+/// Maximum number of decoded bytes per byte of a compressed body. Files of recipients compress to about a tenth.
 const EXPANSION_MAX: u64 = 1_000;
 
-/// The bytes that a compressed body may expand to beyond that, so that short ones pass.
+/// Decoded bytes allowed in addition to those of [`EXPANSION_MAX`], so that short bodies pass.
 const EXPANSION_SPARE: u64 = 1 << 20;
 
-/// Bytes of a compressed body that are decoded at once.
+/// The size of the buffer for decoded data, in bytes.
 const DECODED_AT_ONCE: usize = 64 * 1024;
 
-/// What stands behind the `?` of an upload.
+/// The query parameters of an upload.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadParams {
@@ -50,23 +51,23 @@ pub(super) struct UploadParams {
 }
 
 impl UploadParams {
-    /// The columns to leave out, named one after the other.
+    /// The columns to ignore: the parameter is a list separated by commas.
     fn ignored(&self) -> Vec<String> {
         let names = self.ignore.iter().flat_map(|names| names.split(',')).map(str::trim);
         names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 }
 
-/// Why a body gives no more.
+/// Why reading a body failed.
 #[derive(Debug, thiserror::Error)]
 enum BodyError {
-    /// It did not come whole.
+    /// The connection failed before the end of the body.
     #[error(transparent)]
     Broken(axum::Error),
-    /// It came, and is not what its `Content-Encoding` says.
+    /// The body does not match its `Content-Encoding`.
     #[error("it can't be decoded as {}: {cause}", coding.name())]
     Undecodable { coding: Coding, cause: io::Error },
-    /// It expands beyond what a file of recipients can be.
+    /// The body expands by more than [`EXPANSION_MAX`], as no file of recipients does. It may be a decompression bomb.
     #[error("it expands too far")]
     ExpandsTooFar,
 }
@@ -86,11 +87,11 @@ pub(super) async fn upload(
     let coding = content_coding(&headers, &Coding::ALL)?;
     let ignored = params.ignored();
     if format == Format::Ndjson && !ignored.is_empty() {
-        return Err(bad_query("ignore leaves out columns of a CSV, and this upload is NDJSON: leave ignore out"));
+        return Err(bad_query("ignore applies only to CSV, and this upload is NDJSON: remove the parameter ignore"));
     }
     let layout = UploadLayout { format, ignored };
     let upload_id = upload_id(&headers)?;
-    let _place = place(&shared.uploads, "uploads")?;
+    let _permit = stream_permit(&shared.uploads, "uploads")?;
     let body = body.into_data_stream();
     let body = match coding {
         None => Either::Left(body.map_err(BodyError::Broken)),
@@ -104,10 +105,12 @@ pub(super) async fn upload(
     }
 }
 
-/// What a compressed body holds, as it arrives.
+/// Decodes a compressed body as it arrives.
+///
+/// Errors: [`BodyError`]; `ExpandsTooFar` as soon as the limit is exceeded.
 fn decoded(coding: Coding, body: BodyDataStream) -> impl Stream<Item = std::result::Result<Bytes, BodyError>> + Unpin {
-    let came = Arc::new(AtomicU64::new(0));
-    let counter = came.clone();
+    let received = Arc::new(AtomicU64::new(0));
+    let counter = received.clone();
     let encoded = body.inspect_ok(move |bytes| {
         counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     });
@@ -119,22 +122,22 @@ fn decoded(coding: Coding, body: BodyDataStream) -> impl Stream<Item = std::resu
             Err(cause) => BodyError::Undecodable { coding, cause },
         })?;
         expanded += piece.len() as u64;
-        if expanded > came.load(Ordering::Relaxed) * EXPANSION_MAX + EXPANSION_SPARE {
+        if expanded > received.load(Ordering::Relaxed) * EXPANSION_MAX + EXPANSION_SPARE {
             return Err(BodyError::ExpandsTooFar);
         }
         Ok(piece)
     })
 }
 
-/// What the caller is told, where that is more than that the upload broke off.
+/// The problem to return for `error`, or `None` if "upload interrupted" describes it best.
 fn problem(error: &BodyError, stall_timeout: Duration) -> Option<Problem> {
     match error {
-        BodyError::Broken(error) => is_time_out(error).then(|| too_slow(stall_timeout)),
+        BodyError::Broken(error) => is_timeout(error).then(|| too_slow(stall_timeout)),
         BodyError::Undecodable { coding, cause } => Some(Problem::bad_request(
             "upload-undecodable",
             format!(
-                "the header Content-Encoding says {0}, but the body is not {0}, or breaks off ({cause}): compress the file anew and \
-                 repeat the upload with the same Upload-Id, and what came before is skipped",
+                "the header Content-Encoding says {0}, but the body is not {0}, or breaks off ({cause}): compress the file again \
+                 and repeat the upload with the same Upload-Id; rows that were stored are skipped",
                 coding.name()
             ),
         )),
@@ -142,14 +145,14 @@ fn problem(error: &BodyError, stall_timeout: Duration) -> Option<Problem> {
             StatusCode::PAYLOAD_TOO_LARGE,
             "upload-expands-too-far",
             format!(
-                "the body expands to more than {EXPANSION_MAX} times its bytes, which no file of recipients does: look at the \
+                "the body expands to more than {EXPANSION_MAX} times its bytes, which no file of recipients does: check the \
                  file, or send it without Content-Encoding"
             ),
         )),
     }
 }
 
-fn is_time_out(error: &axum::Error) -> bool {
+fn is_timeout(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.is::<TimeoutError>() {
@@ -162,11 +165,11 @@ fn is_time_out(error: &axum::Error) -> bool {
 
 fn upload_id(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = headers.get(UPLOAD_ID) else { return Ok(None) };
-    let refused = |_| {
+    let invalid = |_| {
         Problem::bad_request(
             "invalid-upload-id",
-            "the header Upload-Id has a character that is not visible ASCII: name the upload by letters, digits and signs alone",
+            "the header Upload-Id has a character that is not visible ASCII: use only letters, digits and punctuation",
         )
     };
-    value.to_str().map(Some).map_err(refused)
+    value.to_str().map(Some).map_err(invalid)
 }

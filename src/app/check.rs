@@ -1,6 +1,6 @@
-//! `pregon check`: whether a worker could work with this configuration, without starting one.
+//! `pregon check`: checks whether a worker could run with this configuration, without starting one.
 //!
-//! Never: writes to Redis (loading the scripts, which any start does, changes no data) or sends a message.
+//! Never: sends a message, or changes data in Redis (it loads the scripts, as every start does).
 
 mod meta;
 mod ports;
@@ -14,16 +14,16 @@ use crate::{
     terminal::{CommandError, arguments::ConfigOptions, out, table},
 };
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What.
+    /// The name of what was checked.
     pub check: String,
-    /// It is good.
+    /// Whether it passed.
     pub ok: bool,
-    /// What was seen.
+    /// What was found.
     pub found: String,
-    /// What helps, where it is not good.
+    /// How to fix it, if it did not pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -38,22 +38,22 @@ impl Check {
     }
 }
 
-/// What is printed for programs.
+/// The output with `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     ok: bool,
     checks: &'a [Check],
 }
 
-/// Looks at everything that the roles of `options` need, and prints what it found.
+/// Checks everything that the roles of `options` need, and prints the results.
 ///
-/// Errors: the configuration has problems, and nothing else was looked at; a check failed.
+/// Errors: the configuration is invalid, in which case nothing else is checked; a check failed.
 pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), CommandError> {
     let config = match load(options) {
         Ok(config) => config,
         Err(error) => {
             if json {
-                let remedy = "mend these keys, or the variables that set them";
+                let remedy = "correct these keys, or the variables that set them";
                 let checks = [Check::failed("configuration", error.problems.join("; "), remedy)];
                 out::json(&Report { ok: false, checks: &checks })?;
             }
@@ -62,7 +62,7 @@ pub async fn check(options: &ConfigOptions, json: bool) -> Result<(), CommandErr
     };
     let mut checks = vec![configuration(&config, options)];
     let lines = async {
-        // A worker that does not send has nothing to ask Meta.
+        // Only a worker that sends calls Meta.
         if options.roles.contains(&Role::Dispatch) { meta::check(&config).await } else { Vec::new() }
     };
     checks.extend(certificate(&config, &options.roles));
@@ -103,7 +103,7 @@ fn configuration(config: &Config, options: &ConfigOptions) -> Check {
     Check::ok("configuration", found.join("; "))
 }
 
-/// Whether the listener can speak HTTPS, where it is to.
+/// Checks the certificate, if the roles serve HTTP and `http.tls` is set.
 fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
     let files = config.http.tls.clone().filter(|_| roles.contains(&Role::Api) || roles.contains(&Role::Webhook))?;
     let found = files.certificate.display().to_string();
@@ -112,7 +112,7 @@ fn certificate(config: &Config, roles: &[Role]) -> Option<Check> {
         Err(error) => Check::failed(
             "http.tls",
             error.to_string(),
-            "give the PEM files of a certificate and of its key, readable here",
+            "set PEM files of a certificate and of its key that this process can read",
         ),
     })
 }

@@ -1,4 +1,4 @@
-//! The program: each command, put together from the other rooms. Sees everything; nothing sees it.
+//! The program: builds each command from the other modules. May use every module; no other module uses this one.
 
 pub mod check;
 pub mod demo;
@@ -21,9 +21,9 @@ use crate::{
     },
 };
 
-/// Does what was asked for.
+/// Runs one command.
 ///
-/// Errors: [`CommandError`], which knows its exit code.
+/// Errors: [`CommandError`], which has the exit code.
 pub async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Serve(options) => run_service(&options).await,

@@ -1,11 +1,12 @@
-//! The life of a process: core tasks that have to run, and a clean stop.
+//! Supervises the core tasks of a process and stops them cleanly.
 //!
-//! Each core task has a name and runs until it is told to stop. One that panics, fails or ends by itself stops the
-//! service with an error: it does not run on half alive. A stop begins with SIGTERM or SIGINT, or with such a failure;
-//! the tasks are told by a token, and have `shutdown.grace` to settle what is open. A second signal ends the wait.
+//! Each core task has a name and runs until the stop. If one panics, fails or returns before that, the whole service
+//! stops with an error, because it cannot work correctly without that task. SIGTERM, SIGINT or such a failure begins
+//! the stop: a `CancellationToken` is cancelled, and the tasks have `shutdown.grace` to settle the open work. A second
+//! signal ends the wait.
 //!
-//! If the process is killed instead: nothing is lost; leases end by themselves, and the next owner of a line finds what
-//! was in flight.
+//! If the process is killed instead: nothing is lost. The leases of the process expire, and the next owner of a line
+//! finds the rows that were in flight.
 
 use std::{
     any::Any,
@@ -29,10 +30,10 @@ use tracing::{error, info};
 
 use crate::telemetry::health::{Health, NotReady};
 
-/// How often a stop says what it still waits for.
-const VOICE: Duration = Duration::from_secs(5);
+/// The interval at which a stop logs what it still waits for.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The core tasks of a process, and its stop. Clones are the same.
+/// The core tasks of a process, and how the process stops. Clones share one state.
 #[derive(Clone)]
 pub struct Shutdown {
     stopping: CancellationToken,
@@ -47,29 +48,29 @@ struct Shared {
     failure: Option<(String, String)>,
 }
 
-/// Why a process did not end well: exit code 1.
+/// Why a process did not stop cleanly: exit code 1.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopError {
-    /// A core task panicked, failed or ended before it was told to.
+    /// A core task panicked, failed or returned before the stop.
     #[error("task {name} ended: {why}")]
     Task {
-        /// Its name.
+        /// The task's name.
         name: String,
-        /// What it said.
+        /// The error or the panic message.
         why: String,
     },
-    /// The time was up; what is open is safe, and is taken up by the next owner.
+    /// The grace period is over. Open work is safe: the next owner of its line takes it over.
     #[error("shutdown.grace ({grace:?}) is over and these tasks still run: {tasks}")]
     Late {
-        /// How long was waited.
+        /// The grace period.
         grace: Duration,
-        /// Their names.
+        /// The names of the tasks that still run.
         tasks: String,
     },
-    /// A second signal came.
+    /// A second signal arrived during the stop.
     #[error("a second signal ended the stop while these tasks still ran: {tasks}")]
     Forced {
-        /// Their names.
+        /// The names of the tasks that still run.
         tasks: String,
     },
 }
@@ -78,11 +79,11 @@ pub enum StopError {
 pub struct Signals(mpsc::Receiver<&'static str>);
 
 impl Signals {
-    /// SIGTERM and SIGINT to this process, which from now on do not end it by themselves.
+    /// Receives SIGTERM and SIGINT. From then on, these signals do not end the process by themselves.
     ///
-    /// Errors: the system gives no signal handler.
+    /// Errors: a signal handler cannot be installed.
     pub fn of_process() -> io::Result<Self> {
-        // Two: the one that stops and the one that ends the stop; more change nothing.
+        // Capacity for two: the first signal begins the stop, the second ends the wait. Later signals change nothing.
         let (sender, receiver) = mpsc::channel(2);
         for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
             let (mut stream, sender) = (signal(kind)?, sender.clone());
@@ -91,7 +92,7 @@ impl Signals {
         Ok(Self(receiver))
     }
 
-    /// Waits for the next one, for ever if there is none.
+    /// Waits for the next signal; for [`Signals::none`], forever.
     pub async fn next(&mut self) -> &'static str {
         match self.0.recv().await {
             Some(signal) => signal,
@@ -99,19 +100,20 @@ impl Signals {
         }
     }
 
-    /// None: only [`Shutdown::stop`] or a failure stops the process.
+    /// No signals: only [`Shutdown::stop`] or a failure stops the process.
     pub fn none() -> Self {
         Self(mpsc::channel(1).1)
     }
 }
 
 impl Shutdown {
-    /// A process without tasks yet. `health` is told when it stops and when a task fails.
+    /// A process without tasks. `health` turns not ready when the stop begins and when a task fails.
     pub fn new(health: Health) -> Self {
         Self { stopping: CancellationToken::new(), tasks: TaskTracker::new(), health, shared: Arc::default() }
     }
 
-    /// Is cancelled when the stop begins: every core task ends soon after, having settled what it can.
+    /// The `CancellationToken` that is cancelled when the stop begins. Every core task then settles its open work and
+    /// returns.
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }
@@ -121,7 +123,7 @@ impl Shutdown {
         self.stopping.cancel();
     }
 
-    /// Runs `task` under `name` until it ends, which it may do only after [`Shutdown::stopping`] is cancelled.
+    /// Spawns `task` under `name`. The task may return only after [`Shutdown::stopping`] is cancelled.
     pub fn core<E: Display>(
         &self,
         name: impl Into<String>,
@@ -130,11 +132,11 @@ impl Shutdown {
         let (name, this) = (name.into(), self.clone());
         self.shared().running.insert(name.clone());
         self.tasks.spawn(async move {
-            // The task's own state is gone with the panic, and what it shared is given up with the process.
+            // Unwind-safe: a panic drops the state of the task, and the process stops, so nothing reads shared state.
             let ended = AssertUnwindSafe(task).catch_unwind().await;
             let early = !this.stopping.is_cancelled();
             let why = match ended {
-                Ok(Ok(())) => early.then(|| "without being told to stop".to_owned()),
+                Ok(Ok(())) => early.then(|| "returned before the stop".to_owned()),
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(panic) => Some(format!("panic: {}", panic_text(panic.as_ref()))),
             };
@@ -146,16 +148,16 @@ impl Shutdown {
     }
 
     fn fail(&self, name: String, why: String) {
-        error!(task = name, why, "core task ended, the service stops");
+        error!(task = name, why, "core task ended; the service stops");
         self.shared().failure.get_or_insert((name, why));
         self.health.set(NotReady::Failed);
         self.stopping.cancel();
     }
 
-    /// Waits for the stop, and then until every task has ended, at most `grace`. Every few seconds of that, `open` is
-    /// asked what is open still (`4 attempts: ar-01 x3, ar-02 x1`) and its answer is logged.
+    /// Waits for the stop to begin, then up to `grace` for every task to end. Meanwhile the open work, as returned by
+    /// `open` (`4 attempts: ar-01 x3, ar-02 x1`), is logged every 5 s.
     ///
-    /// Errors: the stop was not clean; a task that failed is told before anything else.
+    /// Errors: the stop was not clean. The first task that failed takes precedence over a late or forced stop.
     pub async fn run(self, mut signals: Signals, grace: Duration, open: impl Fn() -> String) -> Result<(), StopError> {
         tokio::select! {
             Some(signal) = signals.0.recv() => info!(signal, "stopping"),
@@ -166,17 +168,17 @@ impl Shutdown {
         self.tasks.close();
 
         let deadline = Instant::now() + grace;
-        let mut voice = interval_at(Instant::now() + VOICE, VOICE);
+        let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         let ended = loop {
             tokio::select! {
                 biased;
                 () = self.tasks.wait() => break Ok(()),
                 Some(signal) = signals.0.recv() => {
-                    error!(signal, "a second signal: the stop ends here");
+                    error!(signal, "a second signal ends the stop");
                     break Err(StopError::Forced { tasks: self.running() });
                 }
                 () = sleep_until(deadline) => break Err(StopError::Late { grace, tasks: self.running() }),
-                _ = voice.tick() => {
+                _ = progress.tick() => {
                     let open = open();
                     info!(open, tasks = self.running(), "still stopping");
                 }
@@ -192,7 +194,7 @@ impl Shutdown {
         self.shared().running.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 
-    /// Nothing panics under this lock.
+    /// Locks the shared state. Ignores poisoning, because nothing panics while the lock is held.
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,7 +202,7 @@ impl Shutdown {
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 #[cfg(test)]
@@ -220,26 +222,26 @@ mod tests {
         shutdown: Shutdown,
         health: Health,
         signals: mpsc::Sender<&'static str>,
-        voices: Arc<AtomicUsize>,
+        reports: Arc<AtomicUsize>,
         ended: tokio::task::JoinHandle<Result<(), StopError>>,
     }
 
-    /// A process that runs; `tasks` starts its core tasks.
+    /// A running process, whose core tasks are started by `tasks`.
     fn start(tasks: impl FnOnce(&Shutdown)) -> Process {
         let health = Health::starting(&[]);
         let shutdown = Shutdown::new(health.clone());
         tasks(&shutdown);
         let (signals, receiver) = mpsc::channel(2);
-        let voices = Arc::new(AtomicUsize::new(0));
+        let reports = Arc::new(AtomicUsize::new(0));
         let open = {
-            let voices = voices.clone();
+            let reports = reports.clone();
             move || {
-                voices.fetch_add(1, Ordering::Relaxed);
+                reports.fetch_add(1, Ordering::Relaxed);
                 "2 attempts".to_owned()
             }
         };
         let ended = tokio::spawn(shutdown.clone().run(Signals(receiver), GRACE, open));
-        Process { shutdown, health, signals, voices, ended }
+        Process { shutdown, health, signals, reports, ended }
     }
 
     impl Process {
@@ -252,7 +254,7 @@ mod tests {
         }
     }
 
-    /// A task that ends when it is told to, or a little later.
+    /// A task that returns at the stop, after a delay of `settles_for`.
     async fn obedient(stopping: CancellationToken, settles_for: Duration) -> Result<(), Infallible> {
         stopping.cancelled().await;
         tokio::time::sleep(settles_for).await;
@@ -268,27 +270,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_signal_stops_every_task_and_the_process_ends_well() {
+    async fn a_signal_stops_every_task_and_the_stop_is_clean() {
         let process = start(|shutdown| {
             shutdown.core("jobs", obedient(shutdown.stopping(), Duration::ZERO));
             shutdown.core("dispatch", obedient(shutdown.stopping(), Duration::from_secs(12)));
         });
-        let (health, voices, begun) = (process.health.clone(), process.voices.clone(), Instant::now());
+        let (health, reports, began) = (process.health.clone(), process.reports.clone(), Instant::now());
         process.signal().await;
         process.shutdown.stopping().cancelled().await;
         assert_eq!(health.reasons(), [NotReady::Stopping]);
         assert_eq!(process.ended().await, Ok(()));
-        assert_eq!(begun.elapsed(), Duration::from_secs(12), "it waits for what is open, and no longer");
-        assert_eq!(voices.load(Ordering::Relaxed), 2, "at 5 s and at 10 s it says what is open");
+        assert_eq!(began.elapsed(), Duration::from_secs(12), "the stop waits only until the last task ends");
+        assert_eq!(reports.load(Ordering::Relaxed), 2, "open work is logged at 5 s and at 10 s");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_with_the_grace() {
+    async fn a_stop_ends_with_its_grace_period() {
         let process = start(|shutdown| shutdown.core("dispatch", stubborn()));
-        let begun = Instant::now();
+        let began = Instant::now();
         process.signal().await;
         assert_eq!(process.ended().await, Err(StopError::Late { grace: GRACE, tasks: "dispatch".into() }));
-        assert_eq!(begun.elapsed(), GRACE);
+        assert_eq!(began.elapsed(), GRACE);
     }
 
     #[tokio::test(start_paused = true)]
@@ -297,20 +299,20 @@ mod tests {
             shutdown.core("dispatch", stubborn());
             shutdown.core("jobs", stubborn());
         });
-        let begun = Instant::now();
+        let began = Instant::now();
         process.signal().await;
         process.signal().await;
         assert_eq!(process.ended().await, Err(StopError::Forced { tasks: "dispatch, jobs".into() }));
-        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_core_task_that_panics_stops_the_service() {
-        let (go, told) = oneshot::channel::<()>();
+        let (go, start_signal) = oneshot::channel::<()>();
         let process = start(|shutdown| {
             shutdown.core("jobs", obedient(shutdown.stopping(), Duration::ZERO));
             shutdown.core("line 3001", async move {
-                told.await.expect("told");
+                start_signal.await.expect("the test sends it");
                 broken()
             });
         });
@@ -330,12 +332,12 @@ mod tests {
         let early = start(|shutdown| shutdown.core("jobs", async { Ok::<(), Infallible>(()) }));
         assert_eq!(
             early.ended().await,
-            Err(StopError::Task { name: "jobs".into(), why: "without being told to stop".into() })
+            Err(StopError::Task { name: "jobs".into(), why: "returned before the stop".into() })
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_failure_is_the_one_that_is_told() {
+    async fn the_first_failure_is_reported() {
         let process = start(|shutdown| {
             shutdown.core("http", async { Err("port is taken") });
             let stopping = shutdown.stopping();
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_program_can_stop_itself() {
+    async fn stop_ends_a_process_without_signals() {
         let shutdown = Shutdown::new(Health::starting(&[]));
         shutdown.core("demo", obedient(shutdown.stopping(), Duration::ZERO));
         shutdown.stop();

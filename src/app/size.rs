@@ -1,4 +1,4 @@
-//! `pregon size`: what a load needs, for people and for programs.
+//! `pregon size`: prints what a workload needs, as a table or as JSON.
 
 pub mod needs;
 
@@ -7,9 +7,9 @@ use std::io;
 use self::needs::Workload;
 use crate::terminal::{arguments::SizeOptions, out, table};
 
-/// Prints what the load of `options` needs.
+/// Prints what the workload of `options` needs.
 ///
-/// Errors: the reader has gone.
+/// Errors: standard output is closed.
 pub fn size(options: &SizeOptions) -> io::Result<()> {
     let load = Workload {
         recipients: options.recipients,
@@ -32,17 +32,17 @@ pub fn size(options: &SizeOptions) -> io::Result<()> {
     };
     out::line(&table::fields([
         ("messages a second", format!("{:.0}, spread over {} hours", needs.messages_per_second, load.hours)),
-        ("lines", format!("at least {}; the {} there are take {:.1} hours", needs.lines_min, load.lines, needs.hours)),
+        ("lines", format!("at least {}; {} lines take {:.1} hours", needs.lines_min, load.lines, needs.hours)),
         ("workers", format!("{} of 2 cores, of which one may die", needs.workers)),
         ("cores", format!("{:.2} busy while all lines send", needs.worker_cores)),
-        ("lines a worker", needs.lines_per_worker.to_string()),
-        ("masters of redis", masters),
-        ("cores of redis", format!("{:.2} busy while all lines send", needs.redis_cores)),
+        ("lines per worker", needs.lines_per_worker.to_string()),
+        ("Redis masters", masters),
+        ("Redis cores", format!("{:.2} busy while all lines send", needs.redis_cores)),
         (
-            "memory of redis",
-            format!("{:.1} GiB: recipients of {} days, counts of a year", needs.redis_gib, load.retention_days),
+            "Redis memory",
+            format!("{:.1} GiB: {} days of recipients, a year of states", needs.redis_gib, load.retention_days),
         ),
-        ("attempts open", needs.in_flight.to_string()),
+        ("attempts in flight", needs.in_flight.to_string()),
         ("network", format!("{:.1} Mbit/s to and from Meta", needs.megabits_per_second)),
     ]))
 }

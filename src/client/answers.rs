@@ -1,7 +1,7 @@
-//! What the API answers, as this client reads it.
+//! Response bodies of the API, as this client parses them.
 //!
-//! These are the documented fields of the API and nothing else of the program: a client of another version, or of another
-//! author, sees the same. Fields that a newer server adds are kept in `more`, so that `--json` prints them.
+//! Uses only the documented fields of the API and shares no response types with the server, so that it works with
+//! servers of other versions. Fields that this version does not know are kept in `more`, so that `--json` prints them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,29 +11,29 @@ use crate::domain::{CampaignId, CampaignState, LineId, UnixMs};
 /// A campaign.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CampaignView {
-    /// The server's id of it.
+    /// The server's id of the campaign.
     pub id: CampaignId,
-    /// The caller's.
+    /// The caller's id of the campaign.
     pub external_id: Option<String>,
-    /// For people.
+    /// A name for people.
     #[serde(default)]
     pub name: String,
-    /// Where it stands.
+    /// The state of the campaign.
     pub state: CampaignState,
-    /// What is sent.
+    /// The template that is sent.
     pub template: Option<TemplateName>,
-    /// The lines it may go out on.
+    /// The lines that may send it.
     #[serde(default)]
     pub lines: Vec<LineId>,
-    /// When it was submitted.
+    /// When the campaign was created.
     pub created_at: Option<UnixMs>,
-    /// Not before this time.
+    /// Sending starts no earlier than this time.
     pub start_at: Option<UnixMs>,
-    /// What is not sent by then ends as expired.
+    /// Recipients not sent by this time end as expired.
     pub expires_at: Option<UnixMs>,
-    /// Where its recipients stand; a list may leave it out.
+    /// The statistics. A list may omit them.
     pub statistics: Option<Statistics>,
-    /// Everything else.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -41,52 +41,52 @@ pub struct CampaignView {
 /// A template by name and language.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateName {
-    /// Its name at Meta.
+    /// The template's name at Meta.
     pub name: String,
-    /// Its language, `es_AR`.
+    /// The template's language, such as `es_AR`.
     pub language: String,
 }
 
-/// Where the recipients of a campaign stand.
+/// The statistics of a campaign.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Statistics {
-    /// How many there are.
+    /// The number of recipients.
     pub recipients: u64,
-    /// Each in exactly one state.
+    /// Recipients by state; each is in exactly one state.
     pub by_state: ByState,
-    /// How far they came; each step counts those of the later ones too.
+    /// Recipients by the steps they reached; each step includes the later ones.
     pub funnel: Funnel,
-    /// Those that failed, by Meta's code.
+    /// Failed recipients by Meta's code.
     pub failures: Vec<Failures>,
-    /// Messages accepted per second, of late.
+    /// Messages accepted per second, recently.
     pub rate_per_second: f64,
-    /// When it will be done, at this rate.
+    /// The estimated end at this rate.
     pub eta: Option<UnixMs>,
-    /// Why it does not go faster.
+    /// Why sending is not faster.
     pub waiting_for: Vec<Wait>,
-    /// Everything else.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
 impl Statistics {
-    /// Recipients that are not final yet: the campaign is completed when there are none.
+    /// Recipients that are not in a final state. The campaign is completed when there are none.
     pub fn open(&self) -> u64 {
         let ByState { pending, in_flight, retrying, in_doubt, .. } = self.by_state;
         pending + in_flight + retrying + in_doubt
     }
 
-    /// The others.
+    /// Recipients in a final state.
     pub fn done(&self) -> u64 {
         self.recipients.saturating_sub(self.open())
     }
 }
 
-/// Recipients by state; adds up to all of them.
+/// Recipients by state. The states add up to all recipients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the states of the documentation, by their names")]
+#[expect(missing_docs, reason = "docs/api.md documents the states")]
 pub struct ByState {
     pub pending: u64,
     pub in_flight: u64,
@@ -104,7 +104,7 @@ pub struct ByState {
 }
 
 impl ByState {
-    /// Every state with its count, from the first to the last of a recipient's life.
+    /// Every state with its count, in the order in which a recipient passes them.
     pub fn each(&self) -> [(&'static str, u64); 13] {
         [
             ("pending", self.pending),
@@ -124,10 +124,10 @@ impl ByState {
     }
 }
 
-/// How far recipients came.
+/// Recipients by the steps they reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the steps of the documentation, by their names")]
+#[expect(missing_docs, reason = "docs/api.md documents the steps")]
 pub struct Funnel {
     pub attempted: u64,
     pub accepted: u64,
@@ -154,89 +154,89 @@ impl Funnel {
 /// Recipients that failed with one code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
-    /// Meta's.
+    /// Meta's error code; 0 if the failure has none.
     pub code: u32,
-    /// In words.
+    /// What the code means, for people.
     #[serde(default)]
     pub title: String,
-    /// How many.
+    /// The number of recipients.
     pub count: u64,
 }
 
-/// A reason why work does not move.
+/// A reason why sending waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
     /// `line_rate`, `schedule`, …
     pub reason: String,
-    /// The line that it is about.
+    /// The line that waits; absent if the reason applies to the whole campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<LineId>,
-    /// When it ends, where that is known.
+    /// When the reason ends, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixMs>,
-    /// In words.
+    /// The reason as a sentence, for people.
     #[serde(default)]
     pub text: String,
-    /// Everything else.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
-/// What came of creating a campaign.
+/// The result of creating a campaign.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Created {
-    /// The campaign.
+    /// The id of the campaign.
     pub id: CampaignId,
-    /// Where it stands: a draft, unless its external id was known.
+    /// The state of the campaign: always a draft if this call created it.
     pub state: CampaignState,
-    /// This call created it; otherwise its external id was known. That is in the status of the answer.
+    /// True if this call created the campaign (status 201), false if one with the same external id existed (200).
     #[serde(skip)]
     pub created: bool,
 }
 
-/// What came of an upload.
+/// The result of an upload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uploaded {
     /// Recipients accepted.
     pub accepted: u64,
-    /// Rows rejected in all.
+    /// The number of rejected rows.
     #[serde(default)]
     pub rejected_count: u64,
-    /// The first of them.
+    /// The first rejected rows, at most 1,000.
     #[serde(default)]
     pub rejected: Vec<Rejection>,
 }
 
-/// A row that was not taken.
+/// A rejected row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// Its number in the upload, from 1; a header is not counted.
+    /// The row's number in the upload, from 1. A header is not counted.
     pub row: u64,
-    /// The line of the file on which it begins, from 1; an older server does not tell it.
+    /// The line of the file on which the row begins, from 1. Older servers do not return it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// For programs.
+    /// The reason, for programs.
     #[serde(default)]
     pub code: String,
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
 }
 
 /// A page of campaigns.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct CampaignPage {
-    /// Newest first.
+    /// The campaigns, newest first.
     pub campaigns: Vec<CampaignView>,
-    /// Where the next page begins.
+    /// The cursor of the next page.
     pub next: Option<String>,
 }
 
 /// A page of lines.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct LinePage {
-    /// In the order of the configuration.
+    /// The lines, in the order of the configuration.
     pub lines: Vec<LineView>,
-    /// Where the next page begins.
+    /// The cursor of the next page.
     pub next: Option<String>,
 }
 
@@ -245,53 +245,53 @@ pub struct LinePage {
 pub struct LineView {
     /// Meta's `phone_number_id`.
     pub id: LineId,
-    /// What the operator calls it.
+    /// The operator's name of the line.
     #[serde(default)]
     pub name: String,
-    /// The number as people read it.
+    /// The phone number, formatted for people.
     #[serde(default)]
     pub display: String,
-    /// In one word: `sending`, `idle`, `paused`, `held`, `no_worker`, …
+    /// `sending`, `idle`, `paused`, `held`, `no_worker`, …
     #[serde(default)]
     pub state: String,
-    /// The rate that it has, set or configured.
+    /// The rate, set through the API or configured.
     #[serde(default)]
     pub messages_per_second: f64,
-    /// The configured one.
+    /// The configured rate.
     pub configured: Option<f64>,
-    /// What campaigns may send on it now; unknown while nothing may go.
+    /// Messages per second that campaigns may send now; `None` if nothing may be sent, or if it is unknown.
     pub allowed_now: Option<f64>,
-    /// The worker that sends on it.
+    /// The worker that has the line's lease.
     pub owner: Option<String>,
     /// Attempts that wait for Meta's answer.
     #[serde(default)]
     pub in_flight: u64,
-    /// Of late.
+    /// Messages accepted per second, recently.
     #[serde(default)]
     pub accepted_per_second: f64,
-    /// Recipients that wait for it, of all campaigns.
+    /// Recipients of all campaigns that wait for the line.
     #[serde(default)]
     pub backlog: u64,
-    /// What holds it.
+    /// The holds that apply to the line.
     #[serde(default)]
     pub holds: Vec<HoldView>,
-    /// Everything else.
+    /// Fields that this version of the client does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
-/// Why a line, its WABA or its token is held.
+/// A hold on a line, its WABA or its token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldView {
     /// What is held: `line:3001`, `waba:2001`, `token:2001`.
     pub scope: String,
-    /// Meta's code; none where a person or Meta's list of templates said so.
+    /// Meta's code; `None` if the hold comes from a person or from Meta's list of templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
-    /// Since when.
+    /// When the hold began.
     pub since: UnixMs,
-    /// It ends by itself then.
+    /// When the hold ends by itself; `None` if a probe or a person has to end it.
     pub until: Option<UnixMs>,
 }

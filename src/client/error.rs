@@ -1,89 +1,90 @@
-//! Why a call did not give what was asked for, as a sentence with its remedy.
+//! Errors of API calls, as sentences with their remedy.
 
 use std::{error::Error, fmt, io};
 
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-/// How much of an answer that nobody understands is repeated, in characters.
-const REPEATED_CHARS_MAX: usize = 200;
+/// Maximum length of the quotation from a response that is not pregon's, in characters.
+const QUOTED_CHARS_MAX: usize = 200;
 
 /// Why a call failed, by what the caller does next.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// This client can not be made.
+    /// The client cannot be built from these settings.
     #[error("{0}")]
     Unusable(String),
-    /// Nobody listens there.
+    /// The server cannot be connected to.
     #[error(
-        "no server answers at {server} ({reason}): start one with `pregon serve`, or name another by --server or PREGON_SERVER"
+        "no server answers at {server} ({reason}): start one with `pregon serve`, or name another by --server or \
+        PREGON_SERVER"
     )]
     Unreachable {
-        /// Where.
+        /// The server.
         server: Url,
-        /// What the system said.
+        /// The innermost cause.
         reason: String,
     },
-    /// Somebody listens there, with a certificate that proves nothing here.
-    #[error("the certificate of {server} is not trusted ({reason}): name the CA that it is of by --ca or PREGON_CA")]
+    /// The server's certificate is not trusted.
+    #[error("the certificate of {server} is not trusted ({reason}): name its CA by --ca or PREGON_CA")]
     Untrusted {
-        /// Where.
+        /// The server.
         server: Url,
-        /// What is wrong with it.
+        /// Why the certificate is not trusted.
         reason: String,
     },
-    /// The connection ended, or nothing came for too long: what was asked for may have happened.
+    /// The connection broke, or no data arrived in time. The call may have taken effect.
     #[error("the connection to {server} broke: {reason}")]
     Broken {
-        /// Where.
+        /// The server.
         server: Url,
-        /// What the system said.
+        /// The innermost cause.
         reason: String,
     },
-    /// 401.
+    /// The server returned 401.
     #[error("{server} {}: set PREGON_API_KEY (or --api-key) to one of the keys in its http.api_keys", match given {
         true => "does not know this key",
         false => "asks for a key",
     })]
     Unauthorized {
-        /// Where.
+        /// The server.
         server: Url,
-        /// A key was sent.
+        /// Whether a key was sent.
         given: bool,
     },
-    /// The server says what is wrong.
+    /// The server returned a problem.
     #[error("{problem} (HTTP {})", status.as_u16())]
     Refused {
         /// The HTTP status.
         status: StatusCode,
-        /// The rest of it.
+        /// The problem in the body.
         problem: Problem,
     },
-    /// Somebody answered, but not a server of this program.
-    #[error("{server} gave an answer that is not pregon's (HTTP {}: {text}): check --server", status.as_u16())]
+    /// The response is not pregon's: another server, or a proxy.
+    #[error("{server} returned a response that is not pregon's (HTTP {}: {text}): check --server", status.as_u16())]
     NotPregon {
-        /// Where.
+        /// The server.
         server: Url,
         /// The HTTP status.
         status: StatusCode,
-        /// What it said, cut.
+        /// The beginning of the body.
         text: String,
     },
 }
 
 impl ClientError {
-    /// The connection is at fault, so that another try may succeed.
-    pub fn is_of_connection(&self) -> bool {
+    /// Whether the connection failed, so that a retry may succeed.
+    pub fn is_connection_error(&self) -> bool {
         matches!(self, ClientError::Unreachable { .. } | ClientError::Broken { .. })
     }
 
-    /// Another try may succeed: the connection is at fault, or the server says that it can not do it now.
-    pub fn is_passing(&self) -> bool {
+    /// Whether a retry may succeed: the connection failed, or the server returned 5xx or 429.
+    pub fn is_transient(&self) -> bool {
         match self {
             ClientError::Refused { status, .. } | ClientError::NotPregon { status, .. } => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
-            _ => self.is_of_connection(),
+            _ => self.is_connection_error(),
         }
     }
 
@@ -102,7 +103,7 @@ impl ClientError {
             return Self::Unauthorized { server, given };
         }
         match serde_json::from_slice::<Problem>(body) {
-            Ok(problem) if problem.is_one() => Self::Refused { status, problem },
+            Ok(problem) if problem.is_present() => Self::Refused { status, problem },
             _ => Self::not_pregon(&server, status, body),
         }
     }
@@ -113,16 +114,16 @@ impl ClientError {
         Self::NotPregon {
             server: server.clone(),
             status,
-            text: match words.char_indices().nth(REPEATED_CHARS_MAX) {
+            text: match words.char_indices().nth(QUOTED_CHARS_MAX) {
                 Some((end, _)) => format!("{}…", &words[..end]),
-                None if words.is_empty() => "nothing".into(),
+                None if words.is_empty() => "empty".into(),
                 None => words,
             },
         }
     }
 }
 
-/// The cause at the bottom, such as `Connection refused (os error 111)`: what is above it only says that a call failed.
+/// The innermost cause, such as `Connection refused (os error 111)`. The outer errors only say that a call failed.
 fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -137,7 +138,7 @@ fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
             return Some(error.to_string());
         }
-        // An error of the system's kind hands on the cause of what it wraps, and not that itself.
+        // `io::Error::source` skips the error that it wraps and returns that error's source, so unwrap it here.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         cause = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
     }
@@ -148,23 +149,24 @@ fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Problem {
-    /// What kind, for programs: `urn:pregon:problem:` and its name.
+    /// The kind, for programs: `urn:pregon:problem:` and its name.
     pub r#type: String,
-    /// What kind, in words.
+    /// The kind, for people.
     pub title: Option<String>,
-    /// What happened this time.
+    /// What is wrong in this request.
     pub detail: Option<String>,
-    /// Everything that is wrong, where it is more than one thing.
+    /// Each fault, if there are several.
     pub problems: Vec<String>,
 }
 
 impl Problem {
-    /// Whether it is of this kind, such as `campaign-conflict`.
+    /// Whether the problem is of this kind, such as `campaign-conflict`.
     pub fn is(&self, kind: &str) -> bool {
         self.r#type.strip_prefix("urn:pregon:problem:") == Some(kind)
     }
 
-    fn is_one(&self) -> bool {
+    /// Whether this is a problem. Needed because every field is optional, so that any JSON object parses.
+    fn is_present(&self) -> bool {
         self.title.is_some() || self.detail.is_some()
     }
 }
@@ -184,35 +186,38 @@ mod tests {
         "http://127.0.0.1:8080".parse().expect("a URL")
     }
 
-    fn told(status: u16, body: &str) -> String {
+    fn message(status: u16, body: &str) -> String {
         let status = StatusCode::from_u16(status).expect("a status");
         ClientError::of_answer(&server(), true, status, body.as_bytes()).to_string()
     }
 
     #[test]
-    fn a_problem_is_its_detail_and_a_line_for_each_fault() {
+    fn a_problem_is_shown_with_a_line_for_each_fault() {
         let body = r#"{"type":"/problems/invalid","title":"invalid campaign","status":422,"detail":"the campaign has 2 faults",
             "problems":["line 9 is not configured","priority is 11, at most 10"]}"#;
         assert_eq!(
-            told(422, body),
+            message(422, body),
             "the campaign has 2 faults\n  line 9 is not configured\n  priority is 11, at most 10 (HTTP 422)"
         );
-        assert_eq!(told(404, r#"{"title":"no such campaign","status":404}"#), "no such campaign (HTTP 404)");
+        assert_eq!(message(404, r#"{"title":"no such campaign","status":404}"#), "no such campaign (HTTP 404)");
     }
 
     #[test]
-    fn an_answer_of_a_stranger_is_told_from_a_problem() {
-        let text = told(502, "<html>\n  <h1>Bad Gateway</h1>\n</html>");
+    fn a_response_of_another_program_is_not_a_problem() {
+        let text = message(502, "<html>\n  <h1>Bad Gateway</h1>\n</html>");
         assert!(text.contains("not pregon's (HTTP 502: <html> <h1>Bad Gateway</h1> </html>)"), "{text}");
-        assert!(told(404, r#"{"error":"nope"}"#).contains("not pregon's"), "JSON alone is no problem");
-        let long = told(500, &"é".repeat(10_000));
+        assert!(
+            message(404, r#"{"error":"nope"}"#).contains("not pregon's"),
+            "JSON without a title or a detail is no problem"
+        );
+        let long = message(500, &"é".repeat(10_000));
         assert!(long.chars().count() < 400 && long.contains('…'), "{long}");
     }
 
     #[test]
-    fn a_refused_key_and_a_missing_key_are_told_apart() {
-        let told = |given| ClientError::of_answer(&server(), given, StatusCode::UNAUTHORIZED, b"{}").to_string();
-        assert!(told(true).starts_with("http://127.0.0.1:8080/ does not know this key: set PREGON_API_KEY"));
-        assert!(told(false).starts_with("http://127.0.0.1:8080/ asks for a key: set PREGON_API_KEY"));
+    fn a_wrong_key_and_a_missing_key_have_different_errors() {
+        let message = |given| ClientError::of_answer(&server(), given, StatusCode::UNAUTHORIZED, b"{}").to_string();
+        assert!(message(true).starts_with("http://127.0.0.1:8080/ does not know this key: set PREGON_API_KEY"));
+        assert!(message(false).starts_with("http://127.0.0.1:8080/ asks for a key: set PREGON_API_KEY"));
     }
 }

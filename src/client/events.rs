@@ -1,4 +1,4 @@
-//! The events of a campaign: its state and its statistics, each time they change.
+//! The event stream of a campaign: its state and its statistics, each time they change.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,19 +12,19 @@ use super::{
 };
 use crate::domain::CampaignState;
 
-/// A stream that says nothing for so long is taken for broken: a server keeps it alive by comments.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A stream that delivers no byte for this long counts as broken. The server sends comments to keep the stream alive.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What an event tells.
+/// An event of a campaign.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CampaignEvent {
-    /// The campaign is in this state now.
+    /// The campaign is now in this state.
     State(CampaignState),
-    /// Its recipients stand there now.
+    /// The campaign now has these statistics.
     Statistics(Box<Statistics>),
 }
 
-/// The events of one campaign, over one connection. What there is to tell comes at its beginning, and then what changes.
+/// The events of one campaign over one connection: first its state and statistics, then each change.
 #[derive(Debug)]
 pub struct Events {
     server: Url,
@@ -40,28 +40,27 @@ impl Events {
 
     /// The next event; `None` when the server ended the stream.
     ///
-    /// Errors: [`ClientError::Broken`] if the connection ended otherwise, was silent for too long, or brought something that
-    /// is no stream of events.
+    /// Errors: [`ClientError::Broken`] if the connection failed, was silent for too long, or sent an invalid event.
     pub async fn next(&mut self) -> Result<Option<CampaignEvent>> {
         loop {
-            if let Some(told) = self.ready.pop_front() {
-                return Ok(Some(told));
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
             }
             let broken = |reason| ClientError::Broken { server: self.server.clone(), reason };
-            let chunk = timeout(SILENCE, self.response.chunk())
+            let chunk = timeout(SILENCE_TIMEOUT, self.response.chunk())
                 .await
-                .map_err(|_| broken(format!("nothing came for {} seconds", SILENCE.as_secs())))?
+                .map_err(|_| broken(format!("no data for {} seconds", SILENCE_TIMEOUT.as_secs())))?
                 .map_err(|error| ClientError::of_request(&self.server, &error))?;
             let Some(chunk) = chunk else { return Ok(None) };
             for event in self.parser.feed(&chunk).map_err(|error| broken(error.to_string()))? {
-                self.ready.extend(told(&event).map_err(|error| broken(format!("event {}: {error}", event.name)))?);
+                self.ready.extend(parse(&event).map_err(|error| broken(format!("event {}: {error}", event.name)))?);
             }
         }
     }
 }
 
-/// What `event` tells; nothing if it is of a kind that this version does not know.
-fn told(event: &Event) -> serde_json::Result<Option<CampaignEvent>> {
+/// Parses `event`. Returns `None` for a kind that this version does not know.
+fn parse(event: &Event) -> serde_json::Result<Option<CampaignEvent>> {
     #[derive(Deserialize)]
     struct State {
         state: CampaignState,
@@ -81,11 +80,11 @@ mod tests {
     use super::*;
 
     fn of(name: &str, data: &str) -> serde_json::Result<Option<CampaignEvent>> {
-        told(&Event { name: name.into(), data: data.into() })
+        parse(&Event { name: name.into(), data: data.into() })
     }
 
     #[test]
-    fn an_event_tells_the_state_or_the_statistics() {
+    fn an_event_has_a_state_or_statistics() {
         assert_eq!(
             of("state", r#"{"state":"paused"}"#).expect("good"),
             Some(CampaignEvent::State(CampaignState::Paused))
@@ -96,7 +95,7 @@ mod tests {
             panic!("statistics")
         };
         assert_eq!((statistics.recipients, statistics.open(), statistics.done()), (3, 1, 2));
-        assert_eq!(of("message", "hello").expect("unknown kinds are no error"), None);
+        assert_eq!(of("message", "hello").expect("an unknown kind is ignored"), None);
         assert!(of("statistics", "half").is_err());
         assert!(of("state", r#"{"state":"melting"}"#).is_err());
     }

@@ -1,7 +1,7 @@
-//! The HTTP API, as a typed client.
+//! A typed client of the HTTP API.
 //!
-//! Owns: connections to one server, and the key.
-//! Never: sends the key anywhere else (no redirects, no proxy of the environment); repeats a call by itself.
+//! Owns: connections to one server, and the API key.
+//! Never: sends the key to another host (it follows no redirects and uses no proxy of the environment); retries a call.
 
 mod answers;
 mod error;
@@ -30,30 +30,30 @@ use crate::{
     intake::{Format, UploadLayout},
 };
 
-/// For a connection.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// For the answer to a call that is not a stream. Launching a campaign of millions is the longest.
-const ANSWER_WAIT: Duration = Duration::from_secs(60);
+/// Time limit for establishing a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a call that is not a stream. The longest call launches a campaign of millions of recipients.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A campaign to create: the body of `POST /v1/campaigns`.
 #[derive(Clone, Debug, Serialize)]
 pub struct NewCampaign {
-    /// For people.
+    /// A name for people.
     pub name: String,
-    /// The caller's id.
+    /// The caller's id of the campaign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// Which template.
+    /// The template to send.
     pub template: TemplateName,
-    /// The lines it may go out on.
+    /// The lines that may send it.
     pub lines: Vec<LineId>,
-    /// Not before this time.
+    /// Sending starts no earlier than this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_at: Option<UnixMs>,
-    /// What is not sent by then ends as expired.
+    /// Recipients not sent by this time end as expired.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<UnixMs>,
-    /// 1 to 10.
+    /// 1 to 10: the campaign's share of a line that several campaigns use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
     /// `hold` or `resend`.
@@ -61,16 +61,16 @@ pub struct NewCampaign {
     pub on_doubt: Option<String>,
 }
 
-/// What may be done with a campaign or a line; its name is the last word of the URL.
+/// A state change of a campaign or a line. Its name is the last segment of the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlAction {
-    /// Start it.
+    /// Start sending.
     Launch,
-    /// Send nothing more.
+    /// Send nothing more until resumed.
     Pause,
-    /// Go on.
+    /// Continue sending.
     Resume,
-    /// Never send what was not sent.
+    /// Never send what is not sent yet.
     Cancel,
 }
 
@@ -85,22 +85,22 @@ impl ControlAction {
     }
 }
 
-/// How every call of the command line goes out.
+/// The builder of every HTTP client of the command line.
 pub fn http() -> reqwest::ClientBuilder {
-    // reqwest takes the provider of the process. Another part of it may have installed the same one before.
+    // reqwest uses the crypto provider of the process. An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .user_agent(concat!("pregon/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .no_proxy()
-        .connect_timeout(CONNECT_WAIT)
+        .connect_timeout(CONNECT_TIMEOUT)
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>> {
     let unusable = |why: String| ClientError::Unusable(format!("--ca {}: {why}", file.display()));
     let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-    if certificates.is_empty() { Err(unusable("it holds no certificate".into())) } else { Ok(certificates) }
+    if certificates.is_empty() { Err(unusable("it has no certificate".into())) } else { Ok(certificates) }
 }
 
 /// A client of one server. Cheap to clone.
@@ -111,21 +111,21 @@ pub struct Client {
     key: Option<Secret>,
 }
 
-/// What a call gives.
+/// The result of a call.
 pub type Result<T> = std::result::Result<T, ClientError>;
 
 impl Client {
-    /// A client that has not connected yet. `server` may have a path before that of the API. `ca`: a PEM file of the only
-    /// certificates to trust; without it, those that the system trusts.
+    /// Builds a client, which connects on the first call. `server` may have a path, which precedes that of the API.
+    /// `ca` is a PEM file with the only certificates to trust; without it, the client trusts those of the system.
     ///
-    /// Errors: [`ClientError::Unusable`] if the address is not one of HTTP, the key fits into no header, or the file is
-    /// none of certificates.
+    /// Errors: [`ClientError::Unusable`] if the URL is not HTTP or HTTPS, the key is not a valid header value, or the
+    /// file has no readable certificates.
     pub fn new(server: Url, key: Option<Secret>, ca: Option<&Path>) -> Result<Self> {
         if !matches!(server.scheme(), "http" | "https") || server.cannot_be_a_base() {
             return Err(ClientError::Unusable(format!("--server {server} is not an address of http:// or https://")));
         }
         if key.as_ref().is_some_and(|key| HeaderValue::from_str(key.expose()).is_err()) {
-            return Err(ClientError::Unusable("the API key has a character that no header can hold".into()));
+            return Err(ClientError::Unusable("the API key has a character that is not allowed in a header".into()));
         }
         let http = match ca {
             Some(file) => http().tls_certs_only(certificates(file)?),
@@ -135,15 +135,15 @@ impl Client {
         Ok(Self { http, server, key })
     }
 
-    /// Creates a campaign, or finds the one with its external id.
+    /// Creates a campaign, or returns the one that has the same external id.
     pub async fn create(&self, campaign: &NewCampaign) -> Result<Created> {
-        let request = self.request(Method::POST, &["campaigns"]).json(campaign).timeout(ANSWER_WAIT);
+        let request = self.request(Method::POST, &["campaigns"]).json(campaign).timeout(CALL_TIMEOUT);
         let response = self.send(request).await?;
         let created = response.status() == StatusCode::CREATED;
         Ok(Created { created, ..self.read(response).await? })
     }
 
-    /// Streams recipients into a campaign. The same `upload_id` with the same rows again adds nothing.
+    /// Streams recipients into a campaign. Idempotent: repeating the rows with the same `upload_id` adds nothing.
     pub async fn upload(
         &self,
         id: CampaignId,
@@ -172,18 +172,18 @@ impl Client {
         self.read(self.send(request).await?).await
     }
 
-    /// Launches, pauses, resumes or cancels a campaign, and gives it as it is then.
+    /// Launches, pauses, resumes or cancels a campaign, and returns its new state.
     pub async fn change_campaign(&self, id: CampaignId, action: ControlAction) -> Result<CampaignView> {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), action.word()])).await
     }
 
-    /// Deletes a campaign that never sent anything.
+    /// Deletes a draft, or a campaign that was cancelled before it started.
     pub async fn delete_campaign(&self, id: CampaignId) -> Result<()> {
         let request = self.request(Method::DELETE, &["campaigns", &id.to_string()]);
-        self.send(request.timeout(ANSWER_WAIT)).await.map(drop)
+        self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
     }
 
-    /// A page of campaigns, newest first; `cursor` is what the page before gave as `next`.
+    /// A page of campaigns, newest first. `cursor` is `next` of the previous page.
     pub async fn campaigns(&self, state: Option<CampaignState>, cursor: Option<&str>) -> Result<CampaignPage> {
         let mut query = Vec::new();
         query.extend(state.map(|state| ("state", state.name())));
@@ -191,46 +191,46 @@ impl Client {
         self.call(self.request(Method::GET, &["campaigns"]).query(&query)).await
     }
 
-    /// A campaign with its statistics.
+    /// Fetches a campaign with its statistics.
     pub async fn campaign(&self, id: CampaignId) -> Result<CampaignView> {
         self.call(self.request(Method::GET, &["campaigns", &id.to_string()])).await
     }
 
-    /// The state and the statistics of a campaign as they change.
+    /// Streams the state and the statistics of a campaign as they change.
     pub async fn events(&self, id: CampaignId) -> Result<Events> {
         let request = self.request(Method::GET, &["campaigns", &id.to_string(), "events"]);
         let response = self.send(request.header("Accept", "text/event-stream")).await?;
         Ok(Events::new(self.server.clone(), response))
     }
 
-    /// Every recipient with its outcome, as CSV; the body is read by [`Client::chunk`].
+    /// Requests every recipient with its outcome, as CSV. Read the body with [`Client::chunk`].
     pub async fn report(&self, id: CampaignId) -> Result<Response> {
         self.send(self.request(Method::GET, &["campaigns", &id.to_string(), "report.csv"])).await
     }
 
-    /// The next piece of a streamed answer; `None` at its end.
+    /// The next chunk of a streamed response; `None` at its end.
     pub async fn chunk(&self, response: &mut Response) -> Result<Option<bytes::Bytes>> {
         response.chunk().await.map_err(|error| ClientError::of_request(&self.server, &error))
     }
 
-    /// A page of lines.
+    /// A page of lines. `cursor` is `next` of the previous page.
     pub async fn lines(&self, cursor: Option<&str>) -> Result<LinePage> {
         let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
         self.call(self.request(Method::GET, &["lines"]).query(&query)).await
     }
 
-    /// A line.
+    /// Fetches a line.
     pub async fn line(&self, id: &LineId) -> Result<LineView> {
         self.call(self.request(Method::GET, &["lines", id.as_str()])).await
     }
 
-    /// Sets the rate of a line, or with `None` gives it back that of the configuration.
+    /// Sets the rate of a line, or with `None` resets it to the configured rate. Returns the line.
     pub async fn set_rate(&self, id: &LineId, messages_per_second: Option<f64>) -> Result<LineView> {
         let body = json!({ "messages_per_second": messages_per_second });
         self.call(self.request(Method::PATCH, &["lines", id.as_str()]).json(&body)).await
     }
 
-    /// Pauses or resumes a line, and gives it as it is then.
+    /// Pauses or resumes a line, and returns it.
     pub async fn change_line(&self, id: &LineId, action: ControlAction) -> Result<LineView> {
         self.call(self.request(Method::POST, &["lines", id.as_str(), action.word()])).await
     }
@@ -238,7 +238,7 @@ impl Client {
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.server.clone();
         url.path_segments_mut()
-            .expect("a server whose address cannot have a path is refused when the client is made")
+            .expect("`Client::new` rejects a URL that cannot have a path")
             .pop_if_empty()
             .push("v1")
             .extend(path);
@@ -250,10 +250,10 @@ impl Client {
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        self.read(self.send(request.timeout(ANSWER_WAIT)).await?).await
+        self.read(self.send(request.timeout(CALL_TIMEOUT)).await?).await
     }
 
-    /// The answer, if it is a good one.
+    /// Sends a request and returns a successful response. Every other response is an error.
     async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let broken = |error| ClientError::of_request(&self.server, &error);
         let response = request.send().await.map_err(broken)?;

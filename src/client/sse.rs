@@ -1,43 +1,44 @@
-//! Server-sent events, read from bytes as they come (WHATWG HTML, section 9.2; read 2026-11-22).
+//! An incremental parser of server-sent events (WHATWG HTML, section 9.2; read 2026-11-22).
 //!
-//! Owns: the bytes of the line and of the event that are not whole yet, at most [`EVENT_BYTES_MAX`].
-//! Never: keeps `id` or `retry`; statistics are whole each time, so that a new connection needs no memory of the old one.
+//! Owns: the bytes of the incomplete line and event, at most [`EVENT_BYTES_MAX`].
+//! Never: keeps `id` or `retry`. Each event has complete statistics, so a reconnect needs no state.
 
 use std::mem;
 
-/// The longest event. Statistics take some kilobytes.
+/// The longest event, in bytes. Statistics take a few kilobytes.
 pub(super) const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Event {
-    /// What `event:` said; `message` where it said nothing.
+    /// The value of `event:`, or `message` without one.
     pub name: String,
-    /// The lines of `data:`, with line breaks between them.
+    /// The values of the `data:` lines, joined with line feeds.
     pub data: String,
 }
 
-/// An event is longer than [`EVENT_BYTES_MAX`].
+/// The event is longer than [`EVENT_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event is longer than {EVENT_BYTES_MAX} bytes")]
 pub(super) struct EventTooLong;
 
-/// Turns chunks of a stream into events. A chunk may end anywhere.
+/// Parses a stream of chunks into events. A chunk may end anywhere.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     line: Vec<u8>,
-    /// The last byte was a carriage return: a line feed that follows it ends no other line.
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same line break.
     after_return: bool,
     name: String,
     data: String,
     has_data: bool,
+    /// Whether the first line is over. Only the first line may begin with a byte order mark.
     began: bool,
 }
 
 impl Parser {
-    /// Takes `chunk` and gives the events that it completes.
+    /// Parses `chunk` and returns the events that it completes.
     ///
-    /// Errors: [`EventTooLong`]; the stream is of no more use.
+    /// Errors: [`EventTooLong`]. The parser cannot be used after that.
     pub(super) fn feed(&mut self, chunk: &[u8]) -> Result<Vec<Event>, EventTooLong> {
         let mut events = Vec::new();
         for &byte in chunk {
@@ -56,7 +57,7 @@ impl Parser {
         Ok(events)
     }
 
-    /// An empty line ends an event; any other is a field of it.
+    /// Handles a complete line: an empty line ends the event, any other line is a field of it.
     fn end_line(&mut self) -> Option<Event> {
         let bytes = mem::take(&mut self.line);
         let text = String::from_utf8_lossy(&bytes);
@@ -77,7 +78,7 @@ impl Parser {
                 }
                 self.data.push_str(value);
             }
-            // A comment, which keeps the connection alive, or a field that is not needed.
+            // A comment, which the server sends to keep the connection alive, or an unused field.
             _ => {}
         }
         None
@@ -105,31 +106,34 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_as_the_standard_says() {
+    fn events_are_parsed_according_to_the_standard() {
         assert_eq!(whole("event: statistics\ndata: {\"a\":1}\n\n"), [event("statistics", "{\"a\":1}")]);
         assert_eq!(whole("data: a\ndata:b\ndata\n\n"), [event("message", "a\nb\n")]);
         assert_eq!(whole(": keep-alive\n\nid: 7\nretry: 100\ndata: x\n\n"), [event("message", "x")]);
         assert_eq!(whole("\u{feff}data:  two blanks\r\n\r\n"), [event("message", " two blanks")]);
-        assert_eq!(whole("event: a\n\ndata: b\n\n"), [event("message", "b")], "a name without data is forgotten");
+        assert_eq!(whole("event: a\n\ndata: b\n\n"), [event("message", "b")], "a name without data is dropped");
         assert_eq!(whole("data: a\r\rdata: b\n\r\n"), [event("message", "a"), event("message", "b")]);
         assert_eq!(whole("data: half of an event\n"), []);
     }
 
     #[test]
-    fn an_event_without_an_end_is_an_error_and_not_all_memory() {
+    fn an_event_above_the_limit_is_an_error() {
         let mut parser = Parser::default();
         let chunk = [b'x'; 1 << 16];
-        let taken = (0..100).take_while(|_| parser.feed(&chunk).is_ok()).count();
-        assert_eq!(taken, EVENT_BYTES_MAX / chunk.len());
+        let accepted = (0..100).take_while(|_| parser.feed(&chunk).is_ok()).count();
+        assert_eq!(accepted, EVENT_BYTES_MAX / chunk.len());
 
         let mut parser = Parser::default();
         let line = format!("data: {}\n", "x".repeat(1 << 16));
-        assert!((0..100).any(|_| parser.feed(line.as_bytes()) == Err(EventTooLong)), "many lines are one event too");
+        assert!(
+            (0..100).any(|_| parser.feed(line.as_bytes()) == Err(EventTooLong)),
+            "the limit counts all lines of an event"
+        );
     }
 
     proptest! {
         #[test]
-        fn events_are_the_same_however_the_bytes_are_cut(
+        fn events_do_not_depend_on_chunk_boundaries(
             events in vec(("[a-z]{1,8}", vec("[^\r\n]{0,20}", 1..4)), 0..6),
             line_end in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
             cuts in vec(any::<Index>(), 0..40),

@@ -1,10 +1,11 @@
-//! Configuration: `config/pregon.toml` compiled in, then the operator's file, then the environment.
+//! Configuration: the compiled-in defaults of `config/pregon.toml`, overridden by the operator's file, overridden by
+//! the environment.
 //!
-//! Every key, with its meaning, unit, range and default, is described in that file and nowhere else. Here is what is
-//! made of it: one small struct a section, so that code is given what it needs and never the whole. All problems are
-//! found in one pass and told together; a configuration with a problem starts nothing.
+//! `config/pregon.toml` is the only reference of the keys: their meanings, units, ranges and defaults. This module
+//! parses them into one struct per section, so that other modules receive only the settings that they need. All
+//! problems are reported together, and a configuration with a problem starts nothing.
 //!
-//! Never: writes a secret into a log, an error or `Debug`; reads anything after start.
+//! Never: writes a secret into a log, an error or `Debug`; reads anything after startup.
 
 mod read;
 mod reader;
@@ -28,13 +29,13 @@ use crate::{
     telemetry::logging::LogConfig,
 };
 
-/// The defaults: every key, commented.
+/// The default configuration, with a comment for every key.
 pub const DEFAULTS: &str = include_str!("../../config/pregon.toml");
 
-/// Everything that can be configured.
+/// The complete configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How long recipients' numbers and values are kept after the end of their campaign.
+    /// How long phone numbers and values of recipients are kept after the end of their campaign.
     pub retention: Duration,
     /// How long Meta's message ids are kept.
     pub id_retention: Duration,
@@ -50,11 +51,11 @@ pub struct Config {
     pub webhook: WebhookConfig,
     /// `[intake]`
     pub intake: IntakeConfig,
-    /// `[[business]]`, with different ids.
+    /// `[[business]]`, with unique ids.
     pub businesses: Vec<BusinessConfig>,
-    /// `[[waba]]`, with different ids; the business of each is configured.
+    /// `[[waba]]`, with unique ids. The business of each is configured.
     pub wabas: Vec<WabaConfig>,
-    /// `[[line]]`, with different ids; the WABA of each is configured.
+    /// `[[line]]`, with unique ids. The WABA of each is configured.
     pub lines: Vec<LineConfig>,
     /// `[dispatch]`
     pub dispatch: DispatchConfig,
@@ -67,39 +68,39 @@ pub struct Config {
 /// `[redis]`
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// Where the work is kept.
+    /// The Redis to use.
     pub url: RedisUrl,
-    /// For TLS.
+    /// Certificates for TLS.
     pub certificates: Certificates,
-    /// First word of every key: 1 to 32 of `a-z0-9-_`.
+    /// The prefix of every key: 1 to 32 of `a-z0-9-_`.
     pub namespace: String,
-    /// How long a command may take.
+    /// The timeout of a command.
     pub timeout: Duration,
-    /// Connections kept open, at least 1.
+    /// Maximum number of pooled connections to each server, at least 1.
     pub pool: usize,
 }
 
 /// `[graph]`
 #[derive(Clone, Debug)]
 pub struct GraphConfig {
-    /// `http` or `https`, without a slash at its end.
+    /// An `http` or `https` URL without a trailing slash.
     pub base_url: String,
-    /// `v25.0`
+    /// Such as `v25.0`.
     pub version: String,
-    /// How long an answer may take.
+    /// The timeout of a send, from connecting to the end of the response.
     pub timeout: Duration,
-    /// How long a connection may take; at most `timeout`.
+    /// The timeout of connecting; less than `timeout`.
     pub connect_timeout: Duration,
-    /// HTTP/2 for https; HTTP/1.1 else.
+    /// Whether to use HTTP/2 for https URLs.
     pub http2: bool,
-    /// Messages that share a connection of HTTP/2 at most.
+    /// Maximum number of messages in flight on one HTTP/2 connection.
     pub streams_max: usize,
-    /// Authorities that are trusted besides those of the system, in PEM form.
+    /// A PEM file with certificate authorities to trust in addition to the system's.
     pub ca: Option<PathBuf>,
 }
 
 impl GraphConfig {
-    /// For a client.
+    /// The configuration of a client.
     pub fn client(&self) -> graph::GraphClientConfig {
         graph::GraphClientConfig {
             base_url: self.base_url.clone(),
@@ -117,60 +118,61 @@ impl GraphConfig {
 /// `[http]`
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Address of the API and of the webhooks.
+    /// The address of the API and the webhooks.
     pub listen: SocketAddr,
-    /// Who may call the API; the names differ, and so do the keys.
+    /// The API keys, with unique names and unique secrets.
     pub api_keys: Vec<ApiKey>,
-    /// Calls with a key that is not known, from one address in a minute.
+    /// Requests with an unknown key that one address, or one IPv6 /64, may make per minute.
     pub key_failures_per_minute: NonZeroU32,
-    /// The largest body of a call that is not an upload.
+    /// The largest body of a request that is not an upload, in bytes.
     pub body_bytes_max: usize,
-    /// How long a caller may make a stream stand still.
+    /// How long an upload may send nothing, or a client may read nothing of a response. Other bodies must arrive
+    /// completely within this time.
     pub stall_timeout: Duration,
-    /// The longest head of a request.
+    /// The longest request line and headers together, in bytes.
     pub header_bytes_max: usize,
-    /// How long that may take to come, and how long a connection may be idle.
+    /// How long the request line and headers may take to arrive, and how long a connection may be idle.
     pub header_timeout: Duration,
-    /// Connections at once.
+    /// Maximum number of open connections.
     pub connections_max: usize,
-    /// What makes it HTTPS; `None` for plain HTTP.
+    /// The certificate for HTTPS; `None` for plain HTTP.
     pub tls: Option<TlsConfig>,
 }
 
-/// Who may call the API.
+/// An API key.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// For the logs.
+    /// The name of the caller, for the logs.
     pub name: String,
-    /// Of what stands behind `Bearer`. The key itself is not kept.
+    /// The digest of the key. The key itself is not stored.
     pub digest: SecretDigest,
-    /// What it may do; at least one.
+    /// What the key may do; at least one.
     pub scopes: Vec<KeyScope>,
 }
 
 impl ApiKey {
-    /// One that may do everything.
+    /// A key with all scopes.
     pub fn new(name: impl Into<String>, key: &Secret) -> Self {
         Self { name: name.into(), digest: SecretDigest::of(key.expose()), scopes: KeyScope::ALL.to_vec() }
     }
 }
 
-/// What a key of the API may do. None holds another.
+/// What an API key may do. No scope includes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyScope {
-    /// Look.
+    /// Every GET.
     Read,
     /// Create, launch and delete campaigns, upload recipients.
     Submit,
-    /// Pause, resume and cancel campaigns; set and hold lines; read the templates from Meta.
+    /// Pause, resume and cancel campaigns; set, pause and resume lines; sync templates.
     Operate,
 }
 
 impl KeyScope {
-    /// Every one.
+    /// All scopes.
     pub const ALL: [KeyScope; 3] = [KeyScope::Read, KeyScope::Submit, KeyScope::Operate];
 
-    /// Its name in the configuration.
+    /// The name of the scope in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             KeyScope::Read => "read",
@@ -183,36 +185,36 @@ impl KeyScope {
 /// `http.tls`
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
-    /// A PEM file: the certificate of this server, then those between it and its root.
+    /// A PEM file with the server's certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
-    /// A PEM file: its private key.
+    /// A PEM file with the private key.
     pub key: PathBuf,
 }
 
 /// `[ops]`
 #[derive(Clone, Debug)]
 pub struct OpsConfig {
-    /// Address of `/metrics`, `/healthz` and `/readyz`.
+    /// The address of `/metrics`, `/healthz` and `/readyz`.
     pub listen: SocketAddr,
 }
 
 /// `[webhook]`
 #[derive(Clone, Debug)]
 pub struct WebhookConfig {
-    /// What the handshake must bring; there where the role `webhook` runs.
+    /// The token of the verification handshake. The role `webhook` needs it.
     pub verify_token: Option<Secret>,
-    /// What signs every webhook; there where the role `webhook` runs.
+    /// The secret that signs every webhook. The role `webhook` needs it.
     pub app_secret: Option<Secret>,
-    /// What signed them until it was reset at Meta.
+    /// The app secret before the last reset at Meta. Webhooks signed with it are still accepted.
     pub app_secret_previous: Option<Secret>,
-    /// The largest webhook.
+    /// The largest webhook, in bytes.
     pub body_bytes_max: usize,
 }
 
 /// `[intake]`
 #[derive(Clone, Debug)]
 pub struct IntakeConfig {
-    /// Recipients of one campaign at most.
+    /// Maximum number of recipients of one campaign.
     pub recipients_max: u64,
 }
 
@@ -226,11 +228,11 @@ pub struct BusinessConfig {
 /// `[[waba]]`
 #[derive(Clone, Debug)]
 pub struct WabaConfig {
-    /// Meta's id of the account.
+    /// Meta's id of the WABA.
     pub id: WabaId,
-    /// The portfolio that owns it.
+    /// The portfolio that owns the WABA.
     pub business: BusinessId,
-    /// What sends for its lines.
+    /// The access token for sending on the WABA's lines.
     pub access_token: Secret,
 }
 
@@ -239,30 +241,30 @@ pub struct WabaConfig {
 pub struct LineConfig {
     /// Meta's `phone_number_id`.
     pub id: LineId,
-    /// The account it belongs to.
+    /// The WABA that owns the line.
     pub waba: WabaId,
-    /// The number as people read it.
+    /// The phone number as people read it.
     pub display: String,
-    /// What the operator calls it.
+    /// The operator's name for the line.
     pub name: String,
-    /// What Meta allows on it, inbound and outbound together; above 0.
+    /// The rate that Meta allows on the line, inbound and outbound messages together; above 0.
     pub messages_per_second: f64,
 }
 
 /// `[dispatch]`
 #[derive(Clone, Debug)]
 pub struct DispatchConfig {
-    /// Share of each line's rate that campaigns leave, 0 to 0.9.
+    /// The share of each line's rate that campaigns leave free for other messages, 0 to 0.9.
     pub headroom: f64,
-    /// How long a message stays in doubt.
+    /// How long a message in doubt waits for a status.
     pub doubt_deadline: Duration,
     /// How long a line belongs to a worker without renewal.
     pub lease: Duration,
-    /// Attempts open at once on one line.
+    /// Maximum number of attempts in flight on one line.
     pub in_flight_max: usize,
     /// Threads that send.
     pub threads: usize,
-    /// How often templates are read again.
+    /// How often the templates are read from Meta.
     pub templates_every: Duration,
     /// `[dispatch.retry]`
     pub retry: RetryConfig,
@@ -275,7 +277,7 @@ pub struct RetryConfig {
     pub initial: Duration,
     /// The longest wait before any attempt; at least `initial`.
     pub max: Duration,
-    /// Attempts in all, 1 to 15.
+    /// Maximum number of attempts, including the first: 1 to 15.
     pub attempts: u8,
 }
 
@@ -286,21 +288,21 @@ pub struct ShutdownConfig {
     pub grace: Duration,
 }
 
-/// What a process does; `serve --roles` names them.
+/// A role of a process, as in `serve --roles`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// The API and the job queue.
     Api,
     /// Meta's webhooks.
     Webhook,
-    /// Sending.
+    /// Sending to Meta on the lines that the process leases.
     Dispatch,
 }
 
-/// Everything that is wrong with a configuration, a sentence each. Holds no secret.
+/// All problems of a configuration. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
-    /// At least one; each begins with the key or the file that it is about.
+    /// At least one sentence. Each begins with its key, variable or file.
     pub problems: Vec<String>,
 }
 
@@ -313,15 +315,15 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// The defaults, with the file at `path` if one is given, and the environment above both.
+    /// Loads the defaults, the file if `path` is given, and the environment, each overriding the one before.
     ///
-    /// Errors: everything wrong with them, together.
+    /// Errors: all problems.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let name = path.unwrap_or(Path::new("defaults")).display().to_string();
         let file = match path {
             Some(path) => {
-                let told = |error| format!("{name}: {error}: name your file with --config or PREGON_CONFIG");
-                fs::read_to_string(path).map_err(|error| ConfigError { problems: vec![told(error)] })?
+                let problem = |error| format!("{name}: {error}: name your file with --config or PREGON_CONFIG");
+                fs::read_to_string(path).map_err(|error| ConfigError { problems: vec![problem(error)] })?
             }
             None => String::new(),
         };
@@ -329,20 +331,21 @@ impl Config {
         read::config(&name, &file, &environment, &environment)
     }
 
-    /// The defaults with `text` above them. `PREGON__…` variables change nothing; a secret that `text` names is read.
+    /// Loads the defaults, overridden by `text`. `PREGON__…` variables are ignored, but secrets in `text` may name
+    /// variables.
     ///
-    /// Errors: everything wrong with it, together.
+    /// Errors: all problems.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         read::config("text", text, &HashMap::new(), &process_environment())
     }
 
-    /// Whether everything is there that `roles` need.
+    /// Checks that all settings that `roles` need are present.
     ///
-    /// Errors: everything that is missing, together.
+    /// Errors: all missing settings.
     pub fn check_roles(&self, roles: &[Role]) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
-        let mut need = |role, there: bool, text: &str| {
-            if roles.contains(&role) && !there {
+        let mut need = |role, present: bool, text: &str| {
+            if roles.contains(&role) && !present {
                 problems.push(text.to_owned());
             }
         };
@@ -374,7 +377,7 @@ impl Config {
     }
 }
 
-/// Variables whose name or value is not Unicode are left out: none of ours can be.
+/// The environment variables of the process. Variables that are not Unicode are skipped: no setting has such a value.
 fn process_environment() -> HashMap<String, String> {
     env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }

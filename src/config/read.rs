@@ -1,4 +1,4 @@
-//! From text and environment to a [`Config`]: which keys there are, and which values and relations are good.
+//! Parses and validates a [`Config`]: the keys, their values, and the relations between them.
 
 use std::{collections::HashSet, num::NonZeroU32, path::PathBuf};
 
@@ -17,8 +17,8 @@ use crate::{
     telemetry::logging::{LogConfig, LogFormat},
 };
 
-/// Reads the defaults, the text of `file` above them, and above both those of `overrides` that begin with `PREGON__`.
-/// Secrets named by a variable are looked up in `environment`. `name` is what an error calls the file.
+/// Parses the defaults, overridden by the text `file`, overridden by those of `overrides` that begin with `PREGON__`.
+/// Secrets named by a variable are read from `environment`. `name` is the name of the file in errors.
 pub(super) fn config(
     name: &str,
     file: &str,
@@ -27,8 +27,8 @@ pub(super) fn config(
 ) -> Result<Config, ConfigError> {
     let problems = Problems::default();
     let values = merge(name, file, overrides)?;
-    let config = whole(Section::root(values, &problems, environment));
-    relations(&config, &problems);
+    let config = root(Section::root(values, &problems, environment));
+    check_relations(&config, &problems);
     match problems.into_lines() {
         problems if problems.is_empty() => Ok(config),
         problems => Err(ConfigError { problems }),
@@ -36,7 +36,7 @@ pub(super) fn config(
 }
 
 fn merge(name: &str, file: &str, overrides: &Environment) -> Result<Map<String, Value>, ConfigError> {
-    let refuse = |problem: String| ConfigError { problems: vec![problem] };
+    let error = |problem: String| ConfigError { problems: vec![problem] };
     let mut builder = config::Config::builder()
         .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
         .add_source(File::from_str(file, FileFormat::Toml));
@@ -44,13 +44,13 @@ fn merge(name: &str, file: &str, overrides: &Environment) -> Result<Map<String, 
         let Some(key) = variable.strip_prefix(PREFIX) else { continue };
         let value = Value::new(Some(variable), text.as_str());
         builder = builder.set_override(key_of(key), value).map_err(|_| {
-            refuse(format!("{variable} names no key: write it such as PREGON__REDIS__URL for redis.url"))
+            error(format!("{variable} names no key: write it such as PREGON__REDIS__URL for redis.url"))
         })?;
     }
-    builder.build().and_then(|merged| merged.cache.into_table()).map_err(|error| refuse(format!("{name}: {error}")))
+    builder.build().and_then(|merged| merged.cache.into_table()).map_err(|cause| error(format!("{name}: {cause}")))
 }
 
-/// `LINE__0__MESSAGES_PER_SECOND` is the key `line[0].messages_per_second`.
+/// The key that a variable sets: `line[0].messages_per_second` for `LINE__0__MESSAGES_PER_SECOND`.
 fn key_of(variable: &str) -> String {
     variable.split("__").fold(String::new(), |key, word| match word.parse::<u16>() {
         Ok(number) => format!("{key}[{number}]"),
@@ -59,7 +59,7 @@ fn key_of(variable: &str) -> String {
     })
 }
 
-fn whole(mut root: Section<'_>) -> Config {
+fn root(mut root: Section<'_>) -> Config {
     let config = Config {
         retention: root.duration("retention", "1h..3650d"),
         id_retention: root.duration("id_retention", "1h..90d"),
@@ -106,14 +106,15 @@ fn certificates(section: &mut Section<'_>) -> Certificates {
     Certificates { ca, client: certificate.zip(key) }
 }
 
-/// A URL with a password is a secret, and held to the same rule: not written in the file.
+/// Reads `redis.url`. A URL with a password is a secret: in the file it must be a reference to a variable or a file.
 fn redis_url(section: &mut Section<'_>) -> RedisUrl {
     let (is_table, by_environment) = section.kind_of("url");
     let text = match is_table {
         true => section.secret("url").map(|secret| secret.expose().to_owned()),
         false => Some(section.required("url")).filter(|text| !text.is_empty()),
     };
-    // A URL by environment may hold a password; the path of a private server may hold a blank.
+    // A URL from the environment may contain a password, so the rules for secrets apply to it. A `spawn:` path is
+    // exempt, because it may contain a blank.
     let may_be_secret = text.as_ref().filter(|text| by_environment && !text.starts_with("spawn:"));
     if let Some(flaw) = may_be_secret.and_then(|text| Secret::new(text).flaw()) {
         section.problem("url", format!("(from PREGON__REDIS__URL) {flaw}"));
@@ -124,8 +125,8 @@ fn redis_url(section: &mut Section<'_>) -> RedisUrl {
             if url.has_password() && !is_table && !by_environment {
                 section.problem(
                     "url",
-                    "holds a password, and this file is no place for it: \
-                     give { env = \"NAME\" }, { file = \"PATH\" } or PREGON__REDIS__URL",
+                    "holds a password, which must not be written in this file: \
+                     use { env = \"NAME\" }, { file = \"PATH\" } or PREGON__REDIS__URL",
                 );
             }
             url
@@ -152,7 +153,7 @@ fn graph(mut section: Section<'_>) -> GraphConfig {
     config
 }
 
-/// Whether it is HTTP/2.
+/// Whether `http_version` means HTTP/2.
 fn http_version(text: &str) -> Option<bool> {
     match text {
         "2" => Some(true),
@@ -189,7 +190,7 @@ fn http(mut section: Section<'_>) -> HttpConfig {
     config
 }
 
-/// As good as no limit.
+/// The upper limit of `http.key_failures_per_minute`. At this value the throttle is practically off.
 const KEY_FAILURES_MAX: NonZeroU32 = NonZeroU32::new(1_000_000).expect("a million is not 0");
 
 fn api_key(mut section: Section<'_>) -> ApiKey {
@@ -261,7 +262,7 @@ fn line(mut section: Section<'_>) -> LineConfig {
     config
 }
 
-/// What Meta allows on a line that was never upgraded. Source: Meta's throughput page, read 2026-11-22.
+/// The rate that Meta allows on a line that was never upgraded. Source: Meta's throughput page, read 2026-11-22.
 const LINE_RATE_DEFAULT: f64 = 80.0;
 
 fn dispatch(mut section: Section<'_>) -> DispatchConfig {
@@ -314,8 +315,8 @@ fn log(mut section: Section<'_>) -> LogConfig {
     config
 }
 
-/// Whether each directive of a list is a level, or one for a module. A misspelt level alone would be taken for a module, and turn off
-/// everything else.
+/// Whether each directive of the list is a level, or a setting for a module. `EnvFilter` would accept a misspelt
+/// level as the name of a module, and turn off all other logs.
 fn is_log_level(text: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
@@ -324,14 +325,14 @@ fn is_log_level(text: &str) -> bool {
         && EnvFilter::try_new(text).is_ok()
 }
 
-/// What must hold between keys. A key that was read with a problem takes no part.
-fn relations(config: &Config, problems: &Problems) {
+/// Checks the relations between keys. A relation is skipped if one of its keys has a problem already.
+fn check_relations(config: &Config, problems: &Problems) {
     let Config { redis, graph, dispatch, .. } = config;
     problems.relation(
         &["redis.timeout", "dispatch.lease"],
         redis.timeout * 3 <= dispatch.lease,
         format_args!(
-            "({:?}) must be at most a third of dispatch.lease ({:?}), so that a renewal that fails can be tried again in \
+            "({:?}) must be at most a third of dispatch.lease ({:?}), so that a failed renewal can be retried in \
              time: lower it, or raise dispatch.lease",
             redis.timeout, dispatch.lease
         ),
@@ -339,14 +340,14 @@ fn relations(config: &Config, problems: &Problems) {
     problems.relation(
         &["redis.url", "redis.ca", "redis.client_certificate"],
         redis.certificates.is_empty() || redis.url.uses_tls(),
-        "must be a rediss URL where redis.ca or redis.client_certificate is given, or they would be without effect: write \
-         rediss:// in front, or leave the certificates out",
+        "must be a rediss URL if redis.ca or redis.client_certificate is set, which have no effect otherwise: write \
+         rediss:// in front, or remove the certificates",
     );
     problems.relation(
         &["graph.connect_timeout", "graph.timeout"],
         graph.connect_timeout < graph.timeout,
         format_args!(
-            "({:?}) must be less than graph.timeout ({:?}), which holds for the connection and the answer together: lower \
+            "({:?}) must be less than graph.timeout ({:?}), which covers connecting and the response: lower \
              it, or raise graph.timeout",
             graph.connect_timeout, graph.timeout
         ),
@@ -355,8 +356,8 @@ fn relations(config: &Config, problems: &Problems) {
         &["dispatch.doubt_deadline", "graph.timeout"],
         dispatch.doubt_deadline > graph.timeout,
         format_args!(
-            "({:?}) must be more than graph.timeout ({:?}), or a message could end as unknown while its answer is still \
-             awaited: raise it, or lower graph.timeout",
+            "({:?}) must be more than graph.timeout ({:?}), or a message could end as unknown before its response \
+             arrives: raise it, or lower graph.timeout",
             dispatch.doubt_deadline, graph.timeout
         ),
     );
@@ -384,47 +385,47 @@ fn relations(config: &Config, problems: &Problems) {
         "must be at most retention, for a message id leads to a recipient: lower it, or raise retention",
     );
 
-    different(problems, "http.api_keys", "name", config.http.api_keys.iter().map(|key| key.name.as_str()));
+    check_unique(problems, "http.api_keys", "name", config.http.api_keys.iter().map(|key| key.name.as_str()));
     for (number, key) in config.http.api_keys.iter().enumerate() {
-        let known = config.http.api_keys[..number].iter().find(|known| known.digest == key.digest);
-        let names = known.map(|known| known.name.as_str()).unwrap_or_default();
+        let same = config.http.api_keys[..number].iter().find(|earlier| earlier.digest == key.digest);
+        let name = same.map(|same| same.name.as_str()).unwrap_or_default();
         problems.relation(
             &[&format!("http.api_keys[{number}].secret")],
-            known.is_none(),
-            format_args!("is the same as that of {names}: give each caller a key of its own"),
+            same.is_none(),
+            format_args!("is the same as that of {name}: give each caller a key of its own"),
         );
     }
-    different(problems, "business", "id", config.businesses.iter().map(|business| business.id.as_str()));
-    different(problems, "waba", "id", config.wabas.iter().map(|waba| waba.id.as_str()));
-    different(problems, "line", "id", config.lines.iter().map(|line| line.id.as_str()));
+    check_unique(problems, "business", "id", config.businesses.iter().map(|business| business.id.as_str()));
+    check_unique(problems, "waba", "id", config.wabas.iter().map(|waba| waba.id.as_str()));
+    check_unique(problems, "line", "id", config.lines.iter().map(|line| line.id.as_str()));
 
     for (number, waba) in config.wabas.iter().enumerate() {
-        let known = config.businesses.iter().any(|business| business.id == waba.business);
+        let exists = config.businesses.iter().any(|business| business.id == waba.business);
         problems.relation(
             &[&format!("waba[{number}].business")],
-            known,
+            exists,
             format_args!("({}) is the id of no [[business]]: list that one, or correct the id", waba.business),
         );
     }
     for (number, line) in config.lines.iter().enumerate() {
-        let known = config.wabas.iter().any(|waba| waba.id == line.waba);
+        let exists = config.wabas.iter().any(|waba| waba.id == line.waba);
         problems.relation(
             &[&format!("line[{number}].waba")],
-            known,
+            exists,
             format_args!("({}) is the id of no [[waba]]: list that one, or correct the id", line.waba),
         );
     }
 }
 
-/// Notes the entries of a list that have the same `key` as an earlier one.
-fn different<'a>(problems: &Problems, list: &str, key: &str, values: impl Iterator<Item = &'a str>) {
+/// Reports each entry of a list that has the same `key` as an earlier one.
+fn check_unique<'a>(problems: &Problems, list: &str, key: &str, values: impl Iterator<Item = &'a str>) {
     let mut seen = HashSet::new();
     for (number, value) in values.enumerate() {
         let name = format!("{list}[{number}].{key}");
         problems.relation(
             &[&name],
             seen.insert(value),
-            format_args!("({value}) is there twice: remove one, or correct it"),
+            format_args!("({value}) occurs twice: remove one, or correct it"),
         );
     }
 }

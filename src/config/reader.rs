@@ -1,7 +1,7 @@
-//! Reads typed values out of the merged configuration, and collects everything that is wrong with it.
+//! Reads typed values from the merged configuration, and collects its problems.
 //!
-//! A getter that finds a problem notes it and returns a stand-in of the right type, so that reading goes on to the next
-//! problem; nobody sees the stand-in, because any problem refuses the whole configuration.
+//! A getter that finds a problem records it and returns a placeholder value, so that reading continues and finds all
+//! problems. Placeholders are never used, because a configuration with a problem is rejected.
 
 use std::{cell::RefCell, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -13,38 +13,38 @@ use crate::domain::Secret;
 /// Prefix of the variables that set a key.
 pub(super) const PREFIX: &str = "PREGON__";
 
-/// What is wrong so far: the key, and the rest of the sentence.
+/// The problems found so far. Each is a key, and the rest of a sentence that begins with the key.
 #[derive(Default)]
 pub(super) struct Problems(RefCell<Vec<(String, String)>>);
 
 impl Problems {
-    /// Notes that something is wrong with `key`; `text` is the rest of the sentence.
+    /// Records a problem with `key`. `text` is the rest of the sentence.
     pub(super) fn add(&self, key: impl Into<String>, text: impl Into<String>) {
         self.0.borrow_mut().push((key.into(), text.into()));
     }
 
-    /// Notes `text` about the first of `keys` unless `holds`. Left out where one of `keys`, or a table around it, has a
-    /// problem already, for then its value is a stand-in.
-    pub(super) fn relation(&self, keys: &[&str], holds: bool, text: impl Display) {
+    /// Records `text` as a problem with the first of `keys`, unless the relation is `valid`. If one of `keys`, or a
+    /// table around it, has a problem already, nothing is recorded, because its value is a placeholder.
+    pub(super) fn relation(&self, keys: &[&str], valid: bool, text: impl Display) {
         let within = |key: &str, table: &str| {
             key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        let sound = !self.0.borrow().iter().any(|(noted, _)| keys.iter().any(|key| within(key, noted)));
-        if sound && !holds {
+        let has_problem = self.0.borrow().iter().any(|(faulty, _)| keys.iter().any(|key| within(key, faulty)));
+        if !has_problem && !valid {
             self.add(keys[0], text.to_string());
         }
     }
 
-    /// One line for each problem, in the order they were found.
+    /// One line per problem, in the order in which they were found.
     pub(super) fn into_lines(self) -> Vec<String> {
         self.0.into_inner().into_iter().map(|(key, text)| format!("{key} {text}")).collect()
     }
 }
 
-/// Where the secrets named by `{ env = "NAME" }` are found.
+/// Environment variables by name.
 pub(super) type Environment = Map<String, String>;
 
-/// A table of the configuration. Each getter takes its key out; what [`Section::finish`] finds left is unknown.
+/// A table of the configuration. Each getter removes its key. [`Section::finish`] reports the remaining, unknown keys.
 pub(super) struct Section<'a> {
     path: String,
     values: Map<String, Value>,
@@ -64,7 +64,7 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Notes a problem with a key of this table.
+    /// Records a problem with a key of this table.
     pub(super) fn problem(&self, key: &str, text: impl Into<String>) {
         self.problems.add(self.name(key), text);
     }
@@ -74,7 +74,7 @@ impl<'a> Section<'a> {
         self.values.remove(key)
     }
 
-    /// The value as it was written, and where: an override by environment names its variable.
+    /// Reads a single value. Also returns it as text for errors, with the variable if it comes from the environment.
     fn scalar(&mut self, key: &'static str) -> Option<(ValueKind, String)> {
         let value = self.take(key)?;
         let shown = match value.origin() {
@@ -91,12 +91,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A text; `None` if it was not given.
+    /// Reads an optional text.
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         self.scalar(key).map(|(kind, _)| kind.to_string())
     }
 
-    /// A text that has to be given.
+    /// Reads a required text.
     pub(super) fn required(&mut self, key: &'static str) -> String {
         let text = self.text(key).filter(|text| !text.is_empty());
         text.unwrap_or_else(|| {
@@ -106,7 +106,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A text that `read` understands; `None` is noted with what `must` says of a good one.
+    /// Reads a value with `read`. If `read` returns `None`, records a problem; `must` describes a valid value.
     pub(super) fn parsed<T>(&mut self, key: &'static str, must: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         let (kind, shown) = self.scalar(key)?;
         let value = read(&kind.to_string());
@@ -116,26 +116,26 @@ impl<'a> Section<'a> {
         value
     }
 
-    /// Words of a list, each of which means something; in the environment they are separated by commas. `None` if it was
-    /// not given, or with a problem noted.
-    pub(super) fn words<T: Copy>(&mut self, key: &'static str, known: &[(&str, T)]) -> Option<Vec<T>> {
+    /// Reads a list of words, and maps each to its value in `values`. In the environment, the words are separated by
+    /// commas. Returns `None` if the key is missing, or after recording a problem.
+    pub(super) fn words<T: Copy>(&mut self, key: &'static str, values: &[(&str, T)]) -> Option<Vec<T>> {
         let kind = self.take(key)?.kind;
         let given: Vec<String> = match &kind {
             ValueKind::Array(words) => words.iter().map(|word| word.kind.to_string()).collect(),
             ValueKind::String(words) => words.split(',').map(|word| word.trim().to_owned()).collect(),
             _ => Vec::new(),
         };
-        let mean = |word: &String| known.iter().find(|(name, _)| name == word).map(|(_, meaning)| *meaning);
-        let meant: Option<Vec<T>> = given.iter().map(mean).collect();
-        if meant.as_ref().is_none_or(Vec::is_empty) {
-            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        let value = |word: &String| values.iter().find(|(name, _)| name == word).map(|(_, value)| *value);
+        let list: Option<Vec<T>> = given.iter().map(value).collect();
+        if list.as_ref().is_none_or(Vec::is_empty) {
+            let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
             self.problem(key, format!("({}) must be a list of {}", given.join(", "), names.join(", ")));
             return None;
         }
-        meant
+        list
     }
 
-    /// A whole number within `range`.
+    /// Reads a whole number within `range`.
     pub(super) fn integer<T: FromStr + PartialOrd + Display + Copy>(
         &mut self,
         key: &'static str,
@@ -146,14 +146,14 @@ impl<'a> Section<'a> {
         value.unwrap_or(*range.start())
     }
 
-    /// An address to listen on.
+    /// Reads an address to listen on.
     pub(super) fn address(&mut self, key: &'static str) -> SocketAddr {
         let value = self.parsed(key, "an address and a port, such as 0.0.0.0:8080", |text| text.parse().ok());
         value.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// One of Meta's ids, which has to be given: digits, and in other installations letters, `-` and `_`. It stands in
-    /// Redis keys, URLs and metrics.
+    /// Reads a required id. Meta's ids are digits; letters, `-` and `_` are also valid. Other characters are not,
+    /// because an id becomes part of Redis keys, URLs and metric labels.
     pub(super) fn id(&mut self, key: &'static str) -> String {
         let id = self.required(key);
         if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
@@ -162,12 +162,12 @@ impl<'a> Section<'a> {
         id
     }
 
-    /// A number that `good` accepts; `must` says in words which those are.
-    pub(super) fn number(&mut self, key: &'static str, must: &str, good: impl Fn(f64) -> bool) -> Option<f64> {
-        self.parsed(key, must, |text| text.parse().ok().filter(|value| good(*value)))
+    /// Reads a number for which `is_valid` returns true. `must` describes a valid number.
+    pub(super) fn number(&mut self, key: &'static str, must: &str, is_valid: impl Fn(f64) -> bool) -> Option<f64> {
+        self.parsed(key, must, |text| text.parse().ok().filter(|value| is_valid(*value)))
     }
 
-    /// A duration within `range`, which is written as in the comments of the file: `3s..60s`.
+    /// Reads a duration within `range`, which is written as in the comments of `config/pregon.toml`: `3s..60s`.
     pub(super) fn duration(&mut self, key: &'static str, range: &str) -> Duration {
         let Some((kind, shown)) = self.scalar(key) else { return Duration::ZERO };
         let text = kind.to_string();
@@ -184,7 +184,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A secret, read from where it is kept; `None` if it was not given, or with a problem noted.
+    /// Reads a secret from its variable or file. Returns `None` if the key is missing, or after recording a problem.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         let value = self.take(key)?;
         if !matches!(value.kind, ValueKind::Nil | ValueKind::Table(_)) {
@@ -196,15 +196,15 @@ impl<'a> Section<'a> {
             return None;
         }
         let ValueKind::Table(values) = value.kind else { return None };
-        let mut place = Section {
+        let mut source = Section {
             path: self.name(key),
             values,
             known: Vec::new(),
             problems: self.problems,
             environment: self.environment,
         };
-        let (env, file) = (place.text("env"), place.text("file"));
-        place.finish();
+        let (env, file) = (source.text("env"), source.text("file"));
+        source.finish();
         match resolve(env, file, self.environment) {
             Ok(secret) => Some(secret),
             Err(text) => {
@@ -214,7 +214,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A secret that has to be given.
+    /// Reads a required secret.
     pub(super) fn required_secret(&mut self, key: &'static str) -> Secret {
         if !self.values.contains_key(key) {
             self.problem(key, "must be given, as { env = \"NAME\" } or { file = \"PATH\" }");
@@ -222,28 +222,28 @@ impl<'a> Section<'a> {
         self.secret(key).unwrap_or_else(|| Secret::new(""))
     }
 
-    /// Whether the value is a table, and whether it came by environment.
+    /// Whether the value is a table, and whether it comes from the environment.
     pub(super) fn kind_of(&self, key: &str) -> (bool, bool) {
         let value = self.values.get(key);
         let is_table = value.is_some_and(|value| matches!(value.kind, ValueKind::Table(_)));
         (is_table, value.is_some_and(|value| value.origin().is_some()))
     }
 
-    /// A table within this one.
+    /// Reads a table within this one. A missing one counts as empty.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let path = self.name(key);
         let values = self.take(key);
         self.table(path, values)
     }
 
-    /// A table within this one that may be left out.
+    /// Reads an optional table within this one.
     pub(super) fn optional(&mut self, key: &'static str) -> Option<Section<'a>> {
         let path = self.name(key);
         let values = self.take(key)?;
         Some(self.table(path, Some(values)))
     }
 
-    /// The tables of a list, `[[key]]` in the file; none if it was not given.
+    /// Reads a list of tables, `[[key]]` in the file. A missing list counts as empty.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let path = self.name(key);
         match self.take(key).map(|value| value.kind) {
@@ -273,7 +273,7 @@ impl<'a> Section<'a> {
         Section { path, values, known: Vec::new(), problems: self.problems, environment: self.environment }
     }
 
-    /// Notes the keys that nobody asked for.
+    /// Ends the reading of this table. Records each key that no getter asked for as a problem: it is unknown.
     pub(super) fn finish(self) {
         let mut unknown: Vec<_> = self.values.iter().collect();
         unknown.sort_by_key(|(key, _)| *key);
@@ -291,14 +291,17 @@ fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", words.to_uppercase())
 }
 
-/// `10s`, `1h 30m`, `30d`; a day has 24 hours. `None` for what is no duration, or below zero.
+/// Parses a duration such as `10s`, `1h 30m` or `30d`. A day has 24 hours. Returns `None` if it is invalid or negative.
 fn duration(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
 }
 
+/// Reads a secret from a variable or a file.
+///
+/// Errors: what is wrong, as the rest of a sentence that begins with the key.
 fn resolve(env: Option<String>, file: Option<String>, environment: &Environment) -> Result<Secret, String> {
-    let (secret, place) = match (env, file) {
+    let (secret, source) = match (env, file) {
         (Some(name), None) => match environment.get(&name) {
             Some(text) => (Secret::new(text), format!("environment variable {name}")),
             None => {
@@ -317,6 +320,6 @@ fn resolve(env: Option<String>, file: Option<String>, environment: &Environment)
     };
     match secret.flaw() {
         None => Ok(secret),
-        Some(flaw) => Err(format!("({place}) {flaw}")),
+        Some(flaw) => Err(format!("({source}) {flaw}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Where the work is kept: the kinds of `redis.url`.
+//! The value of `redis.url`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -7,19 +7,19 @@ use crate::redis::deployment::{BadUrl, Deployment};
 /// A Redis to connect to, or one to start. `Debug` and `Display` hide a password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RedisUrl {
-    /// A Redis that runs: a URL of a [`Deployment`].
+    /// A running Redis: the URL of a [`Deployment`].
     Server(String),
     /// A private redis-server to start in this directory, `spawn:DIR`.
     Spawn(PathBuf),
 }
 
 impl RedisUrl {
-    /// The URL holds a password, and so is a secret.
+    /// Whether the URL contains a password, which makes it a secret.
     pub fn has_password(&self) -> bool {
         self.deployment().is_some_and(|deployment| deployment.has_password())
     }
 
-    /// Its servers are reached over TLS.
+    /// Whether connections to the servers of the URL use TLS.
     pub fn uses_tls(&self) -> bool {
         self.deployment().is_some_and(|deployment| deployment.uses_tls())
     }

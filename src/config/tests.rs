@@ -4,7 +4,7 @@ use crate::{
     telemetry::logging::LogFormat,
 };
 
-/// A whole installation; its secrets are `A`, `B`, `C` and `K` of the environment.
+/// A complete configuration. Its secrets are the variables `A`, `B`, `C` and `K`.
 const INSTALLATION: &str = r#"
 http.api_keys = [{ name = "backend", secret = { env = "K" } }]
 webhook = { verify_token = { env = "A" }, app_secret = { env = "B" } }
@@ -41,7 +41,7 @@ fn problems(text: &str) -> Vec<String> {
     overridden(text, &[]).expect_err("a configuration with a problem").problems
 }
 
-/// The one problem of `text`.
+/// The only problem of `text`.
 fn problem(text: &str) -> String {
     let mut problems = problems(text);
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -49,7 +49,7 @@ fn problem(text: &str) -> String {
 }
 
 #[test]
-fn the_defaults_are_good_and_serve_nobody() {
+fn the_defaults_are_valid_and_configure_no_line_or_key() {
     let config = Config::from_toml("").expect("the compiled defaults");
     assert_eq!(config.redis.url, RedisUrl::Server("redis://127.0.0.1:6379".into()));
     assert_eq!(config.redis.namespace, "pregon");
@@ -69,7 +69,7 @@ fn the_defaults_are_good_and_serve_nobody() {
 }
 
 #[test]
-fn the_examples_in_the_defaults_are_good() {
+fn the_commented_examples_in_the_defaults_are_valid() {
     let secrets = [
         "PREGON_API_KEY",
         "PREGON_VERIFY_TOKEN",
@@ -112,7 +112,7 @@ fn every_key_of_the_defaults_has_a_comment() {
 }
 
 #[test]
-fn an_installation_is_read_whole() {
+fn a_complete_configuration_is_read() {
     let config = overridden(INSTALLATION, &[]).expect("a good configuration");
     assert_eq!(config.http.api_keys[0].digest, SecretDigest::of("key"));
     assert_eq!(config.http.api_keys[0].scopes, KeyScope::ALL, "a key without scopes may do everything");
@@ -138,7 +138,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
             ("PREGON__RETENTION", "60d"),
             ("PREGON__LINE__1__MESSAGES_PER_SECOND", "0.5"),
             ("PREGON__WEBHOOK__APP_SECRET__ENV", "B"),
-            ("PREGON_API_KEY", "not ours to read"),
+            ("PREGON_API_KEY", "no override: one underscore"),
         ],
     )
     .expect("a good configuration");
@@ -154,7 +154,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
 }
 
 #[test]
-fn all_problems_are_told_together_in_the_order_of_the_file() {
+fn all_problems_are_reported_together() {
     let text = r#"
         colour = "red"
         [redis]
@@ -172,7 +172,7 @@ fn all_problems_are_told_together_in_the_order_of_the_file() {
     assert_eq!(
         error.to_string(),
         "config: 8 problems\n  \
-         redis.namespace (Two words) must be 1 to 32 of a-z, 0-9, - and _\n  \
+        redis.namespace (Two words) must be 1 to 32 of a-z, 0-9, - and _\n  \
          line[0].messages_per_second (0) must be 0.01 to 1000000\n  \
          dispatch.headroom (1.5, from PREGON__DISPATCH__HEADROOM) must be 0..0.9\n  \
          dispatch.lease (1s) must be a duration, 3s..60s\n  \
@@ -186,10 +186,10 @@ fn all_problems_are_told_together_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_rate_is_within_what_the_limiter_can_keep() {
+fn a_rate_must_be_within_the_limits_of_the_limiter() {
     for bad in ["1e-11", "0.009", "1000001", "inf", "nan"] {
-        let told = overridden(INSTALLATION, &[("PREGON__LINE__0__MESSAGES_PER_SECOND", bad)]).expect_err(bad);
-        assert!(told.problems[0].ends_with("must be 0.01 to 1000000"), "{told}");
+        let error = overridden(INSTALLATION, &[("PREGON__LINE__0__MESSAGES_PER_SECOND", bad)]).expect_err(bad);
+        assert!(error.problems[0].ends_with("must be 0.01 to 1000000"), "{error}");
     }
     for (good, rate) in [("0.01", LINE_RATE_MIN), ("1000000", LINE_RATE_MAX)] {
         let config = overridden(INSTALLATION, &[("PREGON__LINE__0__MESSAGES_PER_SECOND", good)]).expect(good);
@@ -200,8 +200,8 @@ fn a_rate_is_within_what_the_limiter_can_keep() {
 #[test]
 fn a_misspelt_log_level_is_refused() {
     for bad in ["warning", "wran", "verbose", "info,loud", "pregon=loud", ""] {
-        let told = overridden(INSTALLATION, &[("PREGON__LOG__LEVEL", bad)]).expect_err(bad);
-        assert!(told.problems[0].starts_with("log.level"), "{told}");
+        let error = overridden(INSTALLATION, &[("PREGON__LOG__LEVEL", bad)]).expect_err(bad);
+        assert!(error.problems[0].starts_with("log.level"), "{error}");
     }
     for good in
         ["off", "WARN", "info,pregon::dispatch=debug", "pregon=debug", "warn,hyper=error", "info,pregon[x]=trace"]
@@ -213,9 +213,9 @@ fn a_misspelt_log_level_is_refused() {
 #[test]
 fn a_duration_needs_a_unit() {
     for (bare, unit) in [("10", "10s"), ("\"10\"", "10s"), ("1.5", "1.5s"), ("\" 10 \"", "10s")] {
-        let told = problem(&format!("[dispatch]\nlease = {bare}"));
-        assert!(told.starts_with("dispatch.lease ("), "{told}");
-        assert!(told.ends_with(&format!(" must have a unit, such as \"{unit}\"")), "{told}");
+        let sentence = problem(&format!("[dispatch]\nlease = {bare}"));
+        assert!(sentence.starts_with("dispatch.lease ("), "{sentence}");
+        assert!(sentence.ends_with(&format!(" must have a unit, such as \"{unit}\"")), "{sentence}");
     }
     for bad in ["soon", "-10s", "1 month", "", "61s"] {
         assert_eq!(
@@ -230,23 +230,23 @@ fn a_duration_needs_a_unit() {
 
 #[test]
 fn a_secret_in_the_file_is_refused_and_not_repeated() {
-    let told = problem("[webhook]\napp_secret = \"hunter2\"");
-    assert!(told.starts_with("webhook.app_secret is a secret and must not be written here"), "{told}");
-    assert!(told.contains("{ env = \"NAME\" } or { file = \"PATH\" }"), "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
+    let sentence = problem("[webhook]\napp_secret = \"hunter2\"");
+    assert!(sentence.starts_with("webhook.app_secret is a secret and must not be written here"), "{sentence}");
+    assert!(sentence.contains("{ env = \"NAME\" } or { file = \"PATH\" }"), "{sentence}");
+    assert!(!sentence.contains("hunter2"), "{sentence}");
 
-    let told = problem("[redis]\nurl = \"redis://:hunter2@redis:6379\"");
-    assert!(told.starts_with("redis.url holds a password"), "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
+    let sentence = problem("[redis]\nurl = \"redis://:hunter2@redis:6379\"");
+    assert!(sentence.starts_with("redis.url holds a password"), "{sentence}");
+    assert!(!sentence.contains("hunter2"), "{sentence}");
 }
 
 #[test]
-fn a_redis_password_comes_by_environment_or_file_and_is_not_printed() {
+fn a_redis_password_from_the_environment_is_not_printed() {
     let url = "redis://user:hunter2@redis:6379/3";
-    let by_override = overridden("", &[("PREGON__REDIS__URL", url)]).expect("a URL by environment");
+    let by_override = overridden("", &[("PREGON__REDIS__URL", url)]).expect("a URL by override");
     let by_name =
         read::config("name", "[redis]\nurl = { env = \"URL\" }", &HashMap::new(), &environment(&[("URL", url)]))
-            .expect("a URL by name");
+            .expect("a URL by name of its variable");
     for config in [by_override, by_name] {
         assert_eq!(config.redis.url, RedisUrl::Server(url.into()));
         let printed = format!("{:?} {}", config.redis, config.redis.url);
@@ -264,13 +264,14 @@ fn a_secret_is_read_from_a_file_without_its_line_break() {
     assert!(!format!("{config:?}").contains("s3cret"));
 
     fs::write(file.path(), "two\nlines\n").expect("written");
-    let told = format!(
-        "webhook.app_secret (file {}) holds a line break or another control character: write the secret alone, on one line",
+    let sentence = format!(
+        "webhook.app_secret (file {}) contains a line break or another control character: write only the secret, on \
+        one line",
         file.path().display()
     );
-    assert_eq!(problem(&text), told);
+    assert_eq!(problem(&text), sentence);
 
-    // As PowerShell writes it: UTF-16.
+    // UTF-16, as PowerShell writes it.
     fs::write(file.path(), b"\xff\xfes\x003\x00").expect("written");
     assert!(
         problem(&text).ends_with(") is not UTF-8 text: save it as UTF-8 without a byte order mark"),
@@ -280,11 +281,11 @@ fn a_secret_is_read_from_a_file_without_its_line_break() {
 }
 
 #[test]
-fn a_secret_with_a_mark_blanks_or_quotes_names_its_place() {
+fn a_malformed_secret_is_reported_with_its_source() {
     for (text, flaw) in [
         ("\u{feff}hunter2", "begins with a byte order mark: save it as UTF-8 without one"),
-        ("hunter2 ", "holds a blank or an invisible character: write the secret without it"),
-        ("hunter2\n", "holds a line break or another control character: write the secret alone, on one line"),
+        ("hunter2 ", "contains a blank or an invisible character: write the secret without it"),
+        ("hunter2\n", "contains a line break or another control character: write only the secret, on one line"),
         ("'hunter2'", "has quotes around it: write the secret without them"),
         ("", "is empty: put the secret there"),
     ] {
@@ -308,19 +309,22 @@ fn a_secret_with_a_mark_blanks_or_quotes_names_its_place() {
     }
     for url in ["redis://:hunter2@redis:6379\n", " redis://:hunter2@redis:6379", "\u{feff}redis://:hunter2@redis:6379"]
     {
-        let told = overridden("", &[("PREGON__REDIS__URL", url)]).expect_err("a flaw").to_string();
-        assert!(told.contains("redis.url (from PREGON__REDIS__URL) ") && !told.contains("hunter2"), "{told}");
+        let error = overridden("", &[("PREGON__REDIS__URL", url)]).expect_err("a flaw").to_string();
+        assert!(error.contains("redis.url (from PREGON__REDIS__URL) ") && !error.contains("hunter2"), "{error}");
     }
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_a_problem() {
+fn a_missing_secret_is_a_problem() {
     assert_eq!(
         problem("[webhook]\napp_secret = { env = \"NOT_SET\" }"),
         "webhook.app_secret needs the environment variable NOT_SET, which is not set: set it to the secret"
     );
-    let told = problem("[webhook]\napp_secret = { file = \"/nowhere/secret\" }");
-    assert!(told.starts_with("webhook.app_secret needs the file /nowhere/secret, which cannot be read: "), "{told}");
+    let sentence = problem("[webhook]\napp_secret = { file = \"/nowhere/secret\" }");
+    assert!(
+        sentence.starts_with("webhook.app_secret needs the file /nowhere/secret, which cannot be read: "),
+        "{sentence}"
+    );
     assert_eq!(
         problem("[webhook]\napp_secret = { env = \"A\", file = \"b\" }"),
         "webhook.app_secret must be one of { env = \"NAME\" } and { file = \"PATH\" }"
@@ -332,7 +336,7 @@ fn a_secret_that_is_not_there_is_a_problem() {
 }
 
 #[test]
-fn a_key_may_do_what_its_scopes_say() {
+fn the_scopes_of_an_api_key_are_read_from_a_list_or_text() {
     let scopes = |text: &str| {
         let key = format!("http.api_keys = [{{ name = \"k\", secret = {{ env = \"K\" }}, scopes = {text} }}]");
         overridden(&key, &[]).map(|config| config.http.api_keys[0].scopes.clone())
@@ -349,7 +353,7 @@ fn a_key_may_do_what_its_scopes_say() {
 }
 
 #[test]
-fn two_callers_never_share_a_key() {
+fn two_api_keys_with_the_same_secret_are_a_problem() {
     let text = r#"http.api_keys = [
         { name = "a", secret = { env = "K" } }, { name = "b", secret = { env = "K" }, scopes = ["read"] }
     ]"#;
@@ -357,7 +361,7 @@ fn two_callers_never_share_a_key() {
 }
 
 #[test]
-fn every_kind_of_redis_can_be_named() {
+fn every_form_of_redis_url_is_accepted() {
     let of = |url: &str| format!("[redis]\nurl = {url:?}");
     for (url, shown) in [
         ("rediss://redis", "redis at redis:6379"),
@@ -368,8 +372,8 @@ fn every_kind_of_redis_can_be_named() {
         assert_eq!((&config.redis.url, config.redis.url.to_string().as_str()), (&RedisUrl::Server(url.into()), shown));
     }
     for url in ["http://redis", "redis:6379", "spawn:", "redis://"] {
-        let told = problems(&of(url));
-        assert!(told[0].starts_with("redis.url is not of the form"), "{url}: {told:?}");
+        let found = problems(&of(url));
+        assert!(found[0].starts_with("redis.url is not of the form"), "{url}: {found:?}");
     }
     assert!(problem(&of("redis+sentinel://h1,h2")).starts_with("redis.url names no service"));
     let config = Config::from_toml(&of("spawn:./data")).expect("a private server");
@@ -377,17 +381,20 @@ fn every_kind_of_redis_can_be_named() {
 }
 
 #[test]
-fn certificates_are_for_a_redis_over_tls() {
+fn redis_certificates_need_a_tls_url() {
     let config = Config::from_toml("[redis]\nurl = \"rediss://h\"\nca = \"/etc/ca.pem\"").expect("an authority");
     assert_eq!(config.redis.certificates, Certificates { ca: Some("/etc/ca.pem".into()), client: None });
     assert!(problem("[redis]\nca = \"/etc/ca.pem\"").starts_with("redis.url must be a rediss URL"));
-    let told = problem("[redis]\nurl = \"rediss://h\"\nclient_certificate = \"/c.pem\"");
-    assert_eq!(told, "redis.client_certificate must be given together with redis.client_key: give both, or neither");
+    let sentence = problem("[redis]\nurl = \"rediss://h\"\nclient_certificate = \"/c.pem\"");
+    assert_eq!(
+        sentence,
+        "redis.client_certificate must be given together with redis.client_key: give both, or neither"
+    );
 }
 
 #[test]
 fn relations_between_keys_are_checked() {
-    for (text, told) in [
+    for (text, sentence) in [
         ("[redis]\ntimeout = \"4s\"", "redis.timeout (4s) must be at most a third of dispatch.lease (10s), "),
         ("[graph]\nconnect_timeout = \"25s\"", "graph.connect_timeout (25s) must be less than graph.timeout (20s), "),
         ("[graph]\nconnect_timeout = \"20s\"", "graph.connect_timeout (20s) must be less than graph.timeout (20s), "),
@@ -399,19 +406,19 @@ fn relations_between_keys_are_checked() {
         ("[shutdown]\ngrace = \"5s\"", "shutdown.grace (5s) must be at least graph.timeout (20s), "),
         ("retention = \"1d\"", "id_retention must be at most retention"),
     ] {
-        assert!(problem(text).starts_with(told), "{}", problem(text));
+        assert!(problem(text).starts_with(sentence), "{}", problem(text));
     }
 }
 
 #[test]
-fn a_key_with_a_problem_takes_no_part_in_relations() {
+fn relations_skip_keys_that_have_a_problem() {
     assert_eq!(problems("[dispatch]\nlease = \"1s\"").len(), 1);
     assert_eq!(problem("dispatch = 3"), "dispatch must be a table, written as [dispatch]");
     assert_eq!(problem("line = 3"), "line must be a list of tables, each written as [[line]]");
 }
 
 #[test]
-fn ids_are_not_there_twice_and_belong_to_something() {
+fn ids_must_be_unique_and_refer_to_existing_entries() {
     let text = r#"
         business = [{ id = "1" }, { id = "1" }]
         waba = [{ id = "2", business = "9", access_token = { env = "C" } }]
@@ -422,8 +429,8 @@ fn ids_are_not_there_twice_and_belong_to_something() {
         [
             "line[2].id must be given, in the file or as the environment variable PREGON__LINE__2__ID",
             "line[3].id (4 {x}) must be of digits, letters, - and _",
-            "business[1].id (1) is there twice: remove one, or correct it",
-            "line[1].id (3) is there twice: remove one, or correct it",
+            "business[1].id (1) occurs twice: remove one, or correct it",
+            "line[1].id (3) occurs twice: remove one, or correct it",
             "waba[0].business (9) is the id of no [[business]]: list that one, or correct the id",
             "line[1].waba (8) is the id of no [[waba]]: list that one, or correct the id",
         ]
@@ -434,18 +441,18 @@ fn ids_are_not_there_twice_and_belong_to_something() {
 fn a_file_that_cannot_be_read_is_one_problem() {
     let error = Config::load(Some(Path::new("/nowhere/pregon.toml"))).expect_err("no file");
     assert!(error.to_string().starts_with("config: 1 problem\n  /nowhere/pregon.toml: "), "{error}");
-    let told = error.to_string();
-    assert!(told.ends_with("name your file with --config or PREGON_CONFIG"), "{told}");
-    let with_mark = Config::from_toml("\u{feff}[dispatch]\nlease = \"12s\"").expect("an editor's mark is no problem");
-    assert_eq!(with_mark.dispatch.lease, Duration::from_secs(12));
-    let told = problem("[redis\nurl = 3");
-    assert!(told.starts_with("pregon.toml: TOML parse error at line 1"), "{told}");
+    let sentence = error.to_string();
+    assert!(sentence.ends_with("name your file with --config or PREGON_CONFIG"), "{sentence}");
+    let with_bom = Config::from_toml("\u{feff}[dispatch]\nlease = \"12s\"").expect("a byte order mark is skipped");
+    assert_eq!(with_bom.dispatch.lease, Duration::from_secs(12));
+    let sentence = problem("[redis\nurl = 3");
+    assert!(sentence.starts_with("pregon.toml: TOML parse error at line 1"), "{sentence}");
     let error = overridden("", &[("PREGON__", "x")]).expect_err("no key");
     assert_eq!(error.problems, ["PREGON__ names no key: write it such as PREGON__REDIS__URL for redis.url"]);
 }
 
 #[test]
-fn a_role_is_told_everything_it_lacks() {
+fn all_settings_that_a_role_lacks_are_reported() {
     let config = Config::from_toml("").expect("the defaults");
     let error = config.check_roles(&[Role::Api, Role::Webhook, Role::Dispatch]).expect_err("nothing is configured");
     assert_eq!(error.problems.len(), 4, "{error}");

@@ -1,6 +1,7 @@
-//! The backlog of a line: its campaigns, their parts, and which of them to claim from next.
+//! The backlog of a line: its campaigns, their parts, and which part to claim from next.
 //!
-//! In memory only; rebuilt from Redis by every refresh. Never calls Redis itself.
+//! If the process dies: nothing is lost; every refresh rebuilds the backlog from Redis.
+//! Never: calls Redis, or reads a clock.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -10,18 +11,20 @@ use std::{
 use super::{plans::SendPlan, share::Shares};
 use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
 
-/// A campaign that a line works on.
+/// A campaign of the line.
 pub struct CampaignWork {
-    /// What is sent, and how.
+    /// The campaign, ready to be sent.
     pub plan: Rc<SendPlan>,
-    /// It runs: not paused, not cancelled.
+    /// The campaign is running: not paused, not cancelled.
     pub running: bool,
-    /// The hold that would stop its template.
+    /// The scope of a hold on its template.
     pub template: HoldScope,
-    /// Failures in a row with one code: many of them mean that the message is at fault, not the recipients.
+    /// The code of the last failures in a row, and their number. Many with one code mean that the message is at
+    /// fault, not the recipients.
     pub failing: (u32, u32),
     parts: Vec<PartWork>,
-    /// From when on one of its parts is claimable, if any will be: the parts are not asked at each claim, for they may be thousands.
+    /// When the first of its parts is claimable, if any will be. Cached, because a campaign may have thousands of
+    /// parts.
     claimable_from: Option<UnixMs>,
 }
 
@@ -39,47 +42,47 @@ impl CampaignWork {
         self.claimable_from.is_some_and(|at| at <= now)
     }
 
-    /// It runs, and its template is not `held`.
+    /// Whether the campaign is running and its template is not `held`.
     fn is_open(&self, held: impl Fn(&HoldScope) -> bool) -> bool {
         self.running && !held(&self.template)
     }
 }
 
-/// What is known of a part.
+/// What the runner has learned about a part.
 struct PartWork {
     id: PartId,
-    /// When to look at it, since it was not looked at after it was learned of: an older epoch may have left rows in flight,
-    /// whether its campaign runs or not.
-    unseen: Option<UnixMs>,
-    /// Rows that were never claimed may be left.
+    /// When to inspect the part, if that is due: an older epoch may have left rows in flight, whether the campaign is
+    /// running or not.
+    inspect_at: Option<UnixMs>,
+    /// Some rows may never have been claimed.
     fresh: bool,
     next_due: Option<UnixMs>,
     next_doubt: Option<UnixMs>,
 }
 
 impl PartWork {
-    /// From when on a claim may bring rows, if ever; it looks at the part as well.
+    /// When a claim may first return rows, if ever. A claim inspects the part too.
     fn claimable_from(&self) -> Option<UnixMs> {
         let rows = if self.fresh { Some(UnixMs(0)) } else { self.next_due };
-        rows.max(self.unseen.filter(|_| rows.is_some()))
+        rows.max(self.inspect_at.filter(|_| rows.is_some()))
     }
 
-    /// When it needs something that is no claim.
-    fn needs_care(&self) -> Option<UnixMs> {
-        self.unseen.into_iter().chain(self.next_doubt).min()
+    /// When the part next needs maintenance.
+    fn maintenance_at(&self) -> Option<UnixMs> {
+        self.inspect_at.into_iter().chain(self.next_doubt).min()
     }
 }
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Look at this part, and take it over: nothing is to be claimed from it now.
-    Look(PartId),
+    /// Inspect this part: claim no rows from it, which takes it over and returns what it contains.
+    Inspect(PartId),
     /// Claim from this part.
     Claim(PartId),
-    /// End doubts of this part.
-    Doubts(PartId),
-    /// Nothing before this time, if there is one.
+    /// End the doubts of this part whose deadline has passed.
+    EndDoubts(PartId),
+    /// Wait until this time, or, without one, for the next change.
     Wait(Option<UnixMs>),
 }
 
@@ -88,12 +91,12 @@ pub enum Next {
 pub struct Backlog {
     campaigns: BTreeMap<CampaignId, CampaignWork>,
     shares: Shares,
-    /// No part needs care before, or none at all.
-    care_from: Option<UnixMs>,
+    /// When the first part may need maintenance, if any will.
+    maintenance_from: Option<UnixMs>,
 }
 
 impl Backlog {
-    /// The campaigns it knows.
+    /// Its campaigns.
     pub fn campaigns(&self) -> impl Iterator<Item = CampaignId> {
         self.campaigns.keys().copied()
     }
@@ -103,17 +106,18 @@ impl Backlog {
         self.campaigns.get_mut(&id)
     }
 
-    /// Nothing of a campaign may go now: it does not run, or its template is `held`.
+    /// Whether the backlog has the campaign, and nothing of it may be sent: it is not running, or its template is
+    /// `held`.
     pub fn is_stopped(&self, id: CampaignId, held: impl Fn(&HoldScope) -> bool) -> bool {
         self.campaigns.get(&id).is_some_and(|work| !work.is_open(held))
     }
 
-    /// What a campaign sends, and how.
+    /// The plan of a campaign.
     pub fn plan(&self, id: CampaignId) -> Option<Rc<SendPlan>> {
         self.campaigns.get(&id).map(|work| work.plan.clone())
     }
 
-    /// Adds a campaign that was not known, without parts.
+    /// Adds a campaign that the backlog does not have, without parts.
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>) {
         let campaign = &plan.campaign;
         let template = HoldScope::Template {
@@ -127,21 +131,22 @@ impl Backlog {
         self.campaigns.insert(id, work);
     }
 
-    /// Brings the parts up to what Redis says: new ones are claimed from, those that are gone are forgotten.
+    /// Replaces the list of parts by the one in Redis: adds new parts, and drops those that are gone.
     pub fn set_parts(&mut self, parts: &[PartId]) {
         let there: HashSet<&PartId> = parts.iter().collect();
         for work in self.campaigns.values_mut() {
             work.parts.retain(|part| there.contains(&part.id));
         }
-        self.care_from = Some(UnixMs(0));
+        self.maintenance_from = Some(UnixMs(0));
         for &id in parts {
             let Some(work) = self.campaigns.get_mut(&id.campaign) else { continue };
             match work.parts.iter_mut().find(|part| part.id == id) {
-                // It may have been held when it was last claimed from; and where it is, it may have been emptied meanwhile.
-                Some(part) => (part.fresh, part.unseen) = (true, (!work.running).then_some(UnixMs(0))),
+                // The campaign may have been paused at the last claim and be running now, so a claim is tried. If it
+                // is not running, the part may have been emptied meanwhile, which an inspection detects.
+                Some(part) => (part.fresh, part.inspect_at) = (true, (!work.running).then_some(UnixMs(0))),
                 None => work.parts.push(PartWork {
                     id,
-                    unseen: Some(UnixMs(0)),
+                    inspect_at: Some(UnixMs(0)),
                     fresh: true,
                     next_due: None,
                     next_doubt: None,
@@ -155,8 +160,8 @@ impl Backlog {
         });
     }
 
-    /// Forgets a part in which nothing is open, and its campaign if it was the last. Gives whether no line of the thread has anything
-    /// of the campaign any more.
+    /// Drops a part without open recipients, and with its last part the campaign. Returns whether no line of the
+    /// shard has a part of the campaign any more.
     pub fn remove(&mut self, id: PartId) -> bool {
         let Some(work) = self.campaigns.get_mut(&id.campaign) else { return true };
         work.parts.retain(|part| part.id != id);
@@ -164,81 +169,82 @@ impl Backlog {
         if !work.parts.is_empty() {
             return false;
         }
-        // Each line that works on it has its plan.
+        // Each line that works on the campaign shares its plan.
         self.campaigns.remove(&id.campaign).is_none_or(|work| Rc::strong_count(&work.plan) == 1)
     }
 
-    /// What to do next. `held` says whether a template is held back; `may_claim` whether anything may be claimed at all.
+    /// What to do next. `held` returns whether a template is held; `may_claim` is whether rows may be claimed at all.
     pub fn next(&mut self, now: UnixMs, may_claim: bool, held: impl Fn(&HoldScope) -> bool) -> Next {
-        let care = self.care(now);
+        let maintenance = self.maintenance(now);
         if !may_claim {
-            return care.unwrap_or(Next::Wait(self.care_from));
+            return maintenance.unwrap_or(Next::Wait(self.maintenance_from));
         }
-        let able = |work: &CampaignWork| work.claimable(now) && work.is_open(&held);
-        let campaign = self.shares.next(|id| self.campaigns.get(&id).is_some_and(able));
+        let eligible = |work: &CampaignWork| work.claimable(now) && work.is_open(&held);
+        let campaign = self.shares.next(|id| self.campaigns.get(&id).is_some_and(eligible));
         let part = campaign.and_then(|campaign| {
             let parts = &self.campaigns[&campaign].parts;
             parts.iter().find(|part| part.claimable_from().is_some_and(|at| at <= now))
         });
-        match (part, care) {
-            // Nor does care wait for those that have their turn before.
-            (Some(part), care) if part.unseen.is_some() || care.is_none() => Next::Claim(part.id),
-            (_, Some(care)) => care,
+        match (part, maintenance) {
+            // Maintenance is not delayed by campaigns that are due earlier. A claim that inspects its part is
+            // maintenance too.
+            (Some(part), maintenance) if part.inspect_at.is_some() || maintenance.is_none() => Next::Claim(part.id),
+            (_, Some(maintenance)) => maintenance,
             _ => {
                 let due =
                     self.campaigns.values().filter(|work| work.is_open(&held)).filter_map(|work| work.claimable_from);
-                Next::Wait(due.chain(self.care_from).min())
+                Next::Wait(due.chain(self.maintenance_from).min())
             }
         }
     }
 
-    /// What is to be done now that is no claim, and waits for no right to claim.
-    fn care(&mut self, now: UnixMs) -> Option<Next> {
-        if self.care_from.is_none_or(|at| now < at) {
+    /// Maintenance that is due: what is neither a claim nor needs the permission to claim.
+    fn maintenance(&mut self, now: UnixMs) -> Option<Next> {
+        if self.maintenance_from.is_none_or(|at| now < at) {
             return None;
         }
         let all = || self.campaigns.values().flat_map(|work| &work.parts);
-        if let Some(part) = all().find(|part| part.unseen.is_some_and(|at| at <= now)) {
-            return Some(Next::Look(part.id));
+        if let Some(part) = all().find(|part| part.inspect_at.is_some_and(|at| at <= now)) {
+            return Some(Next::Inspect(part.id));
         }
         if let Some(part) = all().find(|part| part.next_doubt.is_some_and(|at| at <= now)) {
-            return Some(Next::Doubts(part.id));
+            return Some(Next::EndDoubts(part.id));
         }
-        self.care_from = all().filter_map(PartWork::needs_care).min();
+        self.maintenance_from = all().filter_map(PartWork::maintenance_at).min();
         None
     }
 
-    /// A claim brought `n` rows of a part, and told what else it has.
+    /// Records that a claim returned `n` rows of a part, and what else the part has.
     pub fn claimed(&mut self, id: PartId, n: usize, fresh: bool, next_due: Option<UnixMs>, next_doubt: Option<UnixMs>) {
         if let Some(work) = self.campaigns.get(&id.campaign) {
-            self.shares.took(id.campaign, work.plan.campaign.priority, n);
+            self.shares.charge(id.campaign, work.plan.campaign.priority, n);
         }
         self.change(id, |part| {
-            (part.unseen, part.fresh, part.next_due, part.next_doubt) = (None, fresh, next_due, next_doubt);
+            (part.inspect_at, part.fresh, part.next_due, part.next_doubt) = (None, fresh, next_due, next_doubt);
         });
     }
 
-    /// A part is not to be claimed from until the next refresh.
-    pub fn shut(&mut self, id: PartId) {
-        self.change(id, |part| (part.unseen, part.fresh, part.next_due) = (None, false, None));
+    /// Stops claims from a part until the next refresh.
+    pub fn suspend(&mut self, id: PartId) {
+        self.change(id, |part| (part.inspect_at, part.fresh, part.next_due) = (None, false, None));
     }
 
-    /// A part is not to be claimed from before it was looked at again.
-    pub fn look_again(&mut self, id: PartId, at: UnixMs) {
-        self.change(id, |part| part.unseen = Some(at));
+    /// Stops claims from a part until it is inspected at `at`.
+    pub fn inspect_again(&mut self, id: PartId, at: UnixMs) {
+        self.change(id, |part| part.inspect_at = Some(at));
     }
 
-    /// A row of a part waits for its next attempt.
-    pub fn due(&mut self, id: PartId, at: UnixMs) {
+    /// Records that a row of a part is due for its next attempt at `at`.
+    pub fn note_due(&mut self, id: PartId, at: UnixMs) {
         self.change(id, |part| part.next_due = Some(part.next_due.map_or(at, |due| due.min(at))));
     }
 
-    /// When the next doubt of a part ends, as far as is known.
-    pub fn doubt(&mut self, id: PartId, at: UnixMs) {
+    /// Records that a doubt of a part ends at `at`.
+    pub fn note_doubt(&mut self, id: PartId, at: UnixMs) {
         self.change(id, |part| part.next_doubt = Some(part.next_doubt.map_or(at, |doubt| doubt.min(at))));
     }
 
-    /// When the next doubt of a part ends, from Redis.
+    /// Sets when the next doubt of a part ends, as read from Redis.
     pub fn set_doubt(&mut self, id: PartId, at: Option<UnixMs>) {
         self.change(id, |part| part.next_doubt = at);
     }
@@ -247,7 +253,7 @@ impl Backlog {
         let Some(work) = self.campaigns.get_mut(&id.campaign) else { return };
         let Some(part) = work.parts.iter_mut().find(|part| part.id == id) else { return };
         change(part);
-        self.care_from = self.care_from.into_iter().chain(part.needs_care()).min();
+        self.maintenance_from = self.maintenance_from.into_iter().chain(part.maintenance_at()).min();
         work.parts_changed(&mut self.shares);
     }
 }
@@ -262,7 +268,8 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_000_000);
     const LATER: UnixMs = UnixMs(1_060_000);
 
-    /// A backlog with a part of each of two campaigns, that nobody has looked at. The first one's turn comes first.
+    /// A backlog with two campaigns of one part each, which were not inspected yet. The first campaign's turn comes
+    /// first.
     fn backlog() -> (Backlog, [PartId; 2]) {
         let mut backlog = Backlog::default();
         let parts = ["01J9ZK3V5T8R7Q6P5N4M3K2J1H", "01J9ZK3V5T8R7Q6P5N4M3K2J1J"].map(|id| {
@@ -289,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_claim_of_a_part_is_its_look() {
+    fn the_first_claim_of_a_part_inspects_it() {
         let (mut backlog, [first, second]) = backlog();
         assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
         backlog.claimed(first, 10, false, None, None);
@@ -299,32 +306,32 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_looked_at_before_one_has_a_second_turn() {
+    fn every_part_is_inspected_before_one_has_a_second_turn() {
         let (mut backlog, [first, second]) = backlog();
         backlog.campaign(second.campaign).expect("it is there").running = false;
         assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
         backlog.claimed(first, 10, true, None, None);
-        assert_eq!(next(&mut backlog, NOW), Next::Look(second), "an older owner may have left rows in flight");
-        backlog.shut(second);
+        assert_eq!(next(&mut backlog, NOW), Next::Inspect(second), "an older owner may have left rows in flight");
+        backlog.suspend(second);
         assert_eq!(next(&mut backlog, NOW), Next::Claim(first));
     }
 
     #[test]
-    fn parts_are_looked_at_and_doubts_end_while_nothing_may_be_claimed() {
+    fn maintenance_goes_on_while_nothing_may_be_claimed() {
         let (mut backlog, [first, second]) = backlog();
         let next = |backlog: &mut Backlog, now| backlog.next(now, false, |_| false);
-        assert_eq!(next(&mut backlog, NOW), Next::Look(first));
+        assert_eq!(next(&mut backlog, NOW), Next::Inspect(first));
         backlog.claimed(first, 0, true, None, Some(LATER));
-        assert_eq!(next(&mut backlog, NOW), Next::Look(second));
+        assert_eq!(next(&mut backlog, NOW), Next::Inspect(second));
         backlog.claimed(second, 0, true, None, None);
         assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(LATER)));
-        assert_eq!(next(&mut backlog, LATER), Next::Doubts(first));
+        assert_eq!(next(&mut backlog, LATER), Next::EndDoubts(first));
         backlog.set_doubt(first, None);
         assert_eq!(next(&mut backlog, LATER), Next::Wait(None));
     }
 
     #[test]
-    fn the_last_line_of_a_thread_that_ends_with_a_campaign_is_told() {
+    fn removal_of_the_last_part_on_a_shard_is_reported() {
         let (mut one, [first, second]) = backlog();
         let plan = one.plan(first.campaign).expect("it is there");
         let mut other = Backlog::default();
@@ -332,24 +339,24 @@ mod tests {
         let parts = [1, 2].map(|number| PartId { number, ..first });
         other.set_parts(&parts);
         drop(plan);
-        assert!(!one.remove(first), "the other line has parts of it");
-        assert!(one.remove(second), "nobody else has");
+        assert!(!one.remove(first), "the other line has parts of the campaign");
+        assert!(one.remove(second), "no other line has parts of the campaign");
         assert_eq!(parts.map(|part| other.remove(part)), [false, true]);
-        assert!(other.remove(first), "what is not known is nobody's");
+        assert!(other.remove(first), "no line has an unknown campaign");
     }
 
     #[test]
-    fn what_needs_care_sooner_than_was_known_gets_it() {
+    fn maintenance_that_is_due_earlier_than_planned_is_done_in_time() {
         let (mut backlog, [first, second]) = backlog();
         for part in [first, second] {
             backlog.claimed(part, 10, false, None, None);
         }
         assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
-        backlog.doubt(second, LATER);
-        backlog.look_again(first, UnixMs(LATER.0 - 1));
+        backlog.note_doubt(second, LATER);
+        backlog.inspect_again(first, UnixMs(LATER.0 - 1));
         assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(UnixMs(LATER.0 - 1))));
-        assert_eq!(next(&mut backlog, UnixMs(LATER.0 - 1)), Next::Look(first));
+        assert_eq!(next(&mut backlog, UnixMs(LATER.0 - 1)), Next::Inspect(first));
         backlog.claimed(first, 0, false, None, None);
-        assert_eq!(next(&mut backlog, LATER), Next::Doubts(second));
+        assert_eq!(next(&mut backlog, LATER), Next::EndDoubts(second));
     }
 }

@@ -1,6 +1,6 @@
-//! What a runner asks of Redis: each call as a future, and what it brings back.
+//! The Redis calls of a runner: each one as a future, and its reply.
 //!
-//! Holds nothing but what is read again and again ([`ChunkCache`]). What follows from an answer is the runner's.
+//! Owns: the cache of recipients ([`ChunkCache`]). The runner decides what follows from a reply.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,49 +18,49 @@ use crate::{
     redis::{
         Store, StoreError,
         clock::Clock,
-        parts::{Claim, ClaimWish, ClaimedRow, Settled, ToSend},
+        parts::{Claim, ClaimRequest, ClaimedRow, Settled, ToSend},
     },
 };
 
-/// What a call brought back.
-pub enum Done {
-    /// The work of the line was read.
+/// The reply to a call.
+pub enum Reply {
+    /// To [`Calls::refresh`].
     Refreshed(Result<Refresh, StoreError>),
-    /// Rows of a part were claimed, or it was looked at.
-    Claimed(PartId, Result<Claimed, StoreError>),
-    /// Doubts of a part were ended: when the next one ends, and how many recipients are open.
-    Doubts(PartId, Result<(Option<UnixMs>, u64), StoreError>),
-    /// What was not sent of a part was expired: how many recipients are open.
+    /// To [`Calls::claim`].
+    Claimed(PartId, Result<ClaimReply, StoreError>),
+    /// To [`Calls::end_doubts`]: the next deadline of a doubt, and the number of open recipients.
+    DoubtsEnded(PartId, Result<(Option<UnixMs>, u64), StoreError>),
+    /// To [`Calls::expire`]: the number of open recipients.
     Expired(PartId, Result<u64, StoreError>),
-    /// Parts were taken off the work.
+    /// To [`Calls::finish`].
     Finished(Vec<PartId>, Result<(), StoreError>),
 }
 
-/// A claim, and the messages of its rows.
-pub enum Claimed {
-    /// What was claimed, and its messages.
+/// The reply to a claim.
+pub enum ClaimReply {
+    /// The claim, and a message for each of its rows.
     Claim(Claim, Vec<Message>),
-    /// Rows were claimed, and who they are could not be read.
+    /// Rows were claimed, and their recipients could not be read.
     Unreadable(Vec<ToSend>, StoreError),
 }
 
-/// The work of a line.
+/// The work of a line, as Redis lists it.
 pub struct Refresh {
-    /// The parts with work on it.
+    /// The parts that the line works on.
     pub parts: Vec<PartId>,
-    /// Whether their campaigns run.
+    /// Whether each of their campaigns is running.
     pub running: HashMap<CampaignId, bool>,
-    /// The campaigns among them that were not known.
+    /// The plans of the campaigns that the caller did not have.
     pub new: Vec<Rc<SendPlan>>,
 }
 
 /// Outcomes by part.
 pub type OutcomesByPart = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
-/// Outcomes that were to be settled, and the open recipients of their parts if they were.
+/// The outcomes of a settlement, and the number of open recipients of each part if it succeeded.
 pub type Settlement = (OutcomesByPart, Result<Vec<(PartId, u64)>, StoreError>);
 
-/// Asks Redis on behalf of one line.
+/// The Redis calls of one line.
 pub struct Calls {
     /// Redis.
     pub store: Store,
@@ -68,94 +68,100 @@ pub struct Calls {
     pub clock: Arc<Clock>,
     /// The line.
     pub line: LineId,
-    /// How long message ids are found again.
-    pub ids_kept: Duration,
-    /// The recipients that were read last.
+    /// How long message ids can be looked up.
+    pub id_retention: Duration,
+    /// The cache of recipients.
     pub recipients: Rc<ChunkCache>,
-    /// Knows the campaigns of all its lines.
+    /// The shard of the line, which has the plans of its campaigns.
     pub shard: Rc<Shard>,
 }
 
 impl Calls {
-    /// Claims rows of a part, for messages by `plan`; without one it only looks.
-    pub fn claim(&self, part: PartId, wish: ClaimWish, plan: Option<Rc<SendPlan>>) -> LocalBoxFuture<'static, Done> {
+    /// Claims rows of a part, and builds their messages from `plan`. Without a plan there are no messages.
+    pub fn claim(
+        &self,
+        part: PartId,
+        request: ClaimRequest,
+        plan: Option<Rc<SendPlan>>,
+    ) -> LocalBoxFuture<'static, Reply> {
         let (store, recipients) = (self.store.clone(), self.recipients.clone());
         Box::pin(async move {
-            let prepared = async {
-                if wish.limit > 0 {
-                    recipients.prepare(&store, part).await;
+            let prefetched = async {
+                if request.limit > 0 {
+                    recipients.prefetch(&store, part).await;
                 }
             };
-            let claim = match tokio::join!(store.claim(part, &wish), prepared).0 {
+            let claim = match tokio::join!(store.claim(part, &request), prefetched).0 {
                 Ok(claim) => claim,
-                Err(error) => return Done::Claimed(part, Err(error)),
+                Err(error) => return Reply::Claimed(part, Err(error)),
             };
             let (Claim::Rows { rows, .. }, Some(plan)) = (&claim, plan) else {
-                return Done::Claimed(part, Ok(Claimed::Claim(claim, Vec::new())));
+                return Reply::Claimed(part, Ok(ClaimReply::Claim(claim, Vec::new())));
             };
-            let who = match recipients.of(&store, part, rows.iter().map(|row| row.claimed.row)).await {
-                Ok(who) => who,
-                Err(error) => return Done::Claimed(part, Ok(Claimed::Unreadable(rows.clone(), error))),
+            let found = match recipients.locate(&store, part, rows.iter().map(|row| row.claimed.row)).await {
+                Ok(found) => found,
+                Err(error) => return Reply::Claimed(part, Ok(ClaimReply::Unreadable(rows.clone(), error))),
             };
-            let message = |(&ToSend { claimed, attempt }, (chunk, place))| Message {
+            let message = |(&ToSend { claimed, attempt }, (chunk, index))| Message {
                 part: part.number,
                 claimed,
                 attempt,
                 plan: plan.clone(),
                 chunk,
-                place,
+                index,
             };
-            let messages = rows.iter().zip(who).map(message).collect();
-            Done::Claimed(part, Ok(Claimed::Claim(claim, messages)))
+            let messages = rows.iter().zip(found).map(message).collect();
+            Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages)))
         })
     }
 
     /// Settles outcomes of claims that were made under `epoch`.
     pub fn settle(&self, outcomes: OutcomesByPart, epoch: u64) -> LocalBoxFuture<'static, Settlement> {
-        let (store, now, kept) = (self.store.clone(), self.clock.now(), self.ids_kept);
+        let (store, now, id_retention) = (self.store.clone(), self.clock.now(), self.id_retention);
         Box::pin(async move {
-            let result = store.settle(&outcomes, epoch, now, kept).await;
+            let result = store.settle(&outcomes, epoch, now, id_retention).await;
             (outcomes, result)
         })
     }
 
-    /// Ends the doubts of a part whose deadline has passed; sends again what had fewer than `attempts_max` attempts.
-    pub fn end_doubts(&self, part: PartId, attempts_max: u8) -> LocalBoxFuture<'static, Done> {
+    /// Ends the doubts of a part whose deadline has passed. Rows with fewer than `attempts_max` attempts are sent
+    /// again.
+    pub fn end_doubts(&self, part: PartId, attempts_max: u8) -> LocalBoxFuture<'static, Reply> {
         let (store, now) = (self.store.clone(), self.clock.now());
-        Box::pin(async move { Done::Doubts(part, store.end_doubts(part, now, attempts_max).await) })
+        Box::pin(async move { Reply::DoubtsEnded(part, store.end_doubts(part, now, attempts_max).await) })
     }
 
-    /// Ends what was not sent of a part whose time is over.
-    pub fn expire(&self, part: PartId) -> LocalBoxFuture<'static, Done> {
+    /// Expires the unsent rows of a part whose campaign has passed its `expires_at`.
+    pub fn expire(&self, part: PartId) -> LocalBoxFuture<'static, Reply> {
         let (store, now) = (self.store.clone(), self.clock.now());
-        Box::pin(async move { Done::Expired(part, store.sweep(part, State::Expired, now).await) })
+        Box::pin(async move { Reply::Expired(part, store.sweep(part, State::Expired, now).await) })
     }
 
-    /// Takes parts in which nothing is open off the work.
-    pub fn finish(&self, parts: Vec<PartId>) -> LocalBoxFuture<'static, Done> {
+    /// Removes parts without open recipients from the work of the line.
+    pub fn finish(&self, parts: Vec<PartId>) -> LocalBoxFuture<'static, Reply> {
         let (store, line) = (self.store.clone(), self.line.clone());
         Box::pin(async move {
             let finished = store.work_done(&line, &parts).await;
-            Done::Finished(parts, finished)
+            Reply::Finished(parts, finished)
         })
     }
 
-    /// Completes campaigns in which nothing is open. Where that fails, the housekeeping does it.
+    /// Completes campaigns without open recipients. If that fails, housekeeping completes them.
     pub fn complete(&self, campaigns: Vec<CampaignId>) -> LocalBoxFuture<'static, ()> {
         let (store, now) = (self.store.clone(), self.clock.now());
         Box::pin(async move {
             let complete = async |id: CampaignId| {
                 if let Err(error) = store.complete_if_done(id, now).await {
-                    warn!(campaign.id = %id, %error, "whether the campaign is done could not be seen");
+                    warn!(campaign.id = %id, %error, "the campaign could not be completed: housekeeping retries");
                 }
             };
             join_all(campaigns.into_iter().map(complete)).await;
         })
     }
 
-    /// Reads the work of the line, and the campaigns in it that are not `known`.
-    pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Done> {
-        let (store, line, thread) = (self.store.clone(), self.line.clone(), self.shard.clone());
+    /// Reads the work of the line, and the plans of its campaigns that are not in `known`.
+    pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Reply> {
+        let (store, line, shard) = (self.store.clone(), self.line.clone(), self.shard.clone());
         Box::pin(async move {
             let refresh = async {
                 let parts = store.work(&line).await?;
@@ -165,10 +171,10 @@ impl Calls {
                 let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
                 let running = running.collect();
                 let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
-                let new = thread.plans.of(&store, &unknown).await?;
+                let new = shard.plans.get(&store, &unknown).await?;
                 Ok(Refresh { parts, running, new })
             };
-            Done::Refreshed(refresh.await)
+            Reply::Refreshed(refresh.await)
         })
     }
 }

@@ -1,4 +1,5 @@
-//! What holds a line back, or templates on it: what everyone was told, and what this runner found out a moment ago.
+//! The holds that concern one line: those in the signals, which all lines share, and those that the line's runner
+//! found a moment ago.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,41 +9,41 @@ use std::{
 use super::RunnerSignals;
 use crate::domain::{Hold, HoldScope, Line, LineId, UnixMs};
 
-/// A hold that a runner asked for counts for it at once, until the signals carry it.
-const FOUND_FOR: Duration = Duration::from_secs(5);
+/// How long a runner applies a hold that it found itself. After that time the signals include the hold.
+const LOCAL_TTL: Duration = Duration::from_secs(5);
 
 /// The holds of one line.
 pub struct Holds {
     line: LineId,
-    /// Scopes that stop all of the line.
+    /// The scopes that stop the whole line.
     whole: [HoldScope; 3],
-    found: HashMap<HoldScope, (Hold, Instant)>,
+    local: HashMap<HoldScope, (Hold, Instant)>,
 }
 
 impl Holds {
-    /// Of `line`, with nothing found yet.
+    /// The holds of `line`; none is local yet.
     pub fn new(line: &Line) -> Self {
         let whole =
             [HoldScope::Line(line.id.clone()), HoldScope::Waba(line.waba.clone()), HoldScope::Token(line.waba.clone())];
-        Self { line: line.id.clone(), whole, found: HashMap::new() }
+        Self { line: line.id.clone(), whole, local: HashMap::new() }
     }
 
-    /// Meta's answer of this moment holds `scope` back. Gives whether that is news here.
-    pub fn find(&mut self, scope: HoldScope, hold: Hold, now: Instant) -> bool {
-        let known = self.found.insert(scope, (hold, now + FOUND_FOR));
+    /// Adds a hold on `scope` that an answer of Meta just called for. Returns whether it is new to this runner.
+    pub fn add_local(&mut self, scope: HoldScope, hold: Hold, now: Instant) -> bool {
+        let known = self.local.insert(scope, (hold, now + LOCAL_TTL));
         known.is_none_or(|(_, until)| until < now)
     }
 
-    /// Every scope that is held back at `now`.
+    /// Every scope that is held at `now`.
     pub fn scopes(&self, signals: &RunnerSignals, now: UnixMs) -> HashSet<HoldScope> {
         let instant = Instant::now();
-        let told = signals.holds.iter().filter(|(_, hold)| hold.holds(now)).map(|(scope, _)| scope);
-        let found = self.found.iter().filter(|(_, (hold, until))| instant < *until && hold.holds(now));
-        told.chain(found.map(|(scope, _)| scope)).cloned().collect()
+        let shared = signals.holds.iter().filter(|(_, hold)| hold.is_active(now)).map(|(scope, _)| scope);
+        let local = self.local.iter().filter(|(_, (hold, until))| instant < *until && hold.is_active(now));
+        shared.chain(local.map(|(scope, _)| scope)).cloned().collect()
     }
 
-    /// All of the line is held back at `now`, or paused.
-    pub fn stop_the_line(&self, signals: &RunnerSignals, now: UnixMs) -> bool {
+    /// Whether the whole line is held or paused at `now`.
+    pub fn line_is_held(&self, signals: &RunnerSignals, now: UnixMs) -> bool {
         let scopes = self.scopes(signals, now);
         signals.controls.get(&self.line).is_some_and(|control| control.paused)
             || self.whole.iter().any(|scope| scopes.contains(scope))

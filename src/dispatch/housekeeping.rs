@@ -1,10 +1,10 @@
-//! Housekeeping: what belongs to no line. One worker at a time does it, and everything in it may be done twice.
+//! Housekeeping: the work that belongs to no line. It is a duty of one worker at a time, and all of it is idempotent.
 //!
-//! Starts campaigns whose time has come, finishes what a crash left half done, completes campaigns, drops personal data
-//! at its end, reads the templates from Meta, tries what is held back without an end, and looks after lines that no process
-//! lists ([`super::unlisted`]).
+//! Starts campaigns at their time, finishes what a crash left half done, completes campaigns, deletes recipients when
+//! their retention ends, reads the templates from Meta, probes holds without an end, and maintains lines that no
+//! process lists ([`super::unlisted`]).
 //!
-//! If the process dies: another worker takes the duty when its lease ends.
+//! If the process dies: another worker takes the duty over when its lease has expired.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::unlisted::Unlisted;
+use super::unlisted::UnlistedLines;
 use crate::{
     domain::{
         Campaign, CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs, campaign::PauseReason,
@@ -31,31 +31,32 @@ use crate::{
     templates,
 };
 
-/// How often campaigns are looked through.
-const EVERY: Duration = Duration::from_millis(500);
+/// The shortest pause after a cycle over all campaigns, unless a campaign starts earlier.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
 
-/// But thousands of campaigns keep nobody else from Redis: what took long is done again after so many times as long, ...
-const REST: u32 = 100;
+/// The pause after a cycle, as a multiple of the cycle's duration. With thousands of campaigns a cycle is long, and the
+/// pause leaves Redis to other work.
+const PAUSE_FACTOR: u32 = 100;
 
-/// ... or after this.
-const REST_MAX: Duration = Duration::from_secs(10);
+/// The longest pause after a cycle.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Campaigns that are looked after in one go.
+/// Campaigns in one batch.
 const CAMPAIGNS_AT_ONCE: usize = 256;
 
-/// A launch takes less, from the listing of its campaign to its change of state.
+/// Longest time that a launch may take, from the listing of its campaign to the change of its state.
 const LAUNCH_MAX: Duration = Duration::from_secs(3600);
 
-/// How often templates are read again at most because Meta said that some changed. Meta allows an app 200 calls an hour about
-/// a WABA.
+/// Minimum time between two reads of templates whose change Meta's webhooks announced. Meta allows an app 200 calls an
+/// hour for a WABA.
 const CHANGED_TEMPLATES_EVERY: Duration = Duration::from_secs(60);
 
-/// How often a hold that has no end is tried.
+/// How often a hold without an end is probed.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 
-/// What housekeeping needs.
+/// The duty of housekeeping.
 pub struct Housekeeping {
-    /// The name under which it holds the duty.
+    /// The name of the worker.
     pub name: String,
     /// Redis.
     pub store: Store,
@@ -67,64 +68,65 @@ pub struct Housekeeping {
     pub graph: GraphClient,
     /// How long the duty belongs to one worker without renewal.
     pub lease: Duration,
-    /// How often templates are read.
+    /// How often all templates are read.
     pub templates_every: Duration,
-    /// How long recipients are kept after the end of their campaign.
+    /// How long recipients are stored after the end of their campaign.
     pub retention: Duration,
     /// How long a message may stay in doubt.
     pub doubt_deadline: Duration,
-    /// Attempts at most, where a campaign wants doubtful messages sent again.
+    /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
     pub attempts_max: u8,
 }
 
 impl Housekeeping {
-    /// Keeps house until `stop`, whenever this worker has the duty.
+    /// Runs until `stop`, whenever this worker has the duty.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        self.store.on_duty("housekeeping", &self.name, self.lease, &stop, || self.keep_house(&stop)).await;
+        self.store.on_duty("housekeeping", &self.name, self.lease, &stop, || self.run_duty(&stop)).await;
         Ok(())
     }
 
-    async fn keep_house(&self, stop: &CancellationToken) {
-        let mut probed = Instant::now();
-        let mut synced: Option<Instant> = None;
-        let mut refreshed: Option<Instant> = None;
+    async fn run_duty(&self, stop: &CancellationToken) {
+        let mut probed_at = Instant::now();
+        let mut synced_at: Option<Instant> = None;
+        let mut refreshed_at: Option<Instant> = None;
         let mut unlisted = self.unlisted();
         while !stop.is_cancelled() {
-            if synced.is_none_or(|at| at.elapsed() >= self.templates_every) {
-                synced = Some(Instant::now());
+            if synced_at.is_none_or(|at| at.elapsed() >= self.templates_every) {
+                synced_at = Some(Instant::now());
                 templates::sync_all(&self.store, &self.graph, &self.lines, self.clock.now()).await;
             }
-            if refreshed.is_none_or(|at| at.elapsed() >= CHANGED_TEMPLATES_EVERY) {
+            if refreshed_at.is_none_or(|at| at.elapsed() >= CHANGED_TEMPLATES_EVERY) {
                 match self.refresh_templates().await {
-                    Ok(true) => refreshed = Some(Instant::now()),
+                    Ok(true) => refreshed_at = Some(Instant::now()),
                     Ok(false) => {}
-                    Err(error) => warn!(%error, "changed templates could not be looked for"),
+                    Err(error) => warn!(%error, "changed templates could not be read"),
                 }
             }
             let began = Instant::now();
-            let next_start = self.campaigns().await.unwrap_or_else(|error| {
-                warn!(%error, "campaigns could not be looked after");
+            let next_start = self.maintain_campaigns().await.unwrap_or_else(|error| {
+                warn!(%error, "housekeeping of campaigns failed");
                 None
             });
-            if let Err(error) = unlisted.tend().await {
-                warn!(%error, "lines that no process lists could not be looked after");
+            if let Err(error) = unlisted.maintain().await {
+                warn!(%error, "housekeeping of unlisted lines failed");
             }
-            let rest = (began.elapsed() * REST).clamp(EVERY, REST_MAX);
-            if probed.elapsed() >= PROBE_EVERY {
-                probed = Instant::now();
-                if let Err(error) = self.probe().await {
-                    warn!(%error, "what is held back could not be tried");
+            let pause = (began.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX);
+            if probed_at.elapsed() >= PROBE_EVERY {
+                probed_at = Instant::now();
+                if let Err(error) = self.probe_holds().await {
+                    warn!(%error, "holds could not be probed");
                 }
             }
-            let rest = next_start.map_or(rest, |at| rest.min(at.since(self.clock.now())));
-            stop.run_until_cancelled(tokio::time::sleep(rest)).await;
+            let pause = next_start.map_or(pause, |at| pause.min(at.since(self.clock.now())));
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
 
-    /// Reads the templates of the WABAs that Meta says have changed ones. Gives whether there were any.
+    /// Reads the templates of the WABAs for which Meta announced a change. Returns whether there were any.
     ///
-    /// The notes are taken first: one that comes during the reading is for the next. What a crash forgets is read by the next
-    /// worker that keeps house, which begins with all templates.
+    /// The notes of changes are removed before the read, so a change that is announced during the read is noted for
+    /// the next one. After a crash the notes are lost, but the next worker with this duty starts by reading all
+    /// templates.
     async fn refresh_templates(&self) -> Result<bool, StoreError> {
         let changed = self.store.take_changed_templates().await?;
         let lines: Vec<Line> = self.lines.iter().filter(|line| changed.contains(&line.waba)).cloned().collect();
@@ -136,27 +138,27 @@ impl Housekeeping {
         Ok(!lines.is_empty())
     }
 
-    fn unlisted(&self) -> Unlisted {
+    fn unlisted(&self) -> UnlistedLines {
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        Unlisted::new(self.name.clone(), store, clock, self.lease, self.doubt_deadline, self.attempts_max)
+        UnlistedLines::new(self.name.clone(), store, clock, self.lease, self.doubt_deadline, self.attempts_max)
     }
 
-    /// Looks after every campaign that needs it. Gives when the next one is to start, if that is within a minute.
-    async fn campaigns(&self) -> Result<Option<UnixMs>, StoreError> {
-        let mut seen = Seen::default();
+    /// Maintains every active campaign. Returns when the next one starts, if that is within a minute.
+    async fn maintain_campaigns(&self) -> Result<Option<UnixMs>, StoreError> {
+        let mut survey = Survey::default();
         for campaigns in self.store.active_campaigns(self.clock.now()).await?.chunks(CAMPAIGNS_AT_ONCE) {
-            self.some_campaigns(campaigns, &mut seen).await?;
+            self.maintain_batch(campaigns, &mut survey).await?;
         }
-        self.show(&seen);
+        self.publish(&survey);
         for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
             self.store.forget_recipients(id).await?;
-            info!(campaign.id = %id, "recipients forgotten: their retention has ended");
+            info!(campaign.id = %id, "recipients deleted: their retention has ended");
         }
-        Ok(seen.next_start)
+        Ok(survey.next_start)
     }
 
-    /// Looks after some campaigns, each with the time since when it needs care.
-    async fn some_campaigns(&self, listed: &[(CampaignId, UnixMs)], seen: &mut Seen) -> Result<(), StoreError> {
+    /// Maintains a batch of campaigns, each listed with the time from which it needs maintenance.
+    async fn maintain_batch(&self, listed: &[(CampaignId, UnixMs)], survey: &mut Survey) -> Result<(), StoreError> {
         let ids: Vec<CampaignId> = listed.iter().map(|(id, _)| *id).collect();
         let records = self.store.campaigns(&ids).await?;
         let parts: Vec<PartId> = records.iter().flatten().flat_map(launched_parts).map(|(part, _)| *part).collect();
@@ -173,57 +175,59 @@ impl Housekeeping {
                 let waits = |state: &State| matches!(state, State::Pending | State::Retrying);
                 to_send += counts.iter().filter(|(state, _)| waits(state)).map(|(_, n)| n).sum::<u64>();
                 if record.state == CampaignState::Running {
-                    counts.iter().for_each(|(state, n)| *seen.queue.entry(*state).or_default() += n);
+                    counts.iter().for_each(|(state, n)| *survey.queue.entry(*state).or_default() += n);
                 }
             }
-            // One that can not be looked after keeps no other from it.
-            if let Err(error) = self.campaign(record, open, to_send, seen).await {
-                warn!(campaign.id = %record.campaign.id, %error, "the campaign could not be looked after");
+            // An error of one campaign does not stop the others.
+            if let Err(error) = self.maintain_campaign(record, open, to_send, survey).await {
+                warn!(campaign.id = %record.campaign.id, %error, "housekeeping of the campaign failed");
             }
             if record.state == CampaignState::Running {
-                seen.oldest = record.started_at.into_iter().chain(seen.oldest).min();
+                survey.oldest = record.started_at.into_iter().chain(survey.oldest).min();
             }
         }
         let waiting = listed
             .iter()
             .zip(&records)
-            .filter_map(|(&(id, since), record)| Some((id, since, self.not_before(since, record.as_ref())?)));
+            .filter_map(|(&(id, since), record)| Some((id, since, self.postpone_until(since, record.as_ref())?)));
         self.store.postpone_campaigns(&waiting.collect::<Vec<_>>()).await?;
-        self.requeue_unlisted(&open_parts).await
+        self.requeue_missing_parts(&open_parts).await
     }
 
-    /// Lists open parts that are missing from the work of their lines. A process reopens a row first and lists its part afterwards; it may
-    /// die, or lose Redis, in between.
-    async fn requeue_unlisted(&self, open_parts: &[(PartId, LineId)]) -> Result<(), StoreError> {
+    /// Adds open parts that are missing from the work of their lines. A process that reopens a row lists its part
+    /// afterwards, and may die or lose Redis in between.
+    async fn requeue_missing_parts(&self, open_parts: &[(PartId, LineId)]) -> Result<(), StoreError> {
         let mut unlisted = self.store.parts_not_listed(open_parts).await?;
-        // A part that was closed and taken off the work since its rows were counted needs nothing.
+        // Parts that were finished and removed from the work since their rows were counted are left out.
         let mut counts = self.store.open_counts(&unlisted).await?.into_iter();
         unlisted.retain(|_| counts.next().is_some_and(|counts| counts.iter().any(|(_, n)| *n > 0)));
         if let Some(first) = unlisted.first() {
-            warn!(part = %first, n = unlisted.len(), "open parts were missing from the work of their lines: listed again");
+            warn!(part = %first, n = unlisted.len(), "open parts were missing from the work of their lines: listed \
+                again");
         }
         self.store.requeue(&unlisted).await
     }
 
-    /// Shows how much work is left in the campaigns that run, and for how long the oldest of them has.
-    fn show(&self, seen: &Seen) {
+    /// Publishes the metrics: open recipients of running campaigns by state, and the age of the oldest running
+    /// campaign.
+    fn publish(&self, survey: &Survey) {
         let metrics = QueueMetrics::new();
-        metrics.set(|state| seen.queue.get(&state).copied().unwrap_or(0));
-        let age = seen.oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64());
+        metrics.set(|state| survey.queue.get(&state).copied().unwrap_or(0));
+        let age = survey.oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64());
         metrics.oldest_age.set(age);
     }
 
-    /// Looks after a campaign, of which `open` recipients are open and `to_send` of these wait to be sent.
-    async fn campaign(
+    /// Maintains a campaign with `open` open recipients, of which `to_send` wait to be sent.
+    async fn maintain_campaign(
         &self,
         record: &CampaignRecord,
         open: u64,
         to_send: u64,
-        seen: &mut Seen,
+        survey: &mut Survey,
     ) -> Result<(), StoreError> {
         let (id, now) = (record.campaign.id, self.clock.now());
         let has_ended = matches!(record.state, CampaignState::Completed | CampaignState::Cancelled);
-        // An ended campaign sends nothing more: rows that were reopened as it ended are swept.
+        // An ended campaign sends nothing more, so rows that were reopened as it ended are swept.
         if record.applied < record.version || has_ended && to_send > 0 {
             self.store.follow(id, now).await?;
         }
@@ -231,7 +235,7 @@ impl Housekeeping {
             CampaignState::Draft => Ok(()),
             CampaignState::Scheduled => match record.campaign.start_at {
                 Some(start_at) if start_at > now => {
-                    seen.next_start = seen.next_start.into_iter().chain([start_at]).min();
+                    survey.next_start = survey.next_start.into_iter().chain([start_at]).min();
                     Ok(())
                 }
                 _ => self.start(&record.campaign, now).await,
@@ -239,7 +243,7 @@ impl Housekeeping {
             CampaignState::Running | CampaignState::Paused => {
                 let expired = record.campaign.expires_at.is_some_and(|at| at <= now);
                 if expired {
-                    // Owners do this when they claim; a line that is held back, or has no owner, claims nothing.
+                    // Owners expire rows when they claim. A line that is held or has no owner does not claim.
                     for (part, _) in &record.parts {
                         self.store.sweep(*part, State::Expired, now).await?;
                     }
@@ -258,13 +262,15 @@ impl Housekeeping {
         }
     }
 
-    /// Until when a campaign that is listed as active since `since` needs no care, if that is so; `Some(None)`: for good.
-    fn not_before(&self, since: UnixMs, record: Option<&CampaignRecord>) -> Option<Option<UnixMs>> {
+    /// Until when a campaign, listed with the time `since`, needs no maintenance. `None`: it needs maintenance now.
+    /// `Some(None)`: it will never need any.
+    fn postpone_until(&self, since: UnixMs, record: Option<&CampaignRecord>) -> Option<Option<UnixMs>> {
         match record {
             Some(record) if record.state == CampaignState::Scheduled => {
                 record.campaign.start_at.filter(|start_at| *start_at > since).map(Some)
             }
-            // A draft is listed as it is launched, or was by an older version. It stays for as long as a launch may take that has come no further.
+            // A draft is listed when its launch begins; an older version listed all drafts. It stays listed for as
+            // long as a launch may take.
             Some(CampaignRecord { state: CampaignState::Draft, .. }) | None => {
                 (self.clock.now().since(since) >= LAUNCH_MAX).then_some(None)
             }
@@ -272,7 +278,8 @@ impl Housekeeping {
         }
     }
 
-    /// Starts a campaign; or pauses it, with the reason, where its template was edited so that the recipients do not fit it.
+    /// Starts a campaign. If its template was edited and no longer fits the recipients, pauses it with the reason
+    /// instead.
     async fn start(&self, campaign: &Campaign, now: UnixMs) -> Result<(), StoreError> {
         let (id, from) = (campaign.id, [CampaignState::Scheduled]);
         let waba = self.lines.iter().find(|line| campaign.lines.contains(&line.id)).map(|line| &line.waba);
@@ -280,49 +287,51 @@ impl Housekeeping {
             let reason = PauseReason { code: 0, details: problem.to_string() };
             let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
             if change == StateChange::Done {
-                warn!(campaign.id = %id, reason = reason.details, "campaign paused at its time to start");
+                warn!(campaign.id = %id, reason = reason.details, "scheduled campaign paused: its template no longer \
+                    fits");
             }
         } else if self.store.change_campaign(id, &from, CampaignState::Running, now, None).await? == StateChange::Done {
-            info!(campaign.id = %id, "campaign started: its time has come");
+            info!(campaign.id = %id, "scheduled campaign started");
         }
         Ok(())
     }
 
-    /// Lines and tokens that are held back until someone ends it: asks Meta whether they work again.
-    async fn probe(&self) -> Result<(), StoreError> {
+    /// Asks Meta whether lines and tokens that are held without an end work again, and lifts the holds of those that
+    /// do.
+    async fn probe_holds(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         for (scope, _) in self.store.holds(now).await?.into_iter().filter(|(_, hold)| hold.until.is_none()) {
             let line = match &scope {
                 HoldScope::Token(waba) => self.lines.iter().find(|line| line.waba == *waba),
                 HoldScope::Line(id) => self.lines.iter().find(|line| line.id == *id),
-                // Only Meta's list of templates, a webhook or a person ends these.
+                // Only Meta's list of templates, a webhook or an operator ends these.
                 HoldScope::Waba(_) | HoldScope::Template { .. } => None,
             };
             let Some(line) = line else { continue };
             match self.graph.line(&line.id, &line.token).await {
                 Ok(_) => {
-                    info!(scope = %scope, "meta answers for it again: no longer held back");
+                    info!(scope = %scope, "hold lifted: meta answers again");
                     self.store.unhold(&scope).await?;
                 }
-                Err(error) => warn!(scope = %scope, %error, "still held back"),
+                Err(error) => warn!(scope = %scope, %error, "the hold stays: the probe failed"),
             }
         }
         Ok(())
     }
 }
 
-/// What one look at all campaigns has seen.
+/// What one cycle over all campaigns has counted.
 #[derive(Default)]
-struct Seen {
+struct Survey {
     /// Recipients of running campaigns by open state.
     queue: HashMap<State, u64>,
-    /// When the first of the running campaigns started.
+    /// When the oldest running campaign started.
     oldest: Option<UnixMs>,
-    /// When the next of the scheduled campaigns starts.
+    /// When the next scheduled campaign starts.
     next_start: Option<UnixMs>,
 }
 
-/// The parts of a campaign, if it ever started: some of it may have been sent.
+/// The parts of a campaign that has started. Only then can messages of it have been sent.
 fn launched_parts(record: &CampaignRecord) -> &[(PartId, LineId)] {
     if record.started_at.is_some() { &record.parts } else { &[] }
 }

@@ -1,8 +1,9 @@
-//! Indexing: moves the message ids of parts that send no more into the index of their line, where finding one is cheap.
+//! Indexing: moves the message ids of parts that send no more into the index of their line, where a lookup is cheap.
 //!
-//! One worker at a time does it, as a duty of its own: the ids of a large campaign take longer than housekeeping may rest.
+//! One worker at a time has the duty. It is separate from housekeeping, because moving the ids of a large campaign
+//! takes longer than housekeeping may pause.
 //!
-//! If the process dies: another worker takes the duty up and moves the rest. Ids are copied before they are dropped.
+//! If the process dies: another worker takes the duty over and moves the rest. Ids are copied before they are dropped.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -26,16 +27,17 @@ use crate::{
     },
 };
 
-/// How often parts that have ended are looked for.
+/// Pause between two passes.
 const EVERY: Duration = Duration::from_secs(10);
-/// Parts that are asked in one round trip.
+/// Parts that are read in one round trip.
 const PARTS_AT_ONCE: usize = 256;
-/// Ids that are added to the index of a line at once, unless one part has more: the more, the fewer times a bucket is rewritten.
+/// Ids that are added to the index of a line at once; more if a single part has more. Larger batches rewrite a bucket
+/// less often.
 const IDS_AT_ONCE: usize = 65_536;
 
-/// What indexing needs.
+/// The duty of indexing.
 pub struct Indexing {
-    /// The name under which it holds the duty.
+    /// The name of the worker.
     pub name: String,
     /// Redis.
     pub store: Store,
@@ -43,17 +45,17 @@ pub struct Indexing {
     pub clock: Arc<Clock>,
     /// How long the duty belongs to one worker without renewal.
     pub lease: Duration,
-    /// How long message ids are found again.
-    pub ids_kept: Duration,
+    /// How long message ids can be looked up.
+    pub id_retention: Duration,
 }
 
 impl Indexing {
-    /// Indexes until `stop`, whenever this worker has the duty.
+    /// Runs until `stop`, whenever this worker has the duty.
     pub async fn run(self, stop: CancellationToken) -> std::result::Result<(), Infallible> {
         let work = async || {
             while !stop.is_cancelled() {
                 if let Some(Err(error)) = stop.run_until_cancelled(self.index()).await {
-                    warn!(%error, "message ids could not be indexed; they are next time");
+                    warn!(%error, "message ids could not be indexed: the next pass retries");
                 }
                 stop.run_until_cancelled(sleep(EVERY)).await;
             }
@@ -62,13 +64,13 @@ impl Indexing {
         Ok(())
     }
 
-    /// Moves the ids of every part that sends no more, and keeps those of all others from expiring.
+    /// Moves the ids of every part that sends no more, and prolongs the lifetime of all others.
     ///
-    /// Errors: those of the store; what was moved until then stays moved.
+    /// Errors: those of the store. Ids that were moved before an error stay moved.
     pub async fn index(&self) -> Result<()> {
-        // Read before the lists are: a campaign that is named again meanwhile is done again.
+        // Read before the lists, so that a campaign that gets more ids meanwhile is indexed again.
         let unindexed = self.store.unindexed().await?;
-        let mut campaigns: Vec<CampaignId> = unindexed.iter().map(|named| named.campaign).collect();
+        let mut campaigns: Vec<CampaignId> = unindexed.iter().map(|entry| entry.campaign).collect();
         let active = self.store.active_campaigns(self.clock.now()).await?;
         campaigns.extend(active.into_iter().map(|(campaign, _)| campaign));
         let mut seen = HashSet::new();
@@ -84,13 +86,13 @@ impl Indexing {
                 self.index_parts(&line, parts).await?;
             }
         }
-        for named in &unindexed {
-            self.store.indexed(named).await?;
+        for entry in &unindexed {
+            self.store.mark_indexed(entry).await?;
         }
         Ok(())
     }
 
-    /// The parts of a campaign that send no more. Those that still send keep their ids for another lifetime.
+    /// The parts of a campaign that send no more. Prolongs the lifetime of the ids of its other parts.
     async fn ended_parts(&self, record: &CampaignRecord) -> Result<Vec<(PartId, LineId)>> {
         match record.state {
             CampaignState::Draft | CampaignState::Scheduled => Ok(Vec::new()),
@@ -101,7 +103,7 @@ impl Indexing {
                 let (open, ended): (Vec<_>, Vec<_>) =
                     record.parts.iter().cloned().zip(open).partition(|(_, counts)| counts.iter().any(|(_, n)| *n > 0));
                 let open: Vec<PartId> = open.into_iter().map(|((part, _), _)| part).collect();
-                self.store.prolong_ids(&open, self.ids_kept).await?;
+                self.store.extend_ids(&open, self.id_retention).await?;
                 Ok(ended.into_iter().map(|(part, _)| part).collect())
             }
         }
@@ -119,16 +121,16 @@ impl Indexing {
         self.move_ids(line, &mut lists, &mut ids).await
     }
 
-    /// Redis rests after each piece for as long as that took.
+    /// Reads a list in pieces, and pauses after each for as long as it took, so that Redis serves others meanwhile.
     async fn read(&self, list: &IdList, ids: &mut Vec<(Fingerprint, RowRef)>) -> Result<()> {
         let mut from = Some(list.entries - 1);
         while from.is_some() {
-            let begun = Instant::now();
+            let started = Instant::now();
             for piece in self.store.read_ids(&[(list.part, from)]).await? {
                 ids.extend(piece.ids().map(|(print, claimed)| (print, (list.part, claimed))));
                 from = piece.next;
             }
-            sleep(begun.elapsed()).await;
+            sleep(started.elapsed()).await;
         }
         Ok(())
     }
@@ -140,9 +142,10 @@ impl Indexing {
         ids: &mut Vec<(Fingerprint, RowRef)>,
     ) -> Result<()> {
         if !ids.is_empty() {
-            // In one life of Redis, so that no list loses what Redis forgot of the index.
+            // Indexes and drops within one incarnation of Redis: if Redis restarts and loses part of the index, no list
+            // is dropped.
             let store = self.store.in_this_incarnation();
-            store.index_ids(line, ids, self.clock.now(), self.ids_kept).await?;
+            store.index_ids(line, ids, self.clock.now(), self.id_retention).await?;
             for list in lists.drain(..) {
                 store.drop_ids(&list).await?;
             }

@@ -1,7 +1,7 @@
-//! A claimed message that waits for its turn.
+//! A claimed message that waits to be sent.
 //!
-//! Its body is built when it goes: of hundreds that wait on each line only what tells them apart is kept, and what they share by
-//! reference.
+//! The body is built only when the message is sent. Hundreds of messages wait on each line, so a message stores only
+//! its own data, and shares the rest by reference.
 
 use std::rc::Rc;
 
@@ -13,30 +13,30 @@ use crate::{
     redis::{chunk::Chunk, parts::ClaimedRow},
 };
 
-/// A body of the usual length.
+/// Initial capacity of a body: the usual length.
 const BODY_BYTES: usize = 512;
 
-/// A token is no longer.
+/// Maximum length of a token in bytes.
 const TOKEN_BYTES: usize = 64;
 
 /// A message to one recipient.
 pub struct Message {
-    /// The number of its part in the campaign.
+    /// The number of its part within the campaign.
     pub part: u16,
-    /// The row in that, and which of its sends this is.
+    /// Its row in the part, and the number of this send.
     pub claimed: ClaimedRow,
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: u8,
-    /// What is sent.
+    /// The campaign and its template, shared by all messages of the campaign.
     pub plan: Rc<SendPlan>,
-    /// Who it goes to is in here, ...
+    /// The chunk that contains the recipient.
     pub chunk: Rc<Chunk>,
-    /// ... at this place.
-    pub place: u16,
+    /// The index of the recipient in the chunk.
+    pub index: u16,
 }
 
 impl Message {
-    /// The part that it is of.
+    /// Its part.
     pub fn part(&self) -> PartId {
         PartId { campaign: self.plan.campaign.id, number: self.part }
     }
@@ -45,10 +45,10 @@ impl Message {
     pub fn body(&self, key: &TokenKey) -> Bytes {
         let mut token = String::with_capacity(TOKEN_BYTES);
         Token { part: self.part(), row: self.claimed.row, send: self.claimed.send }.write(key, &mut token);
-        let place = usize::from(self.place);
-        let values: Vec<&str> = self.chunk.values(place).collect();
+        let index = usize::from(self.index);
+        let values: Vec<&str> = self.chunk.values(index).collect();
         let mut body = Vec::with_capacity(BODY_BYTES);
-        self.plan.body.render(self.chunk.numbers()[place], &values, &token, &mut body);
+        self.plan.body.render(self.chunk.numbers()[index], &values, &token, &mut body);
         body.into()
     }
 }

@@ -1,11 +1,12 @@
-//! The life of one message: lease, claim, pace, send, settle.
+//! Dispatch: claims messages from Redis, sends them to Meta, and settles their outcomes.
 //!
-//! [`worker`] holds the leases of its share of the lines and starts a [`runner`] for each; a runner claims the next
-//! moments of its line ([`backlog`] says from where, [`share`] for whom), [`pace`] and [`slots`] let them go, and what
-//! came of them is settled in batches ([`settle`]). [`housekeeping`] does what belongs to no line, and [`indexing`] moves the message ids of what was
-//! sent.
+//! - [`worker`] holds the leases on its share of the lines, and starts a [`runner`] for each.
+//! - A runner claims what its line sends in the next moments. [`backlog`] chooses the part, [`share`] the campaign.
+//! - [`pace`] and [`slots`] decide when a message leaves. Outcomes are settled in batches ([`settle`], [`batch`]).
+//! - [`shard`] is what the lines on one thread share.
+//! - [`housekeeping`] does the work that belongs to no line, and [`indexing`] the index of message ids.
 //!
-//! If the process dies: its leases end, the next owners put what was in flight in doubt, and go on.
+//! If the process dies: its leases expire. The next owners put the messages that were in flight in doubt, and go on.
 
 pub mod backlog;
 pub mod batch;
@@ -35,30 +36,30 @@ use crate::{
     redis::lines::LineControl,
 };
 
-/// What dispatch needs to know.
+/// The settings of dispatch.
 #[derive(Clone, Debug)]
 pub struct DispatchSettings {
-    /// Share of each line's rate that campaigns leave for answers and inbound, 0 to below 1.
+    /// The share of each line's rate that campaigns leave free for replies and inbound messages: from 0, less than 1.
     pub headroom: f64,
     /// How long a message may stay in doubt.
     pub doubt_deadline: Duration,
     /// How long a line belongs to one worker without renewal.
     pub lease: Duration,
-    /// When what failed for now is tried again.
+    /// When and how often an attempt that failed temporarily is retried.
     pub retry: RetryPolicy,
-    /// Attempts in flight on one line at most.
+    /// Maximum number of attempts in flight on one line.
     pub in_flight_max: usize,
-    /// How long message ids are found again.
-    pub ids_kept: Duration,
+    /// How long message ids can be looked up.
+    pub id_retention: Duration,
 }
 
-/// What all runners of a worker are told.
+/// What a worker broadcasts to all its runners.
 #[derive(Clone, Debug, Default)]
 pub struct RunnerSignals {
-    /// Rises whenever a line may have something new to do.
+    /// A counter that rises whenever a line may have something new to do.
     pub pulse: u64,
-    /// What operators set.
+    /// What operators have set, by line.
     pub controls: HashMap<LineId, LineControl>,
-    /// What is held back.
+    /// The holds, by scope.
     pub holds: HashMap<HoldScope, Hold>,
 }

@@ -1,9 +1,10 @@
-//! Pacing: when the next message of a line may go.
+//! Pacing: when the next message of a line may leave.
 //!
-//! The owner of a line paces it alone, in memory, with `governor`. A new pacer starts empty, so that a take-over, a
-//! restart or a change of the rate never adds a burst to what Meta has already had in this second.
-//! When Meta throttles, the rate is cut by half at once and rises again in steps.
+//! Only the owner of a line paces it, in memory, with `governor`. A new pacer starts empty, so that a takeover, a
+//! restart or a change of the rate never adds a burst to what Meta has already received in this second. When Meta
+//! throttles, the rate is cut by half at once and rises again in steps.
 //!
+//! If the process dies: the pace is lost, and the next owner starts empty.
 //! Never: reads a clock. Callers pass `now`, which does not go back.
 
 use std::{
@@ -18,30 +19,33 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-/// What may go at once beyond one message, at any rate. Without it the timer's tick of a millisecond costs 1 % of the rate at 80/s;
-/// a line that is late makes up for it, and no second gets two more than its rate by it.
-const SPARE: f64 = 0.25;
+/// Burst beyond one message, in messages, at any rate. It lets a line that is late catch up: without it, the timer's
+/// resolution of one millisecond costs 1 % of the rate at 80 messages per second. It is too small for any second to
+/// exceed the rate by two messages.
+const BURST_MIN: f64 = 0.25;
 
-/// Seconds of the rate that may go at once beyond one message where that is more: what a busy machine is late it makes up for, and
-/// the worst second is the rate, one message and one percent. Most of that percent is left for what is late on its way.
-const SPARE_SECONDS: f64 = 0.003;
+/// Burst beyond one message, in seconds of the rate, if that is more than [`BURST_MIN`]. It lets a line catch up when
+/// the machine is busy. The worst second then has the rate, one message and one percent; most of that percent is left
+/// for messages that are late on the network.
+const BURST_SECONDS: f64 = 0.003;
 
-/// The limiter counts in parts of a message.
+/// The limiter counts in fractions of a message: this many make one message.
 const PARTS: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
 
-/// A cut leaves this share of the rate.
+/// The share of the rate that a cut leaves.
 const CUT: f64 = 0.5;
 
-/// Share of the full rate that comes back each second.
+/// The share of the full rate by which the rate rises each second after a cut.
 const RISE_PER_SECOND: f64 = 0.05;
 
-/// Cuts come from many answers at once: one is enough for what was sent before it.
+/// Minimum time between two cuts. Throttled answers come in groups, and one cut is enough for all messages sent before
+/// it.
 const CUT_EVERY: Duration = Duration::from_secs(1);
 
-/// The least that a cut leaves, messages per second.
+/// The lowest rate that a cut leaves, in messages per second.
 const RATE_MIN: f64 = 0.2;
 
-/// `governor` asks a clock for the time: this one says what it was told.
+/// The clock that `governor` requires. It returns the `now` of the last call.
 struct PacerClock(Cell<Instant>);
 
 impl Clock for PacerClock {
@@ -54,7 +58,7 @@ impl Clock for PacerClock {
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, PacerClock>;
 
-/// The pace of one line.
+/// The pacer of one line.
 pub struct Pacer {
     full: f64,
     share: f64,
@@ -64,12 +68,12 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// A pace of `rate` messages per second, above zero. Starts empty.
+    /// A pacer for `rate` messages per second, above zero. Starts empty.
     pub fn new(rate: f64, now: Instant) -> Self {
         Self { full: rate, share: 1.0, limiter: limiter(rate, now), cut_at: None, risen_at: now }
     }
 
-    /// Changes the full rate. What a throttle cut stays cut.
+    /// Changes the full rate. A cut stays in force.
     pub fn set_rate(&mut self, rate: f64, now: Instant) {
         if rate != self.full {
             self.full = rate;
@@ -77,17 +81,17 @@ impl Pacer {
         }
     }
 
-    /// What may go each second now.
+    /// The present rate in messages per second.
     pub fn rate(&self) -> f64 {
         (self.full * self.share).max(RATE_MIN.min(self.full))
     }
 
-    /// The full rate is cut for now.
+    /// Whether the rate is cut.
     pub fn is_cut(&self) -> bool {
         self.share < 1.0
     }
 
-    /// Takes the right to send one message; or says how long to wait for it.
+    /// Takes the right to send one message. `Err`: how long to wait for it.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
         self.rise(now);
         self.limiter.clock().0.set(now);
@@ -95,7 +99,7 @@ impl Pacer {
         checked.map_err(|not_until| not_until.wait_time_from(now))
     }
 
-    /// Meta said that this line is too fast.
+    /// Cuts the rate, because Meta throttled the line.
     pub fn throttled(&mut self, now: Instant) {
         if self.cut_at.is_some_and(|at| now.duration_since(at) < CUT_EVERY) {
             return;
@@ -118,15 +122,15 @@ impl Pacer {
         }
     }
 
-    /// Starts again, empty.
+    /// Starts again at the present rate, empty.
     pub fn restart(&mut self, now: Instant) {
         self.limiter = limiter(self.rate(), now);
     }
 }
 
-/// Parts of messages that may go at once at `rate`.
+/// The burst at `rate`, in [`PARTS`] of a message.
 fn burst(rate: f64) -> NonZeroU32 {
-    let burst = (1.0 + (rate * SPARE_SECONDS).max(SPARE)) * f64::from(PARTS.get());
+    let burst = (1.0 + (rate * BURST_SECONDS).max(BURST_MIN)) * f64::from(PARTS.get());
     NonZeroU32::new(burst as u32).unwrap_or(PARTS)
 }
 
@@ -135,7 +139,7 @@ fn limiter(rate: f64, now: Instant) -> Limiter {
     let period = Duration::from_secs_f64(1.0 / (rate * f64::from(PARTS.get()))).max(Duration::from_nanos(1));
     let quota = Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(burst);
     let limiter = RateLimiter::direct_with_clock(quota, PacerClock(Cell::new(now)));
-    // Empty it: a full burst right after an older limiter's would break the promise for this second.
+    // Empty the limiter: a full burst right after that of an older limiter would break the promise for this second.
     let _ = limiter.check_n(burst);
     limiter
 }
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttle_halves_the_rate_once_for_all_answers_of_a_second_and_it_rises_again() {
+    fn throttled_answers_of_one_second_halve_the_rate_once() {
         let start = Instant::now();
         let mut pacer = Pacer::new(100.0, start);
         pacer.throttled(start);
@@ -174,7 +178,7 @@ mod tests {
         for rate in [0.5, 20.0, 80.0, 200.0, 1_000.0, 100_000.0] {
             let start = Instant::now();
             let mut pacer = Pacer::new(rate, start);
-            // It was late, and asks as often as it can.
+            // The line was late, and sends as fast as it can.
             let mut now = start + Duration::from_secs(10);
             let mut sent = 0;
             while now < start + Duration::from_secs(11) {
@@ -189,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_rate_can_be_cut_and_the_highest_be_taken() {
+    fn the_lowest_and_the_highest_rate_work() {
         let now = Instant::now();
-        // Nine tenths of the line's rate may be left as headroom.
+        // The headroom may be up to nine tenths of the line's rate.
         let mut pacer = Pacer::new(LINE_RATE_MIN / 10.0, now);
         pacer.throttled(now);
         let wait = pacer.take(now).expect_err("a new pace starts empty");
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tick_of_the_timer_is_late_is_made_up_for() {
+    fn a_line_keeps_its_rate_although_timers_are_late() {
         for rate in [20.0, 80.0, 200.0, 1_000.0] {
             let start = Instant::now();
             let (mut pacer, mut now, mut sent) = (Pacer::new(rate, start), start, 0);

@@ -1,7 +1,7 @@
-//! The campaigns that the lines of a thread work on: read once for all of them.
+//! Send plans: the campaigns that the lines of a shard work on, read once and shared.
 //!
-//! A campaign names each of its lines, and they all begin when it is launched: a thousand that read a thousand names each would
-//! keep the thread from all else just then.
+//! The definition of a campaign names all its lines, and all of them start when it is launched. If each of a thousand
+//! lines read a definition with a thousand names, the shard could do nothing else at that moment.
 
 use std::{
     collections::HashMap,
@@ -17,46 +17,47 @@ use crate::{
     redis::{Store, StoreError},
 };
 
-/// What is sent, and how.
+/// A campaign, ready to be sent.
 #[derive(Debug)]
 pub struct SendPlan {
-    /// What was submitted.
+    /// The campaign as it was submitted.
     pub campaign: Campaign,
-    /// How its request bodies are built.
+    /// Builds the request bodies of its messages.
     pub body: BodyPlan,
 }
 
-/// The plans that are in use.
+/// The plans in use by the lines of a shard. A plan that no line uses is dropped.
 #[derive(Debug, Default)]
 pub struct SendPlans(Mutex<HashMap<CampaignId, Weak<SendPlan>>>);
 
 impl SendPlans {
-    /// The plans of `ids`, without those that are gone or can't be sent by this version.
+    /// The plans of `ids`, in no particular order, without campaigns that were deleted or that this version cannot
+    /// send.
     ///
-    /// Who comes while another reads waits for what that one brings.
-    pub async fn of(&self, store: &Store, ids: &[CampaignId]) -> Result<Vec<Rc<SendPlan>>, StoreError> {
-        let mut known = self.0.lock().await;
-        let (mut plans, mut unknown) = (Vec::with_capacity(ids.len()), Vec::new());
+    /// Concurrent callers wait for the read in progress and share its result.
+    pub async fn get(&self, store: &Store, ids: &[CampaignId]) -> Result<Vec<Rc<SendPlan>>, StoreError> {
+        let mut cached = self.0.lock().await;
+        let (mut plans, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
-            match known.get(id).and_then(Weak::upgrade) {
+            match cached.get(id).and_then(Weak::upgrade) {
                 Some(plan) => plans.push(plan),
-                None => unknown.push(*id),
+                None => missing.push(*id),
             }
         }
-        if unknown.is_empty() {
+        if missing.is_empty() {
             return Ok(plans);
         }
-        known.retain(|_, plan| plan.strong_count() > 0);
-        for campaign in store.definitions(&unknown).await?.into_iter().flatten() {
+        cached.retain(|_, plan| plan.strong_count() > 0);
+        for campaign in store.definitions(&missing).await?.into_iter().flatten() {
             match Form::of(&campaign.template) {
                 Ok(form) => {
                     let body = BodyPlan::new(&campaign.template, &form);
                     let plan = Rc::new(SendPlan { campaign, body });
-                    known.insert(plan.campaign.id, Rc::downgrade(&plan));
+                    cached.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);
                 }
-                // It was checked at submission; a newer version of this program may know more than this one.
-                Err(error) => warn!(campaign.id = %campaign.id, %error, "this version can not send it"),
+                // The template was checked at submission, perhaps by a newer version of this program.
+                Err(error) => warn!(campaign.id = %campaign.id, %error, "this version cannot send the campaign"),
             }
         }
         Ok(plans)

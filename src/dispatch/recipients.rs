@@ -1,6 +1,6 @@
-//! The recipients of claimed rows, read from Redis chunk by chunk.
+//! A cache of recipients, read from Redis in chunks.
 //!
-//! A line claims in order, so that the newest chunks are enough; only retries look further back.
+//! A line claims rows in order, so a few recent chunks are enough. Only retries read older ones.
 
 use std::{
     cell::RefCell,
@@ -13,34 +13,36 @@ use crate::{
     redis::{Store, StoreError, chunk::Chunk},
 };
 
-/// Chunks kept for each line.
-const CHUNKS_KEPT: usize = 2;
+/// Maximum number of chunks in the cache of a line.
+const CHUNKS_MAX: usize = 2;
 
-/// Directories of chunks kept for each line: campaigns take turns, and each of these has two bytes for a chunk.
-const DIRECTORIES_KEPT: usize = 1_024;
+/// Maximum number of chunk directories in the cache of a line, because the campaigns of a line take turns. A directory
+/// has the first rows of the chunks of a part: two bytes per chunk.
+const DIRECTORIES_MAX: usize = 1_024;
 
-/// A chunk, by its part and first row.
-type Kept = ((PartId, u16), Rc<Chunk>);
+/// A chunk, with its part and its first row as the key.
+type CachedChunk = ((PartId, u16), Rc<Chunk>);
 
-/// The chunks that a line read last.
+/// The chunks that a line read last, and where the chunks of its parts start.
 #[derive(Default)]
 pub struct ChunkCache {
     directories: RefCell<HashMap<PartId, Rc<Vec<u16>>>>,
-    chunks: RefCell<VecDeque<Kept>>,
+    chunks: RefCell<VecDeque<CachedChunk>>,
 }
 
 impl ChunkCache {
-    /// Reads what the first claim of a part most often needs, while that is on its way: the first of its chunks.
-    pub async fn prepare(&self, store: &Store, part: PartId) {
+    /// Reads the first chunk of a part, which its first claim most often needs. Runs while that claim is on its way.
+    pub async fn prefetch(&self, store: &Store, part: PartId) {
         if self.directories.borrow().contains_key(&part) {
             return;
         }
-        // What can't be read now is read when it is needed, and then the error is told.
+        // After an error the chunk is read again when it is needed, and that read reports the error.
         let _ = self.chunk(store, part, 0).await;
     }
 
-    /// Where the recipients of `rows` of a part are, in their order: a chunk, and the place in it.
-    pub async fn of(
+    /// Finds the recipients of `rows` of a part. Returns for each row, in the same order, its chunk and its index in
+    /// the chunk.
+    pub async fn locate(
         &self,
         store: &Store,
         part: PartId,
@@ -59,27 +61,27 @@ impl ChunkCache {
                 }
             };
             let start = last.as_ref().map_or(0, |(start, _)| *start);
-            let place = row - start;
-            if usize::from(place) >= chunk.rows() {
+            let offset = row - start;
+            if usize::from(offset) >= chunk.rows() {
                 return Err(StoreError::Corrupt { key: part.to_string(), reason: format!("row {row} is in no chunk") });
             }
-            found.push((chunk, place));
+            found.push((chunk, offset));
         }
         Ok(found)
     }
 
-    /// The first row of the chunk that holds `row`.
+    /// The first row of the chunk that contains `row`.
     async fn start(&self, store: &Store, part: PartId, row: u16) -> Result<u16, StoreError> {
-        let known = self.directories.borrow().get(&part).cloned();
-        if known.is_none() && self.kept(part, 0).is_some_and(|first| usize::from(row) < first.rows()) {
+        let cached = self.directories.borrow().get(&part).cloned();
+        if cached.is_none() && self.cached_chunk(part, 0).is_some_and(|first| usize::from(row) < first.rows()) {
             return Ok(0);
         }
-        let directory = match known {
+        let directory = match cached {
             Some(directory) => directory,
             None => {
                 let directory = Rc::new(store.chunk_starts(part).await?);
                 let mut directories = self.directories.borrow_mut();
-                if directories.len() >= DIRECTORIES_KEPT {
+                if directories.len() >= DIRECTORIES_MAX {
                     directories.clear();
                 }
                 directories.insert(part, directory.clone());
@@ -94,19 +96,19 @@ impl ChunkCache {
     }
 
     async fn chunk(&self, store: &Store, part: PartId, start: u16) -> Result<Rc<Chunk>, StoreError> {
-        if let Some(chunk) = self.kept(part, start) {
+        if let Some(chunk) = self.cached_chunk(part, start) {
             return Ok(chunk);
         }
         let chunk = Rc::new(store.chunks(part, &[start]).await?.pop().expect("a chunk for each start"));
         let mut chunks = self.chunks.borrow_mut();
-        if chunks.len() >= CHUNKS_KEPT {
+        if chunks.len() >= CHUNKS_MAX {
             chunks.pop_front();
         }
         chunks.push_back(((part, start), chunk.clone()));
         Ok(chunk)
     }
 
-    fn kept(&self, part: PartId, start: u16) -> Option<Rc<Chunk>> {
+    fn cached_chunk(&self, part: PartId, start: u16) -> Option<Rc<Chunk>> {
         self.chunks.borrow().iter().find(|(key, _)| *key == (part, start)).map(|(_, chunk)| chunk.clone())
     }
 }

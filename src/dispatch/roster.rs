@@ -1,9 +1,9 @@
-//! The living workers and the lines that each lists: who shares which line with whom.
+//! The roster: the live workers, and the lines that each of them lists.
 //!
-//! A worker's list never changes, so each is read once. A worker that has written none is of an older version: it counts as
-//! one that lists every line.
+//! A worker's list never changes, so each list is read once. A worker that has written no list runs an older version,
+//! and counts as one that lists every line.
 //!
-//! If the process dies: nothing is lost, all of it is in Redis.
+//! If the process dies: nothing is lost; the roster is read from Redis again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,25 +12,25 @@ use crate::{
     redis::{Result, Store},
 };
 
-/// Living workers.
+/// The live workers and their lists.
 #[derive(Debug, Default)]
 pub struct Roster {
     workers: Vec<String>,
     lists: HashMap<String, HashSet<LineId>>,
 }
 
-/// Lines that are listed by the same workers, and how many of them one of those workers owns at most.
+/// Lines that are listed by the same workers, and the most of them that one worker may own.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineGroup {
     /// The lines.
     pub lines: HashSet<LineId>,
     /// How many lines one worker may own.
-    pub most: usize,
+    pub lines_max: usize,
 }
 
 impl Roster {
-    /// The workers that live at present, read from Redis.
-    pub async fn read(&mut self, store: &Store, workers: Vec<String>) -> Result<bool> {
+    /// Replaces the live workers by `workers`, and reads the lists of new ones. Returns whether anything has changed.
+    pub async fn refresh(&mut self, store: &Store, workers: Vec<String>) -> Result<bool> {
         let unread: Vec<String> = workers.iter().filter(|worker| !self.lists.contains_key(*worker)).cloned().collect();
         let lists = store.line_lists(&unread).await?;
         let before = (self.workers.len(), self.lists.len());
@@ -47,13 +47,13 @@ impl Roster {
         self.lists.get(worker).is_none_or(|list| list.contains(line))
     }
 
-    /// Some living worker lists `line`.
+    /// Whether a live worker lists `line`.
     pub fn is_listed(&self, line: &LineId) -> bool {
         self.workers.iter().any(|worker| self.lists(worker, line))
     }
 
-    /// Groups `lines` by the workers that list them. In each group the workers share alike, rounded up: so a line always
-    /// finds an owner, and one that a single worker lists is that worker's whatever else it owns.
+    /// Groups `lines` by the workers that list them. The workers of a group share it equally, rounded up. So every
+    /// line finds an owner, and a line that only one worker lists belongs to that worker, whatever else it owns.
     pub fn shares(&self, lines: &[Line]) -> Vec<LineGroup> {
         let mut groups: BTreeMap<Vec<bool>, HashSet<LineId>> = BTreeMap::new();
         for line in lines {
@@ -62,12 +62,13 @@ impl Roster {
         }
         let share = |(listing, lines): (Vec<bool>, HashSet<LineId>)| {
             let workers = listing.into_iter().filter(|lists| *lists).count().max(1);
-            LineGroup { most: lines.len().div_ceil(workers), lines }
+            LineGroup { lines_max: lines.len().div_ceil(workers), lines }
         };
         groups.into_iter().map(share).collect()
     }
 
-    /// The workers whose list differs from `lines`, each with the lines that only the worker lists and those that it does not.
+    /// The workers whose list differs from `lines`, each with the lines that only that worker lists, and those that
+    /// only `lines` contains.
     pub fn differences(&self, lines: &[Line]) -> BTreeMap<String, (Vec<LineId>, Vec<LineId>)> {
         let own: HashSet<LineId> = lines.iter().map(|line| line.id.clone()).collect();
         let sorted = |lines: HashSet<LineId>| {
@@ -108,13 +109,13 @@ mod tests {
 
     fn shares(roster: &Roster, ids: &[&str]) -> Vec<(usize, usize)> {
         let mut shares: Vec<_> =
-            roster.shares(&lines(ids)).into_iter().map(|share| (share.lines.len(), share.most)).collect();
+            roster.shares(&lines(ids)).into_iter().map(|share| (share.lines.len(), share.lines_max)).collect();
         shares.sort_unstable();
         shares
     }
 
     #[test]
-    fn a_line_that_one_worker_lists_adds_to_its_share_of_the_others() {
+    fn a_line_that_one_worker_lists_does_not_count_against_its_share() {
         let both = ["1", "2", "3", "4", "5"];
         let with_sixth = ["1", "2", "3", "4", "5", "6"];
         let roster = roster(&[("a", Some(&both)), ("b", Some(&with_sixth))]);
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_no_living_worker_lists_is_not_listed() {
+    fn a_line_that_no_live_worker_lists_is_not_listed() {
         let roster = roster(&[("a", Some(&["1"]))]);
         assert!(roster.is_listed(&"1".into()) && !roster.is_listed(&"2".into()));
     }

@@ -1,13 +1,14 @@
 //! A line runner: claims, paces, sends and settles for one line, while its worker has the lease.
 //!
-//! One task that owns all its state. It waits for whatever comes first: an answer of Meta, an answer of Redis, its pace,
-//! a signal, a time. Nothing in it waits for one of these while another could go on.
+//! The runner is one task that owns all its state. It waits for whichever comes first: an answer from Meta, a reply
+//! from Redis, its pace, a signal, a deadline. None of these waits for another.
 //!
-//! If the process dies: rows that it had claimed are in flight in Redis, and the next owner puts them in doubt. If it loses its lease
-//! or stops: what it has not sent goes back, what it has sent is settled, and nothing is left in doubt that need not be.
+//! If the process dies: the rows that it had claimed are in flight in Redis, and the next owner puts them in doubt.
+//! If it stops or loses its lease: it gives back the messages that it has not sent, and settles the others. Only a
+//! message that Meta did not answer ends in doubt.
 
-mod asking;
 mod outcomes;
+mod redis_calls;
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DispatchSettings, RunnerSignals,
     backlog::Backlog,
-    calls::{Calls, Done, Settlement},
+    calls::{Calls, Reply, Settlement},
     holds::Holds,
     lease::Lease,
     message::Message,
@@ -49,19 +50,20 @@ use crate::{
     telemetry::metrics::LineMetrics,
 };
 
-/// Where there is no connection, or the thread has no room, for another attempt, and none ends: when to look again.
-const ROOM_WAIT: Duration = Duration::from_millis(10);
+/// How long to wait before retrying when there is no connection or no shard capacity for another attempt, and no
+/// attempt has ended.
+const CAPACITY_RETRY: Duration = Duration::from_millis(10);
 
-/// A line with nothing to do looks again after this time, whatever happens: holds end by the clock.
+/// An idle line looks for work at least this often, because holds end by the clock.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// All lines are told of a change at once, and read what it is within so long for each line that there is.
+/// Spread of refreshes after a broadcast: each line waits a random delay of up to this much per configured line.
 const REFRESH_SPREAD: Duration = Duration::from_millis(1);
 
-/// How often others are told how the line does.
+/// How often the status of the line is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
-/// Everything a runner needs.
+/// What a runner is built from.
 pub struct RunnerSetup {
     /// Redis.
     pub store: Store,
@@ -69,30 +71,30 @@ pub struct RunnerSetup {
     pub clock: Arc<Clock>,
     /// The line.
     pub line: Line,
-    /// How messages of the line are sent.
+    /// Sends the messages of the line.
     pub sender: LineSender,
-    /// Asks Meta about the line while its messages get no answers.
+    /// Probes Meta while the path to it is broken.
     pub graph: GraphClient,
-    /// Policy.
+    /// The settings of dispatch.
     pub settings: DispatchSettings,
     /// Signs tokens.
     pub token_key: SharedTokenKey,
-    /// The right to send.
+    /// The right to send on the line.
     pub lease: Arc<Lease>,
-    /// What operators and other workers say.
+    /// What operators and other workers have changed.
     pub signals: watch::Receiver<Arc<RunnerSignals>>,
-    /// Stop claiming, finish, and return.
+    /// Cancelled when the runner is to stop claiming, finish its attempts, and return.
     pub stop: CancellationToken,
-    /// What others may know of this line.
+    /// Where the runner publishes its status.
     pub status: Arc<Mutex<LineStatus>>,
-    /// What it shares with the other lines of its thread.
+    /// What the line shares with the other lines of its dispatch thread.
     pub shard: Rc<Shard>,
 }
 
-/// What a runner says of its line.
+/// The status of a line, as its runner publishes it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineStatus {
-    /// Messages per second that may go now.
+    /// The present rate in messages per second.
     pub rate: f64,
     /// The rate is cut because Meta throttled.
     pub throttled: bool,
@@ -100,15 +102,15 @@ pub struct LineStatus {
     pub in_flight: usize,
     /// Messages claimed and not yet sent.
     pub ready: usize,
-    /// Messages that Meta accepted, since the runner began.
+    /// Messages that Meta has accepted since the runner started.
     pub accepted: u64,
-    /// Meta can not be reached.
+    /// Meta cannot be reached.
     pub unreachable: bool,
-    /// What comes in the place of Meta's answers, while the path to Meta is broken.
+    /// While the path to Meta is broken: what comes instead of Meta's answers.
     pub path_broken: Option<String>,
 }
 
-/// An attempt, with what it ended in, or the future of that while it is on its way.
+/// An attempt. `outcome` is a future while the attempt is in flight.
 struct Attempt<T> {
     part: PartId,
     claimed: ClaimedRow,
@@ -117,34 +119,31 @@ struct Attempt<T> {
     outcome: T,
 }
 
-/// Outcomes of a part that are to be settled together.
-struct Gathered {
-    /// The next_tick at which they have gathered for long enough.
+struct PendingOutcomes {
+    /// The tick at which they are settled at the latest.
     due: Instant,
     outcomes: Vec<(ClaimedRow, Settled)>,
 }
 
-/// How an attempt goes on.
-enum Turn {
-    /// It ended.
+enum AttemptEvent {
     Ended(Outcome),
-    /// Its message has a connection, and waits to leave.
+    /// The message has a new connection, and waits to leave.
     Connected(Box<Departing>),
-    /// Its connection was gone, and its message was certainly not sent.
+    /// The connection was closed, and the message was certainly not sent.
     NotSent,
 }
 
-/// A message with a connection of its own that has not left.
+/// A message on a new connection, which waits for its pace.
 struct Departing {
     message: Message,
     departure: Departure,
-    begun: AttemptPermit,
+    attempt_permit: AttemptPermit,
 }
 
-type OnItsWay = Attempt<LocalBoxFuture<'static, Turn>>;
+type PendingAttempt = Attempt<LocalBoxFuture<'static, AttemptEvent>>;
 
-impl Future for OnItsWay {
-    type Output = Attempt<Turn>;
+impl Future for PendingAttempt {
+    type Output = Attempt<AttemptEvent>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(self.outcome.poll_unpin(cx));
@@ -153,10 +152,10 @@ impl Future for OnItsWay {
     }
 }
 
-type Attempts = FuturesUnordered<OnItsWay>;
+type Attempts = FuturesUnordered<PendingAttempt>;
 
-/// What is asked of Redis beside all else, and answers nothing.
-type Chores = FuturesUnordered<LocalBoxFuture<'static, ()>>;
+/// Calls to Redis and Meta whose results the runner does not need. It waits for them only before it ends.
+type BackgroundTasks = FuturesUnordered<LocalBoxFuture<'static, ()>>;
 
 /// The runner of one line.
 pub struct Runner {
@@ -168,49 +167,52 @@ pub struct Runner {
     backlog: Backlog,
     calls: Calls,
     ready: VecDeque<Message>,
-    /// They go before those that are ready.
+    /// Sent before the messages in `ready`.
     departing: VecDeque<Departing>,
-    outcomes: BTreeMap<PartId, Gathered>,
-    /// Parts in which nothing is open.
+    outcomes: BTreeMap<PartId, PendingOutcomes>,
+    /// Parts without open recipients, which are to be removed from the work of the line.
     finished: HashSet<PartId>,
-    /// When they are taken off the work at the latest.
+    /// When they are removed at the latest.
     finish_at: Option<Instant>,
-    /// Parts whose time is over.
+    /// Parts whose campaign has passed its `expires_at`.
     expired: HashSet<PartId>,
-    /// The claim that was not answered, by its number: its part may have rows in flight that nobody here knows of.
-    unanswered: Option<(PartId, u64)>,
-    /// For the other lines of the thread, while there is something to send.
-    among: Option<ActiveLine>,
+    /// The part and the number of a claim whose reply was lost: it may have put rows in flight that this runner does
+    /// not have.
+    unanswered_claim: Option<(PartId, u64)>,
+    /// Counts the line as active on its shard while it has something to send.
+    active_line: Option<ActiveLine>,
+    /// The number of the last claim.
     claims: u64,
-    noted: HashSet<(PartId, u32)>,
+    /// Parts and codes for which Meta's error text was stored.
+    details_stored: HashSet<(PartId, u32)>,
     holds: Holds,
-    /// The next_tick at which more is claimed.
+    /// The tick at which more is claimed.
     claim_at: Option<Instant>,
     /// When to read the work of the line again.
     refresh_at: Option<Instant>,
-    /// Not before this.
-    refresh_from: Instant,
+    /// A refresh that is due earlier waits until this time.
+    refresh_not_before: Instant,
     stopping: bool,
-    redis_again_at: Option<Instant>,
+    redis_retry_at: Option<Instant>,
     redis_failing: bool,
-    /// The backlog has nothing to do before this time, unless something happens.
+    /// The backlog has nothing to do before this time, unless something changes.
     idle_until: Option<Instant>,
     unreachable: u32,
     reachable_at: Option<Instant>,
     path: PathHealth,
     send_at: Option<Instant>,
-    /// Where slots or its thread are what it waits for: when to look for more.
-    full_at: Option<Instant>,
-    /// A message has waited for a connection since then.
+    /// When to look for slots, a connection or shard capacity again, if the next message waits for one of them.
+    capacity_retry_at: Option<Instant>,
+    /// Since when the next message has waited for a connection.
     unconnected_since: Option<Instant>,
-    waiter: Rc<CapacityWaiter>,
+    capacity_waiter: Rc<CapacityWaiter>,
     held_since: Option<Instant>,
     publish_at: Instant,
     accepted: u64,
 }
 
 impl Runner {
-    /// A runner for the line of `setup`.
+    /// A runner for the line of `setup`, which has not started.
     pub fn new(setup: RunnerSetup) -> Self {
         let now = Instant::now();
         let rate = setup.line.messages_per_second * (1.0 - setup.settings.headroom);
@@ -218,13 +220,13 @@ impl Runner {
             store: setup.store.clone(),
             clock: setup.clock.clone(),
             line: setup.line.id.clone(),
-            ids_kept: setup.settings.ids_kept,
+            id_retention: setup.settings.id_retention,
             recipients: Rc::default(),
             shard: setup.shard.clone(),
         };
         Self {
             metrics: LineMetrics::new(&setup.line.id),
-            // Shared, for a copy of URL and headers for each attempt would be one too many.
+            // Shared, so that attempts do not copy the URL and the headers.
             sender: Rc::new(setup.sender.clone()),
             pacer: Pacer::new(rate, now),
             slots: Slots::new(setup.settings.in_flight_max, now),
@@ -238,49 +240,50 @@ impl Runner {
             finished: HashSet::new(),
             finish_at: None,
             expired: HashSet::new(),
-            unanswered: None,
-            among: None,
+            unanswered_claim: None,
+            active_line: None,
             claims: 0,
-            noted: HashSet::new(),
+            details_stored: HashSet::new(),
             claim_at: None,
             refresh_at: None,
-            refresh_from: now,
+            refresh_not_before: now,
             stopping: false,
-            redis_again_at: None,
+            redis_retry_at: None,
             redis_failing: false,
             idle_until: None,
             unreachable: 0,
             reachable_at: None,
             path: PathHealth::default(),
             send_at: None,
-            full_at: None,
+            capacity_retry_at: None,
             unconnected_since: None,
-            waiter: Rc::default(),
+            capacity_waiter: Rc::default(),
             held_since: None,
             publish_at: now,
             accepted: 0,
         }
     }
 
-    /// Runs until it is told to stop or its lease ends; then gives back what it has not sent and settles what it has.
+    /// Runs until it is stopped or its lease ends. Then gives back the messages that it has not sent, and settles the
+    /// others.
     pub async fn run(mut self) {
         let mut attempts = Attempts::new();
-        let mut redis: OptionFuture<LocalBoxFuture<'static, Done>> = None.into();
+        let mut redis: OptionFuture<LocalBoxFuture<'static, Reply>> = None.into();
         let mut redis_busy = false;
         let mut settling: OptionFuture<LocalBoxFuture<'static, Settlement>> = None.into();
         let mut settling_busy = false;
-        let mut chores = Chores::new();
+        let mut background = BackgroundTasks::new();
         let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
         let stop = self.setup.stop.clone();
         let mut stopped = pin!(stop.cancelled());
-        self.read_signals();
+        self.apply_signals();
         loop {
             let now = Instant::now();
-            if !self.stopping && (stop.is_cancelled() || !self.setup.lease.holds(now)) {
+            if !self.stopping && (stop.is_cancelled() || !self.setup.lease.is_valid(now)) {
                 self.stopping = true;
                 self.give_back(|_| true);
             }
-            self.tend_path(now, &mut chores);
+            self.probe_path(now, &mut background);
             while let Some(attempt) = self.next_to_send(now, attempts.len()) {
                 attempts.push(attempt);
             }
@@ -297,39 +300,39 @@ impl Runner {
                 && !redis_busy
                 && !settling_busy
                 && self.outcomes.is_empty()
-                && self.unanswered.is_none()
-                && chores.is_empty()
+                && self.unanswered_claim.is_none()
+                && background.is_empty()
             {
                 break;
             }
             self.publish(now, attempts.len() + self.departing.len());
-            // Set again only where it would come too late: that it comes too early costs a round of the loop now and then, and a
-            // timer in each of them more.
+            // The timer is set again only if it would fire too late. Firing too early costs a round of the loop now
+            // and then; setting the timer in every round costs more.
             let wake_at = self.wake_at(now, attempts.len()).into();
             if alarm.is_elapsed() || wake_at < alarm.deadline() {
                 alarm.as_mut().reset(wake_at);
             }
             tokio::select! {
                 biased;
-                Some(ended) = attempts.next() => {
+                Some(attempt) = attempts.next() => {
                     let (instant, now) = (Instant::now(), self.setup.clock.now());
-                    self.attempt_turned(ended, instant, now, &mut chores);
-                    // What ended meanwhile costs no further round of the loop.
-                    while let Some(Some(ended)) = attempts.next().now_or_never() {
-                        self.attempt_turned(ended, instant, now, &mut chores);
+                    self.handle_attempt(attempt, instant, now, &mut background);
+                    // Attempts that ended meanwhile are handled in the same round of the loop.
+                    while let Some(Some(attempt)) = attempts.next().now_or_never() {
+                        self.handle_attempt(attempt, instant, now, &mut background);
                     }
                 }
-                Some(done) = &mut redis, if redis_busy => {
+                Some(reply) = &mut redis, if redis_busy => {
                     (redis, redis_busy) = (None.into(), false);
-                    self.redis_answered(done, &mut chores);
+                    self.apply_reply(reply, &mut background);
                 }
                 Some((outcomes, result)) = &mut settling, if settling_busy => {
                     (settling, settling_busy) = (None.into(), false);
-                    self.settled(outcomes, result);
+                    self.apply_settlement(outcomes, result);
                 }
-                Some(()) = chores.next() => {}
-                () = self.waiter.handed.notified() => {}
-                Ok(()) = self.setup.signals.changed() => self.read_signals(),
+                Some(()) = background.next() => {}
+                () = self.capacity_waiter.granted.notified() => {}
+                Ok(()) = self.setup.signals.changed() => self.apply_signals(),
                 () = &mut stopped, if !self.stopping => {}
                 () = &mut alarm => {}
             }
@@ -337,28 +340,28 @@ impl Runner {
         *self.setup.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = LineStatus::default();
     }
 
-    /// The attempt that may go on or begin now, if any; else remembers when to look again.
+    /// The attempt that may begin or continue now, if any. If there is none, remembers when to look again.
     ///
-    /// A connection comes before the pace: a message that was paced and then waited for its connection would come to Meta
-    /// together with those that were paced meanwhile.
-    fn next_to_send(&mut self, now: Instant, attempts: usize) -> Option<OnItsWay> {
-        self.full_at = None;
+    /// A message gets its connection before its pace. A message that was paced and then waited for a connection would
+    /// reach Meta together with those that were paced meanwhile.
+    fn next_to_send(&mut self, now: Instant, attempts: usize) -> Option<PendingAttempt> {
+        self.capacity_retry_at = None;
         if let Some(departing) = self.departing.pop_front() {
-            if !self.paced(now) {
+            if !self.take_pace(now) {
                 self.departing.push_front(departing);
                 return None;
             }
-            self.leaves(now, attempts);
+            self.record_departure(now, attempts);
             return Some(self.departure(departing, now));
         }
         if !self.wants_to_send(now, attempts) {
             self.unconnected_since = None;
-            self.waiter.pass_on();
+            self.capacity_waiter.yield_permit();
             return None;
         }
         let Some(permit) = self.sender.permit(now) else {
-            self.waiter.pass_on();
-            self.full_at = Some(now + ROOM_WAIT);
+            self.capacity_waiter.yield_permit();
+            self.capacity_retry_at = Some(now + CAPACITY_RETRY);
             let since = *self.unconnected_since.get_or_insert(now);
             if let Some(reason) = self.sender.unreachable_since(since) {
                 self.unconnected_since = None;
@@ -367,69 +370,78 @@ impl Runner {
             return None;
         };
         self.unconnected_since = None;
-        let Some(begun) = self.setup.shard.begin(now, &self.waiter) else {
-            self.full_at = Some(now + ROOM_WAIT);
+        let Some(attempt_permit) = self.setup.shard.try_acquire(now, &self.capacity_waiter) else {
+            self.capacity_retry_at = Some(now + CAPACITY_RETRY);
             return None;
         };
         match permit {
             Permit::New(_) => {
-                // It is paced when it has its connection. The next one is not due before this one could be.
+                // The message is paced when it has its connection. The next message is not due before this one could
+                // leave.
                 self.send_at = Some(now + Duration::from_secs_f64(1.0 / self.pacer.rate()));
             }
-            Permit::Open(_) if !self.paced(now) => return None,
-            Permit::Open(_) => self.leaves(now, attempts),
+            Permit::Open(_) if !self.take_pace(now) => return None,
+            Permit::Open(_) => self.record_departure(now, attempts),
         }
-        self.among.get_or_insert_with(|| self.setup.shard.activate_line());
-        self.ready.pop_front().map(|message| self.attempt(message, now, permit, begun))
+        self.active_line.get_or_insert_with(|| self.setup.shard.activate_line());
+        self.ready.pop_front().map(|message| self.attempt(message, now, permit, attempt_permit))
     }
 
-    /// Takes the right to send one message now, or remembers when it can be had.
-    fn paced(&mut self, now: Instant) -> bool {
-        if !self.setup.lease.holds(now) || self.send_at.is_some_and(|at| now < at) || !self.path.may_send() {
+    /// Takes the right to send one message now. Without success, remembers when to try again.
+    fn take_pace(&mut self, now: Instant) -> bool {
+        if !self.setup.lease.is_valid(now) || self.send_at.is_some_and(|at| now < at) || !self.path.may_send() {
             return false;
         }
         self.send_at = self.pacer.take(now).err().map(|wait| now + wait);
         self.send_at.is_none()
     }
 
-    /// A message leaves while `attempts` others are open.
-    fn leaves(&mut self, now: Instant, attempts: usize) {
-        self.slots.began(now, attempts, self.setup.shard.room());
+    /// Records that a message leaves while `attempts` others are in flight.
+    fn record_departure(&mut self, now: Instant, attempts: usize) {
+        self.slots.began(now, attempts, self.setup.shard.capacity());
         self.path.began(now);
     }
 
     fn wants_to_send(&mut self, now: Instant, in_flight: usize) -> bool {
-        if self.stopping || self.ready.is_empty() || !self.setup.lease.holds(now) {
+        if self.stopping || self.ready.is_empty() || !self.setup.lease.is_valid(now) {
             return false;
         }
         if self.send_at.is_some_and(|at| now < at) || !self.path.may_send() {
             return false;
         }
         if in_flight >= self.slots.limit() {
-            self.full_at = Some(self.slots.full(now, self.pacer.rate()));
+            self.capacity_retry_at = Some(self.slots.at_limit(now, self.pacer.rate()));
         }
         in_flight < self.slots.limit()
     }
 
-    fn attempt(&self, message: Message, began: Instant, permit: Permit, begun: AttemptPermit) -> OnItsWay {
+    fn attempt(
+        &self,
+        message: Message,
+        began: Instant,
+        permit: Permit,
+        attempt_permit: AttemptPermit,
+    ) -> PendingAttempt {
         let Message { claimed, attempt: number, .. } = message;
         let part = message.part();
         let body = message.body(&self.setup.token_key.get());
-        let outcome: LocalBoxFuture<'static, Turn> = match permit {
+        let outcome: LocalBoxFuture<'static, AttemptEvent> = match permit {
             Permit::Open(permit) => {
                 let outcome = self.sender.send(permit, body);
                 Box::pin(async move {
                     let outcome = outcome.await;
-                    drop(begun);
-                    outcome.map_or(Turn::NotSent, Turn::Ended)
+                    drop(attempt_permit);
+                    outcome.map_or(AttemptEvent::NotSent, AttemptEvent::Ended)
                 })
             }
             Permit::New(permit) => {
                 let sender = self.sender.clone();
                 Box::pin(async move {
                     match sender.connect(permit, body).await {
-                        Ok(departure) => Turn::Connected(Box::new(Departing { message, departure, begun })),
-                        Err(outcome) => Turn::Ended(outcome),
+                        Ok(departure) => {
+                            AttemptEvent::Connected(Box::new(Departing { message, departure, attempt_permit }))
+                        }
+                        Err(outcome) => AttemptEvent::Ended(outcome),
                     }
                 })
             }
@@ -437,80 +449,90 @@ impl Runner {
         Attempt { part, claimed, number, began, outcome }
     }
 
-    fn departure(&self, Departing { message, departure, begun }: Departing, began: Instant) -> OnItsWay {
+    fn departure(&self, Departing { message, departure, attempt_permit }: Departing, began: Instant) -> PendingAttempt {
         let Message { claimed, attempt: number, .. } = message;
         let outcome = Box::pin(async move {
             let outcome = departure.leave().await;
-            drop(begun);
-            Turn::Ended(outcome)
+            drop(attempt_permit);
+            AttemptEvent::Ended(outcome)
         });
         Attempt { part: message.part(), claimed, number, began, outcome }
     }
 
-    fn attempt_turned(&mut self, attempt: Attempt<Turn>, instant: Instant, now: UnixMs, chores: &mut Chores) {
-        let Attempt { part, claimed, number, began, outcome: turn } = attempt;
-        match turn {
-            Turn::Ended(outcome) => {
-                self.attempt_ended(Attempt { part, claimed, number, began, outcome }, instant, now, chores);
+    fn handle_attempt(
+        &mut self,
+        attempt: Attempt<AttemptEvent>,
+        instant: Instant,
+        now: UnixMs,
+        background: &mut BackgroundTasks,
+    ) {
+        let Attempt { part, claimed, number, began, outcome: event } = attempt;
+        match event {
+            AttemptEvent::Ended(outcome) => {
+                self.attempt_ended(Attempt { part, claimed, number, began, outcome }, instant, now, background);
             }
-            Turn::Connected(departing) => {
+            AttemptEvent::Connected(departing) => {
                 self.departing.push_back(*departing);
                 self.send_at = None;
-                // It may have been paused meanwhile.
+                // The line or the campaign of the message may have been paused meanwhile.
                 if self.stopping || self.path.is_stopped() {
                     self.give_back(|_| true);
                 } else {
                     self.give_back_held();
                 }
             }
-            Turn::NotSent => {
+            AttemptEvent::NotSent => {
                 self.path.not_written(began);
-                self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
+                self.queue_outcome(part, claimed, Settled::Back { at: settle::AT_ONCE });
             }
         }
     }
 
-    /// Messages that were claimed and will not be sent now go back, as if they had not been claimed.
+    /// Gives back claimed messages that `which` accepts: they are settled as if they had not been claimed.
     fn give_back(&mut self, which: impl Fn(&Message) -> bool) {
         for departing in std::mem::take(&mut self.departing) {
             if which(&departing.message) {
-                self.put(departing.message.part(), departing.message.claimed, Settled::Back { at: settle::AT_ONCE });
+                self.queue_outcome(
+                    departing.message.part(),
+                    departing.message.claimed,
+                    Settled::Back { at: settle::AT_ONCE },
+                );
             } else {
                 self.departing.push_back(departing);
             }
         }
         for ready in std::mem::take(&mut self.ready) {
             if which(&ready) {
-                self.put(ready.part(), ready.claimed, Settled::Back { at: settle::AT_ONCE });
+                self.queue_outcome(ready.part(), ready.claimed, Settled::Back { at: settle::AT_ONCE });
             } else {
                 self.ready.push_back(ready);
             }
         }
     }
 
-    fn read_signals(&mut self) {
+    fn apply_signals(&mut self) {
         let signals = self.setup.signals.borrow_and_update().clone();
         let rate = signals.controls.get(&self.setup.line.id).and_then(|control| control.rate);
         let rate = rate.unwrap_or(self.setup.line.messages_per_second);
         let now = Instant::now();
         self.pacer.set_rate(rate * (1.0 - self.setup.settings.headroom), now);
         self.send_at = None;
-        // A thousand lines that read at once keep Redis and this thread from all else for half a second.
+        // If a thousand lines refresh at once, Redis and this thread do nothing else for half a second.
         let spread = REFRESH_SPREAD.mul_f64(signals.controls.len() as f64 * rand::random::<f64>());
-        let at = self.refresh_from.max(now + spread);
+        let at = self.refresh_not_before.max(now + spread);
         self.refresh_at = Some(self.refresh_at.map_or(at, |earlier| earlier.min(at)));
         self.idle_until = None;
         self.give_back_held();
     }
 
-    /// What is held back at `now`.
+    /// The scopes that are held at `now`.
     fn held_scopes(&self, now: UnixMs) -> HashSet<HoldScope> {
         self.holds.scopes(&self.setup.signals.borrow(), now)
     }
 
-    /// The whole line is held back or paused.
+    /// Whether the whole line is held or paused.
     fn line_is_held(&self, now: UnixMs) -> bool {
-        self.holds.stop_the_line(&self.setup.signals.borrow(), now)
+        self.holds.line_is_held(&self.setup.signals.borrow(), now)
     }
 
     fn give_back_held(&mut self) {
@@ -522,7 +544,7 @@ impl Runner {
             return self.give_back(|_| true);
         }
         let holds = self.held_scopes(now);
-        // Of a campaign many follow one another.
+        // Messages of one campaign follow one another, so `dedup` leaves few ids.
         let departing = self.departing.iter().map(|departing| &departing.message);
         let mut stopped: Vec<CampaignId> =
             departing.chain(&self.ready).map(|message| message.part().campaign).collect();
@@ -533,20 +555,20 @@ impl Runner {
         }
     }
 
-    /// When to look again if nothing happens before.
+    /// When the loop has to run again if nothing happens before.
     fn wake_at(&self, now: Instant, in_flight: usize) -> Instant {
         let mut at = now + IDLE_MAX;
         let mut sooner = |candidate: Option<Instant>| at = candidate.map_or(at, |candidate| at.min(candidate));
-        sooner(self.redis_again_at.filter(|at| *at > now));
+        sooner(self.redis_retry_at.filter(|at| *at > now));
         sooner((!self.stopping).then(|| self.setup.lease.ends()));
-        sooner(self.outcomes.values().map(|gathered| gathered.due).min().filter(|at| *at > now));
+        sooner(self.outcomes.values().map(|pending| pending.due).min().filter(|at| *at > now));
         sooner(self.claim_at.filter(|at| *at > now));
         if in_flight < self.slots.limit() || !self.departing.is_empty() {
             sooner(self.send_at.filter(|at| *at > now));
         }
         sooner(self.finish_at.filter(|at| *at > now));
-        sooner(self.full_at);
-        sooner(self.path.ask_at().filter(|at| *at > now));
+        sooner(self.capacity_retry_at);
+        sooner(self.path.probe_at().filter(|at| *at > now));
         sooner(self.refresh_at.filter(|at| *at > now));
         sooner(self.idle_until.filter(|at| *at > now));
         at
@@ -557,7 +579,7 @@ impl Runner {
             return;
         }
         self.publish_at = now + PUBLISH_EVERY;
-        self.among.take_if(|_| in_flight == 0 && self.ready.is_empty());
+        self.active_line.take_if(|_| in_flight == 0 && self.ready.is_empty());
         self.metrics.rate.set(self.pacer.rate());
         self.metrics.in_flight.set(in_flight as f64);
         let status = LineStatus {

@@ -1,4 +1,4 @@
-//! What follows from an outcome: what is stored for the recipient, and what else has to happen. Pure.
+//! Maps the outcome of an attempt to what is stored for its recipient and to its consequence for the line. Pure.
 
 use std::time::Duration;
 
@@ -8,36 +8,36 @@ use crate::{
     redis::parts::Settled,
 };
 
-/// What else follows from an outcome, besides what is stored.
+/// What follows from an outcome besides what is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Consequence {
     /// Nothing.
     None,
-    /// The line is too fast.
-    Slower,
-    /// Meta can not be reached: the line waits a little.
+    /// The pacer cuts the rate of the line.
+    SlowDown,
+    /// Meta cannot be reached: the line pauses.
     Unreachable,
-    /// A scope is held back, for a time or until someone ends it.
+    /// A scope is held.
     Hold {
         /// Line, WABA, token, app or template.
         scope: ErrorScope,
-        /// For how long.
+        /// For how long; `None`: until the hold is lifted.
         wait: Option<Duration>,
     },
-    /// A failure that may be the message's fault: this many recipients in a row who fail with its code pause the campaign.
+    /// A failure that may be the message's fault.
     CountFailure {
-        /// How many.
+        /// The campaign is paused after this many recipients in a row that failed with the same code.
         pause_after: u32,
     },
 }
 
-/// Of what was not sent and need not wait: due whatever the clock says, and also where it is set back.
+/// The due time of a message that was not sent and need not wait. It is due even if the clock is set back.
 pub const AT_ONCE: UnixMs = UnixMs(0);
 
-/// A wait that is longer than this holds its scope back; a shorter one only slows it.
-const SLOW_AT_MOST: Duration = Duration::from_secs(10);
+/// A throttle with a longer wait holds its scope. A shorter one only slows the line down.
+const THROTTLE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What to store for a recipient whose `attempt` (from 1) ended in `outcome`, and what else follows.
+/// What to store for a recipient whose `attempt` (from 1) ended in `outcome`, and the consequence.
 ///
 /// `jitter` is random, 0 to 1.
 pub fn settle(
@@ -47,15 +47,15 @@ pub fn settle(
     jitter: f64,
     settings: &DispatchSettings,
 ) -> (Settled, Consequence) {
-    // Those that come back together are spread over as long again.
+    // Messages that are given back together become due at random times, after one to two times the wait.
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
         Outcome::Accepted { wamid, .. } => (Settled::Accepted(wamid.clone()), Consequence::None),
         Outcome::Throttled { scope, wait, .. } => {
             let consequence = match scope {
                 ErrorScope::Pair => Consequence::None,
-                scope if *wait > SLOW_AT_MOST => Consequence::Hold { scope: *scope, wait: Some(*wait) },
-                _ => Consequence::Slower,
+                scope if *wait > THROTTLE_WAIT_MAX => Consequence::Hold { scope: *scope, wait: Some(*wait) },
+                _ => Consequence::SlowDown,
             };
             (Settled::Back { at: spread(*wait) }, consequence)
         }
@@ -84,7 +84,7 @@ pub fn settle(
     }
 }
 
-/// The cause that an outcome names, if it does.
+/// The cause of an outcome; `None` if the message was accepted.
 pub fn cause(outcome: &Outcome) -> Option<&Cause> {
     match outcome {
         Outcome::Accepted { .. } => None,

@@ -1,4 +1,8 @@
-//! What the lines of a thread share: its time, its connections, and the plans of their campaigns.
+//! A shard: the lines that run on one dispatch thread, and what they share.
+//!
+//! Owns: the ticks at which the lines call Redis together, the limit on attempts in flight, the plans of their
+//! campaigns, and the probes of the path to Meta. Everything is in memory and used from one thread only.
+//! If the process dies: nothing is lost; the next owners of the lines build their own.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,210 +13,216 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{batch, path::Questions, plans::SendPlans};
+use super::{batch, path::Probes, plans::SendPlans};
 
-/// An answer that takes this long waited for Meta, and not for this thread.
-pub(super) const NOT_FOR_US: Duration = Duration::from_millis(50);
+/// If even the quickest answer takes at least this long, Meta is slow. If it is quicker, late answers waited for this
+/// shard.
+pub(super) const SLOW_ANSWER: Duration = Duration::from_millis(50);
 
-/// A thread is busy that works for this share of the time, ...
-const BUSY: f64 = 0.85;
+/// A shard is busy if it works for more than this share of the time.
+const BUSY_SHARE: f64 = 0.85;
 
-/// ... which is looked at this often.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the load of a shard is sampled.
+const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
-/// Attempts in flight with which a thread has enough to do if answers come at once: with fewer it waits, with more each costs
-/// more, for what belongs to it is no longer in the processor's cache.
-const ENOUGH: usize = 32;
+/// Attempts in flight that keep a shard fully occupied if answers come at once. With fewer it waits; with more each
+/// attempt costs more, because its data has left the processor's cache.
+const IN_FLIGHT_TARGET: usize = 32;
 
-/// What each of many lines may have of them, and each of few.
-const EACH: (usize, usize) = (1, 8);
+/// Minimum and maximum of the number of attempts in flight that every line of a shard may have.
+const LINE_CAPACITY: (usize, usize) = (1, 8);
 
-/// The attempts in flight on a thread grow by one in this time at most. Over HTTP/1.1 each one is a connection, which costs as much
-/// as dozens of messages: were a thousand lines that are late for a moment to make one each, they would be late by that.
+/// The limit on attempts in flight grows by at most one in this time. Over HTTP/1.1 each attempt needs a connection,
+/// which costs as much as dozens of messages: if a thousand lines that are late for a moment opened one each, the
+/// opening itself would make them late.
 const GROW_EVERY: Duration = Duration::from_millis(1);
 
-/// The same beyond [`ENOUGH`] where answers come at once.
+/// As [`GROW_EVERY`], for a limit beyond [`IN_FLIGHT_TARGET`] if answers come at once.
 const GROW_SLOWLY_EVERY: Duration = Duration::from_millis(5);
 
-/// Connections are taken to be there for so long after they were used; they are closed when idle for longer.
-const KEPT: Duration = Duration::from_secs(15);
+/// The limit falls to the peak of the last window of this length. The peak stands for the open connections: the Graph
+/// client sends nothing over a connection that was idle for longer.
+const PEAK_WINDOW: Duration = Duration::from_secs(15);
 
-/// Of what is in flight at Meta by the quickest answer, so many times as much are enough: others take longer.
-const SPARE: f64 = 4.0;
+/// While a shard is busy: attempts allowed in flight for each one that Meta is processing. How many Meta is processing
+/// is estimated from the latency of the quickest answer; most answers take longer.
+const CONCURRENCY_FACTOR: f64 = 4.0;
 
-/// A thread of runners.
+/// The state that the lines of one dispatch thread share.
 pub struct Shard {
     /// The campaigns that its lines work on.
     pub plans: SendPlans,
-    /// Whether Meta answers, where the path to it is broken.
-    pub questions: Questions,
-    began: Instant,
+    /// Probes of the path to Meta, by WABA.
+    pub probes: Probes,
+    started_at: Instant,
     busy: Cell<bool>,
-    sending: Cell<usize>,
+    active_lines: Cell<usize>,
     in_flight: InFlight,
 }
 
-/// The attempts in flight on a thread.
+/// The attempts in flight on a shard.
 #[derive(Default)]
 struct InFlight {
-    now: Cell<usize>,
-    /// So many may be: they were before, and have their connections.
-    most: Cell<usize>,
+    current: Cell<usize>,
+    /// The highest number reached lately, whose connections are open; lowered while the shard is busy.
+    limit: Cell<usize>,
     grown_at: Cell<Option<Instant>>,
-    /// Answers came at once when the thread was looked at.
+    /// At the last sample, the quickest answer took less than [`SLOW_ANSWER`].
     quick: Cell<bool>,
-    /// The most since `recent_from`.
-    recent: Cell<usize>,
-    recent_from: Cell<Option<Instant>>,
-    /// Answers since the thread was looked at, and the quickest of them.
+    /// The highest number since `peak_from`.
+    peak: Cell<usize>,
+    peak_from: Cell<Option<Instant>>,
+    /// The number of answers since the last sample, and the latency of the quickest.
     answers: Cell<(u32, Duration)>,
-    /// The lines that wait for another's attempt to end, in their order.
-    waiting: RefCell<VecDeque<Rc<CapacityWaiter>>>,
+    /// The lines that wait for an attempt of another line to end, first come, first served.
+    waiters: RefCell<VecDeque<Rc<CapacityWaiter>>>,
 }
 
-/// A line that may wait for room on its thread.
+/// A line's place in the queue for capacity of its shard.
 #[derive(Default)]
 pub struct CapacityWaiter {
-    /// It was handed room that another line left.
-    pub handed: Notify,
-    room: Cell<Option<AttemptPermit>>,
-    waits: Cell<bool>,
+    /// Notified when the line was granted the permit of an attempt that ended.
+    pub granted: Notify,
+    permit: Cell<Option<AttemptPermit>>,
+    queued: Cell<bool>,
 }
 
-/// A line sends, as long as this is kept.
+/// Counts a line as active until it is dropped.
 pub struct ActiveLine(Rc<Shard>);
 
-/// LineCapacity for an attempt, as long as this is kept.
+/// The permit for one attempt in flight. Dropped, it goes to the line that has waited longest.
 pub struct AttemptPermit(Rc<Shard>);
 
 impl Shard {
-    /// A thread that begins at `now`.
+    /// A shard without lines; its ticks count from `now`.
     pub fn new(now: Instant) -> Self {
         Self {
             plans: SendPlans::default(),
-            questions: Questions::default(),
-            began: now,
+            probes: Probes::default(),
+            started_at: now,
             busy: Cell::default(),
-            sending: Cell::default(),
+            active_lines: Cell::default(),
             in_flight: InFlight::default(),
         }
     }
 
-    /// The next time from `at` on at which its lines ask Redis together.
+    /// The first tick at or after `at`. At a tick the lines call Redis together.
     pub fn next_tick(&self, at: Instant) -> Instant {
-        batch::next_tick(self.began, at)
+        batch::next_tick(self.started_at, at)
     }
 
-    /// A line begins to send.
+    /// Counts one more line as active.
     pub fn activate_line(self: &Rc<Self>) -> ActiveLine {
-        self.sending.set(self.sending.get() + 1);
+        self.active_lines.set(self.active_lines.get() + 1);
         ActiveLine(self.clone())
     }
 
-    /// What there is for each line.
-    pub fn room(&self) -> LineCapacity {
-        let (least, most) = EACH;
-        LineCapacity { each: (ENOUGH / self.sending.get().max(1)).clamp(least, most), busy: self.busy.get() }
+    /// The capacity of the shard for each of its active lines.
+    pub fn capacity(&self) -> LineCapacity {
+        let (least, most) = LINE_CAPACITY;
+        let per_line = (IN_FLIGHT_TARGET / self.active_lines.get().max(1)).clamp(least, most);
+        LineCapacity { per_line, busy: self.busy.get() }
     }
 
-    /// LineCapacity for one more attempt; without it the line waits its turn, and is told when it has come.
-    pub fn begin(self: &Rc<Self>, now: Instant, line: &Rc<CapacityWaiter>) -> Option<AttemptPermit> {
-        if let Some(handed) = line.room.take() {
-            return Some(handed);
+    /// A permit for one more attempt. Without one the line is queued, and `line.granted` is notified at its turn.
+    pub fn try_acquire(self: &Rc<Self>, now: Instant, line: &Rc<CapacityWaiter>) -> Option<AttemptPermit> {
+        if let Some(permit) = line.permit.take() {
+            return Some(permit);
         }
-        let InFlight { now: in_flight, most, grown_at, quick, recent, recent_from, waiting, .. } = &self.in_flight;
-        let enough = in_flight.get() >= ENOUGH;
-        // What a busy thread has more in flight only waits for it.
-        let may_grow = !(enough && self.busy.get());
-        let every = if enough && quick.get() { GROW_SLOWLY_EVERY } else { GROW_EVERY };
+        let InFlight { current, limit, grown_at, quick, peak, peak_from, waiters, .. } = &self.in_flight;
+        let on_target = current.get() >= IN_FLIGHT_TARGET;
+        // On a busy shard, attempts beyond the target would only wait for the shard.
+        let may_grow = !(on_target && self.busy.get());
+        let every = if on_target && quick.get() { GROW_SLOWLY_EVERY } else { GROW_EVERY };
         let grows = may_grow && grown_at.get().is_none_or(|at| now >= at + every);
-        let others_wait = !line.waits.get() && !waiting.borrow().is_empty();
-        if others_wait || in_flight.get() >= most.get() && !grows {
-            if !line.waits.replace(true) {
-                waiting.borrow_mut().push_back(line.clone());
+        let others_wait = !line.queued.get() && !waiters.borrow().is_empty();
+        if others_wait || current.get() >= limit.get() && !grows {
+            if !line.queued.replace(true) {
+                waiters.borrow_mut().push_back(line.clone());
             }
             return None;
         }
-        in_flight.set(in_flight.get() + 1);
-        if recent_from.get().is_none_or(|from| now >= from + KEPT) {
-            most.set(recent.replace(0));
-            recent_from.set(Some(now));
+        current.set(current.get() + 1);
+        if peak_from.get().is_none_or(|from| now >= from + PEAK_WINDOW) {
+            limit.set(peak.replace(0));
+            peak_from.set(Some(now));
         }
-        recent.set(recent.get().max(in_flight.get()));
-        if in_flight.get() > most.get() {
-            most.set(in_flight.get());
+        peak.set(peak.get().max(current.get()));
+        if current.get() > limit.get() {
+            limit.set(current.get());
             grown_at.set(Some(now));
         }
         Some(AttemptPermit(self.clone()))
     }
 
-    /// Meta accepted a message after this time.
-    pub fn accepted(&self, after: Duration) {
+    /// Records that Meta accepted a message after `latency`.
+    pub fn accepted(&self, latency: Duration) {
         let (answers, quickest) = self.in_flight.answers.get();
-        self.in_flight.answers.set((answers + 1, if answers == 0 { after } else { quickest.min(after) }));
+        self.in_flight.answers.set((answers + 1, if answers == 0 { latency } else { quickest.min(latency) }));
     }
 
-    /// `passed` has gone by, in which the thread was busy or not. Where it was, and answers come at once, what is in flight beyond
-    /// those waits for the thread: it is taken back.
-    fn looked(&self, busy: bool, passed: Duration) {
+    /// Adjusts the limit to a sample of length `passed`. If the shard was busy and answers came at once, attempts
+    /// beyond those that are at Meta only wait for the shard, so the limit is lowered.
+    fn adjust(&self, busy: bool, passed: Duration) {
         self.busy.set(busy);
         let (answers, quickest) = self.in_flight.answers.take();
-        self.in_flight.quick.set(answers > 0 && quickest < NOT_FOR_US);
+        self.in_flight.quick.set(answers > 0 && quickest < SLOW_ANSWER);
         if busy && self.in_flight.quick.get() {
             let at_meta = f64::from(answers) / passed.as_secs_f64() * quickest.as_secs_f64();
-            let enough = ENOUGH + (at_meta * SPARE) as usize;
-            self.in_flight.most.set(self.in_flight.most.get().min(enough));
+            let needed = IN_FLIGHT_TARGET + (at_meta * CONCURRENCY_FACTOR) as usize;
+            self.in_flight.limit.set(self.in_flight.limit.get().min(needed));
         }
     }
 
-    /// Looks whether it is busy, for ever; the time in which others had its processor counts too. Runs on it.
+    /// Samples the load for as long as the shard exists. Runs on the thread of the shard; time in which the processor
+    /// ran other threads counts as load too.
     pub async fn watch(self: Rc<Self>) {
         let metrics = tokio::runtime::Handle::current().metrics();
         let mut before = (Instant::now(), metrics.worker_total_busy_duration(0));
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(SAMPLE_EVERY).await;
             let now = (Instant::now(), metrics.worker_total_busy_duration(0));
             let (passed, worked) = (now.0 - before.0, now.1.saturating_sub(before.1));
-            self.looked(worked.as_secs_f64() > BUSY * passed.as_secs_f64(), passed);
+            self.adjust(worked.as_secs_f64() > BUSY_SHARE * passed.as_secs_f64(), passed);
             before = now;
         }
     }
 }
 
 impl CapacityWaiter {
-    /// What it was handed goes to the next one: it has nothing to send now.
-    pub fn pass_on(&self) {
-        self.room.take();
+    /// Drops a permit that was granted and is not needed: the next line in the queue gets it.
+    pub fn yield_permit(&self) {
+        self.permit.take();
     }
 }
 
 impl Drop for ActiveLine {
     fn drop(&mut self) {
-        self.0.sending.set(self.0.sending.get() - 1);
+        self.0.active_lines.set(self.0.active_lines.get() - 1);
     }
 }
 
 impl Drop for AttemptPermit {
     fn drop(&mut self) {
-        let InFlight { now, most, waiting, .. } = &self.0.in_flight;
-        // One that waits and is gone drops what it was handed, and so the next one gets it.
-        let next = (now.get() <= most.get()).then(|| waiting.borrow_mut().pop_front()).flatten();
+        let InFlight { current, limit, waiters, .. } = &self.0.in_flight;
+        // If the runner of the next line is gone, its waiter drops the permit, which passes it on once more.
+        let next = (current.get() <= limit.get()).then(|| waiters.borrow_mut().pop_front()).flatten();
         let Some(next) = next else {
-            now.set(now.get() - 1);
+            current.set(current.get() - 1);
             return;
         };
-        next.waits.set(false);
-        next.room.set(Some(AttemptPermit(self.0.clone())));
-        next.handed.notify_one();
+        next.queued.set(false);
+        next.permit.set(Some(AttemptPermit(self.0.clone())));
+        next.granted.notify_one();
     }
 }
 
-/// What a thread has for each of its lines.
+/// The capacity of a shard for each of its lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineCapacity {
-    /// Attempts in flight that a line may have in any case.
-    pub each: usize,
-    /// The thread has hardly a moment without work.
+    /// Attempts in flight that every line may have.
+    pub per_line: usize,
+    /// The shard is almost always at work.
     pub busy: bool,
 }
 
@@ -221,95 +231,98 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_lines_may_have_more_in_flight_each_than_many() {
-        let thread = Rc::new(Shard::new(Instant::now()));
-        let each = |lines: usize| {
-            let _sending: Vec<ActiveLine> = (0..lines).map(|_| thread.activate_line()).collect();
-            thread.room().each
+    fn capacity_per_line_falls_as_more_lines_are_active() {
+        let shard = Rc::new(Shard::new(Instant::now()));
+        let per_line = |lines: usize| {
+            let _active: Vec<ActiveLine> = (0..lines).map(|_| shard.activate_line()).collect();
+            shard.capacity().per_line
         };
-        assert_eq!([0, 1, 4, 8, 16, 1_000].map(each), [8, 8, 8, 4, 2, 1]);
-        assert_eq!(each(0), 8, "who sends no more does not count");
+        assert_eq!([0, 1, 4, 8, 16, 1_000].map(per_line), [8, 8, 8, 4, 2, 1]);
+        assert_eq!(per_line(0), 8, "a line that stopped sending does not count");
     }
 
-    const ROOM_FOR_ALL: &str = "there is room";
+    const FREE_CAPACITY: &str = "there is capacity";
 
     #[test]
-    fn connections_are_made_one_after_the_other() {
-        let (thread, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
-        let begin = |now: Instant| thread.begin(now, &line);
-        let mut begun = Vec::new();
+    fn the_limit_grows_by_one_at_a_time() {
+        let (shard, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
+        let try_acquire = |now: Instant| shard.try_acquire(now, &line);
+        let mut permits = Vec::new();
         for ms in 0..3 {
             let now = start + GROW_EVERY * ms;
-            begun.push(begin(now).expect(ROOM_FOR_ALL));
-            assert!(begin(now).is_none(), "{ms}");
+            permits.push(try_acquire(now).expect(FREE_CAPACITY));
+            assert!(try_acquire(now).is_none(), "{ms}");
         }
         let late = start + GROW_EVERY * 50;
-        begun.push(begin(late).expect(ROOM_FOR_ALL));
-        assert!(begin(late).is_none(), "what was not made in time is not made up for");
-        begun.truncate(1);
-        begun.extend((0..3).map(|_| begin(late).expect("these are there")));
-        assert!(begin(late).is_none());
+        permits.push(try_acquire(late).expect(FREE_CAPACITY));
+        assert!(try_acquire(late).is_none(), "growth that was missed is not made up for");
+        permits.truncate(1);
+        permits.extend((0..3).map(|_| try_acquire(late).expect("these connections are open")));
+        assert!(try_acquire(late).is_none());
     }
 
     #[test]
-    fn beyond_enough_connections_are_made_slower_where_answers_come_at_once() {
-        let (thread, line, mut now) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
-        thread.accepted(Duration::from_micros(100));
-        thread.looked(false, LOOK_EVERY);
-        let mut begun = Vec::new();
-        for _ in 0..ENOUGH {
-            begun.push(thread.begin(now, &line).expect(ROOM_FOR_ALL));
+    fn the_limit_grows_slower_beyond_the_target_if_answers_are_quick() {
+        let (shard, line, mut now) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
+        shard.accepted(Duration::from_micros(100));
+        shard.adjust(false, SAMPLE_EVERY);
+        let mut permits = Vec::new();
+        for _ in 0..IN_FLIGHT_TARGET {
+            permits.push(shard.try_acquire(now, &line).expect(FREE_CAPACITY));
             now += GROW_EVERY;
         }
-        assert!(thread.begin(now, &line).is_none());
-        assert!(thread.begin(now - GROW_EVERY + GROW_SLOWLY_EVERY, &line).is_some());
+        assert!(shard.try_acquire(now, &line).is_none());
+        assert!(shard.try_acquire(now - GROW_EVERY + GROW_SLOWLY_EVERY, &line).is_some());
     }
 
     #[test]
-    fn connections_that_were_not_used_for_long_do_not_count() {
-        let (thread, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
-        let begin = |at: Instant, n: u32| -> Vec<AttemptPermit> {
-            (0..n).map(|ms| thread.begin(at + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL)).collect()
+    fn the_limit_falls_to_the_peak_of_the_last_window() {
+        let (shard, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
+        let acquire = |at: Instant, n: u32| -> Vec<AttemptPermit> {
+            (0..n).map(|ms| shard.try_acquire(at + GROW_EVERY * ms, &line).expect(FREE_CAPACITY)).collect()
         };
-        drop(begin(start, 10));
-        drop(begin(start + KEPT, 2));
-        let _three = begin(start + KEPT * 2, 3);
-        assert!(thread.begin(start + KEPT * 2 + GROW_EVERY * 2, &line).is_none(), "the third was made just now");
+        drop(acquire(start, 10));
+        drop(acquire(start + PEAK_WINDOW, 2));
+        let _three = acquire(start + PEAK_WINDOW * 2, 3);
+        let just_after = start + PEAK_WINDOW * 2 + GROW_EVERY * 2;
+        assert!(shard.try_acquire(just_after, &line).is_none(), "the third connection was opened just now");
     }
 
     #[tokio::test]
-    async fn who_waits_is_handed_the_room_of_an_attempt_that_ends_in_the_order_of_asking() {
-        let (thread, now) = (Rc::new(Shard::new(Instant::now())), Instant::now());
+    async fn a_permit_goes_to_the_line_that_has_waited_longest() {
+        let (shard, now) = (Rc::new(Shard::new(Instant::now())), Instant::now());
         let [first, second, third] = [(); 3].map(|()| Rc::new(CapacityWaiter::default()));
-        let begun = thread.begin(now, &first).expect(ROOM_FOR_ALL);
+        let permit = shard.try_acquire(now, &first).expect(FREE_CAPACITY);
         for line in [&second, &third, &first] {
-            assert!(thread.begin(now, line).is_none());
+            assert!(shard.try_acquire(now, line).is_none());
         }
-        drop(begun);
-        second.handed.notified().await;
-        assert!(thread.begin(now, &first).is_none() && thread.begin(now, &third).is_none(), "it is the second's turn");
-        let begun = thread.begin(now, &second).expect("it was handed to it");
-        // The third is gone when its turn comes.
+        drop(permit);
+        second.granted.notified().await;
+        for line in [&first, &third] {
+            assert!(shard.try_acquire(now, line).is_none(), "it is the second line's turn");
+        }
+        let permit = shard.try_acquire(now, &second).expect("the second line was granted the permit");
+        // The third line is gone when its turn comes.
         drop(third);
-        drop(begun);
-        first.handed.notified().await;
-        assert!(thread.begin(now, &first).is_some());
+        drop(permit);
+        first.granted.notified().await;
+        assert!(shard.try_acquire(now, &first).is_some());
     }
 
     #[test]
-    fn a_busy_thread_takes_back_what_only_waits_for_it() {
-        let left = |latency: Duration| {
-            let (thread, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
-            let begin = |ms| thread.begin(start + GROW_EVERY * ms, &line).expect(ROOM_FOR_ALL);
-            let _begun: Vec<AttemptPermit> = (0..1_000).map(begin).collect();
+    fn a_busy_shard_lowers_the_limit_if_answers_are_quick() {
+        let limit_after = |latency: Duration| {
+            let (shard, line, start) = (Rc::new(Shard::new(Instant::now())), Rc::default(), Instant::now());
+            let acquire = |ms| shard.try_acquire(start + GROW_EVERY * ms, &line).expect(FREE_CAPACITY);
+            let _permits: Vec<AttemptPermit> = (0..1_000).map(acquire).collect();
             for _ in 0..1_000 {
-                thread.accepted(latency);
+                shard.accepted(latency);
             }
-            thread.looked(true, LOOK_EVERY);
-            thread.in_flight.most.get()
+            shard.adjust(true, SAMPLE_EVERY);
+            shard.in_flight.limit.get()
         };
         // A thousand answers in 50 ms.
-        assert_eq!(left(Duration::from_millis(1)), ENOUGH + 80);
-        assert_eq!(left(NOT_FOR_US), 1_000, "it is Meta who takes her time");
+        assert_eq!(limit_after(Duration::from_millis(1)), IN_FLIGHT_TARGET + 80);
+        assert_eq!(limit_after(SLOW_ANSWER), 1_000, "the delay is Meta's");
     }
 }

@@ -1,8 +1,8 @@
 //! Fair share: which campaign of a line sends next.
 //!
-//! Stride scheduling: each campaign has a pass that grows by `1 / priority` for each message; the lowest one goes
-//! next. A campaign of ten recipients does not wait behind one of ten million, and one of priority 10 gets ten times
-//! as much as one of priority 1.
+//! Stride scheduling: each campaign has a pass that grows by `1 / priority` with each message, and the campaign with
+//! the lowest pass sends next. A campaign of ten recipients does not wait behind one of ten million, and a campaign
+//! of priority 10 sends ten times as many messages as one of priority 1.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,45 +11,46 @@ use crate::domain::CampaignId;
 /// What a message adds to the pass of a campaign of priority 1.
 const STRIDE: u64 = 1 << 20;
 
-/// The shares of a line.
+/// The campaigns of a line that have something to send, and their passes.
 #[derive(Debug, Default)]
 pub struct Shares {
-    /// The pass of the campaign that went last: who has waited since is behind it, and who could not go is owed nothing.
-    at: u64,
+    /// The highest pass at which a campaign was chosen. A campaign that could not send is charged from here on, so it
+    /// does not catch up on what it missed.
+    last_pass: u64,
     passes: HashMap<CampaignId, u64>,
-    /// The same, the lowest first.
-    turns: BTreeSet<(u64, CampaignId)>,
+    /// The same passes, lowest first.
+    order: BTreeSet<(u64, CampaignId)>,
 }
 
 impl Shares {
-    /// A campaign has something to send, now or later. It starts where the others are: it owes nothing, and is owed nothing.
+    /// Adds a campaign that has something to send, now or later. It starts at the present pass, without credit or debt.
     pub fn join(&mut self, id: CampaignId) {
         self.passes.entry(id).or_insert_with(|| {
-            self.turns.insert((self.at, id));
-            self.at
+            self.order.insert((self.last_pass, id));
+            self.last_pass
         });
     }
 
-    /// A campaign has nothing more to send.
+    /// Removes a campaign that has nothing more to send.
     pub fn leave(&mut self, id: CampaignId) {
         if let Some(pass) = self.passes.remove(&id) {
-            self.turns.remove(&(pass, id));
+            self.order.remove(&(pass, id));
         }
     }
 
-    /// The campaign that goes next, of those that are `able` to go now.
-    pub fn next(&mut self, able: impl Fn(CampaignId) -> bool) -> Option<CampaignId> {
-        let &(pass, id) = self.turns.iter().find(|(_, id)| able(*id))?;
-        self.at = self.at.max(pass);
+    /// The next campaign to send, of those that `is_eligible` accepts.
+    pub fn next(&mut self, is_eligible: impl Fn(CampaignId) -> bool) -> Option<CampaignId> {
+        let &(pass, id) = self.order.iter().find(|(_, id)| is_eligible(*id))?;
+        self.last_pass = self.last_pass.max(pass);
         Some(id)
     }
 
-    /// A campaign of `priority` took `messages` of the line.
-    pub fn took(&mut self, id: CampaignId, priority: u8, messages: usize) {
+    /// Charges `messages` to a campaign of `priority`, at least 1.
+    pub fn charge(&mut self, id: CampaignId, priority: u8, messages: usize) {
         let Some(pass) = self.passes.get_mut(&id) else { return };
-        self.turns.remove(&(*pass, id));
-        *pass = self.at.max(*pass) + messages as u64 * STRIDE / u64::from(priority.max(1));
-        self.turns.insert((*pass, id));
+        self.order.remove(&(*pass, id));
+        *pass = self.last_pass.max(*pass) + messages as u64 * STRIDE / u64::from(priority.max(1));
+        self.order.insert((*pass, id));
     }
 }
 
@@ -63,27 +64,28 @@ mod tests {
         CampaignId(ulid::Ulid(n))
     }
 
-    /// Campaigns by id, with their priorities, that all have something to send.
+    /// Makes `claims` claims of four messages among campaigns that all have something to send. Returns messages by
+    /// campaign.
     fn run(shares: &mut Shares, priorities: &[(CampaignId, u8)], claims: usize) -> BTreeMap<CampaignId, usize> {
-        let able: BTreeMap<CampaignId, u8> = priorities.iter().copied().collect();
-        able.keys().for_each(|id| shares.join(*id));
+        let is_eligible: BTreeMap<CampaignId, u8> = priorities.iter().copied().collect();
+        is_eligible.keys().for_each(|id| shares.join(*id));
         let mut taken = BTreeMap::new();
         for _ in 0..claims {
-            let next = shares.next(|id| able.contains_key(&id)).expect("someone");
-            shares.took(next, able[&next], 4);
+            let next = shares.next(|id| is_eligible.contains_key(&id)).expect("an eligible campaign");
+            shares.charge(next, is_eligible[&next], 4);
             *taken.entry(next).or_default() += 4;
         }
         taken
     }
 
     #[test]
-    fn equals_share_equally_and_priorities_count() {
+    fn messages_are_shared_in_proportion_to_priority() {
         let taken = run(&mut Shares::default(), &[(id(1), 5), (id(2), 5), (id(3), 10)], 400);
         assert_eq!((taken[&id(1)], taken[&id(2)], taken[&id(3)]), (400, 400, 800));
     }
 
     #[test]
-    fn a_newcomer_waits_for_nobody_and_takes_nothing_back() {
+    fn a_new_campaign_neither_waits_nor_catches_up() {
         let mut shares = Shares::default();
         run(&mut shares, &[(id(1), 5)], 10_000);
         let taken = run(&mut shares, &[(id(1), 5), (id(2), 5)], 10);
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_paused_for_long_takes_nothing_back() {
+    fn a_campaign_does_not_catch_up_after_a_pause() {
         let mut shares = Shares::default();
         let both = [(id(1), 5), (id(2), 5)];
         run(&mut shares, &both, 10);
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_nothing_more_has_no_turn() {
+    fn a_campaign_that_left_is_not_chosen() {
         let mut shares = Shares::default();
         run(&mut shares, &[(id(1), 5), (id(2), 5)], 10);
         shares.leave(id(1));

@@ -1,156 +1,160 @@
-//! How many attempts of a line are in flight at once.
+//! Slots: the limit on attempts in flight of one line.
 //!
-//! Enough to keep the line's rate at Meta's present latency, and no more: over HTTP/1.1 each one is a connection. The
-//! first message of a line goes alone, for nothing is known of the latency yet. Then, whenever each slot was used once, the latency says how many the rate needs. They are raised in steps, but not while
-//! the thread that sends is busy: more would only wait for it, and many lines that each take more take it from one another;
-//! what they have too much they give back. A step is kept only if answers did not come as much later by it: then Meta is the limit.
+//! The limit is what the line's rate needs at Meta's present latency, and no more: over HTTP/1.1 each attempt needs a
+//! connection. The first message of a line goes alone, because no latency has been measured yet. Each time all slots
+//! have been used once, the limit is computed from the mean latency:
+//! - It rises in steps. A step is undone if latency rose so much that throughput hardly grew: then Meta is the limit.
+//! - While the shard is busy it does not rise, because more attempts would only wait for the shard and take capacity
+//!   from its other lines. If answers are late because of the shard, it is halved.
 //!
 //! Never: reads a clock. Callers pass `now`, which does not go back.
 
 use std::time::{Duration, Instant};
 
-use super::shard::{LineCapacity, NOT_FOR_US};
+use super::shard::{LineCapacity, SLOW_ANSWER};
 
-/// Slots for each message that is in flight on average when the line keeps its rate: some answers take longer.
-const SPARE: f64 = 2.0;
+/// Slots per message that is in flight on average at the line's rate. Some answers take longer than the mean.
+const CONCURRENCY_FACTOR: f64 = 2.0;
 
-/// And these besides, for a few in flight vary more.
-const SPARE_MIN: usize = 4;
+/// Slots on top of that: a small number in flight varies more in proportion.
+const CONCURRENCY_EXTRA: usize = 4;
 
-/// A step is to so many times the slots.
+/// A step multiplies the limit by at most this.
 const STEP: usize = 4;
 
-/// From one step to the next: so that it is known what the one before has made of the thread.
+/// Minimum time from one step to the next, so that the effect of a step on the shard's load shows before the next.
 const STEP_EVERY: Duration = Duration::from_millis(100);
 
-/// A line that had nothing in flight for so long has rested.
-const REST: Duration = Duration::from_millis(500);
+/// A line that had nothing in flight for longer than this starts low again.
+const IDLE_MIN: Duration = Duration::from_millis(500);
 
-/// Answers that take so many times as long as the quickest wait here: too many lines send for this machine, and each of them
-/// alone would see no difference by more slots.
-const WAITED_FOR_US: u32 = 4;
+/// Answers that take more than this many times the quickest one wait on this machine, because too many lines send at
+/// once. A line cannot detect that by its own steps: the slots of one line make no difference.
+const QUEUED_FACTOR: u32 = 4;
 
-/// After a step that brought nothing, the next one is that much later.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Wait before the next step after a step that brought nothing.
+const STEP_BACKOFF: Duration = Duration::from_secs(10);
 
-/// Where no answer comes for so long, the next step does not wait for one: no machine of ours is that slow.
-const SILENCE: Duration = Duration::from_millis(250);
+/// After this long without an answer, the next step does not wait for one: the delay is Meta's, not this machine's.
+const ANSWER_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// The number of attempts that may be in flight.
+/// The slots of one line.
 pub struct Slots {
     limit: usize,
     limit_max: usize,
-    /// Attempts that began earlier tell of another limit.
-    since: Instant,
+    /// When the limit was set. Attempts that began earlier measured the previous limit.
+    limit_since: Instant,
+    /// Answers to attempts that began since, and the sum of their latencies.
     answers: u32,
-    took: Duration,
-    /// Limit and latency before the last step, until it is judged.
-    before: Option<(usize, Duration)>,
-    patience_ends: Instant,
+    latency_sum: Duration,
+    /// Limit and mean latency before the last step, until that step is evaluated.
+    previous: Option<(usize, Duration)>,
+    no_step_before: Instant,
     /// When the last attempt ended.
     ended: Option<Instant>,
     quickest: Duration,
-    /// When the first attempt began after the last that ended.
+    /// When the first attempt began after the last end of an attempt.
     silent_since: Option<Instant>,
 }
 
 impl Slots {
-    /// At most `limit_max`, at least one.
+    /// A limit of 1, which may rise to `limit_max` (at least 1).
     pub fn new(limit_max: usize, now: Instant) -> Self {
         Self {
             limit: 1,
             limit_max: limit_max.max(1),
-            since: now,
+            limit_since: now,
             answers: 0,
-            took: Duration::ZERO,
-            before: None,
-            patience_ends: now,
+            latency_sum: Duration::ZERO,
+            previous: None,
+            no_step_before: now,
             ended: None,
             quickest: Duration::MAX,
             silent_since: None,
         }
     }
 
-    /// Attempts that may be in flight now.
+    /// How many attempts may be in flight now.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// An attempt begins beside the `in_flight` others; `room` is the thread's. After a rest the line starts as low as any: what it
-    /// had in the end, when others had ended, all lines together may not have at once.
-    pub fn began(&mut self, now: Instant, in_flight: usize, room: LineCapacity) {
-        if in_flight == 0 && self.ended.is_some_and(|ended| now - ended > REST) {
-            self.before = None;
-            self.set(self.limit.min(room.each), now);
+    /// Records that an attempt begins while `in_flight` others are open. After a rest the limit falls to the capacity
+    /// per line: it may have grown while other lines were done, and all lines together cannot have that much at once.
+    pub fn began(&mut self, now: Instant, in_flight: usize, capacity: LineCapacity) {
+        if in_flight == 0 && self.ended.is_some_and(|ended| now - ended > IDLE_MIN) {
+            self.previous = None;
+            self.set(self.limit.min(capacity.per_line), now);
         }
         self.silent_since.get_or_insert(now);
     }
 
-    /// An attempt has ended; `room` is the thread's.
-    pub fn ended(&mut self, now: Instant, room: LineCapacity) {
+    /// Records that an attempt has ended. The first one raises the limit to the capacity per line.
+    pub fn ended(&mut self, now: Instant, capacity: LineCapacity) {
         self.silent_since = None;
         if self.ended.replace(now).is_none() {
-            self.set(self.limit.max(room.each), now);
+            self.set(self.limit.max(capacity.per_line), now);
         }
     }
 
-    /// Meta accepted the message of an attempt that began at `began`; the line may send `rate` messages a second, and
-    /// `room` is its thread's. What failed tells nothing here: a refused connection is quicker than any answer.
-    pub fn accepted(&mut self, began: Instant, now: Instant, rate: f64, room: LineCapacity) {
+    /// Records that Meta accepted the message of an attempt that began at `began`, on a line of `rate` messages per
+    /// second. Failures are not recorded: a refused connection is quicker than any answer.
+    pub fn accepted(&mut self, began: Instant, now: Instant, rate: f64, capacity: LineCapacity) {
         self.quickest = self.quickest.min(now - began);
-        if began >= self.since {
+        if began >= self.limit_since {
             self.answers += 1;
-            self.took += now - began;
+            self.latency_sum += now - began;
             if self.answers as usize >= self.limit {
-                self.judge(self.took / self.answers, now, rate, room);
+                self.evaluate(self.latency_sum / self.answers, now, rate, capacity);
             }
         }
     }
 
-    /// A message could go but for the limit. Gives when to ask again if it is still so.
-    pub fn full(&mut self, now: Instant, rate: f64) -> Instant {
+    /// Records that only the limit keeps a message from leaving. Returns when to call this again if that has not
+    /// changed.
+    pub fn at_limit(&mut self, now: Instant, rate: f64) -> Instant {
         let silent = self.silent_since.map_or(Duration::ZERO, |since| now - since);
-        if silent >= SILENCE && now >= self.since + SILENCE {
-            self.before = None;
+        if silent >= ANSWER_WAIT_MAX && now >= self.limit_since + ANSWER_WAIT_MAX {
+            self.previous = None;
             self.set(self.limit.max(needed(rate, silent).min(self.limit.saturating_mul(STEP))), now);
         }
-        now + SILENCE
+        now + ANSWER_WAIT_MAX
     }
 
-    /// Every slot was used, and answers take `latency`.
-    fn judge(&mut self, latency: Duration, now: Instant, rate: f64, room: LineCapacity) {
+    /// Sets the limit after every slot was used once, with answers after `latency` on average.
+    fn evaluate(&mut self, latency: Duration, now: Instant, rate: f64, capacity: LineCapacity) {
         let needed = needed(rate, latency);
-        if let Some((limit, earlier)) = self.before.take()
+        if let Some((limit, earlier)) = self.previous.take()
             && self.limit < needed
         {
             let slots = self.limit as f64 / limit as f64;
             let throughput = slots * earlier.as_secs_f64() / latency.as_secs_f64();
             if throughput < slots.sqrt() {
-                self.patience_ends = now + PATIENCE;
+                self.no_step_before = now + STEP_BACKOFF;
                 return self.set(limit, now);
             }
         }
-        (self.answers, self.took) = (0, Duration::ZERO);
-        let waited = latency > self.quickest * WAITED_FOR_US && latency < NOT_FOR_US;
-        if room.busy && waited && self.limit > room.each {
-            return self.set((self.limit / 2).max(room.each), now);
+        (self.answers, self.latency_sum) = (0, Duration::ZERO);
+        let queued = latency > self.quickest * QUEUED_FACTOR && latency < SLOW_ANSWER;
+        if capacity.busy && queued && self.limit > capacity.per_line {
+            return self.set((self.limit / 2).max(capacity.per_line), now);
         }
-        if self.limit < needed && now >= self.patience_ends && !room.busy && !waited {
-            self.before = Some((self.limit, latency));
+        if self.limit < needed && now >= self.no_step_before && !capacity.busy && !queued {
+            self.previous = Some((self.limit, latency));
             self.set(needed.min(self.limit.saturating_mul(STEP)), now);
         }
     }
 
     fn set(&mut self, limit: usize, now: Instant) {
         self.limit = limit.min(self.limit_max);
-        (self.since, self.answers, self.took) = (now, 0, Duration::ZERO);
-        self.patience_ends = self.patience_ends.max(now + STEP_EVERY);
+        (self.limit_since, self.answers, self.latency_sum) = (now, 0, Duration::ZERO);
+        self.no_step_before = self.no_step_before.max(now + STEP_EVERY);
     }
 }
 
-/// Slots for `rate` messages a second that are answered after `latency`.
+/// The slots that `rate` messages per second need if each is answered after `latency`.
 fn needed(rate: f64, latency: Duration) -> usize {
-    (rate * latency.as_secs_f64() * SPARE) as usize + SPARE_MIN
+    (rate * latency.as_secs_f64() * CONCURRENCY_FACTOR) as usize + CONCURRENCY_EXTRA
 }
 
 #[cfg(test)]
@@ -159,32 +163,32 @@ mod tests {
 
     use super::*;
 
-    const EACH: usize = 4;
-    const IDLE: LineCapacity = LineCapacity { each: EACH, busy: false };
+    const PER_LINE: usize = 4;
+    const IDLE: LineCapacity = LineCapacity { per_line: PER_LINE, busy: false };
 
-    /// Sends as fast as slots and `rate` allow for `seconds`; `latency` says when an attempt is answered that is one of
-    /// `n` in flight. Gives the slots in the end, and messages in the last second.
-    fn play(seconds: f64, rate: f64, busy: bool, latency: impl Fn(usize) -> f64) -> (usize, usize) {
+    /// Sends for `seconds` as fast as slots and `rate` allow. `latency` maps the number of attempts in flight to
+    /// seconds. Returns the final limit, and the messages of the last second.
+    fn simulate(seconds: f64, rate: f64, busy: bool, latency: impl Fn(usize) -> f64) -> (usize, usize) {
         let start = Instant::now();
-        let (mut slots, room) = (Slots::new(1_000, start), LineCapacity { each: EACH, busy });
+        let (mut slots, capacity) = (Slots::new(1_000, start), LineCapacity { per_line: PER_LINE, busy });
         let mut open: BinaryHeap<(Reverse<Instant>, Instant)> = BinaryHeap::new();
         let (mut at, mut next, mut last) = (start, start, 0);
         let end = start + Duration::from_secs_f64(seconds);
         while at < end {
             while open.peek().is_some_and(|(Reverse(ends), _)| *ends <= at) {
                 let (Reverse(ends), began) = open.pop().expect("one");
-                slots.ended(ends, room);
-                slots.accepted(began, ends, rate, room);
+                slots.ended(ends, capacity);
+                slots.accepted(began, ends, rate, capacity);
             }
             if at >= next {
                 if open.len() < slots.limit() {
                     let ends = at + Duration::from_secs_f64(latency(open.len() + 1));
-                    slots.began(at, open.len(), room);
+                    slots.began(at, open.len(), capacity);
                     open.push((Reverse(ends), at));
                     next = at + Duration::from_secs_f64(1.0 / rate);
                     last += usize::from(end - at <= Duration::from_secs(1));
                 } else {
-                    slots.full(at, rate);
+                    slots.at_limit(at, rate);
                 }
             }
             at += Duration::from_micros(100);
@@ -193,60 +197,60 @@ mod tests {
     }
 
     #[test]
-    fn a_line_gets_to_its_rate_however_slow_the_answers_are() {
+    fn a_line_reaches_its_rate_at_any_latency() {
         for (rate, latency) in [(20.0, 0.2), (80.0, 1.0), (80.0, 5.0), (1_000.0, 0.05), (1_000.0, 0.2), (1_000.0, 0.6)]
         {
-            let (slots, last) = play(3.0 + 3.0 * latency, rate, false, |_| latency);
+            let (slots, last) = simulate(3.0 + 3.0 * latency, rate, false, |_| latency);
             assert!(last as f64 >= 0.97 * rate, "{last} of {rate} at {latency} s, with {slots} slots");
         }
     }
 
     #[test]
-    fn where_meta_is_the_limit_more_slots_are_given_up_again() {
-        // What is in flight is served one after the other.
-        let (slots, _) = play(2.0, 1_000_000.0, false, |open| open as f64 * 0.0005);
-        assert_eq!(slots, EACH);
+    fn a_step_is_undone_if_meta_is_the_limit() {
+        // Meta serves the attempts one after the other.
+        let (slots, _) = simulate(2.0, 1_000_000.0, false, |open| open as f64 * 0.0005);
+        assert_eq!(slots, PER_LINE);
     }
 
     #[test]
-    fn where_the_thread_is_busy_no_more_are_tried() {
-        // Other lines share it: each alone would see no difference.
-        assert_eq!(play(2.0, 1_000_000.0, true, |_| 0.005).0, EACH);
+    fn the_limit_does_not_rise_while_the_shard_is_busy() {
+        // Other lines share the shard, so a line cannot detect by its own steps that it is busy.
+        assert_eq!(simulate(2.0, 1_000_000.0, true, |_| 0.005).0, PER_LINE);
     }
 
     #[test]
-    fn where_too_many_lines_send_for_this_machine_no_more_are_tried() {
+    fn the_limit_does_not_rise_if_answers_wait_on_this_machine() {
         let quick = std::cell::Cell::new(true);
         let answers = |_| if quick.replace(false) { 0.004 } else { 0.02 };
-        assert_eq!(play(2.0, 1_000_000.0, false, answers).0, EACH);
+        assert_eq!(simulate(2.0, 1_000_000.0, false, answers).0, PER_LINE);
     }
 
     #[test]
-    fn what_lines_have_too_much_they_give_back() {
+    fn the_limit_is_halved_while_answers_wait_for_a_busy_shard() {
         let (mut now, quick) = (Instant::now(), Duration::from_millis(1));
         let mut slots = Slots::new(1_000, now);
-        let mut answered = |after: Duration, room: LineCapacity| {
+        let mut answered = |after: Duration, capacity: LineCapacity| {
             let began = now;
             now += after;
             for _ in 0..slots.limit() {
-                slots.ended(now, room);
-                slots.accepted(began, now, 1_000_000.0, room);
+                slots.ended(now, capacity);
+                slots.accepted(began, now, 1_000_000.0, capacity);
             }
             slots.limit()
         };
         while answered(quick, IDLE) < 64 {}
         answered(quick, IDLE);
-        // Now its thread can't keep up.
-        let busy = LineCapacity { each: 2, busy: true };
+        // Now the shard cannot keep up.
+        let busy = LineCapacity { per_line: 2, busy: true };
         assert_eq!([(); 6].map(|()| answered(quick * 8, busy)), [32, 16, 8, 4, 2, 2]);
-        // But what comes late because Meta takes her time would not come earlier.
+        // Fewer slots would not speed up answers that are late because of Meta.
         while answered(quick, IDLE) < 16 {}
-        let kept = answered(quick, IDLE);
-        assert_eq!(answered(NOT_FOR_US, busy), kept);
+        let unchanged = answered(quick, IDLE);
+        assert_eq!(answered(SLOW_ANSWER, busy), unchanged);
     }
 
     #[test]
-    fn after_a_rest_a_line_starts_low_and_waits_with_its_steps() {
+    fn a_line_starts_low_and_in_steps_after_a_rest() {
         let start = Instant::now();
         let mut slots = Slots::new(1_000, start);
         slots.ended(start, IDLE);
@@ -259,13 +263,13 @@ mod tests {
             slots.limit()
         };
         let steps = |from: Instant, at: [u32; 3]| at.map(|step| from + STEP_EVERY * step);
-        assert_eq!(steps(start, [1, 2, 3]).map(&mut grown_to), [4 * EACH, 16 * EACH, 64 * EACH]);
+        assert_eq!(steps(start, [1, 2, 3]).map(&mut grown_to), [4 * PER_LINE, 16 * PER_LINE, 64 * PER_LINE]);
         let again = start + Duration::from_secs(60);
-        assert_eq!(steps(again, [0, 1, 2]).map(&mut grown_to), [EACH, 4 * EACH, 16 * EACH]);
+        assert_eq!(steps(again, [0, 1, 2]).map(&mut grown_to), [PER_LINE, 4 * PER_LINE, 16 * PER_LINE]);
     }
 
     #[test]
-    fn a_refused_connection_is_not_taken_for_a_quick_answer() {
+    fn a_refused_connection_is_not_a_quick_answer() {
         let (mut now, answer) = (Instant::now(), Duration::from_millis(30));
         let mut slots = Slots::new(1_000, now);
         slots.ended(now, IDLE);
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn quick_answers_need_few() {
-        assert!(play(5.0, 1_000.0, false, |_| 0.001).0 <= EACH + 2);
+        assert!(simulate(5.0, 1_000.0, false, |_| 0.001).0 <= PER_LINE + 2);
     }
 
     #[test]
@@ -289,17 +293,17 @@ mod tests {
         let mut slots = Slots::new(1_000, now);
         assert_eq!(slots.limit(), 1);
         slots.ended(now + Duration::from_secs(1), IDLE);
-        assert_eq!(slots.limit(), EACH);
+        assert_eq!(slots.limit(), PER_LINE);
     }
 
     #[test]
-    fn there_are_never_more_than_allowed() {
+    fn the_limit_never_exceeds_its_maximum() {
         let now = Instant::now();
         let mut slots = Slots::new(6, now);
         slots.ended(now, IDLE);
-        assert_eq!(slots.limit(), EACH);
+        assert_eq!(slots.limit(), PER_LINE);
         slots.began(now, 0, IDLE);
-        slots.full(now + Duration::from_secs(30), 80.0);
+        slots.at_limit(now + Duration::from_secs(30), 80.0);
         assert_eq!(slots.limit(), 6);
     }
 }

@@ -1,10 +1,10 @@
-//! Work on lines that no worker lists any more: nobody would end it, and nobody would know of it.
+//! Unlisted lines: lines with work that no live worker lists. No runner finishes their work, so housekeeping does.
 //!
-//! Such a line is reported, and what its last owner left is looked after as an owner would: rows in flight become in doubt,
-//! doubts end at their deadline. What was not sent waits until the line is listed again or the campaign is cancelled or expires.
+//! It logs such a line once, puts the rows that the last owner left in flight in doubt, and ends doubts at their
+//! deadline. Unsent rows wait until the line is listed again, or the campaign is cancelled or expires.
 //!
-//! If the process dies: the next worker that keeps house does the same again.
-//! Never: sends, or claims for sending.
+//! If the process dies: the next worker with the duty of housekeeping starts again.
+//! Never: sends, or claims rows.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,22 +20,22 @@ use crate::{
     redis::{
         Result, Store,
         clock::Clock,
-        lines::Right,
-        parts::ClaimWish,
+        lines::LeaseTarget,
+        parts::ClaimRequest,
         registry::{OpenPart, UNLISTED_REMEDY},
     },
     telemetry::metrics,
 };
 
-/// How often lines are looked for that no worker lists.
+/// How often unlisted lines are looked for.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How often the registry of lines is tidied.
+/// How often the registry of lines is cleaned up.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
-/// Looks after the lines that no worker lists.
-pub struct Unlisted {
-    /// The worker that does it.
+/// The maintenance of unlisted lines.
+pub struct UnlistedLines {
+    /// The name of the worker.
     pub name: String,
     /// Redis.
     pub store: Store,
@@ -45,17 +45,17 @@ pub struct Unlisted {
     pub lease: Duration,
     /// How long a message may stay in doubt.
     pub doubt_deadline: Duration,
-    /// Attempts at most, where a campaign wants doubtful messages sent again.
+    /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
     pub attempts_max: u8,
     roster: Roster,
-    /// Lines with work that nobody lists, since when, and whether that was reported.
+    /// Unlisted lines: since when, and whether they were logged.
     since: HashMap<LineId, (Instant, bool)>,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
     tidied_at: Option<Instant>,
 }
 
-impl Unlisted {
-    /// Nothing is known yet.
+impl UnlistedLines {
+    /// Starts without any line.
     pub fn new(
         name: String,
         store: Store,
@@ -64,33 +64,34 @@ impl Unlisted {
         doubt_deadline: Duration,
         attempts_max: u8,
     ) -> Self {
-        let (roster, since, looked_at, tidied_at) = Default::default();
-        Self { name, store, clock, lease, doubt_deadline, attempts_max, roster, since, looked_at, tidied_at }
+        let (roster, since, checked_at, tidied_at) = Default::default();
+        Self { name, store, clock, lease, doubt_deadline, attempts_max, roster, since, checked_at, tidied_at }
     }
 
-    /// Looks after such lines, if it is time.
-    pub async fn tend(&mut self) -> Result<()> {
-        if self.looked_at.is_some_and(|at| at.elapsed() < EVERY) {
+    /// Maintains the unlisted lines, if that is due.
+    pub async fn maintain(&mut self) -> Result<()> {
+        if self.checked_at.is_some_and(|at| at.elapsed() < EVERY) {
             return Ok(());
         }
-        self.looked_at = Some(Instant::now());
+        self.checked_at = Some(Instant::now());
         let now = self.clock.now();
         if self.tidied_at.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
             self.tidied_at = Some(Instant::now());
             self.store.tidy_registry(now).await?;
         }
-        let workers = self.store.living_workers(now).await?;
+        let workers = self.store.live_workers(now).await?;
         if !workers.contains(&self.name) {
-            // Redis was away for so long that living workers count as dead. They will register again.
+            // Redis was unavailable for longer than a heartbeat lasts, so live workers are missing until their next
+            // heartbeat.
             return Ok(());
         }
-        self.roster.read(&self.store, workers).await?;
+        self.roster.refresh(&self.store, workers).await?;
         let work = self.store.open_parts(now, |line| !self.roster.is_listed(line)).await?;
         self.since.retain(|line, _| work.contains_key(line));
         metrics::lines_unlisted().set(work.len() as f64);
         for (line, parts) in work {
             let (since, reported) = *self.since.entry(line.clone()).or_insert((Instant::now(), false));
-            // Longer than a worker can be silent and live.
+            // A live worker may be missing for up to a lease.
             if since.elapsed() < self.lease {
                 continue;
             }
@@ -98,7 +99,7 @@ impl Unlisted {
                 self.report(&line, &parts);
                 self.since.insert(line.clone(), (since, true));
             }
-            self.end(&line, &parts, now).await?;
+            self.end_leftovers(&line, &parts, now).await?;
         }
         Ok(())
     }
@@ -115,8 +116,8 @@ impl Unlisted {
         );
     }
 
-    /// Ends what its last owner began.
-    async fn end(&self, line: &LineId, parts: &[OpenPart], now: UnixMs) -> Result<()> {
+    /// Finishes what the last owner left in flight or in doubt.
+    async fn end_leftovers(&self, line: &LineId, parts: &[OpenPart], now: UnixMs) -> Result<()> {
         if parts.iter().any(|open| open.count(State::InFlight) > 0) {
             self.take_over(line, parts, now).await?;
         }
@@ -133,13 +134,13 @@ impl Unlisted {
         Ok(())
     }
 
-    /// Takes the lease for a moment, as the next owner would, so that what is in flight becomes in doubt.
+    /// Acquires the lease for a moment, as the next owner would, which puts the rows in flight in doubt.
     async fn take_over(&self, line: &LineId, parts: &[OpenPart], now: UnixMs) -> Result<()> {
-        let right = Right::Line(line.clone());
+        let right = LeaseTarget::Line(line.clone());
         let epochs = self.store.acquire(&[(right.clone(), 0)], &self.name, self.lease).await?;
         let [Some(epoch)] = epochs[..] else { return Ok(()) };
         for open in parts.iter().filter(|open| open.count(State::InFlight) > 0) {
-            let look = ClaimWish {
+            let look = ClaimRequest {
                 epoch,
                 number: 1,
                 now,
@@ -150,7 +151,7 @@ impl Unlisted {
             };
             self.store.claim(open.part, &look).await?;
         }
-        info!(line.id = %line, "what the last owner of an unlisted line left in flight is in doubt");
+        info!(line.id = %line, "rows that the last owner of an unlisted line left in flight are in doubt");
         self.store.release(&right, &self.name, epoch).await
     }
 }

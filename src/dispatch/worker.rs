@@ -1,10 +1,10 @@
-//! A worker: holds the leases of its share of the lines, and runs a runner for each.
+//! A worker: holds the leases on its share of the lines, and runs a runner for each.
 //!
-//! Work spreads line by line: of the lines that the same workers list, each takes at most its share, gives back what is too
-//! much, and takes what is free. Runners live on threads of their own, each with one single-threaded runtime, its own
-//! connections and no locks between lines.
+//! The unit of balance is the line. Workers that list the same lines share them equally: each acquires free lines up
+//! to its share, and gives back lines above its share. Runners run on dispatch threads. Each thread has a
+//! single-threaded runtime and its own connections, and its lines share no locks.
 //!
-//! If the process dies: its leases end after `dispatch.lease`, and others take the lines.
+//! If the process dies: its leases expire after `dispatch.lease`, and other workers acquire the lines.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -32,7 +32,7 @@ use crate::{
     redis::{
         Store, StoreError,
         clock::Clock,
-        lines::{LineReport, Right},
+        lines::{LeaseTarget, LineReport},
     },
     telemetry::{
         health::{Health, NotReady},
@@ -40,38 +40,38 @@ use crate::{
     },
 };
 
-/// How often a worker looks whether anything was changed anywhere: the delay of a launch, a pause, a new rate.
+/// How often a worker reads the pulse, which is the delay of a launch, a pause or a new rate.
 const PULSE_EVERY: Duration = Duration::from_millis(25);
 
-/// Signals are read again after this time even if nothing was changed.
+/// Signals are read at least this often, even if the pulse has not changed.
 const SIGNALS_EVERY: Duration = Duration::from_secs(5);
 
-/// Free leases are looked for, and leases renewed, at least this often.
+/// Leases are renewed, and free lines acquired, at least this often.
 const TICK_MAX: Duration = Duration::from_millis(500);
 
-/// The lines of a worker are registered anew after this time, so that they stay known.
+/// A worker registers its lines at least this often, so that they stay in the registry.
 const REGISTER_EVERY: Duration = Duration::from_secs(60);
 
-/// Lines of a list that a warning names at most.
+/// Maximum number of lines that a warning names.
 const NAMED_MAX: usize = 10;
 
-/// Why a worker could not go on.
+/// Why a worker had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// A runner ended on its own: a bug. The service stops rather than run on half alive.
+    /// A runner ended without being stopped, which is a bug. The service stops: it does not run on half alive.
     #[error("the runner of line {0} ended unexpectedly")]
     RunnerDied(LineId),
-    /// A thread of runners could not be started.
+    /// A dispatch thread could not be started.
     #[error("a dispatch thread could not be started: {0}")]
     NoThread(String),
 }
 
-/// Attempts in flight on each line, for the voice of the stop.
+/// The number of attempts in flight on each line, for the progress log of a shutdown.
 pub type OpenAttempts = Arc<Mutex<BTreeMap<LineId, usize>>>;
 
 /// What a worker needs.
 pub struct Worker {
-    /// The name under which it holds leases; unique.
+    /// The unique name under which it holds leases.
     pub name: String,
     /// Redis.
     pub store: Store,
@@ -79,31 +79,31 @@ pub struct Worker {
     pub clock: Arc<Clock>,
     /// Every configured line.
     pub lines: Vec<Line>,
-    /// Policy.
+    /// The settings of dispatch.
     pub settings: DispatchSettings,
     /// How Meta is reached.
     pub graph: GraphClientConfig,
     /// Signs tokens.
     pub token_key: SharedTokenKey,
-    /// Threads of runners.
+    /// The number of dispatch threads.
     pub threads: usize,
-    /// Tells whether it is ready.
+    /// Where the worker reports whether it is ready.
     pub health: Health,
-    /// Tells which attempts are open.
+    /// Where the worker reports its attempts in flight.
     pub open: OpenAttempts,
 }
 
-/// The workers of the installation, as this one sees them.
+/// The other workers of the installation, and the share of this one.
 #[derive(Default)]
-struct Colleagues {
+struct Peers {
     roster: Roster,
     shares: Vec<LineGroup>,
     registered_at: Option<Instant>,
-    /// Workers whose different lists were warned of.
-    warned_of: HashSet<String>,
+    /// Workers with a different list that were already logged.
+    warned_about: HashSet<String>,
 }
 
-struct Owned {
+struct OwnedLine {
     lease: Arc<Lease>,
     stop: CancellationToken,
     done: oneshot::Receiver<()>,
@@ -111,14 +111,13 @@ struct Owned {
     accepted: (u64, Instant),
 }
 
-impl Owned {
+impl OwnedLine {
     fn status(&self) -> LineStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// An order to a thread of runners.
-struct Order {
+struct StartRunner {
     line: Line,
     lease: Arc<Lease>,
     stop: CancellationToken,
@@ -127,16 +126,16 @@ struct Order {
 }
 
 impl Worker {
-    /// Works until `stop`; then lets every runner finish, and gives its leases back.
+    /// Runs until `stop`. Then stops every runner, waits until they have finished, and releases the leases.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         let (signals, signals_rx) = watch::channel(Arc::new(RunnerSignals::default()));
         let mut threads = Vec::new();
         for number in 0..self.threads.max(1) {
             threads.push(self.start_thread(number, signals_rx.clone())?);
         }
-        let watching = tokio::spawn(watch_signals(self.store.clone(), self.clock.clone(), self.ids(), signals));
+        let signal_task = tokio::spawn(watch_signals(self.store.clone(), self.clock.clone(), self.ids(), signals));
         let result = self.hold_leases(&threads, stop).await;
-        watching.abort();
+        signal_task.abort();
         result
     }
 
@@ -146,15 +145,15 @@ impl Worker {
 
     async fn hold_leases(
         &self,
-        threads: &[mpsc::UnboundedSender<Order>],
+        threads: &[mpsc::UnboundedSender<StartRunner>],
         stop: CancellationToken,
     ) -> Result<(), WorkerError> {
         let tick = TICK_MAX.min(self.settings.lease / 5);
-        let mut owned: HashMap<LineId, Owned> = HashMap::new();
-        let mut colleagues = Colleagues::default();
+        let mut owned: HashMap<LineId, OwnedLine> = HashMap::new();
+        let mut peers = Peers::default();
         loop {
             let stopping = stop.is_cancelled();
-            match self.tick(&mut owned, &mut colleagues, threads, stopping).await {
+            match self.tick(&mut owned, &mut peers, threads, stopping).await {
                 Ok(()) => self.health.clear(NotReady::Leases),
                 Err(TickError::Store(error)) => {
                     self.health.set(NotReady::Leases);
@@ -163,7 +162,7 @@ impl Worker {
                 Err(TickError::Worker(error)) => return Err(error),
             }
             if stopping && owned.is_empty() {
-                if let Err(error) = self.store.worker_leaves(&self.name).await {
+                if let Err(error) = self.store.remove_worker(&self.name).await {
                     warn!(%error, "the other workers will notice later that this one has stopped");
                 }
                 return Ok(());
@@ -177,9 +176,9 @@ impl Worker {
 
     async fn tick(
         &self,
-        owned: &mut HashMap<LineId, Owned>,
-        colleagues: &mut Colleagues,
-        threads: &[mpsc::UnboundedSender<Order>],
+        owned: &mut HashMap<LineId, OwnedLine>,
+        peers: &mut Peers,
+        threads: &[mpsc::UnboundedSender<StartRunner>],
         stopping: bool,
     ) -> Result<(), TickError> {
         self.collect_finished(owned).await?;
@@ -191,50 +190,51 @@ impl Worker {
             owned.values().for_each(|line| line.stop.cancel());
             return Ok(());
         }
-        self.meet(colleagues, now).await?;
+        self.update_peers(peers, now).await?;
         let mut wanted = Vec::new();
-        for share in &colleagues.shares {
+        for share in &peers.shares {
             let staying = || owned.iter().filter(|(id, line)| !line.stop.is_cancelled() && share.lines.contains(*id));
             let n = staying().count();
-            for (id, line) in staying().take(n.saturating_sub(share.most)) {
+            for (id, line) in staying().take(n.saturating_sub(share.lines_max)) {
                 info!(line.id = %id, "line given up to another worker");
                 line.stop.cancel();
             }
-            if n < share.most {
-                wanted.push((share, share.most - n));
+            if n < share.lines_max {
+                wanted.push((share, share.lines_max - n));
             }
         }
-        self.take(owned, threads, &wanted).await?;
+        self.take_free_lines(owned, threads, &wanted).await?;
         metrics::lines_owned().set(owned.len() as f64);
         self.report(owned, now).await?;
         Ok(())
     }
 
-    /// Says that this worker lives and which lines it lists, and looks who shares them.
-    async fn meet(&self, colleagues: &mut Colleagues, now: UnixMs) -> Result<(), StoreError> {
-        let every = REGISTER_EVERY.min(self.settings.ids_kept / 4);
-        // First the list: who lives and has none counts as a worker of an older version, which lists every line.
-        if colleagues.registered_at.is_none_or(|at| at.elapsed() >= every) {
-            self.store.register_lines(&self.name, &self.lines, now.after(self.settings.ids_kept)).await?;
-            colleagues.registered_at = Some(Instant::now());
+    /// Sends the heartbeat of this worker, registers its lines, and computes its share among the live workers.
+    async fn update_peers(&self, peers: &mut Peers, now: UnixMs) -> Result<(), StoreError> {
+        let every = REGISTER_EVERY.min(self.settings.id_retention / 4);
+        // The list goes before the heartbeat: a live worker without a list counts as one of an older version, which
+        // lists every line.
+        if peers.registered_at.is_none_or(|at| at.elapsed() >= every) {
+            self.store.register_lines(&self.name, &self.lines, now.after(self.settings.id_retention)).await?;
+            peers.registered_at = Some(Instant::now());
         }
-        let living = self.store.worker_lives(&self.name, now, now.after(self.settings.lease)).await?;
-        if !living.is_registered {
-            // Redis came back empty, or took this worker for dead: written again with the next tick.
-            colleagues.registered_at = None;
+        let live = self.store.worker_heartbeat(&self.name, now, now.after(self.settings.lease)).await?;
+        if !live.is_registered {
+            // Redis came back empty, or this worker was removed as dead: the list is written again at the next tick.
+            peers.registered_at = None;
         }
-        if !colleagues.roster.read(&self.store, living.workers).await? && !colleagues.shares.is_empty() {
+        if !peers.roster.refresh(&self.store, live.workers).await? && !peers.shares.is_empty() {
             return Ok(());
         }
-        colleagues.shares = colleagues.roster.shares(&self.lines);
-        let differences = colleagues.roster.differences(&self.lines);
-        colleagues.warned_of.retain(|worker| differences.contains_key(worker));
+        peers.shares = peers.roster.shares(&self.lines);
+        let differences = peers.roster.differences(&self.lines);
+        peers.warned_about.retain(|worker| differences.contains_key(worker));
         for (worker, (only_there, only_here)) in differences {
-            if colleagues.warned_of.insert(worker.clone()) {
+            if peers.warned_about.insert(worker.clone()) {
                 warn!(
                     worker,
-                    only_there = named(&only_there),
-                    only_here = named(&only_here),
+                    only_there = summarize(&only_there),
+                    only_here = summarize(&only_here),
                     "another worker lists other lines: each line is served by the workers that list it; \
                      unless a change of lines is being rolled out, give all processes the same [[line]] list"
                 );
@@ -243,8 +243,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives back the leases of runners that have ended.
-    async fn collect_finished(&self, owned: &mut HashMap<LineId, Owned>) -> Result<(), TickError> {
+    /// Releases the leases of runners that have finished.
+    async fn collect_finished(&self, owned: &mut HashMap<LineId, OwnedLine>) -> Result<(), TickError> {
         let mut ended = Vec::new();
         for (id, line) in owned.iter_mut() {
             match line.done.try_recv() {
@@ -258,23 +258,23 @@ impl Worker {
         let mut redis_answers = true;
         for id in ended {
             let Some(line) = owned.remove(&id).filter(|_| redis_answers) else { continue };
-            if let Err(error) = self.store.release(&Right::Line(id.clone()), &self.name, line.lease.epoch).await {
-                warn!(line.id = %id, %error, "leases could not be given back: they end by their time");
+            if let Err(error) = self.store.release(&LeaseTarget::Line(id.clone()), &self.name, line.lease.epoch).await {
+                warn!(line.id = %id, %error, "leases could not be released: they will expire");
                 redis_answers = false;
             }
         }
         Ok(())
     }
 
-    async fn renew(&self, owned: &HashMap<LineId, Owned>) -> Result<(), TickError> {
-        let held: Vec<(&LineId, &Owned)> = owned.iter().collect();
-        let rights: Vec<(Right, u64)> =
-            held.iter().map(|(id, line)| (Right::Line((*id).clone()), line.lease.epoch)).collect();
-        let asked = Instant::now();
+    async fn renew(&self, owned: &HashMap<LineId, OwnedLine>) -> Result<(), TickError> {
+        let held: Vec<(&LineId, &OwnedLine)> = owned.iter().collect();
+        let rights: Vec<(LeaseTarget, u64)> =
+            held.iter().map(|(id, line)| (LeaseTarget::Line((*id).clone()), line.lease.epoch)).collect();
+        let requested_at = Instant::now();
         let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
         for ((id, line), epoch) in held.into_iter().zip(epochs) {
             if epoch.is_some() {
-                line.lease.renewed(asked, self.settings.lease);
+                line.lease.renewed(requested_at, self.settings.lease);
             } else {
                 warn!(line.id = %id, "the lease was lost");
                 line.lease.lost();
@@ -283,11 +283,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes free lines: of each share as many as stand beside it, at most.
-    async fn take(
+    /// Acquires free lines: for each group, at most the number that goes with it.
+    async fn take_free_lines(
         &self,
-        owned: &mut HashMap<LineId, Owned>,
-        threads: &[mpsc::UnboundedSender<Order>],
+        owned: &mut HashMap<LineId, OwnedLine>,
+        threads: &[mpsc::UnboundedSender<StartRunner>],
         shares: &[(&LineGroup, usize)],
     ) -> Result<(), TickError> {
         let is_wanted = |line: &&Line| {
@@ -297,37 +297,45 @@ impl Worker {
         if others.is_empty() {
             return Ok(());
         }
-        // Workers that start together do not all ask for the same lines first.
+        // Shuffled, so that workers that start together do not all try the same lines first.
         others.shuffle(&mut rand::rng());
         let ids: Vec<LineId> = others.iter().map(|line| line.id.clone()).collect();
-        let left = self.store.leases_left(&ids).await?;
+        let left = self.store.lease_ttls(&ids).await?;
         let (free, held): (Vec<_>, Vec<_>) = others.into_iter().zip(left).partition(|(_, left)| left.is_none());
-        // Asking for a lease that lasts longer than any can lets it end in time: Redis' clock was set back.
+        // A lease that lasts longer than any new one was acquired before Redis' clock was set back. Trying to acquire
+        // it makes `acquire.lua` shorten it.
         let overlong = held.into_iter().filter(|(_, left)| *left > Some(self.settings.lease));
         let of_share = |&(share, n): &(&LineGroup, usize)| {
             let free = free.iter().filter(|(line, _)| share.lines.contains(&line.id)).take(n);
             free.map(|(line, _)| *line).collect::<Vec<_>>()
         };
         let wanted: Vec<&Line> = shares.iter().flat_map(of_share).chain(overlong.map(|(line, _)| line)).collect();
-        let rights: Vec<(Right, u64)> = wanted.iter().map(|line| (Right::Line(line.id.clone()), 0)).collect();
-        let asked = Instant::now();
+        let rights: Vec<(LeaseTarget, u64)> =
+            wanted.iter().map(|line| (LeaseTarget::Line(line.id.clone()), 0)).collect();
+        let requested_at = Instant::now();
         let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
         for (line, epoch) in wanted.into_iter().zip(epochs) {
             let Some(epoch) = epoch else { continue };
-            let lease = Arc::new(Lease::new(epoch, asked, self.settings.lease));
+            let lease = Arc::new(Lease::new(epoch, requested_at, self.settings.lease));
             let (done, done_rx) = oneshot::channel();
             let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
             let thread = &threads[owned.len() % threads.len()];
-            let order =
-                Order { line: line.clone(), lease: lease.clone(), stop: stop.clone(), done, status: status.clone() };
+            let order = StartRunner {
+                line: line.clone(),
+                lease: lease.clone(),
+                stop: stop.clone(),
+                done,
+                status: status.clone(),
+            };
             thread.send(order).map_err(|_| WorkerError::RunnerDied(line.id.clone()))?;
             info!(line.id = %line.id, epoch, "line taken");
-            owned.insert(line.id.clone(), Owned { lease, stop, done: done_rx, status, accepted: (0, asked) });
+            owned
+                .insert(line.id.clone(), OwnedLine { lease, stop, done: done_rx, status, accepted: (0, requested_at) });
         }
         Ok(())
     }
 
-    async fn report(&self, owned: &mut HashMap<LineId, Owned>, at: UnixMs) -> Result<(), StoreError> {
+    async fn report(&self, owned: &mut HashMap<LineId, OwnedLine>, at: UnixMs) -> Result<(), StoreError> {
         let mut reports = Vec::with_capacity(owned.len());
         for (id, line) in owned {
             let status = line.status();
@@ -353,7 +361,7 @@ impl Worker {
         &self,
         number: usize,
         signals: watch::Receiver<Arc<RunnerSignals>>,
-    ) -> Result<mpsc::UnboundedSender<Order>, WorkerError> {
+    ) -> Result<mpsc::UnboundedSender<StartRunner>, WorkerError> {
         let (orders, orders_rx) = mpsc::unbounded_channel();
         let failed = |error: String| WorkerError::NoThread(error);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -362,7 +370,11 @@ impl Worker {
             .map_err(|error| failed(error.to_string()))?;
         let graph = GraphClient::new(self.graph.clone()).map_err(|error| failed(error.to_string()))?;
         let shard = ShardThread {
-            store: self.store.reopened().map_err(|error| failed(error.to_string()))?.keeping_a_connection(),
+            store: self
+                .store
+                .with_own_connections()
+                .map_err(|error| failed(error.to_string()))?
+                .with_pinned_connection(),
             clock: self.clock.clone(),
             settings: self.settings.clone(),
             token_key: self.token_key.clone(),
@@ -380,7 +392,6 @@ impl Worker {
     }
 }
 
-/// One thread of runners.
 struct ShardThread {
     store: Store,
     clock: Arc<Clock>,
@@ -391,15 +402,15 @@ struct ShardThread {
 }
 
 impl ShardThread {
-    async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    async fn run(self, mut orders: mpsc::UnboundedReceiver<StartRunner>) {
         let shard = Rc::new(Shard::new(Instant::now()));
         tokio::task::spawn_local(shard.clone().watch());
         while let Some(order) = orders.recv().await {
             let sender = match self.graph.sender(&order.line.id, &order.line.token) {
                 Ok(sender) => sender,
-                // The worker sees `done` dropped, and stops the service.
+                // Dropping the order drops `done`. The worker notices that, and stops the service.
                 Err(error) => {
-                    warn!(line.id = %order.line.id, %error, "the line can not send");
+                    warn!(line.id = %order.line.id, %error, "the line cannot send");
                     continue;
                 }
             };
@@ -425,7 +436,7 @@ impl ShardThread {
     }
 }
 
-/// Tells the runners what operators and other workers changed.
+/// Broadcasts to the runners what operators and other workers have changed.
 async fn watch_signals(
     store: Store,
     clock: Arc<Clock>,
@@ -436,14 +447,14 @@ async fn watch_signals(
     loop {
         match store.pulse().await {
             Ok(pulse) => {
-                let known = signals.borrow().pulse == pulse;
-                if !known || read_at.is_none_or(|at| at.elapsed() > SIGNALS_EVERY) {
+                let unchanged = signals.borrow().pulse == pulse;
+                if !unchanged || read_at.is_none_or(|at| at.elapsed() > SIGNALS_EVERY) {
                     match read_signals(&store, &clock, &lines, pulse).await {
                         Ok(new) => {
                             signals.send_replace(Arc::new(new));
                             read_at = Some(Instant::now());
                         }
-                        Err(error) => warn!(%error, "what is held back could not be read"),
+                        Err(error) => warn!(%error, "controls and holds could not be read"),
                     }
                 }
             }
@@ -463,8 +474,8 @@ async fn read_signals(store: &Store, clock: &Clock, lines: &[LineId], pulse: u64
     Ok(RunnerSignals { pulse, controls: lines.iter().cloned().zip(controls).collect(), holds })
 }
 
-/// `3001, 3002 and 7 more`; empty where there is none.
-fn named(lines: &[LineId]) -> String {
+/// `3001, 3002 and 7 more`; empty for no lines.
+fn summarize(lines: &[LineId]) -> String {
     let mut text = lines.iter().take(NAMED_MAX).map(LineId::as_str).collect::<Vec<_>>().join(", ");
     if lines.len() > NAMED_MAX {
         text.push_str(&format!(" and {} more", lines.len() - NAMED_MAX));

@@ -1,4 +1,4 @@
-//! A campaign: what is to be sent, to whom, when, and under which policy.
+//! A campaign: the template, the lines, the times and the policy of a send to many recipients.
 
 use std::{fmt, str::FromStr};
 
@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 
 use super::{CampaignId, LineId, UnixMs, template::Template};
 
-/// The priority of a campaign that names none.
+/// The priority of a campaign that sets none.
 pub const PRIORITY_DEFAULT: u8 = 5;
 
-/// What was submitted, with the template as it was then. Never changes.
+/// A campaign as submitted, with the template as it was then. Immutable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Campaign {
-    /// Our id.
+    /// The id that Pregón assigned.
     pub id: CampaignId,
-    /// The caller's id: the same one again finds this campaign.
+    /// The caller's id. Submitting the same id again returns this campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// For people.
+    /// A name for people.
     pub name: String,
-    /// What is sent, pinned at submission. Launch, resume and a scheduled start compare it with what Meta lists then.
+    /// The template as it was at submission. Launch, resume and a scheduled start compare it with Meta's current list.
     pub template: Template,
-    /// The lines it may go out on, at least one, all of one WABA.
+    /// The lines the campaign may use: at least one, all of one WABA.
     pub lines: Vec<LineId>,
-    /// Not before this time.
+    /// Nothing is sent before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<UnixMs>,
-    /// What is not sent by then ends as expired.
+    /// Recipients whose message is not sent by this time expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<UnixMs>,
-    /// Its share of a line that it has to share, 1 to 10.
+    /// The campaign's weight on a line that it shares with other campaigns, 1 to 10.
     pub priority: u8,
-    /// What to do with a message that stays in doubt.
+    /// What happens to a recipient that is still in doubt at its deadline.
     pub on_doubt: OnDoubt,
-    /// When it was submitted.
+    /// When the campaign was submitted.
     pub created_at: UnixMs,
 }
 
-/// What becomes of a recipient that is still in doubt at its deadline.
+/// What happens to a recipient that is still in doubt at its deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDoubt {
-    /// It ends as unknown: never two messages.
+    /// The recipient becomes unknown: no recipient gets two messages.
     #[default]
     Hold,
-    /// It is sent again: rather two messages than none.
+    /// The message is sent again: the recipient may get two messages.
     Resend,
 }
 
@@ -58,21 +58,21 @@ impl OnDoubt {
     }
 }
 
-/// Where a campaign stands.
+/// The state of a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CampaignState {
-    /// Takes recipients; nothing is sent.
+    /// Accepts recipients; nothing is sent.
     Draft,
-    /// Launched, waits for its `start_at`; still takes recipients.
+    /// Launched, waiting for its `start_at`. Still accepts recipients.
     Scheduled,
     /// Being sent.
     Running,
-    /// Nothing is claimed until it is resumed.
+    /// No message is claimed until the campaign is resumed.
     Paused,
-    /// Nothing is pending, in flight, retrying or in doubt. Statuses still come and count.
+    /// No recipient is pending, in flight, retrying or in doubt. Statuses still arrive and count.
     Completed,
-    /// What was not sent never will be.
+    /// Messages that were not sent will not be sent.
     Cancelled,
 }
 
@@ -114,16 +114,16 @@ impl FromStr for CampaignState {
     }
 }
 
-/// Not the name of a campaign's state.
+/// The text is not the name of a campaign state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a campaign's state is one of draft, scheduled, running, paused, completed, cancelled")]
 pub struct BadState;
 
-/// Why a campaign was paused by the worker itself.
+/// Why the worker paused a campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseReason {
-    /// Meta's code; 0 where the worker found the reason itself.
+    /// Meta's error code; 0 if the worker found the reason itself.
     pub code: u32,
-    /// What Meta said, or what the worker found.
+    /// Meta's error text, or the worker's reason.
     pub details: String,
 }

@@ -1,4 +1,4 @@
-//! Holds: what may not be sent for now, and why. An error stops only what it is about.
+//! Holds: which lines and templates must not be used for now, and why. An error holds only its own scope.
 
 use std::{fmt, str::FromStr};
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{LineId, UnixMs, WabaId};
 
-/// What is held back.
+/// The scope of a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HoldScope {
     /// One line.
     Line(LineId),
     /// Every line of a WABA.
     Waba(WabaId),
-    /// Every line that sends with the WABA's token.
+    /// Every line that sends with the access token of this WABA.
     Token(WabaId),
-    /// Every campaign on this template of a WABA.
+    /// Every campaign that sends this template of a WABA.
     Template {
         /// The WABA.
         waba: WabaId,
@@ -61,28 +61,28 @@ impl FromStr for HoldScope {
     }
 }
 
-/// Not the name of a scope.
+/// The text is not the name of a hold scope.
 #[derive(Debug, thiserror::Error)]
 #[error("not the scope of a hold")]
 pub struct BadHoldScope;
 
-/// Why a scope is held back, and until when.
+/// Why and until when a scope is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Meta's code; 0 where an operator or Meta's template list says so.
+    /// Meta's error code; 0 if an operator or Meta's template list is the reason.
     pub code: u32,
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
-    /// Since when.
+    /// When the hold was set.
     pub since: UnixMs,
-    /// It ends by itself then; without it a probe or a person has to end it.
+    /// When the hold ends by itself. `None`: a probe or a person has to end it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixMs>,
 }
 
 impl Hold {
-    /// It is still in force at `now`.
-    pub fn holds(&self, now: UnixMs) -> bool {
+    /// Whether the hold is in force at `now`.
+    pub fn is_active(&self, now: UnixMs) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_comes_back_from_its_name() {
+    fn a_hold_scope_round_trips_through_its_name() {
         let scopes = [
             HoldScope::Line("3001".into()),
             HoldScope::Waba("2001".into()),

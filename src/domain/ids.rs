@@ -1,4 +1,4 @@
-//! Ids are types, so that the compiler refuses a campaign where a line belongs.
+//! Ids. Each has its own type, so that the compiler rejects a campaign id where a line id is expected.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -38,7 +38,7 @@ meta_id! {
     BusinessId
 }
 meta_id! {
-    /// A WhatsApp Business Account: owns lines and templates.
+    /// A WhatsApp Business Account, which owns lines and templates.
     WabaId
 }
 meta_id! {
@@ -50,7 +50,7 @@ meta_id! {
     Wamid
 }
 
-/// Our id of a campaign: sorts by time of creation, 26 characters.
+/// The id that Pregón assigns to a campaign: a ULID, 26 characters, sorted by creation time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CampaignId(pub Ulid);
@@ -69,12 +69,12 @@ impl FromStr for CampaignId {
     }
 }
 
-/// A part: up to 65,536 recipients of one campaign, on one line at a time. Written `01J….7`.
+/// A part: up to 65,536 recipients of one campaign, sent on one line at a time. Written as `01J….7`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartId {
-    /// The campaign it belongs to.
+    /// The campaign that the part belongs to.
     pub campaign: CampaignId,
-    /// Its number in the campaign, from 0.
+    /// The part's number in its campaign, from 0.
     pub number: u16,
 }
 

@@ -2,25 +2,25 @@
 
 use super::{LineId, Secret, WabaId};
 
-/// The lowest rate of a line, messages per second: one message in 100 seconds. To stop a line, pause it.
+/// The minimum rate of a line, in messages per second: one message in 100 seconds. To stop a line, pause it.
 pub const LINE_RATE_MIN: f64 = 0.01;
 
-/// The highest rate of a line, messages per second: above what Meta allows anybody, for load tests.
+/// The maximum rate of a line, in messages per second. It is higher than any rate that Meta allows, for load tests.
 pub const LINE_RATE_MAX: f64 = 1_000_000.0;
 
-/// A line as it is configured.
+/// A configured line.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Its `phone_number_id`.
+    /// Meta's `phone_number_id`.
     pub id: LineId,
-    /// The WABA it belongs to.
+    /// The WABA that the line belongs to.
     pub waba: WabaId,
-    /// The token it sends with.
+    /// The access token of the line.
     pub token: Secret,
-    /// The number as people read it.
+    /// The phone number, formatted for people.
     pub display: String,
-    /// What the operator calls it.
+    /// The operator's name for the line.
     pub name: String,
-    /// What Meta allows on it, inbound and outbound together.
+    /// The rate that Meta allows on the line, in messages per second, inbound and outbound together.
     pub messages_per_second: f64,
 }

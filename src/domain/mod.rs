@@ -1,4 +1,4 @@
-//! Types and rules. Pure: no I/O, no clock, no randomness; time is an argument.
+//! Types and rules of the domain. Pure: no I/O, no clock and no randomness; callers pass the time.
 
 pub mod campaign;
 pub mod hold;

@@ -1,4 +1,4 @@
-//! What an attempt ended in: the type a line runner must match in full.
+//! The result of an attempt. Callers match [`Outcome`] in full.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Wamid;
 
-/// What an error is about. It stops only that.
+/// The scope of an error. An error stops only its own scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorScope {
@@ -14,19 +14,19 @@ pub enum ErrorScope {
     Message,
     /// This recipient.
     Recipient,
-    /// This line with this recipient.
+    /// This recipient on this line.
     Pair,
     /// The template.
     Template,
-    /// The campaign: its template and parameters may not fit together.
+    /// The campaign: its template and its parameters may not fit together.
     Campaign,
     /// The line.
     Line,
     /// The WABA and all its lines.
     Waba,
-    /// The access token, and so every line it sends for.
+    /// The access token, and so every line that uses it.
     Token,
-    /// The app at Meta, and so every line it sends for.
+    /// The app at Meta, and so every line that uses it.
     App,
     /// Meta as a whole.
     Platform,
@@ -34,10 +34,10 @@ pub enum ErrorScope {
     None,
 }
 
-/// Why an attempt did not end in an acceptance.
+/// Why an attempt was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Meta's error code, and what Meta said of it.
+    /// Meta returned an error.
     Meta {
         /// `error.code`.
         code: u32,
@@ -46,12 +46,12 @@ pub enum Cause {
     },
     /// No connection: certainly nothing was written.
     Unreachable(String),
-    /// Written, and no answer, or one that is not Meta's JSON.
+    /// The request was written, and no response came, or one that is not Meta's JSON.
     Unanswered(String),
 }
 
 impl Cause {
-    /// Meta's code, or 0 where Meta gave none.
+    /// Meta's code; 0 if there is none.
     pub fn code(&self) -> u32 {
         match self {
             Cause::Meta { code, .. } => *code,
@@ -59,7 +59,7 @@ impl Cause {
         }
     }
 
-    /// What a person reads of it.
+    /// A description for people.
     pub fn details(&self) -> &str {
         match self {
             Cause::Meta { details, .. } => details,
@@ -68,49 +68,50 @@ impl Cause {
     }
 }
 
-/// What an attempt ended in.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done; what follows comes by webhook. `held`: Meta keeps it back for a quality check.
+    /// Meta accepted the message. Later results come by webhook.
     Accepted {
-        /// Meta's id of the message.
+        /// Meta's message id.
         wamid: Wamid,
-        /// `message_status` was `held_for_quality_assessment`.
+        /// Meta keeps the message back for a quality check: `message_status` was `held_for_quality_assessment`.
         held: bool,
     },
-    /// Meta told us to slow down: slow `scope` and send this one again after `wait`. Uses up no attempt.
+    /// Meta asked for a lower rate: slow `scope` down, and send the message again after `wait`. Does not count as an
+    /// attempt.
     Throttled {
-        /// What is to slow down: the pair, the line, the WABA or the app.
+        /// What to slow down: the pair of recipient and line, the line, the WABA or the app.
         scope: ErrorScope,
-        /// How long, at least.
+        /// The minimum wait.
         wait: Duration,
-        /// Why.
+        /// Why the request was refused.
         cause: Cause,
     },
-    /// Certainly not sent: again by schedule, or after `wait` if it is given. Uses up an attempt.
+    /// Certainly not sent: send again after the wait of the retry schedule. Counts as an attempt.
     Retry {
-        /// A floor for the wait, from Meta's table.
+        /// The minimum wait, from the table of Meta's codes.
         wait: Option<Duration>,
-        /// Why.
+        /// Why the message was not sent.
         cause: Cause,
     },
-    /// Written and unanswered: never blindly again.
+    /// The request was written and has no usable response. Never send it again blindly.
     InDoubt(Cause),
-    /// This recipient can never work.
+    /// The message failed for good.
     Failed {
-        /// How many recipients in a row who fail with this code pause the campaign; `None` where the recipient is at fault
-        /// and not the message.
+        /// Pause the campaign after this many recipients in a row that fail with this code. `None` if the recipient
+        /// is at fault and not the message.
         pause_after: Option<u32>,
-        /// Why.
+        /// Why the message failed.
         cause: Cause,
     },
-    /// Hold the scope; the recipient stays as it was. Without `wait` a person or a probe has to clear it.
+    /// Hold `scope`; the recipient keeps its state.
     Blocked {
-        /// What is held: template, line, WABA or token.
+        /// What to hold: the template, the line, the WABA or the token.
         scope: ErrorScope,
-        /// How long, if Meta's table says that it ends by itself.
+        /// How long the hold lasts. `None`: a probe or a person has to end it.
         wait: Option<Duration>,
-        /// Why.
+        /// Why the scope is held.
         cause: Cause,
     },
 }

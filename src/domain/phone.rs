@@ -4,19 +4,19 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A number in E.164: `+`, a first digit that is not 0, 7 to 15 digits in all. Kept as its digits.
+/// A phone number in E.164: `+`, then 7 to 15 digits, the first of which is not 0. Stored as the number of its digits.
 ///
-/// `Display` writes it whole, for Meta and for reports; `Debug` only its last four digits, for logs.
+/// `Display` writes the full number, for Meta and for reports. `Debug` writes only the last four digits, for logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phone(u64);
 
 impl Phone {
-    /// The digits as a number, below 10^15.
+    /// The digits as an integer, below 10^15.
     pub fn digits(self) -> u64 {
         self.0
     }
 
-    /// From digits that [`Phone::digits`] gave; `None` if they are no number in E.164.
+    /// The inverse of [`Phone::digits`]; `None` if the digits are not a number in E.164.
     pub fn from_digits(digits: u64) -> Option<Self> {
         (1_000_000..1_000_000_000_000_000).contains(&digits).then_some(Self(digits))
     }

@@ -1,9 +1,9 @@
-//! Meta's error codes, and what each makes of an attempt.
+//! Meta's error codes, and the outcome that each causes.
 //!
-//! Owns: the table of [`Rule`]s and the one way from a code to an [`Outcome`]. The code decides; the HTTP status only
-//! where the code is unknown, because Meta documents codes and no longer statuses.
-//! If the process dies: nothing is lost, there is no state here.
-//! Never: logs, counts or waits; a caller matches the outcome in full.
+//! Owns: the table of [`Rule`]s and the only mapping from a code to an [`Outcome`]. The code decides. The HTTP status
+//! decides only for an unknown code, because Meta documents the codes and no longer the statuses.
+//! If the process dies: nothing is lost; there is no state.
+//! Never: logs, counts or waits.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -11,82 +11,83 @@ use super::{Cause, ErrorScope, Outcome};
 
 mod table;
 
-/// What is done about an error. One for each action in `tests/fixtures/error_codes.csv`.
+/// The action for an error: one variant for each action in `tests/fixtures/error_codes.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorAction {
-    /// The same send again, with growing, jittered, capped waits; it uses up attempts.
+    /// Retry the send with growing, jittered, capped waits. Counts as an attempt.
     RetryBackoff,
-    /// The same send again a day later: Meta protects this person from too much marketing and punishes haste.
+    /// Retry the send a day later. Meta limits the marketing that this person receives, and penalizes early retries.
     Defer24h,
-    /// This line waits with this recipient; everybody else goes on.
+    /// Delay this recipient on this line; other recipients are not affected.
     RetryPair,
-    /// The line sends slower; the message keeps its attempts.
+    /// Slow the line down. Does not count as an attempt.
     ThrottleLine,
-    /// All lines of the WABA send slower; the message keeps its attempts.
+    /// Slow all lines of the WABA down. Does not count as an attempt.
     ThrottleWaba,
-    /// All lines of the app send slower; the message keeps its attempts.
+    /// Slow all lines of the app down. Does not count as an attempt.
     ThrottleApp,
-    /// Everything that sends with this token stops until a person gives it its rights back.
+    /// Stop every line that uses this token until a person restores its permissions.
     PauseToken,
-    /// Everything that sends with this token stops until there is a new one.
+    /// Stop every line that uses this token until there is a new token.
     RefreshToken,
-    /// The line stops until its wait is over, a probe succeeds, or a person clears it.
+    /// Stop the line until the wait is over, a probe succeeds, or a person ends the hold.
     PauseLine,
-    /// All lines of the WABA stop until the wait is over, a probe succeeds, or a person clears it.
+    /// Stop all lines of the WABA until the wait is over, a probe succeeds, or a person ends the hold.
     PauseWaba,
-    /// The template rests until Meta approves it again.
+    /// Hold the template until Meta approves it again.
     PauseTemplate,
-    /// This send is dead. The values of one row may be at fault, or the template for everybody: a few in a row pause the
-    /// campaign for a person to look at.
+    /// Fail the message. The cause may be the values of one row, or the template and so every recipient: a few
+    /// failures in a row pause the campaign, so that a person can look at it.
     StopCampaign,
-    /// This send is dead and the recipient is not to blame; many in a row pause the campaign.
+    /// Fail the message; the recipient is not at fault. Many failures in a row pause the campaign.
     FailMessage,
-    /// This send is dead because of the recipient.
+    /// Fail the message; the recipient is the reason.
     FailRecipient,
-    /// The recipient wants no more marketing from this business.
+    /// Fail the message: the recipient stopped marketing messages from this business.
     SuppressMarketing,
-    /// This WABA may not write to the recipient's country.
+    /// Fail the message: this WABA may not send to the recipient's country.
     BlockCountry,
-    /// Outside sending, for a person to look at; should a send meet it, that send is dead.
+    /// Not an error of sending; a person should look at it. If a send gets it anyway, the message fails.
     Alert,
-    /// Outside sending, of no interest; should a send meet it, that send is dead.
+    /// Not an error of sending, and of no interest. If a send gets it anyway, the message fails.
     Ignore,
 }
 
-/// What is known of one code, or of one range of codes.
+/// The classification of one code, or of one range of codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The code; the range holds more than one only for Meta's 200 to 299.
+    /// The codes. More than one only for Meta's range 200 to 299.
     pub codes: RangeInclusive<u32>,
-    /// What the error is about.
+    /// The scope of the error.
     pub scope: ErrorScope,
-    /// What is done.
+    /// The action.
     pub action: ErrorAction,
-    /// How long, at least; `None`: no automatic end, or the action needs none.
+    /// The minimum wait. `None`: the error does not end by itself, or the action needs no wait.
     pub wait: Option<Duration>,
-    /// A few words for statistics and reports.
+    /// A short title for statistics and reports.
     pub title: &'static str,
 }
 
-/// The code of a recipient whose message got no answer: see [`Cause::code`]. Callers see it as 0, with its title.
+/// The internal code for a message without a response: see [`Cause::code`]. The API shows 0 and the [`title`].
 pub const NO_ANSWER: u32 = 0;
 
-/// The code of a recipient whose failure Meta reported without a code. No code of Meta's is nearly as large. Callers see it as
-/// 0, with its title.
+/// The internal code for a failure that Meta reported without a code. No code of Meta is nearly as large. The API
+/// shows 0 and the [`title`].
 pub const NO_REASON: u32 = u32::MAX;
 
-/// The code, and the subcode of 100, for a line that does not exist or that the token may not see.
+/// The code (and subcode of code 100) for a line that does not exist or that the token may not access.
 pub const NO_SUCH_OBJECT: u32 = 33;
 
-/// Recipients in a row who fail with one code of [`ErrorAction::StopCampaign`] before the campaign pauses. One row with a bad
-/// value is no reason to pause, and these few are all that a template costs which works for nobody.
+/// Pause the campaign after this many recipients in a row fail with the same code of [`ErrorAction::StopCampaign`].
+/// One row with a bad value must not pause it, and a template that fails for everyone must cost only a few
+/// recipients.
 const PAUSE_AFTER_FEW: u32 = 5;
 
-/// The same for [`ErrorAction::FailMessage`], whose codes are more often about the values of a row: a stretch of bad rows in a
-/// list is no reason to pause either.
+/// The same limit for [`ErrorAction::FailMessage`]. These codes are more often about the values of a row, so a run of
+/// bad rows in a list must not pause the campaign either.
 const PAUSE_AFTER_MANY: u32 = 20;
 
-/// How long a throttled scope waits at least, where the table gives no time.
+/// The minimum wait of a throttled scope if the table has none.
 const THROTTLE_WAIT: Duration = Duration::from_secs(1);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -97,11 +98,11 @@ pub fn rule(code: u32) -> Option<&'static Rule> {
     table::TABLE.get(next).filter(|rule| rule.codes.contains(&code))
 }
 
-/// The code to go by where Meta also gives a subcode.
+/// The code that decides, given Meta's code and subcode.
 ///
-/// Code 100 is a fault of the message, but with subcode 33 it says what code 33 says: the line does not exist, or the token
-/// may not see it. No other subcode changes what a code means.
-pub fn meaning(code: u32, subcode: Option<u32>) -> u32 {
+/// Code 100 is a fault of the message. With subcode 33 it means the same as code 33: the line does not exist, or the
+/// token may not access it. No other subcode changes the meaning of a code.
+pub fn effective_code(code: u32, subcode: Option<u32>) -> u32 {
     const INVALID_PARAMETER: u32 = 100;
     match (code, subcode) {
         (INVALID_PARAMETER, Some(NO_SUCH_OBJECT)) => NO_SUCH_OBJECT,
@@ -109,10 +110,10 @@ pub fn meaning(code: u32, subcode: Option<u32>) -> u32 {
     }
 }
 
-/// The words beside a code in the statistics of failures.
+/// The title of a code in the failure statistics.
 ///
-/// Here 0 is [`NO_ANSWER`], never Meta's own code 0: that one is about the token and ends no recipient. A code that is
-/// not in the table is `unknown error`.
+/// 0 is [`NO_ANSWER`] here and not Meta's own code 0, which is about the token and fails no recipient. A code that is
+/// not in the table has the title `unknown error`.
 pub fn title(code: u32) -> &'static str {
     match code {
         NO_ANSWER => "no answer",
@@ -121,58 +122,60 @@ pub fn title(code: u32) -> &'static str {
     }
 }
 
-/// The code that callers see: Meta's, or `None` where Meta gave none.
+/// Meta's code; `None` for [`NO_ANSWER`] and [`NO_REASON`].
 pub fn code_of_meta(code: u32) -> Option<u32> {
     (code != NO_ANSWER && code != NO_REASON).then_some(code)
 }
 
-/// What Meta's error makes of an attempt. Pure.
+/// The outcome of an attempt to which Meta returned an error. Pure.
 ///
-/// `code` decides if it is in the table, whatever `http_status` says. For any other code, 429 throttles the line and any
-/// other 4xx fails the message. A 5xx leaves the attempt in doubt, because Meta may have taken the message before it
-/// failed; so does a status that reports no error and so contradicts the answer. `details` is kept as the cause.
+/// A `code` in the table decides whatever `http_status` is. For any other code, 429 throttles the line and any other
+/// 4xx fails the message. A 5xx leaves the attempt in doubt, because Meta may have accepted the message before the
+/// error. So does a status below 400, because it contradicts the error. `details` becomes the details of the cause.
 pub fn outcome(http_status: u16, code: u32, details: String) -> Outcome {
     let cause = Cause::Meta { code, details };
     match rule(code) {
-        Some(rule) => known(rule, cause),
-        None => unknown(http_status, cause),
+        Some(rule) => by_rule(rule, cause),
+        None => by_http_status(http_status, cause),
     }
 }
 
-/// What a `failed` status says with a code: whom the fault is about, and so what is done about it.
+/// What a `failed` status implies beyond its own message, by its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByStatus {
-    /// The account, the line, the token or the template: hold `scope` at once. The message was not delivered, and its
-    /// recipient is not to blame.
+    /// The fault is in the account, the line, the token or the template: hold `scope` at once. The message was not
+    /// delivered, and the recipient is not at fault.
     Hold {
-        /// What is held: template, line, WABA, token or app.
+        /// What to hold: the template, the line, the WABA, the token or the app.
         scope: ErrorScope,
-        /// How long; without it a probe, a webhook or a person ends the hold.
+        /// How long the hold lasts. `None`: a probe, a webhook or a person ends it.
         wait: Option<Duration>,
     },
-    /// The message, or something that all messages share: stop `scope` once several different recipients in a row failed
-    /// with the code.
+    /// The fault is in the message, or in something that all messages share: stop `scope` once several different
+    /// recipients in a row failed with this code.
     Suspect {
-        /// What is stopped: the campaign is paused, a line or a WABA is held.
+        /// What to stop: pause the campaign, or hold the line or the WABA.
         scope: ErrorScope,
-        /// How long, as with [`ByStatus::Hold`].
+        /// How long `scope` is stopped. `None`: a probe, a webhook or a person ends it.
         wait: Option<Duration>,
     },
-    /// The recipient, or nobody knows: the message failed, and nothing else follows.
+    /// The fault is in the recipient, or unknown: the message failed, and nothing else follows.
     Failed,
 }
 
-/// Template pacing drops held messages with 132015; portfolio pacing drops those of every line of the portfolio with this
-/// code, and bars it from sending until Meta has reviewed it. As an answer the same code blames the message.
+/// In a status: portfolio pacing dropped the held messages of every line of the portfolio, and Meta blocks the
+/// portfolio until it has reviewed it. (Template pacing drops held messages with 132015.) In the response to a send,
+/// the same code is about the message.
 const DROPPED_BY_PORTFOLIO_PACING: u32 = 135_000;
 
-/// The phone was away for the whole lifetime of the message. In a row, that says nothing about the message.
+/// The code of a message that expired because the phone was offline. Even several such failures in a row are no
+/// evidence against the message.
 const EXPIRED: u32 = 131_043;
 
-/// What a `failed` status with `code` is about. Pure.
+/// What a `failed` status with `code` implies. Pure.
 ///
-/// It follows the same table as [`outcome`], with one difference: by now nobody can send the message again by the schedule
-/// of its attempts, so that what an answer retries is failed here, and suspected if it repeats.
+/// Uses the same table as [`outcome`], with one difference: the attempt is over and cannot be retried. Where a
+/// response would be retried, the message fails, and the code is suspect if it repeats.
 pub fn by_status(code: u32) -> ByStatus {
     let Some(rule) = rule(code) else { return ByStatus::Failed };
     let wait = rule.wait;
@@ -188,7 +191,7 @@ pub fn by_status(code: u32) -> ByStatus {
         ErrorAction::RetryBackoff if rule.scope == ErrorScope::Platform => {
             ByStatus::Suspect { scope: ErrorScope::Line, wait }
         }
-        // The identity of the recipient has changed (137000): an action against the message, about one person.
+        // 137000, the recipient's identity has changed: a `FailMessage` code that is about one person.
         ErrorAction::FailMessage if rule.scope == ErrorScope::Recipient => ByStatus::Failed,
         ErrorAction::RetryBackoff | ErrorAction::StopCampaign | ErrorAction::FailMessage => {
             ByStatus::Suspect { scope: ErrorScope::Campaign, wait: None }
@@ -203,7 +206,7 @@ pub fn by_status(code: u32) -> ByStatus {
     }
 }
 
-fn known(rule: &Rule, cause: Cause) -> Outcome {
+fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
     let wait = rule.wait;
     let throttled = |scope, cause| Outcome::Throttled { scope, wait: wait.unwrap_or(THROTTLE_WAIT), cause };
     let blocked = |scope, cause| Outcome::Blocked { scope, wait, cause };
@@ -228,7 +231,7 @@ fn known(rule: &Rule, cause: Cause) -> Outcome {
     }
 }
 
-fn unknown(http_status: u16, cause: Cause) -> Outcome {
+fn by_http_status(http_status: u16, cause: Cause) -> Outcome {
     match http_status {
         429 => Outcome::Throttled { scope: ErrorScope::Line, wait: THROTTLE_WAIT, cause },
         400..=499 => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
@@ -276,8 +279,8 @@ mod tests {
         }
     }
 
-    /// The fixture's rows as rules, each with the other code and subcode that mean the same, if there are such:
-    /// `code,http_status,scope,action,retry_after_hint_s,also_code,title`, quotes only in the title.
+    /// The rules in the fixture, each with its equivalent code and subcode, if any. Columns:
+    /// `code,http_status,scope,action,retry_after_hint_s,also_code,title`; only the title may be quoted.
     fn fixture() -> Vec<(Rule, Option<(u32, u32)>)> {
         let row = |line: &'static str| {
             let fields: Vec<&str> = line.splitn(7, ',').collect();
@@ -298,16 +301,16 @@ mod tests {
     }
 
     #[test]
-    fn the_table_and_the_fixture_hold_the_same_facts() {
+    fn the_table_and_the_fixture_agree() {
         let fixture = fixture();
         assert_eq!(fixture.len(), 90);
         for (row, also) in &fixture {
             for code in [*row.codes.start(), *row.codes.end()] {
                 assert_eq!(rule(code), Some(row), "row {code} of the fixture");
-                assert_eq!(meaning(code, None), code);
+                assert_eq!(effective_code(code, None), code);
             }
             if let Some((code, subcode)) = *also {
-                assert_eq!(rule(meaning(code, Some(subcode))), Some(row), "{code} with subcode {subcode}");
+                assert_eq!(rule(effective_code(code, Some(subcode))), Some(row), "{code} with subcode {subcode}");
             }
         }
         for rule in table::TABLE {
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_found_and_none_is_in_two_rules() {
+    fn every_code_is_found_in_exactly_one_rule() {
         for pair in table::TABLE.windows(2) {
             assert!(pair[0].codes.end() < pair[1].codes.start(), "{:?} and {:?}", pair[0], pair[1]);
         }
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_status_stops_only_what_its_code_is_about() {
+    fn a_failed_status_stops_only_the_scope_of_its_code() {
         let hold = |scope, wait: Option<u64>| ByStatus::Hold { scope, wait: wait.map(seconds) };
         let suspect = |scope, wait: Option<u64>| ByStatus::Suspect { scope, wait: wait.map(seconds) };
         let cases = [
@@ -416,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_holds_whatever_the_same_code_as_an_answer_holds() {
+    fn a_failed_status_and_a_response_hold_the_same_scope() {
         for rule in table::TABLE {
             let code = *rule.codes.start();
             let answer = of(400, code);
@@ -439,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_action_that_may_end_by_itself_has_a_wait() {
+    fn only_actions_that_can_expire_have_a_wait() {
         for rule in table::TABLE {
             match rule.action {
                 ErrorAction::RetryBackoff
@@ -479,13 +482,13 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_is_not_mistaken_for_metas_code_0() {
+    fn no_answer_is_distinct_from_metas_code_0() {
         assert_eq!(title(Cause::Unreachable(String::new()).code()), "no answer");
         assert_eq!(title(Cause::Unanswered(String::new()).code()), "no answer");
         assert_eq!(rule(0).expect("Meta has a code 0").title, "App user could not be authenticated");
         assert_eq!(title(131_026), "Message undeliverable");
         assert_eq!([NO_ANSWER, NO_REASON, 131_026].map(code_of_meta), [None, None, Some(131_026)]);
-        assert_eq!(by_status(NO_REASON), ByStatus::Failed, "it holds nothing");
+        assert_eq!(by_status(NO_REASON), ByStatus::Failed, "it sets no hold");
         assert_eq!(title(999_999), "unknown error");
     }
 }

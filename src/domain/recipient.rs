@@ -1,6 +1,6 @@
-//! A recipient as a caller writes it, and as it is once it fits its template.
+//! A recipient as the caller wrote it, and as it is stored once it fits its template.
 //!
-//! The JSON form, the only one there is:
+//! The only JSON form:
 //!
 //! ```json
 //! {"to": "+5491155550001",
@@ -9,9 +9,9 @@
 //!  "buttons": {"0": "u/abc", "1": "SAVE20"}}
 //! ```
 //!
-//! `header` is a text for a text header, `{"link"}` or `{"id"}` (and `"filename"` for a document) for a medium, and
-//! `{"latitude", "longitude", "name", "address"}` for a location. `buttons` are named by their place among all buttons
-//! of the template, from 0. Wherever a text is expected a number may stand, and means its text.
+//! `header` is a text for a text header, `{"link"}` or `{"id"}` (and `"filename"` for a document) for media, and
+//! `{"latitude", "longitude", "name", "address"}` for a location. The keys of `buttons` are the positions among all
+//! buttons of the template, from 0. A number is accepted wherever a text is expected, and is read as its text.
 
 use std::fmt;
 
@@ -22,33 +22,33 @@ use serde::{
 
 use super::{Phone, Reject};
 
-/// Above this a JSON number without its own text has lost digits: 2^53.
+/// 2^53: a JSON number of this size or more, parsed as `f64`, may have lost digits.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// One recipient as the caller wrote it: not yet checked against a template.
+/// One recipient as the caller wrote it, not yet checked against a template.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a recipient object")]
 pub struct RawRecipient {
-    /// The number, hoped to be E.164.
+    /// The phone number, not yet checked.
     #[serde(deserialize_with = "text")]
     pub to: String,
-    /// Values of the body's parameters by name, in the caller's order; a name may stand twice.
+    /// Values of body parameters by name, in the caller's order. A name may occur twice.
     #[serde(default, deserialize_with = "pairs")]
     pub params: Vec<(String, String)>,
     /// The value of the header.
     #[serde(default)]
     pub header: Option<RawHeader>,
-    /// Values of buttons by index, in the caller's order; an index may stand twice.
+    /// Values of buttons by index, in the caller's order. An index may occur twice.
     #[serde(default, deserialize_with = "pairs")]
     pub buttons: Vec<(String, String)>,
 }
 
 impl RawRecipient {
-    /// From one line of NDJSON.
+    /// Parses one line of NDJSON.
     ///
-    /// Errors: [`Reject::Malformed`] with what is wrong and its column.
+    /// Errors: [`Reject::Malformed`] with the cause and the column.
     pub fn from_json(line: &[u8]) -> Result<Self, Reject> {
-        // serde would take a list for an object whose fields have lost their names.
+        // serde would accept an array for a struct, with the fields identified by position.
         if line.trim_ascii_start().first() == Some(&b'[') {
             return Err(Reject::Malformed(
                 "it is a JSON list; write one object a line, such as {\"to\": \"+5491155550001\"}".into(),
@@ -61,9 +61,9 @@ impl RawRecipient {
 /// The value of a header as the caller wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RawHeader {
-    /// A JSON string, or the column `header` of a CSV. For a medium it is a link or an id.
+    /// A JSON string, or the CSV column `header`. For media it is a link or an id.
     Text(String),
-    /// A JSON object, or the columns `header.link`, `header.latitude` and so on.
+    /// A JSON object, or the CSV columns `header.link`, `header.latitude` and so on.
     Fields(Box<HeaderFields>),
 }
 
@@ -71,31 +71,31 @@ pub enum RawHeader {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderFields {
-    /// Where Meta fetches the medium.
+    /// The URL from which Meta fetches the media.
     #[serde(deserialize_with = "optional_text")]
     pub link: Option<String>,
-    /// The id of a medium uploaded to Meta.
+    /// The id of media uploaded to Meta.
     #[serde(deserialize_with = "optional_text")]
     pub id: Option<String>,
-    /// What a document is called on the phone.
+    /// The file name of a document on the recipient's phone.
     #[serde(deserialize_with = "optional_text")]
     pub filename: Option<String>,
-    /// Degrees, north is positive.
+    /// In degrees, north is positive.
     #[serde(deserialize_with = "optional_text")]
     pub latitude: Option<String>,
-    /// Degrees, east is positive.
+    /// In degrees, east is positive.
     #[serde(deserialize_with = "optional_text")]
     pub longitude: Option<String>,
-    /// What the place is called.
+    /// The name of the location.
     #[serde(deserialize_with = "optional_text")]
     pub name: Option<String>,
-    /// Its address.
+    /// The address of the location.
     #[serde(deserialize_with = "optional_text")]
     pub address: Option<String>,
 }
 
 impl HeaderFields {
-    /// A medium written as one text: what begins with `https://` is a link, anything else an id.
+    /// Media written as one text: a link if it starts with `https://`, else an id.
     pub fn medium(text: String) -> Self {
         if text.starts_with("https://") {
             Self { link: Some(text), ..Self::default() }
@@ -108,13 +108,14 @@ impl HeaderFields {
 /// One recipient that fits its template.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Recipient {
-    /// The number.
+    /// The phone number.
     pub to: Phone,
     /// One value for each slot of the template's form, in the order of the slots.
     pub values: Vec<String>,
 }
 
-// Both hold personal data: a log shows the last digits of the number and how many values there are.
+// `RawRecipient` and `Recipient` contain personal data, so `Debug` writes only the last four characters of the phone
+// number, and how many values there are.
 
 impl fmt::Debug for RawRecipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,7 +135,7 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// A JSON string, or a number as its text. It knows its name, so that an error names the parameter.
+/// Reads a JSON string, or a number as its text. `name` is the parameter to name in an error.
 struct Text<'a> {
     name: &'a str,
 }
@@ -170,7 +171,7 @@ impl Visitor<'_> for Text<'_> {
         Ok(number.to_string())
     }
 
-    /// A fraction comes as its shortest text (`12.50` as `12.5`, as most JSON writers do already).
+    /// A fraction becomes its shortest text: `12.50` becomes `12.5`, which most JSON writers produce anyway.
     fn visit_f64<E: Error>(self, number: f64) -> Result<String, E> {
         match serde_json::Number::from_f64(number).filter(|_| number.abs() < WHOLE_MAX) {
             Some(number) => Ok(number.to_string()),
@@ -183,7 +184,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     deserializer.deserialize_any(Text { name: "to" })
 }
 
-/// A text of the header's object; `null` is as good as absent.
+/// A text of the header object; `null` counts as absent.
 fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     struct Field(String);
 
@@ -196,7 +197,8 @@ fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<St
     Ok(Option::<Field>::deserialize(deserializer)?.map(|field| field.0))
 }
 
-/// An object of texts as pairs: a handful per row, for which a map would cost more than it finds. `null` is empty.
+/// An object of texts as a list of pairs. A row has a handful of them, so a map would cost more than it saves. `null`
+/// is empty.
 fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
     struct Pairs;
 
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_means_its_text() {
+    fn a_number_is_read_as_its_text() {
         let line = br#"{"to":"+5491155550001","params":{"1":7,"2":-3,"3":12.5,"b":"x"},"buttons":{"0":482913}}"#;
         let raw = RawRecipient::from_json(line).expect("a recipient");
         assert!(raw.params == [pair("1", "7"), pair("2", "-3"), pair("3", "12.5"), pair("b", "x")]);
@@ -303,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_is_the_same_inside_of_a_job() {
-        // A tagged job is buffered by serde before it is read, which some ways of reading numbers do not survive.
+    fn a_recipient_inside_a_job_parses_the_same() {
+        // serde buffers a tagged job before it parses the fields, which breaks some ways of parsing numbers.
         #[derive(Deserialize)]
         #[serde(tag = "type", rename_all = "lowercase")]
         enum Job {
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_recipient_says_what_and_where() {
+    fn a_malformed_recipient_is_rejected_with_cause_and_column() {
         let cases: [(&str, &str); 11] = [
             (r#"["+5491155550001",{"1":"a"}]"#, "it is a JSON list; write one object a line"),
             (" [", "it is a JSON list; write one object a line"),
@@ -334,7 +336,7 @@ mod tests {
             ),
             (r#"{"to":"+1","params":{"2":[1]}}"#, "there is a list where a string or a number for `2` is expected"),
             (r#"{"to":"+1","params":{"2":12345678901234567890123}}"#, "the number for `2` loses digits"),
-            (r#"{"to":"+1"} x"#, "there is more behind its end, at column 13"),
+            (r#"{"to":"+1"} x"#, "there is more text after its end, at column 13"),
             (r#"{"to":"+1","to":"+2"}"#, "the field `to` is given twice"),
         ];
         for (line, why) in cases {
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_stays_small_whatever_the_row_holds() {
+    fn a_rejection_of_a_huge_row_stays_small() {
         let line = format!(r#"{{"to":"+1","{}":1}}"#, "ñ".repeat(30_000));
         let reject = RawRecipient::from_json(line.as_bytes()).expect_err("an unknown field");
         assert!(reject.to_string().len() < 300, "{}", reject.to_string().len());

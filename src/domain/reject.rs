@@ -1,130 +1,131 @@
-//! Why a row is refused, in one sentence for a person and one code for a program.
+//! Why a row is rejected: a sentence for people and a code for programs.
 
 use std::fmt;
 
 use serde_json::error::Category;
 
-/// The longest piece of the caller's own text that a reason repeats, in characters.
-const REPEATED_CHARS_MAX: usize = 64;
+/// The longest excerpt of the caller's own text in a reason, in characters.
+const QUOTED_CHARS_MAX: usize = 64;
 
-/// A text with at least this many digits may be a phone number: only the last four are shown.
-const DIGITS_HIDDEN_FROM: usize = 7;
+/// A text with at least this many digits may contain a phone number; only the last four digits are shown.
+const MASKED_DIGITS_MIN: usize = 7;
 
-/// Why a recipient is not taken. The others of its upload are.
+/// Why a recipient is rejected. The other recipients of the upload are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// `to` is no phone number.
+    /// `to` is not a phone number.
     #[error("`to` is {value}: {fault}")]
     NotE164 {
-        /// What it is, shortened.
+        /// The value, redacted.
         value: String,
-        /// What is wrong with it, and what helps.
+        /// What is wrong with the value.
         fault: PhoneFault,
     },
-    /// The campaign has this number already. Holds its end, as it is shown.
+    /// The campaign already has this number. The field is the redacted number.
     #[error("the number {0} is already in the campaign: it gets one message, so leave this row out")]
     Duplicate(String),
-    /// A parameter of the body has no value.
+    /// A parameter of the body is missing.
     #[error("parameter {0} is missing: the template needs a value for it")]
     ParameterMissing(String),
-    /// A value for a parameter that the template does not have.
+    /// The template has no parameter of this name.
     #[error("the template has no parameter {0}: leave it out, or check its name")]
     ParameterUnknown(String),
-    /// Two values for one slot.
+    /// Two values are given for one slot.
     #[error("{0} is given twice: leave one of the values out")]
     GivenTwice(RejectedField),
-    /// Meta refuses a text in which nothing can be seen: it is empty, or made of blanks alone.
-    #[error("{0} is empty, and Meta takes no empty text: put something there, or leave this row out")]
+    /// The text is empty or has only blank characters. Meta refuses it.
+    #[error("{0} is empty, and Meta does not accept empty text: fill it in, or leave this row out")]
     Empty(RejectedField),
-    /// Longer than Meta takes.
+    /// The text is longer than Meta accepts.
     #[error("{place} is too long: {length} characters, at most {limit}; shorten “{value}”")]
     TooLong {
-        /// What is too long.
+        /// The field that is too long.
         place: RejectedField,
-        /// The value, shortened.
+        /// The value, redacted.
         value: String,
-        /// Its length in characters.
+        /// The length, in characters.
         length: usize,
-        /// The most that Meta takes.
+        /// The maximum length, in characters.
         limit: usize,
     },
-    /// White space that Meta refuses in a parameter (error 132018).
+    /// The text has white space that Meta refuses in a parameter (error 132018).
     #[error(
-        "{place} has a newline, a tab or more than four spaces in a row, which Meta refuses: “{value}”; put a single space there{}",
+        "{place} has a newline, a tab or more than four spaces in a row, which Meta refuses: “{value}”; put a single \
+        space there{}",
         if value.contains("\\n") { ", or close a quote that was left open" } else { "" }
     )]
     Whitespace {
-        /// What has them.
+        /// The field.
         place: RejectedField,
-        /// The value, shortened.
+        /// The value, redacted.
         value: String,
     },
-    /// The template's header needs a value.
+    /// The header is missing.
     #[error("the header is missing: {0}")]
     HeaderMissing(HeaderNeeds),
-    /// A value for a header that takes none.
+    /// The template's header has nothing to fill.
     #[error("the template has no header to fill: leave the header out")]
     HeaderUnexpected,
-    /// The header's value does not have the form that the template needs.
+    /// The value of the header has the wrong form.
     #[error("the header is {value}, which does not fit the template: {needs}")]
     HeaderForm {
-        /// What it is, shortened.
+        /// The value, redacted.
         value: String,
-        /// What fits.
+        /// What the header accepts.
         needs: HeaderNeeds,
     },
-    /// A button that needs a value has none.
+    /// The value of a button is missing.
     #[error("button {0} is missing: the template needs a value for it")]
     ButtonMissing(u8),
-    /// A value for a button that does not exist or takes none.
+    /// The template has no such button, or the button has nothing to fill.
     #[error("the template has no button {0} to fill (buttons are counted from 0): leave it out")]
     ButtonUnknown(String),
     /// The row is not JSON or CSV of the documented form.
     #[error("the row cannot be read: {0}")]
     Malformed(String),
-    /// A quote is open at the end of the upload.
+    /// A quote is still open at the end of the upload.
     #[error(
         "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
-         this row: is a closing quote missing?"
+        this row: is a closing quote missing?"
     )]
     UnclosedQuote,
-    /// The row is longer than an upload may have.
+    /// The row is longer than the limit.
     #[error("the row is longer than {limit} bytes: is a closing quote missing, or a line break between two rows?")]
     LineTooLong {
-        /// The most that a row may have, in bytes.
+        /// The maximum length of a row, in bytes.
         limit: usize,
     },
 }
 
-/// What is wrong with a phone number, and what helps.
+/// What is wrong with a phone number. `Display` adds the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhoneFault {
-    /// Nothing is there.
+    /// The text is empty.
     Empty,
-    /// `5.49116E+12`.
+    /// A spreadsheet rounded the number: `5.49116E+12`.
     Rounded,
-    /// `'+5491155550001`.
+    /// An apostrophe precedes the number, as in a spreadsheet: `'+5491155550001`.
     Apostrophe,
-    /// `="+5491155550001"`.
+    /// A formula of a spreadsheet: `="+5491155550001"`.
     Formula,
-    /// `5491155550001.0`.
+    /// A number with decimals: `5491155550001.0`.
     Decimal,
-    /// `005491155550001`.
+    /// `00` in place of the plus: `005491155550001`.
     DoubleZero,
-    /// `01155550001`, or `+0…`.
+    /// No country code: `01155550001`, or `+0…`.
     NoCountry,
-    /// `5491155550001`.
+    /// No plus: `5491155550001`.
     NoPlus,
-    /// `+54 9 11 5555-0001`.
+    /// Blanks, dashes or other marks between the digits: `+54 9 11 5555-0001`.
     Punctuated,
-    /// Too few digits, or too many.
+    /// Too few or too many digits. The field is their number.
     Length(usize),
-    /// Something else.
+    /// Any other text.
     Other,
 }
 
 impl PhoneFault {
-    /// What is wrong with `text`, which is no number in E.164.
+    /// What is wrong with `text`, which is not a number in E.164.
     fn of(text: &str) -> Self {
         let text = text.trim();
         let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -175,16 +176,16 @@ impl fmt::Display for PhoneFault {
             PhoneFault::Empty => "put a phone number in E.164 there, such as +5491155550001, or leave this row out",
             PhoneFault::Rounded => {
                 "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and put the \
-                 numbers in again"
+                numbers in again"
             }
             PhoneFault::Apostrophe => {
                 "the apostrophe in front is a spreadsheet's mark of text and not part of the number; remove it, so that the number \
-                 begins with its plus"
+                begins with its plus"
             }
             PhoneFault::Formula => "that is a spreadsheet's formula; write the number itself, such as +5491155550001",
             PhoneFault::Decimal => {
                 "a spreadsheet or a program took the phone number for an amount and gave it decimals; format the column as text, \
-                 such as +5491155550001"
+                such as +5491155550001"
             }
             PhoneFault::DoubleZero => "it begins with 00; write a plus for the two zeros, such as +5491155550001",
             PhoneFault::NoCountry => {
@@ -192,16 +193,17 @@ impl fmt::Display for PhoneFault {
             }
             PhoneFault::NoPlus => {
                 "the plus in front is missing, which spreadsheets drop from numbers; format the column as text and write the number in \
-                 E.164, such as +5491155550001"
+                E.164, such as +5491155550001"
             }
             PhoneFault::Punctuated => {
-                "it has blanks, dashes or other marks between its digits; write the plus and the digits alone, such as \
-                 +5491155550001"
+                "it has blanks, dashes or other marks between its digits; write only the plus and the digits, such as \
+                +5491155550001"
             }
             PhoneFault::Length(n) => {
                 return write!(
                     f,
-                    "it has {n} digits, and a phone number in E.164 has 7 to 15 with its country code, such as +5491155550001"
+                    "it has {n} digits, and a phone number in E.164 has 7 to 15 with its country code, such as \
+                    +5491155550001"
                 );
             }
             PhoneFault::Other => "that is not a phone number in E.164, such as +5491155550001",
@@ -210,23 +212,23 @@ impl fmt::Display for PhoneFault {
     }
 }
 
-/// What a rejection is about.
+/// The field that a rejection is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RejectedField {
     /// A parameter of the body.
     Parameter(String),
-    /// The whole body, with the parameter that adds most to it.
+    /// The rendered body.
     Body {
-        /// The longest parameter.
+        /// The parameter that contributes the most characters.
         longest: String,
     },
     /// The header.
     Header,
-    /// A field of the header's object.
+    /// A field of the header object.
     HeaderField(&'static str),
-    /// What a button takes.
+    /// The value of a button.
     Button(u8),
-    /// The whole URL of a button.
+    /// The rendered URL of a button.
     Url(u8),
 }
 
@@ -243,7 +245,7 @@ impl fmt::Display for RejectedField {
     }
 }
 
-/// What a template's header takes.
+/// What a template's header accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderNeeds {
     /// A text.
@@ -252,7 +254,7 @@ pub enum HeaderNeeds {
     Media,
     /// A document, which may have a filename.
     Document,
-    /// A place on the map.
+    /// A location on the map.
     Location,
 }
 
@@ -270,7 +272,7 @@ impl fmt::Display for HeaderNeeds {
 }
 
 impl Reject {
-    /// A name for programs that never changes.
+    /// The code for programs. Stable.
     pub fn code(&self) -> &'static str {
         match self {
             Reject::NotE164 { .. } => "not_e164",
@@ -292,126 +294,130 @@ impl Reject {
         }
     }
 
-    /// A `to` that is no phone number.
+    /// The rejection of a `to` that is not a phone number.
     pub fn not_e164(text: &str) -> Self {
         let fault = PhoneFault::of(text);
         let value = match fault {
             PhoneFault::Empty => "empty".to_owned(),
-            _ => shown(text),
+            _ => redacted(text),
         };
         Self::NotE164 { value, fault }
     }
 
-    /// A row whose JSON has an error. Rows of an upload are one line each; only those inside of a larger JSON have more.
+    /// The rejection of a row with malformed JSON. The reason includes a line number only if the row is part of a
+    /// JSON document of several lines; a row of an upload is a single line.
     pub fn malformed_json(error: &serde_json::Error) -> Self {
         Self::Malformed(json_fault(error))
     }
 
-    /// A parameter with a name of the caller's.
+    /// The rejection of a parameter name that the template does not have.
     pub fn parameter_unknown(name: &str) -> Self {
-        Self::ParameterUnknown(repeated(name))
+        Self::ParameterUnknown(truncated(name))
     }
 
-    /// A button with an index of the caller's.
+    /// The rejection of a button index that the template does not have.
     pub fn button_unknown(index: &str) -> Self {
-        Self::ButtonUnknown(repeated(index))
+        Self::ButtonUnknown(truncated(index))
     }
 }
 
-/// What is wrong with a JSON, and where, for people who do not know the words of its reader.
+/// What is wrong with a JSON document, and where, in words that do not assume knowledge of serde.
 pub fn json_fault(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
     let why = match error.classify() {
         Category::Eof => format!("it ends in the middle ({why})"),
-        Category::Syntax if why == "trailing characters" => "there is more behind its end".to_owned(),
+        Category::Syntax if why == "trailing characters" => "there is more text after its end".to_owned(),
         Category::Syntax => format!("it is not JSON ({why})"),
-        Category::Data | Category::Io => misfit(why),
+        Category::Data | Category::Io => data_fault(why),
     };
     let line = if error.line() > 1 { format!("line {}, ", error.line()) } else { String::new() };
     format!("{why}, at {line}column {} of the JSON", error.column())
 }
 
-/// Why well-formed JSON is not what is wanted. `why` is serde's; an error of our own says it in words already.
-fn misfit(why: &str) -> String {
+/// Why well-formed JSON does not have the expected shape. `why` is the message of serde, or of a custom error, which
+/// is kept as it is.
+fn data_fault(why: &str) -> String {
     let value = why.strip_prefix("invalid type: ").or_else(|| why.strip_prefix("invalid value: "));
-    if let Some((came, wanted)) = value.and_then(|value| value.rsplit_once(", expected ")) {
-        return format!("there is {} where {} is expected", what_came(came), what_is_wanted(wanted));
+    if let Some((found, expected)) = value.and_then(|value| value.rsplit_once(", expected ")) {
+        return format!("there is {} where {} is expected", describe_found(found), describe_expected(expected));
     }
     if let Some(field) = why.strip_prefix("missing field ") {
-        return format!("the field {} is missing", repeated(field));
+        return format!("the field {} is missing", truncated(field));
     }
     if let Some(field) = why.strip_prefix("duplicate field ") {
-        return format!("the field {} is given twice", repeated(field));
+        return format!("the field {} is given twice", truncated(field));
     }
-    let known = |known: &str| known.strip_prefix("one of ").unwrap_or(known).replace(" or ", ", ");
+    let list = |names: &str| names.strip_prefix("one of ").unwrap_or(names).replace(" or ", ", ");
     if let Some((field, fields)) = why.strip_prefix("unknown field ").and_then(|why| why.rsplit_once(", expected ")) {
-        return format!("there is no field {}: its fields are {}", ticked(field), known(fields));
+        return format!("there is no field {}: its fields are {}", backticked(field), list(fields));
     }
     if let Some((word, words)) = why.strip_prefix("unknown variant ").and_then(|why| why.rsplit_once(", expected ")) {
-        return format!("{} is none of {}", ticked(word), known(words));
+        return format!("{} is not one of {}", backticked(word), list(words));
     }
-    repeated(why)
+    truncated(why)
 }
 
-fn ticked(word: &str) -> String {
-    format!("`{}`", shown(word.trim_matches('`')))
+fn backticked(word: &str) -> String {
+    format!("`{}`", redacted(word.trim_matches('`')))
 }
 
-fn what_came(came: &str) -> String {
-    match came.split_once(' ') {
-        Some(("string", text)) => format!("the text {}", shown(text)),
-        Some(("integer" | "number", number)) => format!("the number {}", ticked(number)),
-        Some(("floating", number)) => format!("the number {}", ticked(number.trim_start_matches("point "))),
+fn describe_found(found: &str) -> String {
+    match found.split_once(' ') {
+        Some(("string", text)) => format!("the text {}", redacted(text)),
+        Some(("integer" | "number", number)) => format!("the number {}", backticked(number)),
+        Some(("floating", number)) => format!("the number {}", backticked(number.trim_start_matches("point "))),
         Some(("boolean", value)) => value.to_owned(),
-        _ if came == "sequence" => "a list".to_owned(),
-        _ if came == "map" => "an object".to_owned(),
-        _ => repeated(came),
+        _ if found == "sequence" => "a list".to_owned(),
+        _ if found == "map" => "an object".to_owned(),
+        _ => truncated(found),
     }
 }
 
-fn what_is_wanted(wanted: &str) -> String {
-    match wanted {
+fn describe_expected(expected: &str) -> String {
+    match expected {
         "f64" => "a number".to_owned(),
         "u8" => "a whole number from 0 to 255".to_owned(),
         "a string" => "a text".to_owned(),
         "a sequence" => "a list".to_owned(),
         "a map" => "an object".to_owned(),
         "a boolean" => "true or false".to_owned(),
-        _ if wanted.starts_with("struct ") => "an object".to_owned(),
-        _ => repeated(wanted),
+        _ if expected.starts_with("struct ") => "an object".to_owned(),
+        _ => truncated(expected),
     }
 }
 
-/// The caller's text, cut: a thousand reasons are kept for the answer, and each must stay small.
-fn repeated(text: &str) -> String {
-    match text.char_indices().nth(REPEATED_CHARS_MAX) {
+/// At most [`QUOTED_CHARS_MAX`] characters of `text`. A response can contain a thousand reasons, so each must stay
+/// small.
+fn truncated(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
-/// The caller's value as a text may show it: cut, on one line, and of what may be a phone number the last four digits.
-pub fn shown(text: &str) -> String {
-    let text = repeated(text.trim());
+/// The caller's value as it may appear in a log or a response: truncated, control characters escaped, and of a
+/// possible phone number only the last four digits.
+pub fn redacted(text: &str) -> String {
+    let text = truncated(text.trim());
     let n_digits = text.bytes().filter(u8::is_ascii_digit).count();
-    // A number that a spreadsheet has rounded is nobody's any more.
+    // A number that a spreadsheet rounded identifies no one any more.
     let is_rounded = PhoneFault::of(&text) == PhoneFault::Rounded;
-    let mut hidden = if n_digits >= DIGITS_HIDDEN_FROM && !is_rounded { n_digits - 4 } else { 0 };
-    let mut shown = String::with_capacity(text.len());
+    let mut hidden = if n_digits >= MASKED_DIGITS_MIN && !is_rounded { n_digits - 4 } else { 0 };
+    let mut redacted = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             _ if hidden > 0 && c.is_ascii_digit() => {
                 hidden -= 1;
-                if !shown.ends_with('…') {
-                    shown.push('…');
+                if !redacted.ends_with('…') {
+                    redacted.push('…');
                 }
             }
-            // What stands between hidden digits is hidden with them.
-            _ if hidden > 0 && shown.ends_with('…') => {}
-            _ if c.is_control() => shown.extend(c.escape_default()),
-            _ => shown.push(c),
+            // Characters between hidden digits are hidden too.
+            _ if hidden > 0 && redacted.ends_with('…') => {}
+            _ if c.is_control() => redacted.extend(c.escape_default()),
+            _ => redacted.push(c),
         }
     }
-    shown
+    redacted
 }

@@ -1,15 +1,15 @@
 //! When a message that was certainly not sent is tried again.
 //!
-//! Owns: the schedule of `backoff`, and full jitter over it. The only module that knows that crate: it gives the
-//! numbers and nothing else, because its own loops sleep in memory, where a crash would forget the wait.
-//! If the process dies: nothing is lost; the caller keeps the due time in Redis.
-//! Never: sleeps, reads a clock that matters, or draws its own jitter.
+//! Owns: the backoff schedule, and full jitter over it. The only module that uses the `backoff` crate, and it uses
+//! only the intervals: the crate's own loops sleep in memory, so a crash would lose the wait.
+//! If the process dies: nothing is lost; the caller stores the due time in Redis.
+//! Never: sleeps, depends on a clock, or draws random numbers.
 
 use std::time::Duration;
 
 use backoff::{ExponentialBackoff, backoff::Backoff as _};
 
-/// How often and how far apart a message is tried.
+/// The maximum number of attempts of a message, and the waits between them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     initial: Duration,
@@ -19,14 +19,13 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The longest wait after attempt *n* is `initial` × `multiplier`^(*n* − 1), at most `max`; there are `attempts_max`
-    /// attempts, the first one counted.
+    /// A policy of `attempts_max` attempts, the first included. The upper limit of the wait after attempt *n* is
+    /// `initial` × `multiplier`^(*n* − 1), capped at `max`.
     ///
-    /// Shape: `initial` above zero and at most `max`; `multiplier` 1 or more; `attempts_max` 1..=15, which is what a
-    /// state byte can count.
+    /// Shape: `initial` above zero and at most `max`; `multiplier` at least 1; `attempts_max` 1..=15.
     ///
     /// # Errors
-    /// [`BadRetryPolicy`] names the value that is out of its range.
+    /// [`BadRetryPolicy`] names the value that is out of range.
     pub fn new(initial: Duration, multiplier: f64, max: Duration, attempts_max: u8) -> Result<Self, BadRetryPolicy> {
         if initial.is_zero() || initial > max {
             return Err(BadRetryPolicy::Initial { initial, max });
@@ -40,28 +39,28 @@ impl RetryPolicy {
         Ok(Self { initial, multiplier, max, attempts_max })
     }
 
-    /// Attempts in all.
+    /// The maximum number of attempts, the first included.
     pub fn attempts_max(&self) -> u8 {
         self.attempts_max
     }
 
-    /// How long to wait after attempt number `attempt` failed, counted from 1; `None` when the attempts are used up.
+    /// The wait after attempt `attempt` (counted from 1) failed; `None` if no attempt is left.
     ///
-    /// Full jitter: anything from nothing to the longest wait, by `jitter`, a random number from 0 to 1 that the caller
-    /// draws. So many messages that failed together do not come back together. A wait that Meta's table asks for is a
-    /// floor that the caller applies.
+    /// Full jitter: the wait is `jitter` times the upper limit, where `jitter` is a random number from 0 to 1 that
+    /// the caller draws. This spreads messages that failed together. The caller also applies the minimum wait from
+    /// the table of Meta's codes.
     pub fn delay(&self, attempt: u8, jitter: f64) -> Option<Duration> {
         let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
-        (attempt < self.attempts_max).then(|| self.longest(attempt).mul_f64(jitter))
+        (attempt < self.attempts_max).then(|| self.wait_max(attempt).mul_f64(jitter))
     }
 
-    fn longest(&self, attempt: u8) -> Duration {
+    fn wait_max(&self, attempt: u8) -> Duration {
         let mut schedule = ExponentialBackoff {
             initial_interval: self.initial,
             current_interval: self.initial,
             multiplier: self.multiplier,
             max_interval: self.max,
-            // Without a limit on the time in all, its clock decides nothing.
+            // Without a limit on the total time, the clock of `ExponentialBackoff` has no effect.
             max_elapsed_time: None,
             randomization_factor: 0.0,
             ..ExponentialBackoff::default()
@@ -69,33 +68,27 @@ impl RetryPolicy {
         for _ in 1..attempt {
             schedule.next_backoff();
         }
-        // The interval, and not what `next_backoff` returns: that is blurred by up to a nanosecond even at factor 0.
+        // Not the return value of `next_backoff`, which is off by up to a nanosecond even if the randomization factor
+        // is 0.
         schedule.current_interval
     }
 }
 
-impl Default for RetryPolicy {
-    /// Up to 5 s, 15 s, 45 s, 135 s and 405 s after attempts 1 to 5; there is no seventh attempt's wait above 10 min.
-    fn default() -> Self {
-        Self { initial: Duration::from_secs(5), multiplier: 3.0, max: Duration::from_secs(600), attempts_max: 6 }
-    }
-}
-
-/// A value of a retry policy is out of its range.
+/// A value of a retry policy is out of range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BadRetryPolicy {
-    /// `initial`.
+    /// `initial` is zero or above `max`.
     #[error("the initial wait of a retry is {initial:?}: it must be above zero and at most the longest wait, {max:?}")]
     Initial {
-        /// What was given.
+        /// The initial wait.
         initial: Duration,
-        /// The longest wait that was given.
+        /// The maximum wait.
         max: Duration,
     },
-    /// `multiplier`.
+    /// `multiplier` is below 1 or not finite.
     #[error("the multiplier of a retry is {0}: it must be a number of 1 or more")]
     Multiplier(f64),
-    /// `attempts_max`.
+    /// `attempts_max` is not 1 to 15.
     #[error("the attempts of a message are {0}: they must be 1 to 15")]
     AttemptsMax(u8),
 }
@@ -110,6 +103,11 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// The upper limits of the waits after attempts 1 to 5 are 5 s, 15 s, 45 s, 135 s and 405 s.
+    fn six_attempts() -> RetryPolicy {
+        RetryPolicy { initial: seconds(5), multiplier: 3.0, max: seconds(600), attempts_max: 6 }
+    }
+
     fn schedule(policy: &RetryPolicy, jitter: f64) -> Vec<Option<Duration>> {
         (1..=policy.attempts_max).map(|attempt| policy.delay(attempt, jitter)).collect()
     }
@@ -117,7 +115,7 @@ mod tests {
     #[test]
     fn waits_grow_to_the_cap_and_end_with_the_attempts() {
         let [s5, s15, s45, s135, s405, s600] = [5, 15, 45, 135, 405, 600].map(|s| Some(seconds(s)));
-        let default = RetryPolicy::default();
+        let default = six_attempts();
         assert_eq!(schedule(&default, 1.0), [s5, s15, s45, s135, s405, None]);
         let patient = RetryPolicy { attempts_max: 9, ..default.clone() };
         assert_eq!(schedule(&patient, 1.0), [s5, s15, s45, s135, s405, s600, s600, s600, None]);
@@ -130,7 +128,7 @@ mod tests {
 
     #[test]
     fn jitter_is_full_and_comes_from_the_caller() {
-        let policy = RetryPolicy::default();
+        let policy = six_attempts();
         assert_eq!(policy.delay(2, 0.0), Some(Duration::ZERO));
         assert_eq!(policy.delay(2, 0.5), Some(Duration::from_millis(7500)));
         assert_eq!(policy.delay(2, 1.0), Some(seconds(15)));
@@ -150,12 +148,12 @@ mod tests {
         }
         assert_eq!(new(5, 3.0, 600, 0), Err(BadRetryPolicy::AttemptsMax(0)));
         assert_eq!(new(5, 3.0, 600, 16), Err(BadRetryPolicy::AttemptsMax(16)));
-        assert_eq!(new(5, 3.0, 600, 6), Ok(RetryPolicy::default()));
+        assert_eq!(new(5, 3.0, 600, 6), Ok(six_attempts()));
     }
 
     proptest! {
         #[test]
-        fn no_wait_is_above_the_cap_and_the_same_arguments_give_the_same_wait(
+        fn delays_are_capped_and_deterministic(
             initial in 1u64..=60_000,
             above in 0u64..=3_600_000,
             multiplier in 1.0f64..=20.0,

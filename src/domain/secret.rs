@@ -1,21 +1,22 @@
-//! Text that must not be seen: tokens, keys, passwords.
+//! Values that must not appear in logs or output: tokens, keys and passwords.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-/// A secret. `Debug` and `Display` write `***`; equality takes the same time wherever two of one length differ.
+/// A secret. `Debug` and `Display` write `***`. Comparing two secrets of the same length takes constant time.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps the text.
+    /// A secret with this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// What is in the secret by mistake, if anything: a copy or an editor added it.
+    /// A character or quote in the secret that is there by mistake, for example from a copy or an editor; `None` if
+    /// there is none.
     pub fn flaw(&self) -> Option<Flaw> {
         let text = self.0.as_str();
         let quotes = [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('«', '»')];
@@ -36,29 +37,29 @@ impl Secret {
         }
     }
 
-    /// The text itself: only for the place that has to send or check it.
+    /// The text itself. Only for code that has to send it or check it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// Something in a secret that does not belong to it, with what helps. It never tells a character of the secret.
+/// What is wrong with the text of a secret, and the remedy. The message contains no character of the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// There is nothing in it.
+    /// The text is empty or blank.
     #[error("is empty: put the secret there")]
     Empty,
-    /// Some editors write one in front of a text.
+    /// The text starts with a byte order mark, which some editors write.
     #[error("begins with a byte order mark: save it as UTF-8 without one")]
     ByteOrderMark,
-    /// As in a shell, where they do not belong to the text.
+    /// Quotes enclose the text, as in a shell. They would become part of the secret.
     #[error("has quotes around it: write the secret without them")]
     Quotes,
-    /// More than the secret was written there.
-    #[error("holds a line break or another control character: write the secret alone, on one line")]
+    /// The text has a control character, usually a line break with more text after it.
+    #[error("contains a line break or another control character: write only the secret, on one line")]
     LineBreak,
-    /// A blank was copied along, or there are several words.
-    #[error("holds a blank or an invisible character: write the secret without it")]
+    /// The text has white space or an invisible character, copied by mistake or between several words.
+    #[error("contains a blank or an invisible character: write the secret without it")]
     Blank,
 }
 
@@ -82,13 +83,13 @@ impl fmt::Display for Secret {
     }
 }
 
-/// What is kept of a secret that is only to be recognised: its SHA-256, which gives nothing back. Compared in constant
-/// time, and without a word on the length of the secret.
+/// The SHA-256 of a secret, for a secret that is only compared and never sent. The secret cannot be recovered from
+/// it. Comparison takes constant time and does not reveal the length of the secret.
 #[derive(Clone, Copy)]
 pub struct SecretDigest([u8; 32]);
 
 impl SecretDigest {
-    /// That of this text.
+    /// The digest of `text`.
     pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_into_a_secret_by_mistake_is_found() {
+    fn each_flaw_in_a_secret_is_found() {
         let cases = [
             (Some(Flaw::Empty), &["", " ", "\n"][..]),
             (Some(Flaw::ByteOrderMark), &["\u{feff}EAAG", "\u{feff}"]),
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_knows_its_secret_and_shows_nothing() {
+    fn a_digest_matches_its_secret_and_prints_nothing() {
         let digest = SecretDigest::of("EAAG-token");
         assert_eq!(digest, SecretDigest::of("EAAG-token"));
         assert_ne!(digest, SecretDigest::of("EAAG-toke"));

@@ -1,47 +1,51 @@
-//! The state of a recipient: one byte, and the order in which facts win.
+//! The state of a recipient, packed in one byte, and the rank that decides which fact wins.
 //!
-//! The low four bits of the byte are the [`State`]; the high four are the number of the row's last claim, 0 before the
-//! first, so that what is told of an earlier claim is not taken for the present one. Numbers from 15 on are kept beside it.
+//! A *fact* is what Meta reports about one claim of a row, such as a status. Facts arrive late, twice and out of order.
+//!
+//! The low four bits are the [`State`]. The high four bits are the number of the row's last claim, 0 before the first
+//! claim, so that a fact about an earlier claim is not applied to the current one. Claim numbers of 15 and above do
+//! not fit and are stored beside the byte.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a recipient stands.
+/// The state of a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum State {
     /// Not yet attempted.
     Pending = 1,
-    /// Attempted, certainly not sent, waits for its next attempt.
+    /// Attempted, certainly not sent, waiting for the next attempt.
     Retrying = 2,
-    /// Claimed by a worker: a request may be on its way.
+    /// Claimed by a worker: a request may be on its way to Meta.
     InFlight = 3,
-    /// Written to Meta, no answer came: a status may still tell.
+    /// Written to Meta, and no usable response came. A status can still show the result.
     InDoubt = 4,
-    /// In doubt past its deadline. A status that arrives even later still corrects it.
+    /// Still in doubt at the deadline. A later status still corrects it.
     Unknown = 5,
-    /// Meta took the request and gave a message id.
+    /// Meta accepted the request and returned a message id.
     Accepted = 6,
-    /// Meta says it is on its way.
+    /// Meta reported the message as sent.
     Sent = 7,
-    /// Meta accepted it and later said that it failed.
+    /// Meta accepted the message and later reported that it failed.
     Failed = 8,
-    /// On the phone.
+    /// Meta reported the message as delivered.
     Delivered = 9,
-    /// Read.
+    /// Meta reported the message as read.
     Read = 10,
-    /// Left out on purpose.
+    /// Deliberately left out; nothing is sent. Reserved: this version skips no recipient.
     Skipped = 11,
-    /// Its campaign's `expires_at` passed before it was sent.
+    /// The campaign's `expires_at` passed before the message was sent.
     Expired = 12,
-    /// Its campaign was cancelled before it was sent.
+    /// The campaign was cancelled before the message was sent.
     Cancelled = 13,
-    /// Meta refused the request. Shown as `failed`; kept apart so that the funnel counts only what was accepted.
+    /// Meta refused the request. Reported as `failed`; a separate state, so that the funnel does not count it as
+    /// accepted.
     Refused = 14,
 }
 
 impl State {
-    /// Every state, in the order of its code.
+    /// Every state, in the order of the codes.
     pub const ALL: [State; 14] = [
         State::Pending,
         State::Retrying,
@@ -59,15 +63,16 @@ impl State {
         State::Refused,
     ];
 
-    /// The state in the low four bits of `byte`; `None` for a row that holds no recipient.
+    /// The state in the low four bits of `byte`; `None` if the row has no recipient.
     pub fn of(byte: u8) -> Option<State> {
         State::ALL.get(usize::from(byte & 0x0f).checked_sub(1)?).copied()
     }
 
-    /// What the high four bits of a state byte say of a claim whose number they have no room for: it is kept beside the byte.
-    pub const SEND_ELSEWHERE: u8 = 15;
+    /// The value of the high four bits for claim numbers of 15 and above, which are stored beside the byte.
+    pub const SEND_OVERFLOW: u8 = 15;
 
-    /// The number of the last claim in `byte`: 0 before the first, then 1 to 14, and [`State::SEND_ELSEWHERE`] for all further claims.
+    /// The claim number in `byte`: 0 before the first claim, 1 to 14, or [`State::SEND_OVERFLOW`] for any later
+    /// claim.
     pub fn send_of(byte: u8) -> u8 {
         byte >> 4
     }
@@ -77,7 +82,7 @@ impl State {
         self as u8
     }
 
-    /// A fact moves a recipient to a state of higher rank and never to one of the same or a lower rank.
+    /// The rank. A fact moves a recipient only to a state of a higher rank.
     pub fn rank(self) -> u8 {
         match self {
             State::Pending => 1,
@@ -94,13 +99,13 @@ impl State {
         }
     }
 
-    /// The last claim of a row in this state was an attempt that counts.
+    /// Whether the last claim of a row in this state counts as an attempt.
     pub fn is_attempt(self) -> bool {
         use State::{Cancelled, Expired, Pending, Retrying, Skipped};
         !matches!(self, Pending | Retrying | Skipped | Expired | Cancelled)
     }
 
-    /// Work is left: the campaign is not completed while any recipient is in such a state.
+    /// Whether work is left: a campaign is not completed while a recipient is in such a state.
     pub fn is_open(self) -> bool {
         matches!(self, State::Pending | State::Retrying | State::InFlight | State::InDoubt)
     }

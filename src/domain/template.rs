@@ -1,7 +1,7 @@
-//! A template as Meta's Graph API describes it, and the form that its recipients have to fill.
+//! A template as Meta's Graph API returns it, and the form that its recipients fill.
 //!
-//! [`Template`] mirrors one item of `GET {waba}/message_templates` as far as sending needs it, and is stored in Redis
-//! in the same JSON form. [`Form`] is what a recipient must give for it.
+//! [`Template`] is one item of `GET {waba}/message_templates`, without the fields that sending does not need. It is
+//! stored in Redis in the same JSON form. [`Form`] describes the values that a recipient gives.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/components>, read
 //! 2026-11-22.
@@ -24,32 +24,33 @@ pub use status::TemplateStatus;
 /// One template in one language. Fields that sending does not need are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
-    /// Its name; with the language it names the template when sending.
+    /// The name. Name and language together identify a template when sending.
     pub name: String,
-    /// Its language.
+    /// The language.
     pub language: Language,
-    /// Where it stands with Meta.
+    /// The status at Meta.
     pub status: TemplateStatus,
-    /// Why Meta rejected it: `INVALID_FORMAT`, …; empty where Meta gives no reason.
+    /// Why Meta rejected the template, such as `INVALID_FORMAT`; empty if Meta gave no reason.
     #[serde(default, deserialize_with = "reason", skip_serializing_if = "String::is_empty")]
     pub rejected_reason: String,
-    /// What Meta takes it for.
+    /// Meta's category.
     pub category: Category,
-    /// Which kind of its category it is, such as `ORDER_STATUS`; empty where Meta tells none.
+    /// Meta's sub-category, such as `ORDER_STATUS`; empty if there is none.
     #[serde(default, deserialize_with = "sub_category", skip_serializing_if = "String::is_empty")]
     pub sub_category: String,
-    /// Whether its parameters have numbers or names.
+    /// Whether the parameters are numbered or named.
     #[serde(default)]
     pub parameter_format: ParameterFormat,
     /// Header, body, footer and buttons.
     pub components: Vec<Component>,
-    /// Why it could not be read; empty if it could.
+    /// Why the item could not be parsed; empty if it was.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unreadable: String,
 }
 
 impl Template {
-    /// One item of Meta's list. One that cannot be read keeps its name, so that it can be listed with the reason.
+    /// Parses one item of Meta's list. An item that cannot be parsed keeps its name and language, and lists the
+    /// reason in [`Template::unreadable`].
     pub fn read(item: &Value) -> Self {
         serde_path_to_error::deserialize(item).unwrap_or_else(|error| {
             let text = |field: &str| item[field].as_str().map(str::to_owned);
@@ -67,22 +68,23 @@ impl Template {
         })
     }
 
-    /// Why no campaign can use it, with what helps; `None` if one can.
+    /// Why no campaign can use the template, with the remedy; `None` if campaigns can use it.
     pub fn problem(&self) -> Option<String> {
         self.status_problem().or_else(|| Form::of(self).err().map(|error| error.to_string()))
     }
 
-    /// Why Meta does not send it, with what helps; `None` if it does.
+    /// Why Meta does not send the template, with the remedy; `None` if Meta sends it.
     pub fn status_problem(&self) -> Option<String> {
-        (!self.is_sendable()).then(|| format!("template {self} is {}", self.standing()))
+        (!self.is_sendable()).then(|| format!("template {self} is {}", self.status_text()))
     }
 
-    /// Its status, and what helps where it is not approved: `PENDING, under review by Meta: wait until …`.
-    pub fn standing(&self) -> String {
-        self.status.standing(&self.rejected_reason)
+    /// The status, with the remedy if it is not `APPROVED`: `PENDING, under review by Meta: wait until …`.
+    pub fn status_text(&self) -> String {
+        self.status.status_text(&self.rejected_reason)
     }
 
-    /// Meta sends only what it has approved; every other status, known or not, is held back.
+    /// Whether Meta sends the template: only if it is approved. Any other status, known or unknown, is treated as not
+    /// sendable.
     pub fn is_sendable(&self) -> bool {
         self.status == TemplateStatus::Approved
     }
@@ -93,14 +95,14 @@ impl Template {
     }
 }
 
-/// `spring_sale (es_AR)`.
+/// Writes `spring_sale (es_AR)`.
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.language)
     }
 }
 
-/// A language code as the API takes it: `en_GB`. Webhooks, and people, also write `en-GB`.
+/// A language code in the form that the send API accepts: `en_GB`. Webhooks and people also write `en-GB`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Language(String);
@@ -130,22 +132,22 @@ impl<'de> Deserialize<'de> for Language {
     }
 }
 
-/// What Meta takes a template for.
+/// Meta's category of a template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Category {
     /// Advertising: recipients may opt out, and Meta limits it per user.
     Marketing,
-    /// About something the recipient has asked for.
+    /// About something that the recipient has asked for.
     Utility,
     /// A one-time code.
     Authentication,
-    /// Any other, as Meta writes it.
+    /// Any other category, as Meta writes it.
     #[serde(untagged)]
     Other(String),
 }
 
-/// Whether the parameters have numbers or names.
+/// Whether the parameters of a template are numbered or named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ParameterFormat {
@@ -156,19 +158,20 @@ pub enum ParameterFormat {
     Named,
 }
 
-/// Header, body, footer, buttons, or something that [`Form::of`] refuses.
+/// A header, body, footer or list of buttons, or a component that [`Form::of`] refuses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
     /// `HEADER`, `BODY`, `FOOTER`, `BUTTONS`, …; upper case.
     #[serde(rename = "type", deserialize_with = "upper_case")]
     pub kind: String,
-    /// Of a header: `TEXT`, `IMAGE`, `VIDEO`, `DOCUMENT`, `LOCATION`, …; upper case, empty elsewhere.
+    /// The format of a header: `TEXT`, `IMAGE`, `VIDEO`, `DOCUMENT`, `LOCATION`, …; upper case. Empty for other
+    /// components.
     #[serde(default, deserialize_with = "upper_case", skip_serializing_if = "String::is_empty")]
     pub format: String,
-    /// The text with its placeholders; empty where there is none.
+    /// The text with its placeholders; empty if the component has no text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// The buttons, in the order that sending counts them.
+    /// The buttons. Their positions are the indexes in a send request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buttons: Vec<Button>,
 }
@@ -182,12 +185,12 @@ pub struct Button {
     /// The label.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// Of a URL button: the address, with a placeholder at its end if it differs by recipient.
+    /// The address of a URL button, with a placeholder at its end if it differs between recipients.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
 }
 
-/// Meta writes types in upper case, but not in every example of its own.
+/// Upper-cases a type: some of Meta's own examples use lower case.
 fn upper_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map(|text| text.to_ascii_uppercase())
 }
@@ -201,7 +204,7 @@ fn sub_category<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
     optional(deserializer).map(|text| text.to_ascii_uppercase())
 }
 
-/// Meta writes `NONE` where there is none.
+/// The rejection reason, empty where Meta writes `NONE`.
 fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     optional(deserializer).map(|text| if text == "NONE" { String::new() } else { text })
 }

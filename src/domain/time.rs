@@ -4,22 +4,22 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Unix time in milliseconds. RFC 3339 in JSON.
+/// Unix time in milliseconds. Serialized as RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMs(pub u64);
 
 impl UnixMs {
-    /// Whole seconds.
+    /// Unix time in whole seconds.
     pub fn seconds(self) -> u64 {
         self.0 / 1000
     }
 
-    /// Later by `duration`; saturates.
+    /// This time plus `duration`. Saturates.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long from `earlier` to here; zero if it is later.
+    /// The duration since `earlier`; zero if `earlier` is later than this time.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

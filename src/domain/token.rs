@@ -1,7 +1,8 @@
 //! The token that Meta echoes with every status (`biz_opaque_callback_data`).
 //!
-//! It names the recipient and the send, so that a status finds its state byte with no look-up table. Every app on the
-//! WABA sees it: it holds no personal data, and a keyed check, so that a stranger's token moves nothing.
+//! The token identifies the recipient and the send, so that a status finds its state byte without a look-up table.
+//! Every app on the WABA can read the token, so it contains no personal data, and a keyed checksum makes a forged
+//! token ineffective.
 
 use std::{
     fmt::Write as _,
@@ -12,17 +13,17 @@ use siphasher::sip::SipHasher24;
 
 use super::{CampaignId, PartId};
 
-/// The secret behind the check, shared by all workers of an installation.
+/// The key of the checksum, shared by all workers of an installation.
 #[derive(Clone, Copy)]
 pub struct TokenKey([u8; 16]);
 
 impl TokenKey {
-    /// From 16 random bytes.
+    /// A key from 16 random bytes.
     pub fn new(secret: [u8; 16]) -> Self {
         Self(secret)
     }
 
-    /// The bytes that [`TokenKey::new`] was given.
+    /// The 16 bytes of the key.
     pub fn secret(&self) -> &[u8; 16] {
         &self.0
     }
@@ -32,18 +33,18 @@ impl TokenKey {
     }
 }
 
-/// The key that the installation uses now. It changes when Redis lost the key and another process was the first to write
-/// one. Cheap to clone; all clones change together.
+/// The current key of the installation. It changes when Redis lost the key and another process wrote a new one first.
+/// Cheap to clone; all clones share the key.
 #[derive(Clone)]
 pub struct SharedTokenKey(Arc<RwLock<TokenKey>>);
 
 impl SharedTokenKey {
-    /// Begins with `key`.
+    /// A shared key with this initial value.
     pub fn new(key: TokenKey) -> Self {
         Self(Arc::new(RwLock::new(key)))
     }
 
-    /// The key as of now.
+    /// The current key.
     pub fn get(&self) -> TokenKey {
         *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,14 +55,14 @@ impl SharedTokenKey {
     }
 }
 
-/// One send of one recipient.
+/// Identifies one send to one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
-    /// The part that holds the recipient.
+    /// The recipient's part.
     pub part: PartId,
-    /// The recipient's row in it.
+    /// The recipient's row in the part.
     pub row: u16,
-    /// The number of the send, 1 to 255.
+    /// The number of the send: the row's claim number, 1 to 255.
     pub send: u8,
 }
 
@@ -74,17 +75,17 @@ impl Token {
         let _ = write!(out, ".{check:016x}");
     }
 
-    /// Whether `text` has the prefix of a token. Its signature is not checked.
-    pub fn is_like(text: &str) -> bool {
+    /// Whether `text` has the prefix of a token. The checksum is not checked.
+    pub fn has_prefix(text: &str) -> bool {
         text.starts_with("p1.")
     }
 
-    /// The token in `text`; `None` if it is not ours.
+    /// Parses a token; `None` if `text` is not a token or its checksum is wrong.
     pub fn read(key: &TokenKey, text: &str) -> Option<Token> {
         let (body, check) = text.rsplit_once('.')?;
-        // One way to write it: `from_str_radix` alone would take a sign and capitals too.
-        let digits = check.len() == 16 && check.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !digits || u64::from_str_radix(check, 16).ok()? != key.check(body.as_bytes()) {
+        // Only one spelling is valid: `from_str_radix` by itself would also accept a sign and upper case.
+        let is_hex = check.len() == 16 && check.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_hex || u64::from_str_radix(check, 16).ok()? != key.check(body.as_bytes()) {
             return None;
         }
         let mut fields = body.split('.');
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_comes_back_as_it_was() {
+    fn a_token_round_trips() {
         let key = TokenKey::new([7; 16]);
         let mut text = String::new();
         token().write(&key, &mut text);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_token_is_none() {
+    fn a_forged_or_altered_token_is_rejected() {
         let key = TokenKey::new([7; 16]);
         let mut text = String::new();
         token().write(&TokenKey::new([8; 16]), &mut text);

@@ -1,9 +1,10 @@
-//! What Meta's answer to a send says.
+//! Parses Meta's response to a send.
 //!
-//! Owns: the shape of an answer, `{"messages":[{"id",…}]}` or `{"error":{"code",…}}`, and the rule that only these two
-//! are definite. Anything else (HTML of a proxy, half a body, JSON of somebody else) leaves the attempt in doubt.
-//! If the process dies: an answer that was not yet settled is forgotten, and the next owner puts its row in doubt.
-//! Never: guesses. An answer that contradicts itself is in doubt too.
+//! Owns: the shape of a response, `{"messages":[{"id",…}]}` or `{"error":{"code",…}}`, and the rule that only these
+//! two are definite. Anything else (a proxy's HTML, a truncated body, someone else's JSON) leaves the attempt in
+//! doubt.
+//! If the process dies: a response that was not settled is lost, and the next owner puts its row in doubt.
+//! Never: guesses. A contradictory response is in doubt too.
 
 use std::borrow::Cow;
 
@@ -14,20 +15,20 @@ use crate::{
     json::{self, List, Number, Object, Text},
 };
 
-/// How much of Meta's words is kept, in characters: they end up beside every failed recipient.
+/// The maximum length of error details, in characters. They are stored with every failed recipient.
 const DETAILS_CHARS_MAX: usize = 500;
 
-/// Meta's `message_status` of a message that it keeps back for a quality check.
+/// Meta's `message_status` for a message that it keeps back for a quality check.
 const HELD: &str = "held_for_quality_assessment";
 
-/// The type of Meta's errors about a node that does not exist or that the token may not see.
+/// Meta's error type for a node that does not exist or that the token may not access.
 const NO_SUCH_OBJECT: &str = "GraphMethodException";
 
-/// What a send ended in, by the status and the whole body of the answer. Pure.
+/// The outcome of a send, from the HTTP status and the whole body of the response. Pure.
 ///
-/// Accepted: a 2xx with the id of a message. Meta's error: as [`policy::outcome`] has it. Anything else: in doubt.
+/// A 2xx with a message id is accepted. For an error of Meta, [`policy::outcome`] decides. Anything else is in doubt.
 pub fn read(http_status: u16, body: &[u8]) -> Outcome {
-    let body = &*json::mended(body);
+    let body = &*json::replace_lone_surrogates(body);
     let answer = Answer::parse(body);
     let success = (200..300).contains(&http_status);
     match (answer.message(), &answer.error, answer.refusal()) {
@@ -39,29 +40,29 @@ pub fn read(http_status: u16, body: &[u8]) -> Outcome {
     }
 }
 
-/// An error envelope of Meta's.
+/// Meta's error object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MetaError {
     pub(super) code: u32,
     pub(super) details: String,
 }
 
-/// Meta's error in `body`, if it is one.
+/// Meta's error in `body`, if there is one.
 pub(super) fn refusal(body: &[u8]) -> Option<MetaError> {
-    Answer::parse(&json::mended(body)).refusal()
+    Answer::parse(&json::replace_lone_surrogates(body)).refusal()
 }
 
-/// Says that an answer is not Meta's, without its content.
+/// Describes a response that is not Meta's, without quoting its content.
 pub(super) fn not_meta(http_status: u16, body: &[u8]) -> String {
     format!("HTTP {http_status} with {} bytes that are not Meta's JSON", body.len())
 }
 
-/// Borrows its text from the body where it can; every accepted message is parsed into this.
+/// Borrows its strings from the body where possible; every response to a send is parsed into this type.
 #[derive(Default, Deserialize)]
 struct Answer<'a> {
     #[serde(borrow, default)]
     messages: List<Message<'a>>,
-    /// Of any kind but null: an answer with it is no acceptance.
+    /// `Some` for any JSON type except null, because a response with an `error` of any type is not an acceptance.
     #[serde(borrow, default)]
     error: Option<Object<Envelope<'a>>>,
 }
@@ -77,7 +78,7 @@ struct Message<'a> {
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    /// Meta writes codes as numbers; integrators have met them as text.
+    /// Meta documents codes as numbers; integrators have also seen them as text.
     #[serde(default)]
     code: Number,
     #[serde(default)]
@@ -90,7 +91,7 @@ struct Envelope<'a> {
     error_data: Option<ErrorData<'a>>,
 }
 
-/// An object with the details as a rule, and sometimes the details alone.
+/// Usually an object with the details, sometimes only the text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum ErrorData<'a> {
@@ -103,16 +104,17 @@ enum ErrorData<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// What is not JSON of this shape is an answer that says nothing.
+    /// Parses `body`. Anything that is not JSON of this shape becomes an empty response.
     fn parse(body: &'a [u8]) -> Self {
-        // As text: from bytes serde_json does not look at what it skips, and what is not UTF-8 is not JSON.
+        // Not from bytes: serde_json does not check the UTF-8 of what it skips, and text that is not UTF-8 is not
+        // JSON.
         str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
-    /// The id of the message that was taken, and what Meta says of it.
+    /// The id of the accepted message, and its `message_status`.
     fn message(&self) -> Option<(&str, Option<&str>)> {
         let Message { id: Text(id), message_status: Text(status) } = self.messages.0.first()?;
-        // An id of digits alone was a number, and is not Meta's.
+        // An id of only digits was a JSON number, which Meta does not use for ids.
         let id = id.as_deref().filter(|id| id.bytes().any(|byte| !byte.is_ascii_digit()))?;
         Some((id, status.as_deref()))
     }
@@ -120,9 +122,9 @@ impl<'a> Answer<'a> {
     fn refusal(&self) -> Option<MetaError> {
         let Object(Some(error)) = self.error.as_ref()? else { return None };
         let number = |Number(number): Number| number.and_then(|number| u32::try_from(number).ok());
-        // Meta calls subcodes deprecated and may leave them out; the type of the error says the same.
+        // Meta calls subcodes deprecated and may omit them. The error type has the same information.
         let no_such_object = || (error.kind.0.as_deref() == Some(NO_SUCH_OBJECT)).then_some(policy::NO_SUCH_OBJECT);
-        let code = policy::meaning(number(error.code)?, number(error.error_subcode).or_else(no_such_object));
+        let code = policy::effective_code(number(error.code)?, number(error.error_subcode).or_else(no_such_object));
         let details = match &error.error_data {
             Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
             Some(ErrorData::Object { .. } | ErrorData::Text(_) | ErrorData::Other(_)) | None => {
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_metas_is_definite_however_it_is_written() {
+    fn a_meta_error_is_definite_in_every_spelling() {
         let line = |cause| Outcome::Throttled { scope: ErrorScope::Line, wait: Duration::from_secs(1), cause };
         let failed = |pause_after, cause| Outcome::Failed { pause_after, cause };
         let throughput = "Message failed to send because there were too many messages sent from this phone number";
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_the_line_is_gone_holds_the_line() {
+    fn an_error_for_a_missing_line_holds_the_line() {
         let gone = |cause| Outcome::Blocked { scope: ErrorScope::Line, wait: None, cause };
         for subcode in ["33", "\"33\""] {
             let body = format!(r#"{{"error":{{"code":100,"error_subcode":{subcode},"message":"does not exist"}}}}"#);
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_field_spoils_no_answer() {
+    fn an_unreadable_field_does_not_spoil_the_response() {
         let failed = Outcome::Failed { pause_after: None, cause: meta(131_026, "m") };
         for error in [
             r#"{"code":131026.0,"message":"m"}"#,
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_metas_json_leaves_the_attempt_in_doubt() {
+    fn a_response_that_is_not_metas_json_is_in_doubt() {
         let bodies: [&[u8]; 19] = [
             b"",
             b"<html><body>502 Bad Gateway</body></html>",
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn metas_words_are_kept_up_to_a_bound() {
+    fn error_details_are_truncated() {
         let body = format!(r#"{{"error":{{"code":100,"message":"{}"}}}}"#, "ñ".repeat(10_000));
         assert_eq!(refusal(body.as_bytes()).expect("an error").details, "ñ".repeat(DETAILS_CHARS_MAX));
     }

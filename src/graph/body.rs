@@ -1,7 +1,8 @@
 //! The body of a send request, prepared once for a template and filled in for each recipient.
 //!
-//! Everything but the number, the values and the token is the same for all recipients of a campaign, so it is rendered
-//! to JSON once and copied. This is the hot path of dispatch: nothing is allocated but the growth of the output.
+//! Everything except the phone number, the values and the token is the same for all recipients of a campaign, so it
+//! is rendered to JSON once and copied. This is the hot path of dispatch: the only allocation is the growth of the
+//! output buffer.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/template-messages>,
 //! read 2026-11-22.
@@ -29,24 +30,24 @@ struct Piece {
     gap: Gap,
 }
 
-/// What is filled in; a number is the slot of the value.
+/// What fills a gap. The number is the index of the slot whose value fills it.
 #[derive(Clone, Copy, Debug)]
 enum Gap {
     To,
     Token,
-    /// As a JSON string.
+    /// The value, as a JSON string.
     Text(usize),
-    /// As it is: JSON already.
+    /// The value, which is JSON already.
     Json(usize),
-    /// As a JSON string; the token if it is empty.
+    /// The value as a JSON string, or the token if the value is empty.
     Payload(usize),
 }
 
 impl BodyPlan {
-    /// The plan for recipients that filled `form`, which is the form of `template`.
+    /// A plan for recipients that fit `form`, the form of `template`.
     pub fn new(template: &Template, form: &Form) -> Self {
         let named = template.parameter_format == ParameterFormat::Named;
-        let mut plan = Plan::default();
+        let mut plan = PlanBuilder::default();
         plan.push(r#"{"messaging_product":"whatsapp","recipient_type":"individual","to":"#);
         plan.gap(Gap::To);
         plan.push(r#","type":"template","template":{"name":"#);
@@ -63,16 +64,17 @@ impl BodyPlan {
 
     /// Appends the request body for one recipient to `out`.
     ///
-    /// Shape: `values` has one value for each slot of the form, as `Form::fit` gave them; `token` becomes
-    /// `biz_opaque_callback_data`, and the payload of every quick reply that has none of its own.
+    /// Shape: `values` has one value for each slot of the form, as returned by `Form::fit`. `token` becomes
+    /// `biz_opaque_callback_data`, and the payload of every quick reply without a payload of its own.
     ///
-    /// Panics if `values` are of another form: they would put one person's data into the wrong place.
+    /// Panics if the number of `values` differs from the number of slots: one person's data could end up in the wrong
+    /// field.
     pub fn render(&self, to: Phone, values: &[impl AsRef<str>], token: &str, out: &mut Vec<u8>) {
         assert_eq!(values.len(), self.n_slots, "values for a template with another number of slots");
         for piece in &self.pieces {
             out.extend_from_slice(piece.before.as_bytes());
             match piece.gap {
-                Gap::To => write!(out, "\"{to}\"").expect("a Vec takes every write"),
+                Gap::To => write!(out, "\"{to}\"").expect("writing to a Vec never fails"),
                 Gap::Token => write_json(token, out),
                 Gap::Text(slot) => write_json(values[slot].as_ref(), out),
                 Gap::Json(slot) => out.extend_from_slice(values[slot].as_ref().as_bytes()),
@@ -87,18 +89,18 @@ impl BodyPlan {
 }
 
 fn write_json(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("a string always serialises, and a Vec takes every write");
+    serde_json::to_writer(out, value).expect("a string always serializes, and writing to a Vec never fails");
 }
 
-/// A plan in the making: `text` is what stands after the last gap.
+/// Builds a [`BodyPlan`]. `text` is the text since the last gap.
 #[derive(Default)]
-struct Plan {
+struct PlanBuilder {
     pieces: Vec<Piece>,
     text: String,
     has_component: bool,
 }
 
-impl Plan {
+impl PlanBuilder {
     fn push(&mut self, text: &str) {
         self.text.push_str(text);
     }
@@ -111,7 +113,7 @@ impl Plan {
         self.pieces.push(Piece { before: std::mem::take(&mut self.text), gap });
     }
 
-    /// Only components with something to fill in: Meta wants no others.
+    /// Adds only components with something to fill in; Meta accepts no others.
     fn components(&mut self, slots: &[Slot], named: bool) {
         let mut in_body = false;
         for (at, slot) in slots.iter().enumerate() {
@@ -159,7 +161,7 @@ impl Plan {
         }
     }
 
-    /// Begins a component, and the list of them before the first.
+    /// Opens a component. Before the first component, also opens the list of components.
     fn open(&mut self, fields: &str) {
         self.push(if self.has_component { ",{" } else { r#","components":[{"# });
         self.has_component = true;

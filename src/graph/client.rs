@@ -1,38 +1,40 @@
-//! The connection to Meta, and one attempt over it.
+//! The HTTP client that sends messages to Meta, and how it makes one attempt.
 //!
-//! Owns: the pool of connections to the Graph API, and the judgement whether a failed attempt was written.
-//! If the process dies: Meta may or may not have what was on its way; the rows are `in_flight` in Redis and the next
-//! owner of the line puts them in doubt. Dropping the future of a send has the same effect: the caller has to treat
-//! that row as in doubt.
-//! Never: sends a body twice. Meta has no idempotency key, so redirects are off, retries are off, and only what is
-//! certain not to have been written is called a retry.
+//! Owns: the pool of connections to the Graph API, and the decision whether a failed attempt was written.
+//! If the process dies: Meta may or may not have received what was on its way. The rows are `in_flight` in Redis, and
+//! the next owner of the line puts them in doubt. Dropping the future of a send has the same effect: the caller must
+//! put the row in doubt.
+//! Never: sends a body twice. Meta has no idempotency key, so redirects and reqwest's retries are off, and only an
+//! attempt that was certainly not written is reported as a retry.
 //!
-//! **What is certain.** A request is handed to a connection only after the name was resolved, the connection made and
-//! the TLS handshake done. From there on hyper hands a request back only if it never began to write it. So these, and
-//! only these, were not written (read in hyper 1.12, hyper-util 0.1.21 and reqwest 0.13.5):
-//! - `reqwest::Error::is_connect`: resolving, connecting, a proxy's tunnel or TLS failed, or took longer than
-//!   `connect_timeout`. hyper-util makes such an error before it takes hold of the request. So it does where the gate of a
-//!   connection (`Closed`) refuses to make another one in its place.
-//! - `hyper::Error::is_canceled`: the connection went away while the request was still queued for it. hyper makes this
-//!   error only together with giving the request back whole. On a reused connection hyper-util has by then asked for
-//!   another one by itself, which the gate refuses, so that it surfaces on a new connection only.
+//! **What was certainly not written.** A request is handed to a connection only after the name was resolved and TCP
+//! and TLS are done. From then on, hyper returns a request only if it never began to write it. So exactly these
+//! errors mean that the request was not written, or not processed (read in hyper 1.12, hyper-util 0.1.21 and reqwest
+//! 0.13.5):
+//! - `reqwest::Error::is_connect`: resolving, connecting, the tunnel of a proxy or TLS failed, or took longer than
+//!   `connect_timeout`. hyper-util returns this error before it takes the request. The same applies to `Closed`, with
+//!   which the gate of a connection refuses to connect again (see `connections.rs`).
+//! - `hyper::Error::is_canceled`: the connection closed while the request was still queued for it. hyper returns this
+//!   error only together with the whole request. On a reused connection, hyper-util then asks for a new connection by
+//!   itself, which the gate refuses; so this error appears only on a new connection.
+//! - `REFUSED_STREAM` of HTTP/2: the server states that it did not begin to process the request (RFC 9113, 8.7).
 //!
-//! Everything else is in doubt: a time-out of the whole request, a connection that closed without an answer, a reset. A
-//! server that accepts a connection and resets it at once looks the same, though most often nothing was written. hyper
-//! can also lose a request that is handed to a connection just as that ends (10 of 150,000 sends to a server that
-//! closed every connection at once; most likely the race of <https://github.com/hyperium/hyper/issues/4122>): it
-//! neither writes nor answers, and only the time-out ends the attempt.
+//! Everything else is in doubt: a timeout of the whole request, a connection that closed without a response, a reset.
+//! A server that accepts a connection and resets it at once looks the same, although usually nothing was written.
+//! hyper can also lose a request that is handed to a connection just as the connection closes: it neither writes the
+//! request nor returns an error, and only the timeout ends the attempt. This happened in 10 of 150,000 sends to a
+//! server that closed every connection at once, and is most likely the race of
+//! <https://github.com/hyperium/hyper/issues/4122>.
 //!
-//! - `REFUSED_STREAM` of HTTP/2: the server says that it has not begun to process the request (RFC 9113, 8.7).
+//! **When a message leaves.** On an open connection, at once. On a new one, when the caller calls
+//! [`Departure::leave`]. No message waits for a connection without the caller's knowledge: see `connections.rs`.
 //!
-//! **When a message leaves.** At once, over a connection that has answered before; or, over a new one, when its
-//! [`Departure`] is told to. No message waits unseen for a connection: see `connections.rs`.
+//! **HTTP/2** is used with TLS, because Meta's servers support it best. It is not negotiated: until the protocol of
+//! the server is known, each of the first messages would open a connection of its own.
 //!
-//! **HTTP/2** where TLS is spoken, which is what Meta's servers do best. It is asked for outright and not left to be negotiated: as long as nobody knows what the other
-//! side speaks, each of the first messages would make a connection of its own.
-//!
-//! **Why the proxy of the environment is ignored.** `HTTPS_PROXY` is often set for other programs of a machine; here it
-//! would silently move the access tokens' way out. A proxy is used if the configuration names one.
+//! **The proxy variables of the environment are ignored.** `HTTPS_PROXY` is often set for other programs on the
+//! machine, and would silently send the access tokens through that proxy. Only a proxy named in the configuration is
+//! used.
 
 use std::{
     error::Error,
@@ -54,46 +56,50 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer,
-    connections::{Closed, Connections, Gate, InMaking, Taken},
+    connections::{Closed, Connecting, Connections, Gate, StreamPermit},
 };
 use crate::domain::{Cause, LineId, Outcome, Secret};
 
-/// The longest answer to a send that is read. Meta's are below 1 KiB; what is longer is not Meta's.
+/// The maximum size of a response to a send. Meta's responses are below 1 KiB; a larger one is not Meta's.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Idle connections are closed after this long, before the usual server or load balancer does it (60 s and more):
-/// a request that meets the server's closing on the wire is in doubt.
+/// How long an idle connection stays open. Shorter than the idle timeout of common servers and load balancers (60 s
+/// and more): a request that is on its way while the server closes the connection is in doubt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A connection that is idle this long carries no further message, for it may be closed before that leaves.
-const KEPT: Duration = Duration::from_secs(15);
+/// How long a connection may be idle and still be used. Shorter than [`IDLE_TIMEOUT`], so that the connection does
+/// not close before the message leaves.
+const REUSE_IDLE_MAX: Duration = Duration::from_secs(15);
 
-/// A connection of HTTP/2 that is silent this long is asked whether it lives, and given up after as long again: what it
-/// carries is in doubt either way, and nothing more is put on it.
+/// An HTTP/2 connection that is silent for this long is pinged, and closed if there is no reply within the same time.
+/// The messages on it are in doubt either way, but no further message is put on it.
 const PING_AFTER: Duration = Duration::from_secs(5);
 
-/// What we tell Meta that we are.
-const OURSELVES: &str = concat!("pregon/", env!("CARGO_PKG_VERSION"));
+/// Our user agent.
+const OUR_USER_AGENT: &str = concat!("pregon/", env!("CARGO_PKG_VERSION"));
 
-/// How the Graph API is reached.
+/// How to reach the Graph API.
 #[derive(Clone)]
 pub struct GraphClientConfig {
-    /// `https://graph.facebook.com`, or where the stand-in for Meta listens.
+    /// `https://graph.facebook.com`, or the address of the simulator.
     pub base_url: String,
     /// The version of the API, such as `v25.0`.
     pub version: String,
-    /// For one whole call, from connecting to the last byte of the answer. What takes longer is in doubt.
+    /// The time limit of one whole call, from connecting to the last byte of the response. An attempt that takes
+    /// longer is in doubt.
     pub timeout: Duration,
-    /// For resolving, connecting and TLS; shorter than `timeout`, so that a connection that cannot be made is known not
-    /// to have carried anything.
+    /// The time limit of resolving, connecting and TLS. Shorter than `timeout`, so that a failure to connect is
+    /// recognized as such, and the message as certainly not sent.
     pub connect_timeout: Duration,
-    /// HTTP/2 where the base URL is one of https; HTTP/1.1 else.
+    /// Whether to use HTTP/2 for an https base URL. HTTP/1.1 is used otherwise.
     pub http2: bool,
-    /// Messages that share a connection of HTTP/2 at most, at least 1: so many are in doubt when it breaks.
+    /// The maximum number of concurrent messages on an HTTP/2 connection, at least 1. This many are in doubt when a
+    /// connection breaks.
     pub streams_max: usize,
-    /// A PEM file of authorities that are trusted besides those of the system: for a stand-in, or a proxy that opens TLS.
+    /// A PEM file of certificate authorities to trust besides those of the system: for the simulator, or a proxy that
+    /// terminates TLS.
     pub ca: Option<PathBuf>,
-    /// An HTTP proxy for every call, such as `http://10.0.0.1:3128`; the variables of the environment are ignored.
+    /// An HTTP proxy for every call, such as `http://10.0.0.1:3128`. The variables of the environment are ignored.
     pub proxy: Option<String>,
 }
 
@@ -116,17 +122,17 @@ impl Default for GraphClientConfig {
 #[derive(Clone, Debug)]
 pub struct GraphClient {
     connections: Arc<Connections>,
-    /// For what is read, which has no pace.
+    /// The client for reads, which are not paced.
     reads: reqwest::Client,
     timeout: Duration,
     root: Url,
 }
 
 impl GraphClient {
-    /// A client that has not connected yet.
+    /// A client without any connection yet.
     ///
     /// # Errors
-    /// [`BadGraphConfig`] names the value that cannot be used.
+    /// [`BadGraphConfig`] names the invalid value.
     pub fn new(config: GraphClientConfig) -> Result<Self, BadGraphConfig> {
         let GraphClientConfig { timeout, connect_timeout, .. } = config;
         if connect_timeout.is_zero() || connect_timeout >= timeout {
@@ -143,7 +149,7 @@ impl GraphClient {
 
         let builder = move || {
             let mut builder = reqwest::Client::builder()
-                .user_agent(OURSELVES)
+                .user_agent(OUR_USER_AGENT)
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
                 .referer(false)
@@ -168,19 +174,21 @@ impl GraphClient {
         let reads = builder().timeout(timeout).build().map_err(BadGraphConfig::Client)?;
         let streams_max = if http2 { config.streams_max.max(1) } else { 1 };
         let make = move |gate: Gate| builder().connector_layer(gate).build();
-        Ok(Self { connections: Connections::new(streams_max, KEPT, Box::new(make)), reads, timeout, root })
+        Ok(Self { connections: Connections::new(streams_max, REUSE_IDLE_MAX, Box::new(make)), reads, timeout, root })
     }
 
-    /// What sends on `line` with `token`. Built once for a line: the address and the headers are the same every time.
+    /// A sender for `line` with `token`. Built once per line, because the URL and the headers are the same for every
+    /// message.
     ///
     /// # Errors
-    /// [`BadToken`] if no header can hold the token.
+    /// [`BadToken`] if the token is not a valid header value.
     pub fn sender(&self, line: &LineId, token: &Secret) -> Result<LineSender, BadToken> {
         let mut headers = authorized(token)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // reqwest would put these into each copy, which grows for them.
+        // Set here, because reqwest would otherwise add these headers to each request, whose copy of the map would have
+        // to grow.
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(OURSELVES));
+        headers.insert(USER_AGENT, HeaderValue::from_static(OUR_USER_AGENT));
         Ok(LineSender {
             connections: self.connections.clone(),
             timeout: self.timeout,
@@ -189,24 +197,24 @@ impl GraphClient {
         })
     }
 
-    /// The address of a node or of an edge below it; what an id must not hold is escaped.
+    /// The URL of a node, or of an edge of a node. Escapes the ids.
     pub(super) fn endpoint<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.root.clone();
         url.path_segments_mut().expect("a URL of http or https has a path, and the root is one").extend(path);
         url
     }
 
-    /// Reads from the Graph API; a read may be repeated at will. `Err`: why there is no answer.
+    /// Reads from the Graph API. Reads are safe to repeat. `Err` says why there is no response.
     pub(super) async fn get(&self, url: Url, headers: HeaderMap, bytes_max: usize) -> Result<(u16, Bytes), String> {
         let mut request = Request::new(Method::GET, url);
         *request.headers_mut() = headers;
-        let response = self.reads.execute(request).await.map_err(sentence)?;
+        let response = self.reads.execute(request).await.map_err(describe)?;
         let http_status = response.status().as_u16();
         Ok((http_status, whole_body(response, bytes_max).await?))
     }
 }
 
-/// Sends on one line. Cheap to clone, and used by many tasks at once.
+/// Sends on one line. Cheap to clone; usable by many tasks at once.
 #[derive(Clone, Debug)]
 pub struct LineSender {
     connections: Arc<Connections>,
@@ -215,50 +223,51 @@ pub struct LineSender {
     headers: HeaderMap,
 }
 
-/// The right to send one message, until it is dropped.
+/// The right to send one message, until dropped.
 pub enum Permit {
-    /// On a connection that has answered: the message leaves when it is sent.
+    /// On an open connection: the message leaves as soon as [`LineSender::send`] runs.
     Open(OpenPermit),
-    /// On one that has yet to be made: the message leaves when its [`Departure`] is told to.
+    /// On a connection that is yet to be made: the message leaves at [`Departure::leave`].
     New(NewPermit),
 }
 
 /// See [`Permit::Open`].
-pub struct OpenPermit(Taken);
+pub struct OpenPermit(StreamPermit);
 
 /// See [`Permit::New`].
-pub struct NewPermit(Taken, InMaking);
+pub struct NewPermit(StreamPermit, Connecting);
 
-/// A message with a connection of its own, which has not left. Dropped, it was certainly not sent.
+/// A message that waits on a new, established connection until it may leave. If dropped, the message was certainly not
+/// sent.
 pub struct Departure {
     exchange: Exchange,
     leave: CancellationToken,
 }
 
-/// An attempt. `None`: the connection was closed before the message left.
+/// An attempt. `None` if the connection was closed before the message left.
 type Exchange = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 
 impl LineSender {
-    /// The right to send one message, if a connection has room for it or may be made.
+    /// A permit for one message, if a connection has capacity or a new one may be made.
     pub fn permit(&self, now: Instant) -> Option<Permit> {
-        let (taken, in_making) = self.connections.take(now)?;
-        Some(match in_making {
-            Some(in_making) => Permit::New(NewPermit(taken, in_making)),
+        let (taken, connecting) = self.connections.take(now)?;
+        Some(match connecting {
+            Some(connecting) => Permit::New(NewPermit(taken, connecting)),
             None => Permit::Open(OpenPermit(taken)),
         })
     }
 
-    /// Why there is no connection, if none is open and the last that was tried, after `since`, could not be made.
+    /// The error of the last attempt to connect, if it failed after `since` and no connection is open.
     pub fn unreachable_since(&self, since: Instant) -> Option<String> {
         self.connections.failed_since(since)
     }
 
-    /// One attempt: `body` is written to Meta at most once.
+    /// Makes one attempt: `body` is written to Meta at most once.
     ///
-    /// Shape: `body` is the whole JSON of a send. Errors are outcomes; there is no other way for an attempt to end, but for
-    /// `None`: the connection was closed, and the message certainly not sent. A caller that drops the future before it
-    /// is done has to put the message in doubt.
-    /// Source: the module doc says which failures are certain.
+    /// Shape: `body` is the whole JSON of a send. Errors are outcomes. `None` means that the connection was closed,
+    /// and that the message was certainly not sent. A caller that drops the future early must put the message in
+    /// doubt.
+    /// Source: the module doc lists the failures after which the message was certainly not sent.
     pub fn send(
         &self,
         OpenPermit(connection): OpenPermit,
@@ -268,24 +277,24 @@ impl LineSender {
         exchange(connection, response, self.timeout, tokio::time::sleep(self.timeout))
     }
 
-    /// Makes the connection for an attempt with `body`. `Err`: what the attempt ended in, without one.
+    /// Makes the connection for an attempt with `body`. `Err` is the outcome if there is no connection.
     pub async fn connect(
         &self,
-        NewPermit(connection, _in_making): NewPermit,
+        NewPermit(connection, _connecting): NewPermit,
         body: Bytes,
     ) -> Result<Departure, Outcome> {
-        let hold = connection.gate().hold();
-        let (leave, timeout) = (hold.leave.clone(), self.timeout);
-        let patience = async move {
+        let gate_wait = connection.gate().open();
+        let (leave, timeout) = (gate_wait.leave.clone(), self.timeout);
+        let deadline = async move {
             leave.cancelled().await;
             tokio::time::sleep(timeout).await;
         };
         let response = connection.execute(self.request(body));
-        let mut exchange: Exchange = Box::pin(exchange(connection, response, timeout, patience));
+        let mut exchange: Exchange = Box::pin(exchange(connection, response, timeout, deadline));
         tokio::select! {
             biased;
-            () = hold.connected.cancelled() => Ok(Departure { exchange, leave: hold.leave }),
-            ended = &mut exchange => Err(came_to_nothing(ended)),
+            () = gate_wait.connected.cancelled() => Ok(Departure { exchange, leave: gate_wait.leave }),
+            ended = &mut exchange => Err(or_unreachable(ended)),
         }
     }
 
@@ -298,24 +307,25 @@ impl LineSender {
 }
 
 impl Departure {
-    /// The attempt, from the moment at which the message leaves: as [`LineSender::send`].
+    /// Lets the message leave, and completes the attempt as [`LineSender::send`] does.
     pub async fn leave(self) -> Outcome {
         self.leave.cancel();
-        came_to_nothing(self.exchange.await)
+        or_unreachable(self.exchange.await)
     }
 }
 
-/// The outcome of an attempt on a new connection, whose gate was not closed.
-fn came_to_nothing(ended: Option<Outcome>) -> Outcome {
+/// The outcome of an attempt on a new connection. `None` is not expected, because the gate was open; it becomes a
+/// retry.
+fn or_unreachable(ended: Option<Outcome>) -> Outcome {
     ended.unwrap_or_else(|| Outcome::Retry { wait: None, cause: Cause::Unreachable(Closed.to_string()) })
 }
 
-/// Reads the answer of `response`, which comes over `connection`, until `patience` ends.
+/// Waits for `response`, which arrives over `connection`, and reads its body. Gives up when `deadline` completes.
 async fn exchange(
-    connection: Taken,
+    connection: StreamPermit,
     response: impl Future<Output = reqwest::Result<Response>>,
     timeout: Duration,
-    patience: impl Future<Output = ()>,
+    deadline: impl Future<Output = ()>,
 ) -> Option<Outcome> {
     let unanswered = |reason: String| {
         connection.retire();
@@ -329,11 +339,11 @@ async fn exchange(
                 return None;
             }
             Err(error) if never_written(&error) => {
-                let reason = sentence(error);
+                let reason = describe(error);
                 connection.failed(&reason);
                 return Some(Outcome::Retry { wait: None, cause: Cause::Unreachable(reason) });
             }
-            Err(error) => return unanswered(sentence(error)),
+            Err(error) => return unanswered(describe(error)),
         };
         connection.answered();
         let http_status = response.status().as_u16();
@@ -345,11 +355,11 @@ async fn exchange(
     tokio::select! {
         biased;
         outcome = answer => outcome,
-        () = patience => unanswered(format!("no answer in {timeout:?}")),
+        () = deadline => unanswered(format!("no response within {timeout:?}")),
     }
 }
 
-/// Headers with `token`, marked so that no log shows it.
+/// Headers with `token`, marked as sensitive so that it is not logged.
 pub(super) fn authorized(token: &Secret) -> Result<HeaderMap, BadToken> {
     let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| BadToken)?;
     bearer.set_sensitive(true);
@@ -371,12 +381,12 @@ fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadGraphConf
     let pem = fs::read(path).map_err(bad)?;
     match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(authorities) if !authorities.is_empty() => Ok(authorities),
-        Ok(_) => Err(bad(io::Error::other("there is no certificate in it"))),
+        Ok(_) => Err(bad(io::Error::other("the file has no certificate"))),
         Err(error) => Err(bad(io::Error::other(error))),
     }
 }
 
-/// TLS for all connections: the system's authorities and `authorities` are trusted.
+/// The TLS configuration of all connections. Trusts the system's certificate authorities and `authorities`.
 fn tls(authorities: Vec<CertificateDer<'static>>, http2: bool) -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new_with_extra_roots(authorities, provider.clone())?;
@@ -389,7 +399,7 @@ fn tls(authorities: Vec<CertificateDer<'static>>, http2: bool) -> Result<rustls:
     Ok(tls)
 }
 
-/// Certainly Meta did not begin to process the request; the module doc has the reasons.
+/// Whether Meta certainly did not begin to process the request. The module doc has the reasons.
 fn never_written(error: &reqwest::Error) -> bool {
     let canceled = |cause: &(dyn Error + 'static)| cause.downcast_ref().is_some_and(hyper::Error::is_canceled);
     let refused = |cause: &(dyn Error + 'static)| {
@@ -399,11 +409,11 @@ fn never_written(error: &reqwest::Error) -> bool {
     error.is_connect() || causes(error).any(|cause| canceled(cause) || refused(cause))
 }
 
-/// The body of an answer, if it is not longer than `bytes_max`. As a rule it comes in one piece, which is not copied.
+/// The body of a response of at most `bytes_max` bytes. It usually arrives in one piece, which is not copied.
 async fn whole_body(mut response: Response, bytes_max: usize) -> Result<Bytes, String> {
     let length = response.content_length();
     let mut body = Bytes::new();
-    while let Some(piece) = response.chunk().await.map_err(sentence)? {
+    while let Some(piece) = response.chunk().await.map_err(describe)? {
         if body.len() + piece.len() > bytes_max {
             return Err(format!("more than {bytes_max} bytes"));
         }
@@ -415,8 +425,8 @@ async fn whole_body(mut response: Response, bytes_max: usize) -> Result<Bytes, S
     Ok(body)
 }
 
-/// The error and its causes in one line, without the address.
-fn sentence(error: reqwest::Error) -> String {
+/// The error and its causes in one line, without the URL.
+fn describe(error: reqwest::Error) -> String {
     chain(&error.without_url())
 }
 
@@ -424,48 +434,48 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// The error itself and what it came from, outermost first.
+/// The error and its causes, outermost first.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |&error| error.source())
 }
 
-/// A value of [`GraphClientConfig`] cannot be used.
+/// A value of [`GraphClientConfig`] is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum BadGraphConfig {
-    /// `base_url`.
-    #[error("the base URL `{0}` of the Graph API is not one of http or https without a query")]
+    /// `base_url` is not an HTTP URL.
+    #[error("the base URL `{0}` of the Graph API must be an http or https URL without a query")]
     BaseUrl(String),
-    /// `version`.
-    #[error("the version of the Graph API is empty: it is written such as v25.0")]
+    /// `version` is empty.
+    #[error("the version of the Graph API is empty: set it, for example to v25.0")]
     Version,
-    /// `ca`.
-    #[error("the authorities of the Graph API can't be read from {}: {source}", path.display())]
+    /// The file `ca` has no readable certificates.
+    #[error("the certificate authorities for the Graph API can't be read from {}: {source}", path.display())]
     Authorities {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         source: io::Error,
     },
-    /// `connect_timeout`.
-    #[error("the connect time-out {connect_timeout:?} must be above zero and shorter than the time-out {timeout:?}")]
+    /// `connect_timeout` is zero, or not shorter than `timeout`.
+    #[error("the connect timeout {connect_timeout:?} must be above zero and shorter than the timeout {timeout:?}")]
     Timeouts {
-        /// As it was given.
+        /// The configured value.
         connect_timeout: Duration,
-        /// As it was given.
+        /// The configured value.
         timeout: Duration,
     },
-    /// `proxy`.
+    /// `proxy` is not a URL.
     #[error("the proxy to the Graph API is not a URL")]
     Proxy(#[source] reqwest::Error),
-    /// There is nothing to verify Meta's certificate with.
+    /// TLS cannot verify Meta's certificate.
     #[error("TLS cannot be set up: are the system's root certificates (ca-certificates) installed?")]
     Tls(#[source] rustls::Error),
-    /// There is no HTTP client with it.
+    /// The HTTP client cannot be created.
     #[error("the connection to the Graph API cannot be set up")]
     Client(#[source] reqwest::Error),
 }
 
-/// No HTTP header can hold the access token.
+/// The access token is not a valid header value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the access token holds a line break or another character that no HTTP header may hold")]
+#[error("the access token has a line break or another character that is not allowed in an HTTP header")]
 pub struct BadToken;

@@ -1,19 +1,20 @@
-//! The connections to Meta: as many as the messages on their way need.
+//! The pool of connections to Meta. It grows with the number of messages in flight.
 //!
-//! Each has a `reqwest::Client` of its own, so that it is known before a message goes whether it has a connection to go over. A
-//! message that had to wait for one would leave later than its pace said, together with those that were paced after it.
+//! Each connection has its own `reqwest::Client`, so that a message is sent only once it has a connection. A message
+//! that waited for a connection would leave later than paced, in a burst with the messages paced after it.
 //!
-//! - A connection that has answered is *open*. It takes messages at once: over HTTP/1.1 one at a time, over HTTP/2 up to
-//!   `streams_max`, which bounds what a reset puts in doubt. Those in use are filled first, for few connections that are full
-//!   cost less than many that are not.
-//! - A *new* one carries a single message until it has answered. That message waits at the [`Gate`], with TCP and TLS done, until
-//!   it is told to leave. As many may be in the making at once as are open, and one in any case. One whose message has left is
-//!   not counted any more: an answer that does not come would keep every other line of the thread waiting.
-//! - The server may close an open connection at any time. reqwest would make another one on the way of the next message; the gate
-//!   refuses that, and the message comes back unsent.
+//! - A connection that has answered is *open*. It accepts messages at once: one at a time over HTTP/1.1, up to
+//!   `streams_max` over HTTP/2, which limits how many messages a reset puts in doubt. Connections in use are filled
+//!   first, because a few full connections cost less than many that are not full.
+//! - A *new* connection carries a single message until it has answered. That message waits at the [`Gate`], with TCP
+//!   and TLS done, until it may leave. At most as many connections are established at once as are open, or one if
+//!   none is open. A connection counts as being established only until TCP and TLS are done: otherwise a response
+//!   that never comes would block every other line of the shard.
+//! - The server may close an open connection at any time. For the next message, reqwest would then connect again by
+//!   itself. The gate refuses that, and the message is returned unsent.
 //!
-//! A connection on which a message was left without an answer takes no more: a path that went dead would take down one message
-//! after the other until its end is noticed.
+//! A connection on which a message got no response accepts no more messages. If its path is dead, every further
+//! message would go unanswered too, until the connection is found to be dead.
 
 use std::{
     error::Error,
@@ -31,32 +32,32 @@ use tower_service::Service;
 
 type Make = Box<dyn Fn(Gate) -> reqwest::Result<reqwest::Client> + Send + Sync>;
 
-/// The connections of one Graph API.
+/// The pool of connections to one Graph API.
 pub(super) struct Connections {
     make: Make,
-    /// Messages on one connection at once at most.
+    /// The maximum number of concurrent messages on one connection.
     streams_max: usize,
-    /// An open connection that was last used longer ago is not used again.
-    kept: Duration,
+    /// An open connection that was idle for longer than this is not used again.
+    idle_max: Duration,
     pool: Mutex<Pool>,
 }
 
 #[derive(Default)]
 struct Pool {
-    /// Open connections with room for a message. The last one is taken first.
+    /// Open connections with capacity for a message. The last one is used first.
     free: Vec<Arc<Connection>>,
-    /// Open connections, with and without room.
+    /// The number of open connections, with and without capacity.
     open: usize,
-    /// Those in the making.
-    in_making: usize,
-    /// When the last new one could not be made, and why. Gone once one could.
+    /// The number of connections being established.
+    n_connecting: usize,
+    /// When and why the last attempt to connect failed. Cleared when a new connection answers.
     failure: Option<(Instant, String)>,
-    /// Connections that were idle for too long are looked for at this time.
+    /// When to look again for connections that were idle for too long.
     sweep_at: Option<Instant>,
 }
 
 struct Connection {
-    /// Made when it is first used: a permit may be dropped without that.
+    /// Created when the first message is sent, because a permit may be dropped unused.
     http: OnceLock<reqwest::Client>,
     gate: Gate,
     usage: Mutex<Usage>,
@@ -66,7 +67,7 @@ struct Usage {
     stage: Stage,
     messages: usize,
     used_at: Instant,
-    /// It is among those with room.
+    /// Whether the connection is in `Pool::free`.
     free: bool,
 }
 
@@ -74,32 +75,32 @@ struct Usage {
 enum Stage {
     New,
     Open,
-    /// It takes no more messages.
+    /// Accepts no more messages.
     Retired,
 }
 
-/// The right to one message on a connection, until it is dropped.
-pub(super) struct Taken {
+/// The right to send one message on a connection, until dropped.
+pub(super) struct StreamPermit {
     connections: Arc<Connections>,
     connection: Arc<Connection>,
-    /// It is the first message on the connection.
+    /// Whether this is the first message on the connection.
     is_first: bool,
 }
 
 impl Connections {
-    pub(super) fn new(streams_max: usize, kept: Duration, make: Make) -> Arc<Self> {
-        Arc::new(Self { make, streams_max, kept, pool: Mutex::default() })
+    pub(super) fn new(streams_max: usize, idle_max: Duration, make: Make) -> Arc<Self> {
+        Arc::new(Self { make, streams_max, idle_max, pool: Mutex::default() })
     }
 
-    /// A connection for a message, if one has room or may be made.
-    pub(super) fn take(self: &Arc<Self>, now: Instant) -> Option<(Taken, Option<InMaking>)> {
+    /// A permit on a connection with capacity, or on a new one if one may be made.
+    pub(super) fn take(self: &Arc<Self>, now: Instant) -> Option<(StreamPermit, Option<Connecting>)> {
         let mut pool = self.pool();
         if pool.sweep_at.is_none_or(|at| now >= at) {
-            pool.sweep_at = Some(now + self.kept);
+            pool.sweep_at = Some(now + self.idle_max);
             let Pool { free, open, .. } = &mut *pool;
             free.retain(|connection| {
                 let mut usage = connection.usage();
-                if usage.messages == 0 && now.saturating_duration_since(usage.used_at) > self.kept {
+                if usage.messages == 0 && now.saturating_duration_since(usage.used_at) > self.idle_max {
                     usage.retire(open);
                 }
                 usage.free
@@ -107,7 +108,7 @@ impl Connections {
         }
         while let Some(connection) = pool.free.last().cloned() {
             let mut usage = connection.usage();
-            if usage.messages == 0 && now.saturating_duration_since(usage.used_at) > self.kept {
+            if usage.messages == 0 && now.saturating_duration_since(usage.used_at) > self.idle_max {
                 usage.retire(&mut pool.open);
                 pool.free.pop();
                 continue;
@@ -119,19 +120,19 @@ impl Connections {
                 pool.free.pop();
             }
             drop(usage);
-            return Some((Taken { connections: self.clone(), connection, is_first: false }, None));
+            return Some((StreamPermit { connections: self.clone(), connection, is_first: false }, None));
         }
-        if pool.in_making >= pool.open.max(1) {
+        if pool.n_connecting >= pool.open.max(1) {
             return None;
         }
-        pool.in_making += 1;
+        pool.n_connecting += 1;
         let usage = Usage { stage: Stage::New, messages: 1, used_at: now, free: false };
         let connection =
             Arc::new(Connection { http: OnceLock::new(), gate: Gate::default(), usage: Mutex::new(usage) });
-        Some((Taken { connections: self.clone(), connection, is_first: true }, Some(InMaking(self.clone()))))
+        Some((StreamPermit { connections: self.clone(), connection, is_first: true }, Some(Connecting(self.clone()))))
     }
 
-    /// Why there is no connection, if none is open and the last that was tried, after `since`, could not be made.
+    /// The error of the last attempt to connect, if it failed after `since` and no connection is open.
     pub(super) fn failed_since(&self, since: Instant) -> Option<String> {
         let pool = self.pool();
         let failure = pool.failure.as_ref().filter(|(at, _)| *at > since && pool.open == 0);
@@ -156,7 +157,7 @@ impl Connection {
 }
 
 impl Usage {
-    /// It takes no more messages; `open` counts the open ones.
+    /// Marks the connection as retired. `open` is the number of open connections.
     fn retire(&mut self, open: &mut usize) {
         if self.stage == Stage::Open {
             *open -= 1;
@@ -165,13 +166,13 @@ impl Usage {
     }
 }
 
-impl Taken {
-    /// Where its message waits to leave.
+impl StreamPermit {
+    /// The gate at which the message waits.
     pub(super) fn gate(&self) -> Gate {
         self.connection.gate.clone()
     }
 
-    /// Meta has answered on it.
+    /// Records that Meta has answered on the connection.
     pub(super) fn answered(&self) {
         if !self.is_first {
             return;
@@ -185,19 +186,19 @@ impl Taken {
         }
     }
 
-    /// Its message did not leave: where it is a new one, it could not be made.
+    /// Records that the message was not written. If the connection is new, it could not be made.
     pub(super) fn failed(&self, reason: &str) {
         if self.connection.usage().stage == Stage::New {
             self.connections.pool().failure = Some((Instant::now(), reason.to_owned()));
         }
     }
 
-    /// It takes no more messages: one was left without an answer, or it was closed.
+    /// Retires the connection, because a message on it got no response or because it was closed.
     pub(super) fn retire(&self) {
         let mut pool = self.connections.pool();
         let mut usage = self.connection.usage();
         if usage.stage != Stage::Open {
-            return; // A new one goes with its only message.
+            return; // A new connection is dropped with its only message.
         }
         if usage.free {
             pool.free.retain(|other| !Arc::ptr_eq(other, &self.connection));
@@ -206,7 +207,7 @@ impl Taken {
     }
 }
 
-impl Deref for Taken {
+impl Deref for StreamPermit {
     type Target = reqwest::Client;
 
     fn deref(&self) -> &reqwest::Client {
@@ -217,7 +218,7 @@ impl Deref for Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut pool = self.connections.pool();
         let mut usage = self.connection.usage();
@@ -233,25 +234,25 @@ impl Drop for Taken {
     }
 }
 
-/// A connection is in the making, as long as this is kept.
-pub(super) struct InMaking(Arc<Connections>);
+/// Counts one connection as being established, until dropped.
+pub(super) struct Connecting(Arc<Connections>);
 
-impl Drop for InMaking {
+impl Drop for Connecting {
     fn drop(&mut self) {
-        self.0.pool().in_making -= 1;
+        self.0.pool().n_connecting -= 1;
     }
 }
 
-/// What stands between a client and the making of its connection.
+/// Controls whether a client may connect.
 ///
-/// Closed, it refuses. Once, for the first message, it can be opened ([`hold`](Self::hold)): the connection is then made, and kept
-/// back until the message may leave.
+/// A closed gate refuses to connect. It can be opened once ([`Gate::open`]), for the first message: the connection is
+/// then made, and the message is kept back until it may leave.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<Mutex<Option<ConnectionHold>>>);
+pub(super) struct Gate(Arc<Mutex<Option<GateWait>>>);
 
-/// The two ends of a wait at the gate.
+/// The signals between the gate and a message that waits at it.
 #[derive(Clone, Default)]
-pub(super) struct ConnectionHold {
+pub(super) struct GateWait {
     /// Cancelled by the gate when the connection is made.
     pub(super) connected: CancellationToken,
     /// Cancelled by the runner to let the message leave.
@@ -259,14 +260,14 @@ pub(super) struct ConnectionHold {
 }
 
 impl Gate {
-    /// Opens it for the one message of a new connection.
-    pub(super) fn hold(&self) -> ConnectionHold {
-        let hold = ConnectionHold::default();
-        *self.held() = Some(hold.clone());
-        hold
+    /// Opens the gate for the first message of a new connection.
+    pub(super) fn open(&self) -> GateWait {
+        let wait = GateWait::default();
+        *self.pending() = Some(wait.clone());
+        wait
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<ConnectionHold>> {
+    fn pending(&self) -> MutexGuard<'_, Option<GateWait>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -279,9 +280,10 @@ impl<S> Layer<S> for Gate {
     }
 }
 
-/// What makes a connection, behind its gate.
+/// A connector behind a gate.
 pub(super) struct Gated<S> {
-    /// Shared by the copy that hyper makes for each request: of the connector itself one would cost a dozen allocations.
+    /// Shared by the clones that hyper makes for each request: cloning the connector itself costs a dozen
+    /// allocations.
     connector: Arc<Mutex<S>>,
     gate: Gate,
 }
@@ -315,7 +317,7 @@ where
     }
 
     fn call(&mut self, to: To) -> Self::Future {
-        let Some(ConnectionHold { connected, leave }) = self.gate.held().take() else {
+        let Some(GateWait { connected, leave }) = self.gate.pending().take() else {
             return Box::pin(async { Err(Closed.into()) });
         };
         let connecting = self.connector().call(to);
@@ -328,7 +330,7 @@ where
     }
 }
 
-/// The gate is closed: the connection of a message was gone when it was to leave.
+/// The gate is closed: the connection was closed before the message was to leave.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was closed before the message left")]
 pub(super) struct Closed;

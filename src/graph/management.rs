@@ -1,8 +1,8 @@
-//! What is read from Meta besides sending: the templates of a WABA, the apps that get its webhooks, and how a line stands.
+//! Reads from the Graph API: the templates of a WABA, the apps that receive its webhooks, and the status of a line.
 //!
-//! Owns: the shape of those answers. Values that Meta may add to (states, ratings) stay text.
-//! If the process dies: nothing is lost, reading changes nothing.
-//! Never: follows the address of a next page that an answer names; the token would go wherever it points.
+//! Owns: the shape of those responses. Values that Meta may extend (statuses, ratings) stay text.
+//! If the process dies: nothing is lost; reads change nothing.
+//! Never: follows the URL of the next page in a response, because the token would be sent wherever that URL points.
 
 use std::{collections::HashSet, fmt};
 
@@ -13,23 +13,23 @@ use serde_json::Value;
 use super::{BadToken, GraphClient, answer, client::authorized};
 use crate::domain::{LineId, Secret, WabaId, policy};
 
-/// The longest page that is read: 100 templates, each with all its text.
+/// The maximum size of a page: enough for 100 templates with all their text.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The most that Meta gives on one page (its OpenAPI file v23.0, read 2026-11-22).
+/// Meta's maximum page size (its OpenAPI file v23.0, read 2026-11-22).
 const PAGE_TEMPLATES: usize = 100;
 
-/// Templates, and pages without any, after which a list is taken to have no end. A WABA may have 6,000 templates.
+/// A list is considered endless after this many templates, or this many pages. A WABA may have 6,000 templates.
 const TEMPLATES_MAX: usize = 100_000;
 
-/// How often a list is read again from its first page, because Meta did not know its own cursor any more.
+/// How many times a list is read again from its first page after Meta rejected its own cursor.
 const RESTARTS_MAX: usize = 3;
 
-/// Meta's code for an error that it does not specify, and for a page that is too much for it: "Please reduce the amount of
-/// data you're asking for, then retry your request".
+/// Meta's code for an unspecified error. Meta also returns it for a page that is too large: "Please reduce the amount
+/// of data you're asking for, then retry your request".
 const UNSPECIFIED: u32 = 1;
 
-/// Meta's code for a cursor that is not good any more (v24.0 and later).
+/// Meta's code for an expired cursor (v24.0 and later).
 const STALE_CURSOR: u32 = 131_059;
 
 const TEMPLATE_FIELDS: &str =
@@ -38,31 +38,31 @@ const TEMPLATE_FIELDS: &str =
 const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
                            whatsapp_business_manager_messaging_limit";
 
-/// How Meta sees a line. The values are Meta's words; `None` where it gave none.
+/// The status of a line at Meta. The values are as Meta writes them; `None` if Meta returned none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineInfo {
-    /// The number as people read it. Every line has one: what comes without is not a line.
+    /// The phone number, formatted for people. Required: an object without it is not a line.
     pub display_phone_number: String,
-    /// The name that recipients see.
+    /// The display name that recipients see.
     pub verified_name: Option<String>,
-    /// `CONNECTED` sends, and so does `FLAGGED`.
+    /// The line's status, such as `CONNECTED` or `FLAGGED`. A line can send in both of these.
     pub status: Option<String>,
-    /// `GREEN`, `YELLOW`, `RED` or `NA`.
+    /// The quality rating: `GREEN`, `YELLOW`, `RED` or `NA`.
     pub quality_rating: Option<String>,
-    /// `STANDARD` or `HIGH`.
+    /// The throughput level: `STANDARD` or `HIGH`.
     #[serde(default, rename(deserialize = "throughput"), deserialize_with = "level")]
     pub throughput_level: Option<String>,
-    /// How many people the portfolio may write to first in 24 hours, such as `TIER_10K`.
+    /// How many people who did not write first the portfolio may message within 24 hours, such as `TIER_10K`.
     #[serde(rename(deserialize = "whatsapp_business_manager_messaging_limit"))]
     pub messaging_limit: Option<String>,
 }
 
 impl GraphClient {
-    /// All templates of `waba`, approved or not, as Meta writes them, on as many pages as there are. A page that is too much
-    /// for Meta is asked for again with half as many templates; the following ones stay as small.
+    /// All templates of `waba`, approved or not, as Meta returns them, from all pages. If a page is too large for
+    /// Meta, it is requested again with half as many templates, and later pages keep that size.
     ///
     /// # Errors
-    /// [`GraphError`]; a list is whole or an error.
+    /// [`GraphError`]. A partial list is never returned.
     pub async fn templates(&self, waba: &WabaId, token: &Secret) -> Result<Vec<Value>, GraphError> {
         let what = Subject::Templates(waba.clone());
         let no_list = |reason: &str| GraphError::NotMeta { what: what.clone(), reason: reason.to_owned() };
@@ -93,11 +93,11 @@ impl GraphClient {
             pages += 1;
             let next = match page.paging {
                 Some(Paging { next: Some(_), cursors: Some(Cursors { after: Some(after) }) }) => after,
-                Some(Paging { next: Some(_), .. }) => return Err(no_list("a page has a next one but no cursor")),
+                Some(Paging { next: Some(_), .. }) => return Err(no_list("a page has a next page but no cursor")),
                 Some(Paging { next: None, .. }) | None => return Ok(templates),
             };
             if !seen.insert(next.clone()) {
-                return Err(no_list("the list has no end: a page names one that was read before as its next"));
+                return Err(no_list("the list has no end: the next page of a page was read before"));
             }
             if templates.len().max(pages) > TEMPLATES_MAX {
                 return Err(no_list(&format!("the list has no end after {TEMPLATES_MAX} templates")));
@@ -106,21 +106,22 @@ impl GraphClient {
         }
     }
 
-    /// The names of the apps that get the webhooks of `waba`; an app without a name is shown by its id.
+    /// The names of the apps that receive the webhooks of `waba`. An app without a name is listed by its id.
     ///
     /// # Errors
     /// [`GraphError`]
     pub async fn subscribed_apps(&self, waba: &WabaId, token: &Secret) -> Result<Vec<String>, GraphError> {
         let url = self.endpoint([waba.as_str(), "subscribed_apps"]);
         let apps: Apps = self.read(&Subject::Apps(waba.clone()), url, token).await?;
-        let told = |app: Subscribed| app.app.name.or(app.app.id).unwrap_or_else(|| "an app without a name".to_owned());
-        Ok(apps.data.into_iter().map(told).collect())
+        let name = |app: Subscribed| app.app.name.or(app.app.id).unwrap_or_else(|| "an app without a name".to_owned());
+        Ok(apps.data.into_iter().map(name).collect())
     }
 
-    /// How Meta sees `line`: also the probe whether Meta is there, and whether the token may use the line.
+    /// The status of `line` at Meta. Also serves as a probe whether Meta is reachable and whether the token may
+    /// access the line.
     ///
     /// # Errors
-    /// [`GraphError`] says which of the two it is.
+    /// [`GraphError`] shows whether Meta was unreachable or refused the call.
     pub async fn line(&self, line: &LineId, token: &Secret) -> Result<LineInfo, GraphError> {
         let mut url = self.endpoint([line.as_str()]);
         url.query_pairs_mut().append_pair("fields", LINE_FIELDS);
@@ -143,7 +144,7 @@ impl GraphClient {
     }
 }
 
-/// What was asked for.
+/// What was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// One line.
@@ -164,36 +165,36 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Why Meta did not tell.
+/// Why a read from the Graph API failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GraphError {
-    /// No answer, or half of one: worth another try.
-    #[error("{what}: meta is not reachable: {reason}; check graph.base_url, DNS and the way out of this network")]
+    /// No response, or only a part of one. A retry may succeed.
+    #[error("{what}: meta is not reachable: {reason}; check graph.base_url, DNS and outbound network access")]
     Unreachable {
-        /// What was asked for.
+        /// What was requested.
         what: Subject,
-        /// The failure and its causes.
+        /// The error and its causes.
         reason: String,
     },
-    /// Meta's own error: the token, the id or the limit on calls.
+    /// Meta returned an error: about the token, the id or a rate limit.
     #[error("{what}: meta refused: code {code} ({}): {details}", policy::rule(*code).map_or("unknown", |rule| rule.title))]
     Refused {
-        /// What was asked for.
+        /// What was requested.
         what: Subject,
         /// Meta's code.
         code: u32,
-        /// What Meta said of it.
+        /// Meta's error text.
         details: String,
     },
-    /// Somebody answered, but not Meta.
-    #[error("{what}: the answer is not meta's: {reason}; check graph.base_url and graph.version")]
+    /// The response is not Meta's.
+    #[error("{what}: the response is not meta's: {reason}; check graph.base_url and graph.version")]
     NotMeta {
-        /// What was asked for.
+        /// What was requested.
         what: Subject,
-        /// What is wrong with it.
+        /// What is wrong with the response.
         reason: String,
     },
-    /// The token was not sent.
+    /// The token cannot be sent. No request was made.
     #[error(transparent)]
     BadToken(#[from] BadToken),
 }
@@ -215,7 +216,7 @@ struct Cursors {
     after: Option<String>,
 }
 
-/// Not paged further: a WABA has a few apps, and one is enough.
+/// The first page of subscribed apps. Further pages are not read: a WABA has few apps, and one is enough.
 #[derive(Deserialize)]
 struct Apps {
     data: Vec<Subscribed>,
@@ -234,7 +235,7 @@ struct App {
     name: Option<String>,
 }
 
-/// The `level` of `{"level":"STANDARD"}`.
+/// Reads the `level` of `{"level":"STANDARD"}`.
 fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
     struct Throughput {

@@ -1,4 +1,4 @@
-//! The HTTP call to Meta: the only module that knows the wire format of sending.
+//! The HTTP client for Meta's Graph API. The only module that knows the wire format of sending.
 
 pub mod answer;
 pub mod body;

@@ -1,11 +1,10 @@
-//! Takes HTTP connections, and keeps each of them within limits that no stranger can widen.
+//! Accepts HTTP connections and enforces limits on each.
 //!
-//! However many connect and whatever they send, the connections are bounded, and each of them has a bound in bytes and in
-//! time: for its handshake, for the head of a request, for being idle, for taking nothing of an answer. What a body may
-//! be is up to whoever reads it.
+//! The number of connections is limited. Each connection has limits in bytes and time: for the TLS handshake, the
+//! head of a request, idling, and a client that stops reading. Limits on bodies belong to the handlers.
 //!
-//! If the process dies: callers see their connections end.
-//! Never: looks into a request; ends a connection that moves.
+//! If the process dies: clients see their connections close.
+//! Never: inspects a request; closes a connection while its client reads a response, except when stopping.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -38,30 +37,32 @@ use tracing::{debug, error, info};
 
 use super::tls::Tls;
 
-/// What one connection buffers at most in each direction. A head has to fit in, and 64 kB read a body as fast as more do.
+/// Maximum size of a connection's buffer in each direction, in bytes. A request's head must fit. A larger buffer does
+/// not read bodies faster.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// How long nobody is let in after the system gave no connection: it has no files left, or no memory.
-const ACCEPT_REST: Duration = Duration::from_secs(1);
+/// How long to wait after `accept` failed, because the system has no file descriptors or memory left.
+const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
 
-/// What a connection may do.
+/// The limits of a listener and its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// Connections at once, at least 1. Further ones wait to be accepted.
     pub connections_max: usize,
-    /// Bytes of a request's line and headers, at most 64 kB. What is longer is answered 431.
+    /// Bytes of a request's line and headers, at most 64 kB. A longer head is answered 431.
     pub header_bytes_max: usize,
-    /// How long these may take, how long a TLS handshake may, and how long a connection may be idle. Then it is closed.
+    /// How long a request's head or a TLS handshake may take, and how long a connection may be idle, before it is
+    /// closed.
     pub header_timeout: Duration,
-    /// How long a client may take nothing of what it is sent. Then it is closed.
+    /// How long a client may read nothing of its response before the connection is closed.
     pub stall_timeout: Duration,
-    /// How long a stop waits for requests that have begun. Then their connections are cut.
+    /// When stopping, how long to wait for requests in progress before their connections are closed.
     pub stop_timeout: Duration,
 }
 
-/// Answers requests on `listener` until `stop`, and ends when those are answered that had begun, or dropped. Requests
-/// have the address of their client as a [`ConnectInfo`]. `open` shows how many connections there are.
+/// Serves `router` on `listener` until `stop`, then waits for requests in progress up to `limits.stop_timeout`.
+/// Requests carry the address of their client as a [`ConnectInfo`]. `open` is a gauge of open connections.
 ///
-/// Errors: none. A connection that fails ends alone.
+/// Errors: none. A failure ends only its own connection.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -76,16 +77,16 @@ pub async fn serve(
         .max_header_size(limits.header_bytes_max)
         .max_buf_size(BUFFER_BYTES_MAX);
     let server = Arc::new(Server { http, router: TowerToHyperService::new(router), limits, tls });
-    let (places, graceful) = (Arc::new(Semaphore::new(limits.connections_max)), GracefulShutdown::new());
-    // Those that are left are cut when it is dropped.
+    let (permits, graceful) = (Arc::new(Semaphore::new(limits.connections_max)), GracefulShutdown::new());
+    // Dropping the set closes the connections that are still open.
     let mut connections = JoinSet::new();
     let accepting = async {
-        while let Ok(place) = places.clone().acquire_owned().await {
+        while let Ok(permit) = permits.clone().acquire_owned().await {
             let (stream, client) = accept(&listener).await;
-            let (server, watcher, counted) = (server.clone(), graceful.watcher(), Counted::new(open.clone()));
+            let (server, watcher, gauge) = (server.clone(), graceful.watcher(), GaugeGuard::new(open.clone()));
             connections.spawn(async move {
                 server.connection(stream, client, watcher).await;
-                drop((counted, place));
+                drop((gauge, permit));
             });
             while connections.try_join_next().is_some() {}
         }
@@ -93,22 +94,22 @@ pub async fn serve(
     stop.run_until_cancelled(accepting).await;
     drop(listener);
     if timeout(limits.stop_timeout, graceful.shutdown()).await.is_err() {
-        info!("connections that were still open at the end of the stop are cut");
+        info!("the stop timed out; closing the connections that are still open");
     }
     Ok(())
 }
 
-/// A connection is open as long as this is kept, also where it is cut.
-struct Counted(Gauge);
+/// Counts one open connection until it is dropped, also if the connection's task is aborted.
+struct GaugeGuard(Gauge);
 
-impl Counted {
+impl GaugeGuard {
     fn new(open: Gauge) -> Self {
         open.increment(1.0);
         Self(open)
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
@@ -118,17 +119,18 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            // It was gone before it was taken.
-            Err(error) if is_of_one(&error) => {}
+            // The client closed the connection before it was accepted.
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                error!(%error, "no connection can be accepted");
-                sleep(ACCEPT_REST).await;
+                error!(%error, "accepting connections failed");
+                sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-fn is_of_one(error: &io::Error) -> bool {
+/// Whether the error concerns one connection only. Any other error concerns the listener.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
@@ -142,7 +144,8 @@ struct Server {
 
 impl Server {
     async fn connection(&self, stream: TcpStream, client: SocketAddr, watcher: Watcher) {
-        // An answer is written whole: it would only wait for the client to confirm the one before.
+        // A response is written in one piece. With Nagle's algorithm it could wait for the acknowledgement of the
+        // previous response.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.limits.stall_timeout));
@@ -151,8 +154,8 @@ impl Server {
             None => self.requests(stream, client, watcher).await,
             Some(tls) => match timeout(self.limits.header_timeout, tls.handshake(stream)).await {
                 Ok(Ok(stream)) => self.requests(stream, client, watcher).await,
-                Ok(Err(error)) => debug!(%client, %error, "no tls"),
-                Err(_) => debug!(%client, "no tls in time"),
+                Ok(Err(error)) => debug!(%client, %error, "tls handshake failed"),
+                Err(_) => debug!(%client, "tls handshake timed out"),
             },
         }
     }
@@ -166,7 +169,7 @@ impl Server {
             request.extensions_mut().insert(ConnectInfo(client));
             self.router.call(request)
         });
-        // A client that does not do as it should is told by its end alone.
+        // An error here is the client's: it breaks the protocol, stalls, or disconnects.
         if let Err(error) = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service)).await {
             debug!(%client, %error, "connection ended");
         }

@@ -1,4 +1,6 @@
-//! HTTP as every room serves it: listeners, TLS, the probes of an orchestrator. Knows no resource.
+//! HTTP shared by all modules that serve it: listener, TLS, API keys, problem responses, paging, health endpoints.
+//!
+//! Never: knows a resource of the API.
 
 pub mod auth;
 pub mod listener;

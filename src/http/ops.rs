@@ -1,10 +1,13 @@
-//! What the outside asks a process: is it alive, may it get work, what are its numbers.
+//! Health and metrics endpoints for orchestrators and Prometheus.
 //!
-//! A listener of its own (`ops.listen`), so that probes and scrapes are answered while the API is busy or stopping:
-//! `/healthz` is 200 while every core task runs, `/readyz` is 200 while the process can do its work, and otherwise 503
-//! with the reasons; its `warnings` tell what somebody should look at though the process can work; `/metrics` is the page for Prometheus.
+//! They have their own listener (`ops.listen`), so that they respond while the API is busy or stopping.
 //!
-//! Never: asks Redis or anybody else for an answer; the tasks that know set it here.
+//! - `/healthz` is 200 while every core task runs, else 503.
+//! - `/readyz` is 200 while the process can do its work, else 503 with the reasons. Its `warnings` need an operator's
+//!   attention, but do not stop the process from working.
+//! - `/metrics` is the page for Prometheus.
+//!
+//! Never: calls Redis or another service. The tasks update [`Health`] themselves.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::listener::{self, ConnectionLimits};
 use crate::telemetry::health::{Health, NotReady, Warning};
 
-/// A few probes and scrapers ask, and what they are told is short.
+/// Sized for a few probes and scrapers. The responses are short.
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: 64,
     header_bytes_max: 16 * 1024,
@@ -33,7 +36,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     stop_timeout: Duration::from_secs(1),
 };
 
-/// Answers `/healthz`, `/readyz` and `/metrics` on `listener` until `end`, which is to come last of all.
+/// Serves `/healthz`, `/readyz` and `/metrics` on `listener` until `end`. Cancel `end` after everything else has
+/// stopped.
 pub async fn serve(
     listener: TcpListener,
     health: Health,
@@ -48,11 +52,11 @@ fn router(health: Health, metrics: PrometheusHandle) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(health)
-        .route("/metrics", get(page).with_state(metrics))
+        .route("/metrics", get(metrics_page).with_state(metrics))
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct Readiness {
     ready: bool,
     reasons: Vec<NotReady>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -69,10 +73,10 @@ async fn healthz(State(health): State<Health>) -> Response {
 async fn readyz(State(health): State<Health>) -> Response {
     let reasons = health.reasons();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Answer { ready: reasons.is_empty(), reasons, warnings: health.warnings() })).into_response()
+    (status, Json(Readiness { ready: reasons.is_empty(), reasons, warnings: health.warnings() })).into_response()
 }
 
-async fn page(State(metrics): State<PrometheusHandle>) -> Response {
+async fn metrics_page(State(metrics): State<PrometheusHandle>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }
 
@@ -108,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_is_ready_when_nothing_is_missing() {
+    async fn a_process_is_ready_once_it_has_no_reasons_left() {
         let ops = Ops::start(&[NotReady::Redis, NotReady::Leases]).await;
         assert_eq!(ops.get("/readyz").await, (503, r#"{"ready":false,"reasons":["redis","leases"]}"#.into()));
         ops.health.clear(NotReady::Redis);
@@ -120,12 +124,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_warning_is_shown_and_the_process_stays_ready() {
+    async fn a_warning_does_not_change_readiness() {
         let ops = Ops::start(&[]).await;
         ops.health.warn(Warning::WebhooksRefused);
         let shown = r#"{"ready":true,"reasons":[],"warnings":["webhooks_refused"]}"#;
         assert_eq!(ops.get("/readyz").await, (200, shown.into()));
-        ops.health.calm(Warning::WebhooksRefused);
+        ops.health.clear_warning(Warning::WebhooksRefused);
         assert_eq!(ops.get("/readyz").await, (200, r#"{"ready":true,"reasons":[]}"#.into()));
     }
 
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_metrics_are_a_page_and_the_listener_ends_last() {
+    async fn metrics_are_served_and_the_listener_ends_cleanly() {
         let ops = Ops::start(&[]).await;
         let (status, page) = ops.get("/metrics").await;
         assert_eq!(status, 200);

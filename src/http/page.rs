@@ -1,7 +1,8 @@
 //! Paged lists: the parameters `limit` and `cursor`, and `next` in the response.
 //!
-//! A cursor marks where the next page begins; its form is opaque to callers. `next` is null on the last page. A page may have fewer
-//! rows than `limit` and still be followed by another, because each call scans a bounded part of the list.
+//! A cursor marks where the next page begins; its form is opaque to callers. `next` is null on the last page. A page
+//! may have fewer rows than `limit` and still be followed by another, because each call scans a bounded part of the
+//! list.
 
 use std::str::FromStr;
 
@@ -13,28 +14,28 @@ use super::{
 /// Rows of a page when the request has no `limit`.
 pub const LIMIT_DEFAULT: usize = 100;
 
-/// The most rows of a page.
+/// Maximum number of rows of a page.
 pub const LIMIT_MAX: usize = 1_000;
 
-/// The parameter `limit` as a number; an empty one counts as missing.
+/// Parses the parameter `limit`. An empty one counts as missing.
 pub fn limit(text: Option<&str>) -> Result<usize> {
-    let Some(text) = given(text) else { return Ok(LIMIT_DEFAULT) };
+    let Some(text) = non_empty(text) else { return Ok(LIMIT_DEFAULT) };
     let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
     limit.ok_or_else(|| bad_query(format!("limit is {text}; it is a number from 1 to {LIMIT_MAX}")))
 }
 
-/// The parameter `cursor`, parsed; an empty one counts as missing.
+/// Parses the parameter `cursor`. An empty one counts as missing.
 pub fn cursor<T: FromStr>(text: Option<&str>) -> Result<Option<T>> {
-    let cursor = given(text).map(|text| text.parse().map_err(|_| bad_cursor()));
+    let cursor = non_empty(text).map(|text| text.parse().map_err(|_| bad_cursor()));
     cursor.transpose()
 }
 
-/// 400 for a cursor that this list did not return.
+/// 400 for a cursor that is not a `next` of this list.
 pub fn bad_cursor() -> Problem {
     bad_query("cursor is not a `next` of this list: leave it out to begin at the first page")
 }
 
 /// The parameter, unless it is empty.
-pub fn given(text: Option<&str>) -> Option<&str> {
+pub fn non_empty(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }

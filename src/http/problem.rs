@@ -1,7 +1,8 @@
 //! Error responses: RFC 9457, `application/problem+json`.
 //!
-//! `type` is `urn:pregon:problem:` followed by a kind that never changes, so that programs can match on it. `title` is the kind in
-//! words; `detail` says what is wrong with this request and how to fix it. Causes meant only for the operator are logged here, once.
+//! `type` is `urn:pregon:problem:` followed by a kind that never changes, so that programs can match on it. `title`
+//! is the kind in words; `detail` says what is wrong with this request and how to fix it. Causes meant only for the
+//! operator are logged here, once.
 
 use axum::{
     Json,
@@ -14,7 +15,7 @@ use axum::{
 use serde::Serialize;
 use tracing::error;
 
-/// Seconds for `Retry-After` while Redis is away: by then it is usually back, or its replica has taken over.
+/// Seconds for `Retry-After` while Redis is unavailable. By then Redis is usually back, or a replica was promoted.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -76,8 +77,8 @@ impl Problem {
 
     /// 500. `cause` is only logged.
     pub fn internal(cause: &str) -> Self {
-        error!(cause, "a call failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this is a fault of pregon; its log says more")
+        error!(cause, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this is a fault in pregon; its log has the cause")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every call reads of its request: the query, the media type, the content coding. Errors are [`Problem`]s.
+//! Parses the query, the media type and the content coding of requests. Errors are [`Problem`]s.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, Result};
-use crate::{coding::Coding, domain::reject::shown};
+use crate::{coding::Coding, domain::reject::redacted};
 
-/// The query parameters; an unknown one is refused by `T`.
+/// The query parameters as a `T`, which should reject unknown ones (`deny_unknown_fields`).
 pub struct Params<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
@@ -23,33 +23,34 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// 400 for a parameter with an impossible value.
+/// 400 for an invalid query parameter.
 pub fn bad_query(detail: impl Into<String>) -> Problem {
     Problem::bad_request("invalid-query", detail)
 }
 
 /// 408 for a body that did not arrive in time.
 pub fn too_slow(time: Duration) -> Problem {
-    let detail = format!("nothing of the body, or not all of it, came for {time:?} (http.stall_timeout)");
+    let detail = format!("the body stalled for {time:?}, or was not complete by then (http.stall_timeout)");
     Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", detail)
 }
 
-/// The one of `types` that the header Content-Type names.
+/// Returns the entry of `types` that the header Content-Type names.
 ///
-/// Errors: 415 for any other type, or none.
+/// Errors: 415 for any other type, or a missing header.
 pub fn expect_media_type(headers: &HeaderMap, types: &[&'static str]) -> Result<&'static str> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("missing");
     let essence = given.split(';').next().unwrap_or_default().trim();
-    types.iter().find(|known| essence.eq_ignore_ascii_case(known)).copied().ok_or_else(|| {
+    types.iter().find(|accepted| essence.eq_ignore_ascii_case(accepted)).copied().ok_or_else(|| {
         Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported-media-type",
-            format!("the header Content-Type is {given}; this call takes {}", types.join(" or ")),
+            format!("the header Content-Type is {given}; this call accepts {}", types.join(" or ")),
         )
     })
 }
 
-/// How the body is compressed, by its header Content-Encoding; `None` for a plain body. `codings`: those that the call accepts.
+/// The compression of the body according to the header Content-Encoding, or `None` for a plain body. The endpoint
+/// accepts `codings`.
 ///
 /// Errors: 415 for any other coding, or more than one.
 pub fn content_coding(headers: &HeaderMap, codings: &[Coding]) -> Result<Option<Coding>> {
@@ -57,24 +58,25 @@ pub fn content_coding(headers: &HeaderMap, codings: &[Coding]) -> Result<Option<
     let values: Vec<String> = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
     let names = values.iter().flat_map(|value| value.split(',')).map(str::trim);
     let names: Vec<&str> = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")).collect();
-    let is_called = |coding: &Coding, name: &str| name.eq_ignore_ascii_case(coding.name());
+    let has_name = |coding: &Coding, name: &str| name.eq_ignore_ascii_case(coding.name());
     match names.as_slice() {
         [] => return Ok(None),
         [name] => {
-            if let Some(coding) = codings.iter().find(|coding| is_called(coding, name)) {
+            if let Some(coding) = codings.iter().find(|coding| has_name(coding, name)) {
                 return Ok(Some(*coding));
             }
         }
         _ => {}
     }
-    let known: Vec<&str> = codings.iter().map(|coding| coding.name()).collect();
-    let (takes, accepted) = match known.as_slice() {
+    let accepted: Vec<&str> = codings.iter().map(|coding| coding.name()).collect();
+    let (expected, header) = match accepted.as_slice() {
         [] => ("a body that is not compressed: leave the header out".to_owned(), "identity".to_owned()),
-        known => (format!("one of {}, or none", known.join(", ")), known.join(", ")),
+        accepted => (format!("one of {}, or none", accepted.join(", ")), accepted.join(", ")),
     };
-    let detail = format!("the header Content-Encoding is {}; this call takes {takes}", shown(&names.join(", ")));
+    let detail =
+        format!("the header Content-Encoding is {}; this call accepts {expected}", redacted(&names.join(", ")));
     let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", detail);
-    Err(problem.with_header(header::ACCEPT_ENCODING, HeaderValue::try_from(accepted).expect("names of codings")))
+    Err(problem.with_header(header::ACCEPT_ENCODING, HeaderValue::try_from(header).expect("names of codings")))
 }
 
 #[cfg(test)]
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_media_type_is_known_with_its_parameters_and_in_any_case() {
+    fn a_media_type_matches_with_parameters_and_in_any_case() {
         let types = ["application/x-ndjson", "text/csv"];
         let with = |value: &str| HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().expect("a value"))]);
         for good in ["text/csv", "TEXT/CSV", "text/csv; charset=utf-8", "text/csv;header=present"] {

@@ -1,7 +1,7 @@
-//! The certificate of the listener: HTTPS without anything in front.
+//! TLS for the listener, so that HTTPS needs no proxy in front.
 //!
-//! Read at start, and again on SIGHUP, so that a renewed certificate needs no restart; one that can't be read then leaves
-//! the old one in use.
+//! The certificate and its key are read at startup and again on SIGHUP, so that a renewal needs no restart. If a reload
+//! fails, the previous certificate stays in use.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use tracing::{error, info};
 
 use crate::config::TlsConfig;
 
-/// What the listener shows to its callers. Clones are the same.
+/// The TLS configuration of the listener. Clones share it.
 #[derive(Clone)]
 pub struct Tls(Arc<Shared>);
 
@@ -37,51 +37,51 @@ struct Shared {
     config: RwLock<Arc<ServerConfig>>,
 }
 
-/// Why there can be no TLS.
+/// Why the TLS files can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is not there, or is no PEM.
+    /// A file can't be read, or is not PEM.
     #[error("http.tls.{key} = {}: {source}", file.display())]
     File {
         /// The key of the configuration.
         key: &'static str,
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: pem::Error,
     },
-    /// It holds no certificate.
+    /// The certificate file contains no certificate.
     #[error("http.tls.certificate = {} holds no certificate", .0.display())]
     Empty(PathBuf),
-    /// The two files do not belong together, or are of a kind that can't be used.
+    /// The certificate and the key do not match, or have an unsupported type.
     #[error("http.tls can't be used: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
 impl Tls {
-    /// Reads both files.
+    /// Reads the certificate and its key.
     ///
-    /// Errors: [`TlsError`]; says which file and why.
+    /// Errors: [`TlsError`], which names the file and the cause.
     pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
         let config = RwLock::new(Arc::new(read(&files)?));
         Ok(Self(Arc::new(Shared { files, config })))
     }
 
-    /// Reads the files again on each of `hangups`, until `stop`.
-    pub async fn keep_up(self, mut hangups: Signal, stop: CancellationToken) -> Result<(), Infallible> {
+    /// Reloads the files on each SIGHUP, which `hangups` reports, until `stop` is cancelled.
+    pub async fn reload_on(self, mut hangups: Signal, stop: CancellationToken) -> Result<(), Infallible> {
         while stop.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
             match read(&self.0.files) {
                 Ok(config) => {
                     *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-                    info!("the certificate was read again");
+                    info!("certificate reloaded");
                 }
-                Err(error) => error!(%error, "the certificate stays as it was"),
+                Err(error) => error!(%error, "certificate not reloaded; the previous one stays in use"),
             }
         }
         Ok(())
     }
 
-    /// Makes the connection a secret one.
+    /// Performs the TLS handshake.
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone();
         TlsAcceptor::from(config).accept(stream).await

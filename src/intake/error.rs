@@ -1,4 +1,4 @@
-//! Why intake did not do what was asked, by what the caller does next.
+//! Errors of intake, grouped by what the caller does next.
 
 use crate::{
     domain::{CampaignId, CampaignState, Language, UnixMs, WabaId, template::TemplateError},
@@ -6,94 +6,98 @@ use crate::{
     redis::StoreError,
 };
 
-/// Why a campaign, an upload or an action was not taken. Each text is a sentence for the caller; [`IntakeError::kind`] is
+/// Why a submission, an upload or an action was rejected. The text is a sentence for people; [`IntakeError::kind`] is
 /// for programs.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// There is no such campaign.
+    /// The campaign does not exist.
     #[error("there is no campaign {0}")]
     NotFound(String),
-    /// The request has problems, all of them told; nothing was changed.
+    /// The request has problems, all of which are listed. Nothing was changed.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
-    /// The template can't be sent; nothing was changed.
+    /// The template can't be sent. Nothing was changed.
     #[error(transparent)]
     Template(#[from] TemplateProblem),
-    /// The state of the campaign does not allow it.
+    /// The state of the campaign does not allow the action.
     #[error("campaign {id} is {state}: it can't {action}")]
     State {
         /// The campaign.
         id: CampaignId,
-        /// Where it stands.
+        /// The campaign's state.
         state: CampaignState,
-        /// What was wanted of it: `be launched`, `be paused`.
+        /// What the campaign can't do, such as `be launched` or `be paused`.
         action: &'static str,
     },
-    /// Something of it was sent, or can be: it is not deleted.
-    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be deleted{}",
+    /// Messages of the campaign were sent, or can still be sent, so it is not deleted.
+    #[error("campaign {id} is {state}{}: only a draft, or a campaign that was cancelled before it started, can be \
+            deleted{}",
         if *.started { " and has started" } else { "" }, if *.started { "" } else { "; cancel it first" })]
     NotDeletable {
         /// The campaign.
         id: CampaignId,
-        /// Where it stands.
+        /// The campaign's state.
         state: CampaignState,
-        /// It ran once.
+        /// Whether the campaign ever ran.
         started: bool,
     },
-    /// The `external_id` belongs to a campaign that is defined otherwise: nothing was changed.
+    /// A campaign with the same `external_id` but another definition exists. Nothing was changed.
     #[error(
         "campaign {id} has the external_id {external_id} already, and its {}: repeat the call as it was, or give \
-         the new campaign an external_id of its own", .differences.join(", its ")
+        the new campaign an external_id of its own", .differences.join(", its ")
     )]
     Conflict {
-        /// The campaign that exists.
+        /// The existing campaign.
         id: CampaignId,
-        /// The name that both have.
+        /// The shared `external_id`.
         external_id: String,
-        /// What differs: `on_doubt is hold there and resend here`.
+        /// The differences, such as `on_doubt is hold there and resend here`.
         differences: Vec<String>,
     },
-    /// Nothing of it would be sent any more.
+    /// The campaign's `expires_at` has passed.
     #[error(
-        "campaign {id} expired at {at} (its expires_at), so nothing of it would be sent: make a new one with a later expires_at"
+        "campaign {id} expired at {at} (its expires_at), so nothing would be sent: make a new one with a later \
+        expires_at"
     )]
     Expired {
         /// The campaign.
         id: CampaignId,
-        /// Its `expires_at`.
+        /// The campaign's `expires_at`.
         at: UnixMs,
     },
-    /// A campaign without recipients can't be launched: upload some first.
+    /// A campaign without recipients can't be launched.
     #[error("campaign {0} has no recipients: upload some before it is launched")]
     Empty(CampaignId),
-    /// The upload id belongs to other rows: choose another one.
+    /// An earlier upload with the same id had other rows.
     #[error(
-        "an upload with this id brought other rows before: repeat it with the same rows, or give new rows a new id"
+        "an earlier upload with this id had other rows: repeat it with the same rows, or give the new rows a new id"
     )]
     UploadConflict,
-    /// The same upload comes in over another connection: repeat it when that has ended.
-    #[error("the same upload is coming in over another connection: repeat it later")]
+    /// The same upload is running on another connection: repeat it when the other one has ended.
+    #[error("the same upload is running on another connection: repeat it later")]
     UploadInProgress,
-    /// The upload can't be read at all.
+    /// The upload as a whole can't be read.
     #[error(transparent)]
     Upload(#[from] UploadError),
-    /// The body broke off: repeat the upload with the same id.
-    #[error("the upload broke off ({0}): repeat it with the same Upload-Id, and what came before is skipped")]
+    /// The body ended early: repeat the upload with the same id.
+    #[error("the upload was interrupted ({0}): repeat it with the same Upload-Id; rows that were stored are skipped")]
     Interrupted(String),
-    /// A campaign may not have so many: use another one.
+    /// The campaign would exceed the configured limit.
     #[error(
-        "campaign {id} would have more than {max} recipients (intake.recipients_max): put the others into another one"
+        "campaign {id} would have more than {max} recipients (intake.recipients_max): put the rest into another \
+        campaign"
     )]
     OverLimit {
         /// The campaign.
         id: CampaignId,
-        /// How many it may have.
+        /// The limit.
         max: u64,
     },
-    /// No campaign holds so many: use another one.
-    #[error("campaign {0} is full: put the other recipients into another one")]
+    /// The campaign has the maximum number of recipients that any campaign can have.
+    #[error("campaign {0} is full: put the other recipients into another campaign")]
     TooManyRecipients(CampaignId),
-    /// Redis failed. If that passes ([`StoreError::passes`]), the change may have happened all the same: repeat the call.
+    /// Redis failed. If the error is transient ([`StoreError::is_transient`]), the change may have been made: repeat
+    /// the call.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -101,38 +105,39 @@ pub enum IntakeError {
 /// Why a template can't be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateProblem {
-    /// Meta does not have it.
+    /// The WABA has no such template.
     #[error(
         "WABA {waba} has no template {name} in {language}{}: check the name and the language, or, if it is new at Meta, \
-         read the templates again (POST /v1/templates/sync)", meant(.similar)
+        read the templates again (POST /v1/templates/sync)", meant(.similar)
     )]
     Missing {
-        /// Where it was looked for.
+        /// The WABA that was searched.
         waba: WabaId,
-        /// Its name.
+        /// The requested name.
         name: String,
-        /// The language that was asked for.
+        /// The requested language.
         language: Language,
-        /// Those that may have been meant, with their languages.
+        /// Templates with similar names, with their languages.
         similar: Vec<String>,
     },
     /// The templates of this WABA were never read from Meta: sync them, then repeat the call.
     #[error(
         "the templates of WABA {0} have not been read from Meta yet: read them (POST /v1/templates/sync), then try again; \
-         where that fails, the log says why"
+        if that fails, the log says why"
     )]
     NotSynced(WabaId),
-    /// Meta does not send it now: its status, and what helps.
+    /// Meta does not allow sending the template now. The text contains its status and what to do.
     #[error("{0}")]
     NotApproved(String),
-    /// It has a part that this version can't send, or takes other values than those that the campaign has.
+    /// The template has a component that this version can't send, or needs other values than the campaign's
+    /// recipients have.
     #[error(transparent)]
     Unsupported(#[from] TemplateError),
 }
 
 impl IntakeError {
-    /// The same call can succeed a little later, with nothing changed by anybody: Redis was away, or another connection was
-    /// bringing the same rows.
+    /// Whether the same call can succeed later without any change: Redis was unavailable, the upload was interrupted,
+    /// or the same upload is running on another connection.
     pub fn is_transient(&self) -> bool {
         match self {
             IntakeError::Store(error) => error.is_transient(),
@@ -152,7 +157,7 @@ impl IntakeError {
         }
     }
 
-    /// A name for programs that never changes.
+    /// A stable name for programs.
     pub fn kind(&self) -> &'static str {
         match self {
             IntakeError::NotFound(_) => "campaign-not-found",
@@ -187,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_of_the_store_that_passes_passes_for_intake_too() {
+    fn a_store_error_is_transient_for_intake_too() {
         let away = || "away".to_owned();
         let errors = [
             (StoreError::OutcomeUnknown(away()), true),
@@ -196,9 +201,9 @@ mod tests {
             (StoreError::Refused { operation: "GET", message: "WRONGTYPE".into() }, false),
             (StoreError::Corrupt { key: "k".into(), reason: "no state".into() }, false),
         ];
-        for (error, passes) in errors {
+        for (error, transient) in errors {
             let error = IntakeError::Store(error);
-            assert_eq!((error.is_transient(), error.kind() == "unavailable"), (passes, passes), "{error:?}");
+            assert_eq!((error.is_transient(), error.kind() == "unavailable"), (transient, transient), "{error:?}");
         }
         assert!(IntakeError::Interrupted("the process stops".into()).is_transient());
         assert!(!IntakeError::UploadConflict.is_transient());

@@ -1,7 +1,7 @@
-//! What a job says: the JSON of one entry of the stream.
+//! Parses a job: the JSON of one entry of the job stream.
 //!
-//! The type is read first and the rest as that type says, so that recipients stay the text that they came as: read into
-//! a tree, a job of a few bytes for each recipient would take a hundred times its size.
+//! A job is parsed in two passes: first its `type`, then the fields of that type. Recipients stay raw JSON text. Parsed
+//! into a tree of values, a job with a few bytes per recipient would need a hundred times its size in memory.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -14,44 +14,44 @@ use serde_json::value::RawValue;
 use super::{CampaignAction, NewCampaign};
 use crate::json;
 
-/// The field that says what a job is.
+/// The field with the type of a job.
 const TYPE: &str = "type";
 
-/// An entry's field `job`.
+/// The content of an entry's field `job`.
 #[derive(Debug)]
 pub enum Job {
     /// Create a campaign.
     Campaign(Box<NewCampaign>),
     /// Add recipients to a campaign.
     Recipients(RecipientsJob),
-    /// Do something with a campaign.
-    Change(CampaignAction, Named),
+    /// Launch, pause, resume or cancel a campaign.
+    Change(CampaignAction, CampaignRef),
 }
 
 /// Recipients for a campaign.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipientsJob {
-    /// The campaign's.
+    /// The `external_id` of the campaign.
     pub external_id: String,
-    /// The caller's name for them; without one the entry's id is taken.
+    /// The caller's id for this upload. Default: the id of the entry.
     pub upload_id: Option<String>,
-    /// As `RawRecipient` describes them, each one yet to be read.
+    /// One JSON object per recipient, not parsed yet. `RawRecipient` defines their form.
     pub recipients: Vec<Box<RawValue>>,
 }
 
-/// The name of a campaign.
+/// The campaign that a job changes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Named {
-    /// The campaign's.
+pub struct CampaignRef {
+    /// The `external_id` of the campaign.
     pub external_id: String,
 }
 
 impl Job {
-    /// Reads a job.
+    /// Parses a job.
     ///
-    /// Errors: it is no JSON object, or not one of those above; what is wrong, and where.
+    /// Errors: the text is not a JSON object, or not a valid job; what is wrong, and where.
     pub fn read(job: &[u8]) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "snake_case")]
@@ -71,22 +71,22 @@ impl Job {
 
         let mut json = serde_json::Deserializer::from_slice(job);
         let action = match json::object::<Typed, _>(&mut json)?.r#type {
-            Type::Campaign => return untyped(job).map(Box::new).map(Job::Campaign),
-            Type::Recipients => return untyped(job).map(Job::Recipients),
+            Type::Campaign => return read_fields(job).map(Box::new).map(Job::Campaign),
+            Type::Recipients => return read_fields(job).map(Job::Recipients),
             Type::Launch => CampaignAction::Launch,
             Type::Pause => CampaignAction::Pause,
             Type::Resume => CampaignAction::Resume,
             Type::Cancel => CampaignAction::Cancel,
         };
-        Ok(Job::Change(action, untyped(job)?))
+        Ok(Job::Change(action, read_fields(job)?))
     }
 }
 
-/// Everything but the type, read as a `T`.
-fn untyped<'de, T: Deserialize<'de>>(job: &'de [u8]) -> serde_json::Result<T> {
-    struct Untyped<T>(PhantomData<T>);
+/// Parses all fields except the type as a `T`.
+fn read_fields<'de, T: Deserialize<'de>>(job: &'de [u8]) -> serde_json::Result<T> {
+    struct Fields<T>(PhantomData<T>);
 
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Untyped<T> {
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,12 +99,12 @@ fn untyped<'de, T: Deserialize<'de>>(job: &'de [u8]) -> serde_json::Result<T> {
     }
 
     let mut json = serde_json::Deserializer::from_slice(job);
-    let read = json.deserialize_map(Untyped(PhantomData))?;
+    let fields = json.deserialize_map(Fields(PhantomData))?;
     json.end()?;
-    Ok(read)
+    Ok(fields)
 }
 
-/// The fields of an object without [`TYPE`].
+/// Skips the field [`TYPE`] of an object.
 struct WithoutType<A>(A);
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutType<A> {
@@ -131,7 +131,7 @@ mod tests {
     use crate::domain::RawRecipient;
 
     #[test]
-    fn a_job_is_read_wherever_its_type_stands() {
+    fn the_type_of_a_job_may_be_at_any_position() {
         for job in [
             r#"{"type":"recipients","external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u"}"#,
             r#"{"external_id":"a","recipients":[{"to":"+1"},7],"upload_id":"u","type":"recipients"}"#,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_can_not_be_read_says_why() {
+    fn an_invalid_job_is_rejected_with_the_reason() {
         let cases = [
             ("", "EOF while parsing a value"),
             ("[]", "expected an object"),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_is_the_same_inside_of_a_job() {
+    fn a_recipient_in_a_job_parses_as_in_an_upload() {
         let row = r#"{"to":"+5491155550001","params":{"1":12.50,"2":-3},"header":{"id":17},"buttons":{"0":"x"}}"#;
         let job = format!(r#"{{"type":"recipients","external_id":"a","recipients":[ {row} ]}}"#);
         let Ok(Job::Recipients(RecipientsJob { recipients, .. })) = Job::read(job.as_bytes()) else { panic!("{job}") };

@@ -1,11 +1,12 @@
-//! The stream of jobs: what backends that speak Redis add to it becomes campaigns, recipients and changes.
+//! The job stream: backends add entries to a Redis stream to create campaigns, add recipients and change campaigns.
 //!
-//! One worker at a time reads, entry by entry in the order of the stream. The effect of an entry comes first, and then it
-//! is taken off; so if the reader dies it is done again, and every effect is such that doing it again changes nothing. If
-//! Redis dies and forgets its end, the entry is never gone where its effect is.
-//! An entry that can't be taken goes to the dead letters and never stops those behind it; one that failed because Redis was
-//! away, full, read-only or loading stays where it is, and is taken when that has passed.
-//! Never: drops an entry, or reads ahead of one that is not finished.
+//! One worker at a time reads the stream, one entry after the other, in order. It applies an entry, and then removes
+//! the entry. An invalid entry moves to the dead letters and does not block the entries after it. An entry that
+//! failed because Redis was unavailable, full, read-only or loading stays in the stream and is retried.
+//!
+//! If the process dies: the next reader applies the entry again. Every effect is idempotent.
+//! If Redis dies and loses its last writes: an entry whose effect was lost is still in the stream.
+//! Never: drops an entry, or reads past an unfinished one.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     CampaignAction, Intake, IntakeError, TemplateProblem, UploadResult,
-    job::{Job, Named, RecipientsJob},
+    job::{CampaignRef, Job, RecipientsJob},
     upload::UploadId,
 };
 use crate::{
@@ -27,13 +28,13 @@ use crate::{
     telemetry::metrics::{self, JobResult},
 };
 
-/// How often an empty stream is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long a new reader lets campaigns wait for the first look at the templates of their WABA: in a new installation
-/// they are read while it starts.
+/// How often an empty stream is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long after its start a reader retries campaigns whose templates were never synced. A new installation reads its
+/// templates during startup.
 const TEMPLATES_WAIT: Duration = Duration::from_secs(60);
 
-/// Why an entry was not taken.
+/// Why an entry was not applied.
 #[derive(Debug, thiserror::Error)]
 enum JobError {
     #[error("the entry has no field `job`: add the job, a JSON object, as the value of a field of this name")]
@@ -44,8 +45,8 @@ enum JobError {
     Intake(#[from] IntakeError),
 }
 
-/// Reads the stream of jobs whenever this worker has the lease on that, until `stop` is cancelled. An entry that is being
-/// taken then is finished first.
+/// Reads the job stream while this worker has the lease on it, until `stop` is cancelled. An entry in progress is
+/// finished first.
 pub async fn read_jobs(
     intake: Intake,
     worker: String,
@@ -60,28 +61,28 @@ pub async fn read_jobs(
     Ok(())
 }
 
-/// The one reader, for as long as it has the lease.
+/// The reader of the stream while it has the lease.
 struct Reader<'a> {
     intake: &'a Intake,
-    /// Until then a campaign waits for its templates.
+    /// Until this time, an error because templates were never synced counts as transient.
     templates_until: Instant,
 }
 
 impl Reader<'_> {
     async fn read(&self, stop: &CancellationToken) {
-        // What an earlier reader was handed comes first, and what was handed to us by an answer that got lost.
+        // Pending entries come first: those delivered to an earlier reader, or to this one in a response that got lost.
         let mut pending = true;
         let mut failures = 0;
         while !stop.is_cancelled() {
-            // In one life of Redis, so that no entry goes after its effect was forgotten.
+            // Bound to one incarnation of Redis, so that no entry is removed after a restart of Redis lost its effect.
             let intake = self.intake.in_this_incarnation();
             match (Reader { intake: &intake, ..*self }).next(pending).await {
-                Ok(taken) => {
+                Ok(found) => {
                     failures = 0;
-                    if !taken && !pending {
-                        stop.run_until_cancelled(sleep(LOOK_EVERY)).await;
+                    if !found && !pending {
+                        stop.run_until_cancelled(sleep(POLL_INTERVAL)).await;
                     }
-                    pending &= taken;
+                    pending &= found;
                 }
                 Err(error) => {
                     pending = true;
@@ -95,18 +96,20 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes the next entry. Gives whether there was one.
+    /// Applies the next entry and removes it. Returns whether there was one.
     ///
-    /// Errors: the entry stays where it is, and is to be taken again.
+    /// Errors: the entry stays in the stream and has to be retried.
     async fn next(&self, pending: bool) -> Result<bool, JobError> {
         let store = &self.intake.store;
         let entry = if pending { store.pending_job().await } else { store.new_job().await };
         let Some(entry) = entry.map_err(IntakeError::Store)? else { return Ok(false) };
-        // A reader may have died between the dead letter and the end of the entry.
-        if !(pending && store.is_dead_job(&entry.id).await.map_err(IntakeError::Store)?) {
-            metrics::job(self.take(&entry).await?, 1);
+        // An earlier reader may have died after it added the dead letter and before it removed the entry. Then only
+        // the removal is left to do.
+        if !(pending && store.has_dead_letter(&entry.id).await.map_err(IntakeError::Store)?) {
+            metrics::job(self.process(&entry).await?, 1);
         }
-        // One server writes down the effect before the end of the entry. Of several each can forget for itself.
+        // A single server persists the effect before the removal of the entry. In a cluster the two can be on different
+        // servers, which lose writes independently.
         if store.is_spread() {
             store.make_durable().await.map_err(IntakeError::Store)?;
         }
@@ -114,47 +117,49 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// Takes an entry, or leaves it with the dead letters.
-    async fn take(&self, entry: &JobEntry) -> Result<JobResult, JobError> {
+    /// Applies an entry. Adds a dead letter if the entry is invalid or some of its recipients were rejected.
+    ///
+    /// Errors: only transient ones.
+    async fn process(&self, entry: &JobEntry) -> Result<JobResult, JobError> {
         let at = self.intake.clock.now();
-        let (result, letter) = match self.effect(entry).await {
+        let (result, letter) = match self.apply(entry).await {
             Err(error) if self.is_transient(&error) => return Err(error),
             Err(error) => {
                 let (code, reason) = (error.kind(), error.to_string());
-                // The reason may repeat a number of the job, and stands in the dead letter.
-                warn!(entry.id, code, "job can't be taken: it is now with the dead letters");
+                // The reason may quote a phone number, so it is only in the dead letter, not in the log.
+                warn!(entry.id, code, "job rejected and moved to the dead letters");
                 (JobResult::Dead, DeadLetter { entry, code, reason, rejected: None, at })
             }
             Ok((upload, result)) if upload.rejected_count == 0 => return Ok(result),
             Ok((UploadResult { accepted, rejected_count, rejected }, result)) => {
                 let n = accepted + rejected_count;
-                let reason = format!("{rejected_count} of {n} recipients were rejected, the others were taken");
-                info!(entry.id, reason, "job taken, but not all of its recipients");
+                let reason = format!("{rejected_count} of {n} recipients were rejected, the others were accepted");
+                info!(entry.id, reason, "job done, but some of its recipients were rejected");
                 let rejected = serde_json::to_string(&rejected).expect("rejections have only numbers and strings");
                 (result, DeadLetter { entry, code: "recipients-rejected", reason, rejected: Some(rejected), at })
             }
         };
-        self.intake.store.bury_job(&letter).await.map_err(IntakeError::Store)?;
+        self.intake.store.add_dead_letter(&letter).await.map_err(IntakeError::Store)?;
         Ok(result)
     }
 
-    /// Does what an entry asks for. Tells what came of the recipients in it, and whether it changed anything.
-    async fn effect(&self, entry: &JobEntry) -> Result<(UploadResult, JobResult), JobError> {
+    /// Applies an entry. Returns the result for its recipients, and whether anything changed.
+    async fn apply(&self, entry: &JobEntry) -> Result<(UploadResult, JobResult), JobError> {
         let (upload, changed) = match Job::read(entry.job().ok_or(JobError::NoJob)?)? {
             Job::Campaign(mut new) => {
-                // Without a name of its own a second reading of the entry would make a second campaign.
+                // Without an external_id, applying the entry again would create a second campaign.
                 new.external_id.get_or_insert_with(|| format!("job:{}", entry.id));
-                let submitted = self.intake.take_campaign(*new).await?;
+                let submitted = self.intake.submit_undurably(*new).await?;
                 (submitted.upload, submitted.created)
             }
             Job::Recipients(RecipientsJob { external_id, upload_id, recipients }) => {
                 let upload_id =
                     upload_id.as_deref().map_or(Ok(UploadId::Entry(entry.id.clone())), UploadId::of_caller)?;
                 let id = self.find(&external_id).await?;
-                let (upload, repeated) = self.intake.take_values(id, &upload_id, &recipients).await?;
+                let (upload, repeated) = self.intake.upload_values(id, &upload_id, &recipients).await?;
                 (upload, !repeated)
             }
-            Job::Change(action, Named { external_id }) => self.change(&external_id, action).await?,
+            Job::Change(action, CampaignRef { external_id }) => self.change(&external_id, action).await?,
         };
         Ok((upload, if changed { JobResult::Taken } else { JobResult::Repeated }))
     }
@@ -170,7 +175,7 @@ impl Reader<'_> {
         Ok(record.campaign.id)
     }
 
-    /// Whether the same entry can be taken a little later.
+    /// Whether the same entry can succeed later.
     fn is_transient(&self, error: &JobError) -> bool {
         match error {
             JobError::NoJob | JobError::Unreadable(_) => false,
@@ -183,7 +188,7 @@ impl Reader<'_> {
 }
 
 impl JobError {
-    /// A name for programs that never changes.
+    /// A stable name for programs.
     fn kind(&self) -> &'static str {
         match self {
             JobError::NoJob => "no-job",

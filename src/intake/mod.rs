@@ -1,7 +1,8 @@
-//! Intake: jobs, calls and uploads become campaigns with recipients.
+//! Intake: validates and stores campaigns and their recipients, from jobs, API calls and uploads.
 //!
-//! Everything is checked here before anything is stored: the template is approved and fits, the lines are ours, each
-//! recipient can work. A refusal changes nothing.
+//! Validation comes before the write. A campaign is created only if its template is approved and can be sent, and its
+//! lines are configured. A recipient is stored only if it fits the template. A rejected campaign changes nothing; a
+//! rejected recipient is reported, and the others are stored.
 
 mod error;
 pub mod job;
@@ -22,32 +23,32 @@ use crate::{
     redis::{Store, clock::Clock},
 };
 
-/// A campaign as a caller submits it: the body of `POST /v1/campaigns`, and of a job of type `campaign`.
+/// A new campaign: the body of `POST /v1/campaigns`, and of a job of type `campaign`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewCampaign {
-    /// For people.
+    /// A name for people.
     pub name: String,
-    /// The caller's id.
+    /// The caller's id for the campaign. It makes the submission idempotent.
     pub external_id: Option<String>,
-    /// Which template.
+    /// The template to send.
     #[serde(deserialize_with = "json::object")]
     pub template: TemplateName,
-    /// The lines it may go out on.
+    /// The lines to send on.
     pub lines: Vec<LineId>,
-    /// Not before this time.
+    /// The earliest time to send.
     pub start_at: Option<UnixMs>,
-    /// What is not sent by then ends as expired.
+    /// Recipients whose message was not sent by this time end as `expired`.
     pub expires_at: Option<UnixMs>,
-    /// 1 to 10.
+    /// The campaign's share of a line that several campaigns use: 1 to 10.
     pub priority: Option<u8>,
-    /// What becomes of a message that stays in doubt.
+    /// What to do with a message that stays in doubt.
     #[serde(default)]
     pub on_doubt: OnDoubt,
-    /// Recipients, if they come along; each one yet to be read.
+    /// Recipients, if any: one JSON object each, not parsed yet.
     #[serde(default)]
     pub recipients: Vec<Box<RawValue>>,
-    /// Launch it at once.
+    /// Whether to launch the campaign at once.
     #[serde(default)]
     pub launch: bool,
 }
@@ -56,66 +57,66 @@ pub struct NewCampaign {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TemplateName {
-    /// Its name at Meta.
+    /// The template's name at Meta.
     pub name: String,
-    /// Its language, `es_AR`.
+    /// The language code, such as `es_AR`.
     pub language: String,
 }
 
-/// What came of a submission.
+/// The result of a submission.
 #[derive(Clone, Debug)]
 pub struct Submitted {
     /// The campaign.
     pub id: CampaignId,
-    /// This call created it; otherwise its `external_id` was known.
+    /// Whether this call created the campaign. If not, one with the same `external_id` existed.
     pub created: bool,
-    /// Where it stands now.
+    /// The campaign's current state.
     pub state: CampaignState,
-    /// What came of the recipients that came along.
+    /// The result for the recipients of the submission.
     pub upload: UploadResult,
 }
 
-/// What came of an upload: the answer of `POST /v1/campaigns/{id}/recipients`.
+/// The result of an upload: the response of `POST /v1/campaigns/{id}/recipients`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct UploadResult {
-    /// Recipients accepted.
+    /// The number of accepted recipients.
     pub accepted: u64,
-    /// Rows rejected in all.
+    /// The number of rejected rows.
     pub rejected_count: u64,
-    /// The first of them.
+    /// The first rejected rows, at most [`REJECTIONS_MAX`](crate::redis::uploads::REJECTIONS_MAX).
     pub rejected: Vec<Rejection>,
 }
 
-/// A row that was not taken.
+/// A rejected row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// Its number in the upload, from 1; a header is not counted.
+    /// The number of the row in the upload, from 1. A CSV header row does not count.
     pub row: u64,
-    /// The line of the file on which it begins, from 1, counting every line. Rows that are in no file have none, nor have those
-    /// that were rejected by a version before lines were told.
+    /// The line of the file at which the row begins, from 1, counting every line. `None` if the row does not come
+    /// from a file, its line is not known, or an old version that did not count lines stored the rejection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// For programs: `duplicate`, `not_e164`, …
+    /// A stable code for programs, such as `duplicate` or `not_e164`.
     pub code: String,
-    /// For people.
+    /// A sentence for people.
     pub reason: String,
 }
 
-/// How rows are written.
+/// The format of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// A header, then a row a line.
+    /// A header row, then one row per recipient.
     Csv,
 }
 
-/// What an upload is, so that it can be read.
+/// How to parse an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadLayout {
-    /// How its rows are written.
+    /// The format of its rows.
     pub format: Format,
-    /// Columns of a CSV that are left out.
+    /// Columns of a CSV to ignore.
     pub ignored: Vec<String>,
 }
 
@@ -125,35 +126,36 @@ impl From<Format> for UploadLayout {
     }
 }
 
-/// What a caller may do with a campaign.
+/// A state change that a caller requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CampaignAction {
-    /// Start it, now or at its `start_at`.
+    /// Start sending, now or at `start_at`.
     Launch,
-    /// Claim nothing more.
+    /// Stop claiming recipients.
     Pause,
-    /// Go on.
+    /// Continue after a pause.
     Resume,
-    /// Never send what was not sent.
+    /// Stop for good: nothing is sent to the remaining recipients.
     Cancel,
 }
 
-/// Takes campaigns in. Cheap to clone.
+/// Creates and changes campaigns, and stores their recipients. Cheap to clone.
 #[derive(Clone)]
 pub struct Intake {
     /// Redis.
     pub store: Store,
-    /// Redis' time.
+    /// Redis server time.
     pub clock: Arc<Clock>,
-    /// Our lines, with their WABA and their rate.
+    /// The configured lines, with their WABA and their rate in messages per second.
     pub lines: Arc<HashMap<LineId, (WabaId, f64)>>,
-    /// Recipients of one campaign at most: `intake.recipients_max`.
+    /// Maximum number of recipients of one campaign: `intake.recipients_max`.
     pub recipients_max: u64,
 }
 
 impl Intake {
-    /// The same in the present life of Redis alone: what one call does is done on what was there when it began, or fails.
+    /// The same intake, bound to the current incarnation of Redis. If Redis restarts or fails over during a call, the
+    /// call fails instead of continuing on data that may have been lost.
     fn in_this_incarnation(&self) -> Self {
         Self { store: self.store.in_this_incarnation(), ..self.clone() }
     }

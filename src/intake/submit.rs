@@ -1,8 +1,9 @@
-//! Campaigns as callers submit them, and what callers then do with them.
+//! Submission of campaigns, and later actions on them: launch, pause, resume, cancel, delete.
 //!
-//! If the process dies in the middle of a submission: the campaign is there as a draft, with a part of the recipients
-//! that came along. Submitted again under its `external_id`, it is continued where it was cut.
-//! Never: changes anything before everything was checked.
+//! If the process dies during a submission: the campaign is a draft with some of its recipients. A repetition with
+//! the same `external_id` continues the submission.
+//! Never: creates a campaign before all of its fields except the recipients are validated. A recipient is validated
+//! when it is stored.
 
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     domain::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
-        campaign::PRIORITY_DEFAULT, reject::shown,
+        campaign::PRIORITY_DEFAULT, reject::redacted,
     },
     redis::campaigns::{CampaignRecord, StateChange},
     templates,
@@ -26,42 +27,42 @@ use crate::{
 
 /// The longest name of a campaign.
 const NAME_CHARS_MAX: usize = 200;
-/// Characters of an unknown line's id that a sentence repeats.
+/// How many characters of an unknown line id an error message shows.
 const ID_CHARS_SHOWN_MAX: usize = 64;
-/// Lines that a sentence names.
+/// How many lines an error message lists.
 const LINES_SHOWN_MAX: usize = 20;
 /// The longest `external_id`.
 const EXTERNAL_ID_CHARS_MAX: usize = 200;
 
-/// Names of templates that are offered in the place of an unknown one.
+/// How many similar templates the error for an unknown template suggests.
 const SIMILAR_MAX: usize = 5;
-/// How near such a name has to be; 1 is the same.
-const LIKENESS_MIN: f64 = 0.7;
+/// The least similarity of a suggested name: 0 to 1, where 1 is equal.
+const SIMILARITY_MIN: f64 = 0.7;
 
 impl Intake {
-    /// Stores a campaign with the recipients that came along, and launches it if that was asked for.
+    /// Stores a campaign with its recipients, and launches it if requested. The result is durable, as far as
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
     ///
-    /// An `external_id` that is known finds its campaign, and what an earlier submission of it was cut off from is made up
-    /// for. A campaign whose recipients were all rejected stays a draft.
+    /// If a campaign with the same `external_id` exists, the submission continues what an interrupted one left
+    /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
-    /// When it has answered, what came of it outlives Redis as far as that can promise it.
-    ///
-    /// Errors: `Invalid` with everything that is wrong, `Template`, or `Conflict` where the campaign of that `external_id`
-    /// has another template, other lines, another `on_doubt` or `expires_at`: nothing was changed. `Store`: submit it again.
+    /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
+    /// another template, other lines, another `on_doubt` or another `expires_at`: nothing was changed. `Store`:
+    /// submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
-        let submitted = intake.take_campaign(new).await?;
+        let submitted = intake.submit_undurably(new).await?;
         intake.store.make_durable().await?;
         Ok(submitted)
     }
 
-    /// As [`Intake::submit`], without waiting until it is safe.
-    pub(super) async fn take_campaign(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
-        let known = match &new.external_id {
+    /// Like [`Intake::submit`], without waiting for durability.
+    pub(super) async fn submit_undurably(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
+        let existing = match &new.external_id {
             Some(external_id) if is_external_id(external_id) => self.find(external_id).await?,
             _ => None,
         };
-        let (id, created) = match known {
+        let (id, created) = match existing {
             Some(record) => (record.campaign.id, false),
             None => self.store.create_campaign(&self.check(&new).await?).await?,
         };
@@ -71,7 +72,7 @@ impl Intake {
         let upload = if new.recipients.is_empty() {
             UploadResult::default()
         } else {
-            self.take_values(id, &UploadId::Submission, &new.recipients).await?.0
+            self.upload_values(id, &UploadId::Submission, &new.recipients).await?.0
         };
         let mut record = self.campaign(id).await?;
         let all_rejected = record.numbers == 0 && !new.recipients.is_empty();
@@ -81,11 +82,13 @@ impl Intake {
         Ok(Submitted { id, created, state: record.state, upload })
     }
 
-    /// Does `action` with a campaign. One that holds already, as when a call is repeated because its answer was lost,
-    /// changes nothing. When a pause has answered, nothing more of the campaign is claimed, and the pause outlives Redis as
-    /// far as that can promise it; so does any change.
+    /// Applies `action` to a campaign. If the campaign is in the requested state already, nothing changes, so that a
+    /// call whose response was lost can be repeated. When the call for a pause returns, no more recipients of the
+    /// campaign are claimed. The change is durable, as far as
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
     ///
-    /// Errors: `State`, `Expired`, `Empty` or `Template` where that can't be: nothing was changed. `Store`: do it again.
+    /// Errors: `State`, `Expired`, `Empty` or `Template` if the action is not possible: nothing was changed. `Store`:
+    /// repeat the call.
     pub async fn act(&self, id: CampaignId, action: CampaignAction) -> Result<CampaignRecord, IntakeError> {
         let intake = self.in_this_incarnation();
         let (record, _) = intake.change(id, action).await?;
@@ -93,7 +96,7 @@ impl Intake {
         Ok(record)
     }
 
-    /// As [`Intake::act`], without waiting until it is safe; tells too whether it changed something.
+    /// Like [`Intake::act`], without waiting for durability. Also returns whether anything changed.
     pub(super) async fn change(
         &self,
         id: CampaignId,
@@ -103,9 +106,10 @@ impl Intake {
         let CampaignRecord { campaign, state, .. } = self.campaign(id).await?;
         let now = self.clock.now();
         let launched = if campaign.start_at.is_some_and(|at| at > now) { Scheduled } else { Running };
-        // From these states to that one; in these others it holds already. A campaign of a few recipients may be completed
-        // before its launch is repeated.
-        let (from, to, held, wish): (&[_], _, &[_], _) = match action {
+        // The states from which the action is possible, its target, the states in which it has been done already, and
+        // its wording in an error. `Completed` counts as launched and resumed: a small campaign may complete before
+        // the call is repeated.
+        let (from, to, done_in, wording): (&[_], _, &[_], _) = match action {
             CampaignAction::Launch => (&[Draft], launched, &[Scheduled, Running, Completed], "be launched"),
             CampaignAction::Pause => (&[Running], Paused, &[Paused], "be paused"),
             CampaignAction::Resume => (&[Paused], Running, &[Running, Completed], "be resumed"),
@@ -122,36 +126,37 @@ impl Intake {
         }
         match self.store.change_campaign(id, from, to, now, None).await? {
             StateChange::Done => Ok((self.campaign(id).await?, true)),
-            StateChange::Not(state) if held.contains(&state) => {
+            StateChange::Not(state) if done_in.contains(&state) => {
                 let record = self.campaign(id).await?;
-                // The call that this one repeats may have been cut between the campaign and its parts.
+                // The earlier call may have been interrupted after it changed the campaign and before it changed the
+                // parts.
                 if record.applied < record.version {
                     self.store.follow(id, now).await?;
                 }
                 Ok((record, false))
             }
-            StateChange::Not(state) => Err(IntakeError::State { id, state, action: wish }),
+            StateChange::Not(state) => Err(IntakeError::State { id, state, action: wording }),
             StateChange::Empty => Err(IntakeError::Empty(id)),
             StateChange::Missing => Err(IntakeError::NotFound(id.to_string())),
         }
     }
 
-    /// Deletes a campaign that never sent anything: a draft, or one that was cancelled before it started. Nothing of it is left,
-    /// and its `external_id` is free.
+    /// Deletes a campaign that never sent anything: a draft, or one that was cancelled before it started. All of its
+    /// data is removed, and its `external_id` can be used again.
     ///
-    /// Errors: `NotDeletable` for any other: nothing was changed. `Store`: do it again.
+    /// Errors: `NotDeletable` for any other campaign: nothing was changed. `Store`: repeat the call.
     pub async fn delete(&self, id: CampaignId) -> Result<(), IntakeError> {
         let intake = self.in_this_incarnation();
         let store = &intake.store;
         let mut record = store.campaign(id).await?;
         if record.as_ref().is_some_and(|record| record.state == CampaignState::Draft) {
-            // Cancelled first: from then on it takes no recipients, and can't be launched.
+            // Cancel first, so that the campaign accepts no more recipients and can't be launched.
             let draft = [CampaignState::Draft];
             store.change_campaign(id, &draft, CampaignState::Cancelled, self.clock.now(), None).await?;
             record = store.campaign(id).await?;
         }
         let Some(record) = record else {
-            // An earlier deletion may have been cut before its end.
+            // An earlier deletion may have been interrupted.
             store.unlist(id).await?;
             return Err(IntakeError::NotFound(id.to_string()));
         };
@@ -165,12 +170,15 @@ impl Intake {
         Ok(())
     }
 
-    /// A campaign that is there.
+    /// Reads a campaign.
+    ///
+    /// Errors: `NotFound` if it does not exist.
     pub(super) async fn campaign(&self, id: CampaignId) -> Result<CampaignRecord, IntakeError> {
         self.store.campaign(id).await?.ok_or_else(|| IntakeError::NotFound(id.to_string()))
     }
 
-    /// The campaign with this `external_id`. A submission that was cut may have left an id without a campaign.
+    /// Finds the campaign with this `external_id`. An interrupted submission may have left an id without a campaign:
+    /// that counts as not found.
     pub(super) async fn find(&self, external_id: &str) -> Result<Option<CampaignRecord>, IntakeError> {
         match self.store.campaign_by_external_id(external_id).await? {
             Some(id) => Ok(self.store.campaign(id).await?),
@@ -178,8 +186,9 @@ impl Intake {
         }
     }
 
-    /// Recipients that came along in JSON, as an upload. Tells too whether they were there already.
-    pub(super) async fn take_values(
+    /// Stores recipients that a request or a job contains as JSON. Also returns whether the same upload was complete
+    /// before.
+    pub(super) async fn upload_values(
         &self,
         id: CampaignId,
         upload_id: &UploadId,
@@ -192,15 +201,16 @@ impl Intake {
         };
         loop {
             let rows = stream::iter(values.iter().map(AsRef::as_ref).zip(1..).map(|value| Ok(vec![row(value)])));
-            match self.take_rows(id, upload_id, rows).await {
-                // The same rows at the same time: each time that happens the other one got further, and we go on from there.
+            match self.upload_rows(id, upload_id, rows).await {
+                // The same upload is running elsewhere. The loop ends, because the other upload progresses with each
+                // conflict, and this one continues from there.
                 Err(IntakeError::UploadInProgress) => {}
-                taken => return taken,
+                result => return result,
             }
         }
     }
 
-    /// The campaign that `new` describes, if nothing is wrong with it.
+    /// Validates `new`, and builds the campaign.
     async fn check(&self, new: &NewCampaign) -> Result<Campaign, IntakeError> {
         let now = self.clock.now();
         let mut problems = Vec::new();
@@ -208,13 +218,14 @@ impl Intake {
         if !has_name || new.name.chars().any(char::is_control) {
             problems.push(format!(
                 "name is “{}”: it must have 1 to {NAME_CHARS_MAX} characters, none of them a control character",
-                shown(&new.name)
+                redacted(&new.name)
             ));
         }
         if let Some(external_id) = new.external_id.as_ref().filter(|external_id| !is_external_id(external_id)) {
             problems.push(format!(
-                "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control character",
-                shown(external_id)
+                "external_id is “{}”: it must have 1 to {EXTERNAL_ID_CHARS_MAX} characters, none of them a control \
+                character",
+                redacted(external_id)
             ));
         }
         if let Some(priority) = new.priority.filter(|priority| !(1..=10).contains(priority)) {
@@ -222,12 +233,13 @@ impl Intake {
         }
         check_times(new, now, &mut problems);
         if new.launch && new.recipients.is_empty() {
-            problems.push("launch needs recipients: send them along, or launch when they are uploaded".to_owned());
+            problems.push("launch needs recipients: include them here, or launch after you upload them".to_owned());
         }
         if new.recipients.len() as u64 > self.recipients_max {
             let (n, max) = (new.recipients.len(), self.recipients_max);
             problems.push(format!(
-                "a campaign has at most {max} recipients (intake.recipients_max): {n} came along; spread them over several campaigns"
+                "a campaign has at most {max} recipients (intake.recipients_max), and this one has {n}: split them \
+                into several campaigns"
             ));
         }
         let template = match self.check_lines(&new.lines, &mut problems) {
@@ -248,7 +260,7 @@ impl Intake {
                 created_at: now,
             }),
             Ok(_) => Err(IntakeError::Invalid(problems)),
-            // On its own it has a type of its own.
+            // Alone, a template problem keeps its own problem type.
             Err(IntakeError::Template(problem)) if !problems.is_empty() => {
                 problems.push(problem.to_string());
                 Err(IntakeError::Invalid(problems))
@@ -257,7 +269,7 @@ impl Intake {
         }
     }
 
-    /// The WABA of `lines`, if there is one to look for the template in.
+    /// Validates `lines`. Returns their WABA, if they have exactly one.
     fn check_lines(&self, lines: &[LineId], problems: &mut Vec<String>) -> Option<WabaId> {
         if lines.is_empty() {
             problems.push(format!("lines is empty: name at least one line; there are {}", self.configured()));
@@ -271,10 +283,10 @@ impl Intake {
             }
             match self.lines.get(line) {
                 None => {
-                    let there = self.configured();
-                    problems.push(format!("line {} is not configured: there are {there}", line_shown(line)));
+                    let configured = self.configured();
+                    problems.push(format!("line {} is not configured: there are {configured}", truncated_id(line)));
                 }
-                Some((waba, _)) if wabas.iter().all(|(_, known)| *known != waba) => wabas.push((line, waba)),
+                Some((waba, _)) if wabas.iter().all(|(_, found)| *found != waba) => wabas.push((line, waba)),
                 Some(_) => {}
             }
         }
@@ -284,14 +296,14 @@ impl Intake {
             [(line, waba), (other_line, other), ..] => {
                 problems.push(format!(
                     "lines must be of one WABA, but line {line} is of {waba} and line {other_line} of {other}: make a campaign for \
-                     each WABA"
+                    each WABA"
                 ));
                 None
             }
         }
     }
 
-    /// The lines that there are, as a sentence names them.
+    /// The configured lines as text, at most [`LINES_SHOWN_MAX`] of them.
     fn configured(&self) -> String {
         let mut lines: Vec<&str> = self.lines.keys().map(LineId::as_str).collect();
         lines.sort_unstable();
@@ -301,22 +313,33 @@ impl Intake {
         if more > 0 { format!("{named} and {more} more") } else { named }
     }
 
-    /// Errors: `Template` if the template was edited so that the recipients do not fit it any more, or is gone.
+    /// Checks that the template still exists and the campaign's recipients still fit it.
+    ///
+    /// Errors: `Template` if the template was deleted, or edited so that they no longer fit.
     async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
         let waba = campaign.lines.iter().find_map(|line| self.lines.get(line)).map(|(waba, _)| waba);
         let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
         Ok(fits.map_err(TemplateProblem::Unsupported)?)
     }
 
-    /// The template, if Meta sends it and so can we.
+    /// Reads a template, if it is approved and this version can send it.
     async fn check_template(&self, waba: &WabaId, wanted: &TemplateName) -> Result<Template, IntakeError> {
         let language = Language::from(wanted.language.as_str());
-        let Some(template) = self.store.template(waba, &wanted.name, language.as_str()).await? else {
-            let Some((all, _)) = self.store.templates(waba).await? else {
-                return Err(TemplateProblem::NotSynced(waba.clone()).into());
-            };
-            let (name, similar) = (wanted.name.clone(), similar(&wanted.name, &all));
-            return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, similar }.into());
+        let template = match self.store.template(waba, &wanted.name, language.as_str()).await? {
+            Some(template) => template,
+            None => {
+                let Some((all, _)) = self.store.templates(waba).await? else {
+                    return Err(TemplateProblem::NotSynced(waba.clone()).into());
+                };
+                // The list may have been stored since the template was looked up.
+                match all.iter().find(|template| template.name == wanted.name && template.language == language) {
+                    Some(template) => template.clone(),
+                    None => {
+                        let (name, similar) = (wanted.name.clone(), similar(&wanted.name, &all));
+                        return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, similar }.into());
+                    }
+                }
+            }
         };
         if let Some(problem) = template.status_problem() {
             return Err(TemplateProblem::NotApproved(problem).into());
@@ -326,23 +349,24 @@ impl Intake {
     }
 }
 
-/// Templates that may have been meant by `name`, with their languages: those of this name, or else the nearest names.
+/// Templates with a name like `name`, with their languages, the most similar first.
 fn similar(name: &str, all: &[Template]) -> Vec<String> {
     let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
     let wanted = plain(name);
-    let likeness = |template: &Template| strsim::normalized_damerau_levenshtein(&plain(&template.name), &wanted);
+    let similarity = |template: &Template| strsim::normalized_damerau_levenshtein(&plain(&template.name), &wanted);
     let mut near: Vec<(f64, String)> = all
         .iter()
-        .map(|template| (likeness(template), template.to_string()))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .map(|template| (similarity(template), template.to_string()))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .collect();
     near.sort_by(|(a, left), (b, right)| b.total_cmp(a).then_with(|| left.cmp(right)));
     near.into_iter().take(SIMILAR_MAX).map(|(_, template)| template).collect()
 }
 
-/// Errors: `Conflict` if `new` would be sent otherwise than `known`, which has the same `external_id`. The order of lines
-/// means nothing.
-fn same_definition(known: &Campaign, new: &NewCampaign) -> Result<(), IntakeError> {
+/// Compares `new` with the existing campaign of the same `external_id`. The order of lines does not matter.
+///
+/// Errors: `Conflict` if `new` would be sent differently.
+fn same_definition(existing: &Campaign, new: &NewCampaign) -> Result<(), IntakeError> {
     let template = |name: &str, language: &Language| format!("{name} ({language})");
     let lines = |lines: &[LineId]| {
         let mut ids: Vec<&str> = lines.iter().map(LineId::as_str).collect();
@@ -353,12 +377,12 @@ fn same_definition(known: &Campaign, new: &NewCampaign) -> Result<(), IntakeErro
     let compared = [
         (
             "template is",
-            template(&known.template.name, &known.template.language),
+            template(&existing.template.name, &existing.template.language),
             template(&new.template.name, &Language::from(new.template.language.as_str())),
         ),
-        ("lines are", lines(&known.lines), lines(&new.lines)),
-        ("on_doubt is", known.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
-        ("expires_at is", time(known.expires_at), time(new.expires_at)),
+        ("lines are", lines(&existing.lines), lines(&new.lines)),
+        ("on_doubt is", existing.on_doubt.name().to_owned(), new.on_doubt.name().to_owned()),
+        ("expires_at is", time(existing.expires_at), time(new.expires_at)),
     ];
     let differing = compared.into_iter().filter(|(_, there, here)| there != here);
     let differences: Vec<String> =
@@ -367,11 +391,11 @@ fn same_definition(known: &Campaign, new: &NewCampaign) -> Result<(), IntakeErro
         return Ok(());
     }
     let external_id = new.external_id.clone().unwrap_or_default();
-    Err(IntakeError::Conflict { id: known.id, external_id, differences })
+    Err(IntakeError::Conflict { id: existing.id, external_id, differences })
 }
 
-/// The id of a line that nobody knows, cut.
-fn line_shown(line: &LineId) -> String {
+/// A line id from a request, of at most [`ID_CHARS_SHOWN_MAX`] characters.
+fn truncated_id(line: &LineId) -> String {
     line.as_str().chars().take(ID_CHARS_SHOWN_MAX).collect()
 }
 

@@ -1,10 +1,9 @@
-//! Uploads: rows become recipients of a campaign, at constant memory and in batches, each of which counts whole or not at
-//! all.
+//! Uploads: rows become recipients of a campaign, at constant memory, in batches that are committed atomically.
 //!
-//! If the connection is cut, or the process dies: the batches that were committed stay. The same upload under the same
-//! id skips them, and ends with the answer that it would have had uncut. Batches are cut by the rows alone, so that they
-//! are the same each time.
-//! Never: holds more than two batches, the one that is being committed and the one that is being read.
+//! If the connection closes or the process dies: committed batches stay. A repetition with the same upload id skips
+//! their rows, and returns the result of one complete upload. The boundaries of batches depend only on the rows, so a
+//! repetition forms the same batches.
+//! Never: buffers more than two batches: one being committed and one being read.
 
 use std::{collections::VecDeque, fmt::Display, hash::Hasher as _, pin::pin, time::Duration};
 
@@ -19,7 +18,7 @@ use super::{
     rows::{Columns, Row, RowReader},
 };
 use crate::{
-    domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject, reject::shown},
+    domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject, reject::redacted},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
@@ -28,33 +27,35 @@ use crate::{
     telemetry::metrics::{self, RecipientResult},
 };
 
-/// Rows that are committed together: some milliseconds of Redis.
+/// Maximum number of rows of a batch. Committing a full one keeps Redis busy for a few milliseconds.
 const BATCH_ROWS: usize = 2_048;
-/// Bytes of values after which a batch is full, however few its rows are.
+/// Bytes of values after which a batch is full, even with fewer rows.
 const BATCH_BYTES: usize = 1 << 20;
-/// Bytes of a body that are read at once.
+/// Bytes of a body that are parsed at once.
 const PIECE_BYTES: usize = 64 * 1024;
 /// The longest `Upload-Id`, in characters.
 const UPLOAD_ID_CHARS_MAX: usize = 128;
-/// How long an upload can be repeated under its id, from its last batch on.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long the record of an upload without an id is kept: it serves only that upload itself.
-const KEPT_WITHOUT_ID: Duration = Duration::from_secs(3600);
+/// How long after its last batch an upload can be repeated under its id.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long the record of an upload without an id is kept. Only the upload itself needs it.
+const RETENTION_WITHOUT_ID: Duration = Duration::from_secs(3600);
 
-/// What names an upload within its campaign. Ids of callers and our own never meet.
+/// The id of an upload within its campaign. Each kind has its own prefix in Redis, so they can't collide.
 #[derive(Debug)]
 pub(super) enum UploadId {
-    /// The caller named it.
+    /// The caller's id.
     Caller(String),
-    /// The recipients that came along with the campaign.
+    /// The recipients within the submission of the campaign.
     Submission,
-    /// An entry of the stream of jobs that names no upload.
+    /// The id of the job stream entry, for a job without an `upload_id`.
     Entry(String),
-    /// Nobody named it.
+    /// An upload without an id.
     Unnamed,
 }
 
 impl UploadId {
+    /// Validates the caller's id.
+    ///
     /// Errors: `Invalid` if it is not 1 to 128 visible ASCII characters.
     pub(super) fn of_caller(id: &str) -> Result<Self, IntakeError> {
         if (1..=UPLOAD_ID_CHARS_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -62,30 +63,32 @@ impl UploadId {
         }
         Err(IntakeError::Invalid(vec![format!(
             "the upload id is “{}”: it must have 1 to {UPLOAD_ID_CHARS_MAX} characters, all of them visible ASCII",
-            shown(id)
+            redacted(id)
         )]))
     }
 
-    /// Its name in Redis, and how long its record is kept.
+    /// The id in Redis, and how long the record of the upload is kept.
     fn record(&self) -> (String, Duration) {
         match self {
-            UploadId::Caller(id) => (format!("id:{id}"), KEPT),
-            UploadId::Submission => ("create".to_owned(), KEPT),
-            UploadId::Entry(id) => (format!("job:{id}"), KEPT),
-            UploadId::Unnamed => (format!("unnamed:{}", Ulid::generate()), KEPT_WITHOUT_ID),
+            UploadId::Caller(id) => (format!("id:{id}"), RETENTION),
+            UploadId::Submission => ("create".to_owned(), RETENTION),
+            UploadId::Entry(id) => (format!("job:{id}"), RETENTION),
+            UploadId::Unnamed => (format!("unnamed:{}", Ulid::generate()), RETENTION_WITHOUT_ID),
         }
     }
 }
 
 impl Intake {
-    /// Takes recipients into a campaign that is a draft or scheduled, as they arrive.
+    /// Stores recipients in a draft or scheduled campaign as they arrive. The result is durable, as far as
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
     ///
-    /// With an `upload_id` (1 to 128 visible ASCII characters) an upload that was cut can be repeated for seven days: what
-    /// was taken is skipped, and the answer is that of one whole upload. Without one, rows that were taken before are
-    /// rejected as duplicates. When it has answered, the recipients outlive Redis as far as that can promise it.
+    /// With an `upload_id` (1 to 128 visible ASCII characters) an interrupted upload can be repeated for seven days:
+    /// stored rows are skipped, and the result is that of one complete upload. Without one, stored rows are rejected
+    /// as duplicates.
     ///
-    /// Errors: `Interrupted` if the body breaks off, and `Store`: repeat the upload under the same id. `UploadConflict` if
-    /// the id belongs to other rows. `Upload` for a CSV whose header row does not fit: nothing was changed.
+    /// Errors: `Interrupted` if the body ends early, and `Store`: repeat the upload with the same id.
+    /// `UploadConflict` if an upload with this id had other rows. `Upload` for a CSV with a bad header row: nothing
+    /// was changed.
     pub async fn upload<E: Display>(
         &self,
         id: CampaignId,
@@ -104,13 +107,13 @@ impl Intake {
                 RowReader::csv(Columns::of(&form, &ignored))
             }
         };
-        let (result, _) = intake.take_rows(id, &upload_id, pin!(rows_of(reader, body))).await?;
+        let (result, _) = intake.upload_rows(id, &upload_id, pin!(rows_of(reader, body))).await?;
         intake.store.make_durable().await?;
         Ok(result)
     }
 
-    /// Takes rows into a campaign. Tells too whether all of them had been taken before.
-    pub(super) async fn take_rows(
+    /// Stores rows in a campaign. Also returns whether the same upload was complete before.
+    pub(super) async fn upload_rows(
         &self,
         id: CampaignId,
         upload_id: &UploadId,
@@ -119,9 +122,9 @@ impl Intake {
         let record = self.campaign(id).await?;
         let form = Form::of(&record.campaign.template).map_err(super::TemplateProblem::Unsupported)?;
         let lines = self.weights(&record)?;
-        let (upload_id, kept) = upload_id.record();
-        let begun = self.store.begin_upload(id, &upload_id, lines, duplicate(), kept).await?;
-        let Some((upload, state)) = begun else { return Err(IntakeError::NotFound(id.to_string())) };
+        let (upload_id, retention) = upload_id.record();
+        let started = self.store.begin_upload(id, &upload_id, lines, duplicate_format(), retention).await?;
+        let Some((upload, state)) = started else { return Err(IntakeError::NotFound(id.to_string())) };
         let repeated = upload.progress.done;
         if !repeated && !matches!(state, CampaignState::Draft | CampaignState::Scheduled) {
             return Err(closed(id, state));
@@ -129,24 +132,24 @@ impl Intake {
         let mut batches = Batches {
             id,
             rows,
-            waiting: VecDeque::new(),
+            buffered: VecDeque::new(),
             form,
-            before: upload.progress.clone(),
+            stored: upload.progress.clone(),
             digest: SipHasher24::new(),
             number: 0,
         };
         let (lines, (ready, to_commit)) = (upload.lines(), mpsc::channel(1));
-        // A task of its own: what is read is parsed and packed on one core while another waits for Redis and serves it.
+        // Commits run in their own task, so that this task can parse and pack the next batch on another core.
         let committing = tokio::spawn(self.clone().commit(id, upload, to_commit));
         let read = async {
-            // Room first, so that there are never more than the one that is read and the one that is committed. There is none
-            // where a batch could not be committed.
-            while let Ok(room) = ready.reserve().await {
+            // Reserve a permit before reading, so that at most one batch is read while one is committed. `reserve`
+            // fails after a failed commit, which ends the loop.
+            while let Ok(permit) = ready.reserve().await {
                 let batch = batches.next().await?;
                 let done = batch.done;
-                // One that was done before has brought the same rows again, and its last batch is empty.
+                // A repetition of a complete upload has nothing new: its only batch is empty.
                 if !repeated {
-                    room.send(batch.pack(lines));
+                    permit.send(batch.pack(lines));
                 }
                 if done {
                     break;
@@ -166,7 +169,7 @@ impl Intake {
         Ok((UploadResult { accepted, rejected_count, rejected }, repeated))
     }
 
-    /// The first rejections of an upload.
+    /// Reads the rejections of an upload. Only the first ones are stored.
     async fn rejections(&self, id: CampaignId, upload_id: &str) -> Result<Vec<Rejection>, StoreError> {
         let read = |json: String| {
             serde_json::from_str(&json).map_err(|error| StoreError::Corrupt {
@@ -177,25 +180,27 @@ impl Intake {
         self.store.rejections(id, upload_id).await?.into_iter().map(read).collect()
     }
 
-    /// The lines of a campaign, each with its rate as its share.
+    /// The lines of a campaign, each weighted with its rate.
+    ///
+    /// Errors: `Invalid` if none of them is configured.
     fn weights(&self, record: &CampaignRecord) -> Result<Vec<(LineId, f64)>, IntakeError> {
         let lines = record.campaign.lines.iter();
-        // A line that is not configured any more would not send what it was given.
+        // Lines that are no longer configured are left out: they would not send their recipients.
         let lines: Vec<_> = lines.filter_map(|line| Some((line.clone(), self.lines.get(line)?.1))).collect();
         if lines.is_empty() {
-            let named: Vec<&str> = record.campaign.lines.iter().map(LineId::as_str).collect();
+            let ids: Vec<&str> = record.campaign.lines.iter().map(LineId::as_str).collect();
             let problem = format!(
                 "none of the lines of campaign {} ({}) is configured any more: configure one of them, or make a new campaign on \
                  other lines",
                 record.campaign.id,
-                named.join(", ")
+                ids.join(", ")
             );
             return Err(IntakeError::Invalid(vec![problem]));
         }
         Ok(lines)
     }
 
-    /// Commits batches one after the other until there are no more, or one can't be.
+    /// Commits batches in order, until the last one or the first error.
     async fn commit(
         self,
         id: CampaignId,
@@ -209,8 +214,8 @@ impl Intake {
     }
 
     async fn admit(&self, id: CampaignId, upload: &mut Upload, batch: Packed) -> Result<(), IntakeError> {
-        // Those of them that the campaign has already are not told apart here. What other uploads are just bringing is not
-        // seen: then it may have more by a batch of each.
+        // This check is approximate. Duplicates in the batch count as recipients, because only Redis can detect them.
+        // Batches of concurrent uploads are not counted, so each of these uploads can exceed the limit by one batch.
         let max = self.recipients_max;
         if batch.recipients() > 0 && upload.numbers() + batch.recipients() > max {
             return Err(IntakeError::OverLimit { id, max });
@@ -230,7 +235,7 @@ impl Intake {
     }
 }
 
-/// The rows of a body, as its bytes arrive.
+/// Parses the rows of a body as it arrives.
 fn rows_of<E: Display>(
     reader: RowReader,
     body: impl Stream<Item = Result<Bytes, E>> + Unpin,
@@ -248,30 +253,32 @@ fn rows_of<E: Display>(
                 }
             }
         }
-        // However large the body's own pieces are, the rows of one of ours are few.
+        // The body may arrive in large chunks. Parsing limited pieces bounds the rows in memory.
         let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
         reader.push(&piece, &mut rows)?;
         Ok(Some((rows, Some((reader, body, bytes)))))
     })
 }
 
-/// Rows on their way to becoming batches.
+/// Groups rows into batches.
 struct Batches<R> {
     id: CampaignId,
     rows: R,
-    /// Rows that were read and belong to no batch yet.
-    waiting: VecDeque<Row>,
+    /// Rows that were parsed and are in no batch yet.
+    buffered: VecDeque<Row>,
     form: Form,
-    /// What an earlier connection brought.
-    before: UploadProgress,
-    /// Of all rows so far.
+    /// The progress of earlier attempts at this upload.
+    stored: UploadProgress,
+    /// The digest of all rows so far.
     digest: SipHasher24,
-    /// Rows so far.
+    /// The number of rows so far.
     number: u64,
 }
 
 impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
-    /// The next rows that were not taken before; `done` at the end of the upload.
+    /// Returns the next batch, without rows that are stored already. `done` marks the end of the upload.
+    ///
+    /// Errors: `UploadConflict` if the rows differ from those of an earlier attempt.
     async fn next(&mut self) -> Result<Batch, IntakeError> {
         let mut batch = Batch::default();
         let mut bytes = 0;
@@ -284,8 +291,8 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
             self.number = row.number;
             let recipient = row.recipient.and_then(|raw| self.form.fit(raw));
             self.digest_row(&recipient);
-            if self.number <= self.before.taken {
-                if self.number == self.before.taken && self.digest_so_far() != self.before.digest {
+            if self.number <= self.stored.taken {
+                if self.number == self.stored.taken && self.digest_so_far() != self.stored.digest {
                     return Err(IntakeError::UploadConflict);
                 }
                 continue;
@@ -299,8 +306,8 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
                 Err(reject) => batch.rejections.push((number, rejection(row.number, row.line, &reject))),
             }
         }
-        let ended_early = batch.done && self.number < self.before.taken;
-        if ended_early || (self.before.done && self.number > self.before.taken) {
+        let ended_early = batch.done && self.number < self.stored.taken;
+        if ended_early || (self.stored.done && self.number > self.stored.taken) {
             return Err(IntakeError::UploadConflict);
         }
         batch.taken = self.number;
@@ -310,17 +317,17 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
 
     async fn next_row(&mut self) -> Result<Option<Row>, IntakeError> {
         loop {
-            if let Some(row) = self.waiting.pop_front() {
+            if let Some(row) = self.buffered.pop_front() {
                 return Ok(Some(row));
             }
             match self.rows.next().await {
-                Some(rows) => self.waiting.extend(rows?),
+                Some(rows) => self.buffered.extend(rows?),
                 None => return Ok(None),
             }
         }
     }
 
-    /// Takes a row into the digest: its number and values, or why it was rejected.
+    /// Adds a row to the digest: its phone number and values, or the code of its rejection.
     fn digest_row(&mut self, recipient: &Result<Recipient, Reject>) {
         match recipient {
             Ok(recipient) => {
@@ -330,7 +337,7 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
                     self.digest.write(value.as_bytes());
                 }
             }
-            // No number has so many digits.
+            // `u64::MAX` has more digits than any phone number, so a rejection never looks like a recipient.
             Err(reject) => {
                 self.digest.write(&u64::MAX.to_le_bytes());
                 self.digest.write(reject.code().as_bytes());
@@ -344,7 +351,7 @@ impl<R: Stream<Item = Result<Vec<Row>, IntakeError>> + Unpin> Batches<R> {
 }
 
 fn closed(id: CampaignId, state: CampaignState) -> IntakeError {
-    let action = "take recipients, which only a draft or a scheduled one does; put them into a new campaign";
+    let action = "accept recipients, which only a draft or a scheduled campaign does; put them into a new campaign";
     IntakeError::State { id, state, action }
 }
 
@@ -353,9 +360,10 @@ fn rejection(row: u64, line: Option<u64>, reject: &Reject) -> String {
     serde_json::to_string(&rejection).expect("a rejection has only numbers and strings")
 }
 
-/// What is said of a duplicate, with `%d` for its row, `%s` for the field of its line, and `%04d` for the end of its number: only
-/// Redis knows which rows are.
-fn duplicate() -> String {
-    let told = rejection(0, None, &Reject::Duplicate("…%04d".to_owned()));
-    told.replacen("\"row\":0,", "\"row\":%d,%s", 1)
+/// The format string for the rejection of a duplicate, which a script in Redis fills in, because only Redis knows
+/// which rows are duplicates. `%d` is the row, `%s` the JSON field with the line, `%04d` the last four digits of the
+/// phone number.
+fn duplicate_format() -> String {
+    let json = rejection(0, None, &Reject::Duplicate("…%04d".to_owned()));
+    json.replacen("\"row\":0,", "\"row\":%d,%s", 1)
 }

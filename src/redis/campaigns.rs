@@ -1,8 +1,8 @@
-//! Campaigns in Redis, and how their parts follow them.
+//! Campaigns in Redis: their records, their lists, and their changes of state.
 //!
-//! A change of state is committed in the hash of the campaign first; its parts and the work of its lines follow
-//! ([`Store::follow`]). If the process dies between the two, the housekeeping of any worker finds `applied` behind
-//! `version` and does it again: following is idempotent and fenced by the version.
+//! A change of state is committed in the hash of the campaign first. Its parts and the work of its lines follow
+//! ([`Store::follow`]). If the process dies in between, the housekeeping of any worker finds `applied` behind
+//! `version` and repeats the second step, which is idempotent and fenced by the version.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,33 +12,34 @@ use tracing::info;
 use super::{Call, Result, Store, StoreError, lines::ms, script};
 use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason};
 
-/// Rows that one call of `sweep.lua` ends at most: about a millisecond of Redis.
+/// Maximum number of rows that one call of `sweep.lua` ends: about a millisecond of Redis.
 const SWEEP_ROWS: usize = 1_000;
 
-/// Parts that are looked at in one round trip when a campaign may be done.
+/// Parts that are checked for open recipients in one round trip.
 const PARTS_AT_ONCE: usize = 64;
 
-/// Campaigns that are read in one round trip.
+/// Campaigns read in one round trip.
 const READ_AT_ONCE: usize = 256;
 
-/// Active campaigns that are listed in one round trip.
+/// Active campaigns listed in one round trip.
 const LISTED_AT_ONCE: usize = 1_000;
 
-/// The clocks of two processes differ by less: each finds what another has just launched.
-const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(60);
+/// Maximum clock skew between two processes. Campaigns whose time is up to this far ahead are listed too, so that a
+/// process finds a campaign that another one, with a clock that is ahead, has just launched.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
-/// A campaign as it stands.
+/// The stored record of a campaign.
 #[derive(Clone, Debug)]
 pub struct CampaignRecord {
-    /// What was submitted.
+    /// The campaign as it was submitted.
     pub campaign: Campaign,
-    /// Where it stands.
+    /// Its state.
     pub state: CampaignState,
     /// Rises with every change of state.
     pub version: u64,
-    /// The version that its parts follow.
+    /// The newest version that its parts follow.
     pub applied: u64,
-    /// Why the worker paused it.
+    /// The reason, if a worker paused it.
     pub reason: Option<PauseReason>,
     /// When it first ran.
     pub started_at: Option<UnixMs>,
@@ -46,36 +47,37 @@ pub struct CampaignRecord {
     pub ended_at: Option<UnixMs>,
     /// Its parts with their lines, by number.
     pub parts: Vec<(PartId, LineId)>,
-    /// Recipients admitted.
+    /// Recipients admitted, each with its own phone number.
     pub numbers: u64,
-    /// Buckets of its index of numbers.
+    /// Buckets of its phone index.
     pub buckets: u32,
-    /// Numbers and values of its recipients were dropped: their retention had ended.
+    /// Whether the data of its recipients were deleted at the end of their retention.
     pub forgotten: bool,
 }
 
-/// What came of a wish to change the state of a campaign.
+/// The result of changing the state of a campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateChange {
-    /// Changed.
+    /// The state has changed.
     Done,
-    /// It is in a state from which that can't be.
+    /// This current state does not allow the change.
     Not(CampaignState),
-    /// It has no recipient.
+    /// The campaign has no recipient.
     Empty,
     /// There is no such campaign.
     Missing,
 }
 
 impl Store {
-    /// Stores a campaign, or finds the one that has its `external_id` already.
+    /// Creates a campaign, or finds the one that has its `external_id` already.
     ///
-    /// Gives the id that counts, and whether this call created it.
+    /// Returns the id of the stored campaign, and whether this call created it.
     pub async fn create_campaign(&self, campaign: &Campaign) -> Result<(CampaignId, bool)> {
         let mut id = campaign.id;
         if let Some(external_id) = &campaign.external_id {
             let key = self.keys.external(external_id);
-            // The name first: a crash after it leaves a name without a campaign, which the caller's next try fills.
+            // The external id first: a crash after it leaves an id without a campaign, which the caller's next
+            // attempt creates.
             let before: Option<String> =
                 self.query("SET external", cmd("SET").arg(&key).arg(id.to_string()).arg("NX").arg("GET")).await?;
             if let Some(before) = before {
@@ -100,12 +102,12 @@ impl Store {
         Ok(id.and_then(|id| id.parse().ok()))
     }
 
-    /// A campaign; `None` if there is no such one.
+    /// The record of a campaign; `None` if there is no such campaign.
     pub async fn campaign(&self, id: CampaignId) -> Result<Option<CampaignRecord>> {
         Ok(self.campaigns(&[id]).await?.pop().flatten())
     }
 
-    /// Campaigns by id; `None` for one that is gone.
+    /// The records of campaigns; `None` for a campaign that does not exist.
     pub async fn campaigns(&self, ids: &[CampaignId]) -> Result<Vec<Option<CampaignRecord>>> {
         let mut records = Vec::with_capacity(ids.len());
         for ids in ids.chunks(READ_AT_ONCE) {
@@ -121,8 +123,8 @@ impl Store {
         Ok(records)
     }
 
-    /// What was submitted of campaigns, by id, in one round trip; `None` for one that is gone. It says nothing of their
-    /// parts, which are many where the lines are.
+    /// Campaigns as they were submitted, in one round trip; `None` for a campaign that does not exist. Skips the
+    /// parts, which are many if the lines are many.
     pub async fn definitions(&self, ids: &[CampaignId]) -> Result<Vec<Option<Campaign>>> {
         let mut pipeline = Pipeline::new();
         for &id in ids {
@@ -168,7 +170,7 @@ impl Store {
         }))
     }
 
-    /// Where campaigns stand, in one round trip; `None` for one that is gone.
+    /// The states of campaigns, in one round trip; `None` for a campaign that does not exist.
     pub async fn campaign_states(&self, ids: &[CampaignId]) -> Result<Vec<Option<CampaignState>>> {
         let mut pipeline = Pipeline::new();
         for &id in ids {
@@ -178,7 +180,7 @@ impl Store {
         Ok(states.into_iter().map(|state| state?.parse().ok()).collect())
     }
 
-    /// Ids of campaigns, newest first, from behind `before`.
+    /// Ids of at most `limit` campaigns, newest first, starting after `before`.
     pub async fn newest_campaigns(&self, before: Option<CampaignId>, limit: usize) -> Result<Vec<CampaignId>> {
         let key = self.keys.campaigns();
         let from: usize = match before {
@@ -194,10 +196,10 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// The campaigns that need care at `now`, each with the time since when it does: all that were launched or cancelled and are not
-    /// retired, and those that start by now or within a minute.
+    /// The campaigns that need maintenance at `now`: those that were launched or cancelled and are not yet retired, and
+    /// those whose scheduled start is at most a minute ahead. Each has the time from which it needs maintenance.
     pub async fn active_campaigns(&self, now: UnixMs) -> Result<Vec<(CampaignId, UnixMs)>> {
-        let until = now.after(CLOCKS_DIFFER_MAX).0;
+        let until = now.after(CLOCK_SKEW_MAX).0;
         let (mut from, mut limit) = (0, LISTED_AT_ONCE);
         let mut active = Vec::new();
         loop {
@@ -205,22 +207,24 @@ impl Store {
             range.arg(self.keys.active()).arg(from).arg(until).arg("BYSCORE").arg("LIMIT").arg(0).arg(limit);
             let mut page: Vec<(String, u64)> = self.query("ZRANGE active", range.arg("WITHSCORES")).await?;
             let last = page.last().map_or(0, |(_, since)| *since);
-            let is_whole = page.len() < limit;
-            if !is_whole {
-                // The next page begins with all of its last time, however many were listed in that millisecond.
+            let is_last_page = page.len() < limit;
+            if !is_last_page {
+                // The next page starts at the last time of this one, because more campaigns may have been listed in
+                // that millisecond.
                 page.retain(|(_, since)| *since < last);
                 from = last;
                 limit = if page.is_empty() { limit * 2 } else { LISTED_AT_ONCE };
             }
             active.extend(page.into_iter().filter_map(|(id, since)| Some((id.parse().ok()?, UnixMs(since)))));
-            if is_whole {
+            if is_last_page {
                 return Ok(active);
             }
         }
     }
 
-    /// Lets campaigns that were listed as active since a time wait until they are due, or for good with `None`. One that was listed anew
-    /// meanwhile stays as it is.
+    /// Postpones the maintenance of active campaigns, each given with the time from [`Store::active_campaigns`] and
+    /// the time at which it is due next; `None` removes it from the list. A campaign that was listed anew meanwhile
+    /// keeps its new time.
     pub async fn postpone_campaigns(&self, campaigns: &[(CampaignId, UnixMs, Option<UnixMs>)]) -> Result<()> {
         let calls = campaigns.iter().map(|(id, since, due)| {
             let due = due.map_or(String::new(), |due| due.0.to_string());
@@ -229,13 +233,15 @@ impl Store {
         self.call_all::<u8>(&calls.collect::<Vec<_>>()).await?.into_iter().try_for_each(|result| result.map(drop))
     }
 
-    /// A campaign that needs no care any more until the retention of its recipients ends, but for the indexing of its message ids.
+    /// Retires an ended campaign. Until the retention of its recipients ends, its only maintenance is the indexing of
+    /// its message ids.
     pub async fn retire_campaign(&self, id: CampaignId, ended_at: UnixMs) -> Result<()> {
-        // First into the one list, then out of the other: a crash between leaves it in both, which is harmless.
+        // Added to `ended` before it is removed from `active`: a crash in between leaves it in both lists, which is
+        // harmless.
         let store = self.in_this_incarnation();
         let (name, ended) = (id.to_string(), self.keys.ended());
         store.query::<u8>("ZADD ended", cmd("ZADD").arg(&ended).arg(ended_at.0).arg(&name)).await?;
-        store.name_unindexed([id]).await?;
+        store.mark_unindexed([id]).await?;
         store.wait_durable_if_spread(&[ended, self.keys.unindexed()]).await?;
         let () = store.query("ZREM active", cmd("ZREM").arg(self.keys.active()).arg(name)).await?;
         if store.query("EXISTS campaign", cmd("EXISTS").arg(self.keys.campaign(id))).await? {
@@ -245,7 +251,7 @@ impl Store {
         }
     }
 
-    /// Campaigns whose recipients are to be forgotten: they ended longer than `retention` before `now`. At most ten.
+    /// At most ten campaigns that ended more than `retention` before `now`, whose recipients are to be deleted.
     pub async fn ended_campaigns(&self, now: UnixMs, retention: Duration) -> Result<Vec<CampaignId>> {
         let before = now.0.saturating_sub(ms(retention));
         let mut range = cmd("ZRANGEBYSCORE");
@@ -254,19 +260,22 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// Drops numbers, values and message ids of the recipients of a campaign. Its statistics stay, with a byte for each
-    /// recipient to recount them from.
+    /// Deletes the phone numbers, values and message ids of the recipients of a campaign. The statistics stay, as
+    /// does the state byte of each recipient, from which they can be recounted.
     pub async fn forget_recipients(&self, id: CampaignId) -> Result<()> {
         if let Some(record) = self.campaign(id).await? {
-            // The mark first: whoever reads on finds that there is nothing to be found.
+            // Marked before the recipients are deleted, so that a reader who finds no recipients finds the reason.
             let mark = cmd("HSET").arg(self.keys.campaign(id)).arg("forgotten").arg(1).clone();
             self.query::<u8>("HSET forgotten", &mark).await?;
             let mut pipeline = Pipeline::new();
             for &(part, _) in &record.parts {
                 let keys = &self.keys;
-                // Before the rest goes: from here on a late status leaves no trace but in the counters.
+                // The part is marked before the deletion too: from then on, a late status stores no code, history or
+                // message id.
                 pipeline.hset(keys.part(part), "forgotten", 1);
-                for key in [keys.chunks(part), keys.ids(part), keys.history(part), keys.why(part), keys.tries(part)] {
+                for key in
+                    [keys.chunks(part), keys.ids(part), keys.history(part), keys.error_codes(part), keys.tries(part)]
+                {
                     pipeline.unlink(key);
                 }
             }
@@ -276,10 +285,11 @@ impl Store {
         self.query("ZREM ended", cmd("ZREM").arg(self.keys.ended()).arg(id.to_string())).await
     }
 
-    /// Changes the state of a campaign, and makes its parts follow before it answers: when a pause has answered,
-    /// nothing more is claimed. One that leaves the draft is active before it changes, so that a crash leaves none without care.
+    /// Changes the state of a campaign, and returns when its parts follow: once a pause has returned, no row is
+    /// claimed. A draft or scheduled campaign is listed as active before the change, so that it is maintained even if
+    /// this process dies.
     ///
-    /// Errors: `OutcomeUnknown` may leave the state changed and the parts behind; the housekeeping finishes that.
+    /// Errors: after `OutcomeUnknown` the state may have changed without its parts; the housekeeping makes them follow.
     pub async fn change_campaign(
         &self,
         id: CampaignId,
@@ -293,7 +303,7 @@ impl Store {
         });
         let mut store = self.clone();
         if from.iter().any(|state| matches!(state, CampaignState::Draft | CampaignState::Scheduled)) {
-            // In one incarnation, so that nothing is launched whose listing was forgotten.
+            // Fails if the incarnation changes, so that no campaign is launched after Redis forgot its listing.
             store = self.in_this_incarnation();
             let active = self.keys.active();
             store.query::<u8>("ZADD active", cmd("ZADD").arg(&active).arg(now.0).arg(id.to_string())).await?;
@@ -318,15 +328,15 @@ impl Store {
         Ok(StateChange::Done)
     }
 
-    /// Makes the parts of a campaign, and the work of its lines, follow its state. Idempotent.
+    /// Makes the parts of a campaign and the work of its lines follow its state. Idempotent.
     pub async fn follow(&self, id: CampaignId, now: UnixMs) -> Result<()> {
-        // In one incarnation, so that nothing counts as followed that was forgotten meanwhile.
+        // Fails if the incarnation changes: otherwise `applied` could cover changes of parts that Redis forgot.
         self.in_this_incarnation().follow_now(id, now).await
     }
 
     async fn follow_now(&self, id: CampaignId, now: UnixMs) -> Result<()> {
         let Some(record) = self.campaign(id).await? else { return Ok(()) };
-        // Parts never follow a version that could be forgotten, and be given again to another change.
+        // Parts must not follow a version that Redis could forget and then assign to another change.
         self.wait_durable_if_spread(&[self.keys.campaign(id)]).await?;
         let gate = match record.state {
             CampaignState::Running => "open",
@@ -349,19 +359,19 @@ impl Store {
             self.query_all::<u64>("SADD work", &work).await?;
         }
         if record.state == CampaignState::Completed {
-            // A row was reopened after the campaign was found to be done and before the gate closed.
+            // Rows that were reopened after the campaign was found done and before the gate closed.
             for ((part, _), _) in record.parts.iter().zip(&open).filter(|(_, open)| **open > 0) {
                 self.sweep(*part, State::Failed, now).await?;
             }
         } else {
-            // Of a completed one nothing is left to do: were lines woken by each, a thousand would keep them busy with looking.
+            // Not for a completed campaign, which has no work: a thousand completions would wake all lines for nothing.
             self.wake().await?;
         }
         if record.state == CampaignState::Cancelled {
             for &(part, _) in &record.parts {
                 self.sweep(part, State::Cancelled, now).await?;
             }
-            // Owners find their parts empty, and drop them.
+            // The owners of the lines then find that the parts have no open rows, and remove them from the work.
             self.wake().await?;
         }
         let followed = record.parts.iter().flat_map(|(part, line)| [self.keys.part(*part), self.keys.work(line)]);
@@ -373,8 +383,8 @@ impl Store {
         }
     }
 
-    /// Ends what was not sent in a part: as cancelled, as expired, or as failed where the campaign is completed. Gives how many recipients
-    /// are open after it.
+    /// Ends the unsent rows of a part, in state `to`: cancelled, expired, or failed if the campaign is completed.
+    /// Returns the number of open recipients.
     pub async fn sweep(&self, part: PartId, to: State, now: UnixMs) -> Result<u64> {
         let keys = [
             self.keys.part(part),
@@ -382,7 +392,7 @@ impl Store {
             self.keys.history(part),
             self.keys.sends(part),
             self.keys.retry(part),
-            self.keys.why(part),
+            self.keys.error_codes(part),
         ];
         loop {
             let call = Call::new(&script::SWEEP, &keys).arg(now.0).arg(SWEEP_ROWS).arg(to.code());
@@ -393,10 +403,10 @@ impl Store {
         }
     }
 
-    /// Completes a campaign if nothing in it is open any more. Gives whether it did.
+    /// Completes a campaign if it has no open recipient. Returns whether it did.
     ///
-    /// Each thread that ends with its part of it asks, and often one of another's is open: so they are looked at a few at a time,
-    /// and no further than to the first that is.
+    /// Every shard (a dispatch thread) that finishes its parts calls this, often while parts of another shard are open.
+    /// The parts are therefore read a few at a time, and only up to the first with open recipients.
     pub async fn complete_if_done(&self, id: CampaignId, now: UnixMs) -> Result<bool> {
         let fields = cmd("HMGET").arg(self.keys.campaign(id)).arg("state").arg("parts").clone();
         let (state, parts): (Option<String>, Option<usize>) = self.query("HMGET campaign", &fields).await?;
@@ -406,8 +416,8 @@ impl Store {
         }
         let numbers = (0..=u16::MAX).take(parts.unwrap_or(0));
         let parts: Vec<PartId> = numbers.map(|number| PartId { campaign: id, number }).collect();
-        for some in parts.rchunks(PARTS_AT_ONCE) {
-            if self.open_counts(some).await?.iter().flatten().any(|(_, open)| *open > 0) {
+        for batch in parts.rchunks(PARTS_AT_ONCE) {
+            if self.open_counts(batch).await?.iter().flatten().any(|(_, open)| *open > 0) {
                 return Ok(false);
             }
         }

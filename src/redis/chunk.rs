@@ -1,7 +1,8 @@
-//! A chunk: up to some hundred recipients of a part, by columns and compressed.
+//! Chunks: up to 256 recipients of a part, stored by column and compressed.
 //!
-//! SlotMap before compression: u16 recipients, u8 values each, then all numbers (u64), then column by column the values,
-//! each with its length (u16) before it. Columns compress better than rows: a column's values are alike.
+//! Layout before compression: u16 number of recipients, u8 number of values of each, all phone numbers (u64), then
+//! the values column by column, each after its length (u16). Columns compress better than rows, because the values of
+//! a column are alike.
 
 use std::cell::RefCell;
 
@@ -12,17 +13,17 @@ use zstd::{
 
 use crate::domain::{Phone, recipient::Recipient};
 
-/// Recipients in one chunk at most: what one claim takes, and what one script call can unpack.
+/// Maximum number of recipients in one chunk: the size of one claim, and what one script call can unpack.
 pub const CHUNK_ROWS_MAX: usize = 256;
 
-/// The best trade of speed for size on chunks of names and order numbers.
+/// The best tradeoff between speed and size for chunks of names and order numbers.
 const ZSTD_LEVEL: i32 = 3;
 
-/// What a chunk may hold uncompressed, in bytes: more than the batches of an upload bring.
+/// Limit on the decompressed bytes of a chunk: more than any batch of an upload has.
 const PLAIN_BYTES_MAX: usize = 64 << 20;
 
 thread_local! {
-    /// To make either costs as much as the work on one chunk.
+    /// Reused, because creating either costs as much as processing one chunk.
     static ZSTD: RefCell<(Compressor<'static>, Decompressor<'static>)> = RefCell::new((
         Compressor::new(ZSTD_LEVEL).expect("making one has no error but lack of memory"),
         Decompressor::new().expect("making one has no error but lack of memory"),
@@ -34,7 +35,9 @@ thread_local! {
 #[error("not a chunk of recipients")]
 pub struct BadChunk;
 
-/// The chunk of `recipients`, at most [`CHUNK_ROWS_MAX`], all with the same number of values of at most 65,535 bytes.
+/// Encodes `recipients`: at most [`CHUNK_ROWS_MAX`], all with the same number of values of at most 65,535 bytes each.
+///
+/// Panics if there are more recipients, or more than 255 values.
 pub fn encode<'a>(recipients: impl ExactSizeIterator<Item = &'a Recipient> + Clone) -> Vec<u8> {
     let rows = recipients.len();
     let columns = recipients.clone().next().map_or(0, |recipient| recipient.values.len());
@@ -58,18 +61,18 @@ pub fn encode<'a>(recipients: impl ExactSizeIterator<Item = &'a Recipient> + Clo
         .expect("compressing into memory has no error but lack of memory")
 }
 
-/// The recipients of a chunk, by columns as they are stored: a [`Recipient`] for each would take three times the memory, and an
-/// allocation for each value.
+/// The recipients of a chunk, by column as they are stored. A [`Recipient`] for each would use three times the
+/// memory, and an allocation for each value.
 pub struct Chunk {
     numbers: Vec<Phone>,
     /// The values, column by column.
     text: String,
-    /// Where each value ends in `text`.
+    /// The end of each value in `text`.
     ends: Vec<u32>,
 }
 
 impl Chunk {
-    /// The recipients that [`encode`] was given.
+    /// Decodes a chunk from [`encode`].
     pub fn decode(chunk: &[u8]) -> Result<Self, BadChunk> {
         let size = get_frame_content_size(chunk).ok().flatten().and_then(|size| usize::try_from(size).ok());
         let size = size.filter(|size| *size <= PLAIN_BYTES_MAX).ok_or(BadChunk)?;
@@ -94,19 +97,19 @@ impl Chunk {
         Ok(Self { numbers, text, ends })
     }
 
-    /// How many recipients there are.
+    /// The number of recipients.
     pub fn rows(&self) -> usize {
         self.numbers.len()
     }
 
-    /// The numbers of all, in their order.
+    /// The phone numbers of all recipients, in row order.
     pub fn numbers(&self) -> &[Phone] {
         &self.numbers
     }
 
     /// The values of the recipient in `row`, counted from 0 in this chunk.
     ///
-    /// Panics if there are fewer rows.
+    /// Panics if there is no such row.
     pub fn values(&self, row: usize) -> impl ExactSizeIterator<Item = &str> {
         let rows = self.rows();
         assert!(row < rows, "row {row} of {rows}");
@@ -117,13 +120,13 @@ impl Chunk {
         })
     }
 
-    /// The recipient in `row`, if there are so many.
+    /// The recipient in `row`, counted from 0 in this chunk; `None` if there is no such row.
     pub fn recipient(&self, row: usize) -> Option<Recipient> {
         let to = *self.numbers.get(row)?;
         Some(Recipient { to, values: self.values(row).map(str::to_owned).collect() })
     }
 
-    /// Every recipient, in their order.
+    /// All recipients, in row order.
     pub fn recipients(&self) -> impl Iterator<Item = Recipient> {
         (0..self.rows()).filter_map(|row| self.recipient(row))
     }
@@ -143,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_chunk_comes_back_as_it_was(numbers in prop::collection::vec(1_000_000u64..999_999_999_999_999, 1..=CHUNK_ROWS_MAX), values in 0usize..4, text in ".{0,20}") {
+        fn a_chunk_decodes_to_the_encoded_recipients(numbers in prop::collection::vec(1_000_000u64..999_999_999_999_999, 1..=CHUNK_ROWS_MAX), values in 0usize..4, text in ".{0,20}") {
             let recipients: Vec<Recipient> = numbers.iter().map(|&digits| Recipient {
                 to: Phone::from_digits(digits).expect("in range"),
                 values: (0..values).map(|value| format!("{text}{value}{}", digits % 97)).collect(),
@@ -153,7 +156,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_are_no_chunk_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn bytes_that_are_not_a_chunk_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Chunk::decode(&bytes);
             let maria = Recipient { to: Phone::from_digits(5_491_155_550_001).expect("in range"), values: vec!["María".into()] };
             let cut = encode(std::iter::once(&maria));

@@ -1,7 +1,7 @@
-//! Redis' time, without asking for it each time.
+//! The time of Redis, without a request for each reading.
 //!
-//! All workers use this one clock for what is due, so that clocks which differ or are set do not matter: between two
-//! readings it runs on this machine's monotonic clock.
+//! All workers compare due times with this clock, so it does not matter if the clocks of their machines differ or are
+//! set. Between two readings of Redis, this clock advances with the machine's monotonic clock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -11,34 +11,34 @@ use std::{
 use super::{Result, Store};
 use crate::domain::UnixMs;
 
-/// A clock that follows Redis.
+/// A clock that follows the time of Redis.
 #[derive(Debug)]
 pub struct Clock {
-    born: Instant,
-    /// Redis' time at `born`, in ms.
+    started_at: Instant,
+    /// The time of Redis at `started_at`, in Unix ms.
     base_ms: AtomicU64,
 }
 
 impl Clock {
-    /// Reads Redis' time.
+    /// Starts a clock with a first reading of Redis.
     pub async fn start(store: &Store) -> Result<Self> {
-        let clock = Self { born: Instant::now(), base_ms: AtomicU64::new(0) };
+        let clock = Self { started_at: Instant::now(), base_ms: AtomicU64::new(0) };
         clock.adjust(store).await?;
         Ok(clock)
     }
 
-    /// Reads Redis' time again.
+    /// Reads the time of Redis again and corrects this clock.
     pub async fn adjust(&self, store: &Store) -> Result<()> {
-        let asked = self.born.elapsed();
+        let asked = self.started_at.elapsed();
         let time = store.time().await?;
-        // The answer is from some moment between the question and now: take the middle.
-        let middle = (asked + self.born.elapsed()) / 2;
+        // Redis read its clock at some moment between the request and now: assume the middle.
+        let middle = (asked + self.started_at.elapsed()) / 2;
         self.base_ms.store(time.0.saturating_sub(middle.as_millis() as u64), Ordering::Relaxed);
         Ok(())
     }
 
-    /// The time now.
+    /// The current time.
     pub fn now(&self) -> UnixMs {
-        UnixMs(self.base_ms.load(Ordering::Relaxed)).after(self.born.elapsed())
+        UnixMs(self.base_ms.load(Ordering::Relaxed)).after(self.started_at.elapsed())
     }
 }

@@ -1,4 +1,4 @@
-//! The kinds of Redis that `redis.url` can name, and how their servers are reached.
+//! The deployments of Redis that `redis.url` can name: one server, a cluster, or a service with sentinels.
 //!
 //! Never: connects, or shows a password.
 
@@ -13,60 +13,63 @@ use deadpool_redis::redis::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
-/// Where servers and sentinels listen if a URL does not say it.
+/// Default ports of servers and of sentinels.
 const SERVER_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
-    /// A name or an address, without brackets.
+    /// A name or an IP address. IPv6 without brackets.
     pub host: String,
-    /// Its port.
+    /// TCP port.
     pub port: u16,
 }
 
-/// A Redis to connect to: its servers, and how each of them is talked to.
+/// A Redis to connect to: how its servers are found, and the settings of each connection.
 #[derive(Clone, Debug)]
 pub struct Deployment {
     /// How its servers are found.
     pub kind: DeploymentKind,
-    /// User, password, database, TLS; and the address of the one server, where there is one.
+    /// User, password, database and TLS of every server. The address is that of the single server, or the first host
+    /// of the URL.
     server: ConnectionInfo,
 }
 
 /// How the servers of a deployment are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeploymentKind {
-    /// There is one, and its place is known.
+    /// A single server, at the address of the URL.
     One,
-    /// By asking any node of a cluster; at first these.
+    /// A cluster: any node can be asked. These are the nodes of the URL.
     Cluster(Vec<HostPort>),
-    /// By asking sentinels for the master of a service.
+    /// A service: the sentinels are asked for its master.
     Sentinel {
-        /// The sentinels.
+        /// The addresses of the sentinels.
         sentinels: Vec<HostPort>,
-        /// What they call the service.
+        /// The name of the service in `sentinel.conf`.
         service: String,
     },
 }
 
-/// Certificates for a Redis over TLS: files in PEM form.
+/// Certificates for Redis over TLS, as PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificates {
-    /// Of the authorities that its servers must have theirs of, instead of those that this system trusts.
+    /// Authorities to trust instead of those of the system.
     pub ca: Option<PathBuf>,
-    /// Our own, with its private key, where the servers ask for one.
+    /// Client certificate and its private key, for servers that require one.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
 impl Certificates {
-    /// None are given.
+    /// Whether no file is configured.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Errors: a sentence about the file that is at fault.
+    /// Reads the files.
+    ///
+    /// Errors: a sentence that names the file at fault.
     fn read(&self) -> Result<TlsCertificates, String> {
         let file = |path: &Path| fs::read(path).map_err(|error| format!("{} can't be read: {error}", path.display()));
         let certificates = |path: &PathBuf| {
@@ -86,10 +89,10 @@ impl Certificates {
     }
 }
 
-/// The text is no URL of a Redis. It is not shown: it may hold a password.
+/// Why a text is not a URL of Redis. The text is not part of the error, because it may contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
-    /// Of no known form.
+    /// It has none of the supported forms.
     #[error(
         "is not of the form redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, \
          redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB (each with rediss for TLS), redis+unix:///PATH or spawn:DIR"
@@ -104,7 +107,7 @@ pub enum BadUrl {
 }
 
 impl Deployment {
-    /// User and password, or a password alone, are in the URL.
+    /// Whether the URL has a password.
     pub fn has_password(&self) -> bool {
         self.server.redis_settings().password().is_some()
     }
@@ -116,7 +119,7 @@ impl Deployment {
 
     /// The same deployment with `certificates`.
     ///
-    /// Errors: a sentence about the file that is at fault.
+    /// Errors: a sentence that names the file at fault.
     pub(super) fn with(self, certificates: &Certificates) -> Result<Self, String> {
         if certificates.is_empty() {
             return Ok(self);
@@ -126,18 +129,18 @@ impl Deployment {
         Ok(Self { server: server.get_connection_info().clone(), ..self })
     }
 
-    /// How the one server of [`DeploymentKind::One`] is reached.
+    /// Connection settings of the server of [`DeploymentKind::One`].
     pub(super) fn server(&self) -> ConnectionInfo {
         self.server.clone()
     }
 
-    /// How the server at `place` is reached.
-    pub(super) fn server_at(&self, place: &HostPort) -> ConnectionInfo {
+    /// Connection settings of the server at `node`.
+    pub(super) fn server_at(&self, node: &HostPort) -> ConnectionInfo {
         let mut address = self.server.addr().clone();
         match &mut address {
             ConnectionAddr::TcpTls { host, port, .. } | ConnectionAddr::Tcp(host, port) => {
-                host.clone_from(&place.host);
-                *port = place.port;
+                host.clone_from(&node.host);
+                *port = node.port;
             }
             _ => {}
         }
@@ -152,20 +155,20 @@ impl FromStr for Deployment {
         let (scheme, rest) = url.split_once("://").ok_or(BadUrl::Unreadable)?;
         let tls = scheme.starts_with("rediss");
         match scheme {
-            // `#insecure` would trust any certificate: the crate knows it, we do not.
+            // The redis crate accepts `#insecure`, which trusts any certificate. It is refused here.
             "redis" | "rediss" | "redis+unix" if !rest.contains('#') => {
                 let server = url.into_connection_info().map_err(|_| BadUrl::Unreadable)?;
                 Ok(Self { kind: DeploymentKind::One, server })
             }
             "redis+cluster" | "rediss+cluster" => {
-                let (login, nodes, path) = parts(rest, SERVER_PORT).ok_or(BadUrl::Unreadable)?;
+                let (login, nodes, path) = split_url(rest, SERVER_PORT).ok_or(BadUrl::Unreadable)?;
                 if !path.is_empty() {
                     return Err(BadUrl::Database);
                 }
                 Ok(Self { server: server(tls, login, &nodes, "")?, kind: DeploymentKind::Cluster(nodes) })
             }
             "redis+sentinel" | "rediss+sentinel" => {
-                let (login, sentinels, path) = parts(rest, SENTINEL_PORT).ok_or(BadUrl::Unreadable)?;
+                let (login, sentinels, path) = split_url(rest, SENTINEL_PORT).ok_or(BadUrl::Unreadable)?;
                 let (service, database) = path.split_once('/').unwrap_or((path, ""));
                 if service.is_empty() {
                     return Err(BadUrl::Service);
@@ -178,15 +181,16 @@ impl FromStr for Deployment {
     }
 }
 
-/// User and password, places and path of a URL that may name several hosts.
-fn parts(rest: &str, port: u16) -> Option<(&str, Vec<HostPort>, &str)> {
+/// Splits a URL without its scheme into login (`user:password`), hosts and path. `port` is the default port. `None`
+/// if a host is malformed.
+fn split_url(rest: &str, port: u16) -> Option<(&str, Vec<HostPort>, &str)> {
     let (login, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let places = hosts.split(',').map(|host| place(host, port)).collect::<Option<Vec<_>>>()?;
-    Some((login, places, path.trim_end_matches('/')))
+    let hosts = hosts.split(',').map(|host| parse_host(host, port)).collect::<Option<Vec<_>>>()?;
+    Some((login, hosts, path.trim_end_matches('/')))
 }
 
-fn place(text: &str, port: u16) -> Option<HostPort> {
+fn parse_host(text: &str, port: u16) -> Option<HostPort> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, "")) => (host, port),
         Some((host, rest)) => (host, rest.strip_prefix(':')?.parse().ok()?),
@@ -195,14 +199,14 @@ fn place(text: &str, port: u16) -> Option<HostPort> {
             None => (text, port),
         },
     };
-    let good = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-    (!host.is_empty() && host.chars().all(good)).then(|| HostPort { host: host.to_owned(), port })
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+    (!host.is_empty() && host.chars().all(is_allowed)).then(|| HostPort { host: host.to_owned(), port })
 }
 
-/// What is common to the servers, as the redis crate reads it from the URL of one.
-fn server(tls: bool, login: &str, places: &[HostPort], database: &str) -> Result<ConnectionInfo, BadUrl> {
+/// The settings that all servers share, parsed by the redis crate from a URL of the first host.
+fn server(tls: bool, login: &str, hosts: &[HostPort], database: &str) -> Result<ConnectionInfo, BadUrl> {
     let (scheme, at) = (if tls { "rediss" } else { "redis" }, if login.is_empty() { "" } else { "@" });
-    let first = places.first().ok_or(BadUrl::Unreadable)?;
+    let first = hosts.first().ok_or(BadUrl::Unreadable)?;
     let url = format!("{scheme}://{login}{at}{first}/{database}");
     url.into_connection_info().map_err(|_| BadUrl::Unreadable)
 }
@@ -214,10 +218,10 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// The places without user, password and database: what an operator needs to know, and nothing secret.
+/// Shows the addresses without user, password and database, so that nothing secret is logged.
 impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |places: &[HostPort]| places.iter().map(HostPort::to_string).collect::<Vec<_>>().join(", ");
+        let list = |nodes: &[HostPort]| nodes.iter().map(HostPort::to_string).collect::<Vec<_>>().join(", ");
         match &self.kind {
             DeploymentKind::One => write!(f, "redis at {}", self.server.addr()),
             DeploymentKind::Cluster(nodes) => write!(f, "redis cluster at {}", list(nodes)),
@@ -236,34 +240,31 @@ mod tests {
         url.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
-    fn place(host: &str, port: u16) -> HostPort {
+    fn at(host: &str, port: u16) -> HostPort {
         HostPort { host: host.to_owned(), port }
     }
 
     #[test]
-    fn each_kind_of_url_names_its_servers_and_hides_its_password() {
+    fn each_kind_of_url_is_parsed_and_shown_without_its_password() {
         for (url, kind, shown, tls) in [
             ("redis://h:1/3", DeploymentKind::One, "redis at h:1", false),
             ("rediss://u:p@h", DeploymentKind::One, "redis at h:6379", true),
             ("redis+unix:///tmp/r.sock", DeploymentKind::One, "redis at /tmp/r.sock", false),
             (
                 "redis+cluster://u:p@h1:1,h2",
-                DeploymentKind::Cluster(vec![place("h1", 1), place("h2", 6379)]),
+                DeploymentKind::Cluster(vec![at("h1", 1), at("h2", 6379)]),
                 "redis cluster at h1:1, h2:6379",
                 false,
             ),
             (
                 "rediss+cluster://[::1]:7/",
-                DeploymentKind::Cluster(vec![place("::1", 7)]),
+                DeploymentKind::Cluster(vec![at("::1", 7)]),
                 "redis cluster at [::1]:7",
                 true,
             ),
             (
                 "redis+sentinel://:p@s1,s2:2/main/3",
-                DeploymentKind::Sentinel {
-                    sentinels: vec![place("s1", 26_379), place("s2", 2)],
-                    service: "main".into(),
-                },
+                DeploymentKind::Sentinel { sentinels: vec![at("s1", 26_379), at("s2", 2)], service: "main".into() },
                 "redis service main of the sentinels at s1:26379, s2:2",
                 false,
             ),
@@ -276,9 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn user_password_database_and_tls_hold_for_every_server() {
+    fn user_password_database_and_tls_apply_to_every_server() {
         let read = read("rediss+sentinel://u%40x:p%3A1@s1,s2/main/3");
-        let server = read.server_at(&place("10.0.0.7", 6380));
+        let server = read.server_at(&at("10.0.0.7", 6380));
         assert_eq!(server.addr().to_string(), "10.0.0.7:6380");
         let settings = server.redis_settings();
         assert_eq!((settings.username(), settings.password(), settings.db()), (Some("u@x"), Some("p:1"), 3));
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_a_redis_is_told() {
+    fn malformed_urls_are_rejected_with_a_reason() {
         for (url, error) in [
             ("redis:6379", BadUrl::Unreadable),
             ("http://redis", BadUrl::Unreadable),

@@ -1,7 +1,7 @@
-//! Duties: what one worker of an installation does at a time, such as reading the stream of jobs.
+//! Duties: tasks that one worker of an installation does at a time, such as reading the stream of jobs.
 //!
-//! If the worker dies: its lease ends by itself, and another one takes the duty up. What it was doing may have been cut
-//! anywhere, so the work of a duty is such that it can be done again.
+//! If the worker dies: its lease expires, and another worker takes over the duty. The work may have been interrupted
+//! at any point, so it must be safe to repeat.
 
 use std::{future::Future, time::Duration};
 
@@ -9,23 +9,23 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Store, lines::Right};
+use super::{Store, lines::LeaseTarget};
 
-/// The longest wait after the first failure in a row.
+/// Upper limit of the wait after the first failure in a row.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait after any.
+/// Upper limit of any wait.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// How long to wait after `failures` in a row, at least one: a random time below a limit that doubles with each. So
-/// workers that lost the same Redis do not come back at the same moment.
+/// Exponential backoff with full jitter: a random wait below a limit that doubles with each of `failures` in a row.
+/// The jitter keeps workers from retrying all at once after an outage of Redis.
 pub fn backoff(failures: u32) -> Duration {
     let limit = BACKOFF_FIRST.saturating_mul(1 << failures.clamp(1, 16).saturating_sub(1)).min(BACKOFF_MAX);
     limit.mul_f64(rand::random())
 }
 
 impl Store {
-    /// Does `work` whenever this worker has the lease on `duty`, until `stop` is cancelled. `work` ends by itself soon
-    /// after `stop`; it is dropped where it stands if the lease can't be renewed in time.
+    /// Runs `work` whenever this worker has the lease on `duty`, until `stop` is cancelled. `work` has to return soon
+    /// after `stop`. Its future is dropped at any await point if the lease can't be renewed in time.
     pub async fn on_duty<F: Future<Output = ()>>(
         &self,
         duty: &'static str,
@@ -34,20 +34,21 @@ impl Store {
         stop: &CancellationToken,
         work: impl Fn() -> F,
     ) {
-        let right = Right::Duty(duty);
+        let target = LeaseTarget::Duty(duty);
         let mut failures = 0;
         while !stop.is_cancelled() {
-            let asked = Instant::now();
-            let wait = match self.acquire(&[(right.clone(), 0)], worker, lease).await {
+            let asked_at = Instant::now();
+            let wait = match self.acquire(&[(target.clone(), 0)], worker, lease).await {
                 Ok(epochs) => {
                     failures = 0;
                     if let [Some(epoch)] = epochs.as_slice() {
-                        info!(duty, "duty taken up");
+                        info!(duty, "duty acquired");
                         tokio::select! {
-                            // First, so that a worker which slept past the end of its lease does not go on.
+                            // The lease is checked first, so that a worker which was suspended until after the end of
+                            // its lease does not go on.
                             biased;
-                            () = self.keep_lease(&right, worker, *epoch, lease, asked) => warn!(duty, "duty lost"),
-                            () = work() => self.lay_down(&right, worker, *epoch).await,
+                            () = self.keep_lease(&target, worker, *epoch, lease, asked_at) => warn!(duty, "duty lost"),
+                            () = work() => self.release_duty(&target, worker, *epoch).await,
                         }
                     }
                     lease / 4
@@ -55,7 +56,7 @@ impl Store {
                 Err(error) => {
                     failures += 1;
                     if failures == 1 {
-                        warn!(duty, %error, "duty can't be taken up");
+                        warn!(duty, %error, "the lease on a duty can't be acquired");
                     }
                     backoff(failures)
                 }
@@ -64,27 +65,27 @@ impl Store {
         }
     }
 
-    async fn lay_down(&self, right: &Right, worker: &str, epoch: u64) {
-        if let Err(error) = self.release(right, worker, epoch).await {
-            debug!(?right, %error, "lease not given back: it ends by itself");
+    async fn release_duty(&self, target: &LeaseTarget, worker: &str, epoch: u64) {
+        if let Err(error) = self.release(target, worker, epoch).await {
+            debug!(right = ?target, %error, "lease not released: it will expire");
         }
     }
 
-    /// Renews a lease that was asked for at `asked`. Returns when it is lost, or about to end.
-    async fn keep_lease(&self, right: &Right, worker: &str, epoch: u64, lease: Duration, asked: Instant) {
-        let mut end = asked + lease;
-        let mut next = asked + lease / 3;
+    /// Renews a lease that was requested at `asked_at`. Returns when the lease is lost or ends.
+    async fn keep_lease(&self, target: &LeaseTarget, worker: &str, epoch: u64, lease: Duration, asked_at: Instant) {
+        let mut end = asked_at + lease;
+        let mut next = asked_at + lease / 3;
         loop {
             sleep_until(next.min(end)).await;
-            let asked = Instant::now();
-            let rights = [(right.clone(), epoch)];
-            match timeout_at(end, self.acquire(&rights, worker, lease)).await {
-                Ok(Ok(epochs)) if epochs == [Some(epoch)] => end = asked + lease,
-                // Redis is away: perhaps it is back before the lease ends.
-                Ok(Err(_)) if asked < end => {}
+            let asked_at = Instant::now();
+            let targets = [(target.clone(), epoch)];
+            match timeout_at(end, self.acquire(&targets, worker, lease)).await {
+                Ok(Ok(epochs)) if epochs == [Some(epoch)] => end = asked_at + lease,
+                // Redis may be back before the lease ends.
+                Ok(Err(_)) if asked_at < end => {}
                 Ok(_) | Err(_) => return,
             }
-            next = asked + lease / 3;
+            next = asked_at + lease / 3;
         }
     }
 }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_with_each_failure_up_to_a_limit() {
+    fn the_backoff_doubles_with_each_failure_up_to_a_limit() {
         for (failures, limit_ms) in [(0, 100), (1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (40, 5_000)] {
             for _ in 0..50 {
                 assert!(backoff(failures) <= Duration::from_millis(limit_ms), "{failures}");

@@ -1,4 +1,5 @@
-//! What an installation shares besides its campaigns: the key of its tokens, and the templates that Meta told it of.
+//! Data that all processes of an installation share, besides campaigns: the token key, the first incarnation, and the
+//! templates as Meta returned them.
 
 use std::{collections::HashMap, sync::OnceLock};
 
@@ -7,21 +8,21 @@ use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Value, cmd};
 use super::{Result, Store, StoreError, read, sending_failed};
 use crate::domain::{SharedTokenKey, TokenKey, UnixMs, WabaId, template::Template};
 
-/// The field that says when the templates of a WABA were read. No template can have this name.
+/// The field with the time of the last sync of a WABA's templates. The fields of templates have a slash.
 const SYNCED_AT: &str = "synced_at";
 
-/// What a process knows of its installation and writes again where a new incarnation of Redis has lost it.
+/// Shared values that this process writes again if a new incarnation of Redis lacks them.
 #[derive(Default)]
 pub(super) struct Installation {
-    /// Proposed by this process until it is read from Redis.
+    /// A random proposal of this process until the key is read from Redis.
     token_key: OnceLock<SharedTokenKey>,
-    /// The incarnation of Redis in which the installation was first used.
-    pub(super) born: OnceLock<String>,
+    /// Run id of the Redis in which the installation was first used.
+    pub(super) first_incarnation: OnceLock<String>,
 }
 
 impl Store {
-    /// The key of the check in tokens, made by the first process of the installation. It is read again in each new incarnation of
-    /// Redis.
+    /// The key that signs tokens. The first process of the installation creates it. It is read again in each new
+    /// incarnation of Redis.
     pub async fn token_key(&self) -> Result<SharedTokenKey> {
         let propose = || SharedTokenKey::new(TokenKey::new(rand::random()));
         let key = self.installation.token_key.get_or_init(propose).clone();
@@ -29,11 +30,11 @@ impl Store {
         Ok(key)
     }
 
-    /// Reads the key of tokens again: another process may have made a new one a moment ago.
+    /// Reads the token key again, in case another process has replaced it.
     pub async fn refresh_token_key(&self) -> Result<()> {
         loop {
             let incarnation = self.incarnations.newest();
-            self.share_token_key(None).await?;
+            self.sync_token_key(None).await?;
             // A newer incarnation may have set another key in the meantime.
             if self.incarnations.newest() == incarnation {
                 return Ok(());
@@ -41,39 +42,39 @@ impl Store {
         }
     }
 
-    /// Writes again in `incarnation`, which has just begun, what it lacks of the installation, and reads what is there: whoever
-    /// writes first wins.
-    pub(super) async fn share_again(&self, incarnation: u64) -> Result<()> {
-        self.share_token_key(Some(incarnation)).await?;
-        if let Some(born) = self.installation.born.get() {
-            self.share(Some(incarnation), &self.keys.born(), born.as_bytes()).await?;
+    /// Writes the shared values that `incarnation`, which has just begun, lacks, and reads those that it has. The
+    /// first process to write a value wins.
+    pub(super) async fn restore_shared(&self, incarnation: u64) -> Result<()> {
+        self.sync_token_key(Some(incarnation)).await?;
+        if let Some(first_incarnation) = self.installation.first_incarnation.get() {
+            self.get_or_set(Some(incarnation), &self.keys.first_incarnation(), first_incarnation.as_bytes()).await?;
         }
         Ok(())
     }
 
-    async fn share_token_key(&self, incarnation: Option<u64>) -> Result<()> {
-        let Some(known) = self.installation.token_key.get() else { return Ok(()) };
+    async fn sync_token_key(&self, incarnation: Option<u64>) -> Result<()> {
+        let Some(shared) = self.installation.token_key.get() else { return Ok(()) };
         let key = self.keys.token_key();
-        let secret = self.share(incarnation, &key, known.get().secret()).await?;
+        let secret = self.get_or_set(incarnation, &key, shared.get().secret()).await?;
         let secret = secret.try_into().map_err(|_| StoreError::Corrupt { key, reason: "it is not 16 bytes".into() })?;
-        known.set(TokenKey::new(secret));
+        shared.set(TokenKey::new(secret));
         Ok(())
     }
 
-    /// The value of `key`; `known` if there is none, and from then on. In `incarnation`, before everything was repeated in it, or in
-    /// the present one.
-    async fn share(&self, incarnation: Option<u64>, key: &str, known: &[u8]) -> Result<Vec<u8>> {
-        // A write only where it is needed: a replica, or a full Redis, refuses it.
+    /// The value of `key`, which is set to `default` if it is missing. `incarnation` is that of a replay in progress;
+    /// `None` waits for the replay as other commands do.
+    async fn get_or_set(&self, incarnation: Option<u64>, key: &str, default: &[u8]) -> Result<Vec<u8>> {
+        // Writes only if needed, because a replica or a full Redis refuses writes.
         let get = cmd("GET").arg(key).clone();
-        if let Some(value) = self.ask_in::<Option<Vec<u8>>>(incarnation, &get).await? {
+        if let Some(value) = self.query_in::<Option<Vec<u8>>>(incarnation, &get).await? {
             return Ok(value);
         }
-        let set = cmd("SET").arg(key).arg(known).arg("NX").clone();
-        self.ask_in::<Value>(incarnation, &set).await?;
-        Ok(self.ask_in::<Option<Vec<u8>>>(incarnation, &get).await?.unwrap_or_else(|| known.to_owned()))
+        let set = cmd("SET").arg(key).arg(default).arg("NX").clone();
+        self.query_in::<Value>(incarnation, &set).await?;
+        Ok(self.query_in::<Option<Vec<u8>>>(incarnation, &get).await?.unwrap_or_else(|| default.to_owned()))
     }
 
-    async fn ask_in<T: FromRedisValue>(&self, incarnation: Option<u64>, command: &Cmd) -> Result<T> {
+    async fn query_in<T: FromRedisValue>(&self, incarnation: Option<u64>, command: &Cmd) -> Result<T> {
         const OPERATION: &str = "installation";
         let Some(incarnation) = incarnation else { return self.query(OPERATION, command).await };
         let mut pipeline = Pipeline::with_capacity(1);
@@ -83,7 +84,7 @@ impl Store {
         read(OPERATION, values.into_iter().next().unwrap_or_default())
     }
 
-    /// Replaces what is known of the templates of a WABA, at once.
+    /// Replaces the stored templates of a WABA, in one transaction.
     pub async fn put_templates(&self, waba: &WabaId, templates: &[Template], now: UnixMs) -> Result<()> {
         let key = self.keys.templates(waba);
         let mut pipeline = Pipeline::new();
@@ -95,7 +96,7 @@ impl Store {
         self.query_all::<Value>("MULTI templates", &pipeline).await.map(drop)
     }
 
-    /// The templates of a WABA and when they were read; `None` if they never were.
+    /// The templates of a WABA and the time of their last sync; `None` if they were never synced.
     pub async fn templates(&self, waba: &WabaId) -> Result<Option<(Vec<Template>, UnixMs)>> {
         let key = self.keys.templates(waba);
         let mut fields: HashMap<String, String> = self.query("HGETALL templates", cmd("HGETALL").arg(&key)).await?;
@@ -107,13 +108,13 @@ impl Store {
         Ok(Some((fields.values().map(read).collect::<Result<_>>()?, UnixMs(at))))
     }
 
-    /// Notes that the templates of a WABA changed at Meta: the worker that keeps house reads them again.
+    /// Notes that the templates of a WABA changed at Meta, so that housekeeping syncs them.
     pub async fn note_changed_templates(&self, waba: &WabaId) -> Result<()> {
         let note = cmd("SADD").arg(self.keys.templates_changed()).arg(waba.as_str()).clone();
         self.query::<u8>("SADD templates_changed", &note).await.map(drop)
     }
 
-    /// The WABAs whose templates changed, and removes them from the note. At most a thousand.
+    /// Removes and returns the WABAs whose templates changed, at most a thousand.
     pub async fn take_changed_templates(&self) -> Result<Vec<WabaId>> {
         let take = cmd("SPOP").arg(self.keys.templates_changed()).arg(1_000).clone();
         let wabas: Vec<String> = self.query("SPOP templates_changed", &take).await?;

@@ -1,27 +1,28 @@
-//! The stream of jobs: entries that backends add, read by one worker at a time in their order.
+//! The stream of jobs: entries that backends add, read in order by one worker at a time.
 //!
-//! An entry that was handed out stays in the list of pending ones of the consumer group until it is finished, and so on
-//! the stream. Whoever reads holds the duty: it does not matter which reader an entry was handed to before.
+//! A delivered entry stays on the stream, and in the pending list of the consumer group, until it is finished. Only
+//! the worker that has the duty reads, so it may process pending entries whichever reader they were delivered to.
 //!
-//! If a reader dies: the next one finds what it had under [`Store::pending_job`]. An entry that can't be taken is copied
-//! to the dead letters first, under its own id, and then finished; a crash between the two leaves one copy.
-//! Never: looks into a job.
+//! If a reader dies: the next one gets its entry from [`Store::pending_job`]. A failed entry is first copied to the
+//! dead letters under its own id, and then finished; a crash between the two leaves one copy.
+//! Never: parses a job.
 
 use deadpool_redis::redis::{Cmd, FromRedisValue, Value, cmd};
 
 use super::{Call, Result, Store, StoreError, script};
 use crate::domain::UnixMs;
 
-/// The consumer group: part of the contract with backends.
+/// The consumer group. Part of the contract with backends.
 const GROUP: &str = "pregon";
-/// All readers use one name, for only one reads at a time; a name for each worker would stay in the group for ever.
+/// The consumer, one name for all readers, because only one reads at a time. A name for each worker would stay in the
+/// group forever.
 const CONSUMER: &str = "reader";
-/// The field that holds the job.
+/// The field that has the job.
 const FIELD: &str = "job";
 
-/// An entry as Redis gives it.
+/// An entry as returned by Redis: id, then fields and values alternating.
 type RawEntry = (String, Vec<Vec<u8>>);
-/// Streams with their entries; nothing instead of no entries.
+/// Streams with their entries; `None` if there are no entries.
 type RawStreams = Option<Vec<(String, Vec<RawEntry>)>>;
 
 /// An entry of the stream.
@@ -29,7 +30,7 @@ type RawStreams = Option<Vec<(String, Vec<RawEntry>)>>;
 pub struct JobEntry {
     /// Its id in the stream.
     pub id: String,
-    /// What is in it: fields and values by turns, whatever bytes they are.
+    /// Fields and values alternating, as raw bytes.
     content: Vec<Vec<u8>>,
 }
 
@@ -41,44 +42,44 @@ impl JobEntry {
     }
 }
 
-/// An entry that could not be taken, or not whole.
+/// A job that failed, or of which some recipients were rejected.
 #[derive(Debug)]
 pub struct DeadLetter<'a> {
-    /// The entry.
+    /// The entry of the job.
     pub entry: &'a JobEntry,
-    /// For programs: a name of the reason that never changes.
+    /// A stable name of the reason, for programs.
     pub code: &'static str,
-    /// For people.
+    /// The reason as a sentence, for people.
     pub reason: String,
-    /// The recipients that were rejected, as JSON.
+    /// The rejected recipients, as JSON.
     pub rejected: Option<String>,
-    /// When.
+    /// Time of the failure.
     pub at: UnixMs,
 }
 
 impl Store {
-    /// The oldest entry that was handed out and not finished.
+    /// The oldest entry that was delivered and not finished.
     pub async fn pending_job(&self) -> Result<Option<JobEntry>> {
         let key = self.keys.jobs();
         let mut pending = cmd("XPENDING");
         pending.arg(&key).arg(GROUP).arg("-").arg("+").arg(1);
         loop {
-            let oldest: Option<Vec<(String, String, u64, u64)>> = self.of_group("XPENDING jobs", &pending).await?;
+            let oldest: Option<Vec<(String, String, u64, u64)>> = self.query_group("XPENDING jobs", &pending).await?;
             let Some((id, ..)) = oldest.into_iter().flatten().next() else { return Ok(None) };
             let entry = self.entry("XRANGE jobs", &key, &id).await?;
             if entry.is_some() {
                 return Ok(entry);
             }
-            // Somebody deleted it from the stream: nothing is left to be done but to forget it.
+            // The entry was deleted from the stream by hand: remove it from the pending list too.
             self.finish_job(&id).await?;
         }
     }
 
-    /// The oldest entry that was not handed out yet; it is from now on.
+    /// Delivers the oldest entry that was not delivered yet. From now on it is pending.
     pub async fn new_job(&self) -> Result<Option<JobEntry>> {
         let mut read = cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg(CONSUMER).arg("COUNT").arg(1).arg("STREAMS").arg(self.keys.jobs()).arg(">");
-        let streams: Option<RawStreams> = self.of_group("XREADGROUP jobs", &read).await?;
+        let streams: Option<RawStreams> = self.query_group("XREADGROUP jobs", &read).await?;
         let mut entries = streams.flatten().into_iter().flatten().flat_map(|(_, entries)| entries);
         Ok(entries.next().map(|(id, content)| JobEntry { id, content }))
     }
@@ -88,20 +89,20 @@ impl Store {
         Ok(found.into_iter().next().map(|(id, content)| JobEntry { id, content }))
     }
 
-    /// Takes an entry off the stream.
+    /// Finishes an entry: acknowledges it and deletes it from the stream.
     pub async fn finish_job(&self, id: &str) -> Result<()> {
         self.call::<u8>(Call::new(&script::FINISH_JOB, &[self.keys.jobs()]).arg(GROUP).arg(id)).await.map(drop)
     }
 
-    /// Whether an entry lies with the dead letters.
-    pub async fn is_dead_job(&self, id: &str) -> Result<bool> {
+    /// Whether there is a dead letter under the id of an entry.
+    pub async fn has_dead_letter(&self, id: &str) -> Result<bool> {
         Ok(self.entry("XRANGE dead", &self.keys.dead_jobs(), id).await?.is_some())
     }
 
-    /// Leaves a dead letter, once: what was in the entry, and beside it why it is there.
-    pub async fn bury_job(&self, letter: &DeadLetter<'_>) -> Result<()> {
+    /// Adds a dead letter, once: the fields of the entry, and fields with the reason.
+    pub async fn add_dead_letter(&self, letter: &DeadLetter<'_>) -> Result<()> {
         let JobEntry { id, content } = letter.entry;
-        if self.is_dead_job(id).await? {
+        if self.has_dead_letter(id).await? {
             return Ok(());
         }
         let add = |under: &str| {
@@ -116,7 +117,8 @@ impl Store {
             add
         };
         match self.query::<String>("XADD dead", &add(id)).await {
-            // Ids only rise: a younger letter is there already, from an earlier incarnation of the stream of jobs.
+            // Ids in a stream must rise. The dead letters have a later id already if the stream of jobs was lost and
+            // started over: use a new id.
             Err(StoreError::Refused { message, .. }) if message.contains("equal or smaller") => {
                 self.query::<String>("XADD dead", &add("*")).await.map(drop)
             }
@@ -124,9 +126,10 @@ impl Store {
         }
     }
 
-    /// A command about the group. Without the group, which a Redis that lost its data does not have, it is made, and
-    /// there is nothing: done entries are off the stream, so it begins with the oldest that is there.
-    async fn of_group<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Result<Option<T>> {
+    /// Runs a command on the consumer group. Returns `None` if the group was missing, as after a loss of all data,
+    /// and creates it. The new group begins at the oldest entry, because finished entries are no longer on the
+    /// stream.
+    async fn query_group<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Result<Option<T>> {
         match self.query(operation, command).await {
             Err(StoreError::Refused { message, .. }) if message.contains("NOGROUP") => {
                 let mut create = cmd("XGROUP");

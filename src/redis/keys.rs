@@ -1,5 +1,8 @@
-//! Every key in Redis. Keys of one part share the hash tag `{campaign.part}`, keys of one campaign `{campaign}`, keys of
-//! one line `{l:line}`: each script touches keys of one tag only, so that the layout holds on a Redis Cluster too.
+//! Every key in Redis.
+//!
+//! Keys of one part share the hash tag `{campaign.part}`, keys of one campaign `{campaign}`, keys of one line
+//! `{l:line}`, keys of one duty `{d:duty}`. Other keys have no tag. A script touches keys of one tag only, or a single
+//! key without a tag, because a Redis Cluster requires it.
 
 use std::sync::Arc;
 
@@ -25,63 +28,65 @@ macro_rules! keys {
 keys! {
     /// STREAM of jobs, field `job`: the contract with backends.
     jobs() => "jobs";
-    /// STREAM of jobs that could not be taken, with `reason`.
+    /// STREAM of dead letters: jobs that failed, with `reason`.
     dead_jobs() => "jobs:dead";
-    /// ZSET of all campaigns, score = time of creation in ms.
+    /// ZSET of all campaigns, score = creation time in ms.
     campaigns() => "campaigns";
-    /// ZSET of the campaigns that need a worker's care, score = time in ms from which they do: when they were launched or cancelled, or
-    /// when they are to start.
+    /// ZSET of the campaigns that workers maintain, score = since when, in ms: the time of the launch or
+    /// cancellation, or the scheduled start.
     active() => "active";
-    /// ZSET of the campaigns that ended and still have their recipients, score = when they ended in ms.
+    /// ZSET of ended campaigns whose recipients are still stored, score = end time in ms.
     ended() => "ended";
-    /// ZSET of ended campaigns whose message ids may still be in the lists of their parts, score = how often each was named.
+    /// ZSET of ended campaigns whose message ids may still be in the lists of their parts instead of the index, score
+    /// = how often each was added.
     unindexed() => "unindexed";
     /// STRING: the campaign that was created with this `external_id`.
     external(external_id: &str) => "external:{external_id}";
     /// COUNTER: rises whenever a line may have something new to do. Workers watch it instead of polling every line.
     pulse() => "pulse";
-    /// ZSET of living workers, score = time in ms at which one that does not renew counts as dead.
+    /// ZSET of live workers, score = time in ms at which each counts as dead unless it renews.
     workers() => "workers";
-    /// HASH: worker → the ids of the lines that it lists, JSON.
+    /// HASH: worker → ids of the lines that it lists, JSON.
     line_lists() => "line_lists";
-    /// HASH: line that a worker lists or listed within `id_retention` → its WABA, and until when it is known, JSON.
+    /// HASH: line that a worker lists, or listed within `id_retention` → its WABA and an expiry time, JSON.
     known_lines() => "known_lines";
-    /// HASH of what is held back: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.
+    /// HASH of holds: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.
     holds() => "holds";
-    /// HASH: when a scope that was held was last let go.
+    /// HASH: scope → when a hold on it was last lifted, in ms.
     lifted() => "lifted";
-    /// ZSET of failed statuses and answers that came without our token and whose message is not known yet, JSON, score = time in ms at
-    /// which it is looked for again.
+    /// ZSET of failed statuses and answers, JSON, that carry no token of ours and whose message is not found yet,
+    /// score = time in ms of the next search.
     parked() => "parked";
-    /// STRING that ends by itself: written so that Redis can be asked to wait for it, and so for what was written before it.
-    wait_durable(number: u32) => "fence:{number}";
+    /// STRING with an expiry, written so that `WAIT` and `WAITAOF` cover everything written before it.
+    wait_key(number: u32) => "fence:{number}";
     /// STRING: the incarnation of Redis in which the installation was first used.
-    born() => "born";
-    /// STRING of 16 random bytes: the key of the check in tokens.
+    first_incarnation() => "born";
+    /// STRING of 16 random bytes that sign tokens.
     token_key() => "token_key";
-    /// SET of the WABAs whose templates changed at Meta since they were read.
+    /// SET of the WABAs whose templates changed at Meta since the last sync.
     templates_changed() => "templates_changed";
-    /// HASH of the templates of a WABA as Meta gave them: `name/language` → JSON; field `synced_at`.
+    /// HASH of the templates of a WABA as Meta returned them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
-    /// STRING with an expiry: who reads the jobs, who does the housekeeping.
+    /// STRING with an expiry: the worker that has the duty, and its epoch.
     duty_lease(duty: &str) => "{{d:{duty}}}:lease";
-    /// COUNTER of a duty's leases.
+    /// COUNTER: the epoch of the duty's newest lease.
     duty_epoch(duty: &str) => "{{d:{duty}}}:epoch";
 
-    /// HASH: definition, state, version, lines of its parts, size of its index of numbers.
+    /// HASH: definition, state, version, lines of its parts, size of its index of phone numbers.
     campaign(campaign: CampaignId) => "{{{campaign}}}";
-    /// HASH, one bucket of the index of numbers: 7 bytes of a phone number, mixed → part × 65,536 + row.
-    numbers(campaign: CampaignId, bucket: u32) => "{{{campaign}}}:n:{bucket}";
-    /// HASH: how far an upload came, and its result.
+    /// HASH, one bucket of the index of phone numbers: 7 bytes of a mixed phone number → part × 65,536 + row.
+    phone_bucket(campaign: CampaignId, bucket: u32) => "{{{campaign}}}:n:{bucket}";
+    /// HASH: the progress of an upload, and its result.
     upload(campaign: CampaignId, upload: &str) => "{{{campaign}}}:upload:{upload}";
     /// LIST of the first rejections of an upload, JSON.
     rejections(campaign: CampaignId, upload: &str) => "{{{campaign}}}:rejections:{upload}";
-    /// SET of the ids of the uploads whose records may still be there. Expires.
+    /// SET of the ids of uploads whose records may still exist. Expires.
     uploads(campaign: CampaignId) => "{{{campaign}}}:uploads";
-    /// HASH of admitted rows that are to become recipients: `part:first row` → a byte for each row.
+    /// HASH of admitted rows that are not yet recipients: `part:first row` → a byte for each row.
     outbox(campaign: CampaignId) => "{{{campaign}}}:outbox";
 
-    /// HASH: counters by state and by code, gate, epoch, frontier.
+    /// HASH: counters by state and by code, gate (whether rows may be claimed), epoch of the owner, first row that was
+    /// never claimed, last claim.
     part(part: PartId) => "{{{part}}}";
     /// STRING: one state byte for each row.
     states(part: PartId) => "{{{part}}}:s";
@@ -91,32 +96,34 @@ keys! {
     retry(part: PartId) => "{{{part}}}:r";
     /// ZSET of rows in doubt, score = deadline in ms.
     doubt(part: PartId) => "{{{part}}}:d";
-    /// HASH: row → code of the error that brought it where it is.
-    why(part: PartId) => "{{{part}}}:w";
+    /// HASH: row → the error code behind its state.
+    error_codes(part: PartId) => "{{{part}}}:w";
     /// LIST of changes, each entry a batch of 7-byte records: row, state byte, time in s.
     history(part: PartId) => "{{{part}}}:h";
     /// LIST of message ids, each entry a batch of 11-byte records: row, send, fingerprint. Expires.
     ids(part: PartId) => "{{{part}}}:i";
-    /// HASH: row → attempts that counted before the last claim, of those that were tried again.
+    /// HASH: row → attempts that counted before the last claim. Only rows that were retried are here.
     tries(part: PartId) => "{{{part}}}:t";
-    /// HASH: row → number of its last claim, of those that were claimed more than 14 times.
+    /// HASH: row → number of its last claim. Only rows that were claimed more than 14 times are here.
     sends(part: PartId) => "{{{part}}}:g";
-    /// BITMAP of rows that answered.
+    /// BITMAP of rows whose recipient answered.
     replied(part: PartId) => "{{{part}}}:a";
 
     /// STRING with an expiry: the worker that may send on the line, and its epoch.
     lease(line: &LineId) => "{{l:{line}}}:lease";
-    /// COUNTER of the line's leases.
+    /// COUNTER: the epoch of the line's newest lease.
     epoch(line: &LineId) => "{{l:{line}}}:epoch";
-    /// SET of the parts that have work on the line.
+    /// SET of the parts with open rows on the line.
     work(line: &LineId) => "{{l:{line}}}:work";
     /// HASH: what an operator set: rate, paused.
     control(line: &LineId) => "{{l:{line}}}:control";
-    /// STRING with an expiry: what the owner says of the line, JSON.
+    /// STRING with an expiry: the owner's report on the line, JSON.
     report(line: &LineId) => "{{l:{line}}}:report";
-    /// HASH: the segments of the line's index of message ids, when each was opened → layout:ids:parts. Expires.
+    /// HASH of the segments of the line's index of message ids: opening time of the segment → layout:ids:parts.
+    /// Expires.
     segments(line: &LineId) => "{{l:{line}}}:ids";
-    /// HASH, a segment: bucket → message ids of 11 bytes: fingerprint, part, row, send; `p` and an index → the part. Expires.
+    /// HASH, a segment: bucket → message ids of 11 bytes: fingerprint, part, row, send; `p` and an index → the part.
+    /// Expires.
     segment(line: &LineId, opened: u64) => "{{l:{line}}}:ids:{opened}";
 }
 
@@ -134,7 +141,7 @@ impl RedisKeys {
             self.chunks(part),
             self.retry(part),
             self.doubt(part),
-            self.why(part),
+            self.error_codes(part),
             self.history(part),
             self.ids(part),
             self.tries(part),

@@ -1,6 +1,6 @@
-//! Lines in Redis: leases, the work that waits on them, what operators set, what is held back, what owners report.
+//! Lines in Redis: leases, work, operator settings, holds and owners' reports. Also the heartbeats of workers.
 //!
-//! If a worker dies: its leases end by themselves, and the next owner finds the same work.
+//! If a worker dies: its leases expire, and the next owners find the same work.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,81 +10,87 @@ use serde::{Deserialize, Serialize};
 use super::{Call, Result, Store, StoreError, read, script};
 use crate::domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, LineId, PartId, UnixMs};
 
-/// How far an epoch that is ahead of the clock rises at most.
+/// Upper limit of the random step by which an epoch rises if it is ahead of the clock of Redis.
 const EPOCH_RISE_MAX: u64 = 1_000;
 
-/// A right that one worker at a time can have.
+/// What a lease is on. One worker at a time has the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Right {
-    /// To send on a line.
+pub enum LeaseTarget {
+    /// Sending on a line.
     Line(LineId),
-    /// To do a job of which there is one in an installation, such as reading the stream of jobs.
+    /// A duty, such as reading the stream of jobs. One worker of an installation does it at a time.
     Duty(&'static str),
 }
 
-/// What an operator set on a line.
+/// An operator's settings of a line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineControl {
-    /// Messages per second instead of the configured ones.
+    /// Messages per second, in place of the configured rate.
     pub rate: Option<f64>,
-    /// Nothing is sent.
+    /// Whether sending is paused.
     pub paused: bool,
 }
 
-/// What a worker says of a line that it owns, for whoever asks.
+/// A report of the owner of a line, for the API and the command line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LineReport {
-    /// The worker.
+    /// The worker that owns the line.
     pub worker: String,
-    /// Messages per second that may go now.
+    /// Current rate in messages per second.
     pub rate: f64,
-    /// The rate is cut because Meta throttled.
+    /// Whether the rate is reduced because Meta throttles the line.
     pub throttled: bool,
-    /// Meta can not be reached.
+    /// Whether Meta is unreachable.
     pub unreachable: bool,
-    /// What comes in the place of Meta's answers, while the path to Meta is broken. Reports of older versions lack it.
+    /// What arrives instead of Meta's responses, while the path to Meta is broken. Older versions do not report it.
     #[serde(default)]
     pub path_broken: Option<String>,
     /// Attempts in flight.
     pub in_flight: usize,
-    /// Messages that Meta accepted in the last second or so, per second.
+    /// Messages per second that Meta accepted, over about the last second.
     pub accepted_per_second: f64,
-    /// When it was said.
+    /// Time of the report.
     pub at: UnixMs,
 }
 
-/// Which workers are alive.
+/// The workers that are alive, as returned by a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Living {
-    /// The names of the living workers, in order.
+pub struct LiveWorkers {
+    /// Their names, sorted.
     pub workers: Vec<String>,
-    /// The list of lines of the worker that asks is in the registry.
+    /// Whether the registry has the list of lines of the calling worker.
     pub is_registered: bool,
 }
 
 impl Store {
-    /// Takes or renews leases, in one round trip. `held` is the epoch of the caller's lease, 0 without one.
+    /// Takes or renews leases of `length`, in one round trip. Each target comes with the epoch of the caller's lease
+    /// on it, 0 without one.
     ///
-    /// Gives the epoch for each, `None` where another worker has it.
-    pub async fn acquire(&self, rights: &[(Right, u64)], worker: &str, length: Duration) -> Result<Vec<Option<u64>>> {
-        let calls = rights.iter().map(|(right, held)| {
-            let keys = self.lease_keys(right);
+    /// Returns an epoch for each target; `None` if another worker has the lease, or if the caller's lease has expired.
+    pub async fn acquire(
+        &self,
+        targets: &[(LeaseTarget, u64)],
+        worker: &str,
+        length: Duration,
+    ) -> Result<Vec<Option<u64>>> {
+        let calls = targets.iter().map(|(target, held)| {
+            let keys = self.lease_keys(target);
             let rise = rand::random_range(1..=EPOCH_RISE_MAX);
             Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(*held).arg(rise)
         });
         let results: Vec<Result<(u8, u64)>> = self.call_all(&calls.collect::<Vec<_>>()).await?;
-        let keys: Vec<String> = rights.iter().map(|(right, _)| self.lease_keys(right)[0].clone()).collect();
+        let keys: Vec<String> = targets.iter().map(|(target, _)| self.lease_keys(target)[0].clone()).collect();
         self.wait_replicated(&keys, length / 3).await?;
         results.into_iter().map(|result| result.map(|(got, epoch)| (got == 1).then_some(epoch))).collect()
     }
 
-    /// Gives a lease back.
-    pub async fn release(&self, right: &Right, worker: &str, epoch: u64) -> Result<()> {
-        let [lease, _] = self.lease_keys(right);
+    /// Releases a lease. Does nothing if the worker no longer has the lease of `epoch`.
+    pub async fn release(&self, target: &LeaseTarget, worker: &str, epoch: u64) -> Result<()> {
+        let [lease, _] = self.lease_keys(target);
         self.call::<u8>(Call::new(&script::RELEASE, &[lease]).arg(worker).arg(epoch)).await.map(drop)
     }
 
-    /// The workers that have the leases of `lines` now.
+    /// The workers that have the leases of `lines`; `None` for a line without one.
     pub async fn owners(&self, lines: &[LineId]) -> Result<Vec<Option<String>>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
@@ -94,50 +100,53 @@ impl Store {
         Ok(leases.into_iter().map(|lease| lease?.split(' ').next().map(str::to_owned)).collect())
     }
 
-    /// How long each of the leases of `lines` lasts if nobody renews it; `None` where nobody has it.
-    pub async fn leases_left(&self, lines: &[LineId]) -> Result<Vec<Option<Duration>>> {
+    /// The remaining time of each lease of `lines`; `None` for a line without one.
+    pub async fn lease_ttls(&self, lines: &[LineId]) -> Result<Vec<Option<Duration>>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
             pipeline.pttl(self.keys.lease(line));
         }
-        let left: Vec<i64> = self.query_all("PTTL lease", &pipeline).await?;
-        Ok(left.into_iter().map(|ms| u64::try_from(ms).ok().map(Duration::from_millis)).collect())
+        let ttls: Vec<i64> = self.query_all("PTTL lease", &pipeline).await?;
+        Ok(ttls.into_iter().map(|ms| u64::try_from(ms).ok().map(Duration::from_millis)).collect())
     }
 
-    fn lease_keys(&self, right: &Right) -> [String; 2] {
-        match right {
-            Right::Line(line) => [self.keys.lease(line), self.keys.epoch(line)],
-            Right::Duty(duty) => [self.keys.duty_lease(duty), self.keys.duty_epoch(duty)],
+    fn lease_keys(&self, target: &LeaseTarget) -> [String; 2] {
+        match target {
+            LeaseTarget::Line(line) => [self.keys.lease(line), self.keys.epoch(line)],
+            LeaseTarget::Duty(duty) => [self.keys.duty_lease(duty), self.keys.duty_epoch(duty)],
         }
     }
 
-    /// Says that `worker` incarnations until `until`, and tells who incarnations at `now`. One that incarnations much longer said so before Redis'
-    /// clock was set back: if it incarnations, it says so again.
-    pub async fn worker_lives(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<Living> {
+    /// Records that `worker` is alive until `until`, and removes the workers that are dead at `now`. Returns the live
+    /// ones.
+    ///
+    /// An entry that ends more than `until` − `now` after `until` was written before the clock of Redis was set back.
+    /// It is removed too: a live worker writes it again with its next heartbeat.
+    pub async fn worker_heartbeat(&self, worker: &str, now: UnixMs, until: UnixMs) -> Result<LiveWorkers> {
         let key = self.keys.workers();
-        let much_longer = format!("({}", until.after(until.since(now)).0);
+        let too_late = format!("({}", until.after(until.since(now)).0);
         let mut pipeline = Pipeline::new();
         pipeline
             .zadd(&key, worker, until.0)
             .zrembyscore(&key, 0, now.0)
-            .zrembyscore(&key, much_longer, "+inf")
+            .zrembyscore(&key, too_late, "+inf")
             .zrange(&key, 0, -1)
             .hexists(self.keys.line_lists(), worker);
         let mut answers: Vec<Value> = self.query_all("ZADD workers", &pipeline).await?;
         let is_registered = read("HEXISTS line_lists", answers.pop().unwrap_or_default())?;
         let mut workers: Vec<String> = read("ZRANGE workers", answers.pop().unwrap_or_default())?;
         workers.sort_unstable();
-        Ok(Living { workers, is_registered })
+        Ok(LiveWorkers { workers, is_registered })
     }
 
-    /// Forgets a worker that stops.
-    pub async fn worker_leaves(&self, worker: &str) -> Result<()> {
+    /// Removes a worker that stops.
+    pub async fn remove_worker(&self, worker: &str) -> Result<()> {
         let mut pipeline = Pipeline::new();
         pipeline.zrem(self.keys.workers(), worker).hdel(self.keys.line_lists(), worker);
         self.query_all::<u8>("ZREM workers", &pipeline).await.map(drop)
     }
 
-    /// The parts with work on `line`.
+    /// The parts in the work of `line`.
     pub async fn work(&self, line: &LineId) -> Result<Vec<PartId>> {
         let key = self.keys.work(line);
         let parts: Vec<String> = self.query("SMEMBERS work", cmd("SMEMBERS").arg(&key)).await?;
@@ -147,13 +156,13 @@ impl Store {
         parts.into_iter().map(read).collect()
     }
 
-    /// Takes parts, at least one, off the work of `line`: nothing in them is open any more.
+    /// Removes parts, at least one, from the work of `line`, because they have no open rows left.
     pub async fn work_done(&self, line: &LineId, parts: &[PartId]) -> Result<()> {
         let parts: Vec<String> = parts.iter().map(PartId::to_string).collect();
         self.query("SREM work", cmd("SREM").arg(self.keys.work(line)).arg(parts)).await
     }
 
-    /// Lists parts in the work of their lines again, and wakes every worker: rows of them were reopened.
+    /// Adds parts to the work of their lines again and wakes every worker. For parts with reopened rows.
     pub async fn requeue(&self, parts: &[PartId]) -> Result<()> {
         if parts.is_empty() {
             return Ok(());
@@ -172,7 +181,7 @@ impl Store {
         self.wake().await
     }
 
-    /// Which of `parts` the work of their lines does not list, in one round trip.
+    /// Those of `parts` that are missing from the work of their lines, in one round trip.
     pub async fn parts_not_listed(&self, parts: &[(PartId, LineId)]) -> Result<Vec<PartId>> {
         let mut listed = Pipeline::with_capacity(parts.len());
         for (part, line) in parts {
@@ -182,31 +191,31 @@ impl Store {
         Ok(parts.iter().zip(listed).filter(|(_, listed)| !listed).map(|((part, _), _)| *part).collect())
     }
 
-    /// A number that rises whenever a line may have something new to do.
+    /// The counter that rises whenever a line may have new work.
     pub async fn pulse(&self) -> Result<u64> {
         let pulse: Option<u64> = self.query("GET pulse", cmd("GET").arg(self.keys.pulse())).await?;
         Ok(pulse.unwrap_or(0))
     }
 
-    /// Wakes every worker.
+    /// Wakes every worker: raises the pulse, which they watch.
     pub async fn wake(&self) -> Result<()> {
         self.query("INCR pulse", cmd("INCR").arg(self.keys.pulse())).await
     }
 
-    /// What operators set on `lines`.
+    /// The operators' settings of `lines`.
     pub async fn controls(&self, lines: &[LineId]) -> Result<Vec<LineControl>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
             pipeline.cmd("HMGET").arg(self.keys.control(line)).arg(&["rate", "paused"]);
         }
         let fields: Vec<(Option<f64>, Option<u8>)> = self.query_all("HMGET control", &pipeline).await?;
-        // An earlier version took any rate above 0, and the limiter cannot count the lowest of them.
+        // An earlier version accepted any rate above 0, and the limiter can't represent the lowest.
         let usable = |rate: Option<f64>| rate.map(|rate| rate.clamp(LINE_RATE_MIN, LINE_RATE_MAX));
         let control = |(rate, paused)| LineControl { rate: usable(rate), paused: paused == Some(1) };
         Ok(fields.into_iter().map(control).collect())
     }
 
-    /// Sets what a line may send each second; `None`: what is configured.
+    /// Sets the rate of a line in messages per second; `None` restores the configured rate. Wakes every worker.
     pub async fn set_rate(&self, line: &LineId, rate: Option<f64>) -> Result<()> {
         let key = self.keys.control(line);
         match rate {
@@ -215,12 +224,12 @@ impl Store {
         }
     }
 
-    /// Pauses a line, or lets it go on.
+    /// Pauses or resumes a line. Wakes every worker.
     pub async fn set_paused(&self, line: &LineId, paused: bool) -> Result<()> {
         self.change_and_wake(cmd("HSET").arg(self.keys.control(line)).arg("paused").arg(u8::from(paused))).await
     }
 
-    /// What is held back. Holds that ended are left out.
+    /// The holds in effect at `now`, by scope.
     pub async fn holds(&self, now: UnixMs) -> Result<HashMap<HoldScope, Hold>> {
         let key = self.keys.holds();
         let fields: HashMap<String, String> = self.query("HGETALL holds", cmd("HGETALL").arg(&key)).await?;
@@ -228,28 +237,28 @@ impl Store {
         let mut holds = HashMap::with_capacity(fields.len());
         for (scope, hold) in fields {
             let hold: Hold = serde_json::from_str(&hold).map_err(|error| corrupt(error.to_string()))?;
-            if hold.holds(now) {
+            if hold.is_active(now) {
                 holds.insert(scope.parse().map_err(|_| corrupt(format!("{scope} is not a scope")))?, hold);
             }
         }
         Ok(holds)
     }
 
-    /// Holds a scope back, everywhere.
+    /// Sets or replaces the hold on a scope, and wakes every worker.
     pub async fn hold(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
         let json = serde_json::to_string(hold).expect("a hold has only strings and numbers");
         self.change_and_wake(cmd("HSET").arg(self.keys.holds()).arg(scope.to_string()).arg(json)).await
     }
 
-    /// Holds a scope back for a fault that Meta told of at `at`, unless it is held, or was let go since. Gives whether this call
-    /// held it.
+    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since.
+    /// Returns whether this call set the hold.
     pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
-        let mut asked = Pipeline::new();
-        asked.hget(self.keys.holds(), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
-        let answers: Vec<Option<String>> = self.query_all("HGET hold", &asked).await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.hget(self.keys.holds(), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
+        let answers: Vec<Option<String>> = self.query_all("HGET hold", &pipeline).await?;
         let field = |n: usize| answers.get(n).cloned().flatten();
         let before = field(0).and_then(|json| serde_json::from_str::<Hold>(&json).ok());
-        if before.as_ref().is_some_and(|before| before.holds(hold.since)) {
+        if before.as_ref().is_some_and(|before| before.is_active(hold.since)) {
             return Ok(false);
         }
         let lifted = field(1).and_then(|at| at.parse().ok().map(UnixMs));
@@ -261,7 +270,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Lets a scope go, and keeps when that was: what Meta told of before does not hold it again.
+    /// Lifts the hold on a scope and records the time, so that faults which Meta reported earlier do not hold it
+    /// again. Wakes every worker.
     pub async fn unhold(&self, scope: &HoldScope) -> Result<()> {
         let now = self.time().await?;
         let mut pipeline = Pipeline::new();
@@ -270,14 +280,14 @@ impl Store {
         self.query_all::<i64>("HDEL hold", &pipeline).await.map(drop)
     }
 
-    /// The change first, the wake-up second: a worker that wakes finds the change.
+    // The change comes first, so that a woken worker finds it.
     async fn change_and_wake(&self, change: &Cmd) -> Result<()> {
         let mut pipeline = Pipeline::new();
         pipeline.add_command(change.clone()).incr(self.keys.pulse(), 1);
         self.query_all::<i64>("control", &pipeline).await.map(drop)
     }
 
-    /// Leaves reports on lines for those who ask; they expire if they are not renewed.
+    /// Stores reports on lines. Each expires after `lifetime` unless it is replaced.
     pub async fn put_reports(&self, reports: &[(LineId, LineReport)], lifetime: Duration) -> Result<()> {
         let mut pipeline = Pipeline::new();
         for (line, report) in reports {
@@ -287,19 +297,19 @@ impl Store {
         self.query_all::<()>("SET report", &pipeline).await.map(drop)
     }
 
-    /// The newest reports on `lines`.
+    /// The reports on `lines`; `None` if a line has none that can be parsed.
     pub async fn reports(&self, lines: &[LineId]) -> Result<Vec<Option<LineReport>>> {
         let mut pipeline = Pipeline::new();
         for line in lines {
             pipeline.get(self.keys.report(line));
         }
         let reports: Vec<Option<String>> = self.query_all("GET report", &pipeline).await?;
-        // A report is a courtesy: one that an older worker wrote in another form is as good as none.
+        // Reports are only informative, so one that an older worker wrote in another form is skipped.
         Ok(reports.into_iter().map(|json| serde_json::from_str(&json?).ok()).collect())
     }
 }
 
-/// Whole milliseconds, as Redis takes them.
+/// Whole milliseconds, the unit of times in Redis.
 pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,13 @@
-//! Message ids in Redis: which message of ours an id belongs to, for webhooks that come without our token.
+//! Message ids in Redis: finds the recipient of a message by its id, for webhooks that do not return the token that
+//! was sent with the message.
 //!
-//! A part appends the ids of its messages to a list. Once it sends no more, they move into the index of its line: segments, each a
-//! hash of `BUCKETS` buckets chosen by fingerprint, so that finding an id reads one bucket of each segment. A segment takes ids
-//! until it is full or an eighth of their lifetime old, and expires as a whole.
+//! A part appends the ids of its messages to a list. When its campaign has ended, the ids move into the index of its
+//! line. The index has segments, each a hash of `BUCKETS` buckets selected by fingerprint, so that a lookup reads one
+//! bucket of each segment. A segment takes ids until it is full or an eighth of their lifetime old, and expires as a
+//! whole.
 //!
-//! If the process dies while ids move: they are copied before they are dropped from the list, so some may be in both places, which
-//! changes no answer.
+//! If the process dies while ids move: ids are copied before they are dropped from the list, so some may be in both,
+//! which changes no result.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,56 +25,57 @@ use super::{
 use crate::domain::{CampaignId, LineId, PartId, UnixMs};
 
 /// Bytes of an id in the list of its part: row, send, fingerprint.
-const LISTED: usize = 11;
-/// Bytes of an id in a bucket: 6 of its fingerprint, index of the part in the segment, row, send.
-const INDEXED: usize = 11;
+const LIST_RECORD_BYTES: usize = 11;
+/// Bytes of an id in a bucket: 6 bytes of its fingerprint, index of the part in the segment, row, send.
+const INDEX_RECORD_BYTES: usize = 11;
 /// Buckets of a segment.
 const BUCKETS: u16 = 1_024;
-/// Ids that a segment takes: buckets of 3 KiB on average.
+/// Maximum number of ids in a segment: buckets of 3 KiB on average.
 const SEGMENT_IDS: usize = 262_144;
-/// Parts that a segment names: their index fits 16 bits.
+/// Maximum number of parts in a segment: the index of a part fits 16 bits.
 const SEGMENT_PARTS: usize = 65_536;
-/// A segment takes ids for this share of their lifetime, and so keeps none for longer than 9/8 of it.
+/// A segment takes ids for the lifetime of an id divided by this number, so no id is stored for longer than 9/8 of its
+/// lifetime.
 const SEGMENTS_PER_LIFETIME: u32 = 8;
-/// The layout of a segment. A reader skips segments of a layout that it does not know, so a later version can keep more of an id,
+/// The layout of a segment. Readers skip segments of other layouts, so that a later version can store more of an id,
 /// such as all of it.
 const LAYOUT: u8 = 1;
-/// Buckets that one script call appends to: less than 64 KiB are copied.
+/// Buckets that one script call appends to, so that the call copies less than 64 KiB.
 const BUCKETS_PER_CALL: usize = 16;
 /// Commands in one round trip.
 const COMMANDS_AT_ONCE: usize = 32;
 
-/// A message: its part, its row and the send.
+/// A part, a row in it and a send: the location of a message.
 pub type RowRef = (PartId, ClaimedRow);
 
-/// One piece of the list of message ids of a part, of at most 64 KiB.
+/// One page of a part's list of message ids, of at most 64 KiB.
 #[derive(Debug)]
-pub struct IdsPiece {
+pub struct IdPage {
     records: Vec<u8>,
-    /// Index of the entry to go on from, towards older ones; `None` at the end of the list.
+    /// The index of the entry to continue from, towards older ones; `None` at the end of the list.
     pub next: Option<u32>,
 }
 
-impl IdsPiece {
-    /// The ids in this piece.
+impl IdPage {
+    /// The ids in this page.
     pub fn ids(&self) -> impl Iterator<Item = (Fingerprint, ClaimedRow)> {
-        self.records.as_chunks::<LISTED>().0.iter().map(|[low, high, send, print @ ..]| {
+        self.records.as_chunks::<LIST_RECORD_BYTES>().0.iter().map(|[low, high, send, print @ ..]| {
             (Fingerprint(*print), ClaimedRow { row: u16::from_le_bytes([*low, *high]), send: *send })
         })
     }
 
-    /// How much was read.
+    /// The bytes that were read.
     pub fn bytes(&self) -> usize {
         self.records.len()
     }
 }
 
-/// The list of message ids of a part, as it was when it was measured. It only grows at its newer end.
+/// A snapshot of the length of a part's list of message ids. New entries are appended at its end.
 #[derive(Debug)]
 pub struct IdList {
     /// The part.
     pub part: PartId,
-    /// Entries in it, at least one.
+    /// The number of entries, at least one.
     pub entries: u32,
     newest: Vec<u8>,
 }
@@ -89,21 +92,22 @@ pub struct Segment {
 pub struct Unindexed {
     /// The campaign.
     pub campaign: CampaignId,
-    /// How often it was named.
-    times: f64,
+    /// The number of times that it was marked.
+    marks: f64,
 }
 
 impl Store {
-    /// Reads one piece of the list of each part, from the entry given or from the newest, in one round trip.
-    pub async fn read_ids(&self, from: &[(PartId, Option<u32>)]) -> Result<Vec<IdsPiece>> {
+    /// Reads one page of the list of each part, from the given entry, or from the newest one, towards older entries. In
+    /// one round trip.
+    pub async fn read_ids(&self, from: &[(PartId, Option<u32>)]) -> Result<Vec<IdPage>> {
         let call = |(part, newest): &(PartId, Option<u32>)| {
             Call::new(&script::FIND, &[self.keys.ids(*part)]).arg(newest.map_or(-1, i64::from))
         };
         let answers = self.call_all::<(i64, Vec<u8>)>(&from.iter().map(call).collect::<Vec<_>>()).await?;
-        let piece = |answer: Result<(i64, Vec<u8>)>| {
-            answer.map(|(next, records)| IdsPiece { records, next: u32::try_from(next).ok() })
+        let page = |answer: Result<(i64, Vec<u8>)>| {
+            answer.map(|(next, records)| IdPage { records, next: u32::try_from(next).ok() })
         };
-        answers.into_iter().map(piece).collect()
+        answers.into_iter().map(page).collect()
     }
 
     /// The lists of `parts` that are not empty.
@@ -122,31 +126,31 @@ impl Store {
         Ok(filled().zip(newest).map(|((part, &entries), newest)| IdList { part, entries, newest }).collect())
     }
 
-    /// Keeps the lists of `parts`, which still send, for another lifetime.
-    pub async fn prolong_ids(&self, parts: &[PartId], ids_kept: Duration) -> Result<()> {
+    /// Extends the lifetime of the lists of `parts`, which still send, to `id_retention` from now.
+    pub async fn extend_ids(&self, parts: &[PartId], id_retention: Duration) -> Result<()> {
         let mut pipeline = Pipeline::with_capacity(parts.len());
         for &part in parts {
-            pipeline.cmd("PEXPIRE").arg(self.keys.ids(part)).arg(ms(ids_kept));
+            pipeline.cmd("PEXPIRE").arg(self.keys.ids(part)).arg(ms(id_retention));
         }
         self.query_all::<u8>("PEXPIRE ids", &pipeline).await.map(drop)
     }
 
-    /// Adds ids to the index of `line`, where they are found for at least `ids_kept`.
+    /// Adds ids to the index of `line`, where they can be looked up for at least `id_retention`.
     pub async fn index_ids(
         &self,
         line: &LineId,
         ids: &[(Fingerprint, RowRef)],
         now: UnixMs,
-        ids_kept: Duration,
+        id_retention: Duration,
     ) -> Result<()> {
         let mut parts: Vec<PartId> = ids.iter().map(|(_, (part, _))| *part).collect();
         parts.sort_unstable();
         parts.dedup();
-        let window = ids_kept / SEGMENTS_PER_LIFETIME;
+        let window = id_retention / SEGMENTS_PER_LIFETIME;
         let call = Call::new(&script::SEGMENT, &[self.keys.segments(line)])
             .arg(now.0)
             .arg(ms(window))
-            .arg(ms(ids_kept))
+            .arg(ms(id_retention))
             .arg(LAYOUT)
             .arg(SEGMENT_IDS)
             .arg(SEGMENT_PARTS)
@@ -169,17 +173,17 @@ impl Store {
             bucket.extend(claimed.row.to_le_bytes());
             bucket.push(claimed.send);
         }
-        let expires = UnixMs(opened).after(window + ids_kept);
+        let expires = UnixMs(opened).after(window + id_retention);
         for buckets in buckets.into_iter().collect::<Vec<_>>().chunks(BUCKETS_PER_CALL) {
             let call = Call::new(&script::APPEND, std::slice::from_ref(&segment)).arg(expires.0);
             let call = buckets.iter().fold(call, |call, (bucket, records)| call.arg(*bucket).arg(records.as_slice()));
             self.call::<u8>(call).await?;
         }
-        // Before the lists in which they were until now lose them.
+        // Durable before the ids are dropped from the lists.
         self.wait_durable_if_spread(&[segment, self.keys.segments(line)]).await
     }
 
-    /// Drops from a list what was in it when it was measured.
+    /// Drops the entries of a list that `list` counted.
     pub async fn drop_ids(&self, list: &IdList) -> Result<()> {
         let call = Call::new(&script::DROP_IDS, &[self.keys.ids(list.part)]);
         self.call::<u8>(call.arg(list.entries).arg(list.newest.as_slice())).await.map(drop)
@@ -197,7 +201,8 @@ impl Store {
         Ok(all.into_iter().filter_map(segment).collect())
     }
 
-    /// Looks for ids in `segments` of a line: one bucket each. Gives where they are, and how many bytes were read.
+    /// Looks up ids in `segments` of a line: reads one bucket of each segment for each id. Returns the locations and
+    /// the number of bytes read.
     pub async fn find_in_segments(
         &self,
         line: &LineId,
@@ -216,8 +221,8 @@ impl Store {
             let buckets: Vec<Vec<u8>> = self.query_all("HGET bucket", &pipeline).await?;
             for ((print, key), records) in asked.iter().zip(buckets) {
                 bytes += records.len();
-                let is_it = |record: &&[u8; INDEXED]| record[..6] == prints[*print].0[2..];
-                if let Some(&record) = records.as_chunks::<INDEXED>().0.iter().find(is_it) {
+                let is_match = |record: &&[u8; INDEX_RECORD_BYTES]| record[..6] == prints[*print].0[2..];
+                if let Some(&record) = records.as_chunks::<INDEX_RECORD_BYTES>().0.iter().find(is_match) {
                     matches.insert(*print, (*key, record));
                 }
             }
@@ -227,25 +232,25 @@ impl Store {
             names.hget(*key, part_field(u16::from_le_bytes([*low, *high]).into()));
         }
         let names: Vec<Option<String>> = self.query_all("HGET segment", &names).await?;
-        let mut places = vec![None; prints.len()];
+        let mut locations = vec![None; prints.len()];
         for ((print, (_, record)), part) in matches.into_iter().zip(names) {
             let [.., low, high, send] = record;
             let claimed = ClaimedRow { row: u16::from_le_bytes([low, high]), send };
-            places[print] = part.and_then(|part| part.parse().ok()).map(|part| (part, claimed));
+            locations[print] = part.and_then(|part| part.parse().ok()).map(|part| (part, claimed));
         }
-        Ok((places, bytes))
+        Ok((locations, bytes))
     }
 
     /// The ended campaigns whose ids may still be in the lists of their parts.
     pub async fn unindexed(&self) -> Result<Vec<Unindexed>> {
         let range = cmd("ZRANGE").arg(self.keys.unindexed()).arg(0).arg(-1).arg("WITHSCORES").clone();
-        let named: Vec<(String, f64)> = self.query("ZRANGE unindexed", &range).await?;
-        let read = |(id, times): (String, f64)| Some(Unindexed { campaign: id.parse().ok()?, times });
-        Ok(named.into_iter().filter_map(read).collect())
+        let marked: Vec<(String, f64)> = self.query("ZRANGE unindexed", &range).await?;
+        let read = |(id, marks): (String, f64)| Some(Unindexed { campaign: id.parse().ok()?, marks });
+        Ok(marked.into_iter().filter_map(read).collect())
     }
 
-    /// Names ended campaigns that have ids in the lists of their parts.
-    pub(super) async fn name_unindexed(&self, campaigns: impl IntoIterator<Item = CampaignId>) -> Result<()> {
+    /// Marks ended campaigns that have ids in the lists of their parts.
+    pub(super) async fn mark_unindexed(&self, campaigns: impl IntoIterator<Item = CampaignId>) -> Result<()> {
         let campaigns: BTreeSet<CampaignId> = campaigns.into_iter().collect();
         let mut pipeline = Pipeline::new();
         for campaign in campaigns {
@@ -254,10 +259,10 @@ impl Store {
         self.query_all::<f64>("ZINCRBY unindexed", &pipeline).await.map(drop)
     }
 
-    /// The ids of a campaign have moved, unless it was named again meanwhile.
-    pub async fn indexed(&self, unindexed: &Unindexed) -> Result<()> {
+    /// Unmarks a campaign after its ids were indexed, unless it was marked again meanwhile.
+    pub async fn mark_indexed(&self, unindexed: &Unindexed) -> Result<()> {
         let call = Call::new(&script::INDEXED, &[self.keys.unindexed()]);
-        self.call::<u8>(call.arg(unindexed.campaign.to_string()).arg(unindexed.times)).await.map(drop)
+        self.call::<u8>(call.arg(unindexed.campaign.to_string()).arg(unindexed.marks)).await.map(drop)
     }
 }
 

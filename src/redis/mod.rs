@@ -1,7 +1,8 @@
 //! Redis: connections, keys and the scripts that change state. The only module that names a key.
 //!
-//! Every change of state is one Lua script over keys of one hash tag. What belongs to two tags is written in an order
-//! that a crash leaves harmless, and repaired by whoever comes next: see the modules.
+//! Every change of state is one Lua script over keys of one hash tag. A change of two tags takes two scripts, in an
+//! order that leaves a harmless state if the process dies between them. The next process repairs that state; the
+//! modules say how.
 
 pub mod campaigns;
 pub mod chunk;
@@ -39,44 +40,45 @@ use self::{
 pub use self::{fleet::Address, keys::RedisKeys, script::Script};
 use crate::{domain::UnixMs, telemetry::metrics};
 
-/// The oldest Redis that has what the scripts use. A Valkey says 7.2.4 of itself as a Redis.
+/// The oldest Redis that supports what the scripts use. A Valkey reports `redis_version` 7.2.4.
 const REDIS_VERSION_MIN: (u32, u32) = (7, 0);
 
-/// Why Redis did not do what was asked.
+/// Why an operation on Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It did not answer, or not in time: the change may have happened. Try again.
+    /// Redis did not answer in time: the change may have been made. Transient.
     #[error("redis is not available: {0}")]
     OutcomeUnknown(String),
-    /// It can't be reached, is loading, failing over or full: nothing was changed. Try again.
+    /// Redis is unreachable, loading, failing over or full: nothing was changed. Transient.
     #[error("redis is not available: {0}")]
     NotApplied(String),
-    /// It does not accept the user and password: nothing was changed. A password that is being changed can be right later.
+    /// Redis rejects the user and password: nothing was changed. Transient, because a password that is being rotated
+    /// becomes valid later.
     #[error("redis does not accept the user and password of redis.url: {0}")]
     Login(String),
-    /// It answered with an error that trying again does not mend.
+    /// Redis returned an error that a retry does not fix.
     #[error("redis refused {operation}: {message}")]
     Refused {
         /// The script or command.
         operation: &'static str,
-        /// What it said.
+        /// The error of Redis.
         message: String,
     },
-    /// What is stored can't be read.
+    /// A stored value can't be parsed.
     #[error("{key} in redis can't be read: {reason}")]
     Corrupt {
-        /// Where.
+        /// The key of the value.
         key: String,
-        /// Why.
+        /// What is wrong with the value.
         reason: String,
     },
-    /// The configuration can't work.
+    /// The configuration or the version of Redis can't be used.
     #[error("{0}")]
     Unusable(String),
 }
 
 impl StoreError {
-    /// It passes by itself: try again.
+    /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::OutcomeUnknown(_) | Self::NotApplied(_) | Self::Login(_))
     }
@@ -91,18 +93,18 @@ pub struct Call {
     script: &'static Script,
     /// The first of its keys; the others share its hash tag.
     key: String,
-    /// So many arguments name the script and its keys.
-    head: usize,
+    /// Number of leading arguments that name the script and its keys.
+    prefix_len: usize,
     cmd: Cmd,
 }
 
 impl Call {
-    /// `script` over `keys`, at least one; arguments are appended with [`Call::arg`].
+    /// A call of `script` with `keys`, at least one. [`Call::arg`] appends arguments.
     pub fn new(script: &'static Script, keys: &[String]) -> Self {
         let mut cmd = Cmd::new();
         cmd.arg("EVALSHA").arg(&script.digest).arg(keys.len()).arg(keys);
-        let head = cmd.args_iter().len();
-        Self { script, key: keys.first().cloned().unwrap_or_default(), head, cmd }
+        let prefix_len = cmd.args_iter().len();
+        Self { script, key: keys.first().cloned().unwrap_or_default(), prefix_len, cmd }
     }
 
     /// Appends an argument.
@@ -113,25 +115,25 @@ impl Call {
     }
 
     fn into_journal_entry(self) -> JournalEntry {
-        JournalEntry { key: self.key, head: self.head, command: self.cmd }
+        JournalEntry { key: self.key, prefix_len: self.prefix_len, command: self.cmd }
     }
 }
 
-/// Which servers something is for.
+/// Which servers a pipeline goes to.
 #[derive(Clone, Copy)]
 enum Reach {
-    /// Those that have the keys.
-    RedisKeys,
-    /// All that hold data.
-    All,
+    /// Each command goes to the master of its key.
+    KeyOwners,
+    /// The whole pipeline goes to every master.
+    AllMasters,
 }
 
-/// Redis, as the rest of the crate sees it. Cheap to clone.
+/// The interface of the crate to Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     servers: Servers,
     incarnations: Arc<Incarnations>,
-    /// The only incarnation in which it works.
+    /// If set, operations fail in any other incarnation.
     bound_to: Option<u64>,
     installation: Arc<Installation>,
     /// The keys of this installation.
@@ -141,15 +143,16 @@ pub struct Store {
 impl Store {
     /// Connects, checks the version and loads the scripts.
     ///
-    /// Errors: `Unusable` for a URL or certificates that can't be used, or a Redis that is too old; one that passes
-    /// if it does not answer.
+    /// Errors: `Unusable` for a URL or certificates that can't be used, or a Redis that is too old; a transient error
+    /// if Redis does not answer.
     pub async fn connect(address: &Address) -> Result<Self> {
         let deployment: Deployment =
             address.url.parse().map_err(|error| StoreError::Unusable(format!("redis.url {error}")))?;
         let deployment = deployment.with(&address.certificates).map_err(StoreError::Unusable)?;
-        let is_one = deployment.kind == DeploymentKind::One;
-        let forgets = if is_one { incarnations::LOSS_WINDOW } else { incarnations::LOSS_WINDOW_PARTITIONED };
-        let incarnations = Arc::new(Incarnations::new(forgets, matches!(deployment.kind, DeploymentKind::Cluster(_))));
+        let is_single = deployment.kind == DeploymentKind::One;
+        let loss_window = if is_single { incarnations::LOSS_WINDOW } else { incarnations::LOSS_WINDOW_PARTITIONED };
+        let incarnations =
+            Arc::new(Incarnations::new(loss_window, matches!(deployment.kind, DeploymentKind::Cluster(_))));
         let servers = Servers::new(deployment, Arc::new(address.clone()), incarnations.clone())?;
         let store = Self {
             servers,
@@ -160,28 +163,30 @@ impl Store {
         };
         let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;
         check_version(fleet::field(&info, "redis_version"))?;
-        // This also meets every server, so that the incarnations of all are known.
+        // This connects to every master, which records the run id of each.
         store.load_scripts().await?;
-        // Whoever comes first writes it before anything else: where it is missing, everything is.
-        let incarnation = fleet::field(&info, "run_id");
-        let born = cmd("SET").arg(store.keys.born()).arg(incarnation).arg("NX").arg("GET").clone();
-        let born_in = store.query::<Option<String>>("SET born", &born).await?;
-        let _ = store.installation.born.set(born_in.clone().unwrap_or_else(|| incarnation.to_owned()));
-        // Of many servers it tells of one alone.
-        if born_in.is_none_or(|born_in| is_one && born_in == incarnation) {
-            store.incarnations.has_no_past();
+        // The first process of an installation writes `born` before any other key. So Redis is empty if `born` is
+        // missing.
+        let run_id = fleet::field(&info, "run_id");
+        let set = cmd("SET").arg(store.keys.first_incarnation()).arg(run_id).arg("NX").arg("GET").clone();
+        let first = store.query::<Option<String>>("SET born", &set).await?;
+        let _ = store.installation.first_incarnation.set(first.clone().unwrap_or_else(|| run_id.to_owned()));
+        // With several servers, `born` names the run of only one, and another may have restarted or taken over since.
+        if first.is_none_or(|first| is_single && first == run_id) {
+            store.incarnations.skip_grace_period();
         }
         Ok(store)
     }
 
-    /// The same store over connections of its own: those of one runtime do not serve another.
-    pub fn reopened(&self) -> Result<Self> {
-        Ok(Self { servers: self.servers.reopened()?, ..self.clone() })
+    /// The same store over new connections, because a connection can only be used in the runtime that opened it.
+    pub fn with_own_connections(&self) -> Result<Self> {
+        Ok(Self { servers: self.servers.with_own_connections()?, ..self.clone() })
     }
 
-    /// The same store over one connection, which is made anew when it fails: for loops that ask all the time.
-    pub fn keeping_a_connection(&self) -> Self {
-        Self { servers: self.servers.keeping_a_connection(), ..self.clone() }
+    /// The same store over one connection to each server, which is replaced when it fails. For loops that call Redis
+    /// all the time: taking a connection from the pool costs as much as a small batch.
+    pub fn with_pinned_connection(&self) -> Self {
+        Self { servers: self.servers.with_pinned_connection(), ..self.clone() }
     }
 
     async fn load_scripts(&self) -> Result<()> {
@@ -189,19 +194,19 @@ impl Store {
         for script in script::all() {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(&script.source);
         }
-        for value in self.send_to("SCRIPT LOAD", &pipeline, Reach::All).await? {
+        for value in self.send_to("SCRIPT LOAD", &pipeline, Reach::AllMasters).await? {
             value.extract_error().map_err(|error| refused("SCRIPT LOAD", &error))?;
         }
         Ok(())
     }
 
-    /// Redis' clock: the one clock of all workers.
+    /// The time of Redis, which all workers use.
     pub async fn time(&self) -> Result<UnixMs> {
         let (seconds, micros): (u64, u64) = self.query("TIME", Cmd::new().arg("TIME")).await?;
         Ok(UnixMs(seconds * 1000 + micros / 1000))
     }
 
-    /// One plain command.
+    /// Runs one plain command.
     pub async fn query<T: FromRedisValue>(&self, operation: &'static str, cmd: &Cmd) -> Result<T> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(cmd.clone());
@@ -209,7 +214,8 @@ impl Store {
         read(operation, values.pop().unwrap_or_default())
     }
 
-    /// Plain commands in one round trip; the answers in their order, or the one answer of a transaction.
+    /// Runs plain commands in one round trip. Returns the answers in the order of the commands, or the one answer of a
+    /// transaction.
     pub async fn query_all<T: FromRedisValue>(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<T>> {
         if pipeline.is_empty() {
             return Ok(Vec::new());
@@ -217,41 +223,41 @@ impl Store {
         self.send(operation, pipeline).await?.into_iter().map(|value| read(operation, value)).collect()
     }
 
-    /// One script.
+    /// Runs one script.
     pub async fn call<T: FromRedisValue>(&self, call: Call) -> Result<T> {
         let name = call.script.name;
         let mut results = self.call_all(&[call]).await?;
         results.pop().unwrap_or_else(|| Err(StoreError::OutcomeUnknown(format!("no answer to {name}"))))
     }
 
-    /// Scripts in one round trip, in their order, each with a result of its own.
+    /// Runs scripts in order in one round trip. Returns one result for each call, in the same order.
     ///
-    /// Errors: `OutcomeUnknown` if the round trip failed: then any of them may have run.
+    /// Errors: `OutcomeUnknown` if the round trip failed; then any of the scripts may have run.
     pub async fn call_all<T: FromRedisValue>(&self, calls: &[Call]) -> Result<Vec<Result<T>>> {
         let mut results: Vec<Option<Result<T>>> = calls.iter().map(|_| None).collect();
-        let mut left: Vec<usize> = (0..calls.len()).collect();
-        for last in [false, true] {
-            if left.is_empty() {
+        let mut remaining: Vec<usize> = (0..calls.len()).collect();
+        for is_last in [false, true] {
+            if remaining.is_empty() {
                 break;
             }
-            let mut pipeline = Pipeline::with_capacity(left.len());
-            for &index in &left {
+            let mut pipeline = Pipeline::with_capacity(remaining.len());
+            for &index in &remaining {
                 pipeline.add_command(calls[index].cmd.clone());
             }
-            let values = self.send(calls[left[0]].script.name, &pipeline).await?;
-            let mut missing = Vec::new();
-            for (index, value) in left.into_iter().zip(values) {
-                // A script that Redis does not know has certainly not run: load it and call it again, once.
-                let unknown = !last
+            let values = self.send(calls[remaining[0]].script.name, &pipeline).await?;
+            let mut not_loaded = Vec::new();
+            for (index, value) in remaining.into_iter().zip(values) {
+                // NOSCRIPT: the script has certainly not run. Load it and call it again, once.
+                let is_missing = !is_last
                     && matches!(&value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript));
-                if unknown {
-                    missing.push(index);
+                if is_missing {
+                    not_loaded.push(index);
                 } else {
                     results[index] = Some(read(calls[index].script.name, value));
                 }
             }
-            left = missing;
-            if !left.is_empty() {
+            remaining = not_loaded;
+            if !remaining.is_empty() {
                 self.load_scripts().await?;
             }
         }
@@ -260,17 +266,18 @@ impl Store {
     }
 
     async fn send(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        self.send_to(operation, pipeline, Reach::RedisKeys).await
+        self.send_to(operation, pipeline, Reach::KeyOwners).await
     }
 
-    /// Everything that is asked of Redis: in its newest incarnation, after what an older one may have forgotten was repeated.
+    /// Sends a pipeline in the newest incarnation, after the journal was replayed into it. All commands go through
+    /// here, except those of the replay and of [`Store::make_durable`].
     async fn send_to(&self, operation: &'static str, pipeline: &Pipeline, reach: Reach) -> Result<Vec<Value>> {
         let began = Instant::now();
         let values = loop {
             let incarnation = self.replayed_incarnation().await?;
             let sent = match reach {
-                Reach::RedisKeys => self.servers.send(incarnation, pipeline).await,
-                Reach::All => self.servers.send_to_all(incarnation, pipeline).await,
+                Reach::KeyOwners => self.servers.send(incarnation, pipeline).await,
+                Reach::AllMasters => self.servers.send_to_all(incarnation, pipeline).await,
             };
             match sent {
                 Err(SendError::NewIncarnation) => {}
@@ -281,14 +288,14 @@ impl Store {
         values.map_err(|error| sending_failed(operation, error))
     }
 
-    /// Asks whether another server has taken the place of one; failures tell that too, but not of a server that was cut off from
-    /// the others and does not know it.
+    /// Checks whether a failover happened. Failed requests reveal one too, unless the old master is merely cut off
+    /// from the others and still answers.
     pub async fn check_failover(&self) {
-        self.servers.look().await;
+        self.servers.check_failover().await;
     }
 }
 
-/// Whether this version of Redis, as INFO tells it, is new enough.
+/// Checks that `version`, the `redis_version` of INFO, is supported.
 ///
 /// Errors: `Unusable` if it is older than Redis 7.0.
 pub fn check_version(version: &str) -> Result<()> {
@@ -321,7 +328,8 @@ fn read<T: FromRedisValue>(operation: &'static str, value: Value) -> Result<T> {
         .map_err(|error| StoreError::Refused { operation, message: format!("unexpected answer: {error}") })
 }
 
-/// Errors of the server that pass by themselves: it is loading, failing over, or full.
+/// Whether a server returned an error that a retry can fix: the server is loading, failing over or full, or a slot
+/// moves.
 fn is_transient_error(error: &RedisError) -> bool {
     const TRANSIENT: [&str; 12] = [
         "LOADING",
@@ -352,14 +360,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redis_before_7_0_is_refused_in_one_line() {
+    fn a_redis_before_7_0_is_refused() {
         for new in ["7.0.0", "7.2.4", "8.4.0", "10.0.1"] {
             assert!(check_version(new).is_ok(), "{new}");
         }
         for old in ["6.2.14", "5.0.7", ""] {
-            let told = check_version(old).expect_err(old).to_string();
+            let message = check_version(old).expect_err(old).to_string();
             let expected = format!("redis is version {old}; pregon needs Redis 7.0 or newer, or Valkey 7.2 or newer");
-            assert_eq!(told, expected);
+            assert_eq!(message, expected);
         }
     }
 }

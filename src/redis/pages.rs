@@ -1,6 +1,7 @@
-//! Reading for people: pages of recipients, and what waits on lines.
+//! Read-only queries for the API: pages of recipients, and the work of lines.
 //!
-//! Reads only, and only what is asked for: a page of a campaign of ten million costs about as much as one of a thousand.
+//! A page reads the chunks of its rows and at most the history of their parts, so it costs about the same in a campaign
+//! of ten million recipients as in one of a thousand.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,31 +10,31 @@ use deadpool_redis::redis::{Pipeline, cmd};
 use super::{Result, Store, StoreError, chunk::Chunk};
 use crate::domain::{LineId, PartId, UnixMs, recipient::Recipient};
 
-/// Entries of a part's history that are read at once, each a batch of changes.
+/// Entries of a part's history that are read in one command. Each entry is a batch of changes.
 const HISTORY_ENTRIES: isize = 256;
 
-/// What is known of a row besides its state and its recipient.
+/// The data of a row besides its state and its recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowDetails {
-    /// The code that brought it where it is; 0 where Meta gave none.
+    /// The error code that led to its state; 0 if Meta sent none.
     pub code: Option<u32>,
     /// Attempts that counted before the last claim.
     pub tries: u8,
-    /// The time in seconds at which it came into a state, by the state's code; 0 for never.
+    /// The Unix second at which the row entered each state, by the code of the state; 0 for never.
     pub times: [u32; 16],
 }
 
-/// The rows of a part that wait for a time.
+/// The schedule of a part: rows that wait for a retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
-    /// When the first of them is due.
+    /// When the first of these rows is due.
     pub next_due: Option<UnixMs>,
 }
 
 impl Store {
-    /// Up to `len` state bytes of a part from row `from`; fewer where the part ends.
+    /// At most `len` state bytes of a part from row `from` on; fewer at the end of the part.
     pub async fn states_from(&self, part: PartId, from: u16, len: usize) -> Result<Vec<u8>> {
         if len == 0 {
             return Ok(Vec::new());
@@ -57,9 +58,9 @@ impl Store {
         starts.iter().zip(chunks).map(decode).collect()
     }
 
-    /// The recipients of `rows` of a part, in their order.
+    /// The recipients of `rows` of a part, in the order of `rows`.
     ///
-    /// Errors: `Corrupt` where a row is in no chunk.
+    /// Errors: `Corrupt` if a row is in no chunk.
     pub async fn recipients(&self, part: PartId, rows: &[u16]) -> Result<Vec<Recipient>> {
         let starts = self.chunk_starts(part).await?;
         let nowhere = |row: u16| StoreError::Corrupt {
@@ -67,35 +68,36 @@ impl Store {
             reason: format!("row {row} of the part is in no chunk"),
         };
         let mut wanted: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
-        for (place, &row) in rows.iter().enumerate() {
+        for (position, &row) in rows.iter().enumerate() {
             let behind = starts.partition_point(|&start| start <= row);
             let start = *starts[..behind].last().ok_or_else(|| nowhere(row))?;
-            wanted.entry(start).or_default().push(place);
+            wanted.entry(start).or_default().push(position);
         }
         let wanted_starts: Vec<u16> = wanted.keys().copied().collect();
         let mut found: Vec<Option<Recipient>> = vec![None; rows.len()];
-        for ((start, places), chunk) in wanted.into_iter().zip(self.chunks(part, &wanted_starts).await?) {
-            for place in places {
-                found[place] = chunk.recipient(usize::from(rows[place] - start));
+        for ((start, positions), chunk) in wanted.into_iter().zip(self.chunks(part, &wanted_starts).await?) {
+            for position in positions {
+                found[position] = chunk.recipient(usize::from(rows[position] - start));
             }
         }
         rows.iter().zip(found).map(|(&row, recipient)| recipient.ok_or_else(|| nowhere(row))).collect()
     }
 
-    /// What is known of `rows` of a part, in their order.
+    /// The details of `rows` of a part, in the order of `rows`.
     ///
-    /// Reads the part's history, up to some megabytes, piece by piece, and keeps what is about those rows.
+    /// Reads the part's whole history, up to a few megabytes, page by page.
     pub async fn row_details(&self, part: PartId, rows: &[u16]) -> Result<Vec<RowDetails>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let codes: Vec<Option<u32>> = self.query("HMGET why", cmd("HMGET").arg(self.keys.why(part)).arg(rows)).await?;
+        let codes: Vec<Option<u32>> =
+            self.query("HMGET why", cmd("HMGET").arg(self.keys.error_codes(part)).arg(rows)).await?;
         let tries: Vec<Option<u8>> =
             self.query("HMGET tries", cmd("HMGET").arg(self.keys.tries(part)).arg(rows)).await?;
-        let known = codes.into_iter().zip(tries);
+        let columns = codes.into_iter().zip(tries);
         let mut details: Vec<RowDetails> =
-            known.map(|(code, tries)| RowDetails { code, tries: tries.unwrap_or(0), times: [0; 16] }).collect();
-        let places: HashMap<u16, usize> = rows.iter().enumerate().map(|(place, &row)| (row, place)).collect();
+            columns.map(|(code, tries)| RowDetails { code, tries: tries.unwrap_or(0), times: [0; 16] }).collect();
+        let positions: HashMap<u16, usize> = rows.iter().enumerate().map(|(position, &row)| (row, position)).collect();
         let (key, mut from) = (self.keys.history(part), 0);
         loop {
             let range = cmd("LRANGE").arg(&key).arg(from).arg(from + HISTORY_ENTRIES - 1).clone();
@@ -104,8 +106,8 @@ impl Store {
                 return Ok(details);
             }
             for &[low, high, byte, ref time @ ..] in entries.iter().flat_map(|entry| entry.as_chunks::<7>().0) {
-                if let Some(&place) = places.get(&u16::from_le_bytes([low, high])) {
-                    details[place].times[usize::from(byte & 0x0f)] = u32::from_le_bytes(*time);
+                if let Some(&position) = positions.get(&u16::from_le_bytes([low, high])) {
+                    details[position].times[usize::from(byte & 0x0f)] = u32::from_le_bytes(*time);
                 }
             }
             from += HISTORY_ENTRIES;
@@ -130,7 +132,7 @@ impl Store {
         parts.collect()
     }
 
-    /// Which rows of `parts` wait for a time, in two round trips at once.
+    /// The schedules of `parts`, in two concurrent round trips.
     pub async fn schedules(&self, parts: &[PartId]) -> Result<Vec<Schedule>> {
         let (mut counts, mut firsts) = (Pipeline::new(), Pipeline::new());
         for &part in parts {

@@ -1,10 +1,11 @@
-//! Failed statuses and answers that came without our token, and of which it is not known yet which message they are about.
+//! Parked statuses: failed statuses and recipients' answers that carry no token of ours and whose message is not found
+//! yet.
 //!
-//! Meta may tell that a message failed before its answer to our own request has come, or has been stored; and a search may have
-//! been too long to wait for. What came is answered 200 only after it is kept here, and is looked for again until its message is
-//! known or it is too old.
+//! Meta may report a failure before its response to our own request has arrived or been stored, and a search may take
+//! too long for a webhook to wait for. The webhook is answered 200 only after the status is parked. A parked status
+//! is searched for again until its message is found or the status is too old.
 //!
-//! If the process dies: it stays here, and any process that takes webhooks looks for it.
+//! If the process dies: parked statuses stay in Redis, and any process that serves webhooks continues the search.
 
 use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
@@ -12,27 +13,27 @@ use serde::{Deserialize, Serialize};
 use super::{Result, Store, StoreError, durability::journal::JournalEntry};
 use crate::domain::{LineId, UnixMs, Wamid};
 
-/// Kept at most, some 5 MB. Beyond it those go that were looked for the most: what other apps send on our lines fails
-/// too, and is never found.
+/// Maximum number of parked statuses, about 5 MB. Beyond it, those whose next search is latest are dropped. They were
+/// searched for most often, and mostly belong to other apps that send on our lines: their failures are never found.
 const PARKED_MAX: isize = 20_000;
 
-/// A message that failed, or was answered.
+/// A failed status, or an answer of a recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Parked {
-    /// The line that sent it.
+    /// The line that sent the message.
     pub line: LineId,
-    /// Meta's id of it.
+    /// Meta's id of the message.
     pub wamid: Wamid,
-    /// Why it failed; `None` if it was answered.
+    /// Meta's error code; `None` for an answer.
     pub code: Option<u32>,
-    /// Meta's words.
+    /// Meta's description of the failure.
     pub details: String,
-    /// Meta's time of it.
+    /// Meta's timestamp of the status or answer.
     pub at: UnixMs,
 }
 
 impl Store {
-    /// Keeps statuses until they are looked for at `due`. One that is kept already stays as it is.
+    /// Parks statuses, to be searched for at `due`. A status that is already parked keeps its time.
     pub async fn park(&self, statuses: &[Parked], due: UnixMs) -> Result<()> {
         if statuses.is_empty() {
             return Ok(());
@@ -47,10 +48,10 @@ impl Store {
         pipeline.add_command(add.clone()).zremrangebyrank(&key, PARKED_MAX, -1);
         let incarnation = self.incarnations.newest();
         self.query_all::<u64>("ZADD parked", &pipeline).await?;
-        self.incarnations.record(incarnation, [JournalEntry { key, head: 2, command: add }])
+        self.incarnations.record(incarnation, [JournalEntry { key, prefix_len: 2, command: add }])
     }
 
-    /// Statuses that are to be looked for at `now`, the longest due first.
+    /// Parked statuses that are due at `now`, at most `limit`, oldest due time first.
     pub async fn parked(&self, now: UnixMs, limit: usize) -> Result<Vec<Parked>> {
         let key = self.keys.parked();
         let mut range = cmd("ZRANGEBYSCORE");
@@ -63,7 +64,7 @@ impl Store {
         members.iter().map(read).collect()
     }
 
-    /// Forgets some of them, and looks for others again at a later time.
+    /// Removes the statuses in `forget`, and sets a later due time for those in `again`.
     pub async fn repark(&self, forget: &[Parked], again: &[(Parked, UnixMs)]) -> Result<()> {
         let key = self.keys.parked();
         let mut pipeline = Pipeline::new();

@@ -1,6 +1,7 @@
-//! Parts in Redis: claim, settle, apply; and reading them for people.
+//! Parts in Redis: claims rows, settles attempts, applies Meta's statuses, and reads parts for statistics and reports.
 //!
-//! If a worker dies with rows claimed, they stay in flight; the first claim of the next epoch puts them in doubt.
+//! Each lease of a line has an epoch, a number that rises when another worker takes the line over. If a worker dies
+//! with claimed rows, they stay in flight until the first claim of a newer epoch puts them in doubt.
 
 mod packed;
 
@@ -16,68 +17,68 @@ use self::packed::{PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_
 use super::{Call, Result, Store, StoreError, lines::ms, phone_index, script};
 use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid};
 
-/// Rows in a part: a row fits 16 bits.
+/// Maximum number of rows in a part: a row fits 16 bits.
 pub const PART_ROWS: usize = 65_536;
 
-/// Facts in one call of `status.lua` at most: Lua can not return more values than its stack holds.
+/// Maximum number of facts in one call of `status.lua`, limited by the number of values that Lua can return.
 const FACTS_MAX: usize = 1_000;
 /// Parts whose counters are read in one round trip.
 const COUNTED_AT_ONCE: usize = 4_096;
 
-/// A row that was claimed.
+/// A claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimedRow {
     /// The row in its part.
     pub row: u16,
-    /// The number of this claim among those of the row, 1 to 255 and from 2 again. An outcome or a status names it, so that
-    /// none is ever taken for one of another claim.
+    /// The number of this claim among the claims of the row: 1 to 255, then from 2 again. Outcomes and statuses carry
+    /// it, so that they are never attributed to another claim.
     pub send: u8,
 }
 
-/// What a claim asks for.
+/// The arguments of a claim.
 #[derive(Clone, Copy, Debug)]
-pub struct ClaimWish {
+pub struct ClaimRequest {
     /// The epoch of the caller's lease on the line.
     pub epoch: u64,
-    /// Rises with each claim of the epoch: one that was overtaken on its way claims nothing.
+    /// Rises with each claim of an epoch. A claim that reaches Redis after a later one claims nothing.
     pub number: u64,
-    /// The time.
+    /// The caller's time.
     pub now: UnixMs,
-    /// Rows at most; with 0 it only looks, and takes the part over.
+    /// Maximum number of rows. With 0 nothing is claimed, but the part is taken over.
     pub limit: usize,
-    /// The deadline for what an older epoch left in flight.
+    /// The deadline of the doubt in which the script puts rows that an older epoch left in flight.
     pub doubt_until: UnixMs,
-    /// An earlier claim of the epoch that went without an answer, 0 for none: to be told what it brought.
+    /// The number of an earlier claim of the epoch that got no response, or 0. The script returns its rows.
     pub unanswered: u64,
-    /// Another worker may not yet have repeated what Redis forgot: nothing is taken over.
+    /// Whether another worker may still have to replay what Redis forgot. If so, the part is not taken over.
     pub in_grace_period: bool,
 }
 
-/// A row to be sent.
+/// A row to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToSend {
-    /// The row, in flight from now on.
+    /// The row, which is now in flight.
     pub claimed: ClaimedRow,
-    /// Which attempt this is, from 1: those that did not count left out.
+    /// The number of this attempt, from 1, without the attempts that did not count.
     pub attempt: u8,
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Debug)]
 pub enum Claim {
-    /// Rows to send, perhaps none, and what else the part has.
+    /// Rows to send, and what is left in the part.
     Rows {
-        /// Those that were due again first, then fresh ones in their order.
+        /// The rows, maybe none: due retries first, then fresh rows in their order.
         rows: Vec<ToSend>,
         /// When the next retry is due.
         next_due: Option<UnixMs>,
         /// When the next doubt ends.
         next_doubt: Option<UnixMs>,
-        /// Rows never claimed, some of which may hold no recipient.
+        /// Rows that were never claimed, including rows without a recipient.
         fresh: u64,
         /// Recipients pending, retrying, in flight or in doubt.
         open: u64,
-        /// What the claim without an answer had brought.
+        /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
     },
     /// The campaign is not running.
@@ -86,72 +87,73 @@ pub enum Claim {
         next_doubt: Option<UnixMs>,
         /// Recipients pending, retrying, in flight or in doubt.
         open: u64,
-        /// What the claim without an answer had brought.
+        /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
     },
-    /// Its `expires_at` has passed.
+    /// The campaign's `expires_at` has passed.
     Expired {
-        /// What the claim without an answer had brought.
+        /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
     },
-    /// A later claim overtook this one on its way: it claimed nothing.
+    /// A later claim reached Redis first, so this one claimed nothing.
     Late,
-    /// It would take the part over, and it is too early for that.
-    Young,
-    /// A newer epoch owns the line.
+    /// The claim would take the part over, which the grace period forbids.
+    InGracePeriod,
+    /// A newer epoch has the part.
     Fenced {
-        /// That epoch.
+        /// The newer epoch.
         epoch: u64,
-        /// What the claim without an answer had brought.
+        /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
     },
 }
 
-/// What an attempt ended in, as it is stored.
+/// The outcome of an attempt, as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Settled {
-    /// Meta took it.
+    /// Meta accepted the message.
     Accepted(Wamid),
     /// Certainly not sent; the attempt counts.
     Retry {
-        /// When it is due again.
+        /// When the retry is due.
         at: UnixMs,
-        /// Why.
+        /// The code of the error.
         code: u32,
     },
     /// Certainly not sent; the attempt does not count.
     Back {
-        /// When it may be claimed again.
+        /// When the row may be claimed again.
         at: UnixMs,
     },
-    /// Perhaps sent.
+    /// The message may have been sent.
     InDoubt {
         /// When the doubt ends.
         until: UnixMs,
     },
-    /// Meta refused it for good.
+    /// Meta refused the message for good.
     Refused {
-        /// Why.
+        /// Meta's code.
         code: u32,
     },
 }
 
-/// What Meta said later of a recipient.
+/// News from Meta about one send of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fact {
     /// The row in its part.
     pub row: u16,
-    /// The send it is about.
+    /// The number of the send; 0 for the last one.
     pub send: u8,
-    /// What it says.
+    /// What happened.
     pub news: News,
-    /// Meta's time of it.
+    /// Meta's timestamp.
     pub at: UnixMs,
-    /// The message it is about, if it says that too: found again by this where Meta leaves out our token.
+    /// The fingerprint of the message id, if it is known. It is stored, so that the row is found for later news that
+    /// have only the message id.
     pub message: Option<Fingerprint>,
 }
 
-/// What is kept of a message id: enough to find it again among all of a line.
+/// A 64-bit hash of a message id, stored instead of the id. It identifies a message among all messages of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub(super) [u8; 8]);
 
@@ -162,34 +164,35 @@ impl Fingerprint {
     }
 }
 
-/// What a fact says.
+/// The news of a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// On its way.
+    /// Meta sent the message.
     Sent,
-    /// On the phone.
+    /// The phone received the message.
     Delivered,
-    /// Read.
+    /// The recipient read the message.
     Read,
-    /// It failed, with Meta's code.
+    /// The message failed with Meta's code.
     Failed(u32),
-    /// It failed, with Meta's code, and neither the recipient nor the message is to blame but the account, line, token or template: the
-    /// recipient is sent to again while the campaign runs or is paused, and failed if the campaign has ended.
+    /// The message failed with Meta's code because of the account, line, token or template, not because of the
+    /// recipient or the message. While the campaign runs or is paused, it is sent to the recipient again. If the
+    /// campaign has ended, the recipient fails.
     Returned(u32),
-    /// The recipient answered.
+    /// The recipient replied.
     Replied,
 }
 
-/// What became of a fact.
+/// The result of applying a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Applied {
-    /// It moved the recipient.
+    /// The fact moved the recipient.
     Moved,
-    /// The recipient is pending or retrying again. The line's work lists its part before [`Store::apply`] returns.
+    /// The recipient is pending or retrying again. The work of its line lists the part before [`Store::apply`] returns.
     Reopened,
-    /// It was known, or less than what is known.
-    Known,
-    /// It is about an earlier send, or about nobody.
+    /// The fact was applied before, or is outranked by the recipient's state.
+    Repeated,
+    /// The fact is about an earlier send, or about a row without a recipient.
     Stale,
 }
 
@@ -198,35 +201,35 @@ pub enum Applied {
 pub struct PartCounts {
     /// Recipients by state.
     pub by_state: HashMap<State, u64>,
-    /// Recipients in all.
+    /// All recipients.
     pub recipients: u64,
     /// Failed recipients by Meta's code.
     pub failures: HashMap<u32, u64>,
-    /// The newest words of Meta for a code.
+    /// Meta's newest error text by code.
     pub details: HashMap<u32, String>,
-    /// Recipients that answered.
+    /// Recipients that replied.
     pub replied: u64,
-    /// Acceptances by second, for the last ten seconds in which there was one.
+    /// Acceptances by Unix second. A second replaces an earlier one that is equal modulo ten, so there are at most ten.
     pub accepted_by_second: HashMap<u64, u64>,
 }
 
-/// Everything there is about the rows of a part but who they are.
+/// All data of the rows of a part except the recipients.
 #[derive(Debug, Default)]
 pub struct PartRows {
-    /// A state byte for each row.
+    /// One state byte per row.
     pub states: Vec<u8>,
-    /// Codes of those that are retrying or failed.
+    /// Error code by row, for rows that are returned, retrying, in doubt, failed or refused.
     pub why: HashMap<u16, u32>,
-    /// Attempts that counted before the last claim, of those that were tried again.
+    /// Attempts that counted before the last claim, by row, for rows that were retried.
     pub tries: HashMap<u16, u8>,
-    /// For each row the time in seconds at which it came into a state, by the state's code; 0 for never.
+    /// For each row the Unix second at which it entered each state, by the code of the state; 0 for never.
     pub times: Vec<[u32; 16]>,
-    /// The first rows of its chunks, in order.
+    /// The first rows of the part's chunks, in order.
     pub chunks: Vec<u16>,
 }
 
 impl Store {
-    /// The keys that every script which moves recipients begins with, and `more`.
+    /// The keys common to the scripts that change states of recipients, followed by `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
         let keys = &self.keys;
         let mut all = vec![keys.part(part), keys.states(part), keys.history(part), keys.sends(part)];
@@ -237,55 +240,62 @@ impl Store {
 
     /// Claims rows of a part for sending.
     ///
-    /// Errors: after `OutcomeUnknown` rows may be in flight that nobody sends: the next claim asks what this one brought, and that is
-    /// given back.
-    pub async fn claim(&self, part: PartId, wish: &ClaimWish) -> Result<Claim> {
+    /// Errors: after `OutcomeUnknown` rows may be in flight that the caller does not know of. Its next claim asks for
+    /// them by `unanswered`, and the caller gives them back.
+    pub async fn claim(&self, part: PartId, request: &ClaimRequest) -> Result<Claim> {
         let incarnation = self.incarnations.newest();
         let call = Call::new(&script::CLAIM, &self.part_keys(part, [self.keys.tries(part)]))
-            .arg(wish.epoch)
-            .arg(wish.now.0)
-            .arg(wish.limit)
-            .arg(wish.doubt_until.0)
-            .arg(wish.number)
-            .arg(wish.unanswered)
-            .arg(u8::from(wish.in_grace_period));
+            .arg(request.epoch)
+            .arg(request.now.0)
+            .arg(request.limit)
+            .arg(request.doubt_until.0)
+            .arg(request.number)
+            .arg(request.unanswered)
+            .arg(u8::from(request.in_grace_period));
         let answer: Vec<Value> = self.call(call).await?;
         let claim = read_claim(answer)
             .ok_or_else(|| StoreError::Refused { operation: "claim", message: "unexpected answer".into() })?;
         if let Claim::Rows { rows, .. } = &claim
             && !rows.is_empty()
         {
-            let packed = pack_claims(rows, wish.doubt_until);
-            // Ids are not told by a claim: their lifetime is without meaning.
-            let call = self.settle_call(part, wish.epoch, wish.now, Duration::ZERO, packed);
+            let packed = pack_claims(rows, request.doubt_until);
+            // A claim stores no ids, so their lifetime is not used.
+            let call = self.settle_call(part, request.epoch, request.now, Duration::ZERO, packed);
             self.incarnations.record(incarnation, [call.into_journal_entry()])?;
         }
         Ok(claim)
     }
 
-    fn settle_call(&self, part: PartId, epoch: u64, now: UnixMs, ids_kept: Duration, packed: PackedOutcomes) -> Call {
-        let keys = self.part_keys(part, [self.keys.why(part), self.keys.ids(part), self.keys.tries(part)]);
-        let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(ids_kept)).arg(epoch);
+    fn settle_call(
+        &self,
+        part: PartId,
+        epoch: u64,
+        now: UnixMs,
+        id_retention: Duration,
+        packed: PackedOutcomes,
+    ) -> Call {
+        let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.ids(part), self.keys.tries(part)]);
+        let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
         call.arg(packed.claims).arg(packed.doubt_until.0)
     }
 
-    /// Stores what attempts ended in, from whichever epoch, in one round trip. Gives how many recipients of each part are open.
+    /// Stores the outcomes of attempts, in one round trip. Returns the number of open recipients of each part.
     ///
-    /// An outcome of an older epoch can reopen a row after the newer owner took its part off the line's work: the part is listed again
-    /// before this returns.
+    /// An outcome of an older epoch can reopen a row after the newer owner removed the row's part from the work of the
+    /// line. The part is then added to the work again before this returns.
     ///
-    /// `epoch`: under which they were claimed; `ids_kept`: how long message ids are found again.
+    /// `epoch`: the epoch of the claims; `id_retention`: how long message ids can be looked up.
     pub async fn settle(
         &self,
         outcomes: &BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>,
         epoch: u64,
         now: UnixMs,
-        ids_kept: Duration,
+        id_retention: Duration,
     ) -> Result<Vec<(PartId, u64)>> {
         let calls = outcomes
             .iter()
-            .map(|(&part, outcomes)| self.settle_call(part, epoch, now, ids_kept, pack_outcomes(outcomes, now)));
+            .map(|(&part, outcomes)| self.settle_call(part, epoch, now, id_retention, pack_outcomes(outcomes, now)));
         let settled = self.call_journaled::<(u64, u8, u8)>(calls.collect()).await?;
         let settled: Vec<(u64, u8, u8)> = settled.into_iter().collect::<Result<_>>()?;
         let parts = || outcomes.keys().copied().zip(&settled);
@@ -293,27 +303,32 @@ impl Store {
             parts().filter(|(_, (_, unlisted, _))| *unlisted == 1).map(|(part, _)| part).collect();
         self.requeue(&unlisted).await?;
         let unindexed = parts().filter(|(_, (_, _, unindexed))| *unindexed == 1).map(|(part, _)| part.campaign);
-        self.name_unindexed(unindexed.collect::<Vec<_>>()).await?;
+        self.mark_unindexed(unindexed.collect::<Vec<_>>()).await?;
         Ok(parts().map(|(part, (open, ..))| (part, *open)).collect())
     }
 
-    /// Keeps the newest words of Meta for an error code of a part.
+    /// Stores Meta's newest error text for a code of a part.
     pub async fn note_details(&self, part: PartId, code: u32, details: &str) -> Result<()> {
         self.query("HSET details", cmd("HSET").arg(self.keys.part(part)).arg(format!("e{code}")).arg(details)).await
     }
 
-    /// Applies facts to parts, in one round trip. Gives for each part what became of each fact, and how many recipients are open.
+    /// Applies facts to parts, in one round trip. Returns for each part the results of its facts and the number of open
+    /// recipients.
     ///
-    /// The parts of rows that were returned are listed in the work of their lines again before this returns.
+    /// Parts with returned rows are added to the work of their lines again before this returns.
     ///
-    /// `ids_kept`: how long message ids are found again, of those that only a fact told.
-    pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)], ids_kept: Duration) -> Result<Vec<(Vec<Applied>, u64)>> {
+    /// `id_retention`: how long message ids that came with a fact can be looked up.
+    pub async fn apply(
+        &self,
+        batches: &[(PartId, Vec<Fact>)],
+        id_retention: Duration,
+    ) -> Result<Vec<(Vec<Applied>, u64)>> {
         let mut calls = Vec::new();
         for (part, facts) in batches {
-            let [why, replied] = [self.keys.why(*part), self.keys.replied(*part)];
+            let [why, replied] = [self.keys.error_codes(*part), self.keys.replied(*part)];
             let keys = self.part_keys(*part, [why, replied, self.keys.ids(*part), self.keys.tries(*part)]);
             for facts in facts.chunks(FACTS_MAX) {
-                calls.push(Call::new(&script::STATUS, &keys).arg(ms(ids_kept)).arg(pack_facts(facts)));
+                calls.push(Call::new(&script::STATUS, &keys).arg(ms(id_retention)).arg(pack_facts(facts)));
             }
         }
         let mut answers = self.call_journaled::<Vec<u64>>(calls).await?.into_iter();
@@ -330,24 +345,25 @@ impl Store {
                     1 => Applied::Moved,
                     2 => Applied::Stale,
                     3 => Applied::Reopened,
-                    _ => Applied::Known,
+                    _ => Applied::Repeated,
                 }));
             }
             results.push((applied, open));
         }
         let reopened = batches.iter().zip(&results).filter(|((_, facts), (_, open))| {
-            // Whether this call reopened them or an earlier one, whose answer was lost.
+            // Selected by the fact, not by its result: an earlier call whose response was lost may have reopened the
+            // row.
             *open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
         });
         self.requeue(&reopened.map(|((part, _), _)| *part).collect::<Vec<_>>()).await?;
-        self.name_unindexed(unindexed).await?;
+        self.mark_unindexed(unindexed).await?;
         Ok(results)
     }
 
-    /// Ends the doubts of a part whose deadline has passed: by sending again while a row had fewer than `attempts_max`
-    /// attempts, else as unknown. Gives the next deadline and how many recipients are open.
+    /// Ends the doubts of a part whose deadline has passed. A row with fewer than `attempts_max` attempts is retried,
+    /// any other becomes unknown. Returns the next deadline and the number of open recipients.
     pub async fn end_doubts(&self, part: PartId, now: UnixMs, attempts_max: u8) -> Result<(Option<UnixMs>, u64)> {
-        let keys = self.part_keys(part, [self.keys.why(part), self.keys.tries(part)]);
+        let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.tries(part)]);
         let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(attempts_max);
         let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
         Ok((time(next), open))
@@ -363,7 +379,7 @@ impl Store {
         Ok(hashes.iter().map(read_counts).collect())
     }
 
-    /// The recipients of parts that are open, by state.
+    /// The number of open recipients of parts, by state.
     pub async fn open_counts(&self, parts: &[PartId]) -> Result<Vec<Vec<(State, u64)>>> {
         let open = || State::ALL.into_iter().filter(|state| state.is_open());
         let fields: Vec<&str> = open().map(script::counter).collect();
@@ -392,10 +408,10 @@ impl Store {
         Ok(starts)
     }
 
-    /// All about the rows of a part, for reports.
+    /// All data of the rows of a part except the recipients, for reports.
     pub async fn part_rows(&self, part: PartId) -> Result<PartRows> {
         let states = self.state_bytes(part).await?;
-        let why = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.why(part))).await?;
+        let why = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.error_codes(part))).await?;
         let tries = self.query("HGETALL tries", cmd("HGETALL").arg(self.keys.tries(part))).await?;
         let history: Vec<Vec<u8>> =
             self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
@@ -409,19 +425,19 @@ impl Store {
         Ok(PartRows { states, why, tries, times, chunks: self.chunk_starts(part).await? })
     }
 
-    /// Where a campaign has `phone`.
+    /// The part and row of `phone` in a campaign.
     pub async fn find_phone(&self, campaign: CampaignId, buckets: u32, phone: Phone) -> Result<Option<(PartId, u16)>> {
         let field = phone_index::field(phone);
-        let key = self.keys.numbers(campaign, phone_index::bucket(field, buckets));
-        let place: Option<u64> = self.query("HGET number", cmd("HGET").arg(key).arg(field.as_slice())).await?;
-        Ok(place.map(|place| {
-            let part = PartId { campaign, number: (place >> 16) as u16 };
-            (part, (place & 0xffff) as u16)
+        let key = self.keys.phone_bucket(campaign, phone_index::bucket(field, buckets));
+        let location: Option<u64> = self.query("HGET number", cmd("HGET").arg(key).arg(field.as_slice())).await?;
+        Ok(location.map(|location| {
+            let part = PartId { campaign, number: (location >> 16) as u16 };
+            (part, (location & 0xffff) as u16)
         }))
     }
 }
 
-/// Counters and words; not all that is in the hash of a part is text.
+/// Reads the counters and error texts of a part's hash, of which some fields are not UTF-8.
 fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
     let mut counts = PartCounts::default();
     let number = |name: &str| {

@@ -1,19 +1,20 @@
-//! The index of numbers of a campaign: finds duplicates exactly, and a recipient by phone.
+//! The phone index of a campaign: detects duplicates exactly, and finds a recipient by phone number.
 //!
-//! Linear hashing over small Redis hashes. A hash of at most 512 short entries (`hash-max-listpack-entries`, which is
-//! `hash-max-ziplist-entries` before Redis 7) is packed and costs about 15 bytes an entry, so buckets are split
-//! (`scripts/split.lua`) before they hold that many. A field is the phone number, mixed so that its bits are evenly
-//! spread; mixing can be undone, hence two numbers never share a field.
+//! Linear hashing over small Redis hashes. Redis packs a hash of at most 512 short entries
+//! (`hash-max-listpack-entries`, which is `hash-max-ziplist-entries` before Redis 7), at about 15 bytes an entry.
+//! Buckets are split (`scripts/split.lua`) before they reach this limit. A field is a phone number after a mixing
+//! function that spreads its bits evenly. The function is invertible, so two phone numbers never have the same field.
 
 use crate::domain::Phone;
 
-/// Mean entries of a bucket above which one is split. Every look into a bucket goes through its entries one by one, and
-/// each bucket takes some hundred bytes besides them: half as many would cost three bytes a number, twice as many a third
-/// of the speed of an upload. Those whose turn to be split comes last hold up to four times as many, and chance adds some:
-/// even the fullest of a million buckets is far below what Redis packs.
+/// Mean number of entries in a bucket above which a bucket is split. A lookup scans the entries of its bucket, and
+/// each bucket has an overhead of about a hundred bytes. Half this value would cost three more bytes per phone
+/// number; twice this value would cost a third of the upload speed. The buckets that are split last in a round have
+/// up to four times as many entries, and some more by chance. Even the fullest of a million buckets is far below the
+/// limit for packing.
 pub const ENTRIES_MEAN_MAX: u64 = 32;
 
-/// A bucket is split into so many: each entry then moves a third as often as if it were two.
+/// Buckets into which a bucket is split. With four, an index needs a third as many splits as with two.
 const SPLIT: u32 = 4;
 
 /// The field of `phone` in its bucket.
@@ -28,51 +29,51 @@ pub fn field(phone: Phone) -> [u8; 7] {
     [a, b, c, d, e, f, g]
 }
 
-/// The bucket of a field in an index of `buckets`.
+/// The bucket of a field in an index with this number of `buckets`.
 pub fn bucket(field: [u8; 7], buckets: u32) -> u32 {
     let hash = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
     let round = round(buckets);
     let before = hash % round;
-    if before < (buckets - round) / (SPLIT - 1) { place(hash % (round * SPLIT)) } else { place(before) }
+    if before < (buckets - round) / (SPLIT - 1) { bucket_number(hash % (round * SPLIT)) } else { bucket_number(before) }
 }
 
 /// The split of one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Which bucket.
+    /// The bucket to split.
     pub from: u32,
-    /// Where those of its entries go that do not stay.
+    /// The new buckets.
     pub to: [u32; SPLIT as usize - 1],
-    /// What a hash is divided by; by the rest of that by four it is decided who goes where: 0 stays.
-    pub by: u32,
+    /// The divisor of a hash. `(hash / divisor) % 4` selects the bucket of an entry: 0 is `from`, 1 to 3 are in `to`.
+    pub divisor: u32,
 }
 
 impl Split {
-    /// Buckets that each adds.
+    /// Buckets that each split adds.
     pub const ADDS: u32 = SPLIT - 1;
 
-    /// The one that is next in an index of `buckets`.
+    /// The next split of an index with `buckets` buckets.
     pub fn next(buckets: u32) -> Self {
         let round = round(buckets);
-        let from = place((buckets - round) / (SPLIT - 1));
-        Self { from, to: [buckets, buckets + 1, buckets + 2], by: round }
+        let from = bucket_number((buckets - round) / (SPLIT - 1));
+        Self { from, to: [buckets, buckets + 1, buckets + 2], divisor: round }
     }
 }
 
-/// What the hash of an entry was divided by when the round of splits began that an index of `buckets` is in: as many
-/// buckets as there were then. Each of them is split once in it.
+/// The number of buckets at the start of the current round of splits, in an index of `buckets` buckets. Each of these
+/// is split once in the round. A hash modulo this number selects one of them.
 fn round(buckets: u32) -> u32 {
     SPLIT.pow(buckets.ilog2() / SPLIT.ilog2())
 }
 
-/// The number of the bucket for `rest`, the rest of a hash. They are counted as they come into being: three by each
-/// split, those of a round after all before.
-fn place(rest: u32) -> u32 {
-    if rest == 0 {
+/// The number of the bucket for `remainder`, a hash modulo a number of buckets. Buckets are numbered in order of
+/// creation: each split adds three, after all buckets of earlier rounds.
+fn bucket_number(remainder: u32) -> u32 {
+    if remainder == 0 {
         return 0;
     }
-    let round = round(rest);
-    round + (SPLIT - 1) * (rest % round) + rest / round - 1
+    let round = round(remainder);
+    round + (SPLIT - 1) * (remainder % round) + remainder / round - 1
 }
 
 #[cfg(test)]
@@ -86,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn two_numbers_never_share_a_field() {
+    fn two_phone_numbers_never_have_the_same_field() {
         let fields: HashSet<_> = phones(200_000).map(field).collect();
         assert_eq!(fields.len(), 200_000);
     }
 
     #[test]
-    fn numbers_in_a_row_fill_the_buckets_evenly_and_below_what_redis_packs() {
-        // Just before a round of splits ends, the last ones to be split are the fullest.
+    fn consecutive_phone_numbers_fill_buckets_evenly() {
+        // Just before the end of a round, the buckets that are split last are the fullest.
         for n in [1_000u64, 50_000, ENTRIES_MEAN_MAX * 1_021, 400_000, ENTRIES_MEAN_MAX * 16_381] {
             let mut buckets = 1;
             while n > u64::from(buckets) * ENTRIES_MEAN_MAX {
@@ -110,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn a_split_moves_numbers_only_between_its_buckets() {
+    fn a_split_moves_phone_numbers_only_between_its_buckets() {
         let mut buckets = 1u32;
         while buckets < 600 {
             let split = Split::next(buckets);
             for field in phones(500).map(field) {
                 let (before, after) = (bucket(field, buckets), bucket(field, buckets + Split::ADDS));
                 let hash = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
-                let expected = match (hash / split.by) % SPLIT {
+                let expected = match (hash / split.divisor) % SPLIT {
                     rest if before == split.from && rest > 0 => split.to[rest as usize - 1],
                     _ => before,
                 };

@@ -1,9 +1,11 @@
-//! The registry of lines: which worker lists which lines, and which lines the installation has had lately.
+//! The registry of lines: which worker lists which lines, and which lines are known to the installation.
 //!
-//! Processes may have different `[[line]]` lists, as in every rolling change of them. A worker writes its list before it counts
-//! as living, and the lines with their WABAs into the known lines, which outlive it by `id_retention`. Until then,
-//! every process takes the statuses of the line's messages.
-//! If a worker dies: whoever keeps house removes its list; its lines stay known until their time is over.
+//! Processes may have different `[[line]]` lists, for example while a change is rolled out. A worker writes its list
+//! before its first heartbeat, and its lines with their WABAs into the known lines. A line stays known for
+//! `id_retention` after a worker last listed it. Until then every process accepts the statuses of the line's
+//! messages.
+//!
+//! If a worker dies: housekeeping removes its list. Its lines stay known until they expire.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,41 +15,42 @@ use serde::{Deserialize, Serialize};
 use super::{Result, Store};
 use crate::domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, PartId, State, UnixMs, WabaId};
 
-/// What helps where a line has work and no worker lists it.
+/// What an operator can do about a line that has work and is listed by no worker.
 pub const UNLISTED_REMEDY: &str = "list the line again ([[line]]) until its campaigns have ended, or cancel them";
 
-/// A part with recipients that are open.
+/// A part with open recipients.
 #[derive(Clone, Debug)]
 pub struct OpenPart {
     /// The part.
     pub part: PartId,
-    /// What its campaign wants with messages that stay in doubt.
+    /// What its campaign does with messages that stay in doubt.
     pub on_doubt: OnDoubt,
+    /// Recipients by open state.
     counts: Vec<(State, u64)>,
 }
 
 impl OpenPart {
-    /// How many are in an open `state`.
+    /// Number of recipients in an open `state`.
     pub fn count(&self, state: State) -> u64 {
         self.counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, n)| *n)
     }
 
-    /// How many are open.
+    /// Number of open recipients.
     pub fn open(&self) -> u64 {
         self.counts.iter().map(|(_, n)| n).sum()
     }
 }
 
-/// A line that the installation knows.
+/// A known line, as stored.
 #[derive(Debug, Serialize, Deserialize)]
 struct KnownLine {
     waba: WabaId,
-    /// It is forgotten then, unless a worker lists it.
+    /// The line is removed then, unless a worker lists it again.
     until: UnixMs,
 }
 
 impl Store {
-    /// Writes which lines `worker` lists. They are known until `until`.
+    /// Stores the list of lines of `worker`, and makes these lines known until `until`.
     pub async fn register_lines(&self, worker: &str, lines: &[Line], until: UnixMs) -> Result<()> {
         let ids: Vec<&LineId> = lines.iter().map(|line| &line.id).collect();
         let list = serde_json::to_string(&ids).expect("ids are strings");
@@ -61,7 +64,7 @@ impl Store {
         self.query_all::<u8>("HSET lines", &pipeline).await.map(drop)
     }
 
-    /// The lines that each of `workers` lists; `None` for one that has written no list, as an older version does.
+    /// The lines that each of `workers` lists; `None` for a worker without a list, as older versions are.
     pub async fn line_lists(&self, workers: &[String]) -> Result<Vec<Option<HashSet<LineId>>>> {
         if workers.is_empty() {
             return Ok(Vec::new());
@@ -71,21 +74,22 @@ impl Store {
         Ok(lists.into_iter().map(|list| serde_json::from_str(&list?).ok()).collect())
     }
 
-    /// The names of the living workers.
-    pub async fn living_workers(&self, now: UnixMs) -> Result<Vec<String>> {
+    /// The names of the live workers.
+    pub async fn live_workers(&self, now: UnixMs) -> Result<Vec<String>> {
         let range = cmd("ZRANGEBYSCORE").arg(self.keys.workers()).arg(format!("({}", now.0)).arg("+inf").clone();
         self.query("ZRANGEBYSCORE workers", &range).await
     }
 
-    /// For each of `lines`, whether living workers exist and none of them lists it.
+    /// For each of `lines`, whether there are live workers and none of them lists it.
     pub async fn unlisted(&self, lines: &[LineId], now: UnixMs) -> Result<Vec<bool>> {
-        let workers = self.living_workers(now).await?;
+        let workers = self.live_workers(now).await?;
         let lists = self.line_lists(&workers).await?;
         let is_listed = |line| lists.iter().any(|list| list.as_ref().is_none_or(|list| list.contains(line)));
         Ok(lines.iter().map(|line| !lists.is_empty() && !is_listed(line)).collect())
     }
 
-    /// The parts of launched campaigns on lines that `is_wanted` accepts, where something in them is open at `now`; by line.
+    /// The parts with open recipients of campaigns that are launched at `now`, by line. Lines for which `is_wanted`
+    /// is false are left out.
     pub async fn open_parts(
         &self,
         now: UnixMs,
@@ -100,18 +104,18 @@ impl Store {
             .flat_map(|(on_doubt, parts)| parts.into_iter().map(move |(part, line)| (on_doubt, part, line)))
             .filter(|(.., line)| is_wanted(line))
             .collect();
-        let numbers: Vec<PartId> = parts.iter().map(|(_, part, _)| *part).collect();
-        let mut work: BTreeMap<LineId, Vec<OpenPart>> = BTreeMap::new();
-        for ((on_doubt, part, line), counts) in parts.into_iter().zip(self.open_counts(&numbers).await?) {
-            let open = OpenPart { part, on_doubt, counts };
-            if open.open() > 0 {
-                work.entry(line).or_default().push(open);
+        let ids: Vec<PartId> = parts.iter().map(|(_, part, _)| *part).collect();
+        let mut by_line: BTreeMap<LineId, Vec<OpenPart>> = BTreeMap::new();
+        for ((on_doubt, part, line), counts) in parts.into_iter().zip(self.open_counts(&ids).await?) {
+            let open_part = OpenPart { part, on_doubt, counts };
+            if open_part.open() > 0 {
+                by_line.entry(line).or_default().push(open_part);
             }
         }
-        Ok(work)
+        Ok(by_line)
     }
 
-    /// The lines that the installation knows, with their WABAs.
+    /// The known lines, with their WABAs.
     pub async fn known_lines(&self) -> Result<HashMap<LineId, WabaId>> {
         Ok(self.read_known_lines().await?.into_iter().map(|(line, known)| (line, known.waba)).collect())
     }
@@ -123,17 +127,17 @@ impl Store {
         Ok(fields.into_iter().filter_map(read).collect())
     }
 
-    /// Removes the lists of workers that do not live, and the lines whose time is over.
+    /// Removes the lists of dead workers, and the known lines that have expired.
     pub async fn tidy_registry(&self, now: UnixMs) -> Result<()> {
         let listing: Vec<String> = self.query("HKEYS line_lists", cmd("HKEYS").arg(self.keys.line_lists())).await?;
-        let living: HashSet<String> = self.living_workers(now).await?.into_iter().collect();
-        let over = |(line, known): (LineId, KnownLine)| (known.until <= now).then_some(line);
-        let over: Vec<LineId> = self.read_known_lines().await?.into_iter().filter_map(over).collect();
+        let live: HashSet<String> = self.live_workers(now).await?.into_iter().collect();
+        let expired = |(line, known): (LineId, KnownLine)| (known.until <= now).then_some(line);
+        let expired: Vec<LineId> = self.read_known_lines().await?.into_iter().filter_map(expired).collect();
         let mut pipeline = Pipeline::new();
-        for worker in listing.iter().filter(|worker| !living.contains(*worker)) {
+        for worker in listing.iter().filter(|worker| !live.contains(*worker)) {
             pipeline.hdel(self.keys.line_lists(), worker);
         }
-        for line in &over {
+        for line in &expired {
             pipeline.hdel(self.keys.known_lines(), line.as_str());
         }
         self.query_all::<u8>("HDEL lines", &pipeline).await.map(drop)

@@ -1,15 +1,15 @@
-//! The Lua scripts: each is one atomic change. Their contracts stand at their heads.
+//! The Lua scripts. Each is one atomic change; the head of each file documents its contract.
 
 use std::{fmt::Write as _, sync::LazyLock};
 
 use crate::domain::State;
 
-/// A script and the digest that Redis knows it by.
+/// A script and its digest, by which Redis calls it.
 #[derive(Debug)]
 pub struct Script {
     /// Its name, for metrics and errors.
     pub name: &'static str,
-    /// What is loaded into Redis.
+    /// The text that is loaded into Redis.
     pub source: String,
     /// SHA-1 of the source.
     pub digest: String,
@@ -31,7 +31,7 @@ macro_rules! scripts {
         pub static $part: LazyLock<Script> =
             LazyLock::new(|| Script::new($part_file, with_states(include_str!(concat!("scripts/", $part_file, ".lua")))));)*
 
-        /// Every script, to be loaded at once.
+        /// All scripts.
         pub fn all() -> impl Iterator<Item = &'static Script> {
             [$(&*$plain,)* $(&*$part,)*].into_iter()
         }
@@ -51,7 +51,7 @@ scripts! {
     }
 }
 
-/// The name of a state's counter in the hash of a part.
+/// The field of a state's counter in the hash of a part.
 pub fn counter(state: State) -> &'static str {
     match state {
         State::Refused => "refused",
@@ -59,17 +59,19 @@ pub fn counter(state: State) -> &'static str {
     }
 }
 
-/// Puts the states, their ranks and the shared prelude before a script, so that Lua and Rust can not differ.
+/// Prepends the states, their ranks and the shared prelude to a script, and replaces `STATE.name` by the state's
+/// code. So Lua and Rust can't disagree about states.
 ///
-/// All of it runs with each call: a list that is written whole costs a fraction of a table that grows, and a number nothing.
+/// The prepended code runs with every call, so it only has table constructors, which cost a fraction of filling a table
+/// step by step. A state's code is inserted as a number, which costs nothing.
 fn with_states(script: &str) -> String {
     let [mut name, mut rank, mut open, mut is_open, mut in_flight] = [const { String::new() }; 5];
-    // In the order of their codes, which begin with 1 as lists do.
-    for each in State::ALL {
-        let counter = counter(each);
+    // In the order of the codes, which begin at 1, as Lua lists do.
+    for state in State::ALL {
+        let counter = counter(state);
         let _ = write!(name, "'{counter}', ");
-        let _ = write!(rank, "{}, ", each.rank());
-        if each.is_open() {
+        let _ = write!(rank, "{}, ", state.rank());
+        if state.is_open() {
             let _ = write!(open, "'{counter}', ");
             let _ = write!(is_open, "{counter} = true, ");
         }

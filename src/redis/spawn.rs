@@ -1,11 +1,12 @@
-//! `spawn:DIR`: a private redis-server, kept by this process as a child.
+//! `spawn:DIR`: a private redis-server, run as a child of this process.
 //!
-//! Owns: the directory `DIR` while it runs: the append-only file, `redis.sock`, and `redis.log`, which is locked as long
-//! as anything of this server incarnations, so that no second one opens the same data.
-//! If this process dies, even by SIGKILL: the server ends too. A shell between them waits on a pipe that only this
-//! process holds open; the system closes it, the shell ends the server, and the server writes its file as in any stop.
-//! If the server dies: commands fail as with any Redis that is away; what it had written is there after the next start.
-//! Never: starts the server anew by itself, or touches a Redis that it has not started.
+//! Owns: the directory `DIR` while the server runs: the append-only file, `redis.sock`, and `redis.log`. The log stays
+//! locked until every process of the server has ended, so that no second server opens the same data.
+//! If this process dies, even by SIGKILL: the server stops too. A shell between the two waits on a pipe that only
+//! this process holds open. The system closes the pipe, the shell sends SIGTERM, and the server writes its file as in
+//! any stop.
+//! If the server dies: commands fail as in any outage of Redis; the next start finds what it had written.
+//! Never: restarts the server, or touches a Redis that it did not start.
 
 use std::{
     ffi::OsString,
@@ -25,26 +26,27 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Socket paths are at most 103 bytes on macOS and 107 on Linux.
+/// Maximum length of a socket path. macOS accepts 103 bytes, Linux 107.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
-/// How long an earlier server on the same directory may take to end: its process was killed a moment ago.
+/// How long to wait for the lock: a killed process may have left a server on this directory that is still stopping.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// How long the server may be silent at its start. While it reads its append-only file it answers that it does so, and
-/// that may take as long as it takes.
+/// How long to wait for an answer of the server after its start. The time in which it answers that it is loading its
+/// append-only file does not count, so loading has no limit.
 const START_WAIT: Duration = Duration::from_secs(30);
-/// How long a stop may take until the server is killed. It writes the end of its file.
+/// How long a clean stop may take before the server is killed. The server writes the end of its file in this time.
 const STOP_WAIT: Duration = Duration::from_secs(20);
-/// Between two looks at whether a lock is free or the server answers.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often the lock is tried, and the server pinged.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The append-only file is written anew once it has grown to twice its size, but not below this: Redis' own 64 MB are written in
-/// seconds where a thousand lines send, and to write it anew keeps a processor busy.
+/// Redis rewrites its append-only file once it has doubled, but not below this size. The default of 64 MB is reached
+/// within seconds if a thousand lines send, and a rewrite keeps a CPU busy.
 const AOF_REWRITE_MIN: &str = "512mb";
 
-/// What keeps the server: run as `sh -c SUPERVISOR sh PROGRAM ARGUMENT…`.
+/// The shell script that runs the server, as `sh -c SUPERVISOR sh PROGRAM ARGUMENT…`.
 ///
-/// Standard input is the pipe to our process: each line of it is a signal for the server, and its end is SIGTERM.
-/// Standard output tells the server's process id, standard error is the log. When the server has ended, so does this.
+/// Standard input is the pipe from this process: each line names a signal for the server, and the end of the pipe
+/// means SIGTERM. Standard output is the process id of the server, standard error the log. It exits with the status
+/// of the server.
 const SUPERVISOR: &str = r#"
 command -v "$1" >/dev/null || exit 127
 exec 3<&0
@@ -57,78 +59,76 @@ kill "$keeper" 2>/dev/null
 exit "$status"
 "#;
 
-/// A redis-server that runs. Dropped, it is told to end, and nobody waits for that; see [`PrivateRedis::stop`].
+/// A running redis-server. Dropping it sends SIGTERM without waiting for the end; [`PrivateRedis::stop`] waits.
 #[derive(Debug)]
 pub struct PrivateRedis {
     url: String,
     pid: u32,
     supervisor: Child,
-    /// Held open for the server's incarnation.
+    /// The pipe to the supervisor. Closing it stops the server.
     signals: ChildStdin,
 }
 
-/// Why there is no private Redis.
+/// Why a private Redis did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     /// The program is not installed.
     #[error(
         "{program} is not installed: run `make redis`, or `apt-get install redis-server`, `dnf install redis`, \
-         `apk add redis`, `brew install redis`; or set redis.url to a Redis that runs"
+         `apk add redis`, `brew install redis`; or set redis.url to a running Redis"
     )]
     Missing {
-        /// What was looked for.
+        /// The name or path of the program.
         program: String,
     },
-    /// Another process has the directory.
-    #[error("{} is in use: another process keeps its Redis there; give this one a directory of its own", dir.display())]
+    /// Another process uses the directory.
+    #[error("{} is in use: another process runs its Redis there; use a separate directory for this one", dir.display())]
     InUse {
         /// The directory.
         dir: PathBuf,
     },
     /// The server ended before it answered.
-    #[error("redis-server ended at its start ({status}), see {}: {last}", log.display())]
+    #[error("redis-server ended while starting ({status}), see {}: {last}", log.display())]
     Ended {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// Its log.
+        /// Path of its log.
         log: PathBuf,
-        /// The last line of it.
+        /// The last line of the log.
         last: String,
     },
-    /// The server runs and does not answer.
+    /// The server runs but does not answer.
     #[error("redis-server did not answer within {}s, see {}: {cause}", waited.as_secs(), log.display())]
     Silent {
-        /// How long was waited.
+        /// How long this process waited.
         waited: Duration,
-        /// Its log.
+        /// Path of its log.
         log: PathBuf,
-        /// What the last attempt said.
+        /// The error of the last attempt.
         cause: RedisError,
     },
-    /// The directory, the pipe or the shell is at fault.
+    /// The directory, the pipe or the shell failed.
     #[error("private redis in {}: {cause}", dir.display())]
     Io {
         /// The directory.
         dir: PathBuf,
-        /// What went wrong.
+        /// The error of the system.
         cause: io::Error,
     },
 }
 
 impl PrivateRedis {
-    /// Starts a redis-server on the data in `dir`, which is made if it is missing, and waits until it answers.
+    /// Starts a redis-server on the data in `dir` and waits until it answers. Creates `dir` if it is missing.
     ///
-    /// Errors: [`SpawnError`]; nothing is left running.
+    /// Errors: [`SpawnError`]; no process is left behind.
     pub async fn start(dir: &Path) -> Result<Self, SpawnError> {
         Self::start_program("redis-server", dir).await
     }
 
-    /// The same with `program`: another version, or one that stands before it.
-    ///
-    /// Errors: as [`PrivateRedis::start`].
+    /// As [`PrivateRedis::start`], with `program` instead of `redis-server`: another version, or a wrapper.
     pub async fn start_program(program: &str, dir: &Path) -> Result<Self, SpawnError> {
         let io = |cause| SpawnError::Io { dir: dir.to_owned(), cause };
-        // For this user alone: the data are people's numbers.
+        // Only this user may read it: the data include phone numbers.
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         let dir = dir.canonicalize().map_err(io)?;
         let log = Log::lock(&dir).await?;
@@ -143,7 +143,8 @@ impl PrivateRedis {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.file)
-            // A Ctrl-C on the terminal is for this process alone: it stops the server when its own work is settled.
+            // In its own process group, a Ctrl-C on the terminal does not reach the server. This process stops it
+            // after its own work is settled.
             .process_group(0)
             .spawn()
             .map_err(io)?;
@@ -160,12 +161,12 @@ impl PrivateRedis {
             });
         };
         let mut this = Self { url: address.url(), pid, supervisor, signals };
-        this.answer(&dir, log.path).await?;
+        this.wait_until_ready(&dir, log.path).await?;
         Ok(this)
     }
 
-    /// Waits until the server answers PING: it has then read its append-only file.
-    async fn answer(&mut self, dir: &Path, log: PathBuf) -> Result<(), SpawnError> {
+    /// Waits until the server answers PING, which it does once it has loaded its append-only file.
+    async fn wait_until_ready(&mut self, dir: &Path, log: PathBuf) -> Result<(), SpawnError> {
         let io = |cause| SpawnError::Io { dir: dir.to_owned(), cause };
         let mut deadline = Instant::now() + START_WAIT;
         loop {
@@ -181,24 +182,24 @@ impl PrivateRedis {
             } else if Instant::now() > deadline {
                 return Err(SpawnError::Silent { waited: START_WAIT, log, cause });
             }
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Where it is reached, as the redis crate reads it.
+    /// A URL of the server for the redis crate.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The process id of the redis-server itself.
+    /// The process id of the redis-server, not of its supervisor.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Ends the server as in any clean stop: it writes the end of its append-only file first. One that takes too long
-    /// is killed.
+    /// Stops the server cleanly: it writes the end of its append-only file first. Kills it if that takes longer than
+    /// 20 s.
     ///
-    /// Errors: the system does not say that it ended.
+    /// Errors: waiting for the process failed.
     pub async fn stop(mut self) -> io::Result<()> {
         self.signal("TERM").await;
         match timeout(STOP_WAIT, self.supervisor.wait()).await {
@@ -207,22 +208,22 @@ impl PrivateRedis {
         }
     }
 
-    /// Ends the server as a crash would, with SIGKILL, and waits for its end. What it had not written is lost.
+    /// Kills the server with SIGKILL, as in a crash, and waits until it has ended. What it had not written is lost.
     ///
-    /// Errors: the system does not say that it ended.
+    /// Errors: waiting for the process failed.
     pub async fn kill(mut self) -> io::Result<()> {
         self.signal("KILL").await;
         self.supervisor.wait().await.map(drop)
     }
 
     async fn signal(&mut self, name: &str) {
-        // A pipe that nobody reads any more belongs to a server that has ended: what was asked for is so.
+        // A write fails only when nothing reads the pipe any more, and then the server has ended already.
         let _ = self.signals.write_all(format!("{name}\n").as_bytes()).await;
     }
 }
 
-/// `redis.log`, open and locked. The lock belongs to the open file, which the shell and the server inherit: it is free
-/// when the last of them has ended.
+/// `redis.log`, open and locked. The lock belongs to the open file, which the shell and the server inherit. So it is
+/// released when the last of these processes has ended.
 struct Log {
     path: PathBuf,
     file: File,
@@ -241,7 +242,7 @@ impl Log {
                 Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
                     return Err(SpawnError::InUse { dir: dir.to_owned() });
                 }
-                Err(TryLockError::WouldBlock) => sleep(LOOK_EVERY).await,
+                Err(TryLockError::WouldBlock) => sleep(POLL_INTERVAL).await,
             }
         }
     }
@@ -254,8 +255,8 @@ enum Address {
 }
 
 impl Address {
-    /// A socket in `dir`; a free port of the loopback where that path would be too long for a socket. Should another
-    /// program take that port in the next moment, then the start fails and says so.
+    /// A socket in `dir`, or a free loopback port if the path of the socket would be too long. If another program
+    /// takes the port first, the start fails with the error of redis-server.
     fn choose(dir: &Path) -> io::Result<Self> {
         let socket = dir.join("redis.sock");
         if socket.as_os_str().len() < SOCKET_PATH_BYTES_MAX {
@@ -278,7 +279,7 @@ impl Address {
 
     fn url(&self) -> String {
         match self {
-            // A path is written into a URL as that of a file: blanks and signs are escaped.
+            // `from_file_path` escapes spaces and special characters.
             Self::Socket(path) => {
                 let url = reqwest::Url::from_file_path(path).expect("a canonical path is absolute");
                 format!("redis+unix://{}", url.path())
@@ -289,17 +290,17 @@ impl Address {
 }
 
 async fn ping(url: &str) -> Result<(), RedisError> {
-    let patience = AsyncConnectionConfig::new()
+    let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(Duration::from_secs(1)))
         .set_response_timeout(Some(Duration::from_secs(1)));
-    let mut connection = Client::open(url)?.get_multiplexed_async_connection_with_config(&patience).await?;
+    let mut connection = Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?;
     redis::cmd("PING").exec_async(&mut connection).await
 }
 
 fn last_line(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it is empty").to_owned()
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("the log is empty").to_owned()
 }
 
 #[cfg(test)]
@@ -307,19 +308,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_missing_server_is_told_in_one_line_with_the_remedy() {
+    async fn a_missing_server_is_reported_in_one_line_with_a_remedy() {
         let dir = tempfile::tempdir().expect("a directory");
         for program in ["redis-server-of-nowhere", "/nowhere/redis-server"] {
             let error = PrivateRedis::start_program(program, dir.path()).await.expect_err("nothing to start");
             assert!(matches!(error, SpawnError::Missing { .. }), "{error}");
-            let told = error.to_string();
-            assert!(told.starts_with(&format!("{program} is not installed: run `make redis`")), "{told}");
-            assert!(told.contains("apt-get install redis-server") && !told.contains('\n'), "{told}");
+            let message = error.to_string();
+            assert!(message.starts_with(&format!("{program} is not installed: run `make redis`")), "{message}");
+            assert!(message.contains("apt-get install redis-server") && !message.contains('\n'), "{message}");
         }
     }
 
     #[tokio::test]
-    async fn a_server_that_ends_at_its_start_is_told_with_its_last_words() {
+    async fn a_server_that_ends_at_its_start_is_reported_with_its_last_line() {
         let dir = tempfile::tempdir().expect("a directory");
         let program = dir.path().join("server");
         fs::write(&program, "#!/bin/sh\necho 'bad file format'\nexit 3\n").expect("written");

@@ -1,15 +1,21 @@
-//! Uploads: how recipients get into a campaign, once each, through any cut.
+//! Uploads: adds recipients to a campaign, each exactly once, across interruptions.
 //!
-//! For each batch of rows: (1) room is reserved, (2) the chunks are written into it, which counts nowhere yet, (3) the
-//! campaign admits the numbers it does not have, records how far the upload came, and puts into its outbox which rows are
-//! to become recipients: this is the commit point; (4) the parts make those rows pending, and the outbox entry goes.
+//! Each batch of rows takes four steps:
 //!
-//! If the process dies before (3) nothing has happened. After (3) the next upload or the launch drains the outbox. A
-//! caller that repeats an upload with its id continues where it was cut.
-//! If Redis dies: it may come back without its last second, and so without the room that it gave. An upload therefore
-//! ends with the incarnation of Redis that it began in: it never writes into room that another one was given since.
-//! In a cluster campaign and parts are on different servers, and each can forget for itself. So what a step counts on is made
-//! safe before it: the chunks before (3), what was admitted before (4), the rows before their entry goes.
+//! 1. Reserve rows in parts of the campaign.
+//! 2. Write the chunks of recipients to these rows, which have no state yet.
+//! 3. Commit, in one script: the campaign admits the phone numbers that it does not have, records the progress of the
+//!    upload, and lists the admitted rows in its outbox.
+//! 4. Drain the outbox: the parts make these rows pending, then the outbox entries are removed.
+//!
+//! If the process dies before step 3, the batch has no effect. After it, the next upload or the launch drains the
+//! outbox. A caller that repeats an upload with the same id continues where it stopped.
+//!
+//! If Redis dies: it may restart without its last second, and so without the latest reservations. An upload therefore
+//! fails when the incarnation of Redis changes (a restart or failover), and never writes into rows that another upload
+//! has reserved since. In a cluster a campaign and its parts are on different servers, each of which can lose data on
+//! its own. What a step relies on is therefore made durable first: the chunks before step 3, the admission before
+//! step 4, the pending rows before their outbox entries are removed.
 
 use std::{collections::HashMap, iter, time::Duration};
 
@@ -24,20 +30,20 @@ use super::{
 };
 use crate::domain::{CampaignId, CampaignState, LineId, PartId, recipient::Recipient};
 
-/// Rejections that are kept and reported for one upload.
+/// Maximum number of rejections that are stored and reported for one upload.
 pub const REJECTIONS_MAX: usize = 1_000;
 
-/// Splits of the index in one round trip: some milliseconds of Redis.
+/// Maximum number of index splits in one round trip: a few milliseconds of Redis.
 const SPLITS_MAX: usize = 128;
 
-/// How far an upload came.
+/// The progress of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadProgress {
-    /// Rows taken, in the order of the upload.
+    /// The number of rows that were processed, from the start of the upload.
     pub taken: u64,
-    /// A digest of those rows, to notice another content under the same id.
+    /// A digest of these rows. It reveals an upload of other content under the same id.
     pub digest: String,
-    /// It was taken whole.
+    /// Whether the upload is complete.
     pub done: bool,
     /// Recipients accepted.
     pub accepted: u64,
@@ -48,27 +54,27 @@ pub struct UploadProgress {
 /// Rows of an upload that are committed together.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Valid rows with their numbers in the upload, rising.
+    /// Valid rows, each with its number in the upload, in ascending order.
     pub recipients: Vec<(u32, Recipient)>,
-    /// The line of the file on which each of them begins, 0 where that is not known; empty where it is of none.
+    /// The line of the file on which each of `recipients` begins, 0 if unknown. Empty if all are unknown.
     pub lines: Vec<u32>,
-    /// The others with their numbers, rising, as JSON for the caller.
+    /// Rejected rows, each with its number in the upload, in ascending order, as JSON for the caller.
     pub rejections: Vec<(u32, String)>,
-    /// Rows of the upload after this batch.
+    /// The number of rows from the start of the upload to the end of this batch.
     pub taken: u64,
-    /// Digest of the rows after this batch.
+    /// Digest of these rows.
     pub digest: String,
-    /// It is the last one.
+    /// Whether this batch is the last one.
     pub done: bool,
 }
 
-/// A batch that is ready for Redis: what takes the processor's time is done, so that it can be done elsewhere and before.
+/// A batch that is encoded for Redis. Encoding is CPU-bound, so callers can do it ahead of time on another thread.
 pub struct Packed {
-    /// For each recipient its row in the upload, and its number as a field of the index.
+    /// For each recipient its row in the upload, and its phone number as a field of the phone index.
     numbers: Vec<(u32, [u8; 7])>,
-    /// For each recipient its line in the file, u32, and the end of its number, u16: what is said of it if it is a duplicate.
-    told: Vec<u8>,
-    /// Each with its recipients.
+    /// For each recipient the data of its rejection as a duplicate: u32 line of the file, u16 last four digits.
+    duplicate_data: Vec<u8>,
+    /// The chunks, each with its number of recipients.
     chunks: Vec<(usize, Vec<u8>)>,
     rejections: Vec<(u32, String)>,
     taken: u64,
@@ -77,22 +83,22 @@ pub struct Packed {
 }
 
 impl Batch {
-    /// Packs it for a campaign on so many lines.
+    /// Packs the batch for a campaign with `lines` lines.
     pub fn pack(self, lines: usize) -> Packed {
-        // Small batches are spread over the lines too, but not so thin that chunks stop compressing.
+        // So that small batches are spread over the lines too, but in chunks that are large enough to compress.
         let rows = (self.recipients.len().div_ceil(lines)).clamp(16, CHUNK_ROWS_MAX);
         let chunks = self.recipients.chunks(rows).map(|rows| {
             let chunk = chunk::encode(rows.iter().map(|(_, recipient)| recipient));
             (rows.len(), chunk)
         });
         let lines = self.lines.iter().copied().chain(iter::repeat(0));
-        let mut told = Vec::with_capacity(self.recipients.len() * 6);
+        let mut duplicate_data = Vec::with_capacity(self.recipients.len() * 6);
         for ((_, recipient), line) in self.recipients.iter().zip(lines) {
-            told.extend(line.to_le_bytes());
-            told.extend(((recipient.to.digits() % 10_000) as u16).to_le_bytes());
+            duplicate_data.extend(line.to_le_bytes());
+            duplicate_data.extend(((recipient.to.digits() % 10_000) as u16).to_le_bytes());
         }
         Packed {
-            told,
+            duplicate_data,
             chunks: chunks.collect(),
             numbers: self.recipients.iter().map(|(row, recipient)| (*row, phone_index::field(recipient.to))).collect(),
             rejections: self.rejections,
@@ -104,49 +110,49 @@ impl Batch {
 }
 
 impl Packed {
-    /// How many recipients it has.
+    /// The number of recipients.
     pub fn recipients(&self) -> u64 {
         self.numbers.len() as u64
     }
 }
 
-/// What came of a batch.
+/// The result of admitting a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// It is committed, and its recipients count.
+    /// The batch is committed.
     Done {
         /// Recipients that this batch added.
         accepted: u64,
     },
-    /// The campaign takes no recipients in this state.
+    /// The campaign accepts no recipients in this state.
     Closed(CampaignState),
     /// The campaign was deleted.
     Gone,
-    /// Another connection carries the same upload.
+    /// Another connection has continued the same upload.
     Overtaken,
-    /// The campaign has as many parts as it may have.
+    /// The campaign has the maximum number of parts.
     Full,
 }
 
-/// Where a chunk lies.
+/// The location of a chunk.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ChunkLocation {
     part: PartId,
     start: u16,
     rows: usize,
 }
 
-/// The place at an index that a script counted from 1.
-fn nth<'a>(places: &'a [Place], index: &Value) -> Option<&'a Place> {
+/// The location with `index`, which the script counts from 1.
+fn nth<'a>(locations: &'a [ChunkLocation], index: &Value) -> Option<&'a ChunkLocation> {
     let &Value::Int(index) = index else { return None };
-    places.get(usize::try_from(index - 1).ok()?)
+    locations.get(usize::try_from(index - 1).ok()?)
 }
 
-/// What came of a wish for room.
-enum Room {
-    /// The chunks are written there.
-    Given(Vec<Place>),
-    /// The campaign has as many parts as it may have.
+/// The result of writing chunks.
+enum Written {
+    /// The chunks are written at these locations.
+    At(Vec<ChunkLocation>),
+    /// The campaign has the maximum number of parts.
     Full,
     /// The campaign was deleted.
     Gone,
@@ -154,42 +160,45 @@ enum Room {
 
 /// An upload into one campaign.
 pub struct Upload {
-    /// In one incarnation of Redis.
+    /// Fails when the incarnation of Redis changes.
     store: Store,
     campaign: CampaignId,
     id: String,
-    /// Lines with the share of rows that each is to get.
+    /// Lines with their weights, which set the share of rows of each.
     lines: Vec<(LineId, f64)>,
-    /// Rows given to each line of the campaign.
-    given: Vec<u64>,
-    /// The JSON of a duplicate's rejection, with `%d` for its row, `%s` for the field `line`, and `%d` for the last four digits.
+    /// Rows that each line of the campaign has so far.
+    line_rows: Vec<u64>,
+    /// The rejection of a duplicate, see [`Store::begin_upload`].
     duplicate: String,
-    kept: Duration,
+    record_lifetime: Duration,
     buckets: u32,
     numbers: u64,
-    /// How far it came.
+    /// Its progress.
     pub progress: UploadProgress,
 }
 
-/// What `begin_upload.lua` gives.
-type Begun = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>);
+/// The result of `begin_upload.lua`.
+type UploadRecord = (String, u32, u64, u64, String, u8, u64, u64, Vec<u64>);
 
 impl Store {
-    /// Opens an upload, or continues one that was cut. `lines` with their weights, at least one; `duplicate` is what is
-    /// said of a number that the campaign has, as JSON with `%d` for the row, `%s` for the field `line` and its comma, and `%d`
-    /// for the last four digits of the number; `kept` is how long the record of the upload stays. Stores nothing.
+    /// Opens an upload, or continues an interrupted one. Drains the outbox of the campaign, and stores nothing else.
     ///
-    /// Gives the upload and the state of the campaign, which takes recipients as a draft or scheduled; `None` without such
-    /// a campaign.
+    /// * `lines`: at least one line, each with its weight.
+    /// * `duplicate`: the rejection of a phone number that the campaign already has, as JSON with `%d` for the row,
+    ///   `%s` for the field `line` and its comma, and `%d` for the last four digits of the number, in this order.
+    /// * `record_lifetime`: how long the record of the upload is stored.
+    ///
+    /// Returns the upload and the state of the campaign, which accepts recipients only as a draft or scheduled. `None`
+    /// if there is no such campaign.
     pub async fn begin_upload(
         &self,
         campaign: CampaignId,
         id: &str,
         lines: Vec<(LineId, f64)>,
         duplicate: String,
-        kept: Duration,
+        record_lifetime: Duration,
     ) -> Result<Option<(Upload, CampaignState)>> {
-        let store = self.in_this_incarnation().keeping_a_connection();
+        let store = self.in_this_incarnation().with_pinned_connection();
         let key = self.keys.campaign(campaign);
         let keys = [
             key.clone(),
@@ -197,41 +206,48 @@ impl Store {
             self.keys.rejections(campaign, id),
             self.keys.uploads(campaign),
         ];
-        let call = Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(kept));
+        let call = Call::new(&script::BEGIN_UPLOAD, &keys).arg(ms(record_lifetime));
         let call = lines.iter().fold(call, |call, (line, _)| call.arg(line.as_str()));
-        let Some(begun) = store.call::<Option<Begun>>(call).await? else { return Ok(None) };
-        let (state, buckets, numbers, taken, digest, done, accepted, rejected, given) = begun;
+        let Some(record) = store.call::<Option<UploadRecord>>(call).await? else { return Ok(None) };
+        let (state, buckets, numbers, taken, digest, done, accepted, rejected, line_rows) = record;
         let state =
             state.parse().map_err(|_| StoreError::Corrupt { key, reason: format!("{state} is not a state") })?;
         let progress = UploadProgress { taken, digest, done: done == 1, accepted, rejected };
         store.drain_outbox(campaign).await?;
         let id = id.to_owned();
-        Ok(Some((Upload { store, campaign, id, lines, given, duplicate, kept, buckets, numbers, progress }, state)))
+        Ok(Some((
+            Upload { store, campaign, id, lines, line_rows, duplicate, record_lifetime, buckets, numbers, progress },
+            state,
+        )))
     }
 
-    /// The first rejections of an upload, JSON.
+    /// The first rejections of an upload, at most [`REJECTIONS_MAX`], each as JSON.
     pub async fn rejections(&self, campaign: CampaignId, upload: &str) -> Result<Vec<String>> {
         let key = self.keys.rejections(campaign, upload);
         self.query("LRANGE rejections", cmd("LRANGE").arg(key).arg(0).arg(-1)).await
     }
 
-    /// Makes recipients of the rows that a campaign admitted.
+    /// Turns the rows that a campaign admitted into recipients.
     pub async fn drain_outbox(&self, campaign: CampaignId) -> Result<()> {
-        // In one incarnation, so that an entry never goes after its rows were forgotten.
+        // Fails if the incarnation changes, so that no entry is removed after Redis forgot that its rows are pending.
         let store = self.in_this_incarnation();
         let key = self.keys.outbox(campaign);
         let entries: Vec<(String, Vec<u8>)> = store.query("HGETALL outbox", cmd("HGETALL").arg(&key)).await?;
         if entries.is_empty() {
             return Ok(());
         }
-        // The rows are promised before they can be sent: if the promise were forgotten, they could be admitted twice.
+        // The admission must be durable before its rows can be sent: if Redis forgot it, the same phone numbers could
+        // be admitted once more.
         store.wait_durable_if_spread(std::slice::from_ref(&key)).await?;
         let (mut calls, mut parts) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
-        for (place, mask) in &entries {
-            let (part, start) = place
+        for (location, mask) in &entries {
+            let (part, start) = location
                 .split_once(':')
                 .and_then(|(part, start)| Some((part.parse().ok()?, start.parse::<u16>().ok()?)))
-                .ok_or_else(|| StoreError::Corrupt { key: key.clone(), reason: format!("{place} is not a place") })?;
+                .ok_or_else(|| StoreError::Corrupt {
+                    key: key.clone(),
+                    reason: format!("{location} is not part:row"),
+                })?;
             let part = PartId { campaign, number: part };
             calls.push(self.activation(part, start, mask));
             parts.push(part);
@@ -242,8 +258,8 @@ impl Store {
         let metas: Vec<String> = parts.iter().map(|&part| self.keys.part(part)).collect();
         store.wait_durable_if_spread(&metas).await?;
         let mut done = Pipeline::new();
-        let places: Vec<&str> = entries.iter().map(|(place, _)| place.as_str()).collect();
-        done.hdel(&key, places).exists(self.keys.campaign(campaign));
+        let locations: Vec<&str> = entries.iter().map(|(location, _)| location.as_str()).collect();
+        done.hdel(&key, locations).exists(self.keys.campaign(campaign));
         match store.query_all::<u64>("HDEL outbox", &done).await?.as_slice() {
             [_, 0] => store.drop_parts(parts).await,
             _ => Ok(()),
@@ -256,28 +272,28 @@ impl Store {
 }
 
 impl Upload {
-    /// The lines that it is for.
+    /// The number of lines.
     pub fn lines(&self) -> usize {
         self.lines.len()
     }
 
-    /// How many numbers the campaign had, when this upload was last told.
+    /// The number of phone numbers of the campaign, as of the last response of Redis.
     pub fn numbers(&self) -> u64 {
         self.numbers
     }
 
     /// Commits a batch.
     ///
-    /// Errors: after `OutcomeUnknown` the batch may be committed; a repeated upload with the same id finds out.
+    /// Errors: after `OutcomeUnknown` the batch may be committed. Repeating the upload with the same id finds out.
     pub async fn admit(&mut self, batch: Packed) -> Result<Admitted> {
-        let places = match self.place(&batch.chunks).await? {
-            Room::Given(places) => places,
-            Room::Full => return Ok(Admitted::Full),
-            Room::Gone => return Ok(Admitted::Gone),
+        let locations = match self.write_chunks(&batch.chunks).await? {
+            Written::At(locations) => locations,
+            Written::Full => return Ok(Admitted::Full),
+            Written::Gone => return Ok(Admitted::Gone),
         };
         loop {
             self.grow(batch.recipients()).await?;
-            let answer: Vec<Value> = self.store.call(self.admission(&batch, &places)).await?;
+            let answer: Vec<Value> = self.store.call(self.admission(&batch, &locations)).await?;
             match answer.as_slice() {
                 [
                     Value::BulkString(kind),
@@ -296,8 +312,8 @@ impl Upload {
                         rejected: rejected.unsigned_abs(),
                     };
                     self.store.drain_outbox(self.campaign).await?;
-                    // An upload that only repeats another one leaves nothing behind.
-                    self.drop_chunks(unused.iter().filter_map(|index| nth(&places, index))).await?;
+                    // Chunks without an admitted row, such as those of an upload that repeats another one.
+                    self.drop_chunks(unused.iter().filter_map(|index| nth(&locations, index))).await?;
                     return Ok(Admitted::Done { accepted });
                 }
                 [Value::BulkString(kind), Value::Int(buckets), Value::Int(numbers)] if kind == b"grow" => {
@@ -305,8 +321,8 @@ impl Upload {
                     self.numbers = numbers.unsigned_abs();
                 }
                 [Value::BulkString(kind), Value::BulkString(state)] if kind == b"state" => {
-                    // A campaign that is being deleted has been looked through for chunks, perhaps, before these were written.
-                    self.drop_chunks(&places).await?;
+                    // A concurrent deletion of the campaign may have missed these chunks.
+                    self.drop_chunks(&locations).await?;
                     return Ok(String::from_utf8_lossy(state).parse().map_or(Admitted::Gone, Admitted::Closed));
                 }
                 [Value::BulkString(kind)] if kind == b"moved" => return Ok(Admitted::Overtaken),
@@ -315,64 +331,66 @@ impl Upload {
         }
     }
 
-    /// Reserves room for chunks and writes them there.
-    async fn place(&mut self, chunks: &[(usize, Vec<u8>)]) -> Result<Room> {
+    /// Reserves rows for chunks, and writes the chunks.
+    async fn write_chunks(&mut self, chunks: &[(usize, Vec<u8>)]) -> Result<Written> {
         if chunks.is_empty() {
-            return Ok(Room::Given(Vec::new()));
+            return Ok(Written::At(Vec::new()));
         }
         let mut reserve = Call::new(&script::RESERVE, &[self.store.keys.campaign(self.campaign)]);
         for (rows, _) in chunks {
             let line = self.next_line(*rows);
             reserve = reserve.arg(self.lines[line].0.as_str()).arg(rows);
         }
-        let Some(given) = self.store.call::<Option<Vec<u16>>>(reserve).await? else { return Ok(Room::Gone) };
-        if given.is_empty() {
-            return Ok(Room::Full);
+        let Some(reserved) = self.store.call::<Option<Vec<u16>>>(reserve).await? else { return Ok(Written::Gone) };
+        if reserved.is_empty() {
+            return Ok(Written::Full);
         }
         let mut writes = Pipeline::new();
-        let mut places = Vec::with_capacity(chunks.len());
-        for ((rows, chunk), &[number, start]) in chunks.iter().zip(given.as_chunks::<2>().0) {
+        let mut locations = Vec::with_capacity(chunks.len());
+        for ((rows, chunk), &[number, start]) in chunks.iter().zip(reserved.as_chunks::<2>().0) {
             let part = PartId { campaign: self.campaign, number };
             writes.hset(self.store.keys.chunks(part), start, chunk);
-            places.push(Place { part, start, rows: *rows });
+            locations.push(ChunkLocation { part, start, rows: *rows });
         }
         self.store.query_all::<u64>("HSET chunks", &writes).await?;
-        let parts: Vec<String> = places.iter().map(|place| self.store.keys.part(place.part)).collect();
+        let parts: Vec<String> = locations.iter().map(|location| self.store.keys.part(location.part)).collect();
         self.store.wait_durable_if_spread(&parts).await?;
-        Ok(Room::Given(places))
+        Ok(Written::At(locations))
     }
 
-    /// Drops chunks in which nobody became a recipient.
-    async fn drop_chunks(&self, places: impl IntoIterator<Item = &Place>) -> Result<()> {
+    /// Deletes chunks without a recipient.
+    async fn drop_chunks(&self, locations: impl IntoIterator<Item = &ChunkLocation>) -> Result<()> {
         let mut drops = Pipeline::new();
-        for place in places {
-            drops.hdel(self.store.keys.chunks(place.part), place.start);
+        for location in locations {
+            drops.hdel(self.store.keys.chunks(location.part), location.start);
         }
         self.store.query_all::<u64>("HDEL chunks", &drops).await.map(drop)
     }
 
-    /// The line that is furthest behind its share of the campaign.
+    /// Assigns `rows` to the line that is furthest behind its share of the campaign.
     fn next_line(&mut self, rows: usize) -> usize {
-        let behind = |line: &usize| (self.given[*line] + rows as u64) as f64 / self.lines[*line].1;
+        let behind = |line: &usize| (self.line_rows[*line] + rows as u64) as f64 / self.lines[*line].1;
         let line = (0..self.lines.len()).min_by(|a, b| behind(a).total_cmp(&behind(b))).unwrap_or(0);
-        self.given[line] += rows as u64;
+        self.line_rows[line] += rows as u64;
         line
     }
 
-    /// Splits buckets of the index ahead of what is to come.
-    async fn grow(&mut self, coming: u64) -> Result<()> {
-        let room = |buckets: u32| u64::from(buckets) * phone_index::ENTRIES_MEAN_MAX;
-        while self.numbers + coming > room(self.buckets) {
+    /// Splits buckets of the index until it has the capacity for `incoming` more phone numbers.
+    async fn grow(&mut self, incoming: u64) -> Result<()> {
+        let capacity = |buckets: u32| u64::from(buckets) * phone_index::ENTRIES_MEAN_MAX;
+        while self.numbers + incoming > capacity(self.buckets) {
             let (mut buckets, mut calls) = (self.buckets, Vec::new());
-            while self.numbers + coming > room(buckets) && calls.len() < SPLITS_MAX {
-                let Split { from, to, by } = Split::next(buckets);
+            while self.numbers + incoming > capacity(buckets) && calls.len() < SPLITS_MAX {
+                let Split { from, to, divisor } = Split::next(buckets);
                 let mut keys = vec![self.store.keys.campaign(self.campaign)];
-                keys.extend([from].into_iter().chain(to).map(|bucket| self.store.keys.numbers(self.campaign, bucket)));
-                calls.push(Call::new(&script::SPLIT, &keys).arg(buckets).arg(by));
+                keys.extend(
+                    [from].into_iter().chain(to).map(|bucket| self.store.keys.phone_bucket(self.campaign, bucket)),
+                );
+                calls.push(Call::new(&script::SPLIT, &keys).arg(buckets).arg(divisor));
                 buckets += Split::ADDS;
             }
             for result in self.store.call_all::<Option<u32>>(&calls).await? {
-                // Without a campaign there is no index to grow: the admission finds that too.
+                // The campaign was deleted, which the admission reports.
                 let Some(buckets) = result? else { return Ok(()) };
                 self.buckets = buckets;
             }
@@ -380,7 +398,7 @@ impl Upload {
         Ok(())
     }
 
-    fn admission(&self, batch: &Packed, places: &[Place]) -> Call {
+    fn admission(&self, batch: &Packed, locations: &[ChunkLocation]) -> Call {
         let keys = &self.store.keys;
         let mut all = vec![
             keys.campaign(self.campaign),
@@ -390,31 +408,31 @@ impl Upload {
             keys.uploads(self.campaign),
         ];
         let n_fixed = all.len();
-        let mut known = HashMap::new();
+        let mut positions = HashMap::new();
         let mut packed = Vec::with_capacity(batch.numbers.len() * 24);
-        let rows = places.iter().flat_map(|place| {
-            let first = u32::from(place.part.number) << 16 | u32::from(place.start);
-            first..first + place.rows as u32
+        let rows = locations.iter().flat_map(|location| {
+            let first = u32::from(location.part.number) << 16 | u32::from(location.start);
+            first..first + location.rows as u32
         });
-        for ((row, field), place) in batch.numbers.iter().zip(rows) {
+        for ((row, field), location) in batch.numbers.iter().zip(rows) {
             let bucket = phone_index::bucket(*field, self.buckets);
-            let position = *known.entry(bucket).or_insert_with(|| {
-                all.push(keys.numbers(self.campaign, bucket));
+            let position = *positions.entry(bucket).or_insert_with(|| {
+                all.push(keys.phone_bucket(self.campaign, bucket));
                 (all.len() - n_fixed - 1) as u16
             });
             packed.extend(position.to_le_bytes());
             packed.extend(field);
             packed.extend(row.to_le_bytes());
-            // As text: a script would make it of a number at the cost of a tenth of the whole.
-            let place = place.to_string();
-            packed.push(place.len() as u8);
-            packed.extend(place.as_bytes());
+            // As text, because converting it in Lua costs a tenth of the whole script.
+            let location = location.to_string();
+            packed.push(location.len() as u8);
+            packed.extend(location.as_bytes());
         }
-        let mut chunks = Vec::with_capacity(places.len() * 8);
-        for place in places {
-            chunks.extend(u32::from(place.part.number).to_le_bytes());
-            chunks.extend(place.start.to_le_bytes());
-            chunks.extend(((place.rows - 1) as u16).to_le_bytes());
+        let mut chunks = Vec::with_capacity(locations.len() * 8);
+        for location in locations {
+            chunks.extend(u32::from(location.part.number).to_le_bytes());
+            chunks.extend(location.start.to_le_bytes());
+            chunks.extend(((location.rows - 1) as u16).to_le_bytes());
         }
         let call = Call::new(&script::ADMIT, &all)
             .arg(self.buckets)
@@ -425,11 +443,11 @@ impl Upload {
             .arg(u8::from(batch.done))
             .arg(&self.duplicate)
             .arg(REJECTIONS_MAX)
-            .arg(ms(self.kept))
+            .arg(ms(self.record_lifetime))
             .arg(chunks)
             .arg(packed)
             .arg(&self.id)
-            .arg(&batch.told);
+            .arg(&batch.duplicate_data);
         batch.rejections.iter().fold(call, |call, (row, rejection)| call.arg(*row).arg(rejection))
     }
 }

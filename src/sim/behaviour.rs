@@ -1,6 +1,6 @@
-//! How a line behaves now, what a request meets, and what becomes of an accepted message.
+//! The current behaviour of a line: which fault a request meets, and how an accepted message is delivered.
 //!
-//! A behaviour never changes; [`Change`] makes a new one that takes the place of the old.
+//! A [`Behaviour`] is immutable; applying a [`Change`] returns a new one.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::domain::State;
 
-/// How a line behaves.
+/// Latency, faults, outages, statuses and replies of a line.
 #[derive(Clone)]
 pub(super) struct Behaviour {
     pub(super) latency: Delay,
@@ -23,11 +23,11 @@ pub(super) struct Behaviour {
     replies: Replies,
 }
 
-/// What `POST /sim/scenario` takes: each part that is given replaces the one in force, whole.
+/// The body of `POST /sim/scenario`. Each part that is present replaces the current one entirely.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
-    /// The id of the only line concerned; all of them without it.
+    /// The id of the line to change. Without it, all lines change.
     pub line: Option<String>,
     /// As in [`Scenario::latency`].
     pub latency: Option<Delay>,
@@ -37,13 +37,13 @@ pub struct Change {
     pub statuses: Option<Statuses>,
     /// As in [`Scenario::replies`].
     pub replies: Option<Replies>,
-    /// As in [`Scenario::outages`], counted from the change.
+    /// As in [`Scenario::outages`], with times counted from the change.
     #[serde(rename = "outage")]
     pub outages: Option<Vec<Outage>>,
 }
 
 impl Change {
-    /// Everything that is wrong with it; empty if it can be made.
+    /// All problems of the change; empty if it is valid.
     pub(super) fn problems(&self) -> Vec<String> {
         let faults = self.faults.as_ref().map(Faults::problems);
         let statuses = self.statuses.as_ref().map(Statuses::problems);
@@ -84,12 +84,12 @@ impl Behaviour {
         next
     }
 
-    /// The same, with outages that count from `now`.
-    pub(super) fn begun(&self, now: Instant) -> Self {
+    /// The same behaviour, with the times of outages counted from `now`.
+    pub(super) fn restarted_at(&self, now: Instant) -> Self {
         Self { outages_since: now, ..self.clone() }
     }
 
-    /// The fault of the outage that is on, if any.
+    /// The fault of the current outage, if there is one.
     pub(super) fn outage(&self, now: Instant) -> Option<Fault> {
         let since = now.saturating_duration_since(self.outages_since);
         self.outages
@@ -98,14 +98,15 @@ impl Behaviour {
             .map(|outage| outage.fault)
     }
 
-    /// What a send meets.
+    /// The fault that a send meets, if any: that of the current outage, else one drawn by the odds.
     pub(super) fn fault(&self, now: Instant, draws: &mut Draws) -> Option<Fault> {
         self.outage(now).or_else(|| draws.pick(self.faults.odds()))
     }
 
-    /// What becomes of a message that is answered at `answered`.
+    /// Draws the statuses of a message whose response is sent at `answered`.
     ///
-    /// `forced`: the message fails with this code, whatever the odds say. `held`: it met [`Fault::Held`].
+    /// `held`: the message met [`Fault::Held`]. `forced`: the message fails with this code instead of one drawn by the
+    /// odds.
     pub(super) fn plan(&self, answered: Duration, held: bool, forced: Option<u32>, draws: &mut Draws) -> DeliveryPlan {
         let odds = &self.statuses;
         let mut plan = DeliveryPlan {
@@ -152,7 +153,7 @@ impl Behaviour {
         plan
     }
 
-    /// Swaps neighbours and repeats statuses. Timestamps stay true; only when they travel changes.
+    /// Swaps the delivery times of two adjacent statuses and adds duplicates. Timestamps stay correct.
     fn disturb(&self, plan: &mut DeliveryPlan, draws: &mut Draws) {
         let odds = &self.statuses;
         let updates = &mut plan.updates;
@@ -164,37 +165,37 @@ impl Behaviour {
         for index in 0..updates.len() {
             if draws.chance(odds.duplicated) {
                 let due = updates[index].due + odds.duplicated_after.draw(draws);
-                updates.push(Planned { due, again: true, ..updates[index] });
+                updates.push(Planned { due, duplicate: true, ..updates[index] });
             }
         }
     }
 }
 
-/// What becomes of one accepted message. Times count from the start of the stand-in.
+/// The planned statuses of one accepted message. Times count from the start of the simulator.
 pub(super) struct DeliveryPlan {
-    /// Where it ends.
+    /// The final state.
     pub(super) state: State,
-    /// With which code, if it fails; 0 else.
+    /// The code of the failure; 0 if there is none.
     pub(super) code: u32,
-    /// The first update is delivered before the send is answered.
+    /// The first update is delivered before the response to the send.
     pub(super) first_before_answer: bool,
     pub(super) updates: Vec<Planned>,
-    /// Somebody taps a button.
+    /// When the person taps a quick-reply button, if at all.
     pub(super) tap: Option<Duration>,
 }
 
-/// One status of a message.
+/// One planned status of a message.
 #[derive(Clone, Copy)]
 pub(super) struct Planned {
     pub(super) status: State,
-    /// Its timestamp.
+    /// The timestamp in the status.
     pub(super) at: Duration,
-    /// When it travels.
+    /// When the status is delivered.
     pub(super) due: Duration,
-    /// It carries the token of its send.
+    /// The status carries the callback data of its send.
     pub(super) token: bool,
-    /// It has travelled before.
-    pub(super) again: bool,
+    /// A duplicate of an earlier status.
+    pub(super) duplicate: bool,
 }
 
 impl DeliveryPlan {
@@ -202,7 +203,7 @@ impl DeliveryPlan {
         if status.rank() > self.state.rank() {
             self.state = status;
         }
-        self.updates.push(Planned { status, at, due: at, token: true, again: false });
+        self.updates.push(Planned { status, at, due: at, token: true, duplicate: false });
     }
 }
 
@@ -260,10 +261,10 @@ mod tests {
     #[test]
     fn a_duplicate_is_the_same_status_later() {
         for plan in plans(Statuses { duplicated: 1.0, ..Statuses::default() }) {
-            let (first, again) = plan.updates.split_at(2);
-            for (first, again) in first.iter().zip(again) {
-                assert_eq!((first.status, first.at, again.again), (again.status, again.at, true));
-                assert!(again.due > first.due);
+            let (first, duplicate) = plan.updates.split_at(2);
+            for (first, duplicate) in first.iter().zip(duplicate) {
+                assert_eq!((first.status, first.at, duplicate.duplicate), (duplicate.status, duplicate.at, true));
+                assert!(duplicate.due > first.due);
             }
         }
     }

@@ -1,21 +1,21 @@
-//! Whether a scenario can be played: all that is wrong with it, found before it starts.
+//! Validates a scenario before the simulator starts, and reports all problems together.
 
 use std::{collections::HashSet, time::Duration};
 
 use super::{
     delay::DURATION_MAX,
+    requirements::Requirements,
     scenario::{Faults, Outage, Replies, Scenario, Statuses, Webhooks},
     template::Template,
-    wording::Wording,
 };
 use crate::domain::LINE_RATE_MAX;
 
 impl Scenario {
-    /// Everything that is wrong with it, each with its place; empty if it can be played.
+    /// All problems of the scenario, each with the key or item at fault; empty if it is valid.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut check = |holds: bool, problem: &dyn Fn() -> String| {
-            if !holds {
+        let mut check = |valid: bool, problem: &dyn Fn() -> String| {
+            if !valid {
                 problems.push(problem());
             }
         };
@@ -29,14 +29,14 @@ impl Scenario {
         check(!self.wabas.is_empty() && !self.lines.is_empty(), &|| "there is no [[waba]] or no [[line]]".into());
         check(self.lines.len() <= usize::from(u16::MAX), &|| "more than 65,535 lines".into());
         check(self.templates.len() < usize::from(u16::MAX), &|| "more than 65,534 templates".into());
-        let known = |id: &str| self.wabas.iter().any(|waba| waba.id == id);
+        let waba_exists = |id: &str| self.wabas.iter().any(|waba| waba.id == id);
         let mut ids = HashSet::new();
         for waba in &self.wabas {
             check(ids.insert(&waba.id), &|| format!("waba {}: its id is taken", waba.id));
         }
         for line in &self.lines {
             check(ids.insert(&line.id), &|| format!("line {}: its id is taken", line.id));
-            check(known(&line.waba), &|| format!("line {}: there is no waba {}", line.id, line.waba));
+            check(waba_exists(&line.waba), &|| format!("line {}: there is no waba {}", line.id, line.waba));
             let rate = f64::from(line.messages_per_second);
             check((1.0..=LINE_RATE_MAX).contains(&rate), &|| {
                 format!("line {}: messages_per_second: not 1..={LINE_RATE_MAX}", line.id)
@@ -45,9 +45,9 @@ impl Scenario {
         let mut names = HashSet::new();
         for template in &self.templates {
             let Template { waba, name, language, .. } = template;
-            check(known(waba), &|| format!("template {name}: there is no waba {waba}"));
+            check(waba_exists(waba), &|| format!("template {name}: there is no waba {waba}"));
             check(names.insert((waba, name, language)), &|| format!("template {name}: twice in {language}"));
-            if let Err(problem) = Wording::of(template) {
+            if let Err(problem) = Requirements::of(template) {
                 check(false, &|| format!("template {name}: {problem}"));
             }
         }
@@ -116,6 +116,6 @@ fn too_long(name: &str, duration: Duration) -> Option<String> {
 }
 
 fn share(name: &str, value: f64) -> Option<String> {
-    // A sum of decimal shares may miss 1 by a rounding.
+    // Rounding may put a sum of decimal shares slightly above 1.
     (!(0.0..=1.0 + 1e-9).contains(&value)).then(|| format!("{name}: {value} is not within 0 and 1"))
 }

@@ -1,4 +1,4 @@
-//! `/sim/…`: read the ledger, change what is played.
+//! `/sim/…`: reads the ledger and the messages, changes the running scenario, and injects events.
 
 use std::convert::Infallible;
 
@@ -10,20 +10,20 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    courier::Update, line::Content, reply::Reply, template::TemplateStatus, wanted::phone, world::SharedWorld,
+    courier::Update, line::Content, reply::Reply, template::TemplateStatus, validate::phone, world::SharedWorld,
 };
 
-/// Rows that are copied out under one lock.
+/// Messages copied under one lock.
 const PAGE_LEN: u32 = 64;
 
 /// `POST /sim/template`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TemplateChange {
-    /// All WABAs without it.
+    /// Without it, the template changes in all WABAs.
     waba: Option<String>,
     name: String,
-    /// All languages without it.
+    /// Without it, the template changes in all languages.
     language: Option<String>,
     status: TemplateStatus,
 }
@@ -31,7 +31,7 @@ struct TemplateChange {
 /// `POST /sim/inbound`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct InboundText {
     line: String,
     from: String,
     text: String,
@@ -43,14 +43,14 @@ pub(super) async fn answer(world: &SharedWorld, method: &Method, what: &str, bod
         (&Method::GET, "messages") => return Reply::Rows(rows(world.clone())),
         (&Method::POST, "scenario") => parse(body).and_then(|change| world.change(&change)),
         (&Method::POST, "template") => parse(body).and_then(|change| change_template(world, &change)),
-        (&Method::POST, "inbound") => parse(body).and_then(|written| write(world, &written)),
+        (&Method::POST, "inbound") => parse(body).and_then(|inbound_text| receive_text(world, &inbound_text)),
         (&Method::POST, "reset") => {
             world.reset();
             Ok(())
         }
         _ => {
-            let known = "GET ledger, GET messages, POST scenario, POST template, POST inbound, POST reset";
-            return Reply::Json(404, problems(&[format!("under /sim there are: {known}")]));
+            let paths = "GET ledger, GET messages, POST scenario, POST template, POST inbound, POST reset";
+            return Reply::Json(404, problems(&[format!("under /sim there are: {paths}")]));
         }
     };
     match done {
@@ -79,13 +79,13 @@ fn change_template(world: &SharedWorld, change: &TemplateChange) -> Result<(), V
     if found { Ok(()) } else { Err(vec![format!("there is no template {}", change.name)]) }
 }
 
-/// A person writes to a line.
-fn write(world: &SharedWorld, written: &Written) -> Result<(), Vec<String>> {
-    let line = world.line(&written.line).ok_or_else(|| vec![format!("there is no line {}", written.line)])?;
-    let from = phone(&written.from).ok_or_else(|| vec![format!("{} is no phone number", written.from)])?;
+/// Receives a text message from a person on a line, and schedules its webhook.
+fn receive_text(world: &SharedWorld, inbound_text: &InboundText) -> Result<(), Vec<String>> {
+    let line = world.line(&inbound_text.line).ok_or_else(|| vec![format!("there is no line {}", inbound_text.line)])?;
+    let from = phone(&inbound_text.from).ok_or_else(|| vec![format!("{} is not a phone number", inbound_text.from)])?;
     let mut state = line.state();
     let now = world.now();
-    let inbound = state.receive(from, Content::Text(written.text.as_str().into()), now);
+    let inbound = state.receive(from, Content::Text(inbound_text.text.as_str().into()), now);
     let run = state.run;
     drop(state);
     if let Some(courier) = &world.wabas[line.waba].courier {
@@ -94,7 +94,7 @@ fn write(world: &SharedWorld, written: &Written) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-/// All messages, line by line, one JSON object a row; constant memory, however many there are.
+/// Streams all messages as NDJSON, line by line, in constant memory.
 fn rows(world: SharedWorld) -> BoxBody<Bytes, Infallible> {
     let pages = stream::unfold((world, 0, 0), |(world, mut line, mut from)| async move {
         while line < world.lines.len() {

@@ -1,6 +1,6 @@
-//! The webhook of one WABA: a calendar of updates, and the signed requests in which they travel.
+//! The webhook of one WABA: the calendar of its updates, and the signed POSTs that deliver them.
 //!
-//! Never: drops an update unseen.
+//! Never: drops an update without counting it.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,14 @@ use super::{
 };
 use crate::domain::State;
 
-/// Something to tell the owner of a WABA.
+/// An update for the webhook of a WABA.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Update {
-    /// Of a message.
+    /// A status of a message.
     Status(StatusUpdate),
-    /// Somebody taps a button of a message: becomes `Inbound` when it travels.
+    /// A person taps a button of a message. It becomes `Inbound` when its POST is built.
     Tap { line: u16, message: u32 },
-    /// From a person, by its number on the line.
+    /// An inbound message, by its index on the line.
     Inbound { line: u16, inbound: u32 },
     /// The status of a template has changed.
     Template { template: usize },
@@ -38,39 +38,39 @@ pub(super) enum Update {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StatusUpdate {
     pub(super) line: u16,
-    /// Its number on the line.
+    /// The index of the message on the line.
     pub(super) message: u32,
-    /// Its timestamp, in milliseconds since the start.
+    /// The timestamp in the status, in milliseconds since the start of the simulator.
     pub(super) at_ms: u32,
     pub(super) status: State,
-    /// It carries the token of its send.
+    /// The status carries the callback data of its send.
     pub(super) token: bool,
-    /// It has travelled before.
-    pub(super) again: bool,
+    /// A duplicate of an earlier status.
+    pub(super) duplicate: bool,
 }
 
-/// The updates of one WABA.
+/// The webhook of one WABA, with its pending updates.
 pub(super) struct Courier {
     pub(super) url: String,
     key: Hmac<Sha256>,
     pub(super) settings: Webhooks,
     http: reqwest::Client,
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     pub(super) calendar: Mutex<Calendar>,
-    /// The calendar's next time has changed.
+    /// Notified when the next due time of the calendar has changed.
     pub(super) changed: Notify,
 }
 
-/// What is due when, in milliseconds since the start.
+/// Pending updates by due time, in milliseconds since the start of the simulator.
 pub(super) struct Calendar {
-    /// Updates of any other run are refused.
+    /// The current run: the Unix time in ms at which it began. Updates of any other run are ignored.
     pub(super) run: u64,
     fresh: BTreeMap<u64, Vec<Update>>,
     retries: BTreeMap<u64, Vec<Post>>,
     retries_len: usize,
 }
 
-/// One request to the webhook, the same bytes at each try.
+/// One POST to the webhook. Every try sends the same bytes.
 pub(super) struct Post {
     pub(super) run: u64,
     pub(super) body: Bytes,
@@ -78,11 +78,11 @@ pub(super) struct Post {
     pub(super) updates: Vec<Update>,
     pub(super) first_try: Instant,
     pub(super) failures: u32,
-    /// Dropped when the first try is over, however it ended.
-    pub(super) tried: Option<oneshot::Sender<()>>,
+    /// Dropped when the first try has ended, successful or not.
+    pub(super) first_try_done: Option<oneshot::Sender<()>>,
 }
 
-/// While so many requests wait for a retry, fresh updates wait in the calendar, where they take less memory.
+/// While this many POSTs wait for a retry, fresh updates stay in the calendar, where they take less memory.
 const RETRIES_MAX: usize = 1_000;
 
 impl Courier {
@@ -92,13 +92,14 @@ impl Courier {
             key: Hmac::new_from_slice(target.app_secret.as_bytes()).expect("HMAC takes a key of any length"),
             settings: settings.clone(),
             http,
-            slots: Arc::new(Semaphore::new(settings.posts_at_once)),
+            permits: Arc::new(Semaphore::new(settings.posts_at_once)),
             calendar: Mutex::new(Calendar { run, fresh: BTreeMap::new(), retries: BTreeMap::new(), retries_len: 0 }),
             changed: Notify::new(),
         }
     }
 
-    /// Puts updates of `run` on the calendar, each at the time when it travels.
+    /// Adds updates of `run` to the calendar, each with its delivery time. Does nothing if `run` is not the current
+    /// run.
     pub(super) fn schedule(&self, run: u64, pending: &Pending, updates: impl IntoIterator<Item = (Duration, Update)>) {
         let window_ms = millis(self.settings.batch_window).max(1);
         let mut calendar = lock(&self.calendar);
@@ -117,7 +118,7 @@ impl Courier {
         }
     }
 
-    /// Empties the calendar for a new run. Returns how many updates it held.
+    /// Empties the calendar for a new run. Returns the number of updates dropped.
     pub(super) fn reset(&self, run: u64) -> u64 {
         let mut calendar = lock(&self.calendar);
         let fresh: usize = calendar.fresh.values().map(Vec::len).sum();
@@ -126,8 +127,8 @@ impl Courier {
         (fresh + retries) as u64
     }
 
-    /// Whether this is the run that is on.
-    pub(super) fn is_of(&self, run: u64) -> bool {
+    /// Whether `run` is the current run.
+    pub(super) fn is_current_run(&self, run: u64) -> bool {
         lock(&self.calendar).run == run
     }
 
@@ -137,12 +138,12 @@ impl Courier {
         format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
     }
 
-    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed, so that there is always a permit.
-        self.slots.clone().acquire_owned().await.ok()
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed, so this always returns a permit.
+        self.permits.clone().acquire_owned().await.ok()
     }
 
-    /// One try. True if it was answered 200.
+    /// Makes one try. Returns whether the webhook answered 200.
     pub(super) async fn post(&self, post: &Post) -> bool {
         let sent = self
             .http
@@ -156,7 +157,7 @@ impl Courier {
         match sent {
             Ok(answer) => {
                 let status = answer.status();
-                // Read to the end, or the connection is not used again.
+                // Read to the end, or the connection cannot be reused.
                 let _ = answer.bytes().await;
                 debug!(url = self.url, %status, updates = post.updates.len(), "webhook answered");
                 status == reqwest::StatusCode::OK
@@ -170,14 +171,14 @@ impl Courier {
 }
 
 impl Calendar {
-    /// When something is due next.
+    /// The next due time. Fresh updates do not count while [`RETRIES_MAX`] POSTs wait for a retry.
     pub(super) fn next(&self) -> Option<u64> {
         let retry = self.retries.first_key_value().map(|(due, _)| *due);
         let fresh = self.fresh.first_key_value().map(|(due, _)| *due).filter(|_| self.retries_len < RETRIES_MAX);
         retry.into_iter().chain(fresh).min()
     }
 
-    /// What is due at `now_ms`.
+    /// Removes and returns the retries and the fresh updates that are due at `now_ms`.
     pub(super) fn take(&mut self, now_ms: u64) -> (Vec<Post>, Vec<Update>) {
         let mut retries = Vec::new();
         while let Some(entry) = self.retries.first_entry().filter(|entry| *entry.key() <= now_ms) {
@@ -193,7 +194,7 @@ impl Calendar {
         (retries, fresh)
     }
 
-    /// Puts a request that failed on the calendar again.
+    /// Schedules a retry of a POST that failed.
     pub(super) fn retry(&mut self, at_ms: u64, post: Post) {
         self.retries.entry(at_ms).or_default().push(post);
         self.retries_len += 1;

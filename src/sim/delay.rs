@@ -1,29 +1,29 @@
-//! How long something takes: a value in a scenario, and the draws from it.
+//! Delays of a scenario, and the random draws from them.
 
 use std::{str::FromStr, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use serde::{Deserialize, Deserializer, de};
 
-/// A duration that is drawn anew each time.
+/// A random duration, drawn each time it is used.
 ///
-/// Written `"200ms"` (always the same), `"20ms..120ms"` (uniform), or `"median 40ms p99 200ms"` (log-normal: a long tail).
+/// Written `"200ms"` (constant), `"20ms..120ms"` (uniform) or `"median 40ms p99 200ms"` (log-normal, with a long tail).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Delay {
-    /// Always the same.
+    /// A constant.
     Fixed(Duration),
-    /// Uniform between the two, both included.
+    /// Uniform between the two bounds, both included.
     Uniform(Duration, Duration),
     /// Log-normal.
     Tail {
-        /// Half of the draws are below.
+        /// Half of the draws are below this. Not zero.
         median: Duration,
-        /// 99 of 100 draws are below. At least the median.
+        /// 99 of 100 draws are below this. At least the median.
         p99: Duration,
     },
 }
 
-/// The longest duration in a scenario.
+/// The longest duration that a scenario may contain.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The 99th percentile of the standard normal distribution.
@@ -39,7 +39,7 @@ impl Delay {
             Delay::Uniform(least, most) => least + (most - least).mul_f64(draws.uniform()),
             Delay::Tail { median, p99 } => {
                 let sigma = (p99.as_secs_f64() / median.as_secs_f64()).ln() / Z99;
-                // Capped at ten times the 99th percentile: no draw may stall a run for good.
+                // Capped at ten times the 99th percentile, so that no draw stalls a run.
                 let drawn = median.as_secs_f64() * (sigma * draws.normal()).exp();
                 Duration::from_secs_f64(drawn.min(p99.as_secs_f64() * 10.0))
             }
@@ -57,11 +57,11 @@ impl FromStr for Delay {
     type Err = BadDelay;
 
     fn from_str(text: &str) -> Result<Self, BadDelay> {
-        read(text).ok_or_else(|| BadDelay(text.to_owned()))
+        parse(text).ok_or_else(|| BadDelay(text.to_owned()))
     }
 }
 
-fn read(text: &str) -> Option<Delay> {
+fn parse(text: &str) -> Option<Delay> {
     if let Some((least, most)) = text.split_once("..") {
         let (least, most) = (duration(least)?, duration(most)?);
         return (least <= most).then_some(Delay::Uniform(least, most));
@@ -85,37 +85,38 @@ impl<'de> Deserialize<'de> for Delay {
     }
 }
 
-/// The text is not a delay.
+/// The text is not a valid delay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a delay: write \"200ms\", \"20ms..120ms\" or \"median 40ms p99 200ms\", each at most 24h")]
 pub struct BadDelay(String);
 
-/// The random draws of one request: the same for the same seed, line and number of the request on its line.
+/// The random draws of one request. The same seed, line and request number give the same draws.
 pub(super) struct Draws(SmallRng);
 
 impl Draws {
     pub(super) fn new(seed: u64, line: u16, request: u64) -> Self {
-        // Odd constants spread the three over all bits, so that neighbours do not share a stream.
+        // Multiplying by odd constants spreads line and request over all bits, so that adjacent requests draw from
+        // different streams.
         let mixed = seed ^ (u64::from(line) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self(SmallRng::seed_from_u64(mixed ^ request.wrapping_mul(0xd1b5_4a32_d192_ed03)))
     }
 
-    /// From 0 to below 1.
+    /// Uniform in `0.0..1.0`.
     pub(super) fn uniform(&mut self) -> f64 {
         self.0.random()
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub(super) fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.uniform() < probability
     }
 
-    /// An index below `len`, which is not 0.
+    /// A uniform index below `len`, which must not be 0.
     pub(super) fn below(&mut self, len: usize) -> usize {
         self.0.random_range(0..len)
     }
 
-    /// One of the values, or none with what their probabilities leave of 1.
+    /// Returns each value with its probability, and `None` with the rest of 1.
     pub(super) fn pick<T>(&mut self, odds: impl IntoIterator<Item = (T, f64)>) -> Option<T> {
         let mut left = self.uniform();
         for (value, probability) in odds {
@@ -127,7 +128,7 @@ impl Draws {
         None
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Standard normal, by the Box–Muller transform.
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
@@ -141,7 +142,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_delay_is_read_as_it_is_written() {
+    fn delays_parse_in_all_three_forms() {
         assert_eq!("200ms".parse(), Ok(Delay::Fixed(200 * MS)));
         assert_eq!("0s".parse(), Ok(Delay::NONE));
         assert_eq!("20ms..2s".parse(), Ok(Delay::Uniform(20 * MS, 2000 * MS)));
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_tail_can_be_drawn() {
+    fn draws_of_the_widest_tail_are_capped() {
         let tail: Delay = "median 1ns p99 24h".parse().expect("a delay");
         for request in 0..10_000 {
             assert!(tail.draw(&mut Draws::new(7, 0, request)) <= DURATION_MAX * 10);
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pick_takes_each_value_as_often_as_its_odds() {
+    fn pick_returns_each_value_in_proportion_to_its_odds() {
         let mut counts = [0; 3];
         for request in 0..10_000 {
             match Draws::new(1, 3, request).pick([("a", 0.2), ("b", 0.5)]) {

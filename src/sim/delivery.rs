@@ -1,6 +1,6 @@
-//! Delivers the updates of a WABA: each at its time, in batches, signed, again until it is answered 200.
+//! Delivers the updates of a WABA at their due times, in signed batches, and retries until the webhook answers 200.
 //!
-//! If the stand-in stops, what is not delivered is lost; the ledger says how much.
+//! If the simulator stops, undelivered updates are lost; the ledger counts them as pending.
 
 use std::{
     sync::atomic::Ordering,
@@ -17,7 +17,7 @@ use super::{
     world::SharedWorld,
 };
 
-/// Delivers the updates of a WABA until the stand-in stops.
+/// Delivers the updates of a WABA until the simulator stops.
 pub(super) async fn run(world: SharedWorld, waba: usize) {
     let stop = world.stop.clone();
     tokio::select! {
@@ -45,33 +45,34 @@ async fn deliver_all(world: &SharedWorld, waba: usize) {
             (calendar.run, calendar.take(millis(world.now())))
         };
         for post in retries {
-            launch(world, waba, post, courier.slot().await);
+            spawn_delivery(world, waba, post, courier.permit().await);
         }
         for updates in fresh.chunks(courier.settings.batch_updates_max) {
-            // The slot first: while all are taken, updates stay in a form that takes little memory.
-            let slot = courier.slot().await;
-            launch(world, waba, post_of(world, waba, run, updates.to_vec()), slot);
+            // Acquire the permit before building the POST: unbuilt updates take less memory while they wait.
+            let permit = courier.permit().await;
+            spawn_delivery(world, waba, build_post(world, waba, run, updates.to_vec()), permit);
         }
     }
 }
 
-/// Delivers one update at once, past the queue. Resolves when the first try is over.
+/// Delivers one update immediately, bypassing the calendar and the limit on concurrent POSTs. Resolves when the first
+/// try has ended.
 pub(super) async fn deliver_now(world: &SharedWorld, waba: usize, run: u64, update: Update) {
     world.counts.pending.add(1);
-    let (tried, over) = oneshot::channel();
-    let post = Post { tried: Some(tried), ..post_of(world, waba, run, vec![update]) };
-    launch(world, waba, post, None);
-    // Nothing is ever sent: it ends when the sender is dropped.
+    let (first_try_done, over) = oneshot::channel();
+    let post = Post { first_try_done: Some(first_try_done), ..build_post(world, waba, run, vec![update]) };
+    spawn_delivery(world, waba, post, None);
+    // Nothing is ever sent on the channel. It resolves when the sender is dropped.
     let _ = over.await;
 }
 
-fn post_of(world: &SharedWorld, waba: usize, run: u64, mut updates: Vec<Update>) -> Post {
+fn build_post(world: &SharedWorld, waba: usize, run: u64, mut updates: Vec<Update>) -> Post {
     let body = Bytes::from(payload::body(world, waba, run, &mut updates));
     let signature = world.wabas[waba].courier.as_ref().map(|courier| courier.sign(&body)).unwrap_or_default();
-    Post { run, body, signature, updates, first_try: Instant::now(), failures: 0, tried: None }
+    Post { run, body, signature, updates, first_try: Instant::now(), failures: 0, first_try_done: None }
 }
 
-fn launch(world: &SharedWorld, waba: usize, post: Post, slot: Option<OwnedSemaphorePermit>) {
+fn spawn_delivery(world: &SharedWorld, waba: usize, post: Post, permit: Option<OwnedSemaphorePermit>) {
     let task = world.clone();
     world.tasks.spawn(async move {
         let stop = task.stop.clone();
@@ -79,33 +80,34 @@ fn launch(world: &SharedWorld, waba: usize, post: Post, slot: Option<OwnedSemaph
             () = stop.cancelled() => {}
             () = deliver(&task, waba, post) => {}
         }
-        drop(slot);
+        drop(permit);
     });
 }
 
-/// Tries until the answer is 200, a longer wait is due, or it is given up.
+/// Tries until the webhook answers 200, the retry has to wait (then the POST goes back to the calendar), or
+/// `webhooks.retry_for` has passed.
 async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
     let Some(courier) = &world.wabas[waba].courier else { return };
     let counts = &world.counts;
     let updates = post.updates.len() as u64;
     loop {
-        let is_200 = courier.is_of(post.run) && courier.post(&post).await;
-        if !courier.is_of(post.run) {
-            // A reset came in between: this is no longer anybody's update.
+        let is_200 = courier.is_current_run(post.run) && courier.post(&post).await;
+        if !courier.is_current_run(post.run) {
+            // A reset has started a new run: the update no longer counts.
             counts.pending.settle(updates);
             return;
         }
         counts.posts.fetch_add(1, Ordering::Relaxed);
         if is_200 {
-            tell(world, &post);
+            record_acknowledged(world, &post);
             counts.delivered.fetch_add(updates, Ordering::Relaxed);
             counts.pending.settle(updates);
             return;
         }
         counts.posts_failed.fetch_add(1, Ordering::Relaxed);
         post.failures += 1;
-        post.tried = None;
-        let wait = wait_after(post.failures);
+        post.first_try_done = None;
+        let wait = backoff(post.failures);
         if post.first_try.elapsed() + wait > courier.settings.retry_for {
             warn!(url = courier.url, updates, "webhook given up");
             counts.given_up.fetch_add(updates, Ordering::Relaxed);
@@ -125,22 +127,22 @@ async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
     }
 }
 
-/// At once, then half a second, doubling up to 30 s.
-fn wait_after(failures: u32) -> Duration {
+/// How long to wait after this many failures: zero after the first, then 0.5 s, doubling up to 30 s.
+fn backoff(failures: u32) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,
         more => Duration::from_millis(500 << (more - 2).min(6)).min(Duration::from_secs(30)),
     }
 }
 
-/// Books what a webhook that was answered 200 has told.
-fn tell(world: &SharedWorld, post: &Post) {
+/// Records the statuses in a POST that was answered 200.
+fn record_acknowledged(world: &SharedWorld, post: &Post) {
     for update in &post.updates {
-        if let Update::Status(StatusUpdate { line, message, status, token, again, .. }) = *update {
-            world.counts.duplicated.fetch_add(u64::from(again), Ordering::Relaxed);
+        if let Update::Status(StatusUpdate { line, message, status, token, duplicate, .. }) = *update {
+            world.counts.duplicated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
             let mut state = world.lines[usize::from(line)].state();
             if state.run == post.run {
-                state.told(message, status, token, world.now());
+                state.acknowledge(message, status, token, world.now());
             }
         }
     }
@@ -151,8 +153,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_webhook_is_tried_again_at_once_and_then_ever_more_rarely() {
-        let waits: Vec<_> = (1..=9).map(|failures| wait_after(failures).as_secs_f64()).collect();
+    fn retries_start_at_once_and_back_off_up_to_30_s() {
+        let waits: Vec<_> = (1..=9).map(|failures| backoff(failures).as_secs_f64()).collect();
         assert_eq!(waits, [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
     }
 }

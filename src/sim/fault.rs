@@ -1,4 +1,4 @@
-//! What goes wrong with requests, and how often.
+//! The faults that requests can meet, and their probabilities.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::delay::Delay;
 
-/// What goes wrong with sends: the probability of each fault. A request meets at most one, so they add up to at most 1.
+/// The probability of each fault of a send. A send meets at most one fault, so the probabilities add up to at most 1.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -31,18 +31,18 @@ pub struct Faults {
     pub throttle: f64,
     /// See [`Fault::Held`].
     pub held: f64,
-    /// See [`Fault::Refuse`]: code to probability.
+    /// See [`Fault::Refuse`]. Maps code to probability.
     pub refuse: Odds,
-    /// How long a request without an answer hangs before its connection is closed; longer than any client waits.
+    /// How long a request without a response hangs before its connection is closed. Should exceed every client timeout.
     #[serde(with = "friendly")]
     pub no_answer_for: Duration,
-    /// How long a held message waits for its first status.
+    /// Delay of the first status of a held message.
     pub held_for: Delay,
-    /// The share of held messages that Meta drops (`failed`, 132015) instead of releasing them.
+    /// The share of held messages that Meta drops (`failed`, 132015) instead of releasing.
     pub held_dropped: f64,
 }
 
-/// One thing that goes wrong.
+/// A fault that a request can meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
@@ -50,21 +50,22 @@ pub enum Fault {
     Unavailable,
     /// 500 with Meta's code 131000. Not processed.
     ServerError,
-    /// 502 with a page of HTML. Not processed.
+    /// 502 with an HTML body. Not processed.
     #[serde(rename = "html_502")]
     Html502,
-    /// 502 with a page of HTML, and the message was accepted all the same.
+    /// 502 with an HTML body, although the message was accepted and its statuses follow.
     #[serde(rename = "html_502_after_accept")]
     Html502AfterAccept,
     /// The connection is reset. Not processed.
     ResetBefore,
-    /// The message is accepted, its statuses will come, and the connection is reset without an answer.
+    /// The message is accepted and its statuses follow, but the connection is reset without a response.
     ResetAfterAccept,
-    /// No answer within [`Faults::no_answer_for`]. Not processed.
+    /// No response; the connection is closed after [`Faults::no_answer_for`]. Not processed.
     NoAnswerLost,
-    /// The message is accepted, its statuses will come, but no answer within [`Faults::no_answer_for`].
+    /// The message is accepted and its statuses follow, but there is no response; the connection is closed after
+    /// [`Faults::no_answer_for`].
     NoAnswerAfterAccept,
-    /// 130429 although the line is within its rate.
+    /// Refused with 130429, although the line is within its rate.
     Throttle,
     /// Accepted with `held_for_quality_assessment`.
     Held,
@@ -72,21 +73,21 @@ pub enum Fault {
     Refuse(u32),
 }
 
-/// A window in which one fault meets every request, also those that read templates and lines.
+/// A window in which every request meets one fault, including requests that read templates and lines.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outage {
-    /// When it begins, from the start of the stand-in (or from the change that brought it).
+    /// When the outage begins, from the start of the simulator (or from the [`super::Change`] that set it).
     #[serde(with = "friendly")]
     pub at: Duration,
-    /// How long it lasts.
+    /// The duration of the outage.
     #[serde(rename = "for", with = "friendly")]
     pub lasts: Duration,
-    /// What every request meets.
+    /// The fault of every request.
     pub fault: Fault,
 }
 
-/// Meta's error codes and how likely each is.
+/// Meta's error codes, each with its probability.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Odds(pub BTreeMap<u32, f64>);
 
@@ -111,7 +112,7 @@ impl Faults {
 }
 
 impl Fault {
-    /// The code, if it is a refusal.
+    /// Meta's code, if the fault is a refusal.
     pub(super) fn code(self) -> Option<u32> {
         match self {
             Fault::Unavailable => Some(2),
@@ -122,12 +123,12 @@ impl Fault {
         }
     }
 
-    /// Whether a message that meets it is accepted all the same.
+    /// Whether a message that meets the fault is accepted nevertheless.
     pub(super) fn accepts(self) -> bool {
         matches!(self, Fault::Html502AfterAccept | Fault::ResetAfterAccept | Fault::NoAnswerAfterAccept | Fault::Held)
     }
 
-    /// As scenarios and the ledger write it.
+    /// The name in scenarios and in the ledger.
     pub(super) fn name(self) -> &'static str {
         match self {
             Fault::Unavailable => "unavailable",
@@ -168,7 +169,7 @@ impl Default for Faults {
 
 impl<'de> Deserialize<'de> for Odds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Keys of TOML tables are text, also when they look like a number.
+        // Keys of TOML tables are always strings.
         BTreeMap::<String, f64>::deserialize(deserializer)?
             .into_iter()
             .map(|(code, probability)| match code.parse() {

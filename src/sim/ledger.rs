@@ -1,4 +1,4 @@
-//! What the stand-in has seen and done, as numbers: the truth to compare a sender's books with.
+//! The ledger: counts of everything the simulator received and did, to compare with a sender's statistics.
 
 use std::collections::BTreeMap;
 
@@ -7,44 +7,45 @@ use serde::Serialize;
 use super::scenario::Fault;
 use crate::domain::{State, UnixMs};
 
-/// A snapshot of everything counted, `GET /sim/ledger`.
+/// A snapshot of all counts: the response of `GET /sim/ledger`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
     /// The seed of the scenario.
     pub seed: u64,
-    /// When counting began: the start or the last reset.
+    /// When counting began, in Unix ms: the start or the last reset.
     pub since: UnixMs,
-    /// All lines together, and `rates` is absent.
+    /// The sum of all lines, without `rates`.
     pub total: Tally,
-    /// By line id.
+    /// The counts of each line, by line id.
     pub lines: BTreeMap<String, Tally>,
-    /// Sends to ids that are no line; in no tally.
+    /// Sends to ids that are not a line. Not part of any tally.
     pub requests_elsewhere: u64,
-    /// Updates (statuses and inbound messages) that wait for their time, are under way, or wait for a retry.
+    /// Updates (statuses, inbound messages, template changes) that are scheduled, in flight or waiting for a retry.
     pub webhooks_pending: u64,
-    /// Updates that were answered 200.
+    /// Updates in POSTs that were answered 200.
     pub webhooks_delivered: u64,
-    /// Those of them that were sent a second time on purpose.
+    /// Deliberate duplicates among the delivered updates.
     pub webhooks_duplicated: u64,
-    /// Updates given up after `webhooks.retry_for`.
+    /// Updates that were given up after `webhooks.retry_for`.
     pub webhooks_given_up: u64,
-    /// Webhook requests made, retries included.
+    /// Webhook POSTs made, including retries.
     pub webhook_posts: u64,
-    /// Those that were not answered 200.
+    /// Webhook POSTs that were not answered 200.
     pub webhook_posts_failed: u64,
 }
 
-/// The counts of a line, or of all.
+/// The counts of one line, or of all lines.
 ///
-/// A *recipient* is what the callback data says: a token of Pregón's form, `p1.<campaign>.<part>.<row>.<send>.<check>`,
-/// names the recipient with everything before its last two fields, whatever the line and the send. Other callback
-/// data is not looked at: then the recipient is the pair of number and template. Recipients are told apart by a 64-bit
-/// hash. A recipient counts on the line of its first message, and as duplicated on the line of its second.
+/// A *recipient* is identified by the callback data. In a token of Pregón's form,
+/// `p1.<campaign>.<part>.<row>.<send>.<check>`, everything before the last two fields identifies the recipient, for all
+/// lines and sends. With any other callback data, the recipient is the pair of number and template. Recipients are
+/// distinguished by a 64-bit hash. A recipient is counted as unique on the line of its first message, and as
+/// duplicated on the line of its second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tally {
-    /// Sends received, whatever the answer.
+    /// Sends received, with any outcome.
     pub requests: u64,
-    /// Messages taken, whether or not the answer came through.
+    /// Messages accepted, with or without a response.
     pub accepted: u64,
     /// Recipients with at least one accepted message.
     pub unique_recipients: u64,
@@ -52,41 +53,42 @@ pub struct Tally {
     pub duplicated_recipients: u64,
     /// Accepted messages beyond the first of their recipient.
     pub duplicate_messages: u64,
-    /// Recipients with more than one message that did not fail: those who see it twice. A recipient whose first
-    /// message failed, and who was sent to again for that, is not among them.
+    /// Recipients with more than one message that did not fail, so that the person sees it twice. A resend after a
+    /// failed message does not count.
     pub recipients_reached_twice: u64,
     /// Inbound messages.
     pub inbound: u64,
-    /// Answers to sends: `accepted`, `receipt`, a code such as `130429`, or the fault that took the place of an answer.
+    /// Sends by response: `accepted`, `receipt`, a code such as `130429`, or the name of a fault.
     pub answers: BTreeMap<String, u64>,
-    /// Accepted messages by where they end, as drawn when they were accepted.
+    /// Accepted messages by final state, as drawn when they were accepted.
     pub planned: States,
-    /// Accepted messages by the highest status that a webhook told and that was answered 200.
+    /// Accepted messages by the highest status in a webhook POST that was answered 200.
     pub told: States,
-    /// Of one line.
+    /// Rates of one line; absent in the total.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
 }
 
-/// How fast a line was used, to the microsecond: of a request when its head has arrived, of a message when it was accepted.
+/// Rates of a line, measured in microseconds: requests when their head has arrived, messages when they were accepted.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Rates {
-    /// What the line may be used for, in messages a second.
+    /// The rate limit of the line, in messages per second.
     pub messages_per_second: u32,
-    /// The largest number of sends received in any second, refused ones included.
+    /// The largest number of sends received in any one-second window, including refused ones.
     pub requests_in_1s_max: usize,
-    /// The largest number of messages accepted in any second.
+    /// The largest number of messages accepted in any one-second window.
     pub accepted_in_1s_max: usize,
-    /// Sends received per second, from the first to the last; none for fewer than two.
+    /// Sends received per second, from the first to the last; `None` if they arrived at the same time or there are
+    /// fewer than two.
     pub requests_per_second_mean: Option<f64>,
-    /// From the first send received to the last, in seconds.
+    /// Time from the first send received to the last, in seconds.
     pub seconds: f64,
 }
 
-/// Messages by state; each is in exactly one.
+/// Messages by state. Each message is in exactly one state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct States {
-    /// Nothing but the answer.
+    /// Accepted, without any status.
     pub accepted: u64,
     /// Sent, not delivered.
     pub sent: u64,
@@ -99,7 +101,7 @@ pub struct States {
 }
 
 impl States {
-    /// The count of a state. `code` matters for failed ones alone.
+    /// The count of a state. `code` is used only for [`State::Failed`].
     pub(super) fn of(&mut self, state: State, code: u32) -> &mut u64 {
         match state {
             State::Sent => &mut self.sent,
@@ -107,7 +109,7 @@ impl States {
             State::Read => &mut self.read,
             State::Failed => self.failed.entry(code).or_default(),
             State::Accepted => &mut self.accepted,
-            other => unreachable!("a message of the stand-in is never {other:?}"),
+            other => unreachable!("a message of the simulator is never {other:?}"),
         }
     }
 
@@ -121,14 +123,14 @@ impl States {
         }
     }
 
-    /// All failed ones.
+    /// All failed messages.
     pub fn failed_count(&self) -> u64 {
         self.failed.values().sum()
     }
 }
 
 impl Tally {
-    /// Adds what another line counted; rates stay apart, a rate is a promise per line.
+    /// Adds the counts of another line. Rates are not added, because a rate limit applies to one line.
     pub(super) fn add(&mut self, other: &Tally) {
         self.requests += other.requests;
         self.accepted += other.accepted;

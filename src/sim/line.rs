@@ -1,5 +1,5 @@
-//! A line of a running stand-in: its limits, its messages and its counts, behind one lock that is held for well below
-//! a microsecond at a time.
+//! A line of the simulator: its limits, messages and counts, behind one lock that is held for well under a microsecond
+//! at a time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +12,7 @@ use super::{
     behaviour::{Behaviour, Change, DeliveryPlan},
     ledger::{Answer, Rates, Tally},
     lock,
-    message::{Messages, SimMessage, TemplateIndex, told_index},
+    message::{Messages, SimMessage, TemplateIndex, status_index},
     millis,
     recipient::{RecipientKey, Recipients},
     scenario::{self, Limits, Scenario},
@@ -20,15 +20,14 @@ use super::{
 };
 use crate::domain::{Phone, State};
 
-/// A line.
 pub(super) struct SimLine {
     pub(super) index: u16,
     pub(super) waba: usize,
     pub(super) spec: scenario::Line,
-    /// How many messages it admits in any second.
+    /// The number of messages admitted in any one-second window.
     admits_in_1s: usize,
     pairs_limited: bool,
-    begins_with: Behaviour,
+    initial_behaviour: Behaviour,
     behaviour: RwLock<Arc<Behaviour>>,
     state: Mutex<LineState>,
 }
@@ -46,13 +45,13 @@ impl SimLine {
             admits_in_1s: admits_in_1s(spec.messages_per_second, &scenario.limits),
             pairs_limited: scenario.limits.pair,
             spec,
-            begins_with: behaviour.clone(),
+            initial_behaviour: behaviour.clone(),
             behaviour: RwLock::new(Arc::new(behaviour)),
             state: Mutex::new(LineState::new(run)),
         }
     }
 
-    /// Its number as webhooks write it.
+    /// The display phone number in digits, as webhooks write it.
     pub(super) fn digits(&self) -> String {
         self.spec.display_phone_number.chars().filter(char::is_ascii_digit).collect()
     }
@@ -66,10 +65,10 @@ impl SimLine {
         *behaviour = Arc::new(behaviour.changed(change, Instant::now()));
     }
 
-    /// Forgets everything and behaves as at the start; its outages begin anew.
+    /// Clears all state and restores the initial behaviour, with outages counted from now.
     pub(super) fn reset(&self, run: u64) {
         let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
-        *behaviour = Arc::new(self.begins_with.begun(Instant::now()));
+        *behaviour = Arc::new(self.initial_behaviour.restarted_at(Instant::now()));
         *self.state() = LineState::new(run);
     }
 
@@ -77,7 +76,7 @@ impl SimLine {
         lock(&self.state)
     }
 
-    /// Whether the line's rate admits a message now; if it does, it counts.
+    /// Whether the line's rate admits a message now. An admitted message counts towards the rate.
     pub(super) fn admits(&self, state: &mut LineState, now: Duration) -> bool {
         let admits = state.admitted.count(micros(now)) < self.admits_in_1s;
         if admits {
@@ -86,7 +85,7 @@ impl SimLine {
         admits
     }
 
-    /// Whether the limit on what one person gets admits a message now; if it does, it counts.
+    /// Whether the pair limit admits a message to this person now. An admitted message counts towards the limit.
     pub(super) fn admits_pair(&self, state: &mut LineState, to: Phone, now: Duration) -> bool {
         !self.pairs_limited || state.pairs.admit(to.digits(), millis(now))
     }
@@ -100,8 +99,8 @@ impl SimLine {
         let seconds = Duration::from_micros(span).as_secs_f64();
         tally.rates = Some(Rates {
             messages_per_second: self.spec.messages_per_second,
-            requests_in_1s_max: state.requests.most(),
-            accepted_in_1s_max: state.accepted.most(),
+            requests_in_1s_max: state.requests.max_in_1s(),
+            accepted_in_1s_max: state.accepted.max_in_1s(),
             requests_per_second_mean: (seconds > 0.0).then(|| (tally.requests - 1) as f64 / seconds),
             seconds,
         });
@@ -109,16 +108,17 @@ impl SimLine {
     }
 }
 
-/// Rate, tolerance and burst together.
+/// The sum of rate, tolerance and burst, in messages per second.
 fn admits_in_1s(messages_per_second: u32, limits: &Limits) -> usize {
-    // A rate is below 2^32 and the tolerance at most 1: the product fits, and is meant to be cut to whole messages.
+    // The rate is below 2^32 and the tolerance at most 1, so the product fits. Truncation to whole messages is
+    // intended.
     let tolerated = (f64::from(messages_per_second) * limits.rate_tolerance).floor() as u64;
     usize::try_from(u64::from(messages_per_second) + tolerated + u64::from(limits.rate_burst)).unwrap_or(usize::MAX)
 }
 
-/// What changes on a line. All times count from the start of the stand-in.
+/// The mutable state of a line. All times count from the start of the simulator.
 pub(super) struct LineState {
-    /// Which run its messages belong to: the Unix time in ms of its beginning.
+    /// The run that the messages belong to: the Unix time in ms at which the run began.
     pub(super) run: u64,
     requests: Window,
     admitted: Window,
@@ -130,13 +130,13 @@ pub(super) struct LineState {
     answers: BTreeMap<Answer, u64>,
     pub(super) messages: Messages,
     pub(super) inbound: Vec<Inbound>,
-    /// What will be tapped, by the number of the message.
+    /// Planned taps by message index.
     taps: HashMap<u32, Tap>,
-    /// When each person last wrote, in ms.
-    wrote: HashMap<Phone, u64>,
+    /// When each person last wrote, in ms since the start.
+    last_inbound_ms: HashMap<Phone, u64>,
 }
 
-/// A message from a person.
+/// An inbound message.
 #[derive(Clone)]
 pub(super) struct Inbound {
     pub(super) from: Phone,
@@ -144,16 +144,18 @@ pub(super) struct Inbound {
     pub(super) content: Content,
 }
 
-/// What a person wrote.
+/// The content of an inbound message.
 #[derive(Clone)]
 pub(super) enum Content {
-    /// Words.
     Text(Box<str>),
-    /// A tap on a button of the message with this number on the line.
-    Tap { message: u32, tap: Tap },
+    /// A tap on a quick-reply button of the message with this index on the line.
+    Tap {
+        message: u32,
+        tap: Tap,
+    },
 }
 
-/// A quick-reply button, as it is tapped.
+/// The payload and label that a tap on a quick-reply button returns.
 #[derive(Clone)]
 pub(super) struct Tap {
     pub(super) payload: Box<str>,
@@ -161,16 +163,16 @@ pub(super) struct Tap {
 }
 
 /// A message that is about to be accepted.
-pub(super) struct Accepting<'a> {
+pub(super) struct NewMessage<'a> {
     pub(super) to: Phone,
     pub(super) callback: &'a str,
     pub(super) template: Option<usize>,
     pub(super) recipient: RecipientKey,
-    /// The sender gets the answer.
+    /// The sender receives the response.
     pub(super) answered: bool,
 }
 
-/// How long after a person's last message a line may write freely.
+/// Meta's customer service window: how long after a person's last message a line may write without a template.
 const SERVICE_WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl LineState {
@@ -188,11 +190,11 @@ impl LineState {
             messages: Messages::default(),
             inbound: Vec::new(),
             taps: HashMap::new(),
-            wrote: HashMap::new(),
+            last_inbound_ms: HashMap::new(),
         }
     }
 
-    /// A send has arrived. Returns its number on the line, from 1.
+    /// Records the arrival of a send. Returns its number on the line, from 1.
     pub(super) fn arrived(&mut self, now: Duration) -> u64 {
         let now_us = micros(now);
         self.requests.record(now_us);
@@ -206,10 +208,10 @@ impl LineState {
         *self.answers.entry(answer).or_default() += 1;
     }
 
-    /// Takes a message and returns its number on the line.
+    /// Accepts a message. Returns its index on the line.
     pub(super) fn accept(
         &mut self,
-        message: &Accepting<'_>,
+        message: &NewMessage<'_>,
         plan: &DeliveryPlan,
         recipients: &Recipients,
         now: Duration,
@@ -227,51 +229,51 @@ impl LineState {
             to: message.to,
             callback: message.callback.into(),
             accepted_ms: short_millis(now).get(),
-            told_ms: [None; 4],
+            acknowledged_ms: [None; 4],
             code: plan.code,
             template: message.template.and_then(TemplateIndex::new),
             planned: plan.state,
-            told: State::Accepted,
+            acknowledged: State::Accepted,
             named: message.answered,
         })
     }
 
-    /// A webhook with this status, and perhaps with the message's token, was answered 200.
-    pub(super) fn told(&mut self, message: u32, status: State, token: bool, now: Duration) {
+    /// Records that a webhook POST with this status was answered 200. `token`: the status carried the callback data.
+    pub(super) fn acknowledge(&mut self, message: u32, status: State, token: bool, now: Duration) {
         let Some(message) = self.messages.get_mut(message) else { return };
         message.named |= token;
-        message.told_ms[told_index(status)].get_or_insert(short_millis(now));
-        if status.rank() > message.told.rank() {
-            *self.tally.told.of(message.told, message.code) -= 1;
+        message.acknowledged_ms[status_index(status)].get_or_insert(short_millis(now));
+        if status.rank() > message.acknowledged.rank() {
+            *self.tally.told.of(message.acknowledged, message.code) -= 1;
             *self.tally.told.of(status, message.code) += 1;
-            message.told = status;
+            message.acknowledged = status;
         }
     }
 
-    /// A person will tap this button of the message.
-    pub(super) fn will_tap(&mut self, message: u32, tap: Tap) {
+    /// Stores the button that the person will tap.
+    pub(super) fn plan_tap(&mut self, message: u32, tap: Tap) {
         self.taps.insert(message, tap);
     }
 
-    /// The person taps now. Returns the number of the inbound message; none if nobody was to tap.
-    pub(super) fn tapped(&mut self, message: u32, now: Duration) -> Option<u32> {
+    /// Turns the planned tap into an inbound message. Returns the index of that message; `None` if no tap is planned.
+    pub(super) fn tap(&mut self, message: u32, now: Duration) -> Option<u32> {
         let tap = self.taps.remove(&message)?;
         let from = self.messages.get(message)?.to;
         Some(self.receive(from, Content::Tap { message, tap }, now))
     }
 
-    /// A person writes. Inbound messages count towards the rate of the line, as Meta counts them. Returns its number.
+    /// Receives an inbound message, which counts towards the rate of the line, as at Meta. Returns its index.
     pub(super) fn receive(&mut self, from: Phone, content: Content, now: Duration) -> u32 {
         self.admitted.record(micros(now));
         self.tally.inbound += 1;
-        self.wrote.insert(from, millis(now));
+        self.last_inbound_ms.insert(from, millis(now));
         self.inbound.push(Inbound { from, at: now, content });
         u32::try_from(self.inbound.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// Whether the line may write to this person without a template.
-    pub(super) fn in_conversation(&self, person: Phone, now: Duration) -> bool {
-        self.wrote.get(&person).is_some_and(|at| millis(now) < at + SERVICE_WINDOW_MS)
+    pub(super) fn in_service_window(&self, person: Phone, now: Duration) -> bool {
+        self.last_inbound_ms.get(&person).is_some_and(|at| millis(now) < at + SERVICE_WINDOW_MS)
     }
 }
 
@@ -279,7 +281,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Good for 49 days, then it stands still. Never 0, which stands for "not yet".
+/// Milliseconds in 32 bits, saturating after 49 days. Never 0, so that `Option` can use 0 for "not yet".
 fn short_millis(time: Duration) -> NonZeroU32 {
     NonZeroU32::new(u32::try_from(time.as_millis()).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }
@@ -310,7 +312,7 @@ mod tests {
         }
 
         #[test]
-        fn the_tolerance_covers_a_burst_of_two_and_a_jitter_of_some_milliseconds(
+        fn the_tolerance_covers_a_burst_of_two_and_20_ms_of_jitter(
             rate in 1u32..2_000,
             jitter_us in prop::collection::vec(0u64..20_000, 6_000),
         ) {

@@ -1,4 +1,4 @@
-//! What can be read: templates, lines and WABAs, with `fields` and paging as Meta has them.
+//! Reads of templates, lines and WABAs, with `fields` and paging as at Meta.
 
 use std::sync::PoisonError;
 
@@ -13,11 +13,11 @@ use super::{
     world::{LiveTemplate, SharedWorld, World},
 };
 
-/// Rows on a page unless `limit` says otherwise, and at most.
+/// Rows on a page without `limit`.
 const PAGE_LEN: usize = 25;
 const PAGE_LEN_MAX: usize = 100;
 
-/// The query of a request, and where it came to.
+/// The query parameters of a request, with its host and path for `next` URLs.
 pub(super) struct Query<'a> {
     host: &'a str,
     path: &'a str,
@@ -32,10 +32,10 @@ impl<'a> Query<'a> {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The fields asked for, without what is nested in them.
+    /// The top-level names in `fields`, without nested fields; `None` if the parameter is absent.
     fn fields(&self) -> Option<Vec<&str>> {
         let mut depth = 0;
         let top_level = self.get("fields")?.split(|c: char| {
@@ -46,7 +46,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Answers a `GET`. Only outages reach it: faults are about sends.
+/// Responds to a `GET`. Only outages apply to it; other faults apply to sends.
 pub(super) async fn answer(
     world: &SharedWorld,
     token: Option<&str>,
@@ -55,8 +55,8 @@ pub(super) async fn answer(
     query: &Query<'_>,
 ) -> Reply {
     let (outage, silence) = {
-        let reading = world.reading.read().unwrap_or_else(PoisonError::into_inner);
-        (reading.outage(world.instant(world.now())), reading.faults.no_answer_for)
+        let behaviour = world.read_behaviour.read().unwrap_or_else(PoisonError::into_inner);
+        (behaviour.outage(world.instant(world.now())), behaviour.faults.no_answer_for)
     };
     if let Some(fault) = outage.filter(|fault| *fault != Fault::Held) {
         let reply = Reply::of_fault(world, fault);
@@ -97,7 +97,7 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
     }
 }
 
-/// What comes without `fields`.
+/// Fields that a response contains when the request has no `fields`.
 const LINE_FIELDS: &str =
     "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type,throughput";
 const TEMPLATE_FIELDS: &str = "id,name,parameter_format,components,language,status,category";
@@ -159,7 +159,7 @@ fn waba_node(world: &World, waba: usize) -> Value {
     })
 }
 
-/// The app that gets the updates of a WABA, if they go anywhere.
+/// The app that receives the updates of a WABA; an empty list if the WABA has no webhook.
 fn subscribed_apps(world: &World, waba: usize) -> Value {
     let app = json!({"whatsapp_business_api_data": {"id": "4001", "name": "Pregón", "link": "https://example.com/"}});
     json!({"data": world.wabas[waba].courier.iter().map(|_| &app).collect::<Vec<_>>()})
@@ -186,9 +186,9 @@ fn health(can_send_message: &str, entities: &[(&str, &str, &str)]) -> Value {
     json!({"can_send_message": can_send_message, "entities": entities.iter().map(entity).collect::<Vec<_>>()})
 }
 
-/// The fields asked for, `id` always among them; what has no value is left out.
-fn select(node: Value, unless_asked: &str, query: &Query<'_>, kind: &str) -> Result<Value, Refusal> {
-    let fields = query.fields().unwrap_or_else(|| unless_asked.split(',').collect());
+/// Selects the requested fields and `id`. Fields without a value are omitted.
+fn select(node: Value, default_fields: &str, query: &Query<'_>, kind: &str) -> Result<Value, Refusal> {
+    let fields = query.fields().unwrap_or_else(|| default_fields.split(',').collect());
     let mut chosen = Map::new();
     for field in std::iter::once("id").chain(fields) {
         match node.get(field) {
@@ -203,8 +203,8 @@ fn select(node: Value, unless_asked: &str, query: &Query<'_>, kind: &str) -> Res
     Ok(Value::Object(chosen))
 }
 
-/// One page of the rows, with cursors; `next` only if more follow.
-fn page(rows: Vec<Value>, unless_asked: &str, query: &Query<'_>, kind: &str) -> Result<Value, Refusal> {
+/// One page of the rows, with cursors, and with `next` if there are more rows.
+fn page(rows: Vec<Value>, default_fields: &str, query: &Query<'_>, kind: &str) -> Result<Value, Refusal> {
     let number = |name: &str| query.get(name).map(str::parse::<usize>).transpose();
     let limit = number("limit").map_err(|_| Refusal::new(100, "limit must be a number"))?.unwrap_or(PAGE_LEN);
     let limit = limit.clamp(1, PAGE_LEN_MAX);
@@ -217,7 +217,7 @@ fn page(rows: Vec<Value>, unless_asked: &str, query: &Query<'_>, kind: &str) -> 
         .get(begin..end)
         .unwrap_or_default()
         .iter()
-        .map(|node| select(node.clone(), unless_asked, query, kind))
+        .map(|node| select(node.clone(), default_fields, query, kind))
         .collect::<Result<_, _>>()?;
     if data.is_empty() {
         return Ok(json!({"data": []}));
@@ -229,7 +229,7 @@ fn page(rows: Vec<Value>, unless_asked: &str, query: &Query<'_>, kind: &str) -> 
     Ok(json!({"data": data, "paging": paging}))
 }
 
-/// Opaque to clients.
+/// The cursor before `row`; opaque to clients.
 fn cursor(row: usize) -> String {
     format!("QVFIU{row:08x}ZD")
 }
@@ -239,10 +239,10 @@ fn after(cursor: &str) -> Option<usize> {
 }
 
 fn next_url(query: &Query<'_>, limit: usize, after: &str) -> String {
-    let kept = query.pairs.iter().filter(|(name, _)| name != "after" && name != "limit");
+    let unchanged = query.pairs.iter().filter(|(name, _)| name != "after" && name != "limit");
     let limit = limit.to_string();
     let added = [("limit", limit.as_str()), ("after", after)];
-    let pairs = kept.map(|(name, value)| (name.as_str(), value.as_str())).chain(added);
+    let pairs = unchanged.map(|(name, value)| (name.as_str(), value.as_str())).chain(added);
     let url = format!("http://{}{}", query.host, query.path);
     reqwest::Url::parse_with_params(&url, pairs).map(String::from).unwrap_or(url)
 }

@@ -1,4 +1,4 @@
-//! Accepted messages, one compact record each: a run of a million takes some 150 MB.
+//! Accepted messages, stored as compact records: a run of a million takes some 150 MB.
 
 use std::num::NonZeroU32;
 
@@ -6,29 +6,30 @@ use serde::Serialize;
 
 use crate::domain::{LineId, Phone, State, UnixMs};
 
-/// An accepted message. Times are milliseconds since the start of the stand-in.
+/// An accepted message. Times are milliseconds since the start of the simulator.
 pub(super) struct SimMessage {
     pub(super) to: Phone,
     /// `biz_opaque_callback_data`; empty if there was none.
     pub(super) callback: Box<str>,
     pub(super) accepted_ms: u32,
-    /// When a webhook with `sent`, `delivered`, `read` and `failed` was first answered 200.
-    pub(super) told_ms: [Option<NonZeroU32>; 4],
-    /// Of the failure that is planned; 0 without one.
+    /// When a webhook POST with `sent`, `delivered`, `read` and `failed` was first answered 200, in that order.
+    pub(super) acknowledged_ms: [Option<NonZeroU32>; 4],
+    /// The code of the planned failure; 0 if there is none.
     pub(super) code: u32,
     pub(super) template: Option<TemplateIndex>,
     pub(super) planned: State,
-    pub(super) told: State,
-    /// Its sender can know which message it is: it got the answer, or a status with its token.
+    pub(super) acknowledged: State,
+    /// See [`MessageRecord::named`].
     pub(super) named: bool,
 }
 
-/// The place of a template in the stand-in's list, plus 1.
+/// The index of a template in [`super::world::World::templates`], stored plus 1 so that an `Option` takes no more
+/// space.
 #[derive(Clone, Copy)]
 pub(super) struct TemplateIndex(std::num::NonZeroU16);
 
 impl TemplateIndex {
-    /// `index` is below 65,535, which the scenario's checks see to.
+    /// Returns `None` for an index of 65,535 or more, which the validation of scenarios rules out.
     pub(super) fn new(index: usize) -> Option<Self> {
         u16::try_from(index + 1).ok().and_then(std::num::NonZeroU16::new).map(Self)
     }
@@ -38,8 +39,8 @@ impl TemplateIndex {
     }
 }
 
-/// The place of a status in [`SimMessage::told_ms`].
-pub(super) fn told_index(status: State) -> usize {
+/// The index of a status in [`SimMessage::acknowledged_ms`].
+pub(super) fn status_index(status: State) -> usize {
     match status {
         State::Sent => 0,
         State::Delivered => 1,
@@ -48,7 +49,7 @@ pub(super) fn told_index(status: State) -> usize {
     }
 }
 
-/// The messages of one line. In chunks: one long vector would be copied each time it doubles.
+/// The messages of one line, stored in chunks because one long vector would be copied each time it grows.
 #[derive(Default)]
 pub(super) struct Messages {
     chunks: Vec<Vec<SimMessage>>,
@@ -58,7 +59,7 @@ pub(super) struct Messages {
 const CHUNK_LEN: usize = 512;
 
 impl Messages {
-    /// Returns its number on the line, from 0.
+    /// Returns the index of the message on the line, from 0.
     pub(super) fn push(&mut self, message: SimMessage) -> u32 {
         match self.chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_LEN) {
             Some(chunk) => chunk.push(message),
@@ -83,43 +84,43 @@ impl Messages {
     }
 }
 
-/// One accepted message, `GET /sim/messages`.
+/// One accepted message: a row of `GET /sim/messages`.
 #[derive(Clone, Debug, Serialize)]
 pub struct MessageRecord {
-    /// Meta's id of it.
+    /// Meta's id of the message.
     pub wamid: String,
     /// The line it was sent on.
     pub line: LineId,
-    /// Whom it was sent to.
+    /// The recipient's phone number.
     pub to: Phone,
-    /// Its template's name; none for what is no template.
+    /// The name of its template; `None` for a message without a template.
     pub template: Option<String>,
     /// `biz_opaque_callback_data`; empty if there was none.
     pub callback_data: String,
-    /// The highest state that a webhook told and that was answered 200.
+    /// The highest status in a webhook POST that was answered 200.
     pub state: State,
-    /// Where it ends.
+    /// The final state, as drawn when the message was accepted.
     pub planned: State,
-    /// Its sender can know which message it is: it got the answer, or a status with its token that was answered 200. While
-    /// it is not named, statuses by its id alone can be matched with nothing.
+    /// The sender can match the message's id: it received the response, or answered 200 to a status that carried the
+    /// callback data. Otherwise a status that has only the id cannot be matched.
     pub named: bool,
-    /// The code of its `failed` status, if it has one, even if it is delivered after that.
+    /// The code of its `failed` status, if it has one, even if the message is delivered after that.
     pub code: Option<u32>,
     /// When it was accepted.
     pub accepted_at: UnixMs,
-    /// When a webhook with `sent` was first answered 200.
+    /// When a webhook POST with `sent` was first answered 200.
     pub sent_at: Option<UnixMs>,
-    /// When a webhook with `delivered` was first answered 200.
+    /// When a webhook POST with `delivered` was first answered 200.
     pub delivered_at: Option<UnixMs>,
-    /// When a webhook with `read` was first answered 200.
+    /// When a webhook POST with `read` was first answered 200.
     pub read_at: Option<UnixMs>,
-    /// When a webhook with `failed` was first answered 200.
+    /// When a webhook POST with `failed` was first answered 200.
     pub failed_at: Option<UnixMs>,
 }
 
-/// Meta's id of a message: opaque and unique over restarts, and with a `/`, as real ones may have.
+/// Meta's id of a message. It is opaque, unique across restarts, and contains a `/`, as real ids may.
 ///
-/// `run`: the Unix time in ms at which the run began. `number`: of the message on its line.
+/// `run`: the Unix time in ms at which the run began. `number`: the index of the message on its line.
 pub(super) fn wamid(run: u64, line: u16, number: u32) -> String {
     format!("wamid.HBgN{run:011X}/{line:04X}{number:08X}A=")
 }
@@ -132,8 +133,8 @@ pub(super) fn inbound_wamid(run: u64, line: u16, number: u32) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_million_messages_stay_small() {
-        // With 80 bytes for a token and 40 for what tells recipients apart, below 200 bytes each.
+    fn a_message_record_takes_at_most_64_bytes() {
+        // With 80 bytes for the callback data and 40 for the recipient's entry, a message takes below 200 bytes.
         assert!(size_of::<super::SimMessage>() <= 64, "{}", size_of::<super::SimMessage>());
     }
 }

@@ -1,32 +1,39 @@
-//! The stand-in for Meta: a Graph API that takes template messages, tells what became of them by webhook, fails in
-//! every way a scenario asks for, and keeps a ledger of the truth.
+//! The simulator: a fake Graph API that accepts template messages, reports their statuses by webhook, injects the
+//! faults of a scenario, and keeps a ledger of what really happened.
 //!
-//! A product of its own for load tests, demonstrations and tests of any sender. It shares nothing with the sender but
-//! plain types of [`crate::domain`]: what Meta's wire format is, it knows for itself, so that a mistake there is not made twice.
+//! It serves load tests, demonstrations and tests of any sender. It shares only plain types of [`crate::domain`] with
+//! Pregón's sender, and implements Meta's wire format separately, so that a mistake in one implementation is not
+//! repeated in the other.
 //!
 //! ```text
-//!             ┌─ server ─▶ send ─▶ wanted (what Meta checks) ─▶ line (limits, messages, counts) ─┐
-//! client ─────┤                └─▶ behaviour (faults, what becomes of a message) ────────────────┤
+//!             ┌─ server ─▶ send ─▶ validate (Meta's checks) ─▶ line (limits, messages, counts) ──┐
+//! client ─────┤                └─▶ behaviour (faults, delivery plan) ────────────────────────────┤
 //!             ├─ management (templates, lines)                                                   ▼
-//!             └─ control (/sim/…) ◀── ledger ◀── told ◀── courier ◀── calendar of updates ◀── plan
-//!                                                           └─▶ the webhook, signed, until it answers 200
+//!             └─ control (/sim/…) ◀── ledger ◀── delivery ◀── courier ◀── calendar of updates ◀──┘
+//!                                                   └─▶ POST to the webhook, signed, retried until it answers 200
 //! ```
 //!
 //! | call | does |
 //! | --- | --- |
-//! | `POST /vNN.N/{line}/messages` | a send |
-//! | `GET /vNN.N/{waba}/message_templates`, `…/phone_numbers` | lists with cursors; `fields`, `limit`, `after`, `name`, `language`, `status`, `category` |
-//! | `GET /vNN.N/{waba}/subscribed_apps` | the app that gets its updates; empty for a WABA without a webhook |
-//! | `GET /vNN.N/{line, waba or template}` | one node; `fields` |
-//! | `GET /sim/ledger` | a [`Ledger`] |
-//! | `GET /sim/messages` | a [`MessageRecord`] a line |
-//! | `POST /sim/scenario` | a [`Change`] of faults, latency, statuses, replies or outages |
-//! | `POST /sim/template` | `{"name","language"?,"waba"?,"status"}`: the status, and the webhook about it |
-//! | `POST /sim/inbound` | `{"line","from","text"}`: a person writes |
-//! | `POST /sim/reset` | as if just started |
+//! | `POST /vNN.N/{line}/messages` | sends a message |
+//! | `GET /vNN.N/{waba}/message_templates`, `…/phone_numbers` | returns one page of nodes, with cursors |
+//! | `GET /vNN.N/{waba}/subscribed_apps` | returns the app that receives updates; empty for a WABA without a webhook |
+//! | `GET /vNN.N/{line, waba or template}` | returns one node |
+//! | `GET /sim/ledger` | returns a [`Ledger`] |
+//! | `GET /sim/messages` | returns NDJSON, one [`MessageRecord`] a line |
+//! | `POST /sim/scenario` | applies a [`Change`] of faults, latency, statuses, replies or outages |
+//! | `POST /sim/template` | `{"name","language"?,"waba"?,"status"}`: sets the status and sends the webhook about it |
+//! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
+//! | `POST /sim/reset` | restores the state just after the start |
 //!
-//! Owns: everything in memory. If the process dies: all of it is gone, as is meant. Never: talks to anybody but its
-//! clients and the webhooks of its scenario; checks who calls `/sim`: it belongs on a test machine.
+//! Nodes and pages accept `fields`. Pages also accept `limit` and `after`, and filter by `name`, `language`, `status` and
+//! `category`, which apply only to templates.
+//!
+//! A *run* lasts from a start or reset to the next reset. Updates for a webhook from an earlier run are dropped.
+//!
+//! Owns: all state, in memory only. If the process dies: all of it is lost, by design.
+//! Never: connects to anything but the webhooks of its scenario; authenticates calls to `/sim`, so it belongs on a test
+//! machine.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -52,14 +59,14 @@ mod pending;
 mod recipient;
 mod reply;
 mod request;
+mod requirements;
 pub mod scenario;
 mod send;
 mod server;
 pub mod template;
-mod wanted;
+mod validate;
 mod window;
 mod wire;
-mod wording;
 mod world;
 
 pub use behaviour::Change;
@@ -70,24 +77,24 @@ pub use scenario::{Scenario, ScenarioError};
 
 use world::{SharedWorld, World};
 
-/// A running stand-in. Dropping it does not stop it; cancelling its token does.
+/// A running simulator. Cancelling its token stops it; dropping it does not.
 pub struct Sim {
     world: SharedWorld,
     addr: SocketAddr,
 }
 
 impl Sim {
-    /// Starts on the current runtime.
+    /// Starts the simulator on the current runtime.
     ///
-    /// Errors: [`SimError::Scenario`] if the scenario contradicts itself; [`SimError::Http`] if no client for webhooks
-    /// can be made; [`SimError::Listen`] if the listener has no address.
+    /// Errors: [`SimError::Scenario`] if the scenario is invalid; [`SimError::Http`] if the HTTP client for webhooks
+    /// cannot be built; [`SimError::Listen`] if the listener has no local address.
     pub async fn start(
         scenario: Scenario,
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<Sim, SimError> {
         let addr = listener.local_addr().map_err(|error| SimError::Listen("the listener".into(), error))?;
-        // reqwest asks for a provider even where no TLS is spoken. An error means that there is one already.
+        // reqwest needs a crypto provider even without TLS. An error means that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -104,28 +111,30 @@ impl Sim {
         Ok(Sim { world, addr })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// A snapshot of all counts. Lines are read one after the other: while requests come in, they are not of one instant.
+    /// A snapshot of all counts. Lines are read one after the other, so the snapshot is not atomic while requests
+    /// arrive.
     pub fn ledger(&self) -> Ledger {
         self.world.ledger()
     }
 
-    /// All accepted messages, line by line, in the order of their acceptance.
+    /// All accepted messages, line by line, in order of acceptance.
     pub fn messages(&self) -> Vec<MessageRecord> {
         let lines = 0..self.world.lines.len();
         lines.flat_map(|line| self.world.messages(line, 0, u32::MAX)).collect()
     }
 
-    /// Resolves when no update waits for its time, is under way, or waits for a retry. Never after a stop that left some.
+    /// Resolves when no update is scheduled, in flight or waiting for a retry. Never resolves if the simulator was
+    /// stopped with updates pending.
     pub async fn idle(&self) {
-        self.world.counts.pending.none().await;
+        self.world.counts.pending.drained().await;
     }
 
-    /// Resolves when everything has ended after the token was cancelled. Webhooks still pending are lost.
+    /// Resolves when the token was cancelled and all tasks have ended. Pending webhooks are lost.
     pub async fn stopped(self) {
         self.world.stop.cancelled().await;
         self.world.tasks.close();
@@ -133,13 +142,13 @@ impl Sim {
     }
 }
 
-/// Runs a stand-in until ctrl-c or SIGTERM: the whole of `pregon sim`.
+/// Runs the simulator until SIGINT or SIGTERM: the implementation of `pregon sim`.
 ///
 /// `scenario`: a name (`calm`, `rough`, `outage`) or the path of a TOML file. Prints one line with the address, the
 /// scenario and the seed once it listens.
 ///
-/// Errors: as [`Sim::start`]; [`SimError::Read`] if the file cannot be read; [`SimError::Listen`] if the address cannot be
-/// listened on.
+/// Errors: as [`Sim::start`]; [`SimError::Read`] if the file cannot be read; [`SimError::Listen`] if the address
+/// cannot be bound; [`SimError::Signal`] if signal handlers cannot be installed.
 pub async fn run(scenario: &str, listen: &str) -> Result<(), SimError> {
     let played = match Scenario::named(scenario) {
         Err(ScenarioError::Unknown(_)) if Path::new(scenario).exists() => {
@@ -154,7 +163,7 @@ pub async fn run(scenario: &str, listen: &str) -> Result<(), SimError> {
     let listener = TcpListener::bind(listen).await.map_err(|error| SimError::Listen(listen.into(), error))?;
     let shutdown = CancellationToken::new();
     let sim = Sim::start(played, listener, shutdown.clone()).await?;
-    println!("the stand-in for Meta listens on http://{} (scenario {scenario}, seed {seed})", sim.addr());
+    println!("the simulator listens on http://{} (scenario {scenario}, seed {seed})", sim.addr());
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(SimError::Signal)?,
         _ = terminate.recv() => {}
@@ -164,22 +173,22 @@ pub async fn run(scenario: &str, listen: &str) -> Result<(), SimError> {
     Ok(())
 }
 
-/// The stand-in cannot run.
+/// Why the simulator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {
-    /// The scenario cannot be played.
+    /// The scenario is invalid or does not exist.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
-    /// The file cannot be read.
+    /// The scenario file cannot be read.
     #[error("the scenario {0} cannot be read")]
     Read(String, #[source] std::io::Error),
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {0}")]
     Listen(String, #[source] std::io::Error),
-    /// No client for webhooks.
-    #[error("no http client for webhooks")]
+    /// The HTTP client for webhooks cannot be built.
+    #[error("cannot build the HTTP client for webhooks")]
     Http(#[from] reqwest::Error),
-    /// Signals cannot be waited for.
+    /// Signal handlers cannot be installed.
     #[error("cannot wait for signals")]
     Signal(#[source] std::io::Error),
 }
@@ -189,7 +198,8 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A lock whose holder panicked still guards whole data here: every change under it is a count or one insertion.
+/// Locks the mutex, ignoring poisoning. A panic cannot leave inconsistent data here, because every change under a lock
+/// is a count or one insertion.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The bodies of webhooks, as Meta writes them.
+//! The bodies of webhook POSTs, in Meta's format.
 //! Source: developers.facebook.com/docs/whatsapp/cloud-api/webhooks, status webhook, read in a copy of 21 May 2026.
 
 use std::time::Duration;
@@ -15,12 +15,13 @@ use super::{
 };
 use crate::domain::State;
 
-/// What people are called; not in ASCII, so that a signature over anything but the raw bytes fails.
+/// The profile name of every person. Not ASCII, so that a signature over anything but the raw bytes fails.
 const PROFILE_NAME: &str = "José Muñoz 🙂";
 
-/// One body for all `updates` of a WABA, in their order. A tap becomes an inbound message here.
+/// Builds one body for all `updates` of a WABA, in their order. A tap becomes an inbound message here.
 ///
-/// Neighbours on the same line share a change; failed statuses have one of their own, without `contacts`, as Meta has it.
+/// Adjacent updates of the same line share a change. Failed statuses have a change of their own, without `contacts`, as
+/// at Meta.
 pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Update]) -> Vec<u8> {
     let id = world.wabas[waba].spec.id.as_str();
     let mut messages = Entry { id, time: None, changes: Vec::new() };
@@ -28,21 +29,21 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
     for update in updates {
         if let Update::Tap { line, message } = *update {
             let mut state = world.lines[usize::from(line)].state();
-            let inbound = if state.run == run { state.tapped(message, world.now()) } else { None };
-            // Without one a reset came in between, and this number finds nothing.
+            let inbound = if state.run == run { state.tap(message, world.now()) } else { None };
+            // `None`: a reset has removed the message. `u32::MAX` is no inbound message, so the update is omitted.
             *update = Update::Inbound { line, inbound: inbound.unwrap_or(u32::MAX) };
         }
         match *update {
             Update::Status(update) => {
                 let line = &world.lines[usize::from(update.line)];
-                if let Some(told) = StatusBody::of(world, line, run, update) {
-                    value_for(&mut messages.changes, line, update.status == State::Failed).push_status(told);
+                if let Some(body) = StatusBody::of(world, line, run, update) {
+                    value_for(&mut messages.changes, line, update.status == State::Failed).push_status(body);
                 }
             }
             Update::Inbound { line, inbound } => {
                 let line = &world.lines[usize::from(line)];
-                if let Some(told) = InboundBody::of(world, line, run, inbound) {
-                    value_for(&mut messages.changes, line, false).push_message(told);
+                if let Some(body) = InboundBody::of(world, line, run, inbound) {
+                    value_for(&mut messages.changes, line, false).push_message(body);
                 }
             }
             Update::Template { template } => management.push(Entry {
@@ -60,7 +61,7 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
     wire::to_json(&Envelope { object: "whatsapp_business_account", entry })
 }
 
-/// The value that takes the next update: the last one if it is of the same line and kind, else a new one.
+/// The value for the next update: the last one if it has the same line and kind, else a new one.
 fn value_for<'a, 'w>(changes: &'a mut Vec<Change<'w>>, line: &'w SimLine, failed: bool) -> &'a mut MessagesValue<'w> {
     let fits = |change: &Change<'_>| {
         matches!(&change.value, Value::Messages(value)
@@ -71,7 +72,7 @@ fn value_for<'a, 'w>(changes: &'a mut Vec<Change<'w>>, line: &'w SimLine, failed
     }
     match changes.last_mut().map(|change| &mut change.value) {
         Some(Value::Messages(value)) => value,
-        _ => unreachable!("the last change was just found or made to be one of messages"),
+        _ => unreachable!("the last change is a messages change, found or pushed above"),
     }
 }
 
@@ -242,7 +243,7 @@ impl<'a> MessagesValue<'a> {
 }
 
 impl StatusBody {
-    /// `None` if a reset has taken the message away.
+    /// Returns `None` if a reset has removed the message.
     fn of(world: &SharedWorld, line: &SimLine, run: u64, update: StatusUpdate) -> Option<Self> {
         let StatusUpdate { message: number, at_ms, status, token, .. } = update;
         let state = line.state();
@@ -280,7 +281,7 @@ impl StatusBody {
 }
 
 impl InboundBody {
-    /// `None` if a reset has taken it away.
+    /// Returns `None` if a reset has removed the inbound message.
     fn of(world: &SharedWorld, line: &SimLine, run: u64, number: u32) -> Option<Self> {
         let state = line.state();
         let inbound = state.inbound.get(usize::try_from(number).ok()?).filter(|_| state.run == run)?.clone();
@@ -313,7 +314,7 @@ impl<'a> TemplateValue<'a> {
             event: template.status(),
             message_template_id: template.id,
             message_template_name: &template.spec.name,
-            // Meta writes languages with a hyphen here and with an underscore everywhere else.
+            // Meta writes the language with a hyphen here, and with an underscore everywhere else.
             message_template_language: template.spec.language.replace('_', "-"),
             reason: "NONE",
         };

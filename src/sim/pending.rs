@@ -1,14 +1,14 @@
-//! Counts the updates in transit, and signals when there are none.
+//! Counts pending updates, and signals when there are none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Updates that are not settled yet.
+/// The number of updates that are scheduled, in flight or waiting for a retry.
 #[derive(Default)]
 pub(super) struct Pending {
     updates: AtomicU64,
-    none: Notify,
+    drained: Notify,
 }
 
 impl Pending {
@@ -18,25 +18,25 @@ impl Pending {
 
     pub(super) fn settle(&self, updates: u64) {
         if self.updates.fetch_sub(updates, Ordering::AcqRel) == updates {
-            self.none.notify_waiters();
+            self.drained.notify_waiters();
         }
     }
 
-    /// How many there are.
+    /// The number of pending updates.
     pub(super) fn updates(&self) -> u64 {
         self.updates.load(Ordering::Relaxed)
     }
 
-    /// Resolves when there are none.
-    pub(super) async fn none(&self) {
+    /// Resolves when no update is pending.
+    pub(super) async fn drained(&self) {
         loop {
-            let mut none = std::pin::pin!(self.none.notified());
-            // Registered before the look at the count: a settlement between the two is not missed.
-            none.as_mut().enable();
+            let mut drained = std::pin::pin!(self.drained.notified());
+            // Register before reading the count, so that a notification between the two is not missed.
+            drained.as_mut().enable();
             if self.updates.load(Ordering::Acquire) == 0 {
                 return;
             }
-            none.await;
+            drained.await;
         }
     }
 }

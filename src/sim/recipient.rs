@@ -1,4 +1,4 @@
-//! Who got how many messages, over all lines.
+//! Counts the messages of each recipient, over all lines.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 use super::lock;
 use crate::domain::Phone;
 
-/// A recipient of a campaign, as the ledger tells them apart; see [`super::Tally`].
+/// A recipient as the ledger identifies it; see [`super::Tally`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct RecipientKey(u64);
 
@@ -26,13 +26,13 @@ impl RecipientKey {
     }
 }
 
-/// What comes before the last two fields of `p1.<campaign>.<part>.<row>.<send>.<check>`.
+/// The part of `p1.<campaign>.<part>.<row>.<send>.<check>` before its last two fields.
 fn recipient_in(callback: &str) -> Option<&str> {
     let ours = callback.starts_with("p1.") && memchr::memchr_iter(b'.', callback.as_bytes()).count() == 5;
     ours.then(|| callback.rsplitn(3, '.').last()).flatten()
 }
 
-/// The recipients of all lines. In shards, so that one that grows holds up few.
+/// The recipients of all lines, in shards: while the map of one shard grows, few requests wait for its lock.
 pub(super) struct Recipients(Vec<Mutex<HashMap<RecipientKey, Seen>>>);
 
 #[derive(Clone, Copy, Default)]
@@ -41,13 +41,13 @@ struct Seen {
     reaching: u16,
 }
 
-/// What a message means for the counts of recipients.
+/// How a message changes the counts of recipients.
 pub(super) struct Sighting {
-    /// It is its recipient's first.
+    /// It is the first message of its recipient.
     pub(super) first: bool,
-    /// It is its recipient's second.
+    /// It is the second message of its recipient.
     pub(super) second: bool,
-    /// It is the second that does not fail.
+    /// It is the second message of its recipient that does not fail.
     pub(super) second_reaching: bool,
 }
 
@@ -58,7 +58,7 @@ impl Recipients {
         Self((0..SHARDS).map(|_| Mutex::default()).collect())
     }
 
-    /// `reaches`: the message will not fail.
+    /// Counts a message of the recipient. `reaches`: the message does not fail.
     pub(super) fn record(&self, key: RecipientKey, reaches: bool) -> Sighting {
         let mut shard = lock(&self.0[usize::try_from(key.0 % SHARDS).unwrap_or(0)]);
         let seen = shard.entry(key).or_default();
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_names_its_recipient_whatever_the_send() {
+    fn tokens_of_two_sends_identify_the_same_recipient() {
         assert_eq!(recipient_in("p1.01J9.12.7.1.00ff"), Some("p1.01J9.12.7"));
         assert_eq!(recipient_in("p1.01J9.12.7.2.aaaa"), Some("p1.01J9.12.7"));
         for other in ["", "p1", "c42:r981", "p2.a.b.c.d.e", "p1.a.b.c.d", "p1.a.b.c.d.e.f"] {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_number_and_template_tell_recipients_apart() {
+    fn without_a_token_number_and_template_identify_the_recipient() {
         let [ana, eva] = ["+5491155550001", "+5491155550002"].map(|to| to.parse::<Phone>().expect("a number"));
         let key = |to, template| RecipientKey::of("c42", to, template);
         assert!(key(ana, Some(1)) == key(ana, Some(1)));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_message_sent_again_reaches_once() {
+    fn a_resend_after_a_failure_reaches_the_recipient_once() {
         let recipients = Recipients::new();
         let key = RecipientKey(7);
         assert!(recipients.record(key, false).first);

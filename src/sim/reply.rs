@@ -1,4 +1,4 @@
-//! What goes back to a client of the stand-in.
+//! Responses of the simulator.
 
 use std::convert::Infallible;
 
@@ -7,17 +7,17 @@ use http_body_util::combinators::BoxBody;
 
 use super::{scenario::Fault, wire::Refusal, world::SharedWorld};
 
-/// What goes back to the client.
+/// The response to a client, or its absence.
 pub(super) enum Reply {
-    /// An HTTP status and a body.
+    /// An HTTP status and a JSON body.
     Json(u16, Vec<u8>),
-    /// The page of a proxy whose backend is away.
+    /// The 502 page of a proxy whose backend is down.
     Html502,
-    /// A body of many rows, one JSON object a line.
+    /// A stream of NDJSON rows.
     Rows(BoxBody<Bytes, Infallible>),
-    /// The connection ends without an answer.
+    /// The connection is reset without a response.
     Reset,
-    /// The same, but only after a long silence, which whoever made the reply sees to.
+    /// The connection is reset after a long silence. The caller of [`Reply::of_fault`] waits before returning it.
     Silence,
 }
 
@@ -27,7 +27,7 @@ impl Reply {
         Self::Json(status, body)
     }
 
-    /// What a client sees of a fault.
+    /// The response of a request that meets `fault`.
     pub(super) fn of_fault(world: &SharedWorld, fault: Fault) -> Self {
         match fault {
             Fault::Html502 | Fault::Html502AfterAccept => Self::Html502,

@@ -1,4 +1,4 @@
-//! The body of a send, as much of it as Meta checks. Borrows from the bytes of the request.
+//! The body of a send: the fields that Meta checks. Borrows from the bytes of the request.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,7 +7,7 @@ use serde::{
     de::{IgnoredAny, Unexpected, Visitor},
 };
 
-/// The body of `POST {line}/messages`. Unknown fields are ignored, as Meta does.
+/// The body of `POST {line}/messages`. Unknown fields are ignored, as at Meta.
 #[derive(Deserialize)]
 pub(super) struct SendRequest<'a> {
     #[serde(borrow)]
@@ -22,7 +22,7 @@ pub(super) struct SendRequest<'a> {
     pub(super) template: Option<TemplateRequest<'a>>,
     #[serde(borrow)]
     pub(super) text: Option<TextBody<'a>>,
-    /// `read`: not a message, but a receipt for one.
+    /// `read`: the request is a read receipt, not a message.
     #[serde(borrow)]
     pub(super) status: Option<Text<'a>>,
     #[serde(borrow)]
@@ -102,7 +102,7 @@ struct Fallback<'a> {
     fallback_value: Text<'a>,
 }
 
-/// Text, borrowed unless it holds escapes. A type of its own, because serde does not borrow in `Option<Cow<str>>`.
+/// Text, borrowed unless it contains escapes. A separate type, because serde does not borrow into `Option<Cow<str>>`.
 #[derive(PartialEq, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -114,14 +114,14 @@ impl Text<'_> {
 }
 
 impl Component<'_> {
-    /// Meta takes the type in either case.
+    /// Compares the type, ignoring case as Meta does.
     pub(super) fn is(&self, kind: &str) -> bool {
         self.kind.0.eq_ignore_ascii_case(kind)
     }
 }
 
 impl Parameter<'_> {
-    /// What a currency or a date shows.
+    /// The fallback text of a currency or a date.
     pub(super) fn fallback(&self) -> Option<&str> {
         let fallback = self.currency.as_ref().or(self.date_time.as_ref())?;
         Some(fallback.fallback_value.as_str())
@@ -129,13 +129,13 @@ impl Parameter<'_> {
 }
 
 impl Media<'_> {
-    /// An uploaded file or a link.
+    /// Whether an uploaded file or a link is given.
     pub(super) fn has_source(&self) -> bool {
         self.id.is_some() || self.link.is_some()
     }
 }
 
-/// Meta takes the index of a button as a number or as text.
+/// Parses the index of a button, which Meta accepts as a number or as text.
 fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     struct Index;
 

@@ -1,7 +1,8 @@
-//! What the stand-in plays: accounts, lines, templates, and how often what goes wrong.
+//! A scenario of the simulator: accounts, lines, templates, and the probabilities of faults and statuses.
 //!
-//! A scenario is a TOML file (see `config/sim/`) or built in code; every field is public, so that a test starts from a
-//! named one and changes what it is about. Probabilities are shares of 1. Durations carry their unit: `"200ms"`.
+//! A scenario comes from a TOML file (see `config/sim/`) or from code. All fields are public, so that a test can start
+//! from a named scenario and change only what it tests. Probabilities are shares of 1. Durations have a unit:
+//! `"200ms"`.
 
 use std::time::Duration;
 
@@ -11,32 +12,32 @@ use serde::Deserialize;
 pub use super::fault::{Fault, Faults, Odds, Outage};
 use super::{delay::Delay, template::Template};
 
-/// Everything the stand-in needs to know before it starts.
+/// The configuration of a simulator.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// Where all random draws start. The same requests in the same order meet the same faults.
-    #[serde(default = "seed_unless_given")]
+    /// Seed of all random draws. The same requests in the same order meet the same faults.
+    #[serde(default = "default_seed")]
     pub seed: u64,
-    /// What is refused for coming too fast.
+    /// Rate limits.
     #[serde(default)]
     pub limits: Limits,
-    /// From the arrival of a send to its answer.
+    /// Delay from the arrival of a send to its response.
     #[serde(default)]
     pub latency: Delay,
-    /// What goes wrong with sends.
+    /// Faults of sends.
     #[serde(default)]
     pub faults: Faults,
-    /// When everything goes wrong.
+    /// Windows in which every request meets a fault.
     #[serde(default, rename = "outage")]
     pub outages: Vec<Outage>,
-    /// What becomes of accepted messages.
+    /// Statuses of accepted messages.
     #[serde(default)]
     pub statuses: Statuses,
-    /// What people answer.
+    /// Replies of people.
     #[serde(default)]
     pub replies: Replies,
-    /// How webhooks are delivered.
+    /// Delivery of webhooks.
     #[serde(default)]
     pub webhooks: Webhooks,
     /// The WhatsApp Business Accounts.
@@ -50,85 +51,86 @@ pub struct Scenario {
     pub templates: Vec<Template>,
 }
 
-/// What is refused for coming too fast.
+/// Rate limits.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// In any second a line admits its rate, this share of it more, and [`Limits::rate_burst`] messages.
-    /// The share is for the jitter of the network: a client that paces correctly at the rate is never refused.
+    /// In any one-second window a line admits its rate × (1 + `rate_tolerance`) + [`Limits::rate_burst`] messages. The
+    /// tolerance absorbs network jitter, so that a client that paces correctly at the rate is never refused.
     pub rate_tolerance: f64,
-    /// How many messages a second beyond rate and tolerance. The default, 2, forgives a client that starts with a burst of 2.
+    /// Messages per second beyond rate and tolerance. The default, 2, allows a client to start with a burst of 2.
     pub rate_burst: u32,
-    /// Refuse what one line sends to one person faster than 1 in 6 s, with bursts of 45 on credit (131056).
+    /// Enforce Meta's pair limit (131056): one line may send one person 1 message in 6 s, and bursts of up to 45 on
+    /// credit.
     pub pair: bool,
-    /// The HTTP status of refusals for speed, 400 or 429: Meta has used both.
+    /// The HTTP status of a refusal for sending too fast: 400 or 429. Meta has used both.
     pub refusal_status: u16,
 }
 
-/// What becomes of accepted messages. Probabilities are conditional, top to bottom.
+/// Statuses of accepted messages. Each probability is conditional on the ones above it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Statuses {
-    /// Any status at all; the rest stays silent.
+    /// The message has any status at all. The rest never have one.
     pub sent: f64,
-    /// `failed`, code to probability; the rest goes on to `delivered`.
+    /// `failed`: maps code to probability. The rest can be `delivered`.
     pub failed: Odds,
-    /// A failed message was `sent` first.
+    /// A failed message has a `sent` before its `failed`.
     pub sent_before_failed: f64,
     /// `delivered`, of those that did not fail.
     pub delivered: f64,
     /// `read`, of those delivered.
     pub read: f64,
-    /// From the answer to `sent`, or to a `failed` without it.
+    /// Delay from the response to `sent`, or to a `failed` without `sent`.
     pub sent_after: Delay,
-    /// From `sent` to `failed`.
+    /// Delay from `sent` to `failed`.
     pub failed_after: Delay,
-    /// From `sent` to `delivered`.
+    /// Delay from `sent` to `delivered`, or from `failed` to `delivered`.
     pub delivered_after: Delay,
-    /// From `delivered` to `read`.
+    /// Delay from `delivered` to `read`.
     pub read_after: Delay,
-    /// A status comes again, word for word, after [`Statuses::duplicated_after`].
+    /// A status is delivered a second time, identical, after [`Statuses::duplicated_after`].
     pub duplicated: f64,
-    /// When the second one comes.
+    /// Delay from the first delivery of a duplicated status to the second.
     pub duplicated_after: Delay,
-    /// Two neighbouring statuses of a message come in the wrong order (their timestamps stay true).
+    /// Two adjacent statuses of a message are delivered in the wrong order. Their timestamps stay correct.
     pub disordered: f64,
-    /// A `failed` without `biz_opaque_callback_data`.
+    /// A `failed` has no `biz_opaque_callback_data`.
     pub failed_without_token: f64,
     /// A `read` message never has a `delivered`.
     pub read_without_delivered: f64,
-    /// A `failed` message is `delivered` after all.
+    /// A `failed` message has a `delivered` later.
     pub delivered_after_failed: f64,
-    /// The first status arrives before the answer to the send.
+    /// The first status is delivered before the response to the send.
     pub before_answer: f64,
 }
 
-/// What people answer.
+/// Replies of people.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Replies {
-    /// The share of delivered messages with quick-reply buttons on which somebody taps one.
+    /// The share of delivered messages with quick-reply buttons on which the person taps one.
     pub tap: f64,
-    /// From the last status to the tap.
+    /// Delay from the last status to the tap.
     pub after: Delay,
 }
 
-/// How webhooks are delivered.
+/// Delivery of webhooks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhooks {
-    /// Updates that fall due in the same window travel in the same POST.
+    /// Updates that are due within the same window are delivered in one POST.
     #[serde(with = "friendly")]
     pub batch_window: Duration,
-    /// Updates in one POST, 1 to 1000.
+    /// The most updates in one POST: 1 to 1000.
     pub batch_updates_max: usize,
-    /// POSTs under way at once, for each WABA.
+    /// The most concurrent POSTs of each WABA: 1 to 10,000.
     pub posts_at_once: usize,
-    /// No answer in this time counts as a failure.
+    /// Timeout of a POST.
     #[serde(with = "friendly")]
     pub answer_within: Duration,
-    /// Anything but 200 is delivered again: at once, then after 0.5 s, doubling up to 30 s, until this long after the
-    /// first try; then it is given up and counted.
+    /// A POST that is not answered with 200 is retried: at once, then after 0.5 s, doubling up to 30 s, until this long
+    /// after the first try. Then its updates are given up and counted.
     #[serde(with = "friendly")]
     pub retry_for: Duration,
 }
@@ -137,24 +139,24 @@ pub struct Webhooks {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Waba {
-    /// Its id.
+    /// The id of the WABA.
     pub id: String,
-    /// Its name.
-    #[serde(default = "name_unless_given")]
+    /// The name of the business.
+    #[serde(default = "default_name")]
     pub name: String,
-    /// The access token for it, its lines and its templates.
+    /// The access token for the WABA, its lines and its templates.
     pub token: String,
-    /// Where its updates go. Without it none are sent.
+    /// The webhook that receives the updates. Without it, no updates are sent.
     pub webhook: Option<Target>,
 }
 
-/// Where updates go.
+/// The target of a webhook.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The callback URL.
     pub url: String,
-    /// The key of the signature.
+    /// The key that signs the POSTs.
     pub app_secret: String,
 }
 
@@ -162,39 +164,39 @@ pub struct Target {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
-    /// Its `phone_number_id`.
+    /// The `phone_number_id`.
     pub id: String,
     /// The WABA it belongs to.
     pub waba: String,
-    /// What it admits, inbound and outbound together.
+    /// The rate limit, inbound and outbound messages together.
     pub messages_per_second: u32,
-    /// The number people see.
-    #[serde(default = "display_unless_given")]
+    /// The phone number that people see.
+    #[serde(default = "default_display_phone_number")]
     pub display_phone_number: String,
-    /// The name people see.
-    #[serde(default = "name_unless_given")]
+    /// The name that people see.
+    #[serde(default = "default_name")]
     pub verified_name: String,
-    /// As Meta reports it.
-    #[serde(default = "status_unless_given")]
+    /// The status in Meta's words, such as `CONNECTED`.
+    #[serde(default = "default_status")]
     pub status: String,
-    /// As Meta reports it.
-    #[serde(default = "quality_unless_given")]
+    /// The quality rating in Meta's words, such as `GREEN`.
+    #[serde(default = "default_quality_rating")]
     pub quality_rating: String,
-    /// Instead of the scenario's.
+    /// Replaces the latency of the scenario for this line.
     pub latency: Option<Delay>,
-    /// Instead of the scenario's.
+    /// Replaces the faults of the scenario for this line.
     pub faults: Option<Faults>,
 }
 
 impl Scenario {
-    /// Reads a scenario.
+    /// Parses a scenario.
     ///
-    /// Errors: [`ScenarioError::Toml`] with the line and the key at fault; [`ScenarioError::Unknown`] never.
+    /// Errors: [`ScenarioError::Toml`], with the line and the key at fault.
     pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
         toml::from_str(text).map_err(|error| ScenarioError::Toml(Box::new(error)))
     }
 
-    /// One of the scenarios that come with the program: `calm`, `rough` or `outage`.
+    /// Returns a built-in scenario: `calm`, `rough` or `outage`.
     ///
     /// Errors: [`ScenarioError::Unknown`] for any other name.
     pub fn named(name: &str) -> Result<Self, ScenarioError> {
@@ -248,36 +250,36 @@ impl Default for Webhooks {
     }
 }
 
-fn seed_unless_given() -> u64 {
+fn default_seed() -> u64 {
     1
 }
 
-fn name_unless_given() -> String {
+fn default_name() -> String {
     "Pregón".into()
 }
 
-fn display_unless_given() -> String {
+fn default_display_phone_number() -> String {
     "+54 9 11 5555 0001".into()
 }
 
-fn status_unless_given() -> String {
+fn default_status() -> String {
     "CONNECTED".into()
 }
 
-fn quality_unless_given() -> String {
+fn default_quality_rating() -> String {
     "GREEN".into()
 }
 
-/// A scenario that cannot be played.
+/// Why a scenario cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// The text is not a scenario.
+    /// The text does not parse as a scenario.
     #[error("the scenario cannot be read: {0}")]
     Toml(#[source] Box<toml::de::Error>),
-    /// No scenario of that name comes with the program.
-    #[error("there is no scenario `{0}`: take calm, rough or outage, or give a file")]
+    /// No built-in scenario has this name.
+    #[error("there is no scenario `{0}`: use calm, rough, outage, or the path of a file")]
     Unknown(String),
-    /// It contradicts itself; all its faults, one a line.
-    #[error("the scenario cannot be played:\n{}", .0.join("\n"))]
+    /// The scenario is invalid: all problems, one per line.
+    #[error("the scenario is invalid:\n{}", .0.join("\n"))]
     Problems(Vec<String>),
 }

@@ -1,7 +1,7 @@
 //! `POST {line}/messages`: the one request that has to be fast.
 //!
-//! A message is booked, and its statuses are on the calendar, before anything is awaited: a client that hangs up
-//! changes nothing any more.
+//! A message is recorded, and its statuses are scheduled, before the first await, so a client that disconnects changes
+//! nothing.
 
 use std::{
     sync::Arc,
@@ -14,13 +14,13 @@ use super::{
     delay::Draws,
     delivery,
     ledger::Answer,
-    line::{Accepting, SimLine},
+    line::{NewMessage, SimLine},
     message::wamid,
     millis,
     recipient::RecipientKey,
     reply::Reply,
     scenario::Fault,
-    wanted::{Wanted, WantedMessage},
+    validate::{ValidMessage, ValidSend},
     wire::Refusal,
     world::{SharedWorld, World},
 };
@@ -28,22 +28,22 @@ use super::{
 /// A send that has arrived.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
-    /// On its line, from 1.
+    /// The number of the send on its line, from 1.
     number: u64,
     at: Duration,
 }
 
 impl Arrival {
-    /// Books the arrival, whatever comes of it.
+    /// Records the arrival, before the outcome is decided.
     pub(super) fn on(world: &World, line: &SimLine) -> Self {
         let mut state = line.state();
-        // The clock is read under the lock, so that times on a line never go back.
+        // Read the clock under the lock, so that the times of a line never decrease.
         let at = world.now();
         Self { number: state.arrived(at), at }
     }
 }
 
-/// Answers a send whose body is there.
+/// Handles a send whose body has been read.
 pub(super) async fn send(
     world: &SharedWorld,
     line: &SimLine,
@@ -58,8 +58,7 @@ pub(super) async fn send(
     let silence = behaviour.faults.no_answer_for;
     let attempt = Attempt { world, line, behaviour, fault, answered };
 
-    // Three kinds of faults: a refusal; something in the place of the answer, with the request lost; and the same, with
-    // the request processed as ever.
+    // There are three kinds of faults: a refusal; a fault without processing; and a fault after processing.
     let outcome = match (fault, fault.and_then(Fault::code)) {
         (_, Some(code)) => Err(Refusal::bare(code)),
         (Some(fault), None) if !fault.accepts() => {
@@ -67,11 +66,11 @@ pub(super) async fn send(
             Ok(Vec::new())
         }
         _ => match attempt.process(token, body, &mut draws) {
-            Ok(Done { body, early: Some((run, update)) }) => {
+            Ok(Processed { body, early: Some((run, update)) }) => {
                 delivery::deliver_now(world, line.waba, run, update).await;
                 Ok(body)
             }
-            Ok(Done { body, early: None }) => Ok(body),
+            Ok(Processed { body, early: None }) => Ok(body),
             Err(refusal) => Err(refusal),
         },
     };
@@ -83,7 +82,7 @@ pub(super) async fn send(
         (Ok(body), None | Some(Fault::Held)) => Reply::Json(200, body),
         (Ok(_), Some(fault)) => Reply::of_fault(world, fault),
     };
-    // Most scenarios that are about speed have no latency: no timer then.
+    // Most scenarios for speed have no latency. Skip the timer then.
     if answered > arrival.at {
         tokio::time::sleep_until(world.instant(answered).into()).await;
     }
@@ -93,7 +92,7 @@ pub(super) async fn send(
     reply
 }
 
-/// What it takes to process a send.
+/// The context of processing a send.
 struct Attempt<'w> {
     world: &'w SharedWorld,
     line: &'w SimLine,
@@ -102,41 +101,43 @@ struct Attempt<'w> {
     answered: Duration,
 }
 
-/// A request that was taken.
-struct Done {
+/// A request that was processed without a refusal.
+struct Processed {
     body: Vec<u8>,
-    /// The update that has to be delivered before the answer, and its run.
+    /// The update that must be delivered before the response, with its run.
     early: Option<(u64, Update)>,
 }
 
 impl Attempt<'_> {
-    fn process(&self, token: Option<&str>, body: &[u8], draws: &mut Draws) -> Result<Done, Refusal> {
+    fn process(&self, token: Option<&str>, body: &[u8], draws: &mut Draws) -> Result<Processed, Refusal> {
         let (world, line) = (self.world, self.line);
         world.authorize(token, Some(line.waba), &line.spec.id)?;
-        let wanted = Wanted::read(world, line.waba, body);
-        // The rate comes before the contents: who is too fast learns nothing about the request.
+        let valid = ValidSend::read(world, line.waba, body);
+        // Check the rate before the contents: a client that is too fast gets 130429, even if its request is also
+        // invalid.
         if !line.admits(&mut line.state(), world.now()) {
             return Err(Refusal::bare(130_429));
         }
-        match wanted? {
-            Wanted::Message(message) => self.accept(&message, draws),
-            Wanted::Receipt => {
+        match valid? {
+            ValidSend::Message(message) => self.accept(&message, draws),
+            ValidSend::Receipt => {
                 line.state().answered(Answer::Receipt);
-                Ok(Done { body: br#"{"success":true}"#.to_vec(), early: None })
+                Ok(Processed { body: br#"{"success":true}"#.to_vec(), early: None })
             }
         }
     }
 
-    fn accept(&self, message: &WantedMessage<'_>, draws: &mut Draws) -> Result<Done, Refusal> {
+    fn accept(&self, message: &ValidMessage<'_>, draws: &mut Draws) -> Result<Processed, Refusal> {
         let (world, line) = (self.world, self.line);
         let held = self.fault == Some(Fault::Held);
-        // Without a template Meta delivers only to those who wrote lately, and says so by webhook.
-        let refused = message.template().is_none() && !line.state().in_conversation(message.to, world.now());
-        let plan = self.behaviour.plan(self.answered, held, refused.then_some(131_047), draws);
+        // Without a template Meta delivers only within the customer service window. Otherwise it accepts the message
+        // and reports 131047 by webhook.
+        let outside_window = message.template().is_none() && !line.state().in_service_window(message.to, world.now());
+        let plan = self.behaviour.plan(self.answered, held, outside_window.then_some(131_047), draws);
         let mut taps = if plan.tap.is_some() { message.taps(world) } else { Vec::new() };
         let tap = (!taps.is_empty()).then(|| taps.swap_remove(draws.below(taps.len())));
         let tap_due = plan.tap.filter(|_| tap.is_some());
-        let accepting = Accepting {
+        let new_message = NewMessage {
             to: message.to,
             callback: message.callback(),
             template: message.template(),
@@ -149,20 +150,21 @@ impl Attempt<'_> {
         if !line.admits_pair(&mut state, message.to, now) {
             return Err(Refusal::bare(131_056));
         }
-        let number = state.accept(&accepting, &plan, &world.recipients, now);
+        let number = state.accept(&new_message, &plan, &world.recipients, now);
         state.answered(self.fault.map_or(Answer::Accepted, Answer::Fault));
         if let Some(tap) = tap {
-            state.will_tap(number, tap);
+            state.plan_tap(number, tap);
         }
         let run = state.run;
         drop(state);
 
         let early = self.schedule(run, number, &plan, tap_due);
         let body = accepted_body(message, &wamid(run, line.index, number), held);
-        Ok(Done { body, early: early.map(|update| (run, update)) })
+        Ok(Processed { body, early: early.map(|update| (run, update)) })
     }
 
-    /// Puts what becomes of a message on the calendar; what has to come before the answer is returned instead.
+    /// Schedules the updates of a message. Returns the update that must be delivered before the response, if there is
+    /// one, instead of scheduling it.
     fn schedule(&self, run: u64, message: u32, plan: &DeliveryPlan, tap_due: Option<Duration>) -> Option<Update> {
         let courier = self.world.wabas[self.line.waba].courier.as_ref()?;
         let line = self.line.index;
@@ -173,7 +175,7 @@ impl Attempt<'_> {
                 at_ms: u32::try_from(millis(planned.at)).unwrap_or(u32::MAX),
                 status: planned.status,
                 token: planned.token,
-                again: planned.again,
+                duplicate: planned.duplicate,
             });
             (planned.due, update)
         });
@@ -184,8 +186,9 @@ impl Attempt<'_> {
     }
 }
 
-/// Written by hand, as it is by far the most frequent answer. Nothing in it needs an escape but the `/` of the id.
-fn accepted_body(message: &WantedMessage<'_>, wamid: &str, held: bool) -> Vec<u8> {
+/// The body of an accepted send. Formatted by hand, because it is by far the most frequent response. Only the `/` of
+/// the id needs an escape.
+fn accepted_body(message: &ValidMessage<'_>, wamid: &str, held: bool) -> Vec<u8> {
     let status = match (message.template(), held) {
         (None, _) => "",
         (Some(_), false) => r#","message_status":"accepted""#,

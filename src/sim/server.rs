@@ -1,6 +1,6 @@
 //! Connections and routes.
 //!
-//! On hyper itself: a fault that resets a connection needs the connection, which no framework hands out.
+//! Uses hyper directly: a fault that resets a connection needs access to the connection, which no framework offers.
 
 use std::{convert::Infallible, future::poll_fn, pin::Pin, sync::atomic::Ordering, time::Duration};
 
@@ -25,19 +25,19 @@ use super::{
     world::SharedWorld,
 };
 
-/// The largest body that is read. Meta's own limit is not published; no message comes near.
+/// The largest body that is read. Meta does not publish its limit; no message comes near this one.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// How long open requests may take after a stop.
+/// How long open requests may take to finish after a stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The connection is to be reset: hyper stops when a service fails, and answers nothing.
+/// Resets the connection: hyper closes a connection without a response when its service fails.
 #[derive(Debug, thiserror::Error)]
 #[error("the scenario resets this connection")]
 struct ResetConnection;
 
 type Body = Either<Full<Bytes>, BoxBody<Bytes, Infallible>>;
 
-/// Accepts connections until the stand-in stops.
+/// Accepts connections until the simulator stops.
 pub(super) async fn accept_all(world: SharedWorld, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
@@ -47,7 +47,7 @@ pub(super) async fn accept_all(world: SharedWorld, listener: TcpListener) {
         match accepted {
             Ok((stream, _)) => drop(world.tasks.spawn(serve(world.clone(), stream))),
             Err(error) => {
-                // Out of file descriptors, most likely: those that are open will end.
+                // Most likely there are no file descriptors left. Wait for open connections to end.
                 warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -58,7 +58,7 @@ pub(super) async fn accept_all(world: SharedWorld, listener: TcpListener) {
 async fn serve(world: SharedWorld, stream: TcpStream) {
     let stop = world.stop.clone();
     let _ = stream.set_nodelay(true);
-    // Boxed, because a connection that can be taken apart needs a service whose futures may move.
+    // `into_parts` below requires that the futures of the service are `Unpin`, hence the box.
     let service = service_fn(move |request| Box::pin(answer(world.clone(), request)));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut ended = tokio::select! {
@@ -73,7 +73,7 @@ async fn serve(world: SharedWorld, stream: TcpStream) {
     let stream = connection.into_parts().io.into_inner();
     if let Some(Err(error)) = ended {
         debug!(%error, "connection ended");
-        // Closing now sends a reset, instead of the orderly end that a client takes for a finished answer.
+        // With zero linger, closing sends a reset. A client could take an orderly end for a complete response.
         let _ = stream.set_zero_linger();
     }
 }
@@ -102,10 +102,10 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
     let mut segments = head.uri.path().split('/').skip(1);
     let (first, node, edge, rest) = (segments.next().unwrap_or(""), segments.next(), segments.next(), segments.next());
     if first == "sim" {
-        let body = read(body).await.unwrap_or_default();
+        let body = read_body(body).await.unwrap_or_default();
         return control::answer(world, &head.method, node.unwrap_or(""), &body).await;
     }
-    let token = text(&head.headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let token = header_text(&head.headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
     match (is_version(first), node, edge, rest) {
         (true, Some(id), Some("messages"), None) if head.method == Method::POST => {
             let Some(line) = world.line(id) else {
@@ -114,14 +114,14 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
                 return Reply::refusal(world, &refusal);
             };
             let arrival = Arrival::on(world, line);
-            match read(body).await {
+            match read_body(body).await {
                 Some(body) => send(world, line, arrival, token, &body).await,
-                // Broken off by the client, or larger than anything that is a message.
+                // The client broke off, or the body exceeds BODY_BYTES_MAX.
                 None => Reply::Reset,
             }
         }
         (true, Some(id), edge, None) if head.method == Method::GET => {
-            let host = text(&head.headers, HOST).unwrap_or("localhost");
+            let host = header_text(&head.headers, HOST).unwrap_or("localhost");
             let query = management::Query::new(host, head.uri.path(), head.uri.query().unwrap_or(""));
             management::answer(world, token, id, edge, &query).await
         }
@@ -129,16 +129,16 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
     }
 }
 
-/// `v25.0` and the like.
+/// Whether the segment is a version such as `v25.0`.
 fn is_version(segment: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     segment.strip_prefix('v').and_then(|version| version.split_once('.')).is_some_and(|(a, b)| digits(a) && digits(b))
 }
 
-fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-async fn read(body: Incoming) -> Option<Bytes> {
+async fn read_body(body: Incoming) -> Option<Bytes> {
     Some(Limited::new(body, BODY_BYTES_MAX).collect().await.ok()?.to_bytes())
 }

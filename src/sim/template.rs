@@ -1,49 +1,49 @@
-//! Templates as a scenario gives them and as Meta lists them.
+//! Templates, in the form that scenarios and Meta's API share.
 
 use serde::{Deserialize, Serialize};
 
-/// A template as a scenario gives it and as Meta lists it.
+/// A template, as scenarios define it and as Meta lists it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
     /// The WABA it belongs to.
     #[serde(skip_serializing)]
     pub waba: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its language, such as `es_AR`.
+    /// The language, such as `es_AR`.
     pub language: String,
-    /// `APPROVED`, and can be sent, unless given.
+    /// The initial status; `APPROVED` by default.
     #[serde(default)]
     pub status: TemplateStatus,
     /// `MARKETING`, `UTILITY` or `AUTHENTICATION`.
     pub category: String,
-    /// Which kind of its category it is, such as `ORDER_STATUS`.
+    /// The subcategory, such as `ORDER_STATUS`.
     #[serde(default)]
     pub sub_category: Option<String>,
-    /// How its variables are named.
+    /// How variables are named.
     #[serde(default)]
     pub parameter_format: ParameterFormat,
-    /// What it consists of.
+    /// Header, body, footer and buttons.
     pub components: Vec<Component>,
 }
 
-/// Whether a template can be sent.
+/// The status of a template. Only approved templates can be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TemplateStatus {
-    /// The only one that can be sent.
+    /// Approved by Meta; can be sent.
     #[default]
     Approved,
     /// Not yet reviewed.
     Pending,
-    /// Refused by Meta.
+    /// Rejected by Meta.
     Rejected,
-    /// Stopped by Meta for a while.
+    /// Paused by Meta for a limited time.
     Paused,
-    /// Stopped by Meta for good.
+    /// Disabled by Meta permanently.
     Disabled,
-    /// Refused, and the business objects.
+    /// Rejected, and appealed by the business.
     InAppeal,
     /// Unused for too long.
     Archived,
@@ -60,35 +60,35 @@ pub enum ParameterFormat {
     Named,
 }
 
-/// A piece of a template.
+/// A component of a template.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub enum Component {
-    /// Above the text.
+    /// Shown above the body.
     Header {
-        /// What it shows.
+        /// Text, media or a location.
         format: HeaderFormat,
-        /// With format `TEXT`: at most one variable.
+        /// The text, with at most one variable; only with format `TEXT`.
         #[serde(skip_serializing_if = "Option::is_none")]
         text: Option<String>,
-        /// As given to Meta for review.
+        /// The example given to Meta for review.
         #[serde(skip_serializing_if = "Option::is_none")]
         example: Option<serde_json::Value>,
     },
-    /// The text.
+    /// The main text.
     Body {
-        /// With its variables in `{{…}}`.
+        /// The text, with variables in `{{…}}`.
         text: String,
         /// Authentication templates only.
         #[serde(skip_serializing_if = "Option::is_none")]
         add_security_recommendation: Option<bool>,
-        /// As given to Meta for review.
+        /// The example given to Meta for review.
         #[serde(skip_serializing_if = "Option::is_none")]
         example: Option<serde_json::Value>,
     },
-    /// Below the text.
+    /// Shown below the body.
     Footer {
-        /// Without variables.
+        /// The text, without variables.
         #[serde(skip_serializing_if = "Option::is_none")]
         text: Option<String>,
         /// Authentication templates only.
@@ -97,24 +97,24 @@ pub enum Component {
     },
     /// The buttons, in the order of their index.
     Buttons {
-        /// At most ten.
+        /// At most ten buttons.
         buttons: Vec<Button>,
     },
 }
 
-/// What a header shows.
+/// The format of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum HeaderFormat {
     /// A line of text.
     Text,
-    /// A picture.
+    /// An image.
     Image,
-    /// A film.
+    /// A video.
     Video,
     /// A file.
     Document,
-    /// A place.
+    /// A location.
     Location,
 }
 
@@ -122,31 +122,31 @@ pub enum HeaderFormat {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub enum Button {
-    /// Answers with its payload.
+    /// Replies with a payload.
     QuickReply {
-        /// Its label, and the payload unless a send gives one.
+        /// The label, which is also the payload if a send provides none.
         text: String,
     },
-    /// Opens a page.
+    /// Opens a web page.
     Url {
-        /// Its label.
+        /// The label.
         text: String,
-        /// With at most one variable, at its end.
+        /// The URL, with at most one variable, at its end.
         url: String,
-        /// As given to Meta for review.
+        /// The example given to Meta for review.
         #[serde(skip_serializing_if = "Option::is_none")]
         example: Option<Vec<String>>,
     },
-    /// Calls a number.
+    /// Calls a phone number.
     PhoneNumber {
-        /// Its label.
+        /// The label.
         text: String,
-        /// The number.
+        /// The phone number.
         phone_number: String,
     },
     /// Copies a coupon code.
     CopyCode {
-        /// As given to Meta for review.
+        /// The example given to Meta for review.
         #[serde(skip_serializing_if = "Option::is_none")]
         example: Option<Vec<String>>,
     },
@@ -154,7 +154,7 @@ pub enum Button {
     Otp {
         /// `COPY_CODE`, `ONE_TAP` or `ZERO_TAP`.
         otp_type: String,
-        /// Its label.
+        /// The label.
         text: String,
     },
 }

@@ -1,20 +1,21 @@
-//! What happened in the last second of a line, and what it may still do to one person. Pure: callers give the time.
+//! The rate window of a line and its pair limits. Pure: callers pass the time.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Counts events in the second that ends now, exactly, and keeps the largest count ever seen.
+/// Counts the events of the last second exactly, and keeps the largest count so far.
 ///
 /// Memory: 8 bytes for each event of the last second.
 #[derive(Default)]
 pub(super) struct Window {
     times_us: VecDeque<u64>,
-    most: usize,
+    max_in_1s: usize,
 }
 
 const SECOND_US: u64 = 1_000_000;
 
 impl Window {
-    /// Events after `now_us` less a second, up to `now_us`, which never goes back.
+    /// Events in the second that ends at `now_us`: after `now_us` − 1 s, and up to `now_us`. `now_us` must not
+    /// decrease.
     pub(super) fn count(&mut self, now_us: u64) -> usize {
         while self.times_us.front().is_some_and(|at| at + SECOND_US <= now_us) {
             self.times_us.pop_front();
@@ -23,23 +24,24 @@ impl Window {
     }
 
     pub(super) fn record(&mut self, now_us: u64) {
-        self.most = self.most.max(self.count(now_us) + 1);
+        self.max_in_1s = self.max_in_1s.max(self.count(now_us) + 1);
         self.times_us.push_back(now_us);
     }
 
-    /// The largest count in any second so far.
-    pub(super) fn most(&self) -> usize {
-        self.most
+    /// The largest count in any one-second window so far.
+    pub(super) fn max_in_1s(&self) -> usize {
+        self.max_in_1s
     }
 }
 
-/// Meta's limit on what one line sends to one person: one message in 6 s; within 6 s up to 45 on credit, and after
-/// such a burst nothing until the time they would have taken has passed (20 at once: 2 minutes).
+/// Meta's pair limit, on what one line sends to one person: one message in 6 s. A burst of up to 45 messages within 6 s
+/// is admitted on credit; after it, nothing is admitted until the time that the burst would have taken has passed (20
+/// messages: 2 minutes).
 /// Source: developers.facebook.com/docs/whatsapp/messaging-limits, pair rate limits, read in a copy of 11 Sep 2026.
 pub(super) struct Pairs {
     pairs: HashMap<u64, Pair>,
-    /// Forget those who owe nothing when there are so many.
-    forget_at: usize,
+    /// When the map reaches this size, pairs that owe nothing are evicted.
+    evict_at: usize,
 }
 
 struct Pair {
@@ -52,14 +54,14 @@ const BURST_MAX: u64 = 45;
 
 impl Pairs {
     pub(super) fn new() -> Self {
-        Self { pairs: HashMap::new(), forget_at: 1024 }
+        Self { pairs: HashMap::new(), evict_at: 1024 }
     }
 
-    /// Whether a message to `person` is admitted now; if it is, it counts.
+    /// Whether a message to `person` is admitted now. An admitted message counts towards the limit.
     pub(super) fn admit(&mut self, person: u64, now_ms: u64) -> bool {
-        if self.pairs.len() >= self.forget_at {
+        if self.pairs.len() >= self.evict_at {
             self.pairs.retain(|_, pair| !pair.is_free(now_ms));
-            self.forget_at = (2 * self.pairs.len()).max(1024);
+            self.evict_at = (2 * self.pairs.len()).max(1024);
         }
         let pair = self.pairs.entry(person).or_insert(Pair { since_ms: now_ms, sent: 0 });
         if pair.is_free(now_ms) {
@@ -86,21 +88,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_largest_second_is_the_one_that_brute_force_finds(gaps in prop::collection::vec(0u64..400_000, 1..200)) {
+        fn the_largest_second_matches_a_brute_force_count(gaps in prop::collection::vec(0u64..400_000, 1..200)) {
             let times: Vec<u64> = gaps.iter().scan(0, |now, gap| { *now += gap; Some(*now) }).collect();
             let mut window = Window::default();
             times.iter().for_each(|at| window.record(*at));
             let within = |end: u64| times.iter().filter(|at| **at <= end && **at + SECOND_US > end).count();
-            prop_assert_eq!(window.most(), times.iter().map(|end| within(*end)).max().unwrap_or(0));
+            prop_assert_eq!(window.max_in_1s(), times.iter().map(|end| within(*end)).max().unwrap_or(0));
         }
     }
 
     #[test]
-    fn a_burst_to_one_person_is_paid_back() {
+    fn a_burst_blocks_its_pair_until_it_is_paid_back() {
         let mut pairs = Pairs::new();
         let admitted = (0..60).filter(|i| pairs.admit(7, i * 10)).count();
         assert_eq!(admitted, 45);
-        assert!(pairs.admit(8, 600), "somebody else is not concerned");
+        assert!(pairs.admit(8, 600), "the limit applies to one person only");
         assert!(!pairs.admit(7, 45 * 6_000 - 1));
         assert!(pairs.admit(7, 45 * 6_000));
 
@@ -112,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn a_spaced_sender_is_never_refused_and_is_forgotten() {
+    fn a_spaced_sender_is_never_refused_and_is_evicted() {
         let mut pairs = Pairs::new();
         assert!((0..1_000).all(|i| pairs.admit(7, i * 6_000)));
         for person in 0..100_000 {
             assert!(pairs.admit(person, 10_000_000 + person * 6));
         }
-        assert!(pairs.pairs.len() < 5_000, "{} are remembered", pairs.pairs.len());
+        assert!(pairs.pairs.len() < 5_000, "{} pairs are left", pairs.pairs.len());
     }
 }

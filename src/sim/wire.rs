@@ -1,23 +1,23 @@
-//! JSON as Meta writes it, its error envelope, and its codes.
+//! Meta's JSON escapes, error envelope and error codes.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// JSON as Meta writes it: non-ASCII as `\uXXXX` with lowercase digits, `/` as `\/`. A client that checks a signature
-/// over anything but the raw bytes fails on it.
+/// Serializes JSON with Meta's escapes: non-ASCII as `\uXXXX` with lowercase digits, `/` as `\/`. A client that checks
+/// a signature over anything but the raw bytes fails.
 pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(512);
     value
-        .serialize(&mut Serializer::with_formatter(&mut bytes, AsMeta))
-        .expect("a vector takes all bytes, and no map of the stand-in has keys that are no text");
+        .serialize(&mut Serializer::with_formatter(&mut bytes, MetaFormatter))
+        .expect("writing to a vector cannot fail, and all maps of the simulator have string keys");
     bytes
 }
 
-struct AsMeta;
+struct MetaFormatter;
 
-impl Formatter for AsMeta {
+impl Formatter for MetaFormatter {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut plain_from = 0;
         for (at, c) in fragment.char_indices().filter(|(_, c)| *c == '/' || !c.is_ascii()) {
@@ -35,7 +35,7 @@ impl Formatter for AsMeta {
     }
 }
 
-/// Meta says no.
+/// An error response of Meta.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: u32,
@@ -48,21 +48,22 @@ impl Refusal {
         Self { code, subcode: None, details: details.into() }
     }
 
-    /// With the code alone, as faults have it.
+    /// A refusal that has only a code, with the title of the code as its details.
     pub(super) fn bare(code: u32) -> Self {
         Self::new(code, title(code))
     }
 
-    /// What Meta says of an id that it does not know, or that the token may not see: code 100, subcode 33.
+    /// The refusal for an id that does not exist or that the token may not see: code 100, subcode 33.
     pub(super) fn no_such_object(id: &str) -> Self {
         let details = format!(
-            "Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or does not support this operation"
+            "Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or does not support \
+            this operation"
         );
         Self { code: 100, subcode: Some(33), details }
     }
 
-    /// The HTTP status and the body. `for_speed`: the status of refusals for coming too fast.
-    pub(super) fn answer(&self, for_speed: u16, trace: u64) -> (u16, Vec<u8>) {
+    /// The HTTP status and the body. `throttle_status`: the status of refusals for sending too fast.
+    pub(super) fn answer(&self, throttle_status: u16, trace: u64) -> (u16, Vec<u8>) {
         let code = self.code;
         let (kind, message) = match self.subcode {
             Some(33) => ("GraphMethodException", format!("Unsupported request. {}", self.details)),
@@ -79,14 +80,14 @@ impl Refusal {
                 fbtrace_id: &format!("A{trace:016x}"),
             },
         };
-        let status = CODES.iter().find(|(known, ..)| *known == code).map_or(400, |(_, status, _)| *status);
-        (if status == FOR_SPEED { for_speed } else { status }, to_json(&envelope))
+        let status = CODES.iter().find(|(listed, ..)| *listed == code).map_or(400, |(_, status, _)| *status);
+        (if status == THROTTLE_STATUS { throttle_status } else { status }, to_json(&envelope))
     }
 }
 
-/// What Meta calls a code.
+/// Meta's title of a code.
 pub(super) fn title(code: u32) -> &'static str {
-    CODES.iter().find(|(known, ..)| *known == code).map_or("Something went wrong", |(.., title)| title)
+    CODES.iter().find(|(listed, ..)| *listed == code).map_or("Something went wrong", |(.., title)| title)
 }
 
 #[derive(Serialize)]
@@ -114,31 +115,32 @@ struct ErrorData<'a> {
     details: &'a str,
 }
 
-/// Stands for [`super::scenario::Limits::refusal_status`].
-const FOR_SPEED: u16 = 0;
+/// Placeholder in [`CODES`] for [`super::scenario::Limits::refusal_status`].
+const THROTTLE_STATUS: u16 = 0;
 
-/// Code, HTTP status, title. Any other code answers 400.
-/// Source: developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes, read in a copy of 11 Sep 2026; the HTTP
-/// statuses come from the page before it listed none.
+/// Code, HTTP status and title. Any other code has status 400.
+///
+/// Source: developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes, read in a copy of 11 Sep 2026. That
+/// copy lists no HTTP statuses; they come from an earlier version of the page.
 const CODES: &[(u32, u16, &str)] = &[
     (0, 401, "AuthException"),
     (1, 400, "API Unknown"),
     (2, 503, "API Service"),
     (3, 500, "API Method"),
-    (4, FOR_SPEED, "API Too Many Calls"),
+    (4, THROTTLE_STATUS, "API Too Many Calls"),
     (10, 403, "Permission Denied"),
-    (17, FOR_SPEED, "User request limit reached"),
+    (17, THROTTLE_STATUS, "User request limit reached"),
     (33, 400, "Parameter value is not valid"),
     (100, 400, "Invalid parameter"),
     (190, 401, "Access token has expired"),
     (200, 403, "API Permission"),
     (368, 403, "Temporarily blocked for policies violations"),
-    (613, FOR_SPEED, "Calls to this API have exceeded the rate limit"),
+    (613, THROTTLE_STATUS, "Calls to this API have exceeded the rate limit"),
     (2500, 400, "Unknown path components"),
-    (80_007, FOR_SPEED, "Rate limit issues"),
-    (80_008, FOR_SPEED, "Too many calls to this WhatsApp Business account"),
+    (80_007, THROTTLE_STATUS, "Rate limit issues"),
+    (80_008, THROTTLE_STATUS, "Too many calls to this WhatsApp Business account"),
     (130_403, 400, "User blocked by the business"),
-    (130_429, FOR_SPEED, "Rate limit hit"),
+    (130_429, THROTTLE_STATUS, "Rate limit hit"),
     (130_472, 400, "User's number is part of an experiment"),
     (130_497, 403, "Business account is restricted from messaging users in this country"),
     (131_000, 500, "Something went wrong"),
@@ -152,12 +154,12 @@ const CODES: &[(u32, u16, &str)] = &[
     (131_042, 400, "Business eligibility payment issue"),
     (131_045, 500, "Incorrect certificate"),
     (131_047, 400, "Re-engagement message"),
-    (131_048, FOR_SPEED, "Spam rate limit hit"),
+    (131_048, THROTTLE_STATUS, "Spam rate limit hit"),
     (131_049, 400, "This message was not delivered to maintain healthy ecosystem engagement"),
     (131_050, 400, "User has stopped marketing messages from this business"),
     (131_051, 400, "Unsupported message type"),
     (131_053, 400, "Media upload error"),
-    (131_056, FOR_SPEED, "(Business Account, Consumer Account) pair rate limit hit"),
+    (131_056, THROTTLE_STATUS, "(Business Account, Consumer Account) pair rate limit hit"),
     (131_057, 500, "Account in maintenance mode"),
     (131_062, 400, "Business-scoped user ids are not supported for this message"),
     (132_000, 400, "Number of parameters does not match the expected number of params"),

@@ -1,4 +1,4 @@
-//! A running stand-in: everything that requests and webhooks share.
+//! The shared state of a running simulator.
 
 use std::{
     collections::HashMap,
@@ -17,23 +17,23 @@ use super::{
     ledger::{Ledger, Tally},
     line::{LineState, SimLine},
     lock,
-    message::{MessageRecord, SimMessage, told_index, wamid},
+    message::{MessageRecord, SimMessage, status_index, wamid},
     pending::Pending,
     recipient::Recipients,
+    requirements::Requirements,
     scenario::{Limits, Scenario, ScenarioError, Waba},
     template::{Template, TemplateStatus},
     wire::Refusal,
-    wording::Wording,
 };
 use crate::{
     domain::{LineId, State, UnixMs},
     telemetry::clock,
 };
 
-/// The world, as tasks hold it.
+/// The shared state, as tasks own it.
 pub(super) type SharedWorld = Arc<World>;
 
-/// Everything that requests and webhooks share.
+/// The state that requests and webhook deliveries share.
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) limits: Limits,
@@ -41,38 +41,39 @@ pub(super) struct World {
     line_by_id: HashMap<String, usize>,
     pub(super) wabas: Vec<Account>,
     pub(super) templates: Vec<LiveTemplate>,
-    /// By WABA, then name: the templates of that name in all their languages.
+    /// For each WABA, template indices by name, in all languages.
     template_by_name: Vec<HashMap<String, Vec<usize>>>,
     pub(super) recipients: Recipients,
     pub(super) counts: Counts,
-    /// How requests that are no sends are met: only outages matter.
-    pub(super) reading: RwLock<Behaviour>,
+    /// The behaviour of requests other than sends. Only its outages and `no_answer_for` are used.
+    pub(super) read_behaviour: RwLock<Behaviour>,
+    initial_behaviour: Behaviour,
     started: Instant,
     started_at: UnixMs,
-    /// The Unix time in ms at which the run began: tells the messages of one run from those before a reset.
+    /// The current run, identified by the Unix time in ms at which it began. A reset starts a new run.
     run: Mutex<u64>,
     traces: AtomicU64,
-    /// Everything that runs, so that a stop waits for it.
+    /// All tasks of the simulator, which a stop waits for.
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
 
-/// A WABA and the delivery of its updates, if it has a webhook.
+/// A WABA, and its courier if it has a webhook.
 pub(super) struct Account {
     pub(super) spec: Waba,
     pub(super) courier: Option<Courier>,
 }
 
-/// A template whose status may change.
+/// A template and its current status.
 pub(super) struct LiveTemplate {
     pub(super) id: u64,
     pub(super) waba: usize,
     pub(super) spec: Template,
-    pub(super) wording: Wording,
+    pub(super) requirements: Requirements,
     status: RwLock<TemplateStatus>,
 }
 
-/// Counts of no line.
+/// Counts that belong to no line.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) requests_elsewhere: AtomicU64,
@@ -84,11 +85,11 @@ pub(super) struct Counts {
     pub(super) pending: Pending,
 }
 
-/// Templates are numbered from here, in the order of the scenario.
+/// The id of the first template. The others follow in the order of the scenario.
 const FIRST_TEMPLATE_ID: u64 = 900_000_000_000_001;
 
 impl World {
-    /// Errors: [`ScenarioError::Problems`] with everything that is wrong.
+    /// Errors: [`ScenarioError::Problems`] with all problems of the scenario.
     pub(super) fn new(
         scenario: Scenario,
         http: &reqwest::Client,
@@ -113,7 +114,7 @@ impl World {
             templates.push(LiveTemplate {
                 id: FIRST_TEMPLATE_ID + index as u64,
                 waba,
-                wording: Wording::of(spec).map_err(|problem| ScenarioError::Problems(vec![problem]))?,
+                requirements: Requirements::of(spec).map_err(|problem| ScenarioError::Problems(vec![problem]))?,
                 status: RwLock::new(spec.status),
                 spec: spec.clone(),
             });
@@ -123,6 +124,7 @@ impl World {
             spec: spec.clone(),
         };
         let started = Instant::now();
+        let initial_behaviour = Behaviour::of(&scenario, started);
         Ok(Self {
             seed: scenario.seed,
             wabas: scenario.wabas.iter().map(account).collect(),
@@ -132,7 +134,8 @@ impl World {
             template_by_name,
             recipients: Recipients::new(),
             counts: Counts::default(),
-            reading: RwLock::new(Behaviour::of(&scenario, started)),
+            read_behaviour: RwLock::new(initial_behaviour.clone()),
+            initial_behaviour,
             limits: scenario.limits,
             started,
             started_at,
@@ -143,7 +146,7 @@ impl World {
         })
     }
 
-    /// Since the start. Monotonic.
+    /// The time since the start. Monotonic.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -156,7 +159,7 @@ impl World {
         self.started_at.after(since_start)
     }
 
-    /// A new `fbtrace_id`, as a number.
+    /// A new number for an `fbtrace_id`.
     pub(super) fn trace(&self) -> u64 {
         self.traces.fetch_add(1, Ordering::Relaxed)
     }
@@ -169,9 +172,10 @@ impl World {
         self.wabas.iter().position(|waba| waba.spec.id == id)
     }
 
-    /// Whether the token may see what belongs to this WABA. `id`: of what is asked for.
+    /// Checks that the token may access objects of this WABA. Returns the index of the WABA. `id`: the requested
+    /// object.
     ///
-    /// Errors: 190 for a token that is none; Meta's "does not exist" for what belongs to no WABA, or to another.
+    /// Errors: 190 for an unknown token; Meta's "does not exist" if the object belongs to no WABA or to another one.
     pub(super) fn authorize(&self, token: Option<&str>, waba: Option<usize>, id: &str) -> Result<usize, Refusal> {
         let opens = |waba: usize| token == Some(self.wabas[waba].spec.token.as_str());
         match waba.filter(|waba| opens(*waba)) {
@@ -181,7 +185,7 @@ impl World {
         }
     }
 
-    /// The template of this WABA, name and language.
+    /// The index of the template with this WABA, name and language.
     pub(super) fn template(&self, waba: usize, name: &str, language: &str) -> Option<usize> {
         let of_name = self.template_by_name[waba].get(name)?;
         of_name.iter().copied().find(|index| self.templates[*index].spec.language == language)
@@ -198,19 +202,20 @@ impl World {
         }
         self.lines.iter().filter(|line| only.is_none_or(|id| line.spec.id == id)).for_each(|line| line.change(change));
         if only.is_none() {
-            let mut reading = self.reading.write().unwrap_or_else(PoisonError::into_inner);
-            *reading = reading.changed(change, Instant::now());
+            let mut read_behaviour = self.read_behaviour.write().unwrap_or_else(PoisonError::into_inner);
+            *read_behaviour = read_behaviour.changed(change, Instant::now());
         }
         Ok(())
     }
 
-    /// As if just started with the same scenario: nothing counted, no messages, no updates on their way, and faults and
-    /// templates as they were.
+    /// Restores the state just after the start: no counts, messages or pending updates, and the scenario's faults and
+    /// templates.
     pub(super) fn reset(&self) {
         let mut run = lock(&self.run);
-        // Two runs never share an id of a message, even if they begin in the same millisecond.
+        // Two runs never share a message id, even if they begin in the same millisecond.
         *run = clock::now().0.max(*run + 1);
-        // Couriers first: from then on they refuse updates of the old run, and no line makes one of the new run yet.
+        // Reset the couriers first: they then ignore updates of the old run, and no line creates updates of the new run
+        // yet.
         for courier in self.wabas.iter().filter_map(|waba| waba.courier.as_ref()) {
             self.counts.pending.settle(courier.reset(*run));
         }
@@ -228,8 +233,8 @@ impl World {
         ] {
             count.store(0, Ordering::Relaxed);
         }
-        let mut reading = self.reading.write().unwrap_or_else(PoisonError::into_inner);
-        *reading = reading.begun(Instant::now());
+        let mut read_behaviour = self.read_behaviour.write().unwrap_or_else(PoisonError::into_inner);
+        *read_behaviour = self.initial_behaviour.restarted_at(Instant::now());
     }
 
     pub(super) fn run(&self) -> u64 {
@@ -257,7 +262,7 @@ impl World {
         }
     }
 
-    /// At most `limit` messages of a line, from number `from`.
+    /// At most `limit` messages of a line, from index `from`.
     pub(super) fn messages(&self, line: usize, from: u32, limit: u32) -> Vec<MessageRecord> {
         let Some(line) = self.lines.get(line) else { return Vec::new() };
         let id = LineId::from(line.spec.id.as_str());
@@ -276,22 +281,22 @@ impl World {
         message: &SimMessage,
     ) -> MessageRecord {
         let at = |ms: u32| self.unix(Duration::from_millis(ms.into()));
-        let told = |status: State| message.told_ms[told_index(status)].map(|ms| at(ms.get()));
+        let first_acknowledged = |status: State| message.acknowledged_ms[status_index(status)].map(|ms| at(ms.get()));
         MessageRecord {
             wamid: wamid(state.run, line.index, number),
             line: id.clone(),
             to: message.to,
             template: message.template.map(|template| self.templates[template.get()].spec.name.clone()),
             callback_data: message.callback.to_string(),
-            state: message.told,
+            state: message.acknowledged,
             planned: message.planned,
             named: message.named,
             code: (message.code != 0).then_some(message.code),
             accepted_at: at(message.accepted_ms),
-            sent_at: told(State::Sent),
-            delivered_at: told(State::Delivered),
-            read_at: told(State::Read),
-            failed_at: told(State::Failed),
+            sent_at: first_acknowledged(State::Sent),
+            delivered_at: first_acknowledged(State::Delivered),
+            read_at: first_acknowledged(State::Read),
+            failed_at: first_acknowledged(State::Failed),
         }
     }
 }

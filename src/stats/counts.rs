@@ -1,4 +1,4 @@
-//! Counters of parts, added up: by state, as a funnel, by failure, per second.
+//! Sums of the counters of parts: by state, as a funnel, by failure, and per second.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,16 @@ use crate::{
     redis::parts::PartCounts,
 };
 
-/// Full seconds that the rate is taken over. Fewer than a part remembers, so that a slow answer of Redis loses none.
+/// The rate is an average over this many full seconds. A part stores the counts of ten seconds, so that no second is
+/// lost when Redis responds slowly.
 const RATE_SECONDS: u64 = 5;
 
-/// Recipients by state, `refused` and `failed` apart.
+/// Recipients by internal state, with `Refused` and `Failed` counted separately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts([u64; 16]);
 
 impl StateCounts {
-    /// The counters of `parts` together.
+    /// The sum of the counters of `parts`.
     pub fn of(parts: &[PartCounts]) -> Self {
         let mut tally = Self::default();
         for (&state, &n) in parts.iter().flat_map(|part| &part.by_state) {
@@ -26,35 +27,35 @@ impl StateCounts {
         tally
     }
 
-    /// Counts state bytes. A byte without a state is a row that holds no recipient.
+    /// Adds the states in `bytes`. A byte without a state is a row without a recipient.
     pub fn add_bytes(&mut self, bytes: &[u8]) {
         for state in bytes.iter().filter_map(|&byte| State::of(byte)) {
             self.0[usize::from(state.code())] += 1;
         }
     }
 
-    /// How many are in `state`.
+    /// The number of recipients in `state`.
     pub fn get(&self, state: State) -> u64 {
         self.0[usize::from(state.code())]
     }
 
-    /// How many are in any of `states`.
+    /// The number of recipients in any of `states`.
     pub fn sum(&self, states: &[State]) -> u64 {
         states.iter().map(|&state| self.get(state)).sum()
     }
 
-    /// How many are not at their end: pending, retrying, in flight or in doubt.
+    /// The number of open recipients: pending, retrying, in flight or in doubt.
     pub fn open(&self) -> u64 {
         State::ALL.into_iter().filter(|state| state.is_open()).map(|state| self.get(state)).sum()
     }
 
-    /// How many are still to be sent: pending or retrying.
+    /// The number of recipients still to be sent: pending or retrying.
     pub fn to_send(&self) -> u64 {
         self.sum(&[State::Pending, State::Retrying])
     }
 }
 
-/// Recipients by state, each in one.
+/// Recipients by public state. Each recipient is in one state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the states, as `domain::State` describes them")]
 pub struct ByState {
@@ -93,26 +94,26 @@ impl From<&StateCounts> for ByState {
     }
 }
 
-/// How far recipients came. Each step holds all that are further: a read message counts as delivered, even if Meta never
-/// said so.
+/// How far recipients got. Each step includes the later ones: a read message counts as delivered, even if Meta never
+/// reported the delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Funnel {
-    /// Sending was begun: all but those pending, and those that ended as skipped, expired or cancelled.
+    /// Sending was attempted: all recipients except those that are pending, skipped, expired or cancelled.
     pub attempted: u64,
-    /// Meta took the message, whatever became of it then.
+    /// Meta accepted the message, even if it failed later.
     pub accepted: u64,
-    /// It is on its way, or further. One that failed on its way is not counted any more.
+    /// Sent, delivered or read. A message that failed after it was sent is not counted.
     pub sent: u64,
-    /// It is on the phone, or read.
+    /// Delivered or read.
     pub delivered: u64,
-    /// It was read, as far as people let that be known.
+    /// Read. Recipients who have turned read receipts off are not counted.
     pub read: u64,
-    /// The recipient answered.
+    /// The recipient replied.
     pub replied: u64,
 }
 
 impl Funnel {
-    /// The funnel of `recipients`, of whom `replied` answered.
+    /// The funnel of a campaign with this number of `recipients`. `replied` is the number of recipients who replied.
     pub fn of(tally: &StateCounts, recipients: u64, replied: u64) -> Self {
         let never = tally.sum(&[State::Pending, State::Skipped, State::Expired, State::Cancelled]);
         let read = tally.get(State::Read);
@@ -123,21 +124,22 @@ impl Funnel {
     }
 }
 
-/// Recipients that failed for one reason, or of whom nobody knows more.
+/// The recipients that failed for one reason, or whose result stayed unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FailureCount {
-    /// Meta's code; 0 where Meta gave none. The title then says whether it gave no reason, or no answer at all.
+    /// Meta's error code; 0 if there is none. The title then says whether Meta gave no reason or did not respond at
+    /// all.
     pub code: u32,
-    /// What the code means.
+    /// The title of the code.
     pub title: String,
-    /// How many.
+    /// The number of recipients.
     pub count: u64,
-    /// What Meta said with it, the last time.
+    /// Meta's most recent error text for this code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
 }
 
-/// Failures of all `parts`, and what is unknown for want of an answer, the most frequent first.
+/// The failures of all `parts`, the most frequent first. Unknown recipients count as a failure without a response.
 pub fn failures(parts: &[PartCounts]) -> Vec<FailureCount> {
     let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
     for (&code, &n) in parts.iter().flat_map(|part| &part.failures) {
@@ -157,12 +159,13 @@ pub fn failures(parts: &[PartCounts]) -> Vec<FailureCount> {
             details: details(code),
         })
         .collect();
-    // Stable: codes of one count stay in their order.
+    // A stable sort: failures with the same count stay in the order of their codes.
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
     failures
 }
 
-/// Messages accepted per second over the last full seconds, or since the campaign started; to a tenth.
+/// Messages accepted per second, rounded to a tenth: the average over the last `RATE_SECONDS` full seconds, or since
+/// the campaign started if that is shorter.
 pub fn rate_per_second(parts: &[PartCounts], started_at: Option<UnixMs>, now: UnixMs) -> f64 {
     let until = now.seconds();
     let from = until.saturating_sub(RATE_SECONDS).max(started_at.map_or(0, UnixMs::seconds));
@@ -178,7 +181,7 @@ pub fn rate_per_second(parts: &[PartCounts], started_at: Option<UnixMs>, now: Un
     }
 }
 
-/// Recipients of `parts` in all, and how many of them answered.
+/// The number of recipients of `parts`, and how many of them replied.
 pub fn totals(parts: &[PartCounts]) -> (u64, u64) {
     parts.iter().fold((0, 0), |(recipients, replied), part| (recipients + part.recipients, replied + part.replied))
 }
@@ -196,7 +199,7 @@ mod tests {
         PartCounts { recipients: by_state.values().sum(), by_state, ..PartCounts::default() }
     }
 
-    /// The example of the contract.
+    /// The example in the documentation.
     fn example() -> [PartCounts; 2] {
         let mut first =
             part(&[(State::Accepted, 12), (State::Sent, 100), (State::Delivered, 40_000), (State::Refused, 590)]);
@@ -241,12 +244,12 @@ mod tests {
         assert_eq!(
             failures(&parts),
             [failure(131_026, 600, "not on WhatsApp"), failure(0, 8, "HTTP 503")],
-            "those that are unknown have no code of Meta's"
+            "unknown recipients have no code of Meta's"
         );
     }
 
     #[test]
-    fn the_funnel_counts_what_meta_took_and_then_failed_and_not_what_it_refused() {
+    fn the_funnel_counts_failed_but_not_refused_as_accepted() {
         let tally = StateCounts::of(&[part(&[
             (State::Failed, 3),
             (State::Refused, 5),
@@ -255,7 +258,7 @@ mod tests {
         ])]);
         let expected = Funnel { attempted: 10, accepted: 3, ..Funnel::default() };
         assert_eq!(Funnel::of(&tally, 11, 0), expected);
-        assert_eq!(ByState::from(&tally).failed, 8, "shown as one");
+        assert_eq!(ByState::from(&tally).failed, 8, "one public state");
         assert_eq!((tally.open(), tally.to_send()), (3, 1));
     }
 
@@ -301,7 +304,7 @@ mod tests {
         }
 
         #[test]
-        fn a_recount_of_the_bytes_gives_what_the_counters_say(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+        fn a_recount_of_state_bytes_matches_the_counters(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
             let mut counted: HashMap<State, u64> = HashMap::new();
             for state in bytes.iter().filter_map(|&byte| State::of(byte)) {
                 *counted.entry(state).or_default() += 1;

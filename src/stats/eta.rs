@@ -1,31 +1,32 @@
-//! When a campaign will have been sent.
+//! The estimated end of a campaign.
 //!
-//! Campaigns that share a line are served in proportion to their priority. So when one of `work` messages and weight `w`
-//! is done, each other has got `work / w` turns of its own weight, or all that it had: the sum over the line's rate is
-//! the time, exactly, as long as the rate stays and nothing is added.
+//! Campaigns that share a line send in turns. In each turn a campaign sends as many messages as its priority, which is
+//! called its weight `w` here. So a campaign with `work` messages needs `work / w` turns. In these turns every other
+//! campaign sends `work / w` times its own weight, or all its messages if it has fewer. The sum of all these messages,
+//! divided by the rate of the line, is the time. It is exact while the rate stays the same and no work is added.
 
 use std::time::Duration;
 
 use crate::domain::UnixMs;
 
-/// A campaign's part in a line.
+/// A campaign's share of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineShare {
-    /// Messages it still has to send there.
+    /// The number of messages left to send on the line.
     pub work: u64,
-    /// Its priority.
+    /// The campaign's priority.
     pub weight: u8,
 }
 
-/// Seconds until `ours` is done on a line that sends `rate` a second and serves `others` too.
+/// Seconds until `ours` is done, on a line that sends `rate` messages per second and also serves `others`.
 pub fn seconds(ours: LineShare, others: &[LineShare], rate: f64) -> f64 {
     let turns = ours.work as f64 / f64::from(ours.weight);
     let before: f64 = others.iter().map(|other| (other.work as f64).min(turns * f64::from(other.weight))).sum();
     (ours.work as f64 + before) / rate
 }
 
-/// The end of the longest of `seconds`, in whole seconds, so that it stands still while work goes on as planned; `None`
-/// if there are none, or it is too far for a date.
+/// `now` plus the longest of `seconds`, rounded up to a whole second so that the result does not change while
+/// sending goes as planned. `None` if `seconds` is empty or the time is too far in the future.
 pub fn end(seconds: impl IntoIterator<Item = f64>, now: UnixMs) -> Option<UnixMs> {
     let longest = seconds.into_iter().max_by(f64::total_cmp)?;
     let end = now.after(Duration::try_from_secs_f64(longest).ok()?);
@@ -43,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn campaigns_on_one_line_are_done_by_their_share() {
+    fn campaigns_share_a_line_in_proportion_to_priority() {
         let table = [
             (share(800, 5), vec![], 80.0, 10.0),
             (share(800, 5), vec![share(800, 5)], 80.0, 20.0),
@@ -58,9 +59,10 @@ mod tests {
     }
 
     proptest! {
-        /// The formula against a line that serves campaigns turn by turn, a message for each unit of weight.
+        /// Compares the formula with a line that serves campaigns in turns, one message per unit of weight in each
+        /// turn.
         #[test]
-        fn the_end_is_that_of_a_line_that_serves_in_turns(ours in (1u64..300, 1u8..=10), others in prop::collection::vec((0u64..300, 1u8..=10), 0..5)) {
+        fn the_formula_matches_a_simulated_line(ours in (1u64..300, 1u8..=10), others in prop::collection::vec((0u64..300, 1u8..=10), 0..5)) {
             let ours = share(ours.0, ours.1);
             let others: Vec<LineShare> = others.into_iter().map(|(work, weight)| share(work, weight)).collect();
             let (mut left, mut rest, mut sent) = (ours.work, others.iter().map(|other| other.work).collect::<Vec<_>>(), 0u64);
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_that_of_the_slowest_line_in_whole_seconds() {
+    fn the_eta_is_that_of_the_slowest_line_in_whole_seconds() {
         assert_eq!(end([1.0, 2.5], UnixMs(10_100)), Some(UnixMs(13_000)));
         assert_eq!(end([0.9], UnixMs(10_100)), Some(UnixMs(11_000)));
         assert_eq!(end([], UnixMs(10_100)), None);

@@ -1,4 +1,4 @@
-//! A line as it stands: what its owner reports, what operators set, what holds it.
+//! A snapshot of a line: what its owner reports, what operators set, and what holds it.
 
 use std::collections::HashMap;
 
@@ -11,40 +11,41 @@ use crate::{
     },
 };
 
-/// What is known of a line.
+/// A snapshot of a line.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LineNow {
-    /// What an operator set.
+pub struct LineSnapshot {
+    /// The settings of operators.
     pub control: LineControl,
-    /// The worker that has its lease.
+    /// The worker that has the line's lease.
     pub owner: Option<String>,
-    /// Workers live, and none of them lists it.
+    /// Workers are alive, and none of them lists the line.
     pub unlisted: bool,
-    /// What that worker said last; `None` if it is silent.
+    /// The owner's last report; `None` if it has not reported.
     pub report: Option<LineReport>,
-    /// What holds it: holds on the line, on its WABA, and on the WABA's token.
+    /// The holds in force on the line, on its WABA and on the WABA's token.
     pub holds: Vec<(HoldScope, Hold)>,
 }
 
-/// Why nothing goes out on a line.
+/// Why a line sends nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stop<'a> {
-    /// An operator paused it.
+    /// An operator paused the line.
     Paused,
-    /// It is held, or its WABA, or the token.
+    /// The line, its WABA or the WABA's token is held.
     Held(&'a HoldScope, &'a Hold),
-    /// No worker has its lease.
+    /// No worker has the line's lease.
     NoWorker,
-    /// No worker has its lease, nor will one: no process lists it.
+    /// No worker has the line's lease, and none will take it: no process lists the line.
     Unlisted,
-    /// Its worker can't reach Meta.
+    /// The owner can't reach Meta.
     Unreachable,
-    /// Its worker gets no answers of Meta's: what comes in their place.
+    /// The path to Meta is broken. The text describes what comes instead of Meta's responses.
     PathBroken(&'a str),
 }
 
-impl LineNow {
-    /// Why nothing goes out, if so: what a person has to end comes before what ends by itself.
+impl LineSnapshot {
+    /// Why the line sends nothing; `None` if it may send. A reason that a person has to end comes before one that
+    /// ends by itself.
     pub fn stop(&self) -> Option<Stop<'_>> {
         if self.control.paused {
             Some(Stop::Paused)
@@ -59,48 +60,49 @@ impl LineNow {
         }
     }
 
-    /// Messages a second that campaigns may send on it now; `None` while that is not known, or nothing may go.
+    /// Messages per second that campaigns may send on the line now; `None` if that is unknown or the line sends
+    /// nothing.
     pub fn rate(&self) -> Option<f64> {
         let report = self.report.as_ref().filter(|_| self.stop().is_none())?;
         Some(report.rate).filter(|rate| *rate > 0.0)
     }
 }
 
-/// What a campaign still has to send on a line.
+/// What a campaign has left to send on a line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineWork {
     /// The line.
     pub line: LineId,
-    /// Recipients never attempted, as far as they count.
+    /// Recipients without an attempt that counts.
     pub pending: u64,
-    /// Recipients that wait for their next attempt.
+    /// Recipients waiting for their next attempt.
     pub retrying: u64,
-    /// Which of both wait for a time.
+    /// The rows, pending or retrying, that must wait for a time.
     pub schedule: Schedule,
-    /// How the line stands.
-    pub now: LineNow,
-    /// What other running campaigns have on it.
+    /// The snapshot of the line.
+    pub now: LineSnapshot,
+    /// The shares of other running campaigns.
     pub others: Vec<LineShare>,
 }
 
 impl LineWork {
-    /// Messages still to be sent.
+    /// Messages left to send.
     pub fn to_send(&self) -> u64 {
         self.pending + self.retrying
     }
 
-    /// Some of them may go at `now`.
+    /// Whether at least one message may be sent at `now`.
     pub fn is_due(&self, now: UnixMs) -> bool {
         self.to_send() > self.schedule.rows || self.schedule.next_due.is_some_and(|due| due <= now)
     }
 }
 
-/// The scopes that can hold a line of `waba`, from the narrowest.
+/// The scopes that can hold a line of `waba`, the narrowest first.
 pub fn scopes(line: &LineId, waba: &WabaId) -> [HoldScope; 3] {
     [HoldScope::Line(line.clone()), HoldScope::Waba(waba.clone()), HoldScope::Token(waba.clone())]
 }
 
-/// Those of `holds` that hold a line of `waba`.
+/// The `holds` that apply to a line of `waba`.
 pub fn holds_on(line: &LineId, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) -> Vec<(HoldScope, Hold)> {
     let held = |scope: HoldScope| holds.get(&scope).map(|hold| (scope, hold.clone()));
     scopes(line, waba).into_iter().filter_map(held).collect()
@@ -110,8 +112,8 @@ pub fn holds_on(line: &LineId, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) 
 pub(crate) mod tests {
     use super::*;
 
-    /// A line that sends at `rate`.
-    pub(crate) fn sending(rate: f64) -> LineNow {
+    /// A snapshot of a line that sends at `rate`.
+    pub(crate) fn sending(rate: f64) -> LineSnapshot {
         let report = LineReport {
             worker: "w1".into(),
             rate,
@@ -122,7 +124,7 @@ pub(crate) mod tests {
             accepted_per_second: rate,
             at: UnixMs(0),
         };
-        LineNow { owner: Some("w1".into()), report: Some(report), ..LineNow::default() }
+        LineSnapshot { owner: Some("w1".into()), report: Some(report), ..LineSnapshot::default() }
     }
 
     pub(crate) fn hold(code: u32, until: Option<UnixMs>) -> Hold {
@@ -130,22 +132,22 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_that_may_not_send_has_no_rate_and_says_why() {
+    fn a_stopped_line_has_no_rate_and_a_reason() {
         assert_eq!((sending(72.0).stop(), sending(72.0).rate()), (None, Some(72.0)));
         let held = (HoldScope::Line("3001".into()), hold(131_045, None));
-        let mut line = LineNow { holds: vec![held.clone()], ..sending(72.0) };
+        let mut line = LineSnapshot { holds: vec![held.clone()], ..sending(72.0) };
         line.control.paused = true;
         assert_eq!((line.stop(), line.rate()), (Some(Stop::Paused), None));
         line.control.paused = false;
         assert_eq!((line.stop(), line.rate()), (Some(Stop::Held(&held.0, &held.1)), None));
-        let nobody = LineNow { owner: None, ..sending(72.0) };
-        assert_eq!((nobody.stop(), nobody.rate()), (Some(Stop::NoWorker), None));
-        let silent = LineNow { report: None, ..sending(72.0) };
-        assert_eq!((silent.stop(), silent.rate()), (None, None), "a worker that has just taken it");
+        let unowned = LineSnapshot { owner: None, ..sending(72.0) };
+        assert_eq!((unowned.stop(), unowned.rate()), (Some(Stop::NoWorker), None));
+        let silent = LineSnapshot { report: None, ..sending(72.0) };
+        assert_eq!((silent.stop(), silent.rate()), (None, None), "its owner has not reported yet");
     }
 
     #[test]
-    fn a_line_is_held_with_its_waba_and_its_token_but_not_with_another_line() {
+    fn a_line_is_held_by_its_own_waba_and_token_holds() {
         let waba = WabaId::from("2001");
         let scopes = [
             HoldScope::Token(waba.clone()),

@@ -1,11 +1,11 @@
-//! Statistics: what became of a campaign, in one object that is the same everywhere.
+//! Statistics: the results of a campaign so far, the same object everywhere.
 //!
-//! The counters of the parts are the truth, kept by the scripts in the same step as the state bytes; here they are only
-//! added up ([`counts`]), and set beside what is known of the lines: why work is not moving ([`waiting`]) and when it will
-//! be done ([`eta`]). All of that is arithmetic; [`reader`] is the one that reads Redis for it, and [`recount`] counts the
-//! state bytes again, to check the counters.
+//! The counters of the parts are authoritative: the scripts update them in the same step as the state bytes. This
+//! module adds them up ([`counts`]) and combines them with the state of the lines: why sending is not faster
+//! ([`waiting`]) and when it will be done ([`eta`]). Those modules do no I/O. [`reader`] reads Redis for them, and
+//! [`recount`] counts the state bytes again, to check the counters.
 //!
-//! Never: changes anything, or keeps a number of its own.
+//! Never: changes anything, or stores a count of its own.
 
 pub mod counts;
 pub mod eta;
@@ -24,28 +24,29 @@ pub use counts::{ByState, FailureCount, Funnel, StateCounts};
 pub use reader::StatisticsReader;
 pub use waiting::{WaitReason, Waiting};
 
-/// What became of a campaign so far.
+/// The results of a campaign so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Statistics {
-    /// Recipients in all.
+    /// The number of recipients.
     pub recipients: u64,
-    /// Where they stand. Exclusive: adds up to `recipients`.
+    /// Recipients by state. Each recipient is in one state, so the counts add up to `recipients`.
     pub by_state: ByState,
-    /// How far they came. Cumulative.
+    /// How far the recipients got. Cumulative.
     pub funnel: Funnel,
-    /// Why recipients failed, the most frequent first. Adds up to `by_state.failed`.
+    /// Recipients by failure, the most frequent first. Adds up to `by_state.failed` and `by_state.unknown` together.
     pub failures: Vec<FailureCount>,
-    /// Messages that Meta accepted, per second, over the last seconds.
+    /// Messages per second that Meta accepted, over the last few seconds.
     pub rate_per_second: f64,
-    /// When the last message will have been sent, if nothing changes; `None` where that is not known, or nothing is left.
+    /// The estimated time at which the last message will have been sent; `None` if it is unknown, or nothing is left
+    /// to send.
     pub eta: Option<UnixMs>,
-    /// Why work is not moving, or not faster.
+    /// Why sending is not faster, or has stopped.
     pub waiting_for: Vec<Waiting>,
 }
 
-/// Recipients by state, counted again from the state bytes: what the counters have to say too.
+/// Counts recipients by state from the state bytes. The result must equal the counters.
 ///
-/// Reads one part at a time, 64 KiB each.
+/// Reads one part at a time, at most 64 KiB each.
 pub async fn recount(store: &Store, record: &CampaignRecord) -> Result<StateCounts> {
     let mut tally = StateCounts::default();
     for &(part, _) in &record.parts {

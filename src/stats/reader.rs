@@ -1,7 +1,8 @@
-//! Reads from Redis what statistics are made of.
+//! Reads from Redis what statistics are computed from.
 //!
-//! The counters of a campaign are read each time, so that they are exact. How much other campaigns have on the lines is
-//! read once a second for all who ask: it serves an estimate, and costs as much as there is work in the installation.
+//! The counters of a campaign are read for every request, so that they are exact. The loads of other campaigns are
+//! read at most once a second and shared by all requests: they are needed only for an estimate, and the cost of reading
+//! them grows with the work of the whole installation.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,7 +13,7 @@ use std::{
 use super::{
     StateCounts, Statistics, counts,
     eta::{self, LineShare},
-    line::{self, LineNow, LineWork},
+    line::{self, LineSnapshot, LineWork},
     waiting::waiting_for,
 };
 use crate::{
@@ -20,37 +21,37 @@ use crate::{
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
 };
 
-/// How old the answer about other campaigns may be.
+/// The maximum age of the cached loads.
 const LOADS_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// What one running campaign has on a line.
+/// The load of one running campaign on a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineLoad {
     /// The campaign.
     pub campaign: CampaignId,
-    /// Recipients pending, retrying, in flight or in doubt.
+    /// Recipients that are pending, retrying, in flight or in doubt.
     pub open: u64,
-    /// What is left to send, and its priority.
+    /// The messages left to send, and the campaign's priority.
     pub share: LineShare,
 }
 
-/// What running campaigns have on each line.
+/// The loads of running campaigns, by line.
 pub type Loads = HashMap<LineId, Vec<LineLoad>>;
 
-/// Loads and when they were read.
-type Remembered = (UnixMs, Arc<Loads>);
+/// The loads, and when they were read.
+type CachedLoads = (UnixMs, Arc<Loads>);
 
-/// Reads statistics and lines. Cheap to clone; clones share what they remember.
+/// Reads statistics and line snapshots. Cheap to clone; clones share the cached loads.
 #[derive(Clone)]
 pub struct StatisticsReader {
     store: Store,
-    /// Our lines and their WABAs.
+    /// The configured lines and their WABAs.
     lines: Arc<HashMap<LineId, WabaId>>,
-    loads: Arc<Mutex<Option<Remembered>>>,
+    loads: Arc<Mutex<Option<CachedLoads>>>,
 }
 
 impl StatisticsReader {
-    /// A reader of an installation with these lines.
+    /// A reader for an installation with these lines.
     pub fn new(store: Store, lines: HashMap<LineId, WabaId>) -> Self {
         Self { store, lines: lines.into(), loads: Arc::default() }
     }
@@ -77,12 +78,12 @@ impl StatisticsReader {
         let work = self.work(record, &counts, &holds, now).await?;
         let waba = record.campaign.lines.iter().find_map(|line| self.lines.get(line));
         let waiting_for = waiting_for(record, waba, &holds, &work, now);
-        let whole_waits = waiting_for.iter().any(|waiting| waiting.line.is_none());
-        let eta = if whole_waits { None } else { end(&work, record.campaign.priority, now) };
+        let campaign_waits = waiting_for.iter().any(|waiting| waiting.line.is_none());
+        let eta = if campaign_waits { None } else { end(&work, record.campaign.priority, now) };
         Ok(Statistics { eta, waiting_for, ..statistics })
     }
 
-    /// What a running campaign still has to send on each line, given the counters of its parts.
+    /// What a running campaign has left to send on each line. `counts` has the counters of its parts, in their order.
     async fn work(
         &self,
         record: &CampaignRecord,
@@ -90,28 +91,28 @@ impl StatisticsReader {
         holds: &HashMap<HoldScope, Hold>,
         now: UnixMs,
     ) -> Result<Vec<LineWork>> {
-        let left: Vec<(PartId, &LineId, StateCounts)> = record
+        let unfinished: Vec<(PartId, &LineId, StateCounts)> = record
             .parts
             .iter()
             .zip(counts)
             .map(|((part, line), counts)| (*part, line, StateCounts::of(std::slice::from_ref(counts))))
             .filter(|(_, _, tally)| tally.to_send() > 0)
             .collect();
-        let parts: Vec<PartId> = left.iter().map(|&(part, ..)| part).collect();
+        let parts: Vec<PartId> = unfinished.iter().map(|&(part, ..)| part).collect();
         let lines: Vec<LineId> =
-            left.iter().map(|&(_, line, _)| line).cloned().collect::<BTreeSet<_>>().into_iter().collect();
-        let (schedules, lines_now, loads) =
-            tokio::try_join!(self.store.schedules(&parts), self.lines_now(&lines, holds, now), self.loads(now))?;
+            unfinished.iter().map(|&(_, line, _)| line).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let (schedules, line_snapshots, loads) =
+            tokio::try_join!(self.store.schedules(&parts), self.line_snapshots(&lines, holds, now), self.loads(now))?;
         let others = |line: &LineId| {
             let loads = loads.get(line).into_iter().flatten();
             loads.filter(|load| load.campaign != record.campaign.id).map(|load| load.share).collect()
         };
         let mut work: BTreeMap<&LineId, LineWork> = BTreeMap::new();
-        for (line, now) in lines.iter().zip(lines_now) {
+        for (line, now) in lines.iter().zip(line_snapshots) {
             let (line_id, others, schedule) = (line.clone(), others(line), Schedule::default());
             work.insert(line, LineWork { line: line_id, pending: 0, retrying: 0, schedule, now, others });
         }
-        for ((_, line, tally), schedule) in left.iter().zip(schedules) {
+        for ((_, line, tally), schedule) in unfinished.iter().zip(schedules) {
             let Some(work) = work.get_mut(line) else { continue };
             work.pending += tally.get(State::Pending);
             work.retrying += tally.get(State::Retrying);
@@ -121,36 +122,36 @@ impl StatisticsReader {
         Ok(work.into_values().collect())
     }
 
-    /// How `lines` stand, in their order, given what is held.
-    pub async fn lines_now(
+    /// Snapshots of `lines`, in the same order. `holds` are the holds in force.
+    pub async fn line_snapshots(
         &self,
         lines: &[LineId],
         holds: &HashMap<HoldScope, Hold>,
         now: UnixMs,
-    ) -> Result<Vec<LineNow>> {
+    ) -> Result<Vec<LineSnapshot>> {
         let (controls, owners, reports) =
             tokio::try_join!(self.store.controls(lines), self.store.owners(lines), self.store.reports(lines))?;
         let unlisted = match owners.iter().all(Option::is_some) {
             true => vec![false; lines.len()],
             false => self.store.unlisted(lines, now).await?,
         };
-        let known = controls.into_iter().zip(owners).zip(reports).zip(unlisted);
-        let line_now = |(line, (((control, owner), report), unlisted))| {
+        let read = controls.into_iter().zip(owners).zip(reports).zip(unlisted);
+        let snapshot = |(line, (((control, owner), report), unlisted))| {
             let holds = self.lines.get(line).map_or(Vec::new(), |waba| line::holds_on(line, waba, holds));
-            LineNow { control, owner, unlisted, report, holds }
+            LineSnapshot { control, owner, unlisted, report, holds }
         };
-        Ok(lines.iter().zip(known).map(line_now).collect())
+        Ok(lines.iter().zip(read).map(snapshot).collect())
     }
 
-    /// What running campaigns have on our lines, at most a second old.
+    /// The loads of running campaigns on the configured lines, at most a second old.
     pub async fn loads(&self, now: UnixMs) -> Result<Arc<Loads>> {
-        if let Some((at, loads)) = self.remembered().as_ref()
+        if let Some((at, loads)) = self.cached_loads().as_ref()
             && now.since(*at) < LOADS_AGE_MAX
         {
             return Ok(loads.clone());
         }
         let loads = Arc::new(self.read_loads().await?);
-        *self.remembered() = Some((now, loads.clone()));
+        *self.cached_loads() = Some((now, loads.clone()));
         Ok(loads)
     }
 
@@ -179,13 +180,13 @@ impl StatisticsReader {
         Ok(loads.into_iter().map(|(line, loads)| (line, loads.into_values().collect())).collect())
     }
 
-    /// Nothing panics under this lock.
-    fn remembered(&self) -> MutexGuard<'_, Option<Remembered>> {
+    /// The lock cannot be poisoned: nothing panics while it is held.
+    fn cached_loads(&self) -> MutexGuard<'_, Option<CachedLoads>> {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When the last of `work` is sent; `None` while any line with work stands still.
+/// When the last of `work` is sent; `None` if a line with work does not send.
 fn end(work: &[LineWork], weight: u8, now: UnixMs) -> Option<UnixMs> {
     let seconds = |work: &LineWork| {
         let ours = LineShare { work: work.to_send(), weight };

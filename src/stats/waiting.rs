@@ -1,7 +1,7 @@
-//! Why work is not moving, in words that an operator knows.
+//! Why sending is not faster, or has stopped, in words for an operator.
 //!
-//! What stops the whole campaign comes first and alone: while a template is paused, it does not matter what a line waits
-//! for. Then each line with work left says the one thing that it waits for.
+//! A reason that stops the whole campaign is listed alone: while a template is paused, the state of a line does not
+//! matter. Otherwise each line with work left has one reason.
 
 use std::collections::HashMap;
 
@@ -13,54 +13,54 @@ use crate::{
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
-/// What work waits for.
+/// A reason why sending is not faster, or has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitReason {
-    /// The campaign's `start_at`.
+    /// The campaign's `start_at` is in the future.
     Schedule,
-    /// Somebody, or the worker itself, paused the campaign or the line.
+    /// An operator, or the worker itself, paused the campaign or the line.
     Paused,
     /// The line sends as fast as it may.
     LineRate,
-    /// Meta wants more time between messages to the same person.
+    /// Meta requires more time between messages to the same person.
     PairSpacing,
     /// Messages that could not be sent wait for their next attempt, or Meta can't be reached.
     BackingOff,
-    /// Messages get no answers of Meta's: nothing is sent until Meta answers again.
+    /// Requests get responses that are not Meta's, or none. Nothing is sent until Meta answers again.
     PathBroken,
     /// Meta paused the template.
     TemplatePaused,
-    /// Meta blocked the line, or its whole WABA.
+    /// Meta blocked the line or its whole WABA.
     LineBlocked,
-    /// The access token is not accepted any more.
+    /// Meta does not accept the access token.
     Token,
     /// No worker serves the line.
     NoWorker,
-    /// Redis does not answer: the numbers are the last that it gave.
+    /// Redis does not answer: the counts are the last ones that were read.
     Redis,
 }
 
-/// One thing that work waits for.
+/// One reason, with its details.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Waiting {
-    /// What it is.
+    /// The reason.
     pub reason: WaitReason,
-    /// The line it is about; none where it is about all of them.
+    /// The line that the reason is about; `None` if it is about the whole campaign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<LineId>,
-    /// When it ends by itself.
+    /// When the reason ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixMs>,
-    /// Meta's code behind it.
+    /// Meta's error code, if an error is the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
-    /// A sentence.
+    /// A sentence for people.
     pub text: String,
 }
 
 impl Waiting {
-    /// `reason`, about the whole campaign, with no end of its own.
+    /// A reason about the whole campaign, without an end or a code.
     pub fn new(reason: WaitReason, text: impl Into<String>) -> Self {
         Self { reason, line: None, until: None, code: None, text: text.into() }
     }
@@ -72,7 +72,8 @@ impl Waiting {
     }
 }
 
-/// What a campaign waits for at `now`. `waba`: the one its lines belong to. `lines`: those with work of its.
+/// What a campaign waits for at `now`. `waba` is the WABA of its lines, and `lines` are the lines on which it has
+/// work.
 pub fn waiting_for(
     record: &CampaignRecord,
     waba: Option<&WabaId>,
@@ -85,9 +86,9 @@ pub fn waiting_for(
         CampaignState::Scheduled => scheduled(&record.campaign),
         CampaignState::Paused => vec![paused(record)],
         CampaignState::Running => {
-            let whole = waba.map_or(Vec::new(), |waba| held_whole(&record.campaign, waba, holds));
-            if !whole.is_empty() {
-                return whole;
+            let campaign_wide = waba.map_or(Vec::new(), |waba| campaign_holds(&record.campaign, waba, holds));
+            if !campaign_wide.is_empty() {
+                return campaign_wide;
             }
             lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(work, now)).collect()
         }
@@ -96,7 +97,7 @@ pub fn waiting_for(
 
 fn scheduled(campaign: &Campaign) -> Vec<Waiting> {
     let start_at = campaign.start_at;
-    let text = start_at.map_or("it is about to start".to_owned(), |at| format!("it starts at {at}"));
+    let text = start_at.map_or("it starts now".to_owned(), |at| format!("it starts at {at}"));
     vec![Waiting { until: start_at, ..Waiting::new(WaitReason::Schedule, text) }]
 }
 
@@ -110,8 +111,8 @@ fn paused(record: &CampaignRecord) -> Waiting {
     }
 }
 
-/// What holds every line of the campaign.
-fn held_whole(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) -> Vec<Waiting> {
+/// The holds that stop the whole campaign: on its template, its access token or its WABA.
+fn campaign_holds(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) -> Vec<Waiting> {
     let (name, language) = (&campaign.template.name, campaign.template.language.as_str());
     let template = HoldScope::Template { waba: waba.clone(), name: name.clone(), language: language.to_owned() };
     let scopes = [
@@ -123,7 +124,7 @@ fn held_whole(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hol
     held.collect()
 }
 
-/// The one thing that the work on a line waits for.
+/// The one reason of a line with work.
 fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
     let line = &work.line;
     let waiting = match work.now.stop() {
@@ -144,7 +145,7 @@ fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
         None => {
             let (reason, text) = match work.pending {
                 0 => (WaitReason::BackingOff, "messages that could not be sent wait for their next attempt"),
-                _ => (WaitReason::PairSpacing, "meta wants more time between messages to the same people"),
+                _ => (WaitReason::PairSpacing, "meta requires more time between messages to the same people"),
             };
             Waiting { until: work.schedule.next_due, ..Waiting::new(reason, text) }
         }
@@ -160,10 +161,10 @@ fn rate_text(work: &LineWork) -> String {
     let line = &work.line;
     match work.now.rate() {
         Some(rate) if is_throttled(work) => {
-            format!("meta told line {line} to slow down: it may send {} a second now", tenth(rate))
+            format!("meta throttles line {line}: it may send {} a second now", tenth(rate))
         }
         Some(rate) => format!("line {line} may send {} a second", tenth(rate)),
-        None => format!("a worker has just taken line {line}"),
+        None => format!("the worker of line {line} has not reported its rate yet"),
     }
 }
 

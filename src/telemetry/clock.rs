@@ -1,12 +1,12 @@
-//! The one place that reads the time of day. Everything else is given `now`, so that tests choose it.
+//! The only module that reads the wall clock. All other code receives `now` as an argument, so that tests control it.
 
 use std::time::SystemTime;
 
 use crate::domain::UnixMs;
 
-/// Now, by the clock of this machine. 0 if that stands before 1970.
+/// The current time by this machine's clock; 0 if the clock is before 1970.
 pub fn now() -> UnixMs {
-    #[expect(clippy::disallowed_methods, reason = "this is the module that the lint sends everyone to")]
+    #[expect(clippy::disallowed_methods, reason = "the lint refers to this module")]
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMs(0).after(since_1970)
 }

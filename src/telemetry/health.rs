@@ -1,4 +1,5 @@
-//! Whether a process is alive and ready for work. The tasks that know set it; nothing here asks anybody.
+//! Shared flags: whether a process is ready for work, and its warnings. Other tasks set them; this module performs no
+//! checks.
 
 use std::sync::{
     Arc,
@@ -14,11 +15,11 @@ use serde::Serialize;
 pub enum NotReady {
     /// Redis does not answer.
     Redis = 1,
-    /// The leases on lines could not be taken or renewed.
+    /// The leases on lines could not be acquired or renewed.
     Leases = 2,
     /// The process is stopping.
     Stopping = 4,
-    /// A core task ended: the process stops, and is to be started anew.
+    /// A core task ended: the process stops, and has to be restarted.
     Failed = 8,
 }
 
@@ -26,7 +27,7 @@ impl NotReady {
     const ALL: [NotReady; 4] = [NotReady::Redis, NotReady::Leases, NotReady::Stopping, NotReady::Failed];
 }
 
-/// What somebody should look at, though the process is ready.
+/// A problem that an operator should look at. The process is ready all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -39,11 +40,11 @@ impl Warning {
     const ALL: [Warning; 1] = [Warning::WebhooksRefused];
 }
 
-/// The shared state of health; clones are the same.
+/// The health of a process. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Bits>);
 
-/// A bit for each reason, and one for each warning.
+/// One bit for each reason and for each warning.
 #[derive(Debug, Default)]
 struct Bits {
     reasons: AtomicU8,
@@ -51,42 +52,42 @@ struct Bits {
 }
 
 impl Health {
-    /// A process that is not ready yet: each of `reasons` waits for its first [`Health::clear`].
+    /// A process that is not ready until each of `reasons` is cleared by [`Health::clear`].
     pub fn starting(reasons: &[NotReady]) -> Self {
         let health = Self::default();
         reasons.iter().for_each(|reason| health.set(*reason));
         health
     }
 
-    /// Not ready, for `reason`.
+    /// Makes the process not ready for `reason`.
     pub fn set(&self, reason: NotReady) {
         self.0.reasons.fetch_or(reason as u8, Ordering::Relaxed);
     }
 
-    /// Not for `reason` any more.
+    /// Removes `reason`.
     pub fn clear(&self, reason: NotReady) {
         self.0.reasons.fetch_and(!(reason as u8), Ordering::Relaxed);
     }
 
-    /// Why the process is not ready; empty if it is.
+    /// Why the process is not ready; empty if it is ready.
     pub fn reasons(&self) -> Vec<NotReady> {
         let bits = self.0.reasons.load(Ordering::Relaxed);
         NotReady::ALL.into_iter().filter(|reason| bits & *reason as u8 != 0).collect()
     }
 
-    /// Somebody should look at `warning`.
+    /// Sets `warning`.
     pub fn warn(&self, warning: Warning) {
         self.0.warnings.fetch_or(warning as u8, Ordering::Relaxed);
     }
 
-    /// There is no cause for `warning` any more. Cheap where there was none.
-    pub fn calm(&self, warning: Warning) {
+    /// Removes `warning`. If it is not set, this only reads the flag.
+    pub fn clear_warning(&self, warning: Warning) {
         if self.0.warnings.load(Ordering::Relaxed) & warning as u8 != 0 {
             self.0.warnings.fetch_and(!(warning as u8), Ordering::Relaxed);
         }
     }
 
-    /// What somebody should look at.
+    /// The warnings that are set.
     pub fn warnings(&self) -> Vec<Warning> {
         let bits = self.0.warnings.load(Ordering::Relaxed);
         Warning::ALL.into_iter().filter(|warning| bits & *warning as u8 != 0).collect()

@@ -1,6 +1,6 @@
-//! Logs: text for people on a terminal, JSON for programs elsewhere, on standard error.
+//! Logs to standard error: text on a terminal, JSON otherwise.
 //!
-//! Lines read alone and carry fields. Never in them: tokens, bodies, whole phone numbers.
+//! Each line is understandable alone and has fields. Never in a log: tokens, bodies, full phone numbers.
 
 use std::io::{self, IsTerminal as _};
 
@@ -14,35 +14,35 @@ use tracing_subscriber::{
 /// `[log]`
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// How a line is written.
+    /// The format of the lines.
     pub format: LogFormat,
-    /// What is logged: directives of `tracing_subscriber::EnvFilter`.
+    /// The filter: directives of `tracing_subscriber::EnvFilter`.
     pub level: String,
 }
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     Auto,
-    /// For people.
+    /// Always text.
     Text,
-    /// For programs.
+    /// Always JSON.
     Json,
 }
 
-/// Starts logging for the whole process. Where a subscriber is set already (a test's own), that one stays.
+/// Starts logging for the whole process. A subscriber that is set already, such as a test's own, stays.
 ///
-/// Errors: `log.level` is no list of directives.
+/// Errors: `log.level` is not a valid list of directives.
 pub fn init(config: &LogConfig) -> Result<(), BadLevel> {
     let subscriber = subscriber(config, io::stderr().is_terminal(), io::stderr)?;
     if tracing::subscriber::set_global_default(subscriber).is_err() {
-        tracing::debug!("a subscriber is set already, and stays");
+        tracing::debug!("a log subscriber is already set; keeping it");
     }
     Ok(())
 }
 
-/// `log.level` is no list of directives.
+/// `log.level` is not a valid list of directives.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level: {0}")]
 pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
@@ -86,7 +86,7 @@ mod tests {
         }
     }
 
-    /// What two events, of `info` and of `debug`, leave in the log.
+    /// The log after one `info` event and one `debug` event.
     fn logged(format: LogFormat, terminal: bool, level: &str) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_json_except_on_a_terminal() {
+    fn the_automatic_format_is_json_except_on_a_terminal() {
         let json: serde_json::Value =
             serde_json::from_str(&logged(LogFormat::Auto, false, "info")).expect("one line of JSON");
         assert_eq!((&json["level"], &json["message"]), (&"INFO".into(), &"attempt accepted".into()));
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn the_format_can_be_chosen() {
+    fn a_configured_format_overrides_the_automatic_one() {
         assert!(logged(LogFormat::Json, true, "info").starts_with('{'));
         let text = logged(LogFormat::Text, false, "info");
         assert!(text.contains("attempt accepted line.id=\"3001\"") && !text.contains('\u{1b}'), "{text}");
     }
 
     #[test]
-    fn the_level_says_what_is_logged() {
+    fn the_level_filters_events() {
         assert!(!logged(LogFormat::Text, false, "info").contains("detail"));
         assert!(logged(LogFormat::Text, false, "warn,pregon=debug").contains("detail"));
         assert_eq!(logged(LogFormat::Text, false, "off"), "");

@@ -1,8 +1,8 @@
-//! Every series that `/metrics` shows, in one place: names, labels, and what a rise of each means.
+//! Defines every series of `/metrics`: its name, its labels, and what a rise means.
 //!
-//! Labels come from enums and from the configuration: never a campaign, a recipient, a message id or an error's text.
-//! Handles of hot paths are looked up once ([`LineMetrics`]); the rest are functions of this module. Series that are
-//! known beforehand start at 0, so that a rate has a first value to rise from.
+//! Label values come from enums and from the configuration, never from a campaign, a recipient, a message id or an
+//! error text. Hot paths look up their handles once ([`LineMetrics`]); all others call the functions of this module.
+//! Series with known label values start at 0, so that a rate has a first value.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::domain::{LineId, Outcome, State};
 
-/// Each series: its name, and one text that is both its HELP line and its documentation.
+/// Declares each series: its name, its labels, and one text that is both its HELP line and its documentation.
 macro_rules! series {
     ($($describe:ident $name:ident = $text:literal $labels:literal $help:literal;)*) => {
         $(
@@ -35,55 +35,69 @@ series! {
     describe_gauge IN_FLIGHT_ATTEMPTS = "pregon_in_flight_attempts" "line"
         "Attempts that wait for Meta's answer. At dispatch.in_flight_max: the line waits for answers, not for its rate";
     describe_gauge LINE_RATE = "pregon_line_rate" "line"
-        "Messages a second that the line may send now. Below its configured rate: Meta told it to slow down";
+        "Messages per second that the line may send now. Below its configured rate: Meta throttled it";
     describe_gauge HELD = "pregon_held_seconds" "line"
-        "How long the line has been held: paused, blocked, without a good token or with a broken path to Meta. Not 0: somebody has to look";
+        "How long the line has been held: paused, blocked, without a valid token or with a broken path to Meta. Above \
+        0: needs attention";
     describe_gauge LINES_OWNED = "pregon_lines_owned" ""
-        "Lines that this worker holds the lease on. The sum over all workers is below the lines with work: one is held by nobody";
+        "Lines that this worker has the lease of. The sum over all workers is below the number of lines with work: a \
+        line has no worker";
     describe_gauge LINES_UNLISTED = "pregon_lines_unlisted" ""
-        "Lines with work that no process lists; shown by the one worker that keeps house. Not 0: list the line again, or cancel its campaigns";
+        "Lines with work that no process lists; set only by the worker that does the housekeeping. Above 0: list the \
+        line again, or cancel its campaigns";
     describe_gauge QUEUE_MESSAGES = "pregon_queue_messages" "state"
-        "Recipients with work left, in the campaigns that run; shown by the one worker that keeps house. pending rising for long: more comes in than the lines may send";
+        "Recipients in open states, in the running campaigns; set only by the worker that does the housekeeping. \
+        pending rising for long: more is submitted than the lines may send";
     describe_gauge QUEUE_OLDEST_AGE = "pregon_queue_oldest_age_seconds" ""
-        "How long ago the oldest campaign that still runs has started; shown by the one worker that keeps house. Rising past its plan: work does not move";
+        "Time since the oldest running campaign started; set only by the worker that does the housekeeping. Rising \
+        beyond the expected duration: sending has stalled";
     describe_counter META_ERRORS = "pregon_meta_errors_total" "code"
-        "Errors of Meta by code, of answers and of failed statuses. other: a code that is not in the table";
+        "Meta's errors by code, in answers and in failed statuses. other: a code that is not in the table";
     describe_counter WEBHOOKS = "pregon_webhooks_total" "kind, result"
-        "Webhooks by what they hold. refused rising: a wrong app secret, or a stranger; unavailable: Redis is away and Meta delivers again";
+        "Webhooks by content and result. refused rising: a wrong app secret, or requests that are not Meta's; \
+        unavailable: Redis does not answer, and Meta delivers again";
     describe_counter WEBHOOKS_REFUSED = "pregon_webhooks_refused_total" "reason"
-        "Webhooks refused with 401. wrong_signature rising: webhook.app_secret is not the secret of the Meta app that sends them, and no status counts; no_signature: a proxy removes the header, or a stranger";
+        "Webhooks refused with 401. wrong_signature rising: webhook.app_secret is not the secret of the Meta app that \
+        sends them, and no status counts; no_signature: a proxy removes the header, or the requests are not Meta's";
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
-        "Statuses by what they changed. repeated is usual, for Meta delivers twice; unknown rising: another app sends on the WABA";
+        "Statuses by what they changed. repeated is normal, because Meta delivers some twice; unknown rising: another \
+        app sends on the WABA";
     describe_counter ACCOUNT_EVENTS = "pregon_account_events_total" "event"
-        "What Meta tells of accounts and lines. restricted, disabled, violation, security, alert or errors rising: somebody has to look, see the log";
+        "Meta's reports on accounts and lines. restricted, disabled, violation, security, alert or errors rising: \
+        needs attention, see the log";
     describe_histogram WEBHOOK_LAG = "pregon_webhook_lag_seconds" ""
-        "From the time Meta gives a status to its commit. Rising with few webhooks: Meta is late; with many: this process is";
+        "From the timestamp of a status to its commit. Rising with few webhooks: Meta is late; with many: this process \
+        is";
     describe_counter API_CALLS = "pregon_api_calls_total" "result"
-        "Calls of the API by what became of their key. unknown_key and too_often rising: somebody has a wrong key, or guesses";
+        "API calls by the result of their authorization. unknown_key and too_often rising: a caller has a wrong key, \
+        or guesses keys";
     describe_gauge HTTP_CONNECTIONS = "pregon_http_connections" ""
-        "Open connections of the API and the webhooks. At http.connections_max: further ones wait until one ends";
+        "Open connections of the API and the webhooks. At http.connections_max: further connections wait until one \
+        closes";
     describe_counter JOBS = "pregon_jobs_total" "result"
-        "Entries of the job stream. dead rising: a backend sends jobs that cannot be taken, see the stream of dead letters";
+        "Entries of the job stream. dead rising: a backend sends invalid jobs, see the stream of dead letters";
     describe_counter RECIPIENTS = "pregon_recipients_total" "result"
-        "Recipients of uploads and jobs. rejected rising: a backend sends rows that can never work";
+        "Recipients of uploads and jobs. rejected rising: a backend sends invalid rows";
     describe_histogram REDIS_OPERATION_DURATION = "pregon_redis_operation_duration_seconds" "operation"
         "From a command to its reply. Rising for all: Redis or its network is slow; for one: its batches are large";
     describe_counter REDIS_ERRORS = "pregon_redis_errors_total" ""
-        "Commands without a good reply. Rising: Redis is away, and nothing is sent until it is back";
+        "Commands without a successful reply. Rising: Redis does not answer, and nothing is sent until it does";
     describe_gauge BUILD_INFO = "pregon_build_info" "version"
-        "Always 1; its label says which version runs";
+        "Always 1; the label has the version";
 }
 
-/// Seconds. Meta answers a send in some 100 to 500 ms; the last bucket is the default of `graph.timeout`.
+/// Bucket limits in seconds. Meta answers a send in about 100 to 500 ms; the last limit is the default of
+/// `graph.timeout`.
 const ATTEMPT_BUCKETS: [f64; 12] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0];
-/// Seconds. A reply on a local network takes less than a millisecond; the last bucket is the default of `redis.timeout`.
+/// Bucket limits in seconds. A reply on a local network takes less than a millisecond; the last limit is the default
+/// of `redis.timeout`.
 const REDIS_BUCKETS: [f64; 11] = [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
-/// Seconds, from Meta's whole seconds to the end of its attempts to deliver a webhook: an hour, a day.
+/// Bucket limits in seconds: from 1, the resolution of Meta's timestamps, to a day, for webhooks that Meta retries.
 const LAG_BUCKETS: [f64; 9] = [1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
-/// Samples of histograms are kept one by one until somebody reads `/metrics` or this long has passed.
+/// How often histogram samples are merged into buckets. Reading `/metrics` merges them too.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// An enum whose variants are the values of a label.
+/// Declares an enum whose variants are the values of a label.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
@@ -96,7 +110,7 @@ macro_rules! label {
             /// Every value.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// How the value stands in the series.
+            /// The label value.
             pub fn label(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)*
@@ -107,7 +121,7 @@ macro_rules! label {
 }
 
 label! {
-    /// What a webhook holds.
+    /// The content of a webhook.
     WebhookKind {
         /// Meta's verification handshake.
         Handshake = "handshake",
@@ -115,25 +129,25 @@ label! {
         Statuses = "statuses",
         /// Messages that people sent.
         Messages = "messages",
-        /// Anything else that Meta tells: templates, accounts, numbers, and what is not known yet.
+        /// Anything else: templates, accounts, phone numbers, and fields that this version does not know.
         Other = "other",
-        /// A body that was not read: refused, too large, or no JSON.
+        /// A body that was not parsed: refused, too large, or not JSON.
         Unread = "unread",
     }
 }
 
 label! {
-    /// What became of a webhook.
+    /// The result of a webhook.
     WebhookResult {
-        /// Its effect is in Redis.
+        /// The effect of the webhook is in Redis.
         Taken = "taken",
-        /// Good, and nothing of it is of use.
+        /// Valid, but with nothing that Pregón uses.
         Ignored = "ignored",
         /// A wrong signature or a wrong verify token.
         Refused = "refused",
-        /// Signed well, and not of the form that Meta documents.
+        /// Correctly signed, but not of the form that Meta documents.
         Malformed = "malformed",
-        /// Redis was away; Meta was asked to deliver again.
+        /// Redis did not answer; the response asks Meta to deliver again.
         Unavailable = "unavailable",
     }
 }
@@ -141,67 +155,68 @@ label! {
 label! {
     /// Why a webhook was refused with 401.
     RefusalReason {
-        /// The signature is not made with our app secret.
+        /// The signature was not made with our app secret.
         WrongSignature = "wrong_signature",
-        /// There is no signature, or it has another form than Meta's.
+        /// There is no signature, or it does not have the form of Meta's.
         NoSignature = "no_signature",
     }
 }
 
 label! {
-    /// What a status says.
+    /// The value of a status.
     StatusName {
-        /// On its way.
+        /// Sent by Meta.
         Sent = "sent",
-        /// On the phone.
+        /// Delivered to the phone.
         Delivered = "delivered",
-        /// Read.
+        /// Read by the recipient.
         Read = "read",
         /// Failed after it was accepted.
         Failed = "failed",
-        /// A word that is not in Meta's list of statuses.
+        /// Not one of Meta's documented statuses.
         Other = "other",
     }
 }
 
 label! {
-    /// What a status changed.
+    /// The effect of a status.
     StatusResult {
-        /// It moved its recipient up.
+        /// The status raised the state of its recipient.
         Applied = "applied",
-        /// Its recipient was as far already, or this is not its last send.
+        /// The recipient already had that rank or a higher one, or the status belongs to an earlier send of the row.
         Repeated = "repeated",
-        /// It came without our token and its message is not known yet; it is looked for again, and counted again.
+        /// The status has no token, and its message id is not stored yet. The id is looked up again later, and that
+        /// result is counted too.
         Parked = "parked",
-        /// It belongs to no recipient of ours.
+        /// The status belongs to no recipient of this installation.
         Unknown = "unknown",
-        /// It is of a line that is not ours, or of a WABA that is not that line's.
+        /// The line is not configured here, or the WABA is not that of the line.
         Foreign = "foreign",
-        /// Its word says nothing of use.
+        /// The value of the status is not one that Pregón uses.
         Ignored = "ignored",
     }
 }
 
 label! {
-    /// What Meta tells of an account.
+    /// What a webhook reports about an account.
     AccountEvent {
-        /// It may not send, or not all of it.
+        /// The account, or a part of the account, may not send.
         Restricted = "restricted",
-        /// It violated a policy.
+        /// The account violated a policy.
         Violation = "violation",
-        /// It was disabled or deleted.
+        /// The account was disabled or deleted.
         Disabled = "disabled",
-        /// It was reinstated.
+        /// The account was reinstated.
         Reinstated = "reinstated",
-        /// The throughput or the limit of a number changed.
+        /// The throughput or the messaging limit of a phone number changed.
         Quality = "quality",
-        /// A limit of the business changed.
+        /// A limit of the business portfolio changed.
         Capability = "capability",
-        /// A security setting of a number changed, such as its PIN.
+        /// A security setting of a phone number changed, such as its PIN.
         Security = "security",
-        /// A warning on the account's page.
+        /// Meta shows a warning on the account's page.
         Alert = "alert",
-        /// Errors that belong to no message.
+        /// The webhook has errors that belong to no message.
         Errors = "errors",
         /// Any other change of the account.
         Other = "other",
@@ -209,54 +224,54 @@ label! {
 }
 
 label! {
-    /// What became of a call's key.
+    /// The result of the authorization of a call.
     ApiResult {
-        /// It may do what was asked for.
+        /// The key allows the call.
         Admitted = "admitted",
-        /// There was none.
+        /// The call has no key.
         NoKey = "no_key",
-        /// It is none of ours.
+        /// The key is not configured.
         UnknownKey = "unknown_key",
-        /// It was not looked at: too many from there were unknown.
+        /// The key was not checked: too many calls from the same address had unknown keys.
         TooOften = "too_often",
-        /// It lacks the scope.
+        /// The key lacks the scope.
         NoScope = "no_scope",
     }
 }
 
 label! {
-    /// What became of an entry of the job stream.
+    /// The result of an entry of the job stream.
     JobResult {
-        /// It took effect.
+        /// The entry took effect.
         Taken = "taken",
-        /// Its effect was there already.
+        /// The entry had taken effect before.
         Repeated = "repeated",
-        /// It moved to the dead letters.
+        /// The entry was moved to the dead letters.
         Dead = "dead",
     }
 }
 
 label! {
-    /// What became of a recipient that somebody handed in.
+    /// The result of a submitted recipient.
     RecipientResult {
-        /// It will be sent to.
+        /// The recipient is valid, and was stored for sending.
         Accepted = "accepted",
-        /// It can never work; the caller was told why.
+        /// The recipient is invalid; the response has the reason.
         Rejected = "rejected",
     }
 }
 
-/// Installs the recorder of this process and starts the known series at 0. Called again, it gives the same handle, so
-/// that several services of one process (as in tests) share a page.
+/// Installs the recorder of this process and starts the known series at 0. Later calls return the same handle, so that
+/// several services in one process, as in tests, share one `/metrics` page.
 ///
-/// A program that has set a recorder of its own gets the series there, and an empty page here.
+/// If the program has set a recorder of its own, the series go there and the page stays empty.
 pub fn install(lines: &[LineId]) -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let handle = HANDLE.get_or_init(|| {
-        let recorder = recorder().expect("every list of buckets above holds one");
+        let recorder = recorder().expect("no list of buckets is empty");
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
-            tracing::warn!("this program has a metrics recorder of its own: /metrics stays empty");
+            tracing::warn!("this program has set its own metrics recorder: /metrics stays empty");
         }
         describe();
         handle
@@ -265,9 +280,9 @@ pub fn install(lines: &[LineId]) -> PrometheusHandle {
     handle.clone()
 }
 
-/// Moves the samples of histograms into their buckets every few seconds: without it they pile up where nobody reads
-/// `/metrics`. Never returns.
-pub async fn keep_up(handle: PrometheusHandle) {
+/// Merges histogram samples into their buckets every few seconds. Otherwise samples would accumulate in a process whose
+/// `/metrics` is never read. Never returns.
+pub async fn run_upkeep(handle: PrometheusHandle) {
     let mut ticks = interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -326,14 +341,14 @@ pub struct LineMetrics {
     duration: Histogram,
     /// Attempts that wait for Meta's answer.
     pub in_flight: Gauge,
-    /// Messages a second that the line may send now.
+    /// Messages per second that the line may send now.
     pub rate: Gauge,
-    /// Seconds since the line was held; 0 while it is not.
+    /// Seconds for which the line has been held; 0 if it is not held.
     pub held_seconds: Gauge,
 }
 
 impl LineMetrics {
-    /// Looks up the series of `line`, once for its runner.
+    /// Looks up the series of `line`. Call this once for each line, not for each message.
     pub fn new(line: &LineId) -> Self {
         let attempts = |outcome: &'static str| counter!(ATTEMPTS, "line" => line.to_string(), "outcome" => outcome);
         Self {
@@ -351,7 +366,7 @@ impl LineMetrics {
         }
     }
 
-    /// Counts an attempt that ended in `outcome` after `took`. `held`: accepted, and kept back by Meta for now.
+    /// Counts an attempt that ended with `outcome` after `took`. An accepted message that Meta holds back is `held`.
     pub fn attempt(&self, outcome: &Outcome, took: Duration) {
         let counter = match outcome {
             Outcome::Accepted { held: false, .. } => &self.accepted,
@@ -367,24 +382,24 @@ impl LineMetrics {
     }
 }
 
-/// The series of the work that is left.
+/// The series of the open work.
 #[derive(Clone, Debug)]
 pub struct QueueMetrics {
     messages: Vec<(State, Gauge)>,
-    /// Seconds since the oldest recipient that may be sent now became due.
+    /// Seconds since the oldest running campaign started.
     pub oldest_age: Gauge,
 }
 
 impl QueueMetrics {
-    /// Looks up the series, once for the task that counts.
-    #[expect(clippy::new_without_default, reason = "a look-up in the recorder is no plain value")]
+    /// Looks up the series. Call this once, in the task that counts the open work.
+    #[expect(clippy::new_without_default, reason = "it looks up series in the recorder")]
     pub fn new() -> Self {
         let open = State::ALL.into_iter().filter(|state| state.is_open());
         let messages = open.map(|state| (state, gauge!(QUEUE_MESSAGES, "state" => state.name()))).collect();
         Self { messages, oldest_age: gauge!(QUEUE_OLDEST_AGE) }
     }
 
-    /// Shows how many recipients are in each open state. `count` is asked once for each.
+    /// Sets the number of recipients in each open state to `count` of that state.
     pub fn set(&self, count: impl Fn(State) -> u64) {
         for (state, gauge) in &self.messages {
             gauge.set(count(*state) as f64);
@@ -392,7 +407,7 @@ impl QueueMetrics {
     }
 }
 
-/// Lines that this worker holds the lease on.
+/// Lines that this worker has the lease of.
 pub fn lines_owned() -> Gauge {
     gauge!(LINES_OWNED)
 }
@@ -402,7 +417,8 @@ pub fn lines_unlisted() -> Gauge {
     gauge!(LINES_UNLISTED)
 }
 
-/// Counts an error of Meta. `known`: its code is in the table; any other is shown as `other`, for a label is bounded.
+/// Counts an error of Meta. `known`: whether the code is in the table of Meta's codes. Other codes share the label
+/// `other`, so that the number of series is bounded.
 pub fn meta_error(code: u32, known: bool) {
     if known {
         counter!(META_ERRORS, "code" => code.to_string()).increment(1);
@@ -411,7 +427,7 @@ pub fn meta_error(code: u32, known: bool) {
     }
 }
 
-/// Counts `n` changes of a webhook, or one webhook that was not read.
+/// Counts `n` changes of a webhook, or a webhook that was not parsed.
 pub fn webhook(kind: WebhookKind, result: WebhookResult, n: u64) {
     counter!(WEBHOOKS, "kind" => kind.label(), "result" => result.label()).increment(n);
 }
@@ -426,17 +442,17 @@ pub fn status(status: StatusName, result: StatusResult, n: u64) {
     counter!(STATUSES, "status" => status.label(), "result" => result.label()).increment(n);
 }
 
-/// Counts something that Meta told of an account.
+/// Counts a report of Meta on an account.
 pub fn account_event(event: AccountEvent) {
     counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(1);
 }
 
-/// From the time in a status to its commit.
+/// Seconds from the timestamp of a status to its commit.
 pub fn webhook_lag() -> Histogram {
     histogram!(WEBHOOK_LAG)
 }
 
-/// Counts a call of the API.
+/// Counts an API call.
 pub fn api_call(result: ApiResult) {
     counter!(API_CALLS, "result" => result.label()).increment(1);
 }
@@ -451,17 +467,17 @@ pub fn job(result: JobResult, n: u64) {
     counter!(JOBS, "result" => result.label()).increment(n);
 }
 
-/// Counts `n` recipients that were handed in.
+/// Counts `n` submitted recipients.
 pub fn recipients(result: RecipientResult, n: u64) {
     counter!(RECIPIENTS, "result" => result.label()).increment(n);
 }
 
-/// From a command of Redis, or a script, to its reply.
+/// Seconds from a command or script of Redis to its reply.
 pub fn redis_operation(operation: &'static str) -> Histogram {
     histogram!(REDIS_OPERATION_DURATION, "operation" => operation)
 }
 
-/// Commands without a good reply.
+/// Commands without a successful reply.
 pub fn redis_errors() -> Counter {
     counter!(REDIS_ERRORS)
 }

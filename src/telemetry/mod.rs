@@ -1,4 +1,4 @@
-//! What a process tells of itself: logs, metrics, and the clock that stamps them.
+//! Logs, metrics and health of a process, and the wall clock.
 
 pub mod clock;
 pub mod health;

@@ -1,5 +1,5 @@
-//! What may stand on the command line. The comments of this file are the program's help.
-#![expect(missing_docs, reason = "a group of options that is shared has its help on its own type")]
+//! The arguments of the command line. The comments of this file are the program's help.
+#![expect(missing_docs, reason = "a shared group of options has its help on its own type")]
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf};
 
@@ -26,7 +26,7 @@ pub struct Arguments {
 pub enum Command {
     /// Run a worker: the API, Meta's webhooks, sending
     Serve(ConfigOptions),
-    /// Run a stand-in for Meta's Graph API, for tests and demonstrations
+    /// Run a simulator of Meta's Graph API, for tests and demonstrations
     Sim {
         /// A scenario: calm, rough, outage, or a TOML file
         #[arg(long, value_name = "FILE|NAME", default_value = "calm")]
@@ -35,7 +35,7 @@ pub enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
         listen: SocketAddr,
     },
-    /// Send a campaign to the stand-in for Meta, and check the result
+    /// Send a campaign to the simulator of Meta's Graph API, and check the result
     Demo {
         /// Recipients of the campaign
         #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -43,101 +43,101 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Submit campaigns, see how they do, stop them
+    /// Submit, watch and control campaigns
     Campaign {
         #[command(flatten)]
         server: ServerArguments,
         #[command(subcommand)]
         command: CampaignCommand,
     },
-    /// See and set the lines
+    /// Show and control lines
     Line {
         #[command(flatten)]
         server: ServerArguments,
         #[command(subcommand)]
         command: LineCommand,
     },
-    /// Check the configuration, and whether everything it names can be reached
+    /// Check the configuration, and that everything it names can be reached
     Check {
         #[command(flatten)]
         config: ConfigOptions,
         #[command(flatten)]
         output: Output,
     },
-    /// Tell what a load needs: lines, workers, Redis, network
+    /// Estimate what a workload needs: lines, workers, Redis, network
     Size(SizeOptions),
 }
 
 /// `pregon size …`
 #[derive(Args, Debug)]
 pub struct SizeOptions {
-    /// Recipients a day
+    /// Recipients per day
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
     pub recipients: u64,
-    /// Lines there are
+    /// Number of lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub lines: u32,
-    /// What each line may send in a second
+    /// Messages per second of each line
     #[arg(long, value_name = "N", default_value_t = 80.0, value_parser = rate)]
     pub rate: f64,
-    /// Share of that which campaigns leave for answers and inbound, 0 to 0.9
+    /// Share of the rate that campaigns leave for replies and inbound messages, 0 to 0.9
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub headroom: f64,
-    /// Hours of the day in which is sent, up to 24
+    /// Hours of sending per day, up to 24
     #[arg(long, value_name = "HOURS", default_value_t = 10.0, value_parser = hours)]
     pub hours: f64,
-    /// Bytes of a recipient's values
+    /// Size of a recipient's values
     #[arg(long, value_name = "BYTES", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=65_536))]
     pub value_bytes: u32,
-    /// Statuses that come for a message
+    /// Statuses for each message
     #[arg(long, value_name = "N", default_value_t = 3.0, value_parser = statuses)]
     pub statuses: f64,
     /// Days that recipients are kept
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=3_650))]
     pub retention_days: u32,
-    /// Milliseconds until Meta answers
+    /// Milliseconds until Meta answers a send
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(..=120_000))]
     pub answer_ms: u32,
     #[command(flatten)]
     pub output: Output,
 }
 
-/// Which configuration, and for what.
+/// The configuration, and the roles that use it.
 #[derive(Args, Debug)]
 pub struct ConfigOptions {
-    /// The configuration; without it the defaults and the environment (PREGON__…) are all there is
+    /// The configuration file; without it, only the defaults and the environment (PREGON__…) apply
     #[arg(long, value_name = "FILE", env = "PREGON_CONFIG")]
     pub config: Option<PathBuf>,
-    /// What this process does
+    /// The roles of this process
     #[arg(long, value_delimiter = ',', default_value = "api,webhook,dispatch")]
     pub roles: Vec<Role>,
 }
 
-/// How the result is written.
+/// The format of the output.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Output {
-    /// Print JSON, for programs
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Which server is asked.
+/// The server to call.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArguments {
     /// The server's address
     #[arg(long, global = true, value_name = "URL", env = "PREGON_SERVER", default_value = "http://127.0.0.1:8080")]
     server: Url,
-    /// The key for its API (PREGON_API_KEY keeps it out of the list of processes)
+    /// The key of the API (PREGON_API_KEY keeps it out of the process list)
     #[arg(long, global = true, value_name = "KEY", env = "PREGON_API_KEY", hide_env_values = true, value_parser = secret)]
     api_key: Option<Secret>,
-    /// Trust the certificates of this PEM file and no others: for a server with a CA of your own
+    /// Trust only the certificates in this PEM file: for a server whose CA is your own
     #[arg(long, global = true, value_name = "FILE", env = "PREGON_CA")]
     ca: Option<PathBuf>,
 }
 
 impl ServerArguments {
-    /// A client of that server.
+    /// A client of the server.
     ///
     /// Errors: [`ClientError::Unusable`].
     pub fn client(self) -> Result<Client, ClientError> {
@@ -154,18 +154,18 @@ impl ServerArguments {
 pub enum CampaignCommand {
     /// Submit a campaign with its recipients, and launch it
     Submit(Box<SubmitOptions>),
-    /// The campaigns, newest first
+    /// List the campaigns, newest first
     List {
-        /// Only those in this state: draft, scheduled, running, paused, completed, cancelled
+        /// Only campaigns in this state: draft, scheduled, running, paused, completed, cancelled
         #[arg(long)]
         state: Option<CampaignState>,
-        /// How many at most
+        /// The maximum number of campaigns
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
         limit: u16,
         #[command(flatten)]
         output: Output,
     },
-    /// One campaign with its statistics
+    /// Show a campaign with its statistics
     Show {
         /// The campaign
         id: CampaignId,
@@ -179,25 +179,25 @@ pub enum CampaignCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Send nothing more until it is resumed
+    /// Pause campaigns: send nothing more until they are resumed
     Pause(CampaignArguments),
-    /// Go on with paused campaigns
+    /// Resume paused campaigns
     Resume(CampaignArguments),
-    /// Never send what was not sent yet
+    /// Cancel campaigns: never send what is not sent yet
     Cancel(CampaignArguments),
-    /// Delete drafts, and campaigns that were cancelled before they started; nothing of them is left
+    /// Delete drafts, and campaigns that were cancelled before they started, with all their data
     Delete(CampaignArguments),
-    /// Every recipient with its outcome, as CSV
+    /// Write every recipient with its outcome, as CSV
     Report {
         /// The campaign
         id: CampaignId,
-        /// Write to this file instead of standard output; it appears when the report is whole
+        /// Write to this file instead of standard output; the file appears once the report is complete
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
 }
 
-/// One campaign or more.
+/// One or more campaigns.
 #[derive(Args, Debug)]
 pub struct CampaignArguments {
     /// The campaigns
@@ -210,55 +210,56 @@ pub struct CampaignArguments {
 /// `pregon campaign submit …`
 #[derive(Args, Debug)]
 pub struct SubmitOptions {
-    /// The recipients: FILE.csv (a header with `to` and a column per parameter), FILE.ndjson (a recipient a line), either
-    /// also compressed (FILE.csv.gz, .zst, .br), or - for standard input
+    /// The recipients: FILE.csv (a header with `to` and a column per parameter) or FILE.ndjson (one recipient per
+    /// line), optionally compressed (FILE.csv.gz, .zst, .br), or - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The template; NAME/LANG names its language as well
+    /// The template; NAME/LANG also sets its language
     #[arg(long, value_name = "NAME")]
     pub template: String,
     /// The template's language, such as es_AR
     #[arg(long, value_name = "LANG")]
     pub language: Option<String>,
-    /// A line that it may go out on; again for more
+    /// A line that may send the campaign; repeat the option for more lines
     #[arg(long = "line", value_name = "ID", required = true, value_parser = line_id)]
     pub lines: Vec<LineId>,
-    /// What to call it; the name of the file unless given
+    /// The name of the campaign [default: the name of the file]
     #[arg(long)]
     pub name: Option<String>,
-    /// Your own id for it: the same id again never makes a second campaign [default: one made of template, lines and file, so
-    /// that the same command again goes on where it was cut, and sends nothing twice]
+    /// Your own id for the campaign; the same id never creates a second campaign [default: derived from template, lines
+    /// and file, so that repeating an interrupted command continues it and sends nothing twice]
     #[arg(long, value_name = "ID")]
     pub external_id: Option<String>,
-    /// Submit it as a new campaign, although the same file was submitted before: its recipients get another message
+    /// Submit a new campaign even if the same file was submitted before: its recipients get another message
     #[arg(long, conflicts_with = "external_id")]
     pub again: bool,
-    /// Not before this time, such as 2026-11-22T09:00:00-03:00
+    /// Start at this time, such as 2026-11-22T09:00:00-03:00
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub start_at: Option<UnixMs>,
-    /// What is not sent by then is not sent at all
+    /// Send nothing after this time; recipients that are left expire
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub expires_at: Option<UnixMs>,
-    /// Its share of a line that it has to share, 1 to 10 [server's default: 5]
+    /// The share of a line that several campaigns use, 1 to 10 [server's default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub priority: Option<u8>,
-    /// A message whose fate stays unknown: hold (never two) or resend (rather two than none) [server's default: hold]
+    /// What to do with a message whose outcome stays unknown: hold (never send it again) or resend (send it again, so
+    /// that the recipient may get it twice) [server's default: hold]
     #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["hold", "resend"]))]
     pub on_doubt: Option<String>,
-    /// Columns of a CSV to leave out, such as email,city
+    /// Columns of a CSV to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
-    /// Launch it only if no more rows than this were rejected; otherwise it stays a draft
+    /// Launch only if at most this many rows were rejected; otherwise the campaign stays a draft
     #[arg(long, value_name = "N")]
     pub max_rejected: Option<u64>,
-    /// Only check the file: say which rows would be rejected, and send nothing. The server takes the recipients into a draft for
-    /// that, and deletes it at once
+    /// Only check the file: show which rows would be rejected, and send nothing. The recipients are uploaded into a
+    /// draft, which is deleted at once
     #[arg(long, conflicts_with_all = ["watch", "again", "external_id"])]
     pub dry_run: bool,
-    /// Leave it a draft
+    /// Leave the campaign a draft
     #[arg(long)]
     pub no_launch: bool,
-    /// Follow it until it is completed
+    /// Follow the campaign until it is completed
     #[arg(long, conflicts_with = "no_launch")]
     pub watch: bool,
     #[command(flatten)]
@@ -268,12 +269,12 @@ pub struct SubmitOptions {
 /// `pregon line …`
 #[derive(Subcommand, Debug)]
 pub enum LineCommand {
-    /// The lines
+    /// List the lines
     List {
         #[command(flatten)]
         output: Output,
     },
-    /// One line
+    /// Show a line
     Show {
         /// The line's phone_number_id
         #[arg(value_parser = line_id)]
@@ -281,7 +282,7 @@ pub enum LineCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Set how many messages a second a line may send
+    /// Set the rate of a line
     Rate {
         /// The line's phone_number_id
         #[arg(value_parser = line_id)]
@@ -289,19 +290,19 @@ pub enum LineCommand {
         /// Messages per second, 0.01 to 1000000
         #[arg(value_name = "N", required_unless_present = "default", value_parser = rate)]
         messages_per_second: Option<f64>,
-        /// Back to the rate of the configuration
+        /// Reset to the configured rate
         #[arg(long, conflicts_with = "messages_per_second")]
         default: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Send nothing more on lines until they are resumed
+    /// Pause lines: send nothing more on them until they are resumed
     Pause(LineArguments),
-    /// Go on with paused lines
+    /// Resume paused lines
     Resume(LineArguments),
 }
 
-/// One line or more.
+/// One or more lines.
 #[derive(Args, Debug)]
 pub struct LineArguments {
     /// The lines' phone_number_ids
@@ -354,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_contradicts_itself_nowhere() {
+    fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }
 
@@ -366,18 +367,18 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_one_that_a_line_can_have() {
+    fn a_rate_outside_the_range_of_lines_is_rejected() {
         for good in ["0.01", "80", "1e6"] {
             assert!(rate(good).is_ok(), "{good}");
         }
         for bad in ["0", "-1", "1e-11", "1000001", "inf", "NaN", "fast"] {
-            let told = "not a number from 0.01 to 1000000; `pregon line pause` stops a line";
-            assert_eq!(rate(bad), Err(told.to_owned()), "{bad}");
+            let error = "not a number from 0.01 to 1000000; `pregon line pause` stops a line";
+            assert_eq!(rate(bad), Err(error.to_owned()), "{bad}");
         }
     }
 
     #[test]
-    fn a_key_is_shown_by_no_help_and_no_debug() {
+    fn an_api_key_never_appears_in_help_debug_output_or_errors() {
         let arguments = Arguments::parse_from(["pregon", "line", "list", "--api-key", "s3cret"]);
         assert!(!format!("{arguments:?}").contains("s3cret"));
         let server = ServerArguments {
@@ -385,10 +386,10 @@ mod tests {
             api_key: Some(Secret::new("s3cret ")),
             ca: None,
         };
-        let Err(told) = server.client() else { panic!("a blank too much") };
-        let told = told.to_string();
-        assert!(told.starts_with("the API key (PREGON_API_KEY or --api-key) holds a blank"), "{told}");
-        assert!(!told.contains("s3cret"), "{told}");
+        let Err(error) = server.client() else { panic!("the key ends with a blank") };
+        let error = error.to_string();
+        assert!(error.starts_with("the API key (PREGON_API_KEY or --api-key) contains a blank"), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
         let mut command = Arguments::command();
         let line = command.find_subcommand_mut("line").expect("the command");
         assert!(line.render_long_help().to_string().contains("[env: PREGON_API_KEY]"));

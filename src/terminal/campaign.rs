@@ -1,4 +1,4 @@
-//! `pregon campaign list|show|pause|resume|cancel|delete|report`: one call each, or one for each campaign.
+//! `pregon campaign list|show|pause|resume|cancel|delete|report`: one API call for each page or campaign.
 
 use std::{
     fs::{self, File},
@@ -34,7 +34,7 @@ pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, j
     }
     out::line(&table::campaigns(&campaigns))?;
     if cut {
-        out::line(&format!("\nThese are the newest {limit}; a larger --limit shows more."))?;
+        out::line(&format!("\nOnly the newest {limit} are shown; a larger --limit shows more."))?;
     }
     Ok(())
 }
@@ -45,7 +45,7 @@ pub async fn show(client: &Client, id: CampaignId, json: bool) -> Result<(), Com
     Ok(if json { out::json(&campaign) } else { out::line(&table::campaign(&campaign, clock::now())) }?)
 }
 
-/// Pauses, resumes or cancels campaigns, each by itself: one that can't be does not keep the others.
+/// Pauses, resumes or cancels campaigns, one by one. A failure does not affect the others.
 pub async fn change(
     client: &Client,
     campaigns: &arguments::CampaignArguments,
@@ -65,7 +65,7 @@ pub async fn change(
     if failed { Err(CommandError::Reported) } else { Ok(()) }
 }
 
-/// Deletes campaigns, each by itself: one that can't be does not keep the others.
+/// Deletes campaigns, one by one. A failure does not affect the others.
 pub async fn delete(client: &Client, campaigns: &arguments::CampaignArguments) -> Result<(), CommandError> {
     let mut failed = false;
     for &id in &campaigns.ids {
@@ -81,7 +81,8 @@ pub async fn delete(client: &Client, campaigns: &arguments::CampaignArguments) -
     if failed { Err(CommandError::Reported) } else { Ok(()) }
 }
 
-/// Writes the report of a campaign to the file at `path`, or to standard output. The file appears when the report is whole.
+/// Writes the report of a campaign to the file at `path`, or to standard output. The file appears once the report is
+/// complete: until then it is written to `path` with `.part` appended.
 pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Result<(), CommandError> {
     let Some(path) = path else { return copy(client, id, io::stdout().lock()).await };
     let mut part = path.as_os_str().to_owned();
@@ -91,13 +92,13 @@ pub async fn report(client: &Client, id: CampaignId, path: Option<&Path>) -> Res
     let written = copy(client, id, File::create(part).map_err(unwritable)?).await;
     let renamed = written.and_then(|()| fs::rename(part, path).map_err(unwritable));
     if renamed.is_err() {
-        // Half a report would be taken for a whole one.
+        // A partial report could be mistaken for a complete one.
         let _ = fs::remove_file(part);
     }
     renamed
 }
 
-/// Blocks on the file: nothing else runs meanwhile.
+/// Writes the report to `to` with blocking I/O, because no other task runs on this thread.
 async fn copy(client: &Client, id: CampaignId, mut to: impl Write) -> Result<(), CommandError> {
     let mut report = client.report(id).await?;
     while let Some(chunk) = client.chunk(&mut report).await? {

@@ -1,25 +1,25 @@
-//! How a command ends that did not do what was asked for.
+//! Errors of commands, and their exit codes.
 
 use std::{io, process::ExitCode};
 
 use crate::{client::ClientError, config::ConfigError};
 
-/// Exit code for what the caller wrote: the command line or the configuration.
+/// Exit code for an invalid command line or configuration.
 const USAGE: u8 = 2;
 
-/// Why a command was not done.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The command line is at fault.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// The configuration is at fault.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The server could not be asked, or refused.
+    /// A call to the server failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It was done, and the result is a failure.
+    /// The command ran, and its result is a failure.
     #[error("{0}")]
     Failed(String),
     /// The command has already printed why it failed.
@@ -31,7 +31,7 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// 2 for usage and configuration, else 1.
+    /// 2 for an invalid command line or configuration, otherwise 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             CommandError::Usage(_) | CommandError::Config(_) | CommandError::Client(ClientError::Unusable(_)) => {
@@ -43,7 +43,8 @@ impl CommandError {
         }
     }
 
-    /// Nothing is to be printed: it was told already, or whoever reads the output has gone (`| head`).
+    /// Whether no message should be printed: the command has already printed one, or the reader has closed the pipe
+    /// (`| head`).
     pub fn is_silent(&self) -> bool {
         match self {
             CommandError::Reported => true,

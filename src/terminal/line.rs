@@ -1,4 +1,4 @@
-//! `pregon line list|show|rate|pause|resume`: one call each, or one for each line.
+//! `pregon line list|show|rate|pause|resume`: one API call for each page or line.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ pub async fn show(client: &Client, id: &LineId, json: bool) -> Result<(), Comman
     print(&client.line(id).await?, json)
 }
 
-/// Sets the rate of a line, or gives it back that of the configuration.
+/// Sets the rate of a line, or with `None` resets it to the configured rate.
 pub async fn rate(
     client: &Client,
     id: &LineId,
@@ -38,7 +38,7 @@ pub async fn rate(
     print(&client.set_rate(id, messages_per_second).await?, json)
 }
 
-/// Pauses or resumes lines, each by itself: one that can't be does not keep the others.
+/// Pauses or resumes lines, one by one. A failure does not affect the others.
 pub async fn change(
     client: &Client,
     lines: &arguments::LineArguments,

@@ -1,10 +1,10 @@
-//! The command line for people, and with `--json` for programs.
+//! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign` and `line` talk to a running server by its HTTP API alone. The result goes to standard output, everything else to standard
-//! error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+//! `campaign` and `line` only call the HTTP API of a running server. Results go to standard output, everything else to
+//! standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
-//! If the process dies: a campaign goes on without it; the same command again continues an upload that was cut, unless that was
-//! `submit --again`.
+//! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
+//! for `submit --again`.
 //! Never: touches Redis or Meta on behalf of a campaign; prints a secret.
 
 pub mod arguments;

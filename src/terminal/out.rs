@@ -1,4 +1,4 @@
-//! Standard output. Unlike `println!` it gives an error where the reader has gone, instead of a panic.
+//! Writes to standard output. If the reader has closed the pipe, returns an error where `println!` would panic.
 
 use std::io::{self, Write as _};
 

@@ -1,4 +1,4 @@
-//! A campaign as it goes: a live view on a terminal, a line for each change elsewhere. On standard output.
+//! Shows the progress of a campaign on standard output: a live view on a terminal, otherwise a line for each change.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub struct CampaignProgress(View);
 
 enum View {
     Live(Live),
-    /// The last line, without its time: the same again is not worth one.
+    /// The last line that was printed, without its time. It is not printed again until something changes.
     Lines(String),
 }
 
@@ -25,7 +25,7 @@ struct Live {
 }
 
 impl CampaignProgress {
-    /// A campaign of `total` recipients of which nothing is known yet.
+    /// The view of a campaign of `total` recipients, before the first statistics.
     pub fn new(total: u64) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
         Self(match all.is_hidden() {
@@ -34,7 +34,7 @@ impl CampaignProgress {
         })
     }
 
-    /// Shows where the campaign stands now.
+    /// Shows `statistics`.
     ///
     /// Errors: standard output is closed.
     pub fn update(&mut self, statistics: &Statistics) -> io::Result<()> {
@@ -52,14 +52,14 @@ impl CampaignProgress {
         Ok(())
     }
 
-    /// Leaves the last view where it is; what is printed next stands below it.
+    /// Ends the view. The last state stays on screen, and later output is printed below it.
     ///
     /// Errors: standard output is closed.
     pub fn finish(self) -> io::Result<()> {
         match self.0 {
             View::Live(live) => {
                 live.finish();
-                // The cursor was left at the end of the last line.
+                // The cursor is at the end of the last line.
                 out::line("")
             }
             View::Lines(_) => Ok(()),
@@ -100,12 +100,13 @@ impl Live {
     }
 }
 
-/// Breaks a line that the terminal is too narrow for: a number that is cut off reads as another one.
+/// The style of a line of text. A line that is wider than the terminal is wrapped, because a truncated number would
+/// read as another number.
 fn text_style() -> ProgressStyle {
     ProgressStyle::with_template("{msg}").expect("a good template")
 }
 
-/// `45,210 of 100,000 · 45.2 % · 79.6/s · 12m 5s left`
+/// How far the campaign got, and how fast: `45,210 of 100,000 · 45.2 % · 79.6/s · 12m 5s left`.
 fn pace(statistics: &Statistics, now: UnixMs) -> String {
     let (done, all) = (statistics.done(), statistics.recipients);
     let mut pace = vec![format!("{} of {}", words::count(done), words::count(all))];
@@ -115,7 +116,7 @@ fn pace(statistics: &Statistics, now: UnixMs) -> String {
     pace.join(" · ")
 }
 
-/// Everything in one line, for a file or a pipe.
+/// The whole view in one line, for a file or a pipe.
 fn plain(statistics: &Statistics, now: UnixMs) -> String {
     let mut parts = vec![pace(statistics, now), words::funnel(statistics), words::rest(statistics)];
     parts.push(words::waiting_for(&statistics.waiting_for).join(" "));
@@ -144,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_rate_funnel_failures_time_and_what_it_waits_for() {
+    fn a_plain_line_has_progress_rate_time_left_funnel_and_waits() {
         assert_eq!(
             plain(&half_way(), UnixMs(0)),
             "800 of 2,000 · 40.0 % · 79.6/s · 15s left \
              | attempted 800 · accepted 700 · sent 700 · delivered 700 · read 700 · replied 3 \
-             | pending 1,200 · failed 100 | It goes as fast as it may, on line 3001."
+             | pending 1,200 · failed 100 | It sends as fast as the rate allows, on line 3001."
         );
         assert_eq!(
             plain(&Statistics::default(), UnixMs(0)),
@@ -165,12 +166,12 @@ mod tests {
         assert_eq!(
             (live.bar.length(), live.bar.position()),
             (Some(2_000), 800),
-            "recipients may be added while it runs"
+            "recipients may be added while the campaign runs"
         );
         assert_eq!(live.bar.message(), "800 of 2,000 · 40.0 % · 79.6/s · 15s left");
         assert_eq!(live.waits.len(), 1);
         live.update(&Statistics { waiting_for: Vec::new(), ..half_way() }, UnixMs(0));
-        assert!(live.waits.is_empty(), "a reason that is gone is shown no more");
+        assert!(live.waits.is_empty(), "a reason that no longer applies is removed");
         live.finish();
     }
 }

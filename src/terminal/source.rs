@@ -1,4 +1,4 @@
-//! The file of an upload: what is in it, and its bytes as a stream of constant memory.
+//! The file of an upload: its format, its digest, and its bytes as a stream in constant memory.
 
 use std::{
     fs,
@@ -20,48 +20,48 @@ use tokio_util::io::ReaderStream;
 use super::CommandError;
 use crate::{coding::Coding, intake::Format};
 
-/// How much is read at once, in bytes.
+/// Size of one read, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Where recipients come from.
+/// A file of recipients.
 #[derive(Debug)]
 pub struct Source {
-    /// How they are written.
+    /// The format of the rows.
     pub format: Format,
-    /// How that is compressed.
+    /// The compression of the file.
     pub coding: Option<Coding>,
-    /// The SHA-256 of the content, in hex: the same content has the same digest, compressed or not.
+    /// SHA-256 of the uncompressed content, in hex.
     pub digest: String,
-    /// How long the file is.
+    /// The size of the file as it is uploaded, without decompression.
     pub bytes: u64,
-    file: Kept,
+    file: SourceFile,
 }
 
 /// The file that is streamed.
 #[derive(Debug)]
-enum Kept {
-    /// The caller's.
-    Theirs(PathBuf),
-    /// A copy of standard input, deleted with this.
+enum SourceFile {
+    /// The caller's file.
+    Given(PathBuf),
+    /// A temporary copy of standard input, deleted on drop.
     Copy(NamedTempFile),
 }
 
-impl Kept {
+impl SourceFile {
     fn path(&self) -> &Path {
         match self {
-            Kept::Theirs(path) => path,
-            Kept::Copy(file) => file.path(),
+            SourceFile::Given(path) => path,
+            SourceFile::Copy(file) => file.path(),
         }
     }
 }
 
 impl Source {
-    /// Reads the file at `path`, or standard input for `-`, before anything is asked of the server.
+    /// Opens the file at `path`, or standard input for `-`. Call it before the first request to the server.
     ///
-    /// The content is read through once for its digest. Standard input is copied to a temporary file for that, so that it can
-    /// be known again, and sent again, like any file.
+    /// The content is read once for its digest. Standard input is copied to a temporary file, so that it can be hashed
+    /// and then streamed, more than once if the upload is retried.
     ///
-    /// Errors: it can't be read; its name tells neither CSV nor NDJSON.
+    /// Errors: the file cannot be read; its extension is not that of a CSV or NDJSON file.
     pub async fn open(path: &Path) -> Result<Self, CommandError> {
         if path.as_os_str() == "-" {
             return Self::copy_of_stdin().await;
@@ -69,10 +69,10 @@ impl Source {
         let (plain, coding) = uncompressed(path);
         let format = Self::format_of(&plain)?;
         let (bytes, digest) = digest(path, coding).await.map_err(|error| unreadable(path, &error))?;
-        Ok(Self { format, coding, digest, bytes, file: Kept::Theirs(path.to_owned()) })
+        Ok(Self { format, coding, digest, bytes, file: SourceFile::Given(path.to_owned()) })
     }
 
-    /// What the name of a file says that is in it, once it is not compressed.
+    /// The format, from the extension of `path`. `path` has no compression extension such as `.gz`.
     fn format_of(path: &Path) -> Result<Format, CommandError> {
         Ok(match extension(path).as_str() {
             "csv" | "tsv" | "txt" => Format::Csv,
@@ -86,7 +86,7 @@ impl Source {
             _ => {
                 return Err(CommandError::Usage(format!(
                     "{}: a file of recipients ends in .csv, .tsv, .txt, .ndjson or .jsonl, and may be compressed, such as .csv.gz; \
-                     rename it as what is in it",
+                     rename it to match its content",
                     path.display()
                 )));
             }
@@ -104,10 +104,10 @@ impl Source {
         let copied = spawn_blocking(copy).await.map_err(|error| CommandError::Failed(error.to_string()))?;
         let (copy, format) = copied.map_err(failed)?;
         let (bytes, digest) = digest(copy.path(), None).await.map_err(failed)?;
-        Ok(Self { format, coding: None, digest, bytes, file: Kept::Copy(copy) })
+        Ok(Self { format, coding: None, digest, bytes, file: SourceFile::Copy(copy) })
     }
 
-    /// Its bytes from the beginning.
+    /// Streams the file from the beginning.
     pub async fn stream(&self) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, CommandError> {
         let file = File::open(self.file.path()).await.map_err(|error| unreadable(self.file.path(), &error))?;
         Ok(ReaderStream::with_capacity(file, CHUNK_BYTES))
@@ -118,18 +118,18 @@ fn unreadable(path: &Path, error: &io::Error) -> CommandError {
     CommandError::Failed(format!("{}: {error}", path.display()))
 }
 
-/// The name that a file has uncompressed, and how it is compressed.
+/// The path without a compression extension such as `.gz`, and the compression that the extension stands for.
 pub fn uncompressed(path: &Path) -> (PathBuf, Option<Coding>) {
     let coding = Coding::ALL.into_iter().find(|coding| extension(path) == coding.extension());
     (if coding.is_some() { path.with_extension("") } else { path.to_owned() }, coding)
 }
 
-/// What follows the last dot of a file's name, in lower case.
+/// The extension of `path`, in lower case.
 fn extension(path: &Path) -> String {
     path.extension().map_or(String::new(), |extension| extension.to_string_lossy().to_ascii_lowercase())
 }
 
-/// The length of a file and the digest of what is in it.
+/// The size of a file, and the digest of its uncompressed content.
 async fn digest(path: &Path, coding: Option<Coding>) -> io::Result<(u64, String)> {
     let file = BufReader::with_capacity(CHUNK_BYTES, File::open(path).await?);
     let bytes = file.get_ref().metadata().await?.len();
@@ -146,8 +146,8 @@ async fn digest(path: &Path, coding: Option<Coding>) -> io::Result<(u64, String)
     }
 }
 
-/// What the first byte of `input` that is neither blank nor part of a byte order mark says: JSON is NDJSON, anything else
-/// CSV.
+/// Detects the format from the first byte that is neither white space nor part of a byte order mark: NDJSON if it
+/// begins a JSON object or array, otherwise CSV.
 fn sniff(input: impl io::Read) -> io::Result<Format> {
     for byte in io::BufReader::with_capacity(CHUNK_BYTES, input).bytes() {
         match byte? {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_streamed_as_often_as_it_is_needed() {
+    async fn a_file_can_be_streamed_more_than_once() {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, content) = (dir.path().join("a.csv"), b"to,1\n+5491155550001,Maria\n".repeat(10_000));
         std::fs::write(&path, &content).expect("written");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_content_has_one_digest_and_another_content_another() {
+    async fn the_digest_depends_only_on_the_uncompressed_content() {
         let dir = tempfile::tempdir().expect("a directory");
         let id = async |name: &str, content: &str| {
             let path = dir.path().join(name);
@@ -202,22 +202,22 @@ mod tests {
         assert_eq!((&compressed.digest, compressed.coding), (&first, Some(Coding::Gzip)));
         assert_eq!((compressed.bytes, bytes(&compressed).await), (gzipped.len() as u64, gzipped.clone()));
         std::fs::write(&path, &gzipped[..gzipped.len() - 3]).expect("written");
-        assert!(Source::open(&path).await.is_err(), "it breaks off");
+        assert!(Source::open(&path).await.is_err(), "the compressed file is truncated");
     }
 
     #[tokio::test]
-    async fn a_file_that_cannot_be_is_told_by_its_name() {
-        let told = async |path: &str| Source::open(Path::new(path)).await.expect_err("no source").to_string();
+    async fn a_file_with_an_unknown_extension_is_rejected() {
+        let error = async |path: &str| Source::open(Path::new(path)).await.expect_err("no source").to_string();
         assert_eq!(
-            told("people.xlsx").await,
+            error("people.xlsx").await,
             "people.xlsx is a spreadsheet: save it as \"CSV UTF-8\" and submit that file"
         );
-        assert!(told("people.pdf").await.starts_with("people.pdf: a file of recipients ends in .csv, .tsv, .txt"));
-        assert!(told("/nowhere/people.CSV").await.starts_with("/nowhere/people.CSV: No such file"));
+        assert!(error("people.pdf").await.starts_with("people.pdf: a file of recipients ends in .csv, .tsv, .txt"));
+        assert!(error("/nowhere/people.CSV").await.starts_with("/nowhere/people.CSV: No such file"));
     }
 
     #[test]
-    fn standard_input_is_told_by_its_first_byte() {
+    fn the_format_of_standard_input_is_detected() {
         let sniffed = |text: &str| sniff(text.as_bytes()).expect("readable");
         assert_eq!(sniffed("to,1\n"), Format::Csv);
         assert_eq!(sniffed(" \n\n{\"to\":\"+5491155550001\"}\n"), Format::Ndjson);

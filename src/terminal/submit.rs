@@ -1,4 +1,4 @@
-//! `pregon campaign submit`: create, stream the recipients in, launch, follow.
+//! `pregon campaign submit`: creates a campaign, uploads its recipients, launches it, and follows it on request.
 
 use std::{io, path::Path, time::Duration};
 
@@ -25,62 +25,64 @@ use crate::{
     intake::UploadLayout,
 };
 
-/// Rejected rows that are shown to people; programs get all that the server told.
+/// The maximum number of rejected rows that are shown to people. With `--json`, all rows that the server returned are
+/// printed.
 const REJECTED_SHOWN_MAX: usize = 20;
-/// Before an upload that was cut is sent again.
+/// Wait before an interrupted upload is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is printed for programs.
+/// The output with `--json`.
 #[derive(Serialize)]
 struct Submitted<'a> {
     id: CampaignId,
     state: CampaignState,
-    /// False where the external id was known.
+    /// False if a campaign with the external id already existed.
     created: bool,
     #[serde(flatten)]
     uploaded: &'a Uploaded,
 }
 
-/// What names the campaign to the server.
+/// The origin of the campaign's external id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Naming {
-    /// The caller's external id.
-    Theirs,
-    /// One made of the template, the lines and the content of the file.
+enum ExternalId {
+    /// The caller's `--external-id`.
+    Given,
+    /// Derived from the template, the lines and the content of the file.
     Derived,
-    /// Nothing: it is a new campaign each time.
+    /// No external id: each submission is a new campaign.
     None,
 }
 
-impl Naming {
+impl ExternalId {
     fn of(options: &SubmitOptions) -> Self {
         match (&options.external_id, options.again) {
-            (Some(_), _) => Naming::Theirs,
-            (None, false) => Naming::Derived,
-            (None, true) => Naming::None,
+            (Some(_), _) => ExternalId::Given,
+            (None, false) => ExternalId::Derived,
+            (None, true) => ExternalId::None,
         }
     }
 }
 
-/// Submits a campaign as `options` say.
+/// Submits a campaign according to `options`.
 ///
-/// Errors: the file or an option is at fault, and nothing was created; a call failed; nothing was accepted.
+/// Errors: the file or an option is invalid, and nothing was created; a call failed; no recipient was accepted; the
+/// campaign was not launched because of rejected rows; it was submitted before and is cancelled.
 pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), CommandError> {
     let template = template(&options.template, options.language.as_deref())?;
     let source = Source::open(&options.file).await?;
     if options.dry_run {
         return dry_run(client, template, &source, &options).await;
     }
-    let naming = Naming::of(&options);
-    let campaign = new_campaign(&options, template, &source, naming);
-    let created = client.create(&campaign).await.map_err(|error| not_created(error, naming))?;
-    // The same file for the same template and lines: there is nothing to upload that the campaign does not have.
-    let repeated = naming == Naming::Derived && created.state != CampaignState::Draft;
+    let origin = ExternalId::of(&options);
+    let campaign = new_campaign(&options, template, &source, origin);
+    let created = client.create(&campaign).await.map_err(|error| not_created(error, origin))?;
+    // Same template, lines and file, and launched before: the campaign already has every recipient of the file.
+    let repeated = origin == ExternalId::Derived && created.state != CampaignState::Draft;
     let (uploaded, state) = match repeated {
         true => (Uploaded::default(), created.state),
         false => fill_and_launch(client, &created, &source, &options)
             .await
-            .map_err(|failure| unfinished(&created, naming, &failure))?,
+            .map_err(|failure| unfinished(&created, origin, &failure))?,
     };
     let submitted = Submitted { id: created.id, state, created: created.created, uploaded: &uploaded };
     match options.output.json {
@@ -97,8 +99,8 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Comma
     }
     if let Some(why) = why_not_launched(&uploaded, &options).filter(|_| state == CampaignState::Draft) {
         return Err(CommandError::Failed(format!(
-            "{why}: nothing is sent, and campaign {id} stays a draft; delete it with `pregon campaign delete {id}`, mend the file \
-             and submit it again",
+            "{why}: nothing is sent, and campaign {id} stays a draft; delete it with `pregon campaign delete {id}`, \
+             correct the file and submit it again",
             id = created.id
         )));
     }
@@ -108,7 +110,7 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Comma
     if options.watch { watch::watch(client, created.id, options.output.json).await } else { Ok(()) }
 }
 
-/// What is printed of a dry run for programs.
+/// The output of a dry run with `--json`.
 #[derive(Serialize)]
 struct Checked<'a> {
     dry_run: bool,
@@ -116,16 +118,16 @@ struct Checked<'a> {
     uploaded: &'a Uploaded,
 }
 
-/// Uploads the recipients into a draft of its own, and deletes that: also where the upload fails or is interrupted.
+/// Uploads the recipients into a temporary draft and deletes it, even if the upload fails or is interrupted.
 async fn dry_run(
     client: &Client,
     template: TemplateName,
     source: &Source,
     options: &SubmitOptions,
 ) -> Result<(), CommandError> {
-    // From here on an interruption waits until it is asked for: the draft is deleted first.
+    // From here on a signal no longer ends the process at once, so that the draft can be deleted first.
     let mut interruptions = Interruptions::new()?;
-    let created = client.create(&new_campaign(options, template, source, Naming::None)).await?;
+    let created = client.create(&new_campaign(options, template, source, ExternalId::None)).await?;
     let layout = UploadLayout { format: source.format, ignored: options.ignore.clone() };
     let uploaded = tokio::select! {
         uploaded = upload(client, created.id, source, &layout) => uploaded,
@@ -137,7 +139,8 @@ async fn dry_run(
     };
     if let Err(error) = deleted {
         eprintln!(
-            "pregon: the draft {id} of this check could not be deleted ({error}): delete it with `pregon campaign delete {id}`",
+            "pregon: the draft {id} of this check could not be deleted ({error}): delete it with \
+             `pregon campaign delete {id}`",
             id = created.id
         );
     }
@@ -146,8 +149,8 @@ async fn dry_run(
         true => out::json(&Checked { dry_run: true, uploaded: &uploaded })?,
         false => {
             let [accepted, refused] = [uploaded.accepted, uploaded.rejected_count].map(words::count);
-            let told = format!("nothing was sent: {accepted} would be accepted, {refused} rejected");
-            out::line(&(told + &rejections(&uploaded)))?;
+            let summary = format!("nothing was sent: {accepted} would be accepted, {refused} rejected");
+            out::line(&(summary + &rejections(&uploaded)))?;
         }
     }
     if uploaded.accepted == 0 {
@@ -156,7 +159,7 @@ async fn dry_run(
     why_not_launched(&uploaded, options).map_or(Ok(()), |why| Err(CommandError::Failed(why)))
 }
 
-/// SIGINT and SIGTERM, which do not end the process any more.
+/// Receives SIGINT and SIGTERM. From then on, these signals do not end the process by themselves.
 struct Interruptions {
     interrupt: Signal,
     terminate: Signal,
@@ -175,10 +178,10 @@ impl Interruptions {
     }
 }
 
-fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source, naming: Naming) -> NewCampaign {
-    let external_id = match naming {
-        Naming::Theirs | Naming::None => options.external_id.clone(),
-        Naming::Derived => Some(derived_id(&template, &options.lines, source)),
+fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source, origin: ExternalId) -> NewCampaign {
+    let external_id = match origin {
+        ExternalId::Given | ExternalId::None => options.external_id.clone(),
+        ExternalId::Derived => Some(derived_id(&template, &options.lines, source)),
     };
     NewCampaign {
         name: options.name.clone().unwrap_or_else(|| name_of(&options.file)),
@@ -192,20 +195,20 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
     }
 }
 
-/// The external id of a campaign that the caller gave none.
+/// The external id of a campaign that was submitted without one.
 fn derived_id(template: &TemplateName, lines: &[LineId], source: &Source) -> String {
     let mut lines: Vec<&str> = lines.iter().map(LineId::as_str).collect();
     lines.sort_unstable();
-    // The server takes a language as people write it.
+    // The server accepts both `es-AR` and `es_AR`: the id must not depend on the spelling.
     let language = template.language.replace('-', "_");
     let named = [&template.name, &language, &lines.join(","), &source.digest].map(String::as_str).join("\n");
     format!("file:{}", hex::encode(Sha256::digest(named)))
 }
 
-/// The same error, with what the caller of this program can do about an id that this program made.
-fn not_created(error: ClientError, naming: Naming) -> CommandError {
+/// `error`, with a hint if the derived id is the cause: the user never saw that id.
+fn not_created(error: ClientError, origin: ExternalId) -> CommandError {
     match &error {
-        ClientError::Refused { problem, .. } if naming == Naming::Derived && problem.is("campaign-conflict") => {
+        ClientError::Refused { problem, .. } if origin == ExternalId::Derived && problem.is("campaign-conflict") => {
             CommandError::Failed(format!(
                 "{error}\nthe same file was submitted before; --again submits it as a new campaign"
             ))
@@ -237,7 +240,8 @@ fn template(text: &str, language: Option<&str>) -> Result<TemplateName, CommandE
     }
 }
 
-/// Gives what came of the upload, and the state in which the campaign is then.
+/// Uploads the recipients, and launches the campaign unless it must stay a draft or was launched before. Returns the
+/// result of the upload and the state of the campaign.
 async fn fill_and_launch(
     client: &Client,
     created: &Created,
@@ -246,7 +250,7 @@ async fn fill_and_launch(
 ) -> Result<(Uploaded, CampaignState), CommandError> {
     let layout = UploadLayout { format: source.format, ignored: options.ignore.clone() };
     let uploaded = upload(client, created.id, source, &layout).await?;
-    // A campaign that was known by its external id may have been launched before.
+    // A campaign that already existed under its external id may have been launched before.
     if uploaded.accepted == 0
         || options.no_launch
         || why_not_launched(&uploaded, options).is_some()
@@ -258,8 +262,8 @@ async fn fill_and_launch(
     Ok((uploaded, launched.state))
 }
 
-/// Why a campaign with these recipients is not launched, if it is not: rows behind a quote that is never closed were not read, or more
-/// rows were rejected than the caller lets pass.
+/// The reason not to launch a campaign with these recipients, if there is one: rows after an unclosed quote were not
+/// read, or more rows were rejected than `--max-rejected` allows.
 fn why_not_launched(uploaded: &Uploaded, options: &SubmitOptions) -> Option<String> {
     if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == Reject::UnclosedQuote.code()) {
         let from = unclosed.line.map_or_else(|| format!("row {}", unclosed.row), |line| format!("line {line}"));
@@ -267,10 +271,11 @@ fn why_not_launched(uploaded: &Uploaded, options: &SubmitOptions) -> Option<Stri
     }
     let max = options.max_rejected.filter(|max| uploaded.rejected_count > *max)?;
     let rejected = words::count(uploaded.rejected_count);
-    Some(format!("{rejected} rows are rejected, more than --max-rejected {max} lets pass"))
+    Some(format!("{rejected} rows are rejected, more than --max-rejected {max} allows"))
 }
 
-/// Streams the recipients in. A connection that breaks is made anew, once; the server goes on where the first was cut.
+/// Streams the recipients to the server. A broken connection is retried once. The whole file is sent again, and the
+/// server skips the rows that it has.
 async fn upload(
     client: &Client,
     id: CampaignId,
@@ -284,7 +289,7 @@ async fn upload(
         let counter = bar.clone();
         let rows = source.stream().await?.inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
         match client.upload(id, &source.digest, layout, source.coding, Body::wrap_stream(rows)).await {
-            Err(error) if error.is_of_connection() && tries == 0 => {
+            Err(error) if error.is_connection_error() && tries == 0 => {
                 tries += 1;
                 sleep(RETRY_PAUSE).await;
             }
@@ -296,25 +301,25 @@ async fn upload(
     }
 }
 
-/// On a terminal, by bytes. Standard output is left to the result.
+/// Progress in bytes, on standard error: standard output is for the result.
 fn upload_bar(bytes: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes} · {bytes_per_sec} · {eta} left");
     ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style.expect("a good template"))
 }
 
-/// The same failure, with what became of the campaign.
-fn unfinished(created: &Created, naming: Naming, failure: &CommandError) -> CommandError {
-    let goes_on = match naming {
-        Naming::Theirs | Naming::Derived => "the same command again goes on where this one stopped, and ",
-        Naming::None => "",
+/// `failure`, with the state of the campaign and how to continue or remove it.
+fn unfinished(created: &Created, origin: ExternalId, failure: &CommandError) -> CommandError {
+    let resume = match origin {
+        ExternalId::Given | ExternalId::Derived => "the same command again continues where this one stopped, and ",
+        ExternalId::None => "",
     };
     let Created { id, state, .. } = created;
-    let put_away = match state {
+    let remove = match state {
         CampaignState::Draft => format!("`pregon campaign delete {id}` deletes it"),
-        _ => format!("`pregon campaign cancel {id}` puts it away"),
+        _ => format!("`pregon campaign cancel {id}` cancels it"),
     };
     CommandError::Failed(format!(
-        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {goes_on}{put_away}",
+        "{failure}\ncampaign {id} is {state}, with the recipients that were accepted until then: {resume}{remove}",
     ))
 }
 
@@ -333,7 +338,7 @@ fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> Strin
     text
 }
 
-/// The first rows that were rejected, below the line that says how many there are.
+/// The first rejected rows, as the text below the line that has the number of rejected rows.
 fn rejections(Uploaded { rejected_count, rejected, .. }: &Uploaded) -> String {
     let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
     let mut text = String::new();
@@ -352,16 +357,16 @@ mod tests {
 
     #[test]
     fn a_template_has_a_name_and_one_language() {
-        let told = |text, language| template(text, language).map(|t| format!("{} {}", t.name, t.language)).ok();
-        assert_eq!(told("spring_sale", Some("es_AR")).as_deref(), Some("spring_sale es_AR"));
-        assert_eq!(told("spring_sale/es_AR", None).as_deref(), Some("spring_sale es_AR"));
-        assert_eq!(told("spring_sale/es_AR", Some("es_AR")).as_deref(), Some("spring_sale es_AR"));
-        assert_eq!(told("spring_sale/es_AR", Some("en")), None);
-        assert_eq!(told("spring_sale", None), None);
+        let parsed = |text, language| template(text, language).map(|t| format!("{} {}", t.name, t.language)).ok();
+        assert_eq!(parsed("spring_sale", Some("es_AR")).as_deref(), Some("spring_sale es_AR"));
+        assert_eq!(parsed("spring_sale/es_AR", None).as_deref(), Some("spring_sale es_AR"));
+        assert_eq!(parsed("spring_sale/es_AR", Some("es_AR")).as_deref(), Some("spring_sale es_AR"));
+        assert_eq!(parsed("spring_sale/es_AR", Some("en")), None);
+        assert_eq!(parsed("spring_sale", None), None);
     }
 
     #[test]
-    fn a_campaign_is_called_as_its_file() {
+    fn a_campaign_is_named_after_its_file() {
         assert_eq!(name_of(Path::new("lists/spring sale.csv")), "spring sale");
         assert_eq!(name_of(Path::new("lists/spring sale.csv.zst")), "spring sale");
         assert_eq!(name_of(Path::new("-")), "standard input");

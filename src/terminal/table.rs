@@ -1,4 +1,4 @@
-//! Tables for people: readable at 100 columns, numbers to the right.
+//! Formats results as tables for people: at most 100 columns wide, numbers aligned to the right.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
@@ -8,11 +8,11 @@ use crate::{
     domain::UnixMs,
 };
 
-/// The width that every table fits into.
+/// The maximum width of a table.
 const COLUMNS: u16 = 100;
 
-/// A table under `header`. The header of a column of numbers begins with `>`: they are aligned to the right. That of one
-/// whose cells people copy begins with `=`: they are never broken, and neither are numbers.
+/// A table with `header`. A column whose name begins with `>` has numbers, which are aligned to the right and never
+/// wrapped. A column whose name begins with `=` has cells that people copy, which are never wrapped.
 pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table
@@ -32,7 +32,7 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     table.trim_fmt()
 }
 
-/// Names and values, the empty ones left out.
+/// A table of names and values, without those whose value is empty.
 pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
@@ -40,7 +40,7 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
     table.trim_fmt()
 }
 
-/// Campaigns, one a row.
+/// A table of campaigns.
 pub fn campaigns(campaigns: &[CampaignView]) -> String {
     let row = |campaign: &CampaignView| {
         [
@@ -54,7 +54,7 @@ pub fn campaigns(campaigns: &[CampaignView]) -> String {
     table(["=id", "name", "=state", "template", "=created"], campaigns.iter().map(row))
 }
 
-/// One campaign: what it is, where its recipients stand, what failed, and what it waits for.
+/// One campaign: its fields, its recipients by state, the funnel, the failures, and what it waits for.
 pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
     let lines: Vec<_> = campaign.lines.iter().map(|line| line.as_str()).collect();
     let mut parts = vec![fields([
@@ -72,7 +72,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
         parts.push(statistics(of));
         if of.open() > 0 {
             let left = words::left(of, now).map(|left| format!(", {left}")).unwrap_or_default();
-            parts.push(format!(" {:.1} messages a second{left}", of.rate_per_second));
+            parts.push(format!(" {:.1} messages per second{left}", of.rate_per_second));
         }
         let waits: Vec<_> = words::waiting_for(&of.waiting_for).iter().map(|wait| format!(" {wait}")).collect();
         parts.push(waits.join("\n"));
@@ -92,16 +92,16 @@ pub fn statistics(statistics: &Statistics) -> String {
     let all = ("all", statistics.recipients);
     let mut tables = vec![
         table(["state", ">recipients", ">share"], states.chain([all]).map(of_all)),
-        table(["came as far as", ">recipients", ">share"], statistics.funnel.each().map(of_all)),
+        table(["reached", ">recipients", ">share"], statistics.funnel.each().map(of_all)),
     ];
     if !statistics.failures.is_empty() {
         let row = |failure: &Failures| [failure.code.to_string(), failure.title.clone(), words::count(failure.count)];
-        tables.push(table([">code", "failed because", ">recipients"], statistics.failures.iter().map(row)));
+        tables.push(table([">code", "reason", ">recipients"], statistics.failures.iter().map(row)));
     }
     tables.join("\n\n")
 }
 
-/// Lines, one a row.
+/// A table of lines.
 pub fn lines(lines: &[LineView]) -> String {
     let row = |line: &LineView| {
         [
@@ -117,16 +117,16 @@ pub fn lines(lines: &[LineView]) -> String {
     table(["=id", "name", "number", "state", ">rate", ">now", ">backlog"], lines.iter().map(row))
 }
 
-/// One line, and what holds it.
+/// One line: its fields and its holds.
 pub fn line(line: &LineView) -> String {
-    let set = line.configured.filter(|configured| *configured != line.messages_per_second);
-    let set = set.map(|configured| format!(" (configured: {})", rate(configured))).unwrap_or_default();
+    let configured = line.configured.filter(|configured| *configured != line.messages_per_second);
+    let configured = configured.map(|value| format!(" (configured: {})", rate(value))).unwrap_or_default();
     let mut text = fields([
         ("id", line.id.to_string()),
         ("name", line.name.clone()),
         ("number", line.display.clone()),
         ("state", line_state(line)),
-        ("rate", format!("{}{set}", rate(line.messages_per_second))),
+        ("rate", format!("{}{configured}", rate(line.messages_per_second))),
         ("campaigns may send", line.allowed_now.map(rate).unwrap_or_default()),
         ("accepted", rate(line.accepted_per_second)),
         ("in flight", words::count(line.in_flight)),
@@ -134,7 +134,7 @@ pub fn line(line: &LineView) -> String {
         ("worker", line.owner.clone().unwrap_or_default()),
     ]);
     if !line.holds.is_empty() {
-        let until = |hold: &HoldView| hold.until.map_or_else(|| "somebody resumes it".into(), words::time);
+        let until = |hold: &HoldView| hold.until.map_or_else(|| "someone resumes it".into(), words::time);
         let row = |hold: &HoldView| {
             let code = hold.code.map(|code| code.to_string()).unwrap_or_default();
             [hold.scope.clone(), code, hold.reason.clone(), words::time(hold.since), until(hold)]
@@ -144,17 +144,17 @@ pub fn line(line: &LineView) -> String {
     text
 }
 
-/// What a line does, in words.
+/// The state of a line, in words.
 pub fn line_state(line: &LineView) -> String {
     line.state.replace('_', " ")
 }
 
-/// `79.6/s`; whole numbers without their fraction.
+/// `79.6/s`; whole numbers without a fraction.
 fn rate(per_second: f64) -> String {
     format!("{}/s", (per_second * 10.0).round() / 10.0)
 }
 
-/// Rows that were not taken.
+/// A table of rejected rows.
 pub fn rejections(rejections: &[Rejection]) -> String {
     table(
         ["where", "code", "reason"],
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// A campaign in the middle of its life, as the API writes it.
+    /// A running campaign, as the API returns it.
     fn running() -> CampaignView {
         serde_json::from_value(json!({
             "id": "01JD8Z2V3W4X5Y6Z7A8B9C0D1E", "external_id": "crm-77", "name": "spring sale", "state": "running",
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_campaign_is_told_whole() {
+    fn a_campaign_is_shown_with_all_its_statistics() {
         let text = campaign(&running(), UnixMs(0));
         let wanted = "
  id           01JD8Z2V3W4X5Y6Z7A8B9C0D1E
@@ -215,34 +215,34 @@ mod tests {
  unknown             8    0.0 %
  all           100,000  100.0 %
 
- came as far as  recipients   share
-────────────────────────────────────
- attempted           45,520  45.5 %
- accepted            44,912  44.9 %
- sent                44,900  44.9 %
- delivered           44,600  44.6 %
- read                24,600  24.6 %
- replied                  0   0.0 %
+ reached    recipients   share
+───────────────────────────────
+ attempted      45,520  45.5 %
+ accepted       44,912  44.9 %
+ sent           44,900  44.9 %
+ delivered      44,600  44.6 %
+ read           24,600  24.6 %
+ replied             0   0.0 %
 
-   code  failed because  recipients
-────────────────────────────────────
- 131026  undeliverable          600
+   code  reason         recipients
+───────────────────────────────────
+ 131026  undeliverable         600
 
- 79.6 messages a second, 12m 5s left
+ 79.6 messages per second, 12m 5s left
 
- It goes as fast as it may, on lines 3001, 3002.";
+ It sends as fast as the rate allows, on lines 3001, 3002.";
         assert_eq!(format!("\n{text}"), wanted);
     }
 
     #[test]
-    fn a_campaign_without_statistics_is_told_without_them() {
+    fn a_campaign_without_statistics_has_only_its_fields() {
         let bare = CampaignView { statistics: None, external_id: None, ..running() };
         let text = campaign(&bare, UnixMs(0));
         assert!(text.ends_with("2026-11-22T17:00:00Z") && !text.contains("external id"), "{text}");
     }
 
     #[test]
-    fn a_table_is_at_most_100_columns_wide_whatever_it_holds() {
+    fn a_table_is_at_most_100_columns_wide() {
         let mut long = running();
         long.name = "the name of a campaign that somebody thought about for a whole afternoon ".repeat(3);
         long.template.as_mut().expect("a template").name = "spring_sale_".repeat(20);
@@ -254,11 +254,11 @@ mod tests {
             }
         }
         let text = campaigns(&[long]);
-        assert!(text.contains("01JD8Z2V3W4X5Y6Z7A8B9C0D1E"), "an id is never broken, for people copy it: {text}");
+        assert!(text.contains("01JD8Z2V3W4X5Y6Z7A8B9C0D1E"), "an id is never wrapped, because people copy it: {text}");
     }
 
     #[test]
-    fn rejected_rows_are_told_with_their_reason() {
+    fn a_rejected_row_is_shown_with_its_line_or_row_and_reason() {
         let rejection =
             |row, line, code: &str, reason: &str| Rejection { row, line, code: code.into(), reason: reason.into() };
         let text = rejections(&[
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_told_with_their_rate_and_their_backlog() {
+    fn lines_are_listed_with_rate_and_backlog() {
         let wanted = "
  id               name   number              state      rate     now  backlog
 ──────────────────────────────────────────────────────────────────────────────
@@ -293,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_told_with_what_holds_it() {
+    fn a_line_is_shown_with_its_holds() {
         let text = line(&held_line());
         assert!(text.contains("rate       20/s (configured: 80/s)"), "{text}");
-        assert!(text.contains("the token expired") && text.contains("somebody resumes it"), "{text}");
-        assert!(!text.contains("worker     "), "nobody has it: {text}");
+        assert!(text.contains("the token expired") && text.contains("someone resumes it"), "{text}");
+        assert!(!text.contains("worker     "), "no worker has its lease: {text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Following a campaign until it is over.
+//! `pregon campaign watch`: follows a campaign until it is completed or cancelled.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::{
     telemetry::clock,
 };
 
-/// Before a new connection, when the last one brought something; doubles while they bring nothing.
-const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// The longest pause between two connections.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A server that has not answered for so long is not being restarted: it is gone.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Wait before a reconnect if the last connection delivered new statistics. Doubles while connections deliver none.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+/// The longest wait before a reconnect.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Transient errors are retried for this long after the last response: longer than any restart of a server takes.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 
-/// `pregon campaign watch`: shows a campaign until it is completed or cancelled, and then how it ended.
+/// Shows the progress of a campaign until it is completed or cancelled, and then its final state.
 pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
     if json {
         follow(client, id, |statistics| Ok(out::json(statistics)?)).await?;
@@ -36,27 +36,27 @@ pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), Co
     Ok(out::line(&format!("\n{}", table::campaign(&ended?, clock::now())))?)
 }
 
-/// Gives the statistics to `show` each time they change, and the campaign once it is completed or cancelled.
-/// A connection that breaks is made anew.
+/// Calls `show` with the statistics each time they change, and returns the campaign once it is completed or cancelled.
+/// Reconnects if the connection breaks.
 ///
-/// Errors: what `show` gave; the server refused, did not answer at all, or not for five minutes after it had.
+/// Errors: an error of `show`; the server refused a call; it never answered, or has not answered for five minutes.
 pub async fn follow(
     client: &Client,
     id: CampaignId,
     show: impl FnMut(&Statistics) -> Result<(), CommandError>,
 ) -> Result<CampaignView, CommandError> {
-    let mut follower = Follower { client, id, show, last: None, answered: None };
-    let mut pause = PAUSE_MIN;
+    let mut follower = Follower { client, id, show, last: None, answered_at: None };
+    let mut backoff = BACKOFF_MIN;
     loop {
         let before = follower.last.clone();
         match follower.listen().await {
             Ok(Some(campaign)) => return Ok(campaign),
             Ok(None) => {}
-            Err(CommandError::Client(error)) if error.is_passing() && follower.is_patient() => {}
+            Err(CommandError::Client(error)) if error.is_transient() && follower.answered_lately() => {}
             Err(failure) => return Err(failure),
         }
-        pause = if follower.last == before { PAUSE_MAX.min(pause * 2) } else { PAUSE_MIN };
-        sleep(pause).await;
+        backoff = if follower.last == before { BACKOFF_MAX.min(backoff * 2) } else { BACKOFF_MIN };
+        sleep(backoff).await;
     }
 }
 
@@ -64,40 +64,42 @@ struct Follower<'a, Show> {
     client: &'a Client,
     id: CampaignId,
     show: Show,
+    /// The statistics that were shown last.
     last: Option<Statistics>,
-    answered: Option<Instant>,
+    /// When the server last sent something.
+    answered_at: Option<Instant>,
 }
 
 impl<Show: FnMut(&Statistics) -> Result<(), CommandError>> Follower<'_, Show> {
-    /// Follows over one connection. Gives the campaign if it is over, and nothing if the server ended the stream.
+    /// Follows over one connection. Returns the campaign if it is over, `None` if the server ended the stream.
     async fn listen(&mut self) -> Result<Option<CampaignView>, CommandError> {
-        let campaign = self.look().await?;
+        let campaign = self.fetch().await?;
         if is_over(campaign.state) {
             return Ok(Some(campaign));
         }
         let mut events = self.client.events(self.id).await?;
-        while let Some(told) = events.next().await? {
-            match told {
-                // Statistics that belong to the end may still be on their way: a look has them.
-                CampaignEvent::State(state) if is_over(state) => return Ok(Some(self.look().await?)),
+        while let Some(event) = events.next().await? {
+            match event {
+                // The event with the final statistics may not have arrived yet. The campaign itself has them.
+                CampaignEvent::State(state) if is_over(state) => return Ok(Some(self.fetch().await?)),
                 CampaignEvent::State(_) => {}
-                CampaignEvent::Statistics(statistics) => self.tell(&statistics)?,
+                CampaignEvent::Statistics(statistics) => self.show_changed(&statistics)?,
             }
         }
         Ok(None)
     }
 
-    async fn look(&mut self) -> Result<CampaignView, CommandError> {
+    async fn fetch(&mut self) -> Result<CampaignView, CommandError> {
         let campaign = self.client.campaign(self.id).await?;
-        self.answered = Some(Instant::now());
+        self.answered_at = Some(Instant::now());
         if let Some(statistics) = &campaign.statistics {
-            self.tell(statistics)?;
+            self.show_changed(statistics)?;
         }
         Ok(campaign)
     }
 
-    fn tell(&mut self, statistics: &Statistics) -> Result<(), CommandError> {
-        self.answered = Some(Instant::now());
+    fn show_changed(&mut self, statistics: &Statistics) -> Result<(), CommandError> {
+        self.answered_at = Some(Instant::now());
         if self.last.as_ref() != Some(statistics) {
             (self.show)(statistics)?;
             self.last = Some(statistics.clone());
@@ -105,12 +107,12 @@ impl<Show: FnMut(&Statistics) -> Result<(), CommandError>> Follower<'_, Show> {
         Ok(())
     }
 
-    fn is_patient(&self) -> bool {
-        self.answered.is_some_and(|at| at.elapsed() < PATIENCE)
+    fn answered_lately(&self) -> bool {
+        self.answered_at.is_some_and(|at| at.elapsed() < GIVE_UP_AFTER)
     }
 }
 
-/// Nothing will be sent any more.
+/// Whether nothing will be sent any more.
 fn is_over(state: CampaignState) -> bool {
     matches!(state, CampaignState::Completed | CampaignState::Cancelled)
 }

@@ -1,4 +1,4 @@
-//! Numbers, times and reasons as people read them.
+//! Formats numbers, times and wait reasons for people.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::{
     domain::{UnixMs, policy},
 };
 
-/// Lines that a sentence names one by one.
+/// Lines that a sentence lists by id.
 const LINES_NAMED_MAX: usize = 4;
-/// Codes of failures that a line of progress names.
+/// Failure codes that a progress line lists.
 const CODES_NAMED_MAX: usize = 3;
 
-/// `45,210`
+/// The number with separators: `45,210`.
 pub fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
-/// `45.2 %` of `whole`; nothing without a whole.
+/// `45.2 %` of `whole`; empty if `whole` is 0.
 pub fn share(part: u64, whole: u64) -> String {
     match whole {
         0 => String::new(),
@@ -33,44 +33,45 @@ fn hundredths(part: u64, whole: u64) -> f64 {
     part as f64 * 100.0 / whole as f64
 }
 
-/// `1h 12m`, `12m 5s`: the two largest units, never less than a second.
+/// `1h 12m`, `12m 5s`: the two largest units; at least a second.
 pub fn duration(duration: Duration) -> String {
     let unit = if duration < Duration::from_secs(3600) { Unit::Second } else { Unit::Minute };
     let rounded = SignedDuration::try_from(duration).and_then(|exact| exact.round(unit)).unwrap_or(SignedDuration::MAX);
     format!("{:#}", rounded.max(SignedDuration::from_secs(1)))
 }
 
-/// How long it will take from `now` on; nothing where nobody knows, or where that time has passed.
+/// The time left from `now`, `12m 5s left`. `None` without an ETA, after the ETA, or when no recipient is open.
 pub fn left(statistics: &Statistics, now: UnixMs) -> Option<String> {
     let eta = statistics.eta.filter(|eta| *eta > now && statistics.open() > 0)?;
     Some(format!("{} left", duration(eta.since(now))))
 }
 
-/// `2026-11-22T18:00:00Z`: without the fraction that nobody reads.
+/// The time without fractions of a second: `2026-11-22T18:00:00Z`.
 pub fn time(at: UnixMs) -> String {
     UnixMs(at.seconds() * 1000).to_string()
 }
 
-/// How far the recipients came, in one line.
+/// The funnel in one line.
 pub fn funnel(statistics: &Statistics) -> String {
     let steps = statistics.funnel.each().map(|(step, n)| format!("{step} {}", count(n)));
     steps.join(" · ")
 }
 
-/// Who is on the way and who will get nothing, in one line: only what there is. Empty when all is well and done.
+/// The states that are not in the funnel, in one line: recipients that are still open, and those that got no message.
+/// Lists only states with recipients.
 pub fn rest(statistics: &Statistics) -> String {
     let by_state = statistics.by_state.each();
     let states =
         ["pending", "in flight", "retrying", "in doubt", "failed", "unknown", "skipped", "expired", "cancelled"];
-    let there = by_state.iter().filter(|(state, n)| *n > 0 && states.contains(state)).map(|(state, n)| {
+    let listed = by_state.iter().filter(|(state, n)| *n > 0 && states.contains(state)).map(|(state, n)| {
         let codes = if *state == "failed" { codes(statistics) } else { String::new() };
         format!("{state} {}{codes}", count(*n))
     });
-    there.collect::<Vec<_>>().join(" · ")
+    listed.collect::<Vec<_>>().join(" · ")
 }
 
 fn codes(statistics: &Statistics) -> String {
-    // Those without an answer are the unknown ones, which are named beside.
+    // Not listed: the failures without an answer. They are the `unknown` recipients, which are shown by their state.
     let no_answer = policy::title(policy::NO_ANSWER);
     let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code != 0 || f.title != no_answer).collect();
     let named = failures.iter().take(CODES_NAMED_MAX).map(|f| {
@@ -84,7 +85,7 @@ fn codes(statistics: &Statistics) -> String {
     if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
 }
 
-/// Why work does not move: a sentence for each reason, with what helps. Lines with one reason share its sentence.
+/// Why work waits: a sentence for each reason, with its remedy. Lines with the same reason share a sentence.
 pub fn waiting_for(waits: &[Wait]) -> Vec<String> {
     let mut groups: Vec<Vec<&Wait>> = Vec::new();
     for wait in waits {
@@ -99,7 +100,7 @@ pub fn waiting_for(waits: &[Wait]) -> Vec<String> {
 
 fn sentence(group: &[&Wait]) -> String {
     let first = group[0];
-    // What the server says of one line is more than is known here, and too much where there are many.
+    // The server's text for one line is more specific than ours. For several lines, ours is shorter.
     let what = match group {
         [wait] if !wait.text.is_empty() => wait.text.clone(),
         _ => reason(&first.reason) + &lines(group),
@@ -114,17 +115,15 @@ fn sentence(group: &[&Wait]) -> String {
 
 fn reason(reason: &str) -> String {
     match reason {
-        "schedule" => "it waits for its start",
-        "quiet_hours" => "nothing is sent in quiet hours",
+        "schedule" => "it waits for its start time",
         "paused" => "it is paused",
-        "line_rate" => "it goes as fast as it may",
+        "line_rate" => "it sends as fast as the rate allows",
         "pair_spacing" => "people who got a message a moment ago have to wait for the next one",
         "backing_off" => "messages that could not be sent wait for their next attempt",
         "path_broken" => "the path to Meta is broken",
         "template_paused" => "the template is paused",
         "line_blocked" => "Meta blocks it",
         "token" => "Meta refuses the access token",
-        "portfolio_limit" => "the portfolio may open no more conversations for now",
         "no_worker" => "no worker serves it",
         "redis" => "Redis does not answer",
         other => return other.replace('_', " "),
@@ -134,9 +133,9 @@ fn reason(reason: &str) -> String {
 
 fn remedy(wait: &Wait) -> Option<&'static str> {
     Some(match wait.reason.as_str() {
-        "paused" if wait.line.is_some() => "`pregon line resume` goes on",
-        "paused" => "`pregon campaign resume` goes on",
-        "template_paused" | "line_blocked" => "WhatsApp Manager says why",
+        "paused" if wait.line.is_some() => "`pregon line resume` resumes it",
+        "paused" => "`pregon campaign resume` resumes it",
+        "template_paused" | "line_blocked" => "see WhatsApp Manager for the reason",
         "token" => "put a valid one into the configuration",
         "no_worker" => "start one with `pregon serve`",
         "redis" => "nothing is sent until it is back",
@@ -163,14 +162,14 @@ mod tests {
 
     #[test]
     fn a_duration_has_two_units() {
-        let told = |seconds: u64| duration(Duration::from_millis(seconds * 1000 + 300));
-        assert_eq!([0, 1, 59, 725, 3600 + 12 * 60 + 7].map(told), ["1s", "1s", "59s", "12m 5s", "1h 12m"]);
+        let of = |seconds: u64| duration(Duration::from_millis(seconds * 1000 + 300));
+        assert_eq!([0, 1, 59, 725, 3600 + 12 * 60 + 7].map(of), ["1s", "1s", "59s", "12m 5s", "1h 12m"]);
         assert_eq!(duration(Duration::from_secs(3 * 86_400)), "72h");
         duration(Duration::MAX);
     }
 
     #[test]
-    fn a_share_of_nothing_is_nothing() {
+    fn a_share_of_zero_is_empty() {
         assert_eq!(
             (share(1, 3), share(0, 9), share(9, 9), share(0, 0)),
             ("33.3 %".into(), "0.0 %".into(), "100.0 %".into(), String::new())
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_is_told_only_while_there_is_work_and_a_guess() {
+    fn the_time_left_needs_open_recipients_and_an_eta() {
         let by_state = ByState { pending: 1, ..ByState::default() };
         let mut statistics = Statistics { eta: Some(UnixMs(725_000)), by_state, ..Statistics::default() };
         assert_eq!(left(&statistics, UnixMs(0)).as_deref(), Some("12m 5s left"));
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_sentences_and_lines_with_one_reason_share_one() {
+    fn lines_with_the_same_reason_share_a_sentence() {
         let until = Some(UnixMs(1_000));
         let waits = [
             wait("line_rate", Some("3001"), "line 3001 may send 72 a second"),
@@ -207,25 +206,24 @@ mod tests {
         assert_eq!(
             waiting_for(&waits),
             [
-                "It goes as fast as it may, on lines 3001, 3002.",
-                "Line 3009 is held: restricted (until 1970-01-01T00:00:01Z); WhatsApp Manager says why.",
+                "It sends as fast as the rate allows, on lines 3001, 3002.",
+                "Line 3009 is held: restricted (until 1970-01-01T00:00:01Z); see WhatsApp Manager for the reason.",
                 "No worker serves line 3003; start one with `pregon serve`.",
                 "It starts at 1970-01-01T00:00:01Z.",
-                "It was stopped by an error: parameters do not match; `pregon campaign resume` goes on.",
-                "Line 3001 is paused; `pregon line resume` goes on.",
+                "It was stopped by an error: parameters do not match; `pregon campaign resume` resumes it.",
+                "Line 3001 is paused; `pregon line resume` resumes it.",
                 "Full moon, on line 3001.",
             ]
         );
         let many: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(|line| wait("line_rate", Some(line), "x")).into();
-        assert_eq!(waiting_for(&many), ["It goes as fast as it may, on lines 1, 2, 3, 4 and 2 more."]);
+        assert_eq!(waiting_for(&many), ["It sends as fast as the rate allows, on lines 1, 2, 3, 4 and 2 more."]);
         assert!(waiting_for(&[]).is_empty());
     }
 
     #[test]
-    fn every_reason_of_the_documentation_has_words_of_its_own() {
+    fn every_documented_reason_has_a_sentence() {
         let reasons = [
             "schedule",
-            "quiet_hours",
             "paused",
             "line_rate",
             "pair_spacing",
@@ -234,7 +232,6 @@ mod tests {
             "template_paused",
             "line_blocked",
             "token",
-            "portfolio_limit",
             "no_worker",
             "redis",
         ];
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_names_the_codes_of_failures() {
+    fn the_rest_names_the_codes_of_failures() {
         let by_state = ByState { read: 9, retrying: 1200, failed: 7, unknown: 1, ..ByState::default() };
         let failure = |code, title: &str, count| Failures { code, title: title.into(), count };
         let mut statistics = Statistics {
@@ -254,8 +251,8 @@ mod tests {
         };
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (131026 undeliverable: 7) · unknown 1");
         statistics.failures[0] = failure(0, policy::title(policy::NO_REASON), 7);
-        let told = "retrying 1,200 · failed 7 (Meta reported the failure without a reason: 7) · unknown 1";
-        assert_eq!(rest(&statistics), told);
+        let expected = "retrying 1,200 · failed 7 (Meta reported the failure without a reason: 7) · unknown 1";
+        assert_eq!(rest(&statistics), expected);
         statistics.failures = (1..=4).map(|code| failure(code, "x", 1)).collect();
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (1 x: 1, 2 x: 1, 3 x: 1, …) · unknown 1");
         assert_eq!(rest(&Statistics::default()), "");

@@ -1,6 +1,6 @@
-//! What Meta tells of an account: bans and restrictions hold its WABA, everything else is logged and counted.
+//! Account changes from Meta: bans and restrictions hold the WABA, all other changes are logged and counted.
 //!
-//! If the process dies: what was not answered is delivered again by Meta.
+//! If the process dies: Meta delivers unanswered webhooks again.
 //! Never: lifts a hold that has another cause.
 
 use tracing::{info, warn};
@@ -12,13 +12,13 @@ use crate::{
     telemetry::metrics::{self, AccountEvent},
 };
 
-/// What Meta answers to sends of a WABA that is restricted or disabled.
+/// Meta's code for sends of a restricted or disabled WABA.
 const RESTRICTED: u32 = 368;
-/// What it answers where the account is locked.
+/// Meta's code for sends of a locked account.
 const LOCKED: u32 = 131_031;
 
-/// Does what follows from a change of the account `waba`, which is one of ours.
-pub async fn take(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now: UnixMs) -> Result<()> {
+/// Applies a change of the account `waba`, which is one of ours.
+pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now: UnixMs) -> Result<()> {
     let (field, event) = (&*change.field, &*change.event);
     let kind = kind(change);
     metrics::account_event(kind);
@@ -28,7 +28,7 @@ pub async fn take(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now:
         AccountEvent::Restricted if change.stops_messages => hold(store, waba, change, change.until, at).await,
         AccountEvent::Reinstated => lift(store, waba, at, now).await,
         AccountEvent::Capability | AccountEvent::Quality => {
-            info!(waba.id = %waba, field, event, "meta tells of the account");
+            info!(waba.id = %waba, field, event, "account change");
             Ok(())
         }
         AccountEvent::Restricted
@@ -37,7 +37,7 @@ pub async fn take(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now:
         | AccountEvent::Alert
         | AccountEvent::Errors
         | AccountEvent::Other => {
-            warn!(waba.id = %waba, field, event, reason = &*change.reason, "meta tells of the account");
+            warn!(waba.id = %waba, field, event, reason = &*change.reason, "account change");
             Ok(())
         }
     }
@@ -65,13 +65,13 @@ async fn hold(
     until: Option<UnixMs>,
     at: UnixMs,
 ) -> Result<()> {
-    let because = if change.reason.is_empty() { "" } else { ": " };
-    let reason = format!("meta says {}{because}{}", change.event, change.reason);
+    let separator = if change.reason.is_empty() { "" } else { ": " };
+    let reason = format!("meta says {}{separator}{}", change.event, change.reason);
     let scope = HoldScope::Waba(waba.clone());
-    // Since Meta's time of it, so that an older reinstatement does not lift it.
+    // `since` is Meta's time of the change, so that an older reinstatement does not lift the hold.
     let hold = Hold { code: RESTRICTED, reason, since: at, until };
     if store.hold_if_new(&scope, &hold, at).await? {
-        warn!(scope = %scope, reason = hold.reason, "meta holds the account back");
+        warn!(scope = %scope, reason = hold.reason, "account held by meta");
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ async fn lift(store: &Store, waba: &WabaId, at: UnixMs, now: UnixMs) -> Result<(
     match store.holds(now).await?.get(&scope) {
         Some(hold) if !matches!(hold.code, RESTRICTED | LOCKED) || hold.since > at => Ok(()),
         _ => {
-            info!(scope = %scope, "meta lets the account go");
+            info!(scope = %scope, "account hold lifted by meta");
             store.unhold(&scope).await
         }
     }

@@ -1,21 +1,23 @@
-//! Group commit: the facts of many requests in one round trip to Redis, and every request answered when its own are
-//! committed.
+//! Group commit: stores the facts of many requests in one round trip to Redis, and answers each request when its own
+//! facts are committed.
 //!
-//! While a commit is on its way, what arrives gathers for the next one. So a single request waits for nobody, and under
-//! load a commit is large and cheap; there is no timer. Two on their way would be half as large each, and cost Redis more.
+//! Requests that arrive during a commit form the next one. A single request is therefore committed at once, and under
+//! load commits are large and cheap, without a timer. Two commits in flight would each be half as large and cost
+//! Redis more.
 //!
-//! When Redis is away for one commit, all that waits is told so with it: each on its own would only find the same, one
-//! time-out after the other, and Meta gives up on an answer long before the last.
+//! If Redis is unavailable for a commit, all queued requests fail with it. Each would otherwise run into its own
+//! timeout, one after the other, and Meta stops waiting for a response long before the last one.
 //!
-//! If the process dies: what was not answered is delivered again by Meta, and a fact applied twice changes nothing.
-//! Never: answers before the commit; has more than `FACTS_WAITING_MAX` facts, whether somebody still waits for them or not.
+//! If the process dies: Meta delivers unanswered webhooks again, and a fact applied twice changes nothing.
+//! Never: answers before the commit; queues more than `FACTS_WAITING_MAX` facts, including those of requests that were
+//! cancelled.
 
 use std::{collections::HashMap, iter, slice, sync::Arc, time::Duration};
 
 use ::metrics::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{Unavailable, aftercare::Aftercare, tally::StatusTally};
+use super::{Unavailable, follow_up::FollowUp, tally::StatusTally};
 use crate::{
     domain::{PartId, UnixMs, policy},
     redis::{
@@ -26,115 +28,115 @@ use crate::{
     telemetry::metrics::{self, StatusResult},
 };
 
-/// Facts that wait for a commit or are in one at most, some 100 ms of Redis and 5 MB; a larger request is taken when it is
-/// alone. Further requests are refused, and Meta delivers them again.
+/// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 5 MB. A request with more facts is
+/// accepted only if nothing else is queued. Further requests are refused, and Meta delivers them again.
 const FACTS_WAITING_MAX: u32 = 32_768;
-/// Facts in one commit at most, unless one request has more: some 10 ms of Redis.
+/// Facts above which a commit takes no further request: about 10 ms of Redis.
 const FACTS_MAX: usize = 4_096;
 
-/// A fact, and whom it is about.
+/// A fact, and the part of its recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocatedFact {
     /// The part.
     pub part: PartId,
-    /// The row in it, and what is new of it.
+    /// The row in the part, and its news.
     pub fact: Fact,
-    /// Meta's words where it failed; may be empty.
+    /// Meta's error text of a failure; may be empty.
     pub details: Box<str>,
 }
 
 struct Request {
     facts: Vec<LocatedFact>,
     done: Done,
-    /// For its facts. It goes with them and not with whoever waits, who may have gone away.
-    room: OwnedSemaphorePermit,
+    /// One per fact. Released when the facts leave the queue, not when the caller is cancelled.
+    permits: OwnedSemaphorePermit,
 }
 
 type Done = oneshot::Sender<Result<(), Unavailable>>;
 
-/// Takes facts to be committed. Cheap to clone; the task ends when every clone is gone.
+/// Queues facts for a commit. Cheap to clone; the task ends when every clone is dropped.
 #[derive(Clone)]
 pub struct Committer {
-    /// Bounded by `room`, for every request has a fact.
+    /// Bounded by `permits`, because every request has at least one fact.
     requests: mpsc::UnboundedSender<Request>,
-    /// A permit for each fact.
-    room: Arc<Semaphore>,
+    /// One permit per fact.
+    permits: Arc<Semaphore>,
 }
 
 impl Committer {
-    /// A handle, and the task behind it. `ids_kept`: how long message ids are found again.
+    /// A handle, and the task behind it. `id_retention`: how long message ids can be looked up.
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
-        ids_kept: Duration,
-        aftercare: Aftercare,
+        id_retention: Duration,
+        follow_up: FollowUp,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, waiting) = mpsc::unbounded_channel();
-        let commits = Commits { store, clock, ids_kept, aftercare, lag: metrics::webhook_lag() };
-        (Self { requests, room: Arc::new(Semaphore::new(FACTS_WAITING_MAX as usize)) }, commits.run(waiting))
+        let commits = Commits { store, clock, id_retention, follow_up, lag: metrics::webhook_lag() };
+        (Self { requests, permits: Arc::new(Semaphore::new(FACTS_WAITING_MAX as usize)) }, commits.run(waiting))
     }
 
-    /// Returns when `facts` are in Redis.
+    /// Returns when `facts` are stored in Redis.
     ///
-    /// Errors: they may be, or not, or in part; apply them again.
+    /// Errors: all, some or none of the facts are stored; apply them again.
     pub async fn commit(&self, facts: Vec<LocatedFact>) -> Result<(), Unavailable> {
         if facts.is_empty() {
             return Ok(());
         }
         let n_facts = u32::try_from(facts.len()).unwrap_or(u32::MAX).min(FACTS_WAITING_MAX);
-        let room = self.room.clone().try_acquire_many_owned(n_facts).map_err(|_| Unavailable::busy())?;
+        let permits = self.permits.clone().try_acquire_many_owned(n_facts).map_err(|_| Unavailable::busy())?;
         let (done, committed) = oneshot::channel();
-        self.requests.send(Request { facts, done, room }).map_err(|_| Unavailable::stopped())?;
+        self.requests.send(Request { facts, done, permits }).map_err(|_| Unavailable::stopped())?;
         committed.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
     }
 }
 
-/// What goes to Redis together.
+/// The facts of one commit.
 #[derive(Default)]
 struct Batch {
     parts: Vec<(PartId, Vec<Fact>)>,
-    /// Where a part is in `parts`.
-    places: HashMap<PartId, usize>,
+    /// The index of a part in `parts`.
+    indices: HashMap<PartId, usize>,
     n_facts: usize,
-    /// Meta's words on a fact: place of its part, its place there.
-    words: Vec<(usize, usize, Box<str>)>,
-    /// Who waits, for which parts, and the room of its facts.
+    /// Error texts, each with the index of its part and the index of its fact in that part.
+    error_texts: Vec<(usize, usize, Box<str>)>,
+    /// For each request: the indices of its parts, its response channel, and its permits.
     requests: Vec<(Vec<usize>, Done, OwnedSemaphorePermit)>,
 }
 
 impl Batch {
     fn take(&mut self, request: Request) {
-        let mut needs = Vec::with_capacity(1);
-        for placed in request.facts {
-            let place = *self.places.entry(placed.part).or_insert_with(|| {
-                self.parts.push((placed.part, Vec::new()));
+        let mut part_indices = Vec::with_capacity(1);
+        for located in request.facts {
+            let index = *self.indices.entry(located.part).or_insert_with(|| {
+                self.parts.push((located.part, Vec::new()));
                 self.parts.len() - 1
             });
-            let facts = &mut self.parts[place].1;
-            if !placed.details.is_empty() {
-                self.words.push((place, facts.len(), placed.details));
+            let facts = &mut self.parts[index].1;
+            if !located.details.is_empty() {
+                self.error_texts.push((index, facts.len(), located.details));
             }
-            facts.push(placed.fact);
+            facts.push(located.fact);
             self.n_facts += 1;
-            if needs.last() != Some(&place) {
-                needs.push(place);
+            if part_indices.last() != Some(&index) {
+                part_indices.push(index);
             }
         }
-        self.requests.push((needs, request.done, request.room));
+        self.requests.push((part_indices, request.done, request.permits));
     }
 }
 
-/// What became of the facts of one part, and how many of its recipients are open.
+/// The results of the facts of one part, and the number of open recipients of the part.
 type Committed = Result<(Vec<Applied>, u64), Unavailable>;
 
-/// What became of a batch: of each part; or Redis is away.
+/// The results of a batch by part. An error means that Redis was unavailable.
 type Answer = Result<Vec<Committed>, Unavailable>;
 
 struct Commits {
     store: Store,
     clock: Arc<Clock>,
-    ids_kept: Duration,
-    aftercare: Aftercare,
+    id_retention: Duration,
+    follow_up: FollowUp,
     lag: Histogram,
 }
 
@@ -150,10 +152,10 @@ impl Commits {
     }
 
     async fn commit(&self, parts: &[(PartId, Vec<Fact>)]) -> Answer {
-        let mut committed = self.store.apply(parts, self.ids_kept).await;
+        let mut committed = self.store.apply(parts, self.id_retention).await;
         if committed.as_ref().is_err_and(StoreError::is_transient) {
-            // Once more: the connection that is kept may have ended unnoticed, and a fact applied twice changes nothing.
-            committed = self.store.apply(parts, self.ids_kept).await;
+            // Retry once, because the pinned connection may have closed unnoticed. Applying facts is idempotent.
+            committed = self.store.apply(parts, self.id_retention).await;
         }
         match committed {
             Ok(committed) => Ok(committed.into_iter().map(Ok).collect()),
@@ -162,11 +164,11 @@ impl Commits {
         }
     }
 
-    /// Something in Redis is not as it should be: then only those wait who need just that.
+    /// Commits each part on its own, so that a part with corrupt data fails only the requests about that part.
     async fn commit_one_by_one(&self, parts: &[(PartId, Vec<Fact>)]) -> Answer {
         let mut results = Vec::with_capacity(parts.len());
         for part in parts {
-            results.push(match self.store.apply(slice::from_ref(part), self.ids_kept).await {
+            results.push(match self.store.apply(slice::from_ref(part), self.id_retention).await {
                 Ok(mut committed) => committed.pop().ok_or_else(Unavailable::stopped),
                 Err(cause) if cause.is_transient() => return Err(Unavailable::because(&cause)),
                 Err(cause) => Err(Unavailable::because(&cause)),
@@ -178,19 +180,19 @@ impl Commits {
     fn answered(&self, batch: Batch, answer: Answer, waiting: &mut mpsc::UnboundedReceiver<Request>) {
         match answer {
             Ok(committed) => self.finish(batch, committed),
-            Err(away) => {
+            Err(unavailable) => {
                 let waiting = iter::from_fn(|| waiting.try_recv().ok()).map(|request| request.done);
                 for done in batch.requests.into_iter().map(|(_, done, _)| done).chain(waiting) {
-                    let _ = done.send(Err(away.clone()));
+                    let _ = done.send(Err(unavailable.clone()));
                 }
             }
         }
     }
 
     fn finish(&self, batch: Batch, committed: Vec<Committed>) {
-        for (needs, done, _room) in batch.requests {
-            let failed = needs.iter().find_map(|&place| committed[place].as_ref().err());
-            // Who has gone away is delivered to again, and changes nothing by that.
+        for (part_indices, done, _room) in batch.requests {
+            let failed = part_indices.iter().find_map(|&index| committed[index].as_ref().err());
+            // A cancelled request is delivered again by Meta, which changes nothing.
             let _ = done.send(failed.map_or(Ok(()), |cause| Err(cause.clone())));
         }
         let now = self.clock.now();
@@ -201,17 +203,17 @@ impl Commits {
                 self.count(fact, *applied, now, &mut tally);
             }
             if *open == 0 {
-                self.aftercare.maybe_done(part.campaign);
+                self.follow_up.complete_if_done(part.campaign);
             }
         }
         tally.record();
-        for (place, at, words) in batch.words {
-            let (part, facts) = &batch.parts[place];
-            let applied = committed[place].as_ref().ok().and_then(|(applied, _)| applied.get(at));
-            // Of a part that is gone nothing may be written any more.
-            let stays = matches!(applied, Some(Applied::Moved | Applied::Known | Applied::Reopened));
-            if let (News::Failed(code) | News::Returned(code), true) = (facts[at].news, stays) {
-                self.aftercare.words(*part, code, words);
+        for (index, at, text) in batch.error_texts {
+            let (part, facts) = &batch.parts[index];
+            let applied = committed[index].as_ref().ok().and_then(|(applied, _)| applied.get(at));
+            // Nothing may be written to a part that was deleted.
+            let exists = matches!(applied, Some(Applied::Moved | Applied::Repeated | Applied::Reopened));
+            if let (News::Failed(code) | News::Returned(code), true) = (facts[at].news, exists) {
+                self.follow_up.store_error_text(*part, code, text);
             }
         }
     }
@@ -228,8 +230,9 @@ impl Commits {
     }
 }
 
-/// Takes what waits, and what comes while others have their turn: who was answered just now is about to ask again, and the
-/// first of them would be committed alone while the others wait for it.
+/// Adds the queued requests to the batch, and those that arrive while other tasks run. Callers that were just
+/// answered are about to send their next request; without the yield the first of these would be committed alone while
+/// the others wait.
 async fn gather(batch: &mut Batch, waiting: &mut mpsc::UnboundedReceiver<Request>) {
     let mut had = 0;
     while had < batch.requests.len() && batch.n_facts < FACTS_MAX {

@@ -1,16 +1,17 @@
-//! What `failed` statuses say of an account, a line, a token or a template: these are held, and the people whom the message
-//! did not reach get their turn again.
+//! Judges `failed` statuses: holds the account, line, token or template that a status blames, and returns its
+//! recipient to the campaign.
 //!
-//! The policy table decides ([`policy::by_status`]). Where a code blames an account, its scope is held before anything of the
-//! webhook is committed. Where a code may blame one message, [`STREAK`] different recipients of a campaign have to fail with
-//! it in a row, without a delivery between them: those before stay failed, and from then on recipients get their turn again
-//! until the stop is lifted.
+//! The policy table decides ([`policy::by_status`]). If a code blames an account, its scope is held before anything
+//! of the webhook is committed. If a code may blame one message, the campaign or the scope is stopped only after a
+//! streak: [`STREAK`] different recipients of the campaign fail with the code, without a delivery between them.
+//! Recipients before the end of the streak stay failed. From then on recipients are returned until the stop is
+//! lifted.
 //!
-//! Meta repeats webhooks for days. A status holds nothing if it is older than [`HOLDS_FOR`], or from before the scope was last
-//! let go.
+//! Meta repeats webhooks for days. A status causes no hold if it is older than [`HOLDS_FOR`], or older than the last
+//! lift of a hold on the scope.
 //!
-//! If the process dies: holds are in Redis; a streak begins again.
-//! Never: writes a hold that is in force.
+//! If the process dies: holds are in Redis; the count of a streak starts again.
+//! Never: overwrites a hold that is in force.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,13 +31,14 @@ use crate::{
     redis::{Result, Store, campaigns::StateChange, parts::News},
 };
 
-/// That many different recipients of a campaign in a row stop it, where their code may blame the message.
+/// Length of a streak: how many different recipients of a campaign have to fail in a row, with a code that may blame
+/// one message, until the campaign or the scope is stopped.
 pub const STREAK: usize = 20;
-/// How old a status is at most that holds something.
+/// Age above which a status causes no hold.
 pub const HOLDS_FOR: Duration = Duration::from_secs(10 * 60);
-/// After a scope was found held, or a campaign paused, Redis is not asked again for this time.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// Campaigns with a streak, and stops, that are remembered at most.
+/// How long a stop counts as in force before Redis is asked again.
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
+/// Capacity of the map of streaks, and of the map of stops.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// The cause of a failed status.
@@ -44,13 +46,13 @@ const REMEMBERED_MAX: usize = 10_000;
 pub struct FailureCause<'a> {
     /// Meta's code.
     pub code: u32,
-    /// Meta's words; may be empty.
+    /// Meta's error text; may be empty.
     pub details: &'a str,
-    /// Meta's time of it.
+    /// Meta's time of the failure.
     pub at: UnixMs,
 }
 
-/// Where a failed status comes from.
+/// The line and the WABA of a failed status.
 #[derive(Clone, Copy, Debug)]
 pub struct FailureOrigin<'a> {
     /// The line that sent the message.
@@ -59,7 +61,7 @@ pub struct FailureOrigin<'a> {
     pub waba: &'a WabaId,
 }
 
-/// What was stopped.
+/// What a streak or a code stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stop {
     Hold(HoldScope),
@@ -76,41 +78,41 @@ struct Streak {
 /// Judges failed statuses.
 pub struct FailureJudge {
     store: Store,
-    /// Stops in force, and when that was last seen.
-    seen: Mutex<HashMap<Stop, Instant>>,
+    /// Stops in force, each with the time at which this was last confirmed.
+    confirmed: Mutex<HashMap<Stop, Instant>>,
     streaks: Mutex<HashMap<CampaignId, Streak>>,
 }
 
 impl FailureJudge {
-    /// Without anything remembered.
+    /// A judge without streaks.
     pub fn new(store: Store) -> Self {
-        Self { store, seen: Mutex::default(), streaks: Mutex::default() }
+        Self { store, confirmed: Mutex::default(), streaks: Mutex::default() }
     }
 
-    /// Holds the line or the WABA that `cause` blames, whoever sent the message.
+    /// Holds the line or the WABA that `cause` blames, even if another app sent the message.
     ///
-    /// The token and the template are left out: the message may be another app's.
-    pub async fn account(&self, origin: FailureOrigin<'_>, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
+    /// Never holds the token or the template, because the message may be another app's.
+    pub async fn judge_account(&self, origin: FailureOrigin<'_>, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
         match policy::by_status(cause.code) {
             ByStatus::Hold { scope: scope @ (ErrorScope::Line | ErrorScope::Waba | ErrorScope::Platform), wait } => {
-                let Some(scope) = held(scope, origin, None) else { return Ok(()) };
+                let Some(scope) = hold_scope(scope, origin, None) else { return Ok(()) };
                 self.hold(&scope, wait, cause, now).await
             }
             _ => Ok(()),
         }
     }
 
-    /// Judges the news of a recipient of ours: holds what it blames, and says so in the fact that the recipient gets a turn
-    /// again. `template`: that of the campaign.
+    /// Judges news of a recipient of ours: holds what it blames, and changes the fact to [`News::Returned`] if
+    /// the recipient is to be sent to again. `template`: name and language of the campaign's template.
     pub async fn judge(
         &self,
         origin: FailureOrigin<'_>,
         template: Option<&(String, String)>,
-        placed: &mut LocatedFact,
+        located: &mut LocatedFact,
         now: UnixMs,
     ) -> Result<()> {
-        let campaign = placed.part.campaign;
-        let code = match placed.fact.news {
+        let campaign = located.part.campaign;
+        let code = match located.fact.news {
             News::Failed(code) => code,
             News::Delivered | News::Read => {
                 let mut streaks = lock(&self.streaks);
@@ -121,28 +123,28 @@ impl FailureJudge {
             }
             News::Sent | News::Replied | News::Returned(_) => return Ok(()),
         };
-        let details = placed.details.clone();
-        let cause = FailureCause { code, details: &details, at: placed.fact.at };
+        let details = located.details.clone();
+        let cause = FailureCause { code, details: &details, at: located.fact.at };
         match policy::by_status(code) {
             ByStatus::Failed => {}
             ByStatus::Hold { scope, wait } => {
-                placed.fact.news = News::Returned(code);
-                if let Some(scope) = held(scope, origin, template) {
+                located.fact.news = News::Returned(code);
+                if let Some(scope) = hold_scope(scope, origin, template) {
                     self.hold(&scope, wait, cause, now).await?;
                 }
             }
             ByStatus::Suspect { scope, wait } => {
-                let stop = held(scope, origin, template).map_or(Stop::Pause(campaign), Stop::Hold);
-                if self.in_a_streak(stop, wait, (placed.part, placed.fact.row), cause, now).await? {
-                    placed.fact.news = News::Returned(code);
+                let stop = hold_scope(scope, origin, template).map_or(Stop::Pause(campaign), Stop::Hold);
+                if self.is_stopped_by_streak(stop, wait, (located.part, located.fact.row), cause, now).await? {
+                    located.fact.news = News::Returned(code);
                 }
             }
         }
         Ok(())
     }
 
-    /// Counts a failure that may blame the message. Gives whether `stop` is in force.
-    async fn in_a_streak(
+    /// Counts a failure that may blame the message. Returns whether the streak of the campaign has a stop in force.
+    async fn is_stopped_by_streak(
         &self,
         stop: Stop,
         wait: Option<Duration>,
@@ -189,17 +191,18 @@ impl FailureJudge {
     }
 
     async fn pause(&self, campaign: CampaignId, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
-        let reason = PauseReason { code: cause.code, details: words(cause) };
+        let reason = PauseReason { code: cause.code, details: error_text(cause) };
         let from = [CampaignState::Running];
         let change = self.store.change_campaign(campaign, &from, CampaignState::Paused, now, Some(&reason)).await?;
         if change == StateChange::Done {
-            warn!(campaign.id = %campaign, code = reason.code, reason = reason.details, "campaign paused: its messages fail in a row");
+            warn!(campaign.id = %campaign, code = reason.code, reason = reason.details, "campaign paused: its messages \
+                fail in a row");
         }
         Ok(())
     }
 
     async fn is_in_force(&self, stop: &Stop, now: UnixMs) -> Result<bool> {
-        if self.is_trusted(stop) {
+        if self.is_confirmed(stop) {
             return Ok(true);
         }
         let in_force = match stop {
@@ -209,12 +212,12 @@ impl FailureJudge {
             }
         };
         if in_force {
-            self.trust(stop.clone());
+            self.confirm(stop.clone());
         }
         Ok(in_force)
     }
 
-    /// Holds `scope`, unless it is held, or was let go after `cause`.
+    /// Holds `scope`, unless it is held already, or a hold on it was lifted after `cause`.
     async fn hold(
         &self,
         scope: &HoldScope,
@@ -223,39 +226,41 @@ impl FailureJudge {
         now: UnixMs,
     ) -> Result<()> {
         let stop = Stop::Hold(scope.clone());
-        if now.since(cause.at) > HOLDS_FOR || self.is_trusted(&stop) {
+        if now.since(cause.at) > HOLDS_FOR || self.is_confirmed(&stop) {
             return Ok(());
         }
-        // Others that come meanwhile need not ask too.
-        self.trust(stop.clone());
-        let hold = Hold { code: cause.code, reason: words(cause), since: now, until: wait.map(|wait| now.after(wait)) };
+        // Recorded before the write, so that concurrent statuses do not ask Redis too.
+        self.confirm(stop.clone());
+        let hold =
+            Hold { code: cause.code, reason: error_text(cause), since: now, until: wait.map(|wait| now.after(wait)) };
         match self.store.hold_if_new(scope, &hold, cause.at).await {
             Ok(true) => {
-                warn!(scope = %scope, code = hold.code, reason = hold.reason, "held back: a failed status says so");
+                warn!(scope = %scope, code = hold.code, reason = hold.reason, "held because of a failed status");
                 Ok(())
             }
             Ok(false) => Ok(()),
             Err(error) => {
-                lock(&self.seen).remove(&stop);
+                lock(&self.confirmed).remove(&stop);
                 Err(error)
             }
         }
     }
 
-    fn is_trusted(&self, stop: &Stop) -> bool {
-        lock(&self.seen).get(stop).is_some_and(|at| at.elapsed() < TRUSTED_FOR)
+    fn is_confirmed(&self, stop: &Stop) -> bool {
+        lock(&self.confirmed).get(stop).is_some_and(|at| at.elapsed() < RECHECK_AFTER)
     }
 
-    fn trust(&self, stop: Stop) {
-        let mut seen = lock(&self.seen);
-        if seen.len() >= REMEMBERED_MAX {
-            seen.clear();
+    fn confirm(&self, stop: Stop) {
+        let mut confirmed = lock(&self.confirmed);
+        if confirmed.len() >= REMEMBERED_MAX {
+            confirmed.clear();
         }
-        seen.insert(stop, Instant::now());
+        confirmed.insert(stop, Instant::now());
     }
 }
 
-/// The news of a failure with `code` of which only the recipient is still to be found.
+/// The news of a parked failure with `code`. It causes no further hold: [`FailureJudge::judge_account`] ran when the
+/// webhook came.
 pub fn news(code: u32) -> News {
     match policy::by_status(code) {
         ByStatus::Hold { .. } => News::Returned(code),
@@ -263,8 +268,8 @@ pub fn news(code: u32) -> News {
     }
 }
 
-/// What is held for a fault of `scope`; `None` where that is no hold, or the template is not known.
-fn held(scope: ErrorScope, origin: FailureOrigin<'_>, template: Option<&(String, String)>) -> Option<HoldScope> {
+/// The scope to hold for an error of `scope`; `None` if such an error holds nothing, or the template is not known.
+fn hold_scope(scope: ErrorScope, origin: FailureOrigin<'_>, template: Option<&(String, String)>) -> Option<HoldScope> {
     match scope {
         ErrorScope::Line | ErrorScope::Platform => Some(HoldScope::Line(origin.line.clone())),
         ErrorScope::Waba => Some(HoldScope::Waba(origin.waba.clone())),
@@ -280,7 +285,7 @@ fn held(scope: ErrorScope, origin: FailureOrigin<'_>, template: Option<&(String,
     }
 }
 
-fn words(cause: FailureCause<'_>) -> String {
+fn error_text(cause: FailureCause<'_>) -> String {
     if cause.details.is_empty() { policy::title(cause.code).to_owned() } else { cause.details.to_owned() }
 }
 

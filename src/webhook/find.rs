@@ -1,15 +1,16 @@
-//! Finds the recipient of a message by Meta's message id, where our token did not come along.
+//! Finds the recipient of a message by Meta's message id, for statuses and replies without our token.
 //!
-//! Meta does not promise the token on every failed status, and an answer names only the message that it answers. The ids are in
-//! the index of the line, or still in the lists of the parts that sent them ([`super::search`]).
+//! Meta does not promise the token on every failed status, and a reply names only the message that it answers. The
+//! ids are in the index of the line, or still in the lists of the parts that sent them ([`super::search`]).
 //!
-//! What is not found may be parked in Redis: a failed status because it may be ahead of Meta's answer to our own request, and
-//! either where the search has not come to its end. It is looked for again: after one second, two, four, and so on until it was
-//! searched for to the end in vain and is [`LOOK_FOR`] old, or cannot be ahead of anything.
+//! News is parked in Redis in two cases: a failed status that was not found, because it may precede Meta's response
+//! to our own request, and a failed status or reply whose search did not finish. It is searched for again after
+//! one second, two, four, and so on. The search is given up when it finished without a result and the news is
+//! [`SEARCH_FOR`] old, or is a reply.
 //!
-//! If the process dies: what was not answered is delivered again by Meta; what is parked, any process looks for.
-//! Never: looks for two groups of ids at once, or for more than half of the time: ids that nobody knows are dear, and must not
-//! keep Redis from its work.
+//! If the process dies: Meta delivers unanswered webhooks again, and any process searches for parked news.
+//! Never: runs two searches at once, or searches for more than half of the time. Searches for unknown ids are
+//! expensive, and must not slow down other work of Redis.
 
 use std::{collections::HashMap, iter, sync::Arc, time::Duration};
 
@@ -23,7 +24,7 @@ use super::{
     Unavailable,
     apply::{Committer, LocatedFact},
     faults,
-    search::{Depth, Searcher, Sought},
+    search::{Depth, SearchResult, Searcher},
     tally::StatusTally,
 };
 use crate::{
@@ -38,28 +39,28 @@ use crate::{
     telemetry::metrics::StatusResult,
 };
 
-/// Requests that wait for a look at most. Further ones are refused, and Meta delivers them again.
+/// Capacity of the request queue. Further requests are refused, and Meta delivers them again.
 const REQUESTS_MAX: usize = 256;
-/// Message ids that are looked for at once, of all requests that wait.
+/// Message ids in one search, collected from the queued requests.
 const IDS_MAX: usize = 256;
-/// How old a failed status gets before it belongs to nobody: longer than any of our own requests takes to be settled.
-pub const LOOK_FOR: Duration = Duration::from_secs(10 * 60);
-/// From parking a status to the first look for it.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// Between two looks at what is parked.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Parked statuses that are looked for at once.
+/// Age after which a failed status that was not found is not ours: longer than any request of ours stays unsettled.
+pub const SEARCH_FOR: Duration = Duration::from_secs(10 * 60);
+/// Time from parking a status to its first search.
+const FIRST_SEARCH_AFTER: Duration = Duration::from_secs(1);
+/// Interval between two searches for parked news.
+const SEARCH_EVERY: Duration = Duration::from_millis(500);
+/// Parked news in one round of searches.
 const PARKED_AT_ONCE: usize = 256;
-/// A look that took longer is followed by a rest as long.
+/// A search that took longer than this is followed by a pause of the same length.
 const REST_FROM: Duration = Duration::from_millis(5);
 
 struct Request {
     line: LineId,
     wamids: Vec<Wamid>,
-    answer: oneshot::Sender<std::result::Result<Vec<Sought>, Unavailable>>,
+    answer: oneshot::Sender<std::result::Result<Vec<SearchResult>, Unavailable>>,
 }
 
-/// Takes message ids to look for. Cheap to clone; the task ends when every clone is gone.
+/// Queues searches for message ids. Cheap to clone; the task ends when every clone is dropped.
 #[derive(Clone)]
 pub struct MessageFinder {
     requests: mpsc::Sender<Request>,
@@ -70,59 +71,59 @@ impl MessageFinder {
     pub fn new(store: Store, clock: Arc<Clock>, committer: Committer) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
         let searcher = Searcher::new(store.clone());
-        (Self { requests }, Looks { store, clock, searcher, committer }.run(waiting))
+        (Self { requests }, FinderTask { store, clock, searcher, committer }.run(waiting))
     }
 
-    /// Where the messages `wamids` of `line` are.
-    pub async fn find(&self, line: LineId, wamids: Vec<Wamid>) -> std::result::Result<Vec<Sought>, Unavailable> {
+    /// Finds the recipients of the messages `wamids` of `line`. Returns one result per id, in order.
+    pub async fn find(&self, line: LineId, wamids: Vec<Wamid>) -> std::result::Result<Vec<SearchResult>, Unavailable> {
         let (answer, found) = oneshot::channel();
         self.requests.try_send(Request { line, wamids, answer }).map_err(|_| Unavailable::busy())?;
         found.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
     }
 }
 
-/// When a parked status is looked for again; `None` if it is too old. Each wait is as long as the status is old.
-pub fn next_look(at: UnixMs, now: UnixMs) -> Option<UnixMs> {
+/// When to search for a parked status again; `None` if it is too old. Each wait is as long as the age of the status.
+pub fn next_search(at: UnixMs, now: UnixMs) -> Option<UnixMs> {
     let age = now.since(at);
-    (age < LOOK_FOR).then(|| now.after(age.max(FIRST_LOOK)))
+    (age < SEARCH_FOR).then(|| now.after(age.max(FIRST_SEARCH_AFTER)))
 }
 
-struct Looks {
+struct FinderTask {
     store: Store,
     clock: Arc<Clock>,
     searcher: Searcher,
     committer: Committer,
 }
 
-impl Looks {
+impl FinderTask {
     async fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
-        let mut look_at = Instant::now();
+        let mut next_search_at = Instant::now();
         loop {
             let request = tokio::select! {
                 request = waiting.recv() => match request {
                     Some(request) => Some(request),
                     None => break,
                 },
-                () = sleep_until(look_at) => None,
+                () = sleep_until(next_search_at) => None,
             };
-            let begun = Instant::now();
+            let started = Instant::now();
             match request {
                 Some(request) => self.answer(request, &mut waiting).await,
                 None => {
-                    if let Err(error) = self.look_for_parked().await {
-                        debug!(%error, "parked statuses are looked for later");
+                    if let Err(error) = self.search_parked().await {
+                        debug!(%error, "search for parked statuses failed and is repeated later");
                     }
-                    look_at = Instant::now() + LOOK_EVERY;
+                    next_search_at = Instant::now() + SEARCH_EVERY;
                 }
             }
-            let took = begun.elapsed();
+            let took = started.elapsed();
             if took > REST_FROM {
                 sleep(took).await;
             }
         }
     }
 
-    /// Answers `first`, together with others that wait.
+    /// Answers `first` together with other queued requests.
     async fn answer(&mut self, first: Request, waiting: &mut mpsc::Receiver<Request>) {
         let mut n_ids = first.wamids.len();
         let mut requests = vec![first];
@@ -138,13 +139,13 @@ impl Looks {
         }
         let mut found = HashMap::with_capacity(by_line.len());
         for (line, wamids) in by_line {
-            let sought = match self.searcher.search(&line, &wamids, Depth::Shallow).await {
-                Ok(sought) => Ok(wamids.into_iter().zip(sought).collect::<HashMap<_, _>>()),
+            let results = match self.searcher.search(&line, &wamids, Depth::Shallow).await {
+                Ok(results) => Ok(wamids.into_iter().zip(results).collect::<HashMap<_, _>>()),
                 Err(cause) => {
                     let unavailable = Unavailable::because(&cause);
                     if cause.is_transient() {
-                        // For the other lines, and for all that waits, it would only be found again, one time-out after the
-                        // other.
+                        // The other lines and all queued requests fail too. They would otherwise run into one timeout
+                        // after the other.
                         requests.extend(iter::from_fn(|| waiting.try_recv().ok()));
                         requests.into_iter().for_each(|request| drop(request.answer.send(Err(unavailable.clone()))));
                         return;
@@ -152,20 +153,20 @@ impl Looks {
                     Err(unavailable)
                 }
             };
-            found.insert(line, sought);
+            found.insert(line, results);
         }
         for Request { line, wamids, answer } in requests {
-            let sought = found
+            let results = found
                 .get(&line)
-                .map_or_else(|| Err(Unavailable::stopped()), |sought| sought.as_ref().map_err(Clone::clone));
-            let of_request = |sought: &HashMap<Wamid, Sought>| {
-                wamids.iter().map(|wamid| sought.get(wamid).copied().unwrap_or(Sought::Nowhere)).collect()
+                .map_or_else(|| Err(Unavailable::stopped()), |results| results.as_ref().map_err(Clone::clone));
+            let of_request = |results: &HashMap<Wamid, SearchResult>| {
+                wamids.iter().map(|wamid| results.get(wamid).copied().unwrap_or(SearchResult::NotFound)).collect()
             };
-            let _ = answer.send(sought.map(of_request));
+            let _ = answer.send(results.map(of_request));
         }
     }
 
-    async fn look_for_parked(&mut self) -> Result<()> {
+    async fn search_parked(&mut self) -> Result<()> {
         let now = self.clock.now();
         let parked = self.store.parked(now, PARKED_AT_ONCE).await?;
         let mut by_line: HashMap<LineId, Vec<Parked>> = HashMap::new();
@@ -174,25 +175,27 @@ impl Looks {
         }
         for (line, parked) in by_line {
             let wamids: Vec<Wamid> = parked.iter().map(|status| status.wamid.clone()).collect();
-            let sought = self.searcher.search(&line, &wamids, Depth::Full).await?;
+            let results = self.searcher.search(&line, &wamids, Depth::Full).await?;
             let (mut facts, mut forget, mut again, mut tally) =
                 (Vec::new(), Vec::new(), Vec::new(), StatusTally::default());
-            for (parked, sought) in parked.into_iter().zip(sought) {
-                match (sought, next_look(parked.at, now)) {
-                    (Sought::Found(place), _) => {
-                        facts.push(placed(place, &parked));
+            for (parked, result) in parked.into_iter().zip(results) {
+                match (result, next_search(parked.at, now)) {
+                    (SearchResult::Found(place), _) => {
+                        facts.push(located(place, &parked));
                         forget.push(parked);
                     }
-                    // However old it is: nobody has looked for it to the end.
-                    (Sought::Unfinished, due) => again.push((parked, due.unwrap_or(now.after(FIRST_LOOK)))),
-                    (Sought::Nowhere, Some(due)) if may_come(&parked) => again.push((parked, due)),
-                    (Sought::Nowhere, _) => {
+                    // At any age, because no search for it has finished.
+                    (SearchResult::Unfinished, due) => {
+                        again.push((parked, due.unwrap_or(now.after(FIRST_SEARCH_AFTER))))
+                    }
+                    (SearchResult::NotFound, Some(due)) if may_appear(&parked) => again.push((parked, due)),
+                    (SearchResult::NotFound, _) => {
                         tally.add(news(&parked), StatusResult::Unknown);
                         forget.push(parked);
                     }
                 }
             }
-            // First the effect, then the end of the wait for it: a crash between them only applies it twice.
+            // Commit before unparking: a crash in between only applies the news twice.
             if self.committer.commit(facts).await.is_ok() {
                 self.store.repark(&forget, &again).await?;
                 tally.record();
@@ -202,17 +205,18 @@ impl Looks {
     }
 }
 
-/// Whether the message may become known after what was said about it. A recipient that answers has it, and we know of that.
-fn may_come(parked: &Parked) -> bool {
+/// Whether the message id may be stored later, so that the next search can find it. A status can precede Meta's
+/// response to our request; a reply can not, because the recipient has the message.
+fn may_appear(parked: &Parked) -> bool {
     parked.code.is_some()
 }
 
-/// What is said of the message.
+/// The news that is parked.
 pub fn news(parked: &Parked) -> News {
     parked.code.map_or(News::Replied, faults::news)
 }
 
-fn placed((part, claimed): RowRef, parked: &Parked) -> LocatedFact {
+fn located((part, claimed): RowRef, parked: &Parked) -> LocatedFact {
     let fact = Fact {
         row: claimed.row,
         send: claimed.send,
@@ -228,17 +232,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parked_status_is_looked_for_ever_more_rarely_and_then_given_up() {
+    fn searches_for_a_parked_status_back_off_and_then_end() {
         let at = UnixMs(1_000_000);
         let mut now = at.after(Duration::from_millis(200));
         let mut ages = Vec::new();
-        while let Some(due) = next_look(at, now) {
+        while let Some(due) = next_search(at, now) {
             now = due;
             ages.push(now.since(at).as_millis());
         }
         let doubling = [1_200, 2_400, 4_800, 9_600, 19_200, 38_400, 76_800, 153_600, 307_200, 614_400];
         assert_eq!(ages, doubling);
-        assert_eq!(next_look(at, at.after(LOOK_FOR)), None);
-        assert_eq!(next_look(at.after(LOOK_FOR), at), Some(at.after(FIRST_LOOK)), "Meta's clock may be ahead");
+        assert_eq!(next_search(at, at.after(SEARCH_FOR)), None);
+        assert_eq!(
+            next_search(at.after(SEARCH_FOR), at),
+            Some(at.after(FIRST_SEARCH_AFTER)),
+            "Meta's clock may be ahead"
+        );
     }
 }

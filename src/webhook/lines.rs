@@ -1,9 +1,11 @@
-//! Which lines and WABAs are ours: those that this process lists, and those that the installation knows.
+//! Which lines and WABAs are ours: those that this process lists in its configuration, and those in the registry of
+//! known lines, which is in Redis.
 //!
-//! Processes may list different lines. What is not listed here is looked up among the known lines in Redis, which are kept in
-//! memory and read again when a line is missing, at a bounded rate: other apps' lines on the same webhook are many.
+//! Processes may list different lines. A line that this process does not list is looked up in the registry. The
+//! registry is cached and read again when a line is missing, at a bounded rate, because the webhook may also receive
+//! news of many lines of other apps.
 //!
-//! If the process dies: nothing is lost, all of it is read again.
+//! If the process dies: nothing is lost; the cache is read again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,17 +18,17 @@ use crate::{
     redis::{Result, Store},
 };
 
-/// The known lines are read again at most this often.
+/// Shortest interval between two reads of the registry.
 const READ_EVERY: Duration = Duration::from_millis(250);
 
-/// Whose line a webhook is about.
+/// Who owns the line of a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// Ours, of the WABA that the webhook names.
+pub enum LineOwner {
+    /// The line is ours and belongs to the WABA that the webhook names.
     Ours(LineId),
-    /// No process has listed it lately: only what brings a token of ours is about a message of ours.
+    /// No process has listed the line recently. Only news with a token of ours is about a message of ours.
     Unknown(LineId),
-    /// The webhook names another WABA than the line's.
+    /// The webhook names a WABA that does not own the line.
     Foreign,
 }
 
@@ -36,7 +38,7 @@ pub struct KnownLines {
     own: HashMap<LineId, WabaId>,
     own_wabas: HashSet<WabaId>,
     known: RwLock<HashMap<LineId, WabaId>>,
-    /// When the known lines were read last; locked while they are read.
+    /// When the registry was last read. Locked during a read.
     read_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -52,23 +54,23 @@ impl KnownLines {
         }
     }
 
-    /// Whose `line` of `waba` is.
+    /// Who owns `line`, given that the webhook names `waba`.
     ///
-    /// Errors: it is not listed here, and Redis does not tell who else lists it.
-    pub async fn owner(&self, line: &str, waba: &str) -> Result<Owner> {
+    /// Errors: the line is not listed here, and the registry could not be read.
+    pub async fn owner(&self, line: &str, waba: &str) -> Result<LineOwner> {
         let line = LineId::from(line);
         if let Some(own) = self.own.get(&line) {
-            return Ok(if own.as_str() == waba { Owner::Ours(line) } else { Owner::Foreign });
+            return Ok(if own.as_str() == waba { LineOwner::Ours(line) } else { LineOwner::Foreign });
         }
         let known = |lines: &HashMap<LineId, WabaId>| lines.get(&line).cloned();
-        match self.look(known, |known| known.as_str() == waba).await? {
-            Some(known) if known.as_str() == waba => Ok(Owner::Ours(line)),
-            Some(_) => Ok(Owner::Foreign),
-            None => Ok(Owner::Unknown(line)),
+        match self.find_known(known, |known| known.as_str() == waba).await? {
+            Some(known) if known.as_str() == waba => Ok(LineOwner::Ours(line)),
+            Some(_) => Ok(LineOwner::Foreign),
+            None => Ok(LineOwner::Unknown(line)),
         }
     }
 
-    /// `waba`, if a line of ours belongs to it.
+    /// `waba`, if it owns a line of ours.
     ///
     /// Errors: as [`KnownLines::owner`].
     pub async fn waba(&self, waba: &str) -> Result<Option<WabaId>> {
@@ -77,17 +79,17 @@ impl KnownLines {
             return Ok(Some(waba));
         }
         let known = |lines: &HashMap<LineId, WabaId>| lines.values().find(|known| **known == waba).cloned();
-        self.look(known, |_| true).await
+        self.find_known(known, |_| true).await
     }
 
-    /// What `find` finds among the known lines, read again first where it finds nothing `good`.
-    async fn look(
+    /// Runs `find` on the registry, and again after reading it if the result does not satisfy `is_expected`.
+    async fn find_known(
         &self,
         find: impl Fn(&HashMap<LineId, WabaId>) -> Option<WabaId>,
-        good: impl Fn(&WabaId) -> bool,
+        is_expected: impl Fn(&WabaId) -> bool,
     ) -> Result<Option<WabaId>> {
         let cached = || find(&self.known.read().unwrap_or_else(PoisonError::into_inner));
-        if let Some(found) = cached().filter(&good) {
+        if let Some(found) = cached().filter(&is_expected) {
             return Ok(Some(found));
         }
         let mut read_at = self.read_at.lock().await;

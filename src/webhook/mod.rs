@@ -1,24 +1,31 @@
-//! Meta's webhooks: what became of messages, who answered them, how templates stand.
+//! Meta's webhooks: statuses of messages, replies of recipients, and changes of templates and accounts.
 //!
 //! ```text
 //! bytes ─▶ signature ─▶ payload ─▶ receive ─┬─▶ apply: group commit ─▶ Redis ─▶ 200
-//!                                           └─▶ find: by message id ─▶ apply, or parked
+//!                                           └─▶ find: by message id ─▶ apply, or park
 //! ```
 //!
-//! A webhook is answered 200 only when its effect is in Redis. Without that it is answered 503, and Meta delivers it again,
-//! for up to seven days. Twice is as good as once, and the order does not matter: see `redis/scripts/status.lua`.
+//! Every message is sent with our token, which names its recipient. Most statuses return the token in
+//! `biz_opaque_callback_data`, and a tapped button returns it in its payload. Without the token, the recipient is found
+//! by Meta's message id.
 //!
-//! If the process dies: what was not answered is delivered again; there is nothing here that Redis does not have.
-//! Never: answers before the commit; trusts a body before its signature; moves anything for a WABA that is not ours, nor, without a token of ours, for a line that is not.
+//! A webhook is answered 200 only after its effect is stored in Redis. Otherwise it is answered 503, and Meta
+//! delivers it again, for up to seven days. Applying a webhook is idempotent, in any order: see
+//! `redis/scripts/status.lua`.
 //!
-//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>, read 2026-11-22.
+//! If the process dies: Meta delivers unanswered webhooks again; all state is in Redis.
+//! Never: answers before the commit; trusts a body before checking its signature; changes anything for a WABA that is
+//! not ours, or for an unknown line without a token of ours.
+//!
+//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>,
+//! read 2026-11-22.
 
 pub mod account;
-pub mod aftercare;
 pub mod apply;
 pub mod directory;
 pub mod faults;
 pub mod find;
+pub mod follow_up;
 pub mod lines;
 pub mod payload;
 pub mod receive;
@@ -53,9 +60,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{
-    aftercare::Aftercare,
     apply::Committer,
     find::MessageFinder,
+    follow_up::FollowUp,
     payload::Payload,
     receive::Receiver,
     refusals::Refusals,
@@ -71,55 +78,56 @@ use crate::{
     },
 };
 
-/// How long a body may take to arrive. Meta sends it at once.
+/// Timeout for receiving a body. Meta sends it at once.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of all bodies that are read or wait for Redis at once. Anybody can send one that is only then found to be not
-/// signed. Further ones are answered 503, and Meta delivers them again. It has room for the largest that may be configured.
+/// Total bytes of the bodies that are being received or wait for Redis. Bounded because anybody can send a body, and
+/// its signature is checked only when it is complete. Further bodies are answered 503, and Meta delivers them again.
+/// The limit exceeds the largest body that can be configured.
 const BODIES_BYTES_MAX: usize = 64 << 20;
 
-/// Redis did not do its part. What was asked for may have happened, or not: do it again.
+/// Redis failed, a queue is full, or the process stops. The request may or may not have taken effect: repeat it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(Arc<str>);
 
 impl Unavailable {
-    /// Because of `cause`. One that does not pass by itself is logged here, for it needs somebody.
+    /// The store failed with `cause`. An error that is not transient is logged here, because it needs an operator.
     fn because(cause: &StoreError) -> Self {
         if !cause.is_transient() {
-            error!(%cause, "a webhook can not be taken");
+            error!(%cause, "a webhook can not be processed");
         }
         Self(cause.to_string().into())
     }
 
-    /// Because as much waits as may.
+    /// The queue is full.
     fn busy() -> Self {
         Self("too many webhooks wait for redis".into())
     }
 
-    /// Because the task that does it is gone.
+    /// The task behind the queue has ended.
     fn stopped() -> Self {
         Self("the process stops".into())
     }
 }
 
-/// What the webhooks need to know.
+/// The configuration of the webhooks.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
-    /// What Meta's handshake must bring.
+    /// The verify token that Meta's handshake must carry.
     pub verify_token: Secret,
-    /// What signs every webhook: more than one while it is being changed.
+    /// The app secrets that sign webhooks: two during a rotation.
     pub app_secrets: Vec<Secret>,
-    /// The largest webhook.
+    /// Limit on the size of a body.
     pub body_bytes_max: usize,
-    /// How long message ids are found again.
-    pub ids_kept: Duration,
+    /// How long message ids can be looked up.
+    pub id_retention: Duration,
     /// The lines that this process lists, each with its WABA.
     pub lines: Vec<(LineId, WabaId)>,
-    /// Where it is shown that webhooks are refused.
+    /// Readiness, which shows whether webhooks are refused.
     pub health: Health,
 }
 
-/// What the handlers share. Cheap to clone.
+/// The state that the handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct WebhookState(Arc<Shared>);
 
@@ -127,37 +135,49 @@ struct Shared {
     verify_token: SecretDigest,
     verifier: Verifier,
     body_bytes_max: usize,
-    /// A permit for each byte.
-    room: Semaphore,
+    /// One permit per byte of a body.
+    body_permits: Semaphore,
     receiver: Receiver,
     refusals: Refusals,
-    /// The last one was not taken: said once, not for each.
-    refusing: AtomicBool,
+    /// Whether the last webhook failed, so that an outage is logged once and not for each webhook.
+    is_failing: AtomicBool,
 }
 
 impl WebhookState {
-    /// The state, and the task that commits. The task ends by itself when the last clone of the state is gone and what that
-    /// handed in is committed: so the listener is stopped first.
+    /// The state, and the task that commits. The task ends when the last clone of the state is dropped and everything
+    /// queued is committed. Stop the listener first.
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
         token_key: SharedTokenKey,
         settings: WebhookSettings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let WebhookSettings { verify_token, app_secrets, body_bytes_max, ids_kept, lines, health } = settings;
-        let (aftercare, care) = Aftercare::new(store.clone(), clock.clone());
-        let (committer, commits) = Committer::new(store.keeping_a_connection(), clock.clone(), ids_kept, aftercare);
-        let (finder, search) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
+        let WebhookSettings { verify_token, app_secrets, body_bytes_max, id_retention, lines, health } = settings;
+        let (follow_up, follow_ups) = FollowUp::new(store.clone(), clock.clone());
+        let (committer, commits) =
+            Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, follow_up);
+        let (finder, searches) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
         let receiver = Receiver::new(store, clock, token_key, &lines, committer, finder);
         let verifier = Verifier::new(&app_secrets);
         let task = async {
-            tokio::join!(commits, search, care);
+            tokio::join!(commits, searches, follow_ups);
             Ok(())
         };
-        let (verify_token, refusing) = (SecretDigest::of(verify_token.expose()), AtomicBool::new(false));
-        let room = Semaphore::new(BODIES_BYTES_MAX);
+        let (verify_token, is_failing) = (SecretDigest::of(verify_token.expose()), AtomicBool::new(false));
+        let body_permits = Semaphore::new(BODIES_BYTES_MAX);
         let refusals = Refusals::new(health);
-        (Self(Arc::new(Shared { verify_token, verifier, body_bytes_max, room, receiver, refusals, refusing })), task)
+        (
+            Self(Arc::new(Shared {
+                verify_token,
+                verifier,
+                body_bytes_max,
+                body_permits,
+                receiver,
+                refusals,
+                is_failing,
+            })),
+            task,
+        )
     }
 }
 
@@ -177,7 +197,7 @@ struct Handshake {
     verify_token: String,
 }
 
-/// Meta asks whether this address is ours: the bare challenge says yes.
+/// Answers Meta's verification request with the bare challenge.
 async fn handshake(
     State(WebhookState(shared)): State<WebhookState>,
     query: Result<Query<Handshake>, QueryRejection>,
@@ -188,7 +208,7 @@ async fn handshake(
         return asked.challenge.into_response();
     }
     metrics::webhook(WebhookKind::Handshake, WebhookResult::Refused, 1);
-    warn!("a handshake with another verify token was refused");
+    warn!("refused a handshake with a wrong verify token");
     StatusCode::FORBIDDEN.into_response()
 }
 
@@ -201,12 +221,12 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         shared.refusals.refused(reason);
         unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED)
     };
-    // Who can't have a good signature is not listened to any further.
+    // Without a well-formed signature the body is not read.
     let header = request.headers().get(signature::HEADER).map(|value| value.as_bytes());
     let Some(signature) = header.and_then(Signature::read) else {
         return unsigned(RefusalReason::NoSignature);
     };
-    let (body, _room) = match timeout(BODY_TIMEOUT, shared.read(request.into_body())).await {
+    let (body, _permits) = match timeout(BODY_TIMEOUT, shared.read(request.into_body())).await {
         Ok(Ok(read)) => read,
         Ok(Err(StatusCode::SERVICE_UNAVAILABLE)) => {
             return unread(WebhookResult::Unavailable, StatusCode::SERVICE_UNAVAILABLE);
@@ -218,25 +238,25 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         return unsigned(RefusalReason::WrongSignature);
     }
     shared.refusals.accepted();
-    let body = json::mended(&body);
+    let body = json::replace_lone_surrogates(&body);
     let payload = match Payload::read(&body) {
         Ok(payload) => payload,
         Err(error) => {
-            // 200, for it would be the same the next time, and Meta would deliver it for days.
-            warn!(%error, bytes = body.len(), "a webhook can not be read");
+            // 200, because Meta would otherwise deliver the same bytes again for days.
+            warn!(%error, bytes = body.len(), "a webhook can not be parsed");
             return unread(WebhookResult::Malformed, StatusCode::OK);
         }
     };
-    match shared.receiver.take(&payload).await {
+    match shared.receiver.process(&payload).await {
         Ok(()) => {
-            if shared.refusing.load(Ordering::Relaxed) && shared.refusing.swap(false, Ordering::Relaxed) {
-                info!("webhooks are taken again");
+            if shared.is_failing.load(Ordering::Relaxed) && shared.is_failing.swap(false, Ordering::Relaxed) {
+                info!("webhooks are processed again");
             }
             StatusCode::OK
         }
         Err(cause) => {
-            if !shared.refusing.swap(true, Ordering::Relaxed) {
-                warn!(%cause, "webhooks can not be taken: meta is told to deliver them again");
+            if !shared.is_failing.swap(true, Ordering::Relaxed) {
+                warn!(%cause, "webhooks can not be processed and are answered 503, so that meta delivers them again");
             }
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -244,21 +264,21 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
 }
 
 impl Shared {
-    /// A body, and the room that it takes for as long as it is there.
+    /// Reads a body. The caller keeps the permits for its bytes until it drops the body.
     ///
-    /// Errors: the status to answer with.
+    /// Errors: the status of the response.
     async fn read(&self, mut body: Body) -> Result<(Vec<u8>, SemaphorePermit<'_>), StatusCode> {
         let full = |_| StatusCode::SERVICE_UNAVAILABLE;
-        let (mut bytes, mut room) = (Vec::new(), self.room.try_acquire_many(0).map_err(full)?);
+        let (mut bytes, mut permits) = (Vec::new(), self.body_permits.try_acquire_many(0).map_err(full)?);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
             if bytes.len() + data.len() > self.body_bytes_max {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
             let n = u32::try_from(data.len()).map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
-            room.merge(self.room.try_acquire_many(n).map_err(full)?);
+            permits.merge(self.body_permits.try_acquire_many(n).map_err(full)?);
             bytes.extend_from_slice(&data);
         }
-        Ok((bytes, room))
+        Ok((bytes, permits))
     }
 }

@@ -1,10 +1,10 @@
-//! What a webhook says: every entry, every change, every status and message, read without copying.
+//! Parses a webhook: every entry, change, status and message, without copying text.
 //!
-//! Meta adds fields, changes the kinds of others and has words that its documentation does not know. All of that is
-//! passed over, and what stands beside it is used: only a body that is no JSON object is an error.
+//! Meta adds fields, changes the types of others, and uses values that its documentation does not list. The parser
+//! skips these and uses the rest. Only a body that is not a JSON object is an error.
 //!
-//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference>, read
-//! 2026-11-22.
+//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference>,
+//! read 2026-11-22.
 
 use std::{borrow::Cow, mem};
 
@@ -13,10 +13,11 @@ use crate::{
     json::{Number, Object},
 };
 
-/// Timestamps are seconds; some of Meta's webhooks have had milliseconds. The seconds of this one are in the year 33658.
+/// Timestamps from this value on are milliseconds. Meta sends seconds, and sometimes has sent milliseconds. As
+/// seconds this value is in the year 33658.
 const MILLISECONDS_FROM: u64 = 1_000_000_000_000;
 
-/// What one webhook holds, in its order.
+/// The changes of one webhook, in order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Payload<'a> {
     /// One for each change of each entry.
@@ -26,77 +27,77 @@ pub struct Payload<'a> {
 /// One change.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WebhookChange<'a> {
-    /// News of messages.
+    /// Statuses and inbound messages.
     Messages(Messages<'a>),
-    /// A template stands otherwise with Meta.
+    /// The status of a template changed.
     Template(TemplateChange<'a>),
     /// A template of this WABA was edited, or Meta changed its category.
     TemplateEdited(Cow<'a, str>),
-    /// The account, or one of its numbers, stands otherwise with Meta; or errors that belong to no message.
+    /// The status of the account or of one of its numbers changed; or errors that belong to no message.
     Account(AccountChange<'a>),
-    /// Anything else that Meta tells.
+    /// Any other change.
     Other,
-    /// One of the above, and not of the form that Meta documents.
+    /// One of the above in another form than Meta documents.
     Malformed,
 }
 
-/// News of the messages of one line.
+/// Statuses and inbound messages of one line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Messages<'a> {
-    /// The WABA that tells it: `entry.id`.
+    /// The WABA that the webhook names: `entry.id`.
     pub waba: Cow<'a, str>,
     /// The line's `phone_number_id`.
     pub line: Cow<'a, str>,
-    /// What became of messages that were sent.
+    /// Statuses of messages that were sent.
     pub statuses: Vec<Status<'a>>,
-    /// Messages that people sent.
+    /// Messages from recipients.
     pub inbound: Vec<Inbound<'a>>,
 }
 
-/// What became of a message that was sent.
+/// The status of a message that was sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Status<'a> {
     /// Meta's id of the message; empty if it is missing.
     pub wamid: Cow<'a, str>,
-    /// What it says.
-    pub word: Word,
-    /// When.
+    /// Its kind.
+    pub kind: StatusKind,
+    /// Meta's timestamp.
     pub at: Option<UnixMs>,
-    /// `biz_opaque_callback_data`, whoever wrote it.
+    /// `biz_opaque_callback_data`: our token, or data of another app.
     pub token: Option<Cow<'a, str>>,
-    /// Meta's code of the first error, if it tells one.
+    /// The code of the first error, if there is one.
     pub code: Option<u32>,
-    /// Meta's words on it; may be empty.
+    /// Meta's text for this error; may be empty.
     pub details: Cow<'a, str>,
 }
 
-/// The word of a status.
+/// The kind of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// On its way.
+pub enum StatusKind {
+    /// Sent by Meta.
     Sent,
-    /// On the phone.
+    /// Delivered to the phone.
     Delivered,
-    /// Read; or played, which only a voice message can be.
+    /// Read, or played in the case of a voice message.
     Read,
-    /// Failed.
+    /// Not delivered, with a code.
     Failed,
-    /// Another one: `deleted`, `warning`, and what is to come. Moves nothing.
+    /// Any other, such as `deleted` or `warning`. Has no effect.
     Other,
 }
 
-/// A message that somebody sent.
+/// A message from a recipient.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Inbound<'a> {
-    /// What the button that was tapped carries: our token, unless the caller set a payload of its own.
+    /// The payload of the tapped button: our token, unless the campaign sets its own payload.
     pub payload: Option<Cow<'a, str>>,
-    /// Meta's id of the message that it answers.
+    /// Meta's id of the message that this one answers.
     pub answers: Option<Cow<'a, str>>,
-    /// When.
+    /// Meta's timestamp.
     pub at: Option<UnixMs>,
 }
 
-/// A template stands otherwise with Meta.
+/// A change of a template's status.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TemplateChange<'a> {
     /// The WABA that owns it.
@@ -105,42 +106,42 @@ pub struct TemplateChange<'a> {
     pub name: Cow<'a, str>,
     /// Its language.
     pub language: Language,
-    /// Meta's word: `PAUSED`, `APPROVED`, …
+    /// Meta's event: `PAUSED`, `APPROVED`, …
     pub event: Cow<'a, str>,
-    /// Why, in Meta's words; may be empty.
+    /// Meta's reason; may be empty.
     pub reason: Cow<'a, str>,
 }
 
-/// Something about an account.
+/// A change of an account.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AccountChange<'a> {
     /// The WABA.
     pub waba: Cow<'a, str>,
-    /// The field that told it.
+    /// The webhook field of the change.
     pub field: Cow<'a, str>,
-    /// Meta's word; that of a ban where it tells one: `DISABLE`, `REINSTATE`, …; may be empty.
+    /// Meta's event, or the state of a ban if there is one: `DISABLE`, `REINSTATE`, …; may be empty.
     pub event: Cow<'a, str>,
-    /// Which restriction, violation or error it is; may be empty.
+    /// The restriction, violation or error; may be empty.
     pub reason: Cow<'a, str>,
-    /// A restriction forbids to send messages.
+    /// Whether a restriction forbids sending messages.
     pub stops_messages: bool,
-    /// When such a restriction ends, if Meta says so.
+    /// When all such restrictions end, if Meta says so for each.
     pub until: Option<UnixMs>,
-    /// When Meta told it.
+    /// Meta's timestamp of the entry.
     pub at: Option<UnixMs>,
 }
 
-/// The body is no JSON object.
+/// The body is not a JSON object.
 #[derive(Debug, thiserror::Error)]
 #[error("not a webhook of meta: {0}")]
 pub struct NotAPayload(String);
 
 impl<'a> Payload<'a> {
-    /// Reads a body.
+    /// Parses a body.
     pub fn read(body: &'a [u8]) -> Result<Self, NotAPayload> {
         let envelope: Object<wire::Envelope<'a>> =
             serde_json::from_slice(body).map_err(|error| NotAPayload(error.to_string()))?;
-        let Object(Some(envelope)) = envelope else { return Err(NotAPayload("it is no object".into())) };
+        let Object(Some(envelope)) = envelope else { return Err(NotAPayload("it is not an object".into())) };
         let mut changes = Vec::with_capacity(envelope.entry.0.len());
         for entry in envelope.entry.0 {
             let waba = entry.id.0.unwrap_or_default();
@@ -179,11 +180,12 @@ fn read_account<'a>(
     let alert = value.alert_info.0.unwrap_or_default();
     let restrictions = value.restriction_info.0;
     let stopping: Vec<_> = restrictions.iter().filter(|restriction| restriction.stops_messages()).collect();
+    // There is no end if any of these restrictions has none.
     let ends: Option<Vec<_>> = stopping.iter().map(|restriction| read_time(restriction.expiration)).collect();
     let (stops_messages, until) = (!stopping.is_empty(), ends.and_then(|ends| ends.into_iter().max()));
     let kinds: Vec<_> = restrictions.into_iter().filter_map(|restriction| restriction.restriction_type.0).collect();
     let error = value.errors.0.into_iter().next().unwrap_or_default();
-    let words = [
+    let texts = [
         (!kinds.is_empty()).then(|| kinds.join(", ").into()),
         value.violation_info.0.and_then(|violation| violation.violation_type.0),
         alert.alert_description.0,
@@ -196,7 +198,7 @@ fn read_account<'a>(
         waba,
         field,
         event: ban.or(value.event.0).or(alert.alert_type.0).or(code).unwrap_or_default(),
-        reason: words.into_iter().flatten().find(|words: &Cow<'_, str>| !words.is_empty()).unwrap_or_default(),
+        reason: texts.into_iter().flatten().find(|text: &Cow<'_, str>| !text.is_empty()).unwrap_or_default(),
         stops_messages,
         until,
         at,
@@ -207,8 +209,8 @@ fn read_messages<'a>(waba: Cow<'a, str>, at: Option<UnixMs>, mut value: wire::Va
     let statuses: Vec<_> = mem::take(&mut value.statuses.0).into_iter().map(read_status).collect();
     let inbound: Vec<_> = mem::take(&mut value.messages.0).into_iter().map(read_inbound).collect();
     if statuses.is_empty() && inbound.is_empty() {
-        // `errors` alone are about the account or its line. They carry no time, so that a repeat looks like a new one: they hold
-        // nothing, and the answers and statuses of messages say the same.
+        // `errors` without messages are about the account or its line. They have no timestamp, so a repeat looks like
+        // a new error. They therefore hold nothing; responses and statuses of messages report the same errors.
         if value.errors.0.is_empty() {
             return WebhookChange::Other;
         }
@@ -221,22 +223,22 @@ fn read_messages<'a>(waba: Cow<'a, str>, at: Option<UnixMs>, mut value: wire::Va
 }
 
 fn read_status(status: wire::Status<'_>) -> Status<'_> {
-    let word = match status.status.0.as_deref() {
-        Some("sent") => Word::Sent,
-        Some("delivered") => Word::Delivered,
-        Some("read" | "played") => Word::Read,
-        Some("failed") => Word::Failed,
-        _ => Word::Other,
+    let kind = match status.status.0.as_deref() {
+        Some("sent") => StatusKind::Sent,
+        Some("delivered") => StatusKind::Delivered,
+        Some("read" | "played") => StatusKind::Read,
+        Some("failed") => StatusKind::Failed,
+        _ => StatusKind::Other,
     };
     let error = status.errors.0.into_iter().next().unwrap_or_default();
-    let words = [error.error_data.0.and_then(|data| data.details.0), error.message.0, error.title.0];
+    let texts = [error.error_data.0.and_then(|data| data.details.0), error.message.0, error.title.0];
     Status {
         wamid: status.id.0.unwrap_or_default(),
-        word,
+        kind,
         at: read_time(status.timestamp),
         token: status.biz_opaque_callback_data.0,
         code: error.code.0.and_then(|code| u32::try_from(code).ok()),
-        details: words.into_iter().flatten().find(|words| !words.is_empty()).unwrap_or_default(),
+        details: texts.into_iter().flatten().find(|text| !text.is_empty()).unwrap_or_default(),
     }
 }
 
@@ -254,23 +256,23 @@ fn read_inbound(message: wire::Message<'_>) -> Inbound<'_> {
 }
 
 fn read_template<'a>(waba: Cow<'a, str>, value: wire::Value<'a>) -> WebhookChange<'a> {
-    let named = |text: &Cow<'a, str>| !text.is_empty() && !text.contains('/');
+    let is_valid = |text: &Cow<'a, str>| !text.is_empty() && !text.contains('/');
     let (Some(name), Some(language)) = (
-        value.message_template_name.0.filter(named),
-        value.message_template_language.0.filter(named).map(|code| Language::from(&*code)),
+        value.message_template_name.0.filter(is_valid),
+        value.message_template_language.0.filter(is_valid).map(|code| Language::from(&*code)),
     ) else {
         return WebhookChange::Malformed;
     };
     let other = value.other_info.0.unwrap_or_default();
     let rejection = value.rejection_info.0.and_then(|info| info.reason.0);
-    let words = [value.reason.0, rejection, other.description.0, other.title.0];
-    let tells = |words: &Cow<'_, str>| !words.is_empty() && words != "NONE";
+    let texts = [value.reason.0, rejection, other.description.0, other.title.0];
+    let is_reason = |text: &Cow<'_, str>| !text.is_empty() && text != "NONE";
     WebhookChange::Template(TemplateChange {
         waba,
         name,
         language,
         event: value.event.0.unwrap_or_default(),
-        reason: words.into_iter().flatten().find(tells).unwrap_or_default(),
+        reason: texts.into_iter().flatten().find(is_reason).unwrap_or_default(),
     })
 }
 
@@ -279,7 +281,7 @@ fn read_time(Number(timestamp): Number) -> Option<UnixMs> {
     Some(UnixMs(if timestamp < MILLISECONDS_FROM { timestamp * 1000 } else { timestamp }))
 }
 
-/// The fields that are used, as Meta names them.
+/// The fields that are used, under Meta's names.
 mod wire {
     use std::fmt;
 
@@ -290,8 +292,8 @@ mod wire {
 
     use crate::json::{List, Number, Object, Text};
 
-    /// Objects of which each field may be missing. Of one that stands twice the last counts, as with most readers of
-    /// JSON; serde's own would refuse the whole webhook.
+    /// Objects of which any field may be missing. The last one of duplicate fields counts, as in most JSON parsers;
+    /// the derived implementation would reject the whole webhook.
     macro_rules! objects {
         ($($name:ident { $($field:ident: $kind:ty,)* })*) => {
             $(#[derive(Debug, Default, PartialEq)]
@@ -332,7 +334,8 @@ mod wire {
         Envelope { entry: List<Entry<'a>>, }
         Entry { id: Text<'a>, time: Number, changes: List<WebhookChange<'a>>, }
         WebhookChange { field: Text<'a>, value: Object<Box<Value<'a>>>, }
-        // Of all fields together: `field` may stand behind `value`. Rare objects are boxed: a body may hold very many values.
+        // The fields of all kinds of value, because `field` may follow `value`. Rare objects are boxed, because a
+        // body may have very many values.
         Value {
             metadata: Object<Metadata<'a>>,
             statuses: List<Status<'a>>,

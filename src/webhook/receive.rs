@@ -1,9 +1,11 @@
-//! From what a webhook says to its effect: whom each status and each answer is about, and what is committed for them.
+//! Processes a webhook: finds the recipient of each status and reply, and commits the resulting facts.
 //!
-//! A status is taken only for a line of ours, from the WABA that owns it ([`super::lines`]). Our token names its recipient; it
-//! counts only if its check is ours and if the line is one of its campaign's: a part may move between those, and no other line
-//! sends for it. Such a token counts for any line, whichever this process lists. Without our token the message id is looked up,
-//! for lines that the installation knows.
+//! News of a known line counts only if it comes from the WABA that owns the line ([`super::lines`]). News of an unknown
+//! line counts only with our token.
+//!
+//! The token names the recipient. It is valid only if its checksum is correct and the line is one of its campaign: a
+//! part may move between the campaign's lines, and no other line sends for it. Without a token, the message id is
+//! looked up.
 
 use std::{
     collections::HashMap,
@@ -19,9 +21,9 @@ use super::{
     apply::{Committer, LocatedFact},
     faults::{FailureCause, FailureJudge, FailureOrigin},
     find::{self, MessageFinder},
-    lines::{KnownLines, Owner},
-    payload::{Inbound, Messages, Payload, Status, TemplateChange, WebhookChange, Word},
-    search::Sought,
+    lines::{KnownLines, LineOwner},
+    payload::{Inbound, Messages, Payload, Status, StatusKind, TemplateChange, WebhookChange},
+    search::SearchResult,
     tally::StatusTally,
 };
 use crate::{
@@ -36,14 +38,16 @@ use crate::{
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
 };
 
-/// Campaigns whose lines are remembered: far more than send at a time.
+/// Capacity of the campaign cache: far more campaigns than send at a time.
 const CAMPAIGNS_MAX: usize = 10_000;
-/// How often in a second an id is looked up though it hardly can be ours: Meta promises our token on every status but
-/// `failed`, so what comes without it is mostly of another app that sends on the same line, as often as that sends.
-const UNLIKELY_LOOKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
+/// Limit on lookups per second of ids that are unlikely to be ours. Meta promises our token on every status but
+/// `failed`, so other statuses without it mostly belong to another app on the same line, and come as often as that app
+/// sends.
+const UNLIKELY_LOOKUPS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
 
-/// How often in a second the key of tokens is read again because a token is not signed by it. Another process may have made a
-/// new key for a Redis that lost the old one; most such tokens are another installation's on the same WABA.
+/// Limit on reads per second of the token key. A token that the cached key did not sign causes a read, because another
+/// process may have created a new key after Redis lost the old one. But most such tokens belong to another
+/// installation on the same WABA.
 const KEY_READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
 
 /// Turns webhooks into facts.
@@ -52,30 +56,30 @@ pub struct Receiver {
     clock: Arc<Clock>,
     token_key: SharedTokenKey,
     lines: KnownLines,
-    /// Campaigns. What is kept of them never changes, and a campaign that is gone never comes back.
-    campaigns: RwLock<HashMap<CampaignId, Arc<Known>>>,
+    /// Never invalidated: lines and template of a campaign never change, and a deleted campaign never returns.
+    campaigns: RwLock<HashMap<CampaignId, Arc<CampaignInfo>>>,
     committer: Committer,
     finder: MessageFinder,
-    unlikely: DefaultDirectRateLimiter,
+    unlikely_lookups: DefaultDirectRateLimiter,
     key_reads: DefaultDirectRateLimiter,
     faults: FailureJudge,
 }
 
-/// What has to be known of a campaign; nothing if it is gone.
+/// The lines and the template of a campaign; empty if the campaign was deleted.
 #[derive(Default)]
-struct Known {
+struct CampaignInfo {
     lines: Vec<LineId>,
     /// Name and language.
     template: Option<(String, String)>,
 }
 
-/// News of one message of ours, or of another app's.
-struct Heard<'a> {
-    /// Its place among the changes.
+/// A status or a reply about one message, which may be another app's.
+struct ReceivedNews<'a> {
+    /// The index of its change in the webhook.
     change: usize,
     line: LineId,
     token: Option<Token>,
-    /// Empty where it was not told.
+    /// Empty if Meta did not send it.
     wamid: &'a str,
     news: News,
     at: UnixMs,
@@ -101,127 +105,129 @@ impl Receiver {
             campaigns: RwLock::default(),
             committer,
             finder,
-            unlikely: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKS_PER_SECOND)),
+            unlikely_lookups: RateLimiter::direct(Quota::per_second(UNLIKELY_LOOKUPS_PER_SECOND)),
             key_reads: RateLimiter::direct(Quota::per_second(KEY_READS_PER_SECOND)),
         }
     }
 
-    /// Returns when everything that the webhook says is in Redis.
+    /// Returns when all effects of the webhook are stored in Redis.
     ///
-    /// Errors: some of it may not be; let Meta deliver it again.
-    pub async fn take(&self, payload: &Payload<'_>) -> Result<(), Unavailable> {
-        let mut taking = Taking::new(payload);
-        let result = self.take_all(payload, &mut taking).await;
-        taking.record(payload, result.is_ok());
+    /// Errors: some effects may be missing; let Meta deliver the webhook again.
+    pub async fn process(&self, payload: &Payload<'_>) -> Result<(), Unavailable> {
+        let mut counts = WebhookCounts::new(payload);
+        let result = self.process_changes(payload, &mut counts).await;
+        counts.record(payload, result.is_ok());
         result
     }
 
-    async fn take_all(&self, payload: &Payload<'_>, taking: &mut Taking) -> Result<(), Unavailable> {
+    async fn process_changes(&self, payload: &Payload<'_>, counts: &mut WebhookCounts) -> Result<(), Unavailable> {
         let now = self.clock.now();
-        self.know_key(payload).await.map_err(|cause| Unavailable::because(&cause))?;
-        let mut heard = Vec::new();
+        self.refresh_key_if_stale(payload).await.map_err(|cause| Unavailable::because(&cause))?;
+        let mut received = Vec::new();
         for (at, change) in payload.changes.iter().enumerate() {
             match change {
                 WebhookChange::Messages(messages) => {
                     let owner = self.lines.owner(&messages.line, &messages.waba).await;
                     let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
-                    self.hear(at, messages, owner, now, &mut heard, taking);
+                    self.collect(at, messages, owner, now, &mut received, counts);
                 }
                 WebhookChange::Template(change) => {
-                    taking.used[at] =
-                        self.take_template(change, now).await.map_err(|cause| Unavailable::because(&cause))?
+                    counts.used[at] =
+                        self.apply_template_change(change, now).await.map_err(|cause| Unavailable::because(&cause))?
                 }
                 WebhookChange::TemplateEdited(waba) => {
-                    taking.used[at] = self.read_again(waba).await.map_err(|cause| Unavailable::because(&cause))?;
+                    counts.used[at] =
+                        self.note_edited_templates(waba).await.map_err(|cause| Unavailable::because(&cause))?;
                 }
                 WebhookChange::Account(change) => {
                     let waba = self.lines.waba(&change.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
-                        let taken = account::take(&self.store, &waba, change, now).await;
-                        taken.map_err(|cause| Unavailable::because(&cause))?;
-                        taking.used[at] = true;
+                        let applied = account::apply(&self.store, &waba, change, now).await;
+                        applied.map_err(|cause| Unavailable::because(&cause))?;
+                        counts.used[at] = true;
                     }
                 }
                 WebhookChange::Other | WebhookChange::Malformed => {}
             }
         }
-        for failed in &heard {
+        for failed in &received {
             if let (News::Failed(code), Some(waba)) = (failed.news, waba_of(payload, failed.change)) {
                 let cause = FailureCause { code, details: failed.details, at: failed.at };
                 let origin = FailureOrigin { line: &failed.line, waba: &waba };
-                self.faults.account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
+                self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
         }
-        let (mut facts, mut unnamed) = (Vec::with_capacity(heard.len()), Vec::new());
-        for heard in heard {
-            match heard.token {
+        let (mut facts, mut without_token) = (Vec::with_capacity(received.len()), Vec::new());
+        for item in received {
+            match item.token {
                 Some(token)
                     if self
-                        .known(token.part.campaign)
+                        .campaign_info(token.part.campaign)
                         .await
                         .map_err(|cause| Unavailable::because(&cause))?
                         .lines
-                        .contains(&heard.line) =>
+                        .contains(&item.line) =>
                 {
-                    taking.used[heard.change] = true;
-                    facts.push((heard.change, heard.line.clone(), heard.placed(token)));
+                    counts.used[item.change] = true;
+                    facts.push((item.change, item.line.clone(), item.by_token(token)));
                 }
-                Some(_) => taking.tally.add(heard.news, StatusResult::Unknown),
-                None => unnamed.push(heard),
+                Some(_) => counts.tally.add(item.news, StatusResult::Unknown),
+                None => without_token.push(item),
             }
         }
-        self.look_up(unnamed, now, &mut facts, taking).await?;
+        self.look_up(without_token, now, &mut facts, counts).await?;
         let mut judged = Vec::with_capacity(facts.len());
-        for (change, line, mut placed) in facts {
+        for (change, line, mut located) in facts {
             if let Some(waba) = waba_of(payload, change) {
                 let origin = FailureOrigin { line: &line, waba: &waba };
-                self.judge(origin, &mut placed, now).await.map_err(|cause| Unavailable::because(&cause))?;
+                self.judge(origin, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
-            judged.push(placed);
+            judged.push(located);
         }
         self.committer.commit(judged).await
     }
 
-    async fn judge(&self, origin: FailureOrigin<'_>, placed: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
-        let known = match placed.fact.news {
-            News::Failed(_) => Some(self.known(placed.part.campaign).await?),
+    async fn judge(&self, origin: FailureOrigin<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
+        let campaign = match located.fact.news {
+            News::Failed(_) => Some(self.campaign_info(located.part.campaign).await?),
             _ => None,
         };
-        self.faults.judge(origin, known.as_ref().and_then(|known| known.template.as_ref()), placed, now).await
+        self.faults.judge(origin, campaign.as_ref().and_then(|campaign| campaign.template.as_ref()), located, now).await
     }
 
-    /// Reads the key of tokens again if a token looks like ours and is not signed by the key that is known here.
-    async fn know_key(&self, payload: &Payload<'_>) -> Result<(), StoreError> {
+    /// Reads the token key again if a token has our prefix but is not signed by the cached key.
+    async fn refresh_key_if_stale(&self, payload: &Payload<'_>) -> Result<(), StoreError> {
         let key = self.token_key.get();
-        let is_strange = |text: &str| Token::is_like(text) && Token::read(&key, text).is_none();
-        let is_unknown = payload.changes.iter().any(|change| match change {
+        let is_unverified = |text: &str| Token::has_prefix(text) && Token::read(&key, text).is_none();
+        let has_unverified = payload.changes.iter().any(|change| match change {
             WebhookChange::Messages(messages) => {
-                messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_strange))
-                    || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_strange))
+                messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_unverified))
+                    || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_unverified))
             }
             _ => false,
         });
-        if is_unknown && self.key_reads.check().is_ok() {
+        if has_unverified && self.key_reads.check().is_ok() {
             self.store.refresh_token_key().await?;
         }
         Ok(())
     }
 
-    fn hear<'a>(
+    /// Appends to `received` the news in `messages` that may be about messages of ours.
+    fn collect<'a>(
         &'a self,
         change: usize,
         messages: &'a Messages<'_>,
-        owner: Owner,
+        owner: LineOwner,
         now: UnixMs,
-        heard: &mut Vec<Heard<'a>>,
-        taking: &mut Taking,
+        received: &mut Vec<ReceivedNews<'a>>,
+        counts: &mut WebhookCounts,
     ) {
         let (line, only_with_token) = match owner {
-            Owner::Ours(line) => (line, false),
-            Owner::Unknown(line) => (line, true),
-            Owner::Foreign => {
+            LineOwner::Ours(line) => (line, false),
+            LineOwner::Unknown(line) => (line, true),
+            LineOwner::Foreign => {
                 for status in &messages.statuses {
-                    taking.tally.add_named(name(status.word), StatusResult::Foreign);
+                    counts.tally.add_named(name(status.kind), StatusResult::Foreign);
                 }
                 return;
             }
@@ -230,11 +236,11 @@ impl Receiver {
         for status in &messages.statuses {
             let token = status.token.as_deref().and_then(|text| Token::read(&key, text));
             if only_with_token && token.is_none() {
-                taking.tally.add_named(name(status.word), StatusResult::Foreign);
+                counts.tally.add_named(name(status.kind), StatusResult::Foreign);
                 continue;
             }
             match news(status) {
-                Some(news) => heard.push(Heard {
+                Some(news) => received.push(ReceivedNews {
                     change,
                     line: line.clone(),
                     token,
@@ -243,10 +249,10 @@ impl Receiver {
                     at: status.at.unwrap_or(now),
                     details: &status.details,
                 }),
-                None => taking.tally.add_named(StatusName::Other, StatusResult::Ignored),
+                None => counts.tally.add_named(StatusName::Other, StatusResult::Ignored),
             }
         }
-        let answer = |inbound: &'a Inbound<'_>| Heard {
+        let reply = |inbound: &'a Inbound<'_>| ReceivedNews {
             change,
             line: line.clone(),
             token: inbound.payload.as_deref().and_then(|text| Token::read(&key, text)),
@@ -255,116 +261,117 @@ impl Receiver {
             at: inbound.at.unwrap_or(now),
             details: "",
         };
-        let answers = messages.inbound.iter().map(answer);
-        heard.extend(answers.filter(|heard| !only_with_token || heard.token.is_some()));
+        let replies = messages.inbound.iter().map(reply);
+        received.extend(replies.filter(|item| !only_with_token || item.token.is_some()));
     }
 
-    async fn known(&self, campaign: CampaignId) -> Result<Arc<Known>, StoreError> {
-        if let Some(known) = self.campaigns.read().unwrap_or_else(PoisonError::into_inner).get(&campaign) {
-            return Ok(known.clone());
+    async fn campaign_info(&self, campaign: CampaignId) -> Result<Arc<CampaignInfo>, StoreError> {
+        if let Some(info) = self.campaigns.read().unwrap_or_else(PoisonError::into_inner).get(&campaign) {
+            return Ok(info.clone());
         }
-        let known = self.store.campaign(campaign).await?.map_or_else(Known::default, |record| {
+        let info = self.store.campaign(campaign).await?.map_or_else(CampaignInfo::default, |record| {
             let template = record.campaign.template;
             let template = Some((template.name, template.language.to_string()));
-            Known { lines: record.campaign.lines, template }
+            CampaignInfo { lines: record.campaign.lines, template }
         });
-        let known = Arc::new(known);
+        let info = Arc::new(info);
         let mut campaigns = self.campaigns.write().unwrap_or_else(PoisonError::into_inner);
         if campaigns.len() >= CAMPAIGNS_MAX {
             campaigns.clear();
         }
-        campaigns.insert(campaign, known.clone());
-        Ok(known)
+        campaigns.insert(campaign, info.clone());
+        Ok(info)
     }
 
-    /// Looks for the recipients of what came without our token. Failures that are not found are parked, and answers that were not
-    /// searched for to the end.
+    /// Looks up the recipients of news without our token. Parks failures that were not found, and failures and
+    /// replies whose search did not finish.
     async fn look_up(
         &self,
-        unnamed: Vec<Heard<'_>>,
+        without_token: Vec<ReceivedNews<'_>>,
         now: UnixMs,
         facts: &mut Vec<(usize, LineId, LocatedFact)>,
-        taking: &mut Taking,
+        counts: &mut WebhookCounts,
     ) -> Result<(), Unavailable> {
-        let mut by_line: HashMap<LineId, Vec<Heard<'_>>> = HashMap::new();
-        for heard in unnamed {
-            let likely = matches!(heard.news, News::Failed(_) | News::Replied);
-            if !heard.wamid.is_empty() && (likely || self.unlikely.check().is_ok()) {
-                by_line.entry(heard.line.clone()).or_default().push(heard);
+        let mut by_line: HashMap<LineId, Vec<ReceivedNews<'_>>> = HashMap::new();
+        for item in without_token {
+            let is_likely = matches!(item.news, News::Failed(_) | News::Replied);
+            if !item.wamid.is_empty() && (is_likely || self.unlikely_lookups.check().is_ok()) {
+                by_line.entry(item.line.clone()).or_default().push(item);
             } else {
-                taking.tally.add(heard.news, StatusResult::Unknown);
+                counts.tally.add(item.news, StatusResult::Unknown);
             }
         }
         let mut parked = Vec::new();
-        for (line, unnamed) in by_line {
-            let wamids = unnamed.iter().map(|heard| heard.wamid.into()).collect();
-            for (heard, sought) in unnamed.iter().zip(self.finder.find(line, wamids).await?) {
-                let in_grace_period = find::next_look(heard.at, now).is_some();
-                match (sought, heard.news) {
-                    (Sought::Found(place), _) => facts.push((heard.change, heard.line.clone(), heard.found(place))),
-                    (Sought::Nowhere, News::Failed(code)) if in_grace_period => {
-                        parked.push(heard.parked(Some(code), now))
+        for (line, without_token) in by_line {
+            let wamids = without_token.iter().map(|item| item.wamid.into()).collect();
+            for (item, result) in without_token.iter().zip(self.finder.find(line, wamids).await?) {
+                let may_appear = find::next_search(item.at, now).is_some();
+                match (result, item.news) {
+                    (SearchResult::Found(row), _) => facts.push((item.change, item.line.clone(), item.by_row(row))),
+                    (SearchResult::NotFound, News::Failed(code)) if may_appear => {
+                        parked.push(item.to_parked(Some(code), now))
                     }
-                    (Sought::Unfinished, News::Failed(code)) => parked.push(heard.parked(Some(code), now)),
-                    (Sought::Unfinished, News::Replied) => parked.push(heard.parked(None, now)),
+                    (SearchResult::Unfinished, News::Failed(code)) => parked.push(item.to_parked(Some(code), now)),
+                    (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None, now)),
                     (_, news) => {
-                        taking.tally.add(news, StatusResult::Unknown);
+                        counts.tally.add(news, StatusResult::Unknown);
                         continue;
                     }
                 }
-                taking.used[heard.change] = true;
+                counts.used[item.change] = true;
             }
         }
         if !parked.is_empty() {
             self.store
-                .park(&parked, find::next_look(now, now).unwrap_or(now))
+                .park(&parked, find::next_search(now, now).unwrap_or(now))
                 .await
                 .map_err(|cause| Unavailable::because(&cause))?;
-            parked.iter().for_each(|parked| taking.tally.add(find::news(parked), StatusResult::Parked));
+            parked.iter().for_each(|parked| counts.tally.add(find::news(parked), StatusResult::Parked));
         }
         Ok(())
     }
 
-    /// Has the templates of a WABA read again. Gives whether the WABA is ours.
-    async fn read_again(&self, waba: &str) -> Result<bool, StoreError> {
+    /// Marks the templates of a WABA as changed, so that they are read again. Returns whether the WABA is ours.
+    async fn note_edited_templates(&self, waba: &str) -> Result<bool, StoreError> {
         let Some(waba) = self.lines.waba(waba).await? else { return Ok(false) };
         self.store.note_changed_templates(&waba).await?;
         Ok(true)
     }
 
-    /// Holds a template back, or lets it go, and has the templates read again. Gives whether the change is of use.
+    /// Holds a template or lifts its hold, and marks the templates of the WABA as changed. Returns whether the change
+    /// was used.
     ///
-    /// Updates may come late and in any order; the next reading of Meta's list of templates mends what that spoils.
-    async fn take_template(&self, change: &TemplateChange<'_>, now: UnixMs) -> Result<bool, StoreError> {
+    /// Updates may come late and in any order; the next read of Meta's list of templates corrects the result.
+    async fn apply_template_change(&self, change: &TemplateChange<'_>, now: UnixMs) -> Result<bool, StoreError> {
         let Some(waba) = self.lines.waba(&change.waba).await? else { return Ok(false) };
         self.store.note_changed_templates(&waba).await?;
         let (name, language) = (change.name.to_string(), change.language.to_string());
         let scope = HoldScope::Template { waba, name, language };
         match &*change.event {
             "APPROVED" | "REINSTATED" | "UNARCHIVED" => {
-                info!(scope = %scope, event = %change.event, "meta lets the template go");
+                info!(scope = %scope, event = %change.event, "template hold lifted by meta");
                 self.store.unhold(&scope).await?;
             }
             "PAUSED" | "DISABLED" | "REJECTED" | "PENDING" | "IN_APPEAL" | "LOCKED" | "LIMIT_EXCEEDED" | "DELETED"
             | "PENDING_DELETION" | "ARCHIVED" => {
-                let because = if change.reason.is_empty() { "" } else { ": " };
-                let reason = format!("meta says {}{because}{}", change.event, change.reason);
-                warn!(scope = %scope, reason, "meta holds the template back");
+                let separator = if change.reason.is_empty() { "" } else { ": " };
+                let reason = format!("meta says {}{separator}{}", change.event, change.reason);
+                warn!(scope = %scope, reason, "template held by meta");
                 self.store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
             }
-            // FLAGGED warns of a pause and changes nothing yet; of an unknown word, Meta's answers to sends tell.
+            // FLAGGED warns of a pause and changes nothing yet. An unknown event shows in Meta's responses to sends.
             _ => return Ok(false),
         }
         Ok(true)
     }
 }
 
-impl Heard<'_> {
-    fn placed(&self, token: Token) -> LocatedFact {
+impl ReceivedNews<'_> {
+    fn by_token(&self, token: Token) -> LocatedFact {
         self.fact(token.part, token.row, token.send)
     }
 
-    fn found(&self, (part, claimed): RowRef) -> LocatedFact {
+    fn by_row(&self, (part, claimed): RowRef) -> LocatedFact {
         self.fact(part, claimed.row, claimed.send)
     }
 
@@ -374,26 +381,26 @@ impl Heard<'_> {
         LocatedFact { part, fact, details: self.details.into() }
     }
 
-    fn parked(&self, code: Option<u32>, now: UnixMs) -> Parked {
+    fn to_parked(&self, code: Option<u32>, now: UnixMs) -> Parked {
         Parked {
             line: self.line.clone(),
             wamid: Wamid::from(self.wamid),
             code,
             details: self.details.to_owned(),
-            // A time to come would have it looked for until then.
+            // A time in the future would prolong the search.
             at: self.at.min(now),
         }
     }
 }
 
-/// What is counted of one webhook.
-struct Taking {
-    /// For each change, whether anything of it was of use.
+/// The counts of one webhook.
+struct WebhookCounts {
+    /// For each change, whether any of it was used.
     used: Vec<bool>,
     tally: StatusTally,
 }
 
-impl Taking {
+impl WebhookCounts {
     fn new(payload: &Payload<'_>) -> Self {
         Self { used: vec![false; payload.changes.len()], tally: StatusTally::default() }
     }
@@ -423,7 +430,7 @@ impl Taking {
     }
 }
 
-/// The WABA that told a change of messages.
+/// The WABA of a change of messages.
 fn waba_of(payload: &Payload<'_>, change: usize) -> Option<WabaId> {
     match payload.changes.get(change) {
         Some(WebhookChange::Messages(messages)) => Some(WabaId::from(&*messages.waba)),
@@ -431,22 +438,22 @@ fn waba_of(payload: &Payload<'_>, change: usize) -> Option<WabaId> {
     }
 }
 
-fn name(word: Word) -> StatusName {
-    match word {
-        Word::Sent => StatusName::Sent,
-        Word::Delivered => StatusName::Delivered,
-        Word::Read => StatusName::Read,
-        Word::Failed => StatusName::Failed,
-        Word::Other => StatusName::Other,
+fn name(kind: StatusKind) -> StatusName {
+    match kind {
+        StatusKind::Sent => StatusName::Sent,
+        StatusKind::Delivered => StatusName::Delivered,
+        StatusKind::Read => StatusName::Read,
+        StatusKind::Failed => StatusName::Failed,
+        StatusKind::Other => StatusName::Other,
     }
 }
 
 fn news(status: &Status<'_>) -> Option<News> {
-    match status.word {
-        Word::Sent => Some(News::Sent),
-        Word::Delivered => Some(News::Delivered),
-        Word::Read => Some(News::Read),
-        Word::Failed => Some(News::Failed(status.code.unwrap_or(policy::NO_REASON))),
-        Word::Other => None,
+    match status.kind {
+        StatusKind::Sent => Some(News::Sent),
+        StatusKind::Delivered => Some(News::Delivered),
+        StatusKind::Read => Some(News::Read),
+        StatusKind::Failed => Some(News::Failed(status.code.unwrap_or(policy::NO_REASON))),
+        StatusKind::Other => None,
     }
 }

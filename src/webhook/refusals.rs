@@ -1,8 +1,8 @@
-//! Webhooks that are refused because they are not signed with our app secret: counted, shown in readiness, and logged at
-//! most once a minute. A wrong app secret refuses every webhook, and nothing else tells of it.
+//! Webhooks refused for their signature: counted, reported by readiness, and logged at most once a minute. With a
+//! wrong app secret every webhook is refused, and only this reveals it.
 //!
 //! If the process dies: a count that was not logged yet is lost.
-//! Never: reads the body of a refused webhook, or repeats its signature.
+//! Never: logs the body or the signature of a refused webhook.
 
 use std::{
     mem,
@@ -18,7 +18,7 @@ use crate::telemetry::{
     metrics::{self, RefusalReason},
 };
 
-/// How often refusals are logged at most.
+/// Shortest interval between two log messages.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The refusals of one process.
@@ -27,7 +27,7 @@ pub(super) struct Refusals {
     unlogged: Mutex<Unlogged>,
 }
 
-/// What was refused since the last warning.
+/// Refusals since the last log message.
 #[derive(Default)]
 struct Unlogged {
     warned_at: Option<Instant>,
@@ -40,7 +40,7 @@ impl Refusals {
         Self { health, unlogged: Mutex::default() }
     }
 
-    /// A webhook was refused with 401.
+    /// Records a webhook that is refused with 401.
     pub(super) fn refused(&self, reason: RefusalReason) {
         metrics::webhook_refused(reason, 1);
         self.health.warn(Warning::WebhooksRefused);
@@ -50,27 +50,28 @@ impl Refusals {
             warn!(
                 wrong_signature,
                 no_signature,
-                "webhooks are refused, so that no status counts: webhook.app_secret is probably not the secret of the \
+                "webhooks are refused, so no status is counted: webhook.app_secret is probably not the secret of the \
                  Meta app that sends them; set it to the one in the app dashboard under App settings, Basic, and \
-                 webhook.app_secret_previous to the former one while it changes"
+                 webhook.app_secret_previous to the former one during a rotation"
             );
         } else {
             warn!(
                 no_signature,
                 "webhooks without the header X-Hub-Signature-256 are refused: a proxy in front of http.listen removes \
-                 it, or somebody other than Meta sends them"
+                 it, or a sender other than Meta sends them"
             );
         }
     }
 
-    /// A webhook was signed well.
+    /// Records a webhook with a valid signature.
     pub(super) fn accepted(&self) {
-        self.health.calm(Warning::WebhooksRefused);
+        self.health.clear_warning(Warning::WebhooksRefused);
     }
 }
 
 impl Unlogged {
-    /// Counts a refusal. Gives how many there were, with a wrong signature and without one, if it is time to log them.
+    /// Counts a refusal. If a log message is due, returns the refusals since the last one: with a wrong signature,
+    /// and without one.
     fn add(&mut self, reason: RefusalReason, now: Instant) -> Option<(u64, u64)> {
         match reason {
             RefusalReason::WrongSignature => self.wrong_signature += 1,

@@ -1,7 +1,8 @@
-//! Searches for message ids: in the index of the line, and in the lists of parts that are not in it yet.
+//! Searches for message ids: in the index of the line, and in the lists of parts that are not indexed yet.
 //!
-//! What other apps send on a line of ours brings ids that nobody knows, in any number. Searches therefore have a budget of bytes,
-//! one call reads at most 64 KiB, and Redis rests after each round trip for as long as that took.
+//! Other apps that send on our lines cause searches for any number of unknown ids. Searches therefore have a budget
+//! of bytes, one call reads at most 64 KiB, and after each round trip that reads lists the search sleeps for as long
+//! as it took.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,38 +21,38 @@ use crate::{
     },
 };
 
-/// Bytes that searches read in a second, over time: some 2 % of what one Redis can do.
+/// Bytes a second that searches may read on average: about 2 % of the capacity of one Redis.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
-/// What is read before that limits anything.
+/// Bytes that may be read at once after a pause.
 const BURST_BYTES: f64 = BYTES_PER_SECOND;
-/// What a command costs beside the bytes that it reads.
+/// Cost of a command besides the bytes that it reads, as a number of bytes.
 const COMMAND_BYTES: usize = 512;
-/// How much of the lists is read while a webhook waits for its answer. Most ids are among the newest.
+/// Bytes of the lists that are read while a webhook waits. Most ids are among the newest.
 const SHALLOW_BYTES: usize = 1024 * 1024;
-/// Lists that are read in one round trip.
+/// Lists read in one round trip.
 const LISTS_AT_ONCE: usize = 4;
 
 /// How far a search goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Someone waits for it.
+    /// Reads at most `SHALLOW_BYTES` of the lists, because a webhook waits.
     Shallow,
-    /// To the end.
+    /// Reads all lists of the line.
     Full,
 }
 
-/// What a search found out about an id.
+/// The result of a search for one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sought {
-    /// Where its message is.
+pub enum SearchResult {
+    /// The recipient of the message.
     Found(RowRef),
-    /// No part knows it.
-    Nowhere,
-    /// The search did not go on to its end, or did not begin: the budget is spent.
+    /// The id is in no list and in no segment.
+    NotFound,
+    /// The search stopped early or did not start, because its budget is spent.
     Unfinished,
 }
 
-/// Searches, one after the other.
+/// Runs searches, one at a time.
 pub struct Searcher {
     store: Store,
     directory: Directory,
@@ -64,10 +65,10 @@ impl Searcher {
         Self { directory: Directory::new(store.clone()), store, budget: Budget::new(Instant::now()) }
     }
 
-    /// Where the messages `wamids` of `line` are.
-    pub async fn search(&mut self, line: &LineId, wamids: &[Wamid], depth: Depth) -> Result<Vec<Sought>> {
+    /// Finds the recipients of the messages `wamids` of `line`. Returns one result per id, in order.
+    pub async fn search(&mut self, line: &LineId, wamids: &[Wamid], depth: Depth) -> Result<Vec<SearchResult>> {
         if self.budget.is_spent(Instant::now()) {
-            return Ok(vec![Sought::Unfinished; wamids.len()]);
+            return Ok(vec![SearchResult::Unfinished; wamids.len()]);
         }
         let mut search = Search::new(&self.store, line, wamids, depth);
         let result = search.run(&mut self.directory).await;
@@ -80,13 +81,13 @@ struct Search<'a> {
     store: &'a Store,
     line: &'a LineId,
     prints: Vec<Fingerprint>,
-    places: HashMap<Fingerprint, RowRef>,
+    found: HashMap<Fingerprint, RowRef>,
     segments: HashSet<Segment>,
     parts: HashSet<PartId>,
-    /// Of the lists, how much may still be read.
-    room: usize,
+    /// Bytes of the lists that may still be read.
+    lists_budget: usize,
     bytes: usize,
-    is_cut: bool,
+    is_truncated: bool,
 }
 
 impl<'a> Search<'a> {
@@ -95,89 +96,93 @@ impl<'a> Search<'a> {
             store,
             line,
             prints: wamids.iter().map(|wamid| Fingerprint::of(wamid.as_str())).collect(),
-            places: HashMap::new(),
+            found: HashMap::new(),
             segments: HashSet::new(),
             parts: HashSet::new(),
-            room: if depth == Depth::Full { usize::MAX } else { SHALLOW_BYTES },
+            lists_budget: if depth == Depth::Full { usize::MAX } else { SHALLOW_BYTES },
             bytes: 0,
-            is_cut: false,
+            is_truncated: false,
         }
     }
 
     async fn run(&mut self, directory: &mut Directory) -> Result<()> {
         directory.refresh().await?;
-        self.ask_index().await?;
-        self.ask_parts(directory.parts(self.line)).await?;
-        if self.is_open() && directory.look_again().await? {
-            self.ask_parts(directory.parts(self.line)).await?;
+        self.search_index().await?;
+        self.search_lists(directory.parts(self.line)).await?;
+        if self.has_missing() && directory.refresh_after_miss().await? {
+            self.search_lists(directory.parts(self.line)).await?;
         }
-        // Ids may have moved from a list to the index between the looks at them.
-        self.ask_index().await
+        // Again, because ids may have moved from a list to the index after the index was read.
+        self.search_index().await
     }
 
-    fn is_open(&self) -> bool {
-        !self.open().is_empty()
+    fn has_missing(&self) -> bool {
+        !self.missing().is_empty()
     }
 
-    fn open(&self) -> Vec<Fingerprint> {
-        self.prints.iter().filter(|print| !self.places.contains_key(print)).copied().collect()
+    fn missing(&self) -> Vec<Fingerprint> {
+        self.prints.iter().filter(|print| !self.found.contains_key(print)).copied().collect()
     }
 
-    fn results(&self) -> Vec<Sought> {
-        let missing = if self.is_cut { Sought::Unfinished } else { Sought::Nowhere };
-        self.prints.iter().map(|print| self.places.get(print).map_or(missing, |place| Sought::Found(*place))).collect()
+    fn results(&self) -> Vec<SearchResult> {
+        let missing = if self.is_truncated { SearchResult::Unfinished } else { SearchResult::NotFound };
+        self.prints
+            .iter()
+            .map(|print| self.found.get(print).map_or(missing, |place| SearchResult::Found(*place)))
+            .collect()
     }
 
-    /// Asks those segments that are new, or have new ids, since they were last asked.
-    async fn ask_index(&mut self) -> Result<()> {
-        let open = self.open();
-        if open.is_empty() {
+    /// Searches the segments that are new or have grown since this search last read them.
+    async fn search_index(&mut self) -> Result<()> {
+        let missing = self.missing();
+        if missing.is_empty() {
             return Ok(());
         }
         let segments = self.store.segments(self.line).await?;
         let segments: Vec<Segment> = segments.into_iter().filter(|segment| self.segments.insert(*segment)).collect();
-        let (places, bytes) = self.store.find_in_segments(self.line, &segments, &open).await?;
-        self.bytes += bytes + COMMAND_BYTES * segments.len() * open.len();
-        self.places.extend(open.into_iter().zip(places).filter_map(|(print, place)| Some((print, place?))));
+        let (found, bytes) = self.store.find_in_segments(self.line, &segments, &missing).await?;
+        self.bytes += bytes + COMMAND_BYTES * segments.len() * missing.len();
+        self.found.extend(missing.into_iter().zip(found).filter_map(|(print, place)| Some((print, place?))));
         Ok(())
     }
 
-    /// Reads the lists of those of `parts` that were not read yet, until every id is found.
-    async fn ask_parts(&mut self, parts: &[PartId]) -> Result<()> {
+    /// Reads the lists of those `parts` that this search has not read yet, until every id is found.
+    async fn search_lists(&mut self, parts: &[PartId]) -> Result<()> {
         let parts: Vec<PartId> = parts.iter().copied().filter(|part| self.parts.insert(*part)).collect();
         for parts in parts.chunks(LISTS_AT_ONCE) {
-            let mut pieces: Vec<(PartId, Option<u32>)> = parts.iter().map(|&part| (part, None)).collect();
-            while !pieces.is_empty() && self.is_open() {
-                if self.room == 0 {
-                    self.is_cut = true;
+            let mut pages: Vec<(PartId, Option<u32>)> = parts.iter().map(|&part| (part, None)).collect();
+            while !pages.is_empty() && self.has_missing() {
+                if self.lists_budget == 0 {
+                    self.is_truncated = true;
                     return Ok(());
                 }
-                let begun = Instant::now();
-                pieces = self.read(&pieces).await?;
-                sleep(begun.elapsed()).await;
+                let started = Instant::now();
+                pages = self.read(&pages).await?;
+                sleep(started.elapsed()).await;
             }
         }
         Ok(())
     }
 
-    /// Reads `pieces`, and gives those that follow them.
-    async fn read(&mut self, pieces: &[(PartId, Option<u32>)]) -> Result<Vec<(PartId, Option<u32>)>> {
-        let wanted: HashSet<Fingerprint> = self.open().into_iter().collect();
+    /// Reads `pages`. Returns the pages that follow them.
+    async fn read(&mut self, pages: &[(PartId, Option<u32>)]) -> Result<Vec<(PartId, Option<u32>)>> {
+        let wanted: HashSet<Fingerprint> = self.missing().into_iter().collect();
         let mut following = Vec::new();
-        for (&(part, _), piece) in pieces.iter().zip(self.store.read_ids(pieces).await?) {
-            // The newest of a list come last; of two with the same id the newer counts.
-            self.places
-                .extend(piece.ids().filter(|(id, _)| wanted.contains(id)).map(|(id, claimed)| (id, (part, claimed))));
-            let bytes = piece.bytes() + COMMAND_BYTES;
+        for (&(part, _), page) in pages.iter().zip(self.store.read_ids(pages).await?) {
+            // An id that is listed twice names the same message both times.
+            self.found
+                .extend(page.ids().filter(|(id, _)| wanted.contains(id)).map(|(id, claimed)| (id, (part, claimed))));
+            let bytes = page.bytes() + COMMAND_BYTES;
             self.bytes += bytes;
-            self.room = self.room.saturating_sub(bytes);
-            following.extend(piece.next.map(|next| (part, Some(next))));
+            self.lists_budget = self.lists_budget.saturating_sub(bytes);
+            following.extend(page.next.map(|next| (part, Some(next))));
         }
         Ok(following)
     }
 }
 
-/// Bytes that may be read. A search that began goes on to its end, and those after it wait until what it read is paid for.
+/// A budget of bytes, refilled over time. A search that starts with a positive budget may overdraw it; later searches
+/// wait until it is positive again.
 struct Budget {
     bytes: f64,
     at: Instant,
@@ -206,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_search_beyond_the_budget_is_paid_for_before_the_next() {
+    fn an_overdrawn_budget_delays_the_next_search() {
         let now = Instant::now();
         let mut budget = Budget::new(now);
         assert!(!budget.is_spent(now));
@@ -216,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_budget_grows_no_further_than_a_burst() {
+    fn an_unused_budget_never_exceeds_a_burst() {
         let now = Instant::now();
         let mut budget = Budget::new(now);
         let later = now.checked_add(Duration::from_secs(3_600)).expect("a time");

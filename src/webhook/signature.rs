@@ -1,7 +1,7 @@
-//! `X-Hub-Signature-256`: whether a webhook comes from Meta.
+//! Verifies `X-Hub-Signature-256`, which shows that a webhook comes from Meta.
 //!
-//! The HMAC is taken over the bytes as they came. Meta signs a body in which everything but ASCII is escaped, so a body
-//! that was parsed and written again has another signature.
+//! The HMAC covers the bytes as they are received. Meta escapes all non-ASCII characters of a body before signing it,
+//! so a body that was parsed and serialized again has another signature.
 //!
 //! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/create-webhook-endpoint>,
 //! read 2026-11-22.
@@ -14,12 +14,12 @@ use crate::domain::Secret;
 /// The header that carries the signature.
 pub const HEADER: &str = "x-hub-signature-256";
 
-/// What the header says: not yet checked.
+/// The signature in the header, not verified yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature([u8; 32]);
 
 impl Signature {
-    /// The signature in a header's value; `None` unless it is `sha256=` and 64 hex digits.
+    /// Parses the value of the header; `None` unless it is `sha256=` and 64 hex digits.
     pub fn read(header: &[u8]) -> Option<Self> {
         let mut signature = [0; 32];
         hex::decode_to_slice(header.strip_prefix(b"sha256=")?, &mut signature).ok()?;
@@ -27,20 +27,20 @@ impl Signature {
     }
 }
 
-/// Checks signatures with the secret of our app, or while it is being changed with the old and the new one.
+/// Verifies signatures with the app secret; with the old and the new secret during a rotation.
 #[derive(Clone)]
 pub struct Verifier(Vec<Hmac<Sha256>>);
 
 impl Verifier {
-    /// With Meta's app secrets.
+    /// A verifier that accepts any of `app_secrets`.
     pub fn new(app_secrets: &[Secret]) -> Self {
         let mac = |secret: &Secret| {
-            Hmac::new_from_slice(secret.expose().as_bytes()).expect("an HMAC takes a key of any length")
+            Hmac::new_from_slice(secret.expose().as_bytes()).expect("an HMAC accepts a key of any length")
         };
         Self(app_secrets.iter().map(mac).collect())
     }
 
-    /// Whether `signature` is Meta's for exactly these bytes. Takes the same time wherever the two differ.
+    /// Whether `signature` is valid for exactly these bytes. Compares in constant time.
     pub fn accepts(&self, signature: &Signature, body: &[u8]) -> bool {
         self.0.iter().any(|mac| mac.clone().chain_update(body).verify_slice(&signature.0).is_ok())
     }
@@ -63,7 +63,7 @@ mod tests {
         Verifier::new(&[Secret::new("app-secret-for-tests")]).accepts(&signature, body)
     }
 
-    /// The same JSON, decoded and written again as UTF-8.
+    /// The same JSON, decoded and serialized again as UTF-8.
     fn rewritten() -> Vec<u8> {
         let text = std::str::from_utf8(ESCAPED).expect("ASCII");
         text.replace(r"\u00fc", "ü").replace(r"\ud83d\ude80", "🚀").replace(r"\/", "/").into_bytes()
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_is_refused() {
+    fn another_secret_is_rejected() {
         let signature = Signature::read(format!("sha256={EMPTY_SIGNATURE}").as_bytes()).expect("a signature");
         let other = Secret::new("app-secret-for-test");
         assert!(!Verifier::new(slice::from_ref(&other)).accepts(&signature, EMPTY));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_secret_changes_both_are_taken() {
+    fn both_secrets_are_accepted_during_a_rotation() {
         let signature = Signature::read(format!("sha256={EMPTY_SIGNATURE}").as_bytes()).expect("a signature");
         let (old, new) = (Secret::new("app-secret-for-tests"), Secret::new("another"));
         assert!(Verifier::new(&[new.clone(), old.clone()]).accepts(&signature, EMPTY));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_another_form_is_no_signature() {
+    fn a_malformed_header_is_rejected() {
         let whole = format!("sha256={EMPTY_SIGNATURE}");
         assert_eq!(whole.len(), 71);
         assert!(Signature::read(whole.as_bytes()).is_some());

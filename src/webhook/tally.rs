@@ -1,16 +1,16 @@
-//! Counts of statuses, gathered and recorded together.
+//! Counts statuses, and records the counts together.
 
 use crate::{
     redis::parts::News,
     telemetry::metrics::{self, StatusName, StatusResult},
 };
 
-/// How many statuses of each word had each result.
+/// The number of statuses by name and result.
 #[derive(Debug, Default)]
 pub struct StatusTally([[u64; StatusResult::ALL.len()]; StatusName::ALL.len()]);
 
 impl StatusTally {
-    /// One more. An answer of a recipient is no status, and is not counted here.
+    /// Counts one status. A reply is not a status and is not counted here.
     pub fn add(&mut self, news: News, result: StatusResult) {
         let name = match news {
             News::Sent => StatusName::Sent,
@@ -22,12 +22,12 @@ impl StatusTally {
         self.add_named(name, result);
     }
 
-    /// One more, of which only the word is known.
+    /// Counts one status by its name.
     pub fn add_named(&mut self, name: StatusName, result: StatusResult) {
         self.0[name as usize][result as usize] += 1;
     }
 
-    /// Adds them to the series.
+    /// Adds the counts to the metrics.
     pub fn record(&self) {
         for (name, results) in StatusName::ALL.iter().zip(&self.0) {
             for (result, &n) in StatusResult::ALL.iter().zip(results) {

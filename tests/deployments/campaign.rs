@@ -1,4 +1,4 @@
-//! A campaign that runs while its servers come and go, and what must hold at its end.
+//! A campaign that runs while servers fail and return, and the checks at its end.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,11 +9,11 @@ use pregon::{
 };
 
 use crate::support::{
-    hostile::{Calm, Meta},
+    hostile::{AcceptAll, Meta},
     world::{self, TestWorker},
 };
 
-/// A store's address of `url`.
+/// The address of a store at `url`.
 pub fn address(url: String) -> Address {
     Address {
         url,
@@ -24,7 +24,7 @@ pub fn address(url: String) -> Address {
     }
 }
 
-/// A campaign under way, with two workers.
+/// A running campaign with two workers.
 pub struct Running {
     pub store: Store,
     pub meta: Meta,
@@ -36,7 +36,7 @@ pub struct Running {
 impl Running {
     /// Launches a campaign with `recipients` on `lines`, each with its rate.
     pub async fn start(address: &Address, lines: &[(&str, f64)], recipients: u64) -> Self {
-        let meta = Meta::start(Calm { latency: Duration::from_millis(5) }, crate::support::seed());
+        let meta = Meta::start(AcceptAll { latency: Duration::from_millis(5) }, crate::support::seed());
         let store = Store::connect(address).await.expect("a store");
         let ids: Vec<&str> = lines.iter().map(|(id, _)| *id).collect();
         let id = world::campaign(&store, &ids, recipients, OnDoubt::Hold).await;
@@ -49,27 +49,27 @@ impl Running {
         Self { store, meta, id, workers, recipients }
     }
 
-    /// Waits until Meta has had so many requests.
+    /// Waits until Meta has received this many requests.
     pub async fn sent(&self, requests: usize) {
         crate::support::until("messages are sent", async || self.meta.requests() >= requests).await;
     }
 
-    /// Waits for the end of the campaign: nobody was lost, nobody got two messages, and the counts fit a recount and what Meta
-    /// saw.
-    pub async fn ends_well(self) -> CampaignRecord {
+    /// Waits for completion, and checks that no recipient was lost or got two messages, and that the counts equal a
+    /// recount and Meta's requests.
+    pub async fn completes(self) -> CampaignRecord {
         let completed = crate::support::until("the campaign is completed", async || {
-            // As `pregon serve` does: the old master may be back, and take itself for one.
+            // `pregon serve` does the same: the old master may be back and still act as a master.
             self.store.check_failover().await;
             matches!(self.store.campaign(self.id).await, Ok(Some(record)) if record.state == CampaignState::Completed)
         });
-        let told = async {
-            tokio::time::sleep(LATE).await;
-            println!("{}", self.standing().await);
+        let report = async {
+            tokio::time::sleep(REPORT_AFTER).await;
+            println!("{}", self.progress().await);
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = completed => {}
-            () = told => {}
+            () = report => {}
         }
         for worker in self.workers {
             worker.stop().await;
@@ -89,22 +89,22 @@ impl Running {
         record
     }
 
-    /// What keeps the campaign from its end.
-    async fn standing(&self) -> String {
+    /// The state of the campaign, if it does not complete in time.
+    async fn progress(&self) -> String {
         let Ok(Some(record)) = self.store.campaign(self.id).await else { return "redis does not answer".to_owned() };
         let CampaignRecord { state, version, applied, parts, .. } = record;
-        let mut told = format!("{state}, version {version}, followed {applied}; {} requests", self.meta.requests());
+        let mut report = format!("{state}, version {version}, followed {applied}; {} requests", self.meta.requests());
         for (part, line) in parts {
             let open = self.store.open_counts(&[part]).await;
             let (work, owner) = (self.store.work(&line).await, self.store.owners(std::slice::from_ref(&line)).await);
-            told += &format!("\n{part} on {line} of {owner:?}: {open:?}, work {work:?}");
+            report += &format!("\n{part} on {line} of {owner:?}: {open:?}, work {work:?}");
         }
-        told
+        report
     }
 }
 
-/// A campaign takes less, even where servers were away for a while.
-const LATE: Duration = Duration::from_secs(50);
+/// When to print the state of the campaign. Campaigns complete earlier, even if servers are down for a while.
+const REPORT_AFTER: Duration = Duration::from_secs(50);
 
 pub fn settings() -> DispatchSettings {
     DispatchSettings { in_flight_max: 256, ..world::settings() }

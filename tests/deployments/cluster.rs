@@ -9,7 +9,7 @@ use pregon::{
 use crate::{
     campaign::{Running, address},
     jobs::Jobs,
-    servers::{RedisServer, words_of},
+    servers::{RedisServer, command},
     support::{self, world},
 };
 
@@ -32,49 +32,49 @@ impl Cluster {
             nodes.push(RedisServer::plain(&arguments).await);
         }
         for (epoch, node) in nodes.iter().enumerate() {
-            let () = node.tell(&format!("CLUSTER SET-CONFIG-EPOCH {}", epoch + 1)).await;
-            let () = node.tell(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[0].port)).await;
+            let () = node.query(&format!("CLUSTER SET-CONFIG-EPOCH {}", epoch + 1)).await;
+            let () = node.query(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[0].port)).await;
         }
         for (number, node) in nodes[..MASTERS].iter().enumerate() {
-            let mut add = words_of("CLUSTER ADDSLOTS");
+            let mut add = command("CLUSTER ADDSLOTS");
             for slot in (0..SLOTS).filter(|slot| usize::from(*slot) * MASTERS / usize::from(SLOTS) == number) {
                 add.arg(slot);
             }
-            let () = node.ask(&add).await.expect("slots");
+            let () = node.try_query(&add).await.expect("slots");
         }
         let cluster = Self { nodes };
-        cluster.agrees(&format!("cluster_known_nodes:{}", 2 * MASTERS)).await;
+        cluster.wait_on_all(&format!("cluster_known_nodes:{}", 2 * MASTERS)).await;
         for number in 0..MASTERS {
             let master = cluster.id(number).await;
             let replica = &cluster.nodes[number + MASTERS];
             support::until("the replica knows its master", async || {
-                replica.ask::<()>(&words_of(&format!("CLUSTER REPLICATE {master}"))).await.is_ok()
+                replica.try_query::<()>(&command(&format!("CLUSTER REPLICATE {master}"))).await.is_ok()
             })
             .await;
         }
-        cluster.agrees("cluster_state:ok").await;
+        cluster.wait_on_all("cluster_state:ok").await;
         for number in 0..MASTERS {
-            support::until("the replica follows", async || cluster.is_followed(number).await).await;
+            support::until("the replica follows", async || cluster.has_synced_replica(number).await).await;
         }
         cluster
     }
 
     async fn id(&self, number: usize) -> String {
-        self.nodes[number].tell("CLUSTER MYID").await
+        self.nodes[number].query("CLUSTER MYID").await
     }
 
-    /// Waits until every node says so in CLUSTER INFO.
-    async fn agrees(&self, line: &str) {
+    /// Waits until CLUSTER INFO of every node contains `line`.
+    async fn wait_on_all(&self, line: &str) {
         for node in &self.nodes {
-            node.comes_to_say("CLUSTER INFO", line).await;
+            node.wait_for("CLUSTER INFO", line).await;
         }
     }
 
-    /// Whether a replica has all that the master has, and the others know it.
-    async fn is_followed(&self, number: usize) -> bool {
-        let info: String = self.nodes[number].tell("INFO replication").await;
+    /// Whether the replica of master `number` is in sync, and another master lists that replica.
+    async fn has_synced_replica(&self, number: usize) -> bool {
+        let info: String = self.nodes[number].query("INFO replication").await;
         let (id, witness) = (self.id(number).await, &self.nodes[(number + 1) % MASTERS]);
-        let known: Vec<String> = witness.tell(&format!("CLUSTER REPLICAS {id}")).await;
+        let known: Vec<String> = witness.query(&format!("CLUSTER REPLICAS {id}")).await;
         info.contains("state=online") && !known.is_empty()
     }
 
@@ -87,11 +87,11 @@ impl Cluster {
     }
 
     async fn slot(&self, key: &str) -> u16 {
-        self.nodes[1].tell(&format!("CLUSTER KEYSLOT {key}")).await
+        self.nodes[1].query(&format!("CLUSTER KEYSLOT {key}")).await
     }
 
-    /// Which of the first masters has a slot, as long as nothing was moved.
-    fn home(slot: u16) -> usize {
+    /// The master that has a slot before any move.
+    fn initial_master(slot: u16) -> usize {
         usize::from(slot) * MASTERS / usize::from(SLOTS)
     }
 
@@ -99,24 +99,25 @@ impl Cluster {
     async fn move_slot(&self, slot: u16, from: usize, to: usize) {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let (source_id, target_id) = (self.id(from).await, self.id(to).await);
-        let () = target.tell(&format!("CLUSTER SETSLOT {slot} IMPORTING {source_id}")).await;
-        let () = source.tell(&format!("CLUSTER SETSLOT {slot} MIGRATING {target_id}")).await;
+        let () = target.query(&format!("CLUSTER SETSLOT {slot} IMPORTING {source_id}")).await;
+        let () = source.query(&format!("CLUSTER SETSLOT {slot} MIGRATING {target_id}")).await;
         loop {
-            let keys: Vec<String> = source.tell(&format!("CLUSTER GETKEYSINSLOT {slot} 10")).await;
+            let keys: Vec<String> = source.query(&format!("CLUSTER GETKEYSINSLOT {slot} 10")).await;
             if keys.is_empty() {
                 break;
             }
             let mut migrate = cmd("MIGRATE");
             migrate.arg("127.0.0.1").arg(target.port).arg("").arg(0).arg(5_000).arg("KEYS").arg(keys);
-            let _: Value = source.ask(&migrate).await.expect("moved");
+            let _: Value = source.try_query(&migrate).await.expect("moved");
         }
         for node in [target, source] {
-            let () = node.tell(&format!("CLUSTER SETSLOT {slot} NODE {target_id}")).await;
+            let () = node.query(&format!("CLUSTER SETSLOT {slot} NODE {target_id}")).await;
         }
-        // A replica that does not know of the move when its master dies takes over without the slot, which then nobody serves.
+        // If the replica has not learned of the move when its master dies, it takes over without the slot, which no
+        // node then serves.
         for node in &self.nodes {
-            support::until(&format!("slot {slot} is known to have moved at {}", node.port), async || {
-                let nodes: String = node.tell("CLUSTER NODES").await;
+            support::until(&format!("slot {slot} has moved in the table of {}", node.port), async || {
+                let nodes: String = node.query("CLUSTER NODES").await;
                 nodes.lines().filter(|line| line.starts_with(&target_id)).any(|line| has_slot(line, slot))
             })
             .await;
@@ -124,7 +125,7 @@ impl Cluster {
     }
 }
 
-/// Whether a node has `slot`, by its line of CLUSTER NODES: after eight other words come its slots, such as `12` or `0-5460`.
+/// Whether a line of CLUSTER NODES lists `slot`. Slots, such as `12` or `0-5460`, follow eight other fields.
 fn has_slot(line: &str, slot: u16) -> bool {
     line.split(' ').skip(8).any(|slots| {
         let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
@@ -135,7 +136,7 @@ fn has_slot(line: &str, slot: u16) -> bool {
 const LINES: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_outlives_the_move_of_its_slots_and_the_death_of_a_master() {
+async fn a_campaign_survives_a_slot_move_and_the_death_of_a_master() {
     let mut cluster = Cluster::start().await;
     let names: Vec<String> = (0..LINES).map(|n| format!("30{n:02}")).collect();
     let lines: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 60.0)).collect();
@@ -148,37 +149,40 @@ async fn a_campaign_outlives_the_move_of_its_slots_and_the_death_of_a_master() {
         slots.push(cluster.slot(&campaign.store.keys.part(*part)).await);
     }
     for master in 0..MASTERS {
-        assert!(slots.iter().any(|slot| Cluster::home(*slot) == master), "parts lie on all masters: {slots:?}");
+        assert!(
+            slots.iter().any(|slot| Cluster::initial_master(*slot) == master),
+            "not every master has a part: {slots:?}"
+        );
     }
 
     campaign.sent(300).await;
-    for slot in slots.iter().filter(|slot| Cluster::home(**slot) == 0) {
+    for slot in slots.iter().filter(|slot| Cluster::initial_master(**slot) == 0) {
         cluster.move_slot(*slot, 0, 1).await;
     }
     campaign.sent(1_200).await;
     cluster.nodes[1].kill().await;
-    // Its replica has its slots; and later it comes back, as a replica.
-    let heir = &cluster.nodes[1 + MASTERS];
+    // The replica takes over the slots. Later the old master returns as a replica.
+    let replica = &cluster.nodes[1 + MASTERS];
     support::until("the replica takes over", async || {
-        heir.tell::<String>("INFO replication").await.contains("role:master")
+        replica.query::<String>("INFO replication").await.contains("role:master")
     })
     .await;
     cluster.nodes[1].run().await;
-    campaign.ends_well().await;
+    campaign.completes().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_upload_was_told_is_kept_outlives_any_master() {
+async fn an_acknowledged_upload_survives_the_loss_of_any_master() {
     let mut cluster = Cluster::start().await;
     let store = Store::connect(&cluster.address()).await.expect("a store");
     let id = world::campaign(&store, &["3001", "3002", "3003", "3004"], 2_000, OnDoubt::Hold).await;
     store.make_durable().await.expect("a replica has it");
     for master in 0..MASTERS {
         cluster.nodes[master].kill().await;
-        cluster.nodes[master + MASTERS].comes_to_say("INFO replication", "role:master").await;
+        cluster.nodes[master + MASTERS].wait_for("INFO replication", "role:master").await;
         cluster.nodes[master].run().await;
-        // The others vote for the next one only when they know of this one.
-        cluster.agrees("cluster_state:ok").await;
+        // The other masters vote in the next failover only after they have learned of this one.
+        cluster.wait_on_all("cluster_state:ok").await;
     }
     support::until("the store finds the new masters", async || store.time().await.is_ok()).await;
     let record = store.campaign(id).await.expect("redis").expect("the campaign");
@@ -208,7 +212,7 @@ async fn a_deleted_campaign_leaves_no_key_on_any_master() {
     let left = async || {
         let mut left: Vec<String> = Vec::new();
         for master in &cluster.nodes[..MASTERS] {
-            let keys: Vec<String> = master.tell("KEYS *").await;
+            let keys: Vec<String> = master.query("KEYS *").await;
             left.extend(keys.into_iter().filter(|key| key.contains(&id.to_string())));
         }
         left
@@ -220,15 +224,15 @@ async fn a_deleted_campaign_leaves_no_key_on_any_master() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_job_is_a_dead_letter_when_a_master_of_the_cluster_restarts() {
+async fn a_restart_of_a_cluster_master_dead_letters_no_job() {
     let mut cluster = Cluster::start().await;
     let jobs = Jobs::start(&cluster.address()).await;
     for master in 0..MASTERS as u64 {
         jobs.add(3 * master, 3 * master + 3).await;
-        // It comes back before its replica takes over, or after: both happen.
+        // The master may return before or after its replica takes over: no job may be lost in either case.
         let master = &mut cluster.nodes[usize::try_from(master).expect("three")];
         master.kill().await;
         master.run().await;
     }
-    jobs.end_well(9).await;
+    jobs.finish(9).await;
 }

@@ -1,4 +1,5 @@
-//! Jobs as the source of work while servers come and go: none is a dead letter, and every campaign goes out whole.
+//! Campaigns submitted as jobs while servers fail and return: no job becomes a dead letter, and every campaign is
+//! sent completely.
 
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
@@ -13,7 +14,7 @@ use crate::{
     campaign::settings,
     support::{
         self,
-        hostile::{Calm, Meta},
+        hostile::{AcceptAll, Meta},
         intake::{campaign_json, intake_at, row, templates},
         world::{self, TestWorker},
     },
@@ -23,7 +24,7 @@ const LINES: [(&str, f64); 2] = [("3001", 500.0), ("3002", 500.0)];
 const CAMPAIGNS: u64 = 12;
 const RECIPIENTS: u64 = 60;
 
-/// Processes that read jobs and send, and a backend.
+/// A reader of jobs, a worker, and a backend.
 pub struct Jobs {
     intake: Intake,
     meta: Meta,
@@ -34,7 +35,7 @@ pub struct Jobs {
 
 impl Jobs {
     pub async fn start(address: &Address) -> Self {
-        let meta = Meta::start(Calm { latency: std::time::Duration::from_millis(5) }, support::seed());
+        let meta = Meta::start(AcceptAll { latency: std::time::Duration::from_millis(5) }, support::seed());
         let intake = intake_at(address).await;
         let now = intake.clock.now();
         intake.store.put_templates(&"2001".into(), &templates(), now).await.expect("templates");
@@ -46,7 +47,8 @@ impl Jobs {
         Self { intake, meta, worker, stop, reader }
     }
 
-    /// Adds the jobs of all campaigns from the `from`th on to the one before the `to`th.
+    /// Adds the jobs of campaigns `from..to`, and waits until Redis keeps them through a failover. A backend that does
+    /// not wait can lose an entry that had not reached the replica.
     pub async fn add(&self, from: u64, to: u64) {
         for n in from..to {
             let name = format!("campaign-{n}");
@@ -60,8 +62,7 @@ impl Jobs {
             let uploads = [recipients("a", rows(0, half)), recipients("b", rows(half, RECIPIENTS))];
             for job in [campaign].into_iter().chain(uploads).chain([launch]) {
                 let add = cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job.to_string()).clone();
-                // An entry that was added twice because an answer was lost is repeated work, and changes nothing: each upload has
-                // an id.
+                // An entry that is added twice changes nothing when it is read again, because each upload has an id.
                 support::until("the job is added", async || {
                     self.intake.store.check_failover().await;
                     self.intake.store.query::<String>("XADD", &add).await.is_ok()
@@ -69,10 +70,11 @@ impl Jobs {
                 .await;
             }
         }
+        support::until("the jobs are durable", async || self.intake.store.make_durable().await.is_ok()).await;
     }
 
-    /// Waits until so many campaigns are completed.
-    pub async fn completed(&self, campaigns: u64) {
+    /// Waits until this many campaigns have completed.
+    pub async fn wait_until_completed(&self, campaigns: u64) {
         support::until("campaigns are completed", async || {
             self.intake.store.check_failover().await;
             let mut n = 0;
@@ -86,10 +88,10 @@ impl Jobs {
         .await;
     }
 
-    /// Adds what is left, and waits for the end of all campaigns.
-    pub async fn end_well(self, added: u64) {
+    /// Adds the remaining jobs, waits for all campaigns, and checks the result.
+    pub async fn finish(self, added: u64) {
         self.add(added, CAMPAIGNS).await;
-        self.completed(CAMPAIGNS).await;
+        self.wait_until_completed(CAMPAIGNS).await;
         let store = &self.intake.store;
         let letters: Vec<Value> =
             store.query("XRANGE", cmd("XRANGE").arg("pregon:jobs:dead").arg("-").arg("+")).await.expect("redis");

@@ -1,4 +1,4 @@
-//! Campaigns on every kind of Redis that can be configured: real servers, started for each test.
+//! Campaigns on every kind of Redis that can be configured, on real servers that are started for each test.
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
 #[path = "../support/mod.rs"]

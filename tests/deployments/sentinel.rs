@@ -1,4 +1,4 @@
-//! A master with a replica, and three sentinels that watch them.
+//! A master with a replica, monitored by three sentinels.
 
 use std::fs;
 
@@ -19,11 +19,11 @@ struct Service {
 
 impl Service {
     async fn start() -> Self {
-        // As docs/architecture.md tells to: a master that was left alone takes nothing.
-        let wary = ["--min-replicas-to-write", "1"];
-        let master = RedisServer::plain(&wary).await;
+        // As docs/architecture.md recommends: a master without a replica rejects writes.
+        let min_replicas = ["--min-replicas-to-write", "1"];
+        let master = RedisServer::plain(&min_replicas).await;
         let of_master = ["--replicaof", "127.0.0.1", &master.port.to_string()];
-        let replica = RedisServer::plain(&[wary.as_slice(), &of_master].concat()).await;
+        let replica = RedisServer::plain(&[min_replicas.as_slice(), &of_master].concat()).await;
         let files = tempfile::tempdir().expect("a directory");
         let mut sentinels = Vec::new();
         for number in 0..3 {
@@ -37,9 +37,9 @@ impl Service {
             let file = file.to_str().expect("a plain path");
             sentinels.push(RedisServer::start(&[file, "--sentinel", "--port", "PORT"]).await);
         }
-        master.comes_to_say("INFO replication", "state=online").await;
+        master.wait_for("INFO replication", "state=online").await;
         for sentinel in &sentinels {
-            sentinel.comes_to_say("INFO sentinel", "slaves=1,sentinels=3").await;
+            sentinel.wait_for("INFO sentinel", "slaves=1,sentinels=3").await;
         }
         Self { master, replica, sentinels, _files: files }
     }
@@ -51,25 +51,25 @@ impl Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_outlives_its_master() {
+async fn a_campaign_survives_its_master() {
     let mut service = Service::start().await;
     let campaign = Running::start(&address(service.url()), &[("3001", 200.0), ("3002", 200.0)], 4_000).await;
     campaign.sent(600).await;
     service.master.kill().await;
-    service.replica.comes_to_say("INFO replication", "role:master").await;
-    // The old master comes back, thinks that it still is one, and is told otherwise.
+    service.replica.wait_for("INFO replication", "role:master").await;
+    // The old master returns as a master, until a sentinel makes it a replica.
     service.master.run().await;
-    campaign.ends_well().await;
+    campaign.completes().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_job_is_a_dead_letter_when_a_replica_takes_over() {
+async fn a_sentinel_failover_dead_letters_no_job() {
     let mut service = Service::start().await;
     let jobs = Jobs::start(&address(service.url())).await;
     jobs.add(0, 6).await;
-    jobs.completed(1).await;
+    jobs.wait_until_completed(1).await;
     service.master.kill().await;
-    service.replica.comes_to_say("INFO replication", "role:master").await;
+    service.replica.wait_for("INFO replication", "role:master").await;
     service.master.run().await;
-    jobs.end_well(6).await;
+    jobs.finish(6).await;
 }

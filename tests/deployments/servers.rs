@@ -1,4 +1,4 @@
-//! Servers of Redis as a test wants them. They end with the test, also where it is killed.
+//! Redis servers with any arguments. They end with the test, even if the test is killed.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -16,16 +16,16 @@ use tokio::{
 
 use crate::support;
 
-/// Ports of nodes; those of their bus are 10,000 above. Below what the system gives out by itself.
+/// Ports of nodes; the ports of the cluster bus are 10,000 higher. Below the ephemeral ports of the system.
 const PORTS: std::ops::Range<u16> = 11_000..22_000;
 
-/// The user of Pregón with the rights that docs/architecture.md tells to give to it, as a line of a file of users.
+/// The user `pregon` with the rights that docs/architecture.md lists, as a line of an ACL file.
 pub const USER: &str = "user pregon on >s3cret ~pregon:* resetchannels -@all +@read +@write +@connection +@transaction \
                         -@dangerous +evalsha +script|load +time +info";
-/// What it needs in a cluster besides.
+/// The additional rights in a cluster.
 pub const IN_A_CLUSTER: &str = "+cluster|slots +cluster|info";
 
-/// Runs the server until it ends, or the pipe of standard input closes.
+/// Runs the server until it exits, or until the pipe to standard input closes.
 const SUPERVISOR: &str = r#"
 "$@" </dev/null >/dev/null 2>&1 & server=$!
 echo "$server"
@@ -34,7 +34,7 @@ read -r _
 kill -9 "$server"
 "#;
 
-/// A server that runs.
+/// A running server.
 pub struct RedisServer {
     pub port: u16,
     arguments: Vec<String>,
@@ -44,14 +44,13 @@ pub struct RedisServer {
 
 struct Running {
     pid: u32,
-    /// Closed, it ends the server.
+    /// Closing it ends the server.
     _pipe: ChildStdin,
     _supervisor: Child,
 }
 
 impl RedisServer {
-    /// Starts one with an append-only file on a port of its own, which stands for `PORT` in `arguments` as its directory does
-    /// for `DIR`.
+    /// Starts a server. In `arguments`, `PORT` is replaced by a free port and `DIR` by the server's directory.
     pub async fn start(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let port = free_port();
@@ -64,7 +63,7 @@ impl RedisServer {
         server
     }
 
-    /// A plain one that lets in [`USER`], with further arguments.
+    /// Starts a server without TLS that accepts [`USER`], with an append-only file and further arguments.
     pub async fn plain(arguments: &[&str]) -> Self {
         let base = ["--port", "PORT", "--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0"];
         let user = format!("--{USER} {IN_A_CLUSTER}");
@@ -76,9 +75,9 @@ impl RedisServer {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Starts it again, on the data that it left.
+    /// Starts it on its data.
     pub async fn run(&mut self) {
-        assert!(self.running.is_none(), "it runs already");
+        assert!(self.running.is_none(), "already running");
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh"])
             .arg("redis-server")
@@ -107,7 +106,7 @@ impl RedisServer {
         self.dir.path().join("log")
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, like a crash.
     pub async fn kill(&mut self) {
         self.signal("KILL").await;
         self.running = None;
@@ -117,35 +116,35 @@ impl RedisServer {
         .await;
     }
 
-    /// `STOP`: it stands still; `CONT`: it goes on.
+    /// Sends a signal, such as `STOP` or `CONT`.
     pub async fn signal(&self, name: &str) {
         let pid = self.running.as_ref().expect("it runs").pid;
         let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().await.expect("kill");
         assert!(status.success(), "kill -s {name} {pid}");
     }
 
-    /// Asks it, over a connection of its own.
-    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let patience = AsyncConnectionConfig::new()
+    /// Runs a command on a new connection.
+    pub async fn try_query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        let timeouts = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
             .set_response_timeout(Some(Duration::from_secs(5)));
         let client = Client::open(format!("redis://{}", self.address()))?;
-        command.query_async(&mut client.get_multiplexed_async_connection_with_config(&patience).await?).await
+        command.query_async(&mut client.get_multiplexed_async_connection_with_config(&timeouts).await?).await
     }
 
-    /// Whether its answer to INFO or CLUSTER INFO holds `line`. It may be on its way up.
-    pub async fn says(&self, words: &str, line: &str) -> bool {
-        self.ask::<String>(&words_of(words)).await.is_ok_and(|told| told.contains(line))
+    /// Whether the response to `words` contains `line`; false if the server does not answer.
+    pub async fn reports(&self, words: &str, line: &str) -> bool {
+        self.try_query::<String>(&command(words)).await.is_ok_and(|response| response.contains(line))
     }
 
-    /// Waits until it does.
-    pub async fn comes_to_say(&self, words: &str, line: &str) {
-        support::until(&format!("{line} at {}", self.port), async || self.says(words, line).await).await;
+    /// Waits until the response to `words` contains `line`.
+    pub async fn wait_for(&self, words: &str, line: &str) {
+        support::until(&format!("{line} at {}", self.port), async || self.reports(words, line).await).await;
     }
 
-    /// Asks it words that it answers well.
-    pub async fn tell<T: FromRedisValue>(&self, words: &str) -> T {
-        self.ask(&words_of(words)).await.unwrap_or_else(|error| panic!("{words} at {}: {error}", self.port))
+    /// Runs a command. Panics if it fails.
+    pub async fn query<T: FromRedisValue>(&self, words: &str) -> T {
+        self.try_query(&command(words)).await.unwrap_or_else(|error| panic!("{words} at {}: {error}", self.port))
     }
 }
 
@@ -160,8 +159,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// A command, by its words.
-pub fn words_of(words: &str) -> Cmd {
+/// A command from its words.
+pub fn command(words: &str) -> Cmd {
     let mut words = words.split(' ');
     let mut command = cmd(words.next().expect("a word"));
     words.for_each(|word| {

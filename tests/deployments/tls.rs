@@ -1,4 +1,4 @@
-//! TLS with an authority of our own, and a user who may do what Pregón needs and nothing else.
+//! TLS with a private certificate authority, and a user with only the rights that Pregón needs.
 
 use std::{fs, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{
     servers::{RedisServer, USER},
 };
 
-/// An authority, with certificates of a server and of a client.
+/// A certificate authority, with a server and a client certificate.
 struct Authority {
     dir: TempDir,
 }
@@ -21,7 +21,7 @@ impl Authority {
         let dir = tempfile::tempdir().expect("a directory");
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
-        // A certificate whose subject is its issuer counts as one that nobody else signed.
+        // Without this name, the other certificates would have equal subjects and issuers and count as self-signed.
         params.distinguished_name.push(DnType::CommonName, "authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).expect("a certificate");
@@ -41,7 +41,7 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    /// A server that shows its certificate, and lets in whom `auth_clients` says.
+    /// Starts a server with the server certificate. `auth_clients`: its `tls-auth-clients`.
     async fn server(&self, auth_clients: &str) -> RedisServer {
         let users = format!("user default off\n{USER}\n");
         fs::write(self.file("users.acl"), users).expect("written");
@@ -67,11 +67,11 @@ async fn a_campaign_runs_over_tls_as_a_user_with_few_rights() {
         client: Some((authority.file("client.pem"), authority.file("client.key"))),
     };
     let campaign = Running::start(&address, &[("3001", 2_000.0), ("3002", 2_000.0)], 3_000).await;
-    campaign.ends_well().await;
+    campaign.completes().await;
 }
 
 #[tokio::test]
-async fn a_server_that_can_not_be_trusted_gets_no_password() {
+async fn an_untrusted_server_gets_no_password() {
     let (authority, other) = (Authority::new(), Authority::new());
     let server = authority.server("no").await;
     let url = format!("rediss://pregon:s3cret@{}", server.address());
@@ -80,14 +80,14 @@ async fn a_server_that_can_not_be_trusted_gets_no_password() {
         address.certificates.ca = ca;
         Store::connect(&address).await.map(drop)
     };
-    connect(Some(authority.file("ca.pem"))).await.expect("our own authority");
+    connect(Some(authority.file("ca.pem"))).await.expect("the right authority");
     for ca in [None, Some(other.file("ca.pem"))] {
-        let error = connect(ca.clone()).await.expect_err("a certificate of nobody we know");
+        let error = connect(ca.clone()).await.expect_err("an unknown authority");
         assert!(error.is_transient(), "{ca:?}: {error:?}");
         assert!(error.to_string().contains("certificate") && !error.to_string().contains("s3cret"), "{error}");
     }
-    for (ca, told) in [("nowhere.pem", "can't be read"), ("server.key", "holds no certificate in PEM form")] {
+    for (ca, cause) in [("nowhere.pem", "can't be read"), ("server.key", "holds no certificate in PEM form")] {
         let error = connect(Some(authority.file(ca))).await.expect_err("no certificates");
-        assert!(matches!(&error, StoreError::Unusable(text) if text.contains(told)), "{error}");
+        assert!(matches!(&error, StoreError::Unusable(text) if text.contains(cause)), "{error}");
     }
 }

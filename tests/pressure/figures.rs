@@ -1,4 +1,4 @@
-//! `make pressure`: the scenarios large, and what they came to, as it stands in docs/reliability.md.
+//! `make pressure`: the scenarios in a large size, and the table of their results in docs/reliability.md.
 
 use std::time::Duration;
 
@@ -8,106 +8,104 @@ use crate::{
     slow_meta, uploads, webhooks,
 };
 
-/// One line of the table.
+/// A row of the table.
 struct Row {
-    what: String,
+    load: String,
     pushed_back: String,
     before: Memory,
     after: Memory,
-    came_to: String,
+    result: String,
 }
 
-async fn of_one_upload() -> Row {
+async fn one_upload() -> Row {
     let size = uploads::Size { rows: 100_000, row_bytes: 4_000, delay: Duration::from_millis(2) };
-    let figures = uploads::play(size).await;
+    let figures = uploads::run(size).await;
     let sent = mib(size.rows * size.row_bytes as u64);
     Row {
-        what: format!("an upload of {sent}; Redis stops in its middle, and is slow when it is repeated"),
-        pushed_back: format!("503; {} lay in buffers of the system until then", mib(figures.buffered_bytes)),
+        load: format!("one upload of {sent}. Redis is stopped in the middle, and is slow when the upload is repeated"),
+        pushed_back: format!("answered 503; until then {} lay in buffers of the system", mib(figures.buffered_bytes)),
         before: figures.before,
         after: figures.after,
-        came_to: format!("{} recipients, each once", size.rows),
+        result: format!("{} recipients, each once", size.rows),
     }
 }
 
-async fn of_many_uploads() -> Row {
+async fn many_uploads() -> Row {
     let size = uploads::Size { rows: 4_096, row_bytes: 1_000, delay: Duration::from_millis(2) };
-    let figures = uploads::play_many(size, uploads::AT_ONCE).await;
+    let figures = uploads::run_many(size, uploads::AT_ONCE).await;
     Row {
-        what: format!(
-            "{} uploads of {} at once; Redis is slow",
+        load: format!(
+            "{} concurrent uploads of {}. Redis is slow",
             uploads::AT_ONCE,
             mib(size.rows * size.row_bytes as u64)
         ),
-        pushed_back: format!("{} answers 503, and repeated", figures.refused),
+        pushed_back: format!("{} refused and repeated", figures.refused),
         before: figures.before,
         after: figures.after,
-        came_to: format!("{} recipients, each once", size.rows * uploads::AT_ONCE),
+        result: format!("{} recipients, each once", size.rows * uploads::AT_ONCE),
     }
 }
 
-async fn of_webhooks() -> Row {
+async fn many_webhooks() -> Row {
     let size = webhooks::Size { messages: 60_000, statuses_each: 250, delay: Duration::from_millis(20) };
-    let figures = webhooks::play(size).await;
+    let figures = webhooks::run(size).await;
     let (n, away, slow) = (figures.webhooks, figures.refused_while_away, figures.refused_while_slow);
     Row {
-        what: format!(
-            "{n} webhooks of {} statuses at once, {}; Redis is stopped, then slow",
+        load: format!(
+            "{n} concurrent webhooks of {} statuses, {}. Redis is stopped, then slow",
             size.statuses_each,
             mib(figures.bytes)
         ),
-        pushed_back: format!("{away} ({} %) answered 503 at once while it was stopped, then {slow}", 100 * away / n),
-        before: figures.before,
-        after: figures.after,
-        came_to: format!("{} statuses, each counted once", 3 * size.messages),
-    }
-}
-
-async fn of_a_slow_meta() -> Row {
-    let size = slow_meta::Size { in_flight_max: 1_000, latency: Duration::from_secs(1), attempt_bytes_max: 100 << 10 };
-    let figures = slow_meta::play(size).await;
-    Row {
-        what: "a line of 1,000 a second, and none of its sends is answered".to_owned(),
-        pushed_back: format!("{} attempts open, and no more", figures.most_open),
-        before: figures.before,
-        after: figures.after,
-        came_to: "two other lines done meanwhile; a pause and a stop left nothing in doubt".to_owned(),
-    }
-}
-
-async fn of_dead_lines() -> Row {
-    let size = dead_line::Size { rate: 4.0, compared_at: 8 };
-    let figures = dead_line::play(size).await;
-    let stood = |standing: dead_line::Standing| {
-        let dead_line::Standing { fewest, most, took } = standing;
-        format!("{fewest} to {most} of a line after {:.1} s", took.as_secs_f64())
-    };
-    Row {
-        what: format!("1,000 lines of {} a second, three of them dead", size.rate),
         pushed_back: format!(
-            "at {} messages a line: {}; with all well {}",
-            size.compared_at,
-            stood(figures.with_dead),
-            stood(figures.well)
+            "{away} ({} %) answered 503 at once while Redis was stopped, {slow} more answers of 503 while it was slow",
+            100 * away / n
         ),
         before: figures.before,
         after: figures.after,
-        came_to: "the other 997 done".to_owned(),
+        result: format!("{} statuses, each counted once", 3 * size.messages),
+    }
+}
+
+async fn unanswered_line() -> Row {
+    let size = slow_meta::Size { in_flight_max: 1_000, latency: Duration::from_secs(1), attempt_bytes_max: 100 << 10 };
+    let figures = slow_meta::run(size).await;
+    Row {
+        load: "one line of 1,000 a second, none of whose sends is answered".to_owned(),
+        pushed_back: format!("{} attempts open, never more", figures.most_open),
+        before: figures.before,
+        after: figures.after,
+        result: "two other lines completed meanwhile; a pause and a stop left nothing in doubt".to_owned(),
+    }
+}
+
+async fn dead_lines() -> Row {
+    let size = dead_line::Size { rate: 4.0, compared_at: 8 };
+    let figures = dead_line::run(size).await;
+    let progress_text = |progress: dead_line::Progress| {
+        let dead_line::Progress { fewest, most, took } = progress;
+        format!("{fewest} to {most} each after {:.1} s", took.as_secs_f64())
+    };
+    Row {
+        load: format!("1,000 lines of {} a second, three of them dead", size.rate),
+        pushed_back: format!(
+            "at an average of {} messages a line, the other lines had sent {}; without dead lines {}",
+            size.compared_at,
+            progress_text(figures.with_dead),
+            progress_text(figures.without_dead)
+        ),
+        before: figures.before,
+        after: figures.after,
+        result: "the other 997 lines completed".to_owned(),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make pressure"]
-async fn what_comes_too_fast_is_pushed_back_also_when_it_is_much() {
-    let rows = [
-        of_one_upload().await,
-        of_many_uploads().await,
-        of_webhooks().await,
-        of_a_slow_meta().await,
-        of_dead_lines().await,
-    ];
-    println!("\n| what comes | pushed back | memory before | its peak | in the end |\n| --- | --- | --- | --- | --- |");
-    for Row { what, pushed_back, before, after, came_to } in rows {
-        println!("| {what} | {pushed_back} | {} | {} | {came_to} |", mib(before.now), mib(after.peak));
+async fn large_loads_are_pushed_back() {
+    let rows =
+        [one_upload().await, many_uploads().await, many_webhooks().await, unanswered_line().await, dead_lines().await];
+    println!("\n| load | pushed back | memory before | peak memory | result |\n| --- | --- | --- | --- | --- |");
+    for Row { load, pushed_back, before, after, result } in rows {
+        println!("| {load} | {pushed_back} | {} | {} | {result} |", mib(before.now), mib(after.peak));
     }
 }

@@ -1,7 +1,8 @@
-//! Invariant 6 in the whole: what comes faster than it can be taken is pushed back before memory grows, and who does not
-//! answer keeps nobody else waiting.
+//! End-to-end tests of the promise "Bounded": load above capacity is pushed back before memory grows, and a slow or
+//! dead peer does not delay the others.
 //!
-//! `cargo test` plays each scenario small; `make pressure` plays them large, and prints what they came to.
+//! `cargo test` runs each scenario in a small size; `make pressure` runs them in a large size and prints the
+//! results.
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
 #[path = "../support/mod.rs"]
@@ -21,23 +22,22 @@ mod webhooks;
 use std::path::PathBuf;
 
 use deadpool_redis::redis::cmd;
-use proxy::{Network, Place, Proxy};
+use proxy::{Endpoint, Network, Proxy};
 use support::{redis::TestRedis, server::Installation};
 
-/// A Redis that is slow, or does not answer at all, is waited for: the machine may be busy, and silence is not what these
-/// tests are about.
-const PATIENT: [(&str, &str); 2] = [("PREGON__REDIS__TIMEOUT", "10s"), ("PREGON__DISPATCH__LEASE", "30s")];
+/// Long timeouts for Redis: the machine may be busy, and timeouts are not the subject of these tests.
+const LONG_TIMEOUTS: [(&str, &str); 2] = [("PREGON__REDIS__TIMEOUT", "10s"), ("PREGON__DISPATCH__LEASE", "30s")];
 
-/// The disk is not what these tests are about, and a busy one makes Redis stand still.
-async fn keeps_no_file(redis: &TestRedis) {
+/// Turns persistence off: the disk is not the subject of these tests, and a busy disk blocks Redis.
+async fn disable_persistence(redis: &TestRedis) {
     let mut connection = redis.connection().await;
     for (key, value) in [("appendonly", "no"), ("save", "")] {
         let () = cmd("CONFIG").arg("SET").arg(key).arg(value).query_async(&mut connection).await.expect("CONFIG SET");
     }
 }
 
-/// A way to Redis that can be held up, for the processes of an installation.
-fn wire(network: &Network, installation: &Installation, redis: &TestRedis) -> Proxy {
+/// A proxy to Redis, for the processes of an installation.
+fn redis_proxy(network: &Network, installation: &Installation, redis: &TestRedis) -> Proxy {
     let redis = PathBuf::from(redis.url().strip_prefix("redis+unix://").expect("a socket"));
-    network.unix(installation.dir().join("redis.sock"), Place::Unix(redis))
+    network.unix(installation.dir().join("redis.sock"), Endpoint::Unix(redis))
 }

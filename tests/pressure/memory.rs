@@ -1,10 +1,10 @@
-//! How much memory a process has.
+//! The memory of a process.
 
-/// In bytes.
+/// Resident memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     pub now: u64,
-    /// The most that it has had so far.
+    /// The maximum so far.
     pub peak: u64,
 }
 
@@ -19,22 +19,22 @@ impl Memory {
         Self { now: bytes("VmRSS:"), peak: bytes("VmHWM:") }
     }
 
-    /// Other systems tell of another process only what it has now.
+    /// Other systems report only the current memory of another process.
     #[cfg(not(target_os = "linux"))]
     pub fn of(pid: u32) -> Self {
-        let told = std::process::Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output();
-        let told = String::from_utf8(told.expect("ps").stdout).expect("a number");
-        let now = told.trim().parse::<u64>().expect("the process runs") << 10;
+        let output = std::process::Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output();
+        let output = String::from_utf8(output.expect("ps").stdout).expect("a number");
+        let now = output.trim().parse::<u64>().expect("the process runs") << 10;
         Self { now, peak: now }
     }
 
-    /// How far its peak is above what it had then.
+    /// How far the peak is above the memory at `then`.
     pub fn grown_since(self, then: Memory) -> u64 {
         self.peak.saturating_sub(then.now)
     }
 }
 
-/// For people.
+/// Bytes as MiB, for reports.
 pub fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -1,4 +1,4 @@
-//! A Meta that takes her time: a line has so many attempts open and no more, and nobody waits for it.
+//! A slow Meta: a line has a bounded number of open attempts, and the other lines do not wait for it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
-    PATIENT, keeps_no_file,
+    LONG_TIMEOUTS, disable_persistence,
     memory::{Memory, mib},
     support::{
         self,
@@ -34,19 +34,19 @@ const QUICK: [&str; 2] = ["3002", "3003"];
 const LINES: [&str; 3] = [SLOW, QUICK[0], QUICK[1]];
 const SLOW_FIRST: u64 = 5_491_160_000_000;
 const QUICK_FIRST: u64 = 5_491_170_000_000;
-/// Messages a second of a quick line.
+/// Messages per second of a quick line.
 const RATE: u64 = 60;
 const QUICK_SECONDS: u64 = 2;
-/// Renewals of the leases while nothing is answered.
+/// Lease renewals to observe while nothing is answered.
 const RENEWALS: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
 pub struct Size {
     pub in_flight_max: usize,
-    /// Of an answer on the slow line, before there is none at all.
+    /// Latency of responses on the slow line, before they stop.
     pub latency: Duration,
-    /// Memory that each attempt may take.
+    /// The most memory per attempt.
     pub attempt_bytes_max: u64,
 }
 
@@ -56,9 +56,9 @@ pub struct Figures {
     pub after: Memory,
 }
 
-/// Answers on the quick lines at once. Those on the slow line come late, or when the test says so.
+/// Answers at once on the quick lines. On the slow line, answers after `latency`, or when the test says so.
 #[derive(Clone, Default)]
-struct Unhurried {
+struct SlowLine {
     latency: Duration,
     withholds: Arc<AtomicBool>,
     withheld: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>,
@@ -66,7 +66,7 @@ struct Unhurried {
     most_open: Arc<AtomicUsize>,
 }
 
-impl Conduct for Unhurried {
+impl Conduct for SlowLine {
     fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
         let reply = Reply::of(hostile::accepted(&sent.to, &hostile::wamid(&sent.to, 1)), Duration::ZERO);
         if sent.line != SLOW {
@@ -88,9 +88,9 @@ impl Conduct for Unhurried {
     }
 }
 
-impl Unhurried {
+impl SlowLine {
     fn answer(&self, answer: oneshot::Sender<()>) {
-        // Before the answer, so that nobody counts as open whom it has reached.
+        // Decremented before the response is sent, so that an answered attempt no longer counts as open.
         self.open.fetch_sub(1, Ordering::SeqCst);
         let _ = answer.send(());
     }
@@ -99,8 +99,8 @@ impl Unhurried {
         self.withheld.lock().expect("no panic").len()
     }
 
-    /// Everything is answered that was withheld.
-    fn relents(&self) {
+    /// Answers every withheld attempt.
+    fn answer_withheld(&self) {
         let withheld = std::mem::take(&mut *self.withheld.lock().expect("no panic"));
         withheld.into_iter().for_each(|answer| self.answer(answer));
     }
@@ -110,47 +110,51 @@ fn by_state(campaign: &Value, state: &str) -> usize {
     campaign["statistics"]["by_state"][state].as_u64().expect("a count") as usize
 }
 
-pub async fn play(size: Size) -> Figures {
+pub async fn run(size: Size) -> Figures {
     let redis = TestRedis::start().await;
-    keeps_no_file(&redis).await;
-    let conduct = Unhurried { latency: size.latency, ..Unhurried::default() };
+    disable_persistence(&redis).await;
+    let conduct = SlowLine { latency: size.latency, ..SlowLine::default() };
     let meta = Meta::start(conduct.clone(), support::seed());
     let rates = [(SLOW, 1_000.0), (QUICK[0], RATE as f64), (QUICK[1], RATE as f64)];
     let dispatch = format!("doubt_deadline = \"10m\"\nin_flight_max = {}", size.in_flight_max);
     let installation = Installation::new(&redis, &meta.url(), &rates, &dispatch);
-    // No answer is so late that it is given up.
-    let [timeout, lease] = PATIENT;
+    // Long timeouts, so that no attempt times out.
+    let [timeout, lease] = LONG_TIMEOUTS;
     let environment = [("PREGON__GRAPH__TIMEOUT", "2m"), ("PREGON__SHUTDOWN__GRACE", "2m"), timeout, lease];
     let mut server = installation.serve_with("all", "api,webhook,dispatch", &environment).await;
     let api = server.api();
     let get = async |id: &str| api.get(&format!("campaigns/{id}")).await;
     let owned = async || api.owners().await.iter().all(|(_, owner)| owner.is_some());
-    support::until("the lines have their owner", owned).await;
+    support::until("every line has an owner", owned).await;
     let (owners, epochs) = (api.owners().await, epochs(&redis).await);
 
     let slow = api.campaign(&[SLOW], SLOW_FIRST..SLOW_FIRST + 50 * size.in_flight_max as u64, json!({})).await;
     let before = Memory::of(server.pid());
     let all_open = async || conduct.most_open.load(Ordering::SeqCst) >= size.in_flight_max;
-    support::until("as many attempts are open as may", all_open).await;
+    support::until("the in-flight limit is reached", all_open).await;
     conduct.withholds.store(true, Ordering::SeqCst);
-    support::until("none is answered", async || conduct.n_withheld() == size.in_flight_max).await;
+    support::until("every open attempt is withheld", async || conduct.n_withheld() == size.in_flight_max).await;
 
-    // Nothing is answered on the slow line, and the others do not notice, nor do the leases.
+    // Nothing is answered on the slow line; the other lines and the leases are unaffected.
     let quick = api.campaign(&QUICK, QUICK_FIRST..QUICK_FIRST + 2 * RATE * QUICK_SECONDS, json!({})).await;
-    let completed = api.reaches(&quick, "completed", PATIENCE).await;
+    let completed = api.wait_for_state(&quick, "completed", TIMEOUT).await;
     assert_eq!(by_state(&completed, "accepted") as u64, 2 * RATE * QUICK_SECONDS);
     leases_are_renewed(&redis).await;
-    assert_eq!((api.owners().await, self::epochs(&redis).await), (owners, epochs), "nor was a line taken anew");
+    assert_eq!(
+        (api.owners().await, self::epochs(&redis).await),
+        (owners, epochs),
+        "no line changed its owner or epoch"
+    );
     assert_eq!(conduct.n_withheld(), size.in_flight_max);
     let after = Memory::of(server.pid());
 
     let paused = api.post(&format!("campaigns/{slow}/pause")).await;
     assert_eq!(paused["state"], "paused");
     let given_back = async || by_state(&get(&slow).await, "in_flight") == size.in_flight_max;
-    support::until("what was claimed and not sent goes back", given_back).await;
+    support::until("claimed rows that were not sent are given back", given_back).await;
     let sent = sent_on_slow(&meta);
-    conduct.relents();
-    support::until("what was open is settled", async || by_state(&get(&slow).await, "in_flight") == 0).await;
+    conduct.answer_withheld();
+    support::until("open attempts are settled", async || by_state(&get(&slow).await, "in_flight") == 0).await;
     let campaign = get(&slow).await;
     assert_eq!(
         (by_state(&campaign, "accepted"), sent_on_slow(&meta)),
@@ -164,7 +168,7 @@ pub async fn play(size: Size) -> Figures {
     stop(&mut server, &conduct, &redis, &slow).await;
     let arrivals = meta.arrivals();
     let different: HashSet<&str> = arrivals.iter().map(|arrival| arrival.to.as_str()).collect();
-    assert_eq!(different.len(), arrivals.len(), "nobody gets two messages");
+    assert_eq!(different.len(), arrivals.len(), "no recipient gets two messages");
 
     println!("{most_open} open at most, grown by {}", mib(after.grown_since(before)));
     assert_eq!(most_open, size.in_flight_max);
@@ -186,7 +190,7 @@ async fn epochs(redis: &TestRedis) -> Vec<u64> {
     epochs
 }
 
-/// What is left of a lease gets less, until it is renewed.
+/// A lease's TTL falls until the lease is renewed.
 async fn leases_are_renewed(redis: &TestRedis) {
     let (keys, mut connection) = (RedisKeys::new("pregon"), redis.connection().await);
     for line in LINES {
@@ -201,8 +205,8 @@ async fn leases_are_renewed(redis: &TestRedis) {
     }
 }
 
-/// Stops the worker while attempts are open: nothing more is sent, and their answers are waited for.
-async fn stop(server: &mut Server, conduct: &Unhurried, redis: &TestRedis, campaign: &str) {
+/// Stops the worker while attempts are open: it sends nothing more and waits for their responses.
+async fn stop(server: &mut Server, conduct: &SlowLine, redis: &TestRedis, campaign: &str) {
     let store = Store::connect(&world::address(redis)).await.expect("a store");
     let id = campaign.parse().expect("an id");
     let counts = async || {
@@ -210,11 +214,11 @@ async fn stop(server: &mut Server, conduct: &Unhurried, redis: &TestRedis, campa
         world::counts(&store, &record).await.by_state
     };
     server.signal("TERM");
-    support::until("it stops", async || server.log().contains("stopping")).await;
+    support::until("the worker is stopping", async || server.log().contains("stopping")).await;
     let given_back = async || counts().await[&State::InFlight] as usize == conduct.n_withheld();
-    support::until("what was claimed and not sent goes back", given_back).await;
+    support::until("claimed rows that were not sent are given back", given_back).await;
     let accepted = counts().await[&State::Accepted] as usize + conduct.n_withheld();
-    conduct.relents();
+    conduct.answer_withheld();
     assert!(server.ended().await.success());
     let counts = counts().await;
     let open = [State::InFlight, State::InDoubt].map(|state| counts[&state]);
@@ -222,6 +226,6 @@ async fn stop(server: &mut Server, conduct: &Unhurried, redis: &TestRedis, campa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_meta_that_takes_her_time_has_so_many_attempts_open_and_holds_up_nobody_else() {
-    play(Size { in_flight_max: 64, latency: Duration::from_millis(100), attempt_bytes_max: 100 << 10 }).await;
+async fn a_slow_meta_has_bounded_open_attempts_and_delays_no_line() {
+    run(Size { in_flight_max: 64, latency: Duration::from_millis(100), attempt_bytes_max: 100 << 10 }).await;
 }

@@ -1,4 +1,4 @@
-//! Uploads that come faster than Redis takes them: the caller waits, and not the memory of the worker.
+//! Uploads that arrive faster than Redis accepts them: the caller waits, and the worker's memory does not grow.
 
 use std::{
     convert::Infallible,
@@ -17,80 +17,80 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keeps_no_file,
+    disable_persistence,
     memory::{Memory, mib},
     proxy::{Network, Proxy},
+    redis_proxy,
     support::{
         self,
         redis::TestRedis,
         server::{Api, Installation, Server},
         world,
     },
-    wire,
 };
 
 const FIRST: u64 = 5_491_160_000_000;
-/// Two batches of the intake: they are taken before Redis is held up.
-const TAKEN: u64 = 4_096;
-/// Uploads that are taken at once.
+/// Two batches of the intake: they are stored before Redis is held up.
+const STORED: u64 = 4_096;
+/// The limit of concurrent uploads.
 pub const AT_ONCE: u64 = 64;
-/// More than anybody gets rid of.
+/// More rows than any test can send.
 const ENDLESS: u64 = 1 << 30;
-/// Rows that a client hands over at once.
+/// Rows per chunk of a body.
 const PIECE_ROWS: u64 = 32;
-/// What one upload may add to the worker's memory: two batches, the buffers of a connection, and what an allocator keeps.
+/// The most memory that one upload may add: two batches, the buffers of a connection, and what the allocator keeps.
 const GROWTH_MAX: u64 = 24 << 20;
-/// What each of many may add.
+/// The most memory that each of many uploads may add.
 const UPLOAD_BYTES_MAX: u64 = 4 << 20;
-/// What a client may get rid of while nothing is taken: it lies in the buffers of the system.
+/// The most bytes that a client can send while nothing is stored: they are in buffers of the system.
 const BUFFERED_MAX: u64 = 96 << 20;
 
 #[derive(Clone, Copy)]
 pub struct Size {
     pub rows: u64,
-    /// Of each row; most of it is blank.
+    /// The size of each row, most of it padding.
     pub row_bytes: usize,
-    /// How much later everything comes to Redis, and from it.
+    /// Delay of the connection to Redis, each way.
     pub delay: Duration,
 }
 
 pub struct Figures {
-    /// What the client got rid of while nothing was taken.
+    /// Bytes that the client sent while nothing was stored.
     pub buffered_bytes: u64,
-    /// Answers that told to repeat it.
+    /// Responses that asked the client to repeat the upload.
     pub refused: usize,
     pub before: Memory,
     pub after: Memory,
 }
 
-/// A worker that takes uploads.
+/// A worker with the role `api`.
 struct Worker {
     api: Api,
     server: Server,
-    wire: Proxy,
+    redis_proxy: Proxy,
     _network: Network,
     _redis: TestRedis,
     _installation: Installation,
 }
 
 impl Worker {
-    /// Redis is waited for so long.
-    async fn start(patience: &str) -> Self {
+    /// `timeout`: the worker's timeout for Redis.
+    async fn start(timeout: &str) -> Self {
         let (redis, network) = (TestRedis::start().await, Network::start());
-        keeps_no_file(&redis).await;
+        disable_persistence(&redis).await;
         let store = Store::connect(&world::address(&redis)).await.expect("a store");
         let now = Clock::start(&store).await.expect("a clock").now();
         store.put_templates(&"2001".into(), &[world::template()], now).await.expect("templates");
         let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0), ("3002", 80.0)], "");
-        let wire = wire(&network, &installation, &redis);
-        let url = wire.url();
+        let redis_proxy = redis_proxy(&network, &installation, &redis);
+        let url = redis_proxy.url();
         let environment = [
             ("PREGON__REDIS__URL", url.as_str()),
-            ("PREGON__REDIS__TIMEOUT", patience),
+            ("PREGON__REDIS__TIMEOUT", timeout),
             ("PREGON__DISPATCH__LEASE", "30s"),
         ];
         let server = installation.serve_with("api", "api", &environment).await;
-        Self { api: server.api(), server, wire, _network: network, _redis: redis, _installation: installation }
+        Self { api: server.api(), server, redis_proxy, _network: network, _redis: redis, _installation: installation }
     }
 
     async fn draft(&self) -> String {
@@ -106,17 +106,17 @@ impl Worker {
     }
 }
 
-/// Rows as a client streams them that is never slow.
+/// Rows as a fast client streams them.
 #[derive(Clone)]
 struct Rows {
     first: u64,
     bytes: usize,
-    /// Holds back the rows from this one on.
+    /// Rows from this one on wait for `gate`.
     gate_at: u64,
     gate: CancellationToken,
-    /// What the client got rid of.
+    /// Bytes that the client sent.
     sent: Arc<AtomicU64>,
-    /// Answers that told to repeat it.
+    /// Responses that asked the client to repeat the upload.
     refused: Arc<AtomicUsize>,
 }
 
@@ -125,12 +125,12 @@ impl Rows {
         Self { first, bytes, gate_at, gate: CancellationToken::new(), sent: Arc::default(), refused: Arc::default() }
     }
 
-    /// As many others, behind the same gate.
+    /// The same rows with phone numbers from `first` on. They share the gate and the counts.
     fn others(&self, first: u64) -> Self {
         Self { first, ..self.clone() }
     }
 
-    /// The first `n` of them.
+    /// The first `n` rows as a body.
     fn body(&self, n: u64) -> Body {
         let (first, bytes, gate_at) = (self.first, self.bytes, self.gate_at);
         let (gate, sent) = (self.gate.clone(), self.sent.clone());
@@ -154,31 +154,31 @@ fn row(number: u64, bytes: usize) -> String {
     format!("{row:<bytes$}\n")
 }
 
-/// One upload: Redis stops answering in the middle of it, and when the upload is repeated Redis is slow.
-pub async fn play(size: Size) -> Figures {
+/// One upload: Redis stops answering in the middle, and is slow when the upload is repeated.
+pub async fn run(size: Size) -> Figures {
     let worker = Worker::start("4s").await;
     let (api, id) = (&worker.api, worker.draft().await);
     let before = worker.memory();
-    let rows = Rows::new(FIRST, size.row_bytes, TAKEN);
+    let rows = Rows::new(FIRST, size.row_bytes, STORED);
     let cut = async {
-        support::until("two batches are taken", async || worker.recipients(&id).await == TAKEN).await;
-        worker.wire.hold();
+        support::until("two batches are stored", async || worker.recipients(&id).await == STORED).await;
+        worker.redis_proxy.hold();
         let before = rows.sent.load(Ordering::SeqCst);
         rows.gate.cancel();
         before
     };
-    let (taken_bytes, (status, problem)) = tokio::join!(cut, api.upload(&id, "one", rows.body(ENDLESS)));
+    let (stored_bytes, (status, problem)) = tokio::join!(cut, api.upload(&id, "one", rows.body(ENDLESS)));
     assert_eq!((status, &problem["type"]), (503, &json!("urn:pregon:problem:unavailable")), "{problem}");
-    let buffered_bytes = rows.sent.load(Ordering::SeqCst) - taken_bytes;
+    let buffered_bytes = rows.sent.load(Ordering::SeqCst) - stored_bytes;
     let held = worker.memory();
 
-    worker.wire.mend();
-    worker.wire.slow(size.delay);
-    let answer = repeated(api, &id, "one", &rows, size.rows).await;
+    worker.redis_proxy.restore();
+    worker.redis_proxy.slow(size.delay);
+    let answer = upload_until_accepted(api, &id, "one", &rows, size.rows).await;
     assert_eq!(answer, json!({"accepted": size.rows, "rejected_count": 0, "rejected": []}));
-    worker.wire.mend();
+    worker.redis_proxy.restore();
     let after = worker.memory();
-    exactly_once(&worker, &id, FIRST..FIRST + size.rows).await;
+    check_exactly_once(&worker, &id, FIRST..FIRST + size.rows).await;
 
     println!(
         "buffered {}, grown by {}, then {}",
@@ -186,26 +186,31 @@ pub async fn play(size: Size) -> Figures {
         mib(held.grown_since(before)),
         mib(after.grown_since(before))
     );
-    assert!(buffered_bytes < BUFFERED_MAX, "{} went out while nothing was taken", mib(buffered_bytes));
+    assert!(buffered_bytes < BUFFERED_MAX, "{} were sent while nothing was stored", mib(buffered_bytes));
     assert!(after.grown_since(before) < GROWTH_MAX, "grown by {}", mib(after.grown_since(before)));
     Figures { buffered_bytes, refused: rows.refused.load(Ordering::SeqCst), before, after }
 }
 
-/// Many uploads at once, while Redis is slow.
-pub async fn play_many(size: Size, uploads: u64) -> Figures {
+/// Many concurrent uploads while Redis is slow.
+pub async fn run_many(size: Size, uploads: u64) -> Figures {
     let worker = Worker::start("10s").await;
     let (api, id) = (&worker.api, worker.draft().await);
     let before = worker.memory();
     let rows = Rows::new(FIRST, size.row_bytes, size.rows);
-    worker.wire.slow(size.delay);
-    let taken = join_all((0..uploads).map(|n| {
-        let (id, rows) = (&id, rows.others(FIRST + n * size.rows));
-        async move { repeated(api, id, &format!("upload-{n}"), &rows, size.rows).await["accepted"].clone() }
-    }));
+    worker.redis_proxy.slow(size.delay);
+    let taken =
+        join_all(
+            (0..uploads).map(|n| {
+                let (id, rows) = (&id, rows.others(FIRST + n * size.rows));
+                async move {
+                    upload_until_accepted(api, id, &format!("upload-{n}"), &rows, size.rows).await["accepted"].clone()
+                }
+            }),
+        );
     assert_eq!(taken.await, vec![json!(size.rows); uploads as usize]);
-    worker.wire.mend();
+    worker.redis_proxy.restore();
     let after = worker.memory();
-    exactly_once(&worker, &id, FIRST..FIRST + uploads * size.rows).await;
+    check_exactly_once(&worker, &id, FIRST..FIRST + uploads * size.rows).await;
     println!(
         "{uploads} uploads, {} refused, grown by {}",
         rows.refused.load(Ordering::SeqCst),
@@ -216,10 +221,11 @@ pub async fn play_many(size: Size, uploads: u64) -> Figures {
     Figures { buffered_bytes: 0, refused: rows.refused.load(Ordering::SeqCst), before, after }
 }
 
-/// Uploads the first `n` rows until they are taken. Gives the answer.
+/// Uploads the first `n` rows, repeatedly until they are accepted. Returns the response.
 ///
-/// Redis may be slower than it is waited for, or others may have every place. Then that is told, and the upload is repeated.
-async fn repeated(api: &Api, id: &str, upload_id: &str, rows: &Rows, n: u64) -> Value {
+/// Redis may be slower than its timeout, or the limit of concurrent uploads may be reached. Then the response asks
+/// for a repetition.
+async fn upload_until_accepted(api: &Api, id: &str, upload_id: &str, rows: &Rows, n: u64) -> Value {
     loop {
         let (status, answer) = api.upload(id, upload_id, rows.body(n)).await;
         if status == 200 {
@@ -231,7 +237,7 @@ async fn repeated(api: &Api, id: &str, upload_id: &str, rows: &Rows, n: u64) -> 
     }
 }
 
-async fn exactly_once(worker: &Worker, id: &str, numbers: std::ops::Range<u64>) {
+async fn check_exactly_once(worker: &Worker, id: &str, numbers: std::ops::Range<u64>) {
     assert_eq!(worker.recipients(id).await, numbers.end - numbers.start);
     let listed = worker.api.recipients(id).await;
     let mut listed: Vec<u64> = listed
@@ -239,28 +245,28 @@ async fn exactly_once(worker: &Worker, id: &str, numbers: std::ops::Range<u64>) 
         .map(|recipient| recipient["to"].as_str().expect("a number")[1..].parse().expect("a number"))
         .collect();
     listed.sort_unstable();
-    assert!(listed.into_iter().eq(numbers), "somebody is missing, or twice");
+    assert!(listed.into_iter().eq(numbers), "a recipient is missing, or listed twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_faster_than_redis_waits_for_it_and_memory_does_not_grow() {
-    play(Size { rows: 12_000, row_bytes: 4_000, delay: Duration::from_millis(2) }).await;
+async fn an_upload_faster_than_redis_waits_without_using_memory() {
+    run(Size { rows: 12_000, row_bytes: 4_000, delay: Duration::from_millis(2) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_many_uploads_are_taken_at_once_and_who_comes_then_is_told() {
+async fn uploads_above_the_limit_are_refused() {
     const EACH: u64 = 2 * PIECE_ROWS;
     let worker = Worker::start("10s").await;
     let (api, id) = (&worker.api, worker.draft().await);
-    // Half of each has come.
+    // Half of each upload has been sent.
     let rows = Rows::new(FIRST, 100, PIECE_ROWS);
     let uploads = (0..AT_ONCE).map(|n| {
         let (id, rows) = (&id, rows.others(FIRST + n * EACH));
-        async move { repeated(api, id, &format!("upload-{n}"), &rows, EACH).await["accepted"].clone() }
+        async move { upload_until_accepted(api, id, &format!("upload-{n}"), &rows, EACH).await["accepted"].clone() }
     });
     let further = Rows::new(FIRST + AT_ONCE * EACH, 100, EACH);
     let one_more = async {
-        support::until("nobody else is taken", async || {
+        support::until("a further upload is refused", async || {
             let (status, problem) = api.upload(&id, "further", further.body(0)).await;
             assert!(status == 200 || problem["type"] == "urn:pregon:problem:too-many-streams", "{problem}");
             status == 429
@@ -270,6 +276,6 @@ async fn so_many_uploads_are_taken_at_once_and_who_comes_then_is_told() {
     };
     let (accepted, ()) = tokio::join!(join_all(uploads), one_more);
     assert_eq!(accepted, vec![json!(EACH); AT_ONCE as usize]);
-    assert_eq!(repeated(api, &id, "one-more", &further, EACH).await["accepted"], EACH);
-    exactly_once(&worker, &id, FIRST..FIRST + (AT_ONCE + 1) * EACH).await;
+    assert_eq!(upload_until_accepted(api, &id, "one-more", &further, EACH).await["accepted"], EACH);
+    check_exactly_once(&worker, &id, FIRST..FIRST + (AT_ONCE + 1) * EACH).await;
 }

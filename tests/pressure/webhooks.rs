@@ -1,4 +1,5 @@
-//! Webhooks that come faster than Redis takes them: what is too much is answered 503, at once, and delivered again.
+//! Webhooks that arrive faster than Redis accepts them: those above the limit are answered 503 at once, and
+//! delivered again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,27 +12,27 @@ use futures_util::future::join_all;
 use pregon::domain::State;
 
 use crate::{
-    PATIENT, keeps_no_file,
+    LONG_TIMEOUTS, disable_persistence,
     memory::{Memory, mib},
     proxy::Network,
+    redis_proxy,
     support::{
         self,
         hooks::{self, Hooks, Message, statuses},
         server::Installation,
     },
-    wire,
 };
 
-/// Between two deliveries of the same webhook.
-const AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// What they may add to the worker's memory: 64 MiB of bodies, what is read from them, and their connections.
+/// Pause between two deliveries of the same webhook.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The most memory that the webhooks may add to the worker: 64 MiB of bodies, their parsed form, and their connections.
 const GROWTH_MAX: u64 = 192 << 20;
 
 #[derive(Clone, Copy)]
 pub struct Size {
     pub messages: u64,
     pub statuses_each: usize,
-    /// How much later everything comes to Redis, and from it.
+    /// Delay of the connection to Redis, each way.
     pub delay: Duration,
 }
 
@@ -39,29 +40,29 @@ pub struct Figures {
     pub webhooks: usize,
     pub bytes: u64,
     pub refused_while_away: usize,
-    /// Answers 503 while Redis was slow, before the last was taken.
+    /// Responses with 503 while Redis was slow.
     pub refused_while_slow: usize,
     pub before: Memory,
     pub after: Memory,
 }
 
-/// What one webhook says: the same of some messages.
+/// A webhook with the same status for several messages.
 struct Webhook<'a> {
-    says: State,
+    state: State,
     of: &'a [Message],
     body: Bytes,
     signature: String,
 }
 
 impl<'a> Webhook<'a> {
-    fn new(hooks: &Hooks, says: State, of: &'a [Message]) -> Self {
-        let said: Vec<_> = of.iter().map(|message| hooks.status(message, says.name())).collect();
-        let body = Bytes::from(statuses("3001", &said).to_string());
-        Self { says, of, signature: hooks::signature(&body), body }
+    fn new(hooks: &Hooks, state: State, of: &'a [Message]) -> Self {
+        let reported: Vec<_> = of.iter().map(|message| hooks.status(message, state.name())).collect();
+        let body = Bytes::from(statuses("3001", &reported).to_string());
+        Self { state, of, signature: hooks::signature(&body), body }
     }
 }
 
-/// Delivers webhooks, each on a connection of its own.
+/// Delivers webhooks.
 struct Meta {
     http: reqwest::Client,
     url: String,
@@ -69,7 +70,7 @@ struct Meta {
 }
 
 impl Meta {
-    /// Whether it was taken.
+    /// Delivers a webhook once. Returns whether it was accepted.
     async fn deliver(&self, webhook: &Webhook<'_>) -> bool {
         let request = self.http.post(&self.url).header("x-hub-signature-256", &webhook.signature);
         let status = request.body(webhook.body.clone()).send().await.expect("an answer").status().as_u16();
@@ -80,61 +81,61 @@ impl Meta {
         status == 200
     }
 
-    async fn deliver_until_taken(&self, webhook: &Webhook<'_>) {
+    async fn deliver_until_accepted(&self, webhook: &Webhook<'_>) {
         while !self.deliver(webhook).await {
-            tokio::time::sleep(AGAIN_AFTER).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }
 
-/// All webhooks come at once: first while Redis does not answer, then while it is slow.
-pub async fn play(size: Size) -> Figures {
+/// Delivers all webhooks at once: first while Redis does not answer, then while it is slow.
+pub async fn run(size: Size) -> Figures {
     let (hooks, network) = (Hooks::start().await, Network::start());
-    keeps_no_file(&hooks.redis).await;
+    disable_persistence(&hooks.redis).await;
     let (id, messages) = hooks.campaign(&["3001"], size.messages).await;
     let messages = &messages[&"3001".into()];
     for messages in messages.chunks(1_000) {
         hooks.accept(messages).await;
     }
     let installation = Installation::new(&hooks.redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
-    let wire = wire(&network, &installation, &hooks.redis);
-    // Nobody is refused for Redis' silence, but because there is no room.
-    let (url, [timeout, lease]) = (wire.url(), PATIENT);
+    let redis_proxy = redis_proxy(&network, &installation, &hooks.redis);
+    // With long timeouts, webhooks are refused only because of the limit, not because Redis does not answer.
+    let (url, [timeout, lease]) = (redis_proxy.url(), LONG_TIMEOUTS);
     let environment = [("PREGON__REDIS__URL", url.as_str()), timeout, lease];
     let server = installation.serve_with("webhooks", "webhook", &environment).await;
     let meta = Meta { http: support::http_client(), url: server.webhook(), refused: AtomicUsize::new(0) };
-    // From here on it knows the campaign.
-    meta.deliver_until_taken(&Webhook::new(&hooks, State::Sent, &messages[..1])).await;
+    // After this webhook, the receiver has the campaign in its cache.
+    meta.deliver_until_accepted(&Webhook::new(&hooks, State::Sent, &messages[..1])).await;
     let webhooks: Vec<Webhook<'_>> = [State::Sent, State::Delivered, State::Read]
         .into_iter()
-        .flat_map(|says| messages.chunks(size.statuses_each).map(move |of| (says, of)))
-        .map(|(says, of)| Webhook::new(&hooks, says, of))
+        .flat_map(|state| messages.chunks(size.statuses_each).map(move |of| (state, of)))
+        .map(|(state, of)| Webhook::new(&hooks, state, of))
         .collect();
     let before = Memory::of(server.pid());
 
-    wire.hold();
-    let too_much = async {
-        // Those for which there is room wait, and have no answer.
-        support::until("what is too much is refused", async || {
+    redis_proxy.hold();
+    let refusals = async {
+        // Webhooks within the limit wait without a response.
+        support::until("webhooks above the limit are refused", async || {
             meta.refused.load(Ordering::SeqCst) >= webhooks.len() / 5
         })
         .await;
-        wire.mend();
+        redis_proxy.restore();
     };
-    let (taken, ()) = tokio::join!(join_all(webhooks.iter().map(|webhook| meta.deliver(webhook))), too_much);
+    let (accepted, ()) = tokio::join!(join_all(webhooks.iter().map(|webhook| meta.deliver(webhook))), refusals);
     let refused_while_away = meta.refused.load(Ordering::SeqCst);
-    let of_those = |was_taken| {
-        let answered = webhooks.iter().zip(&taken).filter(move |(_, taken)| **taken == was_taken);
+    let delivered_with = |was_accepted| {
+        let answered = webhooks.iter().zip(&accepted).filter(move |(_, accepted)| **accepted == was_accepted);
         answered.map(|(webhook, _)| webhook).collect::<Vec<_>>()
     };
-    let (taken, refused) = (of_those(true), of_those(false));
-    println!("{} taken, {refused_while_away} refused", taken.len());
-    assert!(!taken.is_empty() && taken.len() < webhooks.len());
-    everything_is_there(&hooks, messages, &taken).await;
+    let (accepted, refused) = (delivered_with(true), delivered_with(false));
+    println!("{} accepted, {refused_while_away} refused", accepted.len());
+    assert!(!accepted.is_empty() && accepted.len() < webhooks.len());
+    check_states(&hooks, messages, &accepted).await;
 
-    wire.slow(size.delay);
-    join_all(refused.iter().map(|webhook| meta.deliver_until_taken(webhook))).await;
-    wire.mend();
+    redis_proxy.slow(size.delay);
+    join_all(refused.iter().map(|webhook| meta.deliver_until_accepted(webhook))).await;
+    redis_proxy.restore();
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Read, size.messages)]));
     let refused_while_slow = meta.refused.load(Ordering::SeqCst) - refused_while_away;
     let after = Memory::of(server.pid());
@@ -145,13 +146,13 @@ pub async fn play(size: Size) -> Figures {
     Figures { webhooks: webhooks.len(), bytes, refused_while_away, refused_while_slow, before, after }
 }
 
-/// Each message stands at least where webhooks that were answered 200 have it.
-async fn everything_is_there(hooks: &Hooks, messages: &[Message], taken: &[&Webhook<'_>]) {
-    let mut told: HashMap<&Message, u8> = HashMap::new();
-    for webhook in taken {
+/// Each message has at least the state of the accepted webhooks.
+async fn check_states(hooks: &Hooks, messages: &[Message], accepted: &[&Webhook<'_>]) {
+    let mut reported: HashMap<&Message, u8> = HashMap::new();
+    for webhook in accepted {
         for message in webhook.of {
-            let rank = told.entry(message).or_default();
-            *rank = webhook.says.rank().max(*rank);
+            let rank = reported.entry(message).or_default();
+            *rank = webhook.state.rank().max(*rank);
         }
     }
     let mut bytes = HashMap::new();
@@ -160,12 +161,12 @@ async fn everything_is_there(hooks: &Hooks, messages: &[Message], taken: &[&Webh
     }
     for message in messages {
         let state = State::of(bytes[&message.part][usize::from(message.row)]).expect("a recipient");
-        let told = told.get(message).copied().unwrap_or_default();
-        assert!(state.rank() >= told, "{message:?} is {state:?}");
+        let reported = reported.get(message).copied().unwrap_or_default();
+        assert!(state.rank() >= reported, "{message:?} is {state:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn webhooks_faster_than_redis_are_refused_before_memory_grows_and_none_that_was_taken_is_missing() {
-    play(Size { messages: 16_000, statuses_each: 400, delay: Duration::from_millis(5) }).await;
+async fn webhooks_faster_than_redis_are_refused_and_none_is_lost() {
+    run(Size { messages: 16_000, statuses_each: 400, delay: Duration::from_millis(5) }).await;
 }

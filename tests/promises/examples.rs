@@ -1,7 +1,8 @@
 //! The programs of `examples/`, run as a customer runs them: against a Redis, the simulator and `pregon serve` with
-//! `examples/pregon.toml`. The truth is the ledger of the simulator.
+//! `examples/pregon.toml`. The results are compared with the ledger of the simulator.
 //!
-//! They need curl, jq, python3, node, redis-cli and TypeScript's compiler: `make examples-tools` installs what is missing.
+//! They need curl, jq, python3, node, redis-cli and TypeScript's compiler: `make examples-tools` installs what is
+//! missing.
 
 use std::{
     ffi::OsStr,
@@ -29,7 +30,8 @@ const REJECTED_ROW: &str = "not_e164: `to` is …0003: the plus in front is miss
 /// TypeScript's compiler, where `make examples-tools` puts it.
 const TYPESCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/examples/node_modules/.bin/tsc");
 
-/// What the examples need to run: Redis, the simulator and a worker. Fields are dropped in this order, the worker first.
+/// What the examples need to run: Redis, the simulator and a worker. Fields are dropped in this order, the worker
+/// first.
 struct Stage {
     server: Server,
     sim: Sim,
@@ -49,7 +51,8 @@ impl Stage {
         }
         let redis = TestRedis::start().await;
         let redis_url = listen_on_tcp(&redis).await;
-        // The simulator listens first and answers last: each of the two needs the address of the other.
+        // The simulator's port is bound before the worker starts, and served afterwards: each needs the other's
+        // address.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let graph = format!("http://{}", listener.local_addr().expect("an address"));
         let installation = Installation::of(&std::fs::read_to_string(file("pregon.toml")).expect("a configuration"));
@@ -87,7 +90,7 @@ impl Stage {
         self.server.api()
     }
 
-    /// Runs `program` with the settings of the examples; `environment` wins over them.
+    /// Runs `program` with the settings of the examples; `environment` overrides them.
     async fn run(&self, program: impl AsRef<OsStr>, arguments: &[&Path], environment: &[(&str, &str)]) -> Ran {
         let output = Command::new(program)
             .args(arguments)
@@ -175,12 +178,13 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }
 
-/// Lets `redis` listen on a port of loopback, beside its socket: redis-cli takes no URL of a socket. Returns the URL.
+/// Makes `redis` listen on a loopback port besides its socket, because redis-cli accepts no socket URL. Returns the
+/// URL.
 async fn listen_on_tcp(redis: &TestRedis) -> String {
     let mut connection = redis.connection().await;
     let mut port = 0;
     support::until("Redis listens on a port", async || {
-        // Another process may take the port in between: then Redis refuses it, and another is tried.
+        // Another process may take the port in between. Redis then rejects it, and another port is tried.
         let free = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         port = free.expect("a free port").port();
         let mut set = cmd("CONFIG");
@@ -214,7 +218,7 @@ async fn submit_ts_compiles_sends_once_and_reports_refusals() {
 }
 
 #[tokio::test]
-async fn redis_sh_sends_once_and_reports_what_became_of_its_job() {
+async fn redis_sh_sends_once_and_reports_the_result_of_its_job() {
     let stage = Stage::start().await;
     let script = file("redis.sh");
     let refused = stage.run(&script, &[], &[("PREGON_TEMPLATE", "order_updat/es_AR")]).await;
@@ -230,7 +234,7 @@ async fn redis_sh_sends_once_and_reports_what_became_of_its_job() {
         assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
         let lines: Vec<&str> = ran.out.lines().collect();
         assert!(lines[0].starts_with("job ") && lines[0].ends_with("-0"), "{ran:?}");
-        assert_eq!(lines[1], "taken: 1 of 4 recipients were rejected, the others were taken");
+        assert_eq!(lines[1], "taken: 1 of 4 recipients were rejected, the others were accepted");
         assert!(lines[2].starts_with(&format!("  row 3: {REJECTED_ROW}")), "{ran:?}");
         stage.assert_sent_once("example-redis").await;
     }

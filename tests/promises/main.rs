@@ -1,8 +1,8 @@
-//! The promises of the service, tested on real servers. Each test starts the Redis, the workers and the Meta that it
-//! needs.
+//! The promises of the service (README.md, "What it promises"), tested on real servers. Each test starts the Redis, the
+//! workers and the fake Meta that it needs.
 //!
-//! All of them are one binary, because each further binary links the whole service again. `cargo test --test promises
-//! webhook::` runs one folder. The tests run in parallel in one process: a test that changes something global to its
+//! All tests are in one binary, because each further binary links the whole service again. `cargo test --test promises
+//! webhook::` runs one folder. The tests run in parallel in one process: a test that changes something global to the
 //! process starts a process of its own with `support::alone`, and tests that measure a rate are in `tests/rates`.
 #![allow(unreachable_pub, reason = "a test binary is a crate of its own, and has no callers")]
 

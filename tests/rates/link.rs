@@ -1,5 +1,5 @@
-//! Invariant 3 over a link with a round trip of 150 or 300 ms, as to Meta: with connections that are new, that were closed
-//! while the line rested, and on which answers are lost.
+//! Promise 3 over a link with a round trip of 150 or 300 ms, as to Meta: on new connections, after connections were
+//! closed while the line was idle, and when responses are lost.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const NEAR: Duration = Duration::from_millis(75);
 const FAR: Duration = Duration::from_millis(150);
 const NUMBERS: u64 = 5_491_160_000_000;
 
-/// A server with these lines and their rates, with its Meta at the end of a link.
+/// A server with these lines and rates, whose fake Meta is at the end of a slow link.
 struct Linked {
     meta: FarMeta,
     lines: Vec<(String, f64)>,
@@ -42,7 +42,7 @@ impl Linked {
         Self { meta, lines, api: server.api(), next: NUMBERS, _server: server, _redis: redis }
     }
 
-    /// Has each line send for so many seconds. Gives what came to Meta.
+    /// Makes each line send for this many seconds at its rate. Returns the arrivals at Meta.
     async fn send(&mut self, seconds: f64) -> Vec<Arrival> {
         let before = self.meta.messages();
         let mut all = 0;
@@ -56,7 +56,7 @@ impl Linked {
         self.meta.arrivals().split_off(before)
     }
 
-    fn keeps_the_pace(&self) {
+    fn assert_rate_limits(&self) {
         let arrivals = self.meta.arrivals();
         for (line, rate) in &self.lines {
             let (worst, most) = (worst_second(&arrivals, line), rate + 1.0 + rate * 0.02);
@@ -65,9 +65,10 @@ impl Linked {
         }
     }
 
-    /// Use is lost whenever the machine keeps the worker from running: it has to be reached in one round of several. What a line
-    /// sends before it has the connections and slots that it needs does not count.
-    async fn uses_its_rate(&mut self) {
+    /// Checks that all lines reach 95 % of their rates together in at least one of several rounds: a worker sends less
+    /// while the machine does not let it run. The first four seconds do not count, because a line does not have all its
+    /// connections and slots yet.
+    async fn assert_rate_is_used(&mut self) {
         const ROUNDS: u32 = 4;
         for round in 1..=ROUNDS {
             let sent = self.send(7.0).await;
@@ -83,59 +84,59 @@ impl Linked {
         panic!("not used to 95 % in any of {ROUNDS} rounds");
     }
 
-    /// Until the server has closed what was idle, and the worker knows.
-    async fn rests(&self) {
+    /// Closes the idle connections, and waits until the worker has noticed.
+    async fn idle_until_disconnected(&self) {
         self.meta.hang_up();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Begins, rests until its connections are closed, and begins again.
-async fn begins_and_rests(options: FarOptions, rates: &[f64]) {
+/// Sends, idles until the connections are closed, and sends again.
+async fn starts_and_resumes(options: FarOptions, rates: &[f64]) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut linked = Linked::start(options, rates).await;
-    linked.uses_its_rate().await;
-    linked.rests().await;
+    linked.assert_rate_is_used().await;
+    linked.idle_until_disconnected().await;
     linked.send(2.0).await;
-    linked.keeps_the_pace();
+    linked.assert_rate_limits();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_begins_and_rests_without_a_burst_over_http2() {
-    begins_and_rests(FarOptions { http2: true, delay: FAR, lost_every: 0 }, &[20.0, 80.0]).await;
+async fn a_line_starts_and_resumes_without_a_burst_over_http2() {
+    starts_and_resumes(FarOptions { http2: true, delay: FAR, lost_every: 0 }, &[20.0, 80.0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_begins_and_rests_without_a_burst_over_http1() {
-    begins_and_rests(FarOptions { http2: false, delay: FAR, lost_every: 0 }, &[20.0, 80.0]).await;
+async fn a_line_starts_and_resumes_without_a_burst_over_http1() {
+    starts_and_resumes(FarOptions { http2: false, delay: FAR, lost_every: 0 }, &[20.0, 80.0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_lines_begin_and_rest_without_a_burst() {
+async fn eight_lines_start_and_resume_without_a_burst() {
     for http2 in [true, false] {
-        begins_and_rests(FarOptions { http2, delay: NEAR, lost_every: 0 }, &[100.0; 8]).await;
+        starts_and_resumes(FarOptions { http2, delay: NEAR, lost_every: 0 }, &[100.0; 8]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_answers_make_no_burst() {
+async fn lost_responses_cause_no_burst() {
     for http2 in [true, false] {
         let _alone = ONE_AT_A_TIME.lock().await;
         let mut linked = Linked::start(FarOptions { http2, delay: FAR, lost_every: 40 }, &[80.0]).await;
         linked.send(8.0).await;
-        linked.keeps_the_pace();
+        linked.assert_rate_limits();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes a minute"]
-async fn a_rest_of_25_seconds_makes_no_burst() {
+async fn an_idle_period_of_25_seconds_causes_no_burst() {
     for http2 in [true, false] {
         let _alone = ONE_AT_A_TIME.lock().await;
         let mut linked = Linked::start(FarOptions { http2, delay: FAR, lost_every: 0 }, &[20.0, 80.0]).await;
         linked.send(3.0).await;
         tokio::time::sleep(Duration::from_secs(25)).await;
         linked.send(3.0).await;
-        linked.keeps_the_pace();
+        linked.assert_rate_limits();
     }
 }

@@ -1,4 +1,4 @@
-//! The rates that Meta sees, measured by the wall clock: of whole workers, over slow links, and during a failover.
+//! The rates that Meta sees, measured by the wall clock: of whole workers, over slow links, and during a takeover.
 //!
 //! These tests are a binary of their own and run one at a time, because any other test would take processor time from
 //! the worker that is measured.

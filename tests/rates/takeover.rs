@@ -1,6 +1,6 @@
-//! Invariants 1, 2 and 3 while workers and Redis come and go: two processes, three lines of 80 messages a second.
+//! Promises 1, 2 and 3 while workers and Redis stop and restart: two processes, three lines of 80 messages a second.
 //!
-//! One test at a time: they measure rates.
+//! The tests measure rates, so they run one at a time.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -30,7 +30,7 @@ use crate::{
     ONE_AT_A_TIME,
     support::{
         self,
-        hostile::{self, Arrival, Calm, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
+        hostile::{self, AcceptAll, Arrival, Conduct, Courier, Meta, Reply, Sent, Status, worst_second},
         redis::TestRedis,
         server::{Api, Installation, Server},
         world::{self, TestWorker},
@@ -40,12 +40,12 @@ use crate::{
 const RECIPIENTS: u64 = 2_100;
 const FIRST: u64 = 5_491_150_000_000;
 const LINES: [&str; 3] = ["3001", "3002", "3003"];
-/// 5 % above the 80 that a line allows.
+/// 5 % above a line's rate of 80 messages a second.
 const WORST_SECOND_MAX: usize = 84;
-/// What a line has claimed and not sent: two claims of what goes in 50 ms.
+/// Maximum number of rows that a line has claimed and not sent: two claims, each of what it sends in 50 ms.
 const CLAIMED_MAX: usize = 8;
 
-/// Takes every message, and tells of those to even numbers that they were sent.
+/// Accepts every message, and reports those to even numbers as sent.
 struct EvenSent;
 
 impl Conduct for EvenSent {
@@ -55,7 +55,7 @@ impl Conduct for EvenSent {
         if is_even(&sent.to) {
             let Sent { line, to, token, .. } = sent;
             let status = Status { line, to, wamid, token: Some(token), word: "sent".into() };
-            courier.tell(Duration::from_millis(100), status);
+            courier.report(Duration::from_millis(100), status);
         }
         Reply::of(answer, Duration::from_millis(20))
     }
@@ -65,7 +65,7 @@ fn is_even(to: &str) -> bool {
     to.parse::<u64>().expect("a number").is_multiple_of(2)
 }
 
-/// Two processes: `first` sends and nothing else, `second` does everything.
+/// Two processes: `first` has only the role dispatch, `second` has all roles.
 struct Pair {
     redis: TestRedis,
     meta: Meta,
@@ -73,12 +73,12 @@ struct Pair {
     second: Server,
     api: Api,
     id: String,
-    /// Lines of `first` when the campaign began.
+    /// The number of lines that `first` owned when the campaign started.
     lines_of_first: usize,
 }
 
 impl Pair {
-    /// Starts both, waits until each has a line, and launches the campaign.
+    /// Starts both processes, waits until each owns a line, and launches the campaign.
     async fn start() -> Self {
         let seed = support::seed();
         let redis = TestRedis::start().await;
@@ -87,7 +87,7 @@ impl Pair {
         let installation = Installation::new(&redis, &meta.url(), &lines, "doubt_deadline = \"6s\"");
         let first = installation.serve("first", "dispatch").await;
         let second = installation.serve("second", "api,webhook,dispatch").await;
-        meta.tells(second.webhook());
+        meta.set_webhook(second.webhook());
         let api = second.api();
         let mut lines_of_first = 0;
         support::until("both have lines", async || {
@@ -101,23 +101,24 @@ impl Pair {
         Self { redis, meta, first, second, api, id, lines_of_first }
     }
 
-    async fn sent(&self, requests: usize) {
+    async fn wait_for_requests(&self, requests: usize) {
         support::until("messages are sent", async || self.meta.requests() >= requests).await;
     }
 
-    /// Waits until all lines are the worker's.
-    async fn all_lines_are_of(&self, worker: &str) {
-        support::until("the other has all lines", async || {
+    /// Waits until `worker` owns all lines.
+    async fn wait_for_owner(&self, worker: &str) {
+        support::until("one worker owns all lines", async || {
             self.api.owners().await.iter().all(|(_, owner)| owner.as_deref() == Some(worker))
         })
         .await;
     }
 
-    /// Waits for the end of the campaign and of its statuses, and checks what holds whatever happened. Gives the arrivals, and
-    /// the recipients by their number.
-    async fn end(&self) -> (Vec<Arrival>, BTreeMap<String, String>) {
-        let completed = self.api.reaches(&self.id, "completed", Duration::from_secs(120)).await;
-        support::until("every status is told", async || self.meta.is_idle()).await;
+    /// Waits until the campaign is completed and all statuses are delivered, and checks the promises: no
+    /// duplicates, no line above its rate, exact states and counts. Returns the arrivals, and the states of the
+    /// recipients by number.
+    async fn finish(&self) -> (Vec<Arrival>, BTreeMap<String, String>) {
+        let completed = self.api.wait_for_state(&self.id, "completed", Duration::from_secs(120)).await;
+        support::until("every status is delivered", async || self.meta.is_idle()).await;
         let arrivals = self.meta.arrivals();
         let mut messages: HashMap<&str, u64> = HashMap::new();
         arrivals.iter().for_each(|arrival| *messages.entry(&arrival.to).or_default() += 1);
@@ -130,14 +131,15 @@ impl Pair {
         }
 
         let campaign = self.api.get(&format!("campaigns/{}", self.id)).await;
-        let shown: BTreeMap<String, String> = self.api.recipients(&self.id).await.iter().map(standing).collect();
+        let shown: BTreeMap<String, String> =
+            self.api.recipients(&self.id).await.iter().map(number_and_state).collect();
         assert_eq!(shown.len() as u64, RECIPIENTS, "{completed}");
         for (to, state) in &shown {
             let arrived = messages.contains_key(to.as_str());
             let fits = match state.as_str() {
                 "sent" => arrived && is_even(to),
                 "accepted" => arrived && !is_even(to),
-                // Only where Meta told nothing: it never had the message, or its answer was lost with the process.
+                // Only if Meta reported nothing: it never got the message, or its response was lost with the process.
                 "unknown" => !arrived || !is_even(to),
                 _ => false,
             };
@@ -159,7 +161,7 @@ impl Pair {
     }
 }
 
-fn standing(recipient: &Value) -> (String, String) {
+fn number_and_state(recipient: &Value) -> (String, String) {
     let text = |key: &str| recipient[key].as_str().expect("text").to_owned();
     (text("to").trim_start_matches('+').to_owned(), text("state"))
 }
@@ -169,65 +171,65 @@ fn unknown(shown: &BTreeMap<String, String>) -> HashSet<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_worker_s_lines_are_finished_by_the_other_at_their_rate_and_nobody_gets_two_messages() {
+async fn the_lines_of_a_killed_worker_are_finished_without_duplicates() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut pair = Pair::start().await;
-    pair.sent(RECIPIENTS as usize / 2).await;
+    pair.wait_for_requests(RECIPIENTS as usize / 2).await;
     pair.first.signal("KILL");
     pair.first.ended().await;
     let dead = Instant::now();
-    let (arrivals, shown) = pair.end().await;
-    pair.all_lines_are_of(&pair.second.worker).await;
+    let (arrivals, shown) = pair.finish().await;
+    pair.wait_for_owner(&pair.second.worker).await;
     let unknown = unknown(&shown);
     let arrived: HashMap<&str, &Arrival> = arrivals.iter().map(|arrival| (arrival.to.as_str(), arrival)).collect();
     for to in &unknown {
-        assert!(arrived.get(to).is_none_or(|arrival| arrival.earliest < dead), "{to} was sent by the one that lives");
+        assert!(arrived.get(to).is_none_or(|arrival| arrival.earliest < dead), "{to} was sent by the surviving worker");
     }
     let never_sent = unknown.iter().filter(|to| !arrived.contains_key(*to)).count();
-    // Besides what was claimed, two may have been under way to the socket.
+    // Besides the claimed rows, two messages may have been on their way to the socket.
     assert!(never_sent <= (CLAIMED_MAX + 2) * pair.lines_of_first, "{never_sent} claimed and never sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_told_to_stop_leaves_nothing_in_doubt() {
+async fn a_stopped_worker_leaves_nothing_in_doubt() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut pair = Pair::start().await;
-    pair.sent(RECIPIENTS as usize / 2).await;
+    pair.wait_for_requests(RECIPIENTS as usize / 2).await;
     pair.first.signal("TERM");
     let ended = pair.first.ended().await;
     assert_eq!(ended.code(), Some(0), "{}", pair.first.log());
-    let (arrivals, shown) = pair.end().await;
+    let (arrivals, shown) = pair.finish().await;
     assert_eq!(arrivals.len() as u64, RECIPIENTS);
     assert_eq!(unknown(&shown), HashSet::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_wakes_after_its_lease_sends_nothing_that_the_next_owner_sends() {
+async fn a_worker_resumed_after_its_lease_sends_no_duplicates() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let pair = Pair::start().await;
-    pair.sent(RECIPIENTS as usize / 3).await;
+    pair.wait_for_requests(RECIPIENTS as usize / 3).await;
     let stopped = Instant::now();
     pair.first.signal("STOP");
-    pair.all_lines_are_of(&pair.second.worker).await;
-    pair.sent(RECIPIENTS as usize / 2).await;
+    pair.wait_for_owner(&pair.second.worker).await;
+    pair.wait_for_requests(RECIPIENTS as usize / 2).await;
     pair.first.signal("CONT");
     let woken = Instant::now();
-    let (arrivals, shown) = pair.end().await;
+    let (arrivals, shown) = pair.finish().await;
     println!("asleep for {:?}", woken - stopped);
     let arrived: HashMap<&str, &Arrival> = arrivals.iter().map(|arrival| (arrival.to.as_str(), arrival)).collect();
     for to in unknown(&shown) {
-        // It was under way when the worker fell asleep, so that its answer may have come too late.
+        // The message was in flight when the worker was stopped, so its response may have come too late.
         assert!(arrived.get(to).is_none_or(|arrival| arrival.earliest < woken), "{to}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_redis_is_away_nothing_is_sent_but_what_was_claimed_and_then_it_goes_on() {
+async fn only_claimed_messages_are_sent_during_a_redis_outage() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut pair = Pair::start().await;
-    // Shorter and longer than a lease.
+    // One outage is shorter than a lease, the other longer.
     for (share, outage) in [(3, Duration::from_secs(1)), (2, Duration::from_secs(4))] {
-        pair.sent(RECIPIENTS as usize / share).await;
+        pair.wait_for_requests(RECIPIENTS as usize / share).await;
         pair.redis.kill_hard().await;
         let away = Instant::now();
         tokio::time::sleep(outage).await;
@@ -235,17 +237,18 @@ async fn while_redis_is_away_nothing_is_sent_but_what_was_claimed_and_then_it_go
         pair.redis.restart().await;
         let meanwhile =
             pair.meta.arrivals().iter().filter(|arrival| arrival.earliest > away && arrival.latest < back).count();
-        println!("{meanwhile} sent while redis was away for {outage:?}");
-        assert!(meanwhile <= CLAIMED_MAX * LINES.len(), "{meanwhile} messages while redis was away");
+        println!("{meanwhile} sent during an outage of {outage:?}");
+        assert!(meanwhile <= CLAIMED_MAX * LINES.len(), "{meanwhile} messages during an outage of redis");
     }
-    let (arrivals, shown) = pair.end().await;
+    let (arrivals, shown) = pair.finish().await;
     assert_eq!(arrivals.len() as u64, RECIPIENTS);
-    // No process ended: each knows what Meta answered, and what it did not send.
+    // No process ended, so each replays Meta's responses and what it did not send.
     assert_eq!(unknown(&shown), HashSet::new());
 }
 
-/// Stands between a worker and its Redis, and ends connections after a claim was carried out, before its answer.
-struct LosesClaims {
+/// A proxy between a worker and its Redis. It closes a connection after Redis has applied a claim and before the worker
+/// gets the response, for every 40th claim.
+struct ClaimDroppingProxy {
     dir: TempDir,
     wire: Arc<Wire>,
     task: JoinHandle<()>,
@@ -255,12 +258,12 @@ struct LosesClaims {
 struct Wire {
     claims: AtomicU64,
     lost: AtomicU64,
-    /// Not each 40th claim goes without its answer, but the next, and then nothing gets through.
-    is_to_break: AtomicBool,
+    /// The next claim gets no response, and then nothing gets through.
+    breaks_at_next_claim: AtomicBool,
     is_broken: AtomicBool,
 }
 
-impl LosesClaims {
+impl ClaimDroppingProxy {
     fn before(redis: &TestRedis) -> Self {
         let path = PathBuf::from(redis.url().strip_prefix("redis+unix://").expect("a URL of a socket"));
         let dir = tempfile::tempdir().expect("a directory");
@@ -286,22 +289,22 @@ impl LosesClaims {
         self.wire.lost.load(Ordering::SeqCst)
     }
 
-    /// Breaks at the next claim.
-    async fn breaks(&self) {
-        self.wire.is_to_break.store(true, Ordering::SeqCst);
-        support::until("a claim goes without its answer", async || self.wire.is_broken.load(Ordering::SeqCst)).await;
+    /// Drops the response to the next claim, then blocks all traffic.
+    async fn break_at_next_claim(&self) {
+        self.wire.breaks_at_next_claim.store(true, Ordering::SeqCst);
+        support::until("a claim gets no response", async || self.wire.is_broken.load(Ordering::SeqCst)).await;
     }
 
-    fn is_mended(&self) {
-        self.wire.is_to_break.store(false, Ordering::SeqCst);
+    fn restore(&self) {
+        self.wire.breaks_at_next_claim.store(false, Ordering::SeqCst);
         self.wire.is_broken.store(false, Ordering::SeqCst);
     }
 }
 
 impl Wire {
-    fn loses_answer(&self) -> bool {
+    fn drops_response(&self) -> bool {
         let is_40th = self.claims.fetch_add(1, Ordering::SeqCst) % 40 == 39;
-        self.is_to_break.load(Ordering::SeqCst) || is_40th
+        self.breaks_at_next_claim.load(Ordering::SeqCst) || is_40th
     }
 
     async fn pass_on(self: Arc<Self>, mut client: UnixStream, mut server: UnixStream) {
@@ -313,12 +316,12 @@ impl Wire {
                     if self.is_broken.load(Ordering::SeqCst) || server.write_all(&question[..n]).await.is_err() {
                         return;
                     }
-                    // Of the scripts, only a claim names the doubts of a part and not its reasons.
+                    // Of all scripts, only the claim uses a part's key `:d` and not its key `:w`.
                     let text = String::from_utf8_lossy(&question[..n]);
                     let is_claim = text.contains(":d\r\n") && !text.contains(":w\r\n");
-                    if is_claim && self.loses_answer() {
+                    if is_claim && self.drops_response() {
                         let _ = server.read(&mut answer).await;
-                        self.is_broken.store(self.is_to_break.load(Ordering::SeqCst), Ordering::SeqCst);
+                        self.is_broken.store(self.breaks_at_next_claim.load(Ordering::SeqCst), Ordering::SeqCst);
                         self.lost.fetch_add(1, Ordering::SeqCst);
                         return;
                     }
@@ -336,58 +339,58 @@ impl Wire {
     }
 }
 
-impl Drop for LosesClaims {
+impl Drop for ClaimDroppingProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_whose_answer_was_lost_keeps_no_recipient_in_flight() {
+async fn a_claim_with_a_lost_response_leaves_no_recipient_in_flight() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let line = Line500::start(world::settings()).await;
-    let worker = line.worker("w1", line.behind()).await;
-    line.ends_well().await;
+    let worker = line.worker("w1", line.proxied_address()).await;
+    line.assert_all_sent_once().await;
     worker.stop().await;
-    assert!(line.between.lost() > 0, "no answer to a claim was lost");
+    assert!(line.proxy.lost() > 0, "no response to a claim was lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_whose_answer_was_lost_together_with_the_lease_is_given_back_to_the_next_owner() {
+async fn a_claim_lost_with_its_lease_is_returned_to_the_next_owner() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let line = Line500::start(no_doubt_ends(Duration::from_secs(1))).await;
-    let first = line.loses_a_claim().await;
+    let line = Line500::start(with_long_doubts(Duration::from_secs(1))).await;
+    let first = line.worker_with_a_lost_claim().await;
     let before = line.meta.requests();
     let second = line.worker("w2", world::address(&line.redis)).await;
-    // More than the first had claimed: the second has the line.
-    line.sent(before + 300).await;
-    line.between.is_mended();
-    line.ends_well().await;
+    // More than the first worker had claimed, so the second one owns the line.
+    line.wait_for_requests(before + 300).await;
+    line.proxy.restore();
+    line.assert_all_sent_once().await;
     tokio::join!(first.stop(), second.stop());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_told_to_stop_gives_back_what_a_claim_without_an_answer_brought() {
+async fn a_stopped_worker_returns_the_rows_of_an_unanswered_claim() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let line = Line500::start(no_doubt_ends(Duration::from_secs(30))).await;
-    let first = line.loses_a_claim().await;
-    // It asks again a little later, and has stopped by then.
-    let mend = async { line.between.is_mended() };
-    tokio::join!(first.stop(), mend);
+    let line = Line500::start(with_long_doubts(Duration::from_secs(30))).await;
+    let first = line.worker_with_a_lost_claim().await;
+    // The worker would ask Redis about its claim again a little later, but it stops first.
+    let restore = async { line.proxy.restore() };
+    tokio::join!(first.stop(), restore);
     let second = line.worker("w2", world::address(&line.redis)).await;
-    line.ends_well().await;
+    line.assert_all_sent_once().await;
     second.stop().await;
 }
 
-/// With doubts that last longer than any test.
-fn no_doubt_ends(lease: Duration) -> DispatchSettings {
+/// Settings with doubts that last longer than any test.
+fn with_long_doubts(lease: Duration) -> DispatchSettings {
     DispatchSettings { lease, doubt_deadline: Duration::from_secs(600), ..world::settings() }
 }
 
-/// A campaign on a line of 500 messages a second, and a way to its Redis that loses claims.
+/// A campaign on a line of 500 messages a second, and a proxy to its Redis that loses responses to claims.
 struct Line500 {
     redis: TestRedis,
-    between: LosesClaims,
+    proxy: ClaimDroppingProxy,
     meta: Meta,
     store: Store,
     id: CampaignId,
@@ -397,17 +400,17 @@ struct Line500 {
 impl Line500 {
     async fn start(settings: DispatchSettings) -> Self {
         let redis = TestRedis::start().await;
-        let between = LosesClaims::before(&redis);
-        let meta = Meta::start(Calm { latency: Duration::from_millis(5) }, support::seed());
+        let proxy = ClaimDroppingProxy::before(&redis);
+        let meta = Meta::start(AcceptAll { latency: Duration::from_millis(5) }, support::seed());
         let store = Store::connect(&world::address(&redis)).await.expect("a store");
         let id = world::campaign(&store, &["3001"], RECIPIENTS, OnDoubt::Hold).await;
         world::launch(&store, id).await;
-        Self { redis, between, meta, store, id, settings }
+        Self { redis, proxy, meta, store, id, settings }
     }
 
-    /// The way that loses claims.
-    fn behind(&self) -> Address {
-        Address { url: self.between.url(), ..world::address(&self.redis) }
+    /// The address of the proxy.
+    fn proxied_address(&self) -> Address {
+        Address { url: self.proxy.url(), ..world::address(&self.redis) }
     }
 
     async fn worker(&self, name: &str, address: Address) -> TestWorker {
@@ -415,21 +418,21 @@ impl Line500 {
         TestWorker::start_on(name, address, &self.meta.url(), &lines, self.settings.clone()).await
     }
 
-    async fn sent(&self, requests: usize) {
+    async fn wait_for_requests(&self, requests: usize) {
         support::until("messages are sent", async || self.meta.requests() >= requests).await;
     }
 
-    /// A worker on the way that loses claims, which has just lost one and can't reach Redis any more.
-    async fn loses_a_claim(&self) -> TestWorker {
-        let worker = self.worker("w1", self.behind()).await;
-        self.sent(200).await;
-        self.between.breaks().await;
+    /// A worker behind the proxy that has just lost the response to a claim and cannot reach Redis any more.
+    async fn worker_with_a_lost_claim(&self) -> TestWorker {
+        let worker = self.worker("w1", self.proxied_address()).await;
+        self.wait_for_requests(200).await;
+        self.proxy.break_at_next_claim().await;
         worker
     }
 
-    /// Waits for the end: everybody got one message.
-    async fn ends_well(&self) {
-        let record = world::reaches(&self.store, self.id, CampaignState::Completed).await;
+    /// Waits until the campaign is completed, and checks that every recipient got one message.
+    async fn assert_all_sent_once(&self) {
+        let record = world::wait_for_state(&self.store, self.id, CampaignState::Completed).await;
         let arrivals = self.meta.arrivals();
         let arrived: HashSet<&str> = arrivals.iter().map(|arrival| arrival.to.as_str()).collect();
         assert_eq!((arrived.len(), arrivals.len()), (RECIPIENTS as usize, RECIPIENTS as usize), "messages");

@@ -1,6 +1,8 @@
-//! The rooms of `src/` and the arrows between them: which room may use which, and that no files use each other in a circle.
+//! The structure of `src/`: which top-level module (here a *room*) may use which, no cycles between files, and one
+//! meaning for each public type name.
 //!
-//! Read from the sources as text: `crate::` and `super::` paths, outside of unit tests.
+//! The tests read the sources as text: `crate::` and `super::` paths and declarations of public types, without unit
+//! tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each room, and the rooms that it uses. `app` puts all of them together and is used by none.
+/// Each room, and the rooms it uses. No room uses `app`, which puts all of them together.
 const ARROWS: [(&str, &[&str]); 18] = [
     ("api", &["coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
     (
@@ -48,10 +50,18 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("webhook", &["domain", "json", "redis", "telemetry"]),
 ];
 
-/// A source file: its module path, such as `["redis", "parts"]`, and the modules or items that it names.
+/// Rooms that mirror types of other rooms under the same name: the simulator, which shares nothing, and the HTTP
+/// client, whose types are those of the API as a caller sees them.
+const MIRRORS: [&str; 2] = ["sim", "client"];
+
+/// A source file.
 struct Source {
+    /// The path of its module, such as `["redis", "parts"]`.
     module: Vec<String>,
+    /// The paths that it names, from the root of the crate.
     names: Vec<Vec<String>>,
+    /// The public types that it declares.
+    types: Vec<String>,
 }
 
 #[test]
@@ -78,7 +88,7 @@ fn no_files_use_each_other_in_a_circle() {
     for source in &sources {
         let used = source.names.iter().filter_map(|name| {
             let file = (1..=name.len()).rev().find_map(|n| modules.get(&name[..n].to_vec()))?;
-            // A folder's own file names what is in the folder, and holds what its files share.
+            // A parent module declares its children and holds what they share, so the two may use each other.
             let is_family = file.starts_with(&source.module) || source.module.starts_with(file);
             (!is_family).then_some(*file)
         });
@@ -97,6 +107,24 @@ fn no_files_use_each_other_in_a_circle() {
     }
 }
 
+#[test]
+fn a_public_type_name_means_one_type() {
+    let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources() {
+        if source.module.first().is_some_and(|room| MIRRORS.contains(&room.as_str())) {
+            continue;
+        }
+        // `Result` with a module's own error is an idiom.
+        for name in source.types.into_iter().filter(|name| name != "Result") {
+            declared.entry(name).or_default().push(source.module.join("/"));
+        }
+    }
+    assert!(declared.len() > 100, "{} types", declared.len());
+    for (name, modules) in declared {
+        assert_eq!(modules.len(), 1, "{name} is declared in {}", modules.join(" and "));
+    }
+}
+
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sources = Vec::new();
@@ -110,14 +138,14 @@ fn sources() -> Vec<Source> {
                 let module = module(&root, &path);
                 let text = fs::read_to_string(&path).expect("a source");
                 let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-                sources.push(Source { names: names(text, &module), module });
+                sources.push(Source { names: names(text, &module), types: types(text), module });
             }
         }
     }
     sources
 }
 
-/// The module that a file of `root` is.
+/// The module path of `file`, which is below `root`.
 fn module(root: &Path, file: &Path) -> Vec<String> {
     let path: PathBuf = file.strip_prefix(root).expect("below it").with_extension("");
     let mut module: Vec<String> = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
@@ -127,7 +155,19 @@ fn module(root: &Path, file: &Path) -> Vec<String> {
     module
 }
 
-/// What `text`, the source of `module`, names by `crate::` or `super::`, from the root of the crate.
+/// The names of the types that `text` declares as `pub`.
+fn types(text: &str) -> Vec<String> {
+    let declaration = |line: &str| {
+        let rest = line.trim_start().strip_prefix("pub ")?;
+        let rest = ["struct ", "enum ", "trait ", "type "].iter().find_map(|keyword| rest.strip_prefix(keyword))?;
+        let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+        // A declaration without a name is inside a macro.
+        (end > 0).then(|| rest[..end].to_owned())
+    };
+    text.lines().filter_map(declaration).collect()
+}
+
+/// The paths after `crate::` or `super::` in `text`, the source of `module`, from the root of the crate.
 fn names(text: &str, module: &[String]) -> Vec<Vec<String>> {
     let mut names = Vec::new();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -147,7 +187,8 @@ fn names(text: &str, module: &[String]) -> Vec<Vec<String>> {
     names
 }
 
-/// Notes the paths of a `use` tree, such as `a::{b, c::D}`, each after `base`. Gives what stands behind it.
+/// Adds the paths of a `use` tree such as `a::{b, c::D}` to `names`, each after `base`. Returns the
+/// text after the tree.
 fn tree<'t>(text: &'t str, base: &[String], names: &mut Vec<Vec<String>>) -> &'t str {
     let mut path = base.to_vec();
     let mut rest = text;
@@ -171,7 +212,7 @@ fn tree<'t>(text: &'t str, base: &[String], names: &mut Vec<Vec<String>>) -> &'t
             Some(after) if !name.is_empty() => rest = after,
             _ => {
                 names.push(path);
-                // What a name is renamed to, or a glob, is no path.
+                // Skip a glob, and the alias after `as`.
                 let end = after.find([',', '}', ';', '(', ')', '<', '>', '\n', ' ']).unwrap_or(after.len());
                 let after = after[end..].trim_start();
                 return after

@@ -1,4 +1,4 @@
-//! What the documents point to is there: every file, every heading, and every test that a promise names.
+//! Checks that every file and heading to which the documents link exists, and every test that a promise names.
 
 use std::{
     fs,
@@ -18,12 +18,12 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Prose alone: what stands in fences is not for readers to follow.
+/// `text` without its fenced code blocks, which contain no links.
 fn prose(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
-/// The name by which a link reaches a heading.
+/// The anchor of a heading: the part of a link after `#`.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()

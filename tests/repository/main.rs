@@ -1,5 +1,5 @@
-//! Checks of the repository itself: which room of `src/` uses which, and whether the links and test names in the
-//! documents exist.
+//! Checks of the repository itself: which module of `src/` may use which, and whether the files, headings and tests
+//! that the documents name exist.
 //!
 //! They read files and start no server. `make check` runs them.
 

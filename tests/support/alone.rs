@@ -1,4 +1,4 @@
-//! Runs a test in a process of its own, where it changes something global to its process, such as the log subscriber.
+//! Runs a test in a separate process, if it changes something global to the process, such as the log subscriber.
 
 use std::{env, process::Command};
 

@@ -1,4 +1,4 @@
-//! A network that can be cut at any byte: between a store and its Redis.
+//! A proxy between a store and its Redis that can cut the connections after any byte.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,8 +16,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Passes on what a store says to Redis until it has passed on as many bytes as it may; then every connection ends, with
-/// the answers that were on their way; or they are held until they are released, and go on.
+/// Passes on what a store sends to Redis, up to a number of bytes. Then every connection ends and responses on
+/// their way are lost, or the rest is held back until it is released.
 pub struct Cutter {
     dir: TempDir,
     left: Arc<AtomicI64>,
@@ -25,19 +25,19 @@ pub struct Cutter {
     task: JoinHandle<()>,
 }
 
-/// What becomes of a connection that has passed on all that it may.
+/// What happens to a connection that has reached the limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hold {
-    /// It ends.
+    /// The connection ends.
     Cut,
-    /// It will be held.
+    /// The connection will be held.
     Wanted,
-    /// It is held.
+    /// The connection is held.
     Held,
 }
 
 impl Cutter {
-    /// Before the Redis that listens on `url`. Passes on everything until it is told otherwise.
+    /// A proxy in front of the Redis at `url`. Passes everything on until a limit is set.
     pub fn before(url: &str) -> Self {
         let redis = PathBuf::from(url.strip_prefix("redis+unix://").expect("a URL of a socket"));
         let dir = tempfile::tempdir().expect("a directory");
@@ -54,23 +54,23 @@ impl Cutter {
         Self { dir, left, hold, task }
     }
 
-    /// Where a store connects.
+    /// The URL for a store.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.dir.path().join("cut.sock").display())
     }
 
-    /// Passes on `bytes` more, and then nothing.
+    /// Passes on `bytes` more, then cuts the connections.
     pub fn cut_after(&self, bytes: i64) {
         self.left.store(bytes, Ordering::SeqCst);
     }
 
-    /// Passes on `bytes` more, and then holds everything: see [`Cutter::held`].
+    /// Passes on `bytes` more, then holds the rest: see [`Cutter::held`].
     pub fn hold_after(&self, bytes: i64) {
         self.hold.send_replace(Hold::Wanted);
         self.cut_after(bytes);
     }
 
-    /// Does `work` through it while `meanwhile` is done as soon as something is held, or else at the end of `work`.
+    /// Runs `work` through the proxy. Runs `meanwhile` once something is held, or after `work` if nothing is.
     pub async fn held<T>(&self, work: impl Future<Output = T>, meanwhile: impl Future<Output = ()>) -> T {
         let held = async {
             self.hold.subscribe().wait_for(|hold| *hold == Hold::Held).await.expect("it is here");
@@ -85,18 +85,18 @@ impl Cutter {
         tokio::join!(done, held).0
     }
 
-    /// Passes on what it holds, and everything after it.
+    /// Passes on what is held, and everything after it.
     fn release(&self) {
-        self.mend();
+        self.restore();
         self.hold.send_replace(Hold::Cut);
     }
 
-    /// Passes on everything again.
-    pub fn mend(&self) {
+    /// Removes the limit.
+    pub fn restore(&self) {
         self.left.store(i64::MAX, Ordering::SeqCst);
     }
 
-    /// Bytes passed on since `cut_after(bytes)`.
+    /// Bytes passed on since `cut_after(bytes)`. More than `bytes` if the limit was reached.
     pub fn used_of(&self, bytes: i64) -> i64 {
         bytes - self.left.load(Ordering::SeqCst)
     }
@@ -113,31 +113,31 @@ async fn pass_on(mut client: UnixStream, redis: impl AsRef<Path>, left: Arc<Atom
         return;
     }
     let Ok(mut server) = UnixStream::connect(redis).await else { return };
-    let (mut question, mut answer) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let (mut request, mut response) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         tokio::select! {
-            read = client.read(&mut question) => {
+            read = client.read(&mut request) => {
                 let Ok(n @ 1..) = read else { return };
-                let may = left.fetch_sub(n as i64, Ordering::SeqCst).clamp(0, n as i64) as usize;
-                // What was passed on is carried out, perhaps, and its answer is lost.
-                if server.write_all(&question[..may]).await.is_err() {
+                let allowed = left.fetch_sub(n as i64, Ordering::SeqCst).clamp(0, n as i64) as usize;
+                // Redis may run what was passed on; the response is lost.
+                if server.write_all(&request[..allowed]).await.is_err() {
                     return;
                 }
-                if may < n {
+                if allowed < n {
                     if *hold.borrow() == Hold::Cut {
                         return;
                     }
                     hold.send_replace(Hold::Held);
                     let _ = hold.subscribe().wait_for(|hold| *hold == Hold::Cut).await;
-                    if server.write_all(&question[may..n]).await.is_err() {
+                    if server.write_all(&request[allowed..n]).await.is_err() {
                         return;
                     }
                 }
             }
-            read = server.read(&mut answer) => {
+            read = server.read(&mut response) => {
                 let Ok(n @ 1..) = read else { return };
                 let is_cut = left.load(Ordering::SeqCst) <= 0 && *hold.borrow() == Hold::Cut;
-                if is_cut || client.write_all(&answer[..n]).await.is_err() {
+                if is_cut || client.write_all(&response[..n]).await.is_err() {
                     return;
                 }
             }

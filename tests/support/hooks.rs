@@ -1,4 +1,4 @@
-//! A webhook receiver on a real port and a real Redis, and what Meta would tell it.
+//! A webhook receiver on a real port and a real Redis, and webhooks as Meta sends them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,8 +31,8 @@ pub const VERIFY_TOKEN: &str = "verify-me";
 /// The lines of the receiver, all of WABA 2001.
 pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
-/// How long message ids are found again.
-pub const IDS_KEPT: Duration = Duration::from_secs(3_600);
+/// How long message ids are kept.
+pub const ID_RETENTION: Duration = Duration::from_secs(3_600);
 
 /// A message that was claimed for sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,13 +43,13 @@ pub struct Message {
 }
 
 impl Message {
-    /// The id that Meta gives it in these tests.
+    /// The message id that Meta assigns in these tests.
     pub fn wamid(&self) -> String {
         format!("wamid.{}.{}.{}", self.part, self.row, self.send)
     }
 }
 
-/// A receiver that runs.
+/// A running receiver.
 pub struct Hooks {
     pub redis: TestRedis,
     pub store: Store,
@@ -73,7 +73,7 @@ impl Hooks {
             verify_token: Secret::new(VERIFY_TOKEN),
             app_secrets: vec![Secret::new(APP_SECRET)],
             body_bytes_max: BODY_BYTES_MAX,
-            ids_kept: IDS_KEPT,
+            id_retention: ID_RETENTION,
             lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
             health: Health::default(),
         };
@@ -88,7 +88,7 @@ impl Hooks {
         Self { redis, store, clock, key, url, client: reqwest::Client::new(), end, server, task }
     }
 
-    /// Stops the listener; the task behind it ends by itself.
+    /// Stops the listener; its background task then ends.
     pub async fn stop(self) {
         self.end.cancel();
         drop(self.client);
@@ -96,7 +96,7 @@ impl Hooks {
         self.task.await.expect("no panic").expect("a clean end");
     }
 
-    /// Delivers a webhook as Meta does. Gives the status of the answer.
+    /// Delivers a signed webhook. Returns the HTTP status.
     pub async fn deliver(&self, body: &Value) -> u16 {
         self.deliver_bytes(&serde_json::to_vec(body).expect("JSON")).await
     }
@@ -110,7 +110,7 @@ impl Hooks {
         request.send().await.expect("an answer").status().as_u16()
     }
 
-    /// A campaign with `n` recipients, launched, and all of them claimed: their messages, by line.
+    /// Launches a campaign with `n` recipients and claims all of them. Returns the messages by line.
     pub async fn campaign(&self, lines: &[&str], n: u64) -> (CampaignId, HashMap<LineId, Vec<Message>>) {
         let id = world::campaign(&self.store, lines, n, OnDoubt::Hold).await;
         world::launch(&self.store, id).await;
@@ -128,8 +128,11 @@ impl Hooks {
         let now = self.clock.now();
         let mut messages = Vec::new();
         loop {
-            let claim =
-                self.store.claim(part, &super::claim_wish(1, now, 1_000, now.after(IDS_KEPT))).await.expect("a claim");
+            let claim = self
+                .store
+                .claim(part, &super::claim_request(1, now, 1_000, now.after(ID_RETENTION)))
+                .await
+                .expect("a claim");
             let Claim::Rows { rows, .. } = claim else { panic!("{claim:?}") };
             if rows.is_empty() {
                 return messages;
@@ -144,10 +147,10 @@ impl Hooks {
             let claimed = ClaimedRow { row: message.row, send: message.send };
             by_part.entry(message.part).or_default().push((claimed, settled));
         }
-        self.store.settle(&by_part, 1, self.clock.now(), IDS_KEPT).await.expect("settled");
+        self.store.settle(&by_part, 1, self.clock.now(), ID_RETENTION).await.expect("settled");
     }
 
-    /// Meta takes them all.
+    /// Settles `messages` as accepted.
     pub async fn accept(&self, messages: impl IntoIterator<Item = &Message>) {
         self.settle(messages.into_iter().map(|message| (*message, accepted(message)))).await;
     }
@@ -156,10 +159,10 @@ impl Hooks {
         self.store.campaign(id).await.expect("a store").expect("a campaign")
     }
 
-    /// The counters of a campaign, without states that nobody is in; they agree with its state bytes.
+    /// The counters of a campaign, without states that are empty, after checking that they equal its state bytes.
     pub async fn counts(&self, id: CampaignId) -> PartCounts {
         let record = self.record(id).await;
-        // They are read one after the other: what came between is read again.
+        // Counters and bytes are read one after the other, so both are read again if a status arrived in between.
         let (mut counts, bytes) = loop {
             let (before, bytes) =
                 (world::counts(&self.store, &record).await, world::recount(&self.store, &record).await);
@@ -173,19 +176,19 @@ impl Hooks {
         counts
     }
 
-    /// How many recipients are in each state that has any.
+    /// The number of recipients in each non-empty state.
     pub async fn by_state(&self, id: CampaignId) -> HashMap<State, u64> {
         self.counts(id).await.by_state
     }
 
-    /// Our token for the message.
+    /// Pregón's token for the message.
     pub fn token(&self, message: &Message) -> String {
         token(&self.key.get(), message)
     }
 
-    /// A status as Meta tells it, with our token.
+    /// A status as Meta sends it, with Pregón's token.
     pub fn status(&self, message: &Message, word: &str) -> Value {
-        let mut status = nameless(&message.wamid(), word);
+        let mut status = status_without_token(&message.wamid(), word);
         status["biz_opaque_callback_data"] = self.token(message).into();
         status
     }
@@ -202,7 +205,7 @@ pub fn token(key: &TokenKey, message: &Message) -> String {
 }
 
 /// A status without a token. `failed` with its code: `failed 131026`.
-pub fn nameless(wamid: &str, word: &str) -> Value {
+pub fn status_without_token(wamid: &str, word: &str) -> Value {
     let (word, code) = word.split_once(' ').unwrap_or((word, ""));
     let mut status = json!({
         "id": wamid,
@@ -217,12 +220,12 @@ pub fn nameless(wamid: &str, word: &str) -> Value {
     status
 }
 
-/// A webhook with one change.
+/// A webhook with statuses of messages on `line`, in one entry of `changes`.
 pub fn statuses(line: &str, statuses: &[Value]) -> Value {
     payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "statuses": statuses}})])
 }
 
-/// The same with messages that people sent.
+/// A webhook with messages from people.
 pub fn inbound(line: &str, messages: &[Value]) -> Value {
     payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "messages": messages}})])
 }
@@ -236,7 +239,7 @@ pub fn signature(body: &[u8]) -> String {
     signature_with(APP_SECRET, body)
 }
 
-/// The same with another secret.
+/// `X-Hub-Signature-256` with another secret.
 pub fn signature_with(app_secret: &str, body: &[u8]) -> String {
     let mac = Hmac::<Sha256>::new_from_slice(app_secret.as_bytes()).expect("a key").chain_update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))

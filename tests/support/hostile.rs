@@ -2,9 +2,9 @@
 //! documentation. It is a bare HTTP/1.1 server that answers each send as a test decides ([`Conduct`]), sends statuses
 //! by signed webhook, and records when each request arrived. Most tests that need a Meta use it.
 //!
-//! It reads on a thread of its own that does nothing else. Where the machine stalls that thread, what arrived meanwhile is
-//! read at one moment; so an arrival is kept as the span in which it can have happened: from a heartbeat of that thread
-//! before it to the moment it was read. Without a stall that span is two milliseconds.
+//! A dedicated thread reads the requests. If the machine stalls that thread, everything that arrived meanwhile is
+//! read at once. So an arrival is recorded as an interval in which it must have happened: from an earlier heartbeat
+//! of the thread to the time of reading. Without a stall the interval is two milliseconds.
 
 use std::{
     net::SocketAddr,
@@ -27,47 +27,47 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    hooks::{nameless, signature, statuses},
+    hooks::{signature, status_without_token, statuses},
     link::{Delayed, Entered, Heartbeat, Stamp},
 };
 
-/// The code of a refusal for good.
+/// The code of a permanent refusal.
 pub const REFUSED: u32 = 131_026;
 
 const HEARTBEAT: Duration = Duration::from_millis(1);
 
-/// A send that was read whole.
+/// A send request that was read completely.
 pub struct Sent {
-    /// Of the API, as it stands in the URL: tells processes apart that are configured with different ones.
+    /// API version in the URL. It distinguishes processes that are configured with different versions.
     pub version: String,
     pub line: String,
-    /// The number without its plus.
+    /// The phone number without its plus.
     pub to: String,
     /// `biz_opaque_callback_data`.
     pub token: String,
 }
 
-/// What the server does with a send.
+/// The response to a send.
 pub enum Answer {
     Json(u16, Value),
     Html(u16),
-    /// Text that is no JSON; may be empty.
+    /// Text that is not JSON; may be empty.
     Plain(u16, &'static str),
-    /// Closes the connection.
+    /// Closes the connection without a response.
     Nothing,
-    /// Answers never; the client gives up.
+    /// Never responds; the client times out.
     Silence,
 }
 
-/// How a send ends once it gets through.
+/// How a send ends once there are no more errors.
 #[derive(Clone, Copy, PartialEq)]
 pub enum End {
     Answered,
-    /// Taken, and the connection closes.
+    /// Accepted, and the connection closes.
     Lost,
-    /// Taken, and a proxy says 502.
+    /// Accepted, and a proxy answers 502.
     LostToProxy,
-    /// Taken, and nothing ever comes.
+    /// Accepted, and no response is ever sent.
     LostToSilence,
     Closed,
     Proxy,
@@ -76,12 +76,12 @@ pub enum End {
 }
 
 impl End {
-    /// Meta has the message.
-    pub fn is_taken(self) -> bool {
+    /// Whether Meta accepted the message.
+    pub fn is_accepted(self) -> bool {
         !matches!(self, Self::Closed | Self::Proxy | Self::Silence | Self::Refused)
     }
 
-    /// What the sender gets of it.
+    /// The response to the sender.
     pub fn answer(self, to: &str, wamid: &str) -> Answer {
         match self {
             Self::Answered => accepted(to, wamid),
@@ -93,16 +93,16 @@ impl End {
     }
 }
 
-/// What follows from a send.
+/// The reaction to a send.
 pub struct Reply {
     pub answer: Answer,
-    /// How long the answer takes.
+    /// Delay of the response.
     pub delay: Duration,
-    /// Statuses that are told, and answered 200, before the answer.
+    /// Statuses that are reported, and acknowledged with 200, before the response.
     pub first: Vec<Status>,
-    /// The answer waits for it, or for the end of who would send it.
+    /// The response waits until the sender sends or is dropped.
     pub gate: Option<oneshot::Receiver<()>>,
-    /// Closes the connection after the answer, without having said so.
+    /// Closes the connection after the response, without `connection: close`.
     pub hang_up: bool,
 }
 
@@ -112,7 +112,7 @@ impl Reply {
     }
 }
 
-/// What a status webhook says of a message.
+/// A status of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub line: String,
@@ -123,53 +123,53 @@ pub struct Status {
     pub word: String,
 }
 
-/// When a send arrived.
+/// The arrival of a send.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Of the API, as it stands in the URL.
+    /// API version in the URL.
     pub version: String,
     pub line: String,
     pub to: String,
-    /// Not before.
+    /// The send arrived at or after this time.
     pub earliest: Instant,
-    /// Not after: it was read.
+    /// The send arrived by this time, at which it was read.
     pub latest: Instant,
     /// `latest` as a time of day.
     pub at: UnixMs,
 }
 
-/// How a Meta behaves. Called on the thread that reads: it returns at once.
+/// How a fake Meta behaves. Runs on the reading thread, so it must return at once.
 pub trait Conduct: Send + 'static {
     fn send(&mut self, sent: Sent, courier: &Courier) -> Reply;
 
-    /// What a proxy answers to a read in Meta's place.
-    fn stands_in(&mut self) -> Option<Answer> {
+    /// A proxy's response to a GET in Meta's place, if there is one.
+    fn proxy_answer(&mut self) -> Option<Answer> {
         None
     }
 
-    /// Whether the connection on which a request waits is dropped without reading it.
+    /// Whether to close a connection without reading the request that waits on it.
     fn drops(&mut self) -> bool {
         false
     }
 }
 
-/// Takes every message, and answers after `latency`.
-pub struct Calm {
+/// Accepts every message after `latency`.
+pub struct AcceptAll {
     pub latency: Duration,
 }
 
-impl Conduct for Calm {
+impl Conduct for AcceptAll {
     fn send(&mut self, sent: Sent, _: &Courier) -> Reply {
         Reply::of(accepted(&sent.to, &wamid(&sent.to, 1)), self.latency)
     }
 }
 
-/// The id of a message.
+/// Meta's id for the `n`th message to `to`.
 pub fn wamid(to: &str, n: u64) -> String {
     format!("wamid.{to}.{n}")
 }
 
-/// Meta's answer to a message that it took.
+/// Meta's response to a message that it accepts.
 pub fn accepted(to: &str, wamid: &str) -> Answer {
     let contacts = json!([{"input": to, "wa_id": to}]);
     Answer::Json(
@@ -179,7 +179,7 @@ pub fn accepted(to: &str, wamid: &str) -> Answer {
     )
 }
 
-/// Meta's answer to a message that it did not take.
+/// Meta's response to a message that it refuses.
 pub fn refused(http_status: u16, code: u32) -> Answer {
     let error = json!({"message": format!("(#{code}) no"), "type": "OAuthException", "code": code,
                        "error_data": {"messaging_product": "whatsapp", "details": format!("details of {code}")},
@@ -187,35 +187,36 @@ pub fn refused(http_status: u16, code: u32) -> Answer {
     Answer::Json(http_status, json!({"error": error}))
 }
 
-/// Tells statuses.
+/// Delivers statuses.
 #[derive(Clone)]
 pub struct Courier {
     orders: mpsc::UnboundedSender<(Instant, Status)>,
-    books: Arc<Books>,
+    records: Arc<Records>,
 }
 
 impl Courier {
-    /// Tells `status` after `delay`, together with others of that moment, until it is answered 200.
-    pub fn tell(&self, delay: Duration, status: Status) {
-        self.books.pending.fetch_add(1, Ordering::SeqCst);
-        self.orders.send((Instant::now() + delay, status)).expect("the courier lives as long as the server");
+    /// Delivers `status` after `delay`, in a webhook with others of the same time, and repeats it until it is
+    /// acknowledged with 200.
+    pub fn report(&self, delay: Duration, status: Status) {
+        self.records.pending.fetch_add(1, Ordering::SeqCst);
+        self.orders.send((Instant::now() + delay, status)).expect("the delivering task runs as long as the server");
     }
 }
 
-/// What the server keeps.
+/// What the server records.
 #[derive(Default)]
-struct Books {
+struct Records {
     webhook: OnceLock<String>,
     arrivals: Mutex<Vec<Arrival>>,
-    /// Each with when it was answered.
-    told: Mutex<Vec<(Instant, Status)>>,
+    /// Statuses acknowledged with 200, each with the time of that.
+    acknowledged: Mutex<Vec<(Instant, Status)>>,
     pending: AtomicUsize,
 }
 
-/// A server that runs, on two threads of its own. Dropped, it ends.
+/// A running server with two threads. It stops when dropped.
 pub struct Meta {
     addr: SocketAddr,
-    books: Arc<Books>,
+    records: Arc<Records>,
     courier: Courier,
     end: CancellationToken,
     threads: Vec<JoinHandle<()>>,
@@ -223,16 +224,16 @@ pub struct Meta {
 
 impl Meta {
     pub fn start(conduct: impl Conduct, seed: u64) -> Self {
-        Self::start_far(conduct, seed, Duration::ZERO)
+        Self::start_behind_link(conduct, seed, Duration::ZERO)
     }
 
-    /// The same at the end of a link that takes `delay` one way. A send has arrived when it enters the link.
-    pub fn start_far(conduct: impl Conduct, seed: u64, delay: Duration) -> Self {
-        let books = Arc::new(Books::default());
+    /// Starts a server behind a link with a one-way `delay`. A send arrives when it enters the link.
+    pub fn start_behind_link(conduct: impl Conduct, seed: u64, delay: Duration) -> Self {
+        let records = Arc::new(Records::default());
         let end = CancellationToken::new();
         let (orders, ordered) = mpsc::unbounded_channel();
-        let courier = Courier { orders, books: books.clone() };
-        let (told_addr, addr) = std::sync::mpsc::channel();
+        let courier = Courier { orders, records: records.clone() };
+        let (addr_sender, addr) = std::sync::mpsc::channel();
         let reading = thread("meta-reads", end.clone(), {
             let shared = Arc::new(Shared {
                 conduct: Mutex::new(Box::new(conduct)),
@@ -241,60 +242,64 @@ impl Meta {
             });
             async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                told_addr.send(listener.local_addr().expect("an address")).expect("the test waits");
-                tokio::join!(beat(&shared), accept(&listener, &shared, delay));
+                addr_sender.send(listener.local_addr().expect("an address")).expect("the test waits");
+                tokio::join!(keep_heartbeat(&shared), accept(&listener, &shared, delay));
             }
         });
-        let telling = thread("meta-tells", end.clone(), tell(ordered, books.clone(), StdRng::seed_from_u64(seed ^ 1)));
+        let delivering = thread(
+            "meta-delivers",
+            end.clone(),
+            deliver_due(ordered, records.clone(), StdRng::seed_from_u64(seed ^ 1)),
+        );
         let addr = addr.recv().expect("the server listens");
-        Self { addr, books, courier, end, threads: vec![reading, telling] }
+        Self { addr, records, courier, end, threads: vec![reading, delivering] }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Where statuses are told.
-    pub fn tells(&self, webhook: String) {
-        self.books.webhook.set(webhook).expect("told once");
+    /// Sets the URL that receives statuses.
+    pub fn set_webhook(&self, webhook: String) {
+        self.records.webhook.set(webhook).expect("set once");
     }
 
     /// Every send so far, in the order of arrival.
     pub fn arrivals(&self) -> Vec<Arrival> {
-        let mut arrivals = lock(&self.books.arrivals).clone();
-        // A link brings the first bytes of a new connection later than others.
+        let mut arrivals = lock(&self.records.arrivals).clone();
+        // On a link, the first bytes of a new connection arrive later than others.
         arrivals.sort_by_key(|arrival| arrival.latest);
         arrivals
     }
 
     pub fn requests(&self) -> usize {
-        lock(&self.books.arrivals).len()
+        lock(&self.records.arrivals).len()
     }
 
-    /// Every status that was answered 200.
-    pub fn told(&self) -> Vec<Status> {
-        lock(&self.books.told).iter().map(|(_, status)| status.clone()).collect()
+    /// Every status that was acknowledged with 200.
+    pub fn reported(&self) -> Vec<Status> {
+        lock(&self.records.acknowledged).iter().map(|(_, status)| status.clone()).collect()
     }
 
-    /// When the first status with this word was answered 200, from `from` on.
-    pub fn first_told(&self, word: &str, from: Instant) -> Option<Instant> {
-        let told = lock(&self.books.told);
-        told.iter().filter(|(at, status)| *at >= from && status.word == word).map(|(at, _)| *at).min()
+    /// When the first status with this word at or after `from` was acknowledged with 200.
+    pub fn first_reported(&self, word: &str, from: Instant) -> Option<Instant> {
+        let acknowledged = lock(&self.records.acknowledged);
+        acknowledged.iter().filter(|(at, status)| *at >= from && status.word == word).map(|(at, _)| *at).min()
     }
 
-    /// How many statuses were answered 200.
-    pub fn n_told(&self) -> usize {
-        lock(&self.books.told).len()
+    /// The number of statuses that were acknowledged with 200.
+    pub fn n_reported(&self) -> usize {
+        lock(&self.records.acknowledged).len()
     }
 
-    /// Tells further statuses.
+    /// Delivers further statuses.
     pub fn courier(&self) -> &Courier {
         &self.courier
     }
 
-    /// No status waits to be told.
+    /// Whether no status waits for delivery.
     pub fn is_idle(&self) -> bool {
-        self.books.pending.load(Ordering::SeqCst) == 0
+        self.records.pending.load(Ordering::SeqCst) == 0
     }
 }
 
@@ -310,8 +315,7 @@ impl Drop for Meta {
     }
 }
 
-/// The most sends of `line` that certainly arrived within one second, and those of its use: sends per second from the first
-/// to the last.
+/// The most sends of `line` that certainly arrived within one second.
 pub fn worst_second(arrivals: &[Arrival], line: &str) -> usize {
     let ours: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.line == line).collect();
     let mut worst = 0;
@@ -336,7 +340,7 @@ pub fn rate(arrivals: &[Arrival], line: &str) -> f64 {
 struct Shared {
     conduct: Mutex<Box<dyn Conduct>>,
     courier: Courier,
-    /// The last two.
+    /// The last two heartbeats.
     heartbeats: Mutex<[Instant; 2]>,
 }
 
@@ -352,7 +356,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic under the lock")
 }
 
-async fn beat(shared: &Shared) {
+async fn keep_heartbeat(shared: &Shared) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -379,15 +383,15 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>, delay: Duration) {
 
 /// A client's connection.
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// Waits until there is something to read, where it can be known before it is read.
-    fn brings(&self) -> impl Future<Output = std::io::Result<()>> + Send;
+    /// Waits until there is something to read, if that can be known before reading.
+    fn wait_readable(&self) -> impl Future<Output = std::io::Result<()>> + Send;
 
-    /// When what was read last arrived. `before`: a moment before which it had not been there.
+    /// The interval in which the last read bytes arrived. `before`: a time at which they had not yet arrived.
     fn stamp(&self, before: Instant) -> Stamp;
 }
 
 impl Connection for TcpStream {
-    async fn brings(&self) -> std::io::Result<()> {
+    async fn wait_readable(&self) -> std::io::Result<()> {
         self.readable().await
     }
 
@@ -397,7 +401,7 @@ impl Connection for TcpStream {
 }
 
 impl Connection for Delayed {
-    async fn brings(&self) -> std::io::Result<()> {
+    async fn wait_readable(&self) -> std::io::Result<()> {
         Ok(())
     }
 
@@ -408,8 +412,8 @@ impl Connection for Delayed {
 
 async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
     let mut buffer = Vec::with_capacity(4096);
-    // What a client that went away leaves behind is of no interest.
-    while let Ok(()) = stream.brings().await {
+    // An error means that the client has gone, which ends the connection.
+    while let Ok(()) = stream.wait_readable().await {
         if buffer.is_empty() && lock(&shared.conduct).drops() {
             return;
         }
@@ -417,8 +421,8 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         let (earliest, latest) = stream.stamp(lock(&shared.heartbeats)[0]);
         let path = head.split(' ').nth(1).unwrap_or_default();
         if !head.starts_with("POST ") {
-            let stands_in = lock(&shared.conduct).stands_in();
-            let answer = stands_in.unwrap_or_else(|| node(path));
+            let proxy_answer = lock(&shared.conduct).proxy_answer();
+            let answer = proxy_answer.unwrap_or_else(|| node(path));
             if stream.write_all(&response(&answer)).await.is_err() {
                 return;
             }
@@ -434,12 +438,12 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
         let sent = Sent { version, line, to, token };
         let (version, line, to) = (sent.version.clone(), sent.line.clone(), sent.to.clone());
         let arrival = Arrival { version, line, to, earliest, latest, at };
-        lock(&shared.courier.books.arrivals).push(arrival);
+        lock(&shared.courier.records.arrivals).push(arrival);
         let reply = lock(&shared.conduct).send(sent, &shared.courier);
         for status in reply.first {
-            let (books, told) = (&shared.courier.books, status.clone());
-            shared.courier.tell(Duration::ZERO, status);
-            while !lock(&books.told).iter().any(|(_, status)| *status == told) {
+            let (records, acknowledged) = (&shared.courier.records, status.clone());
+            shared.courier.report(Duration::ZERO, status);
+            while !lock(&records.acknowledged).iter().any(|(_, status)| *status == acknowledged) {
                 tokio::time::sleep(HEARTBEAT).await;
             }
         }
@@ -462,7 +466,7 @@ async fn serve(mut stream: impl Connection, shared: Arc<Shared>) {
     }
 }
 
-/// The next request: its head and its body. None at the end of the connection.
+/// The next request: head and body. `None` at the end of the connection.
 async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
@@ -490,7 +494,7 @@ async fn read(
     }
 }
 
-/// What Meta says of its nodes: the templates of a WABA, and nothing of others.
+/// Meta's response to a GET of a node: the templates of a WABA, 404 for anything else.
 pub fn node(path: &str) -> Answer {
     if path.contains("/message_templates") {
         let template: Value =
@@ -511,8 +515,8 @@ fn response(answer: &Answer) -> Vec<u8> {
     format!("HTTP/1.1 {http_status} X\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
 }
 
-/// Tells what is due, in webhooks of a few statuses in any order, many at once.
-async fn tell(mut ordered: mpsc::UnboundedReceiver<(Instant, Status)>, books: Arc<Books>, mut rng: StdRng) {
+/// Delivers what is due, in concurrent webhooks of a few statuses in random order.
+async fn deliver_due(mut ordered: mpsc::UnboundedReceiver<(Instant, Status)>, records: Arc<Records>, mut rng: StdRng) {
     let http = super::http_client();
     let mut waiting: Vec<(Instant, Status)> = Vec::new();
     loop {
@@ -523,27 +527,27 @@ async fn tell(mut ordered: mpsc::UnboundedReceiver<(Instant, Status)>, books: Ar
         let mut due: Vec<Status> = waiting.extract_if(.., |(at, _)| *at <= now).map(|(_, status)| status).collect();
         due.shuffle(&mut rng);
         while !due.is_empty() {
-            let told = due.split_off(due.len().saturating_sub(rng.random_range(1..=8)));
-            tokio::spawn(deliver(http.clone(), books.clone(), told));
+            let acknowledged = due.split_off(due.len().saturating_sub(rng.random_range(1..=8)));
+            tokio::spawn(deliver(http.clone(), records.clone(), acknowledged));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-async fn deliver(http: reqwest::Client, books: Arc<Books>, told: Vec<Status>) {
+async fn deliver(http: reqwest::Client, records: Arc<Records>, acknowledged: Vec<Status>) {
     let mut body = json!({"object": "whatsapp_business_account", "entry": []});
     let entries = body["entry"].as_array_mut().expect("a list");
-    for status in &told {
-        let mut said = nameless(&status.wamid, &status.word);
+    for status in &acknowledged {
+        let mut status_json = status_without_token(&status.wamid, &status.word);
         if let Some(token) = &status.token {
-            said["biz_opaque_callback_data"] = token.as_str().into();
+            status_json["biz_opaque_callback_data"] = token.as_str().into();
         }
-        let mut webhook = statuses(&status.line, &[said]);
+        let mut webhook = statuses(&status.line, &[status_json]);
         entries.push(webhook["entry"][0].take());
     }
     let body = body.to_string();
     loop {
-        if let Some(webhook) = books.webhook.get() {
+        if let Some(webhook) = records.webhook.get() {
             let request =
                 http.post(webhook).header("x-hub-signature-256", signature(body.as_bytes())).body(body.clone());
             if request.send().await.is_ok_and(|answer| answer.status() == 200) {
@@ -552,8 +556,8 @@ async fn deliver(http: reqwest::Client, books: Arc<Books>, told: Vec<Status>) {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let n = told.len();
+    let n = acknowledged.len();
     let at = Instant::now();
-    lock(&books.told).extend(told.into_iter().map(|status| (at, status)));
-    books.pending.fetch_sub(n, Ordering::SeqCst);
+    lock(&records.acknowledged).extend(acknowledged.into_iter().map(|status| (at, status)));
+    records.pending.fetch_sub(n, Ordering::SeqCst);
 }

@@ -1,4 +1,4 @@
-//! An intake on a Redis of its own, with the templates of `fixtures/templates` and a few lines.
+//! An intake on a private Redis, with the templates of `fixtures/templates` and a few lines.
 
 use std::{collections::HashMap, convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
 
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::redis::TestRedis;
 
-/// Redis with an intake in front of it. The WABA 2001 has the lines 3001 (80 a second) and 3002 (240 a second) and the
-/// templates; 2002 has line 4001, and its templates were never read.
+/// A Redis and an intake. The WABA 2001 has the lines 3001 (80 per second) and 3002 (240 per second) and the
+/// templates. The WABA 2002 has the line 4001, and its templates were never fetched.
 pub struct World {
     pub redis: TestRedis,
     pub intake: Intake,
@@ -32,7 +32,7 @@ impl World {
         &self.intake.store
     }
 
-    /// A campaign that is stored as a draft.
+    /// Creates a draft of a campaign.
     pub async fn draft(&self, template: &str) -> CampaignId {
         self.intake.submit(new_campaign(template, json!({}))).await.expect("a campaign").id
     }
@@ -63,8 +63,8 @@ impl World {
             for start in self.store().chunk_starts(part).await.expect("chunks") {
                 let chunk = self.store().chunks(part, &[start]).await.expect("a chunk").remove(0);
                 let rows = chunk.recipients().zip(usize::from(start)..);
-                let taken = rows.filter(|(_, row)| states.get(*row).is_some_and(|&byte| byte != 0));
-                all.extend(taken.map(|(recipient, _)| (line.clone(), recipient)));
+                let admitted = rows.filter(|(_, row)| states.get(*row).is_some_and(|&byte| byte != 0));
+                all.extend(admitted.map(|(recipient, _)| (line.clone(), recipient)));
             }
             assert!(counts.recipients <= 65_536, "part {part}");
         }
@@ -72,7 +72,7 @@ impl World {
         all
     }
 
-    /// The numbers of a campaign, in order.
+    /// The phone numbers of a campaign, sorted.
     pub async fn numbers(&self, id: CampaignId) -> Vec<u64> {
         let mut numbers: Vec<u64> =
             self.recipients(id).await.iter().map(|(_, recipient)| recipient.to.digits()).collect();
@@ -80,7 +80,7 @@ impl World {
         numbers
     }
 
-    /// How many recipients are in `state`.
+    /// The number of recipients in `state`.
     pub async fn count(&self, id: CampaignId, state: State) -> u64 {
         let record = self.store().campaign(id).await.expect("redis").expect("the campaign");
         let parts: Vec<_> = record.parts.iter().map(|(part, _)| *part).collect();
@@ -89,7 +89,7 @@ impl World {
     }
 }
 
-/// An intake of another process on the same Redis.
+/// An intake on the Redis at `url`, as another process would have it.
 pub async fn intake(url: &str) -> Intake {
     intake_at(&Address {
         url: url.to_owned(),
@@ -101,7 +101,7 @@ pub async fn intake(url: &str) -> Intake {
     .await
 }
 
-/// The same, wherever Redis is and however patient it waits for it.
+/// An intake on the Redis at `address`.
 pub async fn intake_at(address: &Address) -> Intake {
     let store = Store::connect(address).await.expect("a store");
     let clock = Arc::new(Clock::start(&store).await.expect("Redis' time"));
@@ -122,7 +122,7 @@ pub fn new_campaign(template: &str, more: Value) -> NewCampaign {
     serde_json::from_value(campaign_json(template, more)).expect("a submission")
 }
 
-/// The same as JSON.
+/// The body of a submission as JSON; see [`new_campaign`].
 pub fn campaign_json(template: &str, more: Value) -> Value {
     let (name, language) = template.split_once('/').expect("name/language");
     let mut campaign = json!({
@@ -135,7 +135,7 @@ pub fn campaign_json(template: &str, more: Value) -> Value {
     campaign
 }
 
-/// A body that comes in pieces of some hundred bytes.
+/// A body in chunks of 777 bytes.
 pub fn body(text: &str) -> impl Stream<Item = Result<Bytes, Infallible>> + Unpin {
     stream::iter(text.as_bytes().chunks(777).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect::<Vec<_>>())
 }

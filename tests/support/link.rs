@@ -2,9 +2,9 @@
 //! [`hostile`](super::hostile), which speaks plain HTTP/1.1, because handshakes and streams over a slow link can
 //! cause bursts.
 //!
-//! What a worker sends is stamped when it enters the link, before the delay: what is measured is when the worker let it go, not
-//! how late this machine is on the way. As in [`hostile`](super::hostile) a stamp is a span, from a heartbeat of the reading thread
-//! before it to the moment it was read.
+//! A message is stamped when it enters the link, before the delay: that measures when the worker sent it, without
+//! the delay of this machine. As in [`hostile`](super::hostile), a stamp is an interval, from an earlier heartbeat
+//! of the reading thread to the time of reading.
 
 use std::{
     io::{self, Write as _},
@@ -39,16 +39,16 @@ use super::hostile::{self, Answer, Arrival};
 
 const HEARTBEAT: Duration = Duration::from_millis(1);
 
-/// When bytes entered the link: not before the first, not after the second.
+/// The interval in which bytes entered the link: its start and end.
 pub(super) type Stamp = (Instant, Instant);
 
-/// A TCP proxy that delays all bytes, both ways, by the same time. It ends with the runtime that it was started on.
+/// A TCP proxy that delays all bytes in both directions by the same time. It ends with its runtime.
 pub struct Link {
     addr: SocketAddr,
 }
 
 impl Link {
-    /// A link to `server` that takes `delay` one way.
+    /// A link to `server` with a one-way `delay`.
     pub async fn start(server: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -58,7 +58,7 @@ impl Link {
                 let (client, _) = listener.accept().await.expect("a connection");
                 let mut client = Delayed::new(client, delay, heartbeat.clone(), Entered::default());
                 tokio::spawn(async move {
-                    // A connection that breaks is the business of its two ends.
+                    // Both ends notice a broken connection themselves.
                     if let Ok(mut server) = TcpStream::connect(server).await {
                         let _ = server.set_nodelay(true);
                         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
@@ -69,24 +69,24 @@ impl Link {
         Self { addr }
     }
 
-    /// Where it is reached.
+    /// The address of the near end.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 }
 
-/// How the far Meta is reached, and what it does.
+/// Options of a [`FarMeta`].
 #[derive(Clone, Copy)]
 pub struct FarOptions {
-    /// HTTP/2, or else HTTP/1.1.
+    /// HTTP/2; otherwise HTTP/1.1.
     pub http2: bool,
-    /// Of the link, one way.
+    /// The one-way delay of the link.
     pub delay: Duration,
-    /// Every so many messages one is taken and never answered; 0 for none.
+    /// One in this many messages is accepted and never answered; 0: none.
     pub lost_every: usize,
 }
 
-/// A Meta behind a link, on a thread of its own. Dropped, it ends.
+/// A fake Meta behind a link, on a separate thread. It stops when dropped.
 pub struct FarMeta {
     addr: SocketAddr,
     ca: NamedTempFile,
@@ -99,7 +99,7 @@ struct Far {
     options: FarOptions,
     messages: AtomicUsize,
     arrivals: Mutex<Vec<Arrival>>,
-    /// Cancelled to close the connections that there are.
+    /// Cancelled to close the open connections.
     hang_up: Mutex<CancellationToken>,
 }
 
@@ -124,13 +124,13 @@ impl FarMeta {
             hang_up: Mutex::new(CancellationToken::new()),
         });
         let end = CancellationToken::new();
-        let (told_addr, addr) = std::sync::mpsc::channel();
+        let (addr_sender, addr) = std::sync::mpsc::channel();
         let (shared, ended) = (far.clone(), end.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(ended.run_until_cancelled(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                told_addr.send(listener.local_addr().expect("an address")).expect("the test waits");
+                addr_sender.send(listener.local_addr().expect("an address")).expect("the test waits");
                 let heartbeat = Heartbeat::start();
                 loop {
                     let (stream, _) = listener.accept().await.expect("a connection");
@@ -147,7 +147,7 @@ impl FarMeta {
         format!("https://{}", self.addr)
     }
 
-    /// What a process is told by its environment to reach it.
+    /// The environment with which a process reaches it.
     pub fn environment(&self) -> [(&'static str, &str); 2] {
         let version = if self.far.options.http2 { "2" } else { "1.1" };
         [
@@ -167,7 +167,7 @@ impl FarMeta {
         self.far.messages.load(Ordering::SeqCst)
     }
 
-    /// Closes every connection, as servers do with those that are idle.
+    /// Closes every connection, as servers do with idle ones.
     pub fn hang_up(&self) {
         std::mem::take(&mut *self.far.hang_up.lock().expect("no panic")).cancel();
     }
@@ -194,7 +194,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, far: Arc<Far>, heartbea
         let stamp = entered.last();
         answer(request, stamp, far.clone())
     });
-    // A client that went away is no fault.
+    // An error means that the client has gone.
     if http2 {
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let _ = builder.serve_connection(TokioIo::new(tls), service).await;
@@ -230,24 +230,24 @@ async fn answer(
     Ok(response.body(Full::new(body.to_string().into())).expect("a response"))
 }
 
-/// The last moments at which a thread was surely running.
+/// The last two times at which a thread was certainly running.
 #[derive(Clone)]
 pub(super) struct Heartbeat(Arc<Mutex<[Instant; 2]>>);
 
 impl Heartbeat {
     pub(super) fn start() -> Self {
-        let beats = Self(Arc::new(Mutex::new([Instant::now(); 2])));
-        let shared = beats.clone();
+        let heartbeats = Self(Arc::new(Mutex::new([Instant::now(); 2])));
+        let shared = heartbeats.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(HEARTBEAT);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let mut beats = shared.0.lock().expect("no panic");
-                *beats = [beats[1], Instant::now()];
+                let mut heartbeats = shared.0.lock().expect("no panic");
+                *heartbeats = [heartbeats[1], Instant::now()];
             }
         });
-        beats
+        heartbeats
     }
 
     fn stamp(&self) -> Stamp {
@@ -255,7 +255,7 @@ impl Heartbeat {
     }
 }
 
-/// When the bytes entered the link that were read last at its end.
+/// The interval in which the last read bytes entered the link.
 #[derive(Clone, Default)]
 pub(super) struct Entered(Arc<Mutex<Option<Stamp>>>);
 
@@ -265,14 +265,15 @@ impl Entered {
     }
 }
 
-/// A client's connection, seen from the other end of the link.
+/// The far end of a client's connection.
 ///
-/// It gives the bytes piece by piece as they entered, and pauses after each, so that what a piece brings is handled before the
-/// next one is read: [`Entered::last`] is of that piece. The first one takes a round trip more: that of TCP's handshake.
+/// Returns the bytes in the pieces in which they entered and pauses after each, so that a piece is handled before
+/// the next one is read: [`Entered::last`] belongs to that piece. The first piece takes one round trip more, for
+/// TCP's handshake.
 pub(super) struct Delayed {
     delay: Duration,
     pieces: mpsc::UnboundedReceiver<(Stamp, Bytes)>,
-    /// The piece that is due when the timer ends.
+    /// The piece that is due when the timer fires.
     waiting: Option<(Stamp, Bytes)>,
     began: bool,
     timer: Pin<Box<Sleep>>,
@@ -309,7 +310,7 @@ impl Delayed {
         Self { delay, pieces, waiting: None, began: false, timer, pause: false, entered, out }
     }
 
-    /// When the bytes entered the link that were read last.
+    /// The interval in which the last read bytes entered the link.
     pub(super) fn entered(&self) -> Stamp {
         self.entered.last()
     }

@@ -1,4 +1,4 @@
-//! What the tests of the whole share.
+//! Helpers shared by the integration tests.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
@@ -18,16 +18,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use pregon::{domain::UnixMs, redis::parts::ClaimWish};
+use pregon::{domain::UnixMs, redis::parts::ClaimRequest};
 
 /// An HTTP client, without the environment's proxy.
 pub fn http_client() -> reqwest::Client {
-    // reqwest asks for a provider even where no TLS is spoken. An error means that there is one already.
+    // reqwest needs a provider even without TLS. An error means that one is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
-/// The seed of a test's randomness, printed: `PREGON_TEST_SEED=7` runs it again with the same.
+/// The seed of a test, printed. `PREGON_TEST_SEED=7` runs the test again with seed 7.
 pub fn seed() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "any number will do")]
     let any = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
@@ -36,20 +36,20 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A claim as the owner in `epoch` would make it: each with a higher number than the one before.
-pub fn claim_wish(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimWish {
+/// A claim by the owner in `epoch`, with a higher number than every earlier one of this process.
+pub fn claim_request(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimRequest {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    ClaimWish { epoch, number, now, limit, doubt_until, unanswered: 0, in_grace_period: false }
+    ClaimRequest { epoch, number, now, limit, doubt_until, unanswered: 0, in_grace_period: false }
 }
 
-/// Waits until `holds` gives true. Panics with `what` if that takes far longer than it may.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let patience = Duration::from_secs(60);
-    let waited = tokio::time::timeout(patience, async {
-        while !holds().await {
+/// Waits until `condition` returns true. Panics with `what` after a minute, far longer than any condition may take.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let timeout = Duration::from_secs(60);
+    let waited = tokio::time::timeout(timeout, async {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    assert!(waited.await.is_ok(), "waited {patience:?} until {what}");
+    assert!(waited.await.is_ok(), "waited {timeout:?} until {what}");
 }

@@ -1,4 +1,4 @@
-//! A real Redis for each test: its own server, its own data, its own end.
+//! A real Redis for each test, with its own server and data.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
 use pregon::redis::spawn::PrivateRedis;
 use tempfile::TempDir;
 
-/// A redis-server of this test alone. It ends with the test.
+/// A redis-server for one test. It stops when dropped.
 pub struct TestRedis {
     url: String,
     program: String,
@@ -15,63 +15,63 @@ pub struct TestRedis {
 }
 
 impl TestRedis {
-    /// Starts it on an empty directory.
+    /// Starts `redis-server` on an empty directory.
     pub async fn start() -> Self {
         Self::start_by("redis-server").await
     }
 
-    /// The same by another program.
+    /// Starts `program` on an empty directory.
     pub async fn start_by(program: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the test");
         let server = start(program, dir.path()).await;
         Self { url: server.url().to_owned(), program: program.to_owned(), server: Some(server), dir }
     }
 
-    /// Where it is reached; the same after a restart.
+    /// Its URL, which stays the same after a restart.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where its files are.
+    /// Its data directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The process id of the server that runs.
+    /// The process id of the running server.
     pub fn pid(&self) -> u32 {
         self.server.as_ref().expect("it runs").pid()
     }
 
-    /// A connection of the test's own, to look inside.
+    /// A new connection, for inspection.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = Client::open(self.url()).expect("a URL of the redis crate");
         client.get_multiplexed_async_connection().await.expect("a connection")
     }
 
-    /// Ends it with SIGKILL, as a crash would.
+    /// Kills it with SIGKILL, like a crash.
     pub async fn kill_hard(&mut self) {
         let server = self.server.take().expect("it runs");
         server.kill().await.expect("its end");
     }
 
-    /// Ends it cleanly.
+    /// Shuts it down cleanly.
     pub async fn stop(&mut self) {
         let server = self.server.take().expect("it runs");
         server.stop().await.expect("its end");
     }
 
-    /// How much it has written to its append-only file.
+    /// The size of its append-only file, in bytes.
     pub fn written(&self) -> u64 {
         self.append_only_file().metadata().expect("its size").len()
     }
 
-    /// Ends it as a failure of power would, which leaves of its append-only file only the first `kept` bytes.
+    /// Kills it and truncates its append-only file to the first `kept` bytes, like a power failure.
     pub async fn lose_power(&mut self, kept: u64) {
         self.kill_hard().await;
         self.append_only_file().set_len(kept).expect("cut");
     }
 
-    /// Ends it as a crash would, and starts it again without anything: it had no append-only file.
+    /// Kills it and restarts it without data, like a Redis without an append-only file.
     pub async fn lose_all(&mut self) {
         self.kill_hard().await;
         std::fs::remove_dir_all(self.dir.path().join("appendonlydir")).expect("removed");
@@ -85,9 +85,9 @@ impl TestRedis {
         std::fs::OpenOptions::new().write(true).open(path).expect("the file")
     }
 
-    /// Starts it again on the data it left, after [`TestRedis::stop`] or [`TestRedis::kill_hard`].
+    /// Starts it again on its data, after [`TestRedis::stop`] or [`TestRedis::kill_hard`].
     pub async fn restart(&mut self) {
-        assert!(self.server.is_none(), "it runs already");
+        assert!(self.server.is_none(), "already running");
         let server = start(&self.program, self.dir.path()).await;
         assert_eq!(server.url(), self.url, "a socket stays where it was");
         self.server = Some(server);

@@ -1,4 +1,4 @@
-//! `pregon serve` as a process, and its public API as a backend calls it.
+//! `pregon serve` as a process, and a client of its public API.
 
 use std::{
     fs::File,
@@ -16,14 +16,14 @@ use super::{
     redis::TestRedis,
 };
 
-/// The key of the API in the configuration of [`Installation::new`].
+/// The API key in the configuration of [`Installation::new`].
 pub const KEY: &str = "key-for-tests";
 
-/// What every process of an installation is told.
+/// The configuration shared by the processes of an installation.
 pub struct Installation {
     dir: TempDir,
     text: String,
-    /// The id of each line, and its table.
+    /// The id of each line, and its table in the configuration.
     lines: Vec<(String, String)>,
 }
 
@@ -75,17 +75,17 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
         Self { dir: tempfile::tempdir().expect("a directory"), text, lines }
     }
 
-    /// With the configuration `text`, whose API has the key [`KEY`] and whose logs are JSON.
+    /// An installation with the configuration `text`, which must set the API key [`KEY`] and JSON logs.
     pub fn of(text: &str) -> Self {
         Self { dir: tempfile::tempdir().expect("a directory"), text: text.to_owned(), lines: Vec::new() }
     }
 
-    /// Where configuration and logs are.
+    /// The directory of configurations and logs.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Adds to what they are told, such as further lines.
+    /// Appends to the configuration, such as further lines.
     pub fn with(mut self, more: &str) -> Self {
         self.text.push_str(more);
         self
@@ -96,12 +96,12 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
         self.serve_with(name, roles, &[]).await
     }
 
-    /// The same with `environment` over the configuration.
+    /// Like [`Installation::serve`]; `environment` overrides the configuration.
     pub async fn serve_with(&self, name: &str, roles: &str, environment: &[(&str, &str)]) -> Server {
         let mut server = self.start(name, roles, environment);
-        super::until("it serves", async || {
+        super::until("the process serves", async || {
             if let Some(status) = server.has_ended() {
-                panic!("it ended with {status}:\n{}", server.log());
+                panic!("the process exited with {status}:\n{}", server.log());
             }
             server.serves()
         })
@@ -109,15 +109,21 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
         server
     }
 
-    /// Starts a process with these roles, and with `environment` over the configuration. It does not serve yet, and may
-    /// never do so: [`Server::serves`], [`Server::has_ended`].
+    /// Starts a process with these roles; `environment` overrides the configuration. Returns before the process
+    /// serves, which may never happen: see [`Server::serves`] and [`Server::has_ended`].
     pub fn start(&self, name: &str, roles: &str, environment: &[(&str, &str)]) -> Server {
         self.start_without(None, name, roles, environment)
     }
 
-    /// The same; its list of lines lacks the line `lacks`.
-    pub fn start_without(&self, lacks: Option<&str>, name: &str, roles: &str, environment: &[(&str, &str)]) -> Server {
-        let listed = self.lines.iter().filter(|(id, _)| lacks != Some(id));
+    /// Like [`Installation::start`], without the line `omitted_line`.
+    pub fn start_without(
+        &self,
+        omitted_line: Option<&str>,
+        name: &str,
+        roles: &str,
+        environment: &[(&str, &str)],
+    ) -> Server {
+        let listed = self.lines.iter().filter(|(id, _)| omitted_line != Some(id));
         let text: String = std::iter::once(&self.text).chain(listed.map(|(_, table)| table)).cloned().collect();
         let config = self.dir.path().join(format!("{name}.toml"));
         std::fs::write(&config, text).expect("the configuration");
@@ -139,27 +145,27 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
     }
 }
 
-/// A process that runs. Dropped, it is killed.
+/// A running process. It is killed when dropped.
 pub struct Server {
     child: Child,
     log: PathBuf,
     url: String,
-    /// The name under which it holds leases.
+    /// The name under which it owns leases.
     pub worker: String,
 }
 
 impl Server {
-    /// The calls of its API.
+    /// A client of its API.
     pub fn api(&self) -> Api {
         Api::at(&self.url)
     }
 
-    /// Where its API is: `http://ADDRESS:PORT`.
+    /// The base URL of its API: `http://ADDRESS:PORT`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where Meta tells it statuses.
+    /// The URL to which Meta posts webhooks.
     pub fn webhook(&self) -> String {
         format!("{}/webhooks/meta", self.url)
     }
@@ -176,7 +182,7 @@ impl Server {
         assert!(sent.expect("a shell").success(), "SIG{name} to {pid}");
     }
 
-    /// Waits for its end.
+    /// Waits for it to exit.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut ended = None;
         super::until("the process ends", async || {
@@ -187,12 +193,12 @@ impl Server {
         ended.expect("it ended")
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a process of ours")
     }
 
-    /// Whether it says that it serves; from then on its address and its name are known.
+    /// Whether it has logged that it serves. If so, sets its address and name.
     pub fn serves(&mut self) -> bool {
         let log = self.log();
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -203,7 +209,7 @@ impl Server {
         true
     }
 
-    /// What its ops listener answers to `path`: status and body.
+    /// The response of its ops listener to `path`: status and body.
     pub async fn ops(&self, path: &str) -> (u16, String) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = self.log();
@@ -228,7 +234,7 @@ impl Drop for Server {
     }
 }
 
-/// The public API.
+/// A client of the public API.
 #[derive(Clone)]
 pub struct Api {
     http: reqwest::Client,
@@ -236,7 +242,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// That of whoever serves at `url`.
+    /// A client of the API at `url`.
     pub fn at(url: &str) -> Self {
         Self { http: super::http_client(), url: url.to_owned() }
     }
@@ -254,8 +260,8 @@ impl Api {
         self.repeat(Method::GET, path).await
     }
 
-    /// What is there, if anybody answers so.
-    pub async fn ask(&self, path: &str) -> Option<Value> {
+    /// The body of a 200, `None` for any other response or an error.
+    pub async fn try_get(&self, path: &str) -> Option<Value> {
         let request = self.http.get(format!("{}/v1/{path}", self.url)).bearer_auth(KEY);
         let answer = request.send().await.ok().filter(|answer| answer.status() == 200)?;
         answer.json().await.ok()
@@ -265,16 +271,16 @@ impl Api {
         self.repeat(Method::POST, path).await
     }
 
-    /// Posts, if anybody answers.
-    pub async fn attempt(&self, path: &str) {
+    /// Posts once, and ignores the result.
+    pub async fn try_post(&self, path: &str) {
         let request = self.http.post(format!("{}/v1/{path}", self.url)).bearer_auth(KEY);
         let _ = request.send().await;
     }
 
-    /// As a backend does while Redis is away: a machine that is busy with other tests is enough for that.
+    /// Repeats a request on 503, as a backend does. A machine that is busy with other tests is enough to cause one.
     async fn repeat(&self, method: Method, path: &str) -> Value {
         let mut answer = (503, Value::Null);
-        super::until("redis is there", async || {
+        super::until("redis is available", async || {
             answer = self.call(method.clone(), path, None).await;
             answer.0 != 503
         })
@@ -283,7 +289,7 @@ impl Api {
         answer.1
     }
 
-    /// Uploads recipients as NDJSON under an id. Gives the status and the body of the answer.
+    /// Uploads recipients as NDJSON under an upload id. Returns the status and the body.
     pub async fn upload(&self, id: &str, upload_id: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
         let request = self.http.post(format!("{}/v1/campaigns/{id}/recipients", self.url)).bearer_auth(KEY);
         let request = request.header(CONTENT_TYPE, "application/x-ndjson").header("upload-id", upload_id);
@@ -291,19 +297,20 @@ impl Api {
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
-    /// A draft of `order_update` on `lines` for the numbers `to`. `more`: further keys of the campaign.
+    /// Creates a draft of `order_update` on `lines` with the phone numbers `to`. `more`: further keys of the
+    /// campaign.
     pub async fn draft(&self, lines: &[&str], to: impl Iterator<Item = u64>, more: Value) -> String {
         let mut new =
             json!({"name": "test", "template": {"name": "order_update", "language": "es_AR"}, "lines": lines});
         new.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
-        // The templates are read from Meta just after the start.
+        // Workers fetch the templates from Meta just after the start.
         let mut id = String::new();
-        super::until("a campaign is taken", async || {
+        super::until("a campaign is accepted", async || {
             let (status, body) = self.call(Method::POST, "campaigns", Some(new.clone())).await;
             id = body["id"].as_str().unwrap_or_default().to_owned();
-            let is_there = [200, 201].contains(&status);
-            assert!(is_there || body["type"].as_str().is_some(), "{status} {body}");
-            is_there
+            let created = [200, 201].contains(&status);
+            assert!(created || body["type"].as_str().is_some(), "{status} {body}");
+            created
         })
         .await;
         let mut csv = String::from("to,1,2\n");
@@ -312,9 +319,9 @@ impl Api {
             csv.push_str(&format!("+{to},Maria,A-{to}\n"));
             n += 1;
         }
-        super::until("the recipients are taken", async || {
+        super::until("the recipients are accepted", async || {
             let request = self.http.post(format!("{}/v1/campaigns/{id}/recipients", self.url)).bearer_auth(KEY);
-            // With an id, so that an upload whose answer was 503 can be repeated.
+            // With an upload id, so that it can be repeated after a 503.
             let request = request.header(CONTENT_TYPE, "text/csv").header("Upload-Id", "all").body(csv.clone());
             let answer = request.send().await.expect("an answer");
             let status = answer.status().as_u16();
@@ -326,22 +333,22 @@ impl Api {
         id
     }
 
-    /// The same, launched.
+    /// Creates and launches a campaign; see [`Api::draft`].
     pub async fn campaign(&self, lines: &[&str], to: impl Iterator<Item = u64>, more: Value) -> String {
         let id = self.draft(lines, to, more).await;
         self.post(&format!("campaigns/{id}/launch")).await;
         id
     }
 
-    /// Waits until the campaign is in `state`; gives it.
-    pub async fn reaches(&self, id: &str, state: &str, patience: Duration) -> Value {
+    /// Waits until the campaign is in `state`. Returns the campaign.
+    pub async fn wait_for_state(&self, id: &str, state: &str, timeout: Duration) -> Value {
         let began = Instant::now();
         loop {
             let campaign = self.get(&format!("campaigns/{id}")).await;
             if campaign["state"] == state {
                 return campaign;
             }
-            assert!(began.elapsed() < patience, "not {state} after {patience:?}: {campaign}");
+            assert!(began.elapsed() < timeout, "not {state} after {timeout:?}: {campaign}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -359,7 +366,7 @@ impl Api {
         }
     }
 
-    /// Who owns each line, by the line's id.
+    /// The owner of each line, with the line's id.
     pub async fn owners(&self) -> Vec<(String, Option<String>)> {
         let lines = self.get("lines").await;
         let owner =

@@ -1,4 +1,4 @@
-//! A small world to send in: a store on a Redis of its own, lines, a template, campaigns with recipients.
+//! A small set-up for dispatch tests: a store on a private Redis, lines, a template, campaigns with recipients.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::redis::TestRedis;
 
-/// Where a test's store is.
+/// The address of a test's Redis.
 pub fn address(redis: &TestRedis) -> Address {
     Address {
         url: redis.url().to_owned(),
@@ -46,7 +46,7 @@ pub fn line(id: &str, messages_per_second: f64) -> Line {
     }
 }
 
-/// Policy with short times.
+/// Dispatch settings with short durations.
 pub fn settings() -> DispatchSettings {
     DispatchSettings {
         headroom: 0.0,
@@ -54,7 +54,7 @@ pub fn settings() -> DispatchSettings {
         lease: Duration::from_secs(3),
         retry: RetryPolicy::new(Duration::from_millis(20), 2.0, Duration::from_millis(200), 6).expect("a policy"),
         in_flight_max: 64,
-        ids_kept: Duration::from_secs(3600),
+        id_retention: Duration::from_secs(3600),
     }
 }
 
@@ -64,7 +64,7 @@ pub fn template() -> Template {
     serde_json::from_str(json).expect("a template of Meta's")
 }
 
-/// The `n`th recipient, with as many values as [`template`] wants.
+/// The `n`th recipient, with a value for each parameter of [`template`].
 pub fn recipient(n: u64) -> Recipient {
     let slots = pregon::domain::Form::of(&template()).expect("a form").slots().len();
     let to = Phone::from_digits(5_491_100_000_000 + n).expect("a number");
@@ -76,7 +76,7 @@ pub async fn campaign(store: &Store, lines: &[&str], n: u64, on_doubt: OnDoubt) 
     campaign_at(store, lines, n, on_doubt, None).await
 }
 
-/// A campaign with `n` recipients that is to start at `start_at`, not yet launched.
+/// A campaign with `n` recipients that starts at `start_at`, not yet launched.
 pub async fn campaign_at(
     store: &Store,
     lines: &[&str],
@@ -119,14 +119,14 @@ pub async fn campaign_at(
     id
 }
 
-/// Launches it.
+/// Launches a campaign.
 pub async fn launch(store: &Store, id: CampaignId) {
     let now = store.time().await.expect("the time");
     let change = store.change_campaign(id, &[CampaignState::Draft], CampaignState::Running, now, None).await;
     assert_eq!(change.expect("a launch"), StateChange::Done);
 }
 
-/// How a Meta at `base_url` is reached: with short times.
+/// The client configuration for a fake Meta at `base_url`, with short timeouts.
 pub fn graph(base_url: &str) -> GraphClientConfig {
     GraphClientConfig {
         base_url: base_url.to_owned(),
@@ -136,7 +136,7 @@ pub fn graph(base_url: &str) -> GraphClientConfig {
     }
 }
 
-/// Housekeeping that lists `lines`, with short times, named `w1`.
+/// Housekeeping for `lines`, with short durations, named `w1`.
 pub async fn housekeeping(store: &Store, lines: Vec<Line>, graph: GraphClient) -> Housekeeping {
     Housekeeping {
         name: "w1".to_owned(),
@@ -152,14 +152,14 @@ pub async fn housekeeping(store: &Store, lines: Vec<Line>, graph: GraphClient) -
     }
 }
 
-/// A worker of its own on the lines.
+/// A worker inside the test process.
 pub struct TestWorker {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl TestWorker {
-    /// Starts it.
+    /// Starts a worker.
     pub async fn start(
         name: &str,
         redis: &TestRedis,
@@ -170,7 +170,7 @@ impl TestWorker {
         Self::start_on(name, address(redis), base_url, lines, settings).await
     }
 
-    /// The same where the way to Redis is not the straight one.
+    /// Starts a worker that reaches Redis at another address.
     pub async fn start_on(
         name: &str,
         redis: Address,
@@ -181,7 +181,7 @@ impl TestWorker {
         Self::start_with(name, redis, graph(base_url), lines, settings).await
     }
 
-    /// The same where Meta is reached in another way.
+    /// Starts a worker with a configuration for Meta.
     pub async fn start_with(
         name: &str,
         redis: Address,
@@ -205,7 +205,7 @@ impl TestWorker {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (store, clock) = (worker.store.clone(), worker.clock.clone());
-        // As `pregon serve` does.
+        // `pregon serve` does the same.
         let watch = async move {
             loop {
                 store.check_failover().await;
@@ -222,7 +222,7 @@ impl TestWorker {
         Self { stop, task }
     }
 
-    /// Stops it cleanly.
+    /// Shuts the worker down cleanly.
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("no panic");
@@ -247,7 +247,7 @@ pub async fn counts(store: &Store, record: &CampaignRecord) -> PartCounts {
     sum
 }
 
-/// The same from the state bytes: what invariant 4 compares.
+/// The counts by state, from the state bytes. The promise that counts are exact requires them to equal [`counts`].
 pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections::HashMap<State, u64> {
     let mut sum: std::collections::HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
     for (part, _) in &record.parts {
@@ -259,7 +259,7 @@ pub async fn recount(store: &Store, record: &CampaignRecord) -> std::collections
 }
 
 /// Waits until the campaign is in `state`.
-pub async fn reaches(store: &Store, id: CampaignId, state: CampaignState) -> CampaignRecord {
+pub async fn wait_for_state(store: &Store, id: CampaignId, state: CampaignState) -> CampaignRecord {
     let waiting = async {
         loop {
             let record = store.campaign(id).await.expect("a store").expect("a campaign");

@@ -1,4 +1,4 @@
-//! A backend that speaks Redis: it adds campaigns to the stream of jobs, and repeats what Redis did not answer.
+//! A backend that submits campaigns to the jobs stream, and repeats a command until Redis answers.
 
 use std::{collections::HashMap, ops::Range, time::Duration};
 
@@ -6,28 +6,28 @@ use deadpool_redis::redis::{Client, FromRedisValue, Pipeline, RedisResult, pipe}
 use serde_json::{Value, json};
 
 const STREAM: &str = "pregon:jobs";
-const LETTERS: &str = "pregon:jobs:dead";
-/// How long the backend waits for Redis.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two attempts.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+const DEAD_LETTERS: &str = "pregon:jobs:dead";
+/// How long the backend waits for a response from Redis.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// So much of a job is told.
+/// The most characters of a job in a report.
 const JOB_CHARS: usize = 120;
 
 /// A dead letter: its id and its fields.
 type Letter = (String, HashMap<String, String>);
 
-/// A campaign of the backend.
+/// A campaign submitted as jobs.
 #[derive(Clone)]
-pub struct Wish {
+pub struct JobCampaign {
     pub external_id: String,
     pub lines: Vec<&'static str>,
     pub numbers: Range<u64>,
 }
 
-impl Wish {
-    /// What is added for it, in this order.
+impl JobCampaign {
+    /// The jobs of the campaign, in order.
     fn jobs(&self) -> Vec<Value> {
         let external_id = &self.external_id;
         let (first, last) = (self.numbers.start, self.numbers.end);
@@ -48,7 +48,7 @@ impl Wish {
     }
 }
 
-/// How a backend reaches Redis.
+/// The backend's connection to Redis.
 pub struct Backend {
     url: String,
 }
@@ -58,34 +58,34 @@ impl Backend {
         Self { url: url.to_owned() }
     }
 
-    /// Adds all jobs of a campaign, each until Redis has said that it has it.
-    pub async fn add(&self, wish: &Wish) {
-        for job in wish.jobs() {
+    /// Adds all jobs of a campaign, each until Redis has acknowledged it.
+    pub async fn add(&self, campaign: &JobCampaign) {
+        for job in campaign.jobs() {
             let mut added = pipe();
             added.cmd("XADD").arg(STREAM).arg("*").arg("job").arg(job.to_string()).ignore();
-            while self.ask::<()>(&added).await.is_none() {
-                tokio::time::sleep(AGAIN_AFTER).await;
+            while self.query::<()>(&added).await.is_none() {
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
 
-    /// Waits until somebody has taken every job.
-    pub async fn all_are_taken(&self) {
+    /// Waits until every job has been consumed.
+    pub async fn all_are_consumed(&self) {
         let mut length = pipe();
         length.cmd("XLEN").arg(STREAM);
-        while self.ask::<(u64,)>(&length).await != Some((0,)) {
-            tokio::time::sleep(AGAIN_AFTER).await;
+        while self.query::<(u64,)>(&length).await != Some((0,)) {
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
-    /// What is wrong with the stream: entries that nobody took, and dead letters.
+    /// Problems of the stream: entries that were not consumed, and dead letters.
     pub async fn problems(&self) -> Vec<String> {
         let mut looked = pipe();
-        looked.cmd("XLEN").arg(STREAM).cmd("XRANGE").arg(LETTERS).arg("-").arg("+");
-        let Some((waiting, letters)) = self.ask::<(u64, Vec<Letter>)>(&looked).await else {
-            return vec!["Redis does not tell which jobs are left".to_owned()];
+        looked.cmd("XLEN").arg(STREAM).cmd("XRANGE").arg(DEAD_LETTERS).arg("-").arg("+");
+        let Some((waiting, letters)) = self.query::<(u64, Vec<Letter>)>(&looked).await else {
+            return vec!["Redis does not answer which jobs are left".to_owned()];
         };
-        let waiting = (waiting > 0).then(|| format!("{waiting} jobs were not taken"));
+        let waiting = (waiting > 0).then(|| format!("{waiting} jobs were not consumed"));
         let field = |letter: &Letter, name: &str| letter.1.get(name).cloned().unwrap_or_default();
         let dead = letters.iter().map(|letter| {
             let job: String = field(letter, "job").chars().take(JOB_CHARS).collect();
@@ -94,13 +94,13 @@ impl Backend {
         waiting.into_iter().chain(dead).collect()
     }
 
-    async fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Option<T> {
+    async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Option<T> {
         let asked = async {
             let client = Client::open(self.url.as_str())?;
             let mut connection = client.get_multiplexed_async_connection().await?;
             pipeline.query_async(&mut connection).await
         };
-        let answer: RedisResult<T> = tokio::time::timeout(PATIENCE, asked).await.ok()?;
+        let answer: RedisResult<T> = tokio::time::timeout(TIMEOUT, asked).await.ok()?;
         answer.ok()
     }
 }

@@ -1,10 +1,11 @@
-// The time of day as a redis-server sees it: the true one, and an offset that the harness sets while the server runs.
+// Preloaded (LD_PRELOAD) into a redis-server: gives it the true time of day plus an offset that the harness sets while
+// the server runs.
 //
-// Loaded before everything else (LD_PRELOAD). PREGON_TORTURE_CLOCK names a file of 8 bytes: microseconds, of this machine's
-// byte order. What measures spans (CLOCK_MONOTONIC) stays as it is, as it does when a real clock is set.
+// PREGON_TORTURE_CLOCK names a file of 8 bytes: the offset in microseconds, in this machine's byte order. Clocks that
+// measure durations (CLOCK_MONOTONIC) are unchanged, as when a real clock is set.
 //
-// No allocation, and no library that allocates: an allocator may ask for the time while it starts, which is what libfaketime
-// and jemalloc fail on.
+// The code must not allocate, nor use a library that does: an allocator may read the time while it starts. libfaketime
+// fails with jemalloc for that reason.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -22,7 +23,7 @@ __attribute__((constructor)) static void find_offset(void)
     const char *path = getenv("PREGON_TORTURE_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     void *page = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *offset_us, PROT_READ, MAP_SHARED, file, 0);
-    // A clock that can't be set would be a fault that never happens.
+    // Without the file, clock faults would silently have no effect.
     if (page == MAP_FAILED) abort();
     close(file);
     offset_us = page;

@@ -1,6 +1,6 @@
-//! The clock under a Redis, which can be set while it runs: `clock.c` stands between the server and the system.
+//! A Redis whose clock can be set while it runs: `clock.c` is preloaded between the server and the system.
 //!
-//! On Linux alone. Elsewhere the same schedules are played, and clocks stay right.
+//! Linux only. Elsewhere the same schedules run without clock faults.
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,26 +21,26 @@ use crate::{report, support::redis::TestRedis};
 /// Whether clocks can be set here.
 pub const CAN_BE_SET: bool = cfg!(target_os = "linux");
 
-/// What starts the server: its arguments begin with `--dir DIR`.
+/// A wrapper for `redis-server`. Its arguments begin with `--dir DIR`.
 const START: &str = r#"#!/bin/sh
-# A redis-server whose clock is that of the system and what the file `clock` in its directory says.
+# A redis-server whose clock is the system's plus the offset in the file `clock` in its directory.
 [ -e "$2/clock" ] || head -c 8 /dev/zero >"$2/clock"
 export LD_PRELOAD="${0%/*}/clock.so" PREGON_TORTURE_CLOCK="$2/clock"
 exec redis-server "$@"
 "#;
 
-/// Redis may keep the time for so long before it reads it again.
-const KEPT_US: i64 = 50_000;
+/// How long Redis may cache the time.
+const TIME_CACHE_US: i64 = 50_000;
 
 /// The clock of one Redis.
 pub struct Clock {
     file: File,
     url: String,
-    /// Its time less the true one.
+    /// Redis' time minus true time.
     offset_us: AtomicI64,
 }
 
-/// Starts a Redis, whose clock can be set where clocks can be set.
+/// Starts a Redis. Its clock can be set where [`CAN_BE_SET`].
 pub async fn redis() -> (TestRedis, Option<Clock>) {
     if !CAN_BE_SET {
         return (TestRedis::start().await, None);
@@ -56,23 +56,24 @@ impl Clock {
         Self { file, url: redis.url().to_owned(), offset_us: AtomicI64::new(0) }
     }
 
-    /// Sets it by so many ms, ahead or back; one at a time. Redis has to follow, if it answers.
+    /// Moves the clock by `by_ms`, ahead or back. Callers do this one at a time. Panics if Redis answers and does
+    /// not follow.
     pub async fn step(&self, by_ms: i64) {
         let offset_us = self.offset_us.load(Ordering::SeqCst) + 1_000 * by_ms;
         self.file.write_all_at(&offset_us.to_ne_bytes(), 0).expect("written");
         self.offset_us.store(offset_us, Ordering::SeqCst);
         let before = micros();
-        if let Ok(Some(told)) = tokio::time::timeout(Duration::from_millis(500), self.told()).await {
-            let true_time = told - offset_us;
+        if let Ok(Some(redis_us)) = tokio::time::timeout(Duration::from_millis(500), self.redis_time_us()).await {
+            let true_time = redis_us - offset_us;
             assert!(
-                (before - KEPT_US..=micros()).contains(&true_time),
-                "redis says {told}, {offset_us} us off, at {before}"
+                (before - TIME_CACHE_US..=micros()).contains(&true_time),
+                "redis returned {redis_us} at {before}, with an offset of {offset_us} us"
             );
         }
     }
 
-    /// What Redis says.
-    async fn told(&self) -> Option<i64> {
+    /// Redis' time, in microseconds; `None` if it does not answer.
+    async fn redis_time_us(&self) -> Option<i64> {
         let client = Client::open(self.url.as_str()).expect("a URL of the redis crate");
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         let (seconds, micros): (i64, i64) = cmd("TIME").query_async(&mut connection).await.ok()?;
@@ -86,13 +87,13 @@ fn micros() -> i64 {
     since_1970.as_micros() as i64
 }
 
-/// The program that starts such a server, made once.
+/// The wrapper for `redis-server`, created once per run.
 fn program() -> &'static str {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let make = || {
         let dir = report::dir().join("clock");
         std::fs::create_dir_all(&dir).expect("a directory");
-        // Another run may be using those that are there: they are replaced, not written.
+        // Replaced by a rename instead of overwritten: another run may use the existing files.
         let new = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
         let (library, start) = (new("clock.so"), new("redis-server"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/clock.c");
@@ -114,7 +115,7 @@ mod tests {
 
     use pregon::{
         domain::{LineId, UnixMs},
-        redis::{Store, lines::Right},
+        redis::{Store, lines::LeaseTarget},
     };
 
     use super::*;
@@ -125,44 +126,52 @@ mod tests {
 
     async fn store() -> (Store, TestRedis, Clock) {
         let (redis, clock) = redis().await;
-        (Store::connect(&world::address(&redis)).await.expect("a store"), redis, clock.expect("it can be set"))
+        (
+            Store::connect(&world::address(&redis)).await.expect("a store"),
+            redis,
+            clock.expect("a clock that can be set"),
+        )
     }
 
     #[tokio::test]
-    async fn a_lease_from_before_the_clock_was_set_back_ends_in_time_once_another_asks() {
+    async fn a_lease_from_before_a_clock_step_back_is_shortened() {
         let (store, _redis, clock) = store().await;
         let line = LineId::from("3001");
-        let right = Right::Line(line.clone());
+        let right = LeaseTarget::Line(line.clone());
         let held = store.acquire(&[(right.clone(), 0)], "dead", LEASE).await.expect("redis");
         assert!(held[0].is_some());
         clock.step(AN_HOUR_BACK).await;
-        let left = async || store.leases_left(std::slice::from_ref(&line)).await.expect("redis")[0];
+        let left = async || store.lease_ttls(std::slice::from_ref(&line)).await.expect("redis")[0];
         assert!(left().await > Some(60 * LEASE), "{:?}", left().await);
         assert_eq!(store.acquire(&[(right.clone(), 0)], "next", LEASE).await.expect("redis"), [None]);
         assert!(left().await <= Some(LEASE), "{:?}", left().await);
     }
 
     #[tokio::test]
-    async fn a_worker_that_died_before_the_clock_was_set_back_does_not_count() {
+    async fn a_worker_dead_before_a_clock_step_back_is_not_live() {
         let (store, _redis, clock) = store().await;
-        let lives = async |worker| {
+        let live_workers = async |worker| {
             let now = store.time().await.expect("redis");
-            store.worker_lives(worker, now, now.after(LEASE)).await.expect("redis").workers.len()
+            store.worker_heartbeat(worker, now, now.after(LEASE)).await.expect("redis").workers.len()
         };
-        assert_eq!((lives("dead").await, lives("living").await), (1, 2));
+        assert_eq!((live_workers("dead").await, live_workers("living").await), (1, 2));
         clock.step(AN_HOUR_BACK).await;
-        assert_eq!(lives("living").await, 1);
-        assert_eq!((lives("other").await, lives("living").await), (2, 2), "who says again that it lives counts");
+        assert_eq!(live_workers("living").await, 1);
+        assert_eq!(
+            (live_workers("other").await, live_workers("living").await),
+            (2, 2),
+            "a worker with a new heartbeat counts"
+        );
     }
 
     #[tokio::test]
-    async fn an_epoch_that_was_forgotten_is_not_given_again_where_the_clock_is_behind() {
+    async fn a_lost_epoch_is_not_issued_again_with_the_clock_behind() {
         let (store, redis, clock) = store().await;
         let (line, mut epochs) = (LineId::from("3001"), BTreeSet::new());
-        let right = Right::Line(line.clone());
+        let right = LeaseTarget::Line(line.clone());
         let first = store.acquire(&[(right.clone(), 0)], "w", LEASE).await.expect("redis")[0].expect("free");
         clock.step(AN_HOUR_BACK).await;
-        assert!(store.time().await.expect("redis") < UnixMs(first), "epochs are ahead of the clock");
+        assert!(store.time().await.expect("redis") < UnixMs(first), "the epochs must be ahead of the clock");
         for _ in 0..10 {
             let mut redis = redis.connection().await;
             let () = cmd("DEL").arg(store.keys.lease(&line)).query_async(&mut redis).await.expect("redis");

@@ -1,5 +1,8 @@
-//! A Meta that loses its answers, errs and throttles, and tells of every message that it took: so that what became of
-//! each is known in the end, to us and to the product. For a while it returns what it took, or a proxy answers in its place.
+//! A fake Meta that loses responses, returns errors, throttles, and reports every message that it accepted, so that
+//! the state of each recipient is certain in the end.
+//!
+//! During an account fault it *returns* what it accepted: a `failed` status says that the message was not delivered.
+//! While the path to Meta is broken, a proxy answers in its place; each such time is a *streak*.
 
 use std::{
     collections::HashMap,
@@ -14,43 +17,43 @@ use crate::{
     support::hostile::{self, Answer, Conduct, Courier, End, Reply, Sent, Status},
 };
 
-/// An error that does not say whether the message was taken.
+/// An error that does not tell whether the message was accepted.
 const ERROR: (u16, u32) = (500, 999_001);
 
-/// What Meta knows of a recipient.
+/// The ledger entry of a recipient.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// Messages that it took and did not return.
+pub struct LedgerEntry {
+    /// Messages that Meta accepted and did not return.
     pub messages: u64,
-    /// Ids of messages that it returned: the recipient did not get them.
+    /// Ids of messages that Meta returned: the recipient did not get them.
     pub returned: Vec<String>,
-    /// Before that it told nobody of the last return.
-    told_from: Option<Instant>,
-    /// A message came again before it could be known that the one before it had been returned.
-    pub sent_blindly: bool,
-    /// A request came since the last return, or at all.
-    pub seen: bool,
-    /// It refused one for good; the answer may have been lost.
+    /// The earliest time at which the last return is reported.
+    return_reported_at: Option<Instant>,
+    /// A message was sent again before the return of the previous one was reported.
+    pub sent_before_return: bool,
+    /// A request arrived since the last return; without a return, any request arrived.
+    pub requested: bool,
+    /// Meta refused a message for good. The response may have been lost.
     pub refused: bool,
 }
 
-/// What a round does to Meta, and what came of it.
+/// The current faults of Meta, and what they cost.
 #[derive(Default)]
 pub struct Trouble {
-    /// Every message is returned with this code.
+    /// Messages are returned with this code.
     pub account: Option<AccountFault>,
-    /// A proxy answers everything.
+    /// A proxy answers every request.
     pub path: Option<Foreign>,
-    /// How often the path broke so far.
+    /// How often the path has broken so far.
     streaks: usize,
-    /// Sends that a proxy answered, by streak, the version of the API of the process, and the line.
+    /// Sends that a proxy answered, by streak, API version of the process, and line.
     pub lost: HashMap<(usize, String, String), u64>,
 }
 
 #[derive(Clone, Copy)]
 pub struct AccountFault {
     pub code: u32,
-    /// All lines, if there is none.
+    /// The blamed line; `None`: all lines.
     pub line: Option<&'static str>,
 }
 
@@ -60,13 +63,13 @@ impl Trouble {
         self.streaks += 1;
     }
 
-    /// The code with which a message on `line` is returned.
+    /// The code with which a message on `line` is returned now.
     fn returns(&self, line: &str) -> Option<u32> {
         self.account.filter(|fault| fault.line.is_none_or(|blamed| blamed == line)).map(|fault| fault.code)
     }
 
-    /// What a proxy answers to a send.
-    fn stands_in(&mut self, sent: &Sent) -> Option<Foreign> {
+    /// The proxy's answer to a send, if the path is broken.
+    fn proxy_answer(&mut self, sent: &Sent) -> Option<Foreign> {
         if self.path.is_some() {
             let of = (self.streaks, sent.version.clone(), sent.line.clone());
             *self.lost.entry(of).or_default() += 1;
@@ -75,7 +78,7 @@ impl Trouble {
     }
 }
 
-/// Shared by the round and its Meta.
+/// The faults, shared by the round and its Meta.
 #[derive(Clone, Default)]
 pub struct Troubles(Arc<Mutex<Trouble>>);
 
@@ -94,19 +97,19 @@ impl Foreign {
         }
     }
 
-    /// A gateway that got no answer in time: Meta may have taken the message.
-    fn passes_on(self) -> bool {
+    /// Whether the response is that of a gateway that got no usable answer: Meta may have accepted the message.
+    fn may_pass_on(self) -> bool {
         matches!(self, Self::Html(502 | 504))
     }
 }
 
-/// By number.
-pub type Ledger = Arc<Mutex<HashMap<String, Known>>>;
+/// The entries by phone number.
+pub type Ledger = Arc<Mutex<HashMap<String, LedgerEntry>>>;
 
-/// Everything that happens to one recipient, drawn from the seed and its number alone.
+/// What happens to one recipient, drawn only from the seed and the phone number.
 struct Fate {
-    /// Errors before it gets through.
-    hurdles: Vec<(u16, u32)>,
+    /// Errors before a message is accepted.
+    errors: Vec<(u16, u32)>,
     end: End,
     rng: StdRng,
 }
@@ -114,12 +117,12 @@ struct Fate {
 impl Fate {
     fn draw(seed: u64, to: &str, throttles: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ to.parse::<u64>().expect("a number"));
-        let hurdles = match rng.random_range(0..1_000) {
+        let errors = match rng.random_range(0..1_000) {
             0..30 => vec![ERROR],
             30..40 => vec![ERROR, ERROR],
-            // A throttle halves the line's rate: a few are enough.
+            // Each throttle halves the line's rate, so a few are enough.
             40..43 if throttles => vec![(429, 130_429)],
-            // A pair waits at least six seconds.
+            // A throttled pair waits at least six seconds.
             43..45 if throttles => vec![(400, 131_056)],
             _ => Vec::new(),
         };
@@ -133,11 +136,11 @@ impl Fate {
             93..113 => End::Refused,
             _ => End::Answered,
         };
-        Self { hurdles, end, rng }
+        Self { errors, end, rng }
     }
 
-    /// What is told of the message, in the order in which it happens.
-    fn story(&mut self) -> &'static [&'static str] {
+    /// The statuses of the message, in order.
+    fn statuses(&mut self) -> &'static [&'static str] {
         match self.rng.random_range(0..100) {
             0..25 => &["sent"],
             25..55 => &["sent", "delivered"],
@@ -149,15 +152,15 @@ impl Fate {
         }
     }
 
-    /// When a status of it is told: mostly soon, sometimes when its doubt has ended.
+    /// The delay of a status: mostly short, sometimes longer than the doubt deadline.
     fn delay(&mut self) -> Duration {
         let longest = if self.rng.random_bool(0.03) { 6_000 } else { 1_200 };
         Duration::from_millis(self.rng.random_range(0..longest))
     }
 }
 
-/// The conduct of a round.
-pub struct Torturer {
+/// The behaviour of Meta in a round.
+pub struct FaultyMeta {
     seed: u64,
     throttles: bool,
     rng: StdRng,
@@ -166,62 +169,62 @@ pub struct Torturer {
     troubles: Troubles,
 }
 
-impl Torturer {
+impl FaultyMeta {
     pub fn new(seed: u64, throttles: bool, ledger: Ledger, troubles: Troubles) -> Self {
         Self { seed, throttles, rng: StdRng::seed_from_u64(seed), fates: HashMap::new(), ledger, troubles }
     }
 }
 
-impl Conduct for Torturer {
+impl Conduct for FaultyMeta {
     fn send(&mut self, sent: Sent, courier: &Courier) -> Reply {
         let draw = || Fate::draw(self.seed, &sent.to, self.throttles);
         let fate = self.fates.entry(sent.to.clone()).or_insert_with(draw);
         let mut ledger = self.ledger.lock().expect("no panic");
-        let known = ledger.entry(sent.to.clone()).or_default();
-        known.sent_blindly |= known.told_from.is_some_and(|from| Instant::now() < from);
-        known.seen = true;
+        let entry = ledger.entry(sent.to.clone()).or_default();
+        entry.sent_before_return |= entry.return_reported_at.is_some_and(|from| Instant::now() < from);
+        entry.requested = true;
         let delay = Duration::from_millis(self.rng.random_range(0..60));
         let mut trouble = self.troubles.lock();
-        let foreign = trouble.stands_in(&sent);
-        if foreign.is_none() && !fate.hurdles.is_empty() {
-            let (http_status, code) = fate.hurdles.remove(0);
+        let foreign = trouble.proxy_answer(&sent);
+        if foreign.is_none() && !fate.errors.is_empty() {
+            let (http_status, code) = fate.errors.remove(0);
             return Reply::of(hostile::refused(http_status, code), delay);
         }
-        let taken = match foreign {
-            Some(foreign) => foreign.passes_on() && self.rng.random_bool(0.3),
-            None => fate.end.is_taken(),
+        let accepted = match foreign {
+            Some(foreign) => foreign.may_pass_on() && self.rng.random_bool(0.3),
+            None => fate.end.is_accepted(),
         };
-        known.refused |= foreign.is_none() && fate.end == End::Refused;
-        let wamid = hostile::wamid(&sent.to, known.messages + known.returned.len() as u64 + 1);
-        // Who has a message gets a second one if it is sent, and that is found out.
-        let returns = trouble.returns(&sent.line).filter(|_| taken && known.messages == 0);
-        let mut story: Vec<(Duration, String)> = Vec::new();
+        entry.refused |= foreign.is_none() && fate.end == End::Refused;
+        let wamid = hostile::wamid(&sent.to, entry.messages + entry.returned.len() as u64 + 1);
+        // If the recipient already has a message, the second one is not returned, so that the check finds it.
+        let returns = trouble.returns(&sent.line).filter(|_| accepted && entry.messages == 0);
+        let mut statuses: Vec<(Duration, String)> = Vec::new();
         if let Some(code) = returns {
             let after = fate.delay();
             if fate.rng.random_bool(0.3) {
-                story.push((fate.delay(), "sent".to_owned()));
+                statuses.push((fate.delay(), "sent".to_owned()));
             }
-            story.push((after, format!("failed {code}")));
-            known.told_from = Some(Instant::now() + after);
-            known.returned.push(wamid.clone());
-            known.seen = false;
-        } else if taken {
-            known.messages += 1;
-            story.extend(fate.story().iter().map(|word| (fate.delay(), (*word).to_owned())));
+            statuses.push((after, format!("failed {code}")));
+            entry.return_reported_at = Some(Instant::now() + after);
+            entry.returned.push(wamid.clone());
+            entry.requested = false;
+        } else if accepted {
+            entry.messages += 1;
+            statuses.extend(fate.statuses().iter().map(|word| (fate.delay(), (*word).to_owned())));
         }
-        for (after, word) in story {
+        for (after, word) in statuses {
             let (line, to, wamid) = (sent.line.clone(), sent.to.clone(), wamid.clone());
             let status = Status { line, to, wamid, token: Some(sent.token.clone()), word };
             if fate.rng.random_bool(0.3) {
-                courier.tell(after + fate.delay(), status.clone());
+                courier.report(after + fate.delay(), status.clone());
             }
-            courier.tell(after, status);
+            courier.report(after, status);
         }
         let answer = foreign.map_or_else(|| fate.end.answer(&sent.to, &wamid), Foreign::answer);
         Reply::of(answer, delay)
     }
 
-    fn stands_in(&mut self) -> Option<Answer> {
+    fn proxy_answer(&mut self) -> Option<Answer> {
         self.troubles.lock().path.map(Foreign::answer)
     }
 }

@@ -1,9 +1,9 @@
-//! A network that does harm: connections are cut, held back or slowed between two sides that know nothing of it.
+//! A faulty network: connections are cut, held back or slowed between two sides that do not know of it.
 //!
-//! What is held back arrives later, also when whoever wrote it has long given up: a command that was thought lost is
-//! carried out, a request that timed out reaches Meta.
+//! Bytes that are held back arrive later, even if the writer has timed out: Redis then runs a command that was
+//! thought lost, and a request that timed out reaches Meta.
 //!
-//! All proxies of a round run on one thread that does nothing else, so that they add little time of their own.
+//! All proxies of a round share one thread that does nothing else, so that they add little delay.
 
 use std::{
     net::SocketAddr,
@@ -21,50 +21,50 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Read and passed on at once.
+/// The most bytes read and passed on at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The thread on which proxies run. Dropped, it ends with all of them.
+/// The thread that runs the proxies. Dropping it ends all of them.
 pub struct Network {
     runtime: Handle,
     end: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-/// One end of a proxy.
+/// An address that a proxy listens on or connects to.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum Endpoint {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// What happens to the bytes that pass.
+/// The faults of a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Weather {
-    /// They wait.
+struct Conditions {
+    /// Bytes are held back.
     held: bool,
-    /// Each piece of them comes so much later.
+    /// The delay of each chunk.
     delay: Duration,
-    /// Connections of an older number end.
+    /// The number of cuts. Connections made before the last one end.
     cut: u64,
 }
 
-/// A listener that passes on to one of several places.
+/// A listener that passes connections on to one of several targets.
 #[derive(Clone)]
 pub struct Proxy {
-    listens: Place,
-    weather: watch::Sender<Weather>,
-    targets: Arc<Mutex<Vec<Place>>>,
+    listens: Endpoint,
+    conditions: watch::Sender<Conditions>,
+    targets: Arc<Mutex<Vec<Endpoint>>>,
 }
 
 impl Network {
     pub fn start() -> Self {
         let end = CancellationToken::new();
-        let (told, runtime) = std::sync::mpsc::channel();
+        let (sender, runtime) = std::sync::mpsc::channel();
         let ended = end.clone();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            told.send(runtime.handle().clone()).expect("the round waits");
+            sender.send(runtime.handle().clone()).expect("the round waits");
             runtime.block_on(ended.cancelled());
         };
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn(run).expect("a thread");
@@ -72,10 +72,10 @@ impl Network {
     }
 
     /// A proxy on a free port of the loopback.
-    pub fn tcp(&self, targets: Vec<Place>) -> Proxy {
+    pub fn tcp(&self, targets: Vec<Endpoint>) -> Proxy {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("an option");
-        let proxy = Proxy::new(Place::Tcp(listener.local_addr().expect("an address")), targets);
+        let proxy = Proxy::new(Endpoint::Tcp(listener.local_addr().expect("an address")), targets);
         let serving = proxy.clone();
         self.runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).expect("a listener");
@@ -88,10 +88,10 @@ impl Network {
     }
 
     /// A proxy on the socket `path`.
-    pub fn unix(&self, path: PathBuf, target: Place) -> Proxy {
+    pub fn unix(&self, path: PathBuf, target: Endpoint) -> Proxy {
         let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
         listener.set_nonblocking(true).expect("an option");
-        let proxy = Proxy::new(Place::Unix(path), vec![target]);
+        let proxy = Proxy::new(Endpoint::Unix(path), vec![target]);
         let serving = proxy.clone();
         self.runtime.spawn(async move {
             let listener = UnixListener::from_std(listener).expect("a listener");
@@ -116,58 +116,58 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Proxy {
-    fn new(listens: Place, targets: Vec<Place>) -> Self {
-        Self { listens, weather: watch::Sender::new(Weather::default()), targets: Arc::new(Mutex::new(targets)) }
+    fn new(listens: Endpoint, targets: Vec<Endpoint>) -> Self {
+        Self { listens, conditions: watch::Sender::new(Conditions::default()), targets: Arc::new(Mutex::new(targets)) }
     }
 
-    /// As a client of Redis or of HTTP names it.
+    /// The URL for a client of Redis or HTTP.
     pub fn url(&self) -> String {
         match &self.listens {
-            Place::Tcp(address) => format!("http://{address}"),
-            Place::Unix(path) => format!("redis+unix://{}", path.display()),
+            Endpoint::Tcp(address) => format!("http://{address}"),
+            Endpoint::Unix(path) => format!("redis+unix://{}", path.display()),
         }
     }
 
-    /// New connections go to the first of these that takes them.
-    pub fn leads_to(&self, targets: Vec<Place>) {
+    /// New connections go to the first of these targets that accepts them.
+    pub fn set_targets(&self, targets: Vec<Endpoint>) {
         *self.targets.lock().expect("no panic under the lock") = targets;
     }
 
-    /// Ends every connection, with what is on its way.
+    /// Ends every connection; bytes on their way are lost.
     pub fn cut(&self) {
-        self.weather.send_modify(|weather| weather.cut += 1);
+        self.conditions.send_modify(|conditions| conditions.cut += 1);
     }
 
     /// Holds everything back.
     pub fn hold(&self) {
-        self.weather.send_modify(|weather| weather.held = true);
+        self.conditions.send_modify(|conditions| conditions.held = true);
     }
 
-    /// Lets everything come later by so much.
+    /// Delays everything by this much.
     pub fn slow(&self, delay: Duration) {
-        self.weather.send_modify(|weather| weather.delay = delay);
+        self.conditions.send_modify(|conditions| conditions.delay = delay);
     }
 
-    /// Passes everything on again, first what was held back.
-    pub fn mend(&self) {
-        self.weather.send_modify(|weather| (weather.held, weather.delay) = (false, Duration::ZERO));
+    /// Passes everything on again, beginning with what was held back.
+    pub fn restore(&self) {
+        self.conditions.send_modify(|conditions| (conditions.held, conditions.delay) = (false, Duration::ZERO));
     }
 
     async fn serve(self, near: Box<dyn Stream>) {
-        let mut weather = self.weather.subscribe();
-        let number = weather.borrow().cut;
+        let mut conditions = self.conditions.subscribe();
+        let number = conditions.borrow().cut;
         let passing = async {
             let Some(far) = self.connect().await else { return };
             let ((near_read, near_write), (far_read, far_write)) = (tokio::io::split(near), tokio::io::split(far));
-            // Each way for itself: what was written before a side went away still arrives.
+            // Each direction is independent: bytes written before a side closed still arrive.
             tokio::join!(
-                pass(near_read, far_write, self.weather.subscribe()),
-                pass(far_read, near_write, self.weather.subscribe())
+                pass(near_read, far_write, self.conditions.subscribe()),
+                pass(far_read, near_write, self.conditions.subscribe())
             );
         };
         tokio::select! {
             () = passing => {}
-            _ = weather.wait_for(|weather| weather.cut > number) => {}
+            _ = conditions.wait_for(|conditions| conditions.cut > number) => {}
         }
     }
 
@@ -175,11 +175,11 @@ impl Proxy {
         let targets = self.targets.lock().expect("no panic under the lock").clone();
         for target in targets {
             let stream: std::io::Result<Box<dyn Stream>> = match target {
-                Place::Tcp(address) => TcpStream::connect(address).await.map(|stream| {
+                Endpoint::Tcp(address) => TcpStream::connect(address).await.map(|stream| {
                     let _ = stream.set_nodelay(true);
                     Box::new(stream) as _
                 }),
-                Place::Unix(path) => UnixStream::connect(path).await.map(|stream| Box::new(stream) as _),
+                Endpoint::Unix(path) => UnixStream::connect(path).await.map(|stream| Box::new(stream) as _),
             };
             if let Ok(stream) = stream {
                 return Some(stream);
@@ -192,18 +192,19 @@ impl Proxy {
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut weather: watch::Receiver<Weather>,
+    mut conditions: watch::Receiver<Conditions>,
 ) {
     let mut chunk = vec![0; CHUNK_BYTES];
     while let Ok(n @ 1..) = from.read(&mut chunk).await {
-        let delay = weather.borrow().delay;
+        let delay = conditions.borrow().delay;
         if delay > Duration::ZERO {
             tokio::time::sleep(delay).await;
         }
-        if weather.wait_for(|weather| !weather.held).await.is_err() || to.write_all(&chunk[..n]).await.is_err() {
+        if conditions.wait_for(|conditions| !conditions.held).await.is_err() || to.write_all(&chunk[..n]).await.is_err()
+        {
             return;
         }
     }
-    let _ = weather.wait_for(|weather| !weather.held).await;
+    let _ = conditions.wait_for(|conditions| !conditions.held).await;
     let _ = to.shutdown().await;
 }

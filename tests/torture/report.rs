@@ -1,4 +1,4 @@
-//! What many rounds came to, in words and in tables.
+//! The report over many rounds: a line per round, and Markdown tables.
 
 use std::{
     collections::BTreeMap,
@@ -15,24 +15,24 @@ use crate::{
     turns,
 };
 
-/// Where the report goes into a document: between these lines.
+/// The lines of a document between which the report goes.
 const BEGIN: &str = "<!-- torture: the report begins -->";
 const END: &str = "<!-- torture: the report ends -->";
 
-/// Where reports, and the logs of rounds in which something was wrong, are kept.
+/// The directory of reports, and of the logs of rounds with problems.
 pub fn dir() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target directory");
     target.join("torture")
 }
 
-/// One line about a round; more where something was wrong.
-pub fn tell(outcome: &Outcome) {
+/// Prints one line about a round, and the details of a round with problems.
+pub fn print(outcome: &Outcome) {
     let Outcome { schedule, verdict, .. } = outcome;
     let unknown = &verdict.unknown;
     let worst: Vec<String> = verdict.worst.iter().map(|(worst, rate)| format!("{worst}/{rate}")).collect();
     println!(
         "seed {}: {} recipients, {} workers, {:?}, {} faults, {:.1} s (machine late by {} ms): lost {}, twice {}, stuck {}, \
-         unknown {} ({} never seen, {} not taken), returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
+        unknown {} ({} never seen, {} not taken), returned {} ({} too late), lost to streaks {:?}, worst seconds {}, {}",
         schedule.seed,
         schedule.all_recipients(),
         schedule.workers,
@@ -52,7 +52,7 @@ pub fn tell(outcome: &Outcome) {
         worst.join(" "),
         if verdict.is_good() { "good" } else { "WRONG" }
     );
-    let Some(kept) = &outcome.kept else { return };
+    let Some(logs) = &outcome.logs else { return };
     for event in &outcome.events {
         let (from, until) = (event.began - outcome.launched, event.ended - outcome.launched);
         let forgotten =
@@ -61,10 +61,10 @@ pub fn tell(outcome: &Outcome) {
     }
     verdict.problems.iter().for_each(|problem| println!("  {problem}"));
     println!("  again: {}", command(schedule.seed));
-    println!("  logs: {}", kept.display());
+    println!("  logs: {}", logs.display());
 }
 
-/// What repeats a round.
+/// The command that repeats a round.
 pub fn command(seed: u64) -> String {
     format!("make torture ROUNDS=1 SEED={seed}")
 }
@@ -82,7 +82,7 @@ struct Sum {
     not_taken: u64,
     taken: u64,
     wrong: usize,
-    /// Of the rounds whose rates count.
+    /// Only of the rounds whose rates count for the row.
     worst_percent: Option<f64>,
 }
 
@@ -110,32 +110,32 @@ impl Sum {
         let worst_percent = worst_percent.map_or("–".to_owned(), |percent| format!("{percent:.1}"));
         format!(
             "| {name} | {rounds} | {times} | {recipients} | {lost} | {twice} | {stuck} | {never_seen} | {not_taken} | \
-             {taken} | {worst_percent} | {wrong} |\n"
+            {taken} | {worst_percent} | {wrong} |\n"
         )
     }
 }
 
-/// What was played, as Markdown.
+/// The report as Markdown.
 pub fn markdown(seed: u64, outcomes: &[Outcome], campaigns: &[turns::Figures], jobs: usize, took: Duration) -> String {
     let mut text = format!(
         "`make torture ROUNDS={} SEED={seed} JOBS={jobs}` at commit {} on {}: {} minutes on {} cores with {} of memory, {} {}, \
-         {}.\n\n",
+        {}.\n\n",
         outcomes.len(),
-        said("git", &["describe", "--always", "--dirty"]),
-        said("date", &["-u", "+%Y-%m-%d"]),
+        output_of("git", &["describe", "--always", "--dirty"]),
+        output_of("date", &["-u", "+%Y-%m-%d"]),
         took.as_secs().div_ceil(60),
         std::thread::available_parallelism().map_or(0, usize::from),
         memory(),
-        // Without what a distribution or a host appends to the version of its kernel.
-        said("uname", &["-sr"]).split('-').next().unwrap_or_default(),
+        // Without the suffix that a distribution or host appends to the kernel version.
+        output_of("uname", &["-sr"]).split('-').next().unwrap_or_default(),
         std::env::consts::ARCH,
-        said("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
+        output_of("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
     );
     rounds(&mut text, outcomes);
     overlaps(&mut text, outcomes);
     take_overs(&mut text, outcomes);
     forgotten(&mut text, outcomes);
-    of_meta(&mut text, outcomes);
+    returned_and_foreign(&mut text, outcomes);
     let restarts: usize = outcomes.iter().map(|outcome| outcome.restarts).sum();
     let _ = writeln!(text, "\nWorkers were started again {restarts} times.");
     in_turn(&mut text, campaigns);
@@ -166,13 +166,13 @@ fn rounds(text: &mut String, outcomes: &[Outcome]) {
     }
     text.push_str(
         "| fault | rounds with it | times | recipients | lost | twice | stuck | unknown: never seen by Meta | not taken | \
-         taken | worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        taken | worst second, % of the rate | rounds with anything wrong |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     by_fault.iter().for_each(|(name, sum)| text.push_str(&sum.row(name)));
     text.push_str(&all.row("**all rounds**"));
 }
 
-/// In how many of the rounds in which two workers could own a line they sent too much together.
+/// In how many of the rounds with possible overlaps of owners a line exceeded its rate.
 fn overlaps(text: &mut String, outcomes: &[Outcome]) {
     let percents: Vec<f64> = outcomes
         .iter()
@@ -184,7 +184,7 @@ fn overlaps(text: &mut String, outcomes: &[Outcome]) {
         let _ = write!(
             text,
             "\nIn {} rounds Redis' clock jumped ahead by more than the margin of a lease: a second above 105 % in {} of them, \
-             the worst of {:.1} %. They count for no other row's worst second.",
+            the worst of {:.1} %. They count for no other row's worst second.",
             percents.len(),
             percents.iter().filter(|percent| **percent > 105.0).count(),
             percents.iter().copied().fold(0.0, f64::max)
@@ -200,7 +200,7 @@ fn take_overs(text: &mut String, outcomes: &[Outcome]) {
         let _ = write!(
             text,
             "\nTake-over after a SIGKILL, where nothing else was wrong at that time and the machine not late: {} lines, \
-             median {:.2} s, longest {:.2} s.",
+            median {:.2} s, longest {:.2} s.",
             take_overs.len(),
             median.as_secs_f64(),
             longest.as_secs_f64()
@@ -226,8 +226,8 @@ fn forgotten(text: &mut String, outcomes: &[Outcome]) {
     }
 }
 
-/// Messages that Meta returned, and those that a proxy answered in its place.
-fn of_meta(text: &mut String, outcomes: &[Outcome]) {
+/// The messages that Meta returned, and those that a proxy answered.
+fn returned_and_foreign(text: &mut String, outcomes: &[Outcome]) {
     let verdicts = outcomes.iter().map(|outcome| &outcome.verdict);
     let sum = |of: fn(&Verdict) -> u64| verdicts.clone().map(of).sum::<u64>();
     let (returned, late) = (sum(|verdict| verdict.returned), sum(|verdict| verdict.returned_late));
@@ -239,19 +239,20 @@ fn of_meta(text: &mut String, outcomes: &[Outcome]) {
     if let (Some(median), Some(most)) = (streaks.get(streaks.len() / 2), streaks.last()) {
         let _ = write!(
             text,
-            "\nA streak of answers that were not Meta's cost a line of a worker {median} messages in the median, and {most} at most."
+            "\nA streak of answers that were not Meta's cost a line of a worker {median} messages in the median, and \
+            {most} at most."
         );
     }
 }
 
-/// The campaigns that have one fault again and again.
+/// The campaigns with one repeated fault.
 fn in_turn(text: &mut String, campaigns: &[turns::Figures]) {
     if campaigns.is_empty() {
         return;
     }
     text.push_str(
         "\n| one fault again and again | times | recipients | sent | twice | unknown | of these never seen by Meta | worst second, % of the \
-         rate | seconds |\n|---|---|---|---|---|---|---|---|---|\n",
+        rate | seconds |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for figures in campaigns {
         let turns::Figures { fault, times, recipients, sent, twice, unknown, never_seen, worst_percent, took } =
@@ -259,12 +260,13 @@ fn in_turn(text: &mut String, campaigns: &[turns::Figures]) {
         let seconds = took.as_secs();
         let _ = writeln!(
             text,
-            "| {fault} | {times} | {recipients} | {sent} | {twice} | {unknown} | {never_seen} | {worst_percent:.1} | {seconds} |"
+            "| {fault} | {times} | {recipients} | {sent} | {twice} | {unknown} | {never_seen} | {worst_percent:.1} | \
+            {seconds} |"
         );
     }
 }
 
-/// Writes the report, and puts it into `document` if one is named.
+/// Writes the report, and inserts it into `document` if one is given.
 pub fn write(text: &str, document: Option<&Path>) {
     let path = dir().join("report.md");
     std::fs::create_dir_all(dir()).expect("a directory");
@@ -278,15 +280,16 @@ pub fn write(text: &str, document: Option<&Path>) {
     println!("{}", document.display());
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
-    let said = Command::new(program).args(arguments).output();
-    said.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+fn output_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Of this machine, where it says so as Linux does.
+/// The memory of this machine, from Linux' `/proc/meminfo`.
 fn memory() -> String {
-    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib =
-        told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.map_or("an unknown amount".to_owned(), |kib| format!("{} GiB", (kib + (1 << 19)) >> 20))
 }

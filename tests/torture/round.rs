@@ -1,4 +1,5 @@
-//! A round: a campaign through the public API, a schedule of faults around it, and what became of both.
+//! A round: campaigns through the public API and the jobs stream, a schedule of faults during them, and the result
+//! of both.
 
 use std::{
     ops::Range,
@@ -14,11 +15,11 @@ use tokio::{
 };
 
 use crate::{
-    backend::Wish,
+    backend::JobCampaign,
     check::{self, Verdict},
     clock,
-    meta::{AccountFault, Ledger, Torturer, Troubles},
-    schedule::{APART, Fault, Jobs, LAUNCH_KEPT, LINES, Schedule},
+    meta::{AccountFault, FaultyMeta, Ledger, Troubles},
+    schedule::{Fault, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule, WORKER_FAULT_DISTANCE},
     stage::Stage,
     support::{
         hooks::{payload, signature},
@@ -29,52 +30,52 @@ use crate::{
 };
 
 pub const FIRST: u64 = 5_491_180_000_000;
-/// How long the campaigns may take after everything is well again; the machine may be busy with something else.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// How long nothing may change in that time before what is open counts as stuck: a pair that Meta throttled waits up to 12
-/// seconds, a line that found Meta out of reach up to 15.
+/// How long the campaigns may take after all faults have ended; the machine may be busy with something else.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(180);
+/// After all faults have ended, how long counts and statuses may stay unchanged before open recipients count as stuck.
+/// A throttled pair of line and recipient waits up to 12 seconds, a line that could not reach Meta up to 15.
 const STUCK_AFTER: Duration = Duration::from_secs(45);
-/// Between two looks at the campaigns.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long a look may take.
-const LOOK_MAX: Duration = Duration::from_secs(5);
-/// How long somebody may be found to have nothing left to do before a campaign is completed.
-const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// Pause between two reads of the campaigns.
+const READ_EVERY: Duration = Duration::from_millis(100);
+/// The longest read of the API.
+const READ_MAX: Duration = Duration::from_secs(5);
+/// The longest time between finding that a campaign has no work left and its completion.
+const COMPLETION_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// A Redis that is slow does something for so long at a time.
-const BETWEEN_STOPS: Duration = Duration::from_millis(5);
+/// How long a slow Redis runs between two stops.
+const SLOW_RUN: Duration = Duration::from_millis(5);
 
-/// A fault that was carried out.
+/// A fault that was injected.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub fault: Fault,
     pub began: Instant,
     pub ended: Instant,
-    /// Bytes that Redis forgot.
+    /// Bytes that Redis lost.
     pub forgotten: u64,
 }
 
-/// A campaign of a round, as it was last seen.
+/// A campaign of a round, as the API last returned it.
 pub struct Campaign {
-    /// None as long as nobody has seen it.
+    /// `None` until the API has returned it.
     pub id: Option<String>,
-    /// Of one that comes as jobs.
+    /// Set if the campaign is submitted as jobs.
     external_id: Option<String>,
-    /// Its recipients.
+    /// The phone numbers of its recipients.
     pub numbers: Range<u64>,
-    /// As the API tells it.
+    /// The campaign as the API last returned it.
     pub last: Value,
-    /// When it was seen to run, and how many statuses had been taken before.
+    /// Times at which it was running, each with the number of statuses acknowledged before.
     running: Vec<(Instant, usize)>,
 }
 
 impl Campaign {
-    fn through_the_api(id: String, numbers: Range<u64>) -> Self {
+    fn from_api(id: String, numbers: Range<u64>) -> Self {
         Self { id: Some(id), external_id: None, numbers, last: Value::Null, running: Vec::new() }
     }
 
-    fn through_jobs(wish: &Wish) -> Self {
-        let (external_id, numbers) = (Some(wish.external_id.clone()), wish.numbers.clone());
+    fn from_jobs(job_campaign: &JobCampaign) -> Self {
+        let (external_id, numbers) = (Some(job_campaign.external_id.clone()), job_campaign.numbers.clone());
         Self { id: None, external_id, numbers, last: Value::Null, running: Vec::new() }
     }
 
@@ -90,22 +91,22 @@ impl Campaign {
         self.last["state"] == "completed"
     }
 
-    /// So many of the statuses that were taken had been taken while it still ran.
-    pub fn told_while_it_ran(&self) -> usize {
+    /// How many of the acknowledged statuses were acknowledged while the campaign certainly still ran.
+    pub fn n_statuses_while_running(&self) -> usize {
         let Some((last, _)) = self.running.last() else { return 0 };
-        let earlier = self.running.iter().rev().find(|(at, _)| *at + ENDS_WITHIN <= *last);
-        earlier.map_or(0, |(_, told)| *told)
+        let earlier = self.running.iter().rev().find(|(at, _)| *at + COMPLETION_DELAY_MAX <= *last);
+        earlier.map_or(0, |(_, n_statuses)| *n_statuses)
     }
 
-    /// A hold is what it waits for.
+    /// Whether it waits for a hold to end.
     fn is_held(&self) -> bool {
         let reasons = self.last["statistics"]["waiting_for"].as_array().into_iter().flatten();
         let holds = ["line_blocked", "template_paused", "token"];
         reasons.filter_map(|waiting| waiting["reason"].as_str()).any(|reason| holds.contains(&reason))
     }
 
-    /// What was seen of it may have been forgotten.
-    fn unsee(&mut self) {
+    /// Discards what was read: Redis may have lost it since.
+    fn discard_read(&mut self) {
         self.last = Value::Null;
         if self.external_id.is_some() {
             self.id = None;
@@ -113,49 +114,51 @@ impl Campaign {
     }
 }
 
-/// What became of a round.
+/// The result of a round.
 pub struct Outcome {
     pub schedule: Schedule,
     pub launched: Instant,
     pub events: Vec<Event>,
     pub restarts: usize,
     pub verdict: Verdict,
-    /// From the launch until everything was known.
+    /// Time from launch until every campaign and status was settled.
     pub took: Duration,
-    /// Where the logs are, if anything was wrong.
-    pub kept: Option<PathBuf>,
+    /// The directory of the logs, if anything was wrong.
+    pub logs: Option<PathBuf>,
 }
 
-/// What the tasks of a round share.
-struct Play {
+/// The state that the tasks of a round share.
+struct Round {
     stage: Stage,
     troubles: Troubles,
     events: Mutex<Vec<Event>>,
-    /// Faults of Redis happen one after the other.
+    /// Serializes the faults of Redis.
     redis: Mutex<()>,
-    /// Those of its clock happen one after the other.
+    /// Serializes the faults of Redis' clock.
     clock: Mutex<()>,
-    /// Those of Meta, and of the path to it, happen one after the other.
+    /// Serializes the faults of Meta and of the path to it.
     meta: Mutex<()>,
-    /// Those of a worker happen one after the other.
+    /// Serializes the faults of each worker.
     workers: Vec<Mutex<()>>,
-    /// Held by a worker that ends, shared, and by a Redis that forgets, alone: see [`Fault::would_be_blamed`].
-    blame: RwLock<()>,
-    /// Held by a campaign that is launched, shared, until that is on the disk, and by a Redis that forgets, alone. A server before
-    /// Redis 7.2 does not tell when it is, and would forget a campaign of which Meta has messages.
-    launches: RwLock<()>,
-    /// Redis is to lose power in this round.
-    forgetful: bool,
+    /// Held shared during the end of a worker, and exclusively during a loss of writes: see
+    /// [`Fault::loses_only_copy_with`].
+    worker_lock: RwLock<()>,
+    /// Held shared from the launch of a campaign until the launch is on disk, and exclusively during a loss of
+    /// writes. Servers before Redis 7.2 do not report when a write is on disk; they could lose a campaign of which
+    /// Meta already has messages.
+    launch_lock: RwLock<()>,
+    /// Redis loses power in this round.
+    loses_power: bool,
 }
 
-/// Plays the round. `keep`: where the logs of a round go in which something was wrong.
-pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
+/// Runs the round. `keep`: the directory for the logs of a round with problems.
+pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     let (ledger, troubles) = (Ledger::default(), Troubles::default());
-    let torturer = Torturer::new(schedule.seed, schedule.throttles, ledger.clone(), troubles.clone());
-    let meta = Meta::start_far(torturer, schedule.seed, schedule.delay_to_meta);
-    let play = Arc::new(Play {
+    let faulty_meta = FaultyMeta::new(schedule.seed, schedule.throttles, ledger.clone(), troubles.clone());
+    let meta = Meta::start_behind_link(faulty_meta, schedule.seed, schedule.delay_to_meta);
+    let round = Arc::new(Round {
         stage: Stage::set(schedule.fsync, schedule.rates, &schedule.roles(), meta, |worker| {
-            schedule.harms_the_way_to_meta_of(worker)
+            schedule.has_meta_faults_for(worker)
         })
         .await,
         troubles,
@@ -164,143 +167,145 @@ pub async fn play(schedule: Schedule, keep: &Path) -> Outcome {
         clock: Mutex::default(),
         meta: Mutex::default(),
         workers: (0..schedule.workers).map(|_| Mutex::default()).collect(),
-        blame: RwLock::default(),
-        launches: RwLock::default(),
-        forgetful: schedule.steps.iter().any(|step| matches!(step.fault, Fault::PowerLoss { .. })),
+        worker_lock: RwLock::default(),
+        launch_lock: RwLock::default(),
+        loses_power: schedule.steps.iter().any(|step| matches!(step.fault, Fault::PowerLoss { .. })),
     });
-    let stage = &play.stage;
+    let stage = &round.stage;
     let api = Api::at(&stage.front.url());
     let numbers = FIRST..FIRST + schedule.recipients;
     let mut free = numbers.end;
-    let wish = |(n, jobs): (usize, &Jobs)| {
+    let job_campaign = |(n, jobs): (usize, &Jobs)| {
         let numbers = free..free + jobs.recipients;
         free = numbers.end;
-        // A campaign on a line that the reader of the jobs does not list is refused.
-        Wish { external_id: format!("jobs-{n}"), lines: schedule.steady_lines(), numbers }
+        // Intake rejects a campaign on a line that its worker does not configure.
+        JobCampaign { external_id: format!("jobs-{n}"), lines: schedule.steady_lines(), numbers }
     };
-    let wishes: Vec<Wish> = schedule.jobs.iter().enumerate().map(wish).collect();
-    // With an id of ours, so that what Redis did not answer in time can be repeated.
+    let job_campaigns: Vec<JobCampaign> = schedule.jobs.iter().enumerate().map(job_campaign).collect();
+    // With an external id, so that a request without a response can be repeated.
     let id = api.draft(&LINES, numbers.clone(), json!({"external_id": "api"})).await;
     api.post(&format!("campaigns/{id}/launch")).await;
     let launched = Instant::now();
-    let mut campaigns = vec![Campaign::through_the_api(id, numbers)];
-    campaigns.extend(wishes.iter().map(Campaign::through_jobs));
-    let (well, healed) = watch::channel(None);
-    let settled = {
-        let (play, schedule) = (play.clone(), schedule.clone());
-        tokio::spawn(async move { play.settles(campaigns, &schedule, healed).await })
+    let mut campaigns = vec![Campaign::from_api(id, numbers)];
+    campaigns.extend(job_campaigns.iter().map(Campaign::from_jobs));
+    let (healed_tx, healed_rx) = watch::channel(None);
+    let settling = {
+        let (round, schedule) = (round.clone(), schedule.clone());
+        tokio::spawn(async move { round.settle(campaigns, &schedule, healed_rx).await })
     };
-    let mut todo = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for step in schedule.steps.clone() {
-        let play = play.clone();
-        todo.spawn(async move {
+        let round = round.clone();
+        tasks.spawn(async move {
             tokio::time::sleep_until((launched + step.at).into()).await;
-            play.carry_out(step.fault).await;
+            round.inject(step.fault).await;
         });
     }
-    for (wish, jobs) in wishes.iter().cloned().zip(schedule.jobs.clone()) {
-        let play = play.clone();
-        todo.spawn(async move {
+    for (job_campaign, jobs) in job_campaigns.iter().cloned().zip(schedule.jobs.clone()) {
+        let round = round.clone();
+        tasks.spawn(async move {
             tokio::time::sleep_until((launched + jobs.at).into()).await;
-            let _unforgotten = play.launches.read().await;
-            play.stage.backend.add(&wish).await;
-            if play.forgetful {
-                play.stage.backend.all_are_taken().await;
-                tokio::time::sleep(LAUNCH_KEPT).await;
+            let _until_on_disk = round.launch_lock.read().await;
+            round.stage.backend.add(&job_campaign).await;
+            if round.loses_power {
+                round.stage.backend.all_are_consumed().await;
+                tokio::time::sleep(LAUNCH_SYNCED_AFTER).await;
             }
         });
     }
     let mut problems = Vec::new();
-    while let Some(ended) = todo.join_next().await {
+    while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
-            problems.push(format!("what was to be done could not be done: {error}"));
+            problems.push(format!("a task of the round failed: {error}"));
         }
     }
     stage.heal().await;
-    // Repeating is safe at any time.
-    for wish in &wishes {
-        stage.backend.add(wish).await;
+    // Jobs are idempotent, so repeating them is safe.
+    for job_campaign in &job_campaigns {
+        stage.backend.add(job_campaign).await;
     }
-    well.send_replace(Some(Instant::now()));
-    let (campaigns, unsettled) = settled.await.expect("the campaigns are looked at");
-    problems.extend(unsettled);
+    healed_tx.send_replace(Some(Instant::now()));
+    let (campaigns, unsettled_problems) = settling.await.expect("the task that reads the campaigns does not panic");
+    problems.extend(unsettled_problems);
     let took = launched.elapsed();
     problems.extend(stage.problems());
     problems.extend(stage.backend.problems().await);
-    let events = play.events.lock().await.clone();
-    let verdict = check::judge(stage, &schedule, (&ledger, &play.troubles), &events, &campaigns, problems).await;
-    let kept = (!verdict.is_good()).then(|| {
+    let events = round.events.lock().await.clone();
+    let verdict = check::judge(stage, &schedule, (&ledger, &round.troubles), &events, &campaigns, problems).await;
+    let logs = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
         copy(stage.installation.dir(), &dir);
         dir
     });
-    if let Some(dir) = &kept {
+    if let Some(dir) = &logs {
         copy(stage.redis.lock().await.server.dir(), &dir.join("redis"));
     }
-    Outcome { schedule, launched, events, restarts: stage.restarts(), verdict, took, kept }
+    Outcome { schedule, launched, events, restarts: stage.restarts(), verdict, took, logs }
 }
 
-impl Play {
-    /// Looks at the campaigns while things fail, and from `healed` on waits until every one has completed and every status is
-    /// taken, or until nothing changes any more. Gives the campaigns, and what is wrong then.
-    async fn settles(
+impl Round {
+    /// Reads the campaigns during the faults. From `healed_rx` on, waits until every campaign has completed and every
+    /// status is acknowledged, or until nothing changes any more. Returns the campaigns and the problems.
+    async fn settle(
         &self,
         mut campaigns: Vec<Campaign>,
         schedule: &Schedule,
-        healed: watch::Receiver<Option<Instant>>,
+        healed_rx: watch::Receiver<Option<Instant>>,
     ) -> (Vec<Campaign>, Vec<String>) {
         let delay = schedule.delay();
         let (mut seen, mut changed) = (Value::Null, Instant::now());
-        let mut well = None;
+        let mut healed_at = None;
         loop {
-            if well.is_none() {
-                well = *healed.borrow();
-                campaigns.iter_mut().for_each(Campaign::unsee);
+            if healed_at.is_none() {
+                healed_at = *healed_rx.borrow();
+                campaigns.iter_mut().for_each(Campaign::discard_read);
             }
             if campaigns.iter().any(|campaign| campaign.id.is_none()) {
                 self.find(&mut campaigns).await;
             }
             for campaign in campaigns.iter_mut().filter(|campaign| !campaign.has_completed()) {
                 let Some(id) = &campaign.id else { continue };
-                let told = self.stage.meta.n_told();
-                if let Some(last) = look(&self.stage.front.url(), &format!("campaigns/{id}")).await {
+                let n_statuses = self.stage.meta.n_reported();
+                if let Some(last) = read(&self.stage.front.url(), &format!("campaigns/{id}")).await {
                     campaign.last = last;
                 }
                 if campaign.last["state"] == "running" {
-                    campaign.running.push((Instant::now(), told));
+                    campaign.running.push((Instant::now(), n_statuses));
                 }
             }
             if schedule.has_account_faults() && campaigns.iter().any(Campaign::is_held) {
-                self.lets_go().await;
+                self.resume_held().await;
             }
-            if well.is_some() && campaigns.iter().all(Campaign::has_completed) && self.stage.meta.is_idle() {
+            if healed_at.is_some() && campaigns.iter().all(Campaign::has_completed) && self.stage.meta.is_idle() {
                 return (campaigns, Vec::new());
             }
             let of = |campaign: &Campaign| campaign.last["statistics"]["by_state"].clone();
-            let now = json!([self.stage.meta.n_told(), campaigns.iter().map(of).collect::<Vec<_>>()]);
+            let now = json!([self.stage.meta.n_reported(), campaigns.iter().map(of).collect::<Vec<_>>()]);
             if now != seen {
                 (seen, changed) = (now, Instant::now());
             }
-            let too_long = well.is_some_and(|well| well.elapsed() > PATIENCE + delay);
-            if too_long || well.is_some_and(|well| changed.max(well).elapsed() > STUCK_AFTER + delay) {
+            let too_long = healed_at.is_some_and(|healed_at| healed_at.elapsed() > COMPLETE_WITHIN + delay);
+            if too_long || healed_at.is_some_and(|healed_at| changed.max(healed_at).elapsed() > STUCK_AFTER + delay) {
                 break;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(READ_EVERY).await;
         }
-        let since =
-            format!("{:?} after everything was well again", well.map(|well| well.elapsed()).unwrap_or_default());
+        let since = format!(
+            "{:?} after all faults had ended",
+            healed_at.map(|healed_at| healed_at.elapsed()).unwrap_or_default()
+        );
         let open = campaigns.iter().filter(|campaign| !campaign.has_completed());
         let mut wrong: Vec<String> =
             open.map(|campaign| format!("{} not completed {since}: {}", campaign.name(), campaign.last)).collect();
         if !self.stage.meta.is_idle() {
-            wrong.push(format!("statuses were not taken {since}"));
+            wrong.push(format!("statuses were not acknowledged {since}"));
         }
         (campaigns, wrong)
     }
 
-    /// As an operator does once the account is well again: lets go what was held because of it. What late statuses hold again
-    /// is let go when that is seen.
-    async fn lets_go(&self) {
+    /// Resumes what was held, as an operator does once the account works again. Late statuses may hold it again;
+    /// the next call then resumes it.
+    async fn resume_held(&self) {
         let is_well = || self.troubles.lock().account.is_none();
         if !is_well() {
             return;
@@ -311,17 +316,17 @@ impl Play {
         let approved = payload(&[change]).to_string();
         let webhook = http_client().post(format!("{front}/webhooks/meta"));
         let webhook = webhook.header("x-hub-signature-256", signature(approved.as_bytes())).body(approved);
-        // Whoever does not answer is asked again at the next look.
-        let _ = tokio::time::timeout(LOOK_MAX, async {
+        // If there is no response, the next read tries again.
+        let _ = tokio::time::timeout(READ_MAX, async {
             let _ = webhook.send().await;
             for line in LINES.into_iter().take_while(|_| is_well()) {
-                Api::at(&front).attempt(&format!("lines/{line}/resume")).await;
+                Api::at(&front).try_post(&format!("lines/{line}/resume")).await;
             }
         })
         .await;
     }
 
-    /// SIGTERM to each worker in turn. `before`: what is done before one starts again.
+    /// Restarts each worker in turn with SIGTERM. `before`: called before each start.
     async fn restart_in_turn(&self, before: impl Fn(usize)) {
         for (number, turn) in self.workers.iter().enumerate() {
             let _in_turn = turn.lock().await;
@@ -331,9 +336,9 @@ impl Play {
         }
     }
 
-    /// Finds out the ids of campaigns that came as jobs.
+    /// Finds the ids of campaigns that were submitted as jobs.
     async fn find(&self, campaigns: &mut [Campaign]) {
-        let Some(list) = look(&self.stage.front.url(), "campaigns?limit=100").await else { return };
+        let Some(list) = read(&self.stage.front.url(), "campaigns?limit=100").await else { return };
         for campaign in campaigns.iter_mut().filter(|campaign| campaign.id.is_none()) {
             let is_it = |found: &&Value| found["external_id"].as_str() == campaign.external_id.as_deref();
             let found = list["campaigns"].as_array().into_iter().flatten().find(is_it);
@@ -341,13 +346,13 @@ impl Play {
         }
     }
 
-    async fn carry_out(&self, fault: Fault) {
+    async fn inject(&self, fault: Fault) {
         let stage = &self.stage;
         if fault.is_of_the_clock() && !clock::CAN_BE_SET {
             return;
         }
-        // First of all: whoever waits for a turn may not keep the one from going on who has it.
-        let shared = if fault.is_of_a_worker() { Some(self.blame.read().await) } else { None };
+        // Before the other locks: a task that waits here must not hold a lock that the current holder needs.
+        let shared = if fault.is_of_a_worker() { Some(self.worker_lock.read().await) } else { None };
         let in_turn = match fault {
             Fault::WorkerKilled { worker, .. } | Fault::WorkerAsleep { worker, .. } => {
                 Some(self.workers[worker].lock().await)
@@ -361,8 +366,8 @@ impl Play {
             Fault::AccountBlocked { .. } | Fault::PathBroken { .. } => Some(self.meta.lock().await),
             _ => Some(self.redis.lock().await),
         };
-        let alone = match fault {
-            Fault::PowerLoss { .. } => Some((self.launches.write().await, self.blame.write().await)),
+        let exclusive = match fault {
+            Fault::PowerLoss { .. } => Some((self.launch_lock.write().await, self.worker_lock.write().await)),
             _ => None,
         };
         let mut forgotten = 0;
@@ -373,12 +378,12 @@ impl Play {
                 tokio::time::sleep(down).await;
                 stage.start_worker(worker).await;
             }
-            Fault::WorkerAsleep { worker, asleep } => stage.put_worker_to_sleep(worker, asleep).await,
+            Fault::WorkerAsleep { worker, asleep } => stage.suspend_worker(worker, asleep).await,
             Fault::RollingRestart => self.restart_in_turn(|_| {}).await,
             Fault::LinesChanged { line, without } => {
-                self.restart_in_turn(|number| stage.lists_all_but(number, Some(LINES[line]))).await;
+                self.restart_in_turn(|number| stage.omit_line(number, Some(LINES[line]))).await;
                 tokio::time::sleep(without).await;
-                self.restart_in_turn(|number| stage.lists_all_but(number, None)).await;
+                self.restart_in_turn(|number| stage.omit_line(number, None)).await;
             }
             Fault::RedisKilled { down } => forgotten = stage.kill_redis(None, down).await,
             Fault::PowerLoss { forgets, down } => forgotten = stage.kill_redis(Some(forgets), down).await,
@@ -394,7 +399,7 @@ impl Play {
                     disk.signal("STOP");
                     tokio::time::sleep(by).await;
                     disk.signal("CONT");
-                    tokio::time::sleep(BETWEEN_STOPS).await;
+                    tokio::time::sleep(SLOW_RUN).await;
                 }
             }
             Fault::ClockSet { by_ms } => stage.step_clock(by_ms).await,
@@ -405,26 +410,26 @@ impl Play {
             }
             Fault::RedisPaused { paused } => {
                 let ms = paused.as_millis().to_string();
-                stage.redis.lock().await.says(&["CLIENT", "PAUSE", &ms, "ALL"]).await;
+                stage.redis.lock().await.run(&["CLIENT", "PAUSE", &ms, "ALL"]).await;
                 tokio::time::sleep(paused).await;
             }
             Fault::RedisFull { full } => {
                 let disk = stage.redis.lock().await;
-                disk.says(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+                disk.run(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
                 tokio::time::sleep(full).await;
-                disk.says(&["CONFIG", "SET", "maxmemory", "0"]).await;
+                disk.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
             }
-            Fault::ScriptsFlushed => stage.redis.lock().await.says(&["SCRIPT", "FLUSH"]).await,
+            Fault::ScriptsFlushed => stage.redis.lock().await.run(&["SCRIPT", "FLUSH"]).await,
             Fault::Cut { wire } => stage.wire(wire).cut(),
             Fault::Held { wire, held } => {
                 stage.wire(wire).hold();
                 tokio::time::sleep(held).await;
-                stage.wire(wire).mend();
+                stage.wire(wire).restore();
             }
             Fault::Slow { wire, by, slow } => {
                 stage.wire(wire).slow(by);
                 tokio::time::sleep(slow).await;
-                stage.wire(wire).mend();
+                stage.wire(wire).restore();
             }
             Fault::AccountBlocked { code, line, lasts } => {
                 let line = fault.blames_a_line().then_some(LINES[line]);
@@ -441,17 +446,17 @@ impl Play {
         let event = Event { fault, began, ended: Instant::now(), forgotten };
         self.events.lock().await.push(event);
         drop(in_turn);
-        if self.forgetful && (shared.is_some() || alone.is_some()) {
-            tokio::time::sleep(APART).await;
+        if self.loses_power && (shared.is_some() || exclusive.is_some()) {
+            tokio::time::sleep(WORKER_FAULT_DISTANCE).await;
         }
     }
 }
 
-/// What the API tells, if anybody answers.
-async fn look(front: &str, path: &str) -> Option<Value> {
-    // A client of its own each time: a connection to a worker that was killed is of no use.
+/// The API's response, if a worker answers.
+async fn read(front: &str, path: &str) -> Option<Value> {
+    // A new client each time: a connection to a killed worker is of no use.
     let api = Api::at(front);
-    tokio::time::timeout(LOOK_MAX, api.ask(path)).await.ok()?
+    tokio::time::timeout(READ_MAX, api.try_get(path)).await.ok()?
 }
 
 fn copy(from: &Path, to: &Path) {

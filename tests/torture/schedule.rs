@@ -1,40 +1,42 @@
-//! What happens in a round, and when: drawn from a seed alone, so that the same seed gives the same schedule.
+//! The faults of a round and their times, drawn only from a seed, so that the same seed gives the same schedule.
 
 use std::{fmt, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
-/// The lease of a round, and the time-out of its workers for Redis.
+/// The lease in a round, and the workers' timeout for Redis.
 pub const LEASE: Duration = Duration::from_secs(3);
-/// Short, so that a worker can sleep beyond its lease and the doubts that end because of that; but longer than the workers
-/// wait for an answer.
+/// Short, so that a worker can be suspended for longer than its lease plus the doubts that follow; but longer than
+/// the workers wait for a response.
 pub const DOUBT_DEADLINE: Duration = Duration::from_millis(2_500);
-/// After so long without its owner a line has another one, and what the first left in flight has ended.
-const FORSAKEN: Duration = LEASE.saturating_add(DOUBT_DEADLINE);
-/// From then on Redis being asleep or paused counts as a stall.
+/// After this long without its owner, a line has another owner and the first owner's doubts have ended.
+const LOST_AFTER: Duration = LEASE.saturating_add(DOUBT_DEADLINE);
+/// The shortest suspension or pause of Redis that counts as a stall.
 const STALL: Duration = Duration::from_secs(1);
-/// An owner stops that much before the end of its lease: a clock that jumps ahead by no more makes no second owner.
+/// An owner stops sending this long before its lease ends, so a clock that jumps ahead by no more makes no second
+/// owner.
 const LEASE_MARGIN_MS: i64 = LEASE.as_millis() as i64 / 5;
 
-/// Faults begin in this span after the launch; the campaign lasts a little longer.
+/// Faults begin in this interval after the launch; the campaign lasts a little longer.
 const FIRST_MS: u64 = 300;
 const LAST_MS: u64 = 6_500;
-/// What a worker knows is in a forgetful Redis after this time, and after this time it is on its disk.
-pub const APART: Duration = Duration::from_secs(2);
-/// After a launch, and before a power loss: the upload and the launch are on the disk.
-pub const LAUNCH_KEPT: Duration = Duration::from_millis(1_300);
-/// What a restart of a worker takes, about.
+/// The least time between a worker fault and a power loss, in either order. By then, the workers have replayed
+/// their journals after a power loss, and what a worker wrote before its fault is on disk.
+pub const WORKER_FAULT_DISTANCE: Duration = Duration::from_secs(2);
+/// The least time between a launch and a power loss, so that upload and launch are on disk.
+pub const LAUNCH_SYNCED_AFTER: Duration = Duration::from_millis(1_300);
+/// The approximate duration of a worker's restart.
 const RESTART: Duration = Duration::from_millis(700);
 
-/// When Redis makes sure that its append-only file is on the disk.
+/// The `appendfsync` setting of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
     Everysec,
     Always,
 }
 
-/// A connection that can be harmed.
+/// A connection that runs through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
     /// Between a worker and Redis.
@@ -45,20 +47,21 @@ pub enum Wire {
     Webhooks,
 }
 
-/// Codes of `failed` statuses that blame the account, a line, the template or the token, and not the message or its recipient.
-const BY_STATUS: [u32; 9] = [131_042, 131_031, 368, 131_048, 133_010, THROTTLED, 132_015, 132_016, 190];
-/// Of these the one that holds a line for a second only.
+/// Codes of `failed` statuses that blame the account, a line, the template or the token, not the message or its
+/// recipient.
+const ACCOUNT_CODES: [u32; 9] = [131_042, 131_031, 368, 131_048, 133_010, THROTTLED, 132_015, 132_016, 190];
+/// The only one of these codes whose hold lasts just a second.
 pub const THROTTLED: u32 = 130_429;
 
-/// What a proxy on the way to Meta answers in her place.
+/// The response of a proxy in Meta's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     Html(u16),
-    /// A few words, or nothing at all.
+    /// Plain text, or an empty body.
     Plain(u16),
 }
 
-const FOREIGN: [Foreign; 8] = [
+const FOREIGN_RESPONSES: [Foreign; 8] = [
     Foreign::Html(502),
     Foreign::Html(503),
     Foreign::Html(504),
@@ -69,46 +72,46 @@ const FOREIGN: [Foreign; 8] = [
     Foreign::Plain(429),
 ];
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// SIGKILL to a worker; another takes its place after `down`.
+    /// SIGKILL to a worker; another process replaces it after `down`.
     WorkerKilled { worker: usize, down: Duration },
     /// SIGSTOP to a worker, and SIGCONT after `asleep`.
     WorkerAsleep { worker: usize, asleep: Duration },
-    /// SIGTERM to each worker in turn; the next one's turn comes when it is back.
+    /// SIGTERM to each worker in turn, each after the previous one has restarted.
     RollingRestart,
-    /// The same, and each comes back with a list of lines that lacks this one of [`LINES`]. After `without` they are stopped and
-    /// started once more, with all lines.
+    /// Like `RollingRestart`, but each worker comes back without this one of [`LINES`]. After `without` they are
+    /// restarted again, with all lines.
     LinesChanged { line: usize, without: Duration },
     /// SIGKILL to Redis, and a start after `down`.
     RedisKilled { down: Duration },
-    /// The same, and what came to its file in the last `forgets` is gone.
+    /// Like `RedisKilled`, and what the file received in the last `forgets` is removed.
     PowerLoss { forgets: Duration, down: Duration },
     /// SIGSTOP to Redis, and SIGCONT after `asleep`.
     RedisAsleep { asleep: Duration },
-    /// The same again and again for moments of `by`: it answers all, and late.
+    /// Like `RedisAsleep`, repeatedly for `by`, so that every response is late.
     RedisSlow { by: Duration, slow: Duration },
     /// CLIENT PAUSE.
     RedisPaused { paused: Duration },
-    /// `maxmemory` is below what is used, nothing is evicted: no script may write.
+    /// `maxmemory` is below the used memory and nothing is evicted, so no script may write.
     RedisFull { full: Duration },
     /// SCRIPT FLUSH.
     ScriptsFlushed,
-    /// Redis' clock is set by so much, ahead or back, and stays so.
+    /// Redis' clock is moved by this much, ahead or back, for good.
     ClockSet { by_ms: i64 },
-    /// The same, and it is set right again after `wrong`.
+    /// Redis' clock is moved by this much, and back after `wrong`.
     ClockWrong { by_ms: i64, wrong: Duration },
-    /// Every connection ends, with what is on its way.
+    /// Every connection ends, and bytes on their way are lost.
     Cut { wire: Wire },
-    /// Nothing passes, and then everything that was held back.
+    /// Bytes are held back, then passed on.
     Held { wire: Wire, held: Duration },
-    /// Everything comes later.
+    /// Every chunk is delayed.
     Slow { wire: Wire, by: Duration, slow: Duration },
-    /// Meta accepts every message, and then returns it by a `failed` status with this code: on this one of [`LINES`] if the code
-    /// blames a line, or else on all of them.
+    /// Meta accepts every message, then returns it by a `failed` status with this code: on this one of [`LINES`] if
+    /// the code blames a line, otherwise on all of them.
     AccountBlocked { code: u32, line: usize, lasts: Duration },
-    /// Every request to Meta gets this answer, and none of Meta's.
+    /// A proxy answers every request to Meta with this response.
     PathBroken { foreign: Foreign, lasts: Duration },
 }
 
@@ -117,7 +120,7 @@ impl Fault {
     pub fn name(&self) -> &'static str {
         match self {
             Fault::WorkerKilled { .. } => "worker: SIGKILL",
-            fault if fault.forsakes_lines() => "worker: SIGSTOP, longer than its lease and the doubt deadline",
+            fault if fault.loses_lines() => "worker: SIGSTOP, longer than its lease and the doubt deadline",
             Fault::WorkerAsleep { asleep, .. } if *asleep > LEASE => "worker: SIGSTOP, longer than its lease",
             Fault::WorkerAsleep { .. } => "worker: SIGSTOP, shorter than its lease",
             Fault::RollingRestart => "workers: SIGTERM, one after the other",
@@ -165,7 +168,7 @@ impl Fault {
         }
     }
 
-    /// How long it lasts, about.
+    /// The approximate duration.
     pub fn length(&self, workers: usize) -> Duration {
         match *self {
             Fault::WorkerKilled { down, .. } => down + RESTART,
@@ -183,16 +186,16 @@ impl Fault {
         }
     }
 
-    /// A worker sleeps until its lines have another owner, and what it had in flight has ended.
-    fn forsakes_lines(&self) -> bool {
-        matches!(self, Fault::WorkerAsleep { asleep, .. } if *asleep > FORSAKEN)
+    /// Whether a worker is suspended until its lines have another owner and its doubts have ended.
+    fn loses_lines(&self) -> bool {
+        matches!(self, Fault::WorkerAsleep { asleep, .. } if *asleep > LOST_AFTER)
     }
 
     fn changes(&self, which: usize) -> bool {
         matches!(self, Fault::LinesChanged { line, .. } if *line == which)
     }
 
-    /// It ends or stops a worker.
+    /// Whether the fault kills, stops or suspends a worker.
     pub fn is_of_a_worker(&self) -> bool {
         matches!(
             self,
@@ -203,7 +206,7 @@ impl Fault {
         )
     }
 
-    /// It keeps others from taking a line over at once.
+    /// Whether the fault can delay a take-over.
     pub fn delays_a_take_over(&self) -> bool {
         match self {
             Fault::ScriptsFlushed | Fault::Cut { .. } => false,
@@ -212,18 +215,18 @@ impl Fault {
         }
     }
 
-    /// An account fault is about one line.
+    /// Whether the fault is an account fault that blames one line.
     pub fn blames_a_line(&self) -> bool {
         matches!(self, Fault::AccountBlocked { code: 131_048 | 133_010 | THROTTLED, .. })
     }
 
-    /// It is of Meta, or of what answers in her place. Lines may rest for seconds after its end: until an operator lets them go, or
-    /// until they ask Meta again.
+    /// Whether the fault is one of Meta, or of a proxy in its place. Lines may stay stopped for seconds after the end
+    /// of such a fault: until an operator resumes them, or until they probe Meta again.
     pub fn is_of_meta(&self) -> bool {
         matches!(self, Fault::AccountBlocked { .. } | Fault::PathBroken { .. })
     }
 
-    /// How far Redis' clock jumps ahead at once, in ms; back, if below zero.
+    /// The jumps of Redis' clock, in ms: ahead if positive, back if negative.
     fn jumps_ms(&self) -> [i64; 2] {
         match *self {
             Fault::ClockSet { by_ms } => [by_ms, 0],
@@ -232,7 +235,7 @@ impl Fault {
         }
     }
 
-    /// It ends leases in Redis that their owners still count on.
+    /// Whether the fault expires leases in Redis on which their owners still rely.
     pub fn ends_leases(&self) -> bool {
         self.jumps_ms().into_iter().any(|jump| jump > LEASE_MARGIN_MS)
     }
@@ -254,8 +257,9 @@ impl Fault {
         matches!(self, Fault::ClockSet { .. } | Fault::ClockWrong { .. })
     }
 
-    /// A pause ends by the clock: one that is set back would make it minutes long.
-    fn hangs_on_the_clock(&self) -> bool {
+    /// Whether the fault needs a steady clock, or moves it. CLIENT PAUSE ends by the clock: a clock that is set back
+    /// would make the pause minutes long.
+    fn needs_steady_clock(&self) -> bool {
         self.is_of_the_clock() || matches!(self, Fault::RedisPaused { .. })
     }
 
@@ -273,19 +277,20 @@ impl Fault {
         }
     }
 
-    /// Both are about the same thing, and have to happen one after the other.
-    fn shares(&self, other: &Fault) -> bool {
+    /// Whether both faults affect the same component and must not overlap.
+    fn conflicts_with(&self, other: &Fault) -> bool {
         let workers = self.is_of_a_worker() && other.is_of_a_worker();
         let one_worker = self.worker().is_none() || other.worker().is_none() || self.worker() == other.worker();
         (workers && one_worker)
             || (self.is_of_redis() && other.is_of_redis())
-            || (self.hangs_on_the_clock() && other.hangs_on_the_clock())
+            || (self.needs_steady_clock() && other.needs_steady_clock())
             || (self.is_of_meta() && other.is_of_meta())
             || (self.wire().is_some() && self.wire() == other.wire())
     }
 
-    /// What only a worker that died and a second that Redis forgot knew is lost, and nobody promises otherwise.
-    fn would_be_blamed(&self, other: &Fault) -> bool {
+    /// Whether the two faults together may destroy the only copies of a fact: one in a worker that ends, the other
+    /// in the writes that Redis loses. Pregón does not promise to survive that.
+    fn loses_only_copy_with(&self, other: &Fault) -> bool {
         let forgets = |fault: &Fault| matches!(fault, Fault::PowerLoss { .. });
         (forgets(self) && other.is_of_a_worker()) || (forgets(other) && self.is_of_a_worker())
     }
@@ -293,14 +298,14 @@ impl Fault {
     fn draw(rng: &mut StdRng, workers: usize, may_forget: bool) -> Self {
         let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
         let (short, long, outage) = (ms(300..2_500), ms(3_200..5_000), ms(100..4_500));
-        let (forsaken, moment, stall) = (FORSAKEN + ms(300..2_500), ms(100..1_000), ms(1_000..4_000));
+        let (lost_after, moment, stall) = (LOST_AFTER + ms(300..2_500), ms(100..1_000), ms(1_000..4_000));
         let (paused, slow, by, forgets) = (ms(300..3_000), ms(1_000..2_500), ms(5..60), ms(0..1_000));
         let mut ms = |range: std::ops::Range<i64>| rng.random_range(range);
         let (margin, seconds, minutes) = (ms(50..LEASE_MARGIN_MS), ms(1_000..8_000), ms(10_000..180_000));
         let ahead = if rng.random_bool(0.5) { seconds } else { minutes };
         let (worker, line) = (rng.random_range(0..workers), rng.random_range(0..LINES.len()));
-        let code = BY_STATUS[rng.random_range(0..BY_STATUS.len())];
-        let foreign = FOREIGN[rng.random_range(0..FOREIGN.len())];
+        let code = ACCOUNT_CODES[rng.random_range(0..ACCOUNT_CODES.len())];
+        let foreign = FOREIGN_RESPONSES[rng.random_range(0..FOREIGN_RESPONSES.len())];
         let wire = match rng.random_range(0..5) {
             0..2 => Wire::Redis(worker),
             2..4 => Wire::Meta(worker),
@@ -313,7 +318,7 @@ impl Fault {
             108..110 => Fault::ClockWrong { by_ms: seconds, wrong: paused },
             110..113 => Fault::ClockWrong { by_ms: -minutes, wrong: paused },
             113..116 => Fault::RedisSlow { by, slow },
-            116..124 => Fault::WorkerAsleep { worker, asleep: forsaken },
+            116..124 => Fault::WorkerAsleep { worker, asleep: lost_after },
             124..131 => Fault::RedisAsleep { asleep: stall },
             131..134 => Fault::RedisPaused { paused: stall },
             134..142 => Fault::LinesChanged { line, without: short },
@@ -343,49 +348,49 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A fault and when it begins, counted from the launch.
+/// A fault and its time after the launch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     pub at: Duration,
     pub fault: Fault,
 }
 
-/// A campaign that comes on the stream of jobs.
+/// A campaign submitted through the jobs stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jobs {
-    /// When it is added, counted from the launch of the first campaign.
+    /// Its time after the launch of the first campaign.
     pub at: Duration,
     pub recipients: u64,
 }
 
-/// A round.
+/// The schedule of a round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     pub seed: u64,
     pub fsync: Fsync,
     pub workers: usize,
-    /// Of the campaign that comes through the API.
+    /// Recipients of the campaign submitted through the API.
     pub recipients: u64,
-    /// The campaigns that come as jobs, while things fail.
+    /// The campaigns submitted as jobs during the faults.
     pub jobs: Vec<Jobs>,
     /// Messages per second of each of [`LINES`].
     pub rates: [u64; 3],
-    /// Meta throttles now and then.
+    /// Meta throttles some messages.
     pub throttles: bool,
-    /// Of the link between the workers and Meta, one way.
+    /// The one-way delay of the link between the workers and Meta.
     pub delay_to_meta: Duration,
     pub steps: Vec<Step>,
 }
 
 impl Schedule {
-    /// The round of `seed`.
+    /// Draws the schedule of `seed`.
     pub fn draw(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let fsync = if rng.random_bool(0.6) { Fsync::Everysec } else { Fsync::Always };
         let workers = rng.random_range(2..=3);
         let recipients = rng.random_range(1_000..=2_000);
         let seconds = rng.random_range(5..=8);
-        // 60 to 160 a second: what the lines take together in that time.
+        // 60 to 160 per second: the lines together send the campaign in that time.
         let mean = recipients / (3 * seconds);
         let rates = LINES.map(|_| (mean * rng.random_range(80..=120) / 100).max(60));
         let mut throttles = rng.random_bool(0.4);
@@ -397,19 +402,19 @@ impl Schedule {
         let n_faults = rng.random_range(3..=6);
         let mut steps: Vec<Step> = Vec::new();
         if rng.random_bool(0.15) {
-            // Nothing but this, so that the take-over can be measured.
+            // The only fault of the round, so that the take-over can be measured.
             let at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS / 2));
             let fault = Fault::WorkerKilled { worker: rng.random_range(0..workers), down: LEASE };
             let (jobs, steps) = (Vec::new(), vec![Step { at, fault }]);
             return Self { seed, fsync, workers, recipients, jobs, rates, throttles: false, delay_to_meta, steps };
         }
         if fsync == Fsync::Everysec && rng.random_bool(0.4) {
-            // The rule about workers that end would else make it rare.
+            // Drawn first: the rule against overlap with worker faults would otherwise make it rare.
             let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
-            let (at, forgets, down) = (ms(FIRST_MS..LAST_MS).max(LAUNCH_KEPT), ms(0..1_000), ms(100..4_500));
+            let (at, forgets, down) = (ms(FIRST_MS..LAST_MS).max(LAUNCH_SYNCED_AFTER), ms(0..1_000), ms(100..4_500));
             steps.push(Step { at, fault: Fault::PowerLoss { forgets, down } });
         }
-        // A fault that would coincide with another of the same thing is drawn again, a few times.
+        // A fault that overlaps another of the same component is drawn again, a few times.
         for _ in 0..10 * n_faults {
             if steps.len() == n_faults {
                 break;
@@ -417,20 +422,20 @@ impl Schedule {
             let mut at = Duration::from_millis(rng.random_range(FIRST_MS..LAST_MS));
             let fault = Fault::draw(&mut rng, workers, fsync == Fsync::Everysec);
             if matches!(fault, Fault::PowerLoss { .. }) {
-                // The launch was acknowledged, and is on the disk within a second.
-                at = at.max(LAUNCH_KEPT);
+                // The launch was acknowledged, and is on disk within a second.
+                at = at.max(LAUNCH_SYNCED_AFTER);
             }
-            if fault.forsakes_lines() {
-                // Its lines are done when it wakes, and others are not: lines that Meta throttles take longer.
+            if fault.loses_lines() {
+                // The worker's lines are done when it wakes, while others still send: throttled lines take longer.
                 at = Duration::from_millis(seconds * 1_000 - rng.random_range(0..3_000));
                 throttles = true;
             }
             if matches!(fault, Fault::AccountBlocked { .. }) && rng.random_bool(0.4) {
-                // Some statuses come when the campaign has ended.
+                // Some statuses arrive after the campaign has ended.
                 at = Duration::from_millis(seconds * 1_000 - 1_500 + rng.random_range(0..3_000));
             }
             let step = Step { at, fault };
-            if !steps.iter().any(|other| step.coincides(other, workers)) {
+            if !steps.iter().any(|other| step.overlaps(other, workers)) {
                 steps.push(step);
             }
         }
@@ -445,13 +450,13 @@ impl Schedule {
         Self { seed, fsync, workers, recipients, jobs, rates, throttles, delay_to_meta, steps }
     }
 
-    /// Whether it has a fault, or a link, with `name` in its name.
+    /// Whether the schedule has a fault or a link with `name` in its name.
     pub fn has(&self, name: &str) -> bool {
         let link = self.link().is_some_and(|link| link.contains(name));
         link || self.steps.iter().any(|step| step.fault.name().contains(name))
     }
 
-    /// The link to Meta in words, where there is one.
+    /// The name of the slow link to Meta, if there is one.
     pub fn link(&self) -> Option<&'static str> {
         match self.delay_to_meta.as_millis() {
             0 => None,
@@ -460,7 +465,7 @@ impl Schedule {
         }
     }
 
-    /// Meta returns messages for a fault of the account.
+    /// Whether Meta returns messages because of an account fault.
     pub fn has_account_faults(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.fault, Fault::AccountBlocked { .. }))
     }
@@ -470,18 +475,19 @@ impl Schedule {
         self.recipients + self.jobs.iter().map(|jobs| jobs.recipients).sum::<u64>()
     }
 
-    /// The way of a worker to Meta is harmed in this round.
-    pub fn harms_the_way_to_meta_of(&self, worker: usize) -> bool {
+    /// Whether this round has faults on the worker's connection to Meta.
+    pub fn has_meta_faults_for(&self, worker: usize) -> bool {
         self.steps.iter().any(|step| step.fault.wire() == Some(Wire::Meta(worker)))
     }
 
-    /// Two workers may own a line for a moment: Redis' clock jumps ahead by more than the margin of a lease.
+    /// Whether two workers may own a line for a moment: Redis' clock jumps ahead by more than the margin of a
+    /// lease.
     pub fn lets_owners_overlap(&self) -> bool {
         let ahead = self.steps.iter().flat_map(|step| step.fault.jumps_ms()).filter(|jump| *jump > 0);
         ahead.sum::<i64>() > LEASE_MARGIN_MS
     }
 
-    /// So much later than by a clock that nobody sets things may become due.
+    /// How far Redis' clock is set back in all: due times and deadlines may come this much later.
     pub fn delay(&self) -> Duration {
         let back = self.steps.iter().map(|step| match step.fault {
             Fault::ClockSet { by_ms } => (-by_ms).max(0),
@@ -491,13 +497,13 @@ impl Schedule {
         Duration::from_millis(back.sum::<i64>().unsigned_abs())
     }
 
-    /// The lines that every worker lists all the time.
+    /// The lines that every worker configures throughout the round.
     pub fn steady_lines(&self) -> Vec<&'static str> {
         let changes = |line| self.steps.iter().any(|step| step.fault.changes(line));
         LINES.into_iter().enumerate().filter(|(line, _)| !changes(*line)).map(|(_, id)| id).collect()
     }
 
-    /// What each worker does. The second one sends and nothing else.
+    /// The roles of each worker. The second one only sends.
     pub fn roles(&self) -> Vec<&'static str> {
         let roles = |worker| if worker == 1 { "dispatch" } else { "api,webhook,dispatch" };
         (0..self.workers).map(roles).collect()
@@ -505,11 +511,11 @@ impl Schedule {
 }
 
 impl Step {
-    fn coincides(&self, other: &Step, workers: usize) -> bool {
-        let apart = if self.fault.would_be_blamed(&other.fault) { APART } else { Duration::ZERO };
+    fn overlaps(&self, other: &Step, workers: usize) -> bool {
+        let apart = if self.fault.loses_only_copy_with(&other.fault) { WORKER_FAULT_DISTANCE } else { Duration::ZERO };
         let overlaps = self.at < other.at + other.fault.length(workers) + apart
             && other.at < self.at + self.fault.length(workers) + apart;
-        overlaps && (self.fault.shares(&other.fault) || apart > Duration::ZERO)
+        overlaps && (self.fault.conflicts_with(&other.fault) || apart > Duration::ZERO)
     }
 }
 
@@ -520,7 +526,7 @@ fn a_seed_gives_the_same_schedule_every_time() {
         assert_eq!(schedule, Schedule::draw(seed));
         assert!(!schedule.steps.is_empty(), "{schedule:?}");
         assert!(schedule.rates.iter().all(|rate| (60..=160).contains(rate)), "{schedule:?}");
-        let blamed = |a: &Step, b: &Step| a.fault.would_be_blamed(&b.fault) && a.coincides(b, schedule.workers);
-        assert!(!schedule.steps.iter().any(|a| schedule.steps.iter().any(|b| blamed(a, b))), "{schedule:?}");
+        let together = |a: &Step, b: &Step| a.fault.loses_only_copy_with(&b.fault) && a.overlaps(b, schedule.workers);
+        assert!(!schedule.steps.iter().any(|a| schedule.steps.iter().any(|b| together(a, b))), "{schedule:?}");
     }
 }

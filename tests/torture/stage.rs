@@ -1,4 +1,4 @@
-//! What a round plays on: a Redis, a Meta, workers, and a network between them that can be harmed.
+//! The set-up of a round: a Redis, a fake Meta, workers, and a faulty network between them.
 
 use std::{
     fs::OpenOptions,
@@ -17,7 +17,7 @@ use tokio::{sync::Mutex, task::JoinHandle};
 use crate::{
     backend::Backend,
     clock::{self, Clock},
-    proxy::{Network, Place, Proxy},
+    proxy::{Endpoint, Network, Proxy},
     schedule::{DOUBT_DEADLINE, Fsync, LINES, Wire},
     support::{
         hostile::Meta,
@@ -26,118 +26,119 @@ use crate::{
     },
 };
 
-/// The size of the append-only file is looked at so often.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Before a worker that ended at its start is started again.
-const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// A worker that does not serve after this time never will: no fault keeps one from it for so long.
+/// How often the size of the append-only file is recorded.
+const OBSERVE_EVERY: Duration = Duration::from_millis(50);
+/// Pause before a worker that exited during its start is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// The longest start of a worker. No fault delays one for that long.
 const START_MAX: Duration = Duration::from_secs(120);
-/// A stop is to end within the grace that the workers are configured with.
+/// The longest shutdown, within the configured grace period.
 const STOP_MAX: Duration = Duration::from_secs(25);
 
-/// Everything that takes part in a round.
+/// All parts of a round.
 pub struct Stage {
     pub redis: Mutex<Disk>,
-    /// A backend that adds jobs to it.
+    /// The backend that adds jobs to Redis.
     pub backend: Backend,
     clock: Option<Clock>,
     pub meta: Meta,
-    pub posts: Vec<Post>,
-    /// Held for the proxies that run on it.
+    pub slots: Vec<WorkerSlot>,
+    /// Keeps the proxies running.
     _network: Network,
-    /// What backends and Meta call: leads to the workers that take calls.
+    /// The address that backends and Meta call. Leads to the workers with the role `api`.
     pub front: Proxy,
     pub installation: Installation,
     fsync: Fsync,
-    watched: Arc<Lock<Watched>>,
-    watching: JoinHandle<()>,
+    observed: Arc<Lock<Observed>>,
+    observer: JoinHandle<()>,
 }
 
-/// What is seen meanwhile.
+/// Observations during the round.
 #[derive(Default)]
-struct Watched {
-    /// The size of the append-only file, and when.
+struct Observed {
+    /// Sizes of the append-only file, with the time of each.
     sizes: Vec<(Instant, u64)>,
-    /// How late this task was at most when it wanted to go on.
+    /// The longest delay of this task beyond its timer.
     late: Duration,
 }
 
-/// A Redis, and the file in which it keeps what it is told.
+/// A Redis and its append-only file.
 pub struct Disk {
     pub server: TestRedis,
     file: PathBuf,
 }
 
-/// The place of a worker, in which one process follows another.
-pub struct Post {
+/// A worker number, under which one process follows another.
+pub struct WorkerSlot {
     number: usize,
     roles: &'static str,
     redis: Proxy,
     meta: Proxy,
     meta_url: String,
-    /// The line that its next process does not list.
-    lacks: Lock<Option<&'static str>>,
-    /// It reaches Meta through the proxy.
-    crooked: bool,
+    /// The line that the next process does not configure.
+    omitted_line: Lock<Option<&'static str>>,
+    /// The worker reaches Meta through the proxy.
+    proxied: bool,
     process: Mutex<Option<Server>>,
     serves_at: Lock<Option<SocketAddr>>,
     starts: AtomicUsize,
-    /// Ends that nobody asked for, and stops that took too long.
+    /// Unexpected exits, and shutdowns that took too long.
     problems: Lock<Vec<String>>,
 }
 
 impl Stage {
-    /// Starts everything. A worker in each place, with the roles of that place; those with `api` take webhooks too. Only
-    /// workers for which `crooked` holds reach Meta through a proxy: it would blur the measured rate of the others.
+    /// Starts everything, with one worker for each element of `roles`. Workers with `api` receive webhooks too.
+    /// Only workers for which `proxied` returns true reach Meta through a proxy: it would blur the measured rate of
+    /// the others.
     pub async fn set(
         fsync: Fsync,
         rates: [u64; 3],
         roles: &[&'static str],
         meta: Meta,
-        crooked: impl Fn(usize) -> bool,
+        proxied: impl Fn(usize) -> bool,
     ) -> Self {
         let (server, clock) = clock::redis().await;
         let network = Network::start();
         let lines: Vec<(&str, f64)> = LINES.into_iter().zip(rates.map(|rate| rate as f64)).collect();
         let dispatch = format!("doubt_deadline = \"{}ms\"", DOUBT_DEADLINE.as_millis());
         let installation = Installation::new(&server, &meta.url(), &lines, &dispatch);
-        let meta_at = Place::Tcp(meta.url().trim_start_matches("http://").parse().expect("an address"));
+        let meta_at = Endpoint::Tcp(meta.url().trim_start_matches("http://").parse().expect("an address"));
         let backend = Backend::at(server.url());
-        let redis_at = Place::Unix(server.url().strip_prefix("redis+unix://").expect("a socket").into());
-        let posts = roles.iter().enumerate().map(|(number, roles)| Post {
+        let redis_at = Endpoint::Unix(server.url().strip_prefix("redis+unix://").expect("a socket").into());
+        let slots = roles.iter().enumerate().map(|(number, roles)| WorkerSlot {
             number,
             roles,
             redis: network.unix(installation.dir().join(format!("{number}.sock")), redis_at.clone()),
             meta: network.tcp(vec![meta_at.clone()]),
             meta_url: meta.url(),
-            lacks: Lock::new(None),
-            crooked: crooked(number),
+            omitted_line: Lock::new(None),
+            proxied: proxied(number),
             process: Mutex::new(None),
             serves_at: Lock::new(None),
             starts: AtomicUsize::new(0),
             problems: Lock::default(),
         });
-        let posts: Vec<Post> = posts.collect();
+        let slots: Vec<WorkerSlot> = slots.collect();
         let front = network.tcp(Vec::new());
-        meta.tells(format!("{}/webhooks/meta", front.url()));
-        let watched = Arc::default();
+        meta.set_webhook(format!("{}/webhooks/meta", front.url()));
+        let observed = Arc::default();
         let disk = Disk { file: append_only_file(&server), server };
-        let watching = tokio::spawn(watch(disk.file.clone(), Arc::clone(&watched)));
+        let observer = tokio::spawn(observe(disk.file.clone(), Arc::clone(&observed)));
         let stage = Self {
             redis: Mutex::new(disk),
             backend,
             clock,
             meta,
-            posts,
+            slots,
             _network: network,
             front,
             installation,
             fsync,
-            watched,
-            watching,
+            observed,
+            observer,
         };
         stage.configure(&*stage.redis.lock().await).await;
-        for number in 0..stage.posts.len() {
+        for number in 0..stage.slots.len() {
             stage.start_worker(number).await;
         }
         stage
@@ -145,56 +146,56 @@ impl Stage {
 
     async fn configure(&self, disk: &Disk) {
         if self.fsync == Fsync::Always {
-            disk.says(&["CONFIG", "SET", "appendfsync", "always"]).await;
+            disk.run(&["CONFIG", "SET", "appendfsync", "always"]).await;
         }
     }
 
-    /// Starts a worker, again and again until it serves: without a Redis it does not.
+    /// Starts a worker, repeatedly until it serves: it exits without a Redis.
     pub async fn start_worker(&self, number: usize) {
-        let post = &self.posts[number];
-        let mut process = post.process.lock().await;
+        let slot = &self.slots[number];
+        let mut process = slot.process.lock().await;
         if process.is_none() {
-            *process = Some(post.start(&self.installation).await);
+            *process = Some(slot.start(&self.installation).await);
         }
         drop(process);
-        self.lead();
+        self.update_front();
     }
 
-    /// The next process in a place lists all lines but this one.
-    pub fn lists_all_but(&self, number: usize, line: Option<&'static str>) {
-        *self.posts[number].lacks.lock().expect("no panic under the lock") = line;
+    /// The next process of this worker configures all lines but this one.
+    pub fn omit_line(&self, number: usize, line: Option<&'static str>) {
+        *self.slots[number].omitted_line.lock().expect("no panic under the lock") = line;
     }
 
-    /// SIGKILL. Gives the moment.
+    /// Sends SIGKILL. Returns the time of the kill.
     pub async fn kill_worker(&self, number: usize) -> Option<Instant> {
-        let mut process = self.posts[number].process.lock().await;
+        let mut process = self.slots[number].process.lock().await;
         let mut killed = process.take()?;
-        self.note_end(number, &mut killed);
+        self.record_exit(number, &mut killed);
         killed.signal("KILL");
         let at = Instant::now();
-        ends(&mut killed, STOP_MAX).await;
-        self.posts[number].is_gone();
-        self.lead();
+        exits(&mut killed, STOP_MAX).await;
+        self.slots[number].clear_address();
+        self.update_front();
         Some(at)
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the exit.
     pub async fn stop_worker(&self, number: usize) {
-        let post = &self.posts[number];
-        let mut process = post.process.lock().await;
+        let slot = &self.slots[number];
+        let mut process = slot.process.lock().await;
         let Some(mut stopped) = process.take() else { return };
-        self.note_end(number, &mut stopped);
+        self.record_exit(number, &mut stopped);
         stopped.signal("TERM");
-        if !ends(&mut stopped, STOP_MAX).await {
-            post.problem(format!("worker {number} did not stop within {STOP_MAX:?}"));
+        if !exits(&mut stopped, STOP_MAX).await {
+            slot.problem(format!("worker {number} did not stop within {STOP_MAX:?}"));
         }
-        post.is_gone();
-        self.lead();
+        slot.clear_address();
+        self.update_front();
     }
 
-    /// SIGSTOP, and SIGCONT after `asleep`.
-    pub async fn put_worker_to_sleep(&self, number: usize, asleep: Duration) {
-        let process = self.posts[number].process.lock().await;
+    /// Sends SIGSTOP, and SIGCONT after `asleep`.
+    pub async fn suspend_worker(&self, number: usize, asleep: Duration) {
+        let process = self.slots[number].process.lock().await;
         if let Some(process) = &*process {
             process.signal("STOP");
             tokio::time::sleep(asleep).await;
@@ -202,35 +203,35 @@ impl Stage {
         }
     }
 
-    /// Keeps in mind a worker that has ended by itself.
-    fn note_end(&self, number: usize, process: &mut Server) {
+    /// Records a worker that exited without being stopped.
+    fn record_exit(&self, number: usize, process: &mut Server) {
         if let Some(status) = process.has_ended() {
-            self.posts[number].problem(format!("worker {number} ended by itself: {status}"));
+            self.slots[number].problem(format!("worker {number} exited unexpectedly: {status}"));
         }
     }
 
-    fn lead(&self) {
-        let serving = self.posts.iter().filter(|post| post.roles.starts_with("api")).filter_map(Post::serves_at);
-        self.front.leads_to(serving.map(Place::Tcp).collect());
+    fn update_front(&self) {
+        let serving = self.slots.iter().filter(|slot| slot.roles.starts_with("api")).filter_map(WorkerSlot::serves_at);
+        self.front.set_targets(serving.map(Endpoint::Tcp).collect());
     }
 
-    /// SIGKILL to Redis; gone is what came to its file in the last `forgets`; and a start after `down`. Gives what it
-    /// forgot, in bytes.
+    /// Kills Redis, removes what its file received in the last `forgets`, and starts it after `down`. Returns the
+    /// number of bytes removed.
     pub async fn kill_redis(&self, forgets: Option<Duration>, down: Duration) -> u64 {
         let mut disk = self.redis.lock().await;
         disk.server.kill_hard().await;
         let died = Instant::now();
         let mut forgotten = 0;
         if let Some(forgets) = forgets {
-            let sizes = &mut self.watched.lock().expect("no panic under the lock").sizes;
-            let kept =
+            let sizes = &mut self.observed.lock().expect("no panic under the lock").sizes;
+            let kept_bytes =
                 sizes.iter().rev().find(|(at, _)| died - *at >= forgets).or(sizes.first()).map(|(_, size)| *size);
             let file = OpenOptions::new().write(true).open(&disk.file).expect("the append-only file");
             let size = file.metadata().expect("its size").len();
-            let kept = kept.unwrap_or(size).min(size);
-            file.set_len(kept).expect("it is made shorter");
+            let kept_bytes = kept_bytes.unwrap_or(size).min(size);
+            file.set_len(kept_bytes).expect("it is made shorter");
             sizes.clear();
-            forgotten = size - kept;
+            forgotten = size - kept_bytes;
         }
         tokio::time::sleep(down).await;
         disk.server.restart().await;
@@ -238,35 +239,35 @@ impl Stage {
         forgotten
     }
 
-    /// Sets Redis' clock ahead or back, where clocks can be set.
+    /// Moves Redis' clock ahead or back, where clocks can be set.
     pub async fn step_clock(&self, by_ms: i64) {
         if let Some(clock) = &self.clock {
             clock.step(by_ms).await;
         }
     }
 
-    /// A connection that can be harmed.
+    /// The proxy of a connection.
     pub fn wire(&self, wire: Wire) -> &Proxy {
         match wire {
-            Wire::Redis(worker) => &self.posts[worker].redis,
-            Wire::Meta(worker) => &self.posts[worker].meta,
+            Wire::Redis(worker) => &self.slots[worker].redis,
+            Wire::Meta(worker) => &self.slots[worker].meta,
             Wire::Webhooks => &self.front,
         }
     }
 
-    /// Everything is well again: the network, and a worker in each place.
+    /// Ends all faults: restores the network, and starts the workers that are missing.
     pub async fn heal(&self) {
-        for post in &self.posts {
-            post.redis.mend();
-            post.meta.mend();
+        for slot in &self.slots {
+            slot.redis.restore();
+            slot.meta.restore();
         }
-        self.front.mend();
-        for number in 0..self.posts.len() {
-            let mut process = self.posts[number].process.lock().await;
+        self.front.restore();
+        for number in 0..self.slots.len() {
+            let mut process = self.slots[number].process.lock().await;
             if let Some(worker) = process.as_mut()
                 && worker.has_ended().is_some()
             {
-                self.note_end(number, worker);
+                self.record_exit(number, worker);
                 *process = None;
             }
             drop(process);
@@ -274,32 +275,32 @@ impl Stage {
         }
     }
 
-    /// How long the machine let this process wait at most: as long it may have kept a worker from its work.
+    /// The longest time that the machine delayed this process. Workers may have been delayed as much.
     pub fn machine_was_late(&self) -> Duration {
-        self.watched.lock().expect("no panic under the lock").late
+        self.observed.lock().expect("no panic under the lock").late
     }
 
-    /// Starts of workers beyond the first of each.
+    /// The number of worker starts beyond each worker's first.
     pub fn restarts(&self) -> usize {
-        self.posts.iter().map(|post| post.starts.load(Ordering::SeqCst).saturating_sub(1)).sum()
+        self.slots.iter().map(|slot| slot.starts.load(Ordering::SeqCst).saturating_sub(1)).sum()
     }
 
-    /// What workers did that nobody asked for.
+    /// Unexpected exits and slow shutdowns of all workers.
     pub fn problems(&self) -> Vec<String> {
-        let of = |post: &Post| post.problems.lock().expect("no panic under the lock").clone();
-        self.posts.iter().flat_map(of).collect()
+        let of = |slot: &WorkerSlot| slot.problems.lock().expect("no panic under the lock").clone();
+        self.slots.iter().flat_map(of).collect()
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.observer.abort();
     }
 }
 
 impl Disk {
-    /// A command, on a connection of its own.
-    pub async fn says(&self, words: &[&str]) {
+    /// Runs a command on a new connection.
+    pub async fn run(&self, words: &[&str]) {
         let mut command = Cmd::new();
         words.iter().for_each(|word| {
             command.arg(*word);
@@ -315,8 +316,8 @@ impl Disk {
     }
 }
 
-impl Post {
-    /// The version of Meta's API that its processes use begins so.
+impl WorkerSlot {
+    /// The prefix of the Graph API version that the worker's processes use.
     pub fn version(number: usize) -> String {
         format!("v{}.", 20 + number)
     }
@@ -325,7 +326,7 @@ impl Post {
         let started = self.starts.fetch_add(1, Ordering::SeqCst);
         let version = format!("{}{started}", Self::version(self.number));
         let redis = self.redis.url();
-        let meta = if self.crooked { self.meta.url() } else { self.meta_url.clone() };
+        let meta = if self.proxied { self.meta.url() } else { self.meta_url.clone() };
         let environment = [
             ("PREGON__REDIS__URL", redis.as_str()),
             ("PREGON__GRAPH__BASE_URL", &meta),
@@ -336,8 +337,8 @@ impl Post {
         let began = Instant::now();
         for attempt in 0.. {
             let name = format!("worker-{}-{started}-{attempt}", self.number);
-            let lacks = *self.lacks.lock().expect("no panic under the lock");
-            let mut process = installation.start_without(lacks, &name, self.roles, &environment);
+            let omitted_line = *self.omitted_line.lock().expect("no panic under the lock");
+            let mut process = installation.start_without(omitted_line, &name, self.roles, &environment);
             while process.has_ended().is_none() {
                 if process.serves() {
                     let address = process.url().trim_start_matches("http://").parse().ok();
@@ -347,7 +348,7 @@ impl Post {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             assert!(began.elapsed() < START_MAX, "worker {} does not start:\n{}", self.number, process.log());
-            tokio::time::sleep(AGAIN_AFTER).await;
+            tokio::time::sleep(RESTART_PAUSE).await;
         }
         unreachable!("attempts do not end")
     }
@@ -356,7 +357,7 @@ impl Post {
         *self.serves_at.lock().expect("no panic under the lock")
     }
 
-    fn is_gone(&self) {
+    fn clear_address(&self) {
         *self.serves_at.lock().expect("no panic under the lock") = None;
     }
 
@@ -365,11 +366,11 @@ impl Post {
     }
 }
 
-/// Waits for the end of a process, so long at most. Gives whether it came.
-async fn ends(process: &mut Server, patience: Duration) -> bool {
+/// Waits at most `timeout` for a process to exit. Returns whether it did.
+async fn exits(process: &mut Server, timeout: Duration) -> bool {
     let began = Instant::now();
     while process.has_ended().is_none() {
-        if began.elapsed() > patience {
+        if began.elapsed() > timeout {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -377,20 +378,20 @@ async fn ends(process: &mut Server, patience: Duration) -> bool {
     true
 }
 
-/// Where Redis 7 writes what it is told: the last of its incremental files.
+/// Where Redis 7 appends its writes: the last of its incremental files.
 fn append_only_file(server: &TestRedis) -> PathBuf {
     let files = std::fs::read_dir(server.dir().join("appendonlydir")).expect("the directory of Redis 7");
     let files = files.map(|entry| entry.expect("an entry").path());
     files.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max().expect("an append-only file")
 }
 
-async fn watch(file: PathBuf, watched: Arc<Lock<Watched>>) {
+async fn observe(file: PathBuf, observed: Arc<Lock<Observed>>) {
     loop {
         let began = Instant::now();
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(OBSERVE_EVERY).await;
         let (slept, size) = (began.elapsed(), std::fs::metadata(&file).map(|metadata| metadata.len()));
-        let mut watched = watched.lock().expect("no panic under the lock");
-        watched.late = watched.late.max(slept.saturating_sub(LOOK_EVERY));
-        watched.sizes.extend(size.ok().map(|size| (Instant::now(), size)));
+        let mut observed = observed.lock().expect("no panic under the lock");
+        observed.late = observed.late.max(slept.saturating_sub(OBSERVE_EVERY));
+        observed.sizes.extend(size.ok().map(|size| (Instant::now(), size)));
     }
 }

@@ -1,4 +1,6 @@
-// node enqueue.js SOCKET <recipients.csv: a job for each recipient. It carries all that differs from one message to the next.
+// Puts one job for each recipient on the queue. A job contains only the values that differ between messages.
+//
+// Usage: node enqueue.js SOCKET <recipients.csv
 
 import { readFileSync } from 'node:fs';
 import { Queue } from 'bullmq';

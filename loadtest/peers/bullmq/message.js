@@ -1,4 +1,4 @@
-// The message to a recipient, as in ../rust/src/lib.rs.
+// Builds the message to a recipient: the same as in ../rust/src/lib.rs.
 
 export const message = ({ to, values }) =>
   JSON.stringify({

@@ -1,8 +1,11 @@
-// node work.js SOCKET N URL SETTINGS: works until N jobs are completed, then prints seconds and microseconds of CPU.
+// Runs jobs until N are completed, then prints elapsed seconds and microseconds of CPU time.
 //
-// Settings: PROCESSESxCONCURRENCY, then `,remove` for jobs that are removed when they are completed, `,pipeline` for ioredis with
-// commands of one turn of the event loop in one write, and `,fetch` for messages sent by Node.js' own fetch, where else they go
-// by undici's pool, its fastest way.
+// Usage: node work.js SOCKET N URL SETTINGS
+//
+// Settings: PROCESSESxCONCURRENCY, then any of
+//   ,remove    removes each job when it is completed
+//   ,pipeline  lets ioredis send all commands of one turn of the event loop in one write (`enableAutoPipelining`)
+//   ,fetch     sends messages with Node.js' built-in fetch instead of undici's Pool, the fastest client of undici
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -20,7 +23,7 @@ const headers = { authorization: 'Bearer token', 'content-type': 'application/js
 if (process.send) work();
 else await lead();
 
-/** Starts the processes together, and stops the clock at the last completion of all of them. */
+/** Starts all processes at the same time. The clock stops at the last completion in any of them. */
 async function lead() {
   const children = Array.from({ length: processes }, () => fork(process.argv[1], process.argv.slice(2)));
   await Promise.all(children.map((child) => once(child, 'message')));

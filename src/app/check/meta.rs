@@ -1,4 +1,5 @@
-//! Meta: does it know each line, may the token of its WABA use it, and can it send; and does an app get the WABA's webhooks.
+//! Checks each line and WABA at Meta: the line exists, its token may use it, it can send, and an app receives the
+//! webhooks of its WABA.
 
 use std::{collections::HashMap, error::Error as _};
 
@@ -11,10 +12,10 @@ use crate::{
     graph::{GraphClient, GraphError, LineInfo},
 };
 
-/// Lines and WABAs that are asked for at once.
+/// Concurrent calls to Meta.
 const CALLS_AT_ONCE: usize = 8;
 
-/// Asks the Graph API of `config` for each of its lines and WABAs.
+/// Reads each line and WABA of `config` from the Graph API.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let graph = match GraphClient::new(config.graph.client()) {
         Ok(graph) => graph,
@@ -23,7 +24,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
             return vec![Check::failed(
                 "graph",
                 format!("{error}{cause}"),
-                "mend the section [graph] of the configuration",
+                "correct the section [graph] of the configuration",
             )];
         }
     };
@@ -32,21 +33,21 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         let token = tokens.get(&line.waba).expect("a configuration whose line names an unknown WABA is not loaded");
         ask_line(&graph, line, token)
     });
-    // Collected first: the compiler can not see that a stream of borrowing futures may be sent to another thread.
+    // Collected first: the compiler cannot prove that a stream of borrowing futures is `Send`.
     let lines = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
     let checks = config.wabas.iter().map(|waba| ask_waba(&graph, waba, &config.graph));
     let wabas = stream::iter(checks.collect::<Vec<_>>()).buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await;
     [lines, wabas].concat()
 }
 
-/// Whether an app is subscribed to a WABA: without one Meta sends no webhook of its lines to anybody.
+/// Checks that an app is subscribed to a WABA. Without an app, Meta sends no webhooks for the lines of the WABA.
 async fn ask_waba(graph: &GraphClient, waba: &WabaConfig, config: &GraphConfig) -> Check {
     let WabaConfig { id, access_token, .. } = waba;
     let name = format!("waba {id}");
     match graph.subscribed_apps(id, access_token).await {
         Ok(apps) if apps.is_empty() => Check::failed(
             name,
-            "no app is subscribed to it, so that Meta sends no webhooks and messages stay `accepted`",
+            "no app is subscribed to it, so Meta sends no webhooks and messages stay `accepted`",
             format!(
                 "subscribe your app with the access token of this WABA: \
                  curl -X POST -H \"Authorization: Bearer $TOKEN\" {}/{}/{id}/subscribed_apps",
@@ -67,8 +68,12 @@ async fn ask_waba(graph: &GraphClient, waba: &WabaConfig, config: &GraphConfig) 
 async fn ask_line(graph: &GraphClient, line: &LineConfig, token: &Secret) -> Check {
     let name = format!("line {}", line.id);
     match graph.line(&line.id, token).await {
-        Ok(info) if may_send(&info) => Check::ok(name, told(&info)),
-        Ok(info) => Check::failed(name, told(&info), "it can't send as it is: WhatsApp Manager says why"),
+        Ok(info) if may_send(&info) => Check::ok(name, summary(&info)),
+        Ok(info) => Check::failed(
+            name,
+            summary(&info),
+            "the line cannot send in this state: see WhatsApp Manager for the reason",
+        ),
         Err(error) => {
             let LineConfig { id, waba, .. } = line;
             let refused = format!(
@@ -80,7 +85,9 @@ async fn ask_line(graph: &GraphClient, line: &LineConfig, token: &Secret) -> Che
     }
 }
 
-/// Meta adds states now and then: only those that are known not to send fail a check.
+/// Whether the line can send in its state. Only states that are documented as unable to send fail the check, because
+/// Meta adds states from time to time.
+///
 /// Source: the values of `status` in Meta's reference of the phone number node, read 2026-11-22.
 fn may_send(info: &LineInfo) -> bool {
     !matches!(
@@ -99,7 +106,7 @@ fn may_send(info: &LineInfo) -> bool {
 }
 
 /// `+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED, quality GREEN, throughput STANDARD, TIER_10K`
-fn told(info: &LineInfo) -> String {
+fn summary(info: &LineInfo) -> String {
     let name = info.verified_name.as_ref().map(|name| format!(" “{name}”")).unwrap_or_default();
     let facts = [
         ("", &info.status),
@@ -111,17 +118,17 @@ fn told(info: &LineInfo) -> String {
     format!("{}{name}: {}", info.display_phone_number, facts.collect::<Vec<_>>().join(", "))
 }
 
-/// What helps against `error`; `refused` where Meta refused the call.
+/// The remedy for `error`. `refused` is the remedy if Meta refused the call.
 fn remedy(waba: &WabaId, error: &GraphError, refused: String) -> String {
     match error {
         GraphError::Unreachable { .. } => {
-            "let this machine reach graph.base_url, or set it to where Meta is reached; where something between speaks \
-             no HTTP/2, set graph.http_version = \"1.1\""
+            "let this machine reach graph.base_url, or correct graph.base_url; if a proxy in between does not support \
+             HTTP/2, set graph.http_version = \"1.1\""
                 .into()
         }
         GraphError::NotMeta { .. } => "set graph.base_url and graph.version to those of Meta's Graph API".into(),
         GraphError::BadToken(_) => {
-            format!("mend the access_token of waba {waba}: it has a character that no header can hold")
+            format!("correct the access_token of waba {waba}: it has a character that is not allowed in a header")
         }
         GraphError::Refused { .. } => refused,
     }
@@ -132,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_told_by_what_meta_knows_of_it() {
+    fn a_line_is_summarized_by_the_fields_that_meta_returned() {
         let mut info = LineInfo {
             display_phone_number: "+54 9 11 5555 0001".into(),
             verified_name: Some("Pregón Ventas".into()),
@@ -141,11 +148,11 @@ mod tests {
             throughput_level: Some("STANDARD".into()),
             messaging_limit: Some("TIER_10K".into()),
         };
-        assert_eq!(told(&info), "+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED, throughput STANDARD, TIER_10K");
+        assert_eq!(summary(&info), "+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED, throughput STANDARD, TIER_10K");
         assert!(may_send(&info));
         info.status = Some("BANNED".into());
         assert!(!may_send(&info));
         info.status = None;
-        assert!(may_send(&info), "what Meta does not tell is no failure");
+        assert!(may_send(&info), "a missing status is no failure");
     }
 }

@@ -1,4 +1,4 @@
-//! Ports: could a worker listen where the configuration says.
+//! Checks that a worker could listen on the configured addresses.
 
 use std::{
     io,
@@ -12,10 +12,10 @@ use tokio::net::TcpListener;
 use super::Check;
 use crate::config::{Config, Role};
 
-/// For a worker that may already run here to say so.
-const PROBE_WAIT: Duration = Duration::from_secs(2);
+/// Timeout of the request that asks whether a worker already runs here.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Looks at the addresses that a worker in `roles` would listen on. One that a worker uses already is good.
+/// Checks the addresses that a worker with `roles` would listen on. An address that a worker already uses passes.
 pub(super) async fn check(config: &Config, roles: &[Role]) -> Vec<Check> {
     let mut listens = vec![("ops.listen", config.ops.listen)];
     if roles.contains(&Role::Api) || roles.contains(&Role::Webhook) {
@@ -36,8 +36,8 @@ pub(super) async fn check(config: &Config, roles: &[Role]) -> Vec<Check> {
 
 fn remedy(key: &str, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => format!("end what listens there, or set {key} to another port"),
-        io::ErrorKind::PermissionDenied => format!("set {key} to a port from 1024 on"),
+        io::ErrorKind::AddrInUse => format!("stop the process that listens there, or set {key} to another port"),
+        io::ErrorKind::PermissionDenied => format!("set {key} to port 1024 or above"),
         io::ErrorKind::AddrNotAvailable => format!("set {key} to an address of this machine, such as 0.0.0.0"),
         _ => format!("set {key} to another address"),
     }
@@ -47,7 +47,7 @@ fn remedy(key: &str, error: &io::Error) -> String {
 async fn worker_runs(ops: SocketAddr) -> bool {
     #[derive(Deserialize)]
     struct Readiness {
-        #[expect(dead_code, reason = "that it is there tells a worker from another program")]
+        #[expect(dead_code, reason = "its presence distinguishes a worker from another program")]
         ready: bool,
     }
     let mut address = ops;
@@ -55,7 +55,7 @@ async fn worker_runs(ops: SocketAddr) -> bool {
         address.set_ip(if ops.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
     }
     let answer = async {
-        let http = crate::client::http().timeout(PROBE_WAIT).build()?;
+        let http = crate::client::http().timeout(PROBE_TIMEOUT).build()?;
         http.get(format!("http://{address}/readyz")).send().await?.json::<Readiness>().await
     };
     answer.await.is_ok()

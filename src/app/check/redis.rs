@@ -1,4 +1,4 @@
-//! Redis: is it there, new and quick enough, and does it keep what it is given.
+//! Checks Redis: that it answers, its version, latency and durability, and that every line with work is listed.
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,13 @@ use crate::{
     },
 };
 
-/// Round trips that are timed; the middle one counts.
+/// Round trips that are timed. The median is reported.
 const ROUND_TRIPS: usize = 9;
 
-/// What runs where `redis.url` says `spawn:`.
+/// The program that a `redis.url` with `spawn:` starts.
 const SERVER: &str = "redis-server";
 
-/// Looks at the Redis of `config`. One that would be spawned is not: only whether there is a program to run.
+/// Checks the Redis of `config`. A private server is not started: only its program is checked.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     match &config.redis.url {
         RedisUrl::Spawn(_) => vec![program(&config.redis).await],
@@ -32,8 +32,8 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
 async fn program(config: &RedisConfig) -> Check {
     match Command::new(SERVER).arg("--version").output().await {
         Ok(output) if output.status.success() => {
-            let told = String::from_utf8_lossy(&output.stdout);
-            let version = told.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown");
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            let version = stdout.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown");
             match check_version(version) {
                 Ok(()) => Check::ok("redis", format!("{}: {SERVER} {version} is installed", config.url)),
                 Err(error) => {
@@ -57,7 +57,7 @@ async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Ch
         connections: 1,
     };
     let found = async {
-        // This checks the version, and that scripts may be loaded.
+        // Connecting checks the version and the permission to load scripts.
         let store = Store::connect(&address).await?;
         let info: String = store.query("INFO", &cmd("INFO")).await?;
         Ok((info, latency(&store).await?, unlisted(&store, lines).await?))
@@ -76,10 +76,10 @@ async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Ch
 fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
     let remedy = match error {
         StoreError::Login(_) => {
-            "set the user and password that this Redis knows: PREGON__REDIS__URL, or redis.url = { env = \"NAME\" }"
+            "set the user and password that this Redis accepts: PREGON__REDIS__URL, or redis.url = { env = \"NAME\" }"
         }
         error if error.is_transient() => {
-            "start Redis there, or set redis.url to where it is; redis.timeout may be too short"
+            "start Redis there, or set redis.url to its address; redis.timeout may be too short"
         }
         StoreError::Refused { .. } => "give the user of redis.url the right to run scripts and INFO",
         _ => "set redis.url to another Redis",
@@ -87,14 +87,14 @@ fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
     Check::failed("redis", format!("{}: {error}", config.url), remedy)
 }
 
-/// Lines with work that neither `lines` nor any living worker lists: nobody would send it.
+/// Finds lines with work that neither `lines` nor any live worker lists. Nothing would be sent on them.
 async fn unlisted(store: &Store, lines: &[LineConfig]) -> Result<Option<Check>> {
     let now = store.time().await?;
     let work = store.open_parts(now, |line| !lines.iter().any(|listed| listed.id == *line)).await?;
     let ids: Vec<LineId> = work.into_keys().collect();
-    let workers = store.living_workers(now).await?;
+    let workers = store.live_workers(now).await?;
     if workers.is_empty() && lines.is_empty() {
-        // The processes that list lines have not started yet.
+        // No process that lists lines has started yet, so which lines will be listed is not known.
         return Ok(None);
     }
     let lists = store.line_lists(&workers).await?;
@@ -117,7 +117,7 @@ async fn latency(store: &Store) -> Result<Duration> {
     Ok(times[ROUND_TRIPS / 2])
 }
 
-/// Redis has to write down what it is given, and must never make room by throwing keys away.
+/// Checks that Redis persists its data and never evicts keys.
 fn durability(info: &str) -> Check {
     let risks = Risk::of(info);
     if risks.is_empty() {
@@ -128,7 +128,7 @@ fn durability(info: &str) -> Check {
     Check::failed("redis keeps data", found.join("; "), remedies.join("; "))
 }
 
-/// The value of `name` in the answer to INFO.
+/// The value of `name` in the reply to INFO.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

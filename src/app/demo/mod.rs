@@ -1,8 +1,8 @@
-//! `pregon demo`: the whole of Pregón in a minute, checked.
+//! `pregon demo`: runs one campaign through all of Pregón, and checks the result.
 //!
-//! A private Redis, the stand-in for Meta with the scenario `rough`, a server with all roles, and a campaign that comes
-//! in by the public API. When everything has settled, what the statistics say is held against the ledger of the stand-in,
-//! recipient by recipient: `verdict.rs`. Everything lives in a temporary folder and ends with the command.
+//! Starts a private Redis, the simulator with the scenario `rough` and a server with all roles, and submits a campaign
+//! through the public API. When every recipient is settled, `verdict.rs` compares the statistics with the simulator's
+//! ledger, recipient by recipient. All data is in a temporary folder, which is deleted at the end.
 
 mod verdict;
 
@@ -25,10 +25,11 @@ use crate::{
 };
 use verdict::Verdict;
 
-/// How long statuses may take to arrive after the last message was sent.
+/// How long to wait for statuses after the last message was sent.
 const STATUSES_WAIT: Duration = Duration::from_secs(60);
 
-/// What a demonstration needs besides the defaults: short times, and every message of the lines for the campaign.
+/// Differences from the default configuration: short timeouts, and no headroom, so that the campaign may use the whole
+/// rate of the lines.
 const CONFIG: &str = r#"
 id_retention = "1d"
 [http]
@@ -49,13 +50,14 @@ attempts = 10
 id = "1001"
 "#;
 
-/// Runs the demonstration with a campaign of this many recipients. `json`: the verdict as JSON on standard output, and nothing else there.
+/// Runs the demonstration with a campaign of `recipients` recipients. With `json`, the verdict as JSON is the only
+/// output.
 ///
-/// Errors: [`CommandError::Reported`] where the statistics differ from the ledger.
+/// Errors: [`CommandError::Reported`] if the verdict is not good, see `Verdict::is_good`.
 pub async fn run(recipients: u32, json: bool) -> Result<(), CommandError> {
     let dir = tempdir()?;
     let ended = play(&dir, recipients, json).await;
-    // What is left of a demonstration is of no use to anybody.
+    // Best effort: a leftover folder does not change the verdict.
     let _ = std::fs::remove_dir_all(&dir);
     match ended? {
         true => Ok(()),
@@ -67,7 +69,8 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
     let say = |text: &str| if json { Ok(()) } else { out::line(text) };
     let failed = |what: &str, error: &dyn std::fmt::Display| CommandError::Failed(format!("{what}: {error}"));
 
-    // The server comes first, for the stand-in has to know where its webhooks go; and it needs the stand-in's address.
+    // Both listeners are bound before either side starts: the server needs the simulator's address, and the simulator
+    // needs the server's address for its webhooks.
     let meta = TcpListener::bind("127.0.0.1:0").await?;
     let base_url = format!("http://{}", meta.local_addr()?);
     let mut scenario = Scenario::named("rough").map_err(|error| failed("scenario rough", &error))?;
@@ -86,14 +89,13 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
         scenario.lines.iter().map(|line| (line.id.as_str().into(), line.messages_per_second)).collect();
     let lines: Vec<LineId> = rates.iter().map(|(line, _)| line.clone()).collect();
     let stop_sim = CancellationToken::new();
-    let sim =
-        Sim::start(scenario, meta, stop_sim.clone()).await.map_err(|error| failed("the stand-in for Meta", &error))?;
+    let sim = Sim::start(scenario, meta, stop_sim.clone()).await.map_err(|error| failed("the simulator", &error))?;
     let roles = [Role::Api, Role::Webhook, Role::Dispatch];
     let service =
         Service::start_on(config, &roles, Some(listener)).await.map_err(|error: ServeError| failed("serve", &error))?;
     let server = service.http.map(|address| format!("http://{address}")).unwrap_or_default();
     say(&format!(
-        "a private Redis, the stand-in for Meta ({base_url}, scenario rough) and a server ({server}) are up"
+        "a private Redis, the simulator of Meta ({base_url}, scenario rough) and a server ({server}) are running"
     ))?;
 
     let client = Client::new(server.parse().map_err(|error| failed("server", &error))?, Some(key), None)?;
@@ -107,7 +109,7 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
         }
     };
     service.stop();
-    service.wait(Signals::none()).await.map_err(|error| failed("the server did not end well", &error))?;
+    service.wait(Signals::none()).await.map_err(|error| failed("the server did not stop cleanly", &error))?;
     stop_sim.cancel();
     sim.stopped().await;
     let Some(verdict) = verdict else { return Ok(false) };
@@ -119,7 +121,7 @@ async fn play(dir: &std::path::Path, recipients: u32, json: bool) -> Result<bool
     Ok(verdict.is_good())
 }
 
-/// Submits the campaign and follows it to its end.
+/// Submits the campaign and follows it until it is over.
 async fn campaign(
     client: &Client,
     lines: &[LineId],
@@ -156,7 +158,7 @@ async fn campaign(
     Ok((created, ended?.statistics.unwrap_or_default()))
 }
 
-/// The templates are read from Meta just after the start: until then a submission is refused.
+/// Retries the submission for up to 5 s: the server refuses it until it has read the templates from Meta.
 async fn submit(client: &Client, new: &NewCampaign) -> Result<CampaignId, CommandError> {
     let mut tries = 0;
     loop {
@@ -169,7 +171,7 @@ async fn submit(client: &Client, new: &NewCampaign) -> Result<CampaignId, Comman
     }
 }
 
-/// Waits until Meta has told everything, and compares.
+/// Waits until the simulator has delivered its statuses, and compares.
 async fn settle(
     client: &Client,
     sim: &Sim,
@@ -178,7 +180,7 @@ async fn settle(
     rates: &[(LineId, u32)],
     say: &impl Fn(&str) -> io::Result<()>,
 ) -> Result<Verdict, CommandError> {
-    say("everything is sent; waiting for the last statuses")?;
+    say("all messages are sent; waiting for the last statuses")?;
     if tokio::time::timeout(STATUSES_WAIT, sim.idle()).await.is_err() {
         say("some statuses are still on their way after a minute")?;
     }

@@ -1,8 +1,8 @@
-//! What Pregón says against what Meta knows.
+//! Compares Pregón's statistics with the simulator's ledger.
 //!
-//! Meta's ledger says of each message what was told about it by webhooks that were answered. From that follows, for each
-//! recipient, the state that the statistics must have: what was told; `accepted` or `unknown` where nothing was told;
-//! `failed` or `unknown` where Meta has no message.
+//! For each message the ledger has the last status that was delivered by an answered webhook. The state that the
+//! recipient must have follows from it: that status; `accepted` or `unknown` if no status was delivered; `failed` or
+//! `unknown` if there is no message.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,19 +15,20 @@ use crate::{
     terminal::{CommandError, table::table},
 };
 
-/// Requests of a second may be above the rate by that much: the jitter of the network and of this machine.
+/// The factor by which the requests of one second may exceed the rate, for jitter of the network and of this machine.
 const RATE_TOLERANCE: f64 = 1.05;
 
-/// The verdict.
+/// The result of the comparison.
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
-    /// Recipients that are in no final state, or that count as sent while Meta has no message.
+    /// Recipients without a message in the ledger whose state is neither `failed` nor `unknown`, plus the difference
+    /// between the number of recipients in the statistics and in the report.
     lost: u64,
-    /// Recipients to whom Meta has more than one message.
+    /// Recipients with more than one message in the ledger.
     twice: u64,
-    /// Recipients in another state than the one that follows from the ledger.
+    /// The number of recipients whose state differs from the one that follows from the ledger.
     differing: u64,
-    /// Count by state: ours, and the one that follows from the ledger.
+    /// For each state, the number of recipients in the statistics, and the number that follows from the ledger.
     states: BTreeMap<&'static str, (u64, u64)>,
     lines: Vec<LineRate>,
 }
@@ -40,7 +41,7 @@ struct LineRate {
     mean_per_second: f64,
 }
 
-/// The state of each recipient, from a report.
+/// Parses the state of each recipient from the CSV report.
 pub(super) fn states(report: &[u8]) -> Result<HashMap<Phone, String>, CommandError> {
     let unreadable = || CommandError::Failed("the report can't be read".into());
     let text = std::str::from_utf8(report).map_err(|_| unreadable())?;
@@ -50,7 +51,7 @@ pub(super) fn states(report: &[u8]) -> Result<HashMap<Phone, String>, CommandErr
     let (to, state) = (column("to")?, column("state")?);
     lines
         .map(|line| {
-            // Numbers and states hold no commas, and stand before the columns that might.
+            // Numbers and states have no commas, and precede the columns that may have some.
             let fields: Vec<&str> = line.split(',').collect();
             let phone = fields.get(to).and_then(|to| to.trim_matches(|c| c == '"' || c == '\'').parse().ok());
             Ok((phone.ok_or_else(unreadable)?, fields.get(state).ok_or_else(unreadable)?.to_string()))
@@ -66,13 +67,14 @@ impl Verdict {
         ledger: &Ledger,
         rates: &[(LineId, u32)],
     ) -> Self {
-        // A message whose answer was lost, and of which no status brought the token, is nobody's as far as anyone here can know.
+        // If the answer was lost and no status carried the token, Pregón cannot match the message to its recipient, so
+        // its statuses do not count.
         let state = |message: &MessageRecord| if message.named { message.state } else { State::Accepted };
-        let told: HashMap<Phone, State> = messages.iter().map(|message| (message.to, state(message))).collect();
+        let by_phone: HashMap<Phone, State> = messages.iter().map(|message| (message.to, state(message))).collect();
         let (mut lost, mut differing) = (0, 0);
         let mut states: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         for (phone, state) in ours {
-            let (expected, is_lost) = expected(told.get(phone).copied(), state);
+            let (expected, is_lost) = expected(by_phone.get(phone).copied(), state);
             lost += u64::from(is_lost);
             differing += u64::from(expected != state);
             states.entry(expected).or_default().1 += 1;
@@ -98,11 +100,12 @@ impl Verdict {
         Self { lost, twice: ledger.total.duplicated_recipients, differing, states, lines: lines.collect() }
     }
 
-    /// Nothing lost, nothing twice, every rate kept, every count equal.
+    /// Whether nothing was lost, nothing was sent twice, no rate was exceeded and every count is equal.
     pub(super) fn is_good(&self) -> bool {
-        let kept = |line: &LineRate| line.worst_second as f64 <= f64::from(line.messages_per_second) * RATE_TOLERANCE;
+        let within_rate =
+            |line: &LineRate| line.worst_second as f64 <= f64::from(line.messages_per_second) * RATE_TOLERANCE;
         let equal = self.states.values().all(|(ours, theirs)| ours == theirs);
-        self.lost == 0 && self.twice == 0 && self.differing == 0 && equal && self.lines.iter().all(kept)
+        self.lost == 0 && self.twice == 0 && self.differing == 0 && equal && self.lines.iter().all(within_rate)
     }
 
     pub(super) fn table(&self) -> String {
@@ -123,11 +126,13 @@ impl Verdict {
     }
 }
 
-/// The state that a recipient must have by what Meta told, and whether it is lost. `ours` decides where either is right.
-fn expected(told: Option<State>, ours: &str) -> (&'static str, bool) {
+/// The state that a recipient must have in Pregón, and whether the recipient is lost. `ledger` is the state of the
+/// recipient's message in the ledger. For some ledger states two states are correct: then `ours`, the state in Pregón,
+/// is returned if it is one of the two.
+fn expected(ledger: Option<State>, ours: &str) -> (&'static str, bool) {
     let either = |one: &'static str, other: &'static str| if ours == other { other } else { one };
-    match told {
-        // Nothing was told of the message: where the answer was lost too, nobody here can know of it.
+    match ledger {
+        // No status was delivered. If the answer was lost too, Pregón cannot know of the message.
         Some(State::Accepted) => (either("accepted", "unknown"), false),
         Some(state) => (state.name(), false),
         None => (either("failed", "unknown"), ours != "failed" && ours != "unknown"),
@@ -139,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recipient_that_counts_as_sent_while_meta_has_no_message_is_lost() {
+    fn a_recipient_counted_as_sent_without_a_message_is_lost() {
         assert_eq!(expected(None, "delivered"), ("failed", true));
         assert_eq!(expected(None, "pending"), ("failed", true));
         assert_eq!(expected(None, "unknown"), ("unknown", false));
@@ -147,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_must_be_counted() {
+    fn a_delivered_status_must_be_counted() {
         assert_eq!(expected(Some(State::Read), "delivered"), ("read", false));
         assert_eq!(expected(Some(State::Accepted), "unknown"), ("unknown", false));
         assert_eq!(expected(Some(State::Accepted), "sent"), ("accepted", false));

@@ -1,4 +1,4 @@
-//! The role `api`: the HTTP API and the reader of the job stream.
+//! The role `api`: serves the HTTP API and reads the job stream.
 
 use std::sync::Arc;
 

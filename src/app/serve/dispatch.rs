@@ -1,4 +1,4 @@
-//! The role `dispatch`: the worker that sends, housekeeping, and the index of message ids.
+//! The role `dispatch`: starts the worker that sends, housekeeping, and the indexing of message ids.
 
 use std::sync::PoisonError;
 
@@ -14,10 +14,10 @@ use crate::{
     graph::GraphClient,
 };
 
-/// The most by which each retry waits longer than the one before.
+/// The factor by which the upper limit of the wait grows from one retry to the next.
 const RETRY_MULTIPLIER: f64 = 3.0;
 
-/// Starts the tasks of the role. `open`: where the worker counts its attempts in flight.
+/// Starts the tasks of the role. The worker counts its attempts in flight in `open`.
 pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), ServeError> {
     let dispatch = &context.config.dispatch;
     let graph = context.config.graph.client();
@@ -34,7 +34,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
             lease: dispatch.lease,
             retry,
             in_flight_max: dispatch.in_flight_max,
-            ids_kept: context.config.id_retention,
+            id_retention: context.config.id_retention,
         },
         graph: graph.clone(),
         token_key: context.token_key.clone(),
@@ -61,13 +61,13 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         store: context.store.clone(),
         clock: context.clock.clone(),
         lease: dispatch.lease,
-        ids_kept: context.config.id_retention,
+        id_retention: context.config.id_retention,
     };
     context.shutdown.core("indexing", indexing.run(context.shutdown.stopping()));
     Ok(())
 }
 
-/// The attempts in flight, for the log of a stop: `4 attempts: 3001 x3, 3002 x1`.
+/// The attempts in flight, as a stop logs them: `4 attempts: 3001 x3, 3002 x1`.
 pub(super) fn open_attempts(open: &OpenAttempts) -> String {
     let open = open.lock().unwrap_or_else(PoisonError::into_inner);
     let lines: Vec<String> = open.iter().filter(|(_, n)| **n > 0).map(|(line, n)| format!("{line} x{n}")).collect();

@@ -1,4 +1,4 @@
-//! The two listeners: ops for probes and metrics, http for the API and the webhooks.
+//! The two listeners: `ops` for probes and metrics, `http` for the API and the webhooks.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -24,7 +24,7 @@ use crate::{
     telemetry::{health::Health, metrics},
 };
 
-/// The ops listener. It starts before Redis is reached and stops last; dropping it stops it too.
+/// The ops listener. It starts before Redis is reached and stops last. Dropping it stops it too.
 pub(super) struct Ops {
     pub(super) address: SocketAddr,
     end: DropGuard,
@@ -40,9 +40,9 @@ impl Ops {
         let listener = listen("ops.listen", address).await?;
         let address = bound("ops.listen", &listener, address)?;
         let end = CancellationToken::new();
-        tokio::spawn(metrics::keep_up(metrics.clone()));
+        tokio::spawn(metrics::run_upkeep(metrics.clone()));
         let task = tokio::spawn(ops::serve(listener, health, metrics, end.clone()));
-        info!(ops = %address, "health and metrics are served");
+        info!(ops = %address, "serving health and metrics");
         Ok(Self { address, end: end.drop_guard(), task })
     }
 
@@ -52,7 +52,7 @@ impl Ops {
     }
 }
 
-/// The listener of the API and the webhooks, bound and with its certificate loaded, before it serves.
+/// The listener of the API and the webhooks: bound, with its certificate loaded, not serving yet.
 pub(super) struct Http {
     pub(super) address: SocketAddr,
     listener: TcpListener,
@@ -60,7 +60,7 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// Binds `http.listen`, unless the caller has bound a `listener` already.
+    /// Binds `http.listen`, unless the caller passes a bound `listener`.
     pub(super) async fn bind(config: &Config, listener: Option<TcpListener>) -> Result<Self, ServeError> {
         let key = "http.listen";
         let listener = match listener {
@@ -76,7 +76,7 @@ impl Http {
     pub(super) fn serve(self, config: &Config, shutdown: &Shutdown, router: Router) -> Result<(), ServeError> {
         if let Some(tls) = self.tls.clone() {
             let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
-            shutdown.core("certificate", tls.keep_up(hangups, shutdown.stopping()));
+            shutdown.core("certificate", tls.reload_on(hangups, shutdown.stopping()));
         }
         let open = metrics::http_connections();
         let stopping = shutdown.stopping();
@@ -92,7 +92,7 @@ fn limits(config: &Config) -> ConnectionLimits {
         header_bytes_max: http.header_bytes_max,
         header_timeout: http.header_timeout,
         stall_timeout: http.stall_timeout,
-        // Less than the grace period, so that a slow caller cannot turn a clean stop into a late one.
+        // Shorter than the grace period, so that a slow caller cannot turn a clean stop into a late one.
         stop_timeout: config.shutdown.grace * 3 / 4,
     }
 }
@@ -101,7 +101,7 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
 }
 
-/// The address of a listener that was bound to `address`, with the real port where that has port 0.
+/// The address that `listener` is bound to: `address`, with the assigned port in place of port 0.
 fn bound(key: &'static str, listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ServeError> {
     listener.local_addr().map_err(|source| ServeError::Listen { key, address, source })
 }

@@ -1,8 +1,10 @@
 //! `pregon serve`: starts the roles of a process, and stops them in order.
 //!
-//! Start: the ops listener; Redis, its clock and the token key; then the core tasks of each role. If a core task ends by itself, the
-//! service stops with an error instead of running half alive. Stop: `/readyz` answers 503; no new calls, jobs or claims; attempts in
-//! flight finish and are settled; leases are given back; the ops listener, which keeps answering until then; the private Redis.
+//! Start: the ops listener; Redis, its clock and the token key; then the core tasks of each role. If a core task fails,
+//! the whole service stops with an error.
+//!
+//! Stop: `/readyz` returns 503; no new calls, jobs or claims are accepted; attempts in flight finish and are settled;
+//! leases are released; the ops listener, which answers until then, stops; last, the private Redis stops.
 
 mod api;
 mod dispatch;
@@ -38,53 +40,53 @@ use crate::{
     },
 };
 
-/// Why a service could not start, or did not end well.
+/// Why a service could not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Something is missing for the roles.
+    /// The configuration lacks what the roles need.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Redis is not there, or can't be used.
+    /// Redis does not answer, or cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The private Redis did not start or end.
+    /// The private Redis could not be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// The Graph API can't be reached with this configuration.
+    /// No client for the Graph API can be made from this configuration.
     #[error(transparent)]
     Graph(#[from] BadGraphConfig),
-    /// A value that the configuration let through and its user does not.
+    /// The configuration accepts the values of `dispatch.retry`, but the retry policy does not.
     #[error("dispatch.retry can't be used: {0}")]
     Retry(#[from] BadRetryPolicy),
-    /// An address can't be listened on.
-    #[error("{key} = {address} can't be listened on: {source}")]
+    /// The service cannot listen on an address.
+    #[error("cannot listen on {key} = {address}: {source}")]
     Listen {
-        /// The key of the configuration.
+        /// The configuration key.
         key: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// There is no certificate, or none that can be used.
+    /// The certificate is missing or unusable.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The private Redis did not end well.
+    /// The private Redis could not be stopped.
     #[error("the private redis-server did not end: {0}")]
     Redis(io::Error),
-    /// The system gives no signal handler.
-    #[error("signals can't be handled: {0}")]
+    /// A signal handler cannot be installed.
+    #[error("cannot install a signal handler: {0}")]
     Signals(io::Error),
     /// A core task failed, or the stop took too long.
     #[error(transparent)]
     Stop(#[from] StopError),
 }
 
-/// A service that runs.
+/// A running service.
 pub struct Service {
-    /// Where the API and the webhooks listen, if a role needs them.
+    /// The address of the API and the webhooks, if a role needs them.
     pub http: Option<SocketAddr>,
-    /// Where `/metrics`, `/healthz` and `/readyz` listen.
+    /// The address of `/metrics`, `/healthz` and `/readyz`.
     pub ops: SocketAddr,
     shutdown: Shutdown,
     ops_listener: Ops,
@@ -93,9 +95,10 @@ pub struct Service {
     open: OpenAttempts,
 }
 
-/// Runs the roles of a process until a signal ends it.
+/// Runs the roles of a process until a signal or a failure stops it.
 pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
-    // Registering a handler replaces the default action, which ends the process. Only a certificate is read again.
+    // A registered handler replaces SIGHUP's default action, which ends the process. SIGHUP only reloads the
+    // certificate.
     let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     let mut signals = Signals::of_process().map_err(ServeError::Signals)?;
     let service = tokio::select! {
@@ -109,12 +112,13 @@ pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
 }
 
 impl Service {
-    /// Starts the roles. Port 0 takes a free port.
+    /// Starts the roles. For port 0 the system assigns a free port.
     pub async fn start(config: Config, roles: &[Role]) -> Result<Self, ServeError> {
         Self::start_on(config, roles, None).await
     }
 
-    /// Starts the roles with the API and the webhooks on a listener that is already bound, for callers who need its address first.
+    /// Starts the roles, with the API and the webhooks on a listener that is already bound: for callers that need its
+    /// address first.
     pub async fn start_on(config: Config, roles: &[Role], http: Option<TcpListener>) -> Result<Self, ServeError> {
         config.check_roles(roles)?;
         let lines = lines(&config);
@@ -157,7 +161,7 @@ impl Service {
         self.shutdown.stop();
     }
 
-    /// Waits for the end: a signal, [`Service::stop`], or the failure of a core task.
+    /// Waits for a signal, for [`Service::stop`] or for the failure of a core task, and then for the end of the stop.
     pub async fn wait(self, signals: Signals) -> Result<(), ServeError> {
         let open = self.open.clone();
         let ended = self.shutdown.run(signals, self.grace, move || dispatch::open_attempts(&open)).await;
@@ -169,7 +173,7 @@ impl Service {
     }
 }
 
-/// What every role is started from.
+/// What every role needs to start.
 struct Context<'a> {
     config: &'a Config,
     lines: Vec<Line>,
@@ -183,7 +187,7 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Starts the roles that listen. Returns their address, if there are any.
+    /// Starts the roles that serve HTTP. Returns their address; `None` without such a role.
     async fn start_http(
         &self,
         roles: &[Role],

@@ -1,4 +1,4 @@
-//! Redis for all roles: connects, or starts the private server; then watches whether it answers.
+//! Connects to Redis, or starts the private server, and then checks at intervals that it answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{
 /// How often a process checks whether Redis answers.
 const REDIS_WATCH: Duration = Duration::from_millis(500);
 
-/// One warning in the log for this many attempts to reach Redis at start: one every 10 s at most.
+/// Connection attempts at start for each warning in the log: at most one warning every 10 s.
 const WAITS_PER_WARNING: u32 = 20;
 
-/// The store, and the private server if `redis.url` asks for one.
+/// Opens the store, and starts the private server if `redis.url` asks for one.
 ///
-/// Waits for a server that is away. A private server that cannot be used is an error at once.
+/// Waits for a server that does not answer yet. A private server that cannot be used is an error at once.
 pub(super) async fn open(config: &RedisConfig) -> Result<(Opened, Option<PrivateRedis>), ServeError> {
     let (url, private) = match &config.url {
         RedisUrl::Server(url) => (url.clone(), None),
@@ -63,7 +63,7 @@ impl Opened {
 
     /// Retries until Redis answers.
     ///
-    /// Errors: Redis answers but cannot be used.
+    /// Errors: Redis answers but cannot be used, for example because it refuses the login.
     async fn when_available(address: &Address) -> Result<Self, StoreError> {
         let mut n_waits = 0_u32;
         loop {
@@ -81,7 +81,7 @@ impl Opened {
     }
 }
 
-/// Keeps the clock in step with Redis, and the process not ready while Redis is away.
+/// Adjusts the clock to that of Redis at intervals. While Redis does not answer, the process is not ready.
 pub(super) async fn watch(
     store: Store,
     clock: Arc<Clock>,

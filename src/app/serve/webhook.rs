@@ -1,4 +1,4 @@
-//! The role `webhook`: Meta's webhooks.
+//! The role `webhook`: receives Meta's webhooks.
 
 use axum::Router;
 
@@ -8,7 +8,7 @@ use crate::{
     webhook::{self, WebhookSettings, WebhookState},
 };
 
-/// Starts the task that commits statuses, and returns the route for Meta.
+/// Starts the task that commits statuses, and returns the route for Meta's requests.
 pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &Secret) -> Router {
     let config = context.config;
     let previous = config.webhook.app_secret_previous.iter();
@@ -16,7 +16,7 @@ pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &S
         verify_token: verify_token.clone(),
         app_secrets: std::iter::once(app_secret).chain(previous).cloned().collect(),
         body_bytes_max: config.webhook.body_bytes_max,
-        ids_kept: config.id_retention,
+        id_retention: config.id_retention,
         lines: context.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect(),
         health: context.health.clone(),
     };

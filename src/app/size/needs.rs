@@ -1,128 +1,136 @@
-//! `pregon size`: what a load needs, from what its parts cost. Pure.
+//! `pregon size`: estimates the resources that a workload needs from measured unit costs. Pure.
 //!
-//! The costs are those of two shared cores of an x86-64 virtual machine, as docs/scaling.md says where they were measured.
-//! Faster cores need less.
+//! The costs were measured on two shared cores of an x86-64 virtual machine. docs/scaling.md names the scenario behind
+//! each; change both together. Faster cores need less.
 
 use serde::Serialize;
 
 use crate::dispatch::batch;
 
-/// CPU of a worker, in microseconds: to send a message that is answered after a while, to claim or settle some of a line together,
-/// to take a status, to take a recipient of an upload.
+/// CPU time of a worker, in microseconds.
 const WORKER_US: Cpu = Cpu { message: 40.0, call: 80.0, status: 17.5, recipient: 1.8 };
 
-/// The same of Redis.
+/// CPU time of Redis, in microseconds.
 const REDIS_US: Cpu = Cpu { message: 2.5, call: 60.0, status: 6.0, recipient: 5.8 };
 
-/// Bytes of Redis for a recipient besides its values: number, state, index of numbers.
+/// Redis memory of a recipient without its values, in bytes: phone number, state, index of phone numbers.
 const RECIPIENT_BYTES: f64 = 25.0;
 
-/// Bytes of Redis for a message besides: its id for a while, and four changes of state.
+/// Additional Redis memory of a sent message, in bytes: 11 for its id, 7 for each of four changes of state.
 const MESSAGE_BYTES: f64 = 11.0 + 4.0 * 7.0;
 
-/// What is left of a value of a recipient when it is compressed beside others of its kind.
+/// Compressed size of a recipient's values, as a share of their size. Values of the same column compress together.
 const VALUES_COMPRESSED: f64 = 0.4;
 
-/// Bytes of Redis for a recipient after its retention: the state byte.
+/// Redis memory of a recipient after its retention, in bytes: its state byte and its share of the campaign.
 const FORGOTTEN_BYTES: f64 = 2.0;
 
-/// How busy a core may be, so that a moment that is worse than the mean does not queue.
+/// The largest planned utilization of a core. The rest absorbs bursts above the mean, which would queue otherwise.
 const BUSY_MAX: f64 = 0.6;
 
-/// Memory of one master, in GiB: it is copied page by page while it writes its file anew, and read at each start.
+/// The largest planned memory of one Redis master, in GiB. A master copies memory pages while it rewrites its
+/// append-only file, and reads that file at each start.
 const MASTER_GIB_MAX: f64 = 16.0;
 
-/// Bytes on the wire: a message with its answer, a webhook with its answer.
+/// Bytes on the wire of a message with its answer.
 const MESSAGE_WIRE_BYTES: f64 = 1_700.0;
+/// Bytes on the wire of a webhook with one status, with its answer.
 const STATUS_WIRE_BYTES: f64 = 1_100.0;
 
+/// CPU time by unit of work, in microseconds.
 struct Cpu {
+    /// Sending a message, with an answer after 200 ms.
     message: f64,
+    /// A claim or a settlement of several rows of one line.
     call: f64,
+    /// Handling a status.
     status: f64,
+    /// Storing a recipient of an upload.
     recipient: f64,
 }
 
 impl Cpu {
-    /// Busy cores at so many messages a second, with so many calls for each, all of them uploaded in the same hours.
+    /// Busy cores at `messages` and `statuses` a second, with `calls_each` calls for each message. Assumes that
+    /// recipients are uploaded as fast as messages are sent.
     fn cores(&self, messages: f64, calls_each: f64, statuses: f64) -> f64 {
         (messages * (self.message + calls_each * self.call + self.recipient) + statuses * self.status) / 1e6
     }
 }
 
-/// Calls of Redis for a message of a line that sends `rate` a second: its share of a claim and of a settlement.
+/// Redis calls for each message of a line that sends `rate` a second: its share of a claim and of a settlement.
 fn calls_each(rate: f64) -> f64 {
     1.0 / batch::claim_rows(rate) as f64 + 1.0 / batch::settle_rows(rate)
 }
 
-/// What is to be carried.
+/// A workload to size for.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// Recipients a day.
     pub recipients: u64,
     /// Lines.
     pub lines: u32,
-    /// What each of them may send in a second, inbound included.
+    /// Rate of each line, in messages a second, inbound included.
     pub messages_per_second: f64,
-    /// Share of that which campaigns leave, 0 to below 1.
+    /// Share of the rate that campaigns leave unused, from 0 to below 1.
     pub headroom: f64,
-    /// Hours of the day in which is sent, above 0.
+    /// Hours of sending a day, above 0.
     pub hours: f64,
     /// Bytes of the values of a recipient.
     pub value_bytes: f64,
-    /// Statuses that come for a message.
+    /// Statuses for each message.
     pub statuses: f64,
     /// Days that recipients are kept.
     pub retention_days: f64,
-    /// Seconds until Meta answers.
+    /// Seconds until Meta answers a send.
     pub answer_seconds: f64,
 }
 
-/// What that needs.
+/// What a workload needs. Cores, attempts and megabits are those while all lines send at their full campaign rate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Needs {
-    /// Messages a second, spread over the hours.
+    /// Messages a second if the recipients are spread evenly over the hours.
     pub messages_per_second: f64,
-    /// What the lines can send in a second.
+    /// Messages a second that all lines together can send for campaigns.
     pub lines_per_second: f64,
-    /// Lines that would do.
+    /// The smallest number of lines that is enough.
     pub lines_min: u64,
-    /// Hours that the lines there are need.
+    /// Hours a day that the given lines need for the recipients.
     pub hours: f64,
-    /// Cores of workers, while all lines send.
+    /// Busy cores of all workers.
     pub worker_cores: f64,
-    /// Workers of two cores, one more than needed so that one may die.
+    /// Workers of two cores: one more than needed, so that one may die.
     pub workers: u64,
-    /// Lines for each of them.
+    /// Lines of each worker.
     pub lines_per_worker: u64,
-    /// How busy one core of Redis would be then.
+    /// Busy cores of all Redis masters.
     pub redis_cores: f64,
-    /// Masters that share that, and the memory.
+    /// Redis masters that share the work and the memory.
     pub redis_masters: u64,
-    /// Slots of a cluster that each of them has: 0 where there are more masters than a cluster can have.
+    /// Cluster slots of each master; 0 if there are more masters than a cluster has slots.
     pub slots_per_master: u64,
-    /// Memory of all masters, for all that is kept.
+    /// Memory of all masters together, in GiB.
     pub redis_gib: f64,
-    /// Attempts open at once then.
+    /// Attempts in flight at once.
     pub in_flight: u64,
-    /// Megabits a second between workers and Meta then.
+    /// Megabits a second to and from Meta.
     pub megabits_per_second: f64,
 }
 
-/// What `load` needs.
+/// Returns what `load` needs.
 pub fn needs(load: &Workload) -> Needs {
     let per_line = load.messages_per_second * (1.0 - load.headroom);
     let lines_per_second = per_line * f64::from(load.lines);
     let wanted = load.recipients as f64 / (load.hours * 3600.0);
-    // Campaigns go as fast as their lines let them, so that everything has to carry that.
-    let told = lines_per_second * load.statuses;
+    // A campaign sends as fast as its lines allow, so every resource is sized for the full rate and not for the mean.
+    let statuses_per_second = lines_per_second * load.statuses;
     let calls_each = calls_each(per_line);
-    let worker_cores = WORKER_US.cores(lines_per_second, calls_each, told);
+    let worker_cores = WORKER_US.cores(lines_per_second, calls_each, statuses_per_second);
     let workers = whole(worker_cores / (2.0 * BUSY_MAX)) + 1;
-    let redis_cores = REDIS_US.cores(lines_per_second, calls_each, told);
-    let kept = RECIPIENT_BYTES + load.value_bytes * VALUES_COMPRESSED + MESSAGE_BYTES;
-    // A year of what is left after retention.
-    let redis_bytes = load.recipients as f64 * (kept * load.retention_days + FORGOTTEN_BYTES * 365.0);
+    let redis_cores = REDIS_US.cores(lines_per_second, calls_each, statuses_per_second);
+    let recipient_bytes = RECIPIENT_BYTES + load.value_bytes * VALUES_COMPRESSED + MESSAGE_BYTES;
+    // State bytes are never deleted: a year of them is counted.
+    let redis_bytes = load.recipients as f64 * (recipient_bytes * load.retention_days + FORGOTTEN_BYTES * 365.0);
+    let wire_bytes = lines_per_second * MESSAGE_WIRE_BYTES + statuses_per_second * STATUS_WIRE_BYTES;
     let redis_gib = redis_bytes / f64::from(1 << 30);
     let redis_masters = whole((redis_cores / BUSY_MAX).max(redis_gib / MASTER_GIB_MAX));
     Needs {
@@ -138,11 +146,11 @@ pub fn needs(load: &Workload) -> Needs {
         slots_per_master: 16_384 / redis_masters,
         redis_gib,
         in_flight: whole(lines_per_second * load.answer_seconds),
-        megabits_per_second: (lines_per_second * MESSAGE_WIRE_BYTES + told * STATUS_WIRE_BYTES) * 8.0 / 1e6,
+        megabits_per_second: wire_bytes * 8.0 / 1e6,
     }
 }
 
-/// Rounded up, at least one.
+/// `n` rounded up, at least 1.
 fn whole(n: f64) -> u64 {
     n.ceil().max(1.0) as u64
 }
@@ -166,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted_by_what_campaigns_may_use_of_them() {
+    fn headroom_reduces_the_rate_of_the_lines() {
         let needs = needs(&load(2_592_000, 1));
         assert_eq!((needs.messages_per_second, needs.lines_per_second, needs.hours), (72.0, 72.0, 10.0));
         assert_eq!((needs.lines_min, needs.in_flight), (1, 15));
     }
 
     #[test]
-    fn the_largest_load_that_can_be_asked_for_is_counted() {
+    fn the_largest_accepted_load_does_not_overflow() {
         let needs = needs(&Workload {
             messages_per_second: 1e6,
             headroom: 0.0,
@@ -189,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_a_fast_line_costs_less_than_one_of_a_slow_line() {
+    fn a_message_of_a_fast_line_costs_less_than_on_a_slow_line() {
         let cores = |lines, messages_per_second| {
             let needs = needs(&Workload { messages_per_second, ..load(1_000_000, lines) });
             (needs.worker_cores, needs.redis_cores)
@@ -207,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_times_the_load_needs_ten_times_of_what_carries_it() {
+    fn ten_times_the_load_needs_ten_times_the_resources() {
         let (one, ten) = (needs(&load(10_000_000, 100)), needs(&load(100_000_000, 1_000)));
         for (one, ten) in [
             (one.worker_cores, ten.worker_cores),

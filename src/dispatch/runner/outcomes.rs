@@ -1,15 +1,15 @@
-//! What attempts end in: what follows from it for the line, and how it is gathered to be settled.
+//! Outcomes of attempts: their consequences for the line, and their settlement in batches.
 
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::{Attempt, Chores, Gathered, Runner};
+use super::{Attempt, BackgroundTasks, PendingOutcomes, Runner};
 use crate::{
     dispatch::{
         batch,
         calls::OutcomesByPart,
-        path::Found,
+        path::ProbeResult,
         settle::{self, Consequence},
     },
     domain::{
@@ -24,10 +24,10 @@ use crate::{
     telemetry::metrics,
 };
 
-/// A question to Meta whether the path works is given up after this time: reads are answered well within a second.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a probe. Meta answers reads well within a second.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Meta out of reach: first and longest wait of the line.
+/// The first and the longest pause of the line while Meta is unreachable.
 const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
 impl Runner {
@@ -36,52 +36,52 @@ impl Runner {
         ended: Attempt<Outcome>,
         instant: Instant,
         now: UnixMs,
-        chores: &mut Chores,
+        background: &mut BackgroundTasks,
     ) {
         let Attempt { part, claimed, number, began, outcome } = ended;
         self.metrics.attempt(&outcome, instant - began);
-        let room = self.setup.shard.room();
-        self.slots.ended(instant, room);
+        let capacity = self.setup.shard.capacity();
+        self.slots.ended(instant, capacity);
         let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
             metrics::meta_error(*code, policy::rule(*code).is_some());
         }
         if let Some(cause @ (Cause::Meta { .. } | Cause::Unanswered(_))) = settle::cause(&outcome)
-            && self.noted.insert((part, cause.code()))
+            && self.details_stored.insert((part, cause.code()))
         {
             let (store, code, details) = (self.setup.store.clone(), cause.code(), cause.details().to_owned());
-            chores.push(Box::pin(async move {
+            background.push(Box::pin(async move {
                 if let Err(error) = store.note_details(part, code, &details).await {
-                    warn!(part = %part, code, %error, "what Meta said could not be kept");
+                    warn!(part = %part, code, %error, "the error text of meta could not be stored");
                 }
             }));
         }
-        self.path_tells(&outcome, began, instant);
+        self.update_path(&outcome, began, instant);
         if consequence != Consequence::Unreachable {
             (self.unreachable, self.reachable_at) = (0, None);
         }
         match &consequence {
             Consequence::None => {}
-            Consequence::Slower => self.pacer.throttled(instant),
+            Consequence::SlowDown => self.pacer.throttled(instant),
             Consequence::Unreachable => self.unreachable_now(instant, &outcome),
-            Consequence::Hold { scope, wait } => self.hold(*scope, *wait, part.campaign, &outcome, chores),
+            Consequence::Hold { scope, wait } => self.hold(*scope, *wait, part.campaign, &outcome, background),
             Consequence::CountFailure { pause_after } => {
-                self.count_failure(part.campaign, *pause_after, &outcome, chores);
+                self.count_failure(part.campaign, *pause_after, &outcome, background);
             }
         }
         if matches!(settled, Settled::Accepted(_)) {
             self.accepted += 1;
-            self.slots.accepted(began, instant, self.pacer.rate(), room);
+            self.slots.accepted(began, instant, self.pacer.rate(), capacity);
             self.setup.shard.accepted(instant - began);
             if let Some(work) = self.backlog.campaign(part.campaign) {
                 work.failing = (0, 0);
             }
         }
-        self.put(part, claimed, settled);
+        self.queue_outcome(part, claimed, settled);
     }
 
-    /// What an attempt tells of the path to Meta; where it is broken, nothing more is sent.
-    fn path_tells(&mut self, outcome: &Outcome, began: Instant, now: Instant) {
+    /// Updates the health of the path to Meta by an outcome. If the path is broken, gives all messages back.
+    fn update_path(&mut self, outcome: &Outcome, began: Instant, now: Instant) {
         let line = &self.setup.line.id;
         match settle::cause(outcome) {
             None | Some(Cause::Meta { .. }) => {
@@ -106,69 +106,69 @@ impl Runner {
         }
     }
 
-    /// While the path to Meta is broken: asks Meta about the line from time to time, and goes on when it answers.
-    pub(super) fn tend_path(&mut self, now: Instant, chores: &mut Chores) {
+    /// While the path to Meta is broken: probes Meta when that is due, and applies the results.
+    pub(super) fn probe_path(&mut self, now: Instant, background: &mut BackgroundTasks) {
         if self.stopping || !self.path.is_stopped() {
             return;
         }
-        let question = self.setup.shard.questions.of(&self.setup.line.waba);
-        if let Some(found) = question.found()
-            && self.path.learn(found, now, rand::random())
+        let probe = self.setup.shard.probes.get(&self.setup.line.waba);
+        if let Some(result) = probe.result()
+            && self.path.apply_probe(result, now, rand::random())
         {
             info!(line.id = %self.setup.line.id, "meta answers again: one message is sent before the others");
             self.idle_until = None;
         }
-        if self.path.ask_at().is_some_and(|at| now >= at)
-            && let Some(asked) = question.ask()
+        if self.path.probe_at().is_some_and(|at| now >= at)
+            && let Some(guard) = probe.start()
         {
             let (graph, line, stop) = (self.setup.graph.clone(), self.setup.line.clone(), self.setup.stop.clone());
-            chores.push(Box::pin(async move {
-                let answer = tokio::time::timeout(QUESTION_TIMEOUT, graph.line(&line.id, &line.token));
-                // Nobody waits for it to stop.
+            background.push(Box::pin(async move {
+                let answer = tokio::time::timeout(PROBE_TIMEOUT, graph.line(&line.id, &line.token));
+                // A stop does not wait for the probe.
                 let Some(answer) = stop.run_until_cancelled(answer).await else { return };
-                // A refusal is an answer too.
-                let answers = matches!(answer, Ok(Ok(_) | Err(GraphError::Refused { .. })));
-                asked.found(Found { at: Instant::now(), answers });
+                // A refusal by Meta is an answer too.
+                let answered = matches!(answer, Ok(Ok(_) | Err(GraphError::Refused { .. })));
+                guard.finish(ProbeResult { at: Instant::now(), answered });
             }));
         }
     }
 
-    /// Keeps an outcome until it is settled.
-    pub(super) fn put(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled) {
+    /// Queues an outcome to be settled.
+    pub(super) fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled) {
         match settled {
             Settled::Retry { at, .. } | Settled::Back { at } => {
-                self.backlog.due(part, at);
+                self.backlog.note_due(part, at);
                 self.idle_until = None;
             }
             Settled::InDoubt { until } => {
-                self.backlog.doubt(part, until);
+                self.backlog.note_doubt(part, until);
                 self.idle_until = None;
             }
             Settled::Accepted(_) | Settled::Refused { .. } => {}
         }
-        self.gather(part).push((claimed, settled));
+        self.pending_outcomes(part).push((claimed, settled));
     }
 
-    /// The outcomes of a part that are still to be settled.
-    pub(super) fn gather(&mut self, part: PartId) -> &mut Vec<(ClaimedRow, Settled)> {
+    /// The queued outcomes of a part.
+    pub(super) fn pending_outcomes(&mut self, part: PartId) -> &mut Vec<(ClaimedRow, Settled)> {
         let (shard, pacer) = (&self.setup.shard, &self.pacer);
         let begin = || {
-            let gathered_at = Instant::now() + batch::settle_window(pacer.rate());
-            Gathered { due: shard.next_tick(gathered_at), outcomes: Vec::new() }
+            let window_end = Instant::now() + batch::settle_window(pacer.rate());
+            PendingOutcomes { due: shard.next_tick(window_end), outcomes: Vec::new() }
         };
         &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
     }
 
     pub(super) fn unreachable_now(&mut self, now: Instant, outcome: &Outcome) {
         if self.reachable_at.is_some_and(|at| now < at) {
-            return; // one of those that were on their way together
+            return; // The attempt was in flight together with the one that started the pause.
         }
         let (first, longest) = UNREACHABLE_PAUSE;
         let pause = (first * 2u32.saturating_pow(self.unreachable.min(16))).min(longest);
         self.unreachable = self.unreachable.saturating_add(1);
         self.reachable_at = Some(now + pause);
         let cause = settle::cause(outcome).map_or("", |cause| cause.details());
-        warn!(line.id = %self.setup.line.id, pause_ms = pause.as_millis() as u64, cause, "meta can not be reached");
+        warn!(line.id = %self.setup.line.id, pause_ms = pause.as_millis() as u64, cause, "meta cannot be reached");
         self.give_back(|_| true);
     }
 
@@ -178,7 +178,7 @@ impl Runner {
         wait: Option<Duration>,
         campaign: CampaignId,
         outcome: &Outcome,
-        chores: &mut Chores,
+        background: &mut BackgroundTasks,
     ) {
         let line = &self.setup.line;
         let held = match scope {
@@ -194,17 +194,17 @@ impl Runner {
             | ErrorScope::Recipient
             | ErrorScope::Pair
             | ErrorScope::None => {
-                return self.pause_campaign(campaign, outcome, chores);
+                return self.pause_campaign(campaign, outcome, background);
             }
         };
         let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
         let since = self.setup.clock.now();
         let hold = Hold { code, reason: details.to_owned(), since, until: wait.map(|wait| since.after(wait)) };
-        if self.holds.find(held.clone(), hold.clone(), Instant::now()) {
+        if self.holds.add_local(held.clone(), hold.clone(), Instant::now()) {
             warn!(line.id = %line.id, scope = %held, code, reason = details, "held back");
             let store = self.setup.store.clone();
-            chores.push(Box::pin(async move {
-                // If Redis is away now, the next attempt meets the same answer and tries again.
+            background.push(Box::pin(async move {
+                // If this fails, the next attempt gets the same answer from Meta, and tries again.
                 if let Err(error) = store.hold(&held, &hold).await {
                     warn!(scope = %held, %error, "the hold could not be stored");
                 }
@@ -213,30 +213,36 @@ impl Runner {
         self.give_back_held();
     }
 
-    /// Counts the recipients in a row who failed with one code that blames the message; `pause_after` of them pause the
-    /// campaign.
-    fn count_failure(&mut self, campaign: CampaignId, pause_after: u32, outcome: &Outcome, chores: &mut Chores) {
+    /// Counts recipients in a row that failed with the same code, which blames the message. `pause_after` of them
+    /// pause the campaign.
+    fn count_failure(
+        &mut self,
+        campaign: CampaignId,
+        pause_after: u32,
+        outcome: &Outcome,
+        background: &mut BackgroundTasks,
+    ) {
         let code = settle::cause(outcome).map_or(0, crate::domain::Cause::code);
         let Some(work) = self.backlog.campaign(campaign) else { return };
         let before = if work.failing.0 == code { work.failing.1 } else { 0 };
         work.failing = (code, before + 1);
         if before + 1 >= pause_after {
-            self.pause_campaign(campaign, outcome, chores);
+            self.pause_campaign(campaign, outcome, background);
         }
     }
 
-    fn pause_campaign(&mut self, id: CampaignId, outcome: &Outcome, chores: &mut Chores) {
+    fn pause_campaign(&mut self, id: CampaignId, outcome: &Outcome, background: &mut BackgroundTasks) {
         let Some(work) = self.backlog.campaign(id) else { return };
         if !std::mem::take(&mut work.running) {
             return;
         }
         let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
-        // Whoever resumes it may have mended it: counting begins anew.
+        // The message may be corrected before the campaign is resumed, so the count starts again.
         work.failing = (0, 0);
         let reason = PauseReason { code, details: details.to_owned() };
-        warn!(campaign.id = %id, code, reason = details, "campaign paused: its message can not be sent");
+        warn!(campaign.id = %id, code, reason = details, "campaign paused: its message cannot be sent");
         let (store, now) = (self.setup.store.clone(), self.setup.clock.now());
-        chores.push(Box::pin(async move {
+        background.push(Box::pin(async move {
             let from = [CampaignState::Running];
             if let Err(error) = store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await {
                 warn!(campaign.id = %id, %error, "the pause could not be stored");
@@ -245,31 +251,36 @@ impl Runner {
         self.give_back(|ready| ready.part().campaign == id);
     }
 
-    /// Outcomes to be settled now, if it is time.
+    /// The outcomes to settle now, if any are due.
     pub(super) fn outcomes_to_settle(&mut self, now: Instant, in_flight: usize) -> Option<OutcomesByPart> {
-        if self.outcomes.is_empty() || self.redis_again_at.is_some_and(|at| now < at) {
+        if self.outcomes.is_empty() || self.redis_retry_at.is_some_and(|at| now < at) {
             return None;
         }
-        let many = self.outcomes.values().map(|gathered| gathered.outcomes.len()).sum::<usize>() >= batch::ROWS_MAX;
+        let many = self.outcomes.values().map(|pending| pending.outcomes.len()).sum::<usize>() >= batch::ROWS_MAX;
         let last = self.ready.is_empty() && in_flight == 0;
         let all = many || last || self.stopping;
-        // Each part for itself: what is claimed of a small one at once is settled at once, and not cut by the window of another.
-        let due = self.outcomes.extract_if(.., |_, gathered| all || now >= gathered.due);
-        let due: OutcomesByPart = due.map(|(part, gathered)| (part, gathered.outcomes)).collect();
+        // Each part has its own window: the rows of a small part, claimed together, are settled together, and not
+        // split by the window of another part.
+        let due = self.outcomes.extract_if(.., |_, pending| all || now >= pending.due);
+        let due: OutcomesByPart = due.map(|(part, pending)| (part, pending.outcomes)).collect();
         (!due.is_empty()).then_some(due)
     }
 
-    pub(super) fn settled(&mut self, outcomes: OutcomesByPart, result: Result<Vec<(PartId, u64)>, StoreError>) {
+    pub(super) fn apply_settlement(
+        &mut self,
+        outcomes: OutcomesByPart,
+        result: Result<Vec<(PartId, u64)>, StoreError>,
+    ) {
         match result {
             Ok(open) => {
-                (self.redis_again_at, self.redis_failing) = (None, false);
+                (self.redis_retry_at, self.redis_failing) = (None, false);
                 self.finished.extend(open.into_iter().filter(|(_, open)| *open == 0).map(|(part, _)| part));
             }
             Err(error) => {
-                // Settling twice changes nothing, so that what may have been settled is settled again.
+                // Settling is idempotent, so outcomes that may have been settled are settled again.
                 self.redis_failed("outcomes could not be settled", &error);
-                for (part, settled) in outcomes {
-                    self.gather(part).extend(settled);
+                for (part, unsettled) in outcomes {
+                    self.pending_outcomes(part).extend(unsettled);
                 }
             }
         }

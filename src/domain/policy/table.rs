@@ -1,10 +1,10 @@
-//! Meta's error codes: what each is about and what is done about it.
+//! The table of Meta's error codes: the scope, action, wait and title of each.
 //!
-//! Owns: nothing but these facts. The codes and titles are Meta's, from its error-code page as integrators keep it
-//! (<https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes>, read 2026-11-22); scope, action and
-//! wait are our classification of them. `tests/fixtures/error_codes.csv` holds the same facts for people and other
-//! programs, and a test compares the two in both directions.
-//! Never: decides anything; that is done in the module above.
+//! The codes and titles are Meta's, from its error-code page as integrators maintain it
+//! (<https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes>, read 2026-11-22). Scope, action
+//! and wait are our classification. `tests/fixtures/error_codes.csv` has the same facts for people and other
+//! programs, and a test compares both in both directions.
+//! Never: decides anything; the parent module does.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
     Rule,
 };
 
-/// Every known code, ascending and without overlap.
+/// Every known code, ascending, without overlap.
 pub(super) static TABLE: &[Rule] = &[
     code(0, Token, PauseToken, NO_WAIT, "App user could not be authenticated"),
     code(1, Message, RetryBackoff, secs(5), "Unspecified API error"),
@@ -120,7 +120,7 @@ pub(super) static TABLE: &[Rule] = &[
     code(2_494_100, Line, Alert, secs(300), "Number in maintenance mode"),
 ];
 
-/// The action has no natural end, or needs none.
+/// The error does not end by itself, or the action needs no wait.
 const NO_WAIT: Option<Duration> = None;
 
 const fn secs(seconds: u64) -> Option<Duration> {

@@ -1,32 +1,35 @@
-//! Whether recipients who filled the form of a template as it was still fit the template as it is now.
+//! Whether the values that recipients gave for an earlier version of a template still fit the current version.
 //!
-//! Only what a recipient gives is compared. A text may change: Meta has it, and the request names the template alone.
+//! Compares only the values that a recipient gives. Other texts of the template may change: Meta stores them, and a
+//! send request contains only the template's name.
 
 use std::collections::BTreeSet;
 
 use super::{Form, Media, ParameterFormat, Slot, Template, TemplateError};
 
 impl Template {
-    /// Errors: [`TemplateError::Gone`] if Meta does not list the template any more (`listed`), [`TemplateError::Changed`] if
-    /// it takes other values than `self`, with which the recipients were checked, or why it cannot be sent now.
+    /// Checks that `listed`, the template in Meta's current list, accepts the values that recipients gave for `self`.
+    ///
+    /// Errors: [`TemplateError::Gone`] if Meta no longer lists the template, [`TemplateError::Changed`] if it accepts
+    /// other values, or the error of [`Form::of`] if it can no longer be sent.
     pub fn check_still_fits(&self, listed: Option<&Template>) -> Result<(), TemplateError> {
         let template = self.to_string();
         let Some(listed) = listed else { return Err(TemplateError::Gone { template }) };
-        let changes = changes(&Wants::of(self)?, &Wants::of(listed)?);
+        let changes = changes(&Inputs::of(self)?, &Inputs::of(listed)?);
         if changes.is_empty() { Ok(()) } else { Err(TemplateError::Changed { template, changes }) }
     }
 }
 
-/// What a template takes, in words.
-struct Wants {
+/// The values that a template accepts, in words.
+struct Inputs {
     are_named: bool,
     header: String,
     body: Vec<String>,
-    /// By place.
+    /// For each button with a value: its index, and its value in words.
     buttons: Vec<(u8, &'static str)>,
 }
 
-impl Wants {
+impl Inputs {
     fn of(template: &Template) -> Result<Self, TemplateError> {
         let form = Form::of(template)?;
         let are_named = template.parameter_format == ParameterFormat::Named;
@@ -53,12 +56,12 @@ impl Wants {
     }
 
     fn button(&self, place: u8) -> &'static str {
-        self.buttons.iter().find(|(known, _)| *known == place).map_or("nothing", |(_, what)| what)
+        self.buttons.iter().find(|(index, _)| *index == place).map_or("nothing", |(_, what)| what)
     }
 }
 
-/// What differs, a clause each: `the body takes 3 values now, and took 2`.
-fn changes(then: &Wants, now: &Wants) -> Vec<String> {
+/// The differences, one clause each: `the body takes 3 values now, and took 2`.
+fn changes(then: &Inputs, now: &Inputs) -> Vec<String> {
     let mut changes = Vec::new();
     if then.are_named != now.are_named && !(then.body.is_empty() && now.body.is_empty()) {
         let kind = |are_named| if are_named { "names" } else { "numbers" };

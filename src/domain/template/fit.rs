@@ -1,7 +1,7 @@
-//! Does a recipient fit the form? Every rule of Meta's that can be checked before sending is checked here, so that a
-//! bad row is refused when it comes in and not when it is its turn.
+//! Checks a recipient against a form. Every rule of Meta that can be checked before sending is checked here, so that
+//! a bad row is rejected on upload and does not fail later, when it is sent.
 //!
-//! Sources: template components (lengths) and error 132018 (white space), read 2026-11-22.
+//! Sources: Meta's pages on template components (lengths) and error 132018 (white space), read 2026-11-22.
 
 use super::{
     Column, Form, Media, Slot, header,
@@ -12,21 +12,21 @@ use crate::domain::{
     reject::{HeaderNeeds, RejectedField},
 };
 
-/// The longest body, rendered.
+/// The maximum length of a rendered body, in characters.
 const BODY_CHARS_MAX: usize = 1024;
-/// The longest text header, rendered.
+/// The maximum length of a rendered text header, in characters.
 const HEADER_CHARS_MAX: usize = 60;
-/// The longest coupon; 15 until 3 December 2025.
+/// The maximum length of a coupon code, in characters; 15 until 3 December 2025.
 const COUPON_CHARS_MAX: usize = 20;
-/// The longest one-time code.
+/// The maximum length of a one-time code, in characters.
 const ONE_TIME_CODE_CHARS_MAX: usize = 15;
-/// The longest payload of a quick reply; Meta's pages say 128 and 256.
+/// The maximum length of a quick reply payload, in characters. Meta's pages give both 128 and 256.
 const PAYLOAD_CHARS_MAX: usize = 128;
 
 impl Form {
-    /// The recipient with one value for each slot.
+    /// Converts a raw recipient to one value for each slot.
     ///
-    /// Errors: the first [`Reject`] that applies; it names the parameter, the header or the button.
+    /// Errors: the first [`Reject`] that applies. It names the parameter, the header or the button.
     pub fn fit(&self, raw: RawRecipient) -> Result<Recipient, Reject> {
         let to = raw.to.parse().map_err(|_| Reject::not_e164(&raw.to))?;
         let mut values: Vec<Option<String>> = vec![None; self.slots.len()];
@@ -55,17 +55,17 @@ impl Form {
         Ok(Recipient { to, values })
     }
 
-    /// The columns of a CSV with recipients for this form.
+    /// The columns of a CSV file with recipients for this form.
     pub fn columns(&self) -> Vec<Column> {
-        let column = |name: &str, is_needed| Column { name: name.to_owned(), is_needed };
+        let column = |name: &str, is_required| Column { name: name.to_owned(), is_required };
         let mut columns = vec![column("to", true)];
         for slot in &self.slots {
-            let is_needed = slot.missing().is_some();
+            let is_required = slot.missing().is_some();
             if let Some(name) = slot.parameter() {
-                columns.push(column(name, is_needed));
+                columns.push(column(name, is_required));
             }
             if let Some(button) = slot.button() {
-                columns.push(column(&format!("button.{button}"), is_needed));
+                columns.push(column(&format!("button.{button}"), is_required));
             }
             let fields: &[(&str, bool)] = match slot.header() {
                 None => &[],
@@ -78,7 +78,7 @@ impl Form {
                     ("header.address", false),
                 ],
             };
-            columns.extend(fields.iter().map(|&(name, is_needed)| column(name, is_needed)));
+            columns.extend(fields.iter().map(|&(name, is_required)| column(name, is_required)));
         }
         columns
     }
@@ -90,7 +90,8 @@ impl Form {
                 _ => None,
             })
         };
-        // A text has at most as many characters as bytes, and nearly every body is far from the limit.
+        // Avoid counting characters: a text has at most as many characters as bytes, and most bodies are far below
+        // the limit.
         let bytes: usize = parameters().map(|(_, times, value)| times * value.len()).sum();
         if self.body_chars + bytes <= BODY_CHARS_MAX {
             return Ok(());
@@ -107,7 +108,7 @@ impl Form {
 }
 
 impl Slot {
-    /// The name under `params` that fills it.
+    /// The key in `params` of the value for this slot; `None` if the value is not in `params`.
     fn parameter(&self) -> Option<&str> {
         match self {
             Slot::Parameter { name, .. } => Some(name),
@@ -116,7 +117,7 @@ impl Slot {
         }
     }
 
-    /// The index under `buttons` that fills it.
+    /// The key in `buttons` of the value for this slot; `None` if the value is not in `buttons`.
     fn button(&self) -> Option<u8> {
         match self {
             Slot::UrlSuffix { button, .. } | Slot::Payload { button } | Slot::CopyCode { button } => Some(*button),
@@ -124,7 +125,7 @@ impl Slot {
         }
     }
 
-    /// What `header` must be to fill it.
+    /// What the header accepts; `None` if the slot is not a header.
     fn header(&self) -> Option<HeaderNeeds> {
         match self {
             Slot::HeaderText { .. } => Some(HeaderNeeds::Text),
@@ -135,7 +136,7 @@ impl Slot {
         }
     }
 
-    /// The reason if it has no value; `None` if it needs none.
+    /// The rejection if the value is missing; `None` if the slot is optional.
     fn missing(&self) -> Option<Reject> {
         match self {
             Slot::HeaderText { .. } | Slot::HeaderMedia(_) | Slot::HeaderLocation => {
@@ -160,21 +161,21 @@ impl Slot {
     }
 }
 
-/// The value as it is stored. Media and locations were checked when they were put into their stored form.
+/// Checks a value and returns it as it is stored. Media and locations have been checked by [`header::value`] before.
 fn check(slot: &Slot, value: Option<String>) -> Result<String, Reject> {
     let Some(value) = value else { return slot.missing().map_or(Ok(String::new()), Err) };
     match slot {
         Slot::HeaderMedia(_) | Slot::HeaderLocation => {}
         Slot::Parameter { .. } => check_text(&value, || slot.place())?,
-        Slot::HeaderText { around, .. } => {
+        Slot::HeaderText { fixed_chars, .. } => {
             check_text(&value, || slot.place())?;
-            check_length(&value, *around, HEADER_CHARS_MAX, || RejectedField::Header)?;
+            check_length(&value, *fixed_chars, HEADER_CHARS_MAX, || RejectedField::Header)?;
         }
-        Slot::UrlSuffix { button, around } => {
+        Slot::UrlSuffix { button, fixed_chars } => {
             check_text(&value, || slot.place())?;
-            check_length(&value, *around, URL_CHARS_MAX, || RejectedField::Url(*button))?;
+            check_length(&value, *fixed_chars, URL_CHARS_MAX, || RejectedField::Url(*button))?;
         }
-        // Never shown, so line breaks and runs of spaces are the caller's own affair.
+        // A payload is not shown to the recipient, so line breaks and runs of spaces are allowed.
         Slot::Payload { .. } if is_blank(&value) => return Err(Reject::Empty(slot.place())),
         Slot::Payload { .. } => check_length(&value, 0, PAYLOAD_CHARS_MAX, || slot.place())?,
         Slot::CopyCode { .. } => {

@@ -1,16 +1,16 @@
-//! What a recipient must give for a template: its slots.
+//! The form of a template: the slots that a recipient fills.
 //!
-//! The order of the slots is that of the request: header, body, buttons. A stored recipient has one value for each.
+//! Slots have the order of the send request: header, body, buttons. A stored recipient has one value for each slot.
 
 use std::ops::Range;
 
 use super::{Button, Category, Component, ParameterFormat, Template};
 
-/// The slots of a template, and what is needed to check that a recipient fills them.
+/// The slots of a template, and what is needed to check the values for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Form {
     pub(super) slots: Vec<Slot>,
-    /// Characters of the body outside of its placeholders.
+    /// The number of characters of the body outside its placeholders.
     pub(super) body_chars: usize,
 }
 
@@ -19,68 +19,68 @@ pub struct Form {
 pub enum Slot {
     /// The variable of a text header.
     HeaderText {
-        /// Its name in the template: `1`, or a word.
+        /// The variable's name in the template: `1`, or a word.
         name: String,
-        /// Characters of the header around it.
-        around: usize,
+        /// The number of characters of the header outside the variable.
+        fixed_chars: usize,
     },
-    /// An image, video or document, stored as the JSON object that Meta takes.
+    /// An image, video or document, stored as the JSON object that Meta accepts.
     HeaderMedia(Media),
-    /// A place on the map, stored as the JSON object that Meta takes.
+    /// A location on the map, stored as the JSON object that Meta accepts.
     HeaderLocation,
     /// A parameter of the body.
     Parameter {
-        /// Its name: `1`, or `first_name`.
+        /// The parameter's name: `1`, or `first_name`.
         name: String,
-        /// How often the body repeats it.
+        /// How often the parameter occurs in the body.
         times: usize,
     },
     /// The end of a button's URL.
     UrlSuffix {
-        /// The button's place among all buttons, from 0.
+        /// The button's index among all buttons, from 0.
         button: u8,
-        /// Characters of the URL before it.
-        around: usize,
+        /// The number of characters of the URL outside the variable.
+        fixed_chars: usize,
     },
-    /// What a tap on a quick reply sends back. Optional: empty means that the message's token is sent.
+    /// The payload that a tap on a quick reply sends back. Optional: if empty, the message's token is sent.
     Payload {
-        /// The button's place among all buttons, from 0.
+        /// The button's index among all buttons, from 0.
         button: u8,
     },
-    /// A coupon that a button copies.
+    /// A coupon code that a button copies.
     CopyCode {
-        /// The button's place among all buttons, from 0.
+        /// The button's index among all buttons, from 0.
         button: u8,
     },
     /// The one-time code of an authentication template: parameter `1`, sent in the body and in the button.
     OneTimeCode {
-        /// The button's place among all buttons, from 0.
+        /// The button's index among all buttons, from 0.
         button: u8,
     },
 }
 
-/// A column of a CSV with recipients.
+/// A column of a CSV file with recipients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name: `to`, `1`, `header`, `button.0`.
+    /// The column's name: `to`, `1`, `header`, `button.0`.
     pub name: String,
-    /// A row can't do without it.
-    pub is_needed: bool,
+    /// Whether every row must have a value.
+    pub is_required: bool,
 }
 
-/// What a media header shows.
+/// The type of a media header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
-    /// A picture.
+    /// An image.
     Image,
-    /// A film.
+    /// A video.
     Video,
-    /// A document, usually a PDF; it may have a filename.
+    /// A document, usually a PDF. It may have a file name.
     Document,
 }
 
 impl Media {
-    /// The name in the request.
+    /// The type's name in a send request.
     pub fn name(self) -> &'static str {
         match self {
             Media::Image => "image",
@@ -90,73 +90,74 @@ impl Media {
     }
 }
 
-/// A template that cannot be used in a campaign.
+/// Why a template cannot be used in a campaign.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It has a part for which a recipient has no slot.
+    /// The template has a component that Pregón cannot send.
     #[error("template {template} has {part}, which pregon cannot send: use a template without it")]
     Unsupported {
         /// Name and language.
         template: String,
-        /// The part, with its article.
+        /// The component, with its article.
         part: String,
     },
-    /// Each message of its kind needs a component that only its sender can fill.
+    /// Every message of this sub-category needs a component with the details of an order, which Pregón cannot send.
     #[error(
         "template {template} has the sub-category {sub_category}, and each of its messages needs the details of an order, \
-         which pregon cannot send: use a template of another kind"
+        which pregon cannot send: use a template of another kind"
     )]
     SubCategory {
         /// Name and language.
         template: String,
-        /// Meta's word.
+        /// Meta's name of the sub-category.
         sub_category: String,
     },
-    /// The body of an authentication template takes the code, and nothing else.
+    /// The body of an authentication template has other values than the code.
     #[error(
-        "template {template} has the category AUTHENTICATION, and its body takes {}, where pregon sends the code alone: \
-         use one whose body has the one value {{{{1}}}}, or one of another category", taken(.placeholders)
+        "template {template} has the category AUTHENTICATION, and its body takes {}, where pregon sends only the code: \
+        use a template whose body has the single value {{{{1}}}}, or one of another category", describe_placeholders(.placeholders)
     )]
     NotOnlyTheCode {
         /// Name and language.
         template: String,
-        /// What its body takes.
+        /// The placeholders of the body.
         placeholders: Vec<String>,
     },
-    /// It was edited after a campaign was made with it, and takes other values.
+    /// The template was edited after the campaign was created, and now accepts other values.
     #[error(
         "template {template} was edited at Meta after the campaign was created: {}; the recipients have values for it as \
-         it was, so cancel this campaign, and submit them as a new one", .changes.join("; ")
+        it was, so cancel this campaign, and submit them as a new one", .changes.join("; ")
     )]
     Changed {
         /// Name and language.
         template: String,
-        /// What is different: `the body takes 3 values now, and took 2`.
+        /// The differences: `the body takes 3 values now, and took 2`.
         changes: Vec<String>,
     },
-    /// Meta does not list it any more.
+    /// Meta no longer lists the template.
     #[error(
         "template {template} is no longer in Meta's list: cancel this campaign, and submit its recipients as a new one with \
-         another template; or make it again at Meta, and read the templates again (POST /v1/templates/sync)"
+        another template; or make it again at Meta, and read the templates again (POST /v1/templates/sync)"
     )]
     Gone {
         /// Name and language.
         template: String,
     },
-    /// Meta describes it in a form that this version does not know.
+    /// Meta returned the template in a form that this version cannot parse.
     #[error(
-        "template {template} cannot be read as Meta lists it ({reason}): use another template, or a newer version of pregon"
+        "template {template} cannot be read as Meta lists it ({reason}): use another template, or a newer version of \
+        pregon"
     )]
     Unreadable {
         /// Name and language.
         template: String,
-        /// The place, and what is wrong there.
+        /// The JSON path and the error.
         reason: String,
     },
-    /// A positional template with a placeholder that is not a number.
+    /// A positional template has a placeholder that is not a number.
     #[error(
         "template {template} has the placeholder {placeholder}, but Meta lists its parameters as numbered: read the \
-         templates again (POST /v1/templates/sync), or edit it in WhatsApp Manager"
+        templates again (POST /v1/templates/sync), or edit it in WhatsApp Manager"
     )]
     NotANumber {
         /// Name and language.
@@ -167,15 +168,15 @@ pub enum TemplateError {
 }
 
 impl Form {
-    /// The form that recipients of `template` fill.
+    /// The form of `template`.
     ///
-    /// Errors: [`TemplateError`] if the template has a part that this version cannot send.
+    /// Errors: [`TemplateError`] if this version cannot send the template.
     pub fn of(template: &Template) -> Result<Self, TemplateError> {
         if !template.unreadable.is_empty() {
             let reason = template.unreadable.clone();
             return Err(TemplateError::Unreadable { template: template.to_string(), reason });
         }
-        if is_about_an_order(&template.sub_category) {
+        if needs_order_details(&template.sub_category) {
             let sub_category = template.sub_category.clone();
             return Err(TemplateError::SubCategory { template: template.to_string(), sub_category });
         }
@@ -213,8 +214,8 @@ impl Form {
         self.body_chars = text.chars().count();
         for (span, name) in placeholders(text) {
             self.body_chars -= text[span].chars().count();
-            if let Some(known) = parameters.iter_mut().find(|known| known.1 == name) {
-                known.2 += 1;
+            if let Some(parameter) = parameters.iter_mut().find(|parameter| parameter.1 == name) {
+                parameter.2 += 1;
                 continue;
             }
             let number = match template.parameter_format {
@@ -226,7 +227,7 @@ impl Form {
             };
             parameters.push((number, name.to_owned(), 1));
         }
-        // Stable: named parameters all have number 0 and keep the order of the text.
+        // A stable sort: named parameters all have number 0 and keep the order of the text.
         parameters.sort_by_key(|(number, ..)| *number);
         self.slots.extend(parameters.into_iter().map(|(_, name, times)| Slot::Parameter { name, times }));
         Ok(())
@@ -240,7 +241,7 @@ fn header_slot(template: &Template, header: &Component) -> Result<Option<Slot>, 
             let mut found = placeholders(text);
             let slot = found.next().map(|(span, name)| Slot::HeaderText {
                 name: name.to_owned(),
-                around: text.chars().count() - text[span].chars().count(),
+                fixed_chars: text.chars().count() - text[span].chars().count(),
             });
             if found.next().is_some() {
                 return Err(unsupported(template, "a header with more than one variable"));
@@ -260,16 +261,16 @@ fn button_slot(template: &Template, button: &Button, index: u8) -> Result<Option
     let part = match button.kind.as_str() {
         "QUICK_REPLY" => return Ok(Some(Slot::Payload { button: index })),
         "URL" => {
-            let around = |span: Range<usize>| button.url.chars().count() - button.url[span].chars().count();
+            let fixed_chars = |span: Range<usize>| button.url.chars().count() - button.url[span].chars().count();
             let mut found = placeholders(&button.url);
-            let slot = found.next().map(|(span, _)| Slot::UrlSuffix { button: index, around: around(span) });
+            let slot = found.next().map(|(span, _)| Slot::UrlSuffix { button: index, fixed_chars: fixed_chars(span) });
             if found.next().is_some() {
                 return Err(unsupported(template, "a button whose URL has more than one variable"));
             }
             return Ok(slot);
         }
         "COPY_CODE" => return Ok(Some(Slot::CopyCode { button: index })),
-        // The same for every recipient: the request does not mention them.
+        // These buttons are the same for every recipient, and a send request does not mention them.
         "PHONE_NUMBER" | "VOICE_CALL" | "REQUEST_CONTACT_INFO" => return Ok(None),
         "OTP" => "a one-time code button outside of the category AUTHENTICATION".to_owned(),
         "FLOW" => "a flow button".to_owned(),
@@ -281,8 +282,8 @@ fn button_slot(template: &Template, button: &Button, index: u8) -> Result<Option
     Err(unsupported(template, part))
 }
 
-/// Meta takes the button of an authentication template as `OTP` and gives it back as `URL`. The text of its body is Meta's own,
-/// with the code as `{{1}}`; some answers leave it out.
+/// The slot of an authentication template. Meta accepts its button as `OTP` and returns it as `URL`. The body is
+/// Meta's own text, with the code as `{{1}}`; some responses leave it out.
 fn one_time_code(template: &Template, buttons: &[Button]) -> Result<Slot, TemplateError> {
     let [Button { kind, .. }] = buttons else {
         let part = match buttons {
@@ -295,23 +296,23 @@ fn one_time_code(template: &Template, buttons: &[Button]) -> Result<Slot, Templa
         return Err(unsupported(template, format!("the category AUTHENTICATION and a button of type {kind}")));
     }
     let text = template.component("BODY").map_or("", |body| body.text.as_str());
-    let mut taken: Vec<String> = placeholders(text).map(|(_, name)| name.to_owned()).collect();
-    taken.sort_unstable();
-    taken.dedup();
-    if !text.is_empty() && taken != ["1"] {
-        return Err(TemplateError::NotOnlyTheCode { template: template.to_string(), placeholders: taken });
+    let mut names: Vec<String> = placeholders(text).map(|(_, name)| name.to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if !text.is_empty() && names != ["1"] {
+        return Err(TemplateError::NotOnlyTheCode { template: template.to_string(), placeholders: names });
     }
     Ok(Slot::OneTimeCode { button: 0 })
 }
 
-/// Every message of these templates has a component with the order, whatever the template's own components are.
-/// Source: order details and order status templates, read 2026-11-28.
-fn is_about_an_order(sub_category: &str) -> bool {
+/// Whether Meta requires the details of an order in every message of a template of this sub-category. The components
+/// of the template do not show it. Source: Meta's pages on order details and order status templates, read 2026-11-28.
+fn needs_order_details(sub_category: &str) -> bool {
     sub_category.ends_with("ORDER_STATUS") || sub_category.ends_with("ORDER_DETAILS")
 }
 
-/// `2 values, {{1}}, {{2}}`
-fn taken(placeholders: &[String]) -> String {
+/// Describes the placeholders: `2 values, {{1}}, {{2}}`.
+fn describe_placeholders(placeholders: &[String]) -> String {
     let names: Vec<String> = placeholders.iter().map(|name| format!("{{{{{name}}}}}")).collect();
     match names.len() {
         0 => "no value".to_owned(),
@@ -332,7 +333,7 @@ fn unsupported(template: &Template, part: impl Into<String>) -> TemplateError {
     TemplateError::Unsupported { template: template.to_string(), part: part.into() }
 }
 
-/// The placeholders of a text, `{{1}}` or `{{first_name}}`: where each stands, braces included, and its name.
+/// The placeholders of a text, `{{1}}` or `{{first_name}}`: the byte range, braces included, and the name.
 pub(super) fn placeholders(text: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -344,7 +345,7 @@ pub(super) fn placeholders(text: &str) -> impl Iterator<Item = (Range<usize>, &s
                 from = end;
                 return Some((start..end, name));
             }
-            // Not a placeholder: look again one brace further on, as in `{{{1}}`.
+            // Not a placeholder. Continue one brace further on, to find the placeholder in `{{{1}}`.
             from = start + 1;
         }
     })

@@ -1,4 +1,4 @@
-//! The value of a header: media and locations become the compact JSON object that Meta takes, and are stored as such.
+//! Header values: media and locations are stored as the compact JSON object that Meta accepts.
 
 use serde::Serialize;
 
@@ -9,19 +9,19 @@ use super::{
 use crate::domain::{
     Reject,
     recipient::{HeaderFields, RawHeader},
-    reject::{HeaderNeeds, RejectedField, shown},
+    reject::{HeaderNeeds, RejectedField, redacted},
 };
 
 /// The value to store for a header slot.
 ///
-/// Errors: [`Reject::HeaderForm`] if it is not what the slot takes; the texts of the object are checked like any text.
+/// Errors: [`Reject::HeaderForm`] if the value has the wrong form for the slot, or the error of a text in the object.
 pub(super) fn value(slot: &Slot, raw: RawHeader) -> Result<String, Reject> {
     match (slot, raw) {
         (Slot::HeaderMedia(media), RawHeader::Fields(fields)) => medium(*media, *fields),
         (Slot::HeaderMedia(media), RawHeader::Text(text)) => medium(*media, HeaderFields::medium(text)),
         (Slot::HeaderLocation, RawHeader::Fields(fields)) => location(*fields),
         (Slot::HeaderLocation, RawHeader::Text(text)) => {
-            Err(Reject::HeaderForm { value: format!("“{}”", shown(&text)), needs: HeaderNeeds::Location })
+            Err(Reject::HeaderForm { value: format!("“{}”", redacted(&text)), needs: HeaderNeeds::Location })
         }
         (_, RawHeader::Text(text)) => Ok(text),
         (_, RawHeader::Fields(fields)) => Err(misfit(&fields, HeaderNeeds::Text)),
@@ -39,13 +39,13 @@ fn misfit(fields: &HeaderFields, needs: HeaderNeeds) -> Reject {
         ("name", name),
         ("address", address),
     ];
-    let given = given.into_iter().filter_map(|(name, value)| Some(format!("{name} “{}”", shown(value.as_deref()?))));
+    let given = given.into_iter().filter_map(|(name, value)| Some(format!("{name} “{}”", redacted(value.as_deref()?))));
     let given: Vec<String> = given.collect();
     let value = if given.is_empty() { "an empty object".to_owned() } else { given.join(", ") };
     Reject::HeaderForm { value, needs }
 }
 
-/// A link that Meta fetches, or the id of a medium that it has.
+/// A link that Meta fetches, or the id of media that was uploaded to Meta.
 #[derive(Serialize)]
 struct Medium<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ fn medium(media: Media, fields: HeaderFields) -> Result<String, Reject> {
     Ok(json(&Medium { link: link.as_deref(), id: id.as_deref(), filename: filename.as_deref() }))
 }
 
-/// Degrees as text, as in Meta's own examples.
+/// A location. Coordinates are texts, as in Meta's own examples.
 #[derive(Serialize)]
 struct Location<'a> {
     latitude: String,
@@ -116,7 +116,7 @@ fn location(fields: HeaderFields) -> Result<String, Reject> {
     Ok(json(&Location { latitude, longitude, name: name.as_deref(), address: address.as_deref() }))
 }
 
-/// The angle as plain decimal text; `None` if it is no number from `-limit` to `limit`.
+/// The angle as plain decimal text; `None` if it is not a number from `-limit` to `limit`.
 fn degrees(text: &str, limit: f64) -> Option<String> {
     let angle: f64 = text.trim().parse().ok()?;
     (-limit..=limit).contains(&angle).then(|| angle.to_string())

@@ -1,4 +1,4 @@
-//! Where a template stands with Meta, and what helps where it is not approved.
+//! The status of a template at Meta, and the remedy for a template that is not approved.
 //!
 //! Sources: <https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/template-pausing> and the
 //! webhook `message_template_status_update`, read 2026-11-28; template archival, read 2026-04-17.
@@ -7,41 +7,41 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a template stands with Meta.
+/// The status of a template at Meta.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TemplateStatus {
     /// May be sent.
     Approved,
-    /// Waits for Meta's review.
+    /// Under review by Meta.
     Pending,
-    /// Refused by Meta.
+    /// Rejected by Meta.
     Rejected,
-    /// Held by Meta for bad feedback.
+    /// Paused by Meta for bad feedback.
     Paused,
-    /// Ended by Meta.
+    /// Disabled by Meta for good.
     Disabled,
-    /// Refused by Meta, which looks at it again.
+    /// Rejected by Meta, and under review again after an appeal.
     InAppeal,
-    /// Unused for a year.
+    /// Archived by Meta after a year without use.
     Archived,
-    /// Will be gone soon.
+    /// About to be deleted.
     PendingDeletion,
-    /// Gone.
+    /// Deleted.
     Deleted,
-    /// The WABA has too many.
+    /// The WABA has the maximum number of templates.
     LimitExceeded,
-    /// Kept by Meta from being sent and changed.
+    /// Locked by Meta: it can be neither sent nor edited.
     Locked,
-    /// Any other, as Meta writes it.
+    /// Any other status, as Meta writes it.
     #[serde(untagged)]
     Other(String),
 }
 
 impl TemplateStatus {
-    /// The status, and what helps where it is not `APPROVED`: the end of a sentence such as `the template is …`.
-    pub(super) fn standing(&self, rejected_reason: &str) -> String {
-        let (why, helps) = match self {
+    /// The status, with the remedy if it is not `APPROVED`. Completes a sentence such as `the template is …`.
+    pub(super) fn status_text(&self, rejected_reason: &str) -> String {
+        let (why, remedy) = match self {
             TemplateStatus::Approved => return "APPROVED".to_owned(),
             TemplateStatus::Pending => (", under review by Meta", "wait until it is approved, which takes up to a day"),
             TemplateStatus::Rejected => {
@@ -50,20 +50,20 @@ impl TemplateStatus {
             TemplateStatus::Paused => (
                 " by Meta for bad feedback",
                 "a first pause ends after 3 hours and a second one after 6; one that Meta set while it paced the delivery \
-                 has to be ended in WhatsApp Manager; change its text or whom it goes to, for the third time it is disabled",
+                 has to be ended in WhatsApp Manager; change its text or its audience, because Meta disables it at the third pause",
             ),
             TemplateStatus::Disabled => {
-                (" by Meta for repeated bad feedback", "it will not be sent again, so make another template")
+                (" by Meta for repeated bad feedback", "it will not be sent again, so create another template")
             }
             TemplateStatus::InAppeal => {
-                (", because Meta looks at its rejection again", "wait for the decision, or make another template")
+                (", because Meta reviews its rejection", "wait for the decision, or create another template")
             }
             TemplateStatus::Archived => (
                 ", because it was not used for 12 months",
-                "unarchive it in WhatsApp Manager, for Meta deletes it 28 days after it was archived",
+                "unarchive it in WhatsApp Manager, because Meta deletes it 28 days after it was archived",
             ),
             TemplateStatus::PendingDeletion | TemplateStatus::Deleted => {
-                ("", "use another template, or make it again under another name")
+                ("", "use another template, or create it again under another name")
             }
             TemplateStatus::LimitExceeded => (
                 ", because the WABA has as many templates as Meta allows",
@@ -75,11 +75,11 @@ impl TemplateStatus {
             }
         };
         let reason = if rejected_reason.is_empty() { String::new() } else { format!(" ({rejected_reason})") };
-        format!("{self}{why}{reason}: {helps}")
+        format!("{self}{why}{reason}: {remedy}")
     }
 }
 
-/// As Meta writes it.
+/// Writes the status as Meta does.
 impl fmt::Display for TemplateStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_is_told_by_its_name_with_what_helps() {
+    fn every_status_is_described_with_its_name_and_remedy() {
         let names = [
             "PENDING",
             "REJECTED",
@@ -118,16 +118,16 @@ mod tests {
             "LOCKED",
             "FLAGGED",
         ];
-        let mut told = std::collections::HashSet::new();
+        let mut texts = std::collections::HashSet::new();
         for name in names {
             let status: TemplateStatus = serde_json::from_value(name.into()).expect("a status");
             assert_eq!(status.to_string(), name);
-            let problem = status.standing("");
+            let problem = status.status_text("");
             assert!(problem.starts_with(name) && problem.contains(": "), "{problem}");
-            told.insert(problem.replace(name, ""));
+            texts.insert(problem.replace(name, ""));
         }
-        assert_eq!(told.len(), names.len() - 1, "only the two of a deleted template are told alike");
-        let rejected = TemplateStatus::Rejected.standing("INVALID_FORMAT");
+        assert_eq!(texts.len(), names.len() - 1, "only the two statuses of a deleted template share a text");
+        let rejected = TemplateStatus::Rejected.status_text("INVALID_FORMAT");
         assert!(rejected.starts_with("REJECTED by Meta (INVALID_FORMAT): edit it"), "{rejected}");
     }
 }

@@ -4,7 +4,7 @@ use crate::domain::{
     reject::{HeaderNeeds, RejectedField},
 };
 
-/// A template as Meta answers it, from `tests/fixtures/templates`.
+/// A template as Meta returns it, from `tests/fixtures/templates`.
 pub(crate) fn fixture(name: &str) -> Template {
     serde_json::from_value(item(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -19,7 +19,7 @@ fn form(name: &str) -> Form {
     Form::of(&fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The values that a recipient's fields give; the number is added.
+/// The stored values of a recipient with these fields and a valid phone number.
 fn fit(template: &str, fields: &str) -> Result<Vec<String>, Reject> {
     let separator = if fields.is_empty() { "" } else { "," };
     let line = format!(r#"{{"to":"+5491155550001"{separator}{fields}}}"#);
@@ -32,7 +32,7 @@ fn parameter(name: &str, times: usize) -> Slot {
 }
 
 #[test]
-fn a_template_is_stored_without_what_sending_does_not_need() {
+fn fields_that_sending_does_not_need_are_not_stored() {
     let template = fixture("buttons");
     let stored = serde_json::to_string(&template).expect("JSON");
     assert_eq!(serde_json::from_str::<Template>(&stored).expect("a template"), template);
@@ -51,26 +51,26 @@ fn only_an_approved_template_is_sendable() {
 }
 
 #[test]
-fn a_language_is_written_as_the_api_takes_it() {
+fn a_language_is_written_as_the_api_accepts_it() {
     assert_eq!(fixture("paused").language.as_str(), "pt_BR");
     assert_eq!(Language::from("en-GB"), Language::from("en_GB"));
     assert_eq!(Language::from("es").to_string(), "es");
 }
 
 #[test]
-fn a_template_asks_for_its_slots_in_the_order_of_the_request() {
+fn slots_are_in_the_order_of_the_request() {
     let cases: [(&str, Vec<Slot>); 13] = [
         ("static", vec![]),
         ("positional", vec![parameter("1", 2), parameter("2", 1)]),
         (
             "named",
             vec![
-                Slot::HeaderText { name: "shop".into(), around: 4 },
+                Slot::HeaderText { name: "shop".into(), fixed_chars: 4 },
                 parameter("first_name", 2),
                 parameter("order_number", 1),
             ],
         ),
-        ("header_text", vec![Slot::HeaderText { name: "1".into(), around: 11 }, parameter("1", 1)]),
+        ("header_text", vec![Slot::HeaderText { name: "1".into(), fixed_chars: 11 }, parameter("1", 1)]),
         ("header_image", vec![Slot::HeaderMedia(Media::Image), parameter("1", 1)]),
         ("header_video", vec![Slot::HeaderMedia(Media::Video)]),
         ("header_document", vec![Slot::HeaderMedia(Media::Document), parameter("1", 1)]),
@@ -80,7 +80,7 @@ fn a_template_asks_for_its_slots_in_the_order_of_the_request() {
             "buttons",
             vec![
                 parameter("1", 1),
-                Slot::UrlSuffix { button: 0, around: 21 },
+                Slot::UrlSuffix { button: 0, fixed_chars: 21 },
                 Slot::CopyCode { button: 3 },
                 Slot::Payload { button: 4 },
             ],
@@ -103,7 +103,7 @@ fn positional_parameters_are_ordered_by_number() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused_by_name() {
+fn unsupported_components_are_refused_by_name() {
     let cases = [
         (
             "carousel",
@@ -124,7 +124,8 @@ fn what_cannot_be_sent_is_refused_by_name() {
         ),
         (
             "mpm",
-            "template mpm_button (es_AR) has a multi-product button, which pregon cannot send: use a template without it",
+            "template mpm_button (es_AR) has a multi-product button, which pregon cannot send: use a template without \
+            it",
         ),
     ];
     for (name, sentence) in cases {
@@ -133,13 +134,13 @@ fn what_cannot_be_sent_is_refused_by_name() {
 }
 
 #[test]
-fn a_template_about_an_order_is_refused_by_its_sub_category() {
+fn order_templates_are_refused_by_sub_category() {
     for sub_category in ["ORDER_STATUS", "ORDER_DETAILS", "RICH_ORDER_STATUS", "order_status"] {
         let mut item = item("positional");
         item["sub_category"] = sub_category.into();
         let problem = Template::read(&item).problem().expect("a problem");
-        let told = format!("has the sub-category {}, and each", sub_category.to_uppercase());
-        assert!(problem.contains(&told), "{problem}");
+        let expected = format!("has the sub-category {}, and each", sub_category.to_uppercase());
+        assert!(problem.contains(&expected), "{problem}");
     }
     for plain in [Value::Null, "CUSTOM".into()] {
         let mut item = item("positional");
@@ -149,7 +150,7 @@ fn a_template_about_an_order_is_refused_by_its_sub_category() {
 }
 
 #[test]
-fn an_authentication_template_takes_the_code_and_nothing_else() {
+fn an_authentication_template_accepts_only_the_code() {
     let refused = |change: &dyn Fn(&mut Template)| {
         let mut template = fixture("authentication");
         change(&mut template);
@@ -174,7 +175,7 @@ fn an_authentication_template_takes_the_code_and_nothing_else() {
 }
 
 #[test]
-fn a_template_that_cannot_be_read_keeps_its_name_and_the_reason() {
+fn an_unreadable_template_keeps_its_name_and_the_reason() {
     let mut item = item("buttons");
     item["components"][1]["buttons"][0]["type"] = 3.into();
     let template = Template::read(&item);
@@ -198,7 +199,7 @@ fn a_template_that_cannot_be_read_keeps_its_name_and_the_reason() {
 }
 
 #[test]
-fn a_template_that_is_not_approved_is_refused_with_its_status_and_what_helps() {
+fn an_unapproved_template_is_refused_with_status_and_remedy() {
     let problem = fixture("paused").problem().expect("a problem");
     assert!(
         problem.contains(" (pt_BR) is PAUSED by Meta for bad feedback: a first pause ends after 3 hours"),
@@ -213,7 +214,7 @@ fn a_template_that_is_not_approved_is_refused_with_its_status_and_what_helps() {
 }
 
 #[test]
-fn an_edited_template_that_takes_other_values_is_told_by_what_changed() {
+fn an_incompatible_edit_is_reported_change_by_change() {
     let changes = |then: &str, now: &str| match fixture(then).check_still_fits(Some(&fixture(now))) {
         Ok(()) => Vec::new(),
         Err(TemplateError::Changed { changes, .. }) => changes,
@@ -248,13 +249,13 @@ fn an_edited_template_that_takes_other_values_is_told_by_what_changed() {
     reworded.components[0].text = "{{2}} for {{1}}".into();
     reworded.category = Category::Marketing;
     assert_eq!(fixture("positional").check_still_fits(Some(&reworded)), Ok(()), "Meta has the text");
-    let told = fixture("positional").check_still_fits(None).expect_err("it is gone").to_string();
-    assert!(told.starts_with("template order_update (es_AR) is no longer in Meta's list"), "{told}");
+    let text = fixture("positional").check_still_fits(None).expect_err("it is gone").to_string();
+    assert!(text.starts_with("template order_update (es_AR) is no longer in Meta's list"), "{text}");
     assert!(fixture("positional").check_still_fits(Some(&fixture("carousel"))).is_err());
 }
 
 #[test]
-fn templates_that_fit_the_same_recipients_have_the_same_kinds_of_slots() {
+fn compatible_templates_have_the_same_kinds_of_slots() {
     let names = [
         "static",
         "positional",
@@ -282,7 +283,7 @@ fn templates_that_fit_the_same_recipients_have_the_same_kinds_of_slots() {
 }
 
 #[test]
-fn a_word_in_a_positional_template_is_refused() {
+fn a_named_placeholder_in_a_positional_template_is_refused() {
     let mut template = fixture("named");
     template.parameter_format = ParameterFormat::Positional;
     let error = Form::of(&template).expect_err("a placeholder that is no number");
@@ -480,13 +481,13 @@ fn a_recipient_that_does_not_fit_is_refused_with_the_reason() {
     ];
     for (template, fields, code, sentence) in cases {
         let reject = fit(template, &fields).expect_err(&fields);
-        let told = reject.to_string();
-        assert!(reject.code() == code && told.starts_with(sentence), "{template}: {fields}: {told}");
+        let text = reject.to_string();
+        assert!(reject.code() == code && text.starts_with(sentence), "{template}: {fields}: {text}");
     }
 }
 
 #[test]
-fn a_header_of_the_wrong_form_is_refused_with_what_it_takes() {
+fn a_header_of_the_wrong_form_is_refused_with_the_right_one() {
     let link = r#"{"link":"https://cdn.example/a"}"#;
     let cases = [
         ("header_text", link, HeaderNeeds::Text),
@@ -511,25 +512,25 @@ fn a_header_of_the_wrong_form_is_refused_with_what_it_takes() {
     for (template, header, needs) in cases {
         let fields = format!(r#""header":{header},"params":{{"1":"M"}}"#);
         let reject = fit(template, &fields).expect_err(header);
-        assert!(matches!(reject, Reject::HeaderForm { needs: told, .. } if told == needs), "{template}: {header}");
+        assert!(matches!(reject, Reject::HeaderForm { needs: other, .. } if other == needs), "{template}: {header}");
     }
-    let told = |template, header: &str| {
+    let text = |template, header: &str| {
         fit(template, &format!(r#""header":{header},"params":{{"1":"M"}}"#)).expect_err(header).to_string()
     };
     assert_eq!(
-        told("header_image", r#"{"link":"http://cdn.example/a","filename":"b"}"#),
+        text("header_image", r#"{"link":"http://cdn.example/a","filename":"b"}"#),
         "the header is link “http://cdn.example/a”, filename “b”, which does not fit the template: it takes either an https link or \
-         a numeric media id"
+        a numeric media id"
     );
-    let told = told("header_location", r#""Obelisco""#);
+    let text = text("header_location", r#""Obelisco""#);
     assert!(
-        told.starts_with("the header is “Obelisco”, which does not fit the template: it takes a latitude"),
-        "{told}"
+        text.starts_with("the header is “Obelisco”, which does not fit the template: it takes a latitude"),
+        "{text}"
     );
 }
 
 #[test]
-fn the_longest_that_fits_is_taken() {
+fn values_of_the_maximum_length_are_accepted() {
     let x = |n: usize| "ñ".repeat(n);
     assert!(fit("positional", &format!(r#""params":{{"1":"{}","2":"AB"}}"#, x(492))).is_ok());
     assert!(fit("header_text", &format!(r#""header":"{}","params":{{"1":"M"}}"#, x(49))).is_ok());
@@ -542,16 +543,16 @@ fn the_longest_that_fits_is_taken() {
 fn a_number_that_is_not_e164_is_refused_first() {
     let raw = RawRecipient::from_json(br#"{"to":5491155550001,"params":{"9":"x"}}"#).expect("a row");
     let reject = form("positional").fit(raw).expect_err("no plus sign");
-    let told = "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
-                write the number in E.164, such as +5491155550001";
-    assert_eq!((reject.code(), reject.to_string().as_str()), ("not_e164", told));
+    let expected = "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
+        write the number in E.164, such as +5491155550001";
+    assert_eq!((reject.code(), reject.to_string().as_str()), ("not_e164", expected));
 }
 
 #[test]
-fn a_place_reads_as_a_person_says_it() {
+fn a_rejection_names_the_field_in_words() {
     assert!(
         Reject::Empty(RejectedField::HeaderField("address")).to_string().starts_with("the header's address is empty")
     );
-    let told = Reject::Duplicate("…0001".into()).to_string();
-    assert!(told.starts_with("the number …0001 is already in the campaign"), "{told}");
+    let text = Reject::Duplicate("…0001".into()).to_string();
+    assert!(text.starts_with("the number …0001 is already in the campaign"), "{text}");
 }

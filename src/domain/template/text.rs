@@ -1,20 +1,21 @@
-//! What Meta refuses in any text of a template, whichever slot it fills.
+//! Checks of the texts that fill a template. Meta refuses these faults in every slot.
 
 use crate::domain::{
     Reject,
-    reject::{RejectedField, shown},
+    reject::{RejectedField, redacted},
 };
 
-/// The longest address, of a button or a medium, rendered.
+/// The maximum length of a rendered URL (of a button or of media), in characters.
 pub(super) const URL_CHARS_MAX: usize = 2000;
 
-/// Whether a reader sees nothing in `value`. Meta refuses such a parameter as missing (131008).
+/// Whether `value` has no visible character. Meta refuses such a parameter as missing (131008).
 pub(super) fn is_blank(value: &str) -> bool {
     value.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
 }
 
-/// Characters that are neither white space nor control characters by Unicode and yet show nothing: soft hyphen, zero
-/// widths, direction marks, joiners, fillers, variation selectors, tags and the blank braille pattern.
+/// Whether `c` is invisible although Unicode classifies it neither as white space nor as a control character: soft
+/// hyphen, zero-width characters, direction marks, joiners, fillers, variation selectors, tags and the blank braille
+/// pattern.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -38,7 +39,7 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-/// What Meta refuses in any text: blank text, line breaks, tabs, more than four spaces in a row.
+/// Rejects blank text, line breaks, tabs, and more than four spaces in a row.
 pub(super) fn check_text(value: &str, place: impl Fn() -> RejectedField) -> Result<(), Reject> {
     if is_blank(value) {
         return Err(Reject::Empty(place()));
@@ -47,23 +48,23 @@ pub(super) fn check_text(value: &str, place: impl Fn() -> RejectedField) -> Resu
     for byte in value.bytes() {
         spaces = if byte == b' ' { spaces + 1 } else { 0 };
         if spaces > 4 || matches!(byte, b'\n' | b'\r' | b'\t') {
-            return Err(Reject::Whitespace { place: place(), value: shown(value) });
+            return Err(Reject::Whitespace { place: place(), value: redacted(value) });
         }
     }
     Ok(())
 }
 
-/// `around` characters of the template and those of `value` are at most `limit`.
+/// Checks that `value` and the `fixed_chars` characters around it have at most `limit` characters.
 pub(super) fn check_length(
     value: &str,
-    around: usize,
+    fixed_chars: usize,
     limit: usize,
     place: impl Fn() -> RejectedField,
 ) -> Result<(), Reject> {
-    let length = around + value.chars().count();
+    let length = fixed_chars + value.chars().count();
     if length > limit { Err(too_long(place(), value, length, limit)) } else { Ok(()) }
 }
 
 pub(super) fn too_long(place: RejectedField, value: &str, length: usize, limit: usize) -> Reject {
-    Reject::TooLong { place, value: shown(value), length, limit }
+    Reject::TooLong { place, value: redacted(value), length, limit }
 }

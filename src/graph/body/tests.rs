@@ -6,7 +6,7 @@ use crate::domain::{RawRecipient, template::tests::fixture};
 
 const TOKEN: &str = "p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.0.17.1.0123456789abcdef";
 
-/// The request for one recipient, given as its fields without the number.
+/// The request for one recipient. `fields` are the recipient's fields without the phone number.
 fn request(template: &str, fields: Value) -> Value {
     let template = fixture(template);
     let form = Form::of(&template).expect("a form");
@@ -55,7 +55,7 @@ fn the_envelope_names_recipient_template_and_token() {
 }
 
 #[test]
-fn every_shape_of_template_becomes_the_request_that_meta_documents() {
+fn every_template_shape_renders_as_meta_documents() {
     let place = json!({"latitude": "-34.6", "longitude": "-58.4", "name": "Obelisco", "address": "Av. 9 de Julio"});
     let payload = |value: &str| json!({"type": "payload", "payload": value});
     let cases = [
@@ -165,7 +165,7 @@ fn values_of_another_form_are_never_sent() {
     plan.render("+447700900123".parse().expect("a number"), &["Ana"], TOKEN, &mut Vec::new());
 }
 
-/// Any text that a recipient may give: no line break or tab, and something to be seen.
+/// Any text that a recipient may have: no line break or tab, and at least one visible character.
 fn value() -> impl Strategy<Value = String> {
     proptest::collection::vec(any::<char>(), 1..15)
         .prop_map(|chars| chars.into_iter().filter(|c| !matches!(c, '\n' | '\r' | '\t')).collect::<String>())

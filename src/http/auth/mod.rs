@@ -1,7 +1,8 @@
-//! Who may call, and do what: `Authorization: Bearer KEY`.
+//! API keys and their scopes: `Authorization: Bearer KEY`.
 //!
-//! Keys are compared by their digests and all of them each time, so that the time of an answer tells nothing about them.
-//! Never: knows a key itself.
+//! The digest of a key is compared in constant time with the digest of every configured key, so that response times
+//! leak nothing about the keys.
+//! Never: stores a key, only its digest.
 
 mod throttle;
 
@@ -18,59 +19,59 @@ use crate::{
     domain::SecretDigest,
 };
 
-/// The keys that are taken.
+/// The configured API keys, and the throttle for unknown ones.
 pub struct ApiKeys {
     keys: Arc<[ApiKey]>,
     throttle: Throttle,
 }
 
-/// Why a call is not let in.
+/// Why a request is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub enum AuthError {
-    /// It brings no key.
+    /// The request has no key.
     NoKey,
-    /// It brings one that is not taken.
+    /// The key is unknown.
     UnknownKey,
-    /// Too many calls from there brought one that is not taken; whether this one is good was not told.
-    TooOften {
-        /// Until it is listened to again.
+    /// The client's network sent too many unknown keys. The response does not reveal whether this key is valid.
+    RateLimited {
+        /// How long until the next attempt is allowed.
         wait: Duration,
     },
-    /// Its key may not do that.
+    /// The key lacks the scope.
     NoScope {
         /// The name of the key.
         name: String,
-        /// What it lacks.
+        /// The missing scope.
         scope: KeyScope,
     },
 }
 
 impl ApiKeys {
-    /// `failures_per_minute`: calls with an unknown key that are listened to, of each network.
+    /// `failures_per_minute`: requests with an unknown key that each network may make per minute.
     pub fn new(keys: Arc<[ApiKey]>, failures_per_minute: NonZeroU32) -> Self {
         Self { keys, throttle: Throttle::new(failures_per_minute, DefaultClock::default()) }
     }
 
-    /// The name of the key that a call from `client` brings. `scope`: what it has to allow.
+    /// Checks the key of a request from `client`, and returns the key's name. `scope` is the scope that the key needs.
     pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<&str, AuthError> {
         let found = self.find(bearer(headers).ok_or(AuthError::NoKey)?);
-        self.throttle.count(client, found).map_err(|wait| AuthError::TooOften { wait })?;
-        let ApiKey { name, scopes, .. } = found.and_then(|at| self.keys.get(at)).ok_or(AuthError::UnknownKey)?;
+        self.throttle.check(client, found).map_err(|wait| AuthError::RateLimited { wait })?;
+        let ApiKey { name, scopes, .. } = found.and_then(|index| self.keys.get(index)).ok_or(AuthError::UnknownKey)?;
         match scope {
             Some(scope) if !scopes.contains(&scope) => Err(AuthError::NoScope { name: name.clone(), scope }),
             _ => Ok(name),
         }
     }
 
-    /// The number of the key that this one is.
+    /// The index of `key` in `keys`. Compares with all of them, without an early exit.
     fn find(&self, key: &str) -> Option<usize> {
-        let given = SecretDigest::of(key);
+        let digest = SecretDigest::of(key);
         let mut found = u64::MAX;
-        for (number, known) in (0u64..).zip(self.keys.iter()) {
-            let same: Choice = known.digest.ct_eq(&given);
-            found.conditional_assign(&number, same);
+        for (index, configured) in (0u64..).zip(self.keys.iter()) {
+            let same: Choice = configured.digest.ct_eq(&digest);
+            found.conditional_assign(&index, same);
         }
-        usize::try_from(found).ok().filter(|&number| number < self.keys.len())
+        usize::try_from(found).ok().filter(|&index| index < self.keys.len())
     }
 }
 
@@ -83,10 +84,10 @@ impl From<AuthError> for Problem {
                 "send `Authorization: Bearer KEY` with a key of http.api_keys",
             )
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            AuthError::TooOften { wait } => Self::new(
+            AuthError::RateLimited { wait } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-unknown-keys",
-                "too many calls from your address brought a key that is not known; look at your key, and wait",
+                "too many calls from your address had an unknown key; check your key, and try again later",
             )
             .with_header(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)),
             AuthError::NoScope { name, scope } => {
@@ -122,13 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_key_that_is_taken_names_its_caller() {
+    fn a_configured_key_returns_its_name() {
         let keys = keys(&[("backend", "k-1"), ("office", "k-2")]);
         let admit = |authorization: &str| admit(&keys, authorization, KeyScope::Read);
         assert_eq!(admit("Bearer k-1"), Ok("backend"));
         assert_eq!(admit("bearer k-2"), Ok("office"));
-        for none in ["", "Bearer", "Bearer ", "Basic k-1", "k-1"] {
-            assert_eq!(admit(none), Err(AuthError::NoKey), "{none}");
+        for no_key in ["", "Bearer", "Bearer ", "Basic k-1", "k-1"] {
+            assert_eq!(admit(no_key), Err(AuthError::NoKey), "{no_key}");
         }
         for wrong in ["Bearer k-", "Bearer k-11", "Bearer K-1", "Bearer k-1 k-1"] {
             assert_eq!(admit(wrong), Err(AuthError::UnknownKey), "{wrong}");
@@ -137,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_nobody_is_let_in() {
+    fn without_configured_keys_every_key_is_unknown() {
         assert_eq!(admit(&keys(&[]), "Bearer k", KeyScope::Read), Err(AuthError::UnknownKey));
     }
 
     #[test]
-    fn a_key_is_nowhere_in_memory_that_can_be_shown() {
+    fn debug_output_contains_no_api_key() {
         let keys = keys(&[("backend", "k-secret")]);
         assert!(!format!("{:?}", keys.keys).contains("secret"), "{:?}", keys.keys);
     }

@@ -1,11 +1,11 @@
-//! Unknown keys, counted by the network that they come from: who tries too often is not listened to for a while.
+//! Rate limit for requests with unknown keys, per network, against guessing of keys.
 //!
-//! Else a key could be guessed as fast as this server answers. So what is refused then is more than unknown keys: a good
-//! one too, for otherwise the answer would still tell which one is good. Spared are keys that were used from there before:
-//! a caller is not locked out because somebody beside it guesses.
+//! A network over its limit is rejected regardless of the key that it sends: if a valid key still passed, the response
+//! would reveal which guess was right. A key that was used from the network before is exempt, so that guesses do not
+//! lock out a caller in the same network. The first request with a valid key uses up quota like a guess.
 //!
-//! If the process dies: it forgets, and everybody has their tries again.
-//! Never: grows. What is counted and what is remembered are bounded; beyond that, all new networks share one count.
+//! If the process dies: the counts are lost, and every network has its full quota again.
+//! Never: grows without bound. While [`NETWORKS_MAX`] networks are tracked, every network uses one shared quota.
 
 use std::{
     collections::HashSet,
@@ -22,55 +22,57 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-/// Networks that are counted one by one. Each takes some 50 bytes.
+/// Maximum number of networks with a quota of their own. Each takes about 50 bytes.
 const NETWORKS_MAX: usize = 10_000;
-/// Pairs of a network and a key that was good there.
-const PROVEN_MAX: usize = 10_000;
-/// Whom all networks beyond [`NETWORKS_MAX`] are counted as.
-const ALL_OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+/// Maximum number of pairs in the trusted set, which is cleared when it is full.
+const TRUSTED_MAX: usize = 10_000;
+/// The limiter's key for the quota that every network uses while [`NETWORKS_MAX`] are tracked.
+const SHARED_QUOTA: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// The counts.
+/// The rate limiter and the set of exempt keys.
 pub(super) struct Throttle<C: Clock = DefaultClock> {
     limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, C, NoOpMiddleware<C::Instant>>,
     clock: C,
-    proven: RwLock<HashSet<(IpAddr, usize)>>,
+    /// Pairs of a network and the index of a valid key that was used from it.
+    trusted: RwLock<HashSet<(IpAddr, usize)>>,
 }
 
 impl<C: Clock + Clone> Throttle<C> {
-    /// With so many tries a minute for each network; all of them may come at once.
+    /// `per_minute`: the quota of each network. All of it may be used in one burst.
     pub(super) fn new(per_minute: NonZeroU32, clock: C) -> Self {
         let limiter = RateLimiter::hashmap_with_clock(Quota::per_minute(per_minute), clock.clone());
-        Self { limiter, clock, proven: RwLock::default() }
+        Self { limiter, clock, trusted: RwLock::default() }
     }
 
-    /// Counts a call from `client` with the known key of this number, or with an unknown one.
+    /// Checks a request against the quota of `client`'s network, and uses up one request of it. A valid key that was
+    /// used from the same network before is exempt. `key` is the index of the request's key; `None` if it is unknown.
     ///
-    /// Errors: it is not listened to; how long until it will be.
-    pub(super) fn count(&self, client: IpAddr, known: Option<usize>) -> Result<(), Duration> {
+    /// Errors: how long to wait until the next request is allowed, if the quota is used up.
+    pub(super) fn check(&self, client: IpAddr, key: Option<usize>) -> Result<(), Duration> {
         let network = network(client);
-        let proof = known.map(|key| (network, key));
-        if proof.is_some_and(|proof| self.proven.read().unwrap_or_else(PoisonError::into_inner).contains(&proof)) {
+        let pair = key.map(|key| (network, key));
+        if pair.is_some_and(|pair| self.trusted.read().unwrap_or_else(PoisonError::into_inner).contains(&pair)) {
             return Ok(());
         }
-        let counted_as = if self.limiter.len() < NETWORKS_MAX { network } else { ALL_OTHERS };
-        self.limiter.check_key(&counted_as).map_err(|until| until.wait_time_from(self.clock.now()))?;
-        if counted_as == ALL_OTHERS {
-            // Those that have all their tries again are as good as never seen. To look for them takes a while: here it is
-            // done as often as this count allows.
+        let quota = if self.limiter.len() < NETWORKS_MAX { network } else { SHARED_QUOTA };
+        self.limiter.check_key(&quota).map_err(|until| until.wait_time_from(self.clock.now()))?;
+        if quota == SHARED_QUOTA {
+            // Drop networks whose quota is full again. This scans the whole map, so it runs only here, where the shared
+            // quota limits how often.
             self.limiter.retain_recent();
         }
-        if let Some(proof) = proof {
-            let mut proven = self.proven.write().unwrap_or_else(PoisonError::into_inner);
-            if proven.len() >= PROVEN_MAX {
-                proven.clear();
+        if let Some(pair) = pair {
+            let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);
+            if trusted.len() >= TRUSTED_MAX {
+                trusted.clear();
             }
-            proven.insert(proof);
+            trusted.insert(pair);
         }
         Ok(())
     }
 }
 
-/// Whoever has one address of IPv6 has all of its /64.
+/// The network of an address: the address itself for IPv4, its /64 for IPv6, because a client controls a whole /64.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -86,11 +88,11 @@ mod tests {
 
     use super::*;
 
-    const TRIES: u32 = 5;
+    const QUOTA: u32 = 5;
 
     fn throttle() -> (Throttle<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
-        (Throttle::new(NonZeroU32::new(TRIES).expect("not 0"), clock.clone()), clock)
+        (Throttle::new(NonZeroU32::new(QUOTA).expect("not 0"), clock.clone()), clock)
     }
 
     fn address(text: &str) -> IpAddr {
@@ -98,54 +100,54 @@ mod tests {
     }
 
     #[test]
-    fn who_tries_too_often_waits_and_nobody_else_does() {
+    fn a_network_over_its_quota_waits_and_others_do_not() {
         let (throttle, clock) = throttle();
         let (guesser, other) = (address("192.0.2.1"), address("192.0.2.2"));
-        for _ in 0..TRIES {
-            assert_eq!(throttle.count(guesser, None), Ok(()));
+        for _ in 0..QUOTA {
+            assert_eq!(throttle.check(guesser, None), Ok(()));
         }
-        let wait = throttle.count(guesser, None).expect_err("too often");
-        assert_eq!(wait, Duration::from_secs(12), "a fifth of a minute for one of five tries");
-        assert_eq!(throttle.count(guesser, Some(0)), Err(wait), "or the answer would tell which key is good");
-        assert_eq!(throttle.count(other, None), Ok(()));
+        let wait = throttle.check(guesser, None).expect_err("too often");
+        assert_eq!(wait, Duration::from_secs(12), "a fifth of a minute for one of five requests");
+        assert_eq!(throttle.check(guesser, Some(0)), Err(wait), "or the response would reveal that the key is valid");
+        assert_eq!(throttle.check(other, None), Ok(()));
         clock.advance(wait);
-        assert_eq!(throttle.count(guesser, Some(0)), Ok(()));
-        assert_eq!(throttle.count(guesser, None), Err(wait));
+        assert_eq!(throttle.check(guesser, Some(0)), Ok(()));
+        assert_eq!(throttle.check(guesser, None), Err(wait));
     }
 
     #[test]
-    fn a_key_that_was_good_before_is_not_kept_out_by_guesses_beside_it() {
+    fn guesses_do_not_lock_out_a_key_used_before() {
         let (throttle, _) = throttle();
         let client = address("192.0.2.1");
-        assert_eq!(throttle.count(client, Some(3)), Ok(()));
-        while throttle.count(client, None).is_ok() {}
+        assert_eq!(throttle.check(client, Some(3)), Ok(()));
+        while throttle.check(client, None).is_ok() {}
         for _ in 0..1_000 {
-            assert_eq!(throttle.count(client, Some(3)), Ok(()));
+            assert_eq!(throttle.check(client, Some(3)), Ok(()));
         }
-        assert!(throttle.count(client, Some(4)).is_err(), "another key is not proven by it");
-        assert!(throttle.count(client, None).is_err());
+        assert!(throttle.check(client, Some(4)).is_err(), "trust does not extend to another key");
+        assert!(throttle.check(client, None).is_err());
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_guesser() {
+    fn an_ipv6_prefix_of_64_bits_is_one_network() {
         assert_eq!(network(address("2001:db8:1:2:aaaa::1")), network(address("2001:db8:1:2:bbbb::2")));
         assert_ne!(network(address("2001:db8:1:2::1")), network(address("2001:db8:1:3::1")));
         assert_eq!(network(address("::ffff:192.0.2.1")), address("192.0.2.1"));
     }
 
     #[test]
-    fn however_many_guess_what_is_remembered_of_them_is_bounded() {
+    fn memory_is_bounded_for_any_number_of_networks() {
         let (throttle, clock) = throttle();
         for number in 0..30_000 {
             let guesser = IpAddr::from(Ipv4Addr::from_bits(number));
-            let _ = throttle.count(guesser, None);
-            let _ = throttle.count(guesser, Some(0));
+            let _ = throttle.check(guesser, None);
+            let _ = throttle.check(guesser, Some(0));
         }
         assert!(throttle.limiter.len() <= NETWORKS_MAX + 1, "{}", throttle.limiter.len());
-        assert!(throttle.proven.read().expect("no panic").len() <= PROVEN_MAX);
-        assert!(throttle.count(address("192.0.2.1"), None).is_err(), "all others together have had their tries");
+        assert!(throttle.trusted.read().expect("no panic").len() <= TRUSTED_MAX);
+        assert!(throttle.check(address("192.0.2.1"), None).is_err(), "the shared quota is used up");
         clock.advance(Duration::from_secs(120));
-        assert_eq!(throttle.count(address("192.0.2.1"), None), Ok(()));
-        assert!(throttle.limiter.len() <= 2, "after a while they are forgotten: {}", throttle.limiter.len());
+        assert_eq!(throttle.check(address("192.0.2.1"), None), Ok(()));
+        assert!(throttle.limiter.len() <= 2, "networks with a full quota are dropped: {}", throttle.limiter.len());
     }
 }

@@ -1,4 +1,4 @@
-//! CSV: a header row that names the columns, then a row a recipient. Quoting is that of RFC 4180.
+//! CSV: a header row with the names of the columns, then one row per recipient. Quoting follows RFC 4180.
 
 use std::str;
 
@@ -10,7 +10,7 @@ use crate::domain::{
     recipient::{HeaderFields, RawHeader},
 };
 
-/// The columns of a location, and the name of a document.
+/// The columns for the fields of a header: a document's file name, and a location.
 const HEADER_FIELDS: [(&str, HeaderField); 5] = [
     ("header.filename", |fields| &mut fields.filename),
     ("header.latitude", |fields| &mut fields.latitude),
@@ -21,14 +21,15 @@ const HEADER_FIELDS: [(&str, HeaderField); 5] = [
 
 type HeaderField = fn(&mut HeaderFields) -> &mut Option<String>;
 
-/// What the file of an Excel workbook begins with: it is a zip archive.
+/// The first bytes of an Excel workbook, which is a zip archive.
 const WORKBOOK: &[u8] = b"PK\x03\x04";
 
-/// First the header line, then the table.
+/// Reads the header line first, then the table below it.
 #[derive(Debug)]
 pub(super) struct CsvReader {
     columns: Columns,
     head: HeaderLine,
+    /// `None` until the header line is complete.
     table: Option<Table>,
 }
 
@@ -59,24 +60,25 @@ impl CsvReader {
     }
 }
 
-/// The header line as it comes in: it is needed whole, to see what separates the cells.
+/// Collects the header line. The whole line is needed to detect the separator.
 #[derive(Debug, Default)]
 struct HeaderLine {
     bytes: Vec<u8>,
     quoted: bool,
-    /// How often each of [`SEPARATORS`] stands in it outside of quotes.
+    /// How often each of [`SEPARATORS`] occurs in the line outside quotes.
     counts: [usize; SEPARATORS.len()],
-    /// What a line `sep=;` before it says.
-    told: Option<u8>,
-    /// Lines before it.
+    /// The separator from a line such as `sep=;` before the header line.
+    declared: Option<u8>,
+    /// The number of lines before the header line.
     lines_before: u64,
 }
 
-/// What may separate cells; the first of those that stand equally often in the header line.
+/// The separators that are detected. In a tie the first one wins.
 const SEPARATORS: [u8; 3] = *b",;\t";
 
 impl HeaderLine {
-    /// Takes bytes up to the end of the line, and gives back what follows it; `None` if the line goes on.
+    /// Consumes bytes up to the end of the header line, and returns the bytes after it, or `None` if the line is
+    /// incomplete.
     fn push<'a>(&mut self, chunk: &'a [u8]) -> Result<Option<&'a [u8]>, UploadError> {
         for (at, &byte) in chunk.iter().enumerate() {
             if self.bytes.len() == ROW_BYTES_MAX {
@@ -88,7 +90,7 @@ impl HeaderLine {
                     self.lines_before += u64::from(byte == b'\n');
                     continue;
                 }
-                // A quote opens only at the start of a cell, or again after the first of a doubled one.
+                // A quote opens only at the start of a cell, or as the second of a doubled quote.
                 b'"' => self.quoted = !self.quoted && matches!(line.last(), None | Some(b',' | b';' | b'\t' | b'"')),
                 _ if self.quoted => {}
                 _ => {
@@ -100,10 +102,10 @@ impl HeaderLine {
             self.bytes.push(byte);
             if matches!(byte, b'\n' | b'\r') && !self.quoted {
                 match separator_line(&self.bytes) {
-                    // The header line is the one after it.
-                    Some(separator) if self.told.is_none() => {
+                    // The header line is the next one.
+                    Some(separator) if self.declared.is_none() => {
                         let lines_before = self.lines_before + u64::from(byte == b'\n');
-                        *self = Self { told: Some(separator), lines_before, ..Self::default() };
+                        *self = Self { declared: Some(separator), lines_before, ..Self::default() };
                     }
                     _ => return Ok(Some(&chunk[at + 1..])),
                 }
@@ -115,11 +117,11 @@ impl HeaderLine {
     fn separator(&self) -> u8 {
         let most = self.counts.iter().max();
         let most = self.counts.iter().position(|count| Some(count) == most).map_or(b',', |at| SEPARATORS[at]);
-        self.told.unwrap_or(most)
+        self.declared.unwrap_or(most)
     }
 }
 
-/// The separator that a line such as `sep=;` names: Excel reads it, and some programs write it for Excel.
+/// The separator in a line such as `sep=;`, a convention of Excel.
 fn separator_line(line: &[u8]) -> Option<u8> {
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     let line = line.strip_suffix(b"\n").or_else(|| line.strip_suffix(b"\r")).unwrap_or(line);
@@ -136,11 +138,11 @@ fn separator_line(line: &[u8]) -> Option<u8> {
 struct Table {
     columns: Vec<Column>,
     records: Records,
-    /// Rows so far.
+    /// The number of rows so far.
     number: u64,
 }
 
-/// What the cells of a column are.
+/// The meaning of a column.
 #[derive(Debug)]
 enum Column {
     To,
@@ -148,12 +150,13 @@ enum Column {
     Header,
     HeaderField(HeaderField),
     Button(String),
-    /// Left out.
+    /// A column that the caller ignores.
     Ignored,
 }
 
 impl Table {
-    /// The table under a header line. The line is longer than the row only if a quote is astray; then rows come of it.
+    /// Parses the header row. With a stray quote, the bytes of the header line can contain more than the header row:
+    /// the rest is parsed as rows.
     fn open(wanted: &Columns, head: &HeaderLine, rows: &mut Vec<Row>) -> Result<Self, UploadError> {
         let mut line = head.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head.bytes);
         if line.is_empty() {
@@ -192,7 +195,7 @@ impl Table {
     }
 
     fn row(&mut self, rows: &mut Vec<Row>) {
-        // Spreadsheets write a row of empty cells for an empty line.
+        // Spreadsheets write an empty line as a row of empty cells.
         if self.records.is_blank() {
             return self.records.clear();
         }
@@ -208,7 +211,7 @@ impl Table {
         let (n_cells, n_columns) = (self.records.n_cells, self.columns.len());
         if n_cells != n_columns && !(n_cells > n_columns && self.records.are_blank_from(n_columns)) {
             let why = format!(
-                "it has another number of cells ({n_cells}) than the header row ({n_columns}); is a separator or a quote \
+                "it has a different number of cells ({n_cells}) than the header row ({n_columns}); is a separator or a quote \
                  missing, or one too many?"
             );
             return Err(Reject::Malformed(why));
@@ -222,7 +225,7 @@ impl Table {
                 Column::To => raw.to = cell.to_owned(),
                 Column::Ignored => {}
                 Column::Parameter(name) => raw.params.push((name.clone(), cell.to_owned())),
-                // Not every row has a header or a payload of its own.
+                // An empty cell means that this row has no header or no button payload.
                 _ if cell.is_empty() => {}
                 Column::Header => header = Some(cell.to_owned()),
                 Column::HeaderField(field) => *field(&mut fields) = Some(cell.to_owned()),
@@ -239,20 +242,22 @@ impl Table {
     }
 }
 
-/// Why a row is refused that is in another encoding.
+/// The reason to reject a row that is not UTF-8.
 const NOT_UTF8: &str = "it is not UTF-8; save the file as \"CSV UTF-8\" (in Excel: File, Save As)";
 
-/// What each column is for.
+/// Maps each cell of the header row to its column.
+///
+/// Errors: the columns do not fit the template, or a name is invalid.
 fn columns(wanted: &Columns, head: &Records) -> Result<Vec<Column>, UploadError> {
     if head.n_cells > COLUMNS_MAX {
         return Err(UploadError::TooManyColumns(wanted.names()));
     }
     let mut names: Vec<&str> = head.cells().ok_or(UploadError::NotUtf8)?.map(str::trim).collect();
-    // UTF-16 without a byte order mark.
+    // A NUL suggests UTF-16 without a byte order mark.
     if names.iter().any(|name| name.contains('\0')) {
         return Err(UploadError::NotUtf8);
     }
-    // Columns at the end without a name are those that a spreadsheet once had something in.
+    // Unnamed columns at the end are dropped. Spreadsheets export columns that were emptied.
     let n_named = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
     names.truncate(n_named);
     let mut columns = Vec::with_capacity(names.len());
@@ -268,15 +273,15 @@ fn columns(wanted: &Columns, head: &Records) -> Result<Vec<Column>, UploadError>
             columns.push(Column::Ignored);
             continue;
         }
-        let Some(known) = wanted.find(name) else {
+        let Some(column_name) = wanted.find(name) else {
             unknown.push(name.to_owned());
             continue;
         };
-        if found.contains(&known) {
-            return Err(UploadError::DuplicateColumn(known.to_owned()));
+        if found.contains(&column_name) {
+            return Err(UploadError::DuplicateColumn(column_name.to_owned()));
         }
-        found.push(known);
-        columns.push(column(known));
+        found.push(column_name);
+        columns.push(column(column_name));
     }
     let given = || Names(names.iter().map(|&name| name.to_owned()).collect());
     if !found.contains(&"to") {
@@ -292,7 +297,7 @@ fn columns(wanted: &Columns, head: &Records) -> Result<Vec<Column>, UploadError>
     Ok(columns)
 }
 
-/// What the column of this name is for.
+/// The column with this name.
 fn column(name: &str) -> Column {
     if name == "to" {
         Column::To
@@ -307,38 +312,38 @@ fn column(name: &str) -> Column {
     }
 }
 
-/// What a file ends with.
+/// Where in the table the file ends.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The line break of the record before.
+    /// After the line break of the last record.
     Nothing,
-    /// A record.
+    /// After a record without a line break.
     Record,
-    /// A cell whose quote is still open.
+    /// Within a quoted cell.
     InQuotes,
 }
 
-/// `csv-core` with its buffers: the cells of one record, put together from the chunks it came in.
+/// `csv-core` with its buffers. Assembles the cells of one record from the chunks.
 #[derive(Debug)]
 struct Records {
     parser: csv_core::Reader,
-    /// The cells' text without quotes and separators; grows to [`ROW_BYTES_MAX`].
+    /// The text of the cells, without quotes and separators. Grows to [`ROW_BYTES_MAX`].
     text: Vec<u8>,
     text_len: usize,
-    /// Where each cell ends in `text`.
+    /// The end of each cell in `text`.
     ends: Vec<usize>,
-    /// Cells so far, those beyond [`COLUMNS_MAX`] too.
+    /// The number of cells so far, including those beyond [`COLUMNS_MAX`].
     n_cells: usize,
-    /// The record is too long: its text is dropped up to its end.
+    /// Whether the record is too long. If so, its text is dropped up to its end.
     overlong: bool,
-    /// Line breaks in what was dropped of the record.
+    /// The number of line breaks in the dropped text of the record.
     dropped_breaks: u64,
-    /// Lines before the header line.
+    /// The number of lines before the header line.
     lines_before: u64,
-    /// The first line behind the record before this one, counted from the header line.
+    /// The line after the previous record, counted from the header line.
     next_line: u64,
-    /// The parser has not counted the end of the record's last line: it counts line feeds, and the record ends at a carriage return
-    /// before one, or with the file.
+    /// Whether the parser has not counted the record's last line yet. The parser counts line feeds, and the record
+    /// ended before one: at a carriage return or at the end of the file.
     end_uncounted: bool,
 }
 
@@ -358,26 +363,26 @@ impl Records {
         }
     }
 
-    /// The line of the file on which the record begins that was read last, if lines can be counted.
+    /// The line of the file at which the current record begins, or `None` if lines can't be counted.
     fn line(&self) -> Option<u64> {
-        let behind = self.line_behind();
-        // The usual case: one line, and no blank ones before it.
-        if behind == self.next_line + 1 {
+        let after = self.line_after();
+        // The usual case: a record of one line, without blank lines before it.
+        if after == self.next_line + 1 {
             return Some(self.lines_before + self.next_line);
         }
         let breaks = memchr::memchr_iter(b'\n', &self.text[..self.text_len]).count() as u64 + self.dropped_breaks;
-        // A file whose lines end in carriage returns alone has not got further.
-        (behind > self.next_line).then(|| self.lines_before + behind - 1 - breaks)
+        // If line breaks are bare carriage returns, the parser's line count does not advance.
+        (after > self.next_line).then(|| self.lines_before + after - 1 - breaks)
     }
 
-    /// The first line behind the record, counted from the header line.
-    fn line_behind(&self) -> u64 {
+    /// The line after the current record, counted from the header line.
+    fn line_after(&self) -> u64 {
         self.parser.line() + u64::from(self.end_uncounted)
     }
 
-    /// Reads on in `input` and takes off what is read. True at the end of a record, false if `input` is used up.
+    /// Parses `input` and advances it. Returns true at the end of a record, or false if `input` is used up.
     fn read(&mut self, input: &mut &[u8]) -> bool {
-        // Empty input means the end of the file to the parser.
+        // The parser would treat empty input as the end of the file.
         while !input.is_empty() {
             if self.step(input) {
                 return true;
@@ -386,7 +391,8 @@ impl Records {
         false
     }
 
-    /// The end of the file. A line break instead of it tells where the parser stands: inside of quotes it is text.
+    /// Ends the file, and returns where the end falls. To find out, passes a line break to the parser: it ends an open
+    /// record, is skipped after a complete one, and becomes text within quotes.
     fn end(&mut self) -> End {
         let text_len = self.text_len;
         if self.read(&mut &b"\n"[..]) {
@@ -400,7 +406,7 @@ impl Records {
     }
 
     fn step(&mut self, input: &mut &[u8]) -> bool {
-        // Cells beyond the last that may be are counted in the last place.
+        // Cells beyond COLUMNS_MAX overwrite the last slot, so that they are only counted.
         let (ends_from, text_from) = (self.n_cells.min(COLUMNS_MAX), self.text_len);
         let (result, n_read, n_text, n_ends) =
             self.parser.read_record(input, &mut self.text[text_from..], &mut self.ends[ends_from..]);
@@ -426,20 +432,20 @@ impl Records {
         false
     }
 
-    /// Whether there is nothing in the record but blanks.
+    /// Whether the record has only blanks.
     fn is_blank(&self) -> bool {
         !self.overlong && self.text[..self.text_len].trim_ascii_start().is_empty()
     }
 
-    /// Whether there is nothing in the cells from the one at `at` on, counted from 0.
+    /// Whether all cells from index `at` on are blank.
     fn are_blank_from(&self, at: usize) -> bool {
         let from = if at == 0 { 0 } else { self.ends[at - 1] };
         self.n_cells <= COLUMNS_MAX && self.text[from..self.text_len].trim_ascii().is_empty()
     }
 
-    /// The cells of the record, which are at most [`COLUMNS_MAX`]; `None` if one is not UTF-8.
+    /// The cells of the record, or `None` if one is not UTF-8. The record must have at most [`COLUMNS_MAX`] cells.
     fn cells(&self) -> Option<impl Iterator<Item = &str>> {
-        // A cell may end inside of what is a character only together with the next cell.
+        // The text as a whole can be valid UTF-8 although a cell ends within a character.
         let text = str::from_utf8(&self.text[..self.text_len]).ok()?;
         let ends = &self.ends[..self.n_cells];
         if !ends.iter().all(|&end| text.is_char_boundary(end)) {
@@ -450,7 +456,7 @@ impl Records {
     }
 
     fn clear(&mut self) {
-        self.next_line = self.line_behind();
+        self.next_line = self.line_after();
         (self.text_len, self.n_cells, self.overlong, self.dropped_breaks) = (0, 0, false, 0);
     }
 }

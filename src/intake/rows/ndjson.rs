@@ -1,4 +1,4 @@
-//! Newline-delimited JSON: a line a recipient.
+//! Newline-delimited JSON: one recipient per line.
 
 use super::{BYTE_ORDER_MARK, ROW_BYTES_MAX, Row};
 use crate::domain::{RawRecipient, Reject};
@@ -7,13 +7,13 @@ use crate::domain::{RawRecipient, Reject};
 pub(super) struct NdjsonReader {
     /// The bytes of the unfinished line, at most [`ROW_BYTES_MAX`].
     partial: Vec<u8>,
-    /// The unfinished line is too long: its bytes are dropped up to its end.
+    /// Whether the unfinished line is too long. If so, its bytes are dropped up to its end.
     overlong: bool,
-    /// The first line is behind us: a byte order mark would be an error.
-    begun: bool,
-    /// Rows so far.
+    /// Whether the first line was read. A byte order mark is valid only at the start of that line.
+    past_first_line: bool,
+    /// The number of rows so far.
     number: u64,
-    /// Lines so far.
+    /// The number of lines so far.
     lines: u64,
 }
 
@@ -23,17 +23,17 @@ impl NdjsonReader {
             let line = &chunk[..end];
             chunk = &chunk[end + 1..];
             if self.partial.is_empty() && !self.overlong {
-                // The usual case: the whole line is in the chunk and is parsed where it lies.
+                // The usual case: the chunk has the whole line, which is parsed without a copy.
                 self.line(line, rows);
             } else {
-                self.keep(line);
+                self.buffer(line);
                 self.finish(rows);
             }
         }
-        self.keep(chunk);
+        self.buffer(chunk);
     }
 
-    /// Ends the unfinished line.
+    /// Completes the unfinished line.
     pub(super) fn finish(&mut self, rows: &mut Vec<Row>) {
         let mut line = std::mem::take(&mut self.partial);
         if std::mem::take(&mut self.overlong) {
@@ -46,7 +46,8 @@ impl NdjsonReader {
         self.partial = line;
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    /// Appends bytes to the unfinished line.
+    fn buffer(&mut self, bytes: &[u8]) {
         if self.overlong || self.partial.len() + bytes.len() > ROW_BYTES_MAX {
             self.overlong = true;
             self.partial.clear();
@@ -60,15 +61,15 @@ impl NdjsonReader {
         if line.len() > ROW_BYTES_MAX {
             return self.overlong_row(rows);
         }
-        let line = if self.begun { line } else { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) };
-        self.begun = true;
+        let line = if self.past_first_line { line } else { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) };
+        self.past_first_line = true;
         if !line.trim_ascii().is_empty() {
             self.row(RawRecipient::from_json(line), rows);
         }
     }
 
     fn overlong_row(&mut self, rows: &mut Vec<Row>) {
-        self.begun = true;
+        self.past_first_line = true;
         self.row(Err(Reject::LineTooLong { limit: ROW_BYTES_MAX }), rows);
     }
 
@@ -77,7 +78,7 @@ impl NdjsonReader {
         rows.push(Row { number: self.number, line: Some(self.lines), recipient });
     }
 
-    /// The memory that the reader keeps, in bytes.
+    /// The size of the reader's buffer, in bytes.
     #[cfg(test)]
     pub(super) fn buffer_capacity(&self) -> usize {
         self.partial.capacity()

@@ -3,10 +3,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::recipient::{HeaderFields, RawHeader};
 
-/// Every column that these tests use; only `to` is needed.
+/// Every column that these tests use. Only `to` is required.
 fn columns() -> Columns {
-    let names = "to 1 2 first_name x header header.filename header.latitude header.longitude header.name header.address button.0";
-    let column = |name: &str| Column { name: name.to_owned(), is_needed: name == "to" };
+    let names = "to 1 2 first_name x header header.filename header.latitude header.longitude header.name \
+        header.address button.0";
+    let column = |name: &str| Column { name: name.to_owned(), is_required: name == "to" };
     Columns::new(names.split(' ').map(column).collect(), &[])
 }
 
@@ -24,7 +25,7 @@ fn read_lines(mut reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<
     Ok(rows)
 }
 
-/// Reads an upload that arrives in chunks of `chunk_len` bytes; its lines are left out.
+/// Like [`read_lines`], but clears the line numbers.
 fn read(reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<Vec<Row>, UploadError> {
     let mut rows = read_lines(reader, upload, chunk_len)?;
     rows.iter_mut().for_each(|row| row.line = None);
@@ -32,7 +33,7 @@ fn read(reader: RowReader, upload: &[u8], chunk_len: usize) -> Result<Vec<Row>, 
 }
 
 fn ndjson(upload: &str) -> Vec<Row> {
-    read(RowReader::ndjson(), upload.as_bytes(), usize::MAX).expect("NDJSON is never refused as a whole")
+    read(RowReader::ndjson(), upload.as_bytes(), usize::MAX).expect("NDJSON is never rejected as a whole")
 }
 
 fn csv(upload: &str) -> Result<Vec<Row>, UploadError> {
@@ -52,16 +53,16 @@ fn row(number: u64, recipient: RawRecipient) -> Row {
     Row { number, line: None, recipient: Ok(recipient) }
 }
 
-/// Why the row is refused.
+/// Why the row is rejected.
 fn reason(row: &Row) -> String {
     match &row.recipient {
-        Ok(raw) => panic!("row {} is taken: {raw:?}", row.number),
+        Ok(raw) => panic!("row {} is accepted: {raw:?}", row.number),
         Err(reject) => reject.to_string(),
     }
 }
 
 #[test]
-fn a_line_is_a_row_and_a_blank_line_is_none() {
+fn every_line_is_a_row_except_blank_ones() {
     let upload = "\u{feff}{\"to\":\"+1\",\"params\":{\"1\":\"a\"}}\r\n\n  \t\r\n{\"to\":\"+2\"}\n{\"to\":\"+3\"}";
     assert!(ndjson(upload) == [row(1, raw("+1", &[("1", "a")])), row(2, raw("+2", &[])), row(3, raw("+3", &[]))]);
     assert_eq!(ndjson(""), []);
@@ -69,7 +70,7 @@ fn a_line_is_a_row_and_a_blank_line_is_none() {
 }
 
 #[test]
-fn a_bad_line_is_refused_with_its_number_and_the_next_is_read() {
+fn a_bad_line_is_rejected_and_the_next_is_read() {
     let rows = ndjson("{\"to\":\"+1\"}\n\nnonsense\n{\"to\":\"+2\",\"params\":{\"name\":null}}\n{\"to\":\"+3\"}\n");
     assert_eq!(
         rows.iter().map(|row| (row.number, row.recipient.is_ok())).collect::<Vec<_>>(),
@@ -80,23 +81,23 @@ fn a_bad_line_is_refused_with_its_number_and_the_next_is_read() {
 }
 
 #[test]
-fn an_endless_line_is_one_refused_row_and_takes_no_memory() {
+fn an_endless_line_is_one_rejected_row_in_bounded_memory() {
     let mut reader = RowReader::ndjson();
     let mut rows = Vec::new();
     for _ in 0..1000 {
-        reader.push(&[b'x'; 10_000], &mut rows).expect("no refusal of the whole");
+        reader.push(&[b'x'; 10_000], &mut rows).expect("the upload is not rejected");
     }
     let RowReader(Format::Ndjson(inner)) = &reader else { panic!("an NDJSON reader") };
     assert!(inner.buffer_capacity() <= 2 * ROW_BYTES_MAX, "{}", inner.buffer_capacity());
-    reader.push(b"\n{\"to\":\"+2\"}", &mut rows).expect("no refusal of the whole");
-    reader.finish(&mut rows).expect("no refusal of the whole");
+    reader.push(b"\n{\"to\":\"+2\"}", &mut rows).expect("the upload is not rejected");
+    reader.finish(&mut rows).expect("the upload is not rejected");
     let reject = Reject::LineTooLong { limit: ROW_BYTES_MAX };
     assert_eq!(rows[0], Row { number: 1, line: Some(1), recipient: Err(reject) });
     assert!(rows[1..] == [Row { line: Some(2), ..row(2, raw("+2", &[])) }]);
 }
 
 #[test]
-fn a_row_knows_the_line_on_which_it_begins() {
+fn a_row_has_the_number_of_its_first_line() {
     let lines = |reader: fn() -> RowReader, upload: &str, expected: &[Option<u64>]| {
         for chunk_len in [1, 2, 3, 7, 64, usize::MAX] {
             let rows = read_lines(reader(), upload.as_bytes(), chunk_len).expect("rows");
@@ -132,15 +133,15 @@ fn a_row_knows_the_line_on_which_it_begins() {
 }
 
 #[test]
-fn the_longest_row_is_read_and_one_byte_more_is_not() {
-    for (extra, taken) in [(0, true), (1, false)] {
+fn a_row_of_the_maximum_length_is_read_and_a_longer_one_is_not() {
+    for (extra, accepted) in [(0, true), (1, false)] {
         let frame = "{\"to\":\"+1\",\"params\":{\"1\":\"\"}}".len();
         let value = "x".repeat(ROW_BYTES_MAX - frame + extra);
         let upload = format!("{{\"to\":\"+1\",\"params\":{{\"1\":\"{value}\"}}}}\n");
         for chunk_len in [usize::MAX, 1000] {
             let rows = read(RowReader::ndjson(), upload.as_bytes(), chunk_len).expect("rows");
             assert_eq!(rows.len(), 1);
-            assert_eq!(rows[0].recipient.is_ok(), taken, "{extra} {chunk_len}");
+            assert_eq!(rows[0].recipient.is_ok(), accepted, "{extra} {chunk_len}");
         }
     }
 }
@@ -161,7 +162,7 @@ fn a_csv_names_its_columns_in_the_first_row() {
 }
 
 #[test]
-fn a_spreadsheet_may_separate_by_semicolons_and_begin_with_a_byte_order_mark() {
+fn a_csv_may_use_semicolons_and_a_byte_order_mark() {
     let expected = [row(1, raw("+1", &[("first_name", "a,b"), ("x", "c")]))];
     for upload in [
         "\u{feff}to;first_name;x\r\n+1;a,b;c\r\n",
@@ -171,11 +172,11 @@ fn a_spreadsheet_may_separate_by_semicolons_and_begin_with_a_byte_order_mark() {
     ] {
         assert!(csv_rows(upload) == expected, "{upload:?}: {:?}", csv_rows(upload));
     }
-    assert_eq!(csv_rows("to,1"), [], "a header row alone is no row");
+    assert_eq!(csv_rows("to,1"), [], "the header row is not a row");
 }
 
 #[test]
-fn a_header_in_a_csv_is_a_text_or_has_columns_of_its_own() {
+fn a_csv_header_is_a_text_or_has_fields_in_columns() {
     let headers = |upload: &str| -> Vec<Option<RawHeader>> {
         csv_rows(upload).into_iter().map(|row| row.recipient.expect("a row").header).collect()
     };
@@ -210,7 +211,7 @@ fn a_header_in_a_csv_is_a_text_or_has_columns_of_its_own() {
 }
 
 #[test]
-fn a_csv_whose_header_row_makes_no_sense_is_refused_as_a_whole() {
+fn a_csv_with_a_bad_header_row_is_rejected_as_a_whole() {
     let cases = [
         ("", "the csv is empty: its first row must name the columns"),
         ("\u{feff}\n\r\n", "the csv is empty: its first row must name the columns"),
@@ -242,33 +243,33 @@ fn a_csv_whose_header_row_makes_no_sense_is_refused_as_a_whole() {
 }
 
 #[test]
-fn an_unknown_or_missing_column_refuses_the_file_with_its_remedy() {
-    let column = |name: &str| Column { name: name.to_owned(), is_needed: true };
-    let told = |upload: &str, ignored: &[&str]| {
+fn an_unknown_or_missing_column_rejects_the_file_with_a_remedy() {
+    let column = |name: &str| Column { name: name.to_owned(), is_required: true };
+    let outcome = |upload: &str, ignored: &[&str]| {
         let ignored: Vec<String> = ignored.iter().map(|name| (*name).to_owned()).collect();
         let reader = RowReader::csv(Columns::new(["to", "1"].map(column).to_vec(), &ignored));
         read(reader, upload.as_bytes(), usize::MAX).map_err(|error| error.to_string())
     };
     assert_eq!(
-        told("to,1,email\n+1,a,b\n", &[]).expect_err("unknown"),
+        outcome("to,1,email\n+1,a,b\n", &[]).expect_err("unknown"),
         "the csv has `email`, which the template does not use; it uses `to`, `1`: rename or delete it, or leave it out with \
-         ?ignore=email (on the command line --ignore email)"
+        ?ignore=email (on the command line --ignore email)"
     );
     assert_eq!(
-        told("to,city,1,email\n", &["Email"]).expect_err("unknown"),
+        outcome("to,city,1,email\n", &["Email"]).expect_err("unknown"),
         "the csv has `city`, which the template does not use; it uses `to`, `1`: rename or delete it, or leave it out with \
-         ?ignore=city (on the command line --ignore city)"
+        ?ignore=city (on the command line --ignore city)"
     );
-    assert!(told("to,city,1,email\n+1,x,a,y\n", &["EMAIL", "city"]) == Ok(vec![row(1, raw("+1", &[("1", "a")]))]));
+    assert!(outcome("to,city,1,email\n+1,x,a,y\n", &["EMAIL", "city"]) == Ok(vec![row(1, raw("+1", &[("1", "a")]))]));
     assert_eq!(
-        told("to\n+1\n", &[]).expect_err("missing"),
+        outcome("to\n+1\n", &[]).expect_err("missing"),
         "the csv has no column `1`, which the template needs in every row; its columns are `to`: add it, or rename the \
-         column that has its values"
+        column that has its values"
     );
 }
 
 #[test]
-fn a_spreadsheet_s_separators_names_and_empty_cells_are_understood() {
+fn a_csv_exported_by_a_spreadsheet_is_understood() {
     let expected =
         [row(1, raw("+1", &[("first_name", "a"), ("x", "b")])), row(2, raw("+2", &[("first_name", "c"), ("x", "d")]))];
     for upload in [
@@ -285,16 +286,16 @@ fn a_spreadsheet_s_separators_names_and_empty_cells_are_understood() {
             assert!(rows == expected, "{upload:?}: {rows:?}");
         }
     }
-    let astray = csv_rows("to,x,\n+1,a,b\n");
+    let extra_cell = csv_rows("to,x,\n+1,a,b\n");
     assert!(
-        reason(&astray[0]).contains("another number of cells (3) than the header row (2)"),
+        reason(&extra_cell[0]).contains("different number of cells (3) than the header row (2)"),
         "{}",
-        reason(&astray[0])
+        reason(&extra_cell[0])
     );
 }
 
 #[test]
-fn a_bad_csv_row_is_refused_with_its_number_and_the_next_is_read() {
+fn a_bad_csv_row_is_rejected_and_the_next_is_read() {
     let wide = vec!["x"; 2 * COLUMNS_MAX].join(",");
     let long = "x".repeat(ROW_BYTES_MAX + 1);
     let upload = format!("to,1\n+1\n+2,a,b\n{wide}\n+4,{long}\n+5,b\n");
@@ -302,15 +303,18 @@ fn a_bad_csv_row_is_refused_with_its_number_and_the_next_is_read() {
         let rows = read(csv_reader(), upload.as_bytes(), chunk_len).expect("rows");
         assert_eq!(
             reason(&rows[0]),
-            "the row cannot be read: it has another number of cells (1) than the header row (2); is a separator or a quote missing, or one too many?"
+            "the row cannot be read: it has a different number of cells (1) than the header row (2); is a separator or \
+            a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[1]),
-            "the row cannot be read: it has another number of cells (3) than the header row (2); is a separator or a quote missing, or one too many?"
+            "the row cannot be read: it has a different number of cells (3) than the header row (2); is a separator or \
+            a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[2]),
-            "the row cannot be read: it has another number of cells (512) than the header row (2); is a separator or a quote missing, or one too many?"
+            "the row cannot be read: it has a different number of cells (512) than the header row (2); is a separator \
+            or a quote missing, or one too many?"
         );
         assert_eq!(
             reason(&rows[3]),
@@ -321,9 +325,9 @@ fn a_bad_csv_row_is_refused_with_its_number_and_the_next_is_read() {
 }
 
 #[test]
-fn a_quote_that_is_never_closed_rejects_its_row_and_says_so() {
-    let told = "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
-                this row: is a closing quote missing?";
+fn an_unclosed_quote_rejects_its_row_with_that_reason() {
+    let expected = "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
+        this row: is a closing quote missing?";
     for upload in [
         "to,1,2\n+1,a,b\n+2,\"Juan,c\n+3,d,e\n",
         "to,1,2\n+1,a,b\n+2,c,\"Juan\n+3,d,e",
@@ -333,24 +337,24 @@ fn a_quote_that_is_never_closed_rejects_its_row_and_says_so() {
         for chunk_len in [usize::MAX, 7, 1] {
             let rows = read(csv_reader(), upload.as_bytes(), chunk_len).expect("rows");
             assert!(rows[..1] == [row(1, raw("+1", &[("1", "a"), ("2", "b")]))], "{upload:?}");
-            assert_eq!((rows.len(), rows[1].number, reason(&rows[1]).as_str()), (2, 2, told), "{upload:?}");
+            assert_eq!((rows.len(), rows[1].number, reason(&rows[1]).as_str()), (2, 2, expected), "{upload:?}");
         }
     }
-    // A quote inside of a cell, and a pair of them at the very end, open nothing.
+    // A quote within a cell and an empty quoted cell at the end are valid.
     let rows = csv_rows("to,1\n+1,7\"\n+2,\"\"");
     assert!(rows == [row(1, raw("+1", &[("1", "7\"")])), row(2, raw("+2", &[("1", "")]))]);
     assert_eq!(csv("\"to,1\n+1,a\n"), Err(UploadError::UnclosedHeader));
 }
 
 #[test]
-fn a_character_cut_in_two_by_a_separator_is_not_utf8() {
+fn a_character_split_by_a_separator_is_not_utf8() {
     let rows = read(csv_reader(), b"to,1\n+1\xc3,\xb1\n+2,\xc3\xb1\n", usize::MAX).expect("rows");
     assert!(reason(&rows[0]).starts_with("the row cannot be read: it is not UTF-8; save"), "{}", reason(&rows[0]));
     assert!(rows[1..] == [row(2, raw("+2", &[("1", "ñ")]))]);
 }
 
-/// Bytes that make trouble more often than random ones do.
-fn troublesome() -> impl Strategy<Value = Vec<u8>> {
+/// Bytes that trigger edge cases more often than uniformly random ones.
+fn edge_cases() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         6 => any::<u8>().prop_map(|byte| vec![byte]),
         12 => proptest::sample::select(vec![
@@ -380,9 +384,9 @@ fn troublesome() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn the_rows_are_the_same_however_the_upload_is_cut(
+    fn rows_do_not_depend_on_chunk_boundaries(
         start in proptest::sample::select(vec!["", "to,1\n", "\u{feff}to;1\r\n"]),
-        bytes in troublesome(),
+        bytes in edge_cases(),
         chunk_len in 1_usize..40,
     ) {
         let upload = [start.as_bytes(), &bytes].concat();
@@ -394,7 +398,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_as_csv_is_read_as_it_was(
+    fn cells_survive_writing_and_reading_csv(
         rows in proptest::collection::vec((any::<String>(), any::<String>()), 0..20),
         separator in proptest::sample::select(vec![",", ";"]),
     ) {

@@ -1,15 +1,15 @@
-//! Incarnations of Redis, and what it may forget between two of them.
+//! Incarnations of Redis, and the journal of what a new incarnation may lack.
 //!
-//! A server that restarts comes back without what it had not written to its disk, up to a second or two with
-//! `appendfsync everysec`; one that takes another's place lacks what had not reached it. Both come back as they were at
-//! some earlier moment: what is missing is the end. So this process keeps the end of what it has written and may not be
-//! forgotten: claims, outcomes, statuses. Each is a command that changes nothing where it is known already, and all are
-//! given again in their order before anything else is asked of a server in its new incarnation.
+//! An incarnation is one run of a server, from its start to a restart or a failover. A server that restarts comes back
+//! without the writes that had not reached its disk: the last second or two with `appendfsync everysec`. A replica that
+//! is promoted lacks the writes that had not reached it. Both return to an earlier state of the same data, so only the
+//! last writes are missing. This process keeps its last writes that must not be lost: claims, outcomes, statuses. Each
+//! is an idempotent command. All are replayed in order before anything else is sent to the new incarnation.
 //!
-//! A incarnation is noticed by the first connection that is made in it, and no command goes out over a connection before that.
-//! An answer of an older incarnation counts as none, so that nothing can be written behind the back of the replaying.
+//! Every new connection reads the run id of its server before any command goes over it, which reveals a new
+//! incarnation. Answers from an older incarnation are discarded, so that no write slips past the replay.
 //!
-//! If this process dies too, within the same seconds: what only it knew is gone.
+//! If this process dies within the same seconds as Redis: writes that only its journal had are lost.
 
 use std::{
     collections::HashMap,
@@ -25,126 +25,132 @@ use deadpool_redis::redis::Cmd;
 use super::journal::{Journal, JournalEntry};
 use crate::redis::{Result, StoreError};
 
-/// How far back a server may forget: `everysec` syncs each second, and may be late by another.
+/// How far back a restarted server may lack writes: `everysec` syncs each second, and may be late by another.
 pub(in crate::redis) const LOSS_WINDOW: Duration = Duration::from_secs(3);
 
-/// The same where another server may take its place: one that was cut off from the others goes on for a while before it notices,
-/// 15 s in a cluster unless it is told otherwise.
+/// How far back a server may lack writes if a replica may be promoted. A master that is cut off from the others keeps
+/// accepting writes until it notices, 15 s in a cluster by default.
 pub(in crate::redis) const LOSS_WINDOW_PARTITIONED: Duration = Duration::from_secs(20);
 
-/// Of many servers, what was written to one key is kept that long after the last of it: its server may be away for a while before
-/// another takes its place. One alone is known to have been there whenever it has answered.
-const KEPT: Duration = Duration::from_secs(60);
+/// In a cluster, how long the entries of a key are kept after the last write to that key. The master of the key may
+/// be away for a while before its replica is promoted, and answers of other masters prove nothing about it. With one
+/// master, any answer proves that it was still there, so the loss window is enough.
+const CLUSTER_RETENTION: Duration = Duration::from_secs(60);
 
-/// The incarnations of the servers, as this process has met them.
+/// The incarnations of the servers that this process has observed, and its journal.
 #[derive(Debug)]
 pub(in crate::redis) struct Incarnations {
-    /// How far back a server may forget.
-    forgets: Duration,
-    /// Each key is on one of several servers.
-    many: bool,
-    /// Rises with each new incarnation of any server.
+    /// How far back a new incarnation may lack writes.
+    loss_window: Duration,
+    /// Keys are spread over several masters.
+    is_cluster: bool,
+    /// Number of the newest incarnation. Rises with each new incarnation of any server.
     newest: AtomicU64,
-    /// The incarnation for which everything was repeated.
-    repeated: AtomicU64,
-    /// One replaying at a time.
+    /// The incarnation into which the journal was last replayed.
+    replayed: AtomicU64,
+    /// Held during a replay, so that one runs at a time.
     pub(in crate::redis) replaying: tokio::sync::Mutex<()>,
-    known: Mutex<Known>,
+    observed: Mutex<Observed>,
     journal: Mutex<Journal>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    /// The run id of each server that was met, by its address.
+struct Observed {
+    /// Address of each server that this process has connected to → its run id.
     servers: HashMap<String, String>,
-    /// When the newest incarnation of any of them began, as far as is known.
+    /// When the newest incarnation of any server began; `None` if unknown, or if no grace period applies.
     began: Option<Instant>,
 }
 
 impl Incarnations {
-    /// Of one server or of `many`, that may forget what is not older than `forgets`.
-    pub(in crate::redis) fn new(forgets: Duration, many: bool) -> Self {
-        let (newest, repeated, replaying, known, journal) = Default::default();
-        Self { forgets, many, newest, repeated, replaying, known, journal }
+    /// No server has been observed yet.
+    pub(in crate::redis) fn new(loss_window: Duration, is_cluster: bool) -> Self {
+        let (newest, replayed, replaying, observed, journal) = Default::default();
+        Self { loss_window, is_cluster, newest, replayed, replaying, observed, journal }
     }
 
-    /// The newest incarnation of any server: what was asked in an older one has no answer.
+    /// The newest incarnation. Answers to requests of an older one are discarded.
     pub(in crate::redis) fn newest(&self) -> u64 {
         self.newest.load(Ordering::SeqCst)
     }
 
-    /// A connection was made to the server at `address`, which has run as `run_id` for `uptime`.
-    pub(in crate::redis) fn met(&self, address: &str, run_id: &str, uptime: Duration) {
-        let mut known = self.known();
-        let before = known.servers.insert(address.to_owned(), run_id.to_owned());
+    /// Records a new connection to the server at `address`, which has run as `run_id` for `uptime`. A changed run id
+    /// begins a new incarnation.
+    pub(in crate::redis) fn observe(&self, address: &str, run_id: &str, uptime: Duration) {
+        let mut observed = self.observed();
+        let before = observed.servers.insert(address.to_owned(), run_id.to_owned());
         if before.as_deref() == Some(run_id) {
             return;
         }
-        // It tells by a clock that may have been set since; of a server that was met before, the incarnation began lately in any case.
+        // `uptime` comes from a clock that may have been set since. If the server was observed before, the
+        // incarnation is recent, however long `uptime` is.
         let began = if before.is_some() { Some(Instant::now()) } else { Instant::now().checked_sub(uptime) };
-        known.began = known.began.max(began);
+        observed.began = observed.began.max(began);
         if before.is_some() {
-            // Under the lock of the journal: what was recorded before is repeated, what comes later is refused.
+            // Raised under the lock of the journal, so that entries recorded before are replayed, and later ones of the
+            // old incarnation are refused.
             let _journal = self.journal();
             self.newest.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// Another server has taken the place of one: what had not reached it is forgotten. Before any command goes to it.
-    pub(in crate::redis) fn changed(&self) {
-        self.known().began = Some(Instant::now());
+    /// Begins a new incarnation after a failover: the promoted replica lacks what had not reached it. Call this
+    /// before any command goes to that server.
+    pub(in crate::redis) fn begin_incarnation(&self) {
+        self.observed().began = Some(Instant::now());
         let _journal = self.journal();
         self.newest.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The installation has nothing from before: no incarnation of its servers can have forgotten anything.
-    pub(in crate::redis) fn has_no_past(&self) {
-        self.known().began = None;
+    /// Drops the grace period: the installation is first used in this incarnation, so Redis cannot lack earlier
+    /// writes.
+    pub(in crate::redis) fn skip_grace_period(&self) {
+        self.observed().began = None;
     }
 
-    /// A server's incarnation began less than `within` ago: others may not yet have repeated what it forgot.
+    /// Whether an incarnation began less than `within` ago: other processes may not have replayed their journals yet.
     pub(in crate::redis) fn in_grace_period(&self, within: Duration) -> bool {
-        self.known().began.is_some_and(|began| began.elapsed() < within)
+        self.observed().began.is_some_and(|began| began.elapsed() < within)
     }
 
-    /// Everything was repeated in this incarnation.
+    /// Whether the journal was replayed into `incarnation`.
     pub(in crate::redis) fn is_replayed(&self, incarnation: u64) -> bool {
-        self.repeated.load(Ordering::SeqCst) == incarnation
+        self.replayed.load(Ordering::SeqCst) == incarnation
     }
 
-    /// What to repeat in the newest incarnation, and that incarnation.
+    /// The newest incarnation, and the commands to replay into it.
     pub(in crate::redis) fn to_replay(&self) -> (u64, Vec<Cmd>) {
         let journal = self.journal();
         (self.newest(), journal.commands())
     }
 
-    /// [`Incarnations::to_replay`] was repeated in `incarnation`.
+    /// Marks the commands of [`Incarnations::to_replay`] as replayed into `incarnation`.
     pub(in crate::redis) fn set_replayed(&self, incarnation: u64) {
-        self.repeated.store(incarnation, Ordering::SeqCst);
+        self.replayed.store(incarnation, Ordering::SeqCst);
     }
 
-    /// Keeps commands that were answered in `incarnation`, to be repeated in the next.
+    /// Records commands that were answered in `incarnation`, for replay into the next.
     ///
-    /// Errors: `OutcomeUnknown` if that incarnation has ended: whether they are known is not known.
+    /// Errors: `OutcomeUnknown` if that incarnation has ended: the next one may have the commands or not.
     pub(in crate::redis) fn record(
         &self,
         incarnation: u64,
-        commands: impl IntoIterator<Item = JournalEntry>,
+        entries: impl IntoIterator<Item = JournalEntry>,
     ) -> Result<()> {
         let mut journal = self.journal();
         if self.newest() != incarnation {
             return Err(ended());
         }
         let now = Instant::now();
-        for command in commands {
-            journal.add(command, now, self.forgets);
+        for entry in entries {
+            journal.add(entry, now, self.loss_window);
         }
-        journal.sweep(now, if self.many { KEPT } else { self.forgets });
+        journal.sweep(now, if self.is_cluster { CLUSTER_RETENTION } else { self.loss_window });
         Ok(())
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
@@ -152,9 +158,9 @@ impl Incarnations {
     }
 }
 
-/// The answer to what was asked in a incarnation that has ended.
+/// The error for requests of an incarnation that has ended.
 pub(in crate::redis) fn ended() -> StoreError {
-    StoreError::OutcomeUnknown("redis restarted, or another server took its place, while it was asked".into())
+    StoreError::OutcomeUnknown("redis restarted or failed over during the request".into())
 }
 
 #[cfg(test)]
@@ -162,38 +168,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_life_is_young_whatever_its_clock_says() {
+    fn a_changed_run_id_starts_a_grace_period_despite_its_uptime() {
         let (incarnations, lease, long) =
             (Incarnations::new(LOSS_WINDOW, false), Duration::from_secs(10), Duration::from_secs(3_600));
-        incarnations.met("a", "first", long);
+        incarnations.observe("a", "first", long);
         assert!(!incarnations.in_grace_period(lease), "it has run for an hour");
-        incarnations.met("a", "second", long);
+        incarnations.observe("a", "second", long);
         assert!(
             incarnations.in_grace_period(lease) && incarnations.newest() == 1,
-            "it can't have run for an hour: it was another one before"
+            "the run id was another one before, so it can't have run for an hour"
         );
     }
 
     #[test]
-    fn a_server_that_is_new_here_is_as_old_as_it_says() {
+    fn the_uptime_of_a_newly_observed_server_counts() {
         let incarnations = Incarnations::new(LOSS_WINDOW, false);
-        incarnations.met("a", "first", Duration::from_secs(3));
+        incarnations.observe("a", "first", Duration::from_secs(3));
         assert!(
             incarnations.in_grace_period(Duration::from_secs(10))
                 && !incarnations.in_grace_period(Duration::from_secs(2))
         );
-        assert_eq!(incarnations.newest(), 0, "nothing is to be repeated");
+        assert_eq!(incarnations.newest(), 0, "there is nothing to replay");
     }
 
     #[test]
-    fn one_server_that_has_answered_since_forgets_no_more_of_a_silent_key_and_of_many_nobody_knows() {
+    fn idle_keys_are_kept_longer_in_a_cluster() {
         let written = Instant::now();
-        let left = |kept: Duration| {
+        let left = |retention: Duration| {
             let mut journal = Journal::default();
-            journal.add(JournalEntry { key: "part".into(), head: 0, command: Cmd::new() }, written, LOSS_WINDOW);
-            journal.sweep(written + LOSS_WINDOW + Duration::from_secs(1), kept);
+            journal.add(JournalEntry { key: "part".into(), prefix_len: 0, command: Cmd::new() }, written, LOSS_WINDOW);
+            journal.sweep(written + LOSS_WINDOW + Duration::from_secs(1), retention);
             journal.commands().len()
         };
-        assert_eq!((left(LOSS_WINDOW), left(KEPT)), (0, 1));
+        assert_eq!((left(LOSS_WINDOW), left(CLUSTER_RETENTION)), (0, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether Redis keeps what it is given: it has to write it down, and must not evict it to make room.
+//! Settings of Redis that can lose campaigns: no append-only file, or eviction when memory is full.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use crate::redis::{Result, Store, fleet::field};
 /// A setting of Redis that can lose campaigns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Risk {
-    /// There is no append-only file.
+    /// The append-only file is off.
     NoAppendOnlyFile,
-    /// Keys are evicted when the memory is full.
+    /// Keys are evicted when memory is full.
     Evicts {
         /// The value of `maxmemory-policy`.
         policy: String,
@@ -19,7 +19,7 @@ pub enum Risk {
 }
 
 impl Risk {
-    /// What to do about it.
+    /// How to fix the setting.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NoAppendOnlyFile => "CONFIG SET appendonly yes, and the same in redis.conf",
@@ -27,12 +27,12 @@ impl Risk {
         }
     }
 
-    /// The risks that `info`, the answer to INFO, shows.
+    /// The risks in `info`, the answer to INFO.
     pub fn of(info: &str) -> Vec<Self> {
-        let file = (field(info, "aof_enabled") != "1").then_some(Self::NoAppendOnlyFile);
+        let no_file = (field(info, "aof_enabled") != "1").then_some(Self::NoAppendOnlyFile);
         let (policy, limit) = (field(info, "maxmemory_policy"), field(info, "maxmemory"));
         let evicts = policy != "noeviction" && !matches!(limit, "" | "0");
-        file.into_iter().chain(evicts.then(|| Self::Evicts { policy: policy.to_owned() })).collect()
+        no_file.into_iter().chain(evicts.then(|| Self::Evicts { policy: policy.to_owned() })).collect()
     }
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Risk {
 }
 
 impl Store {
-    /// The settings of this Redis that can lose campaigns.
+    /// The risks in the settings of this Redis.
     pub async fn risks(&self) -> Result<Vec<Risk>> {
         let info: String = self.query("INFO", &cmd("INFO")).await?;
         Ok(Risk::of(&info))
@@ -68,7 +68,7 @@ mod tests {
         };
         let evicts = Risk::Evicts { policy: "volatile-lru".into() };
         assert_eq!(risks(1, 0, "noeviction"), []);
-        assert_eq!(risks(1, 0, "allkeys-lru"), [], "without a limit nothing is ever evicted");
+        assert_eq!(risks(1, 0, "allkeys-lru"), [], "without maxmemory nothing is evicted");
         assert_eq!(risks(1, 100, "noeviction"), []);
         assert_eq!(risks(1, 100, "volatile-lru"), std::slice::from_ref(&evicts));
         assert_eq!(risks(0, 100, "volatile-lru"), [Risk::NoAppendOnlyFile, evicts]);

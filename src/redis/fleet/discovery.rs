@@ -1,8 +1,8 @@
-//! Who has what, where servers change places: asks the nodes of a cluster, or the sentinels of a service.
+//! Finds the masters: asks the nodes of a cluster, or the sentinels of a service.
 //!
-//! What they say is taken by its epoch, which rises with each failover: the word of one that was cut off from the others
-//! never replaces that of one that was not. When a server has taken the place of another, a new incarnation begins
-//! ([`super::super::durability::incarnations`]) before the first command goes to it.
+//! Each answer has an epoch, which rises with each failover. The higher epoch wins, so an answer of a node that was
+//! cut off from the others never replaces a newer one. After a failover, a new incarnation begins
+//! ([`super::super::durability::incarnations`]) before the first command goes to the promoted server.
 
 use std::{
     collections::HashMap,
@@ -26,108 +26,121 @@ use super::{
         deployment::{Deployment, DeploymentKind, HostPort},
         durability::incarnations::Incarnations,
     },
-    server::{field, is_login, patience},
+    server::{field, is_login_error, timeouts},
     slot_map::SlotMap,
 };
 
-/// Between two questions of the same kind: a server that is away is away for longer.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Minimum time between two refreshes. An outage lasts longer than this, so asking more often finds nothing new.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// How long others may take to answer after the first one did.
-const OTHERS_WAIT: Duration = Duration::from_millis(100);
+/// How long to wait for further answers after the first one.
+const LATE_ANSWERS_WAIT: Duration = Duration::from_millis(100);
 
-/// Why servers are asked.
+/// Why the slot map is refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// It is time to look.
-    Look,
-    /// A server was not there, or was not the one: things have changed, or will.
-    Doubt,
+pub(super) enum RefreshReason {
+    /// A periodic check.
+    Poll,
+    /// A server did not answer, or redirected a command: the slot map has changed or is about to.
+    Suspected,
 }
 
-/// Finds the servers of a deployment. One for all stores of a process, so that all see a change at the same moment.
+/// Finds the servers of a deployment. All clones of a store share one, so that all see a change at the same moment.
 pub(super) struct Discovery {
     deployment: Arc<Deployment>,
     timeout: Duration,
     incarnations: Arc<Incarnations>,
+    /// Empty until a node has answered.
     slot_map: RwLock<Arc<SlotMap>>,
-    doubted: AtomicBool,
-    asking: tokio::sync::Mutex<Asked>,
+    /// Set when a request fails; the next request refreshes the slot map first.
+    is_stale: AtomicBool,
+    /// Locked during a refresh, so that only one runs at a time.
+    refresh_state: tokio::sync::Mutex<RefreshState>,
 }
 
-/// What questions leave behind.
 #[derive(Default)]
-struct Asked {
+struct RefreshState {
+    /// End of the last refresh.
     last: Option<Instant>,
+    /// Open connections to the nodes or sentinels, for the next refresh.
     connections: HashMap<HostPort, MultiplexedConnection>,
 }
 
 impl Discovery {
     pub(super) fn new(deployment: Arc<Deployment>, timeout: Duration, incarnations: Arc<Incarnations>) -> Self {
-        let (slot_map, doubted, asking) = Default::default();
-        Self { deployment, timeout, incarnations, slot_map, doubted, asking }
+        let (slot_map, is_stale, refresh_state) = Default::default();
+        Self { deployment, timeout, incarnations, slot_map, is_stale, refresh_state }
     }
 
-    /// What is known, after asking where that is doubted.
+    /// The slot map, refreshed first if it is empty or marked stale.
     ///
-    /// Errors: `OutcomeUnknown` if nothing is known, and nobody answers; `Login` if they do not let us in.
+    /// Errors: `OutcomeUnknown` if the slot map is empty and no node answers; `Login` if it is empty and the nodes
+    /// reject the user and password.
     pub(super) async fn slot_map(&self) -> Result<Arc<SlotMap>> {
-        let known = self.known();
-        if known.is_unknown() || self.doubted.load(Ordering::SeqCst) {
-            let asked = self.ask(&known, Why::Doubt, None).await;
-            // Where others are away, what was known may still be good.
-            return if known.is_unknown() { asked.map(|()| self.known()) } else { Ok(self.known()) };
+        let current = self.current();
+        if current.is_empty() || self.is_stale.load(Ordering::SeqCst) {
+            let refreshed = self.refresh(&current, RefreshReason::Suspected, None).await;
+            // If the refresh failed, the old map may still be right.
+            return if current.is_empty() { refreshed.map(|()| self.current()) } else { Ok(self.current()) };
         }
-        Ok(known)
+        Ok(current)
     }
 
-    /// A server failed: before the next command the others are asked.
-    pub(super) fn doubt(&self) {
-        self.doubted.store(true, Ordering::SeqCst);
+    /// Makes the next request refresh the slot map first.
+    pub(super) fn mark_stale(&self) {
+        self.is_stale.store(true, Ordering::SeqCst);
     }
 
-    /// Asks whether `known` still holds; `told` is who should know.
+    /// Replaces `current` if a node has a newer slot map. `hint`, the node that a redirect names, is asked first.
     ///
-    /// Errors: `OutcomeUnknown` if nobody answers; `Login` if they do not let us in.
-    pub(super) async fn ask(&self, known: &Arc<SlotMap>, why: Why, told: Option<HostPort>) -> Result<()> {
-        let mut asked = self.asking.lock().await;
-        if !Arc::ptr_eq(&self.known(), known) {
+    /// Does nothing if another caller has replaced `current` meanwhile, or if the last refresh was less than
+    /// [`REFRESH_INTERVAL_MIN`] ago and there is no hint.
+    ///
+    /// Errors: `OutcomeUnknown` if no node answers; `Login` if the nodes reject the user and password.
+    pub(super) async fn refresh(
+        &self,
+        current: &Arc<SlotMap>,
+        reason: RefreshReason,
+        hint: Option<HostPort>,
+    ) -> Result<()> {
+        let mut state = self.refresh_state.lock().await;
+        if !Arc::ptr_eq(&self.current(), current) {
             return Ok(());
         }
-        let lately = asked.last.is_some_and(|last| last.elapsed() < ASK_AGAIN);
-        if lately && told.is_none() && !known.is_unknown() {
+        let is_recent = state.last.is_some_and(|last| last.elapsed() < REFRESH_INTERVAL_MIN);
+        if is_recent && hint.is_none() && !current.is_empty() {
             return Ok(());
         }
-        self.doubted.store(false, Ordering::SeqCst);
-        let found = match told {
-            Some(told) => match self.find(&mut asked, vec![told], known, why).await {
-                Ok(Some(found)) => Ok(Some(found)),
-                Ok(None) | Err(_) => self.find(&mut asked, self.witnesses(known), known, why).await,
+        self.is_stale.store(false, Ordering::SeqCst);
+        let newer = match hint {
+            Some(hint) => match self.find(&mut state, vec![hint], current, reason).await {
+                Ok(Some(newer)) => Ok(Some(newer)),
+                Ok(None) | Err(_) => self.find(&mut state, self.sources(current), current, reason).await,
             },
-            None => self.find(&mut asked, self.witnesses(known), known, why).await,
+            None => self.find(&mut state, self.sources(current), current, reason).await,
         };
-        asked.last = Some(Instant::now());
-        if let Some(found) = found? {
-            self.adopt(known, found);
+        state.last = Some(Instant::now());
+        if let Some(newer) = newer? {
+            self.adopt(current, newer);
         }
         Ok(())
     }
 
-    fn known(&self) -> Arc<SlotMap> {
+    fn current(&self) -> Arc<SlotMap> {
         self.slot_map.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who can be asked.
-    fn witnesses(&self, known: &SlotMap) -> Vec<HostPort> {
+    /// The addresses to ask: the sentinels, or the nodes of the current slot map and those of the URL.
+    fn sources(&self, current: &SlotMap) -> Vec<HostPort> {
         match &self.deployment.kind {
             DeploymentKind::Sentinel { sentinels, .. } => sentinels.clone(),
             DeploymentKind::One | DeploymentKind::Cluster(_) => {
-                let first =
+                let of_url =
                     if let DeploymentKind::Cluster(nodes) = &self.deployment.kind { nodes.as_slice() } else { &[] };
                 let mut all: Vec<HostPort> = Vec::new();
-                for place in known.masters.iter().chain(&known.replicas).chain(first) {
-                    if !all.contains(place) {
-                        all.push(place.clone());
+                for node in current.masters.iter().chain(&current.replicas).chain(of_url) {
+                    if !all.contains(node) {
+                        all.push(node.clone());
                     }
                 }
                 all
@@ -135,89 +148,93 @@ impl Discovery {
         }
     }
 
-    /// Asks all `witnesses` at once, and takes the first that brings news.
+    /// Asks all `sources` at once. Returns the first slot map that replaces `current`, or `None` if no answer does.
+    ///
+    /// Errors: if no source answered, `Login` if any of them rejected the user and password, otherwise
+    /// `OutcomeUnknown`.
     async fn find(
         &self,
-        asked: &mut Asked,
-        witnesses: Vec<HostPort>,
-        known: &SlotMap,
-        why: Why,
+        state: &mut RefreshState,
+        sources: Vec<HostPort>,
+        current: &SlotMap,
+        reason: RefreshReason,
     ) -> Result<Option<SlotMap>> {
-        let mut answers: FuturesUnordered<_> = witnesses
+        let mut answers: FuturesUnordered<_> = sources
             .into_iter()
-            .map(|place| {
-                let connection = asked.connections.remove(&place);
+            .map(|node| {
+                let connection = state.connections.remove(&node);
                 async move {
-                    let answer = tokio::time::timeout(self.timeout, self.answer(&place, connection)).await;
+                    let answer = tokio::time::timeout(self.timeout, self.ask(&node, connection)).await;
                     let late = || RedisError::from((ErrorKind::Io, "no answer in time"));
-                    (place, answer.unwrap_or_else(|_| Err(late())))
+                    (node, answer.unwrap_or_else(|_| Err(late())))
                 }
             })
             .collect();
-        let (mut heard, mut failed) = (false, None);
+        let (mut answered, mut failed) = (false, None);
         let mut until = tokio::time::Instant::now() + 2 * self.timeout;
-        while let Ok(Some((place, answer))) = tokio::time::timeout_at(until, answers.next()).await {
+        while let Ok(Some((node, answer))) = tokio::time::timeout_at(until, answers.next()).await {
             match answer {
                 Ok((connection, slot_map)) => {
-                    asked.connections.insert(place, connection);
-                    if self.is_news(&slot_map, known, why) {
+                    state.connections.insert(node, connection);
+                    if self.replaces(&slot_map, current, reason) {
                         return Ok(Some(slot_map));
                     }
-                    if !heard {
-                        (heard, until) = (true, tokio::time::Instant::now() + OTHERS_WAIT);
+                    if !answered {
+                        (answered, until) = (true, tokio::time::Instant::now() + LATE_ANSWERS_WAIT);
                     }
                 }
-                Err(error) if is_login(&error) => failed = Some(StoreError::Login(format!("{place}: {error}"))),
-                // That one of them refused the login says more.
+                Err(error) if is_login_error(&error) => failed = Some(StoreError::Login(format!("{node}: {error}"))),
+                // A rejected login is the more useful error: keep it.
                 Err(_) if matches!(failed, Some(StoreError::Login(_))) => {}
                 Err(error) => {
-                    failed = Some(StoreError::OutcomeUnknown(format!("{}: {place}: {error}", self.deployment)));
+                    failed = Some(StoreError::OutcomeUnknown(format!("{}: {node}: {error}", self.deployment)));
                 }
             }
         }
         match failed {
-            Some(failed) if !heard => Err(failed),
+            Some(failed) if !answered => Err(failed),
             _ => Ok(None),
         }
     }
 
-    /// What one witness says, and the connection over which it did.
-    async fn answer(
+    /// Asks one node or sentinel, over `connection` if that still works. Returns its slot map and the connection for
+    /// the next refresh.
+    async fn ask(
         &self,
-        place: &HostPort,
+        node: &HostPort,
         connection: Option<MultiplexedConnection>,
     ) -> RedisResult<(MultiplexedConnection, SlotMap)> {
         if let Some(mut connection) = connection
-            && let Ok(slot_map) = self.question(place, &mut connection).await
+            && let Ok(slot_map) = self.query_slot_map(node, &mut connection).await
         {
             return Ok((connection, slot_map));
         }
-        let info = self.deployment.server_at(place);
+        let info = self.deployment.server_at(node);
         if matches!(self.deployment.kind, DeploymentKind::Sentinel { .. }) {
-            // Most sentinels want no password; those that do are asked with that of the servers.
-            let bare = info.clone().set_redis_settings(RedisConnectionInfo::default());
-            if let Ok(answer) = self.first_answer(place, bare).await {
+            // Most sentinels have no password. The others are asked with that of the servers.
+            let no_login = info.clone().set_redis_settings(RedisConnectionInfo::default());
+            if let Ok(answer) = self.connect_and_ask(node, no_login).await {
                 return Ok(answer);
             }
             let settings = info.redis_settings().clone().set_db(0);
-            return self.first_answer(place, info.set_redis_settings(settings)).await;
+            return self.connect_and_ask(node, info.set_redis_settings(settings)).await;
         }
-        self.first_answer(place, info).await
+        self.connect_and_ask(node, info).await
     }
 
-    async fn first_answer(
+    async fn connect_and_ask(
         &self,
-        place: &HostPort,
+        node: &HostPort,
         info: ConnectionInfo,
     ) -> RedisResult<(MultiplexedConnection, SlotMap)> {
         let mut connection =
-            Client::open(info)?.get_multiplexed_async_connection_with_config(&patience(self.timeout)).await?;
-        let slot_map = self.question(place, &mut connection).await?;
+            Client::open(info)?.get_multiplexed_async_connection_with_config(&timeouts(self.timeout)).await?;
+        let slot_map = self.query_slot_map(node, &mut connection).await?;
         Ok((connection, slot_map))
     }
 
-    async fn question(&self, place: &HostPort, connection: &mut MultiplexedConnection) -> RedisResult<SlotMap> {
-        let unexpected = || RedisError::from((ErrorKind::UnexpectedReturnType, "an answer that makes no sense"));
+    async fn query_slot_map(&self, node: &HostPort, connection: &mut MultiplexedConnection) -> RedisResult<SlotMap> {
+        let unexpected = || RedisError::from((ErrorKind::UnexpectedReturnType, "unexpected answer"));
         let mut pipeline = Pipeline::with_capacity(2);
         if let DeploymentKind::Sentinel { service, .. } = &self.deployment.kind {
             pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
@@ -226,43 +243,44 @@ impl Discovery {
                 pipeline.query_async(connection).await?;
             let (host, port) = master.ok_or_else(unexpected)?;
             let epoch = details.get("config-epoch").and_then(|epoch| epoch.parse().ok()).ok_or_else(unexpected)?;
-            return Ok(SlotMap::of_one(HostPort { host, port }, epoch));
+            return Ok(SlotMap::single(HostPort { host, port }, epoch));
         }
         pipeline.cmd("CLUSTER").arg("INFO");
         pipeline.cmd("CLUSTER").arg("SLOTS");
         let (info, slots): (String, Value) = pipeline.query_async(connection).await?;
         if field(&info, "cluster_state") != "ok" {
-            return Err((ErrorKind::Client, "it says that the cluster is down").into());
+            return Err((ErrorKind::Client, "the node reports that the cluster is down").into());
         }
         let epoch = field(&info, "cluster_current_epoch").parse().unwrap_or(0);
-        SlotMap::of_slots(slots, place, epoch).filter(|slot_map| !slot_map.is_unknown()).ok_or_else(unexpected)
+        SlotMap::parse(slots, node, epoch).filter(|slot_map| !slot_map.is_empty()).ok_or_else(unexpected)
     }
 
-    fn is_news(&self, slot_map: &SlotMap, known: &SlotMap, why: Why) -> bool {
-        if known.is_unknown() || slot_map.epoch > known.epoch {
+    /// Whether `slot_map`, the answer of a node, replaces `current`.
+    fn replaces(&self, slot_map: &SlotMap, current: &SlotMap, reason: RefreshReason) -> bool {
+        if current.is_empty() || slot_map.epoch > current.epoch {
             return true;
         }
-        // In one epoch slots wander from master to master, and servers may change their address: only who was sent away, or
-        // found nobody, believes that.
-        let same_epoch = slot_map.epoch == known.epoch;
-        // Sentinels that were set up anew count from the beginning.
-        let anew = matches!(self.deployment.kind, DeploymentKind::Sentinel { .. });
-        why == Why::Doubt && (same_epoch || anew) && !slot_map.is_like(known)
+        // Slots can move and servers can change their address within one epoch. Such a change is accepted only after a
+        // redirect or a failure has shown that the current map is wrong.
+        let same_epoch = slot_map.epoch == current.epoch;
+        // Sentinels that were set up again count epochs from 0, so theirs may be lower.
+        let may_be_reset = matches!(self.deployment.kind, DeploymentKind::Sentinel { .. });
+        reason == RefreshReason::Suspected && (same_epoch || may_be_reset) && !slot_map.same_assignment(current)
     }
 
-    fn adopt(&self, known: &SlotMap, found: SlotMap) {
-        let gone = known.masters.iter().any(|master| !found.masters.contains(master));
+    fn adopt(&self, current: &SlotMap, newer: SlotMap) {
+        let gone = current.masters.iter().any(|master| !newer.masters.contains(master));
         let mut slot_map = self.slot_map.write().unwrap_or_else(PoisonError::into_inner);
-        if !known.is_unknown() && (gone || found.epoch > known.epoch) {
-            // Before anybody can see where to find the other server.
-            self.incarnations.changed();
-            let masters: Vec<String> = found.masters.iter().map(HostPort::to_string).collect();
+        if !current.is_empty() && (gone || newer.epoch > current.epoch) {
+            // Begun before the new map is visible, so that no command reaches a promoted server in the old incarnation.
+            self.incarnations.begin_incarnation();
+            let masters: Vec<String> = newer.masters.iter().map(HostPort::to_string).collect();
             if gone {
-                warn!(masters = masters.join(", "), "another redis server took the place of one");
+                warn!(masters = masters.join(", "), "a redis master was replaced");
             } else {
-                info!(masters = masters.join(", "), epoch = found.epoch, "redis servers changed their parts");
+                info!(masters = masters.join(", "), epoch = newer.epoch, "the redis servers have a new epoch");
             }
         }
-        *slot_map = Arc::new(found);
+        *slot_map = Arc::new(newer);
     }
 }

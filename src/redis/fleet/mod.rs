@@ -1,6 +1,7 @@
-//! Connections to the servers that hold the data, one or many, and the way of each command to the server that has its key.
+//! Connections to one or several Redis servers, and routing of each command to the master of its key.
 //!
-//! Each new connection first asks the server who it is ([`super::durability::incarnations`]), before anything else goes out over it.
+//! Each new connection reads the run id of its server before any command goes over it
+//! ([`super::durability::incarnations`]).
 
 mod discovery;
 mod router;
@@ -19,86 +20,88 @@ use super::{
     durability::incarnations::Incarnations,
 };
 
-/// Where Redis is, and how it is used.
+/// Where Redis is, and how to use it.
 #[derive(Clone, Debug)]
 pub struct Address {
     /// A URL of a [`Deployment`].
     pub url: String,
-    /// For TLS.
+    /// Certificates for TLS.
     pub certificates: Certificates,
-    /// What every key begins with.
+    /// Prefix of every key.
     pub namespace: String,
-    /// How long to wait for a connection or an answer.
+    /// Timeout of a connection attempt and of an answer.
     pub timeout: Duration,
-    /// Connections at most, to each server.
+    /// Maximum number of connections to each server.
     pub connections: usize,
 }
 
-/// Why a round trip brought nothing.
+/// Why a round trip failed.
 #[derive(Debug)]
 pub(super) enum SendError {
-    /// Nothing was sent: a server has begun a new incarnation.
+    /// Nothing was sent: a new incarnation has begun.
     NewIncarnation,
-    /// Nothing was sent: there is no connection to be had.
+    /// Nothing was sent: no connection could be made.
     Unreached(String),
-    /// Nothing was sent: the server does not accept the user and password.
+    /// Nothing was sent: the server rejects the user and password.
     Login(String),
-    /// It is not known what came of it.
+    /// An error that is returned to the caller unchanged.
     Store(StoreError),
-    /// Redis, or the way to it.
+    /// An error of the server or of the connection. The commands may have run.
     Redis(RedisError),
 }
 
-/// What something that was written shall outlive.
+/// Which failures a write must survive.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Durability {
-    /// A server that dies for good and whose replica takes its place, where it has one.
+    /// A failover: the write is on a replica, if the server has one.
     Replica,
-    /// The same; and where it has none, a server that dies and comes back.
+    /// A failover, if the server has a replica; otherwise a restart: the write is in the append-only file.
     ReplicaElseDisk,
-    /// Both.
+    /// A failover and a restart.
     ReplicaAndDisk,
 }
 
-/// The servers. Cheap to clone.
+/// The servers of a deployment. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Servers {
     deployment: Arc<Deployment>,
     address: Arc<Address>,
     incarnations: Arc<Incarnations>,
-    way: Way,
+    topology: Topology,
 }
 
 #[derive(Clone)]
-enum Way {
+enum Topology {
     One(Server),
     Many(Router),
 }
 
 impl Servers {
-    /// Connects when it is first used.
+    /// Opens no connection: the first use does.
     ///
     /// Errors: `Unusable` for a URL or certificates that can't be used.
     pub(super) fn new(deployment: Deployment, address: Arc<Address>, incarnations: Arc<Incarnations>) -> Result<Self> {
         let deployment = Arc::new(deployment);
-        let way = match deployment.kind {
-            DeploymentKind::One => Way::One(Server::new(deployment.server(), &address, incarnations.clone(), false)?),
+        let topology = match deployment.kind {
+            DeploymentKind::One => {
+                Topology::One(Server::new(deployment.server(), &address, incarnations.clone(), false)?)
+            }
             DeploymentKind::Cluster(_) | DeploymentKind::Sentinel { .. } => {
-                Way::Many(Router::new(deployment.clone(), address.clone(), incarnations.clone()))
+                Topology::Many(Router::new(deployment.clone(), address.clone(), incarnations.clone()))
             }
         };
-        Ok(Self { deployment, address, incarnations, way })
+        Ok(Self { deployment, address, incarnations, topology })
     }
 
-    /// The same servers over connections of its own: those of one runtime do not serve another.
-    pub(super) fn reopened(&self) -> Result<Self> {
-        let way = match &self.way {
-            Way::One(_) => {
-                Way::One(Server::new(self.deployment.server(), &self.address, self.incarnations.clone(), false)?)
+    /// The same servers over new connections, because a connection can only be used in the runtime that opened it.
+    pub(super) fn with_own_connections(&self) -> Result<Self> {
+        let topology = match &self.topology {
+            Topology::One(_) => {
+                Topology::One(Server::new(self.deployment.server(), &self.address, self.incarnations.clone(), false)?)
             }
-            Way::Many(fleet) => Way::Many(fleet.reopened()),
+            Topology::Many(router) => Topology::Many(router.with_own_connections()),
         };
-        Ok(Self { way, ..self.clone() })
+        Ok(Self { topology, ..self.clone() })
     }
 
     /// How its servers are found.
@@ -106,44 +109,47 @@ impl Servers {
         &self.deployment.kind
     }
 
-    /// The same servers over one connection to each, which is made anew when it fails: for loops that ask all the time.
-    pub(super) fn keeping_a_connection(&self) -> Self {
-        let way = match &self.way {
-            Way::One(server) => Way::One(server.keeping_a_connection()),
-            Way::Many(fleet) => Way::Many(fleet.keeping_a_connection()),
+    /// The same servers over one connection to each, which is replaced when it fails.
+    pub(super) fn with_pinned_connection(&self) -> Self {
+        let topology = match &self.topology {
+            Topology::One(server) => Topology::One(server.with_pinned_connection()),
+            Topology::Many(router) => Topology::Many(router.with_pinned_connection()),
         };
-        Self { way, ..self.clone() }
+        Self { topology, ..self.clone() }
     }
 
-    /// One round trip, all of it in `incarnation`: nothing is sent, and no answer counts, when a newer one has begun.
+    /// Sends a pipeline in one round trip. Returns one answer for each command, or the one answer of a transaction.
+    ///
+    /// Errors: [`SendError`]. Nothing is sent if `incarnation` is no longer the newest; an answer that arrives after a
+    /// newer one has begun is discarded.
     pub(super) async fn send(
         &self,
         incarnation: u64,
         pipeline: &Pipeline,
     ) -> std::result::Result<Vec<Value>, SendError> {
-        match &self.way {
-            Way::One(server) => server.send(incarnation, pipeline).await,
-            // On the heap: what one server needs is small, and stays so.
-            Way::Many(fleet) => Box::pin(fleet.send(incarnation, pipeline)).await,
+        match &self.topology {
+            Topology::One(server) => server.send(incarnation, pipeline).await,
+            // Boxed, so that the future for one server stays small.
+            Topology::Many(router) => Box::pin(router.send(incarnation, pipeline)).await,
         }
     }
 
-    /// As [`Servers::send`], to every server that holds data. The answers are those of one server after the other.
+    /// As [`Servers::send`], to every master. Returns the answers of all masters, one master after the other.
     pub(super) async fn send_to_all(
         &self,
         incarnation: u64,
         pipeline: &Pipeline,
     ) -> std::result::Result<Vec<Value>, SendError> {
-        match &self.way {
-            Way::One(server) => server.send(incarnation, pipeline).await,
-            Way::Many(fleet) => Box::pin(fleet.send_to_all(incarnation, pipeline)).await,
+        match &self.topology {
+            Topology::One(server) => server.send(incarnation, pipeline).await,
+            Topology::Many(router) => Box::pin(router.send_to_all(incarnation, pipeline)).await,
         }
     }
 
-    /// Waits until what was written before to the servers that have `keys`, or to all, is as safe as `durability` says, as far as
-    /// they can promise it. `wait_key` makes keys that may be written.
+    /// Waits until earlier writes to the masters of `keys`, or to all masters, have `durability`, as far as each
+    /// master can confirm it. `wait_key` builds the keys that the wait writes.
     ///
-    /// Errors: `OutcomeUnknown` if that takes longer than `within`: it may be safe or not.
+    /// Errors: `OutcomeUnknown` if a confirmation takes longer than `within`.
     pub(super) async fn wait_durable(
         &self,
         incarnation: u64,
@@ -152,16 +158,18 @@ impl Servers {
         durability: Durability,
         within: Duration,
     ) -> std::result::Result<(), SendError> {
-        match &self.way {
-            Way::One(server) => server.wait_durable(incarnation, &wait_key(0), durability, within).await,
-            Way::Many(fleet) => Box::pin(fleet.wait_durable(incarnation, keys, wait_key, durability, within)).await,
+        match &self.topology {
+            Topology::One(server) => server.wait_durable(incarnation, &wait_key(0), durability, within).await,
+            Topology::Many(router) => {
+                Box::pin(router.wait_durable(incarnation, keys, wait_key, durability, within)).await
+            }
         }
     }
 
-    /// Asks whether a server has taken the place of another.
-    pub(super) async fn look(&self) {
-        if let Way::Many(fleet) = &self.way {
-            fleet.look().await;
+    /// Checks whether a failover happened. If so, a new incarnation begins.
+    pub(super) async fn check_failover(&self) {
+        if let Topology::Many(router) = &self.topology {
+            router.check_failover().await;
         }
     }
 }

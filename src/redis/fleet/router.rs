@@ -1,11 +1,11 @@
-//! Many servers that change places: the nodes of a cluster, or the master of a service that sentinels watch.
+//! Routes commands to the masters of a cluster, or to the master of a service that sentinels watch.
 //!
-//! A pipeline is split by the servers that have its keys, its pieces go out side by side, and the answers are put back in
-//! order. A server that does not have a key sends it on (`MOVED`, `ASK`), and has certainly done nothing: the command goes
-//! where it was told. What passes by itself (`TRYAGAIN`, `CLUSTERDOWN`, `READONLY`, …) is left to the caller, who tries again
-//! as with any Redis that is away.
+//! A pipeline is split by the masters of its keys, the pieces are sent concurrently, and the answers are put back in
+//! order. `MOVED` and `ASK` are followed: a server that redirects a command has certainly not executed it. Transient
+//! errors (`TRYAGAIN`, `CLUSTERDOWN`, `READONLY`, …) are returned to the caller, which retries as in any outage of
+//! Redis.
 //!
-//! The crate's own cluster connection is not used: see docs/architecture.md.
+//! The cluster connection of the `redis` crate is not used: see docs/architecture.md.
 
 use std::{
     collections::HashMap,
@@ -23,20 +23,21 @@ use super::{
         durability::incarnations::{self, Incarnations},
     },
     Address, Durability, SendError,
-    discovery::{Discovery, Why},
+    discovery::{Discovery, RefreshReason},
     server::Server,
     slot_map::SlotMap,
 };
 
-/// How often a command is sent on before its caller is told to try again.
-const SENT_ON_MAX: usize = 4;
+/// Rounds of redirects to follow. After that the caller gets the redirect, a transient error.
+const REDIRECTS_MAX: usize = 4;
 
-/// How long a node may need to hear of what another one did, a tenth of a second at most as a rule.
-const GOSSIP: Duration = Duration::from_millis(25);
+/// Wait before each round of redirects after the first, for the nodes to learn of a change. That usually takes less
+/// than 100 ms.
+const GOSSIP_WAIT: Duration = Duration::from_millis(25);
 
-/// Servers by their place, as long as they are in a slot_map.
+/// The servers of a slot map, by address. Created when first needed, removed when a newer slot map lacks them.
 #[derive(Default)]
-struct Known {
+struct ServerCache {
     slot_map: Arc<SlotMap>,
     servers: HashMap<HostPort, Server>,
 }
@@ -48,36 +49,36 @@ pub(super) struct Router {
     address: Arc<Address>,
     incarnations: Arc<Incarnations>,
     discovery: Arc<Discovery>,
-    pools: Arc<Mutex<Known>>,
-    /// The same servers, each over one connection.
-    kept: Option<Arc<Mutex<Known>>>,
+    pools: Arc<Mutex<ServerCache>>,
+    /// If set, the same servers over one connection to each.
+    pinned: Option<Arc<Mutex<ServerCache>>>,
 }
 
 impl Router {
     pub(super) fn new(deployment: Arc<Deployment>, address: Arc<Address>, incarnations: Arc<Incarnations>) -> Self {
         let discovery = Arc::new(Discovery::new(deployment.clone(), address.timeout, incarnations.clone()));
-        Self { deployment, address, incarnations, discovery, pools: Arc::default(), kept: None }
+        Self { deployment, address, incarnations, discovery, pools: Arc::default(), pinned: None }
     }
 
-    /// The same servers over connections of its own.
-    pub(super) fn reopened(&self) -> Self {
-        Self { pools: Arc::default(), kept: None, ..self.clone() }
+    /// The same servers over new connections.
+    pub(super) fn with_own_connections(&self) -> Self {
+        Self { pools: Arc::default(), pinned: None, ..self.clone() }
     }
 
     /// The same servers over one connection to each.
-    pub(super) fn keeping_a_connection(&self) -> Self {
-        Self { kept: Some(Arc::default()), ..self.clone() }
+    pub(super) fn with_pinned_connection(&self) -> Self {
+        Self { pinned: Some(Arc::default()), ..self.clone() }
     }
 
-    /// Asks whether a server has taken the place of another.
-    pub(super) async fn look(&self) {
+    /// Checks whether a failover happened. If so, a new incarnation begins.
+    pub(super) async fn check_failover(&self) {
         if let Ok(slot_map) = self.discovery.slot_map().await {
-            // Where nobody answers, commands will tell.
-            let _ = self.discovery.ask(&slot_map, Why::Look, None).await;
+            // An error here is not reported: if no server answers, the next command fails too.
+            let _ = self.discovery.refresh(&slot_map, RefreshReason::Poll, None).await;
         }
     }
 
-    /// As [`Server::send`], each command to the server that has its key.
+    /// As [`super::Servers::send`], each command to the master of its key.
     pub(super) async fn send(
         &self,
         incarnation: u64,
@@ -87,8 +88,8 @@ impl Router {
         let answers = match slot_map.master_for_all(pipeline) {
             Some(master) => {
                 let sent = self.server(&slot_map, &slot_map.masters[master])?.send(incarnation, pipeline).await;
-                match self.noticing(sent) {
-                    Err(SendError::Unreached(reason)) => return Err(self.elsewhere(incarnation, reason).await),
+                match self.checked(sent) {
+                    Err(SendError::Unreached(reason)) => return Err(self.after_unreached(incarnation, reason).await),
                     sent => sent?,
                 }
             }
@@ -99,35 +100,36 @@ impl Router {
                 answers
             }
         };
-        if pipeline.is_transaction() || !answers.iter().any(is_sent_on) {
+        if pipeline.is_transaction() || !answers.iter().any(is_redirect) {
             return Ok(answers);
         }
-        self.send_on(incarnation, pipeline, answers, slot_map).await
+        self.follow_redirects(incarnation, pipeline, answers, slot_map).await
     }
 
-    /// As [`Server::send`], to every master. The answers are those of one after the other.
+    /// As [`super::Servers::send_to_all`].
     pub(super) async fn send_to_all(
         &self,
         incarnation: u64,
         pipeline: &Pipeline,
     ) -> std::result::Result<Vec<Value>, SendError> {
         let slot_map = self.discovery.slot_map().await.map_err(SendError::Store)?;
-        let servers = slot_map.masters.iter().map(|place| self.server(&slot_map, place));
+        let servers = slot_map.masters.iter().map(|node| self.server(&slot_map, node));
         let servers = servers.collect::<std::result::Result<Vec<_>, _>>()?;
         let sent = join_all(servers.iter().map(|server| server.send(incarnation, pipeline))).await;
         let mut answers = Vec::new();
         for sent in sent {
-            answers.extend(self.noticing(sent).map_err(|error| partly(error, servers.len()))?);
+            answers.extend(self.checked(sent).map_err(|error| of_several(error, servers.len()))?);
         }
         Ok(answers)
     }
 
-    /// As [`Server::fence`], for the servers that have `keys`, or for all. `fence` makes keys: one is taken that the server has.
+    /// As [`super::Servers::wait_durable`]. For each master, `wait_key` is called with 0, 1, … until it returns a key
+    /// of that master.
     pub(super) async fn wait_durable(
         &self,
         incarnation: u64,
         keys: Option<&[String]>,
-        fence: impl Fn(u32) -> String,
+        wait_key: impl Fn(u32) -> String,
         durability: Durability,
         within: Duration,
     ) -> std::result::Result<(), SendError> {
@@ -138,20 +140,21 @@ impl Router {
         };
         masters.sort_unstable();
         masters.dedup();
-        let mut fences = Vec::with_capacity(masters.len());
+        let mut waits = Vec::with_capacity(masters.len());
         for master in masters {
-            let key = (0..).map(&fence).find(|key| slot_map.master_of(key.as_bytes()) == Some(master));
-            fences.push((self.server(&slot_map, &slot_map.masters[master])?, key.unwrap_or_default()));
+            let key = (0..).map(&wait_key).find(|key| slot_map.master_of(key.as_bytes()) == Some(master));
+            waits.push((self.server(&slot_map, &slot_map.masters[master])?, key.unwrap_or_default()));
         }
-        let n_fences = fences.len();
-        let waited = fences.iter().map(|(server, key)| server.wait_durable(incarnation, key, durability, within));
+        let n_waits = waits.len();
+        let waited = waits.iter().map(|(server, key)| server.wait_durable(incarnation, key, durability, within));
         for waited in join_all(waited).await {
-            self.noticing(waited).map_err(|error| partly(error, n_fences))?;
+            self.checked(waited).map_err(|error| of_several(error, n_waits))?;
         }
         Ok(())
     }
 
-    /// Sends commands, numbered, to the servers that `slot_map` says have their keys, and puts the answers in their places.
+    /// Sends each command to the master of its key in `slot_map`, and stores its answer in `answers` at the number of
+    /// the command.
     async fn send_pieces(
         &self,
         incarnation: u64,
@@ -163,24 +166,24 @@ impl Router {
             slot_map.masters.iter().map(|_| (Vec::new(), Pipeline::new())).collect();
         for (number, command) in commands {
             let Some(master) = slot_map.master_for(command) else {
-                self.discovery.doubt();
+                self.discovery.mark_stale();
                 return Err(SendError::Store(StoreError::OutcomeUnknown(
-                    "a slot of the cluster is served by nobody".into(),
+                    "no master serves a slot of the cluster".into(),
                 )));
             };
             pieces[master].0.push(*number);
             pieces[master].1.add_command((*command).clone());
         }
-        let mut sendings = Vec::new();
-        for ((numbers, pipeline), place) in pieces.iter().zip(&slot_map.masters) {
+        let mut requests = Vec::new();
+        for ((numbers, pipeline), node) in pieces.iter().zip(&slot_map.masters) {
             if !numbers.is_empty() {
-                sendings.push((numbers, pipeline, self.server(slot_map, place)?));
+                requests.push((numbers, pipeline, self.server(slot_map, node)?));
             }
         }
-        let n_pieces = sendings.len();
-        let sent = join_all(sendings.iter().map(|(_, pipeline, server)| server.send(incarnation, pipeline))).await;
-        for ((numbers, ..), sent) in sendings.iter().zip(sent) {
-            let values = self.noticing(sent).map_err(|error| partly(error, n_pieces))?;
+        let n_pieces = requests.len();
+        let sent = join_all(requests.iter().map(|(_, pipeline, server)| server.send(incarnation, pipeline))).await;
+        for ((numbers, ..), sent) in requests.iter().zip(sent) {
+            let values = self.checked(sent).map_err(|error| of_several(error, n_pieces))?;
             for (number, value) in numbers.iter().zip(values) {
                 answers[*number] = value;
             }
@@ -188,23 +191,23 @@ impl Router {
         Ok(())
     }
 
-    /// Sends commands to where servers that do not have their keys sent them on.
-    async fn send_on(
+    /// Sends each command whose answer is a redirect to the server that the redirect names.
+    async fn follow_redirects(
         &self,
         incarnation: u64,
         pipeline: &Pipeline,
         mut answers: Vec<Value>,
         mut slot_map: Arc<SlotMap>,
     ) -> std::result::Result<Vec<Value>, SendError> {
-        for attempt in 0..SENT_ON_MAX {
-            let (mut moved, mut asked, mut told) = (Vec::new(), Vec::new(), None);
+        for attempt in 0..REDIRECTS_MAX {
+            let (mut moved, mut asked, mut hint) = (Vec::new(), Vec::new(), None);
             for (number, command) in pipeline.cmd_iter().enumerate() {
-                match SentOn::read(&answers[number], slot_map.masters.first()) {
-                    Some(SentOn::Moved(to)) => {
-                        told = to.or(told);
+                match Redirect::read(&answers[number], slot_map.masters.first()) {
+                    Some(Redirect::Moved(to)) => {
+                        hint = to.or(hint);
                         moved.push((number, command));
                     }
-                    Some(SentOn::Ask(to)) => asked.push((number, command, to)),
+                    Some(Redirect::Ask(to)) => asked.push((number, command, to)),
                     None => {}
                 }
             }
@@ -215,143 +218,147 @@ impl Router {
                 let mut once = Pipeline::with_capacity(2);
                 once.cmd("ASKING").add_command(command.clone());
                 let sent = self.server(&slot_map, &to)?.send(incarnation, &once).await;
-                answers[number] = self.noticing(sent).map_err(after_others)?.pop().unwrap_or_default();
+                answers[number] = self.checked(sent).map_err(maybe_applied)?.pop().unwrap_or_default();
             }
             if !moved.is_empty() {
                 if attempt > 0 {
-                    tokio::time::sleep(GOSSIP).await;
+                    tokio::time::sleep(GOSSIP_WAIT).await;
                 }
-                self.discovery.ask(&slot_map, Why::Doubt, told).await.map_err(SendError::Store)?;
+                self.discovery.refresh(&slot_map, RefreshReason::Suspected, hint).await.map_err(SendError::Store)?;
                 slot_map = self.discovery.slot_map().await.map_err(SendError::Store)?;
-                self.send_pieces(incarnation, &moved, &slot_map, &mut answers).await.map_err(after_others)?;
+                self.send_pieces(incarnation, &moved, &slot_map, &mut answers).await.map_err(maybe_applied)?;
             }
         }
         Ok(answers)
     }
 
-    /// Nothing was sent, for this reason: if another server has taken the place of that one, it can be sent there at once.
-    async fn elsewhere(&self, incarnation: u64, reason: String) -> SendError {
+    /// The error of a pipeline that could not be sent: `NewIncarnation` if a refresh finds a failover, so that the
+    /// caller sends it to the new master at once; `Unreached` otherwise.
+    async fn after_unreached(&self, incarnation: u64, reason: String) -> SendError {
         match self.discovery.slot_map().await {
             Ok(_) if self.incarnations.newest() != incarnation => SendError::NewIncarnation,
             _ => SendError::Unreached(reason),
         }
     }
 
-    /// Doubts the slot_map where what was sent says that it may not hold.
-    fn noticing<T: Answers>(&self, sent: std::result::Result<T, SendError>) -> std::result::Result<T, SendError> {
-        let doubtful = match &sent {
-            Ok(answers) => answers.are_doubtful(),
+    /// Marks the slot map stale if `sent` shows that it may be wrong, and returns `sent`.
+    fn checked<T: StaleMapSign>(&self, sent: std::result::Result<T, SendError>) -> std::result::Result<T, SendError> {
+        let stale = match &sent {
+            Ok(answers) => answers.shows_stale_map(),
             Err(SendError::NewIncarnation) => false,
-            Err(SendError::Redis(error)) => !matches!(error.kind(), ErrorKind::Server(_)) || is_doubtful(error.code()),
+            Err(SendError::Redis(error)) => {
+                !matches!(error.kind(), ErrorKind::Server(_)) || is_stale_code(error.code())
+            }
             Err(SendError::Unreached(_) | SendError::Login(_)) => true,
             Err(SendError::Store(error)) => matches!(error, StoreError::OutcomeUnknown(_)),
         };
-        if doubtful {
-            self.discovery.doubt();
+        if stale {
+            self.discovery.mark_stale();
         }
         sent
     }
 
-    /// The server at `place`.
-    fn server(&self, slot_map: &Arc<SlotMap>, place: &HostPort) -> std::result::Result<Server, SendError> {
+    /// The server at `node`, with pooled or pinned connections.
+    fn server(&self, slot_map: &Arc<SlotMap>, node: &HostPort) -> std::result::Result<Server, SendError> {
         let pooled = || {
-            known(&self.pools, slot_map, place, || {
-                Server::new(self.deployment.server_at(place), &self.address, self.incarnations.clone(), true)
+            cached_server(&self.pools, slot_map, node, || {
+                Server::new(self.deployment.server_at(node), &self.address, self.incarnations.clone(), true)
             })
         };
-        let server = match &self.kept {
-            Some(kept) => known(kept, slot_map, place, || Ok(pooled()?.keeping_a_connection())),
+        let server = match &self.pinned {
+            Some(pinned) => cached_server(pinned, slot_map, node, || Ok(pooled()?.with_pinned_connection())),
             None => pooled(),
         };
         server.map_err(SendError::Store)
     }
 }
 
-/// The server at `place` among those that are known, or a new one. Those that have left the slot_map are forgotten.
-fn known(
-    all: &Mutex<Known>,
+/// The cached server at `node`, or a new one. Drops the servers that are no longer in `slot_map`.
+fn cached_server(
+    cache: &Mutex<ServerCache>,
     slot_map: &Arc<SlotMap>,
-    place: &HostPort,
+    node: &HostPort,
     new: impl FnOnce() -> Result<Server>,
 ) -> Result<Server> {
-    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-    if !Arc::ptr_eq(&all.slot_map, slot_map) && slot_map.epoch >= all.slot_map.epoch {
-        all.slot_map = slot_map.clone();
-        all.servers.retain(|place, _| slot_map.masters.contains(place));
+    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    if !Arc::ptr_eq(&cache.slot_map, slot_map) && slot_map.epoch >= cache.slot_map.epoch {
+        cache.slot_map = slot_map.clone();
+        cache.servers.retain(|node, _| slot_map.masters.contains(node));
     }
-    if let Some(server) = all.servers.get(place) {
+    if let Some(server) = cache.servers.get(node) {
         return Ok(server.clone());
     }
     let server = new()?;
-    all.servers.insert(place.clone(), server.clone());
+    cache.servers.insert(node.clone(), server.clone());
     Ok(server)
 }
 
-/// Where a server that does not have a key sends its command.
-enum SentOn {
-    /// Its slot is there; `None` if the server does not say where.
+/// Where a server redirects a command whose key it does not own.
+enum Redirect {
+    /// The slot has moved to this node; `None` if the server does not name it.
     Moved(Option<HostPort>),
-    /// This key is there already, and its slot will be.
+    /// The slot is moving, and this key is at this node already.
     Ask(HostPort),
 }
 
-impl SentOn {
-    /// `asked`: a node whose host is that of a place without one.
+impl Redirect {
+    /// Parses the redirect in `answer`; `None` if it is not one. An address without a host gets the host of `asked`.
     fn read(answer: &Value, asked: Option<&HostPort>) -> Option<Self> {
-        if !is_sent_on(answer) {
+        if !is_redirect(answer) {
             return None;
         }
         let error = answer.clone().extract_error().err()?;
-        let place = error.redirect_node().and_then(|(place, _)| {
-            let (host, port) = place.rsplit_once(':')?;
+        let node = error.redirect_node().and_then(|(node, _)| {
+            let (host, port) = node.rsplit_once(':')?;
             let host = if host.is_empty() { asked?.host.clone() } else { host.to_owned() };
             Some(HostPort { host, port: port.parse().ok()? })
         });
         match error.kind() {
-            ErrorKind::Server(ServerErrorKind::Ask) => place.map(Self::Ask),
-            _ => Some(Self::Moved(place)),
+            ErrorKind::Server(ServerErrorKind::Ask) => node.map(Self::Ask),
+            _ => Some(Self::Moved(node)),
         }
     }
 }
 
-fn is_sent_on(answer: &Value) -> bool {
+fn is_redirect(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error)
              if matches!(error.kind(), Some(ServerErrorKind::Moved | ServerErrorKind::Ask)))
 }
 
-/// What says that a server is not what it was taken for.
-fn is_doubtful(code: Option<&str>) -> bool {
+/// Whether an error code shows that the server is not the master of the key.
+fn is_stale_code(code: Option<&str>) -> bool {
     matches!(code, Some("READONLY" | "CLUSTERDOWN" | "MASTERDOWN" | "MOVED"))
 }
 
-/// What came of a round trip.
-trait Answers {
-    /// They say that the slot_map may not hold.
-    fn are_doubtful(&self) -> bool;
+/// The result of a round trip.
+trait StaleMapSign {
+    /// Whether the result shows that the slot map may be wrong.
+    fn shows_stale_map(&self) -> bool;
 }
 
-impl Answers for Vec<Value> {
-    fn are_doubtful(&self) -> bool {
-        // Who is sent on asks in any case.
+impl StaleMapSign for Vec<Value> {
+    fn shows_stale_map(&self) -> bool {
+        // MOVED is left out: following it refreshes the slot map anyway.
         self.iter().any(|answer| {
-            matches!(answer, Value::ServerError(error) if error.code() != "MOVED" && is_doubtful(Some(error.code())))
+            matches!(answer, Value::ServerError(error) if error.code() != "MOVED" && is_stale_code(Some(error.code())))
         })
     }
 }
 
-impl Answers for () {
-    fn are_doubtful(&self) -> bool {
+impl StaleMapSign for () {
+    fn shows_stale_map(&self) -> bool {
         false
     }
 }
 
-/// An error of one of `n` pieces: that nothing was sent can only be said where there is one.
-fn partly(error: SendError, n: usize) -> SendError {
-    if n > 1 { after_others(error) } else { error }
+/// The error of one of `n` pieces. With several pieces, others may have been sent, so the error must not claim that
+/// nothing was sent.
+fn of_several(error: SendError, n: usize) -> SendError {
+    if n > 1 { maybe_applied(error) } else { error }
 }
 
-/// An error after other pieces were sent.
-fn after_others(error: SendError) -> SendError {
+/// Replaces the errors that claim that nothing was sent, because other pieces were.
+fn maybe_applied(error: SendError) -> SendError {
     match error {
         SendError::NewIncarnation => SendError::Store(incarnations::ended()),
         SendError::Unreached(reason) | SendError::Login(reason) => SendError::Store(StoreError::OutcomeUnknown(reason)),

@@ -1,4 +1,6 @@
-//! Connections to one server.
+//! Connections to one Redis server: a pool, and round trips within one incarnation.
+//!
+//! Never: follows redirects, or repeats a command.
 
 use std::{
     sync::{
@@ -26,55 +28,56 @@ use super::{
     Address, Durability, SendError,
 };
 
-/// How long the key of a fence incarnations.
-const FENCE_LIFE_MS: u64 = 1_000;
+/// Expiry of the key that a wait for durability writes.
+const WAIT_KEY_TTL_MS: u64 = 1_000;
 
 /// One server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Server {
-    place: Arc<str>,
+    addr: Arc<str>,
     incarnations: Arc<Incarnations>,
     timeout: Duration,
     pool: Pool,
-    /// One connection of the pool until it fails: the pool asks a connection whether it incarnations each time it is taken, which
-    /// costs as much as a small batch.
-    kept: Option<Arc<Kept>>,
+    /// If set, one connection of the pool is used until it fails. The pool checks a connection each time it is taken,
+    /// which costs as much as a small batch.
+    pinned: Option<Arc<PinnedSlot>>,
 }
 
 #[derive(Default)]
-struct Kept {
-    now: Mutex<Option<Link>>,
-    /// Held by whoever takes one from the pool. The others wait for that one: when the runners of a thousand lines begin
-    /// together, each would else wait for its turn at the pool.
-    taking: tokio::sync::Mutex<()>,
-    /// How many have been kept.
-    n_links: AtomicU64,
+struct PinnedSlot {
+    current: Mutex<Option<PinnedConnection>>,
+    /// Held by the caller that takes a new connection from the pool; concurrent callers wait and share it. Otherwise
+    /// the runners of a thousand lines, which start together, would each queue for the pool.
+    connecting: tokio::sync::Mutex<()>,
+    /// Number of connections pinned so far.
+    n_pinned: AtomicU64,
 }
 
 /// A connection, and the incarnation in which it was made.
 #[derive(Clone)]
-struct Link {
+struct PinnedConnection {
     incarnation: u64,
-    /// Which of those that were kept it is.
+    /// Identifies the connection: the count of those pinned before it.
     number: u64,
     connection: MultiplexedConnection,
 }
 
 impl Server {
-    /// Connects when it is first used. `only_as_master`: it is of no use as a replica, because there are others to ask.
+    /// Opens no connection: the first use does. `only_as_master` makes connections fail while the server is a replica.
+    /// It is for deployments in which another server may be the master.
     ///
-    /// Errors: `Unusable` where `info` makes no sense.
+    /// Errors: `Unusable` if `info` can't be used.
     pub(super) fn new(
         info: ConnectionInfo,
         address: &Address,
         incarnations: Arc<Incarnations>,
         only_as_master: bool,
     ) -> Result<Self> {
-        let place: Arc<str> = info.addr().to_string().into();
+        let addr: Arc<str> = info.addr().to_string().into();
         let timeout = Some(address.timeout);
-        let manager = Manager::new_with_config(info, patience(address.timeout))
+        let manager = Manager::new_with_config(info, timeouts(address.timeout))
             .map_err(|error| StoreError::Unusable(format!("redis.url can't be used: {error}")))?;
-        let (met, at) = (incarnations.clone(), place.clone());
+        let (observed, at) = (incarnations.clone(), addr.clone());
         let pool = Pool::builder(manager)
             .max_size(address.connections)
             .runtime(Runtime::Tokio1)
@@ -82,58 +85,58 @@ impl Server {
             .create_timeout(timeout)
             .recycle_timeout(timeout)
             .post_create(Hook::async_fn(move |connection, _| {
-                let (met, at) = (met.clone(), at.clone());
+                let (observed, at) = (observed.clone(), at.clone());
                 Box::pin(async move {
-                    let mut who = Pipeline::with_capacity(2);
-                    who.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+                    let mut info = Pipeline::with_capacity(2);
+                    info.cmd("INFO").arg("server").cmd("INFO").arg("replication");
                     let (server, replication): (String, String) =
-                        who.query_async(connection).await.map_err(HookError::Backend)?;
+                        info.query_async(connection).await.map_err(HookError::Backend)?;
                     if only_as_master && field(&replication, "role") != "master" {
-                        return Err(HookError::message(format!("{at} is no master")));
+                        return Err(HookError::message(format!("{at} is not a master")));
                     }
-                    met.met(&at, field(&server, "run_id"), uptime(&server));
+                    observed.observe(&at, field(&server, "run_id"), uptime(&server));
                     Ok(())
                 })
             }))
             .build()
             .map_err(|error| StoreError::Unusable(format!("redis pool: {error}")))?;
-        Ok(Self { place, incarnations, timeout: address.timeout, pool, kept: None })
+        Ok(Self { addr, incarnations, timeout: address.timeout, pool, pinned: None })
     }
 
-    /// The same server over one connection, which is made anew when it fails.
-    pub(super) fn keeping_a_connection(&self) -> Self {
-        Self { kept: Some(Arc::default()), ..self.clone() }
+    /// The same server over one connection, which is replaced when it fails.
+    pub(super) fn with_pinned_connection(&self) -> Self {
+        Self { pinned: Some(Arc::default()), ..self.clone() }
     }
 
-    /// One round trip, all of it in `incarnation`: nothing is sent, and no answer counts, when a newer one has begun.
+    /// As [`super::Servers::send`], to this server.
     pub(super) async fn send(
         &self,
         incarnation: u64,
         pipeline: &Pipeline,
     ) -> std::result::Result<Vec<Value>, SendError> {
-        // Before the answer to EXEC come those to MULTI and to each command that is queued.
+        // The answers to MULTI and to each queued command come before the answer to EXEC.
         let (skipped, answers) = if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
-        let (mut connection, taken, number) = match &self.kept {
-            Some(kept) => {
-                let link = self.link(kept, incarnation).await?;
-                (link.connection, None, link.number)
+        let (mut connection, pooled, number) = match &self.pinned {
+            Some(slot) => {
+                let pinned = self.pinned_connection(slot, incarnation).await?;
+                (pinned.connection, None, pinned.number)
             }
             None => {
-                let taken = self.taken().await?;
-                (MultiplexedConnection::clone(&taken), Some(taken), 0)
+                let pooled = self.pooled_connection().await?;
+                (MultiplexedConnection::clone(&pooled), Some(pooled), 0)
             }
         };
         if self.incarnations.newest() != incarnation {
             return Err(SendError::NewIncarnation);
         }
         let values = connection.req_packed_commands(pipeline, skipped, answers).await;
-        // Back to the pool only after the answer.
-        drop(taken);
-        if let Some(kept) = &self.kept
+        // The connection returns to the pool only after the answer.
+        drop(pooled);
+        if let Some(slot) = &self.pinned
             && values.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_)))
         {
-            // Another may have been taken since.
-            kept.now().take_if(|link| link.number == number);
+            // Another caller may have replaced the failed connection already.
+            slot.current().take_if(|pinned| pinned.number == number);
         }
         let values = values.map_err(SendError::Redis)?;
         if self.incarnations.newest() != incarnation {
@@ -142,10 +145,10 @@ impl Server {
         Ok(values)
     }
 
-    /// Waits until what was written before, over whatever connection, is as safe as `durability` says, as far as this server can
-    /// promise it. `key` is one that it has, and may be written: Redis waits for what a connection itself wrote.
+    /// Waits until earlier writes, over any connection, have `durability`, as far as this server can confirm it. The
+    /// wait first writes `key`, because WAIT covers only what its own connection wrote, and everything before that.
     ///
-    /// Errors: `OutcomeUnknown` if that takes longer than `within`: it may be safe or not.
+    /// Errors: `OutcomeUnknown` if a confirmation takes longer than `within`.
     pub(super) async fn wait_durable(
         &self,
         incarnation: u64,
@@ -154,13 +157,13 @@ impl Server {
         within: Duration,
     ) -> std::result::Result<(), SendError> {
         let deadline = Instant::now() + within;
-        // A connection that nobody else waits for.
-        let mut connection = self.taken().await?;
+        // Not the pinned connection: WAIT would block its other users.
+        let mut connection = self.pooled_connection().await?;
         if self.incarnations.newest() != incarnation {
             return Err(SendError::NewIncarnation);
         }
         let mut write = Pipeline::with_capacity(3);
-        write.cmd("SET").arg(key).arg("").arg("PX").arg(FENCE_LIFE_MS);
+        write.cmd("SET").arg(key).arg("").arg("PX").arg(WAIT_KEY_TTL_MS);
         write.cmd("INFO").arg("persistence").cmd("INFO").arg("replication");
         let ((), persistence, replication): ((), String, String) =
             write.query_async(&mut connection).await.map_err(SendError::Redis)?;
@@ -171,29 +174,27 @@ impl Server {
             Durability::ReplicaElseDisk => (has_replica, appends && !has_replica),
             Durability::ReplicaAndDisk => (has_replica, appends),
         };
-        // Shorter than what the connection waits for an answer.
-        let patience_ms = u64::try_from((self.timeout * 3 / 4).as_millis()).unwrap_or(u64::MAX).max(1);
-        let mut left = Vec::new();
+        // Shorter than the response timeout of the connection.
+        let wait_timeout_ms = u64::try_from((self.timeout * 3 / 4).as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut remaining = Vec::new();
         if replica {
-            left.push(("a replica", cmd("WAIT").arg(1).arg(patience_ms).clone()));
+            remaining.push(("a replica", cmd("WAIT").arg(1).arg(wait_timeout_ms).clone()));
         }
         if disk {
-            left.push(("the disk", cmd("WAITAOF").arg(1).arg(0).arg(patience_ms).clone()));
+            remaining.push(("the disk", cmd("WAITAOF").arg(1).arg(0).arg(wait_timeout_ms).clone()));
         }
-        while let Some((waited_for, wait)) = left.last() {
+        while let Some((target, wait)) = remaining.last() {
             match wait.query_async::<Value>(&mut connection).await {
-                Ok(Value::Int(1..)) => left.pop(),
-                Ok(Value::Array(done)) if matches!(done.first(), Some(Value::Int(1..))) => left.pop(),
+                Ok(Value::Int(1..)) => remaining.pop(),
+                Ok(Value::Array(done)) if matches!(done.first(), Some(Value::Int(1..))) => remaining.pop(),
                 Ok(_) if Instant::now() < deadline => None,
                 Ok(_) => {
-                    let late = format!(
-                        "{waited_for} of redis at {} did not get within {within:?} what was written",
-                        self.place
-                    );
+                    let late =
+                        format!("{target} of redis at {} did not confirm the writes within {within:?}", self.addr);
                     return Err(SendError::Store(StoreError::OutcomeUnknown(late)));
                 }
-                // Before Redis 7.2: what its file lacks is lost if it dies.
-                Err(error) if error.to_string().contains("unknown command") => left.pop(),
+                // Redis before 7.2 has no WAITAOF. Writes that its file lacks are lost if it dies.
+                Err(error) if error.to_string().contains("unknown command") => remaining.pop(),
                 Err(error) => return Err(SendError::Redis(error)),
             };
         }
@@ -203,56 +204,60 @@ impl Server {
         Ok(())
     }
 
-    async fn taken(&self) -> std::result::Result<Connection, SendError> {
+    async fn pooled_connection(&self) -> std::result::Result<Connection, SendError> {
         self.pool.get().await.map_err(|error| match &error {
             PoolError::Backend(cause) | PoolError::PostCreateHook(HookError::Backend(cause)) => {
-                let reason = format!("{}: {cause}", self.place);
-                if is_login(cause) { SendError::Login(reason) } else { SendError::Unreached(reason) }
+                let reason = format!("{}: {cause}", self.addr);
+                if is_login_error(cause) { SendError::Login(reason) } else { SendError::Unreached(reason) }
             }
-            _ => SendError::Unreached(format!("{}: {}", self.place, error.to_string().trim_end())),
+            _ => SendError::Unreached(format!("{}: {}", self.addr, error.to_string().trim_end())),
         })
     }
 
-    /// The connection that is kept, of `incarnation`.
-    async fn link(&self, kept: &Kept, incarnation: u64) -> std::result::Result<Link, SendError> {
-        if let Some(link) = kept.of(incarnation) {
-            return Ok(link);
+    /// The pinned connection of `incarnation`; a new one from the pool if there is none.
+    async fn pinned_connection(
+        &self,
+        slot: &PinnedSlot,
+        incarnation: u64,
+    ) -> std::result::Result<PinnedConnection, SendError> {
+        if let Some(pinned) = slot.of(incarnation) {
+            return Ok(pinned);
         }
         let late = |_| SendError::Unreached("no connection in time".into());
-        let _taking = timeout(self.timeout, kept.taking.lock()).await.map_err(late)?;
-        if let Some(link) = kept.of(incarnation) {
-            return Ok(link);
+        let _connecting = timeout(self.timeout, slot.connecting.lock()).await.map_err(late)?;
+        if let Some(pinned) = slot.of(incarnation) {
+            return Ok(pinned);
         }
-        let connection = MultiplexedConnection::clone(&*self.taken().await?);
-        let link = Link { incarnation, number: kept.n_links.fetch_add(1, Ordering::Relaxed), connection };
-        Ok(kept.now().insert(link).clone())
+        let connection = MultiplexedConnection::clone(&*self.pooled_connection().await?);
+        let number = slot.n_pinned.fetch_add(1, Ordering::Relaxed);
+        Ok(slot.current().insert(PinnedConnection { incarnation, number, connection }).clone())
     }
 }
 
-impl Kept {
-    fn of(&self, incarnation: u64) -> Option<Link> {
-        self.now().clone().filter(|link| link.incarnation == incarnation)
+impl PinnedSlot {
+    fn of(&self, incarnation: u64) -> Option<PinnedConnection> {
+        self.current().clone().filter(|pinned| pinned.incarnation == incarnation)
     }
 
-    fn now(&self) -> MutexGuard<'_, Option<Link>> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> MutexGuard<'_, Option<PinnedConnection>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How long a connection and an answer may take.
-pub(super) fn patience(timeout: Duration) -> AsyncConnectionConfig {
-    // Without the second redis-rs gives up after 500 ms, and a worker would take a slow moment for an outage.
+/// Applies `timeout` to connection attempts and to answers.
+pub(super) fn timeouts(timeout: Duration) -> AsyncConnectionConfig {
+    // The default response timeout of redis-rs is 500 ms: a worker would take a short delay for an outage.
     AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout))
 }
 
-/// A field of what INFO says; empty if it is not there.
+/// A field of the answer to INFO; empty if it is missing.
 pub(in super::super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
-/// Whether a server refused user and password, or asks for them.
-pub(super) fn is_login(error: &RedisError) -> bool {
-    // The error of a pipeline has the codes of its commands in its text alone.
+/// Whether a server rejected the user and password, or requires them.
+pub(super) fn is_login_error(error: &RedisError) -> bool {
+    // The error of a pipeline has the codes of its commands only in its text.
     error.kind() == ErrorKind::AuthenticationFailed || error.to_string().contains("NOAUTH")
 }
 

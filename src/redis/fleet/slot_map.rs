@@ -1,6 +1,7 @@
-//! Which server has which key.
+//! Slot maps: which master owns which key.
 //!
-//! A slot_map is what the servers said at some moment. It is never trusted blindly: a server that does not have a key says so.
+//! A slot map is a snapshot and may be out of date. That is safe, because a server redirects commands for keys that it
+//! does not own.
 
 use deadpool_redis::redis::{Arg, Cmd, Pipeline, Value};
 
@@ -8,74 +9,75 @@ use super::super::deployment::HostPort;
 
 /// Slots of a Redis Cluster.
 const SLOTS: usize = 16_384;
-/// A slot that nobody has.
-const NOBODY: u16 = u16::MAX;
+/// Marks a slot that no master owns.
+const UNASSIGNED: u16 = u16::MAX;
 
-/// The masters, and what each of them has.
+/// The masters and the slots of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotMap {
-    /// Rises in Redis whenever one server takes the place of another.
+    /// Rises in Redis with each failover.
     pub(super) epoch: u64,
-    /// The masters that have something; none as long as nothing is known.
+    /// The masters that own slots; empty until a node has answered.
     pub(super) masters: Vec<HostPort>,
-    /// Replicas of theirs.
+    /// The replicas of those masters.
     pub(super) replicas: Vec<HostPort>,
-    /// The number of the master of each slot; empty where one master has everything.
+    /// Index of the master of each slot; empty if a single master owns all keys.
     slots: Vec<u16>,
 }
 
 impl SlotMap {
-    /// One master, which has everything.
-    pub(super) fn of_one(master: HostPort, epoch: u64) -> Self {
+    /// A single master, which owns all keys.
+    pub(super) fn single(master: HostPort, epoch: u64) -> Self {
         Self { epoch, masters: vec![master], ..Self::default() }
     }
 
-    /// What `asked`, a node of a cluster, answered to CLUSTER SLOTS; `None` if it makes no sense.
-    pub(super) fn of_slots(answer: Value, asked: &HostPort, epoch: u64) -> Option<Self> {
-        let mut slot_map = Self { epoch, slots: vec![NOBODY; SLOTS], ..Self::default() };
+    /// Parses the answer of `asked`, a node of a cluster, to CLUSTER SLOTS; `None` if it is malformed.
+    pub(super) fn parse(answer: Value, asked: &HostPort, epoch: u64) -> Option<Self> {
+        let mut slot_map = Self { epoch, slots: vec![UNASSIGNED; SLOTS], ..Self::default() };
         let Value::Array(ranges) = answer else { return None };
         for range in ranges {
             let Value::Array(fields) = range else { return None };
             let mut fields = fields.into_iter();
             let (Value::Int(first), Value::Int(last)) = (fields.next()?, fields.next()?) else { return None };
             let (first, last) = (usize::try_from(first).ok()?, usize::try_from(last).ok()?);
-            let mut nodes = fields.filter_map(|node| place(node, asked));
-            let number = number_of(&mut slot_map.masters, nodes.next()?);
+            let mut nodes = fields.filter_map(|node| parse_node(node, asked));
+            let master = index_of(&mut slot_map.masters, nodes.next()?);
             for replica in nodes {
-                number_of(&mut slot_map.replicas, replica);
+                index_of(&mut slot_map.replicas, replica);
             }
-            slot_map.slots.get_mut(first..=last)?.fill(u16::try_from(number).ok()?);
+            slot_map.slots.get_mut(first..=last)?.fill(u16::try_from(master).ok()?);
         }
         Some(slot_map)
     }
 
-    /// Nothing is known yet.
-    pub(super) fn is_unknown(&self) -> bool {
+    /// Whether no node has answered yet.
+    pub(super) fn is_empty(&self) -> bool {
         self.masters.is_empty()
     }
 
-    /// The number of the master that has `key`; `None` if nobody has it.
+    /// Index of the master that owns `key`; `None` if no master does.
     pub(super) fn master_of(&self, key: &[u8]) -> Option<usize> {
         self.master_of_slot(slot(key))
     }
 
-    /// The number of the master for a command. What has no key goes to the master of the first slot: always the same one, so
-    /// that there is one clock.
+    /// Index of the master for a command. A command without a key, such as TIME, goes to the master of slot 0, so
+    /// that all workers read one clock.
     pub(super) fn master_for(&self, command: &Cmd) -> Option<usize> {
         self.master_of_slot(key(command).map_or(0, slot))
     }
 
-    /// The one master that all of a pipeline goes to; `None` if there are several, or if nobody has a key.
+    /// Index of the one master for all commands of a pipeline; `None` if they need several, or if no master owns a
+    /// key.
     pub(super) fn master_for_all(&self, pipeline: &Pipeline) -> Option<usize> {
         let mut commands = pipeline.cmd_iter();
         let first = self.master_for(commands.next()?)?;
-        // A transaction is of one slot, or its server refuses it.
-        let together = pipeline.is_transaction() || commands.all(|command| self.master_for(command) == Some(first));
-        together.then_some(first)
+        // The keys of a transaction share a slot, or the server refuses it.
+        let is_one = pipeline.is_transaction() || commands.all(|command| self.master_for(command) == Some(first));
+        is_one.then_some(first)
     }
 
-    /// What is the same but for its epoch.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    /// Whether `other` has the same masters and slots.
+    pub(super) fn same_assignment(&self, other: &Self) -> bool {
         self.masters == other.masters && self.slots == other.slots
     }
 
@@ -83,20 +85,21 @@ impl SlotMap {
         if self.slots.is_empty() {
             return (!self.masters.is_empty()).then_some(0);
         }
-        self.slots.get(slot).filter(|number| **number != NOBODY).map(|number| usize::from(*number))
+        self.slots.get(slot).filter(|master| **master != UNASSIGNED).map(|master| usize::from(*master))
     }
 }
 
-/// The place of `place` in `all`, where it is put if it is not there.
-fn number_of(all: &mut Vec<HostPort>, place: HostPort) -> usize {
-    all.iter().position(|known| *known == place).unwrap_or_else(|| {
-        all.push(place);
-        all.len() - 1
+/// Index of `node` in `nodes`; appends it if it is missing.
+fn index_of(nodes: &mut Vec<HostPort>, node: HostPort) -> usize {
+    nodes.iter().position(|other| *other == node).unwrap_or_else(|| {
+        nodes.push(node);
+        nodes.len() - 1
     })
 }
 
-/// Host and port of a node in the answer to CLUSTER SLOTS. One that does not know its own address is where it was asked.
-fn place(node: Value, asked: &HostPort) -> Option<HostPort> {
+/// Host and port of a node in the answer to CLUSTER SLOTS. A node that does not know its own host is at that of
+/// `asked`.
+fn parse_node(node: Value, asked: &HostPort) -> Option<HostPort> {
     let Value::Array(fields) = node else { return None };
     let mut fields = fields.into_iter();
     let host = match fields.next()? {
@@ -109,7 +112,7 @@ fn place(node: Value, asked: &HostPort) -> Option<HostPort> {
     Some(HostPort { host, port: u16::try_from(port).ok()? })
 }
 
-/// The hash slot of a key: of what stands between its first braces, if anything does.
+/// The hash slot of a key. If the key has a hash tag, text between its first braces, only the tag counts.
 fn slot(key: &[u8]) -> usize {
     let tag = key.iter().position(|byte| *byte == b'{').map(|open| &key[open + 1..]).and_then(|rest| {
         let close = rest.iter().position(|byte| *byte == b'}')?;
@@ -118,7 +121,7 @@ fn slot(key: &[u8]) -> usize {
     usize::from(crc16::State::<crc16::XMODEM>::calculate(tag.unwrap_or(key))) % SLOTS
 }
 
-/// The first key of a command of ours; `None` where it has none.
+/// The first key of a command; `None` if it has none. Covers only the commands that this crate sends.
 fn key(command: &Cmd) -> Option<&[u8]> {
     let mut words = command.args_iter().filter_map(|arg| match arg {
         Arg::Simple(word) => Some(word),
@@ -126,7 +129,7 @@ fn key(command: &Cmd) -> Option<&[u8]> {
     });
     match words.next()? {
         b"SCRIPT" | b"INFO" | b"TIME" => None,
-        // The digest and the number of keys come before.
+        // The digest and the number of keys come first.
         b"EVALSHA" => words.nth(2),
         b"XGROUP" => words.nth(1),
         b"XREADGROUP" => words.find(|word| *word == b"STREAMS").and_then(|_| words.next()),
@@ -154,11 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_leads_to_its_master() {
+    fn each_key_leads_to_the_master_of_its_slot() {
         let slots = Value::Array(vec![range(0, 5_460, 1, 4), range(5_461, 10_922, 2, 5), range(12_000, 16_383, 1, 4)]);
-        let slot_map = SlotMap::of_slots(slots, &at(9), 7).expect("a slot_map");
+        let slot_map = SlotMap::parse(slots, &at(9), 7).expect("a slot_map");
         assert_eq!((slot_map.masters.clone(), slot_map.replicas.clone()), (vec![at(1), at(2)], vec![at(4), at(5)]));
-        // Slots as `CLUSTER KEYSLOT` gives them.
+        // Slots as returned by `CLUSTER KEYSLOT`.
         for (key, slot_of_key, master) in [
             ("foo", 12_182, Some(0)),
             ("bar", 5_061, Some(0)),
@@ -169,21 +172,21 @@ mod tests {
         }
         assert_eq!(slot(b"{}x"), usize::from(crc16::State::<crc16::XMODEM>::calculate(b"{}x")) % SLOTS);
         assert_eq!(slot_map.master_of_slot(5_461), Some(1));
-        assert_eq!(slot_map.master_of_slot(11_000), None, "nobody has it");
+        assert_eq!(slot_map.master_of_slot(11_000), None, "no master owns it");
     }
 
     #[test]
-    fn a_node_that_does_not_know_its_address_is_where_it_was_asked() {
+    fn a_node_without_a_host_is_at_the_address_that_was_asked() {
         for host in [Value::Nil, Value::BulkString(Vec::new()), Value::BulkString(b"?".into())] {
             let slots = Value::Array(vec![Value::Array(vec![Value::Int(0), Value::Int(1), node(host, 7)])]);
-            assert_eq!(SlotMap::of_slots(slots, &at(1), 1).expect("a slot_map").masters, [at(7)]);
+            assert_eq!(SlotMap::parse(slots, &at(1), 1).expect("a slot_map").masters, [at(7)]);
         }
     }
 
     #[test]
-    fn an_answer_that_makes_no_sense_is_none() {
+    fn a_malformed_answer_is_none() {
         for slots in [Value::Nil, Value::Int(3), Value::Array(vec![range(0, 20_000, 1, 2)])] {
-            assert_eq!(SlotMap::of_slots(slots, &at(1), 1), None);
+            assert_eq!(SlotMap::parse(slots, &at(1), 1), None);
         }
     }
 

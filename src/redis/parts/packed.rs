@@ -1,25 +1,26 @@
-//! What the scripts of a part read and answer, as bytes. Their heads say how each is laid out.
+//! The binary arguments and results of the scripts of a part. The head of each script defines their layout.
 
 use deadpool_redis::redis::Value;
 
 use super::{Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend};
 use crate::domain::{State, UnixMs, Wamid};
 
-/// Rows that follow one another are settled as one run from so many on: for fewer that costs more than one by one.
+/// Minimum number of consecutive rows that are settled as a run. A shorter run costs more than its single rows.
 const RUN_ROWS_MIN: usize = 4;
 
 /// Outcomes as `settle.lua` reads them.
 #[derive(Default)]
 pub(super) struct PackedOutcomes {
-    /// Accepted ones, as they are kept to be found by message id; those of the runs first.
+    /// Acceptances as stored in the list of message ids. Those of the runs come first.
     pub(super) accepted: Vec<u8>,
-    /// Their entries in the history.
+    /// The history entries of the acceptances.
     pub(super) entries: Vec<u8>,
     pub(super) others: Vec<u8>,
-    /// Rows that follow one another, each accepted by its first send.
+    /// Runs of consecutive rows, each accepted by its first send.
     pub(super) runs: Vec<u8>,
-    /// Rows that were claimed, and until when that is in doubt if somebody else has the part by now.
+    /// Claimed rows.
     pub(super) claims: Vec<u8>,
+    /// The doubt deadline of `claims` if a newer epoch has the part.
     pub(super) doubt_until: UnixMs,
 }
 
@@ -60,13 +61,13 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
         packed.accepted.push(claimed.send);
         packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
         packed.entries.extend(claimed.row.to_le_bytes());
-        packed.entries.push(claimed.send.min(State::SEND_ELSEWHERE) << 4 | State::Accepted.code());
+        packed.entries.push(claimed.send.min(State::SEND_OVERFLOW) << 4 | State::Accepted.code());
         packed.entries.extend(second);
     }
     packed
 }
 
-/// The next row, by the same send.
+/// Whether `b` is the next row after `a`, with the same send number.
 fn follows(a: ClaimedRow, b: ClaimedRow) -> bool {
     a.send == b.send && a.row.checked_add(1) == Some(b.row)
 }
@@ -95,7 +96,7 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
             News::Delivered => (State::Delivered.code(), 0),
             News::Read => (State::Read.code(), 0),
             News::Failed(code) => (State::Failed.code(), code),
-            // No status says `refused`, so that its code is free.
+            // No status moves a row to `refused`, so its code stands for returned.
             News::Returned(code) => (State::Refused.code(), code),
             News::Replied => (15, 0),
         };
@@ -108,7 +109,7 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
     packed
 }
 
-/// A time in a script's answer; -1 is none.
+/// A time in a script's result, where -1 means none.
 pub(super) fn time(ms: i64) -> Option<UnixMs> {
     u64::try_from(ms).ok().map(UnixMs)
 }
@@ -123,7 +124,7 @@ pub(super) fn read_claim(answer: Vec<Value>) -> Option<Claim> {
         }
         b"expired" => Some(Claim::Expired { lost: lost(fields.next())? }),
         b"late" => Some(Claim::Late),
-        b"young" => Some(Claim::Young),
+        b"young" => Some(Claim::InGracePeriod),
         b"fenced" => Some(Claim::Fenced { epoch: int(fields.next())?.unsigned_abs(), lost: lost(fields.next())? }),
         b"claimed" => {
             let (start, count) = (int(fields.next())?, int(fields.next())?);
@@ -154,7 +155,7 @@ fn bytes(field: Option<Value>) -> Option<Vec<u8>> {
     }
 }
 
-/// The packed rows, then `count` fresh ones from `start`.
+/// The packed rows, then `count` fresh rows from `start`.
 fn rows_to_send(start: u16, count: u16, packed: &[u8]) -> Vec<ToSend> {
     let row = |&[low, high, send, attempt]: &[u8; 4]| ToSend {
         claimed: ClaimedRow { row: u16::from_le_bytes([low, high]), send },
@@ -177,19 +178,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claimed_rows_are_told_again_as_runs_of_one_send() {
+    fn claimed_rows_are_packed_as_runs_with_the_same_send() {
         let rows = [(7, 3), (8, 3), (9, 1), (10, 1), (12, 1), (11, 1), (u16::MAX, 1), (0, 1)];
         let rows = rows.map(|(row, send)| ToSend { claimed: ClaimedRow { row, send }, attempt: 1 });
         let packed = pack_claims(&rows, UnixMs(5));
-        let told = packed.claims.as_chunks::<5>().0.iter().flat_map(|&[low, high, count_low, count_high, send]| {
+        let unpacked = packed.claims.as_chunks::<5>().0.iter().flat_map(|&[low, high, count_low, count_high, send]| {
             let (first, count) = (u16::from_le_bytes([low, high]), u16::from_le_bytes([count_low, count_high]));
             (0..count).map(move |n| ClaimedRow { row: first + n, send })
         });
-        assert!(told.eq(rows.iter().map(|row| row.claimed)));
+        assert!(unpacked.eq(rows.iter().map(|row| row.claimed)));
         assert_eq!(
             (packed.claims.len(), packed.doubt_until),
             (6 * 5, UnixMs(5)),
-            "no run goes on over a gap, or the end"
+            "a run ends at a gap and at the last row"
         );
     }
 }

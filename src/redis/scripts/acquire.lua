@@ -1,12 +1,15 @@
--- Takes a lease, or renews one's own.
+-- Acquires a lease, or renews the caller's own.
 --
--- KEYS  lease, epoch
--- ARGV  worker, length (ms), epoch held (0: none), rise: 1 to 1000, by chance
--- Gives {1, epoch} or {0, 0} where another worker holds it. The epoch rises at each take-over, and past the clock, so that a Redis
---       that forgot its last second never gives an epoch twice. Where the clock was set back and is behind the epochs, it rises
---       by chance: then one that was forgotten is given again once in a thousand times.
---       Another's lease that lasts longer than any can was given before the clock was set back: it ends in time.
--- Again: a lease that is one's own is renewed.
+-- KEYS     lease, epoch
+-- ARGV     worker, duration (ms), epoch that the caller holds (0: none), epoch increment: random, from 1 to 1000
+-- Returns  {1, epoch}, or {0, 0} if another worker holds the lease.
+-- If repeated: the caller's lease is renewed.
+--
+-- The epoch is a number that rises at each takeover, at least to the clock's time in ms, so that a Redis that lost its
+-- last second does not issue an epoch twice. If the clock was set back behind the stored epoch, the epoch rises by the
+-- random increment instead. An epoch that Redis forgot is then issued again with a probability of one in a thousand.
+-- Another worker's lease with a TTL above the duration is from before the clock was set back. Its TTL is cut to the
+-- duration.
 local lease, epoch = KEYS[1], KEYS[2]
 local mine = ARGV[1] .. ' ' .. ARGV[3]
 local held = redis.call('GET', lease)

@@ -1,9 +1,9 @@
--- Makes admitted rows recipients: from here on they count, and can be claimed once the campaign runs.
+-- Makes admitted rows recipients: they are counted, and can be claimed once the campaign runs.
 --
--- KEYS  meta, state
--- ARGV  first row, mask: one byte a row, 1 = admitted, 0 = refused as a duplicate
--- Gives rows made pending by this call.
--- Again: a row that already has a state keeps it.
+-- KEYS     meta, state
+-- ARGV     first row, mask: one byte a row, 1 = admitted, 0 = rejected as a duplicate
+-- Returns  the number of rows that this call made pending.
+-- If repeated: a row that already has a state keeps it.
 local meta, state = KEYS[1], KEYS[2]
 local start, mask = tonumber(ARGV[1]), ARGV[2]
 local n = #mask

@@ -1,50 +1,57 @@
--- The commit point of an upload: refuses numbers that the campaign has, keeps the others in the index of numbers, records how far
--- the upload came, and leaves in the outbox which rows are to become recipients. All or nothing.
+-- Admits a batch of an upload. Rejects phone numbers that the campaign already has, adds the others to the phone index,
+-- records the progress of the upload, and puts the admitted rows into the outbox (see `uploads.rs`). The batch is
+-- committed as a whole or not at all.
 --
--- KEYS  campaign, upload, rejections, outbox, ids of uploads, buckets of the index that the numbers fall into
--- ARGV  1 buckets of the index as the caller knows them · 2 numbers that a bucket may hold on average
---       3 rows taken before · 4 rows taken after · 5 digest after · 6 done: 1 or 0
---       7 what is said of a duplicate: %d for its row, %s for the field of its line, %d for the end of its number · 8 rejections kept at most · 9 lifetime of the upload's record (ms)
---       10 chunks, 8 bytes each: u32 part, u16 first row, u16 rows - 1
---       11 numbers in the order of the chunks: u16 bucket (position in KEYS after the fifth, from 0), 7 bytes field, u32 row of the
---          upload, rising, and with its length (u8) before it the place as text: part * 65536 + row in the part
---       12 id of the upload
---       13 for each number in the same order 6 bytes: u32 line in the file (0: not known), u16 its last four digits
---       14… rejections found by the caller: row, rising, and JSON of each
--- Gives {'ok', accepted, rejected in all, numbers in the index, {chunks of which no row was accepted, from 1}};
---       {'state', state} where the campaign takes no recipients any more, with an empty state without such a campaign; {'moved'} where another connection carries the same upload;
---       {'grow', buckets, numbers} where the index has grown meanwhile, or is too small.
--- Again: the second call says {'moved'}: what the first did is in the upload's record and in the outbox.
+-- KEYS     campaign, upload, rejections, outbox, ids of uploads, index buckets that the phone numbers fall into
+-- ARGV     1 buckets in the index, as the caller last read · 2 limit on the mean number of entries in a bucket
+--          3 rows taken before this batch · 4 rows taken after it · 5 digest after it · 6 done: 1 or 0
+--          7 rejection of a duplicate, JSON: %d for its row, %s for its field `line`, %d for its last four digits
+--          8 maximum number of stored rejections · 9 lifetime of the upload's record (ms)
+--          10 chunks, 8 bytes each: u32 part, u16 first row, u16 rows - 1
+--          11 phone numbers in the order of the chunks, each: u16 bucket (index from 0 into KEYS after the fifth),
+--             7 bytes index field, u32 row of the upload (ascending), u8 length of the text that follows, location as
+--             decimal text: part * 65536 + row in the part
+--          12 id of the upload
+--          13 for each phone number, in the same order, 6 bytes: u32 line of the file (0: unknown),
+--             u16 last four digits
+--          14… rejections made by the caller: pairs of row (ascending) and JSON
+-- Returns  {'ok', accepted in this batch, rejected in the upload so far, phone numbers in the index, {indexes from 1
+--          of the chunks without an accepted row}};
+--          {'state', state} if the campaign takes no more recipients; with an empty state if it does not exist;
+--          {'moved'} if another connection has continued the same upload;
+--          {'grow', buckets in the index, phone numbers in the index} if the index has grown since the caller read
+--          it, or has to grow first.
+-- If repeated: returns {'moved'} and changes nothing.
 local campaign, upload, rejections, outbox, uploads = unpack(KEYS, 1, 5)
-local at = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers')
-if not at[1] then return { 'state', '' } end
--- Before the state: the other connection may have brought the whole upload, and the campaign was launched since.
+local record = redis.call('HMGET', campaign, 'state', 'buckets', 'numbers')
+if not record[1] then return { 'state', '' } end
+-- Before the check of the state: if another connection completed this upload, the campaign may have started since.
 if (redis.call('HGET', upload, 'taken') or '0') ~= ARGV[3] then return { 'moved' } end
-if at[1] ~= 'draft' and at[1] ~= 'scheduled' then return { 'state', at[1] } end
-local buckets, in_index = tonumber(at[2]), tonumber(at[3])
-local coming = 0
-for chunk = 1, #ARGV[10], 8 do coming = coming + struct.unpack('<I2', ARGV[10], chunk + 6) + 1 end
-if at[2] ~= ARGV[1] or in_index + coming > buckets * ARGV[2] then return { 'grow', buckets, in_index } end
+if record[1] ~= 'draft' and record[1] ~= 'scheduled' then return { 'state', record[1] } end
+local buckets, in_index = tonumber(record[2]), tonumber(record[3])
+local incoming = 0
+for chunk = 1, #ARGV[10], 8 do incoming = incoming + struct.unpack('<I2', ARGV[10], chunk + 6) + 1 end
+if record[2] ~= ARGV[1] or in_index + incoming > buckets * ARGV[2] then return { 'grow', buckets, in_index } end
 
-local kept, kept_max, rejected, accepted = redis.call('LLEN', rejections), tonumber(ARGV[8]), 0, 0
+local stored, stored_max, rejected, accepted = redis.call('LLEN', rejections), tonumber(ARGV[8]), 0, 0
 local function reject(json)
-  if kept < kept_max then
+  if stored < stored_max then
     redis.call('RPUSH', rejections, json)
-    kept = kept + 1
+    stored = stored + 1
   end
   rejected = rejected + 1
 end
--- The caller's rejections and the duplicates, in the order of the rows.
-local told, told_row = 14, tonumber(ARGV[14]) or math.huge
+-- Stores the caller's rejections of rows before `row`, so that these and the duplicates are listed in row order.
+local next_arg, next_row = 14, tonumber(ARGV[14]) or math.huge
 local function reject_before(row)
-  while told_row < row do
-    reject(ARGV[told + 1])
-    told = told + 2
-    told_row = tonumber(ARGV[told]) or math.huge
+  while next_row < row do
+    reject(ARGV[next_arg + 1])
+    next_arg = next_arg + 2
+    next_row = tonumber(ARGV[next_arg]) or math.huge
   end
 end
 
--- `nth` counts the numbers of this call, from 1.
+-- `nth` is the position of the phone number in ARGV[11], from 1.
 local function reject_duplicate(row, nth)
   local line, digits = struct.unpack('<I4I2', ARGV[13], nth * 6 - 5)
   reject(string.format(ARGV[7], row, line > 0 and '"line":' .. line .. ',' or '', digits))
@@ -55,10 +62,10 @@ for chunk = 1, #ARGV[10], 8 do
   local part, start, rows = struct.unpack('<I4I2I2', ARGV[10], chunk)
   local mask, accepted_before = {}, accepted
   for i = 1, rows + 1 do
-    local bucket, field, row, place, after = read('<I2c7I4I1c0', numbers, pos)
+    local bucket, field, row, location, after = read('<I2c7I4I1c0', numbers, pos)
     pos = after
-    if told_row < row then reject_before(row) end
-    if call('HSETNX', keys[6 + bucket], field, place) == 1 then
+    if next_row < row then reject_before(row) end
+    if call('HSETNX', keys[6 + bucket], field, location) == 1 then
       mask[i] = '\1'
       accepted = accepted + 1
     else

@@ -1,10 +1,12 @@
--- Says how far an upload came before its connection was cut, and what is needed to go on.
+-- Reads the progress of an upload, and what the caller needs to continue it.
 --
--- KEYS  campaign, upload, rejections, ids of uploads
--- ARGV  lifetime of the upload's record (ms), lines that recipients go to
--- Gives {state of the campaign, buckets of its index, numbers in it, rows taken, digest of them, done: 1 or 0, accepted, rejected,
---       {rows given to each line so far}}; nothing without such a campaign.
--- Again: the same. Nothing is stored before the first batch is admitted; a record that is there lives on.
+-- KEYS     campaign, upload, rejections, ids of uploads
+-- ARGV     lifetime of the upload's record (ms), the lines that recipients are spread over
+-- Returns  {state of the campaign, buckets in its index, phone numbers in the index, rows taken, digest of these
+--          rows, done: 1 or 0, accepted, rejected, {rows given to each line so far}}; nil if there is no such
+--          campaign.
+-- If repeated: the same. The script creates no key, since a record begins with the first admitted batch. It extends
+-- the lifetime of an existing record.
 local campaign = redis.call('HMGET', KEYS[1], 'state', 'buckets', 'numbers')
 if not campaign[1] then return false end
 redis.call('PEXPIRE', KEYS[2], ARGV[1])

@@ -1,20 +1,22 @@
--- Changes the state of a campaign. The parts follow its version: `applied` says how far they have.
+-- Changes the state of a campaign. Its parts follow later: `applied` is the newest version that they follow.
 --
--- KEYS  campaign, outbox
--- ARGV  states it may come from (separated by spaces), state to go to, now (ms), reason (JSON, or empty)
--- Gives {1, version}; {0, state it is in} where that may not change so; {2, 0} with admitted rows not yet active (drain the outbox, then
---       again); {3, 0} where it is to be launched without any recipient.
--- Again: the second call finds the new state and says {0, state}.
+-- KEYS     campaign, outbox
+-- ARGV     states from which to change (separated by spaces), new state, now (ms), reason (JSON, or empty)
+-- Returns  {1, new version};
+--          {0, current state} if the state is none of these, {0, ''} if there is no such campaign;
+--          {2, 0} if the outbox has admitted rows: drain it, then call again;
+--          {3, 0} if the draft has no recipients and is to be launched.
+-- If repeated: returns {0, state}, because the first call left the states from which to change.
 local campaign, outbox = KEYS[1], KEYS[2]
-local at = redis.call('HMGET', campaign, 'state', 'started', 'numbers')
+local record = redis.call('HMGET', campaign, 'state', 'started', 'numbers')
 local allowed = false
-for state in string.gmatch(ARGV[1], '%S+') do allowed = allowed or state == at[1] end
-if not allowed then return { 0, at[1] or '' } end
--- Recipients come in while it is a draft or scheduled. What was admitted until then becomes active before anything is claimed, swept or
--- found to be complete; after that the outbox stays empty.
-if (at[1] == 'draft' or at[1] == 'scheduled') and redis.call('EXISTS', outbox) == 1 then return { 2, 0 } end
-if at[1] == 'draft' and ARGV[2] ~= 'cancelled' and at[3] == '0' then return { 3, 0 } end
+for state in string.gmatch(ARGV[1], '%S+') do allowed = allowed or state == record[1] end
+if not allowed then return { 0, record[1] or '' } end
+-- Only a draft or a scheduled campaign takes recipients. The rows that it admitted must be recipients before any row
+-- is claimed or swept, and before the campaign can be found complete. In any other state the outbox stays empty.
+if (record[1] == 'draft' or record[1] == 'scheduled') and redis.call('EXISTS', outbox) == 1 then return { 2, 0 } end
+if record[1] == 'draft' and ARGV[2] ~= 'cancelled' and record[3] == '0' then return { 3, 0 } end
 redis.call('HSET', campaign, 'state', ARGV[2], 'reason', ARGV[4])
-if ARGV[2] == 'running' and not at[2] then redis.call('HSET', campaign, 'started', ARGV[3]) end
+if ARGV[2] == 'running' and not record[2] then redis.call('HSET', campaign, 'started', ARGV[3]) end
 if ARGV[2] == 'completed' or ARGV[2] == 'cancelled' then redis.call('HSET', campaign, 'ended', ARGV[3]) end
 return { 1, redis.call('HINCRBY', campaign, 'version', 1) }

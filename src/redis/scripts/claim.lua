@@ -1,40 +1,48 @@
--- Claims rows of a part for sending: first those that are due again, then fresh ones in their order.
+-- Claims rows of a part for sending: rows due for a retry first, then fresh rows in their order.
 --
--- KEYS  meta, state, history, sends, retry, doubt, tries
--- ARGV  epoch of the caller's lease, now (ms), limit, deadline (ms) for what an older epoch left in flight,
---       number of the claim: rises with each claim of an epoch; number of an earlier one that went without an answer, 0 for none;
---       young: 1 while another worker may not yet have repeated what Redis forgot
--- Gives {'claimed', start, count, packed, next due, next doubt, fresh left, open}: `count` fresh rows from `start` (send 1, attempt 1),
---       and packed rows (u16 row, u8 send, u8 attempt) for the others; -1 where nothing is due; or {'held', next doubt, open},
---       {'expired'}, {'fenced', epoch}. With a limit of 0 it only looks, and takes the part over.
---       These four end with what the claim without an answer had brought: u16 start, u16 count, and packed rows; or nothing.
---       {'young'} where an older epoch had the part, or none as far as Redis knows, and it is too early to take it over.
--- Again: a claim whose number is not above the last one is {'late'}: it was overtaken on its way, and claims nothing. A lost
---       answer leaves rows in flight that the caller does not know of: it asks for them and gives them back. So what the last claim
---       brought is kept, and that of the owner before.
+-- KEYS     meta, state, history, sends, retry, doubt, tries
+-- ARGV     1 epoch of the caller's lease · 2 now (ms) · 3 limit (rows)
+--          4 doubt deadline (ms) for rows that an older epoch left in flight
+--          5 number of this claim, which rises within an epoch · 6 number of an earlier claim that got no response
+--            (0: none)
+--          7 grace period: 1 while another worker may still have to replay what Redis forgot
+-- Returns  {'claimed', start, count, packed, next due, next doubt, fresh left, open, lost}: `count` fresh rows from
+--          `start` (send 1, attempt 1), and the other rows packed as u16 row, u8 send, u8 attempt; both times in Unix
+--          ms, -1 for none;
+--          {'held', next doubt, open, lost} if the gate is not open;
+--          {'expired', lost} if the campaign's `expires_at` has passed;
+--          {'fenced', epoch, lost} if a newer epoch has the part;
+--          {'late'} if the number of this claim is not above the last one: a later claim overtook it;
+--          {'young'} in the grace period, if an older epoch has the part, or none as far as Redis knows: it is too
+--          early to take the part over.
+--          `lost` has the rows of the earlier claim that got no response: u16 start, u16 count, packed rows; empty if
+--          it claimed none. With a limit of 0 the script claims nothing, but still takes the part over.
+-- If repeated: returns {'late'} and claims nothing. A lost response leaves rows in flight that the caller does not
+-- know of; the next claim asks for these rows, and the caller gives them back. The part therefore stores the rows of
+-- its last claim, and of the last claim of the previous owner.
 local meta, state, history, sends, retry, doubt, tries = unpack(KEYS)
 local epoch, now, limit, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local at = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
-local owner, number = tonumber(at[1]) or 0, tonumber(ARGV[5])
--- Of the claim without an answer.
-local function brought()
-  local asked = ARGV[1] .. ' ' .. ARGV[6] .. ' '
-  for _, kept in ipairs(redis.call('HMGET', meta, 'claimed', 'claimed_before')) do
-    if kept and string.sub(kept, 1, #asked) == asked then return string.sub(kept, #asked + 1) end
+local record = redis.call('HMGET', meta, 'epoch', 'gate', 'expires', 'next', 'rows', 'in_flight', 'claim')
+local owner, number = tonumber(record[1]) or 0, tonumber(ARGV[5])
+-- The stored rows of the earlier claim that got no response (ARGV 6); empty if they are not stored.
+local function unanswered_rows()
+  local prefix = ARGV[1] .. ' ' .. ARGV[6] .. ' '
+  for _, stored in ipairs(redis.call('HMGET', meta, 'claimed', 'claimed_before')) do
+    if stored and string.sub(stored, 1, #prefix) == prefix then return string.sub(stored, #prefix + 1) end
   end
   return ''
 end
-local lost = ARGV[6] == '0' and '' or brought()
+local lost = ARGV[6] == '0' and '' or unanswered_rows()
 
 if epoch < owner then return { 'fenced', owner, lost } end
-if epoch == owner and number <= (tonumber(at[7]) or 0) then return { 'late' } end
+if epoch == owner and number <= (tonumber(record[7]) or 0) then return { 'late' } end
 if epoch > owner and ARGV[7] == '1' then return { 'young' } end
 
 local m = moves(meta, state, history, sends)
 m.set('epoch', epoch)
 m.set('claim', number)
-if epoch > owner and (tonumber(at[6]) or 0) > 0 then
+if epoch > owner and (tonumber(record[6]) or 0) > 0 then
   local bytes = redis.call('GET', state) or ''
   local found = string.find(bytes, IN_FLIGHT)
   while found do
@@ -47,20 +55,20 @@ if epoch > owner and (tonumber(at[6]) or 0) > 0 then
   m.commit()
   m = moves(meta, state, history, sends)
 end
--- Most often nothing waits for a time.
-local timed = redis.call('EXISTS', retry, doubt) > 0
+-- Usually `retry` and `doubt` are empty, and this one command saves reading both.
+local has_schedule = redis.call('EXISTS', retry, doubt) > 0
 local function first(schedule)
-  return timed and tonumber(redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]) or -1
+  return has_schedule and tonumber(redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]) or -1
 end
-local doubtful = first(doubt)
-if at[2] ~= 'open' then return { 'held', doubtful, m.commit(), lost } end
-if at[3] and now >= tonumber(at[3]) then
+local next_doubt = first(doubt)
+if record[2] ~= 'open' then return { 'held', next_doubt, m.commit(), lost } end
+if record[3] and now >= tonumber(record[3]) then
   m.commit()
   return { 'expired', lost }
 end
 
 local packed, claimed = {}, 0
-for _, row in ipairs(timed and redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit) or {}) do
+for _, row in ipairs(has_schedule and redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit) or {}) do
   row = tonumber(row)
   local byte = m.byte(row)
   if claimable(byte % 16) then
@@ -72,7 +80,7 @@ for _, row in ipairs(timed and redis.call('ZRANGEBYSCORE', retry, '-inf', now, '
   redis.call('ZREM', retry, row)
 end
 
-local next, rows = tonumber(at[4]) or 0, tonumber(at[5]) or 0
+local next, rows = tonumber(record[4]) or 0, tonumber(record[5]) or 0
 local start, count = next, math.min(limit - claimed, rows - next)
 if count > 0 then
   if redis.call('GETRANGE', state, next, next + count - 1) == string.rep(string.char(STATE.pending), count) then
@@ -80,13 +88,15 @@ if count > 0 then
     m.count(NAME[STATE.in_flight], count)
     next = next + count
   else
-    -- Rows that were refused as duplicates lie between: look for recipients one by one, over at most ten windows.
+    -- Some of these rows are not recipients, such as rejected duplicates: look for recipients one by one, in at most
+    -- 10 * `count` rows.
     local stop = math.min(rows, next + 10 * count)
     local left = count
     count = 0
     while next < stop and left > 0 do
       local byte = m.byte(next)
-      -- One that was claimed before waits in the schedule, even if Redis forgot how far claims had come.
+      -- Only a fresh row: pending, with send number 0. If Redis forgot the newest value of `next`, rows from `next` on
+      -- were claimed before; those that are pending again are in `retry`.
       if byte == STATE.pending then
         m.move(next, byte, STATE.in_flight, 1)
         packed[#packed + 1] = struct.pack('<I2BB', next, 1, 1)
@@ -105,6 +115,7 @@ if count > 0 or #packed > 0 then
   m.set('claimed', ARGV[1] .. ' ' .. ARGV[5] .. ' ' .. struct.pack('<I2I2', start, count) .. packed)
 end
 local open = m.commit()
--- After the commit, which writes whole stretches of bytes as it has read them: a row that is due again may lie behind these.
+-- After the commit: retried rows may lie on both sides of the fresh ones, and the commit writes the bytes between
+-- changed rows as they were before this call.
 if count > 0 then redis.call('SETRANGE', state, start, string.rep(string.char(16 + STATE.in_flight), count)) end
-return { 'claimed', start, count, packed, first(retry), doubtful, rows - next, open, lost }
+return { 'claimed', start, count, packed, first(retry), next_doubt, rows - next, open, lost }

@@ -1,12 +1,12 @@
--- Ends the doubts whose deadline has passed: as unknown, or by sending again where the campaign asked for that.
+-- Ends doubts whose deadline has passed: the row is retried if it may have another attempt, else it becomes unknown.
 --
--- KEYS  meta, state, history, sends, retry, doubt, why, tries
--- ARGV  now (ms), limit, attempts at most (0: never send again; nor is a cancelled campaign sent again)
--- Gives {next deadline or -1, open recipients of the part, rows ended}.
--- Again: a row that is no longer in doubt is left alone.
-local meta, state, history, sends, retry, doubt, why, tries = unpack(KEYS)
+-- KEYS     meta, state, history, sends, retry, doubt, codes, tries
+-- ARGV     now (ms), limit (rows), attempts at most (0: never send again)
+-- Returns  {next deadline or -1, open recipients of the part, rows ended}.
+-- If repeated: a row that is no longer in doubt is unchanged.
+local meta, state, history, sends, retry, doubt, codes, tries = unpack(KEYS)
 local now, attempts = tonumber(ARGV[1]), tonumber(ARGV[3])
--- Nothing of a cancelled campaign is sent again.
+-- A cancelled campaign sends nothing again.
 if redis.call('HGET', meta, 'gate') == 'cancelled' then attempts = 0 end
 local m, ended = moves(meta, state, history, sends), 0
 
@@ -27,5 +27,5 @@ for _, row in ipairs(redis.call('ZRANGEBYSCORE', doubt, '-inf', now, 'LIMIT', 0,
   redis.call('ZREM', doubt, row)
 end
 local open = m.commit()
-local nearest = redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')
-return { tonumber(nearest[2]) or -1, open, ended }
+local earliest = redis.call('ZRANGE', doubt, 0, 0, 'WITHSCORES')
+return { tonumber(earliest[2]) or -1, open, ended }

@@ -1,7 +1,8 @@
--- Takes an entry off the stream of jobs: its effect is there, or it lies with the dead letters.
+-- Removes an entry from the stream of jobs, after its effect or its dead letter is stored.
 --
--- KEYS  jobs
--- ARGV  group, id of the entry
--- Gives 1 taken off, 0 it was gone. Again: changes nothing.
+-- KEYS     jobs
+-- ARGV     consumer group, id of the entry
+-- Returns  1 if removed, 0 if the entry was gone.
+-- If repeated: changes nothing.
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 return redis.call('XDEL', KEYS[1], ARGV[2])

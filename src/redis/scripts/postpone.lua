@@ -1,8 +1,9 @@
--- A campaign needs no care before a certain time, or none any more.
+-- Sets when a campaign next needs maintenance, or removes it from the list of those that do.
 --
--- KEYS  active
--- ARGV  campaign, the score it was read with, its next score (empty: none)
--- Gives 1 done, 0 it was listed anew meanwhile, and stays. Again: changes nothing.
+-- KEYS     active
+-- ARGV     campaign, score that the caller read, next score (Unix ms; empty: remove the campaign)
+-- Returns  1 if done, 0 if another caller changed the score meanwhile: that score stays.
+-- If repeated: changes nothing.
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])

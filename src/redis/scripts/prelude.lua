@@ -1,43 +1,51 @@
--- Shared by the scripts of a part. NAME, RANK, OPEN and IS_OPEN are written before this text from `domain::State`, and the code of each
--- state in place of `STATE.` with its counter.
+-- Shared by the scripts of a part. `script.rs` writes NAME, RANK, OPEN, IS_OPEN and IN_FLIGHT before this text from
+-- `domain::State`, and replaces `STATE.` followed by the name of a counter with the code of its state.
 --
--- Claims of a row are numbered 1 to 255 and from 2 again: 0 is before the first, and 1 is the first and no other. The state byte has the
--- numbers up to 14. Its 15 stands for all others: then the number is in `sends`.
+-- KEYS have the names of `keys.rs`, except meta (`part`), state (`states`) and codes (`error_codes`).
+-- A recipient is open while it is pending, retrying, in flight or in doubt. The epoch of a lease is a number that
+-- rises at each takeover of the line.
+--
+-- Each claim of a row has a send number: 1 to 255, then from 2 again, so that 1 is always the first claim. 0 means
+-- that the row was never claimed. The lower four bits of a state byte are the code of the state. The upper four are
+-- the send number up to 14; 15 means that the number is in `sends`.
 local IN_SENDS = 15
 local function following(send) return send == 255 and 2 or send + 1 end
 
--- Whether send `a` is of a later claim of a row than `b`: of one of the next 126, or any if `b` is 0.
+-- Whether send number `a` belongs to a later claim of a row than `b`. The numbers wrap around, so only the next 126
+-- claims after `b` count as later. A script that receives a number newer than the row's knows that Redis forgot the
+-- claim.
 local function newer(a, b)
   if a < 2 or b == 0 then return a > b end
   local ahead = b == 1 and a - 1 or (a - b) % 254
   return ahead >= 1 and ahead <= 126
 end
 
--- A row in such a state can be claimed. A fact about a claim that is newer than the row's proves that Redis forgot that claim.
+-- Whether a row in this state can be claimed.
 local function claimable(state) return state == STATE.pending or state == STATE.retrying end
 
--- Meta returned the message of a row: it is due at once, by a score of its own. The row keeps the number of that send until it is claimed
--- again, and this score tells that all facts about that send are about an earlier one.
+-- The score in `retry` of a row whose message Meta returned (see `status.lua`): due at once. The row keeps its send
+-- number until its next claim. While it has this score, facts about that send are ignored.
 local RETURNED_DUE = 0.5
 local function is_returned(retry, row) return tonumber(redis.call('ZSCORE', retry, row) or 0) == RETURNED_DUE end
 
--- The state of a row that can be claimed again, by whether an attempt that counted came before.
-local function unsent(tries, row) return redis.call('HEXISTS', tries, row) == 1 and STATE.retrying or STATE.pending end
+-- The state of a row that is to be claimed again: retrying if an attempt counted before, else pending.
+local function state_to_claim(tries, row) return redis.call('HEXISTS', tries, row) == 1 and STATE.retrying or STATE.pending end
 
--- Of a row in such a state it is not known what became of its last claim.
+-- Whether the last claim of a row in this state has no known outcome.
 local function unanswered(state) return state == STATE.in_flight or state == STATE.in_doubt or state == STATE.unknown end
 
--- Moves collects the changes of one script call and writes them at its end: the state bytes page by page, the fields
--- of the part's hash together, one entry of history. Every change of a state byte goes through `put`, so that counters and bytes
--- can not part.
+-- Collects the changes of one script call, and writes them in `commit`: the state bytes page by page, the fields of
+-- the part's hash in one command, and one entry of the history. A changed state byte goes through `put`, which also
+-- counts it, so that counters and bytes always agree. Only runs of rows, in `claim.lua` and `settle.lua`, are written
+-- with SETRANGE and counted with `count`.
 local PAGE = 256
 
 local function moves(meta, state, history, sends)
   local self, pages, changed, rows, sorted = {}, {}, {}, {}, true
   local moved, delta, fields, log = {}, {}, {}, {}
-  local forgotten, gate
+  local retention_ended, gate
 
-  -- The page at `start`, as it was before this call.
+  -- The state bytes of the page at `start`, as they were before this call.
   local function page(start)
     local text = pages[start]
     if not text then
@@ -47,21 +55,21 @@ local function moves(meta, state, history, sends)
     return text
   end
 
-  -- The state byte of `row`, as this call has left it.
+  -- The state byte of `row`, including the changes of this call.
   function self.byte(row)
     return changed[row] or string.byte(page(row - row % PAGE), row % PAGE + 1) or 0
   end
 
-  -- The number of the last claim of `row`, whose byte is `byte`.
+  -- The send number of `row`, whose state byte is `byte`.
   function self.send(row, byte)
     local send = math.floor(byte / 16)
     return send == IN_SENDS and tonumber(redis.call('HGET', sends, row)) or send
   end
 
-  -- Whether the retention of the part's recipients has ended: then nothing is kept of a row but its byte, and the counters.
-  function self.forgotten()
-    if forgotten == nil then forgotten = redis.call('HEXISTS', meta, 'forgotten') == 1 end
-    return forgotten
+  -- Whether the retention of the part's recipients has ended. From then on no code, history or message id is stored.
+  function self.retention_ended()
+    if retention_ended == nil then retention_ended = redis.call('HEXISTS', meta, 'forgotten') == 1 end
+    return retention_ended
   end
 
   -- Whether the campaign is completed or cancelled.
@@ -74,13 +82,13 @@ local function moves(meta, state, history, sends)
     delta[field] = (delta[field] or 0) + n
   end
 
-  -- Sets a field that is no counter.
+  -- Sets a field of the part's hash that is not a counter.
   function self.set(field, value)
     fields[#fields + 1] = field
     fields[#fields + 1] = value
   end
 
-  -- Puts `row`, whose byte is `from`, to byte `to`.
+  -- Changes the state byte of `row` from `from` to `to`.
   function self.put(row, from, to)
     if not changed[row] then
       local n = #rows
@@ -98,7 +106,8 @@ local function moves(meta, state, history, sends)
     log[#log + 1] = entries
   end
 
-  -- Puts `row`, whose byte is `from`, into state `to` with send number `send`; `at` in seconds goes to the history.
+  -- Moves `row`, whose state byte is `from`, to state `to` with send number `send`. Logs the move in the history if
+  -- `at` (Unix seconds) is set.
   function self.move(row, from, to, send, at)
     if send >= IN_SENDS then
       redis.call('HSET', sends, row, send)
@@ -108,7 +117,7 @@ local function moves(meta, state, history, sends)
     if at then self.log(struct.pack('<I2BI4', row, send * 16 + to, at)) end
   end
 
-  -- Writes the changed bytes of the page of `rows[i]`. Gives the index of the first one behind it.
+  -- Writes the changed bytes of the page of `rows[i]`. Returns the index of the first row on a later page.
   local function write_page(i)
     local first, last = rows[i], i
     local start = first - first % PAGE
@@ -119,7 +128,7 @@ local function moves(meta, state, history, sends)
     return last + 1
   end
 
-  -- Writes everything and answers how many recipients of the part are still open.
+  -- Writes all changes. Returns the number of open recipients of the part.
   function self.commit()
     if not sorted then table.sort(rows) end
     local i = 1
@@ -133,8 +142,8 @@ local function moves(meta, state, history, sends)
     local counters = #names
     names[counters + 1], names[counters + 2] = 'forgotten', 'gate'
     local values = redis.call('HMGET', meta, unpack(names))
-    forgotten, gate = values[counters + 1] ~= false, values[counters + 2]
-    if #log > 0 and not forgotten then redis.call('RPUSH', history, table.concat(log)) end
+    retention_ended, gate = values[counters + 1] ~= false, values[counters + 2]
+    if #log > 0 and not retention_ended then redis.call('RPUSH', history, table.concat(log)) end
     for i = 1, counters do
       local field, value = names[i], values[i]
       local n = (tonumber(value) or 0) + delta[field]
@@ -148,25 +157,26 @@ local function moves(meta, state, history, sends)
   return self
 end
 
--- Keeps message ids, in entries of at most 256: what reads the list takes whole entries.
+-- Stores message ids, in entries of at most 256 ids because readers of the list read whole entries.
 local ID_ENTRY = 256 * 11
-local function keep_ids(m, ids, records, lifetime)
-  if #records == 0 or m.forgotten() then return end
+local function store_ids(m, ids, records, lifetime)
+  if #records == 0 or m.retention_ended() then return end
   local entries = {}
   for from = 1, #records, ID_ENTRY do entries[#entries + 1] = string.sub(records, from, from + ID_ENTRY - 1) end
   if redis.call('RPUSH', ids, unpack(entries)) == #entries then redis.call('PEXPIRE', ids, lifetime) end
 end
 
--- Keeps the code of a row.
-local function keep_why(m, why, row, code)
-  if not m.forgotten() then redis.call('HSET', why, row, code) end
+-- Stores the error code of a row.
+local function set_code(m, codes, row, code)
+  if not m.retention_ended() then redis.call('HSET', codes, row, code) end
 end
 
--- Counts a recipient that failed or was refused by the code in `why`.
-local function count_failure(m, why, row, n) m.count('f' .. (redis.call('HGET', why, row) or '0'), n) end
+-- Adds `n` to the failure counter of the code that `row` has in `codes`.
+local function count_failure(m, codes, row, n) m.count('f' .. (redis.call('HGET', codes, row) or '0'), n) end
 
--- The reason of a recipient that was returned, is retrying, in doubt or failed is in `why` until another fact replaces it.
-local function forget_why(m, why, row, state)
-  if state == STATE.failed or state == STATE.refused then count_failure(m, why, row, -1) end
-  redis.call('HDEL', why, row)
+-- Removes the code of a row from `codes`, and the row from the failure counter of that code. A row that was returned,
+-- is retrying or in doubt, failed or was refused has its code there until another fact replaces it.
+local function clear_code(m, codes, row, state)
+  if state == STATE.failed or state == STATE.refused then count_failure(m, codes, row, -1) end
+  redis.call('HDEL', codes, row)
 end

@@ -1,7 +1,8 @@
--- Gives a lease back.
+-- Releases a lease.
 --
--- KEYS  lease
--- ARGV  worker, epoch held
--- Gives 1 given back, 0 it was not held any more. Again: changes nothing.
+-- KEYS     lease
+-- ARGV     worker, epoch that the caller holds
+-- Returns  1 if released, 0 if the caller no longer held it.
+-- If repeated: changes nothing.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ' ' .. ARGV[2] then return 0 end
 return redis.call('DEL', KEYS[1])

@@ -1,16 +1,18 @@
--- Grows the index of numbers by three buckets (linear hashing): a bucket is split into four, of which the first keeps its place.
--- All are written anew, so that the first is packed again even if it had outgrown that.
+-- Grows the phone index by three buckets (linear hashing): one bucket is split into four, of which the first keeps
+-- its key. All four are written anew: Redis then stores the first one as a listpack again, even if it had exceeded the
+-- size limit of listpacks.
 --
--- KEYS  campaign, bucket that is split, three new buckets
--- ARGV  buckets before, what a hash is divided by: the rest of that by four says who goes where
--- Gives buckets now; nothing without such a campaign. Again: where `buckets` has moved on, changes nothing.
+-- KEYS     campaign, bucket to split, three new buckets
+-- ARGV     buckets before the split, divisor of a hash: floor(hash / divisor) % 4 selects one of the four buckets
+-- Returns  the number of buckets after the split; nil if there is no such campaign.
+-- If repeated: changes nothing, because the number of buckets has changed.
 local call, read, floor = redis.call, struct.unpack, math.floor
 local campaign, from = KEYS[1], KEYS[2]
-local buckets, by = call('HGET', campaign, 'buckets'), tonumber(ARGV[2])
+local buckets, divisor = call('HGET', campaign, 'buckets'), tonumber(ARGV[2])
 if buckets ~= ARGV[1] then return tonumber(buckets) end
 local entries, lists = call('HGETALL', from), { {}, {}, {}, {} }
 for i = 1, #entries, 2 do
-  local list = lists[floor(read('<I4', entries[i]) / by) % 4 + 1]
+  local list = lists[floor(read('<I4', entries[i]) / divisor) % 4 + 1]
   local n = #list
   list[n + 1], list[n + 2] = entries[i], entries[i + 1]
 end

@@ -1,20 +1,22 @@
--- Ends recipients that will not be sent any more: the campaign was cancelled or completed, or its `expires_at` has passed.
+-- Ends recipients that will not be sent to: the campaign was cancelled or completed, or its `expires_at` has passed.
 --
--- KEYS  meta, state, history, sends, retry, why
--- ARGV  now (ms), limit, state to end in: cancelled, expired, or failed in a completed campaign
---       A row that Meta returned failed with its code, in each of them. In a completed campaign, what else was reopened just before its gate
---       closed is refused with the code of its attempt, or unknown without one.
--- Gives {rows still to be ended: 1 or 0, open recipients of the part}. Call again while the first is 1.
--- Again: rows in any other state than pending or retrying are left alone.
-local meta, state, history, sends, retry, why = unpack(KEYS)
+-- KEYS     meta, state, history, sends, retry, codes
+-- ARGV     now (ms), limit (rows), code of the state to end in: cancelled, expired, or failed in a completed campaign
+-- Returns  {1 if more rows have to be ended, else 0; open recipients of the part}. Call again while the first is 1.
+-- If repeated: a row in any state other than pending or retrying is unchanged.
+--
+-- A row whose message Meta returned always fails with its code. Any other row that is unsent in a completed campaign
+-- was reopened just before the gate closed: it is refused with the code of its attempt, or becomes unknown if there is
+-- none.
+local meta, state, history, sends, retry, codes = unpack(KEYS)
 local now, limit, to = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local second = math.floor(now / 1000)
-local at = redis.call('HMGET', meta, 'gate', 'expires', 'next', 'rows')
--- The campaign was deleted, and its parts with it.
-if not at[1] and redis.call('EXISTS', meta) == 0 then return { 0, 0 } end
-if to == STATE.cancelled and at[1] ~= 'cancelled' then return redis.error_reply('ERR the part is not cancelled') end
-if to == STATE.failed and at[1] ~= 'completed' then return redis.error_reply('ERR the part is not completed') end
-if to == STATE.expired and now < (tonumber(at[2]) or math.huge) then return redis.error_reply('ERR the part has not expired') end
+local record = redis.call('HMGET', meta, 'gate', 'expires', 'next', 'rows')
+-- The campaign was deleted together with its parts.
+if not record[1] and redis.call('EXISTS', meta) == 0 then return { 0, 0 } end
+if to == STATE.cancelled and record[1] ~= 'cancelled' then return redis.error_reply('ERR the part is not cancelled') end
+if to == STATE.failed and record[1] ~= 'completed' then return redis.error_reply('ERR the part is not completed') end
+if to == STATE.expired and now < (tonumber(record[2]) or math.huge) then return redis.error_reply('ERR the part has not expired') end
 
 local m, ended = moves(meta, state, history, sends), 0
 local function finish(row, due)
@@ -25,12 +27,12 @@ local function finish(row, due)
     if due == RETURNED_DUE then
       ends_in = STATE.failed
     elseif to == STATE.failed then
-      ends_in = (redis.call('HGET', why, row) or '0') ~= '0' and STATE.refused or STATE.unknown
+      ends_in = (redis.call('HGET', codes, row) or '0') ~= '0' and STATE.refused or STATE.unknown
     end
     if ends_in == STATE.failed or ends_in == STATE.refused then
-      count_failure(m, why, row, 1)
+      count_failure(m, codes, row, 1)
     else
-      redis.call('HDEL', why, row)
+      redis.call('HDEL', codes, row)
     end
     m.move(row, byte, ends_in, m.send(row, byte), second)
   end
@@ -42,7 +44,7 @@ for i = 1, #waiting, 2 do
   finish(tonumber(waiting[i]), tonumber(waiting[i + 1]))
   redis.call('ZREM', retry, waiting[i])
 end
-local next, rows = tonumber(at[3]) or 0, tonumber(at[4]) or 0
+local next, rows = tonumber(record[3]) or 0, tonumber(record[4]) or 0
 while next < rows and ended < limit do
   finish(next)
   next = next + 1

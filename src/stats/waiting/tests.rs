@@ -3,7 +3,7 @@ use crate::{
     domain::{OnDoubt, Template, campaign::PauseReason},
     redis::pages::Schedule,
     stats::line::{
-        LineNow,
+        LineSnapshot,
         tests::{hold, sending},
     },
 };
@@ -43,11 +43,11 @@ fn record(state: CampaignState) -> CampaignRecord {
     }
 }
 
-fn work(line: &str, pending: u64, retrying: u64, now: LineNow) -> LineWork {
+fn work(line: &str, pending: u64, retrying: u64, now: LineSnapshot) -> LineWork {
     LineWork { line: line.into(), pending, retrying, schedule: Schedule::default(), now, others: Vec::new() }
 }
 
-/// Reason, line, end and code of what a campaign waits for.
+/// The reason, line, end and code of each thing that a campaign waits for.
 type Found = Vec<(WaitReason, Option<String>, Option<UnixMs>, Option<u32>)>;
 
 fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork]) -> Found {
@@ -67,7 +67,7 @@ fn on_line(work: LineWork) -> (WaitReason, Option<UnixMs>, Option<u32>) {
 }
 
 #[test]
-fn a_campaign_that_does_not_run_waits_for_one_thing_or_for_nothing() {
+fn a_campaign_that_is_not_running_has_at_most_one_reason() {
     let lines = [work("3001", 5, 0, sending(72.0))];
     for state in [CampaignState::Draft, CampaignState::Completed, CampaignState::Cancelled] {
         assert_eq!(found(&record(state), &[], &lines), [], "{state}");
@@ -81,7 +81,7 @@ fn a_campaign_that_does_not_run_waits_for_one_thing_or_for_nothing() {
 }
 
 #[test]
-fn what_holds_the_whole_campaign_hides_what_its_lines_wait_for() {
+fn campaign_wide_holds_hide_the_reasons_of_lines() {
     let template = HoldScope::Template { waba: "2001".into(), name: "spring".into(), language: "es_AR".into() };
     let other = HoldScope::Template { waba: "2001".into(), name: "autumn".into(), language: "es_AR".into() };
     let lines = [work("3001", 5, 0, sending(72.0))];
@@ -104,14 +104,15 @@ fn what_holds_the_whole_campaign_hides_what_its_lines_wait_for() {
 }
 
 #[test]
-fn each_line_with_work_says_the_one_thing_it_waits_for() {
+fn each_line_with_work_has_one_reason() {
     assert_eq!(on_line(work("3001", 5, 0, sending(72.0))), (WaitReason::LineRate, None, None));
     let mut paused = sending(72.0);
     paused.control.paused = true;
     assert_eq!(on_line(work("3001", 5, 0, paused)), (WaitReason::Paused, None, None));
-    let held = LineNow { holds: vec![(HoldScope::Line("3001".into()), hold(131_031, Some(LATER)))], ..sending(72.0) };
+    let held =
+        LineSnapshot { holds: vec![(HoldScope::Line("3001".into()), hold(131_031, Some(LATER)))], ..sending(72.0) };
     assert_eq!(on_line(work("3001", 5, 0, held)), (WaitReason::LineBlocked, Some(LATER), Some(131_031)));
-    assert_eq!(on_line(work("3001", 5, 0, LineNow::default())), (WaitReason::NoWorker, None, None));
+    assert_eq!(on_line(work("3001", 5, 0, LineSnapshot::default())), (WaitReason::NoWorker, None, None));
     let mut unreachable = sending(72.0);
     unreachable.report.as_mut().expect("a report").unreachable = true;
     assert_eq!(on_line(work("3001", 0, 5, unreachable)), (WaitReason::BackingOff, None, None));
@@ -125,8 +126,8 @@ fn each_line_with_work_says_the_one_thing_it_waits_for() {
 
     let lines = [
         work("3001", 5, 0, sending(72.0)),
-        work("3002", 0, 0, LineNow::default()),
-        work("3003", 1, 0, LineNow::default()),
+        work("3002", 0, 0, LineSnapshot::default()),
+        work("3003", 1, 0, LineSnapshot::default()),
     ];
     let waits: Vec<_> = found(&record(CampaignState::Running), &[], &lines).into_iter().map(|found| found.1).collect();
     assert_eq!(waits, [Some("3001".to_owned()), Some("3003".to_owned())], "a line without work waits for nothing");
@@ -140,12 +141,12 @@ fn work_that_is_not_due_waits_for_its_time() {
     let spaced = LineWork { schedule: later(5), ..work("3001", 5, 0, sending(72.0)) };
     assert_eq!(on_line(spaced.clone()), (WaitReason::PairSpacing, Some(LATER), None));
     let fresh = LineWork { schedule: later(5), ..work("3001", 1, 5, sending(72.0)) };
-    assert_eq!(on_line(fresh).0, WaitReason::LineRate, "one is fresh");
+    assert_eq!(on_line(fresh).0, WaitReason::LineRate, "one was not attempted yet");
     let due = LineWork { schedule: Schedule { rows: 5, next_due: Some(NOW) }, ..backing_off };
     assert_eq!(on_line(due).0, WaitReason::LineRate, "one is due");
     let mut throttled = spaced;
     throttled.now.report.as_mut().expect("a report").throttled = true;
-    assert_eq!(on_line(throttled).0, WaitReason::LineRate, "the line as a whole was told to slow down");
+    assert_eq!(on_line(throttled).0, WaitReason::LineRate, "the whole line is throttled");
 }
 
 #[test]

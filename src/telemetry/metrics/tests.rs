@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::{Cause, ErrorScope};
 
-/// The page after `work`, on a recorder of its own.
+/// The page of `/metrics` after `work`, with its own recorder.
 fn page(work: impl FnOnce()) -> String {
     let recorder = recorder().expect("buckets");
     let handle = recorder.handle();
@@ -68,7 +68,7 @@ fn an_attempt_is_counted_by_its_outcome_and_timed() {
 }
 
 #[test]
-fn every_series_tells_what_it_means() {
+fn every_series_has_a_help_text() {
     let page = page(|| {
         start_at_zero(&["3001".into()]);
         meta_error(131_026, true);

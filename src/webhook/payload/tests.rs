@@ -26,31 +26,32 @@ fn messages(body: &[u8]) -> Messages<'_> {
     }
 }
 
-fn status(wamid: &str, word: Word, at: Option<u64>) -> Status<'_> {
-    Status { wamid: wamid.into(), word, at: at.map(UnixMs), token: None, code: None, details: "".into() }
+fn status(wamid: &str, kind: StatusKind, at: Option<u64>) -> Status<'_> {
+    Status { wamid: wamid.into(), kind, at: at.map(UnixMs), token: None, code: None, details: "".into() }
 }
 
 #[test]
-fn a_status_is_read_with_its_token() {
+fn a_status_is_parsed_with_its_token() {
     let read = messages(fixture!("status_sent"));
     assert_eq!(read.line, "3001");
     assert_eq!(read.inbound, []);
     let wamid = "wamid.HBgNNTQ5MTE1NTU1MDEwMRUCABEYEjA4";
-    let expected = Status { token: Some("c42:r981".into()), ..status(wamid, Word::Sent, Some(1_795_300_000_000)) };
+    let expected =
+        Status { token: Some("c42:r981".into()), ..status(wamid, StatusKind::Sent, Some(1_795_300_000_000)) };
     assert_eq!(read.statuses, [expected]);
     assert!(matches!(read.statuses[0].token, Some(Cow::Borrowed(_))), "without a copy");
 }
 
 #[test]
-fn a_failure_is_read_with_its_code_and_metas_words() {
+fn a_failed_status_is_parsed_with_its_code_and_error_text() {
     let wamid = "wamid.HBgNNTQ5MTE1NTU1MDEwMhUCABEYEjA5";
-    let failed = status(wamid, Word::Failed, Some(1_795_300_007_000));
+    let failed = status(wamid, StatusKind::Failed, Some(1_795_300_007_000));
     let expected = Status { code: Some(131_026), details: "Message Undeliverable.".into(), ..failed };
     assert_eq!(messages(fixture!("status_failed_131026")).statuses, [expected]);
 }
 
 #[test]
-fn an_answer_is_read_with_what_it_answers() {
+fn a_reply_is_parsed_with_the_message_it_answers() {
     let tapped = Inbound {
         payload: Some("c42:stop".into()),
         answers: Some("wamid.HBgNNTQ5MTE1NTU1MDEwMxUCABEYEjEw".into()),
@@ -72,7 +73,7 @@ fn an_answer_is_read_with_what_it_answers() {
 }
 
 #[test]
-fn a_template_change_is_read_in_the_language_of_the_api() {
+fn a_template_change_has_the_language_code_of_the_api() {
     let paused = TemplateChange {
         waba: "2001".into(),
         name: "spring_sale".into(),
@@ -98,21 +99,21 @@ fn account(field: &'static str, event: &'static str, until: Option<u64>) -> Webh
 }
 
 #[test]
-fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
+fn malformed_values_are_skipped_and_their_siblings_used() {
     let changes = read(fixture!("unusual"));
     let failed = |wamid, code, details: &'static str| Status {
         code,
         details: details.into(),
-        ..status(wamid, Word::Failed, None)
+        ..status(wamid, StatusKind::Failed, None)
     };
     let statuses = vec![
-        status("wamid.1", Word::Delivered, Some(1_795_300_001_000)),
-        status("wamid.2", Word::Read, Some(1_795_300_002_500)),
+        status("wamid.1", StatusKind::Delivered, Some(1_795_300_001_000)),
+        status("wamid.2", StatusKind::Read, Some(1_795_300_002_500)),
         failed("wamid.3", Some(131_049), "m"),
         failed("wamid.4", None, ""),
         failed("wamid.5", None, ""),
-        Status { token: Some("42".into()), ..status("wamid.6", Word::Read, Some(1_795_300_006_000)) },
-        status("wamid.7", Word::Other, Some(1_795_300_007_000)),
+        Status { token: Some("42".into()), ..status("wamid.6", StatusKind::Read, Some(1_795_300_006_000)) },
+        status("wamid.7", StatusKind::Other, Some(1_795_300_007_000)),
     ];
     let expected = [
         WebhookChange::Malformed,
@@ -129,14 +130,14 @@ fn what_is_unusual_is_passed_over_and_what_stands_beside_it_is_used() {
 }
 
 #[test]
-fn of_a_field_that_stands_twice_the_last_counts() {
+fn the_last_of_duplicate_fields_counts() {
     let body = br#"{"entry":[],"entry":[{"id":1,"changes":[{"field":"x","field":"messages","value":{
         "metadata":{"phone_number_id":"3001"},"statuses":[{"id":"a","id":"wamid.A","status":"sent","status":"read"}]}}]}]}"#;
-    assert_eq!(messages(body).statuses, [status("wamid.A", Word::Read, None)]);
+    assert_eq!(messages(body).statuses, [status("wamid.A", StatusKind::Read, None)]);
 }
 
 #[test]
-fn a_body_that_is_no_json_object_is_an_error() {
+fn a_body_that_is_not_a_json_object_is_an_error() {
     let cut = &fixture!("status_sent")[..300];
     for body in [b"".as_slice(), b"[]", b"null", b"7", b"\"x\"", b"{", b"{}x", b"\xff\xfe", cut] {
         assert!(Payload::read(body).is_err(), "{}", String::from_utf8_lossy(body));
@@ -147,7 +148,7 @@ fn a_body_that_is_no_json_object_is_an_error() {
 }
 
 #[test]
-fn depth_is_no_danger() {
+fn deep_nesting_does_not_overflow_the_stack() {
     let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     for place in [
         r#"{"x":@}"#,
@@ -157,12 +158,12 @@ fn depth_is_no_danger() {
     ] {
         let body = place.replace('@', &deep(100_000));
         let _ = Payload::read(body.as_bytes());
-        // Unclosed, it is no JSON; and it is found so without a stack as deep.
+        // Unclosed brackets are invalid JSON, and must be rejected without deep recursion.
         let _ = Payload::read(&body.as_bytes()[..body.len() / 2]);
     }
 }
 
-/// JSON of any kind.
+/// Any JSON value.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -181,7 +182,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The fields of a status, and what of its surroundings may be of any kind.
+/// Fields of a status and of its parents whose values may have any type.
 const FIELDS: [&str; 12] = [
     "timestamp",
     "biz_opaque_callback_data",
@@ -199,12 +200,12 @@ const FIELDS: [&str; 12] = [
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = Payload::read(&bytes);
     }
 
     #[test]
-    fn no_damage_makes_it_panic(at in 0usize..2_000, with in any::<u8>(), cut in any::<bool>()) {
+    fn a_damaged_body_never_panics(at in 0usize..2_000, with in any::<u8>(), cut in any::<bool>()) {
         let mut body = fixture!("unusual").to_vec();
         let at = at % body.len();
         body[at] = with;
@@ -212,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn a_field_of_any_kind_spoils_nothing_but_itself(field in 0..FIELDS.len(), junk in any_json(), before in any::<bool>()) {
+    fn a_field_of_any_type_affects_only_itself(field in 0..FIELDS.len(), junk in any_json(), before in any::<bool>()) {
         let mut bad = json!({"id": "wamid.bad", "status": "sent"});
         let mut value = json!({
             "metadata": {"phone_number_id": "3001"},
@@ -229,7 +230,7 @@ proptest! {
         let body = serde_json::to_vec(&body).expect("JSON");
         let changes = read(&body);
         let Some(WebhookChange::Messages(messages)) = changes.last() else { panic!("{changes:?}") };
-        let good = status("wamid.good", Word::Read, Some(1_795_300_000_000));
+        let good = status("wamid.good", StatusKind::Read, Some(1_795_300_000_000));
         prop_assert_eq!(messages.statuses.iter().filter(|status| **status == good).count(), 1);
         prop_assert_eq!(messages.statuses.iter().filter(|status| status.wamid == "wamid.bad").count(), 1);
     }

@@ -1,4 +1,4 @@
-//! The life of a campaign, and its statistics.
+//! Campaigns: their states, their statistics, listing and deletion.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn reasons(campaign: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_campaign_lives_from_draft_to_completed() {
+async fn a_campaign_goes_from_draft_to_completed() {
     let api = Api::start().await;
     let mut new = campaign("Spring sale", &["3001", "3002"]);
     new["external_id"] = json!("crm-4711");
@@ -100,7 +100,7 @@ async fn a_campaign_lives_from_draft_to_completed() {
 }
 
 #[tokio::test]
-async fn a_campaign_that_cannot_work_is_refused_and_nothing_is_created() {
+async fn an_invalid_campaign_is_rejected_and_nothing_is_created() {
     let api = Api::start().await;
     let with = |change: &dyn Fn(&mut Value)| {
         let mut new = campaign("spring", &["3001"]);
@@ -125,7 +125,7 @@ async fn a_campaign_that_cannot_work_is_refused_and_nothing_is_created() {
 }
 
 #[tokio::test]
-async fn recipients_that_come_along_are_taken_or_rejected_one_by_one() {
+async fn inline_recipients_are_accepted_or_rejected_individually() {
     let api = Api::start().await;
     let mut new = campaign("spring", &["3001"]);
     new["launch"] = json!(true);
@@ -149,7 +149,7 @@ async fn recipients_that_come_along_are_taken_or_rejected_one_by_one() {
 async fn statistics_are_exact_and_add_up() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001", "3002"], 1_000).await;
-    let truth = truth::come_true(&api, id).await;
+    let truth = truth::apply_fates(&api, id).await;
     assert_eq!(truth.len(), 1_000);
     let (first, _) = api.parts(id).await[0].clone();
     api.store.note_details(first, 131_026, "not on WhatsApp").await.expect("redis");
@@ -177,11 +177,11 @@ async fn statistics_are_exact_and_add_up() {
     let record = api.store.campaign(id).await.expect("redis").expect("the campaign");
     let parts: Vec<_> = record.parts.iter().map(|&(part, _)| part).collect();
     let counters = StateCounts::of(&api.store.part_counts(&parts).await.expect("redis"));
-    assert_eq!(stats::recount(&api.store, &record).await.expect("redis"), counters, "bytes and counters");
+    assert_eq!(stats::recount(&api.store, &record).await.expect("redis"), counters, "state bytes and counters agree");
 }
 
 #[tokio::test]
-async fn what_is_cancelled_or_expired_counts_as_that() {
+async fn cancelled_and_expired_recipients_are_counted_as_such() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001"], 30).await;
     let [(part, _)] = api.parts(id).await.try_into().expect("one part");
@@ -206,7 +206,7 @@ async fn what_is_cancelled_or_expired_counts_as_that() {
 }
 
 #[tokio::test]
-async fn a_campaign_says_what_it_waits_for_and_when_it_will_be_done() {
+async fn a_campaign_shows_its_wait_reasons_and_its_eta() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001"], 720).await;
     let path = format!("/v1/campaigns/{id}");
@@ -214,7 +214,7 @@ async fn a_campaign_says_what_it_waits_for_and_when_it_will_be_done() {
     let nobody = api.read(&path).await;
     assert_eq!((waiting(&nobody), &nobody["statistics"]["eta"]), (of_line("no_worker"), &Value::Null));
 
-    api.own("3001", "w1", 72.0).await;
+    api.assign_line("3001", "w1", 72.0).await;
     let before = api.now();
     let sending = api.read(&path).await;
     assert_eq!(waiting(&sending), of_line("line_rate"));
@@ -243,13 +243,13 @@ async fn a_campaign_says_what_it_waits_for_and_when_it_will_be_done() {
 }
 
 #[tokio::test]
-async fn a_campaign_beside_another_is_done_later_by_its_share() {
+async fn the_eta_accounts_for_other_campaigns_on_the_line() {
     let api = Api::start().await;
-    api.own("3001", "w1", 10.0).await;
+    api.assign_line("3001", "w1", 10.0).await;
     let big = api.launched("big", &["3001"], 1_000).await;
     let small = api.launched("small", &["3001"], 100).await;
     let before = api.now();
-    // What others have is read once a second for all who ask: the answer follows the launch by that much.
+    // The work of other campaigns is cached for a second, so the estimate follows a launch with that delay.
     let done_after = async |campaign, expected: std::ops::RangeInclusive<u64>| loop {
         let eta = api.read(&format!("/v1/campaigns/{campaign}")).await["statistics"]["eta"].take();
         let eta: UnixMs = serde_json::from_value(eta).expect("a time");
@@ -260,9 +260,9 @@ async fn a_campaign_beside_another_is_done_later_by_its_share() {
     };
     let both = async {
         done_after(big, 110..=115).await; // all 1,100 messages at 10 a second
-        done_after(small, 20..=25).await; // 100 messages, and as many of the other's
+        done_after(small, 20..=25).await; // 100 messages, and as many of the other campaign's
     };
-    tokio::time::timeout(Duration::from_secs(30), both).await.expect("the estimates come to count each other");
+    tokio::time::timeout(Duration::from_secs(30), both).await.expect("each estimate accounts for the other campaign");
 }
 
 #[tokio::test]
@@ -281,7 +281,7 @@ async fn a_scheduled_campaign_waits_for_its_start() {
 }
 
 #[tokio::test]
-async fn campaigns_are_listed_newest_first_page_by_page_and_by_state() {
+async fn campaigns_are_listed_newest_first_by_page_and_state() {
     let api = Api::start().await;
     let mut ids = Vec::new();
     for n in 0..7 {
@@ -322,11 +322,11 @@ async fn campaigns_are_listed_newest_first_page_by_page_and_by_state() {
         assert_eq!(listed(&format!("state={state}")).await, [""; 0], "{state}");
     }
     let exact = api.read("/v1/campaigns?limit=7").await;
-    assert_eq!(exact["next"], Value::Null, "nothing is behind a page that holds all");
+    assert_eq!(exact["next"], Value::Null, "no page follows one with everything");
 }
 
 #[tokio::test]
-async fn every_state_has_a_place_in_by_state() {
+async fn by_state_lists_every_state() {
     let api = Api::start().await;
     let id = api.draft("empty", &["3001"], 0).await;
     let statistics = api.read(&format!("/v1/campaigns/{id}")).await["statistics"].take();
@@ -341,7 +341,7 @@ async fn every_state_has_a_place_in_by_state() {
 }
 
 #[tokio::test]
-async fn a_campaign_that_never_started_can_be_deleted_and_no_other() {
+async fn only_a_campaign_that_never_started_can_be_deleted() {
     let api = Api::start().await;
     let mut new = campaign("Spring", &["3001"]);
     new["external_id"] = json!("crm-1");
@@ -360,16 +360,16 @@ async fn a_campaign_that_never_started_can_be_deleted_and_no_other() {
     api.upload(id.parse().expect("an id"), "text/csv", csv(20)).await.problem(404, "campaign-not-found");
     assert_eq!(api.read("/v1/campaigns").await["campaigns"], json!([]));
 
-    // The external id is free again. Cancelled before it started, it goes too.
+    // The external id is free again. A campaign that was cancelled before it started can be deleted too.
     let again = create().await;
     assert_ne!(again, id);
     assert_eq!(api.post(&format!("/v1/campaigns/{again}/cancel")).await.status, StatusCode::OK);
     assert_eq!(delete(&again, KEY).await.status, StatusCode::NO_CONTENT);
 
     let running = api.launched("Running", &["3001"], 2).await.to_string();
-    let told = delete(&running, KEY).await;
+    let refused = delete(&running, KEY).await;
     assert_eq!(
-        told.problem(409, "campaign-state"),
+        refused.problem(409, "campaign-state"),
         format!(
             "campaign {running} is running and has started: only a draft, or a campaign that was cancelled before it started, \
              can be deleted"
@@ -382,7 +382,7 @@ async fn a_campaign_that_never_started_can_be_deleted_and_no_other() {
     new["recipients"] = json!([{ "to": phone(1), "params": { "1": "Maria", "2": "A-1" } }]);
     new["launch"] = json!(true);
     let scheduled = api.post_json("/v1/campaigns", &new).await.body["id"].as_str().expect("an id").to_owned();
-    let told = delete(&scheduled, KEY).await;
-    assert!(told.problem(409, "campaign-state").ends_with("can be deleted; cancel it first"), "{}", told.body);
+    let refused = delete(&scheduled, KEY).await;
+    assert!(refused.problem(409, "campaign-state").ends_with("can be deleted; cancel it first"), "{}", refused.body);
     assert_eq!(api.read(&format!("/v1/campaigns/{scheduled}")).await["state"], "scheduled");
 }

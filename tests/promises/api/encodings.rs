@@ -1,4 +1,4 @@
-//! Uploads that come in compressed, and what is no such thing.
+//! Compressed uploads, and bodies that do not match their `Content-Encoding`.
 
 use async_compression::{
     tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder},
@@ -36,7 +36,7 @@ async fn upload(api: &Api, id: CampaignId, kind: &str, coding: &str, body: Vec<u
 }
 
 #[tokio::test]
-async fn a_compressed_upload_is_taken_like_a_plain_one() {
+async fn a_compressed_upload_is_accepted_like_a_plain_one() {
     let api = Api::start().await;
     let n = 5_000;
     let csv = csv(n);
@@ -66,7 +66,7 @@ async fn a_compressed_upload_is_taken_like_a_plain_one() {
 }
 
 #[tokio::test]
-async fn a_compressed_upload_that_breaks_off_or_is_none_can_be_repeated() {
+async fn a_truncated_or_corrupt_compressed_upload_can_be_repeated() {
     let api = Api::start().await;
     let text = csv(9_000);
     for (coding, body) in [
@@ -75,38 +75,38 @@ async fn a_compressed_upload_that_breaks_off_or_is_none_can_be_repeated() {
         ("br", brotli(text.as_bytes()).await),
     ] {
         let id = api.draft("spring", &["3001"], 0).await;
-        let mut harmed = body.clone();
-        let middle = harmed.len() / 2;
-        harmed[middle..].fill(0xff);
+        let mut corrupt = body.clone();
+        let middle = corrupt.len() / 2;
+        corrupt[middle..].fill(0xff);
         let bad = [
             ("cut in the middle", body[..middle].to_vec()),
-            ("cut before its end", body[..body.len() - 1].to_vec()),
-            ("harmed", harmed),
+            ("cut by one byte", body[..body.len() - 1].to_vec()),
+            ("corrupt", corrupt),
             ("plain", text.as_bytes().to_vec()),
-            ("with more behind it", [&body[..], b"to,1,2\n"].concat()),
+            ("with trailing bytes", [&body[..], b"to,1,2\n"].concat()),
         ];
         for (what, body) in bad {
             let refused = upload(&api, id, "text/csv", coding, body).await;
-            let told = refused.problem(400, "upload-undecodable");
+            let detail = refused.problem(400, "upload-undecodable");
             let expected =
                 format!("the header Content-Encoding says {coding}, but the body is not {coding}, or breaks off (");
-            assert!(told.starts_with(&expected), "{coding} {what}: {told}");
+            assert!(detail.starts_with(&expected), "{coding} {what}: {detail}");
         }
         assert_eq!(upload(&api, id, "text/csv", coding, body).await.body["accepted"], 9_000, "{coding}");
     }
 }
 
 #[tokio::test]
-async fn an_upload_that_expands_without_bounds_is_refused() {
+async fn an_upload_that_expands_too_far_is_rejected() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;
     let zeros = vec![0; 64 << 20];
     for (coding, body) in [("zstd", zstd(&zeros).await), ("br", brotli(&zeros).await)] {
         let refused = upload(&api, id, "application/x-ndjson", coding, body).await;
-        let told = refused.problem(413, "upload-expands-too-far");
-        assert!(told.starts_with("the body expands to more than 1000 times its bytes"), "{told}");
+        let detail = refused.problem(413, "upload-expands-too-far");
+        assert!(detail.starts_with("the body expands to more than 1000 times its bytes"), "{detail}");
     }
-    // A window of 128 MiB would be memory that the caller takes with a few bytes.
+    // A window of 128 MiB would let a caller allocate that much memory with a few bytes.
     let text = csv(100);
     let level = async_compression::Level::Fastest;
     let params = [CParameter::window_log(27)];
@@ -115,16 +115,16 @@ async fn an_upload_that_expands_without_bounds_is_refused() {
 }
 
 #[tokio::test]
-async fn an_unknown_encoding_is_refused_and_the_known_ones_are_named() {
+async fn an_unknown_encoding_is_rejected_with_the_supported_ones() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;
     for coding in ["deflate", "gzip, zstd", "gzip,gzip", "x-pack"] {
         let refused = upload(&api, id, "text/csv", coding, Vec::new()).await;
-        let told = refused.problem(415, "unsupported-encoding");
+        let detail = refused.problem(415, "unsupported-encoding");
         let names = coding.replace(",gzip", ", gzip");
         assert_eq!(
-            told,
-            format!("the header Content-Encoding is {names}; this call takes one of gzip, zstd, br, or none")
+            detail,
+            format!("the header Content-Encoding is {names}; this call accepts one of gzip, zstd, br, or none")
         );
         assert_eq!(refused.headers["accept-encoding"], "gzip, zstd, br");
     }
@@ -132,8 +132,8 @@ async fn an_unknown_encoding_is_refused_and_the_known_ones_are_named() {
     for (method, path) in [(Method::POST, "/v1/campaigns"), (Method::PATCH, "/v1/lines/3001")] {
         let request = api.request(method, path).header("content-type", "application/json");
         let refused = answer(request.header("content-encoding", "gzip").body(json.clone())).await;
-        let told = refused.problem(415, "unsupported-encoding");
-        assert!(told.ends_with("this call takes a body that is not compressed: leave the header out"), "{told}");
+        let detail = refused.problem(415, "unsupported-encoding");
+        assert!(detail.ends_with("this call accepts a body that is not compressed: leave the header out"), "{detail}");
         assert_eq!(refused.headers["accept-encoding"], "identity");
     }
 }

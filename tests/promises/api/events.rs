@@ -1,4 +1,4 @@
-//! Statistics as they change.
+//! The event stream of a campaign: its state and statistics as they change.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
     truth,
 };
 
-/// Far longer than any event takes; only a failing test waits so long.
+/// Far longer than any event takes: only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client that watches a campaign.
@@ -47,7 +47,7 @@ impl Watch {
         }
     }
 
-    /// Reads on to the first event of this name that fits.
+    /// Reads until an event with this name satisfies `fits`. Returns its data.
     async fn until(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
         loop {
             let (found, data) = self.next().await.expect("the stream goes on");
@@ -59,7 +59,7 @@ impl Watch {
 }
 
 #[tokio::test]
-async fn a_stream_says_how_it_stands_and_then_what_changes() {
+async fn a_stream_sends_the_current_state_and_then_changes() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001"], 110).await;
     let mut watch = Watch::start(&api, id).await;
@@ -67,7 +67,7 @@ async fn a_stream_says_how_it_stands_and_then_what_changes() {
     let (name, first) = watch.next().await.expect("an event");
     assert_eq!((name.as_str(), &first["by_state"]["pending"]), ("statistics", &json!(110)));
 
-    let truth = truth::come_true(&api, id).await;
+    let truth = truth::apply_fates(&api, id).await;
     let expected = truth::counts(&truth);
     watch.until("statistics", |statistics| truth::counts_of(statistics) == expected).await;
 
@@ -82,7 +82,7 @@ async fn a_stream_says_how_it_stands_and_then_what_changes() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_a_stream_keeps_its_last_numbers() {
+async fn a_stream_keeps_its_last_counts_during_a_redis_outage() {
     let mut api = Api::start().await;
     let id = api.launched("spring", &["3001"], 10).await;
     let mut watch = Watch::start(&api, id).await;
@@ -95,7 +95,7 @@ async fn while_redis_is_away_a_stream_keeps_its_last_numbers() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_a_client_that_leaves_makes_room() {
+async fn streams_are_limited_and_a_disconnect_frees_one() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;
     let path = format!("/v1/campaigns/{id}/events");
@@ -103,10 +103,10 @@ async fn streams_are_bounded_and_a_client_that_leaves_makes_room() {
     answer(api.request(Method::GET, &path)).await.problem(429, "too-many-streams");
     open.pop();
     let room = async {
-        // The server notices that a client left when it next writes to it or reads from it.
+        // The server notices a disconnect at its next write or read.
         while api.request(Method::GET, &path).send().await.expect("an answer").status() != StatusCode::OK {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, room).await.expect("room in time");
+    tokio::time::timeout(PATIENCE, room).await.expect("a free stream in time");
 }

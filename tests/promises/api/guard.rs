@@ -1,4 +1,4 @@
-//! Keys, errors, limits: what every call has around it.
+//! What applies to every request: API keys and their scopes, error responses, and limits.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pregon::config::KeyScope;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::harness::{Answer, Api, BODY_BYTES_MAX, KEY, KEY_FAILURES_PER_MINUTE, answer, campaign, key_for, phone};
 
 #[tokio::test]
-async fn a_call_without_a_key_is_refused_whatever_it_asks_for() {
+async fn any_request_without_a_valid_key_is_unauthorized() {
     let api = Api::start().await;
     for path in ["/v1/campaigns", "/v1/campaigns/01J9ZK3V5T8R7Q6P5N4M3K2J1H/report.csv", "/v1/lines", "/nowhere", "/"] {
         for authorization in [None, Some("Bearer wrong"), Some("Basic azp0ZXN0"), Some(KEY)] {
@@ -25,13 +25,13 @@ async fn a_call_without_a_key_is_refused_whatever_it_asks_for() {
     assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK);
 }
 
-/// A call that brings this key.
+/// A request with this key.
 async fn call(api: &Api, method: &Method, path: &str, key: &str) -> Answer {
     answer(api.http.request(method.clone(), format!("{}{path}", api.base)).bearer_auth(key)).await
 }
 
 #[tokio::test]
-async fn a_key_may_do_what_its_scopes_allow_and_nothing_else() {
+async fn a_key_is_limited_to_its_scopes() {
     use KeyScope::{Operate, Read, Submit};
     let api = Api::start().await;
     let campaign = format!("/v1/campaigns/{}", api.draft("spring", &["3001"], 1).await);
@@ -75,7 +75,7 @@ async fn a_key_may_do_what_its_scopes_allow_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_refused_changes_nothing() {
+async fn a_rejected_request_changes_nothing() {
     let api = Api::start().await;
     let campaign = format!("/v1/campaigns/{}", api.launched("spring", &["3001"], 1).await);
     for key in [key_for(KeyScope::Read), key_for(KeyScope::Submit), "wrong".into()] {
@@ -88,7 +88,7 @@ async fn a_call_that_is_refused_changes_nothing() {
 }
 
 #[tokio::test]
-async fn who_guesses_keys_is_not_listened_to_and_a_caller_beside_it_is() {
+async fn guessing_keys_is_throttled_and_known_callers_are_not() {
     let api = Api::start().await;
     assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK);
     let mut refused = None;
@@ -101,22 +101,23 @@ async fn who_guesses_keys_is_not_listened_to_and_a_caller_beside_it_is() {
         answer.problem(401, "unauthorized");
     }
     let (guesses, refused) = refused.expect("a limit");
-    assert!(guesses >= KEY_FAILURES_PER_MINUTE - 1, "{guesses}: each of them may be a mistake");
+    assert!(guesses >= KEY_FAILURES_PER_MINUTE - 1, "throttled after {guesses} guesses");
     refused.problem(429, "too-many-unknown-keys");
     let wait: u64 = refused.headers["retry-after"].to_str().expect("text").parse().expect("seconds");
     assert!((1..=60).contains(&wait), "{wait}");
-    // The address has one guess in some seconds from now on.
-    let mut told = Vec::new();
+    // From now on, the address may try one unknown key every few seconds.
+    let mut statuses = Vec::new();
     for _ in 0..20 {
-        told.push(call(&api, &Method::GET, "/v1/lines", &key_for(KeyScope::Submit)).await.status);
-        assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK, "a key that was good here before");
+        statuses.push(call(&api, &Method::GET, "/v1/lines", &key_for(KeyScope::Submit)).await.status);
+        assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK, "a key that this address used before");
     }
-    assert!(told.contains(&StatusCode::TOO_MANY_REQUESTS), "a good guess is told from a bad one: {told:?}");
+    let throttled = statuses.contains(&StatusCode::TOO_MANY_REQUESTS);
+    assert!(throttled, "the response of a throttled address shows whether the key is valid: {statuses:?}");
 }
 
-/// Everything of this test runs on its own thread, and so does its recorder.
+/// The metrics recorder is local to a thread. The whole test, the server included, runs on that thread.
 #[tokio::test]
-async fn calls_are_counted_by_what_became_of_their_key() {
+async fn requests_are_counted_by_the_result_of_the_key_check() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let page = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -135,7 +136,7 @@ async fn calls_are_counted_by_what_became_of_their_key() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_a_problem() {
+async fn unknown_resources_return_problems() {
     let api = Api::start().await;
     api.get("/v1/nothing").await.problem(404, "not-found");
     let unknown = "01J9ZK3V5T8R7Q6P5N4M3K2J1H";
@@ -157,7 +158,7 @@ async fn what_does_not_exist_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_read_is_refused_and_changes_nothing() {
+async fn a_malformed_body_is_rejected_and_changes_nothing() {
     let api = Api::start().await;
     let post = || api.request(Method::POST, "/v1/campaigns");
     let with = |body: String| post().header("content-type", "application/json").body(body);
@@ -180,7 +181,7 @@ async fn a_body_that_cannot_be_read_is_refused_and_changes_nothing() {
             "there is the text \"high\" where a whole number from 0 to 255 is expected",
         ),
         (r#"{"name":["spring"]}"#, "there is a list where a text is expected"),
-        (r#"{"name":"spring","on_doubt":"send"}"#, "`send` is none of `hold`, `resend`"),
+        (r#"{"name":"spring","on_doubt":"send"}"#, "`send` is not one of `hold`, `resend`"),
         (
             r#"{"name":"spring","template":{"name":"a","language":"es_AR"},"lines":["3001"],"start_at":"soon"}"#,
             "start_at",
@@ -196,7 +197,7 @@ async fn a_body_that_cannot_be_read_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_list_is_taken_for_an_object_nowhere_in_a_body() {
+async fn a_list_in_place_of_an_object_is_rejected() {
     let api = Api::start().await;
     let recipient = json!({
         "to": phone(1), "params": { "1": "Maria", "2": "A-1" }, "header": { "link": "https://x.example/a.png" }, "buttons": { "0": "x" },
@@ -216,10 +217,11 @@ async fn a_list_is_taken_for_an_object_nowhere_in_a_body() {
             n += 1;
         }
     }
-    assert_eq!(n, 7, "the bodies, the template, a recipient, and three objects in it");
+    assert_eq!(n, 7, "two bodies, the template, a recipient, and three objects in the recipient");
 }
 
-/// The JSON with a list of its values in the place of each of its objects in turn, and where that is.
+/// Copies of `json`, each with one of its objects replaced by a list of the object's values, and the JSON pointer of
+/// that object.
 fn with_lists(json: &Value) -> Vec<(String, Value)> {
     fn pointers(json: &Value, at: &str, found: &mut Vec<String>) {
         let children: Vec<(String, &Value)> = match json {
@@ -249,7 +251,7 @@ fn with_lists(json: &Value) -> Vec<(String, Value)> {
 }
 
 #[tokio::test]
-async fn what_stands_behind_the_question_mark_has_to_make_sense() {
+async fn an_invalid_query_string_is_rejected() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 1).await;
     let recipients = format!("/v1/campaigns/{id}/recipients");
@@ -269,16 +271,16 @@ async fn what_stands_behind_the_question_mark_has_to_make_sense() {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_and_the_server_goes_on() {
+async fn a_panic_returns_500_and_the_server_continues() {
     let api = Api::start().await;
     *api.synced.lock().expect("no panic under the lock") = None;
     let answer = api.post("/v1/templates/sync").await;
-    assert!(!answer.problem(500, "internal").contains("the test wants"), "the cause is for the log alone");
+    assert!(!answer.problem(500, "internal").contains("the test wants"), "the cause is only logged");
     assert_eq!(api.get("/v1/lines").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn while_redis_is_away_calls_are_answered_503_and_then_work_again() {
+async fn requests_during_a_redis_outage_return_503() {
     let mut api = Api::start().await;
     let id = api.draft("spring", &["3001"], 1).await;
     api.redis.kill_hard().await;

@@ -1,4 +1,4 @@
-//! A server of its own for each test, and a worker that does what the test says.
+//! An API server for each test. The test itself plays the worker: it claims, settles and applies statuses.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{claim_wish, redis::TestRedis};
+use crate::support::{claim_request, redis::TestRedis};
 
 pub const KEY: &str = "k-test";
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -35,10 +35,10 @@ pub const KEY_FAILURES_PER_MINUTE: u32 = 15;
 const EPOCH: u64 = 1;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What Meta says when the templates are read; `None`: the test is about a fault of ours, and it panics.
+/// The result of reading the templates from Meta. `None` makes the handler panic.
 pub type Synced = Option<Vec<(WabaId, Result<usize, String>)>>;
 
-/// A key that may do one thing alone.
+/// A key that has only `scope`.
 pub fn key_for(scope: KeyScope) -> String {
     format!("k-{}", scope.name())
 }
@@ -53,7 +53,7 @@ pub struct Api {
     pub synced: Arc<Mutex<Synced>>,
 }
 
-/// An answer with its body read as JSON; null where it has none.
+/// A response. A body that is missing or not JSON is null.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -62,7 +62,8 @@ pub struct Answer {
 }
 
 impl Api {
-    /// Lines 3001 to 3006 at 80 a second, 3003 of WABA 2002 and the others of WABA 2001, which has templates.
+    /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002, the others of WABA 2001,
+    /// which has templates.
     pub async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
@@ -139,7 +140,7 @@ impl Api {
         self.clock.now()
     }
 
-    /// A call with the key.
+    /// A request with [`KEY`].
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base)).bearer_auth(KEY)
     }
@@ -156,14 +157,14 @@ impl Api {
         answer(self.request(Method::POST, path).json(body)).await
     }
 
-    /// 200 with this body.
+    /// GETs `path`, checks that the status is 200, and returns the body.
     pub async fn read(&self, path: &str) -> Value {
         let answer = self.get(path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
         answer.body
     }
 
-    /// A launched campaign on `lines` with recipients whose numbers end in 0..n.
+    /// A launched campaign on `lines` with the recipients `phone(0)` to `phone(n - 1)`.
     pub async fn launched(&self, name: &str, lines: &[&str], n: u64) -> CampaignId {
         let campaign = self.draft(name, lines, n).await;
         let answer = self.post(&format!("/v1/campaigns/{campaign}/launch")).await;
@@ -191,10 +192,10 @@ impl Api {
         self.store.campaign(campaign).await.expect("redis").expect("the campaign").parts
     }
 
-    /// Claims up to `n` rows of a part, as the owner of its line would.
+    /// Claims up to `n` rows of a part, as the owner of its line does.
     pub async fn claim(&self, part: PartId, n: usize) -> Vec<ClaimedRow> {
         let now = self.now();
-        match self.store.claim(part, &claim_wish(EPOCH, now, n, now.after(DAY))).await.expect("redis") {
+        match self.store.claim(part, &claim_request(EPOCH, now, n, now.after(DAY))).await.expect("redis") {
             Claim::Rows { rows, .. } => rows.into_iter().map(|row| row.claimed).collect(),
             other => panic!("{other:?}"),
         }
@@ -242,7 +243,7 @@ pub fn template(name: &str) -> Template {
 }
 
 impl Answer {
-    /// Checks that it is a problem of this status and kind, in the form of RFC 9457. Gives its detail.
+    /// Checks that the response is a problem of this status and kind, in the format of RFC 9457. Returns its detail.
     #[track_caller]
     pub fn problem(&self, status: u16, kind: &str) -> &str {
         let Self { status: given, headers, body } = self;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pregon::{
     domain::{Hold, HoldScope, UnixMs},
-    redis::lines::{LineReport, Right},
+    redis::lines::{LeaseTarget, LineReport},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -14,9 +14,9 @@ use super::harness::{Answer, Api, answer};
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Api {
-    /// `worker` takes the line and reports that it may send `rate` a second.
-    pub async fn own(&self, line: &str, worker: &str, rate: f64) {
-        let lease = self.store.acquire(&[(Right::Line(line.into()), 0)], worker, MINUTE).await.expect("redis");
+    /// Makes `worker` the owner of the line, with a report that it may send `rate` messages a second.
+    pub async fn assign_line(&self, line: &str, worker: &str, rate: f64) {
+        let lease = self.store.acquire(&[(LeaseTarget::Line(line.into()), 0)], worker, MINUTE).await.expect("redis");
         assert!(lease[0].is_some(), "another worker has line {line}");
         let report = LineReport {
             worker: worker.into(),
@@ -37,7 +37,7 @@ impl Api {
 }
 
 #[tokio::test]
-async fn lines_come_in_the_order_of_the_configuration_page_by_page() {
+async fn lines_are_listed_in_configuration_order_by_page() {
     let api = Api::start().await;
     let ids = |list: &Value| {
         let lines = list["lines"].as_array().expect("a list");
@@ -58,10 +58,10 @@ async fn lines_come_in_the_order_of_the_configuration_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_line_shows_its_owner_its_rate_and_its_backlog() {
+async fn a_line_shows_its_owner_rate_and_backlog() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001"], 50).await;
-    api.own("3001", "w1", 36.0).await;
+    api.assign_line("3001", "w1", 36.0).await;
     let [(part, _)] = api.parts(id).await.try_into().expect("one part");
     api.claim(part, 10).await;
     let line = api.read("/v1/lines/3001").await;
@@ -91,16 +91,16 @@ async fn the_rate_of_a_line_is_set_by_a_number_and_reset_by_null() {
     }
     assert_eq!(rates(&api.read("/v1/lines/3001").await), (json!(20.0), json!(80.0)));
     let controls = api.store.controls(&["3001".into()]).await.expect("redis");
-    assert_eq!(controls[0].rate, Some(20.0), "what the workers read");
+    assert_eq!(controls[0].rate, Some(20.0), "the rate that workers read");
     let reset = api.patch("3001", &json!({ "messages_per_second": null })).await;
     assert_eq!((reset.status, rates(&reset.body)), (StatusCode::OK, (json!(80.0), json!(80.0))));
     api.patch("3009", &json!({ "messages_per_second": 20 })).await.problem(404, "line-not-found");
 }
 
 #[tokio::test]
-async fn resuming_a_line_ends_its_pause_and_what_holds_it_but_not_what_holds_others() {
+async fn resuming_a_line_lifts_only_its_own_pause_and_holds() {
     let api = Api::start().await;
-    api.own("3001", "w1", 72.0).await;
+    api.assign_line("3001", "w1", 72.0).await;
     let hold = |code| Hold { code, reason: "locked".into(), since: UnixMs(1_000), until: None };
     let others = [HoldScope::Line("3002".into()), HoldScope::Token("2002".into())];
     let template = HoldScope::Template { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() };
@@ -130,7 +130,7 @@ async fn resuming_a_line_ends_its_pause_and_what_holds_it_but_not_what_holds_oth
 }
 
 #[tokio::test]
-async fn templates_come_as_meta_gave_them_and_say_whether_they_can_be_used() {
+async fn templates_are_listed_with_whether_they_are_usable() {
     let api = Api::start().await;
     let list = api.read("/v1/templates").await;
     let usable: Vec<(&str, bool)> = list["templates"]
@@ -166,7 +166,7 @@ async fn templates_come_as_meta_gave_them_and_say_whether_they_can_be_used() {
 }
 
 #[tokio::test]
-async fn a_sync_says_what_was_read_or_what_could_not_be() {
+async fn a_sync_reports_templates_read_and_failures() {
     let api = Api::start().await;
     let plan = |results| *api.synced.lock().expect("no panic under the lock") = Some(results);
     plan(vec![("2001".into(), Ok(12)), ("2002".into(), Ok(0))]);

@@ -1,4 +1,4 @@
-//! Recipients: in by uploads, out page by page, one by one, and as a report.
+//! Recipients: uploaded, then read in pages, one by one, and as a report.
 
 use std::collections::BTreeMap;
 
@@ -39,12 +39,12 @@ async fn all(api: &Api, campaign: CampaignId, query: &str) -> Vec<Value> {
 fn states(recipients: &[Value]) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let states: BTreeMap<_, _> = recipients.iter().map(|one| (text(&one["to"]), text(&one["state"]))).collect();
-    assert_eq!(states.len(), recipients.len(), "nobody comes twice");
+    assert_eq!(states.len(), recipients.len(), "every recipient is listed once");
     states
 }
 
 #[tokio::test]
-async fn recipients_come_in_as_ndjson_and_as_csv_and_bad_rows_are_named() {
+async fn ndjson_and_csv_uploads_report_rejected_rows() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;
     let rows = [
@@ -73,12 +73,12 @@ async fn recipients_come_in_as_ndjson_and_as_csv_and_bad_rows_are_named() {
 
     api.upload(id, "text/csv", "number,1,2\n").await.problem(422, "upload-unreadable");
     api.upload(id, "application/json", "[]").await.problem(415, "unsupported-media-type");
-    assert_eq!(api.upload(id, "text/csv", csv(10)).await.body["accepted"], 8, "two were there");
+    assert_eq!(api.upload(id, "text/csv", csv(10)).await.body["accepted"], 8, "two were already accepted");
     assert_eq!(all(&api, id, "").await.len(), 10);
 }
 
 #[tokio::test]
-async fn columns_that_are_ignored_are_left_out_of_an_upload() {
+async fn ignored_columns_are_left_out_of_an_upload() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;
     let upload = async |query: &str, media_type: &str, body: String| {
@@ -95,7 +95,7 @@ async fn columns_that_are_ignored_are_left_out_of_an_upload() {
 }
 
 #[tokio::test]
-async fn an_upload_longer_than_any_other_body_is_streamed_in() {
+async fn an_upload_larger_than_the_body_limit_is_streamed() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;
     let (text, n) = (csv(20_000), 20_000);
@@ -129,10 +129,10 @@ async fn an_upload_with_an_id_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn pages_hold_everybody_once_whatever_their_size() {
+async fn pages_of_any_size_contain_every_recipient_once() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001", "3002"], 700).await;
-    let truth = truth::come_true(&api, id).await;
+    let truth = truth::apply_fates(&api, id).await;
     let expected: BTreeMap<_, _> =
         by_phone(&api, &truth).await.into_iter().map(|(to, fate)| (to, fate.state().to_owned())).collect();
     for limit in [7, 100, 699, 700, 1_000] {
@@ -152,13 +152,13 @@ async fn pages_hold_everybody_once_whatever_their_size() {
     }
     assert_eq!(all(&api, id, "state=unknown").await, [Value::Null; 0]);
     let exact = api.read(&format!("/v1/campaigns/{id}/recipients?limit=700")).await;
-    assert_eq!(exact["next"], Value::Null, "nothing is behind a page that holds all");
+    assert_eq!(exact["next"], Value::Null, "no page follows one with everything");
     let past = api.read(&format!("/v1/campaigns/{id}/recipients?cursor=99.0")).await;
     assert_eq!(past, json!({ "recipients": [], "next": null }));
 }
 
 #[tokio::test]
-async fn a_page_takes_from_a_few_parts_and_the_next_one_goes_on() {
+async fn a_page_reads_a_few_parts_and_the_next_one_continues() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001", "3002", "3004", "3005", "3006"], 500).await;
     assert_eq!(api.parts(id).await.len(), 5);
@@ -171,10 +171,10 @@ async fn a_page_takes_from_a_few_parts_and_the_next_one_goes_on() {
 }
 
 #[tokio::test]
-async fn a_recipient_is_found_by_its_phone_with_its_whole_story() {
+async fn a_recipient_is_found_by_phone_with_its_history() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001", "3002"], 300).await;
-    let truth = truth::come_true(&api, id).await;
+    let truth = truth::apply_fates(&api, id).await;
     for (to, fate) in by_phone(&api, &truth).await {
         let digits = to.trim_start_matches('+');
         let path = format!("/v1/campaigns/{id}/recipients");
@@ -211,10 +211,10 @@ async fn a_recipient_is_found_by_its_phone_with_its_whole_story() {
 }
 
 #[tokio::test]
-async fn the_report_holds_everybody_with_the_outcome_that_the_api_gives() {
+async fn the_report_matches_the_recipients_of_the_api() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001", "3002"], 3_000).await;
-    truth::come_true(&api, id).await;
+    truth::apply_fates(&api, id).await;
     let response = api.request(Method::GET, &format!("/v1/campaigns/{id}/report.csv")).send().await.expect("an answer");
     assert_eq!(response.headers()["content-type"], "text/csv; charset=utf-8");
     assert_eq!(response.headers()["content-disposition"], format!("attachment; filename=\"campaign-{id}.csv\""));
@@ -260,7 +260,7 @@ async fn the_report_holds_everybody_with_the_outcome_that_the_api_gives() {
     assert_eq!(report, format!("{}\r\n", columns.join(",")));
 }
 
-/// The fields of a row, by the csv parser that everybody uses.
+/// The fields of a CSV row, by a standard CSV parser.
 fn parse(row: &str) -> Vec<String> {
     let (mut reader, mut out, mut ends) = (csv_core::Reader::new(), vec![0; 2 * row.len() + 2], vec![0; 32]);
     let (mut input, mut written, mut n) = (row.as_bytes(), 0, 0);
@@ -279,10 +279,10 @@ fn parse(row: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn recipients_that_were_dropped_are_gone_and_their_statistics_stay() {
+async fn dropped_recipients_are_gone_and_their_statistics_stay() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001"], 50).await;
-    let truth = truth::come_true(&api, id).await;
+    let truth = truth::apply_fates(&api, id).await;
     api.store.forget_recipients(id).await.expect("redis");
     for path in ["recipients".to_owned(), format!("recipients/{}", phone(1)), "report.csv".into()] {
         api.get(&format!("/v1/campaigns/{id}/{path}")).await.problem(410, "recipients-dropped");
@@ -292,9 +292,9 @@ async fn recipients_that_were_dropped_are_gone_and_their_statistics_stay() {
 }
 
 #[tokio::test]
-async fn a_page_in_the_middle_of_a_large_campaign_reads_only_what_it_needs() {
+async fn a_page_of_a_large_campaign_continues_across_parts() {
     let api = Api::start().await;
-    // More than a part of 65,536 rows, so that a cursor goes on in the next one.
+    // More than the 65,536 rows of a part, so that the page continues in the next part.
     let n = 70_000;
     let id = api.draft("large", &["3001"], n).await;
     assert_eq!(api.parts(id).await.len(), 2);
@@ -306,7 +306,7 @@ async fn a_page_in_the_middle_of_a_large_campaign_reads_only_what_it_needs() {
         .iter()
         .map(|one| one["to"].as_str().expect("a number").parse().expect("E.164"))
         .collect();
-    assert!(numbers.is_sorted(), "in the order of the upload, across the parts");
+    assert!(numbers.is_sorted(), "in upload order across parts");
     let last = api.read(&format!("/v1/campaigns/{id}/recipients?state=pending&cursor=1.{}", n - 65_536 - 5)).await;
     assert_eq!((last["recipients"].as_array().map(Vec::len), &last["next"]), (Some(5), &Value::Null));
 }
@@ -318,29 +318,29 @@ async fn a_rejected_row_names_its_line_in_the_file() {
     let (one, two) = (phone(1), phone(2));
     let text = format!("sep=;\nto;1;2\n{one};Maria;A\n\n{two};\"two\nlines\";B\n{one};Maria;C\nnobody;Maria;D\n");
     let answer = api.upload(id, "text/csv", text).await;
-    let told = |answer: &Value| -> Vec<(Value, Value, Value)> {
+    let rejections = |answer: &Value| -> Vec<(Value, Value, Value)> {
         let rejected = answer["rejected"].as_array().expect("a list").iter();
         rejected.map(|row| (row["row"].clone(), row["line"].clone(), row["code"].clone())).collect()
     };
-    let told_of = |row: u64, line: u64, code: &str| (json!(row), json!(line), json!(code));
-    let expected = [told_of(2, 5, "whitespace"), told_of(3, 7, "duplicate"), told_of(4, 8, "not_e164")];
-    assert_eq!(told(&answer.body), expected, "{}", answer.body);
+    let rejection = |row: u64, line: u64, code: &str| (json!(row), json!(line), json!(code));
+    let expected = [rejection(2, 5, "whitespace"), rejection(3, 7, "duplicate"), rejection(4, 8, "not_e164")];
+    assert_eq!(rejections(&answer.body), expected, "{}", answer.body);
     assert_eq!(
         answer.body["rejected"][1]["reason"],
         "the number …0001 is already in the campaign: it gets one message, so leave this row out"
     );
     let row = json!({ "to": one, "params": { "1": "Maria", "2": "A" } });
     let answer = api.upload(id, "application/x-ndjson", format!("\n{row}\n\n{{")).await;
-    assert_eq!(told(&answer.body), [told_of(1, 2, "duplicate"), told_of(2, 4, "malformed")]);
-    // A list in JSON has no lines.
+    assert_eq!(rejections(&answer.body), [rejection(1, 2, "duplicate"), rejection(2, 4, "malformed")]);
+    // Rows of a JSON list have no line numbers.
     let mut new = super::harness::campaign("autumn", &["3001"]);
     new["recipients"] = json!([row, row]);
     let created = api.post_json("/v1/campaigns", &new).await;
-    assert_eq!(told(&created.body), [(json!(2), Value::Null, json!("duplicate"))], "{}", created.body);
+    assert_eq!(rejections(&created.body), [(json!(2), Value::Null, json!("duplicate"))], "{}", created.body);
 }
 
 #[tokio::test]
-async fn a_rejection_that_was_stored_before_lines_were_told_is_read() {
+async fn a_stored_rejection_without_a_line_is_still_readable() {
     let api = Api::start().await;
     let id = api.draft("spring", &["3001"], 0).await;
     let upload = async || {

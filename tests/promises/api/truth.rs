@@ -1,4 +1,4 @@
-//! What became of each recipient, kept beside Redis: what the API has to say is counted from it, one by one.
+//! The fate of each recipient, kept outside Redis. The expected responses of the API are counted from it.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Api, wamid};
 
-/// What a worker and Meta do with a recipient.
+/// The outcome and the statuses that a recipient gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     Pending,
@@ -82,7 +82,7 @@ impl Fate {
         match self {
             Fate::Sent => &[News::Sent],
             Fate::FailedLater => &[News::Sent, News::Failed(131_049), News::Failed(131_049)],
-            // Out of order, twice, and with steps that Meta never told.
+            // Out of order, repeated, and with steps that Meta never reported.
             Fate::Delivered => &[News::Delivered, News::Sent, News::Delivered],
             Fate::Read => &[News::Read, News::Delivered],
             Fate::ReadAndReplied => &[News::Sent, News::Read, News::Replied, News::Replied],
@@ -94,8 +94,8 @@ impl Fate {
 /// Fates by part and row.
 pub type Truth = BTreeMap<(PartId, u16), Fate>;
 
-/// Gives every recipient of a running campaign a fate, all fates in turn.
-pub async fn come_true(api: &Api, campaign: CampaignId) -> Truth {
+/// Claims every recipient of a running campaign and applies the fates to them in turn.
+pub async fn apply_fates(api: &Api, campaign: CampaignId) -> Truth {
     let mut truth = Truth::new();
     for (part, _) in api.parts(campaign).await {
         let rows = api.claim(part, 100_000).await;
@@ -109,7 +109,7 @@ pub async fn come_true(api: &Api, campaign: CampaignId) -> Truth {
     truth
 }
 
-/// The counts that follow: `recipients`, `by_state`, `funnel`, and codes with counts of `failures`.
+/// The expected `recipients`, `by_state` and `funnel`.
 pub fn counts(truth: &Truth) -> Value {
     let count = |of: &dyn Fn(Fate) -> bool| truth.values().filter(|&&fate| of(fate)).count();
     let state = |name: &str| count(&|fate| fate.state() == name);
@@ -133,7 +133,7 @@ pub fn counts(truth: &Truth) -> Value {
     })
 }
 
-/// The same part of an answer of the API.
+/// The same fields of the statistics that the API returned.
 pub fn counts_of(statistics: &Value) -> Value {
     json!({ "recipients": statistics["recipients"], "by_state": statistics["by_state"], "funnel": statistics["funnel"] })
 }

@@ -1,11 +1,11 @@
-//! `check`, and what it shares with `serve`: the configuration.
+//! `check`, and the configuration errors that it shares with `serve`.
 
 use deadpool_redis::redis::cmd;
 use pregon::{domain::OnDoubt, redis::Store, sim::Scenario};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{sim::kit::Stand, support::world};
+use crate::{sim::kit::SimServer, support::world};
 
 fn configuration(text: &str) -> (TempDir, String) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -16,7 +16,7 @@ fn configuration(text: &str) -> (TempDir, String) {
 }
 
 #[tokio::test]
-async fn all_problems_of_a_configuration_are_exit_code_2_for_check_and_serve() {
+async fn check_and_serve_exit_2_with_all_configuration_problems() {
     let (_dir, file) = configuration("[redis]\nurl = \"spawn:\"\npool = 0\n[dispatch]\nlease = \"1h\"\n");
     for command in ["check", "serve"] {
         let ran = run(&[command, "--config", &file], &[], "").await;
@@ -44,7 +44,7 @@ fn worker(redis: &str) -> String {
 const WEBHOOK: [&str; 4] = ["check", "--roles", "webhook", "--config"];
 
 #[tokio::test]
-async fn a_worker_that_could_start_passes_every_check() {
+async fn a_valid_configuration_passes_every_check() {
     let redis = TestRedis::start().await;
     let (_dir, file) = configuration(&worker(redis.url()));
     let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "secret-word")], "").await;
@@ -58,14 +58,14 @@ async fn a_worker_that_could_start_passes_every_check() {
 }
 
 #[tokio::test]
-async fn work_on_a_line_that_no_process_lists_fails_the_check_with_its_remedy() {
+async fn work_on_an_unlisted_line_fails_the_check_with_a_remedy() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let id = world::campaign(&store, &["3009"], 3, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let now = store.time().await.expect("redis");
     let until = now.after(std::time::Duration::from_secs(60));
-    store.worker_lives("w1", now, until).await.expect("alive");
+    store.worker_heartbeat("w1", now, until).await.expect("alive");
     let (_dir, file) = configuration(&worker(redis.url()));
     for (line, code) in [("3009", 0), ("3001", 1)] {
         store.register_lines("w1", &[world::line(line, 80.0)], until).await.expect("registered");
@@ -77,7 +77,7 @@ async fn work_on_a_line_that_no_process_lists_fails_the_check_with_its_remedy() 
 }
 
 #[tokio::test]
-async fn a_certificate_that_can_not_be_used_fails_before_a_worker_starts() {
+async fn an_unusable_certificate_fails_the_check() {
     let redis = TestRedis::start().await;
     for (key, ok) in [("first", true), ("second", false), ("nowhere", false)] {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
@@ -91,7 +91,7 @@ async fn a_certificate_that_can_not_be_used_fails_before_a_worker_starts() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_not_there_and_a_port_that_is_taken_fail_with_what_helps() {
+async fn an_unreachable_redis_and_a_taken_port_fail_with_remedies() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = taken.local_addr().expect("an address");
     let text = worker("redis://127.0.0.1:1").replacen("127.0.0.1:0", &port.to_string(), 1);
@@ -107,7 +107,7 @@ async fn a_redis_that_is_not_there_and_a_port_that_is_taken_fail_with_what_helps
 }
 
 #[tokio::test]
-async fn check_with_a_wrong_password_of_redis_names_the_cause() {
+async fn check_with_a_wrong_redis_password_names_the_cause() {
     let redis = TestRedis::start().await;
     let mut connection = redis.connection().await;
     let set = cmd("CONFIG").arg(&["SET", "requirepass", "right"]).exec_async(&mut connection).await;
@@ -124,7 +124,7 @@ async fn check_with_a_wrong_password_of_redis_names_the_cause() {
 }
 
 #[tokio::test]
-async fn a_redis_that_would_be_spawned_needs_only_its_program() {
+async fn a_spawned_redis_needs_only_its_program() {
     let (_dir, file) = configuration(&worker("spawn:./never-made"));
     let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "w")], "").await;
     let [report] = ran.json().try_into().expect("one object");
@@ -139,7 +139,7 @@ async fn meta() -> String {
 }
 
 async fn meta_of(scenario: Scenario) -> String {
-    Stand::start(scenario).await.base
+    SimServer::start(scenario).await.base
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn each_line_is_looked_up_at_meta_with_its_token() {
 }
 
 #[tokio::test]
-async fn a_waba_without_a_subscribed_app_fails_the_check_with_its_remedy() {
+async fn a_waba_without_a_subscribed_app_fails_with_a_remedy() {
     for (webhooks, code) in [(true, 0), (false, 1)] {
         let mut scenario = Scenario::named("calm").expect("a scenario");
         scenario.wabas[0].webhook = scenario.wabas[0].webhook.take().filter(|_| webhooks);

@@ -1,9 +1,9 @@
-//! `demo`: the whole of Pregón against a Meta with which a little of everything goes wrong.
+//! `demo`: all of Pregón against the simulator with a few faults of every kind.
 
 use super::*;
 
 #[tokio::test]
-async fn a_demonstration_ends_with_statistics_that_equal_the_ledger() {
+async fn the_demo_ends_with_statistics_equal_to_the_ledger() {
     let ran = run(&["demo", "--recipients", "1000", "--json"], &[], "").await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let [verdict] = ran.json().try_into().expect("one object");

@@ -1,11 +1,11 @@
-//! What goes wrong is told with what helps, and by the exit code.
+//! Failures: the message names a remedy, and the exit code tells the kinds of failure apart.
 
 use tokio::net::TcpListener;
 
 use super::*;
 
 #[tokio::test]
-async fn a_server_that_wants_another_key_is_told_apart_and_the_key_is_not_repeated() {
+async fn a_rejected_key_is_reported_and_not_printed() {
     let server = Server::start([]).await;
     let with_key = [("PREGON_SERVER", server.url.as_str()), ("PREGON_API_KEY", "wrong-key")];
     let ran = run(&["campaign", "list"], &with_key, "").await;
@@ -17,7 +17,7 @@ async fn a_server_that_wants_another_key_is_told_apart_and_the_key_is_not_repeat
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_told_with_what_helps() {
+async fn an_unreachable_server_is_reported_with_a_remedy() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     drop(listener);
@@ -30,21 +30,22 @@ async fn a_server_that_is_not_there_is_told_with_what_helps() {
 }
 
 #[tokio::test]
-async fn everything_that_the_server_objects_to_is_told() {
+async fn all_problems_reported_by_the_server_are_printed() {
     let faults = json!({
         "type": "urn:pregon:problem:invalid-campaign", "title": "invalid campaign", "status": 422,
-        "detail": "the campaign can't be taken", "problems": ["there is no line 3001", "template spring_sale is PAUSED"],
+        "detail": "the campaign can't be taken", "problems": ["there is no line 3001", "template spring_sale is \
+        PAUSED"],
     });
     let server = Server::start([("POST /v1/campaigns", Answer::Json(422, faults))]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &[])).await;
-    let told =
+    let printed =
         "pregon: the campaign can't be taken\n  there is no line 3001\n  template spring_sale is PAUSED (HTTP 422)\n";
-    assert_eq!((ran.code, ran.err.as_str()), (1, told));
+    assert_eq!((ran.code, ran.err.as_str()), (1, printed));
 }
 
 #[tokio::test]
-async fn another_program_behind_the_address_is_noticed() {
+async fn a_server_that_is_not_pregon_is_reported() {
     let server =
         Server::start([("GET /v1/lines", Answer::Text("text/html", "<h1>It works!</h1>".into(), false))]).await;
     let ran = server.run(&["line", "list"]).await;
@@ -52,18 +53,18 @@ async fn another_program_behind_the_address_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_gone_is_no_panic() {
+async fn a_closed_output_pipe_does_not_panic() {
     let server = Server::start([("GET /v1/lines", Answer::Json(200, json!({ "lines": [], "next": null })))]).await;
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let environment = [("PREGON_SERVER", server.url.as_str()), ("PREGON_API_KEY", "good-key")];
     let child = program(&["line", "list"], &environment).stdout(writer).spawn().expect("the program");
-    let output = child.wait_with_output().await.expect("its end");
+    let output = child.wait_with_output().await.expect("an exit status");
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).as_deref()), (Some(1), Ok("")));
 }
 
 #[tokio::test]
-async fn a_command_line_that_makes_no_sense_is_exit_code_2_before_anything_is_asked() {
+async fn an_invalid_command_line_exits_2_without_a_request() {
     let server = Server::start([]).await;
     let (_dir, file) = recipients();
     let bad = [
@@ -87,11 +88,11 @@ async fn a_command_line_that_makes_no_sense_is_exit_code_2_before_anything_is_as
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}: {ran:?}");
         assert!(!ran.err.is_empty(), "{arguments:?}");
     }
-    assert_eq!(server.whats(), [""; 0]);
+    assert_eq!(server.targets(), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_stand_in_for_meta_that_cannot_start_says_why() {
+async fn a_simulator_that_cannot_start_prints_the_reason() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
     let ran = run(&["sim", "--listen", &address], &[], "").await;

@@ -1,4 +1,4 @@
-//! The other calls: one for each campaign, line or report.
+//! The commands for existing campaigns, lines and reports.
 
 use super::*;
 
@@ -24,18 +24,18 @@ async fn campaigns_are_listed_over_all_pages() {
 }
 
 #[tokio::test]
-async fn a_campaign_is_shown_to_people_and_whole_to_programs() {
+async fn a_campaign_is_shown_as_text_or_as_complete_json() {
     let mut newer = campaign("running", statistics(1));
     newer["mood"] = "good".into();
     let server = Server::start([(&format!("GET /v1/campaigns/{ID}"), Answer::Json(200, newer.clone()))]).await;
     let ran = server.run(&["campaign", "show", ID]).await;
     assert!(ran.code == 0 && ran.out.contains("Line 3001 may send 0.5 a second."), "{ran:?}");
     let ran = server.run(&["campaign", "show", ID, "--json"]).await;
-    assert_eq!(ran.json(), [newer], "with what a newer server adds");
+    assert_eq!(ran.json(), [newer], "fields of a newer server are included");
 }
 
 #[tokio::test]
-async fn one_campaign_that_cannot_be_paused_does_not_keep_the_others() {
+async fn one_campaign_that_cannot_be_paused_does_not_stop_the_others() {
     let other = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
     let server = Server::start([
         (&format!("POST /v1/campaigns/{other}/pause"), problem(409, "it is completed")),
@@ -55,7 +55,7 @@ async fn one_campaign_that_cannot_be_paused_does_not_keep_the_others() {
 }
 
 #[tokio::test]
-async fn campaigns_are_deleted_each_by_itself() {
+async fn campaigns_are_deleted_individually() {
     let other = "01JD8Z2V3W4X5Y6Z7A8B9C0D1F";
     let (refused, deleted) = (format!("DELETE /v1/campaigns/{other}"), format!("DELETE /v1/campaigns/{ID}"));
     let empty = Answer::Text("text/plain", String::new(), false);
@@ -68,7 +68,7 @@ async fn campaigns_are_deleted_each_by_itself() {
 }
 
 #[tokio::test]
-async fn a_report_is_a_file_only_when_it_is_whole() {
+async fn a_report_file_is_written_only_when_complete() {
     let call = format!("GET /v1/campaigns/{ID}/report.csv");
     let rows = "to,state\n+5491155550001,read\n".repeat(5_000);
     let server = Server::start([
@@ -86,13 +86,13 @@ async fn a_report_is_a_file_only_when_it_is_whole() {
     std::fs::remove_file(&path).expect("removed");
     let ran = server.run(&to_file).await;
     assert!(ran.code == 1 && ran.err.contains("broke"), "{ran:?}");
-    assert_eq!(std::fs::read_dir(dir.path()).expect("the directory").count(), 0, "nothing is left of half a report");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("the directory").count(), 0, "half a report leaves no file");
     let ran = server.run(&["campaign", "report", ID]).await;
     assert_eq!((ran.code, ran.out), (0, rows));
 }
 
 #[tokio::test]
-async fn lines_are_listed_and_set() {
+async fn lines_are_listed_and_changed() {
     let line = |rate: f64, state: &str| {
         json!({
             "id": "3001", "waba": "2001", "name": "sales", "display": "+54 9 11 5555 0001", "state": state,
@@ -118,7 +118,7 @@ async fn lines_are_listed_and_set() {
     assert_eq!(server.run(&["line", "rate", "3001", "--default"]).await.code, 0);
     assert_eq!(server.run(&["line", "pause", "3001"]).await.out, "line 3001 sales is paused\n");
     assert_eq!(server.run(&["line", "resume", "3001"]).await.out, "line 3001 sales is sending\n");
-    let rates = server.calls().into_iter().filter(|call| call.what.starts_with("PATCH")).map(|call| call.json());
+    let rates = server.calls().into_iter().filter(|call| call.target.starts_with("PATCH")).map(|call| call.json());
     assert_eq!(
         rates.collect::<Vec<_>>(),
         [json!({ "messages_per_second": 20.0 }), json!({ "messages_per_second": null })]

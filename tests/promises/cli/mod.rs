@@ -1,4 +1,5 @@
-//! The program as people and scripts use it, against a server that answers as the documentation of the API says.
+//! The command line as people and scripts use it, against a scripted server that responds as the API documentation
+//! says.
 
 mod checking;
 mod demo;
@@ -30,11 +31,11 @@ use crate::support::{redis::TestRedis, serve::serve};
 const ID: &str = "01JD8Z2V3W4X5Y6Z7A8B9C0D1E";
 const CSV: &str = "to,1\n+5491155550001,Maria\n+5491155550002,Juan\nnobody,Ana\n";
 
-/// What a call to the server brought.
+/// A request that the server received.
 #[derive(Clone, Debug, Default)]
 struct Call {
-    /// `POST /v1/campaigns?state=draft`
-    what: String,
+    /// Method and URI, such as `POST /v1/campaigns?state=draft`.
+    target: String,
     key: String,
     content_type: String,
     content_encoding: String,
@@ -48,20 +49,20 @@ impl Call {
     }
 }
 
-/// An answer of the server.
+/// A response of the scripted server.
 #[derive(Clone)]
 enum Answer {
     Json(u16, Value),
-    /// A body of some type, and whether the connection breaks at its end.
+    /// Content type, body, and whether the connection breaks at the end of the body.
     Text(&'static str, String, bool),
-    /// None, as long as the client waits.
+    /// No response.
     Never,
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
-            Answer::Never => unreachable!("it is never given"),
+            Answer::Never => unreachable!("it has no response"),
             Answer::Json(status, value) => {
                 let kind = if status < 400 { "application/json" } else { "application/problem+json" };
                 let status = StatusCode::from_u16(status).expect("a status");
@@ -76,7 +77,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// A server with one key that plays a script: for each call its answers in turn, the last of them again and again.
+/// A server with one key that plays a script: each request gets its responses in turn, and the last one from then on.
 #[derive(Clone, Default)]
 struct Server {
     url: String,
@@ -98,8 +99,8 @@ impl Server {
         self.calls.lock().expect("unpoisoned").clone()
     }
 
-    fn whats(&self) -> Vec<String> {
-        self.calls().into_iter().map(|call| call.what).collect()
+    fn targets(&self) -> Vec<String> {
+        self.calls().into_iter().map(|call| call.target).collect()
     }
 
     /// Runs the program against this server, with its key.
@@ -115,7 +116,7 @@ impl Server {
 async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().expect("text")).to_owned();
     let call = Call {
-        what: format!("{method} {uri}"),
+        target: format!("{method} {uri}"),
         key: header("authorization"),
         content_type: header("content-type"),
         content_encoding: header("content-encoding"),
@@ -125,12 +126,12 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
     if call.key != "Bearer good-key" {
         return problem(401, "send `Authorization: Bearer KEY`").into_response();
     }
-    let what = call.what.clone();
+    let target = call.target.clone();
     server.calls.lock().expect("unpoisoned").push(call);
-    let given = match server.script.lock().expect("unpoisoned").get_mut(&what) {
+    let given = match server.script.lock().expect("unpoisoned").get_mut(&target) {
         Some(answers) if answers.len() > 1 => answers.pop_front().expect("more than one"),
         Some(answers) => answers[0].clone(),
-        None => problem(404, &format!("the script has no {what}")),
+        None => problem(404, &format!("the script has no {target}")),
     };
     match given {
         Answer::Never => std::future::pending().await,
@@ -168,10 +169,10 @@ fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
 async fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> Ran {
     let mut child = program(arguments, environment).spawn().expect("the program");
     let mut input = child.stdin.take().expect("piped");
-    // A program that needs no input may have ended by now.
+    // A program that needs no input may have exited by now.
     let _ = input.write_all(stdin.as_bytes()).await;
     drop(input);
-    let output = child.wait_with_output().await.expect("its end");
+    let output = child.wait_with_output().await.expect("an exit status");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Ran { code: output.status.code().expect("an exit code"), out: text(output.stdout), err: text(output.stderr) }
 }
@@ -185,7 +186,7 @@ fn campaign(state: &str, statistics: Value) -> Value {
     })
 }
 
-/// Statistics of two recipients, of whom `read` have read.
+/// Statistics of a campaign with two recipients, `read` of them read and the others pending.
 fn statistics(read: u64) -> Value {
     json!({
         "recipients": 2,
@@ -208,7 +209,7 @@ fn created() -> (&'static str, Answer) {
     )
 }
 
-/// What an upload of [`CSV`] gives.
+/// The response to an upload of [`CSV`].
 fn uploaded() -> Answer {
     Answer::Json(
         200,
@@ -231,7 +232,7 @@ fn launch_call() -> String {
     format!("POST /v1/campaigns/{ID}/launch")
 }
 
-/// A directory with [`CSV`] in it, and the path of that.
+/// A temporary directory with [`CSV`] in a file, and the path of the file.
 fn recipients() -> (TempDir, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("spring sale.csv");

@@ -1,4 +1,4 @@
-//! `campaign submit`: a file becomes a campaign that is launched, once, whatever breaks on the way.
+//! `campaign submit`: a file becomes one launched campaign, even if the submission is interrupted and repeated.
 
 use async_compression::tokio::bufread::GzipEncoder;
 use tokio::io::AsyncReadExt as _;
@@ -7,7 +7,7 @@ use super::*;
 use crate::support;
 
 #[tokio::test]
-async fn a_file_becomes_a_campaign_that_is_launched() {
+async fn a_file_is_submitted_and_launched() {
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
     let (_dir, file) = recipients();
@@ -31,9 +31,9 @@ async fn a_file_becomes_a_campaign_that_is_launched() {
     );
     let rejected = ran.out.lines().find(|line| line.contains("not_e164")).expect("the rejected row");
     assert_eq!(rejected.trim(), "line 4  not_e164  `to` is not a phone number in E.164");
-    assert_eq!(ran.err, "", "no bar where there is no terminal");
+    assert_eq!(ran.err, "", "no progress bar without a terminal");
 
-    assert_eq!(server.whats(), ["POST /v1/campaigns".to_owned(), upload_call(), launch_call()]);
+    assert_eq!(server.targets(), ["POST /v1/campaigns".to_owned(), upload_call(), launch_call()]);
     let [create, upload, _] = server.calls().try_into().expect("three calls");
     let wanted = json!({
         "name": "spring sale", "external_id": "crm-77", "template": { "name": "spring_sale", "language": "es_AR" },
@@ -45,7 +45,7 @@ async fn a_file_becomes_a_campaign_that_is_launched() {
 }
 
 #[tokio::test]
-async fn a_program_gets_one_object() {
+async fn json_output_is_one_object() {
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
     let (_dir, file) = recipients();
@@ -58,7 +58,7 @@ async fn a_program_gets_one_object() {
 }
 
 #[tokio::test]
-async fn an_upload_that_was_cut_is_sent_again_under_its_name() {
+async fn an_interrupted_upload_is_repeated_with_its_upload_id() {
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let cut = Answer::Text("application/json", r#"{"accep"#.into(), true);
     let server =
@@ -72,13 +72,13 @@ async fn an_upload_that_was_cut_is_sent_again_under_its_name() {
 }
 
 #[tokio::test]
-async fn standard_input_is_sent_again_like_a_file_and_the_remedy_is_told() {
+async fn standard_input_is_retried_like_a_file_with_a_remedy() {
     let cut = Answer::Text("application/json", r#"{"accep"#.into(), true);
     let server = Server::start([created(), (&upload_call(), cut)]).await;
     let line = "{\"to\":\"+5491155550001\"}\n";
     let ran = server.run_with(&submit("-", &[]), line).await;
     assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("broke") && ran.err.contains("the same command again goes on"), "{ran:?}");
+    assert!(ran.err.contains("broke") && ran.err.contains("the same command again continues"), "{ran:?}");
     let [_, first, second] = server.calls().try_into().expect("three calls");
     for upload in [&first, &second] {
         assert_eq!((upload.content_type.as_str(), upload.body.as_str()), ("application/x-ndjson", line));
@@ -96,7 +96,7 @@ async fn external_id(arguments: &[&str], stdin: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_external_id_is_made_of_template_lines_and_content() {
+async fn the_external_id_is_derived_from_template_lines_and_content() {
     let (_dir, file) = recipients();
     let (_other_dir, copy) = recipients();
     let first = external_id(&submit(&file, &["--line", "3002"]), "").await;
@@ -138,25 +138,25 @@ async fn the_external_id_is_made_of_template_lines_and_content() {
 }
 
 #[tokio::test]
-async fn the_same_file_again_sends_nothing_and_says_so() {
-    let known = Answer::Json(
+async fn submitting_the_same_file_again_sends_nothing() {
+    let existing = Answer::Json(
         200,
         json!({ "id": ID, "state": "completed", "accepted": 0, "rejected_count": 0, "rejected": [] }),
     );
-    let server = Server::start([("POST /v1/campaigns", known)]).await;
+    let server = Server::start([("POST /v1/campaigns", existing)]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &[])).await;
-    let told = format!(
+    let printed = format!(
         "campaign {ID} “spring sale” was submitted before and is completed: nothing was sent again; --again submits it as a \
-         new campaign\n"
+        new campaign\n"
     );
-    assert_eq!((ran.code, ran.out, ran.err), (0, told, String::new()));
+    assert_eq!((ran.code, ran.out, ran.err), (0, printed, String::new()));
     let ran = server.run(&submit(&file, &["--json"])).await;
     let wanted = json!({
         "id": ID, "state": "completed", "created": false, "accepted": 0, "rejected_count": 0, "rejected": [],
     });
     assert_eq!((ran.code, ran.json()), (0, vec![wanted]));
-    assert_eq!(server.whats(), ["POST /v1/campaigns"; 2]);
+    assert_eq!(server.targets(), ["POST /v1/campaigns"; 2]);
     let cancelled = json!({ "id": ID, "state": "cancelled", "accepted": 0, "rejected_count": 0, "rejected": [] });
     let server = Server::start([("POST /v1/campaigns", Answer::Json(200, cancelled))]).await;
     let ran = server.run(&submit(&file, &[])).await;
@@ -168,58 +168,58 @@ async fn the_same_file_again_sends_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn the_same_file_for_a_campaign_defined_otherwise_is_refused() {
+async fn the_same_file_with_another_definition_is_rejected() {
     let kind = "urn:pregon:problem:campaign-conflict";
     let conflict =
         json!({ "type": kind, "title": "campaign conflict", "status": 409, "detail": "its on_doubt is hold" });
     let server = Server::start([("POST /v1/campaigns", Answer::Json(409, conflict))]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &["--on-doubt", "resend"])).await;
-    let told = "pregon: its on_doubt is hold (HTTP 409)\nthe same file was submitted before; --again submits it as a new \
-                campaign\n";
-    assert_eq!((ran.code, ran.err.as_str()), (1, told));
+    let printed = "pregon: its on_doubt is hold (HTTP 409)\nthe same file was submitted before; --again submits it as a new \
+        campaign\n";
+    assert_eq!((ran.code, ran.err.as_str()), (1, printed));
 }
 
 #[tokio::test]
-async fn a_launch_that_is_refused_leaves_a_draft_and_says_so() {
+async fn a_rejected_launch_leaves_a_draft_and_reports_it() {
     let refused = problem(409, "template spring_sale is paused by Meta");
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), refused)]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &[])).await;
-    let told = format!(
+    let printed = format!(
         "pregon: template spring_sale is paused by Meta (HTTP 409)\ncampaign {ID} is draft, with the recipients that were \
-         accepted until then: the same command again goes on where this one stopped, and `pregon campaign delete {ID}` \
+        accepted until then: the same command again continues where this one stopped, and `pregon campaign delete {ID}` \
          deletes it\n"
     );
-    assert_eq!((ran.code, ran.err), (1, told));
+    assert_eq!((ran.code, ran.err), (1, printed));
 }
 
 #[tokio::test]
-async fn nothing_accepted_is_a_failure_and_nothing_is_launched() {
+async fn a_campaign_without_accepted_recipients_is_not_launched() {
     let nothing = Answer::Json(200, json!({ "accepted": 0, "rejected_count": 0, "rejected": [] }));
     let server = Server::start([created(), (&upload_call(), nothing)]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &[])).await;
     assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: no recipient was accepted, so nothing will be sent\n"));
-    assert!(!server.whats().contains(&launch_call()));
+    assert!(!server.targets().contains(&launch_call()));
 }
 
 #[tokio::test]
-async fn a_draft_stays_one_if_that_is_asked_for_and_a_known_campaign_is_not_launched_twice() {
-    let known =
+async fn no_launch_leaves_a_draft_and_nothing_is_launched_twice() {
+    let existing =
         Answer::Json(200, json!({ "id": ID, "state": "paused", "accepted": 0, "rejected_count": 0, "rejected": [] }));
     let (_dir, file) = recipients();
     let server = Server::start([created(), (&upload_call(), uploaded())]).await;
     let ran = server.run(&submit(&file, &["--no-launch"])).await;
     assert!(ran.code == 0 && ran.out.contains("is draft: 2 accepted"), "{ran:?}");
-    let server = Server::start([("POST /v1/campaigns", known), (&upload_call(), uploaded())]).await;
+    let server = Server::start([("POST /v1/campaigns", existing), (&upload_call(), uploaded())]).await;
     let ran = server.run(&submit(&file, &["--external-id", "crm-77"])).await;
-    let told = "was submitted before and is paused: 2 accepted, 1 rejected; nothing was sent again";
-    assert!(ran.code == 0 && ran.out.contains(told), "{ran:?}");
+    let printed = "was submitted before and is paused: 2 accepted, 1 rejected; nothing was sent again";
+    assert!(ran.code == 0 && ran.out.contains(printed), "{ran:?}");
 }
 
 #[tokio::test]
-async fn a_campaign_can_be_followed_from_its_submission_on() {
+async fn submit_can_watch_the_campaign() {
     let server = Server::start([
         created(),
         (&upload_call(), uploaded()),
@@ -234,7 +234,7 @@ async fn a_campaign_can_be_followed_from_its_submission_on() {
 }
 
 #[tokio::test]
-async fn columns_to_ignore_go_along_with_the_upload() {
+async fn ignored_columns_are_passed_to_the_upload() {
     let call = format!("POST /v1/campaigns/{ID}/recipients?ignore=email%2Ccity");
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&call, uploaded()), (&launch_call(), running)]).await;
@@ -248,9 +248,9 @@ async fn more_rejected_rows_than_allowed_leave_a_draft() {
     let server = Server::start([created(), (&upload_call(), uploaded())]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &["--max-rejected", "0"])).await;
-    let told = "pregon: 1 rows are rejected, more than --max-rejected 0 lets pass: nothing is sent, and campaign";
-    assert!(ran.code == 1 && ran.err.starts_with(told) && ran.out.contains("not_e164"), "{ran:?}");
-    assert!(!server.whats().contains(&launch_call()));
+    let printed = "pregon: 1 rows are rejected, more than --max-rejected 0 allows: nothing is sent, and campaign";
+    assert!(ran.code == 1 && ran.err.starts_with(printed) && ran.out.contains("not_e164"), "{ran:?}");
+    assert!(!server.targets().contains(&launch_call()));
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
     assert_eq!(server.run(&submit(&file, &["--max-rejected", "1"])).await.code, 0);
@@ -269,14 +269,15 @@ async fn a_file_with_an_unclosed_quote_is_never_launched() {
     let (_dir, file) = recipients();
     for options in [&[][..], &["--max-rejected", "10"]] {
         let ran = server.run(&submit(&file, options)).await;
-        let told = "pregon: the file could not be read from line 6 on, because a closing quote is missing there: nothing is sent";
-        assert!(ran.code == 1 && ran.err.starts_with(told), "{ran:?}");
+        let printed = "pregon: the file could not be read from line 6 on, because a closing quote is missing there: \
+            nothing is sent";
+        assert!(ran.code == 1 && ran.err.starts_with(printed), "{ran:?}");
     }
-    assert!(!server.whats().contains(&launch_call()));
+    assert!(!server.targets().contains(&launch_call()));
 }
 
 #[tokio::test]
-async fn a_compressed_file_goes_out_as_it_is_and_is_named() {
+async fn a_compressed_file_is_sent_as_is_with_its_encoding() {
     let running = Answer::Json(200, campaign("running", statistics(0)));
     let server = Server::start([created(), (&upload_call(), uploaded()), (&launch_call(), running)]).await;
     let (dir, plain) = recipients();
@@ -297,28 +298,34 @@ async fn a_compressed_file_goes_out_as_it_is_and_is_named() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_what_would_be_rejected_and_leaves_nothing() {
+async fn a_dry_run_reports_rejections_and_leaves_nothing() {
     let (delete, deleted) = delete_call();
     let server = Server::start([created(), (&upload_call(), uploaded()), (&delete, deleted)]).await;
     let (_dir, file) = recipients();
     let ran = server.run(&submit(&file, &["--dry-run"])).await;
     assert!(ran.out.starts_with("nothing was sent: 2 would be accepted, 1 rejected\n\n"), "{ran:?}");
     assert!(ran.code == 0 && ran.out.contains("line 4  not_e164") && ran.err.is_empty(), "{ran:?}");
-    let whats = ["POST /v1/campaigns".to_owned(), upload_call(), delete.clone()];
-    assert_eq!(server.whats(), whats, "it is not launched");
-    assert_eq!(server.calls()[0].json().get("external_id"), None, "the real campaign is not taken for a repeated one");
+    let targets = ["POST /v1/campaigns".to_owned(), upload_call(), delete.clone()];
+    assert_eq!(server.targets(), targets, "the draft is not launched");
+    assert_eq!(
+        server.calls()[0].json().get("external_id"),
+        None,
+        "the draft does not use the external id of the real campaign"
+    );
 
     let ran = server.run(&submit(&file, &["--dry-run", "--json", "--max-rejected", "0"])).await;
-    let told = ran.json();
+    let printed = ran.json();
     let expected = (&json!(true), &json!(2), &json!(1), &json!(4));
     assert_eq!(
-        (&told[0]["dry_run"], &told[0]["accepted"], &told[0]["rejected_count"], &told[0]["rejected"][0]["line"]),
+        (
+            &printed[0]["dry_run"],
+            &printed[0]["accepted"],
+            &printed[0]["rejected_count"],
+            &printed[0]["rejected"][0]["line"]
+        ),
         expected
     );
-    assert_eq!(
-        (ran.code, ran.err.as_str()),
-        (1, "pregon: 1 rows are rejected, more than --max-rejected 0 lets pass\n")
-    );
+    assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: 1 rows are rejected, more than --max-rejected 0 allows\n"));
 }
 
 #[tokio::test]
@@ -329,7 +336,7 @@ async fn a_dry_run_that_fails_or_is_interrupted_deletes_its_draft() {
     let server = Server::start([created(), (&upload_call(), refused.clone()), (&delete, deleted.clone())]).await;
     let ran = server.run(&submit(&file, &["--dry-run"])).await;
     assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: the csv has no column `to` (HTTP 422)\n"));
-    assert_eq!(server.whats().last(), Some(&delete));
+    assert_eq!(server.targets().last(), Some(&delete));
 
     for signal in ["-INT", "-TERM"] {
         let server = Server::start([created(), (&upload_call(), Answer::Never), (&delete, deleted.clone())]).await;
@@ -340,21 +347,21 @@ async fn a_dry_run_that_fails_or_is_interrupted_deletes_its_draft() {
         support::until("the upload is there", async || server.calls().len() == 2).await;
         let pid = child.id().expect("it runs").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.expect("kill").success());
-        let output = child.wait_with_output().await.expect("its end");
-        let told = String::from_utf8(output.stderr).expect("text");
+        let output = child.wait_with_output().await.expect("an exit status");
+        let printed = String::from_utf8(output.stderr).expect("text");
         assert_eq!(
-            (output.status.code(), told.as_str()),
+            (output.status.code(), printed.as_str()),
             (Some(1), "pregon: interrupted before the whole file was checked\n")
         );
-        assert_eq!(server.whats().last(), Some(&delete), "{signal}");
+        assert_eq!(server.targets().last(), Some(&delete), "{signal}");
     }
 
     let server =
         Server::start([created(), (&upload_call(), uploaded()), (&delete, problem(503, "redis is away"))]).await;
     let ran = server.run(&submit(&file, &["--dry-run"])).await;
-    let told = format!(
+    let printed = format!(
         "pregon: the draft {ID} of this check could not be deleted (redis is away (HTTP 503)): delete it with `pregon campaign \
-         delete {ID}`\n"
+        delete {ID}`\n"
     );
-    assert_eq!((ran.code, ran.err), (0, told));
+    assert_eq!((ran.code, ran.err), (0, printed));
 }

@@ -1,8 +1,9 @@
-//! `campaign watch`: a campaign is followed to its end.
+//! `campaign watch`: prints the progress of a campaign until it ends.
 
 use super::*;
 
-/// A server whose campaign is read by one, then by both; its stream of events breaks in between.
+/// A server with a campaign of two recipients: one of them reads the message, later the other. The event stream breaks
+/// in between.
 async fn two_recipients() -> Server {
     let one = format!("GET /v1/campaigns/{ID}");
     let events = format!("GET /v1/campaigns/{ID}/events");
@@ -20,27 +21,27 @@ async fn two_recipients() -> Server {
 }
 
 #[tokio::test]
-async fn a_campaign_is_followed_through_a_broken_connection_to_its_end() {
+async fn watch_survives_a_broken_connection() {
     let ran = two_recipients().await.run(&["campaign", "watch", ID]).await;
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
     let lines: Vec<_> = ran.out.lines().take_while(|line| !line.is_empty()).collect();
     for (line, done) in lines.iter().zip(["0 of 2 · 0.0 %", "1 of 2 · 50.0 %", "2 of 2 · 100.0 %"]) {
         assert!(line.contains(done) && line.contains("Line 3001 may send 0.5 a second."), "{line}");
     }
-    assert_eq!(lines.len(), 3, "each change once: {ran:?}");
-    assert!(ran.out.contains("state     completed"), "and how it ended: {ran:?}");
+    assert_eq!(lines.len(), 3, "each change is printed once: {ran:?}");
+    assert!(ran.out.contains("state     completed"), "the final state is printed: {ran:?}");
 }
 
 #[tokio::test]
-async fn a_program_gets_one_object_for_each_change() {
+async fn json_output_is_one_object_per_change() {
     let ran = two_recipients().await.run(&["campaign", "watch", ID, "--json"]).await;
     let read: Vec<_> = ran.json().iter().map(|statistics| statistics["by_state"]["read"].clone()).collect();
     assert_eq!((ran.code, read), (0, vec![json!(0), json!(1), json!(2)]));
-    assert_eq!(ran.json()[2], statistics(2), "all of the statistics, and nothing else");
+    assert_eq!(ran.json()[2], statistics(2), "each object is the statistics");
 }
 
 #[tokio::test]
-async fn a_campaign_that_is_not_there_is_not_waited_for() {
+async fn watching_an_unknown_campaign_fails_at_once() {
     let server = Server::start([(&format!("GET /v1/campaigns/{ID}"), problem(404, "there is no campaign x"))]).await;
     let ran = server.run(&["campaign", "watch", ID]).await;
     assert_eq!((ran.code, ran.err.as_str()), (1, "pregon: there is no campaign x (HTTP 404)\n"));

@@ -1,4 +1,4 @@
-//! A path to Meta that is broken costs the recipients of a few attempts, and not the audience.
+//! A broken path to Meta costs a few recipients per line, not the whole audience.
 
 use std::{
     collections::HashMap,
@@ -29,13 +29,13 @@ use crate::support::{
     world::{self, TestWorker},
 };
 
-/// What stands between us and Meta.
+/// The state of the network path to Meta.
 #[derive(Clone, Copy, PartialEq)]
 enum Path {
     Works,
-    /// Every request of a line gets what its number says.
+    /// Every line gets its own kind of broken response.
     Broken,
-    /// Nothing is ever answered.
+    /// No request is ever answered.
     Silent,
 }
 
@@ -49,11 +49,11 @@ struct Meta {
 
 #[derive(Default)]
 struct Seen {
-    /// Requests to send, by line.
+    /// Send requests by line.
     sends: HashMap<String, u32>,
-    /// Messages that were taken, by line and recipient: the campaigns have the same ones.
+    /// Accepted messages by line and recipient. The campaigns have the same recipients.
     taken: HashMap<(String, String), u32>,
-    /// Questions about a line.
+    /// Requests for a line's data.
     questions: u32,
 }
 
@@ -89,7 +89,7 @@ async fn answer(Shared(meta): Shared<Meta>, request: Request) -> Response {
         (Path::Broken, "3003") => answer(429, "slow down"),
         (Path::Broken, "3004") => answer(401, ""),
         (Path::Broken, "3005") => answer(200, ""),
-        // The body ends before its time, and the connection with it.
+        // The body is cut off, and the connection closes.
         (Path::Broken, _) => {
             let broken = futures_util::stream::once(async { Err::<&str, _>(std::io::Error::other("cut")) });
             Body::from_stream(broken).into_response()
@@ -105,14 +105,14 @@ async fn answer(Shared(meta): Shared<Meta>, request: Request) -> Response {
     }
 }
 
-/// What comes in the place of Meta's answers on `line`, as its worker reports it.
+/// The description of the broken responses on `line` in its worker's report, or `None` if the path works.
 async fn broken_by(store: &Store, line: &str) -> Option<String> {
     let reports = store.reports(&[LineId::from(line)]).await.expect("redis");
     reports.into_iter().next().flatten()?.path_broken
 }
 
 #[tokio::test]
-async fn a_streak_that_is_not_metas_stops_the_line_until_meta_answers() {
+async fn non_meta_responses_in_a_row_stop_a_line_until_meta_answers() {
     const BROKEN: [&str; 6] = ["3001", "3002", "3003", "3004", "3005", "3006"];
     const WORKS: &str = "3000";
     let redis = TestRedis::start().await;
@@ -128,30 +128,34 @@ async fn a_streak_that_is_not_metas_stops_the_line_until_meta_answers() {
     }
     let cause = broken_by(&store, "3001").await.expect("it is stopped");
     assert_eq!(cause, "HTTP 503 with 41 bytes that are not Meta's JSON");
-    // A line of the same WABA whose messages are answered goes on.
+    // A line of the same WABA whose path works continues.
     world::launch(&store, other).await;
-    world::reaches(&store, other, CampaignState::Completed).await;
+    world::wait_for_state(&store, other, CampaignState::Completed).await;
     support::until("meta is asked again", async || meta.seen.lock().expect("no panic").questions >= 2).await;
     let record = store.campaign(id).await.expect("redis").expect("a campaign");
     assert_eq!(record.state, CampaignState::Running);
     let lost: HashMap<&str, u32> = BROKEN.map(|line| (line, meta.sends(line))).into();
-    // Five in a row, and those that were in flight by then.
+    // Five in a row stop the line; the others were in flight by then.
     assert!(lost.values().all(|lost| (5..=20).contains(lost)), "{lost:?}");
 
     meta.path.send_replace(Path::Works);
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     let counts = world::counts(&store, &record).await;
     let of = |state| counts.by_state[&state];
     let lost: u64 = lost.values().map(|lost| u64::from(*lost)).sum();
     assert_eq!((of(State::Unknown), of(State::Accepted)), (lost, 1_800 - lost));
     let seen = meta.seen.lock().expect("no panic");
-    assert_eq!((seen.taken.len() as u64, seen.taken.values().max()), (2_100 - lost, Some(&1)), "nobody gets two");
-    assert!(counts.details.contains_key(&0), "what came in the place of answers: {:?}", counts.details);
+    assert_eq!(
+        (seen.taken.len() as u64, seen.taken.values().max()),
+        (2_100 - lost, Some(&1)),
+        "no recipient gets two messages"
+    );
+    assert!(counts.details.contains_key(&0), "the details describe the broken responses: {:?}", counts.details);
 }
 
 #[tokio::test]
-async fn a_path_without_any_answer_is_not_filled_with_messages() {
+async fn a_path_without_responses_gets_few_messages() {
     const RATE: f64 = 40.0;
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
@@ -164,11 +168,11 @@ async fn a_path_without_any_answer_is_not_filled_with_messages() {
     let worker = TestWorker::start_with("w1", world::address(&redis), graph, &lines, settings).await;
     support::until("the line stops", async || broken_by(&store, "3001").await.is_some()).await;
     let lost = meta.sends("3001");
-    // What three seconds take, and one alone.
+    // The messages of three seconds, plus a few.
     assert!(lost <= 3 * RATE as u32 + 5, "{lost}");
 
     meta.path.send_replace(Path::Works);
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     let counts = world::counts(&store, &record).await;
     let of = |state| counts.by_state[&state];

@@ -1,4 +1,4 @@
-//! Invariants 1, 2 and 4 against a Meta that does everything that a network and a far system can do.
+//! Promises 1, 2 and 4 against a hostile fake Meta: lost, late, repeated and contradictory responses and webhooks.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,22 +24,22 @@ use crate::support::{
 const RECIPIENTS: u64 = 2_000;
 const FIRST: u64 = 5_491_140_000_000;
 
-/// What Meta knows of a recipient.
+/// The fake Meta's record of a recipient.
 #[derive(Clone, Debug, Default)]
-struct Known {
-    /// Messages that it took.
+struct LedgerEntry {
+    /// Accepted messages.
     messages: u64,
-    /// Its last answer that reached the sender whole: taken, or the code of a refusal for good.
+    /// The last complete response that reached the sender: accepted, or the code of a permanent refusal.
     answered: Option<Result<(), u32>>,
-    /// Requests that were answered with an error that is worth another attempt, and one for the answer above.
+    /// Requests answered with an error that uses up an attempt, plus one for `answered`.
     attempts: u64,
 }
 
-type Ledger = Arc<Mutex<HashMap<String, Known>>>;
+type Ledger = Arc<Mutex<HashMap<String, LedgerEntry>>>;
 
-/// Everything that happens to one recipient, drawn from the seed and its number alone.
+/// Everything that happens to one recipient, drawn from the seed and the recipient's number.
 struct Fate {
-    /// Errors before it gets through.
+    /// Errors before the request succeeds: HTTP status and code.
     hurdles: Vec<(u16, u32)>,
     end: End,
     rng: StdRng,
@@ -76,8 +76,8 @@ impl Fate {
         Self { hurdles, end, rng }
     }
 
-    /// What is told of the message: the word, and whether our token stands beside it.
-    fn story(&mut self) -> Vec<(&'static str, bool)> {
+    /// The statuses of the message: the word of each, and whether it has our token.
+    fn statuses(&mut self) -> Vec<(&'static str, bool)> {
         let answered = self.end == End::Answered;
         match self.rng.random_range(0..100) {
             0..15 => vec![],
@@ -86,7 +86,7 @@ impl Fate {
             55..80 => vec![("sent", true), ("delivered", true), ("read", true)],
             80..85 => vec![("failed 131026", true)],
             85..88 => vec![("sent", true), ("failed 131049", true)],
-            // Only whoever was told the message id can know it again.
+            // A status without our token can only be matched if the response with the message id arrived.
             88..93 if answered => vec![("failed 131053", false)],
             88..97 => vec![("sent", true), ("failed 131053", false)],
             97..99 => vec![("failed 131026", true), ("delivered", true)],
@@ -99,37 +99,37 @@ impl Conduct for Hostile {
     fn send(&mut self, sent: Sent, courier: &Courier) -> Reply {
         let fate = self.fates.entry(sent.to.clone()).or_insert_with(|| Fate::draw(self.seed, &sent.to));
         let mut ledger = self.ledger.lock().expect("no panic");
-        let known = ledger.entry(sent.to.clone()).or_default();
+        let entry = ledger.entry(sent.to.clone()).or_default();
         let delay = Duration::from_millis(self.rng.random_range(0..60));
         if !fate.hurdles.is_empty() {
             let (http_status, code) = fate.hurdles.remove(0);
-            known.attempts += u64::from(code == 131_000);
+            entry.attempts += u64::from(code == 131_000);
             return Reply::of(hostile::refused(http_status, code), delay);
         }
-        let taken = fate.end.is_taken();
-        known.messages += u64::from(taken);
-        let wamid = hostile::wamid(&sent.to, known.messages);
+        let taken = fate.end.is_accepted();
+        entry.messages += u64::from(taken);
+        let wamid = hostile::wamid(&sent.to, entry.messages);
         let mut first = Vec::new();
-        for (word, with_token) in if taken { fate.story() } else { Vec::new() } {
+        for (word, with_token) in if taken { fate.statuses() } else { Vec::new() } {
             let token = with_token.then(|| sent.token.clone());
             let status =
                 Status { line: sent.line.clone(), to: sent.to.clone(), wamid: wamid.clone(), token, word: word.into() };
             let times = if fate.rng.random_bool(0.3) { 2 } else { 1 };
             for _ in 0..times {
-                courier.tell(Duration::from_millis(fate.rng.random_range(0..1_500)), status.clone());
+                courier.report(Duration::from_millis(fate.rng.random_range(0..1_500)), status.clone());
             }
             if with_token && fate.rng.random_bool(0.05) {
                 first.push(status);
             }
         }
         if fate.rng.random_bool(0.02) {
-            // Somebody's else: a token that was tampered with, of a message that nobody sent.
+            // A forged status: an altered token, and the id of a message that was never sent.
             let mut token = sent.token.clone();
             let last = token.pop().expect("a token");
             token.push(if last == '0' { '1' } else { '0' });
             let (line, wamid) = (sent.line.clone(), format!("wamid.nobody.{}", sent.to));
             let nobody = Status { line, to: String::new(), wamid, token: Some(token), word: "read".into() };
-            courier.tell(delay, nobody);
+            courier.report(delay, nobody);
         }
         let answered = match fate.end {
             End::Answered => Some(Ok(())),
@@ -137,7 +137,7 @@ impl Conduct for Hostile {
             _ => None,
         };
         if answered.is_some() {
-            (known.answered, known.attempts) = (answered, known.attempts + 1);
+            (entry.answered, entry.attempts) = (answered, entry.attempts + 1);
         }
         let answer = fate.end.answer(&sent.to, &wamid);
         Reply { first, hang_up: self.rng.random_bool(0.05), ..Reply::of(answer, delay) }
@@ -148,14 +148,14 @@ impl Conduct for Hostile {
     }
 }
 
-/// How a recipient has to stand: the name of its state, and its code where it failed.
-fn expected(known: Option<&Known>, told: &[&str]) -> (&'static str, Option<u32>) {
-    let answered = known.and_then(|known| known.answered);
+/// The expected state of a recipient, and its code if it failed.
+fn expected(entry: Option<&LedgerEntry>, reported: &[&str]) -> (&'static str, Option<u32>) {
+    let answered = entry.and_then(|entry| entry.answered);
     if let Some(Err(code)) = answered {
-        assert!(told.is_empty(), "a message that was not taken is not told of");
+        assert!(reported.is_empty(), "a refused message has no statuses");
         return ("failed", Some(code));
     }
-    let said = |word: &str| told.iter().find(|told| told.starts_with(word));
+    let said = |word: &str| reported.iter().find(|reported| reported.starts_with(word));
     if said("read").is_some() {
         ("read", None)
     } else if said("delivered").is_some() {
@@ -171,7 +171,8 @@ fn expected(known: Option<&Known>, told: &[&str]) -> (&'static str, Option<u32>)
     }
 }
 
-/// The statistics of the truth: by state, failures by code, and how many messages Meta took as far as it let that be known.
+/// The statistics as the fake Meta's ledger has them: recipients by state, failures by code, and messages that Meta is
+/// known to have accepted, by a response or a status.
 #[derive(Debug, Default, PartialEq)]
 struct Truth {
     by_state: BTreeMap<String, u64>,
@@ -194,7 +195,7 @@ impl Truth {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn statistics_equal_the_truth_of_a_hostile_meta_and_nobody_gets_two_messages() {
+async fn statistics_match_a_hostile_metas_ledger_without_duplicates() {
     let seed = support::seed();
     let redis = TestRedis::start().await;
     let ledger = Ledger::default();
@@ -203,43 +204,43 @@ async fn statistics_equal_the_truth_of_a_hostile_meta_and_nobody_gets_two_messag
     let lines = [("3001", 500.0), ("3002", 500.0)];
     let installation = Installation::new(&redis, &meta.url(), &lines, "doubt_deadline = \"6s\"");
     let server = installation.serve("all", "api,webhook,dispatch").await;
-    meta.tells(server.webhook());
+    meta.set_webhook(server.webhook());
     let api = server.api();
 
     let numbers = || (FIRST..FIRST + RECIPIENTS).map(|to| to.to_string());
     let id = api.campaign(&["3001", "3002"], FIRST..FIRST + RECIPIENTS, json!({})).await;
-    api.reaches(&id, "completed", Duration::from_secs(240)).await;
-    support::until("every status is told", async || meta.is_idle()).await;
+    api.wait_for_state(&id, "completed", Duration::from_secs(240)).await;
+    support::until("every status is delivered", async || meta.is_idle()).await;
 
     let ledger = ledger.lock().expect("no panic").clone();
-    let told = meta.told();
+    let reported = meta.reported();
     let mut words: HashMap<&str, Vec<&str>> = HashMap::new();
-    for status in told.iter().filter(|status| !status.to.is_empty()) {
+    for status in reported.iter().filter(|status| !status.to.is_empty()) {
         words.entry(&status.to).or_default().push(&status.word);
     }
     let words = |to: &str| words.get(to).map_or(&[][..], Vec::as_slice);
     let mut truth = Truth::default();
     let mut standing: BTreeMap<String, (&str, Option<u32>)> = BTreeMap::new();
     for to in numbers() {
-        let known = ledger.get(&to);
-        assert!(known.is_none_or(|known| known.messages <= 1), "{to} got two messages: {known:?}");
-        let (state, code) = expected(known, words(&to));
+        let entry = ledger.get(&to);
+        assert!(entry.is_none_or(|entry| entry.messages <= 1), "{to} got two messages: {entry:?}");
+        let (state, code) = expected(entry, words(&to));
         *truth.by_state.entry(state.to_owned()).or_default() += 1;
         if let Some(code) = code {
             *truth.failures.entry(u64::from(code)).or_default() += 1;
         } else if state == "unknown" {
             *truth.failures.entry(0).or_default() += 1;
         }
-        let answered = known.and_then(|known| known.answered);
+        let answered = entry.and_then(|entry| entry.answered);
         truth.accepted += u64::from(answered == Some(Ok(())) || !words(&to).is_empty());
         standing.insert(format!("+{to}"), (state, code));
     }
-    // Every kind of mischief was at work.
+    // Every kind of fault happened.
     for state in ["accepted", "sent", "delivered", "read", "failed", "unknown"] {
         assert!(truth.by_state.get(state).is_some_and(|n| *n >= 10), "{state} in {truth:?}");
     }
 
-    // A failure without our token may still be looked for.
+    // A failure without our token may still be parked.
     let mut claimed = Truth::default();
     for _ in 0..300 {
         claimed = Truth::claimed_by(&api.get(&format!("campaigns/{id}")).await);
@@ -259,30 +260,30 @@ async fn statistics_equal_the_truth_of_a_hostile_meta_and_nobody_gets_two_messag
     for (to, &(state, code)) in &standing {
         let number = &to[1..];
         let (shown_state, shown_code) = &shown[to];
-        assert_eq!(shown_state, state, "{to}: {:?}, told {:?}", ledger.get(number), words(number));
+        assert_eq!(shown_state, state, "{to}: {:?}, reported {:?}", ledger.get(number), words(number));
         if state == "failed" {
             assert_eq!(*shown_code, code.map(u64::from), "{to}");
         }
     }
     for recipient in &recipients {
         let to = recipient["to"].as_str().expect("a number").trim_start_matches('+');
-        if let Some(known) = ledger.get(to).filter(|known| known.answered.is_some()) {
+        if let Some(entry) = ledger.get(to).filter(|entry| entry.answered.is_some()) {
             assert_eq!(
                 recipient["attempts"].as_u64(),
-                Some(known.attempts),
-                "being throttled costs nothing: {recipient}"
+                Some(entry.attempts),
+                "being throttled uses up no attempt: {recipient}"
             );
         }
     }
     assert_eq!(claimed, truth);
 
-    // Everything that was told is told once more, as Meta may for a week.
-    for status in told {
-        meta.courier().tell(Duration::ZERO, status);
+    // Every status is sent once more, as Meta may do for a week.
+    for status in reported {
+        meta.courier().report(Duration::ZERO, status);
     }
-    support::until("every status is told again", async || meta.is_idle()).await;
+    support::until("every status is reported again", async || meta.is_idle()).await;
     let campaign = api.get(&format!("campaigns/{id}")).await;
-    assert_eq!(Truth::claimed_by(&campaign), truth, "after every status was told again");
+    assert_eq!(Truth::claimed_by(&campaign), truth, "after every status was reported again");
     assert_eq!(campaign["statistics"]["recipients"], RECIPIENTS);
 
     let store = Store::connect(&world::address(&redis)).await.expect("a store");

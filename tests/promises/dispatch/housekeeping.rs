@@ -1,4 +1,4 @@
-//! What housekeeping repairs after a crash between two writes.
+//! Repairs by housekeeping after a crash between two writes.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
-use crate::support::{claim_wish, redis::TestRedis, until, world};
+use crate::support::{claim_request, redis::TestRedis, until, world};
 
-/// Housekeeping that runs beside a campaign whose line no worker serves.
+/// Running housekeeping, and a campaign whose line no worker serves.
 struct World {
     _redis: TestRedis,
     store: Store,
@@ -64,7 +64,7 @@ async fn store() -> (TestRedis, Store) {
     (redis, store)
 }
 
-/// A campaign that was launched and waits for `start_at`.
+/// A scheduled campaign that starts at `start_at`.
 async fn scheduled(store: &Store, start_at: UnixMs) -> CampaignId {
     let id = world::campaign_at(store, &["3001"], 1, OnDoubt::Hold, Some(start_at)).await;
     let now = store.time().await.expect("the time");
@@ -79,8 +79,8 @@ async fn active(store: &Store) -> Vec<(String, u64)> {
     store.query("ZRANGE", &all).await.expect("redis")
 }
 
-/// Lists `ids` as active since `since`, in ms.
-async fn list(store: &Store, ids: &[CampaignId], since: u64) {
+/// Adds `ids` to the list of active campaigns, with `since` (Unix time in ms) as score.
+async fn list_as_active(store: &Store, ids: &[CampaignId], since: u64) {
     let mut listing = Pipeline::new();
     for id in ids {
         listing.cmd("ZADD").arg(store.keys.active()).arg(since).arg(id.to_string());
@@ -89,7 +89,7 @@ async fn list(store: &Store, ids: &[CampaignId], since: u64) {
 }
 
 #[tokio::test]
-async fn an_open_part_that_its_line_does_not_list_is_listed_again() {
+async fn an_open_part_missing_from_its_lines_list_is_listed_again() {
     let world = World::start(2).await;
     world.store.work_done(&world.line, &[world.part]).await.expect("redis");
     let pulse = world.store.pulse().await.expect("redis");
@@ -102,14 +102,15 @@ async fn an_open_part_that_its_line_does_not_list_is_listed_again() {
 async fn a_row_left_pending_by_an_ended_campaign_is_ended() {
     let world = World::start(1).await;
     let now = world.store.time().await.expect("the time");
-    let Claim::Rows { rows, .. } = world.store.claim(world.part, &claim_wish(1, now, 1, now)).await.expect("a claim")
+    let Claim::Rows { rows, .. } =
+        world.store.claim(world.part, &claim_request(1, now, 1, now)).await.expect("a claim")
     else {
         panic!("no rows")
     };
     let ClaimedRow { row, send } = rows[0].claimed;
     let fact = Fact { row, send, news: News::Returned(131_042), at: now, message: None };
     world.store.apply(&[(world.part, vec![fact])], Duration::from_secs(60)).await.expect("applied");
-    // As a process leaves it that dies between closing the gate and ending what was reopened meanwhile.
+    // The state that a process leaves if it dies after closing the gate and before ending the reopened rows.
     let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
     let version = (record.version + 1).to_string();
     let campaign = [("state", "completed"), ("version", &version), ("applied", &version)];
@@ -139,14 +140,14 @@ async fn a_draft_is_not_active_until_it_is_launched() {
 }
 
 #[tokio::test]
-async fn drafts_that_an_older_version_listed_as_active_leave_the_list_and_delay_no_start() {
+async fn drafts_listed_as_active_by_an_older_version_are_removed() {
     let (redis, store) = store().await;
     let now = store.time().await.expect("the time");
-    // More than one page of them in the same millisecond, in front of the campaign that is to start.
+    // More than one page of drafts with the same score, ahead of the campaign that is due.
     let drafts: Vec<CampaignId> = (0..2_500).map(|n| CampaignId(Ulid::from_parts(now.0, n))).collect();
-    list(&store, &drafts, now.0 - 7_200_000).await;
+    list_as_active(&store, &drafts, now.0 - 7_200_000).await;
     let in_grace_period = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
-    list(&store, &[in_grace_period], now.0 - 60_000).await;
+    list_as_active(&store, &[in_grace_period], now.0 - 60_000).await;
     let due = scheduled(&store, UnixMs(now.0 + 1_000)).await;
     let later = scheduled(&store, UnixMs(now.0 + 3_600_000)).await;
     let world = World::start_with(redis, store, 1).await;
@@ -154,21 +155,21 @@ async fn drafts_that_an_older_version_listed_as_active_leave_the_list_and_delay_
     until("the due one runs", async || world.state(due).await == CampaignState::Running).await;
     let expected: BTreeSet<String> =
         [in_grace_period, due, later, world.id].iter().map(CampaignId::to_string).collect();
-    until("only what may need care is listed", async || {
+    until("only campaigns that may need maintenance are listed", async || {
         active(&world.store).await.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>() == expected
     })
     .await;
-    assert!(active(&world.store).await.contains(&(later.to_string(), now.0 + 3_600_000)), "put off until its start");
+    assert!(active(&world.store).await.contains(&(later.to_string(), now.0 + 3_600_000)), "postponed until its start");
     assert_eq!(world.state(later).await, CampaignState::Scheduled);
     world.stop().await;
 }
 
 #[tokio::test]
-async fn a_campaign_that_is_launched_while_it_leaves_the_list_stays_on_it() {
+async fn a_campaign_launched_during_its_removal_stays_listed() {
     let (_redis, store) = store().await;
     let now = store.time().await.expect("the time");
     let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
-    list(&store, &[id], now.0 - 7_200_000).await;
+    list_as_active(&store, &[id], now.0 - 7_200_000).await;
     let (_, since) = store.active_campaigns(now).await.expect("redis")[0];
     world::launch(&store, id).await;
     store.postpone_campaigns(&[(id, since, None)]).await.expect("redis");

@@ -1,4 +1,4 @@
-//! From a claim to an outcome: what is sent, how it is settled, and what is repaired after a crash.
+//! Dispatch, from a claim to an outcome: sending, settling, and the repairs after a crash.
 
 mod broken_path;
 mod hostile;

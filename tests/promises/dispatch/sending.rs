@@ -1,4 +1,4 @@
-//! The life of a message, on a real Redis and a scripted Meta.
+//! Sending with a real Redis and a scripted fake Meta.
 
 use std::{
     collections::HashMap,
@@ -21,13 +21,13 @@ use crate::support::{
     world::{self, TestWorker},
 };
 
-/// Meta's answer to its `n`th request, which is about the recipient `to`; `None` accepts the message.
+/// The response to the `n`th request (from 0), for the recipient `to`; `None` accepts the message.
 type Script = fn(n: u64, to: &str) -> Option<Answer>;
 
 /// Accepted messages by recipient.
 type Messages = Arc<Mutex<HashMap<String, u64>>>;
 
-/// Answers by a script, and counts the messages that it accepts.
+/// Responds as the script says, and counts the accepted messages.
 struct Scripted {
     script: Script,
     requests: u64,
@@ -63,7 +63,7 @@ impl Meta {
         self.server.url()
     }
 
-    /// Recipients that have a message, and the most messages of one of them.
+    /// The number of recipients with a message, and the highest number of messages of one recipient.
     fn sent(&self) -> (usize, u64) {
         let messages = self.messages.lock().expect("no panic");
         (messages.len(), messages.values().copied().max().unwrap_or(0))
@@ -79,7 +79,7 @@ async fn every_recipient_gets_one_message_and_is_counted() {
     world::launch(&store, id).await;
     let lines = [world::line("3001", 1e6), world::line("3002", 1e6)];
     let worker = TestWorker::start("w1", &redis, &meta.url(), &lines, world::settings()).await;
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     assert_eq!(meta.sent(), (5_000, 1), "recipients, and messages to one of them at most");
     let counts = world::counts(&store, &record).await;
@@ -95,15 +95,19 @@ async fn a_throttled_message_keeps_its_attempts() {
     let id = world::campaign(&store, &["3001"], 1, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 100.0)], world::settings()).await;
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     let rows = store.part_rows(record.parts[0].0).await.expect("rows");
-    assert_eq!((State::of(rows.states[0]), State::send_of(rows.states[0])), (Some(State::Accepted), 4), "claimed anew");
-    assert!(rows.tries.is_empty(), "three throttles, and still the first attempt: {:?}", rows.tries);
+    assert_eq!(
+        (State::of(rows.states[0]), State::send_of(rows.states[0])),
+        (Some(State::Accepted), 4),
+        "claimed four times"
+    );
+    assert!(rows.tries.is_empty(), "three throttled sends use up no attempt: {:?}", rows.tries);
 }
 
 #[tokio::test]
-async fn a_rate_that_an_older_version_stored_and_no_limiter_can_count_stops_no_worker() {
+async fn an_out_of_range_stored_rate_stops_no_worker() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let meta = Meta::start(|_, _| None);
@@ -116,7 +120,7 @@ async fn a_rate_that_an_older_version_stored_and_no_limiter_can_count_stops_no_w
     let worker = TestWorker::start("w1", &redis, &meta.url(), &lines, world::settings()).await;
     until("the other line sends", async || meta.sent() == (16, 1)).await;
     store.set_rate(&"3001".into(), Some(80.0)).await.expect("redis");
-    world::reaches(&store, id, CampaignState::Completed).await;
+    world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     assert_eq!(meta.sent(), (32, 1));
 }
@@ -126,15 +130,15 @@ fn parameter_missing() -> Answer {
 }
 
 #[tokio::test]
-async fn an_error_of_one_row_fails_that_row_alone() {
+async fn an_error_of_one_row_fails_only_that_row() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
-    // The 37th recipient, wherever its request comes among the others.
+    // Recipient 37, in whichever order the requests arrive.
     let meta = Meta::start(|_, to| (to == "5491100000037").then(parameter_missing));
     let id = world::campaign(&store, &["3001"], 2_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 1e6)], world::settings()).await;
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     assert_eq!(meta.sent(), (1_999, 1), "recipients, and messages to one of them at most");
     let counts = world::counts(&store, &record).await;
@@ -143,39 +147,39 @@ async fn an_error_of_one_row_fails_that_row_alone() {
 }
 
 #[tokio::test]
-async fn a_template_that_works_for_nobody_pauses_after_a_few() {
+async fn a_template_that_fails_for_everyone_pauses_after_a_few() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let meta = Meta::start(|n, _| (n < 5).then(parameter_missing));
     let id = world::campaign(&store, &["3001"], 100, OnDoubt::Hold).await;
     world::launch(&store, id).await;
-    // Slow enough that each answer is there before the next message goes.
+    // Slow enough that each response arrives before the next message is sent.
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 20.0)], world::settings()).await;
-    let paused = world::reaches(&store, id, CampaignState::Paused).await;
+    let paused = world::wait_for_state(&store, id, CampaignState::Paused).await;
     assert_eq!(paused.reason.as_ref().map(|reason| reason.code), Some(131_008));
     let now = store.time().await.expect("the time");
     let resumed = store.change_campaign(id, &[CampaignState::Paused], CampaignState::Running, now, None).await;
     assert_eq!(resumed.expect("redis"), StateChange::Done);
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     let counts = world::counts(&store, &record).await;
     let of = |state| counts.by_state[&state];
-    assert_eq!((of(State::Accepted), of(State::Refused)), (95, 5), "whoever failed is not sent first again");
+    assert_eq!((of(State::Accepted), of(State::Refused)), (95, 5), "failed recipients are not sent again");
 }
 
 #[tokio::test]
-async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
+async fn rows_of_a_claim_without_a_response_are_sent_once() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let meta = Meta::start(|_, _| None);
     let id = world::campaign(&store, &["3001"], 1_000, OnDoubt::Hold).await;
     world::launch(&store, id).await;
-    // The lease outlives the pause: no newer epoch comes to put in doubt what was claimed.
+    // The lease is longer than the pause, so that no newer epoch puts the claimed rows in doubt.
     let settings = DispatchSettings { lease: Duration::from_secs(30), ..world::settings() };
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 400.0)], settings).await;
     support::until("messages are sent", async || meta.sent().0 > 100).await;
     let mut connection = redis.connection().await;
-    // Longer than the time-out: calls that are under way, claims among them, go without an answer and take effect later.
+    // Longer than the Redis timeout: calls in flight, claims among them, get no response and take effect later.
     let pause = world::address(&redis).timeout + Duration::from_millis(500);
     let () = cmd("CLIENT")
         .arg("PAUSE")
@@ -184,7 +188,7 @@ async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
         .query_async(&mut connection)
         .await
         .expect("a pause");
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     worker.stop().await;
     assert_eq!(meta.sent(), (1_000, 1), "recipients, and messages to one of them at most");
     let counts = world::counts(&store, &record).await;
@@ -193,35 +197,35 @@ async fn rows_of_a_claim_without_an_answer_are_sent_after_all() {
 }
 
 #[tokio::test]
-async fn a_claim_that_redis_did_not_make_is_told_from_one_without_an_answer() {
+async fn a_claim_not_applied_is_distinguished_from_an_unknown_outcome() {
     let mut redis = TestRedis::start().await;
     let address = Address { timeout: Duration::from_millis(300), ..world::address(&redis) };
     let store = Store::connect(&address).await.expect("a store");
     let id = world::campaign(&store, &["3001"], 10, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let part = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].0;
-    // As threads of dispatch do: no connection is tried before it is used.
-    let store = store.reopened().expect("a store").keeping_a_connection();
+    // As dispatch threads use the store: a pinned connection is not tested before use.
+    let store = store.with_own_connections().expect("a store").with_pinned_connection();
     let now = store.time().await.expect("the time");
-    let wish = || support::claim_wish(1, now, 2, now);
+    let wish = || support::claim_request(1, now, 2, now);
     let mut connection = redis.connection().await;
-    let mut tell = async |words: &str| {
+    let mut send_command = async |words: &str| {
         let words: Vec<&str> = words.split(' ').collect();
         let () = cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.expect("redis");
     };
 
-    tell("CONFIG SET maxmemory 1").await;
-    let full = store.claim(part, &wish()).await.expect_err("it is full");
+    send_command("CONFIG SET maxmemory 1").await;
+    let full = store.claim(part, &wish()).await.expect_err("redis is full");
     assert!(matches!(full, StoreError::NotApplied(_)), "{full:?}");
-    tell("CONFIG SET maxmemory 0").await;
+    send_command("CONFIG SET maxmemory 0").await;
 
-    // Longer than the time-out.
-    tell("CLIENT PAUSE 1500").await;
-    let late = store.claim(part, &wish()).await.expect_err("there is no answer");
+    // Longer than the Redis timeout.
+    send_command("CLIENT PAUSE 1500").await;
+    let late = store.claim(part, &wish()).await.expect_err("no response");
     assert!(matches!(late, StoreError::OutcomeUnknown(_)), "{late:?}");
 
     redis.kill_hard().await;
-    support::until("it is known to be gone", async || store.time().await.is_err()).await;
-    let gone = store.claim(part, &wish()).await.expect_err("it is gone");
+    support::until("the store notices that redis is down", async || store.time().await.is_err()).await;
+    let gone = store.claim(part, &wish()).await.expect_err("redis is down");
     assert!(matches!(gone, StoreError::NotApplied(_)), "{gone:?}");
 }

@@ -1,4 +1,4 @@
-//! Invariants 1 and 4 at the edges of what is settled: outcomes that come late, often, or of somebody who is not there.
+//! Promises 1 and 4 for unusual outcomes: late, repeated, or for a row without a recipient.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,17 +10,17 @@ use pregon::{
     domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
     redis::{
         Call, Store,
-        message_ids::IdsPiece,
+        message_ids::IdPage,
         parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},
         script,
     },
 };
 
-use crate::support::{claim_wish, redis::TestRedis, world};
+use crate::support::{claim_request, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 
-/// A running campaign on one line, of which nothing is claimed yet.
+/// A running campaign on one line, without claims.
 struct World {
     _redis: TestRedis,
     store: Store,
@@ -42,22 +42,23 @@ impl World {
         self.store.time().await.expect("the time")
     }
 
-    /// Claims, in an epoch. What an older one left is in doubt, and that ends at once.
+    /// Claims rows in `epoch`. Rows in flight from an older epoch become in doubt, with a deadline that is already
+    /// over.
     async fn claim(&self, epoch: u64, limit: usize) -> Vec<ToSend> {
         let now = self.now().await;
-        match self.store.claim(self.part, &claim_wish(epoch, now, limit, now)).await.expect("a claim") {
+        match self.store.claim(self.part, &claim_request(epoch, now, limit, now)).await.expect("a claim") {
             Claim::Rows { rows, .. } => rows,
             other => panic!("{other:?}"),
         }
     }
 
-    /// Settles, and gives how many recipients are open.
+    /// Settles a row. Returns the number of open recipients.
     async fn settle(&self, claimed: ClaimedRow, settled: Settled) -> u64 {
         let outcomes = BTreeMap::from([(self.part, vec![(claimed, settled)])]);
         self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].1
     }
 
-    /// Meta tells by a failed status that the account is at fault. Gives what became of it, and how many recipients are open.
+    /// Applies a failed status with an account fault. Returns its effect and the number of open recipients.
     async fn returned(&self, claimed: ClaimedRow, code: u32) -> (Applied, u64) {
         let ClaimedRow { row, send } = claimed;
         let fact = Fact { row, send, news: News::Returned(code), at: self.now().await, message: None };
@@ -65,7 +66,7 @@ impl World {
         (applied[0].0[0], applied[0].1)
     }
 
-    /// The failures by code, once counters and state bytes are seen to agree.
+    /// The failures by code, after checking that counters and state bytes agree.
     async fn failures(&self) -> HashMap<u32, u64> {
         let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
         let counts = world::counts(&self.store, &record).await;
@@ -79,10 +80,10 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_worker_that_wakes_after_the_end_of_its_campaign_leaves_nobody_pending() {
+async fn a_late_worker_leaves_no_row_pending_in_an_ended_campaign() {
     let world = World::start(2).await;
     let rows = world.claim(1, 2).await;
-    // Its lease ends, another worker takes over, and nothing is heard of them until their doubts end.
+    // The lease ends, another worker takes over, and no status arrives until the doubts end.
     assert!(world.claim(2, 0).await.is_empty());
     assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
     assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
@@ -92,11 +93,11 @@ async fn a_worker_that_wakes_after_the_end_of_its_campaign_leaves_nobody_pending
     assert_eq!(record.state, CampaignState::Completed);
     assert_eq!((world.state(0).await, world.state(1).await), (Some(State::Unknown), Some(State::Unknown)));
     assert_eq!(world.settle(rows[1].claimed, Settled::Accepted(Wamid::from("wamid.1"))).await, 0);
-    assert_eq!(world.state(1).await, Some(State::Accepted), "but what Meta has still counts");
+    assert_eq!(world.state(1).await, Some(State::Accepted), "a message that Meta accepted still counts");
 }
 
 #[tokio::test]
-async fn a_worker_that_wakes_while_its_campaign_runs_has_them_sent_after_all() {
+async fn rows_returned_by_a_late_worker_are_sent_if_the_campaign_runs() {
     let world = World::start(2).await;
     let rows = world.claim(1, 1).await;
     assert!(world.claim(2, 0).await.is_empty());
@@ -116,7 +117,7 @@ async fn settle_of_a_reopened_row_requeues_its_part() {
     assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
     world.store.work_done(&line, &[world.part]).await.expect("redis");
     let pulse = world.store.pulse().await.expect("redis");
-    // The first worker wakes up and gives back what it never sent. A settlement whose answer was lost is sent again.
+    // The first worker wakes up and returns the row that it never sent. It settles twice, as after a lost response.
     for again in [false, true] {
         assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 1);
         assert_eq!(world.store.work(&line).await.expect("redis"), [world.part], "again: {again}");
@@ -126,7 +127,7 @@ async fn settle_of_a_reopened_row_requeues_its_part() {
 }
 
 #[tokio::test]
-async fn a_returned_row_is_sent_again_with_its_attempts_and_its_part_is_requeued() {
+async fn a_returned_row_is_requeued_and_keeps_its_attempts() {
     let world = World::start(1).await;
     let line = "3001".into();
     let first = world.claim(1, 1).await[0].claimed;
@@ -139,7 +140,7 @@ async fn a_returned_row_is_sent_again_with_its_attempts_and_its_part_is_requeued
     assert_eq!(world.state(0).await, Some(State::Pending));
     let rows = world.store.part_rows(world.part).await.expect("rows");
     assert_eq!(rows.why.get(&0), Some(&131_042));
-    // Meta tells it again, and our own answer is stored again: both are about a send that is used up.
+    // Meta repeats the status, and our own outcome is settled again: both are for an earlier send.
     assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
     assert_eq!(world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await, 1);
     let again = world.claim(1, 1).await[0];
@@ -150,7 +151,7 @@ async fn a_returned_row_is_sent_again_with_its_attempts_and_its_part_is_requeued
 }
 
 #[tokio::test]
-async fn a_returned_row_of_an_ended_campaign_has_failed_with_its_code() {
+async fn a_returned_row_of_an_ended_campaign_fails_with_its_code() {
     for to in [CampaignState::Completed, CampaignState::Cancelled] {
         let world = World::start(3).await;
         let rows = world.claim(1, 3).await;
@@ -160,13 +161,13 @@ async fn a_returned_row_of_an_ended_campaign_has_failed_with_its_code() {
             world.settle(rows[2].claimed, Settled::Refused { code: 131_026 }).await;
         } else {
             world.settle(rows[2].claimed, Settled::Accepted(Wamid::from("wamid.2"))).await;
-            // Before the end it was reopened, and the campaign ends before it is sent again.
+            // The row is reopened, and the campaign ends before the row is sent again.
             assert_eq!(world.returned(rows[2].claimed, 131_026).await, (Applied::Reopened, 1));
         }
         let now = world.now().await;
         world.store.change_campaign(world.id, &[CampaignState::Running], to, now, None).await.expect("redis");
         assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Moved, 0));
-        assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Known, 0));
+        assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Repeated, 0));
         assert_eq!(world.state(0).await, Some(State::Failed));
         assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_026, 1)]), "{to}");
     }
@@ -179,7 +180,7 @@ async fn a_row_reopened_while_its_campaign_completes_fails_with_its_code() {
     world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
     assert!(world.claim(2, 0).await.is_empty());
     assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
-    // Nothing is open. The state of the campaign changes, and before its gates close three rows are reopened.
+    // No row is open. The campaign's state changes, and three rows are reopened before the gates of its parts close.
     let keys = [world.store.keys.campaign(world.id), world.store.keys.outbox(world.id)];
     let change = Call::new(&script::CHANGE, &keys).arg("running").arg("completed").arg(world.now().await.0).arg("");
     let _: (u8, u64) = world.store.call(change).await.expect("redis");
@@ -202,7 +203,7 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
         Some(News::Delivered),
         Some(News::Read),
         Some(News::Failed(131_049)),
-        // Refused, and unknown.
+        // Refused and unknown rows have no update.
         None,
         None,
     ];
@@ -233,19 +234,20 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
     let again = claimed.iter().map(|claimed| (*claimed, accepted(claimed.row))).collect();
     world.store.settle(&BTreeMap::from([(world.part, again)]), 1, now, KEPT).await.expect("settled");
 
-    // Who had failed or was refused stays so, under its code. Of the others, three accepted or sent and one unknown fail for each code.
+    // Failed and refused rows keep their state and code. Of the other rows, an accepted, a sent and an unknown one fail
+    // with each code.
     assert_eq!(world.failures().await, HashMap::from([(131_049, 6), (131_008, 6), (131_026, 3), (131_042, 3)]));
     let fields = cmd("HGETALL").arg(world.store.keys.part(world.part)).clone();
     let fields: HashMap<String, String> = world.store.query("HGETALL", &fields).await.expect("redis");
     let negative: Vec<_> = fields.iter().filter(|(_, n)| n.starts_with('-')).collect();
     assert!(negative.is_empty(), "{negative:?}");
     let keys = &world.store.keys;
-    let traces = [keys.history(world.part), keys.ids(world.part), keys.why(world.part), keys.tries(world.part)];
+    let traces = [keys.history(world.part), keys.ids(world.part), keys.error_codes(world.part), keys.tries(world.part)];
     assert_eq!(world.store.query::<u64>("EXISTS", cmd("EXISTS").arg(&traces)).await.expect("redis"), 0);
 }
 
 #[tokio::test]
-async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_settled() {
+async fn an_outcome_for_an_empty_row_does_not_block_others() {
     let world = World::start(1).await;
     let claimed = world.claim(1, 1).await[0].claimed;
     let nobody = ClaimedRow { row: 7, send: 1 };
@@ -257,11 +259,11 @@ async fn an_outcome_for_a_row_without_a_recipient_keeps_no_other_from_being_sett
     assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
 }
 
-/// Of those that are settled together: rows that follow one another are moved as one.
+/// Rows with consecutive numbers that are settled together are moved in one step.
 #[tokio::test]
-async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
+async fn a_row_that_has_moved_does_not_block_its_neighbours() {
     let world = World::start(300).await;
-    // Back once, so that it is claimed by another send.
+    // One row is given back first, so that its next claim has another send number.
     let back = world.claim(1, 1).await[0].claimed;
     world.settle(back, Settled::Back { at: UnixMs(0) }).await;
     let claimed: Vec<ClaimedRow> = world.claim(1, 300).await.iter().map(|row| row.claimed).collect();
@@ -269,7 +271,8 @@ async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
     let now = world.now().await;
     let read = Fact { row: 150, send: 1, news: News::Read, at: now, message: None };
     world.store.apply(&[(world.part, vec![read])], KEPT).await.expect("redis");
-    // Not in order, and with two that ended otherwise: runs of 99, 99 and 98 rows, of which the second has the one that was read.
+    // In reverse order, and with two other outcomes: the accepted rows form runs of 99, 99 and 98, and the second run
+    // contains the row that was read.
     let outcome = |claimed: &ClaimedRow| match claimed.row {
         100 => Settled::Refused { code: 131_026 },
         200 => Settled::InDoubt { until: now },
@@ -298,18 +301,18 @@ async fn a_row_that_moved_meanwhile_keeps_none_beside_it_from_being_settled() {
         assert_eq!(counts.accepted_by_second, HashMap::from([(now.seconds(), 297)]), "again: {again}");
     }
     let pieces = world.store.read_ids(&[(world.part, None)]).await.expect("redis");
-    let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdsPiece::ids).collect();
+    let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdPage::ids).collect();
     let found = [0, 99, 299].map(|row| ids.get(&Fingerprint::of(&format!("wamid.{row}"))).copied());
     assert_eq!(found, [(0, 2), (99, 1), (299, 1)].map(|(row, send)| Some(ClaimedRow { row, send })));
 }
 
 #[tokio::test]
-async fn no_later_claim_of_a_row_is_taken_for_its_first() {
+async fn a_later_claim_of_a_row_is_never_taken_for_its_first() {
     let world = World::start(1).await;
     let first = world.claim(1, 1).await[0];
     let retry = Settled::Retry { at: UnixMs(0), code: 131_000 };
     world.settle(first.claimed, retry).await;
-    // Throttled again and again, as in a long outage: the numbers of its claims begin anew.
+    // Throttled again and again, as during a long outage, until the send numbers wrap around.
     for _ in 0..300 {
         let again = world.claim(1, 1).await[0];
         assert_eq!(again.attempt, 2);
@@ -323,7 +326,8 @@ async fn no_later_claim_of_a_row_is_taken_for_its_first() {
 async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
     let world = World::start(6).await;
     world.claim(1, 2).await;
-    // Redis forgot that row 4 was claimed, and is told that the claim came to nothing: it waits ahead of rows that never were claimed.
+    // Redis lost the claim of row 4, and the replay returns the row: it now waits ahead of rows that were never
+    // claimed.
     world.settle(ClaimedRow { row: 0, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
     world.settle(ClaimedRow { row: 4, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
     let claimed: Vec<u16> = world.claim(1, 4).await.iter().map(|row| row.claimed.row).collect();
@@ -335,14 +339,14 @@ async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
 }
 
 #[tokio::test]
-async fn an_outcome_of_an_older_epoch_leaves_a_row_in_flight_alone() {
+async fn an_outcome_of_an_older_epoch_does_not_change_a_row_in_flight() {
     let world = World::start(1).await;
     let back = || Settled::Back { at: UnixMs(0) };
     let first = world.claim(1, 1).await[0].claimed;
     world.settle(first, back()).await;
     let older = world.claim(1, 1).await[0].claimed;
     world.settle(older, back()).await;
-    // A newer owner claims it so often that a number comes again.
+    // A newer owner claims the row until the send number of the older claim is reused.
     let newer = loop {
         let claimed = world.claim(2, 1).await[0].claimed;
         if claimed.send == older.send {
@@ -361,7 +365,7 @@ async fn an_outcome_of_an_older_epoch_leaves_a_row_in_flight_alone() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_is_told_again_after_its_doubt_has_ended_begins_no_other() {
+async fn a_replayed_outcome_does_not_reopen_an_ended_doubt() {
     let world = World::start(2).await;
     let claimed = world.claim(1, 1).await[0].claimed;
     let in_doubt = Settled::InDoubt { until: world.now().await };
@@ -372,7 +376,7 @@ async fn an_outcome_that_is_told_again_after_its_doubt_has_ended_begins_no_other
 }
 
 #[tokio::test]
-async fn who_was_accepted_after_all_has_no_error_code() {
+async fn an_accepted_row_has_no_error_code() {
     let world = World::start(1).await;
     let claimed = world.claim(1, 1).await[0].claimed;
     world.settle(claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await;

@@ -1,4 +1,4 @@
-//! What a client is made from, and what it refuses to be made from.
+//! The configuration of the Graph client: what it uses, and which values it rejects.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use pregon::{
 use super::server::{Server, accepted, client, deliver, fixture, http, patient, sender, token};
 
 #[tokio::test]
-async fn only_the_proxy_of_the_configuration_is_used() {
+async fn only_the_configured_proxy_is_used() {
     let proxy = Server::answering(http("200 OK", fixture!("accepted.json"))).await;
     let config = GraphClientConfig {
         base_url: "http://graph.invalid/mounted/".to_owned(),
@@ -24,7 +24,7 @@ async fn only_the_proxy_of_the_configuration_is_used() {
 }
 
 #[tokio::test]
-async fn a_bad_configuration_is_refused_with_the_reason() {
+async fn an_invalid_configuration_is_rejected_with_the_reason() {
     let new = |change: fn(&mut GraphClientConfig)| {
         let mut config = GraphClientConfig::default();
         change(&mut config);
@@ -41,14 +41,14 @@ async fn a_bad_configuration_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_token_that_no_header_can_hold_is_refused_without_showing_it() {
+async fn a_token_invalid_in_a_header_is_rejected_and_not_shown() {
     let client = client(patient());
     let error = client.sender(&LineId::from("3001"), &Secret::new("EAAJ\ntoken")).expect_err("a line break");
     assert!(!error.to_string().contains("EAAJ"), "{error}");
 }
 
 #[tokio::test]
-async fn an_id_cannot_leave_its_place_in_the_address() {
+async fn an_id_in_the_url_is_percent_encoded() {
     let meta = Server::answering(http("200 OK", fixture!("accepted.json"))).await;
     let line = LineId::from("../me?x=1#");
     deliver(&meta.client().sender(&line, &token()).expect("a good token"), "{}".into()).await;

@@ -1,4 +1,4 @@
-//! HTTP/2 over TLS: what shares a connection, and what a broken one puts in doubt.
+//! HTTP/2 over TLS: which messages share a connection, and which are in doubt when it breaks.
 
 use std::{
     io::Write as _,
@@ -26,12 +26,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::server::{accepted, client, deliver, fixture, patient, sender};
 
-/// A message whose request was read whole, and which waits for what the test answers.
+/// A request that was read completely and waits for the test's response.
 struct Arrived {
     connection: usize,
     body: String,
     answer: SendResponse<Bytes>,
-    /// Ends its connection without a word.
+    /// Closes the connection without a response.
     end: UnboundedSender<()>,
 }
 
@@ -88,8 +88,8 @@ impl Meta {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Has the client open `n` connections.
-    async fn opened(&mut self, client: &GraphClient, streams_max: usize, n: usize) {
+    /// Makes the client open `n` connections.
+    async fn open_connections(&mut self, client: &GraphClient, streams_max: usize, n: usize) {
         for before in 0..n {
             let sending = send(client, before * streams_max + 1);
             self.arrived(before * streams_max + 1).await.into_iter().for_each(Arrived::accept);
@@ -101,7 +101,7 @@ impl Meta {
     async fn arrived(&mut self, n: usize) -> Vec<Arrived> {
         let mut arrived = Vec::with_capacity(n);
         for _ in 0..n {
-            arrived.push(self.arrived.recv().await.expect("the server lives"));
+            arrived.push(self.arrived.recv().await.expect("the server runs"));
         }
         arrived
     }
@@ -146,23 +146,23 @@ fn send(client: &GraphClient, n: usize) -> JoinSet<Outcome> {
 }
 
 #[tokio::test]
-async fn a_new_connection_carries_one_message_and_an_open_one_up_to_the_limit() {
+async fn a_new_connection_carries_one_message_an_open_one_streams_max() {
     let mut meta = Meta::start().await;
     let client = meta.client(4);
-    meta.opened(&client, 4, 1).await;
+    meta.open_connections(&client, 4, 1).await;
     let sender = sender(&client);
     let sending = send(&client, 5);
     let (full, mut new): (Vec<_>, Vec<_>) =
         meta.arrived(5).await.into_iter().partition(|message| message.connection == 0);
     assert_eq!((full.len(), new.len()), (4, 1));
-    assert!(matches!(sender.permit(Instant::now()), Some(Permit::New(_))), "neither has room");
+    assert!(matches!(sender.permit(Instant::now()), Some(Permit::New(_))), "both connections are full");
     new.remove(0).accept();
     while !matches!(sender.permit(Instant::now()), Some(Permit::Open(_))) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     full.into_iter().for_each(Arrived::accept);
     assert_eq!(sending.join_all().await, vec![accepted(false); 5]);
-    // They are used again.
+    // Both connections are reused.
     let sending = send(&client, 8);
     let arrived = meta.arrived(8).await;
     assert_eq!(arrived.iter().filter(|message| message.connection == 0).count(), 4);
@@ -176,22 +176,22 @@ async fn a_new_connection_carries_one_message_and_an_open_one_up_to_the_limit() 
 }
 
 #[tokio::test]
-async fn a_message_on_a_new_connection_leaves_when_it_is_told_to() {
+async fn connect_sends_nothing_until_leave() {
     let mut meta = Meta::start().await;
     let client = meta.client(4);
     let sender = sender(&client);
     let now = Instant::now();
-    let Some(Permit::New(permit)) = sender.permit(now) else { panic!("there is none yet") };
-    assert!(sender.permit(now).is_none(), "one is being made");
+    let Some(Permit::New(permit)) = sender.permit(now) else { panic!("there is no connection yet") };
+    assert!(sender.permit(now).is_none(), "a connection is being opened");
     let departure = sender.connect(permit, "{}".into()).await.expect("a connection");
     assert_eq!(meta.connections(), 1);
     assert!(meta.arrived.try_recv().is_err());
     let leaving = tokio::spawn(departure.leave());
     meta.arrived(1).await.remove(0).accept();
     assert_eq!(leaving.await.expect("it ended"), accepted(false));
-    // One that does not leave was not sent.
-    let opened = [(); 4].map(|()| sender.permit(now).expect("room"));
-    let Some(Permit::New(permit)) = sender.permit(now) else { panic!("the open one is full") };
+    // A departure that is dropped sends nothing.
+    let opened = [(); 4].map(|()| sender.permit(now).expect("a permit"));
+    let Some(Permit::New(permit)) = sender.permit(now) else { panic!("the open connection is full") };
     drop(sender.connect(permit, "{}".into()).await.expect("a connection"));
     drop(opened);
     let sending = send(&client, 1);
@@ -201,8 +201,8 @@ async fn a_message_on_a_new_connection_leaves_when_it_is_told_to() {
     sending.join_all().await;
 }
 
-/// The next message is sent over another connection than `silent`, and accepted.
-async fn the_next_goes_over_another(meta: &mut Meta, client: &GraphClient, silent: usize) {
+/// Checks that the next message uses another connection than `silent`.
+async fn assert_next_avoids(meta: &mut Meta, client: &GraphClient, silent: usize) {
     let sending = send(client, 1);
     let next = meta.arrived(1).await.remove(0);
     assert_ne!(next.connection, silent);
@@ -211,25 +211,26 @@ async fn the_next_goes_over_another(meta: &mut Meta, client: &GraphClient, silen
 }
 
 #[tokio::test]
-async fn a_first_answer_that_does_not_come_keeps_no_other_message_waiting() {
+async fn a_missing_first_response_delays_no_other_message() {
     let mut meta = Meta::start().await;
     let client = meta.client(4);
     let _sending = send(&client, 1);
     let silent = meta.arrived(1).await.remove(0);
-    the_next_goes_over_another(&mut meta, &client, silent.connection).await;
+    assert_next_avoids(&mut meta, &client, silent.connection).await;
 }
 
 #[tokio::test]
-async fn a_message_whose_connection_was_closed_comes_back_unsent() {
+async fn a_message_for_a_closed_connection_is_returned_unsent() {
     let mut meta = Meta::start().await;
     let client = meta.client(4);
-    meta.opened(&client, 4, 1).await;
+    meta.open_connections(&client, 4, 1).await;
     let sender = sender(&client);
     let taken = || match sender.permit(Instant::now()) {
         Some(Permit::Open(permit)) => permit,
-        _ => panic!("it is open"),
+        _ => panic!("no open connection"),
     };
-    // The server closes it with a message on its way, which is in doubt; until that is known it takes further ones.
+    // The server closes the connection while a message is in flight, which is then in doubt. Until the client
+    // notices, the connection still has permits.
     let (doubtful, late) = (taken(), taken());
     let doubtful = tokio::spawn({
         let sender = sender.clone();
@@ -239,14 +240,14 @@ async fn a_message_whose_connection_was_closed_comes_back_unsent() {
     assert!(matches!(doubtful.await.expect("it ended"), Some(Outcome::InDoubt(_))));
     assert_eq!(sender.send(late, "{}".into()).await, None);
     assert!(meta.arrived.try_recv().is_err());
-    assert_eq!(meta.connections(), 1, "no message has a connection made on its way");
+    assert_eq!(meta.connections(), 1, "sending an existing permit opens no connection");
 }
 
 #[tokio::test]
-async fn what_a_broken_connection_carried_is_in_doubt_and_nothing_else() {
+async fn only_messages_on_a_broken_connection_are_in_doubt() {
     let mut meta = Meta::start().await;
     let client = meta.client(2);
-    meta.opened(&client, 2, 2).await;
+    meta.open_connections(&client, 2, 2).await;
     let sending = send(&client, 4);
     let arrived = meta.arrived(4).await;
     let broken = arrived[0].connection;
@@ -261,14 +262,14 @@ async fn what_a_broken_connection_carried_is_in_doubt_and_nothing_else() {
     let in_doubt = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::InDoubt(_))).count();
     let taken = outcomes.iter().filter(|outcome| **outcome == accepted(false)).count();
     assert_eq!((in_doubt, taken), (2, 2), "{outcomes:?}");
-    // Those that follow go over a connection that lives.
+    // The next messages use working connections.
     let sending = send(&client, 3);
     meta.arrived(3).await.into_iter().for_each(Arrived::accept);
     assert_eq!(sending.join_all().await, vec![accepted(false); 3]);
 }
 
 #[tokio::test]
-async fn a_message_that_the_server_certainly_did_not_look_at_is_a_retry_and_any_other_end_is_in_doubt() {
+async fn only_a_refused_stream_is_a_retry_other_resets_are_in_doubt() {
     let mut meta = Meta::start().await;
     let client = meta.client(64);
     for (reason, certain) in [
@@ -291,7 +292,7 @@ async fn a_message_that_the_server_certainly_did_not_look_at_is_a_retry_and_any_
 }
 
 #[tokio::test]
-async fn a_connection_that_left_a_message_without_an_answer_gets_no_more() {
+async fn a_connection_with_an_unanswered_message_gets_no_more() {
     let mut meta = Meta::start().await;
     let hasty = std::time::Duration::from_millis(500);
     let ca = Some(meta.ca.path().to_owned());
@@ -300,13 +301,13 @@ async fn a_connection_that_left_a_message_without_an_answer_gets_no_more() {
     let sending = send(&client, 1);
     let silent = meta.arrived(1).await.remove(0);
     assert!(matches!(sending.join_all().await[..], [Outcome::InDoubt(_)]));
-    the_next_goes_over_another(&mut meta, &client, silent.connection).await;
+    assert_next_avoids(&mut meta, &client, silent.connection).await;
 }
 
 #[tokio::test]
-async fn an_authority_that_is_not_configured_is_not_trusted() {
+async fn a_certificate_of_an_unconfigured_ca_is_not_trusted() {
     let meta = Meta::start().await;
-    let stranger = client(GraphClientConfig { base_url: meta.base_url.clone(), ..patient() });
-    let outcome = deliver(&sender(&stranger), "{}".into()).await;
+    let untrusting = client(GraphClientConfig { base_url: meta.base_url.clone(), ..patient() });
+    let outcome = deliver(&sender(&untrusting), "{}".into()).await;
     assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
 }

@@ -1,4 +1,4 @@
-//! What is read from Meta besides sending.
+//! Reads from Meta: templates, lines and subscribed apps.
 
 use pregon::{
     domain::{LineId, Secret, WabaId},
@@ -8,7 +8,7 @@ use pregon::{
 use super::server::{Server, fixture, header, http, token};
 
 #[tokio::test]
-async fn templates_are_read_to_the_last_page_and_the_token_stays_here() {
+async fn templates_are_paged_without_sending_the_token_elsewhere() {
     let meta = Server::start(|mut connection| async move {
         while let Some(request) = connection.request().await {
             let first = !request.head.contains("after=");
@@ -36,11 +36,11 @@ async fn templates_are_read_to_the_last_page_and_the_token_stays_here() {
 }
 
 #[tokio::test]
-async fn a_list_of_templates_is_whole_or_an_error() {
+async fn an_incomplete_list_of_templates_is_an_error() {
     let endless = Server::answering(http("200 OK", fixture!("templates_first_page.json"))).await;
     let error = endless.client().templates(&WabaId::from("2001"), &token()).await.expect_err("no end");
     assert!(error.to_string().contains("the list has no end"), "{error}");
-    assert_eq!(endless.received().len(), 2, "the cursor came again");
+    assert_eq!(endless.received().len(), 2, "the cursor was repeated");
 
     let lost =
         Server::answering(http("200 OK", r#"{"data":[],"paging":{"next":"https://graph.facebook.com/x"}}"#)).await;
@@ -51,13 +51,13 @@ async fn a_list_of_templates_is_whole_or_an_error() {
     assert_eq!(empty.client().templates(&WabaId::from("2001"), &token()).await, Ok(Vec::new()));
 }
 
-/// The value of a field of the query.
+/// The value of the query parameter `name`.
 fn asked(head: &str, name: &str) -> Option<usize> {
     let query = head.split_whitespace().nth(1)?.split_once('?')?.1;
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }
 
-/// The page of a list of `n` templates that `head` asks for; a cursor is the number of the next one.
+/// The page of a list of `n` templates that `head` requests. A cursor is the number of the next template.
 fn page_of(n: usize, head: &str) -> String {
     let from = asked(head, "after").unwrap_or(0);
     let to = n.min(from + asked(head, "limit").expect("a limit"));
@@ -68,7 +68,7 @@ fn page_of(n: usize, head: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_list_of_any_number_of_pages_is_read_whole() {
+async fn a_list_of_121_pages_is_read_completely() {
     let n = 120 * 100 + 7;
     let meta = Server::start(move |mut connection| async move {
         while let Some(request) = connection.request().await {
@@ -81,7 +81,7 @@ async fn a_list_of_any_number_of_pages_is_read_whole() {
 }
 
 #[tokio::test]
-async fn a_page_too_large_for_meta_is_asked_for_in_smaller_ones() {
+async fn a_page_too_large_for_meta_is_requested_in_smaller_ones() {
     let too_much = r#"{"error":{"code":1,"message":"Please reduce the amount of data you're asking for"}}"#;
     let picky = |limit_max: usize| {
         Server::start(move |mut connection| async move {
@@ -106,7 +106,7 @@ async fn a_page_too_large_for_meta_is_asked_for_in_smaller_ones() {
 }
 
 #[tokio::test]
-async fn a_stale_cursor_begins_the_list_again() {
+async fn a_stale_cursor_restarts_the_list() {
     let meta = Server::start(|mut connection| async move {
         let mut is_stale = true;
         while let Some(request) = connection.request().await {
@@ -126,7 +126,7 @@ async fn a_stale_cursor_begins_the_list_again() {
 }
 
 #[tokio::test]
-async fn a_line_is_read_as_meta_sees_it() {
+async fn a_line_is_read_with_its_quality_and_limits() {
     let meta = Server::answering(http("200 OK", fixture!("line.json"))).await;
     let line = meta.client().line(&LineId::from("3001"), &token()).await.expect("a line");
     assert_eq!(line.display_phone_number, "+44 20 7946 0000");
@@ -155,7 +155,7 @@ async fn the_apps_subscribed_to_a_waba_are_read_by_name() {
 }
 
 #[tokio::test]
-async fn a_read_that_fails_says_whose_fault_it_is() {
+async fn a_failed_read_is_classified_by_its_cause() {
     let line = LineId::from("3001");
     let refusing = Server::answering(http("401 Unauthorized", fixture!("error_without_data.json"))).await;
     let error = refusing.client().line(&line, &token()).await.expect_err("refused");

@@ -1,4 +1,4 @@
-//! What an attempt ends in: what is certain, what is in doubt, and that nothing is written twice.
+//! The outcome of an attempt: what is certain, what is in doubt, and that no request is written twice.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -24,7 +24,7 @@ fn is_in_doubt(outcome: &Outcome) -> bool {
 }
 
 #[tokio::test]
-async fn a_send_is_what_meta_expects_and_its_id_comes_back() {
+async fn a_send_has_metas_format_and_returns_the_message_id() {
     let meta = Server::answering(http("200 OK", fixture!("accepted.json"))).await;
     let sender = meta.sender();
     assert_eq!(deliver(&sender, r#"{"to":"+447700900123"}"#.into()).await, accepted(false));
@@ -35,11 +35,11 @@ async fn a_send_is_what_meta_expects_and_its_id_comes_back() {
     assert_eq!(header(&request.head, "content-length"), Some("22"));
     assert_eq!(header(&request.head, "cookie"), None);
     assert_eq!(request.body, r#"{"to":"+447700900123"}"#);
-    assert!(!format!("{sender:?}").contains("EAAJ"), "the token shows: {sender:?}");
+    assert!(!format!("{sender:?}").contains("EAAJ"), "the token is printed: {sender:?}");
 }
 
 #[tokio::test]
-async fn an_answer_in_pieces_is_read_whole() {
+async fn a_chunked_response_is_read_completely() {
     let meta = Server::start(|mut connection| async move {
         while connection.request().await.is_some() {
             connection.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -56,7 +56,7 @@ async fn an_answer_in_pieces_is_read_whole() {
 }
 
 #[tokio::test]
-async fn an_error_of_metas_becomes_its_outcome() {
+async fn an_error_from_meta_maps_to_its_outcome() {
     let meta = Server::answering(http("400 Bad Request", fixture!("error_130429.json"))).await;
     match deliver(&meta.sender(), "{}".into()).await {
         Outcome::Throttled { scope: ErrorScope::Line, wait, cause: Cause::Meta { code: 130_429, .. } } => {
@@ -77,7 +77,7 @@ async fn a_refused_connection_is_a_retry() {
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_a_retry() {
-    // A label of 64 letters is refused by the resolver itself: no question leaves this machine.
+    // The resolver itself rejects a label of 64 letters, so no query leaves this machine.
     let base_url = format!("https://{}.invalid", "a".repeat(64));
     let outcome = deliver(&sender(&client(GraphClientConfig { base_url, ..patient() })), "{}".into()).await;
     assert!(is_retry(&outcome), "{outcome:?}");
@@ -87,7 +87,7 @@ async fn a_name_that_does_not_resolve_is_a_retry() {
 async fn a_failed_tls_handshake_is_a_retry() {
     let not_tls = Server::start(|mut connection| async move {
         connection.write("HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        // Until the client closes: a reset would be another failure than the one this test is about.
+        // Read until the client closes: a reset would be a different failure.
         while connection.stream.read_u8().await.is_ok() {}
     })
     .await;
@@ -98,7 +98,7 @@ async fn a_failed_tls_handshake_is_a_retry() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_made_in_time_is_a_retry() {
+async fn a_connect_timeout_is_a_retry() {
     let silent =
         Server::start(|mut connection| async move { while connection.stream.read_u8().await.is_ok() {} }).await;
     let base_url = silent.base_url.replace("http:", "https:");
@@ -108,7 +108,7 @@ async fn a_connection_that_is_not_made_in_time_is_a_retry() {
 }
 
 #[tokio::test]
-async fn no_answer_in_time_is_in_doubt() {
+async fn a_response_timeout_is_in_doubt() {
     let meta = Server::start(|mut connection| async move { while connection.request().await.is_some() {} }).await;
     let outcome = deliver(&sender(&meta.hasty()), "{}".into()).await;
     assert!(is_in_doubt(&outcome), "{outcome:?}");
@@ -116,7 +116,7 @@ async fn no_answer_in_time_is_in_doubt() {
 }
 
 #[tokio::test]
-async fn half_an_answer_in_time_is_in_doubt() {
+async fn a_timeout_within_the_response_is_in_doubt() {
     let meta = Server::start(|mut connection| async move {
         while connection.request().await.is_some() {
             let answer = http("200 OK", fixture!("accepted.json"));
@@ -142,7 +142,7 @@ async fn a_reset_after_the_body_is_in_doubt() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_metas_is_in_doubt_and_nothing_is_sent_again() {
+async fn a_response_that_is_not_metas_is_in_doubt_and_not_resent() {
     let html = "<html><body><h1>502 Bad Gateway</h1></body></html>";
     let whole = http("200 OK", fixture!("accepted.json"));
     let too_long = format!("{}{}", fixture!("accepted.json"), " ".repeat(64 * 1024));
@@ -154,7 +154,7 @@ async fn an_answer_that_is_not_metas_is_in_doubt_and_nothing_is_sent_again() {
         ("HTML 502", http("502 Bad Gateway", html)),
         ("HTML 429", http("429 Too Many Requests", html)),
         ("empty 500", http("500 Internal Server Error", "")),
-        ("200 of somebody else", http("200 OK", r#"{"status":"ok"}"#)),
+        ("200 of another server", http("200 OK", r#"{"status":"ok"}"#)),
         ("200 with a list", http("200 OK", "[]")),
         ("an answer above the bound", http("200 OK", &too_long)),
         ("408 on a closing connection", "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n".to_owned()),
@@ -180,7 +180,7 @@ async fn an_answer_that_is_not_metas_is_in_doubt_and_nothing_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again() {
+async fn a_connection_is_reused() {
     let (opened, mut openings) = mpsc::unbounded_channel();
     let meta = Server::start(move |mut connection| {
         opened.send(()).expect("the test listens");
@@ -200,7 +200,7 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_connection_the_server_closed_while_idle_costs_nothing() {
+async fn an_idle_connection_closed_by_the_server_costs_no_message() {
     let (closed, mut closings) = mpsc::unbounded_channel();
     let meta = Server::start(move |mut connection| {
         let closed = closed.clone();
@@ -221,7 +221,7 @@ async fn a_connection_the_server_closed_while_idle_costs_nothing() {
     for n in 0..50 {
         assert_eq!(deliver(&sender, format!("{n}").into()).await, accepted(false), "send {n}");
         closings.recv().await.expect("the server goes on");
-        // What was closed before this round trip is known to this runtime after it.
+        // After this round trip, the runtime has seen every close that came before it.
         let mut probe = TcpStream::connect(echo.base_url.trim_start_matches("http://")).await.expect("the echo");
         probe.write_u8(7).await.expect("written");
         assert_eq!(probe.read_u8().await.expect("echoed"), 7);
@@ -230,10 +230,10 @@ async fn a_connection_the_server_closed_while_idle_costs_nothing() {
     assert_eq!(meta.bodies(), (0..50).map(|n| (format!("{n}"), 1)).collect());
 }
 
-/// The server closes each connection right after its answer without announcing it, so that the closing meets the next
-/// request at every point of its way.
+/// The server closes each connection right after its response without announcing it, so that the close races with every
+/// stage of the next request. An accepted request was seen once, a retry never, one in doubt at most once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_closing_that_meets_a_request_never_doubles_it_and_a_retry_was_never_seen() {
+async fn a_close_racing_a_request_never_duplicates_it() {
     const SENDS: usize = 2_000;
     let meta = Server::start(|mut connection| async move {
         connection.request().await;
@@ -272,9 +272,9 @@ async fn a_closing_that_meets_a_request_never_doubles_it_and_a_retry_was_never_s
     assert!(outcomes.values().any(|outcome| *outcome == accepted(false)));
 }
 
-/// The server closes each new connection at once: now and then that is noticed before the request was begun.
+/// The server closes each new connection at once. Now and then the client notices before it starts to write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_was_never_begun_is_a_retry() {
+async fn a_request_that_was_never_started_is_a_retry() {
     let meta = Server::start(|connection| async move { drop(connection) }).await;
     let sender = sender(&meta.hasty());
     let mut sends = 0;
@@ -285,7 +285,7 @@ async fn a_request_that_was_never_begun_is_a_retry() {
         }
         assert!(is_in_doubt(&outcome), "{outcome:?}");
         sends += 1;
-        assert!(sends < 20_000, "no request of {sends} was known not to have been begun");
+        assert!(sends < 20_000, "none of {sends} requests was known to be unstarted");
     }
     assert_eq!(meta.received().len(), 0);
 }

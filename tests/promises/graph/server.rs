@@ -20,7 +20,7 @@ use tokio::{
 
 const WAMID: &str = "wamid.HBgMNDQ3NzAwOTAwMTIzFQIAERgSQ0U5RjA2QjE4RkM0RUUyRkI0AA==";
 
-/// An answer of Meta's from `tests/fixtures/answers`.
+/// A response of Meta from `tests/fixtures/answers`.
 macro_rules! fixture {
     ($name:literal) => {
         include_str!(concat!("../../fixtures/answers/", $name))
@@ -35,7 +35,7 @@ pub(crate) struct Received {
     pub(crate) body: String,
 }
 
-/// A server on a raw socket that does on every connection what the test says.
+/// A server on a raw socket whose behaviour on every connection the test defines.
 pub(crate) struct Server {
     pub(crate) base_url: String,
     received: Arc<Mutex<Vec<Received>>>,
@@ -64,7 +64,7 @@ impl Server {
         Self { base_url, received }
     }
 
-    /// Gives every request, whatever the connection, the same answer.
+    /// Gives every request on every connection the same response.
     pub(crate) async fn answering(answer: String) -> Self {
         Self::start(move |mut connection| {
             let answer = answer.clone();
@@ -81,7 +81,7 @@ impl Server {
         self.received.lock().expect("no test panicked with it").clone()
     }
 
-    /// How often each body arrived.
+    /// How many times each body arrived.
     pub(crate) fn bodies(&self) -> HashMap<String, usize> {
         let mut bodies = HashMap::new();
         for request in self.received() {
@@ -94,7 +94,7 @@ impl Server {
         client(GraphClientConfig { base_url: self.base_url.clone(), ..patient() })
     }
 
-    /// A client for what may never be answered: it gives up after a second.
+    /// A client for requests that may never be answered, with a timeout of one second.
     pub(crate) fn hasty(&self) -> GraphClient {
         let timeout = Duration::from_secs(1);
         client(GraphClientConfig {
@@ -111,7 +111,7 @@ impl Server {
 }
 
 impl Connection {
-    /// The next whole request, `None` when the client has closed.
+    /// The next complete request; `None` when the client has closed the connection.
     pub(crate) async fn request(&mut self) -> Option<Received> {
         let mut bytes = Vec::new();
         loop {
@@ -132,11 +132,11 @@ impl Connection {
     }
 
     pub(crate) async fn write(&mut self, text: &str) {
-        // A client that is gone is the client's choice.
+        // The client may close the connection whenever it likes.
         let _ = self.stream.write_all(text.as_bytes()).await;
     }
 
-    /// Closes with a reset instead of an orderly end.
+    /// Closes the connection with a reset.
     pub(crate) fn reset(self) {
         self.stream.set_zero_linger().expect("a socket");
     }
@@ -153,7 +153,7 @@ pub(crate) fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// For servers that do answer: only a hang runs into these time-outs.
+/// Long timeouts, for servers that do answer, so that only a hang reaches one.
 pub(crate) fn patient() -> GraphClientConfig {
     GraphClientConfig {
         timeout: Duration::from_secs(20),
@@ -179,7 +179,7 @@ pub(crate) fn accepted(held: bool) -> Outcome {
     Outcome::Accepted { wamid: WAMID.into(), held }
 }
 
-/// Sends at once, whenever there is a connection.
+/// Sends `body` as soon as there is a permit.
 pub(crate) async fn deliver(sender: &LineSender, body: Bytes) -> Outcome {
     loop {
         match sender.permit(Instant::now()) {

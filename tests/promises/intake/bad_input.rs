@@ -1,7 +1,8 @@
-//! Whatever comes in from outside: nothing panics, nothing hangs, nothing grows.
+//! Malformed and hostile input causes no panic, no hang and no unbounded memory.
 //!
-//! The inputs in `fuzz/corpus` go through the functions that the fuzz targets call (`make fuzz`): what once fell stays
-//! mended. Below them is what no fuzzer shows: inputs that are large, deep or without end.
+//! The inputs in `fuzz/corpus` go through the functions that the fuzz targets call (`make fuzz`), so that fixed
+//! failures stay fixed. The other tests are for inputs that fuzzers do not find: large, deeply nested or endless
+//! ones.
 
 #[path = "../../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "for the fuzz targets it is a crate of its own")]
@@ -25,17 +26,18 @@ use pregon::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What an upload's reader may keep, however long the upload is, and what the rows of one piece may take.
+/// Memory that an upload's reader may use, however long the upload is.
 const READER_BYTES_MAX: u64 = 4 * ROW_BYTES_MAX as u64;
 const PIECE_BYTES: usize = 64 * 1024;
+/// Memory that the rows of one piece may use.
 const PIECE_ROWS_BYTES_MAX: u64 = 16 << 20;
-/// The largest webhook and the largest call, unless the configuration says otherwise.
+/// The default limit of webhook and API bodies.
 const BODY_BYTES_MAX: usize = 4 << 20;
-/// Pieces of an upload that does not end: 8 MiB.
+/// Pieces of an endless upload, 8 MiB in total.
 const PIECES: usize = 128;
 
-/// Calls `check` with everything in the corpus of `target`.
-fn corpus(target: &str, check: fn(&[u8])) {
+/// Calls `check` with every input in the corpus of `target`.
+fn check_corpus(target: &str, check: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut n_inputs = 0;
     for entry in std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
@@ -48,46 +50,46 @@ fn corpus(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
-fn every_known_webhook_holds() {
-    corpus("webhook", inputs::webhook);
+fn the_webhook_corpus_passes() {
+    check_corpus("webhook", inputs::webhook);
 }
 
 #[test]
-fn every_known_answer_holds() {
-    corpus("answer", inputs::answer);
+fn the_answer_corpus_passes() {
+    check_corpus("answer", inputs::answer);
 }
 
 #[test]
-fn every_known_ndjson_holds() {
-    corpus("ndjson", inputs::ndjson);
+fn the_ndjson_corpus_passes() {
+    check_corpus("ndjson", inputs::ndjson);
 }
 
 #[test]
-fn every_known_csv_holds() {
-    corpus("csv", inputs::csv);
+fn the_csv_corpus_passes() {
+    check_corpus("csv", inputs::csv);
 }
 
 #[test]
-fn every_known_job_holds() {
-    corpus("job", inputs::job);
+fn the_job_corpus_passes() {
+    check_corpus("job", inputs::job);
 }
 
 #[test]
-fn every_known_token_holds() {
-    corpus("token", inputs::token);
+fn the_token_corpus_passes() {
+    check_corpus("token", inputs::token);
 }
 
-/// A reader of CSV that knows the columns of this header row.
+/// A CSV reader that accepts the columns of this header row.
 fn csv(header: &str) -> RowReader {
-    let column = |name: &str| Column { name: name.to_owned(), is_needed: false };
+    let column = |name: &str| Column { name: name.to_owned(), is_required: false };
     RowReader::csv(Columns::new(header.trim().split(',').map(column).collect(), &[]))
 }
 
-/// The rows of an upload that begins with `start` and goes on with `PIECES` of `piece`; and the most memory that reading it
-/// took, with those rows.
+/// Reads an upload of `start` followed by `PIECES` times `piece`. Returns its rows and the peak memory in bytes,
+/// the rows included.
 fn endless(mut reader: RowReader, start: &str, piece: &[u8]) -> (Result<Vec<Row>, UploadError>, u64) {
     let mut rows = Ok(Vec::new());
-    let taken = allocation_counter::measure(|| {
+    let used = allocation_counter::measure(|| {
         rows = (|| {
             let mut rows = Vec::new();
             reader.push(start.as_bytes(), &mut rows)?;
@@ -96,11 +98,11 @@ fn endless(mut reader: RowReader, start: &str, piece: &[u8]) -> (Result<Vec<Row>
             Ok(rows)
         })();
     });
-    (rows, taken.bytes_max)
+    (rows, used.bytes_max)
 }
 
 #[test]
-fn a_row_without_end_is_one_refused_row_and_takes_no_memory() {
+fn an_endless_row_is_one_rejected_row_in_bounded_memory() {
     let refused = |rows: &[Row]| {
         let reject = rows[0].recipient.as_ref().err();
         rows.len() == 1 && matches!(reject, Some(Reject::LineTooLong { .. } | Reject::UnclosedQuote))
@@ -116,36 +118,36 @@ fn a_row_without_end_is_one_refused_row_and_takes_no_memory() {
         (|| csv("to,1"), "to,1\n", b'\0'),
         (|| csv("to,1"), "to,1\n", b','),
     ] {
-        let (rows, taken) = endless(reader(), start, &[filler; PIECE_BYTES]);
-        let rows = rows.expect("no refusal of the whole");
-        // A row of empty cells is a blank line.
+        let (rows, used) = endless(reader(), start, &[filler; PIECE_BYTES]);
+        let rows = rows.expect("the upload is not rejected");
+        // A row of empty cells counts as a blank line.
         assert!(if filler == b',' { rows.is_empty() } else { refused(&rows) }, "{start:?} {filler}: {rows:?}");
-        assert!(taken <= READER_BYTES_MAX, "{start:?} {filler}: {taken} bytes");
+        assert!(used <= READER_BYTES_MAX, "{start:?} {filler}: {used} bytes");
     }
     for (start, filler) in [("", b'x'), ("to,\"", b'\n'), ("", b'"'), ("\u{feff}", b';')] {
-        let (rows, taken) = endless(csv("to,1"), start, &[filler; PIECE_BYTES]);
+        let (rows, used) = endless(csv("to,1"), start, &[filler; PIECE_BYTES]);
         assert_eq!(rows, Err(UploadError::HeaderTooLong), "{start:?} {filler}");
-        assert!(taken <= READER_BYTES_MAX, "{start:?} {filler}: {taken} bytes");
+        assert!(used <= READER_BYTES_MAX, "{start:?} {filler}: {used} bytes");
     }
 }
 
 #[test]
-fn eight_million_blank_lines_are_no_rows_and_take_no_memory() {
+fn eight_million_blank_lines_are_no_rows_in_bounded_memory() {
     for line_break in [b'\n', b'\r'] {
-        let (rows, taken) = endless(csv("to,1"), "to,1\n", &[line_break; PIECE_BYTES]);
+        let (rows, used) = endless(csv("to,1"), "to,1\n", &[line_break; PIECE_BYTES]);
         assert_eq!(rows, Ok(vec![]));
-        assert!(taken <= READER_BYTES_MAX, "{taken} bytes");
-        let (rows, taken) = endless(csv("to,1"), "", &[line_break; PIECE_BYTES]);
+        assert!(used <= READER_BYTES_MAX, "{used} bytes");
+        let (rows, used) = endless(csv("to,1"), "", &[line_break; PIECE_BYTES]);
         assert_eq!(rows, Err(UploadError::NoHeader));
-        assert!(taken <= READER_BYTES_MAX, "{taken} bytes");
+        assert!(used <= READER_BYTES_MAX, "{used} bytes");
     }
-    let (rows, taken) = endless(RowReader::ndjson(), "", &[b'\n'; PIECE_BYTES]);
+    let (rows, used) = endless(RowReader::ndjson(), "", &[b'\n'; PIECE_BYTES]);
     assert_eq!(rows, Ok(vec![]));
-    assert!(taken <= READER_BYTES_MAX, "{taken} bytes");
+    assert!(used <= READER_BYTES_MAX, "{used} bytes");
 }
 
 #[test]
-fn the_rows_of_one_piece_take_a_bounded_memory_however_little_there_is_in_them() {
+fn the_rows_of_one_piece_fit_in_bounded_memory() {
     let cycle = |text: &str| text.bytes().cycle().take(PIECE_BYTES).collect::<Vec<u8>>();
     let name = "n".repeat(COLUMN_NAME_BYTES_MAX);
     let names = (1..COLUMNS_MAX).map(|n| format!("{n:0>COLUMN_NAME_BYTES_MAX$}"));
@@ -163,23 +165,23 @@ fn the_rows_of_one_piece_take_a_bounded_memory_however_little_there_is_in_them()
     ] {
         let mut rows = Vec::new();
         reader.push(start.as_bytes(), &mut rows).expect("a header row");
-        let taken = allocation_counter::measure(|| {
+        let used = allocation_counter::measure(|| {
             reader.push(&piece, &mut rows).expect("rows");
         });
         let first = String::from_utf8_lossy(&piece[..8]);
-        println!("{} rows that begin with {first:?} take {} bytes", rows.len(), taken.bytes_max);
-        assert!(taken.bytes_max <= PIECE_ROWS_BYTES_MAX, "{} bytes", taken.bytes_max);
+        println!("{} rows that begin with {first:?} take {} bytes", rows.len(), used.bytes_max);
+        assert!(used.bytes_max <= PIECE_ROWS_BYTES_MAX, "{} bytes", used.bytes_max);
     }
 }
 
 #[test]
-fn a_compressed_file_takes_a_bounded_memory_however_far_it_expands() {
+fn a_compressed_file_expands_in_bounded_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let zeros = vec![0; 64 << 20];
     for coding in Coding::ALL {
         let encoded = runtime.block_on(encoded(coding, &zeros));
         let (n_encoded, mut n) = (encoded.len(), 0);
-        let taken = allocation_counter::measure(|| {
+        let used = allocation_counter::measure(|| {
             runtime.block_on(async {
                 let (mut decoder, mut buffer) = (coding.decoder(Cursor::new(encoded)), vec![0; 64 * 1024]);
                 while let read @ 1.. = decoder.read(&mut buffer).await.expect("what was encoded") {
@@ -187,10 +189,10 @@ fn a_compressed_file_takes_a_bounded_memory_however_far_it_expands() {
                 }
             });
         });
-        println!("{coding:?}: {n} bytes out of {n_encoded} take {}", taken.bytes_max);
+        println!("{coding:?}: {n} bytes out of {n_encoded} take {}", used.bytes_max);
         assert_eq!(n, zeros.len(), "{coding:?}");
-        // The window of brotli, and twice of it while it grows.
-        assert!(taken.bytes_max <= 34 << 20, "{coding:?}: {} bytes", taken.bytes_max);
+        // Brotli's window has up to 16 MiB, and takes twice as much while it grows.
+        assert!(used.bytes_max <= 34 << 20, "{coding:?}: {} bytes", used.bytes_max);
     }
 }
 
@@ -206,7 +208,7 @@ async fn encoded(coding: Coding, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn nesting_a_million_deep_is_passed_over_or_refused() {
+fn nesting_a_million_deep_is_skipped_or_rejected() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("{\"entry\":[{\"changes\":", "}]}")] {
         let deep = format!("{}0{}", open.repeat(1_000_000), close.repeat(1_000_000));
         let within = |before: &str, after: &str| format!("{before}{deep}{after}").into_bytes();
@@ -220,7 +222,7 @@ fn nesting_a_million_deep_is_passed_over_or_refused() {
         }
         let _ = Payload::read(&within(r#"{"entry":"#, "}"));
         let _ = Payload::read(deep.as_bytes());
-        // What is not used of an answer is passed over too, and what is used is no tree.
+        // Unused fields of a response are skipped too, and no used field is nested.
         let accepted = answer::read(200, &within(r#"{"future":"#, r#","messages":[{"id":"wamid.A"}]}"#));
         assert!(matches!(accepted, Outcome::Accepted { .. }), "{accepted:?}");
         for body in [deep.clone().into_bytes(), within(r#"{"error":{"code":100,"error_data":"#, "}}")] {
@@ -236,7 +238,7 @@ fn nesting_a_million_deep_is_passed_over_or_refused() {
 }
 
 #[test]
-fn the_largest_body_takes_a_bounded_memory_however_little_there_is_in_it() {
+fn the_largest_body_is_parsed_in_bounded_memory() {
     let body = |start: &str, item: &str, end: &str| {
         let n = (BODY_BYTES_MAX - start.len() - end.len()) / (item.len() + 1);
         format!("{start}{}{item}{end}", format!("{item},").repeat(n - 1)).into_bytes()
@@ -257,14 +259,14 @@ fn the_largest_body_takes_a_bounded_memory_however_little_there_is_in_it() {
         body(&format!(r#"{message}"statuses":[{{"errors":["#), "{}", "]}]}}]}]}"),
     ];
     for hook in hooks {
-        let taken = allocation_counter::measure(|| drop(black_box(Payload::read(&hook).expect("an object"))));
-        println!("{:?}: {} MiB", String::from_utf8_lossy(&hook[..100]), taken.bytes_max >> 20);
-        assert!(taken.bytes_max <= 40 * BODY_BYTES_MAX as u64, "{} MiB", taken.bytes_max >> 20);
+        let used = allocation_counter::measure(|| drop(black_box(Payload::read(&hook).expect("an object"))));
+        println!("{:?}: {} MiB", String::from_utf8_lossy(&hook[..100]), used.bytes_max >> 20);
+        assert!(used.bytes_max <= 40 * BODY_BYTES_MAX as u64, "{} MiB", used.bytes_max >> 20);
     }
     for item in ["0", "{}", "[]", r#"{"":0}"#, r#"{"to":"+1234567"}"#] {
         let job = body(r#"{"type":"recipients","external_id":"a","recipients":["#, item, "]}");
-        let taken = allocation_counter::measure(|| drop(black_box(Job::read(&job).expect("a job"))));
-        println!("{item}: {} MiB", taken.bytes_max >> 20);
-        assert!(taken.bytes_max <= 32 * BODY_BYTES_MAX as u64, "{} MiB", taken.bytes_max >> 20);
+        let used = allocation_counter::measure(|| drop(black_box(Job::read(&job).expect("a job"))));
+        println!("{item}: {} MiB", used.bytes_max >> 20);
+        assert!(used.bytes_max <= 32 * BODY_BYTES_MAX as u64, "{} MiB", used.bytes_max >> 20);
     }
 }

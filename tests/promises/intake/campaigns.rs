@@ -1,4 +1,4 @@
-//! Campaigns as they are submitted, what is refused of them, and what callers then do with them.
+//! Submitting campaigns: validation, repeated submissions, uploads of recipients, and actions on campaigns.
 
 use std::{convert::Infallible, fs, path::Path};
 
@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
+async fn an_invalid_submission_reports_all_problems_and_stores_nothing() {
     let world = World::start().await;
     let before = keys(&world).await;
     let now = world.intake.clock.now();
@@ -48,7 +48,7 @@ async fn a_submission_is_refused_with_all_its_problems_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn lines_of_two_wabas_and_no_lines_at_all_are_refused() {
+async fn lines_of_two_wabas_and_an_empty_list_are_rejected() {
     let world = World::start().await;
     for (lines, text) in [
         (json!([]), "lines is empty: name at least one line; there are 3001, 3002, 4001"),
@@ -64,7 +64,7 @@ async fn lines_of_two_wabas_and_no_lines_at_all_are_refused() {
 }
 
 #[tokio::test]
-async fn only_a_template_that_can_be_sent_makes_a_campaign() {
+async fn only_a_usable_template_is_accepted() {
     let world = World::start().await;
     let before = keys(&world).await;
     let refuse = async |template: &str, more: Value| {
@@ -97,11 +97,11 @@ async fn only_a_template_that_can_be_sent_makes_a_campaign() {
 }
 
 #[tokio::test]
-async fn a_submission_with_recipients_is_launched_at_once_or_at_its_time() {
+async fn a_submission_with_recipients_is_launched_or_scheduled() {
     let world = World::start().await;
     let recipients = json!([row(5_491_155_550_001), row(5_491_155_550_002), row(5_491_155_550_001), { "to": 7 }]);
     let launched = json!({ "recipients": recipients, "launch": true });
-    let submitted = world.intake.submit(new_campaign("order_update/es_AR", launched.clone())).await.expect("taken");
+    let submitted = world.intake.submit(new_campaign("order_update/es_AR", launched.clone())).await.expect("accepted");
     assert!(submitted.created);
     assert_eq!(submitted.state, CampaignState::Running);
     assert_eq!((submitted.upload.accepted, submitted.upload.rejected_count), (2, 2));
@@ -113,21 +113,21 @@ async fn a_submission_with_recipients_is_launched_at_once_or_at_its_time() {
 
     let mut later = launched;
     later["start_at"] = json!(minutes_from(world.intake.clock.now(), 10));
-    let submitted = world.intake.submit(new_campaign("order_update/es_AR", later)).await.expect("taken");
+    let submitted = world.intake.submit(new_campaign("order_update/es_AR", later)).await.expect("accepted");
     assert_eq!(submitted.state, CampaignState::Scheduled);
     let more = world.upload(submitted.id, None, &rows([5_491_155_550_003])).await.expect("still takes recipients");
     assert_eq!(more.accepted, 1);
 }
 
 #[tokio::test]
-async fn a_submission_whose_recipients_are_all_rejected_stays_a_draft_and_says_why() {
+async fn a_submission_with_only_rejected_recipients_stays_a_draft() {
     let world = World::start().await;
     let new = new_campaign("order_update/es_AR", json!({ "recipients": [{ "to": "12" }, 5, null], "launch": true }));
-    let submitted = world.intake.submit(new).await.expect("taken");
+    let submitted = world.intake.submit(new).await.expect("accepted");
     assert_eq!((submitted.state, submitted.upload.accepted), (CampaignState::Draft, 0));
     let reasons: Vec<&str> = submitted.upload.rejected.iter().map(|rejection| rejection.reason.as_str()).collect();
     assert!(reasons[0].contains("E.164") && reasons[1].contains("where a recipient object is expected"), "{reasons:?}");
-    let error = world.intake.act(submitted.id, CampaignAction::Launch).await.expect_err("nobody to send to");
+    let error = world.intake.act(submitted.id, CampaignAction::Launch).await.expect_err("no recipients");
     assert!(matches!(error, IntakeError::Empty(id) if id == submitted.id), "{error}");
 }
 
@@ -138,34 +138,34 @@ async fn the_same_external_id_is_the_same_campaign() {
         let recipients: Vec<Value> = numbers.map(row).collect();
         new_campaign("order_update/es_AR", json!({ "external_id": "spring", "recipients": recipients, "launch": true }))
     };
-    let first = world.intake.submit(new(5_491_100_000_000..5_491_100_000_300)).await.expect("taken");
-    let again = world.intake.submit(new(5_491_100_000_000..5_491_100_000_300)).await.expect("known");
+    let first = world.intake.submit(new(5_491_100_000_000..5_491_100_000_300)).await.expect("accepted");
+    let again = world.intake.submit(new(5_491_100_000_000..5_491_100_000_300)).await.expect("the stored campaign");
     assert_eq!((first.created, again.created), (true, false));
     assert_eq!((first.id, first.state, first.upload), (again.id, again.state, again.upload));
     assert_eq!(world.numbers(first.id).await.len(), 300);
 
-    // The campaign is found before its template is checked: Meta may have dropped the template by now.
+    // The campaign is looked up before its template is checked: Meta may have deleted the template since.
     let (now, waba) = (world.intake.clock.now(), WabaId::from("2001"));
     world.store().put_templates(&waba, &[], now).await.expect("no templates");
     let bare = new_campaign("order_update/es-AR", json!({ "external_id": "spring", "lines": ["3002", "3001"] }));
-    assert_eq!(world.intake.submit(bare).await.expect("known").id, first.id);
+    assert_eq!(world.intake.submit(bare).await.expect("the stored campaign").id, first.id);
 
     let error = world.intake.submit(new(0..0)).await;
-    assert!(error.is_ok_and(|known| known.id == first.id));
+    assert!(error.is_ok_and(|stored| stored.id == first.id));
     let error = world
         .intake
         .submit(new(5_491_100_000_300..5_491_100_000_400))
         .await
-        .expect_err("other rows are not dropped unseen");
+        .expect_err("other rows are not dropped silently");
     assert!(matches!(error, IntakeError::UploadConflict), "{error}");
 }
 
 #[tokio::test]
-async fn a_known_external_id_with_another_definition_is_a_conflict() {
+async fn a_stored_external_id_with_another_definition_is_a_conflict() {
     let world = World::start().await;
     let expires_at = minutes_from(world.intake.clock.now(), 60);
     let first = json!({ "external_id": "spring", "expires_at": expires_at });
-    let id = world.intake.submit(new_campaign("order_update/es_AR", first.clone())).await.expect("taken").id;
+    let id = world.intake.submit(new_campaign("order_update/es_AR", first.clone())).await.expect("accepted").id;
     let before = keys(&world).await;
     let with = |field: &str, value: Value| {
         let mut other = first.clone();
@@ -185,14 +185,17 @@ async fn a_known_external_id_with_another_definition_is_a_conflict() {
     for (template, more, difference) in cases {
         let error = world.intake.submit(new_campaign(template, more)).await.expect_err(difference);
         assert_eq!(error.kind(), "campaign-conflict", "{error}");
-        let told = error.to_string();
-        assert!(told.contains(difference) && told.contains("spring") && told.contains(&id.to_string()), "{told}");
+        let message = error.to_string();
+        assert!(
+            message.contains(difference) && message.contains("spring") && message.contains(&id.to_string()),
+            "{message}"
+        );
     }
     assert_eq!(keys(&world).await, before);
 }
 
 #[tokio::test]
-async fn submissions_of_one_external_id_at_once_conflict_too() {
+async fn concurrent_submissions_with_other_definitions_conflict() {
     let world = World::start().await;
     for round in 0..10 {
         let other = intake(world.redis.url()).await;
@@ -205,13 +208,13 @@ async fn submissions_of_one_external_id_at_once_conflict_too() {
 }
 
 #[tokio::test]
-async fn submissions_of_one_external_id_at_once_make_one_campaign() {
+async fn concurrent_submissions_of_an_external_id_make_one_campaign() {
     let world = World::start().await;
     let submissions = (0..8).map(|_| async {
         let other = intake(world.redis.url()).await;
         let recipients: Vec<Value> = (5_491_100_000_000..5_491_100_000_050).map(row).collect();
         let more = json!({ "external_id": "x", "recipients": recipients, "launch": true });
-        other.submit(new_campaign("order_update/es_AR", more)).await.expect("taken")
+        other.submit(new_campaign("order_update/es_AR", more)).await.expect("accepted")
     });
     let submitted = futures_util::future::join_all(submissions).await;
     assert_eq!(submitted.iter().filter(|submitted| submitted.created).count(), 1);
@@ -221,10 +224,10 @@ async fn submissions_of_one_external_id_at_once_make_one_campaign() {
 }
 
 #[tokio::test]
-async fn a_submission_that_was_cut_is_made_up_for() {
+async fn an_interrupted_submission_is_completed_by_a_repeat() {
     let world = World::start().await;
     let recipients: Vec<Value> = (5_491_100_000_000..5_491_100_000_010).map(row).collect();
-    // Cut after the campaign was stored, before its recipients.
+    // Interrupted after the campaign was stored and before its recipients were.
     let cut =
         world.intake.submit(new_campaign("order_update/es_AR", json!({ "external_id": "x" }))).await.expect("stored");
     let whole = json!({ "external_id": "x", "recipients": recipients, "launch": true });
@@ -233,14 +236,14 @@ async fn a_submission_that_was_cut_is_made_up_for() {
         (again.id, again.created, again.state, again.upload.accepted),
         (cut.id, false, CampaignState::Running, 10)
     );
-    // Afterwards nothing that an operator did is undone.
+    // A further repeat undoes no action of an operator.
     world.intake.act(cut.id, CampaignAction::Pause).await.expect("paused");
-    let again = world.intake.submit(new_campaign("order_update/es_AR", whole)).await.expect("known");
+    let again = world.intake.submit(new_campaign("order_update/es_AR", whole)).await.expect("the stored campaign");
     assert_eq!((again.state, again.upload.accepted), (CampaignState::Paused, 10));
 }
 
 #[tokio::test]
-async fn a_row_that_can_not_work_is_rejected_with_its_number_and_its_reason() {
+async fn an_invalid_row_is_rejected_with_its_number_and_reason() {
     let world = World::start().await;
     let cases: &[(&str, &str, &str)] = &[
         ("order_update/es_AR", r#"{"to":"5491155550001","params":{"1":"a","2":"b"}}"#, "not_e164"),
@@ -284,18 +287,19 @@ async fn a_row_that_can_not_work_is_rejected_with_its_number_and_its_reason() {
 }
 
 #[tokio::test]
-async fn csv_and_ndjson_make_the_same_recipients() {
+async fn csv_and_ndjson_yield_the_same_recipients() {
     let world = World::start().await;
     let (csv, ndjson) = (world.draft("welcome/en_GB").await, world.draft("welcome/en_GB").await);
-    let table = "header;first_name;to;order_number\nAcme;\"Ana; María\";+5491155550001;A-1\n;Bo;+5491155550002;A-2\nAcme;Bo;+5491155550002;A-2\n";
-    let result = world.intake.upload(csv, None, Format::Csv, body(table)).await.expect("taken");
+    let table = "header;first_name;to;order_number\nAcme;\"Ana; \
+                María\";+5491155550001;A-1\n;Bo;+5491155550002;A-2\nAcme;Bo;+5491155550002;A-2\n";
+    let result = world.intake.upload(csv, None, Format::Csv, body(table)).await.expect("accepted");
     let codes: Vec<_> = result.rejected.iter().map(|rejection| (rejection.row, rejection.code.as_str())).collect();
     assert_eq!((result.accepted, codes), (2, vec![(2, "header_missing")]));
     let lines = [
         json!({ "to": "+5491155550001", "header": "Acme", "params": { "first_name": "Ana; María", "order_number": "A-1" } }),
         json!({ "to": "+5491155550002", "header": "Acme", "params": { "first_name": "Bo", "order_number": "A-2" } }),
     ];
-    world.upload(ndjson, None, &format!("{}\n{}", lines[0], lines[1])).await.expect("taken");
+    world.upload(ndjson, None, &format!("{}\n{}", lines[0], lines[1])).await.expect("accepted");
     assert_eq!(world.recipients(csv).await, world.recipients(ndjson).await);
 
     let before = keys(&world).await;
@@ -309,10 +313,11 @@ async fn csv_and_ndjson_make_the_same_recipients() {
 }
 
 #[tokio::test]
-async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
-    let rounded = "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and put the numbers in again";
+async fn spreadsheet_files_are_accepted_or_rejected_with_a_reason() {
+    let rounded = "a spreadsheet has rounded the number, and its last digits are lost; format the column as text and \
+        put the numbers in again";
     let not_utf8 = "the header row of the csv is not UTF-8: save the file as \"CSV UTF-8\" (in Excel: File, Save As)";
-    // The file, how many of its recipients are taken, and what is said of it or of its rejected rows.
+    // The file, the number of accepted recipients, and the reasons for rejecting the file or its rows.
     let cases: &[(&str, u64, &[&str])] = &[
         ("excel_csv_utf8.csv", 2, &[]),
         ("excel_sep_semicolon.csv", 2, &[]),
@@ -331,9 +336,8 @@ async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
         (
             "excel_workbook.csv",
             0,
-            &[
-                "the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, Save As)",
-            ],
+            &["the file is an Excel workbook and not a csv: open it and save it as \"CSV UTF-8\" (in Excel: File, \
+                Save As)"],
         ),
         ("google_sheets.csv", 2, &[]),
         (
@@ -341,7 +345,7 @@ async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
             1,
             &[
                 "`to` is '+…0001: the apostrophe in front is a spreadsheet's mark of text and not part of the number; remove it, so that \
-               the number begins with its plus",
+                the number begins with its plus",
             ],
         ),
         ("libreoffice.csv", 2, &[]),
@@ -350,7 +354,7 @@ async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
             0,
             &[
                 "the csv has `Email`, `City`, which the template does not use; it uses `to`, `1`, `2`: rename or delete them, or leave \
-               them out with ?ignore=Email,City (on the command line --ignore Email,City)",
+                them out with ?ignore=Email,City (on the command line --ignore Email,City)",
             ],
         ),
         (
@@ -358,7 +362,7 @@ async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
             0,
             &[
                 "the first row of the csv names no column `to` for the phone numbers, but `Contact ID`, `Phone`, `First Name`: rename \
-               the column with the numbers to `to`, or put a row with the names of the columns on top",
+                the column with the numbers to `to`, or put a row with the names of the columns on top",
             ],
         ),
         (
@@ -366,9 +370,9 @@ async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
             0,
             &[
                 "`to` is …0001: the plus in front is missing, which spreadsheets drop from numbers; format the column as text and \
-                 write the number in E.164, such as +5491155550001",
-                "`to` is +…-0002: it has blanks, dashes or other marks between its digits; write the plus and the digits alone, such \
-                 as +5491155550001",
+                write the number in E.164, such as +5491155550001",
+                "`to` is +…-0002: it has blanks, dashes or other marks between its digits; write only the plus and the digits, such \
+                as +5491155550001",
                 "`to` is =\"+…0003\": that is a spreadsheet's formula; write the number itself, such as +5491155550001",
             ],
         ),
@@ -377,7 +381,7 @@ async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
             1,
             &[
                 "a quote that opens in this row is not closed by the end of the file, so that everything after it was read as part of \
-               this row: is a closing quote missing?",
+                this row: is a closing quote missing?",
             ],
         ),
     ];
@@ -389,16 +393,16 @@ async fn files_of_spreadsheets_go_in_or_are_refused_in_a_sentence() {
         let bytes = fs::read(dir.join(name)).expect("a file");
         let pieces = bytes.chunks(7).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece)));
         let pieces = futures_util::stream::iter(pieces.collect::<Vec<_>>());
-        let (taken, told) = match world.intake.upload(id, None, Format::Csv, pieces).await {
+        let (taken, message) = match world.intake.upload(id, None, Format::Csv, pieces).await {
             Ok(result) => (result.accepted, result.rejected.into_iter().map(|rejection| rejection.reason).collect()),
             Err(error) => (0, vec![error.to_string()]),
         };
-        assert_eq!((taken, told), (accepted, sentences.iter().map(|text| (*text).to_owned()).collect()), "{name}");
+        assert_eq!((taken, message), (accepted, sentences.iter().map(|text| (*text).to_owned()).collect()), "{name}");
     }
 }
 
 #[tokio::test]
-async fn an_upload_that_ends_inside_a_quote_takes_only_the_rows_before_it() {
+async fn an_upload_ending_inside_a_quote_accepts_only_earlier_rows() {
     let world = World::start().await;
     let id = world.draft("survey/es_AR").await;
     let table = "to,1,button.0\n+5491155550001,Ana,\"a\n+5491155550002,Bo,b\n+5491155550003,Cy,c\n";
@@ -409,12 +413,12 @@ async fn an_upload_that_ends_inside_a_quote_takes_only_the_rows_before_it() {
 }
 
 #[tokio::test]
-async fn every_action_is_taken_answered_as_done_or_refused_by_the_state() {
+async fn every_action_is_applied_idempotent_or_rejected_by_state() {
     use CampaignState::{Cancelled, Completed, Draft, Paused, Running, Scheduled};
     let world = World::start().await;
     let now = world.intake.clock.now();
     let actions = [CampaignAction::Launch, CampaignAction::Pause, CampaignAction::Resume, CampaignAction::Cancel];
-    // What each action leads to; `None`: refused.
+    // The state after each action; `None` if the action is rejected.
     let table = [
         (Draft, [Some(Running), None, None, Some(Cancelled)]),
         (Scheduled, [Some(Scheduled), None, None, Some(Cancelled)]),
@@ -430,7 +434,7 @@ async fn every_action_is_taken_answered_as_done_or_refused_by_the_state() {
             if state != Draft {
                 world.store().change_campaign(id, &[Draft], state, now, None).await.expect("changed");
             }
-            // Twice: the answer of the first may have been lost.
+            // Twice, because callers repeat an action whose response was lost.
             for _ in 0..2 {
                 match (world.intake.act(id, action).await, end) {
                     (Ok(record), Some(end)) => {
@@ -447,11 +451,11 @@ async fn every_action_is_taken_answered_as_done_or_refused_by_the_state() {
 }
 
 #[tokio::test]
-async fn an_expired_campaign_is_not_launched_or_resumed_but_can_be_cancelled() {
+async fn an_expired_campaign_can_only_be_cancelled() {
     let world = World::start().await;
     let now = world.intake.clock.now();
     let soon = json!({ "expires_at": UnixMs(now.0 + 400), "recipients": [row(5_491_155_550_001)] });
-    let id = world.intake.submit(new_campaign("order_update/es_AR", soon)).await.expect("taken").id;
+    let id = world.intake.submit(new_campaign("order_update/es_AR", soon)).await.expect("accepted").id;
     support::until("it expired", async || world.intake.clock.now().0 > now.0 + 400).await;
     let error = world.intake.act(id, CampaignAction::Launch).await.expect_err("over");
     assert!(matches!(error, IntakeError::Expired { .. }), "{error}");
@@ -460,7 +464,7 @@ async fn an_expired_campaign_is_not_launched_or_resumed_but_can_be_cancelled() {
 }
 
 #[tokio::test]
-async fn a_template_edited_since_the_creation_is_refused_at_launch_and_resume() {
+async fn an_edited_template_is_rejected_at_launch_and_resume() {
     let world = World::start().await;
     let waba = WabaId::from("2001");
     let listed = |text: Option<&str>| {
@@ -484,10 +488,13 @@ async fn a_template_edited_since_the_creation_is_refused_at_launch_and_resume() 
     sync(Some(edited)).await;
     let error = world.intake.act(id, CampaignAction::Launch).await.expect_err("the recipients do not fit");
     assert_eq!(error.kind(), "template-changed");
-    let told = error.to_string();
-    assert!(told.contains("after the campaign was created: the body takes 3 values now, and took 2; "), "{told}");
+    let message = error.to_string();
+    assert!(message.contains("after the campaign was created: the body takes 3 values now, and took 2; "), "{message}");
     sync(None).await;
-    assert_eq!(world.intake.act(id, CampaignAction::Launch).await.expect_err("it is gone").kind(), "template-missing");
+    assert_eq!(
+        world.intake.act(id, CampaignAction::Launch).await.expect_err("the template is gone").kind(),
+        "template-missing"
+    );
     assert_eq!(world.store().campaign_states(&[id]).await.expect("redis"), [Some(CampaignState::Draft)]);
 
     sync(Some(reworded)).await;
@@ -504,12 +511,12 @@ async fn a_template_edited_since_the_creation_is_refused_at_launch_and_resume() 
 }
 
 #[tokio::test]
-async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_repetition() {
+async fn an_interrupted_action_is_completed_by_its_repeat() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     world.upload(id, None, &rows([5_491_155_550_001])).await.expect("a recipient");
     world.intake.act(id, CampaignAction::Launch).await.expect("launched");
-    // As a pause leaves it whose process died between the campaign and its parts.
+    // The state that a pause leaves if its process dies after changing the campaign and before changing its parts.
     let mut redis = world.redis.connection().await;
     let key = world.store().keys.campaign(id);
     let () = pipe()
@@ -523,12 +530,12 @@ async fn an_action_that_was_cut_before_the_parts_followed_is_finished_by_its_rep
     let record = world.intake.act(id, CampaignAction::Pause).await.expect("paused");
     let part = record.parts[0].0;
     let now = world.intake.clock.now();
-    let claim = world.store().claim(part, &support::claim_wish(1, now, 10, now)).await.expect("a claim");
+    let claim = world.store().claim(part, &support::claim_request(1, now, 10, now)).await.expect("a claim");
     assert!(matches!(claim, Claim::Held { .. }), "{claim:?}");
 }
 
 #[tokio::test]
-async fn a_campaign_that_is_not_there_is_not_found() {
+async fn an_unknown_campaign_is_not_found() {
     let world = World::start().await;
     let id = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
     assert_eq!(world.intake.act(id, CampaignAction::Launch).await.expect_err("unknown").kind(), "campaign-not-found");
@@ -536,11 +543,11 @@ async fn a_campaign_that_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_template_problem_says_what_the_caller_can_do() {
+async fn a_template_problem_names_a_remedy() {
     let world = World::start().await;
     let error = world.intake.submit(new_campaign("order_update/en_US", json!({}))).await.expect_err("missing");
     let text = "WABA 2001 has no template order_update in en_US; similar ones are order_update (es_AR): check the name and \
-                the language, or, if it is new at Meta, read the templates again (POST /v1/templates/sync)";
+        the language, or, if it is new at Meta, read the templates again (POST /v1/templates/sync)";
     assert_eq!(error.to_string(), text);
     for (wanted, similar) in [("Order-Updates/es_AR", &["order_update (es_AR)"][..]), ("nobody_knows/es_AR", &[])] {
         let error = world.intake.submit(new_campaign(wanted, json!({}))).await.expect_err("missing");
@@ -550,9 +557,9 @@ async fn a_template_problem_says_what_the_caller_can_do() {
 }
 
 #[tokio::test]
-async fn answers_of_a_transaction_never_reach_another_command() {
+async fn replies_of_a_transaction_never_reach_another_command() {
     let world = World::start().await;
-    let one = &world.store().keeping_a_connection();
+    let one = &world.store().with_pinned_connection();
     let waba = WabaId::from("2003");
     let key = |n: u64| format!("key:{n}");
     let reading = (0..8).map(|n| async move {
@@ -571,7 +578,7 @@ async fn answers_of_a_transaction_never_reach_another_command() {
     assert_eq!(one.templates(&waba).await.expect("read"), Some((Vec::new(), UnixMs(99))));
 }
 
-/// Every key, to see that nothing changed.
+/// All keys in Redis, sorted.
 async fn keys(world: &World) -> Vec<String> {
     let mut redis = world.redis.connection().await;
     let mut keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut redis).await.expect("KEYS");

@@ -1,4 +1,4 @@
-//! The stream of jobs: everything on it takes effect once and in its order, or lies with the dead letters.
+//! The stream of jobs: every entry takes effect once and in stream order, or becomes a dead letter.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,10 +20,10 @@ use crate::support::{
     world::address,
 };
 
-/// Short, so that a reader that was killed is soon followed by another.
+/// Short, so that another reader soon takes over from a killed one.
 const LEASE: Duration = Duration::from_millis(600);
 
-/// A reader in a process of its own.
+/// A reader of the job stream.
 struct Reader {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -36,7 +36,7 @@ impl Reader {
         Self { stop, task: tokio::spawn(async move { reading.await.expect("it never fails") }) }
     }
 
-    /// As SIGKILL does: it ends between two steps, and gives nothing back.
+    /// Stops the reader like SIGKILL: between two steps, without giving back its lease.
     async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -48,7 +48,7 @@ impl Reader {
     }
 }
 
-/// A backend.
+/// A backend, which adds jobs to the stream.
 struct Backend(MultiplexedConnection);
 
 impl Backend {
@@ -74,7 +74,7 @@ impl Backend {
         assert_eq!(self.pending().await, 0);
     }
 
-    /// Entries that were handed out and are not finished.
+    /// Number of entries that were delivered to a consumer and are not acknowledged.
     async fn pending(&mut self) -> usize {
         let command = cmd("XPENDING").arg("pregon:jobs").arg("pregon").arg("-").arg("+").arg(1_000).take();
         let entries: Vec<(String, String, u64, u64)> = command.query_async(&mut self.0).await.unwrap_or_default();
@@ -114,7 +114,7 @@ async fn find(world: &World, external_id: &str) -> CampaignRecord {
 async fn jobs_take_effect_in_the_order_of_the_stream() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
-    // Before anybody reads, and while somebody does.
+    // Some jobs are added before the reader starts, others while it runs.
     backend.add(&campaign("spring", json!({ "recipients": [row(5_491_100_000_000)] }))).await;
     backend.add(&recipients("spring", Some("u1"), 5_491_100_000_001..5_491_100_000_700)).await;
     backend.add(&recipients("spring", Some("u1"), 5_491_100_000_001..5_491_100_000_700)).await;
@@ -125,7 +125,7 @@ async fn jobs_take_effect_in_the_order_of_the_stream() {
     }
     backend.drained().await;
     let record = find(&world, "spring").await;
-    // Each change once: launch, pause, resume, pause.
+    // Four changes: launch, pause, resume, pause. The others have no effect.
     assert_eq!((record.state, record.version), (CampaignState::Paused, 4));
     assert_eq!(world.numbers(record.campaign.id).await, (5_491_100_000_000..5_491_100_001_000).collect::<Vec<_>>());
     assert_eq!(backend.dead().await, Vec::<HashMap<_, _>>::new());
@@ -133,7 +133,7 @@ async fn jobs_take_effect_in_the_order_of_the_stream() {
 }
 
 #[tokio::test]
-async fn an_entry_that_can_not_be_taken_goes_to_the_dead_letters_and_stops_nobody() {
+async fn an_invalid_entry_becomes_a_dead_letter_and_blocks_no_other() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     backend.add(&campaign("spring", json!({}))).await;
@@ -208,7 +208,7 @@ async fn an_entry_that_can_not_be_taken_goes_to_the_dead_letters_and_stops_nobod
 }
 
 #[tokio::test]
-async fn recipients_that_are_rejected_are_told_in_a_dead_letter_while_the_others_are_taken() {
+async fn rejected_recipients_are_a_dead_letter_and_others_are_accepted() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     let rows = json!([row(5_491_155_550_001), { "to": "12" }, row(5_491_155_550_001)]);
@@ -224,7 +224,7 @@ async fn recipients_that_are_rejected_are_told_in_a_dead_letter_while_the_others
         (letter["code"].as_str(), &letter["id"], &letter["job"]),
         ("recipients-rejected", &id, &job.to_string())
     );
-    assert_eq!(letter["reason"], "2 of 3 recipients were rejected, the others were taken");
+    assert_eq!(letter["reason"], "2 of 3 recipients were rejected, the others were accepted");
     let rejected: Value = serde_json::from_str(&letter["rejected"]).expect("json");
     assert_eq!(
         (&rejected[0]["row"], &rejected[0]["code"], &rejected[1]["row"]),
@@ -234,11 +234,11 @@ async fn recipients_that_are_rejected_are_told_in_a_dead_letter_while_the_others
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_done_twice_when_readers_are_killed() {
+async fn no_job_is_lost_or_repeated_when_readers_are_killed() {
     let mut rng = StdRng::seed_from_u64(seed());
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
-    // Three campaigns, whose jobs lie among each other, and now and then one that can't be taken.
+    // Three campaigns with interleaved jobs, and now and then a job that is rejected.
     let names = ["a", "b", "c"];
     for name in names {
         backend.add(&campaign(name, json!({}))).await;
@@ -269,7 +269,7 @@ async fn nothing_is_lost_or_done_twice_when_readers_are_killed() {
     while backend.redis::<u64>(&["XLEN", "pregon:jobs"]).await > 0 {
         let other = intake(world.redis.url()).await;
         let reader = Reader::start(&other, &format!("w{kills}"));
-        // Killed a random number of commands into its work.
+        // The reader is killed after a random number of commands.
         let seen: u64 = commands(&mut backend).await;
         let until_killed = seen + rng.random_range(20..400);
         until("it works", async || {
@@ -278,7 +278,7 @@ async fn nothing_is_lost_or_done_twice_when_readers_are_killed() {
         .await;
         reader.kill().await;
         kills += 1;
-        // Its lease would end by itself a moment later.
+        // Saves the wait until the lease of the killed reader expires.
         backend.redis::<u64>(&["DEL", &world.store().keys.duty_lease("jobs")]).await;
     }
     println!("{kills} readers");
@@ -293,7 +293,7 @@ async fn nothing_is_lost_or_done_twice_when_readers_are_killed() {
     assert_eq!(letters.iter().map(|letter| &letter["id"]).collect::<Vec<_>>(), dead.iter().collect::<Vec<_>>());
 }
 
-/// Commands that Redis has carried out.
+/// The number of commands that Redis has processed.
 async fn commands(backend: &mut Backend) -> u64 {
     let info: String = backend.redis(&["INFO", "stats"]).await;
     let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).expect("the count");
@@ -301,7 +301,7 @@ async fn commands(backend: &mut Backend) -> u64 {
 }
 
 #[tokio::test]
-async fn a_reader_takes_over_when_the_lease_of_a_killed_one_has_ended() {
+async fn a_reader_takes_over_when_a_killed_readers_lease_expires() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     let (one, two) = (Reader::start(&world.intake, "w1"), Reader::start(&intake(world.redis.url()).await, "w2"));
@@ -318,11 +318,11 @@ async fn a_reader_takes_over_when_the_lease_of_a_killed_one_has_ended() {
     assert_eq!((record.state, record.version), (CampaignState::Paused, 4));
     other.stop().await;
     let lease: Option<String> = backend.redis(&["GET", &world.store().keys.duty_lease("jobs")]).await;
-    assert_eq!(lease, None, "a reader that stops gives its lease back");
+    assert_eq!(lease, None, "a stopped reader gives back its lease");
 }
 
 #[tokio::test]
-async fn a_campaign_without_an_external_id_is_made_once_however_often_its_entry_is_read() {
+async fn a_campaign_without_an_external_id_is_created_once_per_entry() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     let mut job = campaign("", json!({ "recipients": [row(5_491_100_000_000)], "launch": true }));
@@ -331,7 +331,7 @@ async fn a_campaign_without_an_external_id_is_made_once_however_often_its_entry_
     let reader = Reader::start(&world.intake, "w1");
     backend.drained().await;
     reader.stop().await;
-    // The same entry, as a reader leaves it that died after its effect.
+    // The same entry again, as after a reader that applied it and died before deleting it.
     backend.redis::<u64>(&["DEL", "pregon:jobs"]).await;
     backend.redis::<String>(&["XADD", "pregon:jobs", &id, "job", &job.to_string()]).await;
     let reader = Reader::start(&world.intake, "w2");
@@ -343,14 +343,14 @@ async fn a_campaign_without_an_external_id_is_made_once_however_often_its_entry_
 }
 
 #[tokio::test]
-async fn an_entry_that_was_handed_to_anybody_is_taken_and_one_that_was_deleted_blocks_nobody() {
+async fn entries_pending_elsewhere_are_read_and_deleted_ones_skipped() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     backend.redis::<String>(&["XGROUP", "CREATE", "pregon:jobs", "pregon", "0", "MKSTREAM"]).await;
     backend.add(&campaign("spring", json!({ "recipients": [row(5_491_100_000_000)] }))).await;
     let deleted = backend.add(&json!({ "type": "cancel", "external_id": "spring" })).await;
     backend.add_action("launch", "spring").await;
-    // A stranger reads all of them and goes away.
+    // Another consumer reads all of them and goes away.
     let _: deadpool_redis::redis::Value =
         backend.redis(&["XREADGROUP", "GROUP", "pregon", "stranger", "STREAMS", "pregon:jobs", ">"]).await;
     backend.redis::<u64>(&["XDEL", "pregon:jobs", &deleted]).await;
@@ -363,7 +363,7 @@ async fn an_entry_that_was_handed_to_anybody_is_taken_and_one_that_was_deleted_b
 }
 
 #[tokio::test]
-async fn jobs_go_on_when_redis_was_away_and_when_the_group_is_gone() {
+async fn jobs_continue_after_a_redis_outage_and_a_deleted_group() {
     let mut world = World::start().await;
     let reader = Reader::start(&world.intake, "w1");
     let mut backend = Backend::of(&world).await;
@@ -391,7 +391,7 @@ async fn jobs_go_on_when_redis_was_away_and_when_the_group_is_gone() {
 }
 
 #[tokio::test]
-async fn a_campaign_waits_for_the_first_look_at_its_templates() {
+async fn a_campaign_job_waits_for_the_first_template_sync() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     backend.redis::<u64>(&["DEL", &world.store().keys.templates(&"2001".into())]).await;
@@ -407,7 +407,7 @@ async fn a_campaign_waits_for_the_first_look_at_its_templates() {
 }
 
 #[tokio::test]
-async fn a_launch_of_a_campaign_with_an_edited_template_is_a_dead_letter() {
+async fn a_launch_with_an_edited_template_is_a_dead_letter() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     let reader = Reader::start(&world.intake, "w1");
@@ -430,14 +430,14 @@ async fn a_launch_of_a_campaign_with_an_edited_template_is_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_left_once() {
+async fn a_dead_letter_is_written_once() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
     let id = backend.add(&json!({ "type": "launch", "external_id": "nobody" })).await;
     let reader = Reader::start(&world.intake, "w1");
     backend.drained().await;
     reader.stop().await;
-    // As a reader leaves it that died between the dead letter and the end of the entry.
+    // The same entry again, as after a reader that died between writing the dead letter and deleting the entry.
     backend.redis::<u64>(&["DEL", "pregon:jobs"]).await;
     backend
         .redis::<String>(&["XADD", "pregon:jobs", &id, "job", "{\"type\":\"launch\",\"external_id\":\"nobody\"}"])
@@ -451,7 +451,7 @@ async fn a_dead_letter_is_left_once() {
     reader.stop().await;
 }
 
-/// A fault of Redis that passes by itself.
+/// A temporary fault of Redis.
 #[derive(Clone, Copy)]
 enum Fault {
     Full,
@@ -477,7 +477,8 @@ impl Fault {
     }
 }
 
-/// Jobs of eight campaigns are read while `fault` comes and goes, each time for less than `on` and after less than `off`.
+/// Reads the jobs of eight campaigns while `fault` comes and goes: each time it lasts a random time of up to `on`,
+/// after a random pause of up to `off`. No job may become a dead letter or be lost.
 async fn jobs_survive(fault: Fault, on: Duration, off: Duration) {
     const RECIPIENTS: u64 = 90;
     let mut rng = StdRng::seed_from_u64(seed());
@@ -492,7 +493,7 @@ async fn jobs_survive(fault: Fault, on: Duration, off: Duration) {
         }
         backend.add_action("launch", name).await;
     }
-    // A process that gives up soon, so that it meets the fault, its end and the next one within one job.
+    // A process with a short timeout, so that one job can see the fault, its end, and the next fault.
     let hasty = Address { timeout: Duration::from_millis(150), ..address(&world.redis) };
     let reader = Reader::start(&intake_at(&hasty).await, "w1");
     for _ in 0..60 {
@@ -512,16 +513,16 @@ async fn jobs_survive(fault: Fault, on: Duration, off: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_job_is_a_dead_letter_because_redis_was_full() {
+async fn a_full_redis_makes_no_job_a_dead_letter() {
     jobs_survive(Fault::Full, Duration::from_millis(4), Duration::from_millis(60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_job_is_a_dead_letter_because_redis_was_read_only() {
+async fn a_read_only_redis_makes_no_job_a_dead_letter() {
     jobs_survive(Fault::ReadOnly, Duration::from_millis(4), Duration::from_millis(60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_job_is_a_dead_letter_because_redis_stalled() {
+async fn a_stalled_redis_makes_no_job_a_dead_letter() {
     jobs_survive(Fault::Stalled, Duration::from_millis(400), Duration::from_millis(60)).await;
 }

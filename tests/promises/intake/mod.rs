@@ -1,4 +1,4 @@
-//! What comes in: campaigns, uploads and jobs, the templates they are checked against, and input that is malformed.
+//! Intake: campaigns, uploads and jobs, the templates that they are validated against, and malformed input.
 
 mod bad_input;
 mod campaigns;

@@ -1,4 +1,4 @@
-//! Templates as Meta lists them: which are known, which can be used, and when they are read again.
+//! Templates as Meta lists them: which are stored, which are usable, and when the list is read again.
 
 use std::{
     sync::{Arc, Mutex},
@@ -39,7 +39,7 @@ async fn list(State(listed): State<Listed>) -> Json<Value> {
     Json(json!({ "data": listed.0 }))
 }
 
-/// A client of a Meta that lists the same templates for every WABA.
+/// A client of a fake Meta that lists the same templates for every WABA.
 async fn meta(listed: &Listed) -> GraphClient {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let router = Router::new().route("/{version}/{waba}/message_templates", get(list)).with_state(listed.clone());
@@ -56,22 +56,22 @@ async fn store(redis: &TestRedis) -> Store {
     Store::connect(&world::address(redis)).await.expect("a store")
 }
 
-/// Housekeeping for line 3001 of WABA 2001, until it is stopped.
-async fn keep_house(store: &Store, graph: GraphClient) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+/// Starts housekeeping for line 3001 of WABA 2001. Returns the token that stops it, and its task.
+async fn start_housekeeping(store: &Store, graph: GraphClient) -> (CancellationToken, tokio::task::JoinHandle<()>) {
     let housekeeping = world::housekeeping(store, vec![world::line("3001", 80.0)], graph).await;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     (stop, tokio::spawn(async move { housekeeping.run(stopped).await.expect("it never fails") }))
 }
 
-async fn known(store: &Store) -> Vec<Template> {
+async fn stored_templates(store: &Store) -> Vec<Template> {
     let (mut templates, _) = store.templates(&"2001".into()).await.expect("redis").expect("they were read");
     templates.sort_by(|a, b| a.name.cmp(&b.name));
     templates
 }
 
 #[tokio::test]
-async fn a_template_that_cannot_be_read_is_known_with_its_problem() {
+async fn an_unreadable_template_is_stored_with_its_problem() {
     let (redis, listed) = (TestRedis::start().await, Listed::default());
     let (store, graph) = (store(&redis).await, meta(&listed).await);
     let mut odd = item("static");
@@ -80,14 +80,14 @@ async fn a_template_that_cannot_be_read_is_known_with_its_problem() {
     let now = store.time().await.expect("redis");
     let n = templates::sync(&store, &graph, &"2001".into(), &Secret::new("EAAG"), now).await.expect("read");
     assert_eq!(n, 2);
-    let known = known(&store).await;
-    let problems: Vec<_> = known.iter().map(|template| (template.name.as_str(), template.problem())).collect();
+    let stored = stored_templates(&store).await;
+    let problems: Vec<_> = stored.iter().map(|template| (template.name.as_str(), template.problem())).collect();
     let [("hello_world", Some(problem)), ("order_update", None)] = &problems[..] else { panic!("{problems:?}") };
     assert!(problem.contains("cannot be read as Meta lists it (components: invalid type: string"), "{problem}");
 }
 
 #[tokio::test]
-async fn templates_are_read_again_when_meta_says_that_one_changed() {
+async fn templates_are_read_again_after_a_change_webhook() {
     let edited = json!({"field": "message_template_components_update", "value": {
         "message_template_id": 1, "message_template_name": "order_update", "message_template_language": "es_AR",
         "message_template_element": "{{1}}, {{2}} and {{3}}",
@@ -98,7 +98,7 @@ async fn templates_are_read_again_when_meta_says_that_one_changed() {
     for change in [edited, status] {
         let (hooks, listed) = (Hooks::start().await, Listed::default());
         listed.set(&[item("positional")]);
-        let (stop, house) = keep_house(&hooks.store, meta(&listed).await).await;
+        let (stop, housekeeping) = start_housekeeping(&hooks.store, meta(&listed).await).await;
         until("they are read at the start", async || {
             hooks.store.templates(&"2001".into()).await.expect("redis").is_some()
         })
@@ -107,15 +107,18 @@ async fn templates_are_read_again_when_meta_says_that_one_changed() {
         now["components"][0]["text"] = json!("{{1}}, {{2}} and {{3}}");
         listed.set(&[now]);
         assert_eq!(hooks.deliver(&payload(&[change])).await, 200);
-        until("they are read again", async || known(&hooks.store).await[0].components[0].text.ends_with("{{3}}")).await;
+        until("they are read again", async || {
+            stored_templates(&hooks.store).await[0].components[0].text.ends_with("{{3}}")
+        })
+        .await;
         stop.cancel();
-        house.await.expect("no panic");
+        housekeeping.await.expect("no panic");
         hooks.stop().await;
     }
 }
 
 #[tokio::test]
-async fn a_list_behind_the_webhooks_does_not_let_go_what_they_hold() {
+async fn an_outdated_list_does_not_lift_a_hold_from_a_webhook() {
     let (hooks, listed) = (Hooks::start().await, Listed::default());
     listed.set(&[item("positional")]);
     let paused = json!({"field": "message_template_status_update", "value": {
@@ -134,12 +137,12 @@ async fn a_list_behind_the_webhooks_does_not_let_go_what_they_hold() {
 }
 
 #[tokio::test]
-async fn a_template_is_held_with_its_status_in_the_list_and_what_helps() {
+async fn a_template_hold_names_metas_status_and_a_remedy() {
     let (redis, listed) = (TestRedis::start().await, Listed::default());
     let (store, graph) = (store(&redis).await, meta(&listed).await);
     let scope = HoldScope::Template { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() };
     let now = store.time().await.expect("redis");
-    for (status, told) in [
+    for (status, message) in [
         ("PENDING", "meta lists it as PENDING, under review by Meta: wait until it is approved"),
         ("REJECTED", "meta lists it as REJECTED by Meta (INVALID_FORMAT): edit it in WhatsApp Manager"),
     ] {
@@ -149,12 +152,12 @@ async fn a_template_is_held_with_its_status_in_the_list_and_what_helps() {
         listed.set(&[template]);
         templates::sync(&store, &graph, &"2001".into(), &Secret::new("EAAG"), now).await.expect("read");
         let hold = store.holds(now).await.expect("redis").remove(&scope).expect("a hold");
-        assert!(hold.reason.starts_with(told), "{}", hold.reason);
+        assert!(hold.reason.starts_with(message), "{}", hold.reason);
     }
 }
 
 #[tokio::test]
-async fn a_sync_that_meta_refuses_says_what_helps() {
+async fn a_sync_rejected_by_meta_names_a_remedy() {
     let redis = TestRedis::start().await;
     let store = store(&redis).await;
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -163,13 +166,13 @@ async fn a_sync_that_meta_refuses_says_what_helps() {
     let graph = GraphClient::new(GraphClientConfig { base_url, ..GraphClientConfig::default() }).expect("a client");
     let now = store.time().await.expect("redis");
     let results = templates::sync_all(&store, &graph, &[world::line("3001", 80.0)], now).await;
-    let [(waba, Err(told))] = &results[..] else { panic!("{results:?}") };
+    let [(waba, Err(message))] = &results[..] else { panic!("{results:?}") };
     assert_eq!(waba.as_str(), "2001");
-    assert!(told.contains("code 190") && told.ends_with("and may use whatsapp_business_management"), "{told}");
+    assert!(message.contains("code 190") && message.ends_with("and may use whatsapp_business_management"), "{message}");
 }
 
 #[tokio::test]
-async fn a_scheduled_campaign_whose_template_was_edited_is_paused_at_its_time() {
+async fn a_scheduled_campaign_with_an_edited_template_is_paused() {
     let (redis, listed) = (TestRedis::start().await, Listed::default());
     let store = store(&redis).await;
     let mut edited = item("positional");
@@ -179,11 +182,11 @@ async fn a_scheduled_campaign_whose_template_was_edited_is_paused_at_its_time() 
     let now = store.time().await.expect("redis");
     let from = [CampaignState::Draft];
     store.change_campaign(id, &from, CampaignState::Scheduled, now, None).await.expect("scheduled");
-    let (stop, house) = keep_house(&store, meta(&listed).await).await;
+    let (stop, housekeeping) = start_housekeeping(&store, meta(&listed).await).await;
     let record = async || store.campaign(id).await.expect("redis").expect("a campaign");
     until("it is paused", async || record().await.state == CampaignState::Paused).await;
     let reason = record().await.reason.expect("a reason");
     assert!(reason.code == 0 && reason.details.contains("the body takes 1 value now, and took 2"), "{reason:?}");
     stop.cancel();
-    house.await.expect("no panic");
+    housekeeping.await.expect("no panic");
 }

@@ -1,4 +1,4 @@
-//! Uploads: each number once, through any cut, and small in Redis.
+//! Uploads: each number is accepted once, an interruption at any point is harmless, and Redis needs little memory.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ use crate::support::{
     seed,
 };
 
-/// An upload with everything in it: good rows, twins, rows that can't work, blank lines.
+/// An upload with valid rows, duplicates, invalid rows and blank lines.
 fn mixed(rng: &mut StdRng, n: u64) -> String {
     let mut text = String::new();
     for _ in 0..n {
@@ -35,19 +35,19 @@ fn mixed(rng: &mut StdRng, n: u64) -> String {
     text
 }
 
-/// The end that an upload must have, by a fresh campaign that gets it whole.
-async fn whole(world: &World, text: &str) -> (UploadResult, Vec<u64>) {
+/// The expected result of an upload, and the numbers in its campaign: those of a new campaign with one complete upload.
+async fn expected_result(world: &World, text: &str) -> (UploadResult, Vec<u64>) {
     let id = world.draft("order_update/es_AR").await;
     let result = world.upload(id, Some("u"), text).await.expect("whole");
     (result, world.numbers(id).await)
 }
 
 #[tokio::test]
-async fn a_number_is_in_a_campaign_once_within_and_across_uploads() {
+async fn a_number_is_accepted_once_within_and_across_uploads() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     let numbers = 5_491_100_000_000..5_491_100_003_000;
-    let result = world.upload(id, None, &rows(numbers.clone().chain(numbers.clone()))).await.expect("taken");
+    let result = world.upload(id, None, &rows(numbers.clone().chain(numbers.clone()))).await.expect("accepted");
     assert_eq!((result.accepted, result.rejected_count), (3_000, 3_000));
     assert_eq!(result.rejected.len(), 1_000);
     let in_order = result
@@ -57,13 +57,13 @@ async fn a_number_is_in_a_campaign_once_within_and_across_uploads() {
         .all(|(rejection, row)| rejection.row == row && rejection.code == "duplicate");
     assert!(in_order, "{:?}", &result.rejected[..3]);
 
-    let again = world.upload(id, None, &rows(numbers.start - 100..numbers.end + 100)).await.expect("taken");
+    let again = world.upload(id, None, &rows(numbers.start - 100..numbers.end + 100)).await.expect("accepted");
     assert_eq!((again.accepted, again.rejected_count), (200, 3_000));
     assert_eq!(world.numbers(id).await, (numbers.start - 100..numbers.end + 100).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn uploads_at_once_into_one_campaign_take_each_number_once() {
+async fn concurrent_uploads_accept_each_number_once() {
     let mut rng = StdRng::seed_from_u64(seed());
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
@@ -77,7 +77,7 @@ async fn uploads_at_once_into_one_campaign_take_each_number_once() {
     let union: HashSet<u64> = uploads.iter().flatten().copied().collect();
     let results = futures_util::future::join_all(uploads.iter().map(|mine| async {
         let other = intake(world.redis.url()).await;
-        other.upload(id, None, Format::Ndjson, body(&rows(mine.iter().copied()))).await.expect("taken")
+        other.upload(id, None, Format::Ndjson, body(&rows(mine.iter().copied()))).await.expect("accepted")
     }));
     let results = results.await;
     assert_eq!(results.iter().map(|result| result.accepted).sum::<u64>(), union.len() as u64);
@@ -90,14 +90,14 @@ async fn uploads_at_once_into_one_campaign_take_each_number_once() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_body_breaks_off_ends_as_a_whole_one_when_it_is_repeated() {
+async fn a_repeat_completes_an_upload_whose_body_was_cut() {
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let world = World::start().await;
     for _ in 0..12 {
         let n = rng.random_range(1..9_000);
         let text = mixed(&mut rng, n);
-        let expected = whole(&world, &text).await;
+        let expected = expected_result(&world, &text).await;
         let id = world.draft("order_update/es_AR").await;
         for _ in 0..3 {
             let cut = rng.random_range(0..text.len());
@@ -107,17 +107,17 @@ async fn an_upload_whose_body_breaks_off_ends_as_a_whole_one_when_it_is_repeated
             assert!(matches!(error, IntakeError::Interrupted(_)), "{error}");
         }
         assert_eq!((world.upload(id, Some("u"), &text).await.expect("repeated"), world.numbers(id).await), expected);
-        // And once more: the answer was lost.
+        // Repeated once more, as after a lost response.
         assert_eq!((world.upload(id, Some("u"), &text).await.expect("repeated"), world.numbers(id).await), expected);
     }
 }
 
 #[tokio::test]
-async fn an_upload_cut_off_from_redis_at_any_byte_ends_as_a_whole_one_when_it_is_repeated() {
+async fn a_repeat_completes_an_upload_cut_off_from_redis_at_any_byte() {
     let mut rng = StdRng::seed_from_u64(seed());
     let world = World::start().await;
     let text = mixed(&mut rng, 2_500);
-    let expected = whole(&world, &text).await;
+    let expected = expected_result(&world, &text).await;
     let cutter = Cutter::before(world.redis.url());
     let cut_off = intake(&cutter.url()).await;
 
@@ -130,11 +130,11 @@ async fn an_upload_cut_off_from_redis_at_any_byte_ends_as_a_whole_one_when_it_is
     let mut cuts = 0;
     for turn in 0..60 {
         let id = world.draft("order_update/es_AR").await;
-        // The last commands of an upload are short and many: half of the cuts are there.
+        // An upload ends with many short commands. Half of the cuts are among them.
         let from = if turn % 2 == 0 { 0 } else { bytes - 4_000 };
         cutter.cut_after(rng.random_range(from..bytes));
         let result = upload(&cut_off, id, &text).await;
-        cutter.mend();
+        cutter.restore();
         cuts += u32::from(matches!(result, Err(IntakeError::Store(StoreError::OutcomeUnknown(_)))));
         match turn % 3 {
             0 => {
@@ -143,7 +143,7 @@ async fn an_upload_cut_off_from_redis_at_any_byte_ends_as_a_whole_one_when_it_is
                     expected
                 );
             }
-            // Not repeated: what was admitted is sent, or ends as cancelled, whatever the upload was cut in.
+            // Not repeated: the admitted recipients are sent or cancelled, wherever the upload was cut.
             1 => {
                 let launched = world.intake.act(id, CampaignAction::Launch).await;
                 let n = world.numbers(id).await.len() as u64;
@@ -160,23 +160,23 @@ async fn an_upload_cut_off_from_redis_at_any_byte_ends_as_a_whole_one_when_it_is
     assert!(cuts >= 50, "{cuts} cuts");
 }
 
-/// Every key in Redis.
+/// All keys in Redis except fences, the keys that waits for durability write, sorted.
 async fn keys(world: &World) -> Vec<String> {
     let mut keys: Vec<String> = world.store().query("KEYS", cmd("KEYS").arg("*")).await.expect("redis");
-    // Of fences, which end by themselves, there is one for each server.
+    // There is a fence for each server. Fences expire.
     keys.retain(|key| !key.contains(":fence:"));
     keys.sort_unstable();
     keys
 }
 
 #[tokio::test]
-async fn a_campaign_deleted_in_the_middle_of_an_upload_leaves_no_key() {
+async fn a_campaign_deleted_during_an_upload_leaves_no_key() {
     let mut rng = StdRng::seed_from_u64(seed());
     let world = World::start().await;
     let new = || new_campaign("order_update/es_AR", json!({ "external_id": "spring-1" }));
     let mut text = rows(5_491_100_000_000..5_491_100_003_500);
     text.push_str("not json\n");
-    // What is there without a campaign.
+    // The keys that exist without a campaign.
     let id = world.intake.submit(new()).await.expect("a draft").id;
     world.intake.delete(id).await.expect("deleted");
     let before = keys(&world).await;
@@ -191,12 +191,12 @@ async fn a_campaign_deleted_in_the_middle_of_an_upload_leaves_no_key() {
     let bytes = cutter.used_of(all);
     assert!(keys(&world).await.len() > before.len() + 10);
     world.intake.delete(id).await.expect("deleted");
-    assert_eq!(keys(&world).await, before, "of a draft with recipients");
+    assert_eq!(keys(&world).await, before, "after deleting a draft with recipients");
 
     for turn in 0..60 {
         let next = world.intake.submit(new()).await.expect("a draft").id;
         assert_ne!(next, id, "the external id is free");
-        // The commands that follow the commit are short.
+        // The commands after the commit are short. Half of the pauses are among them.
         let from = if turn % 2 == 0 { 0 } else { bytes - 1_500 };
         cutter.hold_after(rng.random_range(from..bytes - 1));
         let delete = async { world.intake.delete(next).await.expect("deleted") };
@@ -208,7 +208,7 @@ async fn a_campaign_deleted_in_the_middle_of_an_upload_leaves_no_key() {
 }
 
 #[tokio::test]
-async fn housekeeping_that_comes_late_leaves_no_key_of_a_deleted_campaign() {
+async fn late_housekeeping_leaves_no_key_of_a_deleted_campaign() {
     let world = World::start().await;
     let new = || new_campaign("order_update/es_AR", json!({ "recipients": [row(5_491_155_550_001)] }));
     let deleted = async || {
@@ -238,7 +238,7 @@ async fn housekeeping_that_comes_late_leaves_no_key_of_a_deleted_campaign() {
     }
     let id = deleted().await;
     world.store().retire_campaign(id, now).await.expect("nothing to retire");
-    assert_eq!(keys(&world).await, before, "of one that is retired late");
+    assert_eq!(keys(&world).await, before, "after retiring a deleted campaign");
 }
 
 async fn upload(intake: &Intake, id: CampaignId, text: &str) -> Result<UploadResult, IntakeError> {
@@ -246,7 +246,7 @@ async fn upload(intake: &Intake, id: CampaignId, text: &str) -> Result<UploadRes
 }
 
 #[tokio::test]
-async fn an_upload_does_not_outlive_the_redis_that_gave_it_room() {
+async fn an_upload_does_not_continue_on_a_restarted_redis() {
     let mut world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     let text = rows(5_491_100_000_000..5_491_100_010_000);
@@ -263,7 +263,7 @@ async fn an_upload_does_not_outlive_the_redis_that_gave_it_room() {
     world.redis.stop().await;
     world.redis.restart().await;
     world.intake = intake(world.redis.url()).await;
-    // The pool has new connections; the upload must not use one.
+    // The pool has new connections. The upload must not continue on one.
     let rest = sender.send(Ok(Bytes::copy_from_slice(&text.as_bytes()[half..]))).await;
     drop(sender);
     let error = task.await.expect("no panic").expect_err("cut");
@@ -273,11 +273,11 @@ async fn an_upload_does_not_outlive_the_redis_that_gave_it_room() {
 }
 
 #[tokio::test]
-async fn an_upload_id_stands_for_its_rows() {
+async fn an_upload_id_with_other_rows_is_a_conflict() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     let text = rows(5_491_100_000_000..5_491_100_002_100);
-    let first = world.upload(id, Some("u"), &text).await.expect("taken");
+    let first = world.upload(id, Some("u"), &text).await.expect("accepted");
     let before = world.numbers(id).await;
     let longer = format!("{text}{}", rows([5_491_100_009_999]));
     let shorter = rows(5_491_100_000_000..5_491_100_002_099);
@@ -288,7 +288,7 @@ async fn an_upload_id_stands_for_its_rows() {
     }
     assert_eq!(world.numbers(id).await, before);
 
-    // The same rows written in another way, and when the campaign takes no more.
+    // The same rows with other line breaks, when the campaign no longer accepts uploads.
     world.intake.act(id, CampaignAction::Launch).await.expect("launched");
     assert_eq!(world.upload(id, Some("u"), &text.replace('\n', "\r\n\r\n")).await.expect("the same rows"), first);
     let error = world.upload(id, Some("v"), &text).await.expect_err("it runs");
@@ -301,20 +301,20 @@ async fn an_upload_id_stands_for_its_rows() {
 }
 
 #[tokio::test]
-async fn an_id_of_a_caller_is_never_one_of_ours() {
+async fn a_callers_upload_id_never_clashes_with_an_internal_one() {
     let world = World::start().await;
     let new = new_campaign("order_update/es_AR", json!({ "recipients": [row(5_491_155_550_001)] }));
-    let id = world.intake.submit(new).await.expect("taken").id;
+    let id = world.intake.submit(new).await.expect("accepted").id;
     let result = world.upload(id, Some("create"), &rows([5_491_155_550_002])).await.expect("another upload");
     assert_eq!(result.accepted, 1);
 }
 
 #[tokio::test]
-async fn two_connections_with_one_upload_id_end_as_one_upload() {
+async fn concurrent_requests_with_one_upload_id_are_one_upload() {
     let mut rng = StdRng::seed_from_u64(seed());
     let world = World::start().await;
     let text = mixed(&mut rng, 7_000);
-    let expected = whole(&world, &text).await;
+    let expected = expected_result(&world, &text).await;
     let id = world.draft("order_update/es_AR").await;
     let other = intake(world.redis.url()).await;
     let until_taken = async |intake: &Intake| loop {
@@ -330,7 +330,7 @@ async fn two_connections_with_one_upload_id_end_as_one_upload() {
 }
 
 #[tokio::test]
-async fn the_first_thousand_rejections_are_told_in_the_order_of_the_rows() {
+async fn the_first_thousand_rejections_are_returned_in_row_order() {
     let mut rng = StdRng::seed_from_u64(seed());
     let world = World::start().await;
     let (mut text, mut expected, mut seen) = (String::new(), Vec::new(), HashSet::new());
@@ -347,19 +347,19 @@ async fn the_first_thousand_rejections_are_told_in_the_order_of_the_rows() {
         }
     }
     let id = world.draft("order_update/es_AR").await;
-    let result = world.upload(id, None, &text).await.expect("taken");
+    let result = world.upload(id, None, &text).await.expect("accepted");
     assert_eq!((result.accepted, result.rejected_count), (seen.len() as u64, expected.len() as u64));
     expected.truncate(1_000);
-    let told: Vec<_> = result.rejected.into_iter().map(|rejection| (rejection.row, rejection.code)).collect();
-    assert_eq!(told, expected);
+    let rejections: Vec<_> = result.rejected.into_iter().map(|rejection| (rejection.row, rejection.code)).collect();
+    assert_eq!(rejections, expected);
 }
 
 #[tokio::test]
-async fn lines_get_recipients_by_their_rates_however_small_the_uploads_are() {
+async fn small_uploads_are_distributed_by_the_rates_of_the_lines() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     for start in (0..8_000).step_by(20) {
-        world.upload(id, None, &rows((start..start + 20).map(|n| 5_491_100_000_000 + n))).await.expect("taken");
+        world.upload(id, None, &rows((start..start + 20).map(|n| 5_491_100_000_000 + n))).await.expect("accepted");
     }
     let recipients = world.recipients(id).await;
     let slow = recipients.iter().filter(|(line, _)| line.as_str() == "3001").count();
@@ -368,11 +368,11 @@ async fn lines_get_recipients_by_their_rates_however_small_the_uploads_are() {
 }
 
 #[tokio::test]
-async fn an_upload_that_brings_nobody_new_leaves_nothing_behind() {
+async fn an_upload_of_duplicates_stores_nothing() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     let text = rows(5_491_100_000_000..5_491_100_003_000);
-    world.upload(id, None, &text).await.expect("taken");
+    world.upload(id, None, &text).await.expect("accepted");
     let chunks = async || {
         let record = world.store().campaign(id).await.expect("redis").expect("it");
         let mut n = 0;
@@ -382,15 +382,15 @@ async fn an_upload_that_brings_nobody_new_leaves_nothing_behind() {
         n
     };
     let before = chunks().await;
-    assert_eq!(world.upload(id, None, &text).await.expect("taken").accepted, 0);
+    assert_eq!(world.upload(id, None, &text).await.expect("accepted").accepted, 0);
     assert_eq!(chunks().await, before);
 }
 
 #[tokio::test]
-async fn a_full_campaign_refuses_more_and_stays_readable() {
+async fn a_full_campaign_rejects_more_and_stays_readable() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
-    // As if 65,536 parts were taken, the last of each line full.
+    // As if all 65,536 parts were in use, and the last part of each line full.
     let fill = "for part = 0, 65535 do redis.call('HSET', KEYS[1], 'line:' .. part, part % 2 == 0 and '3001' or '3002') end
         redis.call('HSET', KEYS[1], 'parts', 65536, 'open:3001', 65534, 'used:3001', 65536, 'open:3002', 65535, 'used:3002', 65536)";
     let fill = cmd("EVAL").arg(fill).arg(1).arg(world.store().keys.campaign(id)).take();
@@ -401,7 +401,7 @@ async fn a_full_campaign_refuses_more_and_stays_readable() {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_recipients_take_little_of_redis() {
+async fn a_hundred_thousand_recipients_fit_in_100_bytes_each() {
     let mut rng = StdRng::seed_from_u64(seed());
     let world = World::start().await;
     let id = world.draft("welcome/en_GB").await;
@@ -417,7 +417,7 @@ async fn a_hundred_thousand_recipients_take_little_of_redis() {
         let params = json!({ "first_name": name, "order_number": format!("A-{}", rng.next_u32() % 1_000_000) });
         text.push_str(&format!("{}\n", json!({ "to": format!("+{number}"), "header": "Acme", "params": params })));
     }
-    let result = world.upload(id, None, &text).await.expect("taken");
+    let result = world.upload(id, None, &text).await.expect("accepted");
     assert_eq!((result.accepted, result.rejected_count), (n, 0));
     world.intake.act(id, CampaignAction::Launch).await.expect("launched");
     assert_eq!(world.recipients(id).await.len() as u64, n);
@@ -429,14 +429,14 @@ async fn a_hundred_thousand_recipients_take_little_of_redis() {
 }
 
 #[tokio::test]
-async fn uploads_at_once_keep_the_index_of_numbers_small() {
+async fn concurrent_uploads_keep_the_index_of_numbers_small() {
     let world = World::start().await;
     let id = world.draft("order_update/es_AR").await;
     let uploads = (0..12).map(|upload| {
         let world = &world;
         async move {
             let numbers = (0..2_000).map(|n| 5_491_100_000_000 + upload * 2_000 + n);
-            world.upload(id, None, &rows(numbers)).await.expect("taken")
+            world.upload(id, None, &rows(numbers)).await.expect("accepted")
         }
     });
     futures_util::future::join_all(uploads).await;
@@ -444,7 +444,7 @@ async fn uploads_at_once_keep_the_index_of_numbers_small() {
     assert!(index <= 20 * 24_000, "{index} bytes for the index of 24000 numbers");
 }
 
-/// Bytes of Redis for the index of numbers of a campaign, and in all.
+/// Redis memory of a campaign in bytes: its index of numbers, and its total.
 async fn memory(world: &World, id: CampaignId) -> (u64, u64) {
     let (mut index, mut all) = (0, 0);
     let mut redis = world.redis.connection().await;

@@ -1,4 +1,5 @@
-//! Processes with different `[[line]]` lists, as in every rolling change of lines: each line is served, and nothing that Meta says is lost.
+//! Processes with different `[[line]]` lists, as during every rolling change of lines: every line is served, and no
+//! status or reply is lost.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,19 +13,19 @@ use pregon::{
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    claim_wish,
-    hooks::{self, Hooks, inbound, nameless, statuses},
-    hostile::{Calm, Meta},
+    claim_request,
+    hooks::{self, Hooks, inbound, status_without_token, statuses},
+    hostile::{AcceptAll, Meta},
     redis::TestRedis,
     seed, until,
     world::{self, TestWorker, address, line, settings},
 };
 
-/// A line that the receiver of the webhooks does not list.
+/// A line that the process with the webhook role does not list.
 const OTHER: &str = "3009";
 
 #[tokio::test]
-async fn a_status_with_a_token_counts_whatever_lines_the_process_lists() {
+async fn a_status_with_a_token_counts_for_an_unlisted_line() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&[OTHER], 144).await;
     let ours = &messages[&OTHER.into()];
@@ -41,15 +42,18 @@ async fn a_status_without_a_token_counts_for_a_line_that_any_worker_listed() {
     let (id, messages) = hooks.campaign(&[OTHER], 2).await;
     let [failed, replied] = messages[&OTHER.into()][..] else { panic!("two") };
     hooks.accept([&failed, &replied]).await;
-    // Nobody has listed it: it is another app's as far as anybody knows.
-    assert_eq!(hooks.deliver(&statuses(OTHER, &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+    // No process has listed the line, so it may belong to another app.
+    assert_eq!(hooks.deliver(&statuses(OTHER, &[status_without_token(&failed.wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 2)]));
 
-    let until_later = hooks.clock.now().after(hooks::IDS_KEPT);
+    let until_later = hooks.clock.now().after(hooks::ID_RETENTION);
     hooks.store.register_lines("w1", &[line(OTHER, 80.0)], until_later).await.expect("registered");
-    // The known lines are read again at a bounded rate.
+    // The registry of lines is read again only at a bounded rate.
     until("the failure counts", async || {
-        assert_eq!(hooks.deliver(&statuses(OTHER, &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+        assert_eq!(
+            hooks.deliver(&statuses(OTHER, &[status_without_token(&failed.wamid(), "failed 131026")])).await,
+            200
+        );
         hooks.by_state(id).await.contains_key(&State::Failed)
     })
     .await;
@@ -68,7 +72,7 @@ async fn owners(store: &Store, lines: &[&str]) -> Vec<Option<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_is_owned_while_processes_list_different_lines() {
     let redis = TestRedis::start().await;
-    let meta = Meta::start(Calm { latency: Duration::from_millis(2) }, seed());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let store = Store::connect(&address(&redis)).await.expect("a store");
     let list = |ids: &[&str]| ids.iter().map(|id| line(id, 200.0)).collect::<Vec<Line>>();
     let old = list(&["3001", "3002", "3003"]);
@@ -87,38 +91,38 @@ async fn every_line_is_owned_while_processes_list_different_lines() {
             && of(3) == Some("second")
             && of(1).is_some()
             && of(2).is_some()
-            // Of the two that both list each has one.
+            // Each worker has one of the two lines that both list.
             && of(1) != of(2)
     })
     .await;
     let id = world::campaign(&store, &all, 400, OnDoubt::Hold).await;
     world::launch(&store, id).await;
-    world::reaches(&store, id, CampaignState::Completed).await;
+    world::wait_for_state(&store, id, CampaignState::Completed).await;
     assert_eq!(meta.requests(), 400);
     first.stop().await;
-    until("the other has all of its own", async || {
+    until("the second owns all its lines", async || {
         owners(&store, &all[1..]).await.iter().all(|owner| owner.as_deref() == Some("second"))
     })
     .await;
     second.stop().await;
-    let known = store.known_lines().await.expect("redis");
-    assert_eq!(known.len(), 4, "also the line that nobody lists any more: {known:?}");
+    let registered = store.known_lines().await.expect("redis");
+    assert_eq!(registered.len(), 4, "a line that is no longer listed stays in the registry: {registered:?}");
 }
 
-/// A campaign with `n` recipients on line 3009, which nobody lists, all of them claimed by an owner that is gone.
+/// A campaign with `n` recipients on line 3009, which no process lists. All rows are claimed by an owner that is gone.
 async fn left_in_flight(store: &Store, n: u64) -> CampaignId {
     let id = world::campaign(store, &[OTHER], n, OnDoubt::Hold).await;
     world::launch(store, id).await;
     let record = store.campaign(id).await.expect("redis").expect("it");
     let now = store.time().await.expect("redis");
     for (part, _) in record.parts {
-        let claim = store.claim(part, &claim_wish(1, now, 1_000, now)).await.expect("a claim");
+        let claim = store.claim(part, &claim_request(1, now, 1_000, now)).await.expect("a claim");
         assert!(matches!(claim, Claim::Rows { open, .. } if open == n), "{claim:?}");
     }
     id
 }
 
-async fn house(store: &Store, meta: &Meta, name: &str) -> Housekeeping {
+async fn housekeeping_of(store: &Store, meta: &Meta, name: &str) -> Housekeeping {
     let graph =
         GraphClient::new(GraphClientConfig { base_url: meta.url(), ..GraphClientConfig::default() }).expect("a client");
     Housekeeping {
@@ -131,9 +135,9 @@ async fn house(store: &Store, meta: &Meta, name: &str) -> Housekeeping {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_ends_whose_line_was_removed_with_messages_in_flight() {
+async fn a_campaign_on_a_removed_line_with_messages_in_flight_ends() {
     let redis = TestRedis::start().await;
-    let meta = Meta::start(Calm { latency: Duration::from_millis(2) }, seed());
+    let meta = Meta::start(AcceptAll { latency: Duration::from_millis(2) }, seed());
     let store = Store::connect(&address(&redis)).await.expect("a store");
     let id = left_in_flight(&store, 10).await;
     let cancelled = left_in_flight(&store, 5).await;
@@ -142,31 +146,31 @@ async fn a_campaign_ends_whose_line_was_removed_with_messages_in_flight() {
     assert_eq!(change.expect("redis"), StateChange::Done);
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[line("3001", 200.0)], settings()).await;
     let stop = CancellationToken::new();
-    let keeping = tokio::spawn(house(&store, &meta, "w1").await.run(stop.clone()));
-    let record = world::reaches(&store, id, CampaignState::Completed).await;
+    let housekeeping = tokio::spawn(housekeeping_of(&store, &meta, "w1").await.run(stop.clone()));
+    let record = world::wait_for_state(&store, id, CampaignState::Completed).await;
     assert_eq!(world::counts(&store, &record).await.by_state[&State::Unknown], 10);
-    // Their retention is over at once: numbers are dropped, of the cancelled one too.
+    // With a retention of zero, the recipients of both campaigns are dropped at once.
     for id in [id, cancelled] {
         until("its recipients are forgotten", async || {
             store.campaign(id).await.expect("redis").is_some_and(|record| record.forgotten)
         })
         .await;
     }
-    assert_eq!(owners(&store, &[OTHER]).await, [None], "the lease was taken for a moment alone");
+    assert_eq!(owners(&store, &[OTHER]).await, [None], "the lease is given back");
     stop.cancel();
-    keeping.await.expect("no panic").expect("it never fails");
+    housekeeping.await.expect("no panic").expect("it never fails");
     worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_on_a_line_that_nobody_lists_is_told_and_can_be_cancelled_at_once() {
+async fn work_on_an_unlisted_line_is_reported_and_can_be_cancelled() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&address(&redis)).await.expect("a store");
     let id = world::campaign(&store, &[OTHER], 10, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let record = store.campaign(id).await.expect("redis").expect("it");
     let lines = HashMap::from([(LineId::from(OTHER), WabaId::from("2001"))]);
-    let told = async |now: UnixMs| {
+    let wait_text = async |now: UnixMs| {
         let statistics =
             StatisticsReader::new(store.clone(), lines.clone()).statistics(&record, now).await.expect("statistics");
         let [waiting] = &statistics.waiting_for[..] else { panic!("{:?}", statistics.waiting_for) };
@@ -174,11 +178,11 @@ async fn work_on_a_line_that_nobody_lists_is_told_and_can_be_cancelled_at_once()
         waiting.text.clone()
     };
     let now = store.time().await.expect("redis");
-    assert_eq!(told(now).await, "no worker serves line 3009");
+    assert_eq!(wait_text(now).await, "no worker serves line 3009");
     let lives_until = now.after(Duration::from_secs(60));
     store.register_lines("w1", &[line("3001", 80.0)], lives_until).await.expect("registered");
-    store.worker_lives("w1", now, lives_until).await.expect("alive");
-    let text = told(now).await;
+    store.worker_heartbeat("w1", now, lives_until).await.expect("alive");
+    let text = wait_text(now).await;
     assert!(text.starts_with("no process lists line 3009: list the line again"), "{text}");
 
     let change = store.change_campaign(id, &[CampaignState::Running], CampaignState::Cancelled, now, None).await;

@@ -1,4 +1,4 @@
-//! Whole processes: how one starts and ends, and how several with different configurations work together.
+//! Whole processes: how a process starts and stops, and how processes with different configurations work together.
 
 mod lines_change;
 mod starting;

@@ -1,4 +1,4 @@
-//! What a process does when it starts, and which signals end it.
+//! What a process does when it starts, and which signals stop it.
 
 use deadpool_redis::redis::cmd;
 
@@ -16,7 +16,7 @@ async fn sighup_without_a_certificate_ends_no_process() {
 }
 
 #[tokio::test]
-async fn serve_waits_for_a_redis_that_is_away_and_is_alive_meanwhile() {
+async fn serve_waits_for_an_unreachable_redis_and_is_live() {
     let mut redis = TestRedis::start().await;
     redis.stop().await;
     let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
@@ -37,7 +37,7 @@ async fn serve_waits_for_a_redis_that_is_away_and_is_alive_meanwhile() {
 }
 
 #[tokio::test]
-async fn serve_with_a_wrong_password_ends_and_names_the_cause() {
+async fn serve_with_a_wrong_password_exits_and_names_the_cause() {
     let redis = TestRedis::start().await;
     let mut connection = redis.connection().await;
     let set = cmd("CONFIG").arg(&["SET", "requirepass", "right"]).exec_async(&mut connection).await;
@@ -64,7 +64,7 @@ async fn serve_warns_of_a_redis_that_can_lose_data() {
     }
     let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
     let log = installation.serve("worker", "api").await.log();
-    for told in ["the append-only file is off", "maxmemory-policy is allkeys-lru", "maxmemory-policy noeviction"] {
-        assert!(log.contains(told), "{told}: {log}");
+    for warning in ["the append-only file is off", "maxmemory-policy is allkeys-lru", "maxmemory-policy noeviction"] {
+        assert!(log.contains(warning), "{warning}: {log}");
     }
 }

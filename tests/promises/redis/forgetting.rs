@@ -1,4 +1,4 @@
-//! Invariants 1, 2 and 4 over a Redis that forgets its last second.
+//! Promises 1, 2 and 4 when Redis loses its last writes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,12 +12,12 @@ use pregon::{
     },
 };
 
-use crate::support::{self, claim_wish, redis::TestRedis, world};
+use crate::support::{self, claim_request, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 const N: u64 = 8;
 
-/// A running campaign on one line, of which nothing is claimed yet.
+/// A running campaign on one line, without claims.
 struct World {
     redis: TestRedis,
     store: Store,
@@ -37,8 +37,8 @@ impl World {
 
     async fn claim(&self, store: &Store, epoch: u64, limit: usize, in_grace_period: bool) -> Claim {
         let now = store.time().await.expect("the time");
-        let wish = claim_wish(epoch, now, limit, now.after(KEPT));
-        store.claim(self.part, &pregon::redis::parts::ClaimWish { in_grace_period, ..wish }).await.expect("a claim")
+        let wish = claim_request(epoch, now, limit, now.after(KEPT));
+        store.claim(self.part, &pregon::redis::parts::ClaimRequest { in_grace_period, ..wish }).await.expect("a claim")
     }
 
     async fn claim_rows(&self, epoch: u64, limit: usize) -> Vec<ClaimedRow> {
@@ -53,7 +53,8 @@ impl World {
         self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, KEPT).await.expect("settled");
     }
 
-    /// How much Redis has written to its file: all that it was told. While the disk is busy it writes after it has answered.
+    /// The length of Redis' append-only file once every command is in it. While the disk is busy, Redis writes
+    /// after it has answered.
     async fn written(&self) -> u64 {
         support::until("all is written", async || {
             let info: String = self.store.query("INFO", cmd("INFO").arg("persistence")).await.expect("redis");
@@ -63,7 +64,7 @@ impl World {
         self.redis.written()
     }
 
-    /// Redis forgets everything from `kept` bytes on, and comes back.
+    /// Restarts Redis with only the first `kept` bytes of its append-only file.
     async fn forget(&mut self, kept: u64) {
         self.redis.lose_power(kept).await;
         self.redis.restart().await;
@@ -74,8 +75,8 @@ impl World {
         bytes.iter().map(|&byte| (State::of(byte).expect("a state"), State::send_of(byte))).collect()
     }
 
-    /// The counters fit the state bytes, whatever happened.
-    async fn is_consistent(&self) {
+    /// Checks that the counters agree with the state bytes.
+    async fn assert_consistent(&self) {
         let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
         let counts = world::counts(&self.store, &record).await;
         assert_eq!(counts.by_state, world::recount(&self.store, &record).await);
@@ -88,7 +89,7 @@ fn accepted(claimed: &ClaimedRow) -> (ClaimedRow, Settled) {
 }
 
 #[tokio::test]
-async fn what_a_redis_forgot_of_claims_outcomes_and_statuses_it_is_told_again() {
+async fn claims_outcomes_and_statuses_lost_by_redis_are_replayed() {
     let mut world = World::start().await;
     let before = world.written().await;
     let rows = world.claim_rows(1, 5).await;
@@ -98,79 +99,79 @@ async fn what_a_redis_forgot_of_claims_outcomes_and_statuses_it_is_told_again() 
     world.settle(1, vec![accepted(&rows[0]), accepted(&rows[1]), again, back]).await;
     let read = Fact { row: rows[1].row, send: rows[1].send, news: News::Read, at: now, message: None };
     world.store.apply(&[(world.part, vec![read])], KEPT).await.expect("applied");
-    let known = world.states(&world.store).await;
+    let expected = world.states(&world.store).await;
 
     world.forget(before).await;
-    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
-    assert!(world.states(&stranger).await.iter().all(|state| *state == (State::Pending, 0)), "nothing was forgotten");
+    let newcomer = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    assert!(world.states(&newcomer).await.iter().all(|state| *state == (State::Pending, 0)), "Redis lost nothing");
 
-    // Whatever this process asks next, it tells first what it knows. A connection that broke is noticed by failing once.
+    // Before its next command, this process replays its journal. The broken connection fails one command first.
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
-    assert_eq!(world.states(&world.store).await, known);
-    world.is_consistent().await;
+    assert_eq!(world.states(&world.store).await, expected);
+    world.assert_consistent().await;
     let next = world.claim_rows(1, 100).await;
     let fresh: Vec<u16> = next.iter().filter(|row| row.send == 1).map(|row| row.row).collect();
-    assert_eq!(fresh, [5, 6, 7], "and nobody is claimed whose message may be with Meta");
+    assert_eq!(fresh, [5, 6, 7], "no row is claimed whose message Meta may have");
     let mut tried: Vec<u16> = next.iter().filter(|row| row.send == 2).map(|row| row.row).collect();
     tried.sort_unstable();
     assert_eq!(tried, [rows[2].row, rows[3].row]);
 }
 
 #[tokio::test]
-async fn nothing_is_taken_over_in_a_young_life_of_redis() {
+async fn nothing_is_taken_over_in_the_grace_period() {
     let mut world = World::start().await;
     let before = world.written().await;
     world.claim_rows(1, 3).await;
     world.forget(before).await;
-    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
-    assert!(stranger.in_grace_period(KEPT), "it was started a moment ago");
-    assert!(matches!(world.claim(&stranger, 2, 100, true).await, Claim::Young));
+    let newcomer = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    assert!(newcomer.in_grace_period(KEPT), "this incarnation has just started");
+    assert!(matches!(world.claim(&newcomer, 2, 100, true).await, Claim::InGracePeriod));
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
-    // Now the first owner has told what it claimed: the next one finds it in flight, and puts it in doubt.
-    assert!(matches!(world.claim(&stranger, 2, 0, false).await, Claim::Rows { .. }));
-    let in_doubt = world.states(&stranger).await.iter().filter(|(state, _)| *state == State::InDoubt).count();
+    // The first owner has replayed its claim. The next owner finds those rows in flight and puts them in doubt.
+    assert!(matches!(world.claim(&newcomer, 2, 0, false).await, Claim::Rows { .. }));
+    let in_doubt = world.states(&newcomer).await.iter().filter(|(state, _)| *state == State::InDoubt).count();
     assert_eq!(in_doubt, 3);
-    world.is_consistent().await;
+    world.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn a_claim_that_is_told_again_after_a_take_over_is_in_doubt() {
+async fn a_claim_replayed_after_a_takeover_is_in_doubt() {
     let mut world = World::start().await;
     let before = world.written().await;
     let rows = world.claim_rows(1, 3).await;
     world.settle(1, vec![accepted(&rows[0])]).await;
     world.forget(before).await;
-    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
-    assert!(matches!(world.claim(&stranger, 2, 0, false).await, Claim::Rows { .. }));
+    let newcomer = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    assert!(matches!(world.claim(&newcomer, 2, 0, false).await, Claim::Rows { .. }));
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
-    let states: Vec<State> = world.states(&stranger).await.iter().map(|(state, _)| *state).collect();
+    let states: Vec<State> = world.states(&newcomer).await.iter().map(|(state, _)| *state).collect();
     assert_eq!(&states[..4], [State::Accepted, State::InDoubt, State::InDoubt, State::Pending]);
-    world.is_consistent().await;
+    world.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn a_status_of_a_claim_that_redis_forgot_keeps_its_recipient_from_a_second_message() {
+async fn a_status_of_a_lost_claim_prevents_a_second_message() {
     let mut world = World::start().await;
     let before = world.written().await;
     let rows = world.claim_rows(1, 1).await;
     world.forget(before).await;
-    // Meta tells another process, which knows of no claim.
-    let stranger = Store::connect(&world::address(&world.redis)).await.expect("a store");
-    let at = stranger.time().await.expect("the time");
+    // Meta sends the status to another process, which has no journal of the claim.
+    let newcomer = Store::connect(&world::address(&world.redis)).await.expect("a store");
+    let at = newcomer.time().await.expect("the time");
     let sent = Fact { row: rows[0].row, send: rows[0].send, news: News::Sent, at, message: None };
-    stranger.apply(&[(world.part, vec![sent])], KEPT).await.expect("applied");
-    assert_eq!(world.states(&stranger).await[0], (State::Sent, 1));
+    newcomer.apply(&[(world.part, vec![sent])], KEPT).await.expect("applied");
+    assert_eq!(world.states(&newcomer).await[0], (State::Sent, 1));
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     assert_eq!(world.states(&world.store).await[0], (State::Sent, 1));
-    world.is_consistent().await;
+    world.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn a_claim_that_is_told_again_counts_before_a_late_outcome_of_the_one_before_it() {
+async fn a_replayed_claim_supersedes_the_outcome_of_an_earlier_one() {
     let mut world = World::start().await;
     let second = Store::connect(&world::address(&world.redis)).await.expect("a store");
     let [first] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
-    // Another worker takes over; the first one still learns that Meta was busy; so the other one sends.
+    // Another worker takes over. The first one settles its row as a retry, so that the other worker claims it again.
     assert!(matches!(world.claim(&second, 2, 0, false).await, Claim::Rows { .. }));
     let before = world.written().await;
     let now = world.store.time().await.expect("the time");
@@ -178,17 +179,18 @@ async fn a_claim_that_is_told_again_counts_before_a_late_outcome_of_the_one_befo
     let Claim::Rows { rows, .. } = world.claim(&second, 2, 1, false).await else { panic!("rows") };
     assert_eq!((rows[0].claimed.row, rows[0].claimed.send), (first.row, 2));
     world.forget(before).await;
-    // The other one tells its claim while Redis takes the one before it to be in doubt, and only then the first its outcome.
+    // The other worker replays its claim while Redis has the earlier claim in doubt. Then the first worker replays its
+    // outcome.
     support::until("redis answers", async || second.time().await.is_ok()).await;
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     assert_eq!(world.states(&second).await[usize::from(first.row)], (State::InFlight, 2));
     let Claim::Rows { rows, .. } = world.claim(&second, 2, 100, false).await else { panic!("rows") };
     assert!(rows.iter().all(|row| row.claimed.row != first.row), "it would be sent twice: {rows:?}");
-    world.is_consistent().await;
+    world.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_while_the_claim_before_it_is_open() {
+async fn a_status_of_a_lost_claim_counts_while_an_earlier_one_is_open() {
     let mut world = World::start().await;
     let webhooks = Store::connect(&world::address(&world.redis)).await.expect("a store");
     let [first] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
@@ -199,18 +201,18 @@ async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_while_the_claim_bef
     assert_eq!((again.row, again.send), (first.row, 2));
     world.settle(1, vec![accepted(&again)]).await;
     world.forget(before).await;
-    // Meta tells another process before the worker has told its part.
+    // Meta sends the statuses to another process before the worker replays.
     support::until("redis answers", async || webhooks.time().await.is_ok()).await;
     let fact = |news| Fact { row: again.row, send: again.send, news, at: now, message: None };
-    let told = webhooks.apply(&[(world.part, vec![fact(News::Replied), fact(News::Delivered)])], KEPT).await;
-    assert_eq!(told.expect("applied")[0].0, [Applied::Moved, Applied::Moved]);
+    let reported = webhooks.apply(&[(world.part, vec![fact(News::Replied), fact(News::Delivered)])], KEPT).await;
+    assert_eq!(reported.expect("applied")[0].0, [Applied::Moved, Applied::Moved]);
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     assert_eq!(world.states(&webhooks).await[usize::from(first.row)], (State::Delivered, 2));
-    world.is_consistent().await;
+    world.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_where_the_campaign_was_cancelled_meanwhile() {
+async fn a_status_of_a_lost_claim_counts_after_the_campaign_is_cancelled() {
     let mut world = World::start().await;
     let before = world.written().await;
     let rows = world.claim_rows(1, 1).await;
@@ -225,11 +227,11 @@ async fn what_meta_tells_of_a_claim_that_redis_forgot_counts_where_the_campaign_
     webhooks.apply(&[(world.part, vec![sent])], KEPT).await.expect("applied");
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     assert_eq!(world.states(&webhooks).await[usize::from(rows[0].row)], (State::Sent, 1));
-    world.is_consistent().await;
+    world.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn an_installation_is_not_young_in_the_first_life_of_its_redis() {
+async fn the_first_incarnation_of_redis_has_no_grace_period() {
     let mut redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     assert!(!store.in_grace_period(KEPT));

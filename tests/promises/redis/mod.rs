@@ -1,4 +1,4 @@
-//! A Redis that stops, restarts, or comes back with less data than it had.
+//! A Redis that stops, restarts, or restarts with less data than it had.
 
 mod empty;
 mod forgetting;

@@ -1,4 +1,4 @@
-//! `spawn:DIR`: the data outlives the server, and the server does not outlive its process.
+//! `spawn:DIR`: the data survives the server, and the server stops with the process that started it.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -35,18 +35,18 @@ async fn data_survives_a_stop() {
 }
 
 #[tokio::test]
-async fn a_killed_server_starts_again_as_another_run() {
+async fn a_killed_server_restarts_with_a_new_run_id() {
     let mut redis = TestRedis::start().await;
     let before = info(redis.url(), "run_id").await;
     redis.kill_hard().await;
     let client = Client::open(redis.url()).expect("a URL");
-    assert!(client.get_multiplexed_async_connection().await.is_err(), "it is gone");
+    assert!(client.get_multiplexed_async_connection().await.is_err(), "the server is down");
     redis.restart().await;
     assert_ne!(info(redis.url(), "run_id").await, before);
 }
 
 #[tokio::test]
-async fn the_server_keeps_an_append_only_file_and_is_reached_by_a_socket_alone() {
+async fn the_server_writes_an_aof_and_listens_only_on_a_socket() {
     let dir = tempfile::tempdir().expect("a directory");
     let redis = PrivateRedis::start(dir.path()).await.expect("a server");
     let mut connection = connect(redis.url()).await;
@@ -56,28 +56,28 @@ async fn the_server_keeps_an_append_only_file_and_is_reached_by_a_socket_alone()
         assert_eq!(shown, value, "{setting}");
     }
     assert_eq!(info(redis.url(), "process_id").await, redis.pid().to_string());
-    redis.stop().await.expect("its end");
+    redis.stop().await.expect("a clean stop");
 }
 
 #[tokio::test]
-async fn a_directory_with_blanks_and_signs_in_its_name_is_as_good_as_any() {
+async fn a_directory_name_with_blanks_and_symbols_works() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path().join("a %41 b?c#d ñ");
     let redis = PrivateRedis::start(&dir).await.expect("a server");
     let () = connect(redis.url()).await.set("key", 1).await.expect("SET");
     let mode = std::fs::metadata(&dir).expect("the directory").permissions().mode();
-    assert_eq!(mode & 0o777, 0o700, "the data are for this user alone");
-    redis.stop().await.expect("its end");
+    assert_eq!(mode & 0o777, 0o700, "only this user may read the data");
+    redis.stop().await.expect("a clean stop");
 }
 
 #[tokio::test]
-async fn a_path_too_long_for_a_socket_gets_a_port() {
+async fn a_path_too_long_for_a_socket_uses_a_port() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path().join("x".repeat(100));
     let redis = PrivateRedis::start(&dir).await.expect("a server");
     assert!(redis.url().starts_with("redis://127.0.0.1:"), "{}", redis.url());
     let () = connect(redis.url()).await.set("key", 1).await.expect("SET");
-    redis.stop().await.expect("its end");
+    redis.stop().await.expect("a clean stop");
 }
 
 #[tokio::test]
@@ -86,16 +86,17 @@ async fn a_second_process_on_the_same_data_is_refused() {
     let redis = PrivateRedis::start(dir.path()).await.expect("a server");
     let error = PrivateRedis::start(dir.path()).await.expect_err("the first one runs");
     assert!(matches!(error, SpawnError::InUse { .. }), "{error}");
-    assert!(error.to_string().contains("another process keeps its Redis there"), "{error}");
+    assert!(error.to_string().contains("another process runs its Redis there"), "{error}");
     let () = connect(redis.url()).await.set("key", 1).await.expect("the first one still serves");
-    redis.stop().await.expect("its end");
-    PrivateRedis::start(dir.path()).await.expect("free again").stop().await.expect("its end");
+    redis.stop().await.expect("a clean stop");
+    PrivateRedis::start(dir.path()).await.expect("the directory is free again").stop().await.expect("a clean stop");
 }
 
-/// Set for a process that [`the_server_ends_with_a_process_that_was_killed`] starts: where it keeps its Redis.
+/// The variable that makes [`parent_process`] start a Redis: the directory of its data.
 const DIR_OF_PARENT: &str = "PREGON_TEST_SPAWN_DIR";
 
-/// Not a test by itself: with the variable set, this is the process that has a Redis and is killed.
+/// Does nothing as a test. With the variable set, it starts a Redis and waits until
+/// [`the_server_stops_when_its_process_is_killed`] kills its process.
 #[tokio::test]
 async fn parent_process() {
     let Ok(dir) = std::env::var(DIR_OF_PARENT) else { return };
@@ -106,7 +107,7 @@ async fn parent_process() {
 }
 
 #[tokio::test]
-async fn the_server_ends_with_a_process_that_was_killed() {
+async fn the_server_stops_when_its_process_is_killed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut parent = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", &alone::name(module_path!(), "parent_process"), "--nocapture"])
@@ -123,12 +124,12 @@ async fn the_server_ends_with_a_process_that_was_killed() {
     let info = url.as_str().into_connection_info().expect("a URL of the redis crate");
     let mut watch = UnixStream::connect(info.addr().to_string()).await.expect("a connection");
     parent.kill().expect("SIGKILL");
-    parent.wait().expect("its end");
-    // The server says nothing on a connection that asks for nothing: what comes is its end.
+    parent.wait().expect("an exit status");
+    // Redis sends nothing on an idle connection, so the read returns only when the connection ends.
     assert_eq!(watch.read(&mut [0]).await.expect("the end of the connection"), 0);
 
     let redis = PrivateRedis::start(dir.path()).await.expect("the directory is free again");
     let value: String = connect(redis.url()).await.get("key").await.expect("GET");
     assert_eq!(value, "value");
-    redis.stop().await.expect("its end");
+    redis.stop().await.expect("a clean stop");
 }

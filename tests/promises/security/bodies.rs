@@ -1,4 +1,4 @@
-//! Bodies that are too long, too deep, too slow or too many.
+//! Request bodies that are too long, too deeply nested, too slow or too many.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::kit::{Worker, csv, draft, head};
 use crate::support::{hooks::signature, until};
 
-/// Deeper than any stack.
+/// A depth that would overflow any stack.
 const DEEP: usize = 1_000_000;
 
 fn nested(depth: usize) -> String {
@@ -17,7 +17,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_is_answered_413() {
+async fn an_oversized_body_returns_413() {
     let worker = Worker::start(|config| {
         config.http.body_bytes_max = 2_000;
         config.webhook.body_bytes_max = 2_000;
@@ -29,12 +29,12 @@ async fn a_body_that_is_too_long_is_answered_413() {
     assert_eq!(worker.webhook(&[b' '; 2_001]).await, 413);
     let campaigns = worker.call("GET", "/campaigns", "application/json", b"").await;
     assert_eq!(campaigns.body["campaigns"], json!([]));
-    worker.is_well().await;
+    worker.assert_healthy().await;
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn nesting_without_end_is_an_error_and_no_panic() {
+async fn deep_nesting_is_an_error_and_no_panic() {
     let worker = Worker::start(|_| ()).await;
     let campaign = worker.draft().await;
     for depth in [1_000, DEEP] {
@@ -42,7 +42,7 @@ async fn nesting_without_end_is_an_error_and_no_panic() {
             let body = draft(json!([])).to_string().replace("[]", &format!("[{deep}]"));
             let answer = worker.call("POST", "/campaigns", "application/json", body.as_bytes()).await;
             if deep == nested(depth) {
-                // Whatever is in the place of a recipient is passed over without recursion, and is none.
+                // A malformed recipient is skipped without recursion, and rejected.
                 assert_eq!(
                     (answer.status, &answer.body["rejected"][0]["code"]),
                     (201, &json!("malformed")),
@@ -61,16 +61,16 @@ async fn nesting_without_end_is_an_error_and_no_panic() {
             for body in
                 [deep.clone(), format!("{{\"entry\":{deep}}}"), format!("{{\"entry\":[{{\"changes\":{deep}}}]}}")]
             {
-                assert_eq!(worker.webhook(body.as_bytes()).await, 200, "signed, and the same the next time");
+                assert_eq!(worker.webhook(body.as_bytes()).await, 200, "it is signed, and a repeat would not help");
             }
         }
     }
-    worker.is_well().await;
+    worker.assert_healthy().await;
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_job_that_is_nested_without_end_is_a_dead_letter_and_the_next_one_is_taken() {
+async fn a_deeply_nested_job_is_a_dead_letter_and_the_next_is_read() {
     let worker = Worker::start(|_| ()).await;
     let mut redis = worker.redis.connection().await;
     let jobs = [
@@ -86,40 +86,42 @@ async fn a_job_that_is_nested_without_end_is_a_dead_letter_and_the_next_one_is_t
         let () =
             cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job).query_async(&mut redis).await.expect("XADD");
     }
-    until("the good one is taken", async || worker.store.campaign_by_external_id("x").await.expect("redis").is_some())
-        .await;
+    until("the valid job is applied", async || {
+        worker.store.campaign_by_external_id("x").await.expect("redis").is_some()
+    })
+    .await;
     let dead: Vec<(String, HashMap<String, String>)> =
         cmd("XRANGE").arg("pregon:jobs:dead").arg("-").arg("+").query_async(&mut redis).await.expect("XRANGE");
     assert_eq!(dead.len(), jobs.len());
     let codes: Vec<&str> = dead.iter().map(|(_, letter)| letter["code"].as_str()).collect();
-    // Rows are looked at only when there is a campaign that they could belong to.
+    // Rows are parsed only if their campaign exists.
     assert_eq!(codes, ["job-unreadable", "job-unreadable", "campaign-not-found", "job-unreadable"]);
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn bodies_of_strangers_take_a_bounded_amount_of_memory() {
+async fn unauthenticated_bodies_take_bounded_memory() {
     let worker = Worker::start(|_| ()).await;
-    // Signed, as it seems until their last byte.
+    // Whether the signature is valid is known only at the last byte.
     let signed = format!("x-hub-signature-256: {}", signature(b"another body"));
     let head = format!("POST /webhooks/meta HTTP/1.1\r\nhost: a\r\n{signed}\r\ncontent-length: 4000000\r\n\r\n");
     let almost = [head.as_bytes(), &[b' '; 3_999_999]].concat();
-    let mut strangers = Vec::new();
+    let mut callers = Vec::new();
     for _ in 0..20 {
-        strangers.push(worker.connect().await);
-        strangers.last_mut().expect("the new one").send(&almost).await;
+        callers.push(worker.connect().await);
+        callers.last_mut().expect("the new one").send(&almost).await;
     }
-    let answers = strangers.iter_mut().map(|stranger| Box::pin(stranger.answer()));
+    let answers = callers.iter_mut().map(|caller| Box::pin(caller.answer()));
     let (refused, ..) = select_all(answers).await;
-    assert_eq!(refused.map(|answer| answer.status), Some(503), "so Meta delivers again what is its");
-    worker.is_well().await;
-    drop(strangers);
-    until("there is room again", async || worker.webhook(&[b' '; 1_000_000]).await == 200).await;
+    assert_eq!(refused.map(|answer| answer.status), Some(503), "503 makes Meta repeat its webhooks");
+    worker.assert_healthy().await;
+    drop(callers);
+    until("webhooks are accepted again", async || worker.webhook(&[b' '; 1_000_000]).await == 200).await;
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_campaign_has_at_most_as_many_recipients_as_is_configured() {
+async fn a_campaign_has_at_most_recipients_max_recipients() {
     let worker = Worker::start(|config| config.intake.recipients_max = 5).await;
     let campaign = worker.draft().await;
     let upload =
@@ -128,7 +130,7 @@ async fn a_campaign_has_at_most_as_many_recipients_as_is_configured() {
     assert!(many.problem(409, "too-many-recipients").contains("intake.recipients_max"), "{many:?}");
     assert_eq!(upload(csv(0..5)).await.body["accepted"], 5);
     upload(csv(5..6)).await.problem(409, "too-many-recipients");
-    assert_eq!(upload("to,1,2\nnobody,a,b\n".into()).await.body["rejected_count"], 1, "who is rejected takes no room");
+    assert_eq!(upload("to,1,2\nnobody,a,b\n".into()).await.body["rejected_count"], 1, "rejected rows do not count");
 
     let six: Vec<Value> =
         (0..6).map(|n| json!({"to": format!("+549115555000{n}"), "params": {"1": "a", "2": "b"}})).collect();
@@ -140,12 +142,16 @@ async fn a_campaign_has_at_most_as_many_recipients_as_is_configured() {
     assert!(refused.problem(422, "invalid").contains("at most 5 recipients"), "{refused:?}");
     assert_eq!(with(&six[..5]).await.body["accepted"], 5);
     let campaigns = worker.call("GET", "/campaigns", "application/json", b"").await;
-    assert_eq!(campaigns.body["campaigns"].as_array().map(Vec::len), Some(2), "none was made of those refused");
+    assert_eq!(
+        campaigns.body["campaigns"].as_array().map(Vec::len),
+        Some(2),
+        "rejected submissions create no campaign"
+    );
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_row_that_is_too_long_is_rejected_and_the_others_are_taken() {
+async fn an_overlong_row_is_rejected_and_the_others_accepted() {
     let worker = Worker::start(|_| ()).await;
     let long = "x".repeat(70 * 1024);
     let row = |n: u64, value: &str| json!({"to": format!("+549115555000{n}"), "params": {"1": value, "2": "b"}});
@@ -162,26 +168,26 @@ async fn a_row_that_is_too_long_is_rejected_and_the_others_are_taken() {
 }
 
 #[tokio::test]
-async fn a_body_that_stands_still_is_answered_408() {
+async fn a_stalled_body_returns_408() {
     let worker = Worker::start(|config| config.http.stall_timeout = Duration::from_secs(1)).await;
     let campaign = worker.draft().await;
     let upload =
         |more: &str| head("POST", &format!("{campaign}/recipients"), &format!("content-type: text/csv\r\n{more}"));
-    for begun in [
+    for partial in [
         head("POST", "/campaigns", "content-type: application/json\r\ncontent-length: 100\r\n") + "{\"name\"",
         upload("content-length: 100\r\n") + "to,1,2\n+54911",
         upload("transfer-encoding: chunked\r\n") + "7\r\nto,1,2\n\r\n",
         upload("transfer-encoding: chunked\r\n"),
     ] {
-        let answer = worker.ask(begun.as_bytes()).await.expect("an answer");
-        assert!(answer.problem(408, "body-too-slow").contains("http.stall_timeout"), "{begun}: {answer:?}");
+        let answer = worker.ask(partial.as_bytes()).await.expect("an answer");
+        assert!(answer.problem(408, "body-too-slow").contains("http.stall_timeout"), "{partial}: {answer:?}");
     }
-    worker.is_well().await;
+    worker.assert_healthy().await;
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_body_that_drips_is_answered_408_unless_it_is_an_upload() {
+async fn a_dripping_body_returns_408_unless_it_is_an_upload() {
     let worker = Worker::start(|config| config.http.stall_timeout = Duration::from_secs(1)).await;
     let campaign = worker.draft().await;
     let drip = Duration::from_millis(250);
@@ -198,7 +204,7 @@ async fn a_body_that_drips_is_answered_408_unless_it_is_an_upload() {
     let chunked = "content-type: text/csv\r\ntransfer-encoding: chunked\r\n";
     moving.send(head("POST", &format!("{campaign}/recipients"), chunked).as_bytes()).await;
     let uploading = async {
-        // Twice as long as it may stand still, and never so long at once.
+        // In total twice as long as the stall timeout, but never as long between two chunks.
         for piece in csv(0..7).split_inclusive('\n') {
             moving.send(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).await;
             tokio::time::sleep(drip).await;

@@ -1,4 +1,4 @@
-//! Connections that are too many, too slow, or say too much before they ask.
+//! Connections that are too many or too slow, and request heads that are too large.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -17,25 +17,25 @@ use super::kit::{Caller, Worker, head};
 use crate::support::until;
 
 #[tokio::test]
-async fn headers_that_are_too_long_or_too_many_are_answered_431() {
+async fn oversized_or_too_many_headers_return_431() {
     let worker = Worker::start(|config| config.http.header_bytes_max = 4_096).await;
     let long = format!("x: {}\r\n", "x".repeat(4_096));
     for (what, request) in [
-        ("one that is long", head("GET", "/lines", &long)),
-        ("a hundred and one", head("GET", "/lines", &"x: y\r\n".repeat(100))),
+        ("one long header", head("GET", "/lines", &long)),
+        ("too many headers", head("GET", "/lines", &"x: y\r\n".repeat(100))),
         ("a long path", head("GET", &format!("/{}", "x".repeat(4_096)), "")),
-        ("one that never ends", format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(1 << 20))),
+        ("an endless header", format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(1 << 20))),
     ] {
         let answer = worker.ask(request.as_bytes()).await;
         assert_eq!(answer.map(|answer| answer.status), Some(431), "{what}");
     }
     let many = worker.ask(head("GET", "/lines", &"x: y\r\n".repeat(90)).as_bytes()).await.expect("an answer");
-    assert_eq!(many.status, 200, "what is within the limits is taken");
+    assert_eq!(many.status, 200, "headers within the limits are accepted");
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_request_that_is_none_is_answered_400() {
+async fn a_malformed_request_returns_400() {
     let worker = Worker::start(|_| ()).await;
     let bad = [
         "\0\0\0\0\r\n\r\n",
@@ -47,17 +47,17 @@ async fn a_request_that_is_none_is_answered_400() {
         assert_eq!(worker.ask(bad.as_bytes()).await.map(|answer| answer.status), Some(400), "{bad:?}");
     }
     let twice = "POST /v1/campaigns HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n";
-    assert_eq!(worker.ask(twice.as_bytes()).await.map(|answer| answer.status), Some(400), "two lengths of one body");
-    worker.is_well().await;
+    assert_eq!(worker.ask(twice.as_bytes()).await.map(|answer| answer.status), Some(400), "two different body lengths");
+    worker.assert_healthy().await;
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn who_does_not_finish_a_head_or_asks_nothing_is_cut_off() {
+async fn an_unfinished_head_or_idle_connection_is_closed() {
     let worker = Worker::start(|config| config.http.header_timeout = Duration::from_secs(1)).await;
     let mut silent = worker.connect().await;
-    let mut begun = worker.connect().await;
-    begun.send(b"GET /v1/lines HTTP/1.1\r\nhost: ").await;
+    let mut unfinished = worker.connect().await;
+    unfinished.send(b"GET /v1/lines HTTP/1.1\r\nhost: ").await;
     let mut idle = worker.connect().await;
     idle.send(head("GET", "/lines", "").as_bytes()).await;
     assert_eq!(idle.answer().await.map(|answer| answer.status), Some(200));
@@ -69,13 +69,13 @@ async fn who_does_not_finish_a_head_or_asks_nothing_is_cut_off() {
         }
         dripping.ended().await;
     };
-    tokio::join!(silent.ended(), begun.ended(), idle.ended(), drip);
-    worker.is_well().await;
+    tokio::join!(silent.ended(), unfinished.ended(), idle.ended(), drip);
+    worker.assert_healthy().await;
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_and_those_that_are_there_go_on() {
+async fn connections_beyond_the_limit_wait_and_open_ones_go_on() {
     let worker = Worker::start(|config| config.http.connections_max = 2).await;
     let asks = head("GET", "/lines", "");
     let (mut first, mut second) = (worker.connect().await, worker.connect().await);
@@ -93,11 +93,11 @@ async fn connections_beyond_the_limit_wait_and_those_that_are_there_go_on() {
     drop(second);
     assert_eq!(third.answer().await.map(|answer| answer.status), Some(200));
     drop((first, third));
-    worker.is_well().await;
+    worker.assert_healthy().await;
     worker.stop().await;
 }
 
-/// Limits of a second.
+/// Limits with timeouts of one second.
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: 8,
     header_bytes_max: 4_096,
@@ -106,7 +106,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     stop_timeout: Duration::from_secs(60),
 };
 
-/// A listener, and what it serves.
+/// Serves `router` and connects to it. Returns the connection, the token that stops the server, and the server's task.
 async fn listen(
     router: Router,
     limits: ConnectionLimits,
@@ -119,7 +119,7 @@ async fn listen(
 }
 
 #[tokio::test]
-async fn who_takes_nothing_of_an_answer_is_cut_off() {
+async fn a_client_that_reads_no_response_is_disconnected() {
     let held = Arc::new(());
     let by_the_router = held.clone();
     let endless = get(move || {
@@ -141,20 +141,20 @@ async fn who_takes_nothing_of_an_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_stop_answers_what_has_begun_and_closes_what_is_idle() {
-    let (begun, mut is_begun) = mpsc::channel(1);
-    let (go, told) = tokio::sync::watch::channel(false);
+async fn a_stop_answers_started_requests_and_closes_idle_connections() {
+    let (start, mut started) = mpsc::channel(1);
+    let (go, may_answer) = tokio::sync::watch::channel(false);
     let slow = get(move || {
-        let (begun, mut told) = (begun.clone(), told.clone());
+        let (start, mut may_answer) = (start.clone(), may_answer.clone());
         async move {
-            begun.send(()).await.expect("the test waits");
-            told.wait_for(|told| *told).await.expect("the test tells");
+            start.send(()).await.expect("the test waits");
+            may_answer.wait_for(|allowed| *allowed).await.expect("the test signals");
             "done"
         }
     });
     let (mut caller, stop, server) = listen(Router::new().route("/", slow), LIMITS).await;
     caller.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    is_begun.recv().await.expect("a request");
+    started.recv().await.expect("a request");
     stop.cancel();
     go.send(true).expect("the handler waits");
     assert_eq!(caller.answer().await.map(|answer| answer.status), Some(200));
@@ -163,21 +163,21 @@ async fn a_stop_answers_what_has_begun_and_closes_what_is_idle() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_nobody_for_ever() {
-    let (begun, mut is_begun) = mpsc::channel(1);
+async fn a_stop_drops_requests_after_its_timeout() {
+    let (start, mut started) = mpsc::channel(1);
     let never = get(move || {
-        let begun = begun.clone();
+        let start = start.clone();
         async move {
-            begun.send(()).await.expect("the test waits");
+            start.send(()).await.expect("the test waits");
             std::future::pending::<()>().await;
         }
     });
     let limits = ConnectionLimits { stop_timeout: Duration::from_millis(100), ..LIMITS };
     let (mut caller, stop, server) = listen(Router::new().route("/", never), limits).await;
     caller.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    is_begun.recv().await.expect("a request");
+    started.recv().await.expect("a request");
     stop.cancel();
     assert_eq!(server.await.expect("no panic"), Ok(()));
     caller.ended().await;
-    assert_eq!(is_begun.recv().await, None, "what it asked for is dropped");
+    assert_eq!(started.recv().await, None, "the handler is dropped");
 }

@@ -1,4 +1,4 @@
-//! A worker with limits of the test's choice, and callers that do not behave.
+//! A worker with a configuration of the test's choice, and raw connections for callers that misbehave.
 
 use std::net::SocketAddr;
 
@@ -32,7 +32,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// With the roles api and webhook, line 3001 of WABA 2001 and its template; `change` sets what the test is about.
+    /// Starts a worker with the roles api and webhook, line 3001 of WABA 2001 and a template. `change` edits the
+    /// configuration first.
     pub async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let redis = TestRedis::start().await;
         let store = Store::connect(&world::address(&redis)).await.expect("a store");
@@ -49,7 +50,7 @@ impl Worker {
         format!("http://{}{path}", self.http)
     }
 
-    /// Ends it, and finds that nothing of it failed.
+    /// Stops the worker and checks that none of its tasks failed.
     pub async fn stop(self) {
         self.service.stop();
         self.service.wait(Signals::none()).await.expect("a clean end");
@@ -59,19 +60,19 @@ impl Worker {
         Caller(TcpStream::connect(self.http).await.expect("a connection"))
     }
 
-    /// An answer to one request on a connection of its own.
+    /// The response to a request on its own connection; `None` if the connection ends without a response.
     pub async fn ask(&self, request: &[u8]) -> Option<Answer> {
         let mut caller = self.connect().await;
         caller.send(request).await;
         caller.answer().await
     }
 
-    /// A call with the whole key; `path` behind `/v1`.
+    /// A request with a key for every scope; `path` follows `/v1`.
     pub async fn call(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> Answer {
         self.ask(&call(method, path, media_type, body)).await.expect("an answer")
     }
 
-    /// A draft; gives its path.
+    /// Creates a draft. Returns its path below `/v1`.
     pub async fn draft(&self) -> String {
         let created =
             self.call("POST", "/campaigns", "application/json", draft(json!([])).to_string().as_bytes()).await;
@@ -79,7 +80,7 @@ impl Worker {
         format!("/campaigns/{}", created.body["id"].as_str().expect("an id"))
     }
 
-    /// A webhook that Meta signed.
+    /// Delivers a webhook with Meta's signature. Returns the HTTP status.
     pub async fn webhook(&self, body: &[u8]) -> u16 {
         let head = format!(
             "POST /webhooks/meta HTTP/1.1\r\nhost: a\r\nx-hub-signature-256: {}\r\ncontent-length: {}\r\n\r\n",
@@ -89,8 +90,8 @@ impl Worker {
         self.ask(&[head.as_bytes(), body].concat()).await.expect("an answer").status
     }
 
-    /// It answers who behaves, whatever was done to it before.
-    pub async fn is_well(&self) {
+    /// Checks that the worker still serves well-behaved callers.
+    pub async fn assert_healthy(&self) {
         let lines = self.call("GET", "/lines", "application/json", b"").await;
         assert_eq!((lines.status, &lines.body["lines"][0]["id"]), (200, &json!("3001")), "{}", lines.body);
     }
@@ -126,7 +127,7 @@ pub fn draft(recipients: Value) -> Value {
     })
 }
 
-/// Rows of a CSV whose numbers end in these.
+/// A CSV with a row for each phone number 5491100000000 + n, with n in `numbers`.
 pub fn csv(numbers: std::ops::Range<u64>) -> String {
     let rows = numbers.map(|n| format!("+{},Maria,A-{n}\n", 5_491_100_000_000 + n));
     std::iter::once("to,1,2\n".to_owned()).chain(rows).collect()
@@ -141,10 +142,10 @@ fn call(method: &str, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// A connection of somebody who may do anything.
+/// A raw connection to the worker.
 pub struct Caller(pub TcpStream);
 
-/// What came back; a body that is no JSON is null.
+/// A response. A body that is not JSON is null.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -152,7 +153,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Checks that it is a problem of this status and kind. Gives its detail.
+    /// Checks that the response is a problem of this status and kind. Returns its detail.
     #[track_caller]
     pub fn problem(&self, status: u16, kind: &str) -> &str {
         assert_eq!(
@@ -165,12 +166,12 @@ impl Answer {
 }
 
 impl Caller {
-    /// What the other side does not take any more is not sent.
+    /// Sends `bytes`. Ignores that the server may have closed the connection.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes).await;
     }
 
-    /// The next answer; `None` if the connection ends without one.
+    /// The next response; `None` if the connection ends without one.
     pub async fn answer(&mut self) -> Option<Answer> {
         let mut bytes = Vec::new();
         let end = loop {
@@ -188,7 +189,7 @@ impl Caller {
         Some(Answer { status, body: serde_json::from_slice(&bytes[end..]).unwrap_or_default() })
     }
 
-    /// Waits until the other side ends the connection, whatever it says before.
+    /// Reads until the server closes the connection.
     pub async fn ended(&mut self) {
         let mut bytes = [0; 4096];
         while self.0.read(&mut bytes).await.is_ok_and(|n| n > 0) {}

@@ -1,10 +1,10 @@
-//! Who is where: the API outside, numbers and health inside.
+//! The API and the operator's endpoints (metrics and health) are on separate listeners.
 
 use super::kit::Worker;
 use crate::support::http_client;
 
 #[tokio::test]
-async fn the_listeners_of_the_api_and_of_the_operator_answer_nothing_of_each_other() {
+async fn the_api_and_ops_listeners_serve_none_of_each_others_paths() {
     let worker = Worker::start(|_| ()).await;
     let http = http_client();
     let get = async |url: String, key: Option<&str>| {

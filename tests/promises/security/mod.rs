@@ -1,4 +1,4 @@
-//! What strangers and careless callers can do to a worker: nothing. Over real sockets, against a real Redis.
+//! Hostile and careless callers do no harm to a worker. Tested over real sockets with a real Redis.
 
 mod bodies;
 mod connections;

@@ -13,17 +13,17 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
-/// A certificate and its key, in a place where they may be changed.
+/// A certificate and its key in a temporary directory, so that a test can replace them.
 struct Files(TempDir);
 
 impl Files {
     fn of(name: &str) -> Self {
         let files = Self(tempfile::tempdir().expect("a directory"));
-        files.become_(name);
+        files.replace_with(name);
         files
     }
 
-    fn become_(&self, name: &str) {
+    fn replace_with(&self, name: &str) {
         let TlsConfig { certificate, key } = self.config();
         fs::copy(fixture(&format!("{name}.pem")), certificate).expect("the certificate");
         fs::copy(fixture(&format!("{name}.key")), key).expect("the key");
@@ -34,7 +34,7 @@ impl Files {
     }
 }
 
-/// Which certificate a new connection is shown.
+/// The certificate that a new connection gets, in DER.
 async fn shown(worker: &Worker) -> Vec<u8> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let ca = Certificate::from_pem(&fs::read(fixture("ca.pem")).expect("the CA")).expect("a certificate");
@@ -46,24 +46,24 @@ async fn shown(worker: &Worker) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn https_is_spoken_and_nothing_else() {
+async fn only_https_is_served() {
     let files = Files::of("first");
     let worker = Worker::start(|config| config.http.tls = Some(files.config())).await;
     shown(&worker).await;
     assert!(worker.ask(head("GET", "/lines", "").as_bytes()).await.is_none(), "plain HTTP is not answered");
-    let stranger = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let refused = stranger.get(format!("https://{}/v1/lines", worker.http)).send().await;
-    assert!(refused.is_err_and(|error| error.is_connect()), "its CA is known to those only who are told");
+    let untrusting = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let refused = untrusting.get(format!("https://{}/v1/lines", worker.http)).send().await;
+    assert!(refused.is_err_and(|error| error.is_connect()), "a client without the CA does not connect");
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_certificate_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
+async fn sighup_reloads_the_certificate_unless_it_is_invalid() {
     let files = Files::of("first");
     let worker = Worker::start(|config| config.http.tls = Some(files.config())).await;
     let first = shown(&worker).await;
-    files.become_("second");
-    assert_eq!(shown(&worker).await, first, "not before it is told to");
+    files.replace_with("second");
+    assert_eq!(shown(&worker).await, first, "the certificate is reloaded only on SIGHUP");
     let hang_up = || {
         let sent =
             Command::new("sh").args(["-c", "kill -s HUP \"$1\"", "sh", &std::process::id().to_string()]).status();
@@ -79,7 +79,7 @@ async fn a_certificate_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_command_line_trusts_a_ca_that_it_is_told() {
+async fn the_command_line_trusts_the_ca_of_its_option() {
     let files = Files::of("first");
     let worker = Worker::start(|config| config.http.tls = Some(files.config())).await;
     let server = format!("https://{}", worker.http);
@@ -95,30 +95,34 @@ async fn the_command_line_trusts_a_ca_that_it_is_told() {
         let output = command.output().await.expect("the program");
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
-    let (code, told) = run(Some(fixture("ca.pem"))).await;
-    assert!(code == Some(0) && told.contains("3001"), "{code:?}: {told}");
-    let (code, told) = run(None).await;
-    assert!(code == Some(1) && told.contains("--ca"), "{code:?}: {told}");
+    let (code, printed) = run(Some(fixture("ca.pem"))).await;
+    assert!(code == Some(0) && printed.contains("3001"), "{code:?}: {printed}");
+    let (code, printed) = run(None).await;
+    assert!(code == Some(1) && printed.contains("--ca"), "{code:?}: {printed}");
     for (ca, why) in [("nowhere.pem", "No such file"), ("first.key", "no certificate")] {
-        let (code, told) = run(Some(fixture(ca))).await;
-        assert!(code == Some(2) && told.contains(why), "{code:?}: {told}");
+        let (code, printed) = run(Some(fixture(ca))).await;
+        assert!(code == Some(2) && printed.contains(why), "{code:?}: {printed}");
     }
     worker.stop().await;
 }
 
 #[test]
-fn a_certificate_that_can_not_be_used_is_told_with_its_file() {
-    let told = |certificate: &str, key: &str| {
+fn an_unusable_certificate_is_reported_with_its_file() {
+    let load_error = |certificate: &str, key: &str| {
         let files = TlsConfig { certificate: fixture(certificate), key: fixture(key) };
         Tls::load(files).err().expect("no TLS").to_string()
     };
     assert!(Tls::load(TlsConfig { certificate: fixture("first.pem"), key: fixture("first.key") }).is_ok());
     assert!(
-        told("nowhere.pem", "first.key").starts_with("http.tls.certificate = "),
+        load_error("nowhere.pem", "first.key").starts_with("http.tls.certificate = "),
         "{}",
-        told("nowhere.pem", "first.key")
+        load_error("nowhere.pem", "first.key")
     );
-    assert!(told("first.pem", "nowhere.key").starts_with("http.tls.key = "));
-    assert!(told("first.key", "first.key").ends_with("holds no certificate"), "{}", told("first.key", "first.key"));
-    assert!(told("first.pem", "second.key").starts_with("http.tls can't be used: "));
+    assert!(load_error("first.pem", "nowhere.key").starts_with("http.tls.key = "));
+    assert!(
+        load_error("first.key", "first.key").ends_with("holds no certificate"),
+        "{}",
+        load_error("first.key", "first.key")
+    );
+    assert!(load_error("first.pem", "second.key").starts_with("http.tls can't be used: "));
 }

@@ -1,4 +1,4 @@
-//! A stand-in on a free port, a client for it, and a webhook that remembers what it got.
+//! A simulator on a free port, a client for it, and a webhook endpoint that records its requests.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use crate::support::serve::serve;
 pub(crate) const TOKEN: &str = "sim-token-2001";
 pub(crate) const SECRET: &str = "sim-app-secret";
 
-/// Calm, without latency and limits, and nobody is told anything.
+/// The scenario `calm` without latency, limits and webhooks.
 pub(crate) fn quiet() -> Scenario {
     let mut scenario = Scenario::named("calm").expect("it comes with the program");
     scenario.limits = Limits { pair: false, ..Limits::default() };
@@ -30,8 +30,8 @@ pub(crate) fn quiet() -> Scenario {
     scenario
 }
 
-/// The same, and everything is told to `webhook` after a few milliseconds.
-pub(crate) fn telling(webhook: &Webhook, statuses: Statuses) -> Scenario {
+/// The scenario of [`quiet`] with `statuses`, each sent to `webhook` after a few milliseconds.
+pub(crate) fn with_webhook(webhook: &Webhook, statuses: Statuses) -> Scenario {
     let mut scenario = quiet();
     let fast = "1ms..5ms".parse().expect("a delay");
     scenario.statuses = Statuses {
@@ -43,21 +43,21 @@ pub(crate) fn telling(webhook: &Webhook, statuses: Statuses) -> Scenario {
         ..statuses
     };
     scenario.webhooks.batch_window = Duration::from_millis(2);
-    // One POST after the other: only the scenario changes the order.
+    // One POST at a time, so that only the scenario changes the order.
     scenario.webhooks.posts_at_once = 1;
     scenario.wabas[0].webhook = Some(Target { url: webhook.url.clone(), app_secret: SECRET.into() });
     scenario
 }
 
-/// A running stand-in and a client for it.
-pub(crate) struct Stand {
+/// A running simulator and a client for it.
+pub(crate) struct SimServer {
     pub(crate) sim: Sim,
     pub(crate) base: String,
     pub(crate) http: reqwest::Client,
     stop: CancellationToken,
 }
 
-impl Stand {
+impl SimServer {
     pub(crate) async fn start(scenario: Scenario) -> Self {
         println!("seed {}", scenario.seed);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -81,7 +81,7 @@ impl Stand {
         answer_of(self.http.post(url).bearer_auth(TOKEN).json(message)).await
     }
 
-    /// The code of a refusal; 0 if it was none.
+    /// The error code of a send on line 3001; 0 if it was accepted.
     pub(crate) async fn code(&self, message: &Value) -> u64 {
         self.send(message).await.1["error"]["code"].as_u64().unwrap_or(0)
     }
@@ -109,7 +109,7 @@ async fn answer_of(request: reqwest::RequestBuilder) -> reqwest::Result<(u16, Va
     Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| text())))
 }
 
-/// `order_update` to the person with this number.
+/// The template `order_update` to the recipient with this number.
 pub(crate) fn order(person: u32, callback: &str) -> Value {
     template(person, callback, "order_update", &json!([body(&["María", "A-10"])]))
 }
@@ -141,20 +141,20 @@ pub(crate) fn token(row: u32, send: u32) -> String {
     format!("p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.0.{row}.{send}.00000000deadbeef")
 }
 
-/// A webhook that remembers every request, and answers as it was told.
+/// A webhook endpoint that records every request and responds as configured.
 pub(crate) struct Webhook {
     pub(crate) url: String,
-    got: Arc<Got>,
+    recorded: Arc<Recorded>,
 }
 
 #[derive(Default)]
-struct Got {
+struct Recorded {
     posts: Mutex<Vec<Post>>,
-    /// Statuses to answer with, first to last; then 200.
+    /// HTTP statuses of the next responses, in order; 200 after the last.
     answers: Mutex<VecDeque<u16>>,
 }
 
-/// One request to the webhook.
+/// A request to the webhook.
 #[derive(Clone)]
 pub(crate) struct Post {
     pub(crate) signature: String,
@@ -168,16 +168,16 @@ impl Webhook {
     }
 
     pub(crate) async fn answering(answers: impl IntoIterator<Item = u16>) -> Self {
-        let got = Arc::new(Got { answers: Mutex::new(answers.into_iter().collect()), ..Got::default() });
-        let router = Router::new().route("/webhooks/meta", post(remember)).with_state(got.clone());
-        Self { url: format!("{}/webhooks/meta", serve(router).await), got }
+        let recorded = Arc::new(Recorded { answers: Mutex::new(answers.into_iter().collect()), ..Recorded::default() });
+        let router = Router::new().route("/webhooks/meta", post(record)).with_state(recorded.clone());
+        Self { url: format!("{}/webhooks/meta", serve(router).await), recorded }
     }
 
     pub(crate) fn posts(&self) -> Vec<Post> {
-        self.got.posts.lock().expect("no holder panics").clone()
+        self.recorded.posts.lock().expect("no holder panics").clone()
     }
 
-    /// Everything answered 200, in the order of its arrival: each `value` of each change.
+    /// The `value` of every change that was answered 200, in order of arrival.
     pub(crate) fn values(&self) -> Vec<Value> {
         let taken = self.posts().into_iter().filter(|post| post.answered == 200);
         taken
@@ -190,26 +190,26 @@ impl Webhook {
             .collect()
     }
 
-    /// Each status answered 200, in the order of its arrival.
+    /// The statuses that were answered 200, in order of arrival.
     pub(crate) fn statuses(&self) -> Vec<Value> {
         self.values().iter().filter_map(|value| value["statuses"].as_array().cloned()).flatten().collect()
     }
 
-    /// Each inbound message answered 200, in the order of its arrival.
+    /// The inbound messages that were answered 200, in order of arrival.
     pub(crate) fn messages(&self) -> Vec<Value> {
         self.values().iter().filter_map(|value| value["messages"].as_array().cloned()).flatten().collect()
     }
 }
 
-async fn remember(State(got): State<Arc<Got>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let answered = got.answers.lock().expect("no holder panics").pop_front().unwrap_or(200);
+async fn record(State(recorded): State<Arc<Recorded>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let answered = recorded.answers.lock().expect("no holder panics").pop_front().unwrap_or(200);
     let signature = headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let post = Post { signature: signature.to_owned(), body, answered };
-    got.posts.lock().expect("no holder panics").push(post);
+    recorded.posts.lock().expect("no holder panics").push(post);
     StatusCode::from_u16(answered).expect("a status")
 }
 
-/// What the signature has to be.
+/// The signature that Meta sends for `body`.
 pub(crate) fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length");
     mac.update(body);

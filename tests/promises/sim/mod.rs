@@ -1,5 +1,5 @@
 //! The simulator of Meta (`pregon sim`) over real HTTP: what it accepts and rejects, the webhooks it sends,
-//! and that its ledger is true.
+//! and that its ledger is correct.
 
 mod faults;
 pub mod kit;

@@ -1,4 +1,4 @@
-//! What is taken, what is refused for its contents, and how it is counted.
+//! Sends to the simulator: what it accepts, what it refuses because of the contents, and how it counts messages.
 
 use std::time::Duration;
 
@@ -10,37 +10,37 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::kit::{Stand, body, number, order, quiet, template, text, token};
+use super::kit::{SimServer, body, number, order, quiet, template, text, token};
 
 #[tokio::test]
-async fn a_message_is_taken_as_meta_takes_it() {
-    let stand = Stand::start(quiet()).await;
-    let (status, answer) = stand.send(&order(1, "c42:r1")).await;
+async fn an_accepted_message_is_answered_as_by_meta() {
+    let server = SimServer::start(quiet()).await;
+    let (status, answer) = server.send(&order(1, "c42:r1")).await;
     assert_eq!(status, 200);
     assert_eq!(answer["messaging_product"], "whatsapp");
     assert_eq!(answer["contacts"], json!([{"input": number(1), "wa_id": number(1)[1..]}]));
     assert_eq!(answer["messages"][0]["message_status"], "accepted");
-    let messages = stand.sim.messages();
+    let messages = server.sim.messages();
     assert_eq!(messages.len(), 1);
     assert_eq!(answer["messages"][0]["id"], messages[0].wamid);
     assert_eq!(messages[0].to.to_string(), number(1));
     assert_eq!((messages[0].callback_data.as_str(), messages[0].template.as_deref()), ("c42:r1", Some("order_update")));
-    let rows = stand.http.get(format!("{}/sim/messages", stand.base)).send().await.expect("an answer");
+    let rows = server.http.get(format!("{}/sim/messages", server.base)).send().await.expect("an answer");
     let rows = rows.text().await.expect("rows");
     let row: Value = serde_json::from_str(rows.trim()).expect("one row of JSON");
     assert_eq!(row["wamid"], messages[0].wamid);
-    stand.stop().await;
+    server.stop().await;
 }
 
 #[tokio::test]
-async fn a_token_opens_its_own_waba_only() {
+async fn a_token_is_valid_only_for_its_waba() {
     let mut scenario = quiet();
     let mut other = scenario.wabas[0].clone();
     (other.id, other.token) = ("2002".into(), "another-token".into());
     scenario.wabas.push(other);
-    let stand = Stand::start(scenario).await;
+    let server = SimServer::start(scenario).await;
     let send = async |line: &str, token: Option<&str>| {
-        let request = stand.http.post(format!("{}/v25.0/{line}/messages", stand.base)).json(&order(1, ""));
+        let request = server.http.post(format!("{}/v25.0/{line}/messages", server.base)).json(&order(1, ""));
         let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
         let answer = request.send().await.expect("an answer");
         let status = answer.status().as_u16();
@@ -52,14 +52,14 @@ async fn a_token_opens_its_own_waba_only() {
     assert_eq!(send("3001", Some("another-token")).await, (400, Some(100), Some(33)));
     assert_eq!(send("9999", Some("another-token")).await, (400, Some(100), Some(33)));
     assert_eq!(send("9999", Some("wrong")).await, (401, Some(190), None));
-    let ledger = stand.ledger();
+    let ledger = server.ledger();
     assert_eq!((ledger.total.requests, ledger.total.accepted, ledger.requests_elsewhere), (3, 0, 2));
     assert_eq!(ledger.lines["3001"].answers, [("100".to_owned(), 1), ("190".to_owned(), 2)].into());
 }
 
 #[tokio::test]
-async fn only_what_fits_an_approved_template_is_taken() {
-    let stand = Stand::start(quiet()).await;
+async fn only_parameters_that_fit_an_approved_template_are_accepted() {
+    let server = SimServer::start(quiet()).await;
     let long = "x".repeat(1_024);
     let named = |pairs: &[(&str, &str)]| {
         let parameters: Vec<_> =
@@ -116,13 +116,13 @@ async fn only_what_fits_an_approved_template_is_taken() {
         ("winter_sale", json!([body(&["Ana"])]), 132_015),
         ("free_money", json!([body(&["Ana"])]), 132_001),
     ] {
-        assert_eq!(stand.code(&template(1, "", name, &components)).await, code, "{name} {components}");
+        assert_eq!(server.code(&template(1, "", name, &components)).await, code, "{name} {components}");
     }
 }
 
 #[tokio::test]
-async fn a_request_that_is_no_message_is_refused() {
-    let stand = Stand::start(quiet()).await;
+async fn a_malformed_message_is_rejected() {
+    let server = SimServer::start(quiet()).await;
     let with = |field: &str, value: Value| {
         let mut message = order(1, "");
         message[field] = value;
@@ -148,40 +148,40 @@ async fn a_request_that_is_no_message_is_refused() {
         ),
         (json!({"messaging_product": "whatsapp", "status": "read", "message_id": "wamid.x"}), 0),
     ] {
-        assert_eq!(stand.code(&message).await, code, "{message}");
+        assert_eq!(server.code(&message).await, code, "{message}");
     }
-    let ledger = stand.ledger();
+    let ledger = server.ledger();
     assert_eq!(ledger.total.answers["receipt"], 1);
-    assert_eq!(ledger.total.accepted, 4, "a receipt is no message");
+    assert_eq!(ledger.total.accepted, 4, "a read receipt is not a message");
 }
 
 #[tokio::test]
-async fn a_template_that_is_paused_is_refused_until_it_is_approved_again() {
-    let stand = Stand::start(quiet()).await;
+async fn a_paused_template_is_rejected_until_it_is_approved_again() {
+    let server = SimServer::start(quiet()).await;
     for (status, code) in [("PAUSED", 132_015), ("DISABLED", 132_016), ("PENDING", 132_001), ("APPROVED", 0)] {
-        let changed = stand.control("template", &json!({"name": "order_update", "status": status})).await;
+        let changed = server.control("template", &json!({"name": "order_update", "status": status})).await;
         assert_eq!(changed, (200, json!({"success": true})));
-        assert_eq!(stand.code(&order(1, "")).await, code, "{status}");
+        assert_eq!(server.code(&order(1, "")).await, code, "{status}");
         let (_, listed) =
-            stand.get("/v25.0/2001/message_templates?name=order_update&language=es_AR&fields=status").await;
+            server.get("/v25.0/2001/message_templates?name=order_update&language=es_AR&fields=status").await;
         assert_eq!(listed["data"][0]["status"], status);
     }
-    let unknown = stand.control("template", &json!({"name": "nothing", "status": "PAUSED"})).await;
+    let unknown = server.control("template", &json!({"name": "nothing", "status": "PAUSED"})).await;
     assert_eq!(unknown.0, 400);
 }
 
 #[tokio::test]
-async fn the_ledger_tells_who_got_more_than_one_message() {
-    let stand = Stand::start(quiet()).await;
+async fn the_ledger_counts_duplicate_messages() {
+    let server = SimServer::start(quiet()).await;
     for (line, message) in [
-        // Rows of a campaign: 1 once, 2 twice on one line, 3 three times on two lines.
+        // Rows of a campaign: row 1 once, row 2 twice on one line, row 3 three times on two lines.
         ("3001", order(1, &token(1, 1))),
         ("3001", order(2, &token(2, 1))),
         ("3001", order(2, &token(2, 2))),
         ("3001", order(3, &token(3, 1))),
         ("3002", order(3, &token(3, 1))),
         ("3002", order(3, &token(3, 2))),
-        // Other callback data: number and template tell them apart.
+        // Without our token, recipients are counted by number and template.
         ("3002", order(1, "c42")),
         ("3002", order(1, "c43")),
         (
@@ -193,40 +193,40 @@ async fn the_ledger_tells_who_got_more_than_one_message() {
                 &json!([body(&["1"]), {"type": "button", "sub_type": "url", "index": "0", "parameters": [{"type": "text", "text": "1"}]}]),
             ),
         ),
-        // Refused: nobody gets it.
+        // Refused, so not a duplicate.
         ("3001", template(1, &token(1, 2), "winter_sale", &json!([]))),
     ] {
-        stand.try_send(line, &message).await.expect("an answer");
+        server.try_send(line, &message).await.expect("an answer");
     }
-    let ledger = stand.ledger();
+    let ledger = server.ledger();
     let (total, first, second) = (&ledger.total, &ledger.lines["3001"], &ledger.lines["3002"]);
     assert_eq!((total.requests, total.accepted), (10, 9));
     assert_eq!((total.unique_recipients, total.duplicated_recipients, total.duplicate_messages), (5, 3, 4));
     assert_eq!(total.recipients_reached_twice, 3);
     assert_eq!((first.unique_recipients, first.duplicated_recipients, first.duplicate_messages), (3, 1, 1));
     assert_eq!((second.unique_recipients, second.duplicated_recipients, second.duplicate_messages), (2, 2, 3));
-    let over_http = stand.http.get(format!("{}/sim/ledger", stand.base)).send().await.expect("an answer");
+    let over_http = server.http.get(format!("{}/sim/ledger", server.base)).send().await.expect("an answer");
     assert_eq!(over_http.text().await.expect("text"), serde_json::to_string(&ledger).expect("JSON"));
 }
 
 #[tokio::test]
-async fn a_reset_forgets_everything_and_restores_the_scenario() {
-    let stand = Stand::start(quiet()).await;
-    stand.control("template", &json!({"name": "order_update", "status": "PAUSED"})).await;
-    stand.control("scenario", &json!({"faults": {"server_error": 1.0}})).await;
-    assert_eq!(stand.code(&order(1, "")).await, 131_000);
-    assert_eq!(stand.control("reset", &json!({})).await.0, 200);
-    let (_, first) = stand.send(&order(1, "")).await;
-    let ledger = stand.ledger();
+async fn a_reset_clears_the_ledger_and_restores_the_scenario() {
+    let server = SimServer::start(quiet()).await;
+    server.control("template", &json!({"name": "order_update", "status": "PAUSED"})).await;
+    server.control("scenario", &json!({"faults": {"server_error": 1.0}})).await;
+    assert_eq!(server.code(&order(1, "")).await, 131_000);
+    assert_eq!(server.control("reset", &json!({})).await.0, 200);
+    let (_, first) = server.send(&order(1, "")).await;
+    let ledger = server.ledger();
     assert_eq!((ledger.total.requests, ledger.total.accepted, ledger.total.unique_recipients), (1, 1, 1));
-    stand.control("reset", &json!({})).await;
-    let (_, second) = stand.send(&order(1, "")).await;
-    assert_ne!(first["messages"][0]["id"], second["messages"][0]["id"], "no id is given twice");
-    assert_eq!(stand.sim.messages().len(), 1);
+    server.control("reset", &json!({})).await;
+    let (_, second) = server.send(&order(1, "")).await;
+    assert_ne!(first["messages"][0]["id"], second["messages"][0]["id"], "ids stay unique over a reset");
+    assert_eq!(server.sim.messages().len(), 1);
 }
 
 #[tokio::test]
-async fn a_scenario_that_contradicts_itself_does_not_start() {
+async fn a_contradictory_scenario_does_not_start() {
     let mut scenario = quiet();
     scenario.lines[1].id = "3001".into();
     scenario.lines[2].waba = "9".into();
@@ -242,7 +242,7 @@ async fn a_scenario_that_contradicts_itself_does_not_start() {
 }
 
 #[tokio::test]
-async fn a_scenario_with_values_that_can_not_be_played_does_not_start() {
+async fn a_scenario_with_values_out_of_range_does_not_start() {
     let long = Duration::from_secs(u64::MAX);
     let mut scenario = quiet();
     scenario.webhooks.posts_at_once = usize::MAX;
@@ -264,7 +264,7 @@ async fn a_scenario_with_values_that_can_not_be_played_does_not_start() {
 }
 
 #[test]
-fn a_scenario_is_read_strictly() {
+fn unknown_keys_and_bad_values_in_a_scenario_are_rejected() {
     assert!(matches!(Scenario::named("wild"), Err(ScenarioError::Unknown(_))));
     for bad in ["sed = 1", "[faults]\nthrotle = 0.1", "latency = \"20\"", "[faults]\nrefuse = { rate = 0.1 }"] {
         let text = format!(
@@ -275,10 +275,10 @@ fn a_scenario_is_read_strictly() {
 }
 
 #[tokio::test]
-async fn every_scenario_that_comes_with_the_program_can_be_played() {
+async fn every_bundled_scenario_starts() {
     for name in ["calm", "rough", "outage"] {
-        let stand = Stand::start(Scenario::named(name).expect(name)).await;
-        assert_eq!(stand.ledger().lines.keys().collect::<Vec<_>>(), ["3001", "3002", "3003", "3004"]);
-        stand.stop().await;
+        let server = SimServer::start(Scenario::named(name).expect(name)).await;
+        assert_eq!(server.ledger().lines.keys().collect::<Vec<_>>(), ["3001", "3002", "3003", "3004"]);
+        server.stop().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Faults of an account that Meta tells by `failed` statuses only: it accepts every send.
+//! Account faults that Meta reports only in `failed` statuses, after it accepted every send.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hooks::{Hooks, nameless, now, signature, statuses},
+    hooks::{Hooks, now, signature, status_without_token, statuses},
     hostile::{Conduct, Courier, Meta, Reply, Sent, Status, accepted, wamid},
     redis::TestRedis,
     server::{Installation, Server},
@@ -20,14 +20,14 @@ use crate::support::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// From a send to its status.
-const TOLD_AFTER: Duration = Duration::from_millis(20);
+/// Time from a send to its status.
+const STATUS_DELAY: Duration = Duration::from_millis(20);
 
-/// Accepts every send. While it has a code, each message fails with it; otherwise each is delivered.
+/// A fake Meta that accepts every send. While `code` is set, each message fails with it; otherwise each is delivered.
 #[derive(Clone, Default)]
 struct Faulty {
     code: Arc<Mutex<Option<u32>>>,
-    /// Statuses come without our token.
+    /// Whether the failed statuses lack our token.
     without_token: bool,
     sent: Arc<Mutex<HashMap<String, u64>>>,
 }
@@ -52,7 +52,7 @@ impl Conduct for Faulty {
             token: (!self.without_token || code.is_none()).then_some(sent.token),
             word: code.map_or("delivered".to_owned(), |code| format!("failed {code}")),
         };
-        courier.tell(TOLD_AFTER, status);
+        courier.report(STATUS_DELAY, status);
         Reply::of(accepted(&sent.to, &wamid), Duration::ZERO)
     }
 }
@@ -71,7 +71,7 @@ impl World {
         let meta = Meta::start(faulty.clone(), support::seed());
         let installation = Installation::new(&redis, &meta.url(), &[("3001", 100.0)], "");
         let server = installation.serve("w1", "api,webhook,dispatch").await;
-        meta.tells(server.webhook());
+        meta.set_webhook(server.webhook());
         Self { _redis: redis, _installation: installation, server, faulty, meta }
     }
 
@@ -79,7 +79,7 @@ impl World {
         self.server.api().get(&format!("campaigns/{id}")).await
     }
 
-    /// Lets go what is held, as an operator or Meta does once the cause is gone.
+    /// Lifts all holds: resumes the line, as an operator does, and reports the template as approved, as Meta does.
     async fn lift(&self) {
         self.server.api().post("lines/3001/resume").await;
         let approved = json!({"entry": [{"id": "2001", "changes": [{"field": "message_template_status_update", "value": {
@@ -91,8 +91,9 @@ impl World {
     }
 }
 
-/// A campaign meets `code` by status: the work waits for `reason`, nobody fails, and everybody is reached in the end.
-async fn holds_and_loses_nobody(world: &World, code: u32, reason: &str, first: u64) {
+/// Fails a campaign's messages with `code`: the campaign waits with `reason`, no recipient fails, and after the hold is
+/// lifted every recipient gets one message.
+async fn holds_and_fails_nobody(world: &World, code: u32, reason: &str, first: u64) {
     const N: u64 = 150;
     world.faulty.set(Some(code));
     let id = world.server.api().campaign(&["3001"], first..first + N, json!({})).await;
@@ -105,29 +106,29 @@ async fn holds_and_loses_nobody(world: &World, code: u32, reason: &str, first: u
     })
     .await;
     assert_eq!(waiting["code"], code, "{waiting}");
-    until("every status is told", async || world.meta.is_idle()).await;
+    until("every status is delivered", async || world.meta.is_idle()).await;
     let statistics = world.campaign(&id).await["statistics"].clone();
-    assert_eq!(statistics["failures"], json!([]), "{code}: nobody fails for it: {statistics}");
+    assert_eq!(statistics["failures"], json!([]), "{code}: no recipient fails: {statistics}");
     assert_eq!(statistics["by_state"]["failed"], 0, "{code}: {statistics}");
     assert_eq!(statistics["waiting_for"][0]["reason"], reason, "{code}: sends have stopped: {statistics}");
     assert!(world.meta.requests() > 0, "{code}");
     world.faulty.set(None);
     world.lift().await;
-    let completed = world.server.api().reaches(&id, "completed", PATIENCE).await;
-    until("every status is told", async || world.meta.is_idle()).await;
+    let completed = world.server.api().wait_for_state(&id, "completed", PATIENCE).await;
+    until("every status is delivered", async || world.meta.is_idle()).await;
     let statistics = world.campaign(&id).await["statistics"].clone();
     assert_eq!(statistics["by_state"]["delivered"], N, "{code}: {completed}");
     assert_eq!(statistics["failures"], json!([]), "{code}");
-    let told = world.meta.told();
+    let reported = world.meta.reported();
     for to in first..first + N {
         let to = to.to_string();
-        let delivered = told.iter().filter(|status| status.to == to && status.word == "delivered").count();
+        let delivered = reported.iter().filter(|status| status.to == to && status.word == "delivered").count();
         assert_eq!(delivered, 1, "{code}: {to}");
     }
 }
 
 #[tokio::test]
-async fn account_faults_by_status_hold_their_scope_and_lose_nobody() {
+async fn account_faults_in_statuses_hold_their_scope_and_fail_nobody() {
     let world = World::start(Faulty::default()).await;
     let table = [
         (131_042, "line_blocked"),
@@ -139,28 +140,28 @@ async fn account_faults_by_status_hold_their_scope_and_lose_nobody() {
         (190, "token"),
     ];
     for (n, (code, reason)) in table.into_iter().enumerate() {
-        holds_and_loses_nobody(&world, code, reason, 5_491_155_000_000 + n as u64 * 1_000).await;
+        holds_and_fails_nobody(&world, code, reason, 5_491_155_000_000 + n as u64 * 1_000).await;
     }
 }
 
 #[tokio::test]
-async fn account_faults_without_our_token_hold_and_lose_nobody_too() {
+async fn account_faults_without_our_token_hold_and_fail_nobody() {
     let world = World::start(Faulty { without_token: true, ..Faulty::default() }).await;
     for (n, (code, reason)) in [(131_042, "line_blocked"), (132_015, "template_paused")].into_iter().enumerate() {
-        holds_and_loses_nobody(&world, code, reason, 5_491_155_000_000 + n as u64 * 1_000).await;
+        holds_and_fails_nobody(&world, code, reason, 5_491_155_000_000 + n as u64 * 1_000).await;
     }
 }
 
 #[tokio::test]
-async fn a_streak_that_blames_the_message_pauses_the_campaign() {
+async fn a_streak_of_failed_messages_pauses_the_campaign() {
     const N: u64 = 150;
     let world = World::start(Faulty::default()).await;
     world.faulty.set(Some(131_053));
     let api = world.server.api();
     let id = api.campaign(&["3001"], 5_491_155_000_000..5_491_155_000_000 + N, json!({})).await;
-    let paused = api.reaches(&id, "paused", PATIENCE).await;
+    let paused = api.wait_for_state(&id, "paused", PATIENCE).await;
     assert_eq!(paused["statistics"]["waiting_for"][0]["code"], 131_053, "{paused}");
-    until("every status is told", async || world.meta.is_idle()).await;
+    until("every status is delivered", async || world.meta.is_idle()).await;
     let statistics = world.campaign(&id).await["statistics"].clone();
     let failed = json!([{"code": 131_053, "title": "Outgoing media could not be fetched/uploaded", "count": 19}]);
     let without_details = |failures: &Value| {
@@ -170,11 +171,11 @@ async fn a_streak_that_blames_the_message_pauses_the_campaign() {
         }
         failures
     };
-    assert_eq!(without_details(&statistics["failures"]), failed, "those before the pause: {statistics}");
+    assert_eq!(without_details(&statistics["failures"]), failed, "failed before the pause: {statistics}");
     world.faulty.set(None);
     assert_eq!(api.call(Method::POST, &format!("campaigns/{id}/resume"), None).await.0, 200);
-    api.reaches(&id, "completed", PATIENCE).await;
-    until("every status is told", async || world.meta.is_idle()).await;
+    api.wait_for_state(&id, "completed", PATIENCE).await;
+    until("every status is delivered", async || world.meta.is_idle()).await;
     let statistics = world.campaign(&id).await["statistics"].clone();
     assert_eq!(statistics["by_state"]["delivered"], N - 19, "{statistics}");
     assert_eq!(without_details(&statistics["failures"]), failed, "{statistics}");
@@ -185,7 +186,7 @@ fn template() -> HoldScope {
 }
 
 #[tokio::test]
-async fn a_failed_status_holds_what_its_code_blames() {
+async fn a_failed_status_holds_the_scope_of_its_code() {
     let hooks = Hooks::start().await;
     let (_, messages) = hooks.campaign(&["3001"], 40).await;
     let ours = &messages[&"3001".into()];
@@ -208,15 +209,15 @@ async fn a_failed_status_holds_what_its_code_blames() {
     ];
     for ((code, scope), pair) in table.into_iter().zip(ours.chunks(2)) {
         let word = format!("failed {code}");
-        let told = [hooks.status(&pair[0], &word), nameless(&pair[1].wamid(), &word)];
-        assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200, "{code}");
+        let reported = [hooks.status(&pair[0], &word), status_without_token(&pair[1].wamid(), &word)];
+        assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200, "{code}");
         let holds = hooks.store.holds(now()).await.expect("a store");
         assert_eq!(holds.keys().collect::<Vec<_>>(), scope.iter().collect::<Vec<_>>(), "{code}");
         for (scope, hold) in &holds {
             assert_eq!((hold.code, hold.reason.as_str()), (code, format!("details of {code}").as_str()));
             hooks.store.unhold(scope).await.expect("a store");
         }
-        // Let what was just seen be asked for again.
+        // A scope whose hold was just stored is checked against Redis again only after a second.
         tokio::time::sleep(Duration::from_millis(1_050)).await;
     }
     hooks.stop().await;
@@ -226,17 +227,17 @@ async fn a_failed_status_holds_what_its_code_blames() {
 async fn an_account_fault_of_an_unknown_message_holds_only_the_account() {
     let hooks = Hooks::start().await;
     for (code, held) in [(190, 0), (132_015, 0), (131_042, 1)] {
-        let told = [nameless("wamid.of-another-app", &format!("failed {code}"))];
-        assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200);
+        let reported = [status_without_token("wamid.of-another-app", &format!("failed {code}"))];
+        assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
         assert_eq!(hooks.store.holds(now()).await.expect("a store").len(), held, "{code}");
     }
-    assert_eq!(hooks.deliver(&statuses("9999", &[nameless("wamid.x", "failed 131048")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("9999", &[status_without_token("wamid.x", "failed 131048")])).await, 200);
     assert_eq!(hooks.store.holds(now()).await.expect("a store").len(), 1, "a line that is not ours");
     hooks.stop().await;
 }
 
 #[tokio::test]
-async fn a_repeated_status_does_not_hold_what_was_let_go_since() {
+async fn a_repeated_status_does_not_renew_a_lifted_hold() {
     let hooks = Hooks::start().await;
     let (_, messages) = hooks.campaign(&["3001"], 1).await;
     let mut status = hooks.status(&messages[&"3001".into()][0], "failed 131042");
@@ -246,7 +247,10 @@ async fn a_repeated_status_does_not_hold_what_was_let_go_since() {
     hooks.store.unhold(&waba).await.expect("a store");
     tokio::time::sleep(Duration::from_millis(1_050)).await;
     assert_eq!(hooks.deliver(&statuses("3001", std::slice::from_ref(&status))).await, 200);
-    assert!(hooks.store.holds(now()).await.expect("a store").is_empty(), "it was told before the end of the hold");
+    assert!(
+        hooks.store.holds(now()).await.expect("a store").is_empty(),
+        "the status is older than the end of the hold"
+    );
     status["timestamp"] = (now().seconds() + 2).to_string().into();
     until("a new one holds again", async || {
         hooks.deliver(&statuses("3001", std::slice::from_ref(&status))).await;

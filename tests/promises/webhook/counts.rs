@@ -1,4 +1,4 @@
-//! Statuses and answers: each counts once, for the recipient that it is about, however it comes.
+//! Statuses and replies: each counts once and for the right recipient, even if it is repeated, late or out of order.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    hooks::{self, Hooks, Message, inbound, nameless, payload, statuses},
+    hooks::{self, Hooks, Message, inbound, payload, status_without_token, statuses},
     until, world,
 };
 
-/// What the model of a recipient knows, and what Meta tells of it.
-struct Told {
+/// The expected final state of a recipient, and the statuses and replies that Meta sends for it.
+struct Recipient {
     message: Message,
     line: &'static str,
     state: State,
@@ -30,9 +30,10 @@ struct Told {
     news: Vec<Value>,
 }
 
-/// How a recipient stands before its statuses come, what Meta tells of it, and by ranks how it must stand after them.
-fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str) -> (Option<Settled>, Told) {
-    let hour = hooks.clock.now().after(hooks::IDS_KEPT);
+/// Draws the outcome of a recipient's send, if it has one, and the updates that follow. The expected state is the
+/// one of the highest rank.
+fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str) -> (Option<Settled>, Recipient) {
+    let hour = hooks.clock.now().after(hooks::ID_RETENTION);
     let (settled, mut state, mut code) = match rng.random_range(0..6) {
         0 => (None, State::InFlight, 0),
         1 => (Some(Settled::InDoubt { until: hour }), State::InDoubt, 0),
@@ -51,14 +52,15 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
         if rng.random_bool(0.4) {
             // A failure of an accepted message may come without our token.
             let named = to != State::Failed || !accepted || rng.random_bool(0.5);
-            let told = if named { hooks.status(&message, word) } else { nameless(&message.wamid(), word) };
-            news.push(told);
+            let reported =
+                if named { hooks.status(&message, word) } else { status_without_token(&message.wamid(), word) };
+            news.push(reported);
             if to.rank() > state.rank() {
                 (state, code) = (to, if to == State::Failed { 131_026 } else { 0 });
             }
         }
         if rng.random_bool(0.1) {
-            // Of a claim long before this one: it moves nothing.
+            // The status of a much earlier claim, which changes nothing.
             news.push(hooks.status(&Message { send: 200, ..message }, word));
         }
     }
@@ -66,30 +68,31 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
     if replied {
         news.push(json!({"button": {"payload": hooks.token(&message)}}));
     }
-    (settled, Told { message, line, state, code, replied, news })
+    (settled, Recipient { message, line, state, code, replied, news })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_are_exact_whatever_comes_twice_late_or_out_of_order() {
+async fn counts_are_exact_for_repeated_late_and_reordered_statuses() {
     let mut rng = StdRng::seed_from_u64(support::seed());
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001", "3002"], 1_200).await;
-    let mut told = Vec::new();
+    let mut recipients = Vec::new();
     let mut settled = Vec::new();
     for line in ["3001", "3002"] {
         for message in &messages[&line.into()] {
             let (outcome, history) = history(&hooks, &mut rng, *message, line);
             settled.extend(outcome.map(|outcome| (*message, outcome)));
-            told.push(history);
+            recipients.push(history);
         }
     }
     hooks.settle(settled).await;
 
-    // Each piece of news one to three times, all of them shuffled, then in changes of any length in bodies of any length.
+    // Each update is delivered one to three times, in random order: one per change, with a random number of changes in
+    // each body.
     let mut news: Vec<(&str, &Value)> = Vec::new();
-    for told in &told {
-        for item in &told.news {
-            news.extend(std::iter::repeat_n((told.line, item), rng.random_range(1..=3)));
+    for recipient in &recipients {
+        for item in &recipient.news {
+            news.extend(std::iter::repeat_n((recipient.line, item), rng.random_range(1..=3)));
         }
     }
     news.shuffle(&mut rng);
@@ -113,20 +116,25 @@ async fn counts_are_exact_whatever_comes_twice_late_or_out_of_order() {
 
     let mut by_state: HashMap<State, u64> = HashMap::new();
     let mut failures: HashMap<u32, u64> = HashMap::new();
-    for told in &told {
-        *by_state.entry(told.state).or_default() += 1;
-        if told.code != 0 {
-            *failures.entry(told.code).or_default() += 1;
+    for recipient in &recipients {
+        *by_state.entry(recipient.state).or_default() += 1;
+        if recipient.code != 0 {
+            *failures.entry(recipient.code).or_default() += 1;
         }
     }
     let counts = hooks.counts(id).await;
     assert_eq!(counts.by_state, by_state);
     assert_eq!(counts.failures, failures);
-    assert_eq!(counts.replied, told.iter().filter(|told| told.replied).count() as u64);
+    assert_eq!(counts.replied, recipients.iter().filter(|recipient| recipient.replied).count() as u64);
     for (part, _) in hooks.record(id).await.parts {
         let bytes = hooks.store.state_bytes(part).await.expect("bytes");
-        for told in told.iter().filter(|told| told.message.part == part) {
-            assert_eq!(State::of(bytes[usize::from(told.message.row)]), Some(told.state), "{:?}", told.message);
+        for recipient in recipients.iter().filter(|recipient| recipient.message.part == part) {
+            assert_eq!(
+                State::of(bytes[usize::from(recipient.message.row)]),
+                Some(recipient.state),
+                "{:?}",
+                recipient.message
+            );
         }
     }
     hooks.stop().await;
@@ -149,7 +157,7 @@ async fn a_status_of_an_earlier_send_is_not_counted_for_a_later_one() {
 }
 
 #[tokio::test]
-async fn a_status_before_our_own_answer_counts_and_the_answer_takes_nothing_back() {
+async fn a_status_before_the_response_counts_and_is_not_undone() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let [early, late] = messages[&"3001".into()][..] else { panic!("two") };
@@ -161,7 +169,7 @@ async fn a_status_before_our_own_answer_counts_and_the_answer_takes_nothing_back
 }
 
 #[tokio::test]
-async fn half_an_emoji_spoils_nothing_beside_it() {
+async fn an_unpaired_surrogate_does_not_affect_other_updates() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let message = messages[&"3001".into()][0];
@@ -178,7 +186,7 @@ async fn half_an_emoji_spoils_nothing_beside_it() {
 }
 
 #[tokio::test]
-async fn a_failure_without_errors_fails_without_a_reason_and_holds_nothing() {
+async fn a_failed_status_without_errors_fails_and_holds_nothing() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 3).await;
     let messages = &messages[&"3001".into()];
@@ -196,23 +204,23 @@ async fn a_failure_without_errors_fails_without_a_reason_and_holds_nothing() {
 }
 
 #[tokio::test]
-async fn a_failure_without_our_token_is_found_by_its_message_id() {
+async fn a_failure_without_our_token_is_matched_by_message_id() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
     let (ours, others) = (&messages[&"3001".into()], &messages[&"3002".into()]);
     hooks.accept(ours.iter().chain(others)).await;
-    let mut foreign = nameless(&ours[1].wamid(), "failed 131049");
+    let mut foreign = status_without_token(&ours[1].wamid(), "failed 131049");
     foreign["biz_opaque_callback_data"] = "c42:r981".into();
-    let wrong_line = nameless(&others[0].wamid(), "failed 131026");
-    let told = [
-        nameless(&ours[0].wamid(), "failed 131026"),
+    let wrong_line = status_without_token(&others[0].wamid(), "failed 131026");
+    let reported = [
+        status_without_token(&ours[0].wamid(), "failed 131026"),
         foreign,
-        nameless("wamid.of-another-app", "failed 131026"),
-        nameless("", "failed 131026"),
+        status_without_token("wamid.of-another-app", "failed 131026"),
+        status_without_token("", "failed 131026"),
         wrong_line,
     ];
     for _ in 0..2 {
-        assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200);
+        assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
         let counts = hooks.counts(id).await;
         assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 78), (State::Failed, 2)]));
         assert_eq!(counts.failures, HashMap::from([(131_026, 1), (131_049, 1)]));
@@ -221,7 +229,7 @@ async fn a_failure_without_our_token_is_found_by_its_message_id() {
 }
 
 #[tokio::test]
-async fn a_campaign_that_ended_is_still_found_by_message_id() {
+async fn an_ended_campaign_is_still_found_by_message_id() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 3).await;
     let ours = &messages[&"3001".into()];
@@ -229,7 +237,7 @@ async fn a_campaign_that_ended_is_still_found_by_message_id() {
     let now = hooks.clock.now();
     assert!(hooks.store.complete_if_done(id, now).await.expect("a store"));
     hooks.store.retire_campaign(id, now).await.expect("a store");
-    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&ours[2].wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&ours[2].wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 2), (State::Failed, 1)]));
     hooks.stop().await;
 }
@@ -245,7 +253,7 @@ async fn ids_of_the_first_of_300_small_campaigns_are_found() {
     }
     let [failed, answered] = messages[&"3001".into()][..] else { panic!("two") };
     let answer = json!({"type": "text", "context": {"from": "5491155550001", "id": answered.wamid()}});
-    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&failed.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&failed.wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.deliver(&inbound("3001", &[answer])).await, 200);
     let counts = hooks.counts(first).await;
     assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 1), (State::Failed, 1)]));
@@ -268,7 +276,7 @@ async fn one_call_reads_at_most_64_kib_of_a_list_of_ids() {
         ids.extend(piece.ids());
         (from, calls) = (piece.next, calls + 1);
     }
-    assert!(calls >= 4, "20,000 ids have 215 KiB: {calls}");
+    assert!(calls >= 4, "20,000 ids take 215 KiB: {calls}");
     assert_eq!(ids.len(), messages.len());
     for message in messages {
         let claimed = ClaimedRow { row: message.row, send: message.send };
@@ -278,41 +286,44 @@ async fn one_call_reads_at_most_64_kib_of_a_list_of_ids() {
 }
 
 #[tokio::test]
-async fn a_failure_ahead_of_our_own_answer_is_parked_until_its_message_is_known() {
+async fn a_failure_before_the_response_is_parked_until_the_id_is_stored() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let [early, other] = messages[&"3001".into()][..] else { panic!("two") };
     for _ in 0..2 {
-        assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&early.wamid(), "failed 131026")])).await, 200);
+        assert_eq!(
+            hooks.deliver(&statuses("3001", &[status_without_token(&early.wamid(), "failed 131026")])).await,
+            200
+        );
     }
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::InFlight, 2)]));
     hooks.accept([&early, &other]).await;
-    until("it is found", async || hooks.by_state(id).await.contains_key(&State::Failed)).await;
+    until("the parked failure is applied", async || hooks.by_state(id).await.contains_key(&State::Failed)).await;
     assert_eq!(hooks.counts(id).await.failures, HashMap::from([(131_026, 1)]));
     hooks.stop().await;
 }
 
 #[tokio::test]
-async fn the_first_status_of_a_doubtful_message_tells_its_id_for_the_later_ones() {
+async fn the_first_status_of_a_message_in_doubt_records_its_id() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let message = messages[&"3001".into()][0];
-    // The answer was lost, and with it the message id.
-    hooks.settle([(message, Settled::InDoubt { until: hooks.clock.now().after(hooks::IDS_KEPT) })]).await;
+    // The response was lost, and the message id with it.
+    hooks.settle([(message, Settled::InDoubt { until: hooks.clock.now().after(hooks::ID_RETENTION) })]).await;
     assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&message, "sent")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 1)]));
-    assert_eq!(hooks.deliver(&statuses("3001", &[nameless(&message.wamid(), "failed 131026")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("3001", &[status_without_token(&message.wamid(), "failed 131026")])).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Failed, 1)]));
     hooks.stop().await;
 }
 
 #[tokio::test]
-async fn a_strangers_token_moves_nothing() {
+async fn a_forged_token_changes_nothing() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let ours = &messages[&"3001".into()];
     hooks.accept(ours).await;
-    let mut forged = nameless("wamid.forged", "read");
+    let mut forged = status_without_token("wamid.forged", "read");
     let ours_token = hooks.token(&ours[0]);
     for token in
         [hooks::token(&TokenKey::new([1; 16]), &ours[0]), ours_token.replace(".0.0.1.", ".0.1.1."), "p1".into()]
@@ -329,51 +340,54 @@ async fn a_strangers_token_moves_nothing() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_not_ours_or_not_of_the_campaign_moves_nothing() {
+async fn a_status_for_a_foreign_line_changes_nothing() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
     let message = &messages[&"3001".into()][0];
     hooks.accept([message]).await;
     let before = hooks.by_state(id).await;
     for (line, moves) in [("9999", false), ("", false), ("3003", false), ("3002", true)] {
-        let (told, unnamed) = (hooks.status(message, "read"), nameless(&message.wamid(), "failed 131026"));
-        assert_eq!(hooks.deliver(&statuses(line, &[told, unnamed])).await, 200);
+        let (reported, unnamed) =
+            (hooks.status(message, "read"), status_without_token(&message.wamid(), "failed 131026"));
+        assert_eq!(hooks.deliver(&statuses(line, &[reported, unnamed])).await, 200);
         assert_eq!(hooks.by_state(id).await != before, moves, "{line}: a part may move between its campaign's lines");
     }
     hooks.stop().await;
 }
 
 #[tokio::test]
-async fn a_waba_that_is_not_ours_or_not_of_the_line_moves_nothing() {
+async fn a_status_for_a_foreign_waba_changes_nothing() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let ours = &messages[&"3001".into()];
     hooks.accept(ours).await;
     let before = hooks.by_state(id).await;
-    let told = |waba: &Value| {
+    let reported = |waba: &Value| {
         let tapped = json!({"button": {"payload": hooks.token(&ours[0])}});
-        let mut told = payload(&[
-            statuses("3001", &[hooks.status(&ours[0], "read"), nameless(&ours[1].wamid(), "failed 131026")])["entry"]
-                [0]["changes"][0]
+        let mut reported = payload(&[
+            statuses(
+                "3001",
+                &[hooks.status(&ours[0], "read"), status_without_token(&ours[1].wamid(), "failed 131026")],
+            )["entry"][0]["changes"][0]
                 .clone(),
             inbound("3001", &[tapped])["entry"][0]["changes"][0].clone(),
         ]);
-        told["entry"][0]["id"] = waba.clone();
-        told
+        reported["entry"][0]["id"] = waba.clone();
+        reported
     };
     for waba in [json!("2002"), json!("20011"), json!(""), json!(null), json!(["2001"])] {
-        assert_eq!(hooks.deliver(&told(&waba)).await, 200, "{waba}: it would be the same the next time");
+        assert_eq!(hooks.deliver(&reported(&waba)).await, 200, "{waba}: a repeat would not help");
         assert_eq!(hooks.by_state(id).await, before, "{waba}");
         assert_eq!(hooks.counts(id).await.replied, 0, "{waba}");
     }
-    assert_eq!(hooks.deliver(&told(&json!("2001"))).await, 200);
+    assert_eq!(hooks.deliver(&reported(&json!("2001"))).await, 200);
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Read, 1), (State::Failed, 1)]));
     assert_eq!(hooks.counts(id).await.replied, 1);
     hooks.stop().await;
 }
 
 #[tokio::test]
-async fn an_answer_counts_once_by_its_button_or_by_the_message_it_answers() {
+async fn a_reply_counts_once_by_button_payload_or_context() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 5).await;
     let ours = &messages[&"3001".into()];
@@ -391,7 +405,7 @@ async fn an_answer_counts_once_by_its_button_or_by_the_message_it_answers() {
         assert_eq!(hooks.deliver(&inbound("3001", &answers)).await, 200);
         assert_eq!(hooks.counts(id).await.replied, 4);
     }
-    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 5)]), "an answer is no status");
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Accepted, 5)]), "a reply is not a status");
     hooks.stop().await;
 }
 
@@ -402,28 +416,28 @@ async fn a_campaign_is_completed_when_its_last_doubt_is_resolved() {
     let doubtful = messages[&"3002".into()][0];
     let all: Vec<&Message> = messages.values().flatten().filter(|message| **message != doubtful).collect();
     hooks.accept(all.iter().copied()).await;
-    hooks.settle([(doubtful, Settled::InDoubt { until: hooks.clock.now().after(hooks::IDS_KEPT) })]).await;
-    let told: Vec<Value> = all.iter().map(|message| hooks.status(message, "sent")).collect();
+    hooks.settle([(doubtful, Settled::InDoubt { until: hooks.clock.now().after(hooks::ID_RETENTION) })]).await;
+    let reported: Vec<Value> = all.iter().map(|message| hooks.status(message, "sent")).collect();
     for line in ["3001", "3002"] {
-        assert_eq!(hooks.deliver(&statuses(line, &told)).await, 200);
+        assert_eq!(hooks.deliver(&statuses(line, &reported)).await, 200);
     }
     assert_eq!(hooks.record(id).await.state, CampaignState::Running);
     assert_eq!(hooks.deliver(&statuses("3002", &[hooks.status(&doubtful, "delivered")])).await, 200);
-    world::reaches(&hooks.store, id, CampaignState::Completed).await;
+    world::wait_for_state(&hooks.store, id, CampaignState::Completed).await;
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Sent, 79), (State::Delivered, 1)]));
     hooks.stop().await;
 }
 
 #[tokio::test]
-async fn metas_words_on_a_failure_are_kept() {
+async fn metas_details_of_a_failure_are_stored() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let ours = &messages[&"3001".into()];
     hooks.accept(ours).await;
-    let mut long = nameless(&ours[1].wamid(), "failed 131049");
+    let mut long = status_without_token(&ours[1].wamid(), "failed 131049");
     long["errors"][0]["error_data"]["details"] = "ñ".repeat(10_000).into();
     assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&ours[0], "failed 131026"), long])).await, 200);
-    until("the words are kept", async || hooks.counts(id).await.details.len() == 2).await;
+    until("the details are stored", async || hooks.counts(id).await.details.len() == 2).await;
     let details = hooks.counts(id).await.details;
     assert_eq!(details[&131_026], "details of 131026");
     assert_eq!(details[&131_049], "ñ".repeat(500));

@@ -1,4 +1,4 @@
-//! Webhooks: believed only where they are Meta's, and answered when they are in Redis.
+//! Webhooks: accepted only with Meta's signature, and acknowledged only once they are stored in Redis.
 
 use std::collections::HashMap;
 
@@ -9,21 +9,21 @@ use pregon::{
     domain::{HoldScope, State},
     redis::parts::{Fact, News},
     webhook::{
-        aftercare::Aftercare,
         apply::{Committer, LocatedFact},
+        follow_up::FollowUp,
     },
 };
 use serde_json::json;
 
 use crate::support::{
-    hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, nameless, now, payload, statuses},
+    hooks::{self, Hooks, Message, VERIFY_TOKEN, inbound, now, payload, status_without_token, statuses},
     redis::TestRedis,
     server::Installation,
     until, world,
 };
 
 #[tokio::test]
-async fn the_handshake_answers_the_bare_challenge() {
+async fn the_handshake_returns_only_the_challenge() {
     let hooks = Hooks::start().await;
     let ask = async |query: &str| {
         let answer = hooks.client.get(format!("{}?{query}", hooks.url)).send().await.expect("an answer");
@@ -45,7 +45,7 @@ async fn the_handshake_answers_the_bare_challenge() {
 }
 
 #[tokio::test]
-async fn only_metas_signature_opens_a_webhook() {
+async fn a_webhook_without_metas_signature_is_rejected() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let message = &messages[&"3001".into()][0];
@@ -63,7 +63,7 @@ async fn only_metas_signature_opens_a_webhook() {
 }
 
 #[tokio::test]
-async fn a_body_too_large_is_refused_and_one_that_is_no_webhook_is_not_delivered_again() {
+async fn an_oversized_body_is_rejected_and_a_malformed_one_acknowledged() {
     let hooks = Hooks::start().await;
     let large = vec![b' '; hooks::BODY_BYTES_MAX + 1];
     assert_eq!(hooks.deliver_bytes(&large).await, 413);
@@ -74,22 +74,22 @@ async fn a_body_too_large_is_refused_and_one_that_is_no_webhook_is_not_delivered
 }
 
 #[tokio::test]
-async fn while_redis_is_away_meta_is_told_to_deliver_again_and_then_it_counts_once() {
+async fn a_webhook_during_a_redis_outage_is_503_and_counts_once_later() {
     let mut hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let [named, unnamed] = messages[&"3001".into()][..] else { panic!("two") };
     hooks.accept([&named, &unnamed]).await;
     let bodies = [
         statuses("3001", &[hooks.status(&named, "sent")]),
-        statuses("3001", &[nameless(&unnamed.wamid(), "failed 131026")]),
+        statuses("3001", &[status_without_token(&unnamed.wamid(), "failed 131026")]),
         serde_json::from_slice(include_bytes!("../../fixtures/webhooks/template_paused.json")).expect("JSON"),
     ];
     hooks.redis.stop().await;
     for body in &bodies {
         assert_eq!(hooks.deliver(body).await, 503);
     }
-    let others = statuses("9999", &[nameless("wamid.x", "sent")]);
-    assert_eq!(hooks.deliver(&others).await, 503, "whether that line is ours is in Redis");
+    let others = statuses("9999", &[status_without_token("wamid.x", "sent")]);
+    assert_eq!(hooks.deliver(&others).await, 503, "the list of our lines is in Redis");
     hooks.redis.restart().await;
     for body in bodies.iter().chain(&bodies) {
         assert_eq!(hooks.deliver(body).await, 200);
@@ -100,7 +100,7 @@ async fn while_redis_is_away_meta_is_told_to_deliver_again_and_then_it_counts_on
 }
 
 #[tokio::test]
-async fn a_restart_of_redis_between_two_webhooks_is_not_seen() {
+async fn a_redis_restart_between_webhooks_fails_none_of_them() {
     let mut hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let message = &messages[&"3001".into()][0];
@@ -113,10 +113,10 @@ async fn a_restart_of_redis_between_two_webhooks_is_not_seen() {
     hooks.stop().await;
 }
 
-/// A committer of its own whose task has not run yet, so that the test says what is there when it does.
+/// A committer whose task the test runs itself, so that the test decides what is queued when the task starts.
 fn committer(hooks: &Hooks) -> (Committer, impl Future<Output = ()> + use<>) {
-    let (aftercare, _) = Aftercare::new(hooks.store.clone(), hooks.clock.clone());
-    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::IDS_KEPT, aftercare)
+    let (follow_up, _) = FollowUp::new(hooks.store.clone(), hooks.clock.clone());
+    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::ID_RETENTION, follow_up)
 }
 
 fn sent(message: &Message) -> LocatedFact {
@@ -125,7 +125,7 @@ fn sent(message: &Message) -> LocatedFact {
 }
 
 #[tokio::test]
-async fn requests_that_wait_share_one_commit() {
+async fn waiting_requests_share_one_commit() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 200).await;
     let ours = &messages[&"3001".into()];
@@ -148,7 +148,7 @@ async fn requests_that_wait_share_one_commit() {
 }
 
 #[tokio::test]
-async fn a_part_that_can_not_be_changed_holds_up_nobody_else() {
+async fn a_part_that_rejects_writes_delays_no_other_part() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001", "3002"], 80).await;
     let (good, bad) = (&messages[&"3001".into()][0], &messages[&"3002".into()][0]);
@@ -175,7 +175,7 @@ async fn a_part_that_can_not_be_changed_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_commit_is_bounded() {
+async fn the_commit_queue_is_bounded() {
     let hooks = Hooks::start().await;
     let (_, messages) = hooks.campaign(&["3001"], 1).await;
     let (committer, _task) = committer(&hooks);
@@ -190,23 +190,24 @@ async fn what_waits_for_a_commit_is_bounded() {
         assert!(waiting.len() < 100_000, "no bound");
     };
     assert!(refused.is_err());
-    assert!(waiting.len() >= 1_000, "{} is no use", waiting.len());
+    assert!(waiting.len() >= 1_000, "the bound is too low: {}", waiting.len());
     drop(waiting);
     let refused = committer.commit(vec![sent(message)]).now_or_never();
-    assert!(matches!(refused, Some(Err(_))), "what nobody waits for any more is still there, and takes its room");
+    assert!(matches!(refused, Some(Err(_))), "an abandoned commit still counts towards the bound");
     hooks.stop().await;
 }
 
 #[tokio::test]
-async fn when_redis_is_away_all_that_waits_is_told_together() {
+async fn a_redis_outage_fails_all_waiting_commits_together() {
     const EACH: usize = 4_096;
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let message = &messages[&"3001".into()][0];
     hooks.accept([message]).await;
     let mut connection = hooks.redis.connection().await;
-    let () = cmd("CLIENT").arg("PAUSE").arg(600_000).arg("WRITE").query_async(&mut connection).await.expect("a pause");
-    // Time jumps to where nothing else is left to happen: to where Redis is given up.
+    let () =
+        cmd("CLIENT").arg("PAUSE").arg(600_000).arg("WRITE").query_async(&mut connection).await.expect("CLIENT PAUSE");
+    // With the clock paused, time jumps to the next timer: the Redis timeout.
     tokio::time::pause();
     let (began, (committer, task)) = (tokio::time::Instant::now(), committer(&hooks));
     let commits = async {
@@ -218,12 +219,12 @@ async fn when_redis_is_away_all_that_waits_is_told_together() {
     let (answers, ()) = tokio::join!(commits, task);
     assert!(answers.iter().all(Result::is_err), "{answers:?}");
     let (waited, timeout) = (began.elapsed(), world::address(&hooks.redis).timeout);
-    // Each of two commits that run side by side is tried twice, and asks a connection first whether it lives. One pair after
-    // the other would take four times as long.
-    assert!(waited < 5 * timeout, "one after the other: {waited:?}, and a command is given up after {timeout:?}");
+    // One commit runs at a time. It is tried twice and pings its connection first. Committing the eight requests one
+    // after the other would take eight times as long.
+    assert!(waited < 5 * timeout, "one after the other: {waited:?}, with a timeout of {timeout:?}");
     tokio::time::resume();
-    let () = cmd("CLIENT").arg("UNPAUSE").query_async(&mut connection).await.expect("its end");
-    until("it is taken again", async || {
+    let () = cmd("CLIENT").arg("UNPAUSE").query_async(&mut connection).await.expect("CLIENT UNPAUSE");
+    until("webhooks are accepted again", async || {
         hooks.deliver(&statuses("3001", &[hooks.status(message, "sent")])).await == 200
     })
     .await;
@@ -232,7 +233,7 @@ async fn when_redis_is_away_all_that_waits_is_told_together() {
 }
 
 #[tokio::test]
-async fn a_template_is_held_while_meta_holds_it() {
+async fn a_template_paused_by_meta_is_held_until_it_is_approved() {
     let hooks = Hooks::start().await;
     let scope = HoldScope::Template { waba: "2001".into(), name: "spring_sale".into(), language: "en_GB".into() };
     let paused = include_str!("../../fixtures/webhooks/template_paused.json");
@@ -291,12 +292,12 @@ async fn a_wrong_app_secret_is_logged_once_counted_and_shown_as_a_warning() {
     let (_, page) = read("/metrics").await;
     assert!(page.contains("pregon_webhooks_refused_total{reason=\"wrong_signature\"} 3"), "{page}");
     assert_eq!(deliver("of-another-app").await, 200);
-    assert!(!read("/readyz").await.1.contains("warnings"), "a webhook was signed well");
+    assert!(!read("/readyz").await.1.contains("warnings"), "a valid webhook clears the warning");
 }
 
-/// Everything of this test runs on its own thread, and so does its recorder.
+/// The metrics recorder is local to a thread. The whole test, the server included, runs on that thread.
 #[tokio::test]
-async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
+async fn webhooks_and_statuses_are_counted_by_result() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let page = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -304,16 +305,16 @@ async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
     let (id, messages) = hooks.campaign(&["3001"], 2).await;
     let ours = &messages[&"3001".into()];
     hooks.accept(ours).await;
-    let told = [
+    let reported = [
         hooks.status(&ours[0], "sent"),
         hooks.status(&ours[0], "sent"),
         hooks.status(&ours[0], "evaporated"),
         hooks.status(&ours[1], "failed 131026"),
-        nameless("wamid.of-another-app", "read"),
-        nameless("wamid.of-another-app", "failed 131026"),
+        status_without_token("wamid.of-another-app", "read"),
+        status_without_token("wamid.of-another-app", "failed 131026"),
     ];
-    assert_eq!(hooks.deliver(&statuses("3001", &told)).await, 200);
-    assert_eq!(hooks.deliver(&statuses("9999", &[nameless("wamid.of-another-app", "sent")])).await, 200);
+    assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
+    assert_eq!(hooks.deliver(&statuses("9999", &[status_without_token("wamid.of-another-app", "sent")])).await, 200);
     assert_eq!(
         hooks.deliver(&inbound("3001", &[json!({"text": {"body": "hola"}, "timestamp": "1795339600"})])).await,
         200
@@ -322,7 +323,7 @@ async fn webhooks_and_statuses_are_counted_by_what_became_of_them() {
     assert_eq!(hooks.deliver_with("sha256=", b"{}").await, 401);
     let odd = payload(&[json!({"field": "messages"}), json!({"field": "flows", "value": {}})]);
     assert_eq!(hooks.deliver(&odd).await, 200);
-    until("the words are kept", async || !hooks.counts(id).await.details.is_empty()).await;
+    until("the details are stored", async || !hooks.counts(id).await.details.is_empty()).await;
     let page = page.render();
     let expected = [
         r#"pregon_statuses_total{status="sent",result="applied"} 1"#,

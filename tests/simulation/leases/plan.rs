@@ -1,60 +1,60 @@
-//! What may happen in a schedule. Everything else is drawn from its seed.
+//! The parameters of a schedule. Everything else is drawn from its seed.
 
 use std::time::Duration;
 
-/// One thing that goes wrong, or changes.
+/// A fault or a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// SIGSTOP of a worker at any point, and SIGCONT after up to two leases.
+    /// SIGSTOP of a worker at any point, and SIGCONT after at most two leases.
     Stop,
-    /// The task that holds the leases is not run for up to two leases, while the runners are.
+    /// The worker's lease task is suspended for at most two leases, while the runners run.
     TaskStalls,
-    /// The runners are not run for up to two leases, while the task that holds the leases is.
+    /// The runners are suspended for at most two leases, while the lease task runs.
     RunnersStall,
     /// SIGKILL of a worker.
     Die,
-    /// A worker more.
+    /// One more worker starts.
     Start,
     /// SIGTERM of a worker.
     Leave,
-    /// Nothing passes between a worker and Redis for up to two leases.
+    /// No traffic passes between a worker and Redis for at most two leases.
     Cut,
-    /// Redis answers nothing for up to two leases, and then everything.
+    /// Redis is suspended for at most two leases, then answers everything.
     RedisStops,
-    /// Redis ends and comes back within a lease. It forgets up to so much.
+    /// Redis stops and restarts within a lease, and loses at most its last `forgets`.
     RedisRestarts { forgets: Duration },
     /// Redis' clock is set back by up to a minute.
     ClockBack,
-    /// Redis' clock is set forward by up to so much, once.
+    /// Redis' clock is set forward once, by at most this.
     ClockForward(Duration),
-    /// A line has nothing to send for a while: its pace fills up.
+    /// A line has nothing to send for a while, so its pacer fills up.
     NoWork,
     /// An operator changes the rate of a line.
     Rate,
 }
 
-/// A schedule to be.
+/// The parameters of a schedule.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Everything follows from it.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// How long the faults go on.
+    /// Duration of the schedule.
     pub length: Duration,
     /// The length of a lease.
     pub lease: Duration,
     /// Workers at the beginning.
     pub workers: usize,
-    /// What each line may send, messages per second.
+    /// The rate of each line, in messages per second.
     pub rates: Vec<f64>,
-    /// What happens, at random times, that often.
+    /// The faults to draw from, each with equal probability; a repeated one is drawn more often.
     pub faults: Vec<Fault>,
-    /// Time between two faults at most.
+    /// The longest time between two faults.
     pub fault_every: Duration,
-    /// One of so many questions and answers takes long or is lost; 0: none.
+    /// One in this many messages between workers and Redis is delayed or lost; 0: none.
     pub trouble: u32,
-    /// How much faster or slower than true time the clocks of workers and of Redis run at most, in ten millionths.
+    /// Largest drift of the clocks of workers and of Redis, in ten millionths of true time.
     pub drift: i64,
-    /// One of so many answers of Meta says that the line is too fast; 0: none.
+    /// One in this many responses from Meta throttles the line; 0: none.
     pub throttled: u32,
 }
 

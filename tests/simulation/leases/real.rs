@@ -1,21 +1,22 @@
-//! The rules of leases in `rules.rs` against `acquire.lua` and `release.lua` in a real Redis, over random histories.
+//! Compares the lease rules in `rules.rs` with `acquire.lua` and `release.lua` on a real Redis, over random
+//! histories.
 
 use std::time::Duration;
 
 use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
 use pregon::{
     domain::LineId,
-    redis::{Store, lines::Right},
+    redis::{Store, lines::LeaseTarget},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::rules::{Leases, LineNo};
 use crate::support::{self, redis::TestRedis, world};
 
-/// No lease of a history ends by itself: it is ended by the history.
+/// Long enough that no lease expires unless the history expires it.
 const LEASE: Duration = Duration::from_secs(3_600);
 
-/// In ms; past any clock, so that epochs rise by chance.
+/// In ms; ahead of any clock, so that each new epoch is a random increment of the last.
 const FAR_FUTURE: u64 = 9_000_000_000_000;
 
 struct Pair {
@@ -23,7 +24,7 @@ struct Pair {
     redis: MultiplexedConnection,
     model: Leases,
     lines: Vec<LineId>,
-    /// Time of the model, in ms: Redis' own, where it matters.
+    /// Time of the model, in ms: 0, or [`FAR_FUTURE`] where Redis' clock was set back.
     now_ms: u64,
 }
 
@@ -34,8 +35,8 @@ impl Pair {
     }
 
     async fn acquire(&mut self, worker: usize, wanted: &[(LineNo, u64)]) -> Vec<Option<u64>> {
-        let rights: Vec<(Right, u64)> =
-            wanted.iter().map(|&(line, mine)| (Right::Line(self.lines[line as usize].clone()), mine)).collect();
+        let rights: Vec<(LeaseTarget, u64)> =
+            wanted.iter().map(|&(line, mine)| (LeaseTarget::Line(self.lines[line as usize].clone()), mine)).collect();
         let before = self.redis_ms().await;
         let real = self.store.acquire(&rights, &name(worker), LEASE).await.expect("redis");
         let after = self.redis_ms().await;
@@ -44,9 +45,9 @@ impl Pair {
             let now_ms = self.now_ms;
             let expected = self.model.acquire(line, worker, LEASE.as_millis() as u64, mine, now_ms);
             let is_by_clock = |epoch| epoch > old.epoch && (before..=after).contains(&epoch);
-            let is_by_chance = |epoch| (old.epoch + 1..=old.epoch + 1_000).contains(&epoch);
-            if mine == 0 && epoch.is_some_and(|epoch| is_by_clock(epoch) || is_by_chance(epoch)) {
-                // Whichever millisecond of Redis' clock it was, or whatever it was by chance: the model is told.
+            let is_by_increment = |epoch| (old.epoch + 1..=old.epoch + 1_000).contains(&epoch);
+            if mine == 0 && epoch.is_some_and(|epoch| is_by_clock(epoch) || is_by_increment(epoch)) {
+                // The model adopts the epoch: it depends on Redis' clock or on a random increment.
                 let epoch = epoch.expect("an epoch");
                 let mut entry = self.model.entry(line);
                 assert!(expected.is_some(), "line {line}, worker {worker}: redis gave {epoch}");
@@ -61,13 +62,13 @@ impl Pair {
     }
 
     async fn release(&mut self, worker: usize, line: LineNo, mine: u64) {
-        let right = Right::Line(self.lines[line as usize].clone());
+        let right = LeaseTarget::Line(self.lines[line as usize].clone());
         self.store.release(&right, &name(worker), mine).await.expect("redis");
         self.model.release(line, worker, mine, self.now_ms);
     }
 
-    /// The lease of `line` comes to its end.
-    async fn ends(&mut self, line: LineNo) {
+    /// Lets the lease of `line` expire.
+    async fn expire(&mut self, line: LineNo) {
         let key = self.store.keys.lease(&self.lines[line as usize]);
         let () = cmd("PEXPIREAT").arg(key).arg(1).query_async(&mut self.redis).await.expect("redis");
         let mut entry = self.model.entry(line);
@@ -75,7 +76,7 @@ impl Pair {
         self.model.set_entry(line, entry);
     }
 
-    async fn is_the_same(&mut self) {
+    async fn check_owners(&mut self) {
         let owners = self.store.owners(&self.lines).await.expect("redis");
         for (line, owner) in (0..).zip(owners) {
             let held = self.model.held(line, self.now_ms);
@@ -93,7 +94,7 @@ fn name(worker: usize) -> String {
 }
 
 #[tokio::test]
-async fn the_rules_of_leases_are_those_of_the_scripts() {
+async fn the_lease_rules_agree_with_the_scripts() {
     let redis = TestRedis::start().await;
     let store = Store::connect(&world::address(&redis)).await.expect("a store");
     let mut rng = StdRng::seed_from_u64(support::seed());
@@ -102,7 +103,7 @@ async fn the_rules_of_leases_are_those_of_the_scripts() {
         let connection = redis.connection().await;
         let mut pair =
             Pair { store: store.clone(), redis: connection, model: Leases::default(), lines, now_ms: FAR_FUTURE };
-        // Half of the histories are of a Redis whose clock was set back: its epochs are ahead of the clock.
+        // In half of the histories, Redis' clock was set back: its epochs are ahead of the clock.
         if rng.random_bool(0.5) {
             for line in 0..3 {
                 let key = pair.store.keys.epoch(&pair.lines[line as usize]);
@@ -125,9 +126,9 @@ async fn the_rules_of_leases_are_those_of_the_scripts() {
                 }
                 3..7 => known.extend(pair.acquire(worker, &[(line, epoch)]).await.into_iter().flatten()),
                 7..9 => pair.release(worker, line, epoch).await,
-                _ => pair.ends(line).await,
+                _ => pair.expire(line).await,
             }
-            pair.is_the_same().await;
+            pair.check_owners().await;
         }
     }
 }

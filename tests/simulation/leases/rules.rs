@@ -1,5 +1,5 @@
-//! The rules of `acquire.lua`, `release.lua` and of the beginning of `claim.lua`, in plain Rust. `real.rs` shows for the
-//! leases that Redis gives the same answers, `tests/simulation/model` for the claims.
+//! The rules of `acquire.lua`, `release.lua` and the epoch check of `claim.lua` in plain Rust. `real.rs` compares
+//! the lease rules with a real Redis; `tests/simulation/model` does so for claims.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -9,33 +9,33 @@ pub type LineNo = u32;
 /// A worker, by its number.
 pub type WorkerNo = usize;
 
-/// What Redis holds of a line.
+/// The state of a line in Redis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
-    /// The counter of its leases.
+    /// The epoch of the last lease.
     pub epoch: u64,
-    /// The lease, which may have ended.
+    /// The lease, which may have expired.
     pub lease: Option<Held>,
-    /// The epoch that claimed last: the line has one part.
+    /// The epoch of the last claim. The line has one part.
     pub claimed_in: u64,
 }
 
 /// A lease in Redis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
-    /// Who has it.
+    /// The owner.
     pub worker: WorkerNo,
-    /// In which epoch.
+    /// The epoch of the lease.
     pub epoch: u64,
-    /// The last millisecond in which it is there.
+    /// The last millisecond in which the lease is valid.
     pub until_ms: u64,
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Claim {
     Rows,
-    Young,
+    InGracePeriod,
     Fenced,
 }
 
@@ -46,29 +46,30 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// What there is of `line`.
+    /// The state of `line`.
     pub fn entry(&self, line: LineNo) -> Entry {
         self.lines.get(&line).cloned().unwrap_or_default()
     }
 
-    /// Puts back what there was.
+    /// Replaces the state of `line`.
     pub fn set_entry(&mut self, line: LineNo, entry: Entry) {
         self.lines.insert(line, entry);
     }
 
-    /// The lease that is there at `now_ms`.
+    /// The lease that is valid at `now_ms`.
     pub fn held(&self, line: LineNo, now_ms: u64) -> Option<&Held> {
         self.lines.get(&line)?.lease.as_ref().filter(|held| now_ms <= held.until_ms)
     }
 
-    /// Drops what has ended, as Redis does when it finds it.
+    /// Deletes expired leases, as Redis does when it finds them.
     pub fn expire(&mut self, now_ms: u64) {
         for entry in self.lines.values_mut() {
             entry.lease.take_if(|held| now_ms > held.until_ms);
         }
     }
 
-    /// Takes a lease, or renews the caller's own; `mine` is the epoch of it, 0 without one. Gives the epoch.
+    /// Acquires a lease, or renews the caller's own. `mine`: the caller's epoch, 0 without a lease. Returns the
+    /// epoch.
     pub fn acquire(&mut self, line: LineNo, worker: WorkerNo, length_ms: u64, mine: u64, now_ms: u64) -> Option<u64> {
         let until_ms = now_ms + length_ms;
         let held = self.held(line, now_ms).cloned();
@@ -87,12 +88,12 @@ impl Leases {
         }
     }
 
-    /// Claims in `epoch`; where Redis is `in_grace_period`, nothing is taken over.
+    /// Claims rows in `epoch`. In the grace period nothing is taken over.
     pub fn claim(&mut self, line: LineNo, epoch: u64, in_grace_period: bool) -> Claim {
         let entry = self.lines.entry(line).or_default();
         match epoch.cmp(&entry.claimed_in) {
             Ordering::Less => Claim::Fenced,
-            Ordering::Greater if in_grace_period => Claim::Young,
+            Ordering::Greater if in_grace_period => Claim::InGracePeriod,
             _ => {
                 entry.claimed_in = epoch;
                 Claim::Rows
@@ -100,7 +101,7 @@ impl Leases {
         }
     }
 
-    /// Gives a lease back. Tells whether it was held.
+    /// Releases a lease. Returns whether the caller held it.
     pub fn release(&mut self, line: LineNo, worker: WorkerNo, mine: u64, now_ms: u64) -> bool {
         let held = self.held(line, now_ms).is_some_and(|held| held.worker == worker && held.epoch == mine);
         if held && let Some(entry) = self.lines.get_mut(&line) {

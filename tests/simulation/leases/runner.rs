@@ -1,5 +1,5 @@
-//! The loop of a runner, told over from `dispatch::runner` as far as it decides when a message may go: it claims what it
-//! sends in the next moments, and lets it go by lease and pace.
+//! A model of the runner's loop in `dispatch::runner`, as far as it decides when a message may be sent: the runner
+//! claims what it sends in the next moments, and sends while lease and pacer allow it.
 
 use std::time::{Duration, Instant};
 
@@ -11,22 +11,22 @@ use super::{
     world::{At, Event, World},
 };
 
-/// Attempts at once.
+/// The most attempts in flight.
 const SLOTS: usize = 64;
 
-/// A machine that is not stopped gets from reading the clock to writing the message within this time.
+/// The longest time between reading the clock and writing the message, on a machine that is not suspended.
 pub const LOOK_TO_WRITE: Duration = Duration::from_micros(200);
 
-/// A claim takes what the line sends in this time.
+/// A claim asks for the messages that the line sends in this many seconds.
 const CLAIM_SECONDS: f64 = 0.05;
 
-/// After a claim that brought nothing, the next one is that much later.
+/// Pause after a claim that failed or met the grace period.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A line with nothing to do looks again after this time.
+/// The longest sleep of a line without work.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// A runner, while its worker knows of it.
+/// Identifies a runner by worker, line and epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     pub worker: WorkerNo,
@@ -38,19 +38,19 @@ pub struct Run {
 pub struct Runner {
     pub lease: Lease,
     pub pacer: Pacer,
-    /// When its worker had the lease.
+    /// When its worker acquired the lease.
     pub began: At,
-    /// Its worker told it to stop.
-    pub told_to_stop: bool,
-    /// It begins nothing any more.
+    /// Its worker asked it to stop.
+    pub stop_requested: bool,
+    /// It starts no more attempts.
     pub stopping: bool,
-    /// It has ended.
+    /// Its attempts have ended and are settled.
     pub done: bool,
     /// Messages claimed and not yet sent.
     pub ready: usize,
     in_flight: usize,
     wake: u64,
-    /// The claim that is on its way, and before which time there is no other.
+    /// The number of the last claim and whether it is in flight, and the earliest time of the next.
     claim: (u64, bool),
     claim_again_at: At,
 }
@@ -61,7 +61,7 @@ impl Runner {
             lease,
             pacer,
             began,
-            told_to_stop: false,
+            stop_requested: false,
             stopping: false,
             done: false,
             ready: 0,
@@ -78,42 +78,43 @@ impl World {
         self.workers[run.worker].owned.get_mut(&run.line).filter(|runner| runner.lease.epoch == run.epoch)
     }
 
-    /// Wakes a runner at `at` and not before, unless it is woken again.
+    /// Wakes a runner at `at`. A later call replaces the time.
     pub fn wake(&mut self, run: Run, at: At) {
         let Some(runner) = self.runner(run) else { return };
         runner.wake += 1;
         let wake = runner.wake;
-        self.at(at, Event::Looks(run, wake));
+        self.at(at, Event::Wakes(run, wake));
     }
 
-    /// The worker tells a runner to stop.
+    /// The worker asks a runner to stop.
     pub fn stop_run(&mut self, worker: WorkerNo, line: LineNo) {
         let Some(runner) = self.workers[worker].owned.get_mut(&line) else { return };
-        if !std::mem::replace(&mut runner.told_to_stop, true) {
+        if !std::mem::replace(&mut runner.stop_requested, true) {
             let epoch = runner.lease.epoch;
             self.wake(Run { worker, line, epoch }, self.now);
         }
     }
 
-    pub fn looks(&mut self, run: Run, wake: u64) {
+    pub fn wakes(&mut self, run: Run, wake: u64) {
         if self.runner(run).is_some_and(|runner| runner.wake == wake && !runner.done) {
             let delay = self.between(Duration::ZERO, LOOK_TO_WRITE);
-            self.soon(delay, Event::Acts(run, self.now));
+            self.after(delay, Event::Sends(run, self.now));
         }
     }
 
-    /// Does what may be done at the time `looked` that was read: the process may have been stopped since.
-    pub fn acts(&mut self, run: Run, looked: At) {
+    /// Sends what lease and pacer allow at `looked`, the time at which the clock was read, and claims more. The
+    /// process may have been suspended since.
+    pub fn send_due(&mut self, run: Run, looked: At) {
         let now = self.clock(run.worker, looked);
         let (at, has_work) = (self.now, self.now >= self.no_work_until[run.line as usize]);
         let Some(runner) = self.runner(run) else { return };
-        if !runner.stopping && (runner.told_to_stop || !runner.lease.holds(now)) {
+        if !runner.stopping && (runner.stop_requested || !runner.lease.is_valid(now)) {
             runner.stopping = true;
             runner.ready = 0;
         }
         let (mut writes, mut send_at) = (0, None);
         let rate = runner.pacer.rate();
-        while !runner.stopping && runner.ready > 0 && runner.lease.holds(now) && runner.in_flight < SLOTS {
+        while !runner.stopping && runner.ready > 0 && runner.lease.is_valid(now) && runner.in_flight < SLOTS {
             match runner.pacer.take(now) {
                 Ok(()) => {
                     writes += 1;
@@ -128,7 +129,7 @@ impl World {
         }
         let rate = rate.max(runner.pacer.rate());
         let few = runner.ready < (runner.pacer.rate() * CLAIM_SECONDS).ceil() as usize;
-        let claims = few && has_work && !runner.stopping && runner.lease.holds(now);
+        let claims = few && has_work && !runner.stopping && runner.lease.is_valid(now);
         let claims = claims && !runner.claim.1 && at >= runner.claim_again_at;
         let claim_again_at = runner.claim_again_at;
         let idle = now + IDLE_MAX;
@@ -140,7 +141,7 @@ impl World {
         }
         if is_idle {
             let settles = self.between(Duration::ZERO, Duration::from_millis(50));
-            return self.soon(settles, Event::Settled(run));
+            return self.after(settles, Event::Settled(run));
         }
         if claims {
             self.claim(run);
@@ -156,18 +157,18 @@ impl World {
     }
 
     fn claim(&mut self, run: Run) {
-        let in_grace_period = self.takes_redis_for_young(run.worker);
-        let (comes, takes) = self.passage(run.worker);
+        let in_grace_period = self.redis_is_in_grace_period(run.worker);
+        let (arrives, delay) = self.link(run.worker);
         let Some(runner) = self.runner(run) else { return };
         runner.claim = (runner.claim.0 + 1, true);
         let number = runner.claim.0;
-        if comes {
-            self.soon(takes, Event::ClaimAsked(run, number, in_grace_period));
+        if arrives {
+            self.after(delay, Event::ClaimArrives(run, number, in_grace_period));
         }
-        self.soon(self.workers[run.worker].patience, Event::ClaimAnswered(run, number, None));
+        self.after(self.workers[run.worker].redis_timeout, Event::ClaimReturns(run, number, None));
     }
 
-    /// A claim was answered, or is given up.
+    /// A claim returned or timed out.
     pub fn claimed(&mut self, run: Run, number: u64, answer: Option<Claim>) {
         let at = self.now;
         let Some(runner) = self.runner(run).filter(|runner| runner.claim == (number, true)) else { return };
@@ -176,31 +177,31 @@ impl World {
             Some(Claim::Rows) if runner.stopping => {}
             Some(Claim::Rows) => runner.ready += ((runner.pacer.rate() * CLAIM_SECONDS).ceil() as usize).max(1),
             Some(Claim::Fenced) => runner.lease.lost(),
-            Some(Claim::Young) | None => runner.claim_again_at = at + PAUSE.as_nanos() as u64,
+            Some(Claim::InGracePeriod) | None => runner.claim_again_at = at + PAUSE.as_nanos() as u64,
         }
         self.wake(run, at);
     }
 
     fn write(&mut self, run: Run, write: Write) {
-        self.watch.tell(write.at, || format!("{run:?} writes"));
+        self.watch.log(write.at, || format!("{run:?} writes"));
         let mut others = Vec::new();
         let began = self.workers[run.worker].owned[&run.line].began;
         for (number, worker) in self.workers.iter().enumerate() {
             let Some(other) = worker.owned.get(&run.line) else { continue };
             let same = number == run.worker && other.lease.epoch == run.epoch;
-            let may = self.watch.who_may_is_enough || other.ready > 0;
-            if !same && may && !other.stopping && !other.done && other.lease.holds(self.clock(number, self.now)) {
+            let may = self.watch.valid_lease_is_overlap || other.ready > 0;
+            if !same && may && !other.stopping && !other.done && other.lease.is_valid(self.clock(number, self.now)) {
                 others.push((other.lease.epoch, other.began));
             }
         }
         self.watch.written(run, write, began, &others);
-        let takes = self.between(Duration::from_millis(5), Duration::from_millis(50));
-        self.soon(takes, Event::AttemptEnded(run));
+        let delay = self.between(Duration::from_millis(5), Duration::from_millis(50));
+        self.after(delay, Event::AttemptEnded(run));
     }
 
     pub fn attempt_ended(&mut self, run: Run) {
         let now = self.clock(run.worker, self.now);
-        let throttled = self.one_of(self.plan.throttled);
+        let throttled = self.one_in(self.plan.throttled);
         let at = self.now;
         let Some(runner) = self.runner(run) else { return };
         runner.in_flight -= 1;

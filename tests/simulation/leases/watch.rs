@@ -1,4 +1,4 @@
-//! Looks at what was written, and says which promise it breaks.
+//! Checks every message that is written against the promises.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,50 +7,51 @@ use super::{
     world::At,
 };
 
-/// The window in which a line's messages are counted: a second, less what a drifting clock (1e-4) and the way from
-/// reading the clock to writing may take off.
+/// The window in which a line's messages are counted: one second, less the error of a drifting clock (1e-4) and the
+/// time from reading the clock to writing.
 const WINDOW: Duration = Duration::from_micros(1_000_000 - 100 - 200);
 
-/// Lines of a trace that are kept.
+/// The most lines of a trace; older ones are dropped.
 const TRACE_MAX: usize = 400;
 
-/// A message, written.
+/// A message that was written.
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
-    /// When.
+    /// When it was written.
     pub at: At,
-    /// When the clock was read by which it might go.
+    /// When the runner read the clock that allowed the message.
     pub looked: At,
-    /// What the line might send each second then.
+    /// The line's rate at that time, in messages per second.
     pub rate: f64,
 }
 
 impl Write {
-    /// The process was stopped between reading the clock and writing.
+    /// Whether the process was suspended between reading the clock and writing.
     fn is_held_up(&self) -> bool {
         self.at - self.looked > LOOK_TO_WRITE.as_nanos() as u64
     }
 }
 
-/// What a schedule did.
+/// The result of a schedule.
 pub struct Watch {
     /// The first broken promise.
     pub broken: Option<String>,
     /// Messages in all.
     pub messages: u64,
-    /// Messages written after a stop between reading the clock and writing.
+    /// Messages written after a suspension between reading the clock and writing.
     pub held_up: u64,
-    /// Those of one stop: whose, when the clock was read, and how many.
+    /// The messages of the last such suspension: the runner, when it read the clock, and how many.
     stop: Option<(Run, At, u64)>,
-    /// Runs that wrote, in their order, by line, with the time of their first message.
+    /// By line: the runners that wrote, in order, with the time of their first message.
     pub owners: Vec<Vec<(Run, At)>>,
-    /// Messages written while another owner could write too, and how long after that one had the lease at most.
+    /// Messages written while another owner could write too, and the longest time that both had the lease.
     pub overlaps: (u64, Duration),
-    /// Already that another runner has a lease which holds breaks the promise, and not only that it has messages too.
-    pub who_may_is_enough: bool,
-    /// Overlaps are measured, and break no promise.
+    /// Another runner with a valid lease already breaks the promise. Otherwise, that runner must also have messages
+    /// to send.
+    pub valid_lease_is_overlap: bool,
+    /// Overlaps are measured and break no promise.
     pub overlaps_are_measured: bool,
-    /// What happened last.
+    /// The last events.
     pub trace: VecDeque<String>,
     traced: bool,
     windows: Vec<VecDeque<Write>>,
@@ -65,7 +66,7 @@ impl Watch {
             stop: None,
             owners: vec![Vec::new(); lines],
             overlaps: (0, Duration::ZERO),
-            who_may_is_enough: true,
+            valid_lease_is_overlap: true,
             overlaps_are_measured: false,
             trace: VecDeque::new(),
             traced,
@@ -73,8 +74,8 @@ impl Watch {
         }
     }
 
-    /// Says what happens, to whoever wants to know.
-    pub fn tell(&mut self, at: At, what: impl FnOnce() -> String) {
+    /// Adds an event to the trace, if there is one.
+    pub fn log(&mut self, at: At, what: impl FnOnce() -> String) {
         if self.traced {
             if self.trace.len() == TRACE_MAX {
                 self.trace.pop_front();
@@ -83,8 +84,8 @@ impl Watch {
         }
     }
 
-    /// `run`, which had its lease at `began`, wrote. `others` may write to the same line now: their epochs, and when they had
-    /// the lease.
+    /// Checks a message. `began`: when `run` acquired its lease. `others`: the epochs of runners that may write to
+    /// the same line now, and when they acquired their leases.
     pub fn written(&mut self, run: Run, write: Write, began: At, others: &[(u64, At)]) {
         self.messages += 1;
         if write.is_held_up() {
@@ -95,12 +96,14 @@ impl Watch {
         self.within_the_rate(run, write);
     }
 
-    /// What is lost to any lease: a process that is stopped after it looked at its lease, and before it wrote. What it then
-    /// writes is what it might have written at once.
+    /// A lease cannot stop a process that is suspended between checking the lease and writing. Such a process may
+    /// write what it could have written at once.
     fn one_burst_a_stop(&mut self, run: Run, write: Write) {
         self.held_up += 1;
-        let before =
-            self.stop.filter(|(whose, looked, _)| *whose == run && *looked == write.looked).map_or(0, |stop| stop.2);
+        let before = self
+            .stop
+            .filter(|(stopped, looked, _)| *stopped == run && *looked == write.looked)
+            .map_or(0, |stop| stop.2);
         self.stop = Some((run, write.looked, before + 1));
         if (before + 1) as f64 > 2.0 + write.rate / 100.0 {
             self.broken = Some(format!("{run:?} wrote {} messages after a stop", before + 1));
@@ -111,16 +114,17 @@ impl Watch {
         let owners = &mut self.owners[run.line as usize];
         let last = owners.last().copied();
         let is_new = last.is_none_or(|(last, _)| last != run);
-        let came_back = is_new && owners.iter().any(|(owner, _)| *owner == run);
+        let returned = is_new && owners.iter().any(|(owner, _)| *owner == run);
         if is_new {
             owners.push((run, write.at));
         }
-        if others.is_empty() && !came_back {
+        if others.is_empty() && !returned {
             return;
         }
         if self.overlaps_are_measured {
             self.overlaps.0 += 1;
-            // One that came back as the newest owner, with nobody left who may write, overlaps none: those before were counted.
+            // A runner that writes again as the newest owner, while no other may write, is no overlap: the messages
+            // before it were counted.
             let newer = last.filter(|(last, _)| last.epoch > run.epoch).map(|(_, wrote)| wrote);
             if let Some(other) = others.iter().map(|(_, began)| *began).max().or(newer) {
                 let both = Duration::from_nanos(write.at.saturating_sub(began.max(other)));
@@ -131,7 +135,8 @@ impl Watch {
         }
     }
 
-    /// Counted by the times at which messages might go; those of a stop between come as one burst on top.
+    /// Counts messages by the time at which they were allowed. Those of a suspended process come on top, as one
+    /// burst.
     fn within_the_rate(&mut self, run: Run, write: Write) {
         let window = &mut self.windows[run.line as usize];
         let place = window.partition_point(|other| other.looked <= write.looked);

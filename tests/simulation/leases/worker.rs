@@ -1,5 +1,5 @@
-//! The loop of a worker that holds leases, told over from `dispatch::worker`: what it asks, in which order, what it
-//! makes of each answer, and of none.
+//! A model of the worker's loop in `dispatch::worker`: its requests to Redis, their order, and what it does with
+//! each response or timeout.
 
 use std::{collections::BTreeMap, time::Duration, time::Instant};
 
@@ -12,72 +12,72 @@ use super::{
     world::{Event, World},
 };
 
-/// As in `dispatch::worker`.
+/// The longest pause between two ticks, as in `dispatch::worker`.
 const TICK_MAX: Duration = Duration::from_millis(500);
 
-/// What a worker asks of Redis.
+/// A request to Redis.
 #[derive(Clone, Debug)]
-pub enum Question {
-    /// To renew leases, or to take them with an epoch of 0.
+pub enum Request {
+    /// Renews leases, or acquires those with an epoch of 0.
     Acquire(Vec<(LineNo, u64)>),
-    /// To give a lease back.
+    /// Releases a lease.
     Release(LineNo, u64),
-    /// To count it as living, and how many do.
-    Living,
-    /// Which lines have an owner.
-    Owned(Vec<LineNo>),
-    /// Something that matters to nobody here.
+    /// Registers the worker as live, and counts the live workers.
+    LiveWorkers,
+    /// Asks which lines have an owner.
+    Owners(Vec<LineNo>),
+    /// A request without effect on leases.
     Other,
 }
 
-/// What Redis answers.
+/// A response from Redis.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum Response {
     Epochs(Vec<Option<u64>>),
-    Living(usize),
-    Owned(Vec<bool>),
-    Fine,
+    LiveWorkers(usize),
+    Owners(Vec<bool>),
+    Done,
     Error,
 }
 
-/// What a worker waits for.
+/// The request that a worker waits for.
 enum Step {
     Nothing,
     Releasing,
     Renewing { asked: Instant, held: Vec<LineNo> },
-    Living,
-    Looking { n: usize, free: Vec<LineNo> },
+    LiveWorkers,
+    FindingFree { n: usize, free: Vec<LineNo> },
     Taking { asked: Instant, free: Vec<LineNo> },
     Reporting,
 }
 
-/// One process.
+/// A worker process.
 pub struct Worker {
-    /// It runs that much too fast, in ten millionths.
+    /// Drift of its clock, in ten millionths; positive: fast.
     pub drift: i64,
     /// What its clock showed when the world began.
     pub clock_began: Duration,
-    /// It was not killed and did not end.
+    /// It has not been killed and has not exited.
     pub alive: bool,
-    /// It was told to stop.
+    /// It is shutting down.
     pub stopping: bool,
-    /// Its lines.
+    /// The lines that it owns.
     pub owned: BTreeMap<LineNo, Runner>,
-    /// Its task is not run before this time.
+    /// Its lease task is suspended until this time.
     pub task_stopped_until: u64,
-    /// Its runners are not run before this time.
+    /// Its runners are suspended until this time.
     pub runners_stopped_until: u64,
-    /// Nothing passes between it and Redis before this time.
+    /// No traffic passes between it and Redis until this time.
     pub cut_until: u64,
-    /// The rates it heard of.
+    /// The rate of each line, as this worker knows it.
     rates: Vec<f64>,
     ended: Vec<(LineNo, u64)>,
     step: Step,
     asked: u64,
-    /// How long it waits for an answer.
-    pub patience: Duration,
-    /// The life of Redis that it met last, and when that began, by its clock.
-    life: (u64, Option<Instant>),
+    /// How long it waits for a response from Redis.
+    pub redis_timeout: Duration,
+    /// The last incarnation of Redis that it connected to, and when that started, by the worker's clock.
+    incarnation: (u64, Option<Instant>),
     ticking: bool,
 }
 
@@ -106,26 +106,26 @@ impl World {
             ended: Vec::new(),
             step: Step::Nothing,
             asked: 0,
-            // Configuration allows a third of the lease; the promise does not depend on it.
-            patience: self.between(self.plan.lease / 10, self.plan.lease * 2),
-            life: (0, None),
+            // The configuration allows a third of the lease; the promises do not depend on that.
+            redis_timeout: self.between(self.plan.lease / 10, self.plan.lease * 2),
+            incarnation: (0, None),
             ticking: false,
         };
         self.workers.push(worker);
         let delay = self.between(Duration::ZERO, Duration::from_millis(100));
-        self.soon(delay, Event::Tick(number));
+        self.after(delay, Event::Tick(number));
     }
 
-    fn ask(&mut self, number: WorkerNo, step: Step, question: Question) {
-        let (comes, takes) = self.passage(number);
+    fn ask(&mut self, number: WorkerNo, step: Step, request: Request) {
+        let (arrives, delay) = self.link(number);
         let worker = &mut self.workers[number];
         worker.step = step;
         worker.asked += 1;
-        let (asked, patience) = (worker.asked, worker.patience);
-        if comes {
-            self.soon(takes, Event::Asked(number, asked, question));
+        let (asked, redis_timeout) = (worker.asked, worker.redis_timeout);
+        if arrives {
+            self.after(delay, Event::RequestArrives(number, asked, request));
         }
-        self.soon(patience, Event::GivenUp(number, asked));
+        self.after(redis_timeout, Event::TimedOut(number, asked));
     }
 
     pub fn tick(&mut self, number: WorkerNo) {
@@ -144,7 +144,7 @@ impl World {
 
     fn release_next(&mut self, number: WorkerNo) {
         match self.workers[number].ended.pop() {
-            Some((line, epoch)) => self.ask(number, Step::Releasing, Question::Release(line, epoch)),
+            Some((line, epoch)) => self.ask(number, Step::Releasing, Request::Release(line, epoch)),
             None => self.renew(number),
         }
     }
@@ -154,7 +154,7 @@ impl World {
         let worker = &self.workers[number];
         let rights: Vec<(LineNo, u64)> = worker.owned.iter().map(|(line, run)| (*line, run.lease.epoch)).collect();
         let held = worker.owned.keys().copied().collect();
-        self.ask(number, Step::Renewing { asked, held }, Question::Acquire(rights));
+        self.ask(number, Step::Renewing { asked, held }, Request::Acquire(rights));
     }
 
     fn tick_ends(&mut self, number: WorkerNo) {
@@ -166,41 +166,41 @@ impl World {
         }
         let tick = TICK_MAX.min(self.plan.lease / 5);
         let pause = if worker.stopping { tick / 10 } else { tick };
-        self.soon(pause, Event::Tick(number));
+        self.after(pause, Event::Tick(number));
     }
 
-    pub fn given_up(&mut self, number: WorkerNo, asked: u64) {
-        self.answered(number, asked, Answer::Error);
+    pub fn timed_out(&mut self, number: WorkerNo, asked: u64) {
+        self.answered(number, asked, Response::Error);
     }
 
-    pub fn answered(&mut self, number: WorkerNo, asked: u64, answer: Answer) {
+    pub fn answered(&mut self, number: WorkerNo, asked: u64, response: Response) {
         let worker = &mut self.workers[number];
         if !worker.alive || worker.asked != asked {
             return;
         }
-        match (std::mem::replace(&mut worker.step, Step::Nothing), answer) {
+        match (std::mem::replace(&mut worker.step, Step::Nothing), response) {
             (Step::Nothing, _) => {}
-            (Step::Releasing, Answer::Fine) => self.release_next(number),
+            (Step::Releasing, Response::Done) => self.release_next(number),
             (Step::Releasing, _) => {
-                // Those that are left end by their time.
+                // The remaining leases expire.
                 worker.ended.clear();
                 self.renew(number);
             }
-            (Step::Renewing { asked, held }, Answer::Epochs(epochs)) => self.renewed(number, asked, &held, &epochs),
-            (Step::Living, Answer::Living(workers)) => self.shares(number, workers),
-            (Step::Looking { n, free }, Answer::Owned(owned)) => {
+            (Step::Renewing { asked, held }, Response::Epochs(epochs)) => self.renewed(number, asked, &held, &epochs),
+            (Step::LiveWorkers, Response::LiveWorkers(workers)) => self.shares(number, workers),
+            (Step::FindingFree { n, free }, Response::Owners(owned)) => {
                 let free: Vec<LineNo> =
                     free.into_iter().zip(owned).filter(|(_, owned)| !owned).map(|(line, _)| line).take(n).collect();
                 let asked = self.clock(number, self.now);
                 let rights = free.iter().map(|line| (*line, 0)).collect();
-                self.ask(number, Step::Taking { asked, free }, Question::Acquire(rights));
+                self.ask(number, Step::Taking { asked, free }, Request::Acquire(rights));
             }
-            (Step::Taking { asked, free }, Answer::Epochs(epochs)) => {
+            (Step::Taking { asked, free }, Response::Epochs(epochs)) => {
                 self.took(number, asked, &free, &epochs);
-                self.ask(number, Step::Reporting, Question::Other);
+                self.ask(number, Step::Reporting, Request::Other);
             }
-            (Step::Reporting, _) | (_, Answer::Error) => self.tick_ends(number),
-            (_, answer) => unreachable!("{answer:?} to another question"),
+            (Step::Reporting, _) | (_, Response::Error) => self.tick_ends(number),
+            (_, response) => unreachable!("{response:?} to another request"),
         }
     }
 
@@ -219,14 +219,14 @@ impl World {
             lines.into_iter().for_each(|line| self.stop_run(number, line));
             self.tick_ends(number);
         } else {
-            self.ask(number, Step::Living, Question::Living);
+            self.ask(number, Step::LiveWorkers, Request::LiveWorkers);
         }
     }
 
     fn shares(&mut self, number: WorkerNo, workers: usize) {
         let share = self.rates.len().div_ceil(workers.max(1));
         let staying: Vec<LineNo> =
-            self.workers[number].owned.iter().filter(|(_, run)| !run.told_to_stop).map(|(line, _)| *line).collect();
+            self.workers[number].owned.iter().filter(|(_, run)| !run.stop_requested).map(|(line, _)| *line).collect();
         if staying.len() > share {
             staying[share..].iter().for_each(|line| self.stop_run(number, *line));
         } else if staying.len() < share {
@@ -234,9 +234,9 @@ impl World {
                 (0..self.rates.len() as LineNo).filter(|line| !self.workers[number].owned.contains_key(line)).collect();
             free.shuffle(&mut self.rng);
             let n = share - staying.len();
-            return self.ask(number, Step::Looking { n, free: free.clone() }, Question::Owned(free));
+            return self.ask(number, Step::FindingFree { n, free: free.clone() }, Request::Owners(free));
         }
-        self.ask(number, Step::Reporting, Question::Other);
+        self.ask(number, Step::Reporting, Request::Other);
     }
 
     fn took(&mut self, number: WorkerNo, asked: Instant, free: &[LineNo], epochs: &[Option<u64>]) {
@@ -247,30 +247,30 @@ impl World {
             let rate = self.workers[number].rates[line as usize];
             let runner = Runner::new(lease, Pacer::new(rate, now), self.now);
             self.workers[number].owned.insert(line, runner);
-            self.watch.tell(self.now, || format!("worker {number} has line {line} in epoch {epoch}"));
+            self.watch.log(self.now, || format!("worker {number} acquired line {line} in epoch {epoch}"));
             let delay = self.between(Duration::ZERO, Duration::from_millis(2));
             self.wake(Run { worker: number, line, epoch }, self.now + delay.as_nanos() as u64);
         }
     }
 
-    /// A connection is made: Redis says how long it has lived, in whole seconds.
-    pub fn meets_redis(&mut self, number: WorkerNo) {
-        let (life, began_ms) = self.redis.life;
-        if self.workers[number].life.0 != life {
+    /// The worker connects to Redis, which returns its uptime in whole seconds.
+    pub fn connect_to_redis(&mut self, number: WorkerNo) {
+        let (incarnation, began_ms) = self.redis.incarnation;
+        if self.workers[number].incarnation.0 != incarnation {
             let uptime = Duration::from_secs(self.redis_ms().saturating_sub(began_ms) / 1_000);
             let began = self.clock(number, self.now).checked_sub(uptime);
-            self.workers[number].life = (life, began);
+            self.workers[number].incarnation = (incarnation, began);
         }
     }
 
-    /// Whether others may not yet have repeated what Redis forgot, as far as the worker knows.
-    pub fn takes_redis_for_young(&self, number: WorkerNo) -> bool {
+    /// Whether, as far as the worker knows, other workers may not have replayed what Redis lost.
+    pub fn redis_is_in_grace_period(&self, number: WorkerNo) -> bool {
         let now = self.clock(number, self.now);
-        self.workers[number].life.1.is_some_and(|began| now.saturating_duration_since(began) < self.plan.lease)
+        self.workers[number].incarnation.1.is_some_and(|began| now.saturating_duration_since(began) < self.plan.lease)
     }
 
-    /// A worker hears of a rate.
-    pub fn heard(&mut self, number: WorkerNo, line: LineNo, rate: f64) {
+    /// A worker receives the new rate of a line.
+    pub fn rate_changed(&mut self, number: WorkerNo, line: LineNo, rate: f64) {
         let now = self.clock(number, self.now);
         let worker = &mut self.workers[number];
         worker.rates[line as usize] = rate;

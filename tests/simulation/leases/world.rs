@@ -1,8 +1,8 @@
-//! A world of workers, lines and one Redis in virtual time. One thread, one queue of events, one seed: the same plan
-//! gives the same schedule.
+//! Workers, lines and one Redis in virtual time: one thread, one event queue, one seed. The same plan gives the
+//! same schedule.
 //!
-//! Real are the lease as the runner sees it, and the pace. The worker's loop and the runner's loop are told over in
-//! `worker.rs` and `runner.rs`, Redis in `rules.rs`.
+//! The lease that the runner checks and the pacer are the real ones. `worker.rs` and `runner.rs` model the loops of
+//! worker and runner, `rules.rs` models Redis.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +16,7 @@ use super::{
     rules::{Claim, Entry, Leases, LineNo, WorkerNo},
     runner::Run,
     watch::Watch,
-    worker::{Answer, Question, Worker},
+    worker::{Request, Response, Worker},
 };
 
 /// True time, in nanoseconds since the world began.
@@ -25,82 +25,81 @@ pub type At = u64;
 /// A millisecond.
 pub const MS: u64 = 1_000_000;
 
-/// Redis' time when the world begins, in ms.
-const REDIS_BORN_MS: u64 = 1_700_000_000_000;
+/// Redis' clock when the schedule begins, in ms.
+const REDIS_START_MS: u64 = 1_700_000_000_000;
 
-/// Something that happens.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A worker looks after its leases.
+    /// A worker's lease task runs.
     Tick(WorkerNo),
-    /// A question comes to Redis.
-    Asked(WorkerNo, u64, Question),
-    /// Its answer comes back.
-    Answered(WorkerNo, u64, Answer),
-    /// The worker does not wait for it any longer.
-    GivenUp(WorkerNo, u64),
-    /// A claim comes to Redis.
-    ClaimAsked(Run, u64, bool),
-    /// Its answer comes back, or is not waited for any longer.
-    ClaimAnswered(Run, u64, Option<Claim>),
-    /// A runner wakes and reads the clock, unless it was woken again since.
-    Looks(Run, u64),
-    /// It does what it may at the time that it read.
-    Acts(Run, At),
-    /// An attempt ended.
+    /// A request of a worker arrives at Redis.
+    RequestArrives(WorkerNo, u64, Request),
+    /// The response arrives at the worker.
+    ResponseArrives(WorkerNo, u64, Response),
+    /// The request of a worker times out.
+    TimedOut(WorkerNo, u64),
+    /// A claim arrives at Redis.
+    ClaimArrives(Run, u64, bool),
+    /// The response to a claim arrives, or the claim times out.
+    ClaimReturns(Run, u64, Option<Claim>),
+    /// A runner wakes and reads the clock, unless it has been given another time.
+    Wakes(Run, u64),
+    /// A runner sends what was due at the time that it read.
+    Sends(Run, At),
+    /// An attempt has ended.
     AttemptEnded(Run),
-    /// What it had is settled.
+    /// The outcomes of a stopping runner are settled.
     Settled(Run),
-    /// A worker hears of the rate of a line.
-    Heard(WorkerNo, LineNo, f64),
+    /// A worker receives the new rate of a line.
+    RateChanged(WorkerNo, LineNo, f64),
     /// A worker is killed.
     Killed(WorkerNo),
-    /// Something goes wrong.
-    Faulty,
+    /// A fault is drawn and injected.
+    InjectFault,
 }
 
-/// One Redis.
+/// The modelled Redis.
 pub struct Redis {
-    /// What it knows of lines.
+    /// Epochs and leases.
     pub leases: Leases,
-    /// Rises with each restart; and Redis' time when it came back, in ms. The first has no past.
-    pub life: (u64, u64),
-    /// Workers, and until when they count as living.
-    pub living: BTreeMap<WorkerNo, u64>,
-    /// What was there before each change of a line of the last seconds.
+    /// The number of restarts, and Redis' clock at the last one, in ms. The first incarnation has no grace period.
+    pub incarnation: (u64, u64),
+    /// Live workers, each with the time until which it counts as live, in ms.
+    pub live: BTreeMap<WorkerNo, u64>,
+    /// The state of a line before each change of the last ten seconds, to be restored if Redis loses writes.
     changes: VecDeque<(At, LineNo, Entry)>,
-    /// It runs that much too fast, in ten millionths.
+    /// Drift of its clock, in ten millionths; positive: fast.
     drift: i64,
     set_by_ms: i64,
     down_until: At,
     stopped_until: At,
 }
 
-/// All there is.
+/// The whole simulation.
 pub struct World {
-    /// What may happen.
+    /// Parameters of the schedule.
     pub plan: Plan,
-    /// Where everything random comes from.
+    /// Source of all random numbers.
     pub rng: StdRng,
-    /// True time.
+    /// The current true time.
     pub now: At,
-    /// Redis.
     pub redis: Redis,
-    /// Every worker that there was.
+    /// All workers, including those that have ended.
     pub workers: Vec<Worker>,
-    /// The rate that operators set for each line.
+    /// The configured rate of each line.
     pub rates: Vec<f64>,
-    /// Until when each line has nothing to send.
+    /// Each line has nothing to send until this time.
     pub no_work_until: Vec<At>,
-    /// Who looks whether the promises hold.
+    /// Checks the promises.
     pub watch: Watch,
     queue: BTreeMap<(At, u64), Event>,
     queued: u64,
-    born: Instant,
+    clock_origin: Instant,
 }
 
 impl World {
-    /// A world in which `plan` begins. With `traced` it tells what happens.
+    /// A world at the beginning of `plan`. `traced`: it records a trace.
     pub fn new(plan: Plan, traced: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(plan.seed);
         let drift = rng.random_range(-plan.drift..=plan.drift);
@@ -109,8 +108,8 @@ impl World {
             now: 0,
             redis: Redis {
                 leases: Leases::default(),
-                life: (0, 0),
-                living: BTreeMap::new(),
+                incarnation: (0, 0),
+                live: BTreeMap::new(),
                 changes: VecDeque::new(),
                 drift,
                 set_by_ms: 0,
@@ -123,15 +122,15 @@ impl World {
             watch: Watch::new(plan.rates.len(), traced),
             queue: BTreeMap::new(),
             queued: 0,
-            // Where virtual time begins is of no importance; it is only ever compared with itself.
-            born: Instant::now(),
+            // The origin of virtual time. Its value does not matter: instants are only compared with each other.
+            clock_origin: Instant::now(),
             plan,
         };
         for _ in 0..world.plan.workers {
             world.start_worker();
         }
         if !world.plan.faults.is_empty() {
-            world.soon(Duration::ZERO, Event::Faulty);
+            world.after(Duration::ZERO, Event::InjectFault);
         }
         world
     }
@@ -144,175 +143,175 @@ impl World {
                 break;
             }
             self.now = at;
-            if let Some(later) = self.held_up(&event) {
+            if let Some(later) = self.suspended_until(&event) {
                 self.at(later, event);
             } else {
-                self.happens(event);
+                self.handle(event);
             }
         }
         self.watch
     }
 
-    /// Puts an event into the queue. Those of one moment happen in the order in which they were put.
+    /// Queues an event. Events with the same time run in the order of queueing.
     pub fn at(&mut self, at: At, event: Event) {
         self.queued += 1;
         self.queue.insert((at.max(self.now), self.queued), event);
     }
 
-    /// Puts an event into the queue for `delay` from now.
-    pub fn soon(&mut self, delay: Duration, event: Event) {
+    /// Queues an event to run `delay` from now.
+    pub fn after(&mut self, delay: Duration, event: Event) {
         self.at(self.now + delay.as_nanos() as u64, event);
     }
 
-    /// Any time between two.
+    /// A random duration in a range.
     pub fn between(&mut self, from: Duration, to: Duration) -> Duration {
         Duration::from_nanos(self.rng.random_range(from.as_nanos() as u64..=to.as_nanos() as u64))
     }
 
-    /// One of `n` times; never with 0.
-    pub fn one_of(&mut self, n: u32) -> bool {
+    /// True once in `n` times; never for 0.
+    pub fn one_in(&mut self, n: u32) -> bool {
         n > 0 && self.rng.random_ratio(1, n)
     }
 
-    /// What the monotonic clock of a worker shows at `at`.
+    /// The monotonic clock of a worker at `at`.
     pub fn clock(&self, worker: WorkerNo, at: At) -> Instant {
         let Worker { drift, clock_began, .. } = &self.workers[worker];
-        self.born + *clock_began + Duration::from_nanos(drifted(at, *drift))
+        self.clock_origin + *clock_began + Duration::from_nanos(drifted(at, *drift))
     }
 
-    /// The true time at which that clock shows `instant`, and the timer of a runtime fires.
+    /// The true time at which a runtime's timer for `instant` fires, by the clock of a worker.
     pub fn when(&self, worker: WorkerNo, instant: Instant) -> At {
         let Worker { drift, clock_began, .. } = &self.workers[worker];
-        let shown = instant.saturating_duration_since(self.born + *clock_began).as_nanos() as u64;
+        let shown = instant.saturating_duration_since(self.clock_origin + *clock_began).as_nanos() as u64;
         let timer = shown.div_ceil(MS) * MS;
         (i128::from(timer) * 10_000_000 / i128::from(10_000_000 + drift)) as u64 + 1
     }
 
-    /// Redis' time.
+    /// Redis' clock, in ms.
     pub fn redis_ms(&self) -> u64 {
-        (REDIS_BORN_MS + drifted(self.now, self.redis.drift) / MS).saturating_add_signed(self.redis.set_by_ms)
+        (REDIS_START_MS + drifted(self.now, self.redis.drift) / MS).saturating_add_signed(self.redis.set_by_ms)
     }
 
-    /// When the event can happen, if what it happens to is stopped.
-    fn held_up(&mut self, event: &Event) -> Option<At> {
+    /// When the event can run, if its process is suspended now.
+    fn suspended_until(&mut self, event: &Event) -> Option<At> {
         let until = match event {
-            Event::Tick(worker) | Event::Answered(worker, ..) | Event::Heard(worker, ..) => {
+            Event::Tick(worker) | Event::ResponseArrives(worker, ..) | Event::RateChanged(worker, ..) => {
                 self.workers[*worker].task_stopped_until
             }
-            Event::GivenUp(worker, _) => {
+            Event::TimedOut(worker, _) => {
                 let until = self.workers[*worker].task_stopped_until;
-                // An answer that came while the process was stopped may be seen before the time-out is.
+                // A response that arrived during the suspension may be seen before the timeout is.
                 if until > self.now { until + u64::from(self.rng.random_bool(0.5)) } else { until }
             }
-            Event::Looks(run, _)
-            | Event::Acts(run, _)
+            Event::Wakes(run, _)
+            | Event::Sends(run, _)
             | Event::AttemptEnded(run)
-            | Event::ClaimAnswered(run, ..)
+            | Event::ClaimReturns(run, ..)
             | Event::Settled(run) => self.workers[run.worker].runners_stopped_until,
-            Event::Asked(..) | Event::ClaimAsked(..) => self.redis.stopped_until,
-            Event::Killed(_) | Event::Faulty => 0,
+            Event::RequestArrives(..) | Event::ClaimArrives(..) => self.redis.stopped_until,
+            Event::Killed(_) | Event::InjectFault => 0,
         };
         (until > self.now).then_some(until)
     }
 
-    fn happens(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Tick(worker) => self.tick(worker),
-            Event::Asked(worker, number, question) => self.redis_is_asked(worker, number, question),
-            Event::Answered(worker, number, answer) => self.answered(worker, number, answer),
-            Event::GivenUp(worker, number) => self.given_up(worker, number),
-            Event::ClaimAsked(run, number, in_grace_period) => self.redis_claims(run, number, in_grace_period),
-            Event::ClaimAnswered(run, number, answer) => self.claimed(run, number, answer),
-            Event::Looks(run, wake) => self.looks(run, wake),
-            Event::Acts(run, looked) => self.acts(run, looked),
+            Event::RequestArrives(worker, number, request) => self.redis_receives(worker, number, request),
+            Event::ResponseArrives(worker, number, response) => self.answered(worker, number, response),
+            Event::TimedOut(worker, number) => self.timed_out(worker, number),
+            Event::ClaimArrives(run, number, in_grace_period) => self.redis_claims(run, number, in_grace_period),
+            Event::ClaimReturns(run, number, response) => self.claimed(run, number, response),
+            Event::Wakes(run, wake) => self.wakes(run, wake),
+            Event::Sends(run, looked) => self.send_due(run, looked),
             Event::AttemptEnded(run) => self.attempt_ended(run),
             Event::Settled(run) => self.settled(run),
-            Event::Heard(worker, line, rate) => self.heard(worker, line, rate),
+            Event::RateChanged(worker, line, rate) => self.rate_changed(worker, line, rate),
             Event::Killed(worker) => self.workers[worker].die(),
-            Event::Faulty => self.goes_wrong(),
+            Event::InjectFault => self.inject_fault(),
         }
     }
 
-    fn redis_is_asked(&mut self, worker: WorkerNo, number: u64, question: Question) {
-        let (mut comes_back, mut takes) = self.passage(worker);
-        let answer = if self.now < self.redis.down_until {
-            // Refused at once: an error, and not silence.
-            takes = Duration::ZERO;
-            comes_back = true;
-            Answer::Error
+    fn redis_receives(&mut self, worker: WorkerNo, number: u64, request: Request) {
+        let (mut returns, mut delay) = self.link(worker);
+        let response = if self.now < self.redis.down_until {
+            // The connection is refused at once: an error, not a timeout.
+            delay = Duration::ZERO;
+            returns = true;
+            Response::Error
         } else {
-            self.meets_redis(worker);
-            self.redis_answers(worker, question)
+            self.connect_to_redis(worker);
+            self.redis_response(worker, request)
         };
-        if comes_back {
-            self.soon(takes, Event::Answered(worker, number, answer));
+        if returns {
+            self.after(delay, Event::ResponseArrives(worker, number, response));
         }
     }
 
     fn redis_claims(&mut self, run: Run, number: u64, in_grace_period: bool) {
-        let (mut comes_back, mut takes) = self.passage(run.worker);
-        let mut answer = None;
+        let (mut returns, mut delay) = self.link(run.worker);
+        let mut response = None;
         if self.now < self.redis.down_until {
-            (comes_back, takes) = (true, Duration::ZERO);
+            (returns, delay) = (true, Duration::ZERO);
         } else {
-            self.meets_redis(run.worker);
-            self.line_changes(run.line);
-            answer = Some(self.redis.leases.claim(run.line, run.epoch, in_grace_period));
+            self.connect_to_redis(run.worker);
+            self.save_line(run.line);
+            response = Some(self.redis.leases.claim(run.line, run.epoch, in_grace_period));
         }
-        self.watch.tell(self.now, || format!("redis: {run:?} claims, in_grace_period {in_grace_period}: {answer:?}"));
-        if comes_back {
-            self.soon(takes, Event::ClaimAnswered(run, number, answer));
+        self.watch.log(self.now, || format!("redis: {run:?} claims, in_grace_period {in_grace_period}: {response:?}"));
+        if returns {
+            self.after(delay, Event::ClaimReturns(run, number, response));
         }
     }
 
-    fn redis_answers(&mut self, worker: WorkerNo, question: Question) -> Answer {
+    fn redis_response(&mut self, worker: WorkerNo, request: Request) -> Response {
         let (now_ms, length_ms) = (self.redis_ms(), self.plan.lease.as_millis() as u64);
-        let answer = match &question {
-            Question::Acquire(wanted) => {
+        let response = match &request {
+            Request::Acquire(wanted) => {
                 let mut epochs = Vec::with_capacity(wanted.len());
                 for &(line, mine) in wanted {
-                    self.line_changes(line);
+                    self.save_line(line);
                     epochs.push(self.redis.leases.acquire(line, worker, length_ms, mine, now_ms));
                 }
-                Answer::Epochs(epochs)
+                Response::Epochs(epochs)
             }
-            Question::Release(line, epoch) => {
-                self.line_changes(*line);
+            Request::Release(line, epoch) => {
+                self.save_line(*line);
                 self.redis.leases.release(*line, worker, *epoch, now_ms);
-                Answer::Fine
+                Response::Done
             }
-            Question::Living => {
-                self.redis.living.insert(worker, now_ms + length_ms);
-                self.redis.living.retain(|_, until_ms| *until_ms > now_ms);
-                Answer::Living(self.redis.living.len())
+            Request::LiveWorkers => {
+                self.redis.live.insert(worker, now_ms + length_ms);
+                self.redis.live.retain(|_, until_ms| *until_ms > now_ms);
+                Response::LiveWorkers(self.redis.live.len())
             }
-            Question::Owned(lines) => {
-                Answer::Owned(lines.iter().map(|line| self.redis.leases.held(*line, now_ms).is_some()).collect())
+            Request::Owners(lines) => {
+                Response::Owners(lines.iter().map(|line| self.redis.leases.held(*line, now_ms).is_some()).collect())
             }
-            Question::Other => Answer::Fine,
+            Request::Other => Response::Done,
         };
-        self.watch.tell(self.now, || format!("redis, {now_ms}: worker {worker} {question:?}: {answer:?}"));
-        answer
+        self.watch.log(self.now, || format!("redis, {now_ms}: worker {worker} {request:?}: {response:?}"));
+        response
     }
 
-    fn line_changes(&mut self, line: LineNo) {
+    fn save_line(&mut self, line: LineNo) {
         self.redis.changes.push_back((self.now, line, self.redis.leases.entry(line)));
         while self.redis.changes.front().is_some_and(|(at, ..)| at + 10_000 * MS < self.now) {
             self.redis.changes.pop_front();
         }
     }
 
-    /// Whether something passes between a worker and Redis now, and how long it takes.
-    pub fn passage(&mut self, worker: WorkerNo) -> (bool, Duration) {
-        let troubled = self.one_of(self.plan.trouble);
+    /// Whether a message passes between a worker and Redis now, and its delay.
+    pub fn link(&mut self, worker: WorkerNo) -> (bool, Duration) {
+        let troubled = self.one_in(self.plan.trouble);
         let passes = self.now >= self.workers[worker].cut_until && !(troubled && self.rng.random_bool(0.5));
         let longest = if troubled { self.plan.lease * 2 } else { Duration::from_millis(2) };
         (passes, self.between(Duration::from_micros(50), longest))
     }
 
-    fn goes_wrong(&mut self) {
+    fn inject_fault(&mut self) {
         let next = self.between(Duration::from_millis(1), self.plan.fault_every);
-        self.soon(next, Event::Faulty);
+        self.after(next, Event::InjectFault);
         let fault = self.plan.faults[self.rng.random_range(0..self.plan.faults.len())];
         let alive: Vec<WorkerNo> = (0..self.workers.len()).filter(|worker| self.workers[*worker].alive).collect();
         let Some(&worker) = alive.get(self.rng.random_range(0..alive.len().max(1))) else {
@@ -321,7 +320,7 @@ impl World {
         let line = self.rng.random_range(0..self.rates.len());
         let lasts = self.between(Duration::from_millis(1), self.plan.lease * 2);
         let until = self.now + lasts.as_nanos() as u64;
-        self.watch.tell(self.now, || format!("{fault:?}: worker {worker}, line {line}, {lasts:?}"));
+        self.watch.log(self.now, || format!("{fault:?}: worker {worker}, line {line}, {lasts:?}"));
         match fault {
             Fault::Stop | Fault::TaskStalls | Fault::RunnersStall => {
                 if fault != Fault::RunnersStall {
@@ -343,9 +342,9 @@ impl World {
             Fault::RedisRestarts { forgets } => {
                 let down = self.between(Duration::from_millis(1), self.plan.lease);
                 self.redis.down_until = self.now + down.as_nanos() as u64;
-                self.redis.life = (self.redis.life.0 + 1, self.redis_ms() + down.as_millis() as u64);
+                self.redis.incarnation = (self.redis.incarnation.0 + 1, self.redis_ms() + down.as_millis() as u64);
                 let forgets = self.between(Duration::ZERO, forgets);
-                self.forgets(self.now.saturating_sub(forgets.as_nanos() as u64));
+                self.forget_since(self.now.saturating_sub(forgets.as_nanos() as u64));
             }
             Fault::ClockBack => {
                 if self.rng.random_bool(0.5) {
@@ -362,21 +361,21 @@ impl World {
                 self.rates[line] = self.plan.rates[line] * [0.5, 1.0, 2.0][self.rng.random_range(0..3)];
                 for worker in alive {
                     let delay = self.between(Duration::ZERO, Duration::from_millis(100));
-                    self.soon(delay, Event::Heard(worker, line as LineNo, self.rates[line]));
+                    self.after(delay, Event::RateChanged(worker, line as LineNo, self.rates[line]));
                 }
             }
         }
     }
 
-    /// Redis is as it was at `then`.
-    fn forgets(&mut self, then: At) {
+    /// Restores the state of Redis at `then`.
+    fn forget_since(&mut self, then: At) {
         while let Some((_, line, entry)) = self.redis.changes.pop_back_if(|(at, ..)| *at >= then) {
             self.redis.leases.set_entry(line, entry);
         }
     }
 }
 
-/// What a clock shows at `at` that runs `drift` ten millionths too fast.
+/// The reading at `at` of a clock that runs `drift` ten millionths too fast.
 fn drifted(at: At, drift: i64) -> u64 {
     at.saturating_add_signed((i128::from(at) * i128::from(drift) / 10_000_000) as i64)
 }

@@ -1,4 +1,4 @@
-//! Histories: what may happen to a part, drawn at random, and printed as a list that a person can read.
+//! Random histories of a part, with a `Debug` format that lists the steps.
 
 use std::fmt;
 
@@ -7,58 +7,59 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::spec::Gate;
 
-/// Who sends: two workers, that take the line from each other again and again.
+/// Workers that send: two, which take the line over from each other.
 pub const WORKERS: usize = 2;
 
-/// Who hears of Meta's statuses: two more processes.
+/// All processes: the workers, and two that receive Meta's statuses.
 pub const PROCESSES: usize = 4;
 
-/// What happens to a part.
+/// A history of a part.
 #[derive(Clone)]
 pub struct History {
-    /// Rows before the first that was admitted: more than one page of the scripts, or none.
-    pub room: u16,
+    /// The first row that may hold a recipient. 253 puts the recipients on more than one page of the scripts.
+    pub first_row: u16,
     /// Which rows were admitted, in chunks.
     pub chunks: Vec<Vec<bool>>,
-    /// Attempts at most, where the campaign sends again what stayed in doubt; 0 where it does not.
+    /// The most attempts per row, if the campaign resends messages that stay in doubt; otherwise 0.
     pub resends: u8,
-    /// How many ms after the beginning the campaign expires, if it does.
+    /// Ms from the beginning until the campaign expires, if it does.
     pub expires: Option<u64>,
-    /// So often have the rows been claimed and given back: until their numbers are about to leave the state byte, or to begin again.
-    pub worn: u32,
-    /// What becomes of the messages that are sent, one after the other and from the front again.
+    /// How often every row was claimed and given back before the first step: 13 is just before the claim number
+    /// leaves the state byte, 253 just before it wraps around.
+    pub prior_claims: u32,
+    /// What happens to the messages, in the order of hand-out, repeated from the front.
     pub fates: Vec<Fate>,
     pub steps: Vec<Step>,
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Accepted,
-    /// Meta has it, and her answer is lost.
+    /// Meta accepts it and the response is lost.
     AnswerLost,
-    /// It is lost itself; nobody knows.
+    /// The request is lost, and the worker cannot tell whether Meta got it.
     Lost,
     Refused,
     Retry,
     Back,
-    /// Meta accepts it, and says later that the person did not get it for a fault of the account.
+    /// Meta accepts it and later reports that it was not delivered because of an account fault.
     Returned,
 }
 
 impl Fate {
-    /// The person certainly does not get it, and it is to be sent again.
+    /// Whether the recipient certainly does not get the message, so that it is to be sent again.
     pub fn is_negative(self) -> bool {
         matches!(self, Fate::Retry | Fate::Back | Fate::Returned)
     }
 
-    /// Meta has it.
+    /// Whether Meta accepted the message.
     pub fn is_sent(self) -> bool {
         matches!(self, Fate::Accepted | Fate::AnswerLost | Fate::Returned)
     }
 
-    /// What Meta can tell of such a message in place of `news`.
-    pub fn tells(self, news: News) -> News {
+    /// The status that Meta can report for such a message in place of `news`.
+    pub fn status_for(self, news: News) -> News {
         match (self, news) {
             (Fate::Returned, News::Sent) => News::Sent,
             (Fate::Returned, News::Failed(code) | News::Returned(code)) => News::Returned(code),
@@ -69,24 +70,25 @@ impl Fate {
     }
 }
 
-/// One thing that happens.
+/// A step of a history.
 #[derive(Clone)]
 pub enum Step {
-    /// A claim of `limit` rows. `lost`: its answer never comes; `asks`: what the last such claim brought.
+    /// A claim of `limit` rows. `lost`: its response is lost. `asks`: it requests the rows of the last claim whose
+    /// response was lost.
     Claim {
         by: Claimer,
         limit: usize,
         asks: bool,
         lost: bool,
     },
-    /// Outcomes are settled, by the owner or the one before.
+    /// Outcomes are settled, by the owner or the previous owner.
     Settle {
         by: Claimer,
         outcomes: Vec<(Pick, Ended)>,
         twice: bool,
     },
-    /// Process `by` is told by Meta.
-    Tell {
+    /// Process `by` receives statuses from Meta.
+    Report {
         by: usize,
         news: Vec<(Pick, News, bool)>,
         twice: bool,
@@ -96,35 +98,36 @@ pub enum Step {
         gate: Gate,
         newer: bool,
     },
-    /// The campaign is completed, if nothing is open.
+    /// The campaign is completed, if no row is open.
     Complete,
     Sweep(State),
-    /// The retention of the recipients ends, if the campaign has.
+    /// The retention of the recipients ends, if the campaign has ended.
     ForgetRecipients,
-    /// A chunk is activated once more.
+    /// A chunk is activated again.
     Activate(usize),
     Wait(u64),
-    /// What was settled or told, counted from the last, is so once more.
-    Again(usize),
-    /// What was written so far is on the disk.
+    /// An earlier settle or report is delivered again, counted from the last.
+    Redeliver(usize),
+    /// Redis saves its state to disk.
     Synced,
-    /// Redis comes back without what was not. Each process has to repeat it, and so much before.
+    /// Redis restarts with the state on its disk. Each process has to replay everything later, and this many
+    /// entries before it.
     Forget(usize),
-    /// One process repeats what Redis may have forgotten.
-    Repeat(usize),
+    /// One process replays its journal.
+    Replay(usize),
 }
 
 /// Who claims or settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimer {
     Owner,
-    /// The owner, with a claim that was overtaken on its way.
+    /// The owner, with a claim that arrives after a later one.
     Overtaken,
     /// The next owner.
     Next,
-    /// The next owner, while that is too early.
+    /// The next owner, during the grace period after a restart of Redis.
     Early,
-    /// The owner before.
+    /// The previous owner.
     Older,
 }
 
@@ -140,12 +143,12 @@ pub struct Pick {
 pub enum Which {
     Last,
     Ago(u32),
-    /// One that Redis does not know of.
+    /// A claim that Redis does not have.
     Ahead(u32),
-    /// Whichever was the last: the fact does not say.
+    /// The fact names no claim, so it is about the row's last one.
     Unnamed,
-    /// The last of a row that holds no recipient.
-    Nobody,
+    /// The last claim of a row that holds no recipient.
+    NoRecipient,
 }
 
 /// How an attempt ended, with times in ms from now.
@@ -175,7 +178,7 @@ fn pick() -> impl Strategy<Value = Pick> {
         4 => (1..4u32).prop_map(Which::Ago),
         2 => (1..4u32).prop_map(Which::Ahead),
         2 => Just(Which::Unnamed),
-        1 => Just(Which::Nobody),
+        1 => Just(Which::NoRecipient),
     ];
     (0..30usize, claim).prop_map(|(row, claim)| Pick { row, claim })
 }
@@ -220,7 +223,7 @@ fn follow() -> impl Strategy<Value = Step> {
     (gate, one_in(5)).prop_map(|(gate, older)| Step::Follow { gate, newer: !older })
 }
 
-/// Anything.
+/// Any single step.
 fn step() -> impl Strategy<Value = Step> {
     let claimer = prop_oneof![
         16 => Just(Claimer::Owner),
@@ -230,11 +233,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Claimer::Older),
     ];
     let settler = prop_oneof![3 => Just(Claimer::Owner), 1 => Just(Claimer::Older)];
-    let tell = (WORKERS..PROCESSES, vec((pick(), news(), one_in(2)), 1..4), one_in(3));
+    let report = (WORKERS..PROCESSES, vec((pick(), news(), one_in(2)), 1..4), one_in(3));
     prop_oneof![
         14 => claim(claimer),
         12 => settle(settler),
-        4 => tell.prop_map(|(by, news, twice)| Step::Tell { by, news, twice }),
+        4 => report.prop_map(|(by, news, twice)| Step::Report { by, news, twice }),
         3 => Just(Step::EndDoubts),
         2 => follow(),
         3 => Just(Step::Complete),
@@ -242,14 +245,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ForgetRecipients),
         1 => (0..3usize).prop_map(Step::Activate),
         6 => select(&TIMES_MS[3..]).prop_map(Step::Wait),
-        3 => (0..6usize).prop_map(Step::Again),
+        3 => (0..6usize).prop_map(Step::Redeliver),
         3 => Just(Step::Synced),
         3 => (0..4usize).prop_map(Step::Forget),
-        3 => (0..PROCESSES).prop_map(Step::Repeat),
+        3 => (0..PROCESSES).prop_map(Step::Replay),
     ]
 }
 
-/// What seldom happens by chance: a line changes hands while messages are on their way.
+/// A sequence that random steps seldom form: a line changes owner while messages are in flight.
 fn take_over() -> impl Strategy<Value = Vec<Step>> {
     let owner = || Just(Claimer::Owner);
     let looks = Step::Claim { by: Claimer::Next, limit: 0, asks: false, lost: false };
@@ -271,7 +274,7 @@ fn take_over() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Forget(0)).boxed(),
         claim(owner()).boxed(),
     ];
-    // Each step may be left out, so that those are found without which it does not fail.
+    // Each step may be left out, so that shrinking finds the steps that the failure needs.
     let some = |steps: Vec<BoxedStrategy<Step>>| {
         let some: Vec<_> = steps.into_iter().map(|step| prop::option::weighted(0.95, step)).collect();
         some.prop_map(|steps| steps.into_iter().flatten().collect())
@@ -281,8 +284,8 @@ fn take_over() -> impl Strategy<Value = Vec<Step>> {
 
 /// Any history.
 pub fn any() -> impl Strategy<Value = History> {
-    let room = prop_oneof![3 => Just(0u16), 1 => Just(253)];
-    // Few rows, so that much happens to each.
+    let first_row = prop_oneof![3 => Just(0u16), 1 => Just(253)];
+    // Few rows, so that each takes part in many steps.
     let chunks = prop_oneof![vec(vec(Just(true), 1..4), 1..2), vec(vec(prop::bool::weighted(0.85), 1..5), 1..4),];
     let resends = prop_oneof![2 => Just(0), 1 => 2..5u8];
     let expires = prop_oneof![5 => Just(None), 1 => time().prop_map(|ms| Some(5 * ms))];
@@ -298,12 +301,12 @@ pub fn any() -> impl Strategy<Value = History> {
         ],
         1..8,
     );
-    let worn = prop_oneof![8 => Just(0), 1 => Just(13), 1 => Just(253)];
+    let prior_claims = prop_oneof![8 => Just(0), 1 => Just(13), 1 => Just(253)];
     let steps = vec(prop_oneof![12 => step().prop_map(|step| vec![step]), 1 => take_over()], 1..40);
-    (room, chunks, resends, expires, worn, fates, steps).prop_map(
-        |(room, chunks, resends, expires, worn, fates, steps)| {
+    (first_row, chunks, resends, expires, prior_claims, fates, steps).prop_map(
+        |(first_row, chunks, resends, expires, prior_claims, fates, steps)| {
             let steps = steps.concat();
-            History { room, chunks, resends, expires, worn, fates, steps }
+            History { first_row, chunks, resends, expires, prior_claims, fates, steps }
         },
     )
 }
@@ -312,8 +315,8 @@ impl fmt::Debug for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<String> =
             self.chunks.iter().map(|chunk| chunk.iter().map(|&it| if it { '#' } else { '.' }).collect()).collect();
-        write!(f, "rows {} from {} (#: admitted), resends {}", rows.join("|"), self.room, self.resends)?;
-        write!(f, ", expires {:?}, worn {}, fates {:?}", self.expires, self.worn, self.fates)?;
+        write!(f, "rows {} from {} (#: admitted), resends {}", rows.join("|"), self.first_row, self.resends)?;
+        write!(f, ", expires {:?}, prior_claims {}, fates {:?}", self.expires, self.prior_claims, self.fates)?;
         for (n, step) in self.steps.iter().enumerate() {
             write!(f, "\n{:3}. {step:?}", n + 1)?;
         }
@@ -327,26 +330,26 @@ impl fmt::Debug for Step {
         match self {
             Step::Claim { by, limit, asks, lost } => {
                 write!(f, "{by:?} claims {limit}")?;
-                f.write_str(if *asks { ", and asks what the one before without an answer brought" } else { "" })?;
-                f.write_str(if *lost { ", and gets no answer" } else { "" })
+                f.write_str(if *asks { ", and requests the rows of the last claim without a response" } else { "" })?;
+                f.write_str(if *lost { ", and the response is lost" } else { "" })
             }
             Step::Settle { by, outcomes, twice: again } => write!(f, "{by:?} settles{} {outcomes:?}", twice(again)),
-            Step::Tell { by, news, twice: again } => write!(f, "Meta tells {by}{} {news:?}", twice(again)),
+            Step::Report { by, news, twice: again } => write!(f, "process {by} receives{} {news:?}", twice(again)),
             Step::EndDoubts => f.write_str("doubts end"),
             Step::Follow { gate, newer } => {
                 write!(f, "gate {gate:?}{}", if *newer { "" } else { ", of an older version" })
             }
-            Step::Complete => f.write_str("it is completed"),
+            Step::Complete => f.write_str("the campaign is completed"),
             Step::Sweep(to) => write!(f, "sweep {to:?}"),
             Step::ForgetRecipients => f.write_str("the recipients are forgotten"),
             Step::Activate(chunk) => write!(f, "chunk {chunk} is activated again"),
             Step::Wait(ms) => write!(f, "{ms} ms later"),
-            Step::Again(ago) => write!(f, "what was told {ago} before the last is told again"),
-            Step::Synced => f.write_str("all is on the disk"),
+            Step::Redeliver(ago) => write!(f, "entry {ago} before the last is delivered again"),
+            Step::Synced => f.write_str("Redis saves its state"),
             Step::Forget(before) => {
-                write!(f, "Redis forgets what is not on the disk ({before} before it are repeated too)")
+                write!(f, "Redis restarts from disk ({before} earlier entries are replayed too)")
             }
-            Step::Repeat(process) => write!(f, "{process} repeats what it told"),
+            Step::Replay(process) => write!(f, "process {process} replays its journal"),
         }
     }
 }

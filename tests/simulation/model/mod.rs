@@ -1,12 +1,15 @@
-//! The state machine as mathematics: a model of a part ([`spec`]), and the scripts beside it.
+//! A reference model of a part ([`spec`]), compared with the Lua scripts on a real Redis.
 //!
-//! Both go through the same random histories ([`history`]): claims, outcomes and statuses in any order, doubled and told
-//! again, retries, take-overs, doubts, pauses, cancels, and a Redis that forgets its last moments and is told them again.
-//! After each thing that happens ([`drive`]) answers, state bytes, counters, schedules and codes are those of the model.
-//! And whatever the model says ([`watch`]): the counters are a recount and add up; no rank falls but by the way back;
-//! nobody is handed out again without a certain negative, or is lost; in the end everybody is in a final state.
+//! Both run the same random histories ([`history`]): claims, outcomes and statuses in any order, duplicated and
+//! redelivered, retries, take-overs, doubts, pauses, cancellations, and a Redis that loses its last writes and
+//! receives them again. After each step ([`drive`]), responses, state bytes, counters, schedules and error codes
+//! must equal those of the model.
 //!
-//! `PREGON_TEST_SEED` chooses the first seed, `PREGON_HISTORIES` multiplies the number of histories.
+//! What Pregón promises is also checked without the model ([`watch`]): the counters equal a recount and add up; a
+//! rank falls only when an attempt certainly failed; no row is handed out again unless its earlier messages certainly
+//! did not arrive, or the campaign resends messages in doubt; no row is lost; every row reaches a final state.
+//!
+//! `PREGON_TEST_SEED` sets the first seed, `PREGON_HISTORIES` multiplies the number of histories.
 
 mod drive;
 mod history;
@@ -26,29 +29,31 @@ use real::Real;
 
 use crate::support::{self, redis::TestRedis, world};
 
-/// Histories of one test.
+/// Histories per test.
 const HISTORIES: u64 = 150;
 
-/// How long the smallest history that fails is looked for.
+/// How long to shrink a failing history.
 const SHRINK_MS: u32 = 30_000;
 
-/// Drives model and scripts through random histories, each from its seed. The first that fails is told in its smallest form.
+/// Runs the model and the scripts through random histories, one per seed. Panics with the smallest form of the
+/// first history that fails.
 fn agree_in_histories(facts: Facts) {
-    let times: u64 = std::env::var("PREGON_HISTORIES").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    let multiplier: u64 =
+        std::env::var("PREGON_HISTORIES").ok().and_then(|multiplier| multiplier.parse().ok()).unwrap_or(1);
     let first = support::seed();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let redis = runtime.block_on(TestRedis::start());
-    // No answer is late here, however busy the machine is: none would be a failure.
+    // Long enough for a busy machine: here, a timeout would be a test failure.
     let address = Address { timeout: Duration::from_secs(60), ..world::address(&redis) };
     let store = runtime.block_on(Store::connect(&address)).expect("a store");
     let (figures, parts) = (RefCell::new(Figures::default()), Cell::new(0));
-    for seed in (0..HISTORIES * times).map(|n| first.wrapping_add(n)) {
+    for seed in (0..HISTORIES * multiplier).map(|n| first.wrapping_add(n)) {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let config = Config { cases: 1, failure_persistence: None, max_shrink_time: SHRINK_MS, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
         let ran = runner.run(&history::any(), |history| {
-            // Each on a part of its own.
+            // Each history uses a separate part.
             parts.set(parts.get() + 1);
             let real = Real::new(&store, parts.get());
             let mut trace = Vec::new();
@@ -68,11 +73,11 @@ fn agree_in_histories(facts: Facts) {
 }
 
 #[test]
-fn the_scripts_do_what_the_model_says_whatever_they_are_told() {
+fn the_scripts_agree_with_the_model_on_arbitrary_facts() {
     agree_in_histories(Facts::Any);
 }
 
 #[test]
-fn what_is_true_is_known_in_the_end_and_nobody_gets_two_messages() {
+fn true_facts_are_stored_and_no_recipient_gets_two_messages() {
     agree_in_histories(Facts::True);
 }

@@ -1,4 +1,4 @@
-//! The same part in Redis: the scripts, and everything that they leave.
+//! The part in Redis: calls the scripts and reads the state that they leave.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,8 +11,8 @@ use pregon::{
     domain::{CampaignId, PartId, State, UnixMs, Wamid},
     redis::{
         Call, Result, Store, StoreError,
-        message_ids::IdsPiece,
-        parts::{self, ClaimWish, ClaimedRow, Fingerprint, PartCounts, Settled},
+        message_ids::IdPage,
+        parts::{self, ClaimRequest, ClaimedRow, Fingerprint, PartCounts, Settled},
         script,
     },
 };
@@ -20,19 +20,19 @@ use tokio::try_join;
 
 use super::spec::{self, Gate, send};
 
-/// How long message ids are found again: longer than any history runs.
-const IDS_KEPT: Duration = Duration::from_secs(3600);
+/// How long message ids are kept: longer than any history runs.
+const ID_RETENTION: Duration = Duration::from_secs(3600);
 
-/// What is left in Redis, as the model has it too.
+/// The state of a part, in Redis or in the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// As far as there are recipients.
+    /// State bytes, up to the last recipient.
     pub bytes: Vec<u8>,
-    /// Numbers of claims that have no room in the byte.
+    /// Claim numbers that do not fit into the state byte.
     pub sends: BTreeMap<u16, u8>,
     pub counts: PartCounts,
     pub attempts: BTreeMap<u16, u8>,
-    /// Without those for whom Meta gave no code.
+    /// Meta's codes, without the rows that have none.
     pub why: BTreeMap<u16, u32>,
     pub due: BTreeMap<u16, u64>,
     pub returned: BTreeSet<u16>,
@@ -42,21 +42,21 @@ pub struct View {
 }
 
 impl View {
-    /// How the model would be left.
+    /// The state of the model.
     pub fn of(model: &spec::Part) -> Self {
         let each = || model.rows.iter();
-        let kept = || each().filter(|_| !model.forgotten);
+        let with_details = || each().filter(|_| !model.forgotten);
         let mut bytes = vec![0; model.rows.last_key_value().map_or(0, |(last, _)| usize::from(*last) + 1)];
         for (row, it) in each() {
-            bytes[usize::from(*row)] = send(it.claims).min(State::SEND_ELSEWHERE) << 4 | it.state.code();
+            bytes[usize::from(*row)] = send(it.claims).min(State::SEND_OVERFLOW) << 4 | it.state.code();
         }
         let sends = each().map(|(row, it)| (*row, send(it.claims)));
         Self {
             bytes,
-            sends: sends.filter(|(_, send)| *send >= State::SEND_ELSEWHERE).collect(),
+            sends: sends.filter(|(_, send)| *send >= State::SEND_OVERFLOW).collect(),
             counts: model.counts(),
-            attempts: kept().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
-            why: kept().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
+            attempts: with_details().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
+            why: with_details().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
             returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
@@ -64,7 +64,7 @@ impl View {
         }
     }
 
-    /// What is here and there, and not the same.
+    /// The fields in which the two states differ, as text.
     pub fn against(&self, other: &Self) -> String {
         let of = |view: &Self| {
             let states: Vec<_> = view.states().collect();
@@ -86,7 +86,7 @@ impl View {
         both.map(|(here, there)| format!("\n  {here}\n  {there}")).collect()
     }
 
-    /// Where each recipient stands, with the number of its last claim.
+    /// The state of each recipient, with the number of its last claim.
     pub fn states(&self) -> impl Iterator<Item = (u16, State, u8)> {
         let rows = (0..).zip(&self.bytes);
         let send = |row: u16, byte| self.sends.get(&row).copied().unwrap_or(State::send_of(byte));
@@ -94,8 +94,8 @@ impl View {
     }
 }
 
-/// An answer in words, to be compared with that of the model.
-pub fn said<T: Debug>(answer: Result<T>) -> String {
+/// A response as text, to be compared with the model's.
+pub fn response_text<T: Debug>(answer: Result<T>) -> String {
     match answer {
         Ok(answer) => format!("{answer:?}"),
         Err(StoreError::Refused { .. }) => refused(),
@@ -103,12 +103,12 @@ pub fn said<T: Debug>(answer: Result<T>) -> String {
     }
 }
 
-/// What [`said`] makes of a refusal.
+/// The text of [`response_text`] for a refusal.
 pub fn refused() -> String {
     "refused".to_owned()
 }
 
-/// What a server that loses its last seconds comes back with.
+/// The keys of a part and their dumps: the state that Redis restarts with.
 pub type Dump = Vec<(String, Option<Vec<u8>>)>;
 
 /// A part in Redis.
@@ -118,7 +118,7 @@ pub struct Real<'a> {
 }
 
 impl<'a> Real<'a> {
-    /// Part `n` of all that these tests make.
+    /// Part `n` of these tests.
     pub fn new(store: &'a Store, n: u64) -> Self {
         let campaign = CampaignId(ulid::Ulid::from_parts(n >> 16, 0));
         Self { store, part: PartId { campaign, number: n as u16 } }
@@ -133,7 +133,7 @@ impl<'a> Real<'a> {
             keys.sends(part),
             keys.retry(part),
             keys.doubt(part),
-            keys.why(part),
+            keys.error_codes(part),
             keys.ids(part),
             keys.tries(part),
             keys.replied(part),
@@ -143,7 +143,7 @@ impl<'a> Real<'a> {
     pub async fn activate(&self, start: u16, mask: &[bool]) -> String {
         let [meta, states, ..] = self.keys();
         let mask: Vec<u8> = mask.iter().map(|&admitted| u8::from(admitted)).collect();
-        said(self.store.call::<u64>(Call::new(&script::ACTIVATE, &[meta, states]).arg(start).arg(mask)).await)
+        response_text(self.store.call::<u64>(Call::new(&script::ACTIVATE, &[meta, states]).arg(start).arg(mask)).await)
     }
 
     pub async fn follow(&self, version: u64, gate: Gate, expires: Option<UnixMs>) -> String {
@@ -155,16 +155,16 @@ impl<'a> Real<'a> {
             Gate::Cancelled => "cancelled",
         };
         let expires = expires.map_or(String::new(), |at| at.0.to_string());
-        said(
+        response_text(
             self.store.call::<u64>(Call::new(&script::GATE, &[meta, states]).arg(version).arg(gate).arg(expires)).await,
         )
     }
 
-    pub async fn claim(&self, wish: &ClaimWish) -> String {
-        said(self.store.claim(self.part, wish).await)
+    pub async fn claim(&self, request: &ClaimRequest) -> String {
+        response_text(self.store.claim(self.part, request).await)
     }
 
-    /// As a [`Store`] tells claims again in a new life of Redis.
+    /// Reports claims the way a [`Store`] replays them to a new incarnation of Redis.
     pub async fn claimed_before(&self, epoch: u64, now: UnixMs, until: UnixMs, rows: &[(u16, u32)]) -> String {
         let [keys @ .., _replied] = self.keys();
         let mut packed = Vec::new();
@@ -175,14 +175,14 @@ impl<'a> Real<'a> {
         }
         let call = Call::new(&script::SETTLE, &keys);
         let call = ["", "", "", ""].iter().fold(call.arg(now.0).arg(0).arg(epoch), |call, none| call.arg(none));
-        said(self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, ..)| open))
+        response_text(self.store.call::<(u64, u8, u8)>(call.arg(packed).arg(until.0)).await.map(|(open, ..)| open))
     }
 
     pub async fn settle(&self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> String {
         let claimed = |row: u16, claim: u32| ClaimedRow { row, send: send(claim) };
         let outcomes = outcomes.iter().map(|(row, claim, settled)| (claimed(*row, *claim), settled.clone())).collect();
-        let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, IDS_KEPT).await;
-        said(settled.map(|open| open[0].1))
+        let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, ID_RETENTION).await;
+        response_text(settled.map(|open| open[0].1))
     }
 
     pub async fn apply(&self, facts: &[spec::Fact]) -> String {
@@ -193,21 +193,21 @@ impl<'a> Real<'a> {
             at: fact.at,
             message: fact.message.as_ref().map(|wamid| Fingerprint::of(wamid.as_str())),
         });
-        let applied = self.store.apply(&[(self.part, facts.collect())], IDS_KEPT).await;
-        said(applied.map(|mut parts| parts.remove(0)))
+        let applied = self.store.apply(&[(self.part, facts.collect())], ID_RETENTION).await;
+        response_text(applied.map(|mut parts| parts.remove(0)))
     }
 
     pub async fn end_doubts(&self, now: UnixMs, attempts_max: u8) -> String {
-        said(self.store.end_doubts(self.part, now, attempts_max).await)
+        response_text(self.store.end_doubts(self.part, now, attempts_max).await)
     }
 
     pub async fn sweep(&self, to: State, now: UnixMs) -> String {
-        said(self.store.sweep(self.part, to, now).await)
+        response_text(self.store.sweep(self.part, to, now).await)
     }
 
     pub async fn find(&self, wamids: &[Wamid]) -> Result<Vec<Option<ClaimedRow>>> {
         let pieces = self.store.read_ids(&[(self.part, None)]).await?;
-        let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdsPiece::ids).collect();
+        let ids: HashMap<Fingerprint, ClaimedRow> = pieces.iter().flat_map(IdPage::ids).collect();
         Ok(wamids.iter().map(|wamid| ids.get(&Fingerprint::of(wamid.as_str())).copied()).collect())
     }
 
@@ -215,9 +215,9 @@ impl<'a> Real<'a> {
         let (counts, seen) = try_join!(self.store.part_counts(std::slice::from_ref(&self.part)), self.look())?;
         let (mut bytes, mut sends, attempts, why, due, doubt, marks) = seen;
         bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
-        // Of a row whose numbers began again, the last one that had no room in the byte is left.
+        // A row whose claim number wrapped around leaves its last overflowed number in the hash.
         let elsewhere =
-            |row: &u16| bytes.get(usize::from(*row)).is_some_and(|&byte| State::send_of(byte) == State::SEND_ELSEWHERE);
+            |row: &u16| bytes.get(usize::from(*row)).is_some_and(|&byte| State::send_of(byte) == State::SEND_OVERFLOW);
         sends.retain(|row, _| elsewhere(row));
         let why = why.into_iter().filter(|(_, code)| *code > 0).collect();
         let marks = marks.map(Option::unwrap_or_default);
@@ -227,7 +227,7 @@ impl<'a> Real<'a> {
         Ok(View { bytes, sends, counts, attempts, why, due, returned, doubt, marks })
     }
 
-    async fn look(&self) -> Result<Seen> {
+    async fn look(&self) -> Result<RawPart> {
         let [meta, states, _, sends, retry, doubt, why, _, tries, _] = self.keys();
         let mut look = Pipeline::new();
         look.atomic().get(states).hgetall(sends).hgetall(tries).hgetall(why);
@@ -256,7 +256,7 @@ impl<'a> Real<'a> {
         self.store.query_all::<Value>("RESTORE", &restore).await.map(drop)
     }
 
-    /// As a [`Store`] does when the retention of the recipients ends.
+    /// What a [`Store`] does when the retention of the recipients ends.
     pub async fn forget_recipients(&self) -> Result<()> {
         let [meta, _, history, _, _, _, why, ids, tries, _] = self.keys();
         let mut forget = Pipeline::new();
@@ -264,19 +264,19 @@ impl<'a> Real<'a> {
         self.store.query_all::<Value>("forget", &forget).await.map(drop)
     }
 
-    /// What must not be there once the recipients are forgotten.
+    /// How many keys that must be deleted with the recipients still exist.
     pub async fn traces(&self) -> Result<u64> {
         let [_, _, history, _, _, _, why, ids, tries, _] = self.keys();
         self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries])).await
     }
 
-    /// Nothing is left of it.
+    /// Deletes the part.
     pub async fn forget(&self) -> Result<()> {
         self.store.query("UNLINK", cmd("UNLINK").arg(&self.keys())).await
     }
 }
 
-type Seen = (
+type RawPart = (
     Vec<u8>,
     BTreeMap<u16, u8>,
     BTreeMap<u16, u8>,

@@ -1,19 +1,19 @@
-//! One part as mathematics: what the scripts promise, in the fewest words, without Redis. Read it as the specification.
+//! A reference model of one part, without Redis: the specification of the scripts.
 //!
-//! Nothing here is kept beside what it follows from: counters are counted, schedules are sorted when they are asked for,
-//! and claims are numbered 1, 2, 3 without an end, where Redis has a byte ([`send`]).
+//! The model stores nothing that it can compute: counters are counted, schedules are sorted on request, and claims
+//! are numbered 1, 2, 3 without limit, where Redis has one byte ([`send`]).
 
 use std::collections::{BTreeMap, HashMap};
 
 use pregon::{
     domain::{State, UnixMs, Wamid},
-    redis::parts::{Applied, Claim, ClaimWish, ClaimedRow, News, PartCounts, Settled, ToSend},
+    redis::parts::{Applied, Claim, ClaimRequest, ClaimedRow, News, PartCounts, Settled, ToSend},
 };
 
-/// Facts are told apart if they are about claims not further from the last one than this.
-pub const FAR: u32 = 126;
+/// Largest distance from a row's last claim at which one byte still identifies the claim of a fact.
+pub const CLAIM_DISTANCE_MAX: u32 = 126;
 
-/// What Redis keeps of the number of a claim: 0 before the first, then 1 to 255 and from 2 again.
+/// The claim number that Redis stores: 0 before the first claim, then 1 to 255, then from 2 again.
 pub fn send(claim: u32) -> u8 {
     if claim < 2 { claim as u8 } else { ((claim - 2) % 254) as u8 + 2 }
 }
@@ -22,17 +22,18 @@ pub fn send(claim: u32) -> u8 {
 #[derive(Clone, Debug)]
 pub struct Row {
     pub state: State,
-    /// Claims of it so far. Each fact is about one of them.
+    /// Claims so far. Each fact is about one of them.
     pub claims: u32,
-    /// Attempts that counted, before the last claim.
+    /// Attempts before the last claim, without those that were given back.
     pub attempts: u8,
-    /// Meta's code for why it is where it is, 0 for none. Stays until another fact takes its place.
+    /// Meta's code for the current state, 0 for none. Kept until another fact replaces it.
     pub why: u32,
-    /// Pending or retrying, and claimed before: from when it may be claimed again.
+    /// The earliest time of the next claim, if the row is pending or retrying and was claimed before.
     pub due: Option<UnixMs>,
-    /// Pending or retrying, because Meta said that she did not deliver its last message. Nothing more is taken of that claim.
+    /// The row is pending or retrying because Meta reported its last message as undelivered. Further facts about
+    /// that claim are ignored.
     pub returned: bool,
-    /// In doubt: until when.
+    /// The deadline of the doubt.
     pub doubt: Option<UnixMs>,
     pub replied: bool,
 }
@@ -42,17 +43,17 @@ impl Row {
         matches!(self.state, State::Pending | State::Retrying)
     }
 
-    /// Whether it is known what became of its last claim.
+    /// Whether the last claim has no final answer from Meta yet.
     fn is_unanswered(&self) -> bool {
         matches!(self.state, State::InFlight | State::InDoubt | State::Unknown)
     }
 
-    /// It ended without being sent.
+    /// Whether the row ended without being sent.
     fn was_never_sent(&self) -> bool {
         matches!(self.state, State::Skipped | State::Expired | State::Cancelled)
     }
 
-    /// From when it may be claimed again. What is returned comes behind what is due at once for another reason.
+    /// Claim order: the earliest time of the next claim, and at the same time returned rows after the others.
     fn due_at(&self) -> Option<(UnixMs, bool)> {
         Some((self.due?, self.returned))
     }
@@ -77,7 +78,7 @@ impl Row {
     }
 }
 
-/// Who may claim from a part.
+/// Whether rows of a part may be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
@@ -86,7 +87,7 @@ pub enum Gate {
     Cancelled,
 }
 
-/// What is told of a row; `claim` is `None` for whichever was the last.
+/// A fact about a row. `claim`: `None` stands for the row's last claim.
 #[derive(Clone, Debug)]
 pub struct Fact {
     pub row: u16,
@@ -100,25 +101,28 @@ pub struct Fact {
 #[derive(Clone, Debug)]
 pub struct Part {
     pub rows: BTreeMap<u16, Row>,
-    /// Rows, those without a recipient included.
+    /// Number of rows, including those without a recipient.
     pub len: u64,
-    /// From here on no row was ever claimed.
+    /// The first row of those that were never claimed.
     pub next: u64,
     pub gate: Gate,
-    /// The retention of its recipients has ended: of a row only the state is kept, and under which code it is counted.
+    /// The retention of the recipients has ended: only the state of each row and the code under which it is counted
+    /// remain.
     pub forgotten: bool,
-    /// Of the campaign, that the gate follows.
+    /// Version of the campaign that set the gate.
     pub version: Option<u64>,
     pub expires: Option<UnixMs>,
     pub epoch: u64,
-    /// The number of the last claim in that epoch.
+    /// The number of the last claim in `epoch`.
     pub number: u64,
-    /// Epoch, number and rows of the last claim that brought any, and of the last before a take-over from somebody at work.
+    /// Epoch, number and rows of the last claim that returned rows.
     claimed: Option<(u64, u64, Vec<ToSend>)>,
+    /// The same for the last such claim before a take-over that found rows in flight.
     claimed_before: Option<(u64, u64, Vec<ToSend>)>,
-    /// Message ids, as they came.
+    /// Message ids in the order of arrival.
     pub ids: Vec<(Wamid, ClaimedRow)>,
-    /// Acceptances in the last ten seconds that had any: by the last digit of the second.
+    /// Accepted messages per second, for the last ten seconds that had any. Key: the second modulo 10. Value: the
+    /// second and its count.
     accepted: BTreeMap<u64, (u64, u64)>,
 }
 
@@ -142,7 +146,7 @@ impl Part {
         }
     }
 
-    /// Admitted rows become recipients. Gives how many are new.
+    /// Admitted rows become recipients. Returns the number of new recipients.
     pub fn activate(&mut self, start: u16, mask: &[bool]) -> u64 {
         let before = self.rows.len();
         for (row, _) in (start..).zip(mask).filter(|(_, admitted)| **admitted) {
@@ -154,7 +158,7 @@ impl Part {
         (self.rows.len() - before) as u64
     }
 
-    /// The gate follows the newest version of the campaign. Gives how many rows are open.
+    /// Sets the gate, unless a newer version of the campaign has set it. Returns the number of open rows.
     pub fn follow(&mut self, version: u64, gate: Gate, expires: Option<UnixMs>) -> u64 {
         if self.version.is_none_or(|known| version > known) {
             (self.version, self.gate, self.expires) = (Some(version), gate, expires.or(self.expires));
@@ -162,24 +166,25 @@ impl Part {
         self.open()
     }
 
-    /// Only the newest epoch claims, and each of its claims once: what is due again first, then what never was claimed.
-    pub fn claim(&mut self, wish: &ClaimWish) -> Claim {
-        let lost = self.brought(wish.epoch, wish.unanswered);
-        if wish.epoch < self.epoch {
+    /// Claims rows: first those that are due again, then those never claimed. Only the newest epoch may claim, and
+    /// each claim number only once.
+    pub fn claim(&mut self, request: &ClaimRequest) -> Claim {
+        let lost = self.rows_of_claim(request.epoch, request.unanswered);
+        if request.epoch < self.epoch {
             return Claim::Fenced { epoch: self.epoch, lost };
         }
-        let takes_over = wish.epoch > self.epoch;
-        if !takes_over && wish.number <= self.number {
+        let takes_over = request.epoch > self.epoch;
+        if !takes_over && request.number <= self.number {
             return Claim::Late;
         }
-        if takes_over && wish.in_grace_period {
-            return Claim::Young;
+        if takes_over && request.in_grace_period {
+            return Claim::InGracePeriod;
         }
-        (self.epoch, self.number) = (wish.epoch, wish.number);
+        (self.epoch, self.number) = (request.epoch, request.number);
         if takes_over {
-            // Who had claimed them may have sent them or not.
+            // The previous owner may or may not have sent these rows.
             let mut left: Vec<_> = self.rows.values_mut().filter(|row| row.state == State::InFlight).collect();
-            left.iter_mut().for_each(|row| row.is_in_doubt(wish.doubt_until));
+            left.iter_mut().for_each(|row| row.is_in_doubt(request.doubt_until));
             if !left.is_empty() {
                 self.claimed_before = self.claimed.clone();
             }
@@ -188,15 +193,16 @@ impl Part {
         if self.gate != Gate::Open {
             return Claim::Held { next_doubt, open: self.open(), lost };
         }
-        if self.expires.is_some_and(|at| at <= wish.now) {
+        if self.expires.is_some_and(|at| at <= request.now) {
             return Claim::Expired { lost };
         }
         let mut rows: Vec<ToSend> = Vec::new();
-        for row in self.due_by(wish.now).into_iter().take(wish.limit) {
+        for row in self.due_by(request.now).into_iter().take(request.limit) {
             rows.extend(self.hand_out(row));
         }
-        // Ten rows are looked at for each that is wanted, so that a call is never long where most were refused.
-        let mut wanted = ((wish.limit - rows.len()) as u64).min(self.len - self.next);
+        // At most ten rows are read per wanted row, which bounds the duration of a call when most recipients were
+        // refused.
+        let mut wanted = ((request.limit - rows.len()) as u64).min(self.len - self.next);
         let stop = self.len.min(self.next + 10 * wanted);
         while wanted > 0 && self.next < stop {
             let row = self.next as u16;
@@ -207,15 +213,15 @@ impl Part {
             }
         }
         if !rows.is_empty() {
-            self.claimed = Some((wish.epoch, wish.number, rows.clone()));
+            self.claimed = Some((request.epoch, request.number, rows.clone()));
         }
         let next_due = self.rows.values().filter_map(Row::due_at).min().map(|(at, _)| at);
         Claim::Rows { rows, next_due, next_doubt, fresh: self.len - self.next, open: self.open(), lost }
     }
 
-    fn brought(&self, epoch: u64, number: u64) -> Vec<ToSend> {
-        let mut kept = [&self.claimed, &self.claimed_before].into_iter().flatten();
-        let asked = kept.find(|claimed| (claimed.0, claimed.1) == (epoch, number));
+    fn rows_of_claim(&self, epoch: u64, number: u64) -> Vec<ToSend> {
+        let mut stored = [&self.claimed, &self.claimed_before].into_iter().flatten();
+        let asked = stored.find(|claimed| (claimed.0, claimed.1) == (epoch, number));
         asked.map_or_else(Vec::new, |(.., rows)| rows.clone())
     }
 
@@ -226,7 +232,7 @@ impl Part {
         Some(ToSend { claimed, attempt: row.attempts + 1 })
     }
 
-    /// A claim is told again, in case that Redis forgot it. Where it did, it also forgot what allowed the claim.
+    /// Replays a claim in case Redis lost it. If Redis did, it also lost the state that allowed the claim.
     pub fn claimed_before(&mut self, epoch: u64, until: UnixMs, rows: &[(u16, u32)]) -> u64 {
         for (row, claim) in rows {
             let Some(row) = self.rows.get_mut(row) else { continue };
@@ -240,7 +246,7 @@ impl Part {
         self.open()
     }
 
-    /// Outcomes of claims that were made in `epoch`, the accepted ones before the others. Gives how many rows are open.
+    /// Settles outcomes of claims made in `epoch`, the accepted ones first. Returns the number of open rows.
     pub fn settle(&mut self, epoch: u64, now: UnixMs, outcomes: &[(u16, u32, Settled)]) -> u64 {
         let mut outcomes: Vec<_> = outcomes.iter().collect();
         outcomes.sort_by_key(|(.., settled)| !matches!(settled, Settled::Accepted(_)));
@@ -254,12 +260,12 @@ impl Part {
             let mut others = epoch < self.epoch;
             let Some(row) = self.rows.get_mut(number) else { continue };
             if *claim > row.claims && !row.was_never_sent() && !self.forgotten {
-                // Redis forgot that it was claimed.
+                // Redis lost the claim.
                 row.is_claimed(*claim);
                 others = false;
             }
             if let Settled::Accepted(_) = settled {
-                // An acceptance wins over whatever is less.
+                // An acceptance replaces any state of a lower rank.
                 if *claim >= row.claims && State::Accepted.rank() > row.state.rank() && !row.returned {
                     row.becomes_because(State::Accepted, 0);
                     row.claims = *claim;
@@ -268,13 +274,13 @@ impl Part {
                 }
             } else if *claim == row.claims && row.is_unanswered() {
                 match settled {
-                    // What is in flight is of the newest epoch.
+                    // A row in flight belongs to the newest epoch.
                     _ if others && row.state == State::InFlight => {}
-                    // A doubt that has ended does not begin again; nor does anything that is completed.
+                    // An expired doubt does not begin again, and a completed part does not reopen.
                     Settled::InDoubt { .. } if row.state == State::Unknown => {}
                     Settled::Retry { .. } | Settled::Back { .. }
                         if row.state == State::Unknown && gate == Gate::Completed => {}
-                    // The way back: this very claim certainly sent nothing.
+                    // This claim certainly sent nothing, so the row may return to a lower rank.
                     Settled::Retry { .. } | Settled::Back { .. } if gate == Gate::Cancelled => {
                         row.becomes_because(State::Cancelled, 0);
                     }
@@ -303,7 +309,7 @@ impl Part {
         self.open()
     }
 
-    /// What Meta tells later. Gives what became of each fact, and how many rows are open.
+    /// Applies statuses from Meta. Returns the result of each fact, and the number of open rows.
     pub fn apply(&mut self, facts: &[Fact]) -> (Vec<Applied>, u64) {
         let applied = facts.iter().map(|fact| self.apply_one(fact)).collect();
         (applied, self.open())
@@ -316,7 +322,7 @@ impl Part {
         if claim == 0 || claim < row.claims || claim == row.claims && row.returned {
             return Applied::Stale;
         }
-        // Redis forgot a later claim: of that one nothing else is known.
+        // Redis lost a later claim, and has no other fact about it.
         let rank = if claim > row.claims { State::InFlight.rank() } else { row.state.rank() };
         let reopens = matches!(fact.news, News::Returned(_)) && runs && !row.was_never_sent();
         let (to, why) = match fact.news {
@@ -328,15 +334,15 @@ impl Part {
             News::Failed(code) => (State::Failed, code),
             News::Replied => {
                 let known = std::mem::replace(&mut row.replied, true);
-                return if known { Applied::Known } else { Applied::Moved };
+                return if known { Applied::Repeated } else { Applied::Moved };
             }
         };
         if self.forgotten && matches!(row.state, State::Failed | State::Refused) {
-            return Applied::Known;
+            return Applied::Repeated;
         }
         let moves = if reopens { rank <= State::Sent.rank() } else { to.rank() > rank };
         if !moves {
-            return Applied::Known;
+            return Applied::Repeated;
         }
         if let Some(message) = &fact.message
             && rank < State::Accepted.rank()
@@ -353,8 +359,8 @@ impl Part {
         Applied::Moved
     }
 
-    /// Doubts end at their deadline: as unknown, or by sending again while there were fewer attempts than `attempts_max`.
-    /// Gives when the next one ends, and how many rows are open.
+    /// Ends the doubts whose deadline has passed: as unknown, or by another attempt if the row had fewer than
+    /// `attempts_max`. Returns the next deadline, and the number of open rows.
     pub fn end_doubts(&mut self, now: UnixMs, attempts_max: u8) -> (Option<UnixMs>, u64) {
         for row in self.rows.values_mut().filter(|row| row.doubt.is_some_and(|until| until <= now)) {
             if self.gate != Gate::Cancelled && row.attempts + 1 < attempts_max {
@@ -368,10 +374,12 @@ impl Part {
         (self.next_doubt(), self.open())
     }
 
-    /// What can still be claimed ends. Gives how many rows are open; `None` if it is not the time for that.
+    /// Ends the rows that can still be claimed. Returns the number of open rows, or `None` if the part is not in
+    /// the state that `to` requires.
     ///
-    /// What Meta returned failed with her code. In a completed part the others were reopened by outcomes just before its gate closed: they
-    /// are refused with the code of their attempt, or unknown without one.
+    /// A row that Meta returned becomes failed with Meta's code. In a completed part, the other rows were reopened
+    /// by outcomes just before the gate closed: they become refused with the code of their attempt, or unknown if
+    /// there is none.
     pub fn sweep(&mut self, to: State, now: UnixMs) -> Option<u64> {
         let may = match to {
             State::Cancelled => self.gate == Gate::Cancelled,
@@ -399,7 +407,7 @@ impl Part {
         self.ids.clear();
     }
 
-    /// Where a message id belongs: the newest counts.
+    /// The claim of a message id; the newest entry wins.
     pub fn find(&self, wamid: &Wamid) -> Option<ClaimedRow> {
         self.ids.iter().rev().find(|(known, _)| known == wamid).map(|(_, claimed)| *claimed)
     }
@@ -432,7 +440,8 @@ impl Part {
         self.rows.values().filter_map(|row| row.doubt).min()
     }
 
-    /// The rows whose time has come, in its order; at the same time in that of their digits, for so Redis sorts them.
+    /// The rows that are due, in the order of their due time; rows with the same time are sorted by their decimal
+    /// digits, as in a Redis sorted set.
     fn due_by(&self, now: UnixMs) -> Vec<u16> {
         let come = self.rows.iter().filter_map(|(&number, row)| Some((row.due_at()?, number.to_string(), number)));
         let mut come: Vec<_> = come.filter(|((at, _), ..)| *at <= now).collect();

@@ -1,4 +1,4 @@
-//! What must hold of the part in Redis whatever the model says.
+//! Checks of the promises on the part in Redis, independent of the model.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,26 +6,26 @@ use pregon::domain::State;
 
 use super::{history::Fate, real::View, spec::send};
 
-/// A row was handed out to be sent.
+/// A row that was handed out to be sent.
 #[derive(Clone, Debug)]
 pub struct HandOut {
     pub claim: u32,
     pub epoch: u64,
     pub fate: Fate,
-    /// The claim got no answer, so that nobody sends it.
+    /// The response was lost, so the row is not sent.
     pub lost: bool,
 }
 
-/// What was told in a step, as far as it may lower a rank.
+/// The facts of a step that may lower a rank.
 #[derive(Debug, Default)]
 pub struct Lowering {
     /// Claims that certainly sent nothing.
     pub negative: Vec<(u16, u32)>,
-    /// Claims whose message certainly reached nobody, as Meta said.
+    /// Claims whose message was certainly not delivered, according to Meta.
     pub returned: Vec<(u16, u32)>,
-    /// All claims that something was told of.
-    pub told: Vec<(u16, u32)>,
-    /// Doubts ended by sending again.
+    /// All claims that the step reports about.
+    pub claims: Vec<(u16, u32)>,
+    /// Doubts may have ended with another attempt.
     pub resends: bool,
 }
 
@@ -33,29 +33,29 @@ pub struct Lowering {
 pub struct Watch {
     recipients: u64,
     pub before: View,
-    /// The codes of rows are not known any more.
+    /// The codes of the rows were deleted.
     pub recipients_forgotten: bool,
     pub hand_outs: BTreeMap<u16, Vec<HandOut>>,
-    /// The last claim of each row of which it was told that nothing was sent. So it was with those before it.
+    /// The last claim of each row that certainly sent nothing. The same is true of its earlier claims.
     negative: BTreeMap<u16, u32>,
     /// Rows that were sent again after a doubt.
     resent: BTreeSet<u16>,
-    /// Of the last claim of each row that anything was told of: the highest state, or none if Meta returned it. Where all that is
-    /// told is true.
-    known: BTreeMap<u16, (u32, Option<State>)>,
+    /// For each row, the last claim that was reported about, with its highest state, or `None` if Meta returned the
+    /// message. Filled only if all reported facts are true.
+    reported: BTreeMap<u16, (u32, Option<State>)>,
 }
 
 impl Watch {
     pub fn new(recipients: u64, before: View) -> Self {
-        let (hand_outs, negative, resent, known) = Default::default();
-        Self { recipients, before, recipients_forgotten: false, hand_outs, negative, resent, known }
+        let (hand_outs, negative, resent, reported) = Default::default();
+        Self { recipients, before, recipients_forgotten: false, hand_outs, negative, resent, reported }
     }
 
-    /// Looks at what a step has left. Gives how many rows are sent again after a doubt.
+    /// Checks the state after a step. Returns how many rows are sent again after a doubt.
     pub fn look(&mut self, view: View, lowering: &Lowering) -> Result<u64, String> {
         let mut n_resent = 0;
         self.counts_are_exact(&view)?;
-        nobody_is_lost(&view)?;
+        no_row_is_lost(&view)?;
         for &(row, claim) in lowering.negative.iter().chain(&lowering.returned) {
             let last = self.negative.entry(row).or_default();
             *last = claim.max(*last);
@@ -64,9 +64,9 @@ impl Watch {
             self.before.states().map(|(row, state, send)| (row, (state, send))).collect();
         for (row, state, number) in view.states() {
             let Some(&(was, number_before)) = before.get(&row) else { continue };
-            let told_of =
+            let reports_about =
                 |claims: &[(u16, u32)], number| claims.iter().any(|&(it, claim)| it == row && send(claim) == number);
-            let told = |claims: &[(u16, u32)]| told_of(claims, number);
+            let reported = |claims: &[(u16, u32)]| reports_about(claims, number);
             let unanswered = matches!(was, State::InFlight | State::InDoubt | State::Unknown);
             let way_back = unanswered && matches!(state, State::Pending | State::Retrying | State::Cancelled);
             let resent = lowering.resends && was == State::InDoubt && state == State::Retrying;
@@ -74,12 +74,12 @@ impl Watch {
                 self.resent.insert(row);
                 n_resent += 1;
             }
-            // Redis had forgotten a later claim, and it is the later one that the row is about now.
-            let anew = number != number_before && told(&lowering.told);
-            // It went back, and the same call told of a later claim, which Redis had forgotten.
-            let back = unanswered && number != number_before && told_of(&lowering.negative, number_before);
-            let returned = told(&lowering.returned);
-            let may_fall = way_back && told(&lowering.negative) || anew || back || returned || resent;
+            // Redis had lost a later claim, which this step reported: the state is now that of the later claim.
+            let anew = number != number_before && reported(&lowering.claims);
+            // The row went back, and the same call reported a later claim that Redis had lost.
+            let back = unanswered && number != number_before && reports_about(&lowering.negative, number_before);
+            let returned = reported(&lowering.returned);
+            let may_fall = way_back && reported(&lowering.negative) || anew || back || returned || resent;
             if state.rank() < was.rank() && !may_fall {
                 return Err(format!("row {row} fell from {was:?} to {state:?} ({number})"));
             }
@@ -88,7 +88,8 @@ impl Watch {
         Ok(n_resent)
     }
 
-    /// The counters are the recounted bytes, add up to the recipients, and failures by code are those of the rows.
+    /// The counters equal a recount of the state bytes and add up to the number of recipients, and the failures by
+    /// code equal those of the rows.
     fn counts_are_exact(&self, view: &View) -> Result<(), String> {
         let mut by_state: HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
         let mut failures: HashMap<u32, u64> = HashMap::new();
@@ -105,19 +106,20 @@ impl Watch {
             counts.failures != failures
         };
         if counts.by_state != by_state || failures_differ {
-            return Err(format!("a recount gives {by_state:?}, {failures:?} where the counters are {counts:?}"));
+            return Err(format!("a recount returns {by_state:?}, {failures:?}, but the counters are {counts:?}"));
         }
         if counts.by_state.values().sum::<u64>() != self.recipients || counts.recipients != self.recipients {
-            return Err(format!("{} recipients, and the counters are {counts:?}", self.recipients));
+            return Err(format!("{} recipients, but the counters are {counts:?}", self.recipients));
         }
         Ok(())
     }
 
-    /// A row is handed out: nothing that was sent for it before may be with Meta, as far as anybody was told.
-    pub fn hand_out(&mut self, row: u16, new: HandOut, only_truth: bool) -> Result<(), String> {
+    /// Checks a hand-out. The reported facts must say that no earlier message of the row arrived, unless the row is
+    /// sent again after a doubt.
+    pub fn hand_out(&mut self, row: u16, new: HandOut, only_true_facts: bool) -> Result<(), String> {
         let negative = self.negative.get(&row).copied().unwrap_or(0);
         let before = self.hand_outs.entry(row).or_default();
-        let unsent = |old: &HandOut| old.claim <= negative && (old.fate.is_negative() || !only_truth);
+        let unsent = |old: &HandOut| old.claim <= negative && (old.fate.is_negative() || !only_true_facts);
         if let Some(old) = before.iter().find(|old| !old.lost && !unsent(old))
             && !self.resent.contains(&row)
         {
@@ -127,9 +129,9 @@ impl Watch {
         Ok(())
     }
 
-    /// It was told, and is true, that a row came to `state` by its `claim`; or that Meta returned it.
-    pub fn told(&mut self, row: u16, claim: u32, state: Option<State>) {
-        let known = self.known.entry(row).or_insert((claim, state));
+    /// Records a true fact: the row reached `state` by its `claim`, or `None` if Meta returned the message.
+    pub fn reported(&mut self, row: u16, claim: u32, state: Option<State>) {
+        let known = self.reported.entry(row).or_insert((claim, state));
         if claim > known.0 {
             *known = (claim, state);
         } else if claim == known.0 {
@@ -137,26 +139,27 @@ impl Watch {
         }
     }
 
-    /// What was told, is true and has been repeated is what Redis says. Not of rows that were sent again: a status of the
-    /// earlier message is not counted for the later one. Nor of rows that had failed when the recipients were forgotten: those stay so.
-    pub fn truth_is_known(&self) -> Result<(), String> {
+    /// Every true fact that was reported, and replayed if lost, is stored. Excluded: rows that were sent again,
+    /// because a status of the earlier message does not count for the later one; and rows that had failed when the
+    /// recipients were forgotten, because those no longer change.
+    pub fn facts_are_stored(&self) -> Result<(), String> {
         for (row, state, _) in self.before.states().filter(|(row, ..)| !self.resent.contains(row)) {
             if self.recipients_forgotten && matches!(state, State::Failed | State::Refused) {
                 continue;
             }
-            if let Some((_, Some(known))) = self.known.get(&row)
+            if let Some((_, Some(known))) = self.reported.get(&row)
                 && known.rank() > state.rank()
             {
-                return Err(format!("row {row} is {state:?}, and was told to be {known:?}"));
+                return Err(format!("row {row} is {state:?}, but was reported as {known:?}"));
             }
         }
         Ok(())
     }
 }
 
-/// Whatever is open has something that leads on: the next claim, the schedule, a deadline. What is in flight is found by
-/// its byte.
-fn nobody_is_lost(view: &View) -> Result<(), String> {
+/// Every open row is found again: by the next claim, the schedule or a deadline. Rows in flight are found by their
+/// state byte.
+fn no_row_is_lost(view: &View) -> Result<(), String> {
     let [next, ..] = view.marks;
     for (row, state, send) in view.states() {
         let found = match state {
@@ -166,7 +169,7 @@ fn nobody_is_lost(view: &View) -> Result<(), String> {
             _ => true,
         };
         if !found {
-            return Err(format!("row {row} is {state:?} ({send}), and nothing leads to it any more"));
+            return Err(format!("row {row} is {state:?} ({send}), and no claim, schedule or deadline finds it"));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What the peers in Rust share: the recipients, the message to each, the client that sends it, and the stopwatch.
+//! Code shared by the queues in Rust: the recipients, their messages, the client that sends them, and the stopwatch.
 
 use std::{
     env, fs, io, iter,
@@ -7,23 +7,23 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// As in Pregón and the bare loop.
+/// The same allocator as Pregón and the bare loop.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How many jobs go onto the queue in one call.
+/// Number of jobs that one call puts on the queue.
 const BATCH: usize = 1_000;
 
-/// What a peer is called for.
+/// The command line of a queue's program. `socket` is the Unix socket of Redis.
 pub enum Call {
-    /// Put a job for each recipient on the queue.
+    /// Put one job for each recipient on the queue.
     Enqueue { socket: String },
-    /// Work until `n` jobs are done.
+    /// Run jobs until `n` of them are done. `url` is the base URL of the fake Meta.
     Work { socket: String, n: u64, url: String, settings: String },
 }
 
 impl Call {
-    /// From the arguments of the program named `peer`.
+    /// Parses the arguments of this program. `peer` is its name, for the usage text.
     pub fn read(peer: &str) -> Self {
         let args: Vec<String> = env::args().skip(1).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -38,14 +38,14 @@ impl Call {
     }
 }
 
-/// What a job carries: all that differs from one message to the next.
+/// The contents of a job: only the values that differ between messages.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Recipient {
     to: String,
     values: [String; 3],
 }
 
-/// Those of a CSV on standard input, a batch at a time.
+/// Reads the recipients from a CSV on standard input, in batches of up to `BATCH`.
 pub fn batches() -> impl Iterator<Item = Vec<Recipient>> {
     let mut rows = io::stdin().lines().skip(1).map(|row| {
         let row = row.expect("a row of text");
@@ -120,7 +120,7 @@ struct Accepted {
     id: String,
 }
 
-/// Sends messages to Meta's stand-in.
+/// Sends messages to the fake Meta.
 #[derive(Clone)]
 pub struct Sender {
     client: reqwest::Client,
@@ -128,13 +128,13 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// One for all workers of a process: it keeps its connections.
+    /// Create one for all workers of a process, so that they share its connections.
     pub fn new(base: &str) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         Self { client, url: format!("{base}/v25.0/3001/messages") }
     }
 
-    /// Sends one message: the id that it was accepted with.
+    /// Sends one message. Returns the message id.
     pub async fn send(&self, recipient: &Recipient) -> reqwest::Result<String> {
         let token = format!("p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.0.{}.1.0123456789abcdef", &recipient.to[6..]);
         let request = self.client.post(&self.url).bearer_auth("token").json(&recipient.message(&token));
@@ -144,25 +144,25 @@ impl Sender {
     }
 }
 
-/// Runs from the start of the workers.
+/// Measures elapsed time and CPU time from the start of the workers.
 pub struct Stopwatch {
     began: Instant,
     cpu: Duration,
 }
 
 impl Stopwatch {
-    /// Starts it.
+    /// Starts the measurement.
     pub fn start() -> Self {
         Self { began: Instant::now(), cpu: cpu() }
     }
 
-    /// Prints what `compare.sh` reads: seconds, and microseconds of CPU of this process.
+    /// Prints elapsed seconds and microseconds of CPU time of this process, in the form that `compare.sh` reads.
     pub fn print(self) {
         println!("{:.6} {}", self.began.elapsed().as_secs_f64(), (cpu() - self.cpu).as_micros());
     }
 }
 
-/// What this process used of the CPU, in user and system mode, in ticks of 10 ms.
+/// CPU time of this process so far, user and system, with a resolution of 10 ms.
 fn cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
     let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");

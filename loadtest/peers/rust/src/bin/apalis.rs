@@ -1,7 +1,9 @@
 //! The job on apalis-redis.
 //!
-//! `apalis enqueue SOCKET`, then `apalis work SOCKET N URL SETTINGS`. Settings: `WORKERSxCONCURRENCY`, and what is
-//! switched off of what is on by default: `,no-locks`, `,no-results`, `,no-events`; `,batch=N` for the jobs of one fetch.
+//! Usage: `apalis enqueue SOCKET`, then `apalis work SOCKET N URL SETTINGS`.
+//!
+//! Settings: `WORKERSxCONCURRENCY`, then any of `,no-locks`, `,no-results` and `,no-events`, which switch off what is
+//! on by default, and `,batch=N`, the number of jobs in one fetch.
 
 use std::{
     sync::{
@@ -26,7 +28,7 @@ async fn main() {
 }
 
 async fn storage(socket: &str, config: Config) -> RedisStorage<Recipient> {
-    // As `apalis_redis::connect`, but for half a second being too little for a batch on a busy machine.
+    // Like `apalis_redis::connect`, but with a longer timeout: on a busy machine a batch can take more than its 500 ms.
     let patient = ConnectionManagerConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
     let client = Client::open(format!("unix://{socket}")).expect("a path");
     let connection = client.get_connection_manager_with_config(patient).await.expect("a connection");
@@ -36,8 +38,8 @@ async fn storage(socket: &str, config: Config) -> RedisStorage<Recipient> {
 async fn enqueue(socket: &str) {
     let config = Config::default();
     let mut storage = storage(socket, config.clone()).await;
-    // Jobs without a time are put among those that wait for theirs. A worker takes all that are due from there in one call
-    // of Lua, which fails where these are some 8,000 (version 1.0.0): so here that step is done batch by batch, ahead of it.
+    // apalis-redis adds jobs without a start time to its set of scheduled jobs too. A worker moves all due jobs to the
+    // active list in one Lua call, which fails from some 8,000 jobs on (version 1.0.0). Move each batch here instead.
     let due = Script::new(
         "redis.call('rpush', KEYS[2], unpack(redis.call('zrange', KEYS[1], 0, -1))) redis.call('del', KEYS[1])",
     );
@@ -49,7 +51,7 @@ async fn enqueue(socket: &str) {
     }
 }
 
-/// What each job needs besides its recipient.
+/// The state that all jobs of this process share.
 #[derive(Clone)]
 struct Shared {
     sender: Sender,
@@ -95,7 +97,7 @@ async fn work(socket: &str, n: u64, url: &str, settings: &str) {
             Ok::<_, WorkerError>(())
         }));
     }
-    // A worker that is told to stop writes its last results first.
+    // A worker writes its last results before it stops, so the stopwatch runs until all have stopped.
     while let Some(ended) = running.join_next().await {
         ended.expect("no panic").expect("a worker that ends well");
     }

@@ -1,7 +1,8 @@
 //! The job on BullMQ's own library for Rust.
 //!
-//! `bullmq-rust enqueue SOCKET`, then `bullmq-rust work SOCKET N URL SETTINGS`. Settings: `WORKERSxCONCURRENCY`, and `,remove` for
-//! jobs that are removed when they are completed.
+//! Usage: `bullmq-rust enqueue SOCKET`, then `bullmq-rust work SOCKET N URL SETTINGS`.
+//!
+//! Settings: `WORKERSxCONCURRENCY`, then `,remove` to remove each job when it is completed.
 
 use bullmq::{
     Job, Queue, QueueOptions, Worker, WorkerOptions,

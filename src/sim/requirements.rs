@@ -1,6 +1,6 @@
-//! What a send must bring for a template.
+//! The parameters that a template requires of a send.
 //!
-//! Never: renders a message. Only what Meta would refuse is checked, with Meta's codes and words.
+//! Checks only what Meta would refuse, and returns Meta's codes and texts. Never: renders a message.
 
 use super::{
     request::{Component as Sent, Parameter},
@@ -8,7 +8,7 @@ use super::{
     wire::Refusal,
 };
 
-/// Meta's limit on the text of a body once it is filled in, in characters.
+/// Meta's limit on the text of a body with its parameters, in characters.
 const BODY_CHARS_MAX: usize = 1024;
 /// Meta's limits on the parameters of buttons, in characters.
 const PAYLOAD_CHARS_MAX: usize = 256;
@@ -16,11 +16,11 @@ const COUPON_CHARS_MAX: usize = 20;
 const ONE_TIME_CODE_CHARS_MAX: usize = 15;
 const URL_CHARS_MAX: usize = 2000;
 
-/// What a send must bring for a template.
-pub(super) struct Wording {
+/// The parameters that a template requires.
+pub(super) struct Requirements {
     header: Header,
     body: Variables,
-    /// Characters of the body without its variables.
+    /// Characters in the body, not counting its variables.
     body_chars: usize,
     buttons: Vec<Button>,
 }
@@ -31,17 +31,18 @@ enum Header {
     Media(HeaderFormat),
 }
 
-/// The variables of a text, in order. Of positional ones only the count matters.
+/// The variables of a text, in order. For positional variables only the count matters.
 struct Variables {
     names: Vec<String>,
     format: ParameterFormat,
 }
 
-impl Wording {
-    /// Errors: what Meta would not have approved, in words.
+impl Requirements {
+    /// Errors: a sentence that says why Meta would not approve the template.
     pub(super) fn of(template: &Template) -> Result<Self, String> {
         let nothing = Variables { names: Vec::new(), format: template.parameter_format };
-        let mut wording = Wording { header: Header::Nothing, body: nothing, body_chars: 0, buttons: Vec::new() };
+        let mut requirements =
+            Requirements { header: Header::Nothing, body: nothing, body_chars: 0, buttons: Vec::new() };
         for component in &template.components {
             match component {
                 Component::Header { format: HeaderFormat::Text, text, .. } => {
@@ -50,20 +51,20 @@ impl Wording {
                     if variables.names.len() > 1 {
                         return Err("its header has more than one variable".into());
                     }
-                    wording.header = Header::Text(variables);
+                    requirements.header = Header::Text(variables);
                 }
-                Component::Header { format, .. } => wording.header = Header::Media(*format),
+                Component::Header { format, .. } => requirements.header = Header::Media(*format),
                 Component::Body { text, .. } => {
-                    (wording.body, wording.body_chars) = Variables::of(text, template.parameter_format)?;
+                    (requirements.body, requirements.body_chars) = Variables::of(text, template.parameter_format)?;
                 }
                 Component::Footer { .. } => {}
-                Component::Buttons { buttons } => wording.buttons.clone_from(buttons),
+                Component::Buttons { buttons } => requirements.buttons.clone_from(buttons),
             }
         }
-        Ok(wording)
+        Ok(requirements)
     }
 
-    /// The labels of the quick-reply buttons, each with its index.
+    /// The indices and labels of the quick-reply buttons.
     pub(super) fn quick_replies(&self) -> impl Iterator<Item = (usize, &str)> {
         self.buttons.iter().enumerate().filter_map(|(index, button)| match button {
             Button::QuickReply { text } => Some((index, text.as_str())),
@@ -71,10 +72,12 @@ impl Wording {
         })
     }
 
-    /// Whether Meta would take these components for this template.
+    /// Checks the components of a send.
     ///
-    /// Errors: 132000 for a wrong count, 132012 for a wrong kind or name, 131008 for what is missing or empty, 132018
-    /// for characters that are not allowed, 132005 for a text that is too long, 100 for a button that takes nothing.
+    /// Errors: 132000 for a wrong number of parameters; 132012 for a wrong type or name; 131008 for a missing button
+    /// parameter or an empty text; 132018 for disallowed characters or a button that does not exist; 132005 for a body
+    /// that is too long; 131009 for a button parameter that is too long; 100 for an unknown component type or a button
+    /// that takes no parameter.
     pub(super) fn check(&self, sent: &[Sent<'_>]) -> Result<(), Refusal> {
         let mut header: &[Parameter<'_>] = &[];
         let mut body: &[Parameter<'_>] = &[];
@@ -114,7 +117,7 @@ impl Wording {
             return Err(Refusal::new(132_018, format!("buttons: there is no button at index {index}")));
         };
         let name = button.name();
-        let Some((sub_type, kind, chars_max)) = button.takes() else {
+        let Some((sub_type, kind, chars_max)) = button.parameter_spec() else {
             let details = format!("buttons: Button at index {index} is of type {name} and does not support parameters");
             return Err(Refusal::new(100, details));
         };
@@ -141,7 +144,7 @@ impl Wording {
 }
 
 impl Variables {
-    /// The variables of a text, and how many characters it has without them.
+    /// The variables of a text, and the number of its other characters.
     fn of(text: &str, format: ParameterFormat) -> Result<(Self, usize), String> {
         let mut names: Vec<String> = Vec::new();
         let mut chars = 0;
@@ -152,7 +155,7 @@ impl Variables {
                 ParameterFormat::Positional => name.parse() == Ok(names.len() + 1),
                 ParameterFormat::Named => {
                     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-                    !name.is_empty() && name.bytes().all(plain) && !names.iter().any(|known| known == name)
+                    !name.is_empty() && name.bytes().all(plain) && !names.iter().any(|other| other == name)
                 }
             };
             if !fits {
@@ -165,7 +168,7 @@ impl Variables {
         Ok((Self { names, format }, chars + rest.chars().count()))
     }
 
-    /// Checks the parameters of a text, and returns how many characters they fill in.
+    /// Checks the parameters of a text. Returns the number of characters in them.
     fn check(&self, place: &str, parameters: &[Parameter<'_>]) -> Result<usize, Refusal> {
         check_count(place, parameters.len(), self.names.len())?;
         let mut chars = 0;
@@ -176,7 +179,7 @@ impl Variables {
                 (ParameterFormat::Named, None) => false,
                 (ParameterFormat::Named, Some(name)) => {
                     let repeated = |other: &Parameter<'_>| other.parameter_name == parameter.parameter_name;
-                    self.names.iter().any(|known| known == name) && !parameters[..index].iter().any(repeated)
+                    self.names.iter().any(|other| other == name) && !parameters[..index].iter().any(repeated)
                 }
             };
             if !fits {
@@ -198,8 +201,9 @@ impl Variables {
 }
 
 impl Button {
-    /// The sub type, the kind of its one parameter and how many characters that may have; `None` if it takes none.
-    fn takes(&self) -> Option<(&'static str, &'static str, usize)> {
+    /// The subtype, the type of the one parameter and its maximum length in characters; `None` if the button takes no
+    /// parameter.
+    fn parameter_spec(&self) -> Option<(&'static str, &'static str, usize)> {
         match self {
             Button::QuickReply { .. } => Some(("quick_reply", "payload", PAYLOAD_CHARS_MAX)),
             Button::Url { url, .. } => url.contains("{{").then_some(("url", "text", URL_CHARS_MAX)),
@@ -209,12 +213,13 @@ impl Button {
         }
     }
 
-    /// A quick reply has its label as payload if a send brings none; everything else that takes a parameter needs it.
+    /// Whether a send must provide the parameter. It is optional for a quick reply, whose payload defaults to its
+    /// label.
     fn needs_parameter(&self) -> bool {
-        self.takes().is_some() && !matches!(self, Button::QuickReply { .. })
+        self.parameter_spec().is_some() && !matches!(self, Button::QuickReply { .. })
     }
 
-    /// As Meta's error texts write it.
+    /// The name in Meta's error texts.
     fn name(&self) -> &'static str {
         match self {
             Button::QuickReply { .. } => "QuickReply",
@@ -251,7 +256,7 @@ fn check_media(format: HeaderFormat, parameters: &[Parameter<'_>]) -> Result<(),
     Err(Refusal::new(132_012, format!("header: Format mismatch, expected {format:?}, received {received}")))
 }
 
-/// The number of characters of a text parameter, if Meta allows them.
+/// Checks a text parameter. Returns its number of characters.
 fn check_text(place: &str, index: usize, text: Option<&str>) -> Result<usize, Refusal> {
     let text = text.unwrap_or("");
     if text.is_empty() {

@@ -1,11 +1,12 @@
-//! Statuses of messages that were really sent, signed as Meta signs them: how many are taken, and how soon.
+//! Webhooks: throughput and latency of signed statuses of messages that were really sent.
 //!
-//! First a campaign is sent, and Meta keeps token and id of each message. Then its statuses come in waves, all `sent`, all
-//! `delivered`, all `read`, so that each is news; at the end the statistics must have every one of them. Bodies are built
-//! and signed before the clock runs. Counted: from a request to its answer, which comes when its effect is in Redis.
+//! First a campaign is sent, and the fake Meta stores the callback data and id of each message. Then the statuses
+//! arrive in waves, all `sent`, all `delivered`, all `read`, so that each changes the state of its message. At the end
+//! the statistics must include every status. Bodies are built and signed before the clock starts. Counted: from a
+//! request to its response, which is sent when its effect is in Redis.
 //!
-//! As fast as they are taken, each round is one wave, against the handler that only checks the signature, in turns, with
-//! the same bytes. By a clock, another campaign goes out meanwhile, for statuses come while messages go out.
+//! Without a schedule, each round is one wave, in alternation with the handler that only checks the signature, with the
+//! same bytes. On a fixed schedule, another campaign is sent at the same time, as in production.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::{equal, say, us_each};
+use super::{check_equal, progress, us_each};
 use pregon::{
     client::{ControlAction, Statistics},
     domain::CampaignId,
@@ -31,14 +32,14 @@ use crate::{
     stage::{APP_SECRET, Helper, Stage, WABA},
 };
 
-/// The statuses of a message, in the order in which Meta tells them.
+/// The statuses of a message, in Meta's order.
 const WAVES: [&str; 3] = ["sent", "delivered", "read"];
 
-/// Messages that go out meanwhile, beyond what can until the end.
+/// The other campaign has more recipients than can be sent until the end, by this factor.
 const SPARE: f64 = 1.2;
 
-/// Plays it.
-pub async fn play(
+/// Runs the workload.
+pub async fn run(
     setup: &Setup,
     recipients: u64,
     batch: usize,
@@ -48,12 +49,12 @@ pub async fn play(
     let mut stage = Stage::start(setup, true).await?;
     let lines = stage.lines.clone();
     let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-    equal("recipients accepted", uploaded.accepted, recipients)?;
+    check_equal("recipients accepted", uploaded.accepted, recipients)?;
     stage.launch(id).await?;
-    stage.arrived(recipients).await?;
-    stage.completed(id).await?;
+    stage.wait_for_arrivals(recipients).await?;
+    stage.wait_for_completion(id).await?;
     let messages = stage.messages().await?;
-    equal("messages kept", messages.len() as u64, recipients)?;
+    check_equal("messages stored", messages.len() as u64, recipients)?;
     let mut findings = Findings::default();
     match arrival {
         Arrival::Closed { rounds } => closed(&stage, id, &messages, batch, connections, rounds, &mut findings).await?,
@@ -67,7 +68,7 @@ pub async fn play(
     Ok(findings)
 }
 
-/// As fast as they are taken.
+/// Sends statuses as fast as they are answered.
 async fn closed(
     stage: &Stage,
     id: CampaignId,
@@ -89,22 +90,24 @@ async fn closed(
         let before = stage.usage()?;
         let answered = generator::run(stage.webhooks, requests, connections, None).await?;
         let usage = stage.usage()?.since(before);
-        told(stage, id, wave, n).await?;
+        check_counted(stage, id, wave, n).await?;
         rates.push(n as f64 / answered.took.as_secs_f64());
         ratios.push(rates[round] / baselines[round]);
         p50.push(quantile_ms(&answered, 0.5));
         p99.push(quantile_ms(&answered, 0.99));
         workers.push(us_each(usage.workers, n));
         redis.push(us_each(usage.redis, n));
-        say(&format!(
-            "round {} of {rounds}: only checked {:.0} statuses/s, taken {:.0}/s, ratio {:.3}",
+        progress(&format!(
+            "round {} of {rounds}: baseline {:.0} statuses/s, worker {:.0} statuses/s, ratio {:.3}",
             round + 1,
             baselines[round],
             rates[round],
             ratios[round]
         ));
         if round + 1 == rounds {
-            findings.plots.push(Plot::latency(vec![Series::quantiles("as fast as they are taken", &answered.latency)]));
+            findings
+                .plots
+                .push(Plot::latency(vec![Series::quantiles("as fast as they are answered", &answered.latency)]));
         }
     }
     baseline.end().await?;
@@ -118,7 +121,7 @@ async fn closed(
     Ok(())
 }
 
-/// By a clock, while messages go out.
+/// Sends statuses on a fixed schedule, while another campaign is sent.
 #[expect(clippy::too_many_arguments, reason = "called once, with what the scenario says")]
 async fn open(
     stage: &mut Stage,
@@ -138,9 +141,9 @@ async fn open(
     stage.client.set_rate(&line[0], Some(sending)).await?;
     let rows = Rows::unique((sending * SPARE * (duration.as_secs_f64() + 2.0)) as u64);
     let (other, _) = stage.draft(&line, rows).await?;
-    stage.forget().await?;
+    stage.reset_arrivals().await?;
     stage.launch(other).await?;
-    stage.arrived(1).await?;
+    stage.wait_for_arrivals(1).await?;
 
     let (before, from_us) = (stage.usage()?, super::now_us());
     let n = (requests.len() * batch) as f64;
@@ -148,10 +151,10 @@ async fn open(
     let usage = stage.usage()?.since(before);
     let seen = stage.seen(from_us, super::now_us()).await?;
     stage.client.change_campaign(other, ControlAction::Cancel).await?;
-    // Whole waves only are counted on: the one that is cut leaves those that it did not reach one step behind.
+    // Only the last complete wave is checked: after an incomplete one, some recipients are one status behind.
     let whole = (statuses / messages.len() as u64).min(WAVES.len() as u64) as usize;
     if whole > 0 {
-        told(stage, id, WAVES[whole - 1], messages.len() as u64).await?;
+        check_counted(stage, id, WAVES[whole - 1], messages.len() as u64).await?;
     }
     let sent: u64 = seen.lines.values().map(|line| line.within).sum();
     findings.one("offered_per_second", "", batch as f64 / interval.as_secs_f64());
@@ -163,27 +166,27 @@ async fn open(
     findings.one("late_p99_ms", "", answered.late.value_at_quantile(0.99) as f64 / 1e3);
     findings.one("worker_cores", "", usage.workers.as_secs_f64() / usage.took.as_secs_f64());
     findings.one("redis_cores", "", usage.redis.as_secs_f64() / usage.took.as_secs_f64());
-    let latency = Series::quantiles("from when it was due to its answer", &answered.latency);
-    findings.plots.push(Plot::latency(vec![latency, Series::quantiles("of that, the generator's", &answered.late)]));
-    findings.plots.push(Plot::throughput(vec![Series::throughput("messages that go out meanwhile", &seen)]));
+    let latency = Series::quantiles("from due time to response", &answered.latency);
+    findings.plots.push(Plot::latency(vec![latency, Series::quantiles("delay of the generator", &answered.late)]));
+    findings.plots.push(Plot::throughput(vec![Series::throughput("messages sent meanwhile", &seen)]));
     Ok(())
 }
 
-/// Every recipient must be counted at least as far as `wave`.
-async fn told(stage: &Stage, id: CampaignId, wave: &str, n: u64) -> Result<(), LoadError> {
+/// Fails unless the statistics count all `n` recipients as `wave`.
+async fn check_counted(stage: &Stage, id: CampaignId, wave: &str, n: u64) -> Result<(), LoadError> {
     let Statistics { funnel, .. } = stage.client.campaign(id).await?.statistics.unwrap_or_default();
     let counted = match wave {
         "sent" => funnel.sent,
         "delivered" => funnel.delivered,
         _ => funnel.read,
     };
-    equal(&format!("recipients counted as {wave}"), counted, n)
+    check_equal(&format!("recipients counted as {wave}"), counted, n)
 }
 
-/// The requests that tell `wave` of all messages, whole HTTP requests, signed.
+/// Complete, signed HTTP requests with the status `wave` of all messages.
 fn requests(messages: &[Message], wave: &str, batch: usize) -> Vec<Bytes> {
     let now = clock::now().seconds();
-    // Statuses of one request are of one line, as Meta sends them.
+    // As at Meta, all statuses of a request belong to one line.
     let mut by_line: Vec<&Message> = messages.iter().collect();
     if batch > 1 {
         by_line.sort_by(|a, b| a.line.cmp(&b.line));
@@ -204,7 +207,7 @@ fn requests(messages: &[Message], wave: &str, batch: usize) -> Vec<Bytes> {
         .collect()
 }
 
-/// As Meta writes it.
+/// The body of a webhook, in Meta's format.
 fn body(messages: &[&Message], wave: &str, now: u64) -> String {
     let status = |message: &&Message| {
         let Message { to, token, wamid, .. } = message;
@@ -229,7 +232,7 @@ mod tests {
     use pregon::{
         domain::Secret,
         webhook::{
-            payload::{Payload, WebhookChange, Word},
+            payload::{Payload, StatusKind, WebhookChange},
             signature::{Signature, Verifier},
         },
     };
@@ -240,12 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn every_status_comes_once_in_requests_that_are_signed_and_of_one_line() {
+    fn requests_are_signed_of_one_line_and_have_each_status_once() {
         let messages: Vec<Message> = (0..10).map(|n| message(n, if n % 2 == 0 { "3001" } else { "3002" })).collect();
         for batch in [1, 3] {
             let requests = requests(&messages, "delivered", batch);
             assert_eq!(requests.len(), if batch == 1 { 10 } else { 4 });
-            let mut told = Vec::new();
+            let mut seen = Vec::new();
             for request in &requests {
                 let text = std::str::from_utf8(request).expect("text");
                 let (head, body) = text.split_once("\r\n\r\n").expect("a head");
@@ -257,15 +260,15 @@ mod tests {
                 let payload = Payload::read(body.as_bytes()).expect("a payload");
                 let [WebhookChange::Messages(of_line)] = payload.changes.as_slice() else { panic!("{payload:?}") };
                 for status in &of_line.statuses {
-                    assert_eq!((status.word, of_line.waba.as_ref()), (Word::Delivered, WABA));
+                    assert_eq!((status.kind, of_line.waba.as_ref()), (StatusKind::Delivered, WABA));
                     let of = messages.iter().find(|message| message.wamid == status.wamid).expect("one of them");
                     assert_eq!((of.line.as_str(), Some(of.token.as_str())), (&*of_line.line, status.token.as_deref()));
-                    told.push(of.wamid.clone());
+                    seen.push(of.wamid.clone());
                 }
             }
-            told.sort();
-            told.dedup();
-            assert_eq!(told.len(), 10);
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), 10);
         }
     }
 }

@@ -1,46 +1,46 @@
-//! What a runner asks of Redis next, and what follows from the answers.
+//! The Redis calls of a runner: which one is next, and what follows from its reply.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
 use tracing::{info, warn};
 
-use super::{Chores, IDLE_MAX, Runner};
+use super::{BackgroundTasks, IDLE_MAX, Runner};
 use crate::{
     dispatch::{
         backlog::Next,
         batch,
-        calls::{Claimed, Done, Refresh},
+        calls::{ClaimReply, Refresh, Reply},
         message::Message,
         settle,
     },
     domain::{OnDoubt, PartId},
     redis::{
         StoreError,
-        parts::{Claim, ClaimWish, Settled, ToSend},
+        parts::{Claim, ClaimRequest, Settled, ToSend},
     },
 };
 
-/// Parts that are taken off the work together at most, ...
+/// Maximum number of finished parts that are removed from the work of the line in one call.
 const FINISHED_MAX: usize = 64;
 
-/// ... for which a line that still has messages to send waits so long.
+/// How long a line with messages left to send gathers finished parts before it removes them.
 const FINISH_WINDOW: Duration = Duration::from_millis(100);
 
-/// After Redis failed, the next try is that much later.
+/// Wait before the next call after Redis has failed.
 const REDIS_PAUSE: Duration = Duration::from_millis(250);
 
-/// A part that can't be taken over yet is looked at again after this time.
-const YOUNG_PAUSE: Duration = Duration::from_millis(250);
+/// Wait before another attempt to take over a part that cannot be taken over yet.
+const TAKEOVER_RETRY: Duration = Duration::from_millis(250);
 
-/// A reading asks for each campaign of the line, and each that ends asks for one: from one to the next there is so long for each
-/// that is known, or a thousand campaigns would keep Redis busy with nothing else.
+/// Minimum time between two refreshes, per campaign of the line. A refresh reads the state of every campaign, and every
+/// campaign that ends calls for a refresh: a thousand campaigns would keep Redis busy with nothing else.
 const REFRESH_PAUSE: Duration = Duration::from_micros(250);
 
 impl Runner {
-    /// The next thing to ask of Redis, if any.
-    pub(super) fn next_call(&mut self, now: Instant) -> Option<LocalBoxFuture<'static, Done>> {
-        if self.redis_again_at.is_some_and(|at| now < at) {
+    /// The next call to Redis, if one is due.
+    pub(super) fn next_call(&mut self, now: Instant) -> Option<LocalBoxFuture<'static, Reply>> {
+        if self.redis_retry_at.is_some_and(|at| now < at) {
             return None;
         }
         if !self.finished.is_empty() {
@@ -52,13 +52,14 @@ impl Runner {
         if let Some(&part) = self.expired.iter().next() {
             return Some(self.calls.expire(part));
         }
-        if let Some((part, _)) = self.unanswered {
+        if let Some((part, _)) = self.unanswered_claim {
             return Some(self.claim(part, 0));
         }
         if self.stopping {
             return None;
         }
-        // However many wait to be sent: their campaign may have been paused, and then they go back.
+        // A refresh goes first even if many messages are ready: their campaign may have been paused, and then they
+        // are given back.
         if self.refresh_at.take_if(|at| now >= *at).is_some() {
             return Some(self.calls.refresh(self.backlog.campaigns().collect()));
         }
@@ -81,12 +82,12 @@ impl Runner {
         let may_claim = !held
             && !self.path.is_stopped()
             && self.reachable_at.is_none_or(|at| now >= at)
-            && self.setup.lease.holds(now);
+            && self.setup.lease.is_valid(now);
         let holds = self.held_scopes(clock);
         match self.backlog.next(clock, may_claim, |template| holds.contains(template)) {
-            Next::Look(part) => Some(self.claim(part, 0)),
+            Next::Inspect(part) => Some(self.claim(part, 0)),
             Next::Claim(part) => Some(self.claim(part, rows)),
-            Next::Doubts(part) => {
+            Next::EndDoubts(part) => {
                 let campaign = self.backlog.campaign(part.campaign)?;
                 let attempts_max = match campaign.plan.campaign.on_doubt {
                     OnDoubt::Hold => 0,
@@ -103,50 +104,51 @@ impl Runner {
         }
     }
 
-    pub(super) fn redis_answered(&mut self, done: Done, chores: &mut Chores) {
+    pub(super) fn apply_reply(&mut self, reply: Reply, background: &mut BackgroundTasks) {
         let now = self.setup.clock.now();
-        (self.idle_until, self.redis_again_at) = (None, None);
-        match done {
-            Done::Refreshed(Ok(refresh)) => self.refreshed(refresh),
-            Done::Refreshed(Err(error)) => {
+        (self.idle_until, self.redis_retry_at) = (None, None);
+        match reply {
+            Reply::Refreshed(Ok(refresh)) => self.refreshed(refresh),
+            Reply::Refreshed(Err(error)) => {
                 self.refresh_at = Some(Instant::now());
                 self.redis_failed("the work of the line could not be read", &error);
             }
-            Done::Claimed(part, Ok(Claimed::Claim(claim, messages))) => self.claimed(part, claim, messages),
-            Done::Claimed(part, Ok(Claimed::Unreadable(rows, error))) => {
+            Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages))) => self.claimed(part, claim, messages),
+            Reply::Claimed(part, Ok(ClaimReply::Unreadable(rows, error))) => {
                 self.redis_failed("recipients could not be read", &error);
-                self.put_back(part, rows);
+                self.return_rows(part, rows);
             }
-            Done::Claimed(part, Err(error)) => {
-                // It may have been claimed all the same.
+            Reply::Claimed(part, Err(error)) => {
+                // Redis may have made the claim all the same.
                 if !matches!(error, StoreError::NotApplied(_) | StoreError::Login(_)) {
-                    self.unanswered.get_or_insert((part, self.claims));
+                    self.unanswered_claim.get_or_insert((part, self.claims));
                 }
-                // Where asking again mends nothing, it keeps nobody from stopping.
+                // An error that a retry does not fix must not delay the stop.
                 if self.stopping && !error.is_transient() {
-                    self.unanswered = None;
+                    self.unanswered_claim = None;
                 }
-                self.redis_failed("nothing could be claimed", &error);
+                self.redis_failed("rows could not be claimed", &error);
             }
-            Done::Doubts(part, Ok((next, open))) => {
+            Reply::DoubtsEnded(part, Ok((next, open))) => {
                 self.backlog.set_doubt(part, next);
-                self.backlog.due(part, now);
+                self.backlog.note_due(part, now);
                 if open == 0 {
                     self.finished.insert(part);
                 }
             }
-            Done::Doubts(_, Err(error)) => self.redis_failed("doubts could not be ended", &error),
-            Done::Expired(part, Ok(open)) => {
+            Reply::DoubtsEnded(_, Err(error)) => self.redis_failed("doubts could not be ended", &error),
+            Reply::Expired(part, Ok(open)) => {
                 self.expired.remove(&part);
-                self.backlog.shut(part);
+                self.backlog.suspend(part);
                 if open == 0 {
                     self.finished.insert(part);
                 }
             }
-            Done::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
-            Done::Finished(parts, Ok(())) => {
+            Reply::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
+            Reply::Finished(parts, Ok(())) => {
                 self.finish_at = None;
-                // The last line of the thread that ends with a campaign asks whether it is done: were it each, a thousand would ask.
+                // Only the last line of the shard with parts of a campaign tries to complete it. Otherwise a thousand
+                // lines would try.
                 let mut ended = Vec::new();
                 for part in parts {
                     self.finished.remove(&part);
@@ -155,10 +157,10 @@ impl Runner {
                     }
                 }
                 if !ended.is_empty() {
-                    chores.push(self.calls.complete(ended));
+                    background.push(self.calls.complete(ended));
                 }
             }
-            Done::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error),
+            Reply::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error),
         }
     }
 
@@ -166,23 +168,24 @@ impl Runner {
         if !std::mem::replace(&mut self.redis_failing, true) {
             warn!(line.id = %self.setup.line.id, %error, "{what}");
         }
-        self.redis_again_at = Some(Instant::now() + REDIS_PAUSE);
+        self.redis_retry_at = Some(Instant::now() + REDIS_PAUSE);
     }
 
-    fn claim(&mut self, part: PartId, limit: usize) -> LocalBoxFuture<'static, Done> {
+    fn claim(&mut self, part: PartId, limit: usize) -> LocalBoxFuture<'static, Reply> {
         self.claims += 1;
         let now = self.setup.clock.now();
-        let wish = ClaimWish {
+        let request = ClaimRequest {
             epoch: self.setup.lease.epoch,
             number: self.claims,
             now,
             limit,
             doubt_until: now.after(self.setup.settings.doubt_deadline),
-            unanswered: self.unanswered.map_or(0, |(_, number)| number),
-            // Another worker that had the line notices within a lease that Redis restarted, or stops.
+            unanswered: self.unanswered_claim.map_or(0, |(_, number)| number),
+            // The grace period is one lease: in that time, a worker that had the line before notices that Redis
+            // restarted, or its lease ends and it stops.
             in_grace_period: self.setup.store.in_grace_period(self.setup.settings.lease),
         };
-        self.calls.claim(part, wish, self.backlog.plan(part.campaign))
+        self.calls.claim(part, request, self.backlog.plan(part.campaign))
     }
 
     fn claimed(&mut self, part: PartId, claim: Claim, messages: Vec<Message>) {
@@ -203,18 +206,19 @@ impl Runner {
             }
             Claim::Held { next_doubt, open, lost } => {
                 self.give_back_lost(part, lost);
-                self.backlog.shut(part);
+                self.backlog.suspend(part);
                 self.backlog.set_doubt(part, next_doubt);
                 if open == 0 {
                     self.finished.insert(part);
                 }
             }
-            // Nobody else claims in this epoch: an older claim of this runner was still on its way, and a newer one is asked for.
+            // Only this runner claims in this epoch, so this is a claim of its own that a newer one overtook. The
+            // reply to the newer one counts.
             Claim::Late => {}
-            Claim::Young => {
-                // Redis knows of no claim of this epoch in the part: one without an answer left nothing in flight.
-                self.unanswered = None;
-                self.backlog.look_again(part, self.setup.clock.now().after(YOUNG_PAUSE));
+            Claim::InGracePeriod => {
+                // Redis has no claim of this epoch in the part, so a claim without a reply left nothing in flight.
+                self.unanswered_claim = None;
+                self.backlog.inspect_again(part, self.setup.clock.now().after(TAKEOVER_RETRY));
             }
             Claim::Expired { lost } => {
                 self.give_back_lost(part, lost);
@@ -228,18 +232,19 @@ impl Runner {
         }
     }
 
-    /// Gives back what a claim brought whose answer was lost: it was certainly not sent.
+    /// Gives back the rows of a claim whose reply was lost. They were certainly not sent.
     fn give_back_lost(&mut self, part: PartId, lost: Vec<ToSend>) {
-        self.unanswered = None;
+        self.unanswered_claim = None;
         if !lost.is_empty() {
-            info!(line.id = %self.setup.line.id, part = %part, n = lost.len(), "rows of a claim without an answer were given back");
+            info!(line.id = %self.setup.line.id, part = %part, n = lost.len(), "rows of a claim without a reply were \
+                given back");
         }
-        self.put_back(part, lost);
+        self.return_rows(part, lost);
     }
 
-    fn put_back(&mut self, part: PartId, rows: Vec<ToSend>) {
+    fn return_rows(&mut self, part: PartId, rows: Vec<ToSend>) {
         for ToSend { claimed, .. } in rows {
-            self.put(part, claimed, Settled::Back { at: settle::AT_ONCE });
+            self.queue_outcome(part, claimed, Settled::Back { at: settle::AT_ONCE });
         }
     }
 
@@ -248,7 +253,7 @@ impl Runner {
             self.backlog.add(&self.setup.line.waba, plan);
         }
         self.backlog.set_parts(&refresh.parts);
-        self.refresh_from = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
+        self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
         for (id, running) in &refresh.running {
             if let Some(work) = self.backlog.campaign(*id) {
                 work.running = *running;

@@ -1,15 +1,17 @@
-//! Cost of a message and memory of a worker by the size of what is sent: both are to stay as they are.
+//! Growth: the cost of a message and the memory of a worker, by the number of recipients and campaigns. Both should
+//! stay constant.
 //!
-//! Each size is played on a stage of its own; one that is listed again has another round. Counted is from the launch of a campaign
-//! until it is completed. Many are launched while the lines are paused, and counted from their resuming until every one of them is
-//! completed. The memory is the most that the worker has had in that.
+//! Each size runs on a stage of its own. A size that is listed again adds a round. Counted: from the launch of a
+//! campaign until it is completed. Several campaigns are launched while the lines are paused, and are counted from the
+//! resume of the lines until all campaigns are completed. Memory is the peak of the worker in that time.
 //!
-//! A machine that is shared is not as quick in one minute as in another, and the largest size takes many of them. What the stand-in for
-//! Meta takes for a message is the same each time but for that: the cost is told in that measure too, and judged by it.
+//! The speed of a shared machine varies from minute to minute, and the largest size takes many minutes. The fake Meta
+//! does the same work for every message, so its cost varies only with the machine. Goals therefore use `cpu_by_meta`:
+//! the cost of worker and Redis as a multiple of the cost of the fake Meta.
 
 use std::time::Duration;
 
-use super::{equal, mb, say, us_each};
+use super::{check_equal, mb, progress, us_each};
 use pregon::{client::ControlAction, domain::CampaignState, terminal::words};
 
 use crate::{
@@ -22,19 +24,19 @@ use crate::{
     stage::{Stage, Usage},
 };
 
-/// Messages before each size is measured, over some seconds: they make the connections, and load what is loaded once. A hundred lines
-/// still make connections after ten thousand messages, which would count as growth by those that follow.
+/// Warm-up messages before each size, over some seconds. They open the connections and load everything that is loaded
+/// once. With a hundred lines, 10,000 messages are too few: connections opened later would count as growth.
 const WARM_UP: u64 = 100_000;
 
-/// Plays it.
-pub async fn play(setup: &Setup, cases: &[GrowthCase]) -> Result<Findings, LoadError> {
+/// Runs the workload.
+pub async fn run(setup: &Setup, cases: &[GrowthCase]) -> Result<Findings, LoadError> {
     let mut measured: Vec<(String, [Vec<f64>; 5])> = Vec::new();
     let mut throughput = Vec::new();
     for case in cases {
         let GrowthCase { recipients, campaigns, times } = *case;
         let mut stage = Stage::start(setup, false).await?;
         send(&mut stage, WARM_UP, 1).await?;
-        stage.forget_worker_peak()?;
+        stage.reset_worker_peak()?;
         let all = recipients * campaigns as u64 * times as u64;
         let (mut took, mut cpu, mut meta) = (0.0, Duration::ZERO, Duration::ZERO);
         let mut peak = 0;
@@ -51,14 +53,15 @@ pub async fn play(setup: &Setup, cases: &[GrowthCase]) -> Result<Findings, LoadE
         }
         throughput.push(Series::throughput(&name, &stage.seen(0, 0).await?));
         stage.stop().await?;
-        // Of a few messages the system may not have counted any.
+        // The fake Meta may use less than one tick for a few messages.
         let (cpu, meta) = (us_each(cpu, all), us_each(meta.max(measure::TICK), all));
         let (by_meta, memory) = (cpu / meta, mb(peak));
-        say(&format!(
-            "{name}: {cpu:.2} us of worker and Redis a message, {by_meta:.2} times what Meta takes; {memory:.1} MB"
+        progress(&format!(
+            "{name}: {cpu:.2} us of worker and Redis per message, {by_meta:.2} times that of the fake Meta; \
+            {memory:.1} MB"
         ));
         let values = [cpu, meta, by_meta, all as f64 / took, memory];
-        match measured.iter_mut().find(|(known, _)| *known == name) {
+        match measured.iter_mut().find(|(case, _)| *case == name) {
             Some((_, rounds)) => rounds.iter_mut().zip(values).for_each(|(rounds, value)| rounds.push(value)),
             None => measured.push((name, values.map(|value| vec![value]))),
         }
@@ -85,23 +88,23 @@ fn spread(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)))
 }
 
-/// Sends campaigns at once, and gives what that used.
+/// Sends concurrent campaigns. Returns the CPU time used.
 async fn send(stage: &mut Stage, recipients: u64, campaigns: usize) -> Result<Usage, LoadError> {
     let lines = stage.lines.clone();
     let mut ids = Vec::with_capacity(campaigns);
     for _ in 0..campaigns {
         let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-        equal("recipients accepted", uploaded.accepted, recipients)?;
+        check_equal("recipients accepted", uploaded.accepted, recipients)?;
         ids.push(id);
     }
-    stage.forget().await?;
+    stage.reset_arrivals().await?;
     let all = recipients * campaigns as u64;
     let before;
     if let [id] = ids.as_slice() {
         before = stage.usage()?;
         stage.launch(*id).await?;
-        stage.arrived(all).await?;
-        stage.completed(*id).await?;
+        stage.wait_for_arrivals(all).await?;
+        stage.wait_for_completion(*id).await?;
     } else {
         for line in &lines {
             stage.client.change_line(line, ControlAction::Pause).await?;
@@ -113,12 +116,12 @@ async fn send(stage: &mut Stage, recipients: u64, campaigns: usize) -> Result<Us
         for line in &lines {
             stage.client.change_line(line, ControlAction::Resume).await?;
         }
-        stage.arrived(all).await?;
+        stage.wait_for_arrivals(all).await?;
         while !stage.client.campaigns(Some(CampaignState::Running), None).await?.campaigns.is_empty() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     let usage = stage.usage()?.since(before);
-    equal("messages that arrived", stage.seen(0, 0).await?.total, all)?;
+    check_equal("messages that arrived", stage.seen(0, 0).await?.total, all)?;
     Ok(usage)
 }

@@ -1,22 +1,22 @@
-//! Recipients in, as NDJSON over one connection, with duplicates among them.
+//! Upload: recipients as NDJSON over one connection, with duplicates.
 //!
-//! Counted: from the request to its answer, which tells that all of it is in Redis. The rows are made while they are sent,
-//! by this process, which shares the cores. Memory: the most that the worker has had in a small upload, and in large ones.
+//! Counted: from the request to its response, which is sent when all rows are in Redis. This process generates the rows
+//! while it sends them, and shares the cores. Memory: the peak of the worker in a small upload and in the large ones.
 
 use std::time::Instant;
 
-use super::{equal, mb, say, us_each};
+use super::{check_equal, mb, progress, us_each};
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
-/// Rows of the upload that comes first: it loads what is loaded once, and shows what a worker has to have.
+/// Rows of the first upload, which warms up the worker and measures its base memory.
 const WARM_UP: u64 = 20_000;
 
-/// Plays it.
-pub async fn play(setup: &Setup, recipients: u64, duplicate_every: u64, rounds: usize) -> Result<Findings, LoadError> {
+/// Runs the workload.
+pub async fn run(setup: &Setup, recipients: u64, duplicate_every: u64, rounds: usize) -> Result<Findings, LoadError> {
     let stage = Stage::start(setup, false).await?;
     stage.draft(&stage.lines, Rows::unique(WARM_UP)).await?;
     let small = stage.worker_peak_bytes()?;
-    stage.forget_worker_peak()?;
+    stage.reset_worker_peak()?;
     let (mut rates, mut workers, mut redis) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
         let rows = Rows { n: recipients, duplicate_every };
@@ -25,12 +25,12 @@ pub async fn play(setup: &Setup, recipients: u64, duplicate_every: u64, rounds: 
         let body = reqwest::Body::wrap_stream(rows.ndjson());
         let uploaded = stage.client.upload(id, "load", &pregon::intake::Format::Ndjson.into(), None, body).await?;
         let (took, usage) = (began.elapsed(), stage.usage()?.since(before));
-        equal("duplicates found", uploaded.rejected_count, rows.duplicates())?;
-        equal("recipients accepted", uploaded.accepted, recipients - rows.duplicates())?;
+        check_equal("duplicates found", uploaded.rejected_count, rows.duplicates())?;
+        check_equal("recipients accepted", uploaded.accepted, recipients - rows.duplicates())?;
         rates.push(recipients as f64 / took.as_secs_f64());
         workers.push(us_each(usage.workers, recipients));
         redis.push(us_each(usage.redis, recipients));
-        say(&format!("round {round} of {rounds}: {:.0} recipients/s", rates[round - 1]));
+        progress(&format!("round {round} of {rounds}: {:.0} recipients/s", rates[round - 1]));
     }
     let peak = stage.worker_peak_bytes()?;
     stage.stop().await?;

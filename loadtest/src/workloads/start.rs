@@ -1,43 +1,43 @@
-//! How soon the first message goes out: of a worker that is started while work waits for it, and of a campaign that is
-//! launched while a worker runs.
+//! Start: time to the first message, of a worker that starts with pending work, and of a campaign that is launched on a
+//! running worker.
 //!
-//! Counted: from just before the process is started, or the launch is called, to the arrival at Meta.
+//! Counted: from just before the process is started, or the launch is requested, to the arrival at the fake Meta.
 
-use super::{equal, now_us, say};
+use super::{check_equal, now_us, progress};
 use pregon::client::ControlAction;
 
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
-/// Recipients of each campaign for each line: more than go out before the measurement ends.
+/// Recipients of each campaign for each line: more than are sent before the measurement ends.
 const RECIPIENTS: u64 = 2_000;
 
 /// Messages after which the worker is stopped.
 const SENT: u64 = 20;
 
-/// Plays it.
-pub async fn play(setup: &Setup, rounds: usize) -> Result<Findings, LoadError> {
+/// Runs the workload.
+pub async fn run(setup: &Setup, rounds: usize) -> Result<Findings, LoadError> {
     let mut stage = Stage::start(&Setup { workers: 1, ..setup.clone() }, false).await?;
     let lines = stage.lines.clone();
     let (mut starts, mut launches) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let recipients = RECIPIENTS * lines.len() as u64;
         let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-        equal("recipients accepted", uploaded.accepted, recipients)?;
-        stage.forget().await?;
+        check_equal("recipients accepted", uploaded.accepted, recipients)?;
+        stage.reset_arrivals().await?;
         let launched = now_us();
         stage.launch(id).await?;
-        stage.arrived(SENT).await?;
+        stage.wait_for_arrivals(SENT).await?;
         launches.push((stage.seen(0, 0).await?.first_us.saturating_sub(launched)) as f64 / 1e3);
-        // Stopped cleanly, so that its leases are free: what a killed worker's take is a matter of `dispatch.lease`.
+        // A clean stop releases the leases. After a kill, the next worker would have to wait for `dispatch.lease`.
         stage.stop_workers().await?;
-        stage.forget().await?;
+        stage.reset_arrivals().await?;
         let started = now_us();
         stage.start_worker()?;
-        stage.arrived(SENT).await?;
+        stage.wait_for_arrivals(SENT).await?;
         starts.push((stage.seen(0, 0).await?.first_us.saturating_sub(started)) as f64 / 1e3);
-        stage.serves().await?;
+        stage.wait_until_ready().await?;
         stage.client.change_campaign(id, ControlAction::Cancel).await?;
-        say(&format!(
+        progress(&format!(
             "round {round} of {rounds}: {:.0} ms from the start, {:.0} ms from the launch",
             starts[round - 1],
             launches[round - 1]

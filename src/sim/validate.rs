@@ -1,4 +1,4 @@
-//! A message as a client wants it: everything Meta checks that is no limit.
+//! Validates the body of a send: all of Meta's checks except the rate limits.
 
 use super::{
     line::Tap,
@@ -11,30 +11,32 @@ use crate::domain::Phone;
 
 /// Meta's limit on `biz_opaque_callback_data`, in characters.
 const CALLBACK_CHARS_MAX: usize = 512;
-/// Meta's limit on the text of a message that is no template, in characters.
+/// Meta's limit on the text of a message without a template, in characters.
 const TEXT_CHARS_MAX: usize = 4096;
-/// What may be sent besides templates.
+/// Message types other than `template`.
 const OTHER_KINDS: [&str; 10] =
     ["text", "image", "audio", "video", "document", "sticker", "interactive", "location", "contacts", "reaction"];
 
-/// The body of a send, checked.
-pub(super) enum Wanted<'a> {
-    Message(WantedMessage<'a>),
-    /// Not a message: marks one as read.
+/// A valid send.
+pub(super) enum ValidSend<'a> {
+    Message(ValidMessage<'a>),
+    /// A read receipt.
     Receipt,
 }
 
-/// A message that Meta would take if no limit forbids it.
-pub(super) struct WantedMessage<'a> {
+/// A message that Meta accepts if no rate limit refuses it.
+pub(super) struct ValidMessage<'a> {
     pub(super) to: Phone,
-    /// `to` as the client wrote it: digits, spaces and `+-()`.
+    /// `to` as in the request: digits, spaces and `+-()`.
     pub(super) input: Text<'a>,
     callback: Option<Text<'a>>,
     template: Option<(usize, TemplateRequest<'a>)>,
 }
 
-impl<'a> Wanted<'a> {
-    /// Errors: the refusal that Meta would give.
+impl<'a> ValidSend<'a> {
+    /// Parses and validates the body of a send.
+    ///
+    /// Errors: the refusal that Meta would return.
     pub(super) fn read(world: &World, waba: usize, body: &'a [u8]) -> Result<Self, Refusal> {
         let request: SendRequest<'a> =
             serde_json::from_slice(body).map_err(|error| Refusal::new(100, format!("Invalid JSON: {error}")))?;
@@ -70,22 +72,22 @@ impl<'a> Wanted<'a> {
             (kind, _) if OTHER_KINDS.contains(&kind) => None,
             (kind, _) => return Err(Refusal::new(131_051, format!("Message type {kind} is not supported"))),
         };
-        Ok(Self::Message(WantedMessage { to, input, callback: request.biz_opaque_callback_data, template }))
+        Ok(Self::Message(ValidMessage { to, input, callback: request.biz_opaque_callback_data, template }))
     }
 }
 
-impl WantedMessage<'_> {
-    /// `biz_opaque_callback_data`, or nothing.
+impl ValidMessage<'_> {
+    /// `biz_opaque_callback_data`, or an empty text.
     pub(super) fn callback(&self) -> &str {
         self.callback.as_ref().map_or("", |data| data.as_str())
     }
 
-    /// The place of the template in the stand-in's list; none for what is no template.
+    /// The index of the template in [`World::templates`]; `None` for a message without a template.
     pub(super) fn template(&self) -> Option<usize> {
         self.template.as_ref().map(|(index, _)| *index)
     }
 
-    /// The quick-reply buttons, as a tap on each would come back.
+    /// What a tap on each quick-reply button would return.
     pub(super) fn taps(&self, world: &World) -> Vec<Tap> {
         let Some((index, request)) = &self.template else { return Vec::new() };
         let payload = |button: usize| {
@@ -93,7 +95,7 @@ impl WantedMessage<'_> {
             sent.parameters.first()?.payload.as_ref()
         };
         world.templates[*index]
-            .wording
+            .requirements
             .quick_replies()
             .map(|(button, label)| Tap {
                 payload: payload(button).map_or(label, |payload| payload.as_str()).into(),
@@ -103,7 +105,9 @@ impl WantedMessage<'_> {
     }
 }
 
-/// The place of the template, if it may be sent and the components fit it.
+/// The index of the template.
+///
+/// Errors: the refusal if the template does not exist, cannot be sent, or does not match the components.
 fn sendable(world: &World, waba: usize, request: &TemplateRequest<'_>) -> Result<usize, Refusal> {
     let (name, language) = (request.name.as_str(), request.language.code.as_str());
     let missing = || Refusal::new(132_001, format!("template name ({name}) does not exist in {language}"));
@@ -117,11 +121,11 @@ fn sendable(world: &World, waba: usize, request: &TemplateRequest<'_>) -> Result
             return Err(missing());
         }
     }
-    template.wording.check(&request.components)?;
+    template.requirements.check(&request.components)?;
     Ok(index)
 }
 
-/// A number as Meta takes it: `+`, spaces, hyphens and parentheses do not matter.
+/// Parses a phone number as Meta does, ignoring `+`, spaces, hyphens and parentheses.
 pub(super) fn phone(text: &str) -> Option<Phone> {
     let mut digits: u64 = 0;
     let mut len = 0;
@@ -143,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_read_as_loosely_as_meta_reads_it() {
+    fn phone_numbers_may_contain_separators() {
         for same in ["+5491155550001", "5491155550001", "+54 9 11 5555-0001", "+54 (9) 11 5555 0001"] {
             assert_eq!(phone(same).map(|phone| phone.to_string()).as_deref(), Some("+5491155550001"), "{same}");
         }

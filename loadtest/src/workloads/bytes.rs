@@ -1,34 +1,34 @@
-//! What a recipient takes of Redis: while it waits, once it was sent, and after its retention.
+//! Memory of Redis for each recipient: while it is pending, after it was sent, and after its retention.
 //!
-//! By `used_memory`, which counts everything that Redis has allocated, less what it was before the recipients came; a small
-//! campaign before that has loaded what is loaded once. The end of the retention is not waited for: the function that
-//! housekeeping calls then is called with a later time.
+//! Measured as the growth of `used_memory`, which counts everything that Redis has allocated. A small campaign runs
+//! first, so that what Redis allocates only once, such as for scripts, is not counted. The workload does not wait for
+//! the end of the retention: it calls the housekeeping function with a later time.
 
 use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
 
-use super::{equal, say};
+use super::{check_equal, progress};
 use pregon::redis::{Address, Store};
 
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
 const WARM_UP: u64 = 10_000;
 
-/// Redis frees what was unlinked, and its buffers, after a moment: between two looks at its memory.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The pause between two polls of the memory. Redis frees unlinked keys and buffers with some delay.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Looks at most: buffers of the worker's own questions come and go all the time.
-const LOOKS_MAX: usize = 20;
+/// The most polls. Buffers of the worker's own commands change the memory all the time.
+const POLLS_MAX: usize = 20;
 
-/// Its memory stands still where it differs by no more than this share from the look before.
-const STILL: f64 = 0.005;
+/// The memory is stable if it differs by less than this share from the poll before.
+const STABLE_SHARE: f64 = 0.005;
 
-/// How long it may take until housekeeping has retired a campaign.
+/// How long to wait until the campaign is retired.
 const RETIRE_WAIT: Duration = Duration::from_secs(30);
 
-/// Plays it.
-pub async fn play(setup: &Setup, recipients: u64) -> Result<Findings, LoadError> {
+/// Runs the workload.
+pub async fn run(setup: &Setup, recipients: u64) -> Result<Findings, LoadError> {
     let mut stage = Stage::start(setup, false).await?;
     let address = Address {
         url: stage.redis_url().to_owned(),
@@ -44,7 +44,7 @@ pub async fn play(setup: &Setup, recipients: u64) -> Result<Findings, LoadError>
     send(&mut stage, &store, recipients, Some(&mut used)).await?;
     stage.stop().await?;
     let [before, pending, sent, kept] = used.as_slice() else {
-        return Err(LoadError::Failed("not every moment was measured".into()));
+        return Err(LoadError::Failed("a measurement is missing".into()));
     };
     let each = |from: &u64, to: &u64| (*to as f64 - *from as f64) / recipients as f64;
     let mut findings = Findings::default();
@@ -54,7 +54,8 @@ pub async fn play(setup: &Setup, recipients: u64) -> Result<Findings, LoadError>
     Ok(findings)
 }
 
-/// The life of a campaign. `used`: the memory when its recipients wait, when they were sent, and when they were dropped.
+/// Runs a campaign from its upload to its retirement. Appends to `used` the memory while the recipients are pending,
+/// after they were sent, and after they were dropped.
 async fn send(
     stage: &mut Stage,
     store: &Store,
@@ -63,19 +64,19 @@ async fn send(
 ) -> Result<(), LoadError> {
     let lines = stage.lines.clone();
     let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-    equal("recipients accepted", uploaded.accepted, recipients)?;
+    check_equal("recipients accepted", uploaded.accepted, recipients)?;
     if let Some(used) = &mut used {
         used.push(used_memory(store).await?);
     }
-    stage.forget().await?;
+    stage.reset_arrivals().await?;
     stage.launch(id).await?;
-    stage.arrived(recipients).await?;
-    stage.completed(id).await?;
+    stage.wait_for_arrivals(recipients).await?;
+    stage.wait_for_completion(id).await?;
     if let Some(used) = &mut used {
         used.push(used_memory(store).await?);
     }
     let retired = tokio::time::timeout(RETIRE_WAIT, async {
-        // Its retention has ended as soon as the campaign has, for who asks so late.
+        // A time one second later, with a retention of zero: the campaign is due as soon as it has ended.
         let later = store.time().await?.after(Duration::from_secs(1));
         while !store.ended_campaigns(later, Duration::ZERO).await?.contains(&id) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -89,20 +90,20 @@ async fn send(
     Ok(())
 }
 
-/// What Redis uses, once that stands still.
+/// The memory that Redis uses, once it is stable.
 async fn used_memory(store: &Store) -> Result<u64, LoadError> {
     let mut used = u64::MAX;
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..POLLS_MAX {
         let info: String = store.query("INFO", cmd("INFO").arg("memory")).await?;
         let now = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
-        let now = now.ok_or_else(|| LoadError::Failed("Redis does not tell its memory".into()))?;
-        let still = (now.abs_diff(used) as f64) < STILL * now as f64;
+        let now = now.ok_or_else(|| LoadError::Failed("INFO memory has no used_memory".into()))?;
+        let stable = (now.abs_diff(used) as f64) < STABLE_SHARE * now as f64;
         used = now;
-        if still {
+        if stable {
             break;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
-    say(&format!("Redis uses {used} bytes"));
+    progress(&format!("Redis uses {used} bytes"));
     Ok(used)
 }

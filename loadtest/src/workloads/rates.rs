@@ -1,11 +1,12 @@
-//! Lines at their rates while all of them have work: whether each is used, and whether any is too fast.
+//! Rates: whether each line sends at its full rate while all lines have work, and whether any line is too fast.
 //!
-//! Counted at Meta, by arrival. The use of a line is what arrived in `duration`, by what it may send in that; `warm_up`
-//! before it is not counted for the use. The worst second is the most that arrived in any second at all, warm-up included.
+//! Counted at the fake Meta, by arrival. The use of a line is the number of arrivals in `duration`, in percent of what
+//! its rate allows; the `warm_up` before does not count. The worst second is the most arrivals in any one-second
+//! window, warm-up included.
 
 use std::time::Duration;
 
-use super::{equal, mb, now_us, say};
+use super::{check_equal, mb, now_us, progress};
 use crate::{
     error::LoadError,
     plot::{Plot, Series},
@@ -15,13 +16,13 @@ use crate::{
     stage::Stage,
 };
 
-/// Recipients of each line beyond what it can send: so that none has nothing to do before the end.
+/// Additional recipients of each line, in seconds at its rate, so that no line runs out of work before the end.
 const SPARE_SECONDS: f64 = 2.0;
-/// Recipients come to a line in chunks.
+/// Additional recipients of each line, because recipients are assigned to lines in chunks.
 const SPARE_RECIPIENTS: f64 = 512.0;
 
-/// Plays it.
-pub async fn play(
+/// Runs the workload.
+pub async fn run(
     setup: &Setup,
     warm_up: Duration,
     duration: Duration,
@@ -29,18 +30,18 @@ pub async fn play(
 ) -> Result<Findings, LoadError> {
     let mut findings = Findings::default();
     if cases.is_empty() {
-        play_on(setup, warm_up, duration, "", &mut findings).await?;
+        run_on(setup, warm_up, duration, "", &mut findings).await?;
     }
     for case in cases {
         let RatesCase { workers, lines, messages_per_second } = *case;
         let setup = Setup { workers, lines, messages_per_second, ..setup.clone() };
         let name = format!("{messages_per_second}/s, {workers} workers, {lines} lines");
-        play_on(&setup, warm_up, duration, &name, &mut findings).await?;
+        run_on(&setup, warm_up, duration, &name, &mut findings).await?;
     }
     Ok(findings)
 }
 
-async fn play_on(
+async fn run_on(
     setup: &Setup,
     warm_up: Duration,
     duration: Duration,
@@ -52,9 +53,9 @@ async fn play_on(
     let seconds = (warm_up + duration).as_secs_f64() + SPARE_SECONDS;
     let recipients = ((rate * seconds + SPARE_RECIPIENTS) * lines.len() as f64) as u64;
     let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-    equal("recipients accepted", uploaded.accepted, recipients)?;
+    check_equal("recipients accepted", uploaded.accepted, recipients)?;
     stage.launch(id).await?;
-    stage.arrived(1).await?;
+    stage.wait_for_arrivals(1).await?;
     tokio::time::sleep(warm_up).await;
     let (before, from_us) = (stage.usage()?, now_us());
     tokio::time::sleep(duration).await;
@@ -65,7 +66,7 @@ async fn play_on(
     stage.stop().await?;
 
     let counted = (until_us - from_us) as f64 / 1e6;
-    // A line on which nothing arrived is none that Meta knows.
+    // A line without arrivals is not in the map.
     let of = |line: &pregon::domain::LineId| seen.lines.get(line.as_str()).copied().unwrap_or_default();
     let uses: Vec<f64> = lines.iter().map(|line| 100.0 * of(line).within as f64 / (rate * counted)).collect();
     let worst: Vec<f64> = lines.iter().map(|line| of(line).worst_second as f64).collect();
@@ -74,7 +75,7 @@ async fn play_on(
     let worst_max = worst.iter().copied().fold(0.0, f64::max);
     findings.one("use_percent", case, use_min);
     findings.one("worst_second_percent", case, 100.0 * worst_max / rate);
-    // Promised are the rate, one message and one percent, and messages are whole.
+    // The promised maximum is the rate, plus one percent, plus one message, rounded down to whole messages.
     findings.one("worst_second_beyond", case, (worst_max - (rate * 1.01 + 1.0).floor()).max(0.0));
     findings.one("messages_per_second", case, within as f64 / counted);
     let cores = |time: Duration| time.as_secs_f64() / usage.took.as_secs_f64();
@@ -83,7 +84,7 @@ async fn play_on(
     findings.one("meta_cores", case, cores(usage.meta));
     findings.one("worker_memory_mb", case, mb(peak));
     let stage = if case.is_empty() { String::new() } else { format!(": {case}") };
-    say(&format!("{} lines{stage}: use {use_min:.2} %, worst second {worst_max} of {rate}", lines.len()));
+    progress(&format!("{} lines{stage}: use {use_min:.2} %, worst second {worst_max} of {rate}", lines.len()));
     let series = vec![
         Series::by_line("use", uses.into_iter()),
         Series::by_line("worst second", worst.into_iter().map(|worst| 100.0 * worst / rate)),

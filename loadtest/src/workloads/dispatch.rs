@@ -1,10 +1,11 @@
-//! A campaign with everything on against the bare loop, in turns, so that both meet the same machine.
+//! Dispatch: a campaign with everything on, in alternation with the bare loop, so that both run under the same
+//! conditions.
 //!
-//! Counted of dispatch: from the launch by the API until the campaign is completed, that is, until every outcome is in
-//! Redis. Counted of the bare loop: from the first request to the last answer. Not counted: the upload, and the warm-up of
-//! each, which makes their connections.
+//! Counted for dispatch: from the launch through the API until the campaign is completed, with every outcome in Redis.
+//! Counted for the bare loop: from the first request to the last response. Not counted: the upload, and the warm-up of
+//! each, which opens the connections.
 
-use super::{equal, mb, say, us_each};
+use super::{check_equal, mb, progress, us_each};
 use crate::{
     bare::Sent,
     error::LoadError,
@@ -15,8 +16,8 @@ use crate::{
     stage::{Helper, Stage},
 };
 
-/// Plays it.
-pub async fn play(
+/// Runs the workload.
+pub async fn run(
     setup: &Setup,
     recipients: u64,
     warm_up: u64,
@@ -30,7 +31,7 @@ pub async fn play(
     let (mut all, mut workers, mut redis, mut meta, mut bare_cpu) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
-        stage.forget().await?;
+        stage.reset_arrivals().await?;
         let sent = bare(&mut stage, recipients, warm_up, streams).await?;
         throughput.push(Series::throughput(format!("bare loop, round {round}"), &stage.seen(0, 0).await?));
         bares.push(recipients as f64 / sent.took.as_secs_f64());
@@ -44,7 +45,7 @@ pub async fn play(
         redis.push(us_each(usage.redis, recipients));
         meta.push(us_each(usage.meta, recipients));
         all.push(us_each(usage.workers + usage.redis, recipients));
-        say(&format!(
+        progress(&format!(
             "round {round} of {rounds}: bare loop {:.0}/s, dispatch {:.0}/s, ratio {:.3}",
             bares[round - 1],
             rates[round - 1],
@@ -61,7 +62,7 @@ pub async fn play(
     findings.rounds("redis_cpu_us_per_message", redis);
     findings.rounds("meta_cpu_us_per_message", meta);
     findings.rounds("bare_cpu_us_per_message", bare_cpu);
-    // The last round of each: more lines than that nobody tells apart.
+    // Plot only the last round of each: more curves would be unreadable.
     findings.plots.push(Plot::throughput(throughput.split_off(throughput.len() - 2)));
     Ok(findings)
 }
@@ -77,21 +78,21 @@ async fn bare(stage: &mut Stage, messages: u64, warm_up: u64, streams: usize) ->
     let mut bare = Helper::start(arguments)?;
     let sent = serde_json::from_str(&bare.line().await?).map_err(LoadError::of)?;
     bare.end().await?;
-    equal("messages of the bare loop", stage.seen(0, 0).await?.total, messages + warm_up)?;
+    check_equal("messages of the bare loop", stage.seen(0, 0).await?.total, messages + warm_up)?;
     Ok(sent)
 }
 
-/// Sends a campaign. Gives the seconds from its launch to its completion, and what they used.
+/// Sends a campaign. Returns the seconds from its launch to its completion, and the CPU time used.
 async fn send(stage: &mut Stage, recipients: u64) -> Result<(f64, crate::stage::Usage), LoadError> {
     let lines = stage.lines.clone();
     let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-    equal("recipients accepted", uploaded.accepted, recipients)?;
-    stage.forget().await?;
+    check_equal("recipients accepted", uploaded.accepted, recipients)?;
+    stage.reset_arrivals().await?;
     let before = stage.usage()?;
     stage.launch(id).await?;
-    stage.arrived(recipients).await?;
-    stage.completed(id).await?;
+    stage.wait_for_arrivals(recipients).await?;
+    stage.wait_for_completion(id).await?;
     let usage = stage.usage()?.since(before);
-    equal("messages that arrived", stage.seen(0, 0).await?.total, recipients)?;
+    check_equal("messages that arrived", stage.seen(0, 0).await?.total, recipients)?;
     Ok((usage.took.as_secs_f64(), usage))
 }

@@ -1,0 +1,44 @@
+//! The workloads, one per file. A workload starts its stage, measures, and returns figures and plots.
+
+pub mod bytes;
+pub mod dispatch;
+pub mod growth;
+pub mod rates;
+pub mod start;
+pub mod upload;
+pub mod webhooks;
+
+use std::time::Duration;
+
+use pregon::{domain::UnixMs, telemetry::clock};
+
+use crate::error::LoadError;
+
+/// Prints progress to standard error, because standard output is for the report.
+pub fn progress(what: &str) {
+    eprintln!("{what}");
+}
+
+/// `time` divided by `n`, in microseconds.
+pub fn us_each(time: Duration, n: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / n as f64
+}
+
+/// Bytes in megabytes.
+pub fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// The current time in microseconds since 1970, as the fake Meta records arrivals.
+pub fn now_us() -> u64 {
+    let UnixMs(now) = clock::now();
+    now * 1_000
+}
+
+/// Fails unless `actual` equals `expected`. A run that did not process everything has no valid figures.
+pub fn check_equal(what: &str, actual: u64, expected: u64) -> Result<(), LoadError> {
+    match actual == expected {
+        true => Ok(()),
+        false => Err(LoadError::Failed(format!("{what}: {actual} instead of {expected}"))),
+    }
+}

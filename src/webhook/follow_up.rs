@@ -1,0 +1,117 @@
+//! Work that statuses cause and that a webhook's response does not wait for: completing campaigns, and storing Meta's
+//! error texts.
+//!
+//! If the process dies, or the queue is full: the housekeeping completes the campaign a little later, and the next
+//! failure with the same code brings its error text again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::{
+    domain::{CampaignId, CampaignState, PartId},
+    redis::{Result, Store, clock::Clock},
+};
+
+/// Capacity of the queue.
+const QUEUE_MAX: usize = 4_096;
+/// Maximum number of pairs of a part and a code whose stored error text is remembered, so that it is not written again.
+const STORED_MAX: usize = 10_000;
+/// Limit on a stored error text.
+const TEXT_CHARS_MAX: usize = 500;
+/// Pause between two rounds. The last statuses of a campaign come by the thousand, and one check serves them all.
+const PAUSE: Duration = Duration::from_millis(100);
+
+enum Task {
+    CompleteIfDone(CampaignId),
+    StoreErrorText(PartId, u32, Box<str>),
+}
+
+/// Queues follow-up work. The task ends when this handle is dropped.
+pub struct FollowUp {
+    queue: mpsc::Sender<Task>,
+}
+
+impl FollowUp {
+    /// A handle, and the task behind it.
+    pub fn new(store: Store, clock: Arc<Clock>) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, tasks) = mpsc::channel(QUEUE_MAX);
+        (Self { queue }, FollowUpTask { store, clock, stored: HashMap::new() }.run(tasks))
+    }
+
+    /// Completes the campaign, of which one part has no open recipient, if no other part has one.
+    pub fn complete_if_done(&self, campaign: CampaignId) {
+        let _ = self.queue.try_send(Task::CompleteIfDone(campaign));
+    }
+
+    /// Stores Meta's error text for failures with `code` in this part.
+    pub fn store_error_text(&self, part: PartId, code: u32, text: Box<str>) {
+        let _ = self.queue.try_send(Task::StoreErrorText(part, code, text));
+    }
+}
+
+struct FollowUpTask {
+    store: Store,
+    clock: Arc<Clock>,
+    /// A hash of each error text that is stored.
+    stored: HashMap<(PartId, u32), u64>,
+}
+
+impl FollowUpTask {
+    async fn run(mut self, mut queue: mpsc::Receiver<Task>) {
+        let mut tasks = Vec::new();
+        while queue.recv_many(&mut tasks, QUEUE_MAX).await > 0 {
+            let (mut campaigns, mut texts) = (HashSet::new(), HashMap::new());
+            for task in tasks.drain(..) {
+                match task {
+                    Task::CompleteIfDone(campaign) => drop(campaigns.insert(campaign)),
+                    Task::StoreErrorText(part, code, text) => drop(texts.insert((part, code), text)),
+                }
+            }
+            if let Err(error) = self.store_error_texts(texts).await {
+                warn!(%error, "meta's error texts could not be stored");
+            }
+            if let Err(error) = self.complete(campaigns.into_iter().collect()).await {
+                warn!(%error, "campaigns could not be completed; the housekeeping does so later");
+            }
+            if !queue.is_closed() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn store_error_texts(&mut self, texts: HashMap<(PartId, u32), Box<str>>) -> Result<()> {
+        for ((part, code), text) in texts {
+            let text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            let hash = hasher.finish();
+            if self.stored.get(&(part, code)) == Some(&hash) {
+                continue;
+            }
+            self.store.note_details(part, code, &text).await?;
+            if self.stored.len() >= STORED_MAX {
+                self.stored.clear();
+            }
+            self.stored.insert((part, code), hash);
+        }
+        Ok(())
+    }
+
+    async fn complete(&self, campaigns: Vec<CampaignId>) -> Result<()> {
+        // Most of them are completed already, so one round trip reads their states first.
+        let states = self.store.campaign_states(&campaigns).await?;
+        for (id, state) in campaigns.into_iter().zip(states) {
+            if matches!(state, Some(CampaignState::Running | CampaignState::Paused)) {
+                self.store.complete_if_done(id, self.clock.now()).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -6,8 +6,8 @@
 //! lose its last seconds.
 //!
 //! If Redis' clock jumps ahead by more than a fifth of a lease, a line may have two owners for a moment: these tests
-//! measure how long, since Pregón does not promise to prevent it. A lease also cannot stop a process that is suspended between checking the lease and writing: it may then write one burst of
-//! its pace.
+//! measure how long, since Pregón does not promise to prevent it. A lease also cannot stop a process that is suspended
+//! between checking the lease and writing: it may then write one burst of its pace.
 //!
 //! `PREGON_TEST_SEED` sets the first seed, `PREGON_SCHEDULES` multiplies the number of schedules.
 

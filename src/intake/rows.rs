@@ -84,7 +84,7 @@ fn folded(name: &str) -> String {
     name.trim().to_lowercase()
 }
 
-/// Column names. `Display` lists at most [`NAMES_SHOWN_MAX`] of them.
+/// Column names. `Display` lists at most `NAMES_SHOWN_MAX` of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names(Vec<String>);
 

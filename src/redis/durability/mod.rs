@@ -1,8 +1,8 @@
 //! Replay of what Redis may lose, and waits until writes are durable.
 //!
 //! Redis can come back from a restart or a failover without its last seconds of writes. One run of a server, from its
-//! start to a restart or a failover, is an incarnation ([`incarnations`]). This process keeps its last writes in a
-//! [`journal`] and replays them into every new incarnation before it sends anything else. If a write depends on an
+//! start to a restart or a failover, is an incarnation (`incarnations`). This process keeps its last writes in a
+//! `journal` and replays them into every new incarnation before it sends anything else. If a write depends on an
 //! earlier one that the replay does not cover, the caller first waits until the earlier one is durable.
 
 pub(super) mod incarnations;

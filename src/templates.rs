@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use crate::{
     domain::{Campaign, Hold, HoldScope, Line, Secret, Template, UnixMs, WabaId, template::TemplateError},
     graph::{client::GraphClient, management::GraphError},
-    redis::{Store, StoreError},
+    redis::{Store, StoreError, installation::StoredTemplate},
 };
 
 /// How far Meta's template list may lag behind Meta's webhooks.
@@ -120,10 +120,11 @@ pub async fn check_still_fits(
 ) -> Result<Result<(), TemplateError>, StoreError> {
     let Some(waba) = waba else { return Ok(Ok(())) };
     let Template { name, language, .. } = &campaign.template;
-    let listed = store.template(waba, name, language.as_str()).await?;
-    // No list was read yet, so nothing is known about the template. Meta's responses to sends will show its status.
-    if listed.is_none() && store.templates(waba).await?.is_none() {
-        return Ok(Ok(()));
-    }
+    let listed = match store.template(waba, name, language.as_str()).await? {
+        // Meta's responses to sends will show the status of the template.
+        StoredTemplate::NotSynced => return Ok(Ok(())),
+        StoredTemplate::Missing => None,
+        StoredTemplate::Found(template) => Some(template),
+    };
     Ok(campaign.template.check_still_fits(listed.as_ref()))
 }

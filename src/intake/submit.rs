@@ -21,7 +21,10 @@ use crate::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
         campaign::PRIORITY_DEFAULT, reject::redacted,
     },
-    redis::campaigns::{CampaignRecord, StateChange},
+    redis::{
+        campaigns::{CampaignRecord, StateChange},
+        installation::StoredTemplate,
+    },
     templates,
 };
 
@@ -326,19 +329,12 @@ impl Intake {
     async fn check_template(&self, waba: &WabaId, wanted: &TemplateName) -> Result<Template, IntakeError> {
         let language = Language::from(wanted.language.as_str());
         let template = match self.store.template(waba, &wanted.name, language.as_str()).await? {
-            Some(template) => template,
-            None => {
-                let Some((all, _)) = self.store.templates(waba).await? else {
-                    return Err(TemplateProblem::NotSynced(waba.clone()).into());
-                };
-                // The list may have been stored since the template was looked up.
-                match all.iter().find(|template| template.name == wanted.name && template.language == language) {
-                    Some(template) => template.clone(),
-                    None => {
-                        let (name, similar) = (wanted.name.clone(), similar(&wanted.name, &all));
-                        return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, similar }.into());
-                    }
-                }
+            StoredTemplate::Found(template) => template,
+            StoredTemplate::NotSynced => return Err(TemplateProblem::NotSynced(waba.clone()).into()),
+            StoredTemplate::Missing => {
+                let all = self.store.templates(waba).await?.map(|(all, _)| all).unwrap_or_default();
+                let (name, similar) = (wanted.name.clone(), similar(&wanted.name, &all));
+                return Err(TemplateProblem::Missing { waba: waba.clone(), name, language, similar }.into());
             }
         };
         if let Some(problem) = template.status_problem() {

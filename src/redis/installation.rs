@@ -20,6 +20,17 @@ pub(super) struct Installation {
     pub(super) first_incarnation: OnceLock<String>,
 }
 
+/// A template in the stored list of its WABA.
+#[derive(Clone, Debug)]
+pub enum StoredTemplate {
+    /// The list was never synced, so nothing is known about the template.
+    NotSynced,
+    /// The list does not contain the template.
+    Missing,
+    /// The template as it was at the last sync.
+    Found(Template),
+}
+
 impl Store {
     /// The key that signs tokens. The first process of the installation creates it. It is read again in each new
     /// incarnation of Redis.
@@ -121,15 +132,19 @@ impl Store {
         Ok(wabas.iter().map(|waba| WabaId::from(waba.as_str())).collect())
     }
 
-    /// One template of a WABA.
-    pub async fn template(&self, waba: &WabaId, name: &str, language: &str) -> Result<Option<Template>> {
+    /// Looks one template up in the stored list of a WABA. One command reads the template and whether there is a list, so
+    /// a sync in the meantime cannot make a template look missing.
+    pub async fn template(&self, waba: &WabaId, name: &str, language: &str) -> Result<StoredTemplate> {
         let key = self.keys.templates(waba);
-        let json: Option<String> =
-            self.query("HGET template", cmd("HGET").arg(&key).arg(field(name, language))).await?;
-        json.map(|json| {
-            serde_json::from_str(&json).map_err(|error| StoreError::Corrupt { key, reason: error.to_string() })
-        })
-        .transpose()
+        let read = cmd("HMGET").arg(&key).arg(SYNCED_AT).arg(field(name, language)).clone();
+        let (synced_at, json): (Option<String>, Option<String>) = self.query("HMGET template", &read).await?;
+        match (synced_at, json) {
+            (None, _) => Ok(StoredTemplate::NotSynced),
+            (Some(_), None) => Ok(StoredTemplate::Missing),
+            (Some(_), Some(json)) => serde_json::from_str(&json)
+                .map(StoredTemplate::Found)
+                .map_err(|error| StoreError::Corrupt { key, reason: error.to_string() }),
+        }
     }
 }
 

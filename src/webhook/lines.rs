@@ -21,7 +21,7 @@ use crate::{
 /// Shortest interval between two reads of the registry.
 const READ_EVERY: Duration = Duration::from_millis(250);
 
-/// Who owns the line of a webhook.
+/// The owner of the line that a webhook names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineOwner {
     /// The line is ours and belongs to the WABA that the webhook names.
@@ -54,7 +54,7 @@ impl KnownLines {
         }
     }
 
-    /// Who owns `line`, given that the webhook names `waba`.
+    /// The owner of `line`, given that the webhook names `waba`.
     ///
     /// Errors: the line is not listed here, and the registry could not be read.
     pub async fn owner(&self, line: &str, waba: &str) -> Result<LineOwner> {

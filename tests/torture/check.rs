@@ -394,7 +394,7 @@ fn holds(verdict: &mut Verdict, arrivals: &[Arrival], stage: &Stage, schedule: &
     }
 }
 
-/// Who sent in the worst second of a line, and when that second began, in seconds after the first send of the
+/// The senders in the worst second of a line, and when that second began, in seconds after the first send of the
 /// round.
 fn worst_senders(arrivals: &[Arrival], line: &str) -> String {
     let Some(first) = arrivals.first() else { return String::new() };

@@ -48,7 +48,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         store: context.store.clone(),
         clock: context.clock.clone(),
         lines: context.lines.clone(),
-        graph: GraphClient::new(graph.clone())?,
+        graph: GraphClient::new(graph)?,
         lease: dispatch.lease,
         templates_every: dispatch.templates_every,
         retention: context.config.retention,

@@ -117,7 +117,7 @@ pub enum Step {
     Replay(usize),
 }
 
-/// Who claims or settles.
+/// The caller of a claim or a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimer {
     Owner,

@@ -1,12 +1,13 @@
 //! A performance guard that does not depend on the speed of the machine: it counts costs instead of measuring time.
 //!
-//! The counts of allocations, round trips, Redis commands and Redis bytes are the same in every run. Each has a bound a
-//! little above its count when the bound was set. A failing test means that something costs more than before. If the
-//! cost is intended, raise the bound and say why in the commit. Otherwise `cargo bench --bench paths` and
-//! `make instructions` help to find the cause.
+//! It counts allocations, round trips, Redis commands and bytes in Redis. The counts are the same in every run, except
+//! those of sending a message: the number of attempts that one round trip settles depends on the load of the machine.
+//! Each count has a bound a little above its value when the bound was set. A failing test means that something costs
+//! more than before. If the cost is intended, raise the bound and say why in the commit. Otherwise
+//! `cargo bench --bench paths` and `make instructions` help to find the cause.
 //!
-//! This is a separate test binary, so that no other tests run at the same time: the number of messages that one round
-//! trip settles depends on the load of the machine.
+//! The guard is a separate test binary, so that no tests but its own load the machine at the same time: cargo runs
+//! test binaries one after another.
 
 mod support;
 
@@ -51,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 const RETENTION: Duration = Duration::from_secs(3_600);
 
-/// Counts by name, each with its bound.
+/// Counts: the name, the count and the bound of each.
 #[derive(Default)]
 struct Counted(Vec<(String, f64, f64)>);
 
@@ -72,7 +73,8 @@ impl Counted {
 
 #[test]
 fn a_hot_path_stays_within_its_allocation_bounds() {
-    // Per message, answer, status, webhook, recipient or row: allocations, and allocated bytes.
+    // Bounds of the allocations and of the allocated bytes. Both are per message, answer, status, webhook, recipient or
+    // row.
     let bounds = [
         ("body", 0.0, 0.0),
         ("send", 63.0, 22_000.0),
@@ -102,7 +104,7 @@ fn a_hot_path_stays_within_its_allocation_bounds() {
     counted.check();
 }
 
-/// The number of commands that Redis ran since the last call, including those inside scripts.
+/// The number of commands that Redis ran since the last call of this function, including those inside scripts.
 async fn commands(redis: &mut MultiplexedConnection) -> u64 {
     let info: String = cmd("INFO").arg("commandstats").query_async(redis).await.expect("INFO");
     let () = cmd("CONFIG").arg("RESETSTAT").query_async(redis).await.expect("CONFIG RESETSTAT");
@@ -144,7 +146,7 @@ async fn a_batch_stays_within_its_bound_of_redis_commands() {
     let mut inspect = redis.connection().await;
     let id = stored::draft(&store, &["3001"]).await;
     let mut upload = stored::begin_upload(&store, id, &["3001"]).await;
-    // The first batch grows the index of numbers to its final size.
+    // Not counted: the first batch also grows the index of phone numbers to its final size.
     stored::admit(&mut upload, 0, BATCH_ROWS).await;
     commands(&mut inspect).await;
     let mut counted = Counted::default();
@@ -213,12 +215,12 @@ async fn a_recipient_stays_within_its_bound_of_redis_memory() {
     let read = bytes(&mut inspect).await - empty;
     counted.add("sent, delivered, read: further bytes of a recipient", each(read - accepted), 26.0);
     store.forget_recipients(id).await.expect("forgotten");
-    // One byte for its state, and a small share of its campaign.
+    // One byte for the recipient's state, and a small share of the keys of the campaign.
     counted.add("after its retention: bytes of a recipient", each(bytes(&mut inspect).await - empty), 1.6);
     counted.check();
 }
 
-/// Round trips to Redis by operation, as counted by `handle`'s recorder.
+/// Round trips to Redis by operation, from the metrics of `handle`.
 fn round_trips(handle: &PrometheusHandle) -> BTreeMap<String, u64> {
     let text = handle.render();
     let series = text.lines().filter_map(|line| line.strip_prefix("pregon_redis_operation_duration_seconds_count{"));
@@ -229,7 +231,7 @@ fn round_trips(handle: &PrometheusHandle) -> BTreeMap<String, u64> {
     trips.collect()
 }
 
-/// A runner as a worker starts it, with a lease that outlives the test.
+/// Creates a runner as a worker does, with a lease that lasts longer than the test.
 fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop: &CancellationToken) -> Runner {
     let line = world::line(id, 1e6);
     Runner::new(RunnerSetup {
@@ -296,8 +298,8 @@ fn a_message_stays_within_its_bounds_of_allocations_and_round_trips() {
     let (lines, messages) = (LINES.len() as f64, N as f64);
     let mut counted = Counted::default();
     // The bounds grow with the number of settlements, which depends on the load of the machine. They include the cost
-    // of connections: about 370 allocations and 17 kB each, with one connection for every fifty messages in a test this
-    // small.
+    // of connections: a connection takes about 370 allocations and 17 kB, and a test this small opens one for every
+    // fifty messages.
     counted.add("allocations of a message", cost.count_total as f64 / messages, 76.0 + 100.0 * settlements / messages);
     let bytes_max = 25_000.0 + 60_000.0 * settlements / messages;
     counted.add("allocated bytes of a message", cost.bytes_total as f64 / messages, bytes_max);

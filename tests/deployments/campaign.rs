@@ -13,7 +13,7 @@ use crate::support::{
     world::{self, TestWorker},
 };
 
-/// The address of a store at `url`.
+/// The settings of a store at `url`.
 pub fn address(url: String) -> Address {
     Address {
         url,
@@ -34,7 +34,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Launches a campaign with `recipients` on `lines`, each with its rate.
+    /// Starts two workers and launches a campaign of `recipients`. `lines`: the id and the messages per second of each
+    /// line.
     pub async fn start(address: &Address, lines: &[(&str, f64)], recipients: u64) -> Self {
         let meta = Meta::start(AcceptAll { latency: Duration::from_millis(5) }, crate::support::seed());
         let store = Store::connect(address).await.expect("a store");
@@ -54,11 +55,12 @@ impl Running {
         crate::support::until("messages are sent", async || self.meta.requests() >= requests).await;
     }
 
-    /// Waits for completion, and checks that no recipient was lost or got two messages, and that the counts equal a
-    /// recount and Meta's requests.
+    /// Waits for completion and stops the workers. Checks that no recipient was lost, that none got two messages, and
+    /// that the counts equal a recount and the messages that Meta received.
     pub async fn completes(self) -> CampaignRecord {
         let completed = crate::support::until("the campaign is completed", async || {
-            // `pregon serve` does the same: the old master may be back and still act as a master.
+            // `pregon serve` polls for failovers too. Without polling, a store that is connected to an old master that
+            // still answers might not notice the new master.
             self.store.check_failover().await;
             matches!(self.store.campaign(self.id).await, Ok(Some(record)) if record.state == CampaignState::Completed)
         });
@@ -89,7 +91,7 @@ impl Running {
         record
     }
 
-    /// The state of the campaign, if it does not complete in time.
+    /// Describes the state of the campaign and of its parts, for a test that is about to time out.
     async fn progress(&self) -> String {
         let Ok(Some(record)) = self.store.campaign(self.id).await else { return "redis does not answer".to_owned() };
         let CampaignRecord { state, version, applied, parts, .. } = record;
@@ -103,7 +105,8 @@ impl Running {
     }
 }
 
-/// When to print the state of the campaign. Campaigns complete earlier, even if servers are down for a while.
+/// How long to wait for completion before printing the state of the campaign: less than the minute of `until`. The
+/// campaigns of these tests complete earlier, even while servers are down.
 const REPORT_AFTER: Duration = Duration::from_secs(50);
 
 pub fn settings() -> DispatchSettings {

@@ -1,4 +1,4 @@
-//! A cluster of three masters, each with a replica.
+//! Campaigns, an upload and jobs on a cluster of three masters, each with a replica, while masters die and slots move.
 
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
@@ -16,8 +16,8 @@ use crate::{
 const SLOTS: u16 = 16_384;
 const MASTERS: usize = 3;
 
-/// The nodes: the masters, then the replica of each in the same order.
 struct Cluster {
+    /// The masters, then the replica of each master in the same order.
     nodes: Vec<RedisServer>,
 }
 
@@ -70,7 +70,7 @@ impl Cluster {
         }
     }
 
-    /// Whether the replica of master `number` is in sync, and another master lists that replica.
+    /// Whether the replica of master `number` is in sync, and the next master knows of that replica.
     async fn has_synced_replica(&self, number: usize) -> bool {
         let info: String = self.nodes[number].query("INFO replication").await;
         let (id, witness) = (self.id(number).await, &self.nodes[(number + 1) % MASTERS]);
@@ -90,12 +90,12 @@ impl Cluster {
         self.nodes[1].query(&format!("CLUSTER KEYSLOT {key}")).await
     }
 
-    /// The master that has a slot before any move.
+    /// The number of the master that serves `slot` before any move.
     fn initial_master(slot: u16) -> usize {
         usize::from(slot) * MASTERS / usize::from(SLOTS)
     }
 
-    /// Moves a slot with its keys to another master, key by key.
+    /// Moves a slot and its keys to another master, ten keys at a time. Returns when every node knows of the move.
     async fn move_slot(&self, slot: u16, from: usize, to: usize) {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let (source_id, target_id) = (self.id(from).await, self.id(to).await);
@@ -113,8 +113,8 @@ impl Cluster {
         for node in [target, source] {
             let () = node.query(&format!("CLUSTER SETSLOT {slot} NODE {target_id}")).await;
         }
-        // If the replica has not learned of the move when its master dies, it takes over without the slot, which no
-        // node then serves.
+        // If the target dies before its replica knows of the move, the replica takes over without this slot, and no
+        // node serves the slot.
         for node in &self.nodes {
             support::until(&format!("slot {slot} has moved in the table of {}", node.port), async || {
                 let nodes: String = node.query("CLUSTER NODES").await;
@@ -125,7 +125,7 @@ impl Cluster {
     }
 }
 
-/// Whether a line of CLUSTER NODES lists `slot`. Slots, such as `12` or `0-5460`, follow eight other fields.
+/// Whether a line of CLUSTER NODES lists `slot`. The slots, such as `12` or `0-5460`, come after eight other fields.
 fn has_slot(line: &str, slot: u16) -> bool {
     line.split(' ').skip(8).any(|slots| {
         let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
@@ -161,7 +161,7 @@ async fn a_campaign_survives_a_slot_move_and_the_death_of_a_master() {
     }
     campaign.sent(1_200).await;
     cluster.nodes[1].kill().await;
-    // The replica takes over the slots. Later the old master returns as a replica.
+    // The old master is started again only after its replica has taken over its slots, so it becomes a replica.
     let replica = &cluster.nodes[1 + MASTERS];
     support::until("the replica takes over", async || {
         replica.query::<String>("INFO replication").await.contains("role:master")
@@ -229,7 +229,7 @@ async fn a_restart_of_a_cluster_master_dead_letters_no_job() {
     let jobs = Jobs::start(&cluster.address()).await;
     for master in 0..MASTERS as u64 {
         jobs.add(3 * master, 3 * master + 3).await;
-        // The master may return before or after its replica takes over: no job may be lost in either case.
+        // The master may be back before its replica takes over, or after. In neither case may a job be lost.
         let master = &mut cluster.nodes[usize::try_from(master).expect("three")];
         master.kill().await;
         master.run().await;

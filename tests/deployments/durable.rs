@@ -1,4 +1,5 @@
-//! Acknowledged writes survive the server that accepted them.
+//! `Store::make_durable` waits until a replica has the earlier writes if there is one, and the disk if Redis supports
+//! `WAITAOF`. So an acknowledged write survives a crash of the server that accepted it.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use pregon::redis::{Store, StoreError};
 
 use crate::{campaign::address, servers::RedisServer};
 
-/// How often the server was sent `command`.
+/// How many calls of `command` the server has counted.
 async fn calls(server: &RedisServer, command: &str) -> u64 {
     let info: String = server.query("INFO commandstats").await;
     let prefix = format!("cmdstat_{command}:calls=");
@@ -41,7 +42,7 @@ async fn an_acknowledgement_waits_for_the_disk_if_redis_has_waitaof() {
     let before = calls(&server, "waitaof").await;
     store.make_durable().await.expect("as safe as it can be");
     assert_eq!(calls(&server, "waitaof").await > before, waits, "WAITAOF is called exactly if the server has it");
-    // Without an append-only file there is nothing to wait for.
+    // Without an append-only file, nothing is written to disk that a call could wait for.
     let () = server.query("CONFIG SET appendonly no").await;
     let before = calls(&server, "waitaof").await;
     store.make_durable().await.expect("as safe as it can be");

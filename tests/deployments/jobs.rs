@@ -24,7 +24,7 @@ const LINES: [(&str, f64); 2] = [("3001", 500.0), ("3002", 500.0)];
 const CAMPAIGNS: u64 = 12;
 const RECIPIENTS: u64 = 60;
 
-/// A reader of jobs, a worker, and a backend.
+/// Adds jobs as a backend does, while a reader takes them from the stream and a worker sends their campaigns.
 pub struct Jobs {
     intake: Intake,
     meta: Meta,
@@ -47,8 +47,8 @@ impl Jobs {
         Self { intake, meta, worker, stop, reader }
     }
 
-    /// Adds the jobs of campaigns `from..to`, and waits until Redis keeps them through a failover. A backend that does
-    /// not wait can lose an entry that had not reached the replica.
+    /// Adds the jobs of campaigns `from..to`, and waits until they survive a failover. A backend that does not wait can
+    /// lose a job that has not reached the replica.
     pub async fn add(&self, from: u64, to: u64) {
         for n in from..to {
             let name = format!("campaign-{n}");
@@ -62,7 +62,7 @@ impl Jobs {
             let uploads = [recipients("a", rows(0, half)), recipients("b", rows(half, RECIPIENTS))];
             for job in [campaign].into_iter().chain(uploads).chain([launch]) {
                 let add = cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job.to_string()).clone();
-                // An entry that is added twice changes nothing when it is read again, because each upload has an id.
+                // A retry may add a job twice. The second one changes nothing, because campaigns and uploads have ids.
                 support::until("the job is added", async || {
                     self.intake.store.check_failover().await;
                     self.intake.store.query::<String>("XADD", &add).await.is_ok()
@@ -88,7 +88,8 @@ impl Jobs {
         .await;
     }
 
-    /// Adds the remaining jobs, waits for all campaigns, and checks the result.
+    /// Adds the jobs of the campaigns from number `added` on, and waits until all campaigns are completed. Checks that
+    /// no job became a dead letter and that each recipient was sent one message.
     pub async fn finish(self, added: u64) {
         self.add(added, CAMPAIGNS).await;
         self.wait_until_completed(CAMPAIGNS).await;

@@ -1,4 +1,4 @@
-//! A refused login is reported as the cause, for every kind of Redis.
+//! If Redis refuses the login, the error says so and names the server: with one server, a cluster and sentinels.
 
 use pregon::redis::{Store, StoreError};
 

@@ -1,4 +1,5 @@
-//! Campaigns on every kind of Redis that can be configured, on real servers that are started for each test.
+//! Campaigns on a single Redis server with TLS, on a cluster, and on a master with sentinels. Each test starts its own
+//! servers.
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! A master with a replica, monitored by three sentinels.
+//! A campaign and jobs on a master with a replica, monitored by three sentinels, while the master dies.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ struct Service {
 
 impl Service {
     async fn start() -> Self {
-        // As docs/architecture.md recommends: a master without a replica rejects writes.
+        // With this setting, which docs/architecture.md requires, a master without a replica rejects writes.
         let min_replicas = ["--min-replicas-to-write", "1"];
         let master = RedisServer::plain(&min_replicas).await;
         let of_master = ["--replicaof", "127.0.0.1", &master.port.to_string()];
@@ -57,7 +57,7 @@ async fn a_campaign_survives_its_master() {
     campaign.sent(600).await;
     service.master.kill().await;
     service.replica.wait_for("INFO replication", "role:master").await;
-    // The old master returns as a master, until a sentinel makes it a replica.
+    // The old master starts as a master again, until a sentinel makes it a replica.
     service.master.run().await;
     campaign.completes().await;
 }

@@ -1,4 +1,4 @@
-//! Redis servers with any arguments. They end with the test, even if the test is killed.
+//! Runs `redis-server` with any arguments. The servers end with the test, even if the test process is killed.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -16,16 +16,18 @@ use tokio::{
 
 use crate::support;
 
-/// Ports of nodes; the ports of the cluster bus are 10,000 higher. Below the ephemeral ports of the system.
+/// The ports of the servers. The cluster bus of a server uses the port 10,000 higher. Both are below 32,768, where the
+/// ephemeral ports of Linux begin.
 const PORTS: std::ops::Range<u16> = 11_000..22_000;
 
 /// The user `pregon` with the rights that docs/architecture.md lists, as a line of an ACL file.
 pub const USER: &str = "user pregon on >s3cret ~pregon:* resetchannels -@all +@read +@write +@connection +@transaction \
                         -@dangerous +evalsha +script|load +time +info";
-/// The additional rights in a cluster.
+/// The additional rights that the user needs in a cluster.
 pub const IN_A_CLUSTER: &str = "+cluster|slots +cluster|info";
 
-/// Runs the server until it exits, or until the pipe to standard input closes.
+/// Starts the server, prints its process id, and kills it when the pipe to standard input closes. The system closes
+/// the pipe even if the test process is killed.
 const SUPERVISOR: &str = r#"
 "$@" </dev/null >/dev/null 2>&1 & server=$!
 echo "$server"
@@ -44,7 +46,7 @@ pub struct RedisServer {
 
 struct Running {
     pid: u32,
-    /// Closing it ends the server.
+    /// The supervisor's standard input. The supervisor kills the server when this pipe closes.
     _pipe: ChildStdin,
     _supervisor: Child,
 }
@@ -75,7 +77,7 @@ impl RedisServer {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Starts it on its data.
+    /// Starts the server with the data of its directory, and waits until it listens.
     pub async fn run(&mut self) {
         assert!(self.running.is_none(), "already running");
         let mut supervisor = Command::new("sh")
@@ -106,7 +108,7 @@ impl RedisServer {
         self.dir.path().join("log")
     }
 
-    /// Kills it, like a crash.
+    /// Kills the server, as in a crash, and waits until it no longer listens.
     pub async fn kill(&mut self) {
         self.signal("KILL").await;
         self.running = None;
@@ -116,7 +118,7 @@ impl RedisServer {
         .await;
     }
 
-    /// Sends a signal, such as `STOP` or `CONT`.
+    /// Sends the server a signal, such as `STOP` or `CONT`.
     pub async fn signal(&self, name: &str) {
         let pid = self.running.as_ref().expect("it runs").pid;
         let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().await.expect("kill");
@@ -132,17 +134,17 @@ impl RedisServer {
         command.query_async(&mut client.get_multiplexed_async_connection_with_config(&timeouts).await?).await
     }
 
-    /// Whether the response to `words` contains `line`; false if the server does not answer.
+    /// Whether the response to the command `words` contains `line`. False if the command fails.
     pub async fn reports(&self, words: &str, line: &str) -> bool {
         self.try_query::<String>(&command(words)).await.is_ok_and(|response| response.contains(line))
     }
 
-    /// Waits until the response to `words` contains `line`.
+    /// Waits until the response to the command `words` contains `line`.
     pub async fn wait_for(&self, words: &str, line: &str) {
         support::until(&format!("{line} at {}", self.port), async || self.reports(words, line).await).await;
     }
 
-    /// Runs a command. Panics if it fails.
+    /// Runs a command on a new connection. Panics if the command fails.
     pub async fn query<T: FromRedisValue>(&self, words: &str) -> T {
         self.try_query(&command(words)).await.unwrap_or_else(|error| panic!("{words} at {}: {error}", self.port))
     }
@@ -159,7 +161,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A command from its words.
+/// Builds a command from words that are separated by spaces.
 pub fn command(words: &str) -> Cmd {
     let mut words = words.split(' ');
     let mut command = cmd(words.next().expect("a word"));

@@ -41,7 +41,7 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    /// Starts a server with the server certificate. `auth_clients`: its `tls-auth-clients`.
+    /// Starts a server with the server certificate. `auth_clients` is the value of its setting `tls-auth-clients`.
     async fn server(&self, auth_clients: &str) -> RedisServer {
         let users = format!("user default off\n{USER}\n");
         fs::write(self.file("users.acl"), users).expect("written");

@@ -31,10 +31,10 @@ const CUT: &str = "cut";
 const REFUSED: &str = "refused";
 /// The number of healthy lines.
 const HEALTHY: usize = 997;
-/// Recipients of each line: the smallest share that an upload assigns to a line.
+/// Recipients of each line: the fewest that an upload assigns to a line at once.
 const EACH: usize = 16;
 const FIRST: u64 = 5_491_160_000_000;
-/// Distance between the phone numbers of the campaigns.
+/// Difference between the first phone numbers of two campaigns.
 const APART: u64 = 1_000_000;
 /// Meta's code for an invalid token.
 const BAD_TOKEN: u32 = 190;
@@ -44,15 +44,16 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Size {
     /// Messages per second of each line.
     pub rate: f64,
-    /// The lines are compared when they have sent this many messages on average.
+    /// The healthy lines are compared when they have sent this many messages each on average.
     pub compared_at: usize,
 }
 
-/// The progress of the healthy lines when they had sent a certain number of messages together.
+/// How far the healthy lines were when they had sent a given number of messages in total.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// The fewest and the most messages of a line.
+    /// Messages of the healthy line with the fewest. Zero if a healthy line sent none.
     pub fewest: usize,
+    /// Messages of the healthy line with the most.
     pub most: usize,
     /// Time from the first to the last message.
     pub took: Duration,
@@ -99,9 +100,9 @@ struct Thousand {
 }
 
 impl Thousand {
-    /// Starts a campaign on all lines. Returns the progress of the healthy lines at the number of messages of
-    /// `size`, and the ids of two campaigns that continue: the one on the lines of the first WABA, and the one on
-    /// the line with a separate token.
+    /// Starts two campaigns: one on the lines of the first WABA, and one on the line of the separate WABA. Waits until
+    /// the healthy lines have sent `size.compared_at` messages each on average. Returns their progress, and the ids of
+    /// the two campaigns, which continue.
     async fn campaign(&mut self, size: Size) -> (Progress, String, String) {
         let first = self.numbers;
         self.numbers += APART;
@@ -118,7 +119,7 @@ impl Thousand {
     }
 }
 
-/// The progress of the healthy lines when they had sent `n` messages together.
+/// The progress of the healthy lines when they had sent `n` messages in total.
 fn progress_at(arrivals: &[Arrival], n: usize) -> Progress {
     let arrivals: Vec<&Arrival> = arrivals.iter().filter(|arrival| is_healthy(&arrival.line)).take(n).collect();
     let mut each: HashMap<&str, usize> = HashMap::new();
@@ -168,7 +169,7 @@ pub async fn run(size: Size) -> Figures {
         size.rate
     );
     let installation = Installation::new(&redis, &meta.url(), &rates, "doubt_deadline = \"10m\"").with(&other);
-    // The silent line's attempts are open for as long as the test runs.
+    // The silent line's attempts must stay open until the test ends.
     let [timeout, lease] = LONG_TIMEOUTS;
     let environment = [("PREGON__GRAPH__TIMEOUT", "2m"), ("PREGON__SHUTDOWN__GRACE", "2m"), timeout, lease];
     let server = installation.serve_with("all", "api,webhook,dispatch", &environment).await;
@@ -206,7 +207,7 @@ pub async fn run(size: Size) -> Figures {
     }
     for (line, arrivals) in by_line {
         let worst = worst_second(&arrivals, line);
-        // The rate, one message, and one more that a busy machine may deliver late.
+        // Above the rate, allow one message, and one more that a busy machine may deliver late.
         assert!(worst as f64 <= size.rate + 2.0, "line {line} got {worst} messages within a second");
     }
     println!(

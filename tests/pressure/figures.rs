@@ -1,4 +1,4 @@
-//! `make pressure`: the scenarios in a large size, and the table of their results in docs/reliability.md.
+//! `make pressure`: runs the scenarios in a large size, and prints their results as the table of docs/reliability.md.
 
 use std::time::Duration;
 

@@ -25,10 +25,10 @@ use deadpool_redis::redis::cmd;
 use proxy::{Endpoint, Network, Proxy};
 use support::{redis::TestRedis, server::Installation};
 
-/// Long timeouts for Redis: the machine may be busy, and timeouts are not the subject of these tests.
+/// A long timeout for Redis and a long lease: the machine may be busy, and these tests are not about timeouts.
 const LONG_TIMEOUTS: [(&str, &str); 2] = [("PREGON__REDIS__TIMEOUT", "10s"), ("PREGON__DISPATCH__LEASE", "30s")];
 
-/// Turns persistence off: the disk is not the subject of these tests, and a busy disk blocks Redis.
+/// Turns persistence off: a busy disk blocks Redis, and these tests are not about the disk.
 async fn disable_persistence(redis: &TestRedis) {
     let mut connection = redis.connection().await;
     for (key, value) in [("appendonly", "no"), ("save", "")] {
@@ -36,7 +36,7 @@ async fn disable_persistence(redis: &TestRedis) {
     }
 }
 
-/// A proxy to Redis, for the processes of an installation.
+/// Starts a proxy in front of Redis, at a socket in the directory of `installation`.
 fn redis_proxy(network: &Network, installation: &Installation, redis: &TestRedis) -> Proxy {
     let redis = PathBuf::from(redis.url().strip_prefix("redis+unix://").expect("a socket"));
     network.unix(installation.dir().join("redis.sock"), Endpoint::Unix(redis))

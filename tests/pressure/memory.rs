@@ -19,7 +19,7 @@ impl Memory {
         Self { now: bytes("VmRSS:"), peak: bytes("VmHWM:") }
     }
 
-    /// Other systems report only the current memory of another process.
+    /// Systems other than Linux report only the current memory of another process. It is also used as the peak.
     #[cfg(not(target_os = "linux"))]
     pub fn of(pid: u32) -> Self {
         let output = std::process::Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output();
@@ -28,7 +28,7 @@ impl Memory {
         Self { now, peak: now }
     }
 
-    /// How far the peak is above the memory at `then`.
+    /// By how many bytes the peak exceeds the current memory of the earlier measurement `then`.
     pub fn grown_since(self, then: Memory) -> u64 {
         self.peak.saturating_sub(then.now)
     }

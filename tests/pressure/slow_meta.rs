@@ -1,4 +1,5 @@
-//! A slow Meta: a line has a bounded number of open attempts, and the other lines do not wait for it.
+//! Meta answers one line slowly and then not at all: that line has a bounded number of open attempts, and the other
+//! lines do not wait for it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -44,9 +45,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy)]
 pub struct Size {
     pub in_flight_max: usize,
-    /// Latency of responses on the slow line, before they stop.
+    /// Latency of the responses on the slow line, until the test withholds them.
     pub latency: Duration,
-    /// The most memory per attempt.
+    /// The most bytes of memory that an open attempt may add to the worker.
     pub attempt_bytes_max: u64,
 }
 
@@ -56,7 +57,8 @@ pub struct Figures {
     pub after: Memory,
 }
 
-/// Answers at once on the quick lines. On the slow line, answers after `latency`, or when the test says so.
+/// Answers at once on the quick lines. On the slow line, answers after `latency`. The answers to requests that arrive
+/// while `withholds` is true wait for [`SlowLine::answer_withheld`].
 #[derive(Clone, Default)]
 struct SlowLine {
     latency: Duration,
@@ -190,7 +192,8 @@ async fn epochs(redis: &TestRedis) -> Vec<u64> {
     epochs
 }
 
-/// A lease's TTL falls until the lease is renewed.
+/// Waits until the lease of every line was renewed [`RENEWALS`] times. The TTL of a lease rises only when the lease is
+/// renewed.
 async fn leases_are_renewed(redis: &TestRedis) {
     let (keys, mut connection) = (RedisKeys::new("pregon"), redis.connection().await);
     for line in LINES {
@@ -205,7 +208,8 @@ async fn leases_are_renewed(redis: &TestRedis) {
     }
 }
 
-/// Stops the worker while attempts are open: it sends nothing more and waits for their responses.
+/// Stops the worker while attempts are open. Checks that the worker sends nothing more, and that it waits for the
+/// responses to the open attempts before it exits.
 async fn stop(server: &mut Server, conduct: &SlowLine, redis: &TestRedis, campaign: &str) {
     let store = Store::connect(&world::address(redis)).await.expect("a store");
     let id = campaign.parse().expect("an id");

@@ -30,25 +30,26 @@ use crate::{
 };
 
 const FIRST: u64 = 5_491_160_000_000;
-/// Two batches of the intake: they are stored before Redis is held up.
+/// Rows that are stored before Redis stops answering: two batches of the intake.
 const STORED: u64 = 4_096;
-/// The limit of concurrent uploads.
+/// The limit of concurrent uploads of a worker.
 pub const AT_ONCE: u64 = 64;
 /// More rows than any test can send.
 const ENDLESS: u64 = 1 << 30;
 /// Rows per chunk of a body.
 const PIECE_ROWS: u64 = 32;
-/// The most memory that one upload may add: two batches, the buffers of a connection, and what the allocator keeps.
+/// The most bytes of memory that one upload may add: two batches, the buffers of a connection, and what the allocator
+/// keeps.
 const GROWTH_MAX: u64 = 24 << 20;
-/// The most memory that each of many uploads may add.
+/// The most bytes of memory that each of many uploads may add.
 const UPLOAD_BYTES_MAX: u64 = 4 << 20;
-/// The most bytes that a client can send while nothing is stored: they are in buffers of the system.
+/// The most bytes that a client may send while nothing is stored. They fill the socket buffers of the system.
 const BUFFERED_MAX: u64 = 96 << 20;
 
 #[derive(Clone, Copy)]
 pub struct Size {
     pub rows: u64,
-    /// The size of each row, most of it padding.
+    /// The bytes of each row, most of them padding.
     pub row_bytes: usize,
     /// Delay of the connection to Redis, each way.
     pub delay: Duration,
@@ -223,8 +224,8 @@ pub async fn run_many(size: Size, uploads: u64) -> Figures {
 
 /// Uploads the first `n` rows, repeatedly until they are accepted. Returns the response.
 ///
-/// Redis may be slower than its timeout, or the limit of concurrent uploads may be reached. Then the response asks
-/// for a repetition.
+/// The worker asks the client to repeat the upload if Redis does not answer within the timeout, or if the limit of
+/// concurrent uploads is reached.
 async fn upload_until_accepted(api: &Api, id: &str, upload_id: &str, rows: &Rows, n: u64) -> Value {
     loop {
         let (status, answer) = api.upload(id, upload_id, rows.body(n)).await;
@@ -258,7 +259,7 @@ async fn uploads_above_the_limit_are_refused() {
     const EACH: u64 = 2 * PIECE_ROWS;
     let worker = Worker::start("10s").await;
     let (api, id) = (&worker.api, worker.draft().await);
-    // Half of each upload has been sent.
+    // Each upload sends half of its rows and then waits for the gate, so that all uploads stay open.
     let rows = Rows::new(FIRST, 100, PIECE_ROWS);
     let uploads = (0..AT_ONCE).map(|n| {
         let (id, rows) = (&id, rows.others(FIRST + n * EACH));

@@ -1,5 +1,5 @@
-//! Webhooks that arrive faster than Redis accepts them: those above the limit are answered 503 at once, and
-//! delivered again.
+//! Webhooks that arrive faster than Redis can store them: the worker answers those above its limit with 503 at once,
+//! and Meta delivers them again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,7 +25,8 @@ use crate::{
 
 /// Pause between two deliveries of the same webhook.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// The most memory that the webhooks may add to the worker: 64 MiB of bodies, their parsed form, and their connections.
+/// The most bytes of memory that the webhooks may add to the worker: 64 MiB of bodies, their parsed form, and their
+/// connections.
 const GROWTH_MAX: u64 = 192 << 20;
 
 #[derive(Clone, Copy)]
@@ -39,6 +40,7 @@ pub struct Size {
 pub struct Figures {
     pub webhooks: usize,
     pub bytes: u64,
+    /// Responses with 503 while Redis did not answer.
     pub refused_while_away: usize,
     /// Responses with 503 while Redis was slow.
     pub refused_while_slow: usize,
@@ -62,7 +64,7 @@ impl<'a> Webhook<'a> {
     }
 }
 
-/// Delivers webhooks.
+/// Delivers webhooks as Meta does.
 struct Meta {
     http: reqwest::Client,
     url: String,
@@ -88,7 +90,8 @@ impl Meta {
     }
 }
 
-/// Delivers all webhooks at once: first while Redis does not answer, then while it is slow.
+/// Delivers all webhooks at once while Redis does not answer. Then delivers the refused ones again, until all are
+/// accepted, while Redis is slow.
 pub async fn run(size: Size) -> Figures {
     let (hooks, network) = (Hooks::start().await, Network::start());
     disable_persistence(&hooks.redis).await;
@@ -115,7 +118,7 @@ pub async fn run(size: Size) -> Figures {
 
     redis_proxy.hold();
     let refusals = async {
-        // Webhooks within the limit wait without a response.
+        // Webhooks within the limit get no response until Redis answers again.
         support::until("webhooks above the limit are refused", async || {
             meta.refused.load(Ordering::SeqCst) >= webhooks.len() / 5
         })
@@ -146,7 +149,7 @@ pub async fn run(size: Size) -> Figures {
     Figures { webhooks: webhooks.len(), bytes, refused_while_away, refused_while_slow, before, after }
 }
 
-/// Each message has at least the state of the accepted webhooks.
+/// Checks that no message has a state of a lower rank than an accepted webhook reported for it.
 async fn check_states(hooks: &Hooks, messages: &[Message], accepted: &[&Webhook<'_>]) {
     let mut reported: HashMap<&Message, u8> = HashMap::new();
     for webhook in accepted {

@@ -1,8 +1,8 @@
 //! The structure of `src/`: which top-level module (here a *room*) may use which, no cycles between files, and one
 //! meaning for each public type name.
 //!
-//! The tests read the sources as text: `crate::` and `super::` paths and declarations of public types, without unit
-//! tests.
+//! The tests do not compile anything. They search the text of the sources, without unit tests, for paths after
+//! `crate::` and `super::` and for declarations of public types.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each room, and the rooms it uses. No room uses `app`, which puts all of them together.
+/// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
 const ARROWS: [(&str, &[&str]); 18] = [
     ("api", &["coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
     (
@@ -50,17 +50,17 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("webhook", &["domain", "json", "redis", "telemetry"]),
 ];
 
-/// Rooms that mirror types of other rooms under the same name: the simulator, which shares nothing, and the HTTP
-/// client, whose types are those of the API as a caller sees them.
+/// Rooms that may declare a type under the name of a type in another room: the simulator, which has its own
+/// implementation of Meta, and the HTTP client, whose types are those of the API as a caller sees them.
 const MIRRORS: [&str; 2] = ["sim", "client"];
 
 /// A source file.
 struct Source {
     /// The path of its module, such as `["redis", "parts"]`.
     module: Vec<String>,
-    /// The paths that it names, from the root of the crate.
+    /// The paths after `crate::` or `super::` in the file, each from the root of the crate.
     names: Vec<Vec<String>>,
-    /// The public types that it declares.
+    /// The names of the public types that the file declares.
     types: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ fn no_files_use_each_other_in_a_circle() {
     for source in &sources {
         let used = source.names.iter().filter_map(|name| {
             let file = (1..=name.len()).rev().find_map(|n| modules.get(&name[..n].to_vec()))?;
-            // A parent module declares its children and holds what they share, so the two may use each other.
+            // A module declares the modules below it and holds what they share, so it and they may use each other.
             let is_family = file.starts_with(&source.module) || source.module.starts_with(file);
             (!is_family).then_some(*file)
         });
@@ -114,7 +114,7 @@ fn a_public_type_name_means_one_type() {
         if source.module.first().is_some_and(|room| MIRRORS.contains(&room.as_str())) {
             continue;
         }
-        // `Result` with a module's own error is an idiom.
+        // Several modules declare a `Result` with their own error type, as is usual in Rust.
         for name in source.types.into_iter().filter(|name| name != "Result") {
             declared.entry(name).or_default().push(source.module.join("/"));
         }
@@ -145,7 +145,7 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// The module path of `file`, which is below `root`.
+/// The module path of `file`, which is below the folder `root`.
 fn module(root: &Path, file: &Path) -> Vec<String> {
     let path: PathBuf = file.strip_prefix(root).expect("below it").with_extension("");
     let mut module: Vec<String> = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
@@ -161,13 +161,13 @@ fn types(text: &str) -> Vec<String> {
         let rest = line.trim_start().strip_prefix("pub ")?;
         let rest = ["struct ", "enum ", "trait ", "type "].iter().find_map(|keyword| rest.strip_prefix(keyword))?;
         let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
-        // A declaration without a name is inside a macro.
+        // Inside a macro, a variable may stand in place of the name.
         (end > 0).then(|| rest[..end].to_owned())
     };
     text.lines().filter_map(declaration).collect()
 }
 
-/// The paths after `crate::` or `super::` in `text`, the source of `module`, from the root of the crate.
+/// The paths after `crate::` or `super::` in `text`, each from the root of the crate. `text` is the source of `module`.
 fn names(text: &str, module: &[String]) -> Vec<Vec<String>> {
     let mut names = Vec::new();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -187,8 +187,8 @@ fn names(text: &str, module: &[String]) -> Vec<Vec<String>> {
     names
 }
 
-/// Adds the paths of a `use` tree such as `a::{b, c::D}` to `names`, each after `base`. Returns the
-/// text after the tree.
+/// Adds the paths of a `use` tree, such as `a::{b, c::D}`, to `names`, each with the prefix `base`. `text` begins with
+/// the tree. Returns the text after it.
 fn tree<'t>(text: &'t str, base: &[String], names: &mut Vec<Vec<String>>) -> &'t str {
     let mut path = base.to_vec();
     let mut rest = text;

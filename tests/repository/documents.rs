@@ -1,4 +1,5 @@
-//! Checks that every file and heading to which the documents link exists, and every test that a promise names.
+//! Checks that every file and heading to which the documents link exists, that every test that README.md and
+//! SECURITY.md name exists, and that every claim in SECURITY.md names a test.
 
 use std::{
     fs,
@@ -23,7 +24,7 @@ fn prose(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
-/// The anchor of a heading: the part of a link after `#`.
+/// The anchor of a heading, as GitHub forms it: the part of a link after `#`.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()

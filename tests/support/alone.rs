@@ -9,8 +9,8 @@ pub fn name(module: &str, test: &str) -> String {
     format!("{module}::{test}")
 }
 
-/// Whether this process runs only the calling test. If not, runs the test in a new process and panics if it fails
-/// there; the caller then returns at once. `module` is `module_path!()`.
+/// Whether this process runs only the calling test. If not, runs the test in a new process, panics if the test fails
+/// there, and returns false: the caller must then return at once. `module` is `module_path!()`.
 pub fn runs_alone(module: &str, test: &str) -> bool {
     const ALONE: &str = "PREGON_TEST_ALONE";
     if env::var_os(ALONE).is_some() {

@@ -25,14 +25,14 @@ pub struct Cutter {
     task: JoinHandle<()>,
 }
 
-/// What happens to a connection that has reached the limit.
+/// What happens to a connection that reaches the limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hold {
-    /// The connection ends.
+    /// It ends.
     Cut,
-    /// The connection will be held.
+    /// It will be held. No connection has reached the limit yet.
     Wanted,
-    /// The connection is held.
+    /// It is held.
     Held,
 }
 
@@ -70,7 +70,8 @@ impl Cutter {
         self.cut_after(bytes);
     }
 
-    /// Runs `work` through the proxy. Runs `meanwhile` once something is held, or after `work` if nothing is.
+    /// Runs `work`, which uses the proxy. Once the proxy holds something, runs `meanwhile` and then releases what is
+    /// held. If the proxy holds nothing, runs `meanwhile` after `work`.
     pub async fn held<T>(&self, work: impl Future<Output = T>, meanwhile: impl Future<Output = ()>) -> T {
         let held = async {
             self.hold.subscribe().wait_for(|hold| *hold == Hold::Held).await.expect("it is here");
@@ -96,7 +97,8 @@ impl Cutter {
         self.left.store(i64::MAX, Ordering::SeqCst);
     }
 
-    /// Bytes passed on since `cut_after(bytes)`. More than `bytes` if the limit was reached.
+    /// The number of bytes that a store sent since `cut_after(bytes)`. More than `bytes` if the limit was exceeded; the
+    /// excess was not passed on.
     pub fn used_of(&self, bytes: i64) -> i64 {
         bytes - self.left.load(Ordering::SeqCst)
     }
@@ -119,7 +121,7 @@ async fn pass_on(mut client: UnixStream, redis: impl AsRef<Path>, left: Arc<Atom
             read = client.read(&mut request) => {
                 let Ok(n @ 1..) = read else { return };
                 let allowed = left.fetch_sub(n as i64, Ordering::SeqCst).clamp(0, n as i64) as usize;
-                // Redis may run what was passed on; the response is lost.
+                // At a cut, Redis may run what was passed on, and the response is lost.
                 if server.write_all(&request[..allowed]).await.is_err() {
                     return;
                 }

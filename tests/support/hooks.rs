@@ -88,7 +88,7 @@ impl Hooks {
         Self { redis, store, clock, key, url, client: reqwest::Client::new(), end, server, task }
     }
 
-    /// Stops the listener; its background task then ends.
+    /// Stops the receiver, and waits until its background task has ended.
     pub async fn stop(self) {
         self.end.cancel();
         drop(self.client);
@@ -225,7 +225,7 @@ pub fn statuses(line: &str, statuses: &[Value]) -> Value {
     payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "statuses": statuses}})])
 }
 
-/// A webhook with messages from people.
+/// A webhook with messages from people to `line`.
 pub fn inbound(line: &str, messages: &[Value]) -> Value {
     payload(&[json!({"field": "messages", "value": {"metadata": {"phone_number_id": line}, "messages": messages}})])
 }

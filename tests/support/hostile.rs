@@ -59,9 +59,10 @@ pub enum Answer {
     Silence,
 }
 
-/// How a send ends once there are no more errors.
+/// How Meta, or a proxy on the way to it, handles a send.
 #[derive(Clone, Copy, PartialEq)]
 pub enum End {
+    /// Accepted, and the response says so.
     Answered,
     /// Accepted, and the connection closes.
     Lost,
@@ -69,9 +70,13 @@ pub enum End {
     LostToProxy,
     /// Accepted, and no response is ever sent.
     LostToSilence,
+    /// Not accepted, and the connection closes.
     Closed,
+    /// Not accepted, and a proxy answers 502.
     Proxy,
+    /// Not accepted, and no response is ever sent.
     Silence,
+    /// Refused for good with the code [`REFUSED`].
     Refused,
 }
 
@@ -100,7 +105,7 @@ pub struct Reply {
     pub delay: Duration,
     /// Statuses that are reported, and acknowledged with 200, before the response.
     pub first: Vec<Status>,
-    /// The response waits until the sender sends or is dropped.
+    /// The response waits until the sender of this channel sends or is dropped.
     pub gate: Option<oneshot::Receiver<()>>,
     /// Closes the connection after the response, without `connection: close`.
     pub hang_up: bool,
@@ -208,7 +213,7 @@ impl Courier {
 struct Records {
     webhook: OnceLock<String>,
     arrivals: Mutex<Vec<Arrival>>,
-    /// Statuses acknowledged with 200, each with the time of that.
+    /// Statuses acknowledged with 200, each with the time of the acknowledgement.
     acknowledged: Mutex<Vec<(Instant, Status)>>,
     pending: AtomicUsize,
 }
@@ -267,7 +272,7 @@ impl Meta {
     /// Every send so far, in the order of arrival.
     pub fn arrivals(&self) -> Vec<Arrival> {
         let mut arrivals = lock(&self.records.arrivals).clone();
-        // On a link, the first bytes of a new connection arrive later than others.
+        // Sends are recorded when the delay of the link ends, which is longer for the first bytes of a connection.
         arrivals.sort_by_key(|arrival| arrival.latest);
         arrivals
     }
@@ -281,7 +286,7 @@ impl Meta {
         lock(&self.records.acknowledged).iter().map(|(_, status)| status.clone()).collect()
     }
 
-    /// When the first status with this word at or after `from` was acknowledged with 200.
+    /// The first time, at or after `from`, at which a status with this word was acknowledged with 200.
     pub fn first_reported(&self, word: &str, from: Instant) -> Option<Instant> {
         let acknowledged = lock(&self.records.acknowledged);
         acknowledged.iter().filter(|(at, status)| *at >= from && status.word == word).map(|(at, _)| *at).min()
@@ -297,7 +302,7 @@ impl Meta {
         &self.courier
     }
 
-    /// Whether no status waits for delivery.
+    /// Whether every status has been acknowledged with 200.
     pub fn is_idle(&self) -> bool {
         self.records.pending.load(Ordering::SeqCst) == 0
     }

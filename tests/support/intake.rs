@@ -117,7 +117,7 @@ pub fn templates() -> Vec<Template> {
     files.map(|file| serde_json::from_slice(&fs::read(file).expect("a file")).expect("a template")).collect()
 }
 
-/// The body of a submission: `template` is `name/language`, `more` replaces fields.
+/// The body of a submission. `template`: `name/language`. `more`: fields to add or replace.
 pub fn new_campaign(template: &str, more: Value) -> NewCampaign {
     serde_json::from_value(campaign_json(template, more)).expect("a submission")
 }

@@ -2,9 +2,9 @@
 //! [`hostile`](super::hostile), which speaks plain HTTP/1.1, because handshakes and streams over a slow link can
 //! cause bursts.
 //!
-//! A message is stamped when it enters the link, before the delay: that measures when the worker sent it, without
-//! the delay of this machine. As in [`hostile`](super::hostile), a stamp is an interval, from an earlier heartbeat
-//! of the reading thread to the time of reading.
+//! A message is stamped when it enters the link, before the delay. So the stamp says when the worker sent the message,
+//! unchanged by timers of the link that fire late. As in [`hostile`](super::hostile), a stamp is an interval, from an
+//! earlier heartbeat of the reading thread to the time of reading.
 
 use std::{
     io::{self, Write as _},
@@ -78,7 +78,7 @@ impl Link {
 /// Options of a [`FarMeta`].
 #[derive(Clone, Copy)]
 pub struct FarOptions {
-    /// HTTP/2; otherwise HTTP/1.1.
+    /// Speaks HTTP/2 if true, otherwise HTTP/1.1.
     pub http2: bool,
     /// The one-way delay of the link.
     pub delay: Duration,
@@ -147,7 +147,7 @@ impl FarMeta {
         format!("https://{}", self.addr)
     }
 
-    /// The environment with which a process reaches it.
+    /// The environment variables that a process needs to call this Meta, besides its URL.
     pub fn environment(&self) -> [(&'static str, &str); 2] {
         let version = if self.far.options.http2 { "2" } else { "1.1" };
         [
@@ -267,16 +267,18 @@ impl Entered {
 
 /// The far end of a client's connection.
 ///
-/// Returns the bytes in the pieces in which they entered and pauses after each, so that a piece is handled before
-/// the next one is read: [`Entered::last`] belongs to that piece. The first piece takes one round trip more, for
-/// TCP's handshake.
+/// Returns the bytes in the pieces in which they entered the link, and pauses after each. A piece is thus handled
+/// before the next one is read, so [`Entered::last`] belongs to the piece being handled. The first piece takes one
+/// round trip more, for TCP's handshake.
 pub(super) struct Delayed {
     delay: Duration,
     pieces: mpsc::UnboundedReceiver<(Stamp, Bytes)>,
     /// The piece that is due when the timer fires.
     waiting: Option<(Stamp, Bytes)>,
+    /// Whether the first piece has been received.
     began: bool,
     timer: Pin<Box<Sleep>>,
+    /// Whether the next read pauses first.
     pause: bool,
     entered: Entered,
     out: mpsc::UnboundedSender<(Instant, Bytes)>,

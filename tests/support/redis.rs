@@ -27,12 +27,12 @@ impl TestRedis {
         Self { url: server.url().to_owned(), program: program.to_owned(), server: Some(server), dir }
     }
 
-    /// Its URL, which stays the same after a restart.
+    /// The URL of the server, which stays the same after a restart.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its data directory.
+    /// The data directory of the server.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -48,30 +48,30 @@ impl TestRedis {
         client.get_multiplexed_async_connection().await.expect("a connection")
     }
 
-    /// Kills it with SIGKILL, like a crash.
+    /// Kills the server with SIGKILL, like a crash.
     pub async fn kill_hard(&mut self) {
         let server = self.server.take().expect("it runs");
         server.kill().await.expect("its end");
     }
 
-    /// Shuts it down cleanly.
+    /// Shuts the server down cleanly.
     pub async fn stop(&mut self) {
         let server = self.server.take().expect("it runs");
         server.stop().await.expect("its end");
     }
 
-    /// The size of its append-only file, in bytes.
+    /// The size of the append-only file, in bytes.
     pub fn written(&self) -> u64 {
         self.append_only_file().metadata().expect("its size").len()
     }
 
-    /// Kills it and truncates its append-only file to the first `kept` bytes, like a power failure.
+    /// Kills the server and truncates its append-only file to the first `kept` bytes, like a power failure.
     pub async fn lose_power(&mut self, kept: u64) {
         self.kill_hard().await;
         self.append_only_file().set_len(kept).expect("cut");
     }
 
-    /// Kills it and restarts it without data, like a Redis without an append-only file.
+    /// Kills the server and restarts it without data, like a Redis without an append-only file.
     pub async fn lose_all(&mut self) {
         self.kill_hard().await;
         std::fs::remove_dir_all(self.dir.path().join("appendonlydir")).expect("removed");
@@ -85,7 +85,8 @@ impl TestRedis {
         std::fs::OpenOptions::new().write(true).open(path).expect("the file")
     }
 
-    /// Starts it again on its data, after [`TestRedis::stop`] or [`TestRedis::kill_hard`].
+    /// Starts the server again on its data, after [`TestRedis::stop`], [`TestRedis::kill_hard`] or
+    /// [`TestRedis::lose_power`].
     pub async fn restart(&mut self) {
         assert!(self.server.is_none(), "already running");
         let server = start(&self.program, self.dir.path()).await;

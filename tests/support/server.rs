@@ -28,7 +28,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Lines of WABA 2001 with their rates, on `redis`, sending to `meta`. `dispatch`: further keys of `[dispatch]`.
+    /// A configuration that uses `redis` and sends to the Meta at the URL `meta`. `lines`: ids and rates per second of
+    /// the lines, all of WABA 2001. `dispatch`: further keys of `[dispatch]`, as TOML.
     pub fn new(redis: &TestRedis, meta: &str, lines: &[(&str, f64)], dispatch: &str) -> Self {
         let text = format!(
             r#"
@@ -85,7 +86,7 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
         self.dir.path()
     }
 
-    /// Appends to the configuration, such as further lines.
+    /// Appends TOML to the configuration, such as further lines.
     pub fn with(mut self, more: &str) -> Self {
         self.text.push_str(more);
         self
@@ -150,17 +151,17 @@ pub struct Server {
     child: Child,
     log: PathBuf,
     url: String,
-    /// The name under which it owns leases.
+    /// The name under which the process owns leases. Empty until [`Server::serves`] returns true.
     pub worker: String,
 }
 
 impl Server {
-    /// A client of its API.
+    /// A client of the process's API.
     pub fn api(&self) -> Api {
         Api::at(&self.url)
     }
 
-    /// The base URL of its API: `http://ADDRESS:PORT`.
+    /// The base URL of the process's API: `http://ADDRESS:PORT`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -170,19 +171,19 @@ impl Server {
         format!("{}/webhooks/meta", self.url)
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal: `TERM`, `STOP`, `CONT`, `KILL`.
+    /// Sends the process a signal: `TERM`, `STOP`, `CONT` or `KILL`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid]).status();
         assert!(sent.expect("a shell").success(), "SIG{name} to {pid}");
     }
 
-    /// Waits for it to exit.
+    /// Waits for the process to exit.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut ended = None;
         super::until("the process ends", async || {
@@ -193,12 +194,12 @@ impl Server {
         ended.expect("it ended")
     }
 
-    /// Its exit status, if it has exited.
+    /// The exit status of the process, if it has exited.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a process of ours")
     }
 
-    /// Whether it has logged that it serves. If so, sets its address and name.
+    /// Whether the process has logged that it serves. If so, stores its address and name.
     pub fn serves(&mut self) -> bool {
         let log = self.log();
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -209,7 +210,7 @@ impl Server {
         true
     }
 
-    /// The response of its ops listener to `path`: status and body.
+    /// The response of the process's ops listener to `path`: status and body.
     pub async fn ops(&self, path: &str) -> (u16, String) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = self.log();
@@ -277,7 +278,8 @@ impl Api {
         let _ = request.send().await;
     }
 
-    /// Repeats a request on 503, as a backend does. A machine that is busy with other tests is enough to cause one.
+    /// Repeats a request on 503, as a backend does. On a machine that is busy with other tests, Redis may be so slow
+    /// that a 503 is returned.
     async fn repeat(&self, method: Method, path: &str) -> Value {
         let mut answer = (503, Value::Null);
         super::until("redis is available", async || {
@@ -303,7 +305,7 @@ impl Api {
         let mut new =
             json!({"name": "test", "template": {"name": "order_update", "language": "es_AR"}, "lines": lines});
         new.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
-        // Workers fetch the templates from Meta just after the start.
+        // Repeated: workers fetch the templates from Meta just after the start, and until then a campaign is refused.
         let mut id = String::new();
         super::until("a campaign is accepted", async || {
             let (status, body) = self.call(Method::POST, "campaigns", Some(new.clone())).await;

@@ -181,7 +181,7 @@ impl TestWorker {
         Self::start_with(name, redis, graph(base_url), lines, settings).await
     }
 
-    /// Starts a worker with a configuration for Meta.
+    /// Starts a worker with the configuration `graph` for its calls to Meta.
     pub async fn start_with(
         name: &str,
         redis: Address,
@@ -205,7 +205,7 @@ impl TestWorker {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (store, clock) = (worker.store.clone(), worker.clock.clone());
-        // `pregon serve` does the same.
+        // As `pregon serve` does: detects failovers, and follows Redis' clock.
         let watch = async move {
             loop {
                 store.check_failover().await;

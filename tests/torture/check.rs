@@ -29,7 +29,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 const OWNER_SENT_WITHIN: Duration = Duration::from_millis(300);
 /// A take-over is measured only if no other fault occurred for this long before.
 const QUIET_BEFORE: Duration = Duration::from_secs(1);
-/// A take-over takes at most a lease and this.
+/// The longest take-over, beyond the length of a lease.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(1);
 /// Take-overs are not measured if the machine delayed the harness by more than this.
 const LATE_MAX: Duration = Duration::from_millis(200);
@@ -55,14 +55,15 @@ pub struct Verdict {
     pub unknown: Unknown,
     /// Messages that Meta returned.
     pub returned: u64,
-    /// Recipients that failed with the code of a return because their campaign had ended.
+    /// Recipients whose message was returned and not sent again, because their campaign had ended. They failed with
+    /// the code of the return.
     pub returned_late: u64,
-    /// The messages that a proxy answered in Meta's place, for each worker, line and streak: one streak is one time
+    /// How many messages a proxy answered in Meta's place, for each process, line and streak. A streak is one period
     /// during which the path to Meta is broken.
     pub streaks: Vec<u64>,
     /// By line: sends in its worst second, and its rate.
     pub worst: Vec<(usize, u64)>,
-    /// Two workers could own a line for a moment: [`Schedule::lets_owners_overlap`].
+    /// Whether two workers could own a line for a moment: [`Schedule::lets_owners_overlap`].
     pub owners_overlap: bool,
     /// The longest time that the machine delayed the harness.
     pub machine_was_late: Duration,
@@ -167,10 +168,10 @@ fn may_leave_unknown(event: &Event) -> bool {
     }
 }
 
-/// Meta's ledger, and the statuses that it reported.
+/// Meta's ledger, and the statuses that Meta reported.
 struct Truth {
     ledger: HashMap<String, LedgerEntry>,
-    /// The statuses of the message that a recipient has.
+    /// By phone number: the statuses of the message that the recipient has.
     reported: HashMap<String, Vec<String>>,
     /// By the id of a returned message: how many statuses were acknowledged before the one that reports the return,
     /// and its code.
@@ -316,14 +317,15 @@ async fn counts(verdict: &mut Verdict, stage: &Stage, campaign: &Value, shown: &
     }
 }
 
-/// Whether the process with this API `version` reaches Meta without a faulty proxy. The timing of the others'
-/// messages is the proxy's, not the worker's.
+/// Whether the process with this API `version` reaches Meta without a faulty proxy. If not, the proxy decides when its
+/// messages arrive. Each process has its own API version, so the version tells who sent a message.
 fn is_direct(version: &str, schedule: &Schedule) -> bool {
     let harmed = (0..schedule.workers).filter(|worker| schedule.has_meta_faults_for(*worker));
     !harmed.map(WorkerSlot::version).any(|harmed| version.starts_with(&harmed))
 }
 
-/// Where two workers may own a line at once, each of them keeps to the rate.
+/// Checks that no line got more than its rate and 5 % in any second. In a round in which two workers may own a line at
+/// once, each of them may send that much.
 fn rates(verdict: &mut Verdict, arrivals: &[Arrival], schedule: &Schedule) {
     verdict.owners_overlap = schedule.lets_owners_overlap();
     let owners = if verdict.owners_overlap { 2 } else { 1 };
@@ -339,7 +341,8 @@ fn rates(verdict: &mut Verdict, arrivals: &[Arrival], schedule: &Schedule) {
     }
 }
 
-/// A broken path costs a line at most the few messages that stop it and those in flight.
+/// Checks that a broken path costs a line only the few failures in a row that stop the line, and the messages in
+/// flight.
 fn streaks(verdict: &mut Verdict, schedule: &Schedule, troubles: &Troubles) {
     for ((_, version, line), lost) in &troubles.lock().lost {
         if !is_direct(version, schedule) {
@@ -358,7 +361,8 @@ fn streaks(verdict: &mut Verdict, schedule: &Schedule, troubles: &Troubles) {
     }
 }
 
-/// After the first status of an account fault, what the fault blames sends no more until the fault ends.
+/// Checks that the lines that an account fault blames stop within [`HOLDS_WITHIN`] after the fault's first status, and
+/// send nothing more until the fault ends. The messages of a tenth of a second are tolerated.
 fn holds(verdict: &mut Verdict, arrivals: &[Arrival], stage: &Stage, schedule: &Schedule, events: &[Event]) {
     if events.iter().any(|event| event.fault.is_of_the_clock()) {
         // A status holds nothing if its time is before the last resume, and Redis' clock may have been ahead at
@@ -372,7 +376,7 @@ fn holds(verdict: &mut Verdict, arrivals: &[Arrival], stage: &Stage, schedule: &
             // This hold expires by itself, repeatedly.
             continue;
         }
-        // Redis may lose a hold; the next status restores it.
+        // After a power loss, Redis may lack the hold; the next status restores it.
         let forgot = events.iter().filter(|other| matches!(other.fault, Fault::PowerLoss { .. }));
         let forgot = forgot.filter(|other| other.began < event.ended).map(|other| other.ended).max();
         let from = forgot.map_or(event.began, |forgot| forgot.max(event.began));

@@ -56,8 +56,8 @@ impl Clock {
         Self { file, url: redis.url().to_owned(), offset_us: AtomicI64::new(0) }
     }
 
-    /// Moves the clock by `by_ms`, ahead or back. Callers do this one at a time. Panics if Redis answers and does
-    /// not follow.
+    /// Moves the clock by `by_ms`, ahead or back. Callers must not do this concurrently. Panics if Redis answers with
+    /// another time than the one set.
     pub async fn step(&self, by_ms: i64) {
         let offset_us = self.offset_us.load(Ordering::SeqCst) + 1_000 * by_ms;
         self.file.write_all_at(&offset_us.to_ne_bytes(), 0).expect("written");
@@ -93,7 +93,7 @@ fn program() -> &'static str {
     let make = || {
         let dir = report::dir().join("clock");
         std::fs::create_dir_all(&dir).expect("a directory");
-        // Replaced by a rename instead of overwritten: another run may use the existing files.
+        // The files are replaced by a rename instead of overwritten: another run may be using them.
         let new = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
         let (library, start) = (new("clock.so"), new("redis-server"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/clock.c");

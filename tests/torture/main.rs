@@ -1,5 +1,6 @@
-//! Campaigns under faults of every kind, in schedules drawn from a seed. Each round checks that no recipient is
-//! lost or gets two messages, that every count is exact, and that no line exceeds its rate.
+//! Campaigns under faults of every kind. A *round* runs a few campaigns under one schedule of faults, which is drawn
+//! from a seed. It checks that no recipient is lost or gets two messages, that every count is exact, and that no line
+//! exceeds its rate.
 //!
 //! `cargo test` runs a few rounds; `make torture ROUNDS=200` runs the given number, several in parallel.
 #![allow(unreachable_pub, reason = "a file of tests is a crate of its own, and has no callers")]
@@ -24,7 +25,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use round::Outcome;
 use schedule::Schedule;
 
-/// Recipients of a campaign with one repeated fault.
+/// The number of recipients of each campaign with one repeated fault: see [`turns`].
 const IN_TURN: u64 = 12_000;
 
 /// An environment variable, parsed.
@@ -33,8 +34,8 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
 }
 
 /// Runs rounds, `jobs` of them in parallel. The first round uses `seed` itself, so that a single round can be
-/// repeated. If `fault` is given, the other rounds are only those whose schedule has a fault with `fault` in its
-/// name. Returns the outcomes, and the seeds of rounds that panicked.
+/// repeated. If `fault` is given, the other rounds are only those whose schedule has a fault, or a slow link, with
+/// `fault` in its name. Returns the outcomes, and the seeds of rounds that panicked.
 fn run(seed: u64, rounds: usize, jobs: usize, fault: Option<&str>) -> (Vec<Outcome>, Vec<u64>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let has_fault = |seed: &u64| fault.is_none_or(|name| Schedule::draw(*seed).has(name));
@@ -93,7 +94,7 @@ fn many_rounds_of_faults_lose_and_repeat_no_message() {
     let (seed, began) = (support::seed(), Instant::now());
     let fault = setting::<String>("PREGON_TORTURE_FAULT");
     let (outcomes, panicked) = run(seed, rounds, jobs, fault.as_deref());
-    // A single round is a repetition, and a single fault is an investigation: neither runs these campaigns.
+    // These campaigns are not run when a single round is repeated, or a single kind of fault is investigated.
     let (campaigns, panicked_campaigns) =
         if rounds > 1 && fault.is_none() { turns::run_all(IN_TURN) } else { Default::default() };
     let text = report::markdown(seed, &outcomes, &campaigns, jobs, began.elapsed());

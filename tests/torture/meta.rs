@@ -29,22 +29,22 @@ pub struct LedgerEntry {
     pub returned: Vec<String>,
     /// The earliest time at which the last return is reported.
     return_reported_at: Option<Instant>,
-    /// A message was sent again before the return of the previous one was reported.
+    /// Whether a message was sent again before the return of the previous one was reported.
     pub sent_before_return: bool,
-    /// A request arrived since the last return; without a return, any request arrived.
+    /// Whether a request arrived since the last return or, without a return, at all.
     pub requested: bool,
-    /// Meta refused a message for good. The response may have been lost.
+    /// Whether Meta refused a message for good. The response may have been lost.
     pub refused: bool,
 }
 
 /// The current faults of Meta, and what they cost.
 #[derive(Default)]
 pub struct Trouble {
-    /// Messages are returned with this code.
+    /// The current account fault: messages are returned with its code.
     pub account: Option<AccountFault>,
-    /// A proxy answers every request.
+    /// If set, a proxy answers every request with this response.
     pub path: Option<Foreign>,
-    /// How often the path has broken so far.
+    /// The number of streaks so far.
     streaks: usize,
     /// Sends that a proxy answered, by streak, API version of the process, and line.
     pub lost: HashMap<(usize, String, String), u64>,
@@ -103,7 +103,7 @@ impl Foreign {
     }
 }
 
-/// The entries by phone number.
+/// The ledger of every recipient, by phone number.
 pub type Ledger = Arc<Mutex<HashMap<String, LedgerEntry>>>;
 
 /// What happens to one recipient, drawn only from the seed and the phone number.
@@ -196,7 +196,8 @@ impl Conduct for FaultyMeta {
         };
         entry.refused |= foreign.is_none() && fate.end == End::Refused;
         let wamid = hostile::wamid(&sent.to, entry.messages + entry.returned.len() as u64 + 1);
-        // If the recipient already has a message, the second one is not returned, so that the check finds it.
+        // If the recipient already has a message, a second one is not returned, so that the check for two messages
+        // finds it.
         let returns = trouble.returns(&sent.line).filter(|_| accepted && entry.messages == 0);
         let mut statuses: Vec<(Duration, String)> = Vec::new();
         if let Some(code) = returns {

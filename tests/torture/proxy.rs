@@ -1,4 +1,4 @@
-//! A faulty network: connections are cut, held back or slowed between two sides that do not know of it.
+//! A faulty network: proxies that cut, hold back or slow down connections. Neither side knows of the proxy.
 //!
 //! Bytes that are held back arrive later, even if the writer has timed out: Redis then runs a command that was
 //! thought lost, and a request that timed out reaches Meta.
@@ -45,7 +45,7 @@ struct Conditions {
     held: bool,
     /// The delay of each chunk.
     delay: Duration,
-    /// The number of cuts. Connections made before the last one end.
+    /// The number of cuts so far. A cut ends every connection made before it.
     cut: u64,
 }
 

@@ -82,7 +82,7 @@ struct Sum {
     not_taken: u64,
     taken: u64,
     wrong: usize,
-    /// Only of the rounds whose rates count for the row.
+    /// The worst second of any line, in percent of its rate, over the rounds whose rates count for the row.
     worst_percent: Option<f64>,
 }
 
@@ -172,7 +172,7 @@ fn rounds(text: &mut String, outcomes: &[Outcome]) {
     text.push_str(&all.row("**all rounds**"));
 }
 
-/// In how many of the rounds with possible overlaps of owners a line exceeded its rate.
+/// Writes in how many of the rounds in which two workers could own a line a line exceeded its rate.
 fn overlaps(text: &mut String, outcomes: &[Outcome]) {
     let percents: Vec<f64> = outcomes
         .iter()

@@ -39,7 +39,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(45);
 const READ_EVERY: Duration = Duration::from_millis(100);
 /// The longest read of the API.
 const READ_MAX: Duration = Duration::from_secs(5);
-/// The longest time between finding that a campaign has no work left and its completion.
+/// The longest time between a worker's finding that a campaign has no work left and the campaign's completion.
 const COMPLETION_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// How long a slow Redis runs between two stops.
@@ -55,7 +55,7 @@ pub struct Event {
     pub forgotten: u64,
 }
 
-/// A campaign of a round, as the API last returned it.
+/// A campaign of a round.
 pub struct Campaign {
     /// `None` until the API has returned it.
     pub id: Option<String>,
@@ -65,7 +65,7 @@ pub struct Campaign {
     pub numbers: Range<u64>,
     /// The campaign as the API last returned it.
     pub last: Value,
-    /// Times at which it was running, each with the number of statuses acknowledged before.
+    /// Times at which the API returned the campaign as running, each with the number of statuses acknowledged before.
     running: Vec<(Instant, usize)>,
 }
 
@@ -91,21 +91,21 @@ impl Campaign {
         self.last["state"] == "completed"
     }
 
-    /// How many of the acknowledged statuses were acknowledged while the campaign certainly still ran.
+    /// How many statuses were acknowledged while the campaign certainly still ran.
     pub fn n_statuses_while_running(&self) -> usize {
         let Some((last, _)) = self.running.last() else { return 0 };
         let earlier = self.running.iter().rev().find(|(at, _)| *at + COMPLETION_DELAY_MAX <= *last);
         earlier.map_or(0, |(_, n_statuses)| *n_statuses)
     }
 
-    /// Whether it waits for a hold to end.
+    /// Whether the campaign waits for a hold to end.
     fn is_held(&self) -> bool {
         let reasons = self.last["statistics"]["waiting_for"].as_array().into_iter().flatten();
         let holds = ["line_blocked", "template_paused", "token"];
         reasons.filter_map(|waiting| waiting["reason"].as_str()).any(|reason| holds.contains(&reason))
     }
 
-    /// Discards what was read: Redis may have lost it since.
+    /// Discards what was read from the API, because Redis may have lost it since.
     fn discard_read(&mut self) {
         self.last = Value::Null;
         if self.external_id.is_some() {
@@ -140,14 +140,14 @@ struct Round {
     meta: Mutex<()>,
     /// Serializes the faults of each worker.
     workers: Vec<Mutex<()>>,
-    /// Held shared during the end of a worker, and exclusively during a loss of writes: see
+    /// Held shared during a fault of a worker, and exclusively during a power loss: see
     /// [`Fault::loses_only_copy_with`].
     worker_lock: RwLock<()>,
-    /// Held shared from the launch of a campaign until the launch is on disk, and exclusively during a loss of
-    /// writes. Servers before Redis 7.2 do not report when a write is on disk; they could lose a campaign of which
-    /// Meta already has messages.
+    /// Held shared from the launch of a campaign until the launch is on disk, and exclusively during a power loss.
+    /// Redis before 7.2 does not report when a write is on disk, so it could lose a campaign of which Meta already has
+    /// messages.
     launch_lock: RwLock<()>,
-    /// Redis loses power in this round.
+    /// Whether Redis loses power in this round.
     loses_power: bool,
 }
 
@@ -303,8 +303,8 @@ impl Round {
         (campaigns, wrong)
     }
 
-    /// Resumes what was held, as an operator does once the account works again. Late statuses may hold it again;
-    /// the next call then resumes it.
+    /// Resumes the held lines and template, as an operator does once the account works again. Late statuses may hold
+    /// them again; the next call then resumes them.
     async fn resume_held(&self) {
         let is_well = || self.troubles.lock().account.is_none();
         if !is_well() {
@@ -351,7 +351,7 @@ impl Round {
         if fault.is_of_the_clock() && !clock::CAN_BE_SET {
             return;
         }
-        // Before the other locks: a task that waits here must not hold a lock that the current holder needs.
+        // Taken before the other locks, so that a task that waits here holds no lock that the current holder needs.
         let shared = if fault.is_of_a_worker() { Some(self.worker_lock.read().await) } else { None };
         let in_turn = match fault {
             Fault::WorkerKilled { worker, .. } | Fault::WorkerAsleep { worker, .. } => {
@@ -454,7 +454,7 @@ impl Round {
 
 /// The API's response, if a worker answers.
 async fn read(front: &str, path: &str) -> Option<Value> {
-    // A new client each time: a connection to a killed worker is of no use.
+    // A new client each time, because a connection to a killed worker is of no use.
     let api = Api::at(front);
     tokio::time::timeout(READ_MAX, api.try_get(path)).await.ok()?
 }

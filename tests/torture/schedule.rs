@@ -5,10 +5,10 @@ use std::{fmt, time::Duration};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 pub const LINES: [&str; 3] = ["3001", "3002", "3003"];
-/// The lease in a round, and the workers' timeout for Redis.
+/// The lease in a round.
 pub const LEASE: Duration = Duration::from_secs(3);
-/// Short, so that a worker can be suspended for longer than its lease plus the doubts that follow; but longer than
-/// the workers wait for a response.
+/// `dispatch.doubt_deadline` in a round. It is short, so that a worker can be suspended for longer than its lease and
+/// the doubts that follow, but longer than the 2 seconds that a worker waits for a response of Meta.
 pub const DOUBT_DEADLINE: Duration = Duration::from_millis(2_500);
 /// After this long without its owner, a line has another owner and the first owner's doubts have ended.
 const LOST_AFTER: Duration = LEASE.saturating_add(DOUBT_DEADLINE);
@@ -18,7 +18,7 @@ const STALL: Duration = Duration::from_secs(1);
 /// owner.
 const LEASE_MARGIN_MS: i64 = LEASE.as_millis() as i64 / 5;
 
-/// Faults begin in this interval after the launch; the campaign lasts a little longer.
+/// Most faults begin between these times after the launch. Without faults, the campaign takes 5 to 8 seconds.
 const FIRST_MS: u64 = 300;
 const LAST_MS: u64 = 6_500;
 /// The least time between a worker fault and a power loss, in either order. By then, the workers have replayed
@@ -90,13 +90,13 @@ pub enum Fault {
     PowerLoss { forgets: Duration, down: Duration },
     /// SIGSTOP to Redis, and SIGCONT after `asleep`.
     RedisAsleep { asleep: Duration },
-    /// Like `RedisAsleep`, repeatedly for `by`, so that every response is late.
+    /// For the time `slow`, SIGSTOP to Redis and SIGCONT after `by`, again and again, so that most responses are late.
     RedisSlow { by: Duration, slow: Duration },
-    /// CLIENT PAUSE.
+    /// CLIENT PAUSE: for the time `paused`, Redis accepts commands and runs none.
     RedisPaused { paused: Duration },
     /// `maxmemory` is below the used memory and nothing is evicted, so no script may write.
     RedisFull { full: Duration },
-    /// SCRIPT FLUSH.
+    /// SCRIPT FLUSH: Redis forgets the scripts that it has cached.
     ScriptsFlushed,
     /// Redis' clock is moved by this much, ahead or back, for good.
     ClockSet { by_ms: i64 },
@@ -116,7 +116,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The name of its kind.
+    /// The name of the kind of fault, for the report.
     pub fn name(&self) -> &'static str {
         match self {
             Fault::WorkerKilled { .. } => "worker: SIGKILL",
@@ -186,7 +186,7 @@ impl Fault {
         }
     }
 
-    /// Whether a worker is suspended until its lines have another owner and its doubts have ended.
+    /// Whether a worker is suspended for so long that its lines get another owner and its doubts end.
     fn loses_lines(&self) -> bool {
         matches!(self, Fault::WorkerAsleep { asleep, .. } if *asleep > LOST_AFTER)
     }
@@ -390,7 +390,7 @@ impl Schedule {
         let workers = rng.random_range(2..=3);
         let recipients = rng.random_range(1_000..=2_000);
         let seconds = rng.random_range(5..=8);
-        // 60 to 160 per second: the lines together send the campaign in that time.
+        // 60 to 160 per second. At these rates, the lines together send the campaign in at most about `seconds`.
         let mean = recipients / (3 * seconds);
         let rates = LINES.map(|_| (mean * rng.random_range(80..=120) / 100).max(60));
         let mut throttles = rng.random_bool(0.4);
@@ -409,7 +409,8 @@ impl Schedule {
             return Self { seed, fsync, workers, recipients, jobs, rates, throttles: false, delay_to_meta, steps };
         }
         if fsync == Fsync::Everysec && rng.random_bool(0.4) {
-            // Drawn first: the rule against overlap with worker faults would otherwise make it rare.
+            // A power loss is drawn first. It must keep a distance from worker faults, so if drawn later, it would
+            // seldom fit.
             let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
             let (at, forgets, down) = (ms(FIRST_MS..LAST_MS).max(LAUNCH_SYNCED_AFTER), ms(0..1_000), ms(100..4_500));
             steps.push(Step { at, fault: Fault::PowerLoss { forgets, down } });
@@ -426,7 +427,8 @@ impl Schedule {
                 at = at.max(LAUNCH_SYNCED_AFTER);
             }
             if fault.loses_lines() {
-                // The worker's lines are done when it wakes, while others still send: throttled lines take longer.
+                // So late that the lines of the worker are done when it wakes, while other lines still send. Throttling
+                // makes some lines take longer.
                 at = Duration::from_millis(seconds * 1_000 - rng.random_range(0..3_000));
                 throttles = true;
             }
@@ -480,8 +482,8 @@ impl Schedule {
         self.steps.iter().any(|step| step.fault.wire() == Some(Wire::Meta(worker)))
     }
 
-    /// Whether two workers may own a line for a moment: Redis' clock jumps ahead by more than the margin of a
-    /// lease.
+    /// Whether two workers may own a line for a moment, because Redis' clock jumps ahead, in all, by more than the
+    /// margin of a lease.
     pub fn lets_owners_overlap(&self) -> bool {
         let ahead = self.steps.iter().flat_map(|step| step.fault.jumps_ms()).filter(|jump| *jump > 0);
         ahead.sum::<i64>() > LEASE_MARGIN_MS

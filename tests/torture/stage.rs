@@ -30,9 +30,9 @@ use crate::{
 const OBSERVE_EVERY: Duration = Duration::from_millis(50);
 /// Pause before a worker that exited during its start is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
-/// The longest start of a worker. No fault delays one for that long.
+/// The longest start of a worker. No fault delays a start for that long.
 const START_MAX: Duration = Duration::from_secs(120);
-/// The longest shutdown, within the configured grace period.
+/// The longest shutdown: the 20 seconds of `shutdown.grace`, and five more.
 const STOP_MAX: Duration = Duration::from_secs(25);
 
 /// All parts of a round.
@@ -58,7 +58,7 @@ pub struct Stage {
 struct Observed {
     /// Sizes of the append-only file, with the time of each.
     sizes: Vec<(Instant, u64)>,
-    /// The longest delay of this task beyond its timer.
+    /// By how much [`observe`] woke later than its timer, at most. It measures the load of the machine.
     late: Duration,
 }
 
@@ -68,7 +68,7 @@ pub struct Disk {
     file: PathBuf,
 }
 
-/// A worker number, under which one process follows another.
+/// A worker of a round. Its processes follow one another under the same number.
 pub struct WorkerSlot {
     number: usize,
     roles: &'static str,
@@ -77,9 +77,10 @@ pub struct WorkerSlot {
     meta_url: String,
     /// The line that the next process does not configure.
     omitted_line: Lock<Option<&'static str>>,
-    /// The worker reaches Meta through the proxy.
+    /// Whether the worker reaches Meta through the proxy.
     proxied: bool,
     process: Mutex<Option<Server>>,
+    /// Where the current process serves HTTP.
     serves_at: Lock<Option<SocketAddr>>,
     starts: AtomicUsize,
     /// Unexpected exits, and shutdowns that took too long.
@@ -88,8 +89,8 @@ pub struct WorkerSlot {
 
 impl Stage {
     /// Starts everything, with one worker for each element of `roles`. Workers with `api` receive webhooks too.
-    /// Only workers for which `proxied` returns true reach Meta through a proxy: it would blur the measured rate of
-    /// the others.
+    /// Only workers for which `proxied` returns true reach Meta through a proxy, because a proxy makes the measured
+    /// rate less exact.
     pub async fn set(
         fsync: Fsync,
         rates: [u64; 3],
@@ -150,7 +151,7 @@ impl Stage {
         }
     }
 
-    /// Starts a worker, repeatedly until it serves: it exits without a Redis.
+    /// Starts a worker, unless it runs, and waits until it serves. A process that exits before that is replaced.
     pub async fn start_worker(&self, number: usize) {
         let slot = &self.slots[number];
         let mut process = slot.process.lock().await;
@@ -203,7 +204,7 @@ impl Stage {
         }
     }
 
-    /// Records a worker that exited without being stopped.
+    /// Records a problem if the process has already exited by itself.
     fn record_exit(&self, number: usize, process: &mut Server) {
         if let Some(status) = process.has_ended() {
             self.slots[number].problem(format!("worker {number} exited unexpectedly: {status}"));
@@ -275,7 +276,7 @@ impl Stage {
         }
     }
 
-    /// The longest time that the machine delayed this process. Workers may have been delayed as much.
+    /// The longest time that the machine delayed this process. It may have delayed the workers as much.
     pub fn machine_was_late(&self) -> Duration {
         self.observed.lock().expect("no panic under the lock").late
     }
@@ -378,7 +379,7 @@ async fn exits(process: &mut Server, timeout: Duration) -> bool {
     true
 }
 
-/// Where Redis 7 appends its writes: the last of its incremental files.
+/// The file to which Redis 7 appends its writes: the last of its incremental files.
 fn append_only_file(server: &TestRedis) -> PathBuf {
     let files = std::fs::read_dir(server.dir().join("appendonlydir")).expect("the directory of Redis 7");
     let files = files.map(|entry| entry.expect("an entry").path());

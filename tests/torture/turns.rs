@@ -22,13 +22,13 @@ use crate::{
 };
 
 const FIRST: u64 = 5_491_190_000_000;
-/// Time from killing or stopping one worker to doing so with the next.
+/// The time between two kills or stops.
 const TURN: Duration = Duration::from_millis(1_200);
 /// Messages per second of each line.
 const RATE: u64 = 200;
 const COMPLETE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Accepts every message, answers soon, and reports it as sent.
+/// Accepts every message, answers after 20 ms, and reports it as sent.
 struct AcceptAndReport;
 
 impl Conduct for AcceptAndReport {
@@ -77,16 +77,16 @@ impl Campaign {
         Self { stage, api, id, recipients, launched: Instant::now() }
     }
 
-    /// Whether any recipient is still to be sent to.
+    /// Whether any message is still to be sent.
     async fn has_work(&self) -> bool {
         let campaign = self.api.get(&format!("campaigns/{}", self.id)).await;
         let by_state = &campaign["statistics"]["by_state"];
         ["pending", "retrying", "in_flight"].iter().any(|state| by_state[state] != 0)
     }
 
-    /// Waits for the end, and checks what every fault must preserve: a recipient is `sent` if Meta has its message
-    /// and `unknown` if Meta never saw it, none has two messages, no line exceeded its rate, and the counts are
-    /// exact.
+    /// Waits for the end of the campaign, and checks what must hold under every fault: a recipient is `sent` if Meta
+    /// has its message and `unknown` if Meta never saw it, none has two messages, no line exceeded its rate, and the
+    /// counts are exact.
     async fn complete(self, fault: &'static str, times: usize) -> Figures {
         let completed = self.api.wait_for_state(&self.id, "completed", COMPLETE_WITHIN).await;
         let took = self.launched.elapsed();

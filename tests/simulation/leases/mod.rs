@@ -5,9 +5,15 @@
 //! stop, kill, start and shut down workers at any point; let clocks drift; set Redis' clock back; and let Redis
 //! lose its last seconds.
 //!
-//! If Redis' clock jumps ahead by more than a fifth of a lease, a line may have two owners for a moment: these tests
-//! measure how long, since Pregón does not promise to prevent it. A lease also cannot stop a process that is suspended
-//! between checking the lease and writing: it may then write one burst of its pace.
+//! If Redis' clock jumps ahead by more than a fifth of a lease, a line may have two owners for a moment. Pregón does
+//! not promise to prevent that; these tests measure how long it lasts. A lease also cannot stop a process that is
+//! suspended between checking the lease and writing: when it resumes, it writes what its pacer had already allowed, at
+//! most 2 messages and 1 % of the line's rate.
+//!
+//! Each lease has an *epoch*, a number higher than that of every earlier lease of the line. Redis refuses a claim of
+//! an epoch lower than that of the last claim. Each restart of Redis begins a new *incarnation* with a *grace period*
+//! of one lease: until then, other workers may still have to replay writes that Redis lost, so a line's rows cannot be
+//! claimed in a newer epoch than that of the last claim.
 //!
 //! `PREGON_TEST_SEED` sets the first seed, `PREGON_SCHEDULES` multiplies the number of schedules.
 
@@ -50,7 +56,7 @@ fn schedules(n: u64) -> impl Iterator<Item = u64> {
     (0..n * multiplier).map(move |i| first.wrapping_add(i))
 }
 
-/// Runs a schedule. If it breaks a promise, runs it again with a trace and panics with that.
+/// Runs a schedule. If it breaks a promise, runs it again with a trace, and panics with the trace.
 fn keeps_its_promises(plan: &Plan) -> Watch {
     keeps_its_promises_if(plan, |_| {})
 }
@@ -154,7 +160,7 @@ fn a_redis_that_loses_seconds_does_not_make_two_owners() {
     let mut figures = (0, 0, 0);
     for seed in schedules(500) {
         let mut plan = any_plan(seed);
-        // If the clock were also set back, Redis could issue a lost epoch again.
+        // If the clock were also set back, Redis could issue again an epoch that it had lost.
         plan.faults.retain(|fault| *fault != Fault::ClockBack);
         plan.faults.extend([Fault::RedisRestarts { forgets: Duration::from_secs(3) }; 3]);
         let require_claimed_messages = |world: &mut World| world.watch.valid_lease_is_overlap = false;

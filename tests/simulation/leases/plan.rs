@@ -27,7 +27,7 @@ pub enum Fault {
     ClockBack,
     /// Redis' clock is set forward once, by at most this.
     ClockForward(Duration),
-    /// A line has nothing to send for a while, so its pacer fills up.
+    /// A line has nothing to send for at most two leases, so its pacer fills up.
     NoWork,
     /// An operator changes the rate of a line.
     Rate,
@@ -38,7 +38,7 @@ pub enum Fault {
 pub struct Plan {
     /// Seed of all random numbers.
     pub seed: u64,
-    /// Duration of the schedule.
+    /// How long the schedule runs, in virtual time.
     pub length: Duration,
     /// The length of a lease.
     pub lease: Duration,
@@ -52,14 +52,14 @@ pub struct Plan {
     pub fault_every: Duration,
     /// One in this many messages between workers and Redis is delayed or lost; 0: none.
     pub trouble: u32,
-    /// Largest drift of the clocks of workers and of Redis, in ten millionths of true time.
+    /// Largest drift of the clocks of workers and of Redis, in units of 10⁻⁷ of true time.
     pub drift: i64,
     /// One in this many responses from Meta throttles the line; 0: none.
     pub throttled: u32,
 }
 
 impl Plan {
-    /// Lines and workers on a machine and a network without faults.
+    /// A plan of 12 seconds without faults.
     pub fn calm(seed: u64, lease: Duration, workers: usize, rates: &[f64]) -> Self {
         Self {
             seed,

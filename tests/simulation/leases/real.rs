@@ -13,10 +13,10 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::rules::{Leases, LineNo};
 use crate::support::{self, redis::TestRedis, world};
 
-/// Long enough that no lease expires unless the history expires it.
+/// Long enough that a lease expires only when the history lets it expire.
 const LEASE: Duration = Duration::from_secs(3_600);
 
-/// In ms; ahead of any clock, so that each new epoch is a random increment of the last.
+/// In ms; ahead of any clock. A new epoch is then the last one plus a random increment, instead of the time.
 const FAR_FUTURE: u64 = 9_000_000_000_000;
 
 struct Pair {
@@ -24,7 +24,7 @@ struct Pair {
     redis: MultiplexedConnection,
     model: Leases,
     lines: Vec<LineId>,
-    /// Time of the model, in ms: 0, or [`FAR_FUTURE`] where Redis' clock was set back.
+    /// The model's time, in ms: [`FAR_FUTURE`] in histories in which Redis' clock was set back, 0 in the others.
     now_ms: u64,
 }
 

@@ -16,7 +16,7 @@ pub struct Entry {
     pub epoch: u64,
     /// The lease, which may have expired.
     pub lease: Option<Held>,
-    /// The epoch of the last claim. The line has one part.
+    /// The epoch of the last claim. In this model, a line has one part.
     pub claimed_in: u64,
 }
 
@@ -88,7 +88,7 @@ impl Leases {
         }
     }
 
-    /// Claims rows in `epoch`. In the grace period nothing is taken over.
+    /// Claims rows in `epoch`. In the grace period, an epoch newer than that of the last claim gets no rows.
     pub fn claim(&mut self, line: LineNo, epoch: u64, in_grace_period: bool) -> Claim {
         let entry = self.lines.entry(line).or_default();
         match epoch.cmp(&entry.claimed_in) {

@@ -1,5 +1,5 @@
-//! A model of the runner's loop in `dispatch::runner`, as far as it decides when a message may be sent: the runner
-//! claims what it sends in the next moments, and sends while lease and pacer allow it.
+//! A model of the loop in `dispatch::runner`, limited to the decision when a message may be sent: the runner claims
+//! the messages of the next 50 ms, and sends them as lease and pacer allow.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub const LOOK_TO_WRITE: Duration = Duration::from_micros(200);
 /// A claim asks for the messages that the line sends in this many seconds.
 const CLAIM_SECONDS: f64 = 0.05;
 
-/// Pause after a claim that failed or met the grace period.
+/// Pause after a claim that failed, or that the grace period forbids.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest sleep of a line without work.
@@ -38,20 +38,21 @@ pub struct Run {
 pub struct Runner {
     pub lease: Lease,
     pub pacer: Pacer,
-    /// When its worker acquired the lease.
+    /// When the worker acquired the lease.
     pub began: At,
-    /// Its worker asked it to stop.
+    /// The worker has asked the runner to stop.
     pub stop_requested: bool,
-    /// It starts no more attempts.
+    /// The runner starts no more attempts.
     pub stopping: bool,
-    /// Its attempts have ended and are settled.
+    /// All attempts have ended, and their outcomes are stored.
     pub done: bool,
     /// Messages claimed and not yet sent.
     pub ready: usize,
     in_flight: usize,
     wake: u64,
-    /// The number of the last claim and whether it is in flight, and the earliest time of the next.
+    /// The number of the last claim, and whether its response is outstanding.
     claim: (u64, bool),
+    /// The earliest time of the next claim.
     claim_again_at: At,
 }
 

@@ -46,10 +46,10 @@ pub struct Watch {
     pub owners: Vec<Vec<(Run, At)>>,
     /// Messages written while another owner could write too, and the longest time that both had the lease.
     pub overlaps: (u64, Duration),
-    /// Another runner with a valid lease already breaks the promise. Otherwise, that runner must also have messages
-    /// to send.
+    /// Whether a message breaks the promise as soon as another runner has a valid lease. If false, only if that other
+    /// runner also has claimed messages to send.
     pub valid_lease_is_overlap: bool,
-    /// Overlaps are measured and break no promise.
+    /// Overlaps of owners are measured and break no promise.
     pub overlaps_are_measured: bool,
     /// The last events.
     pub trace: VecDeque<String>,
@@ -96,8 +96,8 @@ impl Watch {
         self.within_the_rate(run, write);
     }
 
-    /// A lease cannot stop a process that is suspended between checking the lease and writing. Such a process may
-    /// write what it could have written at once.
+    /// A lease cannot stop a process that is suspended between checking the lease and writing. When such a process
+    /// resumes, it may write what the pacer allowed before: at most 2 messages and 1 % of the line's rate.
     fn one_burst_a_stop(&mut self, run: Run, write: Write) {
         self.held_up += 1;
         let before = self
@@ -123,8 +123,8 @@ impl Watch {
         }
         if self.overlaps_are_measured {
             self.overlaps.0 += 1;
-            // A runner that writes again as the newest owner, while no other may write, is no overlap: the messages
-            // before it were counted.
+            // The newest owner may write again after an older one did. While no other runner may write, that adds
+            // nothing to the overlap: the older owner's messages were counted when they were written.
             let newer = last.filter(|(last, _)| last.epoch > run.epoch).map(|(_, wrote)| wrote);
             if let Some(other) = others.iter().map(|(_, began)| *began).max().or(newer) {
                 let both = Duration::from_nanos(write.at.saturating_sub(began.max(other)));
@@ -135,8 +135,8 @@ impl Watch {
         }
     }
 
-    /// Counts messages by the time at which they were allowed. Those of a suspended process come on top, as one
-    /// burst.
+    /// Counts messages by the time at which they were allowed, not written: a suspended process writes later, as one
+    /// burst, what was allowed before.
     fn within_the_rate(&mut self, run: Run, write: Write) {
         let window = &mut self.windows[run.line as usize];
         let place = window.partition_point(|other| other.looked <= write.looked);

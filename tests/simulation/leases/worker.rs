@@ -40,7 +40,7 @@ pub enum Response {
     Error,
 }
 
-/// The request that a worker waits for.
+/// The request whose response a worker waits for.
 enum Step {
     Nothing,
     Releasing,
@@ -53,15 +53,15 @@ enum Step {
 
 /// A worker process.
 pub struct Worker {
-    /// Drift of its clock, in ten millionths; positive: fast.
+    /// Drift of its clock, in units of 10⁻⁷ of true time; positive: fast.
     pub drift: i64,
     /// What its clock showed when the world began.
     pub clock_began: Duration,
-    /// It has not been killed and has not exited.
+    /// The process runs: it has neither been killed nor exited.
     pub alive: bool,
-    /// It is shutting down.
+    /// The process is shutting down.
     pub stopping: bool,
-    /// The lines that it owns.
+    /// The lines that it owns, each with its runner.
     pub owned: BTreeMap<LineNo, Runner>,
     /// Its lease task is suspended until this time.
     pub task_stopped_until: u64,
@@ -82,7 +82,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// SIGKILL.
+    /// Ends the worker at once, as SIGKILL does.
     pub fn die(&mut self) {
         self.alive = false;
         self.owned.clear();
@@ -106,7 +106,7 @@ impl World {
             ended: Vec::new(),
             step: Step::Nothing,
             asked: 0,
-            // The configuration allows a third of the lease; the promises do not depend on that.
+            // The configuration allows at most a third of the lease; the promises do not depend on that limit.
             redis_timeout: self.between(self.plan.lease / 10, self.plan.lease * 2),
             incarnation: (0, None),
             ticking: false,
@@ -253,7 +253,8 @@ impl World {
         }
     }
 
-    /// The worker connects to Redis, which returns its uptime in whole seconds.
+    /// Called when a request arrives at Redis. If the incarnation is new to the worker, the worker has just connected
+    /// to it, and derives when it began from Redis' uptime, which is in whole seconds.
     pub fn connect_to_redis(&mut self, number: WorkerNo) {
         let (incarnation, began_ms) = self.redis.incarnation;
         if self.workers[number].incarnation.0 != incarnation {
@@ -263,7 +264,7 @@ impl World {
         }
     }
 
-    /// Whether, as far as the worker knows, other workers may not have replayed what Redis lost.
+    /// Whether, as far as the worker knows, other workers may still have to replay what Redis lost.
     pub fn redis_is_in_grace_period(&self, number: WorkerNo) -> bool {
         let now = self.clock(number, self.now);
         self.workers[number].incarnation.1.is_some_and(|began| now.saturating_duration_since(began) < self.plan.lease)

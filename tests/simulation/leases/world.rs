@@ -28,10 +28,10 @@ pub const MS: u64 = 1_000_000;
 /// Redis' clock when the schedule begins, in ms.
 const REDIS_START_MS: u64 = 1_700_000_000_000;
 
-/// An event.
+/// Something that happens at one point of virtual time.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A worker's lease task runs.
+    /// A worker's lease task, which acquires, renews and releases leases, runs.
     Tick(WorkerNo),
     /// A request of a worker arrives at Redis.
     RequestArrives(WorkerNo, u64, Request),
@@ -41,11 +41,11 @@ pub enum Event {
     TimedOut(WorkerNo, u64),
     /// A claim arrives at Redis.
     ClaimArrives(Run, u64, bool),
-    /// The response to a claim arrives, or the claim times out.
+    /// The response to a claim arrives, or the claim fails or times out (`None`).
     ClaimReturns(Run, u64, Option<Claim>),
-    /// A runner wakes and reads the clock, unless it has been given another time.
+    /// A runner wakes and reads the clock, unless a later [`World::wake`] replaced this time.
     Wakes(Run, u64),
-    /// A runner sends what was due at the time that it read.
+    /// A runner sends what was due when it read the clock, at the given time.
     Sends(Run, At),
     /// An attempt has ended.
     AttemptEnded(Run),
@@ -69,8 +69,9 @@ pub struct Redis {
     pub live: BTreeMap<WorkerNo, u64>,
     /// The state of a line before each change of the last ten seconds, to be restored if Redis loses writes.
     changes: VecDeque<(At, LineNo, Entry)>,
-    /// Drift of its clock, in ten millionths; positive: fast.
+    /// Drift of its clock, in units of 10⁻⁷ of true time; positive: fast.
     drift: i64,
+    /// The sum of all steps of its clock.
     set_by_ms: i64,
     down_until: At,
     stopped_until: At,
@@ -89,7 +90,7 @@ pub struct World {
     pub workers: Vec<Worker>,
     /// The configured rate of each line.
     pub rates: Vec<f64>,
-    /// Each line has nothing to send until this time.
+    /// For each line, the time until which it has nothing to send.
     pub no_work_until: Vec<At>,
     /// Checks the promises.
     pub watch: Watch,
@@ -99,7 +100,7 @@ pub struct World {
 }
 
 impl World {
-    /// A world at the beginning of `plan`. `traced`: it records a trace.
+    /// A world at the beginning of `plan`. `traced`: whether it records a trace.
     pub fn new(plan: Plan, traced: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(plan.seed);
         let drift = rng.random_range(-plan.drift..=plan.drift);
@@ -122,7 +123,7 @@ impl World {
             watch: Watch::new(plan.rates.len(), traced),
             queue: BTreeMap::new(),
             queued: 0,
-            // The origin of virtual time. Its value does not matter: instants are only compared with each other.
+            // The value does not matter: instants are only compared with each other.
             clock_origin: Instant::now(),
             plan,
         };
@@ -168,7 +169,7 @@ impl World {
         Duration::from_nanos(self.rng.random_range(from.as_nanos() as u64..=to.as_nanos() as u64))
     }
 
-    /// True once in `n` times; never for 0.
+    /// True once in `n` calls on average; never if `n` is 0.
     pub fn one_in(&mut self, n: u32) -> bool {
         n > 0 && self.rng.random_ratio(1, n)
     }
@@ -179,7 +180,8 @@ impl World {
         self.clock_origin + *clock_began + Duration::from_nanos(drifted(at, *drift))
     }
 
-    /// The true time at which a runtime's timer for `instant` fires, by the clock of a worker.
+    /// The true time at which a timer of a worker fires that is set for `instant` on the worker's clock. As in Tokio,
+    /// timers have a resolution of 1 ms and are rounded up.
     pub fn when(&self, worker: WorkerNo, instant: Instant) -> At {
         let Worker { drift, clock_began, .. } = &self.workers[worker];
         let shown = instant.saturating_duration_since(self.clock_origin + *clock_began).as_nanos() as u64;
@@ -192,7 +194,7 @@ impl World {
         (REDIS_START_MS + drifted(self.now, self.redis.drift) / MS).saturating_add_signed(self.redis.set_by_ms)
     }
 
-    /// When the event can run, if its process is suspended now.
+    /// When the suspension of the event's process ends, if that process is suspended now.
     fn suspended_until(&mut self, event: &Event) -> Option<At> {
         let until = match event {
             Event::Tick(worker) | Event::ResponseArrives(worker, ..) | Event::RateChanged(worker, ..) => {
@@ -200,7 +202,7 @@ impl World {
             }
             Event::TimedOut(worker, _) => {
                 let until = self.workers[*worker].task_stopped_until;
-                // A response that arrived during the suspension may be seen before the timeout is.
+                // After the suspension, the timeout runs at random before or after a response that arrived meanwhile.
                 if until > self.now { until + u64::from(self.rng.random_bool(0.5)) } else { until }
             }
             Event::Wakes(run, _)
@@ -235,7 +237,7 @@ impl World {
     fn redis_receives(&mut self, worker: WorkerNo, number: u64, request: Request) {
         let (mut returns, mut delay) = self.link(worker);
         let response = if self.now < self.redis.down_until {
-            // The connection is refused at once: an error, not a timeout.
+            // Redis is down and refuses the connection at once, which is an error and not a timeout.
             delay = Duration::ZERO;
             returns = true;
             Response::Error
@@ -367,7 +369,7 @@ impl World {
         }
     }
 
-    /// Restores the state of Redis at `then`.
+    /// Restores the leases in Redis to their state at `then`.
     fn forget_since(&mut self, then: At) {
         while let Some((_, line, entry)) = self.redis.changes.pop_back_if(|(at, ..)| *at >= then) {
             self.redis.leases.set_entry(line, entry);
@@ -375,7 +377,7 @@ impl World {
     }
 }
 
-/// The reading at `at` of a clock that runs `drift` ten millionths too fast.
+/// The reading at `at` of a clock that runs too fast by `drift`, in units of 10⁻⁷.
 fn drifted(at: At, drift: i64) -> u64 {
     at.saturating_add_signed((i128::from(at) * i128::from(drift) / 10_000_000) as i64)
 }

@@ -19,7 +19,7 @@ use super::{
 
 /// Time at which a history begins.
 const BEGINNING: UnixMs = UnixMs(1_800_000_000_000);
-/// How long rows claimed in an older epoch stay in doubt after a take-over.
+/// How long the rows that a take-over finds in flight stay in doubt.
 const DOUBT_MS: u64 = 400;
 /// Longer than any delay in a history.
 const DAY_MS: u64 = 86_400_000;
@@ -27,7 +27,7 @@ const DAY_MS: u64 = 86_400_000;
 /// Which facts a history may report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Facts {
-    /// Any facts, also impossible ones.
+    /// Any facts, even impossible ones.
     Any,
     /// Only the true results of the messages that were handed out.
     True,
@@ -60,7 +60,7 @@ struct Disk {
     model: Part,
     /// Length of the journal when the state was saved.
     journal_len: usize,
-    /// The part had been taken over before every process had replayed its journal.
+    /// The value of [`Drive::taken_over_early`] when the state was saved.
     taken_over_early: bool,
 }
 
@@ -194,7 +194,7 @@ impl Drive<'_> {
                 self.record(*by, Entry::Facts(facts), *twice).await
             }
             Step::EndDoubts => self.end_doubts().await,
-            // A completed or forgotten part does not change its gate any more.
+            // The gate of a completed or forgotten part no longer changes.
             Step::Follow { .. } if self.model.gate == Gate::Completed || self.model.forgotten => Ok(()),
             Step::Follow { gate, newer } => self.follow(*gate, *newer).await,
             Step::Complete if self.model.open() > 0 || self.must_replay() || self.model.forgotten => Ok(()),
@@ -233,7 +233,8 @@ impl Drive<'_> {
     }
 
     async fn claim(&mut self, by: Claimer, limit: usize, asks: bool, lost: bool) -> Checked {
-        // Whether the part has seen the newest lease. A worker that lost its lease before that claims no more.
+        // Whether the part knows the newest epoch. Until then it would accept a claim of an older epoch. No worker
+        // makes such a claim, because the previous owner stopped when its lease ended.
         let is_known = self.model.epoch == self.epoch;
         let epoch = match by {
             Claimer::Owner => self.epoch,
@@ -254,9 +255,9 @@ impl Drive<'_> {
             self.number += 1;
             self.number
         };
-        // After the length of a lease, every other process has replayed its journal or no longer sends. A take-over
-        // from one that stopped without replaying could send a message again if Redis lost the first send. Pregón
-        // does not promise otherwise, so such a claim asks for 0 rows.
+        // One lease after Redis lost writes, every other process has replayed its journal or no longer sends. A
+        // take-over from a process that stopped without replaying could send a message again, if Redis lost the first
+        // send. Pregón does not promise otherwise, so such a claim asks for 0 rows.
         let takes_over = epoch > self.model.epoch;
         self.taken_over_early = self.must_replay() && (self.taken_over_early || takes_over && limit == 0);
         let limit = if self.taken_over_early { 0 } else { limit };
@@ -297,7 +298,7 @@ impl Drive<'_> {
         (row, self.model.rows[&row].claims)
     }
 
-    /// An outcome to settle in `epoch`, if there is one.
+    /// The outcome of the picked claim, to be settled in `epoch`. `None`: no claim fits.
     fn outcome(&self, epoch: u64, pick: Pick, ended: Ended) -> Option<(u16, u32, Settled)> {
         let (row, claim, ended) = match self.facts {
             Facts::Any => {
@@ -334,7 +335,7 @@ impl Drive<'_> {
         Some((row, claim, settled))
     }
 
-    /// A status from Meta, if there is one. `named`: with the message id.
+    /// A status from Meta for the picked claim. `named`: with the message id. `None`: no claim fits.
     fn fact(&self, pick: Pick, news: News, named: bool) -> Option<Fact> {
         let (row, claim, news) = match self.facts {
             Facts::Any => {
@@ -350,7 +351,7 @@ impl Drive<'_> {
         Some(Fact { row, claim, news, at: self.now, message })
     }
 
-    /// Any row and any of its claims, also claims that were never made.
+    /// Any row and any of its claims, even a claim that was never made.
     fn any_claim(&self, pick: Pick) -> Option<(u16, Option<u32>)> {
         if pick.claim == Which::NoRecipient {
             let row = (self.history.first_row..).filter(|row| !self.model.rows.contains_key(row)).nth(pick.row % 3)?;
@@ -404,9 +405,10 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Whether a repetition of the entry may have another result. An outcome of a claim that was never made may be
-    /// applied or not, because other outcomes of the same call may have moved the row. A fact that names no claim
-    /// is about another claim once other facts of the same call have given the row a later number.
+    /// Whether writing the entry twice may have a different result from writing it once. Both cases need impossible
+    /// facts. An outcome of a claim that was never made is applied or not, depending on how other outcomes of the same
+    /// call moved the row. A fact that names no claim is about the row's last claim, and other facts of the same call
+    /// may give the row a later one.
     fn is_ahead(&self, entry: &Entry) -> bool {
         let made = |row: &u16| self.model.rows.get(row).map_or(0, |row| row.claims);
         let is_ahead = match entry {
@@ -447,7 +449,7 @@ impl Drive<'_> {
         if self.must_replay() { Ok(()) } else { self.watch.facts_are_stored() }
     }
 
-    /// Writes an entry to Redis and to the model, whether or not they have it already.
+    /// Writes an entry to Redis and to the model, even if they have it already.
     async fn write_entry(&mut self, entry: &Entry) -> Checked {
         let mut lowering = Lowering::default();
         match entry {

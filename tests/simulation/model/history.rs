@@ -27,7 +27,7 @@ pub struct History {
     /// How often every row was claimed and given back before the first step: 13 is just before the claim number
     /// leaves the state byte, 253 just before it wraps around.
     pub prior_claims: u32,
-    /// What happens to the messages, in the order of hand-out, repeated from the front.
+    /// What happens to the messages, in the order in which rows are handed out. After the last, the list repeats.
     pub fates: Vec<Fate>,
     pub steps: Vec<Step>,
 }
@@ -40,15 +40,18 @@ pub enum Fate {
     AnswerLost,
     /// The request is lost, and the worker cannot tell whether Meta got it.
     Lost,
+    /// Meta refuses it for good.
     Refused,
+    /// It was certainly not sent, and the attempt counts.
     Retry,
+    /// It was certainly not sent, and the attempt does not count.
     Back,
     /// Meta accepts it and later reports that it was not delivered because of an account fault.
     Returned,
 }
 
 impl Fate {
-    /// Whether the recipient certainly does not get the message, so that it is to be sent again.
+    /// Whether the recipient certainly does not get the message, so the row is to be sent again.
     pub fn is_negative(self) -> bool {
         matches!(self, Fate::Retry | Fate::Back | Fate::Returned)
     }
@@ -75,43 +78,31 @@ impl Fate {
 pub enum Step {
     /// A claim of `limit` rows. `lost`: its response is lost. `asks`: it requests the rows of the last claim whose
     /// response was lost.
-    Claim {
-        by: Claimer,
-        limit: usize,
-        asks: bool,
-        lost: bool,
-    },
-    /// Outcomes are settled, by the owner or the previous owner.
-    Settle {
-        by: Claimer,
-        outcomes: Vec<(Pick, Ended)>,
-        twice: bool,
-    },
-    /// Process `by` receives statuses from Meta.
-    Report {
-        by: usize,
-        news: Vec<(Pick, News, bool)>,
-        twice: bool,
-    },
+    Claim { by: Claimer, limit: usize, asks: bool, lost: bool },
+    /// The owner or the previous owner settles outcomes. `twice`: settles them a second time.
+    Settle { by: Claimer, outcomes: Vec<(Pick, Ended)>, twice: bool },
+    /// Process `by` applies statuses from Meta, each with or without the message id. `twice`: as in `Settle`.
+    Report { by: usize, news: Vec<(Pick, News, bool)>, twice: bool },
+    /// Doubts past their deadline end.
     EndDoubts,
-    Follow {
-        gate: Gate,
-        newer: bool,
-    },
+    /// The part receives a gate. `newer`: with a newer version of the campaign, otherwise with an older one.
+    Follow { gate: Gate, newer: bool },
     /// The campaign is completed, if no row is open.
     Complete,
+    /// The rows that can still be claimed end in this state.
     Sweep(State),
     /// The retention of the recipients ends, if the campaign has ended.
     ForgetRecipients,
     /// A chunk is activated again.
     Activate(usize),
+    /// This many milliseconds pass.
     Wait(u64),
-    /// An earlier settle or report is delivered again, counted from the last.
+    /// An earlier `Settle` or `Report` is delivered again: the last if 0, the one before if 1, and so on.
     Redeliver(usize),
     /// Redis saves its state to disk.
     Synced,
-    /// Redis restarts with the state on its disk. Each process has to replay everything later, and this many
-    /// entries before it.
+    /// Redis restarts with the state on its disk. Each process has to replay what it wrote since that state was saved,
+    /// and what it wrote among this many earlier entries.
     Forget(usize),
     /// One process replays its journal.
     Replay(usize),
@@ -147,11 +138,11 @@ pub enum Which {
     Ahead(u32),
     /// The fact names no claim, so it is about the row's last one.
     Unnamed,
-    /// The last claim of a row that holds no recipient.
+    /// Claim 1 of a row that holds no recipient.
     NoRecipient,
 }
 
-/// How an attempt ended, with times in ms from now.
+/// How an attempt ended, with times in ms from now and Meta's error codes.
 #[derive(Clone, Copy, Debug)]
 pub enum Ended {
     Accepted,

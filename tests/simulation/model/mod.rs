@@ -9,6 +9,12 @@
 //! rank falls only when an attempt certainly failed; no row is handed out again unless its earlier messages certainly
 //! did not arrive, or the campaign resends messages in doubt; no row is lost; every row reaches a final state.
 //!
+//! A *claim* hands rows out to the line's owner, who sends them; a row's claims are numbered. The owner claims in the
+//! *epoch* of its lease, which is higher than that of every earlier owner. A *fact* is what is learned later about a
+//! claim: its outcome, or a status from Meta. Each process keeps a *journal* of what it wrote, and *replays* it to a
+//! Redis that may have lost writes. During the *grace period* after a restart of Redis, no new owner may claim, because
+//! the previous owner may still have to replay. The *gate* of a part says whether its rows may be claimed.
+//!
 //! `PREGON_TEST_SEED` sets the first seed, `PREGON_HISTORIES` multiplies the number of histories.
 
 mod drive;

@@ -28,7 +28,7 @@ const ID_RETENTION: Duration = Duration::from_secs(3600);
 pub struct View {
     /// State bytes, up to the last recipient.
     pub bytes: Vec<u8>,
-    /// Claim numbers that do not fit into the state byte.
+    /// Claim numbers of 15 and above, which do not fit into the state byte.
     pub sends: BTreeMap<u16, u8>,
     pub counts: PartCounts,
     pub attempts: BTreeMap<u16, u8>,

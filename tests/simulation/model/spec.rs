@@ -10,7 +10,8 @@ use pregon::{
     redis::parts::{Applied, Claim, ClaimRequest, ClaimedRow, News, PartCounts, Settled, ToSend},
 };
 
-/// Largest distance from a row's last claim at which one byte still identifies the claim of a fact.
+/// The largest distance, in claims, from a row's last claim at which the one byte that Redis stores still identifies
+/// the claim of a fact.
 pub const CLAIM_DISTANCE_MAX: u32 = 126;
 
 /// The claim number that Redis stores: 0 before the first claim, then 1 to 255, then from 2 again.
@@ -22,9 +23,9 @@ pub fn send(claim: u32) -> u8 {
 #[derive(Clone, Debug)]
 pub struct Row {
     pub state: State,
-    /// Claims so far. Each fact is about one of them.
+    /// The number of claims so far, which is the number of the last claim.
     pub claims: u32,
-    /// Attempts before the last claim, without those that were given back.
+    /// Attempts before the last claim that count against the campaign's limit: not those that were given back.
     pub attempts: u8,
     /// Meta's code for the current state, 0 for none. Kept until another fact replaces it.
     pub why: u32,
@@ -53,7 +54,7 @@ impl Row {
         matches!(self.state, State::Skipped | State::Expired | State::Cancelled)
     }
 
-    /// Claim order: the earliest time of the next claim, and at the same time returned rows after the others.
+    /// The sort key for claims: first the earliest time of the next claim; for equal times, returned rows come last.
     fn due_at(&self) -> Option<(UnixMs, bool)> {
         Some((self.due?, self.returned))
     }
@@ -103,7 +104,7 @@ pub struct Part {
     pub rows: BTreeMap<u16, Row>,
     /// Number of rows, including those without a recipient.
     pub len: u64,
-    /// The first row of those that were never claimed.
+    /// The first row that claims have not reached yet.
     pub next: u64,
     pub gate: Gate,
     /// The retention of the recipients has ended: only the state of each row and the code under which it is counted
@@ -117,7 +118,7 @@ pub struct Part {
     pub number: u64,
     /// Epoch, number and rows of the last claim that returned rows.
     claimed: Option<(u64, u64, Vec<ToSend>)>,
-    /// The same for the last such claim before a take-over that found rows in flight.
+    /// `claimed` as it was at the last take-over that found rows in flight.
     claimed_before: Option<(u64, u64, Vec<ToSend>)>,
     /// Message ids in the order of arrival.
     pub ids: Vec<(Wamid, ClaimedRow)>,
@@ -200,8 +201,7 @@ impl Part {
         for row in self.due_by(request.now).into_iter().take(request.limit) {
             rows.extend(self.hand_out(row));
         }
-        // At most ten rows are read per wanted row, which bounds the duration of a call when most recipients were
-        // refused.
+        // At most ten rows are read per wanted row. That bounds the duration of a call if intake rejected most rows.
         let mut wanted = ((request.limit - rows.len()) as u64).min(self.len - self.next);
         let stop = self.len.min(self.next + 10 * wanted);
         while wanted > 0 && self.next < stop {
@@ -232,7 +232,8 @@ impl Part {
         Some(ToSend { claimed, attempt: row.attempts + 1 })
     }
 
-    /// Replays a claim in case Redis lost it. If Redis did, it also lost the state that allowed the claim.
+    /// Replays a claim that Redis may have lost. The rows need not be claimable: with the claim, Redis also lost the
+    /// outcome that had made them claimable.
     pub fn claimed_before(&mut self, epoch: u64, until: UnixMs, rows: &[(u16, u32)]) -> u64 {
         for (row, claim) in rows {
             let Some(row) = self.rows.get_mut(row) else { continue };

@@ -16,24 +16,24 @@ pub struct HandOut {
     pub lost: bool,
 }
 
-/// The facts of a step that may lower a rank.
+/// What a step reports or does that allows the rank of a row to fall.
 #[derive(Debug, Default)]
 pub struct Lowering {
-    /// Claims that certainly sent nothing.
+    /// Row and number of each claim that certainly sent nothing.
     pub negative: Vec<(u16, u32)>,
     /// Claims whose message was certainly not delivered, according to Meta.
     pub returned: Vec<(u16, u32)>,
     /// All claims that the step reports about.
     pub claims: Vec<(u16, u32)>,
-    /// Doubts may have ended with another attempt.
+    /// The step may have ended doubts with another attempt.
     pub resends: bool,
 }
 
-/// Watches a part.
+/// Checks a part after each step.
 pub struct Watch {
     recipients: u64,
     pub before: View,
-    /// The codes of the rows were deleted.
+    /// The retention of the recipients has ended, so the rows' error codes are deleted.
     pub recipients_forgotten: bool,
     pub hand_outs: BTreeMap<u16, Vec<HandOut>>,
     /// The last claim of each row that certainly sent nothing. The same is true of its earlier claims.
@@ -51,7 +51,7 @@ impl Watch {
         Self { recipients, before, recipients_forgotten: false, hand_outs, negative, resent, reported }
     }
 
-    /// Checks the state after a step. Returns how many rows are sent again after a doubt.
+    /// Checks the state after a step. Returns how many rows the step released to be sent again after a doubt.
     pub fn look(&mut self, view: View, lowering: &Lowering) -> Result<u64, String> {
         let mut n_resent = 0;
         self.counts_are_exact(&view)?;
@@ -74,9 +74,9 @@ impl Watch {
                 self.resent.insert(row);
                 n_resent += 1;
             }
-            // Redis had lost a later claim, which this step reported: the state is now that of the later claim.
+            // The step reported a later claim that Redis had lost: the state is now that of the later claim.
             let anew = number != number_before && reported(&lowering.claims);
-            // The row went back, and the same call reported a later claim that Redis had lost.
+            // The step reported that the known claim sent nothing, and also a later claim that Redis had lost.
             let back = unanswered && number != number_before && reports_about(&lowering.negative, number_before);
             let returned = reported(&lowering.returned);
             let may_fall = way_back && reported(&lowering.negative) || anew || back || returned || resent;
@@ -157,8 +157,8 @@ impl Watch {
     }
 }
 
-/// Every open row is found again: by the next claim, the schedule or a deadline. Rows in flight are found by their
-/// state byte.
+/// Checks that Pregón will find every open row again: rows never claimed by a later claim, rows that wait for a retry
+/// in the schedule, rows in doubt by their deadline. Rows in flight are found by their state byte.
 fn no_row_is_lost(view: &View) -> Result<(), String> {
     let [next, ..] = view.marks;
     for (row, state, send) in view.states() {

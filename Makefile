@@ -91,28 +91,10 @@ test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on 
 valkey: ## Install Valkey into target/valkey, without changing the system
 	@sh tests/valkey.sh target/valkey
 
-# The tests and the demo start servers of their own, so the program redis-server only has to be installed.
-redis: ## Install redis-server if it is missing (apt-get, dnf, apk or brew)
-	@set -eu; \
-	if command -v redis-server >/dev/null; then exit 0; fi; \
-	as_root() { \
-		if [ "$$(id -u)" -eq 0 ]; then "$$@"; \
-		elif command -v sudo >/dev/null; then sudo "$$@"; \
-		else echo "redis-server is missing, and installing it needs root: run as root: $$*" >&2; exit 1; fi; \
-	}; \
-	if command -v brew >/dev/null; then \
-		echo "installing redis by brew"; brew install redis; \
-	elif command -v apt-get >/dev/null; then \
-		echo "installing redis-server by apt-get"; as_root apt-get update -q; \
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends redis-server; \
-	elif command -v dnf >/dev/null; then \
-		echo "installing redis by dnf"; as_root dnf install -y redis; \
-	elif command -v apk >/dev/null; then \
-		echo "installing redis by apk"; as_root apk add redis; \
-	else \
-		echo "redis-server is missing, and there is no apt-get, dnf, apk or brew: install Redis 7.0 or newer, or Valkey 7.2 or newer" >&2; exit 1; \
-	fi; \
-	redis-server --version
+# The tests and the demo start servers of their own, so the program redis-server only has to be installed: Redis 7.0 or
+# newer, or Valkey 7.2 or newer.
+redis: ## Install redis-server if it is missing (brew, apt-get, dnf or apk)
+	@sh tests/install.sh redis-server
 
 # TypeScript's compiler and the types of Node.js. Their versions are pinned, and they are installed into
 # target/examples instead of into the system.
@@ -121,33 +103,8 @@ NODE_TYPES = 18.19.130
 
 # The programs that tests/promises/examples.rs runs besides pregon.
 examples-tools: redis ## Install what the tests of examples/ need: curl, jq, python3, node, redis-cli, TypeScript
+	@sh tests/install.sh curl jq python3 node npm redis-cli
 	@set -eu; \
-	missing=; \
-	for program in curl jq python3 node npm redis-cli; do \
-		command -v $$program >/dev/null || missing="$$missing $$program"; \
-	done; \
-	as_root() { \
-		if [ "$$(id -u)" -eq 0 ]; then "$$@"; \
-		elif command -v sudo >/dev/null; then sudo "$$@"; \
-		else echo "missing:$$missing; installing them needs root: run as root: $$*" >&2; exit 1; fi; \
-	}; \
-	if [ -z "$$missing" ]; then :; \
-	elif command -v brew >/dev/null; then \
-		echo "installing by brew:$$missing"; \
-		brew install $$(echo "$$missing" | sed 's/npm/node/; s/python3/python/; s/redis-cli/redis/'); \
-	elif command -v apt-get >/dev/null; then \
-		echo "installing by apt-get:$$missing"; as_root apt-get update -q; \
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
-			$$(echo "$$missing" | sed 's/node/nodejs/; s/redis-cli/redis-tools/'); \
-	elif command -v dnf >/dev/null; then \
-		echo "installing by dnf:$$missing"; \
-		as_root dnf install -y $$(echo "$$missing" | sed 's/node/nodejs/; s/redis-cli/redis/'); \
-	elif command -v apk >/dev/null; then \
-		echo "installing by apk:$$missing"; \
-		as_root apk add $$(echo "$$missing" | sed 's/node/nodejs/; s/redis-cli/redis/'); \
-	else \
-		echo "missing:$$missing, and there is no apt-get, dnf, apk or brew: install them" >&2; exit 1; \
-	fi; \
 	node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' || \
 		{ echo "node is $$(node --version), and the examples need 18 or newer: install a newer one" >&2; exit 1; }; \
 	if [ "$$(cat target/examples/versions 2>/dev/null || true)" != "$(TYPESCRIPT) $(NODE_TYPES)" ]; then \

@@ -1,7 +1,8 @@
-//! Checks of the repository itself: which module of `src/` may use which, and whether the files, headings and tests
-//! that the documents name exist.
+//! Checks of the repository itself: which module of `src/` may use which, whether the files, headings and tests that
+//! the documents name exist, and whether missing programs would be installed.
 //!
-//! They read files and start no server. `make check` runs them.
+//! They start no server. `make check` runs them.
 
 mod architecture;
 mod documents;
+mod install;

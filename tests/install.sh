@@ -1,0 +1,46 @@
+#!/bin/sh
+# Installs programs that are missing. `install.sh PROGRAM…` uses brew, apt-get, dnf or apk, the first one that is there,
+# and needs root for all but brew. It does nothing if every program is on PATH.
+set -eu
+
+missing=
+for program in "$@"; do
+    command -v "$program" >/dev/null || missing="$missing $program"
+done
+[ -n "$missing" ] || exit 0
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else echo "missing:$missing; installing needs root, so run as root: $*" >&2; exit 1; fi
+}
+
+# The packages that have the missing programs, if they have other names. `packages FROM=TO…`.
+packages() {
+    for program in $missing; do
+        name=$program
+        for other in "$@"; do
+            [ "${other%%=*}" != "$program" ] || name=${other#*=}
+        done
+        echo "$name"
+    done
+}
+
+if command -v brew >/dev/null; then
+    echo "installing by brew:$missing"
+    brew install $(packages npm=node python3=python redis-server=redis redis-cli=redis)
+elif command -v apt-get >/dev/null; then
+    echo "installing by apt-get:$missing"
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+        $(packages node=nodejs redis-cli=redis-tools)
+elif command -v dnf >/dev/null; then
+    echo "installing by dnf:$missing"
+    as_root dnf install -y $(packages node=nodejs redis-server=redis redis-cli=redis)
+elif command -v apk >/dev/null; then
+    echo "installing by apk:$missing"
+    as_root apk add $(packages node=nodejs redis-server=redis redis-cli=redis)
+else
+    echo "missing:$missing, and there is no brew, apt-get, dnf or apk: install them yourself" >&2
+    exit 1
+fi

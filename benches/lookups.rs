@@ -17,13 +17,8 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
 use inputs::stored;
 use pregon::{
-    domain::{LineId, PartId, Wamid},
-    redis::{
-        Store,
-        message_ids::RowRef,
-        parts::{ClaimedRow, Fingerprint, PART_ROWS},
-        spawn::PrivateRedis,
-    },
+    domain::{ClaimedRow, Fingerprint, LineId, PartId, Wamid},
+    redis::{Store, message_ids::RowRef, parts::PART_ROWS, spawn::PrivateRedis},
     webhook::search::{Depth, SearchResult, Searcher},
 };
 use rand::Rng as _;

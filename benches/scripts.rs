@@ -22,10 +22,10 @@ use inputs::{
     wamid,
 };
 use pregon::{
-    domain::{PartId, UnixMs, Wamid},
+    domain::{ClaimedRow, Fact, Fingerprint, News, PartId, Settled, UnixMs, Wamid},
     redis::{
         Call, Store,
-        parts::{Claim, ClaimRequest, ClaimedRow, Fact, Fingerprint, News, PART_ROWS, Settled},
+        parts::{Claim, ClaimRequest, PART_ROWS},
         script,
         spawn::PrivateRedis,
     },

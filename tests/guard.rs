@@ -38,13 +38,9 @@ use pregon::{
         runner::{LineStatus, Runner, RunnerSetup},
         shard::Shard,
     },
-    domain::{PartId, SharedTokenKey, State, UnixMs, Wamid},
+    domain::{ClaimedRow, Fact, Fingerprint, News, PartId, Settled, SharedTokenKey, State, UnixMs, Wamid},
     graph::{GraphClient, GraphClientConfig},
-    redis::{
-        Store,
-        clock::Clock,
-        parts::{Claim, ClaimedRow, Fact, Fingerprint, News, Settled},
-    },
+    redis::{Store, clock::Clock, parts::Claim},
 };
 use support::{claim_request, redis::TestRedis, world};
 use tokio::{sync::watch, task::LocalSet};

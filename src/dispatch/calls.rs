@@ -14,11 +14,11 @@ use tracing::warn;
 
 use super::{message::Message, plans::SendPlan, recipients::ChunkCache, shard::Shard};
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, PartId, State, UnixMs},
+    domain::{CampaignId, CampaignState, ClaimedRow, LineId, PartId, Settled, State, UnixMs},
     redis::{
         Store, StoreError,
         clock::Clock,
-        parts::{Claim, ClaimRequest, ClaimedRow, Settled, ToSend},
+        parts::{Claim, ClaimRequest, ToSend},
     },
 };
 

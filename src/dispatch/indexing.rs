@@ -17,13 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, PartId},
+    domain::{CampaignId, CampaignState, Fingerprint, LineId, PartId},
     redis::{
         Result, Store,
         campaigns::CampaignRecord,
         clock::Clock,
         message_ids::{IdList, RowRef},
-        parts::Fingerprint,
     },
 };
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::plans::SendPlan;
 use crate::{
-    domain::{PartId, Token, TokenKey},
-    redis::{chunk::Chunk, parts::ClaimedRow},
+    domain::{ClaimedRow, PartId, Token, TokenKey},
+    redis::chunk::Chunk,
 };
 
 /// Initial capacity of a body: the usual length.

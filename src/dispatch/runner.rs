@@ -40,13 +40,9 @@ use super::{
     slots::Slots,
 };
 use crate::{
-    domain::{CampaignId, Cause, HoldScope, Line, Outcome, PartId, SharedTokenKey, UnixMs},
+    domain::{CampaignId, Cause, ClaimedRow, HoldScope, Line, Outcome, PartId, Settled, SharedTokenKey, UnixMs},
     graph::client::{Departure, GraphClient, LineSender, Permit},
-    redis::{
-        Store,
-        clock::Clock,
-        parts::{ClaimedRow, Settled},
-    },
+    redis::{Store, clock::Clock},
     telemetry::metrics::LineMetrics,
 };
 

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::DispatchSettings;
-use crate::{
-    domain::{Cause, ErrorScope, Outcome, UnixMs},
-    redis::parts::Settled,
-};
+use crate::domain::{Cause, ErrorScope, Outcome, Settled, UnixMs};
 
 /// What follows from an outcome besides what is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Types and rules of the domain. Pure: no I/O, no clock and no randomness; callers pass the time.
 
 pub mod campaign;
+pub mod fact;
 pub mod hold;
 pub mod ids;
 pub mod line;
@@ -17,6 +18,7 @@ pub mod time;
 pub mod token;
 
 pub use campaign::{Campaign, CampaignState, OnDoubt};
+pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
 pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line};

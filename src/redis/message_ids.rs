@@ -16,13 +16,8 @@ use std::{
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{
-    Call, Result, Store,
-    lines::ms,
-    parts::{ClaimedRow, Fingerprint},
-    script,
-};
-use crate::domain::{CampaignId, LineId, PartId, UnixMs};
+use super::{Call, Result, Store, lines::ms, script};
+use crate::domain::{CampaignId, ClaimedRow, Fingerprint, LineId, PartId, UnixMs};
 
 /// Bytes of an id in the list of its part: row, send, fingerprint.
 const LIST_RECORD_BYTES: usize = 11;

@@ -11,11 +11,10 @@ use std::{
 };
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
-use siphasher::sip::SipHasher24;
 
 use self::packed::{PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
 use super::{Call, Result, Store, StoreError, lines::ms, phone_index, script};
-use crate::domain::{CampaignId, PartId, Phone, State, UnixMs, Wamid};
+use crate::domain::{Applied, CampaignId, ClaimedRow, Fact, News, PartId, Phone, Settled, State, UnixMs};
 
 /// Maximum number of rows in a part: a row fits 16 bits.
 pub const PART_ROWS: usize = 65_536;
@@ -24,16 +23,6 @@ pub const PART_ROWS: usize = 65_536;
 const FACTS_MAX: usize = 1_000;
 /// Parts whose counters are read in one round trip.
 const COUNTED_AT_ONCE: usize = 4_096;
-
-/// A claimed row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClaimedRow {
-    /// The row in its part.
-    pub row: u16,
-    /// The number of this claim among the claims of the row: 1 to 255, then from 2 again. Outcomes and statuses carry
-    /// it, so that they are never attributed to another claim.
-    pub send: u8,
-}
 
 /// The arguments of a claim.
 #[derive(Clone, Copy, Debug)]
@@ -106,94 +95,6 @@ pub enum Claim {
         /// The rows of the unanswered claim.
         lost: Vec<ToSend>,
     },
-}
-
-/// The outcome of an attempt, as it is stored.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Settled {
-    /// Meta accepted the message.
-    Accepted(Wamid),
-    /// Certainly not sent; the attempt counts.
-    Retry {
-        /// When the retry is due.
-        at: UnixMs,
-        /// The code of the error.
-        code: u32,
-    },
-    /// Certainly not sent; the attempt does not count.
-    Back {
-        /// When the row may be claimed again.
-        at: UnixMs,
-    },
-    /// The message may have been sent.
-    InDoubt {
-        /// When the doubt ends.
-        until: UnixMs,
-    },
-    /// Meta refused the message for good.
-    Refused {
-        /// Meta's code.
-        code: u32,
-    },
-}
-
-/// News from Meta about one send of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fact {
-    /// The row in its part.
-    pub row: u16,
-    /// The number of the send; 0 for the last one.
-    pub send: u8,
-    /// What happened.
-    pub news: News,
-    /// Meta's timestamp.
-    pub at: UnixMs,
-    /// The fingerprint of the message id, if it is known. It is stored, so that the row is found for later news that
-    /// have only the message id.
-    pub message: Option<Fingerprint>,
-}
-
-/// A 64-bit hash of a message id, stored instead of the id. It identifies a message among all messages of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub(super) [u8; 8]);
-
-impl Fingerprint {
-    /// The fingerprint of Meta's message id.
-    pub fn of(wamid: &str) -> Self {
-        Self(SipHasher24::new().hash(wamid.as_bytes()).to_le_bytes())
-    }
-}
-
-/// The news of a fact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Meta sent the message.
-    Sent,
-    /// The phone received the message.
-    Delivered,
-    /// The recipient read the message.
-    Read,
-    /// The message failed with Meta's code.
-    Failed(u32),
-    /// The message failed with Meta's code because of the account, line, token or template, not because of the
-    /// recipient or the message. While the campaign runs or is paused, it is sent to the recipient again. If the
-    /// campaign has ended, the recipient fails.
-    Returned(u32),
-    /// The recipient replied.
-    Replied,
-}
-
-/// The result of applying a fact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Applied {
-    /// The fact moved the recipient.
-    Moved,
-    /// The recipient is pending or retrying again. The work of its line lists the part before [`Store::apply`] returns.
-    Reopened,
-    /// The fact was applied before, or is outranked by the recipient's state.
-    Repeated,
-    /// The fact is about an earlier send, or about a row without a recipient.
-    Stale,
 }
 
 /// The counters of a part.

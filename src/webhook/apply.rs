@@ -19,12 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Unavailable, follow_up::FollowUp, tally::StatusTally};
 use crate::{
-    domain::{PartId, UnixMs, policy},
-    redis::{
-        Store, StoreError,
-        clock::Clock,
-        parts::{Applied, Fact, News},
-    },
+    domain::{Applied, Fact, News, PartId, UnixMs, policy},
+    redis::{Store, StoreError, clock::Clock},
     telemetry::metrics::{self, StatusResult},
 };
 

@@ -24,11 +24,11 @@ use tracing::warn;
 use super::apply::LocatedFact;
 use crate::{
     domain::{
-        CampaignId, CampaignState, ErrorScope, Hold, HoldScope, LineId, PartId, UnixMs, WabaId,
+        CampaignId, CampaignState, ErrorScope, Hold, HoldScope, LineId, News, PartId, UnixMs, WabaId,
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
-    redis::{Result, Store, campaigns::StateChange, parts::News},
+    redis::{Result, Store, campaigns::StateChange},
 };
 
 /// Length of a streak: how many different recipients of a campaign have to fail in a row, with a code that may blame

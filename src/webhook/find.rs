@@ -28,14 +28,8 @@ use super::{
     tally::StatusTally,
 };
 use crate::{
-    domain::{LineId, UnixMs, Wamid},
-    redis::{
-        Result, Store,
-        clock::Clock,
-        message_ids::RowRef,
-        parked::Parked,
-        parts::{Fact, Fingerprint, News},
-    },
+    domain::{Fact, Fingerprint, LineId, News, UnixMs, Wamid},
+    redis::{Result, Store, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::StatusResult,
 };
 

@@ -27,14 +27,11 @@ use super::{
     tally::StatusTally,
 };
 use crate::{
-    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy},
-    redis::{
-        Store, StoreError,
-        clock::Clock,
-        message_ids::RowRef,
-        parked::Parked,
-        parts::{Fact, Fingerprint, News},
+    domain::{
+        CampaignId, Fact, Fingerprint, Hold, HoldScope, LineId, News, PartId, SharedTokenKey, Token, UnixMs, WabaId,
+        Wamid, policy,
     },
+    redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
 };
 

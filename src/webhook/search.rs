@@ -13,11 +13,10 @@ use tokio::time::sleep;
 
 use super::directory::Directory;
 use crate::{
-    domain::{LineId, PartId, Wamid},
+    domain::{Fingerprint, LineId, PartId, Wamid},
     redis::{
         Result, Store,
         message_ids::{RowRef, Segment},
-        parts::Fingerprint,
     },
 };
 

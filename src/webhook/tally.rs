@@ -1,7 +1,7 @@
 //! Counts statuses, and records the counts together.
 
 use crate::{
-    redis::parts::News,
+    domain::News,
     telemetry::metrics::{self, StatusName, StatusResult},
 };
 

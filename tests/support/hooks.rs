@@ -9,12 +9,15 @@ use std::{
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pregon::{
-    domain::{CampaignId, LineId, OnDoubt, PartId, Secret, SharedTokenKey, State, Token, TokenKey, UnixMs},
+    domain::{
+        CampaignId, ClaimedRow, LineId, OnDoubt, PartId, Secret, Settled, SharedTokenKey, State, Token, TokenKey,
+        UnixMs,
+    },
     redis::{
         Store,
         campaigns::CampaignRecord,
         clock::Clock,
-        parts::{Claim, ClaimedRow, PartCounts, Settled},
+        parts::{Claim, PartCounts},
     },
     telemetry::health::Health,
     webhook::{self, WebhookSettings, WebhookState},

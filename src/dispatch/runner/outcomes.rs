@@ -13,14 +13,11 @@ use crate::{
         settle::{self, Consequence},
     },
     domain::{
-        CampaignId, CampaignState, Cause, ErrorScope, Hold, HoldScope, Outcome, PartId, UnixMs, campaign::PauseReason,
-        policy,
+        CampaignId, CampaignState, Cause, ClaimedRow, ErrorScope, Hold, HoldScope, Outcome, PartId, Settled, UnixMs,
+        campaign::PauseReason, policy,
     },
     graph::management::GraphError,
-    redis::{
-        StoreError,
-        parts::{ClaimedRow, Settled},
-    },
+    redis::StoreError,
     telemetry::metrics,
 };
 

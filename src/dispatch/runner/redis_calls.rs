@@ -14,10 +14,10 @@ use crate::{
         message::Message,
         settle,
     },
-    domain::{OnDoubt, PartId},
+    domain::{OnDoubt, PartId, Settled},
     redis::{
         StoreError,
-        parts::{Claim, ClaimRequest, Settled, ToSend},
+        parts::{Claim, ClaimRequest, ToSend},
     },
 };
 

@@ -2,8 +2,8 @@
 
 use deadpool_redis::redis::Value;
 
-use super::{Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend};
-use crate::domain::{State, UnixMs, Wamid};
+use super::{Claim, ToSend};
+use crate::domain::{ClaimedRow, Fact, Fingerprint, News, Settled, State, UnixMs, Wamid};
 
 /// Minimum number of consecutive rows that are settled as a run. A shorter run costs more than its single rows.
 const RUN_ROWS_MIN: usize = 4;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use pregon::{
     config::KeyScope,
-    domain::{CampaignState, Hold, HoldScope, State, UnixMs},
-    redis::parts::{ClaimedRow, Settled},
+    domain::{CampaignState, ClaimedRow, Hold, HoldScope, Settled, State, UnixMs},
     stats::{self, StateCounts},
 };
 use reqwest::StatusCode;

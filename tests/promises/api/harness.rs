@@ -12,14 +12,10 @@ use metrics::Gauge;
 use pregon::{
     api::{self, ApiState},
     config::{ApiKey, KeyScope},
-    domain::{CampaignId, Line, LineId, PartId, Secret, Template, UnixMs, WabaId},
+    domain::{CampaignId, ClaimedRow, Fact, Line, LineId, News, PartId, Secret, Settled, Template, UnixMs, WabaId},
     http::listener::{self, ConnectionLimits},
     intake::Intake,
-    redis::{
-        Address, Store,
-        clock::Clock,
-        parts::{Claim, ClaimedRow, Fact, News, Settled},
-    },
+    redis::{Address, Store, clock::Clock, parts::Claim},
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pregon::{
-    domain::{CampaignId, PartId},
-    redis::parts::{ClaimedRow, News, Settled},
-};
+use pregon::domain::{CampaignId, ClaimedRow, News, PartId, Settled};
 use serde_json::{Value, json};
 
 use super::harness::{Api, wamid};

@@ -4,13 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 use pregon::{
-    domain::{CampaignId, CampaignState, LineId, OnDoubt, PartId, State, UnixMs},
+    domain::{CampaignId, CampaignState, ClaimedRow, Fact, LineId, News, OnDoubt, PartId, State, UnixMs},
     graph::{GraphClient, GraphClientConfig},
-    redis::{
-        Store,
-        campaigns::StateChange,
-        parts::{Claim, ClaimedRow, Fact, News},
-    },
+    redis::{Store, campaigns::StateChange, parts::Claim},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

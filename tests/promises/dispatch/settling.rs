@@ -7,11 +7,14 @@ use std::{
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignId, CampaignState, OnDoubt, PartId, State, UnixMs, Wamid},
+    domain::{
+        Applied, CampaignId, CampaignState, ClaimedRow, Fact, Fingerprint, News, OnDoubt, PartId, Settled, State,
+        UnixMs, Wamid,
+    },
     redis::{
         Call, Store,
         message_ids::IdPage,
-        parts::{Applied, Claim, ClaimedRow, Fact, Fingerprint, News, Settled, ToSend},
+        parts::{Claim, ToSend},
         script,
     },
 };

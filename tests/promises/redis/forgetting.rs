@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignId, CampaignState, OnDoubt, PartId, State, Wamid},
+    domain::{Applied, CampaignId, CampaignState, ClaimedRow, Fact, News, OnDoubt, PartId, Settled, State, Wamid},
     redis::{
         Store,
         campaigns::StateChange,
-        parts::{Applied, Claim, ClaimedRow, Fact, News, Settled, ToSend},
+        parts::{Claim, ToSend},
     },
 };
 

@@ -7,8 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use pregon::{
-    domain::{CampaignState, State, TokenKey},
-    redis::parts::{ClaimedRow, Fingerprint, Settled},
+    domain::{CampaignState, ClaimedRow, Fingerprint, Settled, State, TokenKey},
     stats::counts::failures,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};

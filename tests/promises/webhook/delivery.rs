@@ -6,8 +6,7 @@ use deadpool_redis::redis::{AsyncCommands as _, cmd};
 use futures_util::future::{FutureExt as _, join_all};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pregon::{
-    domain::{HoldScope, State},
-    redis::parts::{Fact, News},
+    domain::{Fact, HoldScope, News, State},
     webhook::{
         apply::{Committer, LocatedFact},
         follow_up::FollowUp,

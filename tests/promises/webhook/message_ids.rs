@@ -6,11 +6,8 @@ use std::collections::HashMap;
 use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::indexing::Indexing,
-    domain::{CampaignId, PartId, State, UnixMs},
-    redis::{
-        message_ids::RowRef,
-        parts::{ClaimedRow, Fingerprint, Settled},
-    },
+    domain::{CampaignId, ClaimedRow, Fingerprint, PartId, Settled, State, UnixMs},
+    redis::message_ids::RowRef,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};

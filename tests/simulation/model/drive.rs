@@ -3,10 +3,10 @@
 use std::{collections::HashMap, fmt::Debug};
 
 use pregon::{
-    domain::{State, UnixMs, Wamid},
+    domain::{Applied, News, Settled, State, UnixMs, Wamid},
     redis::{
         StoreError,
-        parts::{Applied, Claim, ClaimRequest, News, Settled, ToSend},
+        parts::{Claim, ClaimRequest, ToSend},
     },
 };
 

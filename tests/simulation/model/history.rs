@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pregon::{domain::State, redis::parts::News};
+use pregon::domain::{News, State};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::spec::Gate;

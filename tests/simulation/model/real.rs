@@ -8,11 +8,11 @@ use std::{
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use pregon::{
-    domain::{CampaignId, PartId, State, UnixMs, Wamid},
+    domain::{CampaignId, ClaimedRow, Fact, Fingerprint, PartId, Settled, State, UnixMs, Wamid},
     redis::{
         Call, Result, Store, StoreError,
         message_ids::IdPage,
-        parts::{self, ClaimRequest, ClaimedRow, Fingerprint, PartCounts, Settled},
+        parts::{ClaimRequest, PartCounts},
         script,
     },
 };
@@ -186,7 +186,7 @@ impl<'a> Real<'a> {
     }
 
     pub async fn apply(&self, facts: &[spec::Fact]) -> String {
-        let facts = facts.iter().map(|fact| parts::Fact {
+        let facts = facts.iter().map(|fact| Fact {
             row: fact.row,
             send: fact.claim.map_or(0, send),
             news: fact.news,

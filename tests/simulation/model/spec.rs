@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use pregon::{
-    domain::{State, UnixMs, Wamid},
-    redis::parts::{Applied, Claim, ClaimRequest, ClaimedRow, News, PartCounts, Settled, ToSend},
+    domain::{Applied, ClaimedRow, News, Settled, State, UnixMs, Wamid},
+    redis::parts::{Claim, ClaimRequest, PartCounts, ToSend},
 };
 
 /// The largest distance, in claims, from a row's last claim at which the one byte that Redis stores still identifies

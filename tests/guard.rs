@@ -17,8 +17,7 @@ mod inputs;
 use std::{
     collections::BTreeMap,
     fmt,
-    rc::Rc,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -32,18 +31,13 @@ use inputs::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use pregon::{
-    dispatch::{
-        DispatchSettings, RunnerSignals,
-        lease::Lease,
-        runner::{LineStatus, Runner, RunnerSetup},
-        shard::Shard,
-    },
+    dispatch::{lanes::campaign::CampaignLane, line::runner::Runner},
     domain::{ClaimedRow, Fact, Fingerprint, News, PartId, Settled, SharedTokenKey, State, UnixMs, Wamid},
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, clock::Clock, parts::Claim},
 };
 use support::{claim_request, redis::TestRedis, world};
-use tokio::{sync::watch, task::LocalSet};
+use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 const RETENTION: Duration = Duration::from_secs(3_600);
@@ -227,24 +221,18 @@ fn round_trips(handle: &PrometheusHandle) -> BTreeMap<String, u64> {
     trips.collect()
 }
 
-/// Creates a runner as a worker does, with a lease that lasts longer than the test.
-fn runner(store: &Store, clock: &Arc<Clock>, meta: &GraphClient, id: &str, stop: &CancellationToken) -> Runner {
+/// Creates a runner as a worker does.
+fn runner(
+    store: &Store,
+    clock: &Arc<Clock>,
+    meta: &GraphClient,
+    id: &str,
+    stop: &CancellationToken,
+) -> Runner<CampaignLane> {
     let line = world::line(id, 1e6);
-    Runner::new(RunnerSetup {
-        store: store.clone(),
-        clock: clock.clone(),
-        sender: meta.sender(&line.id, &line.token).expect("a sender"),
-        graph: meta.clone(),
-        line,
-        settings: DispatchSettings { lease: RETENTION, ..world::settings() },
-        token_key: SharedTokenKey::new(inputs::token_key()),
-        lease: Arc::new(Lease::new(1, Instant::now(), RETENTION)),
-        // No signals are sent.
-        signals: watch::channel(Arc::new(RunnerSignals::default())).1,
-        stop: stop.clone(),
-        status: Arc::new(Mutex::new(LineStatus::default())),
-        shard: Rc::new(Shard::new(Instant::now())),
-    })
+    let lane = world::campaign_lane(store, clock, &line, SharedTokenKey::new(inputs::token_key()));
+    let setup = world::runner_setup(store, clock, meta, line, world::settings(), stop);
+    Runner::new(setup, lane)
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub mod meta;
 pub mod paths;
 pub mod stored;
 
-use pregon::domain::{CampaignId, Form, PartId, Phone, Recipient, Template, Token, TokenKey};
+use pregon::domain::{CampaignId, ClaimedRow, Form, PartId, Phone, Recipient, Template, Token, TokenKey};
 
 /// A template as Meta returns it.
 const TEMPLATE: &str = r#"{"name":"order_update","language":"es_AR","status":"APPROVED","category":"UTILITY","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu pedido {{2}} llega el {{3}}."}]}"#;
@@ -46,7 +46,7 @@ pub fn part() -> PartId {
 
 pub fn token(row: u16) -> String {
     let mut text = String::new();
-    Token { part: part(), row, send: 1 }.write(&token_key(), &mut text);
+    Token::Campaign { part: part(), claimed: ClaimedRow { row, send: 1 } }.write(&token_key(), &mut text);
     text
 }
 

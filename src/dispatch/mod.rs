@@ -1,31 +1,21 @@
 //! Dispatch: claims messages from Redis, sends them to Meta, and settles their outcomes.
 //!
-//! - [`worker`] holds the leases on its share of the lines, and starts a [`runner`] for each.
-//! - A runner claims what its line sends in the next moments. [`backlog`] chooses the part, [`share`] the campaign.
-//! - [`pace`] and [`slots`] decide when a message leaves. Outcomes are settled in batches ([`settle`], [`batch`]).
-//! - [`shard`] is what the lines on one thread share.
+//! - [`worker`] holds the leases on its share of the lines, and starts a runner for each.
+//! - [`line`] decides when a message leaves: rate, attempts in flight, holds, the path to Meta.
+//! - [`lanes`] decide what leaves. The campaigns are a lane.
+//! - [`shard`] is what the lines on one thread share, and [`batch`] how much goes to Redis in one call.
 //! - [`housekeeping`] does the work that belongs to no line, and [`indexing`] the index of message ids.
 //!
 //! If the process dies: its leases expire. The next owners put the messages that were in flight in doubt, and go on.
 
-pub mod backlog;
 pub mod batch;
-pub mod calls;
-pub mod holds;
 pub mod housekeeping;
 pub mod indexing;
+pub mod lanes;
 pub mod lease;
-pub mod message;
-pub mod pace;
-pub mod path;
-pub mod plans;
-pub mod recipients;
+pub mod line;
 pub mod roster;
-pub mod runner;
-pub mod settle;
 pub mod shard;
-pub mod share;
-pub mod slots;
 pub mod unlisted;
 pub mod worker;
 

@@ -1,7 +1,7 @@
 //! A shard: the lines that run on one dispatch thread, and what they share.
 //!
-//! Owns: the ticks at which the lines call Redis together, the limit on attempts in flight, the plans of their
-//! campaigns, and the probes of the path to Meta. Everything is in memory and used from one thread only.
+//! Owns: the ticks at which the lines call Redis together, the limit on attempts in flight, and the probes of the
+//! path to Meta. Everything is in memory and used from one thread only.
 //! If the process dies: nothing is lost; the next owners of the lines build their own.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{batch, path::Probes, plans::SendPlans};
+use super::{batch, line::path::Probes};
 
 /// If even the quickest answer takes at least this long, Meta is slow. If it is quicker, late answers waited for this
 /// shard.
@@ -50,8 +50,6 @@ const CONCURRENCY_FACTOR: f64 = 4.0;
 
 /// The state that the lines of one dispatch thread share.
 pub struct Shard {
-    /// The campaigns that its lines work on.
-    pub plans: SendPlans,
     /// Probes of the path to Meta, by WABA.
     pub probes: Probes,
     started_at: Instant,
@@ -97,7 +95,6 @@ impl Shard {
     /// A shard without lines; its ticks count from `now`.
     pub fn new(now: Instant) -> Self {
         Self {
-            plans: SendPlans::default(),
             probes: Probes::default(),
             started_at: now,
             busy: Cell::default(),

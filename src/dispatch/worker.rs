@@ -21,9 +21,10 @@ use tracing::{info, warn};
 
 use super::{
     DispatchSettings, RunnerSignals,
+    lanes::campaign::{CampaignLane, CampaignLaneSetup, plans::SendPlans},
     lease::Lease,
+    line::runner::{LineStatus, Runner, RunnerSetup},
     roster::{LineGroup, Roster},
-    runner::{LineStatus, Runner, RunnerSetup},
     shard::Shard,
 };
 use crate::{
@@ -403,7 +404,7 @@ struct ShardThread {
 
 impl ShardThread {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<StartRunner>) {
-        let shard = Rc::new(Shard::new(Instant::now()));
+        let (shard, plans) = (Rc::new(Shard::new(Instant::now())), Rc::new(SendPlans::default()));
         tokio::task::spawn_local(shard.clone().watch());
         while let Some(order) = orders.recv().await {
             let sender = match self.graph.sender(&order.line.id, &order.line.token) {
@@ -414,20 +415,28 @@ impl ShardThread {
                     continue;
                 }
             };
-            let runner = Runner::new(RunnerSetup {
+            let lane = CampaignLane::new(CampaignLaneSetup {
+                store: self.store.clone(),
+                clock: self.clock.clone(),
+                line: order.line.id.clone(),
+                id_retention: self.settings.id_retention,
+                token_key: self.token_key.clone(),
+                plans: plans.clone(),
+            });
+            let setup = RunnerSetup {
                 store: self.store.clone(),
                 clock: self.clock.clone(),
                 line: order.line,
                 sender,
                 graph: self.graph.clone(),
                 settings: self.settings.clone(),
-                token_key: self.token_key.clone(),
                 lease: order.lease,
                 signals: self.signals.clone(),
                 stop: order.stop,
                 status: order.status,
                 shard: shard.clone(),
-            });
+            };
+            let runner = Runner::new(setup, lane);
             tokio::task::spawn_local(async move {
                 runner.run().await;
                 let _ = order.done.send(());

@@ -115,3 +115,17 @@ pub enum Outcome {
         cause: Cause,
     },
 }
+
+impl Outcome {
+    /// Why the message was not accepted; `None` if it was.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Outcome::Accepted { .. } => None,
+            Outcome::Throttled { cause, .. }
+            | Outcome::Retry { cause, .. }
+            | Outcome::InDoubt(cause)
+            | Outcome::Failed { cause, .. }
+            | Outcome::Blocked { cause, .. } => Some(cause),
+        }
+    }
+}

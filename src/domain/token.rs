@@ -1,6 +1,7 @@
 //! The token that Meta echoes with every status (`biz_opaque_callback_data`).
 //!
-//! The token identifies the recipient and the send, so that a status finds its state byte without a look-up table.
+//! The token names the lane of its message. For a campaign it identifies the recipient and the send, so that a status
+//! finds its state byte without a look-up table.
 //! Every app on the WABA can read the token, so it contains no personal data, and a keyed checksum makes a forged
 //! token ineffective.
 
@@ -11,7 +12,7 @@ use std::{
 
 use siphasher::sip::SipHasher24;
 
-use super::{CampaignId, PartId};
+use super::{CampaignId, ClaimedRow, PartId};
 
 /// The key of the checksum, shared by all workers of an installation.
 #[derive(Clone, Copy)]
@@ -55,29 +56,37 @@ impl SharedTokenKey {
     }
 }
 
-/// Identifies one send to one recipient.
+/// The prefix of the tokens of campaigns.
+const CAMPAIGN: &str = "p1";
+
+/// What a message carries through Meta: its lane, and its place in it. The first field of the text names the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token {
-    /// The recipient's part.
-    pub part: PartId,
-    /// The recipient's row in the part.
-    pub row: u16,
-    /// The number of the send: the row's claim number, 1 to 255.
-    pub send: u8,
+pub enum Token {
+    /// One send of a recipient of a campaign.
+    Campaign {
+        /// The recipient's part.
+        part: PartId,
+        /// The recipient's row in the part, and the number of the send: at least 1.
+        claimed: ClaimedRow,
+    },
 }
 
 impl Token {
-    /// Appends the token as text: `p1.<campaign>.<part>.<row>.<send>.<check>`, at most 64 characters.
+    /// Appends the token as text, at most 64 characters. For campaigns: `p1.<campaign>.<part>.<row>.<send>.<check>`.
     pub fn write(&self, key: &TokenKey, out: &mut String) {
         let start = out.len();
-        let _ = write!(out, "p1.{}.{}.{}", self.part, self.row, self.send);
+        let _ = match self {
+            Token::Campaign { part, claimed: ClaimedRow { row, send } } => {
+                write!(out, "{CAMPAIGN}.{part}.{row}.{send}")
+            }
+        };
         let check = key.check(&out.as_bytes()[start..]);
         let _ = write!(out, ".{check:016x}");
     }
 
     /// Whether `text` has the prefix of a token. The checksum is not checked.
     pub fn has_prefix(text: &str) -> bool {
-        text.starts_with("p1.")
+        text.split_once('.').is_some_and(|(prefix, _)| prefix == CAMPAIGN)
     }
 
     /// Parses a token; `None` if `text` is not a token or its checksum is wrong.
@@ -89,16 +98,16 @@ impl Token {
             return None;
         }
         let mut fields = body.split('.');
-        if fields.next()? != "p1" {
-            return None;
-        }
-        let campaign: CampaignId = fields.next()?.parse().ok()?;
-        let token = Token {
-            part: PartId { campaign, number: fields.next()?.parse().ok()? },
-            row: fields.next()?.parse().ok()?,
-            send: fields.next()?.parse().ok()?,
+        let token = match fields.next()? {
+            CAMPAIGN => {
+                let campaign: CampaignId = fields.next()?.parse().ok()?;
+                let part = PartId { campaign, number: fields.next()?.parse().ok()? };
+                let claimed = ClaimedRow { row: fields.next()?.parse().ok()?, send: fields.next()?.parse().ok()? };
+                (claimed.send > 0).then_some(Token::Campaign { part, claimed })?
+            }
+            _ => return None,
         };
-        (fields.next().is_none() && token.send > 0).then_some(token)
+        fields.next().is_none().then_some(token)
     }
 }
 
@@ -108,7 +117,7 @@ mod tests {
 
     fn token() -> Token {
         let campaign = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
-        Token { part: PartId { campaign, number: 12 }, row: 65_535, send: 255 }
+        Token::Campaign { part: PartId { campaign, number: 12 }, claimed: ClaimedRow { row: 65_535, send: 255 } }
     }
 
     #[test]
@@ -118,6 +127,12 @@ mod tests {
         token().write(&key, &mut text);
         assert!(text.len() <= 64, "{text}");
         assert_eq!(Token::read(&key, &text), Some(token()));
+    }
+
+    #[test]
+    fn a_token_of_release_0_1_0_is_valid() {
+        let text = "p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.12.65535.255.daa3c1876a8c3fa4";
+        assert_eq!(Token::read(&TokenKey::new([7; 16]), text), Some(token()));
     }
 
     #[test]

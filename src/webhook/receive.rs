@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, Fact, Fingerprint, Hold, HoldScope, LineId, News, PartId, SharedTokenKey, Token, UnixMs, WabaId,
-        Wamid, policy,
+        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, LineId, News, PartId, SharedTokenKey, Token,
+        UnixMs, WabaId, Wamid, policy,
     },
     redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -157,14 +157,7 @@ impl Receiver {
         let (mut facts, mut without_token) = (Vec::with_capacity(received.len()), Vec::new());
         for item in received {
             match item.token {
-                Some(token)
-                    if self
-                        .campaign_info(token.part.campaign)
-                        .await
-                        .map_err(|cause| Unavailable::because(&cause))?
-                        .lines
-                        .contains(&item.line) =>
-                {
+                Some(token) if self.sends_on(token, &item.line).await? => {
                     counts.used[item.change] = true;
                     facts.push((item.change, item.line.clone(), item.by_token(token)));
                 }
@@ -190,6 +183,13 @@ impl Receiver {
             _ => None,
         };
         self.faults.judge(origin, campaign.as_ref().and_then(|campaign| campaign.template.as_ref()), located, now).await
+    }
+
+    /// Whether the campaign of a token sends on `line`.
+    async fn sends_on(&self, token: Token, line: &LineId) -> Result<bool, Unavailable> {
+        let Token::Campaign { part, .. } = token;
+        let campaign = self.campaign_info(part.campaign).await.map_err(|cause| Unavailable::because(&cause))?;
+        Ok(campaign.lines.contains(line))
     }
 
     /// Reads the token key again if a token has our prefix but is not signed by the cached key.
@@ -365,14 +365,15 @@ impl Receiver {
 
 impl ReceivedNews<'_> {
     fn by_token(&self, token: Token) -> LocatedFact {
-        self.fact(token.part, token.row, token.send)
+        let Token::Campaign { part, claimed } = token;
+        self.fact(part, claimed)
     }
 
     fn by_row(&self, (part, claimed): RowRef) -> LocatedFact {
-        self.fact(part, claimed.row, claimed.send)
+        self.fact(part, claimed)
     }
 
-    fn fact(&self, part: PartId, row: u16, send: u8) -> LocatedFact {
+    fn fact(&self, part: PartId, ClaimedRow { row, send }: ClaimedRow) -> LocatedFact {
         let message = (!self.wamid.is_empty()).then(|| Fingerprint::of(self.wamid));
         let fact = Fact { row, send, news: self.news, at: self.at, message };
         LocatedFact { part, fact, details: self.details.into() }

@@ -203,7 +203,8 @@ pub fn accepted(message: &Message) -> Settled {
 
 pub fn token(key: &TokenKey, message: &Message) -> String {
     let mut text = String::new();
-    Token { part: message.part, row: message.row, send: message.send }.write(key, &mut text);
+    let claimed = ClaimedRow { row: message.row, send: message.send };
+    Token::Campaign { part: message.part, claimed }.write(key, &mut text);
     text
 }
 

@@ -1,12 +1,24 @@
 //! A small set-up for dispatch tests: a store on a private Redis, lines, a template, campaigns with recipients.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use pregon::{
-    dispatch::{DispatchSettings, housekeeping::Housekeeping, worker::Worker},
+    dispatch::{
+        DispatchSettings, RunnerSignals,
+        housekeeping::Housekeeping,
+        lanes::campaign::{CampaignLane, CampaignLaneSetup},
+        lease::Lease,
+        line::runner::{LineStatus, RunnerSetup},
+        shard::Shard,
+        worker::Worker,
+    },
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
-        Template, UnixMs,
+        Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret,
+        SharedTokenKey, State, Template, UnixMs,
     },
     graph::{GraphClient, GraphClientConfig},
     redis::{
@@ -18,7 +30,7 @@ use pregon::{
     },
     telemetry::health::Health,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::redis::TestRedis;
@@ -149,6 +161,42 @@ pub async fn housekeeping(store: &Store, lines: Vec<Line>, graph: GraphClient) -
         retention: Duration::from_secs(3_600),
         doubt_deadline: Duration::from_secs(2),
         attempts_max: 6,
+    }
+}
+
+/// The lane of the campaigns of `line`, as a worker builds it.
+pub fn campaign_lane(store: &Store, clock: &Arc<Clock>, line: &Line, token_key: SharedTokenKey) -> CampaignLane {
+    CampaignLane::new(CampaignLaneSetup {
+        store: store.clone(),
+        clock: clock.clone(),
+        line: line.id.clone(),
+        id_retention: settings().id_retention,
+        token_key,
+        plans: Rc::default(),
+    })
+}
+
+/// What a worker builds the runner of `line` from. Its lease lasts longer than any test, and no signals are sent.
+pub fn runner_setup(
+    store: &Store,
+    clock: &Arc<Clock>,
+    graph: &GraphClient,
+    line: Line,
+    settings: DispatchSettings,
+    stop: &CancellationToken,
+) -> RunnerSetup {
+    RunnerSetup {
+        store: store.clone(),
+        clock: clock.clone(),
+        sender: graph.sender(&line.id, &line.token).expect("a sender"),
+        graph: graph.clone(),
+        line,
+        settings,
+        lease: Arc::new(Lease::new(1, Instant::now(), Duration::from_secs(3_600))),
+        signals: watch::channel(Arc::new(RunnerSignals::default())).1,
+        stop: stop.clone(),
+        status: Arc::new(Mutex::new(LineStatus::default())),
+        shard: Rc::new(Shard::new(Instant::now())),
     }
 }
 

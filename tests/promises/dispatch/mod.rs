@@ -3,5 +3,6 @@
 mod broken_path;
 mod hostile;
 mod housekeeping;
+mod lanes;
 mod sending;
 mod settling;

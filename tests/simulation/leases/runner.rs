@@ -1,9 +1,9 @@
-//! A model of the loop in `dispatch::runner`, limited to the decision when a message may be sent: the runner claims
+//! A model of the loop in `dispatch::line::runner`, limited to the decision when a message may be sent: the runner claims
 //! the messages of the next 50 ms, and sends them as lease and pacer allow.
 
 use std::time::{Duration, Instant};
 
-use pregon::dispatch::{lease::Lease, pace::Pacer};
+use pregon::dispatch::{lease::Lease, line::pace::Pacer};
 
 use super::{
     rules::{Claim, LineNo, WorkerNo},

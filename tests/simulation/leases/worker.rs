@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration, time::Instant};
 
-use pregon::dispatch::{lease::Lease, pace::Pacer};
+use pregon::dispatch::{lease::Lease, line::pace::Pacer};
 use rand::{RngExt as _, seq::SliceRandom as _};
 
 use super::{

@@ -2,12 +2,14 @@
 //! found a moment ago.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
-use super::RunnerSignals;
-use crate::domain::{Hold, HoldScope, Line, LineId, UnixMs};
+use crate::{
+    dispatch::RunnerSignals,
+    domain::{Hold, HoldScope, Line, LineId, UnixMs},
+};
 
 /// How long a runner applies a hold that it found itself. After that time the signals include the hold.
 const LOCAL_TTL: Duration = Duration::from_secs(5);
@@ -34,18 +36,16 @@ impl Holds {
         known.is_none_or(|(_, until)| until < now)
     }
 
-    /// Every scope that is held at `now`.
-    pub fn scopes(&self, signals: &RunnerSignals, now: UnixMs) -> HashSet<HoldScope> {
-        let instant = Instant::now();
-        let shared = signals.holds.iter().filter(|(_, hold)| hold.is_active(now)).map(|(scope, _)| scope);
-        let local = self.local.iter().filter(|(_, (hold, until))| instant < *until && hold.is_active(now));
-        shared.chain(local.map(|(scope, _)| scope)).cloned().collect()
+    /// Whether a scope is held at `now`.
+    pub fn is_held(&self, scope: &HoldScope, signals: &RunnerSignals, now: UnixMs) -> bool {
+        let shared = signals.holds.get(scope).is_some_and(|hold| hold.is_active(now));
+        let is_local = |(hold, until): &(Hold, Instant)| Instant::now() < *until && hold.is_active(now);
+        shared || self.local.get(scope).is_some_and(is_local)
     }
 
     /// Whether the whole line is held or paused at `now`.
     pub fn line_is_held(&self, signals: &RunnerSignals, now: UnixMs) -> bool {
-        let scopes = self.scopes(signals, now);
         signals.controls.get(&self.line).is_some_and(|control| control.paused)
-            || self.whole.iter().any(|scope| scopes.contains(scope))
+            || self.whole.iter().any(|scope| self.is_held(scope, signals, now))
     }
 }

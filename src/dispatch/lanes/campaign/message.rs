@@ -44,7 +44,7 @@ impl Message {
     /// The body of its request, with a token signed by `key`.
     pub fn body(&self, key: &TokenKey) -> Bytes {
         let mut token = String::with_capacity(TOKEN_BYTES);
-        Token { part: self.part(), row: self.claimed.row, send: self.claimed.send }.write(key, &mut token);
+        Token::Campaign { part: self.part(), claimed: self.claimed }.write(key, &mut token);
         let index = usize::from(self.index);
         let values: Vec<&str> = self.chunk.values(index).collect();
         let mut body = Vec::with_capacity(BODY_BYTES);

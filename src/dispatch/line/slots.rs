@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::shard::{LineCapacity, SLOW_ANSWER};
+use crate::dispatch::shard::{LineCapacity, SLOW_ANSWER};
 
 /// Slots per message that is in flight on average at the line's rate. Some answers take longer than the mean.
 const CONCURRENCY_FACTOR: f64 = 2.0;

@@ -106,10 +106,15 @@ impl Backlog {
         self.campaigns.get_mut(&id)
     }
 
-    /// Whether the backlog has the campaign, and nothing of it may be sent: it is not running, or its template is
+    /// Whether nothing of the campaign may be sent: the backlog no longer has it, it is not running, or its template is
     /// `held`.
     pub fn is_stopped(&self, id: CampaignId, held: impl Fn(&HoldScope) -> bool) -> bool {
-        self.campaigns.get(&id).is_some_and(|work| !work.is_open(held))
+        self.campaigns.get(&id).is_none_or(|work| !work.is_open(held))
+    }
+
+    /// The scope of a hold on the template of a campaign.
+    pub fn template(&self, id: CampaignId) -> Option<HoldScope> {
+        self.campaigns.get(&id).map(|work| work.template.clone())
     }
 
     /// The plan of a campaign.

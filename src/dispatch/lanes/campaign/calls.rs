@@ -1,6 +1,6 @@
-//! The Redis calls of a runner: each one as a future, and its reply.
+//! The Redis calls of the lane: each one as a future, and its reply.
 //!
-//! Owns: the cache of recipients ([`ChunkCache`]). The runner decides what follows from a reply.
+//! Owns: the cache of recipients ([`ChunkCache`]). [`super::redis_calls`] decides what follows from a reply.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,7 +12,11 @@ use std::{
 use futures_util::future::{LocalBoxFuture, join_all};
 use tracing::warn;
 
-use super::{message::Message, plans::SendPlan, recipients::ChunkCache, shard::Shard};
+use super::{
+    message::Message,
+    plans::{SendPlan, SendPlans},
+    recipients::ChunkCache,
+};
 use crate::{
     domain::{CampaignId, CampaignState, ClaimedRow, LineId, PartId, Settled, State, UnixMs},
     redis::{
@@ -72,8 +76,8 @@ pub struct Calls {
     pub id_retention: Duration,
     /// The cache of recipients.
     pub recipients: Rc<ChunkCache>,
-    /// The shard of the line, which has the plans of its campaigns.
-    pub shard: Rc<Shard>,
+    /// The plans of the campaigns.
+    pub plans: Rc<SendPlans>,
 }
 
 impl Calls {
@@ -161,7 +165,7 @@ impl Calls {
 
     /// Reads the work of the line, and the plans of its campaigns that are not in `known`.
     pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Reply> {
-        let (store, line, shard) = (self.store.clone(), self.line.clone(), self.shard.clone());
+        let (store, line, plans) = (self.store.clone(), self.line.clone(), self.plans.clone());
         Box::pin(async move {
             let refresh = async {
                 let parts = store.work(&line).await?;
@@ -171,7 +175,7 @@ impl Calls {
                 let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
                 let running = running.collect();
                 let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
-                let new = shard.plans.get(&store, &unknown).await?;
+                let new = plans.get(&store, &unknown).await?;
                 Ok(Refresh { parts, running, new })
             };
             Reply::Refreshed(refresh.await)

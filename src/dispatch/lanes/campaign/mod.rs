@@ -1,0 +1,267 @@
+//! The lane of the campaigns: claims rows of the line's parts, and settles their outcomes.
+//!
+//! [`backlog`] chooses the part to claim from, and [`share`] the campaign. [`redis_calls`] starts the [`calls`] that are
+//! due and applies their replies. [`outcomes`] gathers outcomes, which are settled in batches.
+//!
+//! If the process dies: the rows that were claimed are in flight in Redis, and the line's next owner puts them in doubt.
+
+pub mod backlog;
+pub mod calls;
+pub mod message;
+mod outcomes;
+pub mod plans;
+pub mod recipients;
+mod redis_calls;
+pub mod settle;
+pub mod share;
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    mem,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    future::{FutureExt, LocalBoxFuture},
+    stream::{FuturesUnordered, StreamExt},
+};
+
+use self::{
+    backlog::Backlog,
+    calls::{Calls, Reply, Settlement},
+    message::Message,
+    outcomes::PendingOutcomes,
+    plans::SendPlans,
+};
+use super::Lane;
+use crate::{
+    dispatch::line::state::LineState,
+    domain::{CampaignId, ClaimedRow, HoldScope, LineId, Outcome, PartId, SharedTokenKey},
+    redis::{Store, clock::Clock},
+};
+
+/// Spread of refreshes after a broadcast: each line waits a random delay of up to this much per configured line.
+const REFRESH_SPREAD: Duration = Duration::from_millis(1);
+
+/// A claimed row of a part.
+#[derive(Clone, Copy, Debug)]
+pub struct CampaignUnit {
+    part: PartId,
+    claimed: ClaimedRow,
+    /// The number of this attempt, from 1.
+    attempt: u8,
+}
+
+/// What a lane is built from.
+pub struct CampaignLaneSetup {
+    /// Redis.
+    pub store: Store,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
+    /// The line.
+    pub line: LineId,
+    /// How long message ids can be looked up.
+    pub id_retention: Duration,
+    /// Signs tokens.
+    pub token_key: SharedTokenKey,
+    /// The plans of the campaigns, shared by the lines of a dispatch thread.
+    pub plans: Rc<SendPlans>,
+}
+
+/// The campaigns of one line.
+pub struct CampaignLane {
+    calls: Calls,
+    token_key: SharedTokenKey,
+    backlog: Backlog,
+    ready: VecDeque<Message>,
+    /// Messages that were taken, and neither settled nor given back.
+    in_flight: usize,
+    outcomes: BTreeMap<PartId, PendingOutcomes>,
+    /// The open call to Redis, of all but settlements.
+    call: Option<LocalBoxFuture<'static, Reply>>,
+    settling: Option<LocalBoxFuture<'static, Settlement>>,
+    /// Calls to Redis whose results the lane does not need. It waits for them only before it ends.
+    background: FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    /// Parts without open recipients, which are to be removed from the work of the line.
+    finished: HashSet<PartId>,
+    /// When they are removed at the latest.
+    finish_at: Option<Instant>,
+    /// Parts whose campaign has passed its `expires_at`.
+    expired: HashSet<PartId>,
+    /// The part and the number of a claim whose reply was lost: it may have put rows in flight that this lane does not
+    /// have.
+    unanswered_claim: Option<(PartId, u64)>,
+    /// The number of the last claim.
+    claims: u64,
+    /// Parts and codes for which Meta's error text was stored.
+    details_stored: HashSet<(PartId, u32)>,
+    /// The tick at which more is claimed.
+    claim_at: Option<Instant>,
+    /// When to read the work of the line again.
+    refresh_at: Option<Instant>,
+    /// A refresh that is due earlier waits until this time.
+    refresh_not_before: Instant,
+    redis_retry_at: Option<Instant>,
+    redis_failing: bool,
+    /// The backlog has nothing to do before this time, unless something changes.
+    idle_until: Option<Instant>,
+}
+
+impl CampaignLane {
+    /// A lane that has read nothing from Redis yet.
+    pub fn new(setup: CampaignLaneSetup) -> Self {
+        let CampaignLaneSetup { store, clock, line, id_retention, token_key, plans } = setup;
+        Self {
+            calls: Calls { store, clock, line, id_retention, recipients: Rc::default(), plans },
+            token_key,
+            backlog: Backlog::default(),
+            ready: VecDeque::new(),
+            in_flight: 0,
+            outcomes: BTreeMap::new(),
+            call: None,
+            settling: None,
+            background: FuturesUnordered::new(),
+            finished: HashSet::new(),
+            finish_at: None,
+            expired: HashSet::new(),
+            unanswered_claim: None,
+            claims: 0,
+            details_stored: HashSet::new(),
+            claim_at: None,
+            refresh_at: None,
+            refresh_not_before: Instant::now(),
+            redis_retry_at: None,
+            redis_failing: false,
+            idle_until: None,
+        }
+    }
+
+    /// Gives back the messages that wait and that `which` accepts: they are settled as if they had not been claimed.
+    fn give_back_if(&mut self, line: &LineState, which: impl Fn(PartId) -> bool) {
+        for ready in mem::take(&mut self.ready) {
+            if which(ready.part()) {
+                self.return_row(ready.part(), ready.claimed, line);
+            } else {
+                self.ready.push_back(ready);
+            }
+        }
+    }
+
+    /// Whether messages of a campaign must not be sent: it is not running, its template is held, or it has left the
+    /// line.
+    fn is_campaign_stopped(&self, id: CampaignId, line: &LineState) -> bool {
+        let now = self.calls.clock.now();
+        self.backlog.is_stopped(id, |template| line.is_held(template, now))
+    }
+}
+
+impl Lane for CampaignLane {
+    type Unit = CampaignUnit;
+
+    fn start_calls(&mut self, now: Instant, line: &LineState) {
+        if self.redis_retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        if self.call.is_none() {
+            self.call = self.next_call(now, line);
+        }
+        if self.settling.is_none()
+            && let Some(outcomes) = self.outcomes_to_settle(now, line)
+        {
+            self.settling = Some(self.calls.settle(outcomes, line.lease.epoch));
+        }
+    }
+
+    fn poll_calls(&mut self, cx: &mut Context<'_>, line: &LineState) -> Poll<()> {
+        let mut applied = Poll::Pending;
+        if let Some(Poll::Ready(reply)) = self.call.as_mut().map(|call| call.poll_unpin(cx)) {
+            self.call = None;
+            self.apply_reply(reply, line);
+            applied = Poll::Ready(());
+        }
+        if let Some(Poll::Ready(settlement)) = self.settling.as_mut().map(|settling| settling.poll_unpin(cx)) {
+            self.settling = None;
+            self.apply_settlement(settlement, line);
+            applied = Poll::Ready(());
+        }
+        while let Poll::Ready(Some(())) = self.background.poll_next_unpin(cx) {
+            applied = Poll::Ready(());
+        }
+        applied
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let settle_at = self.outcomes.values().map(|pending| pending.due).min();
+        let deadlines =
+            [self.redis_retry_at, settle_at, self.claim_at, self.finish_at, self.refresh_at, self.idle_until];
+        deadlines.into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    fn is_done(&self) -> bool {
+        self.call.is_none()
+            && self.settling.is_none()
+            && self.ready.is_empty()
+            && self.outcomes.is_empty()
+            && self.unanswered_claim.is_none()
+            && self.background.is_empty()
+    }
+
+    fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    fn take(&mut self) -> Option<(CampaignUnit, Bytes)> {
+        let message = self.ready.pop_front()?;
+        self.in_flight += 1;
+        let unit = CampaignUnit { part: message.part(), claimed: message.claimed, attempt: message.attempt };
+        Some((unit, message.body(&self.token_key.get())))
+    }
+
+    fn settle(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {
+        self.in_flight -= 1;
+        self.attempt_ended(unit, outcome, line)
+    }
+
+    fn give_back(&mut self, unit: CampaignUnit, line: &LineState) {
+        self.in_flight -= 1;
+        self.return_row(unit.part, unit.claimed, line);
+    }
+
+    fn give_back_ready(&mut self, line: &LineState) {
+        self.give_back_if(line, |_| true);
+    }
+
+    fn give_back_stopped(&mut self, line: &LineState) {
+        // Messages of one campaign follow one another, so `dedup` leaves few ids.
+        let mut stopped: Vec<CampaignId> = self.ready.iter().map(|message| message.part().campaign).collect();
+        stopped.dedup();
+        stopped.retain(|id| self.is_campaign_stopped(*id, line));
+        if !stopped.is_empty() {
+            self.give_back_if(line, |part| stopped.contains(&part.campaign));
+        }
+    }
+
+    fn is_stopped(&self, unit: &CampaignUnit, line: &LineState) -> bool {
+        self.is_campaign_stopped(unit.part.campaign, line)
+    }
+
+    fn template(&self, unit: &CampaignUnit) -> Option<HoldScope> {
+        self.backlog.template(unit.part.campaign)
+    }
+
+    fn changed(&mut self, now: Instant, lines: usize) {
+        // If a thousand lines refresh at once, Redis and this thread do nothing else for half a second.
+        let spread = REFRESH_SPREAD.mul_f64(lines as f64 * rand::random::<f64>());
+        let at = self.refresh_not_before.max(now + spread);
+        self.refresh_at = Some(self.refresh_at.map_or(at, |earlier| earlier.min(at)));
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        self.idle_until = None;
+    }
+}

@@ -1,0 +1,174 @@
+//! Outcomes of attempts: their consequences for the campaign, and their settlement in batches.
+
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::{
+    CampaignLane, CampaignUnit,
+    calls::{OutcomesByPart, Settlement},
+    settle,
+};
+use crate::{
+    dispatch::{batch, line::state::LineState},
+    domain::{
+        CampaignId, CampaignState, Cause, ClaimedRow, ErrorScope, Outcome, PartId, Settled, campaign::PauseReason,
+    },
+};
+
+/// Outcomes of one part that are yet to be settled.
+pub(super) struct PendingOutcomes {
+    /// The tick at which they are settled at the latest.
+    pub(super) due: Instant,
+    outcomes: Vec<(ClaimedRow, Settled)>,
+}
+
+impl CampaignLane {
+    /// Records the outcome of an attempt. Returns whether it paused the campaign.
+    pub(super) fn attempt_ended(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {
+        let CampaignUnit { part, claimed, attempt } = unit;
+        let now = self.calls.clock.now();
+        let settled = settle::settled(outcome, attempt, now, rand::random(), &line.settings);
+        self.store_details(part, outcome);
+        self.queue_outcome(part, claimed, settled, line);
+        match outcome {
+            Outcome::Accepted { .. } => {
+                if let Some(work) = self.backlog.campaign(part.campaign) {
+                    work.failing = (0, 0);
+                }
+                false
+            }
+            Outcome::Failed { pause_after: Some(pause_after), .. } => {
+                self.count_failure(part.campaign, *pause_after, outcome, line)
+            }
+            Outcome::Blocked { scope, .. } if concerns_campaign(*scope) => {
+                self.pause_campaign(part.campaign, outcome, line)
+            }
+            Outcome::Blocked { .. }
+            | Outcome::Failed { pause_after: None, .. }
+            | Outcome::Throttled { .. }
+            | Outcome::Retry { .. }
+            | Outcome::InDoubt(_) => false,
+        }
+    }
+
+    /// Stores Meta's error text, once for each part and code.
+    fn store_details(&mut self, part: PartId, outcome: &Outcome) {
+        let Some(cause @ (Cause::Meta { .. } | Cause::Unanswered(_))) = outcome.cause() else { return };
+        if !self.details_stored.insert((part, cause.code())) {
+            return;
+        }
+        let (store, code, details) = (self.calls.store.clone(), cause.code(), cause.details().to_owned());
+        self.background.push(Box::pin(async move {
+            if let Err(error) = store.note_details(part, code, &details).await {
+                warn!(part = %part, code, %error, "the error text of meta could not be stored");
+            }
+        }));
+    }
+
+    /// Counts recipients in a row that failed with the same code, which blames the message. `pause_after` of them
+    /// pause the campaign. Returns whether this one did.
+    fn count_failure(&mut self, campaign: CampaignId, pause_after: u32, outcome: &Outcome, line: &LineState) -> bool {
+        let code = outcome.cause().map_or(0, Cause::code);
+        let Some(work) = self.backlog.campaign(campaign) else { return false };
+        let before = if work.failing.0 == code { work.failing.1 } else { 0 };
+        work.failing = (code, before + 1);
+        before + 1 >= pause_after && self.pause_campaign(campaign, outcome, line)
+    }
+
+    fn pause_campaign(&mut self, id: CampaignId, outcome: &Outcome, line: &LineState) -> bool {
+        let Some(work) = self.backlog.campaign(id) else { return false };
+        if !std::mem::take(&mut work.running) {
+            return false;
+        }
+        let (code, details) = outcome.cause().map_or((0, ""), |cause| (cause.code(), cause.details()));
+        // The message may be corrected before the campaign is resumed, so the count starts again.
+        work.failing = (0, 0);
+        let reason = PauseReason { code, details: details.to_owned() };
+        warn!(campaign.id = %id, code, reason = details, "campaign paused: its message cannot be sent");
+        let (store, now) = (self.calls.store.clone(), line.clock.now());
+        self.background.push(Box::pin(async move {
+            let from = [CampaignState::Running];
+            if let Err(error) = store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await {
+                warn!(campaign.id = %id, %error, "the pause could not be stored");
+            }
+        }));
+        true
+    }
+
+    /// Returns a row that was certainly not sent, as if it had not been claimed.
+    pub(super) fn return_row(&mut self, part: PartId, claimed: ClaimedRow, line: &LineState) {
+        self.queue_outcome(part, claimed, Settled::Back { at: settle::AT_ONCE }, line);
+    }
+
+    /// Queues an outcome to be settled.
+    fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled, line: &LineState) {
+        match settled {
+            Settled::Retry { at, .. } | Settled::Back { at } => {
+                self.backlog.note_due(part, at);
+                self.idle_until = None;
+            }
+            Settled::InDoubt { until } => {
+                self.backlog.note_doubt(part, until);
+                self.idle_until = None;
+            }
+            Settled::Accepted(_) | Settled::Refused { .. } => {}
+        }
+        self.pending_outcomes(part, line).push((claimed, settled));
+    }
+
+    /// The queued outcomes of a part.
+    fn pending_outcomes(&mut self, part: PartId, line: &LineState) -> &mut Vec<(ClaimedRow, Settled)> {
+        let begin = || {
+            let window_end = Instant::now() + batch::settle_window(line.rate());
+            PendingOutcomes { due: line.shard.next_tick(window_end), outcomes: Vec::new() }
+        };
+        &mut self.outcomes.entry(part).or_insert_with(begin).outcomes
+    }
+
+    /// The outcomes to settle now, if any are due.
+    pub(super) fn outcomes_to_settle(&mut self, now: Instant, line: &LineState) -> Option<OutcomesByPart> {
+        if self.outcomes.is_empty() {
+            return None;
+        }
+        let many = self.outcomes.values().map(|pending| pending.outcomes.len()).sum::<usize>() >= batch::ROWS_MAX;
+        let last = self.ready.is_empty() && self.in_flight == 0;
+        let all = many || last || line.stopping;
+        // Each part has its own window: the rows of a small part, claimed together, are settled together, and not
+        // split by the window of another part.
+        let due = self.outcomes.extract_if(.., |_, pending| all || now >= pending.due);
+        let due: OutcomesByPart = due.map(|(part, pending)| (part, pending.outcomes)).collect();
+        (!due.is_empty()).then_some(due)
+    }
+
+    pub(super) fn apply_settlement(&mut self, (outcomes, result): Settlement, line: &LineState) {
+        match result {
+            Ok(open) => {
+                (self.redis_retry_at, self.redis_failing) = (None, false);
+                self.finished.extend(open.into_iter().filter(|(_, open)| *open == 0).map(|(part, _)| part));
+            }
+            Err(error) => {
+                // Settling is idempotent, so outcomes that may have been settled are settled again.
+                self.redis_failed("outcomes could not be settled", &error);
+                for (part, unsettled) in outcomes {
+                    self.pending_outcomes(part, line).extend(unsettled);
+                }
+            }
+        }
+    }
+}
+
+/// Whether an error of this scope stops the campaign, because it stops nothing beyond it.
+fn concerns_campaign(scope: ErrorScope) -> bool {
+    match scope {
+        ErrorScope::Campaign | ErrorScope::Message | ErrorScope::Recipient | ErrorScope::Pair | ErrorScope::None => {
+            true
+        }
+        ErrorScope::Template
+        | ErrorScope::Line
+        | ErrorScope::Waba
+        | ErrorScope::Token
+        | ErrorScope::App
+        | ErrorScope::Platform => false,
+    }
+}

@@ -1,0 +1,33 @@
+//! Maps the outcome of an attempt to what is stored for its recipient. Pure.
+
+use std::time::Duration;
+
+use crate::{
+    dispatch::DispatchSettings,
+    domain::{Cause, Outcome, Settled, UnixMs},
+};
+
+/// The due time of a message that was not sent and need not wait. It is due even if the clock is set back.
+pub const AT_ONCE: UnixMs = UnixMs(0);
+
+/// What to store for a recipient whose `attempt` (from 1) ended in `outcome`.
+///
+/// `jitter` is random, 0 to 1.
+pub fn settled(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, settings: &DispatchSettings) -> Settled {
+    // Messages that are given back together become due at random times, after one to two times the wait.
+    let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
+    match outcome {
+        Outcome::Accepted { wamid, .. } => Settled::Accepted(wamid.clone()),
+        Outcome::Throttled { wait, .. } => Settled::Back { at: spread(*wait) },
+        Outcome::Retry { cause: Cause::Unreachable(_), .. } | Outcome::Blocked { .. } => Settled::Back { at: AT_ONCE },
+        Outcome::Retry { wait, cause } => match settings.retry.delay(attempt, jitter) {
+            Some(delay) => {
+                let at = now.after(delay).max(wait.map_or(now, spread));
+                Settled::Retry { at, code: cause.code() }
+            }
+            None => Settled::Refused { code: cause.code() },
+        },
+        Outcome::InDoubt(_) => Settled::InDoubt { until: now.after(settings.doubt_deadline) },
+        Outcome::Failed { cause, .. } => Settled::Refused { code: cause.code() },
+    }
+}

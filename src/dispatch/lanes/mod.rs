@@ -1,0 +1,66 @@
+//! Lanes: what a line sends.
+//!
+//! A lane claims messages of one kind, and stores what becomes of them. The runner of the line
+//! ([`super::line::runner`]) decides when a message leaves, without knowing what it is. [`campaign`] is the lane of the
+//! campaigns.
+
+pub mod campaign;
+
+use std::{
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::line::state::LineState;
+use crate::domain::{HoldScope, Outcome};
+
+/// A lane of one line. The runner calls it from one task.
+pub trait Lane {
+    /// Identifies one claimed message until it is settled or given back.
+    type Unit: 'static;
+
+    /// Starts the calls to Redis that are due, unless the line stops: then only those that store what is known.
+    fn start_calls(&mut self, now: Instant, line: &LineState);
+
+    /// Applies the replies that have arrived. Returns `Pending` if there were none; `cx` is woken by the next one.
+    fn poll_calls(&mut self, cx: &mut Context<'_>, line: &LineState) -> Poll<()>;
+
+    /// When [`Lane::start_calls`] has to run next even if nothing happens before: later than `now`.
+    fn deadline(&self, now: Instant) -> Option<Instant>;
+
+    /// Whether a line that stops may end: no message is claimed, and no call is open.
+    fn is_done(&self) -> bool;
+
+    /// The number of claimed messages that wait to be sent.
+    fn ready(&self) -> usize;
+
+    /// Takes the next message that waits, with the body of its request.
+    fn take(&mut self) -> Option<(Self::Unit, Bytes)>;
+
+    /// Records the outcome of a taken message. Returns whether messages of the lane that were not sent yet must not be
+    /// sent now: see [`Lane::is_stopped`].
+    fn settle(&mut self, unit: Self::Unit, outcome: &Outcome, line: &LineState) -> bool;
+
+    /// Returns a taken message that was certainly not sent, as if it had not been claimed.
+    fn give_back(&mut self, unit: Self::Unit, line: &LineState);
+
+    /// Gives back every message that waits.
+    fn give_back_ready(&mut self, line: &LineState);
+
+    /// Gives back the messages that wait and must not be sent now.
+    fn give_back_stopped(&mut self, line: &LineState);
+
+    /// Whether a taken message must not be sent now, although the line may send.
+    fn is_stopped(&self, unit: &Self::Unit, line: &LineState) -> bool;
+
+    /// The scope of a hold on the template of a taken message, if it has a template.
+    fn template(&self, unit: &Self::Unit) -> Option<HoldScope>;
+
+    /// Looks for new work: something has changed that concerns this line and `lines` in all.
+    fn changed(&mut self, now: Instant, lines: usize);
+
+    /// Claims again without waiting: the line may send again.
+    fn wake(&mut self);
+}

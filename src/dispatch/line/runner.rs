@@ -1,0 +1,580 @@
+//! The runner of a line: decides when a message of its lane leaves, while its worker has the lease.
+//!
+//! The runner is one task that owns all its state. It waits for whichever comes first: an answer from Meta, a reply to
+//! a call of its lane, its pace, a signal, a deadline. None of these waits for another.
+//!
+//! If the process dies: the messages that the lane had claimed are in flight in Redis, and the next owner puts them in
+//! doubt. If the runner stops or loses its lease: the lane gives back the messages that were not sent, and settles the
+//! others. Only a message that Meta did not answer ends in doubt.
+//! Never: knows what it sends, or calls Redis, except to store a hold.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    mem,
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    future::{FutureExt, LocalBoxFuture},
+    stream::{FuturesUnordered, StreamExt},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    consequence::{Consequence, consequence},
+    path::ProbeResult,
+    slots::Slots,
+    state::LineState,
+};
+use crate::{
+    dispatch::{
+        DispatchSettings, RunnerSignals,
+        lanes::Lane,
+        lease::Lease,
+        shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
+    },
+    domain::{Cause, ErrorScope, Hold, HoldScope, Line, Outcome, policy},
+    graph::{
+        client::{Departure, GraphClient, LineSender, Permit},
+        management::GraphError,
+    },
+    redis::{Store, clock::Clock},
+    telemetry::metrics::{self, LineMetrics},
+};
+
+/// How long to wait before retrying when there is no connection or no shard capacity for another attempt, and no
+/// attempt has ended.
+const CAPACITY_RETRY: Duration = Duration::from_millis(10);
+
+/// An idle line publishes its status at least this often, because holds end by the clock.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// How often the status of the line is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(50);
+
+/// Timeout of a probe. Meta answers reads well within a second.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a runner is built from.
+pub struct RunnerSetup {
+    /// Stores holds.
+    pub store: Store,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
+    /// The line.
+    pub line: Line,
+    /// Sends the messages of the line.
+    pub sender: LineSender,
+    /// Probes Meta while the path to it is broken.
+    pub graph: GraphClient,
+    /// The settings of dispatch.
+    pub settings: DispatchSettings,
+    /// The right to send on the line.
+    pub lease: Arc<Lease>,
+    /// What operators and other workers have changed.
+    pub signals: watch::Receiver<Arc<RunnerSignals>>,
+    /// Cancelled when the runner is to stop claiming, finish its attempts, and return.
+    pub stop: CancellationToken,
+    /// Where the runner publishes its status.
+    pub status: Arc<Mutex<LineStatus>>,
+    /// What the line shares with the other lines of its dispatch thread.
+    pub shard: Rc<Shard>,
+}
+
+/// The status of a line, as its runner publishes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LineStatus {
+    /// The present rate in messages per second.
+    pub rate: f64,
+    /// The rate is cut because Meta throttled.
+    pub throttled: bool,
+    /// Attempts in flight.
+    pub in_flight: usize,
+    /// Messages claimed and not yet sent.
+    pub ready: usize,
+    /// Messages that Meta has accepted since the runner started.
+    pub accepted: u64,
+    /// Meta cannot be reached.
+    pub unreachable: bool,
+    /// While the path to Meta is broken: what comes instead of Meta's answers.
+    pub path_broken: Option<String>,
+}
+
+/// A message on its way to Meta, or what became of it.
+struct Attempt<U> {
+    unit: U,
+    began: Instant,
+    event: AttemptEvent,
+}
+
+enum AttemptEvent {
+    Ended(Outcome),
+    /// The message has a new connection, and waits to leave.
+    Connected(Box<Connected>),
+    /// The connection was closed, and the message was certainly not sent.
+    NotSent,
+}
+
+/// A new connection, on which a message waits to leave.
+struct Connected {
+    departure: Departure,
+    attempt_permit: AttemptPermit,
+}
+
+/// A message on a new connection, which waits for its pace.
+struct Departing<U> {
+    unit: U,
+    connected: Box<Connected>,
+}
+
+type PendingAttempt<U> = LocalBoxFuture<'static, Attempt<U>>;
+
+/// The runner of one line, which sends the messages of the lane `L`.
+pub struct Runner<L: Lane> {
+    lane: L,
+    state: LineState,
+    store: Store,
+    sender: Rc<LineSender>,
+    graph: GraphClient,
+    signals: watch::Receiver<Arc<RunnerSignals>>,
+    stop: CancellationToken,
+    status: Arc<Mutex<LineStatus>>,
+    metrics: LineMetrics,
+    slots: Slots,
+    attempts: FuturesUnordered<PendingAttempt<L::Unit>>,
+    /// Sent before the messages that wait in the lane.
+    departing: VecDeque<Departing<L::Unit>>,
+    /// Calls to Redis and Meta whose results the runner does not need. It waits for them only before it ends.
+    background: FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    /// Counts the line as active on its shard while it has something to send.
+    active_line: Option<ActiveLine>,
+    send_at: Option<Instant>,
+    /// When to look for slots, a connection or shard capacity again, if the next message waits for one of them.
+    capacity_retry_at: Option<Instant>,
+    /// Since when the next message has waited for a connection.
+    unconnected_since: Option<Instant>,
+    capacity_waiter: Rc<CapacityWaiter>,
+    stopped_since: Option<Instant>,
+    publish_at: Instant,
+    accepted: u64,
+}
+
+impl<L: Lane> Runner<L> {
+    /// A runner for the line of `setup` and its lane, which has not started.
+    pub fn new(setup: RunnerSetup, lane: L) -> Self {
+        let now = Instant::now();
+        let RunnerSetup { store, clock, line, sender, graph, settings, lease, signals, stop, status, shard } = setup;
+        Self {
+            lane,
+            metrics: LineMetrics::new(&line.id),
+            slots: Slots::new(settings.in_flight_max, now),
+            state: LineState::new(line, settings, clock, lease, shard, signals.clone(), now),
+            store,
+            // Shared, so that attempts do not copy the URL and the headers.
+            sender: Rc::new(sender),
+            graph,
+            signals,
+            stop,
+            status,
+            attempts: FuturesUnordered::new(),
+            departing: VecDeque::new(),
+            background: FuturesUnordered::new(),
+            active_line: None,
+            send_at: None,
+            capacity_retry_at: None,
+            unconnected_since: None,
+            capacity_waiter: Rc::default(),
+            stopped_since: None,
+            publish_at: now,
+            accepted: 0,
+        }
+    }
+
+    /// Runs until it is stopped or its lease ends. Then the lane gives back the messages that were not sent, and
+    /// settles the others.
+    pub async fn run(mut self) {
+        let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
+        let stop = self.stop.clone();
+        let mut stopped = pin!(stop.cancelled());
+        self.signals.mark_unchanged();
+        self.apply_signals();
+        loop {
+            let now = Instant::now();
+            if !self.state.stopping && (stop.is_cancelled() || !self.state.lease.is_valid(now)) {
+                self.state.stopping = true;
+                self.give_back_all();
+            }
+            self.probe_path(now);
+            while let Some(attempt) = self.next_to_send(now) {
+                self.attempts.push(attempt);
+            }
+            self.lane.start_calls(now, &self.state);
+            if self.state.stopping && self.attempts.is_empty() && self.lane.is_done() && self.background.is_empty() {
+                break;
+            }
+            self.publish(now);
+            // The timer is set again only if it would fire too late. Firing too early costs a round of the loop now
+            // and then; setting the timer in every round costs more.
+            let wake_at = self.wake_at(now).into();
+            if alarm.is_elapsed() || wake_at < alarm.deadline() {
+                alarm.as_mut().reset(wake_at);
+            }
+            tokio::select! {
+                biased;
+                Some(attempt) = self.attempts.next() => {
+                    let now = Instant::now();
+                    self.handle_attempt(attempt, now);
+                    // Attempts that ended meanwhile are handled in the same round of the loop.
+                    while let Some(Some(attempt)) = self.attempts.next().now_or_never() {
+                        self.handle_attempt(attempt, now);
+                    }
+                }
+                () = poll_fn(|cx| self.lane.poll_calls(cx, &self.state)) => self.give_back_departing(),
+                Some(()) = self.background.next() => {}
+                () = self.capacity_waiter.granted.notified() => {}
+                Ok(()) = self.signals.changed() => self.apply_signals(),
+                () = &mut stopped, if !self.state.stopping => {}
+                () = &mut alarm => {}
+            }
+        }
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = LineStatus::default();
+    }
+
+    /// The attempt that may begin or continue now, if any. If there is none, remembers when to look again.
+    ///
+    /// A message gets its connection before its pace. A message that was paced and then waited for a connection would
+    /// reach Meta together with those that were paced meanwhile.
+    fn next_to_send(&mut self, now: Instant) -> Option<PendingAttempt<L::Unit>> {
+        self.capacity_retry_at = None;
+        if !self.departing.is_empty() {
+            let departing = self.take_pace(now).then(|| self.departing.pop_front()).flatten()?;
+            self.record_departure(now);
+            return Some(departure(departing, now));
+        }
+        if !self.wants_to_send(now) {
+            self.unconnected_since = None;
+            self.capacity_waiter.yield_permit();
+            return None;
+        }
+        let Some(permit) = self.sender.permit(now) else {
+            self.capacity_waiter.yield_permit();
+            self.capacity_retry_at = Some(now + CAPACITY_RETRY);
+            let since = *self.unconnected_since.get_or_insert(now);
+            if let Some(reason) = self.sender.unreachable_since(since) {
+                self.unconnected_since = None;
+                self.unreachable(now, &reason);
+            }
+            return None;
+        };
+        self.unconnected_since = None;
+        let Some(attempt_permit) = self.state.shard.try_acquire(now, &self.capacity_waiter) else {
+            self.capacity_retry_at = Some(now + CAPACITY_RETRY);
+            return None;
+        };
+        match permit {
+            Permit::New(_) => {
+                // The message is paced when it has its connection. The next message is not due before this one could
+                // leave.
+                self.send_at = Some(now + Duration::from_secs_f64(1.0 / self.state.rate()));
+            }
+            Permit::Open(_) if !self.take_pace(now) => return None,
+            Permit::Open(_) => self.record_departure(now),
+        }
+        self.active_line.get_or_insert_with(|| self.state.shard.activate_line());
+        let (unit, body) = self.lane.take()?;
+        Some(self.attempt(unit, body, now, permit, attempt_permit))
+    }
+
+    /// Takes the right to send one message now. Without success, remembers when to try again.
+    fn take_pace(&mut self, now: Instant) -> bool {
+        if !self.may_send(now) {
+            return false;
+        }
+        self.send_at = self.state.pacer.take(now).err().map(|wait| now + wait);
+        self.send_at.is_none()
+    }
+
+    fn may_send(&self, now: Instant) -> bool {
+        self.state.lease.is_valid(now) && self.send_at.is_none_or(|at| now >= at) && self.state.path.may_send()
+    }
+
+    /// Records that a message leaves.
+    fn record_departure(&mut self, now: Instant) {
+        self.slots.began(now, self.attempts.len(), self.state.shard.capacity());
+        self.state.path.began(now);
+    }
+
+    fn wants_to_send(&mut self, now: Instant) -> bool {
+        if self.state.stopping || self.lane.ready() == 0 || !self.may_send(now) {
+            return false;
+        }
+        let has_slot = self.attempts.len() < self.slots.limit();
+        if !has_slot {
+            self.capacity_retry_at = Some(self.slots.at_limit(now, self.state.rate()));
+        }
+        has_slot
+    }
+
+    fn attempt(
+        &self,
+        unit: L::Unit,
+        body: Bytes,
+        began: Instant,
+        permit: Permit,
+        attempt_permit: AttemptPermit,
+    ) -> PendingAttempt<L::Unit> {
+        match permit {
+            Permit::Open(permit) => {
+                let outcome = self.sender.send(permit, body);
+                Box::pin(async move {
+                    let outcome = outcome.await;
+                    drop(attempt_permit);
+                    Attempt { unit, began, event: outcome.map_or(AttemptEvent::NotSent, AttemptEvent::Ended) }
+                })
+            }
+            Permit::New(permit) => {
+                let sender = self.sender.clone();
+                Box::pin(async move {
+                    let event = match sender.connect(permit, body).await {
+                        Ok(departure) => AttemptEvent::Connected(Box::new(Connected { departure, attempt_permit })),
+                        Err(outcome) => AttemptEvent::Ended(outcome),
+                    };
+                    Attempt { unit, began, event }
+                })
+            }
+        }
+    }
+
+    fn handle_attempt(&mut self, Attempt { unit, began, event }: Attempt<L::Unit>, now: Instant) {
+        match event {
+            AttemptEvent::Ended(outcome) => self.attempt_ended(unit, &outcome, began, now),
+            AttemptEvent::Connected(connected) => {
+                self.departing.push_back(Departing { unit, connected });
+                self.send_at = None;
+                // The line or the message may have been stopped meanwhile.
+                self.give_back_stopped();
+            }
+            AttemptEvent::NotSent => {
+                self.state.path.not_written(began);
+                self.lane.give_back(unit, &self.state);
+            }
+        }
+    }
+
+    fn attempt_ended(&mut self, unit: L::Unit, outcome: &Outcome, began: Instant, now: Instant) {
+        let capacity = self.state.shard.capacity();
+        self.metrics.attempt(outcome, now - began);
+        self.slots.ended(now, capacity);
+        if let Some(Cause::Meta { code, .. }) = outcome.cause() {
+            metrics::meta_error(*code, policy::rule(*code).is_some());
+        }
+        if let Outcome::Accepted { .. } = outcome {
+            self.accepted += 1;
+            self.slots.accepted(began, now, self.state.rate(), capacity);
+            self.state.shard.accepted(now - began);
+        }
+        self.update_path(outcome, began, now);
+        let consequence = consequence(outcome);
+        if consequence != Consequence::Unreachable {
+            self.state.reached();
+        }
+        let mut stopped = false;
+        match consequence {
+            Consequence::None => {}
+            Consequence::SlowDown => self.state.pacer.throttled(now),
+            Consequence::Unreachable => self.unreachable(now, outcome.cause().map_or("", Cause::details)),
+            Consequence::Hold { scope, wait } => {
+                if let Some(held) = self.hold_scope(scope, &unit) {
+                    self.hold(held, wait, outcome);
+                    stopped = true;
+                }
+            }
+        }
+        stopped |= self.lane.settle(unit, outcome, &self.state);
+        if stopped {
+            self.give_back_stopped();
+        }
+    }
+
+    /// Updates the health of the path to Meta by an outcome. If the path is broken, gives all messages back.
+    fn update_path(&mut self, outcome: &Outcome, began: Instant, now: Instant) {
+        let (line, path) = (&self.state.line.id, &mut self.state.path);
+        match outcome.cause() {
+            None | Some(Cause::Meta { .. }) => {
+                if path.answered(now) {
+                    info!(line.id = %line, "meta answers messages again");
+                    self.lane.wake();
+                }
+            }
+            Some(Cause::Unreachable(_)) => path.not_written(began),
+            Some(Cause::Unanswered(cause)) => {
+                if let Some(pause) = path.unanswered(began, now, cause, rand::random()) {
+                    warn!(
+                        line.id = %line,
+                        cause,
+                        pause_ms = pause.as_millis() as u64,
+                        "the path to meta is broken: the line sends nothing until meta answers; \
+                         look at the proxy and the network, and at Meta's status page"
+                    );
+                    self.give_back_all();
+                }
+            }
+        }
+    }
+
+    /// While the path to Meta is broken: probes Meta when that is due, and applies the results.
+    fn probe_path(&mut self, now: Instant) {
+        if self.state.stopping || !self.state.path.is_stopped() {
+            return;
+        }
+        let line = &self.state.line;
+        let probe = self.state.shard.probes.get(&line.waba);
+        if let Some(result) = probe.result()
+            && self.state.path.apply_probe(result, now, rand::random())
+        {
+            info!(line.id = %line.id, "meta answers again: one message is sent before the others");
+            self.lane.wake();
+        }
+        if self.state.path.probe_at().is_some_and(|at| now >= at)
+            && let Some(guard) = probe.start()
+        {
+            let (graph, line, stop) = (self.graph.clone(), line.clone(), self.stop.clone());
+            self.background.push(Box::pin(async move {
+                let answer = tokio::time::timeout(PROBE_TIMEOUT, graph.line(&line.id, &line.token));
+                // A stop does not wait for the probe.
+                let Some(answer) = stop.run_until_cancelled(answer).await else { return };
+                // A refusal by Meta is an answer too.
+                let answered = matches!(answer, Ok(Ok(_) | Err(GraphError::Refused { .. })));
+                guard.finish(ProbeResult { at: Instant::now(), answered });
+            }));
+        }
+    }
+
+    fn unreachable(&mut self, now: Instant, cause: &str) {
+        let Some(pause) = self.state.unreachable(now) else { return };
+        warn!(line.id = %self.state.line.id, pause_ms = pause.as_millis() as u64, cause, "meta cannot be reached");
+        self.give_back_all();
+    }
+
+    /// What a hold on `scope` stops, given the message that called for it. `None` if it concerns only the lane.
+    fn hold_scope(&self, scope: ErrorScope, unit: &L::Unit) -> Option<HoldScope> {
+        let line = &self.state.line;
+        match scope {
+            ErrorScope::Line | ErrorScope::Platform => Some(HoldScope::Line(line.id.clone())),
+            ErrorScope::Waba => Some(HoldScope::Waba(line.waba.clone())),
+            ErrorScope::Token | ErrorScope::App => Some(HoldScope::Token(line.waba.clone())),
+            ErrorScope::Template => self.lane.template(unit),
+            ErrorScope::Campaign
+            | ErrorScope::Message
+            | ErrorScope::Recipient
+            | ErrorScope::Pair
+            | ErrorScope::None => None,
+        }
+    }
+
+    fn hold(&mut self, scope: HoldScope, wait: Option<Duration>, outcome: &Outcome) {
+        let (code, details) = outcome.cause().map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let since = self.state.clock.now();
+        let hold = Hold { code, reason: details.to_owned(), since, until: wait.map(|wait| since.after(wait)) };
+        if !self.state.add_hold(scope.clone(), hold.clone(), Instant::now()) {
+            return;
+        }
+        warn!(line.id = %self.state.line.id, %scope, code, reason = details, "held back");
+        let store = self.store.clone();
+        self.background.push(Box::pin(async move {
+            // If this fails, the next attempt gets the same answer from Meta, and tries again.
+            if let Err(error) = store.hold(&scope, &hold).await {
+                warn!(%scope, %error, "the hold could not be stored");
+            }
+        }));
+    }
+
+    fn apply_signals(&mut self) {
+        let now = Instant::now();
+        let lines = self.state.apply_signals(now);
+        self.send_at = None;
+        self.lane.changed(now, lines);
+        self.give_back_stopped();
+    }
+
+    /// Gives back every message that has not left.
+    fn give_back_all(&mut self) {
+        for Departing { unit, .. } in mem::take(&mut self.departing) {
+            self.lane.give_back(unit, &self.state);
+        }
+        self.lane.give_back_ready(&self.state);
+    }
+
+    /// Gives back the messages that have not left and must not be sent now.
+    fn give_back_stopped(&mut self) {
+        if !self.state.keeps_claimed() {
+            return self.give_back_all();
+        }
+        self.lane.give_back_stopped(&self.state);
+        self.give_back_departing();
+    }
+
+    /// As [`Self::give_back_stopped`], for the messages on new connections.
+    fn give_back_departing(&mut self) {
+        for departing in mem::take(&mut self.departing) {
+            if self.lane.is_stopped(&departing.unit, &self.state) {
+                self.lane.give_back(departing.unit, &self.state);
+            } else {
+                self.departing.push_back(departing);
+            }
+        }
+    }
+
+    /// When the loop has to run again if nothing happens before.
+    fn wake_at(&self, now: Instant) -> Instant {
+        let has_slot = self.attempts.len() < self.slots.limit() || !self.departing.is_empty();
+        let deadlines = [
+            (!self.state.stopping).then(|| self.state.lease.ends()),
+            self.send_at.filter(|at| has_slot && *at > now),
+            self.capacity_retry_at,
+            self.state.path.probe_at().filter(|at| *at > now),
+            self.lane.deadline(now),
+        ];
+        deadlines.into_iter().flatten().fold(now + IDLE_MAX, Instant::min)
+    }
+
+    fn publish(&mut self, now: Instant) {
+        if now < self.publish_at {
+            return;
+        }
+        self.publish_at = now + PUBLISH_EVERY;
+        let (in_flight, ready) = (self.attempts.len() + self.departing.len(), self.lane.ready());
+        self.active_line.take_if(|_| in_flight == 0 && ready == 0);
+        self.stopped_since = self.state.is_stopped().then(|| self.stopped_since.unwrap_or(now));
+        self.metrics.held_seconds.set(self.stopped_since.map_or(0.0, |since| (now - since).as_secs_f64()));
+        self.metrics.rate.set(self.state.rate());
+        self.metrics.in_flight.set(in_flight as f64);
+        let status = LineStatus {
+            rate: self.state.rate(),
+            throttled: self.state.pacer.is_cut(),
+            in_flight,
+            ready,
+            accepted: self.accepted,
+            unreachable: self.state.is_unreachable(),
+            path_broken: self.state.path.stopped_by().map(str::to_owned),
+        };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+/// Lets a message leave on its new connection.
+fn departure<U: 'static>(Departing { unit, connected }: Departing<U>, began: Instant) -> PendingAttempt<U> {
+    let Connected { departure, attempt_permit } = *connected;
+    Box::pin(async move {
+        let outcome = departure.leave().await;
+        drop(attempt_permit);
+        Attempt { unit, began, event: AttemptEvent::Ended(outcome) }
+    })
+}

@@ -1,0 +1,140 @@
+//! The state of a line: its rate, its lease, and whether something stops it. The runner changes it; its lane reads it.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{holds::Holds, pace::Pacer, path::PathHealth};
+use crate::{
+    dispatch::{DispatchSettings, RunnerSignals, lease::Lease, shard::Shard},
+    domain::{Hold, HoldScope, Line, UnixMs},
+    redis::clock::Clock,
+};
+
+/// The first and the longest pause of the line while Meta is unreachable.
+const UNREACHABLE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// The state of one line.
+pub struct LineState {
+    /// The line.
+    pub line: Line,
+    /// The settings of dispatch.
+    pub settings: DispatchSettings,
+    /// Redis' time.
+    pub clock: Arc<Clock>,
+    /// The right to send on the line.
+    pub lease: Arc<Lease>,
+    /// What the line shares with the other lines of its dispatch thread.
+    pub shard: Rc<Shard>,
+    /// Keeps the rate.
+    pub pacer: Pacer,
+    /// Whether the path to Meta works.
+    pub path: PathHealth,
+    /// The line claims nothing more, finishes its attempts, and ends.
+    pub stopping: bool,
+    holds: Holds,
+    signals: watch::Receiver<Arc<RunnerSignals>>,
+    /// Pauses in a row because Meta was unreachable.
+    pauses: u32,
+    /// Until when the line pauses, or paused, because Meta was unreachable. `None` if the last attempt reached Meta.
+    paused_until: Option<Instant>,
+}
+
+impl LineState {
+    /// The state of a line that starts now.
+    pub fn new(
+        line: Line,
+        settings: DispatchSettings,
+        clock: Arc<Clock>,
+        lease: Arc<Lease>,
+        shard: Rc<Shard>,
+        signals: watch::Receiver<Arc<RunnerSignals>>,
+        now: Instant,
+    ) -> Self {
+        let rate = line.messages_per_second * (1.0 - settings.headroom);
+        Self {
+            holds: Holds::new(&line),
+            line,
+            settings,
+            clock,
+            lease,
+            shard,
+            pacer: Pacer::new(rate, now),
+            path: PathHealth::default(),
+            stopping: false,
+            signals,
+            pauses: 0,
+            paused_until: None,
+        }
+    }
+
+    /// The present rate of the line's lanes, in messages per second.
+    pub fn rate(&self) -> f64 {
+        self.pacer.rate()
+    }
+
+    /// Whether more messages may be claimed.
+    pub fn may_claim(&self, now: Instant) -> bool {
+        self.keeps_claimed() && self.paused_until(now).is_none() && self.lease.is_valid(now)
+    }
+
+    /// Whether a claimed message may wait on the line to be sent.
+    pub fn keeps_claimed(&self) -> bool {
+        !self.stopping && !self.is_stopped()
+    }
+
+    /// Whether nothing may be sent: the line is held or paused, or the path to Meta is broken.
+    pub fn is_stopped(&self) -> bool {
+        self.path.is_stopped() || self.holds.line_is_held(&self.signals.borrow(), self.clock.now())
+    }
+
+    /// The end of the line's pause because Meta is unreachable, if it has not passed.
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| now < *until)
+    }
+
+    /// Whether the last attempt did not reach Meta.
+    pub fn is_unreachable(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
+    /// Whether a scope is held at `now`.
+    pub fn is_held(&self, scope: &HoldScope, now: UnixMs) -> bool {
+        self.holds.is_held(scope, &self.signals.borrow(), now)
+    }
+
+    /// Adds a hold that an answer of Meta just called for. Returns whether it is new to this line.
+    pub fn add_hold(&mut self, scope: HoldScope, hold: Hold, now: Instant) -> bool {
+        self.holds.add_local(scope, hold, now)
+    }
+
+    /// Applies what operators and other workers have changed. Returns the number of lines that this concerns.
+    pub fn apply_signals(&mut self, now: Instant) -> usize {
+        let signals = self.signals.borrow_and_update().clone();
+        let rate = signals.controls.get(&self.line.id).and_then(|control| control.rate);
+        let rate = rate.unwrap_or(self.line.messages_per_second);
+        self.pacer.set_rate(rate * (1.0 - self.settings.headroom), now);
+        signals.controls.len()
+    }
+
+    /// Records that Meta was unreachable. Returns the pause, or `None` if the line pauses already.
+    pub fn unreachable(&mut self, now: Instant) -> Option<Duration> {
+        if self.paused_until(now).is_some() {
+            return None; // The attempt was in flight together with the one that started the pause.
+        }
+        let (first, longest) = UNREACHABLE_PAUSE;
+        let pause = (first * 2u32.saturating_pow(self.pauses.min(16))).min(longest);
+        self.pauses = self.pauses.saturating_add(1);
+        self.paused_until = Some(now + pause);
+        Some(pause)
+    }
+
+    /// Records that an attempt reached Meta.
+    pub fn reached(&mut self) {
+        (self.pauses, self.paused_until) = (0, None);
+    }
+}

@@ -1,6 +1,9 @@
 //! Properties of the parser of webhooks.
 
-use pregon::webhook::payload::{Payload, StatusKind, WebhookChange};
+use pregon::webhook::{
+    fields::{WebhookChange, messages::status::StatusKind},
+    payload::Payload,
+};
 use serde_json::Value;
 
 use super::within_memory;
@@ -11,7 +14,7 @@ const GOOD: &str = r#"{"id":"wamid.good","status":"read","timestamp":"1795300000
 /// Every JSON object is parsed, and an invalid part does not affect the valid parts next to it.
 pub fn webhook(input: &[u8]) {
     if let Ok(payload) = within_memory(64, 8192, input, Payload::read) {
-        payload.changes.iter().for_each(check);
+        payload.changes().for_each(|(_, change)| check(change));
         assert_eq!(Ok(payload), Payload::read(input).map_err(|error| error.to_string()), "parsing is deterministic");
     }
     let (Ok(text), Ok(json)) = (str::from_utf8(input), serde_json::from_slice::<Value>(input)) else { return };
@@ -28,7 +31,7 @@ pub fn webhook(input: &[u8]) {
     let entry = format!(r#"{{"id":{text},"time":{text},"changes":[{text},{change}]}}"#);
     let body = format!(r#"{{"object":{text},"entry":[{text},{entry}]}}"#);
     let payload = Payload::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-    let Some(WebhookChange::Messages(messages)) = payload.changes.last() else { panic!("{:?}", payload.changes) };
+    let Some((_, WebhookChange::Messages(messages))) = payload.changes().last() else { panic!("{payload:?}") };
     assert_eq!(messages.line, "3001");
     let good =
         messages.statuses.iter().filter(|status| status.wamid == "wamid.good" && status.kind == StatusKind::Read);
@@ -46,6 +49,6 @@ fn check(change: &WebhookChange<'_>) {
             assert!(named(&change.name) && named(change.language.as_str()));
         }
         WebhookChange::Account(change) => assert!(!change.field.is_empty()),
-        WebhookChange::TemplateEdited(_) | WebhookChange::Other | WebhookChange::Malformed => {}
+        WebhookChange::TemplateEdited | WebhookChange::Other | WebhookChange::Malformed => {}
     }
 }

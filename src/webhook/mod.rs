@@ -24,6 +24,7 @@ pub mod account;
 pub mod apply;
 pub mod directory;
 pub mod faults;
+pub mod fields;
 pub mod find;
 pub mod follow_up;
 pub mod lines;

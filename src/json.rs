@@ -263,6 +263,12 @@ impl<'a> Raw<'a> {
     pub(crate) fn read<T: Deserialize<'a> + Default>(self) -> serde_json::Result<T> {
         self.0.map_or_else(|| Ok(T::default()), |json| serde_json::from_str(json.get()))
     }
+
+    /// A decimal number, written as a number or a string, as it is written.
+    pub(crate) fn decimal(self) -> Option<String> {
+        let text = self.0?.get().trim_matches('"');
+        text.parse::<f64>().is_ok_and(f64::is_finite).then(|| text.to_owned())
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -293,6 +299,32 @@ impl<'a> Members<'a> {
     /// The last member with this name.
     pub(crate) fn get(&self, name: &str) -> Raw<'a> {
         self.0.iter().rfind(|(found, _)| found == name).map_or(Raw(None), |(_, value)| *value)
+    }
+
+    /// The member with this name; the default if it has another type.
+    pub(crate) fn lenient<T: Deserialize<'a> + Default>(&self, name: &str) -> T {
+        // An error is a number outside the range of `f64`: the syntax was checked when the member was found.
+        self.get(name).read().unwrap_or_default()
+    }
+
+    /// A string, or an integer as its decimal text.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.lenient::<Text<'_>>(name).0.map(Cow::into_owned)
+    }
+
+    /// Whether the member is `true`.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.get(name).0.is_some_and(|value| value.get() == "true")
+    }
+
+    /// An object.
+    pub(crate) fn object(&self, name: &str) -> Option<Members<'a>> {
+        self.lenient::<Object<_>>(name).0
+    }
+
+    /// The objects of an array.
+    pub(crate) fn list<T: Deserialize<'a> + Default + PartialEq>(&self, name: &str) -> Vec<T> {
+        self.lenient::<List<_>>(name).0
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod campaign;
 pub mod hold;
 pub mod ids;
+pub mod inbound;
 pub mod line;
 pub mod outcome;
 pub mod phone;
@@ -19,6 +20,7 @@ pub mod token;
 pub use campaign::{Campaign, CampaignState, OnDoubt};
 pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
+pub use inbound::Inbound;
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line};
 pub use outcome::{Cause, ErrorScope, Outcome};
 pub use phone::Phone;

@@ -25,7 +25,6 @@ use super::{
         message_template_status_update::TemplateChange,
         messages::{
             Messages,
-            inbound::Inbound,
             status::{Status, StatusKind},
         },
     },
@@ -36,7 +35,9 @@ use super::{
     tally::StatusTally,
 };
 use crate::{
-    domain::{CampaignId, Hold, HoldScope, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy},
+    domain::{
+        CampaignId, Hold, HoldScope, Inbound, LineId, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy,
+    },
     redis::{
         Store, StoreError,
         clock::Clock,
@@ -214,7 +215,7 @@ impl Receiver {
         let has_unverified = payload.changes().any(|(_, change)| match change {
             WebhookChange::Messages(messages) => {
                 messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_unverified))
-                    || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_unverified))
+                    || messages.inbound.iter().any(|inbound| inbound.payload().is_some_and(is_unverified))
             }
             _ => false,
         });
@@ -265,12 +266,12 @@ impl Receiver {
                 None => counts.tally.add_named(StatusName::Other, StatusResult::Ignored),
             }
         }
-        let reply = |inbound: &'a Inbound<'_>| ReceivedNews {
+        let reply = |inbound: &'a Box<Inbound>| ReceivedNews {
             change,
             waba,
             line: line.clone(),
-            token: inbound.payload.as_deref().and_then(|text| Token::read(&key, text)),
-            wamid: inbound.answers.as_deref().unwrap_or_default(),
+            token: inbound.payload().and_then(|text| Token::read(&key, text)),
+            wamid: inbound.answers().map(Wamid::as_str).unwrap_or_default(),
             news: News::Replied,
             at: inbound.at.unwrap_or(now),
             details: "",

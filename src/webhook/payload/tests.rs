@@ -4,12 +4,11 @@ use serde_json::{Value, json};
 use super::{
     fields::messages::{
         Messages,
-        inbound::Inbound,
         status::{Status, StatusKind},
     },
     *,
 };
-use crate::{telemetry::metrics::AccountEvent, webhook::account::AccountChange};
+use crate::{domain::Wamid, telemetry::metrics::AccountEvent, webhook::account::AccountChange};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -60,16 +59,14 @@ fn a_failed_status_is_parsed_with_its_code_and_error_text() {
 
 #[test]
 fn a_reply_is_parsed_with_the_message_it_answers() {
-    let tapped = Inbound {
-        payload: Some("c42:stop".into()),
-        answers: Some("wamid.HBgNNTQ5MTE1NTU1MDEwMxUCABEYEjEw".into()),
-        at: Some(UnixMs(1_795_300_042_000)),
-    };
-    assert_eq!(messages(fixture!("reply_button")).inbound, [tapped]);
+    let tapped = messages(fixture!("reply_button")).inbound.remove(0);
+    assert_eq!(tapped.payload(), Some("c42:stop"));
+    assert_eq!(tapped.answers(), Some(&Wamid::from("wamid.HBgNNTQ5MTE1NTU1MDEwMxUCABEYEjEw")));
+    assert_eq!(tapped.at, Some(UnixMs(1_795_300_042_000)));
 
     let read = messages(fixture!("inbound_mixed"));
     let read: Vec<_> =
-        read.inbound.iter().map(|inbound| (inbound.payload.as_deref(), inbound.answers.as_deref())).collect();
+        read.inbound.iter().map(|inbound| (inbound.payload(), inbound.answers().map(Wamid::as_str))).collect();
     let expected = [
         (None, None),
         (Some("chosen-button"), Some("wamid.OUT1")),

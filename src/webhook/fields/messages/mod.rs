@@ -1,17 +1,18 @@
-//! `messages`: statuses of messages that were sent, and messages from recipients; or errors that belong to neither.
+//! `messages`: statuses of messages that were sent, and messages from people; or errors that belong to neither.
 
-pub mod inbound;
+mod inbound;
 pub mod status;
 
 use std::borrow::Cow;
 
 use self::{
-    inbound::{Inbound, WireMessage},
+    inbound::WireMessage,
     status::{Status, WireStatus},
 };
 use super::WebhookChange;
 use crate::{
-    json::{List, Number, Object, Text, objects},
+    domain::Inbound,
+    json::{List, Number, Object, Raw, Text, objects},
     telemetry::metrics::AccountEvent,
     webhook::account::AccountChange,
 };
@@ -25,15 +26,17 @@ pub struct Messages<'a> {
     pub line: Cow<'a, str>,
     /// Statuses of messages that were sent.
     pub statuses: Vec<Status<'a>>,
-    /// Messages from recipients.
-    pub inbound: Vec<Inbound<'a>>,
+    /// Messages from people, who need not be recipients.
+    #[expect(clippy::vec_box, reason = "see `WireMessage`")]
+    pub inbound: Vec<Box<Inbound>>,
 }
 
 objects! {
     Value {
         metadata: Object<Metadata<'a>>,
         statuses: List<WireStatus<'a>>,
-        messages: List<WireMessage<'a>>,
+        messages: List<WireMessage>,
+        contacts: Raw<'a>,
         errors: List<WireError<'a>>,
     }
     Metadata { phone_number_id: Text<'a>, }
@@ -44,9 +47,12 @@ objects! {
 impl<'a> From<Value<'a>> for WebhookChange<'a> {
     fn from(value: Value<'a>) -> Self {
         let statuses: Vec<_> = value.statuses.0.into_iter().map(Status::from).collect();
-        let inbound: Vec<_> = value.messages.0.into_iter().map(Inbound::from).collect();
+        let mut inbound: Vec<_> = value.messages.0.into_iter().map(|WireMessage(message)| message).collect();
         if statuses.is_empty() && inbound.is_empty() {
             return value.errors.0.into_iter().next().map_or(Self::Other, WireError::into_change);
+        }
+        if !inbound.is_empty() {
+            inbound::add_profiles(&mut inbound, value.contacts);
         }
         match value.metadata.0.and_then(|metadata| metadata.phone_number_id.0) {
             Some(line) => Self::Messages(Messages { line, statuses, inbound }),

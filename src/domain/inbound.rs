@@ -285,11 +285,13 @@ pub enum Content {
     /// A message that Meta does not pass on; [`Inbound::errors`] says why.
     Unsupported {
         /// Meta's name of what it is, such as `poll_creation`.
+        #[serde(default, skip_serializing_if = "is_default")]
         kind: Option<String>,
     },
     /// An earlier message of the person has new content.
     Edit {
         /// Meta's id of the earlier message.
+        #[serde(default, skip_serializing_if = "is_default")]
         original: Option<Wamid>,
         /// The new content.
         content: Box<Content>,
@@ -297,6 +299,7 @@ pub enum Content {
     /// An earlier message of the person was deleted.
     Revoke {
         /// Meta's id of the earlier message.
+        #[serde(default, skip_serializing_if = "is_default")]
         original: Option<Wamid>,
     },
     /// Anything else: a type that is not known here, or a known one in another form.
@@ -304,6 +307,7 @@ pub enum Content {
         /// Meta's name of the type; may be empty.
         kind: String,
         /// The value that Meta sent under this name.
+        #[serde(default, skip_serializing_if = "is_default")]
         json: Option<RawJson>,
     },
 }
@@ -374,5 +378,53 @@ mod unix_ms {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixMs>, D::Error> {
         Ok(Option::deserialize(deserializer)?.map(UnixMs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_only_what_the_message_has() {
+        let sender = Sender { number: Some("5491155550103".into()), name: Some("José".into()), ..Sender::default() };
+        let (id, at) = (Some(Wamid::from("wamid.IN")), Some(UnixMs(1_795_300_042_000)));
+        let of = |content| Inbound { id: id.clone(), at, sender: sender.clone(), content, ..Inbound::default() };
+        let raw = |json: &str| Some(RawJson(RawValue::from_string(json.to_owned()).expect("JSON")));
+        let start =
+            r#"{"id":"wamid.IN","at":1795300042000,"sender":{"number":"5491155550103","name":"José"},"content":"#;
+        for (content, json) in [
+            (Content::Text("Hola".into()), r#"{"text":"Hola"}"#),
+            (Content::Tap(Box::new(Tap { payload: Some("c42".into()), text: None })), r#"{"tap":{"payload":"c42"}}"#),
+            (Content::Media(Box::new(Media { is_voice: true, ..Media::default() })), r#"{"media":{"is_voice":true}}"#),
+            (Content::Revoke { original: Some(Wamid::from("wamid.A")) }, r#"{"revoke":{"original":"wamid.A"}}"#),
+            (
+                Content::Other { kind: "poll".into(), json: raw(r#"{"a": [1.0]}"#) },
+                r#"{"other":{"kind":"poll","json":{"a": [1.0]}}}"#,
+            ),
+        ] {
+            let (inbound, document) = (of(content), format!("{start}{json}}}"));
+            assert_eq!(serde_json::to_string(&inbound).expect("a document"), document);
+            assert_eq!(serde_json::from_str::<Inbound>(&document).expect("an inbound"), inbound, "{document}");
+        }
+    }
+
+    #[test]
+    fn a_document_of_any_time_and_none_is_read_back() {
+        for at in [None, Some(UnixMs(0)), Some(UnixMs(u64::MAX))] {
+            let inbound = Inbound { at, ..Inbound::default() };
+            let document = serde_json::to_string(&inbound).expect("a document");
+            assert_eq!(serde_json::from_str::<Inbound>(&document).expect("an inbound"), inbound, "{document}");
+        }
+        assert_eq!(serde_json::to_string(&Inbound::default()).expect("a document"), "{}");
+    }
+
+    #[test]
+    fn an_unknown_field_of_a_document_is_skipped() {
+        let document = r#"{"id":"wamid.IN","mood":{"a":1},"sender":{"shoe":42},"content":{"tap":{"text":"Sí","x":1}}}"#;
+        let tap = Tap { payload: None, text: Some("Sí".into()) };
+        let expected =
+            Inbound { id: Some("wamid.IN".into()), content: Content::Tap(Box::new(tap)), ..Inbound::default() };
+        assert_eq!(serde_json::from_str::<Inbound>(document).expect("an inbound"), expected);
     }
 }

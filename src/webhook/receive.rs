@@ -266,7 +266,7 @@ impl Receiver {
                 None => counts.tally.add_named(StatusName::Other, StatusResult::Ignored),
             }
         }
-        let reply = |inbound: &'a Box<Inbound>| ReceivedNews {
+        let reply = |inbound: &'a Inbound| ReceivedNews {
             change,
             waba,
             line: line.clone(),
@@ -276,7 +276,7 @@ impl Receiver {
             at: inbound.at.unwrap_or(now),
             details: "",
         };
-        let replies = messages.inbound.iter().map(reply);
+        let replies = messages.inbound.iter().map(|inbound| reply(inbound));
         received.extend(replies.filter(|item| !only_with_token || item.token.is_some()));
     }
 

@@ -26,8 +26,7 @@ use crate::{
     webhook::fields,
 };
 
-/// A message. Boxed, because a body may have very many messages, and a growing `Vec` takes up to three times the size of
-/// its elements.
+/// A message, parsed from Meta's JSON. An [`Inbound`] itself deserializes from its own document.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct WireMessage(pub(super) Box<Inbound>);
 

@@ -26,8 +26,8 @@ pub struct Messages<'a> {
     pub line: Cow<'a, str>,
     /// Statuses of messages that were sent.
     pub statuses: Vec<Status<'a>>,
-    /// Messages from people, who need not be recipients.
-    #[expect(clippy::vec_box, reason = "see `WireMessage`")]
+    /// Messages from people, who need not be recipients. Boxed to bound the memory of a body with very many of them: a
+    /// growing `Vec` takes up to three times the size of its elements.
     pub inbound: Vec<Box<Inbound>>,
 }
 

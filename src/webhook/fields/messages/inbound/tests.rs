@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, slice};
 
 use super::*;
 use crate::{
@@ -244,7 +244,7 @@ fn every_type_is_parsed_in_full_and_survives_its_document() {
     for (name, expected) in expected() {
         let path = folder.join(name).with_extension("json");
         let body = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(messages(&body), [expected.clone()], "{name}");
+        assert_eq!(messages(&body), slice::from_ref(&expected), "{name}");
         let document = serde_json::to_string(&expected).expect("a document");
         assert_eq!(serde_json::from_str::<Inbound>(&document).expect(&document), expected, "{name}");
         left.remove(&path);

@@ -60,7 +60,7 @@ fn read(message: &Members<'_>) -> Inbound {
         group: message.text("group_id"),
         context: message.object("context").map(|context| Box::new(read_context(&context))),
         referral: message.object("referral").map(|referral| Box::new(read_referral(&referral))),
-        errors: message.list("errors").into_iter().map(read_error).collect(),
+        errors: message.lenient::<List<_>>("errors").0.into_iter().map(read_error).collect(),
         content: content::read(message),
     }
 }

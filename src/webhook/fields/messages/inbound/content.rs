@@ -69,7 +69,7 @@ fn read_object(kind: &str, object: &Members<'_>) -> Option<Content> {
         "order" => Content::Order(Box::new(Order {
             catalog: object.text("catalog_id"),
             text: object.text("text"),
-            items: object.list("product_items").iter().map(read_item).collect(),
+            items: object.list("product_items", read_item),
         })),
         "system" => Content::System(Box::new(SystemNotice {
             kind: object.text("type"),
@@ -125,7 +125,7 @@ fn read_media(kind: MediaKind, file: &Members<'_>) -> Content {
 
 /// `None` without any contact.
 fn read_contacts(message: &Members<'_>) -> Option<Content> {
-    let contacts: Vec<_> = message.list("contacts").iter().map(read_contact).collect();
+    let contacts = message.list("contacts", read_contact);
     (!contacts.is_empty()).then_some(Content::Contacts(contacts))
 }
 
@@ -141,7 +141,7 @@ fn read_contact(contact: &Members<'_>) -> SharedContact {
     };
     SharedContact {
         name: contact.object("name").and_then(|name| name.text("formatted_name")),
-        phones: contact.list("phones").iter().map(phone).collect(),
+        phones: contact.list("phones", phone),
         organization: contact.object("org").map(organization),
         origin: contact.text("origin"),
         vcard: contact.text("vcard"),

@@ -7,6 +7,7 @@
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
+use serde_json::value::RawValue;
 
 /// 2^53: below this an `f64` without a fraction is an exact integer.
 const WHOLE_MAX: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
@@ -27,6 +28,55 @@ pub(crate) struct Object<T>(pub(crate) Option<T>);
 /// a body full of `{}` would otherwise take a hundred times its size in memory.
 #[derive(Debug, PartialEq)]
 pub(crate) struct List<T>(pub(crate) Vec<T>);
+
+/// Any JSON value, not parsed yet. Found by skipping the value, which costs less than parsing it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Raw<'a>(pub(crate) Option<&'a RawValue>);
+
+/// The members of an object with their names, in order. For objects that are rare, or whose member names depend on the
+/// value of another member.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, Raw<'a>)>);
+
+/// Declares types that are parsed from objects of which any field may be missing, each with a lifetime `'a`. Other
+/// fields are skipped. The last one of duplicate fields counts, as in most JSON parsers; the derived implementation
+/// would reject the whole document.
+macro_rules! objects {
+    ($($name:ident { $($field:ident: $kind:ty,)* })*) => {
+        $(#[derive(Debug, Default, PartialEq)]
+        pub(crate) struct $name<'a> {
+            $(pub(crate) $field: $kind,)*
+        }
+
+        impl<'de: 'a, 'a> serde::Deserialize<'de> for $name<'a> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Fields;
+
+                impl<'de> serde::de::Visitor<'de> for Fields {
+                    type Value = $name<'de>;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                        let mut value = Self::Value::default();
+                        while let Some($crate::json::Text(name)) = map.next_key()? {
+                            match name.as_deref() {
+                                $(Some(stringify!($field)) => value.$field = map.next_value()?,)*
+                                _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+                            }
+                        }
+                        Ok(value)
+                    }
+                }
+
+                deserializer.deserialize_map(Fields)
+            }
+        })*
+    };
+}
+pub(crate) use objects;
 
 impl<T> Default for Object<T> {
     fn default() -> Self {
@@ -193,6 +243,91 @@ impl<'de, T: Deserialize<'de> + Default + PartialEq> Deserialize<'de> for List<T
         }
 
         deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|value| Self(Some(value)))
+    }
+}
+
+impl PartialEq for Raw<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.map(RawValue::get) == other.0.map(RawValue::get)
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// Parses the value; a missing one as the default.
+    pub(crate) fn read<T: Deserialize<'a> + Default>(self) -> serde_json::Result<T> {
+        self.0.map_or_else(|| Ok(T::default()), |json| serde_json::from_str(json.get()))
+    }
+
+    /// A decimal number, written as a number or a string, as it is written.
+    pub(crate) fn decimal(self) -> Option<String> {
+        let text = self.0?.get().trim_matches('"');
+        text.parse::<f64>().is_ok_and(f64::is_finite).then(|| text.to_owned())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(Text(name)) = map.next_key()? {
+                    members.push((name.unwrap_or_default(), map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+impl<'a> Members<'a> {
+    /// The last member with this name.
+    pub(crate) fn get(&self, name: &str) -> Raw<'a> {
+        self.0.iter().rfind(|(found, _)| found == name).map_or(Raw(None), |(_, value)| *value)
+    }
+
+    /// The member with this name; the default if it has another type.
+    pub(crate) fn lenient<T: Deserialize<'a> + Default>(&self, name: &str) -> T {
+        // An error is a number outside the range of `f64`: the syntax was checked when the member was found.
+        self.get(name).read().unwrap_or_default()
+    }
+
+    /// A string, or an integer as its decimal text.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.lenient::<Text<'_>>(name).0.map(Cow::into_owned)
+    }
+
+    /// Whether the member is `true`.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.get(name).0.is_some_and(|value| value.get() == "true")
+    }
+
+    /// An object.
+    pub(crate) fn object(&self, name: &str) -> Option<Members<'a>> {
+        self.lenient::<Object<_>>(name).0
+    }
+
+    /// What `read` makes of each object of an array, without those that it makes a default of. One object is parsed at
+    /// a time, because those of an array full of `{"":0}` take thirty times their size in memory.
+    pub(crate) fn list<T: Default + PartialEq>(&self, name: &str, read: impl Fn(&Members<'a>) -> T) -> Vec<T> {
+        let elements = self.lenient::<Vec<Raw<'a>>>(name).into_iter();
+        let objects = elements.filter_map(|element| element.read::<Object<Members<'_>>>().ok()?.0);
+        objects.map(|object| read(&object)).filter(|item| *item != T::default()).collect()
     }
 }
 

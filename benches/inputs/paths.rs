@@ -11,7 +11,8 @@ use pregon::{
     intake::rows::{Columns, Row, RowReader},
     redis::chunk::{self, CHUNK_ROWS_MAX, Chunk},
     webhook::{
-        payload::{Payload, WebhookChange},
+        fields::WebhookChange,
+        payload::Payload,
         signature::{Signature, Verifier},
     },
 };
@@ -178,7 +179,7 @@ fn signature(n: u16) -> Path {
 fn read_webhook(n: u16) -> Path {
     let body = webhook(n);
     let payload = Payload::read(&body).expect("a webhook");
-    let [WebhookChange::Messages(messages)] = payload.changes.as_slice() else { panic!("{payload:?}") };
+    let [WebhookChange::Messages(messages)] = &*payload.entries[0].changes else { panic!("{payload:?}") };
     assert_eq!(messages.statuses.len(), usize::from(n));
     drop(payload);
     let bytes = body.len() as u64;

@@ -3,9 +3,10 @@
 //! If the process dies: Meta delivers unanswered webhooks again.
 //! Never: lifts a hold that has another cause.
 
+use std::borrow::Cow;
+
 use tracing::{info, warn};
 
-use super::payload::AccountChange;
 use crate::{
     domain::{Hold, HoldScope, UnixMs, WabaId},
     redis::{Result, Store},
@@ -17,13 +18,35 @@ const RESTRICTED: u32 = 368;
 /// Meta's code for sends of a locked account.
 const LOCKED: u32 = 131_031;
 
-/// Applies a change of the account `waba`, which is one of ours.
-pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now: UnixMs) -> Result<()> {
-    let (field, event) = (&*change.field, &*change.event);
-    let kind = kind(change);
-    metrics::account_event(kind);
-    let at = change.at.unwrap_or(now);
-    match kind {
+/// A change of an account.
+#[derive(Debug, PartialEq)]
+pub struct AccountChange<'a> {
+    /// The webhook field of the change.
+    pub field: &'static str,
+    /// What the change is.
+    pub kind: AccountEvent,
+    /// Meta's name of the event, or the code of an error; may be empty.
+    pub event: Cow<'a, str>,
+    /// The restriction, violation or error; may be empty.
+    pub reason: Cow<'a, str>,
+    /// Whether a restriction forbids sending messages.
+    pub stops_messages: bool,
+    /// When all such restrictions end, if Meta says so for each.
+    pub until: Option<UnixMs>,
+}
+
+impl<'a> AccountChange<'a> {
+    /// A change that restricts nothing.
+    pub fn notice(field: &'static str, kind: AccountEvent, event: Cow<'a, str>) -> Self {
+        Self { field, kind, event, reason: Cow::default(), stops_messages: false, until: None }
+    }
+}
+
+/// Applies a change of the account `waba`, which is one of ours. `at` is the time of the change.
+pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, at: UnixMs, now: UnixMs) -> Result<()> {
+    let (field, event) = (change.field, &*change.event);
+    metrics::account_event(change.kind);
+    match change.kind {
         AccountEvent::Disabled => hold(store, waba, change, None, at).await,
         AccountEvent::Restricted if change.stops_messages => hold(store, waba, change, change.until, at).await,
         AccountEvent::Reinstated => lift(store, waba, at, now).await,
@@ -40,21 +63,6 @@ pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now
             warn!(waba.id = %waba, field, event, reason = &*change.reason, "account change");
             Ok(())
         }
-    }
-}
-
-fn kind(change: &AccountChange<'_>) -> AccountEvent {
-    match (&*change.field, &*change.event) {
-        ("account_update", "ACCOUNT_RESTRICTION") => AccountEvent::Restricted,
-        ("account_update", "ACCOUNT_VIOLATION") => AccountEvent::Violation,
-        ("account_update", "ACCOUNT_DELETED" | "DISABLE") => AccountEvent::Disabled,
-        ("account_update", "REINSTATE") => AccountEvent::Reinstated,
-        ("phone_number_quality_update", _) => AccountEvent::Quality,
-        ("business_capability_update", _) => AccountEvent::Capability,
-        ("security", _) => AccountEvent::Security,
-        ("account_alerts", _) => AccountEvent::Alert,
-        ("messages", _) => AccountEvent::Errors,
-        _ => AccountEvent::Other,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod account;
 pub mod apply;
 pub mod directory;
 pub mod faults;
+pub mod fields;
 pub mod find;
 pub mod follow_up;
 pub mod lines;
@@ -238,7 +239,9 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         return unsigned(RefusalReason::WrongSignature);
     }
     shared.refusals.accepted();
-    let body = json::replace_lone_surrogates(&body);
+    // Text that is not UTF-8 must not cost the statuses beside it.
+    let body = String::from_utf8_lossy(&body);
+    let body = json::replace_lone_surrogates(body.as_bytes());
     let payload = match Payload::read(&body) {
         Ok(payload) => payload,
         Err(error) => {

@@ -20,16 +20,24 @@ use super::{
     Unavailable, account,
     apply::{Committer, LocatedFact},
     faults::{FailureCause, FailureJudge, FailureOrigin},
+    fields::{
+        WebhookChange,
+        message_template_status_update::TemplateChange,
+        messages::{
+            Messages,
+            status::{Status, StatusKind},
+        },
+    },
     find::{self, MessageFinder},
     lines::{KnownLines, LineOwner},
-    payload::{Inbound, Messages, Payload, Status, StatusKind, TemplateChange, WebhookChange},
+    payload::Payload,
     search::SearchResult,
     tally::StatusTally,
 };
 use crate::{
     domain::{
-        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, LineId, News, PartId, SharedTokenKey, Token,
-        UnixMs, WabaId, Wamid, policy,
+        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, Inbound, LineId, News, PartId, SharedTokenKey,
+        Token, UnixMs, WabaId, Wamid, policy,
     },
     redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -74,6 +82,8 @@ struct CampaignInfo {
 struct ReceivedNews<'a> {
     /// The index of its change in the webhook.
     change: usize,
+    /// The WABA that the webhook names.
+    waba: &'a str,
     line: LineId,
     token: Option<Token>,
     /// Empty if Meta did not send it.
@@ -121,34 +131,36 @@ impl Receiver {
         let now = self.clock.now();
         self.refresh_key_if_stale(payload).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut received = Vec::new();
-        for (at, change) in payload.changes.iter().enumerate() {
+        for (index, (entry, change)) in payload.changes().enumerate() {
             match change {
                 WebhookChange::Messages(messages) => {
-                    let owner = self.lines.owner(&messages.line, &messages.waba).await;
+                    let owner = self.lines.owner(&messages.line, &entry.waba).await;
                     let owner = owner.map_err(|cause| Unavailable::because(&cause))?;
-                    self.collect(at, messages, owner, now, &mut received, counts);
+                    self.collect((index, &entry.waba), messages, owner, now, &mut received, counts);
                 }
                 WebhookChange::Template(change) => {
-                    counts.used[at] =
-                        self.apply_template_change(change, now).await.map_err(|cause| Unavailable::because(&cause))?
+                    let applied = self.apply_template_change(&entry.waba, change, now).await;
+                    counts.used[index] = applied.map_err(|cause| Unavailable::because(&cause))?;
                 }
-                WebhookChange::TemplateEdited(waba) => {
-                    counts.used[at] =
-                        self.note_edited_templates(waba).await.map_err(|cause| Unavailable::because(&cause))?;
+                WebhookChange::TemplateEdited => {
+                    let noted = self.note_edited_templates(&entry.waba).await;
+                    counts.used[index] = noted.map_err(|cause| Unavailable::because(&cause))?;
                 }
                 WebhookChange::Account(change) => {
-                    let waba = self.lines.waba(&change.waba).await.map_err(|cause| Unavailable::because(&cause))?;
+                    let waba = self.lines.waba(&entry.waba).await.map_err(|cause| Unavailable::because(&cause))?;
                     if let Some(waba) = waba {
-                        let applied = account::apply(&self.store, &waba, change, now).await;
+                        let at = entry.at.unwrap_or(now);
+                        let applied = account::apply(&self.store, &waba, change, at, now).await;
                         applied.map_err(|cause| Unavailable::because(&cause))?;
-                        counts.used[at] = true;
+                        counts.used[index] = true;
                     }
                 }
                 WebhookChange::Other | WebhookChange::Malformed => {}
             }
         }
         for failed in &received {
-            if let (News::Failed(code), Some(waba)) = (failed.news, waba_of(payload, failed.change)) {
+            if let News::Failed(code) = failed.news {
+                let waba = WabaId::from(failed.waba);
                 let cause = FailureCause { code, details: failed.details, at: failed.at };
                 let origin = FailureOrigin { line: &failed.line, waba: &waba };
                 self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
@@ -159,7 +171,8 @@ impl Receiver {
             match item.token {
                 Some(token) if self.sends_on(token, &item.line).await? => {
                     counts.used[item.change] = true;
-                    facts.push((item.change, item.line.clone(), item.by_token(token)));
+                    let located = item.by_token(token);
+                    facts.push((item, located));
                 }
                 Some(_) => counts.tally.add(item.news, StatusResult::Unknown),
                 None => without_token.push(item),
@@ -167,11 +180,9 @@ impl Receiver {
         }
         self.look_up(without_token, now, &mut facts, counts).await?;
         let mut judged = Vec::with_capacity(facts.len());
-        for (change, line, mut located) in facts {
-            if let Some(waba) = waba_of(payload, change) {
-                let origin = FailureOrigin { line: &line, waba: &waba };
-                self.judge(origin, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
-            }
+        for (item, mut located) in facts {
+            let origin = FailureOrigin { line: &item.line, waba: &WabaId::from(item.waba) };
+            self.judge(origin, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
             judged.push(located);
         }
         self.committer.commit(judged).await
@@ -196,10 +207,10 @@ impl Receiver {
     async fn refresh_key_if_stale(&self, payload: &Payload<'_>) -> Result<(), StoreError> {
         let key = self.token_key.get();
         let is_unverified = |text: &str| Token::has_prefix(text) && Token::read(&key, text).is_none();
-        let has_unverified = payload.changes.iter().any(|change| match change {
+        let has_unverified = payload.changes().any(|(_, change)| match change {
             WebhookChange::Messages(messages) => {
                 messages.statuses.iter().any(|status| status.token.as_deref().is_some_and(is_unverified))
-                    || messages.inbound.iter().any(|inbound| inbound.payload.as_deref().is_some_and(is_unverified))
+                    || messages.inbound.iter().any(|inbound| inbound.payload().is_some_and(is_unverified))
             }
             _ => false,
         });
@@ -212,7 +223,7 @@ impl Receiver {
     /// Appends to `received` the news in `messages` that may be about messages of ours.
     fn collect<'a>(
         &'a self,
-        change: usize,
+        (change, waba): (usize, &'a str),
         messages: &'a Messages<'_>,
         owner: LineOwner,
         now: UnixMs,
@@ -239,6 +250,7 @@ impl Receiver {
             match news(status) {
                 Some(news) => received.push(ReceivedNews {
                     change,
+                    waba,
                     line: line.clone(),
                     token,
                     wamid: &status.wamid,
@@ -249,16 +261,17 @@ impl Receiver {
                 None => counts.tally.add_named(StatusName::Other, StatusResult::Ignored),
             }
         }
-        let reply = |inbound: &'a Inbound<'_>| ReceivedNews {
+        let reply = |inbound: &'a Inbound| ReceivedNews {
             change,
+            waba,
             line: line.clone(),
-            token: inbound.payload.as_deref().and_then(|text| Token::read(&key, text)),
-            wamid: inbound.answers.as_deref().unwrap_or_default(),
+            token: inbound.payload().and_then(|text| Token::read(&key, text)),
+            wamid: inbound.answers().map(Wamid::as_str).unwrap_or_default(),
             news: News::Replied,
             at: inbound.at.unwrap_or(now),
             details: "",
         };
-        let replies = messages.inbound.iter().map(reply);
+        let replies = messages.inbound.iter().map(|inbound| reply(inbound));
         received.extend(replies.filter(|item| !only_with_token || item.token.is_some()));
     }
 
@@ -282,14 +295,14 @@ impl Receiver {
 
     /// Looks up the recipients of news without our token. Parks failures that were not found, and failures and
     /// replies whose search did not finish.
-    async fn look_up(
+    async fn look_up<'a>(
         &self,
-        without_token: Vec<ReceivedNews<'_>>,
+        without_token: Vec<ReceivedNews<'a>>,
         now: UnixMs,
-        facts: &mut Vec<(usize, LineId, LocatedFact)>,
+        facts: &mut Vec<(ReceivedNews<'a>, LocatedFact)>,
         counts: &mut WebhookCounts,
     ) -> Result<(), Unavailable> {
-        let mut by_line: HashMap<LineId, Vec<ReceivedNews<'_>>> = HashMap::new();
+        let mut by_line: HashMap<LineId, Vec<ReceivedNews<'a>>> = HashMap::new();
         for item in without_token {
             let is_likely = matches!(item.news, News::Failed(_) | News::Replied);
             if !item.wamid.is_empty() && (is_likely || self.unlikely_lookups.check().is_ok()) {
@@ -301,10 +314,14 @@ impl Receiver {
         let mut parked = Vec::new();
         for (line, without_token) in by_line {
             let wamids = without_token.iter().map(|item| item.wamid.into()).collect();
-            for (item, result) in without_token.iter().zip(self.finder.find(line, wamids).await?) {
+            for (item, result) in without_token.into_iter().zip(self.finder.find(line, wamids).await?) {
                 let may_appear = find::next_search(item.at, now).is_some();
+                let change = item.change;
                 match (result, item.news) {
-                    (SearchResult::Found(row), _) => facts.push((item.change, item.line.clone(), item.by_row(row))),
+                    (SearchResult::Found(row), _) => {
+                        let located = item.by_row(row);
+                        facts.push((item, located));
+                    }
                     (SearchResult::NotFound, News::Failed(code)) if may_appear => {
                         parked.push(item.to_parked(Some(code), now))
                     }
@@ -315,7 +332,7 @@ impl Receiver {
                         continue;
                     }
                 }
-                counts.used[item.change] = true;
+                counts.used[change] = true;
             }
         }
         if !parked.is_empty() {
@@ -339,8 +356,13 @@ impl Receiver {
     /// was used.
     ///
     /// Updates may come late and in any order; the next read of Meta's list of templates corrects the result.
-    async fn apply_template_change(&self, change: &TemplateChange<'_>, now: UnixMs) -> Result<bool, StoreError> {
-        let Some(waba) = self.lines.waba(&change.waba).await? else { return Ok(false) };
+    async fn apply_template_change(
+        &self,
+        waba: &str,
+        change: &TemplateChange<'_>,
+        now: UnixMs,
+    ) -> Result<bool, StoreError> {
+        let Some(waba) = self.lines.waba(waba).await? else { return Ok(false) };
         self.store.note_changed_templates(&waba).await?;
         let (name, language) = (change.name.to_string(), change.language.to_string());
         let scope = HoldScope::Template { waba, name, language };
@@ -400,14 +422,14 @@ struct WebhookCounts {
 
 impl WebhookCounts {
     fn new(payload: &Payload<'_>) -> Self {
-        Self { used: vec![false; payload.changes.len()], tally: StatusTally::default() }
+        Self { used: vec![false; payload.changes().count()], tally: StatusTally::default() }
     }
 
     fn record(&self, payload: &Payload<'_>, committed: bool) {
         if committed {
             self.tally.record();
         }
-        for (change, &used) in payload.changes.iter().zip(&self.used) {
+        for ((_, change), &used) in payload.changes().zip(&self.used) {
             let result = match change {
                 WebhookChange::Malformed => WebhookResult::Malformed,
                 _ if !committed => WebhookResult::Unavailable,
@@ -417,22 +439,10 @@ impl WebhookCounts {
             let kind = match change {
                 WebhookChange::Messages(messages) if messages.statuses.is_empty() => WebhookKind::Messages,
                 WebhookChange::Messages(_) => WebhookKind::Statuses,
-                WebhookChange::Template(_)
-                | WebhookChange::TemplateEdited(_)
-                | WebhookChange::Account(_)
-                | WebhookChange::Other
-                | WebhookChange::Malformed => WebhookKind::Other,
+                _ => WebhookKind::Other,
             };
             metrics::webhook(kind, result, 1);
         }
-    }
-}
-
-/// The WABA of a change of messages.
-fn waba_of(payload: &Payload<'_>, change: usize) -> Option<WabaId> {
-    match payload.changes.get(change) {
-        Some(WebhookChange::Messages(messages)) => Some(WabaId::from(&*messages.waba)),
-        _ => None,
     }
 }
 

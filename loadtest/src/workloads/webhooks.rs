@@ -232,7 +232,8 @@ mod tests {
     use pregon::{
         domain::Secret,
         webhook::{
-            payload::{Payload, StatusKind, WebhookChange},
+            fields::{WebhookChange, messages::status::StatusKind},
+            payload::Payload,
             signature::{Signature, Verifier},
         },
     };
@@ -258,9 +259,10 @@ mod tests {
                 assert!(Verifier::new(&[Secret::new(APP_SECRET)]).accepts(&signature, body.as_bytes()));
                 assert!(head.ends_with(&format!("content-length: {}", body.len())));
                 let payload = Payload::read(body.as_bytes()).expect("a payload");
-                let [WebhookChange::Messages(of_line)] = payload.changes.as_slice() else { panic!("{payload:?}") };
+                let [entry] = payload.entries.as_slice() else { panic!("{payload:?}") };
+                let [WebhookChange::Messages(of_line)] = entry.changes.as_slice() else { panic!("{payload:?}") };
                 for status in &of_line.statuses {
-                    assert_eq!((status.kind, of_line.waba.as_ref()), (StatusKind::Delivered, WABA));
+                    assert_eq!((status.kind, entry.waba.as_ref()), (StatusKind::Delivered, WABA));
                     let of = messages.iter().find(|message| message.wamid == status.wamid).expect("one of them");
                     assert_eq!((of.line.as_str(), Some(of.token.as_str())), (&*of_line.line, status.token.as_deref()));
                     seen.push(of.wamid.clone());

@@ -1,7 +1,14 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    fields::messages::{
+        Messages,
+        status::{Status, StatusKind},
+    },
+    *,
+};
+use crate::{domain::Wamid, telemetry::metrics::AccountEvent, webhook::account::AccountChange};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -10,7 +17,7 @@ macro_rules! fixture {
 }
 
 fn read(body: &[u8]) -> Vec<WebhookChange<'_>> {
-    Payload::read(body).expect("a payload").changes
+    Payload::read(body).expect("a payload").entries.into_iter().flat_map(|entry| entry.changes).collect()
 }
 
 fn only(body: &[u8]) -> WebhookChange<'_> {
@@ -52,16 +59,14 @@ fn a_failed_status_is_parsed_with_its_code_and_error_text() {
 
 #[test]
 fn a_reply_is_parsed_with_the_message_it_answers() {
-    let tapped = Inbound {
-        payload: Some("c42:stop".into()),
-        answers: Some("wamid.HBgNNTQ5MTE1NTU1MDEwMxUCABEYEjEw".into()),
-        at: Some(UnixMs(1_795_300_042_000)),
-    };
-    assert_eq!(messages(fixture!("reply_button")).inbound, [tapped]);
+    let tapped = messages(fixture!("reply_button")).inbound.remove(0);
+    assert_eq!(tapped.payload(), Some("c42:stop"));
+    assert_eq!(tapped.answers(), Some(&Wamid::from("wamid.HBgNNTQ5MTE1NTU1MDEwMxUCABEYEjEw")));
+    assert_eq!(tapped.at, Some(UnixMs(1_795_300_042_000)));
 
     let read = messages(fixture!("inbound_mixed"));
     let read: Vec<_> =
-        read.inbound.iter().map(|inbound| (inbound.payload.as_deref(), inbound.answers.as_deref())).collect();
+        read.inbound.iter().map(|inbound| (inbound.payload(), inbound.answers().map(Wamid::as_str))).collect();
     let expected = [
         (None, None),
         (Some("chosen-button"), Some("wamid.OUT1")),
@@ -73,29 +78,17 @@ fn a_reply_is_parsed_with_the_message_it_answers() {
 }
 
 #[test]
-fn a_template_change_has_the_language_code_of_the_api() {
-    let paused = TemplateChange {
-        waba: "2001".into(),
-        name: "spring_sale".into(),
-        language: Language::from("en_GB"),
-        event: "PAUSED".into(),
-        reason: "Your template was paused for 3 hours.".into(),
-    };
-    assert_eq!(only(fixture!("template_paused")), WebhookChange::Template(paused));
-    let WebhookChange::Template(approved) = only(fixture!("template_approved")) else { panic!("a template's change") };
-    assert_eq!((&*approved.event, &*approved.reason), ("APPROVED", "UNPAUSED"));
+fn an_entry_has_its_waba_and_its_time() {
+    let payload = Payload::read(fixture!("template_paused")).expect("a payload");
+    let [entry] = payload.entries.as_slice() else { panic!("{payload:?}") };
+    assert_eq!((&*entry.waba, entry.at), ("2001", Some(UnixMs(1_795_300_100_000))));
+    assert!(matches!(entry.changes.as_slice(), [WebhookChange::Template(change)] if change.name == "spring_sale"));
+    let payload = Payload::read(fixture!("status_sent")).expect("a payload");
+    assert_eq!(payload.entries[0].at, None, "an entry of messages");
 }
 
-fn account(field: &'static str, event: &'static str, until: Option<u64>) -> WebhookChange<'static> {
-    WebhookChange::Account(AccountChange {
-        waba: "2001".into(),
-        field: field.into(),
-        event: event.into(),
-        reason: "".into(),
-        stops_messages: until.is_some(),
-        until: until.map(UnixMs),
-        at: Some(UnixMs(1_795_300_000_000)),
-    })
+fn account(field: &'static str, kind: AccountEvent, event: &'static str) -> WebhookChange<'static> {
+    WebhookChange::Account(Box::new(AccountChange::notice(field, kind, event.into())))
 }
 
 #[test]
@@ -119,14 +112,51 @@ fn malformed_values_are_skipped_and_their_siblings_used() {
         WebhookChange::Malformed,
         WebhookChange::Malformed,
         WebhookChange::Malformed,
-        WebhookChange::Messages(Messages { waba: "2001".into(), line: "3001".into(), statuses, inbound: Vec::new() }),
-        account("messages", "131052", None),
+        WebhookChange::Messages(Messages { line: "3001".into(), statuses, inbound: Vec::new() }),
+        account("messages", AccountEvent::Errors, "131052"),
         WebhookChange::Malformed,
         WebhookChange::Malformed,
-        account("security", "PIN_CHANGED", None),
+        account("security", AccountEvent::Security, "PIN_CHANGED"),
         WebhookChange::Other,
     ];
     assert_eq!(changes, expected);
+}
+
+/// A body with these changes.
+fn body_of(changes: &str) -> String {
+    format!(r#"{{"entry":[{{"changes":[{changes}],"id":"2001","time":1795300100}}]}}"#)
+}
+
+#[test]
+fn a_value_is_parsed_as_its_field_in_any_order() {
+    let statuses = r#""value":{"metadata":{"phone_number_id":"3001"},"statuses":[{"id":"wamid.A"}],"event":7}"#;
+    let event = r#""value":{"event":"PIN_CHANGED","statuses":7,"messages":[[]],"metadata":"x"}"#;
+    let status = status("wamid.A", StatusKind::Other, None);
+    let messages = || Messages { line: "3001".into(), statuses: vec![status.clone()], inbound: vec![] };
+    let messages = || WebhookChange::Messages(messages());
+    let security = || account("security", AccountEvent::Security, "PIN_CHANGED");
+    for (changes, expected) in [
+        (format!(r#"{{{statuses},"field":"messages"}}"#), vec![messages()]),
+        (format!(r#"{{"field":"messages",{statuses}}}"#), vec![messages()]),
+        (format!(r#"{{{event},"field":"security"}}"#), vec![security()]),
+        (format!(r#"{{"field":"security",{event}}}"#), vec![security()]),
+        (
+            format!(
+                r#"{{{statuses},"field":"messages"}},{{{event},"field":"security"}},{{}},7,{{"field":"messages"}}"#
+            ),
+            vec![messages(), security(), WebhookChange::Malformed],
+        ),
+        (format!(r#"{{"field":"messages",{event},"field":"security"}}"#), vec![security()]),
+        (format!(r#"{{{event},"value":7,"field":"security"}}"#), vec![WebhookChange::Malformed]),
+        (format!(r#"{{{event},"field":"flows"}},{{{event}}}"#), vec![WebhookChange::Other, WebhookChange::Other]),
+        (r#"{"value":[],"field":"flows"},{"value":[]},{"field":null}"#.into(), vec![WebhookChange::Malformed]),
+    ] {
+        let body = body_of(&changes);
+        let payload = Payload::read(body.as_bytes()).expect("a payload");
+        let [entry] = payload.entries.as_slice() else { panic!("{payload:?}") };
+        assert_eq!((&*entry.waba, entry.at), ("2001", Some(UnixMs(1_795_300_100_000))), "{changes}");
+        assert_eq!(entry.changes, expected, "{changes}");
+    }
 }
 
 #[test]
@@ -155,6 +185,7 @@ fn deep_nesting_does_not_overflow_the_stack() {
         r#"{"entry":@}"#,
         r#"{"entry":[{"id":@}]}"#,
         r#"{"entry":[{"changes":[{"field":"messages","value":{"metadata":@,"statuses":[{"id":@,"timestamp":@}]}}]}]}"#,
+        r#"{"entry":[{"changes":[{"value":{"event":@,"ban_info":@,"other":@},"field":"account_update","x":@}]}]}"#,
     ] {
         let body = place.replace('@', &deep(100_000));
         let _ = Payload::read(body.as_bytes());

@@ -22,7 +22,7 @@ use pregon::{
         job::Job,
         rows::{COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Columns, ROW_BYTES_MAX, Row, RowReader, UploadError},
     },
-    webhook::payload::{Payload, WebhookChange},
+    webhook::{fields::WebhookChange, payload::Payload},
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -216,11 +216,22 @@ fn nesting_a_million_deep_is_skipped_or_rejected() {
             within(r#"{"future":"#, r#","entry":[{"id":"1","changes":[{"field":"flows","value":{}}]}]}"#),
             within(r#"{"entry":[{"id":"1","time":"#, r#","changes":[{"field":"flows","value":{}}]}]}"#),
             within(r#"{"entry":[{"id":"1","changes":[{"field":"flows","value":{"x":"#, "}}]}]}"),
+            within(r#"{"entry":[{"id":"1","changes":[{"value":{"x":"#, r#"},"field":"flows"}]}]}"#),
         ] {
             let payload = Payload::read(&hook).expect("an object");
-            assert_eq!(payload.changes, [WebhookChange::Other]);
+            assert_eq!(payload.entries[0].changes, [WebhookChange::Other]);
         }
         let _ = Payload::read(&within(r#"{"entry":"#, "}"));
+        for kind in ["text", "interactive", "contacts", "edit", "poll", "context", "errors"] {
+            let start = format!(
+                r#"{{"entry":[{{"changes":[{{"value":{{"metadata":{{"phone_number_id":"1"}},"contacts":[],
+                    "messages":[{{"id":"wamid.A","type":"{kind}","{kind}":"#
+            );
+            let hook = within(&start, r#"}]},"field":"messages"}]}]}"#);
+            let payload = Payload::read(&hook).expect("an object");
+            let [WebhookChange::Messages(messages)] = &*payload.entries[0].changes else { panic!("{payload:?}") };
+            assert_eq!(messages.inbound[0].id, Some("wamid.A".into()));
+        }
         let _ = Payload::read(deep.as_bytes());
         // Unused fields of a response are skipped too, and no used field is nested.
         let accepted = answer::read(200, &within(r#"{"future":"#, r#","messages":[{"id":"wamid.A"}]}"#));
@@ -256,6 +267,15 @@ fn the_largest_body_is_parsed_in_bounded_memory() {
         body(&format!(r#"{message}"statuses":["#), r#"{"errors":[{"code":1}]}"#, "]}}]}]}"),
         body(&format!(r#"{message}"messages":["#), "{}", "]}}]}]}"),
         body(&format!(r#"{message}"messages":["#), r#"{"timestamp":1}"#, "]}}]}]}"),
+        body(&format!(r#"{message}"messages":["#), r#"{"id":0}"#, "]}}]}]}"),
+        body(&format!(r#"{message}"messages":["#), r#"{"type":"text","text":{"body":""}}"#, "]}}]}]}"),
+        body(&format!(r#"{message}"messages":["#), r#"{"type":"image","image":{}}"#, "]}}]}]}"),
+        body(&format!(r#"{message}"messages":[{{"#), r#""":0"#, "}]}}]}]}"),
+        body(&format!(r#"{message}"messages":[{{"type":"contacts","contacts":["#), r#"{"":0}"#, "]}]}}]}]}"),
+        body(&format!(r#"{message}"messages":[{{"type":"contacts","contacts":["#), r#"{"origin":0}"#, "]}]}}]}]}"),
+        body(&format!(r#"{message}"messages":[{{"errors":["#), r#"{"code":1}"#, "]}]}}]}]}"),
+        body(&format!(r#"{message}"messages":[{{"from":1}}],"contacts":["#), r#"{"wa_id":1}"#, "]}}]}]}"),
+        body(r#"{"entry":[{"changes":[{"value":{},"field":0},"#, r#"{"field":0}"#, "]}]}"),
         body(&format!(r#"{message}"statuses":[{{"errors":["#), "{}", "]}]}}]}]}"),
     ];
     for hook in hooks {

@@ -168,19 +168,23 @@ async fn a_status_before_the_response_counts_and_is_not_undone() {
 }
 
 #[tokio::test]
-async fn an_unpaired_surrogate_does_not_affect_other_updates() {
+async fn text_that_is_not_unicode_does_not_affect_other_updates() {
     let hooks = Hooks::start().await;
-    let (id, messages) = hooks.campaign(&["3001"], 1).await;
-    let message = messages[&"3001".into()][0];
-    hooks.accept([&message]).await;
-    let value = json!({
-        "metadata": {"phone_number_id": "3001"},
-        "messages": [{"type": "button", "button": {"payload": "HALF"}}],
-        "statuses": [hooks.status(&message, "delivered")],
-    });
-    let body = payload(&[json!({"field": "messages", "value": value})]).to_string();
-    assert_eq!(hooks.deliver_bytes(body.replace("HALF", r"S\u00ed \ud83d").as_bytes()).await, 200);
-    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Delivered, 1)]));
+    let (id, messages) = hooks.campaign(&["3001"], 2).await;
+    let ours = &messages[&"3001".into()];
+    hooks.accept(ours).await;
+    for (message, half) in ours.iter().zip([br"S\u00ed \ud83d".as_slice(), b"S\xc3\xad \xf0\x9f"]) {
+        let value = json!({
+            "metadata": {"phone_number_id": "3001"},
+            "contacts": [{"wa_id": "1", "profile": {"name": "HALF"}}],
+            "messages": [{"from": "1", "type": "button", "button": {"payload": "HALF"}}],
+            "statuses": [hooks.status(message, "delivered")],
+        });
+        let body = payload(&[json!({"field": "messages", "value": value})]).to_string();
+        let pieces: Vec<_> = body.split("HALF").map(str::as_bytes).collect();
+        assert_eq!(hooks.deliver_bytes(&pieces.join(half)).await, 200);
+    }
+    assert_eq!(hooks.by_state(id).await, HashMap::from([(State::Delivered, 2)]));
     hooks.stop().await;
 }
 

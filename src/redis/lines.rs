@@ -143,6 +143,7 @@ impl Store {
     pub async fn remove_worker(&self, worker: &str) -> Result<()> {
         let mut pipeline = Pipeline::new();
         pipeline.zrem(self.keys.workers(), worker).hdel(self.keys.line_lists(), worker);
+        pipeline.hdel(self.keys.readable_versions(), worker);
         self.query_all::<u8>("ZREM workers", &pipeline).await.map(drop)
     }
 

@@ -1,4 +1,5 @@
-//! Data of earlier releases: the present release continues it, and workers of both releases work side by side.
+//! Data of earlier and later releases: this release continues the data of earlier ones, workers of different releases
+//! work side by side, and a process sends nothing from data that it cannot read.
 //!
 //! `tests/fixtures/VERSION` has the data of a release: `data.redis`, the commands that restore it; `expected.json`,
 //! what the API showed of it; `scripts`, the Lua scripts as that release loaded them. A release adds its own with
@@ -8,6 +9,7 @@ mod beside;
 mod dump;
 mod later;
 mod record;
+mod version;
 
 use std::{fs, path::PathBuf};
 

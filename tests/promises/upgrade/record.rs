@@ -64,6 +64,7 @@ impl Recorder {
         let weight = |line: &str| (LineId::from(line), (WabaId::from("2001"), 80.0));
         let intake = Intake { lines: Arc::new(LINES.map(weight).into()), ..intake };
         let store = intake.store.clone();
+        store.open_data().await.expect("data");
         store.put_templates(&"2001".into(), &[world::template()], intake.clock.now()).await.expect("templates");
         let targets = LINES.map(|line| (LeaseTarget::Line(line.into()), 0));
         let epochs = store.acquire(&targets, WORKER, Duration::from_secs(60)).await.expect("leases");

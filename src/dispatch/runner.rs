@@ -221,6 +221,7 @@ impl Runner {
             clock: setup.clock.clone(),
             line: setup.line.id.clone(),
             id_retention: setup.settings.id_retention,
+            features: setup.settings.features,
             recipients: Rc::default(),
             shard: setup.shard.clone(),
         };

@@ -350,6 +350,7 @@ impl Worker {
                 in_flight: status.in_flight,
                 accepted_per_second: status.accepted.saturating_sub(before) as f64
                     / since.elapsed().as_secs_f64().max(0.001),
+                features: self.settings.features.iter().map(|feature| (*feature).to_owned()).collect(),
                 at,
             };
             reports.push((id.clone(), report));

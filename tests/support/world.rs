@@ -6,7 +6,7 @@ use pregon::{
     dispatch::{DispatchSettings, housekeeping::Housekeeping, worker::Worker},
     domain::{
         Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
-        Template, UnixMs,
+        Template, UnixMs, campaign::FEATURES,
     },
     graph::{GraphClient, GraphClientConfig},
     redis::{
@@ -55,6 +55,7 @@ pub fn settings() -> DispatchSettings {
         retry: RetryPolicy::new(Duration::from_millis(20), 2.0, Duration::from_millis(200), 6).expect("a policy"),
         in_flight_max: 64,
         id_retention: Duration::from_secs(3600),
+        features: FEATURES,
     }
 }
 
@@ -96,6 +97,7 @@ pub async fn campaign_at(
         priority: 5,
         on_doubt,
         created_at: now,
+        requires: Vec::new(),
     };
     let (id, created) = store.create_campaign(&campaign).await.expect("a campaign");
     assert!(created);

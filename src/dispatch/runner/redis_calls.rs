@@ -256,7 +256,7 @@ impl Runner {
         self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
         for (id, running) in &refresh.running {
             if let Some(work) = self.backlog.campaign(*id) {
-                work.running = *running;
+                work.running = *running && work.plan.is_supported;
             }
         }
         self.give_back(|ready| refresh.running.get(&ready.part().campaign) != Some(&true));

@@ -7,6 +7,7 @@
 
 mod beside;
 mod dump;
+mod features;
 mod later;
 mod record;
 mod version;

@@ -10,7 +10,7 @@ use pregon::{
     dispatch::indexing::Indexing,
     domain::{
         CampaignId, CampaignState, Form, Hold, HoldScope, LineId, OnDoubt, PartId, State, UnixMs, WabaId,
-        campaign::PauseReason,
+        campaign::{FEATURES, PauseReason},
     },
     intake::{CampaignAction, Format, Intake, jobs::read_jobs},
     redis::{
@@ -364,6 +364,7 @@ async fn lines_and_holds(recorder: &mut Recorder) {
         path_broken: None,
         in_flight: 3,
         accepted_per_second: 12.5,
+        features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         at: now,
     };
     store.put_reports(&[("3001".into(), report)], Duration::from_secs(3)).await.expect("redis");

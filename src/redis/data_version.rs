@@ -59,7 +59,7 @@ impl Store {
     }
 
     /// Makes the data ready for this release: checks its version, and raises it to the one that this release writes.
-    /// Each process calls this before it reads or writes any other data.
+    /// Each process calls this as soon as it is connected.
     ///
     /// Errors: those of [`Store::check_data_version`] and [`Store::raise_data_version`].
     pub async fn open_data(&self) -> Result<()> {

@@ -51,8 +51,8 @@ struct KnownLine {
 }
 
 impl Store {
-    /// Stores the list of lines of `worker` and the version of the data that it reads, and makes these lines known until
-    /// `until`.
+    /// Stores the list of lines of `worker` and the newest version of the data that it reads, and makes these lines
+    /// known until `until`.
     pub async fn register_lines(&self, worker: &str, lines: &[Line], until: UnixMs) -> Result<()> {
         let ids: Vec<&LineId> = lines.iter().map(|line| &line.id).collect();
         let list = serde_json::to_string(&ids).expect("ids are strings");

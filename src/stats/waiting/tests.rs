@@ -151,7 +151,7 @@ fn work_that_is_not_due_waits_for_its_time() {
 }
 
 #[test]
-fn a_line_whose_worker_lacks_a_feature_waits_for_a_newer_release() {
+fn a_line_waits_for_a_worker_with_the_features() {
     let mut newer = record(CampaignState::Running);
     newer.campaign.requires = vec!["quiet_hours".into(), "quotas".into()];
     let mut line = work("3001", 5, 0, sending(72.0));

@@ -176,7 +176,8 @@ async fn record_the_data_of_this_release() {
         "at": at.0, "campaigns": campaigns, "statuses": statuses, "uploading": uploading, "jobs": jobs,
     });
     let dir = fixtures().join(env!("CARGO_PKG_VERSION"));
-    fs::create_dir_all(dir.join("scripts")).expect("a directory");
+    fs::create_dir(&dir).expect("a release that is not recorded yet");
+    fs::create_dir(dir.join("scripts")).expect("a directory");
     fs::write(dir.join("data.redis"), dump::dump(&recorder.redis).await).expect("written");
     let expected = serde_json::to_string_pretty(&expected).expect("JSON") + "\n";
     fs::write(dir.join("expected.json"), expected).expect("written");

@@ -86,7 +86,7 @@ deny: ## Check licences and sources of dependencies; installs cargo-deny if it i
 test-valkey: valkey ## Run the tests of deployments, restarts and take-overs on Valkey
 	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked \
 		--test deployments --test rates --test torture
-	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked --test promises -- redis:: dispatch::hostile
+	PATH="$(CURDIR)/target/valkey/bin:$$PATH" $(CARGO) test --locked --test promises -- redis:: dispatch::hostile upgrade::
 
 valkey: ## Install Valkey into target/valkey, without changing the system
 	@sh tests/valkey.sh target/valkey

@@ -169,6 +169,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
             retry: RetryPolicy::new(Duration::from_secs(5), 3.0, Duration::from_secs(600), 6).expect("a policy"),
             in_flight_max: 512,
             id_retention: Duration::from_secs(3600),
+            features: &[],
         },
         graph: GraphClientConfig { base_url: url.to_owned(), ..GraphClientConfig::default() },
         threads: std::env::var("THREADS").map_or(1, |n| n.parse().expect("a number")),
@@ -216,6 +217,7 @@ async fn upload(store: &Store, lines: &[Line], n: u64) -> CampaignId {
         priority: 5,
         on_doubt: OnDoubt::Hold,
         created_at: now,
+        requires: Vec::new(),
     };
     let (id, _) = store.create_campaign(&campaign).await.expect("a campaign");
     let weights: Vec<(LineId, f64)> = campaign.lines.iter().map(|line| (line.clone(), 1.0)).collect();

@@ -100,7 +100,7 @@ pub async fn sync(
             (false, Some(hold)) if hold.reason.starts_with(LISTED_REASON_PREFIX) => {
                 let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
                 if reason != hold.reason {
-                    store.hold(&scope, &Hold { reason, ..hold.clone() }).await?;
+                    store.reword_hold(&scope, &reason).await?;
                 }
             }
             _ => {}

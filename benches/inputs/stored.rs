@@ -48,6 +48,7 @@ pub async fn draft(store: &Store, lines: &[&str]) -> CampaignId {
         priority: 5,
         on_doubt: OnDoubt::Hold,
         created_at: now,
+        requires: Vec::new(),
     };
     store.create_campaign(&campaign).await.expect("a campaign").0
 }

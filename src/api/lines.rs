@@ -226,6 +226,7 @@ mod tests {
             path_broken: None,
             in_flight: 0,
             accepted_per_second: 0.0,
+            features: Vec::new(),
             at: UnixMs(0),
         };
         let with = |report| LineSnapshot { owner: Some("w1".into()), report, ..LineSnapshot::default() };

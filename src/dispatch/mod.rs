@@ -41,6 +41,8 @@ pub struct DispatchSettings {
     pub in_flight_max: usize,
     /// How long message ids can be looked up.
     pub id_retention: Duration,
+    /// The features that this worker has. It sends no campaign that requires another one.
+    pub features: &'static [&'static str],
 }
 
 /// What a worker broadcasts to all its runners.

@@ -351,6 +351,7 @@ impl Worker {
                 in_flight: status.in_flight,
                 accepted_per_second: status.accepted.saturating_sub(before) as f64
                     / since.elapsed().as_secs_f64().max(0.001),
+                features: self.settings.features.iter().map(|feature| (*feature).to_owned()).collect(),
                 at,
             };
             reports.push((id.clone(), report));
@@ -420,6 +421,7 @@ impl ShardThread {
                 clock: self.clock.clone(),
                 line: order.line.id.clone(),
                 id_retention: self.settings.id_retention,
+                features: self.settings.features,
                 token_key: self.token_key.clone(),
                 plans: plans.clone(),
             });

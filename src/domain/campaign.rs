@@ -9,6 +9,9 @@ use super::{CampaignId, LineId, UnixMs, template::Template};
 /// The priority of a campaign that sets none.
 pub const PRIORITY_DEFAULT: u8 = 5;
 
+/// The features of this release that a campaign can require. There are none yet.
+pub const FEATURES: &[&str] = &[];
+
 /// A campaign as submitted, with the template as it was then. Immutable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Campaign {
@@ -35,6 +38,18 @@ pub struct Campaign {
     pub on_doubt: OnDoubt,
     /// When the campaign was submitted.
     pub created_at: UnixMs,
+    /// The features that a worker must have to send the campaign, such as `quiet_hours`. Any other worker leaves it to
+    /// workers of a newer release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+}
+
+impl Campaign {
+    /// The features that the campaign requires and that are not in `supported`.
+    pub fn missing_features(&self, supported: &[impl AsRef<str>]) -> Vec<&str> {
+        let required = self.requires.iter().map(String::as_str);
+        required.filter(|feature| !supported.iter().any(|supported| supported.as_ref() == *feature)).collect()
+    }
 }
 
 /// What happens to a recipient that is still in doubt at its deadline.

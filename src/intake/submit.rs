@@ -261,6 +261,8 @@ impl Intake {
                 priority: new.priority.unwrap_or(PRIORITY_DEFAULT),
                 on_doubt: new.on_doubt,
                 created_at: now,
+                // Each feature that the campaign uses and that older workers must not ignore.
+                requires: Vec::new(),
             }),
             Ok(_) => Err(IntakeError::Invalid(problems)),
             // Alone, a template problem keeps its own problem type.

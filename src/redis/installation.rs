@@ -18,6 +18,8 @@ pub(super) struct Installation {
     token_key: OnceLock<SharedTokenKey>,
     /// Run id of the Redis in which the installation was first used.
     pub(super) first_incarnation: OnceLock<String>,
+    /// Set once this process has checked and raised the version of the data.
+    pub(super) data_is_open: OnceLock<()>,
 }
 
 /// A template in the stored list of its WABA.
@@ -56,6 +58,7 @@ impl Store {
     /// Writes the shared values that `incarnation`, which has just begun, lacks, and reads those that it has. The
     /// first process to write a value wins.
     pub(super) async fn restore_shared(&self, incarnation: u64) -> Result<()> {
+        self.restore_data_version(incarnation).await?;
         self.sync_token_key(Some(incarnation)).await?;
         if let Some(first_incarnation) = self.installation.first_incarnation.get() {
             self.get_or_set(Some(incarnation), &self.keys.first_incarnation(), first_incarnation.as_bytes()).await?;
@@ -85,7 +88,7 @@ impl Store {
         Ok(self.query_in::<Option<Vec<u8>>>(incarnation, &get).await?.unwrap_or_else(|| default.to_owned()))
     }
 
-    async fn query_in<T: FromRedisValue>(&self, incarnation: Option<u64>, command: &Cmd) -> Result<T> {
+    pub(super) async fn query_in<T: FromRedisValue>(&self, incarnation: Option<u64>, command: &Cmd) -> Result<T> {
         const OPERATION: &str = "installation";
         let Some(incarnation) = incarnation else { return self.query(OPERATION, command).await };
         let mut pipeline = Pipeline::with_capacity(1);

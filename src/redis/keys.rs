@@ -61,6 +61,10 @@ keys! {
     wait_key(number: u32) => "fence:{number}";
     /// STRING: the incarnation of Redis in which the installation was first used.
     first_incarnation() => "born";
+    /// ZSET of versions of the data: the oldest release that reads a version → the version. The highest one counts.
+    data_version() => "data_version";
+    /// HASH: worker → the newest version of the data that it reads.
+    readable_versions() => "readable_versions";
     /// STRING of 16 random bytes that sign tokens.
     token_key() => "token_key";
     /// SET of the WABAs whose templates changed at Meta since the last sync.

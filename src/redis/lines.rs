@@ -49,6 +49,9 @@ pub struct LineReport {
     pub in_flight: usize,
     /// Messages per second that Meta accepted, over about the last second.
     pub accepted_per_second: f64,
+    /// The features of the worker. It sends no campaign that requires another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
     /// Time of the report.
     pub at: UnixMs,
 }
@@ -143,6 +146,7 @@ impl Store {
     pub async fn remove_worker(&self, worker: &str) -> Result<()> {
         let mut pipeline = Pipeline::new();
         pipeline.zrem(self.keys.workers(), worker).hdel(self.keys.line_lists(), worker);
+        pipeline.hdel(self.keys.readable_versions(), worker);
         self.query_all::<u8>("ZREM workers", &pipeline).await.map(drop)
     }
 
@@ -242,6 +246,16 @@ impl Store {
             }
         }
         Ok(holds)
+    }
+
+    /// Replaces the reason of the hold on a scope. The rest of the hold stays, with fields that a newer release wrote.
+    pub async fn reword_hold(&self, scope: &HoldScope, reason: &str) -> Result<()> {
+        let (key, scope) = (self.keys.holds(), scope.to_string());
+        let stored: Option<String> = self.query("HGET hold", cmd("HGET").arg(&key).arg(&scope)).await?;
+        let hold = stored.and_then(|json| serde_json::from_str(&json).ok());
+        let Some(mut hold) = hold.filter(serde_json::Value::is_object) else { return Ok(()) };
+        hold["reason"] = reason.into();
+        self.change_and_wake(cmd("HSET").arg(&key).arg(&scope).arg(hold.to_string())).await
     }
 
     /// Sets or replaces the hold on a scope, and wakes every worker.

@@ -7,6 +7,7 @@
 pub mod campaigns;
 pub mod chunk;
 pub mod clock;
+pub mod data_version;
 mod deletion;
 pub mod deployment;
 pub mod durability;

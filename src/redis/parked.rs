@@ -32,6 +32,15 @@ pub struct Parked {
     pub at: UnixMs,
 }
 
+/// A parked status, as it is stored.
+#[derive(Debug)]
+pub struct ParkedEntry {
+    /// The status.
+    pub status: Parked,
+    /// The member of the ZSET. A newer release may have written fields that [`Parked`] lacks.
+    member: String,
+}
+
 impl Store {
     /// Parks statuses, to be searched for at `due`. A status that is already parked keeps its time.
     pub async fn park(&self, statuses: &[Parked], due: UnixMs) -> Result<()> {
@@ -52,27 +61,27 @@ impl Store {
     }
 
     /// Parked statuses that are due at `now`, at most `limit`, oldest due time first.
-    pub async fn parked(&self, now: UnixMs, limit: usize) -> Result<Vec<Parked>> {
+    pub async fn parked(&self, now: UnixMs, limit: usize) -> Result<Vec<ParkedEntry>> {
         let key = self.keys.parked();
         let mut range = cmd("ZRANGEBYSCORE");
         range.arg(&key).arg("-inf").arg(now.0).arg("LIMIT").arg(0).arg(limit);
         let members: Vec<String> = self.query("ZRANGEBYSCORE parked", &range).await?;
-        let read = |json: &String| {
-            serde_json::from_str(json)
-                .map_err(|error| StoreError::Corrupt { key: key.clone(), reason: error.to_string() })
+        let read = |member: String| match serde_json::from_str(&member) {
+            Ok(status) => Ok(ParkedEntry { status, member }),
+            Err(error) => Err(StoreError::Corrupt { key: key.clone(), reason: error.to_string() }),
         };
-        members.iter().map(read).collect()
+        members.into_iter().map(read).collect()
     }
 
     /// Removes the statuses in `forget`, and sets a later due time for those in `again`.
-    pub async fn repark(&self, forget: &[Parked], again: &[(Parked, UnixMs)]) -> Result<()> {
+    pub async fn repark(&self, forget: &[ParkedEntry], again: &[(ParkedEntry, UnixMs)]) -> Result<()> {
         let key = self.keys.parked();
         let mut pipeline = Pipeline::new();
-        for (status, due) in again {
-            pipeline.cmd("ZADD").arg(&key).arg("XX").arg(due.0).arg(member(status));
+        for (entry, due) in again {
+            pipeline.cmd("ZADD").arg(&key).arg("XX").arg(due.0).arg(&entry.member);
         }
-        for status in forget {
-            pipeline.zrem(&key, member(status));
+        for entry in forget {
+            pipeline.zrem(&key, &entry.member);
         }
         self.query_all::<u64>("ZREM parked", &pipeline).await.map(drop)
     }

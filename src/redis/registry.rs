@@ -1,4 +1,5 @@
-//! The registry of lines: which worker lists which lines, and which lines are known to the installation.
+//! The registry: which worker lists which lines and reads which versions of the data, and which lines are known to the
+//! installation.
 //!
 //! Processes may have different `[[line]]` lists, for example while a change is rolled out. A worker writes its list
 //! before its first heartbeat, and its lines with their WABAs into the known lines. A line stays known for
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, Store};
+use super::{Result, Store, data_version};
 use crate::domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, PartId, State, UnixMs, WabaId};
 
 /// What an operator can do about a line that has work and is listed by no worker.
@@ -50,7 +51,8 @@ struct KnownLine {
 }
 
 impl Store {
-    /// Stores the list of lines of `worker`, and makes these lines known until `until`.
+    /// Stores the list of lines of `worker` and the newest version of the data that it reads, and makes these lines
+    /// known until `until`.
     pub async fn register_lines(&self, worker: &str, lines: &[Line], until: UnixMs) -> Result<()> {
         let ids: Vec<&LineId> = lines.iter().map(|line| &line.id).collect();
         let list = serde_json::to_string(&ids).expect("ids are strings");
@@ -60,6 +62,7 @@ impl Store {
             let json = serde_json::to_string(&known).expect("a known line has only a string and a number");
             pipeline.hset(self.keys.known_lines(), line.id.as_str(), json);
         }
+        pipeline.hset(self.keys.readable_versions(), worker, data_version::READS);
         pipeline.hset(self.keys.line_lists(), worker, list);
         self.query_all::<u8>("HSET lines", &pipeline).await.map(drop)
     }
@@ -135,7 +138,7 @@ impl Store {
         let expired: Vec<LineId> = self.read_known_lines().await?.into_iter().filter_map(expired).collect();
         let mut pipeline = Pipeline::new();
         for worker in listing.iter().filter(|worker| !live.contains(*worker)) {
-            pipeline.hdel(self.keys.line_lists(), worker);
+            pipeline.hdel(self.keys.line_lists(), worker).hdel(self.keys.readable_versions(), worker);
         }
         for line in &expired {
             pipeline.hdel(self.keys.known_lines(), line.as_str());

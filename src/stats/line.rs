@@ -122,6 +122,7 @@ pub(crate) mod tests {
             path_broken: None,
             in_flight: 3,
             accepted_per_second: rate,
+            features: Vec::new(),
             at: UnixMs(0),
         };
         LineSnapshot { owner: Some("w1".into()), report: Some(report), ..LineSnapshot::default() }

@@ -14,7 +14,7 @@ use super::{
     StateCounts, Statistics, counts,
     eta::{self, LineShare},
     line::{self, LineSnapshot, LineWork},
-    waiting::waiting_for,
+    waiting::{WaitReason, Waiting, waiting_for},
 };
 use crate::{
     domain::{CampaignId, CampaignState, Hold, HoldScope, LineId, PartId, State, UnixMs, WabaId},
@@ -78,8 +78,8 @@ impl StatisticsReader {
         let work = self.work(record, &counts, &holds, now).await?;
         let waba = record.campaign.lines.iter().find_map(|line| self.lines.get(line));
         let waiting_for = waiting_for(record, waba, &holds, &work, now);
-        let campaign_waits = waiting_for.iter().any(|waiting| waiting.line.is_none());
-        let eta = if campaign_waits { None } else { end(&work, record.campaign.priority, now) };
+        let is_stopped = |waiting: &Waiting| waiting.line.is_none() || waiting.reason == WaitReason::NewerRelease;
+        let eta = if waiting_for.iter().any(is_stopped) { None } else { end(&work, record.campaign.priority, now) };
         Ok(Statistics { eta, waiting_for, ..statistics })
     }
 

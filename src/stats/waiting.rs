@@ -37,6 +37,8 @@ pub enum WaitReason {
     Token,
     /// No worker serves the line.
     NoWorker,
+    /// The worker of the line lacks a feature that the campaign requires: its release is too old.
+    NewerRelease,
     /// Redis does not answer: the counts are the last ones that were read.
     Redis,
 }
@@ -90,7 +92,7 @@ pub fn waiting_for(
             if !campaign_wide.is_empty() {
                 return campaign_wide;
             }
-            lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(work, now)).collect()
+            lines.iter().filter(|work| work.to_send() > 0).map(|work| on_line(&record.campaign, work, now)).collect()
         }
     }
 }
@@ -125,8 +127,10 @@ fn campaign_holds(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope,
 }
 
 /// The one reason of a line with work.
-fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
+fn on_line(campaign: &Campaign, work: &LineWork, now: UnixMs) -> Waiting {
     let line = &work.line;
+    let report = work.now.report.as_ref();
+    let missing = report.map_or(Vec::new(), |report| campaign.missing_features(&report.features));
     let waiting = match work.now.stop() {
         Some(Stop::Paused) => Waiting::new(WaitReason::Paused, format!("line {line} is paused")),
         Some(Stop::Held(_, hold)) => Waiting::held(WaitReason::LineBlocked, &format!("line {line} is held"), hold),
@@ -140,6 +144,11 @@ fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
         }
         Some(Stop::PathBroken(cause)) => {
             Waiting::new(WaitReason::PathBroken, format!("the path to meta is broken: {cause}"))
+        }
+        None if !missing.is_empty() => {
+            let missing = missing.join(", ");
+            let text = format!("the worker of line {line} lacks {missing}: upgrade it to a newer release");
+            Waiting::new(WaitReason::NewerRelease, text)
         }
         None if work.is_due(now) || is_throttled(work) => Waiting::new(WaitReason::LineRate, rate_text(work)),
         None => {

@@ -125,6 +125,7 @@ fn reason(reason: &str) -> String {
         "line_blocked" => "Meta blocks it",
         "token" => "Meta refuses the access token",
         "no_worker" => "no worker serves it",
+        "newer_release" => "it needs a worker of a newer release",
         "redis" => "Redis does not answer",
         other => return other.replace('_', " "),
     }
@@ -233,6 +234,7 @@ mod tests {
             "line_blocked",
             "token",
             "no_worker",
+            "newer_release",
             "redis",
         ];
         for name in reasons {

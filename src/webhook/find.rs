@@ -29,7 +29,12 @@ use super::{
 };
 use crate::{
     domain::{Fact, Fingerprint, LineId, News, UnixMs, Wamid},
-    redis::{Result, Store, clock::Clock, message_ids::RowRef, parked::Parked},
+    redis::{
+        Result, Store,
+        clock::Clock,
+        message_ids::RowRef,
+        parked::{Parked, ParkedEntry},
+    },
     telemetry::metrics::StatusResult,
 };
 
@@ -163,29 +168,30 @@ impl FinderTask {
     async fn search_parked(&mut self) -> Result<()> {
         let now = self.clock.now();
         let parked = self.store.parked(now, PARKED_AT_ONCE).await?;
-        let mut by_line: HashMap<LineId, Vec<Parked>> = HashMap::new();
-        for status in parked {
-            by_line.entry(status.line.clone()).or_default().push(status);
+        let mut by_line: HashMap<LineId, Vec<ParkedEntry>> = HashMap::new();
+        for entry in parked {
+            by_line.entry(entry.status.line.clone()).or_default().push(entry);
         }
-        for (line, parked) in by_line {
-            let wamids: Vec<Wamid> = parked.iter().map(|status| status.wamid.clone()).collect();
+        for (line, entries) in by_line {
+            let wamids: Vec<Wamid> = entries.iter().map(|entry| entry.status.wamid.clone()).collect();
             let results = self.searcher.search(&line, &wamids, Depth::Full).await?;
             let (mut facts, mut forget, mut again, mut tally) =
                 (Vec::new(), Vec::new(), Vec::new(), StatusTally::default());
-            for (parked, result) in parked.into_iter().zip(results) {
+            for (entry, result) in entries.into_iter().zip(results) {
+                let parked = &entry.status;
                 match (result, next_search(parked.at, now)) {
                     (SearchResult::Found(place), _) => {
-                        facts.push(located(place, &parked));
-                        forget.push(parked);
+                        facts.push(located(place, parked));
+                        forget.push(entry);
                     }
                     // At any age, because no search for it has finished.
                     (SearchResult::Unfinished, due) => {
-                        again.push((parked, due.unwrap_or(now.after(FIRST_SEARCH_AFTER))))
+                        again.push((entry, due.unwrap_or(now.after(FIRST_SEARCH_AFTER))))
                     }
-                    (SearchResult::NotFound, Some(due)) if may_appear(&parked) => again.push((parked, due)),
+                    (SearchResult::NotFound, Some(due)) if may_appear(parked) => again.push((entry, due)),
                     (SearchResult::NotFound, _) => {
-                        tally.add(news(&parked), StatusResult::Unknown);
-                        forget.push(parked);
+                        tally.add(news(parked), StatusResult::Unknown);
+                        forget.push(entry);
                     }
                 }
             }

@@ -19,4 +19,5 @@ mod process;
 mod redis;
 mod security;
 mod sim;
+mod upgrade;
 mod webhook;

@@ -18,7 +18,7 @@ use pregon::{
     },
     domain::{
         Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret,
-        SharedTokenKey, State, Template, UnixMs,
+        SharedTokenKey, State, Template, UnixMs, campaign::FEATURES,
     },
     graph::{GraphClient, GraphClientConfig},
     redis::{
@@ -67,6 +67,7 @@ pub fn settings() -> DispatchSettings {
         retry: RetryPolicy::new(Duration::from_millis(20), 2.0, Duration::from_millis(200), 6).expect("a policy"),
         in_flight_max: 64,
         id_retention: Duration::from_secs(3600),
+        features: FEATURES,
     }
 }
 
@@ -108,6 +109,7 @@ pub async fn campaign_at(
         priority: 5,
         on_doubt,
         created_at: now,
+        requires: Vec::new(),
     };
     let (id, created) = store.create_campaign(&campaign).await.expect("a campaign");
     assert!(created);
@@ -171,6 +173,7 @@ pub fn campaign_lane(store: &Store, clock: &Arc<Clock>, line: &Line, token_key: 
         clock: clock.clone(),
         line: line.id.clone(),
         id_retention: settings().id_retention,
+        features: settings().features,
         token_key,
         plans: Rc::default(),
     })

@@ -1,4 +1,5 @@
-//! Checks Redis: that it answers, its version, latency and durability, and that every line with work is listed.
+//! Checks Redis: that it answers, its version, latency and durability, that this release can read its data, and that
+//! every line with work is listed.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,10 @@ use crate::{
     config::{Config, LineConfig, RedisConfig, RedisUrl},
     domain::LineId,
     redis::{
-        Address, Result, Store, StoreError, check_version, durability::risks::Risk, registry::UNLISTED_REMEDY,
+        Address, Result, Store, StoreError, check_version,
+        data_version::{DataVersion, READS},
+        durability::risks::Risk,
+        registry::UNLISTED_REMEDY,
         spawn::SpawnError,
     },
 };
@@ -60,14 +64,18 @@ async fn server(config: &RedisConfig, url: &str, lines: &[LineConfig]) -> Vec<Ch
         // Connecting checks the version and the permission to load scripts.
         let store = Store::connect(&address).await?;
         let info: String = store.query("INFO", &cmd("INFO")).await?;
-        Ok((info, latency(&store).await?, unlisted(&store, lines).await?))
+        let mut of_data = vec![data_version(&store.data_version().await?)];
+        if of_data[0].ok {
+            of_data.extend(unlisted(&store, lines).await?);
+        }
+        Ok((info, latency(&store).await?, of_data))
     };
     match found.await {
-        Ok((info, latency, unlisted)) => {
+        Ok((info, latency, of_data)) => {
             let version = field(&info, "redis_version").unwrap_or("unknown");
             let ms = latency.as_secs_f64() * 1000.0;
             let found = Check::ok("redis", format!("{}: version {version}, answers in {ms:.1} ms", config.url));
-            [found, durability(&info)].into_iter().chain(unlisted).collect()
+            [found, durability(&info)].into_iter().chain(of_data).collect()
         }
         Err(error) => vec![unusable(config, &error)],
     }
@@ -85,6 +93,16 @@ fn unusable(config: &RedisConfig, error: &StoreError) -> Check {
         _ => "set redis.url to another Redis",
     };
     Check::failed("redis", format!("{}: {error}", config.url), remedy)
+}
+
+/// Checks that this release can read the data.
+fn data_version(data: &DataVersion) -> Check {
+    let DataVersion { version, release } = data;
+    let found = format!("version {version}; this release reads up to version {READS}");
+    match *version <= READS {
+        true => Check::ok("data version", found),
+        false => Check::failed("data version", found, format!("use release {release} or newer")),
+    }
 }
 
 /// Finds lines with work that neither `lines` nor any live worker lists. Nothing would be sent on them.

@@ -10,7 +10,7 @@ use crate::{
         indexing::Indexing,
         worker::{OpenAttempts, Worker},
     },
-    domain::RetryPolicy,
+    domain::{RetryPolicy, campaign::FEATURES},
     graph::GraphClient,
 };
 
@@ -35,6 +35,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
             retry,
             in_flight_max: dispatch.in_flight_max,
             id_retention: context.config.id_retention,
+            features: FEATURES,
         },
         graph: graph.clone(),
         token_key: context.token_key.clone(),

@@ -1,4 +1,5 @@
-//! Connects to Redis, or starts the private server, and then checks at intervals that it answers.
+//! Connects to Redis, or starts the private server, and then checks at intervals that it answers and that this release
+//! can read its data.
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,6 +56,7 @@ pub(super) struct Opened {
 impl Opened {
     async fn once(address: &Address) -> Result<Self, StoreError> {
         let store = Store::connect(address).await?;
+        store.open_data().await?;
         let clock = Clock::start(&store).await?;
         let token_key = store.token_key().await?;
         let risks = store.risks().await?;
@@ -81,7 +83,10 @@ impl Opened {
     }
 }
 
-/// Adjusts the clock to that of Redis at intervals. While Redis does not answer, the process is not ready.
+/// Adjusts the clock to that of Redis at intervals, and checks the version of the data. While Redis does not answer, the
+/// process is not ready.
+///
+/// Errors: a newer release raised the version, and this release cannot read it.
 pub(super) async fn watch(
     store: Store,
     clock: Arc<Clock>,
@@ -91,7 +96,12 @@ pub(super) async fn watch(
     while !stopping.is_cancelled() {
         store.check_failover().await;
         match clock.adjust(&store).await {
-            Ok(()) => health.clear(NotReady::Redis),
+            Ok(()) => {
+                health.clear(NotReady::Redis);
+                if let Err(error @ StoreError::Unusable(_)) = store.check_data_version().await {
+                    return Err(error);
+                }
+            }
             Err(_) => health.set(NotReady::Redis),
         }
         tokio::select! {

@@ -27,6 +27,7 @@ fn record(state: CampaignState) -> CampaignRecord {
         priority: 5,
         on_doubt: OnDoubt::Hold,
         created_at: UnixMs(0),
+        requires: Vec::new(),
     };
     CampaignRecord {
         campaign,
@@ -150,6 +151,19 @@ fn work_that_is_not_due_waits_for_its_time() {
 }
 
 #[test]
+fn a_line_waits_for_a_worker_with_the_features() {
+    let mut newer = record(CampaignState::Running);
+    newer.campaign.requires = vec!["quiet_hours".into(), "quotas".into()];
+    let mut line = work("3001", 5, 0, sending(72.0));
+    assert_eq!(found(&newer, &[], &[line.clone()])[0].0, WaitReason::NewerRelease);
+    line.now.report.as_mut().expect("a report").features = newer.campaign.requires.clone();
+    assert_eq!(found(&newer, &[], &[line.clone()])[0].0, WaitReason::LineRate);
+    line.now.control.paused = true;
+    line.now.report.as_mut().expect("a report").features.pop();
+    assert_eq!(found(&newer, &[], &[line])[0].0, WaitReason::Paused, "a newer release would not send either");
+}
+
+#[test]
 fn reasons_have_the_names_of_the_contract() {
     let waiting = Waiting { line: Some("3001".into()), ..Waiting::new(WaitReason::LineRate, "as fast as it may") };
     let json = serde_json::to_value(waiting).expect("an object");
@@ -164,6 +178,7 @@ fn reasons_have_the_names_of_the_contract() {
         (WaitReason::LineBlocked, "line_blocked"),
         (WaitReason::Token, "token"),
         (WaitReason::NoWorker, "no_worker"),
+        (WaitReason::NewerRelease, "newer_release"),
         (WaitReason::Redis, "redis"),
     ];
     for (reason, name) in names {

@@ -26,6 +26,7 @@ impl Api {
             path_broken: None,
             in_flight: 3,
             accepted_per_second: 35.5,
+            features: Vec::new(),
             at: self.now(),
         };
         self.store.put_reports(&[(line.into(), report)], MINUTE).await.expect("redis");

@@ -51,7 +51,7 @@ async fn a_valid_configuration_passes_every_check() {
     let [report] = ran.json().try_into().expect("one object");
     assert_eq!((ran.code, &report["ok"]), (0, &json!(true)), "{ran:?}");
     let checks: Vec<_> = report["checks"].as_array().expect("checks").iter().map(|check| &check["check"]).collect();
-    assert_eq!(checks, ["configuration", "redis", "redis keeps data", "http.listen", "ops.listen"]);
+    assert_eq!(checks, ["configuration", "redis", "redis keeps data", "data version", "http.listen", "ops.listen"]);
     let ran = run(&[&WEBHOOK[..], &[&file]].concat(), &[("WORD", "secret-word")], "").await;
     assert!(ran.code == 0 && ran.out.contains("redis at") && !ran.out.contains("failed"), "{ran:?}");
     assert!(!ran.out.contains("secret-word"), "{ran:?}");
@@ -73,6 +73,24 @@ async fn work_on_an_unlisted_line_fails_the_check_with_a_remedy() {
         assert_eq!(ran.code, code, "{ran:?}");
         assert_eq!(ran.out.contains("no process lists: 3009"), code == 1, "{ran:?}");
         assert_eq!(ran.out.contains("list the line again"), code == 1, "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn data_that_this_release_cannot_read_fails_the_check() {
+    let redis = TestRedis::start().await;
+    let store = Store::connect(&world::address(&redis)).await.expect("a store");
+    let (_dir, file) = configuration(&worker(redis.url()));
+    for (version, code) in [("1", 0), ("2", 1)] {
+        let raise = cmd("ZADD").arg(store.keys.data_version()).arg(version).arg("0.9.0").clone();
+        store.query::<u8>("ZADD", &raise).await.expect("raised");
+        let ran = run(&[&WEBHOOK[..], &[&file, "--json"]].concat(), &[("WORD", "secret-word")], "").await;
+        let [report] = ran.json().try_into().expect("one object");
+        let check = report["checks"].as_array().expect("checks").iter().find(|check| check["check"] == "data version");
+        let check = check.expect("a check");
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert_eq!(check["found"], format!("version {version}; this release reads up to version 1"));
+        assert_eq!(check["remedy"] == "use release 0.9.0 or newer", code == 1, "{ran:?}");
     }
 }
 

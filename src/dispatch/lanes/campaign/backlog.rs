@@ -15,7 +15,7 @@ use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
 pub struct CampaignWork {
     /// The campaign, ready to be sent.
     pub plan: Rc<SendPlan>,
-    /// The campaign is running: not paused, not cancelled.
+    /// The campaign is running, not paused or cancelled, and this worker can send it.
     pub running: bool,
     /// The scope of a hold on its template.
     pub template: HoldScope,
@@ -289,7 +289,7 @@ mod tests {
             let campaign: crate::domain::Campaign = campaign.expect("a campaign");
             let part = PartId { campaign: campaign.id, number: 0 };
             let body = BodyPlan::new(&campaign.template, &Form::of(&campaign.template).expect("a form"));
-            backlog.add(&"2001".into(), Rc::new(SendPlan { campaign, body }));
+            backlog.add(&"2001".into(), Rc::new(SendPlan { campaign, body, is_supported: true }));
             part
         });
         backlog.set_parts(&parts);

@@ -74,6 +74,8 @@ pub struct Calls {
     pub line: LineId,
     /// How long message ids can be looked up.
     pub id_retention: Duration,
+    /// The features of this worker.
+    pub features: &'static [&'static str],
     /// The cache of recipients.
     pub recipients: Rc<ChunkCache>,
     /// The plans of the campaigns.
@@ -165,7 +167,7 @@ impl Calls {
 
     /// Reads the work of the line, and the plans of its campaigns that are not in `known`.
     pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Reply> {
-        let (store, line, plans) = (self.store.clone(), self.line.clone(), self.plans.clone());
+        let (store, line, plans, features) = (self.store.clone(), self.line.clone(), self.plans.clone(), self.features);
         Box::pin(async move {
             let refresh = async {
                 let parts = store.work(&line).await?;
@@ -175,7 +177,7 @@ impl Calls {
                 let running = ids.iter().zip(states).map(|(&id, state)| (id, state == Some(CampaignState::Running)));
                 let running = running.collect();
                 let unknown: Vec<CampaignId> = ids.into_iter().filter(|id| !known.contains(id)).collect();
-                let new = plans.get(&store, &unknown).await?;
+                let new = plans.get(&store, &unknown, features).await?;
                 Ok(Refresh { parts, running, new })
             };
             Reply::Refreshed(refresh.await)

@@ -66,6 +66,8 @@ pub struct CampaignLaneSetup {
     pub line: LineId,
     /// How long message ids can be looked up.
     pub id_retention: Duration,
+    /// The features of this worker.
+    pub features: &'static [&'static str],
     /// Signs tokens.
     pub token_key: SharedTokenKey,
     /// The plans of the campaigns, shared by the lines of a dispatch thread.
@@ -114,9 +116,9 @@ pub struct CampaignLane {
 impl CampaignLane {
     /// A lane that has read nothing from Redis yet.
     pub fn new(setup: CampaignLaneSetup) -> Self {
-        let CampaignLaneSetup { store, clock, line, id_retention, token_key, plans } = setup;
+        let CampaignLaneSetup { store, clock, line, id_retention, features, token_key, plans } = setup;
         Self {
-            calls: Calls { store, clock, line, id_retention, recipients: Rc::default(), plans },
+            calls: Calls { store, clock, line, id_retention, features, recipients: Rc::default(), plans },
             token_key,
             backlog: Backlog::default(),
             ready: VecDeque::new(),

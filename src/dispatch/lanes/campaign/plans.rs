@@ -24,6 +24,8 @@ pub struct SendPlan {
     pub campaign: Campaign,
     /// Builds the request bodies of its messages.
     pub body: BodyPlan,
+    /// Whether this worker has every feature that the campaign requires. Otherwise it sends none of its messages.
+    pub is_supported: bool,
 }
 
 /// The plans in use by the lines of a shard. A plan that no line uses is dropped.
@@ -31,11 +33,16 @@ pub struct SendPlan {
 pub struct SendPlans(Mutex<HashMap<CampaignId, Weak<SendPlan>>>);
 
 impl SendPlans {
-    /// The plans of `ids`, in no particular order, without campaigns that were deleted or that this version cannot
-    /// send.
+    /// The plans of `ids` for a worker with `features`, in no particular order, without campaigns that were deleted or
+    /// whose template this version cannot send.
     ///
     /// Concurrent callers wait for the read in progress and share its result.
-    pub async fn get(&self, store: &Store, ids: &[CampaignId]) -> Result<Vec<Rc<SendPlan>>, StoreError> {
+    pub async fn get(
+        &self,
+        store: &Store,
+        ids: &[CampaignId],
+        features: &[&str],
+    ) -> Result<Vec<Rc<SendPlan>>, StoreError> {
         let mut cached = self.0.lock().await;
         let (mut plans, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
@@ -52,7 +59,13 @@ impl SendPlans {
             match Form::of(&campaign.template) {
                 Ok(form) => {
                     let body = BodyPlan::new(&campaign.template, &form);
-                    let plan = Rc::new(SendPlan { campaign, body });
+                    let missing = campaign.missing_features(features);
+                    if !missing.is_empty() {
+                        warn!(campaign.id = %campaign.id, missing = missing.join(", "), "the campaign waits for a \
+                            worker of a newer release: this one lacks a feature that it requires");
+                    }
+                    let is_supported = missing.is_empty();
+                    let plan = Rc::new(SendPlan { campaign, body, is_supported });
                     cached.insert(plan.campaign.id, Rc::downgrade(&plan));
                     plans.push(plan);
                 }

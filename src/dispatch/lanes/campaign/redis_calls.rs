@@ -246,7 +246,7 @@ impl CampaignLane {
         self.refresh_not_before = Instant::now() + REFRESH_PAUSE * self.backlog.campaigns().count() as u32;
         for (id, running) in &refresh.running {
             if let Some(work) = self.backlog.campaign(*id) {
-                work.running = *running;
+                work.running = *running && work.plan.is_supported;
             }
         }
         self.give_back_stopped(line);

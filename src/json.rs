@@ -401,4 +401,34 @@ mod tests {
             assert_eq!(serde_json::from_str::<Number>(text).expect(text), Number(number), "{text}");
         }
     }
+
+    #[test]
+    fn the_last_of_duplicate_members_counts() {
+        let json = r#"{"a":[1],"b":{"c":null},"a":"x","n":1e999,"l":[7,{},{"c":2},[{"c":3}],{"c":4}],"yes":true}"#;
+        let members: Members<'_> = serde_json::from_str(json).expect("members");
+        assert_eq!(members.text("a").as_deref(), Some("x"));
+        assert_eq!((members.text("b"), members.text("n"), members.text("none")), (None, None, None));
+        assert_eq!(members.object("b").expect("an object").get("c").0.expect("a value").get(), "null");
+        assert!(members.object("a").is_none() && members.object("l").is_none());
+        assert_eq!(members.list("l", |item| item.text("c")), [Some("2".into()), Some("4".into())]);
+        assert_eq!(members.list("a", |item| item.text("c")), []);
+        assert!(members.flag("yes") && !members.flag("a") && !members.flag("none"));
+    }
+
+    #[test]
+    fn a_decimal_is_kept_as_it_is_written() {
+        for (json, decimal) in [
+            ("2", Some("2")),
+            ("-34.60", Some("-34.60")),
+            ("\"0.10\"", Some("0.10")),
+            ("1e999", None),
+            ("\"nan\"", None),
+            ("\"\"", None),
+            ("[1]", None),
+            ("null", None),
+        ] {
+            let raw: Raw<'_> = serde_json::from_str(json).expect(json);
+            assert_eq!(raw.decimal().as_deref(), decimal, "{json}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The values of webhook changes: one module for each webhook field, with the type of its JSON and the change that it
 //! reports. Different fields use the same key with different types, so no type is shared.
 //!
-//! A new field is a module with `FIELD` and `Value`, and a line in [`read`]. If it has consequences of its own, it is
+//! A new field is a module with `FIELD` and `Value`, and a line in `read`. If it has consequences of its own, it is
 //! also a variant of [`WebhookChange`], which `receive` applies.
 
 mod account_alerts;

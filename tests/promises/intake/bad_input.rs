@@ -267,6 +267,7 @@ fn the_largest_body_is_parsed_in_bounded_memory() {
         body(&format!(r#"{message}"statuses":["#), r#"{"errors":[{"code":1}]}"#, "]}}]}]}"),
         body(&format!(r#"{message}"messages":["#), "{}", "]}}]}]}"),
         body(&format!(r#"{message}"messages":["#), r#"{"timestamp":1}"#, "]}}]}]}"),
+        body(&format!(r#"{message}"messages":["#), r#"{"":0}"#, "]}}]}]}"),
         body(&format!(r#"{message}"messages":["#), r#"{"id":0}"#, "]}}]}]}"),
         body(&format!(r#"{message}"messages":["#), r#"{"type":"text","text":{"body":""}}"#, "]}}]}]}"),
         body(&format!(r#"{message}"messages":["#), r#"{"type":"image","image":{}}"#, "]}}]}]}"),

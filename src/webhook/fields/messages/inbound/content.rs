@@ -6,7 +6,7 @@ use crate::{
         CallPermission, Choice, Content, FormReply, Media, MediaKind, Order, OrderItem, Organization, RawJson,
         Reaction, SharedContact, SharedLocation, SharedPhone, SystemNotice, Tap,
     },
-    json::{Members, Raw},
+    json::Members,
 };
 
 /// Anything but the documented form becomes [`Content::Other`], so that nothing is lost.
@@ -25,7 +25,7 @@ pub(super) fn read(message: &Members<'_>) -> Content {
 /// The content of a message that is not an edit.
 fn read_written(message: &Members<'_>) -> Content {
     let kind = message.text("type").unwrap_or_default();
-    let Raw(json) = message.get(&kind);
+    let json = message.get(&kind).0.filter(|json| !kind.is_empty() && json.get() != "null");
     let content = match (&*kind, json) {
         // The object is not in all of them.
         ("unsupported", _) => {
@@ -39,10 +39,7 @@ fn read_written(message: &Members<'_>) -> Content {
             .into_iter()
             .find_map(|name| message.object(name).and_then(|object| read_object(name, &object))),
     };
-    content.unwrap_or_else(|| Content::Other {
-        kind,
-        json: json.filter(|json| json.get() != "null").map(|json| RawJson(json.to_owned())),
-    })
+    content.unwrap_or_else(|| Content::Other { kind, json: json.map(|json| RawJson(json.to_owned())) })
 }
 
 fn read_object(kind: &str, object: &Members<'_>) -> Option<Content> {

@@ -14,11 +14,10 @@ use std::{
 };
 
 use reqwest::Body;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
-    sync::oneshot,
     time::{Instant, sleep, timeout},
 };
 
@@ -116,11 +115,13 @@ impl Stage {
         let meta_url = meta.line().await?;
         let lines: Vec<LineId> =
             (0..setup.lines).map(|number| LineId::from((3001 + number).to_string().as_str())).collect();
-        let config = folder.0.join("pregon.toml");
-        fs::write(&config, configuration(setup, &folder.0, redis.url(), &meta_url, ca.as_deref(), &lines)?)?;
+        fs::write(
+            folder.0.join("pregon.toml"),
+            configuration(setup, &folder.0, redis.url(), &meta_url, ca.as_deref(), &lines)?,
+        )?;
         let mut workers = Vec::with_capacity(setup.workers);
-        for _ in 0..setup.workers {
-            workers.push(Worker::spawn(&config, setup)?);
+        for number in 0..setup.workers {
+            workers.push(Worker::spawn(&folder.0, number, setup)?);
         }
         let mut webhooks = None;
         for worker in &mut workers {
@@ -271,7 +272,7 @@ impl Stage {
     /// Starts one worker in place of all stopped ones, without waiting until it is ready: see
     /// [`Stage::wait_until_ready`].
     pub fn start_worker(&mut self) -> Result<(), LoadError> {
-        self.workers = vec![Worker::spawn(&self.folder.0.join("pregon.toml"), &self.setup)?];
+        self.workers = vec![Worker::spawn(&self.folder.0, 0, &self.setup)?];
         Ok(())
     }
 
@@ -338,40 +339,50 @@ waba = [{{ id = "{WABA}", business = "1001", access_token = {token} }}]
 struct Worker {
     child: Child,
     pid: u32,
-    /// Receives the addresses of `http` and `ops` from the log.
-    addresses: Option<oneshot::Receiver<(String, String)>>,
+    ready_file: PathBuf,
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
+/// What the ready file of a worker says.
+#[derive(Deserialize)]
+struct Ready {
+    pid: u32,
+    http: std::net::SocketAddr,
+    ops: std::net::SocketAddr,
+}
+
 impl Worker {
-    fn spawn(config: &Path, setup: &Setup) -> Result<Self, LoadError> {
+    /// Starts worker `number` with the configuration `pregon.toml` in `folder`.
+    fn spawn(folder: &Path, number: usize, setup: &Setup) -> Result<Self, LoadError> {
+        let ready_file = folder.join(format!("worker-{number}.json"));
         let mut command = program(Some("pregon"))?;
-        command.arg("serve").arg("--config").arg(config).envs(&setup.environment);
+        command.arg("serve").arg("--config").arg(folder.join("pregon.toml")).envs(&setup.environment);
+        command.arg("--ready-file").arg(&ready_file);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let pid = child.id().unwrap_or_default();
-        let (addresses_tx, addresses) = oneshot::channel();
         let log = Arc::<Mutex<VecDeque<String>>>::default();
         if let Some(output) = child.stderr.take() {
-            tokio::spawn(read_log(BufReader::new(output).lines(), log.clone(), addresses_tx));
+            tokio::spawn(read_log(BufReader::new(output).lines(), log.clone()));
         }
-        Ok(Self { child, pid, addresses: Some(addresses), log })
+        Ok(Self { child, pid, ready_file, log })
     }
 
     /// Waits until the worker is ready. Returns the address of its API.
     async fn wait_until_ready(&mut self) -> Result<std::net::SocketAddr, LoadError> {
-        let ended = |worker: &Self| LoadError::Failed(format!("a worker is not ready: {}", worker.log_tail()));
-        let Some(addresses) = self.addresses.take() else { return Err(ended(self)) };
-        let received = timeout(TIMEOUT, addresses).await.map(Result::ok).ok().flatten();
-        let Some((http, ops)) = received else { return Err(ended(self)) };
         let (asking, deadline) = (client::http().build().map_err(LoadError::of)?, Instant::now() + TIMEOUT);
-        while !asking.get(format!("http://{ops}/readyz")).send().await.is_ok_and(|answer| answer.status().is_success())
-        {
-            if Instant::now() > deadline {
-                return Err(ended(self));
+        while Instant::now() < deadline && self.child.try_wait()?.is_none() {
+            let ready = fs::read(&self.ready_file).ok().and_then(|json| serde_json::from_slice(&json).ok());
+            if let Some(Ready { pid, http, ops }) = ready
+                && pid == self.pid
+            {
+                let answer = asking.get(format!("http://{ops}/readyz")).send().await;
+                if answer.is_ok_and(|answer| answer.status().is_success()) {
+                    return Ok(http);
+                }
             }
             sleep(POLL_INTERVAL).await;
         }
-        http.parse().map_err(LoadError::of)
+        Err(LoadError::Failed(format!("a worker is not ready: {}", self.log_tail())))
     }
 
     async fn stop(&mut self) -> Result<(), LoadError> {
@@ -392,33 +403,15 @@ impl Worker {
     }
 }
 
-/// Reads a worker's log to its end, keeps the last lines, and sends the addresses once.
-async fn read_log(
-    mut lines: Lines<BufReader<tokio::process::ChildStderr>>,
-    log: Arc<Mutex<VecDeque<String>>>,
-    addresses_tx: oneshot::Sender<(String, String)>,
-) {
-    let mut addresses_tx = Some(addresses_tx);
+/// Reads a worker's log to its end, and keeps the last lines.
+async fn read_log(mut lines: Lines<BufReader<tokio::process::ChildStderr>>, log: Arc<Mutex<VecDeque<String>>>) {
     while let Ok(Some(line)) = lines.next_line().await {
-        if let Some((http, ops)) = addresses(&line)
-            && let Some(addresses_tx) = addresses_tx.take()
-        {
-            let _ = addresses_tx.send((http, ops));
-        }
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len() == LOG_LINES_MAX {
             log.pop_front();
         }
         log.push_back(line);
     }
-}
-
-/// The addresses of `http` and `ops`, if this is the log line `serving`.
-fn addresses(line: &str) -> Option<(String, String)> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    let text = |key: &str| line[key].as_str();
-    let http = text("http")?.strip_prefix("Some(")?.strip_suffix(')')?;
-    (text("message")? == "serving").then_some((http.to_owned(), text("ops")?.to_owned()))
 }
 
 /// A child process of this program, such as the fake Meta, that prints lines and may answer questions. It exits when

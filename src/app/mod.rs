@@ -16,7 +16,7 @@ use crate::{
     telemetry::logging::{self, LogConfig, LogFormat},
     terminal::{
         CommandError,
-        arguments::{CampaignCommand, Command, ConfigOptions, LineCommand},
+        arguments::{CampaignCommand, Command, ConfigOptions, LineCommand, ServeOptions},
         campaign, line, submit, watch,
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 /// Errors: [`CommandError`], which has the exit code.
 pub async fn run(command: Command) -> Result<(), CommandError> {
     match command {
-        Command::Serve(options) => run_service(&options).await,
+        Command::Serve(options) => run_service(options).await,
         Command::Sim { config, listen } => simulate(&config, listen).await,
         Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
@@ -79,11 +79,12 @@ async fn simulate(scenario: &str, listen: SocketAddr) -> Result<(), CommandError
     })
 }
 
-async fn run_service(options: &ConfigOptions) -> Result<(), CommandError> {
-    let config = Config::load(options.config.as_deref())?;
-    config.check_roles(&options.roles)?;
+async fn run_service(options: ServeOptions) -> Result<(), CommandError> {
+    let ServeOptions { config: ConfigOptions { config, roles }, ready_file } = options;
+    let config = Config::load(config.as_deref())?;
+    config.check_roles(&roles)?;
     logging::init(&config.log).map_err(|error| CommandError::Usage(error.to_string()))?;
-    serve::run(config, &options.roles).await.map_err(|error| match error {
+    serve::run(config, &roles, ready_file).await.map_err(|error| match error {
         ServeError::Config(error) => CommandError::Config(error),
         error => CommandError::Failed(error.to_string()),
     })

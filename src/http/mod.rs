@@ -3,9 +3,11 @@
 //! Never: knows a resource of the API.
 
 pub mod auth;
+mod connection;
 pub mod listener;
 pub mod ops;
 pub mod page;
 pub mod problem;
 pub mod request;
+mod streams;
 pub mod tls;

@@ -25,7 +25,7 @@ pub struct Arguments {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a worker: the API, Meta's webhooks, sending
-    Serve(ConfigOptions),
+    Serve(ServeOptions),
     /// Run a simulator of Meta's Graph API, for tests and demonstrations
     Sim {
         /// A scenario: calm, rough, outage, or a TOML file
@@ -100,6 +100,17 @@ pub struct SizeOptions {
     pub answer_ms: u32,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `pregon serve …`
+#[derive(Args, Debug)]
+pub struct ServeOptions {
+    /// The configuration, and the roles that use it
+    #[command(flatten)]
+    pub config: ConfigOptions,
+    /// A file that is there while the process serves: {"pid":N,"worker":NAME,"http":ADDRESS,"ops":ADDRESS}
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
 }
 
 /// The configuration, and the roles that use it.

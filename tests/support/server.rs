@@ -129,9 +129,12 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
         let config = self.dir.path().join(format!("{name}.toml"));
         std::fs::write(&config, text).expect("the configuration");
         let log = self.dir.path().join(format!("{name}.log"));
+        let ready = self.dir.path().join(format!("{name}.ready"));
         let child = Command::new(env!("CARGO_BIN_EXE_pregon"))
             .args(["serve", "--roles", roles, "--config"])
             .arg(&config)
+            .arg("--ready-file")
+            .arg(&ready)
             .env("PREGON_TEST_KEY", KEY)
             .env("PREGON_TEST_VERIFY_TOKEN", VERIFY_TOKEN)
             .env("PREGON_TEST_APP_SECRET", APP_SECRET)
@@ -142,7 +145,7 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
             .stderr(File::create(&log).expect("a log"))
             .spawn()
             .expect("the process");
-        Server { child, log, url: String::new(), worker: String::new() }
+        Server { child, log, ready, url: String::new(), worker: String::new() }
     }
 }
 
@@ -150,6 +153,7 @@ access_token = {{ env = "PREGON_TEST_ACCESS_TOKEN" }}
 pub struct Server {
     child: Child,
     log: PathBuf,
+    ready: PathBuf,
     url: String,
     /// The name under which the process owns leases. Empty until [`Server::serves`] returns true.
     pub worker: String,
@@ -199,14 +203,17 @@ impl Server {
         self.child.try_wait().expect("a process of ours")
     }
 
-    /// Whether the process has logged that it serves. If so, stores its address and name.
+    /// Whether the process serves. If so, stores its address and name.
     pub fn serves(&mut self) -> bool {
-        let log = self.log();
-        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let Some(serving) = lines.find(|line| line["message"] == "serving") else { return false };
-        let http = serving["http"].as_str().unwrap_or_default();
-        self.url = format!("http://{}", http.trim_start_matches("Some(").trim_end_matches(')'));
-        serving["worker"].as_str().expect("the name of the worker").clone_into(&mut self.worker);
+        let Some(ready) = std::fs::read(&self.ready).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok())
+        else {
+            return false;
+        };
+        if ready["pid"] != self.pid() {
+            return false;
+        }
+        let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
+        (self.url, self.worker) = (format!("http://{}", text("http")), text("worker"));
         true
     }
 
@@ -215,6 +222,7 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = self.log();
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        // The ops listener answers before the process serves.
         let address = lines.find_map(|line| line["ops"].as_str().map(str::to_owned)).expect("its address in the log");
         let answer = reqwest::get(format!("http://{address}/{path}")).await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a body"))

@@ -9,10 +9,11 @@
 mod api;
 mod dispatch;
 mod listeners;
+mod ready;
 mod redis;
 mod webhook;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::{
@@ -21,7 +22,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::listeners::{Http, Ops};
+use self::{
+    listeners::{Http, Ops},
+    ready::{Ready, ReadyFile},
+};
 use super::shutdown::{Shutdown, Signals, StopError};
 use crate::{
     config::{Config, ConfigError, LineConfig, Role},
@@ -74,6 +78,14 @@ pub enum ServeError {
     /// The private Redis could not be stopped.
     #[error("the private redis-server did not end: {0}")]
     Redis(io::Error),
+    /// The ready file cannot be written.
+    #[error("cannot write the ready file {}: {source}", path.display())]
+    ReadyFile {
+        /// Its path.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// A signal handler cannot be installed.
     #[error("cannot install a signal handler: {0}")]
     Signals(io::Error),
@@ -84,6 +96,8 @@ pub enum ServeError {
 
 /// A running service.
 pub struct Service {
+    /// The name of the process among the workers.
+    pub worker: String,
     /// The address of the API and the webhooks, if a role needs them.
     pub http: Option<SocketAddr>,
     /// The address of `/metrics`, `/healthz` and `/readyz`.
@@ -95,8 +109,11 @@ pub struct Service {
     open: OpenAttempts,
 }
 
-/// Runs the roles of a process until a signal or a failure stops it.
-pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
+/// Runs the roles of a process until a signal or a failure stops it. While it serves, there is a file `ready_file` that
+/// says where.
+pub async fn run(config: Config, roles: &[Role], ready_file: Option<PathBuf>) -> Result<(), ServeError> {
+    let failed = |source| ServeError::ReadyFile { path: ready_file.clone().unwrap_or_default(), source };
+    let file = ready_file.clone().map(ReadyFile::new).transpose().map_err(failed)?;
     // A registered handler replaces SIGHUP's default action, which ends the process. SIGHUP only reloads the
     // certificate.
     let _ignored = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
@@ -108,7 +125,13 @@ pub async fn run(config: Config, roles: &[Role]) -> Result<(), ServeError> {
             return Ok(());
         }
     };
-    service.wait(signals).await
+    let ready = Ready { pid: std::process::id(), worker: &service.worker, http: service.http, ops: service.ops };
+    let written = file.as_ref().map_or(Ok(()), |file| file.write(&ready));
+    if written.is_err() {
+        service.stop();
+    }
+    service.wait(signals).await?;
+    written.map_err(failed)
 }
 
 impl Service {
@@ -151,9 +174,10 @@ impl Service {
         }
         let watch = redis::watch(context.store.clone(), context.clock.clone(), health, shutdown.stopping());
         shutdown.core("redis watch", watch);
-        info!(worker = context.worker, http = ?http, ops = %ops.address, lines = context.lines.len(), "serving");
+        info!(worker = context.worker, http = http.map(display), ops = %ops.address, lines = context.lines.len(), "serving");
         let grace = config.shutdown.grace;
-        Ok(Self { http, ops: ops.address, shutdown, ops_listener: ops, redis, grace, open })
+        let worker = context.worker;
+        Ok(Self { worker, http, ops: ops.address, shutdown, ops_listener: ops, redis, grace, open })
     }
 
     /// Begins the stop, as a signal would.

@@ -1,6 +1,9 @@
 //! What a process does when it starts, and which signals stop it.
 
+use std::fs;
+
 use deadpool_redis::redis::cmd;
+use serde_json::Value;
 
 use crate::support::{redis::TestRedis, server::Installation, until};
 
@@ -13,6 +16,27 @@ async fn sighup_without_a_certificate_ends_no_process() {
     server.api().get("lines").await;
     server.signal("TERM");
     assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn the_ready_file_is_there_while_a_process_serves() {
+    let redis = TestRedis::start().await;
+    let installation = Installation::new(&redis, "http://127.0.0.1:9", &[("3001", 80.0)], "");
+    let file = installation.dir().join("worker.ready");
+    fs::write(&file, "of a process that was killed").expect("a file");
+    let mut server = installation.serve("worker", "api").await;
+    let ready: Value = serde_json::from_slice(&fs::read(&file).expect("the file")).expect("JSON");
+    assert_eq!(format!("http://{}", ready["http"].as_str().expect("an address")), server.url());
+    assert!(!ready["ops"].as_str().expect("an address").is_empty() && ready["worker"] == server.worker, "{ready}");
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+    assert!(!file.exists());
+
+    // A folder cannot be replaced by a file.
+    fs::create_dir_all(installation.dir().join("other.ready/x")).expect("a folder");
+    let mut failed = installation.start("other", "api", &[]);
+    assert_eq!(failed.ended().await.code(), Some(1));
+    assert!(failed.log().contains("cannot write the ready file"), "{}", failed.log());
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ async fn connections_beyond_the_limit_wait_and_open_ones_go_on() {
 }
 
 /// Limits with timeouts of one second.
-const LIMITS: ConnectionLimits = ConnectionLimits {
+pub const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: 8,
     header_bytes_max: 4_096,
     header_timeout: Duration::from_secs(1),

@@ -4,20 +4,24 @@ use std::{fs, path::PathBuf, process::Command};
 
 use pregon::{config::TlsConfig, http::tls::Tls};
 use reqwest::{Certificate, tls::TlsInfo};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use tempfile::TempDir;
 
 use super::kit::{KEY, Worker, head};
 use crate::support::until;
 
-fn fixture(name: &str) -> PathBuf {
+pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
 /// A certificate and its key in a temporary directory, so that a test can replace them.
-struct Files(TempDir);
+pub struct Files(TempDir);
 
 impl Files {
-    fn of(name: &str) -> Self {
+    pub fn of(name: &str) -> Self {
         let files = Self(tempfile::tempdir().expect("a directory"));
         files.replace_with(name);
         files
@@ -29,9 +33,17 @@ impl Files {
         fs::copy(fixture(&format!("{name}.key")), key).expect("the key");
     }
 
-    fn config(&self) -> TlsConfig {
+    pub fn config(&self) -> TlsConfig {
         TlsConfig { certificate: self.0.path().join("tls.pem"), key: self.0.path().join("tls.key") }
     }
+}
+
+/// What a client has to trust to connect.
+pub fn authorities() -> RootCertStore {
+    let mut authorities = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(fixture("ca.pem")).expect("the CA");
+    authorities.add(ca).expect("a certificate");
+    authorities
 }
 
 /// The certificate that a new connection gets, in DER.

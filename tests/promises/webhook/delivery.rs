@@ -266,9 +266,6 @@ async fn a_wrong_app_secret_is_logged_once_counted_and_shown_as_a_warning() {
     let redis = TestRedis::start().await;
     let installation = Installation::new(&redis, "http://127.0.0.1:1", &[("3001", 80.0)], "");
     let server = installation.serve_with("w1", "webhook", &[("PREGON_TEST_APP_SECRET", "of-another-app")]).await;
-    let log = server.log();
-    let serving = log.lines().find(|line| line.contains("\"serving\"")).expect("it serves");
-    let ops = serde_json::from_str::<serde_json::Value>(serving).expect("JSON")["ops"].to_string().replace('"', "");
     let client = reqwest::Client::new();
     let deliver = async |app_secret: &str| {
         let body = serde_json::to_vec(&payload(&[])).expect("JSON");
@@ -276,22 +273,18 @@ async fn a_wrong_app_secret_is_logged_once_counted_and_shown_as_a_warning() {
         let request = client.post(server.webhook()).header("x-hub-signature-256", signature).body(body);
         request.send().await.expect("an answer").status().as_u16()
     };
-    let read = async |path: &str| {
-        let answer = client.get(format!("http://{ops}{path}")).send().await.expect("an answer");
-        (answer.status().as_u16(), answer.text().await.expect("a body"))
-    };
     for _ in 0..3 {
         assert_eq!(deliver(hooks::APP_SECRET).await, 401);
     }
     let warnings: Vec<_> = server.log().lines().filter(|line| line.contains("refused")).map(str::to_owned).collect();
     let [warning] = &warnings[..] else { panic!("{warnings:?}") };
     assert!(warning.contains("\"wrong_signature\":1") && warning.contains("webhook.app_secret"), "{warning}");
-    let (ready, details) = read("/readyz").await;
+    let (ready, details) = server.ops("readyz").await;
     assert_eq!((ready, details.contains(r#""warnings":["webhooks_refused"]"#)), (200, true), "{details}");
-    let (_, page) = read("/metrics").await;
+    let (_, page) = server.ops("metrics").await;
     assert!(page.contains("pregon_webhooks_refused_total{reason=\"wrong_signature\"} 3"), "{page}");
     assert_eq!(deliver("of-another-app").await, 200);
-    assert!(!read("/readyz").await.1.contains("warnings"), "a valid webhook clears the warning");
+    assert!(!server.ops("readyz").await.1.contains("warnings"), "a valid webhook clears the warning");
 }
 
 /// The metrics recorder is local to a thread. The whole test, the server included, runs on that thread.

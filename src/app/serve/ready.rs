@@ -1,0 +1,49 @@
+//! The ready file, which says where a process can be reached, for the program that started it.
+//!
+//! It is there while the process serves. If the process dies, the file stays until the next one starts.
+
+use std::{fs, io, net::SocketAddr, path::PathBuf};
+
+use serde::Serialize;
+use tempfile::NamedTempFile;
+
+/// The content of the file: one JSON object.
+#[derive(Serialize)]
+pub(super) struct Ready<'a> {
+    /// The process id. A file with another one was left by an earlier process.
+    pub(super) pid: u32,
+    /// The name of the process among the workers.
+    pub(super) worker: &'a str,
+    /// The address of the API and the webhooks; `null` if no role needs them.
+    pub(super) http: Option<SocketAddr>,
+    /// The address of `/metrics`, `/healthz` and `/readyz`.
+    pub(super) ops: SocketAddr,
+}
+
+/// A ready file, which is removed when this is dropped.
+pub(super) struct ReadyFile(PathBuf);
+
+impl ReadyFile {
+    /// Removes the file that an earlier process may have left.
+    pub(super) fn new(path: PathBuf) -> io::Result<Self> {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Self(path)),
+        }
+    }
+
+    /// Writes the file as a whole, so that nobody reads a part of it.
+    pub(super) fn write(&self, ready: &Ready<'_>) -> io::Result<()> {
+        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut file = NamedTempFile::new_in(folder.unwrap_or(".".as_ref()))?;
+        serde_json::to_writer(&mut file, ready)?;
+        file.persist(&self.0)?;
+        Ok(())
+    }
+}
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

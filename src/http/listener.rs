@@ -213,6 +213,7 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let ConnectionLimits { stall_timeout, header_timeout, .. } = self.limits;
         let streams = Streams::default();
         let service = service_fn(|request| {
             let (requests, streams, response) =
@@ -224,7 +225,7 @@ impl Server {
             }
         });
         let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), service));
-        let mut abandoned = pin!(streams.stalled_or_idle(activity, &self.limits));
+        let mut abandoned = pin!(streams.stalled_or_idle(activity, stall_timeout, header_timeout));
         tokio::select! {
             ended = &mut connection => return ended,
             () = &mut abandoned => return Ok(()),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 
-use super::{connection::Activity, listener::ConnectionLimits};
+use super::connection::Activity;
 
 /// The requests in progress. Clones share them.
 #[derive(Clone, Default)]
@@ -43,16 +43,16 @@ impl Streams {
         OpenRequest { streams: self.clone(), id }
     }
 
-    /// Completes when the client has read nothing of a response for `limits.stall_timeout`, or the connection was idle
-    /// for `limits.header_timeout`.
-    pub(super) async fn stalled_or_idle(&self, activity: &Activity, limits: &ConnectionLimits) {
-        let check_every = limits.stall_timeout.min(limits.header_timeout) / 4;
+    /// Completes when the client has read nothing of a response for `stall_timeout`, or the connection was idle for
+    /// `idle_timeout`.
+    pub(super) async fn stalled_or_idle(&self, activity: &Activity, stall_timeout: Duration, idle_timeout: Duration) {
+        let check_every = stall_timeout.min(idle_timeout) / 4;
         loop {
             sleep(check_every).await;
             let requests = self.lock();
             let unread = requests.unread_since.values().flatten().map(Instant::elapsed).max().unwrap_or(Duration::ZERO);
-            let is_idle = requests.unread_since.is_empty() && activity.idle() >= limits.header_timeout;
-            if is_idle || unread >= limits.stall_timeout {
+            let is_idle = requests.unread_since.is_empty() && activity.idle() >= idle_timeout;
+            if is_idle || unread >= stall_timeout {
                 return;
             }
         }

@@ -9,7 +9,16 @@ use std::{
 };
 
 use super::{plans::SendPlan, share::Shares};
-use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
+use crate::domain::{CampaignId, FailureReason, HoldScope, PartId, UnixMs, WabaId};
+
+/// Failures in a row for one reason.
+#[derive(Clone, Copy, Debug)]
+pub struct FailureStreak {
+    /// The reason.
+    pub reason: FailureReason,
+    /// The number of failures.
+    pub count: u32,
+}
 
 /// A campaign of the line.
 pub struct CampaignWork {
@@ -19,9 +28,9 @@ pub struct CampaignWork {
     pub running: bool,
     /// The scope of a hold on its template.
     pub template: HoldScope,
-    /// The code of the last failures in a row, and their number. Many with one code mean that the message is at
-    /// fault, not the recipients.
-    pub failing: (u32, u32),
+    /// The last failures in a row, if the last message failed. Many for one reason mean that the message is at fault,
+    /// not the recipients.
+    pub failing: Option<FailureStreak>,
     parts: Vec<PartWork>,
     /// When the first of its parts is claimable, if any will be. Cached, because a campaign may have thousands of
     /// parts.
@@ -127,7 +136,7 @@ impl Backlog {
         };
         let id = campaign.id;
         let work =
-            CampaignWork { plan, running: true, template, failing: (0, 0), parts: Vec::new(), claimable_from: None };
+            CampaignWork { plan, running: true, template, failing: None, parts: Vec::new(), claimable_from: None };
         self.campaigns.insert(id, work);
     }
 

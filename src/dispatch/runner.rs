@@ -40,7 +40,9 @@ use super::{
     slots::Slots,
 };
 use crate::{
-    domain::{CampaignId, Cause, ClaimedRow, HoldScope, Line, Outcome, PartId, Settled, SharedTokenKey, UnixMs},
+    domain::{
+        CampaignId, Cause, ClaimedRow, FailureReason, HoldScope, Line, Outcome, PartId, Settled, SharedTokenKey, UnixMs,
+    },
     graph::client::{Departure, GraphClient, LineSender, Permit},
     redis::{Store, clock::Clock},
     telemetry::metrics::LineMetrics,
@@ -179,8 +181,8 @@ pub struct Runner {
     active_line: Option<ActiveLine>,
     /// The number of the last claim.
     claims: u64,
-    /// Parts and codes for which Meta's error text was stored.
-    details_stored: HashSet<(PartId, u32)>,
+    /// Parts and reasons for which the error text was stored.
+    details_stored: HashSet<(PartId, FailureReason)>,
     holds: Holds,
     /// The tick at which more is claimed.
     claim_at: Option<Instant>,

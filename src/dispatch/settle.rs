@@ -63,9 +63,9 @@ pub fn settle(
             let settled = match settings.retry.delay(attempt, jitter) {
                 Some(delay) => {
                     let at = now.after(delay).max(wait.map_or(now, spread));
-                    Settled::Retry { at, code: cause.code() }
+                    Settled::Retry { at, reason: cause.reason() }
                 }
-                None => Settled::Refused { code: cause.code() },
+                None => Settled::Refused { reason: cause.reason() },
             };
             (settled, Consequence::None)
         }
@@ -73,7 +73,7 @@ pub fn settle(
         Outcome::Failed { pause_after, cause } => {
             let consequence =
                 pause_after.map_or(Consequence::None, |pause_after| Consequence::CountFailure { pause_after });
-            (Settled::Refused { code: cause.code() }, consequence)
+            (Settled::Refused { reason: cause.reason() }, consequence)
         }
         Outcome::Blocked { scope, wait, .. } => {
             (Settled::Back { at: AT_ONCE }, Consequence::Hold { scope: *scope, wait: *wait })

@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod fact;
+pub mod failure;
 pub mod hold;
 pub mod ids;
 pub mod line;
@@ -19,6 +20,7 @@ pub mod token;
 
 pub use campaign::{Campaign, CampaignState, OnDoubt};
 pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
+pub use failure::{FailureReason, MetaCode};
 pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line};

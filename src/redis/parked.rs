@@ -10,8 +10,8 @@
 use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, Store, StoreError, durability::journal::JournalEntry};
-use crate::domain::{LineId, UnixMs, Wamid};
+use super::{Result, Store, StoreError, durability::journal::JournalEntry, stored};
+use crate::domain::{FailureReason, LineId, UnixMs, Wamid};
 
 /// Maximum number of parked statuses, about 5 MB. Beyond it, those whose next search is latest are dropped. They were
 /// searched for most often, and mostly belong to other apps that send on our lines: their failures are never found.
@@ -24,8 +24,9 @@ pub struct Parked {
     pub line: LineId,
     /// Meta's id of the message.
     pub wamid: Wamid,
-    /// Meta's error code; `None` for an answer.
-    pub code: Option<u32>,
+    /// Why the message failed; `None` for an answer.
+    #[serde(rename = "code", with = "stored::of_status")]
+    pub failure: Option<FailureReason>,
     /// Meta's description of the failure.
     pub details: String,
     /// Meta's timestamp of the status or answer.

@@ -13,8 +13,15 @@ use std::{
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
 use self::packed::{PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
-use super::{Call, Result, Store, StoreError, lines::ms, phone_index, script};
-use crate::domain::{Applied, CampaignId, ClaimedRow, Fact, News, PartId, Phone, Settled, State, UnixMs};
+use super::{
+    Call, Result, Store, StoreError,
+    lines::ms,
+    phone_index, script,
+    stored::{number_of, reason_of},
+};
+use crate::domain::{
+    Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, Settled, State, UnixMs,
+};
 
 /// Maximum number of rows in a part: a row fits 16 bits.
 pub const PART_ROWS: usize = 65_536;
@@ -104,10 +111,10 @@ pub struct PartCounts {
     pub by_state: HashMap<State, u64>,
     /// All recipients.
     pub recipients: u64,
-    /// Failed recipients by Meta's code.
-    pub failures: HashMap<u32, u64>,
-    /// Meta's newest error text by code.
-    pub details: HashMap<u32, String>,
+    /// Failed recipients by reason.
+    pub failures: HashMap<FailureReason, u64>,
+    /// The newest error text by reason.
+    pub details: HashMap<FailureReason, String>,
     /// Recipients that replied.
     pub replied: u64,
     /// Acceptances by Unix second. A second replaces an earlier one that is equal modulo ten, so there are at most ten.
@@ -119,8 +126,8 @@ pub struct PartCounts {
 pub struct PartRows {
     /// One state byte per row.
     pub states: Vec<u8>,
-    /// Error code by row, for rows that are returned, retrying, in doubt, failed or refused.
-    pub why: HashMap<u16, u32>,
+    /// The reason by row, for rows that are returned, retrying, in doubt, failed or refused.
+    pub why: HashMap<u16, FailureReason>,
     /// Attempts that counted before the last claim, by row, for rows that were retried.
     pub tries: HashMap<u16, u8>,
     /// For each row the Unix second at which it entered each state, by the code of the state; 0 for never.
@@ -208,9 +215,10 @@ impl Store {
         Ok(parts().map(|(part, (open, ..))| (part, *open)).collect())
     }
 
-    /// Stores Meta's newest error text for a code of a part.
-    pub async fn note_details(&self, part: PartId, code: u32, details: &str) -> Result<()> {
-        self.query("HSET details", cmd("HSET").arg(self.keys.part(part)).arg(format!("e{code}")).arg(details)).await
+    /// Stores the newest error text for a reason of a part.
+    pub async fn note_details(&self, part: PartId, reason: FailureReason, details: &str) -> Result<()> {
+        let field = format!("e{}", number_of(reason));
+        self.query("HSET details", cmd("HSET").arg(self.keys.part(part)).arg(field).arg(details)).await
     }
 
     /// Applies facts to parts, in one round trip. Returns for each part the results of its facts and the number of open
@@ -312,7 +320,8 @@ impl Store {
     /// All data of the rows of a part except the recipients, for reports.
     pub async fn part_rows(&self, part: PartId) -> Result<PartRows> {
         let states = self.state_bytes(part).await?;
-        let why = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.error_codes(part))).await?;
+        let why: HashMap<u16, u32> = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.error_codes(part))).await?;
+        let why = why.into_iter().map(|(row, number)| (row, reason_of(number))).collect();
         let tries = self.query("HGETALL tries", cmd("HGETALL").arg(self.keys.tries(part))).await?;
         let history: Vec<Vec<u8>> =
             self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
@@ -352,10 +361,10 @@ fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
     counts.replied = number("replied");
     for (field, text) in hash {
         let (kind, rest) = field.split_at(1);
-        let (Ok(code), Ok(text)) = (rest.parse::<u32>(), str::from_utf8(text)) else { continue };
+        let (Ok(n), Ok(text)) = (rest.parse::<u32>(), str::from_utf8(text)) else { continue };
         match kind {
-            "f" if number(field) > 0 => drop(counts.failures.insert(code, number(field))),
-            "e" => drop(counts.details.insert(code, text.to_owned())),
+            "f" if number(field) > 0 => drop(counts.failures.insert(reason_of(n), number(field))),
+            "e" => drop(counts.details.insert(reason_of(n), text.to_owned())),
             "r" => {
                 let slot = text.split_once(':').and_then(|(second, n)| Some((second.parse().ok()?, n.parse().ok()?)));
                 counts.accepted_by_second.extend::<Option<(u64, u64)>>(slot);

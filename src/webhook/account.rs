@@ -7,15 +7,15 @@ use tracing::{info, warn};
 
 use super::payload::AccountChange;
 use crate::{
-    domain::{Hold, HoldScope, UnixMs, WabaId},
+    domain::{Hold, HoldScope, MetaCode, UnixMs, WabaId},
     redis::{Result, Store},
     telemetry::metrics::{self, AccountEvent},
 };
 
 /// Meta's code for sends of a restricted or disabled WABA.
-const RESTRICTED: u32 = 368;
+const RESTRICTED: MetaCode = MetaCode(368);
 /// Meta's code for sends of a locked account.
-const LOCKED: u32 = 131_031;
+const LOCKED: MetaCode = MetaCode(131_031);
 
 /// Applies a change of the account `waba`, which is one of ours.
 pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, now: UnixMs) -> Result<()> {
@@ -69,7 +69,7 @@ async fn hold(
     let reason = format!("meta says {}{separator}{}", change.event, change.reason);
     let scope = HoldScope::Waba(waba.clone());
     // `since` is Meta's time of the change, so that an older reinstatement does not lift the hold.
-    let hold = Hold { code: RESTRICTED, reason, since: at, until };
+    let hold = Hold { code: Some(RESTRICTED), reason, since: at, until };
     if store.hold_if_new(&scope, &hold, at).await? {
         warn!(scope = %scope, reason = hold.reason, "account held by meta");
     }
@@ -79,7 +79,7 @@ async fn hold(
 async fn lift(store: &Store, waba: &WabaId, at: UnixMs, now: UnixMs) -> Result<()> {
     let scope = HoldScope::Waba(waba.clone());
     match store.holds(now).await?.get(&scope) {
-        Some(hold) if !matches!(hold.code, RESTRICTED | LOCKED) || hold.since > at => Ok(()),
+        Some(hold) if !matches!(hold.code, Some(RESTRICTED | LOCKED)) || hold.since > at => Ok(()),
         _ => {
             info!(scope = %scope, "account hold lifted by meta");
             store.unhold(&scope).await

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Unavailable, follow_up::FollowUp, tally::StatusTally};
 use crate::{
-    domain::{Applied, Fact, News, PartId, UnixMs, policy},
+    domain::{Applied, Fact, News, PartId, UnixMs},
     redis::{Store, StoreError, clock::Clock},
     telemetry::metrics::{self, StatusResult},
 };
@@ -208,8 +208,8 @@ impl Commits {
             let applied = committed[index].as_ref().ok().and_then(|(applied, _)| applied.get(at));
             // Nothing may be written to a part that was deleted.
             let exists = matches!(applied, Some(Applied::Moved | Applied::Repeated | Applied::Reopened));
-            if let (News::Failed(code) | News::Returned(code), true) = (facts[at].news, exists) {
-                self.follow_up.store_error_text(*part, code, text);
+            if let (News::Failed(reason) | News::Returned(reason), true) = (facts[at].news, exists) {
+                self.follow_up.store_error_text(*part, reason, text);
             }
         }
     }
@@ -219,8 +219,8 @@ impl Commits {
         if moved {
             self.lag.record(now.since(fact.at));
         }
-        if let (News::Failed(code) | News::Returned(code), true) = (fact.news, moved) {
-            metrics::meta_error(code, policy::rule(code).is_some());
+        if let (News::Failed(reason) | News::Returned(reason), true) = (fact.news, moved) {
+            metrics::meta_error(reason.code());
         }
         tally.add(fact.news, if moved { StatusResult::Applied } else { StatusResult::Repeated });
     }

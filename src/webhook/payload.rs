@@ -9,7 +9,7 @@
 use std::{borrow::Cow, mem};
 
 use crate::{
-    domain::{Language, UnixMs},
+    domain::{Language, MetaCode, UnixMs},
     json::{Number, Object},
 };
 
@@ -66,7 +66,7 @@ pub struct Status<'a> {
     /// `biz_opaque_callback_data`: our token, or data of another app.
     pub token: Option<Cow<'a, str>>,
     /// The code of the first error, if there is one.
-    pub code: Option<u32>,
+    pub code: Option<MetaCode>,
     /// Meta's text for this error; may be empty.
     pub details: Cow<'a, str>,
 }
@@ -237,7 +237,7 @@ fn read_status(status: wire::Status<'_>) -> Status<'_> {
         kind,
         at: read_time(status.timestamp),
         token: status.biz_opaque_callback_data.0,
-        code: error.code.0.and_then(|code| u32::try_from(code).ok()),
+        code: error.code.0.and_then(|code| u32::try_from(code).ok().map(MetaCode)),
         details: texts.into_iter().flatten().find(|text| !text.is_empty()).unwrap_or_default(),
     }
 }

@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, Fact, Fingerprint, Hold, HoldScope, LineId, News, PartId, SharedTokenKey, Token, UnixMs, WabaId,
-        Wamid, policy,
+        CampaignId, Fact, FailureReason, Fingerprint, Hold, HoldScope, LineId, News, PartId, SharedTokenKey, Token,
+        UnixMs, WabaId, Wamid,
     },
     redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -148,8 +148,8 @@ impl Receiver {
             }
         }
         for failed in &received {
-            if let (News::Failed(code), Some(waba)) = (failed.news, waba_of(payload, failed.change)) {
-                let cause = FailureCause { code, details: failed.details, at: failed.at };
+            if let (News::Failed(reason), Some(waba)) = (failed.news, waba_of(payload, failed.change)) {
+                let cause = FailureCause { reason, details: failed.details, at: failed.at };
                 let origin = FailureOrigin { line: &failed.line, waba: &waba };
                 self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
@@ -305,10 +305,10 @@ impl Receiver {
                 let may_appear = find::next_search(item.at, now).is_some();
                 match (result, item.news) {
                     (SearchResult::Found(row), _) => facts.push((item.change, item.line.clone(), item.by_row(row))),
-                    (SearchResult::NotFound, News::Failed(code)) if may_appear => {
-                        parked.push(item.to_parked(Some(code), now))
+                    (SearchResult::NotFound, News::Failed(reason)) if may_appear => {
+                        parked.push(item.to_parked(Some(reason), now))
                     }
-                    (SearchResult::Unfinished, News::Failed(code)) => parked.push(item.to_parked(Some(code), now)),
+                    (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason), now)),
                     (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None, now)),
                     (_, news) => {
                         counts.tally.add(news, StatusResult::Unknown);
@@ -354,7 +354,7 @@ impl Receiver {
                 let separator = if change.reason.is_empty() { "" } else { ": " };
                 let reason = format!("meta says {}{separator}{}", change.event, change.reason);
                 warn!(scope = %scope, reason, "template held by meta");
-                self.store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
+                self.store.hold(&scope, &Hold { code: None, reason, since: now, until: None }).await?;
             }
             // FLAGGED warns of a pause and changes nothing yet. An unknown event shows in Meta's responses to sends.
             _ => return Ok(false),
@@ -378,11 +378,11 @@ impl ReceivedNews<'_> {
         LocatedFact { part, fact, details: self.details.into() }
     }
 
-    fn to_parked(&self, code: Option<u32>, now: UnixMs) -> Parked {
+    fn to_parked(&self, failure: Option<FailureReason>, now: UnixMs) -> Parked {
         Parked {
             line: self.line.clone(),
             wamid: Wamid::from(self.wamid),
-            code,
+            failure,
             details: self.details.to_owned(),
             // A time in the future would prolong the search.
             at: self.at.min(now),
@@ -450,7 +450,7 @@ fn news(status: &Status<'_>) -> Option<News> {
         StatusKind::Sent => Some(News::Sent),
         StatusKind::Delivered => Some(News::Delivered),
         StatusKind::Read => Some(News::Read),
-        StatusKind::Failed => Some(News::Failed(status.code.unwrap_or(policy::NO_REASON))),
+        StatusKind::Failed => Some(News::Failed(status.code.map_or(FailureReason::NotGiven, FailureReason::Meta))),
         StatusKind::Other => None,
     }
 }

@@ -18,7 +18,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use pregon::{domain::UnixMs, redis::parts::ClaimRequest};
+use pregon::{
+    domain::{FailureReason, MetaCode, UnixMs},
+    redis::parts::ClaimRequest,
+};
 
 /// An HTTP client, without the environment's proxy.
 pub fn http_client() -> reqwest::Client {
@@ -34,6 +37,11 @@ pub fn seed() -> u64 {
     let seed = std::env::var("PREGON_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(any);
     println!("PREGON_TEST_SEED={seed}");
     seed
+}
+
+/// The reason with Meta's code.
+pub const fn meta_code(code: u32) -> FailureReason {
+    FailureReason::Meta(MetaCode(code))
 }
 
 /// A claim by the owner in `epoch`, with a higher number than every earlier one of this process.

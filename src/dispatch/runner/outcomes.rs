@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::{Attempt, BackgroundTasks, PendingOutcomes, Runner};
 use crate::{
     dispatch::{
+        backlog::FailureStreak,
         batch,
         calls::OutcomesByPart,
         path::ProbeResult,
@@ -14,7 +15,7 @@ use crate::{
     },
     domain::{
         CampaignId, CampaignState, Cause, ClaimedRow, ErrorScope, Hold, HoldScope, Outcome, PartId, Settled, UnixMs,
-        campaign::PauseReason, policy,
+        campaign::PauseReason,
     },
     graph::management::GraphError,
     redis::StoreError,
@@ -41,15 +42,15 @@ impl Runner {
         self.slots.ended(instant, capacity);
         let (settled, consequence) = settle::settle(&outcome, number, now, rand::random(), &self.setup.settings);
         if let Some(Cause::Meta { code, .. }) = settle::cause(&outcome) {
-            metrics::meta_error(*code, policy::rule(*code).is_some());
+            metrics::meta_error(Some(*code));
         }
         if let Some(cause @ (Cause::Meta { .. } | Cause::Unanswered(_))) = settle::cause(&outcome)
-            && self.details_stored.insert((part, cause.code()))
+            && self.details_stored.insert((part, cause.reason()))
         {
-            let (store, code, details) = (self.setup.store.clone(), cause.code(), cause.details().to_owned());
+            let (store, reason, details) = (self.setup.store.clone(), cause.reason(), cause.details().to_owned());
             background.push(Box::pin(async move {
-                if let Err(error) = store.note_details(part, code, &details).await {
-                    warn!(part = %part, code, %error, "the error text of meta could not be stored");
+                if let Err(error) = store.note_details(part, reason, &details).await {
+                    warn!(part = %part, code = reason.code().map(|code| code.0), %error, "the error text of meta could not be stored");
                 }
             }));
         }
@@ -71,7 +72,7 @@ impl Runner {
             self.slots.accepted(began, instant, self.pacer.rate(), capacity);
             self.setup.shard.accepted(instant - began);
             if let Some(work) = self.backlog.campaign(part.campaign) {
-                work.failing = (0, 0);
+                work.failing = None;
             }
         }
         self.queue_outcome(part, claimed, settled);
@@ -194,11 +195,11 @@ impl Runner {
                 return self.pause_campaign(campaign, outcome, background);
             }
         };
-        let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let (code, details) = settle::cause(outcome).map_or((None, ""), |cause| (cause.code(), cause.details()));
         let since = self.setup.clock.now();
         let hold = Hold { code, reason: details.to_owned(), since, until: wait.map(|wait| since.after(wait)) };
         if self.holds.add_local(held.clone(), hold.clone(), Instant::now()) {
-            warn!(line.id = %line.id, scope = %held, code, reason = details, "held back");
+            warn!(line.id = %line.id, scope = %held, code = code.map(|code| code.0), reason = details, "held back");
             let store = self.setup.store.clone();
             background.push(Box::pin(async move {
                 // If this fails, the next attempt gets the same answer from Meta, and tries again.
@@ -219,10 +220,10 @@ impl Runner {
         outcome: &Outcome,
         background: &mut BackgroundTasks,
     ) {
-        let code = settle::cause(outcome).map_or(0, crate::domain::Cause::code);
+        let Some(reason) = settle::cause(outcome).map(Cause::reason) else { return };
         let Some(work) = self.backlog.campaign(campaign) else { return };
-        let before = if work.failing.0 == code { work.failing.1 } else { 0 };
-        work.failing = (code, before + 1);
+        let before = work.failing.filter(|streak| streak.reason == reason).map_or(0, |streak| streak.count);
+        work.failing = Some(FailureStreak { reason, count: before + 1 });
         if before + 1 >= pause_after {
             self.pause_campaign(campaign, outcome, background);
         }
@@ -233,11 +234,11 @@ impl Runner {
         if !std::mem::take(&mut work.running) {
             return;
         }
-        let (code, details) = settle::cause(outcome).map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let (code, details) = settle::cause(outcome).map_or((None, ""), |cause| (cause.code(), cause.details()));
         // The message may be corrected before the campaign is resumed, so the count starts again.
-        work.failing = (0, 0);
+        work.failing = None;
         let reason = PauseReason { code, details: details.to_owned() };
-        warn!(campaign.id = %id, code, reason = details, "campaign paused: its message cannot be sent");
+        warn!(campaign.id = %id, code = code.map(|code| code.0), reason = details, "campaign paused: its message cannot be sent");
         let (store, now) = (self.setup.store.clone(), self.setup.clock.now());
         background.push(Box::pin(async move {
             let from = [CampaignState::Running];

@@ -3,7 +3,10 @@
 use deadpool_redis::redis::Value;
 
 use super::{Claim, ToSend};
-use crate::domain::{ClaimedRow, Fact, Fingerprint, News, Settled, State, UnixMs, Wamid};
+use crate::{
+    domain::{ClaimedRow, Fact, Fingerprint, News, Settled, State, UnixMs, Wamid},
+    redis::stored::number_of,
+};
 
 /// Minimum number of consecutive rows that are settled as a run. A shorter run costs more than its single rows.
 const RUN_ROWS_MIN: usize = 4;
@@ -43,10 +46,10 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
                 accepted.push((*claimed, wamid));
                 continue;
             }
-            Settled::Retry { at, code } => (b'R', *code, packed_time(*at)),
+            Settled::Retry { at, reason } => (b'R', number_of(*reason), packed_time(*at)),
             Settled::Back { at } => (b'B', 0, packed_time(*at)),
             Settled::InDoubt { until } => (b'D', 0, packed_time(*until)),
-            Settled::Refused { code } => (b'F', *code, [0; 8]),
+            Settled::Refused { reason } => (b'F', number_of(*reason), [0; 8]),
         };
         pack_outcome(&mut packed.others, *claimed, kind, code, tail);
     }
@@ -95,9 +98,9 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
             News::Sent => (State::Sent.code(), 0),
             News::Delivered => (State::Delivered.code(), 0),
             News::Read => (State::Read.code(), 0),
-            News::Failed(code) => (State::Failed.code(), code),
+            News::Failed(reason) => (State::Failed.code(), number_of(reason)),
             // No status moves a row to `refused`, so its code stands for returned.
-            News::Returned(code) => (State::Refused.code(), code),
+            News::Returned(reason) => (State::Refused.code(), number_of(reason)),
             News::Replied => (15, 0),
         };
         packed.extend(fact.row.to_le_bytes());

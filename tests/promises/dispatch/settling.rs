@@ -8,8 +8,8 @@ use std::{
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{
-        Applied, CampaignId, CampaignState, ClaimedRow, Fact, Fingerprint, News, OnDoubt, PartId, Settled, State,
-        UnixMs, Wamid,
+        Applied, CampaignId, CampaignState, ClaimedRow, Fact, FailureReason, Fingerprint, News, OnDoubt, PartId,
+        Settled, State, UnixMs, Wamid,
     },
     redis::{
         Call, Store,
@@ -19,7 +19,7 @@ use pregon::{
     },
 };
 
-use crate::support::{claim_request, redis::TestRedis, world};
+use crate::support::{claim_request, meta_code, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -64,13 +64,13 @@ impl World {
     /// Applies a failed status with an account fault. Returns its effect and the number of open recipients.
     async fn returned(&self, claimed: ClaimedRow, code: u32) -> (Applied, u64) {
         let ClaimedRow { row, send } = claimed;
-        let fact = Fact { row, send, news: News::Returned(code), at: self.now().await, message: None };
+        let fact = Fact { row, send, news: News::Returned(meta_code(code)), at: self.now().await, message: None };
         let applied = self.store.apply(&[(self.part, vec![fact])], KEPT).await.expect("applied");
         (applied[0].0[0], applied[0].1)
     }
 
     /// The failures by code, after checking that counters and state bytes agree.
-    async fn failures(&self) -> HashMap<u32, u64> {
+    async fn failures(&self) -> HashMap<FailureReason, u64> {
         let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
         let counts = world::counts(&self.store, &record).await;
         assert_eq!(counts.by_state, world::recount(&self.store, &record).await);
@@ -91,7 +91,7 @@ async fn a_late_worker_leaves_no_row_pending_in_an_ended_campaign() {
     assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
     assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
     assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 0);
-    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 0);
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await, 0);
     let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
     assert_eq!(record.state, CampaignState::Completed);
     assert_eq!((world.state(0).await, world.state(1).await), (Some(State::Unknown), Some(State::Unknown)));
@@ -142,7 +142,7 @@ async fn a_returned_row_is_requeued_and_keeps_its_attempts() {
     assert!(world.store.pulse().await.expect("redis") > pulse);
     assert_eq!(world.state(0).await, Some(State::Pending));
     let rows = world.store.part_rows(world.part).await.expect("rows");
-    assert_eq!(rows.why.get(&0), Some(&131_042));
+    assert_eq!(rows.why.get(&0), Some(&meta_code(131_042)));
     // Meta repeats the status, and our own outcome is settled again: both are for an earlier send.
     assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
     assert_eq!(world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await, 1);
@@ -161,7 +161,7 @@ async fn a_returned_row_of_an_ended_campaign_fails_with_its_code() {
         world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
         world.settle(rows[1].claimed, Settled::Accepted(Wamid::from("wamid.1"))).await;
         if to == CampaignState::Completed {
-            world.settle(rows[2].claimed, Settled::Refused { code: 131_026 }).await;
+            world.settle(rows[2].claimed, Settled::Refused { reason: meta_code(131_026) }).await;
         } else {
             world.settle(rows[2].claimed, Settled::Accepted(Wamid::from("wamid.2"))).await;
             // The row is reopened, and the campaign ends before the row is sent again.
@@ -172,7 +172,7 @@ async fn a_returned_row_of_an_ended_campaign_fails_with_its_code() {
         assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Moved, 0));
         assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Repeated, 0));
         assert_eq!(world.state(0).await, Some(State::Failed));
-        assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_026, 1)]), "{to}");
+        assert_eq!(world.failures().await, HashMap::from([(meta_code(131_042), 1), (meta_code(131_026), 1)]), "{to}");
     }
 }
 
@@ -188,24 +188,30 @@ async fn a_row_reopened_while_its_campaign_completes_fails_with_its_code() {
     let change = Call::new(&script::CHANGE, &keys).arg("running").arg("completed").arg(world.now().await.0).arg("");
     let _: (u8, u64) = world.store.call(change).await.expect("redis");
     assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Reopened, 1));
-    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 2);
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await, 2);
     assert_eq!(world.settle(rows[2].claimed, Settled::Back { at: UnixMs(0) }).await, 3);
     world.store.follow(world.id, world.now().await).await.expect("redis");
     let states = [world.state(0).await, world.state(1).await, world.state(2).await];
     assert_eq!(states, [Some(State::Failed), Some(State::Refused), Some(State::Unknown)]);
-    assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_000, 1)]));
+    assert_eq!(world.failures().await, HashMap::from([(meta_code(131_042), 1), (meta_code(131_000), 1)]));
 }
 
 #[tokio::test]
 async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
-    const NEWS: [News; 6] =
-        [News::Sent, News::Delivered, News::Read, News::Failed(131_026), News::Returned(131_042), News::Replied];
+    const NEWS: [News; 6] = [
+        News::Sent,
+        News::Delivered,
+        News::Read,
+        News::Failed(meta_code(131_026)),
+        News::Returned(meta_code(131_042)),
+        News::Replied,
+    ];
     const BEFORE: [Option<News>; 7] = [
         None,
         Some(News::Sent),
         Some(News::Delivered),
         Some(News::Read),
-        Some(News::Failed(131_049)),
+        Some(News::Failed(meta_code(131_049))),
         // Refused and unknown rows have no update.
         None,
         None,
@@ -216,7 +222,7 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
     let kind = |claimed: &ClaimedRow| usize::from(claimed.row) / NEWS.len();
     let accepted = |row: u16| Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str()));
     let outcome = |claimed: &ClaimedRow| match kind(claimed) {
-        5 => Settled::Refused { code: 131_008 },
+        5 => Settled::Refused { reason: meta_code(131_008) },
         6 => Settled::InDoubt { until: now },
         _ => accepted(claimed.row),
     };
@@ -239,7 +245,15 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
 
     // Failed and refused rows keep their state and code. Of the other rows, an accepted, a sent and an unknown one fail
     // with each code.
-    assert_eq!(world.failures().await, HashMap::from([(131_049, 6), (131_008, 6), (131_026, 3), (131_042, 3)]));
+    assert_eq!(
+        world.failures().await,
+        HashMap::from([
+            (meta_code(131_049), 6),
+            (meta_code(131_008), 6),
+            (meta_code(131_026), 3),
+            (meta_code(131_042), 3)
+        ])
+    );
     let fields = cmd("HGETALL").arg(world.store.keys.part(world.part)).clone();
     let fields: HashMap<String, String> = world.store.query("HGETALL", &fields).await.expect("redis");
     let negative: Vec<_> = fields.iter().filter(|(_, n)| n.starts_with('-')).collect();
@@ -277,7 +291,7 @@ async fn a_row_that_has_moved_does_not_block_its_neighbours() {
     // In reverse order, and with two other outcomes: the accepted rows form runs of 99, 99 and 98, and the second run
     // contains the row that was read.
     let outcome = |claimed: &ClaimedRow| match claimed.row {
-        100 => Settled::Refused { code: 131_026 },
+        100 => Settled::Refused { reason: meta_code(131_026) },
         200 => Settled::InDoubt { until: now },
         row => Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str())),
     };
@@ -313,7 +327,7 @@ async fn a_row_that_has_moved_does_not_block_its_neighbours() {
 async fn a_later_claim_of_a_row_is_never_taken_for_its_first() {
     let world = World::start(1).await;
     let first = world.claim(1, 1).await[0];
-    let retry = Settled::Retry { at: UnixMs(0), code: 131_000 };
+    let retry = Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) };
     world.settle(first.claimed, retry).await;
     // Throttled again and again, as during a long outage, until the send numbers wrap around.
     for _ in 0..300 {
@@ -358,7 +372,11 @@ async fn an_outcome_of_an_older_epoch_does_not_change_a_row_in_flight() {
         let outcomes = BTreeMap::from([(world.part, vec![(claimed, back())])]);
         world.store.settle(&outcomes, 2, world.now().await, KEPT).await.expect("settled");
     };
-    for settled in [back(), Settled::Retry { at: UnixMs(0), code: 131_000 }, Settled::Refused { code: 131_026 }] {
+    for settled in [
+        back(),
+        Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) },
+        Settled::Refused { reason: meta_code(131_026) },
+    ] {
         world.settle(older, settled).await;
         assert_eq!(world.state(0).await, Some(State::InFlight));
     }
@@ -382,7 +400,7 @@ async fn a_replayed_outcome_does_not_reopen_an_ended_doubt() {
 async fn an_accepted_row_has_no_error_code() {
     let world = World::start(1).await;
     let claimed = world.claim(1, 1).await[0].claimed;
-    world.settle(claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await;
+    world.settle(claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await;
     world.settle(claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
     let rows = world.store.part_rows(world.part).await.expect("rows");
     assert_eq!((State::of(rows.states[0]), rows.why.get(&0)), (Some(State::Accepted), None));

@@ -12,7 +12,7 @@ use pregon::{
     },
 };
 
-use crate::support::{self, claim_request, redis::TestRedis, world};
+use crate::support::{self, claim_request, meta_code, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 const N: u64 = 8;
@@ -94,7 +94,7 @@ async fn claims_outcomes_and_statuses_lost_by_redis_are_replayed() {
     let before = world.written().await;
     let rows = world.claim_rows(1, 5).await;
     let now = world.store.time().await.expect("the time");
-    let again = (rows[2], Settled::Retry { at: now, code: 131_000 });
+    let again = (rows[2], Settled::Retry { at: now, reason: meta_code(131_000) });
     let back = (rows[3], Settled::Back { at: now });
     world.settle(1, vec![accepted(&rows[0]), accepted(&rows[1]), again, back]).await;
     let read = Fact { row: rows[1].row, send: rows[1].send, news: News::Read, at: now, message: None };
@@ -175,7 +175,7 @@ async fn a_replayed_claim_supersedes_the_outcome_of_an_earlier_one() {
     assert!(matches!(world.claim(&second, 2, 0, false).await, Claim::Rows { .. }));
     let before = world.written().await;
     let now = world.store.time().await.expect("the time");
-    world.settle(1, vec![(first, Settled::Retry { at: now, code: 131_000 })]).await;
+    world.settle(1, vec![(first, Settled::Retry { at: now, reason: meta_code(131_000) })]).await;
     let Claim::Rows { rows, .. } = world.claim(&second, 2, 1, false).await else { panic!("rows") };
     assert_eq!((rows[0].claimed.row, rows[0].claimed.send), (first.row, 2));
     world.forget(before).await;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt::Debug};
 
 use pregon::{
-    domain::{Applied, News, Settled, State, UnixMs, Wamid},
+    domain::{Applied, FailureReason, News, Settled, State, UnixMs, Wamid},
     redis::{
         StoreError,
         parts::{Claim, ClaimRequest, ToSend},
@@ -308,17 +308,17 @@ impl Drive<'_> {
             Facts::True => {
                 let (row, hand_out) =
                     self.true_claim(pick, |it, is_last| it.epoch == epoch && (!it.lost || is_last))?;
-                let (ms, code) = match ended {
-                    Ended::Accepted => (0, 0),
-                    Ended::Retry(ms, code) => (ms, code),
-                    Ended::Back(ms) | Ended::InDoubt(ms) => (ms, 0),
-                    Ended::Refused(code) => (0, code),
+                let (ms, reason) = match ended {
+                    Ended::Accepted => (0, FailureReason::NoAnswer),
+                    Ended::Retry(ms, reason) => (ms, reason),
+                    Ended::Back(ms) | Ended::InDoubt(ms) => (ms, FailureReason::NoAnswer),
+                    Ended::Refused(reason) => (0, reason),
                 };
                 let ended = match hand_out.fate {
                     Fate::Accepted | Fate::Returned => Ended::Accepted,
                     Fate::AnswerLost | Fate::Lost => Ended::InDoubt(ms),
-                    Fate::Refused => Ended::Refused(code),
-                    Fate::Retry => Ended::Retry(ms, code),
+                    Fate::Refused => Ended::Refused(reason),
+                    Fate::Retry => Ended::Retry(ms, reason),
                     Fate::Back => Ended::Back(ms),
                 };
                 (row, hand_out.claim, ended)
@@ -327,10 +327,10 @@ impl Drive<'_> {
         let at = |ms: u64| UnixMs(self.now.0 + ms);
         let settled = match ended {
             Ended::Accepted => Settled::Accepted(wamid(row, claim)),
-            Ended::Retry(ms, code) => Settled::Retry { at: at(ms), code },
+            Ended::Retry(ms, reason) => Settled::Retry { at: at(ms), reason },
             Ended::Back(ms) => Settled::Back { at: at(ms) },
             Ended::InDoubt(ms) => Settled::InDoubt { until: at(ms) },
-            Ended::Refused(code) => Settled::Refused { code },
+            Ended::Refused(reason) => Settled::Refused { reason },
         };
         Some((row, claim, settled))
     }

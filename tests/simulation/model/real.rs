@@ -8,7 +8,7 @@ use std::{
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use pregon::{
-    domain::{CampaignId, ClaimedRow, Fact, Fingerprint, PartId, Settled, State, UnixMs, Wamid},
+    domain::{CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, PartId, Settled, State, UnixMs, Wamid},
     redis::{
         Call, Result, Store, StoreError,
         message_ids::IdPage,
@@ -19,6 +19,7 @@ use pregon::{
 use tokio::try_join;
 
 use super::spec::{self, Gate, send};
+use crate::support;
 
 /// How long message ids are kept: longer than any history runs.
 const ID_RETENTION: Duration = Duration::from_secs(3600);
@@ -33,7 +34,7 @@ pub struct View {
     pub counts: PartCounts,
     pub attempts: BTreeMap<u16, u8>,
     /// Meta's codes, without the rows that have none.
-    pub why: BTreeMap<u16, u32>,
+    pub why: BTreeMap<u16, FailureReason>,
     pub due: BTreeMap<u16, u64>,
     pub returned: BTreeSet<u16>,
     pub doubt: BTreeMap<u16, u64>,
@@ -56,7 +57,9 @@ impl View {
             sends: sends.filter(|(_, send)| *send >= State::SEND_OVERFLOW).collect(),
             counts: model.counts(),
             attempts: with_details().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
-            why: with_details().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
+            why: with_details()
+                .filter_map(|(row, it)| Some((*row, it.why.filter(|why| *why != FailureReason::NoAnswer)?)))
+                .collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
             returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
@@ -219,7 +222,8 @@ impl<'a> Real<'a> {
         let elsewhere =
             |row: &u16| bytes.get(usize::from(*row)).is_some_and(|&byte| State::send_of(byte) == State::SEND_OVERFLOW);
         sends.retain(|row, _| elsewhere(row));
-        let why = why.into_iter().filter(|(_, code)| *code > 0).collect();
+        let why =
+            why.into_iter().filter(|(_, code)| *code > 0).map(|(row, code)| (row, support::meta_code(code))).collect();
         let marks = marks.map(Option::unwrap_or_default);
         let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
         let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();

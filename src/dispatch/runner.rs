@@ -35,13 +35,13 @@ use super::{
     message::Message,
     pace::Pacer,
     path::PathHealth,
-    settle,
     shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     slots::Slots,
 };
 use crate::{
     domain::{
-        CampaignId, Cause, ClaimedRow, FailureReason, HoldScope, Line, Outcome, PartId, Settled, SharedTokenKey, UnixMs,
+        CampaignId, Cause, ClaimedRow, Due, FailureReason, HoldScope, Line, Outcome, PartId, Settled, SharedTokenKey,
+        UnixMs,
     },
     graph::client::{Departure, GraphClient, LineSender, Permit},
     redis::{Store, clock::Clock},
@@ -123,6 +123,12 @@ struct PendingOutcomes {
     outcomes: Vec<(ClaimedRow, Settled)>,
 }
 
+#[derive(Clone, Copy)]
+struct UnansweredClaim {
+    part: PartId,
+    number: u64,
+}
+
 enum AttemptEvent {
     Ended(Outcome),
     /// The message has a new connection, and waits to leave.
@@ -174,9 +180,8 @@ pub struct Runner {
     finish_at: Option<Instant>,
     /// Parts whose campaign has passed its `expires_at`.
     expired: HashSet<PartId>,
-    /// The part and the number of a claim whose reply was lost: it may have put rows in flight that this runner does
-    /// not have.
-    unanswered_claim: Option<(PartId, u64)>,
+    /// A claim whose reply was lost: it may have put rows in flight that this runner does not have.
+    unanswered_claim: Option<UnansweredClaim>,
     /// Counts the line as active on its shard while it has something to send.
     active_line: Option<ActiveLine>,
     /// The number of the last claim.
@@ -481,7 +486,7 @@ impl Runner {
             }
             AttemptEvent::NotSent => {
                 self.path.not_written(began);
-                self.queue_outcome(part, claimed, Settled::Back { at: settle::AT_ONCE });
+                self.queue_outcome(part, claimed, Settled::Back { at: Due::AtOnce });
             }
         }
     }
@@ -493,7 +498,7 @@ impl Runner {
                 self.queue_outcome(
                     departing.message.part(),
                     departing.message.claimed,
-                    Settled::Back { at: settle::AT_ONCE },
+                    Settled::Back { at: Due::AtOnce },
                 );
             } else {
                 self.departing.push_back(departing);
@@ -501,7 +506,7 @@ impl Runner {
         }
         for ready in std::mem::take(&mut self.ready) {
             if which(&ready) {
-                self.queue_outcome(ready.part(), ready.claimed, Settled::Back { at: settle::AT_ONCE });
+                self.queue_outcome(ready.part(), ready.claimed, Settled::Back { at: Due::AtOnce });
             } else {
                 self.ready.push_back(ready);
             }

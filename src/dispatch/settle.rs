@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::DispatchSettings;
-use crate::domain::{Cause, ErrorScope, Outcome, Settled, UnixMs};
+use crate::domain::{Cause, Due, ErrorScope, Outcome, Settled, UnixMs};
 
 /// What follows from an outcome besides what is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +28,6 @@ pub enum Consequence {
     },
 }
 
-/// The due time of a message that was not sent and need not wait. It is due even if the clock is set back.
-pub const AT_ONCE: UnixMs = UnixMs(0);
-
 /// A throttle with a longer wait holds its scope. A shorter one only slows the line down.
 const THROTTLE_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -54,10 +51,10 @@ pub fn settle(
                 scope if *wait > THROTTLE_WAIT_MAX => Consequence::Hold { scope: *scope, wait: Some(*wait) },
                 _ => Consequence::SlowDown,
             };
-            (Settled::Back { at: spread(*wait) }, consequence)
+            (Settled::Back { at: Due::At(spread(*wait)) }, consequence)
         }
         Outcome::Retry { cause: Cause::Unreachable(_), .. } => {
-            (Settled::Back { at: AT_ONCE }, Consequence::Unreachable)
+            (Settled::Back { at: Due::AtOnce }, Consequence::Unreachable)
         }
         Outcome::Retry { wait, cause } => {
             let settled = match settings.retry.delay(attempt, jitter) {
@@ -76,7 +73,7 @@ pub fn settle(
             (Settled::Refused { reason: cause.reason() }, consequence)
         }
         Outcome::Blocked { scope, wait, .. } => {
-            (Settled::Back { at: AT_ONCE }, Consequence::Hold { scope: *scope, wait: *wait })
+            (Settled::Back { at: Due::AtOnce }, Consequence::Hold { scope: *scope, wait: *wait })
         }
     }
 }

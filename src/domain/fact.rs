@@ -3,7 +3,7 @@
 
 use siphasher::sip::SipHasher24;
 
-use super::{FailureReason, UnixMs, Wamid};
+use super::{Due, FailureReason, UnixMs, Wamid};
 
 /// A claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +30,7 @@ pub enum Settled {
     /// Certainly not sent; the attempt does not count.
     Back {
         /// When the row may be claimed again.
-        at: UnixMs,
+        at: Due,
     },
     /// The message may have been sent.
     InDoubt {

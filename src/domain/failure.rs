@@ -24,7 +24,6 @@ pub mod code_or_zero {
     use super::MetaCode;
 
     /// Writes the number of the code, or 0.
-    #[expect(clippy::trivially_copy_pass_by_ref, clippy::ref_option, reason = "serde passes a reference")]
     pub fn serialize<S: Serializer>(code: &Option<MetaCode>, serializer: S) -> Result<S::Ok, S::Error> {
         code.map_or(0, |MetaCode(code)| code).serialize(serializer)
     }

@@ -32,5 +32,5 @@ pub use retry::RetryPolicy;
 pub use secret::{Secret, SecretDigest};
 pub use state::State;
 pub use template::{Form, Language, Template};
-pub use time::UnixMs;
+pub use time::{Due, UnixMs};
 pub use token::{SharedTokenKey, Token, TokenKey};

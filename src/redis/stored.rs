@@ -38,7 +38,6 @@ pub(super) mod of_status {
     use super::{NOT_GIVEN, number_of};
     use crate::domain::{FailureReason, MetaCode};
 
-    #[expect(clippy::ref_option, reason = "serde passes a reference")]
     pub(in crate::redis) fn serialize<S: Serializer>(
         reason: &Option<FailureReason>,
         serializer: S,

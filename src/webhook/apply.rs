@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{Unavailable, follow_up::FollowUp, tally::StatusTally};
 use crate::{
     domain::{Applied, Fact, News, PartId, UnixMs},
-    redis::{Store, StoreError, clock::Clock},
+    redis::{Store, StoreError, clock::Clock, parts::AppliedFacts},
     telemetry::metrics::{self, StatusResult},
 };
 
@@ -122,8 +122,8 @@ impl Batch {
     }
 }
 
-/// The results of the facts of one part, and the number of open recipients of the part.
-type Committed = Result<(Vec<Applied>, u64), Unavailable>;
+/// The results of the facts of one part.
+type Committed = Result<AppliedFacts, Unavailable>;
 
 /// The results of a batch by part. An error means that Redis was unavailable.
 type Answer = Result<Vec<Committed>, Unavailable>;
@@ -194,7 +194,7 @@ impl Commits {
         let now = self.clock.now();
         let mut tally = StatusTally::default();
         for ((part, facts), committed) in batch.parts.iter().zip(&committed) {
-            let Ok((applied, open)) = committed else { continue };
+            let Ok(AppliedFacts { applied, open }) = committed else { continue };
             for (fact, applied) in facts.iter().zip(applied) {
                 self.count(fact, *applied, now, &mut tally);
             }
@@ -205,7 +205,7 @@ impl Commits {
         tally.record();
         for (index, at, text) in batch.error_texts {
             let (part, facts) = &batch.parts[index];
-            let applied = committed[index].as_ref().ok().and_then(|(applied, _)| applied.get(at));
+            let applied = committed[index].as_ref().ok().and_then(|committed| committed.applied.get(at));
             // Nothing may be written to a part that was deleted.
             let exists = matches!(applied, Some(Applied::Moved | Applied::Repeated | Applied::Reopened));
             if let (News::Failed(reason) | News::Returned(reason), true) = (facts[at].news, exists) {

@@ -48,7 +48,7 @@ pub const fn meta_code(code: u32) -> FailureReason {
 pub fn claim_request(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimRequest {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    ClaimRequest { epoch, number, now, limit, doubt_until, unanswered: 0, in_grace_period: false }
+    ClaimRequest { epoch, number, now, limit, doubt_until, unanswered: None, in_grace_period: false }
 }
 
 /// Waits until `condition` returns true. Panics with `what` after a minute, far longer than any condition may take.

@@ -14,11 +14,11 @@ use crate::{
         settle::{self, Consequence},
     },
     domain::{
-        CampaignId, CampaignState, Cause, ClaimedRow, ErrorScope, Hold, HoldScope, Outcome, PartId, Settled, UnixMs,
-        campaign::PauseReason,
+        CampaignId, CampaignState, Cause, ClaimedRow, Due, ErrorScope, Hold, HoldScope, Outcome, PartId, Settled,
+        UnixMs, campaign::PauseReason,
     },
     graph::management::GraphError,
-    redis::StoreError,
+    redis::{StoreError, parts::SettledPart},
     telemetry::metrics,
 };
 
@@ -134,7 +134,11 @@ impl Runner {
     /// Queues an outcome to be settled.
     pub(super) fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled) {
         match settled {
-            Settled::Retry { at, .. } | Settled::Back { at } => {
+            Settled::Retry { at, .. } => {
+                self.backlog.note_due(part, Due::At(at));
+                self.idle_until = None;
+            }
+            Settled::Back { at } => {
                 self.backlog.note_due(part, at);
                 self.idle_until = None;
             }
@@ -264,15 +268,12 @@ impl Runner {
         (!due.is_empty()).then_some(due)
     }
 
-    pub(super) fn apply_settlement(
-        &mut self,
-        outcomes: OutcomesByPart,
-        result: Result<Vec<(PartId, u64)>, StoreError>,
-    ) {
+    pub(super) fn apply_settlement(&mut self, outcomes: OutcomesByPart, result: Result<Vec<SettledPart>, StoreError>) {
         match result {
-            Ok(open) => {
+            Ok(settled) => {
                 (self.redis_retry_at, self.redis_failing) = (None, false);
-                self.finished.extend(open.into_iter().filter(|(_, open)| *open == 0).map(|(part, _)| part));
+                let finished = settled.iter().filter(|settled| settled.open == 0);
+                self.finished.extend(finished.map(|settled| settled.part));
             }
             Err(error) => {
                 // Settling is idempotent, so outcomes that may have been settled are settled again.

@@ -5,19 +5,18 @@ use std::time::{Duration, Instant};
 use futures_util::future::LocalBoxFuture;
 use tracing::{info, warn};
 
-use super::{BackgroundTasks, IDLE_MAX, Runner};
+use super::{BackgroundTasks, IDLE_MAX, Runner, UnansweredClaim};
 use crate::{
     dispatch::{
         backlog::Next,
         batch,
         calls::{ClaimReply, Refresh, Reply},
         message::Message,
-        settle,
     },
-    domain::{OnDoubt, PartId, Settled},
+    domain::{Due, OnDoubt, PartId, Settled},
     redis::{
         StoreError,
-        parts::{Claim, ClaimRequest, ToSend},
+        parts::{Claim, ClaimRequest, DoubtsEnded, ToSend},
     },
 };
 
@@ -52,7 +51,7 @@ impl Runner {
         if let Some(&part) = self.expired.iter().next() {
             return Some(self.calls.expire(part));
         }
-        if let Some((part, _)) = self.unanswered_claim {
+        if let Some(UnansweredClaim { part, .. }) = self.unanswered_claim {
             return Some(self.claim(part, 0));
         }
         if self.stopping {
@@ -96,7 +95,7 @@ impl Runner {
                 Some(self.calls.end_doubts(part, attempts_max))
             }
             Next::Wait(due) => {
-                let wait = due.map_or(IDLE_MAX, |due| due.since(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
+                let wait = due.map_or(IDLE_MAX, |due| due.wait(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
                 let reachable = self.reachable_at.filter(|at| *at > now);
                 self.idle_until = Some(reachable.map_or(now + wait, |at| at.min(now + wait)));
                 None
@@ -121,7 +120,7 @@ impl Runner {
             Reply::Claimed(part, Err(error)) => {
                 // Redis may have made the claim all the same.
                 if !matches!(error, StoreError::NotApplied(_) | StoreError::Login(_)) {
-                    self.unanswered_claim.get_or_insert((part, self.claims));
+                    self.unanswered_claim.get_or_insert(UnansweredClaim { part, number: self.claims });
                 }
                 // An error that a retry does not fix must not delay the stop.
                 if self.stopping && !error.is_transient() {
@@ -129,9 +128,9 @@ impl Runner {
                 }
                 self.redis_failed("rows could not be claimed", &error);
             }
-            Reply::DoubtsEnded(part, Ok((next, open))) => {
+            Reply::DoubtsEnded(part, Ok(DoubtsEnded { next, open })) => {
                 self.backlog.set_doubt(part, next);
-                self.backlog.note_due(part, now);
+                self.backlog.note_due(part, Due::At(now));
                 if open == 0 {
                     self.finished.insert(part);
                 }
@@ -180,7 +179,7 @@ impl Runner {
             now,
             limit,
             doubt_until: now.after(self.setup.settings.doubt_deadline),
-            unanswered: self.unanswered_claim.map_or(0, |(_, number)| number),
+            unanswered: self.unanswered_claim.map(|claim| claim.number),
             // The grace period is one lease: in that time, a worker that had the line before notices that Redis
             // restarted, or its lease ends and it stops.
             in_grace_period: self.setup.store.in_grace_period(self.setup.settings.lease),
@@ -244,7 +243,7 @@ impl Runner {
 
     fn return_rows(&mut self, part: PartId, rows: Vec<ToSend>) {
         for ToSend { claimed, .. } in rows {
-            self.queue_outcome(part, claimed, Settled::Back { at: settle::AT_ONCE });
+            self.queue_outcome(part, claimed, Settled::Back { at: Due::AtOnce });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pregon::domain::{CampaignId, ClaimedRow, News, PartId, Settled};
+use pregon::domain::{CampaignId, ClaimedRow, Due, News, PartId, Settled};
 use serde_json::{Value, json};
 
 use super::harness::{Api, wamid};
@@ -65,7 +65,7 @@ impl Fate {
     fn settled(self, n: u64, api: &Api) -> Option<Settled> {
         let later = api.now().after(std::time::Duration::from_secs(3600));
         match self {
-            Fate::Pending => Some(Settled::Back { at: api.now() }),
+            Fate::Pending => Some(Settled::Back { at: Due::At(api.now()) }),
             Fate::InFlight => None,
             Fate::Retrying => Some(Settled::Retry { at: later, reason: meta_code(131_000) }),
             Fate::InDoubt => Some(Settled::InDoubt { until: later }),

@@ -8,13 +8,13 @@ use std::{
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{
-        Applied, CampaignId, CampaignState, ClaimedRow, Fact, FailureReason, Fingerprint, News, OnDoubt, PartId,
+        Applied, CampaignId, CampaignState, ClaimedRow, Due, Fact, FailureReason, Fingerprint, News, OnDoubt, PartId,
         Settled, State, UnixMs, Wamid,
     },
     redis::{
         Call, Store,
         message_ids::IdPage,
-        parts::{Claim, ToSend},
+        parts::{Claim, DoubtsEnded, ToSend},
         script,
     },
 };
@@ -58,7 +58,7 @@ impl World {
     /// Settles a row. Returns the number of open recipients.
     async fn settle(&self, claimed: ClaimedRow, settled: Settled) -> u64 {
         let outcomes = BTreeMap::from([(self.part, vec![(claimed, settled)])]);
-        self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].1
+        self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].open
     }
 
     /// Applies a failed status with an account fault. Returns its effect and the number of open recipients.
@@ -66,7 +66,7 @@ impl World {
         let ClaimedRow { row, send } = claimed;
         let fact = Fact { row, send, news: News::Returned(meta_code(code)), at: self.now().await, message: None };
         let applied = self.store.apply(&[(self.part, vec![fact])], KEPT).await.expect("applied");
-        (applied[0].0[0], applied[0].1)
+        (applied[0].applied[0], applied[0].open)
     }
 
     /// The failures by code, after checking that counters and state bytes agree.
@@ -88,9 +88,12 @@ async fn a_late_worker_leaves_no_row_pending_in_an_ended_campaign() {
     let rows = world.claim(1, 2).await;
     // The lease ends, another worker takes over, and no status arrives until the doubts end.
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 0 }
+    );
     assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
-    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 0);
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: Due::AtOnce }).await, 0);
     assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await, 0);
     let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
     assert_eq!(record.state, CampaignState::Completed);
@@ -104,8 +107,11 @@ async fn rows_returned_by_a_late_worker_are_sent_if_the_campaign_runs() {
     let world = World::start(2).await;
     let rows = world.claim(1, 1).await;
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
-    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 2);
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 1 }
+    );
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: Due::AtOnce }).await, 2);
     let again: Vec<u16> = world.claim(2, 1).await.iter().map(|row| row.claimed.row).collect();
     assert_eq!(again, [rows[0].claimed.row]);
 }
@@ -117,12 +123,15 @@ async fn settle_of_a_reopened_row_requeues_its_part() {
     let rows = world.claim(1, 1).await;
     // Another worker takes over, ends the doubt as unknown, and has nothing left to do in the part.
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 0 }
+    );
     world.store.work_done(&line, &[world.part]).await.expect("redis");
     let pulse = world.store.pulse().await.expect("redis");
     // The first worker wakes up and returns the row that it never sent. It settles twice, as after a lost response.
     for again in [false, true] {
-        assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 1);
+        assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: Due::AtOnce }).await, 1);
         assert_eq!(world.store.work(&line).await.expect("redis"), [world.part], "again: {again}");
         assert!(world.store.pulse().await.expect("redis") > pulse);
         world.store.work_done(&line, &[world.part]).await.expect("redis");
@@ -182,14 +191,17 @@ async fn a_row_reopened_while_its_campaign_completes_fails_with_its_code() {
     let rows = world.claim(1, 3).await;
     world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 0 }
+    );
     // No row is open. The campaign's state changes, and three rows are reopened before the gates of its parts close.
     let keys = [world.store.keys.campaign(world.id), world.store.keys.outbox(world.id)];
     let change = Call::new(&script::CHANGE, &keys).arg("running").arg("completed").arg(world.now().await.0).arg("");
     let _: (u8, u64) = world.store.call(change).await.expect("redis");
     assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Reopened, 1));
     assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await, 2);
-    assert_eq!(world.settle(rows[2].claimed, Settled::Back { at: UnixMs(0) }).await, 3);
+    assert_eq!(world.settle(rows[2].claimed, Settled::Back { at: Due::AtOnce }).await, 3);
     world.store.follow(world.id, world.now().await).await.expect("redis");
     let states = [world.state(0).await, world.state(1).await, world.state(2).await];
     assert_eq!(states, [Some(State::Failed), Some(State::Refused), Some(State::Unknown)]);
@@ -234,7 +246,7 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
     };
     let before = claimed.iter().filter_map(|claimed| Some(fact(*claimed, BEFORE[kind(claimed)]?)));
     world.store.apply(&[(world.part, before.collect())], KEPT).await.expect("applied");
-    assert_eq!(world.store.end_doubts(world.part, now, 0).await.expect("redis"), (None, 0));
+    assert_eq!(world.store.end_doubts(world.part, now, 0).await.expect("redis"), DoubtsEnded { next: None, open: 0 });
     assert!(world.store.complete_if_done(world.id, now).await.expect("redis"));
     world.store.forget_recipients(world.id).await.expect("redis");
 
@@ -271,7 +283,7 @@ async fn an_outcome_for_an_empty_row_does_not_block_others() {
     let accepted = |wamid: &str| Settled::Accepted(Wamid::from(wamid));
     let outcomes = vec![(nobody, accepted("wamid.7")), (claimed, accepted("wamid.0"))];
     let settled = world.store.settle(&BTreeMap::from([(world.part, outcomes)]), 1, world.now().await, KEPT).await;
-    assert_eq!(settled.expect("settled")[0].1, 0);
+    assert_eq!(settled.expect("settled")[0].open, 0);
     let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
     assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
 }
@@ -282,7 +294,7 @@ async fn a_row_that_has_moved_does_not_block_its_neighbours() {
     let world = World::start(300).await;
     // One row is given back first, so that its next claim has another send number.
     let back = world.claim(1, 1).await[0].claimed;
-    world.settle(back, Settled::Back { at: UnixMs(0) }).await;
+    world.settle(back, Settled::Back { at: Due::AtOnce }).await;
     let claimed: Vec<ClaimedRow> = world.claim(1, 300).await.iter().map(|row| row.claimed).collect();
     assert_eq!(claimed.len(), 300);
     let now = world.now().await;
@@ -298,7 +310,7 @@ async fn a_row_that_has_moved_does_not_block_its_neighbours() {
     let outcomes: Vec<_> = claimed.iter().rev().map(|claimed| (*claimed, outcome(claimed))).collect();
     let outcomes = BTreeMap::from([(world.part, outcomes)]);
     for again in [false, true] {
-        assert_eq!(world.store.settle(&outcomes, 1, now, KEPT).await.expect("settled")[0].1, 1, "again: {again}");
+        assert_eq!(world.store.settle(&outcomes, 1, now, KEPT).await.expect("settled")[0].open, 1, "again: {again}");
         let rows = world.store.part_rows(world.part).await.expect("rows");
         for (row, byte) in rows.states.iter().enumerate() {
             let (state, send) = match row {
@@ -334,7 +346,7 @@ async fn a_later_claim_of_a_row_is_never_taken_for_its_first() {
         let again = world.claim(1, 1).await[0];
         assert_eq!(again.attempt, 2);
         assert_ne!(again.claimed.send, first.claimed.send);
-        world.settle(again.claimed, Settled::Back { at: UnixMs(0) }).await;
+        world.settle(again.claimed, Settled::Back { at: Due::AtOnce }).await;
         assert_eq!(world.state(0).await, Some(State::Retrying), "claim {}", again.claimed.send);
     }
 }
@@ -345,8 +357,8 @@ async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
     world.claim(1, 2).await;
     // Redis lost the claim of row 4, and the replay returns the row: it now waits ahead of rows that were never
     // claimed.
-    world.settle(ClaimedRow { row: 0, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
-    world.settle(ClaimedRow { row: 4, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
+    world.settle(ClaimedRow { row: 0, send: 1 }, Settled::Back { at: Due::AtOnce }).await;
+    world.settle(ClaimedRow { row: 4, send: 1 }, Settled::Back { at: Due::AtOnce }).await;
     let claimed: Vec<u16> = world.claim(1, 4).await.iter().map(|row| row.claimed.row).collect();
     assert_eq!(claimed, [0, 4, 2, 3]);
     for row in claimed {
@@ -358,7 +370,7 @@ async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
 #[tokio::test]
 async fn an_outcome_of_an_older_epoch_does_not_change_a_row_in_flight() {
     let world = World::start(1).await;
-    let back = || Settled::Back { at: UnixMs(0) };
+    let back = || Settled::Back { at: Due::AtOnce };
     let first = world.claim(1, 1).await[0].claimed;
     world.settle(first, back()).await;
     let older = world.claim(1, 1).await[0].claimed;
@@ -391,9 +403,15 @@ async fn a_replayed_outcome_does_not_reopen_an_ended_doubt() {
     let claimed = world.claim(1, 1).await[0].claimed;
     let in_doubt = Settled::InDoubt { until: world.now().await };
     world.settle(claimed, in_doubt.clone()).await;
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 1 }
+    );
     world.settle(claimed, in_doubt).await;
-    assert_eq!(world.store.end_doubts(world.part, UnixMs(0), 0).await.expect("redis"), (None, 1));
+    assert_eq!(
+        world.store.end_doubts(world.part, UnixMs(0), 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 1 }
+    );
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use pregon::{
     redis::{
         Call, Result, Store, StoreError,
         message_ids::IdPage,
-        parts::{ClaimRequest, PartCounts},
+        parts::{AppliedFacts, ClaimRequest, DoubtsEnded, PartCounts},
         script,
     },
 };
@@ -185,7 +185,7 @@ impl<'a> Real<'a> {
         let claimed = |row: u16, claim: u32| ClaimedRow { row, send: send(claim) };
         let outcomes = outcomes.iter().map(|(row, claim, settled)| (claimed(*row, *claim), settled.clone())).collect();
         let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, ID_RETENTION).await;
-        response_text(settled.map(|open| open[0].1))
+        response_text(settled.map(|settled| settled[0].open))
     }
 
     pub async fn apply(&self, facts: &[spec::Fact]) -> String {
@@ -197,11 +197,12 @@ impl<'a> Real<'a> {
             message: fact.message.as_ref().map(|wamid| Fingerprint::of(wamid.as_str())),
         });
         let applied = self.store.apply(&[(self.part, facts.collect())], ID_RETENTION).await;
-        response_text(applied.map(|mut parts| parts.remove(0)))
+        response_text(applied.map(|mut parts| parts.remove(0)).map(|AppliedFacts { applied, open }| (applied, open)))
     }
 
     pub async fn end_doubts(&self, now: UnixMs, attempts_max: u8) -> String {
-        response_text(self.store.end_doubts(self.part, now, attempts_max).await)
+        let ended = self.store.end_doubts(self.part, now, attempts_max).await;
+        response_text(ended.map(|DoubtsEnded { next, open }| (next, open)))
     }
 
     pub async fn sweep(&self, to: State, now: UnixMs) -> String {

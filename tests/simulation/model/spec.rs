@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use pregon::{
-    domain::{Applied, ClaimedRow, FailureReason, News, Settled, State, UnixMs, Wamid},
+    domain::{Applied, ClaimedRow, Due, FailureReason, News, Settled, State, UnixMs, Wamid},
     redis::parts::{Claim, ClaimRequest, PartCounts, ToSend},
 };
 
@@ -170,7 +170,7 @@ impl Part {
     /// Claims rows: first those that are due again, then those never claimed. Only the newest epoch may claim, and
     /// each claim number only once.
     pub fn claim(&mut self, request: &ClaimRequest) -> Claim {
-        let lost = self.rows_of_claim(request.epoch, request.unanswered);
+        let lost = request.unanswered.map_or_else(Vec::new, |number| self.rows_of_claim(request.epoch, number));
         if request.epoch < self.epoch {
             return Claim::Fenced { epoch: self.epoch, lost };
         }
@@ -296,7 +296,10 @@ impl Part {
                     }
                     Settled::Back { at } => {
                         row.becomes_because(if row.attempts > 0 { State::Retrying } else { State::Pending }, None);
-                        row.due = Some(*at);
+                        row.due = Some(match at {
+                            Due::AtOnce => UnixMs(0),
+                            Due::At(at) => *at,
+                        });
                     }
                     Settled::InDoubt { until } => {
                         row.is_in_doubt(*until);

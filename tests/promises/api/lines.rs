@@ -145,7 +145,7 @@ async fn a_hold_of_release_0_1_0_shows_no_code_0_but_metas_does() {
     let shown: Vec<_> =
         holds.as_array().expect("a list").iter().map(|hold| (&hold["scope"], hold.get("code"))).collect();
     let zero = json!(0);
-    let expected = [("line:3001", None), ("token:2001", Some(&zero)), ("waba:2001", None)];
+    let expected = [("line:3001", None), ("waba:2001", None), ("token:2001", Some(&zero))];
     assert!(
         shown.len() == 3 && shown.iter().zip(expected).all(|(shown, (scope, code))| *shown == (&json!(scope), code)),
         "{holds}"

@@ -82,3 +82,33 @@ impl Store {
 fn member(status: &Parked) -> String {
     serde_json::to_string(status).expect("a parked status has only strings and numbers")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MetaCode;
+
+    #[test]
+    fn a_parked_status_is_stored_as_release_0_1_0_wrote_it() {
+        let failures = [
+            (None, "null"),
+            (Some(FailureReason::Meta(MetaCode(0))), "0"),
+            (Some(FailureReason::Meta(MetaCode(131_026))), "131026"),
+            (Some(FailureReason::NotGiven), "4294967295"),
+        ];
+        for (failure, code) in failures {
+            let parked = Parked {
+                line: "3001".into(),
+                wamid: "wamid.1".into(),
+                failure,
+                details: "why".into(),
+                at: UnixMs(1_000),
+            };
+            let json = format!(
+                r#"{{"line":"3001","wamid":"wamid.1","code":{code},"details":"why","at":"1970-01-01T00:00:01Z"}}"#
+            );
+            assert_eq!(member(&parked), json);
+            assert_eq!(serde_json::from_str::<Parked>(&json).expect("a status"), parked);
+        }
+    }
+}

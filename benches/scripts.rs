@@ -119,7 +119,7 @@ impl Bench {
                 now,
                 limit,
                 doubt_until,
-                unanswered: 0,
+                unanswered: None,
                 in_grace_period: false,
             };
             let Claim::Rows { rows, .. } = store.claim(part, &wish).await.expect("a claim") else { panic!("no rows") };

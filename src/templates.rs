@@ -94,7 +94,7 @@ pub async fn sync(
             }
             (false, None) => {
                 let reason = format!("{LISTED_REASON_PREFIX}{}", template.status_text());
-                store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
+                store.hold(&scope, &Hold { code: None, reason, since: now, until: None }).await?;
             }
             // The reason names the remedy for the status, which may have changed, for example from PENDING to REJECTED.
             (false, Some(hold)) if hold.reason.starts_with(LISTED_REASON_PREFIX) => {

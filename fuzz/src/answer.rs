@@ -28,7 +28,7 @@ pub fn answer(input: &[u8]) {
         } else if let Some(Cause::Meta { code, details }) = cause(&outcome) {
             let json = json.as_ref().expect("JSON");
             let plain = &json["error"]["code"];
-            assert!(plain.as_u64() == Some(u64::from(*code)) || plain.as_str().map(str::parse) == Some(Ok(*code)));
+            assert!(plain.as_u64() == Some(u64::from(code.0)) || plain.as_str().map(str::parse) == Some(Ok(code.0)));
             assert!(json["messages"][0]["id"].as_str().is_none_or(str::is_empty), "an error although it has a message");
             assert!(details.chars().count() <= DETAILS_CHARS_MAX);
         } else {

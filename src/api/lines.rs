@@ -12,7 +12,7 @@ use super::{
     extract::{JsonBody, LinePath},
 };
 use crate::{
-    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, UnixMs, WabaId},
+    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, MetaCode, UnixMs, WabaId},
     http::request::Params,
     http::{
         page,
@@ -47,7 +47,7 @@ struct LineView {
 struct HoldView {
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<u32>,
+    code: Option<MetaCode>,
     reason: String,
     since: UnixMs,
     until: Option<UnixMs>,
@@ -79,8 +79,8 @@ impl LineView {
 
 impl HoldView {
     fn new(scope: &HoldScope, hold: Hold) -> Self {
-        let code = Some(hold.code).filter(|&code| code != 0);
-        Self { scope: scope.to_string(), code, reason: hold.reason, since: hold.since, until: hold.until }
+        let Hold { code, reason, since, until } = hold;
+        Self { scope: scope.to_string(), code, reason, since, until }
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
         let with = |report| LineSnapshot { owner: Some("w1".into()), report, ..LineSnapshot::default() };
         let mut paused = with(None);
         paused.control.paused = true;
-        let hold = Hold { code: 131_031, reason: "locked".into(), since: UnixMs(0), until: None };
+        let hold = Hold { code: Some(MetaCode(131_031)), reason: "locked".into(), since: UnixMs(0), until: None };
         let held = LineSnapshot { holds: vec![(HoldScope::Line("3001".into()), hold)], ..with(None) };
         let broken = LineReport { path_broken: Some("HTTP 503".into()), ..report(false, false) };
         let table = [

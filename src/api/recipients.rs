@@ -18,7 +18,7 @@ use super::{
     extract::{CampaignPath, RecipientPath},
 };
 use crate::{
-    domain::{LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, policy},
+    domain::{FailureReason, LineId, MetaCode, PartId, Phone, Recipient, State as RecipientState, UnixMs},
     http::request::{Params, bad_query},
     http::{
         page,
@@ -42,8 +42,8 @@ pub(super) struct RecipientView {
     pub(super) state: &'static str,
     /// Meta's error code, if it is the reason for the state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) code: Option<u32>,
-    /// What the code means. Also set for Pregón's own codes, which are not shown in `code`.
+    pub(super) code: Option<MetaCode>,
+    /// What the code means, or why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'static str>,
     /// The number of attempts that count. An attempt that certainly sent nothing, such as a throttled one, does not.
@@ -83,14 +83,14 @@ impl RecipientView {
     ///
     /// Returns `None` if the byte has no state: the row has no recipient.
     pub(super) fn new(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<Self> {
-        let (state, code, times) = (RecipientState::of(byte)?, details.code, &details.times);
+        let (state, why, times) = (RecipientState::of(byte)?, details.reason, &details.times);
         let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
         let entered = |state: RecipientState| times[usize::from(state.code())];
         Some(Self {
             to,
             state: state.name(),
-            code: code.and_then(policy::code_of_meta),
-            reason: code.map(policy::title),
+            code: why.and_then(FailureReason::code),
+            reason: why.map(FailureReason::title),
             attempts: details.tries + u8::from(state.is_attempt()),
             line: line.clone(),
             times: Times {
@@ -288,26 +288,27 @@ mod tests {
 
     #[test]
     fn a_recipient_shows_only_codes_of_meta() {
-        let view = |byte, code| {
+        let view = |byte, reason| {
             let to = Phone::from_digits(5_491_155_550_001).expect("a number");
-            let details = RowDetails { code, tries: 1, times: [0; 16] };
+            let details = RowDetails { reason, tries: 1, times: [0; 16] };
             let view = RecipientView::new(to, &"3001".into(), byte, &details);
             serde_json::to_value(view).expect("an object")
         };
+        let undeliverable = FailureReason::Meta(MetaCode(131_026));
         let refused = RecipientState::Refused.code() | 0x20;
         let expected = serde_json::json!({
-            "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": policy::title(131_026), "attempts": 2, "line": "3001"
+            "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": undeliverable.title(), "attempts": 2, "line": "3001"
         });
-        assert_eq!(view(refused, Some(131_026)), expected);
+        assert_eq!(view(refused, Some(undeliverable)), expected);
         let doubtful = RecipientState::InDoubt.code() | 0x10;
         let expected = serde_json::json!({
-            "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 2, "line": "3001"
+            "to": "+5491155550001", "state": "in_doubt", "reason": FailureReason::NoAnswer.title(), "attempts": 2, "line": "3001"
         });
-        assert_eq!(view(doubtful, Some(policy::NO_ANSWER)), expected);
-        let unexplained = view(RecipientState::Failed.code(), Some(policy::NO_REASON));
+        assert_eq!(view(doubtful, Some(FailureReason::NoAnswer)), expected);
+        let unexplained = view(RecipientState::Failed.code(), Some(FailureReason::NotGiven));
         assert_eq!(
             (&unexplained["code"], &unexplained["reason"]),
-            (&serde_json::Value::Null, &serde_json::json!(policy::title(policy::NO_REASON)))
+            (&serde_json::Value::Null, &serde_json::json!(FailureReason::NotGiven.title()))
         );
         assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");
     }

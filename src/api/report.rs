@@ -112,7 +112,7 @@ impl Report {
                         continue;
                     };
                     let tries = open.rows.tries.get(&row).copied().unwrap_or(0);
-                    let details = RowDetails { code: open.rows.why.get(&row).copied(), tries, times };
+                    let details = RowDetails { reason: open.rows.why.get(&row).copied(), tries, times };
                     if let Some(view) = RecipientView::new(to, &open.line, byte, &details) {
                         write_recipient(&mut piece, &view);
                     }

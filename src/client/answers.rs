@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::domain::{CampaignId, CampaignState, LineId, UnixMs};
+use crate::domain::{CampaignId, CampaignState, LineId, MetaCode, UnixMs, failure::code_or_zero};
 
 /// A campaign.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -154,8 +154,9 @@ impl Funnel {
 /// Recipients that failed with one code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
-    /// Meta's error code; 0 if the failure has none.
-    pub code: u32,
+    /// Meta's error code, 0 in the answer if the failure has none.
+    #[serde(with = "code_or_zero")]
+    pub code: Option<MetaCode>,
     /// What the code means, for people.
     #[serde(default)]
     pub title: String,
@@ -287,7 +288,7 @@ pub struct HoldView {
     pub scope: String,
     /// Meta's code; `None` if the hold comes from a person or from Meta's list of templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<u32>,
+    pub code: Option<MetaCode>,
     /// The reason, for people.
     pub reason: String,
     /// When the hold began.

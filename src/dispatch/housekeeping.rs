@@ -284,7 +284,7 @@ impl Housekeeping {
         let (id, from) = (campaign.id, [CampaignState::Scheduled]);
         let waba = self.lines.iter().find(|line| campaign.lines.contains(&line.id)).map(|line| &line.waba);
         if let Err(problem) = templates::check_still_fits(&self.store, waba, campaign).await? {
-            let reason = PauseReason { code: 0, details: problem.to_string() };
+            let reason = PauseReason { code: None, details: problem.to_string() };
             let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
             if change == StateChange::Done {
                 warn!(campaign.id = %id, reason = reason.details, "scheduled campaign paused: its template no longer \

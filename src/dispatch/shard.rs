@@ -70,10 +70,18 @@ struct InFlight {
     /// The highest number since `peak_from`.
     peak: Cell<usize>,
     peak_from: Cell<Option<Instant>>,
-    /// The number of answers since the last sample, and the latency of the quickest.
-    answers: Cell<(u32, Duration)>,
+    /// The answers since the last sample.
+    answers: Cell<Answers>,
     /// The lines that wait for an attempt of another line to end, first come, first served.
     waiters: RefCell<VecDeque<Rc<CapacityWaiter>>>,
+}
+
+/// Answers of Meta.
+#[derive(Clone, Copy, Default)]
+struct Answers {
+    count: u32,
+    /// The latency of the quickest, if there is one.
+    quickest: Option<Duration>,
 }
 
 /// A line's place in the queue for capacity of its shard.
@@ -154,18 +162,20 @@ impl Shard {
 
     /// Records that Meta accepted a message after `latency`.
     pub fn accepted(&self, latency: Duration) {
-        let (answers, quickest) = self.in_flight.answers.get();
-        self.in_flight.answers.set((answers + 1, if answers == 0 { latency } else { quickest.min(latency) }));
+        let Answers { count, quickest } = self.in_flight.answers.get();
+        let quickest = quickest.map_or(latency, |quickest| quickest.min(latency));
+        self.in_flight.answers.set(Answers { count: count + 1, quickest: Some(quickest) });
     }
 
     /// Adjusts the limit to a sample of length `passed`. If the shard was busy and answers came at once, attempts
     /// beyond those that are at Meta only wait for the shard, so the limit is lowered.
     fn adjust(&self, busy: bool, passed: Duration) {
         self.busy.set(busy);
-        let (answers, quickest) = self.in_flight.answers.take();
-        self.in_flight.quick.set(answers > 0 && quickest < SLOW_ANSWER);
-        if busy && self.in_flight.quick.get() {
-            let at_meta = f64::from(answers) / passed.as_secs_f64() * quickest.as_secs_f64();
+        let Answers { count, quickest } = self.in_flight.answers.take();
+        let quick = quickest.filter(|quickest| *quickest < SLOW_ANSWER);
+        self.in_flight.quick.set(quick.is_some());
+        if let Some(quickest) = quick.filter(|_| busy) {
+            let at_meta = f64::from(count) / passed.as_secs_f64() * quickest.as_secs_f64();
             let needed = IN_FLIGHT_TARGET + (at_meta * CONCURRENCY_FACTOR) as usize;
             self.in_flight.limit.set(self.in_flight.limit.get().min(needed));
         }

@@ -126,8 +126,7 @@ impl UnlistedLines {
                 OnDoubt::Hold => 0,
                 OnDoubt::Resend => self.attempts_max,
             };
-            let (_, left) = self.store.end_doubts(open.part, now, attempts_max).await?;
-            if left == 0 {
+            if self.store.end_doubts(open.part, now, attempts_max).await?.open == 0 {
                 self.store.work_done(line, &[open.part]).await?;
             }
         }
@@ -146,7 +145,7 @@ impl UnlistedLines {
                 now,
                 limit: 0,
                 doubt_until: now.after(self.doubt_deadline),
-                unanswered: 0,
+                unanswered: None,
                 in_grace_period: self.store.in_grace_period(self.lease),
             };
             self.store.claim(open.part, &look).await?;

@@ -109,13 +109,20 @@ struct OwnedLine {
     stop: CancellationToken,
     done: oneshot::Receiver<()>,
     status: Arc<Mutex<LineStatus>>,
-    accepted: (u64, Instant),
+    /// At the last report, or at the start.
+    reported: AcceptedCount,
 }
 
 impl OwnedLine {
     fn status(&self) -> LineStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// How many messages of a line Meta had accepted at a time.
+struct AcceptedCount {
+    accepted: u64,
+    at: Instant,
 }
 
 struct StartRunner {
@@ -330,8 +337,8 @@ impl Worker {
             };
             thread.send(order).map_err(|_| WorkerError::RunnerDied(line.id.clone()))?;
             info!(line.id = %line.id, epoch, "line taken");
-            owned
-                .insert(line.id.clone(), OwnedLine { lease, stop, done: done_rx, status, accepted: (0, requested_at) });
+            let reported = AcceptedCount { accepted: 0, at: requested_at };
+            owned.insert(line.id.clone(), OwnedLine { lease, stop, done: done_rx, status, reported });
         }
         Ok(())
     }
@@ -340,8 +347,8 @@ impl Worker {
         let mut reports = Vec::with_capacity(owned.len());
         for (id, line) in owned {
             let status = line.status();
-            let (before, since) = line.accepted;
-            line.accepted = (status.accepted, Instant::now());
+            let count = AcceptedCount { accepted: status.accepted, at: Instant::now() };
+            let before = std::mem::replace(&mut line.reported, count);
             let report = LineReport {
                 worker: self.name.clone(),
                 rate: status.rate,
@@ -349,8 +356,8 @@ impl Worker {
                 unreachable: status.unreachable,
                 path_broken: status.path_broken,
                 in_flight: status.in_flight,
-                accepted_per_second: status.accepted.saturating_sub(before) as f64
-                    / since.elapsed().as_secs_f64().max(0.001),
+                accepted_per_second: status.accepted.saturating_sub(before.accepted) as f64
+                    / before.at.elapsed().as_secs_f64().max(0.001),
                 features: self.settings.features.iter().map(|feature| (*feature).to_owned()).collect(),
                 at,
             };

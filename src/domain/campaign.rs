@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CampaignId, LineId, UnixMs, template::Template};
+use super::{CampaignId, LineId, MetaCode, UnixMs, failure::code_or_zero, template::Template};
 
 /// The priority of a campaign that sets none.
 pub const PRIORITY_DEFAULT: u8 = 5;
@@ -135,10 +135,11 @@ impl FromStr for CampaignState {
 pub struct BadState;
 
 /// Why the worker paused a campaign.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PauseReason {
-    /// Meta's error code; 0 if the worker found the reason itself.
-    pub code: u32,
+    /// Meta's error code; `None` if the worker found the reason itself. The API shows 0 then.
+    #[serde(serialize_with = "code_or_zero::serialize")]
+    pub code: Option<MetaCode>,
     /// Meta's error text, or the worker's reason.
     pub details: String,
 }

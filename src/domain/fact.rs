@@ -3,7 +3,7 @@
 
 use siphasher::sip::SipHasher24;
 
-use super::{UnixMs, Wamid};
+use super::{Due, FailureReason, UnixMs, Wamid};
 
 /// A claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,13 +24,13 @@ pub enum Settled {
     Retry {
         /// When the retry is due.
         at: UnixMs,
-        /// The code of the error.
-        code: u32,
+        /// Why the message was not sent.
+        reason: FailureReason,
     },
     /// Certainly not sent; the attempt does not count.
     Back {
         /// When the row may be claimed again.
-        at: UnixMs,
+        at: Due,
     },
     /// The message may have been sent.
     InDoubt {
@@ -39,8 +39,8 @@ pub enum Settled {
     },
     /// Meta refused the message for good.
     Refused {
-        /// Meta's code.
-        code: u32,
+        /// Why the message was refused.
+        reason: FailureReason,
     },
 }
 
@@ -80,12 +80,12 @@ pub enum News {
     Delivered,
     /// The recipient read the message.
     Read,
-    /// The message failed with Meta's code.
-    Failed(u32),
-    /// The message failed with Meta's code because of the account, line, token or template, not because of the
+    /// The message failed for this reason.
+    Failed(FailureReason),
+    /// The message failed because of the account, line, token or template, not because of the
     /// recipient or the message. While the campaign runs or is paused, it is sent to the recipient again. If the
     /// campaign has ended, the recipient fails.
-    Returned(u32),
+    Returned(FailureReason),
     /// The recipient replied.
     Replied,
 }

@@ -2,9 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
-use super::{LineId, UnixMs, WabaId};
+use super::{LineId, MetaCode, UnixMs, WabaId};
 
 /// The scope of a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,16 +65,15 @@ impl FromStr for HoldScope {
 pub struct BadHoldScope;
 
 /// Why and until when a scope is held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Meta's error code; 0 if an operator or Meta's template list is the reason.
-    pub code: u32,
+    /// Meta's error code; `None` if an operator or Meta's template list is the reason.
+    pub code: Option<MetaCode>,
     /// The reason, for people.
     pub reason: String,
     /// When the hold was set.
     pub since: UnixMs,
     /// When the hold ends by itself. `None`: a probe or a person has to end it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixMs>,
 }
 

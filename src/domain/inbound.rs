@@ -9,7 +9,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{UnixMs, Wamid};
+use super::{MetaCode, UnixMs, Wamid};
 
 /// Declares structs whose missing and empty fields are left out of the JSON document.
 macro_rules! documents {
@@ -106,7 +106,7 @@ documents! {
     /// An error that Meta reports with a message.
     InboundError {
         /// Meta's code.
-        code: Option<u32>,
+        code: Option<MetaCode>,
         /// Meta's text; may be empty.
         text: String,
     }

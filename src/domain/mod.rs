@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod fact;
+pub mod failure;
 pub mod hold;
 pub mod ids;
 pub mod inbound;
@@ -20,6 +21,7 @@ pub mod token;
 
 pub use campaign::{Campaign, CampaignState, OnDoubt};
 pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
+pub use failure::{FailureReason, MetaCode};
 pub use hold::{Hold, HoldScope};
 pub use ids::{BusinessId, CampaignId, LineId, PartId, WabaId, Wamid};
 pub use inbound::Inbound;
@@ -32,5 +34,5 @@ pub use retry::RetryPolicy;
 pub use secret::{Secret, SecretDigest};
 pub use state::State;
 pub use template::{Form, Language, Template};
-pub use time::UnixMs;
+pub use time::{Due, UnixMs};
 pub use token::{SharedTokenKey, Token, TokenKey};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Wamid;
+use super::{FailureReason, MetaCode, Wamid};
 
 /// The scope of an error. An error stops only its own scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub enum Cause {
     /// Meta returned an error.
     Meta {
         /// `error.code`.
-        code: u32,
+        code: MetaCode,
         /// `error.error_data.details`, else `error.message`; may be empty.
         details: String,
     },
@@ -51,11 +51,16 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Meta's code; 0 if there is none.
-    pub fn code(&self) -> u32 {
+    /// Meta's code, if Meta returned an error.
+    pub fn code(&self) -> Option<MetaCode> {
+        self.reason().code()
+    }
+
+    /// The reason that is stored for the recipient.
+    pub fn reason(&self) -> FailureReason {
         match self {
-            Cause::Meta { code, .. } => *code,
-            Cause::Unreachable(_) | Cause::Unanswered(_) => 0,
+            Cause::Meta { code, .. } => FailureReason::Meta(*code),
+            Cause::Unreachable(_) | Cause::Unanswered(_) => FailureReason::NoAnswer,
         }
     }
 

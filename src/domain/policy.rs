@@ -7,7 +7,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::{Cause, ErrorScope, Outcome};
+use super::{Cause, ErrorScope, FailureReason, MetaCode, Outcome};
 
 mod table;
 
@@ -68,13 +68,6 @@ pub struct Rule {
     pub title: &'static str,
 }
 
-/// The internal code for a message without a response: see [`Cause::code`]. The API shows 0 and the [`title`].
-pub const NO_ANSWER: u32 = 0;
-
-/// The internal code for a failure that Meta reported without a code. No code of Meta is nearly as large. The API
-/// shows 0 and the [`title`].
-pub const NO_REASON: u32 = u32::MAX;
-
 /// The code (and subcode of code 100) for a line that does not exist or that the token may not access.
 pub const NO_SUCH_OBJECT: u32 = 33;
 
@@ -93,7 +86,7 @@ const THROTTLE_WAIT: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The rule for `code`; `None` if it is not in the table.
-pub fn rule(code: u32) -> Option<&'static Rule> {
+pub fn rule(MetaCode(code): MetaCode) -> Option<&'static Rule> {
     let next = table::TABLE.partition_point(|rule| *rule.codes.end() < code);
     table::TABLE.get(next).filter(|rule| rule.codes.contains(&code))
 }
@@ -102,29 +95,12 @@ pub fn rule(code: u32) -> Option<&'static Rule> {
 ///
 /// Code 100 is a fault of the message. With subcode 33 it means the same as code 33: the line does not exist, or the
 /// token may not access it. No other subcode changes the meaning of a code.
-pub fn effective_code(code: u32, subcode: Option<u32>) -> u32 {
-    const INVALID_PARAMETER: u32 = 100;
+pub fn effective_code(code: MetaCode, subcode: Option<u32>) -> MetaCode {
+    const INVALID_PARAMETER: MetaCode = MetaCode(100);
     match (code, subcode) {
-        (INVALID_PARAMETER, Some(NO_SUCH_OBJECT)) => NO_SUCH_OBJECT,
+        (INVALID_PARAMETER, Some(NO_SUCH_OBJECT)) => MetaCode(NO_SUCH_OBJECT),
         (code, _) => code,
     }
-}
-
-/// The title of a code in the failure statistics.
-///
-/// 0 is [`NO_ANSWER`] here and not Meta's own code 0, which is about the token and fails no recipient. A code that is
-/// not in the table has the title `unknown error`.
-pub fn title(code: u32) -> &'static str {
-    match code {
-        NO_ANSWER => "no answer",
-        NO_REASON => "Meta reported the failure without a reason",
-        _ => rule(code).map_or("unknown error", |rule| rule.title),
-    }
-}
-
-/// Meta's code; `None` for [`NO_ANSWER`] and [`NO_REASON`].
-pub fn code_of_meta(code: u32) -> Option<u32> {
-    (code != NO_ANSWER && code != NO_REASON).then_some(code)
 }
 
 /// The outcome of an attempt to which Meta returned an error. Pure.
@@ -132,7 +108,7 @@ pub fn code_of_meta(code: u32) -> Option<u32> {
 /// A `code` in the table decides whatever `http_status` is. For any other code, 429 throttles the line and any other
 /// 4xx fails the message. A 5xx leaves the attempt in doubt, because Meta may have accepted the message before the
 /// error. So does a status below 400, because it contradicts the error. `details` becomes the details of the cause.
-pub fn outcome(http_status: u16, code: u32, details: String) -> Outcome {
+pub fn outcome(http_status: u16, code: MetaCode, details: String) -> Outcome {
     let cause = Cause::Meta { code, details };
     match rule(code) {
         Some(rule) => by_rule(rule, cause),
@@ -166,17 +142,18 @@ pub enum ByStatus {
 /// In a status: portfolio pacing dropped the held messages of every line of the portfolio, and Meta blocks the
 /// portfolio until it has reviewed it. (Template pacing drops held messages with 132015.) In the response to a send,
 /// the same code is about the message.
-const DROPPED_BY_PORTFOLIO_PACING: u32 = 135_000;
+const DROPPED_BY_PORTFOLIO_PACING: MetaCode = MetaCode(135_000);
 
 /// The code of a message that expired because the phone was offline. Even several such failures in a row are no
 /// evidence against the message.
-const EXPIRED: u32 = 131_043;
+const EXPIRED: MetaCode = MetaCode(131_043);
 
-/// What a `failed` status with `code` implies. Pure.
+/// What a `failed` status with this `reason` implies. Pure.
 ///
 /// Uses the same table as [`outcome`], with one difference: the attempt is over and cannot be retried. Where a
 /// response would be retried, the message fails, and the code is suspect if it repeats.
-pub fn by_status(code: u32) -> ByStatus {
+pub fn by_status(reason: FailureReason) -> ByStatus {
+    let FailureReason::Meta(code) = reason else { return ByStatus::Failed };
     let Some(rule) = rule(code) else { return ByStatus::Failed };
     let wait = rule.wait;
     let hold = |scope| ByStatus::Hold { scope, wait };
@@ -244,11 +221,11 @@ mod tests {
     use super::*;
 
     fn cause(code: u32) -> Cause {
-        Cause::Meta { code, details: "why".to_owned() }
+        Cause::Meta { code: MetaCode(code), details: "why".to_owned() }
     }
 
     fn of(http_status: u16, code: u32) -> Outcome {
-        outcome(http_status, code, "why".to_owned())
+        outcome(http_status, MetaCode(code), "why".to_owned())
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -305,12 +282,16 @@ mod tests {
         let fixture = fixture();
         assert_eq!(fixture.len(), 90);
         for (row, also) in &fixture {
-            for code in [*row.codes.start(), *row.codes.end()] {
+            for code in [*row.codes.start(), *row.codes.end()].map(MetaCode) {
                 assert_eq!(rule(code), Some(row), "row {code} of the fixture");
                 assert_eq!(effective_code(code, None), code);
             }
             if let Some((code, subcode)) = *also {
-                assert_eq!(rule(effective_code(code, Some(subcode))), Some(row), "{code} with subcode {subcode}");
+                assert_eq!(
+                    rule(effective_code(MetaCode(code), Some(subcode))),
+                    Some(row),
+                    "{code} with subcode {subcode}"
+                );
             }
         }
         for rule in table::TABLE {
@@ -325,12 +306,12 @@ mod tests {
         }
         for rule_of_table in table::TABLE {
             for code in rule_of_table.codes.clone() {
-                assert_eq!(rule(code), Some(rule_of_table));
+                assert_eq!(rule(MetaCode(code)), Some(rule_of_table));
             }
         }
-        assert_eq!(rule(250).expect("in the range").title, "Permission missing or withdrawn");
+        assert_eq!(rule(MetaCode(250)).expect("in the range").title, "Permission missing or withdrawn");
         for unknown in [5, 199, 300, 131_999, 2_494_101, u32::MAX] {
-            assert_eq!(rule(unknown), None, "{unknown}");
+            assert_eq!(rule(MetaCode(unknown)), None, "{unknown}");
         }
     }
 
@@ -414,7 +395,10 @@ mod tests {
             (999_999, ByStatus::Failed),
         ];
         for (code, expected) in cases {
-            assert_eq!(by_status(code), expected, "code {code}");
+            assert_eq!(by_status(MetaCode(code).into()), expected, "code {code}");
+        }
+        for reason in [FailureReason::NoAnswer, FailureReason::NotGiven] {
+            assert_eq!(by_status(reason), ByStatus::Failed, "it sets no hold");
         }
     }
 
@@ -423,7 +407,7 @@ mod tests {
         for rule in table::TABLE {
             let code = *rule.codes.start();
             let answer = of(400, code);
-            match by_status(code) {
+            match by_status(MetaCode(code).into()) {
                 ByStatus::Hold { scope, wait } => match answer {
                     Outcome::Blocked { scope: held, wait: until, .. } => {
                         assert_eq!((scope, wait), (held, until), "{code}")
@@ -479,16 +463,5 @@ mod tests {
         for status in [0, 200, 302, 399, 500, 503, 599, 600, u16::MAX] {
             assert_eq!(of(status, code), Outcome::InDoubt(cause(code)), "{status}");
         }
-    }
-
-    #[test]
-    fn no_answer_is_distinct_from_metas_code_0() {
-        assert_eq!(title(Cause::Unreachable(String::new()).code()), "no answer");
-        assert_eq!(title(Cause::Unanswered(String::new()).code()), "no answer");
-        assert_eq!(rule(0).expect("Meta has a code 0").title, "App user could not be authenticated");
-        assert_eq!(title(131_026), "Message undeliverable");
-        assert_eq!([NO_ANSWER, NO_REASON, 131_026].map(code_of_meta), [None, None, Some(131_026)]);
-        assert_eq!(by_status(NO_REASON), ByStatus::Failed, "it sets no hold");
-        assert_eq!(title(999_999), "unknown error");
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Unix time in milliseconds. Serialized as RFC 3339.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMs(pub u64);
 
 impl UnixMs {
@@ -29,6 +29,30 @@ impl UnixMs {
             .ok()
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
             .unwrap_or(jiff::Timestamp::MAX)
+    }
+}
+
+/// When something may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    /// At once, even if the clock is set back.
+    AtOnce,
+    /// From this time on.
+    At(UnixMs),
+}
+
+impl Due {
+    /// Whether it is due at `now`.
+    pub fn is_due(self, now: UnixMs) -> bool {
+        self <= Due::At(now)
+    }
+
+    /// How long after `now` it is due; zero if it is due.
+    pub fn wait(self, now: UnixMs) -> Duration {
+        match self {
+            Due::AtOnce => Duration::ZERO,
+            Due::At(at) => at.since(now),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use crate::{
-    domain::{Cause, Outcome, Wamid, policy},
+    domain::{Cause, MetaCode, Outcome, Wamid, policy},
     json::{self, List, Number, Object, Text},
 };
 
@@ -43,7 +43,7 @@ pub fn read(http_status: u16, body: &[u8]) -> Outcome {
 /// Meta's error object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MetaError {
-    pub(super) code: u32,
+    pub(super) code: MetaCode,
     pub(super) details: String,
 }
 
@@ -124,7 +124,8 @@ impl<'a> Answer<'a> {
         let number = |Number(number): Number| number.and_then(|number| u32::try_from(number).ok());
         // Meta calls subcodes deprecated and may omit them. The error type has the same information.
         let no_such_object = || (error.kind.0.as_deref() == Some(NO_SUCH_OBJECT)).then_some(policy::NO_SUCH_OBJECT);
-        let code = policy::effective_code(number(error.code)?, number(error.error_subcode).or_else(no_such_object));
+        let code =
+            policy::effective_code(MetaCode(number(error.code)?), number(error.error_subcode).or_else(no_such_object));
         let details = match &error.error_data {
             Some(ErrorData::Object { details } | ErrorData::Text(details)) if !details.is_empty() => details,
             Some(ErrorData::Object { .. } | ErrorData::Text(_) | ErrorData::Other(_)) | None => {
@@ -149,7 +150,7 @@ mod tests {
     }
 
     fn meta(code: u32, details: &str) -> Cause {
-        Cause::Meta { code, details: details.to_owned() }
+        Cause::Meta { code: MetaCode(code), details: details.to_owned() }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{BadToken, GraphClient, answer, client::authorized};
-use crate::domain::{LineId, Secret, WabaId, policy};
+use crate::domain::{LineId, MetaCode, Secret, WabaId, policy};
 
 /// The maximum size of a page: enough for 100 templates with all their text.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -27,10 +27,10 @@ const RESTARTS_MAX: usize = 3;
 
 /// Meta's code for an unspecified error. Meta also returns it for a page that is too large: "Please reduce the amount
 /// of data you're asking for, then retry your request".
-const UNSPECIFIED: u32 = 1;
+const UNSPECIFIED: MetaCode = MetaCode(1);
 
 /// Meta's code for an expired cursor (v24.0 and later).
-const STALE_CURSOR: u32 = 131_059;
+const STALE_CURSOR: MetaCode = MetaCode(131_059);
 
 const TEMPLATE_FIELDS: &str =
     "id,name,language,status,rejected_reason,category,sub_category,parameter_format,components";
@@ -182,7 +182,7 @@ pub enum GraphError {
         /// What was requested.
         what: Subject,
         /// Meta's code.
-        code: u32,
+        code: MetaCode,
         /// Meta's error text.
         details: String,
     },

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use deadpool_redis::redis::{Pipeline, cmd};
 use tracing::info;
 
-use super::{Call, Result, Store, StoreError, lines::ms, script};
+use super::{Call, Result, Store, StoreError, lines::ms, script, stored::StoredPauseReason};
 use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason};
 
 /// Maximum number of rows that one call of `sweep.lua` ends: about a millisecond of Redis.
@@ -155,12 +155,13 @@ impl Store {
             parts.push((PartId { campaign: id, number: part }, LineId::from(line.as_str())));
         }
         let state = hash.get("state").and_then(|state| state.parse().ok());
+        let reason: Option<StoredPauseReason> = hash.get("reason").and_then(|json| serde_json::from_str(json).ok());
         Ok(Some(CampaignRecord {
             campaign,
             state: state.ok_or_else(|| corrupt("no state".into()))?,
             version: number("version").unwrap_or(0),
             applied: number("applied").unwrap_or(0),
-            reason: hash.get("reason").and_then(|json| serde_json::from_str(json).ok()),
+            reason: reason.map(PauseReason::from),
             started_at: number("started").map(UnixMs),
             ended_at: number("ended").map(UnixMs),
             parts,
@@ -299,7 +300,7 @@ impl Store {
         reason: Option<&PauseReason>,
     ) -> Result<StateChange> {
         let reason = reason.map_or(String::new(), |reason| {
-            serde_json::to_string(reason).expect("a reason has only a number and a string")
+            serde_json::to_string(&StoredPauseReason::from(reason)).expect("a reason has only a number and a string")
         });
         let mut store = self.clone();
         if from.iter().any(|state| matches!(state, CampaignState::Draft | CampaignState::Scheduled)) {

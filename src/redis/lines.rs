@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Result, Store, StoreError, read, script};
+use super::{Call, Result, Store, StoreError, read, script, stored::StoredHold};
 use crate::domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, LineId, PartId, UnixMs};
 
 /// Upper limit of the random step by which an epoch rises if it is ahead of the clock of Redis.
@@ -240,7 +240,8 @@ impl Store {
         let corrupt = |reason: String| StoreError::Corrupt { key: key.clone(), reason };
         let mut holds = HashMap::with_capacity(fields.len());
         for (scope, hold) in fields {
-            let hold: Hold = serde_json::from_str(&hold).map_err(|error| corrupt(error.to_string()))?;
+            let hold: StoredHold = serde_json::from_str(&hold).map_err(|error| corrupt(error.to_string()))?;
+            let hold = Hold::from(hold);
             if hold.is_active(now) {
                 holds.insert(scope.parse().map_err(|_| corrupt(format!("{scope} is not a scope")))?, hold);
             }
@@ -260,7 +261,7 @@ impl Store {
 
     /// Sets or replaces the hold on a scope, and wakes every worker.
     pub async fn hold(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
-        let json = serde_json::to_string(hold).expect("a hold has only strings and numbers");
+        let json = serde_json::to_string(&StoredHold::from(hold)).expect("a hold has only strings and numbers");
         self.change_and_wake(cmd("HSET").arg(self.keys.holds()).arg(scope.to_string()).arg(json)).await
     }
 
@@ -271,7 +272,7 @@ impl Store {
         pipeline.hget(self.keys.holds(), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
         let answers: Vec<Option<String>> = self.query_all("HGET hold", &pipeline).await?;
         let field = |n: usize| answers.get(n).cloned().flatten();
-        let before = field(0).and_then(|json| serde_json::from_str::<Hold>(&json).ok());
+        let before = field(0).and_then(|json| serde_json::from_str::<StoredHold>(&json).ok()).map(Hold::from);
         if before.as_ref().is_some_and(|before| before.is_active(hold.since)) {
             return Ok(false);
         }

@@ -25,6 +25,7 @@ pub mod phone_index;
 pub mod registry;
 pub mod script;
 pub mod spawn;
+mod stored;
 pub mod uploads;
 
 use std::{sync::Arc, time::Instant};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{Result, Store, StoreError, chunk::Chunk};
-use crate::domain::{LineId, PartId, UnixMs, recipient::Recipient};
+use super::{Result, Store, StoreError, chunk::Chunk, stored};
+use crate::domain::{FailureReason, LineId, PartId, UnixMs, recipient::Recipient};
 
 /// Entries of a part's history that are read in one command. Each entry is a batch of changes.
 const HISTORY_ENTRIES: isize = 256;
@@ -16,8 +16,8 @@ const HISTORY_ENTRIES: isize = 256;
 /// The data of a row besides its state and its recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowDetails {
-    /// The error code that led to its state; 0 if Meta sent none.
-    pub code: Option<u32>,
+    /// The error that led to its state, if one did.
+    pub reason: Option<FailureReason>,
     /// Attempts that counted before the last claim.
     pub tries: u8,
     /// The Unix second at which the row entered each state, by the code of the state; 0 for never.
@@ -95,8 +95,12 @@ impl Store {
         let tries: Vec<Option<u8>> =
             self.query("HMGET tries", cmd("HMGET").arg(self.keys.tries(part)).arg(rows)).await?;
         let columns = codes.into_iter().zip(tries);
-        let mut details: Vec<RowDetails> =
-            columns.map(|(code, tries)| RowDetails { code, tries: tries.unwrap_or(0), times: [0; 16] }).collect();
+        let details = |(code, tries): (Option<u32>, Option<u8>)| RowDetails {
+            reason: code.map(stored::reason_of),
+            tries: tries.unwrap_or(0),
+            times: [0; 16],
+        };
+        let mut details: Vec<RowDetails> = columns.map(details).collect();
         let positions: HashMap<u16, usize> = rows.iter().enumerate().map(|(position, &row)| (row, position)).collect();
         let (key, mut from) = (self.keys.history(part), 0);
         loop {

@@ -10,8 +10,8 @@
 use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, Store, StoreError, durability::journal::JournalEntry};
-use crate::domain::{LineId, UnixMs, Wamid};
+use super::{Result, Store, StoreError, durability::journal::JournalEntry, stored};
+use crate::domain::{FailureReason, LineId, UnixMs, Wamid};
 
 /// Maximum number of parked statuses, about 5 MB. Beyond it, those whose next search is latest are dropped. They were
 /// searched for most often, and mostly belong to other apps that send on our lines: their failures are never found.
@@ -24,8 +24,9 @@ pub struct Parked {
     pub line: LineId,
     /// Meta's id of the message.
     pub wamid: Wamid,
-    /// Meta's error code; `None` for an answer.
-    pub code: Option<u32>,
+    /// Why the message failed; `None` for an answer.
+    #[serde(rename = "code", with = "stored::of_status")]
+    pub failure: Option<FailureReason>,
     /// Meta's description of the failure.
     pub details: String,
     /// Meta's timestamp of the status or answer.
@@ -89,4 +90,34 @@ impl Store {
 
 fn member(status: &Parked) -> String {
     serde_json::to_string(status).expect("a parked status has only strings and numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MetaCode;
+
+    #[test]
+    fn a_parked_status_is_stored_as_release_0_1_0_wrote_it() {
+        let failures = [
+            (None, "null"),
+            (Some(FailureReason::Meta(MetaCode(0))), "0"),
+            (Some(FailureReason::Meta(MetaCode(131_026))), "131026"),
+            (Some(FailureReason::NotGiven), "4294967295"),
+        ];
+        for (failure, code) in failures {
+            let parked = Parked {
+                line: "3001".into(),
+                wamid: "wamid.1".into(),
+                failure,
+                details: "why".into(),
+                at: UnixMs(1_000),
+            };
+            let json = format!(
+                r#"{{"line":"3001","wamid":"wamid.1","code":{code},"details":"why","at":"1970-01-01T00:00:01Z"}}"#
+            );
+            assert_eq!(member(&parked), json);
+            assert_eq!(serde_json::from_str::<Parked>(&json).expect("a status"), parked);
+        }
+    }
 }

@@ -13,8 +13,15 @@ use std::{
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
 use self::packed::{PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
-use super::{Call, Result, Store, StoreError, lines::ms, phone_index, script};
-use crate::domain::{Applied, CampaignId, ClaimedRow, Fact, News, PartId, Phone, Settled, State, UnixMs};
+use super::{
+    Call, Result, Store, StoreError,
+    lines::ms,
+    phone_index, script,
+    stored::{number_of, reason_of},
+};
+use crate::domain::{
+    Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, Settled, State, UnixMs,
+};
 
 /// Maximum number of rows in a part: a row fits 16 bits.
 pub const PART_ROWS: usize = 65_536;
@@ -37,8 +44,8 @@ pub struct ClaimRequest {
     pub limit: usize,
     /// The deadline of the doubt in which the script puts rows that an older epoch left in flight.
     pub doubt_until: UnixMs,
-    /// The number of an earlier claim of the epoch that got no response, or 0. The script returns its rows.
-    pub unanswered: u64,
+    /// The number of an earlier claim of the epoch that got no response. The script returns its rows.
+    pub unanswered: Option<u64>,
     /// Whether another worker may still have to replay what Redis forgot. If so, the part is not taken over.
     pub in_grace_period: bool,
 }
@@ -97,6 +104,33 @@ pub enum Claim {
     },
 }
 
+/// A part after outcomes were settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettledPart {
+    /// The part.
+    pub part: PartId,
+    /// Recipients pending, retrying, in flight or in doubt.
+    pub open: u64,
+}
+
+/// A part after facts were applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedFacts {
+    /// The result of each fact.
+    pub applied: Vec<Applied>,
+    /// Recipients pending, retrying, in flight or in doubt.
+    pub open: u64,
+}
+
+/// A part after doubts ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoubtsEnded {
+    /// When the next doubt ends.
+    pub next: Option<UnixMs>,
+    /// Recipients pending, retrying, in flight or in doubt.
+    pub open: u64,
+}
+
 /// The counters of a part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartCounts {
@@ -104,10 +138,10 @@ pub struct PartCounts {
     pub by_state: HashMap<State, u64>,
     /// All recipients.
     pub recipients: u64,
-    /// Failed recipients by Meta's code.
-    pub failures: HashMap<u32, u64>,
-    /// Meta's newest error text by code.
-    pub details: HashMap<u32, String>,
+    /// Failed recipients by reason.
+    pub failures: HashMap<FailureReason, u64>,
+    /// The newest error text by reason.
+    pub details: HashMap<FailureReason, String>,
     /// Recipients that replied.
     pub replied: u64,
     /// Acceptances by Unix second. A second replaces an earlier one that is equal modulo ten, so there are at most ten.
@@ -119,8 +153,8 @@ pub struct PartCounts {
 pub struct PartRows {
     /// One state byte per row.
     pub states: Vec<u8>,
-    /// Error code by row, for rows that are returned, retrying, in doubt, failed or refused.
-    pub why: HashMap<u16, u32>,
+    /// The reason by row, for rows that are returned, retrying, in doubt, failed or refused.
+    pub why: HashMap<u16, FailureReason>,
     /// Attempts that counted before the last claim, by row, for rows that were retried.
     pub tries: HashMap<u16, u8>,
     /// For each row the Unix second at which it entered each state, by the code of the state; 0 for never.
@@ -151,7 +185,8 @@ impl Store {
             .arg(request.limit)
             .arg(request.doubt_until.0)
             .arg(request.number)
-            .arg(request.unanswered)
+            // Numbers begin at 1: 0 is none.
+            .arg(request.unanswered.unwrap_or(0))
             .arg(u8::from(request.in_grace_period));
         let answer: Vec<Value> = self.call(call).await?;
         let claim = read_claim(answer)
@@ -178,10 +213,10 @@ impl Store {
         let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.ids(part), self.keys.tries(part)]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
-        call.arg(packed.claims).arg(packed.doubt_until.0)
+        call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0))
     }
 
-    /// Stores the outcomes of attempts, in one round trip. Returns the number of open recipients of each part.
+    /// Stores the outcomes of attempts, in one round trip.
     ///
     /// An outcome of an older epoch can reopen a row after the newer owner removed the row's part from the work of the
     /// line. The part is then added to the work again before this returns.
@@ -193,7 +228,7 @@ impl Store {
         epoch: u64,
         now: UnixMs,
         id_retention: Duration,
-    ) -> Result<Vec<(PartId, u64)>> {
+    ) -> Result<Vec<SettledPart>> {
         let calls = outcomes
             .iter()
             .map(|(&part, outcomes)| self.settle_call(part, epoch, now, id_retention, pack_outcomes(outcomes, now)));
@@ -205,25 +240,21 @@ impl Store {
         self.requeue(&unlisted).await?;
         let unindexed = parts().filter(|(_, (_, _, unindexed))| *unindexed == 1).map(|(part, _)| part.campaign);
         self.mark_unindexed(unindexed.collect::<Vec<_>>()).await?;
-        Ok(parts().map(|(part, (open, ..))| (part, *open)).collect())
+        Ok(parts().map(|(part, &(open, ..))| SettledPart { part, open }).collect())
     }
 
-    /// Stores Meta's newest error text for a code of a part.
-    pub async fn note_details(&self, part: PartId, code: u32, details: &str) -> Result<()> {
-        self.query("HSET details", cmd("HSET").arg(self.keys.part(part)).arg(format!("e{code}")).arg(details)).await
+    /// Stores the newest error text for a reason of a part.
+    pub async fn note_details(&self, part: PartId, reason: FailureReason, details: &str) -> Result<()> {
+        let field = format!("e{}", number_of(reason));
+        self.query("HSET details", cmd("HSET").arg(self.keys.part(part)).arg(field).arg(details)).await
     }
 
-    /// Applies facts to parts, in one round trip. Returns for each part the results of its facts and the number of open
-    /// recipients.
+    /// Applies facts to parts, in one round trip. Returns the results by part.
     ///
     /// Parts with returned rows are added to the work of their lines again before this returns.
     ///
     /// `id_retention`: how long message ids that came with a fact can be looked up.
-    pub async fn apply(
-        &self,
-        batches: &[(PartId, Vec<Fact>)],
-        id_retention: Duration,
-    ) -> Result<Vec<(Vec<Applied>, u64)>> {
+    pub async fn apply(&self, batches: &[(PartId, Vec<Fact>)], id_retention: Duration) -> Result<Vec<AppliedFacts>> {
         let mut calls = Vec::new();
         for (part, facts) in batches {
             let [why, replied] = [self.keys.error_codes(*part), self.keys.replied(*part)];
@@ -249,12 +280,12 @@ impl Store {
                     _ => Applied::Repeated,
                 }));
             }
-            results.push((applied, open));
+            results.push(AppliedFacts { applied, open });
         }
-        let reopened = batches.iter().zip(&results).filter(|((_, facts), (_, open))| {
+        let reopened = batches.iter().zip(&results).filter(|((_, facts), result)| {
             // Selected by the fact, not by its result: an earlier call whose response was lost may have reopened the
             // row.
-            *open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
+            result.open > 0 && facts.iter().any(|fact| matches!(fact.news, News::Returned(_)))
         });
         self.requeue(&reopened.map(|((part, _), _)| *part).collect::<Vec<_>>()).await?;
         self.mark_unindexed(unindexed).await?;
@@ -262,12 +293,12 @@ impl Store {
     }
 
     /// Ends the doubts of a part whose deadline has passed. A row with fewer than `attempts_max` attempts is retried,
-    /// any other becomes unknown. Returns the next deadline and the number of open recipients.
-    pub async fn end_doubts(&self, part: PartId, now: UnixMs, attempts_max: u8) -> Result<(Option<UnixMs>, u64)> {
+    /// any other becomes unknown.
+    pub async fn end_doubts(&self, part: PartId, now: UnixMs, attempts_max: u8) -> Result<DoubtsEnded> {
         let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.tries(part)]);
         let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(attempts_max);
         let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
-        Ok((time(next), open))
+        Ok(DoubtsEnded { next: time(next), open })
     }
 
     /// The counters of parts, in one round trip.
@@ -312,7 +343,8 @@ impl Store {
     /// All data of the rows of a part except the recipients, for reports.
     pub async fn part_rows(&self, part: PartId) -> Result<PartRows> {
         let states = self.state_bytes(part).await?;
-        let why = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.error_codes(part))).await?;
+        let why: HashMap<u16, u32> = self.query("HGETALL why", cmd("HGETALL").arg(self.keys.error_codes(part))).await?;
+        let why = why.into_iter().map(|(row, number)| (row, reason_of(number))).collect();
         let tries = self.query("HGETALL tries", cmd("HGETALL").arg(self.keys.tries(part))).await?;
         let history: Vec<Vec<u8>> =
             self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
@@ -352,10 +384,10 @@ fn read_counts(hash: &HashMap<String, Vec<u8>>) -> PartCounts {
     counts.replied = number("replied");
     for (field, text) in hash {
         let (kind, rest) = field.split_at(1);
-        let (Ok(code), Ok(text)) = (rest.parse::<u32>(), str::from_utf8(text)) else { continue };
+        let (Ok(n), Ok(text)) = (rest.parse::<u32>(), str::from_utf8(text)) else { continue };
         match kind {
-            "f" if number(field) > 0 => drop(counts.failures.insert(code, number(field))),
-            "e" => drop(counts.details.insert(code, text.to_owned())),
+            "f" if number(field) > 0 => drop(counts.failures.insert(reason_of(n), number(field))),
+            "e" => drop(counts.details.insert(reason_of(n), text.to_owned())),
             "r" => {
                 let slot = text.split_once(':').and_then(|(second, n)| Some((second.parse().ok()?, n.parse().ok()?)));
                 counts.accepted_by_second.extend::<Option<(u64, u64)>>(slot);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    domain::{State, UnixMs, policy},
+    domain::{FailureReason, MetaCode, State, UnixMs, failure::code_or_zero},
     redis::parts::PartCounts,
 };
 
@@ -127,36 +127,37 @@ impl Funnel {
 /// The recipients that failed for one reason, or whose result stayed unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FailureCount {
-    /// Meta's error code; 0 if there is none. The title then says whether Meta gave no reason or did not respond at
-    /// all.
-    pub code: u32,
-    /// The title of the code.
+    /// Meta's error code, shown as 0 if there is none. The title then says whether Meta gave no reason or did not
+    /// respond at all.
+    #[serde(serialize_with = "code_or_zero::serialize")]
+    pub code: Option<MetaCode>,
+    /// The title of the reason.
     pub title: String,
     /// The number of recipients.
     pub count: u64,
-    /// Meta's most recent error text for this code.
+    /// The most recent error text for this reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
 }
 
 /// The failures of all `parts`, the most frequent first. Unknown recipients count as a failure without a response.
 pub fn failures(parts: &[PartCounts]) -> Vec<FailureCount> {
-    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
-    for (&code, &n) in parts.iter().flat_map(|part| &part.failures) {
-        *counts.entry(code).or_default() += n;
+    let mut counts: BTreeMap<FailureReason, u64> = BTreeMap::new();
+    for (&reason, &n) in parts.iter().flat_map(|part| &part.failures) {
+        *counts.entry(reason).or_default() += n;
     }
     let unknown: u64 = parts.iter().filter_map(|part| part.by_state.get(&State::Unknown)).sum();
     if unknown > 0 {
-        *counts.entry(policy::NO_ANSWER).or_default() += unknown;
+        *counts.entry(FailureReason::NoAnswer).or_default() += unknown;
     }
-    let details = |code| parts.iter().find_map(|part| part.details.get(&code)).cloned();
+    let details = |reason| parts.iter().find_map(|part| part.details.get(&reason)).cloned();
     let mut failures: Vec<FailureCount> = counts
         .into_iter()
-        .map(|(code, count)| FailureCount {
-            code: policy::code_of_meta(code).unwrap_or(0),
-            title: policy::title(code).into(),
+        .map(|(reason, count)| FailureCount {
+            code: reason.code(),
+            title: reason.title().into(),
             count,
-            details: details(code),
+            details: details(reason),
         })
         .collect();
     // A stable sort: failures with the same count stay in the order of their codes.
@@ -203,7 +204,8 @@ mod tests {
     fn example() -> [PartCounts; 2] {
         let mut first =
             part(&[(State::Accepted, 12), (State::Sent, 100), (State::Delivered, 40_000), (State::Refused, 590)]);
-        first.failures = [(131_026, 590)].into();
+        let undeliverable = FailureReason::Meta(MetaCode(131_026));
+        first.failures = [(undeliverable, 590)].into();
         let mut second = part(&[
             (State::Sent, 200),
             (State::Read, 59_000),
@@ -211,8 +213,9 @@ mod tests {
             (State::Unknown, 8),
             (State::Refused, 10),
         ]);
-        second.failures = [(131_026, 10)].into();
-        second.details = [(131_026, "not on WhatsApp".into()), (0, "HTTP 503".into())].into();
+        second.failures = [(undeliverable, 10)].into();
+        second.details =
+            [(undeliverable, "not on WhatsApp".into()), (FailureReason::NoAnswer, "HTTP 503".into())].into();
         [first, second]
     }
 
@@ -235,15 +238,18 @@ mod tests {
         let expected =
             Funnel { attempted: 99_920, accepted: 99_312, sent: 99_300, delivered: 99_000, read: 59_000, replied: 0 };
         assert_eq!(Funnel::of(&tally, recipients, replied), expected);
-        let failure = |code, count, details: &str| FailureCount {
-            code,
-            title: policy::title(code).into(),
+        let failure = |reason: FailureReason, count, details: &str| FailureCount {
+            code: reason.code(),
+            title: reason.title().into(),
             count,
             details: Some(details.to_owned()),
         };
         assert_eq!(
             failures(&parts),
-            [failure(131_026, 600, "not on WhatsApp"), failure(0, 8, "HTTP 503")],
+            [
+                failure(MetaCode(131_026).into(), 600, "not on WhatsApp"),
+                failure(FailureReason::NoAnswer, 8, "HTTP 503")
+            ],
             "unknown recipients have no code of Meta's"
         );
     }
@@ -264,13 +270,19 @@ mod tests {
 
     #[test]
     fn the_most_frequent_failure_comes_first_then_the_smaller_code() {
-        let with = |failures: &[(u32, u64)]| PartCounts {
+        let (undeliverable, limited) = (MetaCode(131_026).into(), MetaCode(131_049).into());
+        let with = |failures: &[(FailureReason, u64)]| PartCounts {
             failures: failures.iter().copied().collect(),
             ..PartCounts::default()
         };
-        let found = failures(&[with(&[(131_049, 2), (131_026, 1), (0, 2)]), with(&[(131_026, 4)])]);
-        let found: Vec<(u32, u64)> = found.iter().map(|failure| (failure.code, failure.count)).collect();
-        assert_eq!(found, [(131_026, 5), (0, 2), (131_049, 2)]);
+        let found = failures(&[
+            with(&[(limited, 2), (undeliverable, 1), (FailureReason::NoAnswer, 2)]),
+            with(&[(undeliverable, 4)]),
+        ]);
+        let codes: Vec<_> =
+            found.iter().map(|failure| serde_json::to_value(failure).expect("an object")["code"].clone()).collect();
+        assert_eq!(codes, [131_026, 0, 131_049]);
+        assert_eq!(found.iter().map(|failure| failure.count).collect::<Vec<_>>(), [5, 2, 2]);
     }
 
     #[test]

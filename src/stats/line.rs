@@ -111,6 +111,7 @@ pub fn holds_on(line: &LineId, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::domain::MetaCode;
 
     /// A snapshot of a line that sends at `rate`.
     pub(crate) fn sending(rate: f64) -> LineSnapshot {
@@ -128,14 +129,14 @@ pub(crate) mod tests {
         LineSnapshot { owner: Some("w1".into()), report: Some(report), ..LineSnapshot::default() }
     }
 
-    pub(crate) fn hold(code: u32, until: Option<UnixMs>) -> Hold {
-        Hold { code, reason: "because".into(), since: UnixMs(0), until }
+    pub(crate) fn hold(code: Option<u32>, until: Option<UnixMs>) -> Hold {
+        Hold { code: code.map(MetaCode), reason: "because".into(), since: UnixMs(0), until }
     }
 
     #[test]
     fn a_stopped_line_has_no_rate_and_a_reason() {
         assert_eq!((sending(72.0).stop(), sending(72.0).rate()), (None, Some(72.0)));
-        let held = (HoldScope::Line("3001".into()), hold(131_045, None));
+        let held = (HoldScope::Line("3001".into()), hold(Some(131_045), None));
         let mut line = LineSnapshot { holds: vec![held.clone()], ..sending(72.0) };
         line.control.paused = true;
         assert_eq!((line.stop(), line.rate()), (Some(Stop::Paused), None));
@@ -157,7 +158,7 @@ pub(crate) mod tests {
             HoldScope::Waba("2002".into()),
             HoldScope::Template { waba: waba.clone(), name: "spring".into(), language: "es_AR".into() },
         ];
-        let holds = scopes.into_iter().map(|scope| (scope, hold(0, None))).collect();
+        let holds = scopes.into_iter().map(|scope| (scope, hold(None, None))).collect();
         let on = |line: &str| {
             holds_on(&line.into(), &waba, &holds).into_iter().map(|(scope, _)| scope.to_string()).collect::<Vec<_>>()
         };

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::line::{LineWork, Stop};
 use crate::{
-    domain::{Campaign, CampaignState, Hold, HoldScope, LineId, UnixMs, WabaId},
+    domain::{Campaign, CampaignState, Hold, HoldScope, LineId, MetaCode, UnixMs, WabaId},
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
@@ -56,7 +56,7 @@ pub struct Waiting {
     pub until: Option<UnixMs>,
     /// Meta's error code, if an error is the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<u32>,
+    pub code: Option<MetaCode>,
     /// A sentence for people.
     pub text: String,
 }
@@ -68,9 +68,8 @@ impl Waiting {
     }
 
     fn held(reason: WaitReason, what: &str, hold: &Hold) -> Self {
-        let code = Some(hold.code).filter(|&code| code != 0);
         let text = format!("{what}: {}", hold.reason);
-        Self { until: hold.until, code, ..Self::new(reason, text) }
+        Self { until: hold.until, code: hold.code, ..Self::new(reason, text) }
     }
 }
 
@@ -106,7 +105,7 @@ fn scheduled(campaign: &Campaign) -> Vec<Waiting> {
 fn paused(record: &CampaignRecord) -> Waiting {
     match &record.reason {
         Some(reason) => Waiting {
-            code: Some(reason.code).filter(|&code| code != 0),
+            code: reason.code,
             ..Waiting::new(WaitReason::Paused, format!("it was stopped by an error: {}", reason.details))
         },
         None => Waiting::new(WaitReason::Paused, "the campaign is paused"),

@@ -10,7 +10,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::domain::{LineId, Outcome, State};
+use crate::domain::{LineId, MetaCode, Outcome, State, policy};
 
 /// Declares each series: its name, its labels, and one text that is both its HELP line and its documentation.
 macro_rules! series {
@@ -417,14 +417,12 @@ pub fn lines_unlisted() -> Gauge {
     gauge!(LINES_UNLISTED)
 }
 
-/// Counts an error of Meta. `known`: whether the code is in the table of Meta's codes. Other codes share the label
-/// `other`, so that the number of series is bounded.
-pub fn meta_error(code: u32, known: bool) {
-    if known {
-        counter!(META_ERRORS, "code" => code.to_string()).increment(1);
-    } else {
-        counter!(META_ERRORS, "code" => "other").increment(1);
-    }
+/// Counts an error of Meta. Errors without a code, and those with a code that is not in the table of Meta's codes,
+/// share the label `other`, so that the number of series is bounded.
+pub fn meta_error(code: Option<MetaCode>) {
+    let known = code.filter(|code| policy::rule(*code).is_some());
+    let label = known.map_or("other".to_owned(), |code| code.to_string());
+    counter!(META_ERRORS, "code" => label).increment(1);
 }
 
 /// Counts `n` changes of a webhook, or a webhook that was not parsed.

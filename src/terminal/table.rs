@@ -95,7 +95,9 @@ pub fn statistics(statistics: &Statistics) -> String {
         table(["reached", ">recipients", ">share"], statistics.funnel.each().map(of_all)),
     ];
     if !statistics.failures.is_empty() {
-        let row = |failure: &Failures| [failure.code.to_string(), failure.title.clone(), words::count(failure.count)];
+        let row = |failure: &Failures| {
+            [failure.code.map_or(0, |code| code.0).to_string(), failure.title.clone(), words::count(failure.count)]
+        };
         tables.push(table([">code", "reason", ">recipients"], statistics.failures.iter().map(row)));
     }
     tables.join("\n\n")

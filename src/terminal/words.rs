@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Unit};
 
 use crate::{
     client::{Statistics, Wait},
-    domain::{UnixMs, policy},
+    domain::{FailureReason, UnixMs},
 };
 
 /// Lines that a sentence lists by id.
@@ -72,10 +72,10 @@ pub fn rest(statistics: &Statistics) -> String {
 
 fn codes(statistics: &Statistics) -> String {
     // Not listed: the failures without an answer. They are the `unknown` recipients, which are shown by their state.
-    let no_answer = policy::title(policy::NO_ANSWER);
-    let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code != 0 || f.title != no_answer).collect();
+    let no_answer = FailureReason::NoAnswer.title();
+    let failures: Vec<_> = statistics.failures.iter().filter(|f| f.code.is_some() || f.title != no_answer).collect();
     let named = failures.iter().take(CODES_NAMED_MAX).map(|f| {
-        let code = if f.code == 0 { String::new() } else { format!("{} ", f.code) };
+        let code = f.code.map_or(String::new(), |code| format!("{code} "));
         format!("{code}{}: {}", f.title, count(f.count))
     });
     let mut named: Vec<_> = named.collect();
@@ -159,7 +159,10 @@ fn lines(group: &[&Wait]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{ByState, Failures};
+    use crate::{
+        client::{ByState, Failures},
+        domain::MetaCode,
+    };
 
     #[test]
     fn a_duration_has_two_units() {
@@ -248,14 +251,14 @@ mod tests {
         let failure = |code, title: &str, count| Failures { code, title: title.into(), count };
         let mut statistics = Statistics {
             by_state,
-            failures: vec![failure(131026, "undeliverable", 7), failure(0, "no answer", 1)],
+            failures: vec![failure(Some(MetaCode(131_026)), "undeliverable", 7), failure(None, "no answer", 1)],
             ..Statistics::default()
         };
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (131026 undeliverable: 7) · unknown 1");
-        statistics.failures[0] = failure(0, policy::title(policy::NO_REASON), 7);
+        statistics.failures[0] = failure(None, FailureReason::NotGiven.title(), 7);
         let expected = "retrying 1,200 · failed 7 (Meta reported the failure without a reason: 7) · unknown 1";
         assert_eq!(rest(&statistics), expected);
-        statistics.failures = (1..=4).map(|code| failure(code, "x", 1)).collect();
+        statistics.failures = (1..=4).map(|code| failure(Some(MetaCode(code)), "x", 1)).collect();
         assert_eq!(rest(&statistics), "retrying 1,200 · failed 7 (1 x: 1, 2 x: 1, 3 x: 1, …) · unknown 1");
         assert_eq!(rest(&Statistics::default()), "");
     }

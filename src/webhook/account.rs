@@ -8,15 +8,15 @@ use std::borrow::Cow;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{Hold, HoldScope, UnixMs, WabaId},
+    domain::{Hold, HoldScope, MetaCode, UnixMs, WabaId},
     redis::{Result, Store},
     telemetry::metrics::{self, AccountEvent},
 };
 
 /// Meta's code for sends of a restricted or disabled WABA.
-const RESTRICTED: u32 = 368;
+const RESTRICTED: MetaCode = MetaCode(368);
 /// Meta's code for sends of a locked account.
-const LOCKED: u32 = 131_031;
+const LOCKED: MetaCode = MetaCode(131_031);
 
 /// A change of an account.
 #[derive(Debug, PartialEq)]
@@ -77,7 +77,7 @@ async fn hold(
     let reason = format!("meta says {}{separator}{}", change.event, change.reason);
     let scope = HoldScope::Waba(waba.clone());
     // `since` is Meta's time of the change, so that an older reinstatement does not lift the hold.
-    let hold = Hold { code: RESTRICTED, reason, since: at, until };
+    let hold = Hold { code: Some(RESTRICTED), reason, since: at, until };
     if store.hold_if_new(&scope, &hold, at).await? {
         warn!(scope = %scope, reason = hold.reason, "account held by meta");
     }
@@ -87,7 +87,7 @@ async fn hold(
 async fn lift(store: &Store, waba: &WabaId, at: UnixMs, now: UnixMs) -> Result<()> {
     let scope = HoldScope::Waba(waba.clone());
     match store.holds(now).await?.get(&scope) {
-        Some(hold) if !matches!(hold.code, RESTRICTED | LOCKED) || hold.since > at => Ok(()),
+        Some(hold) if !matches!(hold.code, Some(RESTRICTED | LOCKED)) || hold.since > at => Ok(()),
         _ => {
             info!(scope = %scope, "account hold lifted by meta");
             store.unhold(&scope).await

@@ -19,8 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Unavailable, follow_up::FollowUp, tally::StatusTally};
 use crate::{
-    domain::{Applied, Fact, News, PartId, UnixMs, policy},
-    redis::{Store, StoreError, clock::Clock},
+    domain::{Applied, Fact, News, PartId, UnixMs},
+    redis::{Store, StoreError, clock::Clock, parts::AppliedFacts},
     telemetry::metrics::{self, StatusResult},
 };
 
@@ -122,8 +122,8 @@ impl Batch {
     }
 }
 
-/// The results of the facts of one part, and the number of open recipients of the part.
-type Committed = Result<(Vec<Applied>, u64), Unavailable>;
+/// The results of the facts of one part.
+type Committed = Result<AppliedFacts, Unavailable>;
 
 /// The results of a batch by part. An error means that Redis was unavailable.
 type Answer = Result<Vec<Committed>, Unavailable>;
@@ -194,7 +194,7 @@ impl Commits {
         let now = self.clock.now();
         let mut tally = StatusTally::default();
         for ((part, facts), committed) in batch.parts.iter().zip(&committed) {
-            let Ok((applied, open)) = committed else { continue };
+            let Ok(AppliedFacts { applied, open }) = committed else { continue };
             for (fact, applied) in facts.iter().zip(applied) {
                 self.count(fact, *applied, now, &mut tally);
             }
@@ -205,11 +205,11 @@ impl Commits {
         tally.record();
         for (index, at, text) in batch.error_texts {
             let (part, facts) = &batch.parts[index];
-            let applied = committed[index].as_ref().ok().and_then(|(applied, _)| applied.get(at));
+            let applied = committed[index].as_ref().ok().and_then(|committed| committed.applied.get(at));
             // Nothing may be written to a part that was deleted.
             let exists = matches!(applied, Some(Applied::Moved | Applied::Repeated | Applied::Reopened));
-            if let (News::Failed(code) | News::Returned(code), true) = (facts[at].news, exists) {
-                self.follow_up.store_error_text(*part, code, text);
+            if let (News::Failed(reason) | News::Returned(reason), true) = (facts[at].news, exists) {
+                self.follow_up.store_error_text(*part, reason, text);
             }
         }
     }
@@ -219,8 +219,8 @@ impl Commits {
         if moved {
             self.lag.record(now.since(fact.at));
         }
-        if let (News::Failed(code) | News::Returned(code), true) = (fact.news, moved) {
-            metrics::meta_error(code, policy::rule(code).is_some());
+        if let (News::Failed(reason) | News::Returned(reason), true) = (fact.news, moved) {
+            metrics::meta_error(reason.code());
         }
         tally.add(fact.news, if moved { StatusResult::Applied } else { StatusResult::Repeated });
     }

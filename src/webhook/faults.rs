@@ -24,7 +24,7 @@ use tracing::warn;
 use super::apply::LocatedFact;
 use crate::{
     domain::{
-        CampaignId, CampaignState, ErrorScope, Hold, HoldScope, LineId, News, PartId, UnixMs, WabaId,
+        CampaignId, CampaignState, ErrorScope, FailureReason, Hold, HoldScope, LineId, News, PartId, UnixMs, WabaId,
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
@@ -44,8 +44,8 @@ const REMEMBERED_MAX: usize = 10_000;
 /// The cause of a failed status.
 #[derive(Clone, Copy, Debug)]
 pub struct FailureCause<'a> {
-    /// Meta's code.
-    pub code: u32,
+    /// The reason that Meta gave.
+    pub reason: FailureReason,
     /// Meta's error text; may be empty.
     pub details: &'a str,
     /// Meta's time of the failure.
@@ -68,9 +68,8 @@ enum Stop {
     Pause(CampaignId),
 }
 
-#[derive(Default)]
 struct Streak {
-    code: u32,
+    reason: FailureReason,
     recipients: HashSet<(PartId, u16)>,
     stop: Option<Stop>,
 }
@@ -93,7 +92,7 @@ impl FailureJudge {
     ///
     /// Never holds the token or the template, because the message may be another app's.
     pub async fn judge_account(&self, origin: FailureOrigin<'_>, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
-        match policy::by_status(cause.code) {
+        match policy::by_status(cause.reason) {
             ByStatus::Hold { scope: scope @ (ErrorScope::Line | ErrorScope::Waba | ErrorScope::Platform), wait } => {
                 let Some(scope) = hold_scope(scope, origin, None) else { return Ok(()) };
                 self.hold(&scope, wait, cause, now).await
@@ -112,8 +111,8 @@ impl FailureJudge {
         now: UnixMs,
     ) -> Result<()> {
         let campaign = located.part.campaign;
-        let code = match located.fact.news {
-            News::Failed(code) => code,
+        let reason = match located.fact.news {
+            News::Failed(reason) => reason,
             News::Delivered | News::Read => {
                 let mut streaks = lock(&self.streaks);
                 if !streaks.is_empty() {
@@ -124,11 +123,11 @@ impl FailureJudge {
             News::Sent | News::Replied | News::Returned(_) => return Ok(()),
         };
         let details = located.details.clone();
-        let cause = FailureCause { code, details: &details, at: located.fact.at };
-        match policy::by_status(code) {
+        let cause = FailureCause { reason, details: &details, at: located.fact.at };
+        match policy::by_status(reason) {
             ByStatus::Failed => {}
             ByStatus::Hold { scope, wait } => {
-                located.fact.news = News::Returned(code);
+                located.fact.news = News::Returned(reason);
                 if let Some(scope) = hold_scope(scope, origin, template) {
                     self.hold(&scope, wait, cause, now).await?;
                 }
@@ -136,7 +135,7 @@ impl FailureJudge {
             ByStatus::Suspect { scope, wait } => {
                 let stop = hold_scope(scope, origin, template).map_or(Stop::Pause(campaign), Stop::Hold);
                 if self.is_stopped_by_streak(stop, wait, (located.part, located.fact.row), cause, now).await? {
-                    located.fact.news = News::Returned(code);
+                    located.fact.news = News::Returned(reason);
                 }
             }
         }
@@ -158,7 +157,7 @@ impl FailureJudge {
         }
         let stopped = {
             let streaks = lock(&self.streaks);
-            streaks.get(&campaign).filter(|streak| streak.code == cause.code).and_then(|streak| streak.stop.clone())
+            streaks.get(&campaign).filter(|streak| streak.reason == cause.reason).and_then(|streak| streak.stop.clone())
         };
         if let Some(stopped) = stopped {
             if self.is_in_force(&stopped, now).await? {
@@ -171,9 +170,10 @@ impl FailureJudge {
             if streaks.len() >= REMEMBERED_MAX {
                 streaks.clear();
             }
-            let streak = streaks.entry(campaign).or_default();
-            if streak.code != cause.code {
-                *streak = Streak { code: cause.code, ..Streak::default() };
+            let new = || Streak { reason: cause.reason, recipients: HashSet::new(), stop: None };
+            let streak = streaks.entry(campaign).or_insert_with(new);
+            if streak.reason != cause.reason {
+                *streak = new();
             }
             streak.recipients.insert(recipient);
             if streak.recipients.len() < STREAK {
@@ -191,11 +191,11 @@ impl FailureJudge {
     }
 
     async fn pause(&self, campaign: CampaignId, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
-        let reason = PauseReason { code: cause.code, details: error_text(cause) };
+        let reason = PauseReason { code: cause.reason.code(), details: error_text(cause) };
         let from = [CampaignState::Running];
         let change = self.store.change_campaign(campaign, &from, CampaignState::Paused, now, Some(&reason)).await?;
         if change == StateChange::Done {
-            warn!(campaign.id = %campaign, code = reason.code, reason = reason.details, "campaign paused: its messages \
+            warn!(campaign.id = %campaign, code = reason.code.map(|code| code.0), reason = reason.details, "campaign paused: its messages \
                 fail in a row");
         }
         Ok(())
@@ -231,11 +231,11 @@ impl FailureJudge {
         }
         // Recorded before the write, so that concurrent statuses do not ask Redis too.
         self.confirm(stop.clone());
-        let hold =
-            Hold { code: cause.code, reason: error_text(cause), since: now, until: wait.map(|wait| now.after(wait)) };
+        let until = wait.map(|wait| now.after(wait));
+        let hold = Hold { code: cause.reason.code(), reason: error_text(cause), since: now, until };
         match self.store.hold_if_new(scope, &hold, cause.at).await {
             Ok(true) => {
-                warn!(scope = %scope, code = hold.code, reason = hold.reason, "held because of a failed status");
+                warn!(scope = %scope, code = hold.code.map(|code| code.0), reason = hold.reason, "held because of a failed status");
                 Ok(())
             }
             Ok(false) => Ok(()),
@@ -259,12 +259,12 @@ impl FailureJudge {
     }
 }
 
-/// The news of a parked failure with `code`. It causes no further hold: [`FailureJudge::judge_account`] ran when the
+/// The news of a parked failure for this `reason`. It causes no further hold: [`FailureJudge::judge_account`] ran when the
 /// webhook came.
-pub fn news(code: u32) -> News {
-    match policy::by_status(code) {
-        ByStatus::Hold { .. } => News::Returned(code),
-        ByStatus::Suspect { .. } | ByStatus::Failed => News::Failed(code),
+pub fn news(reason: FailureReason) -> News {
+    match policy::by_status(reason) {
+        ByStatus::Hold { .. } => News::Returned(reason),
+        ByStatus::Suspect { .. } | ByStatus::Failed => News::Failed(reason),
     }
 }
 
@@ -286,7 +286,7 @@ fn hold_scope(scope: ErrorScope, origin: FailureOrigin<'_>, template: Option<&(S
 }
 
 fn error_text(cause: FailureCause<'_>) -> String {
-    if cause.details.is_empty() { policy::title(cause.code).to_owned() } else { cause.details.to_owned() }
+    if cause.details.is_empty() { cause.reason.title().to_owned() } else { cause.details.to_owned() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -208,12 +208,12 @@ impl FinderTask {
 /// Whether the message id may be stored later, so that the next search can find it. A status can precede Meta's
 /// response to our request; a reply can not, because the recipient has the message.
 fn may_appear(parked: &Parked) -> bool {
-    parked.code.is_some()
+    parked.failure.is_some()
 }
 
 /// The news that is parked.
 pub fn news(parked: &Parked) -> News {
-    parked.code.map_or(News::Replied, faults::news)
+    parked.failure.map_or(News::Replied, faults::news)
 }
 
 fn located((part, claimed): RowRef, parked: &Parked) -> LocatedFact {

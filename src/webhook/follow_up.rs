@@ -15,13 +15,13 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::{
-    domain::{CampaignId, CampaignState, PartId},
+    domain::{CampaignId, CampaignState, FailureReason, PartId},
     redis::{Result, Store, clock::Clock},
 };
 
 /// Capacity of the queue.
 const QUEUE_MAX: usize = 4_096;
-/// Maximum number of pairs of a part and a code whose stored error text is remembered, so that it is not written again.
+/// Maximum number of pairs of a part and a reason whose stored error text is remembered, so that it is not written again.
 const STORED_MAX: usize = 10_000;
 /// Limit on a stored error text.
 const TEXT_CHARS_MAX: usize = 500;
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 enum Task {
     CompleteIfDone(CampaignId),
-    StoreErrorText(PartId, u32, Box<str>),
+    StoreErrorText(PartId, FailureReason, Box<str>),
 }
 
 /// Queues follow-up work. The task ends when this handle is dropped.
@@ -50,9 +50,9 @@ impl FollowUp {
         let _ = self.queue.try_send(Task::CompleteIfDone(campaign));
     }
 
-    /// Stores Meta's error text for failures with `code` in this part.
-    pub fn store_error_text(&self, part: PartId, code: u32, text: Box<str>) {
-        let _ = self.queue.try_send(Task::StoreErrorText(part, code, text));
+    /// Stores Meta's error text for failures with this `reason` in this part.
+    pub fn store_error_text(&self, part: PartId, reason: FailureReason, text: Box<str>) {
+        let _ = self.queue.try_send(Task::StoreErrorText(part, reason, text));
     }
 }
 
@@ -60,7 +60,7 @@ struct FollowUpTask {
     store: Store,
     clock: Arc<Clock>,
     /// A hash of each error text that is stored.
-    stored: HashMap<(PartId, u32), u64>,
+    stored: HashMap<(PartId, FailureReason), u64>,
 }
 
 impl FollowUpTask {
@@ -71,7 +71,7 @@ impl FollowUpTask {
             for task in tasks.drain(..) {
                 match task {
                     Task::CompleteIfDone(campaign) => drop(campaigns.insert(campaign)),
-                    Task::StoreErrorText(part, code, text) => drop(texts.insert((part, code), text)),
+                    Task::StoreErrorText(part, reason, text) => drop(texts.insert((part, reason), text)),
                 }
             }
             if let Err(error) = self.store_error_texts(texts).await {
@@ -86,20 +86,20 @@ impl FollowUpTask {
         }
     }
 
-    async fn store_error_texts(&mut self, texts: HashMap<(PartId, u32), Box<str>>) -> Result<()> {
-        for ((part, code), text) in texts {
+    async fn store_error_texts(&mut self, texts: HashMap<(PartId, FailureReason), Box<str>>) -> Result<()> {
+        for ((part, reason), text) in texts {
             let text: String = text.chars().take(TEXT_CHARS_MAX).collect();
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
             let hash = hasher.finish();
-            if self.stored.get(&(part, code)) == Some(&hash) {
+            if self.stored.get(&(part, reason)) == Some(&hash) {
                 continue;
             }
-            self.store.note_details(part, code, &text).await?;
+            self.store.note_details(part, reason, &text).await?;
             if self.stored.len() >= STORED_MAX {
                 self.stored.clear();
             }
-            self.stored.insert((part, code), hash);
+            self.stored.insert((part, reason), hash);
         }
         Ok(())
     }

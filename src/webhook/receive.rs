@@ -36,8 +36,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, Inbound, LineId, News, PartId, SharedTokenKey,
-        Token, UnixMs, WabaId, Wamid, policy,
+        CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound, LineId, News, PartId,
+        SharedTokenKey, Token, UnixMs, WabaId, Wamid,
     },
     redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -159,9 +159,9 @@ impl Receiver {
             }
         }
         for failed in &received {
-            if let News::Failed(code) = failed.news {
+            if let News::Failed(reason) = failed.news {
                 let waba = WabaId::from(failed.waba);
-                let cause = FailureCause { code, details: failed.details, at: failed.at };
+                let cause = FailureCause { reason, details: failed.details, at: failed.at };
                 let origin = FailureOrigin { line: &failed.line, waba: &waba };
                 self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
@@ -322,10 +322,10 @@ impl Receiver {
                         let located = item.by_row(row);
                         facts.push((item, located));
                     }
-                    (SearchResult::NotFound, News::Failed(code)) if may_appear => {
-                        parked.push(item.to_parked(Some(code), now))
+                    (SearchResult::NotFound, News::Failed(reason)) if may_appear => {
+                        parked.push(item.to_parked(Some(reason), now))
                     }
-                    (SearchResult::Unfinished, News::Failed(code)) => parked.push(item.to_parked(Some(code), now)),
+                    (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason), now)),
                     (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None, now)),
                     (_, news) => {
                         counts.tally.add(news, StatusResult::Unknown);
@@ -376,7 +376,7 @@ impl Receiver {
                 let separator = if change.reason.is_empty() { "" } else { ": " };
                 let reason = format!("meta says {}{separator}{}", change.event, change.reason);
                 warn!(scope = %scope, reason, "template held by meta");
-                self.store.hold(&scope, &Hold { code: 0, reason, since: now, until: None }).await?;
+                self.store.hold(&scope, &Hold { code: None, reason, since: now, until: None }).await?;
             }
             // FLAGGED warns of a pause and changes nothing yet. An unknown event shows in Meta's responses to sends.
             _ => return Ok(false),
@@ -401,11 +401,11 @@ impl ReceivedNews<'_> {
         LocatedFact { part, fact, details: self.details.into() }
     }
 
-    fn to_parked(&self, code: Option<u32>, now: UnixMs) -> Parked {
+    fn to_parked(&self, failure: Option<FailureReason>, now: UnixMs) -> Parked {
         Parked {
             line: self.line.clone(),
             wamid: Wamid::from(self.wamid),
-            code,
+            failure,
             details: self.details.to_owned(),
             // A time in the future would prolong the search.
             at: self.at.min(now),
@@ -461,7 +461,7 @@ fn news(status: &Status<'_>) -> Option<News> {
         StatusKind::Sent => Some(News::Sent),
         StatusKind::Delivered => Some(News::Delivered),
         StatusKind::Read => Some(News::Read),
-        StatusKind::Failed => Some(News::Failed(status.code.unwrap_or(policy::NO_REASON))),
+        StatusKind::Failed => Some(News::Failed(status.code.map_or(FailureReason::NotGiven, FailureReason::Meta))),
         StatusKind::Other => None,
     }
 }

@@ -18,7 +18,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use pregon::{domain::UnixMs, redis::parts::ClaimRequest};
+use pregon::{
+    domain::{FailureReason, MetaCode, UnixMs},
+    redis::parts::ClaimRequest,
+};
 
 /// An HTTP client, without the environment's proxy.
 pub fn http_client() -> reqwest::Client {
@@ -36,11 +39,16 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// The reason with Meta's code.
+pub const fn meta_code(code: u32) -> FailureReason {
+    FailureReason::Meta(MetaCode(code))
+}
+
 /// A claim by the owner in `epoch`, with a higher number than every earlier one of this process.
 pub fn claim_request(epoch: u64, now: UnixMs, limit: usize, doubt_until: UnixMs) -> ClaimRequest {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    ClaimRequest { epoch, number, now, limit, doubt_until, unanswered: 0, in_grace_period: false }
+    ClaimRequest { epoch, number, now, limit, doubt_until, unanswered: None, in_grace_period: false }
 }
 
 /// Waits until `condition` returns true. Panics with `what` after a minute, far longer than any condition may take.

@@ -40,7 +40,7 @@ use crate::{
         lease::Lease,
         shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     },
-    domain::{Cause, ErrorScope, Hold, HoldScope, Line, Outcome, policy},
+    domain::{Cause, ErrorScope, Hold, HoldScope, Line, Outcome},
     graph::{
         client::{Departure, GraphClient, LineSender, Permit},
         management::GraphError,
@@ -373,7 +373,7 @@ impl<L: Lane> Runner<L> {
         self.metrics.attempt(outcome, now - began);
         self.slots.ended(now, capacity);
         if let Some(Cause::Meta { code, .. }) = outcome.cause() {
-            metrics::meta_error(*code, policy::rule(*code).is_some());
+            metrics::meta_error(Some(*code));
         }
         if let Outcome::Accepted { .. } = outcome {
             self.accepted += 1;
@@ -480,13 +480,13 @@ impl<L: Lane> Runner<L> {
     }
 
     fn hold(&mut self, scope: HoldScope, wait: Option<Duration>, outcome: &Outcome) {
-        let (code, details) = outcome.cause().map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let (code, details) = outcome.cause().map_or((None, ""), |cause| (cause.code(), cause.details()));
         let since = self.state.clock.now();
         let hold = Hold { code, reason: details.to_owned(), since, until: wait.map(|wait| since.after(wait)) };
         if !self.state.add_hold(scope.clone(), hold.clone(), Instant::now()) {
             return;
         }
-        warn!(line.id = %self.state.line.id, %scope, code, reason = details, "held back");
+        warn!(line.id = %self.state.line.id, %scope, code = code.map(|code| code.0), reason = details, "held back");
         let store = self.store.clone();
         self.background.push(Box::pin(async move {
             // If this fails, the next attempt gets the same answer from Meta, and tries again.

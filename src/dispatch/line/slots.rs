@@ -47,14 +47,20 @@ pub struct Slots {
     /// Answers to attempts that began since, and the sum of their latencies.
     answers: u32,
     latency_sum: Duration,
-    /// Limit and mean latency before the last step, until that step is evaluated.
-    previous: Option<(usize, Duration)>,
+    /// The measurement before the last step, until that step is evaluated.
+    previous: Option<Measured>,
     no_step_before: Instant,
     /// When the last attempt ended.
     ended: Option<Instant>,
     quickest: Duration,
     /// When the first attempt began after the last end of an attempt.
     silent_since: Option<Instant>,
+}
+
+/// The mean latency that was measured with a limit.
+struct Measured {
+    limit: usize,
+    latency: Duration,
 }
 
 impl Slots {
@@ -124,7 +130,7 @@ impl Slots {
     /// Sets the limit after every slot was used once, with answers after `latency` on average.
     fn evaluate(&mut self, latency: Duration, now: Instant, rate: f64, capacity: LineCapacity) {
         let needed = needed(rate, latency);
-        if let Some((limit, earlier)) = self.previous.take()
+        if let Some(Measured { limit, latency: earlier }) = self.previous.take()
             && self.limit < needed
         {
             let slots = self.limit as f64 / limit as f64;
@@ -140,7 +146,7 @@ impl Slots {
             return self.set((self.limit / 2).max(capacity.per_line), now);
         }
         if self.limit < needed && now >= self.no_step_before && !capacity.busy && !queued {
-            self.previous = Some((self.limit, latency));
+            self.previous = Some(Measured { limit: self.limit, latency });
             self.set(needed.min(self.limit.saturating_mul(STEP)), now);
         }
     }

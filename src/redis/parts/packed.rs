@@ -3,10 +3,16 @@
 use deadpool_redis::redis::Value;
 
 use super::{Claim, ToSend};
-use crate::domain::{ClaimedRow, Fact, Fingerprint, News, Settled, State, UnixMs, Wamid};
+use crate::{
+    domain::{ClaimedRow, Due, Fact, Fingerprint, News, Settled, State, UnixMs, Wamid},
+    redis::stored::number_of,
+};
 
 /// Minimum number of consecutive rows that are settled as a run. A shorter run costs more than its single rows.
 const RUN_ROWS_MIN: usize = 4;
+
+/// The stored due time of a row that is due at once. It has passed even if the clock is set back.
+const AT_ONCE: UnixMs = UnixMs(0);
 
 /// Outcomes as `settle.lua` reads them.
 #[derive(Default)]
@@ -20,12 +26,12 @@ pub(super) struct PackedOutcomes {
     pub(super) runs: Vec<u8>,
     /// Claimed rows.
     pub(super) claims: Vec<u8>,
-    /// The doubt deadline of `claims` if a newer epoch has the part.
-    pub(super) doubt_until: UnixMs,
+    /// The doubt deadline of `claims`, if there are any, for the case that a newer epoch has the part.
+    pub(super) doubt_until: Option<UnixMs>,
 }
 
 pub(super) fn pack_claims(rows: &[ToSend], doubt_until: UnixMs) -> PackedOutcomes {
-    let mut packed = PackedOutcomes { doubt_until, ..PackedOutcomes::default() };
+    let mut packed = PackedOutcomes { doubt_until: Some(doubt_until), ..PackedOutcomes::default() };
     for run in rows.chunk_by(|ToSend { claimed: a, .. }, ToSend { claimed: b, .. }| follows(*a, *b)) {
         pack_run(&mut packed.claims, run[0].claimed, run.len());
         packed.claims.push(run[0].claimed.send);
@@ -43,10 +49,11 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
                 accepted.push((*claimed, wamid));
                 continue;
             }
-            Settled::Retry { at, code } => (b'R', *code, packed_time(*at)),
-            Settled::Back { at } => (b'B', 0, packed_time(*at)),
+            Settled::Retry { at, reason } => (b'R', number_of(*reason), packed_time(*at)),
+            Settled::Back { at: Due::AtOnce } => (b'B', 0, packed_time(AT_ONCE)),
+            Settled::Back { at: Due::At(at) } => (b'B', 0, packed_time(*at)),
             Settled::InDoubt { until } => (b'D', 0, packed_time(*until)),
-            Settled::Refused { code } => (b'F', *code, [0; 8]),
+            Settled::Refused { reason } => (b'F', number_of(*reason), [0; 8]),
         };
         pack_outcome(&mut packed.others, *claimed, kind, code, tail);
     }
@@ -95,9 +102,9 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
             News::Sent => (State::Sent.code(), 0),
             News::Delivered => (State::Delivered.code(), 0),
             News::Read => (State::Read.code(), 0),
-            News::Failed(code) => (State::Failed.code(), code),
+            News::Failed(reason) => (State::Failed.code(), number_of(reason)),
             // No status moves a row to `refused`, so its code stands for returned.
-            News::Returned(code) => (State::Refused.code(), code),
+            News::Returned(reason) => (State::Refused.code(), number_of(reason)),
             News::Replied => (15, 0),
         };
         packed.extend(fact.row.to_le_bytes());
@@ -189,7 +196,7 @@ mod tests {
         assert!(unpacked.eq(rows.iter().map(|row| row.claimed)));
         assert_eq!(
             (packed.claims.len(), packed.doubt_until),
-            (6 * 5, UnixMs(5)),
+            (6 * 5, Some(UnixMs(5))),
             "a run ends at a gap and at the last row"
         );
     }

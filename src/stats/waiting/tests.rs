@@ -49,7 +49,7 @@ fn work(line: &str, pending: u64, retrying: u64, now: LineSnapshot) -> LineWork 
 }
 
 /// The reason, line, end and code of each thing that a campaign waits for.
-type Found = Vec<(WaitReason, Option<String>, Option<UnixMs>, Option<u32>)>;
+type Found = Vec<(WaitReason, Option<String>, Option<UnixMs>, Option<MetaCode>)>;
 
 fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork]) -> Found {
     let holds = holds.iter().cloned().collect();
@@ -60,7 +60,7 @@ fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork
     waiting.into_iter().map(short).collect()
 }
 
-fn on_line(work: LineWork) -> (WaitReason, Option<UnixMs>, Option<u32>) {
+fn on_line(work: LineWork) -> (WaitReason, Option<UnixMs>, Option<MetaCode>) {
     let found = found(&record(CampaignState::Running), &[], &[work]);
     let [(reason, Some(line), until, code)] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(line, "3001");
@@ -77,8 +77,8 @@ fn a_campaign_that_is_not_running_has_at_most_one_reason() {
     assert_eq!(scheduled, [(WaitReason::Schedule, None, Some(LATER), None)]);
     let mut paused = record(CampaignState::Paused);
     assert_eq!(found(&paused, &[], &lines), [(WaitReason::Paused, None, None, None)]);
-    paused.reason = Some(PauseReason { code: 132_000, details: "parameters do not match".into() });
-    assert_eq!(found(&paused, &[], &lines), [(WaitReason::Paused, None, None, Some(132_000))]);
+    paused.reason = Some(PauseReason { code: Some(MetaCode(132_000)), details: "parameters do not match".into() });
+    assert_eq!(found(&paused, &[], &lines), [(WaitReason::Paused, None, None, Some(MetaCode(132_000)))]);
 }
 
 #[test]
@@ -88,20 +88,20 @@ fn campaign_wide_holds_hide_the_reasons_of_lines() {
     let lines = [work("3001", 5, 0, sending(72.0))];
     let running = record(CampaignState::Running);
     let holds = [
-        (template, hold(132_015, Some(LATER))),
-        (HoldScope::Token("2001".into()), hold(190, None)),
-        (HoldScope::Waba("2001".into()), hold(0, None)),
-        (other.clone(), hold(132_015, None)),
-        (HoldScope::Token("2002".into()), hold(190, None)),
+        (template, hold(Some(132_015), Some(LATER))),
+        (HoldScope::Token("2001".into()), hold(Some(190), None)),
+        (HoldScope::Waba("2001".into()), hold(None, None)),
+        (other.clone(), hold(Some(132_015), None)),
+        (HoldScope::Token("2002".into()), hold(Some(190), None)),
     ];
     let expected = [
-        (WaitReason::TemplatePaused, None, Some(LATER), Some(132_015)),
-        (WaitReason::Token, None, None, Some(190)),
+        (WaitReason::TemplatePaused, None, Some(LATER), Some(MetaCode(132_015))),
+        (WaitReason::Token, None, None, Some(MetaCode(190))),
         (WaitReason::LineBlocked, None, None, None),
     ];
     assert_eq!(found(&running, &holds, &lines), expected);
     let line_rate = (WaitReason::LineRate, Some("3001".to_owned()), None, None);
-    assert_eq!(found(&running, &[(other, hold(132_015, None))], &lines), [line_rate], "another template");
+    assert_eq!(found(&running, &[(other, hold(Some(132_015), None))], &lines), [line_rate], "another template");
 }
 
 #[test]
@@ -110,9 +110,11 @@ fn each_line_with_work_has_one_reason() {
     let mut paused = sending(72.0);
     paused.control.paused = true;
     assert_eq!(on_line(work("3001", 5, 0, paused)), (WaitReason::Paused, None, None));
-    let held =
-        LineSnapshot { holds: vec![(HoldScope::Line("3001".into()), hold(131_031, Some(LATER)))], ..sending(72.0) };
-    assert_eq!(on_line(work("3001", 5, 0, held)), (WaitReason::LineBlocked, Some(LATER), Some(131_031)));
+    let held = LineSnapshot {
+        holds: vec![(HoldScope::Line("3001".into()), hold(Some(131_031), Some(LATER)))],
+        ..sending(72.0)
+    };
+    assert_eq!(on_line(work("3001", 5, 0, held)), (WaitReason::LineBlocked, Some(LATER), Some(MetaCode(131_031))));
     assert_eq!(on_line(work("3001", 5, 0, LineSnapshot::default())), (WaitReason::NoWorker, None, None));
     let mut unreachable = sending(72.0);
     unreachable.report.as_mut().expect("a report").unreachable = true;

@@ -71,7 +71,7 @@ fn an_attempt_is_counted_by_its_outcome_and_timed() {
 fn every_series_has_a_help_text() {
     let page = page(|| {
         start_at_zero(&["3001".into()]);
-        meta_error(131_026, true);
+        meta_error(Some(MetaCode(131_026)));
         redis_operation("claim").record(0.0004);
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
@@ -85,9 +85,9 @@ fn every_series_has_a_help_text() {
 #[test]
 fn a_code_outside_the_table_adds_no_series() {
     let page = page(|| {
-        meta_error(131_026, true);
-        meta_error(424_242, false);
-        meta_error(424_243, false);
+        meta_error(Some(MetaCode(131_026)));
+        meta_error(Some(MetaCode(424_242)));
+        meta_error(None);
     });
     assert_shows(&page, "pregon_meta_errors_total{code=\"131026\"} 1");
     assert_shows(&page, "pregon_meta_errors_total{code=\"other\"} 2");

@@ -53,7 +53,7 @@ fn a_status_is_parsed_with_its_token() {
 fn a_failed_status_is_parsed_with_its_code_and_error_text() {
     let wamid = "wamid.HBgNNTQ5MTE1NTU1MDEwMhUCABEYEjA5";
     let failed = status(wamid, StatusKind::Failed, Some(1_795_300_007_000));
-    let expected = Status { code: Some(131_026), details: "Message Undeliverable.".into(), ..failed };
+    let expected = Status { code: Some(MetaCode(131_026)), details: "Message Undeliverable.".into(), ..failed };
     assert_eq!(messages(fixture!("status_failed_131026")).statuses, [expected]);
 }
 
@@ -94,8 +94,8 @@ fn account(field: &'static str, kind: AccountEvent, event: &'static str) -> Webh
 #[test]
 fn malformed_values_are_skipped_and_their_siblings_used() {
     let changes = read(fixture!("unusual"));
-    let failed = |wamid, code, details: &'static str| Status {
-        code,
+    let failed = |wamid, code: Option<u32>, details: &'static str| Status {
+        code: code.map(MetaCode),
         details: details.into(),
         ..status(wamid, StatusKind::Failed, None)
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pregon::{
     config::KeyScope,
-    domain::{CampaignState, ClaimedRow, Hold, HoldScope, Settled, State, UnixMs},
+    domain::{CampaignState, ClaimedRow, Hold, HoldScope, MetaCode, Settled, State, UnixMs},
     stats::{self, StateCounts},
 };
 use reqwest::StatusCode;
@@ -14,6 +14,7 @@ use super::{
     harness::{Api, KEY, answer, campaign, csv, key_for, phone, wamid},
     truth::{self, Fate},
 };
+use crate::support::meta_code;
 
 fn waiting(campaign: &Value) -> Vec<(String, Option<String>)> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -151,7 +152,7 @@ async fn statistics_are_exact_and_add_up() {
     let truth = truth::apply_fates(&api, id).await;
     assert_eq!(truth.len(), 1_000);
     let (first, _) = api.parts(id).await[0].clone();
-    api.store.note_details(first, 131_026, "not on WhatsApp").await.expect("redis");
+    api.store.note_details(first, meta_code(131_026), "not on WhatsApp").await.expect("redis");
 
     let statistics = api.read(&format!("/v1/campaigns/{id}")).await["statistics"].take();
     assert_eq!(truth::counts_of(&statistics), truth::counts(&truth));
@@ -228,7 +229,12 @@ async fn a_campaign_shows_its_wait_reasons_and_its_eta() {
 
     let template = HoldScope::Template { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() };
     let until = api.now().after(Duration::from_secs(3600));
-    let hold = Hold { code: 132_015, reason: "paused for its quality".into(), since: api.now(), until: Some(until) };
+    let hold = Hold {
+        code: Some(MetaCode(132_015)),
+        reason: "paused for its quality".into(),
+        since: api.now(),
+        until: Some(until),
+    };
     api.store.hold(&template, &hold).await.expect("redis");
     let held = api.read(&path).await;
     assert_eq!(

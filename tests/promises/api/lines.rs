@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{Hold, HoldScope, UnixMs},
+    domain::{Hold, HoldScope, MetaCode, UnixMs},
     redis::lines::{LeaseTarget, LineReport},
 };
 use reqwest::{Method, StatusCode};
@@ -103,12 +104,13 @@ async fn resuming_a_line_lifts_only_its_own_pause_and_holds() {
     let api = Api::start().await;
     api.assign_line("3001", "w1", 72.0).await;
     let hold = |code| Hold { code, reason: "locked".into(), since: UnixMs(1_000), until: None };
+    let locked = hold(Some(MetaCode(131_031)));
     let others = [HoldScope::Line("3002".into()), HoldScope::Token("2002".into())];
     let template = HoldScope::Template { waba: "2001".into(), name: "order_update".into(), language: "es_AR".into() };
     for scope in
         [HoldScope::Line("3001".into()), HoldScope::Token("2001".into()), template.clone()].iter().chain(&others)
     {
-        api.store.hold(scope, &hold(131_031)).await.expect("redis");
+        api.store.hold(scope, &locked).await.expect("redis");
     }
     let held = api.read("/v1/lines/3001").await;
     let shown = |scope| json!({ "scope": scope, "code": 131_031, "reason": "locked", "since": "1970-01-01T00:00:01Z", "until": null });
@@ -128,6 +130,27 @@ async fn resuming_a_line_lifts_only_its_own_pause_and_holds() {
     let left = api.store.holds(api.now()).await.expect("redis");
     assert_eq!(left.len(), 3, "{left:?}");
     assert!(others.iter().chain([&template]).all(|scope| left.contains_key(scope)), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_hold_of_release_0_1_0_shows_no_code_0_but_metas_does() {
+    let api = Api::start().await;
+    api.assign_line("3001", "w1", 72.0).await;
+    let older = r#"{"code":0,"reason":"older","since":"1970-01-01T00:00:01Z"}"#;
+    let hold = cmd("HSET").arg(api.store.keys.holds()).arg("line:3001").arg(older).clone();
+    api.store.query::<u64>("HSET holds", &hold).await.expect("redis");
+    let hold = |code| Hold { code, reason: "newer".into(), since: UnixMs(1_000), until: None };
+    api.store.hold(&HoldScope::Token("2001".into()), &hold(Some(MetaCode(0)))).await.expect("redis");
+    api.store.hold(&HoldScope::Waba("2001".into()), &hold(None)).await.expect("redis");
+    let holds = api.read("/v1/lines/3001").await["holds"].clone();
+    let shown: Vec<_> =
+        holds.as_array().expect("a list").iter().map(|hold| (&hold["scope"], hold.get("code"))).collect();
+    let zero = json!(0);
+    let expected = [("line:3001", None), ("waba:2001", None), ("token:2001", Some(&zero))];
+    assert!(
+        shown.len() == 3 && shown.iter().zip(expected).all(|(shown, (scope, code))| *shown == (&json!(scope), code)),
+        "{holds}"
+    );
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pregon::domain::{CampaignId, ClaimedRow, News, PartId, Settled};
+use pregon::domain::{CampaignId, ClaimedRow, Due, News, PartId, Settled};
 use serde_json::{Value, json};
 
 use super::harness::{Api, wamid};
+use crate::support::meta_code;
 
 /// The outcome and the statuses that a recipient gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,11 +65,11 @@ impl Fate {
     fn settled(self, n: u64, api: &Api) -> Option<Settled> {
         let later = api.now().after(std::time::Duration::from_secs(3600));
         match self {
-            Fate::Pending => Some(Settled::Back { at: api.now() }),
+            Fate::Pending => Some(Settled::Back { at: Due::At(api.now()) }),
             Fate::InFlight => None,
-            Fate::Retrying => Some(Settled::Retry { at: later, code: 131_000 }),
+            Fate::Retrying => Some(Settled::Retry { at: later, reason: meta_code(131_000) }),
             Fate::InDoubt => Some(Settled::InDoubt { until: later }),
-            Fate::Refused => Some(Settled::Refused { code: 131_026 }),
+            Fate::Refused => Some(Settled::Refused { reason: meta_code(131_026) }),
             Fate::Accepted | Fate::Sent | Fate::FailedLater | Fate::Delivered | Fate::Read | Fate::ReadAndReplied => {
                 Some(Settled::Accepted(wamid(n)))
             }
@@ -76,9 +77,10 @@ impl Fate {
     }
 
     fn news(self) -> &'static [News] {
+        const FAILED: News = News::Failed(meta_code(131_049));
         match self {
             Fate::Sent => &[News::Sent],
-            Fate::FailedLater => &[News::Sent, News::Failed(131_049), News::Failed(131_049)],
+            Fate::FailedLater => &[News::Sent, FAILED, FAILED],
             // Out of order, repeated, and with steps that Meta never reported.
             Fate::Delivered => &[News::Delivered, News::Sent, News::Delivered],
             Fate::Read => &[News::Read, News::Delivered],

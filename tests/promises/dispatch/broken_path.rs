@@ -16,7 +16,7 @@ use axum::{
 use http_body_util::BodyExt as _;
 use pregon::{
     dispatch::DispatchSettings,
-    domain::{CampaignState, LineId, OnDoubt, State},
+    domain::{CampaignState, FailureReason, LineId, OnDoubt, State},
     graph::GraphClientConfig,
     redis::Store,
 };
@@ -151,7 +151,11 @@ async fn non_meta_responses_in_a_row_stop_a_line_until_meta_answers() {
         (2_100 - lost, Some(&1)),
         "no recipient gets two messages"
     );
-    assert!(counts.details.contains_key(&0), "the details describe the broken responses: {:?}", counts.details);
+    assert!(
+        counts.details.contains_key(&FailureReason::NoAnswer),
+        "the details describe the broken responses: {:?}",
+        counts.details
+    );
 }
 
 #[tokio::test]

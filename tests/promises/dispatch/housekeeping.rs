@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
-use crate::support::{claim_request, redis::TestRedis, until, world};
+use crate::support::{claim_request, meta_code, redis::TestRedis, until, world};
 
 /// Running housekeeping, and a campaign whose line no worker serves.
 struct World {
@@ -104,7 +104,7 @@ async fn a_row_left_pending_by_an_ended_campaign_is_ended() {
         panic!("no rows")
     };
     let ClaimedRow { row, send } = rows[0].claimed;
-    let fact = Fact { row, send, news: News::Returned(131_042), at: now, message: None };
+    let fact = Fact { row, send, news: News::Returned(meta_code(131_042)), at: now, message: None };
     world.store.apply(&[(world.part, vec![fact])], Duration::from_secs(60)).await.expect("applied");
     // The state that a process leaves if it dies after closing the gate and before ending the reopened rows.
     let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");

@@ -9,13 +9,14 @@ use std::{
 use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::DispatchSettings,
-    domain::{CampaignState, OnDoubt, State},
+    domain::{CampaignState, MetaCode, OnDoubt, State},
     redis::{Address, Store, StoreError, campaigns::StateChange},
 };
 
 use crate::support::{
     self,
     hostile::{self, Answer, Conduct, Courier, Reply, Sent, accepted, refused, wamid},
+    meta_code,
     redis::TestRedis,
     until,
     world::{self, TestWorker},
@@ -143,7 +144,7 @@ async fn an_error_of_one_row_fails_only_that_row() {
     assert_eq!(meta.sent(), (1_999, 1), "recipients, and messages to one of them at most");
     let counts = world::counts(&store, &record).await;
     assert_eq!((counts.by_state[&State::Accepted], counts.by_state[&State::Refused]), (1_999, 1));
-    assert_eq!(counts.failures, HashMap::from([(131_008, 1)]));
+    assert_eq!(counts.failures, HashMap::from([(meta_code(131_008), 1)]));
 }
 
 #[tokio::test]
@@ -156,7 +157,7 @@ async fn a_template_that_fails_for_everyone_pauses_after_a_few() {
     // Slow enough that each response arrives before the next message is sent.
     let worker = TestWorker::start("w1", &redis, &meta.url(), &[world::line("3001", 20.0)], world::settings()).await;
     let paused = world::wait_for_state(&store, id, CampaignState::Paused).await;
-    assert_eq!(paused.reason.as_ref().map(|reason| reason.code), Some(131_008));
+    assert_eq!(paused.reason.as_ref().map(|reason| reason.code), Some(Some(MetaCode(131_008))));
     let now = store.time().await.expect("the time");
     let resumed = store.change_campaign(id, &[CampaignState::Paused], CampaignState::Running, now, None).await;
     assert_eq!(resumed.expect("redis"), StateChange::Done);

@@ -8,18 +8,18 @@ use std::{
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{
-        Applied, CampaignId, CampaignState, ClaimedRow, Fact, Fingerprint, News, OnDoubt, PartId, Settled, State,
-        UnixMs, Wamid,
+        Applied, CampaignId, CampaignState, ClaimedRow, Due, Fact, FailureReason, Fingerprint, News, OnDoubt, PartId,
+        Settled, State, UnixMs, Wamid,
     },
     redis::{
         Call, Store,
         message_ids::IdPage,
-        parts::{Claim, ToSend},
+        parts::{Claim, DoubtsEnded, ToSend},
         script,
     },
 };
 
-use crate::support::{claim_request, redis::TestRedis, world};
+use crate::support::{claim_request, meta_code, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -58,19 +58,19 @@ impl World {
     /// Settles a row. Returns the number of open recipients.
     async fn settle(&self, claimed: ClaimedRow, settled: Settled) -> u64 {
         let outcomes = BTreeMap::from([(self.part, vec![(claimed, settled)])]);
-        self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].1
+        self.store.settle(&outcomes, 1, self.now().await, KEPT).await.expect("settled")[0].open
     }
 
     /// Applies a failed status with an account fault. Returns its effect and the number of open recipients.
     async fn returned(&self, claimed: ClaimedRow, code: u32) -> (Applied, u64) {
         let ClaimedRow { row, send } = claimed;
-        let fact = Fact { row, send, news: News::Returned(code), at: self.now().await, message: None };
+        let fact = Fact { row, send, news: News::Returned(meta_code(code)), at: self.now().await, message: None };
         let applied = self.store.apply(&[(self.part, vec![fact])], KEPT).await.expect("applied");
-        (applied[0].0[0], applied[0].1)
+        (applied[0].applied[0], applied[0].open)
     }
 
     /// The failures by code, after checking that counters and state bytes agree.
-    async fn failures(&self) -> HashMap<u32, u64> {
+    async fn failures(&self) -> HashMap<FailureReason, u64> {
         let record = self.store.campaign(self.id).await.expect("redis").expect("a campaign");
         let counts = world::counts(&self.store, &record).await;
         assert_eq!(counts.by_state, world::recount(&self.store, &record).await);
@@ -88,10 +88,13 @@ async fn a_late_worker_leaves_no_row_pending_in_an_ended_campaign() {
     let rows = world.claim(1, 2).await;
     // The lease ends, another worker takes over, and no status arrives until the doubts end.
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 0 }
+    );
     assert!(world.store.complete_if_done(world.id, world.now().await).await.expect("redis"));
-    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 0);
-    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 0);
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: Due::AtOnce }).await, 0);
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await, 0);
     let record = world.store.campaign(world.id).await.expect("redis").expect("a campaign");
     assert_eq!(record.state, CampaignState::Completed);
     assert_eq!((world.state(0).await, world.state(1).await), (Some(State::Unknown), Some(State::Unknown)));
@@ -104,8 +107,11 @@ async fn rows_returned_by_a_late_worker_are_sent_if_the_campaign_runs() {
     let world = World::start(2).await;
     let rows = world.claim(1, 1).await;
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
-    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 2);
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 1 }
+    );
+    assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: Due::AtOnce }).await, 2);
     let again: Vec<u16> = world.claim(2, 1).await.iter().map(|row| row.claimed.row).collect();
     assert_eq!(again, [rows[0].claimed.row]);
 }
@@ -117,12 +123,15 @@ async fn settle_of_a_reopened_row_requeues_its_part() {
     let rows = world.claim(1, 1).await;
     // Another worker takes over, ends the doubt as unknown, and has nothing left to do in the part.
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 0 }
+    );
     world.store.work_done(&line, &[world.part]).await.expect("redis");
     let pulse = world.store.pulse().await.expect("redis");
     // The first worker wakes up and returns the row that it never sent. It settles twice, as after a lost response.
     for again in [false, true] {
-        assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: UnixMs(0) }).await, 1);
+        assert_eq!(world.settle(rows[0].claimed, Settled::Back { at: Due::AtOnce }).await, 1);
         assert_eq!(world.store.work(&line).await.expect("redis"), [world.part], "again: {again}");
         assert!(world.store.pulse().await.expect("redis") > pulse);
         world.store.work_done(&line, &[world.part]).await.expect("redis");
@@ -142,7 +151,7 @@ async fn a_returned_row_is_requeued_and_keeps_its_attempts() {
     assert!(world.store.pulse().await.expect("redis") > pulse);
     assert_eq!(world.state(0).await, Some(State::Pending));
     let rows = world.store.part_rows(world.part).await.expect("rows");
-    assert_eq!(rows.why.get(&0), Some(&131_042));
+    assert_eq!(rows.why.get(&0), Some(&meta_code(131_042)));
     // Meta repeats the status, and our own outcome is settled again: both are for an earlier send.
     assert_eq!(world.returned(first, 131_042).await, (Applied::Stale, 1));
     assert_eq!(world.settle(first, Settled::Accepted(Wamid::from("wamid.0"))).await, 1);
@@ -161,7 +170,7 @@ async fn a_returned_row_of_an_ended_campaign_fails_with_its_code() {
         world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
         world.settle(rows[1].claimed, Settled::Accepted(Wamid::from("wamid.1"))).await;
         if to == CampaignState::Completed {
-            world.settle(rows[2].claimed, Settled::Refused { code: 131_026 }).await;
+            world.settle(rows[2].claimed, Settled::Refused { reason: meta_code(131_026) }).await;
         } else {
             world.settle(rows[2].claimed, Settled::Accepted(Wamid::from("wamid.2"))).await;
             // The row is reopened, and the campaign ends before the row is sent again.
@@ -172,7 +181,7 @@ async fn a_returned_row_of_an_ended_campaign_fails_with_its_code() {
         assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Moved, 0));
         assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Repeated, 0));
         assert_eq!(world.state(0).await, Some(State::Failed));
-        assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_026, 1)]), "{to}");
+        assert_eq!(world.failures().await, HashMap::from([(meta_code(131_042), 1), (meta_code(131_026), 1)]), "{to}");
     }
 }
 
@@ -182,30 +191,39 @@ async fn a_row_reopened_while_its_campaign_completes_fails_with_its_code() {
     let rows = world.claim(1, 3).await;
     world.settle(rows[0].claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
     assert!(world.claim(2, 0).await.is_empty());
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 0));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 0 }
+    );
     // No row is open. The campaign's state changes, and three rows are reopened before the gates of its parts close.
     let keys = [world.store.keys.campaign(world.id), world.store.keys.outbox(world.id)];
     let change = Call::new(&script::CHANGE, &keys).arg("running").arg("completed").arg(world.now().await.0).arg("");
     let _: (u8, u64) = world.store.call(change).await.expect("redis");
     assert_eq!(world.returned(rows[0].claimed, 131_042).await, (Applied::Reopened, 1));
-    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await, 2);
-    assert_eq!(world.settle(rows[2].claimed, Settled::Back { at: UnixMs(0) }).await, 3);
+    assert_eq!(world.settle(rows[1].claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await, 2);
+    assert_eq!(world.settle(rows[2].claimed, Settled::Back { at: Due::AtOnce }).await, 3);
     world.store.follow(world.id, world.now().await).await.expect("redis");
     let states = [world.state(0).await, world.state(1).await, world.state(2).await];
     assert_eq!(states, [Some(State::Failed), Some(State::Refused), Some(State::Unknown)]);
-    assert_eq!(world.failures().await, HashMap::from([(131_042, 1), (131_000, 1)]));
+    assert_eq!(world.failures().await, HashMap::from([(meta_code(131_042), 1), (meta_code(131_000), 1)]));
 }
 
 #[tokio::test]
 async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
-    const NEWS: [News; 6] =
-        [News::Sent, News::Delivered, News::Read, News::Failed(131_026), News::Returned(131_042), News::Replied];
+    const NEWS: [News; 6] = [
+        News::Sent,
+        News::Delivered,
+        News::Read,
+        News::Failed(meta_code(131_026)),
+        News::Returned(meta_code(131_042)),
+        News::Replied,
+    ];
     const BEFORE: [Option<News>; 7] = [
         None,
         Some(News::Sent),
         Some(News::Delivered),
         Some(News::Read),
-        Some(News::Failed(131_049)),
+        Some(News::Failed(meta_code(131_049))),
         // Refused and unknown rows have no update.
         None,
         None,
@@ -216,7 +234,7 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
     let kind = |claimed: &ClaimedRow| usize::from(claimed.row) / NEWS.len();
     let accepted = |row: u16| Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str()));
     let outcome = |claimed: &ClaimedRow| match kind(claimed) {
-        5 => Settled::Refused { code: 131_008 },
+        5 => Settled::Refused { reason: meta_code(131_008) },
         6 => Settled::InDoubt { until: now },
         _ => accepted(claimed.row),
     };
@@ -228,7 +246,7 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
     };
     let before = claimed.iter().filter_map(|claimed| Some(fact(*claimed, BEFORE[kind(claimed)]?)));
     world.store.apply(&[(world.part, before.collect())], KEPT).await.expect("applied");
-    assert_eq!(world.store.end_doubts(world.part, now, 0).await.expect("redis"), (None, 0));
+    assert_eq!(world.store.end_doubts(world.part, now, 0).await.expect("redis"), DoubtsEnded { next: None, open: 0 });
     assert!(world.store.complete_if_done(world.id, now).await.expect("redis"));
     world.store.forget_recipients(world.id).await.expect("redis");
 
@@ -239,7 +257,15 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
 
     // Failed and refused rows keep their state and code. Of the other rows, an accepted, a sent and an unknown one fail
     // with each code.
-    assert_eq!(world.failures().await, HashMap::from([(131_049, 6), (131_008, 6), (131_026, 3), (131_042, 3)]));
+    assert_eq!(
+        world.failures().await,
+        HashMap::from([
+            (meta_code(131_049), 6),
+            (meta_code(131_008), 6),
+            (meta_code(131_026), 3),
+            (meta_code(131_042), 3)
+        ])
+    );
     let fields = cmd("HGETALL").arg(world.store.keys.part(world.part)).clone();
     let fields: HashMap<String, String> = world.store.query("HGETALL", &fields).await.expect("redis");
     let negative: Vec<_> = fields.iter().filter(|(_, n)| n.starts_with('-')).collect();
@@ -257,7 +283,7 @@ async fn an_outcome_for_an_empty_row_does_not_block_others() {
     let accepted = |wamid: &str| Settled::Accepted(Wamid::from(wamid));
     let outcomes = vec![(nobody, accepted("wamid.7")), (claimed, accepted("wamid.0"))];
     let settled = world.store.settle(&BTreeMap::from([(world.part, outcomes)]), 1, world.now().await, KEPT).await;
-    assert_eq!(settled.expect("settled")[0].1, 0);
+    assert_eq!(settled.expect("settled")[0].open, 0);
     let counts = &world.store.part_counts(&[world.part]).await.expect("counts")[0];
     assert_eq!((counts.recipients, counts.by_state[&State::Accepted]), (1, 1));
 }
@@ -268,7 +294,7 @@ async fn a_row_that_has_moved_does_not_block_its_neighbours() {
     let world = World::start(300).await;
     // One row is given back first, so that its next claim has another send number.
     let back = world.claim(1, 1).await[0].claimed;
-    world.settle(back, Settled::Back { at: UnixMs(0) }).await;
+    world.settle(back, Settled::Back { at: Due::AtOnce }).await;
     let claimed: Vec<ClaimedRow> = world.claim(1, 300).await.iter().map(|row| row.claimed).collect();
     assert_eq!(claimed.len(), 300);
     let now = world.now().await;
@@ -277,14 +303,14 @@ async fn a_row_that_has_moved_does_not_block_its_neighbours() {
     // In reverse order, and with two other outcomes: the accepted rows form runs of 99, 99 and 98, and the second run
     // contains the row that was read.
     let outcome = |claimed: &ClaimedRow| match claimed.row {
-        100 => Settled::Refused { code: 131_026 },
+        100 => Settled::Refused { reason: meta_code(131_026) },
         200 => Settled::InDoubt { until: now },
         row => Settled::Accepted(Wamid::from(format!("wamid.{row}").as_str())),
     };
     let outcomes: Vec<_> = claimed.iter().rev().map(|claimed| (*claimed, outcome(claimed))).collect();
     let outcomes = BTreeMap::from([(world.part, outcomes)]);
     for again in [false, true] {
-        assert_eq!(world.store.settle(&outcomes, 1, now, KEPT).await.expect("settled")[0].1, 1, "again: {again}");
+        assert_eq!(world.store.settle(&outcomes, 1, now, KEPT).await.expect("settled")[0].open, 1, "again: {again}");
         let rows = world.store.part_rows(world.part).await.expect("rows");
         for (row, byte) in rows.states.iter().enumerate() {
             let (state, send) = match row {
@@ -313,14 +339,14 @@ async fn a_row_that_has_moved_does_not_block_its_neighbours() {
 async fn a_later_claim_of_a_row_is_never_taken_for_its_first() {
     let world = World::start(1).await;
     let first = world.claim(1, 1).await[0];
-    let retry = Settled::Retry { at: UnixMs(0), code: 131_000 };
+    let retry = Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) };
     world.settle(first.claimed, retry).await;
     // Throttled again and again, as during a long outage, until the send numbers wrap around.
     for _ in 0..300 {
         let again = world.claim(1, 1).await[0];
         assert_eq!(again.attempt, 2);
         assert_ne!(again.claimed.send, first.claimed.send);
-        world.settle(again.claimed, Settled::Back { at: UnixMs(0) }).await;
+        world.settle(again.claimed, Settled::Back { at: Due::AtOnce }).await;
         assert_eq!(world.state(0).await, Some(State::Retrying), "claim {}", again.claimed.send);
     }
 }
@@ -331,8 +357,8 @@ async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
     world.claim(1, 2).await;
     // Redis lost the claim of row 4, and the replay returns the row: it now waits ahead of rows that were never
     // claimed.
-    world.settle(ClaimedRow { row: 0, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
-    world.settle(ClaimedRow { row: 4, send: 1 }, Settled::Back { at: UnixMs(0) }).await;
+    world.settle(ClaimedRow { row: 0, send: 1 }, Settled::Back { at: Due::AtOnce }).await;
+    world.settle(ClaimedRow { row: 4, send: 1 }, Settled::Back { at: Due::AtOnce }).await;
     let claimed: Vec<u16> = world.claim(1, 4).await.iter().map(|row| row.claimed.row).collect();
     assert_eq!(claimed, [0, 4, 2, 3]);
     for row in claimed {
@@ -344,7 +370,7 @@ async fn fresh_rows_claimed_beside_a_later_retry_are_in_flight() {
 #[tokio::test]
 async fn an_outcome_of_an_older_epoch_does_not_change_a_row_in_flight() {
     let world = World::start(1).await;
-    let back = || Settled::Back { at: UnixMs(0) };
+    let back = || Settled::Back { at: Due::AtOnce };
     let first = world.claim(1, 1).await[0].claimed;
     world.settle(first, back()).await;
     let older = world.claim(1, 1).await[0].claimed;
@@ -358,7 +384,11 @@ async fn an_outcome_of_an_older_epoch_does_not_change_a_row_in_flight() {
         let outcomes = BTreeMap::from([(world.part, vec![(claimed, back())])]);
         world.store.settle(&outcomes, 2, world.now().await, KEPT).await.expect("settled");
     };
-    for settled in [back(), Settled::Retry { at: UnixMs(0), code: 131_000 }, Settled::Refused { code: 131_026 }] {
+    for settled in [
+        back(),
+        Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) },
+        Settled::Refused { reason: meta_code(131_026) },
+    ] {
         world.settle(older, settled).await;
         assert_eq!(world.state(0).await, Some(State::InFlight));
     }
@@ -373,16 +403,22 @@ async fn a_replayed_outcome_does_not_reopen_an_ended_doubt() {
     let claimed = world.claim(1, 1).await[0].claimed;
     let in_doubt = Settled::InDoubt { until: world.now().await };
     world.settle(claimed, in_doubt.clone()).await;
-    assert_eq!(world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"), (None, 1));
+    assert_eq!(
+        world.store.end_doubts(world.part, world.now().await, 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 1 }
+    );
     world.settle(claimed, in_doubt).await;
-    assert_eq!(world.store.end_doubts(world.part, UnixMs(0), 0).await.expect("redis"), (None, 1));
+    assert_eq!(
+        world.store.end_doubts(world.part, UnixMs(0), 0).await.expect("redis"),
+        DoubtsEnded { next: None, open: 1 }
+    );
 }
 
 #[tokio::test]
 async fn an_accepted_row_has_no_error_code() {
     let world = World::start(1).await;
     let claimed = world.claim(1, 1).await[0].claimed;
-    world.settle(claimed, Settled::Retry { at: UnixMs(0), code: 131_000 }).await;
+    world.settle(claimed, Settled::Retry { at: UnixMs(0), reason: meta_code(131_000) }).await;
     world.settle(claimed, Settled::Accepted(Wamid::from("wamid.0"))).await;
     let rows = world.store.part_rows(world.part).await.expect("rows");
     assert_eq!((State::of(rows.states[0]), rows.why.get(&0)), (Some(State::Accepted), None));

@@ -1,7 +1,7 @@
 //! Reads from Meta: templates, lines and subscribed apps.
 
 use pregon::{
-    domain::{LineId, Secret, WabaId},
+    domain::{LineId, MetaCode, Secret, WabaId},
     graph::GraphError,
 };
 
@@ -101,7 +101,7 @@ async fn a_page_too_large_for_meta_is_requested_in_smaller_ones() {
 
     let meta = picky(0).await;
     let error = meta.client().templates(&WabaId::from("2001"), &token()).await.expect_err("not even one");
-    assert!(matches!(error, GraphError::Refused { code: 1, .. }), "{error}");
+    assert!(matches!(error, GraphError::Refused { code: MetaCode(1), .. }), "{error}");
     assert_eq!(meta.received().len(), 7);
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use pregon::{
-    domain::{Cause, ErrorScope, Outcome},
+    domain::{Cause, ErrorScope, MetaCode, Outcome},
     graph::GraphClientConfig,
 };
 use tokio::{
@@ -59,7 +59,7 @@ async fn a_chunked_response_is_read_completely() {
 async fn an_error_from_meta_maps_to_its_outcome() {
     let meta = Server::answering(http("400 Bad Request", fixture!("error_130429.json"))).await;
     match deliver(&meta.sender(), "{}".into()).await {
-        Outcome::Throttled { scope: ErrorScope::Line, wait, cause: Cause::Meta { code: 130_429, .. } } => {
+        Outcome::Throttled { scope: ErrorScope::Line, wait, cause: Cause::Meta { code: MetaCode(130_429), .. } } => {
             assert_eq!(wait, Duration::from_secs(1));
         }
         other => panic!("{other:?}"),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{Applied, CampaignId, CampaignState, ClaimedRow, Fact, News, OnDoubt, PartId, Settled, State, Wamid},
+    domain::{Applied, CampaignId, CampaignState, ClaimedRow, Due, Fact, News, OnDoubt, PartId, Settled, State, Wamid},
     redis::{
         Store,
         campaigns::StateChange,
@@ -12,7 +12,7 @@ use pregon::{
     },
 };
 
-use crate::support::{self, claim_request, redis::TestRedis, world};
+use crate::support::{self, claim_request, meta_code, redis::TestRedis, world};
 
 const KEPT: Duration = Duration::from_secs(60);
 const N: u64 = 8;
@@ -94,8 +94,8 @@ async fn claims_outcomes_and_statuses_lost_by_redis_are_replayed() {
     let before = world.written().await;
     let rows = world.claim_rows(1, 5).await;
     let now = world.store.time().await.expect("the time");
-    let again = (rows[2], Settled::Retry { at: now, code: 131_000 });
-    let back = (rows[3], Settled::Back { at: now });
+    let again = (rows[2], Settled::Retry { at: now, reason: meta_code(131_000) });
+    let back = (rows[3], Settled::Back { at: Due::At(now) });
     world.settle(1, vec![accepted(&rows[0]), accepted(&rows[1]), again, back]).await;
     let read = Fact { row: rows[1].row, send: rows[1].send, news: News::Read, at: now, message: None };
     world.store.apply(&[(world.part, vec![read])], KEPT).await.expect("applied");
@@ -175,7 +175,7 @@ async fn a_replayed_claim_supersedes_the_outcome_of_an_earlier_one() {
     assert!(matches!(world.claim(&second, 2, 0, false).await, Claim::Rows { .. }));
     let before = world.written().await;
     let now = world.store.time().await.expect("the time");
-    world.settle(1, vec![(first, Settled::Retry { at: now, code: 131_000 })]).await;
+    world.settle(1, vec![(first, Settled::Retry { at: now, reason: meta_code(131_000) })]).await;
     let Claim::Rows { rows, .. } = world.claim(&second, 2, 1, false).await else { panic!("rows") };
     assert_eq!((rows[0].claimed.row, rows[0].claimed.send), (first.row, 2));
     world.forget(before).await;
@@ -196,7 +196,7 @@ async fn a_status_of_a_lost_claim_counts_while_an_earlier_one_is_open() {
     let [first] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
     let before = world.written().await;
     let now = world.store.time().await.expect("the time");
-    world.settle(1, vec![(first, Settled::Back { at: now })]).await;
+    world.settle(1, vec![(first, Settled::Back { at: Due::At(now) })]).await;
     let [again] = world.claim_rows(1, 1).await[..] else { panic!("one row") };
     assert_eq!((again.row, again.send), (first.row, 2));
     world.settle(1, vec![accepted(&again)]).await;
@@ -205,7 +205,7 @@ async fn a_status_of_a_lost_claim_counts_while_an_earlier_one_is_open() {
     support::until("redis answers", async || webhooks.time().await.is_ok()).await;
     let fact = |news| Fact { row: again.row, send: again.send, news, at: now, message: None };
     let reported = webhooks.apply(&[(world.part, vec![fact(News::Replied), fact(News::Delivered)])], KEPT).await;
-    assert_eq!(reported.expect("applied")[0].0, [Applied::Moved, Applied::Moved]);
+    assert_eq!(reported.expect("applied")[0].applied, [Applied::Moved, Applied::Moved]);
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     assert_eq!(world.states(&webhooks).await[usize::from(first.row)], (State::Delivered, 2));
     world.assert_consistent().await;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pregon::domain::HoldScope;
+use pregon::domain::{HoldScope, MetaCode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -200,6 +200,7 @@ async fn a_failed_status_holds_the_scope_of_its_code() {
         (131_048, Some(line.clone())),
         (133_010, Some(line.clone())),
         (130_429, Some(line)),
+        (0, Some(token.clone())),
         (190, Some(token)),
         (132_015, Some(template())),
         (131_026, None),
@@ -214,7 +215,10 @@ async fn a_failed_status_holds_the_scope_of_its_code() {
         let holds = hooks.store.holds(now()).await.expect("a store");
         assert_eq!(holds.keys().collect::<Vec<_>>(), scope.iter().collect::<Vec<_>>(), "{code}");
         for (scope, hold) in &holds {
-            assert_eq!((hold.code, hold.reason.as_str()), (code, format!("details of {code}").as_str()));
+            assert_eq!(
+                (hold.code, hold.reason.as_str()),
+                (Some(MetaCode(code)), format!("details of {code}").as_str())
+            );
             hooks.store.unhold(scope).await.expect("a store");
         }
         // A scope whose hold was just stored is checked against Redis again only after a second.

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use pregon::{
-    domain::{CampaignState, ClaimedRow, Fingerprint, Settled, State, TokenKey},
+    domain::{CampaignState, ClaimedRow, FailureReason, Fingerprint, Settled, State, TokenKey},
     stats::counts::failures,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::support::{
     self,
     hooks::{self, Hooks, Message, inbound, payload, status_without_token, statuses},
-    until, world,
+    meta_code, until, world,
 };
 
 /// The expected final state of a recipient, and the statuses and replies that Meta sends for it.
@@ -24,7 +24,7 @@ struct Recipient {
     message: Message,
     line: &'static str,
     state: State,
-    code: u32,
+    reason: Option<FailureReason>,
     replied: bool,
     news: Vec<Value>,
 }
@@ -33,12 +33,12 @@ struct Recipient {
 /// one of the highest rank.
 fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str) -> (Option<Settled>, Recipient) {
     let hour = hooks.clock.now().after(hooks::ID_RETENTION);
-    let (settled, mut state, mut code) = match rng.random_range(0..6) {
-        0 => (None, State::InFlight, 0),
-        1 => (Some(Settled::InDoubt { until: hour }), State::InDoubt, 0),
-        2 => (Some(Settled::Retry { at: hour, code: 131_000 }), State::Retrying, 0),
-        3 => (Some(Settled::Refused { code: 131_008 }), State::Refused, 131_008),
-        _ => (Some(hooks::accepted(&message)), State::Accepted, 0),
+    let (settled, mut state, mut reason) = match rng.random_range(0..6) {
+        0 => (None, State::InFlight, None),
+        1 => (Some(Settled::InDoubt { until: hour }), State::InDoubt, None),
+        2 => (Some(Settled::Retry { at: hour, reason: meta_code(131_000) }), State::Retrying, None),
+        3 => (Some(Settled::Refused { reason: meta_code(131_008) }), State::Refused, Some(meta_code(131_008))),
+        _ => (Some(hooks::accepted(&message)), State::Accepted, None),
     };
     let accepted = state == State::Accepted;
     let mut news = Vec::new();
@@ -55,7 +55,7 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
                 if named { hooks.status(&message, word) } else { status_without_token(&message.wamid(), word) };
             news.push(reported);
             if to.rank() > state.rank() {
-                (state, code) = (to, if to == State::Failed { 131_026 } else { 0 });
+                (state, reason) = (to, (to == State::Failed).then_some(meta_code(131_026)));
             }
         }
         if rng.random_bool(0.1) {
@@ -67,7 +67,7 @@ fn history(hooks: &Hooks, rng: &mut StdRng, message: Message, line: &'static str
     if replied {
         news.push(json!({"button": {"payload": hooks.token(&message)}}));
     }
-    (settled, Recipient { message, line, state, code, replied, news })
+    (settled, Recipient { message, line, state, reason, replied, news })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,11 +114,11 @@ async fn counts_are_exact_for_repeated_late_and_reordered_statuses() {
     join_all((0..16).map(|_| poster())).await;
 
     let mut by_state: HashMap<State, u64> = HashMap::new();
-    let mut failures: HashMap<u32, u64> = HashMap::new();
+    let mut failures: HashMap<FailureReason, u64> = HashMap::new();
     for recipient in &recipients {
         *by_state.entry(recipient.state).or_default() += 1;
-        if recipient.code != 0 {
-            *failures.entry(recipient.code).or_default() += 1;
+        if let Some(reason) = recipient.reason {
+            *failures.entry(reason).or_default() += 1;
         }
     }
     let counts = hooks.counts(id).await;
@@ -144,7 +144,7 @@ async fn a_status_of_an_earlier_send_is_not_counted_for_a_later_one() {
     let hooks = Hooks::start().await;
     let (id, messages) = hooks.campaign(&["3001"], 1).await;
     let first = messages[&"3001".into()][0];
-    hooks.settle([(first, Settled::Retry { at: hooks.clock.now(), code: 131_000 })]).await;
+    hooks.settle([(first, Settled::Retry { at: hooks.clock.now(), reason: meta_code(131_000) })]).await;
     let second = hooks.claim(first.part).await[0];
     assert_eq!(second.send, 2);
     hooks.accept([&second]).await;
@@ -201,7 +201,7 @@ async fn a_failed_status_without_errors_fails_and_holds_nothing() {
     let counts = hooks.counts(id).await;
     assert_eq!(counts.by_state, HashMap::from([(State::Failed, 3)]));
     let found: Vec<_> = failures(&[counts]).into_iter().map(|f| (f.code, f.title, f.count)).collect();
-    assert_eq!(found, [(0, "Meta reported the failure without a reason".to_owned(), 3)]);
+    assert_eq!(found, [(None, "Meta reported the failure without a reason".to_owned(), 3)]);
     assert!(hooks.store.holds(hooks.clock.now()).await.expect("holds").is_empty());
     hooks.stop().await;
 }
@@ -226,7 +226,7 @@ async fn a_failure_without_our_token_is_matched_by_message_id() {
         assert_eq!(hooks.deliver(&statuses("3001", &reported)).await, 200);
         let counts = hooks.counts(id).await;
         assert_eq!(counts.by_state, HashMap::from([(State::Accepted, 78), (State::Failed, 2)]));
-        assert_eq!(counts.failures, HashMap::from([(131_026, 1), (131_049, 1)]));
+        assert_eq!(counts.failures, HashMap::from([(meta_code(131_026), 1), (meta_code(131_049), 1)]));
     }
     hooks.stop().await;
 }
@@ -302,7 +302,7 @@ async fn a_failure_before_the_response_is_parked_until_the_id_is_stored() {
     assert_eq!(hooks.by_state(id).await, HashMap::from([(State::InFlight, 2)]));
     hooks.accept([&early, &other]).await;
     until("the parked failure is applied", async || hooks.by_state(id).await.contains_key(&State::Failed)).await;
-    assert_eq!(hooks.counts(id).await.failures, HashMap::from([(131_026, 1)]));
+    assert_eq!(hooks.counts(id).await.failures, HashMap::from([(meta_code(131_026), 1)]));
     hooks.stop().await;
 }
 
@@ -442,7 +442,7 @@ async fn metas_details_of_a_failure_are_stored() {
     assert_eq!(hooks.deliver(&statuses("3001", &[hooks.status(&ours[0], "failed 131026"), long])).await, 200);
     until("the details are stored", async || hooks.counts(id).await.details.len() == 2).await;
     let details = hooks.counts(id).await.details;
-    assert_eq!(details[&131_026], "details of 131026");
-    assert_eq!(details[&131_049], "ñ".repeat(500));
+    assert_eq!(details[&meta_code(131_026)], "details of 131026");
+    assert_eq!(details[&meta_code(131_049)], "ñ".repeat(500));
     hooks.stop().await;
 }

@@ -254,7 +254,7 @@ async fn a_template_paused_by_meta_is_held_until_it_is_approved() {
         assert_eq!(holds.contains_key(&scope), held, "{body}");
         assert_eq!(holds.len(), usize::from(held), "{holds:?}");
         if let Some(hold) = holds.get(&scope) {
-            assert_eq!(hold.code, 0);
+            assert_eq!(hold.code, None);
             assert!(hold.reason.ends_with("Your template was paused for 3 hours."), "{}", hold.reason);
         }
     }

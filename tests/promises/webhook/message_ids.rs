@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::support::{
     self,
     hooks::{self, Hooks, Message, inbound, status_without_token, statuses},
-    until,
+    meta_code, until,
 };
 
 fn indexing(hooks: &Hooks) -> Indexing {
@@ -106,7 +106,7 @@ async fn only_ids_of_finished_parts_move_to_the_index() {
     assert_eq!(lists.iter().map(|list| list.part).collect::<Vec<_>>(), [sending[0].part]);
     let reported = status_without_token(&sending[1].wamid(), "failed 131026");
     assert_eq!(hooks.deliver(&statuses("3002", &[reported])).await, 200);
-    assert_eq!(hooks.counts(id).await.failures, HashMap::from([(131_026, 1)]));
+    assert_eq!(hooks.counts(id).await.failures, HashMap::from([(meta_code(131_026), 1)]));
     hooks.stop().await;
 }
 

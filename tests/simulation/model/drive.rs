@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt::Debug};
 
 use pregon::{
-    domain::{Applied, News, Settled, State, UnixMs, Wamid},
+    domain::{Applied, Due, FailureReason, News, Settled, State, UnixMs, Wamid},
     redis::{
         StoreError,
         parts::{Claim, ClaimRequest, ToSend},
@@ -172,7 +172,7 @@ impl Drive<'_> {
                 .step_by(CLAIM_DISTANCE_MAX as usize)
                 .chain([self.history.prior_claims])
             {
-                let back = |row: &u16| (*row, claim, Settled::Back { at: BEGINNING });
+                let back = |row: &u16| (*row, claim, Settled::Back { at: Due::At(BEGINNING) });
                 let outcomes = self.model.rows.keys().map(back).collect();
                 self.write_entry(&Entry::Settled { epoch: self.epoch, now: self.now, outcomes }).await?;
             }
@@ -263,7 +263,7 @@ impl Drive<'_> {
         let limit = if self.taken_over_early { 0 } else { limit };
         let in_grace_period = by == Claimer::Early || self.must_replay() && !self.taken_over_early;
         let doubt_until = UnixMs(self.now.0 + DOUBT_MS);
-        let unanswered = self.unanswered.get(&epoch).copied().filter(|_| asks).unwrap_or(0);
+        let unanswered = self.unanswered.get(&epoch).copied().filter(|_| asks);
         let request = ClaimRequest { epoch, number, now: self.now, limit, doubt_until, unanswered, in_grace_period };
         let (actual, expected) = (self.real.claim(&request).await, self.model.claim(&request));
         self.compare(&debug_text(&request), &actual, &debug_text(&expected), Lowering::default()).await?;
@@ -308,17 +308,17 @@ impl Drive<'_> {
             Facts::True => {
                 let (row, hand_out) =
                     self.true_claim(pick, |it, is_last| it.epoch == epoch && (!it.lost || is_last))?;
-                let (ms, code) = match ended {
-                    Ended::Accepted => (0, 0),
-                    Ended::Retry(ms, code) => (ms, code),
-                    Ended::Back(ms) | Ended::InDoubt(ms) => (ms, 0),
-                    Ended::Refused(code) => (0, code),
+                let (ms, reason) = match ended {
+                    Ended::Accepted => (0, FailureReason::NoAnswer),
+                    Ended::Retry(ms, reason) => (ms, reason),
+                    Ended::Back(ms) | Ended::InDoubt(ms) => (ms, FailureReason::NoAnswer),
+                    Ended::Refused(reason) => (0, reason),
                 };
                 let ended = match hand_out.fate {
                     Fate::Accepted | Fate::Returned => Ended::Accepted,
                     Fate::AnswerLost | Fate::Lost => Ended::InDoubt(ms),
-                    Fate::Refused => Ended::Refused(code),
-                    Fate::Retry => Ended::Retry(ms, code),
+                    Fate::Refused => Ended::Refused(reason),
+                    Fate::Retry => Ended::Retry(ms, reason),
                     Fate::Back => Ended::Back(ms),
                 };
                 (row, hand_out.claim, ended)
@@ -327,10 +327,10 @@ impl Drive<'_> {
         let at = |ms: u64| UnixMs(self.now.0 + ms);
         let settled = match ended {
             Ended::Accepted => Settled::Accepted(wamid(row, claim)),
-            Ended::Retry(ms, code) => Settled::Retry { at: at(ms), code },
-            Ended::Back(ms) => Settled::Back { at: at(ms) },
+            Ended::Retry(ms, reason) => Settled::Retry { at: at(ms), reason },
+            Ended::Back(ms) => Settled::Back { at: Due::At(at(ms)) },
             Ended::InDoubt(ms) => Settled::InDoubt { until: at(ms) },
-            Ended::Refused(code) => Settled::Refused { code },
+            Ended::Refused(reason) => Settled::Refused { reason },
         };
         Some((row, claim, settled))
     }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use pregon::domain::{News, State};
+use pregon::domain::{FailureReason, News, State};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::spec::Gate;
+use crate::support;
 
 /// Workers that send: two, which take the line over from each other.
 pub const WORKERS: usize = 2;
@@ -65,9 +66,9 @@ impl Fate {
     pub fn status_for(self, news: News) -> News {
         match (self, news) {
             (Fate::Returned, News::Sent) => News::Sent,
-            (Fate::Returned, News::Failed(code) | News::Returned(code)) => News::Returned(code),
-            (Fate::Returned, News::Delivered | News::Read | News::Replied) => News::Returned(CODES[0]),
-            (_, News::Returned(code)) => News::Failed(code),
+            (Fate::Returned, News::Failed(reason) | News::Returned(reason)) => News::Returned(reason),
+            (Fate::Returned, News::Delivered | News::Read | News::Replied) => News::Returned(REASONS[0]),
+            (_, News::Returned(reason)) => News::Failed(reason),
             (_, news) => news,
         }
     }
@@ -142,25 +143,26 @@ pub enum Which {
     NoRecipient,
 }
 
-/// How an attempt ended, with times in ms from now and Meta's error codes.
+/// How an attempt ended, with times in ms from now and the reasons of failures.
 #[derive(Clone, Copy, Debug)]
 pub enum Ended {
     Accepted,
-    Retry(u64, u32),
+    Retry(u64, FailureReason),
     Back(u64),
     InDoubt(u64),
-    Refused(u32),
+    Refused(FailureReason),
 }
 
 const TIMES_MS: [u64; 6] = [0, 0, 0, 400, 1_000, 3_000];
-const CODES: [u32; 3] = [131_000, 131_026, 131_049];
+const REASONS: [FailureReason; 3] =
+    [support::meta_code(131_000), support::meta_code(131_026), support::meta_code(131_049)];
 
 fn time() -> impl Strategy<Value = u64> {
     select(&TIMES_MS)
 }
 
-fn code() -> impl Strategy<Value = u32> {
-    select(&CODES)
+fn reason() -> impl Strategy<Value = FailureReason> {
+    select(&REASONS)
 }
 
 fn pick() -> impl Strategy<Value = Pick> {
@@ -177,10 +179,10 @@ fn pick() -> impl Strategy<Value = Pick> {
 fn ended() -> impl Strategy<Value = Ended> {
     prop_oneof![
         1 => Just(Ended::Accepted),
-        3 => (time(), code()).prop_map(|(wait, code)| Ended::Retry(wait, code)),
+        3 => (time(), reason()).prop_map(|(wait, reason)| Ended::Retry(wait, reason)),
         3 => time().prop_map(Ended::Back),
         3 => time().prop_map(Ended::InDoubt),
-        1 => code().prop_map(Ended::Refused),
+        1 => reason().prop_map(Ended::Refused),
     ]
 }
 
@@ -189,8 +191,8 @@ fn news() -> impl Strategy<Value = News> {
         Just(News::Sent),
         Just(News::Delivered),
         Just(News::Read),
-        code().prop_map(News::Failed),
-        code().prop_map(News::Returned),
+        reason().prop_map(News::Failed),
+        reason().prop_map(News::Returned),
         Just(News::Replied),
     ]
 }

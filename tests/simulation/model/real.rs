@@ -8,17 +8,18 @@ use std::{
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 use pregon::{
-    domain::{CampaignId, ClaimedRow, Fact, Fingerprint, PartId, Settled, State, UnixMs, Wamid},
+    domain::{CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, PartId, Settled, State, UnixMs, Wamid},
     redis::{
         Call, Result, Store, StoreError,
         message_ids::IdPage,
-        parts::{ClaimRequest, PartCounts},
+        parts::{AppliedFacts, ClaimRequest, DoubtsEnded, PartCounts},
         script,
     },
 };
 use tokio::try_join;
 
 use super::spec::{self, Gate, send};
+use crate::support;
 
 /// How long message ids are kept: longer than any history runs.
 const ID_RETENTION: Duration = Duration::from_secs(3600);
@@ -33,7 +34,7 @@ pub struct View {
     pub counts: PartCounts,
     pub attempts: BTreeMap<u16, u8>,
     /// Meta's codes, without the rows that have none.
-    pub why: BTreeMap<u16, u32>,
+    pub why: BTreeMap<u16, FailureReason>,
     pub due: BTreeMap<u16, u64>,
     pub returned: BTreeSet<u16>,
     pub doubt: BTreeMap<u16, u64>,
@@ -56,7 +57,9 @@ impl View {
             sends: sends.filter(|(_, send)| *send >= State::SEND_OVERFLOW).collect(),
             counts: model.counts(),
             attempts: with_details().filter(|(_, it)| it.attempts > 0).map(|(row, it)| (*row, it.attempts)).collect(),
-            why: with_details().filter(|(_, it)| it.why > 0).map(|(row, it)| (*row, it.why)).collect(),
+            why: with_details()
+                .filter_map(|(row, it)| Some((*row, it.why.filter(|why| *why != FailureReason::NoAnswer)?)))
+                .collect(),
             due: each().filter_map(|(row, it)| Some((*row, it.due?.0))).collect(),
             returned: each().filter(|(_, it)| it.returned).map(|(row, _)| *row).collect(),
             doubt: each().filter_map(|(row, it)| Some((*row, it.doubt?.0))).collect(),
@@ -182,7 +185,7 @@ impl<'a> Real<'a> {
         let claimed = |row: u16, claim: u32| ClaimedRow { row, send: send(claim) };
         let outcomes = outcomes.iter().map(|(row, claim, settled)| (claimed(*row, *claim), settled.clone())).collect();
         let settled = self.store.settle(&BTreeMap::from([(self.part, outcomes)]), epoch, now, ID_RETENTION).await;
-        response_text(settled.map(|open| open[0].1))
+        response_text(settled.map(|settled| settled[0].open))
     }
 
     pub async fn apply(&self, facts: &[spec::Fact]) -> String {
@@ -194,11 +197,12 @@ impl<'a> Real<'a> {
             message: fact.message.as_ref().map(|wamid| Fingerprint::of(wamid.as_str())),
         });
         let applied = self.store.apply(&[(self.part, facts.collect())], ID_RETENTION).await;
-        response_text(applied.map(|mut parts| parts.remove(0)))
+        response_text(applied.map(|mut parts| parts.remove(0)).map(|AppliedFacts { applied, open }| (applied, open)))
     }
 
     pub async fn end_doubts(&self, now: UnixMs, attempts_max: u8) -> String {
-        response_text(self.store.end_doubts(self.part, now, attempts_max).await)
+        let ended = self.store.end_doubts(self.part, now, attempts_max).await;
+        response_text(ended.map(|DoubtsEnded { next, open }| (next, open)))
     }
 
     pub async fn sweep(&self, to: State, now: UnixMs) -> String {
@@ -219,7 +223,8 @@ impl<'a> Real<'a> {
         let elsewhere =
             |row: &u16| bytes.get(usize::from(*row)).is_some_and(|&byte| State::send_of(byte) == State::SEND_OVERFLOW);
         sends.retain(|row, _| elsewhere(row));
-        let why = why.into_iter().filter(|(_, code)| *code > 0).collect();
+        let why =
+            why.into_iter().filter(|(_, code)| *code > 0).map(|(row, code)| (row, support::meta_code(code))).collect();
         let marks = marks.map(Option::unwrap_or_default);
         let returned = due.iter().filter(|(_, at)| at.fract() > 0.0).map(|(row, _)| *row).collect();
         let due = due.into_iter().map(|(row, at)| (row, at as u64)).collect();

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use pregon::{
-    domain::{Applied, ClaimedRow, News, Settled, State, UnixMs, Wamid},
+    domain::{Applied, ClaimedRow, Due, FailureReason, News, Settled, State, UnixMs, Wamid},
     redis::parts::{Claim, ClaimRequest, PartCounts, ToSend},
 };
 
@@ -27,8 +27,8 @@ pub struct Row {
     pub claims: u32,
     /// Attempts before the last claim that count against the campaign's limit: not those that were given back.
     pub attempts: u8,
-    /// Meta's code for the current state, 0 for none. Kept until another fact replaces it.
-    pub why: u32,
+    /// The reason for the current state, if there is one. Kept until another fact replaces it.
+    pub why: Option<FailureReason>,
     /// The earliest time of the next claim, if the row is pending or retrying and was claimed before.
     pub due: Option<UnixMs>,
     /// The row is pending or retrying because Meta reported its last message as undelivered. Further facts about
@@ -63,7 +63,7 @@ impl Row {
         (self.state, self.due, self.returned, self.doubt) = (state, None, false, None);
     }
 
-    fn becomes_because(&mut self, state: State, why: u32) {
+    fn becomes_because(&mut self, state: State, why: Option<FailureReason>) {
         self.becomes(state);
         self.why = why;
     }
@@ -170,7 +170,7 @@ impl Part {
     /// Claims rows: first those that are due again, then those never claimed. Only the newest epoch may claim, and
     /// each claim number only once.
     pub fn claim(&mut self, request: &ClaimRequest) -> Claim {
-        let lost = self.rows_of_claim(request.epoch, request.unanswered);
+        let lost = request.unanswered.map_or_else(Vec::new, |number| self.rows_of_claim(request.epoch, number));
         if request.epoch < self.epoch {
             return Claim::Fenced { epoch: self.epoch, lost };
         }
@@ -268,7 +268,7 @@ impl Part {
             if let Settled::Accepted(_) = settled {
                 // An acceptance replaces any state of a lower rank.
                 if *claim >= row.claims && State::Accepted.rank() > row.state.rank() && !row.returned {
-                    row.becomes_because(State::Accepted, 0);
+                    row.becomes_because(State::Accepted, None);
                     row.claims = *claim;
                     let slot = self.accepted.entry(now.seconds() % 10).or_default();
                     *slot = (now.seconds(), if slot.0 == now.seconds() { slot.1 + 1 } else { 1 });
@@ -283,26 +283,29 @@ impl Part {
                         if row.state == State::Unknown && gate == Gate::Completed => {}
                     // This claim certainly sent nothing, so the row may return to a lower rank.
                     Settled::Retry { .. } | Settled::Back { .. } if gate == Gate::Cancelled => {
-                        row.becomes_because(State::Cancelled, 0);
+                        row.becomes_because(State::Cancelled, None);
                     }
-                    Settled::Retry { code, .. } if gate == Gate::Completed => {
-                        row.becomes_because(State::Refused, *code);
+                    Settled::Retry { reason, .. } if gate == Gate::Completed => {
+                        row.becomes_because(State::Refused, Some(*reason));
                     }
-                    Settled::Back { .. } if gate == Gate::Completed => row.becomes_because(State::Unknown, 0),
-                    Settled::Retry { at, code } => {
-                        row.becomes_because(State::Retrying, *code);
+                    Settled::Back { .. } if gate == Gate::Completed => row.becomes_because(State::Unknown, None),
+                    Settled::Retry { at, reason } => {
+                        row.becomes_because(State::Retrying, Some(*reason));
                         row.attempts += 1;
                         row.due = Some(*at);
                     }
                     Settled::Back { at } => {
-                        row.becomes_because(if row.attempts > 0 { State::Retrying } else { State::Pending }, 0);
-                        row.due = Some(*at);
+                        row.becomes_because(if row.attempts > 0 { State::Retrying } else { State::Pending }, None);
+                        row.due = Some(match at {
+                            Due::AtOnce => UnixMs(0),
+                            Due::At(at) => *at,
+                        });
                     }
                     Settled::InDoubt { until } => {
                         row.is_in_doubt(*until);
-                        row.why = 0;
+                        row.why = None;
                     }
-                    Settled::Refused { code } => row.becomes_because(State::Refused, *code),
+                    Settled::Refused { reason } => row.becomes_because(State::Refused, Some(*reason)),
                     Settled::Accepted(_) => unreachable!("above"),
                 }
             }
@@ -327,12 +330,14 @@ impl Part {
         let rank = if claim > row.claims { State::InFlight.rank() } else { row.state.rank() };
         let reopens = matches!(fact.news, News::Returned(_)) && runs && !row.was_never_sent();
         let (to, why) = match fact.news {
-            News::Returned(code) if reopens => (if row.attempts > 0 { State::Retrying } else { State::Pending }, code),
-            News::Returned(code) => (State::Failed, code),
-            News::Sent => (State::Sent, 0),
-            News::Delivered => (State::Delivered, 0),
-            News::Read => (State::Read, 0),
-            News::Failed(code) => (State::Failed, code),
+            News::Returned(reason) if reopens => {
+                (if row.attempts > 0 { State::Retrying } else { State::Pending }, Some(reason))
+            }
+            News::Returned(reason) => (State::Failed, Some(reason)),
+            News::Sent => (State::Sent, None),
+            News::Delivered => (State::Delivered, None),
+            News::Read => (State::Read, None),
+            News::Failed(reason) => (State::Failed, Some(reason)),
             News::Replied => {
                 let known = std::mem::replace(&mut row.replied, true);
                 return if known { Applied::Repeated } else { Applied::Moved };
@@ -393,9 +398,9 @@ impl Part {
         for row in self.rows.values_mut().filter(|row| row.can_be_claimed()) {
             match to {
                 _ if row.returned => row.becomes(State::Failed),
-                State::Failed if row.why > 0 => row.becomes(State::Refused),
-                State::Failed => row.becomes_because(State::Unknown, 0),
-                _ => row.becomes_because(to, 0),
+                State::Failed if row.why.is_some() => row.becomes(State::Refused),
+                State::Failed => row.becomes_because(State::Unknown, None),
+                _ => row.becomes_because(to, None),
             }
         }
         self.next = self.len;
@@ -424,7 +429,7 @@ impl Part {
         for row in self.rows.values() {
             *by_state.entry(row.state).or_default() += 1;
             if matches!(row.state, State::Failed | State::Refused) {
-                *failures.entry(row.why).or_default() += 1;
+                *failures.entry(row.why.unwrap_or(FailureReason::NoAnswer)).or_default() += 1;
             }
         }
         PartCounts {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use pregon::domain::State;
+use pregon::domain::{FailureReason, State};
 
 use super::{history::Fate, real::View, spec::send};
 
@@ -92,11 +92,11 @@ impl Watch {
     /// code equal those of the rows.
     fn counts_are_exact(&self, view: &View) -> Result<(), String> {
         let mut by_state: HashMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
-        let mut failures: HashMap<u32, u64> = HashMap::new();
+        let mut failures: HashMap<FailureReason, u64> = HashMap::new();
         for (row, state, _) in view.states() {
             *by_state.entry(state).or_default() += 1;
             if matches!(state, State::Failed | State::Refused) {
-                *failures.entry(view.why.get(&row).copied().unwrap_or(0)).or_default() += 1;
+                *failures.entry(view.why.get(&row).copied().unwrap_or(FailureReason::NoAnswer)).or_default() += 1;
             }
         }
         let counts = &view.counts;

@@ -9,7 +9,16 @@ use std::{
 };
 
 use super::{plans::SendPlan, share::Shares};
-use crate::domain::{CampaignId, HoldScope, PartId, UnixMs, WabaId};
+use crate::domain::{CampaignId, Due, FailureReason, HoldScope, PartId, UnixMs, WabaId};
+
+/// Failures in a row for one reason.
+#[derive(Clone, Copy, Debug)]
+pub struct FailureStreak {
+    /// The reason.
+    pub reason: FailureReason,
+    /// The number of failures.
+    pub count: u32,
+}
 
 /// A campaign of the line.
 pub struct CampaignWork {
@@ -19,13 +28,13 @@ pub struct CampaignWork {
     pub running: bool,
     /// The scope of a hold on its template.
     pub template: HoldScope,
-    /// The code of the last failures in a row, and their number. Many with one code mean that the message is at
-    /// fault, not the recipients.
-    pub failing: (u32, u32),
+    /// The last failures in a row, if the last message failed. Many for one reason mean that the message is at fault,
+    /// not the recipients.
+    pub failing: Option<FailureStreak>,
     parts: Vec<PartWork>,
     /// When the first of its parts is claimable, if any will be. Cached, because a campaign may have thousands of
     /// parts.
-    claimable_from: Option<UnixMs>,
+    claimable_from: Option<Due>,
 }
 
 impl CampaignWork {
@@ -39,7 +48,7 @@ impl CampaignWork {
     }
 
     fn claimable(&self, now: UnixMs) -> bool {
-        self.claimable_from.is_some_and(|at| at <= now)
+        self.claimable_from.is_some_and(|at| at.is_due(now))
     }
 
     /// Whether the campaign is running and its template is not `held`.
@@ -53,23 +62,23 @@ struct PartWork {
     id: PartId,
     /// When to inspect the part, if that is due: an older epoch may have left rows in flight, whether the campaign is
     /// running or not.
-    inspect_at: Option<UnixMs>,
+    inspect_at: Option<Due>,
     /// Some rows may never have been claimed.
     fresh: bool,
-    next_due: Option<UnixMs>,
+    next_due: Option<Due>,
     next_doubt: Option<UnixMs>,
 }
 
 impl PartWork {
     /// When a claim may first return rows, if ever. A claim inspects the part too.
-    fn claimable_from(&self) -> Option<UnixMs> {
-        let rows = if self.fresh { Some(UnixMs(0)) } else { self.next_due };
+    fn claimable_from(&self) -> Option<Due> {
+        let rows = if self.fresh { Some(Due::AtOnce) } else { self.next_due };
         rows.max(self.inspect_at.filter(|_| rows.is_some()))
     }
 
     /// When the part next needs maintenance.
-    fn maintenance_at(&self) -> Option<UnixMs> {
-        self.inspect_at.into_iter().chain(self.next_doubt).min()
+    fn maintenance_at(&self) -> Option<Due> {
+        self.inspect_at.into_iter().chain(self.next_doubt.map(Due::At)).min()
     }
 }
 
@@ -83,7 +92,7 @@ pub enum Next {
     /// End the doubts of this part whose deadline has passed.
     EndDoubts(PartId),
     /// Wait until this time, or, without one, for the next change.
-    Wait(Option<UnixMs>),
+    Wait(Option<Due>),
 }
 
 /// The backlog of a line.
@@ -92,7 +101,7 @@ pub struct Backlog {
     campaigns: BTreeMap<CampaignId, CampaignWork>,
     shares: Shares,
     /// When the first part may need maintenance, if any will.
-    maintenance_from: Option<UnixMs>,
+    maintenance_from: Option<Due>,
 }
 
 impl Backlog {
@@ -132,7 +141,7 @@ impl Backlog {
         };
         let id = campaign.id;
         let work =
-            CampaignWork { plan, running: true, template, failing: (0, 0), parts: Vec::new(), claimable_from: None };
+            CampaignWork { plan, running: true, template, failing: None, parts: Vec::new(), claimable_from: None };
         self.campaigns.insert(id, work);
     }
 
@@ -142,16 +151,16 @@ impl Backlog {
         for work in self.campaigns.values_mut() {
             work.parts.retain(|part| there.contains(&part.id));
         }
-        self.maintenance_from = Some(UnixMs(0));
+        self.maintenance_from = Some(Due::AtOnce);
         for &id in parts {
             let Some(work) = self.campaigns.get_mut(&id.campaign) else { continue };
             match work.parts.iter_mut().find(|part| part.id == id) {
                 // The campaign may have been paused at the last claim and be running now, so a claim is tried. If it
                 // is not running, the part may have been emptied meanwhile, which an inspection detects.
-                Some(part) => (part.fresh, part.inspect_at) = (true, (!work.running).then_some(UnixMs(0))),
+                Some(part) => (part.fresh, part.inspect_at) = (true, (!work.running).then_some(Due::AtOnce)),
                 None => work.parts.push(PartWork {
                     id,
-                    inspect_at: Some(UnixMs(0)),
+                    inspect_at: Some(Due::AtOnce),
                     fresh: true,
                     next_due: None,
                     next_doubt: None,
@@ -188,7 +197,7 @@ impl Backlog {
         let campaign = self.shares.next(|id| self.campaigns.get(&id).is_some_and(eligible));
         let part = campaign.and_then(|campaign| {
             let parts = &self.campaigns[&campaign].parts;
-            parts.iter().find(|part| part.claimable_from().is_some_and(|at| at <= now))
+            parts.iter().find(|part| part.claimable_from().is_some_and(|at| at.is_due(now)))
         });
         match (part, maintenance) {
             // Maintenance is not delayed by campaigns that are due earlier. A claim that inspects its part is
@@ -205,11 +214,11 @@ impl Backlog {
 
     /// Maintenance that is due: what is neither a claim nor needs the permission to claim.
     fn maintenance(&mut self, now: UnixMs) -> Option<Next> {
-        if self.maintenance_from.is_none_or(|at| now < at) {
+        if self.maintenance_from.is_none_or(|at| !at.is_due(now)) {
             return None;
         }
         let all = || self.campaigns.values().flat_map(|work| &work.parts);
-        if let Some(part) = all().find(|part| part.inspect_at.is_some_and(|at| at <= now)) {
+        if let Some(part) = all().find(|part| part.inspect_at.is_some_and(|at| at.is_due(now))) {
             return Some(Next::Inspect(part.id));
         }
         if let Some(part) = all().find(|part| part.next_doubt.is_some_and(|at| at <= now)) {
@@ -225,7 +234,8 @@ impl Backlog {
             self.shares.charge(id.campaign, work.plan.campaign.priority, n);
         }
         self.change(id, |part| {
-            (part.inspect_at, part.fresh, part.next_due, part.next_doubt) = (None, fresh, next_due, next_doubt);
+            (part.inspect_at, part.fresh) = (None, fresh);
+            (part.next_due, part.next_doubt) = (next_due.map(Due::At), next_doubt);
         });
     }
 
@@ -236,11 +246,11 @@ impl Backlog {
 
     /// Stops claims from a part until it is inspected at `at`.
     pub fn inspect_again(&mut self, id: PartId, at: UnixMs) {
-        self.change(id, |part| part.inspect_at = Some(at));
+        self.change(id, |part| part.inspect_at = Some(Due::At(at)));
     }
 
     /// Records that a row of a part is due for its next attempt at `at`.
-    pub fn note_due(&mut self, id: PartId, at: UnixMs) {
+    pub fn note_due(&mut self, id: PartId, at: Due) {
         self.change(id, |part| part.next_due = Some(part.next_due.map_or(at, |due| due.min(at))));
     }
 
@@ -329,7 +339,7 @@ mod tests {
         backlog.claimed(first, 0, true, None, Some(LATER));
         assert_eq!(next(&mut backlog, NOW), Next::Inspect(second));
         backlog.claimed(second, 0, true, None, None);
-        assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(LATER)));
+        assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(Due::At(LATER))));
         assert_eq!(next(&mut backlog, LATER), Next::EndDoubts(first));
         backlog.set_doubt(first, None);
         assert_eq!(next(&mut backlog, LATER), Next::Wait(None));
@@ -359,7 +369,7 @@ mod tests {
         assert_eq!(next(&mut backlog, NOW), Next::Wait(None));
         backlog.note_doubt(second, LATER);
         backlog.inspect_again(first, UnixMs(LATER.0 - 1));
-        assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(UnixMs(LATER.0 - 1))));
+        assert_eq!(next(&mut backlog, NOW), Next::Wait(Some(Due::At(UnixMs(LATER.0 - 1)))));
         assert_eq!(next(&mut backlog, UnixMs(LATER.0 - 1)), Next::Inspect(first));
         backlog.claimed(first, 0, false, None, None);
         assert_eq!(next(&mut backlog, LATER), Next::EndDoubts(second));

@@ -18,11 +18,11 @@ use super::{
     recipients::ChunkCache,
 };
 use crate::{
-    domain::{CampaignId, CampaignState, ClaimedRow, LineId, PartId, Settled, State, UnixMs},
+    domain::{CampaignId, CampaignState, ClaimedRow, LineId, PartId, Settled, State},
     redis::{
         Store, StoreError,
         clock::Clock,
-        parts::{Claim, ClaimRequest, ToSend},
+        parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
     },
 };
 
@@ -32,8 +32,8 @@ pub enum Reply {
     Refreshed(Result<Refresh, StoreError>),
     /// To [`Calls::claim`].
     Claimed(PartId, Result<ClaimReply, StoreError>),
-    /// To [`Calls::end_doubts`]: the next deadline of a doubt, and the number of open recipients.
-    DoubtsEnded(PartId, Result<(Option<UnixMs>, u64), StoreError>),
+    /// To [`Calls::end_doubts`].
+    DoubtsEnded(PartId, Result<DoubtsEnded, StoreError>),
     /// To [`Calls::expire`]: the number of open recipients.
     Expired(PartId, Result<u64, StoreError>),
     /// To [`Calls::finish`].
@@ -62,7 +62,7 @@ pub struct Refresh {
 pub type OutcomesByPart = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
 /// The outcomes of a settlement, and the number of open recipients of each part if it succeeded.
-pub type Settlement = (OutcomesByPart, Result<Vec<(PartId, u64)>, StoreError>);
+pub type Settlement = (OutcomesByPart, Result<Vec<SettledPart>, StoreError>);
 
 /// The Redis calls of one line.
 pub struct Calls {

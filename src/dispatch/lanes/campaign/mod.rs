@@ -40,7 +40,7 @@ use self::{
 use super::Lane;
 use crate::{
     dispatch::line::state::LineState,
-    domain::{CampaignId, ClaimedRow, HoldScope, LineId, Outcome, PartId, SharedTokenKey},
+    domain::{CampaignId, ClaimedRow, FailureReason, HoldScope, LineId, Outcome, PartId, SharedTokenKey},
     redis::{Store, clock::Clock},
 };
 
@@ -54,6 +54,12 @@ pub struct CampaignUnit {
     claimed: ClaimedRow,
     /// The number of this attempt, from 1.
     attempt: u8,
+}
+
+#[derive(Clone, Copy)]
+struct UnansweredClaim {
+    part: PartId,
+    number: u64,
 }
 
 /// What a lane is built from.
@@ -94,13 +100,12 @@ pub struct CampaignLane {
     finish_at: Option<Instant>,
     /// Parts whose campaign has passed its `expires_at`.
     expired: HashSet<PartId>,
-    /// The part and the number of a claim whose reply was lost: it may have put rows in flight that this lane does not
-    /// have.
-    unanswered_claim: Option<(PartId, u64)>,
+    /// A claim whose reply was lost: it may have put rows in flight that this lane does not have.
+    unanswered_claim: Option<UnansweredClaim>,
     /// The number of the last claim.
     claims: u64,
-    /// Parts and codes for which Meta's error text was stored.
-    details_stored: HashSet<(PartId, u32)>,
+    /// Parts and reasons for which the error text was stored.
+    details_stored: HashSet<(PartId, FailureReason)>,
     /// The tick at which more is claimed.
     claim_at: Option<Instant>,
     /// When to read the work of the line again.

@@ -6,13 +6,14 @@ use tracing::warn;
 
 use super::{
     CampaignLane, CampaignUnit,
+    backlog::FailureStreak,
     calls::{OutcomesByPart, Settlement},
     settle,
 };
 use crate::{
     dispatch::{batch, line::state::LineState},
     domain::{
-        CampaignId, CampaignState, Cause, ClaimedRow, ErrorScope, Outcome, PartId, Settled, campaign::PauseReason,
+        CampaignId, CampaignState, Cause, ClaimedRow, Due, ErrorScope, Outcome, PartId, Settled, campaign::PauseReason,
     },
 };
 
@@ -34,7 +35,7 @@ impl CampaignLane {
         match outcome {
             Outcome::Accepted { .. } => {
                 if let Some(work) = self.backlog.campaign(part.campaign) {
-                    work.failing = (0, 0);
+                    work.failing = None;
                 }
                 false
             }
@@ -55,13 +56,13 @@ impl CampaignLane {
     /// Stores Meta's error text, once for each part and code.
     fn store_details(&mut self, part: PartId, outcome: &Outcome) {
         let Some(cause @ (Cause::Meta { .. } | Cause::Unanswered(_))) = outcome.cause() else { return };
-        if !self.details_stored.insert((part, cause.code())) {
+        if !self.details_stored.insert((part, cause.reason())) {
             return;
         }
-        let (store, code, details) = (self.calls.store.clone(), cause.code(), cause.details().to_owned());
+        let (store, reason, details) = (self.calls.store.clone(), cause.reason(), cause.details().to_owned());
         self.background.push(Box::pin(async move {
-            if let Err(error) = store.note_details(part, code, &details).await {
-                warn!(part = %part, code, %error, "the error text of meta could not be stored");
+            if let Err(error) = store.note_details(part, reason, &details).await {
+                warn!(part = %part, code = reason.code().map(|code| code.0), %error, "the error text of meta could not be stored");
             }
         }));
     }
@@ -69,10 +70,10 @@ impl CampaignLane {
     /// Counts recipients in a row that failed with the same code, which blames the message. `pause_after` of them
     /// pause the campaign. Returns whether this one did.
     fn count_failure(&mut self, campaign: CampaignId, pause_after: u32, outcome: &Outcome, line: &LineState) -> bool {
-        let code = outcome.cause().map_or(0, Cause::code);
+        let Some(reason) = outcome.cause().map(Cause::reason) else { return false };
         let Some(work) = self.backlog.campaign(campaign) else { return false };
-        let before = if work.failing.0 == code { work.failing.1 } else { 0 };
-        work.failing = (code, before + 1);
+        let before = work.failing.filter(|streak| streak.reason == reason).map_or(0, |streak| streak.count);
+        work.failing = Some(FailureStreak { reason, count: before + 1 });
         before + 1 >= pause_after && self.pause_campaign(campaign, outcome, line)
     }
 
@@ -81,11 +82,11 @@ impl CampaignLane {
         if !std::mem::take(&mut work.running) {
             return false;
         }
-        let (code, details) = outcome.cause().map_or((0, ""), |cause| (cause.code(), cause.details()));
+        let (code, details) = outcome.cause().map_or((None, ""), |cause| (cause.code(), cause.details()));
         // The message may be corrected before the campaign is resumed, so the count starts again.
-        work.failing = (0, 0);
+        work.failing = None;
         let reason = PauseReason { code, details: details.to_owned() };
-        warn!(campaign.id = %id, code, reason = details, "campaign paused: its message cannot be sent");
+        warn!(campaign.id = %id, code = code.map(|code| code.0), reason = details, "campaign paused: its message cannot be sent");
         let (store, now) = (self.calls.store.clone(), line.clock.now());
         self.background.push(Box::pin(async move {
             let from = [CampaignState::Running];
@@ -98,13 +99,17 @@ impl CampaignLane {
 
     /// Returns a row that was certainly not sent, as if it had not been claimed.
     pub(super) fn return_row(&mut self, part: PartId, claimed: ClaimedRow, line: &LineState) {
-        self.queue_outcome(part, claimed, Settled::Back { at: settle::AT_ONCE }, line);
+        self.queue_outcome(part, claimed, Settled::Back { at: Due::AtOnce }, line);
     }
 
     /// Queues an outcome to be settled.
     fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled, line: &LineState) {
         match settled {
-            Settled::Retry { at, .. } | Settled::Back { at } => {
+            Settled::Retry { at, .. } => {
+                self.backlog.note_due(part, Due::At(at));
+                self.idle_until = None;
+            }
+            Settled::Back { at } => {
                 self.backlog.note_due(part, at);
                 self.idle_until = None;
             }
@@ -143,9 +148,10 @@ impl CampaignLane {
 
     pub(super) fn apply_settlement(&mut self, (outcomes, result): Settlement, line: &LineState) {
         match result {
-            Ok(open) => {
+            Ok(settled) => {
                 (self.redis_retry_at, self.redis_failing) = (None, false);
-                self.finished.extend(open.into_iter().filter(|(_, open)| *open == 0).map(|(part, _)| part));
+                let finished = settled.iter().filter(|settled| settled.open == 0);
+                self.finished.extend(finished.map(|settled| settled.part));
             }
             Err(error) => {
                 // Settling is idempotent, so outcomes that may have been settled are settled again.

@@ -6,17 +6,17 @@ use futures_util::future::LocalBoxFuture;
 use tracing::{info, warn};
 
 use super::{
-    CampaignLane,
+    CampaignLane, UnansweredClaim,
     backlog::Next,
     calls::{ClaimReply, Refresh, Reply},
     message::Message,
 };
 use crate::{
     dispatch::{batch, lanes::Lane as _, line::state::LineState},
-    domain::{OnDoubt, PartId},
+    domain::{Due, OnDoubt, PartId},
     redis::{
         StoreError,
-        parts::{Claim, ClaimRequest, ToSend},
+        parts::{Claim, ClaimRequest, DoubtsEnded, ToSend},
     },
 };
 
@@ -51,7 +51,7 @@ impl CampaignLane {
         if let Some(&part) = self.expired.iter().next() {
             return Some(self.calls.expire(part));
         }
-        if let Some((part, _)) = self.unanswered_claim {
+        if let Some(UnansweredClaim { part, .. }) = self.unanswered_claim {
             return Some(self.claim(part, 0, line));
         }
         if line.stopping {
@@ -87,7 +87,7 @@ impl CampaignLane {
                 Some(self.calls.end_doubts(part, attempts_max))
             }
             Next::Wait(due) => {
-                let wait = due.map_or(IDLE_MAX, |due| due.since(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
+                let wait = due.map_or(IDLE_MAX, |due| due.wait(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
                 self.idle_until = Some(line.paused_until(now).map_or(now + wait, |until| until.min(now + wait)));
                 None
             }
@@ -111,7 +111,7 @@ impl CampaignLane {
             Reply::Claimed(part, Err(error)) => {
                 // Redis may have made the claim all the same.
                 if !matches!(error, StoreError::NotApplied(_) | StoreError::Login(_)) {
-                    self.unanswered_claim.get_or_insert((part, self.claims));
+                    self.unanswered_claim.get_or_insert(UnansweredClaim { part, number: self.claims });
                 }
                 // An error that a retry does not fix must not delay the stop.
                 if line.stopping && !error.is_transient() {
@@ -119,9 +119,9 @@ impl CampaignLane {
                 }
                 self.redis_failed("rows could not be claimed", &error);
             }
-            Reply::DoubtsEnded(part, Ok((next, open))) => {
+            Reply::DoubtsEnded(part, Ok(DoubtsEnded { next, open })) => {
                 self.backlog.set_doubt(part, next);
-                self.backlog.note_due(part, now);
+                self.backlog.note_due(part, Due::At(now));
                 if open == 0 {
                     self.finished.insert(part);
                 }
@@ -170,7 +170,7 @@ impl CampaignLane {
             now,
             limit,
             doubt_until: now.after(line.settings.doubt_deadline),
-            unanswered: self.unanswered_claim.map_or(0, |(_, number)| number),
+            unanswered: self.unanswered_claim.map(|claim| claim.number),
             // The grace period is one lease: in that time, a worker that had the line before notices that Redis
             // restarted, or its lease ends and it stops.
             in_grace_period: self.calls.store.in_grace_period(line.settings.lease),

@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use crate::{
     dispatch::DispatchSettings,
-    domain::{Cause, Outcome, Settled, UnixMs},
+    domain::{Cause, Due, Outcome, Settled, UnixMs},
 };
-
-/// The due time of a message that was not sent and need not wait. It is due even if the clock is set back.
-pub const AT_ONCE: UnixMs = UnixMs(0);
 
 /// What to store for a recipient whose `attempt` (from 1) ended in `outcome`.
 ///
@@ -18,16 +15,18 @@ pub fn settled(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, setting
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
         Outcome::Accepted { wamid, .. } => Settled::Accepted(wamid.clone()),
-        Outcome::Throttled { wait, .. } => Settled::Back { at: spread(*wait) },
-        Outcome::Retry { cause: Cause::Unreachable(_), .. } | Outcome::Blocked { .. } => Settled::Back { at: AT_ONCE },
+        Outcome::Throttled { wait, .. } => Settled::Back { at: Due::At(spread(*wait)) },
+        Outcome::Retry { cause: Cause::Unreachable(_), .. } | Outcome::Blocked { .. } => {
+            Settled::Back { at: Due::AtOnce }
+        }
         Outcome::Retry { wait, cause } => match settings.retry.delay(attempt, jitter) {
             Some(delay) => {
                 let at = now.after(delay).max(wait.map_or(now, spread));
-                Settled::Retry { at, code: cause.code() }
+                Settled::Retry { at, reason: cause.reason() }
             }
-            None => Settled::Refused { code: cause.code() },
+            None => Settled::Refused { reason: cause.reason() },
         },
         Outcome::InDoubt(_) => Settled::InDoubt { until: now.after(settings.doubt_deadline) },
-        Outcome::Failed { cause, .. } => Settled::Refused { code: cause.code() },
+        Outcome::Failed { cause, .. } => Settled::Refused { reason: cause.reason() },
     }
 }

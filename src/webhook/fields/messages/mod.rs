@@ -11,7 +11,7 @@ use self::{
 };
 use super::WebhookChange;
 use crate::{
-    domain::Inbound,
+    domain::{Inbound, MetaCode},
     json::{List, Number, Object, Raw, Text, objects},
     telemetry::metrics::AccountEvent,
     webhook::account::AccountChange,
@@ -71,8 +71,8 @@ impl<'a> WireError<'a> {
         WebhookChange::Account(Box::new(AccountChange { reason, ..notice }))
     }
 
-    fn code(&self) -> Option<u32> {
-        self.code.0.and_then(|code| u32::try_from(code).ok())
+    fn code(&self) -> Option<MetaCode> {
+        self.code.0.and_then(|code| u32::try_from(code).ok().map(MetaCode))
     }
 
     /// The most precise text; may be empty.

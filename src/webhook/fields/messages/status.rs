@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::WireError;
 use crate::{
-    domain::UnixMs,
+    domain::{MetaCode, UnixMs},
     json::{List, Number, Text, objects},
     webhook::fields,
 };
@@ -21,7 +21,7 @@ pub struct Status<'a> {
     /// `biz_opaque_callback_data`: our token, or data of another app.
     pub token: Option<Cow<'a, str>>,
     /// The code of the first error, if there is one.
-    pub code: Option<u32>,
+    pub code: Option<MetaCode>,
     /// Meta's text for this error; may be empty.
     pub details: Cow<'a, str>,
 }

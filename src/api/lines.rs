@@ -181,7 +181,7 @@ pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -
 
 impl Shared {
     fn line(&self, id: &LineId) -> Result<&Line> {
-        let line = self.state.lines.iter().find(|line| line.id == *id);
+        let line = self.state.lines.by_id(id);
         line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
     }
 

@@ -36,8 +36,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, Inbound, LineId, News, PartId, SharedTokenKey,
-        Token, UnixMs, WabaId, Wamid, policy,
+        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, Inbound, LineId, Lines, News, PartId,
+        SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy,
     },
     redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -94,12 +94,12 @@ struct ReceivedNews<'a> {
 }
 
 impl Receiver {
-    /// `listed`: the lines that this process lists, with their WABAs.
+    /// `listed`: the lines that this process lists.
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
         token_key: SharedTokenKey,
-        listed: &[(LineId, WabaId)],
+        listed: Lines,
         committer: Committer,
         finder: MessageFinder,
     ) -> Self {

@@ -3,14 +3,14 @@
 //!
 //! Run it once before a release, with a `redis-server` 7.0.
 
-use std::{collections::BTreeMap, fs, hash::Hasher as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, hash::Hasher as _, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::indexing::Indexing,
     domain::{
-        CampaignId, CampaignState, ClaimedRow, Fact, Fingerprint, Form, Hold, HoldScope, LineId, News, OnDoubt, PartId,
-        Settled, State, UnixMs, WabaId,
+        CampaignId, CampaignState, ClaimedRow, Fact, Fingerprint, Form, Hold, HoldScope, News, OnDoubt, PartId,
+        Settled, State, UnixMs,
         campaign::{FEATURES, PauseReason},
     },
     intake::{CampaignAction, Format, Intake, jobs::read_jobs},
@@ -62,8 +62,7 @@ impl Recorder {
     async fn start() -> Self {
         let redis = TestRedis::start().await;
         let intake = intake(redis.url()).await;
-        let weight = |line: &str| (LineId::from(line), (WabaId::from("2001"), 80.0));
-        let intake = Intake { lines: Arc::new(LINES.map(weight).into()), ..intake };
+        let intake = Intake { lines: LINES.iter().map(|id| world::line(id, 80.0)).collect(), ..intake };
         let store = intake.store.clone();
         store.open_data().await.expect("data");
         store.put_templates(&"2001".into(), &[world::template()], intake.clock.now()).await.expect("templates");

@@ -78,11 +78,7 @@ pub async fn sync(
     store.put_templates(waba, &templates, now).await?;
     let held = store.holds(now).await?;
     for template in &templates {
-        let scope = HoldScope::Template {
-            waba: waba.clone(),
-            name: template.name.clone(),
-            language: template.language.to_string(),
-        };
+        let scope = HoldScope::of_template(waba, &template.name, &template.language);
         match (template.is_sendable(), held.get(&scope)) {
             // Keep a hold that has an end: it was set by Meta's response to a send, which is more reliable than the
             // list. Keep a recent hold too: the list may not show yet what a webhook reported.

@@ -76,8 +76,8 @@ impl StatisticsReader {
         }
         let holds = self.store.holds(now).await?;
         let work = self.work(record, &counts, &holds, now).await?;
-        let waba = self.lines.first_of(&record.campaign.lines).map(|line| &line.waba);
-        let waiting_for = waiting_for(record, waba, &holds, &work, now);
+        let line = self.lines.first_of(&record.campaign.lines);
+        let waiting_for = waiting_for(record, line, &holds, &work, now);
         let is_stopped = |waiting: &Waiting| waiting.line.is_none() || waiting.reason == WaitReason::NewerRelease;
         let eta = if waiting_for.iter().any(is_stopped) { None } else { end(&work, record.campaign.priority, now) };
         Ok(Statistics { eta, waiting_for, ..statistics })
@@ -137,7 +137,7 @@ impl StatisticsReader {
         };
         let read = controls.into_iter().zip(owners).zip(reports).zip(unlisted);
         let snapshot = |(line, (((control, owner), report), unlisted))| {
-            let holds = self.lines.by_id(line).map_or(Vec::new(), |line| line::holds_on(&line.id, &line.waba, holds));
+            let holds = self.lines.by_id(line).map_or(Vec::new(), |line| line::holds_on(line, holds));
             LineSnapshot { control, owner, unlisted, report, holds }
         };
         Ok(lines.iter().zip(read).map(snapshot).collect())

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, Inbound, LineId, Lines, News, PartId,
+        CampaignId, ClaimedRow, Fact, Fingerprint, Hold, HoldScope, Inbound, Language, LineId, Lines, News, PartId,
         SharedTokenKey, Token, UnixMs, WabaId, Wamid, policy,
     },
     redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
@@ -75,7 +75,7 @@ pub struct Receiver {
 struct CampaignInfo {
     lines: Vec<LineId>,
     /// Name and language.
-    template: Option<(String, String)>,
+    template: Option<(String, Language)>,
 }
 
 /// A status or a reply about one message, which may be another app's.
@@ -281,7 +281,7 @@ impl Receiver {
         }
         let info = self.store.campaign(campaign).await?.map_or_else(CampaignInfo::default, |record| {
             let template = record.campaign.template;
-            let template = Some((template.name, template.language.to_string()));
+            let template = Some((template.name, template.language));
             CampaignInfo { lines: record.campaign.lines, template }
         });
         let info = Arc::new(info);
@@ -364,8 +364,7 @@ impl Receiver {
     ) -> Result<bool, StoreError> {
         let Some(waba) = self.lines.waba(waba).await? else { return Ok(false) };
         self.store.note_changed_templates(&waba).await?;
-        let (name, language) = (change.name.to_string(), change.language.to_string());
-        let scope = HoldScope::Template { waba, name, language };
+        let scope = HoldScope::of_template(&waba, &change.name, &change.language);
         match &*change.event {
             "APPROVED" | "REINSTATED" | "UNARCHIVED" => {
                 info!(scope = %scope, event = %change.event, "template hold lifted by meta");

@@ -20,8 +20,8 @@ use std::{
 use pregon::{
     dispatch::{DispatchSettings, worker::Worker},
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
-        Template,
+        Campaign, CampaignId, CampaignState, Line, LineId, Lines, OnDoubt, Phone, Recipient, RetryPolicy, Secret,
+        State, Template,
     },
     graph::GraphClientConfig,
     redis::{
@@ -153,7 +153,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
     };
     let store = Store::connect(&address).await.expect("a store");
     let empty = used_memory(&address).await;
-    let lines: Vec<Line> = (0..LINES).map(|n| line(&format!("300{n}"))).collect();
+    let lines: Lines = (0..LINES).map(|n| line(&format!("300{n}"))).collect();
     let id = upload(&store, &lines, n).await;
     let bytes = (used_memory(&address).await - empty) as f64 / n as f64;
     let worker = Worker {
@@ -254,6 +254,7 @@ fn line(id: &str) -> Line {
     Line {
         id: id.into(),
         waba: "2001".into(),
+        business: "1001".into(),
         token: Secret::new("token"),
         display: String::new(),
         name: String::new(),

@@ -1,11 +1,11 @@
 //! Reads the templates of a WABA from Meta, stores them in Redis, and holds the templates that Meta does not send.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tracing::{info, warn};
 
 use crate::{
-    domain::{Campaign, Hold, HoldScope, Line, Secret, Template, UnixMs, WabaId, template::TemplateError},
+    domain::{Campaign, Hold, HoldScope, Secret, Template, UnixMs, WabaId, template::TemplateError},
     graph::{client::GraphClient, management::GraphError},
     redis::{Store, StoreError, installation::StoredTemplate},
 };
@@ -39,17 +39,14 @@ fn remedy(error: &GraphError) -> &'static str {
     }
 }
 
-/// Reads the templates of every WABA that has a line. Returns, for each WABA, the number of templates or the error.
-/// After an error, the stored templates of that WABA stay as they are.
+/// Reads the templates of `wabas`, each with its access token. Returns, for each WABA, the number of templates or the
+/// error. After an error, the stored templates of that WABA stay as they are.
 pub async fn sync_all(
     store: &Store,
     graph: &GraphClient,
-    lines: &[Line],
+    wabas: BTreeMap<&WabaId, &Secret>,
     now: UnixMs,
 ) -> Vec<(WabaId, Result<usize, String>)> {
-    let mut wabas: Vec<(&WabaId, &Secret)> = lines.iter().map(|line| (&line.waba, &line.token)).collect();
-    wabas.sort_by_key(|(waba, _)| *waba);
-    wabas.dedup_by_key(|(waba, _)| *waba);
     let mut results = Vec::with_capacity(wabas.len());
     for (waba, token) in wabas {
         let result = sync(store, graph, waba, token, now).await;
@@ -81,11 +78,7 @@ pub async fn sync(
     store.put_templates(waba, &templates, now).await?;
     let held = store.holds(now).await?;
     for template in &templates {
-        let scope = HoldScope::Template {
-            waba: waba.clone(),
-            name: template.name.clone(),
-            language: template.language.to_string(),
-        };
+        let scope = HoldScope::of_template(waba, &template.name, &template.language);
         match (template.is_sendable(), held.get(&scope)) {
             // Keep a hold that has an end: it was set by Meta's response to a send, which is more reliable than the
             // list. Keep a recent hold too: the list may not show yet what a webhook reported.

@@ -18,7 +18,7 @@ use crate::{
         page,
         problem::{Problem, Result},
     },
-    stats::line::{LineSnapshot, Stop, scopes},
+    stats::line::{LineSnapshot, Stop},
 };
 
 /// A line in a response.
@@ -172,16 +172,24 @@ pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) ->
 /// also stop the other lines of the WABA. A hold whose cause persists returns with the next message.
 pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
     let line = shared.line(&id)?;
-    for scope in scopes(&line.id, &line.waba) {
+    for scope in HoldScope::of_line(line).into_iter().filter(ends_with_resume) {
         shared.state.store.unhold(&scope).await?;
     }
     shared.state.store.set_paused(&id, false).await?;
     shared.view_response(line).await
 }
 
+/// Whether the resume of a line ends a hold on `scope`, which stops the line.
+fn ends_with_resume(scope: &HoldScope) -> bool {
+    match scope {
+        HoldScope::Line(_) | HoldScope::Waba(_) | HoldScope::Token(_) => true,
+        HoldScope::Template { .. } => false,
+    }
+}
+
 impl Shared {
     fn line(&self, id: &LineId) -> Result<&Line> {
-        let line = self.state.lines.iter().find(|line| line.id == *id);
+        let line = self.state.lines.by_id(id);
         line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
     }
 

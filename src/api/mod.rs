@@ -18,7 +18,7 @@ mod report;
 mod templates;
 mod uploads;
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -35,7 +35,7 @@ use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer}
 use self::extract::campaign_not_found;
 use crate::{
     config::ApiKey,
-    domain::{CampaignId, Line, UnixMs, WabaId},
+    domain::{CampaignId, Lines, UnixMs, WabaId},
     http::{
         auth::ApiKeys,
         problem::{Problem, Result},
@@ -69,8 +69,8 @@ pub struct ApiState {
     pub clock: Arc<Clock>,
     /// Creates and changes campaigns, and stores uploads.
     pub intake: Intake,
-    /// The configured lines, in configuration order.
-    pub lines: Arc<[Line]>,
+    /// The configured lines.
+    pub lines: Lines,
     /// The API keys.
     pub keys: Arc<[ApiKey]>,
     /// Requests with an unknown key that each network may make per minute: `http.key_failures_per_minute`.
@@ -99,10 +99,9 @@ type SharedState = axum::extract::State<Arc<Shared>>;
 
 /// The routes of the API. Other routes can be merged in. Unknown paths also need an API key, and are answered 404.
 pub fn router(state: ApiState) -> Router {
-    let lines = state.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect::<HashMap<_, _>>();
     let shared = Arc::new(Shared {
         keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
-        reader: StatisticsReader::new(state.store.clone(), lines),
+        reader: StatisticsReader::new(state.store.clone(), state.lines.clone()),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),

@@ -1,6 +1,6 @@
 //! Templates as last read from Meta: list, sync.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use axum::{
     Json,
@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, SharedState};
+use super::SharedState;
 use crate::{
     domain::{Template, UnixMs, WabaId},
     http::request::Params,
@@ -87,9 +87,9 @@ pub(super) async fn list(State(shared): SharedState, Params(params): Params<Temp
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?;
     let mut templates = Vec::new();
-    for waba in shared.wabas() {
-        let Some((stored, synced_at)) = shared.state.store.templates(&waba).await? else { continue };
-        templates.extend(stored.into_iter().map(|template| TemplateView::new(&waba, template, synced_at)));
+    for waba in shared.state.lines.wabas().into_keys() {
+        let Some((stored, synced_at)) = shared.state.store.templates(waba).await? else { continue };
+        templates.extend(stored.into_iter().map(|template| TemplateView::new(waba, template, synced_at)));
     }
     templates.retain(|template| cursor.as_ref().is_none_or(|cursor| template.cursor() > *cursor));
     templates.sort_by_cached_key(TemplateView::cursor);
@@ -125,11 +125,4 @@ pub(super) async fn sync(State(shared): SharedState) -> Result<Response> {
         return Err(problem.with_problems(problems));
     }
     Ok(Json(Synced { wabas }).into_response())
-}
-
-impl Shared {
-    /// The distinct WABAs of the configured lines.
-    fn wabas(&self) -> BTreeSet<WabaId> {
-        self.state.lines.iter().map(|line| line.waba.clone()).collect()
-    }
 }

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::unlisted::UnlistedLines;
 use crate::{
     domain::{
-        Campaign, CampaignId, CampaignState, HoldScope, Line, LineId, PartId, State, UnixMs, campaign::PauseReason,
+        Campaign, CampaignId, CampaignState, HoldScope, LineId, Lines, PartId, State, UnixMs, campaign::PauseReason,
     },
     graph::client::GraphClient,
     redis::{
@@ -63,7 +63,7 @@ pub struct Housekeeping {
     /// Redis' time.
     pub clock: Arc<Clock>,
     /// Every configured line.
-    pub lines: Vec<Line>,
+    pub lines: Lines,
     /// How Meta is reached.
     pub graph: GraphClient,
     /// How long the duty belongs to one worker without renewal.
@@ -93,7 +93,7 @@ impl Housekeeping {
         while !stop.is_cancelled() {
             if synced_at.is_none_or(|at| at.elapsed() >= self.templates_every) {
                 synced_at = Some(Instant::now());
-                templates::sync_all(&self.store, &self.graph, &self.lines, self.clock.now()).await;
+                templates::sync_all(&self.store, &self.graph, self.lines.wabas(), self.clock.now()).await;
             }
             if refreshed_at.is_none_or(|at| at.elapsed() >= CHANGED_TEMPLATES_EVERY) {
                 match self.refresh_templates().await {
@@ -129,13 +129,15 @@ impl Housekeeping {
     /// templates.
     async fn refresh_templates(&self) -> Result<bool, StoreError> {
         let changed = self.store.take_changed_templates().await?;
-        let lines: Vec<Line> = self.lines.iter().filter(|line| changed.contains(&line.waba)).cloned().collect();
-        for (waba, result) in templates::sync_all(&self.store, &self.graph, &lines, self.clock.now()).await {
+        let mut wabas = self.lines.wabas();
+        wabas.retain(|waba, _| changed.contains(*waba));
+        let was_changed = !wabas.is_empty();
+        for (waba, result) in templates::sync_all(&self.store, &self.graph, wabas, self.clock.now()).await {
             if result.is_err() {
                 self.store.note_changed_templates(&waba).await?;
             }
         }
-        Ok(!lines.is_empty())
+        Ok(was_changed)
     }
 
     fn unlisted(&self) -> UnlistedLines {
@@ -282,7 +284,7 @@ impl Housekeeping {
     /// instead.
     async fn start(&self, campaign: &Campaign, now: UnixMs) -> Result<(), StoreError> {
         let (id, from) = (campaign.id, [CampaignState::Scheduled]);
-        let waba = self.lines.iter().find(|line| campaign.lines.contains(&line.id)).map(|line| &line.waba);
+        let waba = self.lines.first_of(&campaign.lines).map(|line| &line.waba);
         if let Err(problem) = templates::check_still_fits(&self.store, waba, campaign).await? {
             let reason = PauseReason { code: None, details: problem.to_string() };
             let change = self.store.change_campaign(id, &from, CampaignState::Paused, now, Some(&reason)).await?;
@@ -302,8 +304,8 @@ impl Housekeeping {
         let now = self.clock.now();
         for (scope, _) in self.store.holds(now).await?.into_iter().filter(|(_, hold)| hold.until.is_none()) {
             let line = match &scope {
-                HoldScope::Token(waba) => self.lines.iter().find(|line| line.waba == *waba),
-                HoldScope::Line(id) => self.lines.iter().find(|line| line.id == *id),
+                HoldScope::Token(waba) => self.lines.of_waba(waba).next(),
+                HoldScope::Line(id) => self.lines.by_id(id),
                 // Only Meta's list of templates, a webhook or an operator ends these.
                 HoldScope::Waba(_) | HoldScope::Template { .. } => None,
             };

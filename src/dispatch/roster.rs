@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
-    domain::{Line, LineId},
+    domain::{LineId, Lines},
     redis::{Result, Store},
 };
 
@@ -54,9 +54,9 @@ impl Roster {
 
     /// Groups `lines` by the workers that list them. The workers of a group share it equally, rounded up. So every
     /// line finds an owner, and a line that only one worker lists belongs to that worker, whatever else it owns.
-    pub fn shares(&self, lines: &[Line]) -> Vec<LineGroup> {
+    pub fn shares(&self, lines: &Lines) -> Vec<LineGroup> {
         let mut groups: BTreeMap<Vec<bool>, HashSet<LineId>> = BTreeMap::new();
-        for line in lines {
+        for line in lines.iter() {
             let listing = self.workers.iter().map(|worker| self.lists(worker, &line.id)).collect();
             groups.entry(listing).or_default().insert(line.id.clone());
         }
@@ -69,7 +69,7 @@ impl Roster {
 
     /// The workers whose list differs from `lines`, each with the lines that only that worker lists, and those that
     /// only `lines` contains.
-    pub fn differences(&self, lines: &[Line]) -> BTreeMap<String, (Vec<LineId>, Vec<LineId>)> {
+    pub fn differences(&self, lines: &Lines) -> BTreeMap<String, (Vec<LineId>, Vec<LineId>)> {
         let own: HashSet<LineId> = lines.iter().map(|line| line.id.clone()).collect();
         let sorted = |lines: HashSet<LineId>| {
             let mut lines: Vec<LineId> = lines.into_iter().collect();
@@ -85,18 +85,10 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Secret;
+    use crate::domain::line::tests::line;
 
-    fn lines(ids: &[&str]) -> Vec<Line> {
-        let line = |id: &&str| Line {
-            id: LineId::from(*id),
-            waba: "2001".into(),
-            token: Secret::new("t"),
-            display: String::new(),
-            name: String::new(),
-            messages_per_second: 80.0,
-        };
-        ids.iter().map(line).collect()
+    fn lines(ids: &[&str]) -> Lines {
+        ids.iter().map(|id| line(id, "2001")).collect()
     }
 
     fn roster(workers: &[(&str, Option<&[&str]>)]) -> Roster {

@@ -28,7 +28,7 @@ use super::{
     shard::Shard,
 };
 use crate::{
-    domain::{Line, LineId, SharedTokenKey, UnixMs},
+    domain::{Line, LineId, Lines, SharedTokenKey, UnixMs},
     graph::client::{GraphClient, GraphClientConfig},
     redis::{
         Store, StoreError,
@@ -79,7 +79,7 @@ pub struct Worker {
     /// Redis' time.
     pub clock: Arc<Clock>,
     /// Every configured line.
-    pub lines: Vec<Line>,
+    pub lines: Lines,
     /// The settings of dispatch.
     pub settings: DispatchSettings,
     /// How Meta is reached.
@@ -141,14 +141,11 @@ impl Worker {
         for number in 0..self.threads.max(1) {
             threads.push(self.start_thread(number, signals_rx.clone())?);
         }
-        let signal_task = tokio::spawn(watch_signals(self.store.clone(), self.clock.clone(), self.ids(), signals));
+        let signal_task =
+            tokio::spawn(watch_signals(self.store.clone(), self.clock.clone(), self.lines.ids(), signals));
         let result = self.hold_leases(&threads, stop).await;
         signal_task.abort();
         result
-    }
-
-    fn ids(&self) -> Vec<LineId> {
-        self.lines.iter().map(|line| line.id.clone()).collect()
     }
 
     async fn hold_leases(

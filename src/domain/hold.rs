@@ -1,8 +1,8 @@
 //! Holds: which lines and templates must not be used for now, and why. An error holds only its own scope.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, iter, str::FromStr};
 
-use super::{LineId, MetaCode, UnixMs, WabaId};
+use super::{ErrorScope, Language, Line, LineId, MetaCode, UnixMs, WabaId};
 
 /// The scope of a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,50 @@ pub enum HoldScope {
         /// The template's language.
         language: String,
     },
+}
+
+impl HoldScope {
+    /// The scopes that stop a line, the narrowest first.
+    pub fn of_line(line: &Line) -> Vec<HoldScope> {
+        iter::successors(Some(HoldScope::Line(line.id.clone())), |scope| scope.wider(line)).collect()
+    }
+
+    /// The scope that comes after this one in [`HoldScope::of_line`].
+    fn wider(&self, line: &Line) -> Option<HoldScope> {
+        match self {
+            HoldScope::Line(_) => Some(HoldScope::Waba(line.waba.clone())),
+            HoldScope::Waba(_) => Some(HoldScope::Token(line.waba.clone())),
+            HoldScope::Token(_) => None,
+            // A template stops campaigns, and no line.
+            HoldScope::Template { .. } => None,
+        }
+    }
+
+    /// The scope of a template.
+    pub fn of_template(waba: &WabaId, name: &str, language: &Language) -> HoldScope {
+        HoldScope::Template { waba: waba.clone(), name: name.to_owned(), language: language.to_string() }
+    }
+
+    /// What an error with the scope `blamed` holds. `line` and `waba` are those of the message, and `template` is the
+    /// scope of its template, if that is known. `None` if the error holds nothing.
+    pub fn of_error(
+        blamed: ErrorScope,
+        line: &LineId,
+        waba: &WabaId,
+        template: Option<HoldScope>,
+    ) -> Option<HoldScope> {
+        match blamed {
+            ErrorScope::Line | ErrorScope::Platform => Some(HoldScope::Line(line.clone())),
+            ErrorScope::Waba => Some(HoldScope::Waba(waba.clone())),
+            ErrorScope::Token | ErrorScope::App => Some(HoldScope::Token(waba.clone())),
+            ErrorScope::Template => template,
+            ErrorScope::Campaign
+            | ErrorScope::Message
+            | ErrorScope::Recipient
+            | ErrorScope::Pair
+            | ErrorScope::None => None,
+        }
+    }
 }
 
 impl fmt::Display for HoldScope {
@@ -87,16 +131,43 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::line::tests::line;
+
+    #[test]
+    fn the_scopes_that_stop_a_line_come_narrowest_first() {
+        let scopes: Vec<String> = HoldScope::of_line(&line("3001", "2001")).iter().map(HoldScope::to_string).collect();
+        assert_eq!(scopes, ["line:3001", "waba:2001", "token:2001"]);
+    }
+
+    #[test]
+    fn an_error_holds_the_scope_that_it_blames() {
+        let template = HoldScope::of_template(&"2001".into(), "spring_sale", &"es-AR".into());
+        let held = |blamed| {
+            HoldScope::of_error(blamed, &"3001".into(), &"2001".into(), Some(template.clone()))
+                .map(|scope| scope.to_string())
+        };
+        let table = [
+            (ErrorScope::Line, Some("line:3001")),
+            (ErrorScope::Platform, Some("line:3001")),
+            (ErrorScope::Waba, Some("waba:2001")),
+            (ErrorScope::Token, Some("token:2001")),
+            (ErrorScope::App, Some("token:2001")),
+            (ErrorScope::Template, Some("template:2001/spring_sale/es_AR")),
+            (ErrorScope::Campaign, None),
+            (ErrorScope::Message, None),
+            (ErrorScope::Recipient, None),
+            (ErrorScope::Pair, None),
+            (ErrorScope::None, None),
+        ];
+        for (blamed, expected) in table {
+            assert_eq!(held(blamed).as_deref(), expected, "{blamed:?}");
+        }
+    }
 
     #[test]
     fn a_hold_scope_round_trips_through_its_name() {
-        let scopes = [
-            HoldScope::Line("3001".into()),
-            HoldScope::Waba("2001".into()),
-            HoldScope::Token("2001".into()),
-            HoldScope::Template { waba: "2001".into(), name: "spring_sale".into(), language: "es_AR".into() },
-        ];
-        for scope in scopes {
+        let template = HoldScope::of_template(&"2001".into(), "spring_sale", &"es_AR".into());
+        for scope in HoldScope::of_line(&line("3001", "2001")).into_iter().chain([template]) {
             assert_eq!(scope.to_string().parse::<HoldScope>().expect("a scope"), scope);
         }
     }

@@ -11,14 +11,14 @@ pub mod rows;
 mod submit;
 mod upload;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 pub use error::{IntakeError, TemplateProblem};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, WabaId},
+    domain::{CampaignId, CampaignState, LineId, Lines, OnDoubt, UnixMs},
     json,
     redis::{Store, clock::Clock},
 };
@@ -147,8 +147,8 @@ pub struct Intake {
     pub store: Store,
     /// Redis server time.
     pub clock: Arc<Clock>,
-    /// The configured lines, with their WABA and their rate in messages per second.
-    pub lines: Arc<HashMap<LineId, (WabaId, f64)>>,
+    /// The configured lines.
+    pub lines: Lines,
     /// Maximum number of recipients of one campaign: `intake.recipients_max`.
     pub recipients_max: u64,
 }

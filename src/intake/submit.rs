@@ -286,12 +286,12 @@ impl Intake {
                 problems.push(format!("line {line} is named twice in lines: leave one out"));
                 continue;
             }
-            match self.lines.get(line) {
+            match self.lines.by_id(line).map(|line| &line.waba) {
                 None => {
                     let configured = self.configured();
                     problems.push(format!("line {} is not configured: there are {configured}", truncated_id(line)));
                 }
-                Some((waba, _)) if wabas.iter().all(|(_, found)| *found != waba) => wabas.push((line, waba)),
+                Some(waba) if wabas.iter().all(|(_, found)| *found != waba) => wabas.push((line, waba)),
                 Some(_) => {}
             }
         }
@@ -310,7 +310,7 @@ impl Intake {
 
     /// The configured lines as text, at most [`LINES_SHOWN_MAX`] of them.
     fn configured(&self) -> String {
-        let mut lines: Vec<&str> = self.lines.keys().map(LineId::as_str).collect();
+        let mut lines: Vec<&str> = self.lines.iter().map(|line| line.id.as_str()).collect();
         lines.sort_unstable();
         let more = lines.len().saturating_sub(LINES_SHOWN_MAX);
         lines.truncate(LINES_SHOWN_MAX);
@@ -322,7 +322,7 @@ impl Intake {
     ///
     /// Errors: `Template` if the template was deleted, or edited so that they no longer fit.
     async fn check_template_still_fits(&self, campaign: &Campaign) -> Result<(), IntakeError> {
-        let waba = campaign.lines.iter().find_map(|line| self.lines.get(line)).map(|(waba, _)| waba);
+        let waba = self.lines.first_of(&campaign.lines).map(|line| &line.waba);
         let fits = templates::check_still_fits(&self.store, waba, campaign).await?;
         Ok(fits.map_err(TemplateProblem::Unsupported)?)
     }

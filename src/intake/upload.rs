@@ -186,7 +186,8 @@ impl Intake {
     fn weights(&self, record: &CampaignRecord) -> Result<Vec<(LineId, f64)>, IntakeError> {
         let lines = record.campaign.lines.iter();
         // Lines that are no longer configured are left out: they would not send their recipients.
-        let lines: Vec<_> = lines.filter_map(|line| Some((line.clone(), self.lines.get(line)?.1))).collect();
+        let lines: Vec<_> =
+            lines.filter_map(|line| Some((line.clone(), self.lines.by_id(line)?.messages_per_second))).collect();
         if lines.is_empty() {
             let ids: Vec<&str> = record.campaign.lines.iter().map(LineId::as_str).collect();
             let problem = format!(

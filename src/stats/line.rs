@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::eta::LineShare;
 use crate::{
-    domain::{Hold, HoldScope, LineId, UnixMs, WabaId},
+    domain::{Hold, HoldScope, Line, LineId, UnixMs},
     redis::{
         lines::{LineControl, LineReport},
         pages::Schedule,
@@ -97,21 +97,16 @@ impl LineWork {
     }
 }
 
-/// The scopes that can hold a line of `waba`, the narrowest first.
-pub fn scopes(line: &LineId, waba: &WabaId) -> [HoldScope; 3] {
-    [HoldScope::Line(line.clone()), HoldScope::Waba(waba.clone()), HoldScope::Token(waba.clone())]
-}
-
-/// The `holds` that apply to a line of `waba`.
-pub fn holds_on(line: &LineId, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) -> Vec<(HoldScope, Hold)> {
+/// The `holds` that stop a line, the narrowest first.
+pub fn holds_on(line: &Line, holds: &HashMap<HoldScope, Hold>) -> Vec<(HoldScope, Hold)> {
     let held = |scope: HoldScope| holds.get(&scope).map(|hold| (scope, hold.clone()));
-    scopes(line, waba).into_iter().filter_map(held).collect()
+    HoldScope::of_line(line).into_iter().filter_map(held).collect()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::MetaCode;
+    use crate::domain::{MetaCode, line::tests::line};
 
     /// A snapshot of a line that sends at `rate`.
     pub(crate) fn sending(rate: f64) -> LineSnapshot {
@@ -150,17 +145,16 @@ pub(crate) mod tests {
 
     #[test]
     fn a_line_is_held_by_its_own_waba_and_token_holds() {
-        let waba = WabaId::from("2001");
         let scopes = [
-            HoldScope::Token(waba.clone()),
+            HoldScope::Token("2001".into()),
             HoldScope::Line("3001".into()),
             HoldScope::Line("3002".into()),
             HoldScope::Waba("2002".into()),
-            HoldScope::Template { waba: waba.clone(), name: "spring".into(), language: "es_AR".into() },
+            HoldScope::of_template(&"2001".into(), "spring", &"es_AR".into()),
         ];
         let holds = scopes.into_iter().map(|scope| (scope, hold(None, None))).collect();
-        let on = |line: &str| {
-            holds_on(&line.into(), &waba, &holds).into_iter().map(|(scope, _)| scope.to_string()).collect::<Vec<_>>()
+        let on = |id: &str| {
+            holds_on(&line(id, "2001"), &holds).into_iter().map(|(scope, _)| scope.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(on("3001"), ["line:3001", "token:2001"]);
         assert_eq!(on("3003"), ["token:2001"]);

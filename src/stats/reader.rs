@@ -17,7 +17,7 @@ use super::{
     waiting::{WaitReason, Waiting, waiting_for},
 };
 use crate::{
-    domain::{CampaignId, CampaignState, Hold, HoldScope, LineId, PartId, State, UnixMs, WabaId},
+    domain::{CampaignId, CampaignState, Hold, HoldScope, LineId, Lines, PartId, State, UnixMs},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
 };
 
@@ -45,15 +45,15 @@ type CachedLoads = (UnixMs, Arc<Loads>);
 #[derive(Clone)]
 pub struct StatisticsReader {
     store: Store,
-    /// The configured lines and their WABAs.
-    lines: Arc<HashMap<LineId, WabaId>>,
+    /// The configured lines.
+    lines: Lines,
     loads: Arc<Mutex<Option<CachedLoads>>>,
 }
 
 impl StatisticsReader {
     /// A reader for an installation with these lines.
-    pub fn new(store: Store, lines: HashMap<LineId, WabaId>) -> Self {
-        Self { store, lines: lines.into(), loads: Arc::default() }
+    pub fn new(store: Store, lines: Lines) -> Self {
+        Self { store, lines, loads: Arc::default() }
     }
 
     /// The statistics of a campaign at `now`.
@@ -76,8 +76,8 @@ impl StatisticsReader {
         }
         let holds = self.store.holds(now).await?;
         let work = self.work(record, &counts, &holds, now).await?;
-        let waba = record.campaign.lines.iter().find_map(|line| self.lines.get(line));
-        let waiting_for = waiting_for(record, waba, &holds, &work, now);
+        let line = self.lines.first_of(&record.campaign.lines);
+        let waiting_for = waiting_for(record, line, &holds, &work, now);
         let is_stopped = |waiting: &Waiting| waiting.line.is_none() || waiting.reason == WaitReason::NewerRelease;
         let eta = if waiting_for.iter().any(is_stopped) { None } else { end(&work, record.campaign.priority, now) };
         Ok(Statistics { eta, waiting_for, ..statistics })
@@ -137,7 +137,7 @@ impl StatisticsReader {
         };
         let read = controls.into_iter().zip(owners).zip(reports).zip(unlisted);
         let snapshot = |(line, (((control, owner), report), unlisted))| {
-            let holds = self.lines.get(line).map_or(Vec::new(), |waba| line::holds_on(line, waba, holds));
+            let holds = self.lines.by_id(line).map_or(Vec::new(), |line| line::holds_on(line, holds));
             LineSnapshot { control, owner, unlisted, report, holds }
         };
         Ok(lines.iter().zip(read).map(snapshot).collect())
@@ -156,7 +156,7 @@ impl StatisticsReader {
     }
 
     async fn read_loads(&self) -> Result<Loads> {
-        let lines: Vec<LineId> = self.lines.keys().cloned().collect();
+        let lines = self.lines.ids();
         let work = self.store.work_of(&lines).await?;
         let work: Vec<(&LineId, PartId)> =
             lines.iter().zip(&work).flat_map(|(line, parts)| parts.iter().map(move |&part| (line, part))).collect();

@@ -3,13 +3,13 @@
 //! A reason that stops the whole campaign is listed alone: while a template is paused, the state of a line does not
 //! matter. Otherwise each line with work left has one reason.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter};
 
 use serde::Serialize;
 
 use super::line::{LineWork, Stop};
 use crate::{
-    domain::{Campaign, CampaignState, Hold, HoldScope, LineId, MetaCode, UnixMs, WabaId},
+    domain::{Campaign, CampaignState, Hold, HoldScope, Line, LineId, MetaCode, UnixMs},
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
@@ -73,11 +73,11 @@ impl Waiting {
     }
 }
 
-/// What a campaign waits for at `now`. `waba` is the WABA of its lines, and `lines` are the lines on which it has
-/// work.
+/// What a campaign waits for at `now`. `line` is one of its lines, if any is configured, and `lines` are those on which
+/// it has work.
 pub fn waiting_for(
     record: &CampaignRecord,
-    waba: Option<&WabaId>,
+    line: Option<&Line>,
     holds: &HashMap<HoldScope, Hold>,
     lines: &[LineWork],
     now: UnixMs,
@@ -87,7 +87,7 @@ pub fn waiting_for(
         CampaignState::Scheduled => scheduled(&record.campaign),
         CampaignState::Paused => vec![paused(record)],
         CampaignState::Running => {
-            let campaign_wide = waba.map_or(Vec::new(), |waba| campaign_holds(&record.campaign, waba, holds));
+            let campaign_wide = line.map_or(Vec::new(), |line| campaign_holds(&record.campaign, line, holds));
             if !campaign_wide.is_empty() {
                 return campaign_wide;
             }
@@ -112,17 +112,29 @@ fn paused(record: &CampaignRecord) -> Waiting {
     }
 }
 
-/// The holds that stop the whole campaign: on its template, its access token or its WABA.
-fn campaign_holds(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope, Hold>) -> Vec<Waiting> {
-    let (name, language) = (&campaign.template.name, campaign.template.language.as_str());
-    let template = HoldScope::Template { waba: waba.clone(), name: name.clone(), language: language.to_owned() };
-    let scopes = [
-        (template, WaitReason::TemplatePaused, format!("template {name} ({language}) is held")),
-        (HoldScope::Token(waba.clone()), WaitReason::Token, format!("the access token of waba {waba} is held")),
-        (HoldScope::Waba(waba.clone()), WaitReason::LineBlocked, format!("waba {waba} is held")),
-    ];
-    let held = scopes.iter().filter_map(|(scope, reason, what)| Some(Waiting::held(*reason, what, holds.get(scope)?)));
+/// The holds that stop the whole campaign: on its template, then on what its lines share, the widest first. `line` is
+/// one of its lines.
+fn campaign_holds(campaign: &Campaign, line: &Line, holds: &HashMap<HoldScope, Hold>) -> Vec<Waiting> {
+    let template = HoldScope::of_template(&line.waba, &campaign.template.name, &campaign.template.language);
+    let scopes = iter::once(template).chain(HoldScope::of_line(line).into_iter().rev());
+    let held = scopes.filter_map(|scope| {
+        let hold = holds.get(&scope)?;
+        let (reason, what) = stopped_by(&scope)?;
+        Some(Waiting::held(reason, &what, hold))
+    });
     held.collect()
+}
+
+/// How a hold that stops the whole campaign is shown. `None` for a hold on one line, which is shown with that line.
+fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
+    match scope {
+        HoldScope::Template { name, language, .. } => {
+            Some((WaitReason::TemplatePaused, format!("template {name} ({language}) is held")))
+        }
+        HoldScope::Token(waba) => Some((WaitReason::Token, format!("the access token of waba {waba} is held"))),
+        HoldScope::Waba(waba) => Some((WaitReason::LineBlocked, format!("waba {waba} is held"))),
+        HoldScope::Line(_) => None,
+    }
 }
 
 /// The one reason of a line with work.

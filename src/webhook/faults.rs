@@ -24,7 +24,8 @@ use tracing::warn;
 use super::apply::LocatedFact;
 use crate::{
     domain::{
-        CampaignId, CampaignState, ErrorScope, FailureReason, Hold, HoldScope, LineId, News, PartId, UnixMs, WabaId,
+        CampaignId, CampaignState, ErrorScope, FailureReason, Hold, HoldScope, Language, LineId, News, PartId, UnixMs,
+        WabaId,
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
@@ -61,6 +62,14 @@ pub struct FailureOrigin<'a> {
     pub waba: &'a WabaId,
 }
 
+impl FailureOrigin<'_> {
+    /// What an error of `scope` holds. `template`: name and language of the message's template, if they are known.
+    fn hold_scope(&self, scope: ErrorScope, template: Option<&(String, Language)>) -> Option<HoldScope> {
+        let template = template.map(|(name, language)| HoldScope::of_template(self.waba, name, language));
+        HoldScope::of_error(scope, self.line, self.waba, template)
+    }
+}
+
 /// What a streak or a code stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stop {
@@ -92,12 +101,10 @@ impl FailureJudge {
     ///
     /// Never holds the token or the template, because the message may be another app's.
     pub async fn judge_account(&self, origin: FailureOrigin<'_>, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
-        match policy::by_status(cause.reason) {
-            ByStatus::Hold { scope: scope @ (ErrorScope::Line | ErrorScope::Waba | ErrorScope::Platform), wait } => {
-                let Some(scope) = hold_scope(scope, origin, None) else { return Ok(()) };
-                self.hold(&scope, wait, cause, now).await
-            }
-            _ => Ok(()),
+        let ByStatus::Hold { scope, wait } = policy::by_status(cause.reason) else { return Ok(()) };
+        match origin.hold_scope(scope, None) {
+            Some(scope @ (HoldScope::Line(_) | HoldScope::Waba(_))) => self.hold(&scope, wait, cause, now).await,
+            Some(HoldScope::Token(_) | HoldScope::Template { .. }) | None => Ok(()),
         }
     }
 
@@ -106,7 +113,7 @@ impl FailureJudge {
     pub async fn judge(
         &self,
         origin: FailureOrigin<'_>,
-        template: Option<&(String, String)>,
+        template: Option<&(String, Language)>,
         located: &mut LocatedFact,
         now: UnixMs,
     ) -> Result<()> {
@@ -128,12 +135,12 @@ impl FailureJudge {
             ByStatus::Failed => {}
             ByStatus::Hold { scope, wait } => {
                 located.fact.news = News::Returned(reason);
-                if let Some(scope) = hold_scope(scope, origin, template) {
+                if let Some(scope) = origin.hold_scope(scope, template) {
                     self.hold(&scope, wait, cause, now).await?;
                 }
             }
             ByStatus::Suspect { scope, wait } => {
-                let stop = hold_scope(scope, origin, template).map_or(Stop::Pause(campaign), Stop::Hold);
+                let stop = origin.hold_scope(scope, template).map_or(Stop::Pause(campaign), Stop::Hold);
                 if self.is_stopped_by_streak(stop, wait, (located.part, located.fact.row), cause, now).await? {
                     located.fact.news = News::Returned(reason);
                 }
@@ -265,23 +272,6 @@ pub fn news(reason: FailureReason) -> News {
     match policy::by_status(reason) {
         ByStatus::Hold { .. } => News::Returned(reason),
         ByStatus::Suspect { .. } | ByStatus::Failed => News::Failed(reason),
-    }
-}
-
-/// The scope to hold for an error of `scope`; `None` if such an error holds nothing, or the template is not known.
-fn hold_scope(scope: ErrorScope, origin: FailureOrigin<'_>, template: Option<&(String, String)>) -> Option<HoldScope> {
-    match scope {
-        ErrorScope::Line | ErrorScope::Platform => Some(HoldScope::Line(origin.line.clone())),
-        ErrorScope::Waba => Some(HoldScope::Waba(origin.waba.clone())),
-        ErrorScope::Token | ErrorScope::App => Some(HoldScope::Token(origin.waba.clone())),
-        ErrorScope::Template => template.map(|(name, language)| HoldScope::Template {
-            waba: origin.waba.clone(),
-            name: name.clone(),
-            language: language.clone(),
-        }),
-        ErrorScope::Campaign | ErrorScope::Message | ErrorScope::Recipient | ErrorScope::Pair | ErrorScope::None => {
-            None
-        }
     }
 }
 

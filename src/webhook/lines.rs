@@ -8,13 +8,13 @@
 //! If the process dies: nothing is lost; the cache is read again.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use crate::{
-    domain::{LineId, WabaId},
+    domain::{LineId, Lines, WabaId},
     redis::{Result, Store},
 };
 
@@ -35,8 +35,7 @@ pub enum LineOwner {
 /// The lines of the installation.
 pub struct KnownLines {
     store: Store,
-    own: HashMap<LineId, WabaId>,
-    own_wabas: HashSet<WabaId>,
+    own: Lines,
     known: RwLock<HashMap<LineId, WabaId>>,
     /// When the registry was last read. Locked during a read.
     read_at: tokio::sync::Mutex<Option<Instant>>,
@@ -44,14 +43,8 @@ pub struct KnownLines {
 
 impl KnownLines {
     /// `own`: the lines that this process lists.
-    pub fn new(store: Store, own: &[(LineId, WabaId)]) -> Self {
-        Self {
-            store,
-            own: own.iter().cloned().collect(),
-            own_wabas: own.iter().map(|(_, waba)| waba.clone()).collect(),
-            known: RwLock::default(),
-            read_at: tokio::sync::Mutex::default(),
-        }
+    pub fn new(store: Store, own: Lines) -> Self {
+        Self { store, own, known: RwLock::default(), read_at: tokio::sync::Mutex::default() }
     }
 
     /// The owner of `line`, given that the webhook names `waba`.
@@ -59,8 +52,8 @@ impl KnownLines {
     /// Errors: the line is not listed here, and the registry could not be read.
     pub async fn owner(&self, line: &str, waba: &str) -> Result<LineOwner> {
         let line = LineId::from(line);
-        if let Some(own) = self.own.get(&line) {
-            return Ok(if own.as_str() == waba { LineOwner::Ours(line) } else { LineOwner::Foreign });
+        if let Some(own) = self.own.by_id(&line) {
+            return Ok(if own.waba.as_str() == waba { LineOwner::Ours(line) } else { LineOwner::Foreign });
         }
         let known = |lines: &HashMap<LineId, WabaId>| lines.get(&line).cloned();
         match self.find_known(known, |known| known.as_str() == waba).await? {
@@ -75,7 +68,7 @@ impl KnownLines {
     /// Errors: as [`KnownLines::owner`].
     pub async fn waba(&self, waba: &str) -> Result<Option<WabaId>> {
         let waba = WabaId::from(waba);
-        if self.own_wabas.contains(&waba) {
+        if self.own.of_waba(&waba).next().is_some() {
             return Ok(Some(waba));
         }
         let known = |lines: &HashMap<LineId, WabaId>| lines.values().find(|known| **known == waba).cloned();

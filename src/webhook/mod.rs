@@ -70,7 +70,7 @@ use self::{
     signature::{Signature, Verifier},
 };
 use crate::{
-    domain::{LineId, Secret, SecretDigest, SharedTokenKey, WabaId},
+    domain::{Lines, Secret, SecretDigest, SharedTokenKey},
     json,
     redis::{Store, StoreError, clock::Clock},
     telemetry::{
@@ -122,8 +122,8 @@ pub struct WebhookSettings {
     pub body_bytes_max: usize,
     /// How long message ids can be looked up.
     pub id_retention: Duration,
-    /// The lines that this process lists, each with its WABA.
-    pub lines: Vec<(LineId, WabaId)>,
+    /// The lines that this process lists.
+    pub lines: Lines,
     /// Readiness, which shows whether webhooks are refused.
     pub health: Health,
 }
@@ -158,7 +158,7 @@ impl WebhookState {
         let (committer, commits) =
             Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, follow_up);
         let (finder, searches) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
-        let receiver = Receiver::new(store, clock, token_key, &lines, committer, finder);
+        let receiver = Receiver::new(store, clock, token_key, lines, committer, finder);
         let verifier = Verifier::new(&app_secrets);
         let task = async {
             tokio::join!(commits, searches, follow_ups);

@@ -36,8 +36,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound, LineId, News, PartId,
-        SharedTokenKey, Token, UnixMs, WabaId, Wamid,
+        CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound, Language, LineId, Lines,
+        News, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid,
     },
     redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -75,7 +75,7 @@ pub struct Receiver {
 struct CampaignInfo {
     lines: Vec<LineId>,
     /// Name and language.
-    template: Option<(String, String)>,
+    template: Option<(String, Language)>,
 }
 
 /// A status or a reply about one message, which may be another app's.
@@ -94,12 +94,12 @@ struct ReceivedNews<'a> {
 }
 
 impl Receiver {
-    /// `listed`: the lines that this process lists, with their WABAs.
+    /// `listed`: the lines that this process lists.
     pub fn new(
         store: Store,
         clock: Arc<Clock>,
         token_key: SharedTokenKey,
-        listed: &[(LineId, WabaId)],
+        listed: Lines,
         committer: Committer,
         finder: MessageFinder,
     ) -> Self {
@@ -281,7 +281,7 @@ impl Receiver {
         }
         let info = self.store.campaign(campaign).await?.map_or_else(CampaignInfo::default, |record| {
             let template = record.campaign.template;
-            let template = Some((template.name, template.language.to_string()));
+            let template = Some((template.name, template.language));
             CampaignInfo { lines: record.campaign.lines, template }
         });
         let info = Arc::new(info);
@@ -364,8 +364,7 @@ impl Receiver {
     ) -> Result<bool, StoreError> {
         let Some(waba) = self.lines.waba(waba).await? else { return Ok(false) };
         self.store.note_changed_templates(&waba).await?;
-        let (name, language) = (change.name.to_string(), change.language.to_string());
-        let scope = HoldScope::Template { waba, name, language };
+        let scope = HoldScope::of_template(&waba, &change.name, &change.language);
         match &*change.event {
             "APPROVED" | "REINSTATED" | "UNARCHIVED" => {
                 info!(scope = %scope, event = %change.event, "template hold lifted by meta");

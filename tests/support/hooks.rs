@@ -77,7 +77,7 @@ impl Hooks {
             app_secrets: vec![Secret::new(APP_SECRET)],
             body_bytes_max: BODY_BYTES_MAX,
             id_retention: ID_RETENTION,
-            lines: LINES.map(|line| (line.into(), "2001".into())).to_vec(),
+            lines: LINES.iter().map(|id| world::line(id, 80.0)).collect(),
             health: Health::default(),
         };
         let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);

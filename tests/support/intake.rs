@@ -1,17 +1,17 @@
 //! An intake on a private Redis, with the templates of `fixtures/templates` and a few lines.
 
-use std::{collections::HashMap, convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use pregon::{
-    domain::{CampaignId, LineId, Recipient, State, Template, UnixMs, WabaId},
+    domain::{CampaignId, Line, LineId, Recipient, State, Template, UnixMs},
     intake::{Format, Intake, IntakeError, NewCampaign, UploadResult},
     redis::{Address, Store, clock::Clock},
 };
 use serde_json::{Value, json};
 
-use super::redis::TestRedis;
+use super::{redis::TestRedis, world::line};
 
 /// A Redis and an intake. The WABA 2001 has the lines 3001 (80 per second) and 3002 (240 per second) and the
 /// templates. The WABA 2002 has the line 4001, and its templates were never fetched.
@@ -24,7 +24,7 @@ impl World {
     pub async fn start() -> Self {
         let redis = TestRedis::start().await;
         let intake = intake(redis.url()).await;
-        intake.store.put_templates(&WabaId::from("2001"), &templates(), intake.clock.now()).await.expect("templates");
+        intake.store.put_templates(&"2001".into(), &templates(), intake.clock.now()).await.expect("templates");
         Self { redis, intake }
     }
 
@@ -105,9 +105,9 @@ pub async fn intake(url: &str) -> Intake {
 pub async fn intake_at(address: &Address) -> Intake {
     let store = Store::connect(address).await.expect("a store");
     let clock = Arc::new(Clock::start(&store).await.expect("Redis' time"));
-    let line = |id: &str, waba: &str, rate| (LineId::from(id), (WabaId::from(waba), rate));
-    let lines = HashMap::from([line("3001", "2001", 80.0), line("3002", "2001", 240.0), line("4001", "2002", 80.0)]);
-    Intake { store, clock, lines: Arc::new(lines), recipients_max: u64::from(u32::MAX) }
+    let other = Line { waba: "2002".into(), ..line("4001", 80.0) };
+    let lines = [line("3001", 80.0), line("3002", 240.0), other].into_iter().collect();
+    Intake { store, clock, lines, recipients_max: u64::from(u32::MAX) }
 }
 
 /// Every template of the fixtures.

@@ -51,6 +51,7 @@ pub fn line(id: &str, messages_per_second: f64) -> Line {
     Line {
         id: id.into(),
         waba: "2001".into(),
+        business: "1001".into(),
         token: Secret::new("token-2001"),
         display: format!("+54 9 11 5555 {id}"),
         name: format!("line {id}"),
@@ -151,12 +152,12 @@ pub fn graph(base_url: &str) -> GraphClientConfig {
 }
 
 /// Housekeeping for `lines`, with short durations, named `w1`.
-pub async fn housekeeping(store: &Store, lines: Vec<Line>, graph: GraphClient) -> Housekeeping {
+pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> Housekeeping {
     Housekeeping {
         name: "w1".to_owned(),
         store: store.clone(),
         clock: Arc::new(Clock::start(store).await.expect("a clock")),
-        lines,
+        lines: lines.iter().cloned().collect(),
         graph,
         lease: Duration::from_secs(3),
         templates_every: Duration::from_secs(3_600),
@@ -246,7 +247,7 @@ impl TestWorker {
             clock: Arc::new(Clock::start(&store).await.expect("a clock")),
             token_key: store.token_key().await.expect("a key"),
             store,
-            lines: lines.to_vec(),
+            lines: lines.iter().cloned().collect(),
             settings,
             graph,
             threads: 1,

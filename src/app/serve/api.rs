@@ -22,7 +22,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         store: context.store.clone(),
         clock: context.clock.clone(),
         intake: intake(context),
-        lines: context.lines.clone().into(),
+        lines: context.lines.clone(),
         keys: config.http.api_keys.clone().into(),
         key_failures_per_minute: config.http.key_failures_per_minute,
         sync_templates: sync_templates(context)?,
@@ -33,11 +33,10 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
 }
 
 fn intake(context: &Context<'_>) -> Intake {
-    let lines = context.lines.iter().map(|line| (line.id.clone(), (line.waba.clone(), line.messages_per_second)));
     Intake {
         store: context.store.clone(),
         clock: context.clock.clone(),
-        lines: Arc::new(lines.collect()),
+        lines: context.lines.clone(),
         recipients_max: context.config.intake.recipients_max,
     }
 }
@@ -47,6 +46,6 @@ fn sync_templates(context: &Context<'_>) -> Result<SyncTemplates, ServeError> {
     let graph = GraphClient::new(context.config.graph.client())?;
     Ok(Arc::new(move || {
         let (store, graph, lines, now) = (store.clone(), graph.clone(), lines.clone(), clock.now());
-        Box::pin(async move { templates::sync_all(&store, &graph, &lines, now).await })
+        Box::pin(async move { templates::sync_all(&store, &graph, lines.wabas(), now).await })
     }))
 }

@@ -30,7 +30,7 @@ use super::shutdown::{Shutdown, Signals, StopError};
 use crate::{
     config::{Config, ConfigError, LineConfig, Role},
     dispatch::worker::OpenAttempts,
-    domain::{Line, LineId, SharedTokenKey, retry::BadRetryPolicy},
+    domain::{Line, Lines, SharedTokenKey, retry::BadRetryPolicy},
     graph::BadGraphConfig,
     http::tls::TlsError,
     redis::{
@@ -145,8 +145,7 @@ impl Service {
     pub async fn start_on(config: Config, roles: &[Role], http: Option<TcpListener>) -> Result<Self, ServeError> {
         config.check_roles(roles)?;
         let lines = lines(&config);
-        let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
-        let metrics = metrics::install(&ids);
+        let metrics = metrics::install(&lines.ids());
         let dispatching = roles.contains(&Role::Dispatch);
         let waiting: &[NotReady] = if dispatching { &[NotReady::Redis, NotReady::Leases] } else { &[NotReady::Redis] };
         let health = Health::starting(waiting);
@@ -200,7 +199,7 @@ impl Service {
 /// What every role needs to start.
 struct Context<'a> {
     config: &'a Config,
-    lines: Vec<Line>,
+    lines: Lines,
     /// The name of this process among the workers.
     worker: String,
     store: Store,
@@ -237,13 +236,14 @@ impl Context<'_> {
     }
 }
 
-/// The configured lines, each with the token of its WABA.
-pub fn lines(config: &Config) -> Vec<Line> {
+/// The configured lines, each with the business and the token of its WABA.
+fn lines(config: &Config) -> Lines {
     let line = |line: &LineConfig| {
         let waba = config.wabas.iter().find(|waba| waba.id == line.waba)?;
         Some(Line {
             id: line.id.clone(),
             waba: line.waba.clone(),
+            business: waba.business.clone(),
             token: waba.access_token.clone(),
             display: line.display.clone(),
             name: line.name.clone(),

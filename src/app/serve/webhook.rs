@@ -17,7 +17,7 @@ pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &S
         app_secrets: std::iter::once(app_secret).chain(previous).cloned().collect(),
         body_bytes_max: config.webhook.body_bytes_max,
         id_retention: config.id_retention,
-        lines: context.lines.iter().map(|line| (line.id.clone(), line.waba.clone())).collect(),
+        lines: context.lines.clone(),
         health: context.health.clone(),
     };
     let (store, clock, key) = (context.store.clone(), context.clock.clone(), context.token_key.clone());

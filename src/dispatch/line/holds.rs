@@ -18,16 +18,14 @@ const LOCAL_TTL: Duration = Duration::from_secs(5);
 pub struct Holds {
     line: LineId,
     /// The scopes that stop the whole line.
-    whole: [HoldScope; 3],
+    whole: Vec<HoldScope>,
     local: HashMap<HoldScope, (Hold, Instant)>,
 }
 
 impl Holds {
     /// The holds of `line`; none is local yet.
     pub fn new(line: &Line) -> Self {
-        let whole =
-            [HoldScope::Line(line.id.clone()), HoldScope::Waba(line.waba.clone()), HoldScope::Token(line.waba.clone())];
-        Self { line: line.id.clone(), whole, local: HashMap::new() }
+        Self { line: line.id.clone(), whole: HoldScope::of_line(line), local: HashMap::new() }
     }
 
     /// Adds a hold on `scope` that an answer of Meta just called for. Returns whether it is new to this runner.

@@ -40,7 +40,7 @@ use crate::{
         lease::Lease,
         shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     },
-    domain::{Cause, ErrorScope, Hold, HoldScope, Line, Outcome},
+    domain::{Cause, Hold, HoldScope, Line, Outcome},
     graph::{
         client::{Departure, GraphClient, LineSender, Permit},
         management::GraphError,
@@ -391,7 +391,8 @@ impl<L: Lane> Runner<L> {
             Consequence::SlowDown => self.state.pacer.throttled(now),
             Consequence::Unreachable => self.unreachable(now, outcome.cause().map_or("", Cause::details)),
             Consequence::Hold { scope, wait } => {
-                if let Some(held) = self.hold_scope(scope, &unit) {
+                let line = &self.state.line;
+                if let Some(held) = HoldScope::of_error(scope, &line.id, &line.waba, self.lane.template(&unit)) {
                     self.hold(held, wait, outcome);
                     stopped = true;
                 }
@@ -461,22 +462,6 @@ impl<L: Lane> Runner<L> {
         let Some(pause) = self.state.unreachable(now) else { return };
         warn!(line.id = %self.state.line.id, pause_ms = pause.as_millis() as u64, cause, "meta cannot be reached");
         self.give_back_all();
-    }
-
-    /// What a hold on `scope` stops, given the message that called for it. `None` if it concerns only the lane.
-    fn hold_scope(&self, scope: ErrorScope, unit: &L::Unit) -> Option<HoldScope> {
-        let line = &self.state.line;
-        match scope {
-            ErrorScope::Line | ErrorScope::Platform => Some(HoldScope::Line(line.id.clone())),
-            ErrorScope::Waba => Some(HoldScope::Waba(line.waba.clone())),
-            ErrorScope::Token | ErrorScope::App => Some(HoldScope::Token(line.waba.clone())),
-            ErrorScope::Template => self.lane.template(unit),
-            ErrorScope::Campaign
-            | ErrorScope::Message
-            | ErrorScope::Recipient
-            | ErrorScope::Pair
-            | ErrorScope::None => None,
-        }
     }
 
     fn hold(&mut self, scope: HoldScope, wait: Option<Duration>, outcome: &Outcome) {

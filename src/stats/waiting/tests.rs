@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    domain::{OnDoubt, Template, campaign::PauseReason},
+    domain::{OnDoubt, Template, campaign::PauseReason, line::tests::line},
     redis::pages::Schedule,
     stats::line::{
         LineSnapshot,
@@ -53,7 +53,7 @@ type Found = Vec<(WaitReason, Option<String>, Option<UnixMs>, Option<MetaCode>)>
 
 fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork]) -> Found {
     let holds = holds.iter().cloned().collect();
-    let waiting = waiting_for(record, Some(&"2001".into()), &holds, lines, NOW);
+    let waiting = waiting_for(record, Some(&line("3001", "2001")), &holds, lines, NOW);
     assert!(waiting.iter().all(|waiting| !waiting.text.is_empty()), "{waiting:?}");
     let short =
         |waiting: Waiting| (waiting.reason, waiting.line.map(|line| line.to_string()), waiting.until, waiting.code);
@@ -83,8 +83,8 @@ fn a_campaign_that_is_not_running_has_at_most_one_reason() {
 
 #[test]
 fn campaign_wide_holds_hide_the_reasons_of_lines() {
-    let template = HoldScope::Template { waba: "2001".into(), name: "spring".into(), language: "es_AR".into() };
-    let other = HoldScope::Template { waba: "2001".into(), name: "autumn".into(), language: "es_AR".into() };
+    let template = HoldScope::of_template(&"2001".into(), "spring", &"es_AR".into());
+    let other = HoldScope::of_template(&"2001".into(), "autumn", &"es_AR".into());
     let lines = [work("3001", 5, 0, sending(72.0))];
     let running = record(CampaignState::Running);
     let holds = [

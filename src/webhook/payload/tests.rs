@@ -8,7 +8,11 @@ use super::{
     },
     *,
 };
-use crate::{domain::Wamid, telemetry::metrics::AccountEvent, webhook::account::AccountChange};
+use crate::{
+    domain::{MetaCode, Wamid},
+    telemetry::metrics::AccountEvent,
+    webhook::account::AccountChange,
+};
 
 macro_rules! fixture {
     ($name:literal) => {

@@ -12,7 +12,9 @@ use metrics::Gauge;
 use pregon::{
     api::{self, ApiState},
     config::{ApiKey, KeyScope},
-    domain::{CampaignId, ClaimedRow, Fact, Line, LineId, News, PartId, Secret, Settled, Template, UnixMs, WabaId},
+    domain::{
+        CampaignId, ClaimedRow, Fact, Line, LineId, Lines, News, PartId, Secret, Settled, Template, UnixMs, WabaId,
+    },
     http::listener::{self, ConnectionLimits},
     intake::Intake,
     redis::{Address, Store, clock::Clock, parts::Claim},
@@ -21,7 +23,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{claim_request, redis::TestRedis};
+use crate::support::{claim_request, redis::TestRedis, world};
 
 pub const KEY: &str = "k-test";
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -72,14 +74,6 @@ impl Api {
         };
         let store = Store::connect(&address).await.expect("a store");
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
-        let line = |id: &str, waba: &str| Line {
-            id: id.into(),
-            waba: waba.into(),
-            token: Secret::new("EAAG"),
-            display: format!("+54 9 11 5555 {id}"),
-            name: format!("line {id}"),
-            messages_per_second: 80.0,
-        };
         let lines = [
             ("3001", "2001"),
             ("3002", "2001"),
@@ -88,16 +82,15 @@ impl Api {
             ("3005", "2001"),
             ("3006", "2001"),
         ];
-        let lines = lines.map(|(id, waba)| line(id, waba));
+        let lines: Lines =
+            lines.into_iter().map(|(id, waba)| Line { waba: waba.into(), ..world::line(id, 80.0) }).collect();
         let templates: Vec<Template> = ["positional", "static", "paused", "carousel"].map(template).into();
         store.put_templates(&"2001".into(), &templates, clock.now()).await.expect("templates");
 
         let synced = Arc::new(Mutex::new(Some(Vec::new())));
         let (answers, stopping) = (synced.clone(), CancellationToken::new());
-        let by_id = lines.iter().map(|line| (line.id.clone(), (line.waba.clone(), line.messages_per_second)));
-        let lines_by_id = Arc::new(by_id.collect());
         let intake =
-            Intake { store: store.clone(), clock: clock.clone(), lines: lines_by_id, recipients_max: RECIPIENTS_MAX };
+            Intake { store: store.clone(), clock: clock.clone(), lines: lines.clone(), recipients_max: RECIPIENTS_MAX };
         let mut keys = vec![ApiKey::new("test", &Secret::new(KEY))];
         keys.extend(
             KeyScope::ALL
@@ -107,7 +100,7 @@ impl Api {
             store: store.clone(),
             clock: clock.clone(),
             intake,
-            lines: lines.into(),
+            lines,
             keys: keys.into(),
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sync_templates: Arc::new(move || {

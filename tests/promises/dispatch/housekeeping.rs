@@ -36,7 +36,7 @@ impl World {
         world::launch(&store, id).await;
         let (part, line) = store.campaign(id).await.expect("redis").expect("a campaign").parts[0].clone();
         let graph = GraphClient::new(GraphClientConfig::default()).expect("a client");
-        let housekeeping = world::housekeeping(&store, Vec::new(), graph).await;
+        let housekeeping = world::housekeeping(&store, &[], graph).await;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move { housekeeping.run(stopped).await.expect("it never fails") });

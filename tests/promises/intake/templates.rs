@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Json, Router, extract::State, routing::get};
 use pregon::{
-    domain::{CampaignState, HoldScope, OnDoubt, Secret, Template},
+    domain::{CampaignState, HoldScope, Lines, OnDoubt, Secret, Template},
     graph::{GraphClient, GraphClientConfig},
     redis::Store,
     templates,
@@ -58,7 +58,7 @@ async fn store(redis: &TestRedis) -> Store {
 
 /// Starts housekeeping for line 3001 of WABA 2001. Returns the token that stops it, and its task.
 async fn start_housekeeping(store: &Store, graph: GraphClient) -> (CancellationToken, tokio::task::JoinHandle<()>) {
-    let housekeeping = world::housekeeping(store, vec![world::line("3001", 80.0)], graph).await;
+    let housekeeping = world::housekeeping(store, &[world::line("3001", 80.0)], graph).await;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     (stop, tokio::spawn(async move { housekeeping.run(stopped).await.expect("it never fails") }))
@@ -165,7 +165,8 @@ async fn a_sync_rejected_by_meta_names_a_remedy() {
     let base_url = serve(Router::new().fallback(async move || Json(refusal.clone()))).await;
     let graph = GraphClient::new(GraphClientConfig { base_url, ..GraphClientConfig::default() }).expect("a client");
     let now = store.time().await.expect("redis");
-    let results = templates::sync_all(&store, &graph, &[world::line("3001", 80.0)], now).await;
+    let lines = Lines::from_iter([world::line("3001", 80.0)]);
+    let results = templates::sync_all(&store, &graph, lines.wabas(), now).await;
     let [(waba, Err(message))] = &results[..] else { panic!("{results:?}") };
     assert_eq!(waba.as_str(), "2001");
     assert!(message.contains("code 190") && message.ends_with("and may use whatsapp_business_management"), "{message}");

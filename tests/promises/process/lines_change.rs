@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use pregon::{
     dispatch::housekeeping::Housekeeping,
-    domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, State, UnixMs, WabaId},
+    domain::{CampaignId, CampaignState, Line, LineId, Lines, OnDoubt, State, UnixMs},
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, campaigns::StateChange, parts::Claim},
     stats::{StatisticsReader, waiting::WaitReason},
@@ -130,7 +130,7 @@ async fn housekeeping_of(store: &Store, meta: &Meta, name: &str) -> Housekeeping
         lease: settings().lease,
         retention: Duration::ZERO,
         doubt_deadline: Duration::from_millis(200),
-        ..world::housekeeping(store, vec![line("3001", 200.0)], graph).await
+        ..world::housekeeping(store, &[line("3001", 200.0)], graph).await
     }
 }
 
@@ -169,7 +169,7 @@ async fn work_on_an_unlisted_line_is_reported_and_can_be_cancelled() {
     let id = world::campaign(&store, &[OTHER], 10, OnDoubt::Hold).await;
     world::launch(&store, id).await;
     let record = store.campaign(id).await.expect("redis").expect("it");
-    let lines = HashMap::from([(LineId::from(OTHER), WabaId::from("2001"))]);
+    let lines = Lines::from_iter([line(OTHER, 80.0)]);
     let wait_text = async |now: UnixMs| {
         let statistics =
             StatisticsReader::new(store.clone(), lines.clone()).statistics(&record, now).await.expect("statistics");

@@ -146,7 +146,7 @@ async fn a_0_1_0_worker_works_beside_one_of_this_release() {
     let Claim::Rows { rows: claimed, open: 9, .. } = claim else { panic!("{claim:?}") };
     let accepted = claimed.iter().map(|row| (row.claimed, Settled::Accepted("wamid".into()))).collect();
     let settled = store.settle(&BTreeMap::from([(part, accepted)]), epoch, now, DAY).await.expect("settled");
-    assert_eq!(settled[0].1, 5);
+    assert_eq!(settled[0].open, 5);
     store.release(&line, "new", epoch).await.expect("released");
 
     // The old worker takes the line back, sends the rest, and applies a status of a message of the new worker. Its late

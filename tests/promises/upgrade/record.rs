@@ -3,14 +3,14 @@
 //!
 //! Run it once before a release, with a `redis-server` 7.0.
 
-use std::{collections::BTreeMap, fs, hash::Hasher as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, hash::Hasher as _, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::indexing::Indexing,
     domain::{
-        CampaignId, CampaignState, ClaimedRow, Fact, Fingerprint, Form, Hold, HoldScope, LineId, News, OnDoubt, PartId,
-        Settled, State, UnixMs, WabaId,
+        CampaignId, CampaignState, ClaimedRow, Due, Fact, Fingerprint, Form, Hold, HoldScope, MetaCode, News, OnDoubt,
+        PartId, Settled, State, UnixMs,
         campaign::{FEATURES, PauseReason},
     },
     intake::{CampaignAction, Format, Intake, jobs::read_jobs},
@@ -34,6 +34,7 @@ use crate::support::{
     claim_request,
     hooks::{Message, token},
     intake::{body, campaign_json, intake, new_campaign, row, rows},
+    meta_code,
     redis::TestRedis,
     server::Installation,
     until, world,
@@ -62,8 +63,7 @@ impl Recorder {
     async fn start() -> Self {
         let redis = TestRedis::start().await;
         let intake = intake(redis.url()).await;
-        let weight = |line: &str| (LineId::from(line), (WabaId::from("2001"), 80.0));
-        let intake = Intake { lines: Arc::new(LINES.map(weight).into()), ..intake };
+        let intake = Intake { lines: LINES.iter().map(|id| world::line(id, 80.0)).collect(), ..intake };
         let store = intake.store.clone();
         store.open_data().await.expect("data");
         store.put_templates(&"2001".into(), &[world::template()], intake.clock.now()).await.expect("templates");
@@ -231,7 +231,7 @@ async fn every_campaign_state(recorder: &mut Recorder) {
     recorder.intake.act(part.campaign, CampaignAction::Pause).await.expect("a pause");
 
     let part = recorder.launched("stopped", "3001", 3, json!({})).await;
-    let reason = PauseReason { code: 132_000, details: "parameters do not match".into() };
+    let reason = PauseReason { code: Some(MetaCode(132_000)), details: "parameters do not match".into() };
     let (from, to, now) = ([CampaignState::Running], CampaignState::Paused, recorder.now());
     let stopped = recorder.store.change_campaign(part.campaign, &from, to, now, Some(&reason)).await;
     assert_eq!(stopped.expect("redis"), StateChange::Done);
@@ -253,13 +253,13 @@ async fn every_recipient_state(recorder: &mut Recorder, statuses: &mut Vec<Value
     let now = recorder.now();
     recorder.accept(part, &claimed[..8]).await;
     let outcomes = vec![
-        (row(8), Settled::Refused { code: 131_026 }),
-        (row(9), Settled::Retry { at: now, code: 131_000 }),
+        (row(8), Settled::Refused { reason: meta_code(131_026) }),
+        (row(9), Settled::Retry { at: now, reason: meta_code(131_000) }),
         (row(10), Settled::InDoubt { until: now }),
-        (row(11), Settled::Back { at: UnixMs(0) }),
+        (row(11), Settled::Back { at: Due::AtOnce }),
     ];
     recorder.settle(part, outcomes).await;
-    recorder.store.note_details(part, 131_026, "the message is undeliverable").await.expect("redis");
+    recorder.store.note_details(part, meta_code(131_026), "the message is undeliverable").await.expect("redis");
     // Row 10 becomes unknown.
     recorder.store.end_doubts(part, now, 0).await.expect("redis");
     recorder.settle(part, vec![(row(12), Settled::InDoubt { until: now.after(DAY) })]).await;
@@ -267,8 +267,8 @@ async fn every_recipient_state(recorder: &mut Recorder, statuses: &mut Vec<Value
         (row(1), News::Sent),
         (row(2), News::Delivered),
         (row(3), News::Read),
-        (row(4), News::Failed(131_026)),
-        (row(5), News::Returned(131_042)),
+        (row(4), News::Failed(meta_code(131_026))),
+        (row(5), News::Returned(meta_code(131_042))),
         (row(6), News::Delivered),
         (row(6), News::Replied),
     ];
@@ -289,7 +289,7 @@ async fn every_recipient_state(recorder: &mut Recorder, statuses: &mut Vec<Value
     let part = recorder.launched("often claimed", "3001", 1, json!({})).await;
     for _ in 0..17 {
         let claimed = recorder.claim(part, 1).await;
-        recorder.settle(part, vec![(claimed[0], Settled::Back { at: UnixMs(0) })]).await;
+        recorder.settle(part, vec![(claimed[0], Settled::Back { at: Due::AtOnce })]).await;
     }
 
     // A recipient in doubt that gets the message again.
@@ -304,7 +304,7 @@ async fn ended_campaigns(recorder: &mut Recorder, statuses: &mut Vec<Value>) {
         let part = recorder.launched(name, "3001", 4, json!({})).await;
         let claimed = recorder.claim(part, 4).await;
         recorder.accept(part, &claimed[..3]).await;
-        recorder.settle(part, vec![(claimed[3], Settled::Refused { code: 131_026 })]).await;
+        recorder.settle(part, vec![(claimed[3], Settled::Refused { reason: meta_code(131_026) })]).await;
         recorder.apply(part, &[(claimed[0], News::Read), (claimed[1], News::Delivered)]).await;
         recorder.complete(part.campaign).await;
         recorder.store.retire_campaign(part.campaign, recorder.now()).await.expect("redis");
@@ -348,11 +348,11 @@ async fn lines_and_holds(recorder: &mut Recorder) {
     let now = recorder.now();
     let hold = |code, until| Hold { code, reason: "because".into(), since: now, until };
     store
-        .hold(&HoldScope::Line("3003".into()), &hold(131_031, Some(now.after(Duration::from_secs(30)))))
+        .hold(&HoldScope::Line("3003".into()), &hold(Some(MetaCode(131_031)), Some(now.after(Duration::from_secs(30)))))
         .await
         .expect("redis");
-    store.hold(&HoldScope::Token("2002".into()), &hold(190, None)).await.expect("redis");
-    store.hold(&HoldScope::Waba("2002".into()), &hold(131_031, None)).await.expect("redis");
+    store.hold(&HoldScope::Token("2002".into()), &hold(Some(MetaCode(190)), None)).await.expect("redis");
+    store.hold(&HoldScope::Waba("2002".into()), &hold(Some(MetaCode(131_031)), None)).await.expect("redis");
     store.unhold(&HoldScope::Waba("2002".into())).await.expect("redis");
     store.note_changed_templates(&"2001".into()).await.expect("redis");
 
@@ -373,7 +373,7 @@ async fn lines_and_holds(recorder: &mut Recorder) {
     let parked = Parked {
         line: "3001".into(),
         wamid: "wamid.nowhere".into(),
-        code: Some(131_026),
+        failure: Some(meta_code(131_026)),
         details: "details".into(),
         at: now,
     };

@@ -134,11 +134,7 @@ impl Backlog {
     /// Adds a campaign that the backlog does not have, without parts.
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>) {
         let campaign = &plan.campaign;
-        let template = HoldScope::Template {
-            waba: waba.clone(),
-            name: campaign.template.name.clone(),
-            language: campaign.template.language.to_string(),
-        };
+        let template = HoldScope::of_template(waba, &campaign.template.name, &campaign.template.language);
         let id = campaign.id;
         let work =
             CampaignWork { plan, running: true, template, failing: None, parts: Vec::new(), claimable_from: None };

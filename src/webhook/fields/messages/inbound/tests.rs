@@ -2,9 +2,12 @@ use std::{collections::BTreeSet, fs, path::Path, slice};
 
 use super::*;
 use crate::{
-    domain::inbound::{
-        CallPermission, Choice, Content, FormReply, Media, MediaKind, Order, OrderItem, Organization, RawJson,
-        Reaction, SharedContact, SharedLocation, SharedPhone, SystemNotice, Tap,
+    domain::{
+        MetaCode,
+        inbound::{
+            CallPermission, Choice, Content, FormReply, Media, MediaKind, Order, OrderItem, Organization, RawJson,
+            Reaction, SharedContact, SharedLocation, SharedPhone, SystemNotice, Tap,
+        },
     },
     webhook::{fields::WebhookChange, payload::Payload},
 };
@@ -214,7 +217,7 @@ fn expected() -> Vec<(&'static str, Inbound)> {
         }),
         ("unsupported", {
             let text = "Message type is currently not supported.".into();
-            let errors = vec![InboundError { code: Some(131_051), text }];
+            let errors = vec![InboundError { code: Some(MetaCode(131_051)), text }];
             Inbound { errors, ..inbound(Content::Unsupported { kind: some("poll_creation") }) }
         }),
         ("edit", {

@@ -1,6 +1,7 @@
 //! Dispatch: claims messages from Redis, sends them to Meta, and settles their outcomes.
 //!
 //! - [`worker`] holds the leases on its share of the lines, and starts a runner for each.
+//! - [`leases`] decides which leases a worker acquires, renews and releases.
 //! - [`line`] decides when a message leaves: rate, attempts in flight, holds, the path to Meta.
 //! - [`lanes`] decide what leaves. The campaigns are a lane.
 //! - [`shard`] is what the lines on one thread share, and [`batch`] how much goes to Redis in one call.
@@ -13,6 +14,7 @@ pub mod housekeeping;
 pub mod indexing;
 pub mod lanes;
 pub mod lease;
+pub mod leases;
 pub mod line;
 pub mod roster;
 pub mod shard;

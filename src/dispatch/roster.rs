@@ -7,16 +7,23 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use tracing::warn;
+
 use crate::{
-    domain::{LineId, Lines},
+    domain::LineId,
     redis::{Result, Store},
 };
+
+/// Maximum number of lines that a warning names.
+const NAMED_MAX: usize = 10;
 
 /// The live workers and their lists.
 #[derive(Debug, Default)]
 pub struct Roster {
     workers: Vec<String>,
     lists: HashMap<String, HashSet<LineId>>,
+    /// Workers with a different list that were already logged.
+    warned_about: HashSet<String>,
 }
 
 /// Lines that are listed by the same workers, and the most of them that one worker may own.
@@ -29,18 +36,32 @@ pub struct LineGroup {
 }
 
 impl Roster {
-    /// Replaces the live workers by `workers`, and reads the lists of new ones. Returns whether anything has changed.
-    pub async fn refresh(&mut self, store: &Store, workers: Vec<String>) -> Result<bool> {
-        let unread: Vec<String> = workers.iter().filter(|worker| !self.lists.contains_key(*worker)).cloned().collect();
+    /// Replaces the live workers by `workers`, and reads the lists of new ones.
+    pub async fn refresh(&mut self, store: &Store, workers: Vec<String>) -> Result<()> {
+        let unread = self.unread(&workers);
         let lists = store.line_lists(&unread).await?;
+        self.update(workers, unread.into_iter().zip(lists));
+        Ok(())
+    }
+
+    /// The workers among `workers` whose lists were not read yet.
+    pub fn unread(&self, workers: &[String]) -> Vec<String> {
+        workers.iter().filter(|worker| !self.lists.contains_key(*worker)).cloned().collect()
+    }
+
+    /// Replaces the live workers by `workers`, and adds the lists that were read. Returns whether anything has changed.
+    pub fn update(
+        &mut self,
+        workers: Vec<String>,
+        lists: impl IntoIterator<Item = (String, Option<HashSet<LineId>>)>,
+    ) -> bool {
         let before = (self.workers.len(), self.lists.len());
-        let read = unread.into_iter().zip(lists).filter_map(|(worker, list)| Some((worker, list?)));
-        let read: HashMap<_, _> = read.collect();
+        let read: HashMap<_, _> = lists.into_iter().filter_map(|(worker, list)| Some((worker, list?))).collect();
         let is_new = !read.is_empty() || self.workers != workers;
         self.lists.extend(read);
         self.lists.retain(|worker, _| workers.contains(worker));
         self.workers = workers;
-        Ok(is_new || before != (self.workers.len(), self.lists.len()))
+        is_new || before != (self.workers.len(), self.lists.len())
     }
 
     fn lists(&self, worker: &str, line: &LineId) -> bool {
@@ -54,11 +75,11 @@ impl Roster {
 
     /// Groups `lines` by the workers that list them. The workers of a group share it equally, rounded up. So every
     /// line finds an owner, and a line that only one worker lists belongs to that worker, whatever else it owns.
-    pub fn shares(&self, lines: &Lines) -> Vec<LineGroup> {
+    pub fn shares(&self, lines: &[LineId]) -> Vec<LineGroup> {
         let mut groups: BTreeMap<Vec<bool>, HashSet<LineId>> = BTreeMap::new();
-        for line in lines.iter() {
-            let listing = self.workers.iter().map(|worker| self.lists(worker, &line.id)).collect();
-            groups.entry(listing).or_default().insert(line.id.clone());
+        for line in lines {
+            let listing = self.workers.iter().map(|worker| self.lists(worker, line)).collect();
+            groups.entry(listing).or_default().insert(line.clone());
         }
         let share = |(listing, lines): (Vec<bool>, HashSet<LineId>)| {
             let workers = listing.into_iter().filter(|lists| *lists).count().max(1);
@@ -67,10 +88,27 @@ impl Roster {
         groups.into_iter().map(share).collect()
     }
 
+    /// Logs each worker whose list differs from `lines`, once until the lists agree again.
+    pub fn warn_of_differences(&mut self, lines: &[LineId]) {
+        let differences = self.differences(lines);
+        self.warned_about.retain(|worker| differences.contains_key(worker));
+        for (worker, (only_there, only_here)) in differences {
+            if self.warned_about.insert(worker.clone()) {
+                warn!(
+                    worker,
+                    only_there = summarize(&only_there),
+                    only_here = summarize(&only_here),
+                    "another worker lists other lines: each line is served by the workers that list it; \
+                     unless a change of lines is being rolled out, give all processes the same [[line]] list"
+                );
+            }
+        }
+    }
+
     /// The workers whose list differs from `lines`, each with the lines that only that worker lists, and those that
     /// only `lines` contains.
-    pub fn differences(&self, lines: &Lines) -> BTreeMap<String, (Vec<LineId>, Vec<LineId>)> {
-        let own: HashSet<LineId> = lines.iter().map(|line| line.id.clone()).collect();
+    fn differences(&self, lines: &[LineId]) -> BTreeMap<String, (Vec<LineId>, Vec<LineId>)> {
+        let own: HashSet<LineId> = lines.iter().cloned().collect();
         let sorted = |lines: HashSet<LineId>| {
             let mut lines: Vec<LineId> = lines.into_iter().collect();
             lines.sort_unstable();
@@ -82,13 +120,21 @@ impl Roster {
     }
 }
 
+/// `3001, 3002 and 7 more`; empty for no lines.
+fn summarize(lines: &[LineId]) -> String {
+    let mut text = lines.iter().take(NAMED_MAX).map(LineId::as_str).collect::<Vec<_>>().join(", ");
+    if lines.len() > NAMED_MAX {
+        text.push_str(&format!(" and {} more", lines.len() - NAMED_MAX));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::line::tests::line;
 
-    fn lines(ids: &[&str]) -> Lines {
-        ids.iter().map(|id| line(id, "2001")).collect()
+    fn lines(ids: &[&str]) -> Vec<LineId> {
+        ids.iter().map(|id| LineId::from(*id)).collect()
     }
 
     fn roster(workers: &[(&str, Option<&[&str]>)]) -> Roster {
@@ -96,6 +142,7 @@ mod tests {
         Roster {
             workers: workers.iter().map(|(worker, _)| (*worker).to_owned()).collect(),
             lists: workers.iter().filter_map(|(worker, list)| Some(((*worker).to_owned(), set((*list)?)))).collect(),
+            ..Roster::default()
         }
     }
 

@@ -1,30 +1,28 @@
 //! A worker: holds the leases on its share of the lines, and runs a runner for each.
 //!
-//! The unit of balance is the line. Workers that list the same lines share them equally: each acquires free lines up
-//! to its share, and gives back lines above its share. Runners run on dispatch threads. Each thread has a
-//! single-threaded runtime and its own connections, and its lines share no locks.
+//! `leases.rs` decides which leases to acquire, renew and release; the worker does the I/O. Runners run on dispatch
+//! threads. Each thread has a single-threaded runtime and its own connections, and its lines share no locks.
 //!
 //! If the process dies: its leases expire after `dispatch.lease`, and other workers acquire the lines.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use rand::seq::SliceRandom;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     DispatchSettings, RunnerSignals,
     lanes::campaign::{CampaignLane, CampaignLaneSetup, plans::SendPlans},
     lease::Lease,
+    leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep},
     line::runner::{LineStatus, Runner, RunnerSetup},
-    roster::{LineGroup, Roster},
     shard::Shard,
 };
 use crate::{
@@ -46,15 +44,6 @@ const PULSE_EVERY: Duration = Duration::from_millis(25);
 
 /// Signals are read at least this often, even if the pulse has not changed.
 const SIGNALS_EVERY: Duration = Duration::from_secs(5);
-
-/// Leases are renewed, and free lines acquired, at least this often.
-const TICK_MAX: Duration = Duration::from_millis(500);
-
-/// A worker registers its lines at least this often, so that they stay in the registry.
-const REGISTER_EVERY: Duration = Duration::from_secs(60);
-
-/// Maximum number of lines that a warning names.
-const NAMED_MAX: usize = 10;
 
 /// Why a worker had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -94,18 +83,8 @@ pub struct Worker {
     pub open: OpenAttempts,
 }
 
-/// The other workers of the installation, and the share of this one.
-#[derive(Default)]
-struct Peers {
-    roster: Roster,
-    shares: Vec<LineGroup>,
-    registered_at: Option<Instant>,
-    /// Workers with a different list that were already logged.
-    warned_about: HashSet<String>,
-}
-
-struct OwnedLine {
-    lease: Arc<Lease>,
+/// A line with its runner.
+struct RunningLine {
     stop: CancellationToken,
     done: oneshot::Receiver<()>,
     status: Arc<Mutex<LineStatus>>,
@@ -113,7 +92,7 @@ struct OwnedLine {
     reported: AcceptedCount,
 }
 
-impl OwnedLine {
+impl RunningLine {
     fn status(&self) -> LineStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -153,196 +132,115 @@ impl Worker {
         threads: &[mpsc::UnboundedSender<StartRunner>],
         stop: CancellationToken,
     ) -> Result<(), WorkerError> {
-        let tick = TICK_MAX.min(self.settings.lease / 5);
-        let mut owned: HashMap<LineId, OwnedLine> = HashMap::new();
-        let mut peers = Peers::default();
+        let mut leases = LeaseKeeper::new(self.lines.ids(), self.settings.lease, self.settings.id_retention);
+        let mut running: HashMap<LineId, RunningLine> = HashMap::new();
         loop {
             let stopping = stop.is_cancelled();
-            match self.tick(&mut owned, &mut peers, threads, stopping).await {
-                Ok(()) => self.health.clear(NotReady::Leases),
-                Err(TickError::Store(error)) => {
-                    self.health.set(NotReady::Leases);
-                    warn!(%error, "leases could not be renewed");
+            let finished = take_finished(&mut running)?;
+            *self.open.lock().unwrap_or_else(PoisonError::into_inner) =
+                running.iter().map(|(id, line)| (id.clone(), line.status().in_flight)).collect();
+            let mut turn = leases.tick(finished, stopping, Instant::now());
+            let pause = loop {
+                for id in &turn.stop {
+                    running[id].stop.cancel();
                 }
-                Err(TickError::Worker(error)) => return Err(error),
-            }
-            if stopping && owned.is_empty() {
-                if let Err(error) = self.store.remove_worker(&self.name).await {
-                    warn!(%error, "the other workers will notice later that this one has stopped");
+                for (id, lease) in turn.start {
+                    let line = self.start_runner(&id, lease, &threads[running.len() % threads.len()])?;
+                    running.insert(id, line);
                 }
-                return Ok(());
-            }
+                match turn.next {
+                    LeaseStep::Request(request) => {
+                        let response = self.request(&request, &mut running).await;
+                        turn = leases.response(response, Instant::now(), &mut rand::rng());
+                    }
+                    LeaseStep::Wait { pause, succeeded: true } => {
+                        self.health.clear(NotReady::Leases);
+                        break pause;
+                    }
+                    LeaseStep::Wait { pause, succeeded: false } => {
+                        self.health.set(NotReady::Leases);
+                        break pause;
+                    }
+                    LeaseStep::End => return Ok(()),
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(if stopping { tick / 10 } else { tick }) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled(), if !stopping => {}
             }
         }
     }
 
-    async fn tick(
+    /// Sends a request of the lease keeper to Redis, and logs an error.
+    async fn request(
         &self,
-        owned: &mut HashMap<LineId, OwnedLine>,
-        peers: &mut Peers,
-        threads: &[mpsc::UnboundedSender<StartRunner>],
-        stopping: bool,
-    ) -> Result<(), TickError> {
-        self.collect_finished(owned).await?;
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) =
-            owned.iter().map(|(id, line)| (id.clone(), line.status().in_flight)).collect();
-        let now = self.clock.now();
-        self.renew(owned).await?;
-        if stopping {
-            owned.values().for_each(|line| line.stop.cancel());
-            return Ok(());
-        }
-        self.update_peers(peers, now).await?;
-        let mut wanted = Vec::new();
-        for share in &peers.shares {
-            let staying = || owned.iter().filter(|(id, line)| !line.stop.is_cancelled() && share.lines.contains(*id));
-            let n = staying().count();
-            for (id, line) in staying().take(n.saturating_sub(share.lines_max)) {
-                info!(line.id = %id, "line given up to another worker");
-                line.stop.cancel();
+        request: &LeaseRequest,
+        running: &mut HashMap<LineId, RunningLine>,
+    ) -> Option<LeaseResponse> {
+        let error = match self.try_request(request, running).await {
+            Ok(response) => return Some(response),
+            Err(error) => error,
+        };
+        match request {
+            LeaseRequest::Release(line, _) => {
+                warn!(line.id = %line, %error, "leases could not be released: they will expire");
             }
-            if n < share.lines_max {
-                wanted.push((share, share.lines_max - n));
-            }
+            LeaseRequest::Leave => warn!(%error, "the other workers will notice later that this one has stopped"),
+            _ => warn!(%error, "leases could not be renewed"),
         }
-        self.take_free_lines(owned, threads, &wanted).await?;
-        metrics::lines_owned().set(owned.len() as f64);
-        self.report(owned, now).await?;
-        Ok(())
+        None
     }
 
-    /// Sends the heartbeat of this worker, registers its lines, and computes its share among the live workers.
-    async fn update_peers(&self, peers: &mut Peers, now: UnixMs) -> Result<(), StoreError> {
-        let every = REGISTER_EVERY.min(self.settings.id_retention / 4);
-        // The list goes before the heartbeat: a live worker without a list counts as one of an older version, which
-        // lists every line.
-        if peers.registered_at.is_none_or(|at| at.elapsed() >= every) {
-            self.store.register_lines(&self.name, &self.lines, now.after(self.settings.id_retention)).await?;
-            peers.registered_at = Some(Instant::now());
-        }
-        let live = self.store.worker_heartbeat(&self.name, now, now.after(self.settings.lease)).await?;
-        if !live.is_registered {
-            // Redis came back empty, or this worker was removed as dead: the list is written again at the next tick.
-            peers.registered_at = None;
-        }
-        if !peers.roster.refresh(&self.store, live.workers).await? && !peers.shares.is_empty() {
-            return Ok(());
-        }
-        peers.shares = peers.roster.shares(&self.lines);
-        let differences = peers.roster.differences(&self.lines);
-        peers.warned_about.retain(|worker| differences.contains_key(worker));
-        for (worker, (only_there, only_here)) in differences {
-            if peers.warned_about.insert(worker.clone()) {
-                warn!(
-                    worker,
-                    only_there = summarize(&only_there),
-                    only_here = summarize(&only_here),
-                    "another worker lists other lines: each line is served by the workers that list it; \
-                     unless a change of lines is being rolled out, give all processes the same [[line]] list"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Releases the leases of runners that have finished.
-    async fn collect_finished(&self, owned: &mut HashMap<LineId, OwnedLine>) -> Result<(), TickError> {
-        let mut ended = Vec::new();
-        for (id, line) in owned.iter_mut() {
-            match line.done.try_recv() {
-                Ok(()) => ended.push(id.clone()),
-                Err(oneshot::error::TryRecvError::Empty) => {}
-                Err(oneshot::error::TryRecvError::Closed) => {
-                    return Err(TickError::Worker(WorkerError::RunnerDied(id.clone())));
-                }
-            }
-        }
-        let mut redis_answers = true;
-        for id in ended {
-            let Some(line) = owned.remove(&id).filter(|_| redis_answers) else { continue };
-            if let Err(error) = self.store.release(&LeaseTarget::Line(id.clone()), &self.name, line.lease.epoch).await {
-                warn!(line.id = %id, %error, "leases could not be released: they will expire");
-                redis_answers = false;
-            }
-        }
-        Ok(())
-    }
-
-    async fn renew(&self, owned: &HashMap<LineId, OwnedLine>) -> Result<(), TickError> {
-        let held: Vec<(&LineId, &OwnedLine)> = owned.iter().collect();
-        let rights: Vec<(LeaseTarget, u64)> =
-            held.iter().map(|(id, line)| (LeaseTarget::Line((*id).clone()), line.lease.epoch)).collect();
-        let requested_at = Instant::now();
-        let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
-        for ((id, line), epoch) in held.into_iter().zip(epochs) {
-            if epoch.is_some() {
-                line.lease.renewed(requested_at, self.settings.lease);
-            } else {
-                warn!(line.id = %id, "the lease was lost");
-                line.lease.lost();
-            }
-        }
-        Ok(())
-    }
-
-    /// Acquires free lines: for each group, at most the number that goes with it.
-    async fn take_free_lines(
+    async fn try_request(
         &self,
-        owned: &mut HashMap<LineId, OwnedLine>,
-        threads: &[mpsc::UnboundedSender<StartRunner>],
-        shares: &[(&LineGroup, usize)],
-    ) -> Result<(), TickError> {
-        let is_wanted = |line: &&Line| {
-            !owned.contains_key(&line.id) && shares.iter().any(|(share, _)| share.lines.contains(&line.id))
-        };
-        let mut others: Vec<&Line> = self.lines.iter().filter(is_wanted).collect();
-        if others.is_empty() {
-            return Ok(());
+        request: &LeaseRequest,
+        running: &mut HashMap<LineId, RunningLine>,
+    ) -> Result<LeaseResponse, StoreError> {
+        let (store, name, now) = (&self.store, &self.name, self.clock.now());
+        match request {
+            LeaseRequest::Release(line, epoch) => {
+                store.release(&LeaseTarget::Line(line.clone()), name, *epoch).await?;
+            }
+            LeaseRequest::Acquire(leases) => {
+                let targets: Vec<(LeaseTarget, u64)> =
+                    leases.iter().map(|(line, epoch)| (LeaseTarget::Line(line.clone()), *epoch)).collect();
+                return Ok(LeaseResponse::Epochs(store.acquire(&targets, name, self.settings.lease).await?));
+            }
+            LeaseRequest::Register => {
+                store.register_lines(name, &self.lines, now.after(self.settings.id_retention)).await?;
+            }
+            LeaseRequest::Heartbeat => {
+                let until = now.after(self.settings.lease);
+                return Ok(LeaseResponse::Live(store.worker_heartbeat(name, now, until).await?));
+            }
+            LeaseRequest::Lists(workers) => return Ok(LeaseResponse::Lists(store.line_lists(workers).await?)),
+            LeaseRequest::Ttls(lines) => return Ok(LeaseResponse::Ttls(store.lease_ttls(lines).await?)),
+            LeaseRequest::Report => {
+                metrics::lines_owned().set(running.len() as f64);
+                self.report(running, now).await?;
+            }
+            LeaseRequest::Leave => store.remove_worker(name).await?,
         }
-        // Shuffled, so that workers that start together do not all try the same lines first.
-        others.shuffle(&mut rand::rng());
-        let ids: Vec<LineId> = others.iter().map(|line| line.id.clone()).collect();
-        let left = self.store.lease_ttls(&ids).await?;
-        let (free, held): (Vec<_>, Vec<_>) = others.into_iter().zip(left).partition(|(_, left)| left.is_none());
-        // A lease that lasts longer than any new one was acquired before Redis' clock was set back. Trying to acquire
-        // it makes `acquire.lua` shorten it.
-        let overlong = held.into_iter().filter(|(_, left)| *left > Some(self.settings.lease));
-        let of_share = |&(share, n): &(&LineGroup, usize)| {
-            let free = free.iter().filter(|(line, _)| share.lines.contains(&line.id)).take(n);
-            free.map(|(line, _)| *line).collect::<Vec<_>>()
-        };
-        let wanted: Vec<&Line> = shares.iter().flat_map(of_share).chain(overlong.map(|(line, _)| line)).collect();
-        let rights: Vec<(LeaseTarget, u64)> =
-            wanted.iter().map(|line| (LeaseTarget::Line(line.id.clone()), 0)).collect();
-        let requested_at = Instant::now();
-        let epochs = self.store.acquire(&rights, &self.name, self.settings.lease).await?;
-        for (line, epoch) in wanted.into_iter().zip(epochs) {
-            let Some(epoch) = epoch else { continue };
-            let lease = Arc::new(Lease::new(epoch, requested_at, self.settings.lease));
-            let (done, done_rx) = oneshot::channel();
-            let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
-            let thread = &threads[owned.len() % threads.len()];
-            let order = StartRunner {
-                line: line.clone(),
-                lease: lease.clone(),
-                stop: stop.clone(),
-                done,
-                status: status.clone(),
-            };
-            thread.send(order).map_err(|_| WorkerError::RunnerDied(line.id.clone()))?;
-            info!(line.id = %line.id, epoch, "line taken");
-            let reported = AcceptedCount { accepted: 0, at: requested_at };
-            owned.insert(line.id.clone(), OwnedLine { lease, stop, done: done_rx, status, reported });
-        }
-        Ok(())
+        Ok(LeaseResponse::Done)
     }
 
-    async fn report(&self, owned: &mut HashMap<LineId, OwnedLine>, at: UnixMs) -> Result<(), StoreError> {
-        let mut reports = Vec::with_capacity(owned.len());
-        for (id, line) in owned {
+    fn start_runner(
+        &self,
+        id: &LineId,
+        lease: Arc<Lease>,
+        thread: &mpsc::UnboundedSender<StartRunner>,
+    ) -> Result<RunningLine, WorkerError> {
+        let line = self.lines.by_id(id).expect("the keeper starts only configured lines");
+        let (done, done_rx) = oneshot::channel();
+        let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(LineStatus::default())));
+        let order = StartRunner { line: line.clone(), lease, stop: stop.clone(), done, status: status.clone() };
+        thread.send(order).map_err(|_| WorkerError::RunnerDied(id.clone()))?;
+        Ok(RunningLine { stop, done: done_rx, status, reported: AcceptedCount { accepted: 0, at: Instant::now() } })
+    }
+
+    async fn report(&self, running: &mut HashMap<LineId, RunningLine>, at: UnixMs) -> Result<(), StoreError> {
+        let mut reports = Vec::with_capacity(running.len());
+        for (id, line) in running {
             let status = line.status();
             let count = AcceptedCount { accepted: status.accepted, at: Instant::now() };
             let before = std::mem::replace(&mut line.reported, count);
@@ -451,6 +349,20 @@ impl ShardThread {
     }
 }
 
+/// Removes the lines whose runners have finished.
+fn take_finished(running: &mut HashMap<LineId, RunningLine>) -> Result<Vec<LineId>, WorkerError> {
+    let mut finished = Vec::new();
+    for (id, line) in running.iter_mut() {
+        match line.done.try_recv() {
+            Ok(()) => finished.push(id.clone()),
+            Err(oneshot::error::TryRecvError::Empty) => {}
+            Err(oneshot::error::TryRecvError::Closed) => return Err(WorkerError::RunnerDied(id.clone())),
+        }
+    }
+    running.retain(|id, _| !finished.contains(id));
+    Ok(finished)
+}
+
 /// Broadcasts to the runners what operators and other workers have changed.
 async fn watch_signals(
     store: Store,
@@ -487,31 +399,4 @@ async fn read_signals(store: &Store, clock: &Clock, lines: &[LineId], pulse: u64
     let controls = store.controls(lines).await?;
     let holds = store.holds(clock.now()).await?;
     Ok(RunnerSignals { pulse, controls: lines.iter().cloned().zip(controls).collect(), holds })
-}
-
-/// `3001, 3002 and 7 more`; empty for no lines.
-fn summarize(lines: &[LineId]) -> String {
-    let mut text = lines.iter().take(NAMED_MAX).map(LineId::as_str).collect::<Vec<_>>().join(", ");
-    if lines.len() > NAMED_MAX {
-        text.push_str(&format!(" and {} more", lines.len() - NAMED_MAX));
-    }
-    text
-}
-
-#[derive(Debug)]
-enum TickError {
-    Store(StoreError),
-    Worker(WorkerError),
-}
-
-impl From<StoreError> for TickError {
-    fn from(error: StoreError) -> Self {
-        TickError::Store(error)
-    }
-}
-
-impl From<WorkerError> for TickError {
-    fn from(error: WorkerError) -> Self {
-        TickError::Worker(error)
-    }
 }

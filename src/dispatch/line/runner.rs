@@ -155,7 +155,6 @@ pub struct Runner<L: Lane> {
     background: FuturesUnordered<LocalBoxFuture<'static, ()>>,
     /// Counts the line as active on its shard while it has something to send.
     active_line: Option<ActiveLine>,
-    send_at: Option<Instant>,
     /// When to look for slots, a connection or shard capacity again, if the next message waits for one of them.
     capacity_retry_at: Option<Instant>,
     /// Since when the next message has waited for a connection.
@@ -187,7 +186,6 @@ impl<L: Lane> Runner<L> {
             departing: VecDeque::new(),
             background: FuturesUnordered::new(),
             active_line: None,
-            send_at: None,
             capacity_retry_at: None,
             unconnected_since: None,
             capacity_waiter: Rc::default(),
@@ -207,8 +205,7 @@ impl<L: Lane> Runner<L> {
         self.apply_signals();
         loop {
             let now = Instant::now();
-            if !self.state.stopping && (stop.is_cancelled() || !self.state.lease.is_valid(now)) {
-                self.state.stopping = true;
+            if self.state.clearance.stop_if(stop.is_cancelled(), now) {
                 self.give_back_all();
             }
             self.probe_path(now);
@@ -216,7 +213,11 @@ impl<L: Lane> Runner<L> {
                 self.attempts.push(attempt);
             }
             self.lane.start_calls(now, &self.state);
-            if self.state.stopping && self.attempts.is_empty() && self.lane.is_done() && self.background.is_empty() {
+            if self.state.clearance.is_stopping()
+                && self.attempts.is_empty()
+                && self.lane.is_done()
+                && self.background.is_empty()
+            {
                 break;
             }
             self.publish(now);
@@ -240,7 +241,7 @@ impl<L: Lane> Runner<L> {
                 Some(()) = self.background.next() => {}
                 () = self.capacity_waiter.granted.notified() => {}
                 Ok(()) = self.signals.changed() => self.apply_signals(),
-                () = &mut stopped, if !self.state.stopping => {}
+                () = &mut stopped, if !self.state.clearance.is_stopping() => {}
                 () = &mut alarm => {}
             }
         }
@@ -282,7 +283,7 @@ impl<L: Lane> Runner<L> {
             Permit::New(_) => {
                 // The message is paced when it has its connection. The next message is not due before this one could
                 // leave.
-                self.send_at = Some(now + Duration::from_secs_f64(1.0 / self.state.rate()));
+                self.state.clearance.skip_one(now);
             }
             Permit::Open(_) if !self.take_pace(now) => return None,
             Permit::Open(_) => self.record_departure(now),
@@ -292,17 +293,9 @@ impl<L: Lane> Runner<L> {
         Some(self.attempt(unit, body, now, permit, attempt_permit))
     }
 
-    /// Takes the right to send one message now. Without success, remembers when to try again.
+    /// Takes the right to send one message now. Without success, the clearance remembers when to try again.
     fn take_pace(&mut self, now: Instant) -> bool {
-        if !self.may_send(now) {
-            return false;
-        }
-        self.send_at = self.state.pacer.take(now).err().map(|wait| now + wait);
-        self.send_at.is_none()
-    }
-
-    fn may_send(&self, now: Instant) -> bool {
-        self.state.lease.is_valid(now) && self.send_at.is_none_or(|at| now >= at) && self.state.path.may_send()
+        self.state.path.may_send() && self.state.clearance.take(now)
     }
 
     /// Records that a message leaves.
@@ -312,7 +305,7 @@ impl<L: Lane> Runner<L> {
     }
 
     fn wants_to_send(&mut self, now: Instant) -> bool {
-        if self.state.stopping || self.lane.ready() == 0 || !self.may_send(now) {
+        if self.lane.ready() == 0 || !self.state.clearance.may_send(now) || !self.state.path.may_send() {
             return false;
         }
         let has_slot = self.attempts.len() < self.slots.limit();
@@ -357,7 +350,7 @@ impl<L: Lane> Runner<L> {
             AttemptEvent::Ended(outcome) => self.attempt_ended(unit, &outcome, began, now),
             AttemptEvent::Connected(connected) => {
                 self.departing.push_back(Departing { unit, connected });
-                self.send_at = None;
+                self.state.clearance.ask_again();
                 // The line or the message may have been stopped meanwhile.
                 self.give_back_stopped();
             }
@@ -388,7 +381,7 @@ impl<L: Lane> Runner<L> {
         let mut stopped = false;
         match consequence {
             Consequence::None => {}
-            Consequence::SlowDown => self.state.pacer.throttled(now),
+            Consequence::SlowDown => self.state.clearance.pacer.throttled(now),
             Consequence::Unreachable => self.unreachable(now, outcome.cause().map_or("", Cause::details)),
             Consequence::Hold { scope, wait } => {
                 let line = &self.state.line;
@@ -432,7 +425,7 @@ impl<L: Lane> Runner<L> {
 
     /// While the path to Meta is broken: probes Meta when that is due, and applies the results.
     fn probe_path(&mut self, now: Instant) {
-        if self.state.stopping || !self.state.path.is_stopped() {
+        if self.state.clearance.is_stopping() || !self.state.path.is_stopped() {
             return;
         }
         let line = &self.state.line;
@@ -484,7 +477,6 @@ impl<L: Lane> Runner<L> {
     fn apply_signals(&mut self) {
         let now = Instant::now();
         let lines = self.state.apply_signals(now);
-        self.send_at = None;
         self.lane.changed(now, lines);
         self.give_back_stopped();
     }
@@ -521,8 +513,7 @@ impl<L: Lane> Runner<L> {
     fn wake_at(&self, now: Instant) -> Instant {
         let has_slot = self.attempts.len() < self.slots.limit() || !self.departing.is_empty();
         let deadlines = [
-            (!self.state.stopping).then(|| self.state.lease.ends()),
-            self.send_at.filter(|at| has_slot && *at > now),
+            self.state.clearance.deadline(now, has_slot),
             self.capacity_retry_at,
             self.state.path.probe_at().filter(|at| *at > now),
             self.lane.deadline(now),
@@ -543,7 +534,7 @@ impl<L: Lane> Runner<L> {
         self.metrics.in_flight.set(in_flight as f64);
         let status = LineStatus {
             rate: self.state.rate(),
-            throttled: self.state.pacer.is_cut(),
+            throttled: self.state.clearance.pacer.is_cut(),
             in_flight,
             ready,
             accepted: self.accepted,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{holds::Holds, pace::Pacer, path::PathHealth};
+use super::{clearance::Clearance, holds::Holds, path::PathHealth};
 use crate::{
     dispatch::{DispatchSettings, RunnerSignals, lease::Lease, shard::Shard},
     domain::{Hold, HoldScope, Line, UnixMs},
@@ -26,16 +26,12 @@ pub struct LineState {
     pub settings: DispatchSettings,
     /// Redis' time.
     pub clock: Arc<Clock>,
-    /// The right to send on the line.
-    pub lease: Arc<Lease>,
+    /// Whether the next message may leave, by lease and pace.
+    pub clearance: Clearance,
     /// What the line shares with the other lines of its dispatch thread.
     pub shard: Rc<Shard>,
-    /// Keeps the rate.
-    pub pacer: Pacer,
     /// Whether the path to Meta works.
     pub path: PathHealth,
-    /// The line claims nothing more, finishes its attempts, and ends.
-    pub stopping: bool,
     holds: Holds,
     signals: watch::Receiver<Arc<RunnerSignals>>,
     /// Pauses in a row because Meta was unreachable.
@@ -61,11 +57,9 @@ impl LineState {
             line,
             settings,
             clock,
-            lease,
+            clearance: Clearance::new(lease, rate, now),
             shard,
-            pacer: Pacer::new(rate, now),
             path: PathHealth::default(),
-            stopping: false,
             signals,
             pauses: 0,
             paused_until: None,
@@ -74,17 +68,17 @@ impl LineState {
 
     /// The present rate of the line's lanes, in messages per second.
     pub fn rate(&self) -> f64 {
-        self.pacer.rate()
+        self.clearance.pacer.rate()
     }
 
     /// Whether more messages may be claimed.
     pub fn may_claim(&self, now: Instant) -> bool {
-        self.keeps_claimed() && self.paused_until(now).is_none() && self.lease.is_valid(now)
+        self.keeps_claimed() && self.paused_until(now).is_none() && self.clearance.lease.is_valid(now)
     }
 
     /// Whether a claimed message may wait on the line to be sent.
     pub fn keeps_claimed(&self) -> bool {
-        !self.stopping && !self.is_stopped()
+        !self.clearance.is_stopping() && !self.is_stopped()
     }
 
     /// Whether nothing may be sent: the line is held or paused, or the path to Meta is broken.
@@ -117,7 +111,7 @@ impl LineState {
         let signals = self.signals.borrow_and_update().clone();
         let rate = signals.controls.get(&self.line.id).and_then(|control| control.rate);
         let rate = rate.unwrap_or(self.line.messages_per_second);
-        self.pacer.set_rate(rate * (1.0 - self.settings.headroom), now);
+        self.clearance.set_rate(rate * (1.0 - self.settings.headroom), now);
         signals.controls.len()
     }
 

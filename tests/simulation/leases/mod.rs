@@ -1,9 +1,12 @@
 //! Leases and pacing of several workers in virtual time: thousands of schedules of faults, each drawn from a seed.
 //!
+//! The code under test is the real one: `dispatch::leases` decides which leases each worker keeps, and
+//! `dispatch::line::clearance` when a message may leave. The tests drive both, and model Redis and the faults.
+//!
 //! Checked in every schedule: two owners never send on one line at once, and no line gets more than its rate, plus
 //! one message and 1 %, in any sliding second. The schedules delay and lose messages between workers and Redis;
 //! stop, kill, start and shut down workers at any point; let clocks drift; set Redis' clock back; and let Redis
-//! lose its last seconds.
+//! lose its last seconds. Once the faults have ended, every line has one owner, and the workers share the lines equally.
 //!
 //! If Redis' clock jumps ahead by more than a fifth of a lease, a line may have two owners for a moment. Pregón does
 //! not promise to prevent that; these tests measure how long it lasts. A lease also cannot stop a process that is
@@ -58,16 +61,12 @@ fn schedules(n: u64) -> impl Iterator<Item = u64> {
 
 /// Runs a schedule. If it breaks a promise, runs it again with a trace, and panics with the trace.
 fn keeps_its_promises(plan: &Plan) -> Watch {
-    keeps_its_promises_if(plan, |_| {})
+    keeps_its_promises_in(plan, World::run)
 }
 
-/// Like [`keeps_its_promises`], in a world changed by `prepared`.
-fn keeps_its_promises_if(plan: &Plan, prepared: impl Fn(&mut World)) -> Watch {
-    let run = |traced| {
-        let mut world = World::new(plan.clone(), traced);
-        prepared(&mut world);
-        world.run()
-    };
+/// Like [`keeps_its_promises`], in a world that `run` runs.
+fn keeps_its_promises_in(plan: &Plan, run: impl Fn(World) -> Watch) -> Watch {
+    let run = |traced| run(World::new(plan.clone(), traced));
     let watch = run(false);
     if let Some(broken) = &watch.broken {
         let trace: Vec<String> = run(true).trace.into();
@@ -156,6 +155,18 @@ fn lines_of_a_killed_worker_resume_within_lease_plus_1_s() {
 }
 
 #[test]
+fn lines_are_shared_equally_once_faults_have_ended() {
+    let mut figures = (0, 0, 0);
+    for seed in schedules(200) {
+        let mut plan = any_plan(seed);
+        plan.rates.resize(1 + seed as usize % 7, 3.0);
+        (plan.quiet_from, plan.length) = (plan.lease * 5, plan.lease * 15);
+        add(&mut figures, &keeps_its_promises_in(&plan, World::run_to_equal_shares));
+    }
+    println!("{} schedules, {} messages, {} take-overs", figures.0, figures.1, figures.2);
+}
+
+#[test]
 fn a_redis_that_loses_seconds_does_not_make_two_owners() {
     let mut figures = (0, 0, 0);
     for seed in schedules(500) {
@@ -163,8 +174,11 @@ fn a_redis_that_loses_seconds_does_not_make_two_owners() {
         // If the clock were also set back, Redis could issue again an epoch that it had lost.
         plan.faults.retain(|fault| *fault != Fault::ClockBack);
         plan.faults.extend([Fault::RedisRestarts { forgets: Duration::from_secs(3) }; 3]);
-        let require_claimed_messages = |world: &mut World| world.watch.valid_lease_is_overlap = false;
-        add(&mut figures, &keeps_its_promises_if(&plan, require_claimed_messages));
+        let require_claimed_messages = |mut world: World| {
+            world.watch.valid_lease_is_overlap = false;
+            world.run()
+        };
+        add(&mut figures, &keeps_its_promises_in(&plan, require_claimed_messages));
     }
     println!("{} schedules, {} messages, {} take-overs", figures.0, figures.1, figures.2);
 }

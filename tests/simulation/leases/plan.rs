@@ -50,6 +50,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// The longest time between two faults.
     pub fault_every: Duration,
+    /// When faults and trouble end.
+    pub quiet_from: Duration,
     /// One in this many messages between workers and Redis is delayed or lost; 0: none.
     pub trouble: u32,
     /// Largest drift of the clocks of workers and of Redis, in units of 10⁻⁷ of true time.
@@ -69,6 +71,7 @@ impl Plan {
             rates: rates.to_vec(),
             faults: Vec::new(),
             fault_every: lease / 2,
+            quiet_from: Duration::MAX,
             trouble: 0,
             drift: 0,
             throttled: 0,

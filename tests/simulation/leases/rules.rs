@@ -79,6 +79,11 @@ impl Leases {
                 entry.lease = Some(Held { until_ms, ..held });
                 Some(mine)
             }
+            // From before the clock was set back: shortened.
+            Some(held) if held.until_ms > until_ms => {
+                entry.lease = Some(Held { until_ms, ..held });
+                None
+            }
             None if mine == 0 => {
                 entry.epoch = now_ms.max(entry.epoch + 1);
                 entry.lease = Some(Held { worker, epoch: entry.epoch, until_ms });

@@ -1,9 +1,12 @@
-//! A model of the loop in `dispatch::line::runner`, limited to the decision when a message may be sent: the runner claims
-//! the messages of the next 50 ms, and sends them as lease and pacer allow.
+//! A runner in the simulation: claims the messages of the next 50 ms, and sends them when the real [`Clearance`] allows
+//! it, as `dispatch::line::runner` does.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use pregon::dispatch::{lease::Lease, line::pace::Pacer};
+use pregon::dispatch::{lease::Lease, line::clearance::Clearance};
 
 use super::{
     rules::{Claim, LineNo, WorkerNo},
@@ -36,14 +39,11 @@ pub struct Run {
 
 /// The state of a runner.
 pub struct Runner {
-    pub lease: Lease,
-    pub pacer: Pacer,
+    pub clearance: Clearance,
     /// When the worker acquired the lease.
     pub began: At,
     /// The worker has asked the runner to stop.
     pub stop_requested: bool,
-    /// The runner starts no more attempts.
-    pub stopping: bool,
     /// All attempts have ended, and their outcomes are stored.
     pub done: bool,
     /// Messages claimed and not yet sent.
@@ -57,13 +57,11 @@ pub struct Runner {
 }
 
 impl Runner {
-    pub fn new(lease: Lease, pacer: Pacer, began: At) -> Self {
+    pub fn new(lease: Arc<Lease>, rate: f64, now: Instant, began: At) -> Self {
         Self {
-            lease,
-            pacer,
+            clearance: Clearance::new(lease, rate, now),
             began,
             stop_requested: false,
-            stopping: false,
             done: false,
             ready: 0,
             in_flight: 0,
@@ -76,7 +74,7 @@ impl Runner {
 
 impl World {
     fn runner(&mut self, run: Run) -> Option<&mut Runner> {
-        self.workers[run.worker].owned.get_mut(&run.line).filter(|runner| runner.lease.epoch == run.epoch)
+        self.workers[run.worker].runners.get_mut(&run.line).filter(|runner| runner.clearance.lease.epoch == run.epoch)
     }
 
     /// Wakes a runner at `at`. A later call replaces the time.
@@ -89,9 +87,9 @@ impl World {
 
     /// The worker asks a runner to stop.
     pub fn stop_run(&mut self, worker: WorkerNo, line: LineNo) {
-        let Some(runner) = self.workers[worker].owned.get_mut(&line) else { return };
+        let Some(runner) = self.workers[worker].runners.get_mut(&line) else { return };
         if !std::mem::replace(&mut runner.stop_requested, true) {
-            let epoch = runner.lease.epoch;
+            let epoch = runner.clearance.lease.epoch;
             self.wake(Run { worker, line, epoch }, self.now);
         }
     }
@@ -109,34 +107,24 @@ impl World {
         let now = self.clock(run.worker, looked);
         let (at, has_work) = (self.now, self.now >= self.no_work_until[run.line as usize]);
         let Some(runner) = self.runner(run) else { return };
-        if !runner.stopping && (runner.stop_requested || !runner.lease.is_valid(now)) {
-            runner.stopping = true;
+        if runner.clearance.stop_if(runner.stop_requested, now) {
             runner.ready = 0;
         }
-        let (mut writes, mut send_at) = (0, None);
-        let rate = runner.pacer.rate();
-        while !runner.stopping && runner.ready > 0 && runner.lease.is_valid(now) && runner.in_flight < SLOTS {
-            match runner.pacer.take(now) {
-                Ok(()) => {
-                    writes += 1;
-                    runner.ready -= 1;
-                    runner.in_flight += 1;
-                }
-                Err(wait) => {
-                    send_at = Some(now + wait);
-                    break;
-                }
-            }
+        let mut writes = 0;
+        let rate = runner.clearance.pacer.rate();
+        while runner.ready > 0 && runner.in_flight < SLOTS && runner.clearance.take(now) {
+            writes += 1;
+            runner.ready -= 1;
+            runner.in_flight += 1;
         }
-        let rate = rate.max(runner.pacer.rate());
-        let few = runner.ready < (runner.pacer.rate() * CLAIM_SECONDS).ceil() as usize;
-        let claims = few && has_work && !runner.stopping && runner.lease.is_valid(now);
+        let rate = rate.max(runner.clearance.pacer.rate());
+        let few = runner.ready < (runner.clearance.pacer.rate() * CLAIM_SECONDS).ceil() as usize;
+        let claims = few && has_work && !runner.clearance.is_stopping() && runner.clearance.lease.is_valid(now);
         let claims = claims && !runner.claim.1 && at >= runner.claim_again_at;
         let claim_again_at = runner.claim_again_at;
-        let idle = now + IDLE_MAX;
-        let wake_at =
-            send_at.into_iter().chain((!runner.stopping).then(|| runner.lease.ends())).fold(idle, Instant::min);
-        let is_idle = runner.stopping && runner.in_flight == 0;
+        let deadline = runner.clearance.deadline(now, runner.in_flight < SLOTS);
+        let wake_at = deadline.into_iter().fold(now + IDLE_MAX, Instant::min);
+        let is_idle = runner.clearance.is_stopping() && runner.in_flight == 0;
         for _ in 0..writes {
             self.write(run, Write { at, looked, rate });
         }
@@ -175,9 +163,11 @@ impl World {
         let Some(runner) = self.runner(run).filter(|runner| runner.claim == (number, true)) else { return };
         runner.claim.1 = false;
         match answer {
-            Some(Claim::Rows) if runner.stopping => {}
-            Some(Claim::Rows) => runner.ready += ((runner.pacer.rate() * CLAIM_SECONDS).ceil() as usize).max(1),
-            Some(Claim::Fenced) => runner.lease.lost(),
+            Some(Claim::Rows) if runner.clearance.is_stopping() => {}
+            Some(Claim::Rows) => {
+                runner.ready += ((runner.clearance.pacer.rate() * CLAIM_SECONDS).ceil() as usize).max(1)
+            }
+            Some(Claim::Fenced) => runner.clearance.lease.lost(),
             Some(Claim::InGracePeriod) | None => runner.claim_again_at = at + PAUSE.as_nanos() as u64,
         }
         self.wake(run, at);
@@ -186,13 +176,18 @@ impl World {
     fn write(&mut self, run: Run, write: Write) {
         self.watch.log(write.at, || format!("{run:?} writes"));
         let mut others = Vec::new();
-        let began = self.workers[run.worker].owned[&run.line].began;
+        let began = self.workers[run.worker].runners[&run.line].began;
         for (number, worker) in self.workers.iter().enumerate() {
-            let Some(other) = worker.owned.get(&run.line) else { continue };
-            let same = number == run.worker && other.lease.epoch == run.epoch;
+            let Some(other) = worker.runners.get(&run.line) else { continue };
+            let same = number == run.worker && other.clearance.lease.epoch == run.epoch;
             let may = self.watch.valid_lease_is_overlap || other.ready > 0;
-            if !same && may && !other.stopping && !other.done && other.lease.is_valid(self.clock(number, self.now)) {
-                others.push((other.lease.epoch, other.began));
+            if !same
+                && may
+                && !other.clearance.is_stopping()
+                && !other.done
+                && other.clearance.lease.is_valid(self.clock(number, self.now))
+            {
+                others.push((other.clearance.lease.epoch, other.began));
             }
         }
         self.watch.written(run, write, began, &others);
@@ -207,7 +202,7 @@ impl World {
         let Some(runner) = self.runner(run) else { return };
         runner.in_flight -= 1;
         if throttled {
-            runner.pacer.throttled(now);
+            runner.clearance.pacer.throttled(now);
         }
         self.wake(run, at);
     }

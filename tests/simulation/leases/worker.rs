@@ -1,10 +1,19 @@
-//! A model of the worker's loop in `dispatch::worker`: its requests to Redis, their order, and what it does with
-//! each response or timeout.
+//! A worker in the simulation: drives the real [`LeaseKeeper`] in virtual time, as `dispatch::worker` does with Redis.
 
-use std::{collections::BTreeMap, time::Duration, time::Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use pregon::dispatch::{lease::Lease, line::pace::Pacer};
-use rand::{RngExt as _, seq::SliceRandom as _};
+use pregon::{
+    dispatch::{
+        lease::Lease,
+        leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep, LeaseTurn},
+    },
+    domain::LineId,
+};
+use rand::RngExt as _;
 
 use super::{
     rules::{LineNo, WorkerNo},
@@ -12,44 +21,8 @@ use super::{
     world::{Event, World},
 };
 
-/// The longest pause between two ticks, as in `dispatch::worker`.
-const TICK_MAX: Duration = Duration::from_millis(500);
-
-/// A request to Redis.
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// Renews leases, or acquires those with an epoch of 0.
-    Acquire(Vec<(LineNo, u64)>),
-    /// Releases a lease.
-    Release(LineNo, u64),
-    /// Registers the worker as live, and counts the live workers.
-    LiveWorkers,
-    /// Asks which lines have an owner.
-    Owners(Vec<LineNo>),
-    /// A request without effect on leases.
-    Other,
-}
-
-/// A response from Redis.
-#[derive(Clone, Debug)]
-pub enum Response {
-    Epochs(Vec<Option<u64>>),
-    LiveWorkers(usize),
-    Owners(Vec<bool>),
-    Done,
-    Error,
-}
-
-/// The request whose response a worker waits for.
-enum Step {
-    Nothing,
-    Releasing,
-    Renewing { asked: Instant, held: Vec<LineNo> },
-    LiveWorkers,
-    FindingFree { n: usize, free: Vec<LineNo> },
-    Taking { asked: Instant, free: Vec<LineNo> },
-    Reporting,
-}
+/// How long lines stay in the registry.
+const ID_RETENTION: Duration = Duration::from_secs(3_600);
 
 /// A worker process.
 pub struct Worker {
@@ -59,10 +32,10 @@ pub struct Worker {
     pub clock_began: Duration,
     /// The process runs: it has neither been killed nor exited.
     pub alive: bool,
-    /// The process is shutting down.
-    pub stopping: bool,
+    /// The process is to shut down.
+    pub stop_requested: bool,
     /// The lines that it owns, each with its runner.
-    pub owned: BTreeMap<LineNo, Runner>,
+    pub runners: BTreeMap<LineNo, Runner>,
     /// Its lease task is suspended until this time.
     pub task_stopped_until: u64,
     /// Its runners are suspended until this time.
@@ -71,22 +44,35 @@ pub struct Worker {
     pub cut_until: u64,
     /// The rate of each line, as this worker knows it.
     rates: Vec<f64>,
-    ended: Vec<(LineNo, u64)>,
-    step: Step,
-    asked: u64,
+    keeper: LeaseKeeper,
+    /// Whether the worker had to stop when its last tick began.
+    stopping: bool,
+    /// The number of the last request, and whether its response is awaited. Other responses are too late.
+    request: (u64, bool),
     /// How long it waits for a response from Redis.
     pub redis_timeout: Duration,
     /// The last incarnation of Redis that it connected to, and when that started, by the worker's clock.
     incarnation: (u64, Option<Instant>),
-    ticking: bool,
+    /// The number of the next tick.
+    tick: u64,
 }
 
 impl Worker {
     /// Ends the worker at once, as SIGKILL does.
     pub fn die(&mut self) {
         self.alive = false;
-        self.owned.clear();
+        self.runners.clear();
     }
+}
+
+/// The id of a line.
+pub fn line_id(line: LineNo) -> LineId {
+    LineId::from(line.to_string().as_str())
+}
+
+/// The number of a line.
+pub fn line_no(id: &LineId) -> LineNo {
+    id.as_str().parse().expect("the id of a simulated line is its number")
 }
 
 impl World {
@@ -97,160 +83,104 @@ impl World {
             drift: self.rng.random_range(-self.plan.drift..=self.plan.drift),
             clock_began: self.between(Duration::ZERO, Duration::from_secs(1_000_000)),
             alive: true,
-            stopping: false,
-            owned: BTreeMap::new(),
+            stop_requested: false,
+            runners: BTreeMap::new(),
             task_stopped_until: 0,
             runners_stopped_until: 0,
             cut_until: 0,
             rates: self.rates.clone(),
-            ended: Vec::new(),
-            step: Step::Nothing,
-            asked: 0,
+            keeper: LeaseKeeper::new(self.lines().collect(), self.plan.lease, ID_RETENTION),
+            stopping: false,
+            request: (0, false),
             // The configuration allows at most a third of the lease; the promises do not depend on that limit.
             redis_timeout: self.between(self.plan.lease / 10, self.plan.lease * 2),
             incarnation: (0, None),
-            ticking: false,
+            tick: 0,
         };
         self.workers.push(worker);
         let delay = self.between(Duration::ZERO, Duration::from_millis(100));
-        self.after(delay, Event::Tick(number));
+        self.after(delay, Event::Tick(number, 0));
     }
 
-    fn ask(&mut self, number: WorkerNo, step: Step, request: Request) {
+    /// The ids of all lines. Every worker lists them all.
+    pub fn lines(&self) -> impl Iterator<Item = LineId> + use<> {
+        (0..self.rates.len() as LineNo).map(line_id)
+    }
+
+    /// SIGTERM: a worker shuts down. That ends the pause between two ticks.
+    pub fn leave(&mut self, number: WorkerNo) {
+        let worker = &mut self.workers[number];
+        worker.stop_requested = true;
+        let tick = worker.tick;
+        self.at(self.now, Event::Tick(number, tick));
+    }
+
+    /// The lease task begins its tick `tick`, unless it has begun already.
+    pub fn tick(&mut self, number: WorkerNo, tick: u64) {
+        let now = self.clock(number, self.now);
+        let worker = &mut self.workers[number];
+        if !worker.alive || worker.tick != tick {
+            return;
+        }
+        worker.tick += 1;
+        worker.stopping = worker.stop_requested;
+        let finished: Vec<LineNo> =
+            worker.runners.iter().filter(|(_, runner)| runner.done).map(|(line, _)| *line).collect();
+        worker.runners.retain(|line, _| !finished.contains(line));
+        let turn = worker.keeper.tick(finished.into_iter().map(line_id).collect(), worker.stopping, now);
+        self.carry_out(number, turn);
+    }
+
+    fn carry_out(&mut self, number: WorkerNo, turn: LeaseTurn) {
+        for line in &turn.stop {
+            self.stop_run(number, line_no(line));
+        }
+        for (line, lease) in turn.start {
+            self.start_run(number, line_no(&line), lease);
+        }
+        match turn.next {
+            LeaseStep::Request(request) => self.request(number, request),
+            LeaseStep::Wait { pause, .. } => {
+                let worker = &self.workers[number];
+                let (tick, is_new_stop) = (worker.tick, worker.stop_requested && !worker.stopping);
+                self.after(if is_new_stop { Duration::ZERO } else { pause }, Event::Tick(number, tick));
+            }
+            LeaseStep::End => self.workers[number].alive = false,
+        }
+    }
+
+    fn request(&mut self, number: WorkerNo, request: LeaseRequest) {
         let (arrives, delay) = self.link(number);
         let worker = &mut self.workers[number];
-        worker.step = step;
-        worker.asked += 1;
-        let (asked, redis_timeout) = (worker.asked, worker.redis_timeout);
+        worker.request = (worker.request.0 + 1, true);
+        let (asked, redis_timeout) = (worker.request.0, worker.redis_timeout);
         if arrives {
             self.after(delay, Event::RequestArrives(number, asked, request));
         }
-        self.after(redis_timeout, Event::TimedOut(number, asked));
+        self.after(redis_timeout, Event::ResponseArrives(number, asked, None));
     }
 
-    pub fn tick(&mut self, number: WorkerNo) {
-        let worker = &mut self.workers[number];
-        if !worker.alive || worker.ticking {
-            return;
-        }
-        worker.ticking = true;
-        worker.ended =
-            worker.owned.iter().filter(|(_, run)| run.done).map(|(line, run)| (*line, run.lease.epoch)).collect();
-        for (line, _) in &worker.ended {
-            worker.owned.remove(line);
-        }
-        self.release_next(number);
-    }
-
-    fn release_next(&mut self, number: WorkerNo) {
-        match self.workers[number].ended.pop() {
-            Some((line, epoch)) => self.ask(number, Step::Releasing, Request::Release(line, epoch)),
-            None => self.renew(number),
-        }
-    }
-
-    fn renew(&mut self, number: WorkerNo) {
-        let asked = self.clock(number, self.now);
-        let worker = &self.workers[number];
-        let rights: Vec<(LineNo, u64)> = worker.owned.iter().map(|(line, run)| (*line, run.lease.epoch)).collect();
-        let held = worker.owned.keys().copied().collect();
-        self.ask(number, Step::Renewing { asked, held }, Request::Acquire(rights));
-    }
-
-    fn tick_ends(&mut self, number: WorkerNo) {
-        let worker = &mut self.workers[number];
-        (worker.step, worker.ticking) = (Step::Nothing, false);
-        if worker.stopping && worker.owned.is_empty() {
-            worker.alive = false;
-            return;
-        }
-        let tick = TICK_MAX.min(self.plan.lease / 5);
-        let pause = if worker.stopping { tick / 10 } else { tick };
-        self.after(pause, Event::Tick(number));
-    }
-
-    pub fn timed_out(&mut self, number: WorkerNo, asked: u64) {
-        self.answered(number, asked, Response::Error);
-    }
-
-    pub fn answered(&mut self, number: WorkerNo, asked: u64, response: Response) {
-        let worker = &mut self.workers[number];
-        if !worker.alive || worker.asked != asked {
-            return;
-        }
-        match (std::mem::replace(&mut worker.step, Step::Nothing), response) {
-            (Step::Nothing, _) => {}
-            (Step::Releasing, Response::Done) => self.release_next(number),
-            (Step::Releasing, _) => {
-                // The remaining leases expire.
-                worker.ended.clear();
-                self.renew(number);
-            }
-            (Step::Renewing { asked, held }, Response::Epochs(epochs)) => self.renewed(number, asked, &held, &epochs),
-            (Step::LiveWorkers, Response::LiveWorkers(workers)) => self.shares(number, workers),
-            (Step::FindingFree { n, free }, Response::Owners(owned)) => {
-                let free: Vec<LineNo> =
-                    free.into_iter().zip(owned).filter(|(_, owned)| !owned).map(|(line, _)| line).take(n).collect();
-                let asked = self.clock(number, self.now);
-                let rights = free.iter().map(|line| (*line, 0)).collect();
-                self.ask(number, Step::Taking { asked, free }, Request::Acquire(rights));
-            }
-            (Step::Taking { asked, free }, Response::Epochs(epochs)) => {
-                self.took(number, asked, &free, &epochs);
-                self.ask(number, Step::Reporting, Request::Other);
-            }
-            (Step::Reporting, _) | (_, Response::Error) => self.tick_ends(number),
-            (_, response) => unreachable!("{response:?} to another request"),
-        }
-    }
-
-    fn renewed(&mut self, number: WorkerNo, asked: Instant, held: &[LineNo], epochs: &[Option<u64>]) {
-        let worker = &mut self.workers[number];
-        for (line, epoch) in held.iter().zip(epochs) {
-            let lease = &worker.owned[line].lease;
-            if epoch.is_some() {
-                lease.renewed(asked, self.plan.lease);
-            } else {
-                lease.lost();
-            }
-        }
-        if worker.stopping {
-            let lines: Vec<LineNo> = worker.owned.keys().copied().collect();
-            lines.into_iter().for_each(|line| self.stop_run(number, line));
-            self.tick_ends(number);
-        } else {
-            self.ask(number, Step::LiveWorkers, Request::LiveWorkers);
-        }
-    }
-
-    fn shares(&mut self, number: WorkerNo, workers: usize) {
-        let share = self.rates.len().div_ceil(workers.max(1));
-        let staying: Vec<LineNo> =
-            self.workers[number].owned.iter().filter(|(_, run)| !run.stop_requested).map(|(line, _)| *line).collect();
-        if staying.len() > share {
-            staying[share..].iter().for_each(|line| self.stop_run(number, *line));
-        } else if staying.len() < share {
-            let mut free: Vec<LineNo> =
-                (0..self.rates.len() as LineNo).filter(|line| !self.workers[number].owned.contains_key(line)).collect();
-            free.shuffle(&mut self.rng);
-            let n = share - staying.len();
-            return self.ask(number, Step::FindingFree { n, free: free.clone() }, Request::Owners(free));
-        }
-        self.ask(number, Step::Reporting, Request::Other);
-    }
-
-    fn took(&mut self, number: WorkerNo, asked: Instant, free: &[LineNo], epochs: &[Option<u64>]) {
+    /// The response to request `asked` arrives, or the request failed or timed out (`None`).
+    pub fn response(&mut self, number: WorkerNo, asked: u64, response: Option<LeaseResponse>) {
         let now = self.clock(number, self.now);
-        for (&line, epoch) in free.iter().zip(epochs) {
-            let Some(epoch) = *epoch else { continue };
-            let lease = Lease::new(epoch, asked, self.plan.lease);
-            let rate = self.workers[number].rates[line as usize];
-            let runner = Runner::new(lease, Pacer::new(rate, now), self.now);
-            self.workers[number].owned.insert(line, runner);
-            self.watch.log(self.now, || format!("worker {number} acquired line {line} in epoch {epoch}"));
-            let delay = self.between(Duration::ZERO, Duration::from_millis(2));
-            self.wake(Run { worker: number, line, epoch }, self.now + delay.as_nanos() as u64);
+        let worker = &mut self.workers[number];
+        if !worker.alive || worker.request != (asked, true) {
+            return;
         }
+        worker.request.1 = false;
+        let turn = worker.keeper.response(response, now, &mut self.rng);
+        self.carry_out(number, turn);
+    }
+
+    fn start_run(&mut self, number: WorkerNo, line: LineNo, lease: Arc<Lease>) {
+        let now = self.clock(number, self.now);
+        let epoch = lease.epoch;
+        let rate = self.workers[number].rates[line as usize];
+        let runner = Runner::new(lease, rate, now, self.now);
+        self.workers[number].runners.insert(line, runner);
+        self.watch.log(self.now, || format!("worker {number} acquired line {line} in epoch {epoch}"));
+        let delay = self.between(Duration::ZERO, Duration::from_millis(2));
+        self.wake(Run { worker: number, line, epoch }, self.now + delay.as_nanos() as u64);
     }
 
     /// Called when a request arrives at Redis. If the incarnation is new to the worker, the worker has just connected
@@ -275,8 +205,19 @@ impl World {
         let now = self.clock(number, self.now);
         let worker = &mut self.workers[number];
         worker.rates[line as usize] = rate;
-        if let Some(run) = worker.owned.get_mut(&line) {
-            run.pacer.set_rate(rate, now);
+        if let Some(runner) = worker.runners.get_mut(&line) {
+            runner.clearance.set_rate(rate, now);
+            let run = Run { worker: number, line, epoch: runner.clearance.lease.epoch };
+            self.wake(run, self.now);
         }
+    }
+
+    /// The lists that workers have registered. Every worker lists all lines.
+    pub fn line_lists(&self, workers: &[String]) -> Vec<Option<HashSet<LineId>>> {
+        let list = |worker: &String| {
+            let number: WorkerNo = worker.parse().expect("the name of a simulated worker is its number");
+            self.redis.registered.contains(&number).then(|| self.lines().collect())
+        };
+        workers.iter().map(list).collect()
     }
 }

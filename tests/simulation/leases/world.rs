@@ -1,14 +1,18 @@
 //! Workers, lines and one Redis in virtual time: one thread, one event queue, one seed. The same plan gives the
 //! same schedule.
 //!
-//! The lease that the runner checks and the pacer are the real ones. `worker.rs` and `runner.rs` model the loops of
-//! worker and runner, `rules.rs` models Redis.
+//! What keeps leases and what clears messages to leave is the real code, which does no I/O. `worker.rs` and `runner.rs`
+//! drive it, `rules.rs` models Redis.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
+use pregon::{
+    dispatch::leases::{LeaseRequest, LeaseResponse},
+    redis::lines::LiveWorkers,
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
@@ -16,7 +20,7 @@ use super::{
     rules::{Claim, Entry, Leases, LineNo, WorkerNo},
     runner::Run,
     watch::Watch,
-    worker::{Request, Response, Worker},
+    worker::{Worker, line_no},
 };
 
 /// True time, in nanoseconds since the world began.
@@ -31,14 +35,12 @@ const REDIS_START_MS: u64 = 1_700_000_000_000;
 /// Something that happens at one point of virtual time.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A worker's lease task, which acquires, renews and releases leases, runs.
-    Tick(WorkerNo),
+    /// A worker's lease task, which acquires, renews and releases leases, begins a tick, unless it has begun already.
+    Tick(WorkerNo, u64),
     /// A request of a worker arrives at Redis.
-    RequestArrives(WorkerNo, u64, Request),
-    /// The response arrives at the worker.
-    ResponseArrives(WorkerNo, u64, Response),
-    /// The request of a worker times out.
-    TimedOut(WorkerNo, u64),
+    RequestArrives(WorkerNo, u64, LeaseRequest),
+    /// The response arrives at the worker, or the request fails or times out (`None`).
+    ResponseArrives(WorkerNo, u64, Option<LeaseResponse>),
     /// A claim arrives at Redis.
     ClaimArrives(Run, u64, bool),
     /// The response to a claim arrives, or the claim fails or times out (`None`).
@@ -67,6 +69,8 @@ pub struct Redis {
     pub incarnation: (u64, u64),
     /// Live workers, each with the time until which it counts as live, in ms.
     pub live: BTreeMap<WorkerNo, u64>,
+    /// Workers that have registered their lines.
+    pub registered: BTreeSet<WorkerNo>,
     /// The state of a line before each change of the last ten seconds, to be restored if Redis loses writes.
     changes: VecDeque<(At, LineNo, Entry)>,
     /// Drift of its clock, in units of 10⁻⁷ of true time; positive: fast.
@@ -111,6 +115,7 @@ impl World {
                 leases: Leases::default(),
                 incarnation: (0, 0),
                 live: BTreeMap::new(),
+                registered: BTreeSet::new(),
                 changes: VecDeque::new(),
                 drift,
                 set_by_ms: 0,
@@ -138,6 +143,37 @@ impl World {
 
     /// Runs the schedule to its end, or to the first broken promise.
     pub fn run(mut self) -> Watch {
+        self.run_to_end();
+        self.watch
+    }
+
+    /// As [`World::run`]. At the end, every line must have one owner, and no worker more lines than its share. A
+    /// schedule in which no worker is left passes.
+    pub fn run_to_equal_shares(mut self) -> Watch {
+        self.run_to_end();
+        if self.watch.broken.is_none() {
+            self.watch.broken = self.unequal_shares();
+        }
+        self.watch
+    }
+
+    fn unequal_shares(&self) -> Option<String> {
+        let alive: Vec<WorkerNo> = (0..self.workers.len()).filter(|worker| self.workers[*worker].alive).collect();
+        let mut owners = vec![Vec::new(); self.rates.len()];
+        for &worker in &alive {
+            for (line, runner) in &self.workers[worker].runners {
+                if !runner.clearance.is_stopping() && runner.clearance.lease.is_valid(self.clock(worker, self.now)) {
+                    owners[*line as usize].push(worker);
+                }
+            }
+        }
+        let share = self.rates.len().div_ceil(alive.len().max(1));
+        let owned = |worker: &WorkerNo| owners.iter().filter(|owners| owners.contains(worker)).count();
+        let is_equal = owners.iter().all(|owners| owners.len() == 1) && alive.iter().all(|w| owned(w) <= share);
+        (!is_equal && !alive.is_empty()).then(|| format!("workers {alive:?} are left, and the lines have {owners:?}"))
+    }
+
+    fn run_to_end(&mut self) {
         let end = self.plan.length.as_nanos() as u64;
         while let Some(((at, _), event)) = self.queue.pop_first() {
             if at > end || self.watch.broken.is_some() {
@@ -150,7 +186,6 @@ impl World {
                 self.handle(event);
             }
         }
-        self.watch
     }
 
     /// Queues an event. Events with the same time run in the order of queueing.
@@ -197,10 +232,10 @@ impl World {
     /// When the suspension of the event's process ends, if that process is suspended now.
     fn suspended_until(&mut self, event: &Event) -> Option<At> {
         let until = match event {
-            Event::Tick(worker) | Event::ResponseArrives(worker, ..) | Event::RateChanged(worker, ..) => {
+            Event::Tick(worker, _) | Event::ResponseArrives(worker, _, Some(_)) | Event::RateChanged(worker, ..) => {
                 self.workers[*worker].task_stopped_until
             }
-            Event::TimedOut(worker, _) => {
+            Event::ResponseArrives(worker, _, None) => {
                 let until = self.workers[*worker].task_stopped_until;
                 // After the suspension, the timeout runs at random before or after a response that arrived meanwhile.
                 if until > self.now { until + u64::from(self.rng.random_bool(0.5)) } else { until }
@@ -218,10 +253,9 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Tick(worker) => self.tick(worker),
+            Event::Tick(worker, tick) => self.tick(worker, tick),
             Event::RequestArrives(worker, number, request) => self.redis_receives(worker, number, request),
-            Event::ResponseArrives(worker, number, response) => self.answered(worker, number, response),
-            Event::TimedOut(worker, number) => self.timed_out(worker, number),
+            Event::ResponseArrives(worker, number, response) => self.response(worker, number, response),
             Event::ClaimArrives(run, number, in_grace_period) => self.redis_claims(run, number, in_grace_period),
             Event::ClaimReturns(run, number, response) => self.claimed(run, number, response),
             Event::Wakes(run, wake) => self.wakes(run, wake),
@@ -234,16 +268,16 @@ impl World {
         }
     }
 
-    fn redis_receives(&mut self, worker: WorkerNo, number: u64, request: Request) {
+    fn redis_receives(&mut self, worker: WorkerNo, number: u64, request: LeaseRequest) {
         let (mut returns, mut delay) = self.link(worker);
         let response = if self.now < self.redis.down_until {
             // Redis is down and refuses the connection at once, which is an error and not a timeout.
             delay = Duration::ZERO;
             returns = true;
-            Response::Error
+            None
         } else {
             self.connect_to_redis(worker);
-            self.redis_response(worker, request)
+            Some(self.redis_response(worker, &request))
         };
         if returns {
             self.after(delay, Event::ResponseArrives(worker, number, response));
@@ -266,34 +300,56 @@ impl World {
         }
     }
 
-    fn redis_response(&mut self, worker: WorkerNo, request: Request) -> Response {
+    fn redis_response(&mut self, worker: WorkerNo, request: &LeaseRequest) -> LeaseResponse {
         let (now_ms, length_ms) = (self.redis_ms(), self.plan.lease.as_millis() as u64);
-        let response = match &request {
-            Request::Acquire(wanted) => {
-                let mut epochs = Vec::with_capacity(wanted.len());
-                for &(line, mine) in wanted {
+        let response = match request {
+            LeaseRequest::Acquire(leases) => {
+                let mut epochs = Vec::with_capacity(leases.len());
+                for (line, mine) in leases {
+                    let line = line_no(line);
                     self.save_line(line);
-                    epochs.push(self.redis.leases.acquire(line, worker, length_ms, mine, now_ms));
+                    epochs.push(self.redis.leases.acquire(line, worker, length_ms, *mine, now_ms));
                 }
-                Response::Epochs(epochs)
+                LeaseResponse::Epochs(epochs)
             }
-            Request::Release(line, epoch) => {
-                self.save_line(*line);
-                self.redis.leases.release(*line, worker, *epoch, now_ms);
-                Response::Done
+            LeaseRequest::Release(line, epoch) => {
+                self.save_line(line_no(line));
+                self.redis.leases.release(line_no(line), worker, *epoch, now_ms);
+                LeaseResponse::Done
             }
-            Request::LiveWorkers => {
-                self.redis.live.insert(worker, now_ms + length_ms);
-                self.redis.live.retain(|_, until_ms| *until_ms > now_ms);
-                Response::LiveWorkers(self.redis.live.len())
+            LeaseRequest::Register => {
+                self.redis.registered.insert(worker);
+                LeaseResponse::Done
             }
-            Request::Owners(lines) => {
-                Response::Owners(lines.iter().map(|line| self.redis.leases.held(*line, now_ms).is_some()).collect())
+            LeaseRequest::Heartbeat => LeaseResponse::Live(self.heartbeat(worker, now_ms, length_ms)),
+            LeaseRequest::Lists(workers) => LeaseResponse::Lists(self.line_lists(workers)),
+            LeaseRequest::Ttls(lines) => {
+                let left_ms = |line| {
+                    self.redis.leases.held(line_no(line), now_ms).map(|held| held.until_ms.saturating_sub(now_ms))
+                };
+                LeaseResponse::Ttls(lines.iter().map(|line| left_ms(line).map(Duration::from_millis)).collect())
             }
-            Request::Other => Response::Done,
+            LeaseRequest::Report => LeaseResponse::Done,
+            LeaseRequest::Leave => {
+                self.redis.live.remove(&worker);
+                self.redis.registered.remove(&worker);
+                LeaseResponse::Done
+            }
         };
         self.watch.log(self.now, || format!("redis, {now_ms}: worker {worker} {request:?}: {response:?}"));
         response
+    }
+
+    /// As `Store::worker_heartbeat`. Housekeeping, which removes the lists of dead workers, is part of it here.
+    fn heartbeat(&mut self, worker: WorkerNo, now_ms: u64, length_ms: u64) -> LiveWorkers {
+        let Redis { live, registered, .. } = &mut self.redis;
+        live.insert(worker, now_ms + length_ms);
+        live.retain(|_, until_ms| (now_ms + 1..=now_ms + length_ms).contains(until_ms));
+        registered.retain(|worker| live.contains_key(worker));
+        LiveWorkers {
+            workers: live.keys().map(WorkerNo::to_string).collect(),
+            is_registered: registered.contains(&worker),
+        }
     }
 
     fn save_line(&mut self, line: LineNo) {
@@ -305,13 +361,21 @@ impl World {
 
     /// Whether a message passes between a worker and Redis now, and its delay.
     pub fn link(&mut self, worker: WorkerNo) -> (bool, Duration) {
-        let troubled = self.one_in(self.plan.trouble);
+        let troubled = !self.is_quiet() && self.one_in(self.plan.trouble);
         let passes = self.now >= self.workers[worker].cut_until && !(troubled && self.rng.random_bool(0.5));
         let longest = if troubled { self.plan.lease * 2 } else { Duration::from_millis(2) };
         (passes, self.between(Duration::from_micros(50), longest))
     }
 
+    /// Whether faults and trouble have ended.
+    fn is_quiet(&self) -> bool {
+        u128::from(self.now) >= self.plan.quiet_from.as_nanos()
+    }
+
     fn inject_fault(&mut self) {
+        if self.is_quiet() {
+            return;
+        }
         let next = self.between(Duration::from_millis(1), self.plan.fault_every);
         self.after(next, Event::InjectFault);
         let fault = self.plan.faults[self.rng.random_range(0..self.plan.faults.len())];
@@ -336,8 +400,7 @@ impl World {
             Fault::Start if alive.len() < self.plan.workers + 2 => self.start_worker(),
             Fault::Start => {}
             Fault::Leave => {
-                self.workers[worker].stopping = true;
-                self.at(self.now, Event::Tick(worker));
+                self.leave(worker);
             }
             Fault::Cut => self.workers[worker].cut_until = until,
             Fault::RedisStops => self.redis.stopped_until = until,

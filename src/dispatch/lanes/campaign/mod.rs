@@ -179,7 +179,7 @@ impl Lane for CampaignLane {
         if self.settling.is_none()
             && let Some(outcomes) = self.outcomes_to_settle(now, line)
         {
-            self.settling = Some(self.calls.settle(outcomes, line.lease.epoch));
+            self.settling = Some(self.calls.settle(outcomes, line.clearance.lease.epoch));
         }
     }
 

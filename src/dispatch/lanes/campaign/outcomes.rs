@@ -138,7 +138,7 @@ impl CampaignLane {
         }
         let many = self.outcomes.values().map(|pending| pending.outcomes.len()).sum::<usize>() >= batch::ROWS_MAX;
         let last = self.ready.is_empty() && self.in_flight == 0;
-        let all = many || last || line.stopping;
+        let all = many || last || line.clearance.is_stopping();
         // Each part has its own window: the rows of a small part, claimed together, are settled together, and not
         // split by the window of another part.
         let due = self.outcomes.extract_if(.., |_, pending| all || now >= pending.due);

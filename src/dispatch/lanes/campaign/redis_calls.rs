@@ -54,7 +54,7 @@ impl CampaignLane {
         if let Some(UnansweredClaim { part, .. }) = self.unanswered_claim {
             return Some(self.claim(part, 0, line));
         }
-        if line.stopping {
+        if line.clearance.is_stopping() {
             return None;
         }
         // A refresh goes first even if many messages are ready: their campaign may have been paused, and then they
@@ -114,7 +114,7 @@ impl CampaignLane {
                     self.unanswered_claim.get_or_insert(UnansweredClaim { part, number: self.claims });
                 }
                 // An error that a retry does not fix must not delay the stop.
-                if line.stopping && !error.is_transient() {
+                if line.clearance.is_stopping() && !error.is_transient() {
                     self.unanswered_claim = None;
                 }
                 self.redis_failed("rows could not be claimed", &error);
@@ -165,7 +165,7 @@ impl CampaignLane {
         self.claims += 1;
         let now = line.clock.now();
         let request = ClaimRequest {
-            epoch: line.lease.epoch,
+            epoch: line.clearance.lease.epoch,
             number: self.claims,
             now,
             limit,
@@ -217,7 +217,7 @@ impl CampaignLane {
             Claim::Fenced { epoch, lost } => {
                 warn!(line.id = %self.calls.line, epoch, "another worker has the line");
                 self.give_back_lost(part, lost, line);
-                line.lease.lost();
+                line.clearance.lease.lost();
             }
         }
     }

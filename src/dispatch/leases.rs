@@ -351,3 +351,89 @@ impl LeaseKeeper {
         LeaseStep::Wait { pause: if self.worker_stops { tick / 10 } else { tick }, succeeded }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(10);
+
+    fn keeper(lines: &[&str]) -> LeaseKeeper {
+        let lines = lines.iter().map(|line| LineId::from(*line)).collect();
+        LeaseKeeper::new(lines, LENGTH, Duration::from_secs(3_600))
+    }
+
+    fn live() -> LeaseResponse {
+        LeaseResponse::Live(LiveWorkers { workers: vec!["a".to_owned()], is_registered: true })
+    }
+
+    /// Runs a tick at `now` in which Redis grants every lease in epoch 7, except that requests of `failing` fail.
+    /// Returns the requests, and the turn after the last response.
+    fn tick(
+        keeper: &mut LeaseKeeper,
+        finished: &[&str],
+        stops: bool,
+        now: Instant,
+        failing: impl Fn(&LeaseRequest) -> bool,
+    ) -> (Vec<LeaseRequest>, LeaseTurn) {
+        let mut requests = Vec::new();
+        let mut turn = keeper.tick(finished.iter().map(|line| LineId::from(*line)).collect(), stops, now);
+        while let LeaseStep::Request(request) = &turn.next {
+            let response = match request {
+                LeaseRequest::Acquire(leases) => LeaseResponse::Epochs(vec![Some(7); leases.len()]),
+                LeaseRequest::Heartbeat => live(),
+                LeaseRequest::Lists(workers) => LeaseResponse::Lists(vec![None; workers.len()]),
+                LeaseRequest::Ttls(lines) => LeaseResponse::Ttls(vec![None; lines.len()]),
+                _ => LeaseResponse::Done,
+            };
+            requests.push(request.clone());
+            let response = (!failing(request)).then_some(response);
+            let (mut start, mut stop) = (turn.start, turn.stop);
+            turn = keeper.response(response, now, &mut rand::rng());
+            start.append(&mut turn.start);
+            stop.append(&mut turn.stop);
+            (turn.start, turn.stop) = (start, stop);
+        }
+        (requests, turn)
+    }
+
+    #[test]
+    fn a_worker_registers_before_its_heartbeat_and_leaves_last() {
+        let (mut keeper, now) = (keeper(&["1"]), Instant::now());
+        let (line, lists) = (LineId::from("1"), LeaseRequest::Lists(vec!["a".to_owned()]));
+        let (requests, turn) = tick(&mut keeper, &[], false, now, |_| false);
+        let [ttls, acquire] = [LeaseRequest::Ttls(vec![line.clone()]), LeaseRequest::Acquire(vec![(line.clone(), 0)])];
+        let (register, report) = (LeaseRequest::Register, LeaseRequest::Report);
+        assert_eq!(requests, [register, LeaseRequest::Heartbeat, lists.clone(), ttls, acquire, report]);
+        assert_eq!(turn.start.len(), 1);
+        let renew = LeaseRequest::Acquire(vec![(line.clone(), 7)]);
+        let (requests, turn) = tick(&mut keeper, &[], true, now, |_| false);
+        assert_eq!((requests, turn.stop), (vec![renew], vec![line.clone()]));
+        let (requests, turn) = tick(&mut keeper, &["1"], true, now, |_| false);
+        assert_eq!((requests, turn.next), (vec![LeaseRequest::Release(line, 7), LeaseRequest::Leave], LeaseStep::End));
+    }
+
+    #[test]
+    fn a_failed_release_does_not_keep_the_others_from_renewal() {
+        let (mut keeper, now) = (keeper(&["1", "2", "3"]), Instant::now());
+        let (_, turn) = tick(&mut keeper, &[], false, now, |_| false);
+        let kept = turn.start.iter().find(|(line, _)| line.as_str() == "3").expect("line 3").1.clone();
+        let later = now + Duration::from_secs(5);
+        let is_release = |request: &LeaseRequest| matches!(request, LeaseRequest::Release(..));
+        let (requests, turn) = tick(&mut keeper, &["1", "2"], false, later, is_release);
+        assert_eq!(requests.iter().filter(|request| is_release(request)).count(), 1);
+        assert!(kept.is_valid(now + Duration::from_secs(12)));
+        assert!(matches!(turn.next, LeaseStep::Wait { succeeded: true, .. }));
+    }
+
+    #[test]
+    fn a_failed_renewal_ends_the_tick_and_leaves_the_leases_as_they_are() {
+        let (mut keeper, now) = (keeper(&["1"]), Instant::now());
+        let (_, turn) = tick(&mut keeper, &[], false, now, |_| false);
+        let lease = turn.start[0].1.clone();
+        let (requests, turn) = tick(&mut keeper, &[], false, now + Duration::from_secs(5), |_| true);
+        assert_eq!(requests.len(), 1);
+        assert!(matches!(turn.next, LeaseStep::Wait { succeeded: false, .. }) && turn.stop.is_empty());
+        assert_eq!(lease.ends(), now + Duration::from_secs(8));
+    }
+}

@@ -1,7 +1,7 @@
 //! A worker: holds the leases on its share of the lines, and runs a runner for each.
 //!
-//! Which leases it acquires, renews and releases is decided in `leases.rs`; the worker carries that out. Runners run on dispatch threads. Each thread has a
-//! single-threaded runtime and its own connections, and its lines share no locks.
+//! `leases.rs` decides which leases to acquire, renew and release; the worker does the I/O. Runners run on dispatch
+//! threads. Each thread has a single-threaded runtime and its own connections, and its lines share no locks.
 //!
 //! If the process dies: its leases expire after `dispatch.lease`, and other workers acquire the lines.
 

@@ -78,3 +78,35 @@ impl Clearance {
         lease_ends.into_iter().chain(self.send_at.filter(|at| has_slot && *at > now)).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(10);
+
+    fn clearance(now: Instant) -> Clearance {
+        Clearance::new(Arc::new(Lease::new(7, now, LENGTH)), 10.0, now)
+    }
+
+    #[test]
+    fn a_line_whose_lease_ended_stays_stopped_after_a_renewal() {
+        let now = Instant::now();
+        let mut clearance = clearance(now);
+        assert!(!clearance.stop_if(false, now + Duration::from_secs(7)));
+        let later = now + Duration::from_secs(9);
+        assert!(clearance.stop_if(false, later) && !clearance.stop_if(false, later));
+        clearance.lease.renewed(later, LENGTH);
+        assert!(clearance.is_stopping() && !clearance.take(later));
+    }
+
+    #[test]
+    fn a_message_waits_until_the_pace_allows_it() {
+        let now = Instant::now();
+        let mut clearance = clearance(now);
+        assert!(!clearance.take(now));
+        let at = clearance.deadline(now, true).expect("a deadline");
+        assert!(at > now && at < clearance.lease.ends() && !clearance.may_send(now) && clearance.take(at));
+        assert_eq!(clearance.deadline(at, false), Some(clearance.lease.ends()));
+    }
+}

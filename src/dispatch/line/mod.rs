@@ -1,9 +1,8 @@
 //! A line: when a message may leave.
 //!
-//! [`runner`] sends the messages of the line's lane. [`clearance`] decides by lease and pace when the next may
-//! leave. [`pace`] keeps the rate, [`slots`] limits the attempts in flight,
-//! [`path`] notices when the path to Meta is broken, and [`holds`] what Meta or an operator has stopped. [`state`] is
-//! what of this a lane may ask about.
+//! [`runner`] sends the messages of the line's lane. [`clearance`] decides by lease and pace when one may leave.
+//! [`pace`] keeps the rate, [`slots`] limits the attempts in flight, [`path`] notices when the path to Meta is broken,
+//! and [`holds`] what Meta or an operator has stopped. [`state`] is what of this a lane may ask about.
 
 pub mod clearance;
 pub mod consequence;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pregon::{
@@ -52,7 +52,7 @@ pub struct Worker {
     /// How long it waits for a response from Redis.
     pub redis_timeout: Duration,
     /// The last incarnation of Redis that it connected to, and when that started, by the worker's clock.
-    incarnation: (u64, Option<std::time::Instant>),
+    incarnation: (u64, Option<Instant>),
     /// The number of the next tick.
     tick: u64,
 }

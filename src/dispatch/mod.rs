@@ -2,7 +2,7 @@
 //!
 //! - [`worker`] holds the leases on its share of the lines, and starts a runner for each.
 //! - [`leases`] decides which leases a worker acquires, renews and releases.
-//! - [`line`] decides when a message leaves: rate, attempts in flight, holds, the path to Meta.
+//! - [`mod@line`] decides when a message leaves: rate, attempts in flight, holds, the path to Meta.
 //! - [`lanes`] decide what leaves. The campaigns are a lane.
 //! - [`shard`] is what the lines on one thread share, and [`batch`] how much goes to Redis in one call.
 //! - [`housekeeping`] does the work that belongs to no line, and [`indexing`] the index of message ids.

@@ -1,6 +1,6 @@
 //! The Redis calls of the lane: each one as a future, and its reply.
 //!
-//! Owns: the cache of recipients ([`ChunkCache`]). [`super::redis_calls`] decides what follows from a reply.
+//! Owns: the cache of recipients ([`ChunkCache`]). `redis_calls` decides what follows from a reply.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -1,7 +1,7 @@
 //! The lane of the campaigns: claims rows of the line's parts, and settles their outcomes.
 //!
-//! [`backlog`] chooses the part to claim from, and [`share`] the campaign. [`redis_calls`] starts the [`calls`] that are
-//! due and applies their replies. [`outcomes`] gathers outcomes, which are settled in batches.
+//! [`backlog`] chooses the part to claim from, and [`share`] the campaign. `redis_calls` starts the [`calls`] that are
+//! due and applies their replies. `outcomes` gathers outcomes, which are settled in batches.
 //!
 //! If the process dies: the rows that were claimed are in flight in Redis, and the line's next owner puts them in doubt.
 

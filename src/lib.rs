@@ -14,6 +14,7 @@
 //! all of them.
 
 pub mod api;
+pub mod api_types;
 pub mod app;
 pub mod client;
 pub mod coding;

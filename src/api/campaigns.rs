@@ -8,19 +8,19 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     Shared, SharedState,
     extract::{CampaignPath, JsonBody},
 };
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, campaign::PauseReason},
+    api_types::{CampaignCreated, CampaignView, NewCampaign, Page, Statistics, TemplateName},
+    domain::{CampaignId, CampaignState},
     http::request::{Params, bad_query},
     http::{page, problem::Result},
-    intake::{CampaignAction, NewCampaign, Rejection, TemplateName},
+    intake::CampaignAction,
     redis::campaigns::CampaignRecord,
-    stats::Statistics,
 };
 
 /// Maximum number of campaigns that a filtered list scans for one page.
@@ -29,61 +29,28 @@ const SCANNED_MAX: usize = 10_000;
 /// How many campaigns' states a filtered list reads in one round trip.
 const STATES_AT_ONCE: usize = 1_000;
 
-/// A campaign in a response.
-#[derive(Serialize)]
-struct CampaignView {
-    id: CampaignId,
-    external_id: Option<String>,
-    name: String,
-    state: CampaignState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<PauseReason>,
-    template: TemplateName,
-    lines: Vec<LineId>,
-    priority: u8,
-    on_doubt: OnDoubt,
-    start_at: Option<UnixMs>,
-    expires_at: Option<UnixMs>,
-    created_at: UnixMs,
-    started_at: Option<UnixMs>,
-    ended_at: Option<UnixMs>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    statistics: Option<Statistics>,
-}
-
-impl CampaignView {
-    fn new(record: CampaignRecord, statistics: Option<Statistics>) -> Self {
-        let CampaignRecord { campaign, state, reason, started_at, ended_at, .. } = record;
-        Self {
-            id: campaign.id,
-            external_id: campaign.external_id,
-            name: campaign.name,
-            state,
-            reason,
-            template: TemplateName {
-                name: campaign.template.name,
-                language: campaign.template.language.as_str().to_owned(),
-            },
-            lines: campaign.lines,
-            priority: campaign.priority,
-            on_doubt: campaign.on_doubt,
-            start_at: campaign.start_at,
-            expires_at: campaign.expires_at,
-            created_at: campaign.created_at,
-            started_at,
-            ended_at,
-            statistics,
-        }
+fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView {
+    let CampaignRecord { campaign, state, reason, started_at, ended_at, .. } = record;
+    CampaignView {
+        id: campaign.id,
+        external_id: campaign.external_id,
+        name: campaign.name,
+        state,
+        reason,
+        template: TemplateName {
+            name: campaign.template.name,
+            language: campaign.template.language.as_str().to_owned(),
+        },
+        lines: campaign.lines,
+        priority: campaign.priority,
+        on_doubt: campaign.on_doubt,
+        start_at: campaign.start_at,
+        expires_at: campaign.expires_at,
+        created_at: campaign.created_at,
+        started_at,
+        ended_at,
+        statistics,
     }
-}
-
-#[derive(Serialize)]
-struct Created {
-    id: CampaignId,
-    state: CampaignState,
-    accepted: u64,
-    rejected_count: u64,
-    rejected: Vec<Rejection>,
 }
 
 /// `POST /v1/campaigns`
@@ -91,7 +58,7 @@ pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<N
     let submitted = shared.state.intake.submit(new).await?;
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let upload = submitted.upload;
-    let created = Created {
+    let created = CampaignCreated {
         id: submitted.id,
         state: submitted.state,
         accepted: upload.accepted,
@@ -103,22 +70,22 @@ pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<N
 }
 
 /// `POST /v1/campaigns/{id}/launch`
-pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Launch).await
 }
 
 /// `POST /v1/campaigns/{id}/pause`
-pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Pause).await
 }
 
 /// `POST /v1/campaigns/{id}/resume`
-pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Resume).await
 }
 
 /// `POST /v1/campaigns/{id}/cancel`
-pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Cancel).await
 }
 
@@ -128,20 +95,24 @@ pub(super) async fn delete(State(shared): SharedState, CampaignPath(id): Campaig
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn act(shared: &Arc<Shared>, CampaignPath(id): CampaignPath, action: CampaignAction) -> Result<Response> {
+async fn act(
+    shared: &Arc<Shared>,
+    CampaignPath(id): CampaignPath,
+    action: CampaignAction,
+) -> Result<Json<CampaignView>> {
     let record = shared.state.intake.act(id, action).await?;
     with_statistics(shared, record).await
 }
 
 /// `GET /v1/campaigns/{id}`
-pub(super) async fn one(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Response> {
+pub(super) async fn one(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Json<CampaignView>> {
     let record = shared.campaign(id).await?;
     with_statistics(&shared, record).await
 }
 
-async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Response> {
+async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Json<CampaignView>> {
     let statistics = shared.reader.statistics(&record, shared.now()).await?;
-    Ok(Json(CampaignView::new(record, Some(statistics))).into_response())
+    Ok(Json(view(record, Some(statistics))))
 }
 
 /// The query parameters of the campaign list.
@@ -153,23 +124,20 @@ pub(super) struct CampaignListParams {
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct CampaignList {
-    campaigns: Vec<CampaignView>,
-    next: Option<CampaignId>,
-}
-
 /// `GET /v1/campaigns`: newest first. `next` is the last campaign of the page. If the scan limit ended the page,
 /// `next` is the last campaign scanned.
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<CampaignListParams>) -> Result<Response> {
+pub(super) async fn list(
+    State(shared): SharedState,
+    Params(params): Params<CampaignListParams>,
+) -> Result<Json<Page<CampaignView>>> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
     let wanted = page::non_empty(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();
     let wanted = wanted.map_err(|error| bad_query(error.to_string()))?;
     let (ids, next) = shared.find(wanted, cursor, limit).await?;
     let records = shared.state.store.campaigns(&ids).await?;
-    let campaigns = records.into_iter().flatten().map(|record| CampaignView::new(record, None)).collect();
-    Ok(Json(CampaignList { campaigns, next }).into_response())
+    let rows = records.into_iter().flatten().map(|record| view(record, None)).collect();
+    Ok(Json(Page { rows, next: next.map(|next| next.to_string()) }))
 }
 
 impl Shared {

@@ -29,10 +29,10 @@ use tracing::error;
 
 use super::{Shared, SharedState, extract::CampaignPath, stream_permit};
 use crate::{
+    api_types::{StateEvent, Statistics, WaitReason, Waiting},
     domain::{CampaignId, CampaignState},
     http::problem::Result,
     redis,
-    stats::{Statistics, WaitReason, Waiting},
 };
 
 /// How often a stream reads the campaign.
@@ -71,11 +71,6 @@ struct Watch {
     /// Events not sent yet.
     queue: VecDeque<Event>,
     _permit: OwnedSemaphorePermit,
-}
-
-#[derive(Serialize)]
-struct StateEvent {
-    state: CampaignState,
 }
 
 impl Watch {

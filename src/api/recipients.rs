@@ -5,19 +5,15 @@
 
 use std::{fmt, str::FromStr};
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
-use serde::{Deserialize, Serialize};
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Deserialize;
 
 use super::{
     Shared, SharedState,
     extract::{CampaignPath, RecipientPath},
 };
 use crate::{
+    api_types::{Page, RecipientView, Times},
     domain::{LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, policy},
     http::request::{Params, bad_query},
     http::{
@@ -33,76 +29,29 @@ const SCANNED_MAX: usize = 16 * PART_ROWS;
 /// Maximum number of parts per page. Each part costs a scan of its history, which can be several MB.
 const PARTS_MAX: usize = 4;
 
-/// A recipient in a response.
-#[derive(Serialize)]
-pub(super) struct RecipientView {
-    /// The phone number.
-    pub(super) to: Phone,
-    /// The name of the state.
-    pub(super) state: &'static str,
-    /// Meta's error code, if it is the reason for the state.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) code: Option<u32>,
-    /// What the code means. Also set for Pregón's own codes, which are not shown in `code`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<&'static str>,
-    /// The number of attempts that count. An attempt that certainly sent nothing, such as a throttled one, does not.
-    pub(super) attempts: u8,
-    /// The line that sends to the recipient.
-    pub(super) line: LineId,
-    /// When the recipient entered each state.
-    #[serde(flatten)]
-    pub(super) times: Times,
-}
-
-/// When a recipient entered each state. The resolution is one second.
-#[derive(Serialize)]
-pub(super) struct Times {
-    /// Meta accepted the message.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) accepted_at: Option<UnixMs>,
-    /// From a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) sent_at: Option<UnixMs>,
-    /// From a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) delivered_at: Option<UnixMs>,
-    /// From a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) read_at: Option<UnixMs>,
-    /// From Meta's response or a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) failed_at: Option<UnixMs>,
-    /// The last change, including changes to states without a field here, such as retrying.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) updated_at: Option<UnixMs>,
-}
-
-impl RecipientView {
-    /// Builds the view from the state byte and the details of a row.
-    ///
-    /// Returns `None` if the byte has no state: the row has no recipient.
-    pub(super) fn new(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<Self> {
-        let (state, code, times) = (RecipientState::of(byte)?, details.code, &details.times);
-        let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
-        let entered = |state: RecipientState| times[usize::from(state.code())];
-        Some(Self {
-            to,
-            state: state.name(),
-            code: code.and_then(policy::code_of_meta),
-            reason: code.map(policy::title),
-            attempts: details.tries + u8::from(state.is_attempt()),
-            line: line.clone(),
-            times: Times {
-                accepted_at: at(entered(RecipientState::Accepted)),
-                sent_at: at(entered(RecipientState::Sent)),
-                delivered_at: at(entered(RecipientState::Delivered)),
-                read_at: at(entered(RecipientState::Read)),
-                failed_at: at(entered(RecipientState::Failed).max(entered(RecipientState::Refused))),
-                updated_at: at(times.iter().copied().max().unwrap_or(0)),
-            },
-        })
-    }
+/// Builds the view of a recipient from the state byte and the details of its row.
+///
+/// Returns `None` if the byte has no state: the row has no recipient.
+pub(super) fn view(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<RecipientView> {
+    let (state, code, times) = (RecipientState::of(byte)?, details.code, &details.times);
+    let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
+    let entered = |state: RecipientState| times[usize::from(state.code())];
+    Some(RecipientView {
+        to,
+        state: state.name(),
+        code: code.and_then(policy::code_of_meta),
+        reason: code.map(policy::title),
+        attempts: details.tries + u8::from(state.is_attempt()),
+        line: line.clone(),
+        times: Times {
+            accepted_at: at(entered(RecipientState::Accepted)),
+            sent_at: at(entered(RecipientState::Sent)),
+            delivered_at: at(entered(RecipientState::Delivered)),
+            read_at: at(entered(RecipientState::Read)),
+            failed_at: at(entered(RecipientState::Failed).max(entered(RecipientState::Refused))),
+            updated_at: at(times.iter().copied().max().unwrap_or(0)),
+        },
+    })
 }
 
 /// The query parameters of the recipient list.
@@ -112,12 +61,6 @@ pub(super) struct RecipientListParams {
     state: Option<String>,
     cursor: Option<String>,
     limit: Option<String>,
-}
-
-#[derive(Serialize)]
-struct RecipientList {
-    recipients: Vec<RecipientView>,
-    next: Option<String>,
 }
 
 /// The row at which a page begins: `part.row`.
@@ -147,7 +90,7 @@ pub(super) async fn list(
     State(shared): SharedState,
     CampaignPath(id): CampaignPath,
     Params(params): Params<RecipientListParams>,
-) -> Result<Response> {
+) -> Result<Json<Page<RecipientView>>> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?.unwrap_or_default();
     let wanted = page::non_empty(params.state.as_deref()).map(state_name).transpose()?;
@@ -158,11 +101,14 @@ pub(super) async fn list(
     for (part, rows) in found {
         recipients.extend(shared.views(&record, part, &rows).await?);
     }
-    Ok(Json(RecipientList { recipients, next: next.map(|next| next.to_string()) }).into_response())
+    Ok(Json(Page { rows: recipients, next: next.map(|next| next.to_string()) }))
 }
 
 /// `GET /v1/campaigns/{id}/recipients/{phone}`. The leading `+` of the phone number is optional.
-pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): RecipientPath) -> Result<Response> {
+pub(super) async fn one(
+    State(shared): SharedState,
+    RecipientPath(id, phone): RecipientPath,
+) -> Result<Json<RecipientView>> {
     let number = if phone.starts_with('+') { phone } else { format!("+{phone}") };
     let to: Phone = number.parse().map_err(|_| {
         Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164, such as +5491155550001")
@@ -175,7 +121,7 @@ pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): Re
     let bytes = shared.state.store.states_from(part, row, 1).await?;
     let rows: Vec<(u16, u8)> = bytes.into_iter().map(|byte| (row, byte)).collect();
     let view = shared.views(&record, part, &rows).await?.pop().ok_or_else(unknown)?;
-    Ok(Json(view).into_response())
+    Ok(Json(view))
 }
 
 /// Errors: 410 if the campaign's recipients were deleted at the end of their retention.
@@ -252,7 +198,7 @@ impl Shared {
             tokio::try_join!(store.recipients(part, &numbers), store.row_details(part, &numbers))?;
         let rows = rows.iter().zip(recipients).zip(details);
         let view = |((&(_, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
-            RecipientView::new(recipient.to, line, byte, &details)
+            view(recipient.to, line, byte, &details)
         };
         Ok(rows.filter_map(view).collect())
     }
@@ -288,27 +234,26 @@ mod tests {
 
     #[test]
     fn a_recipient_shows_only_codes_of_meta() {
-        let view = |byte, code| {
+        let shown = |byte, code| {
             let to = Phone::from_digits(5_491_155_550_001).expect("a number");
             let details = RowDetails { code, tries: 1, times: [0; 16] };
-            let view = RecipientView::new(to, &"3001".into(), byte, &details);
-            serde_json::to_value(view).expect("an object")
+            serde_json::to_value(view(to, &"3001".into(), byte, &details)).expect("an object")
         };
         let refused = RecipientState::Refused.code() | 0x20;
         let expected = serde_json::json!({
             "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": policy::title(131_026), "attempts": 2, "line": "3001"
         });
-        assert_eq!(view(refused, Some(131_026)), expected);
+        assert_eq!(shown(refused, Some(131_026)), expected);
         let doubtful = RecipientState::InDoubt.code() | 0x10;
         let expected = serde_json::json!({
             "to": "+5491155550001", "state": "in_doubt", "reason": policy::title(policy::NO_ANSWER), "attempts": 2, "line": "3001"
         });
-        assert_eq!(view(doubtful, Some(policy::NO_ANSWER)), expected);
-        let unexplained = view(RecipientState::Failed.code(), Some(policy::NO_REASON));
+        assert_eq!(shown(doubtful, Some(policy::NO_ANSWER)), expected);
+        let unexplained = shown(RecipientState::Failed.code(), Some(policy::NO_REASON));
         assert_eq!(
             (&unexplained["code"], &unexplained["reason"]),
             (&serde_json::Value::Null, &serde_json::json!(policy::title(policy::NO_REASON)))
         );
-        assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");
+        assert_eq!(shown(0, None), serde_json::Value::Null, "no recipient");
     }
 }

@@ -22,10 +22,11 @@ use tracing::warn;
 use super::{
     SharedState,
     extract::CampaignPath,
-    recipients::{RecipientView, ensure_recipients_kept},
+    recipients::{ensure_recipients_kept, view},
     stream_permit,
 };
 use crate::{
+    api_types::RecipientView,
     domain::{LineId, PartId, UnixMs},
     http::problem::Result,
     redis::{self, Store, StoreError, pages::RowDetails, parts::PartRows},
@@ -113,7 +114,7 @@ impl Report {
                     };
                     let tries = open.rows.tries.get(&row).copied().unwrap_or(0);
                     let details = RowDetails { code: open.rows.why.get(&row).copied(), tries, times };
-                    if let Some(view) = RecipientView::new(to, &open.line, byte, &details) {
+                    if let Some(view) = view(to, &open.line, byte, &details) {
                         write_recipient(&mut piece, &view);
                     }
                 }

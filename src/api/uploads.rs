@@ -15,7 +15,6 @@ use axum::{
     body::{Body, BodyDataStream, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future::Either};
 use serde::Deserialize;
@@ -24,6 +23,7 @@ use tower_http::timeout::TimeoutError;
 
 use super::{SharedState, extract::CampaignPath, stream_permit};
 use crate::{
+    api_types::UploadResult,
     coding::Coding,
     http::problem::{Problem, Result},
     http::request::{Params, bad_query, content_coding, expect_media_type, too_slow},
@@ -79,7 +79,7 @@ pub(super) async fn upload(
     Params(params): Params<UploadParams>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response> {
+) -> Result<Json<UploadResult>> {
     let format = match expect_media_type(&headers, &["application/x-ndjson", "text/csv"])? {
         "text/csv" => Format::Csv,
         _ => Format::Ndjson,
@@ -101,7 +101,7 @@ pub(super) async fn upload(
     let body = body.inspect_err(|error| fault = problem(error, shared.state.stall_timeout));
     match (shared.state.intake.upload(id, upload_id, layout, body).await, fault) {
         (Err(IntakeError::Interrupted(_)), Some(problem)) => Err(problem),
-        (result, _) => Ok(Json(result?).into_response()),
+        (result, _) => Ok(Json(result?)),
     }
 }
 

@@ -5,72 +5,12 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-
 use super::line::{LineWork, Stop};
 use crate::{
-    domain::{Campaign, CampaignState, Hold, HoldScope, LineId, UnixMs, WabaId},
+    api_types::{WaitReason, Waiting},
+    domain::{Campaign, CampaignState, Hold, HoldScope, UnixMs, WabaId},
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
-
-/// A reason why sending is not faster, or has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitReason {
-    /// The campaign's `start_at` is in the future.
-    Schedule,
-    /// An operator, or the worker itself, paused the campaign or the line.
-    Paused,
-    /// The line sends as fast as it may.
-    LineRate,
-    /// Meta requires more time between messages to the same person.
-    PairSpacing,
-    /// Messages that could not be sent wait for their next attempt, or Meta can't be reached.
-    BackingOff,
-    /// Requests get responses that are not Meta's, or none. Nothing is sent until Meta answers again.
-    PathBroken,
-    /// Meta paused the template.
-    TemplatePaused,
-    /// Meta blocked the line or its whole WABA.
-    LineBlocked,
-    /// Meta does not accept the access token.
-    Token,
-    /// No worker serves the line.
-    NoWorker,
-    /// Redis does not answer: the counts are the last ones that were read.
-    Redis,
-}
-
-/// One reason, with its details.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Waiting {
-    /// The reason.
-    pub reason: WaitReason,
-    /// The line that the reason is about; `None` if it is about the whole campaign.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<LineId>,
-    /// When the reason ends by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<UnixMs>,
-    /// Meta's error code, if an error is the reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<u32>,
-    /// A sentence for people.
-    pub text: String,
-}
-
-impl Waiting {
-    /// A reason about the whole campaign, without an end or a code.
-    pub fn new(reason: WaitReason, text: impl Into<String>) -> Self {
-        Self { reason, line: None, until: None, code: None, text: text.into() }
-    }
-
-    fn held(reason: WaitReason, what: &str, hold: &Hold) -> Self {
-        let code = Some(hold.code).filter(|&code| code != 0);
-        let text = format!("{what}: {}", hold.reason);
-        Self { until: hold.until, code, ..Self::new(reason, text) }
-    }
-}
 
 /// What a campaign waits for at `now`. `waba` is the WABA of its lines, and `lines` are the lines on which it has
 /// work.
@@ -120,8 +60,14 @@ fn campaign_holds(campaign: &Campaign, waba: &WabaId, holds: &HashMap<HoldScope,
         (HoldScope::Token(waba.clone()), WaitReason::Token, format!("the access token of waba {waba} is held")),
         (HoldScope::Waba(waba.clone()), WaitReason::LineBlocked, format!("waba {waba} is held")),
     ];
-    let held = scopes.iter().filter_map(|(scope, reason, what)| Some(Waiting::held(*reason, what, holds.get(scope)?)));
+    let held = scopes.iter().filter_map(|(scope, reason, what)| Some(held(*reason, what, holds.get(scope)?)));
     held.collect()
+}
+
+fn held(reason: WaitReason, what: &str, hold: &Hold) -> Waiting {
+    let code = Some(hold.code).filter(|&code| code != 0);
+    let text = format!("{what}: {}", hold.reason);
+    Waiting { until: hold.until, code, ..Waiting::new(reason, text) }
 }
 
 /// The one reason of a line with work.
@@ -129,7 +75,7 @@ fn on_line(work: &LineWork, now: UnixMs) -> Waiting {
     let line = &work.line;
     let waiting = match work.now.stop() {
         Some(Stop::Paused) => Waiting::new(WaitReason::Paused, format!("line {line} is paused")),
-        Some(Stop::Held(_, hold)) => Waiting::held(WaitReason::LineBlocked, &format!("line {line} is held"), hold),
+        Some(Stop::Held(_, hold)) => held(WaitReason::LineBlocked, &format!("line {line} is held"), hold),
         Some(Stop::NoWorker) => Waiting::new(WaitReason::NoWorker, format!("no worker serves line {line}")),
         Some(Stop::Unlisted) => {
             let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");

@@ -11,12 +11,13 @@ use std::{
 };
 
 /// Each room, and the rooms it uses. No room uses `app`, which puts all of them together.
-const ARROWS: [(&str, &[&str]); 18] = [
-    ("api", &["coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
+const ARROWS: [(&str, &[&str]); 19] = [
+    ("api", &["api_types", "coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
     (
         "app",
         &[
             "api",
+            "api_types",
             "client",
             "config",
             "dispatch",
@@ -32,27 +33,27 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "webhook",
         ],
     ),
-    ("client", &["coding", "domain", "intake"]),
+    ("api_types", &["domain", "json"]),
+    ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
     ("config", &["domain", "graph", "redis", "telemetry"]),
     ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
     ("domain", &[]),
     ("graph", &["domain", "json"]),
-    ("http", &["coding", "config", "domain", "telemetry"]),
-    ("intake", &["domain", "json", "redis", "telemetry", "templates"]),
+    ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
+    ("intake", &["api_types", "domain", "json", "redis", "telemetry", "templates"]),
     ("json", &[]),
     ("redis", &["domain", "telemetry"]),
     ("sim", &["domain", "telemetry"]),
-    ("stats", &["domain", "redis"]),
+    ("stats", &["api_types", "domain", "redis"]),
     ("telemetry", &["domain"]),
     ("templates", &["domain", "graph", "redis"]),
-    ("terminal", &["client", "coding", "config", "domain", "intake", "telemetry"]),
+    ("terminal", &["api_types", "client", "coding", "config", "domain", "intake", "telemetry"]),
     ("webhook", &["domain", "json", "redis", "telemetry"]),
 ];
 
-/// Rooms that mirror types of other rooms under the same name: the simulator, which shares nothing, and the HTTP
-/// client, whose types are those of the API as a caller sees them.
-const MIRRORS: [&str; 2] = ["sim", "client"];
+/// Rooms that mirror types of other rooms under the same name: the simulator, which shares nothing.
+const MIRRORS: [&str; 1] = ["sim"];
 
 /// A source file.
 struct Source {

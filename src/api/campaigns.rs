@@ -9,13 +9,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
     extract::{CampaignPath, JsonBody},
 };
 use crate::{
-    api_types::{CampaignCreated, CampaignView, NewCampaign, Page, Statistics, TemplateName},
+    api_types::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, Page, Statistics, TemplateName},
+    config::KeyScope,
     domain::{CampaignId, CampaignState},
     http::request::{Params, bad_query},
     http::{page, problem::Result},
@@ -53,7 +55,30 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
     }
 }
 
-/// `POST /v1/campaigns`
+/// Create a campaign.
+///
+/// With an `external_id` the call can be repeated: the campaign that has it is returned, and what an interrupted call
+/// left undone is completed. Invalid recipients are listed in `rejected`; the others are accepted.
+#[utoipa::path(
+    post, path = "/v1/campaigns", tag = "campaigns", operation_id = "create_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    request_body = NewCampaign,
+    responses(
+        (
+            status = 201, description = "The campaign was created.", body = CampaignCreated,
+            headers(("Location" = String, description = "The path of the campaign.")),
+        ),
+        (
+            status = 200, description = "A campaign with this `external_id` exists.", body = CampaignCreated,
+            headers(("Location" = String, description = "The path of the campaign.")),
+        ),
+    ),
+    extensions(("x-problems" = json!([
+        "invalid", "template-changed", "template-missing", "template-not-approved", "template-unsupported",
+        "templates-not-synced", "campaign-not-found", "campaign-conflict", "campaign-state", "campaign-expired",
+        "campaign-empty", "upload-conflict", "upload-in-progress", "too-many-recipients"
+    ]))),
+)]
 pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<NewCampaign>) -> Result<Response> {
     let submitted = shared.state.intake.submit(new).await?;
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -69,27 +94,78 @@ pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<N
     Ok((status, location, Json(created)).into_response())
 }
 
-/// `POST /v1/campaigns/{id}/launch`
+/// Launch a campaign.
+///
+/// It is sent now, or from `start_at` on. Repeating the call changes nothing.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/launch", tag = "campaigns", operation_id = "launch_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!([
+        "campaign-state", "campaign-expired", "campaign-empty", "template-changed", "template-missing",
+        "template-not-approved", "template-unsupported", "templates-not-synced"
+    ]))),
+)]
 pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Launch).await
 }
 
-/// `POST /v1/campaigns/{id}/pause`
+/// Pause a campaign.
+///
+/// After the response no further recipient is claimed. Requests already in flight are still sent.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/pause", tag = "campaigns", operation_id = "pause_campaign",
+    security(("api_key" = [KeyScope::Operate])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!(["campaign-state"]))),
+)]
 pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Pause).await
 }
 
-/// `POST /v1/campaigns/{id}/resume`
+/// Resume a campaign.
+///
+/// The template is checked again.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/resume", tag = "campaigns", operation_id = "resume_campaign",
+    security(("api_key" = [KeyScope::Operate])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!([
+        "campaign-state", "campaign-expired", "campaign-empty", "template-changed", "template-missing",
+        "template-not-approved", "template-unsupported", "templates-not-synced"
+    ]))),
+)]
 pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Resume).await
 }
 
-/// `POST /v1/campaigns/{id}/cancel`
+/// Cancel a campaign.
+///
+/// No further message is sent, and the campaign can never be resumed.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/cancel", tag = "campaigns", operation_id = "cancel_campaign",
+    security(("api_key" = [KeyScope::Operate])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!(["campaign-state"]))),
+)]
 pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Cancel).await
 }
 
-/// `DELETE /v1/campaigns/{id}`
+/// Delete a campaign that never started.
+///
+/// Its recipients, statistics and uploads are gone, and its `external_id` is free again.
+#[utoipa::path(
+    delete, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "delete_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    params(CampaignPath),
+    responses((status = 204, description = "The campaign is deleted.")),
+    extensions(("x-problems" = json!(["campaign-state"]))),
+)]
 pub(super) async fn delete(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<StatusCode> {
     shared.state.intake.delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -104,7 +180,13 @@ async fn act(
     with_statistics(shared, record).await
 }
 
-/// `GET /v1/campaigns/{id}`
+/// Get a campaign with its statistics.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "get_campaign",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign.", body = CampaignView)),
+)]
 pub(super) async fn one(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Json<CampaignView>> {
     let record = shared.campaign(id).await?;
     with_statistics(&shared, record).await
@@ -116,20 +198,35 @@ async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Json
 }
 
 /// The query parameters of the campaign list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct CampaignListParams {
+    /// Only campaigns in this state.
+    #[param(value_type = Option<CampaignState>, nullable = false)]
     state: Option<String>,
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
-/// `GET /v1/campaigns`: newest first. `next` is the last campaign of the page. If the scan limit ended the page,
-/// `next` is the last campaign scanned.
+/// List campaigns, newest first.
+///
+/// The campaigns of a list have no `statistics`. A page may have fewer rows than `limit` and still a next page.
+#[utoipa::path(
+    get, path = "/v1/campaigns", tag = "campaigns", operation_id = "list_campaigns",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignListParams),
+    responses((status = 200, description = "A page of campaigns.", body = CampaignPage)),
+)]
 pub(super) async fn list(
     State(shared): SharedState,
     Params(params): Params<CampaignListParams>,
-) -> Result<Json<Page<CampaignView>>> {
+) -> Result<Json<CampaignPage>> {
+    // `next` is the last campaign of the page or, if the scan limit ended the page, the last one scanned.
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
     let wanted = page::non_empty(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();

@@ -2,13 +2,15 @@
 
 use axum::{Json, extract::State};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
     extract::{JsonBody, LinePath},
 };
 use crate::{
-    api_types::{HoldView, LineChange, LineView, Page},
+    api_types::{HoldView, LineChange, LinePage, LineView, Page},
+    config::KeyScope,
     domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId},
     http::request::Params,
     http::{
@@ -60,18 +62,26 @@ fn state(now: &LineSnapshot, backlog: u64) -> &'static str {
 }
 
 /// The query parameters of the line list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LineListParams {
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
-/// `GET /v1/lines`: in configuration order. `next` is the last line of the page.
-pub(super) async fn list(
-    State(shared): SharedState,
-    Params(params): Params<LineListParams>,
-) -> Result<Json<Page<LineView>>> {
+/// List lines, in the order of the configuration.
+#[utoipa::path(
+    get, path = "/v1/lines", tag = "lines", operation_id = "list_lines",
+    security(("api_key" = [KeyScope::Read])),
+    params(LineListParams),
+    responses((status = 200, description = "A page of lines.", body = LinePage)),
+)]
+pub(super) async fn list(State(shared): SharedState, Params(params): Params<LineListParams>) -> Result<Json<LinePage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let lines = &shared.state.lines;
     let from = match page::non_empty(params.cursor.as_deref()) {
@@ -86,12 +96,28 @@ pub(super) async fn list(
     Ok(Json(Page { rows: shared.line_views(page).await?, next }))
 }
 
-/// `GET /v1/lines/{id}`
+/// Get a line.
+#[utoipa::path(
+    get, path = "/v1/lines/{line}", tag = "lines", operation_id = "get_line",
+    security(("api_key" = [KeyScope::Read])),
+    params(LinePath),
+    responses((status = 200, description = "The line.", body = LineView)),
+)]
 pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
     shared.view(shared.line(&id)?).await
 }
 
-/// `PATCH /v1/lines/{id}`
+/// Set the rate of a line.
+///
+/// The rate takes effect at once and survives restarts.
+#[utoipa::path(
+    patch, path = "/v1/lines/{line}", tag = "lines", operation_id = "set_rate",
+    security(("api_key" = [KeyScope::Operate])),
+    params(LinePath),
+    request_body = LineChange,
+    responses((status = 200, description = "The line after the change.", body = LineView)),
+    extensions(("x-problems" = json!(["invalid-rate"]))),
+)]
 pub(super) async fn change(
     State(shared): SharedState,
     LinePath(id): LinePath,
@@ -110,15 +136,29 @@ pub(super) async fn change(
     shared.view(line).await
 }
 
-/// `POST /v1/lines/{id}/pause`
+/// Pause a line, for all campaigns.
+#[utoipa::path(
+    post, path = "/v1/lines/{line}/pause", tag = "lines", operation_id = "pause_line",
+    security(("api_key" = [KeyScope::Operate])),
+    params(LinePath),
+    responses((status = 200, description = "The line after the change.", body = LineView)),
+)]
 pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
     let line = shared.line(&id)?;
     shared.state.store.set_paused(&id, true).await?;
     shared.view(line).await
 }
 
-/// `POST /v1/lines/{id}/resume`: ends the pause and the holds on the line, its WABA and its access token. The last two
-/// also stop the other lines of the WABA. A hold whose cause persists returns with the next message.
+/// Resume a line.
+///
+/// Ends the pause and the holds on the line, its WABA and its access token. The last two also stop the other lines of the
+/// WABA. A hold whose cause persists returns with the next message.
+#[utoipa::path(
+    post, path = "/v1/lines/{line}/resume", tag = "lines", operation_id = "resume_line",
+    security(("api_key" = [KeyScope::Operate])),
+    params(LinePath),
+    responses((status = 200, description = "The line after the change.", body = LineView)),
+)]
 pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
     let line = shared.line(&id)?;
     for scope in scopes(&line.id, &line.waba) {

@@ -7,13 +7,15 @@ use std::{fmt, str::FromStr};
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
     extract::{CampaignPath, RecipientPath},
 };
 use crate::{
-    api_types::{Page, RecipientView, Times},
+    api_types::{Page, RecipientPage, RecipientView, Times, recipient_state},
+    config::KeyScope,
     domain::{LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, policy},
     http::request::{Params, bad_query},
     http::{
@@ -55,11 +57,18 @@ pub(super) fn view(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> 
 }
 
 /// The query parameters of the recipient list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RecipientListParams {
+    /// Only recipients in this state.
+    #[param(schema_with = recipient_state)]
     state: Option<String>,
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
@@ -85,12 +94,21 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// `GET /v1/campaigns/{id}/recipients`
+/// List the recipients of a campaign.
+///
+/// A page may have fewer rows than `limit`, or none, and still a next page.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}/recipients", tag = "recipients", operation_id = "list_recipients",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignPath, RecipientListParams),
+    responses((status = 200, description = "A page of recipients.", body = RecipientPage)),
+    extensions(("x-problems" = json!(["recipients-dropped"]))),
+)]
 pub(super) async fn list(
     State(shared): SharedState,
     CampaignPath(id): CampaignPath,
     Params(params): Params<RecipientListParams>,
-) -> Result<Json<Page<RecipientView>>> {
+) -> Result<Json<RecipientPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?.unwrap_or_default();
     let wanted = page::non_empty(params.state.as_deref()).map(state_name).transpose()?;
@@ -104,7 +122,14 @@ pub(super) async fn list(
     Ok(Json(Page { rows: recipients, next: next.map(|next| next.to_string()) }))
 }
 
-/// `GET /v1/campaigns/{id}/recipients/{phone}`. The leading `+` of the phone number is optional.
+/// Get a recipient by phone number.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}/recipients/{phone}", tag = "recipients", operation_id = "get_recipient",
+    security(("api_key" = [KeyScope::Read])),
+    params(RecipientPath),
+    responses((status = 200, description = "The recipient.", body = RecipientView)),
+    extensions(("x-problems" = json!(["recipient-not-found", "invalid-phone", "recipients-dropped"]))),
+)]
 pub(super) async fn one(
     State(shared): SharedState,
     RecipientPath(id, phone): RecipientPath,

@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{Shared, SharedState};
 use crate::{
-    api_types::{Page, SyncedTemplates, SyncedWaba, TemplateView},
+    api_types::{Page, SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
+    config::KeyScope,
     domain::{Template, UnixMs, WabaId},
     http::request::Params,
     http::{
@@ -48,18 +50,31 @@ impl fmt::Display for Cursor {
 }
 
 /// The query parameters of the template list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct TemplateListParams {
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
-/// `GET /v1/templates`: sorted by WABA, name and language. Templates of a WABA that was never synced are missing.
+/// List templates, as Meta last returned them.
+///
+/// Sorted by WABA, name and language. Templates of a WABA that was never synced are missing.
+#[utoipa::path(
+    get, path = "/v1/templates", tag = "templates", operation_id = "list_templates",
+    security(("api_key" = [KeyScope::Read])),
+    params(TemplateListParams),
+    responses((status = 200, description = "A page of templates.", body = TemplatePage)),
+)]
 pub(super) async fn list(
     State(shared): SharedState,
     Params(params): Params<TemplateListParams>,
-) -> Result<Json<Page<TemplateView>>> {
+) -> Result<Json<TemplatePage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let after = page::cursor::<Cursor>(params.cursor.as_deref())?;
     let mut templates = Vec::new();
@@ -75,7 +90,13 @@ pub(super) async fn list(
     Ok(Json(Page { rows: templates, next }))
 }
 
-/// `POST /v1/templates/sync`
+/// Read the templates of all WABAs from Meta now.
+#[utoipa::path(
+    post, path = "/v1/templates/sync", tag = "templates", operation_id = "sync_templates",
+    security(("api_key" = [KeyScope::Operate])),
+    responses((status = 200, description = "All WABAs were read.", body = SyncedTemplates)),
+    extensions(("x-problems" = json!(["sync-failed"]))),
+)]
 pub(super) async fn sync(State(shared): SharedState) -> Result<Json<SyncedTemplates>> {
     let (mut wabas, mut problems) = (Vec::new(), Vec::new());
     for (waba, result) in (shared.state.sync_templates)().await {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Listed, Rejection, Statistics};
+use super::{Listed, Page, Rejection, Statistics};
 use crate::{
     domain::{CampaignId, CampaignState, LineId, OnDoubt, RawRecipient, UnixMs, campaign::PauseReason},
     json,
@@ -98,6 +98,7 @@ pub struct CampaignCreated {
 
 /// A campaign.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Campaign)]
 pub struct CampaignView {
     /// The id that Pregón assigned.
     pub id: CampaignId,
@@ -155,6 +156,9 @@ pub struct CampaignView {
 impl Listed for CampaignView {
     const NAME: &str = "campaigns";
 }
+
+/// A page of campaigns.
+pub type CampaignPage = Page<CampaignView>;
 
 /// The data of an event of the kind `state`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use super::Listed;
+use super::{Listed, Page};
 use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, UnixMs, WabaId};
 
 /// Every state of a line.
@@ -20,6 +20,7 @@ pub const LINE_STATES: [&str; 8] =
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Line)]
 pub struct LineView {
     /// Meta's `phone_number_id`.
     pub id: LineId,
@@ -33,7 +34,7 @@ pub struct LineView {
     #[serde(default)]
     #[schema(required)]
     pub display: String,
-    /// The state in one word, one of [`LINE_STATES`]. A newer server may have more of them.
+    /// One of [`LINE_STATES`], or another one of a newer server.
     #[serde(default)]
     #[schema(required, schema_with = line_states)]
     pub state: Cow<'static, str>,
@@ -85,12 +86,20 @@ impl Listed for LineView {
     const NAME: &str = "lines";
 }
 
+/// A page of lines.
+pub type LinePage = Page<LineView>;
+
 fn line_states() -> Schema {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(LINE_STATES)).into()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(LINE_STATES))
+        .description(Some("The state in one word. If several apply, the one that an operator has to end."))
+        .into()
 }
 
 /// A hold on a line, its WABA or its access token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Hold)]
 pub struct HoldView {
     /// What is held: `line:3001`, `waba:2001`, `token:2001`.
     #[schema(example = "waba:2001")]
@@ -122,6 +131,7 @@ pub struct LineChange {
 fn rate() -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::Number, Type::Null]))
+        .description(Some("The rate in messages per second; null restores the configured rate."))
         .minimum(Some(LINE_RATE_MIN))
         .maximum(Some(LINE_RATE_MAX))
         .into()

@@ -18,12 +18,13 @@ mod template;
 mod upload;
 
 pub use self::{
-    campaign::{CampaignCreated, CampaignView, NewCampaign, StateEvent, TemplateName},
-    line::{HoldView, LINE_STATES, LineChange, LineView},
+    campaign::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
+    line::{HoldView, LINE_STATES, LineChange, LinePage, LineView},
     page::{Listed, Page},
     problem::{PROBLEM_PREFIX, ProblemBody},
-    recipient::{RecipientView, Times},
+    recipient::{RecipientPage, RecipientView, Times},
+    schemas::recipient_state,
     statistics::{ByState, FailureCount, Funnel, Statistics, WaitReason, Waiting},
-    template::{SyncedTemplates, SyncedWaba, TemplateView},
+    template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
     upload::{Rejection, UploadResult},
 };

@@ -82,7 +82,7 @@ impl<T: Listed + ToSchema> PartialSchema for Page<T> {
 
 impl<T: Listed + ToSchema> ToSchema for Page<T> {
     fn name() -> Cow<'static, str> {
-        format!("PageOf{}", T::name()).into()
+        format!("{}Page", T::name()).into()
     }
 
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {

@@ -3,11 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Listed;
+use super::{Listed, Page};
 use crate::domain::{LineId, Phone, UnixMs};
 
 /// A recipient.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Recipient)]
 pub struct RecipientView {
     /// The phone number.
     pub to: Phone,
@@ -34,6 +35,9 @@ pub struct RecipientView {
 impl Listed for RecipientView {
     const NAME: &str = "recipients";
 }
+
+/// A page of recipients.
+pub type RecipientPage = Page<RecipientView>;
 
 /// When a recipient entered each state. The resolution is one second.
 #[derive(Serialize, ToSchema)]

@@ -102,7 +102,7 @@ schema_of!(
 schema_of!(WaitReason, "WaitReason", json!({ "type": "string", "enum": WaitReason::ALL }));
 schema_of!(
     RawRecipient,
-    "Recipient",
+    "NewRecipient",
     json!({
         "type": "object", "additionalProperties": false, "required": ["to"],
         "description": "A recipient to add: an element of `recipients`, and a line of an upload as NDJSON.",
@@ -133,7 +133,7 @@ schema_of!(
 );
 schema_of!(
     Template,
-    "Template",
+    "TemplateOfMeta",
     json!({
         "type": "object", "description": "A template as Meta returns it, without the fields that sending does not need.",
         "required": ["name", "language", "status", "category", "parameter_format", "components"],
@@ -167,8 +167,9 @@ schema_of!(
 );
 
 /// A public state of a recipient, as a parameter and in a response.
-pub(super) fn recipient_state() -> Schema {
+pub fn recipient_state() -> Schema {
     // `Refused` is shown as `failed`.
     let states = State::ALL.into_iter().filter(|state| *state != State::Refused).map(State::name);
-    schema(json!({ "type": "string", "enum": states.collect::<Vec<_>>() }))
+    let description = "What happened to the recipient so far.";
+    schema(json!({ "type": "string", "description": description, "enum": states.collect::<Vec<_>>() }))
 }

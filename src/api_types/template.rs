@@ -3,11 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Listed;
+use super::{Listed, Page};
 use crate::domain::{Template, UnixMs, WabaId};
 
 /// A template, as Meta last returned it.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Template)]
 pub struct TemplateView {
     /// The WABA that owns the template.
     pub waba: WabaId,
@@ -27,6 +28,9 @@ pub struct TemplateView {
 impl Listed for TemplateView {
     const NAME: &str = "templates";
 }
+
+/// A page of templates.
+pub type TemplatePage = Page<TemplateView>;
 
 /// The result of reading the templates from Meta.
 #[derive(Serialize, ToSchema)]

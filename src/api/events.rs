@@ -26,6 +26,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 use tracing::error;
+use utoipa::ToSchema;
 
 use super::{Shared, SharedState, extract::CampaignPath, stream_permit};
 use crate::{
@@ -42,6 +43,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a stream is silent before it sends a keep-alive comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// An event of the stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used: `Event` writes it")]
+struct StreamEvent {
+    /// `state` or `statistics`.
+    event: String,
+    /// JSON: a `StateEvent` or `Statistics`.
+    data: String,
+}
+
 /// Follow a campaign: its state and statistics, as they change.
 ///
 /// Server-sent events of two kinds: the data of `state` is a `StateEvent`, that of `statistics` a `Statistics`. Both are
@@ -52,7 +63,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     security(("api_key" = [KeyScope::Read])),
     params(CampaignPath),
     responses(
-        (status = 200, description = "A stream of events.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "A stream of events.", body = StreamEvent, content_type = "text/event-stream"),
     ),
     extensions(("x-problems" = json!(["too-many-streams"]))),
 )]

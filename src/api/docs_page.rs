@@ -1,5 +1,7 @@
 //! The OpenAPI document as one HTML page, without scripts.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 /// The style sheet of the page.
@@ -18,21 +20,21 @@ pub(super) fn render(document: &Value) -> String {
         prose(&info["version"]),
         prose(&info["description"]),
     );
-    let (mut tag, mut calls) = (&Value::Null, String::new());
+    let mut sections: BTreeMap<String, (String, String)> = BTreeMap::new();
     for (path, item) in fields(&document["paths"]) {
         for method in METHODS.into_iter().filter(|method| item.get(method).is_some()) {
             let operation = &item[method];
-            if *tag != operation["tags"][0] {
-                tag = &operation["tags"][0];
-                page += &format!("<h2>{}</h2>\n", prose(tag));
-            }
+            let (index, calls) = sections.entry(prose(&operation["tags"][0])).or_default();
             let (id, name) = (prose(&operation["operationId"]), format!("{} {path}", method.to_uppercase()));
             let summary = prose(&operation["summary"]);
-            page += &format!("<p><a href=\"#{id}\"><code>{name}</code></a> {summary}\n");
-            calls += &call(&id, &name, operation);
+            *index += &format!("<p><a href=\"#{id}\"><code>{name}</code></a> {summary}\n");
+            *calls += &call(&id, &name, operation);
         }
     }
-    page += &calls;
+    for (tag, (index, _)) in &sections {
+        page += &format!("<h2>{tag}</h2>\n{index}");
+    }
+    page.extend(sections.into_values().map(|(_, calls)| calls));
     page += "<h2 id=\"schemas\">Schemas</h2>\n";
     for (name, schema) in fields(&document["components"]["schemas"]) {
         page += &format!("<h3 id=\"{name}\">{name}</h3>\n<p>{}\n", prose(&schema["description"]));

@@ -55,8 +55,8 @@ struct StreamEvent {
 
 /// Follow a campaign: its state and statistics, as they change.
 ///
-/// Server-sent events of two kinds: the data of `state` is a `StateEvent`, that of `statistics` a `Statistics`. Both are
-/// sent at once, and then whenever they change, at most twice a second. The stream stays open after the campaign is
+/// Server-sent events of two kinds: the data of `state` is a `StateEvent`, that of `statistics` a `Statistics`. Both
+/// are sent at once, and then whenever they change, at most twice a second. The stream stays open after the campaign is
 /// completed, because statuses arrive for days: close it when you are done.
 #[utoipa::path(
     get, path = "/v1/campaigns/{campaign}/events", tag = "campaigns", operation_id = "follow_campaign",

@@ -151,8 +151,8 @@ pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) ->
 
 /// Resume a line.
 ///
-/// Ends the pause and the holds on the line, its WABA and its access token. The last two also stop the other lines of the
-/// WABA. A hold whose cause persists returns with the next message.
+/// Ends the pause and the holds on the line, its WABA and its access token. The last two also stop the other lines of
+/// the WABA. A hold whose cause persists returns with the next message.
 #[utoipa::path(
     post, path = "/v1/lines/{line}/resume", tag = "lines", operation_id = "resume_line",
     security(("api_key" = [KeyScope::Operate])),

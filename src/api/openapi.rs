@@ -5,10 +5,11 @@
 //!
 //! Both pages are public. They say what every release of Pregón says, and nothing about this installation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use axum::{
     Router,
+    body::Bytes,
     http::{HeaderName, Method, header},
     routing::get,
 };
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// The name of the security scheme: an API key. A call's requirement lists the scope that the key needs.
-pub(super) const API_KEY: &str = "api_key";
+const API_KEY: &str = "api_key";
 
 /// The page needs no script, and no file but its style sheet.
 const CONTENT_SECURITY_POLICY: &str =
@@ -40,8 +41,8 @@ const CONTENT_SECURITY_POLICY: &str =
 pub(super) fn empty() -> OpenApi {
     let mut info = Info::new("Pregón", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "Submit WhatsApp campaigns, follow them, and operate lines. Times are RFC 3339 in UTC, phone numbers E.164 with \
-         a plus. Every call needs an API key; the scope that the key needs is listed with each call. Errors are RFC \
+        "Submit WhatsApp campaigns, follow them, and operate lines. Times are RFC 3339 in UTC, phone numbers E.164 \
+         with a plus. Every call needs an API key; the scope that the key needs is listed with each call. Errors are RFC \
          9457 problems: match on `type`. A newer version may add fields to responses, and values to enumerations."
             .into(),
     );
@@ -129,8 +130,11 @@ fn problem_response(status: u16, kinds: &[&ProblemKind]) -> Response {
 
 /// The routes of the document and of the page that shows it. They need no API key.
 pub(super) fn routes(api: &OpenApi) -> Router {
-    let json = text(api);
-    let page = docs_page::render(&serde_json::from_str(&json).expect("it was just written"));
+    // A `Value` sorts the fields of objects, and the text is indented, so that changes of the committed one are readable.
+    let document = serde_json::to_value(api).expect("plain JSON");
+    let json = serde_json::to_string_pretty(&document).expect("plain JSON") + "\n";
+    // Cheap to clone, which each response does.
+    let (json, page) = (Bytes::from(json), Bytes::from(docs_page::render(&document)));
     let security = HeaderName::from_static("content-security-policy");
     let json_type = [(header::CONTENT_TYPE, "application/json")];
     let page_headers = [
@@ -143,11 +147,4 @@ pub(super) fn routes(api: &OpenApi) -> Router {
         .route("/openapi.json", get(async move || (json_type, json)))
         .route("/docs", get(async move || (page_headers, page)))
         .route("/docs.css", get(async move || (style_type, docs_page::STYLE)))
-}
-
-/// The document as it is served and committed: indented JSON, sorted, so that changes of it are readable.
-pub(super) fn text(api: &OpenApi) -> String {
-    let sorted: BTreeMap<String, Value> =
-        serde_json::from_value(serde_json::to_value(api).expect("plain JSON")).expect("an object");
-    serde_json::to_string_pretty(&sorted).expect("plain JSON") + "\n"
 }

@@ -61,7 +61,8 @@ const CHUNKS_AT_ONCE: usize = 4;
     params(CampaignPath),
     responses(
         (
-            status = 200, description = "The report: RFC 4180 with a header row.", body = String, content_type = "text/csv",
+            status = 200, description = "The report: RFC 4180 with a header row.",
+            body = String, content_type = "text/csv",
             headers(("Content-Disposition" = String, description = "A file name for the report.")),
         ),
     ),

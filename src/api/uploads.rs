@@ -87,7 +87,8 @@ enum BodyError {
     params(
         CampaignPath, UploadParams,
         (
-            "Upload-Id" = Option<String>, Header, nullable = false, min_length = 1, max_length = 128, pattern = "^[!-~]*$",
+            "Upload-Id" = Option<String>, Header, nullable = false,
+            min_length = 1, max_length = 128, pattern = "^[!-~]*$",
             description = "Makes the upload repeatable for seven days: rows that were accepted before are skipped.",
         ),
         (
@@ -97,8 +98,8 @@ enum BodyError {
     ),
     request_body(
         content((RawRecipient = "application/x-ndjson"), (String = "text/csv")),
-        description = "NDJSON: a `NewRecipient` on each line. CSV: a header row, then a row for each recipient; the columns are \
-            `to`, one for each parameter, `header` and `button.0`, `button.1` and so on.",
+        description = "NDJSON: a `NewRecipient` on each line. CSV: a header row, then a row for each recipient; the \
+            columns are `to`, one for each parameter, `header` and `button.0`, `button.1` and so on.",
     ),
     responses((status = 200, description = "The upload was read to its end.", body = UploadResult)),
     extensions(("x-problems" = json!([

@@ -69,7 +69,8 @@ schema_of!(
     UnixMs,
     "Time",
     json!({
-        "type": "string", "format": "date-time", "description": "RFC 3339, in UTC.", "examples": ["2026-11-22T18:00:00Z"],
+        "type": "string", "format": "date-time", "description": "RFC 3339, in UTC.",
+        "examples": ["2026-11-22T18:00:00Z"],
     })
 );
 schema_of!(
@@ -84,8 +85,9 @@ schema_of!(
     "OnDoubt",
     json!({
         "type": "string", "enum": [OnDoubt::Hold, OnDoubt::Resend], "default": OnDoubt::default(),
-        "description": "What happens to a message that is still in doubt at the deadline. `hold`: it ends as `unknown`, so \
-            no recipient gets two messages. `resend`: it is sent again, so a recipient may get two messages rather than none.",
+        "description": "What happens to a message that is still in doubt at the deadline. `hold`: it ends as `unknown`, \
+            so no recipient gets two messages. `resend`: it is sent again, so a recipient may get two messages rather \
+            than none.",
     })
 );
 schema_of!(
@@ -94,7 +96,10 @@ schema_of!(
     json!({
         "type": "object", "description": "Why the worker paused a campaign.", "required": ["code", "details"],
         "properties": {
-            "code": { "type": "integer", "minimum": 0, "description": "Meta's error code; 0 if the worker found the reason itself." },
+            "code": {
+                "type": "integer", "minimum": 0,
+                "description": "Meta's error code; 0 if the worker found the reason itself.",
+            },
             "details": { "type": "string", "description": "Meta's error text, or the worker's reason." },
         },
     })
@@ -107,7 +112,10 @@ schema_of!(
         "type": "object", "additionalProperties": false, "required": ["to"],
         "description": "A recipient to add: an element of `recipients`, and a line of an upload as NDJSON.",
         "properties": {
-            "to": { "type": ["string", "integer"], "description": "The phone number in E.164.", "examples": ["+5491155550001"] },
+            "to": {
+                "type": ["string", "integer"], "description": "The phone number in E.164.",
+                "examples": ["+5491155550001"],
+            },
             "params": {
                 "type": "object", "additionalProperties": { "type": ["string", "number"] },
                 "description": "A value for each parameter of the body, by number or by name.",
@@ -135,21 +143,29 @@ schema_of!(
     Template,
     "TemplateOfMeta",
     json!({
-        "type": "object", "description": "A template as Meta returns it, without the fields that sending does not need.",
+        "type": "object",
+        "description": "A template as Meta returns it, without the fields that sending does not need.",
         "required": ["name", "language", "status", "category", "parameter_format", "components"],
         "properties": {
             "name": { "type": "string", "examples": ["order_update"] },
             "language": { "type": "string", "examples": ["es_AR"] },
             "status": { "type": "string", "description": "The status at Meta.", "examples": ["APPROVED"] },
-            "rejected_reason": { "type": "string", "description": "Why Meta rejected it; absent if Meta gave no reason." },
-            "category": { "type": "string", "description": "Meta's category.", "examples": ["MARKETING", "UTILITY", "AUTHENTICATION"] },
+            "rejected_reason": {
+                "type": "string", "description": "Why Meta rejected it; absent if Meta gave no reason.",
+            },
+            "category": {
+                "type": "string", "description": "Meta's category.",
+                "examples": ["MARKETING", "UTILITY", "AUTHENTICATION"],
+            },
             "sub_category": { "type": "string", "description": "Meta's sub-category; absent if there is none." },
             "parameter_format": { "type": "string", "enum": ["POSITIONAL", "NAMED"] },
             "components": { "type": "array", "items": {
                 "type": "object", "required": ["type"],
                 "properties": {
                     "type": { "type": "string", "examples": ["HEADER", "BODY", "FOOTER", "BUTTONS"] },
-                    "format": { "type": "string", "description": "The format of a header.", "examples": ["TEXT", "IMAGE"] },
+                    "format": {
+                        "type": "string", "description": "The format of a header.", "examples": ["TEXT", "IMAGE"],
+                    },
                     "text": { "type": "string", "description": "The text with its placeholders." },
                     "buttons": { "type": "array", "items": {
                         "type": "object", "required": ["type"],

@@ -69,10 +69,16 @@ hooks = "{root}/tests/torture/schemathesis.py"
 campaigns = {{ values = {campaigns:?} }}
 lines = {{ values = ["3001", "3002"] }}
 phones = {{ values = ["+5491100000003", "5491100000004"] }}
+templates = {{ values = ["order_update"] }}
+languages = {{ values = ["es_AR"] }}
 [parameters]
 "path.campaign" = {{ dictionary = "campaigns", probability = 0.8 }}
 "path.line" = {{ dictionary = "lines", probability = 0.8 }}
 "path.phone" = {{ dictionary = "phones", probability = 0.5 }}
+"body.template.name" = {{ dictionary = "templates", probability = 0.8 }}
+"body.template.language" = {{ dictionary = "languages", probability = 0.8 }}
+"body.lines[*]" = {{ dictionary = "lines", probability = 0.8 }}
+"body.recipients[*].to" = {{ dictionary = "phones", probability = 0.8 }}
 [checks]
 # A schema can't say what makes a cursor valid, or which template exists: such calls are refused as documented.
 positive_data_acceptance.expected-statuses = ["2xx", "400", "403", "404", "409", "410", "422", "429", "502"]

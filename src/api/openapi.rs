@@ -148,3 +148,18 @@ pub(super) fn routes(api: &OpenApi) -> Router {
         .route("/docs", get(async move || (page_headers, page)))
         .route("/docs.css", get(async move || (style_type, docs_page::STYLE)))
 }
+
+#[cfg(test)]
+mod tests {
+    use utoipa::openapi::HttpMethod;
+
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "has no scope")]
+    fn a_call_without_a_scope_stops_the_server() {
+        let mut api = empty();
+        api.paths.add_path_operation("/v1/agents", vec![HttpMethod::Get], Operation::new());
+        complete(&mut api);
+    }
+}

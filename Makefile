@@ -11,7 +11,7 @@ ROUNDS ?= 20
 JOBS ?= 3
 FUZZED ?= 5
 
-.PHONY: help build test check test-valkey torture pressure demo fuzz instructions redis examples-tools valkey deny fmt lint
+.PHONY: help build test check test-valkey torture schemathesis pressure demo fuzz instructions redis examples-tools valkey deny fmt lint
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,25 @@ torture: redis ## Run campaigns under random faults: make torture ROUNDS=20
 	PREGON_TORTURE_ROUNDS=$(ROUNDS) PREGON_TORTURE_JOBS=$(JOBS) $(if $(SEED),PREGON_TEST_SEED=$(SEED)) \
 	$(if $(FAULT),PREGON_TORTURE_FAULT="$(FAULT)") \
 	$(if $(DOCUMENT),PREGON_TORTURE_DOCUMENT=$(abspath $(DOCUMENT))) $(CARGO) test --locked --test torture -- \
-	--ignored --nocapture
+	--ignored --nocapture many_rounds
 	$(if $(FAULT)$(filter 1,$(ROUNDS)),,$(MAKE) fuzz SECONDS=$(FUZZED))
+	$(if $(FAULT)$(filter 1,$(ROUNDS)),,$(MAKE) schemathesis)
+
+SCHEMATHESIS = 4.32.5
+
+# Schemathesis is installed from PyPI into target/schemathesis, without changing the system. CALLS=… calls for each
+# operation; SEED=… repeats a run.
+schemathesis: redis ## Send calls generated from the OpenAPI document, and compare the answers with it
+	@set -eu; \
+	if [ "$$(cat target/schemathesis/installed 2>/dev/null || true)" != "$(SCHEMATHESIS)" ]; then \
+		echo "installing Schemathesis $(SCHEMATHESIS) by pip into target/schemathesis"; \
+		python3 -m venv target/schemathesis || { echo "needs Python 3.10 or newer with venv" >&2; exit 1; }; \
+		target/schemathesis/bin/pip install --quiet --disable-pip-version-check schemathesis==$(SCHEMATHESIS); \
+		echo "$(SCHEMATHESIS)" >target/schemathesis/installed; \
+	fi
+	PREGON_SCHEMATHESIS=$(CURDIR)/target/schemathesis/bin/schemathesis $(if $(SEED),PREGON_TEST_SEED=$(SEED)) \
+	$(if $(CALLS),PREGON_SCHEMATHESIS_CALLS=$(CALLS)) $(CARGO) test --locked --test torture -- \
+	--ignored --nocapture generated_calls
 
 pressure: redis ## Overload a worker, and print how much was pushed back and how memory grew
 	$(CARGO) test --locked --test pressure -- --ignored --nocapture

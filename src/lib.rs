@@ -9,11 +9,12 @@
 //! ```
 //!
 //! Reading order: [`domain`] (the rules, no I/O), [`redis`] (what is stored, and the scripts that change it),
-//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`stats`] and [`api`]. Then the supporting modules:
-//! [`config`], [`telemetry`], [`http`], [`client`], [`terminal`], the simulator [`sim`], and [`app`], which connects
-//! all of them.
+//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`stats`] and [`api`] with [`api_types`]. Then the
+//! supporting modules: [`config`], [`telemetry`], [`http`], [`client`], [`terminal`], the simulator [`sim`], and
+//! [`app`], which connects all of them.
 
 pub mod api;
+pub mod api_types;
 pub mod app;
 pub mod client;
 pub mod coding;

@@ -30,7 +30,8 @@ use super::{
     scenario::Setup,
 };
 use pregon::{
-    client::{self, Client, ControlAction, NewCampaign, TemplateName, Uploaded},
+    api_types::{NewCampaign, TemplateName, UploadResult},
+    client::{self, Client, ControlAction},
     domain::{CampaignId, CampaignState, LineId, Secret},
     intake::Format,
     redis::spawn::PrivateRedis,
@@ -135,7 +136,7 @@ impl Stage {
     }
 
     /// Creates a draft with these recipients on these lines. Returns its id and the result of the upload.
-    pub async fn draft(&self, lines: &[LineId], rows: Rows) -> Result<(CampaignId, Uploaded), LoadError> {
+    pub async fn draft(&self, lines: &[LineId], rows: Rows) -> Result<(CampaignId, UploadResult), LoadError> {
         let id = self.create(lines).await?;
         Ok((id, self.client.upload(id, "load", &Format::Ndjson.into(), None, Body::wrap_stream(rows.ndjson())).await?))
     }
@@ -146,13 +147,9 @@ impl Stage {
         let (name, language) = TEMPLATE;
         let new = NewCampaign {
             name: "load".into(),
-            external_id: None,
             template: TemplateName { name: name.into(), language: language.into() },
             lines: lines.to_vec(),
-            start_at: None,
-            expires_at: None,
-            priority: None,
-            on_doubt: None,
+            ..NewCampaign::default()
         };
         let deadline = Instant::now() + TIMEOUT;
         loop {
@@ -197,7 +194,7 @@ impl Stage {
         loop {
             let campaign = self.client.campaign(id).await?;
             if campaign.state == CampaignState::Completed {
-                let statistics = campaign.statistics.unwrap_or_default();
+                let statistics = campaign.statistics.clone().unwrap_or_default();
                 if statistics.funnel.accepted != statistics.recipients {
                     let counts =
                         format!("{} of {} messages were accepted", statistics.funnel.accepted, statistics.recipients);

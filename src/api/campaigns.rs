@@ -8,19 +8,21 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
     extract::{CampaignPath, JsonBody},
 };
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, OnDoubt, UnixMs, campaign::PauseReason},
+    api_types::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, Page, Statistics, TemplateName},
+    config::KeyScope,
+    domain::{CampaignId, CampaignState},
     http::request::{Params, bad_query},
     http::{page, problem::Result},
-    intake::{CampaignAction, NewCampaign, Rejection, TemplateName},
+    intake::CampaignAction,
     redis::campaigns::CampaignRecord,
-    stats::Statistics,
 };
 
 /// Maximum number of campaigns that a filtered list scans for one page.
@@ -29,69 +31,59 @@ const SCANNED_MAX: usize = 10_000;
 /// How many campaigns' states a filtered list reads in one round trip.
 const STATES_AT_ONCE: usize = 1_000;
 
-/// A campaign in a response.
-#[derive(Serialize)]
-struct CampaignView {
-    id: CampaignId,
-    external_id: Option<String>,
-    name: String,
-    state: CampaignState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<PauseReason>,
-    template: TemplateName,
-    lines: Vec<LineId>,
-    priority: u8,
-    on_doubt: OnDoubt,
-    start_at: Option<UnixMs>,
-    expires_at: Option<UnixMs>,
-    created_at: UnixMs,
-    started_at: Option<UnixMs>,
-    ended_at: Option<UnixMs>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    statistics: Option<Statistics>,
-}
-
-impl CampaignView {
-    fn new(record: CampaignRecord, statistics: Option<Statistics>) -> Self {
-        let CampaignRecord { campaign, state, reason, started_at, ended_at, .. } = record;
-        Self {
-            id: campaign.id,
-            external_id: campaign.external_id,
-            name: campaign.name,
-            state,
-            reason,
-            template: TemplateName {
-                name: campaign.template.name,
-                language: campaign.template.language.as_str().to_owned(),
-            },
-            lines: campaign.lines,
-            priority: campaign.priority,
-            on_doubt: campaign.on_doubt,
-            start_at: campaign.start_at,
-            expires_at: campaign.expires_at,
-            created_at: campaign.created_at,
-            started_at,
-            ended_at,
-            statistics,
-        }
+fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView {
+    let CampaignRecord { campaign, state, reason, started_at, ended_at, .. } = record;
+    CampaignView {
+        id: campaign.id,
+        external_id: campaign.external_id,
+        name: campaign.name,
+        state,
+        reason,
+        template: TemplateName {
+            name: campaign.template.name,
+            language: campaign.template.language.as_str().to_owned(),
+        },
+        lines: campaign.lines,
+        priority: campaign.priority,
+        on_doubt: campaign.on_doubt,
+        start_at: campaign.start_at,
+        expires_at: campaign.expires_at,
+        created_at: Some(campaign.created_at),
+        started_at,
+        ended_at,
+        statistics,
     }
 }
 
-#[derive(Serialize)]
-struct Created {
-    id: CampaignId,
-    state: CampaignState,
-    accepted: u64,
-    rejected_count: u64,
-    rejected: Vec<Rejection>,
-}
-
-/// `POST /v1/campaigns`
+/// Create a campaign.
+///
+/// With an `external_id` the call can be repeated: the campaign that has it is returned, and what an interrupted call
+/// left undone is completed. Invalid recipients are listed in `rejected`; the others are accepted.
+#[utoipa::path(
+    post, path = "/v1/campaigns", tag = "campaigns", operation_id = "create_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    request_body = NewCampaign,
+    responses(
+        (
+            status = 201, description = "The campaign was created.", body = CampaignCreated,
+            headers(("Location" = String, description = "The path of the campaign.")),
+        ),
+        (
+            status = 200, description = "A campaign with this `external_id` exists.", body = CampaignCreated,
+            headers(("Location" = String, description = "The path of the campaign.")),
+        ),
+    ),
+    extensions(("x-problems" = json!([
+        "invalid", "template-changed", "template-missing", "template-not-approved", "template-unsupported",
+        "templates-not-synced", "campaign-not-found", "campaign-conflict", "campaign-state", "campaign-expired",
+        "campaign-empty", "upload-conflict", "upload-in-progress", "too-many-recipients"
+    ]))),
+)]
 pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<NewCampaign>) -> Result<Response> {
     let submitted = shared.state.intake.submit(new).await?;
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let upload = submitted.upload;
-    let created = Created {
+    let created = CampaignCreated {
         id: submitted.id,
         state: submitted.state,
         accepted: upload.accepted,
@@ -102,74 +94,147 @@ pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<N
     Ok((status, location, Json(created)).into_response())
 }
 
-/// `POST /v1/campaigns/{id}/launch`
-pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+/// Launch a campaign.
+///
+/// It is sent now, or from `start_at` on. Repeating the call changes nothing.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/launch", tag = "campaigns", operation_id = "launch_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!([
+        "campaign-state", "campaign-expired", "campaign-empty", "template-changed", "template-missing",
+        "template-not-approved", "template-unsupported", "templates-not-synced"
+    ]))),
+)]
+pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Launch).await
 }
 
-/// `POST /v1/campaigns/{id}/pause`
-pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+/// Pause a campaign.
+///
+/// After the response no further recipient is claimed. Requests already in flight are still sent.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/pause", tag = "campaigns", operation_id = "pause_campaign",
+    security(("api_key" = [KeyScope::Operate])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!(["campaign-state"]))),
+)]
+pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Pause).await
 }
 
-/// `POST /v1/campaigns/{id}/resume`
-pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+/// Resume a campaign.
+///
+/// The template is checked again.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/resume", tag = "campaigns", operation_id = "resume_campaign",
+    security(("api_key" = [KeyScope::Operate])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!([
+        "campaign-state", "campaign-expired", "campaign-empty", "template-changed", "template-missing",
+        "template-not-approved", "template-unsupported", "templates-not-synced"
+    ]))),
+)]
+pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Resume).await
 }
 
-/// `POST /v1/campaigns/{id}/cancel`
-pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Response> {
+/// Cancel a campaign.
+///
+/// No further message is sent, and the campaign can never be resumed.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/cancel", tag = "campaigns", operation_id = "cancel_campaign",
+    security(("api_key" = [KeyScope::Operate])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
+    extensions(("x-problems" = json!(["campaign-state"]))),
+)]
+pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
     act(&shared, path, CampaignAction::Cancel).await
 }
 
-/// `DELETE /v1/campaigns/{id}`
+/// Delete a campaign that never started.
+///
+/// Its recipients, statistics and uploads are gone, and its `external_id` is free again.
+#[utoipa::path(
+    delete, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "delete_campaign",
+    security(("api_key" = [KeyScope::Submit])),
+    params(CampaignPath),
+    responses((status = 204, description = "The campaign is deleted.")),
+    extensions(("x-problems" = json!(["campaign-state"]))),
+)]
 pub(super) async fn delete(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<StatusCode> {
     shared.state.intake.delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn act(shared: &Arc<Shared>, CampaignPath(id): CampaignPath, action: CampaignAction) -> Result<Response> {
+async fn act(
+    shared: &Arc<Shared>,
+    CampaignPath(id): CampaignPath,
+    action: CampaignAction,
+) -> Result<Json<CampaignView>> {
     let record = shared.state.intake.act(id, action).await?;
     with_statistics(shared, record).await
 }
 
-/// `GET /v1/campaigns/{id}`
-pub(super) async fn one(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Response> {
+/// Get a campaign with its statistics.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}", tag = "campaigns", operation_id = "get_campaign",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignPath),
+    responses((status = 200, description = "The campaign.", body = CampaignView)),
+)]
+pub(super) async fn one(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Json<CampaignView>> {
     let record = shared.campaign(id).await?;
     with_statistics(&shared, record).await
 }
 
-async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Response> {
+async fn with_statistics(shared: &Shared, record: CampaignRecord) -> Result<Json<CampaignView>> {
     let statistics = shared.reader.statistics(&record, shared.now()).await?;
-    Ok(Json(CampaignView::new(record, Some(statistics))).into_response())
+    Ok(Json(view(record, Some(statistics))))
 }
 
 /// The query parameters of the campaign list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct CampaignListParams {
+    /// Only campaigns in this state.
+    #[param(value_type = Option<CampaignState>, nullable = false)]
     state: Option<String>,
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct CampaignList {
-    campaigns: Vec<CampaignView>,
-    next: Option<CampaignId>,
-}
-
-/// `GET /v1/campaigns`: newest first. `next` is the last campaign of the page. If the scan limit ended the page,
-/// `next` is the last campaign scanned.
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<CampaignListParams>) -> Result<Response> {
+/// List campaigns, newest first.
+///
+/// The campaigns of a list have no `statistics`. A page may have fewer rows than `limit` and still a next page.
+#[utoipa::path(
+    get, path = "/v1/campaigns", tag = "campaigns", operation_id = "list_campaigns",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignListParams),
+    responses((status = 200, description = "A page of campaigns.", body = CampaignPage)),
+)]
+pub(super) async fn list(
+    State(shared): SharedState,
+    Params(params): Params<CampaignListParams>,
+) -> Result<Json<CampaignPage>> {
+    // `next` is the last campaign of the page or, if the scan limit ended the page, the last one scanned.
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
     let wanted = page::non_empty(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();
     let wanted = wanted.map_err(|error| bad_query(error.to_string()))?;
     let (ids, next) = shared.find(wanted, cursor, limit).await?;
     let records = shared.state.store.campaigns(&ids).await?;
-    let campaigns = records.into_iter().flatten().map(|record| CampaignView::new(record, None)).collect();
-    Ok(Json(CampaignList { campaigns, next }).into_response())
+    let rows = records.into_iter().flatten().map(|record| view(record, None)).collect();
+    Ok(Json(Page { rows, next: next.map(|next| next.to_string()) }))
 }
 
 impl Shared {

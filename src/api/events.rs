@@ -26,13 +26,15 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 use tracing::error;
+use utoipa::ToSchema;
 
 use super::{Shared, SharedState, extract::CampaignPath, stream_permit};
 use crate::{
+    api_types::{StateEvent, Statistics, WaitReason, Waiting},
+    config::KeyScope,
     domain::{CampaignId, CampaignState},
     http::problem::Result,
     redis,
-    stats::{Statistics, WaitReason, Waiting},
 };
 
 /// How often a stream reads the campaign.
@@ -41,7 +43,30 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a stream is silent before it sends a keep-alive comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// `GET /v1/campaigns/{id}/events`
+/// An event of the stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used: `Event` writes it")]
+struct StreamEvent {
+    /// `state` or `statistics`.
+    event: String,
+    /// JSON: a `StateEvent` or `Statistics`.
+    data: String,
+}
+
+/// Follow a campaign: its state and statistics, as they change.
+///
+/// Server-sent events of two kinds: the data of `state` is a `StateEvent`, that of `statistics` a `Statistics`. Both
+/// are sent at once, and then whenever they change, at most twice a second. The stream stays open after the campaign is
+/// completed, because statuses arrive for days: close it when you are done.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}/events", tag = "campaigns", operation_id = "follow_campaign",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignPath),
+    responses(
+        (status = 200, description = "A stream of events.", body = StreamEvent, content_type = "text/event-stream"),
+    ),
+    extensions(("x-problems" = json!(["too-many-streams"]))),
+)]
 pub(super) async fn events(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Response> {
     shared.campaign(id).await?;
     let mut ticks = interval(POLL_INTERVAL);
@@ -71,11 +96,6 @@ struct Watch {
     /// Events not sent yet.
     queue: VecDeque<Event>,
     _permit: OwnedSemaphorePermit,
-}
-
-#[derive(Serialize)]
-struct StateEvent {
-    state: CampaignState,
 }
 
 impl Watch {

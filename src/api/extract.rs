@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use utoipa::IntoParams;
 
 use super::Shared;
 use crate::{
@@ -21,13 +22,23 @@ use crate::{
 };
 
 /// The campaign id in the path.
+#[derive(IntoParams)]
+#[into_params(names("campaign"), parameter_in = Path)]
 pub(super) struct CampaignPath(pub(super) CampaignId);
 
 /// The line id in the path.
+#[derive(IntoParams)]
+#[into_params(names("line"), parameter_in = Path)]
 pub(super) struct LinePath(pub(super) LineId);
 
-/// The campaign id and the phone number in the path of a recipient. The phone number is not parsed yet.
-pub(super) struct RecipientPath(pub(super) CampaignId, pub(super) String);
+/// The campaign id and the phone number in the path of a recipient. The phone number is not parsed yet, and its plus is
+/// optional.
+#[derive(IntoParams)]
+#[into_params(names("campaign", "phone"), parameter_in = Path)]
+pub(super) struct RecipientPath(
+    pub(super) CampaignId,
+    #[param(pattern = "^\\+?[1-9][0-9]{6,14}$", example = "+5491155550001")] pub(super) String,
+);
 
 /// A JSON object as the body.
 pub(super) struct JsonBody<T>(pub(super) T);

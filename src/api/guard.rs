@@ -17,7 +17,6 @@ use tracing::{debug, info};
 
 use super::Shared;
 use crate::{
-    config::KeyScope,
     http::{auth::AuthError, problem::Problem},
     telemetry::metrics::{self, ApiResult},
 };
@@ -32,7 +31,7 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     let method = request.method().clone();
     let reads = [Method::GET, Method::HEAD].contains(&method);
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let scope = matched.map(|matched| scope(&method, matched));
+    let scope = matched.and_then(|matched| shared.scopes.of(&method, matched));
     let path = match matched {
         // The route is logged in place of the path, because the path of a recipient contains a full phone number.
         Some(matched) if reads || matched.contains("{phone}") => matched.to_owned(),
@@ -67,19 +66,6 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     response
 }
 
-/// The scope that a request needs. A route that changes something and is not listed here needs `operate`.
-fn scope(method: &Method, matched: &str) -> KeyScope {
-    match (method, matched) {
-        (&Method::GET | &Method::HEAD, _) => KeyScope::Read,
-        (
-            &Method::POST,
-            "/v1/campaigns" | "/v1/campaigns/{campaign}/recipients" | "/v1/campaigns/{campaign}/launch",
-        )
-        | (&Method::DELETE, "/v1/campaigns/{campaign}") => KeyScope::Submit,
-        _ => KeyScope::Operate,
-    }
-}
-
 /// The address of the connected peer. Forwarding headers are ignored, because any client can set them.
 fn client(request: &Request) -> IpAddr {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -96,8 +82,9 @@ fn result(refusal: &AuthError) -> ApiResult {
 }
 
 /// Answers a request that takes too long with 503.
-pub(super) async fn with_timeout(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let limit = shared.state.stall_timeout + CALL_TIMEOUT;
+/// `stall_timeout` is the time in which its body has to arrive.
+pub(super) async fn with_timeout(stall_timeout: Duration, request: Request, next: Next) -> Response {
+    let limit = stall_timeout + CALL_TIMEOUT;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

@@ -1,18 +1,17 @@
 //! Lines: read state, rate, backlog and owner; set the rate, pause, resume.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
-use serde::{Deserialize, Serialize};
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
     extract::{JsonBody, LinePath},
 };
 use crate::{
-    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, MetaCode, UnixMs, WabaId},
+    api_types::{HoldView, LineChange, LinePage, LineView, Page},
+    config::KeyScope,
+    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId},
     http::request::Params,
     http::{
         page,
@@ -21,67 +20,31 @@ use crate::{
     stats::line::{LineSnapshot, Stop},
 };
 
-/// A line in a response.
-#[derive(Serialize)]
-struct LineView {
-    id: LineId,
-    waba: WabaId,
-    name: String,
-    display: String,
-    state: &'static str,
-    messages_per_second: f64,
-    configured: f64,
-    allowed_now: Option<f64>,
-    owner: Option<String>,
-    in_flight: usize,
-    accepted_per_second: f64,
-    throttled: bool,
-    paused: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_broken: Option<String>,
-    holds: Vec<HoldView>,
-    backlog: u64,
-}
-
-#[derive(Serialize)]
-struct HoldView {
-    scope: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<MetaCode>,
-    reason: String,
-    since: UnixMs,
-    until: Option<UnixMs>,
-}
-
-impl LineView {
-    fn new(line: &Line, now: LineSnapshot, backlog: u64) -> Self {
-        let report = now.report.as_ref();
-        Self {
-            state: state(&now, backlog),
-            allowed_now: now.rate(),
-            in_flight: report.map_or(0, |report| report.in_flight),
-            accepted_per_second: report.map_or(0.0, |report| report.accepted_per_second),
-            throttled: report.is_some_and(|report| report.throttled),
-            path_broken: report.and_then(|report| report.path_broken.clone()),
-            id: line.id.clone(),
-            waba: line.waba.clone(),
-            name: line.name.clone(),
-            display: line.display.clone(),
-            messages_per_second: now.control.rate.unwrap_or(line.messages_per_second),
-            configured: line.messages_per_second,
-            owner: now.owner,
-            paused: now.control.paused,
-            holds: now.holds.into_iter().map(|(scope, hold)| HoldView::new(&scope, hold)).collect(),
-            backlog,
-        }
+fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
+    let report = now.report.as_ref();
+    LineView {
+        state: state(&now, backlog).into(),
+        allowed_now: now.rate(),
+        in_flight: report.map_or(0, |report| report.in_flight as u64),
+        accepted_per_second: report.map_or(0.0, |report| report.accepted_per_second),
+        throttled: report.is_some_and(|report| report.throttled),
+        path_broken: report.and_then(|report| report.path_broken.clone()),
+        id: line.id.clone(),
+        waba: line.waba.clone(),
+        name: line.name.clone(),
+        display: line.display.clone(),
+        messages_per_second: now.control.rate.unwrap_or(line.messages_per_second),
+        configured: line.messages_per_second,
+        owner: now.owner,
+        paused: now.control.paused,
+        holds: now.holds.into_iter().map(|(scope, hold)| hold_view(&scope, hold)).collect(),
+        backlog,
     }
 }
 
-impl HoldView {
-    fn new(scope: &HoldScope, hold: Hold) -> Self {
-        let Hold { code, reason, since, until } = hold;
-        Self { scope: scope.to_string(), code, reason, since, until }
-    }
+fn hold_view(scope: &HoldScope, hold: Hold) -> HoldView {
+    let Hold { code, reason, since, until } = hold;
+    HoldView { scope: scope.to_string(), code, reason, since, until }
 }
 
 /// The state of a line in one word. If several states apply, the ones that an operator has to end take precedence.
@@ -99,21 +62,26 @@ fn state(now: &LineSnapshot, backlog: u64) -> &'static str {
 }
 
 /// The query parameters of the line list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LineListParams {
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct LineList {
-    lines: Vec<LineView>,
-    next: Option<LineId>,
-}
-
-/// `GET /v1/lines`: in configuration order. `next` is the last line of the page.
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<LineListParams>) -> Result<Response> {
+/// List lines, in the order of the configuration.
+#[utoipa::path(
+    get, path = "/v1/lines", tag = "lines", operation_id = "list_lines",
+    security(("api_key" = [KeyScope::Read])),
+    params(LineListParams),
+    responses((status = 200, description = "A page of lines.", body = LinePage)),
+)]
+pub(super) async fn list(State(shared): SharedState, Params(params): Params<LineListParams>) -> Result<Json<LinePage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let lines = &shared.state.lines;
     let from = match page::non_empty(params.cursor.as_deref()) {
@@ -124,30 +92,37 @@ pub(super) async fn list(State(shared): SharedState, Params(params): Params<Line
         },
     };
     let page = &lines[from..lines.len().min(from + limit)];
-    let next = page.last().filter(|_| from + page.len() < lines.len()).map(|line| line.id.clone());
-    Ok(Json(LineList { lines: shared.line_views(page).await?, next }).into_response())
+    let next = page.last().filter(|_| from + page.len() < lines.len()).map(|line| line.id.to_string());
+    Ok(Json(Page { rows: shared.line_views(page).await?, next }))
 }
 
-/// `GET /v1/lines/{id}`
-pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
-    shared.view_response(shared.line(&id)?).await
+/// Get a line.
+#[utoipa::path(
+    get, path = "/v1/lines/{line}", tag = "lines", operation_id = "get_line",
+    security(("api_key" = [KeyScope::Read])),
+    params(LinePath),
+    responses((status = 200, description = "The line.", body = LineView)),
+)]
+pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
+    shared.view(shared.line(&id)?).await
 }
 
-/// The body of `PATCH /v1/lines/{id}`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LineChange {
-    /// `null` restores the configured rate. A missing field is an error: it does not count as `null`.
-    #[serde(deserialize_with = "Option::deserialize")]
-    messages_per_second: Option<f64>,
-}
-
-/// `PATCH /v1/lines/{id}`
+/// Set the rate of a line.
+///
+/// The rate takes effect at once and survives restarts.
+#[utoipa::path(
+    patch, path = "/v1/lines/{line}", tag = "lines", operation_id = "set_rate",
+    security(("api_key" = [KeyScope::Operate])),
+    params(LinePath),
+    request_body = LineChange,
+    responses((status = 200, description = "The line after the change.", body = LineView)),
+    extensions(("x-problems" = json!(["invalid-rate"]))),
+)]
 pub(super) async fn change(
     State(shared): SharedState,
     LinePath(id): LinePath,
     JsonBody(change): JsonBody<LineChange>,
-) -> Result<Response> {
+) -> Result<Json<LineView>> {
     let line = shared.line(&id)?;
     let rate = change.messages_per_second;
     if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
@@ -158,25 +133,39 @@ pub(super) async fn change(
         return Err(Problem::bad_request("invalid-rate", detail));
     }
     shared.state.store.set_rate(&id, rate).await?;
-    shared.view_response(line).await
+    shared.view(line).await
 }
 
-/// `POST /v1/lines/{id}/pause`
-pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
+/// Pause a line, for all campaigns.
+#[utoipa::path(
+    post, path = "/v1/lines/{line}/pause", tag = "lines", operation_id = "pause_line",
+    security(("api_key" = [KeyScope::Operate])),
+    params(LinePath),
+    responses((status = 200, description = "The line after the change.", body = LineView)),
+)]
+pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
     let line = shared.line(&id)?;
     shared.state.store.set_paused(&id, true).await?;
-    shared.view_response(line).await
+    shared.view(line).await
 }
 
-/// `POST /v1/lines/{id}/resume`: ends the pause and the holds on the line, its WABA and its access token. The last two
-/// also stop the other lines of the WABA. A hold whose cause persists returns with the next message.
-pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Response> {
+/// Resume a line.
+///
+/// Ends the pause and the holds on the line, its WABA and its access token. The last two also stop the other lines of
+/// the WABA. A hold whose cause persists returns with the next message.
+#[utoipa::path(
+    post, path = "/v1/lines/{line}/resume", tag = "lines", operation_id = "resume_line",
+    security(("api_key" = [KeyScope::Operate])),
+    params(LinePath),
+    responses((status = 200, description = "The line after the change.", body = LineView)),
+)]
+pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
     let line = shared.line(&id)?;
     for scope in HoldScope::of_line(line).into_iter().filter(ends_with_resume) {
         shared.state.store.unhold(&scope).await?;
     }
     shared.state.store.set_paused(&id, false).await?;
-    shared.view_response(line).await
+    shared.view(line).await
 }
 
 /// Whether the resume of a line ends a hold on `scope`, which stops the line.
@@ -193,9 +182,9 @@ impl Shared {
         line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
     }
 
-    async fn view_response(&self, line: &Line) -> Result<Response> {
-        let view = self.line_views(std::slice::from_ref(line)).await?.pop();
-        Ok(Json(view).into_response())
+    async fn view(&self, line: &Line) -> Result<Json<LineView>> {
+        let mut views = self.line_views(std::slice::from_ref(line)).await?;
+        Ok(Json(views.pop().expect("a view for each line")))
     }
 
     async fn line_views(&self, lines: &[Line]) -> Result<Vec<LineView>> {
@@ -205,27 +194,23 @@ impl Shared {
         let (line_snapshots, loads) =
             tokio::try_join!(self.reader.line_snapshots(&ids, &holds, now), self.reader.loads(now))?;
         let backlog = |line: &Line| loads.get(&line.id).map_or(0, |loads| loads.iter().map(|load| load.open).sum());
-        Ok(lines.iter().zip(line_snapshots).map(|(line, now)| LineView::new(line, now, backlog(line))).collect())
+        Ok(lines.iter().zip(line_snapshots).map(|(line, now)| view(line, now, backlog(line))).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rate_is_a_number_or_null_and_required() {
-        let read = |json| serde_json::from_str::<LineChange>(json).map(|change| change.messages_per_second).ok();
-        assert_eq!(read(r#"{"messages_per_second":20}"#), Some(Some(20.0)));
-        assert_eq!(read(r#"{"messages_per_second":null}"#), Some(None));
-        for bad in ["{}", r#"{"messages_per_second":"20"}"#, r#"{"messages_per_second":20,"paused":true}"#] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
+    use crate::domain::MetaCode;
 
     #[test]
     fn the_state_of_a_line_follows_its_report_and_backlog() {
-        use crate::{domain::HoldScope, redis::lines::LineReport, stats::line::LineSnapshot};
+        use crate::{
+            api_types::LINE_STATES,
+            domain::{HoldScope, UnixMs},
+            redis::lines::LineReport,
+            stats::line::LineSnapshot,
+        };
         let report = |throttled, unreachable| LineReport {
             worker: "w1".into(),
             rate: 72.0,
@@ -257,6 +242,7 @@ mod tests {
         ];
         for (now, backlog, expected) in table {
             assert_eq!(state(&now, backlog), expected, "{now:?}, backlog {backlog}");
+            assert!(LINE_STATES.contains(&expected), "{expected}");
         }
     }
 }

@@ -8,11 +8,14 @@
 //! Never: decides which actions a campaign allows ([`crate::intake`] does), or counts ([`crate::stats`] does).
 
 mod campaigns;
+mod docs_page;
 mod errors;
 mod events;
 mod extract;
 mod guard;
 mod lines;
+mod openapi;
+mod problems;
 mod recipients;
 mod report;
 mod templates;
@@ -25,14 +28,14 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{Method, StatusCode},
     middleware,
-    routing::{get, post},
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::extract::campaign_not_found;
+use self::{extract::campaign_not_found, openapi::Scopes};
 use crate::{
     config::ApiKey,
     domain::{CampaignId, Lines, UnixMs, WabaId},
@@ -93,13 +96,17 @@ struct Shared {
     event_streams: Arc<Semaphore>,
     reports: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    scopes: Scopes,
 }
 
 type SharedState = axum::extract::State<Arc<Shared>>;
 
 /// The routes of the API. Other routes can be merged in. Unknown paths also need an API key, and are answered 404.
 pub fn router(state: ApiState) -> Router {
+    let (calls, mut api) =
+        OpenApiRouter::with_openapi(openapi::empty()).merge(calls(&state)).merge(streams(&state)).split_for_parts();
     let shared = Arc::new(Shared {
+        scopes: openapi::complete(&mut api),
         keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
         reader: StatisticsReader::new(state.store.clone(), state.lines.clone()),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
@@ -107,35 +114,44 @@ pub fn router(state: ApiState) -> Router {
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         state,
     });
-    let calls = Router::new()
-        .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
-        .route("/v1/campaigns/{campaign}", get(campaigns::one).delete(campaigns::delete))
-        .route("/v1/campaigns/{campaign}/launch", post(campaigns::launch))
-        .route("/v1/campaigns/{campaign}/pause", post(campaigns::pause))
-        .route("/v1/campaigns/{campaign}/resume", post(campaigns::resume))
-        .route("/v1/campaigns/{campaign}/cancel", post(campaigns::cancel))
-        .route("/v1/campaigns/{campaign}/recipients/{phone}", get(recipients::one))
-        .route("/v1/lines", get(lines::list))
-        .route("/v1/lines/{line}", get(lines::one).patch(lines::change))
-        .route("/v1/lines/{line}/pause", post(lines::pause))
-        .route("/v1/lines/{line}/resume", post(lines::resume))
-        .route("/v1/templates", get(templates::list))
-        .route("/v1/templates/sync", post(templates::sync))
-        .layer(DefaultBodyLimit::max(shared.state.body_bytes_max))
-        .layer(middleware::from_fn_with_state(shared.clone(), guard::with_timeout));
-    let streams = Router::new()
-        .route("/v1/campaigns/{campaign}/recipients", get(recipients::list).post(uploads::upload))
-        .route("/v1/campaigns/{campaign}/report.csv", get(report::report))
-        .route("/v1/campaigns/{campaign}/events", get(events::events))
-        .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyTimeoutLayer::new(shared.state.stall_timeout));
     calls
-        .merge(streams)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::admit))
         .with_state(shared)
+        .merge(openapi::routes(&api))
+}
+
+/// Calls that are answered at once. Those that take too long are answered 503.
+fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
+    let limit = state.stall_timeout;
+    OpenApiRouter::new()
+        .routes(routes!(campaigns::list, campaigns::create))
+        .routes(routes!(campaigns::one, campaigns::delete))
+        .routes(routes!(campaigns::launch))
+        .routes(routes!(campaigns::pause))
+        .routes(routes!(campaigns::resume))
+        .routes(routes!(campaigns::cancel))
+        .routes(routes!(recipients::one))
+        .routes(routes!(lines::list))
+        .routes(routes!(lines::one, lines::change))
+        .routes(routes!(lines::pause))
+        .routes(routes!(lines::resume))
+        .routes(routes!(templates::list))
+        .routes(routes!(templates::sync))
+        .layer(DefaultBodyLimit::max(state.body_bytes_max))
+        .layer(middleware::from_fn(move |request, next| guard::with_timeout(limit, request, next)))
+}
+
+/// Calls whose request or response may take hours.
+fn streams(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(recipients::list, uploads::upload))
+        .routes(routes!(report::report))
+        .routes(routes!(events::events))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyTimeoutLayer::new(state.stall_timeout))
 }
 
 async fn not_found() -> Problem {

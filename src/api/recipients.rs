@@ -5,20 +5,18 @@
 
 use std::{fmt, str::FromStr};
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
-use serde::{Deserialize, Serialize};
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
     extract::{CampaignPath, RecipientPath},
 };
 use crate::{
-    domain::{FailureReason, LineId, MetaCode, PartId, Phone, Recipient, State as RecipientState, UnixMs},
+    api_types::{Page, RecipientPage, RecipientView, Times, recipient_state},
+    config::KeyScope,
+    domain::{FailureReason, LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs},
     http::request::{Params, bad_query},
     http::{
         page,
@@ -33,91 +31,45 @@ const SCANNED_MAX: usize = 16 * PART_ROWS;
 /// Maximum number of parts per page. Each part costs a scan of its history, which can be several MB.
 const PARTS_MAX: usize = 4;
 
-/// A recipient in a response.
-#[derive(Serialize)]
-pub(super) struct RecipientView {
-    /// The phone number.
-    pub(super) to: Phone,
-    /// The name of the state.
-    pub(super) state: &'static str,
-    /// Meta's error code, if it is the reason for the state.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) code: Option<MetaCode>,
-    /// What the code means, or why there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<&'static str>,
-    /// The number of attempts that count. An attempt that certainly sent nothing, such as a throttled one, does not.
-    pub(super) attempts: u8,
-    /// The line that sends to the recipient.
-    pub(super) line: LineId,
-    /// When the recipient entered each state.
-    #[serde(flatten)]
-    pub(super) times: Times,
-}
-
-/// When a recipient entered each state. The resolution is one second.
-#[derive(Serialize)]
-pub(super) struct Times {
-    /// Meta accepted the message.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) accepted_at: Option<UnixMs>,
-    /// From a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) sent_at: Option<UnixMs>,
-    /// From a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) delivered_at: Option<UnixMs>,
-    /// From a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) read_at: Option<UnixMs>,
-    /// From Meta's response or a status webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) failed_at: Option<UnixMs>,
-    /// The last change, including changes to states without a field here, such as retrying.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) updated_at: Option<UnixMs>,
-}
-
-impl RecipientView {
-    /// Builds the view from the state byte and the details of a row.
-    ///
-    /// Returns `None` if the byte has no state: the row has no recipient.
-    pub(super) fn new(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<Self> {
-        let (state, why, times) = (RecipientState::of(byte)?, details.reason, &details.times);
-        let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
-        let entered = |state: RecipientState| times[usize::from(state.code())];
-        Some(Self {
-            to,
-            state: state.name(),
-            code: why.and_then(FailureReason::code),
-            reason: why.map(FailureReason::title),
-            attempts: details.tries + u8::from(state.is_attempt()),
-            line: line.clone(),
-            times: Times {
-                accepted_at: at(entered(RecipientState::Accepted)),
-                sent_at: at(entered(RecipientState::Sent)),
-                delivered_at: at(entered(RecipientState::Delivered)),
-                read_at: at(entered(RecipientState::Read)),
-                failed_at: at(entered(RecipientState::Failed).max(entered(RecipientState::Refused))),
-                updated_at: at(times.iter().copied().max().unwrap_or(0)),
-            },
-        })
-    }
+/// Builds the view of a recipient from the state byte and the details of its row.
+///
+/// Returns `None` if the byte has no state: the row has no recipient.
+pub(super) fn view(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<RecipientView> {
+    let (state, why, times) = (RecipientState::of(byte)?, details.reason, &details.times);
+    let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
+    let entered = |state: RecipientState| times[usize::from(state.code())];
+    Some(RecipientView {
+        to,
+        state: state.name(),
+        code: why.and_then(FailureReason::code),
+        reason: why.map(FailureReason::title),
+        attempts: details.tries + u8::from(state.is_attempt()),
+        line: line.clone(),
+        times: Times {
+            accepted_at: at(entered(RecipientState::Accepted)),
+            sent_at: at(entered(RecipientState::Sent)),
+            delivered_at: at(entered(RecipientState::Delivered)),
+            read_at: at(entered(RecipientState::Read)),
+            failed_at: at(entered(RecipientState::Failed).max(entered(RecipientState::Refused))),
+            updated_at: at(times.iter().copied().max().unwrap_or(0)),
+        },
+    })
 }
 
 /// The query parameters of the recipient list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RecipientListParams {
+    /// Only recipients in this state.
+    #[param(schema_with = recipient_state)]
     state: Option<String>,
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
-}
-
-#[derive(Serialize)]
-struct RecipientList {
-    recipients: Vec<RecipientView>,
-    next: Option<String>,
 }
 
 /// The row at which a page begins: `part.row`.
@@ -142,12 +94,21 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// `GET /v1/campaigns/{id}/recipients`
+/// List the recipients of a campaign.
+///
+/// A page may have fewer rows than `limit`, or none, and still a next page.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}/recipients", tag = "recipients", operation_id = "list_recipients",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignPath, RecipientListParams),
+    responses((status = 200, description = "A page of recipients.", body = RecipientPage)),
+    extensions(("x-problems" = json!(["recipients-dropped"]))),
+)]
 pub(super) async fn list(
     State(shared): SharedState,
     CampaignPath(id): CampaignPath,
     Params(params): Params<RecipientListParams>,
-) -> Result<Response> {
+) -> Result<Json<RecipientPage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?.unwrap_or_default();
     let wanted = page::non_empty(params.state.as_deref()).map(state_name).transpose()?;
@@ -158,11 +119,21 @@ pub(super) async fn list(
     for (part, rows) in found {
         recipients.extend(shared.views(&record, part, &rows).await?);
     }
-    Ok(Json(RecipientList { recipients, next: next.map(|next| next.to_string()) }).into_response())
+    Ok(Json(Page { rows: recipients, next: next.map(|next| next.to_string()) }))
 }
 
-/// `GET /v1/campaigns/{id}/recipients/{phone}`. The leading `+` of the phone number is optional.
-pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): RecipientPath) -> Result<Response> {
+/// Get a recipient by phone number.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}/recipients/{phone}", tag = "recipients", operation_id = "get_recipient",
+    security(("api_key" = [KeyScope::Read])),
+    params(RecipientPath),
+    responses((status = 200, description = "The recipient.", body = RecipientView)),
+    extensions(("x-problems" = json!(["recipient-not-found", "invalid-phone", "recipients-dropped"]))),
+)]
+pub(super) async fn one(
+    State(shared): SharedState,
+    RecipientPath(id, phone): RecipientPath,
+) -> Result<Json<RecipientView>> {
     let number = if phone.starts_with('+') { phone } else { format!("+{phone}") };
     let to: Phone = number.parse().map_err(|_| {
         Problem::bad_request("invalid-phone", "the phone in the path is not a number in E.164, such as +5491155550001")
@@ -175,7 +146,7 @@ pub(super) async fn one(State(shared): SharedState, RecipientPath(id, phone): Re
     let bytes = shared.state.store.states_from(part, row, 1).await?;
     let rows: Vec<(u16, u8)> = bytes.into_iter().map(|byte| (row, byte)).collect();
     let view = shared.views(&record, part, &rows).await?.pop().ok_or_else(unknown)?;
-    Ok(Json(view).into_response())
+    Ok(Json(view))
 }
 
 /// Errors: 410 if the campaign's recipients were deleted at the end of their retention.
@@ -252,7 +223,7 @@ impl Shared {
             tokio::try_join!(store.recipients(part, &numbers), store.row_details(part, &numbers))?;
         let rows = rows.iter().zip(recipients).zip(details);
         let view = |((&(_, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
-            RecipientView::new(recipient.to, line, byte, &details)
+            view(recipient.to, line, byte, &details)
         };
         Ok(rows.filter_map(view).collect())
     }
@@ -275,6 +246,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::MetaCode;
 
     #[test]
     fn a_cursor_survives_printing_and_parsing() {
@@ -288,28 +260,27 @@ mod tests {
 
     #[test]
     fn a_recipient_shows_only_codes_of_meta() {
-        let view = |byte, reason| {
+        let shown = |byte, reason| {
             let to = Phone::from_digits(5_491_155_550_001).expect("a number");
             let details = RowDetails { reason, tries: 1, times: [0; 16] };
-            let view = RecipientView::new(to, &"3001".into(), byte, &details);
-            serde_json::to_value(view).expect("an object")
+            serde_json::to_value(view(to, &"3001".into(), byte, &details)).expect("an object")
         };
         let undeliverable = FailureReason::Meta(MetaCode(131_026));
         let refused = RecipientState::Refused.code() | 0x20;
         let expected = serde_json::json!({
             "to": "+5491155550001", "state": "failed", "code": 131_026, "reason": undeliverable.title(), "attempts": 2, "line": "3001"
         });
-        assert_eq!(view(refused, Some(undeliverable)), expected);
+        assert_eq!(shown(refused, Some(undeliverable)), expected);
         let doubtful = RecipientState::InDoubt.code() | 0x10;
         let expected = serde_json::json!({
             "to": "+5491155550001", "state": "in_doubt", "reason": FailureReason::NoAnswer.title(), "attempts": 2, "line": "3001"
         });
-        assert_eq!(view(doubtful, Some(FailureReason::NoAnswer)), expected);
-        let unexplained = view(RecipientState::Failed.code(), Some(FailureReason::NotGiven));
+        assert_eq!(shown(doubtful, Some(FailureReason::NoAnswer)), expected);
+        let unexplained = shown(RecipientState::Failed.code(), Some(FailureReason::NotGiven));
         assert_eq!(
             (&unexplained["code"], &unexplained["reason"]),
             (&serde_json::Value::Null, &serde_json::json!(FailureReason::NotGiven.title()))
         );
-        assert_eq!(view(0, None), serde_json::Value::Null, "no recipient");
+        assert_eq!(shown(0, None), serde_json::Value::Null, "no recipient");
     }
 }

@@ -22,10 +22,12 @@ use tracing::warn;
 use super::{
     SharedState,
     extract::CampaignPath,
-    recipients::{RecipientView, ensure_recipients_kept},
+    recipients::{ensure_recipients_kept, view},
     stream_permit,
 };
 use crate::{
+    api_types::RecipientView,
+    config::KeyScope,
     domain::{LineId, PartId, UnixMs},
     http::problem::Result,
     redis::{self, Store, StoreError, pages::RowDetails, parts::PartRows},
@@ -49,7 +51,23 @@ const COLUMNS: [&str; 12] = [
 /// Maximum number of chunks per piece of the body: about a thousand rows, 100 kB.
 const CHUNKS_AT_ONCE: usize = 4;
 
-/// `GET /v1/campaigns/{id}/report.csv`
+/// Download every recipient with its outcome, as CSV.
+///
+/// The columns are the fields of `Recipient`. If the server can't finish the report, the connection is cut without
+/// the end of the body.
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign}/report.csv", tag = "recipients", operation_id = "download_report",
+    security(("api_key" = [KeyScope::Read])),
+    params(CampaignPath),
+    responses(
+        (
+            status = 200, description = "The report: RFC 4180 with a header row.",
+            body = String, content_type = "text/csv",
+            headers(("Content-Disposition" = String, description = "A file name for the report.")),
+        ),
+    ),
+    extensions(("x-problems" = json!(["recipients-dropped", "too-many-streams"]))),
+)]
 pub(super) async fn report(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<Response> {
     let record = shared.campaign(id).await?;
     ensure_recipients_kept(&record)?;
@@ -113,7 +131,7 @@ impl Report {
                     };
                     let tries = open.rows.tries.get(&row).copied().unwrap_or(0);
                     let details = RowDetails { reason: open.rows.why.get(&row).copied(), tries, times };
-                    if let Some(view) = RecipientView::new(to, &open.line, byte, &details) {
+                    if let Some(view) = view(to, &open.line, byte, &details) {
                         write_recipient(&mut piece, &view);
                     }
                 }

@@ -2,16 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
-use serde::{Deserialize, Serialize};
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::SharedState;
 use crate::{
+    api_types::{Page, SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
+    config::KeyScope,
     domain::{Template, UnixMs, WabaId},
     http::request::Params,
     http::{
@@ -20,30 +18,13 @@ use crate::{
     },
 };
 
-/// A template in a response.
-#[derive(Serialize)]
-struct TemplateView {
-    waba: WabaId,
-    #[serde(flatten)]
-    template: Template,
-    /// Whether a campaign can use it.
-    usable: bool,
-    /// Why a campaign can't use it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-    synced_at: UnixMs,
+fn view(waba: &WabaId, template: Template, synced_at: UnixMs) -> TemplateView {
+    let problem = template.problem();
+    TemplateView { waba: waba.clone(), template, usable: problem.is_none(), problem, synced_at }
 }
 
-impl TemplateView {
-    fn new(waba: &WabaId, template: Template, synced_at: UnixMs) -> Self {
-        let problem = template.problem();
-        Self { waba: waba.clone(), template, usable: problem.is_none(), problem, synced_at }
-    }
-
-    fn cursor(&self) -> Cursor {
-        let Template { name, language, .. } = &self.template;
-        Cursor(self.waba.to_string(), name.clone(), language.as_str().to_owned())
-    }
+fn cursor(TemplateView { waba, template, .. }: &TemplateView) -> Cursor {
+    Cursor(waba.to_string(), template.name.clone(), template.language.as_str().to_owned())
 }
 
 /// The last template of a page: `waba/name/language`.
@@ -69,53 +50,58 @@ impl fmt::Display for Cursor {
 }
 
 /// The query parameters of the template list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct TemplateListParams {
+    /// `next` of the page before. Without it the list begins.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// The maximum number of rows.
+    #[param(value_type = Option<u16>, nullable = false, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct TemplateList {
-    templates: Vec<TemplateView>,
-    next: Option<String>,
-}
-
-/// `GET /v1/templates`: sorted by WABA, name and language. Templates of a WABA that was never synced are missing.
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<TemplateListParams>) -> Result<Response> {
+/// List templates, as Meta last returned them.
+///
+/// Sorted by WABA, name and language. Templates of a WABA that was never synced are missing.
+#[utoipa::path(
+    get, path = "/v1/templates", tag = "templates", operation_id = "list_templates",
+    security(("api_key" = [KeyScope::Read])),
+    params(TemplateListParams),
+    responses((status = 200, description = "A page of templates.", body = TemplatePage)),
+)]
+pub(super) async fn list(
+    State(shared): SharedState,
+    Params(params): Params<TemplateListParams>,
+) -> Result<Json<TemplatePage>> {
     let limit = page::limit(params.limit.as_deref())?;
-    let cursor = page::cursor::<Cursor>(params.cursor.as_deref())?;
+    let after = page::cursor::<Cursor>(params.cursor.as_deref())?;
     let mut templates = Vec::new();
     for waba in shared.state.lines.wabas().into_keys() {
         let Some((stored, synced_at)) = shared.state.store.templates(waba).await? else { continue };
-        templates.extend(stored.into_iter().map(|template| TemplateView::new(waba, template, synced_at)));
+        templates.extend(stored.into_iter().map(|template| view(waba, template, synced_at)));
     }
-    templates.retain(|template| cursor.as_ref().is_none_or(|cursor| template.cursor() > *cursor));
-    templates.sort_by_cached_key(TemplateView::cursor);
+    templates.retain(|template| after.as_ref().is_none_or(|after| cursor(template) > *after));
+    templates.sort_by_cached_key(cursor);
     let more = templates.len() > limit;
     templates.truncate(limit);
-    let next = templates.last().filter(|_| more).map(|last| last.cursor().to_string());
-    Ok(Json(TemplateList { templates, next }).into_response())
+    let next = templates.last().filter(|_| more).map(|last| cursor(last).to_string());
+    Ok(Json(Page { rows: templates, next }))
 }
 
-#[derive(Serialize)]
-struct Synced {
-    wabas: Vec<SyncedWaba>,
-}
-
-#[derive(Serialize)]
-struct SyncedWaba {
-    waba: WabaId,
-    templates: usize,
-}
-
-/// `POST /v1/templates/sync`
-pub(super) async fn sync(State(shared): SharedState) -> Result<Response> {
+/// Read the templates of all WABAs from Meta now.
+#[utoipa::path(
+    post, path = "/v1/templates/sync", tag = "templates", operation_id = "sync_templates",
+    security(("api_key" = [KeyScope::Operate])),
+    responses((status = 200, description = "All WABAs were read.", body = SyncedTemplates)),
+    extensions(("x-problems" = json!(["sync-failed"]))),
+)]
+pub(super) async fn sync(State(shared): SharedState) -> Result<Json<SyncedTemplates>> {
     let (mut wabas, mut problems) = (Vec::new(), Vec::new());
     for (waba, result) in (shared.state.sync_templates)().await {
         match result {
-            Ok(templates) => wabas.push(SyncedWaba { waba, templates }),
+            Ok(templates) => wabas.push(SyncedWaba { waba, templates: templates as u64 }),
             Err(problem) => problems.push(problem),
         }
     }
@@ -124,5 +110,5 @@ pub(super) async fn sync(State(shared): SharedState) -> Result<Response> {
         let problem = Problem::new(StatusCode::BAD_GATEWAY, "sync-failed", detail);
         return Err(problem.with_problems(problems));
     }
-    Ok(Json(Synced { wabas }).into_response())
+    Ok(Json(SyncedTemplates { wabas }))
 }

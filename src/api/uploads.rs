@@ -15,16 +15,19 @@ use axum::{
     body::{Body, BodyDataStream, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future::Either};
 use serde::Deserialize;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tower_http::timeout::TimeoutError;
+use utoipa::IntoParams;
 
 use super::{SharedState, extract::CampaignPath, stream_permit};
 use crate::{
+    api_types::UploadResult,
     coding::Coding,
+    config::KeyScope,
+    domain::RawRecipient,
     http::problem::{Problem, Result},
     http::request::{Params, bad_query, content_coding, expect_media_type, too_slow},
     intake::{Format, IntakeError, UploadLayout},
@@ -44,9 +47,12 @@ const EXPANSION_SPARE: u64 = 1 << 20;
 const DECODED_AT_ONCE: usize = 64 * 1024;
 
 /// The query parameters of an upload.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct UploadParams {
+    /// Columns of a CSV to ignore, separated by commas.
+    #[param(nullable = false, example = "email,city")]
     ignore: Option<String>,
 }
 
@@ -72,14 +78,45 @@ enum BodyError {
     ExpandsTooFar,
 }
 
-/// `POST /v1/campaigns/{id}/recipients`
+/// Upload recipients into a campaign that has not started.
+///
+/// The body is processed while it arrives, and may have any length. A rejected row does not stop the upload.
+#[utoipa::path(
+    post, path = "/v1/campaigns/{campaign}/recipients", tag = "recipients", operation_id = "upload_recipients",
+    security(("api_key" = [KeyScope::Submit])),
+    params(
+        CampaignPath, UploadParams,
+        (
+            "Upload-Id" = Option<String>, Header, nullable = false,
+            min_length = 1, max_length = 128, pattern = "^[!-~]*$",
+            description = "Makes the upload repeatable for seven days: rows that were accepted before are skipped.",
+        ),
+        (
+            "Content-Encoding" = Option<String>, Header, nullable = false, pattern = "^(gzip|zstd|br)$",
+            description = "The compression of the body. Row numbers are those of the uncompressed text.",
+        ),
+    ),
+    request_body(
+        content((RawRecipient = "application/x-ndjson"), (String = "text/csv")),
+        description = "NDJSON: a `NewRecipient` on each line. CSV: a header row, then a row for each recipient; the \
+            columns are `to`, one for each parameter, `header` and `button.0`, `button.1` and so on.",
+    ),
+    responses((status = 200, description = "The upload was read to its end.", body = UploadResult)),
+    extensions(("x-problems" = json!([
+        "unsupported-encoding", "unsupported-media-type", "body-too-slow", "invalid-query", "invalid-upload-id",
+        "invalid", "upload-unreadable", "upload-interrupted", "upload-undecodable", "upload-expands-too-far",
+        "upload-conflict", "upload-in-progress", "too-many-recipients", "campaign-state", "template-changed",
+        "template-missing", "template-not-approved", "template-unsupported", "templates-not-synced",
+        "too-many-streams"
+    ]))),
+)]
 pub(super) async fn upload(
     State(shared): SharedState,
     CampaignPath(id): CampaignPath,
     Params(params): Params<UploadParams>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response> {
+) -> Result<Json<UploadResult>> {
     let format = match expect_media_type(&headers, &["application/x-ndjson", "text/csv"])? {
         "text/csv" => Format::Csv,
         _ => Format::Ndjson,
@@ -101,7 +138,7 @@ pub(super) async fn upload(
     let body = body.inspect_err(|error| fault = problem(error, shared.state.stall_timeout));
     match (shared.state.intake.upload(id, upload_id, layout, body).await, fault) {
         (Err(IntakeError::Interrupted(_)), Some(problem)) => Err(problem),
-        (result, _) => Ok(Json(result?).into_response()),
+        (result, _) => Ok(Json(result?)),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Errors of API calls, as sentences with their remedy.
 
-use std::{error::Error, fmt, io};
+use std::{error::Error, io};
 
 use reqwest::{StatusCode, Url};
-use serde::Deserialize;
+
+use crate::api_types::ProblemBody;
 
 /// Maximum length of the quotation from a response that is not pregon's, in characters.
 const QUOTED_CHARS_MAX: usize = 200;
@@ -53,12 +54,12 @@ pub enum ClientError {
         given: bool,
     },
     /// The server returned a problem.
-    #[error("{problem} (HTTP {})", status.as_u16())]
+    #[error("{} (HTTP {})", sentence(problem), status.as_u16())]
     Refused {
         /// The HTTP status.
         status: StatusCode,
         /// The problem in the body.
-        problem: Problem,
+        problem: ProblemBody,
     },
     /// The response is not pregon's: another server, or a proxy.
     #[error("{server} returned a response that is not pregon's (HTTP {}: {text}): check --server", status.as_u16())]
@@ -102,8 +103,11 @@ impl ClientError {
         if status == StatusCode::UNAUTHORIZED {
             return Self::Unauthorized { server, given };
         }
-        match serde_json::from_slice::<Problem>(body) {
-            Ok(problem) if problem.is_present() => Self::Refused { status, problem },
+        match serde_json::from_slice::<ProblemBody>(body) {
+            // Every field is optional, so any JSON object parses.
+            Ok(problem) if !(problem.title.is_empty() && problem.detail.is_empty()) => {
+                Self::Refused { status, problem }
+            }
             _ => Self::not_pregon(&server, status, body),
         }
     }
@@ -145,37 +149,10 @@ fn bad_certificate(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// An RFC 9457 problem.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Problem {
-    /// The kind, for programs: `urn:pregon:problem:` and its name.
-    pub r#type: String,
-    /// The kind, for people.
-    pub title: Option<String>,
-    /// What is wrong in this request.
-    pub detail: Option<String>,
-    /// Each fault, if there are several.
-    pub problems: Vec<String>,
-}
-
-impl Problem {
-    /// Whether the problem is of this kind, such as `campaign-conflict`.
-    pub fn is(&self, kind: &str) -> bool {
-        self.r#type.strip_prefix("urn:pregon:problem:") == Some(kind)
-    }
-
-    /// Whether this is a problem. Needed because every field is optional, so that any JSON object parses.
-    fn is_present(&self) -> bool {
-        self.title.is_some() || self.detail.is_some()
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.detail.as_ref().or(self.title.as_ref()).map_or("the server gave no reason", String::as_str))?;
-        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
-    }
+/// The detail of a problem, or its title if it has none, and each of its faults.
+fn sentence(problem: &ProblemBody) -> String {
+    let what = if problem.detail.is_empty() { &problem.title } else { &problem.detail };
+    problem.problems.iter().fold(what.clone(), |text, fault| format!("{text}\n  {fault}"))
 }
 
 #[cfg(test)]

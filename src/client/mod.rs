@@ -3,9 +3,9 @@
 //! Owns: connections to one server, and the API key.
 //! Never: sends the key to another host (it follows no redirects and uses no proxy of the environment); retries a call.
 
-mod answers;
 mod error;
 mod events;
+mod known;
 mod sse;
 
 use std::{fs, path::Path, time::Duration};
@@ -13,20 +13,17 @@ use std::{fs, path::Path, time::Duration};
 use reqwest::{
     Body, Certificate, Method, RequestBuilder, Response, StatusCode, Url, header::HeaderValue, redirect::Policy,
 };
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde::de::DeserializeOwned;
 
 pub use self::{
-    answers::{
-        ByState, CampaignPage, CampaignView, Created, Failures, Funnel, HoldView, LinePage, LineView, Rejection,
-        Statistics, TemplateName, Uploaded, Wait,
-    },
-    error::{ClientError, Problem},
+    error::ClientError,
     events::{CampaignEvent, Events},
+    known::Known,
 };
 use crate::{
+    api_types::{CampaignCreated, CampaignView, LineChange, LineView, NewCampaign, Page, UploadResult},
     coding::Coding,
-    domain::{CampaignId, CampaignState, LineId, Secret, UnixMs},
+    domain::{CampaignId, CampaignState, LineId, Secret},
     intake::{Format, UploadLayout},
 };
 
@@ -35,30 +32,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a call that is not a stream. The longest call launches a campaign of millions of recipients.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A campaign to create: the body of `POST /v1/campaigns`.
-#[derive(Clone, Debug, Serialize)]
-pub struct NewCampaign {
-    /// A name for people.
-    pub name: String,
-    /// The caller's id of the campaign.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub external_id: Option<String>,
-    /// The template to send.
-    pub template: TemplateName,
-    /// The lines that may send it.
-    pub lines: Vec<LineId>,
-    /// Sending starts no earlier than this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_at: Option<UnixMs>,
-    /// Recipients not sent by this time end as expired.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<UnixMs>,
-    /// 1 to 10: the campaign's share of a line that several campaigns use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u8>,
-    /// `hold` or `resend`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_doubt: Option<String>,
+/// The result of creating a campaign.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Created {
+    /// The id of the campaign.
+    pub id: CampaignId,
+    /// The state of the campaign: always a draft if this call created it.
+    pub state: CampaignState,
+    /// Whether this call created the campaign (status 201). If not, one with the same external id existed (200).
+    pub created: bool,
 }
 
 /// A state change of a campaign or a line. Its name is the last segment of the URL.
@@ -140,7 +122,8 @@ impl Client {
         let request = self.request(Method::POST, &["campaigns"]).json(campaign).timeout(CALL_TIMEOUT);
         let response = self.send(request).await?;
         let created = response.status() == StatusCode::CREATED;
-        Ok(Created { created, ..self.read(response).await? })
+        let CampaignCreated { id, state, .. } = self.read(response).await?;
+        Ok(Created { id, state, created })
     }
 
     /// Streams recipients into a campaign. Idempotent: repeating the rows with the same `upload_id` adds nothing.
@@ -151,7 +134,7 @@ impl Client {
         layout: &UploadLayout,
         coding: Option<Coding>,
         rows: Body,
-    ) -> Result<Uploaded> {
+    ) -> Result<UploadResult> {
         let content_type = match layout.format {
             Format::Ndjson => "application/x-ndjson",
             Format::Csv => "text/csv",
@@ -173,7 +156,7 @@ impl Client {
     }
 
     /// Launches, pauses, resumes or cancels a campaign, and returns its new state.
-    pub async fn change_campaign(&self, id: CampaignId, action: ControlAction) -> Result<CampaignView> {
+    pub async fn change_campaign(&self, id: CampaignId, action: ControlAction) -> Result<Known<CampaignView>> {
         self.call(self.request(Method::POST, &["campaigns", &id.to_string(), action.word()])).await
     }
 
@@ -184,7 +167,11 @@ impl Client {
     }
 
     /// A page of campaigns, newest first. `cursor` is `next` of the previous page.
-    pub async fn campaigns(&self, state: Option<CampaignState>, cursor: Option<&str>) -> Result<CampaignPage> {
+    pub async fn campaigns(
+        &self,
+        state: Option<CampaignState>,
+        cursor: Option<&str>,
+    ) -> Result<Page<Known<CampaignView>>> {
         let mut query = Vec::new();
         query.extend(state.map(|state| ("state", state.name())));
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
@@ -192,7 +179,7 @@ impl Client {
     }
 
     /// Fetches a campaign with its statistics.
-    pub async fn campaign(&self, id: CampaignId) -> Result<CampaignView> {
+    pub async fn campaign(&self, id: CampaignId) -> Result<Known<CampaignView>> {
         self.call(self.request(Method::GET, &["campaigns", &id.to_string()])).await
     }
 
@@ -214,24 +201,24 @@ impl Client {
     }
 
     /// A page of lines. `cursor` is `next` of the previous page.
-    pub async fn lines(&self, cursor: Option<&str>) -> Result<LinePage> {
+    pub async fn lines(&self, cursor: Option<&str>) -> Result<Page<Known<LineView>>> {
         let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
         self.call(self.request(Method::GET, &["lines"]).query(&query)).await
     }
 
     /// Fetches a line.
-    pub async fn line(&self, id: &LineId) -> Result<LineView> {
+    pub async fn line(&self, id: &LineId) -> Result<Known<LineView>> {
         self.call(self.request(Method::GET, &["lines", id.as_str()])).await
     }
 
     /// Sets the rate of a line, or with `None` resets it to the configured rate. Returns the line.
-    pub async fn set_rate(&self, id: &LineId, messages_per_second: Option<f64>) -> Result<LineView> {
-        let body = json!({ "messages_per_second": messages_per_second });
+    pub async fn set_rate(&self, id: &LineId, messages_per_second: Option<f64>) -> Result<Known<LineView>> {
+        let body = LineChange { messages_per_second };
         self.call(self.request(Method::PATCH, &["lines", id.as_str()]).json(&body)).await
     }
 
     /// Pauses or resumes a line, and returns it.
-    pub async fn change_line(&self, id: &LineId, action: ControlAction) -> Result<LineView> {
+    pub async fn change_line(&self, id: &LineId, action: ControlAction) -> Result<Known<LineView>> {
         self.call(self.request(Method::POST, &["lines", id.as_str(), action.word()])).await
     }
 

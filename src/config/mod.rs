@@ -168,6 +168,12 @@ pub enum KeyScope {
     Operate,
 }
 
+impl fmt::Display for KeyScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl KeyScope {
     /// All scopes.
     pub const ALL: [KeyScope; 3] = [KeyScope::Read, KeyScope::Submit, KeyScope::Operate];

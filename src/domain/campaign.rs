@@ -135,10 +135,10 @@ impl FromStr for CampaignState {
 pub struct BadState;
 
 /// Why the worker paused a campaign.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseReason {
     /// Meta's error code; `None` if the worker found the reason itself. The API shows 0 then.
-    #[serde(serialize_with = "code_or_zero::serialize")]
+    #[serde(with = "code_or_zero")]
     pub code: Option<MetaCode>,
     /// Meta's error text, or the worker's reason.
     pub details: String,

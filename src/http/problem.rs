@@ -12,8 +12,9 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
 use tracing::error;
+
+use crate::api_types::{PROBLEM_PREFIX, ProblemBody};
 
 /// Seconds for `Retry-After` while Redis is unavailable. By then Redis is usually back, or a replica was promoted.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
@@ -33,16 +34,6 @@ pub struct Problem {
 
 /// The result of a handler.
 pub type Result<T> = std::result::Result<T, Problem>;
-
-#[derive(Serialize)]
-struct Body<'a> {
-    r#type: String,
-    title: String,
-    status: u16,
-    detail: &'a str,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    problems: &'a [String],
-}
 
 impl Problem {
     /// A problem of `kind`, in kebab case.
@@ -85,12 +76,12 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { status, kind, detail, problems, header } = self;
-        let body = Body {
-            r#type: format!("urn:pregon:problem:{kind}"),
+        let body = ProblemBody {
+            r#type: format!("{PROBLEM_PREFIX}{kind}"),
             title: kind.replace('-', " "),
             status: status.as_u16(),
-            detail: &detail,
-            problems: &problems,
+            detail,
+            problems,
         };
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(body)).into_response();
         if let Some(header) = header {

@@ -11,8 +11,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{CampaignAction, NewCampaign};
-use crate::json;
+use super::CampaignAction;
+use crate::{api_types::NewCampaign, json};
 
 /// The field with the type of a job.
 const TYPE: &str = "type";

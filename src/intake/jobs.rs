@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    CampaignAction, Intake, IntakeError, TemplateProblem, UploadResult,
+    CampaignAction, Intake, IntakeError, TemplateProblem,
     job::{CampaignRef, Job, RecipientsJob},
     upload::UploadId,
 };
 use crate::{
+    api_types::UploadResult,
     domain::{CampaignId, reject::json_fault},
     redis::{
         duty::backoff,

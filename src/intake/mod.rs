@@ -14,54 +14,13 @@ mod upload;
 use std::sync::Arc;
 
 pub use error::{IntakeError, TemplateProblem};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
 use crate::{
-    domain::{CampaignId, CampaignState, LineId, Lines, OnDoubt, UnixMs},
-    json,
+    api_types::UploadResult,
+    domain::{CampaignId, CampaignState, Lines},
     redis::{Store, clock::Clock},
 };
-
-/// A new campaign: the body of `POST /v1/campaigns`, and of a job of type `campaign`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewCampaign {
-    /// A name for people.
-    pub name: String,
-    /// The caller's id for the campaign. It makes the submission idempotent.
-    pub external_id: Option<String>,
-    /// The template to send.
-    #[serde(deserialize_with = "json::object")]
-    pub template: TemplateName,
-    /// The lines to send on.
-    pub lines: Vec<LineId>,
-    /// The earliest time to send.
-    pub start_at: Option<UnixMs>,
-    /// Recipients whose message was not sent by this time end as `expired`.
-    pub expires_at: Option<UnixMs>,
-    /// The campaign's share of a line that several campaigns use: 1 to 10.
-    pub priority: Option<u8>,
-    /// What to do with a message that stays in doubt.
-    #[serde(default)]
-    pub on_doubt: OnDoubt,
-    /// Recipients, if any: one JSON object each, not parsed yet.
-    #[serde(default)]
-    pub recipients: Vec<Box<RawValue>>,
-    /// Whether to launch the campaign at once.
-    #[serde(default)]
-    pub launch: bool,
-}
-
-/// A template by name and language.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TemplateName {
-    /// The template's name at Meta.
-    pub name: String,
-    /// The language code, such as `es_AR`.
-    pub language: String,
-}
 
 /// The result of a submission.
 #[derive(Clone, Debug)]
@@ -74,32 +33,6 @@ pub struct Submitted {
     pub state: CampaignState,
     /// The result for the recipients of the submission.
     pub upload: UploadResult,
-}
-
-/// The result of an upload: the response of `POST /v1/campaigns/{id}/recipients`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct UploadResult {
-    /// The number of accepted recipients.
-    pub accepted: u64,
-    /// The number of rejected rows.
-    pub rejected_count: u64,
-    /// The first rejected rows, at most [`REJECTIONS_MAX`](crate::redis::uploads::REJECTIONS_MAX).
-    pub rejected: Vec<Rejection>,
-}
-
-/// A rejected row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rejection {
-    /// The number of the row in the upload, from 1. A CSV header row does not count.
-    pub row: u64,
-    /// The line of the file at which the row begins, from 1, counting every line. `None` if the row does not come
-    /// from a file, its line is not known, or an old version that did not count lines stored the rejection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<u64>,
-    /// A stable code for programs, such as `duplicate` or `not_e164`.
-    pub code: String,
-    /// A sentence for people.
-    pub reason: String,
 }
 
 /// The format of an upload.

@@ -12,11 +12,9 @@ use serde_json::value::RawValue;
 use tracing::info;
 use ulid::Ulid;
 
-use super::{
-    CampaignAction, Intake, IntakeError, NewCampaign, Submitted, TemplateName, TemplateProblem, UploadResult,
-    rows::Row, upload::UploadId,
-};
+use super::{CampaignAction, Intake, IntakeError, Submitted, TemplateProblem, rows::Row, upload::UploadId};
 use crate::{
+    api_types::{NewCampaign, TemplateName, UploadResult},
     domain::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
         campaign::PRIORITY_DEFAULT, reject::redacted,

@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use super::{
-    Format, Intake, IntakeError, Rejection, UploadLayout, UploadResult,
+    Format, Intake, IntakeError, UploadLayout,
     rows::{Columns, Row, RowReader},
 };
 use crate::{
+    api_types::{Rejection, UploadResult},
     domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject, reject::redacted},
     redis::{
         StoreError,

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use crate::{
-    domain::{FailureReason, MetaCode, State, UnixMs, failure::code_or_zero},
+    api_types::{ByState, FailureCount, Funnel},
+    domain::{FailureReason, State, UnixMs},
     redis::parts::PartCounts,
 };
 
@@ -55,25 +54,6 @@ impl StateCounts {
     }
 }
 
-/// Recipients by public state. Each recipient is in one state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the states, as `domain::State` describes them")]
-pub struct ByState {
-    pub pending: u64,
-    pub in_flight: u64,
-    pub retrying: u64,
-    pub in_doubt: u64,
-    pub accepted: u64,
-    pub sent: u64,
-    pub delivered: u64,
-    pub read: u64,
-    pub failed: u64,
-    pub skipped: u64,
-    pub expired: u64,
-    pub cancelled: u64,
-    pub unknown: u64,
-}
-
 impl From<&StateCounts> for ByState {
     fn from(tally: &StateCounts) -> Self {
         Self {
@@ -94,50 +74,14 @@ impl From<&StateCounts> for ByState {
     }
 }
 
-/// How far recipients got. Each step includes the later ones: a read message counts as delivered, even if Meta never
-/// reported the delivery.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Funnel {
-    /// Sending was attempted: all recipients except those that are pending, skipped, expired or cancelled.
-    pub attempted: u64,
-    /// Meta accepted the message, even if it failed later.
-    pub accepted: u64,
-    /// Sent, delivered or read. A message that failed after it was sent is not counted.
-    pub sent: u64,
-    /// Delivered or read.
-    pub delivered: u64,
-    /// Read. Recipients who have turned read receipts off are not counted.
-    pub read: u64,
-    /// The recipient replied.
-    pub replied: u64,
-}
-
-impl Funnel {
-    /// The funnel of a campaign with this number of `recipients`. `replied` is the number of recipients who replied.
-    pub fn of(tally: &StateCounts, recipients: u64, replied: u64) -> Self {
-        let never = tally.sum(&[State::Pending, State::Skipped, State::Expired, State::Cancelled]);
-        let read = tally.get(State::Read);
-        let delivered = read + tally.get(State::Delivered);
-        let sent = delivered + tally.get(State::Sent);
-        let accepted = sent + tally.sum(&[State::Accepted, State::Failed]);
-        Self { attempted: recipients.saturating_sub(never), accepted, sent, delivered, read, replied }
-    }
-}
-
-/// The recipients that failed for one reason, or whose result stayed unknown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FailureCount {
-    /// Meta's error code, shown as 0 if there is none. The title then says whether Meta gave no reason or did not
-    /// respond at all.
-    #[serde(serialize_with = "code_or_zero::serialize")]
-    pub code: Option<MetaCode>,
-    /// The title of the reason.
-    pub title: String,
-    /// The number of recipients.
-    pub count: u64,
-    /// The most recent error text for this reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub details: Option<String>,
+/// The funnel of a campaign with this number of `recipients`. `replied` is the number of recipients who replied.
+pub fn funnel(tally: &StateCounts, recipients: u64, replied: u64) -> Funnel {
+    let never = tally.sum(&[State::Pending, State::Skipped, State::Expired, State::Cancelled]);
+    let read = tally.get(State::Read);
+    let delivered = read + tally.get(State::Delivered);
+    let sent = delivered + tally.get(State::Sent);
+    let accepted = sent + tally.sum(&[State::Accepted, State::Failed]);
+    Funnel { attempted: recipients.saturating_sub(never), accepted, sent, delivered, read, replied }
 }
 
 /// The failures of all `parts`, the most frequent first. Unknown recipients count as a failure without a response.
@@ -194,6 +138,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::MetaCode;
 
     fn part(states: &[(State, u64)]) -> PartCounts {
         let by_state: HashMap<State, u64> = states.iter().copied().collect();
@@ -237,7 +182,7 @@ mod tests {
         assert_eq!(ByState::from(&tally), expected);
         let expected =
             Funnel { attempted: 99_920, accepted: 99_312, sent: 99_300, delivered: 99_000, read: 59_000, replied: 0 };
-        assert_eq!(Funnel::of(&tally, recipients, replied), expected);
+        assert_eq!(funnel(&tally, recipients, replied), expected);
         let failure = |reason: FailureReason, count, details: &str| FailureCount {
             code: reason.code(),
             title: reason.title().into(),
@@ -263,7 +208,7 @@ mod tests {
             (State::InDoubt, 2),
         ])]);
         let expected = Funnel { attempted: 10, accepted: 3, ..Funnel::default() };
-        assert_eq!(Funnel::of(&tally, 11, 0), expected);
+        assert_eq!(funnel(&tally, 11, 0), expected);
         assert_eq!(ByState::from(&tally).failed, 8, "one public state");
         assert_eq!((tally.open(), tally.to_send()), (3, 1));
     }
@@ -310,8 +255,8 @@ mod tests {
             let by_state = by_state.as_object().expect("an object");
             prop_assert_eq!(by_state.len(), 13);
             prop_assert_eq!(by_state.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), recipients);
-            let funnel = Funnel::of(&tally, recipients, replied);
-            let steps = [recipients, funnel.attempted, funnel.accepted, funnel.sent, funnel.delivered, funnel.read];
+            let steps = funnel(&tally, recipients, replied);
+            let steps = [recipients, steps.attempted, steps.accepted, steps.sent, steps.delivered, steps.read];
             prop_assert!(steps.is_sorted_by(|wide, narrow| wide >= narrow), "{steps:?}");
         }
 

@@ -13,36 +13,10 @@ pub mod line;
 pub mod reader;
 pub mod waiting;
 
-use serde::Serialize;
+use crate::redis::{Result, Store, campaigns::CampaignRecord};
 
-use crate::{
-    domain::UnixMs,
-    redis::{Result, Store, campaigns::CampaignRecord},
-};
-
-pub use counts::{ByState, FailureCount, Funnel, StateCounts};
+pub use counts::StateCounts;
 pub use reader::StatisticsReader;
-pub use waiting::{WaitReason, Waiting};
-
-/// The results of a campaign so far.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Statistics {
-    /// The number of recipients.
-    pub recipients: u64,
-    /// Recipients by state. Each recipient is in one state, so the counts add up to `recipients`.
-    pub by_state: ByState,
-    /// How far the recipients got. Cumulative.
-    pub funnel: Funnel,
-    /// Recipients by failure, the most frequent first. Adds up to `by_state.failed` and `by_state.unknown` together.
-    pub failures: Vec<FailureCount>,
-    /// Messages per second that Meta accepted, over the last few seconds.
-    pub rate_per_second: f64,
-    /// The estimated time at which the last message will have been sent; `None` if it is unknown, or nothing is left
-    /// to send.
-    pub eta: Option<UnixMs>,
-    /// Why sending is not faster, or has stopped.
-    pub waiting_for: Vec<Waiting>,
-}
 
 /// Counts recipients by state from the state bytes. The result must equal the counters.
 ///

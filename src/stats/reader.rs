@@ -11,12 +11,13 @@ use std::{
 };
 
 use super::{
-    StateCounts, Statistics, counts,
+    StateCounts, counts,
     eta::{self, LineShare},
     line::{self, LineSnapshot, LineWork},
-    waiting::{WaitReason, Waiting, waiting_for},
+    waiting::waiting_for,
 };
 use crate::{
+    api_types::{Statistics, WaitReason, Waiting},
     domain::{CampaignId, CampaignState, Hold, HoldScope, LineId, Lines, PartId, State, UnixMs},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
 };
@@ -65,7 +66,7 @@ impl StatisticsReader {
         let statistics = Statistics {
             recipients,
             by_state: (&tally).into(),
-            funnel: counts::Funnel::of(&tally, recipients, replied),
+            funnel: counts::funnel(&tally, recipients, replied),
             failures: counts::failures(&counts),
             rate_per_second: counts::rate_per_second(&counts, record.started_at, now),
             eta: None,

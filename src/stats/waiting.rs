@@ -5,73 +5,12 @@
 
 use std::{collections::HashMap, iter};
 
-use serde::Serialize;
-
 use super::line::{LineWork, Stop};
 use crate::{
-    domain::{Campaign, CampaignState, Hold, HoldScope, Line, LineId, MetaCode, UnixMs},
+    api_types::{WaitReason, Waiting},
+    domain::{Campaign, CampaignState, Hold, HoldScope, Line, UnixMs},
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
-
-/// A reason why sending is not faster, or has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitReason {
-    /// The campaign's `start_at` is in the future.
-    Schedule,
-    /// An operator, or the worker itself, paused the campaign or the line.
-    Paused,
-    /// The line sends as fast as it may.
-    LineRate,
-    /// Meta requires more time between messages to the same person.
-    PairSpacing,
-    /// Messages that could not be sent wait for their next attempt, or Meta can't be reached.
-    BackingOff,
-    /// Requests get responses that are not Meta's, or none. Nothing is sent until Meta answers again.
-    PathBroken,
-    /// Meta paused the template.
-    TemplatePaused,
-    /// Meta blocked the line or its whole WABA.
-    LineBlocked,
-    /// Meta does not accept the access token.
-    Token,
-    /// No worker serves the line.
-    NoWorker,
-    /// The worker of the line lacks a feature that the campaign requires: its release is too old.
-    NewerRelease,
-    /// Redis does not answer: the counts are the last ones that were read.
-    Redis,
-}
-
-/// One reason, with its details.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Waiting {
-    /// The reason.
-    pub reason: WaitReason,
-    /// The line that the reason is about; `None` if it is about the whole campaign.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<LineId>,
-    /// When the reason ends by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<UnixMs>,
-    /// Meta's error code, if an error is the reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<MetaCode>,
-    /// A sentence for people.
-    pub text: String,
-}
-
-impl Waiting {
-    /// A reason about the whole campaign, without an end or a code.
-    pub fn new(reason: WaitReason, text: impl Into<String>) -> Self {
-        Self { reason, line: None, until: None, code: None, text: text.into() }
-    }
-
-    fn held(reason: WaitReason, what: &str, hold: &Hold) -> Self {
-        let text = format!("{what}: {}", hold.reason);
-        Self { until: hold.until, code: hold.code, ..Self::new(reason, text) }
-    }
-}
 
 /// What a campaign waits for at `now`. `line` is one of its lines, if any is configured, and `lines` are those on which
 /// it has work.
@@ -120,7 +59,7 @@ fn campaign_holds(campaign: &Campaign, line: &Line, holds: &HashMap<HoldScope, H
     let held = scopes.filter_map(|scope| {
         let hold = holds.get(&scope)?;
         let (reason, what) = stopped_by(&scope)?;
-        Some(Waiting::held(reason, &what, hold))
+        Some(held(reason, &what, hold))
     });
     held.collect()
 }
@@ -137,6 +76,11 @@ fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
     }
 }
 
+fn held(reason: WaitReason, what: &str, hold: &Hold) -> Waiting {
+    let text = format!("{what}: {}", hold.reason);
+    Waiting { until: hold.until, code: hold.code, ..Waiting::new(reason, text) }
+}
+
 /// The one reason of a line with work.
 fn on_line(campaign: &Campaign, work: &LineWork, now: UnixMs) -> Waiting {
     let line = &work.line;
@@ -144,7 +88,7 @@ fn on_line(campaign: &Campaign, work: &LineWork, now: UnixMs) -> Waiting {
     let missing = report.map_or(Vec::new(), |report| campaign.missing_features(&report.features));
     let waiting = match work.now.stop() {
         Some(Stop::Paused) => Waiting::new(WaitReason::Paused, format!("line {line} is paused")),
-        Some(Stop::Held(_, hold)) => Waiting::held(WaitReason::LineBlocked, &format!("line {line} is held"), hold),
+        Some(Stop::Held(_, hold)) => held(WaitReason::LineBlocked, &format!("line {line} is held"), hold),
         Some(Stop::NoWorker) => Waiting::new(WaitReason::NoWorker, format!("no worker serves line {line}")),
         Some(Stop::Unlisted) => {
             let text = format!("no process lists line {line}: {UNLISTED_REMEDY}");

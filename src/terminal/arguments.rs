@@ -3,13 +3,16 @@
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use reqwest::Url;
 
 use crate::{
     client::{Client, ClientError},
     config::Role,
-    domain::{CampaignId, CampaignState, LINE_RATE_MAX, LINE_RATE_MIN, LineId, Secret, UnixMs},
+    domain::{CampaignId, CampaignState, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt, Secret, UnixMs},
 };
 
 /// Sends WhatsApp campaigns: nothing lost, nothing twice, counted exactly.
@@ -255,8 +258,8 @@ pub struct SubmitOptions {
     pub priority: Option<u8>,
     /// What to do with a message whose outcome stays unknown: hold (never send it again) or resend (send it again, so
     /// that the recipient may get it twice) [server's default: hold]
-    #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["hold", "resend"]))]
-    pub on_doubt: Option<String>,
+    #[arg(long, value_name = "POLICY", value_parser = on_doubt())]
+    pub on_doubt: Option<OnDoubt>,
     /// Columns of a CSV to ignore, such as email,city
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub ignore: Vec<String>,
@@ -357,6 +360,12 @@ fn share(text: &str) -> Result<f64, String> {
 fn hours(text: &str) -> Result<f64, String> {
     let hours = text.parse().ok().filter(|hours| *hours > 0.0 && *hours <= 24.0);
     hours.ok_or_else(|| "not a number above 0 and up to 24".into())
+}
+
+fn on_doubt() -> impl TypedValueParser<Value = OnDoubt> {
+    let names = [OnDoubt::Hold, OnDoubt::Resend].map(OnDoubt::name);
+    PossibleValuesParser::new(names)
+        .map(|name| if name == OnDoubt::Resend.name() { OnDoubt::Resend } else { OnDoubt::Hold })
 }
 
 #[cfg(test)]

@@ -10,18 +10,19 @@ use serde_json::json;
 
 use super::{CommandError, arguments, out, table};
 use crate::{
-    client::{CampaignView, Client, ControlAction},
+    api_types::CampaignView,
+    client::{Client, ControlAction, Known},
     domain::{CampaignId, CampaignState},
     telemetry::clock,
 };
 
 /// Prints the campaigns in `state`, newest first, at most `limit`.
 pub async fn list(client: &Client, state: Option<CampaignState>, limit: usize, json: bool) -> Result<(), CommandError> {
-    let mut campaigns: Vec<CampaignView> = Vec::new();
+    let mut campaigns: Vec<Known<CampaignView>> = Vec::new();
     let mut next = None;
     loop {
         let page = client.campaigns(state, next.as_deref()).await?;
-        campaigns.extend(page.campaigns);
+        campaigns.extend(page.rows);
         next = page.next;
         if next.is_none() || campaigns.len() >= limit {
             break;

@@ -4,17 +4,18 @@ use serde_json::json;
 
 use super::{CommandError, arguments, out, table};
 use crate::{
-    client::{Client, ControlAction, LineView},
+    api_types::LineView,
+    client::{Client, ControlAction, Known},
     domain::LineId,
 };
 
 /// Prints the lines.
 pub async fn list(client: &Client, json: bool) -> Result<(), CommandError> {
-    let mut lines: Vec<LineView> = Vec::new();
+    let mut lines: Vec<Known<LineView>> = Vec::new();
     let mut next = None;
     loop {
         let page = client.lines(next.as_deref()).await?;
-        lines.extend(page.lines);
+        lines.extend(page.rows);
         next = page.next;
         if next.is_none() {
             break;
@@ -58,6 +59,6 @@ pub async fn change(
     if failed { Err(CommandError::Reported) } else { Ok(()) }
 }
 
-fn print(line: &LineView, json: bool) -> Result<(), CommandError> {
+fn print(line: &Known<LineView>, json: bool) -> Result<(), CommandError> {
     Ok(if json { out::json(line) } else { out::line(&table::line(line)) }?)
 }

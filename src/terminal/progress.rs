@@ -5,7 +5,7 @@ use std::io;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{out, words};
-use crate::{client::Statistics, domain::UnixMs, telemetry::clock};
+use crate::{api_types::Statistics, domain::UnixMs, telemetry::clock};
 
 /// The view of one campaign.
 pub struct CampaignProgress(View);
@@ -127,12 +127,12 @@ fn plain(statistics: &Statistics, now: UnixMs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{ByState, Funnel, Wait};
+    use crate::api_types::{ByState, Funnel, WaitReason, Waiting};
 
     fn half_way() -> Statistics {
         let by_state = ByState { pending: 1_200, read: 700, failed: 100, ..ByState::default() };
         let funnel = Funnel { attempted: 800, accepted: 700, sent: 700, delivered: 700, read: 700, replied: 3 };
-        let wait = Wait { reason: "line_rate".into(), line: Some("3001".into()), ..Wait::default() };
+        let wait = Waiting { line: Some("3001".into()), ..Waiting::new(WaitReason::LineRate, "") };
         Statistics {
             recipients: 2_000,
             by_state,

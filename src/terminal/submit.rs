@@ -20,7 +20,8 @@ use super::{
     table, watch, words,
 };
 use crate::{
-    client::{Client, ClientError, ControlAction, Created, NewCampaign, TemplateName, Uploaded},
+    api_types::{NewCampaign, TemplateName, UploadResult},
+    client::{Client, ClientError, ControlAction, Created},
     domain::{CampaignId, CampaignState, LineId, Reject},
     intake::UploadLayout,
 };
@@ -39,7 +40,7 @@ struct Submitted<'a> {
     /// False if a campaign with the external id already existed.
     created: bool,
     #[serde(flatten)]
-    uploaded: &'a Uploaded,
+    uploaded: &'a UploadResult,
 }
 
 /// The origin of the campaign's external id.
@@ -79,7 +80,7 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Comma
     // Same template, lines and file, and launched before: the campaign already has every recipient of the file.
     let repeated = origin == ExternalId::Derived && created.state != CampaignState::Draft;
     let (uploaded, state) = match repeated {
-        true => (Uploaded::default(), created.state),
+        true => (UploadResult::default(), created.state),
         false => fill_and_launch(client, &created, &source, &options)
             .await
             .map_err(|failure| unfinished(&created, origin, &failure))?,
@@ -115,7 +116,7 @@ pub async fn submit(client: &Client, options: SubmitOptions) -> Result<(), Comma
 struct Checked<'a> {
     dry_run: bool,
     #[serde(flatten)]
-    uploaded: &'a Uploaded,
+    uploaded: &'a UploadResult,
 }
 
 /// Uploads the recipients into a temporary draft and deletes it, even if the upload fails or is interrupted.
@@ -191,7 +192,8 @@ fn new_campaign(options: &SubmitOptions, template: TemplateName, source: &Source
         start_at: options.start_at,
         expires_at: options.expires_at,
         priority: options.priority,
-        on_doubt: options.on_doubt.clone(),
+        on_doubt: options.on_doubt.unwrap_or_default(),
+        ..NewCampaign::default()
     }
 }
 
@@ -247,7 +249,7 @@ async fn fill_and_launch(
     created: &Created,
     source: &Source,
     options: &SubmitOptions,
-) -> Result<(Uploaded, CampaignState), CommandError> {
+) -> Result<(UploadResult, CampaignState), CommandError> {
     let layout = UploadLayout { format: source.format, ignored: options.ignore.clone() };
     let uploaded = upload(client, created.id, source, &layout).await?;
     // A campaign that already existed under its external id may have been launched before.
@@ -264,7 +266,7 @@ async fn fill_and_launch(
 
 /// The reason not to launch a campaign with these recipients, if there is one: rows after an unclosed quote were not
 /// read, or more rows were rejected than `--max-rejected` allows.
-fn why_not_launched(uploaded: &Uploaded, options: &SubmitOptions) -> Option<String> {
+fn why_not_launched(uploaded: &UploadResult, options: &SubmitOptions) -> Option<String> {
     if let Some(unclosed) = uploaded.rejected.iter().find(|rejection| rejection.code == Reject::UnclosedQuote.code()) {
         let from = unclosed.line.map_or_else(|| format!("row {}", unclosed.row), |line| format!("line {line}"));
         return Some(format!("the file could not be read from {from} on, because a closing quote is missing there"));
@@ -281,7 +283,7 @@ async fn upload(
     id: CampaignId,
     source: &Source,
     layout: &UploadLayout,
-) -> Result<Uploaded, CommandError> {
+) -> Result<UploadResult, CommandError> {
     let bar = upload_bar(source.bytes);
     let mut tries = 0;
     loop {
@@ -324,7 +326,7 @@ fn unfinished(created: &Created, origin: ExternalId, failure: &CommandError) -> 
 }
 
 fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> String {
-    let Submitted { id, state, created, uploaded: Uploaded { accepted, rejected_count, .. } } = submitted;
+    let Submitted { id, state, created, uploaded: UploadResult { accepted, rejected_count, .. } } = submitted;
     let (accepted, refused) = (words::count(*accepted), words::count(*rejected_count));
     let (before, again) = match created {
         true => ("", ""),
@@ -339,7 +341,7 @@ fn text(submitted: &Submitted<'_>, name: &str, options: &SubmitOptions) -> Strin
 }
 
 /// The first rejected rows, as the text below the line that has the number of rejected rows.
-fn rejections(Uploaded { rejected_count, rejected, .. }: &Uploaded) -> String {
+fn rejections(UploadResult { rejected_count, rejected, .. }: &UploadResult) -> String {
     let shown = &rejected[..rejected.len().min(REJECTED_SHOWN_MAX)];
     let mut text = String::new();
     if !shown.is_empty() {

@@ -1,10 +1,12 @@
 //! Formats results as tables for people: at most 100 columns wide, numbers aligned to the right.
 
+use std::ops::Deref;
+
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::words;
 use crate::{
-    client::{CampaignView, Failures, HoldView, LineView, Rejection, Statistics},
+    api_types::{CampaignView, FailureCount, HoldView, LineView, Rejection, Statistics, TemplateName},
     domain::UnixMs,
 };
 
@@ -41,14 +43,14 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
 }
 
 /// A table of campaigns.
-pub fn campaigns(campaigns: &[CampaignView]) -> String {
-    let row = |campaign: &CampaignView| {
+pub fn campaigns<C: Deref<Target = CampaignView>>(campaigns: &[C]) -> String {
+    let row = |campaign: &C| {
         [
             campaign.id.to_string(),
             campaign.name.clone(),
             campaign.state.to_string(),
             template(campaign),
-            campaign.created_at.map(words::time).unwrap_or_default(),
+            created(campaign),
         ]
     };
     table(["=id", "name", "=state", "template", "=created"], campaigns.iter().map(row))
@@ -64,7 +66,7 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
         ("state", campaign.state.to_string()),
         ("template", template(campaign)),
         ("lines", lines.join(", ")),
-        ("created", campaign.created_at.map(words::time).unwrap_or_default()),
+        ("created", created(campaign)),
         ("starts", campaign.start_at.map(words::time).unwrap_or_default()),
         ("expires", campaign.expires_at.map(words::time).unwrap_or_default()),
     ])];
@@ -82,7 +84,13 @@ pub fn campaign(campaign: &CampaignView, now: UnixMs) -> String {
 }
 
 fn template(campaign: &CampaignView) -> String {
-    campaign.template.as_ref().map(|template| format!("{}/{}", template.name, template.language)).unwrap_or_default()
+    let TemplateName { name, language } = &campaign.template;
+    if name.is_empty() { String::new() } else { format!("{name}/{language}") }
+}
+
+/// Empty if the server did not return it.
+fn created(campaign: &CampaignView) -> String {
+    campaign.created_at.map_or_else(String::new, words::time)
 }
 
 /// The states that have recipients, the funnel and the failures.
@@ -95,7 +103,7 @@ pub fn statistics(statistics: &Statistics) -> String {
         table(["reached", ">recipients", ">share"], statistics.funnel.each().map(of_all)),
     ];
     if !statistics.failures.is_empty() {
-        let row = |failure: &Failures| {
+        let row = |failure: &FailureCount| {
             [failure.code.map_or(0, |code| code.0).to_string(), failure.title.clone(), words::count(failure.count)]
         };
         tables.push(table([">code", "reason", ">recipients"], statistics.failures.iter().map(row)));
@@ -104,8 +112,8 @@ pub fn statistics(statistics: &Statistics) -> String {
 }
 
 /// A table of lines.
-pub fn lines(lines: &[LineView]) -> String {
-    let row = |line: &LineView| {
+pub fn lines<L: Deref<Target = LineView>>(lines: &[L]) -> String {
+    let row = |line: &L| {
         [
             line.id.to_string(),
             line.name.clone(),
@@ -121,7 +129,7 @@ pub fn lines(lines: &[LineView]) -> String {
 
 /// One line: its fields and its holds.
 pub fn line(line: &LineView) -> String {
-    let configured = line.configured.filter(|configured| *configured != line.messages_per_second);
+    let configured = Some(line.configured).filter(|rate| *rate > 0.0 && *rate != line.messages_per_second);
     let configured = configured.map(|value| format!(" (configured: {})", rate(value))).unwrap_or_default();
     let mut text = fields([
         ("id", line.id.to_string()),
@@ -247,15 +255,15 @@ mod tests {
     fn a_table_is_at_most_100_columns_wide() {
         let mut long = running();
         long.name = "the name of a campaign that somebody thought about for a whole afternoon ".repeat(3);
-        long.template.as_mut().expect("a template").name = "spring_sale_".repeat(20);
+        long.template.name = "spring_sale_".repeat(20);
         let reason = "parameter greeting is too long: 1,234 characters, at most 1,024; ".repeat(4);
         let rejection = Rejection { row: 17, line: None, code: "too_long".into(), reason };
-        for text in [campaigns(&[running(), long.clone()]), campaign(&long, UnixMs(0)), rejections(&[rejection])] {
+        for text in [campaigns(&[&running(), &long]), campaign(&long, UnixMs(0)), rejections(&[rejection])] {
             for line in text.lines() {
                 assert!(line.chars().count() <= usize::from(COLUMNS), "{line}");
             }
         }
-        let text = campaigns(&[long]);
+        let text = campaigns(&[&long]);
         assert!(text.contains("01JD8Z2V3W4X5Y6Z7A8B9C0D1E"), "an id is never wrapped, because people copy it: {text}");
     }
 
@@ -291,7 +299,7 @@ mod tests {
  id               name   number              state      rate     now  backlog
 ──────────────────────────────────────────────────────────────────────────────
  106540352242922  sales  +54 9 11 5555 0001  no worker  20/s  19.6/s   54,400";
-        assert_eq!(format!("\n{}", lines(&[held_line()])), wanted);
+        assert_eq!(format!("\n{}", lines(&[&held_line()])), wanted);
     }
 
     #[test]

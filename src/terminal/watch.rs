@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{CommandError, out, progress::CampaignProgress, table};
 use crate::{
-    client::{CampaignEvent, CampaignView, Client, Statistics},
+    api_types::{CampaignView, Statistics},
+    client::{CampaignEvent, Client, Known},
     domain::{CampaignId, CampaignState},
     telemetry::clock,
 };
@@ -33,7 +34,7 @@ pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), Co
     if let Some(view) = view {
         view.finish()?;
     }
-    Ok(out::line(&format!("\n{}", table::campaign(&ended?, clock::now())))?)
+    Ok(out::line(&format!("\n{}", table::campaign(&*ended?, clock::now())))?)
 }
 
 /// Calls `show` with the statistics each time they change, and returns the campaign once it is completed or cancelled.
@@ -43,8 +44,8 @@ pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), Co
 pub async fn follow(
     client: &Client,
     id: CampaignId,
-    show: impl FnMut(&Statistics) -> Result<(), CommandError>,
-) -> Result<CampaignView, CommandError> {
+    show: impl FnMut(&Known<Statistics>) -> Result<(), CommandError>,
+) -> Result<Known<CampaignView>, CommandError> {
     let mut follower = Follower { client, id, show, last: None, answered_at: None };
     let mut backoff = BACKOFF_MIN;
     loop {
@@ -70,9 +71,9 @@ struct Follower<'a, Show> {
     answered_at: Option<Instant>,
 }
 
-impl<Show: FnMut(&Statistics) -> Result<(), CommandError>> Follower<'_, Show> {
+impl<Show: FnMut(&Known<Statistics>) -> Result<(), CommandError>> Follower<'_, Show> {
     /// Follows over one connection. Returns the campaign if it is over, `None` if the server ended the stream.
-    async fn listen(&mut self) -> Result<Option<CampaignView>, CommandError> {
+    async fn listen(&mut self) -> Result<Option<Known<CampaignView>>, CommandError> {
         let campaign = self.fetch().await?;
         if is_over(campaign.state) {
             return Ok(Some(campaign));
@@ -89,20 +90,20 @@ impl<Show: FnMut(&Statistics) -> Result<(), CommandError>> Follower<'_, Show> {
         Ok(None)
     }
 
-    async fn fetch(&mut self) -> Result<CampaignView, CommandError> {
+    async fn fetch(&mut self) -> Result<Known<CampaignView>, CommandError> {
         let campaign = self.client.campaign(self.id).await?;
         self.answered_at = Some(Instant::now());
-        if let Some(statistics) = &campaign.statistics {
-            self.show_changed(statistics)?;
+        if let Some(statistics) = campaign.statistics() {
+            self.show_changed(&statistics)?;
         }
         Ok(campaign)
     }
 
-    fn show_changed(&mut self, statistics: &Statistics) -> Result<(), CommandError> {
+    fn show_changed(&mut self, statistics: &Known<Statistics>) -> Result<(), CommandError> {
         self.answered_at = Some(Instant::now());
-        if self.last.as_ref() != Some(statistics) {
+        if self.last.as_ref() != Some(&**statistics) {
             (self.show)(statistics)?;
-            self.last = Some(statistics.clone());
+            self.last = Some(Statistics::clone(statistics));
         }
         Ok(())
     }

@@ -11,12 +11,13 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 18] = [
-    ("api", &["coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
+const ARROWS: [(&str, &[&str]); 19] = [
+    ("api", &["api_types", "coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
     (
         "app",
         &[
             "api",
+            "api_types",
             "client",
             "config",
             "dispatch",
@@ -32,27 +33,28 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "webhook",
         ],
     ),
-    ("client", &["coding", "domain", "intake"]),
+    ("api_types", &["domain", "json"]),
+    ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
     ("config", &["domain", "graph", "redis", "telemetry"]),
     ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
     ("domain", &[]),
     ("graph", &["domain", "json"]),
-    ("http", &["coding", "config", "domain", "telemetry"]),
-    ("intake", &["domain", "json", "redis", "telemetry", "templates"]),
+    ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
+    ("intake", &["api_types", "domain", "json", "redis", "telemetry", "templates"]),
     ("json", &[]),
     ("redis", &["domain", "telemetry"]),
     ("sim", &["domain", "telemetry"]),
-    ("stats", &["domain", "redis"]),
+    ("stats", &["api_types", "domain", "redis"]),
     ("telemetry", &["domain"]),
     ("templates", &["domain", "graph", "redis"]),
-    ("terminal", &["client", "coding", "config", "domain", "intake", "telemetry"]),
+    ("terminal", &["api_types", "client", "coding", "config", "domain", "intake", "telemetry"]),
     ("webhook", &["domain", "json", "redis", "telemetry"]),
 ];
 
 /// Rooms that may declare a type under the name of a type in another room: the simulator, which has its own
-/// implementation of Meta, and the HTTP client, whose types are those of the API as a caller sees them.
-const MIRRORS: [&str; 2] = ["sim", "client"];
+/// implementation of Meta.
+const MIRRORS: [&str; 1] = ["sim"];
 
 /// A source file.
 struct Source {

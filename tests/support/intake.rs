@@ -5,8 +5,9 @@ use std::{convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use pregon::{
+    api_types::{NewCampaign, UploadResult},
     domain::{CampaignId, Line, LineId, Recipient, State, Template, UnixMs},
-    intake::{Format, Intake, IntakeError, NewCampaign, UploadResult},
+    intake::{Format, Intake, IntakeError},
     redis::{Address, Store, clock::Clock},
 };
 use serde_json::{Value, json};

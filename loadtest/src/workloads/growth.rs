@@ -117,7 +117,7 @@ async fn send(stage: &mut Stage, recipients: u64, campaigns: usize) -> Result<Us
             stage.client.change_line(line, ControlAction::Resume).await?;
         }
         stage.wait_for_arrivals(all).await?;
-        while !stage.client.campaigns(Some(CampaignState::Running), None).await?.campaigns.is_empty() {
+        while !stage.client.campaigns(Some(CampaignState::Running), None).await?.rows.is_empty() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

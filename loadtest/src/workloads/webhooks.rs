@@ -15,11 +15,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::{check_equal, progress, us_each};
-use pregon::{
-    client::{ControlAction, Statistics},
-    domain::CampaignId,
-    telemetry::clock,
-};
+use pregon::{api_types::Statistics, client::ControlAction, domain::CampaignId, telemetry::clock};
 
 use crate::{
     error::LoadError,
@@ -174,7 +170,7 @@ async fn open(
 
 /// Fails unless the statistics count all `n` recipients as `wave`.
 async fn check_counted(stage: &Stage, id: CampaignId, wave: &str, n: u64) -> Result<(), LoadError> {
-    let Statistics { funnel, .. } = stage.client.campaign(id).await?.statistics.unwrap_or_default();
+    let Statistics { funnel, .. } = stage.client.campaign(id).await?.statistics.clone().unwrap_or_default();
     let counted = match wave {
         "sent" => funnel.sent,
         "delivered" => funnel.delivered,

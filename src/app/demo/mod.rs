@@ -16,7 +16,8 @@ use super::{
     shutdown::Signals,
 };
 use crate::{
-    client::{Client, ControlAction, NewCampaign, Statistics, TemplateName},
+    api_types::{NewCampaign, Statistics, TemplateName},
+    client::{Client, ControlAction},
     config::{ApiKey, Config, Role, WabaConfig},
     domain::{CampaignId, LineId, Secret},
     intake::Format,
@@ -134,10 +135,7 @@ async fn campaign(
         external_id: Some("demo".into()),
         template: TemplateName { name: "order_update".into(), language: "es_AR".into() },
         lines: lines.to_vec(),
-        start_at: None,
-        expires_at: None,
-        priority: None,
-        on_doubt: None,
+        ..NewCampaign::default()
     };
     let created = submit(client, &new).await?;
     let uploaded = client.upload(created, "demo", &Format::Csv.into(), None, rows(recipients).into()).await?;
@@ -155,7 +153,7 @@ async fn campaign(
     if let Some(view) = view {
         view.finish()?;
     }
-    Ok((created, ended?.statistics.unwrap_or_default()))
+    Ok((created, ended?.statistics.clone().unwrap_or_default()))
 }
 
 /// Retries the submission for up to 5 s: the server refuses it until it has read the templates from Meta.
@@ -184,7 +182,7 @@ async fn settle(
     if tokio::time::timeout(STATUSES_WAIT, sim.idle()).await.is_err() {
         say("some statuses are still on their way after a minute")?;
     }
-    let statistics = client.campaign(id).await?.statistics.unwrap_or(before);
+    let statistics = client.campaign(id).await?.statistics.clone().unwrap_or(before);
     let mut report = Vec::new();
     let mut response = client.report(id).await?;
     while let Some(chunk) = client.chunk(&mut response).await? {

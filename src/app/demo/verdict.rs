@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::{
-    client::Statistics,
+    api_types::Statistics,
     domain::{LineId, Phone, State},
     sim::{Ledger, MessageRecord},
     terminal::{CommandError, table::table},

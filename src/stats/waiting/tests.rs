@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    domain::{OnDoubt, Template, campaign::PauseReason, line::tests::line},
+    domain::{MetaCode, OnDoubt, Template, campaign::PauseReason, line::tests::line},
     redis::pages::Schedule,
     stats::line::{
         LineSnapshot,

@@ -23,6 +23,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::document;
 use crate::support::{claim_request, redis::TestRedis, world};
 
 pub const KEY: &str = "k-test";
@@ -202,11 +203,17 @@ impl Api {
     }
 }
 
+/// Sends a request, and checks that the answer is as the OpenAPI document says.
 pub async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.expect("an answer");
+    let (http, request) = request.build_split();
+    let request = request.expect("a request");
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = http.execute(request).await.expect("an answer");
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.bytes().await.expect("a body");
-    Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+    let answer = Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default() };
+    document::check(&method, &path, &answer);
+    answer
 }
 
 pub fn campaign(name: &str, lines: &[&str]) -> Value {

@@ -1,6 +1,7 @@
 //! The HTTP API over real HTTP and a real Redis.
 
 mod campaigns;
+mod document;
 mod encodings;
 mod events;
 mod guard;

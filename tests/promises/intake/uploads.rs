@@ -6,8 +6,9 @@ use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd};
 use futures_util::{StreamExt as _, stream};
 use pregon::{
+    api_types::UploadResult,
     domain::{CampaignId, CampaignState, State},
-    intake::{CampaignAction, Format, Intake, IntakeError, UploadResult},
+    intake::{CampaignAction, Format, Intake, IntakeError},
     redis::StoreError,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};

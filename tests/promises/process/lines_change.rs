@@ -4,11 +4,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use pregon::{
+    api_types::WaitReason,
     dispatch::housekeeping::Housekeeping,
     domain::{CampaignId, CampaignState, Line, LineId, Lines, OnDoubt, State, UnixMs},
     graph::{GraphClient, GraphClientConfig},
     redis::{Store, campaigns::StateChange, parts::Claim},
-    stats::{StatisticsReader, waiting::WaitReason},
+    stats::StatisticsReader,
 };
 use tokio_util::sync::CancellationToken;
 

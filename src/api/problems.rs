@@ -1,0 +1,108 @@
+//! Every kind of problem that a call can be answered with: its status, and what it means.
+//!
+//! The OpenAPI document lists the kinds of each call. A handler names those of its own in `x-problems`; those that
+//! follow from the form of the call are added here.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::{
+    RefOr,
+    path::{Operation, ParameterIn},
+};
+
+/// A kind of problem: `urn:pregon:problem:` and its name.
+pub(super) struct ProblemKind {
+    pub(super) name: &'static str,
+    pub(super) status: u16,
+    pub(super) meaning: &'static str,
+}
+
+const fn kind(name: &'static str, status: u16, meaning: &'static str) -> ProblemKind {
+    ProblemKind { name, status, meaning }
+}
+
+/// Every kind that a documented call can have, by status.
+pub(super) const KINDS: [ProblemKind; 40] = [
+    kind("body-cut", 400, "the body ended too early"),
+    kind("invalid-phone", 400, "the phone number in the path is invalid"),
+    kind("invalid-query", 400, "a query parameter is invalid or unknown"),
+    kind("invalid-rate", 400, "the rate is out of range"),
+    kind("invalid-upload-id", 400, "the header `Upload-Id` has a character that is not visible ASCII"),
+    kind("malformed-body", 400, "the body is not JSON of the documented form"),
+    kind("upload-interrupted", 400, "the body was cut: repeat the upload with its `Upload-Id`"),
+    kind("upload-undecodable", 400, "the body is not valid for its `Content-Encoding`, or was cut"),
+    kind("unauthorized", 401, "the key is missing or unknown"),
+    kind("forbidden", 403, "the key lacks the scope of this call"),
+    kind("campaign-not-found", 404, "there is no such campaign"),
+    kind("line-not-found", 404, "there is no such line in the configuration"),
+    kind("not-found", 404, "the path is not valid"),
+    kind("recipient-not-found", 404, "the campaign has no such recipient"),
+    kind("body-too-slow", 408, "the body arrived too slowly"),
+    kind("campaign-conflict", 409, "the `external_id` belongs to a campaign with another definition"),
+    kind("campaign-empty", 409, "the campaign has no recipients"),
+    kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
+    kind("campaign-state", 409, "the state of the campaign does not allow the call"),
+    kind("too-many-recipients", 409, "the campaign would have too many recipients"),
+    kind("upload-conflict", 409, "the `Upload-Id` belongs to other rows"),
+    kind("upload-in-progress", 409, "another connection is sending the same upload"),
+    kind("recipients-dropped", 410, "the recipients were deleted at the end of their retention"),
+    kind("body-too-large", 413, "the body is longer than `http.body_bytes_max`"),
+    kind("upload-expands-too-far", 413, "the body expands to more than 1,000 times its length"),
+    kind("unsupported-encoding", 415, "the call does not accept this `Content-Encoding`"),
+    kind("unsupported-media-type", 415, "the call does not accept this `Content-Type`"),
+    kind("invalid", 422, "values are invalid; `problems` lists them all"),
+    kind("template-changed", 422, "the template was edited at Meta and takes other values now"),
+    kind("template-missing", 422, "Meta has no such template"),
+    kind("template-not-approved", 422, "Meta does not send the template now"),
+    kind("template-unsupported", 422, "the template contains something that can't be sent"),
+    kind("templates-not-synced", 422, "the templates of the WABA were never read from Meta"),
+    kind("upload-unreadable", 422, "the header row of the CSV does not fit the template"),
+    kind("too-many-streams", 429, "too many streams of this kind are open on this server"),
+    kind("too-many-unknown-keys", 429, "too many calls from this address had an unknown key"),
+    kind("internal", 500, "a bug in Pregón; its log has the cause"),
+    kind("sync-failed", 502, "Meta did not return the templates of some WABAs; `problems` names them"),
+    kind("timeout", 503, "the call took too long; the change may have been made"),
+    kind("unavailable", 503, "Redis is unavailable; the change may have been made"),
+];
+
+/// Kinds that every call can have.
+const OF_EVERY_CALL: [&str; 6] =
+    ["unauthorized", "forbidden", "too-many-unknown-keys", "internal", "timeout", "unavailable"];
+
+/// Kinds of calls with a JSON body.
+const OF_JSON: [&str; 6] =
+    ["body-cut", "malformed-body", "body-too-slow", "body-too-large", "unsupported-encoding", "unsupported-media-type"];
+
+/// The extension in which a handler names its own kinds.
+const EXTENSION: &str = "x-problems";
+
+/// Every kind of `operation`, by status. Removes the extension from it.
+///
+/// Panics: the operation names a kind that is not one of [`KINDS`].
+pub(super) fn of(operation: &mut Operation) -> BTreeMap<u16, Vec<&'static ProblemKind>> {
+    let own = operation.extensions.as_mut().and_then(|extensions| extensions.remove(EXTENSION)).unwrap_or_default();
+    operation.extensions = None;
+    let own: Vec<String> = serde_json::from_value(own).unwrap_or_default();
+    let mut names: Vec<&str> = OF_EVERY_CALL.into_iter().chain(own.iter().map(String::as_str)).collect();
+    for parameter in operation.parameters.iter().flatten() {
+        let RefOr::T(parameter) = parameter else { continue };
+        match (&parameter.parameter_in, parameter.name.as_str()) {
+            (ParameterIn::Query, _) => names.push("invalid-query"),
+            (ParameterIn::Path, "campaign") => names.extend(["campaign-not-found", "not-found"]),
+            (ParameterIn::Path, "line") => names.extend(["line-not-found", "not-found"]),
+            _ => {}
+        }
+    }
+    if let Some(RefOr::T(body)) = &operation.request_body
+        && body.content.contains_key("application/json")
+    {
+        names.extend(OF_JSON);
+    }
+    let mut by_status: BTreeMap<u16, Vec<&ProblemKind>> = BTreeMap::new();
+    for kind in KINDS.iter().filter(|kind| names.contains(&kind.name)) {
+        by_status.entry(kind.status).or_default().push(kind);
+    }
+    let unknown = names.iter().find(|name| !KINDS.iter().any(|kind| kind.name == **name));
+    assert_eq!(unknown, None, "a kind that {:?} names", operation.operation_id);
+    by_status
+}

@@ -1,0 +1,167 @@
+//! Campaigns: to create, as created, in a response, and in an event.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::{Listed, Page, Rejection, Statistics};
+use crate::{
+    domain::{CampaignId, CampaignState, LineId, OnDoubt, RawRecipient, UnixMs, campaign::PauseReason},
+    json,
+};
+
+/// A new campaign: the body of `POST /v1/campaigns`, and of a job of type `campaign`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCampaign {
+    /// A name for people: 1 to 200 characters, no control characters.
+    #[schema(min_length = 1, max_length = 200, example = "Spring sale")]
+    pub name: String,
+    /// The caller's id of the campaign, which makes the call repeatable: 1 to 200 characters, no control characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200, example = "crm-4711")]
+    pub external_id: Option<String>,
+    /// The template to send. It has to be approved by Meta.
+    #[serde(deserialize_with = "exact_template")]
+    pub template: TemplateName,
+    /// The lines to send on, all of one WABA.
+    #[schema(min_items = 1, example = json!(["3001", "3002"]))]
+    pub lines: Vec<LineId>,
+    /// Sending starts no earlier than this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<UnixMs>,
+    /// Recipients whose message was not sent by this time end as `expired`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<UnixMs>,
+    /// The campaign's share of a line that several campaigns use. The default is 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10)]
+    pub priority: Option<u8>,
+    /// What happens to a message that is still in doubt at the deadline.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_doubt: OnDoubt,
+    /// Recipients to create the campaign with: one JSON object each, not parsed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<RawRecipient>)]
+    pub recipients: Vec<Box<RawValue>>,
+    /// Whether to launch the campaign at once with the recipients of this call.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub launch: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A template by name and language.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TemplateName {
+    /// The template's name at Meta.
+    #[schema(example = "order_update")]
+    pub name: String,
+    /// The language code.
+    #[schema(example = "es_AR")]
+    pub language: String,
+}
+
+/// The template of a request, in which an unknown field is an error.
+fn exact_template<'de, D: Deserializer<'de>>(json: D) -> Result<TemplateName, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Exact {
+        name: String,
+        language: String,
+    }
+    json::object(json).map(|Exact { name, language }| TemplateName { name, language })
+}
+
+/// The result of creating a campaign.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CampaignCreated {
+    /// The id of the campaign.
+    pub id: CampaignId,
+    /// The state of the campaign.
+    pub state: CampaignState,
+    /// The number of accepted recipients of this call.
+    #[serde(default)]
+    #[schema(required)]
+    pub accepted: u64,
+    /// The number of rejected recipients of this call.
+    #[serde(default)]
+    #[schema(required)]
+    pub rejected_count: u64,
+    /// The first 1,000 rejected recipients.
+    #[serde(default)]
+    #[schema(required)]
+    pub rejected: Vec<Rejection>,
+}
+
+/// A campaign.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Campaign)]
+pub struct CampaignView {
+    /// The id that Pregón assigned.
+    pub id: CampaignId,
+    /// The caller's id.
+    #[schema(required)]
+    pub external_id: Option<String>,
+    /// A name for people.
+    #[serde(default)]
+    #[schema(required)]
+    pub name: String,
+    /// The state of the campaign.
+    pub state: CampaignState,
+    /// Why the worker paused the campaign; absent if it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<PauseReason>,
+    /// The template that is sent.
+    #[serde(default)]
+    #[schema(required)]
+    pub template: TemplateName,
+    /// The lines that may send it.
+    #[serde(default)]
+    #[schema(required)]
+    pub lines: Vec<LineId>,
+    /// 1 to 10: the campaign's share of a line that several campaigns use.
+    #[serde(default)]
+    #[schema(required)]
+    pub priority: u8,
+    /// What happens to a message that is still in doubt at the deadline.
+    #[serde(default)]
+    #[schema(required)]
+    pub on_doubt: OnDoubt,
+    /// Sending starts no earlier than this time.
+    #[schema(required)]
+    pub start_at: Option<UnixMs>,
+    /// Recipients not sent by this time end as `expired`.
+    #[schema(required)]
+    pub expires_at: Option<UnixMs>,
+    /// When the campaign was created.
+    #[schema(required, nullable = false)]
+    pub created_at: Option<UnixMs>,
+    /// When sending began.
+    #[schema(required)]
+    pub started_at: Option<UnixMs>,
+    /// When the campaign became completed or cancelled.
+    #[schema(required)]
+    pub ended_at: Option<UnixMs>,
+    /// The results so far. A list omits them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub statistics: Option<Statistics>,
+}
+
+impl Listed for CampaignView {
+    const NAME: &str = "campaigns";
+}
+
+/// A page of campaigns.
+pub type CampaignPage = Page<CampaignView>;
+
+/// The data of an event of the kind `state`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StateEvent {
+    /// The state of the campaign.
+    pub state: CampaignState,
+}

@@ -1,0 +1,153 @@
+//! Lines and their holds in a response, and a change of a line.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{
+    ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
+
+use super::{Listed, Page};
+use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, MetaCode, UnixMs, WabaId};
+
+/// Every state of a line.
+pub const LINE_STATES: [&str; 8] =
+    ["paused", "held", "no_worker", "unreachable", "path_broken", "throttled", "sending", "idle"];
+
+/// A line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Line)]
+pub struct LineView {
+    /// Meta's `phone_number_id`.
+    pub id: LineId,
+    /// The WABA that owns the line.
+    pub waba: WabaId,
+    /// The operator's name of the line.
+    #[serde(default)]
+    #[schema(required)]
+    pub name: String,
+    /// The phone number, formatted for people.
+    #[serde(default)]
+    #[schema(required)]
+    pub display: String,
+    /// One of [`LINE_STATES`], or another one of a newer server.
+    #[serde(default)]
+    #[schema(required, schema_with = line_states)]
+    pub state: Cow<'static, str>,
+    /// The rate that Meta allows, in messages per second: the one set through the API, otherwise `configured`.
+    #[serde(default)]
+    #[schema(required)]
+    pub messages_per_second: f64,
+    /// The rate in the configuration, in messages per second.
+    #[serde(default)]
+    #[schema(required)]
+    pub configured: f64,
+    /// What campaigns may send now, in messages per second; null if nothing may be sent, or if it is unknown.
+    #[schema(required)]
+    pub allowed_now: Option<f64>,
+    /// The worker that has the line's lease.
+    #[schema(required)]
+    pub owner: Option<String>,
+    /// The number of requests that wait for Meta's answer.
+    #[serde(default)]
+    #[schema(required)]
+    pub in_flight: u64,
+    /// Messages that Meta accepted per second, recently.
+    #[serde(default)]
+    #[schema(required)]
+    pub accepted_per_second: f64,
+    /// Whether Meta told the line to slow down.
+    #[serde(default)]
+    #[schema(required)]
+    pub throttled: bool,
+    /// Whether an operator paused the line.
+    #[serde(default)]
+    #[schema(required)]
+    pub paused: bool,
+    /// What comes in place of Meta's answers, while nothing is sent because of it; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub path_broken: Option<String>,
+    /// What Meta blocked.
+    #[serde(default)]
+    #[schema(required)]
+    pub holds: Vec<HoldView>,
+    /// Recipients of running campaigns on this line without a final result.
+    #[serde(default)]
+    #[schema(required)]
+    pub backlog: u64,
+}
+
+impl Listed for LineView {
+    const NAME: &str = "lines";
+}
+
+/// A page of lines.
+pub type LinePage = Page<LineView>;
+
+fn line_states() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(LINE_STATES))
+        .description(Some("The state in one word. If several apply, the one that an operator has to end."))
+        .into()
+}
+
+/// A hold on a line, its WABA or its access token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Hold)]
+pub struct HoldView {
+    /// What is held: `line:3001`, `waba:2001`, `token:2001`.
+    #[schema(example = "waba:2001")]
+    pub scope: String,
+    /// Meta's error code; absent if a person or Meta's list of templates is the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub code: Option<MetaCode>,
+    /// The reason, for people.
+    pub reason: String,
+    /// When the hold began.
+    pub since: UnixMs,
+    /// When the hold ends by itself; null if a probe or a person has to end it.
+    #[schema(required)]
+    pub until: Option<UnixMs>,
+}
+
+/// A change of a line: the body of `PATCH /v1/lines/{line}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LineChange {
+    /// The rate in messages per second; null restores the configured rate.
+    // A missing field is an error: it does not count as `null`.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required, schema_with = rate)]
+    pub messages_per_second: Option<f64>,
+}
+
+fn rate() -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::Number, Type::Null]))
+        .description(Some("The rate in messages per second; null restores the configured rate."))
+        .minimum(Some(LINE_RATE_MIN))
+        .maximum(Some(LINE_RATE_MAX))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_or_null_and_required() {
+        let read = |json| serde_json::from_str::<LineChange>(json).map(|change| change.messages_per_second).ok();
+        assert_eq!(read(r#"{"messages_per_second":20}"#), Some(Some(20.0)));
+        assert_eq!(read(r#"{"messages_per_second":null}"#), Some(None));
+        for bad in ["{}", r#"{"messages_per_second":"20"}"#, r#"{"messages_per_second":20,"paused":true}"#] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}

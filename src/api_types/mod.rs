@@ -1,0 +1,30 @@
+//! The bodies of the HTTP API's requests and responses: each type once, for the server and for the client of the
+//! command line. `docs/openapi.json` describes them as JSON schemas, which `ToSchema` derives.
+//!
+//! The client also reads the answers of servers of other versions. So a field has `serde(default)` wherever the client
+//! can do without it, and `schema(required)` says that this version of the server always writes it. Fields that a type
+//! does not have are kept by the client (`client::Known`).
+//!
+//! Never: decides or computes anything.
+
+mod campaign;
+mod line;
+mod page;
+mod problem;
+mod recipient;
+mod schemas;
+mod statistics;
+mod template;
+mod upload;
+
+pub use self::{
+    campaign::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
+    line::{HoldView, LINE_STATES, LineChange, LinePage, LineView},
+    page::{Listed, Page},
+    problem::{PROBLEM_PREFIX, ProblemBody},
+    recipient::{RecipientPage, RecipientView, Times},
+    schemas::recipient_state,
+    statistics::{ByState, FailureCount, Funnel, Statistics, WaitReason, Waiting},
+    template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
+    upload::{Rejection, UploadResult},
+};

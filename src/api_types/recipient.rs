@@ -1,0 +1,69 @@
+//! Recipients in a response. The client does not read them, so they can only be serialized.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Listed, Page};
+use crate::domain::{LineId, MetaCode, Phone, UnixMs};
+
+/// A recipient.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Recipient)]
+pub struct RecipientView {
+    /// The phone number.
+    pub to: Phone,
+    /// The name of the state.
+    #[schema(schema_with = super::schemas::recipient_state)]
+    pub state: &'static str,
+    /// Meta's error code, if it is the reason for the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub code: Option<MetaCode>,
+    /// What the code means. Also set for Pregón's own codes, which are not shown in `code`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<&'static str>,
+    /// The number of attempts that count. An attempt that certainly sent nothing, such as a throttled one, does not.
+    pub attempts: u8,
+    /// The line that sends to the recipient.
+    pub line: LineId,
+    /// When the recipient entered each state.
+    #[serde(flatten)]
+    pub times: Times,
+}
+
+impl Listed for RecipientView {
+    const NAME: &str = "recipients";
+}
+
+/// A page of recipients.
+pub type RecipientPage = Page<RecipientView>;
+
+/// When a recipient entered each state. The resolution is one second.
+#[derive(Serialize, ToSchema)]
+pub struct Times {
+    /// Meta accepted the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub accepted_at: Option<UnixMs>,
+    /// From a status webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub sent_at: Option<UnixMs>,
+    /// From a status webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub delivered_at: Option<UnixMs>,
+    /// From a status webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub read_at: Option<UnixMs>,
+    /// From Meta's response or a status webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub failed_at: Option<UnixMs>,
+    /// The last change, including changes to states without a field here, such as retrying.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub updated_at: Option<UnixMs>,
+}

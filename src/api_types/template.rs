@@ -1,0 +1,49 @@
+//! Templates in a response. The client does not read them, so they can only be serialized.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Listed, Page};
+use crate::domain::{Template, UnixMs, WabaId};
+
+/// A template, as Meta last returned it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Template)]
+pub struct TemplateView {
+    /// The WABA that owns the template.
+    pub waba: WabaId,
+    /// The template itself.
+    #[serde(flatten)]
+    pub template: Template,
+    /// Whether a campaign can use it.
+    pub usable: bool,
+    /// Why a campaign can't use it, and what helps; absent if it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub problem: Option<String>,
+    /// When it was read from Meta.
+    pub synced_at: UnixMs,
+}
+
+impl Listed for TemplateView {
+    const NAME: &str = "templates";
+}
+
+/// A page of templates.
+pub type TemplatePage = Page<TemplateView>;
+
+/// The result of reading the templates from Meta.
+#[derive(Serialize, ToSchema)]
+pub struct SyncedTemplates {
+    /// The WABAs of the configured lines.
+    pub wabas: Vec<SyncedWaba>,
+}
+
+/// A WABA whose templates were read.
+#[derive(Serialize, ToSchema)]
+pub struct SyncedWaba {
+    /// The WABA.
+    pub waba: WabaId,
+    /// The number of its templates.
+    pub templates: u64,
+}

@@ -20,8 +20,8 @@ use std::{
 use pregon::{
     dispatch::{DispatchSettings, worker::Worker},
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, Lines, OnDoubt, Phone, Recipient, RetryPolicy, Secret,
-        State, Template,
+        Campaign, CampaignId, CampaignState, Line, LineId, Lines, Phone, Recipient, RetryPolicy, Secret, State,
+        Template,
     },
     graph::GraphClientConfig,
     redis::{
@@ -206,19 +206,9 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
 async fn upload(store: &Store, lines: &[Line], n: u64) -> CampaignId {
     let now = store.time().await.expect("the time");
     let template: Template = serde_json::from_str(TEMPLATE).expect("a template");
-    let campaign = Campaign {
-        id: CampaignId(ulid::Ulid::from_parts(now.0, rand::random())),
-        external_id: None,
-        name: "bench".to_owned(),
-        template,
-        lines: lines.iter().map(|line| line.id.clone()).collect(),
-        start_at: None,
-        expires_at: None,
-        priority: 5,
-        on_doubt: OnDoubt::Hold,
-        created_at: now,
-        requires: Vec::new(),
-    };
+    let id = CampaignId(ulid::Ulid::from_parts(now.0, rand::random()));
+    let ids = lines.iter().map(|line| line.id.clone()).collect();
+    let campaign = Campaign::new(id, "bench", template, ids, now);
     let (id, _) = store.create_campaign(&campaign).await.expect("a campaign");
     let weights: Vec<(LineId, f64)> = campaign.lines.iter().map(|line| (line.clone(), 1.0)).collect();
     let opened =

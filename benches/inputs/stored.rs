@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{Client, aio::MultiplexedConnection};
 use pregon::{
-    domain::{Campaign, CampaignId, CampaignState, LineId, OnDoubt, PartId},
+    domain::{Campaign, CampaignId, CampaignState, LineId, PartId},
     redis::{
         Address, Store,
         campaigns::StateChange,
@@ -37,19 +37,9 @@ pub async fn connection(url: &str) -> MultiplexedConnection {
 /// A draft without recipients.
 pub async fn draft(store: &Store, lines: &[&str]) -> CampaignId {
     let now = store.time().await.expect("the time");
-    let campaign = Campaign {
-        id: CampaignId(ulid::Ulid::from_parts(now.0, rand::random())),
-        external_id: None,
-        name: "measured".to_owned(),
-        template: template(),
-        lines: lines.iter().map(|line| LineId::from(*line)).collect(),
-        start_at: None,
-        expires_at: None,
-        priority: 5,
-        on_doubt: OnDoubt::Hold,
-        created_at: now,
-        requires: Vec::new(),
-    };
+    let id = CampaignId(ulid::Ulid::from_parts(now.0, rand::random()));
+    let lines = lines.iter().map(|line| LineId::from(*line)).collect();
+    let campaign = Campaign::new(id, "measured", template(), lines, now);
     store.create_campaign(&campaign).await.expect("a campaign").0
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{CampaignId, LineId, MetaCode, UnixMs, failure::code_or_zero, template::Template};
 
 /// The priority of a campaign that sets none.
-pub const PRIORITY_DEFAULT: u8 = 5;
+const PRIORITY_DEFAULT: u8 = 5;
 
 /// The features of this release that a campaign can require. There are none yet.
 pub const FEATURES: &[&str] = &[];
@@ -45,6 +45,29 @@ pub struct Campaign {
 }
 
 impl Campaign {
+    /// A campaign that sets no option: it starts when it is launched, never expires, and holds messages in doubt.
+    pub fn new(
+        id: CampaignId,
+        name: impl Into<String>,
+        template: Template,
+        lines: Vec<LineId>,
+        created_at: UnixMs,
+    ) -> Self {
+        Self {
+            id,
+            external_id: None,
+            name: name.into(),
+            template,
+            lines,
+            start_at: None,
+            expires_at: None,
+            priority: PRIORITY_DEFAULT,
+            on_doubt: OnDoubt::default(),
+            created_at,
+            requires: Vec::new(),
+        }
+    }
+
     /// The features that the campaign requires and that are not in `supported`.
     pub fn missing_features(&self, supported: &[impl AsRef<str>]) -> Vec<&str> {
         let required = self.requires.iter().map(String::as_str);

@@ -17,7 +17,7 @@ use crate::{
     api_types::{NewCampaign, TemplateName, UploadResult},
     domain::{
         Campaign, CampaignId, CampaignState, Form, Language, LineId, RawRecipient, Template, UnixMs, WabaId,
-        campaign::PRIORITY_DEFAULT, reject::redacted,
+        reject::redacted,
     },
     redis::{
         campaigns::{CampaignRecord, StateChange},
@@ -248,20 +248,20 @@ impl Intake {
             None => return Err(IntakeError::Invalid(problems)),
         };
         match template {
-            Ok(template) if problems.is_empty() => Ok(Campaign {
-                id: CampaignId(Ulid::from_parts(now.0, rand::random())),
-                external_id: new.external_id.clone(),
-                name: new.name.clone(),
-                template,
-                lines: new.lines.clone(),
-                start_at: new.start_at,
-                expires_at: new.expires_at,
-                priority: new.priority.unwrap_or(PRIORITY_DEFAULT),
-                on_doubt: new.on_doubt,
-                created_at: now,
-                // Each feature that the campaign uses and that older workers must not ignore.
-                requires: Vec::new(),
-            }),
+            Ok(template) if problems.is_empty() => {
+                let id = CampaignId(Ulid::from_parts(now.0, rand::random()));
+                let defaults = Campaign::new(id, &new.name, template, new.lines.clone(), now);
+                Ok(Campaign {
+                    external_id: new.external_id.clone(),
+                    start_at: new.start_at,
+                    expires_at: new.expires_at,
+                    priority: new.priority.unwrap_or(defaults.priority),
+                    on_doubt: new.on_doubt,
+                    // Each feature that the campaign uses and that older workers must not ignore.
+                    requires: Vec::new(),
+                    ..defaults
+                })
+            }
             Ok(_) => Err(IntakeError::Invalid(problems)),
             // Alone, a template problem keeps its own problem type.
             Err(IntakeError::Template(problem)) if !problems.is_empty() => {

@@ -99,19 +99,9 @@ pub async fn campaign_at(
     start_at: Option<UnixMs>,
 ) -> CampaignId {
     let now = store.time().await.expect("the time");
-    let campaign = Campaign {
-        id: CampaignId(ulid(now)),
-        external_id: None,
-        name: "test".to_owned(),
-        template: template(),
-        lines: lines.iter().map(|id| LineId::from(*id)).collect(),
-        start_at,
-        expires_at: None,
-        priority: 5,
-        on_doubt,
-        created_at: now,
-        requires: Vec::new(),
-    };
+    let ids = lines.iter().map(|id| LineId::from(*id)).collect();
+    let campaign =
+        Campaign { start_at, on_doubt, ..Campaign::new(CampaignId(ulid(now)), "test", template(), ids, now) };
     let (id, created) = store.create_campaign(&campaign).await.expect("a campaign");
     assert!(created);
     let weights = campaign.lines.iter().map(|line| (line.clone(), 1.0)).collect();

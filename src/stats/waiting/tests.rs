@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    domain::{MetaCode, OnDoubt, Template, campaign::PauseReason, line::tests::line},
+    domain::{MetaCode, Template, campaign::PauseReason, line::tests::line},
     redis::pages::Schedule,
     stats::line::{
         LineSnapshot,
@@ -16,19 +16,9 @@ fn record(state: CampaignState) -> CampaignRecord {
         "name": "spring", "language": "es_AR", "status": "APPROVED", "category": "MARKETING", "components": []
     }))
     .expect("a template");
-    let campaign = Campaign {
-        id: "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id"),
-        external_id: None,
-        name: "spring".into(),
-        template,
-        lines: vec!["3001".into(), "3002".into()],
-        start_at: Some(LATER),
-        expires_at: None,
-        priority: 5,
-        on_doubt: OnDoubt::Hold,
-        created_at: UnixMs(0),
-        requires: Vec::new(),
-    };
+    let id = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
+    let lines = vec!["3001".into(), "3002".into()];
+    let campaign = Campaign { start_at: Some(LATER), ..Campaign::new(id, "spring", template, lines, UnixMs(0)) };
     CampaignRecord {
         campaign,
         state,

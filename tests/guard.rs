@@ -17,6 +17,7 @@ mod inputs;
 use std::{
     collections::BTreeMap,
     fmt,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -230,7 +231,7 @@ fn runner(
     stop: &CancellationToken,
 ) -> Runner<CampaignLane> {
     let line = world::line(id, 1e6);
-    let lane = world::campaign_lane(store, clock, &line, SharedTokenKey::new(inputs::token_key()));
+    let lane = CampaignLane::new(store.clone(), SharedTokenKey::new(inputs::token_key()), Rc::default());
     let setup = world::runner_setup(store, clock, meta, line, world::settings(), stop);
     Runner::new(setup, lane)
 }

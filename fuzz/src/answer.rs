@@ -25,7 +25,7 @@ pub fn answer(input: &[u8]) {
             assert_eq!(message["id"].as_str(), Some(wamid.as_str()));
             assert!(!wamid.as_str().is_empty());
             assert_eq!(*held, message["message_status"] == "held_for_quality_assessment");
-        } else if let Some(Cause::Meta { code, details }) = cause(&outcome) {
+        } else if let Some(Cause::Meta { code, details }) = outcome.cause() {
             let json = json.as_ref().expect("JSON");
             let plain = &json["error"]["code"];
             assert!(plain.as_u64() == Some(u64::from(code.0)) || plain.as_str().map(str::parse) == Some(Ok(code.0)));
@@ -41,17 +41,5 @@ pub fn answer(input: &[u8]) {
             let in_doubt = matches!(outcome, Outcome::InDoubt(Cause::Unanswered(_)));
             assert!(in_doubt || json.is_none() || whole.is_empty(), "a truncated answer: {outcome:?}");
         }
-    }
-}
-
-/// Why the attempt was not accepted.
-fn cause(outcome: &Outcome) -> Option<&Cause> {
-    match outcome {
-        Outcome::Accepted { .. } => None,
-        Outcome::Throttled { cause, .. }
-        | Outcome::Retry { cause, .. }
-        | Outcome::InDoubt(cause)
-        | Outcome::Failed { cause, .. }
-        | Outcome::Blocked { cause, .. } => Some(cause),
     }
 }

@@ -19,7 +19,7 @@ pub struct RecipientView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub code: Option<MetaCode>,
-    /// What the code means. Also set for Pregón's own codes, which are not shown in `code`.
+    /// What the code means, or why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<&'static str>,

@@ -147,13 +147,13 @@ pub struct FailureCount {
     #[serde(with = "code_or_zero")]
     #[schema(value_type = MetaCode)]
     pub code: Option<MetaCode>,
-    /// The title of the code.
+    /// The title of the reason.
     #[serde(default)]
     #[schema(required)]
     pub title: String,
     /// The number of recipients.
     pub count: u64,
-    /// Meta's most recent error text for this code.
+    /// The most recent error text for this reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub details: Option<String>,

@@ -19,7 +19,7 @@ use tracing::warn;
 
 use super::{
     DispatchSettings, RunnerSignals,
-    lanes::campaign::{CampaignLane, CampaignLaneSetup, plans::SendPlans},
+    lanes::campaign::{CampaignLane, plans::SendPlans},
     lease::Lease,
     leases::{LeaseKeeper, LeaseRequest, LeaseResponse, LeaseStep},
     line::runner::{LineStatus, Runner, RunnerSetup},
@@ -318,15 +318,7 @@ impl ShardThread {
                     continue;
                 }
             };
-            let lane = CampaignLane::new(CampaignLaneSetup {
-                store: self.store.clone(),
-                clock: self.clock.clone(),
-                line: order.line.id.clone(),
-                id_retention: self.settings.id_retention,
-                features: self.settings.features,
-                token_key: self.token_key.clone(),
-                plans: plans.clone(),
-            });
+            let lane = CampaignLane::new(self.store.clone(), self.token_key.clone(), plans.clone());
             let setup = RunnerSetup {
                 store: self.store.clone(),
                 clock: self.clock.clone(),

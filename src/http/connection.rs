@@ -69,42 +69,46 @@ pub(super) struct Connection<S> {
 
 impl<S> Connection<S> {
     /// `closing` ends reads and writes with an error.
-    pub(super) fn new(stream: S, open: OpenConnection, closing: CancellationToken) -> Self {
+    pub(super) fn new(stream: S, open: OpenConnection, closing: &CancellationToken) -> Self {
         let activity = Activity { began: Instant::now(), last_ms: Arc::default() };
-        Self { stream, activity, closing: Box::pin(closing.cancelled_owned()), _open: open }
+        // A token of its own: every read and write polls it, and all connections would wait for one lock.
+        let closing = Box::pin(closing.child_token().cancelled_owned());
+        Self { stream, activity, closing, _open: open }
     }
 
     pub(super) fn activity(&self) -> Activity {
         self.activity.clone()
     }
 
-    fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.closing.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(()),
+    /// Reads or writes, unless the listener has closed.
+    fn exchange<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>>
+    where
+        S: Unpin,
+    {
+        if self.closing.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        let polled = poll(Pin::new(&mut self.stream), cx);
+        if polled.is_ready() {
+            self.activity.record();
+        }
+        polled
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.check_open(cx)?;
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if polled.is_ready() {
-            self.activity.record();
-        }
-        polled
+        self.exchange(cx, |stream, cx| stream.poll_read(cx, buf))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.check_open(cx)?;
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if polled.is_ready() {
-            self.activity.record();
-        }
-        polled
+        self.exchange(cx, |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -112,12 +116,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check_open(cx)?;
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        if polled.is_ready() {
-            self.activity.record();
-        }
-        polled
+        self.exchange(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

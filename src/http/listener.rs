@@ -169,7 +169,7 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.limits.stall_timeout));
-        let stream = Connection::new(Box::pin(stream), open, closing);
+        let stream = Connection::new(Box::pin(stream), open, &closing);
         let activity = stream.activity();
         let ended = match &self.tls {
             None => self.over_http1(stream, client, stop).await,

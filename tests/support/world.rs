@@ -10,15 +10,14 @@ use pregon::{
     dispatch::{
         DispatchSettings, RunnerSignals,
         housekeeping::Housekeeping,
-        lanes::campaign::{CampaignLane, CampaignLaneSetup},
         lease::Lease,
         line::runner::{LineStatus, RunnerSetup},
         shard::Shard,
         worker::Worker,
     },
     domain::{
-        Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret,
-        SharedTokenKey, State, Template, UnixMs, campaign::FEATURES,
+        Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
+        Template, UnixMs, campaign::FEATURES,
     },
     graph::{GraphClient, GraphClientConfig},
     redis::{
@@ -155,19 +154,6 @@ pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> 
         doubt_deadline: Duration::from_secs(2),
         attempts_max: 6,
     }
-}
-
-/// The lane of the campaigns of `line`, as a worker builds it.
-pub fn campaign_lane(store: &Store, clock: &Arc<Clock>, line: &Line, token_key: SharedTokenKey) -> CampaignLane {
-    CampaignLane::new(CampaignLaneSetup {
-        store: store.clone(),
-        clock: clock.clone(),
-        line: line.id.clone(),
-        id_retention: settings().id_retention,
-        features: settings().features,
-        token_key,
-        plans: Rc::default(),
-    })
 }
 
 /// What a worker builds the runner of `line` from. Its lease lasts longer than any test, and no signals are sent.

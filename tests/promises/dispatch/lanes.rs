@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use pregon::{
     dispatch::{
-        lanes::Lane,
+        lanes::{Lane, campaign::CampaignLane},
         line::{runner::Runner, state::LineState},
     },
     domain::{HoldScope, OnDoubt, Outcome, State},
@@ -221,7 +221,7 @@ async fn a_second_lane_sends_ahead_of_the_campaigns() {
     let outcomes = Rc::new(RefCell::new(Vec::new()));
     let notes_lane = Notes { arriving, ready: VecDeque::new(), in_flight: 0, outcomes: outcomes.clone() };
     let (line, stop) = (world::line("3001", 200.0), CancellationToken::new());
-    let campaigns = world::campaign_lane(&store, &clock, &line, store.token_key().await.expect("a key"));
+    let campaigns = CampaignLane::new(store.clone(), store.token_key().await.expect("a key"), Rc::default());
     let setup = world::runner_setup(&store, &clock, &graph, line, world::settings(), &stop);
     let tasks = LocalSet::new();
     let runner = tasks.spawn_local(Runner::new(setup, Ahead(notes_lane, campaigns)).run());

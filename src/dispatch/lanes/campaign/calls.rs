@@ -5,8 +5,6 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
-    sync::Arc,
-    time::Duration,
 };
 
 use futures_util::future::{LocalBoxFuture, join_all};
@@ -18,10 +16,10 @@ use super::{
     recipients::ChunkCache,
 };
 use crate::{
-    domain::{CampaignId, CampaignState, ClaimedRow, LineId, PartId, Settled, State},
+    dispatch::line::state::LineState,
+    domain::{CampaignId, CampaignState, ClaimedRow, PartId, Settled, State},
     redis::{
         Store, StoreError,
-        clock::Clock,
         parts::{Claim, ClaimRequest, DoubtsEnded, SettledPart, ToSend},
     },
 };
@@ -68,14 +66,6 @@ pub type Settlement = (OutcomesByPart, Result<Vec<SettledPart>, StoreError>);
 pub struct Calls {
     /// Redis.
     pub store: Store,
-    /// Redis' time.
-    pub clock: Arc<Clock>,
-    /// The line.
-    pub line: LineId,
-    /// How long message ids can be looked up.
-    pub id_retention: Duration,
-    /// The features of this worker.
-    pub features: &'static [&'static str],
     /// The cache of recipients.
     pub recipients: Rc<ChunkCache>,
     /// The plans of the campaigns.
@@ -121,9 +111,10 @@ impl Calls {
         })
     }
 
-    /// Settles outcomes of claims that were made under `epoch`.
-    pub fn settle(&self, outcomes: OutcomesByPart, epoch: u64) -> LocalBoxFuture<'static, Settlement> {
-        let (store, now, id_retention) = (self.store.clone(), self.clock.now(), self.id_retention);
+    /// Settles outcomes of claims that were made under the lease of `line`.
+    pub fn settle(&self, outcomes: OutcomesByPart, line: &LineState) -> LocalBoxFuture<'static, Settlement> {
+        let (store, now, id_retention) = (self.store.clone(), line.clock.now(), line.settings.id_retention);
+        let epoch = line.clearance.lease.epoch;
         Box::pin(async move {
             let result = store.settle(&outcomes, epoch, now, id_retention).await;
             (outcomes, result)
@@ -132,20 +123,20 @@ impl Calls {
 
     /// Ends the doubts of a part whose deadline has passed. Rows with fewer than `attempts_max` attempts are sent
     /// again.
-    pub fn end_doubts(&self, part: PartId, attempts_max: u8) -> LocalBoxFuture<'static, Reply> {
-        let (store, now) = (self.store.clone(), self.clock.now());
+    pub fn end_doubts(&self, part: PartId, attempts_max: u8, line: &LineState) -> LocalBoxFuture<'static, Reply> {
+        let (store, now) = (self.store.clone(), line.clock.now());
         Box::pin(async move { Reply::DoubtsEnded(part, store.end_doubts(part, now, attempts_max).await) })
     }
 
     /// Expires the unsent rows of a part whose campaign has passed its `expires_at`.
-    pub fn expire(&self, part: PartId) -> LocalBoxFuture<'static, Reply> {
-        let (store, now) = (self.store.clone(), self.clock.now());
+    pub fn expire(&self, part: PartId, line: &LineState) -> LocalBoxFuture<'static, Reply> {
+        let (store, now) = (self.store.clone(), line.clock.now());
         Box::pin(async move { Reply::Expired(part, store.sweep(part, State::Expired, now).await) })
     }
 
     /// Removes parts without open recipients from the work of the line.
-    pub fn finish(&self, parts: Vec<PartId>) -> LocalBoxFuture<'static, Reply> {
-        let (store, line) = (self.store.clone(), self.line.clone());
+    pub fn finish(&self, parts: Vec<PartId>, line: &LineState) -> LocalBoxFuture<'static, Reply> {
+        let (store, line) = (self.store.clone(), line.line.id.clone());
         Box::pin(async move {
             let finished = store.work_done(&line, &parts).await;
             Reply::Finished(parts, finished)
@@ -153,8 +144,8 @@ impl Calls {
     }
 
     /// Completes campaigns without open recipients. If that fails, housekeeping completes them.
-    pub fn complete(&self, campaigns: Vec<CampaignId>) -> LocalBoxFuture<'static, ()> {
-        let (store, now) = (self.store.clone(), self.clock.now());
+    pub fn complete(&self, campaigns: Vec<CampaignId>, line: &LineState) -> LocalBoxFuture<'static, ()> {
+        let (store, now) = (self.store.clone(), line.clock.now());
         Box::pin(async move {
             let complete = async |id: CampaignId| {
                 if let Err(error) = store.complete_if_done(id, now).await {
@@ -166,8 +157,9 @@ impl Calls {
     }
 
     /// Reads the work of the line, and the plans of its campaigns that are not in `known`.
-    pub fn refresh(&self, known: HashSet<CampaignId>) -> LocalBoxFuture<'static, Reply> {
-        let (store, line, plans, features) = (self.store.clone(), self.line.clone(), self.plans.clone(), self.features);
+    pub fn refresh(&self, known: HashSet<CampaignId>, line: &LineState) -> LocalBoxFuture<'static, Reply> {
+        let (store, plans) = (self.store.clone(), self.plans.clone());
+        let (line, features) = (line.line.id.clone(), line.settings.features);
         Box::pin(async move {
             let refresh = async {
                 let parts = store.work(&line).await?;

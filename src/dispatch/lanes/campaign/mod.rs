@@ -19,7 +19,6 @@ use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     mem,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -40,8 +39,8 @@ use self::{
 use super::Lane;
 use crate::{
     dispatch::line::state::LineState,
-    domain::{CampaignId, ClaimedRow, FailureReason, HoldScope, LineId, Outcome, PartId, SharedTokenKey},
-    redis::{Store, clock::Clock},
+    domain::{CampaignId, ClaimedRow, FailureReason, HoldScope, Outcome, PartId, SharedTokenKey},
+    redis::Store,
 };
 
 /// Spread of refreshes after a broadcast: each line waits a random delay of up to this much per configured line.
@@ -60,24 +59,6 @@ pub struct CampaignUnit {
 struct UnansweredClaim {
     part: PartId,
     number: u64,
-}
-
-/// What a lane is built from.
-pub struct CampaignLaneSetup {
-    /// Redis.
-    pub store: Store,
-    /// Redis' time.
-    pub clock: Arc<Clock>,
-    /// The line.
-    pub line: LineId,
-    /// How long message ids can be looked up.
-    pub id_retention: Duration,
-    /// The features of this worker.
-    pub features: &'static [&'static str],
-    /// Signs tokens.
-    pub token_key: SharedTokenKey,
-    /// The plans of the campaigns, shared by the lines of a dispatch thread.
-    pub plans: Rc<SendPlans>,
 }
 
 /// The campaigns of one line.
@@ -119,11 +100,11 @@ pub struct CampaignLane {
 }
 
 impl CampaignLane {
-    /// A lane that has read nothing from Redis yet.
-    pub fn new(setup: CampaignLaneSetup) -> Self {
-        let CampaignLaneSetup { store, clock, line, id_retention, features, token_key, plans } = setup;
+    /// A lane that has read nothing from Redis yet. `token_key` signs tokens. `plans` are those of the campaigns, shared
+    /// by the lines of a dispatch thread.
+    pub fn new(store: Store, token_key: SharedTokenKey, plans: Rc<SendPlans>) -> Self {
         Self {
-            calls: Calls { store, clock, line, id_retention, features, recipients: Rc::default(), plans },
+            calls: Calls { store, recipients: Rc::default(), plans },
             token_key,
             backlog: Backlog::default(),
             ready: VecDeque::new(),
@@ -161,7 +142,7 @@ impl CampaignLane {
     /// Whether messages of a campaign must not be sent: it is not running, its template is held, or it has left the
     /// line.
     fn is_campaign_stopped(&self, id: CampaignId, line: &LineState) -> bool {
-        let now = self.calls.clock.now();
+        let now = line.clock.now();
         self.backlog.is_stopped(id, |template| line.is_held(template, now))
     }
 }
@@ -179,7 +160,7 @@ impl Lane for CampaignLane {
         if self.settling.is_none()
             && let Some(outcomes) = self.outcomes_to_settle(now, line)
         {
-            self.settling = Some(self.calls.settle(outcomes, line.clearance.lease.epoch));
+            self.settling = Some(self.calls.settle(outcomes, line));
         }
     }
 

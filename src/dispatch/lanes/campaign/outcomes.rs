@@ -28,7 +28,7 @@ impl CampaignLane {
     /// Records the outcome of an attempt. Returns whether it paused the campaign.
     pub(super) fn attempt_ended(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {
         let CampaignUnit { part, claimed, attempt } = unit;
-        let now = self.calls.clock.now();
+        let now = line.clock.now();
         let settled = settle::settled(outcome, attempt, now, rand::random(), &line.settings);
         self.store_details(part, outcome);
         self.queue_outcome(part, claimed, settled, line);
@@ -155,7 +155,7 @@ impl CampaignLane {
             }
             Err(error) => {
                 // Settling is idempotent, so outcomes that may have been settled are settled again.
-                self.redis_failed("outcomes could not be settled", &error);
+                self.redis_failed("outcomes could not be settled", &error, line);
                 for (part, unsettled) in outcomes {
                     self.pending_outcomes(part, line).extend(unsettled);
                 }

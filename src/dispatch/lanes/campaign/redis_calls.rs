@@ -45,11 +45,11 @@ impl CampaignLane {
         if !self.finished.is_empty() {
             let at = *self.finish_at.get_or_insert(now + FINISH_WINDOW);
             if now >= at || self.ready.is_empty() || self.finished.len() >= FINISHED_MAX {
-                return Some(self.calls.finish(self.finished.iter().copied().take(FINISHED_MAX).collect()));
+                return Some(self.calls.finish(self.finished.iter().copied().take(FINISHED_MAX).collect(), line));
             }
         }
         if let Some(&part) = self.expired.iter().next() {
-            return Some(self.calls.expire(part));
+            return Some(self.calls.expire(part, line));
         }
         if let Some(UnansweredClaim { part, .. }) = self.unanswered_claim {
             return Some(self.claim(part, 0, line));
@@ -60,7 +60,7 @@ impl CampaignLane {
         // A refresh goes first even if many messages are ready: their campaign may have been paused, and then they
         // are given back.
         if self.refresh_at.take_if(|at| now >= *at).is_some() {
-            return Some(self.calls.refresh(self.backlog.campaigns().collect()));
+            return Some(self.calls.refresh(self.backlog.campaigns().collect(), line));
         }
         let rows = batch::claim_rows(line.rate());
         if self.ready.len() >= rows {
@@ -84,7 +84,7 @@ impl CampaignLane {
                     OnDoubt::Hold => 0,
                     OnDoubt::Resend => line.settings.retry.attempts_max(),
                 };
-                Some(self.calls.end_doubts(part, attempts_max))
+                Some(self.calls.end_doubts(part, attempts_max, line))
             }
             Next::Wait(due) => {
                 let wait = due.map_or(IDLE_MAX, |due| due.wait(clock).min(IDLE_MAX)).max(Duration::from_millis(1));
@@ -101,11 +101,11 @@ impl CampaignLane {
             Reply::Refreshed(Ok(refresh)) => self.refreshed(refresh, line),
             Reply::Refreshed(Err(error)) => {
                 self.refresh_at = Some(Instant::now());
-                self.redis_failed("the work of the line could not be read", &error);
+                self.redis_failed("the work of the line could not be read", &error, line);
             }
             Reply::Claimed(part, Ok(ClaimReply::Claim(claim, messages))) => self.claimed(part, claim, messages, line),
             Reply::Claimed(part, Ok(ClaimReply::Unreadable(rows, error))) => {
-                self.redis_failed("recipients could not be read", &error);
+                self.redis_failed("recipients could not be read", &error, line);
                 self.return_rows(part, rows, line);
             }
             Reply::Claimed(part, Err(error)) => {
@@ -117,7 +117,7 @@ impl CampaignLane {
                 if line.clearance.is_stopping() && !error.is_transient() {
                     self.unanswered_claim = None;
                 }
-                self.redis_failed("rows could not be claimed", &error);
+                self.redis_failed("rows could not be claimed", &error, line);
             }
             Reply::DoubtsEnded(part, Ok(DoubtsEnded { next, open })) => {
                 self.backlog.set_doubt(part, next);
@@ -126,7 +126,7 @@ impl CampaignLane {
                     self.finished.insert(part);
                 }
             }
-            Reply::DoubtsEnded(_, Err(error)) => self.redis_failed("doubts could not be ended", &error),
+            Reply::DoubtsEnded(_, Err(error)) => self.redis_failed("doubts could not be ended", &error, line),
             Reply::Expired(part, Ok(open)) => {
                 self.expired.remove(&part);
                 self.backlog.suspend(part);
@@ -134,7 +134,7 @@ impl CampaignLane {
                     self.finished.insert(part);
                 }
             }
-            Reply::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error),
+            Reply::Expired(_, Err(error)) => self.redis_failed("recipients could not be expired", &error, line),
             Reply::Finished(parts, Ok(())) => {
                 self.finish_at = None;
                 // Only the last line of the shard with parts of a campaign tries to complete it. Otherwise a thousand
@@ -147,16 +147,16 @@ impl CampaignLane {
                     }
                 }
                 if !ended.is_empty() {
-                    self.background.push(self.calls.complete(ended));
+                    self.background.push(self.calls.complete(ended, line));
                 }
             }
-            Reply::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error),
+            Reply::Finished(_, Err(error)) => self.redis_failed("parts could not be finished", &error, line),
         }
     }
 
-    pub(super) fn redis_failed(&mut self, what: &'static str, error: &StoreError) {
+    pub(super) fn redis_failed(&mut self, what: &'static str, error: &StoreError, line: &LineState) {
         if !std::mem::replace(&mut self.redis_failing, true) {
-            warn!(line.id = %self.calls.line, %error, "{what}");
+            warn!(line.id = %line.line.id, %error, "{what}");
         }
         self.redis_retry_at = Some(Instant::now() + REDIS_PAUSE);
     }
@@ -215,7 +215,7 @@ impl CampaignLane {
                 self.expired.insert(part);
             }
             Claim::Fenced { epoch, lost } => {
-                warn!(line.id = %self.calls.line, epoch, "another worker has the line");
+                warn!(line.id = %line.line.id, epoch, "another worker has the line");
                 self.give_back_lost(part, lost, line);
                 line.clearance.lease.lost();
             }
@@ -226,7 +226,7 @@ impl CampaignLane {
     fn give_back_lost(&mut self, part: PartId, lost: Vec<ToSend>, line: &LineState) {
         self.unanswered_claim = None;
         if !lost.is_empty() {
-            info!(line.id = %self.calls.line, part = %part, n = lost.len(), "rows of a claim without a reply were \
+            info!(line.id = %line.line.id, part = %part, n = lost.len(), "rows of a claim without a reply were \
                 given back");
         }
         self.return_rows(part, lost, line);

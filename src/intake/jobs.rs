@@ -24,7 +24,7 @@ use crate::{
     domain::{CampaignId, reject::json_fault},
     redis::{
         duty::backoff,
-        jobs::{DeadLetter, JobEntry},
+        jobs::{DeadLetter, JobEntry, NextJob},
     },
     telemetry::metrics::{self, JobResult},
 };
@@ -71,22 +71,18 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     async fn read(&self, stop: &CancellationToken) {
-        // Pending entries come first: those delivered to an earlier reader, or to this one in a response that got lost.
-        let mut pending = true;
         let mut failures = 0;
         while !stop.is_cancelled() {
             // Bound to one incarnation of Redis, so that no entry is removed after a restart of Redis lost its effect.
             let intake = self.intake.in_this_incarnation();
-            match (Reader { intake: &intake, ..*self }).next(pending).await {
+            match (Reader { intake: &intake, ..*self }).next().await {
                 Ok(found) => {
                     failures = 0;
-                    if !found && !pending {
+                    if !found {
                         stop.run_until_cancelled(sleep(POLL_INTERVAL)).await;
                     }
-                    pending &= found;
                 }
                 Err(error) => {
-                    pending = true;
                     failures += 1;
                     if failures == 1 {
                         warn!(%error, "jobs wait");
@@ -100,13 +96,13 @@ impl Reader<'_> {
     /// Applies the next entry and removes it. Returns whether there was one.
     ///
     /// Errors: the entry stays in the stream and has to be retried.
-    async fn next(&self, pending: bool) -> Result<bool, JobError> {
+    async fn next(&self) -> Result<bool, JobError> {
         let store = &self.intake.store;
-        let entry = if pending { store.pending_job().await } else { store.new_job().await };
-        let Some(entry) = entry.map_err(IntakeError::Store)? else { return Ok(false) };
+        let next = store.next_job().await.map_err(IntakeError::Store)?;
+        let Some(NextJob { entry, was_pending }) = next else { return Ok(false) };
         // An earlier reader may have died after it added the dead letter and before it removed the entry. Then only
         // the removal is left to do.
-        if !(pending && store.has_dead_letter(&entry.id).await.map_err(IntakeError::Store)?) {
+        if !(was_pending && store.has_dead_letter(&entry.id).await.map_err(IntakeError::Store)?) {
             metrics::job(self.process(&entry).await?, 1);
         }
         // A single server persists the effect before the removal of the entry. In a cluster the two can be on different

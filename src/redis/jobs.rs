@@ -1,13 +1,13 @@
 //! The stream of jobs: entries that backends add, read in order by one worker at a time.
 //!
-//! A delivered entry stays on the stream, and in the pending list of the consumer group, until it is finished. Only
-//! the worker that has the duty reads, so it may process pending entries whichever reader they were delivered to.
+//! A delivered entry stays on the stream, and in the pending list of the consumer group, until it is finished. The next
+//! entry is always the oldest of the stream, so the pending list only shows others what is being processed.
 //!
-//! If a reader dies: the next one gets its entry from [`Store::pending_job`]. A failed entry is first copied to the
-//! dead letters under its own id, and then finished; a crash between the two leaves one copy.
+//! If a reader dies: the next one gets the same entry. A failed entry is first copied to the dead letters under its own
+//! id, and then finished; a crash between the two leaves one copy.
 //! Never: parses a job.
 
-use deadpool_redis::redis::{Cmd, FromRedisValue, Value, cmd};
+use deadpool_redis::redis::{Value, cmd};
 
 use super::{Call, Result, Store, StoreError, script};
 use crate::domain::UnixMs;
@@ -22,8 +22,6 @@ const FIELD: &str = "job";
 
 /// An entry as returned by Redis: id, then fields and values alternating.
 type RawEntry = (String, Vec<Vec<u8>>);
-/// Streams with their entries; `None` if there are no entries.
-type RawStreams = Option<Vec<(String, Vec<RawEntry>)>>;
 
 /// An entry of the stream.
 #[derive(Clone, Debug)]
@@ -32,6 +30,15 @@ pub struct JobEntry {
     pub id: String,
     /// Fields and values alternating, as raw bytes.
     content: Vec<Vec<u8>>,
+}
+
+/// The entry to process next.
+#[derive(Debug)]
+pub struct NextJob {
+    /// The oldest entry of the stream.
+    pub entry: JobEntry,
+    /// Whether it was delivered to a reader before: it may have been applied, in part or whole.
+    pub was_pending: bool,
 }
 
 impl JobEntry {
@@ -58,30 +65,17 @@ pub struct DeadLetter<'a> {
 }
 
 impl Store {
-    /// The oldest entry that was delivered and not finished.
-    pub async fn pending_job(&self) -> Result<Option<JobEntry>> {
-        let key = self.keys.jobs();
-        let mut pending = cmd("XPENDING");
-        pending.arg(&key).arg(GROUP).arg("-").arg("+").arg(1);
-        loop {
-            let oldest: Option<Vec<(String, String, u64, u64)>> = self.query_group("XPENDING jobs", &pending).await?;
-            let Some((id, ..)) = oldest.into_iter().flatten().next() else { return Ok(None) };
-            let entry = self.entry("XRANGE jobs", &key, &id).await?;
-            if entry.is_some() {
-                return Ok(entry);
+    /// The oldest entry of the stream, which becomes pending unless it is already.
+    pub async fn next_job(&self) -> Result<Option<NextJob>> {
+        let call = || Call::new(&script::NEXT_JOB, &[self.keys.jobs()]).arg(GROUP).arg(CONSUMER);
+        let next: Option<(RawEntry, bool)> = match self.call(call()).await {
+            Err(StoreError::Refused { message, .. }) if message.contains("NOGROUP") => {
+                self.create_job_group().await?;
+                self.call(call()).await?
             }
-            // The entry was deleted from the stream by hand: remove it from the pending list too.
-            self.finish_job(&id).await?;
-        }
-    }
-
-    /// Delivers the oldest entry that was not delivered yet. From now on it is pending.
-    pub async fn new_job(&self) -> Result<Option<JobEntry>> {
-        let mut read = cmd("XREADGROUP");
-        read.arg("GROUP").arg(GROUP).arg(CONSUMER).arg("COUNT").arg(1).arg("STREAMS").arg(self.keys.jobs()).arg(">");
-        let streams: Option<RawStreams> = self.query_group("XREADGROUP jobs", &read).await?;
-        let mut entries = streams.flatten().into_iter().flatten().flat_map(|(_, entries)| entries);
-        Ok(entries.next().map(|(id, content)| JobEntry { id, content }))
+            next => next?,
+        };
+        Ok(next.map(|((id, content), was_pending)| NextJob { entry: JobEntry { id, content }, was_pending }))
     }
 
     async fn entry(&self, operation: &'static str, stream: &str, id: &str) -> Result<Option<JobEntry>> {
@@ -126,20 +120,14 @@ impl Store {
         }
     }
 
-    /// Runs a command on the consumer group. Returns `None` if the group was missing, as after a loss of all data,
-    /// and creates it. The new group begins at the oldest entry, because finished entries are no longer on the
-    /// stream.
-    async fn query_group<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Result<Option<T>> {
-        match self.query(operation, command).await {
-            Err(StoreError::Refused { message, .. }) if message.contains("NOGROUP") => {
-                let mut create = cmd("XGROUP");
-                create.arg("CREATE").arg(self.keys.jobs()).arg(GROUP).arg(0).arg("MKSTREAM");
-                match self.query::<Value>("XGROUP CREATE", &create).await {
-                    Err(StoreError::Refused { message, .. }) if message.contains("BUSYGROUP") => Ok(None),
-                    created => created.map(|_| None),
-                }
-            }
-            answer => answer.map(Some),
+    /// Creates the consumer group, unless another reader did. It is missing before the first job and after a loss of all
+    /// data. It begins at the oldest entry, because finished entries are no longer on the stream.
+    async fn create_job_group(&self) -> Result<()> {
+        let mut create = cmd("XGROUP");
+        create.arg("CREATE").arg(self.keys.jobs()).arg(GROUP).arg(0).arg("MKSTREAM");
+        match self.query::<Value>("XGROUP CREATE", &create).await {
+            Err(StoreError::Refused { message, .. }) if message.contains("BUSYGROUP") => Ok(()),
+            created => created.map(drop),
         }
     }
 }

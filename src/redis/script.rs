@@ -44,7 +44,7 @@ scripts! {
     CREATE "create", CHANGE "change", APPLIED "applied", POSTPONE "postpone", DELETE "delete", FREE_NAME "free_name",
     BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split",
     FIND "find", SEGMENT "segment", APPEND "append", DROP_IDS "drop_ids", INDEXED "indexed",
-    FINISH_JOB "finish_job",
+    NEXT_JOB "next_job", FINISH_JOB "finish_job",
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",

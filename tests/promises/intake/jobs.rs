@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use deadpool_redis::redis::{FromRedisValue, aio::MultiplexedConnection, cmd};
+use deadpool_redis::redis::{FromRedisValue, aio::MultiplexedConnection, cmd, pipe};
 use pregon::{
     domain::{CampaignId, CampaignState, State},
     intake::{Intake, jobs::read_jobs},
@@ -129,6 +129,34 @@ async fn jobs_take_effect_in_the_order_of_the_stream() {
     assert_eq!((record.state, record.version), (CampaignState::Paused, 4));
     assert_eq!(world.numbers(record.campaign.id).await, (5_491_100_000_000..5_491_100_001_000).collect::<Vec<_>>());
     assert_eq!(backend.dead().await, Vec::<HashMap<_, _>>::new());
+    reader.stop().await;
+}
+
+/// A suspended reader may take delivery of an entry after it has lost the duty, while its successor waits for new ones.
+#[tokio::test]
+async fn an_entry_delivered_to_a_former_reader_takes_effect_before_later_ones() {
+    let world = World::start().await;
+    let mut backend = Backend::of(&world).await;
+    let reader = Reader::start(&world.intake, "w1");
+    backend.add(&campaign("first", json!({}))).await;
+    backend.drained().await;
+    let mut adding = pipe();
+    let add = |job: &Value| cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job.to_string()).take();
+    adding.atomic().add_command(add(&campaign("spring", json!({})))).ignore();
+    adding
+        .cmd("XREADGROUP")
+        .arg("GROUP")
+        .arg("pregon")
+        .arg("reader")
+        .arg("STREAMS")
+        .arg("pregon:jobs")
+        .arg(">")
+        .ignore();
+    adding.add_command(add(&recipients("spring", Some("u1"), 5_491_100_000_000..5_491_100_000_003))).ignore();
+    adding.query_async::<()>(&mut backend.0).await.expect("redis");
+    backend.drained().await;
+    assert_eq!(backend.dead().await, Vec::<HashMap<_, _>>::new());
+    assert_eq!(world.numbers(find(&world, "spring").await.campaign.id).await.len(), 3);
     reader.stop().await;
 }
 

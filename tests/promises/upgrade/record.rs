@@ -412,7 +412,7 @@ async fn jobs(recorder: &mut Recorder) -> Value {
         add_job(recorder, &job.to_string()).await;
         jobs.push(json!({ "external_id": name, "to": to }));
         if jobs.len() == 1 {
-            recorder.store.new_job().await.expect("redis").expect("a job");
+            recorder.store.next_job().await.expect("redis").expect("a job");
         }
     }
     jobs.into()

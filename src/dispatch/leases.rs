@@ -34,8 +34,8 @@ const REGISTER_EVERY: Duration = Duration::from_secs(60);
 pub enum LeaseRequest {
     /// Release the lease of this epoch on a line. Response: `Done`.
     Release(LineId, u64),
-    /// Renew the leases of these epochs; acquire those of epoch 0. Response: `Epochs`.
-    Acquire(Vec<(LineId, u64)>),
+    /// Renew the leases of these epochs; acquire those without one. Response: `Epochs`.
+    Acquire(Vec<(LineId, Option<u64>)>),
     /// Register the lines of this worker. Response: `Done`.
     Register,
     /// Register this worker as live for one lease. Response: `Live`.
@@ -226,7 +226,7 @@ impl LeaseKeeper {
         if self.owned.is_empty() {
             return self.after_renewal(now);
         }
-        let leases = self.owned.iter().map(|(line, owned)| (line.clone(), owned.lease.epoch)).collect();
+        let leases = self.owned.iter().map(|(line, owned)| (line.clone(), Some(owned.lease.epoch))).collect();
         self.request(Awaited::Renewal { requested_at: now }, LeaseRequest::Acquire(leases))
     }
 
@@ -329,7 +329,7 @@ impl LeaseKeeper {
         if lines.is_empty() {
             return self.request(Awaited::Report, LeaseRequest::Report);
         }
-        let leases = lines.iter().map(|line| (line.clone(), 0)).collect();
+        let leases = lines.iter().map(|line| (line.clone(), None)).collect();
         self.request(Awaited::Acquisition { lines, requested_at: now }, LeaseRequest::Acquire(leases))
     }
 
@@ -402,11 +402,12 @@ mod tests {
         let (mut keeper, now) = (keeper(&["1"]), Instant::now());
         let (line, lists) = (LineId::from("1"), LeaseRequest::Lists(vec!["a".to_owned()]));
         let (requests, turn) = tick(&mut keeper, &[], false, now, |_| false);
-        let [ttls, acquire] = [LeaseRequest::Ttls(vec![line.clone()]), LeaseRequest::Acquire(vec![(line.clone(), 0)])];
+        let [ttls, acquire] =
+            [LeaseRequest::Ttls(vec![line.clone()]), LeaseRequest::Acquire(vec![(line.clone(), None)])];
         let (register, report) = (LeaseRequest::Register, LeaseRequest::Report);
         assert_eq!(requests, [register, LeaseRequest::Heartbeat, lists.clone(), ttls, acquire, report]);
         assert_eq!(turn.start.len(), 1);
-        let renew = LeaseRequest::Acquire(vec![(line.clone(), 7)]);
+        let renew = LeaseRequest::Acquire(vec![(line.clone(), Some(7))]);
         let (requests, turn) = tick(&mut keeper, &[], true, now, |_| false);
         assert_eq!((requests, turn.stop), (vec![renew], vec![line.clone()]));
         let (requests, turn) = tick(&mut keeper, &["1"], true, now, |_| false);

@@ -136,7 +136,7 @@ impl UnlistedLines {
     /// Acquires the lease for a moment, as the next owner would, which puts the rows in flight in doubt.
     async fn take_over(&self, line: &LineId, parts: &[OpenPart], now: UnixMs) -> Result<()> {
         let right = LeaseTarget::Line(line.clone());
-        let epochs = self.store.acquire(&[(right.clone(), 0)], &self.name, self.lease).await?;
+        let epochs = self.store.acquire(&[(right.clone(), None)], &self.name, self.lease).await?;
         let [Some(epoch)] = epochs[..] else { return Ok(()) };
         for open in parts.iter().filter(|open| open.count(State::InFlight) > 0) {
             let look = ClaimRequest {

@@ -202,7 +202,7 @@ impl Worker {
                 store.release(&LeaseTarget::Line(line.clone()), name, *epoch).await?;
             }
             LeaseRequest::Acquire(leases) => {
-                let targets: Vec<(LeaseTarget, u64)> =
+                let targets: Vec<(LeaseTarget, Option<u64>)> =
                     leases.iter().map(|(line, epoch)| (LeaseTarget::Line(line.clone()), *epoch)).collect();
                 return Ok(LeaseResponse::Epochs(store.acquire(&targets, name, self.settings.lease).await?));
             }

@@ -38,7 +38,7 @@ impl Store {
         let mut failures = 0;
         while !stop.is_cancelled() {
             let asked_at = Instant::now();
-            let wait = match self.acquire(&[(target.clone(), 0)], worker, lease).await {
+            let wait = match self.acquire(&[(target.clone(), None)], worker, lease).await {
                 Ok(epochs) => {
                     failures = 0;
                     if let [Some(epoch)] = epochs.as_slice() {
@@ -78,7 +78,7 @@ impl Store {
         loop {
             sleep_until(next.min(end)).await;
             let asked_at = Instant::now();
-            let targets = [(target.clone(), epoch)];
+            let targets = [(target.clone(), Some(epoch))];
             match timeout_at(end, self.acquire(&targets, worker, lease)).await {
                 Ok(Ok(epochs)) if epochs == [Some(epoch)] => end = asked_at + lease,
                 // Redis may be back before the lease ends.

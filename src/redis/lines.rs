@@ -67,19 +67,19 @@ pub struct LiveWorkers {
 
 impl Store {
     /// Takes or renews leases of `length`, in one round trip. Each target comes with the epoch of the caller's lease
-    /// on it, 0 without one.
+    /// on it, if it has one.
     ///
     /// Returns an epoch for each target; `None` if another worker has the lease, or if the caller's lease has expired.
     pub async fn acquire(
         &self,
-        targets: &[(LeaseTarget, u64)],
+        targets: &[(LeaseTarget, Option<u64>)],
         worker: &str,
         length: Duration,
     ) -> Result<Vec<Option<u64>>> {
         let calls = targets.iter().map(|(target, held)| {
             let keys = self.lease_keys(target);
             let rise = rand::random_range(1..=EPOCH_RISE_MAX);
-            Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(*held).arg(rise)
+            Call::new(&script::ACQUIRE, &keys).arg(worker).arg(ms(length)).arg(held.unwrap_or(0)).arg(rise)
         });
         let results: Vec<Result<(u8, u64)>> = self.call_all(&calls.collect::<Vec<_>>()).await?;
         let keys: Vec<String> = targets.iter().map(|(target, _)| self.lease_keys(target)[0].clone()).collect();

@@ -138,12 +138,12 @@ mod tests {
         let (store, _redis, clock) = store().await;
         let line = LineId::from("3001");
         let right = LeaseTarget::Line(line.clone());
-        let held = store.acquire(&[(right.clone(), 0)], "dead", LEASE).await.expect("redis");
+        let held = store.acquire(&[(right.clone(), None)], "dead", LEASE).await.expect("redis");
         assert!(held[0].is_some());
         clock.step(AN_HOUR_BACK).await;
         let left = async || store.lease_ttls(std::slice::from_ref(&line)).await.expect("redis")[0];
         assert!(left().await > Some(60 * LEASE), "{:?}", left().await);
-        assert_eq!(store.acquire(&[(right.clone(), 0)], "next", LEASE).await.expect("redis"), [None]);
+        assert_eq!(store.acquire(&[(right.clone(), None)], "next", LEASE).await.expect("redis"), [None]);
         assert!(left().await <= Some(LEASE), "{:?}", left().await);
     }
 
@@ -169,14 +169,14 @@ mod tests {
         let (store, redis, clock) = store().await;
         let (line, mut epochs) = (LineId::from("3001"), BTreeSet::new());
         let right = LeaseTarget::Line(line.clone());
-        let first = store.acquire(&[(right.clone(), 0)], "w", LEASE).await.expect("redis")[0].expect("free");
+        let first = store.acquire(&[(right.clone(), None)], "w", LEASE).await.expect("redis")[0].expect("free");
         clock.step(AN_HOUR_BACK).await;
         assert!(store.time().await.expect("redis") < UnixMs(first), "the epochs must be ahead of the clock");
         for _ in 0..10 {
             let mut redis = redis.connection().await;
             let () = cmd("DEL").arg(store.keys.lease(&line)).query_async(&mut redis).await.expect("redis");
             let () = cmd("SET").arg(store.keys.epoch(&line)).arg(first).query_async(&mut redis).await.expect("redis");
-            epochs.extend(store.acquire(&[(right.clone(), 0)], "w", LEASE).await.expect("redis"));
+            epochs.extend(store.acquire(&[(right.clone(), None)], "w", LEASE).await.expect("redis"));
         }
         assert!(epochs.len() > 5 && epochs.iter().all(|epoch| *epoch > Some(first)), "{epochs:?} after {first}");
     }

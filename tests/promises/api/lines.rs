@@ -17,7 +17,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 impl Api {
     /// Makes `worker` the owner of the line, with a report that it may send `rate` messages a second.
     pub async fn assign_line(&self, line: &str, worker: &str, rate: f64) {
-        let lease = self.store.acquire(&[(LeaseTarget::Line(line.into()), 0)], worker, MINUTE).await.expect("redis");
+        let lease = self.store.acquire(&[(LeaseTarget::Line(line.into()), None)], worker, MINUTE).await.expect("redis");
         assert!(lease[0].is_some(), "another worker has line {line}");
         let report = LineReport {
             worker: worker.into(),

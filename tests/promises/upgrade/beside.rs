@@ -128,7 +128,7 @@ async fn a_0_1_0_worker_works_beside_one_of_this_release() {
 
     // The old worker sends six messages and settles five. The new webhook process applies a status.
     assert!(old.take_line().await);
-    assert_eq!(store.acquire(&[(line.clone(), 0)], "new", LEASE).await.expect("redis"), [None]);
+    assert_eq!(store.acquire(&[(line.clone(), None)], "new", LEASE).await.expect("redis"), [None]);
     let rows = old.claim(now, 6).await;
     assert_eq!(rows.len(), 6);
     let others = [(rows[2], b'R', 131_000), (rows[3], b'B', 0), (rows[4], b'F', 131_026)];
@@ -139,7 +139,7 @@ async fn a_0_1_0_worker_works_beside_one_of_this_release() {
     old.give_line_back().await;
 
     // The new worker takes the line over: what the old one left in flight is in doubt. It sends four.
-    let [Some(epoch)] = store.acquire(&[(line.clone(), 0)], "new", LEASE).await.expect("redis")[..] else {
+    let [Some(epoch)] = store.acquire(&[(line.clone(), None)], "new", LEASE).await.expect("redis")[..] else {
         panic!("the line is free")
     };
     let claim = store.claim(part, &claim_request(epoch, now, 4, now)).await.expect("a claim");

@@ -67,7 +67,7 @@ impl Recorder {
         let store = intake.store.clone();
         store.open_data().await.expect("data");
         store.put_templates(&"2001".into(), &[world::template()], intake.clock.now()).await.expect("templates");
-        let targets = LINES.map(|line| (LeaseTarget::Line(line.into()), 0));
+        let targets = LINES.map(|line| (LeaseTarget::Line(line.into()), None));
         let epochs = store.acquire(&targets, WORKER, Duration::from_secs(60)).await.expect("leases");
         let epochs = LINES.into_iter().zip(epochs).map(|(line, epoch)| (line, epoch.expect("a lease"))).collect();
         Self { redis, intake, store, epochs, next_number: 5_491_100_000_000, ids: Vec::new() }

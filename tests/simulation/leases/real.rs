@@ -34,8 +34,8 @@ impl Pair {
         seconds * 1_000 + micros / 1_000
     }
 
-    async fn acquire(&mut self, worker: usize, wanted: &[(LineNo, u64)]) -> Vec<Option<u64>> {
-        let rights: Vec<(LeaseTarget, u64)> =
+    async fn acquire(&mut self, worker: usize, wanted: &[(LineNo, Option<u64>)]) -> Vec<Option<u64>> {
+        let rights: Vec<(LeaseTarget, Option<u64>)> =
             wanted.iter().map(|&(line, mine)| (LeaseTarget::Line(self.lines[line as usize].clone()), mine)).collect();
         let before = self.redis_ms().await;
         let real = self.store.acquire(&rights, &name(worker), LEASE).await.expect("redis");
@@ -46,7 +46,7 @@ impl Pair {
             let expected = self.model.acquire(line, worker, LEASE.as_millis() as u64, mine, now_ms);
             let is_by_clock = |epoch| epoch > old.epoch && (before..=after).contains(&epoch);
             let is_by_increment = |epoch| (old.epoch + 1..=old.epoch + 1_000).contains(&epoch);
-            if mine == 0 && epoch.is_some_and(|epoch| is_by_clock(epoch) || is_by_increment(epoch)) {
+            if mine.is_none() && epoch.is_some_and(|epoch| is_by_clock(epoch) || is_by_increment(epoch)) {
                 // The model adopts the epoch: it depends on Redis' clock or on a random increment.
                 let epoch = epoch.expect("an epoch");
                 let mut entry = self.model.entry(line);
@@ -55,7 +55,7 @@ impl Pair {
                 entry.lease.as_mut().expect("a lease").epoch = epoch;
                 self.model.set_entry(line, entry);
             } else {
-                assert_eq!(epoch, expected, "line {line}, worker {worker}, epoch {mine}, before {old:?}");
+                assert_eq!(epoch, expected, "line {line}, worker {worker}, epoch {mine:?}, before {old:?}");
             }
         }
         real
@@ -127,17 +127,17 @@ async fn the_lease_rules_agree_with_the_scripts() {
         } else {
             pair.now_ms = 0;
         }
-        let mut known = vec![0];
+        let mut known = vec![None];
         for _ in 0..40 {
             let (worker, line) = (rng.random_range(0..3), rng.random_range(0..3));
             let epoch = known[rng.random_range(0..known.len())];
             match rng.random_range(0..10) {
                 0..3 => {
-                    let wanted = [(line, 0), ((line + 1) % 3, epoch)];
-                    known.extend(pair.acquire(worker, &wanted).await.into_iter().flatten());
+                    let wanted = [(line, None), ((line + 1) % 3, epoch)];
+                    known.extend(pair.acquire(worker, &wanted).await.into_iter().filter(Option::is_some));
                 }
-                3..7 => known.extend(pair.acquire(worker, &[(line, epoch)]).await.into_iter().flatten()),
-                7..9 => pair.release(worker, line, epoch).await,
+                3..7 => known.extend(pair.acquire(worker, &[(line, epoch)]).await.into_iter().filter(Option::is_some)),
+                7..9 => pair.release(worker, line, epoch.unwrap_or_default()).await,
                 _ if rng.random_bool(0.5) => pair.prolong(line).await,
                 _ => pair.expire(line).await,
             }

@@ -68,23 +68,30 @@ impl Leases {
         }
     }
 
-    /// Acquires a lease, or renews the caller's own. `mine`: the caller's epoch, 0 without a lease. Returns the
+    /// Acquires a lease, or renews the caller's own. `mine`: the caller's epoch, if it has a lease. Returns the
     /// epoch.
-    pub fn acquire(&mut self, line: LineNo, worker: WorkerNo, length_ms: u64, mine: u64, now_ms: u64) -> Option<u64> {
+    pub fn acquire(
+        &mut self,
+        line: LineNo,
+        worker: WorkerNo,
+        length_ms: u64,
+        mine: Option<u64>,
+        now_ms: u64,
+    ) -> Option<u64> {
         let until_ms = now_ms + length_ms;
         let held = self.held(line, now_ms).cloned();
         let entry = self.lines.entry(line).or_default();
         match held {
-            Some(held) if held.worker == worker && held.epoch == mine => {
+            Some(held) if held.worker == worker && Some(held.epoch) == mine => {
                 entry.lease = Some(Held { until_ms, ..held });
-                Some(mine)
+                mine
             }
             // From before the clock was set back: shortened.
             Some(held) if held.until_ms > until_ms => {
                 entry.lease = Some(Held { until_ms, ..held });
                 None
             }
-            None if mine == 0 => {
+            None if mine.is_none() => {
                 entry.epoch = now_ms.max(entry.epoch + 1);
                 entry.lease = Some(Held { worker, epoch: entry.epoch, until_ms });
                 Some(entry.epoch)

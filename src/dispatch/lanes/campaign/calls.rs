@@ -59,8 +59,13 @@ pub struct Refresh {
 /// Outcomes by part.
 pub type OutcomesByPart = BTreeMap<PartId, Vec<(ClaimedRow, Settled)>>;
 
-/// The outcomes of a settlement, and the number of open recipients of each part if it succeeded.
-pub type Settlement = (OutcomesByPart, Result<Vec<SettledPart>, StoreError>);
+/// A settlement of outcomes.
+pub struct Settlement {
+    /// The outcomes.
+    pub outcomes: OutcomesByPart,
+    /// The number of open recipients of each part, if it succeeded.
+    pub result: Result<Vec<SettledPart>, StoreError>,
+}
 
 /// The Redis calls of one line.
 pub struct Calls {
@@ -117,7 +122,7 @@ impl Calls {
         let epoch = line.clearance.lease.epoch;
         Box::pin(async move {
             let result = store.settle(&outcomes, epoch, now, id_retention).await;
-            (outcomes, result)
+            Settlement { outcomes, result }
         })
     }
 

@@ -146,7 +146,7 @@ impl CampaignLane {
         (!due.is_empty()).then_some(due)
     }
 
-    pub(super) fn apply_settlement(&mut self, (outcomes, result): Settlement, line: &LineState) {
+    pub(super) fn apply_settlement(&mut self, Settlement { outcomes, result }: Settlement, line: &LineState) {
         match result {
             Ok(settled) => {
                 (self.redis_retry_at, self.redis_failing) = (None, false);

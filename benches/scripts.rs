@@ -22,9 +22,10 @@ use inputs::{
     wamid,
 };
 use pregon::{
-    domain::{ClaimedRow, Fact, Fingerprint, News, PartId, Settled, UnixMs, Wamid},
+    domain::{ClaimedRow, Fact, Fingerprint, LineId, News, PartId, Settled, UnixMs, Wamid},
     redis::{
         Call, Store,
+        inbound::{InboundLimits, Kept, NewInbound},
         parts::{Claim, ClaimRequest, PART_ROWS},
         script,
         spawn::PrivateRedis,
@@ -95,6 +96,30 @@ impl Bench {
         // People read their messages in no particular order.
         let scattered: Vec<ClaimedRow> = (0..PART_ROWS).map(|n| claimed[n * 40_503 % PART_ROWS]).collect();
         self.apply("status: read, scattered", part, &facts(&scattered, News::Read, now), statuses).await;
+        self.keep(part, &claimed, statuses).await;
+    }
+
+    /// Stores a tap of every recipient.
+    async fn keep(&mut self, part: PartId, claimed: &[ClaimedRow], batch: usize) {
+        let message = |claimed: &ClaimedRow| NewInbound {
+            fingerprint: Fingerprint::of(&format!("in.{}", wamid(claimed.row))),
+            message: format!(
+                r#"{{"id":"in.{}","at":1795300042000,"sender":{{"number":"5491155550103","name":"José"}},"content":{{"tap":{{"payload":"p1.01JDRV5K3Q8Z7X6W5V4T3S2R1Q.0.{}.1.0123456789abcdef","text":"Sí"}}}}}}"#,
+                wamid(claimed.row),
+                claimed.row
+            ),
+            answers: Some((part, *claimed)),
+        };
+        let messages: Vec<_> = claimed.iter().map(message).collect();
+        let line = LINES[0].into();
+        let batches: Vec<_> =
+            messages.chunks_exact(batch).map(|batch| [(LineId::clone(&line), batch.to_vec())]).collect();
+        let limits = InboundLimits { retention: RETENTION, length_max: PART_ROWS as u64 };
+        self.step("inbound", batch, &batches, async |store, batch| {
+            let kept = store.keep_inbound(batch, limits).await.expect("kept").remove(0).expect("kept");
+            assert!(kept.iter().all(|kept| *kept == Kept::Stored));
+        })
+        .await;
     }
 
     /// Makes uploaded rows claimable, as after an admission. Uses a part that no other step uses.

@@ -22,7 +22,11 @@ use crate::{
         page,
         problem::{Problem, Result},
     },
-    redis::{campaigns::CampaignRecord, pages::RowDetails, parts::PART_ROWS},
+    redis::{
+        campaigns::CampaignRecord,
+        pages::RowDetails,
+        parts::{PART_ROWS, PhoneQuery},
+    },
 };
 
 /// Maximum number of state bytes that one page scans: those of 16 parts.
@@ -233,7 +237,8 @@ impl Shared {
     async fn find_recipient(&self, record: &CampaignRecord, phone: Phone) -> Result<Option<(PartId, u16)>> {
         let (id, mut buckets) = (record.campaign.id, record.buckets);
         loop {
-            let found = self.state.store.find_phone(id, buckets, phone).await?;
+            let query = PhoneQuery { campaign: id, buckets, phone };
+            let found = self.state.store.find_phones(&[query]).await?.pop().flatten();
             let buckets_now = self.campaign(id).await?.buckets;
             if found.is_some() || buckets_now == buckets {
                 return Ok(found);

@@ -25,7 +25,7 @@ pub use redis_url::RedisUrl;
 use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
     graph,
-    redis::deployment::Certificates,
+    redis::{deployment::Certificates, inbound::InboundLimits},
     telemetry::logging::LogConfig,
 };
 
@@ -49,6 +49,8 @@ pub struct Config {
     pub ops: OpsConfig,
     /// `[webhook]`
     pub webhook: WebhookConfig,
+    /// `[inbound]`
+    pub inbound: InboundLimits,
     /// `[intake]`
     pub intake: IntakeConfig,
     /// `[[business]]`, with unique ids.

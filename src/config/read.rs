@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
-    redis::deployment::Certificates,
+    redis::{deployment::Certificates, inbound::InboundLimits},
     telemetry::logging::{LogConfig, LogFormat},
 };
 
@@ -68,6 +68,7 @@ fn root(mut root: Section<'_>) -> Config {
         http: http(root.section("http")),
         ops: ops(root.section("ops")),
         webhook: webhook(root.section("webhook")),
+        inbound: inbound(root.section("inbound")),
         intake: intake(root.section("intake")),
         businesses: root.list("business").into_iter().map(business).collect(),
         wabas: root.list("waba").into_iter().map(waba).collect(),
@@ -221,6 +222,15 @@ fn webhook(mut section: Section<'_>) -> WebhookConfig {
     };
     section.finish();
     config
+}
+
+fn inbound(mut section: Section<'_>) -> InboundLimits {
+    let limits = InboundLimits {
+        retention: section.duration("retention", "1h..90d"),
+        length_max: section.integer("length_max", 1_000..=100_000_000),
+    };
+    section.finish();
+    limits
 }
 
 fn intake(mut section: Section<'_>) -> IntakeConfig {

@@ -26,6 +26,7 @@ use crate::{
         Store, StoreError,
         campaigns::{CampaignRecord, StateChange},
         clock::Clock,
+        inbound::InboundLimits,
     },
     telemetry::metrics::QueueMetrics,
     templates,
@@ -51,6 +52,9 @@ const LAUNCH_MAX: Duration = Duration::from_secs(3600);
 /// hour for a WABA.
 const CHANGED_TEMPLATES_EVERY: Duration = Duration::from_secs(60);
 
+/// How often the inbound streams are trimmed. New messages of a line trim its stream too.
+const TRIM_INBOUND_EVERY: Duration = Duration::from_secs(600);
+
 /// How often a hold without an end is probed.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 
@@ -72,6 +76,8 @@ pub struct Housekeeping {
     pub templates_every: Duration,
     /// How long recipients are stored after the end of their campaign.
     pub retention: Duration,
+    /// How much of the inbound streams is kept.
+    pub inbound: InboundLimits,
     /// How long a message may stay in doubt.
     pub doubt_deadline: Duration,
     /// Maximum number of attempts for a message in doubt, if its campaign wants such messages sent again.
@@ -87,6 +93,7 @@ impl Housekeeping {
 
     async fn run_duty(&self, stop: &CancellationToken) {
         let mut probed_at = Instant::now();
+        let mut trimmed_at: Option<Instant> = None;
         let mut synced_at: Option<Instant> = None;
         let mut refreshed_at: Option<Instant> = None;
         let mut unlisted = self.unlisted();
@@ -117,9 +124,20 @@ impl Housekeeping {
                     warn!(%error, "holds could not be probed");
                 }
             }
+            if trimmed_at.is_none_or(|at| at.elapsed() >= TRIM_INBOUND_EVERY) {
+                trimmed_at = Some(Instant::now());
+                if let Err(error) = self.trim_inbound().await {
+                    warn!(%error, "inbound streams could not be trimmed");
+                }
+            }
             let pause = next_start.map_or(pause, |at| pause.min(at.since(self.clock.now())));
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
+    }
+
+    async fn trim_inbound(&self) -> Result<(), StoreError> {
+        let lines: Vec<LineId> = self.store.known_lines().await?.into_keys().collect();
+        self.store.trim_inbound(&lines, self.inbound).await
     }
 
     /// Reads the templates of the WABAs for which Meta announced a change. Returns whether there were any.

@@ -123,6 +123,13 @@ keys! {
     control(line: &LineId) => "{{l:{line}}}:control";
     /// STRING with an expiry: the owner's report on the line, JSON.
     report(line: &LineId) => "{{l:{line}}}:report";
+    /// STREAM of the messages that people sent to the line: the contract with readers.
+    inbound(line: &LineId) => "{{l:{line}}}:inbound";
+    /// HASH of buckets of fingerprints, 8 bytes each, of the messages that were stored last; their number and the time
+    /// of the first. Expires.
+    seen_inbound(line: &LineId) => "{{l:{line}}}:seen";
+    /// HASH: the fingerprints before those. Expires.
+    seen_inbound_before(line: &LineId) => "{{l:{line}}}:seen:before";
     /// HASH of the segments of the line's index of message ids: opening time of the segment → layout:ids:parts.
     /// Expires.
     segments(line: &LineId) => "{{l:{line}}}:ids";

@@ -13,6 +13,7 @@ pub mod deployment;
 pub mod durability;
 pub mod duty;
 mod fleet;
+pub mod inbound;
 pub mod installation;
 pub mod jobs;
 pub mod keys;

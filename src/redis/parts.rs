@@ -163,6 +163,17 @@ pub struct PartRows {
     pub chunks: Vec<u16>,
 }
 
+/// A phone number that is looked up in a campaign.
+#[derive(Clone, Copy, Debug)]
+pub struct PhoneQuery {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// Buckets of its phone index.
+    pub buckets: u32,
+    /// The number.
+    pub phone: Phone,
+}
+
 impl Store {
     /// The keys common to the scripts that change states of recipients, followed by `more`.
     fn part_keys<const N: usize>(&self, part: PartId, more: [String; N]) -> Vec<String> {
@@ -358,15 +369,31 @@ impl Store {
         Ok(PartRows { states, why, tries, times, chunks: self.chunk_starts(part).await? })
     }
 
-    /// The part and row of `phone` in a campaign.
-    pub async fn find_phone(&self, campaign: CampaignId, buckets: u32, phone: Phone) -> Result<Option<(PartId, u16)>> {
-        let field = phone_index::field(phone);
-        let key = self.keys.phone_bucket(campaign, phone_index::bucket(field, buckets));
-        let location: Option<u64> = self.query("HGET number", cmd("HGET").arg(key).arg(field.as_slice())).await?;
-        Ok(location.map(|location| {
-            let part = PartId { campaign, number: (location >> 16) as u16 };
-            (part, (location & 0xffff) as u16)
-        }))
+    /// Finds phone numbers in campaigns, in one round trip. Returns the part and row of each, in order.
+    pub async fn find_phones(&self, queries: &[PhoneQuery]) -> Result<Vec<Option<(PartId, u16)>>> {
+        let mut pipeline = Pipeline::with_capacity(queries.len());
+        for &PhoneQuery { campaign, buckets, phone } in queries {
+            let field = phone_index::field(phone);
+            let key = self.keys.phone_bucket(campaign, phone_index::bucket(field, buckets));
+            pipeline.cmd("HGET").arg(key).arg(field.as_slice());
+        }
+        let locations: Vec<Option<u64>> = self.query_all("HGET number", &pipeline).await?;
+        let place = |(query, location): (&PhoneQuery, Option<u64>)| {
+            let location = location?;
+            let part = PartId { campaign: query.campaign, number: (location >> 16) as u16 };
+            Some((part, (location & 0xffff) as u16))
+        };
+        Ok(queries.iter().zip(locations).map(place).collect())
+    }
+
+    /// The states of rows, in one round trip; `None` for a row that does not exist.
+    pub async fn states_of(&self, rows: &[(PartId, u16)]) -> Result<Vec<Option<State>>> {
+        let mut pipeline = Pipeline::with_capacity(rows.len());
+        for &(part, row) in rows {
+            pipeline.cmd("GETRANGE").arg(self.keys.states(part)).arg(row).arg(row);
+        }
+        let bytes: Vec<Vec<u8>> = self.query_all("GETRANGE states", &pipeline).await?;
+        Ok(bytes.into_iter().map(|bytes| State::of(*bytes.first()?)).collect())
     }
 }
 

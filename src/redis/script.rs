@@ -45,6 +45,7 @@ scripts! {
     BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split",
     FIND "find", SEGMENT "segment", APPEND "append", DROP_IDS "drop_ids", INDEXED "indexed",
     NEXT_JOB "next_job", FINISH_JOB "finish_job",
+    KEEP_INBOUND "keep_inbound",
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",

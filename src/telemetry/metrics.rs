@@ -62,6 +62,9 @@ series! {
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
         "Statuses by what they changed. repeated is normal, because Meta delivers some twice; unknown rising: another \
         app sends on the WABA";
+    describe_counter INBOUND = "pregon_inbound_messages_total" "result"
+        "Messages from people by what became of them. repeated is normal, because Meta delivers some twice; full rising: a \
+        consumer group does not read the inbound stream of a line, and Meta delivers its webhooks again";
     describe_counter ACCOUNT_EVENTS = "pregon_account_events_total" "event"
         "Meta's reports on accounts and lines. restricted, disabled, violation, security, alert or errors rising: \
         needs attention, see the log";
@@ -198,6 +201,18 @@ label! {
 }
 
 label! {
+    /// What became of a message from a person.
+    InboundResult {
+        /// It is on the inbound stream of its line.
+        Stored = "stored",
+        /// It was stored before.
+        Repeated = "repeated",
+        /// The stream is full; the response asks Meta to deliver again.
+        Full = "full",
+    }
+}
+
+label! {
     /// What a webhook reports about an account.
     AccountEvent {
         /// The account, or a part of the account, may not send.
@@ -319,6 +334,7 @@ fn start_at_zero(lines: &[LineId]) {
             self::status(status, result, 0);
         }
     }
+    InboundResult::ALL.iter().for_each(|&result| inbound(result, 0));
     AccountEvent::ALL.iter().for_each(|&event| counter!(ACCOUNT_EVENTS, "event" => event.label()).increment(0));
     ApiResult::ALL.iter().for_each(|&result| counter!(API_CALLS, "result" => result.label()).increment(0));
     http_connections().increment(0.0);
@@ -438,6 +454,11 @@ pub fn webhook_refused(reason: RefusalReason, n: u64) {
 /// Counts `n` statuses.
 pub fn status(status: StatusName, result: StatusResult, n: u64) {
     counter!(STATUSES, "status" => status.label(), "result" => result.label()).increment(n);
+}
+
+/// Counts `n` messages from people.
+pub fn inbound(result: InboundResult, n: u64) {
+    counter!(INBOUND, "result" => result.label()).increment(n);
 }
 
 /// Counts a report of Meta on an account.

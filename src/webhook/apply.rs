@@ -1,5 +1,5 @@
-//! Group commit: stores the facts of many requests in one round trip to Redis, and answers each request when its own
-//! facts are committed.
+//! Group commit: stores the facts and the inbound messages of many requests in one round trip to Redis each, and answers
+//! each request when its own are committed.
 //!
 //! Requests that arrive during a commit form the next one. A single request is therefore committed at once, and under
 //! load commits are large and cheap, without a timer. Two commits in flight would each be half as large and cost
@@ -8,27 +8,35 @@
 //! If Redis is unavailable for a commit, all queued requests fail with it. Each would otherwise run into its own
 //! timeout, one after the other, and Meta stops waiting for a response long before the last one.
 //!
-//! If the process dies: Meta delivers unanswered webhooks again, and a fact applied twice changes nothing.
-//! Never: answers before the commit; queues more than `FACTS_WAITING_MAX` facts, including those of requests that were
-//! cancelled.
+//! If the process dies: Meta delivers unanswered webhooks again, and a fact or message that comes twice changes nothing.
+//! Never: answers before the commit; queues more than [`WAITING_MAX`] facts and messages, including those of requests
+//! that were cancelled.
 
-use std::{collections::HashMap, iter, slice, sync::Arc, time::Duration};
+use std::{collections::HashMap, hash::Hash, iter, slice, sync::Arc, time::Duration};
 
 use ::metrics::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Unavailable, follow_up::FollowUp, tally::StatusTally};
 use crate::{
-    domain::{Applied, Fact, News, PartId, UnixMs},
-    redis::{Store, StoreError, clock::Clock, parts::AppliedFacts},
-    telemetry::metrics::{self, StatusResult},
+    domain::{Applied, Fact, LineId, News, PartId, UnixMs},
+    redis::{
+        Store, StoreError,
+        clock::Clock,
+        inbound::{InboundLimits, Kept, NewInbound},
+        parts::AppliedFacts,
+    },
+    telemetry::metrics::{self, InboundResult, StatusResult},
 };
 
-/// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 5 MB. A request with more facts is
-/// accepted only if nothing else is queued. Further requests are refused, and Meta delivers them again.
-const FACTS_WAITING_MAX: u32 = 32_768;
-/// Facts above which a commit takes no further request: about 10 ms of Redis.
-const FACTS_MAX: usize = 4_096;
+/// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 5 MB. A message counts as several facts.
+/// A request with more facts is accepted only if nothing else is queued. Further requests are refused, and Meta delivers
+/// them again.
+const WAITING_MAX: u32 = 32_768;
+/// Facts and messages above which a commit takes no further request: about 10 ms of Redis.
+const COMMIT_MAX: usize = 4_096;
+/// The bytes of a message that count as one fact.
+const BYTES_PER_FACT: usize = 160;
 
 /// A fact, and the part of its recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,21 +49,44 @@ pub struct LocatedFact {
     pub details: Box<str>,
 }
 
+/// A message from a person to a line.
+#[derive(Clone, Debug)]
+pub struct LineMessage {
+    /// The line.
+    pub line: LineId,
+    /// The message.
+    pub message: NewInbound,
+}
+
+/// What a webhook changes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// News of recipients.
+    pub facts: Vec<LocatedFact>,
+    /// Messages from people.
+    pub messages: Vec<LineMessage>,
+}
+
+impl From<Vec<LocatedFact>> for Changes {
+    fn from(facts: Vec<LocatedFact>) -> Self {
+        Self { facts, messages: Vec::new() }
+    }
+}
+
 struct Request {
-    facts: Vec<LocatedFact>,
+    changes: Changes,
     done: Done,
-    /// One per fact. Released when the facts leave the queue, not when the caller is cancelled.
+    /// Released when the changes leave the queue, not when the caller is cancelled.
     permits: OwnedSemaphorePermit,
 }
 
 type Done = oneshot::Sender<Result<(), Unavailable>>;
 
-/// Queues facts for a commit. Cheap to clone; the task ends when every clone is dropped.
+/// Queues changes for a commit. Cheap to clone; the task ends when every clone is dropped.
 #[derive(Clone)]
 pub struct Committer {
-    /// Bounded by `permits`, because every request has at least one fact.
+    /// Bounded by `permits`, because every request has at least one change.
     requests: mpsc::UnboundedSender<Request>,
-    /// One permit per fact.
     permits: Arc<Semaphore>,
 }
 
@@ -65,73 +96,120 @@ impl Committer {
         store: Store,
         clock: Arc<Clock>,
         id_retention: Duration,
+        inbound: InboundLimits,
         follow_up: FollowUp,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, waiting) = mpsc::unbounded_channel();
-        let commits = Commits { store, clock, id_retention, follow_up, lag: metrics::webhook_lag() };
-        (Self { requests, permits: Arc::new(Semaphore::new(FACTS_WAITING_MAX as usize)) }, commits.run(waiting))
+        let commits = Commits { store, clock, id_retention, inbound, follow_up, lag: metrics::webhook_lag() };
+        (Self { requests, permits: Arc::new(Semaphore::new(WAITING_MAX as usize)) }, commits.run(waiting))
     }
 
-    /// Returns when `facts` are stored in Redis.
+    /// Returns when `changes` are stored in Redis.
     ///
-    /// Errors: all, some or none of the facts are stored; apply them again.
-    pub async fn commit(&self, facts: Vec<LocatedFact>) -> Result<(), Unavailable> {
-        if facts.is_empty() {
+    /// Errors: all, some or none of them are stored; commit them again.
+    pub async fn commit(&self, changes: Changes) -> Result<(), Unavailable> {
+        let of_message = |message: &LineMessage| 1 + message.message.message.len() / BYTES_PER_FACT;
+        let weight = changes.facts.len() + changes.messages.iter().map(of_message).sum::<usize>();
+        if weight == 0 {
             return Ok(());
         }
-        let n_facts = u32::try_from(facts.len()).unwrap_or(u32::MAX).min(FACTS_WAITING_MAX);
-        let permits = self.permits.clone().try_acquire_many_owned(n_facts).map_err(|_| Unavailable::busy())?;
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX).min(WAITING_MAX);
+        let permits = self.permits.clone().try_acquire_many_owned(weight).map_err(|_| Unavailable::busy())?;
         let (done, committed) = oneshot::channel();
-        self.requests.send(Request { facts, done, permits }).map_err(|_| Unavailable::stopped())?;
+        self.requests.send(Request { changes, done, permits }).map_err(|_| Unavailable::stopped())?;
         committed.await.unwrap_or_else(|_| Err(Unavailable::stopped()))
     }
 }
 
-/// The facts of one commit.
+/// The changes of one commit.
 #[derive(Default)]
 struct Batch {
-    parts: Vec<(PartId, Vec<Fact>)>,
-    /// The index of a part in `parts`.
-    indices: HashMap<PartId, usize>,
-    n_facts: usize,
-    /// Error texts, each with the index of its part and the index of its fact in that part.
-    error_texts: Vec<(usize, usize, Box<str>)>,
-    /// For each request: the indices of its parts, its response channel, and its permits.
-    requests: Vec<(Vec<usize>, Done, OwnedSemaphorePermit)>,
+    parts: Groups<PartId, Fact>,
+    lines: Groups<LineId, NewInbound>,
+    /// Error texts, each with the place of its fact.
+    error_texts: Vec<(Place, Box<str>)>,
+    requests: Vec<BatchedRequest>,
+}
+
+/// Items in groups, in the order of the first item of each group.
+struct Groups<K, T> {
+    groups: Vec<(K, Vec<T>)>,
+    /// The index of a group in `groups`.
+    indices: HashMap<K, usize>,
+    n_items: usize,
+}
+
+/// Where an item is in its [`Groups`].
+#[derive(Clone, Copy)]
+struct Place {
+    group: usize,
+    index: usize,
+}
+
+struct BatchedRequest {
+    /// The indices of its parts.
+    parts: Vec<usize>,
+    /// The places of its messages.
+    messages: Vec<Place>,
+    done: Done,
+    _permits: OwnedSemaphorePermit,
+}
+
+impl<K, T> Default for Groups<K, T> {
+    fn default() -> Self {
+        Self { groups: Vec::new(), indices: HashMap::new(), n_items: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash, T> Groups<K, T> {
+    fn add(&mut self, key: K, item: T) -> Place {
+        let group = *self.indices.entry(key).or_insert_with_key(|key| {
+            self.groups.push((key.clone(), Vec::new()));
+            self.groups.len() - 1
+        });
+        let items = &mut self.groups[group].1;
+        items.push(item);
+        self.n_items += 1;
+        Place { group, index: items.len() - 1 }
+    }
 }
 
 impl Batch {
-    fn take(&mut self, request: Request) {
-        let mut part_indices = Vec::with_capacity(1);
-        for located in request.facts {
-            let index = *self.indices.entry(located.part).or_insert_with(|| {
-                self.parts.push((located.part, Vec::new()));
-                self.parts.len() - 1
-            });
-            let facts = &mut self.parts[index].1;
-            if !located.details.is_empty() {
-                self.error_texts.push((index, facts.len(), located.details));
+    fn take(&mut self, Request { changes, done, permits }: Request) {
+        let mut parts = Vec::with_capacity(1);
+        for LocatedFact { part, fact, details } in changes.facts {
+            let place = self.parts.add(part, fact);
+            if !details.is_empty() {
+                self.error_texts.push((place, details));
             }
-            facts.push(located.fact);
-            self.n_facts += 1;
-            if part_indices.last() != Some(&index) {
-                part_indices.push(index);
+            if parts.last() != Some(&place.group) {
+                parts.push(place.group);
             }
         }
-        self.requests.push((part_indices, request.done, request.permits));
+        let messages = changes.messages.into_iter().map(|message| self.lines.add(message.line, message.message));
+        let messages = messages.collect();
+        self.requests.push(BatchedRequest { parts, messages, done, _permits: permits });
+    }
+
+    fn is_full(&self) -> bool {
+        self.parts.n_items + self.lines.n_items >= COMMIT_MAX
     }
 }
 
 /// The results of the facts of one part.
 type Committed = Result<AppliedFacts, Unavailable>;
 
-/// The results of a batch by part. An error means that Redis was unavailable.
+/// The results of the facts of a batch by part. An error means that Redis was unavailable.
 type Answer = Result<Vec<Committed>, Unavailable>;
+
+/// What became of the messages of one line.
+type KeptOfLine = Result<Vec<Kept>, Unavailable>;
 
 struct Commits {
     store: Store,
     clock: Arc<Clock>,
     id_retention: Duration,
+    inbound: InboundLimits,
     follow_up: FollowUp,
     lag: Histogram,
 }
@@ -142,9 +220,29 @@ impl Commits {
             let mut batch = Batch::default();
             batch.take(request);
             gather(&mut batch, &mut waiting).await;
-            let answer = self.commit(&batch.parts).await;
-            self.answered(batch, answer, &mut waiting);
+            let committed = match self.keep(&batch.lines.groups).await {
+                Ok(kept) => self.commit(&batch.parts.groups).await.map(|committed| (committed, kept)),
+                Err(unavailable) => Err(unavailable),
+            };
+            match committed {
+                Ok((committed, kept)) => self.finish(batch, committed, &kept),
+                Err(unavailable) => fail(batch, &mut waiting, &unavailable),
+            }
         }
+    }
+
+    /// Stores messages, and returns the results by line. An error means that Redis was unavailable.
+    async fn keep(&self, lines: &[(LineId, Vec<NewInbound>)]) -> Result<Vec<KeptOfLine>, Unavailable> {
+        if lines.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut kept = self.store.keep_inbound(lines, self.inbound).await;
+        if kept.as_ref().is_err_and(StoreError::is_transient) {
+            // Retry once, because the pinned connection may have closed unnoticed. A message is only stored once.
+            kept = self.store.keep_inbound(lines, self.inbound).await;
+        }
+        let by_line = kept.map_err(|cause| Unavailable::because(&cause))?.into_iter();
+        Ok(by_line.map(|kept| kept.map_err(|cause| Unavailable::because(&cause))).collect())
     }
 
     async fn commit(&self, parts: &[(PartId, Vec<Fact>)]) -> Answer {
@@ -173,27 +271,26 @@ impl Commits {
         Ok(results)
     }
 
-    fn answered(&self, batch: Batch, answer: Answer, waiting: &mut mpsc::UnboundedReceiver<Request>) {
-        match answer {
-            Ok(committed) => self.finish(batch, committed),
-            Err(unavailable) => {
-                let waiting = iter::from_fn(|| waiting.try_recv().ok()).map(|request| request.done);
-                for done in batch.requests.into_iter().map(|(_, done, _)| done).chain(waiting) {
-                    let _ = done.send(Err(unavailable.clone()));
-                }
-            }
-        }
-    }
-
-    fn finish(&self, batch: Batch, committed: Vec<Committed>) {
-        for (part_indices, done, _room) in batch.requests {
-            let failed = part_indices.iter().find_map(|&index| committed[index].as_ref().err());
+    fn finish(&self, batch: Batch, committed: Vec<Committed>, kept: &[KeptOfLine]) {
+        for BatchedRequest { parts, messages, done, .. } in batch.requests {
+            let failed = parts.iter().find_map(|&part| committed[part].as_ref().err().cloned());
+            let not_kept = || messages.iter().find_map(|&place| not_kept(place, &batch.lines.groups, kept));
             // A cancelled request is delivered again by Meta, which changes nothing.
-            let _ = done.send(failed.map_or(Ok(()), |cause| Err(cause.clone())));
+            let _ = done.send(failed.or_else(not_kept).map_or(Ok(()), Err));
+        }
+        for kept in kept.iter().flatten().flatten() {
+            metrics::inbound(
+                match kept {
+                    Kept::Stored => InboundResult::Stored,
+                    Kept::Repeated => InboundResult::Repeated,
+                    Kept::Full => InboundResult::Full,
+                },
+                1,
+            );
         }
         let now = self.clock.now();
         let mut tally = StatusTally::default();
-        for ((part, facts), committed) in batch.parts.iter().zip(&committed) {
+        for ((part, facts), committed) in batch.parts.groups.iter().zip(&committed) {
             let Ok(AppliedFacts { applied, open }) = committed else { continue };
             for (fact, applied) in facts.iter().zip(applied) {
                 self.count(fact, *applied, now, &mut tally);
@@ -203,12 +300,12 @@ impl Commits {
             }
         }
         tally.record();
-        for (index, at, text) in batch.error_texts {
-            let (part, facts) = &batch.parts[index];
-            let applied = committed[index].as_ref().ok().and_then(|committed| committed.applied.get(at));
+        for (Place { group, index }, text) in batch.error_texts {
+            let (part, facts) = &batch.parts.groups[group];
+            let applied = committed[group].as_ref().ok().and_then(|committed| committed.applied.get(index));
             // Nothing may be written to a part that was deleted.
             let exists = matches!(applied, Some(Applied::Moved | Applied::Repeated | Applied::Reopened));
-            if let (News::Failed(reason) | News::Returned(reason), true) = (facts[at].news, exists) {
+            if let (News::Failed(reason) | News::Returned(reason), true) = (facts[index].news, exists) {
                 self.follow_up.store_error_text(*part, reason, text);
             }
         }
@@ -226,15 +323,32 @@ impl Commits {
     }
 }
 
+/// Why the message at `place` is not stored, if it is not.
+fn not_kept(place: Place, lines: &[(LineId, Vec<NewInbound>)], kept: &[KeptOfLine]) -> Option<Unavailable> {
+    match &kept[place.group] {
+        Ok(kept) if kept.get(place.index) == Some(&Kept::Full) => Some(Unavailable::full(&lines[place.group].0)),
+        Ok(_) => None,
+        Err(cause) => Some(cause.clone()),
+    }
+}
+
+/// Fails the requests of a batch and all that wait.
+fn fail(batch: Batch, waiting: &mut mpsc::UnboundedReceiver<Request>, unavailable: &Unavailable) {
+    let waiting = iter::from_fn(|| waiting.try_recv().ok()).map(|request| request.done);
+    for done in batch.requests.into_iter().map(|request| request.done).chain(waiting) {
+        let _ = done.send(Err(unavailable.clone()));
+    }
+}
+
 /// Adds the queued requests to the batch, and those that arrive while other tasks run. Callers that were just
 /// answered are about to send their next request; without the yield the first of these would be committed alone while
 /// the others wait.
 async fn gather(batch: &mut Batch, waiting: &mut mpsc::UnboundedReceiver<Request>) {
     let mut had = 0;
-    while had < batch.requests.len() && batch.n_facts < FACTS_MAX {
+    while had < batch.requests.len() && !batch.is_full() {
         had = batch.requests.len();
         tokio::task::yield_now().await;
-        while batch.n_facts < FACTS_MAX
+        while !batch.is_full()
             && let Ok(request) = waiting.try_recv()
         {
             batch.take(request);

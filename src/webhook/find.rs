@@ -196,7 +196,7 @@ impl FinderTask {
                 }
             }
             // Commit before unparking: a crash in between only applies the news twice.
-            if self.committer.commit(facts).await.is_ok() {
+            if self.committer.commit(facts.into()).await.is_ok() {
                 self.store.repark(&forget, &again).await?;
                 tally.record();
             }

@@ -27,6 +27,7 @@ pub mod faults;
 pub mod fields;
 pub mod find;
 pub mod follow_up;
+pub mod last_campaign;
 pub mod lines;
 pub mod payload;
 pub mod receive;
@@ -70,9 +71,9 @@ use self::{
     signature::{Signature, Verifier},
 };
 use crate::{
-    domain::{Lines, Secret, SecretDigest, SharedTokenKey},
+    domain::{LineId, Lines, Secret, SecretDigest, SharedTokenKey},
     json,
-    redis::{Store, StoreError, clock::Clock},
+    redis::{Store, StoreError, clock::Clock, inbound::InboundLimits},
     telemetry::{
         health::Health,
         metrics::{self, RefusalReason, WebhookKind, WebhookResult},
@@ -105,6 +106,14 @@ impl Unavailable {
         Self("too many webhooks wait for redis".into())
     }
 
+    /// A reader of inbound messages has left the stream of `line` full.
+    fn full(line: &LineId) -> Self {
+        Self(
+            format!("the inbound stream of line {line} is full: a consumer group of the stream does not read it")
+                .into(),
+        )
+    }
+
     /// The task behind the queue has ended.
     fn stopped() -> Self {
         Self("the process stops".into())
@@ -122,6 +131,8 @@ pub struct WebhookSettings {
     pub body_bytes_max: usize,
     /// How long message ids can be looked up.
     pub id_retention: Duration,
+    /// How much of the inbound streams is kept.
+    pub inbound: InboundLimits,
     /// The lines that this process lists.
     pub lines: Lines,
     /// Readiness, which shows whether webhooks are refused.
@@ -153,10 +164,11 @@ impl WebhookState {
         token_key: SharedTokenKey,
         settings: WebhookSettings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let WebhookSettings { verify_token, app_secrets, body_bytes_max, id_retention, lines, health } = settings;
+        let WebhookSettings { verify_token, app_secrets, body_bytes_max, id_retention, inbound, lines, health } =
+            settings;
         let (follow_up, follow_ups) = FollowUp::new(store.clone(), clock.clone());
         let (committer, commits) =
-            Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, follow_up);
+            Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up);
         let (finder, searches) = MessageFinder::new(store.clone(), clock.clone(), committer.clone());
         let receiver = Receiver::new(store, clock, token_key, lines, committer, finder);
         let verifier = Verifier::new(&app_secrets);

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     Unavailable, account,
-    apply::{Committer, LocatedFact},
+    apply::{Changes, Committer, LineMessage, LocatedFact},
     faults::{FailureCause, FailureJudge, FailureOrigin},
     fields::{
         WebhookChange,
@@ -29,6 +29,7 @@ use super::{
         },
     },
     find::{self, MessageFinder},
+    last_campaign::{LastCampaigns, Unattributed},
     lines::{KnownLines, LineOwner},
     payload::Payload,
     search::SearchResult,
@@ -37,9 +38,9 @@ use super::{
 use crate::{
     domain::{
         CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound, Language, LineId, Lines,
-        News, PartId, SharedTokenKey, Token, UnixMs, WabaId, Wamid,
+        News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content,
     },
-    redis::{Store, StoreError, clock::Clock, message_ids::RowRef, parked::Parked},
+    redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
 };
 
@@ -65,6 +66,7 @@ pub struct Receiver {
     campaigns: RwLock<HashMap<CampaignId, Arc<CampaignInfo>>>,
     committer: Committer,
     finder: MessageFinder,
+    last_campaigns: LastCampaigns,
     unlikely_lookups: DefaultDirectRateLimiter,
     key_reads: DefaultDirectRateLimiter,
     faults: FailureJudge,
@@ -91,6 +93,19 @@ struct ReceivedNews<'a> {
     news: News,
     at: UnixMs,
     details: &'a str,
+    /// The index of the reply in [`Received::messages`], if it is one that is stored.
+    message: Option<usize>,
+    /// The number of the person who replied, if the reply may be about the last campaign.
+    sender: Option<Phone>,
+}
+
+/// What a webhook says about messages.
+#[derive(Default)]
+struct Received<'a> {
+    /// News that may be about messages of ours.
+    news: Vec<ReceivedNews<'a>>,
+    /// Messages from people.
+    messages: Vec<LineMessage>,
 }
 
 impl Receiver {
@@ -106,6 +121,7 @@ impl Receiver {
         Self {
             lines: KnownLines::new(store.clone(), listed),
             faults: FailureJudge::new(store.clone()),
+            last_campaigns: LastCampaigns::new(store.clone()),
             store,
             clock,
             token_key,
@@ -130,7 +146,7 @@ impl Receiver {
     async fn process_changes(&self, payload: &Payload<'_>, counts: &mut WebhookCounts) -> Result<(), Unavailable> {
         let now = self.clock.now();
         self.refresh_key_if_stale(payload).await.map_err(|cause| Unavailable::because(&cause))?;
-        let mut received = Vec::new();
+        let mut received = Received::default();
         for (index, (entry, change)) in payload.changes().enumerate() {
             match change {
                 WebhookChange::Messages(messages) => {
@@ -158,7 +174,8 @@ impl Receiver {
                 WebhookChange::Other | WebhookChange::Malformed => {}
             }
         }
-        for failed in &received {
+        let Received { news, mut messages } = received;
+        for failed in &news {
             if let News::Failed(reason) = failed.news {
                 let waba = WabaId::from(failed.waba);
                 let cause = FailureCause { reason, details: failed.details, at: failed.at };
@@ -166,8 +183,8 @@ impl Receiver {
                 self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
         }
-        let (mut facts, mut without_token) = (Vec::with_capacity(received.len()), Vec::new());
-        for item in received {
+        let (mut facts, mut without_token) = (Vec::with_capacity(news.len()), Vec::new());
+        for item in news {
             match item.token {
                 Some(token) if self.sends_on(token, &item.line).await? => {
                     counts.used[item.change] = true;
@@ -178,14 +195,19 @@ impl Receiver {
                 None => without_token.push(item),
             }
         }
-        self.look_up(without_token, now, &mut facts, counts).await?;
+        let unmatched = self.look_up(without_token, now, &mut facts, counts).await?;
+        self.match_last_campaigns(unmatched, now, &mut facts).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut judged = Vec::with_capacity(facts.len());
         for (item, mut located) in facts {
             let origin = FailureOrigin { line: &item.line, waba: &WabaId::from(item.waba) };
             self.judge(origin, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
+            if let Some(message) = item.message {
+                messages[message].message.answers =
+                    Some((located.part, ClaimedRow { row: located.fact.row, send: located.fact.send }));
+            }
             judged.push(located);
         }
-        self.committer.commit(judged).await
+        self.committer.commit(Changes { facts: judged, messages }).await
     }
 
     async fn judge(&self, origin: FailureOrigin<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
@@ -220,14 +242,14 @@ impl Receiver {
         Ok(())
     }
 
-    /// Appends to `received` the news in `messages` that may be about messages of ours.
+    /// Appends to `received` the news in `messages` that may be about messages of ours, and the messages from people.
     fn collect<'a>(
         &'a self,
         (change, waba): (usize, &'a str),
         messages: &'a Messages<'_>,
         owner: LineOwner,
         now: UnixMs,
-        received: &mut Vec<ReceivedNews<'a>>,
+        received: &mut Received<'a>,
         counts: &mut WebhookCounts,
     ) {
         let (line, only_with_token) = match owner {
@@ -248,7 +270,7 @@ impl Receiver {
                 continue;
             }
             match news(status) {
-                Some(news) => received.push(ReceivedNews {
+                Some(news) => received.news.push(ReceivedNews {
                     change,
                     waba,
                     line: line.clone(),
@@ -257,22 +279,35 @@ impl Receiver {
                     news,
                     at: status.at.unwrap_or(now),
                     details: &status.details,
+                    message: None,
+                    sender: None,
                 }),
                 None => counts.tally.add_named(StatusName::Other, StatusResult::Ignored),
             }
         }
-        let reply = |inbound: &'a Inbound| ReceivedNews {
-            change,
-            waba,
-            line: line.clone(),
-            token: inbound.payload().and_then(|text| Token::read(&key, text)),
-            wamid: inbound.answers().map(Wamid::as_str).unwrap_or_default(),
-            news: News::Replied,
-            at: inbound.at.unwrap_or(now),
-            details: "",
-        };
-        let replies = messages.inbound.iter().map(|inbound| reply(inbound));
-        received.extend(replies.filter(|item| !only_with_token || item.token.is_some()));
+        for inbound in &messages.inbound {
+            let token = inbound.payload().and_then(|text| Token::read(&key, text));
+            if only_with_token && token.is_none() {
+                continue;
+            }
+            let message = (!only_with_token).then(|| {
+                received.messages.push(LineMessage { line: line.clone(), message: new_inbound(inbound) });
+                counts.used[change] = true;
+                received.messages.len() - 1
+            });
+            received.news.push(ReceivedNews {
+                change,
+                waba,
+                line: line.clone(),
+                token,
+                wamid: inbound.answers().map(Wamid::as_str).unwrap_or_default(),
+                news: News::Replied,
+                at: inbound.at.unwrap_or(now),
+                details: "",
+                message,
+                sender: message.and_then(|_| sender(inbound)),
+            });
+        }
     }
 
     async fn campaign_info(&self, campaign: CampaignId) -> Result<Arc<CampaignInfo>, StoreError> {
@@ -293,20 +328,23 @@ impl Receiver {
         Ok(info)
     }
 
-    /// Looks up the recipients of news without our token. Parks failures that were not found, and failures and
-    /// replies whose search did not finish.
+    /// Looks up the recipients of news without our token by the message id. Parks failures that were not found, and
+    /// failures and replies whose search did not finish. Returns the replies without a recipient.
     async fn look_up<'a>(
         &self,
         without_token: Vec<ReceivedNews<'a>>,
         now: UnixMs,
         facts: &mut Vec<(ReceivedNews<'a>, LocatedFact)>,
         counts: &mut WebhookCounts,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<Vec<ReceivedNews<'a>>, Unavailable> {
         let mut by_line: HashMap<LineId, Vec<ReceivedNews<'a>>> = HashMap::new();
+        let mut unmatched = Vec::new();
         for item in without_token {
             let is_likely = matches!(item.news, News::Failed(_) | News::Replied);
             if !item.wamid.is_empty() && (is_likely || self.unlikely_lookups.check().is_ok()) {
                 by_line.entry(item.line.clone()).or_default().push(item);
+            } else if item.news == News::Replied {
+                unmatched.push(item);
             } else {
                 counts.tally.add(item.news, StatusResult::Unknown);
             }
@@ -327,6 +365,10 @@ impl Receiver {
                     }
                     (SearchResult::Unfinished, News::Failed(reason)) => parked.push(item.to_parked(Some(reason), now)),
                     (SearchResult::Unfinished, News::Replied) => parked.push(item.to_parked(None, now)),
+                    (SearchResult::NotFound, News::Replied) => {
+                        unmatched.push(item);
+                        continue;
+                    }
                     (_, news) => {
                         counts.tally.add(news, StatusResult::Unknown);
                         continue;
@@ -342,6 +384,29 @@ impl Receiver {
                 .map_err(|cause| Unavailable::because(&cause))?;
             parked.iter().for_each(|parked| counts.tally.add(find::news(parked), StatusResult::Parked));
         }
+        Ok(unmatched)
+    }
+
+    /// Attributes replies that name none of our messages to the last campaign that sent to the person.
+    async fn match_last_campaigns<'a>(
+        &self,
+        replies: Vec<ReceivedNews<'a>>,
+        now: UnixMs,
+        facts: &mut Vec<(ReceivedNews<'a>, LocatedFact)>,
+    ) -> Result<(), StoreError> {
+        let with_sender = |item: ReceivedNews<'a>| Some((item.sender?, item));
+        let (senders, replies): (Vec<Phone>, Vec<_>) = replies.into_iter().filter_map(with_sender).unzip();
+        let unattributed = |(&sender, item): (&Phone, &ReceivedNews<'_>)| Unattributed {
+            line: item.line.clone(),
+            sender,
+            at: item.at,
+        };
+        let unattributed: Vec<Unattributed> = senders.iter().zip(&replies).map(unattributed).collect();
+        let rows = self.last_campaigns.find(&unattributed, now).await?;
+        facts.extend(replies.into_iter().zip(rows).filter_map(|(item, row)| {
+            let located = item.by_row(row?);
+            Some((item, located))
+        }));
         Ok(())
     }
 
@@ -443,6 +508,22 @@ impl WebhookCounts {
             metrics::webhook(kind, result, 1);
         }
     }
+}
+
+/// The message as it is stored. Meta gives each message an id; without one it is identified by its content.
+fn new_inbound(inbound: &Inbound) -> NewInbound {
+    let message = serde_json::to_string(inbound).expect("a message has only texts, numbers and JSON");
+    let id = inbound.id.as_ref().map_or(message.as_str(), Wamid::as_str);
+    NewInbound { fingerprint: Fingerprint::of(id), message, answers: None }
+}
+
+/// The number of a person who may have answered the last campaign. A message in a group answers none, and neither does
+/// a change of the person's account or of an earlier message.
+fn sender(inbound: &Inbound) -> Option<Phone> {
+    let is_answer = inbound.group.is_none()
+        && !matches!(inbound.content, Content::System(_) | Content::Edit { .. } | Content::Revoke { .. });
+    let number = inbound.sender.number.as_deref().filter(|_| is_answer)?;
+    Phone::from_digits(number.parse().ok()?)
 }
 
 fn name(kind: StatusKind) -> StatusName {

@@ -77,6 +77,7 @@ impl Hooks {
             app_secrets: vec![Secret::new(APP_SECRET)],
             body_bytes_max: BODY_BYTES_MAX,
             id_retention: ID_RETENTION,
+            inbound: world::INBOUND,
             lines: LINES.iter().map(|id| world::line(id, 80.0)).collect(),
             health: Health::default(),
         };

@@ -24,6 +24,7 @@ use pregon::{
         Address, Store,
         campaigns::{CampaignRecord, StateChange},
         clock::Clock,
+        inbound::InboundLimits,
         parts::PartCounts,
         uploads::{Admitted, Batch},
     },
@@ -140,6 +141,9 @@ pub fn graph(base_url: &str) -> GraphClientConfig {
     }
 }
 
+/// The limits of the inbound streams.
+pub const INBOUND: InboundLimits = InboundLimits { retention: Duration::from_secs(3_600), length_max: 1_000 };
+
 /// Housekeeping for `lines`, with short durations, named `w1`.
 pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> Housekeeping {
     Housekeeping {
@@ -151,6 +155,7 @@ pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> 
         lease: Duration::from_secs(3),
         templates_every: Duration::from_secs(3_600),
         retention: Duration::from_secs(3_600),
+        inbound: INBOUND,
         doubt_deadline: Duration::from_secs(2),
         attempts_max: 6,
     }

@@ -53,6 +53,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         lease: dispatch.lease,
         templates_every: dispatch.templates_every,
         retention: context.config.retention,
+        inbound: context.config.inbound,
         doubt_deadline: dispatch.doubt_deadline,
         attempts_max: dispatch.retry.attempts,
     };

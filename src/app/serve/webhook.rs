@@ -17,6 +17,7 @@ pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &S
         app_secrets: std::iter::once(app_secret).chain(previous).cloned().collect(),
         body_bytes_max: config.webhook.body_bytes_max,
         id_retention: config.id_retention,
+        inbound: config.inbound,
         lines: context.lines.clone(),
         health: context.health.clone(),
     };

@@ -115,7 +115,7 @@ async fn a_redis_restart_between_webhooks_fails_none_of_them() {
 /// A committer whose task the test runs itself, so that the test decides what is queued when the task starts.
 fn committer(hooks: &Hooks) -> (Committer, impl Future<Output = ()> + use<>) {
     let (follow_up, _) = FollowUp::new(hooks.store.clone(), hooks.clock.clone());
-    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::ID_RETENTION, follow_up)
+    Committer::new(hooks.store.clone(), hooks.clock.clone(), hooks::ID_RETENTION, world::INBOUND, follow_up)
 }
 
 fn sent(message: &Message) -> LocatedFact {
@@ -133,7 +133,7 @@ async fn waiting_requests_share_one_commit() {
     let () = cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.expect("CONFIG");
     let (committer, task) = committer(&hooks);
     let commits = async {
-        let requests = ours.iter().map(|message| committer.commit(vec![sent(message)]));
+        let requests = ours.iter().map(|message| committer.commit(vec![sent(message)].into()));
         let answers = join_all(requests).await;
         drop(committer);
         answers
@@ -158,9 +158,9 @@ async fn a_part_that_rejects_writes_delays_no_other_part() {
     let (committer, task) = committer(&hooks);
     let commits = async {
         let answers = tokio::join!(
-            committer.commit(vec![sent(good)]),
-            committer.commit(vec![sent(bad)]),
-            committer.commit(vec![sent(&messages[&"3001".into()][1]), sent(bad)]),
+            committer.commit(vec![sent(good)].into()),
+            committer.commit(vec![sent(bad)].into()),
+            committer.commit(vec![sent(&messages[&"3001".into()][1]), sent(bad)].into()),
         );
         drop(committer);
         answers
@@ -181,7 +181,7 @@ async fn the_commit_queue_is_bounded() {
     let message = &messages[&"3001".into()][0];
     let mut waiting = Vec::new();
     let refused = loop {
-        let mut commit = Box::pin(committer.commit(vec![sent(message)]));
+        let mut commit = Box::pin(committer.commit(vec![sent(message)].into()));
         match commit.as_mut().now_or_never() {
             None => waiting.push(commit),
             Some(answer) => break answer,
@@ -191,7 +191,7 @@ async fn the_commit_queue_is_bounded() {
     assert!(refused.is_err());
     assert!(waiting.len() >= 1_000, "the bound is too low: {}", waiting.len());
     drop(waiting);
-    let refused = committer.commit(vec![sent(message)]).now_or_never();
+    let refused = committer.commit(vec![sent(message)].into()).now_or_never();
     assert!(matches!(refused, Some(Err(_))), "an abandoned commit still counts towards the bound");
     hooks.stop().await;
 }
@@ -210,7 +210,7 @@ async fn a_redis_outage_fails_all_waiting_commits_together() {
     tokio::time::pause();
     let (began, (committer, task)) = (tokio::time::Instant::now(), committer(&hooks));
     let commits = async {
-        let requests = (0..8).map(|_| committer.commit(vec![sent(message); EACH]));
+        let requests = (0..8).map(|_| committer.commit(vec![sent(message); EACH].into()));
         let answers = join_all(requests).await;
         drop(committer);
         answers
@@ -328,7 +328,7 @@ async fn webhooks_and_statuses_are_counted_by_result() {
         r#"pregon_meta_errors_total{code="131026"} 1"#,
         r#"pregon_webhooks_total{kind="statuses",result="taken"} 1"#,
         r#"pregon_webhooks_total{kind="statuses",result="ignored"} 1"#,
-        r#"pregon_webhooks_total{kind="messages",result="ignored"} 1"#,
+        r#"pregon_webhooks_total{kind="messages",result="taken"} 1"#,
         r#"pregon_webhooks_total{kind="other",result="malformed"} 1"#,
         r#"pregon_webhooks_total{kind="other",result="ignored"} 1"#,
         r#"pregon_webhooks_total{kind="unread",result="malformed"} 1"#,

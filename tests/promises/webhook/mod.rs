@@ -3,4 +3,5 @@
 mod account_faults;
 mod counts;
 mod delivery;
+mod inbound;
 mod message_ids;

@@ -42,7 +42,7 @@ use self::{
     error::LoadError,
     report::{Findings, Report, StartClocks},
     scenario::{Scenario, Workload},
-    workloads::{bytes, dispatch, growth, progress, rates, start, upload, webhooks},
+    workloads::{bytes, dispatch, growth, inbound, progress, rates, start, upload, webhooks},
 };
 use pregon::terminal::{CommandError, out};
 
@@ -84,6 +84,9 @@ async fn run_workload(scenario: &Scenario) -> Result<Findings, LoadError> {
         Workload::Growth { cases } => growth::run(setup, cases).await,
         Workload::Webhooks { recipients, batch, connections, arrival } => {
             webhooks::run(setup, *recipients, *batch, *connections, *arrival).await
+        }
+        Workload::Inbound { recipients, batch, connections, rounds, answer } => {
+            inbound::run(setup, *recipients, *batch, *connections, *rounds, *answer).await
         }
         Workload::Upload { recipients, duplicate_every, rounds } => {
             upload::run(setup, *recipients, *duplicate_every, *rounds).await

@@ -1,8 +1,8 @@
 //! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
 //! The scenarios are in `loadtest/scenarios`. A scenario has `about`, `[stage]`, exactly one workload (`[dispatch]`,
-//! `[rates]`, `[growth]`, `[webhooks]`, `[upload]`, `[bytes]` or `[start]`) and any number of `[[goal]]`. Unknown keys
-//! and goals for figures that the workload does not measure are errors. All problems are reported together.
+//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[upload]`, `[bytes]` or `[start]`) and any number of `[[goal]]`.
+//! Unknown keys and goals for figures that the workload does not measure are errors. All problems are reported together.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
 
@@ -93,6 +93,19 @@ pub enum Workload {
         /// How requests are scheduled.
         arrival: Arrival,
     },
+    /// `[inbound]`: answers of people to messages that were sent.
+    Inbound {
+        /// Messages sent, each of which is answered once in each round.
+        recipients: u64,
+        /// Answers in one request.
+        batch: usize,
+        /// Connections of the generator.
+        connections: usize,
+        /// Number of rounds.
+        rounds: usize,
+        /// How an answer names the message.
+        answer: Answer,
+    },
     /// `[upload]`: NDJSON over one connection.
     Upload {
         /// Rows of an upload.
@@ -134,6 +147,17 @@ pub struct GrowthCase {
     pub campaigns: usize,
     /// Repetitions, for sizes that are too short to be measured once.
     pub times: usize,
+}
+
+/// How the answer of a person names the message that it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// A tap on a button, by the payload of the button.
+    #[default]
+    Payload,
+    /// A text, by Meta's id of the message.
+    Context,
 }
 
 /// How requests with statuses are scheduled.
@@ -185,6 +209,7 @@ impl Workload {
             Workload::Rates { .. } => "rates",
             Workload::Growth { .. } => "growth",
             Workload::Webhooks { .. } => "webhooks",
+            Workload::Inbound { .. } => "inbound",
             Workload::Upload { .. } => "upload",
             Workload::Bytes { .. } => "bytes",
             Workload::Start { .. } => "start",
@@ -247,6 +272,13 @@ impl Workload {
                 "worker_cores",
                 "redis_cores",
             ],
+            Workload::Inbound { .. } => &[
+                "messages_per_second",
+                "p99_ms",
+                "worker_cpu_us_per_message",
+                "redis_cpu_us_per_message",
+                "worker_memory_mb",
+            ],
             Workload::Upload { .. } => &[
                 "recipients_per_second",
                 "worker_cpu_us_per_recipient",
@@ -306,7 +338,7 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
 }
 
 fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
-    const WORKLOADS: [&str; 7] = ["dispatch", "rates", "growth", "webhooks", "upload", "bytes", "start"];
+    const WORKLOADS: [&str; 8] = ["dispatch", "rates", "growth", "webhooks", "inbound", "upload", "bytes", "start"];
     let present: Vec<&str> = WORKLOADS.into_iter().filter(|workload| keys.table.contains_key(*workload)).collect();
     let &[name] = present.as_slice() else {
         keys.problem("", &format!("exactly one of these tables is required: {}", WORKLOADS.join(", ")));
@@ -346,6 +378,13 @@ fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
                 arrival: arrival(&mut keys, recipients),
             }
         }
+        "inbound" => Workload::Inbound {
+            recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
+            batch: keys.number("batch", Some(1), 1..=1_000),
+            connections: keys.number("connections", Some(64), 1..=1_000),
+            rounds: keys.number("rounds", Some(3), 1..=100),
+            answer: keys.optional("answer").unwrap_or_default(),
+        },
         "upload" => Workload::Upload {
             recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
             duplicate_every: keys.number("duplicate_every", Some(0), 0..=RECIPIENTS_MAX),

@@ -9,7 +9,7 @@
 //! timeout, one after the other, and Meta stops waiting for a response long before the last one.
 //!
 //! If the process dies: Meta delivers unanswered webhooks again, and a fact or message that comes twice changes nothing.
-//! Never: answers before the commit; queues more than [`WAITING_MAX`] facts and messages, including those of requests
+//! Never: answers before the commit; queues more than `WAITING_MAX` facts and messages, including those of requests
 //! that were cancelled.
 
 use std::{collections::HashMap, hash::Hash, iter, slice, sync::Arc, time::Duration};
@@ -278,15 +278,14 @@ impl Commits {
             // A cancelled request is delivered again by Meta, which changes nothing.
             let _ = done.send(failed.or_else(not_kept).map_or(Ok(()), Err));
         }
-        for kept in kept.iter().flatten().flatten() {
-            metrics::inbound(
-                match kept {
-                    Kept::Stored => InboundResult::Stored,
-                    Kept::Repeated => InboundResult::Repeated,
-                    Kept::Full => InboundResult::Full,
-                },
-                1,
-            );
+        let results = [
+            (Kept::Stored, InboundResult::Stored),
+            (Kept::Repeated, InboundResult::Repeated),
+            (Kept::Full, InboundResult::Full),
+        ];
+        for (result, label) in results {
+            let n = kept.iter().flatten().flatten().filter(|kept| **kept == result).count();
+            metrics::inbound(label, n as u64);
         }
         let now = self.clock.now();
         let mut tally = StatusTally::default();

@@ -1,5 +1,5 @@
 //! Finds the campaign that a message from a person probably answers, if nothing in the message says so: the last one
-//! that sent to the person's number on the same line, within [`ANSWERED_WITHIN`].
+//! that sent to the person's number on the same line, within 72 hours.
 //!
 //! If the process dies: nothing is lost; the list of campaigns is a cache.
 

@@ -3,6 +3,7 @@
 pub mod bytes;
 pub mod dispatch;
 pub mod growth;
+pub mod inbound;
 pub mod rates;
 pub mod start;
 pub mod upload;

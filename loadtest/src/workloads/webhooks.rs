@@ -42,15 +42,7 @@ pub async fn run(
     connections: usize,
     arrival: Arrival,
 ) -> Result<Findings, LoadError> {
-    let mut stage = Stage::start(setup, true).await?;
-    let lines = stage.lines.clone();
-    let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-    check_equal("recipients accepted", uploaded.accepted, recipients)?;
-    stage.launch(id).await?;
-    stage.wait_for_arrivals(recipients).await?;
-    stage.wait_for_completion(id).await?;
-    let messages = stage.messages().await?;
-    check_equal("messages stored", messages.len() as u64, recipients)?;
+    let (mut stage, id, messages) = send_campaign(setup, recipients).await?;
     let mut findings = Findings::default();
     match arrival {
         Arrival::Closed { rounds } => closed(&stage, id, &messages, batch, connections, rounds, &mut findings).await?,
@@ -62,6 +54,23 @@ pub async fn run(
     }
     stage.stop().await?;
     Ok(findings)
+}
+
+/// Starts a stage, sends a campaign on it, and returns the messages.
+pub(super) async fn send_campaign(
+    setup: &Setup,
+    recipients: u64,
+) -> Result<(Stage, CampaignId, Vec<Message>), LoadError> {
+    let mut stage = Stage::start(setup, true).await?;
+    let lines = stage.lines.clone();
+    let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
+    check_equal("recipients accepted", uploaded.accepted, recipients)?;
+    stage.launch(id).await?;
+    stage.wait_for_arrivals(recipients).await?;
+    stage.wait_for_completion(id).await?;
+    let messages = stage.messages().await?;
+    check_equal("messages stored", messages.len() as u64, recipients)?;
+    Ok((stage, id, messages))
 }
 
 /// Sends statuses as fast as they are answered.
@@ -80,7 +89,7 @@ async fn closed(
     let (mut rates, mut baselines, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut p50, mut p99, mut workers, mut redis) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (round, wave) in WAVES.into_iter().enumerate().take(rounds) {
-        let requests = requests(messages, wave, batch);
+        let requests = status_requests(messages, wave, batch);
         let answered = generator::run(baseline_at, requests.clone(), connections, None).await?;
         baselines.push(n as f64 / answered.took.as_secs_f64());
         let before = stage.usage()?;
@@ -130,7 +139,7 @@ async fn open(
     sending: f64,
     findings: &mut Findings,
 ) -> Result<(), LoadError> {
-    let waves = WAVES.into_iter().flat_map(|wave| requests(messages, wave, batch));
+    let waves = WAVES.into_iter().flat_map(|wave| status_requests(messages, wave, batch));
     let requests: Vec<Bytes> = waves.take(usize::try_from(statuses).unwrap_or(usize::MAX).div_ceil(batch)).collect();
     let duration = interval.mul_f64(requests.len() as f64);
     let line = stage.lines[..1].to_vec();
@@ -180,8 +189,13 @@ async fn check_counted(stage: &Stage, id: CampaignId, wave: &str, n: u64) -> Res
 }
 
 /// Complete, signed HTTP requests with the status `wave` of all messages.
-fn requests(messages: &[Message], wave: &str, batch: usize) -> Vec<Bytes> {
+fn status_requests(messages: &[Message], wave: &str, batch: usize) -> Vec<Bytes> {
     let now = clock::now().seconds();
+    requests(messages, batch, |messages| statuses(messages, wave, now))
+}
+
+/// Complete, signed HTTP requests about all messages, in batches of one line.
+pub(super) fn requests(messages: &[Message], batch: usize, body: impl Fn(&[&Message]) -> String) -> Vec<Bytes> {
     // As at Meta, all statuses of a request belong to one line.
     let mut by_line: Vec<&Message> = messages.iter().collect();
     if batch > 1 {
@@ -192,7 +206,7 @@ fn requests(messages: &[Message], wave: &str, batch: usize) -> Vec<Bytes> {
         .chunk_by(|a, b| batch == 1 || a.line == b.line)
         .flat_map(|of_line| of_line.chunks(batch))
         .map(|messages| {
-            let body = body(messages, wave, now);
+            let body = body(messages);
             let signature = hex::encode(mac.clone().chain_update(&body).finalize().into_bytes());
             let length = body.len();
             Bytes::from(format!(
@@ -203,22 +217,25 @@ fn requests(messages: &[Message], wave: &str, batch: usize) -> Vec<Bytes> {
         .collect()
 }
 
-/// The body of a webhook, in Meta's format.
-fn body(messages: &[&Message], wave: &str, now: u64) -> String {
+/// A webhook with the status `wave` of messages of one line.
+fn statuses(messages: &[&Message], wave: &str, now: u64) -> String {
     let status = |message: &&Message| {
         let Message { to, token, wamid, .. } = message;
         format!(
             r#"{{"id":"{wamid}","status":"{wave}","timestamp":"{now}","recipient_id":"{to}","biz_opaque_callback_data":"{token}","conversation":{{"id":"1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d","expiration_timestamp":"{now}","origin":{{"type":"utility"}}}},"pricing":{{"billable":true,"pricing_model":"PMP","type":"regular","category":"utility"}}}}"#
         )
     };
-    let statuses = messages.iter().map(status).collect::<Vec<_>>().join(",");
-    let line = &messages[0].line;
+    body(&messages[0].line, "statuses", &messages.iter().map(status).collect::<Vec<_>>().join(","))
+}
+
+/// The body of a webhook with `items` of `line`, in Meta's format.
+pub(super) fn body(line: &str, kind: &str, items: &str) -> String {
     format!(
-        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{WABA}","changes":[{{"value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"5491155550001","phone_number_id":"{line}"}},"statuses":[{statuses}]}},"field":"messages"}}]}}]}}"#
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{WABA}","changes":[{{"value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"5491155550001","phone_number_id":"{line}"}},"{kind}":[{items}]}},"field":"messages"}}]}}]}}"#
     )
 }
 
-fn quantile_ms(answered: &Answered, quantile: f64) -> f64 {
+pub(super) fn quantile_ms(answered: &Answered, quantile: f64) -> f64 {
     answered.latency.value_at_quantile(quantile) as f64 / 1e3
 }
 
@@ -243,7 +260,7 @@ mod tests {
     fn requests_are_signed_of_one_line_and_have_each_status_once() {
         let messages: Vec<Message> = (0..10).map(|n| message(n, if n % 2 == 0 { "3001" } else { "3002" })).collect();
         for batch in [1, 3] {
-            let requests = requests(&messages, "delivered", batch);
+            let requests = status_requests(&messages, "delivered", batch);
             assert_eq!(requests.len(), if batch == 1 { 10 } else { 4 });
             let mut seen = Vec::new();
             for request in &requests {

@@ -85,8 +85,8 @@ async fn run_workload(scenario: &Scenario) -> Result<Findings, LoadError> {
         Workload::Webhooks { recipients, batch, connections, arrival } => {
             webhooks::run(setup, *recipients, *batch, *connections, *arrival).await
         }
-        Workload::Inbound { recipients, batch, connections, rounds, answer } => {
-            inbound::run(setup, *recipients, *batch, *connections, *rounds, *answer).await
+        Workload::Inbound { recipients, batch, connections, rounds } => {
+            inbound::run(setup, *recipients, *batch, *connections, *rounds).await
         }
         Workload::Upload { recipients, duplicate_every, rounds } => {
             upload::run(setup, *recipients, *duplicate_every, *rounds).await

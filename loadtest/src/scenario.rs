@@ -93,18 +93,16 @@ pub enum Workload {
         /// How requests are scheduled.
         arrival: Arrival,
     },
-    /// `[inbound]`: answers of people to messages that were sent.
+    /// `[inbound]`: taps of people on buttons of messages that were sent.
     Inbound {
-        /// Messages sent, each of which is answered once in each round.
+        /// Messages sent, each of which is tapped once in each round.
         recipients: u64,
-        /// Answers in one request.
+        /// Taps in one request.
         batch: usize,
         /// Connections of the generator.
         connections: usize,
         /// Number of rounds.
         rounds: usize,
-        /// How an answer names the message.
-        answer: Answer,
     },
     /// `[upload]`: NDJSON over one connection.
     Upload {
@@ -147,17 +145,6 @@ pub struct GrowthCase {
     pub campaigns: usize,
     /// Repetitions, for sizes that are too short to be measured once.
     pub times: usize,
-}
-
-/// How the answer of a person names the message that it answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Answer {
-    /// A tap on a button, by the payload of the button.
-    #[default]
-    Payload,
-    /// A text, by Meta's id of the message.
-    Context,
 }
 
 /// How requests with statuses are scheduled.
@@ -383,7 +370,6 @@ fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
             batch: keys.number("batch", Some(1), 1..=1_000),
             connections: keys.number("connections", Some(64), 1..=1_000),
             rounds: keys.number("rounds", Some(3), 1..=100),
-            answer: keys.optional("answer").unwrap_or_default(),
         },
         "upload" => Workload::Upload {
             recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),

@@ -1,8 +1,8 @@
 //! Inbound messages: throughput of signed webhooks in which people answer messages that were really sent.
 //!
-//! First a campaign is sent, and the fake Meta stores the callback data and id of each message. In each round every
-//! recipient answers once, as fast as the answers are stored: by a tap on a button, which carries the callback data, or
-//! by a text that names the message id. At the end every recipient must count as replied.
+//! First a campaign is sent, and the fake Meta stores the callback data of each message. In each round every recipient
+//! taps a button once, which carries the callback data, as fast as the taps are stored. At the end every recipient must
+//! count as replied.
 
 use super::{
     check_equal, mb, progress, us_each,
@@ -16,7 +16,7 @@ use crate::{
     meta::Message,
     plot::{Plot, Series},
     report::Findings,
-    scenario::{Answer, Setup},
+    scenario::Setup,
 };
 
 /// Runs the workload.
@@ -26,7 +26,6 @@ pub async fn run(
     batch: usize,
     connections: usize,
     rounds: usize,
-    answer: Answer,
 ) -> Result<Findings, LoadError> {
     let (stage, id, messages) = send_campaign(setup, recipients).await?;
     let mut findings = Findings::default();
@@ -34,7 +33,7 @@ pub async fn run(
     for round in 1..=rounds {
         let now = clock::now().seconds();
         let requests = requests(&messages, batch, |messages| {
-            let texts: Vec<String> = messages.iter().map(|message| inbound(message, round, now, answer)).collect();
+            let texts: Vec<String> = messages.iter().map(|message| tap(message, round, now)).collect();
             body(&messages[0].line, "messages", &texts.join(","))
         });
         let before = stage.usage()?;
@@ -60,13 +59,9 @@ pub async fn run(
     Ok(findings)
 }
 
-/// A person's answer to a message, in Meta's format.
-fn inbound(Message { to, token, wamid, .. }: &Message, round: usize, now: u64, answer: Answer) -> String {
-    let content = match answer {
-        Answer::Payload => format!(r#""type":"button","button":{{"payload":"{token}","text":"Sí"}}"#),
-        Answer::Context => r#""type":"text","text":{"body":"Sí, por favor"}"#.to_owned(),
-    };
+/// A tap on a button of a message, in Meta's format.
+fn tap(Message { to, token, wamid, .. }: &Message, round: usize, now: u64) -> String {
     format!(
-        r#"{{"context":{{"from":"5491155550001","id":"{wamid}"}},"from":"{to}","id":"{wamid}.{round}","timestamp":"{now}",{content}}}"#
+        r#"{{"context":{{"from":"5491155550001","id":"{wamid}"}},"from":"{to}","id":"{wamid}.{round}","timestamp":"{now}","type":"button","button":{{"payload":"{token}","text":"Sí"}}}}"#
     )
 }

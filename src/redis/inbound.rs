@@ -18,7 +18,7 @@ const MESSAGES_MAX: usize = 256;
 /// How much of the inbound stream of a line is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct InboundLimits {
-    /// How long messages are kept that no reader has yet to acknowledge.
+    /// How long messages are kept that every reader has acknowledged, or that nobody reads.
     pub retention: Duration,
     /// The maximum length of the stream.
     pub length_max: u64,

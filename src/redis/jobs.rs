@@ -78,11 +78,6 @@ impl Store {
         Ok(next.map(|((id, content), was_pending)| NextJob { entry: JobEntry { id, content }, was_pending }))
     }
 
-    async fn entry(&self, operation: &'static str, stream: &str, id: &str) -> Result<Option<JobEntry>> {
-        let found: Vec<RawEntry> = self.query(operation, cmd("XRANGE").arg(stream).arg(id).arg(id)).await?;
-        Ok(found.into_iter().next().map(|(id, content)| JobEntry { id, content }))
-    }
-
     /// Finishes an entry: acknowledges it and deletes it from the stream.
     pub async fn finish_job(&self, id: &str) -> Result<()> {
         self.call::<u8>(Call::new(&script::FINISH_JOB, &[self.keys.jobs()]).arg(GROUP).arg(id)).await.map(drop)
@@ -90,7 +85,9 @@ impl Store {
 
     /// Whether there is a dead letter under the id of an entry.
     pub async fn has_dead_letter(&self, id: &str) -> Result<bool> {
-        Ok(self.entry("XRANGE dead", &self.keys.dead_jobs(), id).await?.is_some())
+        let range = cmd("XRANGE").arg(self.keys.dead_jobs()).arg(id).arg(id).clone();
+        let found: Vec<RawEntry> = self.query("XRANGE dead", &range).await?;
+        Ok(!found.is_empty())
     }
 
     /// Adds a dead letter, once: the fields of the entry, and fields with the reason.

@@ -394,14 +394,10 @@ impl Receiver {
         now: UnixMs,
         facts: &mut Vec<(ReceivedNews<'a>, LocatedFact)>,
     ) -> Result<(), StoreError> {
-        let with_sender = |item: ReceivedNews<'a>| Some((item.sender?, item));
-        let (senders, replies): (Vec<Phone>, Vec<_>) = replies.into_iter().filter_map(with_sender).unzip();
-        let unattributed = |(&sender, item): (&Phone, &ReceivedNews<'_>)| Unattributed {
-            line: item.line.clone(),
-            sender,
-            at: item.at,
+        let with_sender = |item: ReceivedNews<'a>| {
+            Some((Unattributed { line: item.line.clone(), sender: item.sender?, at: item.at }, item))
         };
-        let unattributed: Vec<Unattributed> = senders.iter().zip(&replies).map(unattributed).collect();
+        let (unattributed, replies): (Vec<_>, Vec<_>) = replies.into_iter().filter_map(with_sender).unzip();
         let rows = self.last_campaigns.find(&unattributed, now).await?;
         facts.extend(replies.into_iter().zip(rows).filter_map(|(item, row)| {
             let located = item.by_row(row?);

@@ -2,7 +2,7 @@
 
 use pregon::{
     domain::RawRecipient,
-    intake::job::{Job, RecipientsJob},
+    intake::job::{Job, RecipientsJob, RetryJob},
 };
 use serde_json::Value;
 
@@ -23,6 +23,11 @@ pub fn job(input: &[u8]) {
             let json = serde_json::to_value(format!("{action:?}").to_lowercase()).expect("a word");
             assert!(plain("type").is_none_or(|kind| kind == json));
             return assert!(plain("external_id").is_none_or(|id| id == named.external_id.as_str()));
+        }
+        Job::Retry(RetryJob { dead_letter }) => {
+            assert!(plain("type").is_none_or(|kind| kind == "retry"));
+            let named = |id: Value| id.as_str().and_then(|id| id.parse().ok()) == Some(*dead_letter);
+            return assert!(plain("dead_letter").is_none_or(named));
         }
     };
     assert!(plain("type").is_none_or(|plain| plain == kind));

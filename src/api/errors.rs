@@ -26,7 +26,7 @@ impl From<IntakeError> for Problem {
                 let status = StatusCode::UNPROCESSABLE_ENTITY;
                 return Self::new(status, kind, detail).with_problems(problems);
             }
-            E::NotFound(_) => StatusCode::NOT_FOUND,
+            E::NotFound(_) | E::NoDeadLetter(_) => StatusCode::NOT_FOUND,
             E::Template(_) | E::Upload(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::State { .. }
             | E::NotDeletable { .. }

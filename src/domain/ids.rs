@@ -1,8 +1,8 @@
 //! Ids. Each has its own type, so that the compiler rejects a campaign id where a line id is expected.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ulid::Ulid;
 
 macro_rules! meta_id {
@@ -93,7 +93,68 @@ impl FromStr for PartId {
     }
 }
 
+/// The id of an entry of a stream in Redis, such as `1795339607791-0`. Entries are in the order of their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    /// When the entry was added: Unix time in ms.
+    pub ms: u64,
+    /// The number of the entry among those of the same ms, from 0.
+    pub number: u64,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.number)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = BadEntryId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (ms, number) = text.split_once('-').ok_or(BadEntryId)?;
+        // `u64` also parses a number with a plus.
+        let number_of = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => digits.parse().map_err(|_| BadEntryId),
+            false => Err(BadEntryId),
+        };
+        Ok(Self { ms: number_of(ms)?, number: number_of(number)? })
+    }
+}
+
+impl Serialize for EntryId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EntryId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The text is not the id of an entry of a stream.
+#[derive(Debug, thiserror::Error)]
+#[error("not the id of an entry, such as 1795339607791-0")]
+pub struct BadEntryId;
+
 /// The text is not `<campaign id>.<part number>`.
 #[derive(Debug, thiserror::Error)]
 #[error("not a part id")]
 pub struct BadPartId;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_id_is_two_numbers() {
+        let id = EntryId { ms: 1_795_339_607_791, number: 12 };
+        assert_eq!((id.to_string().as_str(), "1795339607791-12".parse().ok()), ("1795339607791-12", Some(id)));
+        assert_eq!(serde_json::from_str::<EntryId>("\"1795339607791-12\"").ok(), Some(id));
+        for bad in ["", "-", "1", "1-", "-1", "+1-0", "1-+0", "1-0-0", "1-*", "$", "99999999999999999999-0"] {
+            assert!(bad.parse::<EntryId>().is_err(), "{bad}");
+        }
+    }
+}

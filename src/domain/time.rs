@@ -24,6 +24,15 @@ impl UnixMs {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Parses RFC 3339, such as `2026-11-22T18:00:00Z`. `None` if it is something else, or before 1970.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::of(text.parse().ok()?)
+    }
+
+    fn of(at: jiff::Timestamp) -> Option<Self> {
+        u64::try_from(at.as_millisecond()).map(Self).ok()
+    }
+
     fn timestamp(self) -> jiff::Timestamp {
         i64::try_from(self.0)
             .ok()
@@ -70,7 +79,6 @@ impl Serialize for UnixMs {
 
 impl<'de> Deserialize<'de> for UnixMs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let at = jiff::Timestamp::deserialize(deserializer)?;
-        u64::try_from(at.as_millisecond()).map(Self).map_err(|_| serde::de::Error::custom("before 1970"))
+        Self::of(jiff::Timestamp::deserialize(deserializer)?).ok_or_else(|| serde::de::Error::custom("before 1970"))
     }
 }

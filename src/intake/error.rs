@@ -1,7 +1,7 @@
 //! Errors of intake, grouped by what the caller does next.
 
 use crate::{
-    domain::{CampaignId, CampaignState, Language, UnixMs, WabaId, template::TemplateError},
+    domain::{CampaignId, CampaignState, EntryId, Language, UnixMs, WabaId, template::TemplateError},
     intake::rows::UploadError,
     redis::StoreError,
 };
@@ -13,6 +13,9 @@ pub enum IntakeError {
     /// The campaign does not exist.
     #[error("there is no campaign {0}")]
     NotFound(String),
+    /// There is no such dead letter. Nothing was changed.
+    #[error("there is no dead letter {0}: it was retried or deleted, or never existed")]
+    NoDeadLetter(EntryId),
     /// The request has problems, all of which are listed. Nothing was changed.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
@@ -143,6 +146,7 @@ impl IntakeError {
             IntakeError::Store(error) => error.is_transient(),
             IntakeError::UploadInProgress | IntakeError::Interrupted(_) => true,
             IntakeError::NotFound(_)
+            | IntakeError::NoDeadLetter(_)
             | IntakeError::Invalid(_)
             | IntakeError::Template(_)
             | IntakeError::State { .. }
@@ -161,6 +165,7 @@ impl IntakeError {
     pub fn kind(&self) -> &'static str {
         match self {
             IntakeError::NotFound(_) => "campaign-not-found",
+            IntakeError::NoDeadLetter(_) => "dead-letter-not-found",
             IntakeError::Invalid(_) => "invalid",
             IntakeError::Template(TemplateProblem::Missing { .. }) => "template-missing",
             IntakeError::Template(TemplateProblem::NotSynced(_)) => "templates-not-synced",

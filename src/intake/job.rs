@@ -9,10 +9,10 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, IntoDeserializer as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::CampaignAction;
-use crate::{api_types::NewCampaign, json};
+use crate::{api_types::NewCampaign, domain::EntryId, json};
 
 /// The field with the type of a job.
 const TYPE: &str = "type";
@@ -26,6 +26,8 @@ pub enum Job {
     Recipients(RecipientsJob),
     /// Launch, pause, resume or cancel a campaign.
     Change(CampaignAction, CampaignRef),
+    /// Retry the job of a dead letter.
+    Retry(RetryJob),
 }
 
 /// Recipients for a campaign.
@@ -48,6 +50,21 @@ pub struct CampaignRef {
     pub external_id: String,
 }
 
+/// The dead letter whose job is retried.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryJob {
+    /// The id of the dead letter.
+    pub dead_letter: EntryId,
+}
+
+impl RetryJob {
+    /// The job as JSON, as [`Job::read`] reads it.
+    pub fn to_json(&self) -> String {
+        json!({ TYPE: "retry", "dead_letter": self.dead_letter }).to_string()
+    }
+}
+
 impl Job {
     /// Parses a job.
     ///
@@ -62,6 +79,7 @@ impl Job {
             Pause,
             Resume,
             Cancel,
+            Retry,
         }
 
         #[derive(Deserialize)]
@@ -73,6 +91,7 @@ impl Job {
         let action = match json::object::<Typed, _>(&mut json)?.r#type {
             Type::Campaign => return read_fields(job).map(Box::new).map(Job::Campaign),
             Type::Recipients => return read_fields(job).map(Job::Recipients),
+            Type::Retry => return read_fields(job).map(Job::Retry),
             Type::Launch => CampaignAction::Launch,
             Type::Pause => CampaignAction::Pause,
             Type::Resume => CampaignAction::Resume,
@@ -149,6 +168,14 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_is_read_as_it_is_written() {
+        let retry = RetryJob { dead_letter: EntryId { ms: 1_795_339_608_844, number: 1 } };
+        assert_eq!(retry.to_json(), r#"{"dead_letter":"1795339608844-1","type":"retry"}"#);
+        let read = Job::read(retry.to_json().as_bytes());
+        assert!(matches!(read, Ok(Job::Retry(read)) if read.dead_letter == retry.dead_letter));
+    }
+
+    #[test]
     fn an_invalid_job_is_rejected_with_the_reason() {
         let cases = [
             ("", "EOF while parsing a value"),
@@ -166,6 +193,8 @@ mod tests {
             (r#"{"type":"pause","external_id":"a"} x"#, "trailing characters"),
             (r#"{"type":"recipients","external_id":"a","recipients":{}}"#, "invalid type: map, expected a sequence"),
             (r#"{"type":"campaign","external_id":"a"}"#, "missing field `name`"),
+            (r#"{"type":"retry","dead_letter":"yesterday"}"#, "not the id of an entry, such as 1795339607791-0"),
+            (r#"{"type":"retry","dead_letter":"7-0","external_id":"a"}"#, "unknown field `external_id`"),
         ];
         for (job, why) in cases {
             let error = Job::read(job.as_bytes()).expect_err(job).to_string();

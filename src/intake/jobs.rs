@@ -4,7 +4,11 @@
 //! the entry. An invalid entry moves to the dead letters and does not block the entries after it. An entry that
 //! failed because Redis was unavailable, full, read-only or loading stays in the stream and is retried.
 //!
-//! If the process dies: the next reader applies the entry again. Every effect is idempotent.
+//! A retry is an entry that names a dead letter. The job of the letter is applied as the entry that it came in, so that
+//! what an earlier attempt stored is recognized. Then the letter is deleted, and then the retry is removed.
+//!
+//! If the process dies: the next reader applies the entry again. Every effect is idempotent. A retry whose letter is
+//! gone has taken effect.
 //! If Redis dies and loses its last writes: an entry whose effect was lost is still in the stream.
 //! Never: drops an entry, or reads past an unfinished one.
 
@@ -16,15 +20,16 @@ use tracing::{info, warn};
 
 use super::{
     CampaignAction, Intake, IntakeError, TemplateProblem,
-    job::{CampaignRef, Job, RecipientsJob},
+    job::{CampaignRef, Job, RecipientsJob, RetryJob},
     upload::UploadId,
 };
 use crate::{
     api_types::UploadResult,
-    domain::{CampaignId, reject::json_fault},
+    domain::{CampaignId, EntryId, reject::json_fault},
     redis::{
+        dead_letters::{NewDeadLetter, RECIPIENTS_REJECTED},
         duty::backoff,
-        jobs::{DeadLetter, JobEntry, NextJob},
+        jobs::{JobEntry, NextJob},
     },
     telemetry::metrics::{self, JobResult},
 };
@@ -42,6 +47,8 @@ enum JobError {
     NoJob,
     #[error("the job can't be read: {}", json_fault(.0))]
     Unreadable(#[from] serde_json::Error),
+    #[error("the job of the dead letter is itself a retry, of the dead letter {0}: retry that one")]
+    RetryOfRetry(EntryId),
     #[error(transparent)]
     Intake(#[from] IntakeError),
 }
@@ -98,65 +105,126 @@ impl Reader<'_> {
     /// Errors: the entry stays in the stream and has to be retried.
     async fn next(&self) -> Result<bool, JobError> {
         let store = &self.intake.store;
-        let next = store.next_job().await.map_err(IntakeError::Store)?;
-        let Some(NextJob { entry, was_pending }) = next else { return Ok(false) };
-        // An earlier reader may have died after it added the dead letter and before it removed the entry. Then only
-        // the removal is left to do.
-        if !(was_pending && store.has_dead_letter(&entry.id).await.map_err(IntakeError::Store)?) {
-            metrics::job(self.process(&entry).await?, 1);
+        let Some(next) = store.next_job().await.map_err(IntakeError::Store)? else { return Ok(false) };
+        match read(&next.entry) {
+            Ok(Job::Retry(RetryJob { dead_letter })) => self.retry(&next, dead_letter).await?,
+            job => self.process(&next, None, &next.entry, job).await?,
         }
-        // A single server persists the effect before the removal of the entry. In a cluster the two can be on different
-        // servers, which lose writes independently.
-        if store.is_spread() {
-            store.make_durable().await.map_err(IntakeError::Store)?;
-        }
-        store.finish_job(&entry.id).await.map_err(IntakeError::Store)?;
+        self.persist().await?;
+        store.finish_job(next.entry.id).await.map_err(IntakeError::Store)?;
         Ok(true)
     }
 
-    /// Applies an entry. Adds a dead letter if the entry is invalid or some of its recipients were rejected.
+    /// Applies the job of the dead letter `id`, and deletes the letter.
     ///
     /// Errors: only transient ones.
-    async fn process(&self, entry: &JobEntry) -> Result<JobResult, JobError> {
+    async fn retry(&self, next: &NextJob, id: EntryId) -> Result<(), JobError> {
+        let store = &self.intake.store;
+        let Some(letter) = store.dead_letter(id).await.map_err(IntakeError::Store)? else {
+            info!(entry.id = %next.entry.id, dead_letter.id = %id, "the dead letter to retry is gone");
+            metrics::job(JobResult::Repeated, 1);
+            return Ok(());
+        };
+        self.process(next, Some(id), &letter.entry, read(&letter.entry)).await?;
+        // Without its letter, a retry counts as done. So the effect has to be stored first.
+        self.persist().await?;
+        store.delete_dead_letter(id).await.map_err(IntakeError::Store)?;
+        Ok(())
+    }
+
+    /// Makes what was written so far outlive what is written next. A single server persists its writes in order. In a
+    /// cluster the two can be on different servers, which lose writes independently.
+    async fn persist(&self) -> Result<(), JobError> {
+        if self.intake.store.is_spread() {
+            self.intake.store.make_durable().await.map_err(IntakeError::Store)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the job of `entry`: that of the next entry, or of the dead letter that it retries.
+    ///
+    /// Errors: only transient ones.
+    async fn process(
+        &self,
+        next: &NextJob,
+        retried: Option<EntryId>,
+        entry: &JobEntry,
+        job: Result<Job, JobError>,
+    ) -> Result<(), JobError> {
+        let (store, id) = (&self.intake.store, next.entry.id);
+        // An earlier reader may have died after it added the dead letter and before it removed the entry.
+        if next.was_pending && store.has_dead_letter(id, entry.id, retried).await.map_err(IntakeError::Store)? {
+            return Ok(());
+        }
+        metrics::job(self.apply_or_reject(id, retried, entry, job).await?, 1);
+        Ok(())
+    }
+
+    /// Applies the job of `entry`. Adds a dead letter with the given id if the job is invalid or some of its recipients
+    /// were rejected.
+    ///
+    /// Errors: only transient ones.
+    async fn apply_or_reject(
+        &self,
+        id: EntryId,
+        retried: Option<EntryId>,
+        entry: &JobEntry,
+        job: Result<Job, JobError>,
+    ) -> Result<JobResult, JobError> {
         let at = self.intake.clock.now();
-        let (result, letter) = match self.apply(entry).await {
+        let applied = match job {
+            Ok(job) => self.apply(entry.id, job).await,
+            Err(error) => Err(error),
+        };
+        let (result, letter) = match applied {
             Err(error) if self.is_transient(&error) => return Err(error),
             Err(error) => {
                 let (code, reason) = (error.kind(), error.to_string());
                 // The reason may quote a phone number, so it is only in the dead letter, not in the log.
-                warn!(entry.id, code, "job rejected and moved to the dead letters");
-                (JobResult::Dead, DeadLetter { entry, code, reason, rejected: None, at })
+                warn!(%entry.id, code, "job rejected and moved to the dead letters");
+                (JobResult::Dead, NewDeadLetter { id, retried, entry, code, reason, rejected: None, at })
             }
             Ok((upload, result)) if upload.rejected_count == 0 => return Ok(result),
             Ok((UploadResult { accepted, rejected_count, rejected }, result)) => {
                 let n = accepted + rejected_count;
                 let reason = format!("{rejected_count} of {n} recipients were rejected, the others were accepted");
-                info!(entry.id, reason, "job done, but some of its recipients were rejected");
+                info!(%entry.id, reason, "job done, but some of its recipients were rejected");
                 let rejected = serde_json::to_string(&rejected).expect("rejections have only numbers and strings");
-                (result, DeadLetter { entry, code: "recipients-rejected", reason, rejected: Some(rejected), at })
+                (
+                    result,
+                    NewDeadLetter {
+                        id,
+                        retried,
+                        entry,
+                        code: RECIPIENTS_REJECTED,
+                        reason,
+                        rejected: Some(rejected),
+                        at,
+                    },
+                )
             }
         };
         self.intake.store.add_dead_letter(&letter).await.map_err(IntakeError::Store)?;
         Ok(result)
     }
 
-    /// Applies an entry. Returns the result for its recipients, and whether anything changed.
-    async fn apply(&self, entry: &JobEntry) -> Result<(UploadResult, JobResult), JobError> {
-        let (upload, changed) = match Job::read(entry.job().ok_or(JobError::NoJob)?)? {
+    /// Applies the job of the entry `id`. Returns the result for its recipients, and whether anything changed.
+    async fn apply(&self, id: EntryId, job: Job) -> Result<(UploadResult, JobResult), JobError> {
+        let (upload, changed) = match job {
             Job::Campaign(mut new) => {
                 // Without an external_id, applying the entry again would create a second campaign.
-                new.external_id.get_or_insert_with(|| format!("job:{}", entry.id));
+                new.external_id.get_or_insert_with(|| format!("job:{id}"));
                 let submitted = self.intake.submit_undurably(*new).await?;
                 (submitted.upload, submitted.created)
             }
             Job::Recipients(RecipientsJob { external_id, upload_id, recipients }) => {
-                let upload_id =
-                    upload_id.as_deref().map_or(Ok(UploadId::Entry(entry.id.clone())), UploadId::of_caller)?;
+                let upload_id = upload_id.as_deref().map_or(Ok(UploadId::Entry(id)), UploadId::of_caller)?;
                 let id = self.find(&external_id).await?;
                 let (upload, repeated) = self.intake.upload_values(id, &upload_id, &recipients).await?;
                 (upload, !repeated)
             }
             Job::Change(action, CampaignRef { external_id }) => self.change(&external_id, action).await?,
+            Job::Retry(RetryJob { dead_letter }) => return Err(JobError::RetryOfRetry(dead_letter)),
         };
         Ok((upload, if changed { JobResult::Taken } else { JobResult::Repeated }))
     }
@@ -175,7 +243,7 @@ impl Reader<'_> {
     /// Whether the same entry can succeed later.
     fn is_transient(&self, error: &JobError) -> bool {
         match error {
-            JobError::NoJob | JobError::Unreadable(_) => false,
+            JobError::NoJob | JobError::Unreadable(_) | JobError::RetryOfRetry(_) => false,
             JobError::Intake(IntakeError::Template(TemplateProblem::NotSynced(_))) => {
                 Instant::now() < self.templates_until
             }
@@ -184,12 +252,17 @@ impl Reader<'_> {
     }
 }
 
+fn read(entry: &JobEntry) -> Result<Job, JobError> {
+    Ok(Job::read(entry.job().ok_or(JobError::NoJob)?)?)
+}
+
 impl JobError {
     /// A stable name for programs.
     fn kind(&self) -> &'static str {
         match self {
             JobError::NoJob => "no-job",
             JobError::Unreadable(_) => "job-unreadable",
+            JobError::RetryOfRetry(_) => "invalid",
             JobError::Intake(error) => error.kind(),
         }
     }

@@ -4,6 +4,7 @@
 //! lines are configured. A recipient is stored only if it fits the template. A rejected campaign changes nothing; a
 //! rejected recipient is reported, and the others are stored.
 
+mod dead_letters;
 mod error;
 pub mod job;
 pub mod jobs;

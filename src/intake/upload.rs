@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api_types::{Rejection, UploadResult},
-    domain::{CampaignId, CampaignState, Form, LineId, Recipient, Reject, reject::redacted},
+    domain::{CampaignId, CampaignState, EntryId, Form, LineId, Recipient, Reject, reject::redacted},
     redis::{
         StoreError,
         campaigns::CampaignRecord,
@@ -49,7 +49,7 @@ pub(super) enum UploadId {
     /// The recipients within the submission of the campaign.
     Submission,
     /// The id of the job stream entry, for a job without an `upload_id`.
-    Entry(String),
+    Entry(EntryId),
     /// An upload without an id.
     Unnamed,
 }

@@ -3,14 +3,14 @@
 //! A delivered entry stays on the stream, and in the pending list of the consumer group, until it is finished. The next
 //! entry is always the oldest of the stream, so the pending list only shows others what is being processed.
 //!
-//! If a reader dies: the next one gets the same entry. A failed entry is first copied to the dead letters under its own
-//! id, and then finished; a crash between the two leaves one copy.
+//! If a reader dies: the next one gets the same entry. A failed entry is first copied to the
+//! [dead letters](super::dead_letters) under its own id, and then finished; a crash between the two leaves one copy.
 //! Never: parses a job.
 
 use deadpool_redis::redis::{Value, cmd};
 
 use super::{Call, Result, Store, StoreError, script};
-use crate::domain::UnixMs;
+use crate::domain::EntryId;
 
 /// The consumer group. Part of the contract with backends.
 const GROUP: &str = "pregon";
@@ -21,15 +21,15 @@ const CONSUMER: &str = "reader";
 const FIELD: &str = "job";
 
 /// An entry as returned by Redis: id, then fields and values alternating.
-type RawEntry = (String, Vec<Vec<u8>>);
+pub(super) type RawEntry = (String, Vec<Vec<u8>>);
 
 /// An entry of the stream.
 #[derive(Clone, Debug)]
 pub struct JobEntry {
     /// Its id in the stream.
-    pub id: String,
+    pub id: EntryId,
     /// Fields and values alternating, as raw bytes.
-    content: Vec<Vec<u8>>,
+    pub(super) content: Vec<Vec<u8>>,
 }
 
 /// The entry to process next.
@@ -49,19 +49,10 @@ impl JobEntry {
     }
 }
 
-/// A job that failed, or of which some recipients were rejected.
-#[derive(Debug)]
-pub struct DeadLetter<'a> {
-    /// The entry of the job.
-    pub entry: &'a JobEntry,
-    /// A stable name of the reason, for programs.
-    pub code: &'static str,
-    /// The reason as a sentence, for people.
-    pub reason: String,
-    /// The rejected recipients, as JSON.
-    pub rejected: Option<String>,
-    /// Time of the failure.
-    pub at: UnixMs,
+/// Parses the id of an entry that Redis returned.
+pub(super) fn entry_id(id: &str) -> Result<EntryId> {
+    let unreadable = |_| StoreError::Corrupt { key: format!("the entry {id} of a stream"), reason: "bad id".into() };
+    id.parse().map_err(unreadable)
 }
 
 impl Store {
@@ -75,46 +66,20 @@ impl Store {
             }
             next => next?,
         };
-        Ok(next.map(|((id, content), was_pending)| NextJob { entry: JobEntry { id, content }, was_pending }))
+        let Some(((id, content), was_pending)) = next else { return Ok(None) };
+        Ok(Some(NextJob { entry: JobEntry { id: entry_id(&id)?, content }, was_pending }))
+    }
+
+    /// Adds a job to the end of the stream.
+    pub async fn add_job(&self, job: &str) -> Result<EntryId> {
+        let add = cmd("XADD").arg(self.keys.jobs()).arg("*").arg(FIELD).arg(job).take();
+        entry_id(&self.query::<String>("XADD jobs", &add).await?)
     }
 
     /// Finishes an entry: acknowledges it and deletes it from the stream.
-    pub async fn finish_job(&self, id: &str) -> Result<()> {
-        self.call::<u8>(Call::new(&script::FINISH_JOB, &[self.keys.jobs()]).arg(GROUP).arg(id)).await.map(drop)
-    }
-
-    /// Whether there is a dead letter under the id of an entry.
-    pub async fn has_dead_letter(&self, id: &str) -> Result<bool> {
-        let range = cmd("XRANGE").arg(self.keys.dead_jobs()).arg(id).arg(id).clone();
-        let found: Vec<RawEntry> = self.query("XRANGE dead", &range).await?;
-        Ok(!found.is_empty())
-    }
-
-    /// Adds a dead letter, once: the fields of the entry, and fields with the reason.
-    pub async fn add_dead_letter(&self, letter: &DeadLetter<'_>) -> Result<()> {
-        let JobEntry { id, content } = letter.entry;
-        if self.has_dead_letter(id).await? {
-            return Ok(());
-        }
-        let add = |under: &str| {
-            let mut add = cmd("XADD");
-            add.arg(self.keys.dead_jobs()).arg(under);
-            add.arg("reason").arg(&letter.reason).arg("code").arg(letter.code);
-            add.arg("id").arg(id).arg("at").arg(letter.at.to_string());
-            if let Some(rejected) = &letter.rejected {
-                add.arg("rejected").arg(rejected);
-            }
-            add.arg(content);
-            add
-        };
-        match self.query::<String>("XADD dead", &add(id)).await {
-            // Ids in a stream must rise. The dead letters have a later id already if the stream of jobs was lost and
-            // started over: use a new id.
-            Err(StoreError::Refused { message, .. }) if message.contains("equal or smaller") => {
-                self.query::<String>("XADD dead", &add("*")).await.map(drop)
-            }
-            added => added.map(drop),
-        }
+    pub async fn finish_job(&self, id: EntryId) -> Result<()> {
+        let call = Call::new(&script::FINISH_JOB, &[self.keys.jobs()]).arg(GROUP).arg(id.to_string());
+        self.call::<u8>(call).await.map(drop)
     }
 
     /// Creates the consumer group, unless another reader did. It is missing before the first job and after a loss of all

@@ -8,6 +8,7 @@ pub mod campaigns;
 pub mod chunk;
 pub mod clock;
 pub mod data_version;
+pub mod dead_letters;
 mod deletion;
 pub mod deployment;
 pub mod durability;

@@ -44,7 +44,7 @@ scripts! {
     CREATE "create", CHANGE "change", APPLIED "applied", POSTPONE "postpone", DELETE "delete", FREE_NAME "free_name",
     BEGIN_UPLOAD "begin_upload", RESERVE "reserve", ADMIT "admit", SPLIT "split",
     FIND "find", SEGMENT "segment", APPEND "append", DROP_IDS "drop_ids", INDEXED "indexed",
-    NEXT_JOB "next_job", FINISH_JOB "finish_job",
+    NEXT_JOB "next_job", FINISH_JOB "finish_job", DEAD_LETTERS "dead_letters",
     KEEP_INBOUND "keep_inbound",
     }
     of_a_part {

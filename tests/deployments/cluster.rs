@@ -8,7 +8,7 @@ use pregon::{
 
 use crate::{
     campaign::{Running, address},
-    jobs::Jobs,
+    jobs::{CAMPAIGNS, Jobs},
     servers::{RedisServer, command},
     support::{self, world},
 };
@@ -235,4 +235,29 @@ async fn a_restart_of_a_cluster_master_dead_letters_no_job() {
         master.run().await;
     }
     jobs.finish(9).await;
+}
+
+/// The stream of jobs and that of dead letters are on different masters, which lose their last writes independently.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_survives_the_death_of_either_of_its_masters() {
+    let mut cluster = Cluster::start().await;
+    let jobs = Jobs::start(&cluster.address()).await;
+    let [waiting, dead] = [cluster.slot("pregon:jobs").await, cluster.slot("pregon:jobs:dead").await];
+    let masters = [waiting, dead].map(Cluster::initial_master);
+    assert_ne!(masters[0], masters[1]);
+    let letters = jobs.add_too_early().await;
+    assert_eq!(letters.len() as u64, 2 * CAMPAIGNS);
+    let (first, second) = letters.split_at(letters.len() / 2);
+    for (letters, master) in [first, second].into_iter().zip(masters) {
+        for letter in letters {
+            jobs.retry(*letter).await;
+        }
+        cluster.nodes[master].kill().await;
+        cluster.nodes[master + MASTERS].wait_for("INFO replication", "role:master").await;
+        cluster.nodes[master].run().await;
+        // The other masters vote in the next failover only after they have learned of this one.
+        cluster.wait_on_all("cluster_state:ok").await;
+    }
+    jobs.wait_until_read().await;
+    jobs.finish(CAMPAIGNS).await;
 }

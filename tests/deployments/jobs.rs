@@ -3,8 +3,8 @@
 
 use deadpool_redis::redis::{Value, cmd};
 use pregon::{
-    domain::{CampaignState, State},
-    intake::{Intake, jobs::read_jobs},
+    domain::{CampaignState, EntryId, State},
+    intake::{Intake, IntakeError, jobs::read_jobs},
     redis::Address,
 };
 use serde_json::json;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 const LINES: [(&str, f64); 2] = [("3001", 500.0), ("3002", 500.0)];
-const CAMPAIGNS: u64 = 12;
+pub const CAMPAIGNS: u64 = 12;
 const RECIPIENTS: u64 = 60;
 
 /// Adds jobs as a backend does, while a reader takes them from the stream and a worker sends their campaigns.
@@ -61,16 +61,63 @@ impl Jobs {
             let half = RECIPIENTS / 2;
             let uploads = [recipients("a", rows(0, half)), recipients("b", rows(half, RECIPIENTS))];
             for job in [campaign].into_iter().chain(uploads).chain([launch]) {
-                let add = cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job.to_string()).clone();
-                // A retry may add a job twice. The second one changes nothing, because campaigns and uploads have ids.
-                support::until("the job is added", async || {
-                    self.intake.store.check_failover().await;
-                    self.intake.store.query::<String>("XADD", &add).await.is_ok()
-                })
-                .await;
+                self.add_job(&job).await;
             }
         }
         support::until("the jobs are durable", async || self.intake.store.make_durable().await.is_ok()).await;
+    }
+
+    /// Adds a job. It may be added twice if a server fails. The second one changes nothing, because campaigns and
+    /// uploads have ids.
+    async fn add_job(&self, job: &serde_json::Value) {
+        let add = cmd("XADD").arg("pregon:jobs").arg("*").arg("job").arg(job.to_string()).clone();
+        support::until("the job is added", async || {
+            self.intake.store.check_failover().await;
+            self.intake.store.query::<String>("XADD", &add).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Adds the recipients and the launch of each campaign before the campaign itself, so that they become dead letters.
+    /// Returns the ids of these, in their order. The recipients have no `upload_id`.
+    pub async fn add_too_early(&self) -> Vec<EntryId> {
+        for n in 0..CAMPAIGNS {
+            let name = format!("campaign-{n}");
+            let rows: Vec<_> = (0..RECIPIENTS).map(|row_n| row(5_491_100_000_000 + n * RECIPIENTS + row_n)).collect();
+            self.add_job(&json!({ "type": "recipients", "external_id": name, "recipients": rows })).await;
+            self.add_job(&json!({ "type": "launch", "external_id": name })).await;
+        }
+        self.wait_until_read().await;
+        for n in 0..CAMPAIGNS {
+            let mut campaign = campaign_json("order_update/es_AR", json!({ "external_id": format!("campaign-{n}") }));
+            campaign["type"] = "campaign".into();
+            self.add_job(&campaign).await;
+        }
+        self.wait_until_read().await;
+        let (letters, _) = self.intake.store.dead_letters(None, 1_000).await.expect("redis");
+        letters.iter().rev().map(|letter| letter.id).collect()
+    }
+
+    /// Retries a dead letter, as an operator does who repeats a call that failed.
+    pub async fn retry(&self, letter: EntryId) {
+        support::until("it is retried", async || {
+            self.intake.store.check_failover().await;
+            match self.intake.retry_dead_letter(letter).await {
+                // A call without an answer may have been enough.
+                Ok(_) | Err(IntakeError::NoDeadLetter(_)) => true,
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the stream is empty.
+    pub async fn wait_until_read(&self) {
+        support::until("every job is read", async || {
+            self.intake.store.check_failover().await;
+            matches!(self.intake.store.query::<u64>("XLEN", cmd("XLEN").arg("pregon:jobs")).await, Ok(0))
+        })
+        .await;
     }
 
     /// Waits until this many campaigns have completed.

@@ -24,52 +24,52 @@ use crate::support::{
 const LEASE: Duration = Duration::from_millis(600);
 
 /// A reader of the job stream.
-struct Reader {
+pub(super) struct Reader {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Reader {
-    fn start(intake: &Intake, worker: &str) -> Self {
+    pub(super) fn start(intake: &Intake, worker: &str) -> Self {
         let stop = CancellationToken::new();
         let reading = read_jobs(intake.clone(), worker.to_owned(), stop.clone(), LEASE);
         Self { stop, task: tokio::spawn(async move { reading.await.expect("it never fails") }) }
     }
 
     /// Stops the reader like SIGKILL: between two steps, without giving back its lease.
-    async fn kill(self) {
+    pub(super) async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("a clean end");
     }
 }
 
 /// A backend, which adds jobs to the stream.
-struct Backend(MultiplexedConnection);
+pub(super) struct Backend(MultiplexedConnection);
 
 impl Backend {
-    async fn of(world: &World) -> Self {
+    pub(super) async fn of(world: &World) -> Self {
         Self(world.redis.connection().await)
     }
 
-    async fn redis<T: FromRedisValue>(&mut self, command: &[&str]) -> T {
+    pub(super) async fn redis<T: FromRedisValue>(&mut self, command: &[&str]) -> T {
         let (name, arguments) = command.split_first().expect("a command");
         cmd(name).arg(arguments).query_async(&mut self.0).await.expect(name)
     }
 
-    async fn add(&mut self, job: &Value) -> String {
+    pub(super) async fn add(&mut self, job: &Value) -> String {
         self.redis(&["XADD", "pregon:jobs", "*", "job", &job.to_string()]).await
     }
 
-    async fn add_action(&mut self, action: &str, external_id: &str) {
+    pub(super) async fn add_action(&mut self, action: &str, external_id: &str) {
         self.add(&json!({ "type": action, "external_id": external_id })).await;
     }
 
-    async fn drained(&mut self) {
+    pub(super) async fn drained(&mut self) {
         until("the stream is empty", async || self.redis::<u64>(&["XLEN", "pregon:jobs"]).await == 0).await;
         assert_eq!(self.pending().await, 0);
     }
@@ -82,21 +82,21 @@ impl Backend {
     }
 
     /// The dead letters, oldest first.
-    async fn dead(&mut self) -> Vec<HashMap<String, String>> {
+    pub(super) async fn dead(&mut self) -> Vec<HashMap<String, String>> {
         let letters: Vec<(String, HashMap<String, String>)> =
             self.redis(&["XRANGE", "pregon:jobs:dead", "-", "+"]).await;
         letters.into_iter().map(|(_, letter)| letter).collect()
     }
 }
 
-fn campaign(external_id: &str, more: Value) -> Value {
+pub(super) fn campaign(external_id: &str, more: Value) -> Value {
     let mut job = campaign_json("order_update/es_AR", more);
     job["type"] = "campaign".into();
     job["external_id"] = external_id.into();
     job
 }
 
-fn recipients(external_id: &str, upload_id: Option<&str>, numbers: std::ops::Range<u64>) -> Value {
+pub(super) fn recipients(external_id: &str, upload_id: Option<&str>, numbers: std::ops::Range<u64>) -> Value {
     let rows: Vec<Value> = numbers.map(row).collect();
     let mut job = json!({ "type": "recipients", "external_id": external_id, "recipients": rows });
     if let Some(upload_id) = upload_id {
@@ -105,7 +105,7 @@ fn recipients(external_id: &str, upload_id: Option<&str>, numbers: std::ops::Ran
     job
 }
 
-async fn find(world: &World, external_id: &str) -> CampaignRecord {
+pub(super) async fn find(world: &World, external_id: &str) -> CampaignRecord {
     let id: CampaignId = world.store().campaign_by_external_id(external_id).await.expect("redis").expect(external_id);
     world.store().campaign(id).await.expect("redis").expect(external_id)
 }
@@ -322,7 +322,7 @@ async fn no_job_is_lost_or_repeated_when_readers_are_killed() {
 }
 
 /// The number of commands that Redis has processed.
-async fn commands(backend: &mut Backend) -> u64 {
+pub(super) async fn commands(backend: &mut Backend) -> u64 {
     let info: String = backend.redis(&["INFO", "stats"]).await;
     let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).expect("the count");
     line.trim().parse().expect("a number")

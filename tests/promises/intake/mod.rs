@@ -3,5 +3,6 @@
 mod bad_input;
 mod campaigns;
 mod jobs;
+mod retries;
 mod templates;
 mod uploads;

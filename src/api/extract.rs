@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 
 use super::Shared;
 use crate::{
-    domain::{CampaignId, LineId, reject::json_fault},
+    domain::{CampaignId, EntryId, LineId, reject::json_fault},
     http::{
         problem::{Problem, Result},
         request::{content_coding, expect_media_type, too_slow},
@@ -30,6 +30,11 @@ pub(super) struct CampaignPath(pub(super) CampaignId);
 #[derive(IntoParams)]
 #[into_params(names("line"), parameter_in = Path)]
 pub(super) struct LinePath(pub(super) LineId);
+
+/// The id of the dead letter in the path.
+#[derive(IntoParams)]
+#[into_params(names("dead_letter"), parameter_in = Path)]
+pub(super) struct DeadLetterPath(pub(super) EntryId);
 
 /// The campaign id and the phone number in the path of a recipient. The phone number is not parsed yet, and its plus is
 /// optional.
@@ -58,6 +63,17 @@ impl<S: Send + Sync> FromRequestParts<S> for LinePath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
         Ok(Self(id.as_str().into()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DeadLetterPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
+        let malformed =
+            |error| Problem::not_found("dead-letter-not-found", format!("there is no dead letter {id}: it is {error}"));
+        id.parse().map(Self).map_err(malformed)
     }
 }
 

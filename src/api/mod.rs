@@ -1,4 +1,4 @@
-//! The HTTP API: campaigns, recipients, lines and templates for backends and operators. `docs/api.md` describes it.
+//! The HTTP API: campaigns, recipients, dead letters of jobs, lines and templates for backends and operators. `docs/api.md` describes it.
 //!
 //! Every request needs an API key. Errors are `application/problem+json` (`http/problem.rs`). Uploads, reports and
 //! event streams use constant memory, and each kind has a limit on how many run at once.
@@ -13,6 +13,7 @@ mod errors;
 mod events;
 mod extract;
 mod guard;
+mod jobs;
 mod lines;
 mod openapi;
 mod problems;
@@ -134,6 +135,9 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(campaigns::resume))
         .routes(routes!(campaigns::cancel))
         .routes(routes!(recipients::one))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::one, jobs::delete))
+        .routes(routes!(jobs::retry))
         .routes(routes!(lines::list))
         .routes(routes!(lines::one, lines::change))
         .routes(routes!(lines::pause))

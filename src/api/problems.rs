@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 40] = [
+pub(super) const KINDS: [ProblemKind; 41] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
     kind("invalid-query", 400, "a query parameter is invalid or unknown"),
@@ -34,6 +34,7 @@ pub(super) const KINDS: [ProblemKind; 40] = [
     kind("unauthorized", 401, "the key is missing or unknown"),
     kind("forbidden", 403, "the key lacks the scope of this call"),
     kind("campaign-not-found", 404, "there is no such campaign"),
+    kind("dead-letter-not-found", 404, "there is no such dead letter"),
     kind("line-not-found", 404, "there is no such line in the configuration"),
     kind("not-found", 404, "the path is not valid"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
@@ -89,6 +90,7 @@ pub(super) fn of(operation: &mut Operation) -> BTreeMap<u16, Vec<&'static Proble
         match (&parameter.parameter_in, parameter.name.as_str()) {
             (ParameterIn::Query, _) => names.push("invalid-query"),
             (ParameterIn::Path, "campaign") => names.extend(["campaign-not-found", "not-found"]),
+            (ParameterIn::Path, "dead_letter") => names.extend(["dead-letter-not-found", "not-found"]),
             (ParameterIn::Path, "line") => names.extend(["line-not-found", "not-found"]),
             _ => {}
         }

@@ -8,6 +8,7 @@
 //! Never: decides or computes anything.
 
 mod campaign;
+mod job;
 mod line;
 mod page;
 mod problem;
@@ -19,6 +20,7 @@ mod upload;
 
 pub use self::{
     campaign::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
+    job::{DeadJobPage, DeadJobView, RetriedJob},
     line::{HoldView, LINE_STATES, LineChange, LinePage, LineView},
     page::{Listed, Page},
     problem::{PROBLEM_PREFIX, ProblemBody},

@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::WaitReason;
 use crate::domain::{
-    CampaignId, CampaignState, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template, UnixMs, WabaId,
-    campaign::PauseReason,
+    CampaignId, CampaignState, EntryId, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template, UnixMs,
+    WabaId, campaign::PauseReason,
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.
@@ -41,6 +41,14 @@ schema_of!(
     json!({
         "type": "string", "description": "Assigned by Pregón: a ULID.", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$",
         "examples": ["01J9ZK3V5T8R7Q6P5N4M3K2J1H"],
+    })
+);
+schema_of!(
+    EntryId,
+    "EntryId",
+    json!({
+        "type": "string", "description": "The id of an entry of a stream in Redis.", "pattern": "^[0-9]+-[0-9]+$",
+        "examples": ["1795339607791-0"],
     })
 );
 schema_of!(

@@ -78,6 +78,7 @@ async fn calls_are_answered_as_documented() {
     let id = api.launched("spring", &["3001", "3002"], 40).await;
     truth::apply_fates(&api, id).await;
     let draft = api.draft("summer", &["3001"], 1).await;
+    api.add_dead_letter("7-0", &[b"job", br#"{"type":"launch","external_id":"crm-9"}"#]).await;
     let of = |rest: &str| format!("/v1/campaigns/{id}{rest}");
     let unknown = |rest: &str| format!("/v1/campaigns/01J9ZK3V5T8R7Q6P5N4M3K2J1H{rest}");
     *api.synced.lock().expect("no panic under the lock") = Some(vec![("2001".into(), Ok(4))]);
@@ -108,6 +109,14 @@ async fn calls_are_answered_as_documented() {
         (Method::POST, of("/recipients"), None, 415),
         (Method::POST, of("/cancel"), None, 200),
         (Method::POST, of("/launch"), None, 409),
+        (Method::GET, "/v1/jobs/dead".into(), None, 200),
+        (Method::GET, "/v1/jobs/dead?limit=0".into(), None, 400),
+        (Method::GET, "/v1/jobs/dead/7-0".into(), None, 200),
+        (Method::GET, "/v1/jobs/dead/8-0".into(), None, 404),
+        (Method::POST, "/v1/jobs/dead/7-0/retry".into(), None, 202),
+        (Method::POST, "/v1/jobs/dead/8-0/retry".into(), None, 404),
+        (Method::DELETE, "/v1/jobs/dead/7-0".into(), None, 204),
+        (Method::DELETE, "/v1/jobs/dead/7-0".into(), None, 404),
         (Method::GET, "/v1/lines".into(), None, 200),
         (Method::GET, "/v1/lines/3001".into(), None, 200),
         (Method::GET, "/v1/lines/9".into(), None, 404),

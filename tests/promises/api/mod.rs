@@ -6,6 +6,7 @@ mod encodings;
 mod events;
 mod guard;
 mod harness;
+mod jobs;
 mod lines;
 mod recipients;
 mod truth;

@@ -16,8 +16,8 @@ use crate::{
     telemetry::logging::{self, LogConfig, LogFormat},
     terminal::{
         CommandError,
-        arguments::{CampaignCommand, Command, ConfigOptions, LineCommand, ServeOptions},
-        campaign, line, submit, watch,
+        arguments::{CampaignCommand, Command, ConfigOptions, JobCommand, LineCommand, ServeOptions},
+        campaign, job, line, submit, watch,
     },
 };
 
@@ -30,6 +30,7 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Sim { config, listen } => simulate(&config, listen).await,
         Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
+        Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
         Command::Size(options) => size::size(&options).map_err(|error| CommandError::Failed(error.to_string())),
@@ -49,6 +50,15 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), C
         CampaignCommand::Cancel(campaigns) => campaign::change(client, &campaigns, ControlAction::Cancel).await,
         CampaignCommand::Delete(campaigns) => campaign::delete(client, &campaigns).await,
         CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
+    }
+}
+
+async fn run_job(client: &Client, command: JobCommand) -> Result<(), CommandError> {
+    match command {
+        JobCommand::List { limit, output } => job::list(client, limit.into(), output.json).await,
+        JobCommand::Show { id, output } => job::show(client, id, output.json).await,
+        JobCommand::Retry(letters) => job::retry(client, &letters).await,
+        JobCommand::Delete(letters) => job::delete(client, &letters).await,
     }
 }
 

@@ -21,9 +21,11 @@ pub use self::{
     known::Known,
 };
 use crate::{
-    api_types::{CampaignCreated, CampaignView, LineChange, LineView, NewCampaign, Page, UploadResult},
+    api_types::{
+        CampaignCreated, CampaignView, DeadJobView, LineChange, LineView, NewCampaign, Page, RetriedJob, UploadResult,
+    },
     coding::Coding,
-    domain::{CampaignId, CampaignState, LineId, Secret},
+    domain::{CampaignId, CampaignState, EntryId, LineId, Secret},
     intake::{Format, UploadLayout},
 };
 
@@ -220,6 +222,28 @@ impl Client {
     /// Pauses or resumes a line, and returns it.
     pub async fn change_line(&self, id: &LineId, action: ControlAction) -> Result<Known<LineView>> {
         self.call(self.request(Method::POST, &["lines", id.as_str(), action.word()])).await
+    }
+
+    /// A page of dead letters, newest first. `cursor` is `next` of the previous page.
+    pub async fn dead_jobs(&self, cursor: Option<&str>) -> Result<Page<Known<DeadJobView>>> {
+        let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
+        self.call(self.request(Method::GET, &["jobs", "dead"]).query(&query)).await
+    }
+
+    /// Fetches a dead letter with its whole job.
+    pub async fn dead_job(&self, id: EntryId) -> Result<Known<DeadJobView>> {
+        self.call(self.request(Method::GET, &["jobs", "dead", &id.to_string()])).await
+    }
+
+    /// Retries the job of a dead letter.
+    pub async fn retry_dead_job(&self, id: EntryId) -> Result<Known<RetriedJob>> {
+        self.call(self.request(Method::POST, &["jobs", "dead", &id.to_string(), "retry"])).await
+    }
+
+    /// Deletes a dead letter.
+    pub async fn delete_dead_job(&self, id: EntryId) -> Result<()> {
+        let request = self.request(Method::DELETE, &["jobs", "dead", &id.to_string()]);
+        self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {

@@ -12,7 +12,7 @@ use reqwest::Url;
 use crate::{
     client::{Client, ClientError},
     config::Role,
-    domain::{CampaignId, CampaignState, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt, Secret, UnixMs},
+    domain::{CampaignId, CampaignState, EntryId, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt, Secret, UnixMs},
 };
 
 /// Sends WhatsApp campaigns: nothing lost, nothing twice, counted exactly.
@@ -52,6 +52,13 @@ pub enum Command {
         server: ServerArguments,
         #[command(subcommand)]
         command: CampaignCommand,
+    },
+    /// Show, retry and delete dead letters: jobs on the stream in Redis that failed
+    Job {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: JobCommand,
     },
     /// Show and control lines
     Line {
@@ -276,6 +283,40 @@ pub struct SubmitOptions {
     /// Follow the campaign until it is completed
     #[arg(long, conflicts_with = "no_launch")]
     pub watch: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `pregon job …`
+#[derive(Subcommand, Debug)]
+pub enum JobCommand {
+    /// List the dead letters, newest first
+    List {
+        /// The maximum number of dead letters
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+        limit: u16,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show a dead letter with its whole job
+    Show {
+        /// The dead letter
+        id: EntryId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Retry the jobs of dead letters. A job that fails again becomes a new dead letter
+    Retry(DeadLetterArguments),
+    /// Delete dead letters
+    Delete(DeadLetterArguments),
+}
+
+/// One or more dead letters.
+#[derive(Args, Debug)]
+pub struct DeadLetterArguments {
+    /// The dead letters
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<EntryId>,
     #[command(flatten)]
     pub output: Output,
 }

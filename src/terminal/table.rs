@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 
 use super::words;
 use crate::{
-    api_types::{CampaignView, FailureCount, HoldView, LineView, Rejection, Statistics, TemplateName},
+    api_types::{CampaignView, DeadJobView, FailureCount, HoldView, LineView, Rejection, Statistics, TemplateName},
     domain::UnixMs,
 };
 
@@ -164,6 +164,37 @@ fn rate(per_second: f64) -> String {
     format!("{}/s", (per_second * 10.0).round() / 10.0)
 }
 
+/// A table of dead letters.
+pub fn dead_jobs<J: Deref<Target = DeadJobView>>(jobs: &[J]) -> String {
+    let row = |job: &J| {
+        let what = [job.r#type.as_deref(), job.external_id.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        [job.id.to_string(), failed_at(job), words::printable(&what.join(" ")), words::printable(&job.reason)]
+    };
+    table(["=id", "=failed", "job", "reason"], jobs.iter().map(row))
+}
+
+/// One dead letter: its fields, the rejected recipients, and the job.
+pub fn dead_job(job: &DeadJobView) -> String {
+    let mut parts = vec![fields([
+        ("id", job.id.to_string()),
+        ("entry", job.entry.to_string()),
+        ("failed", failed_at(job)),
+        ("code", words::printable(&job.code)),
+        ("reason", words::printable(&job.reason)),
+        ("bytes", words::count(job.job_bytes)),
+    ])];
+    if !job.rejected.is_empty() {
+        parts.push(rejections(&job.rejected));
+    }
+    parts.extend(job.job.as_deref().map(|text| text.lines().map(words::printable).collect::<Vec<_>>().join("\n")));
+    parts.join("\n\n")
+}
+
+/// Empty if the server did not return it.
+fn failed_at(job: &DeadJobView) -> String {
+    job.at.map_or_else(String::new, words::time)
+}
+
 /// A table of rejected rows.
 pub fn rejections(rejections: &[Rejection]) -> String {
     table(
@@ -281,6 +312,47 @@ mod tests {
  line 17    not_e164   `to` is not a phone number in E.164
  row 1,700  duplicate  the number …0001 is already in the campaign";
         assert_eq!(format!("\n{text}"), wanted);
+    }
+
+    /// A dead letter, as the API returns it.
+    fn dead() -> DeadJobView {
+        serde_json::from_value(json!({
+            "id": "1795339609001-0", "entry": "1795339607800-0", "at": "2026-11-22T09:26:47.894Z",
+            "code": "recipients-rejected", "reason": "1 of 2 recipients were rejected, the others were accepted",
+            "rejected": [{"row": 2, "code": "duplicate", "reason": "the number …0001 is already in the campaign"}],
+            "type": "recipients", "external_id": "spring\u{1b}[2J", "job": "{\"type\":\n\u{1b}[2J}", "job_bytes": 1_234,
+        }))
+        .expect("a dead letter")
+    }
+
+    #[test]
+    fn dead_letters_are_listed_with_job_and_reason() {
+        let wanted = "
+ id               failed                job                         reason
+──────────────────────────────────────────────────────────────────────────────────────────────
+ 1795339609001-0  2026-11-22T09:26:47Z  recipients spring\\u{1b}[2J  1 of 2 recipients were
+                                                                    rejected, the others were
+                                                                    accepted";
+        assert_eq!(format!("\n{}", dead_jobs(&[&dead()])), wanted);
+    }
+
+    #[test]
+    fn a_dead_letter_is_shown_with_its_rejections_and_job() {
+        let wanted = "
+ id      1795339609001-0
+ entry   1795339607800-0
+ failed  2026-11-22T09:26:47Z
+ code    recipients-rejected
+ reason  1 of 2 recipients were rejected, the others were accepted
+ bytes   1,234
+
+ where  code       reason
+───────────────────────────────────────────────────────────────
+ row 2  duplicate  the number …0001 is already in the campaign
+
+{\"type\":
+\\u{1b}[2J}";
+        assert_eq!(format!("\n{}", dead_job(&dead())), wanted);
     }
 
     fn held_line() -> LineView {

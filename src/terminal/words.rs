@@ -51,6 +51,15 @@ pub fn time(at: UnixMs) -> String {
     UnixMs(at.seconds() * 1000).to_string()
 }
 
+/// The text without control characters, which would act on the terminal. They are shown as escapes.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+    }
+    printable
+}
+
 /// The funnel in one line.
 pub fn funnel(statistics: &Statistics) -> String {
     let steps = statistics.funnel.each().map(|(step, n)| format!("{step} {}", count(n)));
@@ -177,6 +186,11 @@ mod tests {
         assert_eq!([0, 1, 59, 725, 3600 + 12 * 60 + 7].map(of), ["1s", "1s", "59s", "12m 5s", "1h 12m"]);
         assert_eq!(duration(Duration::from_secs(3 * 86_400)), "72h");
         duration(Duration::MAX);
+    }
+
+    #[test]
+    fn control_characters_are_shown_as_escapes() {
+        assert_eq!(printable("año \u{1b}[31m\n"), "año \\u{1b}[31m\\n");
     }
 
     #[test]

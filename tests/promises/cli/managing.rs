@@ -91,6 +91,63 @@ async fn a_report_file_is_written_only_when_complete() {
     assert_eq!((ran.code, ran.out), (0, rows));
 }
 
+/// A dead letter, as the API returns it.
+fn dead_job(id: &str) -> Value {
+    json!({
+        "id": id, "entry": "7-0", "at": "2026-11-22T09:26:47.894Z", "code": "campaign-not-found",
+        "reason": "there is no campaign with the external_id spring", "rejected": [], "type": "launch",
+        "external_id": "spring", "job": r#"{"type":"launch","external_id":"spring"}"#, "job_bytes": 40,
+    })
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_over_all_pages_and_shown() {
+    let page = |id, next: Option<&str>| Answer::Json(200, json!({ "jobs": [dead_job(id)], "next": next }));
+    let server = Server::start([
+        ("GET /v1/jobs/dead", page("9-0", Some("9-0"))),
+        ("GET /v1/jobs/dead?cursor=9-0", page("8-0", None)),
+        ("GET /v1/jobs/dead/9-0", Answer::Json(200, dead_job("9-0"))),
+    ])
+    .await;
+    let ran = server.run(&["job", "list"]).await;
+    let row = ran.out.lines().last().expect("a row");
+    assert_eq!(
+        row.trim(),
+        "8-0  2026-11-22T09:26:47Z  launch spring  there is no campaign with the external_id spring"
+    );
+    let ran = server.run(&["job", "list", "--limit", "1"]).await;
+    assert!(ran.code == 0 && !ran.out.contains("8-0") && ran.out.contains("a larger --limit shows more"), "{ran:?}");
+    let ran = server.run(&["job", "list", "--json"]).await;
+    assert_eq!(ran.json(), [json!({ "jobs": [dead_job("9-0"), dead_job("8-0")] })]);
+    let ran = server.run(&["job", "show", "9-0"]).await;
+    assert!(ran.code == 0 && ran.out.ends_with("\n\n{\"type\":\"launch\",\"external_id\":\"spring\"}\n"), "{ran:?}");
+    assert_eq!(server.run(&["job", "show", "9-0", "--json"]).await.json(), [dead_job("9-0")]);
+    let ran = server.run(&["job", "show", "9"]).await;
+    assert!(ran.code == 2 && ran.err.contains("not the id of an entry, such as 1795339607791-0"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_retried_and_deleted_individually() {
+    let retried = json!({ "dead_letter": "9-0", "entry": "12-0" });
+    let server = Server::start([
+        ("POST /v1/jobs/dead/8-0/retry", problem(404, "there is no dead letter 8-0")),
+        ("POST /v1/jobs/dead/9-0/retry", Answer::Json(202, retried.clone())),
+        ("DELETE /v1/jobs/dead/8-0", problem(404, "there is no dead letter 8-0")),
+        ("DELETE /v1/jobs/dead/9-0", Answer::Text("text/plain", String::new(), false)),
+    ])
+    .await;
+    let missing = "pregon: dead letter 8-0: there is no dead letter 8-0 (HTTP 404)\n";
+    let ran = server.run(&["job", "retry", "8-0", "9-0"]).await;
+    let wanted = "dead letter 9-0 is being retried; if it fails again, it is 12-0\n";
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, wanted, missing));
+    let ran = server.run(&["job", "retry", "--json", "9-0"]).await;
+    assert_eq!((ran.code, ran.json()), (0, vec![retried]));
+    let ran = server.run(&["job", "delete", "8-0", "9-0"]).await;
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, "dead letter 9-0 is deleted\n", missing));
+    let ran = server.run(&["job", "delete", "--json", "9-0"]).await;
+    assert_eq!((ran.code, ran.json()), (0, vec![json!({ "id": "9-0", "deleted": true })]));
+}
+
 #[tokio::test]
 async fn lines_are_listed_and_changed() {
     let line = |rate: f64, state: &str| {

@@ -25,7 +25,7 @@ pub use redis_url::RedisUrl;
 use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
     graph,
-    redis::{deployment::Certificates, inbound::InboundLimits},
+    redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     telemetry::logging::LogConfig,
 };
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub webhook: WebhookConfig,
     /// `[inbound]`
     pub inbound: InboundLimits,
+    /// `[feed]`; `None` if no events are written.
+    pub feed: Option<FeedLimits>,
     /// `[intake]`
     pub intake: IntakeConfig,
     /// `[[business]]`, with unique ids.

@@ -1,6 +1,10 @@
 //! Parses and validates a [`Config`]: the keys, their values, and the relations between them.
 
-use std::{collections::HashSet, num::NonZeroU32, path::PathBuf};
+use std::{
+    collections::HashSet,
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+};
 
 use config::{File, FileFormat, Map, Value};
 use tracing_subscriber::EnvFilter;
@@ -13,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
-    redis::{deployment::Certificates, inbound::InboundLimits},
+    redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     telemetry::logging::{LogConfig, LogFormat},
 };
 
@@ -69,6 +73,7 @@ fn root(mut root: Section<'_>) -> Config {
         ops: ops(root.section("ops")),
         webhook: webhook(root.section("webhook")),
         inbound: inbound(root.section("inbound")),
+        feed: feed(root.section("feed")),
         intake: intake(root.section("intake")),
         businesses: root.list("business").into_iter().map(business).collect(),
         wabas: root.list("waba").into_iter().map(waba).collect(),
@@ -233,6 +238,20 @@ fn inbound(mut section: Section<'_>) -> InboundLimits {
     limits
 }
 
+fn feed(mut section: Section<'_>) -> Option<FeedLimits> {
+    let enabled = section.parsed("enabled", "true or false", |text| text.parse::<bool>().ok()).unwrap_or_default();
+    let limits = FeedLimits {
+        partitions: section.integer("partitions", NonZeroU16::MIN..=FEED_PARTITIONS_MAX),
+        retention: section.duration("retention", "1m..30d"),
+        length_max: section.integer("length_max", 1_000..=100_000_000),
+    };
+    section.finish();
+    enabled.then_some(limits)
+}
+
+/// The upper limit of `feed.partitions`. Each is a duty of a worker.
+const FEED_PARTITIONS_MAX: NonZeroU16 = NonZeroU16::new(64).expect("64 is not 0");
+
 fn intake(mut section: Section<'_>) -> IntakeConfig {
     let config = IntakeConfig { recipients_max: section.integer("recipients_max", 1..=u64::from(u32::MAX)) };
     section.finish();
@@ -393,6 +412,11 @@ fn check_relations(config: &Config, problems: &Problems) {
         &["id_retention", "retention"],
         config.id_retention <= config.retention,
         "must be at most retention, for a message id leads to a recipient: lower it, or raise retention",
+    );
+    problems.relation(
+        &["feed.retention", "retention"],
+        config.feed.is_none_or(|feed| feed.retention <= config.retention),
+        "must be at most retention, for an event names a recipient: lower it, or raise retention",
     );
 
     check_unique(problems, "http.api_keys", "name", config.http.api_keys.iter().map(|key| key.name.as_str()));

@@ -1,6 +1,7 @@
 //! Types and rules of the domain. Pure: no I/O, no clock and no randomness; callers pass the time.
 
 pub mod campaign;
+pub mod event;
 pub mod fact;
 pub mod failure;
 pub mod hold;
@@ -21,6 +22,7 @@ pub mod time;
 pub mod token;
 
 pub use campaign::{Campaign, CampaignState, OnDoubt};
+pub use event::{Event, EventType};
 pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
 pub use failure::{FailureReason, MetaCode};
 pub use hold::{Hold, HoldScope};

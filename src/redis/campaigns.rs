@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use deadpool_redis::redis::{Pipeline, cmd};
 use tracing::info;
 
-use super::{Call, Result, Store, StoreError, lines::ms, script, stored::StoredPauseReason};
+use super::{Call, Result, Store, StoreError, lines::ms, script, stored::StoredPauseReason, untold::Untold};
 use crate::domain::{Campaign, CampaignId, CampaignState, LineId, PartId, State, UnixMs, campaign::PauseReason};
 
 /// Maximum number of rows that one call of `sweep.lua` ends: about a millisecond of Redis.
@@ -92,7 +92,7 @@ impl Store {
         listing.arg(self.keys.campaigns()).arg("NX").arg(campaign.created_at.0).arg(id.to_string());
         self.query::<u8>("ZADD campaigns", &listing).await?;
         let call = Call::new(&script::CREATE, &[self.keys.campaign(id)]).arg(json).arg(campaign.created_at.0);
-        let created: u8 = self.call(call).await?;
+        let created: u8 = self.call_noting(call, Untold::Campaign(id)).await?;
         Ok((id, created == 1))
     }
 
@@ -337,6 +337,7 @@ impl Store {
 
     async fn follow_now(&self, id: CampaignId, now: UnixMs) -> Result<()> {
         let Some(record) = self.campaign(id).await? else { return Ok(()) };
+        self.note_changed([Untold::Campaign(id)]).await?;
         // Parts must not follow a version that Redis could forget and then assign to another change.
         self.wait_durable_if_spread(&[self.keys.campaign(id)]).await?;
         let gate = match record.state {
@@ -397,7 +398,7 @@ impl Store {
         ];
         loop {
             let call = Call::new(&script::SWEEP, &keys).arg(now.0).arg(SWEEP_ROWS).arg(to.code());
-            let (more, open): (u8, u64) = self.call(call).await?;
+            let (more, open): (u8, u64) = self.call_noting(call, Untold::Part(part)).await?;
             if more == 0 {
                 return Ok(open);
             }

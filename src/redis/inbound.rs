@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Call, Result, Store, StoreError, lines::ms, message_ids::RowRef, script};
+use super::{Call, Result, Store, StoreError, lines::ms, message_ids::RowRef, script, untold::Untold};
 use crate::domain::{Fingerprint, LineId};
 
 /// Maximum number of messages in one call of the script, so that no call keeps Redis busy for long.
@@ -75,7 +75,8 @@ impl Store {
                 }));
             }
         }
-        let mut results = self.call_journaled::<Vec<u64>>(calls).await?.into_iter();
+        let changed = lines.iter().map(|(line, _)| Untold::Inbound(line.clone()));
+        let mut results = self.call_journaled_noting::<Vec<u64>>(calls, changed).await?.into_iter();
         let mut of_line = |messages: &[NewInbound]| {
             let mut kept = Vec::with_capacity(messages.len());
             for _ in messages.chunks(MESSAGES_MAX) {

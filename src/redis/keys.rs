@@ -71,6 +71,8 @@ keys! {
     templates_changed() => "templates_changed";
     /// HASH of the templates of a WABA as Meta returned them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
+    /// HASH of what the feed has told about lines, holds and templates, and since when there is a feed.
+    told() => "told";
     /// STRING with an expiry: the worker that has the duty, and its epoch.
     duty_lease(duty: &str) => "{{d:{duty}}}:lease";
     /// COUNTER: the epoch of the duty's newest lease.
@@ -142,6 +144,26 @@ impl RedisKeys {
     /// Keys under `namespace`.
     pub fn new(namespace: &str) -> Self {
         Self { namespace: namespace.into() }
+    }
+
+    /// STREAM, field `event`: the events of one of `partitions` streams, the contract with readers.
+    pub fn events(&self, partition: u16, partitions: u16) -> String {
+        self.partitioned("events", partition, partitions)
+    }
+
+    /// ZSET of parts, campaigns and lines of which the events in a stream do not tell all, score = time in ms of the
+    /// first change that is not told.
+    pub fn changed(&self, partition: u16, partitions: u16) -> String {
+        self.partitioned("changed", partition, partitions)
+    }
+
+    /// The key of one of `partitions` pieces of something that most installations have in one piece.
+    fn partitioned(&self, name: &str, partition: u16, partitions: u16) -> String {
+        if partitions == 1 {
+            format!("{}:{name}", self.namespace)
+        } else {
+            format!("{}:{name}:{{{partition}}}", self.namespace)
+        }
     }
 
     /// All keys of a part.

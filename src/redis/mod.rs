@@ -13,6 +13,7 @@ mod deletion;
 pub mod deployment;
 pub mod durability;
 pub mod duty;
+pub mod feed;
 mod fleet;
 pub mod inbound;
 pub mod installation;
@@ -28,6 +29,7 @@ pub mod registry;
 pub mod script;
 pub mod spawn;
 mod stored;
+pub mod untold;
 pub mod uploads;
 
 use std::{sync::Arc, time::Instant};
@@ -38,6 +40,7 @@ use self::{
     deployment::{Deployment, DeploymentKind},
     durability::incarnations::{self, Incarnations},
     durability::journal::JournalEntry,
+    feed::FeedLimits,
     fleet::{SendError, Servers},
     installation::Installation,
 };
@@ -140,6 +143,8 @@ pub struct Store {
     /// If set, operations fail in any other incarnation.
     bound_to: Option<u64>,
     installation: Arc<Installation>,
+    /// The event feed, if events are written.
+    feed: Option<FeedLimits>,
     /// The keys of this installation.
     pub keys: RedisKeys,
 }
@@ -163,6 +168,7 @@ impl Store {
             incarnations,
             bound_to: None,
             installation: Arc::default(),
+            feed: None,
             keys: RedisKeys::new(&address.namespace),
         };
         let info: String = store.query("INFO", cmd("INFO").arg("server")).await?;

@@ -18,6 +18,7 @@ use super::{
     lines::ms,
     phone_index, script,
     stored::{number_of, reason_of},
+    untold::Untold,
 };
 use crate::domain::{
     Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, Settled, State, UnixMs,
@@ -243,7 +244,8 @@ impl Store {
         let calls = outcomes
             .iter()
             .map(|(&part, outcomes)| self.settle_call(part, epoch, now, id_retention, pack_outcomes(outcomes, now)));
-        let settled = self.call_journaled::<(u64, u8, u8)>(calls.collect()).await?;
+        let changed = outcomes.keys().map(|&part| Untold::Part(part));
+        let settled = self.call_journaled_noting::<(u64, u8, u8)>(calls.collect(), changed).await?;
         let settled: Vec<(u64, u8, u8)> = settled.into_iter().collect::<Result<_>>()?;
         let parts = || outcomes.keys().copied().zip(&settled);
         let unlisted: Vec<PartId> =
@@ -274,7 +276,8 @@ impl Store {
                 calls.push(Call::new(&script::STATUS, &keys).arg(ms(id_retention)).arg(pack_facts(facts)));
             }
         }
-        let mut answers = self.call_journaled::<Vec<u64>>(calls).await?.into_iter();
+        let changed = batches.iter().map(|(part, _)| Untold::Part(*part));
+        let mut answers = self.call_journaled_noting::<Vec<u64>>(calls, changed).await?.into_iter();
         let mut results = Vec::with_capacity(batches.len());
         let mut unindexed = Vec::new();
         for (part, facts) in batches {
@@ -308,7 +311,7 @@ impl Store {
     pub async fn end_doubts(&self, part: PartId, now: UnixMs, attempts_max: u8) -> Result<DoubtsEnded> {
         let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.tries(part)]);
         let call = Call::new(&script::DOUBTS, &keys).arg(now.0).arg(FACTS_MAX).arg(attempts_max);
-        let (next, open, _ended): (i64, u64, u64) = self.call(call).await?;
+        let (next, open, _ended): (i64, u64, u64) = self.call_noting(call, Untold::Part(part)).await?;
         Ok(DoubtsEnded { next: time(next), open })
     }
 

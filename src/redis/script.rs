@@ -46,6 +46,8 @@ scripts! {
     FIND "find", SEGMENT "segment", APPEND "append", DROP_IDS "drop_ids", INDEXED "indexed",
     NEXT_JOB "next_job", FINISH_JOB "finish_job", DEAD_LETTERS "dead_letters",
     KEEP_INBOUND "keep_inbound",
+    APPEND_EVENTS "append_events", NEWEST_EVENT "newest_event", MARK_CHANGED "mark_changed", READ_CHANGES "read_changes",
+    READ_INBOUND "read_inbound", TOLD "told",
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",

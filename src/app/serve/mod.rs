@@ -160,7 +160,7 @@ impl Service {
             config: &config,
             lines,
             worker: format!("{}-{:08x}", std::process::id(), rand::random::<u32>()),
-            store: opened.store,
+            store: opened.store.with_feed(config.feed),
             clock: Arc::new(opened.clock),
             token_key: opened.token_key,
             health: health.clone(),

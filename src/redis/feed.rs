@@ -1,0 +1,160 @@
+//! The event feed: streams of events, which campaigns are spread over. Readers are told by the numbers of the events
+//! whether they missed some.
+//!
+//! An entry has the field `event`, an [`Event`](crate::domain::Event) as JSON. Its id is a time in ms and the number
+//! of the event in its stream.
+//!
+//! If a writer dies: it, or whoever takes over, writes the events again, under new ids of the stream.
+
+use std::{fmt, num::NonZeroU16, str::FromStr, time::Duration};
+
+use deadpool_redis::redis::cmd;
+use serde::{Deserialize, Serialize};
+
+use super::{Call, Result, Store, StoreError, lines::ms, script};
+use crate::domain::CampaignId;
+
+/// Maximum number of events in one call of the script, so that no call keeps Redis busy for long: about a millisecond.
+const EVENTS_MAX: usize = 256;
+
+/// How many streams the feed has, and how much of it is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedLimits {
+    /// The number of streams.
+    pub partitions: NonZeroU16,
+    /// How long events are kept.
+    pub retention: Duration,
+    /// The maximum number of events in a stream.
+    pub length_max: u64,
+}
+
+impl FeedLimits {
+    /// The stream that has the events of `campaign`. Events of no campaign are in the first stream.
+    pub fn partition(&self, campaign: Option<CampaignId>) -> u16 {
+        let partition = campaign.map_or(0, |id| id.0.0 % u128::from(self.partitions.get()));
+        u16::try_from(partition).expect("less than a u16")
+    }
+
+    /// Every stream.
+    pub fn partitions(&self) -> impl Iterator<Item = u16> + use<> {
+        0..self.partitions.get()
+    }
+}
+
+/// The id of an event in its stream, written as `1795984075312-17`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EventId {
+    /// When it was written, in ms.
+    pub ms: u64,
+    /// The number of the event in its stream, from 1.
+    pub number: u64,
+}
+
+impl EventId {
+    /// Whether events between `before`, which was read last, and this one were removed unread.
+    pub fn is_after_gap(self, before: EventId) -> bool {
+        // A lower number comes after Redis lost its last writes. The events that it lost are told again.
+        before != EventId::default() && self.number > before.number + 1
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.number)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = BadEventId;
+
+    fn from_str(text: &str) -> std::result::Result<Self, BadEventId> {
+        let (ms, number) = text.split_once('-').ok_or(BadEventId)?;
+        Ok(Self { ms: ms.parse().map_err(|_| BadEventId)?, number: number.parse().map_err(|_| BadEventId)? })
+    }
+}
+
+/// The text is not the id of an event in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of an event in its stream")]
+pub struct BadEventId;
+
+/// An event as it is in its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its id in the stream.
+    pub id: EventId,
+    /// The event, a JSON object.
+    pub event: String,
+}
+
+impl Store {
+    /// The same store, which writes and reads events if `feed` is given.
+    pub fn with_feed(self, feed: Option<FeedLimits>) -> Self {
+        Self { feed, ..self }
+    }
+
+    /// The feed, if events are written.
+    pub fn feed(&self) -> Option<FeedLimits> {
+        self.feed
+    }
+
+    /// Appends events, each a JSON object, to the stream of `campaign`. Does nothing if no events are written.
+    pub async fn append_events(&self, campaign: Option<CampaignId>, events: &[String]) -> Result<()> {
+        let Some(feed) = self.feed else { return Ok(()) };
+        self.append_to(feed.partition(campaign), events).await
+    }
+
+    /// Appends events to a stream. In a cluster, waits until they are durable, so that writes elsewhere may depend on
+    /// them.
+    pub async fn append_to(&self, partition: u16, events: &[String]) -> Result<()> {
+        let Some(feed) = self.feed else { return Ok(()) };
+        let key = self.keys.events(partition, feed.partitions.get());
+        let calls = events.chunks(EVENTS_MAX).map(|events| {
+            let call = Call::new(&script::APPEND_EVENTS, std::slice::from_ref(&key));
+            let call = call.arg(feed.length_max).arg(ms(feed.retention));
+            events.iter().fold(call, |call, event| call.arg(event))
+        });
+        let appended = self.call_all::<u64>(&calls.collect::<Vec<_>>()).await?;
+        appended.into_iter().try_for_each(|appended| appended.map(drop))?;
+        self.wait_durable_if_spread(&[key]).await
+    }
+
+    /// At most `limit` events of a stream after `after`, in order.
+    pub async fn events_after(&self, partition: u16, after: EventId, limit: usize) -> Result<Vec<StoredEvent>> {
+        let Some(feed) = self.feed else { return Ok(Vec::new()) };
+        let key = self.keys.events(partition, feed.partitions.get());
+        let mut range = cmd("XRANGE");
+        range.arg(&key).arg(format!("({after}")).arg("+").arg("COUNT").arg(limit);
+        let entries: Vec<(String, Vec<String>)> = self.query("XRANGE events", &range).await?;
+        let read = |(id, fields): (String, Vec<String>)| {
+            let event = fields.into_iter().nth(1)?;
+            Some(StoredEvent { id: id.parse().ok()?, event })
+        };
+        let corrupt = || StoreError::Corrupt { key: key.clone(), reason: "an entry is not an event".into() };
+        entries.into_iter().map(|entry| read(entry).ok_or_else(corrupt)).collect()
+    }
+
+    /// The id of the newest event that was ever in a stream; the lowest id if there was none.
+    pub async fn newest_event(&self, partition: u16) -> Result<EventId> {
+        let Some(feed) = self.feed else { return Ok(EventId::default()) };
+        let key = self.keys.events(partition, feed.partitions.get());
+        let newest: Option<String> = self.call(Call::new(&script::NEWEST_EVENT, &[key])).await?;
+        Ok(newest.and_then(|id| id.parse().ok()).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_left_out_is_a_gap() {
+        let at = |number| EventId { ms: 1_000, number };
+        assert!(at(7).is_after_gap(at(5)));
+        for (before, number) in [(at(5), 6), (EventId::default(), 7), (at(9), 7)] {
+            assert!(!at(number).is_after_gap(before), "{before}");
+        }
+        assert_eq!("1000-7".parse(), Ok(at(7)));
+        assert_eq!("1000".parse::<EventId>(), Err(BadEventId));
+    }
+}

@@ -1,0 +1,272 @@
+//! What the event feed has not told yet: notes of what changed, and the changes themselves.
+//!
+//! Whatever changes recipients, a campaign or the messages of a line notes that in the same round trip. A relay takes
+//! the notes, reads the changes behind the ones that it has told, and appends events.
+//!
+//! How far the feed has told is stored beside the changes: in the hash of the part or campaign, or as the position of
+//! a consumer group. If Redis loses its last writes, it loses that position with the changes.
+//!
+//! If a process dies between a change and its note, or a relay with the notes it took: the next relay compares every
+//! part and campaign with what was told, when it begins.
+
+use std::{fmt, str::FromStr};
+
+use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, cmd};
+
+use super::{Call, Result, Store, script};
+use crate::domain::{CampaignId, LineId, PartId, UnixMs};
+
+/// The consumer group of the inbound streams that stands at the last message of which the feed told.
+const INBOUND_GROUP: &str = "feed";
+
+/// Bytes of a change in the history of a part.
+const CHANGE_BYTES: usize = 7;
+
+/// Parts that are compared in one round trip.
+const COMPARED_AT_ONCE: usize = 1_000;
+
+/// Something of which the feed has to tell.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Untold {
+    /// Recipients of a part changed.
+    Part(PartId),
+    /// A campaign changed.
+    Campaign(CampaignId),
+    /// A line received messages.
+    Inbound(LineId),
+}
+
+impl fmt::Display for Untold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Untold::Part(part) => part.fmt(f),
+            Untold::Campaign(campaign) => campaign.fmt(f),
+            Untold::Inbound(line) => write!(f, "l:{line}"),
+        }
+    }
+}
+
+impl FromStr for Untold {
+    type Err = BadUntold;
+
+    fn from_str(text: &str) -> std::result::Result<Self, BadUntold> {
+        match text.strip_prefix("l:") {
+            Some(line) => Ok(Untold::Inbound(line.into())),
+            None if text.contains('.') => text.parse().map(Untold::Part).map_err(|_| BadUntold),
+            None => text.parse().map(Untold::Campaign).map_err(|_| BadUntold),
+        }
+    }
+}
+
+/// The text is not the name of something that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadUntold;
+
+/// A change of a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The row in its part.
+    pub row: u16,
+    /// The state byte that it got.
+    pub byte: u8,
+    /// When, in Unix seconds.
+    pub second: u32,
+}
+
+/// Changes of a part, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartChanges {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// How far the history is told once these changes are: the argument of [`Store::set_told`].
+    pub position: u64,
+    /// Whether there are more.
+    pub has_more: bool,
+}
+
+/// A message on the inbound stream of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundEntry {
+    /// Its id in the stream.
+    pub id: String,
+    /// The message, JSON.
+    pub message: String,
+    /// The recipient whose message it answers: `CAMPAIGN.PART.ROW.SEND`.
+    pub recipient: Option<String>,
+}
+
+impl Store {
+    /// The calls that note what changed; none if no events are written.
+    fn notes(&self, changed: impl IntoIterator<Item = Untold>) -> Vec<Call> {
+        let Some(feed) = self.feed else { return Vec::new() };
+        let mut by_partition: Vec<Vec<String>> = vec![Vec::new(); feed.partitions.get().into()];
+        for changed in changed {
+            let campaign = match &changed {
+                Untold::Part(part) => Some(part.campaign),
+                Untold::Campaign(campaign) => Some(*campaign),
+                Untold::Inbound(_) => None,
+            };
+            by_partition[usize::from(feed.partition(campaign))].push(changed.to_string());
+        }
+        let call = |(partition, changed): (u16, Vec<String>)| {
+            let key = self.keys.changed(partition, feed.partitions.get());
+            (!changed.is_empty()).then(|| Call::new(&script::MARK_CHANGED, &[key]).arg(changed))
+        };
+        feed.partitions().zip(by_partition).filter_map(call).collect()
+    }
+
+    /// Notes what changed.
+    pub(super) async fn note_changed(&self, changed: impl IntoIterator<Item = Untold>) -> Result<()> {
+        let notes = self.call_all::<u64>(&self.notes(changed)).await?;
+        notes.into_iter().try_for_each(|noted| noted.map(drop))
+    }
+
+    /// As [`Store::call`], and notes what the call changes, in the same round trip.
+    pub(super) async fn call_noting<T: FromRedisValue>(&self, call: Call, changed: Untold) -> Result<T> {
+        let mut calls = vec![call];
+        calls.extend(self.notes([changed]));
+        self.call_all(&calls).await?.swap_remove(0)
+    }
+
+    /// As [`Store::call_journaled`], and notes what the calls change, in the same round trip.
+    pub(super) async fn call_journaled_noting<T: FromRedisValue>(
+        &self,
+        mut calls: Vec<Call>,
+        changed: impl IntoIterator<Item = Untold>,
+    ) -> Result<Vec<Result<T>>> {
+        let n = calls.len();
+        calls.extend(self.notes(changed));
+        let mut results = self.call_journaled(calls).await?;
+        results.truncate(n);
+        Ok(results)
+    }
+
+    /// Takes at most `limit` notes of a partition, the oldest first, each with the time of the first change that is
+    /// not told.
+    pub async fn take_changed(&self, partition: u16, limit: usize) -> Result<Vec<(Untold, UnixMs)>> {
+        let Some(feed) = self.feed else { return Ok(Vec::new()) };
+        let key = self.keys.changed(partition, feed.partitions.get());
+        let taken: Vec<(String, f64)> = self.query("ZPOPMIN changed", cmd("ZPOPMIN").arg(key).arg(limit)).await?;
+        Ok(taken.into_iter().filter_map(|(name, at)| Some((name.parse().ok()?, UnixMs(at as u64)))).collect())
+    }
+
+    /// Notes the parts of `parts` that have changes of which the feed has not told.
+    pub async fn note_untold_parts(&self, parts: &[PartId]) -> Result<()> {
+        for parts in parts.chunks(COMPARED_AT_ONCE) {
+            let mut pipeline = Pipeline::with_capacity(2 * parts.len());
+            for &part in parts {
+                pipeline.llen(self.keys.history(part)).hget(self.keys.part(part), "told");
+            }
+            let lengths: Vec<Option<u64>> = self.query_all("LLEN history", &pipeline).await?;
+            let untold = parts.iter().zip(lengths.as_chunks::<2>().0).filter(|(_, [length, told])| length > told);
+            self.note_changed(untold.map(|(part, _)| Untold::Part(*part))).await?;
+        }
+        Ok(())
+    }
+
+    /// The changes of parts of which the feed has not told, in one round trip: at least one entry of the history, and
+    /// some more than `limit` changes at most.
+    pub async fn untold_changes(&self, parts: &[PartId], limit: usize) -> Result<Vec<PartChanges>> {
+        let call = |part: &PartId| {
+            let keys = [self.keys.part(*part), self.keys.history(*part)];
+            Call::new(&script::READ_CHANGES, &keys).arg(limit * CHANGE_BYTES)
+        };
+        let read: Vec<Result<(u64, u8, Vec<u8>)>> = self.call_all(&parts.iter().map(call).collect::<Vec<_>>()).await?;
+        let change = |&[low, high, byte, ref second @ ..]: &[u8; CHANGE_BYTES]| Change {
+            row: u16::from_le_bytes([low, high]),
+            byte,
+            second: u32::from_le_bytes(*second),
+        };
+        read.into_iter()
+            .map(|read| {
+                let (position, more, bytes) = read?;
+                let changes = bytes.as_chunks().0.iter().map(change).collect();
+                Ok(PartChanges { changes, position, has_more: more == 1 })
+            })
+            .collect()
+    }
+
+    /// Stores how far the history of parts is told, in one round trip.
+    pub async fn set_told(&self, parts: &[(PartId, u64)]) -> Result<()> {
+        let call = |(part, position): &(PartId, u64)| Call::new(&script::TOLD, &[self.keys.part(*part)]).arg(*position);
+        let stored = self.call_all::<u8>(&parts.iter().map(call).collect::<Vec<_>>()).await?;
+        stored.into_iter().try_for_each(|stored| stored.map(drop))
+    }
+
+    /// The versions of campaigns of which the feed told last; `None` for a campaign of which it did not tell.
+    pub async fn told_versions(&self, campaigns: &[CampaignId]) -> Result<Vec<Option<u64>>> {
+        let mut pipeline = Pipeline::with_capacity(campaigns.len());
+        for &campaign in campaigns {
+            pipeline.hget(self.keys.campaign(campaign), "told");
+        }
+        self.query_all("HGET told", &pipeline).await
+    }
+
+    /// Stores the version of a campaign of which the feed told.
+    pub async fn set_told_version(&self, campaign: CampaignId, version: u64) -> Result<()> {
+        self.call::<u8>(Call::new(&script::TOLD, &[self.keys.campaign(campaign)]).arg(version)).await.map(drop)
+    }
+
+    /// At most `limit` messages of a line of which the feed has not told. A feed that is new to the line begins with
+    /// the messages from `since` on.
+    pub async fn untold_inbound(&self, line: &LineId, since: UnixMs, limit: usize) -> Result<Vec<InboundEntry>> {
+        let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]);
+        let call = call.arg(INBOUND_GROUP).arg(format!("{}-0", since.0)).arg(limit);
+        let entries: Vec<(String, Vec<String>)> = self.call(call).await?;
+        let read = |(id, fields): (String, Vec<String>)| {
+            let (mut message, mut recipient) = (String::new(), None);
+            let mut fields = fields.into_iter();
+            while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+                match field.as_str() {
+                    "message" => message = value,
+                    "recipient" => recipient = Some(value),
+                    _ => {}
+                }
+            }
+            InboundEntry { id, message, recipient }
+        };
+        Ok(entries.into_iter().map(read).collect())
+    }
+
+    /// Stores that the feed has told of the messages of a line up to the entry `id`.
+    pub async fn set_told_inbound(&self, line: &LineId, id: &str) -> Result<()> {
+        let mut set = cmd("XGROUP");
+        set.arg("SETID").arg(self.keys.inbound(line)).arg(INBOUND_GROUP).arg(id);
+        self.query("XGROUP SETID", &set).await
+    }
+
+    /// Since when there is a feed: from the first call on, until [`Store::end_feed`].
+    pub async fn feed_since(&self, now: UnixMs) -> Result<UnixMs> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hset_nx(self.keys.told(), "since", now.0).hget(self.keys.told(), "since");
+        let [_, since]: [u64; 2] = self.query_all("HGET since", &pipeline).await?.try_into().unwrap_or([0, now.0]);
+        Ok(UnixMs(since))
+    }
+
+    /// Ends the feed, because no events are written any more: a later one tells nothing of the time between, and the
+    /// messages of `lines` no longer wait for it.
+    pub async fn end_feed(&self, lines: &[LineId]) -> Result<()> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hdel(self.keys.told(), "since");
+        for line in lines {
+            // On a stream that does not exist this is an error, which changes nothing.
+            pipeline.cmd("XGROUP").arg("DESTROY").arg(self.keys.inbound(line)).arg(INBOUND_GROUP);
+        }
+        self.query_all::<Value>("XGROUP DESTROY", &pipeline).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let campaign: CampaignId = "01J9ZK3V5T8R7Q6P5N4M3K2J1H".parse().expect("an id");
+        let part = PartId { campaign, number: 7 };
+        for untold in [Untold::Part(part), Untold::Campaign(campaign), Untold::Inbound("3.1".into())] {
+            assert_eq!(untold.to_string().parse(), Ok(untold));
+        }
+        assert_eq!("x".parse::<Untold>(), Err(BadUntold));
+    }
+}

@@ -21,6 +21,7 @@ pub mod coding;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod feed;
 pub mod graph;
 pub mod http;
 pub mod intake;

@@ -137,6 +137,9 @@ impl Housekeeping {
 
     async fn trim_inbound(&self) -> Result<(), StoreError> {
         let lines: Vec<LineId> = self.store.known_lines().await?.into_keys().collect();
+        if self.store.feed().is_none() {
+            self.store.end_feed(&lines).await?;
+        }
         self.store.trim_inbound(&lines, self.inbound).await
     }
 

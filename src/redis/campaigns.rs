@@ -41,6 +41,8 @@ pub struct CampaignRecord {
     pub applied: u64,
     /// The reason, if a worker paused it.
     pub reason: Option<PauseReason>,
+    /// When it got its state.
+    pub changed_at: UnixMs,
     /// When it first ran.
     pub started_at: Option<UnixMs>,
     /// When it was completed or cancelled.
@@ -156,12 +158,14 @@ impl Store {
         }
         let state = hash.get("state").and_then(|state| state.parse().ok());
         let reason: Option<StoredPauseReason> = hash.get("reason").and_then(|json| serde_json::from_str(json).ok());
+        let created_at = campaign.created_at;
         Ok(Some(CampaignRecord {
             campaign,
             state: state.ok_or_else(|| corrupt("no state".into()))?,
             version: number("version").unwrap_or(0),
             applied: number("applied").unwrap_or(0),
             reason: reason.map(PauseReason::from),
+            changed_at: number("changed").map_or(created_at, UnixMs),
             started_at: number("started").map(UnixMs),
             ended_at: number("ended").map(UnixMs),
             parts,
@@ -221,6 +225,15 @@ impl Store {
                 return Ok(active);
             }
         }
+    }
+
+    /// The campaigns whose recipients may change or are stored: those that were launched, and whose retention has not
+    /// ended.
+    pub async fn stored_campaigns(&self) -> Result<Vec<CampaignId>> {
+        let mut pipeline = Pipeline::new();
+        pipeline.zrange(self.keys.active(), 0, -1).zrange(self.keys.ended(), 0, -1);
+        let lists: Vec<Vec<String>> = self.query_all("ZRANGE campaigns", &pipeline).await?;
+        Ok(lists.iter().flatten().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// Postpones the maintenance of active campaigns, each given with the time from [`Store::active_campaigns`] and

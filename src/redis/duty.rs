@@ -28,13 +28,13 @@ impl Store {
     /// after `stop`. Its future is dropped at any await point if the lease can't be renewed in time.
     pub async fn on_duty<F: Future<Output = ()>>(
         &self,
-        duty: &'static str,
+        duty: &str,
         worker: &str,
         lease: Duration,
         stop: &CancellationToken,
         work: impl Fn() -> F,
     ) {
-        let target = LeaseTarget::Duty(duty);
+        let target = LeaseTarget::Duty(duty.to_owned());
         let mut failures = 0;
         while !stop.is_cancelled() {
             let asked_at = Instant::now();

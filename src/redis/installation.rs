@@ -122,6 +122,16 @@ impl Store {
         Ok(Some((fields.values().map(read).collect::<Result<_>>()?, UnixMs(at))))
     }
 
+    /// When the templates of WABAs were synced last, in the order of `wabas`; `None` if they never were.
+    pub async fn templates_synced_at(&self, wabas: &[WabaId]) -> Result<Vec<Option<UnixMs>>> {
+        let mut pipeline = Pipeline::with_capacity(wabas.len());
+        for waba in wabas {
+            pipeline.hget(self.keys.templates(waba), SYNCED_AT);
+        }
+        let times: Vec<Option<u64>> = self.query_all("HGET synced_at", &pipeline).await?;
+        Ok(times.into_iter().map(|at| at.map(UnixMs)).collect())
+    }
+
     /// Notes that the templates of a WABA changed at Meta, so that housekeeping syncs them.
     pub async fn note_changed_templates(&self, waba: &WabaId) -> Result<()> {
         let note = cmd("SADD").arg(self.keys.templates_changed()).arg(waba.as_str()).clone();

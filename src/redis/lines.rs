@@ -19,7 +19,7 @@ pub enum LeaseTarget {
     /// Sending on a line.
     Line(LineId),
     /// A duty, such as reading the stream of jobs. One worker of an installation does it at a time.
-    Duty(&'static str),
+    Duty(String),
 }
 
 /// An operator's settings of a line.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{Result, Store, StoreError, chunk::Chunk, stored};
+use super::{Result, Store, StoreError, chunk::Chunk};
 use crate::domain::{FailureReason, LineId, PartId, UnixMs, recipient::Recipient};
 
 /// Entries of a part's history that are read in one command. Each entry is a batch of changes.
@@ -90,13 +90,12 @@ impl Store {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let codes: Vec<Option<u32>> =
-            self.query("HMGET why", cmd("HMGET").arg(self.keys.error_codes(part)).arg(rows)).await?;
+        let reasons = self.reasons(part, rows).await?;
         let tries: Vec<Option<u8>> =
             self.query("HMGET tries", cmd("HMGET").arg(self.keys.tries(part)).arg(rows)).await?;
-        let columns = codes.into_iter().zip(tries);
-        let details = |(code, tries): (Option<u32>, Option<u8>)| RowDetails {
-            reason: code.map(stored::reason_of),
+        let columns = reasons.into_iter().zip(tries);
+        let details = |(reason, tries): (Option<FailureReason>, Option<u8>)| RowDetails {
+            reason,
             tries: tries.unwrap_or(0),
             times: [0; 16],
         };

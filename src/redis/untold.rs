@@ -9,12 +9,12 @@
 //! If a process dies between a change and its note, or a relay with the notes it took: the next relay compares every
 //! part and campaign with what was told, when it begins.
 
-use std::{fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 
-use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, cmd};
+use deadpool_redis::redis::{FromRedisValue, Pipeline, cmd};
 
-use super::{Call, Result, Store, script};
-use crate::domain::{CampaignId, LineId, PartId, UnixMs};
+use super::{Call, Result, Store, script, stored::reason_of};
+use crate::domain::{CampaignId, FailureReason, LineId, PartId, UnixMs};
 
 /// The consumer group of the inbound streams that stands at the last message of which the feed told.
 const INBOUND_GROUP: &str = "feed";
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// Notes what changed.
-    pub(super) async fn note_changed(&self, changed: impl IntoIterator<Item = Untold>) -> Result<()> {
+    pub async fn note_changed(&self, changed: impl IntoIterator<Item = Untold>) -> Result<()> {
         let notes = self.call_all::<u64>(&self.notes(changed)).await?;
         notes.into_iter().try_for_each(|noted| noted.map(drop))
     }
@@ -186,6 +186,25 @@ impl Store {
             .collect()
     }
 
+    /// Why recipients of a part failed, are retried or have no result, in the order of `rows`.
+    pub async fn reasons(&self, part: PartId, rows: &[u16]) -> Result<Vec<Option<FailureReason>>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let codes: Vec<Option<u32>> =
+            self.query("HMGET why", cmd("HMGET").arg(self.keys.error_codes(part)).arg(rows)).await?;
+        Ok(codes.into_iter().map(|code| code.map(reason_of)).collect())
+    }
+
+    /// The numbers of the last claims of rows that were claimed too often for their state byte, in the order of
+    /// `rows`.
+    pub async fn sends(&self, part: PartId, rows: &[u16]) -> Result<Vec<Option<u8>>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.query("HMGET sends", cmd("HMGET").arg(self.keys.sends(part)).arg(rows)).await
+    }
+
     /// Stores how far the history of parts is told, in one round trip.
     pub async fn set_told(&self, parts: &[(PartId, u64)]) -> Result<()> {
         let call = |(part, position): &(PartId, u64)| Call::new(&script::TOLD, &[self.keys.part(*part)]).arg(*position);
@@ -235,6 +254,23 @@ impl Store {
         self.query("XGROUP SETID", &set).await
     }
 
+    /// The states that the feed told last, by field.
+    pub async fn told_states(&self) -> Result<HashMap<String, String>> {
+        self.query("HGETALL told", cmd("HGETALL").arg(self.keys.told())).await
+    }
+
+    /// Stores states that the feed told, and removes those of `ended`.
+    pub async fn set_told_states(&self, states: &[(String, String)], ended: &[String]) -> Result<()> {
+        let (key, mut pipeline) = (self.keys.told(), Pipeline::new());
+        for (field, state) in states {
+            pipeline.hset(&key, field, state);
+        }
+        for field in ended {
+            pipeline.hdel(&key, field);
+        }
+        self.query_all::<u8>("HSET told", &pipeline).await.map(drop)
+    }
+
     /// Since when there is a feed: from the first call on, until [`Store::end_feed`].
     pub async fn feed_since(&self, now: UnixMs) -> Result<UnixMs> {
         let mut pipeline = Pipeline::new();
@@ -246,13 +282,18 @@ impl Store {
     /// Ends the feed, because no events are written any more: a later one tells nothing of the time between, and the
     /// messages of `lines` no longer wait for it.
     pub async fn end_feed(&self, lines: &[LineId]) -> Result<()> {
+        let streams: Vec<String> = lines.iter().map(|line| self.keys.inbound(line)).collect();
+        let mut exist = Pipeline::new();
+        for stream in &streams {
+            exist.exists(stream);
+        }
+        let exist: Vec<bool> = self.query_all("EXISTS inbound", &exist).await?;
         let mut pipeline = Pipeline::new();
         pipeline.hdel(self.keys.told(), "since");
-        for line in lines {
-            // On a stream that does not exist this is an error, which changes nothing.
-            pipeline.cmd("XGROUP").arg("DESTROY").arg(self.keys.inbound(line)).arg(INBOUND_GROUP);
+        for stream in streams.iter().zip(exist).filter_map(|(stream, exists)| exists.then_some(stream)) {
+            pipeline.cmd("XGROUP").arg("DESTROY").arg(stream).arg(INBOUND_GROUP);
         }
-        self.query_all::<Value>("XGROUP DESTROY", &pipeline).await.map(drop)
+        self.query_all::<u8>("XGROUP DESTROY", &pipeline).await.map(drop)
     }
 }
 

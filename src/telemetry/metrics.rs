@@ -81,6 +81,11 @@ series! {
         "Entries of the job stream. dead rising: a backend sends invalid jobs, see the stream of dead letters";
     describe_counter RECIPIENTS = "pregon_recipients_total" "result"
         "Recipients of uploads and jobs. rejected rising: a backend sends invalid rows";
+    describe_counter FEED_EVENTS = "pregon_feed_events_total" ""
+        "Events written to the feed. Not rising while messages are sent: no worker writes events, or feed.enabled is off";
+    describe_gauge FEED_LAG = "pregon_feed_lag_seconds" "partition"
+        "How long the oldest change that the feed had not told before its last round had waited; set only by the worker \
+        that writes that stream. Rising: more changes than the feed can tell";
     describe_histogram REDIS_OPERATION_DURATION = "pregon_redis_operation_duration_seconds" "operation"
         "From a command to its reply. Rising for all: Redis or its network is slow; for one: its batches are large";
     describe_counter REDIS_ERRORS = "pregon_redis_errors_total" ""
@@ -341,6 +346,7 @@ fn start_at_zero(lines: &[LineId]) {
     JobResult::ALL.iter().for_each(|&result| job(result, 0));
     RecipientResult::ALL.iter().for_each(|&result| recipients(result, 0));
     redis_errors().increment(0);
+    feed_events().increment(0);
     let _ = webhook_lag();
 }
 
@@ -499,6 +505,16 @@ pub fn redis_operation(operation: &'static str) -> Histogram {
 /// Commands without a successful reply.
 pub fn redis_errors() -> Counter {
     counter!(REDIS_ERRORS)
+}
+
+/// Events written to the feed.
+pub fn feed_events() -> Counter {
+    counter!(FEED_EVENTS)
+}
+
+/// How long the oldest change that the feed had not told had waited.
+pub fn feed_lag(partition: u16) -> Gauge {
+    gauge!(FEED_LAG, "partition" => partition.to_string())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod api;
 mod cli;
 mod dispatch;
 mod examples;
+mod feed;
 mod graph;
 mod intake;
 mod process;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("api", &["api_types", "coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
     (
         "app",
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "config",
             "dispatch",
             "domain",
+            "feed",
             "graph",
             "http",
             "intake",
@@ -39,6 +40,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("config", &["domain", "graph", "redis", "telemetry"]),
     ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
     ("domain", &[]),
+    ("feed", &["domain", "redis", "stats", "telemetry"]),
     ("graph", &["domain", "json"]),
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
     ("intake", &["api_types", "domain", "json", "redis", "telemetry", "templates"]),

@@ -17,6 +17,7 @@ use pregon::{
         Store,
         campaigns::CampaignRecord,
         clock::Clock,
+        feed::FeedLimits,
         parts::{Claim, PartCounts},
     },
     telemetry::health::Health,
@@ -67,9 +68,14 @@ pub struct Hooks {
 
 impl Hooks {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts a receiver that notes for a feed what changes.
+    pub async fn start_with(feed: Option<FeedLimits>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
-        let store = Store::connect(&world::address(&redis)).await.expect("a store");
+        let store = Store::connect(&world::address(&redis)).await.expect("a store").with_feed(feed);
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
         let key = store.token_key().await.expect("a key");
         let settings = WebhookSettings {

@@ -1,6 +1,7 @@
 //! A small set-up for dispatch tests: a store on a private Redis, lines, a template, campaigns with recipients.
 
 use std::{
+    num::NonZeroU16,
     rc::Rc,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -19,11 +20,13 @@ use pregon::{
         Campaign, CampaignId, CampaignState, Line, LineId, OnDoubt, Phone, Recipient, RetryPolicy, Secret, State,
         Template, UnixMs, campaign::FEATURES,
     },
+    feed::Feed,
     graph::{GraphClient, GraphClientConfig},
     redis::{
         Address, Store,
         campaigns::{CampaignRecord, StateChange},
         clock::Clock,
+        feed::FeedLimits,
         inbound::InboundLimits,
         parts::PartCounts,
         uploads::{Admitted, Batch},
@@ -143,6 +146,22 @@ pub fn graph(base_url: &str) -> GraphClientConfig {
 
 /// The limits of the inbound streams.
 pub const INBOUND: InboundLimits = InboundLimits { retention: Duration::from_secs(3_600), length_max: 1_000 };
+
+/// The limits of the event feed.
+pub const FEED: FeedLimits =
+    FeedLimits { partitions: NonZeroU16::MIN, retention: Duration::from_secs(600), length_max: 100_000 };
+
+/// The event feed for `lines`, written by a worker named `name`. Recipients are stored for an hour.
+pub async fn feed(name: &str, store: &Store, lines: &[Line]) -> Feed {
+    Feed {
+        name: name.to_owned(),
+        store: store.clone(),
+        clock: Arc::new(Clock::start(store).await.expect("a clock")),
+        lines: lines.iter().cloned().collect(),
+        lease: Duration::from_secs(3),
+        retention: Duration::from_secs(3_600),
+    }
+}
 
 /// Housekeeping for `lines`, with short durations, named `w1`.
 pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> Housekeeping {

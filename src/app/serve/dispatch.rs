@@ -11,6 +11,7 @@ use crate::{
         worker::{OpenAttempts, Worker},
     },
     domain::{RetryPolicy, campaign::FEATURES},
+    feed::Feed,
     graph::GraphClient,
 };
 
@@ -66,6 +67,17 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
         id_retention: context.config.id_retention,
     };
     context.shutdown.core("indexing", indexing.run(context.shutdown.stopping()));
+    if let Some(limits) = context.config.feed {
+        let feed = Feed {
+            name: context.worker.clone(),
+            store: context.store.clone(),
+            clock: context.clock.clone(),
+            lines: context.lines.clone(),
+            lease: dispatch.lease,
+            retention: context.config.retention,
+        };
+        context.shutdown.core("feed", feed.run(limits, context.shutdown.stopping()));
+    }
     Ok(())
 }
 

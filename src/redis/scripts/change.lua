@@ -16,7 +16,7 @@ if not allowed then return { 0, record[1] or '' } end
 -- is claimed or swept, and before the campaign can be found complete. In any other state the outbox stays empty.
 if (record[1] == 'draft' or record[1] == 'scheduled') and redis.call('EXISTS', outbox) == 1 then return { 2, 0 } end
 if record[1] == 'draft' and ARGV[2] ~= 'cancelled' and record[3] == '0' then return { 3, 0 } end
-redis.call('HSET', campaign, 'state', ARGV[2], 'reason', ARGV[4])
+redis.call('HSET', campaign, 'state', ARGV[2], 'reason', ARGV[4], 'changed', ARGV[3])
 if ARGV[2] == 'running' and not record[2] then redis.call('HSET', campaign, 'started', ARGV[3]) end
 if ARGV[2] == 'completed' or ARGV[2] == 'cancelled' then redis.call('HSET', campaign, 'ended', ARGV[3]) end
 return { 1, redis.call('HINCRBY', campaign, 'version', 1) }

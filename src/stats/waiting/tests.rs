@@ -25,6 +25,7 @@ fn record(state: CampaignState) -> CampaignRecord {
         version: 1,
         applied: 1,
         reason: None,
+        changed_at: UnixMs(0),
         started_at: None,
         ended_at: None,
         parts: Vec::new(),

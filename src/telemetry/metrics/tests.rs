@@ -75,7 +75,7 @@ fn every_series_has_a_help_text() {
         redis_operation("claim").record(0.0004);
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 23, "{named:?}");
+    assert_eq!(named.len(), 24, "{named:?}");
     for (name, _) in named {
         assert!(name.starts_with("pregon_"), "{name}");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");

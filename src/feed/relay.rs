@@ -1,0 +1,429 @@
+//! A relay: takes notes of what changed, reads the changes that were not told, and appends events to its stream.
+//!
+//! The order is: read, append, store the position. So an event is told at least once. All of a round goes to one
+//! incarnation of Redis: if Redis restarts and loses its last writes, the round fails, and the next one begins at the
+//! position that Redis still has.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{campaigns::Campaigns, observer::Observer, phones::Phones};
+use crate::{
+    domain::{
+        BusinessId, CampaignId, CampaignState, Event, EventType, FailureReason, LineId, MetaCode, PartId, Phone, State,
+        UnixMs,
+    },
+    redis::{
+        Result, Store,
+        clock::Clock,
+        duty::backoff,
+        untold::{Change, InboundEntry, PartChanges, Untold},
+    },
+    telemetry::metrics,
+};
+
+/// How often an idle relay looks for notes.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// Maximum number of parts, campaigns and lines in one round.
+const NOTES_MAX: usize = 64;
+
+/// Changes that a round reads, unless one note alone has more.
+const CHANGES_MAX: usize = 8_192;
+
+/// Messages of one line that a round reads.
+const MESSAGES_MAX: usize = 256;
+
+/// How often everything is compared with what was told, besides at the start and after errors.
+const COMPARE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// The relay of one stream.
+pub(super) struct Relay {
+    partition: u16,
+    campaigns: Campaigns,
+    phones: Phones,
+    /// Notes whose changes were only told in part, with the time of the first change that is not told.
+    unfinished: VecDeque<(Untold, UnixMs)>,
+    compared_at: Option<Instant>,
+    /// Since when there is a feed; `None` until it is read.
+    since: Option<UnixMs>,
+}
+
+/// The fields of events about a recipient.
+#[derive(Serialize)]
+struct RecipientFields {
+    recipient: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Phone>,
+    send: u8,
+    rank: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<MetaCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// The fields of an event about a campaign.
+#[derive(Serialize)]
+struct CampaignFields {
+    state: CampaignState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<MetaCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// The fields of an event about a message from a person.
+#[derive(Serialize)]
+struct MessageFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipient: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send: Option<u8>,
+    message: &'a RawValue,
+}
+
+impl Relay {
+    pub(super) fn new(partition: u16, campaigns: Campaigns) -> Self {
+        Self {
+            partition,
+            campaigns,
+            phones: Phones::default(),
+            unfinished: VecDeque::new(),
+            compared_at: None,
+            since: None,
+        }
+    }
+
+    /// Tells what changes, until `stop`.
+    pub(super) async fn run(
+        &mut self,
+        store: &Store,
+        clock: &Clock,
+        mut observer: Option<&mut Observer>,
+        stop: &CancellationToken,
+    ) {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let store = store.in_this_incarnation();
+            let told = match &mut observer {
+                Some(observer) => observer.tell(&store, clock).await,
+                None => Ok(()),
+            };
+            let told = match told {
+                Ok(()) => self.round(&store, clock).await,
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(is_busy) => {
+                    failures = 0;
+                    if !is_busy {
+                        stop.run_until_cancelled(sleep(IDLE)).await;
+                    }
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        warn!(partition = self.partition, %error, "events wait");
+                    }
+                    // The notes that the round took may be lost.
+                    self.start_over();
+                    stop.run_until_cancelled(sleep(backoff(failures))).await;
+                }
+            }
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.unfinished.clear();
+        self.phones.clear();
+        self.campaigns.clear();
+        self.compared_at = None;
+        self.since = None;
+    }
+
+    /// Tells what some notes are about. Returns whether there may be more.
+    async fn round(&mut self, store: &Store, clock: &Clock) -> Result<bool> {
+        let since = match self.since {
+            Some(since) => since,
+            None => *self.since.insert(store.feed_since(clock.now()).await?),
+        };
+        if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_EVERY) {
+            self.compare(store, since).await?;
+            self.compared_at = Some(Instant::now());
+        }
+        let mut notes: Vec<(Untold, UnixMs)> = self.unfinished.drain(..).collect();
+        notes.extend(store.take_changed(self.partition, NOTES_MAX.saturating_sub(notes.len())).await?);
+        let first = notes.iter().map(|(_, at)| *at).min();
+        let (mut parts, mut campaigns, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        for (untold, at) in notes {
+            match untold {
+                Untold::Part(part) => parts.push((part, at)),
+                Untold::Campaign(campaign) => campaigns.push(campaign),
+                Untold::Inbound(line) => lines.push((line, at)),
+            }
+        }
+        // Campaigns before recipients, so that a campaign has begun before its first message is accepted.
+        self.tell_campaigns(store, &campaigns).await?;
+        self.tell_parts(store, clock.now(), &parts).await?;
+        for (line, at) in lines {
+            self.tell_messages(store, line, at, since).await?;
+        }
+        let lag = first.map_or(Duration::ZERO, |first| clock.now().since(first));
+        metrics::feed_lag(self.partition).set(lag.as_secs_f64());
+        Ok(first.is_some())
+    }
+
+    /// Notes everything of which the feed has not told all.
+    async fn compare(&self, store: &Store, since: UnixMs) -> Result<()> {
+        let limits = store.feed();
+        let is_ours = |id: &CampaignId| limits.is_some_and(|limits| limits.partition(Some(*id)) == self.partition);
+        let mut ids = store.stored_campaigns().await?;
+        ids.retain(is_ours);
+        for ids in ids.chunks(NOTES_MAX) {
+            let told = store.told_versions(ids).await?;
+            let records = store.campaigns(ids).await?;
+            let mut untold = Vec::new();
+            for (record, told) in records.iter().flatten().zip(&told) {
+                let ended_before = record.ended_at.is_some_and(|ended_at| ended_at < since);
+                if told.is_none_or(|told| told < record.version) && !ended_before {
+                    untold.push(Untold::Campaign(record.campaign.id));
+                }
+            }
+            store.note_changed(untold).await?;
+            let parts: Vec<PartId> =
+                records.into_iter().flatten().flat_map(|record| record.parts).map(|(part, _)| part).collect();
+            store.note_untold_parts(&parts).await?;
+        }
+        if self.partition == 0 {
+            let lines = store.known_lines().await?.into_keys();
+            store.note_changed(lines.map(Untold::Inbound)).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_campaigns(&mut self, store: &Store, ids: &[CampaignId]) -> Result<()> {
+        let told = store.told_versions(ids).await?;
+        for (record, told) in store.campaigns(ids).await?.into_iter().zip(told) {
+            let Some(record) = record.filter(|record| told.is_none_or(|told| told < record.version)) else { continue };
+            let (id, version) = (record.campaign.id, record.version);
+            let line = record.campaign.lines.first();
+            let event = Event {
+                id: format!("{id}.state.{version}"),
+                r#type: EventType::CampaignState,
+                at: record.changed_at,
+                business: line.and_then(|line| self.campaigns.business(line)),
+                line: None,
+                campaign: Some(id),
+                external_id: record.campaign.external_id.as_deref(),
+                details: CampaignFields {
+                    state: record.state,
+                    code: record.reason.as_ref().and_then(|reason| reason.code),
+                    reason: record.reason.as_ref().map(|reason| reason.details.clone()),
+                },
+            };
+            self.append(store, &[json(&event)]).await?;
+            store.set_told_version(id, version).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_parts(&mut self, store: &Store, now: UnixMs, noted: &[(PartId, UnixMs)]) -> Result<()> {
+        if noted.is_empty() {
+            return Ok(());
+        }
+        let parts: Vec<PartId> = noted.iter().map(|(part, _)| *part).collect();
+        let untold = store.untold_changes(&parts, CHANGES_MAX / parts.len()).await?;
+        self.campaigns.read(store, parts.iter().map(|part| part.campaign)).await?;
+        let (mut events, mut positions) = (Vec::new(), Vec::new());
+        for (&part, untold) in parts.iter().zip(&untold) {
+            self.events_of(store, part, untold, now, &mut events).await?;
+            positions.push((part, untold.position));
+        }
+        self.append(store, &events).await?;
+        store.set_told(&positions).await?;
+        for (&part, untold) in parts.iter().zip(&untold).filter(|(_, untold)| untold.has_more) {
+            let last = untold.changes.last().map_or(now, |last| UnixMs(u64::from(last.second) * 1000));
+            self.unfinished.push_back((Untold::Part(part), last));
+        }
+        Ok(())
+    }
+
+    /// Adds the events of the changes of a part, as JSON.
+    async fn events_of(
+        &mut self,
+        store: &Store,
+        part: PartId,
+        untold: &PartChanges,
+        now: UnixMs,
+        events: &mut Vec<String>,
+    ) -> Result<()> {
+        let changes: Vec<&Change> = untold.changes.iter().filter(|change| self.is_told(change)).collect();
+        let Some(info) = self.campaigns.get(part.campaign).filter(|_| !changes.is_empty()) else { return Ok(()) };
+        let Some(line) = info.lines.get(usize::from(part.number)) else { return Ok(()) };
+        let names_people = self.campaigns.may_name_people(info, now);
+        if names_people {
+            self.phones.read(store, part, changes.iter().map(|change| change.row)).await?;
+        }
+        let context = PartContext {
+            part,
+            line,
+            business: self.campaigns.business(line),
+            external_id: info.external_id.as_deref(),
+            phones: names_people.then_some(&self.phones),
+            reasons: reasons(store, part, &changes).await?,
+            late_sends: late_sends(store, part, &changes).await?,
+        };
+        events.extend(changes.into_iter().filter_map(|change| context.event(change)));
+        Ok(())
+    }
+
+    /// Whether there is an event for a change: not for open states, and not for what happened before there was a feed.
+    fn is_told(&self, change: &Change) -> bool {
+        let state = State::of(change.byte);
+        let since = self.since.unwrap_or(UnixMs(0)).seconds();
+        state.and_then(EventType::of_recipient).is_some() && u64::from(change.second) >= since
+    }
+
+    async fn tell_messages(&mut self, store: &Store, line: LineId, at: UnixMs, since: UnixMs) -> Result<()> {
+        let messages = store.untold_inbound(&line, since, MESSAGES_MAX).await?;
+        let Some(last) = messages.last() else { return Ok(()) };
+        let answered = messages.iter().filter_map(|message| Some(answered(message.recipient.as_deref()?)?.0.campaign));
+        self.campaigns.read(store, answered).await?;
+        let events: Vec<String> = messages.iter().filter_map(|message| self.message_event(&line, message)).collect();
+        self.append(store, &events).await?;
+        store.set_told_inbound(&line, &last.id).await?;
+        if messages.len() == MESSAGES_MAX {
+            self.unfinished.push_back((Untold::Inbound(line), at));
+        }
+        Ok(())
+    }
+
+    /// The event of a message; `None` if the entry is not one of ours.
+    fn message_event(&self, line: &LineId, entry: &InboundEntry) -> Option<String> {
+        // Meta's id and time, in ms.
+        #[derive(Deserialize)]
+        struct Head {
+            id: Option<String>,
+            at: Option<u64>,
+        }
+        let message: &RawValue = serde_json::from_str(&entry.message).ok()?;
+        let Head { id, at } = serde_json::from_str(&entry.message).ok()?;
+        let id = id.unwrap_or_else(|| entry.id.clone());
+        let at = at.or_else(|| entry.id.split('-').next()?.parse().ok())?;
+        let answered = entry.recipient.as_deref().and_then(answered);
+        let campaign = answered.map(|(part, ..)| part.campaign);
+        let info = campaign.and_then(|campaign| self.campaigns.get(campaign));
+        Some(json(&Event {
+            id: format!("message:{line}:{id}"),
+            r#type: EventType::MessageReceived,
+            at: UnixMs(at),
+            business: self.campaigns.business(line),
+            line: Some(line),
+            campaign,
+            external_id: info.and_then(|info| info.external_id.as_deref()),
+            details: MessageFields {
+                recipient: answered.map(|(part, row, _)| format!("{part}.{row}")),
+                send: answered.map(|(_, _, send)| send).filter(|send| *send > 0),
+                message,
+            },
+        }))
+    }
+
+    async fn append(&self, store: &Store, events: &[String]) -> Result<()> {
+        store.append_to(self.partition, events).await?;
+        metrics::feed_events().increment(events.len() as u64);
+        Ok(())
+    }
+}
+
+impl Drop for Relay {
+    /// Another worker has the duty from now on, or none.
+    fn drop(&mut self) {
+        metrics::feed_lag(self.partition).set(0.0);
+    }
+}
+
+/// What the events of a part have in common, and what they need of its rows.
+struct PartContext<'a> {
+    part: PartId,
+    line: &'a LineId,
+    business: Option<&'a BusinessId>,
+    external_id: Option<&'a str>,
+    /// `None` if the events must not name people.
+    phones: Option<&'a Phones>,
+    reasons: HashMap<u16, FailureReason>,
+    /// The numbers of claims that are not in the state byte.
+    late_sends: HashMap<u16, u8>,
+}
+
+impl PartContext<'_> {
+    /// The event of a change, as JSON; `None` for a state of which nobody is told.
+    fn event(&self, change: &Change) -> Option<String> {
+        let (state, row) = (State::of(change.byte)?, change.row);
+        let send = self.late_sends.get(&row).copied().filter(|_| is_late(change));
+        let send = send.unwrap_or(State::send_of(change.byte));
+        let recipient = format!("{}.{row}", self.part);
+        let reason = self.reasons.get(&row).filter(|_| has_reason(change));
+        Some(json(&Event {
+            id: format!("{recipient}.{send}.{}", state.name()),
+            r#type: EventType::of_recipient(state)?,
+            at: UnixMs(u64::from(change.second) * 1000),
+            business: self.business,
+            line: Some(self.line),
+            campaign: Some(self.part.campaign),
+            external_id: self.external_id,
+            details: RecipientFields {
+                recipient,
+                to: self.phones.and_then(|phones| phones.get(self.part, row)),
+                send,
+                rank: state.rank(),
+                code: reason.and_then(|reason| reason.code()),
+                reason: reason.map(|reason| reason.title()),
+            },
+        }))
+    }
+}
+
+fn json<D: Serialize>(event: &Event<'_, D>) -> String {
+    serde_json::to_string(event).expect("every map has string keys")
+}
+
+/// Whether the event of a change has a reason.
+fn has_reason(change: &Change) -> bool {
+    matches!(State::of(change.byte), Some(State::Failed | State::Refused | State::Unknown))
+}
+
+/// Whether the number of the claim is too high for the state byte.
+fn is_late(change: &Change) -> bool {
+    State::send_of(change.byte) == State::SEND_OVERFLOW
+}
+
+/// Why recipients failed or have no result, by row.
+async fn reasons(store: &Store, part: PartId, changes: &[&Change]) -> Result<HashMap<u16, FailureReason>> {
+    let rows: Vec<u16> = changes.iter().filter(|change| has_reason(change)).map(|change| change.row).collect();
+    let reasons = store.reasons(part, &rows).await?;
+    Ok(rows.into_iter().zip(reasons).filter_map(|(row, reason)| Some((row, reason?))).collect())
+}
+
+/// The numbers of the last claims that are too high for the state byte, by row.
+async fn late_sends(store: &Store, part: PartId, changes: &[&Change]) -> Result<HashMap<u16, u8>> {
+    let rows: Vec<u16> = changes.iter().filter(|change| is_late(change)).map(|change| change.row).collect();
+    let sends = store.sends(part, &rows).await?;
+    Ok(rows.into_iter().zip(sends).filter_map(|(row, send)| Some((row, send?))).collect())
+}
+
+/// The row and the send in the field `recipient` of an inbound stream.
+fn answered(text: &str) -> Option<(PartId, u16, u8)> {
+    let (rest, send) = text.rsplit_once('.')?;
+    let (part, row) = rest.rsplit_once('.')?;
+    Some((part.parse().ok()?, row.parse().ok()?, send.parse().ok()?))
+}

@@ -42,7 +42,7 @@ use self::{
     error::LoadError,
     report::{Findings, Report, StartClocks},
     scenario::{Scenario, Workload},
-    workloads::{bytes, dispatch, growth, inbound, progress, rates, start, upload, webhooks},
+    workloads::{bytes, dispatch, feed, growth, inbound, progress, rates, start, upload, webhooks},
 };
 use pregon::terminal::{CommandError, out};
 
@@ -85,6 +85,7 @@ async fn run_workload(scenario: &Scenario) -> Result<Findings, LoadError> {
         Workload::Webhooks { recipients, batch, connections, arrival } => {
             webhooks::run(setup, *recipients, *batch, *connections, *arrival).await
         }
+        Workload::Feed { recipients, rounds, duration } => feed::run(setup, *recipients, *rounds, *duration).await,
         Workload::Inbound { recipients, batch, connections, rounds } => {
             inbound::run(setup, *recipients, *batch, *connections, *rounds).await
         }

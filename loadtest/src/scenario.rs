@@ -1,7 +1,7 @@
 //! A scenario of a load test, as TOML: its stage, its workload and its goals.
 //!
 //! The scenarios are in `loadtest/scenarios`. A scenario has `about`, `[stage]`, exactly one workload (`[dispatch]`,
-//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[upload]`, `[bytes]` or `[start]`) and any number of `[[goal]]`.
+//! `[rates]`, `[growth]`, `[webhooks]`, `[inbound]`, `[feed]`, `[upload]`, `[bytes]` or `[start]`) and any number of `[[goal]]`.
 //! Unknown keys and goals for figures that the workload does not measure are errors. All problems are reported together.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
@@ -50,6 +50,8 @@ pub struct Setup {
     pub latency: Duration,
     /// Threads of the fake Meta.
     pub meta_threads: usize,
+    /// The workers write the event feed.
+    pub feed: bool,
     /// Additional environment variables of the workers, such as `PREGON__DISPATCH__THREADS`.
     pub environment: BTreeMap<String, String>,
 }
@@ -103,6 +105,15 @@ pub enum Workload {
         connections: usize,
         /// Number of rounds.
         rounds: usize,
+    },
+    /// `[feed]`: campaigns with the event feed, in alternation with campaigns without it.
+    Feed {
+        /// Recipients of each campaign.
+        recipients: u64,
+        /// Number of rounds. Each round runs both campaigns once.
+        rounds: usize,
+        /// How long the lag is measured.
+        duration: Duration,
     },
     /// `[upload]`: NDJSON over one connection.
     Upload {
@@ -197,6 +208,7 @@ impl Workload {
             Workload::Growth { .. } => "growth",
             Workload::Webhooks { .. } => "webhooks",
             Workload::Inbound { .. } => "inbound",
+            Workload::Feed { .. } => "feed",
             Workload::Upload { .. } => "upload",
             Workload::Bytes { .. } => "bytes",
             Workload::Start { .. } => "start",
@@ -266,6 +278,16 @@ impl Workload {
                 "redis_cpu_us_per_message",
                 "worker_memory_mb",
             ],
+            Workload::Feed { .. } => &[
+                "messages_per_second",
+                "plain_per_second",
+                "ratio",
+                "events_per_second",
+                "cpu_us_per_event",
+                "lag_p50_ms",
+                "lag_p99_ms",
+                "worker_memory_mb",
+            ],
             Workload::Upload { .. } => &[
                 "recipients_per_second",
                 "worker_cpu_us_per_recipient",
@@ -318,6 +340,7 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
         http2: keys.optional("http2").unwrap_or(false),
         latency: keys.duration("latency", Some(Duration::ZERO), Duration::ZERO..=LATENCY_MAX),
         meta_threads: keys.number("meta_threads", Some(1), 1..=64),
+        feed: keys.optional("feed").unwrap_or(false),
         environment: keys.optional("environment").unwrap_or_default(),
     };
     keys.reject_unknown();
@@ -325,7 +348,8 @@ fn setup(keys: &mut Keys<'_>) -> Setup {
 }
 
 fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
-    const WORKLOADS: [&str; 8] = ["dispatch", "rates", "growth", "webhooks", "inbound", "upload", "bytes", "start"];
+    const WORKLOADS: [&str; 9] =
+        ["dispatch", "rates", "growth", "webhooks", "inbound", "feed", "upload", "bytes", "start"];
     let present: Vec<&str> = WORKLOADS.into_iter().filter(|workload| keys.table.contains_key(*workload)).collect();
     let &[name] = present.as_slice() else {
         keys.problem("", &format!("exactly one of these tables is required: {}", WORKLOADS.join(", ")));
@@ -370,6 +394,11 @@ fn workload(keys: &mut Keys<'_>) -> Option<Workload> {
             batch: keys.number("batch", Some(1), 1..=1_000),
             connections: keys.number("connections", Some(64), 1..=1_000),
             rounds: keys.number("rounds", Some(3), 1..=100),
+        },
+        "feed" => Workload::Feed {
+            recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),
+            rounds: keys.number("rounds", Some(3), 1..=100),
+            duration: keys.duration("duration", Some(Duration::from_secs(20)), DURATION_MIN..=DURATION_MAX),
         },
         "upload" => Workload::Upload {
             recipients: keys.number("recipients", None, 1..=RECIPIENTS_MAX),

@@ -171,7 +171,7 @@ impl Stage {
     pub async fn wait_for_arrivals(&mut self, n: u64) -> Result<(), LoadError> {
         let (mut before, mut deadline) = (0, Instant::now() + TIMEOUT);
         loop {
-            let arrived: u64 = self.meta.ask(&Question::Count).await?;
+            let arrived = self.arrived().await?;
             if arrived >= n {
                 return Ok(());
             }
@@ -184,6 +184,11 @@ impl Stage {
             }
             sleep(POLL_INTERVAL).await;
         }
+    }
+
+    /// How many messages have arrived at the fake Meta since the last reset.
+    pub async fn arrived(&mut self) -> Result<u64, LoadError> {
+        self.meta.ask(&Question::Count).await
     }
 
     /// Waits until a campaign is completed.
@@ -291,8 +296,8 @@ impl Stage {
     }
 }
 
-/// The configuration of the workers: the defaults, except for addresses, secrets, lines and `dispatch.headroom`.
-/// Campaigns use the whole rate of a line, because nothing else sends.
+/// The configuration of the workers: the defaults, except for addresses, secrets, lines, `dispatch.headroom` and
+/// `feed.enabled`. Campaigns use the whole rate of a line, because nothing else sends.
 fn configuration(
     setup: &Setup,
     folder: &Path,
@@ -309,6 +314,7 @@ fn configuration(
     let (key, token) = (secret("api-key", API_KEY)?, secret("token", "token-for-load-tests")?);
     let (verify, app) = (secret("verify-token", "verify-token")?, secret("app-secret", APP_SECRET)?);
     let ca = ca.map(|ca| format!("graph.ca = \"{}\"\n", ca.display())).unwrap_or_default();
+    let feed = setup.feed;
     let mut text = format!(
         r#"redis.url = "{redis}"
 graph.base_url = "{meta}"
@@ -318,6 +324,7 @@ ops.listen = "127.0.0.1:0"
 webhook.verify_token = {verify}
 webhook.app_secret = {app}
 dispatch.headroom = 0.0
+feed.enabled = {feed}
 log.format = "json"
 business = [{{ id = "1001" }}]
 waba = [{{ id = "{WABA}", business = "1001", access_token = {token} }}]

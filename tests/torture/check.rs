@@ -12,6 +12,7 @@ use pregon::{
 use serde_json::Value;
 
 use crate::{
+    feed,
     meta::{Ledger, LedgerEntry, Troubles},
     round::{Campaign, Event},
     schedule::{Fault, LEASE, LINES, Schedule, THROTTLED, Wire},
@@ -95,20 +96,23 @@ impl Verdict {
         self.worst.iter().map(|(worst, rate)| 100.0 * *worst as f64 / *rate as f64).fold(0.0, f64::max)
     }
 
-    fn wrong(&mut self, what: &str, n: u64, examples: &[String]) {
-        if n > 0 {
-            self.problems.push(format!("{what}: {n}, such as {}", examples.join("; ")));
+    pub fn wrong(&mut self, what: &str, examples: &[String]) {
+        if !examples.is_empty() {
+            let (n, some) = (examples.len(), &examples[..examples.len().min(EXAMPLES)]);
+            self.problems.push(format!("{what}: {n}, such as {}", some.join("; ")));
         }
     }
 }
 
-/// Checks everything. `problems`: the problems found before.
+/// Checks everything. `inbound`: a line, and the ids of the messages that people wrote to it; `problems`: the problems
+/// found before.
 pub async fn judge(
     stage: &Stage,
     schedule: &Schedule,
     (ledger, troubles): (&Ledger, &Troubles),
     events: &[Event],
     campaigns: &[Campaign],
+    inbound: (&str, &[String]),
     problems: Vec<String>,
 ) -> Verdict {
     let mut verdict = Verdict { problems, machine_was_late: stage.machine_was_late(), ..Verdict::default() };
@@ -136,6 +140,7 @@ pub async fn judge(
         recipients(&mut verdict, campaign, &truth, &shown);
         counts(&mut verdict, stage, &api.get(&format!("campaigns/{id}")).await, &shown, id).await;
     }
+    feed::check(&mut verdict, stage, &truth, events, campaigns, inbound).await;
     let mut direct = stage.meta.arrivals();
     direct.retain(|arrival| is_direct(&arrival.version, schedule));
     rates(&mut verdict, &direct, schedule);
@@ -169,7 +174,7 @@ fn may_leave_unknown(event: &Event) -> bool {
 }
 
 /// Meta's ledger, and the statuses that Meta reported.
-struct Truth {
+pub struct Truth {
     ledger: HashMap<String, LedgerEntry>,
     /// By phone number: the statuses of the message that the recipient has.
     reported: HashMap<String, Vec<String>>,
@@ -213,6 +218,15 @@ impl Truth {
             }
         }
         false
+    }
+
+    /// Whether Meta accepted a message to this recipient, or reported what an event of this type tells.
+    pub fn explains(&self, to: &str, event: &str) -> bool {
+        let word = event.strip_prefix("recipient.").unwrap_or_default();
+        let reported = self.reported.get(to).into_iter().flatten().any(|status| status.starts_with(word));
+        let entry = self.ledger.get(to);
+        let is_accepted = entry.is_some_and(|entry| entry.messages > 0 || !entry.returned.is_empty());
+        reported || is_accepted && matches!(word, "accepted" | "sent") || word == "unknown"
     }
 
     fn is_shown_by(&self, shown: &[Value], campaign: &Campaign) -> bool {
@@ -269,7 +283,7 @@ fn recipients(verdict: &mut Verdict, campaign: &Campaign, truth: &Truth, shown: 
     verdict.stuck += stuck.len() as u64;
     verdict.twice += twice.len() as u64;
     for (what, examples) in [("lost", lost), ("stuck", stuck), ("twice", twice), ("not as Meta's ledger says", other)] {
-        verdict.wrong(what, examples.len() as u64, &examples[..examples.len().min(EXAMPLES)]);
+        verdict.wrong(what, &examples);
     }
     if shown.len() as u64 != campaign.recipients() {
         verdict.problems.push(format!("{} recipients are shown, of {}", shown.len(), campaign.recipients()));

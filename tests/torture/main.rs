@@ -11,6 +11,7 @@ mod support;
 mod backend;
 mod check;
 mod clock;
+mod feed;
 mod meta;
 mod proxy;
 mod report;

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     backend::JobCampaign,
     check::{self, Verdict},
-    clock,
+    clock, feed,
     meta::{AccountFault, FaultyMeta, Ledger, Troubles},
     schedule::{Fault, Jobs, LAUNCH_SYNCED_AFTER, LINES, Schedule, WORKER_FAULT_DISTANCE},
     stage::Stage,
@@ -213,6 +213,9 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
             }
         });
     }
+    let line = schedule.steady_lines()[0];
+    let webhooks = format!("{}/webhooks/meta", stage.front.url());
+    let people = tokio::spawn(async move { feed::people_write(&webhooks, line).await });
     let mut problems = Vec::new();
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -231,7 +234,10 @@ pub async fn run(schedule: Schedule, keep: &Path) -> Outcome {
     problems.extend(stage.problems());
     problems.extend(stage.backend.problems().await);
     let events = round.events.lock().await.clone();
-    let verdict = check::judge(stage, &schedule, (&ledger, &round.troubles), &events, &campaigns, problems).await;
+    let inbound = (line, people.await.expect("no panic"));
+    let inbound = (inbound.0, inbound.1.as_slice());
+    let verdict =
+        check::judge(stage, &schedule, (&ledger, &round.troubles), &events, &campaigns, inbound, problems).await;
     let logs = (!verdict.is_good()).then(|| {
         let dir = keep.join(schedule.seed.to_string());
         copy(stage.installation.dir(), &dir);

@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod dispatch;
+pub mod feed;
 pub mod growth;
 pub mod inbound;
 pub mod rates;

@@ -1,0 +1,187 @@
+//! The event feed: what it costs dispatch, how fast it is alone, and how far it lags behind a usual load.
+//!
+//! Cost: a campaign with the feed, in alternation with one without it, each on a stage of its own. The feed lags while
+//! the campaign is sent at full speed. Speed alone: after the campaign's end, until every message is told. Lag: a
+//! campaign at a limited rate; the time from the arrival of the nth message at the fake Meta until n messages are told.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use pregon::redis::{
+    Address, Store,
+    feed::{EventId, FeedLimits},
+};
+
+use super::{check_equal, mb, progress, us_each};
+use crate::{
+    error::LoadError,
+    recipients::Rows,
+    report::Findings,
+    scenario::Setup,
+    stage::{Stage, Usage},
+};
+
+const WARM_UP: u64 = 10_000;
+
+/// The pause between two polls of the feed.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long to wait until every message is told.
+const TOLD_WAIT: Duration = Duration::from_secs(300);
+
+/// Events of one read.
+const READ_AT_ONCE: usize = 1_000;
+
+/// The rates of the lag's stage: four lines at the rate of a usual one after an upgrade.
+const LAG_LINES: usize = 4;
+const LAG_LINE_RATE: f64 = 1_000.0;
+
+/// Runs the workload.
+pub async fn run(setup: &Setup, recipients: u64, rounds: usize, duration: Duration) -> Result<Findings, LoadError> {
+    let mut findings = Findings::default();
+    let mut without = Stage::start(&Setup { feed: false, ..setup.clone() }, false).await?;
+    let mut with = FeedStage::start(&Setup { feed: true, ..setup.clone() }).await?;
+    send(&mut without, WARM_UP).await?;
+    send(&mut with.stage, WARM_UP).await?;
+    with.wait_until_told(WARM_UP).await?;
+    let (mut rates, mut plain, mut ratios, mut alone, mut cost) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let usage = send(&mut without, recipients).await?;
+        plain.push(recipients as f64 / usage.took.as_secs_f64());
+        let told_before = with.told;
+        let usage = send(&mut with.stage, recipients).await?;
+        rates.push(recipients as f64 / usage.took.as_secs_f64());
+        ratios.push(rates[round] / plain[round]);
+        with.read().await?;
+        let (left, began, before) = (recipients - (with.told - told_before), Instant::now(), with.stage.usage()?);
+        with.wait_until_told(told_before + recipients).await?;
+        alone.push(left as f64 / began.elapsed().as_secs_f64());
+        let usage = with.stage.usage()?.since(before);
+        cost.push(us_each(usage.workers + usage.redis, left));
+        progress(&format!(
+            "round {} of {rounds}: {:.0}/s without the feed, {:.0}/s with it, ratio {:.3}; then {:.0} events/s",
+            round + 1,
+            plain[round],
+            rates[round],
+            ratios[round],
+            alone[round]
+        ));
+    }
+    findings.one("worker_memory_mb", "", mb(with.stage.worker_peak_bytes()?));
+    without.stop().await?;
+    with.stage.stop().await?;
+    findings.rounds("messages_per_second", rates);
+    findings.rounds("plain_per_second", plain);
+    findings.rounds("ratio", ratios);
+    findings.rounds("events_per_second", alone);
+    findings.rounds("cpu_us_per_event", cost);
+    let lag = lag(setup, duration).await?;
+    findings.one("lag_p50_ms", "", quantile(&lag, 0.5));
+    findings.one("lag_p99_ms", "", quantile(&lag, 0.99));
+    Ok(findings)
+}
+
+/// Sends a campaign. Returns the time from its launch to its completion, and the CPU time used.
+async fn send(stage: &mut Stage, recipients: u64) -> Result<Usage, LoadError> {
+    let lines = stage.lines.clone();
+    let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
+    check_equal("recipients accepted", uploaded.accepted, recipients)?;
+    stage.reset_arrivals().await?;
+    let before = stage.usage()?;
+    stage.launch(id).await?;
+    stage.wait_for_arrivals(recipients).await?;
+    stage.wait_for_completion(id).await?;
+    Ok(stage.usage()?.since(before))
+}
+
+/// The lags of the messages of a campaign at a limited rate, in ms, sorted.
+async fn lag(setup: &Setup, duration: Duration) -> Result<Vec<f64>, LoadError> {
+    let slow = Setup { feed: true, lines: LAG_LINES, messages_per_second: LAG_LINE_RATE, ..setup.clone() };
+    let mut with = FeedStage::start(&slow).await?;
+    let recipients = (LAG_LINES as f64 * LAG_LINE_RATE * duration.as_secs_f64()) as u64;
+    let lines = with.stage.lines.clone();
+    let (id, _) = with.stage.draft(&lines, Rows::unique(recipients)).await?;
+    with.stage.reset_arrivals().await?;
+    with.stage.launch(id).await?;
+    // When how many messages had arrived, and how many were told.
+    let (mut arrived, mut told) = (Vec::new(), Vec::new());
+    let began = Instant::now();
+    while with.told < recipients {
+        let at = began.elapsed();
+        arrived.push((at, with.stage.arrived().await?));
+        with.read().await?;
+        told.push((began.elapsed(), with.told));
+        if at > duration + TOLD_WAIT {
+            return Err(LoadError::Failed(format!("only {} of {recipients} messages are told", with.told)));
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+    with.stage.stop().await?;
+    let reached = |curve: &[(Duration, u64)], n: u64| {
+        curve.get(curve.partition_point(|(_, count)| *count < n)).map_or(began.elapsed(), |(at, _)| *at)
+    };
+    let lag = |n: u64| reached(&told, n).saturating_sub(reached(&arrived, n)).as_secs_f64() * 1e3;
+    let mut lags: Vec<f64> = (1..=recipients).map(lag).collect();
+    lags.sort_by(f64::total_cmp);
+    Ok(lags)
+}
+
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    sorted.get((sorted.len() as f64 * share) as usize).copied().unwrap_or(0.0)
+}
+
+/// A stage whose feed is read.
+struct FeedStage {
+    stage: Stage,
+    store: Store,
+    position: EventId,
+    /// Messages that were told as accepted.
+    told: u64,
+}
+
+impl FeedStage {
+    async fn start(setup: &Setup) -> Result<Self, LoadError> {
+        let stage = Stage::start(setup, false).await?;
+        let address = Address {
+            url: stage.redis_url().to_owned(),
+            certificates: Default::default(),
+            namespace: "pregon".into(),
+            timeout: Duration::from_secs(30),
+            connections: 1,
+        };
+        let one = 1.try_into().map_err(LoadError::of)?;
+        let limits = FeedLimits { partitions: one, retention: Duration::from_secs(3_600), length_max: 1_000 };
+        let store = Store::connect(&address).await?.with_feed(Some(limits));
+        Ok(Self { stage, store, position: EventId::default(), told: 0 })
+    }
+
+    /// Reads what was told since the last call.
+    async fn read(&mut self) -> Result<(), LoadError> {
+        loop {
+            let events = self.store.events_after(0, self.position, READ_AT_ONCE).await?;
+            let Some(last) = events.last() else { return Ok(()) };
+            if last.id.number - events.len() as u64 > self.position.number {
+                return Err(LoadError::Failed("events were removed before they were read".into()));
+            }
+            self.position = last.id;
+            self.told +=
+                events.iter().filter(|event| event.event.contains(r#""type":"recipient.accepted""#)).count() as u64;
+        }
+    }
+
+    async fn wait_until_told(&mut self, n: u64) -> Result<(), LoadError> {
+        let deadline = Instant::now() + TOLD_WAIT;
+        loop {
+            self.read().await?;
+            if self.told >= n {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(LoadError::Failed(format!("only {} of {n} messages are told", self.told)));
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+}

@@ -6,11 +6,11 @@ use std::{
 };
 
 use crate::{
-    domain::{BusinessId, CampaignId, LineId, Lines, UnixMs},
+    domain::{BusinessId, CampaignId, LineId, Lines, PartId, UnixMs},
     redis::{Result, Store, campaigns::CampaignRecord},
 };
 
-/// How long what was read is used. Only the end of a campaign changes it, and launches of further parts.
+/// How long what was read is used. Only the end of a campaign and the end of its retention change it.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Maximum number of campaigns in the cache. A campaign on a thousand lines takes some 30 kB.
@@ -54,10 +54,14 @@ impl Campaigns {
         Self { configured, retention, feed_retention, known: HashMap::new() }
     }
 
-    /// Reads the campaigns of `ids` that are not known, or not recently.
-    pub(super) async fn read(&mut self, store: &Store, ids: impl IntoIterator<Item = CampaignId>) -> Result<()> {
-        let is_fresh = |id: &CampaignId| self.known.get(id).is_some_and(|info| info.read_at.elapsed() < FRESH);
-        let mut missing: Vec<CampaignId> = ids.into_iter().filter(|id| !is_fresh(id)).collect();
+    /// Reads the campaigns of `parts` that are not known, or not recently.
+    pub(super) async fn read(&mut self, store: &Store, parts: impl IntoIterator<Item = PartId>) -> Result<()> {
+        let is_known = |part: &PartId| {
+            let info = self.known.get(&part.campaign);
+            info.is_some_and(|info| info.lines.len() > part.number.into() && info.read_at.elapsed() < FRESH)
+        };
+        let unknown = parts.into_iter().filter(|part| !is_known(part));
+        let mut missing: Vec<CampaignId> = unknown.map(|part| part.campaign).collect();
         missing.sort_unstable();
         missing.dedup();
         if missing.is_empty() {

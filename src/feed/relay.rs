@@ -242,7 +242,7 @@ impl Relay {
         }
         let parts: Vec<PartId> = noted.iter().map(|(part, _)| *part).collect();
         let untold = store.untold_changes(&parts, CHANGES_MAX / parts.len()).await?;
-        self.campaigns.read(store, parts.iter().map(|part| part.campaign)).await?;
+        self.campaigns.read(store, parts.iter().copied()).await?;
         let (mut events, mut positions) = (Vec::new(), Vec::new());
         for (&part, untold) in parts.iter().zip(&untold) {
             self.events_of(store, part, untold, now, &mut events).await?;
@@ -296,7 +296,7 @@ impl Relay {
     async fn tell_messages(&mut self, store: &Store, line: LineId, at: UnixMs, since: UnixMs) -> Result<()> {
         let messages = store.untold_inbound(&line, since, MESSAGES_MAX).await?;
         let Some(last) = messages.last() else { return Ok(()) };
-        let answered = messages.iter().filter_map(|message| Some(answered(message.recipient.as_deref()?)?.0.campaign));
+        let answered = messages.iter().filter_map(|message| Some(answered(message.recipient.as_deref()?)?.0));
         self.campaigns.read(store, answered).await?;
         let events: Vec<String> = messages.iter().filter_map(|message| self.message_event(&line, message)).collect();
         self.append(store, &events).await?;

@@ -1,6 +1,6 @@
 //! What the event feed has not told yet: notes of what changed, and the changes themselves.
 //!
-//! Whatever changes recipients, a campaign or the messages of a line notes that in the same round trip. A relay takes
+//! Whatever changes recipients, a campaign or the messages of a line notes that, if possible in the same round trip. A relay takes
 //! the notes, reads the changes behind the ones that it has told, and appends events.
 //!
 //! How far the feed has told is stored beside the changes: in the hash of the part or campaign, or as the position of
@@ -121,21 +121,32 @@ impl Store {
         notes.into_iter().try_for_each(|noted| noted.map(drop))
     }
 
-    /// As [`Store::call`], and notes what the call changes, in the same round trip.
+    /// As [`Store::call`], and notes what the call changes: in the same round trip, or after it in a cluster, where a
+    /// note could otherwise be taken before the change is made.
     pub(super) async fn call_noting<T: FromRedisValue>(&self, call: Call, changed: Untold) -> Result<T> {
+        if self.is_spread() {
+            let result = self.call(call).await?;
+            self.note_changed([changed]).await?;
+            return Ok(result);
+        }
         let mut calls = vec![call];
         calls.extend(self.notes([changed]));
         self.call_all(&calls).await?.swap_remove(0)
     }
 
-    /// As [`Store::call_journaled`], and notes what the calls change, in the same round trip.
+    /// As [`Store::call_journaled`], and notes what the calls change, as [`Store::call_noting`] does.
     pub(super) async fn call_journaled_noting<T: FromRedisValue>(
         &self,
         mut calls: Vec<Call>,
         changed: impl IntoIterator<Item = Untold>,
     ) -> Result<Vec<Result<T>>> {
-        let n = calls.len();
-        calls.extend(self.notes(changed));
+        let (n, notes) = (calls.len(), self.notes(changed));
+        if self.is_spread() {
+            let results = self.call_journaled(calls).await?;
+            self.call_journaled::<u64>(notes).await?;
+            return Ok(results);
+        }
+        calls.extend(notes);
         let mut results = self.call_journaled(calls).await?;
         results.truncate(n);
         Ok(results)

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    CampaignAction, Intake, IntakeError, TemplateProblem,
+    Intake, IntakeError, TemplateProblem,
     job::{CampaignRef, Job, RecipientsJob, RetryJob},
     upload::UploadId,
 };
@@ -51,6 +51,14 @@ enum JobError {
     RetryOfRetry(EntryId),
     #[error(transparent)]
     Intake(#[from] IntakeError),
+}
+
+/// A job that took effect, now or before.
+struct AppliedJob {
+    campaign: CampaignId,
+    /// The result for its recipients.
+    upload: UploadResult,
+    result: JobResult,
 }
 
 /// Reads the job stream while this worker has the lease on it, until `stop` is cancelled. An entry in progress is
@@ -180,12 +188,17 @@ impl Reader<'_> {
             Err(error) if self.is_transient(&error) => return Err(error),
             Err(error) => {
                 let (code, reason) = (error.kind(), error.to_string());
+                self.intake.tell_dead(id, entry.id, code, &reason).await?;
                 // The reason may quote a phone number, so it is only in the dead letter, not in the log.
                 warn!(%entry.id, code, "job rejected and moved to the dead letters");
                 (JobResult::Dead, NewDeadLetter { id, retried, entry, code, reason, rejected: None, at })
             }
-            Ok((upload, result)) if upload.rejected_count == 0 => return Ok(result),
-            Ok((UploadResult { accepted, rejected_count, rejected }, result)) => {
+            Ok(AppliedJob { campaign, upload, result }) => {
+                self.intake.tell_done(id, entry.id, campaign, &upload).await?;
+                let UploadResult { accepted, rejected_count, rejected } = upload;
+                if rejected_count == 0 {
+                    return Ok(result);
+                }
                 let n = accepted + rejected_count;
                 let reason = format!("{rejected_count} of {n} recipients were rejected, the others were accepted");
                 info!(%entry.id, reason, "job done, but some of its recipients were rejected");
@@ -208,30 +221,30 @@ impl Reader<'_> {
         Ok(result)
     }
 
-    /// Applies the job of the entry `id`. Returns the result for its recipients, and whether anything changed.
-    async fn apply(&self, id: EntryId, job: Job) -> Result<(UploadResult, JobResult), JobError> {
-        let (upload, changed) = match job {
+    /// Applies the job of the entry `id`.
+    async fn apply(&self, id: EntryId, job: Job) -> Result<AppliedJob, JobError> {
+        let (campaign, upload, changed) = match job {
             Job::Campaign(mut new) => {
                 // Without an external_id, applying the entry again would create a second campaign.
                 new.external_id.get_or_insert_with(|| format!("job:{id}"));
                 let submitted = self.intake.submit_undurably(*new).await?;
-                (submitted.upload, submitted.created)
+                (submitted.id, submitted.upload, submitted.created)
             }
             Job::Recipients(RecipientsJob { external_id, upload_id, recipients }) => {
                 let upload_id = upload_id.as_deref().map_or(Ok(UploadId::Entry(id)), UploadId::of_caller)?;
-                let id = self.find(&external_id).await?;
-                let (upload, repeated) = self.intake.upload_values(id, &upload_id, &recipients).await?;
-                (upload, !repeated)
+                let campaign = self.find(&external_id).await?;
+                let (upload, repeated) = self.intake.upload_values(campaign, &upload_id, &recipients).await?;
+                (campaign, upload, !repeated)
             }
-            Job::Change(action, CampaignRef { external_id }) => self.change(&external_id, action).await?,
+            Job::Change(action, CampaignRef { external_id }) => {
+                let campaign = self.find(&external_id).await?;
+                let (_, changed) = self.intake.change(campaign, action).await?;
+                (campaign, UploadResult::default(), changed)
+            }
             Job::Retry(RetryJob { dead_letter }) => return Err(JobError::RetryOfRetry(dead_letter)),
         };
-        Ok((upload, if changed { JobResult::Taken } else { JobResult::Repeated }))
-    }
-
-    async fn change(&self, external_id: &str, action: CampaignAction) -> Result<(UploadResult, bool), IntakeError> {
-        let (_, changed) = self.intake.change(self.find(external_id).await?, action).await?;
-        Ok((UploadResult::default(), changed))
+        let result = if changed { JobResult::Taken } else { JobResult::Repeated };
+        Ok(AppliedJob { campaign, upload, result })
     }
 
     async fn find(&self, external_id: &str) -> Result<CampaignId, IntakeError> {

@@ -1,0 +1,83 @@
+//! The events that tell what became of a job.
+//!
+//! They are written before the entry of the job is finished, so each is told at least once.
+
+use serde::Serialize;
+
+use super::{Intake, IntakeError};
+use crate::{
+    api_types::UploadResult,
+    domain::{CampaignId, EntryId, Event, EventType},
+};
+
+/// The fields of `job.done`.
+#[derive(Serialize)]
+struct DoneFields<'a> {
+    job: EntryId,
+    #[serde(flatten)]
+    upload: &'a UploadResult,
+}
+
+/// The fields of `job.dead`.
+#[derive(Serialize)]
+struct DeadFields<'a> {
+    job: EntryId,
+    code: &'a str,
+    reason: &'a str,
+}
+
+impl Intake {
+    /// Tells that the entry `id` was applied: the job of the entry `job`, which is another one for a retry. `upload`:
+    /// the result for the job's recipients.
+    pub(super) async fn tell_done(
+        &self,
+        id: EntryId,
+        job: EntryId,
+        campaign: CampaignId,
+        upload: &UploadResult,
+    ) -> Result<(), IntakeError> {
+        if self.store.feed().is_none() {
+            return Ok(());
+        }
+        let definition = self.store.definitions(&[campaign]).await?.pop().flatten();
+        let line = definition.as_ref().and_then(|definition| self.lines.first_of(&definition.lines));
+        let event = Event {
+            id: format!("job:{id}"),
+            r#type: EventType::JobDone,
+            at: self.clock.now(),
+            business: line.map(|line| &line.business),
+            line: None,
+            campaign: Some(campaign),
+            external_id: definition.as_ref().and_then(|definition| definition.external_id.as_deref()),
+            details: DoneFields { job, upload },
+        };
+        self.tell(Some(campaign), &event).await
+    }
+
+    /// Tells that the entry `id` failed and became a dead letter: the job of the entry `job`, which is another one for a
+    /// retry.
+    pub(super) async fn tell_dead(
+        &self,
+        id: EntryId,
+        job: EntryId,
+        code: &str,
+        reason: &str,
+    ) -> Result<(), IntakeError> {
+        let event = Event {
+            id: format!("job:{id}"),
+            r#type: EventType::JobDead,
+            at: self.clock.now(),
+            business: None,
+            line: None,
+            campaign: None,
+            external_id: None,
+            details: DeadFields { job, code, reason },
+        };
+        self.tell(None, &event).await
+    }
+
+    async fn tell<D: Serialize>(&self, campaign: Option<CampaignId>, event: &Event<'_, D>) -> Result<(), IntakeError> {
+        let json = serde_json::to_string(event).expect("every map has string keys");
+        Ok(self.store.append_events(campaign, &[json]).await?)
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{StatusCode, request::Parts},
+    http::{HeaderMap, StatusCode, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -47,6 +47,9 @@ pub(super) struct RecipientPath(
 
 /// A JSON object as the body.
 pub(super) struct JsonBody<T>(pub(super) T);
+
+/// A JSON object as the body, or the default if the body is empty.
+pub(super) struct OptionalJsonBody<T>(pub(super) T);
 
 impl<S: Send + Sync> FromRequestParts<S> for CampaignPath {
     type Rejection = Problem;
@@ -105,25 +108,52 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
-        expect_media_type(request.headers(), &["application/json"])?;
-        content_coding(request.headers(), &[])?;
-        let limit = shared.state.stall_timeout;
-        let body = timeout(limit, Bytes::from_request(request, shared)).await.map_err(|_| too_slow(limit))?;
-        let bytes = body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                format!(
-                    "the body is longer than {} bytes (http.body_bytes_max); upload large numbers of recipients with POST \
-                     /v1/campaigns/{{id}}/recipients",
-                    shared.state.body_bytes_max
-                ),
-            ),
-            _ => Problem::bad_request("body-cut", format!("the body could not be read: {}", rejection.body_text())),
-        })?;
-        let malformed = |why: String| Problem::bad_request("malformed-body", format!("the body can't be read: {why}"));
-        let mut reader = serde_json::Deserializer::from_slice(&bytes);
-        let read = json::object(&mut reader).and_then(|object| reader.end().map(|()| Self(object)));
-        read.map_err(|error| malformed(json_fault(&error)))
+        check_json_headers(request.headers())?;
+        json_object(&whole_body(request, shared).await?).map(Self)
     }
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<Shared>> for OptionalJsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self> {
+        let headers = request.headers().clone();
+        let body = whole_body(request, shared).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        check_json_headers(&headers)?;
+        json_object(&body).map(Self)
+    }
+}
+
+fn check_json_headers(headers: &HeaderMap) -> Result<()> {
+    expect_media_type(headers, &["application/json"])?;
+    content_coding(headers, &[]).map(drop)
+}
+
+async fn whole_body(request: Request, shared: &Arc<Shared>) -> Result<Bytes> {
+    let limit = shared.state.stall_timeout;
+    let body = timeout(limit, Bytes::from_request(request, shared)).await.map_err(|_| too_slow(limit))?;
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            format!(
+                "the body is longer than {} bytes (http.body_bytes_max); upload large numbers of recipients with POST \
+                 /v1/campaigns/{{id}}/recipients",
+                shared.state.body_bytes_max
+            ),
+        ),
+        _ => Problem::bad_request("body-cut", format!("the body could not be read: {}", rejection.body_text())),
+    })
+}
+
+fn json_object<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = json::object(&mut reader).and_then(|object| reader.end().map(|()| object));
+    read.map_err(|error| {
+        let why = json_fault(&error);
+        Problem::bad_request("malformed-body", format!("the body can't be read: {why}"))
+    })
 }

@@ -9,9 +9,9 @@ use super::{
     extract::{JsonBody, LinePath},
 };
 use crate::{
-    api_types::{HoldView, LineChange, LinePage, LineView, Page},
+    api_types::{HoldView, LineChange, LinePage, LineView, Page, PauseView},
     config::KeyScope,
-    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId},
+    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, Pause, PauseScope},
     http::request::Params,
     http::{
         page,
@@ -37,6 +37,7 @@ fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
         configured: line.messages_per_second,
         owner: now.owner,
         paused: now.control.paused,
+        pauses: now.pauses.into_iter().map(pause_view).collect(),
         holds: now.holds.into_iter().map(|(scope, hold)| hold_view(&scope, hold)).collect(),
         backlog,
     }
@@ -45,6 +46,14 @@ fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
 fn hold_view(scope: &HoldScope, hold: Hold) -> HoldView {
     let Hold { code, reason, since, until } = hold;
     HoldView { scope: scope.to_string(), code, reason, since, until }
+}
+
+pub(super) fn pause_view(pause: Pause) -> PauseView {
+    let business = match pause.scope {
+        PauseScope::Installation => None,
+        PauseScope::Business(business) => Some(business),
+    };
+    PauseView { business, since: pause.since }
 }
 
 /// The state of a line in one word. If several states apply, the ones that an operator has to end take precedence.
@@ -152,7 +161,8 @@ pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) ->
 /// Resume a line.
 ///
 /// Ends the pause and the holds on the line, its WABA and its access token. The last two also stop the other lines of
-/// the WABA. A hold whose cause persists returns with the next message.
+/// the WABA. A hold whose cause persists returns with the next message. A pause of everything stays: `POST /v1/resume`
+/// ends it.
 #[utoipa::path(
     post, path = "/v1/lines/{line}/resume", tag = "lines", operation_id = "resume_line",
     security(("api_key" = [KeyScope::Operate])),
@@ -190,9 +200,9 @@ impl Shared {
     async fn line_views(&self, lines: &[Line]) -> Result<Vec<LineView>> {
         let now = self.now();
         let ids: Vec<LineId> = lines.iter().map(|line| line.id.clone()).collect();
-        let holds = self.state.store.holds(now).await?;
+        let stops = self.reader.stops(now).await?;
         let (line_snapshots, loads) =
-            tokio::try_join!(self.reader.line_snapshots(&ids, &holds, now), self.reader.loads(now))?;
+            tokio::try_join!(self.reader.line_snapshots(&ids, &stops, now), self.reader.loads(now))?;
         let backlog = |line: &Line| loads.get(&line.id).map_or(0, |loads| loads.iter().map(|load| load.open).sum());
         Ok(lines.iter().zip(line_snapshots).map(|(line, now)| view(line, now, backlog(line))).collect())
     }

@@ -16,6 +16,7 @@ mod guard;
 mod jobs;
 mod lines;
 mod openapi;
+mod pauses;
 mod problems;
 mod recipients;
 mod report;
@@ -39,7 +40,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{extract::campaign_not_found, openapi::Scopes};
 use crate::{
     config::ApiKey,
-    domain::{CampaignId, Lines, UnixMs, WabaId},
+    domain::{BusinessId, CampaignId, Lines, UnixMs, WabaId},
     http::{
         auth::ApiKeys,
         problem::{Problem, Result},
@@ -75,6 +76,10 @@ pub struct ApiState {
     pub intake: Intake,
     /// The configured lines.
     pub lines: Lines,
+    /// The configured businesses.
+    pub businesses: Arc<[BusinessId]>,
+    /// How long a line belongs to a worker without renewal: `dispatch.lease`.
+    pub lease: Duration,
     /// The API keys.
     pub keys: Arc<[ApiKey]>,
     /// Requests with an unknown key that each network may make per minute: `http.key_failures_per_minute`.
@@ -142,6 +147,8 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(lines::one, lines::change))
         .routes(routes!(lines::pause))
         .routes(routes!(lines::resume))
+        .routes(routes!(pauses::pause))
+        .routes(routes!(pauses::resume))
         .routes(routes!(templates::list))
         .routes(routes!(templates::sync))
         .layer(DefaultBodyLimit::max(state.body_bytes_max))

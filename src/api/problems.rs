@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 41] = [
+pub(super) const KINDS: [ProblemKind; 43] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
     kind("invalid-query", 400, "a query parameter is invalid or unknown"),
@@ -33,6 +33,7 @@ pub(super) const KINDS: [ProblemKind; 41] = [
     kind("upload-undecodable", 400, "the body is not valid for its `Content-Encoding`, or was cut"),
     kind("unauthorized", 401, "the key is missing or unknown"),
     kind("forbidden", 403, "the key lacks the scope of this call"),
+    kind("business-not-found", 404, "there is no such business in the configuration"),
     kind("campaign-not-found", 404, "there is no such campaign"),
     kind("dead-letter-not-found", 404, "there is no such dead letter"),
     kind("line-not-found", 404, "there is no such line in the configuration"),
@@ -62,6 +63,7 @@ pub(super) const KINDS: [ProblemKind; 41] = [
     kind("too-many-unknown-keys", 429, "too many calls from this address had an unknown key"),
     kind("internal", 500, "a bug in Pregón; its log has the cause"),
     kind("sync-failed", 502, "Meta did not return the templates of some WABAs; `problems` names them"),
+    kind("pause-unconfirmed", 503, "the pause is stored, but `detail` names workers that have not confirmed it"),
     kind("timeout", 503, "the call took too long; the change may have been made"),
     kind("unavailable", 503, "Redis is unavailable; the change may have been made"),
 ];

@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use super::{Listed, Page};
+use super::{Listed, Page, PauseView};
 use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, MetaCode, UnixMs, WabaId};
 
 /// Every state of a line.
@@ -64,10 +64,14 @@ pub struct LineView {
     #[serde(default)]
     #[schema(required)]
     pub throttled: bool,
-    /// Whether an operator paused the line.
+    /// Whether an operator paused this line. The line is also paused while `pauses` has an entry.
     #[serde(default)]
     #[schema(required)]
     pub paused: bool,
+    /// The pauses of everything that stop the line.
+    #[serde(default)]
+    #[schema(required)]
+    pub pauses: Vec<PauseView>,
     /// What comes in place of Meta's answers, while nothing is sent because of it; otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -11,6 +11,7 @@ mod campaign;
 mod job;
 mod line;
 mod page;
+mod pause;
 mod problem;
 mod recipient;
 mod schemas;
@@ -23,6 +24,7 @@ pub use self::{
     job::{DeadJobPage, DeadJobView, RetriedJob},
     line::{HoldView, LINE_STATES, LineChange, LinePage, LineView},
     page::{Listed, Page},
+    pause::{PauseChange, PauseTarget, PauseView},
     problem::{PROBLEM_PREFIX, ProblemBody},
     recipient::{RecipientPage, RecipientView, Times},
     schemas::recipient_state,

@@ -10,7 +10,7 @@ use utoipa::{
 
 use super::WaitReason;
 use crate::domain::{
-    CampaignId, CampaignState, EntryId, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template, UnixMs,
+    BusinessId, CampaignId, CampaignState, EntryId, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template, UnixMs,
     WabaId, campaign::PauseReason,
 };
 
@@ -56,6 +56,13 @@ schema_of!(
     "LineId",
     json!({
         "type": "string", "description": "A line: Meta's `phone_number_id`.", "examples": ["3001"],
+    })
+);
+schema_of!(
+    BusinessId,
+    "BusinessId",
+    json!({
+        "type": "string", "description": "A business portfolio: Meta's id.", "examples": ["1001"],
     })
 );
 schema_of!(

@@ -167,6 +167,8 @@ pub enum WaitReason {
     Schedule,
     /// An operator, or the worker itself, paused the campaign or the line.
     Paused,
+    /// An operator paused all sending, or all sending of the business.
+    AllPaused,
     /// The line sends as fast as it may.
     LineRate,
     /// Meta requires more time between messages to the same person.
@@ -194,9 +196,10 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 12] = [
+    pub const ALL: [WaitReason; 13] = [
         WaitReason::Schedule,
         WaitReason::Paused,
+        WaitReason::AllPaused,
         WaitReason::LineRate,
         WaitReason::PairSpacing,
         WaitReason::BackingOff,

@@ -16,8 +16,8 @@ use crate::{
     telemetry::logging::{self, LogConfig, LogFormat},
     terminal::{
         CommandError,
-        arguments::{CampaignCommand, Command, ConfigOptions, JobCommand, LineCommand, ServeOptions},
-        campaign, job, line, submit, watch,
+        arguments::{AllArguments, CampaignCommand, Command, ConfigOptions, JobCommand, LineCommand, ServeOptions},
+        campaign, job, line, pause, submit, watch,
     },
 };
 
@@ -32,6 +32,8 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
+        Command::Pause(all) => change_all(all, ControlAction::Pause).await,
+        Command::Resume(all) => change_all(all, ControlAction::Resume).await,
         Command::Check { config, output } => check::check(&config, output.json).await,
         Command::Size(options) => size::size(&options).map_err(|error| CommandError::Failed(error.to_string())),
     }
@@ -72,6 +74,11 @@ async fn run_line(client: &Client, command: LineCommand) -> Result<(), CommandEr
         LineCommand::Pause(lines) => line::change(client, &lines, ControlAction::Pause).await,
         LineCommand::Resume(lines) => line::change(client, &lines, ControlAction::Resume).await,
     }
+}
+
+async fn change_all(all: AllArguments, action: ControlAction) -> Result<(), CommandError> {
+    let AllArguments { server, business, output } = all;
+    pause::change(&server.client()?, business.as_ref(), action, output.json).await
 }
 
 async fn simulate(scenario: &str, listen: SocketAddr) -> Result<(), CommandError> {

@@ -22,10 +22,11 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        CampaignCreated, CampaignView, DeadJobView, LineChange, LineView, NewCampaign, Page, RetriedJob, UploadResult,
+        CampaignCreated, CampaignView, DeadJobView, LineChange, LineView, NewCampaign, Page, PauseChange, PauseTarget,
+        RetriedJob, UploadResult,
     },
     coding::Coding,
-    domain::{CampaignId, CampaignState, EntryId, LineId, Secret},
+    domain::{BusinessId, CampaignId, CampaignState, EntryId, LineId, Secret},
     intake::{Format, UploadLayout},
 };
 
@@ -45,7 +46,7 @@ pub struct Created {
     pub created: bool,
 }
 
-/// A state change of a campaign or a line. Its name is the last segment of the URL.
+/// A state change of a campaign, of a line or of all lines. Its name is the last segment of the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlAction {
     /// Start sending.
@@ -244,6 +245,12 @@ impl Client {
     pub async fn delete_dead_job(&self, id: EntryId) -> Result<()> {
         let request = self.request(Method::DELETE, &["jobs", "dead", &id.to_string()]);
         self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+    }
+
+    /// Pauses or resumes all sending, or with `business` that of one business.
+    pub async fn change_all(&self, business: Option<&BusinessId>, action: ControlAction) -> Result<Known<PauseChange>> {
+        let target = PauseTarget { business: business.cloned() };
+        self.call(self.request(Method::POST, &[action.word()]).json(&target)).await
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {

@@ -168,7 +168,7 @@ pub enum KeyScope {
     Read,
     /// Create, launch and delete campaigns, upload recipients.
     Submit,
-    /// Pause, resume and cancel campaigns; set, pause and resume lines; sync templates.
+    /// Pause, resume and cancel campaigns; set, pause and resume lines; pause and resume everything; sync templates.
     Operate,
 }
 

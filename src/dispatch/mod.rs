@@ -24,7 +24,7 @@ pub mod worker;
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    domain::{Hold, HoldScope, LineId, retry::RetryPolicy},
+    domain::{Hold, HoldScope, LineId, Pauses, retry::RetryPolicy},
     redis::lines::LineControl,
 };
 
@@ -50,10 +50,14 @@ pub struct DispatchSettings {
 /// What a worker broadcasts to all its runners.
 #[derive(Clone, Debug, Default)]
 pub struct RunnerSignals {
+    /// Whether the rest was read. Until then no line claims anything, because it could be paused.
+    pub are_known: bool,
     /// A counter that rises whenever a line may have something new to do.
     pub pulse: u64,
     /// What operators have set, by line.
     pub controls: HashMap<LineId, LineControl>,
     /// The holds, by scope.
     pub holds: HashMap<HoldScope, Hold>,
+    /// The pauses of everything.
+    pub pauses: Pauses,
 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -120,9 +120,16 @@ impl Worker {
         for number in 0..self.threads.max(1) {
             threads.push(self.start_thread(number, signals_rx.clone())?);
         }
-        let signal_task =
-            tokio::spawn(watch_signals(self.store.clone(), self.clock.clone(), self.lines.ids(), signals));
-        let result = self.hold_leases(&threads, stop).await;
+        let joined = Arc::new(Notify::new());
+        let watch = SignalWatch {
+            worker: self.name.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            lines: self.lines.ids(),
+            signals,
+        };
+        let signal_task = tokio::spawn(watch.run(joined.clone()));
+        let result = self.hold_leases(&threads, &joined, stop).await;
         signal_task.abort();
         result
     }
@@ -130,6 +137,7 @@ impl Worker {
     async fn hold_leases(
         &self,
         threads: &[mpsc::UnboundedSender<StartRunner>],
+        joined: &Notify,
         stop: CancellationToken,
     ) -> Result<(), WorkerError> {
         let mut leases = LeaseKeeper::new(self.lines.ids(), self.settings.lease, self.settings.id_retention);
@@ -151,6 +159,9 @@ impl Worker {
                 match turn.next {
                     LeaseStep::Request(request) => {
                         let response = self.request(&request, &mut running).await;
+                        if matches!(response, Some(LeaseResponse::Live(_))) {
+                            joined.notify_one();
+                        }
                         turn = leases.response(response, Instant::now(), &mut rand::rng());
                     }
                     LeaseStep::Wait { pause, succeeded: true } => {
@@ -356,39 +367,56 @@ fn take_finished(running: &mut HashMap<LineId, RunningLine>) -> Result<Vec<LineI
 }
 
 /// Broadcasts to the runners what operators and other workers have changed.
-async fn watch_signals(
+struct SignalWatch {
+    worker: String,
     store: Store,
     clock: Arc<Clock>,
     lines: Vec<LineId>,
     signals: watch::Sender<Arc<RunnerSignals>>,
-) {
-    let mut read_at: Option<Instant> = None;
-    loop {
-        match store.pulse().await {
-            Ok(pulse) => {
-                let unchanged = signals.borrow().pulse == pulse;
-                if !unchanged || read_at.is_none_or(|at| at.elapsed() > SIGNALS_EVERY) {
-                    match read_signals(&store, &clock, &lines, pulse).await {
-                        Ok(new) => {
-                            signals.send_replace(Arc::new(new));
-                            read_at = Some(Instant::now());
+}
+
+impl SignalWatch {
+    /// Runs until it is aborted. Begins when `joined` is notified: after the first heartbeat of the worker. So either
+    /// an operator who pauses everything finds the worker among the live ones, or the worker finds the pause.
+    async fn run(self, joined: Arc<Notify>) {
+        joined.notified().await;
+        let mut read_at: Option<Instant> = None;
+        loop {
+            match self.store.pulse().await {
+                Ok(pulse) => {
+                    let unchanged = self.signals.borrow().pulse == pulse;
+                    if !unchanged || read_at.is_none_or(|at| at.elapsed() > SIGNALS_EVERY) {
+                        match self.update(pulse).await {
+                            Ok(()) => read_at = Some(Instant::now()),
+                            Err(error) => {
+                                read_at = None;
+                                warn!(%error, "controls, holds and pauses could not be read");
+                            }
                         }
-                        Err(error) => warn!(%error, "controls and holds could not be read"),
+                    }
+                }
+                Err(error) => {
+                    if read_at.take().is_some() {
+                        warn!(%error, "redis does not answer");
                     }
                 }
             }
-            Err(error) => {
-                if read_at.take().is_some() {
-                    warn!(%error, "redis does not answer");
-                }
-            }
+            tokio::time::sleep(PULSE_EVERY).await;
         }
-        tokio::time::sleep(PULSE_EVERY).await;
     }
-}
 
-async fn read_signals(store: &Store, clock: &Clock, lines: &[LineId], pulse: u64) -> Result<RunnerSignals, StoreError> {
-    let controls = store.controls(lines).await?;
-    let holds = store.holds(clock.now()).await?;
-    Ok(RunnerSignals { pulse, controls: lines.iter().cloned().zip(controls).collect(), holds })
+    /// Reads the signals and broadcasts them. Then confirms the pauses, if that is not done yet.
+    async fn update(&self, pulse: u64) -> Result<(), StoreError> {
+        let Self { worker, store, clock, lines, signals } = self;
+        let (controls, holds, stored) =
+            tokio::try_join!(store.controls(lines), store.holds(clock.now()), store.pauses())?;
+        let controls = lines.iter().cloned().zip(controls).collect();
+        let pauses = stored.pauses.clone();
+        signals.send_replace(Arc::new(RunnerSignals { are_known: true, pulse, controls, holds, pauses }));
+        if stored.is_obeyed_by(worker, stored.version) {
+            Ok(())
+        } else {
+            store.obey_pauses(worker, stored.version).await
+        }
+    }
 }

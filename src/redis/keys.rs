@@ -54,6 +54,9 @@ keys! {
     holds() => "holds";
     /// HASH: scope → when a hold on it was last lifted, in ms.
     lifted() => "lifted";
+    /// HASH of pauses of everything: `all` or `business:ID` → since when, in ms; `version`, which rises with each pause;
+    /// `worker:NAME` → the newest version that the worker obeys.
+    pauses() => "pauses";
     /// ZSET of failed statuses and answers, JSON, that carry no token of ours and whose message is not found yet,
     /// score = time in ms of the next search.
     parked() => "parked";

@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Result, Store, StoreError, read, script, stored::StoredHold};
+use super::{Call, Result, Store, StoreError, pauses::obedience_of, read, script, stored::StoredHold};
 use crate::domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, LineId, PartId, UnixMs};
 
 /// Upper limit of the random step by which an epoch rises if it is ahead of the clock of Redis.
@@ -147,6 +147,7 @@ impl Store {
         let mut pipeline = Pipeline::new();
         pipeline.zrem(self.keys.workers(), worker).hdel(self.keys.line_lists(), worker);
         pipeline.hdel(self.keys.readable_versions(), worker);
+        pipeline.hdel(self.keys.pauses(), obedience_of(worker));
         self.query_all::<u8>("ZREM workers", &pipeline).await.map(drop)
     }
 

@@ -24,6 +24,7 @@ pub mod message_ids;
 pub mod pages;
 pub mod parked;
 pub mod parts;
+pub mod pauses;
 pub mod phone_index;
 pub mod registry;
 pub mod script;

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use deadpool_redis::redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, Store, data_version};
+use super::{Result, Store, data_version, pauses::obedience_of};
 use crate::domain::{CampaignId, CampaignState, Line, LineId, OnDoubt, PartId, State, UnixMs, WabaId};
 
 /// What an operator can do about a line that has work and is listed by no worker.
@@ -139,6 +139,7 @@ impl Store {
         let mut pipeline = Pipeline::new();
         for worker in listing.iter().filter(|worker| !live.contains(*worker)) {
             pipeline.hdel(self.keys.line_lists(), worker).hdel(self.keys.readable_versions(), worker);
+            pipeline.hdel(self.keys.pauses(), obedience_of(worker));
         }
         for line in &expired {
             pipeline.hdel(self.keys.known_lines(), line.as_str());

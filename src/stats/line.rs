@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::eta::LineShare;
 use crate::{
-    domain::{Hold, HoldScope, Line, LineId, UnixMs},
+    domain::{Hold, HoldScope, Line, LineId, Pause, Pauses, UnixMs},
     redis::{
         lines::{LineControl, LineReport},
         pages::Schedule,
@@ -16,6 +16,8 @@ use crate::{
 pub struct LineSnapshot {
     /// The settings of operators.
     pub control: LineControl,
+    /// The pauses of everything that stop the line, the widest first.
+    pub pauses: Vec<Pause>,
     /// The worker that has the line's lease.
     pub owner: Option<String>,
     /// Workers are alive, and none of them lists the line.
@@ -29,7 +31,7 @@ pub struct LineSnapshot {
 /// Why a line sends nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stop<'a> {
-    /// An operator paused the line.
+    /// An operator paused the line, or all lines of its business or of the installation.
     Paused,
     /// The line, its WABA or the WABA's token is held.
     Held(&'a HoldScope, &'a Hold),
@@ -47,7 +49,7 @@ impl LineSnapshot {
     /// Why the line sends nothing; `None` if it may send. A reason that a person has to end comes before one that
     /// ends by itself.
     pub fn stop(&self) -> Option<Stop<'_>> {
-        if self.control.paused {
+        if self.control.paused || !self.pauses.is_empty() {
             Some(Stop::Paused)
         } else if let Some((scope, hold)) = self.holds.first() {
             Some(Stop::Held(scope, hold))
@@ -97,6 +99,15 @@ impl LineWork {
     }
 }
 
+/// What can stop several lines at once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stops {
+    /// The holds in force, by scope.
+    pub holds: HashMap<HoldScope, Hold>,
+    /// The pauses of everything.
+    pub pauses: Pauses,
+}
+
 /// The `holds` that stop a line, the narrowest first.
 pub fn holds_on(line: &Line, holds: &HashMap<HoldScope, Hold>) -> Vec<(HoldScope, Hold)> {
     let held = |scope: HoldScope| holds.get(&scope).map(|hold| (scope, hold.clone()));
@@ -106,7 +117,7 @@ pub fn holds_on(line: &Line, holds: &HashMap<HoldScope, Hold>) -> Vec<(HoldScope
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::{MetaCode, line::tests::line};
+    use crate::domain::{MetaCode, PauseScope, line::tests::line};
 
     /// A snapshot of a line that sends at `rate`.
     pub(crate) fn sending(rate: f64) -> LineSnapshot {
@@ -136,6 +147,9 @@ pub(crate) mod tests {
         line.control.paused = true;
         assert_eq!((line.stop(), line.rate()), (Some(Stop::Paused), None));
         line.control.paused = false;
+        line.pauses = vec![Pause { scope: PauseScope::Installation, since: UnixMs(0) }];
+        assert_eq!((line.stop(), line.rate()), (Some(Stop::Paused), None));
+        line.pauses.clear();
         assert_eq!((line.stop(), line.rate()), (Some(Stop::Held(&held.0, &held.1)), None));
         let unowned = LineSnapshot { owner: None, ..sending(72.0) };
         assert_eq!((unowned.stop(), unowned.rate()), (Some(Stop::NoWorker), None));

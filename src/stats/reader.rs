@@ -13,12 +13,12 @@ use std::{
 use super::{
     StateCounts, counts,
     eta::{self, LineShare},
-    line::{self, LineSnapshot, LineWork},
+    line::{self, LineSnapshot, LineWork, Stops},
     waiting::waiting_for,
 };
 use crate::{
     api_types::{Statistics, WaitReason, Waiting},
-    domain::{CampaignId, CampaignState, Hold, HoldScope, LineId, Lines, PartId, State, UnixMs},
+    domain::{CampaignId, CampaignState, LineId, Lines, PartId, State, UnixMs},
     redis::{Result, Store, campaigns::CampaignRecord, pages::Schedule, parts::PartCounts},
 };
 
@@ -70,15 +70,15 @@ impl StatisticsReader {
             failures: counts::failures(&counts),
             rate_per_second: counts::rate_per_second(&counts, record.started_at, now),
             eta: None,
-            waiting_for: waiting_for(record, None, &HashMap::new(), &[], now),
+            waiting_for: waiting_for(record, None, &Stops::default(), &[], now),
         };
         if record.state != CampaignState::Running || tally.to_send() == 0 {
             return Ok(statistics);
         }
-        let holds = self.store.holds(now).await?;
-        let work = self.work(record, &counts, &holds, now).await?;
+        let stops = self.stops(now).await?;
+        let work = self.work(record, &counts, &stops, now).await?;
         let line = self.lines.first_of(&record.campaign.lines);
-        let waiting_for = waiting_for(record, line, &holds, &work, now);
+        let waiting_for = waiting_for(record, line, &stops, &work, now);
         let is_stopped = |waiting: &Waiting| waiting.line.is_none() || waiting.reason == WaitReason::NewerRelease;
         let eta = if waiting_for.iter().any(is_stopped) { None } else { end(&work, record.campaign.priority, now) };
         Ok(Statistics { eta, waiting_for, ..statistics })
@@ -89,7 +89,7 @@ impl StatisticsReader {
         &self,
         record: &CampaignRecord,
         counts: &[PartCounts],
-        holds: &HashMap<HoldScope, Hold>,
+        stops: &Stops,
         now: UnixMs,
     ) -> Result<Vec<LineWork>> {
         let unfinished: Vec<(PartId, &LineId, StateCounts)> = record
@@ -103,7 +103,7 @@ impl StatisticsReader {
         let lines: Vec<LineId> =
             unfinished.iter().map(|&(_, line, _)| line).cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let (schedules, line_snapshots, loads) =
-            tokio::try_join!(self.store.schedules(&parts), self.line_snapshots(&lines, holds, now), self.loads(now))?;
+            tokio::try_join!(self.store.schedules(&parts), self.line_snapshots(&lines, stops, now), self.loads(now))?;
         let others = |line: &LineId| {
             let loads = loads.get(line).into_iter().flatten();
             loads.filter(|load| load.campaign != record.campaign.id).map(|load| load.share).collect()
@@ -123,13 +123,14 @@ impl StatisticsReader {
         Ok(work.into_values().collect())
     }
 
-    /// Snapshots of `lines`, in the same order. `holds` are the holds in force.
-    pub async fn line_snapshots(
-        &self,
-        lines: &[LineId],
-        holds: &HashMap<HoldScope, Hold>,
-        now: UnixMs,
-    ) -> Result<Vec<LineSnapshot>> {
+    /// The holds and the pauses of everything that are in force at `now`.
+    pub async fn stops(&self, now: UnixMs) -> Result<Stops> {
+        let (holds, stored) = tokio::try_join!(self.store.holds(now), self.store.pauses())?;
+        Ok(Stops { holds, pauses: stored.pauses })
+    }
+
+    /// Snapshots of `lines`, in the same order.
+    pub async fn line_snapshots(&self, lines: &[LineId], stops: &Stops, now: UnixMs) -> Result<Vec<LineSnapshot>> {
         let (controls, owners, reports) =
             tokio::try_join!(self.store.controls(lines), self.store.owners(lines), self.store.reports(lines))?;
         let unlisted = match owners.iter().all(Option::is_some) {
@@ -138,8 +139,10 @@ impl StatisticsReader {
         };
         let read = controls.into_iter().zip(owners).zip(reports).zip(unlisted);
         let snapshot = |(line, (((control, owner), report), unlisted))| {
-            let holds = self.lines.by_id(line).map_or(Vec::new(), |line| line::holds_on(line, holds));
-            LineSnapshot { control, owner, unlisted, report, holds }
+            let line = self.lines.by_id(line);
+            let holds = line.map_or(Vec::new(), |line| line::holds_on(line, &stops.holds));
+            let pauses = stops.pauses.on(line.map(|line| &line.business));
+            LineSnapshot { control, pauses, owner, unlisted, report, holds }
         };
         Ok(lines.iter().zip(read).map(snapshot).collect())
     }

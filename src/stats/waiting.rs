@@ -3,12 +3,12 @@
 //! A reason that stops the whole campaign is listed alone: while a template is paused, the state of a line does not
 //! matter. Otherwise each line with work left has one reason.
 
-use std::{collections::HashMap, iter};
+use std::iter;
 
-use super::line::{LineWork, Stop};
+use super::line::{LineWork, Stop, Stops};
 use crate::{
     api_types::{WaitReason, Waiting},
-    domain::{Campaign, CampaignState, Hold, HoldScope, Line, UnixMs},
+    domain::{Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, UnixMs},
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 pub fn waiting_for(
     record: &CampaignRecord,
     line: Option<&Line>,
-    holds: &HashMap<HoldScope, Hold>,
+    stops: &Stops,
     lines: &[LineWork],
     now: UnixMs,
 ) -> Vec<Waiting> {
@@ -26,7 +26,9 @@ pub fn waiting_for(
         CampaignState::Scheduled => scheduled(&record.campaign),
         CampaignState::Paused => vec![paused(record)],
         CampaignState::Running => {
-            let campaign_wide = line.map_or(Vec::new(), |line| campaign_holds(&record.campaign, line, holds));
+            let mut campaign_wide: Vec<Waiting> =
+                stops.pauses.on(line.map(|line| &line.business)).iter().map(all_paused).collect();
+            campaign_wide.extend(line.into_iter().flat_map(|line| campaign_holds(&record.campaign, line, stops)));
             if !campaign_wide.is_empty() {
                 return campaign_wide;
             }
@@ -51,13 +53,22 @@ fn paused(record: &CampaignRecord) -> Waiting {
     }
 }
 
+/// A pause of everything: the lines of a campaign are of one business, so it stops the whole campaign.
+fn all_paused(pause: &Pause) -> Waiting {
+    let text = match &pause.scope {
+        PauseScope::Installation => "an operator paused all sending".to_owned(),
+        PauseScope::Business(business) => format!("an operator paused all sending of business {business}"),
+    };
+    Waiting::new(WaitReason::AllPaused, text)
+}
+
 /// The holds that stop the whole campaign: on its template, then on what its lines share, the widest first. `line` is
 /// one of its lines.
-fn campaign_holds(campaign: &Campaign, line: &Line, holds: &HashMap<HoldScope, Hold>) -> Vec<Waiting> {
+fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waiting> {
     let template = HoldScope::of_template(&line.waba, &campaign.template.name, &campaign.template.language);
     let scopes = iter::once(template).chain(HoldScope::of_line(line).into_iter().rev());
     let held = scopes.filter_map(|scope| {
-        let hold = holds.get(&scope)?;
+        let hold = stops.holds.get(&scope)?;
         let (reason, what) = stopped_by(&scope)?;
         Some(held(reason, &what, hold))
     });

@@ -12,7 +12,9 @@ use reqwest::Url;
 use crate::{
     client::{Client, ClientError},
     config::Role,
-    domain::{CampaignId, CampaignState, EntryId, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt, Secret, UnixMs},
+    domain::{
+        BusinessId, CampaignId, CampaignState, EntryId, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt, Secret, UnixMs,
+    },
 };
 
 /// Sends WhatsApp campaigns: nothing lost, nothing twice, counted exactly.
@@ -67,6 +69,10 @@ pub enum Command {
         #[command(subcommand)]
         command: LineCommand,
     },
+    /// Pause all sending, until it is resumed; lines and campaigns keep their own pauses
+    Pause(AllArguments),
+    /// Resume all sending; lines and campaigns that were paused by themselves stay paused
+    Resume(AllArguments),
     /// Check the configuration, and that everything it names can be reached
     Check {
         #[command(flatten)]
@@ -76,6 +82,18 @@ pub enum Command {
     },
     /// Estimate what a workload needs: lines, workers, Redis, network
     Size(SizeOptions),
+}
+
+/// `pregon pause …` and `pregon resume …`
+#[derive(Args, Debug)]
+pub struct AllArguments {
+    #[command(flatten)]
+    pub server: ServerArguments,
+    /// Only the lines of this business
+    #[arg(long, value_name = "ID", value_parser = business_id)]
+    pub business: Option<BusinessId>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `pregon size …`
@@ -373,6 +391,10 @@ fn secret(text: &str) -> Result<Secret, Infallible> {
 
 fn line_id(text: &str) -> Result<LineId, String> {
     if text.is_empty() { Err("a line has a phone_number_id".into()) } else { Ok(text.into()) }
+}
+
+fn business_id(text: &str) -> Result<BusinessId, String> {
+    if text.is_empty() { Err("a business has an id".into()) } else { Ok(text.into()) }
 }
 
 fn time(text: &str) -> Result<UnixMs, String> {

@@ -1,7 +1,7 @@
 //! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign`, `job` and `line` only call the HTTP API of a running server. Results go to standard output, everything else to
-//! standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+//! `campaign`, `job`, `line`, `pause` and `resume` only call the HTTP API of a running server. Results go to standard
+//! output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
 //! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
 //! for `submit --again`.
@@ -13,6 +13,7 @@ pub mod error;
 pub mod job;
 pub mod line;
 pub mod out;
+pub mod pause;
 pub mod progress;
 pub mod source;
 pub mod submit;

@@ -127,7 +127,7 @@ pub fn lines<L: Deref<Target = LineView>>(lines: &[L]) -> String {
     table(["=id", "name", "number", "state", ">rate", ">now", ">backlog"], lines.iter().map(row))
 }
 
-/// One line: its fields and its holds.
+/// One line: its fields, the pauses of everything that stop it, and its holds.
 pub fn line(line: &LineView) -> String {
     let configured = Some(line.configured).filter(|rate| *rate > 0.0 && *rate != line.messages_per_second);
     let configured = configured.map(|value| format!(" (configured: {})", rate(value))).unwrap_or_default();
@@ -143,6 +143,9 @@ pub fn line(line: &LineView) -> String {
         ("backlog", words::count(line.backlog)),
         ("worker", line.owner.clone().unwrap_or_default()),
     ]);
+    for pause in &line.pauses {
+        text += &format!("\n\n{}", words::pause(pause));
+    }
     if !line.holds.is_empty() {
         let until = |hold: &HoldView| hold.until.map_or_else(|| "someone resumes it".into(), words::time);
         let row = |hold: &HoldView| {

@@ -6,7 +6,7 @@ use indicatif::HumanCount;
 use jiff::{SignedDuration, Unit};
 
 use crate::{
-    api_types::{Statistics, WaitReason, Waiting},
+    api_types::{PauseView, Statistics, WaitReason, Waiting},
     domain::{FailureReason, UnixMs},
 };
 
@@ -94,6 +94,12 @@ fn codes(statistics: &Statistics) -> String {
     if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
 }
 
+/// A pause of everything.
+pub fn pause(PauseView { business, since }: &PauseView) -> String {
+    let of = business.as_ref().map(|business| format!(" of business {business}")).unwrap_or_default();
+    format!("all sending{of} is paused since {}", time(*since))
+}
+
 /// Why work waits: a sentence for each reason, with its remedy. Lines with the same reason share a sentence.
 pub fn waiting_for(waits: &[Waiting]) -> Vec<String> {
     let mut groups: Vec<Vec<&Waiting>> = Vec::new();
@@ -128,6 +134,7 @@ fn reason(reason: WaitReason) -> &'static str {
     match reason {
         WaitReason::Schedule => "it waits for its start time",
         WaitReason::Paused => "it is paused",
+        WaitReason::AllPaused => "all sending is paused",
         WaitReason::LineRate => "it sends as fast as the rate allows",
         WaitReason::PairSpacing => "people who got a message a moment ago have to wait for the next one",
         WaitReason::BackingOff => "messages that could not be sent wait for their next attempt",
@@ -146,6 +153,7 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
     match wait.reason {
         WaitReason::Paused if wait.line.is_some() => Some("`pregon line resume` resumes it"),
         WaitReason::Paused => Some("`pregon campaign resume` resumes it"),
+        WaitReason::AllPaused => Some("`pregon resume` resumes it, with --business if it is that of a business"),
         WaitReason::TemplatePaused | WaitReason::LineBlocked => Some("see WhatsApp Manager for the reason"),
         WaitReason::Token => Some("put a valid one into the configuration"),
         WaitReason::NoWorker => Some("start one with `pregon serve`"),

@@ -180,7 +180,8 @@ pub async fn housekeeping(store: &Store, lines: &[Line], graph: GraphClient) -> 
     }
 }
 
-/// What a worker builds the runner of `line` from. Its lease lasts longer than any test, and no signals are sent.
+/// What a worker builds the runner of `line` from. Its lease lasts longer than any test, and its signals never
+/// change.
 pub fn runner_setup(
     store: &Store,
     clock: &Arc<Clock>,
@@ -197,7 +198,7 @@ pub fn runner_setup(
         line,
         settings,
         lease: Arc::new(Lease::new(1, Instant::now(), Duration::from_secs(3_600))),
-        signals: watch::channel(Arc::new(RunnerSignals::default())).1,
+        signals: watch::channel(Arc::new(RunnerSignals { are_known: true, ..RunnerSignals::default() })).1,
         stop: stop.clone(),
         status: Arc::new(Mutex::new(LineStatus::default())),
         shard: Rc::new(Shard::new(Instant::now())),

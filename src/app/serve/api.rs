@@ -23,6 +23,8 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         clock: context.clock.clone(),
         intake: intake(context),
         lines: context.lines.clone(),
+        businesses: config.businesses.iter().map(|business| business.id.clone()).collect(),
+        lease: config.dispatch.lease,
         keys: config.http.api_keys.clone().into(),
         key_failures_per_minute: config.http.key_failures_per_minute,
         sync_templates: sync_templates(context)?,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     dispatch::RunnerSignals,
-    domain::{Hold, HoldScope, Line, LineId, UnixMs},
+    domain::{BusinessId, Hold, HoldScope, Line, LineId, UnixMs},
 };
 
 /// How long a runner applies a hold that it found itself. After that time the signals include the hold.
@@ -17,6 +17,7 @@ const LOCAL_TTL: Duration = Duration::from_secs(5);
 /// The holds of one line.
 pub struct Holds {
     line: LineId,
+    business: BusinessId,
     /// The scopes that stop the whole line.
     whole: Vec<HoldScope>,
     local: HashMap<HoldScope, (Hold, Instant)>,
@@ -25,7 +26,8 @@ pub struct Holds {
 impl Holds {
     /// The holds of `line`; none is local yet.
     pub fn new(line: &Line) -> Self {
-        Self { line: line.id.clone(), whole: HoldScope::of_line(line), local: HashMap::new() }
+        let (id, business) = (line.id.clone(), line.business.clone());
+        Self { line: id, business, whole: HoldScope::of_line(line), local: HashMap::new() }
     }
 
     /// Adds a hold on `scope` that an answer of Meta just called for. Returns whether it is new to this runner.
@@ -41,9 +43,10 @@ impl Holds {
         shared || self.local.get(scope).is_some_and(is_local)
     }
 
-    /// Whether the whole line is held or paused at `now`.
+    /// Whether the whole line is held or paused at `now`, by itself or with all others.
     pub fn line_is_held(&self, signals: &RunnerSignals, now: UnixMs) -> bool {
-        signals.controls.get(&self.line).is_some_and(|control| control.paused)
+        signals.pauses.stop(&self.business)
+            || signals.controls.get(&self.line).is_some_and(|control| control.paused)
             || self.whole.iter().any(|scope| self.is_held(scope, signals, now))
     }
 }

@@ -205,6 +205,11 @@ impl<L: Lane> Runner<L> {
         self.apply_signals();
         loop {
             let now = Instant::now();
+            // First, because a worker confirms a pause as soon as its runners have the signal.
+            if self.signals.has_changed().unwrap_or(false) {
+                self.signals.mark_unchanged();
+                self.apply_signals();
+            }
             if self.state.clearance.stop_if(stop.is_cancelled(), now) {
                 self.give_back_all();
             }

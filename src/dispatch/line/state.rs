@@ -73,7 +73,10 @@ impl LineState {
 
     /// Whether more messages may be claimed.
     pub fn may_claim(&self, now: Instant) -> bool {
-        self.keeps_claimed() && self.paused_until(now).is_none() && self.clearance.lease.is_valid(now)
+        self.signals.borrow().are_known
+            && self.keeps_claimed()
+            && self.paused_until(now).is_none()
+            && self.clearance.lease.is_valid(now)
     }
 
     /// Whether a claimed message may wait on the line to be sent.

@@ -43,8 +43,8 @@ fn work(line: &str, pending: u64, retrying: u64, now: LineSnapshot) -> LineWork 
 type Found = Vec<(WaitReason, Option<String>, Option<UnixMs>, Option<MetaCode>)>;
 
 fn found(record: &CampaignRecord, holds: &[(HoldScope, Hold)], lines: &[LineWork]) -> Found {
-    let holds = holds.iter().cloned().collect();
-    let waiting = waiting_for(record, Some(&line("3001", "2001")), &holds, lines, NOW);
+    let stops = Stops { holds: holds.iter().cloned().collect(), ..Stops::default() };
+    let waiting = waiting_for(record, Some(&line("3001", "2001")), &stops, lines, NOW);
     assert!(waiting.iter().all(|waiting| !waiting.text.is_empty()), "{waiting:?}");
     let short =
         |waiting: Waiting| (waiting.reason, waiting.line.map(|line| line.to_string()), waiting.until, waiting.code);
@@ -113,9 +113,9 @@ fn each_line_with_work_has_one_reason() {
     let mut broken = sending(72.0);
     broken.report.as_mut().expect("a report").path_broken = Some("HTTP 503 with 312 bytes".to_owned());
     assert_eq!(on_line(work("3001", 5, 0, broken.clone())), (WaitReason::PathBroken, None, None));
-    let text = &waiting_for(&record(CampaignState::Running), None, &HashMap::new(), &[work("3001", 5, 0, broken)], NOW)
-        [0]
-    .text;
+    let text =
+        &waiting_for(&record(CampaignState::Running), None, &Stops::default(), &[work("3001", 5, 0, broken)], NOW)[0]
+            .text;
     assert_eq!(text, "the path to meta is broken: HTTP 503 with 312 bytes");
 
     let lines = [
@@ -177,4 +177,19 @@ fn reasons_have_the_names_of_the_contract() {
     for (reason, name) in names {
         assert_eq!(serde_json::to_value(reason).expect("a string"), name);
     }
+}
+
+#[test]
+fn a_pause_of_everything_stops_a_campaign_without_a_configured_line() {
+    let pauses = [PauseScope::Installation, PauseScope::Business("1001".into())];
+    let pauses = pauses.into_iter().map(|scope| Pause { scope, since: UnixMs(0) }).collect();
+    let stops = Stops { pauses, ..Stops::default() };
+    let waits = |line: Option<&Line>| {
+        let record = record(CampaignState::Running);
+        let waiting = waiting_for(&record, line, &stops, &[work("3001", 5, 0, sending(72.0))], NOW);
+        waiting.into_iter().map(|waiting| (waiting.reason, waiting.line)).collect::<Vec<_>>()
+    };
+    let all = (WaitReason::AllPaused, None);
+    assert_eq!(waits(Some(&line("3001", "2001"))), [all.clone(), all.clone()]);
+    assert_eq!(waits(None), [all]);
 }

@@ -125,6 +125,9 @@ async fn calls_are_answered_as_documented() {
         (Method::PATCH, "/v1/lines/3001".into(), Some(rate(0.into())), 400),
         (Method::POST, "/v1/lines/3001/pause".into(), None, 200),
         (Method::POST, "/v1/lines/3001/resume".into(), None, 200),
+        (Method::POST, "/v1/pause".into(), None, 200),
+        (Method::POST, "/v1/resume".into(), Some(json!({ "business": "1001" })), 200),
+        (Method::POST, "/v1/resume".into(), Some(json!({ "business": "1009" })), 404),
         (Method::GET, "/v1/templates".into(), None, 200),
         (Method::POST, "/v1/templates/sync".into(), None, 200),
     ];

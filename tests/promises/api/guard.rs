@@ -56,6 +56,8 @@ async fn a_key_is_limited_to_its_scopes() {
         (Method::POST, "/v1/lines/3001/pause".to_owned(), Operate),
         (Method::POST, "/v1/lines/3001/resume".to_owned(), Operate),
         (Method::POST, "/v1/templates/sync".to_owned(), Operate),
+        (Method::POST, "/v1/pause".to_owned(), Operate),
+        (Method::POST, "/v1/resume".to_owned(), Operate),
     ] {
         for held in KeyScope::ALL {
             let answer = call(&api, &method, &path, &key_for(held)).await;

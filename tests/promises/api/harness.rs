@@ -13,7 +13,8 @@ use pregon::{
     api::{self, ApiState},
     config::{ApiKey, KeyScope},
     domain::{
-        CampaignId, ClaimedRow, Fact, Line, LineId, Lines, News, PartId, Secret, Settled, Template, UnixMs, WabaId,
+        BusinessId, CampaignId, ClaimedRow, Fact, Line, LineId, Lines, News, PartId, Secret, Settled, Template, UnixMs,
+        WabaId,
     },
     http::listener::{self, ConnectionLimits},
     intake::Intake,
@@ -32,6 +33,8 @@ pub const RECIPIENTS_MAX: u64 = 100_000;
 pub const KEY_FAILURES_PER_MINUTE: u32 = 15;
 
 const EPOCH: u64 = 1;
+/// How long a pause of everything waits for workers that do not confirm it.
+const LEASE: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The result of reading the templates from Meta. `None` makes the handler panic.
@@ -102,6 +105,8 @@ impl Api {
             clock: clock.clone(),
             intake,
             lines,
+            businesses: ["1001", "1002"].map(BusinessId::from).into(),
+            lease: LEASE,
             keys: keys.into(),
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sync_templates: Arc::new(move || {

@@ -50,7 +50,7 @@ async fn lines_are_listed_in_configuration_order_by_page() {
     let idle = json!({
         "id": "3003", "waba": "2002", "name": "line 3003", "display": "+54 9 11 5555 3003", "state": "idle",
         "messages_per_second": 80.0, "configured": 80.0, "allowed_now": null, "owner": null, "in_flight": 0,
-        "accepted_per_second": 0.0, "throttled": false, "paused": false, "holds": [], "backlog": 0
+        "accepted_per_second": 0.0, "throttled": false, "paused": false, "pauses": [], "holds": [], "backlog": 0
     });
     assert_eq!(whole["lines"][2], idle);
     let first = api.read("/v1/lines?limit=4").await;

@@ -8,5 +8,6 @@ mod guard;
 mod harness;
 mod jobs;
 mod lines;
+mod pauses;
 mod recipients;
 mod truth;

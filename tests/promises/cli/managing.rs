@@ -149,6 +149,27 @@ async fn dead_letters_are_retried_and_deleted_individually() {
 }
 
 #[tokio::test]
+async fn everything_is_paused_and_resumed() {
+    let since = "2026-11-22T17:00:00Z";
+    let all = json!({ "changed": true, "pauses": [{ "since": since }, { "business": "1001", "since": since }] });
+    let none = json!({ "changed": false, "pauses": [] });
+    let server = Server::start([
+        ("POST /v1/pause", Answer::Json(200, all.clone())),
+        ("POST /v1/pause", Answer::Json(200, all.clone())),
+        ("POST /v1/resume", Answer::Json(200, none)),
+    ])
+    .await;
+    let ran = server.run(&["pause"]).await;
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert!(lines[0].starts_with("all sending is paused since "), "{ran:?}");
+    assert!(lines[1].starts_with("all sending of business 1001 is paused since "), "{ran:?}");
+    assert_eq!(server.run(&["pause", "--business", "1001", "--json"]).await.json(), [all]);
+    assert_eq!(server.run(&["resume"]).await.out, "nothing is paused as a whole\n");
+    let bodies: Vec<_> = server.calls().iter().map(|call| call.json()).collect();
+    assert_eq!(bodies, [json!({}), json!({ "business": "1001" }), json!({})]);
+}
+
+#[tokio::test]
 async fn lines_are_listed_and_changed() {
     let line = |rate: f64, state: &str| {
         json!({

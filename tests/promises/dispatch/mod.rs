@@ -4,5 +4,6 @@ mod broken_path;
 mod hostile;
 mod housekeeping;
 mod lanes;
+mod pausing;
 mod sending;
 mod settling;

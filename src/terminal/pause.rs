@@ -1,0 +1,24 @@
+//! `pregon pause` and `pregon resume`: one API call.
+
+use super::{CommandError, out, words};
+use crate::{
+    client::{Client, ControlAction},
+    domain::BusinessId,
+};
+
+/// Pauses or resumes all sending, or with `business` that of one business. Prints the pauses that are then in force.
+pub async fn change(
+    client: &Client,
+    business: Option<&BusinessId>,
+    action: ControlAction,
+    json: bool,
+) -> Result<(), CommandError> {
+    let change = client.change_all(business, action).await?;
+    if json {
+        return Ok(out::json(&change)?);
+    }
+    if change.pauses.is_empty() {
+        return Ok(out::line("nothing is paused as a whole")?);
+    }
+    change.pauses.iter().try_for_each(|pause| out::line(&words::pause(pause))).map_err(CommandError::from)
+}

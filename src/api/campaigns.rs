@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
+    audit::Audit,
     extract::{CampaignPath, JsonBody},
 };
 use crate::{
@@ -79,8 +80,14 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
         "campaign-empty", "upload-conflict", "upload-in-progress", "too-many-recipients"
     ]))),
 )]
-pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<NewCampaign>) -> Result<Response> {
+pub(super) async fn create(
+    State(shared): SharedState,
+    audit: Audit,
+    JsonBody(new): JsonBody<NewCampaign>,
+) -> Result<Response> {
     let submitted = shared.state.intake.submit(new).await?;
+    audit.on(submitted.id);
+    audit.changed(submitted.created);
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let upload = submitted.upload;
     let created = CampaignCreated {
@@ -107,8 +114,8 @@ pub(super) async fn create(State(shared): SharedState, JsonBody(new): JsonBody<N
         "template-not-approved", "template-unsupported", "templates-not-synced"
     ]))),
 )]
-pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
-    act(&shared, path, CampaignAction::Launch).await
+pub(super) async fn launch(State(shared): SharedState, audit: Audit, path: CampaignPath) -> Result<Json<CampaignView>> {
+    act(&shared, &audit, path, CampaignAction::Launch).await
 }
 
 /// Pause a campaign.
@@ -121,8 +128,8 @@ pub(super) async fn launch(State(shared): SharedState, path: CampaignPath) -> Re
     responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
     extensions(("x-problems" = json!(["campaign-state"]))),
 )]
-pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
-    act(&shared, path, CampaignAction::Pause).await
+pub(super) async fn pause(State(shared): SharedState, audit: Audit, path: CampaignPath) -> Result<Json<CampaignView>> {
+    act(&shared, &audit, path, CampaignAction::Pause).await
 }
 
 /// Resume a campaign.
@@ -138,8 +145,8 @@ pub(super) async fn pause(State(shared): SharedState, path: CampaignPath) -> Res
         "template-not-approved", "template-unsupported", "templates-not-synced"
     ]))),
 )]
-pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
-    act(&shared, path, CampaignAction::Resume).await
+pub(super) async fn resume(State(shared): SharedState, audit: Audit, path: CampaignPath) -> Result<Json<CampaignView>> {
+    act(&shared, &audit, path, CampaignAction::Resume).await
 }
 
 /// Cancel a campaign.
@@ -152,8 +159,8 @@ pub(super) async fn resume(State(shared): SharedState, path: CampaignPath) -> Re
     responses((status = 200, description = "The campaign after the change.", body = CampaignView)),
     extensions(("x-problems" = json!(["campaign-state"]))),
 )]
-pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Result<Json<CampaignView>> {
-    act(&shared, path, CampaignAction::Cancel).await
+pub(super) async fn cancel(State(shared): SharedState, audit: Audit, path: CampaignPath) -> Result<Json<CampaignView>> {
+    act(&shared, &audit, path, CampaignAction::Cancel).await
 }
 
 /// Delete a campaign that never started.
@@ -166,17 +173,24 @@ pub(super) async fn cancel(State(shared): SharedState, path: CampaignPath) -> Re
     responses((status = 204, description = "The campaign is deleted.")),
     extensions(("x-problems" = json!(["campaign-state"]))),
 )]
-pub(super) async fn delete(State(shared): SharedState, CampaignPath(id): CampaignPath) -> Result<StatusCode> {
+pub(super) async fn delete(
+    State(shared): SharedState,
+    audit: Audit,
+    CampaignPath(id): CampaignPath,
+) -> Result<StatusCode> {
     shared.state.intake.delete(id).await?;
+    audit.changed(true);
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn act(
     shared: &Arc<Shared>,
+    audit: &Audit,
     CampaignPath(id): CampaignPath,
     action: CampaignAction,
 ) -> Result<Json<CampaignView>> {
-    let record = shared.state.intake.act(id, action).await?;
+    let (record, changed) = shared.state.intake.act(id, action).await?;
+    audit.changed(changed);
     with_statistics(shared, record).await
 }
 

@@ -1,4 +1,4 @@
-//! Middleware for every request: API key, timeout, log line, panics.
+//! Middleware for every request: API key, timeout, log line, audit trail, panics.
 
 use std::{
     any::Any,
@@ -15,7 +15,7 @@ use axum::{
 };
 use tracing::{debug, info};
 
-use super::Shared;
+use super::{Shared, audit::AuditEntry};
 use crate::{
     http::{auth::AuthError, problem::Problem},
     telemetry::metrics::{self, ApiResult},
@@ -26,12 +26,12 @@ use crate::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Passes a request on if its key has the scope for it, and logs the response.
-pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let reads = [Method::GET, Method::HEAD].contains(&method);
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let scope = matched.and_then(|matched| shared.scopes.of(&method, matched));
+    let call = matched.and_then(|matched| shared.calls.of(&method, matched));
     let path = match matched {
         // The route is logged in place of the path, because the path of a recipient contains a full phone number.
         Some(matched) if reads || matched.contains("{phone}") => matched.to_owned(),
@@ -39,7 +39,7 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
         None => "unknown path".to_owned(),
     };
     let client = client(&request);
-    let caller = match shared.keys.admit(request.headers(), client, scope) {
+    let caller = match shared.keys.admit(request.headers(), client, call.map(|call| call.scope)) {
         Ok(caller) => caller,
         Err(refusal) => {
             metrics::api_call(result(&refusal));
@@ -56,7 +56,17 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
         }
     };
     metrics::api_call(ApiResult::Admitted);
+    let entry = call.filter(|call| call.is_audited).map(|call| {
+        let path_id = matched.and_then(|matched| path_id(matched, request.uri().path()));
+        AuditEntry::open(caller, &call.id, path_id, request.headers())
+    });
+    if let Some(entry) = &entry {
+        request.extensions_mut().insert(entry.audit());
+    }
     let response = next.run(request).await;
+    if let Some(entry) = entry {
+        entry.close(response.status());
+    }
     let (status, duration_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     if reads {
         debug!(caller, %method, path, status, duration_ms, "call");
@@ -64,6 +74,12 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
         info!(caller, %method, path, status, duration_ms, "call");
     }
     response
+}
+
+/// The id in `path`, whose route is `matched`: of a campaign, a line, …
+fn path_id<'a>(matched: &str, path: &'a str) -> Option<&'a str> {
+    let segments = matched.split('/').zip(path.split('/'));
+    segments.into_iter().find(|(name, _)| name.starts_with('{')).map(|(_, id)| id)
 }
 
 /// The address of the connected peer. Forwarding headers are ignored, because any client can set them.

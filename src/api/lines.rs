@@ -6,6 +6,7 @@ use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
+    audit::Audit,
     extract::{JsonBody, LinePath},
 };
 use crate::{
@@ -129,6 +130,7 @@ pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> R
 )]
 pub(super) async fn change(
     State(shared): SharedState,
+    audit: Audit,
     LinePath(id): LinePath,
     JsonBody(change): JsonBody<LineChange>,
 ) -> Result<Json<LineView>> {
@@ -141,7 +143,7 @@ pub(super) async fn change(
         );
         return Err(Problem::bad_request("invalid-rate", detail));
     }
-    shared.state.store.set_rate(&id, rate).await?;
+    audit.changed(shared.state.store.set_rate(&id, rate).await?);
     shared.view(line).await
 }
 
@@ -152,9 +154,9 @@ pub(super) async fn change(
     params(LinePath),
     responses((status = 200, description = "The line after the change.", body = LineView)),
 )]
-pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
+pub(super) async fn pause(State(shared): SharedState, audit: Audit, LinePath(id): LinePath) -> Result<Json<LineView>> {
     let line = shared.line(&id)?;
-    shared.state.store.set_paused(&id, true).await?;
+    audit.changed(shared.state.store.set_paused(&id, true).await?);
     shared.view(line).await
 }
 
@@ -169,12 +171,14 @@ pub(super) async fn pause(State(shared): SharedState, LinePath(id): LinePath) ->
     params(LinePath),
     responses((status = 200, description = "The line after the change.", body = LineView)),
 )]
-pub(super) async fn resume(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
+pub(super) async fn resume(State(shared): SharedState, audit: Audit, LinePath(id): LinePath) -> Result<Json<LineView>> {
     let line = shared.line(&id)?;
+    let mut changed = false;
     for scope in HoldScope::of_line(line).into_iter().filter(ends_with_resume) {
-        shared.state.store.unhold(&scope).await?;
+        changed |= shared.state.store.unhold(&scope).await?;
     }
-    shared.state.store.set_paused(&id, false).await?;
+    changed |= shared.state.store.set_paused(&id, false).await?;
+    audit.changed(changed);
     shared.view(line).await
 }
 

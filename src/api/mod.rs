@@ -7,6 +7,7 @@
 //! `external_id`, an upload with an `Upload-Id`, and every state change.
 //! Never: decides which actions a campaign allows ([`crate::intake`] does), or counts ([`crate::stats`] does).
 
+mod audit;
 mod campaigns;
 mod docs_page;
 mod errors;
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::{extract::campaign_not_found, openapi::Scopes};
+use self::{extract::campaign_not_found, openapi::Calls};
 use crate::{
     config::ApiKey,
     domain::{BusinessId, CampaignId, Lines, UnixMs, WabaId},
@@ -102,7 +103,7 @@ struct Shared {
     event_streams: Arc<Semaphore>,
     reports: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
-    scopes: Scopes,
+    calls: Calls,
 }
 
 type SharedState = axum::extract::State<Arc<Shared>>;
@@ -112,7 +113,7 @@ pub fn router(state: ApiState) -> Router {
     let (calls, mut api) =
         OpenApiRouter::with_openapi(openapi::empty()).merge(calls(&state)).merge(streams(&state)).split_for_parts();
     let shared = Arc::new(Shared {
-        scopes: openapi::complete(&mut api),
+        calls: openapi::complete(&mut api),
         keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
         reader: StatisticsReader::new(state.store.clone(), state.lines.clone()),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),

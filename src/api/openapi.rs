@@ -1,7 +1,8 @@
 //! The OpenAPI document of the API, and the pages that show it: `GET /openapi.json` and `GET /docs`.
 //!
 //! Handlers declare their call in `#[utoipa::path]`: path, parameters, bodies and scope. This module adds what all
-//! calls have in common, and the scopes that [`guard`](super::guard) enforces are read from the finished document.
+//! calls have in common. The scopes that [`guard`](super::guard) enforces, and the calls that it audits, are read from the
+//! finished document.
 //!
 //! Both pages are public. They say what every release of Pregón says, and nothing about this installation.
 
@@ -59,32 +60,48 @@ pub(super) fn empty() -> OpenApi {
     api
 }
 
-/// Completes the document that the handlers have filled, and returns the scope of each call.
+/// Completes the document that the handlers have filled, and returns what the guard has to know of each call.
 ///
 /// Panics: a handler declares no scope, or a kind of problem that there is not. So no server starts with such a route.
-pub(super) fn complete(api: &mut OpenApi) -> Scopes {
-    let mut scopes = HashMap::new();
+pub(super) fn complete(api: &mut OpenApi) -> Calls {
+    let mut calls = HashMap::new();
     for (path, item) in &mut api.paths.paths {
         for (method, operation) in operations(item) {
-            scopes.insert((method, path.clone()), declared_scope(path, operation));
+            let scope = declared_scope(path, operation);
+            let is_audited = scope != KeyScope::Read && !declares(operation, UNAUDITED);
+            let id = operation.operation_id.clone().unwrap_or_default();
+            calls.insert((method, path.clone()), Call { id, scope, is_audited });
             for (status, kinds) in problems::of(operation) {
                 let response = problem_response(status, &kinds);
                 operation.responses.responses.insert(status.to_string(), RefOr::T(response));
             }
         }
     }
-    Scopes(scopes)
+    Calls(calls)
 }
 
-/// The scope that each call needs.
-pub(super) struct Scopes(HashMap<(Method, String), KeyScope>);
+/// The extension of calls that change something and are not in the audit trail.
+const UNAUDITED: &str = "x-unaudited";
 
-impl Scopes {
-    /// The scope for `method` on the route `path`; `None` if there is no such call.
-    pub(super) fn of(&self, method: &Method, path: &str) -> Option<KeyScope> {
+/// What the guard has to know of a call.
+pub(super) struct Call {
+    /// The operation id.
+    pub(super) id: String,
+    /// The scope that the call needs.
+    pub(super) scope: KeyScope,
+    /// Whether the call is in the audit trail.
+    pub(super) is_audited: bool,
+}
+
+/// Every call.
+pub(super) struct Calls(HashMap<(Method, String), Call>);
+
+impl Calls {
+    /// The call `method` on the route `path`, if there is one.
+    pub(super) fn of(&self, method: &Method, path: &str) -> Option<&Call> {
         // axum answers HEAD with the handler of GET.
         let method = if *method == Method::HEAD { &Method::GET } else { method };
-        self.0.get(&(method.clone(), path.to_owned())).copied()
+        self.0.get(&(method.clone(), path.to_owned()))
     }
 }
 
@@ -92,6 +109,11 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
     let PathItem { get, post, patch, delete, .. } = item;
     let operations = [(Method::GET, get), (Method::POST, post), (Method::PATCH, patch), (Method::DELETE, delete)];
     operations.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Whether a handler has set an extension. `problems::of` removes them all.
+fn declares(operation: &Operation, extension: &str) -> bool {
+    operation.extensions.as_ref().is_some_and(|extensions| extensions.contains_key(extension))
 }
 
 fn declared_scope(path: &str, operation: &Operation) -> KeyScope {

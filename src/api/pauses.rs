@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::{Json, extract::State};
 
-use super::{Shared, SharedState, extract::OptionalJsonBody, lines::pause_view};
+use super::{Shared, SharedState, audit::Audit, extract::OptionalJsonBody, lines::pause_view};
 use crate::{
     api_types::{PauseChange, PauseTarget},
     config::KeyScope,
@@ -29,12 +29,15 @@ const CONFIRMATION_POLL: Duration = Duration::from_millis(10);
 )]
 pub(super) async fn pause(
     State(shared): SharedState,
+    audit: Audit,
     OptionalJsonBody(target): OptionalJsonBody<PauseTarget>,
 ) -> Result<Json<PauseChange>> {
     let scope = shared.pause_scope(target)?;
+    audit.on(&scope);
     // A Redis that restarts meanwhile may forget the pause: then the call fails.
     let store = shared.state.store.in_this_incarnation();
     let (changed, version) = store.pause(&scope, shared.now()).await?;
+    audit.changed(changed);
     let durable = async { Ok(store.make_durable().await?) };
     tokio::try_join!(confirmed(&store, version, shared.state.lease), durable)?;
     pauses(&store, changed).await
@@ -53,11 +56,14 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(shared): SharedState,
+    audit: Audit,
     OptionalJsonBody(target): OptionalJsonBody<PauseTarget>,
 ) -> Result<Json<PauseChange>> {
     let scope = shared.pause_scope(target)?;
+    audit.on(&scope);
     let store = shared.state.store.in_this_incarnation();
     let changed = store.resume(&scope).await?;
+    audit.changed(changed);
     store.make_durable().await?;
     pauses(&store, changed).await
 }

@@ -6,7 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::SharedState;
+use super::{SharedState, audit::Audit};
 use crate::{
     api_types::{Page, SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
     config::KeyScope,
@@ -97,7 +97,9 @@ pub(super) async fn list(
     responses((status = 200, description = "All WABAs were read.", body = SyncedTemplates)),
     extensions(("x-problems" = json!(["sync-failed"]))),
 )]
-pub(super) async fn sync(State(shared): SharedState) -> Result<Json<SyncedTemplates>> {
+pub(super) async fn sync(State(shared): SharedState, audit: Audit) -> Result<Json<SyncedTemplates>> {
+    audit.on("templates");
+    audit.changed(true);
     let (mut wabas, mut problems) = (Vec::new(), Vec::new());
     for (waba, result) in (shared.state.sync_templates)().await {
         match result {

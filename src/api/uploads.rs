@@ -108,7 +108,7 @@ enum BodyError {
         "upload-conflict", "upload-in-progress", "too-many-recipients", "campaign-state", "template-changed",
         "template-missing", "template-not-approved", "template-unsupported", "templates-not-synced",
         "too-many-streams"
-    ]))),
+    ])), ("x-unaudited" = json!(true))),
 )]
 pub(super) async fn upload(
     State(shared): SharedState,

@@ -86,18 +86,18 @@ impl Intake {
     /// Applies `action` to a campaign. If the campaign is in the requested state already, nothing changes, so that a
     /// call whose response was lost can be repeated. When the call for a pause returns, no more recipients of the
     /// campaign are claimed. The change is durable, as far as
-    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it.
+    /// [`Store::make_durable`](crate::redis::Store::make_durable) can confirm it. Also returns whether anything changed.
     ///
     /// Errors: `State`, `Expired`, `Empty` or `Template` if the action is not possible: nothing was changed. `Store`:
     /// repeat the call.
-    pub async fn act(&self, id: CampaignId, action: CampaignAction) -> Result<CampaignRecord, IntakeError> {
+    pub async fn act(&self, id: CampaignId, action: CampaignAction) -> Result<(CampaignRecord, bool), IntakeError> {
         let intake = self.in_this_incarnation();
-        let (record, _) = intake.change(id, action).await?;
+        let changed = intake.change(id, action).await?;
         intake.store.make_durable().await?;
-        Ok(record)
+        Ok(changed)
     }
 
-    /// Like [`Intake::act`], without waiting for durability. Also returns whether anything changed.
+    /// Like [`Intake::act`], without waiting for durability.
     pub(super) async fn change(
         &self,
         id: CampaignId,

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use deadpool_redis::redis::{Cmd, Pipeline, Value, cmd};
+use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Result, Store, StoreError, pauses::obedience_of, read, script, stored::StoredHold};
@@ -220,18 +220,32 @@ impl Store {
         Ok(fields.into_iter().map(control).collect())
     }
 
-    /// Sets the rate of a line in messages per second; `None` restores the configured rate. Wakes every worker.
-    pub async fn set_rate(&self, line: &LineId, rate: Option<f64>) -> Result<()> {
+    /// Sets the rate of a line in messages per second; `None` restores the configured rate. Wakes every worker. Returns
+    /// whether that is another rate than before.
+    pub async fn set_rate(&self, line: &LineId, rate: Option<f64>) -> Result<bool> {
         let key = self.keys.control(line);
-        match rate {
-            Some(rate) => self.change_and_wake(cmd("HSET").arg(key).arg("rate").arg(rate)).await,
-            None => self.change_and_wake(cmd("HDEL").arg(key).arg("rate")).await,
-        }
+        let change = match rate {
+            Some(rate) => cmd("HSET").arg(&key).arg("rate").arg(rate).clone(),
+            None => cmd("HDEL").arg(&key).arg("rate").clone(),
+        };
+        let before: Option<f64> = self.control_before(&key, "rate", change).await?;
+        Ok(before != rate)
     }
 
-    /// Pauses or resumes a line. Wakes every worker.
-    pub async fn set_paused(&self, line: &LineId, paused: bool) -> Result<()> {
-        self.change_and_wake(cmd("HSET").arg(self.keys.control(line)).arg("paused").arg(u8::from(paused))).await
+    /// Pauses or resumes a line. Wakes every worker. Returns whether the line was not paused or resumed already.
+    pub async fn set_paused(&self, line: &LineId, paused: bool) -> Result<bool> {
+        let key = self.keys.control(line);
+        let change = cmd("HSET").arg(&key).arg("paused").arg(u8::from(paused)).clone();
+        let before: Option<u8> = self.control_before(&key, "paused", change).await?;
+        Ok((before == Some(1)) != paused)
+    }
+
+    /// Changes a field of a line's control and wakes every worker. Returns what the field was before.
+    async fn control_before<T: FromRedisValue>(&self, key: &str, field: &str, change: Cmd) -> Result<Option<T>> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hget(key, field).add_command(change).incr(self.keys.pulse(), 1);
+        let mut answers: Vec<Value> = self.query_all("control", &pipeline).await?;
+        read("HGET control", answers.swap_remove(0))
     }
 
     /// The holds in effect at `now`, by scope.
@@ -287,13 +301,14 @@ impl Store {
     }
 
     /// Lifts the hold on a scope and records the time, so that faults which Meta reported earlier do not hold it
-    /// again. Wakes every worker.
-    pub async fn unhold(&self, scope: &HoldScope) -> Result<()> {
+    /// again. Wakes every worker. Returns whether there was one.
+    pub async fn unhold(&self, scope: &HoldScope) -> Result<bool> {
         let now = self.time().await?;
         let mut pipeline = Pipeline::new();
         pipeline.hset(self.keys.lifted(), scope.to_string(), now.0).hdel(self.keys.holds(), scope.to_string());
         pipeline.incr(self.keys.pulse(), 1);
-        self.query_all::<i64>("HDEL hold", &pipeline).await.map(drop)
+        let answers: Vec<i64> = self.query_all("HDEL hold", &pipeline).await?;
+        Ok(answers.get(1) == Some(&1))
     }
 
     // The change comes first, so that a woken worker finds it.

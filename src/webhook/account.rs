@@ -90,7 +90,7 @@ async fn lift(store: &Store, waba: &WabaId, at: UnixMs, now: UnixMs) -> Result<(
         Some(hold) if !matches!(hold.code, Some(RESTRICTED | LOCKED)) || hold.since > at => Ok(()),
         _ => {
             info!(scope = %scope, "account hold lifted by meta");
-            store.unhold(&scope).await
+            store.unhold(&scope).await.map(drop)
         }
     }
 }

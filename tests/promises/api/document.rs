@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The committed document.
-static DOCUMENT: LazyLock<Value> =
+pub static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../../../docs/openapi.json")).expect("JSON"));
 
 /// Checks an answer against the document.

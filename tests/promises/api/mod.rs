@@ -1,5 +1,6 @@
 //! The HTTP API over real HTTP and a real Redis.
 
+mod audit;
 mod campaigns;
 mod document;
 mod encodings;

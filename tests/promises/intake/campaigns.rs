@@ -437,7 +437,7 @@ async fn every_action_is_applied_idempotent_or_rejected_by_state() {
             // Twice, because callers repeat an action whose response was lost.
             for _ in 0..2 {
                 match (world.intake.act(id, action).await, end) {
-                    (Ok(record), Some(end)) => {
+                    (Ok((record, _)), Some(end)) => {
                         assert_eq!((record.state, record.applied), (end, record.version), "{action:?} of {state}")
                     }
                     (Err(IntakeError::State { id: named, state: at, .. }), None) => {
@@ -459,7 +459,7 @@ async fn an_expired_campaign_can_only_be_cancelled() {
     support::until("it expired", async || world.intake.clock.now().0 > now.0 + 400).await;
     let error = world.intake.act(id, CampaignAction::Launch).await.expect_err("over");
     assert!(matches!(error, IntakeError::Expired { .. }), "{error}");
-    let record = world.intake.act(id, CampaignAction::Cancel).await.expect("cancelled");
+    let (record, _) = world.intake.act(id, CampaignAction::Cancel).await.expect("cancelled");
     assert_eq!((record.state, world.count(id, State::Cancelled).await), (CampaignState::Cancelled, 1));
 }
 
@@ -504,7 +504,7 @@ async fn an_edited_template_is_rejected_at_launch_and_resume() {
     assert_eq!(world.intake.act(id, CampaignAction::Launch).await.expect_err("it is paused").kind(), "campaign-state");
     assert_eq!(world.intake.act(id, CampaignAction::Resume).await.expect_err("edited").kind(), "template-changed");
     sync(Some(reworded)).await;
-    assert_eq!(world.intake.act(id, CampaignAction::Resume).await.expect("resumed").state, CampaignState::Running);
+    assert_eq!(world.intake.act(id, CampaignAction::Resume).await.expect("resumed").0.state, CampaignState::Running);
     sync(Some(edited)).await;
     world.intake.act(id, CampaignAction::Resume).await.expect("the answer of the first may have been lost");
     world.intake.act(id, CampaignAction::Cancel).await.expect("it can be cancelled");
@@ -527,7 +527,7 @@ async fn an_interrupted_action_is_completed_by_its_repeat() {
         .query_async(&mut redis)
         .await
         .expect("a cut pause");
-    let record = world.intake.act(id, CampaignAction::Pause).await.expect("paused");
+    let (record, _) = world.intake.act(id, CampaignAction::Pause).await.expect("paused");
     let part = record.parts[0].0;
     let now = world.intake.clock.now();
     let claim = world.store().claim(part, &support::claim_request(1, now, 10, now)).await.expect("a claim");

@@ -99,7 +99,7 @@ impl Recorder {
 
     /// Launches a campaign, and returns its first part.
     async fn launch(&self, id: CampaignId) -> PartId {
-        self.intake.act(id, CampaignAction::Launch).await.expect("a launch").parts[0].0
+        self.intake.act(id, CampaignAction::Launch).await.expect("a launch").0.parts[0].0
     }
 
     async fn launched(&mut self, name: &str, line: &str, n: u64, more: Value) -> PartId {

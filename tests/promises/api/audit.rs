@@ -1,0 +1,135 @@
+//! The audit trail.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{
+    document::DOCUMENT,
+    harness::{Api, answer, campaign, csv},
+};
+use crate::support::alone::runs_alone;
+
+/// The log of this process.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic under the lock").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
+        tracing::subscriber::set_global_default(subscriber.finish()).expect("no other log");
+        log
+    }
+
+    /// Takes the lines of the audit trail since the last call.
+    fn audited(&self) -> Vec<Value> {
+        let text = std::mem::take(&mut *self.0.lock().expect("no panic under the lock"));
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let lines = lines.map(|line| serde_json::from_slice::<Value>(line).expect("a line of JSON"));
+        lines.filter(|line| line["target"] == "audit").collect()
+    }
+}
+
+#[tokio::test]
+async fn every_change_leaves_one_line_with_who_what_and_result() {
+    if !runs_alone(module_path!(), "every_change_leaves_one_line_with_who_what_and_result") {
+        return;
+    }
+    let api = Api::start().await;
+    let id = api.draft("spring", &["3001"], 0).await;
+    let draft = api.draft("summer", &["3001"], 0).await;
+    let mut new = campaign("autumn", &["3001"]);
+    new["external_id"] = "crm-1".into();
+    let (of, draft_path) = (|rest: &str| format!("/v1/campaigns/{id}{rest}"), format!("/v1/campaigns/{draft}"));
+    let (id, draft) = (id.to_string(), draft.to_string());
+    let rate = |rate: Value| json!({ "messages_per_second": rate });
+    let line = |rest: &str| format!("/v1/lines/3001{rest}");
+    let business = json!({ "business": "1001" });
+    let (post, patch) = (Method::POST, Method::PATCH);
+    let calls = [
+        (&post, "/v1/campaigns".to_owned(), Some(new.clone()), "create_campaign", "", "changed"),
+        (&post, "/v1/campaigns".into(), Some(new), "create_campaign", "", "unchanged"),
+        (&post, "/v1/campaigns".into(), Some(campaign("x", &["9"])), "create_campaign", "", "refused"),
+        (&post, of("/launch"), None, "launch_campaign", &*id, "refused"),
+        (&post, of("/recipients"), None, "", "", ""),
+        (&post, of("/launch"), None, "launch_campaign", &*id, "changed"),
+        (&post, of("/launch"), None, "launch_campaign", &*id, "unchanged"),
+        (&post, of("/pause"), None, "pause_campaign", &*id, "changed"),
+        (&post, of("/pause"), None, "pause_campaign", &*id, "unchanged"),
+        (&post, of("/resume"), None, "resume_campaign", &*id, "changed"),
+        (&post, of("/cancel"), None, "cancel_campaign", &*id, "changed"),
+        (&post, of("/cancel"), None, "cancel_campaign", &*id, "unchanged"),
+        (&Method::GET, of(""), None, "", "", ""),
+        (&Method::DELETE, of(""), None, "delete_campaign", &*id, "refused"),
+        (&Method::DELETE, draft_path, None, "delete_campaign", &*draft, "changed"),
+        (&patch, line(""), Some(rate(20.into())), "set_rate", "3001", "changed"),
+        (&patch, line(""), Some(rate(json!(20.0))), "set_rate", "3001", "unchanged"),
+        (&patch, line(""), Some(rate(Value::Null)), "set_rate", "3001", "changed"),
+        (&patch, line(""), Some(rate(Value::Null)), "set_rate", "3001", "unchanged"),
+        (&patch, line(""), Some(rate(0.into())), "set_rate", "3001", "refused"),
+        (&post, line("/resume"), None, "resume_line", "3001", "unchanged"),
+        (&post, line("/pause"), None, "pause_line", "3001", "changed"),
+        (&post, line("/pause"), None, "pause_line", "3001", "unchanged"),
+        (&post, line("/resume"), None, "resume_line", "3001", "changed"),
+        (&post, "/v1/lines/9/pause".into(), None, "pause_line", "9", "refused"),
+        (&post, "/v1/templates/sync".into(), None, "sync_templates", "templates", "changed"),
+        (&post, "/v1/pause".into(), None, "pause_all", "all", "changed"),
+        (&post, "/v1/pause".into(), None, "pause_all", "all", "unchanged"),
+        (&post, "/v1/pause".into(), Some(business.clone()), "pause_all", "business:1001", "changed"),
+        (&post, "/v1/resume".into(), None, "resume_all", "all", "changed"),
+        (&post, "/v1/resume".into(), None, "resume_all", "all", "unchanged"),
+        (&post, "/v1/resume".into(), Some(business), "resume_all", "business:1001", "changed"),
+    ];
+    let log = Log::start();
+    let mut audited = BTreeSet::new();
+    for (method, path, body, what, on, result) in calls {
+        let request = api.request(method.clone(), &path).header("x-request-id", "r-7");
+        let request = match body {
+            Some(body) => request.json(&body),
+            None if path.ends_with("/recipients") => request.header("content-type", "text/csv").body(csv(3)),
+            None => request,
+        };
+        let given = answer(request).await;
+        let call = format!("{method} {path}: {}", given.body);
+        let lines = log.audited();
+        if what.is_empty() {
+            assert_eq!(lines, [] as [Value; 0], "{call}");
+            continue;
+        }
+        let [line] = &lines[..] else { panic!("{call}: {lines:?}") };
+        for (field, value) in [("who", "test"), ("what", what), ("result", result), ("request_id", "r-7")] {
+            assert_eq!(line[field], value, "{call}: {line}");
+        }
+        let created = given.body["id"].as_str().unwrap_or_default();
+        let on = if what == "create_campaign" { created } else { on };
+        assert_eq!(line["on"].as_str().unwrap_or_default(), on, "{call}: {line}");
+        assert_eq!(line["status"], given.status.as_u16(), "{call}: {line}");
+        audited.insert(what.to_owned());
+    }
+    assert_eq!(audited, changes(), "the calls of the document that change something");
+}
+
+/// The operation ids of all calls that change something, except uploads.
+fn changes() -> BTreeSet<String> {
+    let items = DOCUMENT["paths"].as_object().expect("an object").values();
+    let calls = items.flat_map(|item| item.as_object().expect("an object"));
+    let changes = calls.filter(|(method, _)| *method != "get").map(|(_, call)| call["operationId"].as_str());
+    changes.map(|id| id.expect("an id").to_owned()).filter(|id| id != "upload_recipients").collect()
+}

@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
+    access::Access,
     audit::Audit,
     extract::{CampaignPath, JsonBody},
 };
@@ -82,10 +83,11 @@ fn view(record: CampaignRecord, statistics: Option<Statistics>) -> CampaignView 
 )]
 pub(super) async fn create(
     State(shared): SharedState,
+    access: Access,
     audit: Audit,
     JsonBody(new): JsonBody<NewCampaign>,
 ) -> Result<Response> {
-    let submitted = shared.state.intake.submit(new).await?;
+    let submitted = shared.intake(&access).submit(new).await?;
     audit.on(submitted.id);
     audit.changed(submitted.created);
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -238,6 +240,7 @@ pub(super) struct CampaignListParams {
 )]
 pub(super) async fn list(
     State(shared): SharedState,
+    access: Access,
     Params(params): Params<CampaignListParams>,
 ) -> Result<Json<CampaignPage>> {
     // `next` is the last campaign of the page or, if the scan limit ended the page, the last one scanned.
@@ -245,33 +248,35 @@ pub(super) async fn list(
     let cursor = page::cursor::<CampaignId>(params.cursor.as_deref())?;
     let wanted = page::non_empty(params.state.as_deref()).map(str::parse::<CampaignState>).transpose();
     let wanted = wanted.map_err(|error| bad_query(error.to_string()))?;
-    let (ids, next) = shared.find(wanted, cursor, limit).await?;
+    let (ids, next) = shared.find(&access, wanted, cursor, limit).await?;
     let records = shared.state.store.campaigns(&ids).await?;
     let rows = records.into_iter().flatten().map(|record| view(record, None)).collect();
     Ok(Json(Page { rows, next: next.map(|next| next.to_string()) }))
 }
 
 impl Shared {
-    /// Finds up to `limit` campaigns after `cursor`, optionally only those in state `wanted`. Also returns the cursor
-    /// of the next page, if there is one.
+    /// Finds up to `limit` campaigns after `cursor` that the caller may see, optionally only those in state `wanted`.
+    /// Also returns the cursor of the next page, if there is one.
     async fn find(
         &self,
+        access: &Access,
         wanted: Option<CampaignState>,
         cursor: Option<CampaignId>,
         limit: usize,
     ) -> Result<(Vec<CampaignId>, Option<CampaignId>)> {
         let store = &self.state.store;
         // Without a filter, one more than fits the page, to see whether there is a next page.
-        let batch_len = if wanted.is_some() { STATES_AT_ONCE } else { limit + 1 };
+        let batch_len = if wanted.is_some() || access.is_limited() { STATES_AT_ONCE } else { limit + 1 };
         let (mut found, mut after, mut scanned) = (Vec::new(), cursor, 0);
         loop {
             let ids = store.newest_campaigns(after, batch_len).await?;
             let states = store.campaign_states(&ids).await?;
-            for (&id, state) in ids.iter().zip(states) {
-                // A campaign without a state is one whose creation was interrupted.
-                if state.is_none() || wanted.is_some() && state != wanted {
-                    continue;
-                }
+            // A campaign without a state is one whose creation was interrupted.
+            let is_wanted = |state: Option<CampaignState>| state.is_some() && (wanted.is_none() || state == wanted);
+            let matching = ids.iter().zip(states).filter(|(_, state)| is_wanted(*state));
+            let matching: Vec<CampaignId> = matching.map(|(&id, _)| id).collect();
+            let visible = self.visible(access, &matching).await?;
+            for (id, _) in matching.into_iter().zip(visible).filter(|(_, visible)| *visible) {
                 if found.len() == limit {
                     let next = found.last().copied();
                     return Ok((found, next));

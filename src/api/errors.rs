@@ -31,6 +31,7 @@ impl From<IntakeError> for Problem {
             E::State { .. }
             | E::NotDeletable { .. }
             | E::Conflict { .. }
+            | E::Taken(_)
             | E::Expired { .. }
             | E::Empty(_)
             | E::UploadConflict

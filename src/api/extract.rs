@@ -11,33 +11,38 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use utoipa::IntoParams;
 
-use super::Shared;
+use super::{
+    Shared,
+    access::{Access, campaign_not_found},
+};
 use crate::{
-    domain::{CampaignId, EntryId, LineId, reject::json_fault},
+    domain::{CampaignId, EntryId, Line, LineId, reject::json_fault},
     http::{
         problem::{Problem, Result},
         request::{content_coding, expect_media_type, too_slow},
     },
+    intake::IntakeError,
     json,
 };
 
-/// The campaign id in the path.
+/// The campaign id in the path. The caller may see the campaign, if it exists.
 #[derive(IntoParams)]
 #[into_params(names("campaign"), parameter_in = Path)]
 pub(super) struct CampaignPath(pub(super) CampaignId);
 
-/// The line id in the path.
+/// The line whose id is in the path. The caller may see it.
 #[derive(IntoParams)]
 #[into_params(names("line"), parameter_in = Path)]
-pub(super) struct LinePath(pub(super) LineId);
+pub(super) struct LinePath(#[param(value_type = LineId)] pub(super) Line);
 
-/// The id of the dead letter in the path.
+/// The id of the dead letter in the path. A key that is limited to businesses sees no dead letters, because the job of
+/// one may name any business or none.
 #[derive(IntoParams)]
 #[into_params(names("dead_letter"), parameter_in = Path)]
 pub(super) struct DeadLetterPath(pub(super) EntryId);
 
-/// The campaign id and the phone number in the path of a recipient. The phone number is not parsed yet, and its plus is
-/// optional.
+/// The campaign id and the phone number in the path of a recipient. The caller may see the campaign, if it exists. The
+/// phone number is not parsed yet, and its plus is optional.
 #[derive(IntoParams)]
 #[into_params(names("campaign", "phone"), parameter_in = Path)]
 pub(super) struct RecipientPath(
@@ -51,21 +56,22 @@ pub(super) struct JsonBody<T>(pub(super) T);
 /// A JSON object as the body, or the default if the body is empty.
 pub(super) struct OptionalJsonBody<T>(pub(super) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for CampaignPath {
+impl FromRequestParts<Arc<Shared>> for CampaignPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
-        campaign_id(&id).map(Self)
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        campaign_id(&id, parts, shared).await.map(Self)
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for LinePath {
+impl FromRequestParts<Arc<Shared>> for LinePath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
-        Ok(Self(id.as_str().into()))
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        shared.line(&access, &id.as_str().into()).cloned().map(Self)
     }
 }
 
@@ -76,28 +82,30 @@ impl<S: Send + Sync> FromRequestParts<S> for DeadLetterPath {
         let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
         let malformed =
             |error| Problem::not_found("dead-letter-not-found", format!("there is no dead letter {id}: it is {error}"));
-        id.parse().map(Self).map_err(malformed)
+        let id = id.parse().map_err(malformed)?;
+        match Access::from_request_parts(parts, state).await?.is_limited() {
+            true => Err(IntakeError::NoDeadLetter(id).into()),
+            false => Ok(Self(id)),
+        }
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for RecipientPath {
+impl FromRequestParts<Arc<Shared>> for RecipientPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let path = Path::<(String, String)>::from_request_parts(parts, shared).await;
         let Path((id, phone)) = path.map_err(|error| no_route(&error))?;
-        Ok(Self(campaign_id(&id)?, phone))
+        Ok(Self(campaign_id(&id, parts, shared).await?, phone))
     }
 }
 
-/// A malformed id is reported as not found.
-fn campaign_id(text: &str) -> Result<CampaignId> {
-    text.parse().map_err(|_| campaign_not_found(text))
-}
-
-/// 404 for the campaign `id`.
-pub(super) fn campaign_not_found(id: impl std::fmt::Display) -> Problem {
-    Problem::not_found("campaign-not-found", format!("there is no campaign {id}"))
+/// A malformed id is reported as not found, and so is that of a campaign which the caller may not see.
+async fn campaign_id(text: &str, parts: &mut Parts, shared: &Arc<Shared>) -> Result<CampaignId> {
+    let id = text.parse().map_err(|_| campaign_not_found(text))?;
+    let access = Access::from_request_parts(parts, shared).await?;
+    shared.check_campaign(&access, id).await?;
+    Ok(id)
 }
 
 fn no_route(error: &impl std::fmt::Display) -> Problem {

@@ -15,7 +15,7 @@ use axum::{
 };
 use tracing::{debug, info};
 
-use super::{Shared, audit::AuditEntry};
+use super::{Shared, access::Access, audit::AuditEntry};
 use crate::{
     http::{auth::AuthError, problem::Problem},
     telemetry::metrics::{self, ApiResult},
@@ -39,8 +39,8 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         None => "unknown path".to_owned(),
     };
     let client = client(&request);
-    let caller = match shared.keys.admit(request.headers(), client, call.map(|call| call.scope)) {
-        Ok(caller) => caller,
+    let key = match shared.keys.admit(request.headers(), client, call.map(|call| call.scope)) {
+        Ok(key) => key,
         Err(refusal) => {
             metrics::api_call(result(&refusal));
             match &refusal {
@@ -56,10 +56,12 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         }
     };
     metrics::api_call(ApiResult::Admitted);
+    let caller = key.name.as_str();
     let entry = call.filter(|call| call.is_audited).map(|call| {
         let path_id = matched.and_then(|matched| path_id(matched, request.uri().path()));
         AuditEntry::open(caller, &call.id, path_id, request.headers())
     });
+    request.extensions_mut().insert(Access::of(key));
     if let Some(entry) = &entry {
         request.extensions_mut().insert(entry.audit());
     }

@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{SharedState, extract::DeadLetterPath};
+use super::{SharedState, access::Access, extract::DeadLetterPath};
 use crate::{
     api_types::{DeadJobPage, DeadJobView, Page, RetriedJob},
     config::KeyScope,
@@ -67,7 +67,7 @@ pub(super) struct DeadJobListParams {
 
 /// List the dead letters of jobs, newest first.
 ///
-/// A list shows the beginning of each job. A page may have fewer rows than `limit` and still a next page.
+/// A list shows the beginning of each job. It is empty for a key that is limited to businesses. A page may have fewer rows than `limit` and still a next page.
 #[utoipa::path(
     get, path = "/v1/jobs/dead", tag = "jobs", operation_id = "list_dead_jobs",
     security(("api_key" = [KeyScope::Read])),
@@ -76,11 +76,15 @@ pub(super) struct DeadJobListParams {
 )]
 pub(super) async fn list(
     State(shared): SharedState,
+    access: Access,
     Params(params): Params<DeadJobListParams>,
 ) -> Result<Json<DeadJobPage>> {
     // `next` is the last dead letter of the page.
     let limit = page::limit(params.limit.as_deref())?;
     let cursor = page::cursor::<EntryId>(params.cursor.as_deref())?;
+    if access.is_limited() {
+        return Ok(Json(Page { rows: Vec::new(), next: None }));
+    }
     let (letters, more) = shared.state.store.dead_letters(cursor, limit).await?;
     let next = letters.last().filter(|_| more).map(|letter| letter.id.to_string());
     Ok(Json(Page { rows: letters.iter().map(|letter| view(letter, LISTED_JOB_BYTES_MAX)).collect(), next }))

@@ -6,6 +6,7 @@ use utoipa::IntoParams;
 
 use super::{
     Shared, SharedState,
+    access::Access,
     audit::Audit,
     extract::{JsonBody, LinePath},
 };
@@ -91,9 +92,13 @@ pub(super) struct LineListParams {
     params(LineListParams),
     responses((status = 200, description = "A page of lines.", body = LinePage)),
 )]
-pub(super) async fn list(State(shared): SharedState, Params(params): Params<LineListParams>) -> Result<Json<LinePage>> {
+pub(super) async fn list(
+    State(shared): SharedState,
+    access: Access,
+    Params(params): Params<LineListParams>,
+) -> Result<Json<LinePage>> {
     let limit = page::limit(params.limit.as_deref())?;
-    let lines = &shared.state.lines;
+    let lines = shared.lines(&access);
     let from = match page::non_empty(params.cursor.as_deref()) {
         None => 0,
         Some(id) => match lines.iter().position(|line| line.id.as_str() == id) {
@@ -113,8 +118,8 @@ pub(super) async fn list(State(shared): SharedState, Params(params): Params<Line
     params(LinePath),
     responses((status = 200, description = "The line.", body = LineView)),
 )]
-pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> Result<Json<LineView>> {
-    shared.view(shared.line(&id)?).await
+pub(super) async fn one(State(shared): SharedState, LinePath(line): LinePath) -> Result<Json<LineView>> {
+    shared.view(&line).await
 }
 
 /// Set the rate of a line.
@@ -131,10 +136,9 @@ pub(super) async fn one(State(shared): SharedState, LinePath(id): LinePath) -> R
 pub(super) async fn change(
     State(shared): SharedState,
     audit: Audit,
-    LinePath(id): LinePath,
+    LinePath(line): LinePath,
     JsonBody(change): JsonBody<LineChange>,
 ) -> Result<Json<LineView>> {
-    let line = shared.line(&id)?;
     let rate = change.messages_per_second;
     if let Some(rate) = rate.filter(|rate| !(LINE_RATE_MIN..=LINE_RATE_MAX).contains(rate)) {
         let detail = format!(
@@ -143,8 +147,8 @@ pub(super) async fn change(
         );
         return Err(Problem::bad_request("invalid-rate", detail));
     }
-    audit.changed(shared.state.store.set_rate(&id, rate).await?);
-    shared.view(line).await
+    audit.changed(shared.state.store.set_rate(&line.id, rate).await?);
+    shared.view(&line).await
 }
 
 /// Pause a line, for all campaigns.
@@ -154,10 +158,13 @@ pub(super) async fn change(
     params(LinePath),
     responses((status = 200, description = "The line after the change.", body = LineView)),
 )]
-pub(super) async fn pause(State(shared): SharedState, audit: Audit, LinePath(id): LinePath) -> Result<Json<LineView>> {
-    let line = shared.line(&id)?;
-    audit.changed(shared.state.store.set_paused(&id, true).await?);
-    shared.view(line).await
+pub(super) async fn pause(
+    State(shared): SharedState,
+    audit: Audit,
+    LinePath(line): LinePath,
+) -> Result<Json<LineView>> {
+    audit.changed(shared.state.store.set_paused(&line.id, true).await?);
+    shared.view(&line).await
 }
 
 /// Resume a line.
@@ -171,15 +178,18 @@ pub(super) async fn pause(State(shared): SharedState, audit: Audit, LinePath(id)
     params(LinePath),
     responses((status = 200, description = "The line after the change.", body = LineView)),
 )]
-pub(super) async fn resume(State(shared): SharedState, audit: Audit, LinePath(id): LinePath) -> Result<Json<LineView>> {
-    let line = shared.line(&id)?;
+pub(super) async fn resume(
+    State(shared): SharedState,
+    audit: Audit,
+    LinePath(line): LinePath,
+) -> Result<Json<LineView>> {
     let mut changed = false;
-    for scope in HoldScope::of_line(line).into_iter().filter(ends_with_resume) {
+    for scope in HoldScope::of_line(&line).into_iter().filter(ends_with_resume) {
         changed |= shared.state.store.unhold(&scope).await?;
     }
-    changed |= shared.state.store.set_paused(&id, false).await?;
+    changed |= shared.state.store.set_paused(&line.id, false).await?;
     audit.changed(changed);
-    shared.view(line).await
+    shared.view(&line).await
 }
 
 /// Whether the resume of a line ends a hold on `scope`, which stops the line.
@@ -191,11 +201,6 @@ fn ends_with_resume(scope: &HoldScope) -> bool {
 }
 
 impl Shared {
-    fn line(&self, id: &LineId) -> Result<&Line> {
-        let line = self.state.lines.by_id(id);
-        line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
-    }
-
     async fn view(&self, line: &Line) -> Result<Json<LineView>> {
         let mut views = self.line_views(std::slice::from_ref(line)).await?;
         Ok(Json(views.pop().expect("a view for each line")))

@@ -7,6 +7,7 @@
 //! `external_id`, an upload with an `Upload-Id`, and every state change.
 //! Never: decides which actions a campaign allows ([`crate::intake`] does), or counts ([`crate::stats`] does).
 
+mod access;
 mod audit;
 mod campaigns;
 mod docs_page;
@@ -24,7 +25,7 @@ mod report;
 mod templates;
 mod uploads;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::{extract::campaign_not_found, openapi::Calls};
+use self::{access::campaign_not_found, openapi::Calls};
 use crate::{
     config::ApiKey,
     domain::{BusinessId, CampaignId, Lines, UnixMs, WabaId},
@@ -61,10 +62,10 @@ const REPORTS_MAX: usize = 4;
 /// even when Redis is slow.
 const UPLOADS_MAX: usize = 64;
 
-/// Reads the templates of every WABA from Meta and stores them. Returns for each WABA its number of templates, or why
-/// they could not be read.
+/// Reads the templates of the WABAs of lines from Meta and stores them. Returns for each WABA its number of templates,
+/// or why they could not be read.
 pub type SyncTemplates =
-    Arc<dyn Fn() -> BoxFuture<'static, Vec<(WabaId, std::result::Result<usize, String>)>> + Send + Sync>;
+    Arc<dyn Fn(Lines) -> BoxFuture<'static, Vec<(WabaId, std::result::Result<usize, String>)>> + Send + Sync>;
 
 /// The dependencies and settings of the API. Built by `serve`.
 #[derive(Clone)]
@@ -79,6 +80,8 @@ pub struct ApiState {
     pub lines: Lines,
     /// The configured businesses.
     pub businesses: Arc<[BusinessId]>,
+    /// The configured WABAs, with their businesses.
+    pub wabas: HashMap<WabaId, BusinessId>,
     /// How long a line belongs to a worker without renewal: `dispatch.lease`.
     pub lease: Duration,
     /// The API keys.
@@ -180,6 +183,7 @@ impl Shared {
         self.state.clock.now()
     }
 
+    /// The campaign `id`, which the caller may know: its id comes from [`extract::CampaignPath`].
     async fn campaign(&self, id: CampaignId) -> Result<CampaignRecord> {
         self.state.store.campaign(id).await?.ok_or_else(|| campaign_not_found(id))
     }

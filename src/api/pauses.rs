@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::{Json, extract::State};
 
-use super::{Shared, SharedState, audit::Audit, extract::OptionalJsonBody, lines::pause_view};
+use super::{Shared, SharedState, access::Access, audit::Audit, extract::OptionalJsonBody, lines::pause_view};
 use crate::{
     api_types::{PauseChange, PauseTarget},
     config::KeyScope,
@@ -29,10 +29,11 @@ const CONFIRMATION_POLL: Duration = Duration::from_millis(10);
 )]
 pub(super) async fn pause(
     State(shared): SharedState,
+    access: Access,
     audit: Audit,
     OptionalJsonBody(target): OptionalJsonBody<PauseTarget>,
 ) -> Result<Json<PauseChange>> {
-    let scope = shared.pause_scope(target)?;
+    let scope = shared.pause_scope(&access, target)?;
     audit.on(&scope);
     // A Redis that restarts meanwhile may forget the pause: then the call fails.
     let store = shared.state.store.in_this_incarnation();
@@ -40,7 +41,7 @@ pub(super) async fn pause(
     audit.changed(changed);
     let durable = async { Ok(store.make_durable().await?) };
     tokio::try_join!(confirmed(&store, version, shared.state.lease), durable)?;
-    pauses(&store, changed).await
+    pauses(&store, &access, changed).await
 }
 
 /// Resume everything.
@@ -56,21 +57,23 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(shared): SharedState,
+    access: Access,
     audit: Audit,
     OptionalJsonBody(target): OptionalJsonBody<PauseTarget>,
 ) -> Result<Json<PauseChange>> {
-    let scope = shared.pause_scope(target)?;
+    let scope = shared.pause_scope(&access, target)?;
     audit.on(&scope);
     let store = shared.state.store.in_this_incarnation();
     let changed = store.resume(&scope).await?;
     audit.changed(changed);
     store.make_durable().await?;
-    pauses(&store, changed).await
+    pauses(&store, &access, changed).await
 }
 
-async fn pauses(store: &Store, changed: bool) -> Result<Json<PauseChange>> {
-    let pauses = store.pauses().await?.pauses.iter().map(pause_view).collect();
-    Ok(Json(PauseChange { changed, pauses }))
+async fn pauses(store: &Store, access: &Access, changed: bool) -> Result<Json<PauseChange>> {
+    let pauses = store.pauses().await?.pauses;
+    let seen = pauses.iter().filter(|pause| access.sees(&pause.scope));
+    Ok(Json(PauseChange { changed, pauses: seen.map(pause_view).collect() }))
 }
 
 /// Waits until every live worker has confirmed the pauses up to `version`. A worker that has lost Redis stops within a
@@ -99,13 +102,15 @@ async fn confirmed(store: &Store, version: u64, lease: Duration) -> Result<()> {
 impl Shared {
     /// What a pause or a resume means.
     ///
-    /// Errors: 404 for a business that is not configured.
-    fn pause_scope(&self, target: PauseTarget) -> Result<PauseScope> {
+    /// Errors: 403 if the key is limited to other businesses; 404 for a business that is not configured.
+    fn pause_scope(&self, access: &Access, target: PauseTarget) -> Result<PauseScope> {
+        let scope = PauseScope::from(target.business.clone());
+        access.check_pause(&scope)?;
         let unknown = target.business.as_ref().filter(|business| !self.state.businesses.contains(business));
         if let Some(business) = unknown {
             let detail = format!("there is no business {business} in the configuration");
             return Err(Problem::not_found("business-not-found", detail));
         }
-        Ok(target.business.into())
+        Ok(scope)
     }
 }

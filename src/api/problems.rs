@@ -32,7 +32,7 @@ pub(super) const KINDS: [ProblemKind; 43] = [
     kind("upload-interrupted", 400, "the body was cut: repeat the upload with its `Upload-Id`"),
     kind("upload-undecodable", 400, "the body is not valid for its `Content-Encoding`, or was cut"),
     kind("unauthorized", 401, "the key is missing or unknown"),
-    kind("forbidden", 403, "the key lacks the scope of this call"),
+    kind("forbidden", 403, "the key lacks the scope of this call, or is limited to other businesses"),
     kind("business-not-found", 404, "there is no such business in the configuration"),
     kind("campaign-not-found", 404, "there is no such campaign"),
     kind("dead-letter-not-found", 404, "there is no such dead letter"),

@@ -6,7 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{SharedState, audit::Audit};
+use super::{SharedState, access::Access, audit::Audit};
 use crate::{
     api_types::{Page, SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
     config::KeyScope,
@@ -73,12 +73,13 @@ pub(super) struct TemplateListParams {
 )]
 pub(super) async fn list(
     State(shared): SharedState,
+    access: Access,
     Params(params): Params<TemplateListParams>,
 ) -> Result<Json<TemplatePage>> {
     let limit = page::limit(params.limit.as_deref())?;
     let after = page::cursor::<Cursor>(params.cursor.as_deref())?;
     let mut templates = Vec::new();
-    for waba in shared.state.lines.wabas().into_keys() {
+    for waba in shared.lines(&access).wabas().into_keys() {
         let Some((stored, synced_at)) = shared.state.store.templates(waba).await? else { continue };
         templates.extend(stored.into_iter().map(|template| view(waba, template, synced_at)));
     }
@@ -97,11 +98,11 @@ pub(super) async fn list(
     responses((status = 200, description = "All WABAs were read.", body = SyncedTemplates)),
     extensions(("x-problems" = json!(["sync-failed"]))),
 )]
-pub(super) async fn sync(State(shared): SharedState, audit: Audit) -> Result<Json<SyncedTemplates>> {
+pub(super) async fn sync(State(shared): SharedState, access: Access, audit: Audit) -> Result<Json<SyncedTemplates>> {
     audit.on("templates");
     audit.changed(true);
     let (mut wabas, mut problems) = (Vec::new(), Vec::new());
-    for (waba, result) in (shared.state.sync_templates)().await {
+    for (waba, result) in (shared.state.sync_templates)(shared.lines(&access)).await {
         match result {
             Ok(templates) => wabas.push(SyncedWaba { waba, templates: templates as u64 }),
             Err(problem) => problems.push(problem),

@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::WaitReason;
 use crate::domain::{
-    BusinessId, CampaignId, CampaignState, EntryId, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template, UnixMs,
-    WabaId, campaign::PauseReason,
+    BusinessId, CampaignId, CampaignState, EntryId, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template,
+    UnixMs, WabaId, campaign::PauseReason,
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.

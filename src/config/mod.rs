@@ -152,12 +152,15 @@ pub struct ApiKey {
     pub digest: SecretDigest,
     /// What the key may do; at least one.
     pub scopes: Vec<KeyScope>,
+    /// The businesses that the key is limited to, at least one, each configured. `None`: it is for all of them.
+    pub businesses: Option<Vec<BusinessId>>,
 }
 
 impl ApiKey {
-    /// A key with all scopes.
+    /// A key with all scopes, for all businesses.
     pub fn new(name: impl Into<String>, key: &Secret) -> Self {
-        Self { name: name.into(), digest: SecretDigest::of(key.expose()), scopes: KeyScope::ALL.to_vec() }
+        let digest = SecretDigest::of(key.expose());
+        Self { name: name.into(), digest, scopes: KeyScope::ALL.to_vec(), businesses: None }
     }
 }
 

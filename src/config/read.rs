@@ -201,9 +201,11 @@ const KEY_FAILURES_MAX: NonZeroU32 = NonZeroU32::new(1_000_000).expect("a millio
 
 fn api_key(mut section: Section<'_>) -> ApiKey {
     let scopes = section.words("scopes", &KeyScope::ALL.map(|scope| (scope.name(), scope)));
+    let businesses = section.texts("businesses", "a list of ids of [[business]]");
+    let businesses = businesses.map(|ids| ids.iter().map(|id| id.as_str().into()).collect());
     let key = ApiKey::new(section.required("name"), &section.required_secret("secret"));
     section.finish();
-    ApiKey { scopes: scopes.unwrap_or(key.scopes), ..key }
+    ApiKey { scopes: scopes.unwrap_or(key.scopes), businesses, ..key }
 }
 
 fn tls(mut section: Section<'_>) -> TlsConfig {
@@ -428,6 +430,15 @@ fn check_relations(config: &Config, problems: &Problems) {
             same.is_none(),
             format_args!("is the same as that of {name}: give each caller a key of its own"),
         );
+    }
+    for (number, key) in config.http.api_keys.iter().enumerate() {
+        for id in key.businesses.iter().flatten() {
+            problems.relation(
+                &[&format!("http.api_keys[{number}].businesses")],
+                config.businesses.iter().any(|business| business.id == *id),
+                format_args!("({id}) is the id of no [[business]]: list that one, or correct the id"),
+            );
+        }
     }
     check_unique(problems, "business", "id", config.businesses.iter().map(|business| business.id.as_str()));
     check_unique(problems, "waba", "id", config.wabas.iter().map(|waba| waba.id.as_str()));

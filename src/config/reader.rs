@@ -119,20 +119,30 @@ impl<'a> Section<'a> {
     /// Reads a list of words, and maps each to its value in `values`. In the environment, the words are separated by
     /// commas. Returns `None` if the key is missing, or after recording a problem.
     pub(super) fn words<T: Copy>(&mut self, key: &'static str, values: &[(&str, T)]) -> Option<Vec<T>> {
-        let kind = self.take(key)?.kind;
-        let given: Vec<String> = match &kind {
-            ValueKind::Array(words) => words.iter().map(|word| word.kind.to_string()).collect(),
-            ValueKind::String(words) => words.split(',').map(|word| word.trim().to_owned()).collect(),
-            _ => Vec::new(),
-        };
+        let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+        let must = format!("a list of {}", names.join(", "));
+        let given = self.texts(key, &must)?;
         let value = |word: &String| values.iter().find(|(name, _)| name == word).map(|(_, value)| *value);
         let list: Option<Vec<T>> = given.iter().map(value).collect();
-        if list.as_ref().is_none_or(Vec::is_empty) {
-            let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-            self.problem(key, format!("({}) must be a list of {}", given.join(", "), names.join(", ")));
-            return None;
+        if list.is_none() {
+            self.problem(key, format!("({}) must be {must}", given.join(", ")));
         }
         list
+    }
+
+    /// Reads a list of texts, none of them empty. In the environment, they are separated by commas. Returns `None` if
+    /// the key is missing, or after recording a problem; `must` describes a valid list.
+    pub(super) fn texts(&mut self, key: &'static str, must: &str) -> Option<Vec<String>> {
+        let given: Vec<String> = match self.take(key)?.kind {
+            ValueKind::Array(texts) => texts.iter().map(|text| text.kind.to_string()).collect(),
+            ValueKind::String(texts) => texts.split(',').map(|text| text.trim().to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        if given.is_empty() || given.iter().any(String::is_empty) {
+            self.problem(key, format!("({}) must be {must}", given.join(", ")));
+            return None;
+        }
+        Some(given)
     }
 
     /// Reads a whole number within `range`.

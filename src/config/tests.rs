@@ -353,6 +353,28 @@ fn the_scopes_of_an_api_key_are_read_from_a_list_or_text() {
 }
 
 #[test]
+fn an_api_key_is_limited_to_configured_businesses() {
+    let businesses = |text: &str| {
+        let key = format!("http.api_keys = [{{ name = \"k\", secret = {{ env = \"K\" }}, businesses = {text} }}]");
+        let key = format!("{key}\nbusiness = [{{ id = 1001 }}, {{ id = 1002 }}]");
+        overridden(&key, &[]).map(|config| config.http.api_keys[0].businesses.clone())
+    };
+    let ids = |ids: &[&str]| Ok(Some(ids.iter().map(|id| BusinessId::from(*id)).collect()));
+    assert_eq!(businesses("[\"1001\"]"), ids(&["1001"]));
+    assert_eq!(businesses("[1001, 1002]"), ids(&["1001", "1002"]));
+    assert_eq!(businesses("\"1001, 1002\""), ids(&["1001", "1002"]));
+    for (bad, problem) in [
+        ("[]", "() must be a list of ids of [[business]]"),
+        ("\"\"", "() must be a list of ids of [[business]]"),
+        ("{}", "() must be a list of ids of [[business]]"),
+        ("[\"1001\", \"1003\"]", "(1003) is the id of no [[business]]: list that one, or correct the id"),
+    ] {
+        let problems = businesses(bad).expect_err("a problem").problems;
+        assert_eq!(problems, [format!("http.api_keys[0].businesses {problem}")], "{bad}");
+    }
+}
+
+#[test]
 fn two_api_keys_with_the_same_secret_are_a_problem() {
     let text = r#"http.api_keys = [
         { name = "a", secret = { env = "K" } }, { name = "b", secret = { env = "K" }, scopes = ["read"] }

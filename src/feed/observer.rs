@@ -136,9 +136,10 @@ impl Observer {
     }
 
     async fn states(&mut self, store: &Store, now: UnixMs) -> Result<States> {
-        let holds = store.holds(now).await?;
+        let reader = StatisticsReader::new(store.clone(), self.lines.clone());
+        let stops = reader.stops(now).await?;
         let mut states = States::new();
-        for (scope, hold) in &holds {
+        for (scope, hold) in &stops.holds {
             let scope = scope.to_string();
             let Hold { code, reason, since, until } = hold.clone();
             let fields = HoldFields { scope: scope.clone(), code, reason, since, until };
@@ -146,8 +147,7 @@ impl Observer {
             states.insert(Subject::Hold(scope), text);
         }
         let ids = self.lines.ids();
-        let reader = StatisticsReader::new(store.clone(), self.lines.clone());
-        for (line, snapshot) in ids.iter().zip(reader.line_snapshots(&ids, &holds, now).await?) {
+        for (line, snapshot) in ids.iter().zip(reader.line_snapshots(&ids, &stops, now).await?) {
             states.insert(Subject::Line(line.clone()), line_state(&snapshot).to_owned());
         }
         self.read_templates(store).await?;

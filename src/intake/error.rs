@@ -57,6 +57,9 @@ pub enum IntakeError {
         /// The differences, such as `on_doubt is hold there and resend here`.
         differences: Vec<String>,
     },
+    /// A campaign that the caller may not know has the `external_id`. Nothing was changed.
+    #[error("the external_id {0} is in use: give the new campaign another one")]
+    Taken(String),
     /// The campaign's `expires_at` has passed.
     #[error(
         "campaign {id} expired at {at} (its expires_at), so nothing would be sent: make a new one with a later \
@@ -152,6 +155,7 @@ impl IntakeError {
             | IntakeError::State { .. }
             | IntakeError::NotDeletable { .. }
             | IntakeError::Conflict { .. }
+            | IntakeError::Taken(_)
             | IntakeError::Expired { .. }
             | IntakeError::Empty(_)
             | IntakeError::UploadConflict
@@ -174,7 +178,7 @@ impl IntakeError {
             IntakeError::Template(TemplateProblem::Unsupported(TemplateError::Gone { .. })) => "template-missing",
             IntakeError::Template(TemplateProblem::Unsupported(_)) => "template-unsupported",
             IntakeError::State { .. } | IntakeError::NotDeletable { .. } => "campaign-state",
-            IntakeError::Conflict { .. } => "campaign-conflict",
+            IntakeError::Conflict { .. } | IntakeError::Taken(_) => "campaign-conflict",
             IntakeError::Expired { .. } => "campaign-expired",
             IntakeError::Empty(_) => "campaign-empty",
             IntakeError::UploadConflict => "upload-conflict",

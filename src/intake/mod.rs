@@ -82,8 +82,10 @@ pub struct Intake {
     pub store: Store,
     /// Redis server time.
     pub clock: Arc<Clock>,
-    /// The configured lines.
+    /// The lines that campaigns may use: the configured ones, or those of the caller.
     pub lines: Lines,
+    /// Whether the caller is limited to `lines`. Then campaigns on other lines do not exist for it.
+    pub is_limited: bool,
     /// Maximum number of recipients of one campaign: `intake.recipients_max`.
     pub recipients_max: u64,
 }

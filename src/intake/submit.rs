@@ -48,8 +48,8 @@ impl Intake {
     /// undone. A campaign whose recipients were all rejected stays a draft.
     ///
     /// Errors: `Invalid` with all problems, `Template`, or `Conflict` if the campaign with this `external_id` has
-    /// another template, other lines, another `on_doubt` or another `expires_at`: nothing was changed. `Store`:
-    /// submit again.
+    /// another template, other lines, another `on_doubt` or another `expires_at`, or `Taken` if the caller may not know
+    /// that campaign: nothing was changed. `Store`: submit again.
     pub async fn submit(&self, new: NewCampaign) -> Result<Submitted, IntakeError> {
         let intake = self.in_this_incarnation();
         let submitted = intake.submit_undurably(new).await?;
@@ -68,7 +68,9 @@ impl Intake {
             None => self.store.create_campaign(&self.check(&new).await?).await?,
         };
         if !created {
-            same_definition(&self.campaign(id).await?.campaign, &new)?;
+            let existing = self.campaign(id).await?.campaign;
+            self.check_is_own(&existing)?;
+            same_definition(&existing, &new)?;
         }
         let upload = if new.recipients.is_empty() {
             UploadResult::default()
@@ -209,6 +211,14 @@ impl Intake {
                 result => return result,
             }
         }
+    }
+
+    /// Errors: `Taken` if the caller may not know the campaign that has its `external_id`.
+    fn check_is_own(&self, existing: &Campaign) -> Result<(), IntakeError> {
+        if self.is_limited && self.lines.first_of(&existing.lines).is_none() {
+            return Err(IntakeError::Taken(existing.external_id.clone().unwrap_or_default()));
+        }
+        Ok(())
     }
 
     /// Validates `new`, and builds the campaign.

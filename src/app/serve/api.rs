@@ -24,6 +24,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         intake: intake(context),
         lines: context.lines.clone(),
         businesses: config.businesses.iter().map(|business| business.id.clone()).collect(),
+        wabas: config.wabas.iter().map(|waba| (waba.id.clone(), waba.business.clone())).collect(),
         lease: config.dispatch.lease,
         keys: config.http.api_keys.clone().into(),
         key_failures_per_minute: config.http.key_failures_per_minute,
@@ -39,15 +40,16 @@ fn intake(context: &Context<'_>) -> Intake {
         store: context.store.clone(),
         clock: context.clock.clone(),
         lines: context.lines.clone(),
+        is_limited: false,
         recipients_max: context.config.intake.recipients_max,
     }
 }
 
 fn sync_templates(context: &Context<'_>) -> Result<SyncTemplates, ServeError> {
-    let (store, clock, lines) = (context.store.clone(), context.clock.clone(), context.lines.clone());
+    let (store, clock) = (context.store.clone(), context.clock.clone());
     let graph = GraphClient::new(context.config.graph.client())?;
-    Ok(Arc::new(move || {
-        let (store, graph, lines, now) = (store.clone(), graph.clone(), lines.clone(), clock.now());
+    Ok(Arc::new(move |lines| {
+        let (store, graph, now) = (store.clone(), graph.clone(), clock.now());
         Box::pin(async move { templates::sync_all(&store, &graph, lines.wabas(), now).await })
     }))
 }

@@ -52,14 +52,14 @@ impl ApiKeys {
         Self { keys, throttle: Throttle::new(failures_per_minute, DefaultClock::default()) }
     }
 
-    /// Checks the key of a request from `client`, and returns the key's name. `scope` is the scope that the key needs.
-    pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<&str, AuthError> {
+    /// Checks the key of a request from `client`, and returns it as configured. `scope` is the scope that the key needs.
+    pub fn admit(&self, headers: &HeaderMap, client: IpAddr, scope: Option<KeyScope>) -> Result<&ApiKey, AuthError> {
         let found = self.find(bearer(headers).ok_or(AuthError::NoKey)?);
         self.throttle.check(client, found).map_err(|wait| AuthError::RateLimited { wait })?;
-        let ApiKey { name, scopes, .. } = found.and_then(|index| self.keys.get(index)).ok_or(AuthError::UnknownKey)?;
+        let key = found.and_then(|index| self.keys.get(index)).ok_or(AuthError::UnknownKey)?;
         match scope {
-            Some(scope) if !scopes.contains(&scope) => Err(AuthError::NoScope { name: name.clone(), scope }),
-            _ => Ok(name),
+            Some(scope) if !key.scopes.contains(&scope) => Err(AuthError::NoScope { name: key.name.clone(), scope }),
+            _ => Ok(key),
         }
     }
 
@@ -119,7 +119,7 @@ mod tests {
 
     fn admit<'a>(keys: &'a ApiKeys, authorization: &str, scope: KeyScope) -> Result<&'a str, AuthError> {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, authorization.parse().expect("a value"))]);
-        keys.admit(&headers, Ipv4Addr::LOCALHOST.into(), Some(scope))
+        keys.admit(&headers, Ipv4Addr::LOCALHOST.into(), Some(scope)).map(|key| key.name.as_str())
     }
 
     #[test]
@@ -134,7 +134,8 @@ mod tests {
         for wrong in ["Bearer k-", "Bearer k-11", "Bearer K-1", "Bearer k-1 k-1"] {
             assert_eq!(admit(wrong), Err(AuthError::UnknownKey), "{wrong}");
         }
-        assert_eq!(keys.admit(&HeaderMap::new(), Ipv4Addr::LOCALHOST.into(), None), Err(AuthError::NoKey));
+        let without = keys.admit(&HeaderMap::new(), Ipv4Addr::LOCALHOST.into(), None);
+        assert_eq!(without.map(|key| &*key.name), Err(AuthError::NoKey));
     }
 
     #[test]

@@ -45,6 +45,14 @@ pub fn key_for(scope: KeyScope) -> String {
     format!("k-{}", scope.name())
 }
 
+/// The configured businesses.
+pub const BUSINESSES: [&str; 2] = ["1001", "1002"];
+
+/// A key with all scopes that is limited to a business.
+pub fn key_of_business(id: &str) -> String {
+    format!("k-of-{id}")
+}
+
 pub struct Api {
     pub redis: TestRedis,
     pub store: Store,
@@ -64,8 +72,8 @@ pub struct Answer {
 }
 
 impl Api {
-    /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002, the others of WABA 2001,
-    /// which has templates.
+    /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002 and business 1002, the others
+    /// of WABA 2001, which has templates, and business 1001.
     pub async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
@@ -79,39 +87,54 @@ impl Api {
         let store = Store::connect(&address).await.expect("a store");
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
         let lines = [
-            ("3001", "2001"),
-            ("3002", "2001"),
-            ("3003", "2002"),
-            ("3004", "2001"),
-            ("3005", "2001"),
-            ("3006", "2001"),
+            ("3001", "2001", "1001"),
+            ("3002", "2001", "1001"),
+            ("3003", "2002", "1002"),
+            ("3004", "2001", "1001"),
+            ("3005", "2001", "1001"),
+            ("3006", "2001", "1001"),
         ];
-        let lines: Lines =
-            lines.into_iter().map(|(id, waba)| Line { waba: waba.into(), ..world::line(id, 80.0) }).collect();
+        let line = |(id, waba, business): (&str, &str, &str)| Line {
+            waba: waba.into(),
+            business: business.into(),
+            ..world::line(id, 80.0)
+        };
+        let lines: Lines = lines.into_iter().map(line).collect();
         let templates: Vec<Template> = ["positional", "static", "paused", "carousel"].map(template).into();
         store.put_templates(&"2001".into(), &templates, clock.now()).await.expect("templates");
 
         let synced = Arc::new(Mutex::new(Some(Vec::new())));
         let (answers, stopping) = (synced.clone(), CancellationToken::new());
-        let intake =
-            Intake { store: store.clone(), clock: clock.clone(), lines: lines.clone(), recipients_max: RECIPIENTS_MAX };
+        let intake = Intake {
+            store: store.clone(),
+            clock: clock.clone(),
+            lines: lines.clone(),
+            is_limited: false,
+            recipients_max: RECIPIENTS_MAX,
+        };
         let mut keys = vec![ApiKey::new("test", &Secret::new(KEY))];
         keys.extend(
             KeyScope::ALL
                 .map(|scope| ApiKey { scopes: vec![scope], ..ApiKey::new(scope.name(), &Secret::new(key_for(scope))) }),
         );
+        keys.extend(BUSINESSES.map(|id| ApiKey {
+            businesses: Some(vec![id.into()]),
+            ..ApiKey::new(id, &Secret::new(key_of_business(id)))
+        }));
         let router = api::router(ApiState {
             store: store.clone(),
             clock: clock.clone(),
             intake,
             lines,
-            businesses: ["1001", "1002"].map(BusinessId::from).into(),
+            businesses: BUSINESSES.map(BusinessId::from).into(),
+            wabas: [("2001".into(), "1001".into()), ("2002".into(), "1002".into())].into(),
             lease: LEASE,
             keys: keys.into(),
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
-            sync_templates: Arc::new(move || {
+            sync_templates: Arc::new(move |lines| {
                 let synced = answers.lock().expect("no panic under the lock").clone();
-                async move { synced.expect("the test wants a fault") }.boxed()
+                let of_lines = move |(waba, _): &(WabaId, _)| lines.wabas().contains_key(waba);
+                async move { synced.expect("the test wants a fault").into_iter().filter(of_lines).collect() }.boxed()
             }),
             body_bytes_max: BODY_BYTES_MAX,
             stall_timeout: Duration::from_secs(60),

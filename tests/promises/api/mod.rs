@@ -1,5 +1,6 @@
 //! The HTTP API over real HTTP and a real Redis.
 
+mod access;
 mod audit;
 mod campaigns;
 mod document;

@@ -1,0 +1,140 @@
+//! What a caller may see and change: the lines, templates and campaigns of the businesses of its key.
+//!
+//! The guard puts the [`Access`] of the key into the request. The extractors of ids in paths check it, so a handler gets
+//! only an id that its caller may know. Calls without an id ask here for what the caller may see.
+//!
+//! Never: reveals whether something of another business exists, except that its `external_id` is in use.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{StatusCode, request::Parts},
+};
+
+use super::Shared;
+use crate::{
+    config::ApiKey,
+    domain::{BusinessId, Campaign, CampaignId, Line, LineId, Lines, PauseScope},
+    http::problem::{Problem, Result},
+    intake::Intake,
+};
+
+/// How many definitions of campaigns are read in one round trip. Each has a template: some kB.
+const DEFINITIONS_AT_ONCE: usize = 256;
+
+/// The businesses that the key of a request is limited to.
+#[derive(Clone, Debug)]
+pub(super) struct Access(Option<Arc<[BusinessId]>>);
+
+impl Access {
+    /// What `key` may see.
+    pub(super) fn of(key: &ApiKey) -> Self {
+        Self(key.businesses.as_deref().map(Into::into))
+    }
+
+    /// Whether the key is limited to some businesses.
+    pub(super) fn is_limited(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether the caller may see what belongs to `business`. What belongs to none is only for keys without a limit.
+    fn allows(&self, business: Option<&BusinessId>) -> bool {
+        self.0.as_ref().is_none_or(|own| business.is_some_and(|business| own.contains(business)))
+    }
+
+    /// Whether the caller may see a pause. That of everything stops its lines too.
+    pub(super) fn sees(&self, scope: &PauseScope) -> bool {
+        match scope {
+            PauseScope::Installation => true,
+            PauseScope::Business(business) => self.allows(Some(business)),
+        }
+    }
+
+    /// Errors: 403 if the caller may not pause and resume `scope`.
+    pub(super) fn check_pause(&self, scope: &PauseScope) -> Result<()> {
+        let Some(own) = &self.0 else { return Ok(()) };
+        if *scope != PauseScope::Installation && self.sees(scope) {
+            return Ok(());
+        }
+        let own: Vec<&str> = own.iter().map(BusinessId::as_str).collect();
+        let detail = format!("this key is limited: name one of its businesses in `business`: {}", own.join(", "));
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Access {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let access = parts.extensions.get::<Access>().cloned();
+        access.ok_or_else(|| Problem::internal("a call that the guard has not admitted"))
+    }
+}
+
+/// 404 for the campaign `id`: it does not exist, or the caller may not see it.
+pub(super) fn campaign_not_found(id: impl fmt::Display) -> Problem {
+    Problem::not_found("campaign-not-found", format!("there is no campaign {id}"))
+}
+
+impl Shared {
+    /// The lines that the caller may see, in the order of the configuration.
+    pub(super) fn lines(&self, access: &Access) -> Lines {
+        if !access.is_limited() {
+            return self.state.lines.clone();
+        }
+        self.state.lines.iter().filter(|line| access.allows(Some(&line.business))).cloned().collect()
+    }
+
+    /// The line `id`.
+    ///
+    /// Errors: 404 if the caller may not see it, or if it is not configured.
+    pub(super) fn line(&self, access: &Access, id: &LineId) -> Result<&Line> {
+        let line = self.state.lines.by_id(id).filter(|line| access.allows(Some(&line.business)));
+        line.ok_or_else(|| Problem::not_found("line-not-found", format!("there is no line {id} in the configuration")))
+    }
+
+    /// Errors: 404 if the caller may not see the campaign `id`. For a caller without a limit, the campaign need not
+    /// exist.
+    pub(super) async fn check_campaign(&self, access: &Access, id: CampaignId) -> Result<()> {
+        match self.visible(access, &[id]).await?.as_slice() {
+            [true] => Ok(()),
+            _ => Err(campaign_not_found(id)),
+        }
+    }
+
+    /// Whether the caller may see each of the campaigns `ids`.
+    pub(super) async fn visible(&self, access: &Access, ids: &[CampaignId]) -> Result<Vec<bool>> {
+        if !access.is_limited() {
+            return Ok(vec![true; ids.len()]);
+        }
+        let mut visible = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(DEFINITIONS_AT_ONCE) {
+            let campaigns = self.state.store.definitions(ids).await?;
+            let businesses = self.businesses_of(&campaigns).await?;
+            visible.extend(businesses.into_iter().map(|business| access.allows(business)));
+        }
+        Ok(visible)
+    }
+
+    /// The businesses of campaigns: those of their lines. A line that is no longer configured belongs to the business of
+    /// its WABA, while the installation knows the line.
+    async fn businesses_of(&self, campaigns: &[Option<Campaign>]) -> Result<Vec<Option<&BusinessId>>> {
+        let configured = |campaign: &Campaign| self.state.lines.first_of(&campaign.lines).map(|line| &line.business);
+        let known = match campaigns.iter().flatten().all(|campaign| configured(campaign).is_some()) {
+            true => HashMap::new(),
+            false => self.state.store.known_lines().await?,
+        };
+        let of_waba = |campaign: &Campaign| {
+            let waba = campaign.lines.iter().find_map(|line| known.get(line))?;
+            self.state.wabas.get(waba)
+        };
+        let business = |campaign: &Campaign| configured(campaign).or_else(|| of_waba(campaign));
+        Ok(campaigns.iter().map(|campaign| business(campaign.as_ref()?)).collect())
+    }
+
+    /// The intake for the caller: other lines, and their campaigns, do not exist for it.
+    pub(super) fn intake(&self, access: &Access) -> Intake {
+        Intake { lines: self.lines(access), is_limited: access.is_limited(), ..self.state.intake.clone() }
+    }
+}

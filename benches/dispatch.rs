@@ -293,7 +293,7 @@ impl Server {
 }
 
 const BODY: &str = r#"{"messaging_product":"whatsapp","recipient_type":"individual","to":"+5491155550001","type":"template","template":{"name":"order_update","language":{"code":"es_AR"},"components":[{"type":"body","parameters":[{"type":"text","text":"María"},{"type":"text","text":"A-10"},{"type":"text","text":"3 de mayo"}]}]},"biz_opaque_callback_data":"p1.01J9ZK3V5T8R7Q6P5N4M3K2J1H.0.1.1.0123456789abcdef"}"#;
-const ANSWER: &str = r#"{"messaging_product":"whatsapp","contacts":[{"input":"+5491155550001","wa_id":"5491155550001"}],"messages":[{"id":"wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjZCQzE4RkEyN0Q5QjQ1RTYwAA==","message_status":"accepted"}]}"#;
+const ANSWER: &str = r#"{"messaging_product":"whatsapp","contacts":[{"input":"+5491155550001","wa_id":"5491155550001"}],"messages":[{"id":"wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjlBM0NBNUIzRDREOTJGNjdFNwA=","message_status":"accepted"}]}"#;
 const TEMPLATE: &str = r#"{"name":"order_update","language":"es_AR","status":"APPROVED","category":"UTILITY","parameter_format":"POSITIONAL","components":[{"type":"BODY","text":"Hola {{1}}, tu pedido {{2}} llega el {{3}}."}]}"#;
 
 /// The instant server: answers every request at once.

@@ -10,6 +10,7 @@ pub mod meta;
 pub mod paths;
 pub mod stored;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pregon::domain::{CampaignId, ClaimedRow, Form, PartId, Phone, Recipient, Template, Token, TokenKey};
 
 /// A template as Meta returns it.
@@ -50,9 +51,10 @@ pub fn token(row: u16) -> String {
     text
 }
 
-/// A message id for a row, as long as Meta's.
+/// A message id for a row, like those of Meta.
 pub fn wamid(row: u16) -> String {
-    format!("wamid.HBgNNTQ5MTE1NTU1MDEwMRUCABEYEjZCQzE4RkEyN0Q5QjQ1R{row:05}==")
+    let fields = format!("\x1c\x18\x0d5491155550101\x15\x02\0\x11\x18\x126BC18FA27D9B4{row:05}\0");
+    format!("wamid.{}", STANDARD.encode(fields))
 }
 
 /// A webhook with `n` statuses, without white space, as Meta sends it.

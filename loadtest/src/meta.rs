@@ -7,7 +7,6 @@
 //! of standard output is the answer, both as JSON. It exits when standard input ends, so it never outlives its parent.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
@@ -16,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Response, body::Incoming, service::service_fn};
@@ -49,15 +49,22 @@ const TEMPLATES: &str = r#"{"data":[{"id":"1","name":"order_update","language":"
 const LINE: &str = r#"{"id":"3001","display_phone_number":"+54 9 11 5555 0001","verified_name":"load","status":"CONNECTED","quality_rating":"GREEN"}"#;
 const NOT_FOUND: &str = r#"{"error":{"message":"Unknown path","type":"OAuthException","code":100}}"#;
 
-/// The response to a message, before and after the sixteen hexadecimal digits of its number. The id is as long as
-/// Meta's.
+/// The response to a message, before and after the end of its id.
 const ACCEPTED: (&str, &str) = (
-    r#"{"messaging_product":"whatsapp","contacts":[{"input":"+5491155550001","wa_id":"5491155550001"}],"messages":[{"id":"wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjZC"#,
-    r#"TYwAA==","message_status":"accepted"}]}"#,
+    r#"{"messaging_product":"whatsapp","contacts":[{"input":"+5491155550001","wa_id":"5491155550001"}],"messages":[{"id":"wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEY"#,
+    r#"","message_status":"accepted"}]}"#,
 );
 
-/// The id of a message, before and after its number.
-const WAMID: (&str, &str) = ("wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjZC", "TYwAA==");
+/// The id of a message, before its end.
+const WAMID: &str = "wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEY";
+
+/// Number of characters at the end of an id that differ from message to message.
+const WAMID_END_LEN: usize = 28;
+
+/// The end of the id of a message: its number, as Meta writes 18 hexadecimal digits.
+fn wamid_end(number: u64) -> String {
+    STANDARD.encode(format!("\x12{number:018X}\0"))
+}
 
 /// Options of the fake Meta.
 #[derive(clap::Args, Clone, Debug)]
@@ -259,7 +266,7 @@ impl Shard {
                     records.arrivals.record(line, at_us);
                     if self.keep {
                         let text = |name| text_between(body, name).unwrap_or_default().to_owned();
-                        let wamid = format!("{}{:016X}{}", WAMID.0, records.number, WAMID.1);
+                        let wamid = format!("{WAMID}{}", wamid_end(records.number));
                         let to = text("\"to\":\"").trim_start_matches('+').to_owned();
                         let token = text("\"biz_opaque_callback_data\":\"");
                         records.messages.push(Message { line: line.to_owned(), to, token, wamid });
@@ -306,7 +313,7 @@ async fn serve_http1(mut socket: TcpStream, shard: &Shard) -> io::Result<()> {
     let head = |status: u16, length: usize| {
         format!("HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
     };
-    let mut accepted = head(200, before.len() + 16 + after.len()) + before;
+    let mut accepted = head(200, before.len() + WAMID_END_LEN + after.len()) + before;
     let until = accepted.len();
     loop {
         while let Some((answer, length)) = next_request(&buffer, shard)? {
@@ -317,7 +324,7 @@ async fn serve_http1(mut socket: TcpStream, shard: &Shard) -> io::Result<()> {
                         tokio::time::sleep(shard.latency).await;
                     }
                     accepted.truncate(until);
-                    let _ = write!(accepted, "{number:016X}{after}");
+                    accepted.extend([&wamid_end(number), after]);
                     socket.write_all(accepted.as_bytes()).await?;
                 }
                 Answer::Json(status, json) => {
@@ -360,7 +367,7 @@ async fn serve_http2(socket: TcpStream, tls: &TlsAcceptor, shard: Arc<Shard>) ->
                     if !shard.latency.is_zero() {
                         tokio::time::sleep(shard.latency).await;
                     }
-                    (200, Bytes::from(format!("{}{number:016X}{}", ACCEPTED.0, ACCEPTED.1)))
+                    (200, Bytes::from(format!("{}{}{}", ACCEPTED.0, wamid_end(number), ACCEPTED.1)))
                 }
                 Answer::Json(status, json) => (status, Bytes::from_static(json.as_bytes())),
             };
@@ -393,13 +400,14 @@ mod tests {
         );
         shard.records(|records| {
             assert_eq!(records.arrivals.len(), 1);
-            let wamid = format!("{}0003000000000001{}", WAMID.0, WAMID.1);
+            let wamid = "wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjAwMDAwMzAwMDAwMDAwMDAwMQA=".to_owned();
             let (line, to, token) = ("3007".to_owned(), "5491155550001".to_owned(), "p1.x.0.1.1.ff".to_owned());
             let message = Message { line, to, token, wamid };
             assert_eq!(Message::read(&message.line()).as_ref(), Some(&message));
             assert_eq!(records.messages, [message]);
         });
-        assert!(ACCEPTED.0.ends_with(WAMID.0) && ACCEPTED.1.starts_with(WAMID.1), "the id in the answer is that one");
+        assert!(ACCEPTED.0.ends_with(WAMID), "the id in the answer is that one");
+        assert_eq!(wamid_end(u64::MAX).len(), WAMID_END_LEN);
     }
 
     #[test]

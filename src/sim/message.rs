@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use crate::domain::{LineId, Phone, State, UnixMs};
@@ -118,16 +119,32 @@ pub struct MessageRecord {
     pub failed_at: Option<UnixMs>,
 }
 
-/// Meta's id of a message. It is opaque, unique across restarts, and contains a `/`, as real ids may.
+/// Meta's id of a message to `number`, unique across restarts.
 ///
-/// `run`: the Unix time in ms at which the run began. `number`: the index of the message on its line.
-pub(super) fn wamid(run: u64, line: u16, number: u32) -> String {
-    format!("wamid.HBgN{run:011X}/{line:04X}{number:08X}A=")
+/// `run`: the Unix time in ms at which the run began. `index`: the index of the message on its line.
+pub(super) fn wamid(run: u64, line: u16, index: u32, number: Phone) -> String {
+    message_id(number, 0x11, &hex_digits(run, line, index))
 }
 
-/// Meta's id of an inbound message.
-pub(super) fn inbound_wamid(run: u64, line: u16, number: u32) -> String {
-    format!("wamid.HBgO{run:011X}/{line:04X}{number:08X}A=")
+/// Meta's id of an inbound message from `number`.
+pub(super) fn inbound_wamid(run: u64, line: u16, index: u32, number: Phone) -> String {
+    message_id(number, 0x12, &format!("3A{}", hex_digits(run, line, index)))
+}
+
+/// 18 hexadecimal digits that identify a message. Those of the run repeat after three days.
+fn hex_digits(run: u64, line: u16, index: u32) -> String {
+    format!("{:07X}{line:04X}{index:07X}", run % (1 << 28))
+}
+
+/// An id with the fields that Meta's ids have today.
+fn message_id(number: Phone, direction: u8, hex_digits: &str) -> String {
+    let number = number.digits().to_string();
+    let mut fields = vec![0x1c, 0x18, number.len() as u8];
+    fields.extend(number.as_bytes());
+    fields.extend([0x15, 0x02, 0x00, direction, 0x18, hex_digits.len() as u8]);
+    fields.extend(hex_digits.as_bytes());
+    fields.push(0);
+    format!("wamid.{}", STANDARD.encode(fields))
 }
 
 #[cfg(test)]

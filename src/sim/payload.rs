@@ -258,7 +258,7 @@ impl StatusBody {
         let pricing = matches!(status, State::Sent | State::Delivered);
         let title = wire::title(code);
         Some(Self {
-            id: wamid(run, line.index, number),
+            id: wamid(run, line.index, number, to),
             status: status.name(),
             timestamp: world.unix(Duration::from_millis(at_ms.into())).seconds().to_string(),
             recipient_id: to.digits().to_string(),
@@ -288,7 +288,7 @@ impl InboundBody {
         drop(state);
         let mut body = Self {
             from: inbound.from.digits().to_string(),
-            id: inbound_wamid(run, line.index, number),
+            id: inbound_wamid(run, line.index, number, inbound.from),
             timestamp: world.unix(inbound.at).seconds().to_string(),
             kind: "text",
             text: None,
@@ -300,7 +300,8 @@ impl InboundBody {
             Content::Tap { message, tap } => {
                 body.kind = "button";
                 body.button = Some(ButtonBody { payload: tap.payload, text: tap.label });
-                body.context = Some(Context { from: line.digits(), id: wamid(run, line.index, message) });
+                let id = wamid(run, line.index, message, inbound.from);
+                body.context = Some(Context { from: line.digits(), id });
             }
         }
         Some(body)

@@ -159,7 +159,7 @@ impl Attempt<'_> {
         drop(state);
 
         let early = self.schedule(run, number, &plan, tap_due);
-        let body = accepted_body(message, &wamid(run, line.index, number), held);
+        let body = accepted_body(message, &wamid(run, line.index, number, message.to), held);
         Ok(Processed { body, early: early.map(|update| (run, update)) })
     }
 
@@ -186,8 +186,8 @@ impl Attempt<'_> {
     }
 }
 
-/// The body of an accepted send. Formatted by hand, because it is by far the most frequent response. Only the `/` of
-/// the id needs an escape.
+/// The body of an accepted send. Formatted by hand, because it is by far the most frequent response. Nothing in it needs
+/// an escape.
 fn accepted_body(message: &ValidMessage<'_>, wamid: &str, held: bool) -> Vec<u8> {
     let status = match (message.template(), held) {
         (None, _) => "",
@@ -195,7 +195,6 @@ fn accepted_body(message: &ValidMessage<'_>, wamid: &str, held: bool) -> Vec<u8>
         (Some(_), true) => r#","message_status":"held_for_quality_assessment""#,
     };
     let (input, wa_id) = (message.input.as_str(), message.to.digits());
-    let wamid = wamid.replace('/', "\\/");
     format!(
         r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"{input}","wa_id":"{wa_id}"}}],"messages":[{{"id":"{wamid}"{status}}}]}}"#
     )

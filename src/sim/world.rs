@@ -283,7 +283,7 @@ impl World {
         let at = |ms: u32| self.unix(Duration::from_millis(ms.into()));
         let first_acknowledged = |status: State| message.acknowledged_ms[status_index(status)].map(|ms| at(ms.get()));
         MessageRecord {
-            wamid: wamid(state.run, line.index, number),
+            wamid: wamid(state.run, line.index, number, message.to),
             line: id.clone(),
             to: message.to,
             template: message.template.map(|template| self.templates[template.get()].spec.name.clone()),

@@ -214,7 +214,7 @@ fn facts(claimed: &[ClaimedRow], news: News, at: UnixMs) -> Vec<Fact> {
         send,
         news,
         at,
-        message: Some(Fingerprint::of(&wamid(row))),
+        message: Some(Wamid::from(wamid(row).as_str())),
     };
     claimed.iter().map(fact).collect()
 }

@@ -45,7 +45,7 @@ pub enum Settled {
 }
 
 /// News from Meta about one send of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
     /// The row in its part.
     pub row: u16,
@@ -55,12 +55,12 @@ pub struct Fact {
     pub news: News,
     /// Meta's timestamp.
     pub at: UnixMs,
-    /// The fingerprint of the message id, if it is known. It is stored, so that the row is found for later news that
-    /// have only the message id.
-    pub message: Option<Fingerprint>,
+    /// The message id, if it is known. It is stored, so that the row is found for later news that have only the message
+    /// id.
+    pub message: Option<Wamid>,
 }
 
-/// A 64-bit hash of a message id, stored instead of the id. It identifies a message among all messages of a line.
+/// A 64-bit hash of a message id, by which its row is found. It identifies a message among all messages of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 8]);
 

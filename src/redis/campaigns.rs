@@ -287,9 +287,8 @@ impl Store {
                 // The part is marked before the deletion too: from then on, a late status stores no code, history or
                 // message id.
                 pipeline.hset(keys.part(part), "forgotten", 1);
-                for key in
-                    [keys.chunks(part), keys.ids(part), keys.history(part), keys.error_codes(part), keys.tries(part)]
-                {
+                let dropped = [keys.chunks(part), keys.ids(part), keys.wamids(part), keys.history(part)];
+                for key in dropped.into_iter().chain([keys.error_codes(part), keys.tries(part)]) {
                     pipeline.unlink(key);
                 }
             }

@@ -111,6 +111,8 @@ keys! {
     history(part: PartId) => "{{{part}}}:h";
     /// LIST of message ids, each entry a batch of 11-byte records: row, send, fingerprint. Expires.
     ids(part: PartId) => "{{{part}}}:i";
+    /// HASH: block of 32 rows → their whole message ids. Expires.
+    wamids(part: PartId) => "{{{part}}}:m";
     /// HASH: row → attempts that counted before the last claim. Only rows that were retried are here.
     tries(part: PartId) => "{{{part}}}:t";
     /// HASH: row → number of its last claim. Only rows that were claimed more than 14 times are here.
@@ -170,7 +172,7 @@ impl RedisKeys {
     }
 
     /// All keys of a part.
-    pub fn all_of(&self, part: PartId) -> [String; 11] {
+    pub fn all_of(&self, part: PartId) -> [String; 12] {
         [
             self.part(part),
             self.states(part),
@@ -180,6 +182,7 @@ impl RedisKeys {
             self.error_codes(part),
             self.history(part),
             self.ids(part),
+            self.wamids(part),
             self.tries(part),
             self.sends(part),
             self.replied(part),

@@ -1,5 +1,5 @@
 //! Message ids in Redis: finds the recipient of a message by its id, for webhooks that do not return the token that
-//! was sent with the message.
+//! was sent with the message. Here an id is its fingerprint; the whole ids are in [`super::wamids`].
 //!
 //! A part appends the ids of its messages to a list. When its campaign has ended, the ids move into the index of its
 //! line. The index has segments, each a hash of `BUCKETS` buckets selected by fingerprint, so that a lookup reads one
@@ -32,8 +32,8 @@ const SEGMENT_PARTS: usize = 65_536;
 /// A segment takes ids for the lifetime of an id divided by this number, so no id is stored for longer than 9/8 of its
 /// lifetime.
 const SEGMENTS_PER_LIFETIME: u32 = 8;
-/// The layout of a segment. Readers skip segments of other layouts, so that a later version can store more of an id,
-/// such as all of it.
+/// The layout of a segment. Readers skip segments of other layouts, so that a later version can store ids in another
+/// way.
 const LAYOUT: u8 = 1;
 /// Buckets that one script call appends to, so that the call copies less than 64 KiB.
 const BUCKETS_PER_CALL: usize = 16;

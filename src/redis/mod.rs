@@ -32,6 +32,7 @@ pub mod spawn;
 mod stored;
 pub mod untold;
 pub mod uploads;
+pub mod wamids;
 
 use std::{sync::Arc, time::Instant};
 

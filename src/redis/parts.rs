@@ -12,13 +12,14 @@ use std::{
 
 use deadpool_redis::redis::{Pipeline, Value, cmd};
 
-use self::packed::{PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
+use self::packed::{PackedFacts, PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
 use super::{
     Call, Result, Store, StoreError,
     lines::ms,
     phone_index, script,
     stored::{number_of, reason_of},
     untold::Untold,
+    wamids::BLOCK_ROWS,
 };
 use crate::domain::{
     Applied, CampaignId, ClaimedRow, Fact, FailureReason, News, PartId, Phone, Settled, State, UnixMs,
@@ -222,10 +223,12 @@ impl Store {
         id_retention: Duration,
         packed: PackedOutcomes,
     ) -> Call {
-        let keys = self.part_keys(part, [self.keys.error_codes(part), self.keys.ids(part), self.keys.tries(part)]);
+        let [codes, ids] = [self.keys.error_codes(part), self.keys.ids(part)];
+        let keys = self.part_keys(part, [codes, ids, self.keys.tries(part), self.keys.wamids(part)]);
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
-        call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0))
+        let call = call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0));
+        packed.wamids.into_blocks().fold(call, |call, (block, ids)| call.arg(block).arg(ids))
     }
 
     /// Stores the outcomes of attempts, in one round trip.
@@ -271,9 +274,12 @@ impl Store {
         let mut calls = Vec::new();
         for (part, facts) in batches {
             let [why, replied] = [self.keys.error_codes(*part), self.keys.replied(*part)];
-            let keys = self.part_keys(*part, [why, replied, self.keys.ids(*part), self.keys.tries(*part)]);
+            let [ids, tries, wamids] = [self.keys.ids(*part), self.keys.tries(*part), self.keys.wamids(*part)];
+            let keys = self.part_keys(*part, [why, replied, ids, tries, wamids]);
             for facts in facts.chunks(FACTS_MAX) {
-                calls.push(Call::new(&script::STATUS, &keys).arg(ms(id_retention)).arg(pack_facts(facts)));
+                let PackedFacts { facts, ids } = pack_facts(facts);
+                let call = Call::new(&script::STATUS, &keys).arg(ms(id_retention));
+                calls.push(call.arg(facts).arg(ids).arg(BLOCK_ROWS));
             }
         }
         let changed = batches.iter().map(|(part, _)| Untold::Part(*part));

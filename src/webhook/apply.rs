@@ -29,7 +29,7 @@ use crate::{
     telemetry::metrics::{self, InboundResult, StatusResult},
 };
 
-/// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 5 MB. A message counts as several facts.
+/// Limit on the facts that are queued or in a commit: about 100 ms of Redis and 8 MB. A message counts as several facts.
 /// A request with more facts is accepted only if nothing else is queued. Further requests are refused, and Meta delivers
 /// them again.
 const WAITING_MAX: u32 = 32_768;

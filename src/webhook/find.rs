@@ -28,7 +28,7 @@ use super::{
     tally::StatusTally,
 };
 use crate::{
-    domain::{Fact, Fingerprint, LineId, News, UnixMs, Wamid},
+    domain::{Fact, LineId, News, UnixMs, Wamid},
     redis::{
         Result, Store,
         clock::Clock,
@@ -222,7 +222,7 @@ fn located((part, claimed): RowRef, parked: &Parked) -> LocatedFact {
         send: claimed.send,
         news: news(parked),
         at: parked.at,
-        message: Some(Fingerprint::of(parked.wamid.as_str())),
+        message: Some(parked.wamid.clone()),
     };
     LocatedFact { part, fact, details: parked.details.as_str().into() }
 }

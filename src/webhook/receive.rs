@@ -456,7 +456,7 @@ impl ReceivedNews<'_> {
     }
 
     fn fact(&self, part: PartId, ClaimedRow { row, send }: ClaimedRow) -> LocatedFact {
-        let message = (!self.wamid.is_empty()).then(|| Fingerprint::of(self.wamid));
+        let message = (!self.wamid.is_empty()).then(|| Wamid::from(self.wamid));
         let fact = Fact { row, send, news: self.news, at: self.at, message };
         LocatedFact { part, fact, details: self.details.into() }
     }

@@ -16,8 +16,14 @@ const REDIS_US: Cpu = Cpu { message: 2.5, call: 60.0, status: 6.0, recipient: 5.
 /// Redis memory of a recipient without its values, in bytes: phone number, state, index of phone numbers.
 const RECIPIENT_BYTES: f64 = 25.0;
 
-/// Additional Redis memory of a sent message, in bytes: 11 for its id, 7 for each of four changes of state.
-const MESSAGE_BYTES: f64 = 11.0 + 4.0 * 7.0;
+/// Additional Redis memory of a sent message, in bytes: 7 for each of four changes of state.
+const MESSAGE_BYTES: f64 = 4.0 * 7.0;
+
+/// Redis memory of a message id, in bytes: 22 for the whole id, 14 to find its recipient.
+const ID_BYTES: f64 = 36.0;
+
+/// Days that a message id is kept: the default of `id_retention`, and the eighth by which the index may exceed it.
+const ID_DAYS: f64 = 9.0;
 
 /// Compressed size of a recipient's values, as a share of their size. Values of the same column compress together.
 const VALUES_COMPRESSED: f64 = 0.4;
@@ -128,8 +134,9 @@ pub fn needs(load: &Workload) -> Needs {
     let workers = whole(worker_cores / (2.0 * BUSY_MAX)) + 1;
     let redis_cores = REDIS_US.cores(lines_per_second, calls_each, statuses_per_second);
     let recipient_bytes = RECIPIENT_BYTES + load.value_bytes * VALUES_COMPRESSED + MESSAGE_BYTES;
+    let kept_bytes = recipient_bytes * load.retention_days + ID_BYTES * load.retention_days.min(ID_DAYS);
     // State bytes are never deleted: a year of them is counted.
-    let redis_bytes = load.recipients as f64 * (recipient_bytes * load.retention_days + FORGOTTEN_BYTES * 365.0);
+    let redis_bytes = load.recipients as f64 * (kept_bytes + FORGOTTEN_BYTES * 365.0);
     let wire_bytes = lines_per_second * MESSAGE_WIRE_BYTES + statuses_per_second * STATUS_WIRE_BYTES;
     let redis_gib = redis_bytes / f64::from(1 << 30);
     let redis_masters = whole((redis_cores / BUSY_MAX).max(redis_gib / MASTER_GIB_MAX));

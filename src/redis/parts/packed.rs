@@ -5,7 +5,10 @@ use deadpool_redis::redis::Value;
 use super::{Claim, ToSend};
 use crate::{
     domain::{ClaimedRow, Due, Fact, Fingerprint, News, Settled, State, UnixMs, Wamid},
-    redis::stored::number_of,
+    redis::{
+        stored::number_of,
+        wamids::{NewWamids, write_packed},
+    },
 };
 
 /// Minimum number of consecutive rows that are settled as a run. A shorter run costs more than its single rows.
@@ -19,6 +22,8 @@ const AT_ONCE: UnixMs = UnixMs(0);
 pub(super) struct PackedOutcomes {
     /// Acceptances as stored in the list of message ids. Those of the runs come first.
     pub(super) accepted: Vec<u8>,
+    /// The whole ids of the acceptances.
+    pub(super) wamids: NewWamids,
     /// The history entries of the acceptances.
     pub(super) entries: Vec<u8>,
     pub(super) others: Vec<u8>,
@@ -67,6 +72,7 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
         packed.accepted.extend(claimed.row.to_le_bytes());
         packed.accepted.push(claimed.send);
         packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
+        packed.wamids.add(*claimed, wamid);
         packed.entries.extend(claimed.row.to_le_bytes());
         packed.entries.push(claimed.send.min(State::SEND_OVERFLOW) << 4 | State::Accepted.code());
         packed.entries.extend(second);
@@ -95,8 +101,15 @@ fn packed_time(at: UnixMs) -> [u8; 8] {
     (at.0 as f64).to_le_bytes()
 }
 
-pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(facts.len() * 20);
+/// Facts as `status.lua` reads them.
+pub(super) struct PackedFacts {
+    pub(super) facts: Vec<u8>,
+    /// The message ids of the facts, each as fingerprint and whole.
+    pub(super) ids: Vec<u8>,
+}
+
+pub(super) fn pack_facts(facts: &[Fact]) -> PackedFacts {
+    let (mut packed, mut ids) = (Vec::with_capacity(facts.len() * 14), Vec::with_capacity(facts.len() * 28));
     for fact in facts {
         let (state, code) = match fact.news {
             News::Sent => (State::Sent.code(), 0),
@@ -111,9 +124,16 @@ pub(super) fn pack_facts(facts: &[Fact]) -> Vec<u8> {
         packed.extend([fact.send, state]);
         packed.extend(code.to_le_bytes());
         packed.extend(u32::try_from(fact.at.seconds()).unwrap_or(u32::MAX).to_le_bytes());
-        packed.extend(fact.message.map_or([0; 8], |message| message.0));
+        let start = ids.len();
+        if let Some(wamid) = &fact.message {
+            ids.extend(Fingerprint::of(wamid.as_str()).0);
+            if !write_packed(wamid.as_str(), &mut ids) {
+                ids.truncate(start);
+            }
+        }
+        packed.extend(((ids.len() - start) as u16).to_le_bytes());
     }
-    packed
+    PackedFacts { facts: packed, ids }
 }
 
 /// A time in a script's result, where -1 means none.

@@ -157,13 +157,27 @@ local function moves(meta, state, history, sends)
   return self
 end
 
--- Stores message ids, in entries of at most 256 ids because readers of the list read whole entries.
+-- Stores fingerprints of message ids, in entries of at most 256 ids because readers of the list read whole entries.
 local ID_ENTRY = 256 * 11
 local function store_ids(m, ids, records, lifetime)
   if #records == 0 or m.retention_ended() then return end
   local entries = {}
   for from = 1, #records, ID_ENTRY do entries[#entries + 1] = string.sub(records, from, from + ID_ENTRY - 1) end
   if redis.call('RPUSH', ids, unpack(entries)) == #entries then redis.call('PEXPIRE', ids, lifetime) end
+end
+
+-- Stores whole message ids. `blocks` is a list of a block of rows, the ids to append to it, another block, and so on.
+local function store_wamids(m, wamids, blocks, lifetime)
+  if #blocks == 0 or m.retention_ended() then return end
+  local names = {}
+  for i = 1, #blocks, 2 do names[#names + 1] = blocks[i] end
+  local stored = redis.call('HMGET', wamids, unpack(names))
+  for i = 1, #names do
+    local before, added = stored[i], blocks[2 * i]
+    if before then blocks[2 * i] = string.find(before, added, 1, true) and before or before .. added end
+  end
+  redis.call('HSET', wamids, unpack(blocks))
+  redis.call('PEXPIRE', wamids, lifetime)
 end
 
 -- Stores the error code of a row.

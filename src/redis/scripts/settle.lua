@@ -1,7 +1,7 @@
 -- Stores the outcomes of attempts. The caller may have lost its lease meanwhile: an outcome counts from any epoch,
 -- because it is a fact about what Meta did.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries
+-- KEYS     meta, state, history, sends, retry, doubt, codes, ids, tries, wamids
 -- ARGV     1 now (ms) · 2 lifetime of message ids (ms) · 3 epoch of the claims
 --          4 acceptances, 11 bytes each, as stored in `ids`: u16 row, u8 send, 8 bytes fingerprint of the message id
 --          5 history entries of the acceptances, 7 bytes each, logged if the row moves: u16 row, u8 state byte,
@@ -11,6 +11,8 @@
 --            rows of these runs
 --          8 claims without an outcome, 5 bytes each: u16 first row, u16 count, u8 send
 --          9 doubt deadline (ms) of such a claim if a newer epoch has the part
+--          10 and so on, for each block of rows with acceptances: its number, the whole message ids to append to it, as
+--            stored in `wamids`
 -- Kinds    A accepted: given in 4, never in 6
 --          C claimed: given in 8, never in 6
 --          R certainly not sent, retry at the time, the attempt counts
@@ -25,7 +27,7 @@
 --          1 if the campaign has ended and this call brought message ids that have to be indexed, else 0}.
 -- If repeated: changes nothing, because a row whose outcome is stored does not wait for one with that send number. The
 -- outcome of a claim that Redis forgot has the same effect as if Redis had not forgotten the claim.
-local meta, state, history, sends, retry, doubt, codes, ids, tries = unpack(KEYS)
+local meta, state, history, sends, retry, doubt, codes, ids, tries, wamids = unpack(KEYS)
 local now, acceptances, entries, others, runs, claims = tonumber(ARGV[1]), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local second = math.floor(now / 1000)
 local m, accepted = moves(meta, state, history, sends), 0
@@ -153,4 +155,5 @@ if accepted > 0 then
 end
 local open = m.commit()
 store_ids(m, ids, acceptances, ARGV[2])
+store_wamids(m, wamids, { unpack(ARGV, 10) }, ARGV[2])
 return { open, taken_over and open > 0 and 1 or 0, #acceptances > 0 and m.has_ended() and 1 or 0 }

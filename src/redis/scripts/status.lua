@@ -1,9 +1,12 @@
 -- Merges statuses and replies from Meta, from any source and in any order.
 --
--- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries
--- ARGV     lifetime of message ids (ms), packed facts of 20 bytes: u16 row, u8 send (0: the last one), u8 state (14:
---          returned, 15: the recipient replied), u32 code, u32 time (s), 8 bytes fingerprint of the message id
---          (zeros: not known)
+-- KEYS     meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids
+-- ARGV     1 lifetime of message ids (ms)
+--          2 packed facts of 14 bytes: u16 row, u8 send (0: the last one), u8 state (14: returned, 15: the recipient
+--            replied), u32 code, u32 time (s), u16 length of its message id in 3 (0: not known)
+--          3 the message ids of the facts, in their order: 8 bytes fingerprint, then the whole id. Apart from the facts,
+--            because few are needed, and a text in Lua costs as much as the rest of a fact
+--          4 rows of a block in `wamids`
 -- Returns  {number of facts applied, open recipients of the part, 1 if the campaign has ended and the part has message
 --          ids to index (else 0), then one result for each fact: 1 applied, 0 repeated or outranked, 2 about an earlier
 --          send, 3 reopened}.
@@ -15,13 +18,14 @@
 -- row was cancelled or expired, the row fails with the code.
 -- After the retention of the recipients no code, history or message id is stored, and a row that failed or was refused
 -- stays so.
-local meta, state, history, sends, retry, doubt, codes, replied, ids, tries = unpack(KEYS)
-local facts, NO_ID = ARGV[2], string.rep('\0', 8)
-local RETURNED = 14
+local meta, state, history, sends, retry, doubt, codes, replied, ids, tries, wamids = unpack(KEYS)
+local facts, known_ids, BLOCK, RETURNED = ARGV[2], ARGV[3], tonumber(ARGV[4]), 14
 local m, new_ids, applied, results = moves(meta, state, history, sends), {}, 0, {}
+local new_wamids, id_end = {}, 0
 
-for pos = 1, #facts, 20 do
-  local row, send, to, code, at, id = struct.unpack('<I2BBI4I4c8', facts, pos)
+for pos = 1, #facts, 14 do
+  local row, send, to, code, at, length = struct.unpack('<I2BBI4I4I2', facts, pos)
+  id_end = id_end + length
   local byte = m.byte(row)
   local was, current = byte % 16, m.send(row, byte)
   local result, rank = 0, RANK[was]
@@ -45,7 +49,12 @@ for pos = 1, #facts, 20 do
   elseif reopens and rank <= RANK[STATE.sent] or not reopens and RANK[to] > rank then
     -- This status came before the response to our request, or instead of it. Its message id is stored, because a later
     -- status may identify the message by nothing else.
-    if rank < RANK[STATE.accepted] and id ~= NO_ID then new_ids[#new_ids + 1] = struct.pack('<I2Bc8', row, current, id) end
+    if rank < RANK[STATE.accepted] and length > 0 then
+      local id_start, block = id_end - length + 1, math.floor(row / BLOCK)
+      local fingerprint, whole = string.sub(known_ids, id_start, id_start + 7), string.sub(known_ids, id_start + 8, id_end)
+      new_ids[#new_ids + 1] = struct.pack('<I2B', row, current) .. fingerprint
+      new_wamids[block] = (new_wamids[block] or '') .. struct.pack('BB', row % BLOCK, current) .. whole
+    end
     if was == STATE.in_doubt then redis.call('ZREM', doubt, row) end
     if claimable(was) then redis.call('ZREM', retry, row) end
     local may_have_code = was ~= STATE.accepted and was ~= STATE.sent and was ~= STATE.delivered
@@ -69,5 +78,11 @@ for pos = 1, #facts, 20 do
 end
 local open = m.commit()
 store_ids(m, ids, table.concat(new_ids), ARGV[1])
+local blocks = {}
+for block, added in pairs(new_wamids) do
+  blocks[#blocks + 1] = block
+  blocks[#blocks + 1] = added
+end
+store_wamids(m, wamids, blocks, ARGV[1])
 local unindexed = m.has_ended() and redis.call('EXISTS', ids) or 0
 return { applied, open, unindexed, unpack(results) }

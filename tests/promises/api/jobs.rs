@@ -129,6 +129,7 @@ async fn a_retried_dead_letter_is_gone_once_its_job_has_been_applied() {
         clock: api.clock.clone(),
         lines: [world::line("3001", 80.0)].into_iter().collect(),
         recipients_max: RECIPIENTS_MAX,
+        is_limited: false,
     };
     let stop = CancellationToken::new();
     let reader = tokio::spawn(read_jobs(intake, "w1".into(), stop.clone(), Duration::from_secs(10)));

@@ -241,7 +241,7 @@ async fn late_facts_after_retention_keep_counts_exact_and_leave_no_trace() {
     let outcomes = claimed.iter().map(|claimed| (*claimed, outcome(claimed))).collect();
     world.store.settle(&BTreeMap::from([(world.part, outcomes)]), 1, now, KEPT).await.expect("settled");
     let fact = |ClaimedRow { row, send }: ClaimedRow, news: News| {
-        let message = Some(Fingerprint::of(&format!("wamid.{row}")));
+        let message = Some(Wamid::from(format!("wamid.{row}").as_str()));
         Fact { row, send, news, at: now, message }
     };
     let before = claimed.iter().filter_map(|claimed| Some(fact(*claimed, BEFORE[kind(claimed)]?)));

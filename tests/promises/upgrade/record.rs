@@ -9,8 +9,8 @@ use deadpool_redis::redis::cmd;
 use pregon::{
     dispatch::indexing::Indexing,
     domain::{
-        CampaignId, CampaignState, ClaimedRow, Due, Fact, Fingerprint, Form, Hold, HoldScope, MetaCode, News, OnDoubt,
-        PartId, Settled, State, UnixMs,
+        CampaignId, CampaignState, ClaimedRow, Due, Fact, Form, Hold, HoldScope, MetaCode, News, OnDoubt, PartId,
+        Settled, State, UnixMs, Wamid,
         campaign::{FEATURES, PauseReason},
     },
     intake::{CampaignAction, Format, Intake, jobs::read_jobs},
@@ -129,7 +129,7 @@ impl Recorder {
     async fn apply(&self, part: PartId, news: &[(ClaimedRow, News)]) {
         let fact = |(claimed, news): &(ClaimedRow, News)| {
             let ClaimedRow { row, send } = *claimed;
-            let message = Some(Fingerprint::of(&wamid(part, *claimed)));
+            let message = Some(Wamid::from(wamid(part, *claimed).as_str()));
             Fact { row, send, news: *news, at: self.now(), message }
         };
         self.store.apply(&[(part, news.iter().map(fact).collect())], DAY).await.expect("applied");

@@ -28,7 +28,7 @@ fn indexing(hooks: &Hooks) -> Indexing {
     }
 }
 
-async fn index(hooks: &Hooks) {
+pub(super) async fn index(hooks: &Hooks) {
     indexing(hooks).index().await.expect("a store");
 }
 

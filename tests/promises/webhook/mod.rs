@@ -5,3 +5,4 @@ mod counts;
 mod delivery;
 mod inbound;
 mod message_ids;
+mod whole_ids;

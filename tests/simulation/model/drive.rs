@@ -638,7 +638,11 @@ impl Drive<'_> {
         let wamids: Vec<Wamid> = self.model.ids.iter().map(|(wamid, _)| wamid.clone()).collect();
         let found = self.real.find(&wamids).await.map_err(failed)?;
         let expected: Vec<_> = wamids.iter().map(|wamid| self.model.find(wamid)).collect();
-        same(&debug_text(&found), &debug_text(&expected))
+        same(&debug_text(&found), &debug_text(&expected))?;
+        let messages: Vec<_> = self.model.ids.iter().map(|(_, message)| *message).collect();
+        let whole = self.real.whole_ids(&messages).await.map_err(failed)?;
+        let expected: Vec<_> = messages.iter().map(|message| self.model.whole_id(*message)).collect();
+        same(&debug_text(&whole), &debug_text(&expected))
     }
 
     /// Compares a response, and the state that the call left in Redis.

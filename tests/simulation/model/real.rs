@@ -127,7 +127,7 @@ impl<'a> Real<'a> {
         Self { store, part: PartId { campaign, number: n as u16 } }
     }
 
-    fn keys(&self) -> [String; 10] {
+    fn keys(&self) -> [String; 11] {
         let (keys, part) = (&self.store.keys, self.part);
         [
             keys.part(part),
@@ -139,6 +139,7 @@ impl<'a> Real<'a> {
             keys.error_codes(part),
             keys.ids(part),
             keys.tries(part),
+            keys.wamids(part),
             keys.replied(part),
         ]
     }
@@ -194,7 +195,7 @@ impl<'a> Real<'a> {
             send: fact.claim.map_or(0, send),
             news: fact.news,
             at: fact.at,
-            message: fact.message.as_ref().map(|wamid| Fingerprint::of(wamid.as_str())),
+            message: fact.message.clone(),
         });
         let applied = self.store.apply(&[(self.part, facts.collect())], ID_RETENTION).await;
         response_text(applied.map(|mut parts| parts.remove(0)).map(|AppliedFacts { applied, open }| (applied, open)))
@@ -215,6 +216,10 @@ impl<'a> Real<'a> {
         Ok(wamids.iter().map(|wamid| ids.get(&Fingerprint::of(wamid.as_str())).copied()).collect())
     }
 
+    pub async fn whole_ids(&self, messages: &[ClaimedRow]) -> Result<Vec<Option<Wamid>>> {
+        self.store.wamids(self.part, messages).await
+    }
+
     pub async fn view(&self) -> Result<View> {
         let (counts, seen) = try_join!(self.store.part_counts(std::slice::from_ref(&self.part)), self.look())?;
         let (mut bytes, mut sends, attempts, why, due, doubt, marks) = seen;
@@ -233,7 +238,7 @@ impl<'a> Real<'a> {
     }
 
     async fn look(&self) -> Result<RawPart> {
-        let [meta, states, _, sends, retry, doubt, why, _, tries, _] = self.keys();
+        let [meta, states, _, sends, retry, doubt, why, _, tries, ..] = self.keys();
         let mut look = Pipeline::new();
         look.atomic().get(states).hgetall(sends).hgetall(tries).hgetall(why);
         look.zrange_withscores(retry, 0, -1).zrange_withscores(doubt, 0, -1);
@@ -263,16 +268,16 @@ impl<'a> Real<'a> {
 
     /// What a [`Store`] does when the retention of the recipients ends.
     pub async fn forget_recipients(&self) -> Result<()> {
-        let [meta, _, history, _, _, _, why, ids, tries, _] = self.keys();
+        let [meta, _, history, _, _, _, why, ids, tries, wamids, _] = self.keys();
         let mut forget = Pipeline::new();
-        forget.hset(meta, "forgotten", 1).unlink([history, why, ids, tries].as_slice());
+        forget.hset(meta, "forgotten", 1).unlink([history, why, ids, tries, wamids].as_slice());
         self.store.query_all::<Value>("forget", &forget).await.map(drop)
     }
 
     /// How many keys that must be deleted with the recipients still exist.
     pub async fn traces(&self) -> Result<u64> {
-        let [_, _, history, _, _, _, why, ids, tries, _] = self.keys();
-        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries])).await
+        let [_, _, history, _, _, _, why, ids, tries, wamids, _] = self.keys();
+        self.store.query("EXISTS", cmd("EXISTS").arg(&[history, why, ids, tries, wamids])).await
     }
 
     /// Deletes the part.

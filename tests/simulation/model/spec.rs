@@ -413,6 +413,11 @@ impl Part {
         self.ids.clear();
     }
 
+    /// The message id of a claim; the newest entry wins.
+    pub fn whole_id(&self, message: ClaimedRow) -> Option<Wamid> {
+        self.ids.iter().rev().find(|(_, claimed)| *claimed == message).map(|(wamid, _)| wamid.clone())
+    }
+
     /// The claim of a message id; the newest entry wins.
     pub fn find(&self, wamid: &Wamid) -> Option<ClaimedRow> {
         self.ids.iter().rev().find(|(known, _)| known == wamid).map(|(_, claimed)| *claimed)

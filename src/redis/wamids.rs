@@ -1,0 +1,129 @@
+//! Meta's message ids in Redis, whole: gives back the id of a message by its row and send.
+//!
+//! Owns: HASH `{c.p}:m`, field = block of [`BLOCK_ROWS`] rows, value = the ids of its rows, in the order in which they
+//! were stored. An id is u8 row in its block, u8 send, and the id in its binary form. The scripts that learn an id
+//! append it to its block, and extend the lifetime of the hash. The lookup from an id to its row is in
+//! [`super::message_ids`], which keeps fingerprints only.
+//!
+//! If a process dies: an id is stored by the script that stores the outcome or status which brought it, so the hash
+//! has it, or the outcome is not stored either. An id that is stored twice is the same both times.
+
+mod packed;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadpool_redis::redis::cmd;
+
+use self::packed::Packed;
+pub(super) use self::packed::write as write_packed;
+use super::{Result, Store, StoreError};
+use crate::domain::{ClaimedRow, PartId, State, Wamid};
+
+/// Rows of a block. A script that appends to a block writes the whole block, some 600 bytes; smaller blocks would cost
+/// more memory for each id.
+pub(super) const BLOCK_ROWS: u16 = 32;
+
+/// Maximum number of blocks in one command: some 160 kB.
+const BLOCKS_AT_ONCE: usize = 256;
+
+/// The whole message ids of some rows of a part.
+#[derive(Debug, Default)]
+pub struct Wamids {
+    blocks: BTreeMap<u16, Vec<u8>>,
+}
+
+impl Wamids {
+    /// The id of a message, if it is stored.
+    pub fn of(&self, ClaimedRow { row, send }: ClaimedRow) -> Option<Wamid> {
+        self.newest(row, |stored| stored == send)
+    }
+
+    /// The id of the message of the row's last claim, if it is stored. `byte`: the state byte of the row.
+    pub fn of_last_claim(&self, row: u16, byte: u8) -> Option<Wamid> {
+        let send = State::send_of(byte);
+        self.newest(row, |stored| stored.min(State::SEND_OVERFLOW) == send)
+    }
+
+    /// The id of `row` that was stored last, of those with a send that `is_wanted`.
+    fn newest(&self, row: u16, is_wanted: impl Fn(u8) -> bool) -> Option<Wamid> {
+        let block = self.blocks.get(&(row / BLOCK_ROWS))?;
+        let in_block = u16::to_le_bytes(row % BLOCK_ROWS)[0];
+        let ids = StoredIds(block).filter(|stored| stored.row == in_block && is_wanted(stored.send));
+        ids.last()?.id.text().map(|text| Wamid::from(text.as_str()))
+    }
+}
+
+/// An id in a block.
+struct StoredId<'a> {
+    /// The row, counted in its block.
+    row: u8,
+    send: u8,
+    id: Packed<'a>,
+}
+
+/// The ids of a block, up to the end or the first bytes that are no id.
+struct StoredIds<'a>(&'a [u8]);
+
+impl<'a> Iterator for StoredIds<'a> {
+    type Item = StoredId<'a>;
+
+    fn next(&mut self) -> Option<StoredId<'a>> {
+        let (&[row, send], mut rest) = self.0.split_first_chunk()?;
+        let id = Packed::split_off(&mut rest)?;
+        self.0 = rest;
+        Some(StoredId { row, send, id })
+    }
+}
+
+/// Ids to append, by block.
+#[derive(Debug, Default)]
+pub(super) struct NewWamids(BTreeMap<u16, Vec<u8>>);
+
+impl NewWamids {
+    /// Adds the id of a message.
+    pub(super) fn add(&mut self, ClaimedRow { row, send }: ClaimedRow, wamid: &Wamid) {
+        let block = self.0.entry(row / BLOCK_ROWS).or_default();
+        let end = block.len();
+        block.extend([u16::to_le_bytes(row % BLOCK_ROWS)[0], send]);
+        if !packed::write(wamid.as_str(), block) {
+            block.truncate(end);
+        }
+    }
+
+    /// The blocks in order, and the ids to append to each.
+    pub(super) fn into_blocks(self) -> impl Iterator<Item = (u16, Vec<u8>)> {
+        self.0.into_iter()
+    }
+}
+
+impl Store {
+    /// The whole ids of messages of a part, in the order of `messages`; `None` for one that is not stored, because Meta
+    /// has not accepted the message, its id is older than `id_retention`, or release 0.1.0 stored the outcome.
+    ///
+    /// Reads some 600 bytes for each block of 32 rows that has one of `messages`; 256 blocks take one round trip.
+    pub async fn wamids(&self, part: PartId, messages: &[ClaimedRow]) -> Result<Vec<Option<Wamid>>> {
+        let wamids = self.wamids_of(part, messages.iter().map(|message| message.row)).await?;
+        Ok(messages.iter().map(|message| wamids.of(*message)).collect())
+    }
+
+    /// The whole ids of all messages of `rows` of a part.
+    pub async fn wamids_of(&self, part: PartId, rows: impl IntoIterator<Item = u16>) -> Result<Wamids> {
+        let blocks: BTreeSet<u16> = rows.into_iter().map(|row| row / BLOCK_ROWS).collect();
+        let blocks: Vec<u16> = blocks.into_iter().collect();
+        let (key, mut wamids) = (self.keys.wamids(part), Wamids::default());
+        for blocks in blocks.chunks(BLOCKS_AT_ONCE) {
+            let stored: Vec<Option<Vec<u8>>> = self.query("HMGET wamids", cmd("HMGET").arg(&key).arg(blocks)).await?;
+            for (&block, ids) in blocks.iter().zip(stored) {
+                let Some(ids) = ids else { continue };
+                let mut all = StoredIds(&ids);
+                all.by_ref().for_each(drop);
+                if !all.0.is_empty() {
+                    let reason = format!("block {block} is not a list of message ids");
+                    return Err(StoreError::Corrupt { key, reason });
+                }
+                wamids.blocks.insert(block, ids);
+            }
+        }
+        Ok(wamids)
+    }
+}

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api_types::{Page, RecipientPage, RecipientView, Times, recipient_state},
     config::KeyScope,
-    domain::{FailureReason, LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs},
+    domain::{FailureReason, LineId, PartId, Phone, Recipient, State as RecipientState, UnixMs, Wamid},
     http::request::{Params, bad_query},
     http::{
         page,
@@ -35,10 +35,16 @@ const SCANNED_MAX: usize = 16 * PART_ROWS;
 /// Maximum number of parts per page. Each part costs a scan of its history, which can be several MB.
 const PARTS_MAX: usize = 4;
 
-/// Builds the view of a recipient from the state byte and the details of its row.
+/// Builds the view of a recipient from the state byte and the details of its row, and the id of its message.
 ///
 /// Returns `None` if the byte has no state: the row has no recipient.
-pub(super) fn view(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> Option<RecipientView> {
+pub(super) fn view(
+    to: Phone,
+    line: &LineId,
+    byte: u8,
+    details: &RowDetails,
+    wamid: Option<Wamid>,
+) -> Option<RecipientView> {
     let (state, why, times) = (RecipientState::of(byte)?, details.reason, &details.times);
     let at = |seconds: u32| (seconds > 0).then(|| UnixMs(u64::from(seconds) * 1000));
     let entered = |state: RecipientState| times[usize::from(state.code())];
@@ -57,6 +63,7 @@ pub(super) fn view(to: Phone, line: &LineId, byte: u8, details: &RowDetails) -> 
             failed_at: at(entered(RecipientState::Failed).max(entered(RecipientState::Refused))),
             updated_at: at(times.iter().copied().max().unwrap_or(0)),
         },
+        wamid,
     })
 }
 
@@ -223,11 +230,14 @@ impl Shared {
         let Some(line) = line else { return Ok(Vec::new()) };
         let numbers: Vec<u16> = rows.iter().map(|&(row, _)| row).collect();
         let store = &self.state.store;
-        let (recipients, details) =
-            tokio::try_join!(store.recipients(part, &numbers), store.row_details(part, &numbers))?;
+        let (recipients, details, wamids) = tokio::try_join!(
+            store.recipients(part, &numbers),
+            store.row_details(part, &numbers),
+            store.wamids_of(part, numbers.iter().copied())
+        )?;
         let rows = rows.iter().zip(recipients).zip(details);
-        let view = |((&(_, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
-            view(recipient.to, line, byte, &details)
+        let view = |((&(row, byte), recipient), details): ((&(u16, u8), Recipient), RowDetails)| {
+            view(recipient.to, line, byte, &details, wamids.of_last_claim(row, byte))
         };
         Ok(rows.filter_map(view).collect())
     }
@@ -268,7 +278,7 @@ mod tests {
         let shown = |byte, reason| {
             let to = Phone::from_digits(5_491_155_550_001).expect("a number");
             let details = RowDetails { reason, tries: 1, times: [0; 16] };
-            serde_json::to_value(view(to, &"3001".into(), byte, &details)).expect("an object")
+            serde_json::to_value(view(to, &"3001".into(), byte, &details, None)).expect("an object")
         };
         let undeliverable = FailureReason::Meta(MetaCode(131_026));
         let refused = RecipientState::Refused.code() | 0x20;

@@ -5,8 +5,8 @@
 //! a truncated report for a complete one.
 //!
 //! A spreadsheet runs a field as a formula if it begins with a character such as `=`. A report contains no text from a
-//! caller, a recipient or Meta: every field is a number, a time, an id or one of Pregón's fixed texts. So no field is
-//! escaped, and phone numbers keep their `+`.
+//! caller or a recipient: every field is a number, a time, an id or one of Pregón's fixed texts. Meta's message ids begin
+//! with `wamid.`; one that does not is left out. So no field is escaped, and phone numbers keep their `+`.
 
 use axum::{
     body::{Body, Bytes},
@@ -28,12 +28,12 @@ use super::{
 use crate::{
     api_types::RecipientView,
     config::KeyScope,
-    domain::{LineId, PartId, UnixMs},
+    domain::{LineId, PartId, UnixMs, Wamid},
     http::problem::Result,
-    redis::{self, Store, StoreError, pages::RowDetails, parts::PartRows},
+    redis::{self, Store, StoreError, chunk::CHUNK_ROWS_MAX, pages::RowDetails, parts::PartRows},
 };
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "to",
     "state",
     "code",
@@ -46,9 +46,10 @@ const COLUMNS: [&str; 12] = [
     "read_at",
     "failed_at",
     "updated_at",
+    "wamid",
 ];
 
-/// Maximum number of chunks per piece of the body: about a thousand rows, 100 kB.
+/// Maximum number of chunks per piece of the body: about a thousand rows, 170 kB.
 const CHUNKS_AT_ONCE: usize = 4;
 
 /// Download every recipient with its outcome, as CSV.
@@ -122,8 +123,11 @@ impl Report {
                 self.open = None;
                 continue;
             }
+            let rows = starts.iter().flat_map(|&start| start..=start.saturating_add(CHUNK_ROWS_MAX as u16 - 1));
+            let (chunks, wamids) =
+                tokio::try_join!(self.store.chunks(open.part, starts), self.store.wamids_of(open.part, rows))?;
             let mut piece = Vec::new();
-            for (&start, chunk) in starts.iter().zip(self.store.chunks(open.part, starts).await?) {
+            for (&start, chunk) in starts.iter().zip(chunks) {
                 for (row, &to) in (start..=u16::MAX).zip(chunk.numbers()) {
                     let index = usize::from(row);
                     let (Some(&byte), Some(&times)) = (open.rows.states.get(index), open.rows.times.get(index)) else {
@@ -131,7 +135,8 @@ impl Report {
                     };
                     let tries = open.rows.tries.get(&row).copied().unwrap_or(0);
                     let details = RowDetails { reason: open.rows.why.get(&row).copied(), tries, times };
-                    if let Some(view) = view(to, &open.line, byte, &details) {
+                    let wamid = wamids.of_last_claim(row, byte);
+                    if let Some(view) = view(to, &open.line, byte, &details, wamid) {
                         write_recipient(&mut piece, &view);
                     }
                 }
@@ -160,6 +165,12 @@ fn write_recipient(out: &mut Vec<u8>, view: &RecipientView) {
         time(times.read_at),
         time(times.failed_at),
         time(times.updated_at),
+        view.wamid
+            .as_ref()
+            .map(Wamid::as_str)
+            .filter(|wamid| wamid.starts_with("wamid."))
+            .unwrap_or_default()
+            .to_owned(),
     ];
     write_row(out, fields);
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Listed, Page};
-use crate::domain::{LineId, MetaCode, Phone, UnixMs};
+use crate::domain::{LineId, MetaCode, Phone, UnixMs, Wamid};
 
 /// A recipient.
 #[derive(Serialize, ToSchema)]
@@ -30,6 +30,11 @@ pub struct RecipientView {
     /// When the recipient entered each state.
     #[serde(flatten)]
     pub times: Times,
+    /// Meta's id of the last message to the recipient, from its acceptance or first status on. The server keeps it for at
+    /// least its `id_retention`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub wamid: Option<Wamid>,
 }
 
 impl Listed for RecipientView {

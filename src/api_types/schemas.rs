@@ -11,7 +11,7 @@ use utoipa::{
 use super::WaitReason;
 use crate::domain::{
     BusinessId, CampaignId, CampaignState, EntryId, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template,
-    UnixMs, WabaId, campaign::PauseReason,
+    UnixMs, WabaId, Wamid, campaign::PauseReason,
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.
@@ -70,6 +70,14 @@ schema_of!(
     "WabaId",
     json!({
         "type": "string", "description": "A WhatsApp Business Account: Meta's id.", "examples": ["2001"],
+    })
+);
+schema_of!(
+    Wamid,
+    "MessageId",
+    json!({
+        "type": "string", "description": "Meta's id of a message. Opaque.",
+        "examples": ["wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjlBM0NBNUIzRDREOTJGNjdFNwA="],
     })
 );
 schema_of!(

@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use deadpool_redis::redis::cmd;
-use pregon::domain::{CampaignId, Phone};
+use pregon::domain::{CampaignId, Phone, Settled};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    harness::{Api, answer, csv, phone},
+    harness::{Api, answer, csv, phone, wamid},
     truth::{self, Fate, Truth},
 };
 
-/// Fates by phone.
-async fn by_phone(api: &Api, truth: &Truth) -> BTreeMap<String, Fate> {
+/// Fates and rows by phone.
+async fn by_phone(api: &Api, truth: &Truth) -> BTreeMap<String, (Fate, u16)> {
     let mut fates = BTreeMap::new();
     for (&(part, row), &fate) in truth {
         let [recipient] = api.store.recipients(part, &[row]).await.expect("redis").try_into().expect("one");
-        fates.insert(recipient.to.to_string(), fate);
+        fates.insert(recipient.to.to_string(), (fate, row));
     }
     fates
 }
@@ -134,7 +134,7 @@ async fn pages_of_any_size_contain_every_recipient_once() {
     let id = api.launched("spring", &["3001", "3002"], 700).await;
     let truth = truth::apply_fates(&api, id).await;
     let expected: BTreeMap<_, _> =
-        by_phone(&api, &truth).await.into_iter().map(|(to, fate)| (to, fate.state().to_owned())).collect();
+        by_phone(&api, &truth).await.into_iter().map(|(to, (fate, _))| (to, fate.state().to_owned())).collect();
     for limit in [7, 100, 699, 700, 1_000] {
         assert_eq!(states(&all(&api, id, &format!("limit={limit}")).await), expected, "limit {limit}");
     }
@@ -175,7 +175,7 @@ async fn a_recipient_is_found_by_phone_with_its_history() {
     let api = Api::start().await;
     let id = api.launched("spring", &["3001", "3002"], 300).await;
     let truth = truth::apply_fates(&api, id).await;
-    for (to, fate) in by_phone(&api, &truth).await {
+    for (to, (fate, row)) in by_phone(&api, &truth).await {
         let digits = to.trim_start_matches('+');
         let path = format!("/v1/campaigns/{id}/recipients");
         let found = api.read(&format!("{path}/{to}")).await;
@@ -203,6 +203,8 @@ async fn a_recipient_is_found_by_phone_with_its_history() {
             Fate::ReadAndReplied => &["accepted_at", "sent_at", "read_at", "updated_at"],
         };
         assert_eq!(times, expected, "{fate:?}: {found}");
+        let wamid = expected.contains(&"accepted_at").then(|| wamid(row.into()));
+        assert_eq!(found.get("wamid"), wamid.map(|wamid| json!(wamid)).as_ref(), "{fate:?}: {found}");
     }
     api.get(&format!("/v1/campaigns/{id}/recipients/{}", phone(300))).await.problem(404, "recipient-not-found");
     for bad in ["maria", "+0123456789", "123", "+54%20911"] {
@@ -236,7 +238,8 @@ async fn the_report_matches_the_recipients_of_the_api() {
             "delivered_at",
             "read_at",
             "failed_at",
-            "updated_at"
+            "updated_at",
+            "wamid"
         ]
     );
     let rows: BTreeMap<String, Vec<String>> = lines.map(parse).map(|fields| (fields[0].clone(), fields)).collect();
@@ -258,6 +261,20 @@ async fn the_report_matches_the_recipients_of_the_api() {
     let request = api.request(Method::GET, &format!("/v1/campaigns/{empty}/report.csv"));
     let report = request.send().await.expect("an answer").text().await.expect("a body");
     assert_eq!(report, format!("{}\r\n", columns.join(",")));
+}
+
+#[tokio::test]
+async fn the_report_has_no_id_that_a_spreadsheet_would_run() {
+    let api = Api::start().await;
+    let id = api.launched("spring", &["3001"], 1).await;
+    let (part, _) = api.parts(id).await[0];
+    let row = api.claim(part, 1).await[0];
+    api.settle(part, vec![(row, Settled::Accepted("=1+1".into()))]).await;
+    let recipients = all(&api, id, "").await;
+    assert_eq!(recipients[0]["wamid"], "=1+1");
+    let request = api.request(Method::GET, &format!("/v1/campaigns/{id}/report.csv"));
+    let report = request.send().await.expect("an answer").text().await.expect("a body");
+    assert!(report.contains(&phone(0)) && !report.contains("=1+1"), "{report}");
 }
 
 /// The fields of a CSV row, by a standard CSV parser.

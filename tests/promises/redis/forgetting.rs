@@ -108,6 +108,8 @@ async fn claims_outcomes_and_statuses_lost_by_redis_are_replayed() {
     // Before its next command, this process replays its journal. The broken connection fails one command first.
     support::until("redis answers", async || world.store.time().await.is_ok()).await;
     assert_eq!(world.states(&world.store).await, expected);
+    let whole_ids = world.store.wamids(world.part, &rows[..2]).await.expect("redis");
+    assert_eq!(whole_ids, [Some(Wamid::from("wamid.0")), Some(Wamid::from("wamid.1"))]);
     world.assert_consistent().await;
     let next = world.claim_rows(1, 100).await;
     let fresh: Vec<u16> = next.iter().filter(|row| row.send == 1).map(|row| row.row).collect();

@@ -18,14 +18,15 @@ use tracing::warn;
 use super::{campaigns::Campaigns, observer::Observer, phones::Phones};
 use crate::{
     domain::{
-        BusinessId, CampaignId, CampaignState, Event, EventType, FailureReason, LineId, MetaCode, PartId, Phone, State,
-        UnixMs,
+        BusinessId, CampaignId, CampaignState, ClaimedRow, Event, EventType, FailureReason, LineId, MetaCode, PartId,
+        Phone, State, UnixMs, Wamid,
     },
     redis::{
         Result, Store,
         clock::Clock,
         duty::backoff,
         untold::{Change, InboundEntry, PartChanges, Untold},
+        wamids::Wamids,
     },
     telemetry::metrics,
 };
@@ -63,6 +64,8 @@ struct RecipientFields {
     recipient: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<Phone>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wamid: Option<Wamid>,
     send: u8,
     rank: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,9 +272,11 @@ impl Relay {
         let changes: Vec<&Change> = untold.changes.iter().filter(|change| self.is_told(change)).collect();
         let Some(info) = self.campaigns.get(part.campaign).filter(|_| !changes.is_empty()) else { return Ok(()) };
         let Some(line) = info.lines.get(usize::from(part.number)) else { return Ok(()) };
-        let names_people = self.campaigns.may_name_people(info, now);
+        let (names_people, rows) = (self.campaigns.may_name_people(info, now), changes.iter().map(|change| change.row));
+        let mut wamids = Wamids::default();
         if names_people {
-            self.phones.read(store, part, changes.iter().map(|change| change.row)).await?;
+            self.phones.read(store, part, rows.clone()).await?;
+            wamids = store.wamids_of(part, rows).await?;
         }
         let context = PartContext {
             part,
@@ -279,6 +284,7 @@ impl Relay {
             business: self.campaigns.business(line),
             external_id: info.external_id.as_deref(),
             phones: names_people.then_some(&self.phones),
+            wamids,
             reasons: reasons(store, part, &changes).await?,
             late_sends: late_sends(store, part, &changes).await?,
         };
@@ -360,6 +366,7 @@ struct PartContext<'a> {
     external_id: Option<&'a str>,
     /// `None` if the events must not name people.
     phones: Option<&'a Phones>,
+    wamids: Wamids,
     reasons: HashMap<u16, FailureReason>,
     /// The numbers of claims that are not in the state byte.
     late_sends: HashMap<u16, u8>,
@@ -384,6 +391,7 @@ impl PartContext<'_> {
             details: RecipientFields {
                 recipient,
                 to: self.phones.and_then(|phones| phones.get(self.part, row)),
+                wamid: self.wamids.of(ClaimedRow { row, send }),
                 send,
                 rank: state.rank(),
                 code: reason.and_then(|reason| reason.code()),

@@ -157,7 +157,7 @@ async fn what_becomes_of_each_recipient_is_told_in_order() {
     assert!(first["to"].as_str().is_some_and(|to| to.starts_with("+549110000000")), "{first}");
     let expected = json!({
         "id": format!("{}.{row}.1.read", all[0].part), "type": "recipient.read", "at": first["at"], "business": "1001",
-        "line": "3001", "campaign": id.to_string(), "recipient": recipient(&all[0]), "to": first["to"], "send": 1, "rank": 11,
+        "line": "3001", "campaign": id.to_string(), "recipient": recipient(&all[0]), "to": first["to"], "wamid": all[0].wamid(), "send": 1, "rank": 11,
     });
     assert_eq!(**first, expected);
     let failed = events.iter().find(|event| event["code"] == 131_026).expect("the refusal");

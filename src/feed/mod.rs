@@ -2,7 +2,7 @@
 //!
 //! Events are written behind the work, never in its way: `relay` follows what changed and `observer` compares what is
 //! held, and in which state lines and templates are, with what was told. Each stream has one relay at a time, by a
-//! leased duty. The feed may lag; nothing waits for it.
+//! leased duty. The feed has a thread of low priority: it may lag, and nothing waits for it.
 //!
 //! If the process dies: another takes over the duties, and tells again what was told since the last stored position.
 
@@ -11,15 +11,35 @@ mod observer;
 mod phones;
 mod relay;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use self::{campaigns::Campaigns, observer::Observer, relay::Relay};
 use crate::{
     domain::Lines,
-    redis::{Store, clock::Clock, feed::FeedLimits},
+    redis::{Store, StoreError, clock::Clock, feed::FeedLimits},
 };
+
+/// The niceness of the feed's thread: it gets a tenth of the time of a thread of dispatch, while both have work and no
+/// core is idle.
+const NICENESS: i32 = 10;
+
+/// Why the feed had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// Its thread could not be started.
+    #[error("the thread of the event feed could not be started: {0}")]
+    NoThread(#[from] io::Error),
+    /// Its connections to Redis could not be set up.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its thread ended without being stopped, which is a bug.
+    #[error("the thread of the event feed ended unexpectedly")]
+    Died,
+}
 
 /// What the feed needs.
 pub struct Feed {
@@ -38,11 +58,24 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// As [`Feed::run`], on a thread of its own with a low priority, so that it takes time from dispatch only if there
+    /// is time to spare.
+    pub async fn run_behind(mut self, limits: FeedLimits, stop: CancellationToken) -> Result<(), FeedError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        self.store = self.store.with_own_connections()?;
+        let (done, ended) = oneshot::channel();
+        thread::Builder::new().name("feed".to_owned()).spawn(move || {
+            lower_priority();
+            runtime.block_on(self.run(limits, &stop));
+            let _ = done.send(());
+        })?;
+        ended.await.map_err(|_| FeedError::Died)
+    }
+
     /// Runs until `stop`: writes the events of the streams whose duty this worker has.
-    pub async fn run(self, limits: FeedLimits, stop: CancellationToken) -> Result<(), Infallible> {
-        let duties = limits.partitions().map(|partition| self.run_partition(partition, limits, &stop));
+    pub async fn run(&self, limits: FeedLimits, stop: &CancellationToken) {
+        let duties = limits.partitions().map(|partition| self.run_partition(partition, limits, stop));
         futures_util::future::join_all(duties).await;
-        Ok(())
     }
 
     async fn run_partition(&self, partition: u16, limits: FeedLimits, stop: &CancellationToken) {
@@ -55,5 +88,14 @@ impl Feed {
             relay.run(&self.store, &self.clock, observer.as_mut(), stop).await;
         };
         self.store.on_duty(&duty, &self.name, self.lease, stop, work).await;
+    }
+}
+
+/// Lowers the priority of the calling thread. Without that, the feed only takes more time from dispatch.
+fn lower_priority() {
+    // On other systems the call would change the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        debug!(%error, "the feed keeps the priority of the process");
     }
 }

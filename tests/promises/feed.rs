@@ -43,7 +43,7 @@ impl World {
         let (stop, limits) = (CancellationToken::new(), self.limits);
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            let Ok(()) = feed.run(limits, stopped).await;
+            feed.run(limits, &stopped).await;
         });
         self.feed = Some((stop, task));
     }

@@ -24,6 +24,9 @@ use crate::{
 
 const WARM_UP: u64 = 10_000;
 
+/// The fewest messages from which the speed of the feed alone is measured.
+const LEFT_MIN: u64 = 10_000;
+
 /// The pause between two polls of the feed.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -56,6 +59,10 @@ pub async fn run(setup: &Setup, recipients: u64, rounds: usize, duration: Durati
         ratios.push(rates[round] / plain[round]);
         with.read().await?;
         let (left, began, before) = (recipients - (with.told - told_before), Instant::now(), with.stage.usage()?);
+        if left < LEFT_MIN {
+            let left = format!("only {left} messages were left to tell after the campaign: too few to be measured");
+            return Err(LoadError::Failed(left));
+        }
         with.wait_until_told(told_before + recipients).await?;
         alone.push(left as f64 / began.elapsed().as_secs_f64());
         let usage = with.stage.usage()?.since(before);

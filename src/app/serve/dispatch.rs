@@ -76,7 +76,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
             lease: dispatch.lease,
             retention: context.config.retention,
         };
-        context.shutdown.core("feed", feed.run(limits, context.shutdown.stopping()));
+        context.shutdown.core("feed", feed.run_behind(limits, context.shutdown.stopping()));
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! The audit trail: one log line with the target `audit` for each call that changes something.
 //!
 //! The guard opens an entry before such a call, and the handler says through [`Audit`] what it changes. The line is
-//! written when the response is there, or when the client has left before. Uploads are not in the trail.
+//! written when the response is there, or when the client has left before. Uploads are not in the trail. A change is
+//! also an event.
 //!
-//! If the process dies during a call: there is no line, and the change may have been made.
+//! If the process dies during a call: there is no line and no event, and the change may have been made.
 //! Never: contains anything of a body.
 
 use std::{
@@ -15,15 +16,34 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, StatusCode, request::Parts},
 };
+use serde::Serialize;
 use tracing::info;
+use ulid::Ulid;
 
-use crate::http::problem::{Problem, Result};
+use crate::{
+    domain::{Event, EventType, UnixMs},
+    http::problem::{Problem, Result},
+};
 
 /// The header with which callers and proxies name a request.
 const REQUEST_ID: &str = "x-request-id";
 
 /// Maximum number of characters of a text from a request: an id in a path, a request id.
 const TEXT_CHARS_MAX: usize = 64;
+
+/// The result of a call that had an effect.
+const CHANGED: &str = "changed";
+
+/// The fields of an event about a change.
+#[derive(Serialize)]
+struct ChangeFields<'a> {
+    who: &'a str,
+    what: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
 
 /// What the handler of a call says about its change.
 #[derive(Clone, Debug, Default)]
@@ -87,9 +107,33 @@ impl AuditEntry {
         self.audit.clone()
     }
 
-    /// Closes the entry with the status of the response.
-    pub(super) fn close(mut self, status: StatusCode) {
+    /// Closes the entry with the status of the response. Returns the event of the change, as JSON, if there was one.
+    pub(super) fn close(mut self, status: StatusCode, at: UnixMs) -> Option<String> {
         self.status = Some(status);
+        (self.result() == CHANGED).then(|| self.event(at))
+    }
+
+    fn event(&self, at: UnixMs) -> String {
+        let event = Event {
+            id: format!("operator:{}", Ulid::from_parts(at.0, rand::random())),
+            r#type: EventType::OperatorChanged,
+            at,
+            business: None,
+            line: None,
+            campaign: None,
+            external_id: None,
+            details: ChangeFields {
+                who: &self.who,
+                what: &self.what,
+                on: self.on(),
+                request_id: self.request_id.as_deref(),
+            },
+        };
+        serde_json::to_string(&event).expect("every map has string keys")
+    }
+
+    fn on(&self) -> Option<&str> {
+        self.audit.0.on.get().or(self.path_id.as_ref()).map(String::as_str)
     }
 
     /// `failed` and `aborted` leave open whether the change was made.
@@ -99,16 +143,15 @@ impl AuditEntry {
             Some(status) if status.is_server_error() => "failed",
             Some(status) if status.is_client_error() => "refused",
             Some(_) if self.audit.0.changed.get() == Some(&false) => "unchanged",
-            Some(_) => "changed",
+            Some(_) => CHANGED,
         }
     }
 }
 
 impl Drop for AuditEntry {
     fn drop(&mut self) {
-        let Self { audit, who, what, path_id, request_id, status } = &*self;
-        let on = audit.0.on.get().or(path_id.as_ref());
-        let (result, status) = (self.result(), status.map(|status| status.as_u16()));
+        let Self { who, what, request_id, .. } = &*self;
+        let (on, result, status) = (self.on(), self.result(), self.status.map(|status| status.as_u16()));
         info!(target: "audit", who, what, on, result, status, request_id, "change by an operator");
     }
 }
@@ -177,7 +220,8 @@ mod tests {
             let line = line(|entry| {
                 entry.audit().on("all");
                 changed.into_iter().for_each(|changed| entry.audit().changed(changed));
-                entry.close(status);
+                let event = entry.close(status, UnixMs(1_000));
+                assert_eq!(event.is_some(), result == "changed", "only a change is an event");
             });
             let expected = json!([result, "all", status.as_u16()]);
             assert_eq!(json!([line["result"], line["on"], line["status"]]), expected, "{status} {changed:?}");

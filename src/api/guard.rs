@@ -13,7 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{Shared, access::Access, audit::AuditEntry};
 use crate::{
@@ -66,8 +66,8 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         request.extensions_mut().insert(entry.audit());
     }
     let response = next.run(request).await;
-    if let Some(entry) = entry {
-        entry.close(response.status());
+    if let Some(event) = entry.and_then(|entry| entry.close(response.status(), shared.now())) {
+        tokio::spawn(tell(shared.clone(), event));
     }
     let (status, duration_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     if reads {
@@ -76,6 +76,13 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         info!(caller, %method, path, status, duration_ms, "call");
     }
     response
+}
+
+/// Appends the event of a change. The response does not wait for it.
+async fn tell(shared: Arc<Shared>, event: String) {
+    if let Err(error) = shared.state.store.append_events(None, &[event]).await {
+        warn!(%error, "the event of a change is lost; the audit line has the change");
+    }
 }
 
 /// The id in `path`, whose route is `matched`: of a campaign, a line, …

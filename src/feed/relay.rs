@@ -5,7 +5,7 @@
 //! position that Redis still has.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -52,7 +52,7 @@ pub(super) struct Relay {
     campaigns: Campaigns,
     phones: Phones,
     /// Notes whose changes were only told in part, with the time of the first change that is not told.
-    unfinished: VecDeque<(Untold, UnixMs)>,
+    unfinished: Vec<(Untold, UnixMs)>,
     compared_at: Option<Instant>,
     /// Since when there is a feed; `None` until it is read.
     since: Option<UnixMs>,
@@ -96,14 +96,7 @@ struct MessageFields<'a> {
 
 impl Relay {
     pub(super) fn new(partition: u16, campaigns: Campaigns) -> Self {
-        Self {
-            partition,
-            campaigns,
-            phones: Phones::default(),
-            unfinished: VecDeque::new(),
-            compared_at: None,
-            since: None,
-        }
+        Self { partition, campaigns, phones: Phones::default(), unfinished: Vec::new(), compared_at: None, since: None }
     }
 
     /// Tells what changes, until `stop`.
@@ -163,9 +156,12 @@ impl Relay {
             self.compare(store, since).await?;
             self.compared_at = Some(Instant::now());
         }
-        let mut notes: Vec<(Untold, UnixMs)> = self.unfinished.drain(..).collect();
-        notes.extend(store.take_changed(self.partition, NOTES_MAX.saturating_sub(notes.len())).await?);
-        let first = notes.iter().map(|(_, at)| *at).min();
+        // What is unfinished may have been noted again, and would then be told twice.
+        let mut notes: HashMap<Untold, UnixMs> = self.unfinished.drain(..).collect();
+        for (untold, at) in store.take_changed(self.partition, NOTES_MAX.saturating_sub(notes.len())).await? {
+            notes.entry(untold).or_insert(at);
+        }
+        let first = notes.values().min().copied();
         let (mut parts, mut campaigns, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for (untold, at) in notes {
             match untold {
@@ -255,7 +251,7 @@ impl Relay {
         store.set_told(&positions).await?;
         for (&part, untold) in parts.iter().zip(&untold).filter(|(_, untold)| untold.has_more) {
             let last = untold.changes.last().map_or(now, |last| UnixMs(u64::from(last.second) * 1000));
-            self.unfinished.push_back((Untold::Part(part), last));
+            self.unfinished.push((Untold::Part(part), last));
         }
         Ok(())
     }
@@ -308,7 +304,7 @@ impl Relay {
         self.append(store, &events).await?;
         store.set_told_inbound(&line, &last.id).await?;
         if messages.len() == MESSAGES_MAX {
-            self.unfinished.push_back((Untold::Inbound(line), at));
+            self.unfinished.push((Untold::Inbound(line), at));
         }
         Ok(())
     }

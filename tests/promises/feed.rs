@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use deadpool_redis::redis::cmd;
 use pregon::{
     domain::{CampaignState, FailureReason, Hold, HoldScope, MetaCode, Settled, UnixMs},
-    redis::feed::{EventId, FeedLimits},
+    redis::{
+        feed::{EventId, FeedLimits},
+        untold::Untold,
+    },
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -177,6 +180,29 @@ async fn a_status_that_changes_nothing_is_not_told() {
     }
     world.wait_until_told().await;
     assert_eq!(told(&world.events_of("recipient.").await)[&recipient(&message)], ["accepted", "read"]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_noted_again_while_it_is_told_is_told_once() {
+    // More than the relay reads in a round.
+    const RECIPIENTS: usize = 30_000;
+    let mut world = World::start().await;
+    world.stop_feed().await;
+    let (_, messages) = world.hooks.campaign(&["3001"], RECIPIENTS as u64).await;
+    let messages = &messages[&"3001".into()];
+    for messages in messages.chunks(256) {
+        world.hooks.accept(messages).await;
+    }
+    world.start_feed("w2").await;
+    let store = &world.hooks.store;
+    while world.events_of("recipient.").await.len() < RECIPIENTS {
+        store.note_changed([Untold::Part(messages[0].part)]).await.expect("redis");
+    }
+    world.wait_until_told().await;
+    let events = world.events_of("recipient.").await;
+    let ids: std::collections::HashSet<&str> = events.iter().filter_map(|event| event["id"].as_str()).collect();
+    assert_eq!((events.len(), ids.len()), (RECIPIENTS, RECIPIENTS));
     world.stop().await;
 }
 

@@ -58,7 +58,10 @@ pub async fn run(setup: &Setup, recipients: u64, rounds: usize, duration: Durati
         rates.push(recipients as f64 / usage.took.as_secs_f64());
         ratios.push(rates[round] / plain[round]);
         with.read().await?;
-        let (left, began, before) = (recipients - (with.told - told_before), Instant::now(), with.stage.usage()?);
+        let (told, began, before) = (with.told - told_before, Instant::now(), with.stage.usage()?);
+        let left = recipients.checked_sub(told).ok_or_else(|| {
+            LoadError::Failed(format!("{told} messages of {recipients} are told: some more than once"))
+        })?;
         if left < LEFT_MIN {
             let left = format!("only {left} messages were left to tell after the campaign: too few to be measured");
             return Err(LoadError::Failed(left));

@@ -6,7 +6,7 @@ use deadpool_redis::redis::{FromRedisValue, aio::MultiplexedConnection, cmd, pip
 use pregon::{
     domain::{CampaignId, CampaignState, State},
     intake::{Intake, jobs::read_jobs},
-    redis::{Address, campaigns::CampaignRecord},
+    redis::{Address, campaigns::CampaignRecord, feed::EventId},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::support::{
     self,
     intake::{World, campaign_json, intake, intake_at, row},
     seed, until,
-    world::address,
+    world::{FEED, address},
 };
 
 /// Short, so that another reader soon takes over from a killed one.
@@ -553,4 +553,40 @@ async fn a_read_only_redis_makes_no_job_a_dead_letter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_redis_makes_no_job_a_dead_letter() {
     jobs_survive(Fault::Stalled, Duration::from_millis(400), Duration::from_millis(60)).await;
+}
+
+#[tokio::test]
+async fn what_became_of_a_job_is_told() {
+    let world = World::start().await;
+    let store = world.store().clone().with_feed(Some(FEED));
+    let intake = Intake { store: store.clone(), ..world.intake.clone() };
+    let mut backend = Backend::of(&world).await;
+    let mut job = campaign_json("order_update/es_AR", json!({ "external_id": "spring" }));
+    job["type"] = "campaign".into();
+    let campaign = backend.add(&job).await;
+    let rows = json!({ "type": "recipients", "external_id": "spring", "recipients": [row(5_491_155_550_001), { "to": "12" }] });
+    let recipients = backend.add(&rows).await;
+    let bad = backend.add(&json!({ "type": "sing" })).await;
+    let reader = Reader::start(&intake, "w1");
+    backend.drained().await;
+    reader.stop().await;
+    let id = store.campaign_by_external_id("spring").await.expect("redis").expect("the campaign").to_string();
+    let stored = store.events_after(0, EventId::default(), 100).await.expect("redis");
+    let events: Vec<Value> = stored.iter().map(|stored| serde_json::from_str(&stored.event).expect("JSON")).collect();
+    assert_eq!(events.len(), 3, "{events:?}");
+    for (event, (job, r#type)) in
+        events.iter().zip([(&campaign, "job.done"), (&recipients, "job.done"), (&bad, "job.dead")])
+    {
+        assert_eq!(
+            (&event["id"], &event["job"], &event["type"]),
+            (&json!(format!("job:{job}")), &json!(job), &json!(r#type))
+        );
+    }
+    assert_eq!(
+        (&events[0]["campaign"], &events[0]["external_id"], &events[0]["business"]),
+        (&json!(id), &json!("spring"), &json!("1001"))
+    );
+    assert_eq!((&events[1]["accepted"], &events[1]["rejected_count"]), (&json!(1), &json!(1)));
+    assert_eq!(events[1]["rejected"].as_array().map(Vec::len), Some(1), "{}", events[1]);
+    assert_eq!(events[2]["code"], "job-unreadable");
 }

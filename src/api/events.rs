@@ -19,12 +19,16 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::{
+    Stream,
+    stream::{self, StreamExt as _},
+};
 use serde::Serialize;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Interval, MissedTickBehavior, interval},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 use utoipa::ToSchema;
 
@@ -72,16 +76,25 @@ pub(super) async fn events(State(shared): SharedState, CampaignPath(id): Campaig
     let mut ticks = interval(POLL_INTERVAL);
     // A slow reader receives fewer events, but no stale ones.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stopping = shared.state.stopping.clone().cancelled_owned();
+    let stopping = shared.state.stopping.clone();
     let permit = stream_permit(&shared.event_streams, "event streams")?;
     let watch = Watch { shared, id, ticks, state: None, statistics: None, queue: VecDeque::new(), _permit: permit };
     let events = stream::unfold(watch, |mut watch| async move {
         let event = watch.next().await?;
         Some((Ok::<_, Infallible>(event), watch))
     });
-    let response = Sse::new(events.take_until(stopping)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok(event_stream(events, stopping))
+}
+
+/// The response with `events`, until the server stops.
+pub(super) fn event_stream(
+    events: impl Stream<Item = std::result::Result<Event, Infallible>> + Send + 'static,
+    stopping: CancellationToken,
+) -> Response {
+    let events = events.take_until(stopping.cancelled_owned());
+    let response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     // Without this header nginx buffers the response.
-    Ok(([(HeaderName::from_static("x-accel-buffering"), "no")], response).into_response())
+    ([(HeaderName::from_static("x-accel-buffering"), "no")], response).into_response()
 }
 
 /// One open stream of events.

@@ -14,6 +14,7 @@ mod docs_page;
 mod errors;
 mod events;
 mod extract;
+mod feed;
 mod guard;
 mod jobs;
 mod lines;
@@ -54,6 +55,10 @@ use crate::{
 
 /// Maximum number of concurrent event streams. Each reads a campaign's counters from Redis twice a second.
 const EVENT_STREAMS_MAX: usize = 64;
+
+/// Maximum number of concurrent streams of the event feed. Each reads Redis ten times a second for each stream of the
+/// feed, and buffers at most 1,000 events.
+const FEED_STREAMS_MAX: usize = 64;
 
 /// Maximum number of concurrent reports. Each buffers the states and times of one part: about 6 MB.
 const REPORTS_MAX: usize = 4;
@@ -103,7 +108,10 @@ struct Shared {
     state: ApiState,
     keys: ApiKeys,
     reader: StatisticsReader,
+    /// Redis, over a connection that only the streams of the event feed use.
+    feed: Store,
     event_streams: Arc<Semaphore>,
+    feed_streams: Arc<Semaphore>,
     reports: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     calls: Calls,
@@ -119,7 +127,9 @@ pub fn router(state: ApiState) -> Router {
         calls: openapi::complete(&mut api),
         keys: ApiKeys::new(state.keys.clone(), state.key_failures_per_minute),
         reader: StatisticsReader::new(state.store.clone(), state.lines.clone()),
+        feed: state.store.with_pinned_connection(),
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
+        feed_streams: Arc::new(Semaphore::new(FEED_STREAMS_MAX)),
         reports: Arc::new(Semaphore::new(REPORTS_MAX)),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         state,
@@ -165,6 +175,7 @@ fn streams(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(recipients::list, uploads::upload))
         .routes(routes!(report::report))
         .routes(routes!(events::events))
+        .routes(routes!(feed::feed))
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyTimeoutLayer::new(state.stall_timeout))
 }

@@ -22,9 +22,10 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 43] = [
+pub(super) const KINDS: [ProblemKind; 45] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
+    kind("invalid-position", 400, "the position is not one of this event feed"),
     kind("invalid-query", 400, "a query parameter is invalid or unknown"),
     kind("invalid-rate", 400, "the rate is out of range"),
     kind("invalid-upload-id", 400, "the header `Upload-Id` has a character that is not visible ASCII"),
@@ -44,6 +45,7 @@ pub(super) const KINDS: [ProblemKind; 43] = [
     kind("campaign-empty", 409, "the campaign has no recipients"),
     kind("campaign-expired", 409, "the `expires_at` of the campaign has passed"),
     kind("campaign-state", 409, "the state of the campaign does not allow the call"),
+    kind("feed-disabled", 409, "no events are written: `feed.enabled` is false"),
     kind("too-many-recipients", 409, "the campaign would have too many recipients"),
     kind("upload-conflict", 409, "the `Upload-Id` belongs to other rows"),
     kind("upload-in-progress", 409, "another connection is sending the same upload"),

@@ -1,7 +1,7 @@
 //! The event feed: streams of events, which campaigns are spread over. Readers are told by the numbers of the events
 //! whether they missed some.
 //!
-//! An entry has the field `event`, an [`Event`](crate::domain::Event) as JSON. Its id is a time in ms and the number
+//! An entry has the field `event`, an [`Event`] as JSON. Its id is a time in ms and the number
 //! of the event in its stream.
 //!
 //! If a writer dies: it, or whoever takes over, writes the events again, under new ids of the stream.
@@ -9,10 +9,10 @@
 use std::{fmt, num::NonZeroU16, str::FromStr, time::Duration};
 
 use deadpool_redis::redis::cmd;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Call, Result, Store, StoreError, lines::ms, script};
-use crate::domain::CampaignId;
+use crate::domain::{CampaignId, Event, EventType, UnixMs};
 
 /// Maximum number of events in one call of the script, so that no call keeps Redis busy for long: about a millisecond.
 const EVENTS_MAX: usize = 256;
@@ -51,10 +51,21 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// Whether events between `before`, which was read last, and this one were removed unread.
+    /// Whether events between `before`, which was read last, and this one were removed unread. A reader that has read
+    /// nothing, at the lowest id, misses no events.
     pub fn is_after_gap(self, before: EventId) -> bool {
+        before != EventId::default() && self.skips_numbers_after(before)
+    }
+
+    /// Whether there were events between `before` and this one.
+    pub fn skips_numbers_after(self, before: EventId) -> bool {
         // A lower number comes after Redis lost its last writes. The events that it lost are told again.
-        before != EventId::default() && self.number > before.number + 1
+        self.number > before.number + 1
+    }
+
+    /// A position between this event, which is not the first one, and the event before it.
+    pub fn before(self) -> EventId {
+        EventId { number: self.number - 1, ..self }
     }
 }
 
@@ -85,6 +96,36 @@ pub struct StoredEvent {
     pub id: EventId,
     /// The event, a JSON object.
     pub event: String,
+}
+
+/// The fields that only `feed.gap` has.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Gap {
+    /// The last event that was read, as it is in its stream.
+    #[serde(serialize_with = "as_text")]
+    pub after: EventId,
+    /// The first event that is still there, as it is in its stream.
+    #[serde(serialize_with = "as_text")]
+    pub next: EventId,
+}
+
+/// The event that tells a reader of a stream that the events after `after` and before `next` were removed unread. It is
+/// the same for every reader that finds this gap.
+pub fn gap(partition: u16, after: EventId, next: EventId) -> Event<'static, Gap> {
+    Event {
+        id: format!("gap:{partition}:{after}:{next}"),
+        r#type: EventType::FeedGap,
+        at: UnixMs(next.ms),
+        business: None,
+        line: None,
+        campaign: None,
+        external_id: None,
+        details: Gap { after, next },
+    }
+}
+
+fn as_text<S: Serializer>(id: &EventId, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
 }
 
 impl Store {

@@ -1,50 +1,27 @@
 //! The event stream of a campaign: its state and statistics as they change.
 
-use std::time::Duration;
-
 use futures_util::StreamExt as _;
 use pregon::domain::CampaignId;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    harness::{Api, answer},
+    harness::{Api, EventStream, PATIENCE, answer},
     truth,
 };
 
-/// Far longer than any event takes: only a failing test waits this long.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A client that watches a campaign.
-struct Watch {
-    response: Response,
-    text: String,
-}
+struct Watch(EventStream);
 
 impl Watch {
     async fn start(api: &Api, campaign: CampaignId) -> Self {
-        let request = api.request(Method::GET, &format!("/v1/campaigns/{campaign}/events"));
-        let response = request.send().await.expect("an answer");
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, text: String::new() }
+        Self(EventStream::open(api.request(Method::GET, &format!("/v1/campaigns/{campaign}/events"))).await)
     }
 
     /// The next event; `None` at the end of the stream.
     async fn next(&mut self) -> Option<(String, Value)> {
-        loop {
-            if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-                let event = field("event").map(|name| (name.to_owned(), field("data").unwrap_or_default().to_owned()));
-                self.text = rest.to_owned();
-                if let Some((name, data)) = event {
-                    return Some((name, serde_json::from_str(&data).expect("JSON")));
-                }
-                continue;
-            }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("an event in time");
-            self.text.push_str(std::str::from_utf8(&chunk.expect("a chunk")?).expect("UTF-8"));
-        }
+        let block = self.0.next().await?;
+        Some((block.event, serde_json::from_str(&block.data).expect("JSON")))
     }
 
     /// Reads until an event with this name satisfies `fits`. Returns its data.

@@ -18,9 +18,9 @@ use pregon::{
     },
     http::listener::{self, ConnectionLimits},
     intake::Intake,
-    redis::{Address, Store, clock::Clock, parts::Claim},
+    redis::{Address, Store, clock::Clock, feed::FeedLimits, parts::Claim},
 };
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +75,11 @@ impl Api {
     /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002 and business 1002, the others
     /// of WABA 2001, which has templates, and business 1001.
     pub async fn start() -> Self {
+        Self::start_with_feed(None).await
+    }
+
+    /// Like [`Api::start`], with an event feed if `feed` is given.
+    pub async fn start_with_feed(feed: Option<FeedLimits>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
         let address = Address {
@@ -84,7 +89,7 @@ impl Api {
             timeout: Duration::from_secs(5),
             connections: 8,
         };
-        let store = Store::connect(&address).await.expect("a store");
+        let store = Store::connect(&address).await.expect("a store").with_feed(feed);
         let clock = Arc::new(Clock::start(&store).await.expect("a clock"));
         let lines = [
             ("3001", "2001", "1001"),
@@ -228,6 +233,50 @@ impl Api {
         let facts =
             facts.iter().map(|&(ClaimedRow { row, send }, news)| Fact { row, send, news, at, message: None }).collect();
         self.store.apply(&[(part, facts)], DAY).await.expect("redis");
+    }
+}
+
+/// Far longer than any event takes: only a failing test waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client of a stream of server-sent events.
+pub struct EventStream {
+    response: Response,
+    text: String,
+}
+
+/// A block of a stream of server-sent events. A field that is missing is empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Block {
+    pub id: String,
+    pub event: String,
+    pub data: String,
+}
+
+impl EventStream {
+    pub async fn open(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next block with a field; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<Block> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                let [id, event, data] = ["id", "event", "data"].map(|name| field(name).unwrap_or_default().to_owned());
+                self.text = rest.to_owned();
+                let block = Block { id, event, data };
+                if block != Block::default() {
+                    return Some(block);
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("an event in time");
+            self.text.push_str(std::str::from_utf8(&chunk.expect("a chunk")?).expect("UTF-8"));
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod campaigns;
 mod document;
 mod encodings;
 mod events;
+mod feed;
 mod guard;
 mod harness;
 mod jobs;

@@ -8,7 +8,7 @@ pub mod size;
 
 use std::{error::Error as _, net::SocketAddr};
 
-use self::serve::ServeError;
+use self::{serve::ServeError, shutdown::Signals};
 use crate::{
     client::{Client, ControlAction},
     config::Config,
@@ -16,8 +16,10 @@ use crate::{
     telemetry::logging::{self, LogConfig, LogFormat},
     terminal::{
         CommandError,
-        arguments::{AllArguments, CampaignCommand, Command, ConfigOptions, JobCommand, LineCommand, ServeOptions},
-        campaign, job, line, pause, submit, watch,
+        arguments::{
+            AllArguments, CampaignCommand, Command, ConfigOptions, EventCommand, JobCommand, LineCommand, ServeOptions,
+        },
+        campaign, job, line, pause, submit, tail, watch,
     },
 };
 
@@ -30,6 +32,7 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Sim { config, listen } => simulate(&config, listen).await,
         Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
+        Command::Event { server, command } => run_event(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
         Command::Pause(all) => change_all(all, ControlAction::Pause).await,
@@ -53,6 +56,16 @@ async fn run_campaign(client: &Client, command: CampaignCommand) -> Result<(), C
         CampaignCommand::Delete(campaigns) => campaign::delete(client, &campaigns).await,
         CampaignCommand::Report { id, output } => campaign::report(client, id, output.as_deref()).await,
     }
+}
+
+async fn run_event(client: &Client, command: EventCommand) -> Result<(), CommandError> {
+    let EventCommand::Tail(options) = command;
+    let mut signals = Signals::of_process()
+        .map_err(|error| CommandError::Failed(format!("cannot install a signal handler: {error}")))?;
+    tail::tail(client, options, async move {
+        let _signal = signals.next().await;
+    })
+    .await
 }
 
 async fn run_job(client: &Client, command: JobCommand) -> Result<(), CommandError> {

@@ -1,22 +1,14 @@
 //! The event stream of a campaign: its state and its statistics, each time they change.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
-use reqwest::{Response, Url};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
 
-use super::{
-    ClientError, Known, Result,
-    sse::{Event, Parser},
-};
+use super::{Known, Result, sse::Event, stream::Stream};
 use crate::{
     api_types::{StateEvent, Statistics},
     domain::CampaignState,
 };
-
-/// A stream that delivers no byte for this long counts as broken. The server sends comments to keep the stream alive.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An event of a campaign.
 #[derive(Clone, Debug)]
@@ -30,35 +22,27 @@ pub enum CampaignEvent {
 /// The events of one campaign over one connection: first its state and statistics, then each change.
 #[derive(Debug)]
 pub struct Events {
-    server: Url,
-    response: Response,
-    parser: Parser,
+    stream: Stream,
     ready: VecDeque<CampaignEvent>,
 }
 
 impl Events {
-    pub(super) fn new(server: Url, response: Response) -> Self {
-        Self { server, response, parser: Parser::default(), ready: VecDeque::new() }
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, ready: VecDeque::new() }
     }
 
     /// The next event; `None` when the server ended the stream.
     ///
-    /// Errors: [`ClientError::Broken`] if the connection failed, was silent for too long, or sent an invalid event.
+    /// Errors: [`ClientError::Broken`](super::ClientError::Broken) if the connection failed, was silent for too long, or
+    /// sent an invalid event.
     pub async fn next(&mut self) -> Result<Option<CampaignEvent>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(Some(event));
-            }
-            let broken = |reason| ClientError::Broken { server: self.server.clone(), reason };
-            let chunk = timeout(SILENCE_TIMEOUT, self.response.chunk())
-                .await
-                .map_err(|_| broken(format!("no data for {} seconds", SILENCE_TIMEOUT.as_secs())))?
-                .map_err(|error| ClientError::of_request(&self.server, &error))?;
-            let Some(chunk) = chunk else { return Ok(None) };
-            for event in self.parser.feed(&chunk).map_err(|error| broken(error.to_string()))? {
-                self.ready.extend(parse(&event).map_err(|error| broken(format!("event {}: {error}", event.name)))?);
+        while self.ready.is_empty() {
+            let Some(events) = self.stream.next().await? else { return Ok(None) };
+            for event in events {
+                self.ready.extend(parse(&event).map_err(|error| self.stream.invalid(&event, &error))?);
             }
         }
+        Ok(self.ready.pop_front())
     }
 }
 
@@ -79,7 +63,7 @@ mod tests {
     use super::*;
 
     fn of(name: &str, data: &str) -> serde_json::Result<Option<CampaignEvent>> {
-        parse(&Event { name: name.into(), data: data.into() })
+        parse(&Event { name: name.into(), data: data.into(), ..Event::default() })
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 mod error;
 mod events;
+mod feed;
 mod known;
 mod sse;
+mod stream;
 
 use std::{fs, path::Path, time::Duration};
 
@@ -15,9 +17,11 @@ use reqwest::{
 };
 use serde::de::DeserializeOwned;
 
+use self::stream::Stream;
 pub use self::{
     error::ClientError,
     events::{CampaignEvent, Events},
+    feed::{FeedQuery, FeedReader},
     known::Known,
 };
 use crate::{
@@ -189,8 +193,23 @@ impl Client {
     /// Streams the state and the statistics of a campaign as they change.
     pub async fn events(&self, id: CampaignId) -> Result<Events> {
         let request = self.request(Method::GET, &["campaigns", &id.to_string(), "events"]);
+        Ok(Events::new(self.stream(request).await?))
+    }
+
+    /// Streams the event feed.
+    pub async fn feed(&self, query: &FeedQuery) -> Result<FeedReader> {
+        let names: Vec<_> = query.types.iter().map(|kind| kind.name()).collect();
+        let mut parameters = Vec::new();
+        parameters.extend(query.after.as_ref().map(|after| ("after", after.clone())));
+        parameters.extend((!names.is_empty()).then(|| ("types", names.join(","))));
+        parameters.extend(query.campaign.map(|campaign| ("campaign", campaign.to_string())));
+        let request = self.request(Method::GET, &["events"]).query(&parameters);
+        Ok(FeedReader::new(self.stream(request).await?))
+    }
+
+    async fn stream(&self, request: RequestBuilder) -> Result<Stream> {
         let response = self.send(request.header("Accept", "text/event-stream")).await?;
-        Ok(Events::new(self.server.clone(), response))
+        Ok(Stream::new(self.server.clone(), response))
     }
 
     /// Requests every recipient with its outcome, as CSV. Read the body with [`Client::chunk`].

@@ -1,7 +1,7 @@
 //! An incremental parser of server-sent events (WHATWG HTML, section 9.2; read 2026-11-22).
 //!
 //! Owns: the bytes of the incomplete line and event, at most [`EVENT_BYTES_MAX`].
-//! Never: keeps `id` or `retry`. Each event has complete statistics, so a reconnect needs no state.
+//! Never: keeps `retry`. The callers decide when they reconnect.
 
 use std::mem;
 
@@ -15,6 +15,8 @@ pub(super) struct Event {
     pub name: String,
     /// The values of the `data:` lines, joined with line feeds.
     pub data: String,
+    /// The last value of `id:`, in this event or before it. Empty if there was none.
+    pub id: String,
 }
 
 /// The event is longer than [`EVENT_BYTES_MAX`].
@@ -31,6 +33,9 @@ pub(super) struct Parser {
     name: String,
     data: String,
     has_data: bool,
+    id: String,
+    /// The last id of a block that is complete, with or without data.
+    last_id: String,
     /// Whether the first line is over. Only the first line may begin with a byte order mark.
     began: bool,
 }
@@ -57,6 +62,12 @@ impl Parser {
         Ok(events)
     }
 
+    /// The last id that the stream sent, with an event or alone: where a reconnect continues, once every event that was
+    /// parsed is handled. Empty if there was none.
+    pub(super) fn last_id(&self) -> &str {
+        &self.last_id
+    }
+
     /// Handles a complete line: an empty line ends the event, any other line is a field of it.
     fn end_line(&mut self) -> Option<Event> {
         let bytes = mem::take(&mut self.line);
@@ -78,6 +89,7 @@ impl Parser {
                 }
                 self.data.push_str(value);
             }
+            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
             // A comment, which the server sends to keep the connection alive, or an unused field.
             _ => {}
         }
@@ -87,7 +99,8 @@ impl Parser {
     fn end_event(&mut self) -> Option<Event> {
         let (name, data) = (mem::take(&mut self.name), mem::take(&mut self.data));
         let name = if name.is_empty() { "message".to_owned() } else { name };
-        mem::take(&mut self.has_data).then_some(Event { name, data })
+        self.id.clone_into(&mut self.last_id);
+        mem::take(&mut self.has_data).then(|| Event { name, data, id: self.id.clone() })
     }
 }
 
@@ -98,7 +111,7 @@ mod tests {
     use super::*;
 
     fn event(name: &str, data: &str) -> Event {
-        Event { name: name.into(), data: data.into() }
+        Event { name: name.into(), data: data.into(), id: String::new() }
     }
 
     fn whole(text: &str) -> Vec<Event> {
@@ -109,11 +122,20 @@ mod tests {
     fn events_are_parsed_according_to_the_standard() {
         assert_eq!(whole("event: statistics\ndata: {\"a\":1}\n\n"), [event("statistics", "{\"a\":1}")]);
         assert_eq!(whole("data: a\ndata:b\ndata\n\n"), [event("message", "a\nb\n")]);
-        assert_eq!(whole(": keep-alive\n\nid: 7\nretry: 100\ndata: x\n\n"), [event("message", "x")]);
+        assert_eq!(whole(": keep-alive\n\nretry: 100\ndata: x\n\n"), [event("message", "x")]);
         assert_eq!(whole("\u{feff}data:  two blanks\r\n\r\n"), [event("message", " two blanks")]);
         assert_eq!(whole("event: a\n\ndata: b\n\n"), [event("message", "b")], "a name without data is dropped");
         assert_eq!(whole("data: a\r\rdata: b\n\r\n"), [event("message", "a"), event("message", "b")]);
         assert_eq!(whole("data: half of an event\n"), []);
+    }
+
+    #[test]
+    fn an_id_is_kept_with_an_event_and_alone() {
+        let mut parser = Parser::default();
+        let events = parser.feed(b"id: 7\ndata: a\n\ndata: b\n\nid: 8\n\nid: 9\ndata: cut off").expect("short events");
+        let ids: Vec<_> = events.iter().map(|event| (event.data.as_str(), event.id.as_str())).collect();
+        assert_eq!(ids, [("a", "7"), ("b", "7")]);
+        assert_eq!(parser.last_id(), "8", "an incomplete event does not count");
     }
 
     #[test]

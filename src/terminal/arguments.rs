@@ -13,7 +13,8 @@ use crate::{
     client::{Client, ClientError},
     config::Role,
     domain::{
-        BusinessId, CampaignId, CampaignState, EntryId, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt, Secret, UnixMs,
+        BusinessId, CampaignId, CampaignState, EntryId, EventType, LINE_RATE_MAX, LINE_RATE_MIN, LineId, OnDoubt,
+        Secret, UnixMs,
     },
 };
 
@@ -54,6 +55,13 @@ pub enum Command {
         server: ServerArguments,
         #[command(subcommand)]
         command: CampaignCommand,
+    },
+    /// Read what happens: the event feed
+    Event {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: EventCommand,
     },
     /// Show, retry and delete dead letters: jobs on the stream in Redis that failed
     Job {
@@ -305,6 +313,30 @@ pub struct SubmitOptions {
     pub output: Output,
 }
 
+/// `pregon event …`
+#[derive(Subcommand, Debug)]
+pub enum EventCommand {
+    /// Print events as they happen
+    Tail(TailOptions),
+}
+
+/// `pregon event tail …`
+#[derive(Args, Debug)]
+pub struct TailOptions {
+    /// Only events of this type, such as recipient.read; repeat the option for more types
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_type())]
+    pub types: Vec<EventType>,
+    /// Only events of this campaign
+    #[arg(long, value_name = "ID")]
+    pub campaign: Option<CampaignId>,
+    /// Begin behind this position, the `id` of an event in GET /v1/events; 0 is the oldest event that is kept [default:
+    /// new events]
+    #[arg(long, value_name = "POSITION")]
+    pub after: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// `pregon job …`
 #[derive(Subcommand, Debug)]
 pub enum JobCommand {
@@ -423,6 +455,11 @@ fn share(text: &str) -> Result<f64, String> {
 fn hours(text: &str) -> Result<f64, String> {
     let hours = text.parse().ok().filter(|hours| *hours > 0.0 && *hours <= 24.0);
     hours.ok_or_else(|| "not a number above 0 and up to 24".into())
+}
+
+fn event_type() -> impl TypedValueParser<Value = EventType> {
+    let names = EventType::ALL.iter().map(|kind| kind.name());
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<EventType>())
 }
 
 fn on_doubt() -> impl TypedValueParser<Value = OnDoubt> {

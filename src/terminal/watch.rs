@@ -1,23 +1,12 @@
 //! `pregon campaign watch`: follows a campaign until it is completed or cancelled.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
-
-use super::{CommandError, out, progress::CampaignProgress, table};
+use super::{CommandError, out, progress::CampaignProgress, reconnect::Reconnect, table};
 use crate::{
     api_types::{CampaignView, Statistics},
     client::{CampaignEvent, Client, Known},
     domain::{CampaignId, CampaignState},
     telemetry::clock,
 };
-
-/// Wait before a reconnect if the last connection delivered new statistics. Doubles while connections deliver none.
-const BACKOFF_MIN: Duration = Duration::from_millis(250);
-/// The longest wait before a reconnect.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Transient errors are retried for this long after the last response: longer than any restart of a server takes.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 
 /// Shows the progress of a campaign until it is completed or cancelled, and then its final state.
 pub async fn watch(client: &Client, id: CampaignId, json: bool) -> Result<(), CommandError> {
@@ -46,18 +35,17 @@ pub async fn follow(
     id: CampaignId,
     show: impl FnMut(&Known<Statistics>) -> Result<(), CommandError>,
 ) -> Result<Known<CampaignView>, CommandError> {
-    let mut follower = Follower { client, id, show, last: None, answered_at: None };
-    let mut backoff = BACKOFF_MIN;
+    let mut follower = Follower { client, id, show, last: None, reconnect: Reconnect::default() };
     loop {
         let before = follower.last.clone();
         match follower.listen().await {
             Ok(Some(campaign)) => return Ok(campaign),
             Ok(None) => {}
-            Err(CommandError::Client(error)) if error.is_transient() && follower.answered_lately() => {}
+            Err(CommandError::Client(error)) if follower.reconnect.can_follow(&error) => {}
             Err(failure) => return Err(failure),
         }
-        backoff = if follower.last == before { BACKOFF_MAX.min(backoff * 2) } else { BACKOFF_MIN };
-        sleep(backoff).await;
+        let has_progressed = follower.last != before;
+        follower.reconnect.wait(has_progressed).await;
     }
 }
 
@@ -67,8 +55,7 @@ struct Follower<'a, Show> {
     show: Show,
     /// The statistics that were shown last.
     last: Option<Statistics>,
-    /// When the server last sent something.
-    answered_at: Option<Instant>,
+    reconnect: Reconnect,
 }
 
 impl<Show: FnMut(&Known<Statistics>) -> Result<(), CommandError>> Follower<'_, Show> {
@@ -79,7 +66,10 @@ impl<Show: FnMut(&Known<Statistics>) -> Result<(), CommandError>> Follower<'_, S
             return Ok(Some(campaign));
         }
         let mut events = self.client.events(self.id).await?;
-        while let Some(event) = events.next().await? {
+        loop {
+            let event = events.next().await;
+            self.reconnect.heard();
+            let Some(event) = event? else { return Ok(None) };
             match event {
                 // The event with the final statistics may not have arrived yet. The campaign itself has them.
                 CampaignEvent::State(state) if is_over(state) => return Ok(Some(self.fetch().await?)),
@@ -87,12 +77,11 @@ impl<Show: FnMut(&Known<Statistics>) -> Result<(), CommandError>> Follower<'_, S
                 CampaignEvent::Statistics(statistics) => self.show_changed(&statistics)?,
             }
         }
-        Ok(None)
     }
 
     async fn fetch(&mut self) -> Result<Known<CampaignView>, CommandError> {
         let campaign = self.client.campaign(self.id).await?;
-        self.answered_at = Some(Instant::now());
+        self.reconnect.heard();
         if let Some(statistics) = campaign.statistics() {
             self.show_changed(&statistics)?;
         }
@@ -100,16 +89,11 @@ impl<Show: FnMut(&Known<Statistics>) -> Result<(), CommandError>> Follower<'_, S
     }
 
     fn show_changed(&mut self, statistics: &Known<Statistics>) -> Result<(), CommandError> {
-        self.answered_at = Some(Instant::now());
         if self.last.as_ref() != Some(&**statistics) {
             (self.show)(statistics)?;
             self.last = Some(Statistics::clone(statistics));
         }
         Ok(())
-    }
-
-    fn answered_lately(&self) -> bool {
-        self.answered_at.is_some_and(|at| at.elapsed() < GIVE_UP_AFTER)
     }
 }
 

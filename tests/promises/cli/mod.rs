@@ -6,6 +6,7 @@ mod demo;
 mod failing;
 mod managing;
 mod submitting;
+mod tailing;
 mod watching;
 
 use std::{

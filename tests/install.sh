@@ -28,18 +28,18 @@ packages() {
 
 if command -v brew >/dev/null; then
     echo "installing by brew:$missing"
-    brew install $(packages npm=node python3=python redis-server=redis redis-cli=redis)
+    brew install $(packages npm=node pip3=python python3=python redis-server=redis redis-cli=redis)
 elif command -v apt-get >/dev/null; then
     echo "installing by apt-get:$missing"
     as_root apt-get update -q
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
-        $(packages node=nodejs redis-cli=redis-tools)
+        $(packages node=nodejs pip3=python3-pip redis-cli=redis-tools)
 elif command -v dnf >/dev/null; then
     echo "installing by dnf:$missing"
-    as_root dnf install -y $(packages node=nodejs redis-server=redis redis-cli=redis)
+    as_root dnf install -y $(packages node=nodejs pip3=python3-pip redis-server=redis redis-cli=redis)
 elif command -v apk >/dev/null; then
     echo "installing by apk:$missing"
-    as_root apk add $(packages node=nodejs redis-server=redis redis-cli=redis)
+    as_root apk add $(packages node=nodejs pip3=py3-pip redis-server=redis redis-cli=redis)
 else
     echo "missing:$missing, and there is no brew, apt-get, dnf or apk: install them yourself" >&2
     exit 1

@@ -1,12 +1,14 @@
 //! The programs of `examples/`, run as a customer runs them: against a Redis, the simulator and `pregon serve` with
 //! `examples/pregon.toml`. The results are compared with the ledger of the simulator.
 //!
-//! They need curl, jq, python3, node, redis-cli and TypeScript's compiler: `make examples-tools` installs what is
-//! missing.
+//! They need curl, jq, python3 with the package redis, node, redis-cli and TypeScript's compiler: `make examples-tools`
+//! installs what is missing.
+
+mod events;
 
 use std::{
     ffi::OsStr,
-    net::{Ipv4Addr, TcpListener as StdListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -20,35 +22,81 @@ use crate::support::{
 use deadpool_redis::redis::cmd;
 use pregon::sim::{Scenario, Sim, scenario::Target};
 use serde_json::Value;
-use tokio::{net::TcpListener, process::Command};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::watch,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Recipients that each example sends to. One further row is rejected, because its number lacks the plus.
 const ACCEPTED: u64 = 3;
 const REJECTED_ROW: &str = "not_e164: `to` is …0003: the plus in front is missing";
 
+/// The roles of the worker.
+const ROLES: &str = "api,webhook,dispatch";
+
 /// TypeScript's compiler, where `make examples-tools` puts it.
 const TYPESCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/examples/node_modules/.bin/tsc");
+
+/// The packages of Python, where `make examples-tools` puts them.
+const PYTHON_PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/examples/python");
 
 /// What the examples need to run: Redis, the simulator and a worker. Fields are dropped in this order, the worker
 /// first.
 struct Stage {
     server: Server,
+    front: Front,
     sim: Sim,
+    /// The TCP address of Redis, which a restart changes.
     redis_url: String,
-    _redis: TestRedis,
-    _installation: Installation,
+    redis: TestRedis,
+    installation: Installation,
+    environment: Vec<(&'static str, String)>,
     _stop: DropGuard,
+}
+
+/// The address of the API and of the webhooks, which stays the same when the worker is started again.
+struct Front {
+    url: String,
+    worker: watch::Sender<Option<SocketAddr>>,
+}
+
+impl Front {
+    async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (worker, now) = watch::channel(None);
+        tokio::spawn(async move {
+            while let Ok((mut caller, _)) = listener.accept().await {
+                let Some(worker) = *now.borrow() else { continue };
+                tokio::spawn(async move {
+                    // Both ends notice a broken connection themselves.
+                    if let Ok(mut worker) = TcpStream::connect(worker).await {
+                        let _ = copy_bidirectional(&mut caller, &mut worker).await;
+                    }
+                });
+            }
+        });
+        Self { url, worker }
+    }
+
+    /// Leads to `server` from now on.
+    fn lead_to(&self, server: &Server) {
+        let address = server.url().strip_prefix("http://").and_then(|address| address.parse().ok());
+        self.worker.send_replace(Some(address.expect("an address")));
+    }
 }
 
 impl Stage {
     async fn start() -> Self {
-        for program in ["curl", "jq", "python3", "node", "redis-cli", TYPESCRIPT] {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            // Joining an absolute path replaces the directory.
-            let is_there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-            assert!(is_there, "{program} is missing: run `make examples-tools`");
-        }
+        Self::start_with("calm", &[]).await
+    }
+
+    /// A stage with a scenario of the simulator. `environment`: settings of the worker.
+    async fn start_with(scenario: &str, environment: &[(&'static str, &str)]) -> Self {
+        assert_tools_are_installed();
         let redis = TestRedis::start().await;
         let redis_url = listen_on_tcp(&redis).await;
         // The simulator's port is bound before the worker starts, and served afterwards: each needs the other's
@@ -56,29 +104,28 @@ impl Stage {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let graph = format!("http://{}", listener.local_addr().expect("an address"));
         let installation = Installation::of(&std::fs::read_to_string(file("pregon.toml")).expect("a configuration"));
-        let environment = [
+        let mut settings = vec![
             ("PREGON_API_KEY", KEY),
             ("PREGON_VERIFY_TOKEN", VERIFY_TOKEN),
             ("PREGON_APP_SECRET", APP_SECRET),
             ("PREGON_TOKEN", "sim-token-2001"),
-            ("PREGON__REDIS__URL", &redis_url),
+            ("PREGON__REDIS__URL", redis.url()),
             ("PREGON__GRAPH__BASE_URL", &graph),
             ("PREGON__HTTP__LISTEN", "127.0.0.1:0"),
             ("PREGON__OPS__LISTEN", "127.0.0.1:0"),
             ("PREGON__LOG__FORMAT", "json"),
         ];
-        let mut server = installation.start("worker", "api,webhook,dispatch", &environment);
-        support::until("the worker serves", async || {
-            assert_eq!(server.has_ended(), None, "it ended:\n{}", server.log());
-            server.serves()
-        })
-        .await;
-        let mut scenario = Scenario::named("calm").expect("it comes with the program");
-        scenario.wabas[0].webhook = Some(Target { url: server.webhook(), app_secret: APP_SECRET.into() });
+        settings.extend(environment);
+        let server = installation.serve_with("worker", ROLES, &settings).await;
+        let environment = settings.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+        let front = Front::start().await;
+        front.lead_to(&server);
+        let mut scenario = Scenario::named(scenario).expect("it comes with the program");
+        let webhook = format!("{}/webhooks/meta", front.url);
+        scenario.wabas[0].webhook = Some(Target { url: webhook, app_secret: APP_SECRET.into() });
         let stop = CancellationToken::new();
         let sim = Sim::start(scenario, listener, stop.clone()).await.expect("the simulator");
-        let stage =
-            Self { server, sim, redis_url, _redis: redis, _installation: installation, _stop: stop.drop_guard() };
+        let stage = Self { server, front, sim, redis_url, redis, installation, environment, _stop: stop.drop_guard() };
         support::until("the templates are read", async || {
             stage.api().get("templates").await["templates"].as_array().is_some_and(|templates| !templates.is_empty())
         })
@@ -87,26 +134,39 @@ impl Stage {
     }
 
     fn api(&self) -> Api {
-        self.server.api()
+        Api::at(&self.front.url)
     }
 
-    /// Runs `program` with the settings of the examples; `environment` overrides them.
-    async fn run(&self, program: impl AsRef<OsStr>, arguments: &[&Path], environment: &[(&str, &str)]) -> Ran {
-        let output = Command::new(program)
-            .args(arguments)
+    /// Kills the worker, and starts it again at another address, to which the front leads.
+    async fn restart_worker(&mut self) {
+        self.server.signal("KILL");
+        self.server.ended().await;
+        let environment: Vec<_> = self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.server = self.installation.serve_with("worker", ROLES, &environment).await;
+        self.front.lead_to(&self.server);
+    }
+
+    /// `program` with the settings of the examples; `environment` overrides them.
+    fn command(&self, program: impl AsRef<OsStr>, environment: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(program);
+        command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("PREGON_SERVER", self.server.url())
+            .env("PREGON_SERVER", &self.front.url)
             .env("PREGON_API_KEY", KEY)
             .env("REDIS_URL", &self.redis_url)
+            .env("PYTHONPATH", PYTHON_PACKAGES)
             .env("NODE_NO_WARNINGS", "1") // Node.js 18 warns that fetch is experimental
             .envs(environment.iter().copied())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .expect("a program that starts");
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs `program` with the settings of the examples; `environment` overrides them.
+    async fn run(&self, program: impl AsRef<OsStr>, arguments: &[&Path], environment: &[(&str, &str)]) -> Ran {
+        let output = self.command(program, environment).args(arguments).output().await.expect("a program that starts");
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
@@ -163,6 +223,17 @@ impl Stage {
             self.assert_sent_once(external_id).await;
         }
     }
+}
+
+fn assert_tools_are_installed() {
+    for program in ["curl", "jq", "python3", "node", "redis-cli", TYPESCRIPT] {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        // Joining an absolute path replaces the directory.
+        let is_there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+        assert!(is_there, "{program} is missing: run `make examples-tools`");
+    }
+    let redis_package = Path::new(PYTHON_PACKAGES).join("redis");
+    assert!(redis_package.is_dir(), "the package redis of Python is missing: run `make examples-tools`");
 }
 
 /// How an example ended.

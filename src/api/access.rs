@@ -39,7 +39,7 @@ impl Access {
     }
 
     /// Whether the caller may see what belongs to `business`. What belongs to none is only for keys without a limit.
-    fn allows(&self, business: Option<&BusinessId>) -> bool {
+    pub(super) fn allows(&self, business: Option<&BusinessId>) -> bool {
         self.0.as_ref().is_none_or(|own| business.is_some_and(|business| own.contains(business)))
     }
 

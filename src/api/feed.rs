@@ -28,7 +28,7 @@ use tracing::error;
 use utoipa::{IntoParams, ToSchema};
 
 use self::position::Position;
-use super::{Shared, SharedState, events::event_stream, stream_permit};
+use super::{Shared, SharedState, access::Access, events::event_stream, stream_permit};
 use crate::{
     config::KeyScope,
     domain::{CampaignId, EventType, event::EventHead},
@@ -105,11 +105,12 @@ struct FeedEvent {
 )]
 pub(super) async fn feed(
     State(shared): SharedState,
+    access: Access,
     Params(params): Params<FeedParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let feed = shared.feed.feed().ok_or_else(disabled)?;
-    let filter = Filter::parse(&params)?;
+    let filter = Filter::parse(access, &params)?;
     let given = match headers.get(LAST_EVENT_ID) {
         // A client that reconnects repeats the query of its first request, so the header is newer.
         Some(id) => Some(id.to_str().map_err(|_| bad_position("is not text"))?),
@@ -158,16 +159,18 @@ async fn newest(shared: &Shared, feed: FeedLimits) -> redis::Result<Position> {
 
 /// Which events a reader gets.
 struct Filter {
+    access: Access,
     /// Empty: all.
     types: Vec<EventType>,
     campaign: Option<CampaignId>,
 }
 
 impl Filter {
-    fn parse(params: &FeedParams) -> Result<Self> {
+    fn parse(access: Access, params: &FeedParams) -> Result<Self> {
         let types = non_empty(params.types.as_deref()).into_iter().flat_map(|types| types.split(','));
         let campaign = non_empty(params.campaign.as_deref());
         Ok(Self {
+            access,
             types: types.map(event_type).collect::<Result<_>>()?,
             campaign: campaign
                 .map(|id| id.parse().map_err(|_| bad_query(format!("campaign is {id}; it is the id of a campaign"))))
@@ -175,8 +178,11 @@ impl Filter {
         })
     }
 
-    /// Whether the reader gets the event. The only place that decides this: what a key may read belongs here too.
+    /// Whether the reader gets the event. The only place that decides this.
     fn admits(&self, event: &EventHead) -> bool {
+        if !self.access.allows(event.business.as_ref()) {
+            return false;
+        }
         let is_selected = self.types.is_empty() || event.r#type.is_some_and(|kind| self.types.contains(&kind));
         is_selected && self.campaign.is_none_or(|campaign| event.campaign == Some(campaign))
     }

@@ -7,7 +7,7 @@ use pregon::{domain::CampaignId, redis::feed::FeedLimits};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Api, Block, EventStream, answer};
+use super::harness::{Api, BUSINESSES, Block, EventStream, answer, key_of_business};
 
 /// Two campaigns. Their events are in different partitions of a feed with two or three.
 const SPRING: &str = "01J9ZK3V5T8R7Q6P5N4M3K2J1G";
@@ -149,6 +149,20 @@ async fn a_filtered_reader_gets_its_events_and_every_position() {
     };
     append(&api, "h", "recipient.failed", Some(SUMMER)).await;
     assert_eq!(next(&mut open(&api, "", Some(&position)).await).await.1["id"], "h");
+}
+
+#[tokio::test]
+async fn a_limited_key_gets_only_the_events_of_its_businesses() {
+    let api = Api::start_with_feed(feed(1)).await;
+    let [own, other] = BUSINESSES;
+    let of = |id: &str, business: &str| {
+        json!({ "id": id, "type": "line.state", "at": "2026-11-22T18:00:00Z", "business": business }).to_string()
+    };
+    let events = [of("a", other), event("b", "job.dead", None), of("c", own), of("d", other), of("e", own)];
+    api.store.append_events(None, &events).await.expect("redis");
+    let request = api.http.get(format!("{}/v1/events?after=0", api.base)).bearer_auth(key_of_business(own));
+    let ids: Vec<_> = take(&mut EventStream::open(request).await, 2).await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, ["c", "e"]);
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ event_types! {
     JobDead "job.dead",
     /// An operator changed something.
     OperatorChanged "operator.changed",
+    /// Webhooks to a subscriber were disabled.
+    SubscriberDisabled "subscriber.disabled",
     /// Events that a reader has not read were removed.
     FeedGap "feed.gap",
 }

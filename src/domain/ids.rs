@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ulid::Ulid;
 
-macro_rules! meta_id {
+macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,7 +13,7 @@ macro_rules! meta_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The id as Meta writes it.
+            /// The id as text: Meta's, or the one in the configuration.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -33,21 +33,26 @@ macro_rules! meta_id {
     };
 }
 
-meta_id! {
+text_id! {
     /// A Meta business portfolio.
     BusinessId
 }
-meta_id! {
+text_id! {
     /// A WhatsApp Business Account, which owns lines and templates.
     WabaId
 }
-meta_id! {
+text_id! {
     /// A line: one `phone_number_id`, the unit of rate limiting.
     LineId
 }
-meta_id! {
+text_id! {
     /// Meta's message id. Opaque: compared bytewise, never parsed.
     Wamid
+}
+
+text_id! {
+    /// A subscriber, which gets events by webhook: of `a-z`, `0-9`, `-` and `_`.
+    SubscriberId
 }
 
 /// The id that Pregón assigns to a campaign: a ULID, 26 characters, sorted by creation time.

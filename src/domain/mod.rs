@@ -27,7 +27,7 @@ pub use event::{Event, EventType};
 pub use fact::{Applied, ClaimedRow, Fact, Fingerprint, News, Settled};
 pub use failure::{FailureReason, MetaCode};
 pub use hold::{Hold, HoldScope};
-pub use ids::{BusinessId, CampaignId, EntryId, LineId, PartId, WabaId, Wamid};
+pub use ids::{BusinessId, CampaignId, EntryId, LineId, PartId, SubscriberId, WabaId, Wamid};
 pub use inbound::Inbound;
 pub use line::{LINE_RATE_MAX, LINE_RATE_MIN, Line};
 pub use lines::Lines;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{CampaignId, LineId, PartId, WabaId};
+use crate::domain::{CampaignId, LineId, PartId, SubscriberId, WabaId};
 
 /// Builds keys under a namespace (`pregon` unless configured otherwise).
 #[derive(Clone, Debug)]
@@ -76,6 +76,9 @@ keys! {
     templates(waba: &WabaId) => "templates:{waba}";
     /// HASH of what the feed has told about lines, holds and templates, and since when there is a feed.
     told() => "told";
+    /// HASH: how far a subscriber was told, whether it fails or is disabled, who delivers to it, and how often one of
+    /// these was changed by somebody else.
+    subscriber(subscriber: &SubscriberId) => "subscriber:{subscriber}";
     /// STRING with an expiry: the worker that has the duty, and its epoch.
     duty_lease(duty: &str) => "{{d:{duty}}}:lease";
     /// COUNTER: the epoch of the duty's newest lease.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Reading order: [`domain`] (the rules, no I/O), [`redis`] (what is stored, and the scripts that change it),
-//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`stats`] and [`api`] with [`api_types`]. Then the
+//! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`] and [`api`] with [`api_types`]. Then the
 //! supporting modules: [`config`], [`telemetry`], [`http`], [`client`], [`terminal`], the simulator [`sim`], and
 //! [`app`], which connects all of them.
 
@@ -29,6 +29,7 @@ mod json;
 pub mod redis;
 pub mod sim;
 pub mod stats;
+pub mod subscribers;
 pub mod telemetry;
 pub mod templates;
 pub mod terminal;

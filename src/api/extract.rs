@@ -16,7 +16,7 @@ use super::{
     access::{Access, campaign_not_found},
 };
 use crate::{
-    domain::{CampaignId, EntryId, Line, LineId, reject::json_fault},
+    domain::{CampaignId, EntryId, Line, LineId, SubscriberId, reject::json_fault},
     http::{
         problem::{Problem, Result},
         request::{content_coding, expect_media_type, too_slow},
@@ -40,6 +40,12 @@ pub(super) struct LinePath(#[param(value_type = LineId)] pub(super) Line);
 #[derive(IntoParams)]
 #[into_params(names("dead_letter"), parameter_in = Path)]
 pub(super) struct DeadLetterPath(pub(super) EntryId);
+
+/// The subscriber id in the path. A caller that is limited to businesses gets 404, because a subscriber gets the events
+/// of all of them.
+#[derive(IntoParams)]
+#[into_params(names("subscriber"), parameter_in = Path)]
+pub(super) struct SubscriberPath(pub(super) SubscriberId);
 
 /// The campaign id and the phone number in the path of a recipient. The caller may see the campaign, if it exists. The
 /// phone number is not parsed yet, and its plus is optional.
@@ -90,6 +96,18 @@ impl<S: Send + Sync> FromRequestParts<S> for DeadLetterPath {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for SubscriberPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| no_route(&error))?;
+        if Access::from_request_parts(parts, state).await?.is_limited() {
+            return Err(subscriber_not_found(&id));
+        }
+        Ok(Self(id.as_str().into()))
+    }
+}
+
 impl FromRequestParts<Arc<Shared>> for RecipientPath {
     type Rejection = Problem;
 
@@ -106,6 +124,11 @@ async fn campaign_id(text: &str, parts: &mut Parts, shared: &Arc<Shared>) -> Res
     let access = Access::from_request_parts(parts, shared).await?;
     shared.check_campaign(&access, id).await?;
     Ok(id)
+}
+
+/// 404 for the subscriber `id`.
+pub(super) fn subscriber_not_found(id: impl std::fmt::Display) -> Problem {
+    Problem::not_found("subscriber-not-found", format!("there is no subscriber {id} in the configuration"))
 }
 
 fn no_route(error: &impl std::fmt::Display) -> Problem {

@@ -1,4 +1,5 @@
-//! The HTTP API: campaigns, recipients, dead letters of jobs, lines and templates for backends and operators. `docs/api.md` describes it.
+//! The HTTP API: campaigns, recipients, dead letters of jobs, lines, templates and subscribers, for backends and
+//! operators. `docs/api.md` describes it.
 //!
 //! Every request needs an API key. Errors are `application/problem+json` (`http/problem.rs`). Uploads, reports and
 //! event streams use constant memory, and each kind has a limit on how many run at once.
@@ -23,6 +24,7 @@ mod pauses;
 mod problems;
 mod recipients;
 mod report;
+mod subscribers;
 mod templates;
 mod uploads;
 
@@ -51,6 +53,7 @@ use crate::{
     intake::Intake,
     redis::{Store, campaigns::CampaignRecord, clock::Clock},
     stats::StatisticsReader,
+    subscribers::Subscriber,
 };
 
 /// Maximum number of concurrent event streams. Each reads a campaign's counters from Redis twice a second.
@@ -89,6 +92,8 @@ pub struct ApiState {
     pub wabas: HashMap<WabaId, BusinessId>,
     /// How long a line belongs to a worker without renewal: `dispatch.lease`.
     pub lease: Duration,
+    /// The configured subscribers, in configuration order.
+    pub subscribers: Arc<[Subscriber]>,
     /// The API keys.
     pub keys: Arc<[ApiKey]>,
     /// Requests with an unknown key that each network may make per minute: `http.key_failures_per_minute`.
@@ -165,6 +170,9 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(pauses::resume))
         .routes(routes!(templates::list))
         .routes(routes!(templates::sync))
+        .routes(routes!(subscribers::list))
+        .routes(routes!(subscribers::redeliver))
+        .routes(routes!(subscribers::enable))
         .layer(DefaultBodyLimit::max(state.body_bytes_max))
         .layer(middleware::from_fn(move |request, next| guard::with_timeout(limit, request, next)))
 }

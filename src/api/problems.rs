@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 45] = [
+pub(super) const KINDS: [ProblemKind; 46] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
     kind("invalid-position", 400, "the position is not one of this event feed"),
@@ -40,6 +40,7 @@ pub(super) const KINDS: [ProblemKind; 45] = [
     kind("line-not-found", 404, "there is no such line in the configuration"),
     kind("not-found", 404, "the path is not valid"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
+    kind("subscriber-not-found", 404, "there is no such subscriber in the configuration"),
     kind("body-too-slow", 408, "the body arrived too slowly"),
     kind("campaign-conflict", 409, "the `external_id` belongs to a campaign with another definition"),
     kind("campaign-empty", 409, "the campaign has no recipients"),
@@ -96,6 +97,7 @@ pub(super) fn of(operation: &mut Operation) -> BTreeMap<u16, Vec<&'static Proble
             (ParameterIn::Path, "campaign") => names.extend(["campaign-not-found", "not-found"]),
             (ParameterIn::Path, "dead_letter") => names.extend(["dead-letter-not-found", "not-found"]),
             (ParameterIn::Path, "line") => names.extend(["line-not-found", "not-found"]),
+            (ParameterIn::Path, "subscriber") => names.extend(["subscriber-not-found", "not-found"]),
             _ => {}
         }
     }

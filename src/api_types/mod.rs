@@ -16,6 +16,7 @@ mod problem;
 mod recipient;
 mod schemas;
 mod statistics;
+mod subscriber;
 mod template;
 mod upload;
 
@@ -29,6 +30,7 @@ pub use self::{
     recipient::{RecipientPage, RecipientView, Times},
     schemas::recipient_state,
     statistics::{ByState, FailureCount, Funnel, Statistics, WaitReason, Waiting},
+    subscriber::{SubscriberPage, SubscriberView},
     template::{SyncedTemplates, SyncedWaba, TemplatePage, TemplateView},
     upload::{Rejection, UploadResult},
 };

@@ -10,8 +10,8 @@ use utoipa::{
 
 use super::WaitReason;
 use crate::domain::{
-    BusinessId, CampaignId, CampaignState, EntryId, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State, Template,
-    UnixMs, WabaId, Wamid, campaign::PauseReason,
+    BusinessId, CampaignId, CampaignState, EntryId, EventType, LineId, MetaCode, OnDoubt, Phone, RawRecipient, State,
+    SubscriberId, Template, UnixMs, WabaId, Wamid, campaign::PauseReason,
 };
 
 /// Implements `ToSchema` for a type, with its schema as JSON.
@@ -78,6 +78,21 @@ schema_of!(
     json!({
         "type": "string", "description": "Meta's id of a message. Opaque.",
         "examples": ["wamid.HBgNNTQ5MTE1NTU1MDAwMRUCABEYEjlBM0NBNUIzRDREOTJGNjdFNwA="],
+    })
+);
+schema_of!(
+    SubscriberId,
+    "SubscriberId",
+    json!({
+        "type": "string", "description": "A subscriber: the id in the configuration.", "examples": ["crm"],
+    })
+);
+schema_of!(
+    EventType,
+    "EventType",
+    json!({
+        "type": "string", "enum": EventType::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>(),
+        "description": "What an event is about.",
     })
 );
 schema_of!(

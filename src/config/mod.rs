@@ -10,6 +10,7 @@
 mod read;
 mod reader;
 mod redis_url;
+mod subscriber;
 
 use std::{
     collections::HashMap,
@@ -26,6 +27,7 @@ use crate::{
     domain::{BusinessId, LineId, Secret, SecretDigest, WabaId},
     graph,
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
+    subscribers::Subscriber,
     telemetry::logging::LogConfig,
 };
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub inbound: InboundLimits,
     /// `[feed]`; `None` if no events are written.
     pub feed: Option<FeedLimits>,
+    /// `[[subscriber]]`, with unique ids; none if no events are written.
+    pub subscribers: Vec<Subscriber>,
     /// `[intake]`
     pub intake: IntakeConfig,
     /// `[[business]]`, with unique ids.
@@ -171,7 +175,8 @@ pub enum KeyScope {
     Read,
     /// Create, launch and delete campaigns, upload recipients.
     Submit,
-    /// Pause, resume and cancel campaigns; set, pause and resume lines; pause and resume everything; sync templates.
+    /// Pause, resume and cancel campaigns; set, pause and resume lines; pause and resume everything; sync templates;
+    /// deliver events again and enable subscribers.
     Operate,
 }
 

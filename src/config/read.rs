@@ -13,7 +13,8 @@ use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
     KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, TlsConfig, WabaConfig,
     WebhookConfig,
-    reader::{Environment, PREFIX, Problems, Section},
+    reader::{Environment, PREFIX, Problems, Section, is_plain},
+    subscriber,
 };
 use crate::{
     domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
@@ -74,6 +75,7 @@ fn root(mut root: Section<'_>) -> Config {
         webhook: webhook(root.section("webhook")),
         inbound: inbound(root.section("inbound")),
         feed: feed(root.section("feed")),
+        subscribers: root.list("subscriber").into_iter().map(subscriber::read).collect(),
         intake: intake(root.section("intake")),
         businesses: root.list("business").into_iter().map(business).collect(),
         wabas: root.list("waba").into_iter().map(waba).collect(),
@@ -91,10 +93,7 @@ fn redis(mut section: Section<'_>) -> RedisConfig {
         url: redis_url(&mut section),
         certificates: certificates(&mut section),
         namespace: section
-            .parsed("namespace", "1 to 32 of a-z, 0-9, - and _", |text| {
-                let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-                ((1..=32).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
-            })
+            .parsed("namespace", "1 to 32 of a-z, 0-9, - and _", |text| is_plain(text, 32).then(|| text.to_owned()))
             .unwrap_or_default(),
         timeout: section.duration("timeout", "100ms..30s"),
         pool: section.integer("pool", 1..=256),
@@ -421,6 +420,12 @@ fn check_relations(config: &Config, problems: &Problems) {
         "must be at most retention, for an event names a recipient: lower it, or raise retention",
     );
 
+    problems.relation(
+        &["subscriber", "feed.enabled"],
+        config.feed.is_some() || config.subscribers.is_empty(),
+        "needs feed.enabled = true: without it there are no events to deliver",
+    );
+
     check_unique(problems, "http.api_keys", "name", config.http.api_keys.iter().map(|key| key.name.as_str()));
     for (number, key) in config.http.api_keys.iter().enumerate() {
         let same = config.http.api_keys[..number].iter().find(|earlier| earlier.digest == key.digest);
@@ -442,6 +447,7 @@ fn check_relations(config: &Config, problems: &Problems) {
     }
     check_unique(problems, "business", "id", config.businesses.iter().map(|business| business.id.as_str()));
     check_unique(problems, "waba", "id", config.wabas.iter().map(|waba| waba.id.as_str()));
+    check_unique(problems, "subscriber", "id", config.subscribers.iter().map(|subscriber| subscriber.id.as_str()));
     check_unique(problems, "line", "id", config.lines.iter().map(|line| line.id.as_str()));
 
     for (number, waba) in config.wabas.iter().enumerate() {

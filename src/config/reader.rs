@@ -295,6 +295,12 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Whether a text is 1 to `length_max` of `a-z`, `0-9`, `-` and `_`.
+pub(super) fn is_plain(text: &str, length_max: usize) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    (1..=length_max).contains(&text.len()) && text.bytes().all(is_plain)
+}
+
 /// The environment variable that sets a key: `PREGON__LINE__0__ID` for `line[0].id`.
 fn variable_of(key: &str) -> String {
     let words = key.replace(']', "").replace(['[', '.'], "__");

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    domain::{LINE_RATE_MAX, LINE_RATE_MIN},
+    domain::{EventType, LINE_RATE_MAX, LINE_RATE_MIN},
     telemetry::logging::LogFormat,
 };
 
@@ -77,7 +77,12 @@ fn the_commented_examples_in_the_defaults_are_valid() {
         "PREGON_APP_SECRET_PREVIOUS",
         "PREGON_TOKEN_2001",
     ];
-    let environment = secrets.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+    let webhook_secrets = ["PREGON_CRM_SECRET", "PREGON_CRM_SECRET_OLD"];
+    let environment = secrets
+        .map(|name| (name.to_owned(), "x".to_owned()))
+        .into_iter()
+        .chain(webhook_secrets.map(|name| (name.to_owned(), format!("whsec_{}", "A".repeat(43)))))
+        .collect();
     let example: String = DEFAULTS
         .lines()
         .filter_map(|line| line.strip_prefix("# "))
@@ -97,6 +102,7 @@ fn the_commented_examples_in_the_defaults_are_valid() {
     assert_eq!(config.lines[0].name, "sales");
     assert!(config.http.tls.is_some());
     assert_eq!(config.http.api_keys[0].scopes, [KeyScope::Read, KeyScope::Submit]);
+    assert_eq!(config.subscribers[0].types(), [EventType::RecipientRead, EventType::RecipientFailed]);
     assert_eq!(config.check_roles(&[Role::Api, Role::Webhook, Role::Dispatch]), Ok(()));
 }
 
@@ -179,8 +185,8 @@ fn all_problems_are_reported_together() {
          dispatch.threads (1.5) must be a whole number, 1..64\n  \
          dispatch.leese is not a key; the keys here are headroom, doubt_deadline, lease, in_flight_max, threads, \
          templates_every, retry\n  \
-         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, feed, intake, \
-         business, waba, line, dispatch, shutdown, log\n  \
+         colour is not a key; the keys here are retention, id_retention, redis, graph, http, ops, webhook, inbound, feed, subscriber, \
+         intake, business, waba, line, dispatch, shutdown, log\n  \
          line[0].waba (2009) is the id of no [[waba]]: list that one, or correct the id"
     );
 }
@@ -486,4 +492,72 @@ fn all_settings_that_a_role_lacks_are_reported() {
     );
     assert!(app_secret.starts_with("webhook.app_secret is needed for the role webhook: the one in Meta's"), "{error}");
     assert_eq!(overridden(INSTALLATION, &[]).expect("good").check_roles(&[Role::Api, Role::Dispatch]), Ok(()));
+}
+
+const SUBSCRIBER: &str = r#"
+    [[subscriber]]
+    id = "crm"
+    url = "https://backend.example/hook?token=hunter2"
+    secret = { env = "WHSEC" }
+"#;
+
+fn subscribers(text: &str) -> Result<Vec<Subscriber>, ConfigError> {
+    let (key, url) = (format!("whsec_{}", "A".repeat(43)), "https://user:hunter2@backend.example/hook");
+    let environment = environment(&[("WHSEC", &key), ("SHORT", "whsec_hunter2A"), ("URL", url)]);
+    read::config("test", text, &HashMap::new(), &environment).map(|config| config.subscribers)
+}
+
+#[test]
+fn a_subscriber_has_defaults() {
+    let subscribers = subscribers(SUBSCRIBER).expect("good");
+    let [crm] = &subscribers[..] else { panic!("{subscribers:?}") };
+    assert_eq!((crm.id.as_str(), crm.keys.len(), crm.batch, crm.allow_private), ("crm", 1, 1, false));
+    assert_eq!((crm.types(), crm.disable_after), (EventType::ALL, Duration::from_secs(3 * 86_400)));
+    assert!(!format!("{crm:?}").contains("hunter2"), "{crm:?}");
+    let more = format!("{SUBSCRIBER}secret_previous = {{ env = \"WHSEC\" }}\nbatch = 100\ndisable_after = \"1m\"");
+    let [crm] = &self::subscribers(&more).expect("good")[..] else { panic!("one") };
+    assert_eq!((crm.keys.len(), crm.batch, crm.disable_after), (2, 100, Duration::from_secs(60)));
+}
+
+#[test]
+fn a_subscriber_with_a_private_address_needs_allow_private() {
+    for url in ["https://127.0.0.1/", "https://10.1/", "https://[::ffff:127.0.0.1]/", "http://backend.example/"] {
+        let text = SUBSCRIBER.replace("https://backend.example/hook?token=hunter2", url);
+        let error = subscribers(&text).expect_err(url);
+        assert!(error.problems[0].starts_with("subscriber[0].url ("), "{error}");
+        assert!(error.problems[0].contains("allow_private"), "{error}");
+        subscribers(&format!("{text}allow_private = true")).expect(url);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_subscriber_is_said_without_its_secrets() {
+    let with = |key: &str, value: &str| {
+        let lines = SUBSCRIBER.lines().filter(|line| !line.trim().starts_with(key));
+        let text = format!("{}\n{key} = {value}\n", lines.collect::<Vec<_>>().join("\n"));
+        let error = subscribers(&text).expect_err(value);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        let [problem] = &error.problems[..] else { panic!("{error}") };
+        problem.strip_prefix("subscriber[0].").unwrap_or(problem).to_owned()
+    };
+    assert_eq!(with("id", "\"A b\""), "id (A b) must be 1 to 64 of a-z, 0-9, - and _");
+    assert_eq!(with("url", "\"backend.example/hunter2\""), "url must be an https URL without a fragment");
+    assert!(with("url", "\"https://u:hunter2@a.example\"").starts_with("url holds a password"));
+    assert!(with("secret", "\"whsec_hunter2\"").starts_with("secret is a secret and must not be written here"));
+    assert!(with("secret", "{ env = \"SHORT\" }").starts_with("secret must have 24 to 64 bytes"));
+    assert!(with("secret", "{ env = \"URL\" }").starts_with("secret must begin with whsec_"));
+    assert!(with("types", "[\"recipient.red\"]").starts_with("types (recipient.red) must be a list of recipient."));
+    assert_eq!(with("batch", "101"), "batch (101) must be a whole number, 1..100");
+    assert_eq!(with("disable_after", "\"59s\""), "disable_after (59s) must be a duration, 1m..30d");
+    assert_eq!(with("secrets", "1").split(';').next(), Some("secrets is not a key"));
+    subscribers(&SUBSCRIBER.replace("\"https://backend.example/hook?token=hunter2\"", "{ env = \"URL\" }"))
+        .expect("good");
+}
+
+#[test]
+fn subscribers_need_the_feed_and_have_ids_of_their_own() {
+    let error = subscribers(&format!("feed.enabled = false\n{SUBSCRIBER}")).expect_err("no feed");
+    assert_eq!(error.problems, ["subscriber needs feed.enabled = true: without it there are no events to deliver"]);
+    let error = subscribers(&format!("{SUBSCRIBER}{SUBSCRIBER}")).expect_err("twice");
+    assert_eq!(error.problems, ["subscriber[1].id (crm) occurs twice: remove one, or correct it"]);
 }

@@ -19,6 +19,9 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// The largest number of attempts of a policy.
+    pub const ATTEMPTS_MAX: u8 = 15;
+
     /// A policy of `attempts_max` attempts, the first included. The upper limit of the wait after attempt *n* is
     /// `initial` × `multiplier`^(*n* − 1), capped at `max`.
     ///
@@ -33,7 +36,7 @@ impl RetryPolicy {
         if !(multiplier.is_finite() && multiplier >= 1.0) {
             return Err(BadRetryPolicy::Multiplier(multiplier));
         }
-        if !(1..=15).contains(&attempts_max) {
+        if !(1..=Self::ATTEMPTS_MAX).contains(&attempts_max) {
             return Err(BadRetryPolicy::AttemptsMax(attempts_max));
         }
         Ok(Self { initial, multiplier, max, attempts_max })

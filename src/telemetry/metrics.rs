@@ -10,7 +10,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::domain::{LineId, MetaCode, Outcome, State, policy};
+use crate::domain::{LineId, MetaCode, Outcome, State, SubscriberId, policy};
 
 /// Declares each series: its name, its labels, and one text that is both its HELP line and its documentation.
 macro_rules! series {
@@ -86,6 +86,14 @@ series! {
     describe_gauge FEED_LAG = "pregon_feed_lag_seconds" "partition"
         "How long the oldest change that the feed had not told before its last round had waited; set only by the worker \
         that writes that stream. Rising: more changes than the feed can tell";
+    describe_counter DELIVERIES = "pregon_deliveries_total" "subscriber, result"
+        "Attempts to deliver events to a subscriber by result. Any other than delivered rising: the subscriber is away or \
+        refuses them, see last_error in GET /v1/subscribers";
+    describe_gauge DELIVERY_LAG = "pregon_delivery_lag_seconds" "subscriber"
+        "Age of the oldest event that is not delivered to a subscriber; set only by the process that delivers to it. \
+        Rising: the subscriber is away or slow. Near feed.retention: it will miss events";
+    describe_gauge SUBSCRIBER_DISABLED = "pregon_subscriber_disabled" "subscriber"
+        "1 if a subscriber is disabled; set only by the process that delivers to it. Repair it, then enable it";
     describe_histogram REDIS_OPERATION_DURATION = "pregon_redis_operation_duration_seconds" "operation"
         "From a command to its reply. Rising for all: Redis or its network is slow; for one: its batches are large";
     describe_counter REDIS_ERRORS = "pregon_redis_errors_total" ""
@@ -281,6 +289,26 @@ label! {
     }
 }
 
+label! {
+    /// The result of an attempt to deliver events to a subscriber.
+    DeliveryResult {
+        /// The subscriber has them.
+        Delivered = "delivered",
+        /// The response has a status that is not one of success.
+        Refused = "refused",
+        /// The response is a redirect, which is not followed.
+        Redirect = "redirect",
+        /// The subscriber wants no more events.
+        Gone = "gone",
+        /// No response came in time.
+        Timeout = "timeout",
+        /// There was no connection, or it broke.
+        Unreachable = "unreachable",
+        /// The name of the subscriber has only private addresses.
+        NotPublic = "not_public",
+    }
+}
+
 /// Installs the recorder of this process and starts the known series at 0. Later calls return the same handle, so that
 /// several services in one process, as in tests, share one `/metrics` page.
 ///
@@ -426,6 +454,64 @@ impl QueueMetrics {
         for (state, gauge) in &self.messages {
             gauge.set(count(*state) as f64);
         }
+    }
+}
+
+/// The series of one subscriber.
+#[derive(Clone, Debug)]
+pub struct SubscriberMetrics {
+    deliveries: Vec<(DeliveryResult, Counter)>,
+    lag: Gauge,
+    disabled: Gauge,
+}
+
+impl SubscriberMetrics {
+    /// Looks up the series of `subscriber`.
+    pub fn new(subscriber: &SubscriberId) -> Self {
+        let deliveries = |&result: &DeliveryResult| {
+            (result, counter!(DELIVERIES, "subscriber" => subscriber.to_string(), "result" => result.label()))
+        };
+        let metrics = Self {
+            deliveries: DeliveryResult::ALL.iter().map(deliveries).collect(),
+            lag: gauge!(DELIVERY_LAG, "subscriber" => subscriber.to_string()),
+            disabled: gauge!(SUBSCRIBER_DISABLED, "subscriber" => subscriber.to_string()),
+        };
+        metrics.reset();
+        metrics
+    }
+
+    /// Counts an attempt.
+    pub fn delivery(&self, result: DeliveryResult) {
+        let counters = self.deliveries.iter().filter(|(counted, _)| *counted == result);
+        counters.for_each(|(_, counter)| counter.increment(1));
+    }
+
+    /// Sets the age of the oldest event that is not delivered.
+    pub fn set_lag(&self, lag: Duration) {
+        self.lag.set(lag.as_secs_f64());
+    }
+
+    /// Sets whether the subscriber is disabled.
+    pub fn set_disabled(&self, disabled: bool) {
+        self.disabled.set(u8::from(disabled));
+    }
+
+    /// Sets lag and disabled to 0 when the value is dropped: from then on another process sets its own.
+    pub fn reset_at_end(&self) -> impl Drop + use<'_> {
+        ResetAtEnd(self)
+    }
+
+    fn reset(&self) {
+        self.lag.set(0.0);
+        self.disabled.set(0.0);
+    }
+}
+
+struct ResetAtEnd<'a>(&'a SubscriberMetrics);
+
+impl Drop for ResetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.reset();
     }
 }
 

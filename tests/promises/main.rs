@@ -20,5 +20,6 @@ mod process;
 mod redis;
 mod security;
 mod sim;
+mod subscribers;
 mod upgrade;
 mod webhook;

@@ -11,8 +11,23 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 20] = [
-    ("api", &["api_types", "coding", "config", "domain", "http", "intake", "json", "redis", "stats", "telemetry"]),
+const ARROWS: [(&str, &[&str]); 21] = [
+    (
+        "api",
+        &[
+            "api_types",
+            "coding",
+            "config",
+            "domain",
+            "http",
+            "intake",
+            "json",
+            "redis",
+            "stats",
+            "subscribers",
+            "telemetry",
+        ],
+    ),
     (
         "app",
         &[
@@ -28,6 +43,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "intake",
             "redis",
             "sim",
+            "subscribers",
             "telemetry",
             "templates",
             "terminal",
@@ -37,7 +53,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("api_types", &["domain", "json"]),
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
-    ("config", &["domain", "graph", "redis", "telemetry"]),
+    ("config", &["domain", "graph", "redis", "subscribers", "telemetry"]),
     ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
     ("domain", &[]),
     ("feed", &["domain", "redis", "stats", "telemetry"]),
@@ -48,6 +64,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("redis", &["domain", "telemetry"]),
     ("sim", &["domain", "telemetry"]),
     ("stats", &["api_types", "domain", "redis"]),
+    ("subscribers", &["domain", "redis", "telemetry"]),
     ("telemetry", &["domain"]),
     ("templates", &["domain", "graph", "redis"]),
     ("terminal", &["api_types", "client", "coding", "config", "domain", "intake", "telemetry"]),

@@ -1,23 +1,35 @@
-//! The role `api`: serves the HTTP API and reads the job stream.
+//! The role `api`: serves the HTTP API, reads the job stream, and delivers events to subscribers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 
 use super::{Context, ServeError};
 use crate::{
     api::{self, ApiState, SyncTemplates},
+    domain::RetryPolicy,
     graph::GraphClient,
     intake::{Intake, jobs},
+    subscribers::{Delivery, DeliverySettings},
     templates,
 };
 
-/// Starts reading jobs, and returns the routes of the API.
+/// The timeout of an attempt to deliver events. The specification of Standard Webhooks recommends 15 to 30 s.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The waits after failed deliveries: the upper limit of the first one, the factor by which it grows, and that of any.
+const DELIVERY_RETRY: (Duration, f64, Duration) = (Duration::from_secs(5), 2.0, Duration::from_secs(600));
+
+/// How often a worker looks for events to deliver. Each costs Redis some microseconds for each subscriber.
+const DELIVERY_POLL: Duration = Duration::from_millis(200);
+
+/// Starts reading jobs and delivering events, and returns the routes of the API.
 pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
     let config = context.config;
     let stopping = context.shutdown.stopping();
     let jobs = jobs::read_jobs(intake(context), context.worker.clone(), stopping.clone(), config.dispatch.lease);
     context.shutdown.core("jobs", jobs);
+    start_deliveries(context)?;
     Ok(api::router(ApiState {
         store: context.store.clone(),
         clock: context.clock.clone(),
@@ -26,6 +38,7 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         businesses: config.businesses.iter().map(|business| business.id.clone()).collect(),
         wabas: config.wabas.iter().map(|waba| (waba.id.clone(), waba.business.clone())).collect(),
         lease: config.dispatch.lease,
+        subscribers: config.subscribers.clone().into(),
         keys: config.http.api_keys.clone().into(),
         key_failures_per_minute: config.http.key_failures_per_minute,
         sync_templates: sync_templates(context)?,
@@ -33,6 +46,27 @@ pub(super) fn start(context: &Context<'_>) -> Result<Router, ServeError> {
         stall_timeout: config.http.stall_timeout,
         stopping,
     }))
+}
+
+/// Starts a task for each subscriber, so that none waits for another.
+fn start_deliveries(context: &Context<'_>) -> Result<(), ServeError> {
+    let config = context.config;
+    let (initial, multiplier, max) = DELIVERY_RETRY;
+    let settings = DeliverySettings {
+        lease: config.dispatch.lease,
+        timeout: DELIVERY_TIMEOUT,
+        retry: RetryPolicy::new(initial, multiplier, max, RetryPolicy::ATTEMPTS_MAX)?,
+        poll: DELIVERY_POLL,
+        // Shorter than the grace period, so that a slow subscriber cannot turn a clean stop into a late one.
+        stop_timeout: config.shutdown.grace * 3 / 4,
+    };
+    for subscriber in &config.subscribers {
+        let name = format!("deliveries to {}", subscriber.id);
+        let (store, clock) = (context.store.clone(), context.clock.clone());
+        let delivery = Delivery::new(subscriber.clone(), store, clock, context.worker.clone(), settings.clone())?;
+        context.shutdown.core(name, delivery.run(context.shutdown.stopping()));
+    }
+    Ok(())
 }
 
 fn intake(context: &Context<'_>) -> Intake {

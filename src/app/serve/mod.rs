@@ -38,6 +38,7 @@ use crate::{
         clock::Clock,
         spawn::{PrivateRedis, SpawnError},
     },
+    subscribers::NoSubscriberClient,
     telemetry::{
         health::{Health, NotReady},
         metrics,
@@ -59,6 +60,9 @@ pub enum ServeError {
     /// No client for the Graph API can be made from this configuration.
     #[error(transparent)]
     Graph(#[from] BadGraphConfig),
+    /// No client for the webhooks to a subscriber can be made.
+    #[error(transparent)]
+    Subscriber(#[from] NoSubscriberClient),
     /// The configuration accepts the values of `dispatch.retry`, but the retry policy does not.
     #[error("dispatch.retry can't be used: {0}")]
     Retry(#[from] BadRetryPolicy),

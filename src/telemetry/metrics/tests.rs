@@ -73,9 +73,10 @@ fn every_series_has_a_help_text() {
         start_at_zero(&["3001".into()]);
         meta_error(Some(MetaCode(131_026)));
         redis_operation("claim").record(0.0004);
+        SubscriberMetrics::new(&"crm".into());
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 24, "{named:?}");
+    assert_eq!(named.len(), 27, "{named:?}");
     for (name, _) in named {
         assert!(name.starts_with("pregon_"), "{name}");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");
@@ -92,6 +93,26 @@ fn a_code_outside_the_table_adds_no_series() {
     assert_shows(&page, "pregon_meta_errors_total{code=\"131026\"} 1");
     assert_shows(&page, "pregon_meta_errors_total{code=\"other\"} 2");
     assert!(!page.contains("42424"), "{page}");
+}
+
+#[test]
+fn the_series_of_a_subscriber_start_at_zero_and_are_reset() {
+    let page = page(|| {
+        let metrics = SubscriberMetrics::new(&"crm".into());
+        metrics.delivery(DeliveryResult::Timeout);
+        let reset = metrics.reset_at_end();
+        metrics.set_lag(UPKEEP);
+        metrics.set_disabled(true);
+        drop(reset);
+    });
+    for line in [
+        "pregon_deliveries_total{subscriber=\"crm\",result=\"delivered\"} 0",
+        "pregon_deliveries_total{subscriber=\"crm\",result=\"timeout\"} 1",
+        "pregon_delivery_lag_seconds{subscriber=\"crm\"} 0",
+        "pregon_subscriber_disabled{subscriber=\"crm\"} 0",
+    ] {
+        assert_shows(&page, line);
+    }
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn calls_with_ids() -> Vec<(Method, &'static str)> {
 async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campaign: &str, line: &str) -> Answer {
     let filled = path.replace("{campaign}", campaign).replace("{line}", line);
     let filled = filled.replace("{phone}", &phone(0)).replace("{dead_letter}", DEAD_LETTER);
+    let filled = filled.replace("{subscriber}", "crm");
     assert!(!filled.contains('{'), "an id that this test does not know: {path}");
     let request = api.request_of(business, method.clone(), &filled);
     // Event streams do not end, so their bodies are not read.
@@ -92,8 +93,9 @@ async fn an_id_of_another_business_does_not_exist() {
         assert_eq!(foreign.body.to_string(), text, "{given:?}: nothing distinguishes it from an unknown id");
     }
     assert_eq!((api.read(&campaign).await, api.read(line).await), before, "nothing was changed");
-    // A limited key sees no dead letters.
-    for given in calls.iter().filter(|(_, path)| !path.contains("{dead_letter}")) {
+    // A limited key sees no dead letters and no subscribers.
+    let is_hidden = |path: &str| path.contains("{dead_letter}") || path.contains("{subscriber}");
+    for given in calls.iter().filter(|(_, path)| !is_hidden(path)) {
         let own = call(&api, "1001", given, &id, "3001").await;
         assert!(![401, 403, 404].contains(&own.status.as_u16()), "{given:?}: {own:?}");
     }

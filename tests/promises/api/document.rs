@@ -130,6 +130,11 @@ async fn calls_are_answered_as_documented() {
         (Method::POST, "/v1/resume".into(), Some(json!({ "business": "1009" })), 404),
         (Method::GET, "/v1/templates".into(), None, 200),
         (Method::POST, "/v1/templates/sync".into(), None, 200),
+        (Method::GET, "/v1/subscribers".into(), None, 200),
+        (Method::POST, "/v1/subscribers/crm/redeliver?from=0".into(), None, 200),
+        (Method::POST, "/v1/subscribers/crm/redeliver?from=yesterday".into(), None, 400),
+        (Method::POST, "/v1/subscribers/crm/enable".into(), None, 200),
+        (Method::POST, "/v1/subscribers/nobody/enable".into(), None, 404),
     ];
     for (method, path, body, status) in calls {
         let request = api.request(method.clone(), &path);

@@ -228,7 +228,7 @@ async fn a_bad_filter_or_position_is_refused_with_the_remedy() {
     let answered = answer(api.request(Method::GET, "/v1/events").header("Last-Event-ID", "5-1,5-2")).await;
     assert!(answered.problem(400, "invalid-position").contains("feed.partitions is 1 now"), "{answered:?}");
 
-    let api = Api::start().await;
+    let api = Api::start_with_feed(None).await;
     let answered = api.get("/v1/events").await;
     assert!(answered.problem(409, "feed-disabled").contains("feed.enabled"), "{answered:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,6 +19,7 @@ use pregon::{
     http::listener::{self, ConnectionLimits},
     intake::Intake,
     redis::{Address, Store, clock::Clock, feed::FeedLimits, parts::Claim},
+    subscribers::{SigningKey, Subscriber},
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -31,6 +32,11 @@ pub const KEY: &str = "k-test";
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const RECIPIENTS_MAX: u64 = 100_000;
 pub const KEY_FAILURES_PER_MINUTE: u32 = 15;
+
+/// The secret of [`subscriber`].
+pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+/// A feed of one stream.
+pub const FEED: FeedLimits = FeedLimits { partitions: NonZeroU16::MIN, retention: DAY, length_max: 100_000 };
 
 const EPOCH: u64 = 1;
 /// How long a pause of everything waits for workers that do not confirm it.
@@ -63,6 +69,19 @@ pub struct Api {
     pub synced: Arc<Mutex<Synced>>,
 }
 
+/// A subscriber to all events, one by one, that may have a private address.
+pub fn subscriber(id: &str, url: &str) -> Subscriber {
+    Subscriber {
+        id: id.into(),
+        url: url.parse().expect("a URL"),
+        keys: vec![SigningKey::parse(&Secret::new(WEBHOOK_SECRET)).expect("a key")],
+        types: None,
+        batch: 1,
+        allow_private: true,
+        disable_after: DAY,
+    }
+}
+
 /// A response. A body that is missing or not JSON is null.
 #[derive(Debug)]
 pub struct Answer {
@@ -73,13 +92,19 @@ pub struct Answer {
 
 impl Api {
     /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002 and business 1002, the others
-    /// of WABA 2001, which has templates, and business 1001.
+    /// of WABA 2001, which has templates, and business 1001. Nothing is delivered to
+    /// its subscriber crm.
     pub async fn start() -> Self {
-        Self::start_with_feed(None).await
+        Self::start_with(Some(FEED), vec![subscriber("crm", "http://127.0.0.1:9/hook")]).await
     }
 
-    /// Like [`Api::start`], with an event feed if `feed` is given.
+    /// Like [`Api::start`], with another event feed, or none, and no subscribers.
     pub async fn start_with_feed(feed: Option<FeedLimits>) -> Self {
+        Self::start_with(feed, Vec::new()).await
+    }
+
+    /// Starts a server with these subscribers to a feed.
+    pub async fn start_with(feed: Option<FeedLimits>, subscribers: Vec<Subscriber>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
         let address = Address {
@@ -134,6 +159,7 @@ impl Api {
             businesses: BUSINESSES.map(BusinessId::from).into(),
             wabas: [("2001".into(), "1001".into()), ("2002".into(), "1002".into())].into(),
             lease: LEASE,
+            subscribers: subscribers.into(),
             keys: keys.into(),
             key_failures_per_minute: NonZeroU32::new(KEY_FAILURES_PER_MINUTE).expect("not 0"),
             sync_templates: Arc::new(move |lines| {

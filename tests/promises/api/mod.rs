@@ -8,7 +8,7 @@ mod encodings;
 mod events;
 mod feed;
 mod guard;
-mod harness;
+pub mod harness;
 mod jobs;
 mod lines;
 mod pauses;

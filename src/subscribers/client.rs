@@ -1,0 +1,173 @@
+//! Makes one attempt to deliver a webhook.
+//!
+//! Never: follows a redirect, uses a proxy of the environment, or connects to a private address unless the subscriber
+//! allows it.
+
+use std::{error::Error, iter, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    redirect::Policy,
+};
+
+use super::{
+    Subscriber,
+    addresses::{NotPublic, PublicResolver},
+    signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signatures},
+};
+use crate::{domain::UnixMs, telemetry::metrics::DeliveryResult};
+
+/// How much of a response is read, in bytes. A shorter one is read completely, so that its connection can be used again.
+const RESPONSE_BYTES_MAX: usize = 4 * 1024;
+
+/// How long a response is read. It changes nothing: the status counts.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A webhook, without what differs between attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WebhookRequest {
+    /// The `webhook-id`.
+    pub(super) id: String,
+    /// The body, JSON.
+    pub(super) body: Bytes,
+}
+
+/// Why an attempt failed. The texts have nothing of the URL but its host, and nothing of the response but its status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// The subscriber wants no more webhooks.
+    #[error("410 Gone")]
+    Gone,
+    /// The subscriber is somewhere else.
+    #[error("{0}: redirects are not followed; set the url of the subscriber to the new address")]
+    Redirect(StatusCode),
+    /// The response is any other one outside of 2xx.
+    #[error("{status}")]
+    Status {
+        /// The status.
+        status: StatusCode,
+        /// The shortest wait that the response demands.
+        retry_after: Option<Duration>,
+    },
+    /// The name of the subscriber has only private addresses.
+    #[error(transparent)]
+    NotPublic(#[from] NotPublic),
+    /// No response came in time.
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+    /// There is no connection, or it broke.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl DeliveryError {
+    /// The shortest wait that the subscriber demands.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The label in metrics.
+    pub fn result(&self) -> DeliveryResult {
+        match self {
+            Self::Gone => DeliveryResult::Gone,
+            Self::Redirect(_) => DeliveryResult::Redirect,
+            Self::Status { .. } => DeliveryResult::Refused,
+            Self::NotPublic(_) => DeliveryResult::NotPublic,
+            Self::Timeout(_) => DeliveryResult::Timeout,
+            Self::Unreachable(_) => DeliveryResult::Unreachable,
+        }
+    }
+}
+
+/// No client can be made: the system's certificate authorities cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("no client for subscriber webhooks: are the system's root certificates (ca-certificates) installed?")]
+pub struct NoSubscriberClient(#[from] reqwest::Error);
+
+/// The client of one subscriber.
+pub(super) struct SubscriberClient {
+    http: reqwest::Client,
+    subscriber: Subscriber,
+    timeout: Duration,
+}
+
+impl SubscriberClient {
+    /// A client without a connection yet. `timeout` is that of an attempt, from connecting to the status of the
+    /// response.
+    pub(super) fn new(subscriber: Subscriber, timeout: Duration) -> Result<Self, NoSubscriberClient> {
+        // reqwest uses the crypto provider of the process. An error means that it is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("pregon/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .pool_max_idle_per_host(1);
+        let builder = match subscriber.allow_private {
+            true => builder,
+            false => builder.dns_resolver(PublicResolver::of_system()),
+        };
+        Ok(Self { http: builder.build()?, subscriber, timeout })
+    }
+
+    /// Delivers `webhook` at `now`. Any status of 2xx is a success.
+    pub(super) async fn deliver(&self, webhook: &WebhookRequest, now: UnixMs) -> Result<(), DeliveryError> {
+        if let Some(address) = self.subscriber.url.private_address().filter(|_| !self.subscriber.allow_private) {
+            // An address is not resolved. The configuration refuses it too.
+            return Err(NotPublic { name: address.to_string(), address }.into());
+        }
+        let timestamp = now.seconds();
+        let signatures = signatures(&self.subscriber.keys, &webhook.id, timestamp, &webhook.body);
+        let request = self.http.post(self.subscriber.url.expose().clone());
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let request = request.header(ID_HEADER, &webhook.id).header(TIMESTAMP_HEADER, timestamp);
+        let request = request.header(SIGNATURE_HEADER, signatures).body(webhook.body.clone());
+        let answered = tokio::time::timeout(self.timeout, request.send()).await;
+        let response = answered.map_err(|_| DeliveryError::Timeout(self.timeout))?.map_err(unanswered)?;
+        let result = judge(&response);
+        // A response that stalls or is long costs its connection and nothing else.
+        let _ = tokio::time::timeout(RESPONSE_TIMEOUT, read_to_end(response)).await;
+        result
+    }
+}
+
+fn judge(response: &Response) -> Result<(), DeliveryError> {
+    match response.status() {
+        status if status.is_success() => Ok(()),
+        status if status.is_redirection() => Err(DeliveryError::Redirect(status)),
+        StatusCode::GONE => Err(DeliveryError::Gone),
+        status => Err(DeliveryError::Status { status, retry_after: retry_after(response) }),
+    }
+}
+
+/// The wait in seconds that the header `Retry-After` demands. Its other form, a date, is ignored.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+async fn read_to_end(mut response: Response) {
+    let mut left = RESPONSE_BYTES_MAX;
+    while let Ok(Some(piece)) = response.chunk().await {
+        match left.checked_sub(piece.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+fn unanswered(error: reqwest::Error) -> DeliveryError {
+    // The URL may have a secret in it.
+    let error = error.without_url();
+    let causes = || iter::successors(Some(&error as &(dyn Error + 'static)), |&error| error.source());
+    match causes().find_map(|cause| cause.downcast_ref::<NotPublic>()) {
+        Some(private) => DeliveryError::NotPublic(private.clone()),
+        None => DeliveryError::Unreachable(causes().map(ToString::to_string).collect::<Vec<_>>().join(": ")),
+    }
+}

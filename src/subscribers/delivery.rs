@@ -1,0 +1,294 @@
+//! Delivers the events of the feed to one subscriber.
+//!
+//! The position in Redis is that of the last webhook that succeeded. It moves only after the success, and only if nobody
+//! else moved it meanwhile.
+//!
+//! If the process dies: the next worker repeats the webhook that was not confirmed, with the same `webhook-id`.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{
+    Subscriber,
+    client::{DeliveryError, NoSubscriberClient, SubscriberClient, WebhookRequest},
+    reader::FeedReader,
+};
+use crate::{
+    domain::{Event, EventType, RetryPolicy, SubscriberId, UnixMs},
+    redis::{
+        self, Store,
+        clock::Clock,
+        duty::backoff,
+        feed::FeedLimits,
+        position::Position,
+        subscribers::{DeliveryChange, SubscriberRecord},
+    },
+    telemetry::{
+        clock,
+        metrics::{DeliveryResult, SubscriberMetrics},
+    },
+};
+
+/// The longest wait that the response of a subscriber can demand.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// How deliveries to all subscribers are made.
+#[derive(Clone, Debug)]
+pub struct DeliverySettings {
+    /// How long a worker delivers to a subscriber without renewing its right to.
+    pub lease: Duration,
+    /// The timeout of an attempt.
+    pub timeout: Duration,
+    /// The waits between attempts. Its number of attempts, at least 2, limits only how long they grow: there is no last
+    /// attempt.
+    pub retry: RetryPolicy,
+    /// How often a worker looks for new events, and for changes by an operator.
+    pub poll: Duration,
+    /// How long a stop waits for the attempt in progress.
+    pub stop_timeout: Duration,
+}
+
+/// The deliveries of one worker to one subscriber.
+pub struct Delivery {
+    subscriber: Subscriber,
+    client: SubscriberClient,
+    store: Store,
+    clock: Arc<Clock>,
+    worker: String,
+    settings: DeliverySettings,
+    metrics: SubscriberMetrics,
+}
+
+/// The fields that only `subscriber.disabled` has.
+#[derive(Serialize)]
+struct Disabled<'a> {
+    subscriber: &'a SubscriberId,
+    reason: &'a str,
+}
+
+impl Delivery {
+    /// Deliveries to `subscriber` by `worker`.
+    ///
+    /// # Errors
+    /// No HTTP client can be made.
+    pub fn new(
+        subscriber: Subscriber,
+        store: Store,
+        clock: Arc<Clock>,
+        worker: String,
+        settings: DeliverySettings,
+    ) -> Result<Self, NoSubscriberClient> {
+        let client = SubscriberClient::new(subscriber.clone(), settings.timeout)?;
+        let metrics = SubscriberMetrics::new(&subscriber.id);
+        Ok(Self { subscriber, client, store, clock, worker, settings, metrics })
+    }
+
+    /// Delivers until `stop`, whenever this worker has the duty.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+        let duty = format!("subscriber:{}", self.subscriber.id);
+        self.store.on_duty(&duty, &self.worker, self.settings.lease, &stop, || self.run_duty(&stop)).await;
+        Ok(())
+    }
+
+    async fn run_duty(&self, stop: &CancellationToken) {
+        // Another worker has the duty after the end of this future, and reports on the subscriber.
+        let _reset = self.metrics.reset_at_end();
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let Err(error) = self.deliver_all(stop).await else { return };
+            failures += 1;
+            if failures == 1 {
+                warn!(subscriber = %self.subscriber.id, %error, "events can't be read for delivery");
+            }
+            stop.run_until_cancelled(sleep(backoff(failures))).await;
+        }
+    }
+
+    /// Delivers until `stop`, or until another worker delivers to the subscriber.
+    async fn deliver_all(&self, stop: &CancellationToken) -> redis::Result<()> {
+        let Some(feed) = self.store.feed() else { return Ok(()) };
+        let deliverer = format!("{}:{:016x}", self.worker, rand::random::<u64>());
+        let mut record = self.store.begin_delivery(&self.subscriber.id, &deliverer).await?;
+        while let Some(ours) = record.filter(|record| record.deliverer == deliverer && !stop.is_cancelled()) {
+            self.metrics.set_disabled(ours.disabled_because.is_some());
+            match ours.disabled_because {
+                Some(_) => while self.wait(self.settings.poll, &ours, None, stop).await? {},
+                None => self.deliver_from(feed, ours, stop).await?,
+            }
+            record = self.read().await?;
+        }
+        Ok(())
+    }
+
+    /// Delivers what lies behind the position of `record`, until `stop`, or until the stored record is another one.
+    async fn deliver_from(
+        &self,
+        feed: FeedLimits,
+        mut record: SubscriberRecord,
+        stop: &CancellationToken,
+    ) -> redis::Result<()> {
+        let mut reader = FeedReader::new(&self.store, feed, &self.subscriber, record.position.clone());
+        while !stop.is_cancelled() {
+            let Some(batch) = reader.next().await? else {
+                if self.wait(self.settings.poll, &record, None, stop).await? {
+                    continue;
+                }
+                return Ok(());
+            };
+            let is_told = match &batch.webhook {
+                Some(webhook) => self.deliver(webhook, batch.oldest, &mut record, stop).await?,
+                None => true,
+            };
+            if !is_told || !self.confirm(&batch.position, &record, stop).await? {
+                return Ok(());
+            }
+            (record.failing_since, record.last_error) = (None, None);
+        }
+        Ok(())
+    }
+
+    /// Attempts to deliver a webhook until one attempt succeeds. Returns false if it gave up: at `stop`, or because the
+    /// stored record is another one now.
+    async fn deliver(
+        &self,
+        webhook: &WebhookRequest,
+        oldest: UnixMs,
+        record: &mut SubscriberRecord,
+        stop: &CancellationToken,
+    ) -> redis::Result<bool> {
+        let mut failures = 0;
+        loop {
+            self.report_lag(Some(oldest));
+            let Some(result) = self.attempt(webhook, stop).await else { return Ok(false) };
+            let Err(error) = result else { return Ok(true) };
+            failures = u8::saturating_add(failures, 1);
+            if failures == 1 {
+                warn!(subscriber = %self.subscriber.id, %error, "events could not be delivered: they are retried");
+            }
+            let is_disabled = self.note_failure(record, &error).await?;
+            if is_disabled || !self.wait(self.retry_wait(failures, &error), record, Some(oldest), stop).await? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Makes one attempt. `None` if the process stops before it has ended.
+    async fn attempt(&self, webhook: &WebhookRequest, stop: &CancellationToken) -> Option<Result<(), DeliveryError>> {
+        let too_late = async {
+            stop.cancelled().await;
+            sleep(self.settings.stop_timeout).await;
+        };
+        let result = tokio::select! {
+            result = self.client.deliver(webhook, clock::now()) => result,
+            () = too_late => return None,
+        };
+        self.metrics.delivery(result.as_ref().map_or_else(DeliveryError::result, |()| DeliveryResult::Delivered));
+        Some(result)
+    }
+
+    /// The wait before the next attempt, with jitter: from half of the upper limit to all of it.
+    fn retry_wait(&self, failures: u8, error: &DeliveryError) -> Duration {
+        let retry = &self.settings.retry;
+        let last = retry.attempts_max().saturating_sub(1);
+        let wait = retry.delay(failures.min(last), rand::random_range(0.5..=1.0)).unwrap_or_default();
+        wait.max(error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    /// Stores that a delivery failed. If that has lasted too long, disables the subscriber and returns true.
+    async fn note_failure(&self, record: &mut SubscriberRecord, error: &DeliveryError) -> redis::Result<bool> {
+        let (id, now, text) = (&self.subscriber.id, self.clock.now(), error.to_string());
+        let since = *record.failing_since.get_or_insert(now);
+        if !self.store.settle_delivery(id, record, &DeliveryChange::Failing { since, error: &text }).await? {
+            return Ok(false);
+        }
+        let lasts_too_long = now.since(since) >= self.subscriber.disable_after;
+        if !lasts_too_long && *error != DeliveryError::Gone {
+            return Ok(false);
+        }
+        let reason = match error {
+            DeliveryError::Gone => text,
+            _ => format!("no delivery succeeded since {since}; the last one failed: {text}"),
+        };
+        self.disable(record, since, &reason).await?;
+        Ok(true)
+    }
+
+    /// Disables the subscriber. The event comes first: if the process dies in between, the next delivery fails again,
+    /// and the event is written once more with the same id.
+    async fn disable(&self, record: &SubscriberRecord, since: UnixMs, reason: &str) -> redis::Result<()> {
+        let id = &self.subscriber.id;
+        let event = Event {
+            id: format!("subscriber:{id}:disabled:{}", since.0),
+            r#type: EventType::SubscriberDisabled,
+            at: self.clock.now(),
+            business: None,
+            line: None,
+            campaign: None,
+            external_id: None,
+            details: Disabled { subscriber: id, reason },
+        };
+        let json = serde_json::to_string(&event).expect("every map has string keys");
+        self.store.append_events(None, &[json]).await?;
+        if self.store.settle_delivery(id, record, &DeliveryChange::Disabled { because: reason }).await? {
+            error!(subscriber = %id, reason, "subscriber disabled: it gets no events until POST /v1/subscribers/{id}/enable");
+        }
+        Ok(())
+    }
+
+    /// Stores that the subscriber was told everything up to `position`. Waits for Redis if it is away, so that nothing is
+    /// delivered again because of that. Returns false if the stored record is another one now.
+    async fn confirm(
+        &self,
+        position: &Position,
+        record: &SubscriberRecord,
+        stop: &CancellationToken,
+    ) -> redis::Result<bool> {
+        let mut failures = 0;
+        loop {
+            match self.store.settle_delivery(&self.subscriber.id, record, &DeliveryChange::Told(position)).await {
+                Err(error) if error.is_transient() && !stop.is_cancelled() => {
+                    failures += 1;
+                    stop.run_until_cancelled(sleep(backoff(failures))).await;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    /// Waits for `length`. Returns false if it ends earlier: at `stop`, or when the stored record is another one than
+    /// `record`. `oldest` is when the oldest event was written that is not delivered.
+    async fn wait(
+        &self,
+        length: Duration,
+        record: &SubscriberRecord,
+        oldest: Option<UnixMs>,
+        stop: &CancellationToken,
+    ) -> redis::Result<bool> {
+        let end = Instant::now() + length;
+        loop {
+            self.report_lag(oldest);
+            let next = end.min(Instant::now() + self.settings.poll);
+            if stop.run_until_cancelled(sleep_until(next)).await.is_none() {
+                return Ok(false);
+            }
+            if self.read().await?.is_none_or(|stored| stored.was_changed_since(record)) {
+                return Ok(false);
+            }
+            if next == end {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn read(&self) -> redis::Result<Option<SubscriberRecord>> {
+        Ok(self.store.subscribers(&[&self.subscriber.id]).await?.pop().flatten())
+    }
+
+    fn report_lag(&self, oldest: Option<UnixMs>) {
+        self.metrics.set_lag(oldest.map_or(Duration::ZERO, |oldest| self.clock.now().since(oldest)));
+    }
+}

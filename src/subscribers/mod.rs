@@ -1,0 +1,59 @@
+//! Subscribers: backends to which Pregón sends the events of the feed, as signed webhooks. `docs/webhooks.md` describes
+//! them.
+//!
+//! One worker at a time delivers to a subscriber, in a task of its own: in the order of the feed, one webhook after the
+//! other. It holds one page of events in memory. So a subscriber that is slow or away delays no other.
+//!
+//! If the process dies: another worker takes over when the lease has expired, and repeats at most the webhook that was
+//! not confirmed.
+
+mod addresses;
+mod client;
+mod delivery;
+mod reader;
+mod signature;
+mod url;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{
+    addresses::{NotPublic, is_public},
+    client::{DeliveryError, NoSubscriberClient},
+    delivery::{Delivery, DeliverySettings},
+    signature::{BadSigningKey, SigningKey},
+    url::{BadSubscriberUrl, SubscriberUrl},
+};
+use crate::domain::{EventType, SubscriberId, event::EventHead};
+
+/// The largest number of events in a webhook.
+pub const BATCH_MAX: usize = 100;
+
+/// A backend that gets events. `Debug` shows no secret.
+#[derive(Clone, Debug)]
+pub struct Subscriber {
+    /// Its id.
+    pub id: SubscriberId,
+    /// Where it gets its webhooks.
+    pub url: SubscriberUrl,
+    /// The keys that sign its webhooks: the present one, and the one before it during a rotation.
+    pub keys: Vec<SigningKey>,
+    /// The types of events that it gets; `None` for all, also those of later releases.
+    pub types: Option<Arc<[EventType]>>,
+    /// The number of events in a webhook: 1 for an event by itself, up to [`BATCH_MAX`] for a list of up to so many.
+    pub batch: usize,
+    /// Whether it may have a private address.
+    pub allow_private: bool,
+    /// How long it may fail before it is disabled.
+    pub disable_after: Duration,
+}
+
+impl Subscriber {
+    /// The types of events that it gets.
+    pub fn types(&self) -> &[EventType] {
+        self.types.as_deref().unwrap_or(EventType::ALL)
+    }
+
+    fn wants(&self, event: &EventHead) -> bool {
+        self.types.as_ref().is_none_or(|types| event.r#type.is_some_and(|kind| types.contains(&kind)))
+    }
+}

@@ -113,11 +113,12 @@ valkey: ## Install Valkey into target/valkey, without changing the system
 redis: ## Install redis-server if it is missing (brew, apt-get, dnf or apk)
 	@sh tests/install.sh redis-server
 
-# TypeScript's compiler, the types of Node.js, and the package redis of Python. Their versions are pinned, and they are
+# TypeScript's compiler, the types of Node.js, and packages of Python. Their versions are pinned, and they are
 # installed into target/examples instead of into the system.
 TYPESCRIPT = 6.0.3
 NODE_TYPES = 18.19.130
 REDIS_PY = 6.4.0
+STANDARDWEBHOOKS = 1.1.0
 
 # The programs that tests/promises/examples.rs runs besides pregon.
 examples-tools: redis ## Install what the tests of examples/ need: curl, jq, python3, node, redis-cli, TypeScript, redis-py
@@ -125,11 +126,13 @@ examples-tools: redis ## Install what the tests of examples/ need: curl, jq, pyt
 	@set -eu; \
 	node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' || \
 		{ echo "node is $$(node --version), and the examples need 18 or newer: install a newer one" >&2; exit 1; }; \
-	if [ "$$(cat target/examples/versions 2>/dev/null || true)" != "$(TYPESCRIPT) $(NODE_TYPES) $(REDIS_PY)" ]; then \
-		echo "installing TypeScript $(TYPESCRIPT) by npm and redis-py $(REDIS_PY) by pip into target/examples"; \
+	versions="$(TYPESCRIPT) $(NODE_TYPES) $(REDIS_PY) $(STANDARDWEBHOOKS)"; \
+	if [ "$$(cat target/examples/versions 2>/dev/null || true)" != "$$versions" ]; then \
+		echo "installing TypeScript $(TYPESCRIPT) by npm, redis-py and standardwebhooks by pip into target/examples"; \
 		mkdir -p target/examples; \
 		npm install --prefix target/examples --no-save --no-audit --no-fund \
 			typescript@$(TYPESCRIPT) @types/node@$(NODE_TYPES); \
-		pip3 install --quiet --disable-pip-version-check --upgrade --target target/examples/python redis==$(REDIS_PY); \
-		echo "$(TYPESCRIPT) $(NODE_TYPES) $(REDIS_PY)" >target/examples/versions; \
+		pip3 install --quiet --disable-pip-version-check --upgrade --target target/examples/python \
+			redis==$(REDIS_PY) standardwebhooks==$(STANDARDWEBHOOKS); \
+		echo "$$versions" >target/examples/versions; \
 	fi

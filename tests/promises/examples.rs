@@ -1,7 +1,7 @@
 //! The programs of `examples/`, run as a customer runs them: against a Redis, the simulator and `pregon serve` with
 //! `examples/pregon.toml`. The results are compared with the ledger of the simulator.
 //!
-//! They need curl, jq, python3 with the package redis, node, redis-cli and TypeScript's compiler: `make examples-tools`
+//! They need curl, jq, python3 with two packages, node, redis-cli and TypeScript's compiler: `make examples-tools`
 //! installs what is missing.
 
 mod events;
@@ -232,8 +232,10 @@ fn assert_tools_are_installed() {
         let is_there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
         assert!(is_there, "{program} is missing: run `make examples-tools`");
     }
-    let redis_package = Path::new(PYTHON_PACKAGES).join("redis");
-    assert!(redis_package.is_dir(), "the package redis of Python is missing: run `make examples-tools`");
+    for package in ["redis", "standardwebhooks"] {
+        let is_there = Path::new(PYTHON_PACKAGES).join(package).is_dir();
+        assert!(is_there, "the package {package} of Python is missing: run `make examples-tools`");
+    }
 }
 
 /// How an example ended.

@@ -1,6 +1,12 @@
 //! The examples that follow the event feed: whatever is killed meanwhile, their table ends equal to the statistics.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::{Ipv4Addr, TcpListener as StdListener},
+    path::PathBuf,
+    time::Duration,
+};
 
 use deadpool_redis::redis::{Value, cmd};
 use serde_json::json;
@@ -184,4 +190,46 @@ async fn events_redis_py_ends_with_the_statistics_through_kills() {
     stage.restart_worker().await;
     follower.ends_with_the_statistics(&stage, &campaign).await;
     support::until("the events of the dead are taken over", async || unfinished(&stage).await == 0).await;
+}
+
+#[tokio::test]
+async fn events_webhook_py_ends_with_the_statistics_through_kills() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let address = listener.expect("a free port").to_string();
+    let url = format!("http://{address}/");
+    let subscriber = [
+        ("PREGON__SUBSCRIBER__0__ID", "example"),
+        ("PREGON__SUBSCRIBER__0__URL", url.as_str()),
+        ("PREGON__SUBSCRIBER__0__SECRET__ENV", "PREGON_WEBHOOK_SECRET"),
+        ("PREGON__SUBSCRIBER__0__BATCH", "7"),
+        ("PREGON__SUBSCRIBER__0__ALLOW_PRIVATE", "true"),
+        ("PREGON_WEBHOOK_SECRET", secret),
+    ];
+    let mut stage = Stage::start_with("rough", &[&QUICK[..], &subscriber].concat()).await;
+    let receiver = [("PREGON_WEBHOOK_LISTEN", address.as_str()), ("PREGON_WEBHOOK_SECRET", secret)];
+    let follower = Follower::of("events_webhook.py", &receiver);
+    let running = follower.start(&stage, "one");
+    support::until("a worker delivers", async || {
+        !stage.api().get("subscribers").await["subscribers"][0]["position"].is_null()
+    })
+    .await;
+    let mut forged = None;
+    support::until("the receiver listens", async || {
+        forged = support::http_client().post(&url).body("[]").send().await.ok();
+        forged.is_some()
+    })
+    .await;
+    assert_eq!(forged.map(|answer| answer.status().as_u16()), Some(401), "without a signature");
+
+    let campaign = launch(&stage).await;
+    follower.wait_for_rows(&stage, &campaign, 20).await;
+    running.kill().await;
+    let _running = follower.start(&stage, "one");
+    follower.wait_for_rows(&stage, &campaign, 80).await;
+    stage.restart_worker().await;
+    follower.wait_for_rows(&stage, &campaign, 150).await;
+    stage.redis.kill_hard().await;
+    stage.redis.restart().await;
+    follower.ends_with_the_statistics(&stage, &campaign).await;
 }

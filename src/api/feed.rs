@@ -9,8 +9,6 @@
 //!
 //! While Redis is unavailable, the stream stays open and silent. It ends when the server stops.
 
-mod position;
-
 use std::{collections::VecDeque, convert::Infallible, mem, sync::Arc, time::Duration};
 
 use axum::{
@@ -18,7 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{Response, sse},
 };
-use futures_util::{future::try_join_all, stream};
+use futures_util::stream;
 use serde::Deserialize;
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -27,7 +25,6 @@ use tokio::{
 use tracing::error;
 use utoipa::{IntoParams, ToSchema};
 
-use self::position::Position;
 use super::{Shared, SharedState, access::Access, events::event_stream, stream_permit};
 use crate::{
     config::KeyScope,
@@ -40,6 +37,7 @@ use crate::{
     redis::{
         self,
         feed::{EventId, FeedLimits, StoredEvent, gap},
+        position::Position,
     },
 };
 
@@ -119,7 +117,7 @@ pub(super) async fn feed(
     let permit = stream_permit(&shared.feed_streams, "event streams")?;
     let position = match non_empty(given) {
         Some(text) => Position::parse(text, feed).map_err(|error| bad_position(&format!("is {text}; {error}")))?,
-        None => newest(&shared, feed).await?,
+        None => shared.feed.newest_position(feed).await?,
     };
     let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,11 +148,6 @@ fn disabled() -> Problem {
 
 fn bad_position(fault: &str) -> Problem {
     Problem::bad_request("invalid-position", format!("the position (Last-Event-ID, or `after`) {fault}"))
-}
-
-/// The position behind every event that there is.
-async fn newest(shared: &Shared, feed: FeedLimits) -> redis::Result<Position> {
-    try_join_all(feed.partitions().map(|partition| shared.feed.newest_event(partition))).await.map(Position::behind)
 }
 
 /// Which events a reader gets.

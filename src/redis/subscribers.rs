@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use deadpool_redis::redis::Pipeline;
+use futures_util::future::try_join_all;
 
 use super::{
     Call, Result, Store,
@@ -134,11 +135,7 @@ impl Store {
 
     /// The position behind every event that there is.
     pub async fn newest_position(&self, feed: FeedLimits) -> Result<Position> {
-        let mut newest = Vec::new();
-        for partition in feed.partitions() {
-            newest.push(self.newest_event(partition).await?);
-        }
-        Ok(Position::behind(newest))
+        try_join_all(feed.partitions().map(|partition| self.newest_event(partition))).await.map(Position::behind)
     }
 
     /// The position behind which lie the events that were written at `time` or later.

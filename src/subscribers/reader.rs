@@ -93,7 +93,7 @@ impl<'a> FeedReader<'a> {
         let (partition, mut position) = (self.partition, self.position.clone());
         let mut unread = VecDeque::with_capacity(events.len());
         for stored in events {
-            if position.misses_events_before(partition, stored) {
+            if position.misses_events_before(partition, stored.id) {
                 let gap = gap(partition, position.of(partition), stored.id);
                 let json = serde_json::to_string(&gap).expect("every map has string keys");
                 // Its place is just before the next event, so that it is not told again once it was.

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use pregon::redis::feed::EventId;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use super::{
     document::DOCUMENT,
     harness::{Api, answer, campaign, csv},
 };
-use crate::support::alone::runs_alone;
+use crate::support::{alone::runs_alone, until};
 
 /// The log of this process.
 #[derive(Clone, Default)]
@@ -94,6 +95,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, "/v1/subscribers/crm/redeliver?from=0".into(), None, "redeliver", "crm", "unchanged"),
         (&post, "/v1/subscribers/crm/redeliver?from=x".into(), None, "redeliver", "crm", "refused"),
         (&post, "/v1/subscribers/crm/enable".into(), None, "enable_subscriber", "crm", "unchanged"),
+        (&post, "/v1/jobs/dead/7-1/retry".into(), None, "retry_dead_job", "7-1", "changed"),
+        (&Method::DELETE, "/v1/jobs/dead/7-1".into(), None, "delete_dead_job", "7-1", "changed"),
+        (&Method::DELETE, "/v1/jobs/dead/7-1".into(), None, "delete_dead_job", "7-1", "refused"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "changed"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "unchanged"),
         (&post, "/v1/pause".into(), Some(business.clone()), "pause_all", "business:1001", "changed"),
@@ -101,8 +105,9 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, "/v1/resume".into(), None, "resume_all", "all", "unchanged"),
         (&post, "/v1/resume".into(), Some(business), "resume_all", "business:1001", "changed"),
     ];
+    api.add_dead_letter("7-1", &[b"job", b"{}"]).await;
     let log = Log::start();
-    let mut audited = BTreeSet::new();
+    let (mut audited, mut changed) = (BTreeSet::new(), Vec::new());
     for (method, path, body, what, on, result) in calls {
         let request = api.request(method.clone(), &path).header("x-request-id", "r-7");
         let request = match body {
@@ -126,7 +131,18 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         assert_eq!(line["on"].as_str().unwrap_or_default(), on, "{call}: {line}");
         assert_eq!(line["status"], given.status.as_u16(), "{call}: {line}");
         audited.insert(what.to_owned());
+        changed.extend((result == "changed").then(|| json!([what, on])));
     }
+    // Events are appended behind the responses, so their order is not certain.
+    let told = async || {
+        let stored = api.store.events_after(0, EventId::default(), 1_000).await.expect("redis");
+        let events = stored.iter().map(|stored| serde_json::from_str::<Value>(&stored.event).expect("JSON"));
+        let changes = events.filter(|event| event["type"] == "operator.changed" && event["request_id"] == "r-7");
+        changes.map(|event| json!([event["what"], event["on"].as_str().unwrap_or_default()])).collect::<Vec<_>>()
+    };
+    until("each change is told", async || told().await.len() >= changed.len()).await;
+    let sorted = |changes: Vec<Value>| changes.iter().map(Value::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(told().await), sorted(changed));
     assert_eq!(audited, changes(), "the calls of the document that change something");
 }
 

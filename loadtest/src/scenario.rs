@@ -283,7 +283,7 @@ impl Workload {
                 "plain_per_second",
                 "ratio",
                 "events_per_second",
-                "cpu_us_per_event",
+                "cpu_us_per_message",
                 "lag_p50_ms",
                 "lag_p99_ms",
                 "worker_memory_mb",

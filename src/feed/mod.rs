@@ -23,9 +23,9 @@ use crate::{
     redis::{Store, StoreError, clock::Clock, feed::FeedLimits},
 };
 
-/// The niceness of the feed's thread: it gets a tenth of the time of a thread of dispatch, while both have work and no
-/// core is idle.
-const NICENESS: i32 = 10;
+/// The niceness of the feed's thread: it gets a thirtieth of the time of a thread of dispatch, while both have work and
+/// no core is idle.
+const NICENESS: i32 = 15;
 
 /// Why the feed had to stop.
 #[derive(Debug, thiserror::Error)]

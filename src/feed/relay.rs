@@ -23,6 +23,7 @@ use crate::{
     },
     redis::{
         Result, Store,
+        campaigns::CampaignRecord,
         clock::Clock,
         duty::backoff,
         untold::{Change, InboundEntry, PartChanges, Untold},
@@ -31,8 +32,9 @@ use crate::{
     telemetry::metrics,
 };
 
-/// How often an idle relay looks for notes.
-const IDLE: Duration = Duration::from_millis(50);
+/// The pause after a round that told everything. It gathers changes, because a round costs almost the same for one as for
+/// a hundred.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Maximum number of parts, campaigns and lines in one round.
 const NOTES_MAX: usize = 64;
@@ -54,8 +56,8 @@ pub(super) struct Relay {
     /// Notes whose changes were only told in part, with the time of the first change that is not told.
     unfinished: Vec<(Untold, UnixMs)>,
     compared_at: Option<Instant>,
-    /// Since when there is a feed; `None` until it is read.
-    since: Option<UnixMs>,
+    /// Whether this worker knows that the feed has begun.
+    has_begun: bool,
 }
 
 /// The fields of events about a recipient.
@@ -96,7 +98,14 @@ struct MessageFields<'a> {
 
 impl Relay {
     pub(super) fn new(partition: u16, campaigns: Campaigns) -> Self {
-        Self { partition, campaigns, phones: Phones::default(), unfinished: Vec::new(), compared_at: None, since: None }
+        Self {
+            partition,
+            campaigns,
+            phones: Phones::default(),
+            unfinished: Vec::new(),
+            compared_at: None,
+            has_begun: false,
+        }
     }
 
     /// Tells what changes, until `stop`.
@@ -122,7 +131,7 @@ impl Relay {
                 Ok(is_busy) => {
                     failures = 0;
                     if !is_busy {
-                        stop.run_until_cancelled(sleep(IDLE)).await;
+                        stop.run_until_cancelled(sleep(PAUSE)).await;
                     }
                 }
                 Err(error) => {
@@ -143,17 +152,15 @@ impl Relay {
         self.phones.clear();
         self.campaigns.clear();
         self.compared_at = None;
-        self.since = None;
     }
 
     /// Tells what some notes are about. Returns whether there may be more.
     async fn round(&mut self, store: &Store, clock: &Clock) -> Result<bool> {
-        let since = match self.since {
-            Some(since) => since,
-            None => *self.since.insert(store.feed_since(clock.now()).await?),
-        };
         if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_EVERY) {
-            self.compare(store, since).await?;
+            if !self.begin(store).await? {
+                return Ok(false);
+            }
+            self.compare(store).await?;
             self.compared_at = Some(Instant::now());
         }
         // What is unfinished may have been noted again, and would then be told twice.
@@ -161,6 +168,7 @@ impl Relay {
         for (untold, at) in store.take_changed(self.partition, NOTES_MAX.saturating_sub(notes.len())).await? {
             notes.entry(untold).or_insert(at);
         }
+        let is_full = notes.len() >= NOTES_MAX;
         let first = notes.values().min().copied();
         let (mut parts, mut campaigns, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for (untold, at) in notes {
@@ -174,15 +182,35 @@ impl Relay {
         self.tell_campaigns(store, &campaigns).await?;
         self.tell_parts(store, clock.now(), &parts).await?;
         for (line, at) in lines {
-            self.tell_messages(store, line, at, since).await?;
+            self.tell_messages(store, line, at).await?;
         }
         let lag = first.map_or(Duration::ZERO, |first| clock.now().since(first));
         metrics::feed_lag(self.partition).set(lag.as_secs_f64());
-        Ok(first.is_some())
+        Ok(is_full || !self.unfinished.is_empty())
+    }
+
+    /// Begins the feed, if this is its first relay: what happened before is not told. Returns false while the relay of
+    /// the first stream has not begun it yet.
+    async fn begin(&mut self, store: &Store) -> Result<bool> {
+        // A relay that has told something knows better than a Redis that lost its last writes.
+        if !self.has_begun && !store.feed_has_begun().await? {
+            if self.partition > 0 {
+                return Ok(false);
+            }
+            let ids = store.stored_campaigns().await?;
+            for ids in ids.chunks(NOTES_MAX) {
+                let records: Vec<CampaignRecord> = store.campaigns(ids).await?.into_iter().flatten().collect();
+                store.skip_past(&records).await?;
+            }
+            store.skip_past_inbound(&store.known_lines().await?.into_keys().collect::<Vec<_>>()).await?;
+        }
+        store.set_feed_begun().await?;
+        self.has_begun = true;
+        Ok(true)
     }
 
     /// Notes everything of which the feed has not told all.
-    async fn compare(&self, store: &Store, since: UnixMs) -> Result<()> {
+    async fn compare(&self, store: &Store) -> Result<()> {
         let limits = store.feed();
         let is_ours = |id: &CampaignId| limits.is_some_and(|limits| limits.partition(Some(*id)) == self.partition);
         let mut ids = store.stored_campaigns().await?;
@@ -190,16 +218,13 @@ impl Relay {
         for ids in ids.chunks(NOTES_MAX) {
             let told = store.told_versions(ids).await?;
             let records = store.campaigns(ids).await?;
-            let mut untold = Vec::new();
-            for (record, told) in records.iter().flatten().zip(&told) {
-                let ended_before = record.ended_at.is_some_and(|ended_at| ended_at < since);
-                if told.is_none_or(|told| told < record.version) && !ended_before {
-                    untold.push(Untold::Campaign(record.campaign.id));
-                }
-            }
+            let is_untold =
+                |(record, told): &(&CampaignRecord, Option<u64>)| told.is_none_or(|told| told < record.version);
+            let pairs = records.iter().zip(told).filter_map(|(record, told)| Some((record.as_ref()?, told)));
+            let untold = pairs.filter(is_untold).map(|(record, _)| Untold::Campaign(record.campaign.id));
             store.note_changed(untold).await?;
             let parts: Vec<PartId> =
-                records.into_iter().flatten().flat_map(|record| record.parts).map(|(part, _)| part).collect();
+                records.iter().flatten().flat_map(|record| &record.parts).map(|(part, _)| *part).collect();
             store.note_untold_parts(&parts).await?;
         }
         if self.partition == 0 {
@@ -265,7 +290,9 @@ impl Relay {
         now: UnixMs,
         events: &mut Vec<String>,
     ) -> Result<()> {
-        let changes: Vec<&Change> = untold.changes.iter().filter(|change| self.is_told(change)).collect();
+        // There is no event for an open state.
+        let is_told = |change: &&Change| State::of(change.byte).and_then(EventType::of_recipient).is_some();
+        let changes: Vec<&Change> = untold.changes.iter().filter(is_told).collect();
         let Some(info) = self.campaigns.get(part.campaign).filter(|_| !changes.is_empty()) else { return Ok(()) };
         let Some(line) = info.lines.get(usize::from(part.number)) else { return Ok(()) };
         let (names_people, rows) = (self.campaigns.may_name_people(info, now), changes.iter().map(|change| change.row));
@@ -288,15 +315,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Whether there is an event for a change: not for open states, and not for what happened before there was a feed.
-    fn is_told(&self, change: &Change) -> bool {
-        let state = State::of(change.byte);
-        let since = self.since.unwrap_or(UnixMs(0)).seconds();
-        state.and_then(EventType::of_recipient).is_some() && u64::from(change.second) >= since
-    }
-
-    async fn tell_messages(&mut self, store: &Store, line: LineId, at: UnixMs, since: UnixMs) -> Result<()> {
-        let messages = store.untold_inbound(&line, since, MESSAGES_MAX).await?;
+    async fn tell_messages(&mut self, store: &Store, line: LineId, at: UnixMs) -> Result<()> {
+        let messages = store.untold_inbound(&line, MESSAGES_MAX).await?;
         let Some(last) = messages.last() else { return Ok(()) };
         let answered = messages.iter().filter_map(|message| Some(answered(message.recipient.as_deref()?)?.0));
         self.campaigns.read(store, answered).await?;

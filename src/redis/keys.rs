@@ -74,7 +74,7 @@ keys! {
     templates_changed() => "templates_changed";
     /// HASH of the templates of a WABA as Meta returned them: `name/language` → JSON; field `synced_at`.
     templates(waba: &WabaId) => "templates:{waba}";
-    /// HASH of what the feed has told about lines, holds and templates, and since when there is a feed.
+    /// HASH of what the feed has told about lines, holds and templates, and whether it has begun.
     told() => "told";
     /// HASH: how far a subscriber was told, whether it fails or is disabled, who delivers to it, and how often one of
     /// these was changed by somebody else.

@@ -47,7 +47,7 @@ scripts! {
     NEXT_JOB "next_job", FINISH_JOB "finish_job", DEAD_LETTERS "dead_letters",
     KEEP_INBOUND "keep_inbound",
     APPEND_EVENTS "append_events", NEWEST_EVENT "newest_event", MARK_CHANGED "mark_changed", READ_CHANGES "read_changes",
-    READ_INBOUND "read_inbound", TOLD "told",
+    READ_INBOUND "read_inbound", SKIP_INBOUND "skip_inbound", TOLD "told",
     BEGIN_DELIVERY "begin_delivery", SETTLE_DELIVERY "settle_delivery", CHANGE_SUBSCRIBER "change_subscriber",
     }
     of_a_part {

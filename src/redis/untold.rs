@@ -13,11 +13,14 @@ use std::{collections::HashMap, fmt, str::FromStr};
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, cmd};
 
-use super::{Call, Result, Store, script, stored::reason_of};
+use super::{Call, Result, Store, campaigns::CampaignRecord, script, stored::reason_of};
 use crate::domain::{CampaignId, FailureReason, LineId, PartId, UnixMs};
 
 /// The consumer group of the inbound streams that stands at the last message of which the feed told.
 const INBOUND_GROUP: &str = "feed";
+
+/// The field of `told` that exists once the feed has begun. The fields of states have a colon.
+const BEGUN: &str = "begun";
 
 /// Bytes of a change in the history of a part.
 const CHANGE_BYTES: usize = 7;
@@ -237,11 +240,9 @@ impl Store {
         self.call::<u8>(Call::new(&script::TOLD, &[self.keys.campaign(campaign)]).arg(version)).await.map(drop)
     }
 
-    /// At most `limit` messages of a line of which the feed has not told. A feed that is new to the line begins with
-    /// the messages from `since` on.
-    pub async fn untold_inbound(&self, line: &LineId, since: UnixMs, limit: usize) -> Result<Vec<InboundEntry>> {
-        let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]);
-        let call = call.arg(INBOUND_GROUP).arg(format!("{}-0", since.0)).arg(limit);
+    /// At most `limit` messages of a line of which the feed has not told.
+    pub async fn untold_inbound(&self, line: &LineId, limit: usize) -> Result<Vec<InboundEntry>> {
+        let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]).arg(INBOUND_GROUP).arg(limit);
         let entries: Vec<(String, Vec<String>)> = self.call(call).await?;
         let read = |(id, fields): (String, Vec<String>)| {
             let (mut message, mut recipient) = (String::new(), None);
@@ -282,12 +283,38 @@ impl Store {
         self.query_all::<u8>("HSET told", &pipeline).await.map(drop)
     }
 
-    /// Since when there is a feed: from the first call on, until [`Store::end_feed`].
-    pub async fn feed_since(&self, now: UnixMs) -> Result<UnixMs> {
-        let mut pipeline = Pipeline::new();
-        pipeline.hset_nx(self.keys.told(), "since", now.0).hget(self.keys.told(), "since");
-        let [_, since]: [u64; 2] = self.query_all("HGET since", &pipeline).await?.try_into().unwrap_or([0, now.0]);
-        Ok(UnixMs(since))
+    /// Whether the feed has begun.
+    pub async fn feed_has_begun(&self) -> Result<bool> {
+        self.query("HEXISTS begun", cmd("HEXISTS").arg(self.keys.told()).arg(BEGUN)).await
+    }
+
+    /// Stores that the feed has begun.
+    pub async fn set_feed_begun(&self) -> Result<()> {
+        self.query::<u8>("HSET begun", cmd("HSET").arg(self.keys.told()).arg(BEGUN).arg(1)).await.map(drop)
+    }
+
+    /// Counts everything that happened to campaigns so far as told, because there was no feed.
+    pub async fn skip_past(&self, campaigns: &[CampaignRecord]) -> Result<()> {
+        let parts: Vec<PartId> = campaigns.iter().flat_map(|record| &record.parts).map(|(part, _)| *part).collect();
+        for parts in parts.chunks(COMPARED_AT_ONCE) {
+            let mut pipeline = Pipeline::with_capacity(parts.len());
+            for &part in parts {
+                pipeline.llen(self.keys.history(part));
+            }
+            let lengths: Vec<u64> = self.query_all("LLEN history", &pipeline).await?;
+            self.set_told(&parts.iter().copied().zip(lengths).collect::<Vec<_>>()).await?;
+        }
+        for record in campaigns {
+            self.set_told_version(record.campaign.id, record.version).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts the messages of lines so far as told, because there was no feed.
+    pub async fn skip_past_inbound(&self, lines: &[LineId]) -> Result<()> {
+        let call = |line: &LineId| Call::new(&script::SKIP_INBOUND, &[self.keys.inbound(line)]).arg(INBOUND_GROUP);
+        let skipped = self.call_all::<u8>(&lines.iter().map(call).collect::<Vec<_>>()).await?;
+        skipped.into_iter().try_for_each(|skipped| skipped.map(drop))
     }
 
     /// Ends the feed, because no events are written any more: a later one tells nothing of the time between, and the
@@ -300,7 +327,7 @@ impl Store {
         }
         let exist: Vec<bool> = self.query_all("EXISTS inbound", &exist).await?;
         let mut pipeline = Pipeline::new();
-        pipeline.hdel(self.keys.told(), "since");
+        pipeline.hdel(self.keys.told(), BEGUN);
         for stream in streams.iter().zip(exist).filter_map(|(stream, exists)| exists.then_some(stream)) {
             pipeline.cmd("XGROUP").arg("DESTROY").arg(stream).arg(INBOUND_GROUP);
         }

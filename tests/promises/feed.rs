@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignState, FailureReason, Hold, HoldScope, MetaCode, Settled, UnixMs},
+    domain::{CampaignState, ClaimedRow, FailureReason, Hold, HoldScope, MetaCode, Settled, UnixMs},
     redis::{
         feed::{EventId, FeedLimits},
         untold::Untold,
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    hooks::{Hooks, Message, inbound, now, statuses},
+    hooks::{self, Hooks, Message, inbound, now, statuses},
     meta_code, until, world,
 };
 
@@ -33,7 +33,7 @@ impl World {
 
     async fn start_with(limits: FeedLimits) -> Self {
         let mut world = Self { hooks: Hooks::start_with(Some(limits)).await, limits, feed: None };
-        // Until it has read since when there is a feed, what happens may not be told.
+        // What happens before the feed has begun is not told.
         world.start_feed("w1").await;
         until("the feed begins", async || world.hooks.store.told_states().await.is_ok_and(|told| !told.is_empty()))
             .await;
@@ -126,6 +126,10 @@ fn told(events: &[Value]) -> HashMap<String, Vec<String>> {
         by_recipient.entry(recipient).or_default().push(word.to_owned());
     }
     by_recipient
+}
+
+fn claimed(message: &Message) -> ClaimedRow {
+    ClaimedRow { row: message.row, send: message.send }
 }
 
 fn recipient(message: &Message) -> String {
@@ -355,14 +359,15 @@ async fn what_happened_before_there_was_a_feed_is_not_told() {
     let (_, messages) = world.hooks.campaign(&["3001"], 2).await;
     let messages = &messages[&"3001".into()];
     world.hooks.accept(&messages[..1]).await;
-    // A feed that begins two seconds later: times in the history are whole seconds.
-    let since = world.hooks.clock.now().after(Duration::from_secs(2));
-    world.hooks.store.feed_since(since).await.expect("redis");
     world.start_feed("w1").await;
     world.wait_until_told().await;
     assert_eq!(world.events_of("recipient.").await, [] as [Value; 0]);
-    until("the feed has begun", async || world.hooks.clock.now() > since.after(Duration::from_secs(1))).await;
-    world.hooks.accept(&messages[1..]).await;
+    until("the feed has begun", async || world.hooks.store.feed_has_begun().await.expect("redis")).await;
+    assert_eq!(world.events_of("campaign.").await, [] as [Value; 0]);
+    // What happens from then on is told, even if the clock was set back.
+    let settled = [(messages[1].part, vec![(claimed(&messages[1]), hooks::accepted(&messages[1]))])];
+    let (earlier, kept) = (UnixMs(world.hooks.clock.now().0 - 60_000), hooks::ID_RETENTION);
+    world.hooks.store.settle(&settled.into(), 1, earlier, kept).await.expect("settled");
     let told = told(&world.wait_for(1, "recipient.").await);
     assert_eq!(told.into_keys().collect::<Vec<_>>(), [recipient(&messages[1])]);
     world.stop().await;

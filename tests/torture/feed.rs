@@ -8,7 +8,7 @@ use std::{
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignId, PartId, State, UnixMs},
+    domain::{CampaignId, PartId, State},
     redis::{Store, feed::EventId},
 };
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ async fn is_told(store: &Store, parts: &[PartId], line: &str) -> bool {
     let began = Instant::now();
     while began.elapsed() < TOLD_WITHIN {
         let untold = store.untold_changes(parts, 1).await.expect("redis");
-        let messages = store.untold_inbound(&line.into(), UnixMs(0), 1).await.expect("redis");
+        let messages = store.untold_inbound(&line.into(), 1).await.expect("redis");
         if messages.is_empty() && untold.iter().all(|untold| untold.changes.is_empty()) {
             return true;
         }

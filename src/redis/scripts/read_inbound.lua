@@ -2,7 +2,7 @@
 -- was told, so messages that were not told are never removed.
 --
 -- KEYS     stream
--- ARGV     consumer group, id behind which a new group begins, maximum number of messages
+-- ARGV     consumer group, maximum number of messages
 -- Returns  the entries.
 -- If repeated: changes nothing.
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
@@ -13,7 +13,7 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   if fields.name == ARGV[1] then told = fields['last-delivered-id'] end
 end
 if not told then
-  redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2])
-  told = ARGV[2]
+  redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], 0)
+  told = '0-0'
 end
-return redis.call('XRANGE', KEYS[1], '(' .. told, '+', 'COUNT', ARGV[3])
+return redis.call('XRANGE', KEYS[1], '(' .. told, '+', 'COUNT', ARGV[2])

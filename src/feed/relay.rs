@@ -32,12 +32,12 @@ use crate::{
     telemetry::metrics,
 };
 
-/// The pause after a round that told everything. It gathers changes, because a round costs almost the same for one as for
-/// a hundred.
+/// The shortest pause between rounds while something changes. It gathers changes, because a round costs almost the same
+/// for one as for a hundred.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Maximum number of parts, campaigns and lines in one round.
-const NOTES_MAX: usize = 64;
+const NOTES_MAX: usize = 256;
 
 /// Changes that a round reads, unless one note alone has more.
 const CHANGES_MAX: usize = 8_192;
@@ -118,7 +118,7 @@ impl Relay {
     ) {
         let mut failures = 0;
         while !stop.is_cancelled() {
-            let store = store.in_this_incarnation();
+            let (store, began) = (store.in_this_incarnation(), Instant::now());
             let told = match &mut observer {
                 Some(observer) => observer.tell(&store, clock).await,
                 None => Ok(()),
@@ -128,11 +128,11 @@ impl Relay {
                 Err(error) => Err(error),
             };
             match told {
-                Ok(is_busy) => {
+                Ok(is_catching_up) => {
                     failures = 0;
-                    if !is_busy {
-                        stop.run_until_cancelled(sleep(PAUSE)).await;
-                    }
+                    // While something changes, somebody sends, and the relay leaves more time to that than it takes.
+                    let pause = if is_catching_up { Duration::ZERO } else { PAUSE.max(began.elapsed() * 3 / 2) };
+                    stop.run_until_cancelled(sleep(pause)).await;
                 }
                 Err(error) => {
                     failures += 1;
@@ -154,7 +154,7 @@ impl Relay {
         self.compared_at = None;
     }
 
-    /// Tells what some notes are about. Returns whether there may be more.
+    /// Tells what some notes are about. Returns whether more is to be told although nothing new was noted.
     async fn round(&mut self, store: &Store, clock: &Clock) -> Result<bool> {
         if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_EVERY) {
             if !self.begin(store).await? {
@@ -165,10 +165,11 @@ impl Relay {
         }
         // What is unfinished may have been noted again, and would then be told twice.
         let mut notes: HashMap<Untold, UnixMs> = self.unfinished.drain(..).collect();
-        for (untold, at) in store.take_changed(self.partition, NOTES_MAX.saturating_sub(notes.len())).await? {
+        let new = store.take_changed(self.partition, NOTES_MAX.saturating_sub(notes.len())).await?;
+        let has_new = !new.is_empty();
+        for (untold, at) in new {
             notes.entry(untold).or_insert(at);
         }
-        let is_full = notes.len() >= NOTES_MAX;
         let first = notes.values().min().copied();
         let (mut parts, mut campaigns, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for (untold, at) in notes {
@@ -186,7 +187,7 @@ impl Relay {
         }
         let lag = first.map_or(Duration::ZERO, |first| clock.now().since(first));
         metrics::feed_lag(self.partition).set(lag.as_secs_f64());
-        Ok(is_full || !self.unfinished.is_empty())
+        Ok(!has_new && !self.unfinished.is_empty())
     }
 
     /// Begins the feed, if this is its first relay: what happened before is not told. Returns false while the relay of

@@ -201,7 +201,8 @@ impl Relay {
             let ids = store.stored_campaigns().await?;
             for ids in ids.chunks(NOTES_MAX) {
                 let records: Vec<CampaignRecord> = store.campaigns(ids).await?.into_iter().flatten().collect();
-                store.skip_past(&records).await?;
+                let versions: Vec<_> = records.iter().map(|record| (record.campaign.id, record.version)).collect();
+                store.skip_past(&versions, &parts_of(&records)).await?;
             }
             store.skip_past_inbound(&store.known_lines().await?.into_keys().collect::<Vec<_>>()).await?;
         }
@@ -224,9 +225,7 @@ impl Relay {
             let pairs = records.iter().zip(told).filter_map(|(record, told)| Some((record.as_ref()?, told)));
             let untold = pairs.filter(is_untold).map(|(record, _)| Untold::Campaign(record.campaign.id));
             store.note_changed(untold).await?;
-            let parts: Vec<PartId> =
-                records.iter().flatten().flat_map(|record| &record.parts).map(|(part, _)| *part).collect();
-            store.note_untold_parts(&parts).await?;
+            store.note_untold_parts(&parts_of(records.iter().flatten())).await?;
         }
         if self.partition == 0 {
             let lines = store.known_lines().await?.into_keys();
@@ -416,6 +415,10 @@ impl PartContext<'_> {
             },
         }))
     }
+}
+
+fn parts_of<'a>(records: impl IntoIterator<Item = &'a CampaignRecord>) -> Vec<PartId> {
+    records.into_iter().flat_map(|record| &record.parts).map(|(part, _)| *part).collect()
 }
 
 fn json<D: Serialize>(event: &Event<'_, D>) -> String {

@@ -13,7 +13,7 @@ use std::{collections::HashMap, fmt, str::FromStr};
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, cmd};
 
-use super::{Call, Result, Store, campaigns::CampaignRecord, script, stored::reason_of};
+use super::{Call, Result, Store, script, stored::reason_of};
 use crate::domain::{CampaignId, FailureReason, LineId, PartId, UnixMs};
 
 /// The consumer group of the inbound streams that stands at the last message of which the feed told.
@@ -293,9 +293,9 @@ impl Store {
         self.query::<u8>("HSET begun", cmd("HSET").arg(self.keys.told()).arg(BEGUN).arg(1)).await.map(drop)
     }
 
-    /// Counts everything that happened to campaigns so far as told, because there was no feed.
-    pub async fn skip_past(&self, campaigns: &[CampaignRecord]) -> Result<()> {
-        let parts: Vec<PartId> = campaigns.iter().flat_map(|record| &record.parts).map(|(part, _)| *part).collect();
+    /// Counts everything that happened so far to campaigns, each given with its version, and to their parts as told,
+    /// because there was no feed.
+    pub async fn skip_past(&self, campaigns: &[(CampaignId, u64)], parts: &[PartId]) -> Result<()> {
         for parts in parts.chunks(COMPARED_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(parts.len());
             for &part in parts {
@@ -304,8 +304,8 @@ impl Store {
             let lengths: Vec<u64> = self.query_all("LLEN history", &pipeline).await?;
             self.set_told(&parts.iter().copied().zip(lengths).collect::<Vec<_>>()).await?;
         }
-        for record in campaigns {
-            self.set_told_version(record.campaign.id, record.version).await?;
+        for &(campaign, version) in campaigns {
+            self.set_told_version(campaign, version).await?;
         }
         Ok(())
     }

@@ -56,8 +56,6 @@ pub(super) struct Relay {
     /// Notes whose changes were only told in part, with the time of the first change that is not told.
     unfinished: Vec<(Untold, UnixMs)>,
     compared_at: Option<Instant>,
-    /// Whether this worker knows that the feed has begun.
-    has_begun: bool,
 }
 
 /// The fields of events about a recipient.
@@ -98,14 +96,7 @@ struct MessageFields<'a> {
 
 impl Relay {
     pub(super) fn new(partition: u16, campaigns: Campaigns) -> Self {
-        Self {
-            partition,
-            campaigns,
-            phones: Phones::default(),
-            unfinished: Vec::new(),
-            compared_at: None,
-            has_begun: false,
-        }
+        Self { partition, campaigns, phones: Phones::default(), unfinished: Vec::new(), compared_at: None }
     }
 
     /// Tells what changes, until `stop`.
@@ -157,9 +148,8 @@ impl Relay {
     /// Tells what some notes are about. Returns whether more is to be told although nothing new was noted.
     async fn round(&mut self, store: &Store, clock: &Clock) -> Result<bool> {
         if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_EVERY) {
-            if !self.begin(store).await? {
-                return Ok(false);
-            }
+            // Redis may have forgotten that the feed has begun.
+            store.set_feed_begun().await?;
             self.compare(store).await?;
             self.compared_at = Some(Instant::now());
         }
@@ -190,27 +180,6 @@ impl Relay {
         Ok(!has_new && !self.unfinished.is_empty())
     }
 
-    /// Begins the feed, if this is its first relay: what happened before is not told. Returns false while the relay of
-    /// the first stream has not begun it yet.
-    async fn begin(&mut self, store: &Store) -> Result<bool> {
-        // A relay that has told something knows better than a Redis that lost its last writes.
-        if !self.has_begun && !store.feed_has_begun().await? {
-            if self.partition > 0 {
-                return Ok(false);
-            }
-            let ids = store.stored_campaigns().await?;
-            for ids in ids.chunks(NOTES_MAX) {
-                let records: Vec<CampaignRecord> = store.campaigns(ids).await?.into_iter().flatten().collect();
-                let versions: Vec<_> = records.iter().map(|record| (record.campaign.id, record.version)).collect();
-                store.skip_past(&versions, &parts_of(&records)).await?;
-            }
-            store.skip_past_inbound(&store.known_lines().await?.into_keys().collect::<Vec<_>>()).await?;
-        }
-        store.set_feed_begun().await?;
-        self.has_begun = true;
-        Ok(true)
-    }
-
     /// Notes everything of which the feed has not told all.
     async fn compare(&self, store: &Store) -> Result<()> {
         let limits = store.feed();
@@ -225,7 +194,9 @@ impl Relay {
             let pairs = records.iter().zip(told).filter_map(|(record, told)| Some((record.as_ref()?, told)));
             let untold = pairs.filter(is_untold).map(|(record, _)| Untold::Campaign(record.campaign.id));
             store.note_changed(untold).await?;
-            store.note_untold_parts(&parts_of(records.iter().flatten())).await?;
+            let parts: Vec<PartId> =
+                records.iter().flatten().flat_map(|record| &record.parts).map(|(part, _)| *part).collect();
+            store.note_untold_parts(&parts).await?;
         }
         if self.partition == 0 {
             let lines = store.known_lines().await?.into_keys();
@@ -415,10 +386,6 @@ impl PartContext<'_> {
             },
         }))
     }
-}
-
-fn parts_of<'a>(records: impl IntoIterator<Item = &'a CampaignRecord>) -> Vec<PartId> {
-    records.into_iter().flat_map(|record| &record.parts).map(|(part, _)| *part).collect()
 }
 
 fn json<D: Serialize>(event: &Event<'_, D>) -> String {

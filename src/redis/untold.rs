@@ -13,7 +13,7 @@ use std::{collections::HashMap, fmt, str::FromStr};
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, cmd};
 
-use super::{Call, Result, Store, script, stored::reason_of};
+use super::{Call, Result, Store, StoreError, script, stored::reason_of};
 use crate::domain::{CampaignId, FailureReason, LineId, PartId, UnixMs};
 
 /// The consumer group of the inbound streams that stands at the last message of which the feed told.
@@ -27,6 +27,9 @@ const CHANGE_BYTES: usize = 7;
 
 /// Parts that are compared in one round trip.
 const COMPARED_AT_ONCE: usize = 1_000;
+
+/// Campaigns that are read in one round trip.
+const CAMPAIGNS_AT_ONCE: usize = 64;
 
 /// Something of which the feed has to tell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +127,7 @@ impl Store {
         notes.into_iter().try_for_each(|noted| noted.map(drop))
     }
 
-    /// As [`Store::call`], and notes what the call changes: in the same round trip, or after it in a cluster, where a
+    /// As [`Store::call`], and notes what the call changes, so the call must be safe to repeat: in the same round trip, or after it in a cluster, where a
     /// note could otherwise be taken before the change is made.
     pub(super) async fn call_noting<T: FromRedisValue>(&self, call: Call, changed: Untold) -> Result<T> {
         if self.is_spread() {
@@ -134,7 +137,9 @@ impl Store {
         }
         let mut calls = vec![call];
         calls.extend(self.notes([changed]));
-        self.call_all(&calls).await?.swap_remove(0)
+        let mut results = self.call_all(&calls).await?;
+        check_notes(&mut results, 1)?;
+        results.swap_remove(0)
     }
 
     /// As [`Store::call_journaled`], and notes what the calls change, as [`Store::call_noting`] does.
@@ -151,7 +156,7 @@ impl Store {
         }
         calls.extend(notes);
         let mut results = self.call_journaled(calls).await?;
-        results.truncate(n);
+        check_notes(&mut results, n)?;
         Ok(results)
     }
 
@@ -283,8 +288,24 @@ impl Store {
         self.query_all::<u8>("HSET told", &pipeline).await.map(drop)
     }
 
-    /// Whether the feed has begun.
-    pub async fn feed_has_begun(&self) -> Result<bool> {
+    /// Begins the feed, unless it has begun: counts what happened so far as told, because there was no feed. Each process
+    /// calls this before it does anything else, so nothing happens between. Does nothing if no events are written.
+    pub async fn begin_feed(&self) -> Result<()> {
+        if self.feed.is_none() || self.feed_has_begun().await? {
+            return Ok(());
+        }
+        for ids in self.stored_campaigns().await?.chunks(CAMPAIGNS_AT_ONCE) {
+            for record in self.campaigns(ids).await?.into_iter().flatten() {
+                let parts: Vec<PartId> = record.parts.into_iter().map(|(part, _)| part).collect();
+                self.skip_past(&parts).await?;
+                self.set_told_version(record.campaign.id, record.version).await?;
+            }
+        }
+        self.skip_past_inbound(&self.known_lines().await?.into_keys().collect::<Vec<_>>()).await?;
+        self.set_feed_begun().await
+    }
+
+    async fn feed_has_begun(&self) -> Result<bool> {
         self.query("HEXISTS begun", cmd("HEXISTS").arg(self.keys.told()).arg(BEGUN)).await
     }
 
@@ -293,9 +314,8 @@ impl Store {
         self.query::<u8>("HSET begun", cmd("HSET").arg(self.keys.told()).arg(BEGUN).arg(1)).await.map(drop)
     }
 
-    /// Counts everything that happened so far to campaigns, each given with its version, and to their parts as told,
-    /// because there was no feed.
-    pub async fn skip_past(&self, campaigns: &[(CampaignId, u64)], parts: &[PartId]) -> Result<()> {
+    /// Counts the changes of parts so far as told.
+    async fn skip_past(&self, parts: &[PartId]) -> Result<()> {
         for parts in parts.chunks(COMPARED_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(parts.len());
             for &part in parts {
@@ -304,14 +324,11 @@ impl Store {
             let lengths: Vec<u64> = self.query_all("LLEN history", &pipeline).await?;
             self.set_told(&parts.iter().copied().zip(lengths).collect::<Vec<_>>()).await?;
         }
-        for &(campaign, version) in campaigns {
-            self.set_told_version(campaign, version).await?;
-        }
         Ok(())
     }
 
-    /// Counts the messages of lines so far as told, because there was no feed.
-    pub async fn skip_past_inbound(&self, lines: &[LineId]) -> Result<()> {
+    /// Counts the messages of lines so far as told.
+    async fn skip_past_inbound(&self, lines: &[LineId]) -> Result<()> {
         let call = |line: &LineId| Call::new(&script::SKIP_INBOUND, &[self.keys.inbound(line)]).arg(INBOUND_GROUP);
         let skipped = self.call_all::<u8>(&lines.iter().map(call).collect::<Vec<_>>()).await?;
         skipped.into_iter().try_for_each(|skipped| skipped.map(drop))
@@ -333,6 +350,16 @@ impl Store {
         }
         self.query_all::<u8>("XGROUP DESTROY", &pipeline).await.map(drop)
     }
+}
+
+/// Removes the results of the notes, which are behind those of `n` calls.
+///
+/// Errors: a note could not be written, for example because Redis is full. The caller repeats its calls, and notes what
+/// they change.
+fn check_notes<T>(results: &mut Vec<Result<T>>, n: usize) -> Result<()> {
+    // The result of a note is no `T`, which is not transient.
+    let failed = results.drain(n..).find_map(|note| note.err().filter(StoreError::is_transient));
+    failed.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

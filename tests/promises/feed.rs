@@ -359,10 +359,11 @@ async fn what_happened_before_there_was_a_feed_is_not_told() {
     let (_, messages) = world.hooks.campaign(&["3001"], 2).await;
     let messages = &messages[&"3001".into()];
     world.hooks.accept(&messages[..1]).await;
+    world.hooks.store.begin_feed().await.expect("redis");
     world.start_feed("w1").await;
+    world.wait_for(3, "line.state").await;
     world.wait_until_told().await;
     assert_eq!(world.events_of("recipient.").await, [] as [Value; 0]);
-    until("the feed has begun", async || world.hooks.store.feed_has_begun().await.expect("redis")).await;
     assert_eq!(world.events_of("campaign.").await, [] as [Value; 0]);
     // What happens from then on is told, even if the clock was set back.
     let settled = [(messages[1].part, vec![(claimed(&messages[1]), hooks::accepted(&messages[1]))])];

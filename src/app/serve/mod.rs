@@ -154,7 +154,7 @@ impl Service {
         let waiting: &[NotReady] = if dispatching { &[NotReady::Redis, NotReady::Leases] } else { &[NotReady::Redis] };
         let health = Health::starting(waiting);
         let ops = Ops::start(config.ops.listen, health.clone(), metrics).await?;
-        let (opened, redis) = redis::open(&config.redis).await?;
+        let (opened, redis) = redis::open(&config.redis, config.feed).await?;
         health.clear(NotReady::Redis);
         for risk in opened.risks {
             warn!(remedy = risk.remedy(), "redis can lose data: {risk}");
@@ -164,7 +164,7 @@ impl Service {
             config: &config,
             lines,
             worker: format!("{}-{:08x}", std::process::id(), rand::random::<u32>()),
-            store: opened.store.with_feed(config.feed),
+            store: opened.store,
             clock: Arc::new(opened.clock),
             token_key: opened.token_key,
             health: health.clone(),

@@ -10,7 +10,7 @@ use super::ServeError;
 use crate::{
     config::{RedisConfig, RedisUrl},
     domain::SharedTokenKey,
-    redis::{Address, Store, StoreError, clock::Clock, durability::risks::Risk, spawn::PrivateRedis},
+    redis::{Address, Store, StoreError, clock::Clock, durability::risks::Risk, feed::FeedLimits, spawn::PrivateRedis},
     telemetry::health::{Health, NotReady},
 };
 
@@ -23,7 +23,10 @@ const WAITS_PER_WARNING: u32 = 20;
 /// Opens the store, and starts the private server if `redis.url` asks for one.
 ///
 /// Waits for a server that does not answer yet. A private server that cannot be used is an error at once.
-pub(super) async fn open(config: &RedisConfig) -> Result<(Opened, Option<PrivateRedis>), ServeError> {
+pub(super) async fn open(
+    config: &RedisConfig,
+    feed: Option<FeedLimits>,
+) -> Result<(Opened, Option<PrivateRedis>), ServeError> {
     let (url, private) = match &config.url {
         RedisUrl::Server(url) => (url.clone(), None),
         RedisUrl::Spawn(dir) => {
@@ -39,8 +42,8 @@ pub(super) async fn open(config: &RedisConfig) -> Result<(Opened, Option<Private
         connections: config.pool,
     };
     let opened = match private {
-        Some(_) => Opened::once(&address).await?,
-        None => Opened::when_available(&address).await?,
+        Some(_) => Opened::once(&address, feed).await?,
+        None => Opened::when_available(&address, feed).await?,
     };
     Ok((opened, private))
 }
@@ -54,9 +57,10 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    async fn once(address: &Address) -> Result<Self, StoreError> {
-        let store = Store::connect(address).await?;
+    async fn once(address: &Address, feed: Option<FeedLimits>) -> Result<Self, StoreError> {
+        let store = Store::connect(address).await?.with_feed(feed);
         store.open_data().await?;
+        store.begin_feed().await?;
         let clock = Clock::start(&store).await?;
         let token_key = store.token_key().await?;
         let risks = store.risks().await?;
@@ -66,10 +70,10 @@ impl Opened {
     /// Retries until Redis answers.
     ///
     /// Errors: Redis answers but cannot be used, for example because it refuses the login.
-    async fn when_available(address: &Address) -> Result<Self, StoreError> {
+    async fn when_available(address: &Address, feed: Option<FeedLimits>) -> Result<Self, StoreError> {
         let mut n_waits = 0_u32;
         loop {
-            match Self::once(address).await {
+            match Self::once(address, feed).await {
                 Err(error) if error.is_transient() && !matches!(error, StoreError::Login(_)) => {
                     if n_waits.is_multiple_of(WAITS_PER_WARNING) {
                         warn!(%error, "waiting for redis");

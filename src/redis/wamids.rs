@@ -1,6 +1,6 @@
 //! Meta's message ids in Redis, whole: gives back the id of a message by its row and send.
 //!
-//! Owns: HASH `{c.p}:m`, field = block of [`BLOCK_ROWS`] rows, value = the ids of its rows, in the order in which they
+//! Owns: HASH `{c.p}:m`, field = block of 32 rows, value = the ids of its rows, in the order in which they
 //! were stored. An id is u8 row in its block, u8 send, and the id in its binary form. The scripts that learn an id
 //! append it to its block, and extend the lifetime of the hash. The lookup from an id to its row is in
 //! [`super::message_ids`], which keeps fingerprints only.

@@ -114,22 +114,10 @@ impl AuditEntry {
     }
 
     fn event(&self, at: UnixMs) -> String {
-        let event = Event {
-            id: format!("operator:{}", Ulid::from_parts(at.0, rand::random())),
-            r#type: EventType::OperatorChanged,
-            at,
-            business: None,
-            line: None,
-            campaign: None,
-            external_id: None,
-            details: ChangeFields {
-                who: &self.who,
-                what: &self.what,
-                on: self.on(),
-                request_id: self.request_id.as_deref(),
-            },
-        };
-        serde_json::to_string(&event).expect("every map has string keys")
+        let id = format!("operator:{}", Ulid::from_parts(at.0, rand::random()));
+        let (on, request_id) = (self.on(), self.request_id.as_deref());
+        let details = ChangeFields { who: &self.who, what: &self.what, on, request_id };
+        Event::new(id, EventType::OperatorChanged, at, details).to_json()
     }
 
     fn on(&self) -> Option<&str> {

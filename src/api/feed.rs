@@ -28,7 +28,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Shared, SharedState, access::Access, events::event_stream, stream_permit};
 use crate::{
     config::KeyScope,
-    domain::{CampaignId, EventType, event::EventHead},
+    domain::{CampaignId, EntryId, EventType, event::EventHead},
     http::{
         page::non_empty,
         problem::{Problem, Result},
@@ -36,7 +36,7 @@ use crate::{
     },
     redis::{
         self,
-        feed::{EventId, FeedLimits, StoredEvent, gap},
+        feed::{FeedLimits, StoredEvent, gap, just_before},
         position::Position,
     },
 };
@@ -270,10 +270,10 @@ impl Reader {
 
     /// Tells the reader that the events before `next` were removed. The position of that event is just before `next`,
     /// so a reader that continues there is not told again.
-    fn enqueue_gap(&mut self, partition: u16, next: EventId) {
+    fn enqueue_gap(&mut self, partition: u16, next: EntryId) {
         let gap = gap(partition, self.position.of(partition), next);
-        self.position.advance(partition, next.before());
-        self.push(Some(EventType::FeedGap), &serde_json::to_string(&gap).expect("every map has string keys"));
+        self.position.advance(partition, just_before(next));
+        self.push(Some(EventType::FeedGap), &gap.to_json());
     }
 
     fn push(&mut self, kind: Option<EventType>, json: &str) {

@@ -137,6 +137,18 @@ pub struct Event<'a, D> {
     pub details: D,
 }
 
+impl<D: Serialize> Event<'_, D> {
+    /// An event about no line and no campaign.
+    pub fn new(id: String, r#type: EventType, at: UnixMs, details: D) -> Self {
+        Self { id, r#type, at, business: None, line: None, campaign: None, external_id: None, details }
+    }
+
+    /// The event as it is stored.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("every map has string keys")
+    }
+}
+
 /// The fields of a stored event by which readers select.
 #[derive(Clone, Debug, Deserialize)]
 pub struct EventHead {
@@ -170,17 +182,9 @@ mod tests {
             send: u8,
         }
         let (business, line) = (BusinessId::from("1001"), LineId::from("3001"));
-        let event = Event {
-            id: "a".into(),
-            r#type: EventType::RecipientRead,
-            at: UnixMs(1_000),
-            business: Some(&business),
-            line: Some(&line),
-            campaign: None,
-            external_id: None,
-            details: Details { send: 2 },
-        };
-        let json = serde_json::to_string(&event).expect("JSON");
+        let event = Event::new("a".into(), EventType::RecipientRead, UnixMs(1_000), Details { send: 2 });
+        let event = Event { business: Some(&business), line: Some(&line), ..event };
+        let json = event.to_json();
         let expected = r#"{"id":"a","type":"recipient.read","at":"1970-01-01T00:00:01Z","business":"1001","line":"3001","send":2}"#;
         assert_eq!(json, expected);
         let head: EventHead = serde_json::from_str(&json).expect("a head");

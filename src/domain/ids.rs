@@ -99,11 +99,11 @@ impl FromStr for PartId {
 }
 
 /// The id of an entry of a stream in Redis, such as `1795339607791-0`. Entries are in the order of their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
     /// When the entry was added: Unix time in ms.
     pub ms: u64,
-    /// The number of the entry among those of the same ms, from 0.
+    /// The number of the entry: among those of the same ms, from 0, or for an event among all of its stream, from 1.
     pub number: u64,
 }
 

@@ -114,13 +114,13 @@ impl Observer {
         let (mut changed, mut ended) = (Vec::new(), Vec::new());
         for (subject, text) in &current {
             let before = told.get(subject);
-            if before != Some(text) {
-                // A hold whose reason was reworded is the same hold.
-                if before.is_none_or(|before| since(before) != since(text) || since(text).is_none()) {
-                    events.extend(self.event(subject, text, now));
-                }
-                changed.push((subject.field(), text.clone()));
+            if before == Some(text) {
+                continue;
             }
+            if !before.is_some_and(|before| is_same_hold(before, text)) {
+                events.extend(self.event(subject, text, now));
+            }
+            changed.push((subject.field(), text.clone()));
         }
         for (subject, text) in told.iter().filter(|(subject, _)| !current.contains_key(*subject)) {
             if let Subject::Hold(_) = subject {
@@ -197,22 +197,18 @@ impl Observer {
     fn hold_event(&self, event: EventType, text: &str, now: UnixMs) -> Option<String> {
         let fields: HoldFields = serde_json::from_str(text).ok()?;
         let scope: HoldScope = fields.scope.parse().ok()?;
-        let line = match &scope {
-            HoldScope::Line(line) => self.lines.by_id(line),
+        let (line, held_line) = match &scope {
+            HoldScope::Line(line) => (self.lines.by_id(line), Some(line)),
             HoldScope::Waba(waba) | HoldScope::Token(waba) | HoldScope::Template { waba, .. } => {
-                self.lines.of_waba(waba).next()
+                (self.lines.of_waba(waba).next(), None)
             }
-        };
-        let id_of_line = match &scope {
-            HoldScope::Line(line) => Some(line),
-            HoldScope::Waba(_) | HoldScope::Token(_) | HoldScope::Template { .. } => None,
         };
         let (word, at) = match event {
             EventType::HoldBegan => ("began", fields.since),
             _ => ("ended", fields.until.map_or(now, |until| until.min(now))),
         };
         let id = format!("hold:{scope}:{}:{word}", fields.since.0);
-        Some(json(id, event, at, line.map(|line| &line.business), id_of_line, fields))
+        Some(json(id, event, at, line.map(|line| &line.business), held_line, fields))
     }
 }
 
@@ -224,13 +220,13 @@ fn json<D: Serialize>(
     line: Option<&LineId>,
     details: D,
 ) -> String {
-    let event = Event { id, r#type, at, business, line, campaign: None, external_id: None, details };
-    serde_json::to_string(&event).expect("every map has string keys")
+    Event { business, line, ..Event::new(id, r#type, at, details) }.to_json()
 }
 
-/// When the hold with this text began; `None` if the text is not that of a hold.
-fn since(text: &str) -> Option<UnixMs> {
-    serde_json::from_str::<HoldFields>(text).ok().map(|hold| hold.since)
+/// Whether both texts are of one hold, whose reason or end was changed.
+fn is_same_hold(before: &str, text: &str) -> bool {
+    let since = |text| serde_json::from_str::<HoldFields>(text).ok().map(|hold| hold.since);
+    since(text).is_some_and(|began| since(before) == Some(began))
 }
 
 /// The state of a line in one word, without its backlog.

@@ -26,7 +26,9 @@ use crate::{
         campaigns::CampaignRecord,
         clock::Clock,
         duty::backoff,
-        untold::{Change, InboundEntry, PartChanges, Untold},
+        history::Change,
+        inbound::InboundEntry,
+        untold::{PartChanges, Untold},
         wamids::Wamids,
     },
     telemetry::metrics,
@@ -76,12 +78,12 @@ struct RecipientFields {
 
 /// The fields of an event about a campaign.
 #[derive(Serialize)]
-struct CampaignFields {
+struct CampaignFields<'a> {
     state: CampaignState,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<MetaCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    reason: Option<&'a str>,
 }
 
 /// The fields of an event about a message from a person.
@@ -110,15 +112,7 @@ impl Relay {
         let mut failures = 0;
         while !stop.is_cancelled() {
             let (store, began) = (store.in_this_incarnation(), Instant::now());
-            let told = match &mut observer {
-                Some(observer) => observer.tell(&store, clock).await,
-                None => Ok(()),
-            };
-            let told = match told {
-                Ok(()) => self.round(&store, clock).await,
-                Err(error) => Err(error),
-            };
-            match told {
+            match self.tell(&store, clock, observer.as_deref_mut()).await {
                 Ok(is_catching_up) => {
                     failures = 0;
                     // While something changes, somebody sends, and the relay leaves more time to that than it takes.
@@ -136,6 +130,13 @@ impl Relay {
                 }
             }
         }
+    }
+
+    async fn tell(&mut self, store: &Store, clock: &Clock, observer: Option<&mut Observer>) -> Result<bool> {
+        if let Some(observer) = observer {
+            observer.tell(store, clock).await?;
+        }
+        self.round(store, clock).await
     }
 
     fn start_over(&mut self) {
@@ -189,11 +190,9 @@ impl Relay {
         for ids in ids.chunks(NOTES_MAX) {
             let told = store.told_versions(ids).await?;
             let records = store.campaigns(ids).await?;
-            let is_untold =
-                |(record, told): &(&CampaignRecord, Option<u64>)| told.is_none_or(|told| told < record.version);
             let pairs = records.iter().zip(told).filter_map(|(record, told)| Some((record.as_ref()?, told)));
-            let untold = pairs.filter(is_untold).map(|(record, _)| Untold::Campaign(record.campaign.id));
-            store.note_changed(untold).await?;
+            let untold = pairs.filter(|(record, told)| is_untold(record, *told));
+            store.note_changed(untold.map(|(record, _)| Untold::Campaign(record.campaign.id))).await?;
             let parts: Vec<PartId> =
                 records.iter().flatten().flat_map(|record| &record.parts).map(|(part, _)| *part).collect();
             store.note_untold_parts(&parts).await?;
@@ -208,24 +207,22 @@ impl Relay {
     async fn tell_campaigns(&mut self, store: &Store, ids: &[CampaignId]) -> Result<()> {
         let told = store.told_versions(ids).await?;
         for (record, told) in store.campaigns(ids).await?.into_iter().zip(told) {
-            let Some(record) = record.filter(|record| told.is_none_or(|told| told < record.version)) else { continue };
+            let Some(record) = record.filter(|record| is_untold(record, told)) else { continue };
             let (id, version) = (record.campaign.id, record.version);
             let line = record.campaign.lines.first();
+            let fields = CampaignFields {
+                state: record.state,
+                code: record.reason.as_ref().and_then(|reason| reason.code),
+                reason: record.reason.as_ref().map(|reason| reason.details.as_str()),
+            };
+            let event_id = format!("{id}.state.{version}");
             let event = Event {
-                id: format!("{id}.state.{version}"),
-                r#type: EventType::CampaignState,
-                at: record.changed_at,
                 business: line.and_then(|line| self.campaigns.business(line)),
-                line: None,
                 campaign: Some(id),
                 external_id: record.campaign.external_id.as_deref(),
-                details: CampaignFields {
-                    state: record.state,
-                    code: record.reason.as_ref().and_then(|reason| reason.code),
-                    reason: record.reason.as_ref().map(|reason| reason.details.clone()),
-                },
+                ..Event::new(event_id, EventType::CampaignState, record.changed_at, fields)
             };
-            self.append(store, &[json(&event)]).await?;
+            self.append(store, &[event.to_json()]).await?;
             store.set_told_version(id, version).await?;
         }
         Ok(())
@@ -246,7 +243,7 @@ impl Relay {
         self.append(store, &events).await?;
         store.set_told(&positions).await?;
         for (&part, untold) in parts.iter().zip(&untold).filter(|(_, untold)| untold.has_more) {
-            let last = untold.changes.last().map_or(now, |last| UnixMs(u64::from(last.second) * 1000));
+            let last = untold.changes.last().map_or(now, |last| last.at());
             self.unfinished.push((Untold::Part(part), last));
         }
         Ok(())
@@ -289,11 +286,11 @@ impl Relay {
     async fn tell_messages(&mut self, store: &Store, line: LineId, at: UnixMs) -> Result<()> {
         let messages = store.untold_inbound(&line, MESSAGES_MAX).await?;
         let Some(last) = messages.last() else { return Ok(()) };
-        let answered = messages.iter().filter_map(|message| Some(answered(message.recipient.as_deref()?)?.0));
+        let answered = messages.iter().filter_map(|message| message.answers.map(|(part, _)| part));
         self.campaigns.read(store, answered).await?;
         let events: Vec<String> = messages.iter().filter_map(|message| self.message_event(&line, message)).collect();
         self.append(store, &events).await?;
-        store.set_told_inbound(&line, &last.id).await?;
+        store.set_told_inbound(&line, last.id).await?;
         if messages.len() == MESSAGES_MAX {
             self.unfinished.push((Untold::Inbound(line), at));
         }
@@ -310,25 +307,23 @@ impl Relay {
         }
         let message: &RawValue = serde_json::from_str(&entry.message).ok()?;
         let Head { id, at } = serde_json::from_str(&entry.message).ok()?;
-        let id = id.unwrap_or_else(|| entry.id.clone());
-        let at = at.or_else(|| entry.id.split('-').next()?.parse().ok())?;
-        let answered = entry.recipient.as_deref().and_then(answered);
-        let campaign = answered.map(|(part, ..)| part.campaign);
+        let id = id.unwrap_or_else(|| entry.id.to_string());
+        let at = UnixMs(at.unwrap_or(entry.id.ms));
+        let campaign = entry.answers.map(|(part, _)| part.campaign);
         let info = campaign.and_then(|campaign| self.campaigns.get(campaign));
-        Some(json(&Event {
-            id: format!("message:{line}:{id}"),
-            r#type: EventType::MessageReceived,
-            at: UnixMs(at),
+        let fields = MessageFields {
+            recipient: entry.answers.map(|(part, claimed)| format!("{part}.{}", claimed.row)),
+            send: entry.answers.map(|(_, claimed)| claimed.send).filter(|send| *send > 0),
+            message,
+        };
+        let event = Event {
             business: self.campaigns.business(line),
             line: Some(line),
             campaign,
             external_id: info.and_then(|info| info.external_id.as_deref()),
-            details: MessageFields {
-                recipient: answered.map(|(part, row, _)| format!("{part}.{row}")),
-                send: answered.map(|(_, _, send)| send).filter(|send| *send > 0),
-                message,
-            },
-        }))
+            ..Event::new(format!("message:{line}:{id}"), EventType::MessageReceived, at, fields)
+        };
+        Some(event.to_json())
     }
 
     async fn append(&self, store: &Store, events: &[String]) -> Result<()> {
@@ -367,29 +362,30 @@ impl PartContext<'_> {
         let send = send.unwrap_or(State::send_of(change.byte));
         let recipient = format!("{}.{row}", self.part);
         let reason = self.reasons.get(&row).filter(|_| has_reason(change));
-        Some(json(&Event {
-            id: format!("{recipient}.{send}.{}", state.name()),
-            r#type: EventType::of_recipient(state)?,
-            at: UnixMs(u64::from(change.second) * 1000),
+        let id = format!("{recipient}.{send}.{}", state.name());
+        let fields = RecipientFields {
+            recipient,
+            to: self.phones.and_then(|phones| phones.get(self.part, row)),
+            wamid: self.wamids.of(ClaimedRow { row, send }),
+            send,
+            rank: state.rank(),
+            code: reason.and_then(|reason| reason.code()),
+            reason: reason.map(|reason| reason.title()),
+        };
+        let event = Event {
             business: self.business,
             line: Some(self.line),
             campaign: Some(self.part.campaign),
             external_id: self.external_id,
-            details: RecipientFields {
-                recipient,
-                to: self.phones.and_then(|phones| phones.get(self.part, row)),
-                wamid: self.wamids.of(ClaimedRow { row, send }),
-                send,
-                rank: state.rank(),
-                code: reason.and_then(|reason| reason.code()),
-                reason: reason.map(|reason| reason.title()),
-            },
-        }))
+            ..Event::new(id, EventType::of_recipient(state)?, change.at(), fields)
+        };
+        Some(event.to_json())
     }
 }
 
-fn json<D: Serialize>(event: &Event<'_, D>) -> String {
-    serde_json::to_string(event).expect("every map has string keys")
+/// Whether a campaign changed since the feed told its version `told`.
+fn is_untold(record: &CampaignRecord, told: Option<u64>) -> bool {
+    told.is_none_or(|told| told < record.version)
 }
 
 /// Whether the event of a change has a reason.
@@ -414,11 +410,4 @@ async fn late_sends(store: &Store, part: PartId, changes: &[&Change]) -> Result<
     let rows: Vec<u16> = changes.iter().filter(|change| is_late(change)).map(|change| change.row).collect();
     let sends = store.sends(part, &rows).await?;
     Ok(rows.into_iter().zip(sends).filter_map(|(row, send)| Some((row, send?))).collect())
-}
-
-/// The row and the send in the field `recipient` of an inbound stream.
-fn answered(text: &str) -> Option<(PartId, u16, u8)> {
-    let (rest, send) = text.rsplit_once('.')?;
-    let (part, row) = rest.rsplit_once('.')?;
-    Some((part.parse().ok()?, row.parse().ok()?, send.parse().ok()?))
 }

@@ -42,16 +42,12 @@ impl Intake {
         let definition = self.store.definitions(&[campaign]).await?.pop().flatten();
         let line = definition.as_ref().and_then(|definition| self.lines.first_of(&definition.lines));
         let event = Event {
-            id: format!("job:{id}"),
-            r#type: EventType::JobDone,
-            at: self.clock.now(),
             business: line.map(|line| &line.business),
-            line: None,
             campaign: Some(campaign),
             external_id: definition.as_ref().and_then(|definition| definition.external_id.as_deref()),
-            details: DoneFields { job, upload },
+            ..Event::new(format!("job:{id}"), EventType::JobDone, self.clock.now(), DoneFields { job, upload })
         };
-        self.tell(Some(campaign), &event).await
+        Ok(self.store.append_events(Some(campaign), &[event.to_json()]).await?)
     }
 
     /// Tells that the entry `id` failed and became a dead letter: the job of the entry `job`, which is another one for a
@@ -63,21 +59,8 @@ impl Intake {
         code: &str,
         reason: &str,
     ) -> Result<(), IntakeError> {
-        let event = Event {
-            id: format!("job:{id}"),
-            r#type: EventType::JobDead,
-            at: self.clock.now(),
-            business: None,
-            line: None,
-            campaign: None,
-            external_id: None,
-            details: DeadFields { job, code, reason },
-        };
-        self.tell(None, &event).await
-    }
-
-    async fn tell<D: Serialize>(&self, campaign: Option<CampaignId>, event: &Event<'_, D>) -> Result<(), IntakeError> {
-        let json = serde_json::to_string(event).expect("every map has string keys");
-        Ok(self.store.append_events(campaign, &[json]).await?)
+        let details = DeadFields { job, code, reason };
+        let event = Event::new(format!("job:{id}"), EventType::JobDead, self.clock.now(), details);
+        Ok(self.store.append_events(None, &[event.to_json()]).await?)
     }
 }

@@ -244,7 +244,7 @@ impl Store {
             let due = due.map_or(String::new(), |due| due.0.to_string());
             Call::new(&script::POSTPONE, &[self.keys.active()]).arg(id.to_string()).arg(since.0).arg(due)
         });
-        self.call_all::<u8>(&calls.collect::<Vec<_>>()).await?.into_iter().try_for_each(|result| result.map(drop))
+        self.run_all(&calls.collect::<Vec<_>>()).await
     }
 
     /// Retires an ended campaign. Until the retention of its recipients ends, its only maintenance is the indexing of

@@ -1,18 +1,18 @@
 //! The event feed: streams of events, which campaigns are spread over. Readers are told by the numbers of the events
 //! whether they missed some.
 //!
-//! An entry has the field `event`, an [`Event`] as JSON. Its id is a time in ms and the number
-//! of the event in its stream.
+//! An entry has the field `event`, an [`Event`] as JSON. Its id is the time in ms at which it was written and the number
+//! of the event in its stream, from 1.
 //!
-//! If a writer dies: it, or whoever takes over, writes the events again, under new ids of the stream.
+//! If a writer dies: it writes the events again when it is back, or its successor does. They get new ids in the stream.
 
-use std::{fmt, num::NonZeroU16, str::FromStr, time::Duration};
+use std::{num::NonZeroU16, time::Duration};
 
 use deadpool_redis::redis::cmd;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Serialize;
 
 use super::{Call, Result, Store, StoreError, lines::ms, script};
-use crate::domain::{CampaignId, Event, EventType, UnixMs};
+use crate::domain::{CampaignId, EntryId, Event, EventType, UnixMs};
 
 /// Maximum number of events in one call of the script, so that no call keeps Redis busy for long: about a millisecond.
 const EVENTS_MAX: usize = 256;
@@ -41,59 +41,11 @@ impl FeedLimits {
     }
 }
 
-/// The id of an event in its stream, written as `1795984075312-17`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct EventId {
-    /// When it was written, in ms.
-    pub ms: u64,
-    /// The number of the event in its stream, from 1.
-    pub number: u64,
-}
-
-impl EventId {
-    /// Whether events between `before`, which was read last, and this one were removed unread. A reader that has read
-    /// nothing, at the lowest id, misses no events.
-    pub fn is_after_gap(self, before: EventId) -> bool {
-        before != EventId::default() && self.skips_numbers_after(before)
-    }
-
-    /// Whether there were events between `before` and this one.
-    pub fn skips_numbers_after(self, before: EventId) -> bool {
-        // A lower number comes after Redis lost its last writes. The events that it lost are told again.
-        self.number > before.number + 1
-    }
-
-    /// A position between this event, which is not the first one, and the event before it.
-    pub fn before(self) -> EventId {
-        EventId { number: self.number - 1, ..self }
-    }
-}
-
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.ms, self.number)
-    }
-}
-
-impl FromStr for EventId {
-    type Err = BadEventId;
-
-    fn from_str(text: &str) -> std::result::Result<Self, BadEventId> {
-        let (ms, number) = text.split_once('-').ok_or(BadEventId)?;
-        Ok(Self { ms: ms.parse().map_err(|_| BadEventId)?, number: number.parse().map_err(|_| BadEventId)? })
-    }
-}
-
-/// The text is not the id of an event in a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of an event in its stream")]
-pub struct BadEventId;
-
 /// An event as it is in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// Its id in the stream.
-    pub id: EventId,
+    pub id: EntryId,
     /// The event, a JSON object.
     pub event: String,
 }
@@ -102,30 +54,27 @@ pub struct StoredEvent {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Gap {
     /// The last event that was read, as it is in its stream.
-    #[serde(serialize_with = "as_text")]
-    pub after: EventId,
+    pub after: EntryId,
     /// The first event that is still there, as it is in its stream.
-    #[serde(serialize_with = "as_text")]
-    pub next: EventId,
+    pub next: EntryId,
 }
 
 /// The event that tells a reader of a stream that the events after `after` and before `next` were removed unread. It is
 /// the same for every reader that finds this gap.
-pub fn gap(partition: u16, after: EventId, next: EventId) -> Event<'static, Gap> {
-    Event {
-        id: format!("gap:{partition}:{after}:{next}"),
-        r#type: EventType::FeedGap,
-        at: UnixMs(next.ms),
-        business: None,
-        line: None,
-        campaign: None,
-        external_id: None,
-        details: Gap { after, next },
-    }
+pub fn gap(partition: u16, after: EntryId, next: EntryId) -> Event<'static, Gap> {
+    let id = format!("gap:{partition}:{after}:{next}");
+    Event::new(id, EventType::FeedGap, UnixMs(next.ms), Gap { after, next })
 }
 
-fn as_text<S: Serializer>(id: &EventId, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
+/// Whether there were events between `before` and `id`, two events of a stream: the numbers of events have no gaps.
+pub fn skips_numbers(before: EntryId, id: EntryId) -> bool {
+    // A lower number comes after Redis lost its last writes. The events that it lost are told again.
+    id.number > before.number + 1
+}
+
+/// A position between the event `id`, which is not the first one, and the event before it.
+pub fn just_before(id: EntryId) -> EntryId {
+    EntryId { number: id.number - 1, ..id }
 }
 
 impl Store {
@@ -155,13 +104,12 @@ impl Store {
             let call = call.arg(feed.length_max).arg(ms(feed.retention));
             events.iter().fold(call, |call, event| call.arg(event))
         });
-        let appended = self.call_all::<u64>(&calls.collect::<Vec<_>>()).await?;
-        appended.into_iter().try_for_each(|appended| appended.map(drop))?;
+        self.run_all(&calls.collect::<Vec<_>>()).await?;
         self.wait_durable_if_spread(&[key]).await
     }
 
     /// At most `limit` events of a stream after `after`, in order.
-    pub async fn events_after(&self, partition: u16, after: EventId, limit: usize) -> Result<Vec<StoredEvent>> {
+    pub async fn events_after(&self, partition: u16, after: EntryId, limit: usize) -> Result<Vec<StoredEvent>> {
         let Some(feed) = self.feed else { return Ok(Vec::new()) };
         let key = self.keys.events(partition, feed.partitions.get());
         let mut range = cmd("XRANGE");
@@ -176,8 +124,8 @@ impl Store {
     }
 
     /// The id of the newest event that was ever in a stream; the lowest id if there was none.
-    pub async fn newest_event(&self, partition: u16) -> Result<EventId> {
-        let Some(feed) = self.feed else { return Ok(EventId::default()) };
+    pub async fn newest_event(&self, partition: u16) -> Result<EntryId> {
+        let Some(feed) = self.feed else { return Ok(EntryId::default()) };
         let key = self.keys.events(partition, feed.partitions.get());
         let newest: Option<String> = self.call(Call::new(&script::NEWEST_EVENT, &[key])).await?;
         Ok(newest.and_then(|id| id.parse().ok()).unwrap_or_default())
@@ -190,12 +138,10 @@ mod tests {
 
     #[test]
     fn a_number_left_out_is_a_gap() {
-        let at = |number| EventId { ms: 1_000, number };
-        assert!(at(7).is_after_gap(at(5)));
-        for (before, number) in [(at(5), 6), (EventId::default(), 7), (at(9), 7)] {
-            assert!(!at(number).is_after_gap(before), "{before}");
+        let at = |number| EntryId { ms: 1_000, number };
+        assert!(skips_numbers(at(5), at(7)));
+        for (before, number) in [(at(5), 6), (at(9), 7)] {
+            assert!(!skips_numbers(before, at(number)), "{before}");
         }
-        assert_eq!("1000-7".parse(), Ok(at(7)));
-        assert_eq!("1000".parse::<EventId>(), Err(BadEventId));
     }
 }

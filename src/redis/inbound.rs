@@ -7,13 +7,19 @@
 //! If Redis loses its last writes: the journal stores the messages again, under new ids.
 //! Never: drops an entry that a consumer group has not acknowledged.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use super::{Call, Result, Store, StoreError, lines::ms, message_ids::RowRef, script, untold::Untold};
-use crate::domain::{Fingerprint, LineId};
+use deadpool_redis::redis::{Pipeline, cmd};
+
+use super::{Call, Result, Store, StoreError, jobs::entry_id, lines::ms, message_ids::RowRef, script, untold::Untold};
+use crate::domain::{ClaimedRow, EntryId, Fingerprint, LineId};
 
 /// Maximum number of messages in one call of the script, so that no call keeps Redis busy for long.
 const MESSAGES_MAX: usize = 256;
+
+/// The consumer group that stands at the last message of which the event feed told. So messages that it did not tell
+/// are never removed.
+const FEED_GROUP: &str = "feed";
 
 /// How much of the inbound stream of a line is kept.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +41,17 @@ pub struct NewInbound {
     pub answers: Option<RowRef>,
 }
 
+/// A message as it is on the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundEntry {
+    /// Its id in the stream.
+    pub id: EntryId,
+    /// The message as JSON.
+    pub message: String,
+    /// The recipient whose message it answers.
+    pub answers: Option<RowRef>,
+}
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -50,8 +67,7 @@ impl Store {
     /// Removes the messages of lines that are due: see [`InboundLimits`].
     pub async fn trim_inbound(&self, lines: &[LineId], limits: InboundLimits) -> Result<()> {
         let calls: Vec<Call> = lines.iter().map(|line| self.inbound_call(line, limits)).collect();
-        let trimmed: Vec<Result<Vec<u64>>> = self.call_all(&calls).await?;
-        trimmed.into_iter().try_for_each(|trimmed| trimmed.map(drop))
+        self.run_all(&calls).await
     }
 
     fn inbound_call(&self, line: &LineId, limits: InboundLimits) -> Call {
@@ -70,7 +86,7 @@ impl Store {
             for messages in messages.chunks(MESSAGES_MAX) {
                 let call = self.inbound_call(line, limits);
                 calls.push(messages.iter().fold(call, |call, NewInbound { fingerprint, message, answers }| {
-                    let recipient = answers.map(|(part, claimed)| format!("{part}.{}.{}", claimed.row, claimed.send));
+                    let recipient = answers.map(recipient_of);
                     call.arg(&fingerprint.0).arg(message).arg(recipient.unwrap_or_default())
                 }));
             }
@@ -91,4 +107,55 @@ impl Store {
         };
         Ok(lines.iter().map(|(_, messages)| of_line(messages)).collect())
     }
+
+    /// At most `limit` messages of a line of which the feed has not told.
+    pub async fn untold_inbound(&self, line: &LineId, limit: usize) -> Result<Vec<InboundEntry>> {
+        let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]).arg(FEED_GROUP).arg(limit);
+        let entries: Vec<(String, HashMap<String, String>)> = self.call(call).await?;
+        let read = |(id, mut fields): (String, HashMap<String, String>)| {
+            let answers = fields.get("recipient").and_then(|text| answered_by(text));
+            Ok(InboundEntry { id: entry_id(&id)?, message: fields.remove("message").unwrap_or_default(), answers })
+        };
+        entries.into_iter().map(read).collect()
+    }
+
+    /// Stores that the feed has told of the messages of a line up to the entry `id`.
+    pub async fn set_told_inbound(&self, line: &LineId, id: EntryId) -> Result<()> {
+        let mut set = cmd("XGROUP");
+        set.arg("SETID").arg(self.keys.inbound(line)).arg(FEED_GROUP).arg(id.to_string());
+        self.query("XGROUP SETID", &set).await
+    }
+
+    /// Counts the messages of lines so far as told by the feed.
+    pub(super) async fn skip_past_inbound(&self, lines: &[LineId]) -> Result<()> {
+        let call = |line: &LineId| Call::new(&script::SKIP_INBOUND, &[self.keys.inbound(line)]).arg(FEED_GROUP);
+        self.run_all(&lines.iter().map(call).collect::<Vec<_>>()).await
+    }
+
+    /// Lets the messages of lines no longer wait for the feed.
+    pub(super) async fn release_inbound(&self, lines: &[LineId]) -> Result<()> {
+        let streams: Vec<String> = lines.iter().map(|line| self.keys.inbound(line)).collect();
+        let mut exist = Pipeline::new();
+        for stream in &streams {
+            exist.exists(stream);
+        }
+        let exist: Vec<bool> = self.query_all("EXISTS inbound", &exist).await?;
+        let mut pipeline = Pipeline::new();
+        for stream in streams.iter().zip(exist).filter_map(|(stream, exists)| exists.then_some(stream)) {
+            pipeline.cmd("XGROUP").arg("DESTROY").arg(stream).arg(FEED_GROUP);
+        }
+        self.query_all::<u8>("XGROUP DESTROY", &pipeline).await.map(drop)
+    }
+}
+
+/// The value of the field `recipient`: `CAMPAIGN.PART.ROW.SEND`.
+fn recipient_of((part, claimed): RowRef) -> String {
+    format!("{part}.{}.{}", claimed.row, claimed.send)
+}
+
+/// The recipient in a field `recipient`; `None` if the text is none.
+fn answered_by(recipient: &str) -> Option<RowRef> {
+    let (rest, send) = recipient.rsplit_once('.')?;
+    let (part, row) = rest.rsplit_once('.')?;
+    Some((part.parse().ok()?, ClaimedRow { row: row.parse().ok()?, send: send.parse().ok()? }))
 }

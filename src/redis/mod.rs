@@ -15,6 +15,7 @@ pub mod durability;
 pub mod duty;
 pub mod feed;
 mod fleet;
+pub mod history;
 pub mod inbound;
 pub mod installation;
 pub mod jobs;
@@ -277,6 +278,13 @@ impl Store {
         }
         let unanswered = || Err(StoreError::OutcomeUnknown("no answer".into()));
         Ok(results.into_iter().map(|result| result.unwrap_or_else(unanswered)).collect())
+    }
+
+    /// Runs scripts in order in one round trip, for their effect.
+    ///
+    /// Errors: as [`Store::call_all`]; otherwise the first error of a script.
+    pub async fn run_all(&self, calls: &[Call]) -> Result<()> {
+        self.call_all::<Value>(calls).await?.into_iter().try_for_each(|result| result.map(drop))
     }
 
     async fn send(&self, operation: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_redis::redis::{Pipeline, cmd};
 
-use super::{Result, Store, StoreError, chunk::Chunk};
+use super::{Result, Store, StoreError, chunk::Chunk, history::changes};
 use crate::domain::{FailureReason, LineId, PartId, UnixMs, recipient::Recipient};
 
 /// Entries of a part's history that are read in one command. Each entry is a batch of changes.
@@ -108,9 +108,9 @@ impl Store {
             if entries.is_empty() {
                 return Ok(details);
             }
-            for &[low, high, byte, ref time @ ..] in entries.iter().flat_map(|entry| entry.as_chunks::<7>().0) {
-                if let Some(&position) = positions.get(&u16::from_le_bytes([low, high])) {
-                    details[position].times[usize::from(byte & 0x0f)] = u32::from_le_bytes(*time);
+            for change in entries.iter().flat_map(|entry| changes(entry)) {
+                if let Some(&position) = positions.get(&change.row) {
+                    details[position].times[usize::from(change.byte & 0x0f)] = change.second;
                 }
             }
             from += HISTORY_ENTRIES;

@@ -15,6 +15,7 @@ use deadpool_redis::redis::{Pipeline, Value, cmd};
 use self::packed::{PackedFacts, PackedOutcomes, pack_claims, pack_facts, pack_outcomes, read_claim, time};
 use super::{
     Call, Result, Store, StoreError,
+    history::changes,
     lines::ms,
     phone_index, script,
     stored::{number_of, reason_of},
@@ -369,10 +370,9 @@ impl Store {
         let history: Vec<Vec<u8>> =
             self.query("LRANGE history", cmd("LRANGE").arg(self.keys.history(part)).arg(0).arg(-1)).await?;
         let mut times = vec![[0; 16]; states.len()];
-        for record in history.iter().flat_map(|entry| entry.as_chunks::<7>().0) {
-            let [row_low, row_high, byte, time @ ..] = *record;
-            if let Some(row) = times.get_mut(usize::from(u16::from_le_bytes([row_low, row_high]))) {
-                row[usize::from(byte & 0x0f)] = u32::from_le_bytes(time);
+        for change in history.iter().flat_map(|entry| changes(entry)) {
+            if let Some(row) = times.get_mut(usize::from(change.row)) {
+                row[usize::from(change.byte & 0x0f)] = change.second;
             }
         }
         Ok(PartRows { states, why, tries, times, chunks: self.chunk_starts(part).await? })

@@ -6,14 +6,15 @@
 
 use std::fmt;
 
-use super::feed::{BadEventId, EventId, FeedLimits};
+use super::feed::{FeedLimits, skips_numbers};
+use crate::domain::{EntryId, ids::BadEntryId};
 
 /// The start of what is kept of a partition.
 const OLDEST: &str = "0";
 
 /// What a reader has read of each partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position(Vec<Option<EventId>>);
+pub struct Position(Vec<Option<EntryId>>);
 
 /// The text is not a position in this feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,15 +35,15 @@ pub enum BadPosition {
     },
 }
 
-impl From<BadEventId> for BadPosition {
-    fn from(_: BadEventId) -> Self {
+impl From<BadEntryId> for BadPosition {
+    fn from(_: BadEntryId) -> Self {
         Self::Malformed
     }
 }
 
 impl Position {
     /// The position behind the events `newest`, one for each partition.
-    pub fn behind(newest: Vec<EventId>) -> Self {
+    pub fn behind(newest: Vec<EntryId>) -> Self {
         Self(newest.into_iter().map(Some).collect())
     }
 
@@ -71,19 +72,19 @@ impl Position {
     }
 
     /// The event of a partition that was read last; the lowest id if none was.
-    pub fn of(&self, partition: u16) -> EventId {
+    pub fn of(&self, partition: u16) -> EntryId {
         self.0[usize::from(partition)].unwrap_or_default()
     }
 
     /// Moves the position in a partition behind the event `read`.
-    pub fn advance(&mut self, partition: u16, read: EventId) {
+    pub fn advance(&mut self, partition: u16, read: EntryId) {
         self.0[usize::from(partition)] = Some(read);
     }
 
     /// Whether events were removed between the position and `next`, the event that follows it in a partition.
-    pub fn misses_events_before(&self, partition: u16, next: EventId) -> bool {
+    pub fn misses_events_before(&self, partition: u16, next: EntryId) -> bool {
         // A reader of a partition that had no event yet, at 0-0, expects the first one.
-        self.0[usize::from(partition)].is_some_and(|read| next.skips_numbers_after(read))
+        self.0[usize::from(partition)].is_some_and(|read| skips_numbers(read, next))
     }
 }
 
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_found_by_the_numbers_of_events() {
-        let next = |number| EventId { ms: 9, number };
+        let next = |number| EntryId { ms: 9, number };
         let misses = |text, number| Position::parse(text, feed(1)).expect("good").misses_events_before(0, next(number));
         assert!(misses("5-1", 3) && misses("0-0", 2));
         assert!(!misses("5-1", 2) && !misses("0-0", 1), "the next event");

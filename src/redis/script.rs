@@ -48,7 +48,7 @@ scripts! {
     KEEP_INBOUND "keep_inbound",
     APPEND_EVENTS "append_events", NEWEST_EVENT "newest_event", MARK_CHANGED "mark_changed", READ_CHANGES "read_changes",
     READ_INBOUND "read_inbound", SKIP_INBOUND "skip_inbound", TOLD "told",
-    BEGIN_DELIVERY "begin_delivery", SETTLE_DELIVERY "settle_delivery", CHANGE_SUBSCRIBER "change_subscriber",
+    BEGIN_DELIVERY "begin_delivery", CHANGE_SUBSCRIBER "change_subscriber",
     }
     of_a_part {
     ACTIVATE "activate", GATE "gate", CLAIM "claim", SETTLE "settle", STATUS "status", DOUBTS "doubts", SWEEP "sweep",

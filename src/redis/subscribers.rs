@@ -15,11 +15,11 @@ use futures_util::future::try_join_all;
 
 use super::{
     Call, Result, Store,
-    feed::{EventId, FeedLimits},
+    feed::{FeedLimits, just_before},
     position::Position,
     script,
 };
-use crate::domain::{SubscriberId, UnixMs};
+use crate::domain::{EntryId, SubscriberId, UnixMs};
 
 const VERSION: &str = "version";
 const DELIVERER: &str = "deliverer";
@@ -105,7 +105,7 @@ impl Store {
         record: &SubscriberRecord,
         change: &DeliveryChange<'_>,
     ) -> Result<bool> {
-        let call = Call::new(&script::SETTLE_DELIVERY, &[self.keys.subscriber(id)]).arg(&record.version);
+        let call = Call::new(&script::CHANGE_SUBSCRIBER, &[self.keys.subscriber(id)]).arg(&record.version);
         let call = match change {
             DeliveryChange::Told(position) => {
                 let call = call.arg(POSITION).arg(position.to_string());
@@ -130,7 +130,10 @@ impl Store {
     }
 
     fn change_subscriber(&self, id: &SubscriberId) -> Call {
-        Call::new(&script::CHANGE_SUBSCRIBER, &[self.keys.subscriber(id)]).arg(rand::random::<u64>())
+        Call::new(&script::CHANGE_SUBSCRIBER, &[self.keys.subscriber(id)])
+            .arg("")
+            .arg(VERSION)
+            .arg(rand::random::<u64>())
     }
 
     /// The position behind every event that there is.
@@ -142,9 +145,9 @@ impl Store {
     pub async fn position_at(&self, feed: FeedLimits, time: UnixMs) -> Result<Position> {
         let mut ids = Vec::new();
         for partition in feed.partitions() {
-            let first = self.events_after(partition, EventId { ms: time.0, number: 0 }, 1).await?;
+            let first = self.events_after(partition, EntryId { ms: time.0, number: 0 }, 1).await?;
             ids.push(match first.first() {
-                Some(event) => event.id.before(),
+                Some(event) => just_before(event.id),
                 None => self.newest_event(partition).await?,
             });
         }
@@ -182,6 +185,6 @@ fn record(mut fields: HashMap<String, String>, feed: FeedLimits) -> Option<Subsc
         last_error: fields.remove(LAST_ERROR),
         disabled_because: fields.remove(DISABLED_BECAUSE),
         deliverer: fields.remove(DELIVERER).unwrap_or_default(),
-        version: fields.remove(VERSION).unwrap_or_default(),
+        version: fields.remove(VERSION)?,
     })
 }

@@ -13,17 +13,16 @@ use std::{collections::HashMap, fmt, str::FromStr};
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, cmd};
 
-use super::{Call, Result, Store, StoreError, script, stored::reason_of};
+use super::{
+    Call, Result, Store, StoreError,
+    history::{CHANGE_BYTES, Change, changes},
+    script,
+    stored::reason_of,
+};
 use crate::domain::{CampaignId, FailureReason, LineId, PartId, UnixMs};
-
-/// The consumer group of the inbound streams that stands at the last message of which the feed told.
-const INBOUND_GROUP: &str = "feed";
 
 /// The field of `told` that exists once the feed has begun. The fields of states have a colon.
 const BEGUN: &str = "begun";
-
-/// Bytes of a change in the history of a part.
-const CHANGE_BYTES: usize = 7;
 
 /// Parts that are compared in one round trip.
 const COMPARED_AT_ONCE: usize = 1_000;
@@ -68,17 +67,6 @@ impl FromStr for Untold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadUntold;
 
-/// A change of a recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The row in its part.
-    pub row: u16,
-    /// The state byte that it got.
-    pub byte: u8,
-    /// When, in Unix seconds.
-    pub second: u32,
-}
-
 /// Changes of a part, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartChanges {
@@ -88,17 +76,6 @@ pub struct PartChanges {
     pub position: u64,
     /// Whether there are more.
     pub has_more: bool,
-}
-
-/// A message on the inbound stream of a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboundEntry {
-    /// Its id in the stream.
-    pub id: String,
-    /// The message, JSON.
-    pub message: String,
-    /// The recipient whose message it answers: `CAMPAIGN.PART.ROW.SEND`.
-    pub recipient: Option<String>,
 }
 
 impl Store {
@@ -123,12 +100,11 @@ impl Store {
 
     /// Notes what changed.
     pub async fn note_changed(&self, changed: impl IntoIterator<Item = Untold>) -> Result<()> {
-        let notes = self.call_all::<u64>(&self.notes(changed)).await?;
-        notes.into_iter().try_for_each(|noted| noted.map(drop))
+        self.run_all(&self.notes(changed)).await
     }
 
-    /// As [`Store::call`], and notes what the call changes, so the call must be safe to repeat: in the same round trip, or after it in a cluster, where a
-    /// note could otherwise be taken before the change is made.
+    /// As [`Store::call`], and notes what the call changes, in the same round trip. In a cluster the note follows the
+    /// change, because it could otherwise be taken before the change is made. The call must be safe to repeat.
     pub(super) async fn call_noting<T: FromRedisValue>(&self, call: Call, changed: Untold) -> Result<T> {
         if self.is_spread() {
             let result = self.call(call).await?;
@@ -191,15 +167,10 @@ impl Store {
             Call::new(&script::READ_CHANGES, &keys).arg(limit * CHANGE_BYTES)
         };
         let read: Vec<Result<(u64, u8, Vec<u8>)>> = self.call_all(&parts.iter().map(call).collect::<Vec<_>>()).await?;
-        let change = |&[low, high, byte, ref second @ ..]: &[u8; CHANGE_BYTES]| Change {
-            row: u16::from_le_bytes([low, high]),
-            byte,
-            second: u32::from_le_bytes(*second),
-        };
         read.into_iter()
             .map(|read| {
                 let (position, more, bytes) = read?;
-                let changes = bytes.as_chunks().0.iter().map(change).collect();
+                let changes = changes(&bytes).collect();
                 Ok(PartChanges { changes, position, has_more: more == 1 })
             })
             .collect()
@@ -227,8 +198,7 @@ impl Store {
     /// Stores how far the history of parts is told, in one round trip.
     pub async fn set_told(&self, parts: &[(PartId, u64)]) -> Result<()> {
         let call = |(part, position): &(PartId, u64)| Call::new(&script::TOLD, &[self.keys.part(*part)]).arg(*position);
-        let stored = self.call_all::<u8>(&parts.iter().map(call).collect::<Vec<_>>()).await?;
-        stored.into_iter().try_for_each(|stored| stored.map(drop))
+        self.run_all(&parts.iter().map(call).collect::<Vec<_>>()).await
     }
 
     /// The versions of campaigns of which the feed told last; `None` for a campaign of which it did not tell.
@@ -243,32 +213,6 @@ impl Store {
     /// Stores the version of a campaign of which the feed told.
     pub async fn set_told_version(&self, campaign: CampaignId, version: u64) -> Result<()> {
         self.call::<u8>(Call::new(&script::TOLD, &[self.keys.campaign(campaign)]).arg(version)).await.map(drop)
-    }
-
-    /// At most `limit` messages of a line of which the feed has not told.
-    pub async fn untold_inbound(&self, line: &LineId, limit: usize) -> Result<Vec<InboundEntry>> {
-        let call = Call::new(&script::READ_INBOUND, &[self.keys.inbound(line)]).arg(INBOUND_GROUP).arg(limit);
-        let entries: Vec<(String, Vec<String>)> = self.call(call).await?;
-        let read = |(id, fields): (String, Vec<String>)| {
-            let (mut message, mut recipient) = (String::new(), None);
-            let mut fields = fields.into_iter();
-            while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-                match field.as_str() {
-                    "message" => message = value,
-                    "recipient" => recipient = Some(value),
-                    _ => {}
-                }
-            }
-            InboundEntry { id, message, recipient }
-        };
-        Ok(entries.into_iter().map(read).collect())
-    }
-
-    /// Stores that the feed has told of the messages of a line up to the entry `id`.
-    pub async fn set_told_inbound(&self, line: &LineId, id: &str) -> Result<()> {
-        let mut set = cmd("XGROUP");
-        set.arg("SETID").arg(self.keys.inbound(line)).arg(INBOUND_GROUP).arg(id);
-        self.query("XGROUP SETID", &set).await
     }
 
     /// The states that the feed told last, by field.
@@ -327,28 +271,11 @@ impl Store {
         Ok(())
     }
 
-    /// Counts the messages of lines so far as told.
-    async fn skip_past_inbound(&self, lines: &[LineId]) -> Result<()> {
-        let call = |line: &LineId| Call::new(&script::SKIP_INBOUND, &[self.keys.inbound(line)]).arg(INBOUND_GROUP);
-        let skipped = self.call_all::<u8>(&lines.iter().map(call).collect::<Vec<_>>()).await?;
-        skipped.into_iter().try_for_each(|skipped| skipped.map(drop))
-    }
-
     /// Ends the feed, because no events are written any more: a later one tells nothing of the time between, and the
     /// messages of `lines` no longer wait for it.
     pub async fn end_feed(&self, lines: &[LineId]) -> Result<()> {
-        let streams: Vec<String> = lines.iter().map(|line| self.keys.inbound(line)).collect();
-        let mut exist = Pipeline::new();
-        for stream in &streams {
-            exist.exists(stream);
-        }
-        let exist: Vec<bool> = self.query_all("EXISTS inbound", &exist).await?;
-        let mut pipeline = Pipeline::new();
-        pipeline.hdel(self.keys.told(), BEGUN);
-        for stream in streams.iter().zip(exist).filter_map(|(stream, exists)| exists.then_some(stream)) {
-            pipeline.cmd("XGROUP").arg("DESTROY").arg(stream).arg(INBOUND_GROUP);
-        }
-        self.query_all::<u8>("XGROUP DESTROY", &pipeline).await.map(drop)
+        self.query::<u8>("HDEL begun", cmd("HDEL").arg(self.keys.told()).arg(BEGUN)).await?;
+        self.release_inbound(lines).await
     }
 }
 

@@ -221,18 +221,10 @@ impl Delivery {
     /// and the event is written once more with the same id.
     async fn disable(&self, record: &SubscriberRecord, since: UnixMs, reason: &str) -> redis::Result<()> {
         let id = &self.subscriber.id;
-        let event = Event {
-            id: format!("subscriber:{id}:disabled:{}", since.0),
-            r#type: EventType::SubscriberDisabled,
-            at: self.clock.now(),
-            business: None,
-            line: None,
-            campaign: None,
-            external_id: None,
-            details: Disabled { subscriber: id, reason },
-        };
-        let json = serde_json::to_string(&event).expect("every map has string keys");
-        self.store.append_events(None, &[json]).await?;
+        let event_id = format!("subscriber:{id}:disabled:{}", since.0);
+        let details = Disabled { subscriber: id, reason };
+        let event = Event::new(event_id, EventType::SubscriberDisabled, self.clock.now(), details);
+        self.store.append_events(None, &[event.to_json()]).await?;
         if self.store.settle_delivery(id, record, &DeliveryChange::Disabled { because: reason }).await? {
             error!(subscriber = %id, reason, "subscriber disabled: it gets no events until POST /v1/subscribers/{id}/enable");
         }

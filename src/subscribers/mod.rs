@@ -39,7 +39,8 @@ pub struct Subscriber {
     pub keys: Vec<SigningKey>,
     /// The types of events that it gets; `None` for all, also those of later releases.
     pub types: Option<Arc<[EventType]>>,
-    /// The number of events in a webhook: 1 for an event by itself, up to [`BATCH_MAX`] for a list of up to so many.
+    /// The maximum number of events in a webhook, at most [`BATCH_MAX`]. With 1, the body is the event itself; otherwise it
+    /// is a list.
     pub batch: usize,
     /// Whether it may have a private address.
     pub allow_private: bool,

@@ -7,10 +7,10 @@ use tracing::error;
 
 use super::{Subscriber, client::WebhookRequest, signature::webhook_id};
 use crate::{
-    domain::{UnixMs, event::EventHead},
+    domain::{EntryId, UnixMs, event::EventHead},
     redis::{
         self, Store,
-        feed::{EventId, FeedLimits, StoredEvent, gap},
+        feed::{FeedLimits, StoredEvent, gap, just_before},
         position::Position,
     },
 };
@@ -35,7 +35,7 @@ pub(super) struct Batch {
 /// An event that was read, or one that tells of a gap.
 struct Unread {
     /// Its place in its stream.
-    place: EventId,
+    place: EntryId,
     /// `None` if the subscriber does not want it.
     event: Option<Wanted>,
 }
@@ -95,9 +95,9 @@ impl<'a> FeedReader<'a> {
         for stored in events {
             if position.misses_events_before(partition, stored.id) {
                 let gap = gap(partition, position.of(partition), stored.id);
-                let json = serde_json::to_string(&gap).expect("every map has string keys");
+                let json = gap.to_json();
                 // Its place is just before the next event, so that it is not told again once it was.
-                unread.push_back(Unread { place: stored.id.before(), event: Some(Wanted { id: gap.id, json }) });
+                unread.push_back(Unread { place: just_before(stored.id), event: Some(Wanted { id: gap.id, json }) });
             }
             position.advance(partition, stored.id);
             unread.push_back(Unread { place: stored.id, event: self.wanted(stored) });
@@ -118,7 +118,7 @@ impl<'a> FeedReader<'a> {
     /// Takes a batch from the page, and with it the unwanted events before and behind it.
     fn take_batch(&mut self) -> Option<Batch> {
         let oldest = UnixMs(self.page.front()?.place.ms);
-        let mut batch: Vec<(EventId, Wanted)> = Vec::new();
+        let mut batch: Vec<(EntryId, Wanted)> = Vec::new();
         let mut bytes = 0;
         while let Some(Unread { place, event }) = self.page.pop_front_if(|unread| {
             unread.event.is_none() || batch.len() < self.subscriber.batch && bytes < BATCH_BYTES_MAX
@@ -132,7 +132,7 @@ impl<'a> FeedReader<'a> {
         Some(Batch { webhook: self.webhook(batch), position: self.position.clone(), oldest })
     }
 
-    fn webhook(&self, mut batch: Vec<(EventId, Wanted)>) -> Option<WebhookRequest> {
+    fn webhook(&self, mut batch: Vec<(EntryId, Wanted)>) -> Option<WebhookRequest> {
         if self.subscriber.batch == 1 {
             let (_, event) = batch.pop()?;
             return Some(WebhookRequest { id: webhook_id(&event.id), body: event.json.into() });

@@ -8,8 +8,8 @@ use std::{
 
 use deadpool_redis::redis::cmd;
 use pregon::{
-    domain::{CampaignId, PartId, State},
-    redis::{Store, feed::EventId},
+    domain::{CampaignId, EntryId, PartId, State},
+    redis::Store,
 };
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ async fn is_told(store: &Store, parts: &[PartId], line: &str) -> bool {
 
 /// The whole feed, in order.
 async fn read(store: &Store) -> Vec<Value> {
-    let (mut events, mut position) = (Vec::new(), EventId::default());
+    let (mut events, mut position) = (Vec::new(), EntryId::default());
     loop {
         let stored = store.events_after(0, position, READ_AT_ONCE).await.expect("redis");
         let Some(last) = stored.last() else { return events };

@@ -9,11 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use pregon::{
-    domain::CampaignId,
-    redis::{
-        Address, Store,
-        feed::{EventId, FeedLimits},
-    },
+    domain::{CampaignId, EntryId},
+    redis::{Address, Store, feed::FeedLimits},
 };
 
 use super::{check_equal, mb, progress, us_each};
@@ -153,7 +150,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 struct FeedStage {
     stage: Stage,
     store: Store,
-    position: EventId,
+    position: EntryId,
     /// Messages that were told as accepted.
     told: u64,
 }
@@ -171,7 +168,7 @@ impl FeedStage {
         let one = 1.try_into().map_err(LoadError::of)?;
         let limits = FeedLimits { partitions: one, retention: Duration::from_secs(3_600), length_max: 1_000 };
         let store = Store::connect(&address).await?.with_feed(Some(limits));
-        Ok(Self { stage, store, position: EventId::default(), told: 0 })
+        Ok(Self { stage, store, position: EntryId::default(), told: 0 })
     }
 
     /// Reads what was told since the last call.

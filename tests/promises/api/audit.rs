@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use pregon::redis::feed::EventId;
+use pregon::domain::EntryId;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -135,7 +135,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
     }
     // Events are appended behind the responses, so their order is not certain.
     let told = async || {
-        let stored = api.store.events_after(0, EventId::default(), 1_000).await.expect("redis");
+        let stored = api.store.events_after(0, EntryId::default(), 1_000).await.expect("redis");
         let events = stored.iter().map(|stored| serde_json::from_str::<Value>(&stored.event).expect("JSON"));
         let changes = events.filter(|event| event["type"] == "operator.changed" && event["request_id"] == "r-7");
         changes.map(|event| json!([event["what"], event["on"].as_str().unwrap_or_default()])).collect::<Vec<_>>()

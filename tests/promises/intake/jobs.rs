@@ -4,9 +4,9 @@ use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{FromRedisValue, aio::MultiplexedConnection, cmd, pipe};
 use pregon::{
-    domain::{CampaignId, CampaignState, State},
+    domain::{CampaignId, CampaignState, EntryId, State},
     intake::{Intake, jobs::read_jobs},
-    redis::{Address, campaigns::CampaignRecord, feed::EventId},
+    redis::{Address, campaigns::CampaignRecord},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -571,7 +571,7 @@ async fn what_became_of_a_job_is_told() {
     backend.drained().await;
     reader.stop().await;
     let id = store.campaign_by_external_id("spring").await.expect("redis").expect("the campaign").to_string();
-    let stored = store.events_after(0, EventId::default(), 100).await.expect("redis");
+    let stored = store.events_after(0, EntryId::default(), 100).await.expect("redis");
     let events: Vec<Value> = stored.iter().map(|stored| serde_json::from_str(&stored.event).expect("JSON")).collect();
     assert_eq!(events.len(), 3, "{events:?}");
     for (event, (job, r#type)) in

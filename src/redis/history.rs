@@ -1,0 +1,33 @@
+//! The history of a part: the changes of its recipients, as the scripts log them.
+
+use crate::domain::UnixMs;
+
+/// Bytes of a change.
+pub(super) const CHANGE_BYTES: usize = 7;
+
+/// A change of a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The row in its part.
+    pub row: u16,
+    /// The state byte that it got.
+    pub byte: u8,
+    /// When, in Unix seconds.
+    pub second: u32,
+}
+
+impl Change {
+    /// When the recipient changed.
+    pub fn at(self) -> UnixMs {
+        UnixMs(u64::from(self.second) * 1000)
+    }
+}
+
+/// The changes in one or more entries of the history, in order.
+pub(super) fn changes(entries: &[u8]) -> impl Iterator<Item = Change> {
+    entries.as_chunks::<CHANGE_BYTES>().0.iter().map(|&[low, high, byte, ref second @ ..]| Change {
+        row: u16::from_le_bytes([low, high]),
+        byte,
+        second: u32::from_le_bytes(*second),
+    })
+}

@@ -8,6 +8,7 @@ pub mod hooks;
 pub mod hostile;
 pub mod intake;
 pub mod link;
+pub mod log;
 pub mod redis;
 pub mod serve;
 pub mod server;

@@ -1,10 +1,6 @@
 //! The audit trail.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
+use std::collections::BTreeSet;
 
 use pregon::domain::EntryId;
 use reqwest::Method;
@@ -14,38 +10,13 @@ use super::{
     document::DOCUMENT,
     harness::{Api, answer, campaign, csv},
 };
-use crate::support::{alone::runs_alone, until};
+use crate::support::{alone::runs_alone, log::Log, until};
 
-/// The log of this process.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic under the lock").write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn start() -> Self {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
-        tracing::subscriber::set_global_default(subscriber.finish()).expect("no other log");
-        log
-    }
-
-    /// Takes the lines of the audit trail since the last call.
-    fn audited(&self) -> Vec<Value> {
-        let text = std::mem::take(&mut *self.0.lock().expect("no panic under the lock"));
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let lines = lines.map(|line| serde_json::from_slice::<Value>(line).expect("a line of JSON"));
-        lines.filter(|line| line["target"] == "audit").collect()
-    }
+/// Takes the lines of the audit trail since the last call.
+fn audit_lines(log: &Log) -> Vec<Value> {
+    let text = log.take();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    lines.filter(|line| line["target"] == "audit").collect()
 }
 
 #[tokio::test]
@@ -106,7 +77,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, "/v1/resume".into(), Some(business), "resume_all", "business:1001", "changed"),
     ];
     api.add_dead_letter("7-1", &[b"job", b"{}"]).await;
-    let log = Log::start();
+    let log = Log::as_json();
     let (mut audited, mut changed) = (BTreeSet::new(), Vec::new());
     for (method, path, body, what, on, result) in calls {
         let request = api.request(method.clone(), &path).header("x-request-id", "r-7");
@@ -117,7 +88,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         };
         let given = answer(request).await;
         let call = format!("{method} {path}: {}", given.body);
-        let lines = log.audited();
+        let lines = audit_lines(&log);
         if what.is_empty() {
             assert_eq!(lines, [] as [Value; 0], "{call}");
             continue;

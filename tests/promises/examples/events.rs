@@ -143,21 +143,26 @@ async fn launch(stage: &Stage) -> String {
     stage.api().campaign(&["3001"], numbers, json!({})).await
 }
 
+/// Kills the example, the worker and Redis during a campaign. In the end the table equals the statistics.
+async fn follows_through_kills(stage: &mut Stage, follower: &Follower, running: Running) {
+    let campaign = launch(stage).await;
+    follower.wait_for_rows(stage, &campaign, 20).await;
+    running.kill().await;
+    let _running = follower.start(stage, "one");
+    follower.wait_for_rows(stage, &campaign, 80).await;
+    stage.restart_worker().await;
+    follower.wait_for_rows(stage, &campaign, 150).await;
+    stage.redis.kill_hard().await;
+    stage.redis.restart().await;
+    follower.ends_with_the_statistics(stage, &campaign).await;
+}
+
 #[tokio::test]
 async fn events_sse_py_ends_with_the_statistics_through_kills() {
     let mut stage = Stage::start_with("rough", &QUICK).await;
     let follower = Follower::of("events_sse.py", &[]);
     let running = follower.start(&stage, "one");
-    let campaign = launch(&stage).await;
-    follower.wait_for_rows(&stage, &campaign, 20).await;
-    running.kill().await;
-    let _running = follower.start(&stage, "one");
-    follower.wait_for_rows(&stage, &campaign, 80).await;
-    stage.restart_worker().await;
-    follower.wait_for_rows(&stage, &campaign, 150).await;
-    stage.redis.kill_hard().await;
-    stage.redis.restart().await;
-    follower.ends_with_the_statistics(&stage, &campaign).await;
+    follows_through_kills(&mut stage, &follower, running).await;
 }
 
 #[tokio::test]
@@ -222,14 +227,5 @@ async fn events_webhook_py_ends_with_the_statistics_through_kills() {
     .await;
     assert_eq!(forged.map(|answer| answer.status().as_u16()), Some(401), "without a signature");
 
-    let campaign = launch(&stage).await;
-    follower.wait_for_rows(&stage, &campaign, 20).await;
-    running.kill().await;
-    let _running = follower.start(&stage, "one");
-    follower.wait_for_rows(&stage, &campaign, 80).await;
-    stage.restart_worker().await;
-    follower.wait_for_rows(&stage, &campaign, 150).await;
-    stage.redis.kill_hard().await;
-    stage.redis.restart().await;
-    follower.ends_with_the_statistics(&stage, &campaign).await;
+    follows_through_kills(&mut stage, &follower, running).await;
 }

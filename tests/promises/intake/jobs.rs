@@ -1,6 +1,6 @@
 //! The stream of jobs: every entry takes effect once and in stream order, or becomes a dead letter.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use deadpool_redis::redis::{FromRedisValue, aio::MultiplexedConnection, cmd, pipe};
 use pregon::{
@@ -293,23 +293,7 @@ async fn no_job_is_lost_or_repeated_when_readers_are_killed() {
     for name in names {
         backend.add_action("launch", name).await;
     }
-    let mut kills = 0;
-    while backend.redis::<u64>(&["XLEN", "pregon:jobs"]).await > 0 {
-        let other = intake(world.redis.url()).await;
-        let reader = Reader::start(&other, &format!("w{kills}"));
-        // The reader is killed after a random number of commands.
-        let seen: u64 = commands(&mut backend).await;
-        let until_killed = seen + rng.random_range(20..400);
-        until("it works", async || {
-            commands(&mut backend).await >= until_killed || backend.redis::<u64>(&["XLEN", "pregon:jobs"]).await == 0
-        })
-        .await;
-        reader.kill().await;
-        kills += 1;
-        // Saves the wait until the lease of the killed reader expires.
-        backend.redis::<u64>(&["DEL", &world.store().keys.duty_lease("jobs")]).await;
-    }
-    println!("{kills} readers");
+    apply_through_kills(&world, &mut backend, &mut rng, 20..400).await;
     for name in names {
         let record = find(&world, name).await;
         let n = expected.get(name).copied().unwrap_or(0);
@@ -322,10 +306,29 @@ async fn no_job_is_lost_or_repeated_when_readers_are_killed() {
 }
 
 /// The number of commands that Redis has processed.
-pub(super) async fn commands(backend: &mut Backend) -> u64 {
+async fn commands(backend: &mut Backend) -> u64 {
     let info: String = backend.redis(&["INFO", "stats"]).await;
     let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).expect("the count");
     line.trim().parse().expect("a number")
+}
+
+/// Applies all jobs, by readers that are killed one after the other, each after a random number of commands.
+pub(super) async fn apply_through_kills(world: &World, backend: &mut Backend, rng: &mut StdRng, after: Range<u64>) {
+    let mut kills = 0;
+    while backend.redis::<u64>(&["XLEN", "pregon:jobs"]).await > 0 {
+        let other = intake(world.redis.url()).await;
+        let reader = Reader::start(&other, &format!("w{kills}"));
+        let until_killed = commands(backend).await + rng.random_range(after.clone());
+        until("it works", async || {
+            commands(backend).await >= until_killed || backend.redis::<u64>(&["XLEN", "pregon:jobs"]).await == 0
+        })
+        .await;
+        reader.kill().await;
+        kills += 1;
+        // Saves the wait until the lease of the killed reader expires.
+        backend.redis::<u64>(&["DEL", &world.store().keys.duty_lease("jobs")]).await;
+    }
+    println!("{kills} readers");
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ use pregon::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use super::jobs::{Backend, Reader, campaign, commands, find, recipients};
+use super::jobs::{Backend, Reader, apply_through_kills, campaign, find, recipients};
 use crate::support::{
-    intake::{World, intake, row},
-    seed, until,
+    intake::{World, row},
+    seed,
 };
 
 const NUMBERS: Range<u64> = 5_491_100_000_000..5_491_100_000_003;
@@ -29,6 +29,16 @@ impl Backend {
 /// Retries a dead letter, and returns the entry of the retry.
 async fn retry(world: &World, id: &str) -> String {
     world.intake.retry_dead_letter(id.parse().expect("an id")).await.expect("a dead letter").to_string()
+}
+
+/// Launches the campaign `spring`. Returns the dead letter of a pause that came before it. Nobody reads jobs then.
+async fn dead_pause(world: &World, backend: &mut Backend) -> String {
+    let reader = Reader::start(&world.intake, "w1");
+    let pause = backend.add(&json!({ "type": "pause", "external_id": "spring" })).await;
+    backend.add(&campaign("spring", json!({ "recipients": [row(NUMBERS.start)], "launch": true }))).await;
+    backend.drained().await;
+    reader.stop().await;
+    pause
 }
 
 fn pair(id: &str, code: &str) -> (String, String) {
@@ -115,11 +125,7 @@ async fn a_retry_repeats_what_its_job_did_before_without_conflict() {
 async fn a_dead_letter_that_is_retried_twice_takes_effect_once() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
-    let reader = Reader::start(&world.intake, "w1");
-    let pause = backend.add(&json!({ "type": "pause", "external_id": "spring" })).await;
-    backend.add(&campaign("spring", json!({ "recipients": [row(NUMBERS.start)], "launch": true }))).await;
-    backend.drained().await;
-    reader.stop().await;
+    let pause = dead_pause(&world, &mut backend).await;
     retry(&world, &pause).await;
     backend.add_action("resume", "spring").await;
     retry(&world, &pause).await;
@@ -135,11 +141,7 @@ async fn a_dead_letter_that_is_retried_twice_takes_effect_once() {
 async fn a_deleted_dead_letter_is_not_retried() {
     let world = World::start().await;
     let mut backend = Backend::of(&world).await;
-    let reader = Reader::start(&world.intake, "w1");
-    let pause = backend.add(&json!({ "type": "pause", "external_id": "spring" })).await;
-    backend.add(&campaign("spring", json!({ "recipients": [row(NUMBERS.start)], "launch": true }))).await;
-    backend.drained().await;
-    reader.stop().await;
+    let pause = dead_pause(&world, &mut backend).await;
     let id: EntryId = pause.parse().expect("an id");
     retry(&world, &pause).await;
     world.intake.delete_dead_letter(id).await.expect("deleted");
@@ -274,22 +276,7 @@ async fn no_retry_is_lost_or_repeated_when_readers_are_killed() {
         }
         failed_again.push(pair(&retry(&world, hopeless).await, "campaign-not-found"));
     }
-    let mut kills = 0;
-    while backend.redis::<u64>(&["XLEN", "pregon:jobs"]).await > 0 {
-        let other = intake(world.redis.url()).await;
-        let reader = Reader::start(&other, &format!("w{kills}"));
-        // The reader is killed after a random number of commands.
-        let until_killed = commands(&mut backend).await + rng.random_range(20..200);
-        until("it works", async || {
-            commands(&mut backend).await >= until_killed || backend.redis::<u64>(&["XLEN", "pregon:jobs"]).await == 0
-        })
-        .await;
-        reader.kill().await;
-        kills += 1;
-        // Saves the wait until the lease of the killed reader expires.
-        backend.redis::<u64>(&["DEL", &world.store().keys.duty_lease("jobs")]).await;
-    }
-    println!("{kills} readers");
+    apply_through_kills(&world, &mut backend, &mut rng, 20..200).await;
     let record = find(&world, "spring").await;
     assert_eq!(world.numbers(record.campaign.id).await.len() as u64, JOBS * ROWS);
     assert_eq!(world.count(record.campaign.id, State::Pending).await, JOBS * ROWS);

@@ -1,23 +1,18 @@
 //! Secrets: rotated without a gap, and never logged or returned.
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
-
 use pregon::{
     config::{ApiKey, KeyScope},
     domain::Secret,
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
-use tracing::level_filters::LevelFilter;
 
 use super::kit::{KEY, Worker, csv, draft};
 use crate::support::{
     alone::runs_alone,
     hooks::{APP_SECRET, VERIFY_TOKEN, signature, signature_with, statuses},
     http_client,
+    log::Log,
 };
 
 async fn deliver(worker: &Worker, signature: &str, body: &[u8]) -> u16 {
@@ -56,31 +51,13 @@ async fn an_api_key_is_rotated_without_a_gap() {
     worker.stop().await;
 }
 
-/// The log of this process.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic under the lock").write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Runs in a process of its own, because it installs the global log subscriber.
 #[tokio::test]
 async fn no_secret_or_phone_number_is_in_logs_or_responses() {
     if !runs_alone(module_path!(), "no_secret_or_phone_number_is_in_logs_or_responses") {
         return;
     }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false);
-    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-    tracing::subscriber::set_global_default(subscriber).expect("the only one of this process");
+    let log = Log::of_all_levels();
     let mut worker = Worker::start(|_| ()).await;
     let http = http_client();
     let mut answers = String::new();
@@ -122,7 +99,7 @@ async fn no_secret_or_phone_number_is_in_logs_or_responses() {
     worker.redis.restart().await;
     worker.stop().await;
 
-    let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+    let log = log.take();
     for line in [
         "call refused",
         "caller=\"whole\" method=GET",

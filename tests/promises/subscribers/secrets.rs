@@ -1,28 +1,7 @@
 //! Secrets of subscribers are in no log and no answer.
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
-
-use tracing::level_filters::LevelFilter;
-
 use super::kit::{Stage, WEBHOOK_SECRET};
-use crate::support::alone::runs_alone;
-
-/// The log of this process.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic under the lock").write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::support::{alone::runs_alone, log::Log};
 
 /// Runs in a process of its own, because it installs the global log subscriber.
 #[tokio::test]
@@ -30,11 +9,7 @@ async fn no_secret_of_a_subscriber_is_in_logs_or_responses() {
     if !runs_alone(module_path!(), "no_secret_of_a_subscriber_is_in_logs_or_responses") {
         return;
     }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false);
-    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-    tracing::subscriber::set_global_default(subscriber).expect("the only one of this process");
+    let log = Log::of_all_levels();
 
     let (stage, mut receiver, _deliveries) = Stage::with_receiver(|crm| {
         let url = crm.url.expose().as_str().replace("http://", "http://user:hunter2@");
@@ -51,7 +26,7 @@ async fn no_secret_of_a_subscriber_is_in_logs_or_responses() {
 
     let crm = stage.first().await;
     assert_eq!(crm["url"], receiver.url);
-    let log = String::from_utf8_lossy(&log.0.lock().expect("no panic under the lock")).into_owned();
+    let log = log.take();
     assert!(log.contains("subscriber disabled"), "the log has the events of the deliveries");
     let key = WEBHOOK_SECRET.strip_prefix("whsec_").expect("its prefix");
     for secret in ["hunter2", key, &signature] {

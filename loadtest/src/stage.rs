@@ -34,7 +34,7 @@ use pregon::{
     client::{self, Client, ControlAction},
     domain::{CampaignId, CampaignState, LineId, Secret},
     intake::Format,
-    redis::spawn::PrivateRedis,
+    redis::{Address, Store, spawn::PrivateRedis},
 };
 
 /// The WABA of all lines.
@@ -258,9 +258,16 @@ impl Stage {
         Ok(())
     }
 
-    /// The URL of Redis.
-    pub fn redis_url(&self) -> &str {
-        self.redis.url()
+    /// A connection of its own to the Redis of the stage.
+    pub async fn store(&self) -> Result<Store, LoadError> {
+        let address = Address {
+            url: self.redis.url().to_owned(),
+            certificates: Default::default(),
+            namespace: "pregon".into(),
+            timeout: Duration::from_secs(30),
+            connections: 1,
+        };
+        Ok(Store::connect(&address).await?)
     }
 
     /// Stops all workers cleanly.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use deadpool_redis::redis::cmd;
 
 use super::{check_equal, progress};
-use pregon::redis::{Address, Store};
+use pregon::redis::Store;
 
 use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
@@ -30,14 +30,7 @@ const RETIRE_WAIT: Duration = Duration::from_secs(30);
 /// Runs the workload.
 pub async fn run(setup: &Setup, recipients: u64) -> Result<Findings, LoadError> {
     let mut stage = Stage::start(setup, false).await?;
-    let address = Address {
-        url: stage.redis_url().to_owned(),
-        certificates: Default::default(),
-        namespace: "pregon".into(),
-        timeout: Duration::from_secs(30),
-        connections: 1,
-    };
-    let store = Store::connect(&address).await?;
+    let store = stage.store().await?;
     send(&mut stage, &store, WARM_UP, None).await?;
     let mut used = Vec::new();
     used.push(used_memory(&store).await?);

@@ -83,7 +83,7 @@ async fn bare(stage: &mut Stage, messages: u64, warm_up: u64, streams: usize) ->
 }
 
 /// Sends a campaign. Returns the seconds from its launch to its completion, and the CPU time used.
-async fn send(stage: &mut Stage, recipients: u64) -> Result<(f64, crate::stage::Usage), LoadError> {
+pub(super) async fn send(stage: &mut Stage, recipients: u64) -> Result<(f64, crate::stage::Usage), LoadError> {
     let lines = stage.lines.clone();
     let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
     check_equal("recipients accepted", uploaded.accepted, recipients)?;

@@ -9,18 +9,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use pregon::{
-    domain::{CampaignId, EntryId},
-    redis::{Address, Store, feed::FeedLimits},
+    domain::EntryId,
+    redis::{Store, feed::FeedLimits},
 };
 
-use super::{check_equal, mb, progress, us_each};
-use crate::{
-    error::LoadError,
-    recipients::Rows,
-    report::Findings,
-    scenario::Setup,
-    stage::{Stage, Usage},
-};
+use super::{check_equal, dispatch::send, mb, progress, us_each};
+use crate::{error::LoadError, recipients::Rows, report::Findings, scenario::Setup, stage::Stage};
 
 const WARM_UP: u64 = 10_000;
 
@@ -51,13 +45,11 @@ pub async fn run(setup: &Setup, recipients: u64, rounds: usize, duration: Durati
     let (mut rates, mut plain, mut ratios, mut told, mut cost) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        let usage = send(&mut without, recipients).await?;
-        plain.push(recipients as f64 / usage.took.as_secs_f64());
+        let (took, _) = send(&mut without, recipients).await?;
+        plain.push(recipients as f64 / took);
         let told_before = with.told;
-        let lines = with.stage.lines.clone();
-        let (id, _) = with.stage.draft(&lines, Rows::unique(recipients)).await?;
-        let usage = launched(&mut with.stage, id, recipients).await?;
-        rates.push(recipients as f64 / usage.took.as_secs_f64());
+        let (took, usage) = send(&mut with.stage, recipients).await?;
+        rates.push(recipients as f64 / took);
         ratios.push(rates[round] / plain[round]);
         cost.push(us_each(usage.workers + usage.redis, recipients));
         with.read().await?;
@@ -90,24 +82,6 @@ pub async fn run(setup: &Setup, recipients: u64, rounds: usize, duration: Durati
     findings.one("lag_p50_ms", "", quantile(&lag, 0.5));
     findings.one("lag_p99_ms", "", quantile(&lag, 0.99));
     Ok(findings)
-}
-
-/// Sends a campaign. Returns the time from its launch to its completion, and the CPU time used.
-async fn send(stage: &mut Stage, recipients: u64) -> Result<Usage, LoadError> {
-    let lines = stage.lines.clone();
-    let (id, uploaded) = stage.draft(&lines, Rows::unique(recipients)).await?;
-    check_equal("recipients accepted", uploaded.accepted, recipients)?;
-    launched(stage, id, recipients).await
-}
-
-/// Launches a campaign, and waits until it is completed. Returns the time and the CPU time that it took.
-async fn launched(stage: &mut Stage, id: CampaignId, recipients: u64) -> Result<Usage, LoadError> {
-    stage.reset_arrivals().await?;
-    let before = stage.usage()?;
-    stage.launch(id).await?;
-    stage.wait_for_arrivals(recipients).await?;
-    stage.wait_for_completion(id).await?;
-    Ok(stage.usage()?.since(before))
 }
 
 /// The lags of the messages of a campaign at a limited rate, in ms, sorted.
@@ -158,16 +132,9 @@ struct FeedStage {
 impl FeedStage {
     async fn start(setup: &Setup) -> Result<Self, LoadError> {
         let stage = Stage::start(setup, false).await?;
-        let address = Address {
-            url: stage.redis_url().to_owned(),
-            certificates: Default::default(),
-            namespace: "pregon".into(),
-            timeout: Duration::from_secs(30),
-            connections: 1,
-        };
         let one = 1.try_into().map_err(LoadError::of)?;
         let limits = FeedLimits { partitions: one, retention: Duration::from_secs(3_600), length_max: 1_000 };
-        let store = Store::connect(&address).await?.with_feed(Some(limits));
+        let store = stage.store().await?.with_feed(Some(limits));
         Ok(Self { stage, store, position: EntryId::default(), told: 0 })
     }
 

@@ -21,6 +21,7 @@ pub mod coding;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod endpoint;
 pub mod feed;
 pub mod graph;
 pub mod http;

@@ -152,7 +152,7 @@ fn view(subscriber: &Subscriber, record: Option<SubscriberRecord>, lag: FeedLag,
         record.map(|record| (record.failing_since, record.last_error, record.disabled_because)).unwrap_or_default();
     SubscriberView {
         id: subscriber.id.clone(),
-        url: subscriber.url.to_string(),
+        url: subscriber.endpoint.url.to_string(),
         types: subscriber.types().to_vec(),
         batch: subscriber.batch,
         enabled: disabled_because.is_none(),

@@ -7,6 +7,7 @@
 //!
 //! Never: writes a secret into a log, an error or `Debug`; reads anything after startup.
 
+mod endpoint;
 mod read;
 mod reader;
 mod redis_url;
@@ -29,6 +30,7 @@ use crate::{
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     subscribers::Subscriber,
     telemetry::logging::LogConfig,
+    webhook::forward::ForwardTarget,
 };
 
 /// The default configuration, with a comment for every key.
@@ -227,6 +229,8 @@ pub struct WebhookConfig {
     pub app_secret_previous: Option<Secret>,
     /// The largest webhook, in bytes.
     pub body_bytes_max: usize,
+    /// `[[webhook.forward]]`, with unique ids.
+    pub forward: Vec<ForwardTarget>,
 }
 
 /// `[intake]`

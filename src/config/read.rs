@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     ApiKey, BusinessConfig, Config, ConfigError, DEFAULTS, DispatchConfig, GraphConfig, HttpConfig, IntakeConfig,
     KeyScope, LineConfig, OpsConfig, RedisConfig, RedisUrl, RetryConfig, ShutdownConfig, TlsConfig, WabaConfig,
-    WebhookConfig,
+    WebhookConfig, endpoint,
     reader::{Environment, PREFIX, Problems, Section, is_plain},
     subscriber,
 };
@@ -20,6 +20,7 @@ use crate::{
     domain::{LINE_RATE_MAX, LINE_RATE_MIN, Secret},
     redis::{deployment::Certificates, feed::FeedLimits, inbound::InboundLimits},
     telemetry::logging::{LogConfig, LogFormat},
+    webhook::forward::ForwardTarget,
 };
 
 /// Parses the defaults, overridden by the text `file`, overridden by those of `overrides` that begin with `PREGON__`.
@@ -225,9 +226,16 @@ fn webhook(mut section: Section<'_>) -> WebhookConfig {
         app_secret: section.secret("app_secret"),
         app_secret_previous: section.secret("app_secret_previous"),
         body_bytes_max: section.integer("body_bytes_max", 1024..=64 << 20),
+        forward: section.list("forward").into_iter().map(forward).collect(),
     };
     section.finish();
     config
+}
+
+fn forward(mut section: Section<'_>) -> ForwardTarget {
+    let target = ForwardTarget { id: section.plain_id("id"), endpoint: endpoint::read(&mut section) };
+    section.finish();
+    target
 }
 
 fn inbound(mut section: Section<'_>) -> InboundLimits {
@@ -447,6 +455,7 @@ fn check_relations(config: &Config, problems: &Problems) {
     }
     check_unique(problems, "business", "id", config.businesses.iter().map(|business| business.id.as_str()));
     check_unique(problems, "waba", "id", config.wabas.iter().map(|waba| waba.id.as_str()));
+    check_unique(problems, "webhook.forward", "id", config.webhook.forward.iter().map(|target| target.id.as_str()));
     check_unique(problems, "subscriber", "id", config.subscribers.iter().map(|subscriber| subscriber.id.as_str()));
     check_unique(problems, "line", "id", config.lines.iter().map(|line| line.id.as_str()));
 

@@ -13,6 +13,9 @@ use crate::domain::Secret;
 /// Prefix of the variables that set a key.
 pub(super) const PREFIX: &str = "PREGON__";
 
+/// The maximum length of an id that the operator chose.
+const ID_LEN_MAX: usize = 64;
+
 /// The problems found so far. Each is a key, and the rest of a sentence that begins with the key.
 #[derive(Default)]
 pub(super) struct Problems(RefCell<Vec<(String, String)>>);
@@ -168,6 +171,15 @@ impl<'a> Section<'a> {
         let id = self.required(key);
         if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
             self.problem(key, format!("({id}) must be of digits, letters, - and _"));
+        }
+        id
+    }
+
+    /// Reads a required id that the operator chose.
+    pub(super) fn plain_id(&mut self, key: &'static str) -> String {
+        let id = self.required(key);
+        if !id.is_empty() && !is_plain(&id, ID_LEN_MAX) {
+            self.problem(key, format!("({id}) must be 1 to {ID_LEN_MAX} of a-z, 0-9, - and _"));
         }
         id
     }

@@ -511,7 +511,7 @@ fn subscribers(text: &str) -> Result<Vec<Subscriber>, ConfigError> {
 fn a_subscriber_has_defaults() {
     let subscribers = subscribers(SUBSCRIBER).expect("good");
     let [crm] = &subscribers[..] else { panic!("{subscribers:?}") };
-    assert_eq!((crm.id.as_str(), crm.keys.len(), crm.batch, crm.allow_private), ("crm", 1, 1, false));
+    assert_eq!((crm.id.as_str(), crm.keys.len(), crm.batch, crm.endpoint.allow_private), ("crm", 1, 1, false));
     assert_eq!((crm.types(), crm.disable_after), (EventType::ALL, Duration::from_secs(3 * 86_400)));
     assert!(!format!("{crm:?}").contains("hunter2"), "{crm:?}");
     let more = format!("{SUBSCRIBER}secret_previous = {{ env = \"WHSEC\" }}\nbatch = 100\ndisable_after = \"1m\"");
@@ -552,6 +552,23 @@ fn what_is_wrong_with_a_subscriber_is_said_without_its_secrets() {
     assert_eq!(with("secrets", "1").split(';').next(), Some("secrets is not a key"));
     subscribers(&SUBSCRIBER.replace("\"https://backend.example/hook?token=hunter2\"", "{ env = \"URL\" }"))
         .expect("good");
+}
+
+#[test]
+fn webhooks_can_be_forwarded_to_public_addresses() {
+    let read = |text: &str| {
+        let text = text.replace("FORWARD", "[[webhook.forward]]\nid = \"analytics\"\n");
+        read::config("test", &text, &HashMap::new(), &HashMap::new())
+    };
+    let config = read("FORWARDurl = \"https://a.example/meta\"").expect("good");
+    let [target] = &config.webhook.forward[..] else { panic!("one") };
+    assert_eq!((target.id.as_str(), target.endpoint.url.to_string()), ("analytics", "https://a.example/meta".into()));
+    let private = "FORWARDurl = \"http://10.0.0.1/meta\"";
+    assert!(read(private).expect_err("private").problems[0].starts_with("webhook.forward[0].url ("));
+    let private = format!("{private}\nallow_private = true\n");
+    assert!(read(&private).expect("good").webhook.forward[0].endpoint.allow_private);
+    let error = read(&private.repeat(2)).expect_err("twice");
+    assert_eq!(error.problems, ["webhook.forward[1].id (analytics) occurs twice: remove one, or correct it"]);
 }
 
 #[test]

@@ -229,7 +229,7 @@ impl Store {
         let call = Call::new(&script::SETTLE, &keys).arg(now.0).arg(ms(id_retention)).arg(epoch);
         let call = call.arg(packed.accepted).arg(packed.entries).arg(packed.others).arg(packed.runs);
         let call = call.arg(packed.claims).arg(packed.doubt_until.map_or(0, |until| until.0));
-        packed.wamids.into_blocks().fold(call, |call, (block, ids)| call.arg(block).arg(ids))
+        packed.wamids.blocks().fold(call, |call, (block, ids)| call.arg(block).arg(ids))
     }
 
     /// Stores the outcomes of attempts, in one round trip.

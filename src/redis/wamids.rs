@@ -23,6 +23,9 @@ use crate::domain::{ClaimedRow, PartId, State, Wamid};
 /// more memory for each id.
 pub(super) const BLOCK_ROWS: u16 = 32;
 
+/// The length of a usual id in a block.
+const ID_LEN: usize = 19;
+
 /// Maximum number of blocks in one command: some 160 kB.
 const BLOCKS_AT_ONCE: usize = 256;
 
@@ -77,22 +80,33 @@ impl<'a> Iterator for StoredIds<'a> {
 
 /// Ids to append, by block.
 #[derive(Debug, Default)]
-pub(super) struct NewWamids(BTreeMap<u16, Vec<u8>>);
+pub(super) struct NewWamids {
+    /// The ids of all blocks.
+    ids: Vec<u8>,
+    /// Each block, and where its ids begin.
+    blocks: Vec<(u16, usize)>,
+}
 
 impl NewWamids {
-    /// Adds the id of a message.
-    pub(super) fn add(&mut self, ClaimedRow { row, send }: ClaimedRow, wamid: &Wamid) {
-        let block = self.0.entry(row / BLOCK_ROWS).or_default();
-        let end = block.len();
-        block.extend([u16::to_le_bytes(row % BLOCK_ROWS)[0], send]);
-        if !packed::write(wamid.as_str(), block) {
-            block.truncate(end);
+    /// The ids of messages in the order of their rows.
+    pub(super) fn of(messages: &[(ClaimedRow, &Wamid)]) -> Self {
+        let mut new = Self { ids: Vec::with_capacity(messages.len() * ID_LEN), blocks: Vec::new() };
+        for &(ClaimedRow { row, send }, wamid) in messages {
+            let (block, start) = (row / BLOCK_ROWS, new.ids.len());
+            new.ids.extend([u16::to_le_bytes(row % BLOCK_ROWS)[0], send]);
+            if !packed::write(wamid.as_str(), &mut new.ids) {
+                new.ids.truncate(start);
+            } else if new.blocks.last().is_none_or(|(last, _)| *last != block) {
+                new.blocks.push((block, start));
+            }
         }
+        new
     }
 
-    /// The blocks in order, and the ids to append to each.
-    pub(super) fn into_blocks(self) -> impl Iterator<Item = (u16, Vec<u8>)> {
-        self.0.into_iter()
+    /// The blocks, and the ids to append to each.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        let ends = self.blocks.iter().skip(1).map(|(_, start)| *start).chain([self.ids.len()]);
+        self.blocks.iter().zip(ends).map(|(&(block, start), end)| (block, &self.ids[start..end]))
     }
 }
 

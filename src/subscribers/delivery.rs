@@ -12,13 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{
-    Subscriber,
-    client::{DeliveryError, NoSubscriberClient, SubscriberClient, WebhookRequest},
-    reader::FeedReader,
-};
+use super::{Subscriber, reader::FeedReader, request::WebhookRequest};
 use crate::{
     domain::{Event, EventType, RetryPolicy, SubscriberId, UnixMs},
+    endpoint::{DeliveryError, EndpointClient, NoEndpointClient},
     redis::{
         self, Store,
         clock::Clock,
@@ -32,9 +29,6 @@ use crate::{
         metrics::{DeliveryResult, SubscriberMetrics},
     },
 };
-
-/// The longest wait that the response of a subscriber can demand.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// How deliveries to all subscribers are made.
 #[derive(Clone, Debug)]
@@ -55,7 +49,7 @@ pub struct DeliverySettings {
 /// The deliveries of one worker to one subscriber.
 pub struct Delivery {
     subscriber: Subscriber,
-    client: SubscriberClient,
+    client: EndpointClient,
     store: Store,
     clock: Arc<Clock>,
     worker: String,
@@ -81,8 +75,8 @@ impl Delivery {
         clock: Arc<Clock>,
         worker: String,
         settings: DeliverySettings,
-    ) -> Result<Self, NoSubscriberClient> {
-        let client = SubscriberClient::new(subscriber.clone(), settings.timeout)?;
+    ) -> Result<Self, NoEndpointClient> {
+        let client = EndpointClient::new(subscriber.endpoint.clone(), settings.timeout)?;
         let metrics = SubscriberMetrics::new(&subscriber.id);
         Ok(Self { subscriber, client, store, clock, worker, settings, metrics })
     }
@@ -182,8 +176,9 @@ impl Delivery {
             stop.cancelled().await;
             sleep(self.settings.stop_timeout).await;
         };
+        let headers = webhook.headers(&self.subscriber.keys, clock::now());
         let result = tokio::select! {
-            result = self.client.deliver(webhook, clock::now()) => result,
+            result = self.client.post(headers, webhook.body.clone()) => result,
             () = too_late => return None,
         };
         self.metrics.delivery(result.as_ref().map_or_else(DeliveryError::result, |()| DeliveryResult::Delivered));
@@ -195,7 +190,7 @@ impl Delivery {
         let retry = &self.settings.retry;
         let last = retry.attempts_max().saturating_sub(1);
         let wait = retry.delay(failures.min(last), rand::random_range(0.5..=1.0)).unwrap_or_default();
-        wait.max(error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX))
+        wait.max(error.retry_after().unwrap_or_default())
     }
 
     /// Stores that a delivery failed. If that has lasted too long, disables the subscriber and returns true.

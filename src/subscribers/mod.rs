@@ -7,23 +7,21 @@
 //! If the process dies: another worker takes over when the lease has expired, and repeats at most the webhook that was
 //! not confirmed.
 
-mod addresses;
-mod client;
 mod delivery;
 mod reader;
+mod request;
 mod signature;
-mod url;
 
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
-    addresses::{NotPublic, is_public},
-    client::{DeliveryError, NoSubscriberClient},
     delivery::{Delivery, DeliverySettings},
     signature::{BadSigningKey, SigningKey},
-    url::{BadSubscriberUrl, SubscriberUrl},
 };
-use crate::domain::{EventType, SubscriberId, event::EventHead};
+use crate::{
+    domain::{EventType, SubscriberId, event::EventHead},
+    endpoint::Endpoint,
+};
 
 /// The largest number of events in a webhook.
 pub const BATCH_MAX: usize = 100;
@@ -34,7 +32,7 @@ pub struct Subscriber {
     /// Its id.
     pub id: SubscriberId,
     /// Where it gets its webhooks.
-    pub url: SubscriberUrl,
+    pub endpoint: Endpoint,
     /// The keys that sign its webhooks: the present one, and the one before it during a rotation.
     pub keys: Vec<SigningKey>,
     /// The types of events that it gets; `None` for all, also those of later releases.
@@ -42,8 +40,6 @@ pub struct Subscriber {
     /// The maximum number of events in a webhook, at most [`BATCH_MAX`]. With 1, the body is the event itself; otherwise it
     /// is a list.
     pub batch: usize,
-    /// Whether it may have a private address.
-    pub allow_private: bool,
     /// How long it may fail before it is disabled.
     pub disable_after: Duration,
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use sha2::{Digest as _, Sha256};
 use tracing::error;
 
-use super::{Subscriber, client::WebhookRequest, signature::webhook_id};
+use super::{Subscriber, request::WebhookRequest, signature::webhook_id};
 use crate::{
     domain::{EntryId, UnixMs, event::EventHead},
     redis::{

@@ -14,13 +14,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::Secret;
 
-/// Names the event, or the batch of events. The same with each attempt.
-pub(super) const ID_HEADER: &str = "webhook-id";
-/// When the attempt was made, in Unix seconds.
-pub(super) const TIMESTAMP_HEADER: &str = "webhook-timestamp";
-/// The signatures, one for each key.
-pub(super) const SIGNATURE_HEADER: &str = "webhook-signature";
-
 const SECRET_PREFIX: &str = "whsec_";
 
 /// Lengths of keys that the specification allows, in bytes.
@@ -74,7 +67,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The value of the header [`SIGNATURE_HEADER`]: a signature with each of `keys`, separated by spaces. `timestamp` is in
+/// The value of the header `webhook-signature`: a signature with each of `keys`, separated by spaces. `timestamp` is in
 /// Unix seconds.
 pub(super) fn signatures(keys: &[SigningKey], id: &str, timestamp: u64, body: &[u8]) -> String {
     keys.iter().map(|key| key.sign(id, timestamp, body)).collect::<Vec<_>>().join(" ")

@@ -59,6 +59,11 @@ series! {
     describe_counter WEBHOOKS_REFUSED = "pregon_webhooks_refused_total" "reason"
         "Webhooks refused with 401. wrong_signature rising: webhook.app_secret is not the secret of the Meta app that \
         sends them, and no status counts; no_signature: a proxy removes the header, or the requests are not Meta's";
+    describe_counter FORWARDS = "pregon_forwards_total" "target, result"
+        "Webhooks of Meta that are forwarded, by what became of them. failed or full rising: the target is away, refuses \
+        them or is slow, and they are lost for it";
+    describe_gauge FORWARDS_WAITING = "pregon_forwards_waiting" "target"
+        "Webhooks of Meta that wait to be forwarded. Rising: the target is away or slow";
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
         "Statuses by what they changed. repeated is normal, because Meta delivers some twice; unknown rising: another \
         app sends on the WABA";
@@ -175,6 +180,20 @@ label! {
         WrongSignature = "wrong_signature",
         /// There is no signature, or it does not have the form of Meta's.
         NoSignature = "no_signature",
+    }
+}
+
+label! {
+    /// What became of a webhook that is forwarded.
+    ForwardResult {
+        /// The target has it.
+        Forwarded = "forwarded",
+        /// Every attempt failed.
+        Failed = "failed",
+        /// It was dropped, because too many wait.
+        Full = "full",
+        /// The process stopped before the next attempt.
+        Stopped = "stopped",
     }
 }
 
@@ -504,6 +523,37 @@ impl SubscriberMetrics {
     fn reset(&self) {
         self.lag.set(0.0);
         self.disabled.set(0.0);
+    }
+}
+
+/// The series of one target that webhooks are forwarded to.
+#[derive(Clone, Debug)]
+pub struct ForwardMetrics {
+    ended: Vec<(ForwardResult, Counter)>,
+    waiting: Gauge,
+}
+
+impl ForwardMetrics {
+    /// Looks up the series of `target`.
+    pub fn new(target: &str) -> Self {
+        let ended = |&result: &ForwardResult| {
+            (result, counter!(FORWARDS, "target" => target.to_owned(), "result" => result.label()))
+        };
+        Self {
+            ended: ForwardResult::ALL.iter().map(ended).collect(),
+            waiting: gauge!(FORWARDS_WAITING, "target" => target.to_owned()),
+        }
+    }
+
+    /// Counts a webhook that is not attempted again.
+    pub fn ended(&self, result: ForwardResult) {
+        let counters = self.ended.iter().filter(|(counted, _)| *counted == result);
+        counters.for_each(|(_, counter)| counter.increment(1));
+    }
+
+    /// Sets the number of webhooks that wait.
+    pub fn set_waiting(&self, waiting: usize) {
+        self.waiting.set(waiting as f64);
     }
 }
 

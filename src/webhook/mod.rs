@@ -27,6 +27,7 @@ pub mod faults;
 pub mod fields;
 pub mod find;
 pub mod follow_up;
+pub mod forward;
 pub mod last_campaign;
 pub mod lines;
 pub mod payload;
@@ -53,6 +54,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::{
@@ -65,6 +67,7 @@ use self::{
     apply::Committer,
     find::MessageFinder,
     follow_up::FollowUp,
+    forward::Forwards,
     payload::Payload,
     receive::Receiver,
     refusals::Refusals,
@@ -121,7 +124,6 @@ impl Unavailable {
 }
 
 /// The configuration of the webhooks.
-#[derive(Clone, Debug)]
 pub struct WebhookSettings {
     /// The verify token that Meta's handshake must carry.
     pub verify_token: Secret,
@@ -137,6 +139,8 @@ pub struct WebhookSettings {
     pub lines: Lines,
     /// Readiness, which shows whether webhooks are refused.
     pub health: Health,
+    /// The systems that get every webhook as it came.
+    pub forwards: Vec<Forwards>,
 }
 
 /// The state that the handlers share. Cheap to clone.
@@ -151,6 +155,7 @@ struct Shared {
     body_permits: Semaphore,
     receiver: Receiver,
     refusals: Refusals,
+    forwards: Vec<Forwards>,
     /// Whether the last webhook failed, so that an outage is logged once and not for each webhook.
     is_failing: AtomicBool,
 }
@@ -164,8 +169,16 @@ impl WebhookState {
         token_key: SharedTokenKey,
         settings: WebhookSettings,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let WebhookSettings { verify_token, app_secrets, body_bytes_max, id_retention, inbound, lines, health } =
-            settings;
+        let WebhookSettings {
+            verify_token,
+            app_secrets,
+            body_bytes_max,
+            id_retention,
+            inbound,
+            lines,
+            health,
+            forwards,
+        } = settings;
         let (follow_up, follow_ups) = FollowUp::new(store.clone(), clock.clone());
         let (committer, commits) =
             Committer::new(store.with_pinned_connection(), clock.clone(), id_retention, inbound, follow_up);
@@ -187,6 +200,7 @@ impl WebhookState {
                 body_permits,
                 receiver,
                 refusals,
+                forwards,
                 is_failing,
             })),
             task,
@@ -235,10 +249,12 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         unread(WebhookResult::Refused, StatusCode::UNAUTHORIZED)
     };
     // Without a well-formed signature the body is not read.
-    let header = request.headers().get(signature::HEADER).map(|value| value.as_bytes());
-    let Some(signature) = header.and_then(Signature::read) else {
+    let header = request.headers().get(signature::HEADER).cloned();
+    let Some((signature, header)) = header.and_then(|header| Some((Signature::read(header.as_bytes())?, header)))
+    else {
         return unsigned(RefusalReason::NoSignature);
     };
+    let is_forwarded = forward::is_forwarded(request.headers());
     let (body, _permits) = match timeout(BODY_TIMEOUT, shared.read(request.into_body())).await {
         Ok(Ok(read)) => read,
         Ok(Err(StatusCode::SERVICE_UNAVAILABLE)) => {
@@ -251,34 +267,45 @@ async fn receive(State(WebhookState(shared)): State<WebhookState>, request: Requ
         return unsigned(RefusalReason::WrongSignature);
     }
     shared.refusals.accepted();
-    // Text that is not UTF-8 must not cost the statuses beside it.
-    let body = String::from_utf8_lossy(&body);
-    let body = json::replace_lone_surrogates(body.as_bytes());
-    let payload = match Payload::read(&body) {
-        Ok(payload) => payload,
-        Err(error) => {
-            // 200, because Meta would otherwise deliver the same bytes again for days.
-            warn!(%error, bytes = body.len(), "a webhook can not be parsed");
-            return unread(WebhookResult::Malformed, StatusCode::OK);
-        }
-    };
-    match shared.receiver.process(&payload).await {
-        Ok(()) => {
-            if shared.is_failing.load(Ordering::Relaxed) && shared.is_failing.swap(false, Ordering::Relaxed) {
-                info!("webhooks are processed again");
-            }
-            StatusCode::OK
-        }
-        Err(cause) => {
-            if !shared.is_failing.swap(true, Ordering::Relaxed) {
-                warn!(%cause, "webhooks can not be processed and are answered 503, so that meta delivers them again");
-            }
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+    let status = shared.process(&body).await;
+    if status == StatusCode::OK && !is_forwarded {
+        let body = Bytes::from(body);
+        shared.forwards.iter().for_each(|forwards| forwards.forward(body.clone(), header.clone()));
     }
+    status
 }
 
 impl Shared {
+    /// Processes a webhook of Meta. Returns the status of the response.
+    async fn process(&self, body: &[u8]) -> StatusCode {
+        // Text that is not UTF-8 must not cost the statuses beside it.
+        let body = String::from_utf8_lossy(body);
+        let body = json::replace_lone_surrogates(body.as_bytes());
+        let payload = match Payload::read(&body) {
+            Ok(payload) => payload,
+            Err(error) => {
+                // 200, because Meta would otherwise deliver the same bytes again for days.
+                warn!(%error, bytes = body.len(), "a webhook can not be parsed");
+                metrics::webhook(WebhookKind::Unread, WebhookResult::Malformed, 1);
+                return StatusCode::OK;
+            }
+        };
+        match self.receiver.process(&payload).await {
+            Ok(()) => {
+                if self.is_failing.load(Ordering::Relaxed) && self.is_failing.swap(false, Ordering::Relaxed) {
+                    info!("webhooks are processed again");
+                }
+                StatusCode::OK
+            }
+            Err(cause) => {
+                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                    warn!(%cause, "webhooks can not be processed and are answered 503, so that meta delivers them again");
+                }
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
     /// Reads a body. The caller keeps the permits for its bytes until it drops the body.
     ///
     /// Errors: the status of the response.

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     (
         "api",
         &[
@@ -37,6 +37,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "config",
             "dispatch",
             "domain",
+            "endpoint",
             "feed",
             "graph",
             "http",
@@ -53,9 +54,10 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("api_types", &["domain", "json"]),
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
-    ("config", &["domain", "graph", "redis", "subscribers", "telemetry"]),
+    ("config", &["domain", "endpoint", "graph", "redis", "subscribers", "telemetry", "webhook"]),
     ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
     ("domain", &[]),
+    ("endpoint", &["telemetry"]),
     ("feed", &["domain", "redis", "stats", "telemetry"]),
     ("graph", &["domain", "json"]),
     ("http", &["api_types", "coding", "config", "domain", "telemetry"]),
@@ -64,11 +66,11 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("redis", &["domain", "telemetry"]),
     ("sim", &["domain", "telemetry"]),
     ("stats", &["api_types", "domain", "redis"]),
-    ("subscribers", &["domain", "redis", "telemetry"]),
+    ("subscribers", &["domain", "endpoint", "redis", "telemetry"]),
     ("telemetry", &["domain"]),
     ("templates", &["domain", "graph", "redis"]),
     ("terminal", &["api_types", "client", "coding", "config", "domain", "intake", "telemetry"]),
-    ("webhook", &["domain", "json", "redis", "telemetry"]),
+    ("webhook", &["domain", "endpoint", "json", "redis", "telemetry"]),
 ];
 
 /// Rooms that may declare a type under the name of a type in another room: the simulator, which has its own

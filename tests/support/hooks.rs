@@ -21,7 +21,7 @@ use pregon::{
         parts::{Claim, PartCounts},
     },
     telemetry::health::Health,
-    webhook::{self, WebhookSettings, WebhookState},
+    webhook::{self, WebhookSettings, WebhookState, forward::Forwards},
 };
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -73,6 +73,11 @@ impl Hooks {
 
     /// Starts a receiver that notes for a feed what changes.
     pub async fn start_with(feed: Option<FeedLimits>) -> Self {
+        Self::start_forwarding(feed, Vec::new()).await
+    }
+
+    /// Starts a receiver that forwards each webhook. It notes for a feed what changes.
+    pub async fn start_forwarding(feed: Option<FeedLimits>, forwards: Vec<Forwards>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redis = TestRedis::start().await;
         let store = Store::connect(&world::address(&redis)).await.expect("a store").with_feed(feed);
@@ -86,6 +91,7 @@ impl Hooks {
             inbound: world::INBOUND,
             lines: LINES.iter().map(|id| world::line(id, 80.0)).collect(),
             health: Health::default(),
+            forwards,
         };
         let (state, task) = WebhookState::new(store.clone(), clock.clone(), key.clone(), settings);
         let task = tokio::spawn(task);

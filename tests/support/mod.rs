@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod intake;
 pub mod link;
 pub mod log;
+pub mod receiver;
 pub mod redis;
 pub mod serve;
 pub mod server;

@@ -31,6 +31,7 @@ use crate::{
     config::{Config, ConfigError, LineConfig, Role},
     dispatch::worker::OpenAttempts,
     domain::{Line, Lines, SharedTokenKey, retry::BadRetryPolicy},
+    endpoint::NoEndpointClient,
     graph::BadGraphConfig,
     http::tls::TlsError,
     redis::{
@@ -38,7 +39,6 @@ use crate::{
         clock::Clock,
         spawn::{PrivateRedis, SpawnError},
     },
-    subscribers::NoSubscriberClient,
     telemetry::{
         health::{Health, NotReady},
         metrics,
@@ -60,9 +60,9 @@ pub enum ServeError {
     /// No client for the Graph API can be made from this configuration.
     #[error(transparent)]
     Graph(#[from] BadGraphConfig),
-    /// No client for the webhooks to a subscriber can be made.
+    /// No client for the webhooks to a subscriber, or for those that are forwarded, can be made.
     #[error(transparent)]
-    Subscriber(#[from] NoSubscriberClient),
+    Endpoint(#[from] NoEndpointClient),
     /// The configuration accepts the values of `dispatch.retry`, but the retry policy does not.
     #[error("dispatch.retry can't be used: {0}")]
     Retry(#[from] BadRetryPolicy),
@@ -232,7 +232,7 @@ impl Context<'_> {
         if roles.contains(&Role::Webhook)
             && let (Some(verify_token), Some(app_secret)) = (&webhook.verify_token, &webhook.app_secret)
         {
-            router = router.merge(webhook::start(self, verify_token, app_secret));
+            router = router.merge(webhook::start(self, verify_token, app_secret)?);
         }
         let address = http.address;
         http.serve(self.config, self.shutdown, router)?;

@@ -1,15 +1,31 @@
 //! The role `webhook`: receives Meta's webhooks.
 
+use std::time::Duration;
+
 use axum::Router;
 
-use super::Context;
+use super::{Context, ServeError};
 use crate::{
-    domain::Secret,
-    webhook::{self, WebhookSettings, WebhookState},
+    domain::{RetryPolicy, Secret},
+    webhook::{
+        self, WebhookSettings, WebhookState,
+        forward::{ForwardSettings, Forwards},
+    },
 };
 
-/// Starts the task that commits statuses, and returns the route for Meta's requests.
-pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &Secret) -> Router {
+/// The timeout of an attempt to forward a webhook.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The waits after failed attempts to forward a webhook: the upper limit of the first one, the factor by which it grows,
+/// and that of any. With the number of attempts, some eight minutes.
+const FORWARD_RETRY: (Duration, f64, Duration) = (Duration::from_secs(1), 2.0, Duration::from_secs(300));
+const FORWARD_ATTEMPTS: u8 = 10;
+
+/// How many bytes of webhooks wait for one target at most: some 20,000 webhooks.
+const FORWARD_BYTES_MAX: usize = 32 << 20;
+
+/// Starts the tasks that commit statuses and forward webhooks, and returns the route for Meta's requests.
+pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &Secret) -> Result<Router, ServeError> {
     let config = context.config;
     let previous = config.webhook.app_secret_previous.iter();
     let settings = WebhookSettings {
@@ -20,9 +36,31 @@ pub(super) fn start(context: &Context<'_>, verify_token: &Secret, app_secret: &S
         inbound: config.inbound,
         lines: context.lines.clone(),
         health: context.health.clone(),
+        forwards: start_forwards(context)?,
     };
     let (store, clock, key) = (context.store.clone(), context.clock.clone(), context.token_key.clone());
     let (state, commits) = WebhookState::new(store, clock, key, settings);
     context.shutdown.core("webhook commits", commits);
-    webhook::router(state)
+    Ok(webhook::router(state))
+}
+
+/// Starts a task for each target, so that none waits for another.
+fn start_forwards(context: &Context<'_>) -> Result<Vec<Forwards>, ServeError> {
+    let config = context.config;
+    let (initial, multiplier, max) = FORWARD_RETRY;
+    let settings = ForwardSettings {
+        timeout: FORWARD_TIMEOUT,
+        retry: RetryPolicy::new(initial, multiplier, max, FORWARD_ATTEMPTS)?,
+        bytes_max: FORWARD_BYTES_MAX,
+        // Shorter than the grace period, so that a slow target cannot turn a clean stop into a late one.
+        stop_timeout: config.shutdown.grace * 3 / 4,
+    };
+    let mut forwards = Vec::new();
+    for target in &config.webhook.forward {
+        let name = format!("forwards to {}", target.id);
+        let (queue, task) = Forwards::new(target.clone(), settings.clone(), context.shutdown.stopping())?;
+        context.shutdown.core(name, task);
+        forwards.push(queue);
+    }
+    Ok(forwards)
 }

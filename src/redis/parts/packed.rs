@@ -63,6 +63,7 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
         pack_outcome(&mut packed.others, *claimed, kind, code, tail);
     }
     accepted.sort_unstable_by_key(|(claimed, _)| claimed.row);
+    packed.wamids = NewWamids::of(&accepted);
     let (runs, rest): (Vec<_>, Vec<_>) =
         accepted.chunk_by(|(a, _), (b, _)| a.send == 1 && follows(*a, *b)).partition(|run| run.len() >= RUN_ROWS_MIN);
     for run in &runs {
@@ -72,7 +73,6 @@ pub(super) fn pack_outcomes(outcomes: &[(ClaimedRow, Settled)], now: UnixMs) -> 
         packed.accepted.extend(claimed.row.to_le_bytes());
         packed.accepted.push(claimed.send);
         packed.accepted.extend(Fingerprint::of(wamid.as_str()).0);
-        packed.wamids.add(*claimed, wamid);
         packed.entries.extend(claimed.row.to_le_bytes());
         packed.entries.push(claimed.send.min(State::SEND_OVERFLOW) << 4 | State::Accepted.code());
         packed.entries.extend(second);

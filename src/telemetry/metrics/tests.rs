@@ -74,9 +74,10 @@ fn every_series_has_a_help_text() {
         meta_error(Some(MetaCode(131_026)));
         redis_operation("claim").record(0.0004);
         SubscriberMetrics::new(&"crm".into());
+        ForwardMetrics::new("analytics").set_waiting(0);
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 27, "{named:?}");
+    assert_eq!(named.len(), 29, "{named:?}");
     for (name, _) in named {
         assert!(name.starts_with("pregon_"), "{name}");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");

@@ -16,6 +16,7 @@ use pregon::{
         BusinessId, CampaignId, ClaimedRow, Fact, Line, LineId, Lines, News, PartId, Secret, Settled, Template, UnixMs,
         WabaId,
     },
+    endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
     intake::Intake,
     redis::{Address, Store, clock::Clock, feed::FeedLimits, parts::Claim},
@@ -73,11 +74,10 @@ pub struct Api {
 pub fn subscriber(id: &str, url: &str) -> Subscriber {
     Subscriber {
         id: id.into(),
-        url: url.parse().expect("a URL"),
+        endpoint: Endpoint { url: url.parse().expect("a URL"), allow_private: true },
         keys: vec![SigningKey::parse(&Secret::new(WEBHOOK_SECRET)).expect("a key")],
         types: None,
         batch: 1,
-        allow_private: true,
         disable_after: DAY,
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::kit::{Receiver, Stage, event_id, subscriber};
-use crate::support::until;
+use super::kit::{Stage, event_id, subscriber};
+use crate::support::{receiver::Receiver, until};
 
 /// What is stored as the error of the only subscriber.
 async fn last_error(stage: &Stage) -> String {
@@ -18,7 +18,7 @@ async fn last_error(stage: &Stage) -> String {
 
 async fn refused(url: &str) -> String {
     let mut crm = subscriber("crm", url);
-    crm.allow_private = false;
+    crm.endpoint.allow_private = false;
     let mut stage = Stage::start(vec![crm]).await;
     let _deliveries = stage.deliver().await;
     stage.tell(&["a"]).await;

@@ -10,8 +10,8 @@ use pregon::{
 };
 use serde_json::{Value, json};
 
-use super::kit::{Receiver, Stage, WEBHOOK_SECRET, event, event_id, subscriber};
-use crate::support::{hooks::now, until};
+use super::kit::{Stage, WEBHOOK_SECRET, event, event_id, subscriber};
+use crate::support::{hooks::now, receiver::Receiver, until};
 
 #[tokio::test]
 async fn events_arrive_signed_and_in_order() {
@@ -21,7 +21,7 @@ async fn events_arrive_signed_and_in_order() {
     for id in ids {
         let webhook = receiver.next().await;
         assert_eq!(webhook.json(), event(id, "recipient.read"));
-        assert_eq!(webhook.id, id);
+        assert_eq!(webhook.id(), id);
         assert!(webhook.is_signed_with(WEBHOOK_SECRET), "{webhook:?}");
         assert!(!webhook.is_signed_with("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"));
         assert_eq!(webhook.header("content-type"), "application/json");
@@ -55,8 +55,8 @@ async fn a_failed_webhook_is_repeated_with_the_same_id() {
     first.answer(500);
     for status in [404, 429, 503] {
         let again = receiver.next().await;
-        assert_eq!((&again.id[..], &again.body), ("a", &body), "before {status}");
-        assert!(again.timestamp >= began && again.is_signed_with(WEBHOOK_SECRET), "{again:?}");
+        assert_eq!((again.id(), &again.body), ("a", &body), "before {status}");
+        assert!(again.timestamp() >= began && again.is_signed_with(WEBHOOK_SECRET), "{again:?}");
         let crm = stage.first().await;
         assert!(crm["failing_since"].is_string() && crm["last_error"].is_string(), "{crm}");
         assert_eq!(crm["lag_events"], 2);
@@ -77,7 +77,7 @@ async fn a_webhook_without_an_answer_is_repeated() {
     stage.tell(&["a"]).await;
     drop(receiver.next().await);
     let again = receiver.next().await;
-    assert_eq!(again.id, "a");
+    assert_eq!(again.id(), "a");
     assert_eq!(stage.first().await["last_error"], "no response within 50ms");
 }
 
@@ -108,10 +108,10 @@ async fn a_batch_is_a_list_whose_repeat_has_the_same_id() {
     let mut ids = Vec::new();
     for expected in [&["a", "b", "c"][..], &["d", "e", "f"], &["g"]] {
         let first = receiver.next().await;
-        let (id, body) = (first.id.clone(), first.body.clone());
+        let (id, body) = (first.id().to_owned(), first.body.clone());
         first.answer(500);
         let webhook = receiver.next().await;
-        assert_eq!((&webhook.id, &webhook.body), (&id, &body));
+        assert_eq!((webhook.id(), &webhook.body), (&id[..], &body));
         assert!(webhook.is_signed_with(WEBHOOK_SECRET));
         let events: Vec<String> = webhook.json().as_array().expect("a list").iter().map(event_id).collect();
         assert_eq!(events, expected);
@@ -160,7 +160,7 @@ async fn removed_events_are_told_as_a_gap() {
     let gap = receiver.next().await;
     let json = gap.json();
     assert_eq!((&json["type"], &json["after"], &json["next"]), (&json!("feed.gap"), &after, &json!(next)), "{json}");
-    assert!(json["at"].is_string() && gap.id == event_id(&json), "{json}");
+    assert!(json["at"].is_string() && gap.id() == event_id(&json), "{json}");
     gap.answer(500);
     let gap = receiver.next().await;
     assert_eq!(gap.json(), json, "the repeat");

@@ -14,7 +14,7 @@ async fn a_delivery_in_flight_does_not_undo_a_redelivery() {
     receiver.accept().await;
     receiver.accept().await;
     let in_flight = receiver.next().await;
-    assert_eq!(in_flight.id, "c");
+    assert_eq!(in_flight.id(), "c");
     let crm = stage.post("crm/redeliver?from=0").await;
     assert_eq!((&crm["position"], &crm["lag_events"]), (&json!("0"), &json!(3)));
     in_flight.answer(200);

@@ -12,8 +12,8 @@ async fn no_secret_of_a_subscriber_is_in_logs_or_responses() {
     let log = Log::of_all_levels();
 
     let (stage, mut receiver, _deliveries) = Stage::with_receiver(|crm| {
-        let url = crm.url.expose().as_str().replace("http://", "http://user:hunter2@");
-        crm.url = format!("{url}?token=hunter2").parse().expect("a URL");
+        let url = crm.endpoint.url.expose().as_str().replace("http://", "http://user:hunter2@");
+        crm.endpoint.url = format!("{url}?token=hunter2").parse().expect("a URL");
     })
     .await;
     stage.tell(&["a"]).await;

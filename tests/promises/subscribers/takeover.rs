@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pregon::redis::{Store, position::Position, subscribers::DeliveryChange};
 
-use super::kit::{FEED, Receiver, Stage, event, subscriber};
-use crate::support::{self, redis::TestRedis, server::Installation, world};
+use super::kit::{FEED, Stage, event, subscriber};
+use crate::support::{self, receiver::Receiver, redis::TestRedis, server::Installation, world};
 
 #[tokio::test]
 async fn a_killed_process_repeats_at_most_the_unconfirmed_webhook() {
@@ -37,7 +37,7 @@ async fn a_killed_process_repeats_at_most_the_unconfirmed_webhook() {
     first.signal("KILL");
 
     let repeated = receiver.next().await;
-    assert_eq!((&repeated.id, &repeated.body), (&unconfirmed.id, &unconfirmed.body));
+    assert_eq!((repeated.id(), &repeated.body), (unconfirmed.id(), &unconfirmed.body));
     repeated.answer(200);
     assert_eq!(ids(&receiver.accept().await), ["e"]);
     tell(&["f"]).await;

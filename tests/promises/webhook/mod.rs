@@ -3,6 +3,7 @@
 mod account_faults;
 mod counts;
 mod delivery;
+mod forwarding;
 mod inbound;
 mod message_ids;
 mod whole_ids;

@@ -1,4 +1,4 @@
-//! Which addresses a webhook may go to: those of the public internet, so that nobody can make a worker send requests
+//! Which addresses a request may go to: those of the public internet, so that nobody can make a worker send requests
 //! into the network that it runs in.
 //!
 //! A name is checked each time that it is resolved, and only the addresses that pass are connected to. So it does not

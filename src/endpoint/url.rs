@@ -1,4 +1,4 @@
-//! The URL of a subscriber, which may contain a password or a token.
+//! The URL of an endpoint, which may contain a password or a token.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -6,17 +6,17 @@ use reqwest::Url;
 
 use super::addresses::is_public;
 
-/// Where a subscriber gets its webhooks: an `http` or `https` URL. `Debug` and `Display` show it without what may be
+/// Where requests go: an `http` or `https` URL. `Debug` and `Display` show it without what may be
 /// secret: user, password and query.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SubscriberUrl(Url);
+pub struct EndpointUrl(Url);
 
-/// The text is not the URL of a subscriber. Contains nothing of it.
+/// The text is not the URL of an endpoint. Contains nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an https URL without a fragment")]
-pub struct BadSubscriberUrl;
+pub struct BadEndpointUrl;
 
-impl SubscriberUrl {
+impl EndpointUrl {
     /// Whether requests are encrypted.
     pub fn uses_tls(&self) -> bool {
         self.0.scheme() == "https"
@@ -41,17 +41,17 @@ impl SubscriberUrl {
     }
 }
 
-impl FromStr for SubscriberUrl {
-    type Err = BadSubscriberUrl;
+impl FromStr for EndpointUrl {
+    type Err = BadEndpointUrl;
 
-    fn from_str(text: &str) -> Result<Self, BadSubscriberUrl> {
-        let url = Url::parse(text).map_err(|_| BadSubscriberUrl)?;
+    fn from_str(text: &str) -> Result<Self, BadEndpointUrl> {
+        let url = Url::parse(text).map_err(|_| BadEndpointUrl)?;
         let is_usable = matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none();
-        if is_usable { Ok(Self(url)) } else { Err(BadSubscriberUrl) }
+        if is_usable { Ok(Self(url)) } else { Err(BadEndpointUrl) }
     }
 }
 
-impl fmt::Display for SubscriberUrl {
+impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.0.clone();
         url.set_query(None);
@@ -62,7 +62,7 @@ impl fmt::Display for SubscriberUrl {
     }
 }
 
-impl fmt::Debug for SubscriberUrl {
+impl fmt::Debug for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -72,7 +72,7 @@ impl fmt::Debug for SubscriberUrl {
 mod tests {
     use super::*;
 
-    fn url(text: &str) -> SubscriberUrl {
+    fn url(text: &str) -> EndpointUrl {
         text.parse().expect(text)
     }
 
@@ -114,7 +114,7 @@ mod tests {
     fn a_url_of_another_kind_is_refused() {
         for bad in ["", "backend.example/hook", "ftp://backend.example", "https://", "https://a.example/#b", "data:,a"]
         {
-            assert!(bad.parse::<SubscriberUrl>().is_err(), "{bad}");
+            assert!(bad.parse::<EndpointUrl>().is_err(), "{bad}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Makes one attempt to deliver a webhook.
+//! Makes one attempt to deliver a body to an endpoint.
 //!
-//! Never: follows a redirect, uses a proxy of the environment, or connects to a private address unless the subscriber
+//! Never: follows a redirect, uses a proxy of the environment, or connects to a private address unless the endpoint
 //! allows it.
 
 use std::{error::Error, iter, time::Duration};
@@ -8,40 +8,33 @@ use std::{error::Error, iter, time::Duration};
 use bytes::Bytes;
 use reqwest::{
     Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
 
 use super::{
-    Subscriber,
+    Endpoint,
     addresses::{NotPublic, PublicResolver},
-    signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signatures},
 };
-use crate::{domain::UnixMs, telemetry::metrics::DeliveryResult};
+use crate::telemetry::metrics::DeliveryResult;
 
 /// How much of a response is read, in bytes. A shorter one is read completely, so that its connection can be used again.
 const RESPONSE_BYTES_MAX: usize = 4 * 1024;
 
+/// The longest wait that a response can demand.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
 /// How long a response is read. It changes nothing: the status counts.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A webhook, without what differs between attempts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WebhookRequest {
-    /// The `webhook-id`.
-    pub(super) id: String,
-    /// The body, JSON.
-    pub(super) body: Bytes,
-}
 
 /// Why an attempt failed. The texts have nothing of the URL but its host, and nothing of the response but its status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// The subscriber wants no more webhooks.
+    /// The endpoint wants no more requests.
     #[error("410 Gone")]
     Gone,
-    /// The subscriber is somewhere else.
-    #[error("{0}: redirects are not followed; set the url of the subscriber to the new address")]
+    /// The endpoint is somewhere else.
+    #[error("{0}: redirects are not followed; set the url to the new address")]
     Redirect(StatusCode),
     /// The response is any other one outside of 2xx.
     #[error("{status}")]
@@ -51,7 +44,7 @@ pub enum DeliveryError {
         /// The shortest wait that the response demands.
         retry_after: Option<Duration>,
     },
-    /// The name of the subscriber has only private addresses.
+    /// The name of the endpoint has only private addresses.
     #[error(transparent)]
     NotPublic(#[from] NotPublic),
     /// No response came in time.
@@ -63,10 +56,10 @@ pub enum DeliveryError {
 }
 
 impl DeliveryError {
-    /// The shortest wait that the subscriber demands.
+    /// The shortest wait that the endpoint demands, up to ten minutes.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } => retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)),
             _ => None,
         }
     }
@@ -86,20 +79,20 @@ impl DeliveryError {
 
 /// No client can be made: the system's certificate authorities cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("no client for subscriber webhooks: are the system's root certificates (ca-certificates) installed?")]
-pub struct NoSubscriberClient(#[from] reqwest::Error);
+#[error("no HTTP client: are the system's root certificates (ca-certificates) installed?")]
+pub struct NoEndpointClient(#[from] reqwest::Error);
 
-/// The client of one subscriber.
-pub(super) struct SubscriberClient {
+/// The client of one endpoint.
+pub struct EndpointClient {
     http: reqwest::Client,
-    subscriber: Subscriber,
+    endpoint: Endpoint,
     timeout: Duration,
 }
 
-impl SubscriberClient {
+impl EndpointClient {
     /// A client without a connection yet. `timeout` is that of an attempt, from connecting to the status of the
     /// response.
-    pub(super) fn new(subscriber: Subscriber, timeout: Duration) -> Result<Self, NoSubscriberClient> {
+    pub fn new(endpoint: Endpoint, timeout: Duration) -> Result<Self, NoEndpointClient> {
         // reqwest uses the crypto provider of the process. An error means that it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder()
@@ -107,27 +100,21 @@ impl SubscriberClient {
             .redirect(Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            .no_proxy()
-            .pool_max_idle_per_host(1);
-        let builder = match subscriber.allow_private {
+            .no_proxy();
+        let builder = match endpoint.allow_private {
             true => builder,
             false => builder.dns_resolver(PublicResolver::of_system()),
         };
-        Ok(Self { http: builder.build()?, subscriber, timeout })
+        Ok(Self { http: builder.build()?, endpoint, timeout })
     }
 
-    /// Delivers `webhook` at `now`. Any status of 2xx is a success.
-    pub(super) async fn deliver(&self, webhook: &WebhookRequest, now: UnixMs) -> Result<(), DeliveryError> {
-        if let Some(address) = self.subscriber.url.private_address().filter(|_| !self.subscriber.allow_private) {
+    /// Posts `body` with `headers`. Any status of 2xx is a success.
+    pub async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<(), DeliveryError> {
+        if let Some(address) = self.endpoint.url.private_address().filter(|_| !self.endpoint.allow_private) {
             // An address is not resolved. The configuration refuses it too.
             return Err(NotPublic { name: address.to_string(), address }.into());
         }
-        let timestamp = now.seconds();
-        let signatures = signatures(&self.subscriber.keys, &webhook.id, timestamp, &webhook.body);
-        let request = self.http.post(self.subscriber.url.expose().clone());
-        let request = request.header(CONTENT_TYPE, "application/json");
-        let request = request.header(ID_HEADER, &webhook.id).header(TIMESTAMP_HEADER, timestamp);
-        let request = request.header(SIGNATURE_HEADER, signatures).body(webhook.body.clone());
+        let request = self.http.post(self.endpoint.url.expose().clone()).headers(headers).body(body);
         let answered = tokio::time::timeout(self.timeout, request.send()).await;
         let response = answered.map_err(|_| DeliveryError::Timeout(self.timeout))?.map_err(unanswered)?;
         let result = judge(&response);

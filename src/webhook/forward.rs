@@ -1,0 +1,205 @@
+//! Forwards Meta's webhooks to other systems of the operator, because Meta delivers to one address only. Each gets the
+//! bytes as they came, with Meta's signature, after the webhook was answered 200. So what Meta delivers again because
+//! Pregón asked for it is forwarded once.
+//!
+//! Meta's answer waits for nothing here: a webhook that is forwarded waits in memory, up to a limit in bytes for each
+//! target. One that waits for its next attempt holds up no other, so webhooks may arrive in another order, as they do
+//! from Meta.
+//!
+//! If the process dies: what waits is lost. The event feed is the way that loses nothing.
+//! Never: forwards what another Pregón forwarded, so that a wrong URL makes no endless loop.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VIA};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::signature;
+use crate::{
+    domain::RetryPolicy,
+    endpoint::{DeliveryError, Endpoint, EndpointClient, NoEndpointClient},
+    telemetry::metrics::{ForwardMetrics, ForwardResult},
+};
+
+/// What a webhook takes of the limit beside its body, in bytes: the state of its attempts.
+const OVERHEAD_BYTES: usize = 1_024;
+
+/// Maximum number of requests to one target at a time.
+const IN_FLIGHT_MAX: usize = 32;
+
+/// The value of the header `Via`.
+const OURS: &str = "1.1 pregon";
+
+/// A system that gets Meta's webhooks.
+#[derive(Clone, Debug)]
+pub struct ForwardTarget {
+    /// Its name in logs and metrics.
+    pub id: String,
+    /// Where it gets them.
+    pub endpoint: Endpoint,
+}
+
+/// How webhooks are forwarded.
+#[derive(Clone, Debug)]
+pub struct ForwardSettings {
+    /// The timeout of an attempt.
+    pub timeout: Duration,
+    /// The number of attempts, and the waits between them.
+    pub retry: RetryPolicy,
+    /// How many bytes of webhooks wait for one target at most.
+    pub bytes_max: usize,
+    /// How long a stop waits for the attempts in progress.
+    pub stop_timeout: Duration,
+}
+
+/// Whether a request was forwarded by a Pregón.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.get_all(VIA).iter().any(|via| via.as_bytes() == OURS.as_bytes())
+}
+
+/// Queues webhooks for one target.
+pub struct Forwards {
+    shared: Arc<Shared>,
+    queue: mpsc::UnboundedSender<Waiting>,
+}
+
+/// A webhook that is not forwarded yet.
+struct Waiting {
+    body: Bytes,
+    signature: HeaderValue,
+    /// Its share of the limit.
+    _bytes: OwnedSemaphorePermit,
+}
+
+struct Shared {
+    id: String,
+    client: EndpointClient,
+    settings: ForwardSettings,
+    metrics: ForwardMetrics,
+    /// One permit per byte that may wait.
+    bytes: Arc<Semaphore>,
+    /// One permit per request.
+    in_flight: Semaphore,
+    /// The number of webhooks that wait.
+    waiting: AtomicUsize,
+    /// Whether the last attempt failed, so that an outage is logged once and not for each attempt.
+    is_failing: AtomicBool,
+    /// Whether the last webhook found the queue full.
+    is_full: AtomicBool,
+    stop: CancellationToken,
+}
+
+impl Forwards {
+    /// The queue for `target`, and the task that empties it. The task ends when the queue is dropped and nothing waits;
+    /// after `stop`, it makes no attempt again that failed.
+    ///
+    /// # Errors
+    /// No HTTP client can be made.
+    pub fn new(
+        target: ForwardTarget,
+        settings: ForwardSettings,
+        stop: CancellationToken,
+    ) -> Result<(Self, impl Future<Output = Result<(), Infallible>> + Send), NoEndpointClient> {
+        let shared = Arc::new(Shared {
+            metrics: ForwardMetrics::new(&target.id),
+            client: EndpointClient::new(target.endpoint, settings.timeout)?,
+            id: target.id,
+            bytes: Arc::new(Semaphore::new(settings.bytes_max)),
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            waiting: AtomicUsize::new(0),
+            settings,
+            is_failing: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            stop,
+        });
+        let (queue, waiting) = mpsc::unbounded_channel();
+        Ok((Self { shared: shared.clone(), queue }, async move {
+            shared.run(waiting).await;
+            Ok(())
+        }))
+    }
+
+    /// Queues a webhook, unless too many bytes wait already.
+    pub fn forward(&self, body: Bytes, signature: HeaderValue) {
+        let shared = &self.shared;
+        let bytes = u32::try_from(body.len() + OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        let Ok(bytes) = shared.bytes.clone().try_acquire_many_owned(bytes) else {
+            shared.metrics.ended(ForwardResult::Full);
+            if !shared.is_full.swap(true, Ordering::Relaxed) {
+                warn!(forward = shared.id, "too many webhooks wait to be forwarded: further ones are dropped");
+            }
+            return;
+        };
+        shared.is_full.store(false, Ordering::Relaxed);
+        shared.metrics.set_waiting(shared.waiting.fetch_add(1, Ordering::Relaxed) + 1);
+        // Fails only after the task has ended, in a stop.
+        let _ = self.queue.send(Waiting { body, signature, _bytes: bytes });
+    }
+}
+
+impl Shared {
+    async fn run(&self, mut queue: mpsc::UnboundedReceiver<Waiting>) {
+        let all = stream::poll_fn(|context| queue.poll_recv(context)).for_each_concurrent(None, async |waiting| {
+            let result = self.forward(&waiting).await;
+            self.metrics.ended(result);
+            self.metrics.set_waiting(self.waiting.fetch_sub(1, Ordering::Relaxed) - 1);
+        });
+        let too_late = async {
+            self.stop.cancelled().await;
+            sleep(self.settings.stop_timeout).await;
+        };
+        tokio::select! {
+            () = all => {}
+            () = too_late => warn!(forward = self.id, waiting = ?self.waiting, "webhooks were not forwarded before the stop"),
+        }
+    }
+
+    /// Attempts to forward a webhook until one attempt succeeds, no attempt is left, or the process stops.
+    async fn forward(&self, webhook: &Waiting) -> ForwardResult {
+        let mut failures = 0;
+        loop {
+            let Err(error) = self.attempt(webhook).await else { return ForwardResult::Forwarded };
+            failures += 1;
+            let Some(wait) = self.settings.retry.delay(failures, rand::random_range(0.5..=1.0)) else {
+                return ForwardResult::Failed;
+            };
+            let wait = wait.max(error.retry_after().unwrap_or_default());
+            if self.stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                return ForwardResult::Stopped;
+            }
+        }
+    }
+
+    async fn attempt(&self, webhook: &Waiting) -> Result<(), DeliveryError> {
+        let headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (HeaderName::from_static(signature::HEADER), webhook.signature.clone()),
+            (VIA, HeaderValue::from_static(OURS)),
+        ]);
+        let _permit = self.in_flight.acquire().await;
+        let result = self.client.post(headers, webhook.body.clone()).await;
+        let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
+        match &result {
+            Ok(()) if was_failing => info!(forward = self.id, "webhooks are forwarded again"),
+            Err(error) if !was_failing => {
+                warn!(forward = self.id, %error, "webhooks could not be forwarded: they are retried");
+            }
+            _ => {}
+        }
+        result
+    }
+}

@@ -8,7 +8,7 @@
 //! Meta ─────POST──▶ webhook ───┴▶ status apply ─▶ state bytes + counters ─▶ statistics
 //! ```
 //!
-//! Reading order: [`domain`] (the rules, no I/O), [`redis`] (what is stored, and the scripts that change it),
+//! Reading order: [`domain`] (the rules, no I/O), [`rules`] (Meta's rules, pure), [`redis`] (what is stored, and the scripts that change it),
 //! [`intake`], [`dispatch`] with [`graph`], [`webhook`], [`subscribers`], [`stats`] and [`api`] with [`api_types`]. Then the
 //! supporting modules: [`config`], [`telemetry`], [`http`], [`client`], [`terminal`], the simulator [`sim`], and
 //! [`app`], which connects all of them.
@@ -28,6 +28,7 @@ pub mod http;
 pub mod intake;
 mod json;
 pub mod redis;
+pub mod rules;
 pub mod sim;
 pub mod stats;
 pub mod subscribers;

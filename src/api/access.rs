@@ -15,7 +15,7 @@ use axum::{
 use super::Shared;
 use crate::{
     config::ApiKey,
-    domain::{BusinessId, Campaign, CampaignId, Line, LineId, Lines, PauseScope},
+    domain::{BusinessId, Campaign, CampaignId, HoldScope, Line, LineId, Lines, PauseScope},
     http::problem::{Problem, Result},
     intake::Intake,
 };
@@ -51,6 +51,11 @@ impl Access {
         }
     }
 
+    /// Whether the caller may see a hold that belongs to `business`. That of the platform stops its lines too.
+    pub(super) fn sees_hold(&self, scope: &HoldScope, business: Option<&BusinessId>) -> bool {
+        *scope == HoldScope::Platform || self.allows(business)
+    }
+
     /// Errors: 403 if the caller may not pause and resume `scope`.
     pub(super) fn check_pause(&self, scope: &PauseScope) -> Result<()> {
         let Some(own) = &self.0 else { return Ok(()) };
@@ -77,7 +82,18 @@ pub(super) fn campaign_not_found(id: impl fmt::Display) -> Problem {
     Problem::not_found("campaign-not-found", format!("there is no campaign {id}"))
 }
 
+/// 404 for the hold `id`: it is no scope, or the caller may not see it.
+pub(super) fn hold_not_found(id: &str) -> Problem {
+    let detail = format!("there is no hold {id}: GET /v1/holds lists them; encode a slash in an id as %2F");
+    Problem::not_found("hold-not-found", detail)
+}
+
 impl Shared {
+    /// The business of a hold, by the configured lines and WABAs.
+    pub(super) fn business_of<'a>(&'a self, scope: &'a HoldScope) -> Option<&'a BusinessId> {
+        scope.business(&self.state.lines).or_else(|| self.state.wabas.get(scope.waba()?))
+    }
+
     /// The lines that the caller may see, in the order of the configuration.
     pub(super) fn lines(&self, access: &Access) -> Lines {
         if !access.is_limited() {

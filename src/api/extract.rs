@@ -13,10 +13,10 @@ use utoipa::IntoParams;
 
 use super::{
     Shared,
-    access::{Access, campaign_not_found},
+    access::{Access, campaign_not_found, hold_not_found},
 };
 use crate::{
-    domain::{CampaignId, EntryId, Line, LineId, SubscriberId, reject::json_fault},
+    domain::{CampaignId, EntryId, HoldScope, Line, LineId, SubscriberId, reject::json_fault},
     http::{
         problem::{Problem, Result},
         request::{content_coding, expect_media_type, too_slow},
@@ -40,6 +40,12 @@ pub(super) struct LinePath(#[param(value_type = LineId)] pub(super) Line);
 #[derive(IntoParams)]
 #[into_params(names("dead_letter"), parameter_in = Path)]
 pub(super) struct DeadLetterPath(pub(super) EntryId);
+
+/// The id of a hold in the path. A caller that is limited to businesses gets 404 for a hold of another one, and may not
+/// lift that of the platform.
+#[derive(IntoParams)]
+#[into_params(names("hold"), parameter_in = Path)]
+pub(super) struct HoldPath(#[param(value_type = String, example = "waba:2001")] pub(super) HoldScope);
 
 /// The subscriber id in the path. A caller that is limited to businesses gets 404, because a subscriber gets the events
 /// of all of them.
@@ -93,6 +99,17 @@ impl<S: Send + Sync> FromRequestParts<S> for DeadLetterPath {
             true => Err(IntakeError::NoDeadLetter(id).into()),
             false => Ok(Self(id)),
         }
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for HoldPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, shared).await.map_err(|error| no_route(&error))?;
+        let access = Access::from_request_parts(parts, shared).await?;
+        let scope: HoldScope = id.parse().map_err(|_| hold_not_found(&id))?;
+        if access.allows(shared.business_of(&scope)) { Ok(Self(scope)) } else { Err(hold_not_found(&id)) }
     }
 }
 

@@ -9,11 +9,12 @@ use super::{
     access::Access,
     audit::Audit,
     extract::{JsonBody, LinePath},
+    holds::hold_view,
 };
 use crate::{
-    api_types::{HoldView, LineChange, LinePage, LineView, Page, PauseView},
+    api_types::{LineChange, LinePage, LineView, Page, PauseView},
     config::KeyScope,
-    domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, Pause, PauseScope},
+    domain::{HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, Line, LineId, Pause, PauseScope},
     http::request::Params,
     http::{
         page,
@@ -40,14 +41,9 @@ fn view(line: &Line, now: LineSnapshot, backlog: u64) -> LineView {
         owner: now.owner,
         paused: now.control.paused,
         pauses: now.pauses.into_iter().map(pause_view).collect(),
-        holds: now.holds.into_iter().map(|(scope, hold)| hold_view(&scope, hold)).collect(),
+        holds: now.holds.into_iter().map(|(scope, hold)| hold_view(&scope, hold, Some(&line.business))).collect(),
         backlog,
     }
-}
-
-fn hold_view(scope: &HoldScope, hold: Hold) -> HoldView {
-    let Hold { code, reason, since, until } = hold;
-    HoldView { scope: scope.to_string(), code, reason, since, until }
 }
 
 pub(super) fn pause_view(pause: Pause) -> PauseView {
@@ -170,7 +166,7 @@ pub(super) async fn pause(
 /// Resume a line.
 ///
 /// Ends the pause and the holds on the line, its WABA and its access token. The last two also stop the other lines of
-/// the WABA. A hold whose cause persists returns with the next message. A pause of everything stays: `POST /v1/resume`
+/// the WABA. Holds on the business or on Meta as a whole stay: `POST /v1/holds/{hold}/lift` lifts them. A hold whose cause persists returns with the next message. A pause of everything stays: `POST /v1/resume`
 /// ends it.
 #[utoipa::path(
     post, path = "/v1/lines/{line}/resume", tag = "lines", operation_id = "resume_line",
@@ -196,7 +192,11 @@ pub(super) async fn resume(
 fn ends_with_resume(scope: &HoldScope) -> bool {
     match scope {
         HoldScope::Line(_) | HoldScope::Waba(_) | HoldScope::Token(_) => true,
-        HoldScope::Template { .. } => false,
+        HoldScope::Business(_)
+        | HoldScope::Platform
+        | HoldScope::Utility(_)
+        | HoldScope::Country { .. }
+        | HoldScope::Template { .. } => false,
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
     fn the_state_of_a_line_follows_its_report_and_backlog() {
         use crate::{
             api_types::LINE_STATES,
-            domain::{HoldScope, UnixMs},
+            domain::{Hold, HoldScope, UnixMs},
             redis::lines::LineReport,
             stats::line::LineSnapshot,
         };

@@ -17,6 +17,7 @@ mod events;
 mod extract;
 mod feed;
 mod guard;
+mod holds;
 mod jobs;
 mod lines;
 mod openapi;
@@ -166,6 +167,8 @@ fn calls(state: &ApiState) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(lines::one, lines::change))
         .routes(routes!(lines::pause))
         .routes(routes!(lines::resume))
+        .routes(routes!(holds::list))
+        .routes(routes!(holds::lift))
         .routes(routes!(pauses::pause))
         .routes(routes!(pauses::resume))
         .routes(routes!(templates::list))

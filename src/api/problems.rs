@@ -22,7 +22,7 @@ const fn kind(name: &'static str, status: u16, meaning: &'static str) -> Problem
 }
 
 /// Every kind that a documented call can have, by status.
-pub(super) const KINDS: [ProblemKind; 46] = [
+pub(super) const KINDS: [ProblemKind; 47] = [
     kind("body-cut", 400, "the body ended too early"),
     kind("invalid-phone", 400, "the phone number in the path is invalid"),
     kind("invalid-position", 400, "the position is not one of this event feed"),
@@ -37,6 +37,7 @@ pub(super) const KINDS: [ProblemKind; 46] = [
     kind("business-not-found", 404, "there is no such business in the configuration"),
     kind("campaign-not-found", 404, "there is no such campaign"),
     kind("dead-letter-not-found", 404, "there is no such dead letter"),
+    kind("hold-not-found", 404, "this is not the id of a hold"),
     kind("line-not-found", 404, "there is no such line in the configuration"),
     kind("not-found", 404, "the path is not valid"),
     kind("recipient-not-found", 404, "the campaign has no such recipient"),
@@ -96,6 +97,7 @@ pub(super) fn of(operation: &mut Operation) -> BTreeMap<u16, Vec<&'static Proble
             (ParameterIn::Query, _) => names.push("invalid-query"),
             (ParameterIn::Path, "campaign") => names.extend(["campaign-not-found", "not-found"]),
             (ParameterIn::Path, "dead_letter") => names.extend(["dead-letter-not-found", "not-found"]),
+            (ParameterIn::Path, "hold") => names.extend(["hold-not-found", "not-found"]),
             (ParameterIn::Path, "line") => names.extend(["line-not-found", "not-found"]),
             (ParameterIn::Path, "subscriber") => names.extend(["subscriber-not-found", "not-found"]),
             _ => {}

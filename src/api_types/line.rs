@@ -11,8 +11,8 @@ use utoipa::{
     },
 };
 
-use super::{Listed, Page, PauseView};
-use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, MetaCode, UnixMs, WabaId};
+use super::{HoldView, Listed, Page, PauseView};
+use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, WabaId};
 
 /// Every state of a line.
 pub const LINE_STATES: [&str; 8] =
@@ -99,26 +99,6 @@ fn line_states() -> Schema {
         .enum_values(Some(LINE_STATES))
         .description(Some("The state in one word. If several apply, the one that an operator has to end."))
         .into()
-}
-
-/// A hold on a line, its WABA or its access token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Hold)]
-pub struct HoldView {
-    /// What is held: `line:3001`, `waba:2001`, `token:2001`.
-    #[schema(example = "waba:2001")]
-    pub scope: String,
-    /// Meta's error code; absent if a person or Meta's list of templates is the reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub code: Option<MetaCode>,
-    /// The reason, for people.
-    pub reason: String,
-    /// When the hold began.
-    pub since: UnixMs,
-    /// When the hold ends by itself; null if a probe or a person has to end it.
-    #[schema(required)]
-    pub until: Option<UnixMs>,
 }
 
 /// A change of a line: the body of `PATCH /v1/lines/{line}`.

@@ -8,6 +8,7 @@
 //! Never: decides or computes anything.
 
 mod campaign;
+mod hold;
 mod job;
 mod line;
 mod page;
@@ -22,8 +23,9 @@ mod upload;
 
 pub use self::{
     campaign::{CampaignCreated, CampaignPage, CampaignView, NewCampaign, StateEvent, TemplateName},
+    hold::{HoldPage, HoldView, LiftedHold},
     job::{DeadJobPage, DeadJobView, RetriedJob},
-    line::{HoldView, LINE_STATES, LineChange, LinePage, LineView},
+    line::{LINE_STATES, LineChange, LinePage, LineView},
     page::{Listed, Page},
     pause::{PauseChange, PauseTarget, PauseView},
     problem::{PROBLEM_PREFIX, ProblemBody},

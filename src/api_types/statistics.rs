@@ -181,6 +181,10 @@ pub enum WaitReason {
     TemplatePaused,
     /// Meta blocked the line or its whole WABA.
     LineBlocked,
+    /// Meta blocked the business, or Pregón held it because Meta restricts much that belongs to it.
+    BusinessBlocked,
+    /// Meta as a whole does not work.
+    Platform,
     /// Meta does not accept the access token.
     Token,
     /// No worker serves the line.
@@ -196,7 +200,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason that a server of this version sends.
-    pub const ALL: [WaitReason; 13] = [
+    pub const ALL: [WaitReason; 15] = [
         WaitReason::Schedule,
         WaitReason::Paused,
         WaitReason::AllPaused,
@@ -206,6 +210,8 @@ impl WaitReason {
         WaitReason::PathBroken,
         WaitReason::TemplatePaused,
         WaitReason::LineBlocked,
+        WaitReason::BusinessBlocked,
+        WaitReason::Platform,
         WaitReason::Token,
         WaitReason::NoWorker,
         WaitReason::NewerRelease,

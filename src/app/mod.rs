@@ -17,9 +17,10 @@ use crate::{
     terminal::{
         CommandError,
         arguments::{
-            AllArguments, CampaignCommand, Command, ConfigOptions, EventCommand, JobCommand, LineCommand, ServeOptions,
+            AllArguments, CampaignCommand, Command, ConfigOptions, EventCommand, HoldCommand, JobCommand, LineCommand,
+            ServeOptions,
         },
-        campaign, job, line, pause, submit, tail, watch,
+        campaign, hold, job, line, pause, submit, tail, watch,
     },
 };
 
@@ -33,6 +34,7 @@ pub async fn run(command: Command) -> Result<(), CommandError> {
         Command::Demo { recipients, output } => demo::run(recipients, output.json).await,
         Command::Campaign { server, command } => run_campaign(&server.client()?, command).await,
         Command::Event { server, command } => run_event(&server.client()?, command).await,
+        Command::Hold { server, command } => run_hold(&server.client()?, command).await,
         Command::Job { server, command } => run_job(&server.client()?, command).await,
         Command::Line { server, command } => run_line(&server.client()?, command).await,
         Command::Pause(all) => change_all(all, ControlAction::Pause).await,
@@ -66,6 +68,13 @@ async fn run_event(client: &Client, command: EventCommand) -> Result<(), Command
         let _signal = signals.next().await;
     })
     .await
+}
+
+async fn run_hold(client: &Client, command: HoldCommand) -> Result<(), CommandError> {
+    match command {
+        HoldCommand::List { output } => hold::list(client, output.json).await,
+        HoldCommand::Lift(holds) => hold::lift(client, &holds).await,
+    }
 }
 
 async fn run_job(client: &Client, command: JobCommand) -> Result<(), CommandError> {

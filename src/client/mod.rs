@@ -26,8 +26,8 @@ pub use self::{
 };
 use crate::{
     api_types::{
-        CampaignCreated, CampaignView, DeadJobView, LineChange, LineView, NewCampaign, Page, PauseChange, PauseTarget,
-        RetriedJob, UploadResult,
+        CampaignCreated, CampaignView, DeadJobView, HoldView, LiftedHold, LineChange, LineView, NewCampaign, Page,
+        PauseChange, PauseTarget, RetriedJob, UploadResult,
     },
     coding::Coding,
     domain::{BusinessId, CampaignId, CampaignState, EntryId, LineId, Secret},
@@ -264,6 +264,17 @@ impl Client {
     pub async fn delete_dead_job(&self, id: EntryId) -> Result<()> {
         let request = self.request(Method::DELETE, &["jobs", "dead", &id.to_string()]);
         self.send(request.timeout(CALL_TIMEOUT)).await.map(drop)
+    }
+
+    /// A page of holds. `cursor` is `next` of the previous page.
+    pub async fn holds(&self, cursor: Option<&str>) -> Result<Page<Known<HoldView>>> {
+        let query: Vec<_> = cursor.map(|cursor| ("cursor", cursor)).into_iter().collect();
+        self.call(self.request(Method::GET, &["holds"]).query(&query)).await
+    }
+
+    /// Lifts a hold.
+    pub async fn lift_hold(&self, id: &str) -> Result<Known<LiftedHold>> {
+        self.call(self.request(Method::POST, &["holds", id, "lift"])).await
     }
 
     /// Pauses or resumes all sending, or with `business` that of one business.

@@ -19,9 +19,10 @@ use tracing::{info, warn};
 use super::unlisted::UnlistedLines;
 use crate::{
     domain::{
-        Campaign, CampaignId, CampaignState, HoldScope, LineId, Lines, PartId, State, UnixMs, campaign::PauseReason,
+        Campaign, CampaignId, CampaignState, Hold, HoldScope, LineId, Lines, PartId, State, UnixMs,
+        campaign::PauseReason,
     },
-    graph::client::GraphClient,
+    graph::{LineInfo, SendHealth, client::GraphClient},
     redis::{
         Store, StoreError,
         campaigns::{CampaignRecord, StateChange},
@@ -57,6 +58,9 @@ const TRIM_INBOUND_EVERY: Duration = Duration::from_secs(600);
 
 /// How often a hold without an end is probed.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
+
+/// How far the health that Meta shows may lag behind its answers to sends.
+const HEALTH_LAG_MAX: Duration = Duration::from_secs(300);
 
 /// The duty of housekeeping.
 pub struct Housekeeping {
@@ -172,7 +176,7 @@ impl Housekeeping {
         for campaigns in self.store.active_campaigns(self.clock.now()).await?.chunks(CAMPAIGNS_AT_ONCE) {
             self.maintain_batch(campaigns, &mut survey).await?;
         }
-        self.publish(&survey);
+        self.publish(&survey).await?;
         for id in self.store.ended_campaigns(self.clock.now(), self.retention).await? {
             self.store.forget_recipients(id).await?;
             info!(campaign.id = %id, "recipients deleted: their retention has ended");
@@ -231,13 +235,15 @@ impl Housekeeping {
         self.store.requeue(&unlisted).await
     }
 
-    /// Publishes the metrics: open recipients of running campaigns by state, and the age of the oldest running
-    /// campaign.
-    fn publish(&self, survey: &Survey) {
+    /// Publishes the metrics: open recipients of running campaigns by state, the age of the oldest running campaign, and
+    /// the number of holds.
+    async fn publish(&self, survey: &Survey) -> Result<(), StoreError> {
         let metrics = QueueMetrics::new();
         metrics.set(|state| survey.queue.get(&state).copied().unwrap_or(0));
         let age = survey.oldest.map_or(0.0, |oldest| self.clock.now().since(oldest).as_secs_f64());
         metrics.oldest_age.set(age);
+        metrics.set_holds(self.store.holds(self.clock.now()).await?.keys());
+        Ok(())
     }
 
     /// Maintains a campaign with `open` open recipients, of which `to_send` wait to be sent.
@@ -319,19 +325,20 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Asks Meta whether lines and tokens that are held without an end work again, and lifts the holds of those that
-    /// do.
+    /// Asks Meta whether lines, WABAs and tokens that are held without an end work again, and lifts the holds of those
+    /// that do.
     async fn probe_holds(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
-        for (scope, _) in self.store.holds(now).await?.into_iter().filter(|(_, hold)| hold.until.is_none()) {
+        for (scope, hold) in self.store.holds(now).await?.into_iter().filter(|(_, hold)| hold.until.is_none()) {
             let line = match &scope {
-                HoldScope::Token(waba) => self.lines.of_waba(waba).next(),
+                HoldScope::Token(waba) | HoldScope::Waba(waba) => self.lines.of_waba(waba).next(),
                 HoldScope::Line(id) => self.lines.by_id(id),
-                // Only Meta's list of templates, a webhook or an operator ends these.
-                HoldScope::Waba(_) | HoldScope::Template { .. } => None,
+                // Meta has no health of the others.
+                _ => None,
             };
             let Some(line) = line else { continue };
             match self.graph.line(&line.id, &line.token).await {
+                Ok(info) if is_blocked(&scope, &hold, &info, now) => {}
                 Ok(_) => {
                     info!(scope = %scope, "hold lifted: meta answers again");
                     self.store.unhold(&scope).await?;
@@ -340,6 +347,16 @@ impl Housekeeping {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether the answer to a probe says that what `hold` holds does not work yet. An answer at all shows that a token works.
+fn is_blocked(scope: &HoldScope, hold: &Hold, info: &LineInfo, now: UnixMs) -> bool {
+    match scope {
+        HoldScope::Token(_) => false,
+        // Meta's health may not show yet what made Meta refuse a message.
+        HoldScope::Waba(_) => now.since(hold.since) < HEALTH_LAG_MAX || info.health != SendHealth::Sends,
+        _ => info.health == SendHealth::Blocked,
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{batch, line::path::Probes};
+use crate::rules::breaker::Breaker;
 
 /// If even the quickest answer takes at least this long, Meta is slow. If it is quicker, late answers waited for this
 /// shard.
@@ -52,6 +53,8 @@ const CONCURRENCY_FACTOR: f64 = 4.0;
 pub struct Shard {
     /// Probes of the path to Meta, by WABA.
     pub probes: Probes,
+    /// Stops every line while Meta as a whole is down.
+    pub breaker: RefCell<Breaker>,
     started_at: Instant,
     busy: Cell<bool>,
     active_lines: Cell<usize>,
@@ -104,6 +107,7 @@ impl Shard {
     pub fn new(now: Instant) -> Self {
         Self {
             probes: Probes::default(),
+            breaker: RefCell::default(),
             started_at: now,
             busy: Cell::default(),
             active_lines: Cell::default(),

@@ -33,6 +33,7 @@ use crate::{
         clock::Clock,
         lines::{LeaseTarget, LineReport},
     },
+    rules,
     telemetry::{
         health::{Health, NotReady},
         metrics,
@@ -125,7 +126,7 @@ impl Worker {
             worker: self.name.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
-            lines: self.lines.ids(),
+            lines: self.lines.clone(),
             signals,
         };
         let signal_task = tokio::spawn(watch.run(joined.clone()));
@@ -371,7 +372,7 @@ struct SignalWatch {
     worker: String,
     store: Store,
     clock: Arc<Clock>,
-    lines: Vec<LineId>,
+    lines: Lines,
     signals: watch::Sender<Arc<RunnerSignals>>,
 }
 
@@ -408,9 +409,15 @@ impl SignalWatch {
     /// Reads the signals and broadcasts them. Then confirms the pauses, if that is not done yet.
     async fn update(&self, pulse: u64) -> Result<(), StoreError> {
         let Self { worker, store, clock, lines, signals } = self;
-        let (controls, holds, stored) =
-            tokio::try_join!(store.controls(lines), store.holds(clock.now()), store.pauses())?;
-        let controls = lines.iter().cloned().zip(controls).collect();
+        let (ids, now) = (lines.ids(), clock.now());
+        let (controls, mut holds, stored) = tokio::try_join!(store.controls(&ids), store.holds(now), store.pauses())?;
+        for (scope, hold) in rules::holds::implied(&holds, lines, now) {
+            if store.hold_if_new(&scope, &hold, hold.since).await? {
+                warn!(%scope, reason = hold.reason, "held back");
+                holds.insert(scope, hold);
+            }
+        }
+        let controls = ids.into_iter().zip(controls).collect();
         let pauses = stored.pauses.clone();
         signals.send_replace(Arc::new(RunnerSignals { are_known: true, pulse, controls, holds, pauses }));
         if stored.is_obeyed_by(worker, stored.version) {

@@ -24,6 +24,12 @@ pub enum ErrorScope {
     Line,
     /// The WABA and all its lines.
     Waba,
+    /// Utility messages of the WABA.
+    Utility,
+    /// Messages of the WABA to the recipient's country.
+    Country,
+    /// The business and all its WABAs.
+    Business,
     /// The access token, and so every line that uses it.
     Token,
     /// The app at Meta, and so every line that uses it.

@@ -1,6 +1,6 @@
 //! Phone numbers in E.164.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -60,6 +60,41 @@ impl<'de> Deserialize<'de> for Phone {
     }
 }
 
+/// The calling code of a country, or of the countries that share it, such as 1 for North America.
+///
+/// Source: ITU-T, list of country codes assigned under E.164.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallingCode(u16);
+
+impl CallingCode {
+    /// The calling code of a number.
+    pub fn of(phone: Phone) -> Self {
+        let digits = phone.digits();
+        let first = |n: u32| (digits / 10_u64.pow(digits.ilog10() + 1 - n)) as u16;
+        Self(match first(2) {
+            10..=19 | 70..=79 => first(1),
+            20 | 27 | 30..=34 | 36 | 39..=41 | 43..=49 | 51..=58 | 60..=66 | 81 | 82 | 84 | 86 | 90..=95 | 98 => {
+                first(2)
+            }
+            _ => first(3),
+        })
+    }
+}
+
+impl fmt::Display for CallingCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for CallingCode {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
 /// The text is not a phone number in E.164.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a phone number in E.164, such as +5491155550001")]
@@ -92,5 +127,22 @@ mod tests {
     #[test]
     fn a_log_shows_only_the_last_four_digits() {
         assert_eq!(format!("{:?}", Phone(5_491_155_550_001)), "…0001");
+    }
+
+    #[test]
+    fn the_calling_code_has_one_to_three_digits() {
+        for (number, code) in [
+            ("+12025550123", "1"),
+            ("+79161234567", "7"),
+            ("+5491155550001", "54"),
+            ("+447700900123", "44"),
+            ("+919876543210", "91"),
+            ("+59899123456", "598"),
+            ("+2348012345678", "234"),
+            ("+35312345678", "353"),
+            ("+1234567", "1"),
+        ] {
+            assert_eq!(CallingCode::of(number.parse().expect(number)).to_string(), code, "{number}");
+        }
     }
 }

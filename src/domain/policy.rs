@@ -45,7 +45,7 @@ pub enum ErrorAction {
     FailRecipient,
     /// Fail the message: the recipient stopped marketing messages from this business.
     SuppressMarketing,
-    /// Fail the message: this WABA may not send to the recipient's country.
+    /// Fail the message, and hold the recipient's country: this WABA may not send to it.
     BlockCountry,
     /// Not an error of sending; a person should look at it. If a send gets it anyway, the message fails.
     Alert,
@@ -84,6 +84,15 @@ const PAUSE_AFTER_MANY: u32 = 20;
 const THROTTLE_WAIT: Duration = Duration::from_secs(1);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the error of a message that failed holds beside, and for how long: the recipient's country.
+pub fn also_holds(code: MetaCode) -> Option<(ErrorScope, Option<Duration>)> {
+    let rule = rule(code)?;
+    match rule.action {
+        ErrorAction::BlockCountry => Some((ErrorScope::Country, Some(COUNTRY_WAIT))),
+        _ => None,
+    }
+}
 
 /// The rule for `code`; `None` if it is not in the table.
 pub fn rule(MetaCode(code): MetaCode) -> Option<&'static Rule> {
@@ -144,6 +153,12 @@ pub enum ByStatus {
 /// the same code is about the message.
 const DROPPED_BY_PORTFOLIO_PACING: MetaCode = MetaCode(135_000);
 
+/// The cap on utility messages of a WABA: only those are held.
+const UTILITY_CAP: MetaCode = MetaCode(131_064);
+
+/// How long a country is held. Then one message finds out whether the WABA may send to it again.
+const COUNTRY_WAIT: Duration = DAY;
+
 /// The code of a message that expired because the phone was offline. Even several such failures in a row are no
 /// evidence against the message.
 const EXPIRED: MetaCode = MetaCode(131_043);
@@ -159,14 +174,16 @@ pub fn by_status(reason: FailureReason) -> ByStatus {
     let hold = |scope| ByStatus::Hold { scope, wait };
     match rule.action {
         _ if code == EXPIRED => ByStatus::Failed,
-        _ if code == DROPPED_BY_PORTFOLIO_PACING => ByStatus::Suspect { scope: ErrorScope::Waba, wait: None },
+        _ if code == DROPPED_BY_PORTFOLIO_PACING => ByStatus::Suspect { scope: ErrorScope::Business, wait: None },
+        _ if code == UTILITY_CAP => hold(ErrorScope::Utility),
         ErrorAction::PauseToken | ErrorAction::RefreshToken => hold(ErrorScope::Token),
         ErrorAction::PauseLine | ErrorAction::ThrottleLine => hold(ErrorScope::Line),
-        ErrorAction::PauseWaba | ErrorAction::ThrottleWaba => hold(ErrorScope::Waba),
+        ErrorAction::PauseWaba => ByStatus::Hold { scope: ErrorScope::Waba, wait: None },
+        ErrorAction::ThrottleWaba => hold(ErrorScope::Waba),
         ErrorAction::ThrottleApp => hold(ErrorScope::App),
         ErrorAction::PauseTemplate => hold(ErrorScope::Template),
         ErrorAction::RetryBackoff if rule.scope == ErrorScope::Platform => {
-            ByStatus::Suspect { scope: ErrorScope::Line, wait }
+            ByStatus::Suspect { scope: ErrorScope::Platform, wait }
         }
         // 137000, the recipient's identity has changed: a `FailMessage` code that is about one person.
         ErrorAction::FailMessage if rule.scope == ErrorScope::Recipient => ByStatus::Failed,
@@ -196,7 +213,9 @@ fn by_rule(rule: &Rule, cause: Cause) -> Outcome {
         ErrorAction::ThrottleApp => throttled(ErrorScope::App, cause),
         ErrorAction::PauseToken | ErrorAction::RefreshToken => blocked(ErrorScope::Token, cause),
         ErrorAction::PauseLine => blocked(ErrorScope::Line, cause),
-        ErrorAction::PauseWaba => blocked(ErrorScope::Waba, cause),
+        ErrorAction::PauseWaba if *rule.codes.start() == UTILITY_CAP.0 => blocked(ErrorScope::Utility, cause),
+        // The wait is the least. Meta says when it is over: by a webhook, or in the health of the WABA.
+        ErrorAction::PauseWaba => Outcome::Blocked { scope: ErrorScope::Waba, wait: None, cause },
         ErrorAction::PauseTemplate => blocked(ErrorScope::Template, cause),
         ErrorAction::StopCampaign => Outcome::Failed { pause_after: Some(PAUSE_AFTER_FEW), cause },
         ErrorAction::FailMessage => Outcome::Failed { pause_after: Some(PAUSE_AFTER_MANY), cause },
@@ -339,7 +358,7 @@ mod tests {
             blocked(299, ErrorScope::Token, None),
             blocked(131_057, ErrorScope::Line, Some(60)),
             blocked(133_010, ErrorScope::Line, None),
-            blocked(368, ErrorScope::Waba, Some(3600)),
+            blocked(368, ErrorScope::Waba, None),
             blocked(132_015, ErrorScope::Template, Some(10_800)),
             failed(132_000, Some(PAUSE_AFTER_FEW)),
             failed(131_008, Some(PAUSE_AFTER_FEW)),
@@ -369,9 +388,9 @@ mod tests {
             (4, hold(ErrorScope::App, Some(300))),
             (80_007, hold(ErrorScope::Waba, Some(300))),
             (130_429, hold(ErrorScope::Line, Some(1))),
-            (131_031, hold(ErrorScope::Waba, Some(3600))),
-            (131_042, hold(ErrorScope::Waba, Some(3600))),
-            (368, hold(ErrorScope::Waba, Some(3600))),
+            (131_031, hold(ErrorScope::Waba, None)),
+            (131_042, hold(ErrorScope::Waba, None)),
+            (368, hold(ErrorScope::Waba, None)),
             (131_048, hold(ErrorScope::Line, Some(3600))),
             (133_010, hold(ErrorScope::Line, None)),
             (131_057, hold(ErrorScope::Line, Some(60))),
@@ -382,8 +401,8 @@ mod tests {
             (131_008, suspect(ErrorScope::Campaign, None)),
             (132_000, suspect(ErrorScope::Campaign, None)),
             (100, suspect(ErrorScope::Campaign, None)),
-            (135_000, suspect(ErrorScope::Waba, None)),
-            (131_016, suspect(ErrorScope::Line, Some(15))),
+            (135_000, suspect(ErrorScope::Business, None)),
+            (131_016, suspect(ErrorScope::Platform, Some(15))),
             (131_026, ByStatus::Failed),
             (131_043, ByStatus::Failed),
             (131_049, ByStatus::Failed),

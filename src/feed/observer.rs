@@ -197,18 +197,16 @@ impl Observer {
     fn hold_event(&self, event: EventType, text: &str, now: UnixMs) -> Option<String> {
         let fields: HoldFields = serde_json::from_str(text).ok()?;
         let scope: HoldScope = fields.scope.parse().ok()?;
-        let (line, held_line) = match &scope {
-            HoldScope::Line(line) => (self.lines.by_id(line), Some(line)),
-            HoldScope::Waba(waba) | HoldScope::Token(waba) | HoldScope::Template { waba, .. } => {
-                (self.lines.of_waba(waba).next(), None)
-            }
+        let held_line = match &scope {
+            HoldScope::Line(line) => Some(line),
+            _ => None,
         };
         let (word, at) = match event {
             EventType::HoldBegan => ("began", fields.since),
             _ => ("ended", fields.until.map_or(now, |until| until.min(now))),
         };
         let id = format!("hold:{scope}:{}:{word}", fields.since.0);
-        Some(json(id, event, at, line.map(|line| &line.business), held_line, fields))
+        Some(json(id, event, at, scope.business(&self.lines), held_line, fields))
     }
 }
 

@@ -4,7 +4,7 @@
 //! If the process dies: nothing is lost; reads change nothing.
 //! Never: follows the URL of the next page in a response, because the token would be sent wherever that URL points.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, ops::RangeInclusive};
 
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
@@ -36,7 +36,7 @@ const TEMPLATE_FIELDS: &str =
     "id,name,language,status,rejected_reason,category,sub_category,parameter_format,components";
 
 const LINE_FIELDS: &str = "id,display_phone_number,verified_name,status,quality_rating,throughput,\
-                           whatsapp_business_manager_messaging_limit";
+                           whatsapp_business_manager_messaging_limit,health_status";
 
 /// The status of a line at Meta. The values are as Meta writes them; `None` if Meta returned none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,22 @@ pub struct LineInfo {
     /// How many people who did not write first the portfolio may message within 24 hours, such as `TIER_10K`.
     #[serde(rename(deserialize = "whatsapp_business_manager_messaging_limit"))]
     pub messaging_limit: Option<String>,
+    /// Whether the line, its WABA, its business and the app may send.
+    #[serde(default, rename(deserialize = "health_status"), deserialize_with = "health")]
+    pub health: SendHealth,
+}
+
+/// Whether messages can be sent, from Meta's `health_status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendHealth {
+    /// Meta says that they can.
+    Sends,
+    /// Meta says that something blocks them.
+    Blocked,
+    /// Meta says nothing about it.
+    #[default]
+    Unknown,
 }
 
 impl GraphClient {
@@ -242,4 +258,36 @@ fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
         level: Option<String>,
     }
     Ok(Option::<Throughput>::deserialize(deserializer)?.and_then(|throughput| throughput.level))
+}
+
+/// Codes of calls and of SIP, which say nothing about messages.
+const CALLING: RangeInclusive<u64> = 138_000..=138_999;
+
+/// Reads `{"can_send_message":"BLOCKED","entities":[…]}`: blocked if an entity is, for another reason than calls.
+fn health<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SendHealth, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status {
+        can_send_message: Option<String>,
+        entities: Vec<Entity>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Entity {
+        can_send_message: String,
+        errors: Vec<Value>,
+    }
+    let is_blocked = |entity: &Entity| {
+        let about_calls = |error: &Value| error["error_code"].as_u64().is_some_and(|code| CALLING.contains(&code));
+        entity.can_send_message == "BLOCKED" && (entity.errors.is_empty() || !entity.errors.iter().all(about_calls))
+    };
+    let status = Option::<Status>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(match status {
+        Status { can_send_message: None, .. } => SendHealth::Unknown,
+        Status { can_send_message: Some(all), entities } if entities.is_empty() && all == "BLOCKED" => {
+            SendHealth::Blocked
+        }
+        Status { entities, .. } if entities.iter().any(is_blocked) => SendHealth::Blocked,
+        Status { .. } => SendHealth::Sends,
+    })
 }

@@ -52,6 +52,8 @@ keys! {
     known_lines() => "known_lines";
     /// HASH of holds: scope (`line:3001`, `template:2001/name/language`, …) → JSON with code, reason and end.
     holds() => "holds";
+    /// HASH of the holds on scopes that release 0.1.0 does not know, in the same form.
+    later_holds() => "later_holds";
     /// HASH: scope → when a hold on it was last lifted, in ms.
     lifted() => "lifted";
     /// HASH of pauses of everything: `all` or `business:ID` → since when, in ms; `version`, which rises with each pause;

@@ -1,14 +1,14 @@
-//! Lines in Redis: leases, work, operator settings, holds and owners' reports. Also the heartbeats of workers.
+//! Lines in Redis: leases, work, operator settings and owners' reports. Also the heartbeats of workers.
 //!
 //! If a worker dies: its leases expire, and the next owners find the same work.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Result, Store, StoreError, pauses::obedience_of, read, script, stored::StoredHold};
-use crate::domain::{Hold, HoldScope, LINE_RATE_MAX, LINE_RATE_MIN, LineId, PartId, UnixMs};
+use super::{Call, Result, Store, StoreError, pauses::obedience_of, read, script};
+use crate::domain::{LINE_RATE_MAX, LINE_RATE_MIN, LineId, PartId, UnixMs};
 
 /// Upper limit of the random step by which an epoch rises if it is ahead of the clock of Redis.
 const EPOCH_RISE_MAX: u64 = 1_000;
@@ -246,76 +246,6 @@ impl Store {
         pipeline.hget(key, field).add_command(change).incr(self.keys.pulse(), 1);
         let mut answers: Vec<Value> = self.query_all("control", &pipeline).await?;
         read("HGET control", answers.swap_remove(0))
-    }
-
-    /// The holds in effect at `now`, by scope.
-    pub async fn holds(&self, now: UnixMs) -> Result<HashMap<HoldScope, Hold>> {
-        let key = self.keys.holds();
-        let fields: HashMap<String, String> = self.query("HGETALL holds", cmd("HGETALL").arg(&key)).await?;
-        let corrupt = |reason: String| StoreError::Corrupt { key: key.clone(), reason };
-        let mut holds = HashMap::with_capacity(fields.len());
-        for (scope, hold) in fields {
-            let hold: StoredHold = serde_json::from_str(&hold).map_err(|error| corrupt(error.to_string()))?;
-            let hold = Hold::from(hold);
-            if hold.is_active(now) {
-                holds.insert(scope.parse().map_err(|_| corrupt(format!("{scope} is not a scope")))?, hold);
-            }
-        }
-        Ok(holds)
-    }
-
-    /// Replaces the reason of the hold on a scope. The rest of the hold stays, with fields that a newer release wrote.
-    pub async fn reword_hold(&self, scope: &HoldScope, reason: &str) -> Result<()> {
-        let (key, scope) = (self.keys.holds(), scope.to_string());
-        let stored: Option<String> = self.query("HGET hold", cmd("HGET").arg(&key).arg(&scope)).await?;
-        let hold = stored.and_then(|json| serde_json::from_str(&json).ok());
-        let Some(mut hold) = hold.filter(serde_json::Value::is_object) else { return Ok(()) };
-        hold["reason"] = reason.into();
-        self.change_and_wake(cmd("HSET").arg(&key).arg(&scope).arg(hold.to_string())).await
-    }
-
-    /// Sets or replaces the hold on a scope, and wakes every worker.
-    pub async fn hold(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
-        let json = serde_json::to_string(&StoredHold::from(hold)).expect("a hold has only strings and numbers");
-        self.change_and_wake(cmd("HSET").arg(self.keys.holds()).arg(scope.to_string()).arg(json)).await
-    }
-
-    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since.
-    /// Returns whether this call set the hold.
-    pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
-        let mut pipeline = Pipeline::new();
-        pipeline.hget(self.keys.holds(), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
-        let answers: Vec<Option<String>> = self.query_all("HGET hold", &pipeline).await?;
-        let field = |n: usize| answers.get(n).cloned().flatten();
-        let before = field(0).and_then(|json| serde_json::from_str::<StoredHold>(&json).ok()).map(Hold::from);
-        if before.as_ref().is_some_and(|before| before.is_active(hold.since)) {
-            return Ok(false);
-        }
-        let lifted = field(1).and_then(|at| at.parse().ok().map(UnixMs));
-        let ended = before.and_then(|before| before.until);
-        if lifted.max(ended).is_some_and(|end| at <= end) {
-            return Ok(false);
-        }
-        self.hold(scope, hold).await?;
-        Ok(true)
-    }
-
-    /// Lifts the hold on a scope and records the time, so that faults which Meta reported earlier do not hold it
-    /// again. Wakes every worker. Returns whether there was one.
-    pub async fn unhold(&self, scope: &HoldScope) -> Result<bool> {
-        let now = self.time().await?;
-        let mut pipeline = Pipeline::new();
-        pipeline.hset(self.keys.lifted(), scope.to_string(), now.0).hdel(self.keys.holds(), scope.to_string());
-        pipeline.incr(self.keys.pulse(), 1);
-        let answers: Vec<i64> = self.query_all("HDEL hold", &pipeline).await?;
-        Ok(answers.get(1) == Some(&1))
-    }
-
-    // The change comes first, so that a woken worker finds it.
-    async fn change_and_wake(&self, change: &Cmd) -> Result<()> {
-        let mut pipeline = Pipeline::new();
-        pipeline.add_command(change.clone()).incr(self.keys.pulse(), 1);
-        self.query_all::<i64>("control", &pipeline).await.map(drop)
     }
 
     /// Stores reports on lines. Each expires after `lifetime` unless it is replaced.

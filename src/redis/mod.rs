@@ -16,6 +16,7 @@ pub mod duty;
 pub mod feed;
 mod fleet;
 pub mod history;
+pub mod holds;
 pub mod inbound;
 pub mod installation;
 pub mod jobs;

@@ -8,7 +8,7 @@ use std::iter;
 use super::line::{LineWork, Stop, Stops};
 use crate::{
     api_types::{WaitReason, Waiting},
-    domain::{Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, UnixMs},
+    domain::{Campaign, CampaignState, Hold, HoldScope, Line, Pause, PauseScope, Template, UnixMs},
     redis::{campaigns::CampaignRecord, registry::UNLISTED_REMEDY},
 };
 
@@ -65,8 +65,10 @@ fn all_paused(pause: &Pause) -> Waiting {
 /// The holds that stop the whole campaign: on its template, then on what its lines share, the widest first. `line` is
 /// one of its lines.
 fn campaign_holds(campaign: &Campaign, line: &Line, stops: &Stops) -> Vec<Waiting> {
-    let template = HoldScope::of_template(&line.waba, &campaign.template.name, &campaign.template.language);
-    let scopes = iter::once(template).chain(HoldScope::of_line(line).into_iter().rev());
+    let Template { name, language, category, .. } = &campaign.template;
+    let template = HoldScope::of_template(&line.waba, name, language);
+    let category = HoldScope::of_category(&line.waba, category);
+    let scopes = iter::once(template).chain(category).chain(HoldScope::of_line(line).into_iter().rev());
     let held = scopes.filter_map(|scope| {
         let hold = stops.holds.get(&scope)?;
         let (reason, what) = stopped_by(&scope)?;
@@ -81,9 +83,15 @@ fn stopped_by(scope: &HoldScope) -> Option<(WaitReason, String)> {
         HoldScope::Template { name, language, .. } => {
             Some((WaitReason::TemplatePaused, format!("template {name} ({language}) is held")))
         }
+        HoldScope::Utility(waba) => {
+            Some((WaitReason::TemplatePaused, format!("utility templates of waba {waba} are held")))
+        }
+        HoldScope::Business(business) => Some((WaitReason::BusinessBlocked, format!("business {business} is held"))),
+        HoldScope::Platform => Some((WaitReason::Platform, "meta does not work".to_owned())),
         HoldScope::Token(waba) => Some((WaitReason::Token, format!("the access token of waba {waba} is held"))),
         HoldScope::Waba(waba) => Some((WaitReason::LineBlocked, format!("waba {waba} is held"))),
-        HoldScope::Line(_) => None,
+        // A country is not waited for.
+        HoldScope::Line(_) | HoldScope::Country { .. } => None,
     }
 }
 

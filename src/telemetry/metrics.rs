@@ -10,7 +10,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::domain::{LineId, MetaCode, Outcome, State, SubscriberId, policy};
+use crate::domain::{HoldScope, LineId, MetaCode, Outcome, State, SubscriberId, policy};
 
 /// Declares each series: its name, its labels, and one text that is both its HELP line and its documentation.
 macro_rules! series {
@@ -48,6 +48,9 @@ series! {
     describe_gauge QUEUE_MESSAGES = "pregon_queue_messages" "state"
         "Recipients in open states, in the running campaigns; set only by the worker that does the housekeeping. \
         pending rising for long: more is submitted than the lines may send";
+    describe_gauge HOLDS = "pregon_holds" "scope"
+        "Holds by what they hold; set only by the worker that does the housekeeping. Above 0: needs attention, see GET \
+        /v1/holds";
     describe_gauge QUEUE_OLDEST_AGE = "pregon_queue_oldest_age_seconds" ""
         "Time since the oldest running campaign started; set only by the worker that does the housekeeping. Rising \
         beyond the expected duration: sending has stalled";
@@ -457,6 +460,7 @@ pub struct QueueMetrics {
     messages: Vec<(State, Gauge)>,
     /// Seconds since the oldest running campaign started.
     pub oldest_age: Gauge,
+    holds: Vec<(&'static str, Gauge)>,
 }
 
 impl QueueMetrics {
@@ -465,7 +469,15 @@ impl QueueMetrics {
     pub fn new() -> Self {
         let open = State::ALL.into_iter().filter(|state| state.is_open());
         let messages = open.map(|state| (state, gauge!(QUEUE_MESSAGES, "state" => state.name()))).collect();
-        Self { messages, oldest_age: gauge!(QUEUE_OLDEST_AGE) }
+        let holds = HoldScope::KINDS.map(|kind| (kind, gauge!(HOLDS, "scope" => kind))).into();
+        Self { messages, oldest_age: gauge!(QUEUE_OLDEST_AGE), holds }
+    }
+
+    /// Sets the number of holds of each kind of scope.
+    pub fn set_holds<'a>(&self, scopes: impl Iterator<Item = &'a HoldScope> + Clone) {
+        for (kind, gauge) in &self.holds {
+            gauge.set(scopes.clone().filter(|scope| scope.kind() == *kind).count() as f64);
+        }
     }
 
     /// Sets the number of recipients in each open state to `count` of that state.

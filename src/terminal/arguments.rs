@@ -63,6 +63,13 @@ pub enum Command {
         #[command(subcommand)]
         command: EventCommand,
     },
+    /// Show and lift holds: what must not be used for now, and why
+    Hold {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(subcommand)]
+        command: HoldCommand,
+    },
     /// Show, retry and delete dead letters: jobs on the stream in Redis that failed
     Job {
         #[command(flatten)]
@@ -367,6 +374,28 @@ pub struct DeadLetterArguments {
     /// The dead letters
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<EntryId>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `pregon hold …`
+#[derive(Subcommand, Debug)]
+pub enum HoldCommand {
+    /// List what is held, and what ends each hold
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Lift holds: sending goes on at once. A hold whose cause persists returns with the next message
+    Lift(HoldArguments),
+}
+
+/// One or more holds.
+#[derive(Args, Debug)]
+pub struct HoldArguments {
+    /// The ids of the holds, such as line:3001
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
     #[command(flatten)]
     pub output: Output,
 }

@@ -1,6 +1,6 @@
 //! The command line: arguments, and output for people or, with `--json`, for programs.
 //!
-//! `campaign`, `event`, `job`, `line`, `pause` and `resume` only call the HTTP API of a running server. Results go to
+//! `campaign`, `event`, `hold`, `job`, `line`, `pause` and `resume` only call the HTTP API of a running server. Results go to
 //! standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 //!
 //! If the process dies: a campaign continues without it. Repeating the command resumes an interrupted upload, except
@@ -10,6 +10,7 @@
 pub mod arguments;
 pub mod campaign;
 pub mod error;
+pub mod hold;
 pub mod job;
 pub mod line;
 pub mod out;

@@ -147,14 +147,19 @@ pub fn line(line: &LineView) -> String {
         text += &format!("\n\n{}", words::pause(pause));
     }
     if !line.holds.is_empty() {
-        let until = |hold: &HoldView| hold.until.map_or_else(|| "someone resumes it".into(), words::time);
-        let row = |hold: &HoldView| {
-            let code = hold.code.map(|code| code.to_string()).unwrap_or_default();
-            [hold.scope.clone(), code, hold.reason.clone(), words::time(hold.since), until(hold)]
-        };
-        text += &format!("\n\n{}", table(["held", ">code", "because", "=since", "until"], line.holds.iter().map(row)));
+        text += &format!("\n\n{}", holds(&line.holds.iter().collect::<Vec<_>>()));
     }
     text
+}
+
+/// A table of holds.
+pub fn holds<H: Deref<Target = HoldView>>(holds: &[H]) -> String {
+    let row = |hold: &H| {
+        let code = hold.code.map(|code| code.to_string()).unwrap_or_default();
+        let reason = words::printable(&hold.reason);
+        [words::printable(&hold.scope), code, reason, words::time(hold.since), words::end_of_hold(hold)]
+    };
+    table(["held", ">code", "because", "=since", "ended by"], holds.iter().map(row))
 }
 
 /// The state of a line, in words.
@@ -381,7 +386,29 @@ mod tests {
     fn a_line_is_shown_with_its_holds() {
         let text = line(&held_line());
         assert!(text.contains("rate       20/s (configured: 80/s)"), "{text}");
-        assert!(text.contains("the token expired") && text.contains("someone resumes it"), "{text}");
+        assert!(text.contains("the token expired") && text.contains("someone"), "{text}");
         assert!(!text.contains("worker     "), "no worker has its lease: {text}");
+    }
+
+    #[test]
+    fn a_hold_is_listed_with_what_ends_it() {
+        let hold = |lifted_by: &[&str], until: Option<&str>| -> HoldView {
+            serde_json::from_value(json!({
+                "id": "waba:2001", "scope": "waba:2001", "business": "1001", "code": 131_031, "reason": "locked",
+                "since": "2026-11-22T17:00:00Z", "until": until, "lifted_by": lifted_by,
+            }))
+            .expect("a hold")
+        };
+        let wanted = "
+ held         code  because  since                 ended by
+──────────────────────────────────────────────────────────────────────────────────────────────────────────
+ waba:2001  131031  locked   2026-11-22T17:00:00Z  its health or a webhook or someone
+ waba:2001  131031  locked   2026-11-22T17:00:00Z  2026-11-22T18:00:00Z";
+        let open = hold(&["probe", "webhook", "person"], None);
+        let ending = hold(&["time", "person"], Some("2026-11-22T18:00:00Z"));
+        let shown = format!("\n{}", holds(&[&open, &ending]));
+        let rows =
+            |text: &str| text.lines().filter(|line| !line.starts_with('─')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(rows(&shown), rows(wanted));
     }
 }

@@ -6,8 +6,8 @@ use indicatif::HumanCount;
 use jiff::{SignedDuration, Unit};
 
 use crate::{
-    api_types::{PauseView, Statistics, WaitReason, Waiting},
-    domain::{FailureReason, UnixMs},
+    api_types::{HoldView, PauseView, Statistics, WaitReason, Waiting},
+    domain::{FailureReason, Lifter, UnixMs},
 };
 
 /// Lines that a sentence lists by id.
@@ -130,6 +130,21 @@ fn sentence(group: &[&Waiting]) -> String {
     format!("{capital}{}{end}{remedy}.", letters.as_str())
 }
 
+/// When a hold ends, or what ends it.
+pub fn end_of_hold(hold: &HoldView) -> String {
+    let lifter = |lifter: &Lifter| match lifter {
+        Lifter::Time => "its end",
+        Lifter::Probe => "its health",
+        Lifter::Webhook => "a webhook",
+        Lifter::Person => "someone",
+    };
+    match hold.until {
+        Some(until) => time(until),
+        None if hold.lifted_by.is_empty() => lifter(&Lifter::Person).into(),
+        None => hold.lifted_by.iter().map(lifter).collect::<Vec<_>>().join(" or "),
+    }
+}
+
 fn reason(reason: WaitReason) -> &'static str {
     match reason {
         WaitReason::Schedule => "it waits for its start time",
@@ -141,6 +156,8 @@ fn reason(reason: WaitReason) -> &'static str {
         WaitReason::PathBroken => "the path to Meta is broken",
         WaitReason::TemplatePaused => "the template is paused",
         WaitReason::LineBlocked => "Meta blocks it",
+        WaitReason::BusinessBlocked => "its business is held",
+        WaitReason::Platform => "Meta does not work",
         WaitReason::Token => "Meta refuses the access token",
         WaitReason::NoWorker => "no worker serves it",
         WaitReason::NewerRelease => "it needs a worker of a newer release",
@@ -154,6 +171,7 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
         WaitReason::Paused if wait.line.is_some() => Some("`pregon line resume` resumes it"),
         WaitReason::Paused => Some("`pregon campaign resume` resumes it"),
         WaitReason::AllPaused => Some("`pregon resume` resumes it, with --business if it is that of a business"),
+        WaitReason::BusinessBlocked => Some("see WhatsApp Manager for the reason; `pregon hold lift` lifts it"),
         WaitReason::TemplatePaused | WaitReason::LineBlocked => Some("see WhatsApp Manager for the reason"),
         WaitReason::Token => Some("put a valid one into the configuration"),
         WaitReason::NoWorker => Some("start one with `pregon serve`"),
@@ -163,6 +181,7 @@ fn remedy(wait: &Waiting) -> Option<&'static str> {
         | WaitReason::PairSpacing
         | WaitReason::BackingOff
         | WaitReason::PathBroken
+        | WaitReason::Platform
         | WaitReason::NewerRelease
         | WaitReason::Other => None,
     }

@@ -18,6 +18,9 @@ const RESTRICTED: MetaCode = MetaCode(368);
 /// Meta's code for sends of a locked account.
 const LOCKED: MetaCode = MetaCode(131_031);
 
+/// Meta's code for utility messages beyond the cap of the WABA.
+const UTILITY_CAP: MetaCode = MetaCode(131_064);
+
 /// A change of an account.
 #[derive(Debug, PartialEq)]
 pub struct AccountChange<'a> {
@@ -33,12 +36,23 @@ pub struct AccountChange<'a> {
     pub stops_messages: bool,
     /// When all such restrictions end, if Meta says so for each.
     pub until: Option<UnixMs>,
+    /// What the change means for utility messages.
+    pub utility: Option<UtilityChange>,
+}
+
+/// A change of the cap on utility messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UtilityChange {
+    /// The WABA has reached its cap, which ends at this time, if Meta says so.
+    Capped(Option<UnixMs>),
+    /// The cap has ended.
+    Recovered,
 }
 
 impl<'a> AccountChange<'a> {
     /// A change that restricts nothing.
     pub fn notice(field: &'static str, kind: AccountEvent, event: Cow<'a, str>) -> Self {
-        Self { field, kind, event, reason: Cow::default(), stops_messages: false, until: None }
+        Self { field, kind, event, reason: Cow::default(), stops_messages: false, until: None, utility: None }
     }
 }
 
@@ -46,10 +60,18 @@ impl<'a> AccountChange<'a> {
 pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, at: UnixMs, now: UnixMs) -> Result<()> {
     let (field, event) = (change.field, &*change.event);
     metrics::account_event(change.kind);
+    let (whole, utility) = (|| HoldScope::Waba(waba.clone()), || HoldScope::Utility(waba.clone()));
+    match change.utility {
+        Some(UtilityChange::Capped(until)) => hold(store, utility(), UTILITY_CAP, change, until, at).await?,
+        Some(UtilityChange::Recovered) => lift(store, utility(), &[UTILITY_CAP], at, now).await?,
+        None => {}
+    }
     match change.kind {
-        AccountEvent::Disabled => hold(store, waba, change, None, at).await,
-        AccountEvent::Restricted if change.stops_messages => hold(store, waba, change, change.until, at).await,
-        AccountEvent::Reinstated => lift(store, waba, at, now).await,
+        AccountEvent::Disabled => hold(store, whole(), RESTRICTED, change, None, at).await,
+        AccountEvent::Restricted if change.stops_messages => {
+            hold(store, whole(), RESTRICTED, change, change.until, at).await
+        }
+        AccountEvent::Reinstated => lift(store, whole(), &[RESTRICTED, LOCKED], at, now).await,
         AccountEvent::Capability | AccountEvent::Quality => {
             info!(waba.id = %waba, field, event, "account change");
             Ok(())
@@ -68,26 +90,26 @@ pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, at:
 
 async fn hold(
     store: &Store,
-    waba: &WabaId,
+    scope: HoldScope,
+    code: MetaCode,
     change: &AccountChange<'_>,
     until: Option<UnixMs>,
     at: UnixMs,
 ) -> Result<()> {
     let separator = if change.reason.is_empty() { "" } else { ": " };
     let reason = format!("meta says {}{separator}{}", change.event, change.reason);
-    let scope = HoldScope::Waba(waba.clone());
     // `since` is Meta's time of the change, so that an older reinstatement does not lift the hold.
-    let hold = Hold { code: Some(RESTRICTED), reason, since: at, until };
+    let hold = Hold { code: Some(code), reason, since: at, until };
     if store.hold_if_new(&scope, &hold, at).await? {
         warn!(scope = %scope, reason = hold.reason, "account held by meta");
     }
     Ok(())
 }
 
-async fn lift(store: &Store, waba: &WabaId, at: UnixMs, now: UnixMs) -> Result<()> {
-    let scope = HoldScope::Waba(waba.clone());
+/// Lifts the hold on `scope`, if it began by `at` and has one of these codes.
+async fn lift(store: &Store, scope: HoldScope, codes: &[MetaCode], at: UnixMs, now: UnixMs) -> Result<()> {
     match store.holds(now).await?.get(&scope) {
-        Some(hold) if !matches!(hold.code, Some(RESTRICTED | LOCKED)) || hold.since > at => Ok(()),
+        Some(hold) if !hold.code.is_some_and(|code| codes.contains(&code)) || hold.since > at => Ok(()),
         _ => {
             info!(scope = %scope, "account hold lifted by meta");
             store.unhold(&scope).await.map(drop)

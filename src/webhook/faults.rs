@@ -24,8 +24,8 @@ use tracing::warn;
 use super::apply::LocatedFact;
 use crate::{
     domain::{
-        CampaignId, CampaignState, ErrorScope, FailureReason, Hold, HoldScope, Language, LineId, News, PartId, UnixMs,
-        WabaId,
+        BusinessId, CallingCode, CampaignId, CampaignState, ErrorOrigin, ErrorScope, FailureReason, Hold, HoldScope,
+        Language, LineId, News, PartId, UnixMs, WabaId,
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
@@ -53,20 +53,25 @@ pub struct FailureCause<'a> {
     pub at: UnixMs,
 }
 
-/// The line and the WABA of a failed status.
+/// The line, the WABA and the recipient of a failed status.
 #[derive(Clone, Copy, Debug)]
 pub struct FailureOrigin<'a> {
     /// The line that sent the message.
     pub line: &'a LineId,
     /// The line's WABA.
     pub waba: &'a WabaId,
+    /// The business of the WABA, if this process lists the line.
+    pub business: Option<&'a BusinessId>,
+    /// The country of the recipient, if Meta names the recipient.
+    pub country: Option<CallingCode>,
 }
 
 impl FailureOrigin<'_> {
     /// What an error of `scope` holds. `template`: name and language of the message's template, if they are known.
     fn hold_scope(&self, scope: ErrorScope, template: Option<&(String, Language)>) -> Option<HoldScope> {
         let template = template.map(|(name, language)| HoldScope::of_template(self.waba, name, language));
-        HoldScope::of_error(scope, self.line, self.waba, template)
+        let (business, country, template) = (self.business, self.country, template.as_ref());
+        HoldScope::of_error(scope, ErrorOrigin { line: self.line, waba: self.waba, business, country, template })
     }
 }
 
@@ -104,7 +109,7 @@ impl FailureJudge {
         let ByStatus::Hold { scope, wait } = policy::by_status(cause.reason) else { return Ok(()) };
         match origin.hold_scope(scope, None) {
             Some(scope @ (HoldScope::Line(_) | HoldScope::Waba(_))) => self.hold(&scope, wait, cause, now).await,
-            Some(HoldScope::Token(_) | HoldScope::Template { .. }) | None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -132,7 +137,14 @@ impl FailureJudge {
         let details = located.details.clone();
         let cause = FailureCause { reason, details: &details, at: located.fact.at };
         match policy::by_status(reason) {
-            ByStatus::Failed => {}
+            ByStatus::Failed => {
+                let also_held = reason.code().and_then(policy::also_holds);
+                if let Some((scope, wait)) = also_held
+                    && let Some(scope) = origin.hold_scope(scope, template)
+                {
+                    self.hold(&scope, wait, cause, now).await?;
+                }
+            }
             ByStatus::Hold { scope, wait } => {
                 located.fact.news = News::Returned(reason);
                 if let Some(scope) = origin.hold_scope(scope, template) {

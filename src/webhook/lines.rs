@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    domain::{LineId, Lines, WabaId},
+    domain::{BusinessId, LineId, Lines, WabaId},
     redis::{Result, Store},
 };
 
@@ -61,6 +61,11 @@ impl KnownLines {
             Some(_) => Ok(LineOwner::Foreign),
             None => Ok(LineOwner::Unknown(line)),
         }
+    }
+
+    /// The business of a line that this process lists.
+    pub fn business(&self, line: &LineId) -> Option<&BusinessId> {
+        self.own.by_id(line).map(|line| &line.business)
     }
 
     /// `waba`, if it owns a line of ours.

@@ -37,8 +37,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound, Language, LineId, Lines,
-        News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content,
+        CallingCode, CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound, Language,
+        LineId, Lines, MetaCode, News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -55,6 +55,9 @@ const UNLIKELY_LOOKUPS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 i
 /// process may have created a new key after Redis lost the old one. But most such tokens belong to another
 /// installation on the same WABA.
 const KEY_READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
+
+/// The code with which Meta refuses messages of a paused template.
+const TEMPLATE_PAUSED: MetaCode = MetaCode(132_015);
 
 /// Turns webhooks into facts.
 pub struct Receiver {
@@ -95,6 +98,8 @@ struct ReceivedNews<'a> {
     details: &'a str,
     /// The index of the reply in [`Received::messages`], if it is one that is stored.
     message: Option<usize>,
+    /// The country of the recipient of a failed message, if Meta names the recipient.
+    country: Option<CallingCode>,
     /// The number of the person who replied, if the reply may be about the last campaign.
     sender: Option<Phone>,
 }
@@ -179,7 +184,7 @@ impl Receiver {
             if let News::Failed(reason) = failed.news {
                 let waba = WabaId::from(failed.waba);
                 let cause = FailureCause { reason, details: failed.details, at: failed.at };
-                let origin = FailureOrigin { line: &failed.line, waba: &waba };
+                let origin = self.origin(failed, &waba);
                 self.faults.judge_account(origin, cause, now).await.map_err(|cause| Unavailable::because(&cause))?;
             }
         }
@@ -199,7 +204,8 @@ impl Receiver {
         self.match_last_campaigns(unmatched, now, &mut facts).await.map_err(|cause| Unavailable::because(&cause))?;
         let mut judged = Vec::with_capacity(facts.len());
         for (item, mut located) in facts {
-            let origin = FailureOrigin { line: &item.line, waba: &WabaId::from(item.waba) };
+            let waba = WabaId::from(item.waba);
+            let origin = self.origin(&item, &waba);
             self.judge(origin, &mut located, now).await.map_err(|cause| Unavailable::because(&cause))?;
             if let Some(message) = item.message {
                 messages[message].message.answers =
@@ -208,6 +214,10 @@ impl Receiver {
             judged.push(located);
         }
         self.committer.commit(Changes { facts: judged, messages }).await
+    }
+
+    fn origin<'a>(&'a self, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> FailureOrigin<'a> {
+        FailureOrigin { line: &item.line, waba, business: self.lines.business(&item.line), country: item.country }
     }
 
     async fn judge(&self, origin: FailureOrigin<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
@@ -279,6 +289,7 @@ impl Receiver {
                     news,
                     at: status.at.unwrap_or(now),
                     details: &status.details,
+                    country: country(status),
                     message: None,
                     sender: None,
                 }),
@@ -304,6 +315,7 @@ impl Receiver {
                 news: News::Replied,
                 at: inbound.at.unwrap_or(now),
                 details: "",
+                country: None,
                 message,
                 sender: message.and_then(|_| sender(inbound)),
             });
@@ -436,13 +448,19 @@ impl Receiver {
                 let separator = if change.reason.is_empty() { "" } else { ": " };
                 let reason = format!("meta says {}{separator}{}", change.event, change.reason);
                 warn!(scope = %scope, reason, "template held by meta");
-                self.store.hold(&scope, &Hold { code: None, reason, since: now, until: None }).await?;
+                let code = (change.event == "PAUSED").then_some(TEMPLATE_PAUSED);
+                self.store.hold(&scope, &Hold { code, reason, since: now, until: None }).await?;
             }
             // FLAGGED warns of a pause and changes nothing yet. An unknown event shows in Meta's responses to sends.
             _ => return Ok(false),
         }
         Ok(true)
     }
+}
+
+/// The country of the recipient of a failed message.
+fn country(status: &Status<'_>) -> Option<CallingCode> {
+    Some(CallingCode::of(format!("+{}", status.recipient.as_ref()?).parse().ok()?))
 }
 
 impl ReceivedNews<'_> {

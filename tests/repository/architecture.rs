@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Each room, and exactly the rooms that it uses. No room uses `app`, which connects the others into one program.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     (
         "api",
         &[
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "intake",
             "json",
             "redis",
+            "rules",
             "stats",
             "subscribers",
             "telemetry",
@@ -55,7 +56,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("client", &["api_types", "coding", "domain", "intake"]),
     ("coding", &[]),
     ("config", &["domain", "endpoint", "graph", "redis", "subscribers", "telemetry", "webhook"]),
-    ("dispatch", &["domain", "graph", "redis", "telemetry", "templates"]),
+    ("dispatch", &["domain", "graph", "redis", "rules", "telemetry", "templates"]),
     ("domain", &[]),
     ("endpoint", &["telemetry"]),
     ("feed", &["domain", "redis", "stats", "telemetry"]),
@@ -64,6 +65,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("intake", &["api_types", "domain", "json", "redis", "telemetry", "templates"]),
     ("json", &[]),
     ("redis", &["domain", "telemetry"]),
+    ("rules", &["domain"]),
     ("sim", &["domain", "telemetry"]),
     ("stats", &["api_types", "domain", "redis"]),
     ("subscribers", &["domain", "endpoint", "redis", "telemetry"]),

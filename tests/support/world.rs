@@ -101,11 +101,26 @@ pub async fn campaign_at(
     on_doubt: OnDoubt,
     start_at: Option<UnixMs>,
 ) -> CampaignId {
+    let campaign = Campaign { start_at, on_doubt, ..new_campaign(store, template(), lines).await };
+    fill(store, &campaign, n).await
+}
+
+/// A campaign with `n` recipients whose template is in this category, as Meta writes it; not yet launched.
+pub async fn campaign_of(store: &Store, category: &str, lines: &[&str], n: u64) -> CampaignId {
+    let category = serde_json::from_value(category.into()).expect("a category");
+    let template = Template { name: "of_category".into(), category, ..template() };
+    fill(store, &new_campaign(store, template, lines).await, n).await
+}
+
+async fn new_campaign(store: &Store, template: Template, lines: &[&str]) -> Campaign {
     let now = store.time().await.expect("the time");
     let ids = lines.iter().map(|id| LineId::from(*id)).collect();
-    let campaign =
-        Campaign { start_at, on_doubt, ..Campaign::new(CampaignId(ulid(now)), "test", template(), ids, now) };
-    let (id, created) = store.create_campaign(&campaign).await.expect("a campaign");
+    Campaign::new(CampaignId(ulid(now)), "test", template, ids, now)
+}
+
+/// Stores a campaign with `n` recipients.
+async fn fill(store: &Store, campaign: &Campaign, n: u64) -> CampaignId {
+    let (id, created) = store.create_campaign(campaign).await.expect("a campaign");
     assert!(created);
     let weights = campaign.lines.iter().map(|line| (line.clone(), 1.0)).collect();
     let kept = Duration::from_secs(60);
@@ -120,7 +135,7 @@ pub async fn campaign_at(
         let until = n.min(done + 2_048);
         let recipients = (done..until).map(|n| (n as u32, recipient(n))).collect();
         let batch = Batch { recipients, taken: until, done: until == n, ..Batch::default() };
-        let admitted = upload.admit(batch.pack(lines.len())).await.expect("a batch");
+        let admitted = upload.admit(batch.pack(campaign.lines.len())).await.expect("a batch");
         assert_eq!(admitted, Admitted::Done { accepted: until - done });
         done = until;
     }

@@ -9,7 +9,7 @@ use super::Check;
 use crate::{
     config::{Config, GraphConfig, LineConfig, WabaConfig},
     domain::{Secret, WabaId},
-    graph::{GraphClient, GraphError, LineInfo},
+    graph::{GraphClient, GraphError, LineInfo, SendHealth},
 };
 
 /// Concurrent calls to Meta.
@@ -90,7 +90,7 @@ async fn ask_line(graph: &GraphClient, line: &LineConfig, token: &Secret) -> Che
 ///
 /// Source: the values of `status` in Meta's reference of the phone number node, read 2026-11-22.
 fn may_send(info: &LineInfo) -> bool {
-    !matches!(
+    let is_stopped = matches!(
         info.status.as_deref(),
         Some(
             "PENDING"
@@ -102,7 +102,8 @@ fn may_send(info: &LineInfo) -> bool {
                 | "MIGRATED"
                 | "RATE_LIMITED"
         )
-    )
+    );
+    !is_stopped && info.health != SendHealth::Blocked
 }
 
 /// `+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED, quality GREEN, throughput STANDARD, TIER_10K`
@@ -115,6 +116,8 @@ fn summary(info: &LineInfo) -> String {
         ("", &info.messaging_limit),
     ];
     let facts = facts.iter().filter_map(|(word, fact)| fact.as_ref().map(|fact| format!("{word}{fact}")));
+    let blocked = (info.health == SendHealth::Blocked).then(|| "blocked by Meta".to_owned());
+    let facts = facts.chain(blocked);
     format!("{}{name}: {}", info.display_phone_number, facts.collect::<Vec<_>>().join(", "))
 }
 
@@ -147,6 +150,7 @@ mod tests {
             quality_rating: None,
             throughput_level: Some("STANDARD".into()),
             messaging_limit: Some("TIER_10K".into()),
+            health: SendHealth::Unknown,
         };
         assert_eq!(summary(&info), "+54 9 11 5555 0001 “Pregón Ventas”: CONNECTED, throughput STANDARD, TIER_10K");
         assert!(may_send(&info));
@@ -154,5 +158,7 @@ mod tests {
         assert!(!may_send(&info));
         info.status = None;
         assert!(may_send(&info), "a missing status is no failure");
+        info.health = SendHealth::Blocked;
+        assert!(!may_send(&info) && summary(&info).ends_with("TIER_10K, blocked by Meta"), "{}", summary(&info));
     }
 }

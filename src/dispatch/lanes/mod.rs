@@ -14,7 +14,16 @@ use std::{
 use bytes::Bytes;
 
 use super::line::state::LineState;
-use crate::domain::{HoldScope, Outcome};
+use crate::domain::{CallingCode, HoldScope, Outcome};
+
+/// What an error of a message can be about, beside its line and what the line belongs to.
+#[derive(Clone, Debug, Default)]
+pub struct ErrorSubject {
+    /// The scope of a hold on its template, if it has one.
+    pub template: Option<HoldScope>,
+    /// The country of its recipient, if that is known.
+    pub country: Option<CallingCode>,
+}
 
 /// A lane of one line. The runner calls it from one task.
 pub trait Lane {
@@ -55,8 +64,8 @@ pub trait Lane {
     /// Whether a taken message must not be sent now, although the line may send.
     fn is_stopped(&self, unit: &Self::Unit, line: &LineState) -> bool;
 
-    /// The scope of a hold on the template of a taken message, if it has a template.
-    fn template(&self, unit: &Self::Unit) -> Option<HoldScope>;
+    /// What an error of a taken message can be about.
+    fn subject(&self, unit: &Self::Unit) -> ErrorSubject;
 
     /// Looks for new work: something has changed that concerns this line and `lines` in all.
     fn changed(&mut self, now: Instant, lines: usize);

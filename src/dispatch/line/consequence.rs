@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{Cause, ErrorScope, Outcome};
+use crate::domain::{Cause, ErrorScope, Outcome, policy};
 
 /// What follows from an outcome for the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Consequence {
     Unreachable,
     /// A scope is held.
     Hold {
-        /// Line, WABA, token, app or template. Any other scope concerns only the lane of the message.
+        /// What is held. A scope that is about one message or pair concerns only the lane of the message.
         scope: ErrorScope,
         /// For how long; `None`: until the hold is lifted.
         wait: Option<Duration>,
@@ -35,8 +35,10 @@ pub fn consequence(outcome: &Outcome) -> Consequence {
         Outcome::Throttled { .. } => Consequence::SlowDown,
         Outcome::Retry { cause: Cause::Unreachable(_), .. } => Consequence::Unreachable,
         Outcome::Blocked { scope, wait, .. } => Consequence::Hold { scope: *scope, wait: *wait },
-        Outcome::Accepted { .. } | Outcome::Retry { .. } | Outcome::InDoubt(_) | Outcome::Failed { .. } => {
-            Consequence::None
-        }
+        Outcome::Failed { cause, .. } => match cause.code().and_then(policy::also_holds) {
+            Some((scope, wait)) => Consequence::Hold { scope, wait },
+            None => Consequence::None,
+        },
+        Outcome::Accepted { .. } | Outcome::Retry { .. } | Outcome::InDoubt(_) => Consequence::None,
     }
 }

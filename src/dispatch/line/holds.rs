@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     dispatch::RunnerSignals,
-    domain::{BusinessId, Hold, HoldScope, Line, LineId, UnixMs},
+    domain::{BusinessId, CallingCode, Hold, HoldScope, Line, LineId, MetaCode, UnixMs, WabaId},
 };
 
 /// How long a runner applies a hold that it found itself. After that time the signals include the hold.
@@ -17,30 +17,67 @@ const LOCAL_TTL: Duration = Duration::from_secs(5);
 /// The holds of one line.
 pub struct Holds {
     line: LineId,
+    waba: WabaId,
     business: BusinessId,
     /// The scopes that stop the whole line.
     whole: Vec<HoldScope>,
     local: HashMap<HoldScope, (Hold, Instant)>,
+    /// The countries of which a hold is shared or local, whether it is in force or not.
+    countries: Vec<CallingCode>,
 }
 
 impl Holds {
     /// The holds of `line`; none is local yet.
     pub fn new(line: &Line) -> Self {
-        let (id, business) = (line.id.clone(), line.business.clone());
-        Self { line: id, business, whole: HoldScope::of_line(line), local: HashMap::new() }
+        let (id, waba, business) = (line.id.clone(), line.waba.clone(), line.business.clone());
+        let (whole, local, countries) = (HoldScope::of_line(line), HashMap::new(), Vec::new());
+        Self { line: id, waba, business, whole, local, countries }
     }
 
-    /// Adds a hold on `scope` that an answer of Meta just called for. Returns whether it is new to this runner.
-    pub fn add_local(&mut self, scope: HoldScope, hold: Hold, now: Instant) -> bool {
-        let known = self.local.insert(scope, (hold, now + LOCAL_TTL));
-        known.is_none_or(|(_, until)| until < now)
+    /// Adds a hold on `scope` that an answer of Meta just called for. Returns whether the scope was not held before.
+    pub fn add_local(&mut self, scope: HoldScope, hold: Hold, signals: &RunnerSignals, now: Instant) -> bool {
+        if self.is_held(&scope, signals, hold.since) {
+            return false;
+        }
+        if let HoldScope::Country { code, .. } = &scope {
+            self.countries.push(*code);
+        }
+        self.local.insert(scope, (hold, now + LOCAL_TTL));
+        true
+    }
+
+    /// Applies new signals. From then on, holds that they include are only theirs, so that they end with them.
+    pub fn apply_signals(&mut self, signals: &RunnerSignals) {
+        self.local.retain(|scope, _| !signals.holds.contains_key(scope));
+        let country = |scope: &HoldScope| match scope {
+            HoldScope::Country { waba, code } if *waba == self.waba => Some(*code),
+            _ => None,
+        };
+        self.countries = signals.holds.keys().chain(self.local.keys()).filter_map(country).collect();
+    }
+
+    /// The countries that are held at `now`, each with Meta's code.
+    pub fn held_countries(&self, signals: &RunnerSignals, now: UnixMs) -> HashMap<CallingCode, MetaCode> {
+        let held = |&code: &CallingCode| {
+            let hold = self.hold_on(&HoldScope::Country { waba: self.waba.clone(), code }, signals, now)?;
+            Some((code, hold.code?))
+        };
+        self.countries.iter().filter_map(held).collect()
     }
 
     /// Whether a scope is held at `now`.
     pub fn is_held(&self, scope: &HoldScope, signals: &RunnerSignals, now: UnixMs) -> bool {
-        let shared = signals.holds.get(scope).is_some_and(|hold| hold.is_active(now));
-        let is_local = |(hold, until): &(Hold, Instant)| Instant::now() < *until && hold.is_active(now);
-        shared || self.local.get(scope).is_some_and(is_local)
+        self.hold_on(scope, signals, now).is_some()
+    }
+
+    /// The hold on a scope that is in force at `now`.
+    fn hold_on<'a>(&'a self, scope: &HoldScope, signals: &'a RunnerSignals, now: UnixMs) -> Option<&'a Hold> {
+        let shared = signals.holds.get(scope).filter(|hold| hold.is_active(now));
+        let local = || {
+            let (hold, until) = self.local.get(scope)?;
+            (Instant::now() < *until && hold.is_active(now)).then_some(hold)
+        };
+        shared.or_else(local)
     }
 
     /// Whether the whole line is held or paused at `now`, by itself or with all others.

@@ -40,7 +40,7 @@ use crate::{
         lease::Lease,
         shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     },
-    domain::{Cause, Hold, HoldScope, Line, Outcome},
+    domain::{Cause, ErrorOrigin, Hold, HoldScope, Line, Outcome},
     graph::{
         client::{Departure, GraphClient, LineSender, Permit},
         management::GraphError,
@@ -389,12 +389,24 @@ impl<L: Lane> Runner<L> {
             Consequence::SlowDown => self.state.clearance.pacer.throttled(now),
             Consequence::Unreachable => self.unreachable(now, outcome.cause().map_or("", Cause::details)),
             Consequence::Hold { scope, wait } => {
-                let line = &self.state.line;
-                if let Some(held) = HoldScope::of_error(scope, &line.id, &line.waba, self.lane.template(&unit)) {
+                let (line, subject) = (&self.state.line, self.lane.subject(&unit));
+                let origin = ErrorOrigin {
+                    line: &line.id,
+                    waba: &line.waba,
+                    business: Some(&line.business),
+                    country: subject.country,
+                    template: subject.template.as_ref(),
+                };
+                if let Some(held) = HoldScope::of_error(scope, origin) {
                     self.hold(held, wait, outcome);
                     stopped = true;
                 }
             }
+        }
+        let opened = self.state.shard.breaker.borrow_mut().record(outcome, self.state.clock.now());
+        if let Some(wait) = opened {
+            self.hold(HoldScope::Platform, Some(wait), outcome);
+            stopped = true;
         }
         stopped |= self.lane.settle(unit, outcome, &self.state);
         if stopped {

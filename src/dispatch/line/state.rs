@@ -1,6 +1,7 @@
 //! The state of a line: its rate, its lease, and whether something stops it. The runner changes it; its lane reads it.
 
 use std::{
+    collections::HashMap,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use super::{clearance::Clearance, holds::Holds, path::PathHealth};
 use crate::{
     dispatch::{DispatchSettings, RunnerSignals, lease::Lease, shard::Shard},
-    domain::{Hold, HoldScope, Line, UnixMs},
+    domain::{CallingCode, Hold, HoldScope, Line, MetaCode, UnixMs},
     redis::clock::Clock,
 };
 
@@ -104,14 +105,20 @@ impl LineState {
         self.holds.is_held(scope, &self.signals.borrow(), now)
     }
 
-    /// Adds a hold that an answer of Meta just called for. Returns whether it is new to this line.
+    /// The countries that are held at `now`, each with Meta's code.
+    pub fn held_countries(&self, now: UnixMs) -> HashMap<CallingCode, MetaCode> {
+        self.holds.held_countries(&self.signals.borrow(), now)
+    }
+
+    /// Adds a hold that an answer of Meta just called for. Returns whether the scope was not held before.
     pub fn add_hold(&mut self, scope: HoldScope, hold: Hold, now: Instant) -> bool {
-        self.holds.add_local(scope, hold, now)
+        self.holds.add_local(scope, hold, &self.signals.borrow(), now)
     }
 
     /// Applies what operators and other workers have changed. Returns the number of lines that this concerns.
     pub fn apply_signals(&mut self, now: Instant) -> usize {
         let signals = self.signals.borrow_and_update().clone();
+        self.holds.apply_signals(&signals);
         let rate = signals.controls.get(&self.line.id).and_then(|control| control.rate);
         let rate = rate.unwrap_or(self.line.messages_per_second);
         self.clearance.set_rate(rate * (1.0 - self.settings.headroom), now);

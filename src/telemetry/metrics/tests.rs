@@ -77,7 +77,7 @@ fn every_series_has_a_help_text() {
         ForwardMetrics::new("analytics").set_waiting(0);
     });
     let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    assert_eq!(named.len(), 29, "{named:?}");
+    assert_eq!(named.len(), 30, "{named:?}");
     for (name, _) in named {
         assert!(name.starts_with("pregon_"), "{name}");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no HELP");

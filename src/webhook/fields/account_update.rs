@@ -4,7 +4,7 @@ use super::WebhookChange;
 use crate::{
     json::{List, Number, Object, Text, objects},
     telemetry::metrics::AccountEvent,
-    webhook::account::AccountChange,
+    webhook::account::{AccountChange, UtilityChange},
 };
 
 pub(super) const FIELD: &str = "account_update";
@@ -26,6 +26,10 @@ impl Restriction<'_> {
         let kind = self.restriction_type.0.as_deref();
         matches!(kind, Some("RESTRICTED_BIZ_INITIATED_MESSAGING" | "RESTRICTED_CUSTOMER_INITIATED_MESSAGING"))
     }
+
+    fn caps_utility(&self) -> bool {
+        self.restriction_type.0.as_deref() == Some("RATE_LIMITED_UTILITY_TEMPLATE_MESSAGING")
+    }
 }
 
 impl<'a> From<Value<'a>> for WebhookChange<'a> {
@@ -37,8 +41,15 @@ impl<'a> From<Value<'a>> for WebhookChange<'a> {
         // There is no end if any of these restrictions has none.
         let ends: Option<Vec<_>> = stopping.iter().map(|restriction| super::time(restriction.expiration)).collect();
         let (stops_messages, until) = (!stopping.is_empty(), ends.and_then(|ends| ends.into_iter().max()));
+        let cap = restrictions.iter().find(|restriction| restriction.caps_utility());
+        let capped = cap.map(|cap| UtilityChange::Capped(super::time(cap.expiration)));
         let kinds: Vec<_> = restrictions.into_iter().filter_map(|restriction| restriction.restriction_type.0).collect();
         let violation = value.violation_info.0.and_then(|violation| violation.violation_type.0);
+        let recovered = matches!(
+            violation.as_deref(),
+            Some("UTILITY_TEMPLATE_ABUSE_RATE_LIMIT_RECOVERY" | "UTILITY_TEMPLATE_ABUSE_UNBAN")
+        );
+        let utility = capped.or(recovered.then_some(UtilityChange::Recovered));
         let kind = match &*event {
             "ACCOUNT_RESTRICTION" => AccountEvent::Restricted,
             "ACCOUNT_VIOLATION" => AccountEvent::Violation,
@@ -53,6 +64,7 @@ impl<'a> From<Value<'a>> for WebhookChange<'a> {
             reason: super::first([Some(kinds.join(", ").into()), violation]),
             stops_messages,
             until,
+            utility,
         }))
     }
 }
@@ -113,6 +125,31 @@ mod tests {
             let change = account(FIELD, &json);
             assert_eq!(change.kind, AccountEvent::Restricted);
             assert_eq!((change.stops_messages, change.until), (stops_messages, until.map(UnixMs)), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_cap_on_utility_messages_begins_and_ends() {
+        for (json, utility) in [
+            (
+                r#"{"event":"ACCOUNT_RESTRICTION","restriction_info":[
+                    {"restriction_type":"RATE_LIMITED_UTILITY_TEMPLATE_MESSAGING","expiration":"4102444800"}]}"#,
+                Some(UtilityChange::Capped(Some(UnixMs(4_102_444_800_000)))),
+            ),
+            (
+                r#"{"event":"ACCOUNT_RESTRICTION","restriction_info":[
+                    {"restriction_type":"RATE_LIMITED_UTILITY_TEMPLATE_MESSAGING"}]}"#,
+                Some(UtilityChange::Capped(None)),
+            ),
+            (
+                r#"{"event":"ACCOUNT_VIOLATION","violation_info":
+                    {"violation_type":"UTILITY_TEMPLATE_ABUSE_RATE_LIMIT_RECOVERY"}}"#,
+                Some(UtilityChange::Recovered),
+            ),
+            (r#"{"event":"ACCOUNT_VIOLATION","violation_info":{"violation_type":"UTILITY_TEMPLATE_ABUSE"}}"#, None),
+        ] {
+            let change = account(FIELD, json);
+            assert_eq!((change.utility, change.stops_messages), (utility, false), "{json}");
         }
     }
 

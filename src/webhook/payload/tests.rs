@@ -38,7 +38,15 @@ fn messages(body: &[u8]) -> Messages<'_> {
 }
 
 fn status(wamid: &str, kind: StatusKind, at: Option<u64>) -> Status<'_> {
-    Status { wamid: wamid.into(), kind, at: at.map(UnixMs), token: None, code: None, details: "".into() }
+    Status {
+        wamid: wamid.into(),
+        kind,
+        at: at.map(UnixMs),
+        token: None,
+        recipient: None,
+        code: None,
+        details: "".into(),
+    }
 }
 
 #[test]
@@ -57,7 +65,9 @@ fn a_status_is_parsed_with_its_token() {
 fn a_failed_status_is_parsed_with_its_code_and_error_text() {
     let wamid = "wamid.HBgNNTQ5MTE1NTU1MDEwMhUCABEYEjA5";
     let failed = status(wamid, StatusKind::Failed, Some(1_795_300_007_000));
-    let expected = Status { code: Some(MetaCode(131_026)), details: "Message Undeliverable.".into(), ..failed };
+    let recipient = Some("5491155550102".into());
+    let expected =
+        Status { recipient, code: Some(MetaCode(131_026)), details: "Message Undeliverable.".into(), ..failed };
     assert_eq!(messages(fixture!("status_failed_131026")).statuses, [expected]);
 }
 

@@ -19,11 +19,11 @@ const OTHER: &str = "1002";
 const DEAD_LETTER: &str = "1-1";
 
 impl Api {
-    fn request_of(&self, business: &str, method: Method, path: &str) -> RequestBuilder {
+    pub fn request_of(&self, business: &str, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base)).bearer_auth(key_of_business(business))
     }
 
-    async fn get_of(&self, business: &str, path: &str) -> Value {
+    pub async fn get_of(&self, business: &str, path: &str) -> Value {
         let answer = answer(self.request_of(business, Method::GET, path)).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
         answer.body
@@ -57,7 +57,7 @@ fn calls_with_ids() -> Vec<(Method, &'static str)> {
 async fn call(api: &Api, business: &str, (method, path): &(Method, &str), campaign: &str, line: &str) -> Answer {
     let filled = path.replace("{campaign}", campaign).replace("{line}", line);
     let filled = filled.replace("{phone}", &phone(0)).replace("{dead_letter}", DEAD_LETTER);
-    let filled = filled.replace("{subscriber}", "crm");
+    let filled = filled.replace("{subscriber}", "crm").replace("{hold}", &format!("line:{line}"));
     assert!(!filled.contains('{'), "an id that this test does not know: {path}");
     let request = api.request_of(business, method.clone(), &filled);
     // Event streams do not end, so their bodies are not read.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pregon::domain::EntryId;
+use pregon::domain::{EntryId, HoldScope};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -69,6 +69,10 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, "/v1/jobs/dead/7-1/retry".into(), None, "retry_dead_job", "7-1", "changed"),
         (&Method::DELETE, "/v1/jobs/dead/7-1".into(), None, "delete_dead_job", "7-1", "changed"),
         (&Method::DELETE, "/v1/jobs/dead/7-1".into(), None, "delete_dead_job", "7-1", "refused"),
+        (&post, "/v1/holds/business:1001/lift".into(), None, "lift_hold", "business:1001", "changed"),
+        (&post, "/v1/holds/business:1001/lift".into(), None, "lift_hold", "business:1001", "unchanged"),
+        (&post, "/v1/holds/line:9/lift".into(), None, "lift_hold", "line:9", "unchanged"),
+        (&post, "/v1/holds/lines/lift".into(), None, "lift_hold", "lines", "refused"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "changed"),
         (&post, "/v1/pause".into(), None, "pause_all", "all", "unchanged"),
         (&post, "/v1/pause".into(), Some(business.clone()), "pause_all", "business:1001", "changed"),
@@ -77,6 +81,7 @@ async fn every_change_leaves_one_line_with_who_what_and_result() {
         (&post, "/v1/resume".into(), Some(business), "resume_all", "business:1001", "changed"),
     ];
     api.add_dead_letter("7-1", &[b"job", b"{}"]).await;
+    api.hold(&HoldScope::Business("1001".into()), None).await;
     let log = Log::as_json();
     let (mut audited, mut changed) = (BTreeSet::new(), Vec::new());
     for (method, path, body, what, on, result) in calls {

@@ -13,8 +13,8 @@ use pregon::{
     api::{self, ApiState},
     config::{ApiKey, KeyScope},
     domain::{
-        BusinessId, CampaignId, ClaimedRow, Fact, Line, LineId, Lines, News, PartId, Secret, Settled, Template, UnixMs,
-        WabaId,
+        BusinessId, CampaignId, ClaimedRow, Fact, Hold, HoldScope, Line, LineId, Lines, MetaCode, News, PartId, Secret,
+        Settled, Template, UnixMs, WabaId,
     },
     endpoint::Endpoint,
     http::listener::{self, ConnectionLimits},
@@ -91,6 +91,13 @@ pub struct Answer {
 }
 
 impl Api {
+    /// Holds a scope with Meta's code 131031.
+    pub async fn hold(&self, scope: &HoldScope, until: Option<UnixMs>) {
+        let since = self.clock.now();
+        let hold = Hold { code: Some(MetaCode(131_031)), reason: "held".into(), since, until };
+        self.store.hold(scope, &hold).await.expect("redis");
+    }
+
     /// Starts a server with lines 3001 to 3006 at 80 messages a second: 3003 of WABA 2002 and business 1002, the others
     /// of WABA 2001, which has templates, and business 1001. Nothing is delivered to
     /// its subscriber crm.

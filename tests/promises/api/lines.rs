@@ -113,7 +113,10 @@ async fn resuming_a_line_lifts_only_its_own_pause_and_holds() {
         api.store.hold(scope, &locked).await.expect("redis");
     }
     let held = api.read("/v1/lines/3001").await;
-    let shown = |scope| json!({ "scope": scope, "code": 131_031, "reason": "locked", "since": "1970-01-01T00:00:01Z", "until": null });
+    let shown = |scope| {
+        json!({ "id": scope, "scope": scope, "business": "1001", "code": 131_031, "reason": "locked",
+                "since": "1970-01-01T00:00:01Z", "until": null, "lifted_by": ["probe", "person"] })
+    };
     assert_eq!(held["holds"], json!([shown("line:3001"), shown("token:2001")]));
     assert_eq!((&held["state"], &held["allowed_now"]), (&json!("held"), &Value::Null));
 

@@ -9,6 +9,7 @@ mod events;
 mod feed;
 mod guard;
 pub mod harness;
+mod holds;
 mod jobs;
 mod lines;
 mod pauses;

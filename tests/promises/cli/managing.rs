@@ -202,3 +202,35 @@ async fn lines_are_listed_and_changed() {
         [json!({ "messages_per_second": 20.0 }), json!({ "messages_per_second": null })]
     );
 }
+
+fn hold(id: &str) -> Value {
+    json!({ "id": id, "scope": id, "business": "1001", "code": 131_048, "reason": "restricted",
+            "since": "2026-11-22T17:40:00Z", "until": null, "lifted_by": ["probe", "person"] })
+}
+
+#[tokio::test]
+async fn holds_are_listed_by_pages_and_lifted_one_by_one() {
+    let page = |id: &str, next: Option<&str>| Answer::Json(200, json!({ "holds": [hold(id)], "next": next }));
+    let template = "template:2001/spring_sale/es_AR";
+    let lifted = |id: &str, changed| Answer::Json(200, json!({ "id": id, "changed": changed }));
+    let server = Server::start([
+        ("GET /v1/holds", page("line:3001", Some("line:3001"))),
+        ("GET /v1/holds?cursor=line%3A3001", page(template, None)),
+        ("POST /v1/holds/line:3001/lift", lifted("line:3001", true)),
+        ("POST /v1/holds/template:2001%2Fspring_sale%2Fes_AR/lift", lifted(template, false)),
+    ])
+    .await;
+    let ran = server.run(&["hold", "list"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for text in ["line:3001", template, "131048", "restricted", "its health or someone"] {
+        assert!(ran.out.contains(text), "{text}: {ran:?}");
+    }
+    assert_eq!(
+        server.run(&["hold", "list", "--json"]).await.json(),
+        [json!({ "holds": [hold("line:3001"), hold(template)] })]
+    );
+    let ran = server.run(&["hold", "lift", "line:3001", template, "line:9"]).await;
+    assert_eq!(ran.code, 1, "an unknown hold does not keep the others: {ran:?}");
+    assert_eq!(ran.out, format!("the hold line:3001 is lifted\n{template} is not held\n"));
+    assert!(ran.err.contains("hold line:9: "), "{ran:?}");
+}

@@ -12,10 +12,10 @@ use std::{
 use bytes::Bytes;
 use pregon::{
     dispatch::{
-        lanes::{Lane, campaign::CampaignLane},
+        lanes::{ErrorSubject, Lane, campaign::CampaignLane},
         line::{runner::Runner, state::LineState},
     },
-    domain::{HoldScope, OnDoubt, Outcome, State},
+    domain::{OnDoubt, Outcome, State},
     graph::GraphClient,
     redis::{Store, clock::Clock},
 };
@@ -87,8 +87,8 @@ impl Lane for Notes {
         false
     }
 
-    fn template(&self, _: &u64) -> Option<HoldScope> {
-        None
+    fn subject(&self, _: &u64) -> ErrorSubject {
+        ErrorSubject::default()
     }
 
     fn changed(&mut self, _: Instant, _: usize) {}
@@ -165,10 +165,10 @@ impl<A: Lane, B: Lane> Lane for Ahead<A, B> {
         }
     }
 
-    fn template(&self, unit: &Self::Unit) -> Option<HoldScope> {
+    fn subject(&self, unit: &Self::Unit) -> ErrorSubject {
         match unit {
-            Either::First(unit) => self.0.template(unit),
-            Either::Second(unit) => self.1.template(unit),
+            Either::First(unit) => self.0.subject(unit),
+            Either::Second(unit) => self.1.subject(unit),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Dispatch, from a claim to an outcome: sending, settling, and the repairs after a crash.
 
 mod broken_path;
+pub mod codes;
+mod holds;
 mod hostile;
 mod housekeeping;
 mod lanes;

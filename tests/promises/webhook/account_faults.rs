@@ -298,3 +298,27 @@ async fn a_ban_or_restriction_holds_the_waba_until_it_ends() {
     }
     hooks.stop().await;
 }
+
+#[tokio::test]
+async fn the_cap_on_utility_messages_holds_only_them_until_meta_ends_it() {
+    let hooks = Hooks::start().await;
+    let utility = HoldScope::Utility("2001".into());
+    let report = |at: u64, value: Value| {
+        let changes = [json!({"field": "account_update", "value": value})];
+        json!({"entry": [{"id": "2001", "time": at, "changes": changes}]})
+    };
+    let capped = json!({"event": "ACCOUNT_RESTRICTION", "restriction_info": [
+        {"restriction_type": "RATE_LIMITED_UTILITY_TEMPLATE_MESSAGING", "expiration": 4_102_444_800_u64}]});
+    let recovered = json!({"event": "ACCOUNT_VIOLATION", "violation_info":
+        {"violation_type": "UTILITY_TEMPLATE_ABUSE_RATE_LIMIT_RECOVERY"}});
+    let seconds = now().seconds();
+    assert_eq!(hooks.deliver(&report(seconds, capped)).await, 200);
+    let holds = hooks.store.holds(now()).await.expect("redis");
+    let until = pregon::domain::UnixMs(4_102_444_800_000);
+    assert_eq!(holds.iter().map(|(scope, hold)| (scope, hold.until)).collect::<Vec<_>>(), [(&utility, Some(until))]);
+    assert_eq!(hooks.deliver(&report(seconds - 60, recovered.clone())).await, 200);
+    assert_eq!(hooks.store.holds(now()).await.expect("redis").len(), 1, "the end of an earlier cap");
+    assert_eq!(hooks.deliver(&report(seconds + 1, recovered)).await, 200);
+    assert!(hooks.store.holds(now()).await.expect("redis").is_empty());
+    hooks.stop().await;
+}

@@ -6,7 +6,7 @@ use deadpool_redis::redis::{AsyncCommands as _, cmd};
 use futures_util::future::{FutureExt as _, join_all};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pregon::{
-    domain::{Fact, HoldScope, News, State},
+    domain::{Fact, HoldScope, MetaCode, News, State},
     webhook::{
         apply::{Committer, LocatedFact},
         follow_up::FollowUp,
@@ -254,7 +254,8 @@ async fn a_template_paused_by_meta_is_held_until_it_is_approved() {
         assert_eq!(holds.contains_key(&scope), held, "{body}");
         assert_eq!(holds.len(), usize::from(held), "{holds:?}");
         if let Some(hold) = holds.get(&scope) {
-            assert_eq!(hold.code, None);
+            let code = body.contains("PAUSED").then_some(MetaCode(132_015));
+            assert_eq!(hold.code, code, "the code with which Meta refuses messages of a paused template");
             assert!(hold.reason.ends_with("Your template was paused for 3 hours."), "{}", hold.reason);
         }
     }

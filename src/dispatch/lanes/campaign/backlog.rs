@@ -28,6 +28,8 @@ pub struct CampaignWork {
     pub running: bool,
     /// The scope of a hold on its template.
     pub template: HoldScope,
+    /// The scope of a hold on all campaigns of its template's category, if there is such a scope.
+    pub category: Option<HoldScope>,
     /// The last failures in a row, if the last message failed. Many for one reason mean that the message is at fault,
     /// not the recipients.
     pub failing: Option<FailureStreak>,
@@ -51,9 +53,9 @@ impl CampaignWork {
         self.claimable_from.is_some_and(|at| at.is_due(now))
     }
 
-    /// Whether the campaign is running and its template is not `held`.
+    /// Whether the campaign is running, and neither its template nor its category is `held`.
     fn is_open(&self, held: impl Fn(&HoldScope) -> bool) -> bool {
-        self.running && !held(&self.template)
+        self.running && !held(&self.template) && !self.category.as_ref().is_some_and(held)
     }
 }
 
@@ -115,8 +117,8 @@ impl Backlog {
         self.campaigns.get_mut(&id)
     }
 
-    /// Whether nothing of the campaign may be sent: the backlog no longer has it, it is not running, or its template is
-    /// `held`.
+    /// Whether nothing of the campaign may be sent: the backlog no longer has it, it is not running, or its template or
+    /// category is `held`.
     pub fn is_stopped(&self, id: CampaignId, held: impl Fn(&HoldScope) -> bool) -> bool {
         self.campaigns.get(&id).is_none_or(|work| !work.is_open(held))
     }
@@ -135,9 +137,17 @@ impl Backlog {
     pub fn add(&mut self, waba: &WabaId, plan: Rc<SendPlan>) {
         let campaign = &plan.campaign;
         let template = HoldScope::of_template(waba, &campaign.template.name, &campaign.template.language);
+        let category = HoldScope::of_category(waba, &campaign.template.category);
         let id = campaign.id;
-        let work =
-            CampaignWork { plan, running: true, template, failing: None, parts: Vec::new(), claimable_from: None };
+        let work = CampaignWork {
+            plan,
+            running: true,
+            template,
+            category,
+            failing: None,
+            parts: Vec::new(),
+            claimable_from: None,
+        };
         self.campaigns.insert(id, work);
     }
 
@@ -183,7 +193,7 @@ impl Backlog {
         self.campaigns.remove(&id.campaign).is_none_or(|work| Rc::strong_count(&work.plan) == 1)
     }
 
-    /// What to do next. `held` returns whether a template is held; `may_claim` is whether rows may be claimed at all.
+    /// What to do next. `held` returns whether a scope is held; `may_claim` is whether rows may be claimed at all.
     pub fn next(&mut self, now: UnixMs, may_claim: bool, held: impl Fn(&HoldScope) -> bool) -> Next {
         let maintenance = self.maintenance(now);
         if !may_claim {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::plans::SendPlan;
 use crate::{
-    domain::{ClaimedRow, PartId, Token, TokenKey},
+    domain::{ClaimedRow, PartId, Phone, Token, TokenKey},
     redis::chunk::Chunk,
 };
 
@@ -41,6 +41,11 @@ impl Message {
         PartId { campaign: self.plan.campaign.id, number: self.part }
     }
 
+    /// Its recipient.
+    pub fn to(&self) -> Phone {
+        self.chunk.numbers()[usize::from(self.index)]
+    }
+
     /// The body of its request, with a token signed by `key`.
     pub fn body(&self, key: &TokenKey) -> Bytes {
         let mut token = String::with_capacity(TOKEN_BYTES);
@@ -48,7 +53,7 @@ impl Message {
         let index = usize::from(self.index);
         let values: Vec<&str> = self.chunk.values(index).collect();
         let mut body = Vec::with_capacity(BODY_BYTES);
-        self.plan.body.render(self.chunk.numbers()[index], &values, &token, &mut body);
+        self.plan.body.render(self.to(), &values, &token, &mut body);
         body.into()
     }
 }

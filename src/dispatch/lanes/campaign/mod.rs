@@ -36,10 +36,10 @@ use self::{
     outcomes::PendingOutcomes,
     plans::SendPlans,
 };
-use super::Lane;
+use super::{ErrorSubject, Lane};
 use crate::{
     dispatch::line::state::LineState,
-    domain::{CampaignId, ClaimedRow, FailureReason, HoldScope, Outcome, PartId, SharedTokenKey},
+    domain::{CallingCode, CampaignId, ClaimedRow, FailureReason, Outcome, PartId, Phone, Settled, SharedTokenKey},
     redis::Store,
 };
 
@@ -53,6 +53,7 @@ pub struct CampaignUnit {
     claimed: ClaimedRow,
     /// The number of this attempt, from 1.
     attempt: u8,
+    to: Phone,
 }
 
 #[derive(Clone, Copy)]
@@ -139,6 +140,26 @@ impl CampaignLane {
         }
     }
 
+    /// Fails the waiting messages to countries that Meta does not let the WABA send to, as Meta would. They would have to
+    /// wait for a day otherwise, and most of them in vain.
+    fn refuse_held_countries(&mut self, line: &LineState) {
+        let held = line.held_countries(line.clock.now());
+        if held.is_empty() {
+            return;
+        }
+        for ready in mem::take(&mut self.ready) {
+            match held.get(&CallingCode::of(ready.to())) {
+                Some(code) => self.queue_outcome(
+                    ready.part(),
+                    ready.claimed,
+                    Settled::Refused { reason: FailureReason::Meta(*code) },
+                    line,
+                ),
+                None => self.ready.push_back(ready),
+            }
+        }
+    }
+
     /// Whether messages of a campaign must not be sent: it is not running, its template is held, or it has left the
     /// line.
     fn is_campaign_stopped(&self, id: CampaignId, line: &LineState) -> bool {
@@ -205,7 +226,8 @@ impl Lane for CampaignLane {
     fn take(&mut self) -> Option<(CampaignUnit, Bytes)> {
         let message = self.ready.pop_front()?;
         self.in_flight += 1;
-        let unit = CampaignUnit { part: message.part(), claimed: message.claimed, attempt: message.attempt };
+        let unit =
+            CampaignUnit { part: message.part(), claimed: message.claimed, attempt: message.attempt, to: message.to() };
         Some((unit, message.body(&self.token_key.get())))
     }
 
@@ -224,6 +246,7 @@ impl Lane for CampaignLane {
     }
 
     fn give_back_stopped(&mut self, line: &LineState) {
+        self.refuse_held_countries(line);
         // Messages of one campaign follow one another, so `dedup` leaves few ids.
         let mut stopped: Vec<CampaignId> = self.ready.iter().map(|message| message.part().campaign).collect();
         stopped.dedup();
@@ -237,8 +260,9 @@ impl Lane for CampaignLane {
         self.is_campaign_stopped(unit.part.campaign, line)
     }
 
-    fn template(&self, unit: &CampaignUnit) -> Option<HoldScope> {
-        self.backlog.template(unit.part.campaign)
+    fn subject(&self, unit: &CampaignUnit) -> ErrorSubject {
+        let template = self.backlog.template(unit.part.campaign);
+        ErrorSubject { template, country: Some(CallingCode::of(unit.to)) }
     }
 
     fn changed(&mut self, now: Instant, lines: usize) {

@@ -27,7 +27,7 @@ pub(super) struct PendingOutcomes {
 impl CampaignLane {
     /// Records the outcome of an attempt. Returns whether it paused the campaign.
     pub(super) fn attempt_ended(&mut self, unit: CampaignUnit, outcome: &Outcome, line: &LineState) -> bool {
-        let CampaignUnit { part, claimed, attempt } = unit;
+        let CampaignUnit { part, claimed, attempt, .. } = unit;
         let now = line.clock.now();
         let settled = settle::settled(outcome, attempt, now, rand::random(), &line.settings);
         self.store_details(part, outcome);
@@ -103,7 +103,7 @@ impl CampaignLane {
     }
 
     /// Queues an outcome to be settled.
-    fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled, line: &LineState) {
+    pub(super) fn queue_outcome(&mut self, part: PartId, claimed: ClaimedRow, settled: Settled, line: &LineState) {
         match settled {
             Settled::Retry { at, .. } => {
                 self.backlog.note_due(part, Due::At(at));
@@ -173,6 +173,9 @@ fn concerns_campaign(scope: ErrorScope) -> bool {
         ErrorScope::Template
         | ErrorScope::Line
         | ErrorScope::Waba
+        | ErrorScope::Utility
+        | ErrorScope::Country
+        | ErrorScope::Business
         | ErrorScope::Token
         | ErrorScope::App
         | ErrorScope::Platform => false,

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    dispatch::DispatchSettings,
+    dispatch::{
+        DispatchSettings,
+        line::consequence::{Consequence, consequence},
+    },
     domain::{Cause, Due, Outcome, Settled, UnixMs},
 };
 
@@ -15,6 +18,10 @@ pub fn settled(outcome: &Outcome, attempt: u8, now: UnixMs, jitter: f64, setting
     let spread = |wait: Duration| now.after(wait.mul_f64(1.0 + jitter));
     match outcome {
         Outcome::Accepted { wamid, .. } => Settled::Accepted(wamid.clone()),
+        // The hold makes it wait, and may be lifted early.
+        Outcome::Throttled { .. } if matches!(consequence(outcome), Consequence::Hold { .. }) => {
+            Settled::Back { at: Due::AtOnce }
+        }
         Outcome::Throttled { wait, .. } => Settled::Back { at: Due::At(spread(*wait)) },
         Outcome::Retry { cause: Cause::Unreachable(_), .. } | Outcome::Blocked { .. } => {
             Settled::Back { at: Due::AtOnce }

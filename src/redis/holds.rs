@@ -1,0 +1,105 @@
+//! Holds in Redis.
+//!
+//! A scope is a field of one of two hashes. Release 0.1.0 fails to read any hold if one of them has a scope that it does
+//! not know, so the scopes that came later have a hash of their own. A release skips the scopes that it does not know.
+//!
+//! If a process dies: each change is one command.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::{Cmd, Pipeline, cmd};
+use tracing::warn;
+
+use super::{Result, Store, StoreError, stored::StoredHold};
+use crate::domain::{Hold, HoldScope, UnixMs};
+
+impl Store {
+    /// The holds in force at `now`, by scope.
+    pub async fn holds(&self, now: UnixMs) -> Result<HashMap<HoldScope, Hold>> {
+        let keys = [self.keys.holds(), self.keys.later_holds()];
+        let mut pipeline = Pipeline::new();
+        for key in &keys {
+            pipeline.hgetall(key);
+        }
+        let stored: Vec<HashMap<String, String>> = self.query_all("HGETALL holds", &pipeline).await?;
+        let mut holds = HashMap::new();
+        for (key, fields) in keys.iter().zip(stored) {
+            for (scope, hold) in fields {
+                let corrupt = |reason| StoreError::Corrupt { key: key.clone(), reason };
+                let hold: StoredHold = serde_json::from_str(&hold).map_err(|error| corrupt(error.to_string()))?;
+                let hold = Hold::from(hold);
+                match scope.parse() {
+                    Ok(scope) if hold.is_active(now) => drop(holds.insert(scope, hold)),
+                    Ok(_) => {}
+                    Err(_) => warn!(scope, "a hold is ignored: this release does not know its scope"),
+                }
+            }
+        }
+        Ok(holds)
+    }
+
+    /// Replaces the reason of the hold on a scope. The rest of the hold stays, with fields that a newer release wrote.
+    pub async fn reword_hold(&self, scope: &HoldScope, reason: &str) -> Result<()> {
+        let (key, field) = (self.holds_key(scope), scope.to_string());
+        let stored: Option<String> = self.query("HGET hold", cmd("HGET").arg(&key).arg(&field)).await?;
+        let hold = stored.and_then(|json| serde_json::from_str(&json).ok());
+        let Some(mut hold) = hold.filter(serde_json::Value::is_object) else { return Ok(()) };
+        hold["reason"] = reason.into();
+        self.change_hold(cmd("HSET").arg(&key).arg(&field).arg(hold.to_string())).await
+    }
+
+    /// Sets or replaces the hold on a scope, and wakes every worker.
+    pub async fn hold(&self, scope: &HoldScope, hold: &Hold) -> Result<()> {
+        let json = serde_json::to_string(&StoredHold::from(hold)).expect("a hold has only strings and numbers");
+        self.change_hold(cmd("HSET").arg(self.holds_key(scope)).arg(scope.to_string()).arg(json)).await
+    }
+
+    /// Holds a scope for a fault that Meta reported at `at`, unless it is held, or a hold was lifted or ended since.
+    /// Returns whether this call set the hold.
+    pub async fn hold_if_new(&self, scope: &HoldScope, hold: &Hold, at: UnixMs) -> Result<bool> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hget(self.holds_key(scope), scope.to_string()).hget(self.keys.lifted(), scope.to_string());
+        let answers: Vec<Option<String>> = self.query_all("HGET hold", &pipeline).await?;
+        let field = |n: usize| answers.get(n).cloned().flatten();
+        let before = field(0).and_then(|json| serde_json::from_str::<StoredHold>(&json).ok()).map(Hold::from);
+        if before.as_ref().is_some_and(|before| before.is_active(hold.since)) {
+            return Ok(false);
+        }
+        let lifted = field(1).and_then(|at| at.parse().ok().map(UnixMs));
+        let ended = before.and_then(|before| before.until);
+        if lifted.max(ended).is_some_and(|end| at <= end) {
+            return Ok(false);
+        }
+        self.hold(scope, hold).await?;
+        Ok(true)
+    }
+
+    /// Lifts the hold on a scope and records the time, so that faults which Meta reported earlier do not hold it
+    /// again. Wakes every worker. Returns whether there was one.
+    pub async fn unhold(&self, scope: &HoldScope) -> Result<bool> {
+        let now = self.time().await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.hset(self.keys.lifted(), scope.to_string(), now.0).hdel(self.holds_key(scope), scope.to_string());
+        pipeline.incr(self.keys.pulse(), 1);
+        let answers: Vec<i64> = self.query_all("HDEL hold", &pipeline).await?;
+        Ok(answers.get(1) == Some(&1))
+    }
+
+    // The change comes first, so that a woken worker finds it.
+    async fn change_hold(&self, change: &Cmd) -> Result<()> {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(change.clone()).incr(self.keys.pulse(), 1);
+        self.query_all::<i64>("hold", &pipeline).await.map(drop)
+    }
+
+    fn holds_key(&self, scope: &HoldScope) -> String {
+        match scope {
+            HoldScope::Line(_) | HoldScope::Waba(_) | HoldScope::Token(_) | HoldScope::Template { .. } => {
+                self.keys.holds()
+            }
+            HoldScope::Utility(_) | HoldScope::Country { .. } | HoldScope::Business(_) | HoldScope::Platform => {
+                self.keys.later_holds()
+            }
+        }
+    }
+}

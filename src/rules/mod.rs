@@ -1,0 +1,6 @@
+//! Meta's rules for those who send, as pure functions: the time is an argument, and nothing is read or stored here.
+//!
+//! What each of Meta's error codes means is in [`crate::domain::policy`].
+
+pub mod breaker;
+pub mod holds;

@@ -2,7 +2,7 @@
 //!
 //! A [`Behaviour`] is immutable; applying a [`Change`] returns a new one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -18,7 +18,8 @@ pub(super) struct Behaviour {
     pub(super) latency: Delay,
     pub(super) faults: Faults,
     outages: Vec<Outage>,
-    outages_since: Instant,
+    /// The time since the start of the simulator from which the times of outages count.
+    outages_since: Duration,
     statuses: Statuses,
     replies: Replies,
 }
@@ -54,18 +55,18 @@ impl Change {
 }
 
 impl Behaviour {
-    pub(super) fn of(scenario: &Scenario, since: Instant) -> Self {
+    pub(super) fn of(scenario: &Scenario) -> Self {
         Self {
             latency: scenario.latency,
             faults: scenario.faults.clone(),
             outages: scenario.outages.clone(),
-            outages_since: since,
+            outages_since: Duration::ZERO,
             statuses: scenario.statuses.clone(),
             replies: scenario.replies.clone(),
         }
     }
 
-    pub(super) fn changed(&self, change: &Change, now: Instant) -> Self {
+    pub(super) fn changed(&self, change: &Change, now: Duration) -> Self {
         let mut next = self.clone();
         next.latency = change.latency.unwrap_or(next.latency);
         if let Some(faults) = &change.faults {
@@ -85,13 +86,13 @@ impl Behaviour {
     }
 
     /// The same behaviour, with the times of outages counted from `now`.
-    pub(super) fn restarted_at(&self, now: Instant) -> Self {
+    pub(super) fn restarted_at(&self, now: Duration) -> Self {
         Self { outages_since: now, ..self.clone() }
     }
 
     /// The fault of the current outage, if there is one.
-    pub(super) fn outage(&self, now: Instant) -> Option<Fault> {
-        let since = now.saturating_duration_since(self.outages_since);
+    pub(super) fn outage(&self, now: Duration) -> Option<Fault> {
+        let since = now.saturating_sub(self.outages_since);
         self.outages
             .iter()
             .find(|outage| (outage.at..outage.at.saturating_add(outage.lasts)).contains(&since))
@@ -99,7 +100,7 @@ impl Behaviour {
     }
 
     /// The fault that a send meets, if any: that of the current outage, else one drawn by the odds.
-    pub(super) fn fault(&self, now: Instant, draws: &mut Draws) -> Option<Fault> {
+    pub(super) fn fault(&self, now: Duration, draws: &mut Draws) -> Option<Fault> {
         self.outage(now).or_else(|| draws.pick(self.faults.odds()))
     }
 
@@ -214,7 +215,7 @@ mod tests {
     fn plans(statuses: Statuses) -> Vec<DeliveryPlan> {
         let mut scenario = Scenario::named("calm").expect("it comes with the program");
         scenario.statuses = statuses;
-        let behaviour = Behaviour::of(&scenario, Instant::now());
+        let behaviour = Behaviour::of(&scenario);
         (0..1_000)
             .map(|request| behaviour.plan(Duration::from_secs(1), false, None, &mut Draws::new(1, 0, request)))
             .collect()

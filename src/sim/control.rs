@@ -73,7 +73,7 @@ fn change_template(world: &SharedWorld, change: &TemplateChange) -> Result<(), V
         template.set_status(change.status);
         if let Some(courier) = &world.wabas[template.waba].courier {
             let update = Update::Template { template: index };
-            courier.schedule(world.run(), &world.counts.pending, [(world.now(), update)]);
+            courier.schedule(world.run(), &world.counts.pending, [(world.clock.now(), update)]);
         }
     }
     if found { Ok(()) } else { Err(vec![format!("there is no template {}", change.name)]) }
@@ -84,7 +84,7 @@ fn receive_text(world: &SharedWorld, inbound_text: &InboundText) -> Result<(), V
     let line = world.line(&inbound_text.line).ok_or_else(|| vec![format!("there is no line {}", inbound_text.line)])?;
     let from = phone(&inbound_text.from).ok_or_else(|| vec![format!("{} is not a phone number", inbound_text.from)])?;
     let mut state = line.state();
-    let now = world.now();
+    let now = world.clock.now();
     let inbound = state.receive(from, Content::Text(inbound_text.text.as_str().into()), now);
     let run = state.run;
     drop(state);

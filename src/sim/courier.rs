@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -76,7 +76,8 @@ pub(super) struct Post {
     pub(super) body: Bytes,
     pub(super) signature: String,
     pub(super) updates: Vec<Update>,
-    pub(super) first_try: Instant,
+    /// The time of the first try, since the start of the simulator.
+    pub(super) first_try: Duration,
     pub(super) failures: u32,
     /// Dropped when the first try has ended, successful or not.
     pub(super) first_try_done: Option<oneshot::Sender<()>>,

@@ -2,10 +2,7 @@
 //!
 //! If the simulator stops, undelivered updates are lost; the ledger counts them as pending.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -32,7 +29,7 @@ async fn deliver_all(world: &SharedWorld, waba: usize) {
         let next = lock(&courier.calendar).next();
         let due = async {
             match next {
-                Some(ms) => tokio::time::sleep_until(world.instant(Duration::from_millis(ms)).into()).await,
+                Some(ms) => world.clock.sleep_until(Duration::from_millis(ms)).await,
                 None => std::future::pending().await,
             }
         };
@@ -42,7 +39,7 @@ async fn deliver_all(world: &SharedWorld, waba: usize) {
         }
         let (run, (retries, fresh)) = {
             let mut calendar = lock(&courier.calendar);
-            (calendar.run, calendar.take(millis(world.now())))
+            (calendar.run, calendar.take(millis(world.clock.now())))
         };
         for post in retries {
             spawn_delivery(world, waba, post, courier.permit().await);
@@ -69,7 +66,7 @@ pub(super) async fn deliver_now(world: &SharedWorld, waba: usize, run: u64, upda
 fn build_post(world: &SharedWorld, waba: usize, run: u64, mut updates: Vec<Update>) -> Post {
     let body = Bytes::from(payload::body(world, waba, run, &mut updates));
     let signature = world.wabas[waba].courier.as_ref().map(|courier| courier.sign(&body)).unwrap_or_default();
-    Post { run, body, signature, updates, first_try: Instant::now(), failures: 0, first_try_done: None }
+    Post { run, body, signature, updates, first_try: world.clock.now(), failures: 0, first_try_done: None }
 }
 
 fn spawn_delivery(world: &SharedWorld, waba: usize, post: Post, permit: Option<OwnedSemaphorePermit>) {
@@ -108,7 +105,7 @@ async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
         post.failures += 1;
         post.first_try_done = None;
         let wait = backoff(post.failures);
-        if post.first_try.elapsed() + wait > courier.settings.retry_for {
+        if world.clock.now() - post.first_try + wait > courier.settings.retry_for {
             warn!(url = courier.url, updates, "webhook given up");
             counts.given_up.fetch_add(updates, Ordering::Relaxed);
             counts.pending.settle(updates);
@@ -120,7 +117,7 @@ async fn deliver(world: &SharedWorld, waba: usize, mut post: Post) {
                 counts.pending.settle(updates);
                 return;
             }
-            calendar.retry(millis(world.now() + wait), post);
+            calendar.retry(millis(world.clock.now() + wait), post);
             courier.changed.notify_one();
             return;
         }
@@ -142,7 +139,7 @@ fn record_acknowledged(world: &SharedWorld, post: &Post) {
             world.counts.duplicated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
             let mut state = world.lines[usize::from(line)].state();
             if state.run == post.run {
-                state.acknowledge(message, status, token, world.now());
+                state.acknowledge(message, status, token, world.clock.now());
             }
         }
     }

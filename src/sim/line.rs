@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -34,7 +34,7 @@ pub(super) struct SimLine {
 
 impl SimLine {
     pub(super) fn new(index: u16, waba: usize, spec: scenario::Line, scenario: &Scenario, run: u64) -> Self {
-        let mut behaviour = Behaviour::of(scenario, Instant::now());
+        let mut behaviour = Behaviour::of(scenario);
         if let Some(faults) = &spec.faults {
             behaviour.faults = faults.clone();
         }
@@ -60,15 +60,15 @@ impl SimLine {
         self.behaviour.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn change(&self, change: &Change) {
+    pub(super) fn change(&self, change: &Change, now: Duration) {
         let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
-        *behaviour = Arc::new(behaviour.changed(change, Instant::now()));
+        *behaviour = Arc::new(behaviour.changed(change, now));
     }
 
-    /// Clears all state and restores the initial behaviour, with outages counted from now.
-    pub(super) fn reset(&self, run: u64) {
+    /// Clears all state and restores the initial behaviour, with outages counted from `now`.
+    pub(super) fn reset(&self, run: u64, now: Duration) {
         let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
-        *behaviour = Arc::new(self.initial_behaviour.restarted_at(Instant::now()));
+        *behaviour = Arc::new(self.initial_behaviour.restarted_at(now));
         *self.state() = LineState::new(run);
     }
 

@@ -56,12 +56,12 @@ pub(super) async fn answer(
 ) -> Reply {
     let (outage, silence) = {
         let behaviour = world.read_behaviour.read().unwrap_or_else(PoisonError::into_inner);
-        (behaviour.outage(world.instant(world.now())), behaviour.faults.no_answer_for)
+        (behaviour.outage(world.clock.now()), behaviour.faults.no_answer_for)
     };
     if let Some(fault) = outage.filter(|fault| *fault != Fault::Held) {
         let reply = Reply::of_fault(world, fault);
         if matches!(reply, Reply::Silence) {
-            tokio::time::sleep(silence).await;
+            world.clock.sleep_until(world.clock.now() + silence).await;
         }
         return reply;
     }

@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 mod behaviour;
 mod checks;
+mod clock;
 mod control;
 mod courier;
 mod delay;

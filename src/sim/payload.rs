@@ -29,7 +29,7 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
     for update in updates {
         if let Update::Tap { line, message } = *update {
             let mut state = world.lines[usize::from(line)].state();
-            let inbound = if state.run == run { state.tap(message, world.now()) } else { None };
+            let inbound = if state.run == run { state.tap(message, world.clock.now()) } else { None };
             // `None`: a reset has removed the message. `u32::MAX` is no inbound message, so the update is omitted.
             *update = Update::Inbound { line, inbound: inbound.unwrap_or(u32::MAX) };
         }
@@ -48,7 +48,7 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
             }
             Update::Template { template } => management.push(Entry {
                 id,
-                time: Some(world.unix(world.now()).seconds()),
+                time: Some(world.clock.unix(world.clock.now()).seconds()),
                 changes: vec![TemplateValue::change(world, template)],
             }),
             Update::Tap { .. } => {}
@@ -260,7 +260,7 @@ impl StatusBody {
         Some(Self {
             id: wamid(run, line.index, number, to),
             status: status.name(),
-            timestamp: world.unix(Duration::from_millis(at_ms.into())).seconds().to_string(),
+            timestamp: world.clock.unix(Duration::from_millis(at_ms.into())).seconds().to_string(),
             recipient_id: to.digits().to_string(),
             biz_opaque_callback_data: callback,
             pricing: pricing.then(|| Pricing {
@@ -289,7 +289,7 @@ impl InboundBody {
         let mut body = Self {
             from: inbound.from.digits().to_string(),
             id: inbound_wamid(run, line.index, number, inbound.from),
-            timestamp: world.unix(inbound.at).seconds().to_string(),
+            timestamp: world.clock.unix(inbound.at).seconds().to_string(),
             kind: "text",
             text: None,
             button: None,

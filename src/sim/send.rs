@@ -3,10 +3,7 @@
 //! A message is recorded, and its statuses are scheduled, before the first await, so a client that disconnects changes
 //! nothing.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     behaviour::{Behaviour, DeliveryPlan},
@@ -38,7 +35,7 @@ impl Arrival {
     pub(super) fn on(world: &World, line: &SimLine) -> Self {
         let mut state = line.state();
         // Read the clock under the lock, so that the times of a line never decrease.
-        let at = world.now();
+        let at = world.clock.now();
         Self { number: state.arrived(at), at }
     }
 }
@@ -53,7 +50,7 @@ pub(super) async fn send(
 ) -> Reply {
     let behaviour = line.behaviour();
     let mut draws = Draws::new(world.seed, line.index, arrival.number);
-    let fault = behaviour.fault(Instant::now(), &mut draws);
+    let fault = behaviour.fault(world.clock.now(), &mut draws);
     let answered = arrival.at + behaviour.latency.draw(&mut draws);
     let silence = behaviour.faults.no_answer_for;
     let attempt = Attempt { world, line, behaviour, fault, answered };
@@ -84,10 +81,10 @@ pub(super) async fn send(
     };
     // Most scenarios for speed have no latency. Skip the timer then.
     if answered > arrival.at {
-        tokio::time::sleep_until(world.instant(answered).into()).await;
+        world.clock.sleep_until(answered).await;
     }
     if matches!(reply, Reply::Silence) {
-        tokio::time::sleep(silence).await;
+        world.clock.sleep_until(world.clock.now() + silence).await;
     }
     reply
 }
@@ -115,7 +112,7 @@ impl Attempt<'_> {
         let valid = ValidSend::read(world, line.waba, body);
         // Check the rate before the contents: a client that is too fast gets 130429, even if its request is also
         // invalid.
-        if !line.admits(&mut line.state(), world.now()) {
+        if !line.admits(&mut line.state(), world.clock.now()) {
             return Err(Refusal::bare(130_429));
         }
         match valid? {
@@ -132,7 +129,8 @@ impl Attempt<'_> {
         let held = self.fault == Some(Fault::Held);
         // Without a template Meta delivers only within the customer service window. Otherwise it accepts the message
         // and reports 131047 by webhook.
-        let outside_window = message.template().is_none() && !line.state().in_service_window(message.to, world.now());
+        let outside_window =
+            message.template().is_none() && !line.state().in_service_window(message.to, world.clock.now());
         let plan = self.behaviour.plan(self.answered, held, outside_window.then_some(131_047), draws);
         let mut taps = if plan.tap.is_some() { message.taps(world) } else { Vec::new() };
         let tap = (!taps.is_empty()).then(|| taps.swap_remove(draws.below(taps.len())));
@@ -146,7 +144,7 @@ impl Attempt<'_> {
         };
 
         let mut state = line.state();
-        let now = world.now();
+        let now = world.clock.now();
         if !line.admits_pair(&mut state, message.to, now) {
             return Err(Refusal::bare(131_056));
         }

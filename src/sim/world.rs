@@ -6,13 +6,14 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     behaviour::{Behaviour, Change},
+    clock::Clock,
     courier::Courier,
     ledger::{Ledger, Tally},
     line::{LineState, SimLine},
@@ -25,10 +26,7 @@ use super::{
     template::{Template, TemplateStatus},
     wire::Refusal,
 };
-use crate::{
-    domain::{LineId, State, UnixMs},
-    telemetry::clock,
-};
+use crate::domain::{LineId, State, UnixMs};
 
 /// The shared state, as tasks own it.
 pub(super) type SharedWorld = Arc<World>;
@@ -48,8 +46,7 @@ pub(super) struct World {
     /// The behaviour of requests other than sends. Only its outages and `no_answer_for` are used.
     pub(super) read_behaviour: RwLock<Behaviour>,
     initial_behaviour: Behaviour,
-    started: Instant,
-    started_at: UnixMs,
+    pub(super) clock: Clock,
     /// The current run, identified by the Unix time in ms at which it began. A reset starts a new run.
     run: Mutex<u64>,
     traces: AtomicU64,
@@ -99,8 +96,8 @@ impl World {
         if !problems.is_empty() {
             return Err(ScenarioError::Problems(problems));
         }
-        let started_at = clock::now();
-        let run = started_at.0;
+        let clock = Clock::start();
+        let run = clock.unix(Duration::ZERO).0;
         let waba_by_id: HashMap<&str, usize> = scenario.wabas.iter().map(|waba| waba.id.as_str()).zip(0..).collect();
         let lines: Vec<SimLine> = (0u16..)
             .zip(&scenario.lines)
@@ -123,8 +120,7 @@ impl World {
             courier: spec.webhook.as_ref().map(|target| Courier::new(target, &scenario.webhooks, run, http.clone())),
             spec: spec.clone(),
         };
-        let started = Instant::now();
-        let initial_behaviour = Behaviour::of(&scenario, started);
+        let initial_behaviour = Behaviour::of(&scenario);
         Ok(Self {
             seed: scenario.seed,
             wabas: scenario.wabas.iter().map(account).collect(),
@@ -137,26 +133,12 @@ impl World {
             read_behaviour: RwLock::new(initial_behaviour.clone()),
             initial_behaviour,
             limits: scenario.limits,
-            started,
-            started_at,
+            clock,
             run: Mutex::new(run),
             traces: AtomicU64::new(run << 16),
             tasks: TaskTracker::new(),
             stop,
         })
-    }
-
-    /// The time since the start. Monotonic.
-    pub(super) fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    pub(super) fn instant(&self, since_start: Duration) -> Instant {
-        self.started + since_start
-    }
-
-    pub(super) fn unix(&self, since_start: Duration) -> UnixMs {
-        self.started_at.after(since_start)
     }
 
     /// A new number for an `fbtrace_id`.
@@ -200,10 +182,12 @@ impl World {
         if !problems.is_empty() {
             return Err(problems);
         }
-        self.lines.iter().filter(|line| only.is_none_or(|id| line.spec.id == id)).for_each(|line| line.change(change));
+        let now = self.clock.now();
+        let changed = self.lines.iter().filter(|line| only.is_none_or(|id| line.spec.id == id));
+        changed.for_each(|line| line.change(change, now));
         if only.is_none() {
             let mut read_behaviour = self.read_behaviour.write().unwrap_or_else(PoisonError::into_inner);
-            *read_behaviour = read_behaviour.changed(change, Instant::now());
+            *read_behaviour = read_behaviour.changed(change, now);
         }
         Ok(())
     }
@@ -212,14 +196,15 @@ impl World {
     /// templates.
     pub(super) fn reset(&self) {
         let mut run = lock(&self.run);
+        let now = self.clock.now();
         // Two runs never share a message id, even if they begin in the same millisecond.
-        *run = clock::now().0.max(*run + 1);
+        *run = self.clock.unix(now).0.max(*run + 1);
         // Reset the couriers first: they then ignore updates of the old run, and no line creates updates of the new run
         // yet.
         for courier in self.wabas.iter().filter_map(|waba| waba.courier.as_ref()) {
             self.counts.pending.settle(courier.reset(*run));
         }
-        self.lines.iter().for_each(|line| line.reset(*run));
+        self.lines.iter().for_each(|line| line.reset(*run, now));
         self.recipients.clear();
         self.templates.iter().for_each(|template| template.set_status(template.spec.status));
         let counts = &self.counts;
@@ -234,7 +219,7 @@ impl World {
             count.store(0, Ordering::Relaxed);
         }
         let mut read_behaviour = self.read_behaviour.write().unwrap_or_else(PoisonError::into_inner);
-        *read_behaviour = self.initial_behaviour.restarted_at(Instant::now());
+        *read_behaviour = self.initial_behaviour.restarted_at(now);
     }
 
     pub(super) fn run(&self) -> u64 {
@@ -280,7 +265,7 @@ impl World {
         number: u32,
         message: &SimMessage,
     ) -> MessageRecord {
-        let at = |ms: u32| self.unix(Duration::from_millis(ms.into()));
+        let at = |ms: u32| self.clock.unix(Duration::from_millis(ms.into()));
         let first_acknowledged = |status: State| message.acknowledged_ms[status_index(status)].map(|ms| at(ms.get()));
         MessageRecord {
             wamid: wamid(state.run, line.index, number, message.to),

@@ -200,6 +200,12 @@ pub(super) struct Planned {
 }
 
 impl DeliveryPlan {
+    /// When the message is delivered or read for the first time; `None` if it never is.
+    pub(super) fn delivered_at(&self) -> Option<Duration> {
+        let reaching = self.updates.iter().filter(|update| matches!(update.status, State::Delivered | State::Read));
+        reaching.map(|update| update.at).min()
+    }
+
     fn add(&mut self, status: State, at: Duration) {
         if status.rank() > self.state.rank() {
             self.state = status;

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
+    business::DEFAULT_BUSINESS,
     delay::DURATION_MAX,
     requirements::Requirements,
     scenario::{Faults, Outage, Replies, Scenario, Statuses, Webhooks},
@@ -31,8 +32,13 @@ impl Scenario {
         check(self.templates.len() < usize::from(u16::MAX), &|| "more than 65,534 templates".into());
         let waba_exists = |id: &str| self.wabas.iter().any(|waba| waba.id == id);
         let mut ids = HashSet::new();
+        for business in &self.businesses {
+            check(ids.insert(&business.id), &|| format!("business {}: its id is taken", business.id));
+        }
         for waba in &self.wabas {
             check(ids.insert(&waba.id), &|| format!("waba {}: its id is taken", waba.id));
+            let is_known = |id: &str| id == DEFAULT_BUSINESS || self.businesses.iter().any(|b| b.id == id);
+            check(is_known(&waba.business), &|| format!("waba {}: there is no business {}", waba.id, waba.business));
         }
         for line in &self.lines {
             check(ids.insert(&line.id), &|| format!("line {}: its id is taken", line.id));

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::{
     lock, millis,
+    notice::NoticeId,
     pending::Pending,
     scenario::{Target, Webhooks},
 };
@@ -30,8 +31,8 @@ pub(super) enum Update {
     Tap { line: u16, message: u32 },
     /// An inbound message, by its index on the line.
     Inbound { line: u16, inbound: u32 },
-    /// The status of a template has changed.
-    Template { template: usize },
+    /// A notice of the current run.
+    Notice(NoticeId),
 }
 
 /// A status of a message.

@@ -132,15 +132,18 @@ fn backoff(failures: u32) -> Duration {
     }
 }
 
-/// Records the statuses in a POST that was answered 200.
+/// Records the updates of a POST that was answered 200.
 fn record_acknowledged(world: &SharedWorld, post: &Post) {
     for update in &post.updates {
-        if let Update::Status(StatusUpdate { line, message, status, token, duplicate, .. }) = *update {
-            world.counts.duplicated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
-            let mut state = world.lines[usize::from(line)].state();
-            if state.run == post.run {
-                state.acknowledge(message, status, token, world.clock.now());
+        match *update {
+            Update::Status(StatusUpdate { line, message, status, token, duplicate, .. }) => {
+                world.counts.duplicated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
+                let mut state = world.lines[usize::from(line)].state();
+                if state.run == post.run {
+                    state.acknowledge(message, status, token, world.clock.now());
+                }
             }
+            Update::Tap { .. } | Update::Inbound { .. } | Update::Notice(_) => {}
         }
     }
 }

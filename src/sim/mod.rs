@@ -8,7 +8,7 @@
 //! ```text
 //!             ┌─ server ─▶ send ─▶ validate (Meta's checks) ─▶ line (limits, messages, counts) ──┐
 //! client ─────┤                └─▶ behaviour (faults, delivery plan) ────────────────────────────┤
-//!             ├─ management (templates, lines)                                                   ▼
+//!             ├─ management (nodes and edges)                                                   ▼
 //!             └─ control (/sim/…) ◀── ledger ◀── delivery ◀── courier ◀── calendar of updates ◀──┘
 //!                                                   └─▶ POST to the webhook, signed, retried until it answers 200
 //! ```
@@ -18,10 +18,11 @@
 //! | `POST /vNN.N/{line}/messages` | sends a message |
 //! | `GET /vNN.N/{waba}/message_templates`, `…/phone_numbers` | returns one page of nodes, with cursors |
 //! | `GET /vNN.N/{waba}/subscribed_apps` | returns the app that receives updates; empty for a WABA without a webhook |
-//! | `GET /vNN.N/{line, waba or template}` | returns one node |
+//! | `GET /vNN.N/{line, waba, business or template}` | returns one node |
 //! | `GET /sim/ledger` | returns a [`Ledger`] |
 //! | `GET /sim/messages` | returns NDJSON, one [`MessageRecord`] a line |
 //! | `POST /sim/scenario` | applies a [`Change`] of faults, latency, statuses, replies or outages |
+//! | `POST /sim/business` | `{"id","limit"}`: sets the messaging limit of a business of the scenario and sends the webhook about it |
 //! | `POST /sim/template` | `{"name","language"?,"waba"?,"status"}`: sets the status and sends the webhook about it |
 //! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
 //! | `POST /sim/reset` | restores the state just after the start |
@@ -43,7 +44,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod announce;
 mod behaviour;
+mod business;
 mod checks;
 mod clock;
 mod control;
@@ -53,10 +56,15 @@ mod delivery;
 mod fault;
 mod ledger;
 mod line;
+mod live_template;
 mod management;
 mod message;
+mod nodes;
+mod notice;
 mod payload;
 mod pending;
+mod portfolio;
+mod query;
 mod recipient;
 mod reply;
 mod request;

@@ -9,7 +9,7 @@ use super::{
     courier::{StatusUpdate, Update},
     line::{Content, SimLine},
     message::{inbound_wamid, wamid},
-    template::TemplateStatus,
+    notice::Notice,
     wire,
     world::SharedWorld,
 };
@@ -46,11 +46,12 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
                     value_for(&mut messages.changes, line, false).push_message(body);
                 }
             }
-            Update::Template { template } => management.push(Entry {
-                id,
-                time: Some(world.clock.unix(world.clock.now()).seconds()),
-                changes: vec![TemplateValue::change(world, template)],
-            }),
+            Update::Notice(notice) => {
+                if let Some(Notice { field, value, at }) = world.notices.get(run, notice) {
+                    let changes = vec![Change { field, value: Value::Notice(value) }];
+                    management.push(Entry { id, time: Some(world.clock.unix(at).seconds()), changes });
+                }
+            }
             Update::Tap { .. } => {}
         }
     }
@@ -100,7 +101,7 @@ struct Change<'a> {
 #[serde(untagged)]
 enum Value<'a> {
     Messages(MessagesValue<'a>),
-    Template(TemplateValue<'a>),
+    Notice(serde_json::Value),
 }
 
 #[derive(Serialize)]
@@ -203,15 +204,6 @@ struct Context {
     id: String,
 }
 
-#[derive(Serialize)]
-struct TemplateValue<'a> {
-    event: TemplateStatus,
-    message_template_id: u64,
-    message_template_name: &'a str,
-    message_template_language: String,
-    reason: &'a str,
-}
-
 impl<'a> MessagesValue<'a> {
     fn new(line: &'a SimLine, failed: bool) -> Self {
         let metadata = Metadata { display_phone_number: line.digits(), phone_number_id: &line.spec.id };
@@ -305,20 +297,5 @@ impl InboundBody {
             }
         }
         Some(body)
-    }
-}
-
-impl<'a> TemplateValue<'a> {
-    fn change(world: &'a SharedWorld, template: usize) -> Change<'a> {
-        let template = &world.templates[template];
-        let value = Self {
-            event: template.status(),
-            message_template_id: template.id,
-            message_template_name: &template.spec.name,
-            // Meta writes the language with a hyphen here, and with an underscore everywhere else.
-            message_template_language: template.spec.language.replace('_', "-"),
-            reason: "NONE",
-        };
-        Change { field: "message_template_status_update", value: Value::Template(value) }
     }
 }

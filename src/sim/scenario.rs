@@ -9,8 +9,11 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use serde::Deserialize;
 
-pub use super::fault::{Fault, Faults, Odds, Outage};
-use super::{delay::Delay, template::Template};
+use super::{business::DEFAULT_BUSINESS, delay::Delay, template::Template};
+pub use super::{
+    business::{Business, MessagingLimit},
+    fault::{Fault, Faults, Odds, Outage},
+};
 
 /// The configuration of a simulator.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,6 +43,9 @@ pub struct Scenario {
     /// Delivery of webhooks.
     #[serde(default)]
     pub webhooks: Webhooks,
+    /// The businesses that have a messaging limit.
+    #[serde(default, rename = "business")]
+    pub businesses: Vec<Business>,
     /// The WhatsApp Business Accounts.
     #[serde(rename = "waba")]
     pub wabas: Vec<Waba>,
@@ -65,6 +71,9 @@ pub struct Limits {
     pub pair: bool,
     /// The HTTP status of a refusal for sending too fast: 400 or 429. Meta has used both.
     pub refusal_status: u16,
+    /// The code of a refusal because the business has used up its messaging limit. Meta does not document it;
+    /// integrators name 131048.
+    pub messaging_limit_code: u32,
 }
 
 /// Statuses of accepted messages. Each probability is conditional on the ones above it.
@@ -144,6 +153,10 @@ pub struct Waba {
     /// The name of the business.
     #[serde(default = "default_name")]
     pub name: String,
+    /// The business it belongs to. The default is a business that needs no entry in [`Scenario::businesses`], and is
+    /// unlimited without one.
+    #[serde(default = "default_business")]
+    pub business: String,
     /// The access token for the WABA, its lines and its templates.
     pub token: String,
     /// The webhook that receives the updates. Without it, no updates are sent.
@@ -211,7 +224,7 @@ impl Scenario {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rate_tolerance: 0.05, rate_burst: 2, pair: true, refusal_status: 429 }
+        Self { rate_tolerance: 0.05, rate_burst: 2, pair: true, refusal_status: 429, messaging_limit_code: 131_048 }
     }
 }
 
@@ -252,6 +265,10 @@ impl Default for Webhooks {
 
 fn default_seed() -> u64 {
     1
+}
+
+fn default_business() -> String {
+    DEFAULT_BUSINESS.into()
 }
 
 fn default_name() -> String {

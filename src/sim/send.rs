@@ -143,13 +143,23 @@ impl Attempt<'_> {
             answered: matches!(self.fault, None | Some(Fault::Held)),
         };
 
+        let portfolio = &world.businesses[world.wabas[line.waba].business];
+        let mut places = portfolio.places().filter(|_| message.template().is_some());
         let mut state = line.state();
         let now = world.clock.now();
+        // A message to a person with an open window needs no place.
+        places = places.filter(|_| !state.in_service_window(message.to, now));
+        if places.as_mut().is_some_and(|places| !places.admits(message.to, now)) {
+            return Err(Refusal::bare(world.limits.messaging_limit_code));
+        }
         if !line.admits_pair(&mut state, message.to, now) {
             return Err(Refusal::bare(131_056));
         }
         let number = state.accept(&new_message, &plan, &world.recipients, now);
         state.answered(self.fault.map_or(Answer::Accepted, Answer::Fault));
+        if let (Some(places), Some(at)) = (&mut places, plan.delivered_at()) {
+            places.occupy(message.to, at);
+        }
         if let Some(tap) = tap {
             state.plan_tap(number, tap);
         }

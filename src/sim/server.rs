@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     control, management,
+    query::Query,
     reply::Reply,
     send::{Arrival, send},
     wire::Refusal,
@@ -122,7 +123,7 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
         }
         (true, Some(id), edge, None) if head.method == Method::GET => {
             let host = header_text(&head.headers, HOST).unwrap_or("localhost");
-            let query = management::Query::new(host, head.uri.path(), head.uri.query().unwrap_or(""));
+            let query = Query::new(host, head.uri.path(), head.uri.query().unwrap_or(""));
             management::answer(world, token, id, edge, &query).await
         }
         _ => Reply::refusal(world, &Refusal::new(2500, format!("Unknown path components: {}", head.uri.path()))),

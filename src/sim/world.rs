@@ -13,17 +13,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     behaviour::{Behaviour, Change},
+    business::{Business, DEFAULT_BUSINESS, MessagingLimit},
     clock::Clock,
     courier::Courier,
     ledger::{Ledger, Tally},
     line::{LineState, SimLine},
+    live_template::LiveTemplate,
     lock,
     message::{MessageRecord, SimMessage, status_index, wamid},
+    notice::Notices,
     pending::Pending,
+    portfolio::Portfolio,
     recipient::Recipients,
-    requirements::Requirements,
     scenario::{Limits, Scenario, ScenarioError, Waba},
-    template::{Template, TemplateStatus},
     wire::Refusal,
 };
 use crate::domain::{LineId, State, UnixMs};
@@ -37,11 +39,13 @@ pub(super) struct World {
     pub(super) limits: Limits,
     pub(super) lines: Vec<SimLine>,
     line_by_id: HashMap<String, usize>,
+    pub(super) businesses: Vec<Portfolio>,
     pub(super) wabas: Vec<Account>,
     pub(super) templates: Vec<LiveTemplate>,
     /// For each WABA, template indices by name, in all languages.
     template_by_name: Vec<HashMap<String, Vec<usize>>>,
     pub(super) recipients: Recipients,
+    pub(super) notices: Notices,
     pub(super) counts: Counts,
     /// The behaviour of requests other than sends. Only its outages and `no_answer_for` are used.
     pub(super) read_behaviour: RwLock<Behaviour>,
@@ -58,16 +62,9 @@ pub(super) struct World {
 /// A WABA, and its courier if it has a webhook.
 pub(super) struct Account {
     pub(super) spec: Waba,
+    /// The index of its business in [`World::businesses`].
+    pub(super) business: usize,
     pub(super) courier: Option<Courier>,
-}
-
-/// A template and its current status.
-pub(super) struct LiveTemplate {
-    pub(super) id: u64,
-    pub(super) waba: usize,
-    pub(super) spec: Template,
-    pub(super) requirements: Requirements,
-    status: RwLock<TemplateStatus>,
 }
 
 /// Counts that belong to no line.
@@ -108,15 +105,12 @@ impl World {
         for (index, spec) in scenario.templates.iter().enumerate() {
             let waba = waba_by_id[spec.waba.as_str()];
             template_by_name[waba].entry(spec.name.clone()).or_default().push(index);
-            templates.push(LiveTemplate {
-                id: FIRST_TEMPLATE_ID + index as u64,
-                waba,
-                requirements: Requirements::of(spec).map_err(|problem| ScenarioError::Problems(vec![problem]))?,
-                status: RwLock::new(spec.status),
-                spec: spec.clone(),
-            });
+            let template = LiveTemplate::new(FIRST_TEMPLATE_ID + index as u64, waba, spec);
+            templates.push(template.map_err(|problem| ScenarioError::Problems(vec![problem]))?);
         }
+        let businesses = businesses(&scenario);
         let account = |spec: &Waba| Account {
+            business: businesses.iter().position(|business| business.spec.id == spec.business).unwrap_or(0),
             courier: spec.webhook.as_ref().map(|target| Courier::new(target, &scenario.webhooks, run, http.clone())),
             spec: spec.clone(),
         };
@@ -124,11 +118,13 @@ impl World {
         Ok(Self {
             seed: scenario.seed,
             wabas: scenario.wabas.iter().map(account).collect(),
+            businesses,
             line_by_id: scenario.lines.iter().map(|line| line.id.clone()).zip(0..).collect(),
             lines,
             templates,
             template_by_name,
             recipients: Recipients::new(),
+            notices: Notices::new(run),
             counts: Counts::default(),
             read_behaviour: RwLock::new(initial_behaviour.clone()),
             initial_behaviour,
@@ -152,6 +148,15 @@ impl World {
 
     pub(super) fn waba(&self, id: &str) -> Option<usize> {
         self.wabas.iter().position(|waba| waba.spec.id == id)
+    }
+
+    pub(super) fn business(&self, id: &str) -> Option<usize> {
+        self.businesses.iter().position(|business| business.spec.id == id)
+    }
+
+    /// The WABAs of a business.
+    pub(super) fn wabas_of(&self, business: usize) -> impl Iterator<Item = usize> {
+        (0..self.wabas.len()).filter(move |waba| self.wabas[*waba].business == business)
     }
 
     /// Checks that the token may access objects of this WABA. Returns the index of the WABA. `id`: the requested
@@ -206,7 +211,9 @@ impl World {
         }
         self.lines.iter().for_each(|line| line.reset(*run, now));
         self.recipients.clear();
-        self.templates.iter().for_each(|template| template.set_status(template.spec.status));
+        self.notices.reset(*run);
+        self.businesses.iter().for_each(Portfolio::reset);
+        self.templates.iter().for_each(LiveTemplate::reset);
         let counts = &self.counts;
         for count in [
             &counts.requests_elsewhere,
@@ -286,12 +293,10 @@ impl World {
     }
 }
 
-impl LiveTemplate {
-    pub(super) fn status(&self) -> TemplateStatus {
-        *self.status.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_status(&self, status: TemplateStatus) {
-        *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
-    }
+/// The businesses of the scenario, and the one of the WABAs that name none.
+fn businesses(scenario: &Scenario) -> Vec<Portfolio> {
+    let listed = scenario.businesses.iter().map(|spec| Portfolio::new(spec.clone(), true));
+    let is_listed = scenario.businesses.iter().any(|business| business.id == DEFAULT_BUSINESS);
+    let unnamed = Business { id: DEFAULT_BUSINESS.into(), limit: MessagingLimit::Unlimited };
+    listed.chain((!is_listed).then(|| Portfolio::new(unnamed, false))).collect()
 }

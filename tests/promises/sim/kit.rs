@@ -13,7 +13,7 @@ use pregon::sim::{
     scenario::{Limits, Statuses, Target},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::serve::serve;
@@ -150,6 +150,8 @@ pub(crate) struct Webhook {
 #[derive(Default)]
 struct Recorded {
     posts: Mutex<Vec<Post>>,
+    /// Notified of every request.
+    arrived: Notify,
     /// HTTP statuses of the next responses, in order; 200 after the last.
     answers: Mutex<VecDeque<u16>>,
 }
@@ -177,17 +179,44 @@ impl Webhook {
         self.recorded.posts.lock().expect("no holder panics").clone()
     }
 
-    /// The `value` of every change that was answered 200, in order of arrival.
-    pub(crate) fn values(&self) -> Vec<Value> {
+    /// Every change that was answered 200, in order of arrival.
+    fn changes(&self) -> Vec<Value> {
         let taken = self.posts().into_iter().filter(|post| post.answered == 200);
         taken
             .flat_map(|post| {
                 let body: Value = serde_json::from_slice(&post.body).expect("JSON");
                 let changes =
                     body["entry"].as_array().expect("entries").iter().flat_map(|entry| entry["changes"].as_array());
-                changes.flatten().map(|change| change["value"].clone()).collect::<Vec<_>>()
+                changes.flatten().cloned().collect::<Vec<_>>()
             })
             .collect()
+    }
+
+    /// The `value` of every change that was answered 200, in order of arrival.
+    pub(crate) fn values(&self) -> Vec<Value> {
+        self.changes().into_iter().map(|mut change| change["value"].take()).collect()
+    }
+
+    /// The values of one field, as [`Webhook::values`].
+    pub(crate) fn values_of(&self, field: &str) -> Vec<Value> {
+        let of_field = self.changes().into_iter().filter(|change| change["field"] == field);
+        of_field.map(|mut change| change["value"].take()).collect()
+    }
+
+    /// As [`Webhook::values_of`], as soon as there are `count` of them.
+    pub(crate) async fn wait_for(&self, field: &str, count: usize) -> Vec<Value> {
+        let found = async {
+            loop {
+                let arrived = self.recorded.arrived.notified();
+                let values = self.values_of(field);
+                if values.len() >= count {
+                    return values;
+                }
+                arrived.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(60), found).await;
+        waited.unwrap_or_else(|_| panic!("{count} of {field}, instead of {:?}", self.values_of(field)))
     }
 
     /// The statuses that were answered 200, in order of arrival.
@@ -206,6 +235,7 @@ async fn record(State(recorded): State<Arc<Recorded>>, headers: HeaderMap, body:
     let signature = headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let post = Post { signature: signature.to_owned(), body, answered };
     recorded.posts.lock().expect("no holder panics").push(post);
+    recorded.arrived.notify_waiters();
     StatusCode::from_u16(answered).expect("a status")
 }
 

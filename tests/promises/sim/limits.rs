@@ -8,7 +8,8 @@ use super::kit::{SimServer, order, quiet};
 #[tokio::test]
 async fn a_line_accepts_its_rate_and_throttles_the_rest() {
     let mut scenario = quiet();
-    scenario.limits = Limits { rate_tolerance: 0.0, rate_burst: 0, pair: false, refusal_status: 429 };
+    scenario.limits =
+        Limits { rate_tolerance: 0.0, rate_burst: 0, pair: false, refusal_status: 429, ..Limits::default() };
     scenario.lines[0].messages_per_second = 10;
     let server = SimServer::start(scenario).await;
     let messages: Vec<_> = (0..300).map(|person| order(person, "")).collect();
@@ -32,7 +33,8 @@ async fn a_line_accepts_its_rate_and_throttles_the_rest() {
 #[tokio::test]
 async fn a_throttled_message_gets_the_configured_status() {
     let mut scenario = quiet();
-    scenario.limits = Limits { rate_tolerance: 0.0, rate_burst: 0, pair: true, refusal_status: 400 };
+    scenario.limits =
+        Limits { rate_tolerance: 0.0, rate_burst: 0, pair: true, refusal_status: 400, ..Limits::default() };
     scenario.lines[0].messages_per_second = 1;
     let server = SimServer::start(scenario).await;
     let messages: Vec<_> = (0..50).map(|person| order(person, "")).collect();

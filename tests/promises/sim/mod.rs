@@ -1,6 +1,7 @@
 //! The simulator of Meta (`pregon sim`) over real HTTP: what it accepts and rejects, the webhooks it sends,
 //! and that its ledger is correct.
 
+mod businesses;
 mod faults;
 pub mod kit;
 mod limits;

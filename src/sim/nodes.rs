@@ -1,0 +1,97 @@
+//! The nodes of lines, WABAs, businesses and templates, with all their fields.
+
+use serde_json::{Value, json};
+
+use super::{line::SimLine, live_template::LiveTemplate, portfolio::Portfolio, template::TemplateStatus, world::World};
+
+pub(super) fn line_node(world: &World, line: &SimLine) -> Value {
+    let spec = &line.spec;
+    let available = if matches!(spec.status.as_str(), "CONNECTED" | "FLAGGED") { "AVAILABLE" } else { "BLOCKED" };
+    let waba = &world.wabas[line.waba].spec.id;
+    json!({
+        "id": spec.id,
+        "display_phone_number": spec.display_phone_number,
+        "verified_name": spec.verified_name,
+        "status": spec.status,
+        "quality_rating": spec.quality_rating,
+        "quality_score": {"score": spec.quality_rating},
+        "name_status": "APPROVED",
+        "new_name_status": "NONE",
+        "code_verification_status": "VERIFIED",
+        "account_mode": "LIVE",
+        "platform_type": "CLOUD_API",
+        "is_on_biz_app": false,
+        "is_official_business_account": false,
+        "is_pin_enabled": true,
+        "throughput": {"level": if spec.messages_per_second > 80 { "HIGH" } else { "STANDARD" }},
+        "whatsapp_business_manager_messaging_limit": tier(world, line.waba),
+        "webhook_configuration": {},
+        "health_status": health(available, &[("PHONE_NUMBER", &spec.id, available), ("WABA", waba, "AVAILABLE")]),
+        "last_onboarded_time": "2026-01-01T00:00:00+0000",
+    })
+}
+
+pub(super) fn waba_node(world: &World, waba: usize) -> Value {
+    let spec = &world.wabas[waba].spec;
+    json!({
+        "id": spec.id,
+        "name": spec.name,
+        "status": "ACTIVE",
+        "currency": "USD",
+        "country": "AR",
+        "timezone_id": "1",
+        "message_template_namespace": "00000000_0000_0000_0000_000000000000",
+        "account_review_status": "APPROVED",
+        "business_verification_status": "verified",
+        "ownership_type": "SELF",
+        "owner_business_info": {"id": spec.business, "name": spec.name},
+        "on_behalf_of_business_info": Value::Null,
+        "marketing_messages_lite_api_status": "INELIGIBLE",
+        "marketing_messages_onboarding_status": "INELIGIBLE",
+        "disable_marketing_messages_on_cloud_api": false,
+        "health_status": health("AVAILABLE", &[("WABA", &spec.id, "AVAILABLE")]),
+        "is_enabled_for_insights": true,
+        "whatsapp_business_manager_messaging_limit": tier(world, waba),
+    })
+}
+
+pub(super) fn business_node(portfolio: &Portfolio, name: &str) -> Value {
+    json!({
+        "id": portfolio.spec.id,
+        "name": name,
+        "verification_status": "verified",
+        "whatsapp_business_manager_messaging_limit": portfolio.limit().tier(),
+    })
+}
+
+/// Meta's name of the messaging limit of the business that owns a WABA.
+fn tier(world: &World, waba: usize) -> &'static str {
+    world.businesses[world.wabas[waba].business].limit().tier()
+}
+
+/// The app that receives the updates of a WABA; an empty list if the WABA has no webhook.
+pub(super) fn subscribed_apps(world: &World, waba: usize) -> Value {
+    let app = json!({"whatsapp_business_api_data": {"id": "4001", "name": "Pregón", "link": "https://example.com/"}});
+    json!({"data": world.wabas[waba].courier.iter().map(|_| &app).collect::<Vec<_>>()})
+}
+
+pub(super) fn template_node(template: &LiveTemplate) -> Value {
+    let status = template.status();
+    let can_send = if status == TemplateStatus::Approved { "AVAILABLE" } else { "BLOCKED" };
+    let mut node = json!(template.spec);
+    node["id"] = json!(template.id.to_string());
+    node["status"] = json!(status);
+    node["sub_category"] = json!(template.spec.sub_category);
+    node["previous_category"] = Value::Null;
+    node["correct_category"] = Value::Null;
+    node["quality_score"] = json!({"score": "GREEN"});
+    node["rejected_reason"] = json!(if status == TemplateStatus::Rejected { "INVALID_FORMAT" } else { "NONE" });
+    node["message_send_ttl_seconds"] = Value::Null;
+    node["health_status"] = health(can_send, &[("MESSAGE_TEMPLATE", &template.id.to_string(), can_send)]);
+    node
+}
+
+fn health(can_send_message: &str, entities: &[(&str, &str, &str)]) -> Value {
+    let entity = |(entity_type, id, can_send): &(&str, &str, &str)| json!({"entity_type": entity_type, "id": id, "can_send_message": can_send});
+    json!({"can_send_message": can_send_message, "entities": entities.iter().map(entity).collect::<Vec<_>>()})
+}

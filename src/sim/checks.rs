@@ -61,6 +61,8 @@ impl Scenario {
         problems.extend(too_long("webhooks.batch_window", batch_window));
         problems.extend(too_long("webhooks.answer_within", answer_within));
         problems.extend(too_long("webhooks.retry_for", retry_for));
+        problems.extend(too_long("referee.grace", self.referee.grace));
+        problems.extend(too_long("referee.jitter", self.referee.jitter));
         problems.extend(self.outages.iter().flat_map(Outage::problems));
         problems.extend(self.faults.problems());
         problems.extend(self.lines.iter().filter_map(|line| line.faults.as_ref()).flat_map(Faults::problems));

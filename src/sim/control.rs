@@ -15,6 +15,9 @@ mod business;
 mod people;
 mod template;
 
+/// The calls, as the answer to an unknown one lists them.
+const CALLS: &str =
+    "GET ledger, GET messages, POST scenario, POST business, POST template, POST inbound, POST preference, POST reset";
 /// Messages copied under one lock.
 const PAGE_LEN: u32 = 64;
 
@@ -29,14 +32,13 @@ pub(super) async fn answer(world: &SharedWorld, method: &Method, what: &str, bod
         (&Method::POST, "business") => parse(body).and_then(|change| business::change(world, &change)),
         (&Method::POST, "template") => parse(body).and_then(|change| template::change(world, &change)),
         (&Method::POST, "inbound") => parse(body).and_then(|inbound_text| people::receive(world, &inbound_text)),
+        (&Method::POST, "preference") => parse(body).and_then(|preference| people::prefer(world, &preference)),
         (&Method::POST, "reset") => {
             world.reset();
             Ok(())
         }
         _ => {
-            let paths =
-                "GET ledger, GET messages, POST scenario, POST business, POST template, POST inbound, POST reset";
-            return Reply::Json(404, problems(&[format!("under /sim there are: {paths}")]));
+            return Reply::Json(404, problems(&[format!("under /sim there are: {CALLS}")]));
         }
     };
     match changed {

@@ -13,6 +13,7 @@ use super::{
     lock, millis, payload,
     world::SharedWorld,
 };
+use crate::domain::State;
 
 /// Delivers the updates of a WABA until the simulator stops.
 pub(super) async fn run(world: SharedWorld, waba: usize) {
@@ -136,17 +137,34 @@ fn backoff(failures: u32) -> Duration {
 fn record_acknowledged(world: &SharedWorld, post: &Post) {
     for update in &post.updates {
         match *update {
-            Update::Status(StatusUpdate { line, message, status, token, duplicate, .. }) => {
-                world.counts.duplicated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
-                let mut state = world.lines[usize::from(line)].state();
-                if state.run == post.run {
-                    state.acknowledge(message, status, token, world.clock.now());
-                }
-            }
-            Update::Tap { .. } | Update::Inbound { .. } | Update::Notice(_) => {}
+            Update::Status(update) => record_status(world, post.run, update),
+            Update::Notice(notice) => world.notices.tell(post.run, notice, world.clock.now()),
+            Update::Tap { .. } | Update::Inbound { .. } => {}
         }
     }
 }
+
+fn record_status(world: &SharedWorld, run: u64, update: StatusUpdate) {
+    let StatusUpdate { line, message, at_ms, status, token, duplicate } = update;
+    world.counts.duplicated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
+    let line = &world.lines[usize::from(line)];
+    let now = world.clock.now();
+    let mut state = line.state();
+    if state.run != run {
+        return;
+    }
+    state.acknowledge(message, status, token, now);
+    let failed = state.messages.get(message).filter(|failed| status == State::Failed && failed.code == WITHHELD);
+    if let Some((to, Some(template))) = failed.map(|failed| (failed.to, failed.template)) {
+        drop(state);
+        if world.templates[template.get()].is_marketing() {
+            world.wabas[line.waba].withheld.tell(to, Duration::from_millis(at_ms.into()), now);
+        }
+    }
+}
+
+/// Meta's code of a marketing message that it withholds, to not send a person too many.
+const WITHHELD: u32 = 131_049;
 
 #[cfg(test)]
 mod tests {

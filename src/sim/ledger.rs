@@ -60,6 +60,16 @@ pub struct Tally {
     pub inbound: u64,
     /// Sends by response: `accepted`, `receipt`, a code such as `130429`, or the name of a fault.
     pub answers: BTreeMap<String, u64>,
+    /// Sends that broke a rule of Meta, by rule. Counted when they arrive, whatever the response was.
+    ///
+    /// * `rate`: more messages in a second than the line admits, inbound and outbound together.
+    /// * `pair`: less than 6 s after the previous send of the line to the person, even within a burst that Meta tolerates.
+    /// * `portfolio_limit`: outside a service window to a new person, when the messaging limit of the business is used up.
+    /// * `resend_131049`: marketing to a person within 24 hours after a 131049 of the WABA.
+    /// * `after_stop`: marketing to a person who has stopped it for the business.
+    ///
+    /// Of what a webhook tells, only what it answered with 200 at least `referee.grace` ago counts.
+    pub violations: BTreeMap<String, u64>,
     /// Accepted messages by final state, as drawn when they were accepted.
     pub planned: States,
     /// Accepted messages by the highest status in a webhook POST that was answered 200.
@@ -141,6 +151,9 @@ impl Tally {
         self.inbound += other.inbound;
         for (answer, count) in &other.answers {
             *self.answers.entry(answer.clone()).or_default() += count;
+        }
+        for (rule, count) in &other.violations {
+            *self.violations.entry(rule.clone()).or_default() += count;
         }
         self.planned.add(&other.planned);
         self.told.add(&other.told);

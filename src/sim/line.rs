@@ -10,11 +10,13 @@ use std::{
 
 use super::{
     behaviour::{Behaviour, Change, DeliveryPlan},
+    inbound::{Content, Inbound, Tap},
     ledger::{Answer, Rates, Tally},
     lock,
     message::{Messages, SimMessage, TemplateIndex, status_index},
     millis,
     recipient::{RecipientKey, Recipients},
+    rule::{Rule, Violations},
     scenario::{self, Limits, Scenario},
     window::{Pairs, Window},
 };
@@ -26,7 +28,7 @@ pub(super) struct SimLine {
     pub(super) spec: scenario::Line,
     /// The number of messages admitted in any one-second window.
     admits_in_1s: usize,
-    pairs_limited: bool,
+    pub(super) pairs_limited: bool,
     initial_behaviour: Behaviour,
     behaviour: RwLock<Arc<Behaviour>>,
     state: Mutex<LineState>,
@@ -39,15 +41,16 @@ impl SimLine {
             behaviour.faults = faults.clone();
         }
         behaviour.latency = spec.latency.unwrap_or(behaviour.latency);
+        let admits_in_1s = admits_in_1s(spec.messages_per_second, &scenario.limits);
         Self {
             index,
             waba,
-            admits_in_1s: admits_in_1s(spec.messages_per_second, &scenario.limits),
+            admits_in_1s,
             pairs_limited: scenario.limits.pair,
             spec,
             initial_behaviour: behaviour.clone(),
             behaviour: RwLock::new(Arc::new(behaviour)),
-            state: Mutex::new(LineState::new(run)),
+            state: Mutex::new(LineState::new(run, admits_in_1s)),
         }
     }
 
@@ -69,7 +72,7 @@ impl SimLine {
     pub(super) fn reset(&self, run: u64, now: Duration) {
         let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
         *behaviour = Arc::new(self.initial_behaviour.restarted_at(now));
-        *self.state() = LineState::new(run);
+        *self.state() = LineState::new(run, self.admits_in_1s);
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, LineState> {
@@ -78,7 +81,7 @@ impl SimLine {
 
     /// Whether the line's rate admits a message now. An admitted message counts towards the rate.
     pub(super) fn admits(&self, state: &mut LineState, now: Duration) -> bool {
-        let admits = state.admitted.count(micros(now)) < self.admits_in_1s;
+        let admits = state.admitted.count(micros(now)) < state.admits_in_1s;
         if admits {
             state.admitted.record(micros(now));
         }
@@ -87,13 +90,14 @@ impl SimLine {
 
     /// Whether the pair limit admits a message to this person now. An admitted message counts towards the limit.
     pub(super) fn admits_pair(&self, state: &mut LineState, to: Phone, now: Duration) -> bool {
-        !self.pairs_limited || state.pairs.admit(to.digits(), millis(now))
+        !self.pairs_limited || state.pairs.admit(to, now)
     }
 
     pub(super) fn tally(&self) -> Tally {
         let state = self.state();
         let mut tally = state.tally.clone();
         tally.told.failed.retain(|_, count| *count > 0);
+        tally.violations = state.violations.by_name();
         tally.answers = state.answers.iter().map(|(answer, count)| (answer.name(), *count)).collect();
         let span = state.last_us.saturating_sub(state.first_us.unwrap_or(state.last_us));
         let seconds = Duration::from_micros(span).as_secs_f64();
@@ -120,12 +124,17 @@ fn admits_in_1s(messages_per_second: u32, limits: &Limits) -> usize {
 pub(super) struct LineState {
     /// The run that the messages belong to: the Unix time in ms at which the run began.
     pub(super) run: u64,
+    admits_in_1s: usize,
+    /// Sends that have arrived.
     requests: Window,
+    /// Inbound messages and the sends that were admitted.
     admitted: Window,
+    inbound_times: Window,
     accepted: Window,
     first_us: Option<u64>,
     last_us: u64,
-    pairs: Pairs,
+    pub(super) pairs: Pairs,
+    pub(super) violations: Violations,
     tally: Tally,
     answers: BTreeMap<Answer, u64>,
     pub(super) messages: Messages,
@@ -134,32 +143,6 @@ pub(super) struct LineState {
     taps: HashMap<u32, Tap>,
     /// When each person last wrote, in ms since the start.
     last_inbound_ms: HashMap<Phone, u64>,
-}
-
-/// An inbound message.
-#[derive(Clone)]
-pub(super) struct Inbound {
-    pub(super) from: Phone,
-    pub(super) at: Duration,
-    pub(super) content: Content,
-}
-
-/// The content of an inbound message.
-#[derive(Clone)]
-pub(super) enum Content {
-    Text(Box<str>),
-    /// A tap on a quick-reply button of the message with this index on the line.
-    Tap {
-        message: u32,
-        tap: Tap,
-    },
-}
-
-/// The payload and label that a tap on a quick-reply button returns.
-#[derive(Clone)]
-pub(super) struct Tap {
-    pub(super) payload: Box<str>,
-    pub(super) label: Box<str>,
 }
 
 /// A message that is about to be accepted.
@@ -176,15 +159,18 @@ pub(super) struct NewMessage<'a> {
 const SERVICE_WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl LineState {
-    fn new(run: u64) -> Self {
+    fn new(run: u64, admits_in_1s: usize) -> Self {
         Self {
             run,
+            admits_in_1s,
             requests: Window::default(),
             admitted: Window::default(),
+            inbound_times: Window::default(),
             accepted: Window::default(),
             first_us: None,
             last_us: 0,
             pairs: Pairs::new(),
+            violations: Violations::default(),
             tally: Tally::default(),
             answers: BTreeMap::new(),
             messages: Messages::default(),
@@ -198,6 +184,9 @@ impl LineState {
     pub(super) fn arrived(&mut self, now: Duration) -> u64 {
         let now_us = micros(now);
         self.requests.record(now_us);
+        if self.requests.count(now_us) + self.inbound_times.count(now_us) > self.admits_in_1s {
+            self.violations.count(Rule::Rate);
+        }
         self.first_us.get_or_insert(now_us);
         self.last_us = now_us;
         self.tally.requests += 1;
@@ -265,6 +254,7 @@ impl LineState {
     /// Receives an inbound message, which counts towards the rate of the line, as at Meta. Returns its index.
     pub(super) fn receive(&mut self, from: Phone, content: Content, now: Duration) -> u32 {
         self.admitted.record(micros(now));
+        self.inbound_times.record(micros(now));
         self.tally.inbound += 1;
         self.last_inbound_ms.insert(from, millis(now));
         self.inbound.push(Inbound { from, at: now, content });

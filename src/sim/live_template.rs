@@ -23,6 +23,10 @@ impl LiveTemplate {
         Ok(Self { id, waba, spec: spec.clone(), requirements, status: RwLock::new(spec.status) })
     }
 
+    pub(super) fn is_marketing(&self) -> bool {
+        self.spec.category == "MARKETING"
+    }
+
     pub(super) fn status(&self) -> TemplateStatus {
         *self.status.read().unwrap_or_else(PoisonError::into_inner)
     }

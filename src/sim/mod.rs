@@ -25,6 +25,7 @@
 //! | `POST /sim/business` | `{"id","limit"}`: sets the messaging limit of a business of the scenario and sends the webhook about it |
 //! | `POST /sim/template` | `{"name","language"?,"waba"?,"status"}`: sets the status and sends the webhook about it |
 //! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
+//! | `POST /sim/preference` | `{"line","from","value"}`: the person says `stop` or `resume` to marketing |
 //! | `POST /sim/reset` | restores the state just after the start |
 //!
 //! Nodes and pages accept `fields`. Pages also accept `limit` and `after`, and filter by `name`, `language`, `status` and
@@ -54,10 +55,12 @@ mod courier;
 mod delay;
 mod delivery;
 mod fault;
+mod inbound;
 mod ledger;
 mod line;
 mod live_template;
 mod management;
+mod marketing;
 mod message;
 mod nodes;
 mod notice;
@@ -66,9 +69,11 @@ mod pending;
 mod portfolio;
 mod query;
 mod recipient;
+mod referee;
 mod reply;
 mod request;
 mod requirements;
+mod rule;
 pub mod scenario;
 mod send;
 mod server;

@@ -1,4 +1,4 @@
-//! Notices: webhooks about businesses, WABAs, lines, templates and preferences.
+//! Notices: webhooks about businesses, WABAs, lines, templates and preferences, and when each was answered 200.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -14,6 +14,7 @@ pub(super) struct Notice {
     pub(super) value: Value,
     /// When it happened, since the start of the simulator.
     pub(super) at: Duration,
+    told_at: Option<Duration>,
 }
 
 /// The index of a notice in its run.
@@ -31,7 +32,7 @@ struct Book {
 
 impl Notice {
     pub(super) fn new(field: &'static str, value: Value, at: Duration) -> Self {
-        Self { field, value, at }
+        Self { field, value, at, told_at: None }
     }
 }
 
@@ -54,6 +55,21 @@ impl Notices {
     pub(super) fn get(&self, run: u64, id: NoticeId) -> Option<Notice> {
         let book = lock(&self.0);
         book.notices.get(usize::try_from(id.0).ok()?).filter(|_| book.run == run).cloned()
+    }
+
+    /// Records that a webhook POST with the notice was answered 200.
+    pub(super) fn tell(&self, run: u64, id: NoticeId, now: Duration) {
+        let mut book = lock(&self.0);
+        if book.run == run
+            && let Some(notice) = usize::try_from(id.0).ok().and_then(|id| book.notices.get_mut(id))
+        {
+            notice.told_at.get_or_insert(now);
+        }
+    }
+
+    /// When a webhook POST with the notice was first answered 200; `None` if it was not yet.
+    pub(super) fn told_at(&self, id: NoticeId) -> Option<Duration> {
+        lock(&self.0).notices.get(usize::try_from(id.0).ok()?)?.told_at
     }
 
     pub(super) fn reset(&self, run: u64) {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{
     courier::{StatusUpdate, Update},
-    line::{Content, SimLine},
+    inbound::Content,
+    line::SimLine,
     message::{inbound_wamid, wamid},
     notice::Notice,
     wire,
@@ -47,7 +48,7 @@ pub(super) fn body(world: &SharedWorld, waba: usize, run: u64, updates: &mut [Up
                 }
             }
             Update::Notice(notice) => {
-                if let Some(Notice { field, value, at }) = world.notices.get(run, notice) {
+                if let Some(Notice { field, value, at, .. }) = world.notices.get(run, notice) {
                     let changes = vec![Change { field, value: Value::Notice(value) }];
                     management.push(Entry { id, time: Some(world.clock.unix(at).seconds()), changes });
                 }

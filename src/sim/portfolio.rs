@@ -9,7 +9,9 @@ use std::{
 
 use super::{
     business::{Business, MessagingLimit},
-    lock, millis,
+    lock,
+    marketing::Stops,
+    millis,
 };
 use crate::domain::Phone;
 
@@ -20,6 +22,7 @@ pub(super) struct Portfolio {
     pub(super) spec: Business,
     /// `None` if the scenario does not list the business: it is unlimited, and sends of its lines cost no lock.
     places: Option<Mutex<Places>>,
+    pub(super) stops: Stops,
 }
 
 /// The messaging limit of a business, and the people who occupy its places.
@@ -32,7 +35,7 @@ impl Portfolio {
     /// `listed`: the scenario lists the business.
     pub(super) fn new(spec: Business, listed: bool) -> Self {
         let places = listed.then(|| Mutex::new(Places::new(spec.limit)));
-        Self { spec, places }
+        Self { spec, places, stops: Stops::default() }
     }
 
     pub(super) fn places(&self) -> Option<MutexGuard<'_, Places>> {
@@ -43,8 +46,9 @@ impl Portfolio {
         self.places().map_or(self.spec.limit, |places| places.limit)
     }
 
-    /// Restores the limit of the scenario. Nobody occupies a place.
+    /// Restores the limit of the scenario. Nobody occupies a place, and nobody has stopped marketing.
     pub(super) fn reset(&self) {
+        self.stops.reset();
         if let Some(mut places) = self.places() {
             *places = Places::new(self.spec.limit);
         }

@@ -29,6 +29,18 @@ pub(super) struct SendRequest<'a> {
     pub(super) biz_opaque_callback_data: Option<Text<'a>>,
 }
 
+impl SendRequest<'_> {
+    /// Whether the request is a read receipt, not a message.
+    pub(super) fn is_receipt(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.as_str() == "read")
+    }
+
+    /// Whether the message is of this type, such as `template`.
+    pub(super) fn is_of_kind(&self, kind: &str) -> bool {
+        self.kind.as_ref().is_some_and(|named| named.as_str() == kind)
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct TemplateRequest<'a> {
     #[serde(borrow)]

@@ -13,6 +13,7 @@ use super::{business::DEFAULT_BUSINESS, delay::Delay, template::Template};
 pub use super::{
     business::{Business, MessagingLimit},
     fault::{Fault, Faults, Odds, Outage},
+    rule::Referee,
 };
 
 /// The configuration of a simulator.
@@ -25,6 +26,9 @@ pub struct Scenario {
     /// Rate limits.
     #[serde(default)]
     pub limits: Limits,
+    /// What the referee tolerates.
+    #[serde(default)]
+    pub referee: Referee,
     /// Delay from the arrival of a send to its response.
     #[serde(default)]
     pub latency: Delay,

@@ -3,7 +3,10 @@
 //! A message is recorded, and its statuses are scheduled, before the first await, so a client that disconnects changes
 //! nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 
 use super::{
     behaviour::{Behaviour, DeliveryPlan},
@@ -14,10 +17,12 @@ use super::{
     line::{NewMessage, SimLine},
     message::wamid,
     millis,
+    portfolio::Places,
     recipient::RecipientKey,
+    referee::judge,
     reply::Reply,
     scenario::Fault,
-    validate::{ValidMessage, ValidSend},
+    validate::{Incoming, ValidMessage, ValidSend},
     wire::Refusal,
     world::{SharedWorld, World},
 };
@@ -53,16 +58,21 @@ pub(super) async fn send(
     let fault = behaviour.fault(world.clock.now(), &mut draws);
     let answered = arrival.at + behaviour.latency.draw(&mut draws);
     let silence = behaviour.faults.no_answer_for;
+    let incoming = Incoming::read(world, line.waba, body);
     let attempt = Attempt { world, line, behaviour, fault, answered };
 
     // There are three kinds of faults: a refusal; a fault without processing; and a fault after processing.
     let outcome = match (fault, fault.and_then(Fault::code)) {
-        (_, Some(code)) => Err(Refusal::bare(code)),
+        (_, Some(code)) => {
+            attempt.judge(&incoming);
+            Err(Refusal::bare(code))
+        }
         (Some(fault), None) if !fault.accepts() => {
+            attempt.judge(&incoming);
             line.state().answered(Answer::Fault(fault));
             Ok(Vec::new())
         }
-        _ => match attempt.process(token, body, &mut draws) {
+        _ => match attempt.process(token, incoming, &mut draws) {
             Ok(Processed { body, early: Some((run, update)) }) => {
                 delivery::deliver_now(world, line.waba, run, update).await;
                 Ok(body)
@@ -106,17 +116,39 @@ struct Processed {
 }
 
 impl Attempt<'_> {
-    fn process(&self, token: Option<&str>, body: &[u8], draws: &mut Draws) -> Result<Processed, Refusal> {
+    /// Lets the referee judge a send that is not processed.
+    fn judge(&self, incoming: &Result<Incoming<'_>, Refusal>) {
+        let mut places = self.places();
+        let mut state = self.line.state();
+        if let Ok(incoming) = incoming {
+            judge(self.world, self.line, &mut state, places.as_deref_mut(), incoming, self.world.clock.now());
+        }
+    }
+
+    fn process(
+        &self,
+        token: Option<&str>,
+        incoming: Result<Incoming<'_>, Refusal>,
+        draws: &mut Draws,
+    ) -> Result<Processed, Refusal> {
         let (world, line) = (self.world, self.line);
-        world.authorize(token, Some(line.waba), &line.spec.id)?;
-        let valid = ValidSend::read(world, line.waba, body);
+        // Locked before the line, and until the message is accepted, so that places are counted exactly.
+        let mut places = self.places();
+        let authorized = world.authorize(token, Some(line.waba), &line.spec.id);
+        let mut state = line.state();
+        let now = world.clock.now();
+        if let Ok(incoming) = &incoming {
+            judge(world, line, &mut state, places.as_deref_mut(), incoming, now);
+        }
+        authorized?;
         // Check the rate before the contents: a client that is too fast gets 130429, even if its request is also
         // invalid.
-        if !line.admits(&mut line.state(), world.clock.now()) {
+        if !line.admits(&mut state, now) {
             return Err(Refusal::bare(130_429));
         }
-        match valid? {
-            ValidSend::Message(message) => self.accept(&message, draws),
+        drop(state);
+        match ValidSend::of(world, incoming?)? {
+            ValidSend::Message(message) => self.accept(&message, places.as_deref_mut(), draws),
             ValidSend::Receipt => {
                 line.state().answered(Answer::Receipt);
                 Ok(Processed { body: br#"{"success":true}"#.to_vec(), early: None })
@@ -124,14 +156,20 @@ impl Attempt<'_> {
         }
     }
 
-    fn accept(&self, message: &ValidMessage<'_>, draws: &mut Draws) -> Result<Processed, Refusal> {
+    /// The places of the line's business, locked; `None` if the business has no limit.
+    fn places(&self) -> Option<MutexGuard<'_, Places>> {
+        self.world.businesses[self.world.wabas[self.line.waba].business].places()
+    }
+
+    fn accept(
+        &self,
+        message: &ValidMessage<'_>,
+        places: Option<&mut Places>,
+        draws: &mut Draws,
+    ) -> Result<Processed, Refusal> {
         let (world, line) = (self.world, self.line);
         let held = self.fault == Some(Fault::Held);
-        // Without a template Meta delivers only within the customer service window. Otherwise it accepts the message
-        // and reports 131047 by webhook.
-        let outside_window =
-            message.template().is_none() && !line.state().in_service_window(message.to, world.clock.now());
-        let plan = self.behaviour.plan(self.answered, held, outside_window.then_some(131_047), draws);
+        let plan = self.behaviour.plan(self.answered, held, self.undeliverable(message), draws);
         let mut taps = if plan.tap.is_some() { message.taps(world) } else { Vec::new() };
         let tap = (!taps.is_empty()).then(|| taps.swap_remove(draws.below(taps.len())));
         let tap_due = plan.tap.filter(|_| tap.is_some());
@@ -143,12 +181,10 @@ impl Attempt<'_> {
             answered: matches!(self.fault, None | Some(Fault::Held)),
         };
 
-        let portfolio = &world.businesses[world.wabas[line.waba].business];
-        let mut places = portfolio.places().filter(|_| message.template().is_some());
         let mut state = line.state();
         let now = world.clock.now();
         // A message to a person with an open window needs no place.
-        places = places.filter(|_| !state.in_service_window(message.to, now));
+        let mut places = places.filter(|_| message.template().is_some() && !state.in_service_window(message.to, now));
         if places.as_mut().is_some_and(|places| !places.admits(message.to, now)) {
             return Err(Refusal::bare(world.limits.messaging_limit_code));
         }
@@ -169,6 +205,18 @@ impl Attempt<'_> {
         let early = self.schedule(run, number, &plan, tap_due);
         let body = accepted_body(message, &wamid(run, line.index, number, message.to), held);
         Ok(Processed { body, early: early.map(|update| (run, update)) })
+    }
+
+    /// The code with which Meta fails a message by webhook, after it was accepted; `None` if it delivers the message.
+    fn undeliverable(&self, message: &ValidMessage<'_>) -> Option<u32> {
+        let (world, line) = (self.world, self.line);
+        let Some(template) = message.template() else {
+            let outside_window = !line.state().in_service_window(message.to, world.clock.now());
+            return outside_window.then_some(131_047);
+        };
+        let stops = &world.businesses[world.wabas[line.waba].business].stops;
+        let is_stopped = world.templates[template].is_marketing() && stops.of(message.to).is_some();
+        is_stopped.then_some(131_050)
     }
 
     /// Schedules the updates of a message. Returns the update that must be delivered before the response, if there is

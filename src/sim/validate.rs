@@ -1,7 +1,7 @@
 //! Validates the body of a send: all of Meta's checks except the rate limits.
 
 use super::{
-    line::Tap,
+    inbound::Tap,
     request::{SendRequest, TemplateRequest, Text},
     template::TemplateStatus,
     wire::Refusal,
@@ -16,6 +16,14 @@ const TEXT_CHARS_MAX: usize = 4096;
 /// Message types other than `template`.
 const OTHER_KINDS: [&str; 10] =
     ["text", "image", "audio", "video", "document", "sticker", "interactive", "location", "contacts", "reaction"];
+
+/// The body of a send, read as far as the referee needs: whom it is for, and which template it names.
+pub(super) struct Incoming<'a> {
+    request: SendRequest<'a>,
+    to: Option<Phone>,
+    /// The index of the template in [`World::templates`], if there is one with this name and language.
+    template: Option<usize>,
+}
 
 /// A valid send.
 pub(super) enum ValidSend<'a> {
@@ -33,17 +41,39 @@ pub(super) struct ValidMessage<'a> {
     template: Option<(usize, TemplateRequest<'a>)>,
 }
 
-impl<'a> ValidSend<'a> {
-    /// Parses and validates the body of a send.
-    ///
-    /// Errors: the refusal that Meta would return.
+impl<'a> Incoming<'a> {
+    /// Errors: the refusal of a body that is not JSON, or not of Meta's form.
     pub(super) fn read(world: &World, waba: usize, body: &'a [u8]) -> Result<Self, Refusal> {
         let request: SendRequest<'a> =
             serde_json::from_slice(body).map_err(|error| Refusal::new(100, format!("Invalid JSON: {error}")))?;
-        if request.messaging_product.is_none_or(|product| product.as_str() != "whatsapp") {
+        let to = request.to.as_ref().and_then(|to| phone(to.as_str()));
+        let template = request.template.as_ref().filter(|_| request.is_of_kind("template"));
+        let template =
+            template.and_then(|named| world.template(waba, named.name.as_str(), named.language.code.as_str()));
+        Ok(Self { request, to, template })
+    }
+
+    /// The person whom the message is for; `None` for a read receipt, or without a valid number.
+    pub(super) fn person(&self) -> Option<Phone> {
+        self.to.filter(|_| !self.request.is_receipt())
+    }
+
+    /// The index of the template in [`World::templates`]; `None` for a message without a template of the WABA.
+    pub(super) fn template(&self) -> Option<usize> {
+        self.template
+    }
+}
+
+impl<'a> ValidSend<'a> {
+    /// Validates a send.
+    ///
+    /// Errors: the refusal that Meta would return.
+    pub(super) fn of(world: &World, incoming: Incoming<'a>) -> Result<Self, Refusal> {
+        let Incoming { request, to, template: found } = incoming;
+        if request.messaging_product.as_ref().is_none_or(|product| product.as_str() != "whatsapp") {
             return Err(Refusal::new(100, "Param messaging_product must be one of {WHATSAPP}"));
         }
-        if request.status.is_some_and(|status| status.as_str() == "read") {
+        if request.is_receipt() {
             return Ok(Self::Receipt);
         }
         if request
@@ -53,14 +83,14 @@ impl<'a> ValidSend<'a> {
         {
             return Err(Refusal::new(100, "Param biz_opaque_callback_data must be at most 512 characters long"));
         }
-        let (to, input) = match (request.to, request.recipient) {
-            (Some(input), _) => (phone(input.as_str()), input),
+        let input = match (request.to, request.recipient) {
+            (Some(input), _) => input,
             (None, Some(_)) => return Err(Refusal::bare(131_062)),
             (None, None) => return Err(Refusal::new(100, "The parameter to is required.")),
         };
         let to = to.ok_or_else(|| Refusal::new(131_009, "Param to is not a valid phone number"))?;
         let template = match (request.kind.as_ref().map_or("text", |kind| kind.as_str()), request.template) {
-            ("template", Some(template)) => Some((sendable(world, waba, &template)?, template)),
+            ("template", Some(template)) => Some((sendable(world, found, &template)?, template)),
             ("template", None) => return Err(Refusal::new(131_008, "The parameter template is required.")),
             ("text", _) => {
                 let chars = request.text.map_or(0, |text| text.body.as_str().chars().count());
@@ -108,10 +138,10 @@ impl ValidMessage<'_> {
 /// The index of the template.
 ///
 /// Errors: the refusal if the template does not exist, cannot be sent, or does not match the components.
-fn sendable(world: &World, waba: usize, request: &TemplateRequest<'_>) -> Result<usize, Refusal> {
+fn sendable(world: &World, found: Option<usize>, request: &TemplateRequest<'_>) -> Result<usize, Refusal> {
     let (name, language) = (request.name.as_str(), request.language.code.as_str());
     let missing = || Refusal::new(132_001, format!("template name ({name}) does not exist in {language}"));
-    let index = world.template(waba, name, language).ok_or_else(missing)?;
+    let index = found.ok_or_else(missing)?;
     let template = &world.templates[index];
     match template.status() {
         TemplateStatus::Approved => {}

@@ -20,12 +20,13 @@ use super::{
     line::{LineState, SimLine},
     live_template::LiveTemplate,
     lock,
+    marketing::Withheld,
     message::{MessageRecord, SimMessage, status_index, wamid},
     notice::Notices,
     pending::Pending,
     portfolio::Portfolio,
     recipient::Recipients,
-    scenario::{Limits, Scenario, ScenarioError, Waba},
+    scenario::{Limits, Referee, Scenario, ScenarioError, Waba},
     wire::Refusal,
 };
 use crate::domain::{LineId, State, UnixMs};
@@ -37,6 +38,7 @@ pub(super) type SharedWorld = Arc<World>;
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) limits: Limits,
+    pub(super) referee: Referee,
     pub(super) lines: Vec<SimLine>,
     line_by_id: HashMap<String, usize>,
     pub(super) businesses: Vec<Portfolio>,
@@ -65,6 +67,7 @@ pub(super) struct Account {
     /// The index of its business in [`World::businesses`].
     pub(super) business: usize,
     pub(super) courier: Option<Courier>,
+    pub(super) withheld: Withheld,
 }
 
 /// Counts that belong to no line.
@@ -112,6 +115,7 @@ impl World {
         let account = |spec: &Waba| Account {
             business: businesses.iter().position(|business| business.spec.id == spec.business).unwrap_or(0),
             courier: spec.webhook.as_ref().map(|target| Courier::new(target, &scenario.webhooks, run, http.clone())),
+            withheld: Withheld::default(),
             spec: spec.clone(),
         };
         let initial_behaviour = Behaviour::of(&scenario);
@@ -129,6 +133,7 @@ impl World {
             read_behaviour: RwLock::new(initial_behaviour.clone()),
             initial_behaviour,
             limits: scenario.limits,
+            referee: scenario.referee,
             clock,
             run: Mutex::new(run),
             traces: AtomicU64::new(run << 16),
@@ -213,6 +218,7 @@ impl World {
         self.recipients.clear();
         self.notices.reset(*run);
         self.businesses.iter().for_each(Portfolio::reset);
+        self.wabas.iter().for_each(|waba| waba.withheld.reset());
         self.templates.iter().for_each(LiveTemplate::reset);
         let counts = &self.counts;
         for count in [

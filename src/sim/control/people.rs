@@ -1,10 +1,15 @@
-//! What people do: `POST /sim/inbound`.
+//! What people do: `POST /sim/inbound` and `POST /sim/preference`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{Changed, problem};
-use crate::sim::{courier::Update, line::Content, validate::phone, world::SharedWorld};
+use crate::{
+    domain::Phone,
+    sim::{announce::announce, courier::Update, inbound::Content, line::SimLine, validate::phone, world::SharedWorld},
+};
 
+/// `POST /sim/inbound`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InboundText {
@@ -13,12 +18,25 @@ pub(super) struct InboundText {
     text: String,
 }
 
+/// `POST /sim/preference`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Preference {
+    line: String,
+    from: String,
+    value: Wish,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wish {
+    Stop,
+    Resume,
+}
+
 /// Receives a text message from a person on a line, and schedules its webhook.
 pub(super) fn receive(world: &SharedWorld, inbound_text: &InboundText) -> Changed {
-    let line =
-        world.line(&inbound_text.line).ok_or_else(|| problem(format!("there is no line {}", inbound_text.line)))?;
-    let from =
-        phone(&inbound_text.from).ok_or_else(|| problem(format!("{} is not a phone number", inbound_text.from)))?;
+    let (line, from) = find(world, &inbound_text.line, &inbound_text.from)?;
     let mut state = line.state();
     let now = world.clock.now();
     let inbound = state.receive(from, Content::Text(inbound_text.text.as_str().into()), now);
@@ -28,4 +46,38 @@ pub(super) fn receive(world: &SharedWorld, inbound_text: &InboundText) -> Change
         courier.schedule(run, &world.counts.pending, [(now, Update::Inbound { line: line.index, inbound })]);
     }
     Ok(())
+}
+
+/// A person stops or resumes marketing from the business of a line.
+pub(super) fn prefer(world: &SharedWorld, preference: &Preference) -> Changed {
+    let (line, from) = find(world, &preference.line, &preference.from)?;
+    let wa_id = from.digits().to_string();
+    let value = json!({
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": line.digits(), "phone_number_id": line.spec.id},
+        "contacts": [{"profile": {"name": "José"}, "wa_id": wa_id}],
+        "user_preferences": [{
+            "wa_id": wa_id,
+            "category": "marketing_messages",
+            "value": preference.value,
+            "detail": match preference.value {
+                Wish::Stop => "User requested to stop marketing messages",
+                Wish::Resume => "User requested to resume marketing messages",
+            },
+            "timestamp": world.clock.unix(world.clock.now()).seconds(),
+        }],
+    });
+    let notice = announce(world, line.waba, "user_preferences", value);
+    let stops = &world.businesses[world.wabas[line.waba].business].stops;
+    match preference.value {
+        Wish::Stop => stops.stop(from, notice),
+        Wish::Resume => stops.resume(from),
+    }
+    Ok(())
+}
+
+fn find<'w>(world: &'w SharedWorld, line: &str, from: &str) -> Result<(&'w SimLine, Phone), Vec<String>> {
+    let line = world.line(line).ok_or_else(|| problem(format!("there is no line {line}")))?;
+    let from = phone(from).ok_or_else(|| problem(format!("{from} is not a phone number")))?;
+    Ok((line, from))
 }

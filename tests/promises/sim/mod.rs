@@ -6,5 +6,6 @@ mod faults;
 pub mod kit;
 mod limits;
 mod reading;
+mod referee;
 mod sends;
 mod webhooks;

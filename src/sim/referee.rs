@@ -1,0 +1,57 @@
+//! The referee: counts the sends that break a rule when they arrive, whatever their response is.
+//!
+//! A rule that a webhook tells of is broken only by a sender that was told: its webhook answered 200 at least
+//! [`super::scenario::Referee::grace`] ago.
+
+use std::time::Duration;
+
+use super::{
+    line::{LineState, SimLine},
+    notice::NoticeId,
+    portfolio::Places,
+    rule::Rule,
+    validate::Incoming,
+    world::World,
+};
+use crate::domain::Phone;
+
+/// Counts the rules that a message breaks, except the rate, which [`LineState::arrived`] counts.
+///
+/// `places`: those of the line's business, if it has a limit.
+pub(super) fn judge(
+    world: &World,
+    line: &SimLine,
+    state: &mut LineState,
+    places: Option<&mut Places>,
+    incoming: &Incoming<'_>,
+    now: Duration,
+) {
+    let Some(to) = incoming.person() else { return };
+    if line.pairs_limited && state.pairs.arrives_early(to, now, world.referee.jitter) {
+        state.violations.count(Rule::Pair);
+    }
+    let Some(template) = incoming.template() else { return };
+    if places.is_some_and(|places| !state.in_service_window(to, now) && !places.admits(to, now)) {
+        state.violations.count(Rule::PortfolioLimit);
+    }
+    if world.templates[template].is_marketing() {
+        judge_marketing(world, line, state, to, now);
+    }
+}
+
+fn judge_marketing(world: &World, line: &SimLine, state: &mut LineState, to: Phone, now: Duration) {
+    let account = &world.wabas[line.waba];
+    if account.withheld.forbids(to, now, world.referee.grace) {
+        state.violations.count(Rule::Resend131049);
+    }
+    let stop = world.businesses[account.business].stops.of(to);
+    if stop.is_some_and(|stop| was_told(world, stop.notice, now)) {
+        state.violations.count(Rule::AfterStop);
+    }
+}
+
+/// Whether the webhook answered 200 to the notice at least the grace ago. `None`: there was no webhook to tell.
+fn was_told(world: &World, notice: Option<NoticeId>, now: Duration) -> bool {
+    let told_at = notice.and_then(|notice| world.notices.told_at(notice));
+    told_at.is_some_and(|told_at| told_at + world.referee.grace <= now)
+}

@@ -1,0 +1,85 @@
+//! The rules that the simulator referees, and the counts of their violations.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
+use serde::Deserialize;
+
+/// What the referee tolerates.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Referee {
+    /// How long after a webhook POST was answered 200 a send may still ignore it: such sends were on their way.
+    #[serde(with = "friendly")]
+    pub grace: Duration,
+    /// By how much two sends to one person may arrive closer than 6 s: the network delays them differently.
+    #[serde(with = "friendly")]
+    pub jitter: Duration,
+}
+
+impl Default for Referee {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(2), jitter: Duration::from_millis(200) }
+    }
+}
+
+/// A rule that a sender has to follow on its own. Meta refuses or drops some of the sends that break it, and restricts
+/// businesses that break it often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// No more messages in a second than the line admits, inbound and outbound together.
+    Rate,
+    /// 6 s between two sends of a line to a person. Bursts that Meta tolerates break the rule too.
+    Pair,
+    /// No more people outside service windows than the messaging limit of the business.
+    PortfolioLimit,
+    /// No marketing to a person within 24 hours after 131049.
+    Resend131049,
+    /// No marketing to a person who has stopped it.
+    AfterStop,
+}
+
+impl Rule {
+    const ALL: [Rule; 5] = [Rule::Rate, Rule::Pair, Rule::PortfolioLimit, Rule::Resend131049, Rule::AfterStop];
+
+    /// The key in [`super::Tally::violations`].
+    fn name(self) -> &'static str {
+        match self {
+            Rule::Rate => "rate",
+            Rule::Pair => "pair",
+            Rule::PortfolioLimit => "portfolio_limit",
+            Rule::Resend131049 => "resend_131049",
+            Rule::AfterStop => "after_stop",
+        }
+    }
+}
+
+/// The number of sends that broke each rule.
+#[derive(Clone, Default)]
+pub(super) struct Violations([u64; Rule::ALL.len()]);
+
+impl Violations {
+    pub(super) fn count(&mut self, rule: Rule) {
+        self.0[rule as usize] += 1;
+    }
+
+    /// All rules, including those that no send broke.
+    pub(super) fn by_name(&self) -> BTreeMap<String, u64> {
+        Rule::ALL.iter().map(|rule| (rule.name().to_owned(), self.0[*rule as usize])).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_has_its_own_count() {
+        for rule in Rule::ALL {
+            let mut violations = Violations::default();
+            violations.count(rule);
+            let counts = violations.by_name();
+            assert_eq!((counts.len(), counts[rule.name()], counts.values().sum()), (Rule::ALL.len(), 1, 1u64));
+        }
+    }
+}

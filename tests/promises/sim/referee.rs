@@ -1,0 +1,176 @@
+//! The referee: the ledger counts the sends that break a rule of Meta, whatever their response is.
+
+use std::time::Duration;
+
+use pregon::{
+    domain::State,
+    sim::{
+        Scenario,
+        scenario::{Business, Limits, MessagingLimit, Odds, Statuses},
+    },
+};
+use serde_json::{Value, json};
+
+use super::kit::{SimServer, Webhook, number, order, quiet, template, with_webhook};
+
+/// The rules that were broken, with their counts.
+pub(crate) fn broken(server: &SimServer) -> Vec<(String, u64)> {
+    let violations = server.ledger().total.violations;
+    violations.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+pub(crate) fn counts(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
+    expected.iter().map(|(rule, count)| ((*rule).to_owned(), *count)).collect()
+}
+
+/// A marketing template.
+pub(crate) fn sale(person: u32) -> Value {
+    template(
+        person,
+        "",
+        "spring_sale",
+        &json!([
+            {"type": "header", "parameters": [{"type": "image", "image": {"id": "1"}}]},
+            {"type": "body", "parameters": [{"type": "text", "parameter_name": "first_name", "text": "Ana"}]},
+            {"type": "button", "sub_type": "copy_code", "index": "0", "parameters": [{"type": "coupon_code", "coupon_code": "SALE20"}]},
+        ]),
+    )
+}
+
+/// A referee who counts a send as soon as the webhook was answered.
+fn strict(mut scenario: Scenario) -> Scenario {
+    scenario.referee.grace = Duration::ZERO;
+    scenario
+}
+
+#[tokio::test]
+async fn every_rule_starts_at_0() {
+    let server = SimServer::start(quiet()).await;
+    assert_eq!(server.code(&order(1, "")).await, 0);
+    let ledger = server.ledger();
+    for rule in ["rate", "pair", "portfolio_limit", "resend_131049", "after_stop"] {
+        assert_eq!((ledger.total.violations[rule], ledger.lines["3001"].violations[rule]), (0, 0), "{rule}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_the_rate_in_and_out_breaks_the_rate() {
+    let mut scenario = quiet();
+    scenario.limits = Limits { rate_tolerance: 0.0, rate_burst: 0, pair: false, ..Limits::default() };
+    scenario.lines[0].messages_per_second = 4;
+    let server = SimServer::start(scenario).await;
+    let inbound = json!({"line": "3001", "from": number(9), "text": "hola"});
+    assert_eq!(server.control("inbound", &inbound).await.0, 200);
+    // Refused sends count too, also those that meet a fault.
+    server.control("scenario", &json!({"faults": {"html_502": 1.0}})).await;
+    for person in 0..5 {
+        assert_eq!(server.send(&order(person, "")).await.0, 502);
+    }
+    assert_eq!(server.try_send("3002", &order(1, "")).await.expect("an answer").0, 502);
+    assert_eq!(broken(&server), counts(&[("rate", 2)]));
+    assert_eq!(server.ledger().lines["3002"].violations["rate"], 0);
+    server.control("reset", &json!({})).await;
+    assert_eq!(broken(&server), []);
+}
+
+#[tokio::test]
+async fn a_second_send_within_6_s_breaks_the_pair_rule() {
+    let mut scenario = quiet();
+    scenario.limits.pair = true;
+    let server = SimServer::start(scenario).await;
+    assert_eq!([server.code(&order(1, "")).await, server.code(&order(2, "")).await], [0, 0]);
+    assert_eq!(server.try_send("3002", &order(1, "")).await.expect("an answer").0, 200);
+    assert_eq!(broken(&server), [], "other people and other lines are other pairs");
+    assert_eq!(server.code(&order(1, "")).await, 0, "Meta tolerates it");
+    assert_eq!(broken(&server), counts(&[("pair", 1)]));
+    server.control("scenario", &json!({"faults": {"server_error": 1.0}})).await;
+    assert_eq!(server.code(&order(2, "")).await, 131_000);
+    assert_eq!(broken(&server), counts(&[("pair", 2)]));
+}
+
+#[tokio::test]
+async fn a_new_person_beyond_the_limit_breaks_the_portfolio_limit() {
+    let mut scenario = quiet();
+    scenario.businesses = vec![Business { id: "1000".into(), limit: MessagingLimit::Tier250 }];
+    scenario.wabas[0].business = "1000".into();
+    let server = SimServer::start(scenario).await;
+    for person in 0..250 {
+        assert_eq!(server.code(&order(person, "")).await, 0);
+    }
+    assert_eq!(server.code(&order(0, "")).await, 0);
+    assert_eq!(broken(&server), []);
+    for person in 250..253 {
+        assert_eq!(server.code(&order(person, "")).await, 131_048);
+    }
+    server.control("scenario", &json!({"faults": {"throttle": 1.0}})).await;
+    assert_eq!(server.code(&order(253, "")).await, 130_429);
+    assert_eq!(broken(&server), counts(&[("portfolio_limit", 4)]));
+}
+
+#[tokio::test]
+async fn marketing_within_a_day_of_131049_breaks_a_rule() {
+    let webhook = Webhook::start().await;
+    let failed = Odds([(131_049, 1.0)].into());
+    let server = SimServer::start(strict(with_webhook(&webhook, Statuses { failed, ..Statuses::default() }))).await;
+    assert_eq!([server.code(&sale(1)).await, server.code(&order(2, "")).await], [0, 0]);
+    server.sim.idle().await;
+    assert_eq!(server.code(&sale(2)).await, 0, "the failure of person 2 was not marketing");
+    assert_eq!(server.code(&order(1, "")).await, 0, "only marketing has to wait");
+    assert_eq!(broken(&server), []);
+    assert_eq!(server.code(&sale(1)).await, 0);
+    assert_eq!(broken(&server), counts(&[("resend_131049", 1)]));
+}
+
+#[tokio::test]
+async fn marketing_after_a_stop_fails_and_breaks_a_rule() {
+    let webhook = Webhook::start().await;
+    let server = SimServer::start(strict(with_webhook(&webhook, Statuses::default()))).await;
+    let prefer = async |value: &str| {
+        let preference = json!({"line": "3001", "from": number(1), "value": value});
+        assert_eq!(server.control("preference", &preference).await.0, 200);
+        server.sim.idle().await;
+    };
+    prefer("stop").await;
+    let value = &webhook.values()[0];
+    assert_eq!(value["metadata"]["phone_number_id"], "3001");
+    let preference = &value["user_preferences"][0];
+    assert_eq!((&preference["value"], &preference["category"]), (&json!("stop"), &json!("marketing_messages")));
+    assert_eq!((&preference["wa_id"], preference["timestamp"].is_u64()), (&json!(number(1)[1..]), true));
+
+    // For all lines of the business, and only for marketing.
+    assert_eq!(server.try_send("3002", &sale(1)).await.expect("an answer").0, 200);
+    assert_eq!([server.code(&order(1, "")).await, server.code(&sale(2)).await], [0, 0]);
+    server.sim.idle().await;
+    assert_eq!(broken(&server), counts(&[("after_stop", 1)]));
+    let failed: Vec<_> = server.sim.messages().into_iter().filter(|message| message.state == State::Failed).collect();
+    assert_eq!(failed.iter().map(|message| message.code).collect::<Vec<_>>(), [Some(131_050)]);
+
+    prefer("resume").await;
+    assert_eq!(server.code(&sale(1)).await, 0);
+    server.sim.idle().await;
+    assert_eq!(broken(&server), counts(&[("after_stop", 1)]));
+    let unknown = json!({"line": "3001", "from": number(1), "value": "maybe"});
+    assert_eq!(server.control("preference", &unknown).await.0, 400);
+}
+
+#[tokio::test]
+async fn what_no_webhook_has_acknowledged_breaks_no_rule() {
+    let stop = json!({"line": "3001", "from": number(1), "value": "stop"});
+    let webhook = Webhook::answering(std::iter::repeat_n(503, 1_000)).await;
+    let mut scenario = strict(with_webhook(&webhook, Statuses::default()));
+    scenario.webhooks.retry_for = Duration::from_millis(100);
+    let server = SimServer::start(scenario).await;
+    server.control("preference", &stop).await;
+    server.sim.idle().await;
+    assert_eq!(server.code(&sale(1)).await, 0);
+    assert_eq!(broken(&server), [], "the webhook never answered 200");
+
+    let webhook = Webhook::start().await;
+    let mut scenario = with_webhook(&webhook, Statuses::default());
+    scenario.referee.grace = Duration::from_secs(3600);
+    let server = SimServer::start(scenario).await;
+    server.control("preference", &stop).await;
+    server.sim.idle().await;
+    assert_eq!(server.code(&sale(1)).await, 0);
+    assert_eq!(broken(&server), [], "the send may have been on its way");
+}

@@ -106,9 +106,14 @@ impl Behaviour {
 
     /// Draws the statuses of a message whose response is sent at `answered`.
     ///
-    /// `held`: the message met [`Fault::Held`]. `forced`: the message fails with this code instead of one drawn by the
-    /// odds.
-    pub(super) fn plan(&self, answered: Duration, held: bool, forced: Option<u32>, draws: &mut Draws) -> DeliveryPlan {
+    /// `forced`: the message fails with this code instead of one drawn by the odds.
+    pub(super) fn plan(
+        &self,
+        answered: Duration,
+        held: Option<Held>,
+        forced: Option<u32>,
+        draws: &mut Draws,
+    ) -> DeliveryPlan {
         let odds = &self.statuses;
         let mut plan = DeliveryPlan {
             state: State::Accepted,
@@ -117,15 +122,22 @@ impl Behaviour {
             updates: Vec::new(),
             tap: None,
         };
+        if let Some(Held::Paced(HeldUntil { at, dropped: Some(code) })) = held {
+            plan.code = code;
+            plan.add(State::Failed, at.max(answered));
+            return plan;
+        }
         if !draws.chance(odds.sent) {
             return plan;
         }
-        let dropped = (held && draws.chance(self.faults.held_dropped)).then_some(132_015);
+        let dropped = (held == Some(Held::Drawn) && draws.chance(self.faults.held_dropped)).then_some(132_015);
         let failed = forced.or(dropped).or_else(|| draws.pick(odds.failed.0.iter().map(|(code, p)| (*code, *p))));
-        let mut at = answered + odds.sent_after.draw(draws);
-        if held {
-            at += self.faults.held_for.draw(draws);
-        }
+        let sent_after = odds.sent_after.draw(draws);
+        let mut at = match held {
+            None => answered,
+            Some(Held::Drawn) => answered + self.faults.held_for.draw(draws),
+            Some(Held::Paced(until)) => until.at.max(answered),
+        } + sent_after;
         if failed.is_none() || draws.chance(odds.sent_before_failed) {
             plan.add(State::Sent, at);
             at += if failed.is_some() { odds.failed_after } else { odds.delivered_after }.draw(draws);
@@ -150,7 +162,7 @@ impl Behaviour {
             plan.tap = draws.chance(self.replies.tap).then(|| at + self.replies.after.draw(draws));
         }
         self.disturb(&mut plan, draws);
-        plan.first_before_answer = !held && draws.chance(odds.before_answer);
+        plan.first_before_answer = held.is_none() && draws.chance(odds.before_answer);
         plan
     }
 
@@ -170,6 +182,23 @@ impl Behaviour {
             }
         }
     }
+}
+
+/// Why a message is held before Meta delivers or drops it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It met [`Fault::Held`].
+    Drawn,
+    /// By pacing.
+    Paced(HeldUntil),
+}
+
+/// The end of a hold, since the start of the simulator.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldUntil {
+    pub(super) at: Duration,
+    /// The code with which the message fails then; `None` if it is delivered.
+    pub(super) dropped: Option<u32>,
 }
 
 /// The planned statuses of one accepted message. Times count from the start of the simulator.
@@ -223,7 +252,7 @@ mod tests {
         scenario.statuses = statuses;
         let behaviour = Behaviour::of(&scenario);
         (0..1_000)
-            .map(|request| behaviour.plan(Duration::from_secs(1), false, None, &mut Draws::new(1, 0, request)))
+            .map(|request| behaviour.plan(Duration::from_secs(1), None, None, &mut Draws::new(1, 0, request)))
             .collect()
     }
 

@@ -53,7 +53,11 @@ impl Scenario {
             let Template { waba, name, language, .. } = template;
             check(waba_exists(waba), &|| format!("template {name}: there is no waba {waba}"));
             check(names.insert((waba, name, language)), &|| format!("template {name}: twice in {language}"));
-            if let Err(problem) = Requirements::of(template) {
+            let pacing = template.pacing.as_ref();
+            check(pacing.is_none_or(|pacing| pacing.release_after <= DURATION_MAX), &|| {
+                format!("template {name}: pacing.release_after: is more than 24h")
+            });
+            if let Err(problem) = Requirements::of(template.parameter_format, &template.components) {
                 check(false, &|| format!("template {name}: {problem}"));
             }
         }

@@ -157,7 +157,7 @@ fn record_status(world: &SharedWorld, run: u64, update: StatusUpdate) {
     let failed = state.messages.get(message).filter(|failed| status == State::Failed && failed.code == WITHHELD);
     if let Some((to, Some(template))) = failed.map(|failed| (failed.to, failed.template)) {
         drop(state);
-        if world.templates[template.get()].is_marketing() {
+        if world.templates[template.get()].state().is_marketing() {
             world.wabas[line.waba].withheld.tell(to, Duration::from_millis(at_ms.into()), now);
         }
     }

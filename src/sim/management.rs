@@ -1,8 +1,8 @@
 //! Reads of templates, lines, WABAs and businesses.
 
-use std::sync::PoisonError;
+use std::{sync::PoisonError, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     live_template::LiveTemplate,
@@ -10,6 +10,7 @@ use super::{
     query::{Query, page, select},
     reply::Reply,
     scenario::Fault,
+    template_change,
     wire::{self, Refusal},
     world::{SharedWorld, World},
 };
@@ -40,6 +41,7 @@ pub(super) async fn answer(
 }
 
 fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query: &Query<'_>) -> Result<Value, Refusal> {
+    let now = world.clock.now();
     let line = world.line(id);
     let waba = world.waba(id);
     let template = world.templates.iter().find(|template| id.parse() == Ok(template.id));
@@ -51,12 +53,12 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
     match (edge, line, template) {
         (None, Some(line), _) => select(line_node(world, line), LINE_FIELDS, query, "WhatsAppBusinessPhoneNumber"),
         (None, None, Some(template)) => {
-            select(template_node(template), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")
+            select(template_node(template, now), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")
         }
         (None, None, None) => select(waba_node(world, owner), "id,name,timezone_id", query, "WhatsAppBusinessAccount"),
         (Some("message_templates"), None, None) => {
-            let fits = |template: &&LiveTemplate| template.waba == owner && matches_filters(template, query);
-            let rows = world.templates.iter().filter(fits).map(template_node);
+            let fits = |template: &&LiveTemplate| template.waba == owner && matches_filters(template, query, now);
+            let rows = world.templates.iter().filter(fits).map(|template| template_node(template, now));
             page(rows.collect(), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")
         }
         (Some("phone_numbers"), None, None) => {
@@ -66,6 +68,22 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
         (Some("subscribed_apps"), None, None) => Ok(subscribed_apps(world, owner)),
         (Some(edge), ..) => Err(no_such_edge(edge)),
     }
+}
+
+/// Responds to `POST {template}/unpause`.
+pub(super) fn unpause(world: &SharedWorld, token: Option<&str>, id: &str) -> Reply {
+    let found = world.templates.iter().position(|template| id.parse() == Ok(template.id));
+    let authorized = world.authorize(token, found.map(|template| world.templates[template].waba), id);
+    let unpaused = match (authorized, found) {
+        (Ok(_), Some(template)) => template_change::unpause(world, template),
+        (Ok(_), None) => return Reply::refusal(world, &Refusal::no_such_object(id)),
+        (Err(refusal), _) => return Reply::refusal(world, &refusal),
+    };
+    let answer = match unpaused {
+        Ok(()) => json!({"success": true}),
+        Err(reason) => json!({"success": false, "reason": reason}),
+    };
+    Reply::Json(200, wire::to_json(&answer))
 }
 
 /// A business can be read with the token of any of its WABAs.
@@ -99,8 +117,8 @@ const LINE_FIELDS: &str =
     "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type,throughput";
 const TEMPLATE_FIELDS: &str = "id,name,parameter_format,components,language,status,category";
 
-fn matches_filters(template: &LiveTemplate, query: &Query<'_>) -> bool {
-    let node = template_node(template);
+fn matches_filters(template: &LiveTemplate, query: &Query<'_>, now: Duration) -> bool {
+    let node = template_node(template, now);
     ["name", "language", "status", "category"]
         .iter()
         .all(|field| query.get(field).is_none_or(|wanted| node[*field].as_str() == Some(wanted)))

@@ -23,7 +23,8 @@
 //! | `GET /sim/messages` | returns NDJSON, one [`MessageRecord`] a line |
 //! | `POST /sim/scenario` | applies a [`Change`] of faults, latency, statuses, replies or outages |
 //! | `POST /sim/business` | `{"id","limit"}`: sets the messaging limit of a business of the scenario and sends the webhook about it |
-//! | `POST /sim/template` | `{"name","language"?,"waba"?,"status"}`: sets the status and sends the webhook about it |
+//! | `POST /vNN.N/{template}/unpause` | ends the pause of a template |
+//! | `POST /sim/template` | `{"name","language"?,"waba"?}` and any of `"status"` and `"quality"` (a pause lasts 3 or 6 hours, or `"for"`), `"category"` (announced `"in"` advance) and `"components"`: changes templates and sends the webhooks about it |
 //! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
 //! | `POST /sim/preference` | `{"line","from","value"}`: the person says `stop` or `resume` to marketing |
 //! | `POST /sim/reset` | restores the state just after the start |
@@ -64,6 +65,7 @@ mod marketing;
 mod message;
 mod nodes;
 mod notice;
+mod pacing;
 mod payload;
 mod pending;
 mod portfolio;
@@ -78,6 +80,8 @@ pub mod scenario;
 mod send;
 mod server;
 pub mod template;
+mod template_change;
+mod timer;
 mod validate;
 mod window;
 mod wire;

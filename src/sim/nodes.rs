@@ -1,5 +1,7 @@
 //! The nodes of lines, WABAs, businesses and templates, with all their fields.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{line::SimLine, live_template::LiveTemplate, portfolio::Portfolio, template::TemplateStatus, world::World};
@@ -75,16 +77,19 @@ pub(super) fn subscribed_apps(world: &World, waba: usize) -> Value {
     json!({"data": world.wabas[waba].courier.iter().map(|_| &app).collect::<Vec<_>>()})
 }
 
-pub(super) fn template_node(template: &LiveTemplate) -> Value {
-    let status = template.status();
-    let can_send = if status == TemplateStatus::Approved { "AVAILABLE" } else { "BLOCKED" };
+pub(super) fn template_node(template: &LiveTemplate, now: Duration) -> Value {
+    let state = template.state();
+    let status = state.status_at(now);
+    let can_send = if status.is_sendable() { "AVAILABLE" } else { "BLOCKED" };
     let mut node = json!(template.spec);
     node["id"] = json!(template.id.to_string());
     node["status"] = json!(status);
     node["sub_category"] = json!(template.spec.sub_category);
-    node["previous_category"] = Value::Null;
-    node["correct_category"] = Value::Null;
-    node["quality_score"] = json!({"score": "GREEN"});
+    node["category"] = json!(state.category);
+    node["previous_category"] = json!(state.previous_category);
+    node["correct_category"] = json!(state.correct_category);
+    node["components"] = json!(state.components);
+    node["quality_score"] = json!({"score": state.quality});
     node["rejected_reason"] = json!(if status == TemplateStatus::Rejected { "INVALID_FORMAT" } else { "NONE" });
     node["message_send_ttl_seconds"] = Value::Null;
     node["health_status"] = health(can_send, &[("MESSAGE_TEMPLATE", &template.id.to_string(), can_send)]);

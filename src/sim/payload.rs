@@ -245,7 +245,7 @@ impl StatusBody {
         let callback = Some(message.callback.clone()).filter(|callback| token && !callback.is_empty());
         drop(state);
         let category = || match template {
-            Some(template) => world.templates[template.get()].spec.category.to_lowercase(),
+            Some(template) => world.templates[template.get()].state().category.to_lowercase(),
             None => "service".into(),
         };
         let pricing = matches!(status, State::Sent | State::Delivered);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{
     line::{LineState, SimLine},
+    live_template::Told,
     notice::NoticeId,
     portfolio::Places,
     rule::Rule,
@@ -34,7 +35,17 @@ pub(super) fn judge(
     if places.is_some_and(|places| !state.in_service_window(to, now) && !places.admits(to, now)) {
         state.violations.count(Rule::PortfolioLimit);
     }
-    if world.templates[template].is_marketing() {
+    let template = world.templates[template].state();
+    if !template.status_at(now).is_sendable() {
+        let is_known = match template.told {
+            Told::FromStart => true,
+            Told::By(notice) => was_told(world, notice, now),
+        };
+        if is_known {
+            state.violations.count(Rule::TemplateNotApproved);
+        }
+    }
+    if template.is_marketing() {
         judge_marketing(world, line, state, to, now);
     }
 }

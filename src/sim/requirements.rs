@@ -4,7 +4,7 @@
 
 use super::{
     request::{Component as Sent, Parameter},
-    template::{Button, Component, HeaderFormat, ParameterFormat, Template},
+    template::{Button, Component, HeaderFormat, ParameterFormat},
     wire::Refusal,
 };
 
@@ -39,23 +39,23 @@ struct Variables {
 
 impl Requirements {
     /// Errors: a sentence that says why Meta would not approve the template.
-    pub(super) fn of(template: &Template) -> Result<Self, String> {
-        let nothing = Variables { names: Vec::new(), format: template.parameter_format };
+    pub(super) fn of(format: ParameterFormat, components: &[Component]) -> Result<Self, String> {
+        let nothing = Variables { names: Vec::new(), format };
         let mut requirements =
             Requirements { header: Header::Nothing, body: nothing, body_chars: 0, buttons: Vec::new() };
-        for component in &template.components {
+        for component in components {
             match component {
                 Component::Header { format: HeaderFormat::Text, text, .. } => {
                     let text = text.as_deref().ok_or("its text header has no text")?;
-                    let (variables, _) = Variables::of(text, template.parameter_format)?;
+                    let (variables, _) = Variables::of(text, format)?;
                     if variables.names.len() > 1 {
                         return Err("its header has more than one variable".into());
                     }
                     requirements.header = Header::Text(variables);
                 }
-                Component::Header { format, .. } => requirements.header = Header::Media(*format),
+                Component::Header { format: medium, .. } => requirements.header = Header::Media(*medium),
                 Component::Body { text, .. } => {
-                    (requirements.body, requirements.body_chars) = Variables::of(text, template.parameter_format)?;
+                    (requirements.body, requirements.body_chars) = Variables::of(text, format)?;
                 }
                 Component::Footer { .. } => {}
                 Component::Buttons { buttons } => requirements.buttons.clone_from(buttons),

@@ -33,6 +33,8 @@ pub(super) enum Rule {
     Pair,
     /// No more people outside service windows than the messaging limit of the business.
     PortfolioLimit,
+    /// No template that Meta has not approved, or has paused or disabled.
+    TemplateNotApproved,
     /// No marketing to a person within 24 hours after 131049.
     Resend131049,
     /// No marketing to a person who has stopped it.
@@ -40,7 +42,8 @@ pub(super) enum Rule {
 }
 
 impl Rule {
-    const ALL: [Rule; 5] = [Rule::Rate, Rule::Pair, Rule::PortfolioLimit, Rule::Resend131049, Rule::AfterStop];
+    const ALL: [Rule; 6] =
+        [Rule::Rate, Rule::Pair, Rule::PortfolioLimit, Rule::TemplateNotApproved, Rule::Resend131049, Rule::AfterStop];
 
     /// The key in [`super::Tally::violations`].
     fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl Rule {
             Rule::Rate => "rate",
             Rule::Pair => "pair",
             Rule::PortfolioLimit => "portfolio_limit",
+            Rule::TemplateNotApproved => "template_not_approved",
             Rule::Resend131049 => "resend_131049",
             Rule::AfterStop => "after_stop",
         }

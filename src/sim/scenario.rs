@@ -13,6 +13,7 @@ use super::{business::DEFAULT_BUSINESS, delay::Delay, template::Template};
 pub use super::{
     business::{Business, MessagingLimit},
     fault::{Fault, Faults, Odds, Outage},
+    pacing::{Pacing, PacingOutcome},
     rule::Referee,
 };
 

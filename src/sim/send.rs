@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    behaviour::{Behaviour, DeliveryPlan},
+    behaviour::{Behaviour, DeliveryPlan, Held, HeldUntil},
     courier::{StatusUpdate, Update},
     delay::Draws,
     delivery,
@@ -21,7 +21,9 @@ use super::{
     recipient::RecipientKey,
     referee::judge,
     reply::Reply,
-    scenario::Fault,
+    scenario::{Fault, PacingOutcome},
+    template_change::pause_after_pacing,
+    timer,
     validate::{Incoming, ValidMessage, ValidSend},
     wire::Refusal,
     world::{SharedWorld, World},
@@ -168,7 +170,10 @@ impl Attempt<'_> {
         draws: &mut Draws,
     ) -> Result<Processed, Refusal> {
         let (world, line) = (self.world, self.line);
-        let held = self.fault == Some(Fault::Held);
+        let held = match self.pace(message) {
+            Some(hold) => Some(Held::Paced(hold)),
+            None => (self.fault == Some(Fault::Held)).then_some(Held::Drawn),
+        };
         let plan = self.behaviour.plan(self.answered, held, self.undeliverable(message), draws);
         let mut taps = if plan.tap.is_some() { message.taps(world) } else { Vec::new() };
         let tap = (!taps.is_empty()).then(|| taps.swap_remove(draws.below(taps.len())));
@@ -192,7 +197,8 @@ impl Attempt<'_> {
             return Err(Refusal::bare(131_056));
         }
         let number = state.accept(&new_message, &plan, &world.recipients, now);
-        state.answered(self.fault.map_or(Answer::Accepted, Answer::Fault));
+        let held_or_accepted = if held.is_some() { Answer::Fault(Fault::Held) } else { Answer::Accepted };
+        state.answered(self.fault.map_or(held_or_accepted, Answer::Fault));
         if let (Some(places), Some(at)) = (&mut places, plan.delivered_at()) {
             places.occupy(message.to, at);
         }
@@ -203,8 +209,20 @@ impl Attempt<'_> {
         drop(state);
 
         let early = self.schedule(run, number, &plan, tap_due);
-        let body = accepted_body(message, &wamid(run, line.index, number, message.to), held);
+        let body = accepted_body(message, &wamid(run, line.index, number, message.to), held.is_some());
         Ok(Processed { body, early: early.map(|update| (run, update)) })
+    }
+
+    /// How template pacing holds a message, if it does. The first held message schedules the end of the assessment.
+    fn pace(&self, message: &ValidMessage<'_>) -> Option<HeldUntil> {
+        let world = self.world;
+        let template = message.template()?;
+        let hold = world.templates[template].pacer.as_ref()?.hold(world.clock.now())?;
+        let is_dropped = hold.outcome == PacingOutcome::Drop;
+        if hold.is_first && is_dropped {
+            timer::at(world, hold.until, move |world| pause_after_pacing(world, template));
+        }
+        Some(HeldUntil { at: hold.until, dropped: is_dropped.then_some(132_015) })
     }
 
     /// The code with which Meta fails a message by webhook, after it was accepted; `None` if it delivers the message.
@@ -215,7 +233,7 @@ impl Attempt<'_> {
             return outside_window.then_some(131_047);
         };
         let stops = &world.businesses[world.wabas[line.waba].business].stops;
-        let is_stopped = world.templates[template].is_marketing() && stops.of(message.to).is_some();
+        let is_stopped = world.templates[template].state().is_marketing() && stops.of(message.to).is_some();
         is_stopped.then_some(131_050)
     }
 

@@ -121,6 +121,7 @@ async fn route(world: &SharedWorld, request: Request<Incoming>) -> Reply {
                 None => Reply::Reset,
             }
         }
+        (true, Some(id), Some("unpause"), None) if head.method == Method::POST => management::unpause(world, token, id),
         (true, Some(id), edge, None) if head.method == Method::GET => {
             let host = header_text(&head.headers, HOST).unwrap_or("localhost");
             let query = Query::new(host, head.uri.path(), head.uri.query().unwrap_or(""));

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pacing::Pacing;
+
 /// A template, as scenarios define it and as Meta lists it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,9 +28,12 @@ pub struct Template {
     pub parameter_format: ParameterFormat,
     /// Header, body, footer and buttons.
     pub components: Vec<Component>,
+    /// Template pacing; without it, no message of the template is held.
+    #[serde(default, skip_serializing)]
+    pub pacing: Option<Pacing>,
 }
 
-/// The status of a template. Only approved templates can be sent.
+/// The status of a template, and the event that leads to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TemplateStatus {
@@ -47,6 +52,41 @@ pub enum TemplateStatus {
     InAppeal,
     /// Unused for too long.
     Archived,
+    /// Used again, or restored, after it was archived; can be sent.
+    Unarchived,
+    /// About to be disabled because of its quality; can be sent.
+    Flagged,
+    /// No longer flagged or disabled; can be sent.
+    Reinstated,
+    /// Locked by Meta.
+    Locked,
+    /// The WABA has too many templates.
+    LimitExceeded,
+    /// Deleted by the business, with messages on their way.
+    PendingDeletion,
+    /// Deleted by the business.
+    Deleted,
+}
+
+impl TemplateStatus {
+    /// Whether a template with this status can be sent.
+    pub(super) fn is_sendable(self) -> bool {
+        matches!(self, Self::Approved | Self::Unarchived | Self::Flagged | Self::Reinstated)
+    }
+}
+
+/// How people react to a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Quality {
+    /// Well.
+    Green,
+    /// Not so well.
+    Yellow,
+    /// Badly.
+    Red,
+    /// Too few messages to say.
+    Unknown,
 }
 
 /// How the variables of a template are named.

@@ -125,6 +125,7 @@ impl ValidMessage<'_> {
             sent.parameters.first()?.payload.as_ref()
         };
         world.templates[*index]
+            .state()
             .requirements
             .quick_replies()
             .map(|(button, label)| Tap {
@@ -143,15 +144,14 @@ fn sendable(world: &World, found: Option<usize>, request: &TemplateRequest<'_>) 
     let missing = || Refusal::new(132_001, format!("template name ({name}) does not exist in {language}"));
     let index = found.ok_or_else(missing)?;
     let template = &world.templates[index];
-    match template.status() {
-        TemplateStatus::Approved => {}
+    let state = template.state();
+    match state.status_at(world.clock.now()) {
         TemplateStatus::Paused => return Err(Refusal::new(132_015, format!("template ({name}) is paused"))),
         TemplateStatus::Disabled => return Err(Refusal::new(132_016, format!("template ({name}) is disabled"))),
-        TemplateStatus::Pending | TemplateStatus::Rejected | TemplateStatus::InAppeal | TemplateStatus::Archived => {
-            return Err(missing());
-        }
+        status if status.is_sendable() => {}
+        _ => return Err(missing()),
     }
-    template.requirements.check(&request.components)?;
+    state.requirements.check(&request.components)?;
     Ok(index)
 }
 

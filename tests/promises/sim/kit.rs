@@ -91,6 +91,10 @@ impl SimServer {
         answer_of(self.http.get(url).bearer_auth(TOKEN)).await.expect("an answer")
     }
 
+    pub(crate) async fn post(&self, path: &str) -> (u16, Value) {
+        answer_of(self.http.post(format!("{}{path}", self.base)).bearer_auth(TOKEN)).await.expect("an answer")
+    }
+
     pub(crate) async fn control(&self, what: &str, body: &Value) -> (u16, Value) {
         answer_of(self.http.post(format!("{}/sim/{what}", self.base)).json(body)).await.expect("an answer")
     }

@@ -8,4 +8,5 @@ mod limits;
 mod reading;
 mod referee;
 mod sends;
+mod templates;
 mod webhooks;

@@ -48,7 +48,7 @@ async fn every_rule_starts_at_0() {
     let server = SimServer::start(quiet()).await;
     assert_eq!(server.code(&order(1, "")).await, 0);
     let ledger = server.ledger();
-    for rule in ["rate", "pair", "portfolio_limit", "resend_131049", "after_stop"] {
+    for rule in ["rate", "pair", "portfolio_limit", "template_not_approved", "resend_131049", "after_stop"] {
         assert_eq!((ledger.total.violations[rule], ledger.lines["3001"].violations[rule]), (0, 0), "{rule}");
     }
 }

@@ -1,6 +1,6 @@
 //! Reads of templates, lines, WABAs and businesses.
 
-use std::{sync::PoisonError, time::Duration};
+use std::sync::PoisonError;
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,6 @@ pub(super) async fn answer(
 }
 
 fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query: &Query<'_>) -> Result<Value, Refusal> {
-    let now = world.clock.now();
     let line = world.line(id);
     let waba = world.waba(id);
     let template = world.templates.iter().find(|template| id.parse() == Ok(template.id));
@@ -53,12 +52,12 @@ fn read(world: &World, token: Option<&str>, id: &str, edge: Option<&str>, query:
     match (edge, line, template) {
         (None, Some(line), _) => select(line_node(world, line), LINE_FIELDS, query, "WhatsAppBusinessPhoneNumber"),
         (None, None, Some(template)) => {
-            select(template_node(template, now), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")
+            select(template_node(world, template), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")
         }
         (None, None, None) => select(waba_node(world, owner), "id,name,timezone_id", query, "WhatsAppBusinessAccount"),
         (Some("message_templates"), None, None) => {
-            let fits = |template: &&LiveTemplate| template.waba == owner && matches_filters(template, query, now);
-            let rows = world.templates.iter().filter(fits).map(|template| template_node(template, now));
+            let fits = |template: &&LiveTemplate| template.waba == owner && matches_filters(world, template, query);
+            let rows = world.templates.iter().filter(fits).map(|template| template_node(world, template));
             page(rows.collect(), TEMPLATE_FIELDS, query, "WhatsAppMessageTemplate")
         }
         (Some("phone_numbers"), None, None) => {
@@ -117,8 +116,8 @@ const LINE_FIELDS: &str =
     "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type,throughput";
 const TEMPLATE_FIELDS: &str = "id,name,parameter_format,components,language,status,category";
 
-fn matches_filters(template: &LiveTemplate, query: &Query<'_>, now: Duration) -> bool {
-    let node = template_node(template, now);
+fn matches_filters(world: &World, template: &LiveTemplate, query: &Query<'_>) -> bool {
+    let node = template_node(world, template);
     ["name", "language", "status", "category"]
         .iter()
         .all(|field| query.get(field).is_none_or(|wanted| node[*field].as_str() == Some(wanted)))

@@ -1,15 +1,13 @@
 //! The nodes of lines, WABAs, businesses and templates, with all their fields.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use super::{line::SimLine, live_template::LiveTemplate, portfolio::Portfolio, template::TemplateStatus, world::World};
+use super::{
+    health, line::SimLine, live_template::LiveTemplate, portfolio::Portfolio, template::TemplateStatus, world::World,
+};
 
 pub(super) fn line_node(world: &World, line: &SimLine) -> Value {
     let spec = &line.spec;
-    let available = if matches!(spec.status.as_str(), "CONNECTED" | "FLAGGED") { "AVAILABLE" } else { "BLOCKED" };
-    let waba = &world.wabas[line.waba].spec.id;
     json!({
         "id": spec.id,
         "display_phone_number": spec.display_phone_number,
@@ -28,7 +26,7 @@ pub(super) fn line_node(world: &World, line: &SimLine) -> Value {
         "throughput": {"level": if spec.messages_per_second > 80 { "HIGH" } else { "STANDARD" }},
         "whatsapp_business_manager_messaging_limit": tier(world, line.waba),
         "webhook_configuration": {},
-        "health_status": health(available, &[("PHONE_NUMBER", &spec.id, available), ("WABA", waba, "AVAILABLE")]),
+        "health_status": health::of_line(world, line),
         "last_onboarded_time": "2026-01-01T00:00:00+0000",
     })
 }
@@ -51,7 +49,7 @@ pub(super) fn waba_node(world: &World, waba: usize) -> Value {
         "marketing_messages_lite_api_status": "INELIGIBLE",
         "marketing_messages_onboarding_status": "INELIGIBLE",
         "disable_marketing_messages_on_cloud_api": false,
-        "health_status": health("AVAILABLE", &[("WABA", &spec.id, "AVAILABLE")]),
+        "health_status": health::of_waba(world, waba),
         "is_enabled_for_insights": true,
         "whatsapp_business_manager_messaging_limit": tier(world, waba),
     })
@@ -73,14 +71,15 @@ fn tier(world: &World, waba: usize) -> &'static str {
 
 /// The app that receives the updates of a WABA; an empty list if the WABA has no webhook.
 pub(super) fn subscribed_apps(world: &World, waba: usize) -> Value {
-    let app = json!({"whatsapp_business_api_data": {"id": "4001", "name": "Pregón", "link": "https://example.com/"}});
+    let app =
+        json!({"whatsapp_business_api_data": {"id": health::APP, "name": "Pregón", "link": "https://example.com/"}});
     json!({"data": world.wabas[waba].courier.iter().map(|_| &app).collect::<Vec<_>>()})
 }
 
-pub(super) fn template_node(template: &LiveTemplate, now: Duration) -> Value {
+pub(super) fn template_node(world: &World, template: &LiveTemplate) -> Value {
+    let health = health::of_template(world, template);
     let state = template.state();
-    let status = state.status_at(now);
-    let can_send = if status.is_sendable() { "AVAILABLE" } else { "BLOCKED" };
+    let status = state.status_at(world.clock.now());
     let mut node = json!(template.spec);
     node["id"] = json!(template.id.to_string());
     node["status"] = json!(status);
@@ -92,11 +91,6 @@ pub(super) fn template_node(template: &LiveTemplate, now: Duration) -> Value {
     node["quality_score"] = json!({"score": state.quality});
     node["rejected_reason"] = json!(if status == TemplateStatus::Rejected { "INVALID_FORMAT" } else { "NONE" });
     node["message_send_ttl_seconds"] = Value::Null;
-    node["health_status"] = health(can_send, &[("MESSAGE_TEMPLATE", &template.id.to_string(), can_send)]);
+    node["health_status"] = health;
     node
-}
-
-fn health(can_send_message: &str, entities: &[(&str, &str, &str)]) -> Value {
-    let entity = |(entity_type, id, can_send): &(&str, &str, &str)| json!({"entity_type": entity_type, "id": id, "can_send_message": can_send});
-    json!({"can_send_message": can_send_message, "entities": entities.iter().map(entity).collect::<Vec<_>>()})
 }

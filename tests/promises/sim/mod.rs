@@ -3,6 +3,7 @@
 
 mod businesses;
 mod faults;
+mod health;
 pub mod kit;
 mod limits;
 mod reading;

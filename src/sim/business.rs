@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::pacing::Pacing;
+
 /// The business of the WABAs that name none: unlimited, unless the scenario lists it.
 pub(super) const DEFAULT_BUSINESS: &str = "1001";
 
@@ -14,6 +16,9 @@ pub struct Business {
     /// How many people its lines may open conversations with, all together, in any 24 hours.
     #[serde(default)]
     pub limit: MessagingLimit,
+    /// Portfolio pacing of all its templates together; without it, none of its messages is held. When it drops messages,
+    /// the business may not send any more.
+    pub pacing: Option<Pacing>,
 }
 
 /// The number of unique people to whom the lines of a business may deliver messages outside a service window in any 24

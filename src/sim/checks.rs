@@ -34,6 +34,10 @@ impl Scenario {
         let mut ids = HashSet::new();
         for business in &self.businesses {
             check(ids.insert(&business.id), &|| format!("business {}: its id is taken", business.id));
+            let pacing = business.pacing.as_ref();
+            check(pacing.is_none_or(|pacing| pacing.release_after <= DURATION_MAX), &|| {
+                format!("business {}: pacing.release_after: is more than 24h", business.id)
+            });
         }
         for waba in &self.wabas {
             check(ids.insert(&waba.id), &|| format!("waba {}: its id is taken", waba.id));

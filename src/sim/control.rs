@@ -11,13 +11,15 @@ use serde_json::json;
 
 use super::{reply::Reply, world::SharedWorld};
 
+mod account;
 mod business;
+mod line;
 mod people;
 mod template;
 
 /// The calls, as the answer to an unknown one lists them.
-const CALLS: &str =
-    "GET ledger, GET messages, POST scenario, POST business, POST template, POST inbound, POST preference, POST reset";
+const CALLS: &str = "GET ledger, GET messages, POST scenario, POST account, POST business, POST line, POST template, POST inbound, \
+     POST preference, POST reset";
 /// Messages copied under one lock.
 const PAGE_LEN: u32 = 64;
 
@@ -30,6 +32,8 @@ pub(super) async fn answer(world: &SharedWorld, method: &Method, what: &str, bod
         (&Method::GET, "messages") => return Reply::Rows(rows(world.clone())),
         (&Method::POST, "scenario") => parse(body).and_then(|change| world.change(&change)),
         (&Method::POST, "business") => parse(body).and_then(|change| business::change(world, &change)),
+        (&Method::POST, "account") => parse(body).and_then(|change| account::change(world, &change)),
+        (&Method::POST, "line") => parse(body).and_then(|change| line::change(world, &change)),
         (&Method::POST, "template") => parse(body).and_then(|change| template::change(world, &change)),
         (&Method::POST, "inbound") => parse(body).and_then(|inbound_text| people::receive(world, &inbound_text)),
         (&Method::POST, "preference") => parse(body).and_then(|preference| people::prefer(world, &preference)),

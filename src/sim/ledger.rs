@@ -66,6 +66,7 @@ pub struct Tally {
     /// * `pair`: less than 6 s after the previous send of the line to the person, even within a burst that Meta tolerates.
     /// * `portfolio_limit`: outside a service window to a new person, when the messaging limit of the business is used up.
     /// * `template_not_approved`: with a template that cannot be sent.
+    /// * `restricted`: what a restriction or a ban of the WABA or its business forbids.
     /// * `resend_131049`: marketing to a person within 24 hours after a 131049 of the WABA.
     /// * `after_stop`: marketing to a person who has stopped it for the business.
     ///

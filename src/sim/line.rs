@@ -12,12 +12,13 @@ use super::{
     behaviour::{Behaviour, Change, DeliveryPlan},
     inbound::{Content, Inbound, Tap},
     ledger::{Answer, Rates, Tally},
+    live_line::LiveLine,
     lock,
     message::{Messages, SimMessage, TemplateIndex, status_index},
     millis,
     recipient::{RecipientKey, Recipients},
     rule::{Rule, Violations},
-    scenario::{self, Limits, Scenario},
+    scenario::{self, Scenario},
     window::{Pairs, Window},
 };
 use crate::domain::{Phone, State};
@@ -26,8 +27,7 @@ pub(super) struct SimLine {
     pub(super) index: u16,
     pub(super) waba: usize,
     pub(super) spec: scenario::Line,
-    /// The number of messages admitted in any one-second window.
-    admits_in_1s: usize,
+    initial: LiveLine,
     pub(super) pairs_limited: bool,
     initial_behaviour: Behaviour,
     behaviour: RwLock<Arc<Behaviour>>,
@@ -41,16 +41,16 @@ impl SimLine {
             behaviour.faults = faults.clone();
         }
         behaviour.latency = spec.latency.unwrap_or(behaviour.latency);
-        let admits_in_1s = admits_in_1s(spec.messages_per_second, &scenario.limits);
+        let initial = LiveLine::of(&spec, &scenario.limits);
         Self {
             index,
             waba,
-            admits_in_1s,
+            state: Mutex::new(LineState::new(run, initial.clone())),
+            initial,
             pairs_limited: scenario.limits.pair,
             spec,
             initial_behaviour: behaviour.clone(),
             behaviour: RwLock::new(Arc::new(behaviour)),
-            state: Mutex::new(LineState::new(run, admits_in_1s)),
         }
     }
 
@@ -72,7 +72,7 @@ impl SimLine {
     pub(super) fn reset(&self, run: u64, now: Duration) {
         let mut behaviour = self.behaviour.write().unwrap_or_else(PoisonError::into_inner);
         *behaviour = Arc::new(self.initial_behaviour.restarted_at(now));
-        *self.state() = LineState::new(run, self.admits_in_1s);
+        *self.state() = LineState::new(run, self.initial.clone());
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, LineState> {
@@ -81,7 +81,7 @@ impl SimLine {
 
     /// Whether the line's rate admits a message now. An admitted message counts towards the rate.
     pub(super) fn admits(&self, state: &mut LineState, now: Duration) -> bool {
-        let admits = state.admitted.count(micros(now)) < state.admits_in_1s;
+        let admits = state.admitted.count(micros(now)) < state.live.admits_in_1s();
         if admits {
             state.admitted.record(micros(now));
         }
@@ -102,7 +102,7 @@ impl SimLine {
         let span = state.last_us.saturating_sub(state.first_us.unwrap_or(state.last_us));
         let seconds = Duration::from_micros(span).as_secs_f64();
         tally.rates = Some(Rates {
-            messages_per_second: self.spec.messages_per_second,
+            messages_per_second: state.live.messages_per_second(),
             requests_in_1s_max: state.requests.max_in_1s(),
             accepted_in_1s_max: state.accepted.max_in_1s(),
             requests_per_second_mean: (seconds > 0.0).then(|| (tally.requests - 1) as f64 / seconds),
@@ -112,19 +112,11 @@ impl SimLine {
     }
 }
 
-/// The sum of rate, tolerance and burst, in messages per second.
-fn admits_in_1s(messages_per_second: u32, limits: &Limits) -> usize {
-    // The rate is below 2^32 and the tolerance at most 1, so the product fits. Truncation to whole messages is
-    // intended.
-    let tolerated = (f64::from(messages_per_second) * limits.rate_tolerance).floor() as u64;
-    usize::try_from(u64::from(messages_per_second) + tolerated + u64::from(limits.rate_burst)).unwrap_or(usize::MAX)
-}
-
 /// The mutable state of a line. All times count from the start of the simulator.
 pub(super) struct LineState {
     /// The run that the messages belong to: the Unix time in ms at which the run began.
     pub(super) run: u64,
-    admits_in_1s: usize,
+    pub(super) live: LiveLine,
     /// Sends that have arrived.
     requests: Window,
     /// Inbound messages and the sends that were admitted.
@@ -159,10 +151,10 @@ pub(super) struct NewMessage<'a> {
 const SERVICE_WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl LineState {
-    fn new(run: u64, admits_in_1s: usize) -> Self {
+    fn new(run: u64, live: LiveLine) -> Self {
         Self {
             run,
-            admits_in_1s,
+            live,
             requests: Window::default(),
             admitted: Window::default(),
             inbound_times: Window::default(),
@@ -184,7 +176,7 @@ impl LineState {
     pub(super) fn arrived(&mut self, now: Duration) -> u64 {
         let now_us = micros(now);
         self.requests.record(now_us);
-        if self.requests.count(now_us) + self.inbound_times.count(now_us) > self.admits_in_1s {
+        if self.requests.count(now_us) + self.inbound_times.count(now_us) > self.live.admits_in_1s() {
             self.violations.count(Rule::Rate);
         }
         self.first_us.get_or_insert(now_us);
@@ -281,6 +273,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sim::scenario::Limits;
 
     fn line(messages_per_second: u32, limits: Limits) -> SimLine {
         let mut scenario = Scenario::named("calm").expect("it comes with the program");

@@ -95,6 +95,10 @@ impl TemplateState {
         }
     }
 
+    pub(super) fn is_utility(&self) -> bool {
+        self.category == "UTILITY"
+    }
+
     pub(super) fn is_marketing(&self) -> bool {
         self.category == "MARKETING"
     }

@@ -22,9 +22,11 @@
 //! | `GET /sim/ledger` | returns a [`Ledger`] |
 //! | `GET /sim/messages` | returns NDJSON, one [`MessageRecord`] a line |
 //! | `POST /sim/scenario` | applies a [`Change`] of faults, latency, statuses, replies or outages |
+//! | `POST /sim/account` | `{"waba"` or `"business","event"}`: `ACCOUNT_RESTRICTION` with `"restrictions"` (types), `"for"` and `"violation"`, `ACCOUNT_VIOLATION` with `"violation"`, or `DISABLED_UPDATE` with `"state"`: sends the webhook and applies it to sends |
 //! | `POST /sim/business` | `{"id","limit"}`: sets the messaging limit of a business of the scenario and sends the webhook about it |
 //! | `POST /vNN.N/{template}/unpause` | ends the pause of a template |
 //! | `POST /sim/template` | `{"name","language"?,"waba"?}` and any of `"status"` and `"quality"` (a pause lasts 3 or 6 hours, or `"for"`), `"category"` (announced `"in"` advance) and `"components"`: changes templates and sends the webhooks about it |
+//! | `POST /sim/line` | `{"id"}` and any of `"status"`, `"quality_rating"`, `"is_on_biz_app"` and `"messages_per_second"` (an upgrade takes a minute, or `"for"`): changes a line |
 //! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
 //! | `POST /sim/preference` | `{"line","from","value"}`: the person says `stop` or `resume` to marketing |
 //! | `POST /sim/reset` | restores the state just after the start |
@@ -46,8 +48,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod account;
+mod account_change;
 mod announce;
 mod behaviour;
+mod blocks;
 mod business;
 mod checks;
 mod clock;
@@ -61,6 +66,7 @@ mod inbound;
 mod ledger;
 mod line;
 mod line_status;
+mod live_line;
 mod live_template;
 mod management;
 mod marketing;

@@ -3,40 +3,45 @@
 use serde_json::{Value, json};
 
 use super::{
-    health, line::SimLine, live_template::LiveTemplate, portfolio::Portfolio, template::TemplateStatus, world::World,
+    blocks::Sanction, health, line::SimLine, live_template::LiveTemplate, portfolio::Portfolio,
+    template::TemplateStatus, world::World,
 };
 
 pub(super) fn line_node(world: &World, line: &SimLine) -> Value {
+    let health = health::of_line(world, line);
     let spec = &line.spec;
+    let live = line.state().live.clone();
     json!({
         "id": spec.id,
         "display_phone_number": spec.display_phone_number,
         "verified_name": spec.verified_name,
-        "status": spec.status,
-        "quality_rating": spec.quality_rating,
-        "quality_score": {"score": spec.quality_rating},
+        "status": live.status(),
+        "quality_rating": live.quality_rating,
+        "quality_score": {"score": live.quality_rating},
         "name_status": "APPROVED",
         "new_name_status": "NONE",
         "code_verification_status": "VERIFIED",
         "account_mode": "LIVE",
         "platform_type": "CLOUD_API",
-        "is_on_biz_app": false,
+        "is_on_biz_app": live.is_on_biz_app,
         "is_official_business_account": false,
         "is_pin_enabled": true,
-        "throughput": {"level": if spec.messages_per_second > 80 { "HIGH" } else { "STANDARD" }},
+        "throughput": {"level": if live.messages_per_second() > 80 { "HIGH" } else { "STANDARD" }},
         "whatsapp_business_manager_messaging_limit": tier(world, line.waba),
         "webhook_configuration": {},
-        "health_status": health::of_line(world, line),
+        "health_status": health,
         "last_onboarded_time": "2026-01-01T00:00:00+0000",
     })
 }
 
 pub(super) fn waba_node(world: &World, waba: usize) -> Value {
     let spec = &world.wabas[waba].spec;
+    let blocks = world.wabas[waba].blocks.at(world.clock.now());
+    let is_banned = blocks.iter().any(|block| block.sanction == Sanction::Ban);
     json!({
         "id": spec.id,
         "name": spec.name,
-        "status": "ACTIVE",
+        "status": if is_banned { "DISABLED" } else { "ACTIVE" },
         "currency": "USD",
         "country": "AR",
         "timezone_id": "1",

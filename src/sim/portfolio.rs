@@ -12,6 +12,7 @@ use super::{
     lock,
     marketing::Stops,
     millis,
+    pacing::Pacer,
 };
 use crate::domain::Phone;
 
@@ -22,6 +23,7 @@ pub(super) struct Portfolio {
     pub(super) spec: Business,
     /// `None` if the scenario does not list the business: it is unlimited, and sends of its lines cost no lock.
     places: Option<Mutex<Places>>,
+    pub(super) pacer: Option<Pacer>,
     pub(super) stops: Stops,
 }
 
@@ -35,7 +37,7 @@ impl Portfolio {
     /// `listed`: the scenario lists the business.
     pub(super) fn new(spec: Business, listed: bool) -> Self {
         let places = listed.then(|| Mutex::new(Places::new(spec.limit)));
-        Self { spec, places, stops: Stops::default() }
+        Self { pacer: spec.pacing.clone().map(Pacer::new), spec, places, stops: Stops::default() }
     }
 
     pub(super) fn places(&self) -> Option<MutexGuard<'_, Places>> {
@@ -49,6 +51,7 @@ impl Portfolio {
     /// Restores the limit of the scenario. Nobody occupies a place, and nobody has stopped marketing.
     pub(super) fn reset(&self) {
         self.stops.reset();
+        self.pacer.iter().for_each(Pacer::reset);
         if let Some(mut places) = self.places() {
             *places = Places::new(self.spec.limit);
         }

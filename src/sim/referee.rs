@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{
+    blocks::Block,
     line::{LineState, SimLine},
     live_template::Told,
     notice::NoticeId,
@@ -28,8 +29,15 @@ pub(super) fn judge(
     now: Duration,
 ) {
     let Some(to) = incoming.person() else { return };
-    if line.pairs_limited && state.pairs.arrives_early(to, now, world.referee.jitter) {
-        state.violations.count(Rule::Pair);
+    if line.pairs_limited {
+        let is_early = state.pairs.arrives_early(to, now, world.referee.jitter);
+        state.violations.count_if(Rule::Pair, is_early);
+    }
+    let blocks = world.wabas[line.waba].blocks.at(now);
+    if !blocks.is_empty() {
+        let kind = incoming.kind(world, state, to, now);
+        let forbids = |block: &Block| block.sanction.refuses(kind).is_some() && was_told(world, block.notice, now);
+        state.violations.count_if(Rule::Restricted, blocks.iter().any(forbids));
     }
     let Some(template) = incoming.template() else { return };
     if places.is_some_and(|places| !state.in_service_window(to, now) && !places.admits(to, now)) {

@@ -35,6 +35,8 @@ pub(super) enum Rule {
     PortfolioLimit,
     /// No template that Meta has not approved, or has paused or disabled.
     TemplateNotApproved,
+    /// Nothing that a restriction or a ban of the WABA or its business forbids.
+    Restricted,
     /// No marketing to a person within 24 hours after 131049.
     Resend131049,
     /// No marketing to a person who has stopped it.
@@ -42,8 +44,15 @@ pub(super) enum Rule {
 }
 
 impl Rule {
-    const ALL: [Rule; 6] =
-        [Rule::Rate, Rule::Pair, Rule::PortfolioLimit, Rule::TemplateNotApproved, Rule::Resend131049, Rule::AfterStop];
+    const ALL: [Rule; 7] = [
+        Rule::Rate,
+        Rule::Pair,
+        Rule::PortfolioLimit,
+        Rule::TemplateNotApproved,
+        Rule::Restricted,
+        Rule::Resend131049,
+        Rule::AfterStop,
+    ];
 
     /// The key in [`super::Tally::violations`].
     fn name(self) -> &'static str {
@@ -52,6 +61,7 @@ impl Rule {
             Rule::Pair => "pair",
             Rule::PortfolioLimit => "portfolio_limit",
             Rule::TemplateNotApproved => "template_not_approved",
+            Rule::Restricted => "restricted",
             Rule::Resend131049 => "resend_131049",
             Rule::AfterStop => "after_stop",
         }
@@ -65,6 +75,10 @@ pub(super) struct Violations([u64; Rule::ALL.len()]);
 impl Violations {
     pub(super) fn count(&mut self, rule: Rule) {
         self.0[rule as usize] += 1;
+    }
+
+    pub(super) fn count_if(&mut self, rule: Rule, is_broken: bool) {
+        self.0[rule as usize] += u64::from(is_broken);
     }
 
     /// All rules, including those that no send broke.

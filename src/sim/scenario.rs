@@ -194,12 +194,15 @@ pub struct Line {
     /// The name that people see.
     #[serde(default = "default_name")]
     pub verified_name: String,
-    /// The status in Meta's words, such as `CONNECTED`.
+    /// The status in Meta's words, such as `CONNECTED`. A line with another status than that or `FLAGGED` cannot send.
     #[serde(default = "default_status")]
     pub status: String,
     /// The quality rating in Meta's words, such as `GREEN`.
     #[serde(default = "default_quality_rating")]
     pub quality_rating: String,
+    /// The number is also used in the WhatsApp Business app: the line sends at most 20 messages per second.
+    #[serde(default)]
+    pub is_on_biz_app: bool,
     /// Replaces the latency of the scenario for this line.
     pub latency: Option<Delay>,
     /// Replaces the faults of the scenario for this line.

@@ -9,14 +9,16 @@ use std::{
 };
 
 use super::{
+    account_change::bar_after_pacing,
     behaviour::{Behaviour, DeliveryPlan, Held, HeldUntil},
     courier::{StatusUpdate, Update},
     delay::Draws,
     delivery,
     ledger::Answer,
-    line::{NewMessage, SimLine},
+    line::{LineState, NewMessage, SimLine},
     message::wamid,
     millis,
+    pacing::Hold,
     portfolio::Places,
     recipient::RecipientKey,
     referee::judge,
@@ -143,10 +145,17 @@ impl Attempt<'_> {
             judge(world, line, &mut state, places.as_deref_mut(), incoming, now);
         }
         authorized?;
+        match state.live.refuses(now) {
+            None => {}
+            Some(code) => return Err(Refusal::bare(code)),
+        }
         // Check the rate before the contents: a client that is too fast gets 130429, even if its request is also
         // invalid.
         if !line.admits(&mut state, now) {
             return Err(Refusal::bare(130_429));
+        }
+        if let Some(code) = incoming.as_ref().ok().and_then(|incoming| refusing(world, line, &state, incoming, now)) {
+            return Err(Refusal::bare(code));
         }
         drop(state);
         match ValidSend::of(world, incoming?)? {
@@ -213,16 +222,17 @@ impl Attempt<'_> {
         Ok(Processed { body, early: early.map(|update| (run, update)) })
     }
 
-    /// How template pacing holds a message, if it does. The first held message schedules the end of the assessment.
+    /// How the pacing of its template, or else of the business, holds a message, if one does. The first held message
+    /// schedules the end of the assessment.
     fn pace(&self, message: &ValidMessage<'_>) -> Option<HeldUntil> {
-        let world = self.world;
+        let (world, now) = (self.world, self.world.clock.now());
         let template = message.template()?;
-        let hold = world.templates[template].pacer.as_ref()?.hold(world.clock.now())?;
-        let is_dropped = hold.outcome == PacingOutcome::Drop;
-        if hold.is_first && is_dropped {
-            timer::at(world, hold.until, move |world| pause_after_pacing(world, template));
+        let business = world.wabas[self.line.waba].business;
+        if let Some(hold) = world.templates[template].pacer.as_ref().and_then(|pacer| pacer.hold(now)) {
+            return Some(hold_until(world, hold, 132_015, move |world| pause_after_pacing(world, template)));
         }
-        Some(HeldUntil { at: hold.until, dropped: is_dropped.then_some(132_015) })
+        let hold = world.businesses[business].pacer.as_ref()?.hold(now)?;
+        Some(hold_until(world, hold, 135_000, move |world| bar_after_pacing(world, business)))
     }
 
     /// The code with which Meta fails a message by webhook, after it was accepted; `None` if it delivers the message.
@@ -258,6 +268,28 @@ impl Attempt<'_> {
         courier.schedule(run, &self.world.counts.pending, updates.chain(tap));
         early.map(|(_, update)| update)
     }
+}
+
+/// The code with which a sanction of the WABA refuses a message; `None` if none does.
+fn refusing(world: &World, line: &SimLine, state: &LineState, incoming: &Incoming<'_>, now: Duration) -> Option<u32> {
+    let blocks = world.wabas[line.waba].blocks.at(now);
+    let person = incoming.person().filter(|_| !blocks.is_empty())?;
+    let kind = incoming.kind(world, state, person, now);
+    blocks.iter().find_map(|block| block.sanction.refuses(kind))
+}
+
+/// When a held message is delivered, or fails with `code`. The first dropped message schedules `after_drop`.
+fn hold_until(
+    world: &SharedWorld,
+    hold: Hold,
+    code: u32,
+    after_drop: impl FnOnce(&SharedWorld) + Send + 'static,
+) -> HeldUntil {
+    let is_dropped = hold.outcome == PacingOutcome::Drop;
+    if hold.is_first && is_dropped {
+        timer::at(world, hold.until, after_drop);
+    }
+    HeldUntil { at: hold.until, dropped: is_dropped.then_some(code) }
 }
 
 /// The body of an accepted send. Formatted by hand, because it is by far the most frequent response. Nothing in it needs

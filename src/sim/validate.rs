@@ -1,7 +1,11 @@
 //! Validates the body of a send: all of Meta's checks except the rate limits.
 
+use std::time::Duration;
+
 use super::{
+    blocks::Kind,
     inbound::Tap,
+    line::LineState,
     request::{SendRequest, TemplateRequest, Text},
     template::TemplateStatus,
     wire::Refusal,
@@ -56,6 +60,14 @@ impl<'a> Incoming<'a> {
     /// The person whom the message is for; `None` for a read receipt, or without a valid number.
     pub(super) fn person(&self) -> Option<Phone> {
         self.to.filter(|_| !self.request.is_receipt())
+    }
+
+    /// What decides whether a sanction refuses the message, which is for `person`.
+    pub(super) fn kind(&self, world: &World, line: &LineState, person: Phone, now: Duration) -> Kind {
+        Kind {
+            is_utility: self.template.is_some_and(|template| world.templates[template].state().is_utility()),
+            in_service_window: line.in_service_window(person, now),
+        }
     }
 
     /// The index of the template in [`World::templates`]; `None` for a message without a template of the WABA.

@@ -162,6 +162,7 @@ const CODES: &[(u32, u16, &str)] = &[
     (131_056, THROTTLE_STATUS, "(Business Account, Consumer Account) pair rate limit hit"),
     (131_057, 500, "Account in maintenance mode"),
     (131_062, 400, "Business-scoped user ids are not supported for this message"),
+    (131_064, 400, "Utility template messaging limit reached"),
     (132_000, 400, "Number of parameters does not match the expected number of params"),
     (132_001, 404, "Template name does not exist in the translation"),
     (132_005, 400, "Translated text too long"),

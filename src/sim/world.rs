@@ -12,6 +12,7 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    account::Account,
     behaviour::{Behaviour, Change},
     business::{Business, DEFAULT_BUSINESS, MessagingLimit},
     clock::Clock,
@@ -20,7 +21,6 @@ use super::{
     line::{LineState, SimLine},
     live_template::LiveTemplate,
     lock,
-    marketing::Withheld,
     message::{MessageRecord, SimMessage, status_index, wamid},
     notice::Notices,
     pending::Pending,
@@ -59,15 +59,6 @@ pub(super) struct World {
     /// All tasks of the simulator, which a stop waits for.
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
-}
-
-/// A WABA, and its courier if it has a webhook.
-pub(super) struct Account {
-    pub(super) spec: Waba,
-    /// The index of its business in [`World::businesses`].
-    pub(super) business: usize,
-    pub(super) courier: Option<Courier>,
-    pub(super) withheld: Withheld,
 }
 
 /// Counts that belong to no line.
@@ -112,11 +103,11 @@ impl World {
             templates.push(template.map_err(|problem| ScenarioError::Problems(vec![problem]))?);
         }
         let businesses = businesses(&scenario);
-        let account = |spec: &Waba| Account {
-            business: businesses.iter().position(|business| business.spec.id == spec.business).unwrap_or(0),
-            courier: spec.webhook.as_ref().map(|target| Courier::new(target, &scenario.webhooks, run, http.clone())),
-            withheld: Withheld::default(),
-            spec: spec.clone(),
+        let account = |spec: &Waba| {
+            let business = businesses.iter().position(|business| business.spec.id == spec.business).unwrap_or(0);
+            let courier =
+                spec.webhook.as_ref().map(|target| Courier::new(target, &scenario.webhooks, run, http.clone()));
+            Account::new(spec.clone(), business, courier)
         };
         let initial_behaviour = Behaviour::of(&scenario);
         Ok(Self {
@@ -218,7 +209,7 @@ impl World {
         self.recipients.clear();
         self.notices.reset(*run);
         self.businesses.iter().for_each(Portfolio::reset);
-        self.wabas.iter().for_each(|waba| waba.withheld.reset());
+        self.wabas.iter().for_each(Account::reset);
         self.templates.iter().for_each(LiveTemplate::reset);
         let counts = &self.counts;
         for count in [
@@ -303,6 +294,6 @@ impl World {
 fn businesses(scenario: &Scenario) -> Vec<Portfolio> {
     let listed = scenario.businesses.iter().map(|spec| Portfolio::new(spec.clone(), true));
     let is_listed = scenario.businesses.iter().any(|business| business.id == DEFAULT_BUSINESS);
-    let unnamed = Business { id: DEFAULT_BUSINESS.into(), limit: MessagingLimit::Unlimited };
+    let unnamed = Business { id: DEFAULT_BUSINESS.into(), limit: MessagingLimit::Unlimited, pacing: None };
     listed.chain((!is_listed).then(|| Portfolio::new(unnamed, false))).collect()
 }

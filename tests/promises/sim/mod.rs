@@ -1,11 +1,13 @@
 //! The simulator of Meta (`pregon sim`) over real HTTP: what it accepts and rejects, the webhooks it sends,
 //! and that its ledger is correct.
 
+mod accounts;
 mod businesses;
 mod faults;
 mod health;
 pub mod kit;
 mod limits;
+mod lines;
 mod reading;
 mod referee;
 mod sends;

@@ -48,7 +48,9 @@ async fn every_rule_starts_at_0() {
     let server = SimServer::start(quiet()).await;
     assert_eq!(server.code(&order(1, "")).await, 0);
     let ledger = server.ledger();
-    for rule in ["rate", "pair", "portfolio_limit", "template_not_approved", "resend_131049", "after_stop"] {
+    for rule in
+        ["rate", "pair", "portfolio_limit", "template_not_approved", "restricted", "resend_131049", "after_stop"]
+    {
         assert_eq!((ledger.total.violations[rule], ledger.lines["3001"].violations[rule]), (0, 0), "{rule}");
     }
 }
@@ -91,7 +93,7 @@ async fn a_second_send_within_6_s_breaks_the_pair_rule() {
 #[tokio::test]
 async fn a_new_person_beyond_the_limit_breaks_the_portfolio_limit() {
     let mut scenario = quiet();
-    scenario.businesses = vec![Business { id: "1000".into(), limit: MessagingLimit::Tier250 }];
+    scenario.businesses = vec![Business { id: "1000".into(), limit: MessagingLimit::Tier250, pacing: None }];
     scenario.wabas[0].business = "1000".into();
     let server = SimServer::start(scenario).await;
     for person in 0..250 {

@@ -63,8 +63,8 @@ pub struct Tally {
     /// Sends that broke a rule of Meta, by rule. Counted when they arrive, whatever the response was.
     ///
     /// * `rate`: more messages in a second than the line admits, inbound and outbound together.
-    /// * `pair`: less than 6 s after the previous send of the line to the person, even within a burst that Meta tolerates.
-    /// * `portfolio_limit`: outside a service window to a new person, when the messaging limit of the business is used up.
+    /// * `pair`: less than 6 s after the previous send of the line to the person, even if Meta tolerates it.
+    /// * `portfolio_limit`: to a new person outside a service window, when the limit of the business is used up.
     /// * `template_not_approved`: with a template that cannot be sent.
     /// * `restricted`: what a restriction or a ban of the WABA or its business forbids.
     /// * `resend_131049`: marketing to a person within 24 hours after a 131049 of the WABA.

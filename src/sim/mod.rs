@@ -22,14 +22,24 @@
 //! | `GET /sim/ledger` | returns a [`Ledger`] |
 //! | `GET /sim/messages` | returns NDJSON, one [`MessageRecord`] a line |
 //! | `POST /sim/scenario` | applies a [`Change`] of faults, latency, statuses, replies or outages |
-//! | `POST /sim/account` | `{"waba"` or `"business","event"}`: `ACCOUNT_RESTRICTION` with `"restrictions"` (types), `"for"` and `"violation"`, `ACCOUNT_VIOLATION` with `"violation"`, or `DISABLED_UPDATE` with `"state"`: sends the webhook and applies it to sends |
-//! | `POST /sim/business` | `{"id","limit"}`: sets the messaging limit of a business of the scenario and sends the webhook about it |
+//! | `POST /sim/account` | restricts, bans or reinstates a WABA or a business, or reports a violation |
+//! | `POST /sim/business` | `{"id","limit"}`: sets the messaging limit of a business of the scenario |
 //! | `POST /vNN.N/{template}/unpause` | ends the pause of a template |
-//! | `POST /sim/template` | `{"name","language"?,"waba"?}` and any of `"status"` and `"quality"` (a pause lasts 3 or 6 hours, or `"for"`), `"category"` (announced `"in"` advance) and `"components"`: changes templates and sends the webhooks about it |
-//! | `POST /sim/line` | `{"id"}` and any of `"status"`, `"quality_rating"`, `"is_on_biz_app"` and `"messages_per_second"` (an upgrade takes a minute, or `"for"`): changes a line |
+//! | `POST /sim/template` | changes templates by `{"name","language"?,"waba"?}` |
+//! | `POST /sim/line` | changes a line by `{"id"}` |
 //! | `POST /sim/inbound` | `{"line","from","text"}`: simulates an inbound text message |
 //! | `POST /sim/preference` | `{"line","from","value"}`: the person says `stop` or `resume` to marketing |
 //! | `POST /sim/reset` | restores the state just after the start |
+//!
+//! The calls that change something send Meta's webhooks about it:
+//!
+//! * An account is `"waba"` or `"business"`, with an `"event"`: `ACCOUNT_RESTRICTION` with `"restrictions"` (a list of
+//!   Meta's types) and optionally `"for"` (how long) and `"violation"`; `ACCOUNT_VIOLATION` with `"violation"`; or
+//!   `DISABLED_UPDATE` with `"state"`: `DISABLE`, `SCHEDULE_FOR_DISABLE` or `REINSTATE`, which ends restrictions too.
+//! * A template takes any of `"status"`, `"quality"`, `"category"` and `"components"`. A pause, by `PAUSED` or `RED`, lasts 3
+//!   hours, then 6, or `"for"`; the third one disables. A change of the category is announced `"in"` advance, if that is given.
+//! * A line takes any of `"status"`, `"quality_rating"`, `"is_on_biz_app"` and `"messages_per_second"`. A higher rate is an
+//!   upgrade, which takes a minute, or `"for"`.
 //!
 //! Nodes and pages accept `fields`. Pages also accept `limit` and `after`, and filter by `name`, `language`, `status` and
 //! `category`, which apply only to templates.

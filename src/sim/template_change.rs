@@ -39,7 +39,8 @@ pub(super) fn set_status(world: &SharedWorld, template: usize, status: TemplateS
     }
 }
 
-/// Pauses a template because of its quality: for 3 hours the first time and for 6 the second. The third time disables it.
+/// Pauses a template because of its quality: for 3 hours the first time, and for 6 the second. The third time disables
+/// it.
 fn pause(world: &SharedWorld, template: usize, lasts: Option<Duration>) {
     let mut state = world.templates[template].state_mut();
     state.pauses += 1;

@@ -30,7 +30,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why an attempt failed. The texts have nothing of the URL but its host, and nothing of the response but its status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// The endpoint wants no more requests.
+    /// The endpoint asked for no more requests.
     #[error("410 Gone")]
     Gone,
     /// The endpoint is somewhere else.

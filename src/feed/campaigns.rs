@@ -10,7 +10,7 @@ use crate::{
     redis::{Result, Store, campaigns::CampaignRecord},
 };
 
-/// How long what was read is used. Only the end of a campaign and the end of its retention change it.
+/// How long a cached campaign counts as fresh. Only the end of a campaign and the end of its retention change it.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Maximum number of campaigns in the cache. A campaign on a thousand lines takes some 30 kB.

@@ -51,7 +51,7 @@ pub(super) struct FeedReader<'a> {
     store: &'a Store,
     feed: FeedLimits,
     subscriber: &'a Subscriber,
-    /// Behind the events that were made webhooks of.
+    /// After the events that are already in a webhook.
     position: Position,
     /// The stream of the page.
     partition: u16,

@@ -57,7 +57,7 @@ series! {
     describe_counter META_ERRORS = "pregon_meta_errors_total" "code"
         "Meta's errors by code, in answers and in failed statuses. other: a code that is not in the table";
     describe_counter WEBHOOKS = "pregon_webhooks_total" "kind, result"
-        "Webhooks by content and result. refused rising: a wrong app secret, or requests that are not Meta's; \
+        "Changes in webhooks by content and result, and webhooks that were not read. refused rising: a wrong app secret, or requests that are not Meta's; \
         unavailable: Redis does not answer, and Meta delivers again";
     describe_counter WEBHOOKS_REFUSED = "pregon_webhooks_refused_total" "reason"
         "Webhooks refused with 401. wrong_signature rising: webhook.app_secret is not the secret of the Meta app that \
@@ -66,7 +66,7 @@ series! {
         "Webhooks of Meta that are forwarded, by what became of them. failed or full rising: the target is away, refuses \
         them or is slow, and they are lost for it";
     describe_gauge FORWARDS_WAITING = "pregon_forwards_waiting" "target"
-        "Webhooks of Meta that wait to be forwarded. Rising: the target is away or slow";
+        "Webhooks of Meta that are being forwarded or wait for it. Rising: the target is away or slow";
     describe_counter STATUSES = "pregon_statuses_total" "status, result"
         "Statuses by what they changed. repeated is normal, because Meta delivers some twice; unknown rising: another \
         app sends on the WABA";

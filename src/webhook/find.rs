@@ -206,7 +206,7 @@ impl FinderTask {
 }
 
 /// Whether the message id may be stored later, so that the next search can find it. A status can precede Meta's
-/// response to our request; a reply can not, because the recipient has the message.
+/// response to our request; a reply cannot, because the recipient has the message.
 fn may_appear(parked: &Parked) -> bool {
     parked.failure.is_some()
 }

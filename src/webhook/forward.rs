@@ -1,32 +1,33 @@
 //! Forwards Meta's webhooks to other systems of the operator, because Meta delivers to one address only. Each gets the
-//! bytes as they came, with Meta's signature, after the webhook was answered 200. So what Meta delivers again because
-//! Pregón asked for it is forwarded once.
+//! bytes as they came, with Meta's signature, after the webhook was answered 200. A webhook that is answered 503 is not
+//! forwarded until Meta has delivered it again, so it is forwarded once.
 //!
 //! Meta's answer waits for nothing here: a webhook that is forwarded waits in memory, up to a limit in bytes for each
 //! target. One that waits for its next attempt holds up no other, so webhooks may arrive in another order, as they do
 //! from Meta.
 //!
-//! If the process dies: what waits is lost. The event feed is the way that loses nothing.
-//! Never: forwards what another Pregón forwarded, so that a wrong URL makes no endless loop.
+//! If the process dies: what waits is lost. For what must not be lost there is the event feed.
+//! Never: forwards what a Pregón forwarded, so that a wrong URL cannot cause an endless loop.
 
 use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VIA};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::signature;
 use crate::{
@@ -43,6 +44,12 @@ const IN_FLIGHT_MAX: usize = 32;
 
 /// The value of the header `Via`.
 const OURS: &str = "1.1 pregon";
+
+/// The name in [`OURS`]. Proxies may append to the header, and change the case of names.
+const OUR_NAME: &str = "pregon";
+
+/// The least time between two log lines about failures, and between two about a full queue.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A system that gets Meta's webhooks.
 #[derive(Clone, Debug)]
@@ -66,9 +73,13 @@ pub struct ForwardSettings {
     pub stop_timeout: Duration,
 }
 
-/// Whether a request was forwarded by a Pregón.
+/// Whether a request was forwarded by a Pregón, perhaps through proxies.
+///
+/// Source: RFC 9110, section 7.6.3: a list of a protocol and a name, each perhaps with a comment.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {
-    headers.get_all(VIA).iter().any(|via| via.as_bytes() == OURS.as_bytes())
+    let values = headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok());
+    let mut names = values.flat_map(|value| value.split(',')).filter_map(|hop| hop.split_whitespace().nth(1));
+    names.any(|name| name.eq_ignore_ascii_case(OUR_NAME))
 }
 
 /// Queues webhooks for one target.
@@ -96,16 +107,19 @@ struct Shared {
     in_flight: Semaphore,
     /// The number of webhooks that wait.
     waiting: AtomicUsize,
-    /// Whether the last attempt failed, so that an outage is logged once and not for each attempt.
-    is_failing: AtomicBool,
-    /// Whether the last webhook found the queue full.
-    is_full: AtomicBool,
+    failures_log: DefaultDirectRateLimiter,
+    dropped_log: DefaultDirectRateLimiter,
     stop: CancellationToken,
+}
+
+/// Allows a log line every [`LOG_EVERY`], so that a target that fails now and then does not flood the log.
+fn log_limit() -> DefaultDirectRateLimiter {
+    RateLimiter::direct(Quota::with_period(LOG_EVERY).expect("longer than nothing"))
 }
 
 impl Forwards {
     /// The queue for `target`, and the task that empties it. The task ends when the queue is dropped and nothing waits;
-    /// after `stop`, it makes no attempt again that failed.
+    /// after `stop`, it does not retry a failed attempt.
     ///
     /// # Errors
     /// No HTTP client can be made.
@@ -122,8 +136,8 @@ impl Forwards {
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             waiting: AtomicUsize::new(0),
             settings,
-            is_failing: AtomicBool::new(false),
-            is_full: AtomicBool::new(false),
+            failures_log: log_limit(),
+            dropped_log: log_limit(),
             stop,
         });
         let (queue, waiting) = mpsc::unbounded_channel();
@@ -138,13 +152,9 @@ impl Forwards {
         let shared = &self.shared;
         let bytes = u32::try_from(body.len() + OVERHEAD_BYTES).unwrap_or(u32::MAX);
         let Ok(bytes) = shared.bytes.clone().try_acquire_many_owned(bytes) else {
-            shared.metrics.ended(ForwardResult::Full);
-            if !shared.is_full.swap(true, Ordering::Relaxed) {
-                warn!(forward = shared.id, "too many webhooks wait to be forwarded: further ones are dropped");
-            }
+            shared.dropped(ForwardResult::Full, "too many wait");
             return;
         };
-        shared.is_full.store(false, Ordering::Relaxed);
         shared.metrics.set_waiting(shared.waiting.fetch_add(1, Ordering::Relaxed) + 1);
         // Fails only after the task has ended, in a stop.
         let _ = self.queue.send(Waiting { body, signature, _bytes: bytes });
@@ -153,9 +163,16 @@ impl Forwards {
 
 impl Shared {
     async fn run(&self, mut queue: mpsc::UnboundedReceiver<Waiting>) {
+        let stopped = AtomicUsize::new(0);
         let all = stream::poll_fn(|context| queue.poll_recv(context)).for_each_concurrent(None, async |waiting| {
-            let result = self.forward(&waiting).await;
-            self.metrics.ended(result);
+            match self.forward(&waiting).await {
+                ForwardResult::Failed => self.dropped(ForwardResult::Failed, "no attempt is left"),
+                ForwardResult::Stopped => {
+                    self.metrics.ended(ForwardResult::Stopped);
+                    stopped.fetch_add(1, Ordering::Relaxed);
+                }
+                result => self.metrics.ended(result),
+            }
             self.metrics.set_waiting(self.waiting.fetch_sub(1, Ordering::Relaxed) - 1);
         });
         let too_late = async {
@@ -164,7 +181,11 @@ impl Shared {
         };
         tokio::select! {
             () = all => {}
-            () = too_late => warn!(forward = self.id, waiting = ?self.waiting, "webhooks were not forwarded before the stop"),
+            () = too_late => {}
+        }
+        let n = stopped.into_inner() + self.waiting.load(Ordering::Relaxed);
+        if n > 0 {
+            warn!(forward = self.id, n, "the process stops: webhooks that waited to be forwarded are dropped");
         }
     }
 
@@ -177,10 +198,21 @@ impl Shared {
             let Some(wait) = self.settings.retry.delay(failures, rand::random_range(0.5..=1.0)) else {
                 return ForwardResult::Failed;
             };
+            if self.failures_log.check().is_ok() {
+                warn!(forward = self.id, %error, "webhooks could not be forwarded: they are sent again");
+            }
             let wait = wait.max(error.retry_after().unwrap_or_default());
             if self.stop.run_until_cancelled(sleep(wait)).await.is_none() {
                 return ForwardResult::Stopped;
             }
+        }
+    }
+
+    fn dropped(&self, result: ForwardResult, reason: &str) {
+        self.metrics.ended(result);
+        if self.dropped_log.check().is_ok() {
+            let waiting = self.waiting.load(Ordering::Relaxed);
+            warn!(forward = self.id, reason, waiting, "webhooks are dropped instead of being forwarded");
         }
     }
 
@@ -191,15 +223,6 @@ impl Shared {
             (VIA, HeaderValue::from_static(OURS)),
         ]);
         let _permit = self.in_flight.acquire().await;
-        let result = self.client.post(headers, webhook.body.clone()).await;
-        let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
-        match &result {
-            Ok(()) if was_failing => info!(forward = self.id, "webhooks are forwarded again"),
-            Err(error) if !was_failing => {
-                warn!(forward = self.id, %error, "webhooks could not be forwarded: they are retried");
-            }
-            _ => {}
-        }
-        result
+        self.client.post(headers, webhook.body.clone()).await
     }
 }

@@ -99,7 +99,7 @@ impl Unavailable {
     /// The store failed with `cause`. An error that is not transient is logged here, because it needs an operator.
     fn because(cause: &StoreError) -> Self {
         if !cause.is_transient() {
-            error!(%cause, "a webhook can not be processed");
+            error!(%cause, "a webhook cannot be processed");
         }
         Self(cause.to_string().into())
     }
@@ -285,7 +285,7 @@ impl Shared {
             Ok(payload) => payload,
             Err(error) => {
                 // 200, because Meta would otherwise deliver the same bytes again for days.
-                warn!(%error, bytes = body.len(), "a webhook can not be parsed");
+                warn!(%error, bytes = body.len(), "a webhook cannot be parsed");
                 metrics::webhook(WebhookKind::Unread, WebhookResult::Malformed, 1);
                 return StatusCode::OK;
             }
@@ -299,7 +299,7 @@ impl Shared {
             }
             Err(cause) => {
                 if !self.is_failing.swap(true, Ordering::Relaxed) {
-                    warn!(%cause, "webhooks can not be processed and are answered 503, so that meta delivers them again");
+                    warn!(%cause, "webhooks cannot be processed and are answered 503, so that meta delivers them again");
                 }
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -168,6 +168,7 @@ async fn dispatch(url: &str, n: u64) -> Dispatched {
             lease: Duration::from_secs(10),
             retry: RetryPolicy::new(Duration::from_secs(5), 3.0, Duration::from_secs(600), 6).expect("a policy"),
             in_flight_max: 512,
+            pair_spacing: Duration::from_secs(6),
             id_retention: Duration::from_secs(3600),
             features: &[],
         },

@@ -18,12 +18,14 @@ pub struct Rows {
     pub n: u64,
     /// One in this many rows repeats the phone number of an earlier row. 0: none does.
     pub duplicate_every: u64,
+    /// The number of people that come before those of these rows.
+    pub skipped: u64,
 }
 
 impl Rows {
     /// `n` rows, all different.
     pub fn unique(n: u64) -> Self {
-        Self { n, duplicate_every: 0 }
+        Self { n, duplicate_every: 0, skipped: 0 }
     }
 
     /// The number of duplicate rows.
@@ -49,7 +51,7 @@ impl Rows {
             let _ = writeln!(
                 text,
                 r#"{{"to":"+{}","params":{{"1":"{}","2":"A-{}","3":"{} de mayo"}}}}"#,
-                number(self.original_of(row)),
+                number(self.skipped + self.original_of(row)),
                 NAMES[(mixed % 8) as usize],
                 mixed % 1_000_000,
                 mixed % 31 + 1
@@ -93,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn phone_numbers_are_valid_and_repeat_only_as_requested() {
         for (n, duplicate_every) in [(2_500, 0), (2_500, 50), (100, 2), (1, 0)] {
-            let rows = Rows { n, duplicate_every };
+            let rows = Rows { duplicate_every, ..Rows::unique(n) };
             let numbers = lines(rows).await.into_iter().map(|line| line["to"].as_str().expect("text").to_owned());
             let mut seen = HashSet::new();
             let duplicates = numbers.filter(|number| {

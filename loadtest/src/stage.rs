@@ -9,7 +9,10 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -71,6 +74,8 @@ pub struct Stage {
     workers: Vec<Worker>,
     redis: PrivateRedis,
     folder: Folder,
+    /// The number of rows in all drafts.
+    drafted: AtomicU64,
 }
 
 /// CPU time by process: since the start of each process, or the difference of two readings.
@@ -132,12 +137,27 @@ impl Stage {
         let webhooks = webhooks.ok_or_else(|| LoadError::Failed("no worker".into()))?;
         let server = format!("http://{webhooks}").parse().map_err(LoadError::of)?;
         let client = Client::new(server, Some(Secret::new(API_KEY)), None)?;
-        Ok(Self { setup: setup.clone(), lines, client, webhooks, meta, meta_url, ca, workers, redis, folder })
+        Ok(Self {
+            setup: setup.clone(),
+            lines,
+            client,
+            webhooks,
+            meta,
+            meta_url,
+            ca,
+            workers,
+            redis,
+            folder,
+            drafted: AtomicU64::new(0),
+        })
     }
 
     /// Creates a draft with these recipients on these lines. Returns its id and the result of the upload.
+    ///
+    /// No two drafts have a person in common: a line would leave six seconds between two messages to the same person.
     pub async fn draft(&self, lines: &[LineId], rows: Rows) -> Result<(CampaignId, UploadResult), LoadError> {
         let id = self.create(lines).await?;
+        let rows = Rows { skipped: self.drafted.fetch_add(rows.n, Ordering::Relaxed), ..rows };
         Ok((id, self.client.upload(id, "load", &Format::Ndjson.into(), None, Body::wrap_stream(rows.ndjson())).await?))
     }
 

@@ -286,6 +286,8 @@ pub struct DispatchConfig {
     pub in_flight_max: usize,
     /// Threads that send.
     pub threads: usize,
+    /// The least time between two messages of a line to the same person.
+    pub pair_spacing: Duration,
     /// How often the templates are read from Meta.
     pub templates_every: Duration,
     /// `[dispatch.retry]`

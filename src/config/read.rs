@@ -310,6 +310,7 @@ fn dispatch(mut section: Section<'_>) -> DispatchConfig {
         lease: section.duration("lease", "3s..60s"),
         in_flight_max: section.integer("in_flight_max", 1..=10_000),
         threads: section.integer("threads", 1..=64),
+        pair_spacing: section.duration("pair_spacing", "0s..60s"),
         templates_every: section.duration("templates_every", "10s..24h"),
         retry: retry(section.section("retry")),
     };

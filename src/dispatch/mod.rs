@@ -41,6 +41,8 @@ pub struct DispatchSettings {
     pub retry: RetryPolicy,
     /// Maximum number of attempts in flight on one line.
     pub in_flight_max: usize,
+    /// The least time between two messages of a line to the same person; zero for none.
+    pub pair_spacing: Duration,
     /// How long message ids can be looked up.
     pub id_retention: Duration,
     /// The features that this worker has. It sends no campaign that requires another one.

@@ -129,6 +129,8 @@ keys! {
     lease(line: &LineId) => "{{l:{line}}}:lease";
     /// COUNTER: the epoch of the line's newest lease.
     epoch(line: &LineId) => "{{l:{line}}}:epoch";
+    /// STRING with an expiry: to whom the last owner of the line has sent lately.
+    last_sends(line: &LineId) => "{{l:{line}}}:sent";
     /// SET of the parts with open rows on the line.
     work(line: &LineId) => "{{l:{line}}}:work";
     /// HASH: what an operator set: rate, paused.

@@ -21,6 +21,7 @@ pub mod inbound;
 pub mod installation;
 pub mod jobs;
 pub mod keys;
+pub mod last_sends;
 pub mod lines;
 pub mod message_ids;
 pub mod pages;

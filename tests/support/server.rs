@@ -51,6 +51,7 @@ verify_token = {{ env = "PREGON_TEST_VERIFY_TOKEN" }}
 app_secret = {{ env = "PREGON_TEST_APP_SECRET" }}
 [dispatch]
 headroom = 0.0
+pair_spacing = "0s"
 lease = "3s"
 {dispatch}
 [dispatch.retry]

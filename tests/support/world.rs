@@ -70,6 +70,8 @@ pub fn settings() -> DispatchSettings {
         lease: Duration::from_secs(3),
         retry: RetryPolicy::new(Duration::from_millis(20), 2.0, Duration::from_millis(200), 6).expect("a policy"),
         in_flight_max: 64,
+        // Many tests send several campaigns to the same people.
+        pair_spacing: Duration::ZERO,
         id_retention: Duration::from_secs(3600),
         features: FEATURES,
     }

@@ -19,7 +19,7 @@ pub async fn run(setup: &Setup, recipients: u64, duplicate_every: u64, rounds: u
     stage.reset_worker_peak()?;
     let (mut rates, mut workers, mut redis) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
-        let rows = Rows { n: recipients, duplicate_every };
+        let rows = Rows { duplicate_every, ..Rows::unique(recipients) };
         let id = stage.create(&stage.lines).await?;
         let (before, began) = (stage.usage()?, Instant::now());
         let body = reqwest::Body::wrap_stream(rows.ndjson());

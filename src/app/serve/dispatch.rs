@@ -35,6 +35,7 @@ pub(super) fn start(context: &Context<'_>, open: OpenAttempts) -> Result<(), Ser
             lease: dispatch.lease,
             retry,
             in_flight_max: dispatch.in_flight_max,
+            pair_spacing: dispatch.pair_spacing,
             id_retention: context.config.id_retention,
             features: FEATURES,
         },

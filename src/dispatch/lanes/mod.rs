@@ -8,21 +8,21 @@ pub mod campaign;
 
 use std::{
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
 use super::line::state::LineState;
-use crate::domain::{CallingCode, HoldScope, Outcome};
+use crate::domain::{CampaignId, HoldScope, Outcome, Phone};
 
-/// What an error of a message can be about, beside its line and what the line belongs to.
-#[derive(Clone, Debug, Default)]
-pub struct ErrorSubject {
-    /// The scope of a hold on its template, if it has one.
-    pub template: Option<HoldScope>,
-    /// The country of its recipient, if that is known.
-    pub country: Option<CallingCode>,
+/// To whom a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressee {
+    /// The recipient.
+    pub to: Phone,
+    /// The campaign, which has each recipient once; `None` for other messages.
+    pub campaign: Option<CampaignId>,
 }
 
 /// A lane of one line. The runner calls it from one task.
@@ -64,8 +64,17 @@ pub trait Lane {
     /// Whether a taken message must not be sent now, although the line may send.
     fn is_stopped(&self, unit: &Self::Unit, line: &LineState) -> bool;
 
-    /// What an error of a taken message can be about.
-    fn subject(&self, unit: &Self::Unit) -> ErrorSubject;
+    /// The scope of a hold on the template of a taken message, if it has a template.
+    fn template(&self, unit: &Self::Unit) -> Option<HoldScope>;
+
+    /// To whom a taken message goes. `None` for a lane whose messages go to no phone number.
+    fn addressee(&self, unit: &Self::Unit) -> Option<Addressee>;
+
+    /// To whom the message goes that [`Lane::take`] returns next.
+    fn next_addressee(&self) -> Option<Addressee>;
+
+    /// Gives back the message that [`Lane::take`] would return next. It is due after `wait`.
+    fn defer_next(&mut self, wait: Duration, line: &LineState);
 
     /// Looks for new work: something has changed that concerns this line and `lines` in all.
     fn changed(&mut self, now: Instant, lines: usize);

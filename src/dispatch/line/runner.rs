@@ -36,16 +36,17 @@ use super::{
 use crate::{
     dispatch::{
         DispatchSettings, RunnerSignals,
-        lanes::Lane,
+        lanes::{Addressee, Lane},
         lease::Lease,
         shard::{ActiveLine, AttemptPermit, CapacityWaiter, Shard},
     },
-    domain::{Cause, ErrorOrigin, Hold, HoldScope, Line, Outcome},
+    domain::{CallingCode, Cause, ErrorOrigin, Hold, HoldScope, Line, Outcome},
     graph::{
         client::{Departure, GraphClient, LineSender, Permit},
         management::GraphError,
     },
-    redis::{Store, clock::Clock},
+    redis::{Store, clock::Clock, last_sends::LastSends},
+    rules::pairs::Pairs,
     telemetry::metrics::{self, LineMetrics},
 };
 
@@ -61,6 +62,9 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
 /// Timeout of a probe. Meta answers reads well within a second.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait before reading the last sends of the line again.
+const PAIRS_RETRY: Duration = Duration::from_millis(250);
 
 /// What a runner is built from.
 pub struct RunnerSetup {
@@ -148,6 +152,7 @@ pub struct Runner<L: Lane> {
     status: Arc<Mutex<LineStatus>>,
     metrics: LineMetrics,
     slots: Slots,
+    pairs: Pairs,
     attempts: FuturesUnordered<PendingAttempt<L::Unit>>,
     /// Sent before the messages that wait in the lane.
     departing: VecDeque<Departing<L::Unit>>,
@@ -174,6 +179,7 @@ impl<L: Lane> Runner<L> {
             lane,
             metrics: LineMetrics::new(&line.id),
             slots: Slots::new(settings.in_flight_max, now),
+            pairs: Pairs::new(settings.pair_spacing),
             state: LineState::new(line, settings, clock, lease, shard, signals.clone(), now),
             store,
             // Shared, so that attempts do not copy the URL and the headers.
@@ -201,6 +207,7 @@ impl<L: Lane> Runner<L> {
         let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
         let stop = self.stop.clone();
         let mut stopped = pin!(stop.cancelled());
+        self.take_over_pairs().await;
         self.signals.mark_unchanged();
         self.apply_signals();
         loop {
@@ -250,7 +257,55 @@ impl<L: Lane> Runner<L> {
                 () = &mut alarm => {}
             }
         }
+        self.hand_over_pairs().await;
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = LineStatus::default();
+    }
+
+    /// Reads to whom the last owner of the line has sent. Without an answer from Redis, waits until that no longer matters.
+    async fn take_over_pairs(&mut self) {
+        let (line, spacing) = (&self.state.line.id, self.state.settings.pair_spacing);
+        let began = Instant::now();
+        while began.elapsed() < spacing && !self.stop.is_cancelled() {
+            match self.store.last_sends(line).await {
+                Ok(Some(LastSends { sends, at })) => {
+                    let since = self.state.clock.now().since(at);
+                    return self.pairs.take_over(&sends, since, Instant::now());
+                }
+                Ok(None) => return,
+                // Redis is away, which is logged for the whole worker.
+                Err(_) => tokio::time::sleep(PAIRS_RETRY).await,
+            }
+        }
+    }
+
+    /// Leaves to the next owner of the line to whom it has sent. If this fails, the lease cannot be released either, and
+    /// ends later than it matters.
+    async fn hand_over_pairs(&mut self) {
+        let (line, spacing) = (&self.state.line.id, self.state.settings.pair_spacing);
+        let sends = self.pairs.recent(Instant::now());
+        if sends.is_empty() {
+            return;
+        }
+        let sends = LastSends { sends, at: self.state.clock.now() };
+        if let Err(error) = self.store.put_last_sends(line, &sends, spacing).await {
+            warn!(line.id = %line, %error, "the last sends of the line could not be stored for its next owner");
+        }
+    }
+
+    /// Gives back the next messages, as long as their recipients got one on this line a moment ago.
+    fn defer_pairs(&mut self, now: Instant) {
+        while let Some(Addressee { to, campaign }) = self.lane.next_addressee()
+            && let Some(at) = self.pairs.wait_until(to, campaign, now)
+        {
+            self.lane.defer_next(at - now, &self.state);
+        }
+    }
+
+    /// Notes to whom a message leaves.
+    fn note_pair(&mut self, unit: &L::Unit, now: Instant) {
+        if let Some(Addressee { to, campaign }) = self.lane.addressee(unit) {
+            self.pairs.sent(to, campaign, now);
+        }
     }
 
     /// The attempt that may begin or continue now, if any. If there is none, remembers when to look again.
@@ -262,8 +317,10 @@ impl<L: Lane> Runner<L> {
         if !self.departing.is_empty() {
             let departing = self.take_pace(now).then(|| self.departing.pop_front()).flatten()?;
             self.record_departure(now);
+            self.note_pair(&departing.unit, now);
             return Some(departure(departing, now));
         }
+        self.defer_pairs(now);
         if !self.wants_to_send(now) {
             self.unconnected_since = None;
             self.capacity_waiter.yield_permit();
@@ -295,6 +352,7 @@ impl<L: Lane> Runner<L> {
         }
         self.active_line.get_or_insert_with(|| self.state.shard.activate_line());
         let (unit, body) = self.lane.take()?;
+        self.note_pair(&unit, now);
         Some(self.attempt(unit, body, now, permit, attempt_permit))
     }
 
@@ -352,7 +410,13 @@ impl<L: Lane> Runner<L> {
 
     fn handle_attempt(&mut self, Attempt { unit, began, event }: Attempt<L::Unit>, now: Instant) {
         match event {
-            AttemptEvent::Ended(outcome) => self.attempt_ended(unit, &outcome, began, now),
+            AttemptEvent::Ended(outcome) => {
+                let outcome = match self.lane.addressee(&unit) {
+                    Some(Addressee { to, .. }) => self.pairs.judge(to, outcome),
+                    None => outcome,
+                };
+                self.attempt_ended(unit, &outcome, began, now);
+            }
             AttemptEvent::Connected(connected) => {
                 self.departing.push_back(Departing { unit, connected });
                 self.state.clearance.ask_again();
@@ -389,13 +453,13 @@ impl<L: Lane> Runner<L> {
             Consequence::SlowDown => self.state.clearance.pacer.throttled(now),
             Consequence::Unreachable => self.unreachable(now, outcome.cause().map_or("", Cause::details)),
             Consequence::Hold { scope, wait } => {
-                let (line, subject) = (&self.state.line, self.lane.subject(&unit));
+                let (line, template) = (&self.state.line, self.lane.template(&unit));
                 let origin = ErrorOrigin {
                     line: &line.id,
                     waba: &line.waba,
                     business: Some(&line.business),
-                    country: subject.country,
-                    template: subject.template.as_ref(),
+                    country: self.lane.addressee(&unit).map(|addressee| CallingCode::of(addressee.to)),
+                    template: template.as_ref(),
                 };
                 if let Some(held) = HoldScope::of_error(scope, origin) {
                     self.hold(held, wait, outcome);

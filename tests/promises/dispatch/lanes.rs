@@ -12,10 +12,10 @@ use std::{
 use bytes::Bytes;
 use pregon::{
     dispatch::{
-        lanes::{ErrorSubject, Lane, campaign::CampaignLane},
+        lanes::{Addressee, Lane, campaign::CampaignLane},
         line::{runner::Runner, state::LineState},
     },
-    domain::{OnDoubt, Outcome, State},
+    domain::{HoldScope, OnDoubt, Outcome, State},
     graph::GraphClient,
     redis::{Store, clock::Clock},
 };
@@ -87,9 +87,19 @@ impl Lane for Notes {
         false
     }
 
-    fn subject(&self, _: &u64) -> ErrorSubject {
-        ErrorSubject::default()
+    fn template(&self, _: &u64) -> Option<HoldScope> {
+        None
     }
+
+    fn addressee(&self, _: &u64) -> Option<Addressee> {
+        None
+    }
+
+    fn next_addressee(&self) -> Option<Addressee> {
+        None
+    }
+
+    fn defer_next(&mut self, _: Duration, _: &LineState) {}
 
     fn changed(&mut self, _: Instant, _: usize) {}
 
@@ -165,11 +175,26 @@ impl<A: Lane, B: Lane> Lane for Ahead<A, B> {
         }
     }
 
-    fn subject(&self, unit: &Self::Unit) -> ErrorSubject {
+    fn template(&self, unit: &Self::Unit) -> Option<HoldScope> {
         match unit {
-            Either::First(unit) => self.0.subject(unit),
-            Either::Second(unit) => self.1.subject(unit),
+            Either::First(unit) => self.0.template(unit),
+            Either::Second(unit) => self.1.template(unit),
         }
+    }
+
+    fn addressee(&self, unit: &Self::Unit) -> Option<Addressee> {
+        match unit {
+            Either::First(unit) => self.0.addressee(unit),
+            Either::Second(unit) => self.1.addressee(unit),
+        }
+    }
+
+    fn next_addressee(&self) -> Option<Addressee> {
+        if self.0.ready() > 0 { self.0.next_addressee() } else { self.1.next_addressee() }
+    }
+
+    fn defer_next(&mut self, wait: Duration, line: &LineState) {
+        if self.0.ready() > 0 { self.0.defer_next(wait, line) } else { self.1.defer_next(wait, line) }
     }
 
     fn changed(&mut self, now: Instant, lines: usize) {

@@ -6,6 +6,7 @@ mod holds;
 mod hostile;
 mod housekeeping;
 mod lanes;
+mod pairs;
 mod pausing;
 mod sending;
 mod settling;

@@ -36,10 +36,13 @@ use self::{
     outcomes::PendingOutcomes,
     plans::SendPlans,
 };
-use super::{ErrorSubject, Lane};
+use super::{Addressee, Lane};
 use crate::{
     dispatch::line::state::LineState,
-    domain::{CallingCode, CampaignId, ClaimedRow, FailureReason, Outcome, PartId, Phone, Settled, SharedTokenKey},
+    domain::{
+        CallingCode, CampaignId, ClaimedRow, Due, FailureReason, HoldScope, Outcome, PartId, Phone, Settled,
+        SharedTokenKey,
+    },
     redis::Store,
 };
 
@@ -260,9 +263,23 @@ impl Lane for CampaignLane {
         self.is_campaign_stopped(unit.part.campaign, line)
     }
 
-    fn subject(&self, unit: &CampaignUnit) -> ErrorSubject {
-        let template = self.backlog.template(unit.part.campaign);
-        ErrorSubject { template, country: Some(CallingCode::of(unit.to)) }
+    fn template(&self, unit: &CampaignUnit) -> Option<HoldScope> {
+        self.backlog.template(unit.part.campaign)
+    }
+
+    fn addressee(&self, unit: &CampaignUnit) -> Option<Addressee> {
+        Some(Addressee { to: unit.to, campaign: Some(unit.part.campaign) })
+    }
+
+    fn next_addressee(&self) -> Option<Addressee> {
+        let next = self.ready.front()?;
+        Some(Addressee { to: next.to(), campaign: Some(next.part().campaign) })
+    }
+
+    fn defer_next(&mut self, wait: Duration, line: &LineState) {
+        let Some(next) = self.ready.pop_front() else { return };
+        let due = Due::At(line.clock.now().after(wait));
+        self.queue_outcome(next.part(), next.claimed, Settled::Back { at: due }, line);
     }
 
     fn changed(&mut self, now: Instant, lines: usize) {

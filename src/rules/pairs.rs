@@ -1,0 +1,255 @@
+//! Meta's limit for a pair of a line and a person: one message in six seconds.
+//!
+//! A campaign has each person once, so a line that sends one campaign only notes to whom it has sent. Numbers are looked
+//! up while messages of more than one source leave within the spacing.
+//!
+//! Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/messaging-limits>, pair rate limits,
+//! read 2026-11-28.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::domain::{CampaignId, ErrorScope, Outcome, Phone};
+
+/// Sends of one source within this time share their time, which is that of the last one.
+const SLOT: Duration = Duration::from_millis(100);
+
+/// After the *n*th refusal in a row, from 0, a pair waits for 4^*n* seconds. With this *n* the message fails.
+const REFUSALS_MAX: u32 = 5;
+
+/// Maximum number of pairs whose refusals are remembered. Beyond it they are forgotten, and wait for a second again.
+const REFUSED_MAX: usize = 10_000;
+
+/// To whom a line has sent lately.
+#[derive(Debug)]
+pub struct Pairs {
+    spacing: Duration,
+    /// The sends within the spacing, oldest first.
+    slots: VecDeque<Slot>,
+    /// When the last message of another source than that of the newest slot left.
+    other_at: Option<Instant>,
+    /// When each person of `slots` was last sent to. Built while there is more than one source.
+    last: Option<HashMap<Phone, Instant>>,
+    /// The number of refusals in a row.
+    refused: HashMap<Phone, u32>,
+}
+
+/// Sends of one source.
+#[derive(Debug)]
+struct Slot {
+    /// The campaign; `None` for messages of which a person may get several.
+    source: Option<CampaignId>,
+    began: Instant,
+    ended: Instant,
+    to: Vec<Phone>,
+}
+
+impl Pairs {
+    /// No sends yet. With a `spacing` of zero, nothing has to wait.
+    pub fn new(spacing: Duration) -> Self {
+        Self { spacing, slots: VecDeque::new(), other_at: None, last: None, refused: HashMap::new() }
+    }
+
+    /// When the next message to a person may leave, if it must not leave at `now`.
+    pub fn wait_until(&mut self, to: Phone, source: Option<CampaignId>, now: Instant) -> Option<Instant> {
+        self.forget(now);
+        let newest = self.slots.back()?.source;
+        let is_only_source = newest.is_some() && newest == source && self.other_at.is_none();
+        if is_only_source {
+            self.last = None;
+            return None;
+        }
+        let slots = &self.slots;
+        let last = self
+            .last
+            .get_or_insert_with(|| slots.iter().flat_map(|slot| slot.to.iter().map(|to| (*to, slot.ended))).collect());
+        Some(*last.get(&to)? + self.spacing).filter(|at| *at > now)
+    }
+
+    /// Notes that a message to a person leaves at `now`.
+    pub fn sent(&mut self, to: Phone, source: Option<CampaignId>, now: Instant) {
+        if self.spacing.is_zero() {
+            return;
+        }
+        match self.slots.back_mut() {
+            Some(slot) if slot.source == source && now - slot.began < SLOT => {
+                slot.ended = now;
+                slot.to.push(to);
+            }
+            newest => {
+                if let Some(other) = newest.filter(|slot| slot.source != source) {
+                    self.other_at = Some(other.ended);
+                }
+                self.slots.push_back(Slot { source, began: now, ended: now, to: vec![to] });
+            }
+        }
+        if let Some(last) = &mut self.last {
+            last.insert(to, now);
+        }
+    }
+
+    /// Notes the outcome of a message to a person, and returns it. If Meta refused the message because of the limit, the
+    /// outcome has the wait of the pair, or is a failure if the pair was refused too often.
+    pub fn judge(&mut self, to: Phone, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Throttled { scope: scope @ ErrorScope::Pair, cause, .. } => match self.refused(to) {
+                Some(wait) => Outcome::Throttled { scope, wait, cause },
+                None => Outcome::Failed { pause_after: None, cause },
+            },
+            Outcome::Accepted { .. } => {
+                if !self.refused.is_empty() {
+                    self.refused.remove(&to);
+                }
+                outcome
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// How long the pair has to wait; `None` if it was refused too often.
+    fn refused(&mut self, to: Phone) -> Option<Duration> {
+        if self.refused.len() >= REFUSED_MAX && !self.refused.contains_key(&to) {
+            self.refused.clear();
+        }
+        let refusals = self.refused.entry(to).or_default();
+        let wait = (*refusals < REFUSALS_MAX).then(|| Duration::from_secs(4_u64.pow(*refusals)));
+        *refusals += 1;
+        if wait.is_none() {
+            self.refused.remove(&to);
+        }
+        wait
+    }
+
+    /// The sends within the spacing, each with its age, for the next owner of the line.
+    pub fn recent(&mut self, now: Instant) -> Vec<(Phone, Duration)> {
+        self.forget(now);
+        let ages = self.slots.iter().flat_map(|slot| slot.to.iter().map(|to| (*to, now - slot.ended)));
+        ages.collect()
+    }
+
+    /// Takes over the sends of the line's last owner, as it returned them `since` ago.
+    pub fn take_over(&mut self, recent: &[(Phone, Duration)], since: Duration, now: Instant) {
+        for sends in recent.chunk_by(|(_, a), (_, b)| a == b) {
+            let Some(ended) = now.checked_sub(sends[0].1 + since) else { continue };
+            let to = sends.iter().map(|(to, _)| *to).collect();
+            self.slots.push_back(Slot { source: None, began: ended, ended, to });
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= self.spacing;
+        self.other_at = self.other_at.filter(|at| !is_over(*at));
+        while let Some(slot) = self.slots.pop_front_if(|slot| is_over(slot.ended)) {
+            if let Some(last) = &mut self.last {
+                for to in &slot.to {
+                    if last.get(to).is_some_and(|at| *at <= slot.ended) {
+                        last.remove(to);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ulid::Ulid;
+
+    use super::*;
+    use crate::domain::{MetaCode, policy};
+
+    const SPACING: Duration = Duration::from_secs(6);
+
+    fn phone(n: u64) -> Phone {
+        Phone::from_digits(5_491_155_550_000 + n).expect("a number")
+    }
+
+    fn campaign(n: u128) -> Option<CampaignId> {
+        Some(CampaignId(Ulid::from(n)))
+    }
+
+    #[test]
+    fn a_person_waits_six_seconds_between_messages_of_two_campaigns() {
+        let (mut pairs, now) = (Pairs::new(SPACING), Instant::now());
+        pairs.sent(phone(1), campaign(1), now);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(pairs.wait_until(phone(2), campaign(1), later), None, "the same campaign");
+        assert_eq!(pairs.wait_until(phone(2), campaign(2), later), None, "another person");
+        assert_eq!(pairs.wait_until(phone(1), campaign(2), later), Some(now + SPACING));
+        assert_eq!(pairs.wait_until(phone(1), None, later), Some(now + SPACING));
+        assert_eq!(pairs.wait_until(phone(1), campaign(2), now + SPACING), None);
+        let mut off = Pairs::new(Duration::ZERO);
+        off.sent(phone(1), campaign(1), now);
+        assert_eq!(off.wait_until(phone(1), campaign(2), now), None);
+    }
+
+    #[test]
+    fn the_next_owner_of_the_line_knows_the_last_sends() {
+        let (mut pairs, now) = (Pairs::new(SPACING), Instant::now());
+        for (n, ms) in [(1, 0), (2, 3_000), (3, 4_000)] {
+            pairs.sent(phone(n), campaign(1), now + Duration::from_millis(ms));
+        }
+        let released = now + Duration::from_secs(7);
+        let recent = pairs.recent(released);
+        assert_eq!(recent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [phone(2), phone(3)]);
+        let mut next = Pairs::new(SPACING);
+        let taken = released + Duration::from_secs(1);
+        next.take_over(&recent, Duration::from_secs(1), taken);
+        assert_eq!(next.wait_until(phone(2), campaign(1), taken), Some(now + Duration::from_secs(9)));
+        assert_eq!(next.wait_until(phone(1), campaign(1), taken), None);
+    }
+
+    #[test]
+    fn a_refused_pair_waits_four_times_as_long_each_time_and_then_fails() {
+        let mut pairs = Pairs::new(SPACING);
+        let mut refuse = |n| match pairs.judge(phone(n), policy::outcome(400, MetaCode(131_056), String::new())) {
+            Outcome::Throttled { scope: ErrorScope::Pair, wait, .. } => Some(wait.as_secs()),
+            Outcome::Failed { pause_after: None, .. } => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([1; 6].map(&mut refuse), [Some(1), Some(4), Some(16), Some(64), Some(256), None]);
+        assert_eq!(refuse(1), Some(1), "the next message");
+        assert_eq!([2; 2].map(&mut refuse), [Some(1), Some(4)], "another pair");
+        let accepted = Outcome::Accepted { wamid: "wamid.1".into(), held: false };
+        assert_eq!(pairs.judge(phone(2), accepted.clone()), accepted);
+        let again = pairs.judge(phone(2), policy::outcome(400, MetaCode(131_056), String::new()));
+        assert!(matches!(again, Outcome::Throttled { wait, .. } if wait.as_secs() == 1), "after a success: {again:?}");
+    }
+
+    proptest! {
+        /// Sends of some campaigns, each to a person once, and of a conversation, at random times. What is allowed keeps the
+        /// spacing, and what keeps it by more than a slot is allowed.
+        #[test]
+        fn no_person_gets_two_messages_within_the_spacing(
+            sends in prop::collection::vec((0..40_u64, 0..4_u128, 0..800_u64), 1..400),
+        ) {
+            let (mut pairs, mut now) = (Pairs::new(SPACING), Instant::now());
+            let (mut last, mut had) = (HashMap::<u64, Instant>::new(), std::collections::HashSet::new());
+            for (person, source, ms) in sends {
+                now += Duration::from_millis(ms);
+                let campaign = campaign(source).filter(|_| source > 0);
+                if campaign.is_some() && !had.insert((person, source)) {
+                    continue;
+                }
+                let elapsed = last.get(&person).map(|at| now - *at);
+                match pairs.wait_until(phone(person), campaign, now) {
+                    None => {
+                        prop_assert!(elapsed.is_none_or(|elapsed| elapsed >= SPACING), "{elapsed:?}");
+                        pairs.sent(phone(person), campaign, now);
+                        last.insert(person, now);
+                    }
+                    Some(at) => {
+                        prop_assert!(at > now && at <= now + SPACING);
+                        prop_assert!(elapsed.is_some_and(|elapsed| elapsed < SPACING + SLOT), "{elapsed:?}");
+                    }
+                }
+            }
+            now += SPACING;
+            prop_assert_eq!(pairs.wait_until(phone(0), None, now), None);
+            prop_assert!(pairs.slots.is_empty() && pairs.last.as_ref().is_none_or(HashMap::is_empty));
+        }
+    }
+}

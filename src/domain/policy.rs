@@ -153,8 +153,11 @@ pub enum ByStatus {
 /// the same code is about the message.
 const DROPPED_BY_PORTFOLIO_PACING: MetaCode = MetaCode(135_000);
 
+/// The template is paused.
+pub const TEMPLATE_PAUSED: MetaCode = MetaCode(132_015);
+
 /// The cap on utility messages of a WABA: only those are held.
-const UTILITY_CAP: MetaCode = MetaCode(131_064);
+pub const UTILITY_CAP: MetaCode = MetaCode(131_064);
 
 /// How long a country is held. Then one message finds out whether the WABA may send to it again.
 const COUNTRY_WAIT: Duration = DAY;

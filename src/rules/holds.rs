@@ -2,12 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::domain::{BusinessId, Hold, HoldScope, Lifter, Lines, MetaCode, UnixMs};
+use crate::domain::{BusinessId, Hold, HoldScope, Lifter, Lines, MetaCode, UnixMs, policy::TEMPLATE_PAUSED};
 
 /// Meta restricts sending from a line.
 const LINE_RESTRICTED: MetaCode = MetaCode(131_048);
-/// A template is paused.
-const TEMPLATE_PAUSED: MetaCode = MetaCode(132_015);
 
 /// How many lines of a business have to be restricted until the business is held. Meta has no code for the limit of a
 /// business on people in 24 hours, and reports it line by line.

@@ -75,7 +75,7 @@ impl Places {
         self.people.until_ms.contains_key(&person) || self.people.until_ms.len() < limit
     }
 
-    /// Gives a place to the person of an accepted message, until 24 hours after its delivery.
+    /// Reserves a place for the recipient of an accepted message, until 24 hours after its delivery.
     ///
     /// The place is taken at once, because more messages than the limit would be delivered otherwise. A message that is
     /// never delivered takes no place.

@@ -2,24 +2,12 @@
 
 use serde_json::json;
 
-use super::{CommandError, arguments::HoldArguments, out, table};
-use crate::{
-    api_types::HoldView,
-    client::{Client, Known},
-};
+use super::{CommandError, arguments::HoldArguments, out, pages::all_pages, table};
+use crate::client::Client;
 
 /// Prints all holds.
 pub async fn list(client: &Client, json: bool) -> Result<(), CommandError> {
-    let mut holds: Vec<Known<HoldView>> = Vec::new();
-    let mut next = None;
-    loop {
-        let page = client.holds(next.as_deref()).await?;
-        holds.extend(page.rows);
-        next = page.next;
-        if next.is_none() {
-            break;
-        }
-    }
+    let holds = all_pages(async |cursor| client.holds(cursor.as_deref()).await).await?;
     if json {
         return Ok(out::json(&json!({ "holds": holds }))?);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CommandError, arguments, out, table};
+use super::{CommandError, arguments, out, pages::all_pages, table};
 use crate::{
     api_types::LineView,
     client::{Client, ControlAction, Known},
@@ -11,16 +11,7 @@ use crate::{
 
 /// Prints the lines.
 pub async fn list(client: &Client, json: bool) -> Result<(), CommandError> {
-    let mut lines: Vec<Known<LineView>> = Vec::new();
-    let mut next = None;
-    loop {
-        let page = client.lines(next.as_deref()).await?;
-        lines.extend(page.rows);
-        next = page.next;
-        if next.is_none() {
-            break;
-        }
-    }
+    let lines = all_pages(async |cursor| client.lines(cursor.as_deref()).await).await?;
     Ok(if json { out::json(&json!({ "lines": lines })) } else { out::line(&table::lines(&lines)) }?)
 }
 

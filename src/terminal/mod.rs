@@ -14,6 +14,7 @@ pub mod hold;
 pub mod job;
 pub mod line;
 pub mod out;
+mod pages;
 pub mod pause;
 pub mod progress;
 pub mod reconnect;

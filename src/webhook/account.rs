@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{Hold, HoldScope, MetaCode, UnixMs, WabaId},
+    domain::{Hold, HoldScope, MetaCode, UnixMs, WabaId, policy},
     redis::{Result, Store},
     telemetry::metrics::{self, AccountEvent},
 };
@@ -17,9 +17,6 @@ use crate::{
 const RESTRICTED: MetaCode = MetaCode(368);
 /// Meta's code for sends of a locked account.
 const LOCKED: MetaCode = MetaCode(131_031);
-
-/// Meta's code for utility messages beyond the cap of the WABA.
-const UTILITY_CAP: MetaCode = MetaCode(131_064);
 
 /// A change of an account.
 #[derive(Debug, PartialEq)]
@@ -62,8 +59,8 @@ pub async fn apply(store: &Store, waba: &WabaId, change: &AccountChange<'_>, at:
     metrics::account_event(change.kind);
     let (whole, utility) = (|| HoldScope::Waba(waba.clone()), || HoldScope::Utility(waba.clone()));
     match change.utility {
-        Some(UtilityChange::Capped(until)) => hold(store, utility(), UTILITY_CAP, change, until, at).await?,
-        Some(UtilityChange::Recovered) => lift(store, utility(), &[UTILITY_CAP], at, now).await?,
+        Some(UtilityChange::Capped(until)) => hold(store, utility(), policy::UTILITY_CAP, change, until, at).await?,
+        Some(UtilityChange::Recovered) => lift(store, utility(), &[policy::UTILITY_CAP], at, now).await?,
         None => {}
     }
     match change.kind {

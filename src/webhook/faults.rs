@@ -24,8 +24,8 @@ use tracing::warn;
 use super::apply::LocatedFact;
 use crate::{
     domain::{
-        BusinessId, CallingCode, CampaignId, CampaignState, ErrorOrigin, ErrorScope, FailureReason, Hold, HoldScope,
-        Language, LineId, News, PartId, UnixMs, WabaId,
+        CampaignId, CampaignState, ErrorOrigin, ErrorScope, FailureReason, Hold, HoldScope, Language, News, PartId,
+        UnixMs,
         campaign::PauseReason,
         policy::{self, ByStatus},
     },
@@ -53,26 +53,10 @@ pub struct FailureCause<'a> {
     pub at: UnixMs,
 }
 
-/// The line, the WABA and the recipient of a failed status.
-#[derive(Clone, Copy, Debug)]
-pub struct FailureOrigin<'a> {
-    /// The line that sent the message.
-    pub line: &'a LineId,
-    /// The line's WABA.
-    pub waba: &'a WabaId,
-    /// The business of the WABA, if this process lists the line.
-    pub business: Option<&'a BusinessId>,
-    /// The country of the recipient, if Meta names the recipient.
-    pub country: Option<CallingCode>,
-}
-
-impl FailureOrigin<'_> {
-    /// What an error of `scope` holds. `template`: name and language of the message's template, if they are known.
-    fn hold_scope(&self, scope: ErrorScope, template: Option<&(String, Language)>) -> Option<HoldScope> {
-        let template = template.map(|(name, language)| HoldScope::of_template(self.waba, name, language));
-        let (business, country, template) = (self.business, self.country, template.as_ref());
-        HoldScope::of_error(scope, ErrorOrigin { line: self.line, waba: self.waba, business, country, template })
-    }
+/// What an error of `scope` holds. `template`: name and language of the message's template, if they are known.
+fn hold_scope(scope: ErrorScope, origin: ErrorOrigin<'_>, template: Option<&(String, Language)>) -> Option<HoldScope> {
+    let template = template.map(|(name, language)| HoldScope::of_template(origin.waba, name, language));
+    HoldScope::of_error(scope, ErrorOrigin { template: template.as_ref(), ..origin })
 }
 
 /// What a streak or a code stopped.
@@ -105,9 +89,9 @@ impl FailureJudge {
     /// Holds the line or the WABA that `cause` blames, even if another app sent the message.
     ///
     /// Never holds the token or the template, because the message may be another app's.
-    pub async fn judge_account(&self, origin: FailureOrigin<'_>, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
+    pub async fn judge_account(&self, origin: ErrorOrigin<'_>, cause: FailureCause<'_>, now: UnixMs) -> Result<()> {
         let ByStatus::Hold { scope, wait } = policy::by_status(cause.reason) else { return Ok(()) };
-        match origin.hold_scope(scope, None) {
+        match hold_scope(scope, origin, None) {
             Some(scope @ (HoldScope::Line(_) | HoldScope::Waba(_))) => self.hold(&scope, wait, cause, now).await,
             _ => Ok(()),
         }
@@ -117,7 +101,7 @@ impl FailureJudge {
     /// the recipient is to be sent to again. `template`: name and language of the campaign's template.
     pub async fn judge(
         &self,
-        origin: FailureOrigin<'_>,
+        origin: ErrorOrigin<'_>,
         template: Option<&(String, Language)>,
         located: &mut LocatedFact,
         now: UnixMs,
@@ -140,19 +124,19 @@ impl FailureJudge {
             ByStatus::Failed => {
                 let also_held = reason.code().and_then(policy::also_holds);
                 if let Some((scope, wait)) = also_held
-                    && let Some(scope) = origin.hold_scope(scope, template)
+                    && let Some(scope) = hold_scope(scope, origin, template)
                 {
                     self.hold(&scope, wait, cause, now).await?;
                 }
             }
             ByStatus::Hold { scope, wait } => {
                 located.fact.news = News::Returned(reason);
-                if let Some(scope) = origin.hold_scope(scope, template) {
+                if let Some(scope) = hold_scope(scope, origin, template) {
                     self.hold(&scope, wait, cause, now).await?;
                 }
             }
             ByStatus::Suspect { scope, wait } => {
-                let stop = origin.hold_scope(scope, template).map_or(Stop::Pause(campaign), Stop::Hold);
+                let stop = hold_scope(scope, origin, template).map_or(Stop::Pause(campaign), Stop::Hold);
                 if self.is_stopped_by_streak(stop, wait, (located.part, located.fact.row), cause, now).await? {
                     located.fact.news = News::Returned(reason);
                 }

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::{
     Unavailable, account,
     apply::{Changes, Committer, LineMessage, LocatedFact},
-    faults::{FailureCause, FailureJudge, FailureOrigin},
+    faults::{FailureCause, FailureJudge},
     fields::{
         WebhookChange,
         message_template_status_update::TemplateChange,
@@ -37,8 +37,9 @@ use super::{
 };
 use crate::{
     domain::{
-        CallingCode, CampaignId, ClaimedRow, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound, Language,
-        LineId, Lines, MetaCode, News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content,
+        CallingCode, CampaignId, ClaimedRow, ErrorOrigin, Fact, FailureReason, Fingerprint, Hold, HoldScope, Inbound,
+        Language, LineId, Lines, News, PartId, Phone, SharedTokenKey, Token, UnixMs, WabaId, Wamid, inbound::Content,
+        policy,
     },
     redis::{Store, StoreError, clock::Clock, inbound::NewInbound, message_ids::RowRef, parked::Parked},
     telemetry::metrics::{self, StatusName, StatusResult, WebhookKind, WebhookResult},
@@ -55,9 +56,6 @@ const UNLIKELY_LOOKUPS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("20 i
 /// process may have created a new key after Redis lost the old one. But most such tokens belong to another
 /// installation on the same WABA.
 const KEY_READS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
-
-/// The code with which Meta refuses messages of a paused template.
-const TEMPLATE_PAUSED: MetaCode = MetaCode(132_015);
 
 /// Turns webhooks into facts.
 pub struct Receiver {
@@ -216,11 +214,12 @@ impl Receiver {
         self.committer.commit(Changes { facts: judged, messages }).await
     }
 
-    fn origin<'a>(&'a self, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> FailureOrigin<'a> {
-        FailureOrigin { line: &item.line, waba, business: self.lines.business(&item.line), country: item.country }
+    fn origin<'a>(&'a self, item: &'a ReceivedNews<'_>, waba: &'a WabaId) -> ErrorOrigin<'a> {
+        let business = self.lines.business(&item.line);
+        ErrorOrigin { line: &item.line, waba, business, country: item.country, template: None }
     }
 
-    async fn judge(&self, origin: FailureOrigin<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
+    async fn judge(&self, origin: ErrorOrigin<'_>, located: &mut LocatedFact, now: UnixMs) -> Result<(), StoreError> {
         let campaign = match located.fact.news {
             News::Failed(_) => Some(self.campaign_info(located.part.campaign).await?),
             _ => None,
@@ -448,7 +447,7 @@ impl Receiver {
                 let separator = if change.reason.is_empty() { "" } else { ": " };
                 let reason = format!("meta says {}{separator}{}", change.event, change.reason);
                 warn!(scope = %scope, reason, "template held by meta");
-                let code = (change.event == "PAUSED").then_some(TEMPLATE_PAUSED);
+                let code = (change.event == "PAUSED").then_some(policy::TEMPLATE_PAUSED);
                 self.store.hold(&scope, &Hold { code, reason, since: now, until: None }).await?;
             }
             // FLAGGED warns of a pause and changes nothing yet. An unknown event shows in Meta's responses to sends.

@@ -51,10 +51,10 @@ pub fn implied(holds: &HashMap<HoldScope, Hold>, lines: &Lines, now: UnixMs) -> 
     }
     let mut implied = Vec::new();
     for (business, (restricted, paused)) in by_business {
-        // The one that nobody has to lift by hand comes first, so that the other replaces it.
+        // The one that a person has to lift comes first, because a business that is held is not held again.
         let rules = [
-            (restricted, LINES_RESTRICTED, LINE_RESTRICTED, Some(LINES_RESTRICTED_FOR), "lines are restricted"),
             (paused, TEMPLATES_PAUSED, TEMPLATE_PAUSED, None, "templates were paused within an hour"),
+            (restricted, LINES_RESTRICTED, LINE_RESTRICTED, Some(LINES_RESTRICTED_FOR), "lines are restricted"),
         ];
         for (causes, least, code, wait, what) in rules {
             let Some(since) = causes.iter().copied().max().filter(|_| causes.len() >= least) else { continue };
@@ -129,6 +129,13 @@ mod tests {
         assert_eq!(business(&[(on_template("2001", "c"), held(132_016, 1))]), [], "disabled, not paused");
         let since = UnixMs(NOW.0 - 60_000);
         assert_eq!(business(&[paused("2001", "c", 1)]), [("business:1001".into(), since, None)]);
+        let restricted = ["3001", "3002"].map(|id| (on_line(id), held(131_048, 1)));
+        let both = business(&[&[paused("2001", "c", 1)][..], &restricted].concat());
+        assert_eq!(
+            both.iter().map(|(_, _, until)| until.is_none()).collect::<Vec<_>>(),
+            [true, false],
+            "the first counts"
+        );
     }
 
     #[test]
